@@ -1,0 +1,39 @@
+"""Hardy makes small segmentation networks that hold up in domains they have never seen.
+
+Importing `hardy` imports nothing heavy: each public name is fetched when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hardy.commands.bench import bench
+    from hardy.commands.evaluate import evaluate
+    from hardy.commands.export import export
+    from hardy.commands.predict import predict
+    from hardy.commands.prune import prune
+    from hardy.commands.train import train
+    from hardy.engine.artefact import load, save
+    from hardy.networks._create import create
+    from hardy.networks._wrapped import wrap
+
+__version__ = "0.1.0"
+
+__all__ = ["bench", "create", "evaluate", "export", "load", "predict", "prune", "save", "train", "wrap"]
+
+_HOMES = {
+    "create": "hardy.networks._create",
+    "load": "hardy.engine.artefact",
+    "save": "hardy.engine.artefact",
+    "wrap": "hardy.networks._wrapped",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'hardy' has no attribute {name!r}")
+    return getattr(import_module(_HOMES.get(name, f"hardy.commands.{name}")), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

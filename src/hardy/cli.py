@@ -1,0 +1,247 @@
+"""The command line: verb + recipe + ``key=value`` -> command. Nothing heavy is imported before a verb runs."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hardy import __version__
+from hardy.errors import InputError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="hardy",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Small segmentation networks that hold up in domains they have never seen.",
+)
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides such as optim.lr=1e-3 run.folder=runs/x.")]
+RecipeFile = Annotated[Path, typer.Argument(help="A recipe (YAML).")]
+RunFolder = Annotated[Path, typer.Argument(help="A run's folder: what train, prune or hardy.save wrote.")]
+Domains = Annotated[list[str], typer.Argument(help="Domains such as camvid/0001TP, streets/night, or camvid for all.")]
+Root = Annotated[str | None, typer.Option(help="Folder that holds the data sets (else HARDY_DATA).")]
+SizeText = Annotated[str | None, typer.Option(help="HEIGHTxWIDTH in pixels.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+) -> None:
+    if version:
+        print(f"hardy {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def train(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Train the network of a recipe, measure it on every domain named, and save it. Goes on where it stopped."""
+    from hardy.commands import train as command
+
+    command.run(_recipe(recipe, overrides))
+
+
+@app.command()
+def prune(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Prune the network of a recipe (network.run=runs/x starts from a trained one), recover, measure and save."""
+    from hardy.commands import prune as command
+
+    command.run(_recipe(recipe, overrides))
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    domains: Domains,
+    root: Root = None,
+    size: SizeText = None,
+    dataset: Annotated[list[str] | None, typer.Option(help="Data set option: folder.root=photos streets.test=20.")] = None,
+    window: SizeText = None,
+    flip: Annotated[bool, typer.Option(help="Average with the mirrored image.")] = False,
+    scale: Annotated[list[float] | None, typer.Option(help="Average over these image scales.")] = None,
+    per_class: Annotated[bool, typer.Option(help="Print the IoU of every class.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Measure a network on domains: mIoU of each, their mean and the worst."""
+    from hardy.commands import evaluate as command
+
+    command.run(
+        run, domains, root=root, size=_size(size), datasets=_nested(dataset), window=_size(window), flip=flip,
+        scales=tuple(scale or (1.0,)), per_class=per_class, device=device,
+    )  # fmt: skip
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    source: Annotated[Path, typer.Argument(help="An image or a folder of images.")],
+    target: Annotated[Path, typer.Argument(help="Folder for the masks.")],
+    size: SizeText = None,
+    overlay: Annotated[bool, typer.Option(help="Also write the mask laid over the image.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Write a palette PNG mask for every image."""
+    from hardy.commands import predict as command
+
+    command.run(run, source, target, size=_size(size), overlay=overlay, device=device)
+
+
+@app.command()
+def bench(
+    run: RunFolder,
+    against: Annotated[Path | None, typer.Option(help="A second run, measured interleaved with the first.")] = None,
+    size: SizeText = "512x1024",
+    batch: Annotated[list[int] | None, typer.Option(help="Images at a time; repeat for several.")] = None,
+    runtime: Annotated[list[str] | None, typer.Option(help="eager or onnxruntime; repeat for both.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    runs: Annotated[int, typer.Option(help="Timed runs after the warm-up.")] = 30,
+    device: Device = "cpu",
+) -> None:
+    """Measure milliseconds (p50, p95) and memory on this machine."""
+    from hardy.commands import bench as command
+
+    command.run(
+        run, against=against, size=_size(size) or (512, 1024), batches=tuple(batch or (1,)),
+        runtimes=tuple(runtime or ("eager", "onnxruntime")), threads=threads, runs=runs, device=device,
+    )  # fmt: skip
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    file: Annotated[Path, typer.Argument(help="The ONNX file to write.")],
+    domains: Annotated[list[str] | None, typer.Argument(help="Domains whose images prove the file.")] = None,
+    size: SizeText = "512x1024",
+    dynamic: Annotated[bool, typer.Option(help="Let height and width vary.")] = False,
+    logits: Annotated[bool, typer.Option(help="Logits in place of uint8 class ids.")] = False,
+    images: Annotated[int, typer.Option(help="How many images prove the file.")] = 20,
+    root: Root = None,
+) -> None:
+    """Export to ONNX and prove the file equal in onnxruntime; where the proof fails no file is left."""
+    from hardy.commands import export as command
+
+    command.run(
+        run, file, domains or [], size=_size(size) or (512, 1024), dynamic=dynamic, logits=logits, images=images, root=root
+    )
+
+
+@app.command("list")
+def list_(kind: Annotated[str | None, typer.Argument(help="network, criterion, dataset, ...")] = None) -> None:
+    """List every method: what it does, where it comes from, its options and their defaults."""
+    from hardy.commands import list as command
+
+    command.run(kind)
+
+
+@app.command()
+def runs(folder: Annotated[Path, typer.Argument(help="Folder that holds runs.")] = Path("runs")) -> None:
+    """List the runs of a folder with their headline numbers."""
+    from hardy.commands import runs as command
+
+    command.run(folder)
+
+
+@app.command()
+def data(domains: Domains, root: Root = None) -> None:
+    """Count, read and check data: images per domain and split, pixels per class, foreign ids."""
+    from hardy.commands import data as command
+
+    command.run(domains, root=root)
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(help="Folder to write into.")] = Path()) -> None:
+    """Write a first recipe and the JSON schema that lets an editor complete and check recipes."""
+    from hardy.commands import init as command
+
+    command.run(folder)
+
+
+@app.command()
+def doctor(root: Root = None) -> None:
+    """Tell what is installed, which devices are here and which data sets can be found."""
+    from hardy.commands import doctor as command
+
+    command.run(root)
+
+
+@app.command()
+def demo(folder: Annotated[Path, typer.Argument(help="Folder for the runs.")] = Path("runs/demo")) -> None:
+    """The main job on drawn streets in a few minutes: train, prune three ways, measure unseen domains, export."""
+    from hardy.commands import demo as command
+
+    command.run(folder)
+
+
+# Typer carries its own copy of click since 0.29 and none before: its exceptions are reached through a public name.
+_UsageError = typer.BadParameter.__mro__[1]
+
+
+def main() -> None:
+    """Run the command line: bad input prints one line and exits with 2, a stopped run with 128 + its signal."""
+    try:
+        code = app(standalone_mode=False)
+    except _UsageError as error:
+        _fail(_usage(error))
+    except (InputError, OSError) as error:
+        _fail(_os_line(error) if isinstance(error, OSError) else str(error))
+    except (typer.Abort, KeyboardInterrupt):
+        print("hardy: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        number = getattr(error, "signal_number", None)
+        if number is None:
+            raise
+        print(f"hardy: {error}", file=sys.stderr)
+        sys.exit(128 + number)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(line: str) -> None:
+    print(f"hardy: {' '.join(line.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _usage(error: Any) -> str:
+    context = error.ctx
+    command = context.command_path if context is not None else "hardy"
+    return f"{error.format_message()} ({command} --help tells more)"
+
+
+def _os_line(error: OSError) -> str:
+    if error.strerror is None:
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{os.strerror(error.errno) if error.errno else error.strerror}"
+
+
+def _recipe(file: Path, overrides: list[str] | None) -> "Recipe":  # noqa: F821
+    from hardy import recipe
+
+    return recipe.read(file, overrides or ())
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    height, cross, width = text.lower().partition("x")
+    if not (cross and height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise InputError(f"size {text!r} is not HEIGHTxWIDTH, such as 512x1024")
+    return int(height), int(width)
+
+
+def _nested(texts: list[str] | None) -> dict[str, dict[str, object]]:
+    import yaml
+
+    nested: dict[str, dict[str, object]] = {}
+    for text in texts or ():
+        path, sign, value = text.partition("=")
+        name, dot, option = path.partition(".")
+        if not (sign and dot):
+            raise InputError(f"data set option {text!r} is not of the form name.option=value, such as streets.test=20")
+        nested.setdefault(name, {})[option] = yaml.safe_load(value)
+    return nested

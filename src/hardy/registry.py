@@ -1,0 +1,203 @@
+"""A method's name is its file's name; its options are its constructor's keywords.
+
+`Registry` finds the methods of one kind: the modules of a package less ``base`` and those with a leading
+underscore. What a method does, where it comes from and which options it has is read from its source with `ast`, so
+that listing, completion and the check of a recipe import neither the method nor torch.
+"""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from hardy.errors import InputError, nearest
+
+__all__ = ["KINDS", "Method", "Option", "Registry"]
+
+ANNOTATIONS: dict[str, Any] = {"Literal": Literal, "Sequence": Sequence, "Mapping": Mapping, "Any": Any, "Path": Path}
+"""The names that an option's annotation may use besides the builtins."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One keyword option of a method: its name, the text of its type, and its default."""
+
+    name: str
+    type: str
+    default: Any
+
+    def annotation(self) -> Any:
+        """The type itself."""
+        return eval(self.type, dict(ANNOTATIONS))  # noqa: S307 - text of our own or the user's own source file
+
+
+@dataclass(frozen=True)
+class Method:
+    """What can be known about a method without importing it.
+
+    Attributes:
+        name: as it is written in a recipe.
+        class_name: its class.
+        purpose: first line of the module docstring.
+        source: the ``Source:`` paragraph of the module docstring (authors, venue, year), or ``""``.
+        options: its keyword options in order.
+    """
+
+    name: str
+    class_name: str
+    purpose: str
+    source: str
+    options: tuple[Option, ...]
+
+    @cached_property
+    def model(self) -> type[BaseModel]:
+        """A strict pydantic model of the options."""
+        fields: dict[str, Any] = {option.name: (option.annotation(), option.default) for option in self.options}
+        return create_model(self.class_name, __config__=ConfigDict(extra="forbid", strict=False), **fields)
+
+    def check(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Every option with its value, defaults filled in.
+
+        Raises:
+            InputError: for an option the method does not have (with the nearest it has) or a value of a wrong type.
+        """
+        known = [option.name for option in self.options]
+        for name in options:
+            if name not in known:
+                have = ", ".join(known) or "none"
+                raise InputError(f"{self.class_name} has no option {name!r}{nearest(name, known)}; it has: {have}")
+        try:
+            return dict(self.model(**options))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise InputError(f"{self.class_name}.{where}: {first['msg']} (got {first['input']!r})") from None
+
+
+class Registry:
+    """The methods of one kind, found by file name.
+
+    Args:
+        kind: what they are called, in the singular.
+        package: the package whose modules are the methods.
+        interface: name of the interface's class.
+        home: the module that holds the interface; by default ``package.base``.
+    """
+
+    def __init__(self, kind: str, package: str, interface: str, home: str | None = None) -> None:
+        self.kind = kind
+        self.package = package
+        self.interface_name = interface
+        self.home = home or f"{package}.base"
+
+    @property
+    def interface(self) -> type:
+        """The class that every method of this kind implements (imports it)."""
+        return getattr(importlib.import_module(self.home), self.interface_name)  # type: ignore[no-any-return]
+
+    def folders(self) -> list[str]:
+        """The folders that hold the methods; a folder appended to the package's ``__path__`` counts."""
+        module = importlib.import_module(self.package)
+        return list(module.__path__)
+
+    def names(self) -> list[str]:
+        """The names of all methods, sorted."""
+        return sorted(
+            info.name
+            for info in pkgutil.iter_modules(self.folders())
+            if not info.ispkg and info.name != "base" and not info.name.startswith("_")
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def describe(self, name: str) -> Method:
+        """What is known about ``name`` without importing it (an outside ``module:Class`` is found, not run).
+
+        Raises:
+            InputError: for a name that is not there, with the nearest that is.
+        """
+        if ":" in name:
+            module, class_name = name.split(":", 1)
+            return _describe(name, self._source_of(module, name), class_name)
+        return _describe(name, self._file(name), None)
+
+    def get(self, name: str) -> type:
+        """The class of method ``name``, or of an outside ``"module:Class"``.
+
+        Raises:
+            InputError: when it is not there or is not of this kind.
+        """
+        method = self.describe(name)
+        module_name = name.split(":")[0] if ":" in name else f"{self.package}.{name}"
+        found = getattr(importlib.import_module(module_name), method.class_name)
+        if not (inspect.isclass(found) and issubclass(found, self.interface)):
+            raise InputError(f"{name!r} is not a {self.kind}: {found!r} does not implement {self.interface_name}")
+        return found
+
+    def build(self, name: str, *supplied: Any, **options: Any) -> Any:
+        """An instance of ``name`` from what the program supplies, in order, and its checked options."""
+        return self.get(name)(*supplied, **self.describe(name).check(options))
+
+    def _file(self, name: str) -> Path:
+        if name not in (known := self.names()):
+            have = ", ".join(known)
+            raise InputError(f"there is no {self.kind} {name!r}{nearest(name, known)}; there are: {have}")
+        return next(path for folder in self.folders() if (path := Path(folder) / f"{name}.py").exists())
+
+    def _source_of(self, module: str, name: str) -> Path:
+        try:
+            spec = find_spec(module)
+        except (ImportError, ValueError):
+            spec = None
+        if spec is None or spec.origin is None:
+            raise InputError(f"{self.kind} {name!r}: no module {module!r} can be imported from here")
+        return Path(spec.origin)
+
+
+def _describe(name: str, file: Path, class_name: str | None) -> Method:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+    if class_name is not None:
+        classes = [node for node in classes if node.name == class_name]
+    if len(classes) != 1:
+        found = ", ".join(node.name for node in classes) or "none"
+        raise InputError(f"{file}: a method's file holds exactly one public class; found {found}")
+    doc = inspect.cleandoc(ast.get_docstring(tree) or "")
+    purpose = doc.split("\n", 1)[0].strip()
+    source = next((" ".join(p.split())[7:].strip() for p in doc.split("\n\n") if p.startswith("Source:")), "")
+    return Method(name, classes[0].name, purpose, source, tuple(_options(classes[0], file)))
+
+
+def _options(node: ast.ClassDef, file: Path) -> Iterator[Option]:
+    init = next((f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"), None)
+    if init is None:
+        return
+    for argument, default in zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True):
+        if argument.annotation is None or default is None:
+            raise InputError(f"{file}: option {argument.arg!r} of {node.name} needs a type and a default")
+        yield Option(argument.arg, ast.unparse(argument.annotation), ast.literal_eval(default))
+
+
+KINDS = {
+    registry.kind: registry
+    for registry in (
+        Registry("algorithm", "hardy.algorithms", "Algorithm"),
+        Registry("criterion", "hardy.pruning.criteria", "Criterion"),
+        Registry("dataset", "hardy.data.datasets", "Dataset", "hardy.data.base"),
+        Registry("decoder", "hardy.networks.decoders", "Decoder"),
+        Registry("loss", "hardy.losses", "Loss"),
+        Registry("network", "hardy.networks", "Network"),
+    )
+}
+"""Every kind of method there is, by its name."""
+
+ALGORITHMS, CRITERIA, DATASETS, DECODERS, LOSSES, NETWORKS = KINDS.values()

@@ -1,0 +1,67 @@
+"""The two structures that travel: a `Batch` goes into a network, `Outputs` come out of it.
+
+Letters used in shapes throughout: B batch, C channels, H W pixels, h w cells, K classes, D domains.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+__all__ = ["IGNORE", "Batch", "Outputs", "Terms"]
+
+IGNORE = 255
+"""The label of pixels that no loss and no metric counts."""
+
+Terms = dict[str, Tensor]
+"""Named scalar loss terms; their sum is what is minimised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Images with their labels and the domain each came from.
+
+    Attributes:
+        images: (B, 3, H, W) float RGB in [0, 1].
+        labels: (B, H, W) int64 class ids with `IGNORE` where unlabelled, or (B,) for image-level classes.
+        domains: (B,) int64 index of each image's domain in the order the data were named.
+    """
+
+    images: Tensor
+    labels: Tensor
+    domains: Tensor
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on ``device``."""
+        return Batch(*(t.to(device, non_blocking=True) for t in (self.images, self.labels, self.domains)))
+
+    def where(self, chosen: Tensor) -> "Batch":
+        """The images for which ``chosen`` (B,) bool holds."""
+        return Batch(self.images[chosen], self.labels[chosen], self.domains[chosen])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a network says about a batch of images.
+
+    Attributes:
+        logits: (B, K, H, W), or (B, K) for image-level networks.
+        features: named feature maps (B, C, h, w), the encoder's stages first.
+        extras: named further tensors, batch first; auxiliary logits are ``extras["aux_<name>"]`` (B, K, h, w).
+    """
+
+    logits: Tensor
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def where(self, chosen: Tensor) -> "Outputs":
+        """The outputs of the images for which ``chosen`` (B,) bool holds."""
+        return Outputs(
+            self.logits[chosen],
+            {name: value[chosen] for name, value in self.features.items()},
+            {name: value[chosen] for name, value in self.extras.items()},
+        )
