@@ -1,0 +1,214 @@
+"""The frame of a run: its folder, its log, its progress on the terminal, its records."""
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+import hardy
+from hardy import records
+from hardy.data.labels import label_space
+from hardy.engine import artefact, protocol
+from hardy.engine.evaluate import Table
+from hardy.engine.hardware import fingerprint
+from hardy.engine.protocol import Split
+from hardy.errors import InputError, nearest
+from hardy.networks._create import create
+from hardy.networks.base import Network
+from hardy.recipe import Optim, Recipe
+from hardy.records import Record
+from hardy.registry import LOSSES
+
+__all__ = ["Frame", "frame", "from_sections", "network_of", "provenance"]
+
+_log = logging.getLogger("hardy")
+
+
+def provenance() -> dict[str, str]:
+    """What a number depends on besides the recipe: versions, commit, hardware."""
+    commit = subprocess.run(  # noqa: S603 - fixed arguments
+        ["git", "-C", str(Path(hardy.__file__).parent), "describe", "--always", "--dirty"],  # noqa: S607
+        capture_output=True, text=True, check=False,
+    ).stdout.strip()  # fmt: skip
+    machine = {name: str(value) for name, value in fingerprint().to_json().items()}
+    return {"hardy": hardy.__version__, "commit": commit or "unknown", **machine}
+
+
+def from_sections(**sections: Any) -> Recipe:
+    """A checked recipe for a network that is already in memory, from nested sections."""
+    from hardy import recipe
+
+    return recipe.from_values({"network": {"run": "in memory"}, **sections}, origin="hardy")
+
+
+def network_of(recipe: Recipe) -> Network:
+    """The network a recipe begins with: an earlier run's, or a new one."""
+    choice = recipe.network
+    if choice.run:
+        return artefact.load(choice.run)
+    return create(choice.name, label_space(choice.classes), weights=choice.weights, **choice.options)
+
+
+@dataclass
+class Frame:
+    """One run under way.
+
+    Attributes:
+        recipe: the completed recipe.
+        folder: where everything goes.
+        console: where people read.
+        versions: see `provenance`.
+        cost: what the run has taken so far, by name.
+        selection: how the weights kept were selected.
+        main: False on all but one process of a parallel run; only that one writes.
+    """
+
+    recipe: Recipe
+    folder: Path
+    console: Console
+    versions: Mapping[str, str]
+    cost: dict[str, float] = field(default_factory=dict)
+    selection: dict[str, Any] = field(default_factory=dict)
+    main: bool = True
+
+    def pixel_loss(self, network: Network) -> Any:
+        """The loss of one head, as the recipe chooses it."""
+        return LOSSES.build(self.recipe.loss.name, len(network.labels), **self.recipe.loss.options)
+
+    def fit(self, network: Network, parts: Split, optim: Optim, stage: str) -> int:
+        """Train ``network`` in place with a progress bar; the step whose weights were selected."""
+        recipe = self.recipe
+        algorithm = protocol.build_algorithm(
+            recipe.algorithm.name, network, self.pixel_loss(network), **recipe.algorithm.options
+        )
+        began = time.perf_counter()
+        with self.progress(stage, optim.steps) as log:
+            step = protocol.fit(
+                network, parts, algorithm=algorithm, data=recipe.data, optim=optim, choice=recipe.evaluate,
+                run=recipe.run, folder=self.folder, owner=f"{recipe.digest()}/{recipe.run.seed}/{stage}", stage=stage,
+                log=log,
+                told=lambda at, score: _log.info("%s step %d: source validation %.4f", stage, at, score),
+            )  # fmt: skip
+        self.cost[f"{stage}_seconds"] = round(time.perf_counter() - began, 2)
+        self.cost[f"{stage}_steps"] = optim.steps
+        return step
+
+    @contextmanager
+    def progress(self, stage: str, steps: int) -> Iterator[Any]:
+        """``log(step, values)`` that moves a bar with the time left on a terminal and writes lines to the log."""
+        trackers = _trackers(self.recipe.run.trackers, self.folder)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                   TimeRemainingColumn(), TextColumn("{task.fields[terms]}"))  # fmt: skip
+        with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as bar:
+            task = bar.add_task(stage, total=steps, terms="")
+
+            def log(step: int, values: Mapping[str, float]) -> None:
+                text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+                bar.update(task, completed=step, terms=text)
+                _log.info("%s step %d/%d: %s", stage, step, steps, text)
+                for tracker in trackers:
+                    tracker.log({f"{stage}/{name}": value for name, value in values.items()}, step=step)
+
+            yield log
+        for tracker in trackers:
+            tracker.finish()
+
+    def measure(self, network: Network, parts: Split, stage: str, notes: Mapping[str, Any]) -> Table:
+        """Measure ``network`` on the held-out images of the sources and on the unseen domains, and record it."""
+        pairs = [("source-val", part) for part in parts.val] + [("unseen", part) for part in parts.unseen]
+        table = protocol.measure(network, pairs, self.recipe.data, self.recipe.evaluate, self.recipe.run)
+        self.record(stage, parts.sources, table_values(table), notes)
+        return table
+
+    def record(
+        self, stage: str, sources: Sequence[str], values: Sequence[tuple[str, str, float]], notes: Mapping[str, Any]
+    ) -> None:
+        """Append (target, metric, value) triples to the run's records."""
+        if not self.main:
+            return
+        digest, seed = self.recipe.digest(), self.recipe.run.seed
+        lines = [
+            Record(digest, stage, tuple(sources), target, seed, metric, value, dict(self.cost), self.versions, notes)
+            for target, metric, value in values
+        ]
+        records.append(self.folder / "records.jsonl", lines)
+
+
+    def keep(self, network: Network) -> None:
+        """Save ``network`` in the folder; the checkpoint and the selection that led to it go."""
+        if not self.main:
+            return
+        artefact.save(network, self.folder)
+        for name in ("checkpoint.safetensors", "best.safetensors"):
+            (self.folder / name).unlink(missing_ok=True)
+
+
+def table_values(table: Table) -> list[tuple[str, str, float]]:
+    """(target, metric, value) of every number in ``table``."""
+    metric = "accuracy" if table.image_level else "miou"
+    values = []
+    for row in table.rows:
+        values.append((row.domain, metric, table.headline(row)))
+        if not table.image_level:
+            values.append((row.domain, "pixel_accuracy", row.scores.pixel_accuracy))
+            values += [(row.domain, f"iou/{name}", v) for name, v in zip(table.classes, row.scores.iou, strict=True)]
+    return values + [(name, metric, value) for name, value in table.summary().items()]
+
+
+@contextmanager
+def frame(recipe: Recipe, verb: str) -> Iterator[Frame]:
+    """A `Frame` in the recipe's folder, the completed recipe written there and the log open.
+
+    Raises:
+        InputError: when the folder cannot be written, or holds the finished run of another recipe.
+    """
+    name = recipe.network.name.split(":")[-1] or verb
+    folder = Path(recipe.run.folder or f"runs/{name}-{recipe.digest()}-s{recipe.run.seed}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(folder / "train.log")
+    except OSError as error:
+        raise InputError(f"run.folder: {folder} cannot be written: {error.strerror}; give another folder") from None
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"run.folder: {folder} cannot be written; give another folder")
+    main = int(os.environ.get("RANK", "0")) == 0
+    versions = provenance()
+    if main:
+        recipe.write(folder / "recipe.yaml", versions)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    _log.addHandler(handler)
+    _log.setLevel(logging.INFO)
+    protocol.limit_threads(recipe.run.threads)
+    try:
+        yield Frame(recipe, folder, Console(file=sys.stderr, highlight=False), versions, main=main)
+    finally:
+        _log.removeHandler(handler)
+        handler.close()
+
+
+def _trackers(names: Sequence[str], folder: Path) -> list[GeneralTracker]:
+    """The started trackers of these names, such as ``tensorboard``, that write into ``folder``."""
+    usable = [str(tracker.value) for tracker in get_available_trackers()]
+    started = []
+    for name in names:
+        if name not in usable:
+            known = sorted(LOGGER_TYPE_TO_CLASS)
+            raise InputError(
+                f"run.trackers: {name!r} is not installed or not known{nearest(name, known)}; known are "
+                f"{', '.join(known)}; installed here: {', '.join(usable) or 'none'}"
+            )
+        kind = LOGGER_TYPE_TO_CLASS[name]
+        tracker = kind("hardy", folder) if kind.requires_logging_directory else kind("hardy")
+        tracker.start()
+        started.append(tracker)
+    return started

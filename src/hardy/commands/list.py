@@ -1,0 +1,33 @@
+"""``hardy list``: every method, read from source; imports no torch."""
+
+from rich.console import Console
+
+from hardy.errors import InputError, nearest
+from hardy.registry import KINDS, Method
+
+__all__ = ["run"]
+
+
+def run(kind: str | None) -> None:
+    """Print the methods of ``kind``, or of every kind, each with purpose, source, options and defaults.
+
+    Raises:
+        InputError: for a kind that is not there, with the nearest that is.
+    """
+    if kind is not None and kind not in KINDS:
+        raise InputError(f"there is no kind {kind!r}{nearest(kind, KINDS)}; there are: {', '.join(KINDS)}")
+    console = Console(highlight=False)
+    for name, registry in KINDS.items():
+        if kind in (None, name):
+            console.print(f"[bold]{name}[/bold]")
+            for method in registry:
+                _show(console, registry.describe(method))
+
+
+def _show(console: Console, method: Method) -> None:
+    console.print(f"  [cyan]{method.name}[/cyan]  {method.purpose}", soft_wrap=True)
+    if method.source:
+        console.print(f"      [dim]Source: {method.source}[/dim]", soft_wrap=True, markup=True)
+    for option in method.options:
+        text = f"      {option.name}: {option.type} = {option.default!r}"
+        console.print(text, markup=False, soft_wrap=True)

@@ -1,0 +1,113 @@
+"""One artefact from dense to shipped: a folder with ``network.safetensors`` and ``network.json``.
+
+The JSON names the architecture and its options, the label space and the channel plan (what was removed); loading
+builds the dense network, replays the plan and fills in the weights. No pickle is read or written.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor, nn
+
+from hardy import __version__
+from hardy.data.labels import LabelSpace
+from hardy.engine.checkpoint import write_tensors
+from hardy.errors import InputError
+from hardy.networks._create import rebuild
+from hardy.networks.base import Network
+from hardy.pruning import remove
+
+__all__ = ["FORMAT", "load", "save"]
+
+FORMAT = "hardy-network/1"
+
+
+def save(network: Network, folder: Path | str, *, weights: Mapping[str, Tensor] | None = None) -> Path:
+    """Write ``network`` to ``folder``; each file is whole or absent, and the JSON names the weights' checksum.
+
+    Args:
+        network: any network of Hardy's, pruned or not.
+        folder: made if it is not there.
+        weights: saved in place of the network's own, such as its moving average.
+
+    Returns:
+        the folder.
+    """
+    folder = Path(folder)
+    file = folder / "network.safetensors"
+    tensors = dict(weights if weights is not None else network.state_dict())
+    write_tensors(file, tensors, {"format": FORMAT})
+    description = {
+        "format": FORMAT,
+        "hardy": __version__,
+        "architecture": network.architecture,
+        "labels": network.labels.to_json(),
+        "plan": remove.to_json(network.plan),
+        "sha256": _sha256(file.read_bytes()),
+    }
+    temporary = folder / ".network.json.tmp"
+    temporary.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, folder / "network.json")
+    return folder
+
+
+def load(folder: Path | str, *, module: nn.Module | None = None) -> Network:
+    """The network saved in ``folder``, in evaluation mode.
+
+    Args:
+        folder: a run's folder, or the ``network.json`` in it.
+        module: for a wrapped module saved without a factory, the module itself, built as it was before pruning.
+
+    Raises:
+        InputError: when the folder holds no network, a torn one, one of another version, or a pickle.
+    """
+    folder = Path(folder)
+    folder = folder.parent if folder.name == "network.json" else folder
+    description = _describe(folder)
+    data = _read(folder / "network.safetensors")
+    if _sha256(data) != description["sha256"]:
+        raise InputError(f"{folder}: network.safetensors does not match network.json (torn write?); save it again")
+    labels = LabelSpace.from_json(description["labels"])
+    try:
+        network = rebuild(description["architecture"], labels, module=module)
+    except InputError as error:
+        raise InputError(f"{folder}: {error}") from None
+    try:
+        remove.replay(network, remove.from_json(description["plan"]))
+        network.load_state_dict(load_tensors(data), strict=True)
+    except (SafetensorError, RuntimeError, KeyError) as error:
+        raise InputError(f"{folder}: the weights do not fit the network: {' '.join(str(error).split())[:300]}") from None
+    return network.eval()
+
+
+def _describe(folder: Path) -> dict[str, Any]:
+    file = folder / "network.json"
+    if not file.exists():
+        pickles = [path.name for path in folder.glob("*.pt*")] if folder.is_dir() else []
+        hint = f"; {pickles[0]} is a pickle, which Hardy does not run" if pickles else ""
+        raise InputError(f"{folder}: no network.json here, so this is no network of Hardy's{hint}")
+    try:
+        description: dict[str, Any] = json.loads(_read(file))
+        version = description["format"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{file}: not a network's description; save the network again") from None
+    if version != FORMAT:
+        raise InputError(f"{file}: format {version!r}, but this Hardy reads {FORMAT!r}; save it with this version")
+    return description
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}") from None
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,42 @@
+"""Where a run happens: device, precision and processes, through Accelerate."""
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from hardy.errors import InputError
+
+__all__ = ["accelerator", "pick"]
+
+
+def pick(device: str) -> torch.device:
+    """The device of this name; ``auto`` is the first GPU if there is one, else the CPU.
+
+    Raises:
+        InputError: for a device that is not there, with those that are.
+    """
+    there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if device == "auto":
+        return torch.device(there[1] if len(there) > 1 else "cpu")
+    wanted = "cuda:0" if device == "cuda" else device
+    if wanted not in there:
+        raise InputError(f"run.device: there is no device {device!r} here; there are: auto, {', '.join(there)}")
+    return torch.device(wanted)
+
+
+def accelerator(device: str, precision: str) -> Accelerator:
+    """An `Accelerator` on ``device`` with ``precision`` (``fp32``, ``bf16``, ``fp16``).
+
+    Accelerate keeps one configuration per process; it is cleared first, so that two runs in one process may differ.
+
+    Raises:
+        InputError: for a device that is not there, or fp16 on the CPU.
+    """
+    chosen = pick(device)
+    if precision == "fp16" and chosen.type == "cpu":
+        raise InputError("run.precision: fp16 needs a GPU; use fp32 or bf16 on the CPU")
+    AcceleratorState._reset_state(reset_partial_state=False)
+    if chosen.type == "cuda" and torch.cuda.current_device() != chosen.index:
+        torch.cuda.set_device(chosen)
+    mixed = {"fp32": "no"}.get(precision, precision)
+    return Accelerator(cpu=chosen.type == "cpu", mixed_precision=mixed)

@@ -1,0 +1,143 @@
+"""THE evaluation loop: confusion counts per domain of anything that maps images to logits.
+
+One confusion matrix per domain; mean intersection over union per domain, and over the unseen domains the mean and
+the worst. Logits exist for one batch at a time, on the device, and are resized to the labels' own size before the
+argmax: a score is always at the size the labels were drawn.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hardy.metrics import Scores, confusion, scores
+from hardy.networks.base import resize
+from hardy.types import Batch
+
+__all__ = ["DomainScores", "Table", "count", "judged", "table"]
+
+Predictor = Callable[[Tensor], Tensor]
+"""images (B, 3, H, W) in [0, 1] -> logits (B, K, H, W) or (B, K)."""
+
+
+@dataclass(frozen=True)
+class DomainScores:
+    """The scores of one domain.
+
+    Attributes:
+        domain: its name, such as ``camvid/0001TP``.
+        group: ``source-val`` for held-out images of a domain trained on, ``unseen`` for one never trained on.
+        images: how many were measured.
+        scores: see `hardy.metrics.Scores`.
+    """
+
+    domain: str
+    group: str
+    images: int
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Table:
+    """What an evaluation found: a row per domain and the numbers drawn from them, all in [0, 1].
+
+    Attributes:
+        rows: one per domain, source-val first.
+        classes: names of the classes measured, in the order of ``Scores.iou``.
+        image_level: True when accuracy, not intersection over union, is the headline.
+    """
+
+    rows: tuple[DomainScores, ...]
+    classes: tuple[str, ...]
+    image_level: bool = False
+
+    def headline(self, row: DomainScores) -> float:
+        """The number by which a domain is judged: mIoU, or accuracy for image-level classes."""
+        return row.scores.pixel_accuracy if self.image_level else row.scores.miou
+
+    def _of(self, group: str) -> list[float]:
+        return [self.headline(row) for row in self.rows if row.group == group]
+
+    @property
+    def intra(self) -> float | None:
+        """Mean over the source-val domains, or None without any."""
+        return fmean(found) if (found := self._of("source-val")) else None
+
+    @property
+    def unseen(self) -> float | None:
+        """Mean over the unseen domains, or None without any."""
+        return fmean(found) if (found := self._of("unseen")) else None
+
+    @property
+    def worst(self) -> float | None:
+        """The worst unseen domain, or None without any."""
+        return min(found) if (found := self._of("unseen")) else None
+
+    @property
+    def gap(self) -> float | None:
+        """Intra minus unseen: what leaving home costs."""
+        return None if self.intra is None or self.unseen is None else self.intra - self.unseen
+
+    def summary(self) -> dict[str, float]:
+        """The numbers above that exist, by name."""
+        named = {"intra": self.intra, "unseen": self.unseen, "worst": self.worst, "gap": self.gap}
+        return {name: value for name, value in named.items() if value is not None}
+
+
+@torch.no_grad()
+def count(
+    predictor: Predictor,
+    batches: Iterable[Batch],
+    class_count: int,
+    *,
+    device: torch.device | str = "cpu",
+    onto: np.ndarray | None = None,
+) -> tuple[Tensor, int]:
+    """Confusion counts (K, K) int64 on the CPU, and the number of images, of ``predictor`` over ``batches``.
+
+    Args:
+        predictor: a network or any callable from images to logits; a module is put in evaluation mode and back.
+        batches: images and labels; labels may be larger or smaller than the images.
+        class_count: K of the labels' space.
+        device: where predictions are made and counted.
+        onto: (256,) uint8 map from the predictor's class ids onto the labels' space, or None when they are the same.
+            Predictions of a class without counterpart (255) count as a miss of the pixel's class.
+    """
+    # One column more than there are classes takes the predictions without counterpart.
+    counts = torch.zeros(class_count + 1, class_count + 1, dtype=torch.int64, device=device)
+    lookup = None if onto is None else torch.from_numpy(np.minimum(onto, class_count)).long().to(device)
+    was_training = isinstance(predictor, nn.Module) and predictor.training
+    if isinstance(predictor, nn.Module):
+        predictor.eval()
+    images = 0
+    for batch in batches:
+        there = batch.to(device)
+        logits = predictor(there.images).float()
+        if logits.ndim == 4:
+            logits = resize(logits, there.labels.shape[-2:])
+        guess = logits.argmax(dim=1)
+        counts += confusion(guess if lookup is None else lookup[guess], there.labels, class_count + 1)
+        images += len(batch)
+    if isinstance(predictor, nn.Module):
+        predictor.train(was_training)
+    return counts.cpu(), images
+
+
+def judged(counts: Tensor) -> Scores:
+    """The scores of counts with the extra last row and column of `count`: its predictions are misses, never hits."""
+    found = scores(counts)
+    classes = found.iou[:-1]
+    occurring = [value for value in classes if value == value]  # noqa: PLR0124 - NaN is unequal to itself
+    return Scores(fmean(occurring) if occurring else float("nan"), classes, found.pixel_accuracy)
+
+
+def table(
+    rows: Sequence[tuple[str, str, Tensor, int]], classes: Sequence[str], *, image_level: bool = False
+) -> Table:
+    """A `Table` from (domain, group, counts, images) rows, source-val first."""
+    ordered = sorted(rows, key=lambda row: row[1] != "source-val")
+    judged_rows = tuple(DomainScores(name, group, images, judged(counts)) for name, group, counts, images in ordered)
+    return Table(judged_rows, tuple(classes), image_level)

@@ -1,0 +1,209 @@
+"""THE training loop: next batch, terms, sum, backward, step.
+
+Everything that is trained in Hardy passes through `Fit.run`. A step's randomness depends on the seed and the step
+alone, so a run that stops anywhere and goes on ends with the bits of one that never stopped.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hardy.algorithms.base import Algorithm
+from hardy.engine import checkpoint, optimiser
+from hardy.engine.device import accelerator
+from hardy.engine.stop import Stopped, stop_signal
+from hardy.errors import InputError
+from hardy.ops.average import average_into
+from hardy.recipe import Optim
+from hardy.recipe import Run as Place
+from hardy.seed import seed_all
+from hardy.types import Batch, Terms
+
+__all__ = ["Batches", "Fit", "Log", "Progress"]
+
+Log = Callable[[int, dict[str, float]], None]
+"""``log(step, values)``: the only callback."""
+
+Batches = Callable[[int, int, int], Iterator[Batch]]
+"""``batches(start, rank, processes)``: the endless batches of steps ``start + 1`` and on, this process's share."""
+
+Validate = Callable[[int], float]
+
+logger = logging.getLogger("hardy")
+
+
+@dataclass
+class Progress:
+    """Where a run is: steps made, the best validation score and the step it was reached at."""
+
+    step: int = 0
+    best: tuple[float, int] | None = None
+
+
+class Fit:
+    """A run of the training loop that can be advanced, stopped and resumed.
+
+    Args:
+        algorithm: what is trained, in place.
+        batches: where the batches come from.
+        optim: optimiser, schedule and number of steps.
+        place: seed, device, precision and how often to write and log.
+        folder: where checkpoints go, or None for none.
+        owner: what a checkpoint belongs to; another owner's is refused.
+        stage: names the stage in messages and in the keys of its random draws.
+        log: called every ``place.log_every`` steps with the terms, the rate and the step.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        batches: Batches,
+        optim: Optim,
+        place: Place,
+        *,
+        folder: Path | None = None,
+        owner: str = "",
+        stage: str = "train",
+        log: Log | None = None,
+    ) -> None:
+        self.algorithm = algorithm
+        self.batches = batches
+        self.optim = optim
+        self.place = place
+        self.file = folder / "checkpoint.safetensors" if folder else None
+        self.owner = owner
+        self.stage = stage
+        self.log = log
+        self.progress = Progress()
+        self.accelerator = accelerator(place.device, place.precision)
+        algorithm.to(self.accelerator.device)
+        self.optimiser = self.accelerator.prepare(optimiser.build(algorithm, optim))
+        self.model = self.accelerator.prepare(algorithm)
+        self.average: dict[str, Tensor] = {}
+        if optim.ema:
+            self.average = {name: value.clone() for name, value in algorithm.state_dict().items()}
+        self._stream: Iterator[Batch] | None = None
+
+    def resume(self) -> bool:
+        """Go back to the state of the checkpoint, if there is one; True when there was.
+
+        Raises:
+            InputError: when the checkpoint is torn, of another version or of another run.
+        """
+        if self.file is None or not self.file.exists():
+            return False
+        saved = checkpoint.read(self.file, self.owner)
+        self.algorithm.load_state_dict(dict(saved.algorithm))
+        checkpoint.restore_optimiser(self.optimiser.optimizer, saved.optimiser)
+        for name, value in saved.average.items():
+            self.average[name].copy_(value)
+        self.progress = Progress(saved.step, saved.best)
+        return True
+
+    def run(self, steps: int | None = None, *, validate: Validate | None = None, every: int = 0) -> Progress:
+        """Train up to ``steps`` steps more, at most up to ``optim.steps`` in all.
+
+        Args:
+            steps: how many; all that are left by default.
+            validate: ``validate(step) -> score``, higher is better; called every ``every`` steps and after the last.
+            every: see there; 0 calls it after the last step only.
+
+        Raises:
+            InputError: when a loss term is not finite, naming step, term and images' domains.
+            Stopped: after Ctrl-C or SIGTERM, when the checkpoint is written.
+        """
+        last = self.optim.steps if steps is None else min(self.progress.step + steps, self.optim.steps)
+        self.model.train()
+        if self._stream is None:
+            machine = self.accelerator
+            self._stream = self.batches(self.progress.step, machine.process_index, machine.num_processes)
+        with stop_signal() as stop:
+            while self.progress.step < last:
+                batch = next(self._stream).to(self.accelerator.device)
+                self._step(batch)
+                done = self.progress.step
+                if validate and (done == self.optim.steps or (every and done % every == 0)):
+                    self._validate(validate, done)
+                if stop.asked or done % self.place.checkpoint_every == 0 or done == self.optim.steps:
+                    self.save()
+                if stop.asked:
+                    raise Stopped(done, stop.asked)
+        return self.progress
+
+    def save(self) -> None:
+        """Write the checkpoint, on the main process, if there is a folder."""
+        if self.file is None or not self.accelerator.is_main_process:
+            return
+        state = self.optimiser.optimizer.state_dict()
+        best = self.progress.best
+        whole = checkpoint.Checkpoint(
+            self.owner, self.progress.step, best, self.algorithm.state_dict(), state, self.average
+        )
+        checkpoint.write(self.file, whole)
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The weights to measure and keep: the moving average if there is one, else the weights themselves."""
+        return self.average or self.algorithm.state_dict()
+
+    def _validate(self, validate: Validate, step: int) -> None:
+        score = validate(step)
+        if self.progress.best is None or score > self.progress.best[0]:
+            self.progress.best = (score, step)
+        self.model.train()
+
+    def _step(self, batch: Batch) -> None:
+        step = self.progress.step
+        seed_all(self.place.seed, self.stage, step, self.accelerator.process_index)
+        optimiser.set_rate(self.optimiser.optimizer, factor := optimiser.rate(self.optim, step))
+        self.optimiser.zero_grad(set_to_none=True)
+        logged: dict[str, Tensor] = {}
+        parts = _split(batch, self.optim.accumulate)
+        for index, part in enumerate(parts):
+            whole = index == len(parts) - 1
+            with nullcontext() if whole else self.accelerator.no_sync(self.model):
+                with self.accelerator.autocast():
+                    terms = self._terms(part)
+                self.accelerator.backward(torch.stack(list(terms.values())).sum() / len(parts))
+            for name, value in terms.items():
+                logged[name] = logged.get(name, torch.zeros_like(value.detach())) + value.detach() / len(parts)
+        self.algorithm.after_backward()
+        if self.optim.clip:
+            self.accelerator.clip_grad_norm_(self.algorithm.parameters(), self.optim.clip)
+        self.optimiser.step()
+        self.progress.step = step + 1
+        self.algorithm.after_step(step + 1)
+        if self.optim.ema:
+            average_into(self.average, self.algorithm, self.optim.ema, step + 1)
+        if self.log and (step + 1) % self.place.log_every == 0:
+            self.log(step + 1, {name: float(v) for name, v in logged.items()} | {"lr": self.optim.lr * factor})
+
+    def _terms(self, part: Batch) -> Terms:
+        try:
+            terms: Terms = self.model(part)
+        except ValueError as error:
+            if "more than 1 value per channel" in str(error):
+                raise InputError(
+                    f"optim.batch: {len(part)} image at a time is too few for the batch norm of "
+                    f"{type(self.algorithm.network).__name__}'s 1x1 map; use 2 or more per process and part"
+                ) from None
+            raise
+        bad = [name for name, value in terms.items() if not torch.isfinite(value)]
+        if bad:
+            values = ", ".join(f"{name} = {float(terms[name])}" for name in bad)
+            kept = f"the last good state is in {self.file}" if self.file else "no checkpoint was asked for"
+            raise InputError(
+                f"{self.stage} step {self.progress.step + 1}: {values} on a batch of domains {part.domains.tolist()}; {kept}; "
+                "lower optim.lr, set optim.clip, or look at these images"
+            )
+        return terms
+
+
+def _split(batch: Batch, parts: int) -> list[Batch]:
+    """``batch`` in ``parts`` parts of nearly equal size that each keep the balance of domains."""
+    order = torch.arange(len(batch), device=batch.images.device)
+    return [batch.where(order % parts == index) for index in range(min(parts, len(batch)))]

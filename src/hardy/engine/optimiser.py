@@ -1,0 +1,78 @@
+"""The optimiser: which weights learn at which rate and decay, and the rate over time."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from hardy.algorithms.base import Algorithm
+from hardy.recipe import Optim
+
+__all__ = ["build", "rate", "set_rate"]
+
+_NORMS = (
+    nn.modules.batchnorm._NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+)
+
+
+def rate(optim: Optim, step: int) -> float:
+    """The learning rate's factor in [0, 1] for step number ``step`` (the first is 0): a linear warm-up, then the
+    schedule over all of ``optim.steps``.
+
+    Poly is ``(1 - step / steps) ** power``; cosine is Loshchilov and Hutter, ICLR 2017, eq. 5 with one period.
+    """
+    if step < optim.warm_up:
+        return (step + 1) / (optim.warm_up + 1)
+    done = min(step / optim.steps, 1.0)
+    shapes: dict[str, Callable[[], float]] = {
+        "poly": lambda: (1 - done) ** optim.power,
+        "cosine": lambda: (1 + math.cos(math.pi * done)) / 2,
+        "constant": lambda: 1.0,
+    }
+    return shapes[optim.schedule]()
+
+
+def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group's learning rate in place to its base rate times ``factor``."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["base_lr"] * factor
+
+
+def build(algorithm: Algorithm, optim: Optim) -> torch.optim.Optimizer:
+    """An optimiser over all trained parameters of ``algorithm`` in up to four groups: encoder or not, decayed or not.
+
+    Norms, biases and depthwise weights are not decayed (Sandler et al., CVPR 2018; Poudel et al., BMVC 2019). The
+    encoder's rate is ``optim.lr * optim.encoder_rate``.
+    """
+    encoder = {id(p) for module in algorithm.network.encoder() for p in module.parameters()}
+    spared = _spared(algorithm)
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in algorithm.parameters():
+        if parameter.requires_grad:
+            groups.setdefault((id(parameter) in encoder, id(parameter) in spared), []).append(parameter)
+    settings = [
+        {
+            "params": parameters,
+            "base_lr": optim.lr * (optim.encoder_rate if in_encoder else 1.0),
+            "weight_decay": 0.0 if bare else optim.weight_decay,
+        }
+        for (in_encoder, bare), parameters in groups.items()
+    ]
+    if optim.name == "sgd":
+        return torch.optim.SGD(settings, lr=optim.lr, momentum=optim.momentum)
+    kind = torch.optim.Adam if optim.name == "adam" else torch.optim.AdamW
+    return kind(settings, lr=optim.lr)
+
+
+def _spared(algorithm: Algorithm) -> set[int]:
+    """The ids of parameters without weight decay."""
+    spared = {id(p) for name, p in algorithm.named_parameters() if p.ndim <= 1 or name.endswith("bias")}
+    for module in algorithm.modules():
+        if isinstance(module, _NORMS):
+            spared |= {id(p) for p in module.parameters(recurse=False)}
+        if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
+            spared.add(id(module.weight))
+    return spared

@@ -1,0 +1,214 @@
+"""The protocol of a run: which images are trained on, which select, which judge; and the stages from data to table.
+
+Sources are split into training and validation images (9:1 by seed, or as the data set gives them); the unseen
+domains are measured whole and choose nothing, unless ``evaluate.select`` says ``oracle``.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from hardy.algorithms.base import Algorithm
+from hardy.data import check, loader, sources
+from hardy.data.base import Domain, Item
+from hardy.data.labels import LabelSpace, convert
+from hardy.data.transforms import training as augmentation
+from hardy.engine import evaluate
+from hardy.engine.checkpoint import write_tensors
+from hardy.engine.device import pick
+from hardy.engine.evaluate import Predictor, Table
+from hardy.engine.fit import Batches, Fit, Log
+from hardy.errors import InputError
+from hardy.networks.base import Network, PixelLoss
+from hardy.ops import windows
+from hardy.recipe import Data, Evaluate, Optim, Run
+from hardy.registry import ALGORITHMS
+from hardy.seed import key
+from hardy.types import Batch
+
+__all__ = ["Split", "fit", "measure", "predictor", "split", "training"]
+
+Part = tuple[Domain, Sequence[Item]]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The images of a run by what they are for.
+
+    Attributes:
+        train: per source domain the images trained on.
+        val: per source domain the images held out for selection and the intra-domain score.
+        unseen: domains never trained on, whole.
+    """
+
+    train: tuple[Part, ...]
+    val: tuple[Part, ...]
+    unseen: tuple[Part, ...]
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The names of the domains trained on."""
+        return tuple(domain.name for domain, _ in self.train)
+
+
+def split(data: Data, seed: int) -> Split:
+    """Find the domains of ``data`` and split them.
+
+    Raises:
+        InputError: for unknown domains, a domain both source and unseen, or one too small to split.
+    """
+    root = sources.data_root(data.root)
+    home, away = (
+        sources.domains(named, root=root, options=data.datasets) if named else [] for named in (data.sources, data.unseen)
+    )
+    both = {domain.name for domain in home} & {domain.name for domain in away}
+    if both:
+        raise InputError(f"data.unseen: {min(both)!r} is also in data.sources; a domain is one or the other")
+    halves = sources.sources(home, split=data.split, share=data.holdout, seed=seed)
+    return Split(
+        tuple((half.domain, half.train) for half in halves),
+        tuple((half.domain, half.val) for half in halves),
+        tuple((domain, domain.items()) for domain in away),
+    )
+
+
+def training(
+    parts: Sequence[Part], data: Data, labels: LabelSpace, optim: Optim, run: Run, *, stage: str = "train"
+) -> Batches:
+    """``batches(start, rank, processes)``: the endless domain-balanced training batches from step ``start`` on.
+
+    Reads every label once first (``data.check``), so that a foreign id stops the run before its first step.
+    """
+    if data.check:
+        check.check_labels(parts, labels)
+    image_level = parts[0][0].dataset.image_level if parts else False
+    transform = augmentation(
+        data.crop, image_level=image_level, scale=data.scale, flip=data.flip, photometric=data.photometric
+    )
+
+    def batches(start: int, rank: int, processes: int) -> Iterator[Batch]:
+        return loader.training_batches(
+            parts, labels, transform, batch=optim.batch, seed=key(run.seed, stage), start=start, workers=run.workers,
+            rank=rank, processes=processes, resize=data.size, cache=data.cache,
+        )  # fmt: skip
+
+    return batches
+
+
+def predictor(network: Predictor, choice: Evaluate) -> Predictor:
+    """``network`` with the sliding window, scales and mirror image that ``choice`` asks for."""
+    return windows.views(network, window=choice.window, scales=choice.scales, flip=choice.flip)
+
+
+def measure(
+    network: Network,
+    parts: Sequence[tuple[str, Part]],
+    data: Data,
+    choice: Evaluate,
+    run: Run,
+) -> Table:
+    """The table of ``network`` over (group, part) pairs; groups are ``source-val`` and ``unseen``.
+
+    The labels are mapped onto the network's space; where only the other direction is declared (a network of 19
+    classes on data of 11), its predictions are mapped onto the labels' space instead.
+
+    Raises:
+        InputError: when no map between the spaces is declared, or domains of one table have different classes.
+    """
+    device = pick(run.device)
+    network.to(device)
+    rows, spaces = [], set()
+    for group, (domain, items) in parts:
+        space, onto = network.labels, None
+        if convert(domain.dataset.labels, network.labels) is None:
+            space, onto = domain.dataset.labels, convert(network.labels, domain.dataset.labels)
+            if onto is None:
+                raise InputError(
+                    f"{domain.name}: no map is declared between its labels ({space.name}) and the network's "
+                    f"({network.labels.name})"
+                )
+        batches = loader.evaluation_batches(
+            [(domain, items)], space, batch=choice.batch, workers=run.workers, resize=data.size
+        )
+        counts, images = evaluate.count(predictor(network, choice), batches, len(space), device=device, onto=onto)
+        rows.append((domain.name, group, counts, images))
+        spaces.add(space.classes)
+    if len(spaces) > 1:
+        raise InputError("the domains of one table must share their classes; measure them in two runs")
+    return evaluate.table(rows, spaces.pop() if spaces else (), image_level=network.image_level)
+
+
+def fit(  # noqa: PLR0913 - one stage of a run, told whole
+    network: Network,
+    parts: Split,
+    *,
+    algorithm: Algorithm,
+    data: Data,
+    optim: Optim,
+    choice: Evaluate,
+    run: Run,
+    folder: Path,
+    owner: str,
+    stage: str = "train",
+    log: Log | None = None,
+    told: Callable[[int, float], None] | None = None,
+) -> int:
+    """Train ``network`` in place, going on from a checkpoint in ``folder``, and leave the selected weights in it.
+
+    Args:
+        owner: what the checkpoint belongs to.
+        stage: names the stage; its random draws are its own.
+        told: called with step and score after each validation.
+
+    Returns:
+        the step whose weights were selected.
+    """
+    batches = training(parts.train, data, network.labels, optim, run, stage=stage)
+    best = folder / "best.safetensors"
+    loop = Fit(algorithm, batches, optim, run, folder=folder, owner=owner, stage=stage, log=log)
+    loop.resume()
+    judges = {"source-val": parts.val, "oracle": parts.unseen, "last": ()}[choice.select]
+
+    def validate(step: int) -> float:
+        live = {name: value.clone() for name, value in algorithm.state_dict().items()} if optim.ema else None
+        algorithm.load_state_dict(loop.averaged())
+        table = measure(network, [("source-val", part) for part in judges], data, choice, run)
+        score = table.intra if table.intra is not None else float("nan")
+        if loop.accelerator.is_main_process and (loop.progress.best is None or score > loop.progress.best[0]):
+            write_tensors(best, network.state_dict(), {"step": str(step), "owner": owner})
+        if live is not None:
+            algorithm.load_state_dict(live)
+        if told:
+            told(step, score)
+        return score
+
+    loop.run(validate=validate if judges else None, every=choice.every)
+    loop.accelerator.wait_for_everyone()
+    network.to("cpu")
+    network.load_state_dict(_selected(network, algorithm, loop, best if judges else None))
+    return loop.progress.best[1] if loop.progress.best else loop.progress.step
+
+
+def _selected(network: Network, algorithm: Algorithm, loop: Fit, best: Path | None) -> dict[str, Tensor]:
+    if best is not None:
+        return load_file(best)
+    prefix = "network."
+    state = loop.averaged()
+    return {name.removeprefix(prefix): value.cpu() for name, value in state.items() if name.startswith(prefix)}
+
+
+def build_algorithm(name: str, network: Network, pixel_loss: PixelLoss, **options: object) -> Algorithm:
+    """The algorithm ``name`` on ``network`` with its options."""
+    built = ALGORITHMS.build(name, network, pixel_loss, **options)
+    assert isinstance(built, Algorithm)
+    return built
+
+
+def limit_threads(threads: int | None) -> None:
+    """Use this many CPU threads from now on; None leaves torch's choice."""
+    if threads:
+        torch.set_num_threads(threads)
