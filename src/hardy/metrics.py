@@ -26,15 +26,21 @@ def confusion(predictions: Tensor, labels: Tensor, class_count: int) -> Tensor:
 
     Counts stay on the device of ``labels``. On the CPU numpy counts: 8 to 20 times as fast as torch there.
     """
-    if labels.device.type == "cpu":
-        truth, guess = labels.numpy().ravel(), predictions.numpy().ravel()
-        kept = truth != IGNORE
-        flat = truth[kept].astype(np.int64) * class_count + guess[kept]
-        counted = np.bincount(flat, minlength=class_count**2)
-        return torch.from_numpy(counted).view(class_count, class_count)
+    count = _by_numpy if labels.device.type == "cpu" else _by_torch
+    return count(predictions, labels, class_count).view(class_count, class_count)
+
+
+def _by_numpy(predictions: Tensor, labels: Tensor, class_count: int) -> Tensor:
+    truth, guess = labels.numpy().ravel(), predictions.numpy().ravel()
+    kept = truth != IGNORE
+    flat = truth[kept].astype(np.int64) * class_count + guess[kept]
+    return torch.from_numpy(np.bincount(flat, minlength=class_count**2))
+
+
+def _by_torch(predictions: Tensor, labels: Tensor, class_count: int) -> Tensor:
     # The ignored pixels are sent to one bin past the end: cheaper on a GPU than a masked copy.
     flat = torch.where(labels == IGNORE, class_count**2, labels.long() * class_count + predictions.long())
-    return torch.bincount(flat.flatten(), minlength=class_count**2 + 1)[: class_count**2].view(class_count, class_count)
+    return torch.bincount(flat.flatten(), minlength=class_count**2 + 1)[: class_count**2]
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ Steps = Annotated[int, Field(ge=0)]
 
 
 class Section(BaseModel):
-    """A part of a recipe: unknown keys are errors, values do not change."""
+    """A part of a recipe: unknown keys are errors, values are finite and do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class Method(BaseModel):
@@ -129,6 +129,7 @@ class Run(Section):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     workers: Annotated[int, Field(ge=0)] = 2
     threads: Annotated[int, Field(gt=0)] | None = None
+    channels_last: bool = False
     checkpoint_every: Annotated[int, Field(gt=0)] = 500
     log_every: Annotated[int, Field(gt=0)] = 20
     trackers: tuple[str, ...] = ()
@@ -147,30 +148,30 @@ class Recipe(Section):
     run: Run = Run()
 
     def completed(self) -> "Recipe":
-        """The same recipe with every option of every method written out.
+        """The same recipe with every option of every method and data set written out.
 
         Raises:
             InputError: for an unknown method, an unknown option or a value of a wrong type.
         """
         values = self.model_dump(mode="json")
         if self.network.name:
-            known = NETWORKS.describe(self.network.name).check(self.network.options)
-            values["network"].update(known)
+            values["network"].update(NETWORKS.describe(self.network.name).check(self.network.options))
         values["algorithm"] = _complete(ALGORITHMS, self.algorithm)
         values["loss"] = _complete(LOSSES, self.loss)
         if self.prune:
             values["prune"]["criterion"] = _complete(CRITERIA, self.prune.criterion)
-        for name, options in self.data.datasets.items():
-            DATASETS.describe(name).check({key: value for key, value in options.items() if key != "root"})
-        for reference in (*self.data.sources, *self.data.unseen):
-            DATASETS.describe(reference.split("/", 1)[0])
+        named = (reference.split("/", 1)[0] for reference in (*self.data.sources, *self.data.unseen))
+        for name in (*self.data.datasets, *named):
+            values["data"]["datasets"][name] = _complete_dataset(name, self.data.datasets.get(name, {}))
         return Recipe.model_validate(json.loads(json.dumps(values)))
 
     def digest(self) -> str:
-        """Twelve hexadecimal digits that name the recipe less its seed, folder, device and workers."""
+        """Twelve hexadecimal digits that name the recipe less its seed, folder, device, workers and data's places."""
         values = self.model_dump(mode="json")
         for key in ("seed", "folder", "device", "workers", "threads", "trackers", "log_every", "checkpoint_every"):
             values["run"].pop(key)
+        for place in (values["data"], *values["data"]["datasets"].values()):
+            place.pop("root", None)
         return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=6).hexdigest()
 
     def write(self, file: Path, provenance: Mapping[str, str]) -> None:
@@ -179,12 +180,22 @@ class Recipe(Section):
         body = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120)
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f".{file.name}.tmp")
-        temporary.write_text(head + body, encoding="utf-8")
-        os.replace(temporary, file)
+        try:
+            temporary.write_text(head + body, encoding="utf-8")
+            os.replace(temporary, file)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _complete(registry: Registry, method: Method) -> dict[str, Any]:
     return {"name": method.name, **registry.describe(method.name).check(method.options)}
+
+
+def _complete_dataset(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of data set ``name``; a ``root`` among them says where this one lies and is no option of its own."""
+    own = {key: value for key, value in options.items() if key != "root"}
+    place = {"root": options["root"]} if "root" in options else {}
+    return {**place, **DATASETS.describe(name).check(own)}
 
 
 def read(file: Path | str, overrides: Iterable[str] = ()) -> Recipe:
@@ -211,10 +222,8 @@ def from_values(values: Mapping[str, Any], overrides: Iterable[str] = (), origin
         _override(merged, text)
     try:
         return Recipe.model_validate(merged).completed()
-    except ValidationError as error:
-        raise InputError(f"{origin}: {_first(error, merged)}") from None
-    except InputError as error:
-        raise InputError(f"{origin}: {error}") from None
+    except (ValidationError, InputError) as error:
+        raise InputError(f"{origin}: {_first(error) if isinstance(error, ValidationError) else error}") from None
 
 
 def _override(values: dict[str, Any], text: str) -> None:
@@ -232,7 +241,7 @@ def _override(values: dict[str, Any], text: str) -> None:
         raise InputError(f"override {text!r}: {value!r} is not a YAML value") from None
 
 
-def _first(error: ValidationError, values: Mapping[str, Any]) -> str:
+def _first(error: ValidationError) -> str:
     """One line for the first problem pydantic found: key, what is wrong, what is right."""
     problem = error.errors()[0]
     path = [str(part) for part in problem["loc"]]
@@ -251,7 +260,8 @@ def _keys(path: list[str]) -> list[str]:
     model: Any = Recipe
     for name in path:
         annotation = model.model_fields[name].annotation
-        model = next((kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields")), model)
+        kinds = (kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type))
+        model = next((kind for kind in kinds if issubclass(kind, BaseModel)), model)
     return list(model.model_fields)
 
 
@@ -266,7 +276,8 @@ def schema() -> dict[str, Any]:
     common = {key: value for key, value in whole["$defs"]["NetworkChoice"]["properties"].items() if key != "name"}
     for choice in network["anyOf"]:
         choice["properties"].update(common)
-    network["anyOf"].append({"type": "object", "properties": {"run": common["run"]}, "required": ["run"]})
+    origin = {"properties": {"name": {"const": ""}, **common}, "required": ["run"], "additionalProperties": False}
+    network["anyOf"].append({"type": "object", **origin})
     whole["properties"]["network"] = network
     return whole
 

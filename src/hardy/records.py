@@ -1,5 +1,6 @@
 """Records: one JSON line per measured number, appended to a run's ``records.jsonl``; reports read nothing else."""
 
+import errno
 import json
 import math
 import os
@@ -43,14 +44,26 @@ class Record:
 
 
 def append(file: Path, records: Iterable[Record]) -> None:
-    """Append ``records`` to ``file`` in one write, so that a line is whole or absent even with several writers."""
+    """Append ``records`` to ``file`` in one write, so that a line is whole or absent even with several writers.
+
+    A torn last line that a crash left is ended first, so that it takes no new record with it.
+
+    Raises:
+        OSError: when the disk is full; the file is then as it was.
+    """
     lines = [json.dumps(_plain(asdict(record)), sort_keys=True, allow_nan=False) for record in records]
     if not lines:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
-        os.write(handle, ("\n".join(lines) + "\n").encode())
+        size = os.fstat(handle).st_size
+        torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
+        data = ("\n" * torn + "\n".join(lines) + "\n").encode()
+        written = os.write(handle, data)
+        if written < len(data):
+            os.ftruncate(handle, os.fstat(handle).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
         os.fsync(handle)
     finally:
         os.close(handle)

@@ -32,9 +32,12 @@ class Batch:
     labels: Tensor
     domains: Tensor
 
-    def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on ``device``."""
-        return Batch(*(t.to(device, non_blocking=True) for t in (self.images, self.labels, self.domains)))
+    def to(
+        self, device: torch.device | str, layout: torch.memory_format = torch.contiguous_format
+    ) -> "Batch":
+        """The same batch on ``device``, its images in memory ``layout``."""
+        images = self.images.to(device, non_blocking=True, memory_format=layout)
+        return Batch(images, self.labels.to(device, non_blocking=True), self.domains.to(device, non_blocking=True))
 
     def where(self, chosen: Tensor) -> "Batch":
         """The images for which ``chosen`` (B,) bool holds."""

@@ -25,11 +25,12 @@ from hardy.engine.protocol import Split
 from hardy.errors import InputError, nearest
 from hardy.networks._create import create
 from hardy.networks.base import Network
-from hardy.recipe import Optim, Recipe
+from hardy.recipe import Optim, Recipe, from_values, read
 from hardy.records import Record
 from hardy.registry import LOSSES
+from hardy.seed import seed_all
 
-__all__ = ["Frame", "frame", "from_sections", "network_of", "provenance"]
+__all__ = ["Frame", "finished", "frame", "from_sections", "network_of", "provenance", "table_values"]
 
 _log = logging.getLogger("hardy")
 
@@ -46,14 +47,13 @@ def provenance() -> dict[str, str]:
 
 def from_sections(**sections: Any) -> Recipe:
     """A checked recipe for a network that is already in memory, from nested sections."""
-    from hardy import recipe
-
-    return recipe.from_values({"network": {"run": "in memory"}, **sections}, origin="hardy")
+    return from_values({"network": {"run": "in memory"}, **sections}, origin="hardy")
 
 
 def network_of(recipe: Recipe) -> Network:
-    """The network a recipe begins with: an earlier run's, or a new one."""
+    """The network a recipe begins with: an earlier run's, or a new one whose weights the run's seed draws."""
     choice = recipe.network
+    seed_all(recipe.run.seed, "network")
     if choice.run:
         return artefact.load(choice.run)
     return create(choice.name, label_space(choice.classes), weights=choice.weights, **choice.options)
@@ -172,8 +172,7 @@ def frame(recipe: Recipe, verb: str) -> Iterator[Frame]:
     Raises:
         InputError: when the folder cannot be written, or holds the finished run of another recipe.
     """
-    name = recipe.network.name.split(":")[-1] or verb
-    folder = Path(recipe.run.folder or f"runs/{name}-{recipe.digest()}-s{recipe.run.seed}")
+    folder = folder_of(recipe, verb)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(folder / "train.log")
@@ -183,6 +182,7 @@ def frame(recipe: Recipe, verb: str) -> Iterator[Frame]:
         raise InputError(f"run.folder: {folder} cannot be written; give another folder")
     main = int(os.environ.get("RANK", "0")) == 0
     versions = provenance()
+    _refuse_other(folder / "recipe.yaml", recipe)
     if main:
         recipe.write(folder / "recipe.yaml", versions)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -194,6 +194,30 @@ def frame(recipe: Recipe, verb: str) -> Iterator[Frame]:
     finally:
         _log.removeHandler(handler)
         handler.close()
+
+
+def finished(recipe: Recipe, verb: str) -> Path | None:
+    """The folder of ``recipe`` if its run is finished, else None."""
+    folder = folder_of(recipe, verb)
+    if not (folder / "network.json").exists():
+        return None
+    _refuse_other(folder / "recipe.yaml", recipe)
+    return folder
+
+
+def folder_of(recipe: Recipe, verb: str) -> Path:
+    """Where the run of ``recipe`` goes."""
+    name = recipe.network.name.split(":")[-1] or verb
+    return Path(recipe.run.folder or f"runs/{name}-{recipe.digest()}-s{recipe.run.seed}")
+
+
+def _refuse_other(file: Path, recipe: Recipe) -> None:
+    """Refuse a folder in which another recipe, or the same with another seed, has run."""
+    if not file.exists():
+        return
+    earlier = read(file)
+    if (earlier.digest(), earlier.run.seed) != (recipe.digest(), recipe.run.seed):
+        raise InputError(f"{file.parent}: holds the run of another recipe or seed; give another run.folder")
 
 
 def _trackers(names: Sequence[str], folder: Path) -> list[GeneralTracker]:

@@ -7,12 +7,17 @@ from rich.table import Table as RichTable
 
 from hardy.engine.evaluate import Table
 
-__all__ = ["percent", "show_rows", "show_table"]
+__all__ = ["percent", "say", "show_rows", "show_table"]
 
 
 def percent(value: float | None) -> str:
     """``value`` in [0, 1] as a percentage with one decimal, or a dash."""
     return "–" if value is None or value != value else f"{100 * value:.1f}"  # noqa: PLR0124 - NaN
+
+
+def say(line: str) -> None:
+    """Print one line."""
+    Console(highlight=False, soft_wrap=True).print(line, markup=False)
 
 
 def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> None:
@@ -22,7 +27,10 @@ def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]],
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 140  # a file or a pipe has no width of its own
+    console.print(table)
 
 
 def show_table(title: str, table: Table, *, per_class: bool = False) -> None:

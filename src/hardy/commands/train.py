@@ -5,8 +5,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from hardy.commands._frame import Frame, frame, from_sections, network_of
-from hardy.commands._print import show_table
+from hardy.commands._frame import Frame, finished, frame, from_sections, network_of
+from hardy.commands._print import say, show_table
 from hardy.engine import protocol
 from hardy.networks.base import Network
 from hardy.recipe import Recipe
@@ -21,9 +21,12 @@ def run(recipe: Recipe) -> Path:
         InputError: for anything in the recipe or the data that cannot be used.
         Stopped: after Ctrl-C or SIGTERM, when the checkpoint is written.
     """
+    if done := finished(recipe, "train"):
+        say(f"{done}: this run is finished; give another run.folder to run it again")
+        return done
     with frame(recipe, "train") as here:
         network = network_of(recipe)
-        parts = protocol.split(recipe.data, recipe.run.seed)
+        parts = protocol.checked(protocol.split(recipe.data, recipe.run.seed), network.labels, recipe.data)
         trained(here, network, parts)
         table = here.measure(network, parts, "train", {"network": recipe.network.name, **here.selection})
         here.keep(network)
@@ -70,7 +73,8 @@ def train(
     with TemporaryDirectory() as scratch:
         recipe = from_sections(**sections, run={**(run or {}), "folder": str(folder or scratch)})
         with frame(recipe, "train") as here:
-            trained(here, network, protocol.split(recipe.data, recipe.run.seed))
+            parts = protocol.checked(protocol.split(recipe.data, recipe.run.seed), network.labels, recipe.data)
+            trained(here, network, parts)
             here.keep(network)
     return network.eval()
 

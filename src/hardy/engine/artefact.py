@@ -21,7 +21,7 @@ from hardy.engine.checkpoint import write_tensors
 from hardy.errors import InputError
 from hardy.networks._create import rebuild
 from hardy.networks.base import Network
-from hardy.pruning import remove
+from hardy.pruning.remove import replay
 
 __all__ = ["FORMAT", "load", "save"]
 
@@ -40,7 +40,7 @@ def save(network: Network, folder: Path | str, *, weights: Mapping[str, Tensor] 
         the folder.
     """
     folder = Path(folder)
-    file = folder / "network.safetensors"
+    file, described = folder / "network.safetensors", folder / "network.json"
     tensors = dict(weights if weights is not None else network.state_dict())
     write_tensors(file, tensors, {"format": FORMAT})
     description = {
@@ -48,12 +48,15 @@ def save(network: Network, folder: Path | str, *, weights: Mapping[str, Tensor] 
         "hardy": __version__,
         "architecture": network.architecture,
         "labels": network.labels.to_json(),
-        "plan": remove.to_json(network.plan),
+        "plan": network.plan,
         "sha256": _sha256(file.read_bytes()),
     }
-    temporary = folder / ".network.json.tmp"
-    temporary.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / "network.json")
+    temporary = folder / f".{described.name}.tmp"
+    try:
+        temporary.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+        os.replace(temporary, described)
+    finally:
+        temporary.unlink(missing_ok=True)
     return folder
 
 
@@ -79,7 +82,7 @@ def load(folder: Path | str, *, module: nn.Module | None = None) -> Network:
     except InputError as error:
         raise InputError(f"{folder}: {error}") from None
     try:
-        remove.replay(network, remove.from_json(description["plan"]))
+        replay(network, description["plan"])
         network.load_state_dict(load_tensors(data), strict=True)
     except (SafetensorError, RuntimeError, KeyError) as error:
         raise InputError(f"{folder}: the weights do not fit the network: {' '.join(str(error).split())[:300]}") from None

@@ -49,7 +49,7 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor], header: Mapping[str
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.tmp")
     try:
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, dict(header))
+        save_file(_apart(tensors), temporary, dict(header))
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         temporary.chmod(0o644)  # safetensors writes for the owner alone
@@ -58,6 +58,18 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor], header: Mapping[str
         raise OSError(f"{file}: cannot be written: {error}") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``tensors`` on the CPU, each with memory of its own: weights that two layers share are written twice."""
+    apart: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        memory = value.untyped_storage().data_ptr()
+        apart[name] = value.clone() if memory in taken else value
+        taken.add(memory)
+    return apart
 
 
 def write(file: Path, checkpoint: Checkpoint) -> None:

@@ -1,5 +1,7 @@
 """Where a run happens: device, precision and processes, through Accelerate."""
 
+import os
+
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -10,15 +12,17 @@ __all__ = ["accelerator", "pick"]
 
 
 def pick(device: str) -> torch.device:
-    """The device of this name; ``auto`` is the first GPU if there is one, else the CPU.
+    """The device of this name; ``auto`` is a GPU if there is one, else the CPU.
+
+    Of several GPUs a process of a parallel run takes the one of its place (``LOCAL_RANK``), any other the first.
 
     Raises:
         InputError: for a device that is not there, with those that are.
     """
-    there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-    if device == "auto":
-        return torch.device(there[1] if len(there) > 1 else "cpu")
-    wanted = "cuda:0" if device == "cuda" else device
+    gpus = torch.cuda.device_count()
+    there = ["cpu", *(f"cuda:{index}" for index in range(gpus))]
+    own = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % max(gpus, 1)}"
+    wanted = {"auto": own if gpus else "cpu", "cuda": own}.get(device, device)
     if wanted not in there:
         raise InputError(f"run.device: there is no device {device!r} here; there are: auto, {', '.join(there)}")
     return torch.device(wanted)

@@ -82,6 +82,8 @@ class Fit:
         self.progress = Progress()
         self.accelerator = accelerator(place.device, place.precision)
         algorithm.to(self.accelerator.device)
+        self.layout = torch.channels_last if place.channels_last else torch.contiguous_format
+        algorithm.network.to(memory_format=self.layout)  # type: ignore[call-overload]
         self.optimiser = self.accelerator.prepare(optimiser.build(algorithm, optim))
         self.model = self.accelerator.prepare(algorithm)
         self.average: dict[str, Tensor] = {}
@@ -93,13 +95,17 @@ class Fit:
         """Go back to the state of the checkpoint, if there is one; True when there was.
 
         Raises:
-            InputError: when the checkpoint is torn, of another version or of another run.
+            InputError: when the checkpoint is torn, of another version, of another run or of another network.
         """
         if self.file is None or not self.file.exists():
             return False
         saved = checkpoint.read(self.file, self.owner)
-        self.algorithm.load_state_dict(dict(saved.algorithm))
-        checkpoint.restore_optimiser(self.optimiser.optimizer, saved.optimiser)
+        try:
+            self.algorithm.load_state_dict(dict(saved.algorithm))
+            checkpoint.restore_optimiser(self.optimiser.optimizer, saved.optimiser)
+        except (RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{self.file}: is of another network or optimiser ({reason}); use another folder") from None
         for name, value in saved.average.items():
             self.average[name].copy_(value)
         self.progress = Progress(saved.step, saved.best)
@@ -114,7 +120,8 @@ class Fit:
             every: see there; 0 calls it after the last step only.
 
         Raises:
-            InputError: when a loss term is not finite, naming step, term and images' domains.
+            InputError: when a loss term is not finite, naming step, term and images' domains; when a weight is not,
+                before it is written.
             Stopped: after Ctrl-C or SIGTERM, when the checkpoint is written.
         """
         last = self.optim.steps if steps is None else min(self.progress.step + steps, self.optim.steps)
@@ -124,7 +131,7 @@ class Fit:
             self._stream = self.batches(self.progress.step, machine.process_index, machine.num_processes)
         with stop_signal() as stop:
             while self.progress.step < last:
-                batch = next(self._stream).to(self.accelerator.device)
+                batch = next(self._stream).to(self.accelerator.device, self.layout)
                 self._step(batch)
                 done = self.progress.step
                 if validate and (done == self.optim.steps or (every and done % every == 0)):
@@ -136,9 +143,19 @@ class Fit:
         return self.progress
 
     def save(self) -> None:
-        """Write the checkpoint, on the main process, if there is a folder."""
+        """Write the checkpoint, on the main process, if there is a folder.
+
+        Raises:
+            InputError: when a weight is not finite; the checkpoint written before stays.
+        """
         if self.file is None or not self.accelerator.is_main_process:
             return
+        bad = [name for name, value in self.algorithm.state_dict().items() if not torch.isfinite(value).all()]
+        if bad:
+            raise InputError(
+                f"{self.stage} step {self.progress.step}: {bad[0]} is not finite any more; {self._kept()}; "
+                "lower optim.lr or set optim.clip"
+            )
         state = self.optimiser.optimizer.state_dict()
         best = self.progress.best
         whole = checkpoint.Checkpoint(
@@ -195,12 +212,19 @@ class Fit:
         bad = [name for name, value in terms.items() if not torch.isfinite(value)]
         if bad:
             values = ", ".join(f"{name} = {float(terms[name])}" for name in bad)
-            kept = f"the last good state is in {self.file}" if self.file else "no checkpoint was asked for"
+            where = f"{self.stage} step {self.progress.step + 1}"
             raise InputError(
-                f"{self.stage} step {self.progress.step + 1}: {values} on a batch of domains {part.domains.tolist()}; {kept}; "
+                f"{where}: {values} on a batch of domains {part.domains.tolist()}; {self._kept()}; "
                 "lower optim.lr, set optim.clip, or look at these images"
             )
         return terms
+
+    def _kept(self) -> str:
+        if self.file is None:
+            return "no checkpoint was asked for"
+        if not self.file.exists():
+            return f"no checkpoint was written yet (run.checkpoint_every is {self.place.checkpoint_every})"
+        return f"the last good state is in {self.file}"
 
 
 def _split(batch: Batch, parts: int) -> list[Batch]:

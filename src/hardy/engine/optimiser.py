@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from hardy.algorithms.base import Algorithm
+from hardy.errors import InputError
 from hardy.recipe import Optim
 
 __all__ = ["build", "rate", "set_rate"]
@@ -46,6 +47,9 @@ def build(algorithm: Algorithm, optim: Optim) -> torch.optim.Optimizer:
 
     Norms, biases and depthwise weights are not decayed (Sandler et al., CVPR 2018; Poudel et al., BMVC 2019). The
     encoder's rate is ``optim.lr * optim.encoder_rate``.
+
+    Raises:
+        InputError: when nothing in ``algorithm`` is trained.
     """
     encoder = {id(p) for module in algorithm.network.encoder() for p in module.parameters()}
     spared = _spared(algorithm)
@@ -61,6 +65,8 @@ def build(algorithm: Algorithm, optim: Optim) -> torch.optim.Optimizer:
         }
         for (in_encoder, bare), parameters in groups.items()
     ]
+    if not settings:
+        raise InputError(f"{type(algorithm.network).__name__} has no parameter that is trained: all are frozen")
     if optim.name == "sgd":
         return torch.optim.SGD(settings, lr=optim.lr, momentum=optim.momentum)
     kind = torch.optim.Adam if optim.name == "adam" else torch.optim.AdamW

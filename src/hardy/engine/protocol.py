@@ -4,6 +4,7 @@ Sources are split into training and validation images (9:1 by seed, or as the da
 domains are measured whole and choose nothing, unless ``evaluate.select`` says ``oracle``.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from hardy.registry import ALGORITHMS
 from hardy.seed import key
 from hardy.types import Batch
 
-__all__ = ["Split", "fit", "measure", "predictor", "split", "training"]
+__all__ = ["Split", "checked", "fit", "measure", "predictor", "split", "training"]
 
 Part = tuple[Domain, Sequence[Item]]
 
@@ -59,12 +60,13 @@ def split(data: Data, seed: int) -> Split:
     """Find the domains of ``data`` and split them.
 
     Raises:
-        InputError: for unknown domains, a domain both source and unseen, or one too small to split.
+        InputError: without sources; for unknown domains, a domain both source and unseen, or one too small to split.
     """
+    if not data.sources:
+        raise InputError("data.sources: no domain is named to train on; name some, such as [streets/sim]")
     root = sources.data_root(data.root)
-    home, away = (
-        sources.domains(named, root=root, options=data.datasets) if named else [] for named in (data.sources, data.unseen)
-    )
+    home = sources.domains(data.sources, root=root, options=data.datasets)
+    away = sources.domains(data.unseen, root=root, options=data.datasets) if data.unseen else []
     both = {domain.name for domain in home} & {domain.name for domain in away}
     if both:
         raise InputError(f"data.unseen: {min(both)!r} is also in data.sources; a domain is one or the other")
@@ -76,16 +78,22 @@ def split(data: Data, seed: int) -> Split:
     )
 
 
+def checked(parts: Split, labels: LabelSpace, data: Data) -> Split:
+    """``parts``, after every training label was read once: a foreign id stops a run before its first step.
+
+    Raises:
+        InputError: naming file, id and count; or that every pixel is ignored.
+    """
+    if data.check and parts.train:
+        check.check_labels(parts.train, labels)
+    return parts
+
+
 def training(
     parts: Sequence[Part], data: Data, labels: LabelSpace, optim: Optim, run: Run, *, stage: str = "train"
 ) -> Batches:
-    """``batches(start, rank, processes)``: the endless domain-balanced training batches from step ``start`` on.
-
-    Reads every label once first (``data.check``), so that a foreign id stops the run before its first step.
-    """
-    if data.check:
-        check.check_labels(parts, labels)
-    image_level = parts[0][0].dataset.image_level if parts else False
+    """``batches(start, rank, processes)``: the endless domain-balanced training batches from step ``start`` on."""
+    image_level = parts[0][0].dataset.image_level
     transform = augmentation(
         data.crop, image_level=image_level, scale=data.scale, flip=data.flip, photometric=data.photometric
     )
@@ -121,6 +129,8 @@ def measure(
     """
     device = pick(run.device)
     network.to(device)
+    was_training = network.training
+    network.eval()  # here, because `count` does not see a network through its windows and views
     rows, spaces = [], set()
     for group, (domain, items) in parts:
         space, onto = network.labels, None
@@ -137,6 +147,7 @@ def measure(
         counts, images = evaluate.count(predictor(network, choice), batches, len(space), device=device, onto=onto)
         rows.append((domain.name, group, counts, images))
         spaces.add(space.classes)
+    network.train(was_training)
     if len(spaces) > 1:
         raise InputError("the domains of one table must share their classes; measure them in two runs")
     return evaluate.table(rows, spaces.pop() if spaces else (), image_level=network.image_level)
@@ -172,12 +183,14 @@ def fit(  # noqa: PLR0913 - one stage of a run, told whole
     loop = Fit(algorithm, batches, optim, run, folder=folder, owner=owner, stage=stage, log=log)
     loop.resume()
     judges = {"source-val": parts.val, "oracle": parts.unseen, "last": ()}[choice.select]
+    if choice.select == "oracle" and not judges:
+        raise InputError("evaluate.select: oracle chooses by data.unseen, which names no domain")
 
     def validate(step: int) -> float:
         live = {name: value.clone() for name, value in algorithm.state_dict().items()} if optim.ema else None
         algorithm.load_state_dict(loop.averaged())
         table = measure(network, [("source-val", part) for part in judges], data, choice, run)
-        score = table.intra if table.intra is not None else float("nan")
+        score = -1.0 if table.intra is None or math.isnan(table.intra) else table.intra
         if loop.accelerator.is_main_process and (loop.progress.best is None or score > loop.progress.best[0]):
             write_tensors(best, network.state_dict(), {"step": str(step), "owner": owner})
         if live is not None:
@@ -190,6 +203,7 @@ def fit(  # noqa: PLR0913 - one stage of a run, told whole
     loop.accelerator.wait_for_everyone()
     network.to("cpu")
     network.load_state_dict(_selected(network, algorithm, loop, best if judges else None))
+    loop.accelerator.wait_for_everyone()  # the main process removes the file once all have read it
     return loop.progress.best[1] if loop.progress.best else loop.progress.step
 
 

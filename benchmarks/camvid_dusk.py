@@ -1,0 +1,163 @@
+"""The main job on real streets: prune CamVid networks by each criterion, measure a sequence they never saw.
+
+Every cell is one run of ``hardy train`` or ``hardy prune`` on a recipe of ``recipes/camvid_dusk_*.yaml``: networks x
+unseen sequences x seeds x (dense, dense without photometric augmentation, criterion x share removed). A finished cell
+is kept and not run again; a stopped one goes on where it stopped. What the cells measured is gathered in
+``benchmarks/records/camvid_dusk.jsonl``, from which the tables are made.
+
+    python benchmarks/camvid_dusk.py --jobs 2                        # all of Fast-SCNN, dusk unseen
+    python benchmarks/camvid_dusk.py --network swiftnet --unseen 0006R0 --seeds 0
+    python benchmarks/camvid_dusk.py --table                         # only the tables, from the records
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from statistics import fmean, stdev
+
+from hardy import records
+from hardy.records import Record
+
+ROOT = Path(__file__).parents[1]
+STORE = ROOT / "benchmarks" / "records" / "camvid_dusk.jsonl"
+SEQUENCES = ("0001TP", "0006R0", "0016E5", "Seq05VD")
+CRITERIA = ("magnitude", "random", "taylor", "ior")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: ``method`` is ``dense``, ``plain`` (dense without photometric augmentation) or a criterion."""
+
+    network: str
+    unseen: str
+    seed: int
+    method: str
+    removed: float = 0.0
+
+    def folder(self, out: Path) -> Path:
+        share = f"-{self.removed:.0%}".rstrip("%") if self.removed else ""
+        return out / self.network / self.unseen / f"{self.method}{share}-s{self.seed}"
+
+    def command(self, out: Path) -> list[str]:
+        """The command line that runs this cell."""
+        sources = ",".join(f"camvid/{name}" for name in SEQUENCES if name != self.unseen)
+        common = [
+            f"data.sources=[{sources}]", f"data.unseen=[camvid/{self.unseen}]",
+            f"run.seed={self.seed}", f"run.folder={self.folder(out)}",
+        ]  # fmt: skip
+        hardy = [sys.executable, "-m", "hardy"]
+        if self.removed:
+            dense = Cell(self.network, self.unseen, self.seed, "dense").folder(out)
+            recipe = f"recipes/camvid_dusk_{self.method}.yaml"
+            return [*hardy, "prune", recipe, f"network.run={dense}", f"prune.ratio={self.removed}", *common]
+        plain = ["data.photometric=0"] if self.method == "plain" else []
+        named = [f"network.name={self.network}"]
+        return [*hardy, "train", "recipes/camvid_dusk_dense.yaml", *named, *plain, *common]
+
+
+def cells(network: str, unseen: list[str], seeds: list[int], removed: list[float], methods: list[str]) -> Iterator[Cell]:
+    """The cells in the order they are run: a seed's dense network before what is pruned from it."""
+    for away, seed in product(unseen, seeds):
+        yield Cell(network, away, seed, "dense")
+        for share, method in product(removed, methods):
+            yield Cell(network, away, seed, method, share)
+    yield from (Cell(network, away, seed, "plain") for away, seed in product(unseen, seeds))
+
+
+def run(cell: Cell, out: Path) -> bool:
+    """Run ``cell`` unless it is finished; True when it is finished now."""
+    if (cell.folder(out) / "network.json").exists():
+        return True
+    cell.folder(out).mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    with (cell.folder(out) / "output.txt").open("w") as log:
+        code = subprocess.run(cell.command(out), cwd=ROOT, env=environment, stdout=log, stderr=log, check=False).returncode
+    print(f"{cell}: {'done' if code == 0 else f'FAILED, see {cell.folder(out)}/output.txt'}", flush=True)
+    return code == 0
+
+
+def gather(everything: list[Cell], out: Path) -> None:
+    """Rewrite the store with the numbers of all finished cells, old ones of other cells kept."""
+    mine = {json.dumps(asdict(cell), sort_keys=True) for cell in everything if (cell.folder(out) / "network.json").exists()}
+    kept = [r for r in records.read(STORE) if json.dumps(r.notes["cell"], sort_keys=True) not in mine] if STORE.exists() else []
+    for text in sorted(mine):
+        cell = Cell(**json.loads(text))
+        for record in records.read(cell.folder(out) / "records.jsonl"):
+            if not record.metric.startswith("iou/") and record.stage in ("train", "prune"):
+                kept.append(Record(**{**asdict(record), "sources": record.sources, "notes": {**record.notes, "cell": asdict(cell)}}))
+    temporary = STORE.with_suffix(".tmp")
+    temporary.unlink(missing_ok=True)
+    records.append(temporary, kept)
+    temporary.replace(STORE)
+
+
+def table(found: list[Record], network: str, unseen: str) -> list[str]:
+    """The table of one network and one unseen sequence, in Markdown."""
+    rows: dict[tuple[str, float], dict[str, list[float]]] = {}
+    for record in found:
+        cell = Cell(**record.notes["cell"])
+        if (cell.network, cell.unseen) == (network, unseen) and record.value is not None:
+            name = f"{record.target}" if record.metric == "miou" else record.metric
+            rows.setdefault((cell.method, cell.removed), {}).setdefault(name, []).append(record.value)
+    lines = [
+        "| network | filters left | mIoU source-val % | mIoU unseen % | seeds | parameters | GMACs | time, onnxruntime |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for (method, removed), values in sorted(rows.items(), key=lambda row: (row[0][1], _order(row[0][0]))):
+        dense = {"plain": "dense, no photometric augmentation"}.get(method, method)
+        ratios = [a / b for a, b in zip(values.get("milliseconds_p50_onnxruntime_after", []),
+                                        values.get("milliseconds_p50_onnxruntime_before", []), strict=True)]  # fmt: skip
+        cost = [f"{fmean(values['parameters_after']):,.0f}", f"{fmean(values['gmacs_after']):.3f}", f"{fmean(ratios):.2f}"] if removed else ["", "", ""]
+        if not removed and (before := _dense_cost(rows)):
+            cost = [f"{before[0]:,.0f}", f"{before[1]:.3f}", "1"]
+        cells_ = [dense, f"{1 - removed:.0%}", _spread(values["intra"]), _spread(values["unseen"]), str(len(values["unseen"])), *cost]
+        lines.append("| " + " | ".join(cells_) + " |")
+    return lines
+
+
+def _dense_cost(rows: dict[tuple[str, float], dict[str, list[float]]]) -> tuple[float, float] | None:
+    return next(((v["parameters_before"][0], v["gmacs_before"][0]) for v in rows.values() if "gmacs_before" in v), None)
+
+
+def _order(method: str) -> int:
+    return ("dense", "plain", *CRITERIA).index(method)
+
+
+def _spread(values: list[float]) -> str:
+    return f"{100 * fmean(values):.1f}" + (f" ± {100 * stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", default="fast_scnn")
+    parser.add_argument("--unseen", nargs="+", default=["0001TP"], choices=SEQUENCES)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--removed", nargs="+", type=float, default=[0.5, 0.7])
+    parser.add_argument("--criteria", nargs="+", default=list(CRITERIA), choices=CRITERIA)
+    parser.add_argument("--jobs", type=int, default=2, help="cells at a time, one thread each")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "camvid_dusk")
+    parser.add_argument("--table", action="store_true", help="only print the tables of what is recorded")
+    parser.add_argument("--quick", action="store_true", help="the same as --table: the cells take an hour")
+    given = parser.parse_args()
+    wanted = list(cells(given.network, given.unseen, given.seeds, given.removed, given.criteria))
+    if not (given.table or given.quick):
+        waves = [[c for c in wanted if c.method == "dense"], [c for c in wanted if c.method != "dense"]]
+        for wave in waves:
+            with ThreadPoolExecutor(given.jobs) as pool:
+                for _ in pool.map(lambda cell: run(cell, given.out), wave):
+                    gather(wanted, given.out)
+    found = records.read(STORE) if STORE.exists() else []
+    for network, unseen in dict.fromkeys((r.notes["cell"]["network"], r.notes["cell"]["unseen"]) for r in found):
+        print(f"\n{network}, unseen: {unseen}\n")
+        print("\n".join(table(found, network, unseen)))
+
+
+if __name__ == "__main__":
+    main()

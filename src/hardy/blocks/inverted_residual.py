@@ -1,0 +1,36 @@
+"""Inverted residual with a linear bottleneck: widen by 1x1, filter depthwise, narrow by 1x1 without activation.
+
+Source: Sandler et al., "MobileNetV2: inverted residuals and linear bottlenecks", CVPR 2018, table 1.
+"""
+
+from torch import Tensor, nn
+
+from hardy.blocks.conv_norm_act import ConvNormAct
+
+__all__ = ["InvertedResidual"]
+
+
+class InvertedResidual(nn.Module):
+    """``(B, C_in, H, W) -> (B, C_out, ceil(H / stride), ceil(W / stride))``.
+
+    The input is added to the result where the stride is 1 and C_in = C_out.
+
+    Args:
+        in_channels: C_in.
+        out_channels: C_out.
+        stride: of the depthwise convolution.
+        expansion: the depthwise convolution works on ``expansion * C_in`` channels.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, expansion: int = 6) -> None:
+        super().__init__()
+        wide = expansion * in_channels
+        self.residual = stride == 1 and in_channels == out_channels
+        self.expand = ConvNormAct(in_channels, wide, kernel=1)
+        self.depthwise = ConvNormAct(wide, wide, stride=stride, groups=wide)
+        self.project = ConvNormAct(wide, out_channels, kernel=1, act=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shapes as above."""
+        y: Tensor = self.project(self.depthwise(self.expand(x)))
+        return x + y if self.residual else y

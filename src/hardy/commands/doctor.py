@@ -1,0 +1,41 @@
+"""``hardy doctor``: what is installed, which devices are here, which data sets can be found."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from hardy.commands._print import show_rows
+from hardy.data import sources
+from hardy.engine.hardware import fingerprint
+from hardy.errors import InputError
+from hardy.registry import DATASETS
+
+__all__ = ["run"]
+
+_PACKAGES = {
+    "torch": "", "torchvision": "", "timm": "", "segmentation-models-pytorch": "", "accelerate": "",
+    "torch-pruning": "", "onnx": "export", "onnxscript": "export", "onnxruntime": "export", "tensorboard": "track",
+}  # fmt: skip
+
+
+def run(root: str | None) -> None:
+    """Print what was found; nothing is changed."""
+    machine = fingerprint().to_json()
+    show_rows("machine", ["what", "found"], [[name, str(value)] for name, value in machine.items()])
+    show_rows("packages", ["package", "version"], [[name, _version(name, extra)] for name, extra in _PACKAGES.items()])
+    folder = sources.data_root(root)
+    rows = []
+    for name in DATASETS:
+        try:
+            found = sources.domains([name], root=folder)
+        except InputError as error:
+            rows.append([name, "–", "–", str(error)])
+        else:
+            images = sum(len(domain.items()) for domain in found)
+            rows.append([name, str(len(found)), str(images), "found" if images else "empty"])
+    show_rows(f"data sets in {folder}", ["data set", "domains", "images", "state"], rows)
+
+
+def _version(package: str, extra: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return f"not installed; pip install 'hardy[{extra}]'" if extra else "not installed"

@@ -1,0 +1,86 @@
+"""``hardy evaluate``: measure a network on domains, its own label space or another's."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hardy import records
+from hardy.commands._frame import from_sections, provenance, table_values
+from hardy.commands._print import show_table
+from hardy.data import sources
+from hardy.engine import artefact, protocol
+from hardy.engine.evaluate import Table
+from hardy.networks.base import Network
+from hardy.records import Record
+
+__all__ = ["evaluate", "run"]
+
+
+def evaluate(
+    network: Network,
+    data: Sequence[str],
+    *,
+    root: str | Path | None = None,
+    datasets: Mapping[str, Mapping[str, Any]] | None = None,
+    size: Sequence[int] | None = None,
+    window: Sequence[int] | None = None,
+    flip: bool = False,
+    scales: Sequence[float] = (1.0,),
+    batch: int = 1,
+    device: str = "auto",
+) -> Table:
+    """Measure ``network`` on every image of the domains ``data``; each counts as unseen.
+
+    Where the label spaces differ, labels are mapped onto the network's space by the declared many-to-one map, or
+    predictions onto the labels' space where the map goes that way.
+
+    Args:
+        network: any network, wrapped ones too.
+        data: domains such as ``["camvid/0001TP"]`` or ``["streets"]`` for all of one data set.
+        root: folder of the data sets.
+        datasets: options per data set, such as ``{"streets": {"test": 20}, "folder": {"root": "photos"}}``.
+        size: (height, width) that images are resized to; scores are at the masks' own size. None keeps the images.
+        window: (height, width) of a sliding window.
+        flip: average with the mirror image.
+        scales: average over these factors on the image's size.
+        batch: images at a time.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        InputError: for unknown domains, missing data, or label spaces without a map.
+    """
+    recipe = from_sections(
+        data={"unseen": list(data), "root": root, "datasets": dict(datasets or {}), "size": size},
+        evaluate={"window": window, "flip": flip, "scales": list(scales), "batch": batch},
+        run={"device": device, "workers": 0},
+    )
+    found = sources.domains(recipe.data.unseen, root=sources.data_root(recipe.data.root), options=recipe.data.datasets)
+    parts = [("unseen", (domain, domain.items())) for domain in found]
+    return protocol.measure(network, parts, recipe.data, recipe.evaluate, recipe.run)
+
+
+def run(folder: Path, domains: Sequence[str], *, size: Sequence[int] | None, per_class: bool, **options: Any) -> None:
+    """Measure the network in ``folder``, print the table and append it to the folder's records.
+
+    Without ``size`` the images are resized as in the run's own recipe.
+    """
+    network = artefact.load(folder)
+    recipe = _recipe_of(folder)
+    size = size or recipe.get("data", {}).get("size")
+    table = evaluate(network, domains, size=size, **options)
+    here = {"size": list(size) if size else None, "domains": list(domains)}
+    known = {"sources": tuple(recipe.get("data", {}).get("sources", ())), "seed": recipe.get("run", {}).get("seed", 0)}
+    versions = provenance()
+    lines = [
+        Record("", "evaluate", known["sources"], target, known["seed"], metric, value, {}, versions, here)
+        for target, metric, value in table_values(table)
+    ]
+    records.append(folder / "records.jsonl", lines)
+    show_table(f"{folder} on {', '.join(domains)}", table, per_class=per_class)
+
+
+def _recipe_of(folder: Path) -> dict[str, Any]:
+    file = folder / "recipe.yaml"
+    return yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}

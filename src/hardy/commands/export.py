@@ -1,0 +1,63 @@
+"""``hardy export``: an ONNX file, proven equal to the network on real images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hardy import records
+from hardy.commands._frame import provenance
+from hardy.commands._print import percent, say
+from hardy.data import loader, sources
+from hardy.data.labels import convert
+from hardy.engine import artefact
+from hardy.engine.export import Proof, ProofError, export
+from hardy.errors import InputError
+from hardy.networks.base import Network
+from hardy.records import Record
+
+__all__ = ["export", "run"]
+
+
+def run(
+    folder: Path, file: Path, domains: Sequence[str], *, size: tuple[int, int], dynamic: bool, logits: bool,
+    images: int, root: str | None,
+) -> Proof:  # fmt: skip
+    """Export the network in ``folder`` to ``file``, prove it on the first ``images`` images of each domain, record it.
+
+    Raises:
+        InputError: when the proof fails; no file is left.
+    """
+    network = artefact.load(folder)
+    pictures, truth = _images(network, domains, images, root)
+    try:
+        proof = export(
+            network, file, size=size, dynamic=dynamic, output="logits" if logits else "classes",
+            images=pictures or None, labels=truth or None,
+        )  # fmt: skip
+    except ProofError as error:
+        raise InputError(str(error)) from None
+    versions = provenance()
+    values = {"agreement": proof.agreement, "logit_difference": proof.difference, "nodes": proof.nodes}
+    values |= {"miou_torch": proof.miou_torch, "miou_onnx": proof.miou_onnx} if truth else {}
+    notes = {"file": str(file), "size": list(size), "dynamic": dynamic, "images": proof.images}
+    lines = [Record("", "export", (), ",".join(domains), 0, k, v, {}, versions, notes) for k, v in values.items()]
+    records.append(folder / "records.jsonl", lines)
+    mode = f"{proof.images} {'drawn' if proof.drawn else 'given'} images"
+    say(
+        f"{file}: proven in onnxruntime on {mode}: {proof.agreement:.4%} of pixels agree, largest logit difference "
+        f"{proof.difference:.2g}, {proof.nodes} nodes"
+    )
+    if truth:
+        say(f"mIoU: PyTorch {percent(proof.miou_torch)}, file {percent(proof.miou_onnx)}")
+    return proof
+
+
+def _images(network: Network, domains: Sequence[str], count: int, root: str | None) -> tuple[list, list]:  # type: ignore[type-arg]
+    """Up to ``count`` images of each domain, and their labels where these can be mapped onto the network's space."""
+    pictures, truth = [], []
+    for domain in sources.domains(domains, root=sources.data_root(root)) if domains else ():
+        mapped = convert(domain.dataset.labels, network.labels) is not None
+        space = network.labels if mapped else domain.dataset.labels
+        for batch in loader.evaluation_batches([(domain, domain.items()[:count])], space):
+            pictures.append(batch.images[0])
+            truth += [batch.labels[0]] if mapped else []
+    return pictures, truth if len(truth) == len(pictures) else []

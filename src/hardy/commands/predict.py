@@ -1,0 +1,16 @@
+"""``hardy predict``: a palette PNG mask for every image."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hardy.commands._print import say
+from hardy.engine import artefact
+from hardy.engine.predict import predict
+
+__all__ = ["predict", "run"]
+
+
+def run(folder: Path, source: Path, target: Path, *, size: Sequence[int] | None, overlay: bool, device: str) -> None:
+    """Predict every image of ``source`` with the network in ``folder`` and write masks to ``target``."""
+    files = predict(artefact.load(folder), source, target, size=size, overlay=overlay, device=device)
+    say(f"wrote {len(files)} files to {target}")

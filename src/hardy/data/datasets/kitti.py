@@ -1,0 +1,56 @@
+"""KITTI semantics: 200 street images of Karlsruhe by day, labelled with the ids of Cityscapes.
+
+Layout: ``training/image_2/*_10.png`` with ``training/semantic/*_10.png`` (about 1242x375, Cityscapes labelIds). Some
+copies hold images that are the crop ``mask[5:375, 18:1242]`` of their masks: a mask larger by exactly that margin is
+cut to its image; any other difference in size is an error, and no mask is ever resized to fit.
+
+Source: Alhaija et al., "Augmented reality meets computer vision", IJCV 2018 (the semantics of KITTI; Geiger et al.,
+CVPR 2012).
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hardy.data.base import Dataset, Item, find_root
+from hardy.data.labels import CITYSCAPES_IDS, SPACES
+from hardy.data.reading import ImageAndMask, files, pair
+from hardy.errors import InputError
+
+__all__ = ["KITTI"]
+
+_TOP, _LEFT = 5, 18
+"""The margin of the crop, in pixels; it ends at the mask's lower right corner."""
+
+
+class KITTI(Dataset):
+    """KITTI semantics below ``root``: its folder, or one that holds ``data_semantics`` or ``kitti/data_semantics``.
+
+    Raises:
+        InputError: when it is not there, or an image lacks its mask or a mask its image.
+    """
+
+    labels = SPACES["cityscapes19"]
+
+    def __init__(self, root: Path) -> None:
+        self.root = find_root(Path(root), "data_semantics", "kitti/data_semantics", "kitti")
+        folder = self.root / "training" / "image_2"
+        if not folder.is_dir():
+            raise InputError(f"{self.root}: no KITTI semantics here; it has training/image_2 and training/semantic")
+        images = {path.name: path for path in files(folder, ".png")}
+        masks = {path.name: path for path in files(self.root / "training" / "semantic", ".png")}
+        self._items: list[Item] = list(pair(images, masks, folder))
+        self._files = ImageAndMask(CITYSCAPES_IDS, margin=(_TOP, _LEFT))
+
+    def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
+        """One domain ``karlsruhe`` with the one split that has masks, ``train``."""
+        return {"karlsruhe": {"train": self._items}}
+
+    def read(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
+        """The image and its mask, cut to the image, in the ids of cityscapes19."""
+        return self._files.read(item)
+
+    def read_label(self, item: Item) -> np.ndarray:
+        """The mask alone."""
+        return self._files.read_label(item)

@@ -1,0 +1,99 @@
+"""Procedural perspective street scenes in nine domains, with exact masks; needs no file.
+
+A street is drawn from numbers: a plan with carriageway, pavements, houses, walls, fences, gardens and side streets;
+vehicles, people, riders, trees, lamps, signals and signs on it; a camera. All domains share that generator, so their
+label statistics are alike (but for `city_b`, another town); they differ in what happens to the light:
+
+- ``sim``: flat shading, no shadow, no texture, no noise
+- ``day``: texture, sun and cast shadows, clouds, sensor noise
+- ``dusk``: low warm sun, dim sky, lit windows
+- ``night``: street lamps, headlights, rear lamps, noise
+- ``fog``: Koschmieder's law over the scene's true distances
+- ``rain``: overcast, a wet road that mirrors the street, streaks
+- ``snow``: ground, roofs and cars covered, flakes
+- ``city_b``: gabled brick houses, other paints, a high camera that looks down
+- ``camera_b``: barrel distortion (of the mask as well), other colour response, noise, JPEG
+
+Source: drawn by Hardy itself. Classes are the train-ids of M. Cordts et al., "The Cityscapes Dataset for Semantic
+Urban Scene Understanding", CVPR 2016, without train and motorcycle.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hardy.data.base import Dataset, Item
+from hardy.data.datasets._streets_domains import DOMAINS
+from hardy.data.datasets._streets_photograph import photograph
+from hardy.data.labels import label_space
+from hardy.errors import InputError
+
+__all__ = ["Streets"]
+
+SMALLEST = 16
+"""Fewest pixels along a side."""
+
+
+class Streets(Dataset):
+    """Procedural street scenes; image and mask depend on ``seed``, domain and number alone, bit for bit.
+
+    Args:
+        root: not used; nothing is read from disk.
+        size: (height, width) of the images, at least 16 x 16.
+        train: number of training images per domain.
+        val: number of validation images per domain.
+        test: number of test images per domain.
+        seed: another seed is another data set.
+
+    Raises:
+        InputError: for a size below 16 pixels or a negative count.
+    """
+
+    def __init__(
+        self,
+        root: Path | str = ".",
+        *,
+        size: tuple[int, int] = (256, 512),
+        train: int = 200,
+        val: int = 20,
+        test: int = 50,
+        seed: int = 0,
+    ) -> None:
+        height, width = size
+        if min(height, width) < SMALLEST:
+            raise InputError(f"streets: size is {height} x {width}; each side needs at least {SMALLEST} pixels")
+        counts = {"train": train, "val": val, "test": test}
+        for name, count in counts.items():
+            if count < 0:
+                raise InputError(f"streets: {name} is {count}; a number of images is 0 or more")
+        self.labels = label_space("cityscapes19")
+        self.size = (height, width)
+        self.counts = counts
+        self.seed = seed
+
+    def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
+        """The nine domains; an item is (domain, number), and numbers run on from one split to the next."""
+        ends = np.cumsum([0, *self.counts.values()]).tolist()
+        spans = {name: range(ends[k], ends[k + 1]) for k, name in enumerate(self.counts)}
+        return {
+            domain: {split: tuple((domain, number) for number in span) for split, span in spans.items()}
+            for domain in DOMAINS
+        }
+
+    def read(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
+        """Image (H, W, 3) uint8 RGB and mask (H, W) uint8 of ``item``, a pair (domain, number).
+
+        Raises:
+            InputError: for a domain that is not there.
+        """
+        assert isinstance(item, tuple)
+        domain, number = item
+        if domain not in DOMAINS:
+            raise InputError(f"streets: there is no domain {domain!r}; there are: {', '.join(DOMAINS)}")
+        return photograph(DOMAINS[domain], self.size, self.seed, ("streets", domain, int(number)))
+
+    def name_of(self, item: Item) -> str:
+        """``domain/number``."""
+        assert isinstance(item, tuple)
+        return f"{item[0]}/{item[1]}"

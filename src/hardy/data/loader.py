@@ -1,0 +1,287 @@
+"""Batches: endless and domain-balanced for training, one plain pass for evaluation.
+
+The content of a training batch is a pure function of (seed, step, slot). Slot by slot a step takes its images from the
+domains in equal shares; each domain is an endless stream of permutations of its items, one per epoch, keyed by (seed,
+domain, epoch); each sample is augmented under the key (seed, step, slot). So a run may stop after any step and go on
+with the same bits, with any number of workers, and every rank of a parallel run knows its slots.
+"""
+
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import count
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from hardy.data.base import Domain, Item
+from hardy.data.labels import LabelSpace, convert
+from hardy.data.transforms import Size, Transform, at_size, evaluation
+from hardy.errors import InputError
+from hardy.seed import key, seeded
+from hardy.types import Batch
+
+__all__ = ["DomainItems", "evaluation_batches", "label_map", "plan", "training_batches"]
+
+T = TypeVar("T")
+
+DomainItems = Sequence[tuple[Domain, Sequence[Item]]]
+"""Domains with the items to take from each; a Batch's ``domains`` are places in this sequence."""
+
+
+def training_batches(
+    data: DomainItems,
+    labels: LabelSpace,
+    transform: Transform,
+    *,
+    batch: int,
+    seed: int,
+    start: int = 0,
+    workers: int = 0,
+    rank: int = 0,
+    processes: int = 1,
+    resize: Size | None = None,
+    cache: bool = False,
+    pin: bool = False,
+) -> Iterator[Batch]:
+    """Endless domain-balanced batches.
+
+    Args:
+        data: domains with their training items.
+        labels: the space that the batches' labels are in; each dataset's own is mapped onto it.
+        transform: makes a sample of an image and its label; all samples must have one size.
+        batch: images per step over all processes.
+        seed: the run's seed.
+        start: the step to begin with; from there on the batches are those of a run from 0.
+        workers: processes that read and augment; they change nothing but the speed.
+        rank: this process's place among ``processes``; it gets the slots ``rank, rank + processes, ...`` of each step.
+        processes: how many share a step.
+        resize: (height, width) to which images and masks are brought before ``transform``.
+        cache: read (and resize) everything once, before the first step, and keep it in memory.
+        pin: put batches into page-locked memory, for copies to a GPU.
+
+    Raises:
+        InputError: for no data, a domain without items, a batch that does not divide by the processes, scenes mixed
+            with pictures, or a label space without a map onto ``labels``; while iterating, what reading raises.
+    """
+    _check(data, batch, processes)
+    samples = _Samples(data, labels, transform, resize, seed)
+    if cache:
+        samples.fill()
+    sizes = tuple((domain.name, len(items)) for domain, items in data)
+    steps = (plan(sizes, batch, seed, step)[rank::processes] for step in count(start))
+    loader = DataLoader(
+        samples,
+        batch_sampler=_Steps(steps),
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=pin,
+        worker_init_fn=_outlive_signals,
+        generator=torch.Generator(),  # its own, so that starting workers draws nothing from the global one
+    )
+    return (Batch(*_accepted(columns)) for columns in loader)
+
+
+def evaluation_batches(
+    data: DomainItems,
+    labels: LabelSpace,
+    *,
+    batch: int = 1,
+    workers: int = 0,
+    resize: Size | None = None,
+) -> Iterator[Batch]:
+    """Each item once, in order; only neighbours of one size, in one domain, share a batch.
+
+    Args:
+        data: domains with the items to evaluate.
+        labels: the space that the batches' labels are in.
+        batch: most images per batch.
+        workers: processes that read.
+        resize: (height, width) of the images; masks stay at their own size. None keeps both.
+
+    Raises:
+        InputError: as `training_batches`.
+    """
+    _check(data, batch)
+    samples = _Samples(data, labels, evaluation(resize), None, 0)
+    places = [_Place(0, 0, d, i) for d, (_, items) in enumerate(data) for i in range(len(items))]
+    loader = DataLoader(
+        samples,
+        batch_size=None,
+        sampler=_Steps(iter(places)),
+        num_workers=workers,
+        generator=torch.Generator(),
+        worker_init_fn=_outlive_signals,
+    )
+    return _grouped((_accepted(sample) for sample in loader), batch)
+
+
+def _outlive_signals(worker: int) -> None:
+    """Let a worker go on when its group is asked to stop (Ctrl-C, the end of a job): its run stops in good order, and
+    may need one more batch for that. A second SIGTERM ends the worker at once.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: _die_next_time(number))
+
+
+def _die_next_time(number: int) -> None:
+    signal.signal(number, signal.SIG_DFL)
+
+
+def label_map(domain: Domain, labels: LabelSpace) -> np.ndarray | None:
+    """The (256,) uint8 table from the ids of ``domain`` to those of ``labels``; None when they are the same.
+
+    Raises:
+        InputError: naming both spaces when no map between them is declared.
+    """
+    own = domain.dataset.labels
+    if own.classes == labels.classes:
+        return None
+    table = convert(own, labels)
+    if table is None:
+        raise InputError(f"{domain.name}: no map is declared from its classes {own.name!r} onto {labels.name!r}")
+    return table
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a sample goes (step, slot) and what it is (place of its domain, place of its item there)."""
+
+    step: int
+    slot: int
+    domain: int
+    item: int
+
+
+def plan(sizes: Sequence[tuple[str, int]], batch: int, seed: int, step: int) -> list[_Place]:
+    """The samples of ``step``, slot by slot, given each domain's name and number of items.
+
+    The batch is split evenly; what remains goes to the domains in turn, and the turn moves on with the steps. Slots of
+    one domain lie together, so that ``rank::processes`` gives every rank a fair share of each.
+    """
+    share, extra = divmod(batch, len(sizes))
+    places: list[_Place] = []
+    for domain, (name, size) in enumerate(sizes):
+        before, after = (s * share + _turns(s * extra, domain, len(sizes)) for s in (step, step + 1))
+        for drawn in range(before, after):
+            epoch, position = divmod(drawn, size)
+            item = int(_order(seed, name, epoch, size)[position])
+            places.append(_Place(step, len(places), domain, item))
+    return places
+
+
+def _turns(given: int, domain: int, domains: int) -> int:
+    """How often ``domain`` had its turn when ``given`` turns went round all of them."""
+    return (given - domain + domains - 1) // domains
+
+
+@lru_cache(maxsize=64)
+def _order(seed: int, name: str, epoch: int, size: int) -> np.ndarray:
+    return np.random.default_rng(key(seed, "order", name, epoch)).permutation(size)
+
+
+class _Steps(Generic[T]):
+    """An iterator as the sampler of a `DataLoader`, which asks for nothing but iteration."""
+
+    def __init__(self, places: Iterator[T]) -> None:
+        self._places = places
+
+    def __iter__(self) -> Iterator[T]:
+        return self._places
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """The message of an `InputError` on its way out of a worker, whose traceback would hide it."""
+
+    message: str
+
+
+_Sample = tuple[Tensor, Tensor, Tensor]
+
+
+class _Samples(Dataset[_Sample | _Refused]):
+    """Finds, maps, resizes and transforms the sample of a `_Place`."""
+
+    def __init__(
+        self, data: DomainItems, labels: LabelSpace, transform: Transform, resize: Size | None, seed: int
+    ) -> None:
+        self._data = data
+        self._maps = [label_map(domain, labels) for domain, _ in data]
+        self._transform = transform
+        self._resize = resize
+        self._seed = seed
+        self._kept: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+
+    def fill(self) -> None:
+        """Read everything now and keep it."""
+        for domain, (_, items) in enumerate(self._data):
+            for item in range(len(items)):
+                self._kept[domain, item] = self._read(domain, item)
+
+    def __getitem__(self, place: _Place) -> _Sample | _Refused:
+        try:
+            found = self._kept.get((place.domain, place.item)) or self._read(place.domain, place.item)
+        except InputError as error:
+            return _Refused(str(error))
+        with seeded(self._seed, "sample", place.step, place.slot):
+            image, label = self._transform(*found)
+        return image, label, torch.tensor(place.domain)
+
+    def _read(self, domain: int, item: int) -> tuple[np.ndarray, np.ndarray]:
+        source, items = self._data[domain]
+        image, label = source.dataset.read(items[item])
+        table = self._maps[domain]
+        if table is not None:
+            label = table[label] if label.ndim else label.dtype.type(table[label])
+        return (image, label) if self._resize is None else at_size(image, np.asarray(label), self._resize)
+
+
+def _collate(samples: list[_Sample | _Refused]) -> tuple[Tensor, ...] | _Refused:
+    accepted: list[_Sample] = []
+    for sample in samples:
+        if isinstance(sample, _Refused):
+            return sample
+        accepted.append(sample)
+    return tuple(torch.stack(column) for column in zip(*accepted, strict=True))
+
+
+def _accepted(sample: _Sample | _Refused) -> _Sample:
+    if isinstance(sample, _Refused):
+        raise InputError(sample.message)
+    image, label, domain = sample
+    return image, label, domain
+
+
+def _grouped(samples: Iterator[_Sample], batch: int) -> Iterator[Batch]:
+    waiting: list[_Sample] = []
+    for sample in samples:
+        if waiting and (len(waiting) == batch or not _alike(waiting[0], sample)):
+            yield Batch(*(torch.stack(column) for column in zip(*waiting, strict=True)))
+            waiting = []
+        waiting.append(sample)
+    if waiting:
+        yield Batch(*(torch.stack(column) for column in zip(*waiting, strict=True)))
+
+
+def _alike(one: _Sample, other: _Sample) -> bool:
+    return one[0].shape == other[0].shape and one[1].shape == other[1].shape and bool(one[2] == other[2])
+
+
+def _check(data: DomainItems, batch: int, processes: int = 1) -> None:
+    if not data:
+        raise InputError("no data: name at least one domain")
+    if batch < 1:
+        raise InputError(f"batch is {batch}; it must be at least 1")
+    if batch % processes:
+        raise InputError(f"batch {batch} does not divide by {processes} processes")
+    for domain, items in data:
+        if not items:
+            raise InputError(f"{domain.name}: has no images to take")
+    kinds = {domain.dataset.image_level for domain, _ in data}
+    if len(kinds) > 1:
+        raise InputError("domains with masks and domains with one class per image cannot share a run")

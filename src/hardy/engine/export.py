@@ -1,0 +1,180 @@
+"""Export to ONNX with a proof on images: a file that does not say what the network says is never left behind.
+
+The file is written into a temporary folder beside its target and run in onnxruntime on the given images. Compared
+are the logits (largest absolute difference), the classes (share of equal pixels) and, with labels, the mean IoU of
+both. Only a file that passes is renamed to its target; the proof travels in its metadata under ``hardy``.
+"""
+
+import copy
+import json
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hardy.engine import graph
+from hardy.engine.graph import Output
+from hardy.engine.proof import Picture, as_image, compare, drawn
+from hardy.errors import InputError
+from hardy.networks.base import Network
+
+__all__ = ["AGREEMENT", "Proof", "ProofError", "export"]
+
+AGREEMENT = 0.9999
+"""The share of pixels on which file and network must name the same class."""
+
+
+class ProofError(RuntimeError):
+    """The exported file does not agree with the network; it was not kept. The message is one line."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What an exported file was found to be.
+
+    Attributes:
+        path: the file.
+        output: ``classes`` (uint8 ids) or ``logits``.
+        size: (height, width) it was exported and proven at.
+        batch: images at once.
+        dynamic: whether batch, height and width are open.
+        images: how many images it was proven on.
+        drawn: True when these were drawn at random because none were given: a weaker proof.
+        difference: largest absolute difference of a logit between the file and PyTorch.
+        agreement: share of pixels (or images) with the same class.
+        miou_torch, miou_onnx: mean IoU of network and file on the labels, None without labels.
+        nodes: operations in the graph.
+        opset: the ONNX operator set.
+        labels: the label space: name, classes, colours.
+        versions: of hardy, torch, onnx and onnxruntime.
+    """
+
+    path: str
+    output: Output
+    size: tuple[int, int]
+    batch: int
+    dynamic: bool
+    images: int
+    drawn: bool
+    difference: float
+    agreement: float
+    miou_torch: float | None
+    miou_onnx: float | None
+    nodes: int
+    opset: int
+    labels: dict[str, Any]
+    versions: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as plain values."""
+        return asdict(self)
+
+
+def export(
+    network: Network,
+    path: Path | str,
+    *,
+    size: Sequence[int],
+    dynamic: bool = False,
+    output: Output = "classes",
+    batch: int = 1,
+    images: Sequence[Picture] | None = None,
+    labels: Sequence[Picture] | None = None,
+    agreement: float = AGREEMENT,
+) -> Proof:
+    """Write ``network`` to the ONNX file ``path`` and prove it on ``images``.
+
+    The network itself is left as it is: a copy in evaluation mode is exported, in float32, without auxiliary heads.
+
+    Args:
+        network: any network, on any device.
+        path: the file; its folder is made. A file that is there already stays until the new one is proven.
+        size: (height, width); images are resized to it.
+        dynamic: leave batch, height and width open; proven at ``size`` and at about three quarters of it.
+        output: uint8 class ids (B, H, W) from the graph itself, or float32 logits.
+        batch: images at once.
+        images: uint8 (H, W, 3) RGB or float (3, H, W) in [0, 1]; without any, four are drawn at random.
+        labels: a (H, W) mask of class ids per image, 255 where ignored, or one class id per image.
+        agreement: the share of pixels that must have the same class.
+
+    Raises:
+        InputError: when a package is missing, an argument cannot be used, or the network cannot be exported.
+        ProofError: when the file disagrees with the network; no file is left.
+    """
+    target = _check(network, Path(path), size, batch, images, labels)
+    still = copy.deepcopy(network).cpu().float().eval()
+    pictures = drawn(size) if images is None else [as_image(image) for image in images]
+    truths = None if labels is None else [torch.as_tensor(np.asarray(label)) for label in labels]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+            files: dict[Output, Path] = {"logits": Path(folder, "logits.onnx"), "classes": Path(folder, "classes.onnx")}
+            graph.write(still, files["logits"], size=size, batch=batch, dynamic=dynamic)
+            graph.with_classes(files["logits"], files["classes"])
+            sessions = {name: graph.Session(file) for name, file in files.items()}
+            found = compare(still, sessions, size=size, dynamic=dynamic, batch=batch, images=pictures, labels=truths)
+            proof = Proof(
+                path=str(target),
+                output=output,
+                batch=batch,
+                dynamic=dynamic,
+                drawn=images is None,
+                opset=graph.OPSET,
+                labels=network.labels.to_json(),
+                versions={name: metadata.version(name) for name in ("hardy", "torch", "onnx", "onnxruntime")},
+                nodes=graph.count(files[output]),
+                **vars(found),
+            )
+            _judge(proof, agreement)
+            _sign(files[output], proof)
+            os.replace(files[output], target)
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written: {error.strerror or error}") from None
+    return proof
+
+
+def _check(
+    network: Network,
+    path: Path,
+    size: Sequence[int],
+    batch: int,
+    images: Sequence[Picture] | None,
+    labels: Sequence[Picture] | None,
+) -> Path:
+    if len(size) != 2 or min(size) < network.least_size:
+        raise InputError(f"size {tuple(size)}: give (height, width), each at least {network.least_size}")
+    if batch < 1:
+        raise InputError(f"batch {batch}: must be at least 1")
+    if path.is_dir() or path.suffix != ".onnx":
+        raise InputError(f"{path}: the target is a file that ends in .onnx")
+    if images is not None and not images:
+        raise InputError("images is empty; leave it out to prove the file on drawn images")
+    if labels is not None and len(labels) != len(images or ()):
+        raise InputError(f"{len(labels)} labels for {len(images or ())} images; give one per image")
+    return path
+
+
+def _judge(proof: Proof, agreement: float) -> None:
+    if not (proof.agreement >= agreement and math.isfinite(proof.difference)):
+        raise ProofError(
+            f"{proof.path}: the file and the network agree on {proof.agreement:.4%} of the pixels, needed is "
+            f"{agreement:.2%}; largest logit difference {proof.difference:.3g}; nothing was kept"
+        )
+
+
+def _sign(file: Path, proof: Proof) -> None:
+    """Store the proof in the file, as an edit of its metadata only."""
+    onnx = graph.package("onnx")
+    model = onnx.load(file)
+    model.producer_name, model.producer_version = "hardy", proof.versions["hardy"]
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "hardy", json.dumps(proof.to_json())
+    onnx.checker.check_model(model)
+    onnx.save(model, file)

@@ -1,0 +1,195 @@
+"""A network as an ONNX graph: written by torch's exporter, run by onnxruntime on the CPU.
+
+Adaptive average pooling is written as two matrix products, ``P_h x P_w^T``: row i of P (cells, length) holds 1 / n at
+the n pixels of cell i, those from ``floor(i * length / cells)`` to ``ceil((i + 1) * length / cells) - 1``. That is the
+operator's own definition. The exporter's way, a gather per cell, takes a hundred nodes for a pyramid whose cells do
+not divide the map, and at a dynamic size the example's indices stay in the graph: at another size it fails or is wrong.
+"""
+
+import contextlib
+import io
+import logging
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from hardy.errors import InputError
+from hardy.networks.base import Network
+
+__all__ = ["OPSET", "Output", "Session", "adaptive_mean", "count", "package", "with_classes", "write"]
+
+OPSET = 18
+
+Output = Literal["classes", "logits"]
+"""What a graph returns: uint8 class ids (B, H, W), or float32 logits (B, K, H, W)."""
+
+
+def package(name: str) -> Any:
+    """The module ``name`` of the ``export`` extra, imported here and nowhere earlier.
+
+    Raises:
+        InputError: naming the extra when it is not installed.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        raise InputError(f"{error.name} is not installed; it comes with: pip install 'hardy[export]'") from None
+
+
+def write(network: Network, path: Path, *, size: Sequence[int], batch: int = 1, dynamic: bool = False) -> None:
+    """Write ``network`` as one ONNX file from ``images`` (B, 3, H, W) float32 to ``logits`` (B, K, H, W).
+
+    Args:
+        network: in evaluation mode, on the CPU; hooks on it are not exported.
+        path: the file; written in one go, not atomically.
+        size: (height, width) of the images; with ``dynamic`` an example only.
+        batch: images at once; with ``dynamic`` an example only.
+        dynamic: leave batch, height and width open.
+
+    Raises:
+        InputError: naming the module at which the exporter gave up, or a dimension that did not stay open.
+    """
+    onnx, _ = package("onnx"), package("onnxscript")
+    # A dimension of 1 would be taken for a constant, so the example of an open batch has two images.
+    images = torch.zeros(max(2, batch) if dynamic else batch, 3, *size)
+    opened = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC) if dynamic else None
+    with _silence():
+        try:
+            program = torch.export.export(network, (images,), dynamic_shapes=(opened,))
+            program = program.run_decompositions({torch.ops.aten.adaptive_avg_pool2d.default: adaptive_mean})
+            exported = torch.onnx.export(
+                program,
+                (),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["images"],
+                output_names=["logits"],
+                external_data=False,
+                verbose=False,
+            )
+        except Exception as error:
+            raise InputError(_refusal(error, network, dynamic)) from error
+    assert exported is not None, "the dynamo exporter returns a program"
+    model = exported.model_proto
+    fixed = [axis for axis in (0, 2, 3) if dynamic and not _shape(model.graph.input[0])[axis].dim_param]
+    if fixed:
+        raise InputError(
+            f"{type(network).__name__} fixed dimension {fixed[0]} of its images; export it at a fixed size"
+        )
+    onnx.save(model, path)
+
+
+def with_classes(source: Path, path: Path) -> None:
+    """Write the graph ``source`` with its logits replaced by ``classes``: their argmax as uint8.
+
+    ONNX's ArgMax yields int64, eight times the bytes; with equal logits the first class wins, as in torch.
+    """
+    onnx = package("onnx")
+    helper, byte = onnx.helper, onnx.TensorProto.UINT8
+    model = onnx.load(source)
+    logits = model.graph.output[0]
+    kept = [axis.dim_param or axis.dim_value for axis in _shape(logits)]
+    model.graph.node.extend(
+        [
+            helper.make_node("ArgMax", [logits.name], ["class_ids"], axis=1, keepdims=0, name="argmax"),
+            helper.make_node("Cast", ["class_ids"], ["classes"], to=byte, name="to_bytes"),
+        ]
+    )
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("classes", byte, [kept[0], *kept[2:]]))
+    onnx.save(model, path)
+
+
+def count(path: Path, kind: str | None = None) -> int:
+    """The number of operations in the graph of file ``path``; of one ``kind`` only, such as BatchNormalization."""
+    nodes = package("onnx").load(path).graph.node
+    return sum(kind is None or node.op_type == kind for node in nodes)
+
+
+class Session:
+    """The graph of an ONNX file, ready to run on the CPU: ``session(images) -> classes or logits``.
+
+    Args:
+        path: the file.
+        threads: threads of one operation; as many as torch's when None.
+        optimised: where to write the graph as onnxruntime runs it, if anywhere.
+    """
+
+    def __init__(self, path: Path, *, threads: int | None = None, optimised: Path | None = None) -> None:
+        runtime = package("onnxruntime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads or torch.get_num_threads()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        # Threads that spin after a run would take the cores from whatever is timed next in this process.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        if optimised is not None:
+            options.optimized_model_filepath = str(optimised)
+        self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """What the graph returns for ``images`` (B, 3, H, W) float32 on the CPU."""
+        return torch.from_numpy(self._session.run(None, {"images": images.numpy()})[0])
+
+
+def adaptive_mean(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Adaptive average pooling of ``x`` (B, C, H, W) to ``size`` (h, w) cells, as matrix products."""
+    if tuple(size) == (1, 1):
+        return x.mean((-2, -1), keepdim=True)
+    return _shares(x.shape[-2], size[0], x) @ x @ _shares(x.shape[-1], size[1], x).T
+
+
+def _shares(length: int, cells: int, like: Tensor) -> Tensor:
+    """(cells, length): the share each pixel has in each cell; rows sum to 1.
+
+    The bounds are compared in integers times ``cells``: floor and ceil of a quotient without dividing.
+    """
+    cell = torch.arange(cells, device=like.device).unsqueeze(1)
+    pixel = torch.arange(length, device=like.device).unsqueeze(0)
+    inside = (((pixel + 1) * cells > cell * length) & (pixel * cells < (cell + 1) * length)).to(like.dtype)
+    return inside / inside.sum(1, keepdim=True)
+
+
+def _shape(value: Any) -> Any:
+    return value.type.tensor_type.shape.dim
+
+
+def _refusal(error: Exception, network: nn.Module, dynamic: bool) -> str:
+    """One line: which module of ``network`` could not be exported, and why."""
+    names = {id(module): name for name, module in network.named_modules()}
+    place, seen = "", list[BaseException]()
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        seen.append(cause)
+        for frame, _ in traceback.walk_tb(cause.__traceback__):
+            place = names.get(id(frame.f_locals.get("self")), "") or place
+        cause = cause.__cause__ or cause.__context__
+    why = next((line.strip() for line in str(seen[-1]).splitlines() if line.strip()), type(seen[-1]).__name__)
+    where = f"module {place!r}" if place else "the network"
+    return f"{type(network).__name__}: {where} cannot be exported{' at a dynamic size' if dynamic else ''}: {why}"
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the exporter's progress lines, warnings and logs from the user's terminal."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,90 @@
+"""The fingerprint of the machine a number was measured on: no latency means anything without it."""
+
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["Hardware", "fingerprint"]
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where a measurement was taken.
+
+    Attributes:
+        cpu: the processor's name.
+        cores: how many cores this process may use.
+        threads: threads of one PyTorch operation.
+        load: load average over the last minute, None where the system does not tell.
+        gpu: name of the first GPU, None without one.
+        system: operating system and architecture.
+        python, torch, onnxruntime: versions; None for what is not installed.
+    """
+
+    cpu: str
+    cores: int
+    threads: int
+    load: float | None
+    gpu: str | None
+    system: str
+    python: str
+    torch: str
+    onnxruntime: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as plain values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """One line for a table's foot."""
+        load = "unknown" if self.load is None else f"{self.load:.2f}"
+        parts = [f"{self.cpu}, {self.cores} cores, {self.threads} threads, load {load}"]
+        parts += [self.gpu] if self.gpu else []
+        parts += [f"torch {self.torch}", f"onnxruntime {self.onnxruntime or 'not installed'}", self.system]
+        return "; ".join(parts)
+
+
+def fingerprint() -> Hardware:
+    """This machine, now."""
+    return Hardware(
+        cpu=_cpu(),
+        cores=_cores(),
+        threads=torch.get_num_threads(),
+        load=round(os.getloadavg()[0], 2) if sys.platform != "win32" else None,
+        gpu=torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        system=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        torch=torch.__version__,
+        onnxruntime=_version("onnxruntime"),
+    )
+
+
+def _cpu() -> str:
+    """`platform` knows no name on Linux; the kernel does."""
+    listing = Path("/proc/cpuinfo")
+    if listing.is_file():
+        lines = listing.read_text(encoding="utf-8", errors="replace").splitlines()
+        named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        if named:
+            return named[0]
+    return platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    """The cores this process may run on, fewer than the machine's in a container or under ``taskset``."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,174 @@
+"""Masks of the user's own images: index PNGs in the colours of the label space, and overlays on request."""
+
+import copy
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from hardy.data.labels import LabelSpace
+from hardy.data.reading import IMAGE_SUFFIXES, files, read_image
+from hardy.engine.device import pick
+from hardy.engine.proof import as_image
+from hardy.errors import InputError
+from hardy.networks.base import Network, resize
+
+__all__ = ["mask_image", "overlay_image", "predict"]
+
+_OVERLAYS = "overlays"
+
+
+def predict(
+    network: Network,
+    source: Path | str | np.ndarray,
+    target: Path | str,
+    *,
+    size: Sequence[int] | None = None,
+    overlay: bool = False,
+    batch: int = 1,
+    device: str = "cpu",
+) -> list[Path]:
+    """Write a mask for every image of ``source`` into the folder ``target``; returns the masks' paths, in order.
+
+    A mask ``a/b.png`` belongs to the image ``a/b.*`` below ``source`` and has its size; its pixels are class ids, its
+    palette the classes' colours. Each file appears whole or not at all; masks written before an error stay. The
+    network is left as it is: a copy in evaluation mode predicts.
+
+    Args:
+        network: one that labels pixels.
+        source: a folder of images (searched at any depth, without what lies in ``target``), one image file, or
+            one image (H, W, 3) uint8, whose mask is ``image.png``.
+        target: the folder for the masks; made if it is missing.
+        size: (height, width) at which the network sees the images; each at its own size when None.
+        overlay: also write the image with its mask on top, below ``target/overlays``.
+        batch: images of equal size that are predicted at once.
+        device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``.
+
+    Raises:
+        InputError: for a source that is missing, empty or torn, two images for one mask, an image smaller than the
+            network takes, a target that cannot be written, or an image-level network.
+    """
+    folder = Path(target)
+    if network.image_level:
+        raise InputError(f"{type(network).__name__} predicts one class per image; it has no masks to write")
+    if batch < 1:
+        raise InputError(f"batch {batch}: must be at least 1")
+    if size is not None and (len(size) != 2 or min(size) < network.least_size):
+        raise InputError(f"size {tuple(size)}: give (height, width), each at least {network.least_size}")
+    where = pick(device)
+    named = {"image": source} if isinstance(source, np.ndarray) else _named(Path(source), folder)
+    still = copy.deepcopy(network).to(where).eval()
+    written = []
+    for names, images in _batches(named, batch, size):
+        for name, image, ids in zip(names, images, _classes(still, images, size, where, names), strict=True):
+            written.append(_save(mask_image(ids, network.labels), folder / f"{name}.png"))
+            if overlay:
+                _save(overlay_image(image, ids, network.labels), folder / _OVERLAYS / f"{name}.png")
+    return written
+
+
+def mask_image(ids: np.ndarray, labels: LabelSpace) -> Image.Image:
+    """Class ids (H, W) uint8 as a palette image in the classes' colours; ids without a class are black."""
+    image = Image.fromarray(ids)
+    image.putpalette(_palette(labels).flatten().tolist())
+    return image
+
+
+def overlay_image(image: np.ndarray, ids: np.ndarray, labels: LabelSpace) -> Image.Image:
+    """``image`` (H, W, 3) uint8 half covered by the colours of its classes."""
+    return Image.fromarray(((image.astype(np.uint16) + _palette(labels)[ids]) // 2).astype(np.uint8))
+
+
+def _palette(labels: LabelSpace) -> np.ndarray:
+    """(256, 3) uint8."""
+    palette = np.zeros((256, 3), dtype=np.uint8)
+    palette[: len(labels)] = labels.colours
+    return palette
+
+
+def _named(source: Path, target: Path) -> dict[str, Path]:
+    """The images by the name of their mask, without its ending."""
+    if source.is_file():
+        found, root = [source], source.parent
+    else:
+        found, root = _outside(files(source), source, target), source
+    if not found:
+        raise InputError(f"{source}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
+    named: dict[str, Path] = {}
+    for path in found:
+        name = path.relative_to(root).with_suffix("").as_posix()
+        other = named.setdefault(name, path)
+        if other != path:
+            raise InputError(f"{path}: its mask would have the same name as that of {other}; rename one of them")
+        if (target / f"{name}.png").resolve() == path.resolve():
+            raise InputError(f"{path}: its mask would overwrite it; choose another target folder")
+    return named
+
+
+def _outside(found: Sequence[Path], source: Path, target: Path) -> list[Path]:
+    """The images that are not masks of an earlier run, in a target folder below the source."""
+    below = target.resolve()
+    if below == source.resolve():
+        return list(found)
+    return [path for path in found if not path.resolve().is_relative_to(below)]
+
+
+def _batches(
+    named: Mapping[str, Path | np.ndarray], batch: int, size: Sequence[int] | None
+) -> Iterator[tuple[list[str], list[np.ndarray]]]:
+    """Names and images, up to ``batch`` neighbours at once that the network sees at one size."""
+    names: list[str] = []
+    images: list[np.ndarray] = []
+    for name, source in named.items():
+        image = source if isinstance(source, np.ndarray) else read_image(source)
+        if images and (len(images) == batch or (size is None and image.shape != images[0].shape)):
+            yield names, images
+            names, images = [], []
+        names.append(name)
+        images.append(image)
+    yield names, images
+
+
+@torch.inference_mode()
+def _classes(
+    network: Network,
+    images: Sequence[np.ndarray],
+    size: Sequence[int] | None,
+    device: torch.device,
+    names: Sequence[str],
+) -> Iterator[np.ndarray]:
+    """Class ids (H, W) uint8 of each image at its own size."""
+    seen = torch.cat([_tensor(image, size, device) for image in images])
+    if min(seen.shape[-2:]) < network.least_size:
+        height, width = images[0].shape[:2]
+        raise InputError(
+            f"{names[0]}: {height}x{width} pixels, but {type(network).__name__} needs at least {network.least_size} "
+            f"on each side; give a size"
+        )
+    for image, logits in zip(images, network(seen), strict=True):
+        ids = resize(logits.unsqueeze(0), image.shape[:2]).argmax(1)[0]
+        yield ids.to(torch.uint8).cpu().numpy()
+
+
+def _tensor(image: np.ndarray, size: Sequence[int] | None, device: torch.device) -> Tensor:
+    whole = as_image(image).to(device).unsqueeze(0)
+    return whole if size is None else resize(whole, size)
+
+
+def _save(image: Image.Image, path: Path) -> Path:
+    """Write a PNG under a temporary name, then rename it into place."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            image.save(temporary, format="PNG")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
+    return path

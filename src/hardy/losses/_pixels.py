@@ -1,0 +1,49 @@
+"""What the pixel losses share: the loss and the weight of every pixel, and their mean."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hardy.errors import InputError
+from hardy.types import IGNORE
+
+__all__ = ["checked_weights", "mean", "pixel_losses"]
+
+
+def checked_weights(class_weights: Sequence[float] | None, class_count: int) -> Tensor | None:
+    """The class weights as (K,) float32, or None.
+
+    Raises:
+        InputError: when there are not K of them, or one is negative or not finite.
+    """
+    if class_weights is None:
+        return None
+    if len(class_weights) != class_count:
+        raise InputError(f"class_weights has {len(class_weights)} numbers; the network has {class_count} classes")
+    wrong = [weight for weight in class_weights if not (math.isfinite(weight) and weight >= 0)]
+    if wrong:
+        raise InputError(f"class_weights holds {wrong[0]}; each must be a number >= 0")
+    return torch.tensor(class_weights, dtype=torch.float32)
+
+
+def pixel_losses(logits: Tensor, labels: Tensor, class_weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The cross-entropy and the weight of every pixel, each shaped like ``labels``; both 0 where it is ignored.
+
+    Computed in float32 at least: a sum over a million pixels is past the range of float16.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+    counted = labels != IGNORE
+    if class_weights is None:
+        return losses, counted.to(losses.dtype)
+    table = class_weights.to(losses)
+    return losses, table[labels * counted] * counted
+
+
+def mean(losses: Tensor, weights: Tensor) -> Tensor:
+    """The weighted mean; 0 with a gradient of 0 where all weights are 0."""
+    total = weights.sum()
+    return (losses * weights).sum() / torch.where(total > 0, total, 1.0)

@@ -1,0 +1,123 @@
+"""Where a network's weights come from: a random draw, or a file that must fit to the last name."""
+
+import hashlib
+import logging
+import math
+import pickle
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from hardy.errors import InputError
+
+__all__ = ["digest", "fill", "initialise", "is_file", "read_weights"]
+
+_log = logging.getLogger("hardy")
+
+
+def initialise(module: nn.Module) -> None:
+    """Draw the convolutions and linear layers of ``module`` in place, and set its norms to the identity.
+
+    Where a norm and a ReLU follow (no bias): He et al., ICCV 2015, eq. 14, by the fan-out within a group, so that
+    depthwise filters are not drawn too small by the number of groups. With a bias: variance 1 / fan-in (LeCun et al.,
+    "Efficient backprop", 1998, section 4.6), and the bias is 0.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            fan_out, fan_in = layer.weight.shape[0] * layer.weight[0, 0].numel(), layer.weight[0].numel()
+            groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+            nn.init.normal_(layer.weight, std=math.sqrt(2 * groups / fan_out if layer.bias is None else 1 / fan_in))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.BatchNorm2d):
+            nn.init.ones_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+
+def is_file(weights: Path | str) -> bool:
+    """Whether ``weights`` is meant as a file, and not as the name of weights on the network."""
+    return Path(weights).suffix in {".safetensors", ".pth", ".pt", ".bin", ".ckpt"}
+
+
+def digest(weights: Mapping[str, Tensor]) -> str:
+    """The SHA-256 of all tensors' bytes in the order of their names."""
+    total = hashlib.sha256()
+    for name in sorted(weights):
+        total.update(weights[name].detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def read_weights(file: Path | str) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors`` file or of a torch checkpoint, by name; its SHA-256 goes to the log.
+
+    A torch checkpoint is read without running its pickle code (``weights_only``). A nesting under ``state_dict`` or
+    ``model`` and a common ``module.`` prefix are taken away.
+
+    Raises:
+        InputError: when the file is missing, torn, or holds anything but tensors.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise InputError(f"{file}: no such weights file")
+    _log.info("weights from %s, sha256 %s", file, hashlib.sha256(file.read_bytes()).hexdigest())
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        found = torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        reason = str(error).split("\n", 1)[0][:120]
+        raise InputError(f"{file}: cannot be read as weights ({reason}); give a .safetensors or state_dict") from None
+    return _flat(found, file)
+
+
+def _flat(found: Any, file: Path) -> dict[str, Tensor]:
+    for key in ("state_dict", "model"):
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+    if not isinstance(found, Mapping) or not found or not all(isinstance(value, Tensor) for value in found.values()):
+        raise InputError(f"{file}: holds something other than named tensors; save the state_dict alone")
+    prefix = "module." if all(name.startswith("module.") for name in found) else ""
+    return {name.removeprefix(prefix): value for name, value in found.items()}
+
+
+def fill(
+    module: nn.Module,
+    weights: Mapping[str, Tensor],
+    source: str,
+    *,
+    may_be_left: Callable[[Collection[str]], Collection[str]] = lambda names: (),
+) -> None:
+    """Put ``weights`` into ``module`` in place; every name and shape must match.
+
+    Args:
+        module: what is filled.
+        weights: tensors by name. Batch counters (``num_batches_tracked``) may be missing.
+        source: what messages call the weights.
+        may_be_left: which of the names that ``module`` does not have may go unused, such as a classifier's.
+
+    Raises:
+        InputError: naming what is missing, left over or of another shape; nothing was changed then.
+    """
+    own = module.state_dict()
+    missing = [name for name in own if name not in weights and not name.endswith("num_batches_tracked")]
+    left = [name for name in weights if name not in own]
+    left = [name for name in left if name not in may_be_left(left)] if left else []
+    misfit = [
+        f"{name} {tuple(weights[name].shape)} for {tuple(own[name].shape)}"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    found = [("missing", missing), ("left over", left), ("of another shape", misfit)]
+    wrong = [f"{len(names)} {what} ({_few(names)})" for what, names in found if names]
+    if wrong:
+        raise InputError(f"{source}: these are not the weights of this {type(module).__name__}: {'; '.join(wrong)}")
+    module.load_state_dict({name: weights[name] for name in own if name in weights}, strict=False)
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -1,0 +1,125 @@
+"""The interface of every network: images to logits, with its own normalisation and its own losses."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hardy.data.labels import LabelSpace
+from hardy.errors import InputError
+from hardy.types import Outputs, Terms
+
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Network", "PixelLoss", "resize"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+PixelLoss = Callable[[Tensor, Tensor], Tensor]
+"""``(logits (B, K, ...), labels (B, ...)) -> scalar``; see `hardy.losses`."""
+
+
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    """``x`` (B, C, h, w) at ``size`` (H, W), bilinear with half-pixel centres; ``x`` itself if it has that size."""
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+class Network(nn.Module, ABC):
+    """A map from images (B, 3, H, W) RGB in [0, 1] to logits (B, K, H, W), or (B, K) for image-level classes.
+
+    A subclass writes `outputs` and, if it has more than one head, `losses`. Its constructor takes ``labels`` before
+    the ``*`` (the program supplies it) and its options after; `hardy.create` remembers the options so that the
+    artefact can build the network again.
+
+    Contract, held by ``tests/contracts/test_networks.py`` for every network: normalisation is the first step;
+    every input size from `least_size` up works; auxiliary heads run only in training mode; the same images give the
+    same logits in evaluation mode whatever the batch.
+
+    Attributes:
+        labels: the classes predicted.
+        least_size: the smallest side, in pixels, of an image the network accepts.
+        image_level: True when the network predicts one class per image.
+        auxiliary_weight: the weight of each auxiliary head's loss.
+        architecture: ``{"name": ..., "options": {...}}``, every option written out: what `hardy.create` was told,
+            so that the artefact can build the network again. Empty for one that `hardy.create` did not build.
+        pretrained: True when `encoder` started from pre-trained weights.
+        plan: the channels kept by pruning, by module and side, as indices of the dense network's; empty when nothing
+            was removed. Written and read by `hardy.pruning.remove`.
+    """
+
+    least_size: int = 32
+    image_level: bool = False
+    auxiliary_weight: float = 0.4
+    architecture: dict[str, Any]
+    pretrained: bool = False
+    plan: dict[str, dict[str, list[int]]]
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        labels: LabelSpace,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ) -> None:
+        super().__init__()
+        self.labels = labels
+        self.architecture = {}
+        self.plan = {}
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """``(images - mean) / std``, (B, 3, H, W); a new tensor, the caller's images stay as they are.
+
+        Raises:
+            InputError: for images that are not (B, 3, H, W), not of a floating type, or smaller than `least_size`.
+        """
+        if not torch.compiler.is_exporting():  # an exported graph must not carry the checks as bounds on its sizes
+            self._check(images)
+        return (images - self.mean) / self.std
+
+    def _check(self, images: Tensor) -> None:
+        shape = tuple(images.shape)
+        if images.ndim != 4 or shape[1] != 3:
+            raise InputError(f"{type(self).__name__} takes RGB images (B, 3, H, W), not a tensor of shape {shape}")
+        if not images.is_floating_point():
+            raise InputError(f"{type(self).__name__} takes float images in [0, 1], not {images.dtype}; divide by 255")
+        if min(shape[-2:]) < self.least_size:
+            least, size = f"{self.least_size}x{self.least_size}", f"{shape[2]}x{shape[3]}"
+            raise InputError(f"{type(self).__name__} takes images of at least {least} pixels, not {size}")
+
+    @abstractmethod
+    def outputs(self, images: Tensor) -> Outputs:
+        """Logits at the size of ``images`` (B, 3, H, W), the features on the way, and in training mode the
+        auxiliary logits at their own size, as ``extras["aux_<name>"]``."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The logits of `outputs`."""
+        return self.outputs(images).logits
+
+    def losses(self, outputs: Outputs, labels: Tensor, pixel_loss: PixelLoss) -> Terms:
+        """Named terms whose sum is minimised: ``pixel_loss`` of the logits, and of each auxiliary head with
+        `auxiliary_weight`, its logits resized to the labels.
+
+        Args:
+            outputs: what `outputs` returned for these images.
+            labels: (B, H, W) int64, or (B,) for image-level networks.
+            pixel_loss: the loss of one head.
+        """
+        terms = {"segmentation" if outputs.logits.ndim == 4 else "classification": pixel_loss(outputs.logits, labels)}
+        for name, value in outputs.extras.items():
+            if name.startswith("aux_"):
+                terms[name] = self.auxiliary_weight * pixel_loss(resize(value, labels.shape[-2:]), labels)
+        return terms
+
+    def encoder(self) -> Sequence[nn.Module]:
+        """The modules that hold pre-trained weights, if any: they may learn at another rate than the rest.
+
+        Empty for a network that has no encoder, or whose encoder did not start from pre-trained weights.
+        """
+        return ()

@@ -1,0 +1,65 @@
+"""Any encoder of timm's with a linear layer, for image-level classes such as those of PACS.
+
+Source: He, Zhang, Ren and Sun, CVPR 2016, for ResNets and their pooled linear classifier; Gulrajani and Lopez-Paz, "In
+search of lost domain generalization", ICLR 2021, for its use; the encoders are those of timm (Wightman, 2019).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from hardy.data.labels import LabelSpace
+from hardy.networks._encoder import load_encoder, pad, stages
+from hardy.networks._weights import initialise
+from hardy.networks.base import Network
+from hardy.types import Outputs
+
+__all__ = ["Classifier"]
+
+
+class Classifier(Network):
+    """Logits (B, K). Features: ``stage1`` .. ``stageN``, the encoder's maps, finest first. Extras:
+    ``embedding`` (B, C), what the linear layer sees.
+
+    Args:
+        labels: the classes predicted.
+        encoder: a model of timm's.
+        encoder_weights: None for a random draw; a weights file; ``"timm"`` or a tag of timm's.
+        dropout: share of the embedding zeroed while training.
+
+    Raises:
+        InputError: for an encoder that timm does not have, and for weights that do not fit or cannot be fetched.
+    """
+
+    image_level = True
+
+    def __init__(
+        self,
+        labels: LabelSpace,
+        *,
+        encoder: str = "resnet18",
+        encoder_weights: str | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(labels)
+        self.backbone: Any = load_encoder(encoder, encoder_weights, lambda model: model.reset_classifier(0))
+        self.indices, _, _, self.multiple = stages(self.backbone)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(self.backbone.head_hidden_size, len(labels))
+        initialise(self.head)
+        self.pretrained = encoder_weights is not None
+
+    def encoder(self) -> Sequence[nn.Module]:
+        """The timm encoder, if it started from pre-trained weights."""
+        return (self.backbone,) if self.pretrained else ()
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """See `Network.outputs`."""
+        padded = pad(self.normalise(images), self.multiple)
+        last, maps = self.backbone.forward_intermediates(padded, indices=self.indices)
+        embedding = self.backbone.forward_head(last)
+        logits = self.head(self.dropout(embedding))
+        return Outputs(
+            logits, {f"stage{number}": x for number, x in enumerate(maps, start=1)}, {"embedding": embedding}
+        )

@@ -1,0 +1,73 @@
+"""DeepLabV3+: atrous pyramid pooling on the last map, refined with the finest; layers by segmentation_models_pytorch.
+
+The context is resized to the finest map's own size, so that every image size works.
+
+Source: Chen, Zhu, Papandreou, Schroff and Adam, "Encoder-decoder with atrous separable convolution for semantic image
+segmentation", ECCV 2018, figure 2.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3PlusDecoder
+from torch import Tensor, nn
+
+from hardy.errors import InputError
+from hardy.networks._weights import initialise
+from hardy.networks.base import resize
+from hardy.networks.decoders.base import Decoder
+
+__all__ = ["DeepLabV3Plus"]
+
+
+class DeepLabV3Plus(Decoder):
+    """Logits at the stride of the finest map. While training it needs at least two images a batch (a batch norm follows
+    the pooling over the whole image).
+
+    Args:
+        channels: of each map.
+        strides: of each map.
+        class_count: K.
+        width: channels of every layer but the one that narrows the finest map to 48.
+        atrous_rates: three dilations; 6, 12, 18 are meant for an encoder of ``output_stride`` 16, twice that for 8.
+        separable: depthwise separable atrous convolutions.
+        dropout: share of values zeroed after the pooling while training.
+
+    Raises:
+        InputError: when all maps have one stride, or for other than three rates.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        class_count: int,
+        *,
+        width: int = 256,
+        atrous_rates: Sequence[int] = (6, 12, 18),
+        separable: bool = True,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__(channels, strides, class_count)
+        if len(set(strides)) == 1:
+            raise InputError(f"deeplabv3plus needs maps of several strides; this encoder has only {strides[0]}")
+        if len(atrous_rates) != 3:
+            raise InputError(f"deeplabv3plus atrous_rates={list(atrous_rates)}: give three")
+        self.layers = DeepLabV3PlusDecoder(
+            encoder_channels=[0, 0, channels[0], channels[-1]],
+            encoder_depth=3,
+            out_channels=width,
+            atrous_rates=tuple(atrous_rates),
+            output_stride=16,
+            aspp_separable=separable,
+            aspp_dropout=dropout,
+        )
+        self.classifier = nn.Conv2d(width, class_count, 1)
+        initialise(self)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """See `Decoder.forward`."""
+        fine = self.layers.block1(maps[0])
+        context = resize(self.layers.aspp(maps[-1]), fine.shape[-2:])
+        logits: Tensor = self.classifier(self.layers.block2(torch.cat([context, fine], dim=1)))
+        return logits

@@ -1,0 +1,54 @@
+"""A linear classifier per pixel, on the last map or on all maps.
+
+On all maps it is one 1x1 convolution of all maps side by side: a sum of one per map, each taken before the resize,
+where it costs less.
+
+Source: Long, Shelhamer and Darrell, "Fully convolutional networks for semantic segmentation", CVPR 2015, section 4.2.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+from hardy.networks._weights import initialise
+from hardy.networks.base import resize
+from hardy.networks.decoders.base import Decoder
+
+__all__ = ["Linear"]
+
+
+class Linear(Decoder):
+    """Logits at the stride of the finest map used.
+
+    Args:
+        channels: of each map.
+        strides: of each map.
+        class_count: K.
+        maps: ``"last"`` or ``"all"``.
+        dropout: share of channels zeroed while training.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        class_count: int,
+        *,
+        maps: Literal["last", "all"] = "last",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(channels, strides, class_count)
+        used = channels[-1:] if maps == "last" else channels
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifiers = nn.ModuleList(nn.Conv2d(width, class_count, 1) for width in used)
+        initialise(self)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """See `Decoder.forward`."""
+        used = maps[-len(self.classifiers) :]
+        logits = [classify(self.dropout(x)) for classify, x in zip(self.classifiers, used, strict=True)]
+        total: Tensor = logits[0]
+        for coarser in logits[1:]:
+            total = total + resize(coarser, total.shape[-2:])
+        return total

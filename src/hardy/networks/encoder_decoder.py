@@ -1,0 +1,80 @@
+"""Any encoder of timm's with any decoder of Hardy's.
+
+Convolutional encoders give their stages from stride 4 on; plain vision transformers give four maps spaced evenly over
+their depth, and take any image size (the image is padded to whole patches, the logits are cut back).
+
+Source: Ronneberger, Fischer and Brox, MICCAI 2015, for the split in two; the encoders are timm's (Wightman, 2019).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from hardy.blocks.conv_norm_act import ConvNormAct
+from hardy.data.labels import LabelSpace
+from hardy.networks._encoder import Pyramid, pad
+from hardy.networks._weights import initialise
+from hardy.networks.base import Network, resize
+from hardy.registry import DECODERS
+from hardy.types import Outputs
+
+__all__ = ["EncoderDecoder"]
+
+
+class EncoderDecoder(Network):
+    """Features: ``stage1`` .. ``stageN``, the encoder's maps, finest first.
+
+    Args:
+        labels: the classes predicted.
+        encoder: a model of timm's.
+        encoder_weights: None for a random draw; a weights file; ``"timm"`` or a tag of timm's.
+        output_stride: stride of the encoder's last map, kept by dilation; None leaves the encoder as it is.
+        decoder: a decoder of ``hardy list decoder``.
+        decoder_options: its options.
+        aux: while training, a second head (3x3 convolution and classifier) on the last map but one.
+
+    Raises:
+        InputError: for an encoder that timm does not have or that does not suit the decoder, and for weights that do
+            not fit or cannot be fetched.
+    """
+
+    def __init__(
+        self,
+        labels: LabelSpace,
+        *,
+        encoder: str = "resnet18",
+        encoder_weights: str | None = None,
+        output_stride: Literal[8, 16, 32] | None = None,
+        decoder: str = "deeplabv3plus",
+        decoder_options: Mapping[str, Any] | None = None,
+        aux: bool = False,
+    ) -> None:
+        super().__init__(labels)
+        self.backbone = Pyramid(encoder, encoder_weights, output_stride)
+        channels, strides = self.backbone.channels, self.backbone.strides
+        self.decoder = DECODERS.build(decoder, channels, strides, len(labels), **(decoder_options or {}))
+        self.aux = _auxiliary(channels[-2:][0], len(labels)) if aux else None
+        self.pretrained = encoder_weights is not None
+
+    def encoder(self) -> Sequence[nn.Module]:
+        """The timm encoder, if it started from pre-trained weights."""
+        return (self.backbone,) if self.pretrained else ()
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """See `Network.outputs`."""
+        height, width = images.shape[-2:]
+        padded = pad(self.normalise(images), self.backbone.multiple)
+        maps = self.backbone(padded)
+        logits = resize(self.decoder(maps), padded.shape[-2:])[..., :height, :width]
+        extras = {}
+        if self.aux is not None and self.training:
+            extras["aux_stage"] = resize(self.aux(maps[-2:][0]), padded.shape[-2:])[..., :height, :width]
+        return Outputs(logits, {f"stage{number}": x for number, x in enumerate(maps, start=1)}, extras)
+
+
+def _auxiliary(channels: int, class_count: int) -> nn.Sequential:
+    width = max(channels // 4, 1)
+    head = nn.Sequential(ConvNormAct(channels, width), nn.Dropout(0.1), nn.Conv2d(width, class_count, 1))
+    initialise(head)
+    return head

@@ -1,0 +1,84 @@
+"""Fast-SCNN: two branches that share their first layers; 1.14 M parameters.
+
+A detailed branch at stride 8 and a context branch at stride 32 with pyramid pooling are added and classified at
+stride 8. The layers are those whose count of convolution weights (1.11 M) is the paper's.
+
+Source: Poudel, Liwicki and Cipolla, "Fast-SCNN: fast semantic segmentation network", BMVC 2019, table 1.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hardy.blocks.conv_norm_act import ConvNormAct
+from hardy.blocks.depthwise_separable import DepthwiseSeparable
+from hardy.blocks.inverted_residual import InvertedResidual
+from hardy.blocks.pyramid_pooling import PyramidPooling
+from hardy.data.labels import LabelSpace
+from hardy.networks._weights import initialise
+from hardy.networks.base import Network, resize
+from hardy.types import Outputs
+
+__all__ = ["FastSCNN"]
+
+
+class FastSCNN(Network):
+    """Features: ``detail`` (B, 64, H/8, W/8), ``context`` (B, 128, H/32, W/32), ``fused`` (B, 128, H/8, W/8).
+
+    Args:
+        labels: the classes predicted.
+        aux: while training, a second head on ``detail``; the paper weighs it with 0.4.
+        ffm_dilation: dilation of the fusion's depthwise convolution; 4 is the paper's.
+        dropout: share of values zeroed before each classifier while training.
+    """
+
+    def __init__(self, labels: LabelSpace, *, aux: bool = False, ffm_dilation: int = 1, dropout: float = 0.1) -> None:
+        super().__init__(labels)
+        self.detail = nn.Sequential(
+            ConvNormAct(3, 32, stride=2), DepthwiseSeparable(32, 48, stride=2), DepthwiseSeparable(48, 64, stride=2)
+        )
+        self.context = nn.Sequential(
+            *_bottlenecks(64, 64, stride=2),
+            *_bottlenecks(64, 96, stride=2),
+            *_bottlenecks(96, 128, stride=1),
+            PyramidPooling(128, 128),
+        )
+        self.fusion = _Fusion(64, 128, 128, ffm_dilation)
+        self.head = nn.Sequential(
+            DepthwiseSeparable(128, 128),
+            DepthwiseSeparable(128, 128),
+            nn.Dropout(dropout),
+            nn.Conv2d(128, len(labels), 1),
+        )
+        self.aux = (
+            nn.Sequential(ConvNormAct(64, 32), nn.Dropout(dropout), nn.Conv2d(32, len(labels), 1)) if aux else None
+        )
+        initialise(self)
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """See `Network.outputs`."""
+        detail = self.detail(self.normalise(images))
+        context = self.context(detail)
+        fused = self.fusion(detail, context)
+        logits = resize(self.head(fused), images.shape[-2:])
+        extras = {"aux_detail": self.aux(detail)} if self.aux is not None and self.training else {}
+        return Outputs(logits, {"detail": detail, "context": context, "fused": fused}, extras)
+
+
+def _bottlenecks(in_channels: int, out_channels: int, *, stride: int) -> list[InvertedResidual]:
+    """Three inverted residuals; the first changes width and size."""
+    first = InvertedResidual(in_channels, out_channels, stride=stride)
+    return [first, *(InvertedResidual(out_channels, out_channels) for _ in range(2))]
+
+
+class _Fusion(nn.Module):
+    """Feature fusion: the context at the size of the detail, filtered depthwise; both made equally wide and added."""
+
+    def __init__(self, detail_channels: int, context_channels: int, out_channels: int, dilation: int) -> None:
+        super().__init__()
+        self.filter = ConvNormAct(context_channels, out_channels, dilation=dilation, groups=context_channels)
+        self.context = nn.Sequential(nn.Conv2d(out_channels, out_channels, 1), nn.BatchNorm2d(out_channels))
+        self.detail = nn.Sequential(nn.Conv2d(detail_channels, out_channels, 1), nn.BatchNorm2d(out_channels))
+
+    def forward(self, detail: Tensor, context: Tensor) -> Tensor:
+        context = self.context(self.filter(resize(context, detail.shape[-2:])))
+        return F.relu(self.detail(detail) + context)

@@ -1,0 +1,133 @@
+"""SwiftNet, single scale: a ResNet-18 and a light ladder of sums back to stride 4; 11.8 M parameters.
+
+The ladder takes each stage's residual sum before its ReLU; every unit after the encoder is batch norm, ReLU,
+convolution. Context comes from pooling over grids that follow the image's aspect ratio.
+
+Source: Orsic, Kreso, Bevandic and Segvic, "In defense of pre-trained ImageNet architectures for real-time semantic
+segmentation of road-driving images", CVPR 2019, section 3 and figure 2.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hardy.blocks.basic_block import BasicBlock
+from hardy.blocks.norm_act_conv import NormActConv
+from hardy.data.labels import LabelSpace
+from hardy.networks._encoder import load_encoder
+from hardy.networks._weights import fill, initialise
+from hardy.networks.base import Network, resize
+from hardy.types import Outputs
+
+__all__ = ["SwiftNet"]
+
+
+class SwiftNet(Network):
+    """Features: ``stage1`` .. ``stage4`` (64, 128, 256, 512 channels at strides 4, 8, 16, 32; before the ReLU),
+    ``pyramid`` (B, 128, H/32, W/32), ``fused`` (B, 128, H/4, W/4).
+
+    Args:
+        labels: the classes predicted.
+        encoder_weights: None for a random draw; a file of ResNet-18 weights, under the names of torchvision or timm;
+            ``"timm"`` or a tag of timm's.
+    """
+
+    def __init__(self, labels: LabelSpace, *, encoder_weights: str | None = None) -> None:
+        super().__init__(labels)
+        self.backbone = _ResNet18()
+        self.pyramid = _AspectPooling(512, 128)
+        self.ladder = nn.ModuleList(_Step(skip, 128) for skip in (256, 128, 64))
+        self.head = NormActConv(128, len(labels), bias=True)
+        initialise(self)
+        if encoder_weights is not None:
+            trained = load_encoder("resnet18", encoder_weights, lambda model: model.reset_classifier(0))
+            fill(self.backbone, trained.state_dict(), encoder_weights)
+            self.pretrained = True
+
+    def encoder(self) -> Sequence[nn.Module]:
+        """The ResNet-18, if it started from pre-trained weights."""
+        return (self.backbone,) if self.pretrained else ()
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """See `Network.outputs`."""
+        maps: list[Tensor] = self.backbone(self.normalise(images))
+        features = {f"stage{number}": stage for number, stage in enumerate(maps, start=1)}
+        x = features["pyramid"] = self.pyramid(maps[-1])
+        for step, skip in zip(self.ladder, reversed(maps[:-1]), strict=True):
+            x = step(x, skip)
+        features["fused"] = x
+        return Outputs(resize(self.head(x), images.shape[-2:]), features)
+
+
+class _ResNet18(nn.Module):
+    """He et al., CVPR 2016, table 1, without its classifier: the sums of its four stages, before their ReLU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.layer1 = _stage(64, 64, stride=1)
+        self.layer2 = _stage(64, 128, stride=2)
+        self.layer3 = _stage(128, 256, stride=2)
+        self.layer4 = _stage(256, 512, stride=2)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(images))), 3, 2, 1)
+        maps = []
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = stage(x)
+            maps.append(x)
+            x = F.relu(x)
+        return maps
+
+
+def _stage(in_channels: int, out_channels: int, *, stride: int) -> nn.Sequential:
+    """Two blocks and the ReLU between them, under the names of ImageNet checkpoints."""
+    first, second = BasicBlock(in_channels, out_channels, stride=stride), BasicBlock(out_channels, out_channels)
+    return nn.Sequential(OrderedDict({"0": first, "relu": nn.ReLU(), "1": second}))
+
+
+class _AspectPooling(nn.Module):
+    """Pyramid pooling over grids of 8, 4 and 2 rows with cells as square as the map allows.
+
+    Its batch norms move slowly: they see few cells per image.
+    """
+
+    _rows = (8, 4, 2)
+    _momentum = 0.005
+
+    def __init__(self, in_channels: int, width: int) -> None:
+        super().__init__()
+        level = width // len(self._rows)
+        self.narrow = NormActConv(in_channels, width, momentum=self._momentum)
+        self.levels = nn.ModuleList(NormActConv(width, level, momentum=self._momentum) for _ in self._rows)
+        self.join = NormActConv(width + level * len(self._rows), width, momentum=self._momentum)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.narrow(x)
+        height, width = x.shape[-2:]
+        levels = [x]
+        for rows, conv in zip(self._rows, self.levels, strict=True):
+            # rows * width / height to the nearest, in whole numbers so that an exported graph can compute it
+            columns = cast(int, torch.sym_max(1, (2 * rows * width + height) // (2 * height)))
+            level = conv(F.adaptive_avg_pool2d(x, (rows, columns)))
+            levels.append(F.interpolate(level, size=(height, width), mode="bilinear", align_corners=False))
+        joined: Tensor = self.join(torch.cat(levels, dim=1))
+        return joined
+
+
+class _Step(nn.Module):
+    """One step up: the map at the size of the skip, plus the skip made as wide, mixed by a 3x3 convolution."""
+
+    def __init__(self, skip_channels: int, width: int) -> None:
+        super().__init__()
+        self.skip = NormActConv(skip_channels, width)
+        self.mix = NormActConv(width, width, kernel=3)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        mixed: Tensor = self.mix(resize(x, skip.shape[-2:]) + self.skip(skip))
+        return mixed

@@ -1,0 +1,59 @@
+"""A network of 40 thousand parameters with one of everything, for demonstrations and tests.
+
+It has a strided stem, depthwise separable convolutions, inverted residuals, a sum of two scales and an optional
+auxiliary head, so it meets every kind of coupling that the larger ones have, in milliseconds.
+
+Source: Hardy's own; its blocks are those of Howard et al., arXiv:1704.04861, and Sandler et al., CVPR 2018.
+"""
+
+from torch import Tensor, nn
+
+from hardy.blocks.conv_norm_act import ConvNormAct
+from hardy.blocks.depthwise_separable import DepthwiseSeparable
+from hardy.blocks.inverted_residual import InvertedResidual
+from hardy.data.labels import LabelSpace
+from hardy.networks._weights import initialise
+from hardy.networks.base import Network, resize
+from hardy.types import Outputs
+
+__all__ = ["Tiny"]
+
+
+class Tiny(Network):
+    """Features: ``detail`` (B, C, H/4, W/4), ``context`` (B, 2C, H/8, W/8), ``fused`` (B, C, H/4, W/4), C = width.
+
+    Args:
+        labels: the classes predicted.
+        width: C, the channels at stride 4.
+        aux: while training, a second head on ``detail``.
+    """
+
+    least_size = 16
+
+    def __init__(self, labels: LabelSpace, *, width: int = 32, aux: bool = False) -> None:
+        super().__init__(labels)
+        wide = 2 * width
+        self.detail = nn.Sequential(
+            ConvNormAct(3, width, stride=2),
+            DepthwiseSeparable(width, width, stride=2),
+            InvertedResidual(width, width, expansion=2),
+        )
+        self.context = nn.Sequential(
+            DepthwiseSeparable(width, wide, stride=2),
+            InvertedResidual(wide, wide, expansion=2),
+            DepthwiseSeparable(wide, wide),
+        )
+        self.narrow = ConvNormAct(wide, width, kernel=1, act=False)
+        self.smooth = DepthwiseSeparable(width, width)
+        self.head = nn.Conv2d(width, len(labels), 1)
+        self.aux = nn.Conv2d(width, len(labels), 1) if aux else None
+        initialise(self)
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """See `Network.outputs`."""
+        detail = self.detail(self.normalise(images))
+        context = self.context(detail)
+        fused = self.smooth(detail + resize(self.narrow(context), detail.shape[-2:]))
+        logits = resize(self.head(fused), images.shape[-2:])
+        extras = {"aux_detail": self.aux(detail)} if self.aux is not None and self.training else {}
+        return Outputs(logits, {"detail": detail, "context": context, "fused": fused}, extras)

@@ -1,0 +1,38 @@
+"""What a network costs by count: parameters, and multiply-accumulates (GMACs, not FLOPs).
+
+Counted are convolutions, transposed convolutions and matrix products, attention among them; normalisation, activation,
+pooling, resizing and element-wise work are not: the convention of the field's tables.
+"""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+__all__ = ["gmacs", "parameters"]
+
+
+def parameters(network: nn.Module) -> int:
+    """The number of parameters, trained or frozen; running statistics are none."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def gmacs(network: nn.Module, size: Sequence[int], *, training: bool = False) -> float:
+    """Billions of multiply-accumulates for one image of ``size`` (height, width).
+
+    Counted by running a copy without data on the ``meta`` device: ``network`` is not changed, no memory of that size is
+    used, and a pruned network is counted as it is.
+
+    Args:
+        network: maps images (B, 3, H, W) to anything.
+        size: (height, width).
+        training: count the heads that run only in training mode too.
+    """
+    clone = copy.deepcopy(network).to("meta").train(training)
+    batch = 2 if training else 1  # one image is too few for a batch norm after a global pool
+    images = torch.empty(batch, 3, *size, device="meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        clone(images)
+    return float(counter.get_total_flops()) / 2 / batch / 1e9

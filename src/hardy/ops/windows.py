@@ -1,0 +1,142 @@
+"""Inference through windows, flips and scales: averages of a map ``images -> logits`` over views of the images.
+
+Every function takes such a map and images (B, 3, H, W) and returns logits (B, K, H, W) of the whole image, so they
+nest: `views` puts windows inside flips inside scales. Windows tile exactly: they start a stride apart, the last one
+ends at the border, nothing is padded, and each pixel is the mean over the windows that cover it.
+
+The mean is one of logits, or with ``average="probabilities"`` the logarithm of the mean of the softmax, which is
+again a map of logits: its softmax is that mean.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hardy.errors import InputError
+
+__all__ = ["Average", "Forward", "flipped", "scaled", "sliding", "starts", "views"]
+
+Forward = Callable[[Tensor], Tensor]
+"""``images (B, 3, H, W) -> logits (B, K, H, W)``."""
+
+Average = Literal["logits", "probabilities"]
+"""What is averaged over the views."""
+
+
+def starts(length: int, window: int, stride: int) -> list[int]:
+    """Where the windows along one side of ``length`` pixels begin: 0, stride, ... and last ``length - window``.
+
+    Raises:
+        InputError: for a stride that is not in [1, window]: pixels between two windows would be left out.
+    """
+    if not 1 <= stride <= window:
+        raise InputError(f"window {window} with stride {stride}: the stride must be from 1 to the window")
+    if window >= length:
+        return [0]
+    return [*range(0, length - window, stride), length - window]
+
+
+def sliding(
+    forward: Forward,
+    images: Tensor,
+    window: Sequence[int],
+    stride: Sequence[int],
+    average: Average = "logits",
+) -> Tensor:
+    """The mean over windows of ``window`` (h, w) pixels that start ``stride`` (h, w) pixels apart.
+
+    A side of the image that is shorter than the window is taken whole.
+
+    Raises:
+        InputError: for a stride larger than its window, or not positive.
+    """
+    height, width = images.shape[-2:]
+    rows, columns = starts(height, window[0], stride[0]), starts(width, window[1], stride[1])
+    total: Tensor | None = None
+    covered = torch.zeros(1, 1, height, width, dtype=torch.float32, device=images.device)
+    for top in rows:
+        for left in columns:
+            place = (..., slice(top, top + window[0]), slice(left, left + window[1]))
+            seen = _into(forward(images[place]), average)
+            if total is None:
+                total = seen.new_zeros(*seen.shape[:2], height, width)
+            total[place] += seen
+            covered[place] += 1
+    assert total is not None, "there is always a first window"
+    return _out_of(total / covered, average)
+
+
+def flipped(forward: Forward, images: Tensor, average: Average = "logits") -> Tensor:
+    """The mean over the images and their mirror images, left to right; the latter's logits are mirrored back."""
+    return _mean((forward(images), forward(images.flip(-1)).flip(-1)), average)
+
+
+def scaled(forward: Forward, images: Tensor, scales: Sequence[float], average: Average = "logits") -> Tensor:
+    """The mean over the images resized by each of ``scales`` (bilinear), logits resized back.
+
+    Raises:
+        InputError: without scales, or for one that is not positive.
+    """
+    if not scales or min(scales) <= 0:
+        raise InputError(f"scales {list(scales)}: give at least one, all above 0")
+    height, width = images.shape[-2:]
+    sizes = [(max(1, round(scale * height)), max(1, round(scale * width))) for scale in scales]
+    return _mean((_resize(forward(_resize(images, size)), (height, width)) for size in sizes), average)
+
+
+def views(
+    forward: Forward,
+    *,
+    window: Sequence[int] | None = None,
+    stride: Sequence[int] | None = None,
+    flip: bool = False,
+    scales: Sequence[float] = (1.0,),
+    average: Average = "logits",
+) -> Forward:
+    """``forward`` seen through windows, flips and scales, in this order from the inside; itself without any.
+
+    Args:
+        forward: images to logits.
+        window: (height, width) of the windows; None takes each image whole.
+        stride: (height, width) between windows; two thirds of the window when None.
+        flip: average with the mirror image.
+        scales: factors on the image's size.
+        average: what is averaged.
+    """
+    seen = forward
+    if window is not None:
+        steps = stride if stride is not None else [max(1, side * 2 // 3) for side in window]
+        seen = partial(sliding, seen, window=tuple(window), stride=tuple(steps), average=average)
+    if flip:
+        seen = partial(flipped, seen, average=average)
+    if tuple(scales) != (1.0,):
+        seen = partial(scaled, seen, scales=tuple(scales), average=average)
+    return seen
+
+
+def _mean(seen: Iterable[Tensor], average: Average) -> Tensor:
+    """One view at a time is kept, not all of them: full-size logits are large."""
+    total, count = None, 0
+    for view in seen:
+        opened = _into(view, average)
+        total, count = opened if total is None else total + opened, count + 1
+    assert total is not None, "there is always a first view"
+    return _out_of(total / count, average)
+
+
+def _into(logits: Tensor, average: Average) -> Tensor:
+    return logits.float().softmax(1) if average == "probabilities" else logits.float()
+
+
+def _out_of(mean: Tensor, average: Average) -> Tensor:
+    return mean.clamp_min(torch.finfo(mean.dtype).tiny).log() if average == "probabilities" else mean
+
+
+def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(x.shape[-2:]) == size:
+        return x
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)

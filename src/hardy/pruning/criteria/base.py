@@ -1,0 +1,46 @@
+"""The interface of a criterion: which filters matter."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from hardy.networks.base import Network, PixelLoss
+from hardy.pruning.units import Unit
+from hardy.types import Batch, Terms
+
+__all__ = ["Criterion"]
+
+
+class Criterion(ABC):
+    """Scores every channel of every unit of a network; the lowest scores are pruned first.
+
+    Life of a criterion: for each batch `observe` returns loss terms, their sum goes backward, `collect` is called;
+    after some batches `scores` gives the mean over what was collected since the last `reset`. One that reads only
+    the weights sets ``needs_data = False``: its `observe` is never called.
+
+    The constructor takes ``network``, ``units`` and ``pixel_loss`` before the ``*`` and its options after.
+    """
+
+    needs_data: bool = True
+    needs_domains: int = 1
+    """The least number of domains a batch must hold for the score to mean anything."""
+
+    def __init__(self, network: Network, units: Sequence[Unit], pixel_loss: PixelLoss) -> None:
+        self.network = network
+        self.units = units
+        self.pixel_loss = pixel_loss
+
+    def observe(self, batch: Batch) -> Terms:
+        """The loss terms of ``batch``; ``sum(terms.values()).backward()`` completes the observation."""
+        raise AssertionError(f"{type(self).__name__} reads weights only and observes nothing")
+
+    def collect(self) -> None:  # noqa: B027 - only criteria that read gradients need it
+        """Read what the backward pass left; called once after each, before gradients are clipped or cleared."""
+
+    def reset(self) -> None:  # noqa: B027 - only criteria with memory need it
+        """Forget what was collected."""
+
+    @abstractmethod
+    def scores(self) -> dict[str, Tensor]:
+        """For each unit's name its (n,) float64 scores on the CPU, finite and never below 0; high means keep."""

@@ -1,0 +1,41 @@
+"""Random: every channel gets a uniform draw; the control that any other criterion must beat.
+
+Source: the usual control; method 1 of Molchanov et al., CVPR 2019.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hardy.networks.base import Network, PixelLoss
+from hardy.pruning.criteria.base import Criterion
+from hardy.pruning.units import Unit
+from hardy.seed import key
+
+__all__ = ["Random"]
+
+
+class Random(Criterion):
+    """Draws from U(0, 1) that depend on the seed and the unit's name only.
+
+    Args:
+        network: what is pruned; not used.
+        units: its units.
+        pixel_loss: the loss of one head; not used.
+        seed: another seed removes other channels.
+    """
+
+    needs_data = False
+
+    def __init__(self, network: Network, units: Sequence[Unit], pixel_loss: PixelLoss, *, seed: int = 0) -> None:
+        super().__init__(network, units, pixel_loss)
+        self.seed = seed
+
+    def scores(self) -> dict[str, Tensor]:
+        """See `Criterion.scores`."""
+        return {unit.name: self._draw(unit) for unit in self.units}
+
+    def _draw(self, unit: Unit) -> Tensor:
+        generator = torch.Generator().manual_seed(key(self.seed, "random", unit.name))
+        return torch.rand(unit.size, dtype=torch.float64, generator=generator)

@@ -1,0 +1,127 @@
+"""Which channels go: the lowest scores of all units together, or of each unit by itself.
+
+Channels are offered in blocks: with ``round_to`` 1 a block is one channel; otherwise it is as many of a unit's lowest
+as bring its kept width to the next multiple, ranked by their mean score. Ties are broken by the order of the units
+and the index of the channel, so the same scores always remove the same channels.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from hardy.errors import InputError
+from hardy.pruning.units import Unit
+
+__all__ = ["Limits", "Removed", "select", "target"]
+
+Removed = dict[str, list[int]]
+"""For each unit's name the channels removed, ascending; units that lose none are left out."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a selection must respect.
+
+    Attributes:
+        scope: rank the channels of all units together (``"global"``) or take the same share of each (``"layer"``).
+        min_width: the least channels a unit keeps; a smaller unit keeps all.
+        round_to: kept widths are multiples of this (except of a unit's full width).
+    """
+
+    scope: Literal["global", "layer"] = "global"
+    min_width: int = 8
+    round_to: int = 1
+
+    def __post_init__(self) -> None:
+        if self.scope not in ("global", "layer"):
+            raise InputError(f"scope {self.scope!r} is neither 'global' nor 'layer'")
+        for name, value in (("min_width", self.min_width), ("round_to", self.round_to)):
+            if value < 1:
+                raise InputError(f"{name} {value} must be at least 1")
+
+    def floor(self, size: int) -> int:
+        """The least channels kept of ``size``."""
+        return min(size, -(-self.min_width // self.round_to) * self.round_to)
+
+
+def target(units: Sequence[Unit], ratio: float, limits: Limits) -> int:
+    """How many channels ``ratio`` of all channels of ``units`` are.
+
+    Raises:
+        InputError: when ``ratio`` is not between 0 and 1, or the floors of the limits do not allow it; then it names
+            the ratio that can be reached.
+    """
+    if not 0 < ratio < 1:
+        raise InputError(f"ratio {ratio} must lie between 0 and 1: it is the share of filters removed")
+    total = sum(unit.size for unit in units)
+    if limits.scope == "layer":
+        shares = [(1 - limits.floor(unit.size) / unit.size, unit) for unit in units]
+        reachable, tightest = min(shares, key=lambda share: share[0], default=(0.0, None))
+        least = f" in every unit ({tightest.name!r} has {tightest.size})" if tightest is not None else ""
+    else:
+        reachable = sum(unit.size - limits.floor(unit.size) for unit in units) / max(total, 1)
+        least = ""
+    count = round(ratio * total)
+    if ratio > reachable and count > reachable * total:
+        raise InputError(
+            f"ratio {ratio} cannot be reached: with min_width {limits.min_width}{least} at most "
+            f"{int(reachable * 1000) / 1000:.3f} of the filters can go; lower ratio or min_width"
+        )
+    return count
+
+
+def select(
+    scores: Mapping[str, Tensor],
+    units: Sequence[Unit],
+    count: int,
+    dead: Mapping[str, Sequence[int]] | None = None,
+    limits: Limits = Limits(),
+) -> Removed:
+    """At most ``count`` further channels to remove, the lowest scores first.
+
+    With ``round_to`` 1 and global scope it is exactly ``count``, unless the floors leave fewer.
+
+    Args:
+        scores: for each unit its (n,) scores.
+        units: the units to take from.
+        count: how many channels may go now.
+        dead: channels that have gone before; they count for widths and are not chosen again.
+        limits: scope, least width and rounding.
+    """
+    gone = {unit.name: set((dead or {}).get(unit.name, ())) for unit in units}
+    total = sum(unit.size for unit in units)
+    overall = (count + sum(len(channels) for channels in gone.values())) / max(total, 1)
+    allowed = {
+        unit.name: int(unit.size * overall + 0.5) - len(gone[unit.name]) if limits.scope == "layer" else count
+        for unit in units
+    }
+    blocks = sorted(
+        (score, place, number, channels)
+        for place, unit in enumerate(units)
+        for number, (score, channels) in enumerate(_blocks(scores[unit.name], unit, gone[unit.name], limits))
+    )
+    chosen: Removed = {}
+    closed: set[int] = set()
+    for _, place, _, channels in blocks:
+        name = units[place].name
+        if place in closed or len(channels) > min(count, allowed[name]):
+            closed.add(place)
+            continue
+        chosen.setdefault(name, []).extend(channels)
+        count -= len(channels)
+        allowed[name] -= len(channels)
+    return {unit.name: sorted(chosen[unit.name]) for unit in units if unit.name in chosen}
+
+
+def _blocks(scores: Tensor, unit: Unit, gone: set[int], limits: Limits) -> Iterator[tuple[float, list[int]]]:
+    """The unit's channels that may still go, in the order in which they would, with their mean score."""
+    order = [i for i in torch.argsort(scores, stable=True).tolist() if i not in gone]
+    kept, floor = len(order), limits.floor(unit.size)
+    while kept > floor:
+        size = min((kept - 1) % limits.round_to + 1, kept - floor)
+        block, order = order[:size], order[size:]
+        yield float(scores[block].mean()), block
+        kept -= size

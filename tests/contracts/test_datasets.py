@@ -1,0 +1,159 @@
+"""What holds for every dataset of the registry, on tiny folders with each one's real layout."""
+
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hardy.data.check import check_labels
+from hardy.data.labels import LabelSpace
+from hardy.data.loader import evaluation_batches
+from hardy.data.sources import domains
+from hardy.errors import InputError
+from hardy.registry import DATASETS
+
+SHAPE = (6, 8)
+
+
+def save(path, value):
+    """An image, or a mask where ``value`` is a class id, beside which some pixels are ignored."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(len(str(path.name))).integers(0, 256, (*SHAPE, 3), dtype=np.uint8)
+    if value is not None:
+        pixels = np.full(SHAPE, value, dtype=np.uint8)
+        pixels[0] = 255
+    Image.fromarray(pixels).save(path)
+
+
+def camvid(root):
+    for split, name in (("train", "0001TP_1"), ("train", "0006R0_1"), ("val", "0006R0_2"), ("test", "0001TP_2")):
+        save(root / "camvid" / "CamVid" / split / f"{name}.png", None)
+        save(root / "camvid" / "CamVid" / f"{split}annot" / f"{name}.png", 3)
+
+
+def cityscapes(root):
+    for split, city in (("train", "aachen"), ("train", "ulm"), ("val", "lindau")):
+        for frame in ("000000_000019", "000001_000019"):
+            folder = root / "cityscapes"
+            save(folder / "leftImg8bit" / split / city / f"{city}_{frame}_leftImg8bit.png", None)
+            save(folder / "gtFine" / split / city / f"{city}_{frame}_gtFine_labelIds.png", 7)
+
+
+def idd(root):
+    for split in ("train", "val"):
+        save(root / "idd" / "leftImg8bit" / split / "7" / "01_image.jpg", None)
+        save(root / "idd" / "gtFine" / split / "7" / "01_label.png", 0)
+
+
+def kitti(root):
+    for frame in ("000000_10.png", "000001_10.png"):
+        save(root / "kitti" / "data_semantics" / "training" / "image_2" / frame, None)
+        save(root / "kitti" / "data_semantics" / "training" / "semantic" / frame, 7)
+
+
+def pacs(root):
+    for domain in ("art_painting", "cartoon", "photo", "sketch"):
+        for name in ("dog", "person"):
+            save(root / "pacs" / "kfold" / domain / name / "1.png", None)
+
+
+def folder(root):
+    for domain in ("day", "night"):
+        save(root / "folder" / "images" / domain / "1.jpg", None)
+        save(root / "folder" / "masks" / domain / "1.png", 1)
+    (root / "folder" / "classes.yaml").write_text("- {name: road}\n- {name: sky}\n")
+
+
+LAYOUTS = {make.__name__: make for make in (camvid, cityscapes, idd, kitti, pacs, folder)}
+"""The files of each dataset that reads files; one that is not here must need none."""
+
+
+@pytest.fixture(params=DATASETS.names())
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def root(name, tmp_path):
+    LAYOUTS.get(name, lambda _: None)(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def dataset(name, root):
+    return DATASETS.build(name, root)
+
+
+def listed(dataset, most=2):
+    return [item for splits in dataset.index().values() for items in splits.values() for item in items[:most]]
+
+
+def test_index_is_full_and_the_same_every_time(name, root, dataset):
+    index = dataset.index()
+    again = DATASETS.build(name, root).index()
+    assert index
+    for domain, splits in index.items():
+        assert splits, domain
+        assert list(splits) == list(again[domain])
+        assert all(len(items) for items in splits.values())
+        assert all(list(items) == list(again[domain][split]) for split, items in splits.items())
+    assert list(index) == list(again)
+
+
+def test_items_are_hashable_pickle_and_occur_once(dataset):
+    items = [item for splits in dataset.index().values() for items in splits.values() for item in items]
+    assert len(set(items)) == len(items)
+    assert pickle.loads(pickle.dumps(items)) == items
+    assert all(dataset.name_of(item) for item in items[:3])
+
+
+def test_images_and_labels_have_their_form(dataset):
+    assert isinstance(dataset.labels, LabelSpace)
+    for item in listed(dataset):
+        image, label = dataset.read(item)
+        assert image.dtype == np.uint8
+        assert image.ndim == 3
+        assert image.shape[2] == 3
+        if dataset.image_level:
+            assert (label.shape, label.dtype) == ((), np.int64)
+        else:
+            assert (label.shape, label.dtype) == (image.shape[:2], np.uint8)
+        assert set(np.unique(label)) <= {*range(len(dataset.labels)), 255}
+
+
+def test_reading_is_repeatable_and_survives_pickling(dataset):
+    copy = pickle.loads(pickle.dumps(dataset))
+    for item in listed(dataset, most=1):
+        image, label = dataset.read(item)
+        again, label_again = copy.read(item)
+        np.testing.assert_array_equal(image, again)
+        np.testing.assert_array_equal(label, label_again)
+        np.testing.assert_array_equal(dataset.read_label(item), label)
+
+
+def test_it_serves_the_check_and_the_loader(name, root):
+    found = domains([name], root=root)
+    assert all(domain.name.startswith(f"{name}/") for domain in found)
+    data = [(domain, domain.items()[:2]) for domain in found]
+    labels = found[0].dataset.labels
+    assert check_labels(data, labels).sum() > 0
+    batch = next(evaluation_batches(data, labels, batch=2))
+    assert batch.images.dtype.is_floating_point
+    assert 0 <= batch.images.min() <= batch.images.max() <= 1
+
+
+def test_a_missing_folder_is_one_line(name, tmp_path):
+    if name not in LAYOUTS:
+        DATASETS.build(name, tmp_path / "nowhere")
+        return
+    with pytest.raises(InputError) as error:
+        DATASETS.build(name, tmp_path / "nowhere")
+    assert "nowhere" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_listing_says_what_it_is_and_where_it_comes_from(name):
+    method = DATASETS.describe(name)
+    assert len(method.purpose) > 20
+    assert method.source

@@ -1,0 +1,181 @@
+"""What holds for every network."""
+
+import json
+
+import pytest
+import torch
+from torch.export import Dim
+
+from hardy.data.labels import label_space
+from hardy.errors import InputError
+from hardy.networks._create import create, rebuild
+from hardy.networks.base import Network
+from hardy.ops.cost import gmacs, parameters
+from hardy.registry import LOSSES, NETWORKS
+from hardy.types import IGNORE
+
+LABELS = label_space("pacs7")
+
+
+def build(name: str, seed: int = 0) -> Network:
+    """The network with its auxiliary heads, if it has any."""
+    torch.manual_seed(seed)
+    options = {"aux": True} if "aux" in {option.name for option in NETWORKS.describe(name).options} else {}
+    return create(name, LABELS, **options)
+
+
+@pytest.fixture(params=NETWORKS.names())
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def expected(network: Network, batch: int, size: tuple[int, int]) -> tuple[int, ...]:
+    return (batch, len(LABELS)) if network.image_level else (batch, len(LABELS), *size)
+
+
+def labels_for(network: Network, batch: int, size: tuple[int, int]) -> torch.Tensor:
+    shape = (batch,) if network.image_level else (batch, *size)
+    return torch.randint(0, len(LABELS), shape, generator=torch.Generator().manual_seed(1))
+
+
+def test_says_what_it_is_and_where_it_comes_from(name: str) -> None:
+    method = NETWORKS.describe(name)
+    assert len(method.purpose) > 20
+    assert method.source
+    assert len(method.options) <= 8
+
+
+def test_any_size_from_the_least_up_gives_logits_of_that_size(name: str) -> None:
+    network = build(name).eval()
+    with torch.no_grad():
+        for size in [(network.least_size, network.least_size), (64, 96), (97, 131), (45, 33)]:
+            assert network(torch.rand(1, 3, *size)).shape == expected(network, 1, size)
+
+
+def test_gives_logits_while_training(name: str) -> None:
+    network = build(name)
+    assert network.training
+    assert network(torch.rand(2, 3, 65, 78)).shape == expected(network, 2, (65, 78))
+
+
+def test_callers_images_stay_as_they_are(name: str) -> None:
+    images = torch.rand(2, 3, 64, 64)
+    before = images.clone()
+    for network in (build(name), build(name).eval()):
+        network(images)
+        assert torch.equal(images, before)
+
+
+def test_an_image_is_seen_alone_in_evaluation(name: str) -> None:
+    network = build(name)
+    network(torch.rand(4, 3, 64, 64))  # running statistics other than the first ones
+    network.eval()
+    images = torch.rand(3, 3, 64, 96)
+    with torch.no_grad():
+        together = network(images)
+        for index in range(3):
+            torch.testing.assert_close(network(images[index : index + 1])[0], together[index], atol=1e-5, rtol=1e-4)
+
+
+def test_normalisation_is_the_first_step(name: str) -> None:
+    network = build(name).eval()
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        told = network(images)
+        shifted = images * 3 - 0.5
+        network.mean, network.std = network.mean * 3 - 0.5, network.std * 3
+        torch.testing.assert_close(network(shifted), told, atol=1e-4, rtol=1e-3)
+
+
+def test_auxiliary_heads_run_only_while_training(name: str) -> None:
+    network = build(name)
+    images = torch.rand(2, 3, 64, 64)
+    has_aux = "aux" in {option.name for option in NETWORKS.describe(name).options}
+    trained = [key for key in network.outputs(images).extras if key.startswith("aux_")]
+    assert bool(trained) == has_aux
+    assert not [key for key in network.eval().outputs(images).extras if key.startswith("aux_")]
+
+
+def test_features_are_named_maps(name: str) -> None:
+    outputs = build(name).eval().outputs(torch.rand(2, 3, 64, 64))
+    assert outputs.features
+    assert all(value.ndim == 4 and len(value) == 2 for value in outputs.features.values())
+    sides = [value.shape[-1] for key, value in outputs.features.items() if key.startswith("stage")]
+    assert sides == sorted(sides, reverse=True)
+
+
+def test_the_loss_reaches_every_parameter(name: str) -> None:
+    network = build(name)
+    size = (64, 64)
+    labels = labels_for(network, 2, size)
+    terms = network.losses(network.outputs(torch.rand(2, 3, *size)), labels, LOSSES.build("cross_entropy", 7))
+    assert "classification" in terms if network.image_level else "segmentation" in terms
+    sum(terms.values()).backward()
+    assert [key for key, value in network.named_parameters() if value.grad is None] == []
+    assert all(value.grad.isfinite().all() for value in network.parameters())
+
+
+def test_ignored_labels_alone_give_no_loss(name: str) -> None:
+    network = build(name)
+    labels = torch.full_like(labels_for(network, 2, (64, 64)), IGNORE)
+    terms = network.losses(network.outputs(torch.rand(2, 3, 64, 64)), labels, LOSSES.build("cross_entropy", 7))
+    assert all(value == 0 for value in terms.values())
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "float"),
+        (torch.zeros(1, 1, 64, 64), "RGB"),
+        (torch.zeros(3, 64, 64), "RGB"),
+        (torch.zeros(1, 3, 64, 8), "at least"),
+    ],
+)
+def test_refuses_what_is_no_image(name: str, images: torch.Tensor, words: str) -> None:
+    network = build(name).eval()
+    with pytest.raises(InputError, match=words):
+        network(images)
+
+
+def test_is_built_again_from_what_was_written_down(name: str) -> None:
+    network = build(name).eval()
+    written = json.loads(json.dumps(network.architecture))
+    assert set(written["options"]) == {option.name for option in NETWORKS.describe(name).options}
+    torch.manual_seed(1)
+    again = rebuild(written, LABELS).eval()
+    assert again.architecture == network.architecture
+    again.load_state_dict(network.state_dict(), strict=True)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(again(images), network(images))
+
+
+def test_the_same_seed_draws_the_same_weights(name: str) -> None:
+    first, second, other = build(name).state_dict(), build(name).state_dict(), build(name, seed=1).state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+def test_counting_costs_changes_nothing(name: str) -> None:
+    network = build(name).eval()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    small, large = gmacs(network, (64, 64)), gmacs(network, (128, 64), training=True)
+    assert 0 < small < large
+    assert parameters(network) == sum(value.numel() for value in network.parameters())
+    assert not network.training
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_one_exported_graph_takes_every_size(name: str) -> None:
+    network = build(name).eval()
+    sizes = ({0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO},)
+    exported = torch.export.export(network, (torch.rand(2, 3, 64, 128),), dynamic_shapes=sizes).module()
+    images = torch.rand(3, 3, 97, 160)
+    with torch.no_grad():
+        torch.testing.assert_close(exported(images), network(images), rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_is_pretrained_that_was_drawn(name: str) -> None:
+    network = build(name)
+    assert not network.pretrained
+    assert list(network.encoder()) == []

@@ -1,0 +1,177 @@
+"""What is timed and counted, checked without a clock: a fake one, turns written down, allocations known by hand."""
+
+import math
+import os
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hardy.engine import footprint, timing
+from hardy.engine.bench import Comparison, bench, compare
+from hardy.engine.hardware import fingerprint
+from hardy.errors import InputError
+from hardy.networks._create import create
+from hardy.networks._wrapped import wrap
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    torch.manual_seed(0)
+    return create("tiny", "camvid11")
+
+
+def test_a_row_for_every_runtime_batch_and_network(tiny):
+    rows = bench(tiny, size=(32, 48), batches=(1, 3), runtime=("eager", "onnxruntime"), runs=3, warm_up=1)
+    assert [(row.runtime, row.batch) for row in rows] == [
+        ("eager", 1), ("eager", 3), ("onnxruntime", 1), ("onnxruntime", 3)
+    ]  # fmt: skip
+    for row in rows:
+        assert 0 < row.least <= row.p50 <= row.p95
+        assert (row.size, row.runs, row.warm_up, row.device, row.copies) == ((32, 48), 3, 1, "cpu", False)
+        assert row.memory_of == ("tensors" if row.runtime == "eager" else "process")
+        assert row.memory is None or row.memory > 0
+        # onnxruntime folds the batch norms, PyTorch as it is does not; the row says so.
+        assert row.folded == (row.runtime == "onnxruntime")
+        assert row.argmax
+        assert "argmax" in row.timed
+        assert row.to_json()["size"] == (32, 48)
+
+
+def test_what_is_timed_follows_the_output_and_the_network(tiny):
+    (row,) = bench(tiny, size=(32, 32), runs=1, warm_up=0, output="logits")
+    assert (row.argmax, row.resize, row.ratio) == (False, True, None)
+    assert row.timed.startswith("timed: normalisation, network, upsampling (float32, batch norm not folded);")
+    module = nn.Sequential(nn.Conv2d(3, 7, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    (row,) = bench(wrap(module, "pacs7", image_level=True), size=(32, 32), runs=1, warm_up=0)
+    assert (row.resize, row.folded) == (False, True)
+    assert "upsampling" not in row.timed
+
+
+def test_networks_and_threads_are_left_as_they_were(tiny):
+    tiny.train()
+    before = {name: value.clone() for name, value in tiny.state_dict().items()}
+    threads = torch.get_num_threads()
+    (row,) = bench(tiny, size=(32, 32), threads=2, runs=1, warm_up=0)
+    assert row.threads == 2
+    assert torch.get_num_threads() == threads
+    assert tiny.training
+    assert all(torch.equal(value, before[name]) for name, value in tiny.state_dict().items())
+    with pytest.raises(RuntimeError, match="broken"), timing.threads_set(2):
+        raise RuntimeError("broken")
+    assert torch.get_num_threads() == threads
+
+
+def test_runners_take_turns_after_the_warm_up(monkeypatch):
+    turns = []
+    clock = iter(np.cumsum([0, 1, 0, 2, 0, 3, 0, 8]) / 1e3)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
+    first, second = timing.interleave(
+        [lambda: turns.append("A"), lambda: turns.append("B")], runs=2, warm_up=1, device=torch.device("cpu")
+    )
+    assert "".join(turns) == "ABABAB"
+    np.testing.assert_allclose(first, [1, 3])
+    np.testing.assert_allclose(second, [2, 8])
+
+
+def fake(monkeypatch, first, second):
+    monkeypatch.setattr("hardy.engine.bench.interleave", lambda *_: [np.array(first, float), np.array(second, float)])
+
+
+def test_comparison_is_of_pairs(tiny, monkeypatch):
+    # Both slow down together tenfold; each pair still says 0.5, 0.6, 0.7, 0.8, 0.9.
+    fake(monkeypatch, [10, 10, 100, 100, 100], [5, 6, 70, 80, 90])
+    found = compare(tiny, tiny, size=(32, 32))
+    assert (found.before_p50, found.after_p50) == (100, 70)
+    assert found.low == pytest.approx(0.6)
+    assert found.ratio == pytest.approx(0.7)
+    assert found.high == pytest.approx(0.8)
+    assert found.faster
+    assert found.to_json()["faster"] is True
+
+
+@pytest.mark.parametrize(
+    ("ratios", "verdict"), [([0.5, 0.6, 0.7], "faster"), ([0.5, 0.9, 1.5], "NOT faster"), ([1.1, 1.2, 3], "slower")]
+)
+def test_the_verdict_is_plain(tiny, monkeypatch, ratios, verdict):
+    fake(monkeypatch, [1, 1, 1], ratios)
+    found = compare(tiny, tiny, size=(32, 32))
+    assert found.faster == (verdict == "faster")
+    assert f": {verdict} (" in str(found)
+
+
+def test_a_network_is_not_faster_than_itself_times_nothing():
+    same = Comparison(2.0, 2.0, 2.0, 2.0, 1.0, 1.0, 1.0, "eager", (32, 32), 1, 30)
+    assert not same.faster
+
+
+def test_ratios_of_the_two_rows_are_inverse(tiny, monkeypatch):
+    fake(monkeypatch, [4, 6, 9], [2, 2, 2])
+    one, other = bench(tiny, size=(32, 32), against=tiny)
+    assert (one.network, other.network) == ("network", "against")
+    assert (one.ratio, other.ratio) == (3, pytest.approx(1 / 3))
+
+
+def test_compare_in_onnxruntime_measures_both():
+    small = wrap(nn.Conv2d(3, 11, 1), "camvid11")
+    found = compare(small, small, size=(32, 32), runtime="onnxruntime", runs=3)
+    assert found.runtime == "onnxruntime"
+    assert found.low <= found.ratio <= found.high
+    assert math.isfinite(found.ratio)
+
+
+def test_peak_of_tensors_by_hand():
+    mib = torch.rand(1, 4, 256, 256)  # 1 MiB
+
+    def run():
+        first = torch.relu(mib)  # 1 held
+        second = torch.relu(first)  # 2 held
+        del first  # 1 held
+        twice = torch.cat([second, second], 1)  # 3 held
+        return twice.amax(1)  # a quarter more: the peak is 3.25
+
+    weights = nn.Linear(512, 512, bias=False)  # 1 MiB, and 1 MiB of images
+    assert footprint.tensors(run, weights, mib) == 5.25
+
+
+def test_peak_of_a_network_is_its_largest_moment():
+    network = wrap(nn.Conv2d(3, 19, 1), "cityscapes19")
+    (row,) = bench(network, size=(256, 512), runs=1, warm_up=0)
+    plane = 256 * 512 * 4 / footprint.MIB
+    # Images (3 planes), normalised images (2 x 3 for the difference and the quotient) and logits (19) at the least.
+    assert 3 + 3 + 19 <= row.memory / plane <= 3 + 6 + 2 * 19 + 3
+
+
+def test_measuring_memory_says_nothing(capfd, tiny):
+    bench(tiny, size=(32, 32), runs=1)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"size": (8, 64)}, "size"),
+        ({"size": (64,)}, "size"),
+        ({"size": (32, 32), "batches": ()}, "batch 0"),
+        ({"size": (32, 32), "batches": (2, 0)}, "batch 0"),
+        ({"size": (32, 32), "threads": 0}, "threads 0"),
+        ({"size": (32, 32), "runs": 0}, "runs 0"),
+        ({"size": (32, 32), "warm_up": -1}, "warm_up -1"),
+        ({"size": (32, 32), "runtime": ("eagre",)}, "no runtime 'eagre'"),
+        ({"size": (32, 32), "device": "cuda:99"}, "cuda:99"),
+    ],
+)
+def test_bad_arguments_are_refused(tiny, arguments, message):
+    with pytest.raises(InputError, match=message):
+        bench(tiny, **arguments)
+
+
+def test_the_fingerprint_names_this_machine():
+    found = fingerprint()
+    assert found.cpu
+    assert 1 <= found.cores <= os.cpu_count()
+    assert (found.threads, found.torch) == (torch.get_num_threads(), torch.__version__)
+    assert (found.gpu is not None) == torch.cuda.is_available()
+    assert found.cpu in str(found)
+    assert set(found.to_json()) >= {"cpu", "cores", "threads", "load", "gpu", "torch", "onnxruntime"}

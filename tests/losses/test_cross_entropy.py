@@ -1,0 +1,41 @@
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from hardy.losses.cross_entropy import CrossEntropy
+from hardy.types import IGNORE
+
+
+def test_by_hand() -> None:
+    # Pixel 1: logits (0, ln 3), label 0 -> p = 1/4. Pixel 2: (0, 0), label 1 -> p = 1/2. Pixel 3 is ignored.
+    logits = torch.tensor([[[0.0, 0.0, 5.0], [math.log(3), 0.0, -5.0]]])
+    labels = torch.tensor([[0, 1, IGNORE]])
+    assert CrossEntropy(2)(logits, labels).item() == pytest.approx((math.log(4) + math.log(2)) / 2)
+
+
+def test_class_weights_by_hand() -> None:
+    logits = torch.tensor([[[0.0, 0.0, 5.0], [math.log(3), 0.0, -5.0]]])
+    labels = torch.tensor([[0, 1, IGNORE]])
+    value = CrossEntropy(2, class_weights=[3.0, 1.0])(logits, labels).item()
+    assert value == pytest.approx((3 * math.log(4) + math.log(2)) / 4)
+
+
+def test_agrees_with_torch_where_something_is_labelled() -> None:
+    logits, labels = torch.randn(2, 4, 9, 8), torch.randint(0, 4, (2, 9, 8))
+    labels[:, :3] = IGNORE
+    weights = [0.5, 1.0, 2.0, 4.0]
+    torch.testing.assert_close(CrossEntropy(4)(logits, labels), F.cross_entropy(logits, labels, ignore_index=IGNORE))
+    torch.testing.assert_close(
+        CrossEntropy(4, class_weights=weights)(logits, labels),
+        F.cross_entropy(logits, labels, weight=torch.tensor(weights), ignore_index=IGNORE),
+    )
+
+
+def test_only_pixels_of_weightless_classes_give_zero() -> None:
+    logits = torch.randn(1, 2, 3, 3, requires_grad=True)
+    value = CrossEntropy(2, class_weights=[0.0, 1.0])(logits, torch.zeros(1, 3, 3, dtype=torch.long))
+    value.backward()
+    assert value == 0
+    assert (logits.grad == 0).all()

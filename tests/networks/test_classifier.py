@@ -1,0 +1,34 @@
+import pytest
+import timm
+import torch
+
+from hardy.networks._create import create
+from hardy.registry import LOSSES
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "mobilenetv2_035", "vit_tiny_patch16_224"])
+def test_agrees_with_timms_own_classifier(encoder: str) -> None:
+    network = create("classifier", "pacs7", encoder=encoder).eval()
+    reference = timm.create_model(encoder, num_classes=7).eval()
+    reference.load_state_dict(network.backbone.state_dict(), strict=False)
+    reference.get_classifier().load_state_dict(network.head.state_dict())
+    images = torch.rand(2, 3, 224, 224)
+    with torch.no_grad():
+        torch.testing.assert_close(network(images), reference(network.normalise(images)), rtol=1e-4, atol=1e-5)
+
+
+def test_embedding_is_what_the_linear_layer_sees() -> None:
+    network = create("classifier", "pacs7").eval()
+    outputs = network.outputs(torch.rand(3, 3, 64, 64))
+    assert outputs.extras["embedding"].shape == (3, 512)
+    torch.testing.assert_close(network.head(outputs.extras["embedding"]), outputs.logits)
+
+
+def test_its_loss_is_the_classification() -> None:
+    network = create("classifier", "pacs7")
+    labels = torch.tensor([0, 255])
+    outputs = network.outputs(torch.rand(2, 3, 64, 64))
+    terms = network.losses(outputs, labels, LOSSES.build("cross_entropy", 7))
+    expected = torch.nn.functional.cross_entropy(outputs.logits[:1], labels[:1])
+    assert list(terms) == ["classification"]
+    torch.testing.assert_close(terms["classification"], expected)

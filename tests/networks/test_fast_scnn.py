@@ -1,0 +1,33 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from hardy.networks._create import create
+from hardy.registry import LOSSES
+
+
+def test_strides_and_widths() -> None:
+    outputs = create("fast_scnn", "cityscapes19").eval().outputs(torch.rand(1, 3, 128, 256))
+    shapes = {name: tuple(value.shape) for name, value in outputs.features.items()}
+    assert shapes == {"detail": (1, 64, 16, 32), "context": (1, 128, 4, 8), "fused": (1, 128, 16, 32)}
+
+
+def test_the_fusion_reaches_as_far_as_its_dilation() -> None:
+    for dilation in (1, 4):
+        network = create("fast_scnn", "cityscapes19", ffm_dilation=dilation).eval()
+        x = torch.zeros(1, 128, 21, 21)
+        x[..., 10, 10] = 1.0
+        touched = (network.fusion.filter(x) != network.fusion.filter(torch.zeros_like(x))).any(dim=1)[0]
+        rows = torch.nonzero(touched)[:, 0]
+        assert set((rows - 10).tolist()) <= {-dilation, 0, dilation}
+
+
+def test_the_auxiliary_term_is_weighed_and_resized() -> None:
+    network = create("fast_scnn", "camvid11", aux=True)
+    outputs = network.outputs(torch.rand(2, 3, 64, 96))
+    labels = torch.randint(0, 11, (2, 64, 96))
+    terms = network.losses(outputs, labels, LOSSES.build("cross_entropy", 11))
+    auxiliary = F.interpolate(outputs.extras["aux_detail"], (64, 96), mode="bilinear", align_corners=False)
+    assert outputs.extras["aux_detail"].shape == (2, 11, 8, 12)
+    assert terms["segmentation"].item() == pytest.approx(F.cross_entropy(outputs.logits, labels).item(), rel=1e-5)
+    assert terms["aux_detail"].item() == pytest.approx(0.4 * F.cross_entropy(auxiliary, labels).item(), rel=1e-5)
