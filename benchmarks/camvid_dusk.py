@@ -16,8 +16,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from statistics import fmean, stdev
@@ -42,6 +42,7 @@ class Cell:
     removed: float = 0.0
 
     def folder(self, out: Path) -> Path:
+        """Where its run lies below ``out``."""
         share = f"-{self.removed:.0%}".rstrip("%") if self.removed else ""
         return out / self.network / self.unseen / f"{self.method}{share}-s{self.seed}"
 
@@ -62,36 +63,47 @@ class Cell:
         return [*hardy, "train", "recipes/camvid_dusk_dense.yaml", *named, *plain, *common]
 
 
-def cells(network: str, unseen: list[str], seeds: list[int], removed: list[float], methods: list[str]) -> Iterator[Cell]:
-    """The cells in the order they are run: a seed's dense network before what is pruned from it."""
-    for away, seed in product(unseen, seeds):
-        yield Cell(network, away, seed, "dense")
-        for share, method in product(removed, methods):
-            yield Cell(network, away, seed, method, share)
+def cells(
+    network: str, unseen: list[str], seeds: list[int], removed: list[float], methods: list[str]
+) -> Iterator[Cell]:
+    """The cells in the order they are run: the dense networks first, then what is pruned from them."""
+    yield from (Cell(network, away, seed, "dense") for away, seed in product(unseen, seeds))
+    for away, share, seed, method in product(unseen, removed, seeds, methods):
+        yield Cell(network, away, seed, method, share)
     yield from (Cell(network, away, seed, "plain") for away, seed in product(unseen, seeds))
 
 
-def run(cell: Cell, out: Path) -> bool:
-    """Run ``cell`` unless it is finished; True when it is finished now."""
+def run(cell: Cell, out: Path, before: "Future[bool] | None" = None) -> bool:
+    """Run ``cell`` after ``before`` unless it is finished; True when it is finished now."""
+    if before is not None and not before.result():
+        return False
     if (cell.folder(out) / "network.json").exists():
         return True
     cell.folder(out).mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     with (cell.folder(out) / "output.txt").open("w") as log:
-        code = subprocess.run(cell.command(out), cwd=ROOT, env=environment, stdout=log, stderr=log, check=False).returncode
+        code = subprocess.run(
+            cell.command(out), cwd=ROOT, env=environment, stdout=log, stderr=log, check=False
+        ).returncode
     print(f"{cell}: {'done' if code == 0 else f'FAILED, see {cell.folder(out)}/output.txt'}", flush=True)
     return code == 0
 
 
 def gather(everything: list[Cell], out: Path) -> None:
     """Rewrite the store with the numbers of all finished cells, old ones of other cells kept."""
-    mine = {json.dumps(asdict(cell), sort_keys=True) for cell in everything if (cell.folder(out) / "network.json").exists()}
-    kept = [r for r in records.read(STORE) if json.dumps(r.notes["cell"], sort_keys=True) not in mine] if STORE.exists() else []
+    mine = {
+        json.dumps(asdict(cell), sort_keys=True) for cell in everything if (cell.folder(out) / "network.json").exists()
+    }
+    known = records.read(STORE) if STORE.exists() else []
+    kept = [record for record in known if json.dumps(record.notes["cell"], sort_keys=True) not in mine]
     for text in sorted(mine):
         cell = Cell(**json.loads(text))
-        for record in records.read(cell.folder(out) / "records.jsonl"):
-            if not record.metric.startswith("iou/") and record.stage in ("train", "prune"):
-                kept.append(Record(**{**asdict(record), "sources": record.sources, "notes": {**record.notes, "cell": asdict(cell)}}))
+        measured = records.read(cell.folder(out) / "records.jsonl")
+        kept += [
+            replace(record, notes={**record.notes, "cell": asdict(cell)})
+            for record in measured
+            if record.stage in ("train", "prune") and not record.metric.startswith("iou/")
+        ]
     temporary = STORE.with_suffix(".tmp")
     temporary.unlink(missing_ok=True)
     records.append(temporary, kept)
@@ -106,24 +118,31 @@ def table(found: list[Record], network: str, unseen: str) -> list[str]:
         if (cell.network, cell.unseen) == (network, unseen) and record.value is not None:
             name = f"{record.target}" if record.metric == "miou" else record.metric
             rows.setdefault((cell.method, cell.removed), {}).setdefault(name, []).append(record.value)
-    lines = [
-        "| network | filters left | mIoU source-val % | mIoU unseen % | seeds | parameters | GMACs | time, onnxruntime |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+    names = ("filters left", "mIoU source-val %", "mIoU unseen %", "seeds", "parameters", "GMACs", "time, onnxruntime")
+    lines = [f"| network | {' | '.join(names)} |", f"|---|{'---:|' * len(names)}"]
     for (method, removed), values in sorted(rows.items(), key=lambda row: (row[0][1], _order(row[0][0]))):
-        dense = {"plain": "dense, no photometric augmentation"}.get(method, method)
-        ratios = [a / b for a, b in zip(values.get("milliseconds_p50_onnxruntime_after", []),
-                                        values.get("milliseconds_p50_onnxruntime_before", []), strict=True)]  # fmt: skip
-        cost = [f"{fmean(values['parameters_after']):,.0f}", f"{fmean(values['gmacs_after']):.3f}", f"{fmean(ratios):.2f}"] if removed else ["", "", ""]
-        if not removed and (before := _dense_cost(rows)):
-            cost = [f"{before[0]:,.0f}", f"{before[1]:.3f}", "1"]
-        cells_ = [dense, f"{1 - removed:.0%}", _spread(values["intra"]), _spread(values["unseen"]), str(len(values["unseen"])), *cost]
-        lines.append("| " + " | ".join(cells_) + " |")
+        name = {"plain": "dense, no photometric augmentation"}.get(method, method)
+        scores = [_spread(values["intra"]), _spread(values["unseen"]), str(len(values["unseen"]))]
+        cost = _cost(values) if removed else _dense_cost(rows)
+        lines.append("| " + " | ".join([name, f"{1 - removed:.0%}", *scores, *cost]) + " |")
     return lines
 
 
-def _dense_cost(rows: dict[tuple[str, float], dict[str, list[float]]]) -> tuple[float, float] | None:
-    return next(((v["parameters_before"][0], v["gmacs_before"][0]) for v in rows.values() if "gmacs_before" in v), None)
+def _cost(values: dict[str, list[float]]) -> list[str]:
+    """Parameters and GMACs, means over the seeds, and the median time as a share of the dense network's."""
+    pairs = zip(
+        values["milliseconds_p50_onnxruntime_after"], values["milliseconds_p50_onnxruntime_before"], strict=True
+    )
+    share = fmean(after / before for after, before in pairs)
+    return [f"{fmean(values['parameters_after']):,.0f}", f"{fmean(values['gmacs_after']):.3f}", f"{share:.2f}"]
+
+
+def _dense_cost(rows: dict[tuple[str, float], dict[str, list[float]]]) -> list[str]:
+    """The cost of the dense network, which every pruned cell measured before it pruned."""
+    known = [values for values in rows.values() if "gmacs_before" in values]
+    return (
+        [f"{known[0]['parameters_before'][0]:,.0f}", f"{known[0]['gmacs_before'][0]:.3f}", "1"] if known else [""] * 3
+    )
 
 
 def _order(method: str) -> int:
@@ -148,11 +167,15 @@ def main() -> None:
     given = parser.parse_args()
     wanted = list(cells(given.network, given.unseen, given.seeds, given.removed, given.criteria))
     if not (given.table or given.quick):
-        waves = [[c for c in wanted if c.method == "dense"], [c for c in wanted if c.method != "dense"]]
-        for wave in waves:
-            with ThreadPoolExecutor(given.jobs) as pool:
-                for _ in pool.map(lambda cell: run(cell, given.out), wave):
-                    gather(wanted, given.out)
+        with ThreadPoolExecutor(given.jobs) as pool:
+            started: dict[Cell, Future[bool]] = {}
+            for cell in wanted:
+                # Cells start in their order, so the dense one that a pruned one waits for has started before it.
+                before = started.get(replace(cell, method="dense", removed=0.0)) if cell.removed else None
+                started[cell] = pool.submit(run, cell, given.out, before)
+            for future in as_completed(started.values()):
+                future.result()
+                gather(wanted, given.out)
     found = records.read(STORE) if STORE.exists() else []
     for network, unseen in dict.fromkeys((r.notes["cell"]["network"], r.notes["cell"]["unseen"]) for r in found):
         print(f"\n{network}, unseen: {unseen}\n")

@@ -3,12 +3,15 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hardy import __version__
 from hardy.errors import InputError
+
+if TYPE_CHECKING:
+    from hardy.recipe import Recipe
 
 __all__ = ["app", "main"]
 
@@ -59,7 +62,10 @@ def evaluate(
     domains: Domains,
     root: Root = None,
     size: SizeText = None,
-    dataset: Annotated[list[str] | None, typer.Option(help="Data set option: folder.root=photos streets.test=20.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Measure this split only; repeat for several.")] = None,
+    dataset: Annotated[
+        list[str] | None, typer.Option(help="Data set option: folder.root=photos streets.test=20.")
+    ] = None,
     window: SizeText = None,
     flip: Annotated[bool, typer.Option(help="Average with the mirrored image.")] = False,
     scale: Annotated[list[float] | None, typer.Option(help="Average over these image scales.")] = None,
@@ -70,8 +76,8 @@ def evaluate(
     from hardy.commands import evaluate as command
 
     command.run(
-        run, domains, root=root, size=_size(size), datasets=_nested(dataset), window=_size(window), flip=flip,
-        scales=tuple(scale or (1.0,)), per_class=per_class, device=device,
+        run, domains, root=root, splits=tuple(split or ()), size=_size(size), datasets=_nested(dataset),
+        window=_size(window), flip=flip, scales=tuple(scale or (1.0,)), per_class=per_class, device=device,
     )  # fmt: skip
 
 
@@ -125,7 +131,14 @@ def export(
     from hardy.commands import export as command
 
     command.run(
-        run, file, domains or [], size=_size(size) or (512, 1024), dynamic=dynamic, logits=logits, images=images, root=root
+        run,
+        file,
+        domains or [],
+        size=_size(size) or (512, 1024),
+        dynamic=dynamic,
+        logits=logits,
+        images=images,
+        root=root,
     )
 
 
@@ -178,7 +191,7 @@ def demo(folder: Annotated[Path, typer.Argument(help="Folder for the runs.")] = 
 
 
 # Typer carries its own copy of click since 0.29 and none before: its exceptions are reached through a public name.
-_UsageError = typer.BadParameter.__mro__[1]
+_UsageError: Any = typer.BadParameter.__mro__[1]
 
 
 def main() -> None:
@@ -219,7 +232,7 @@ def _os_line(error: OSError) -> str:
     return f"{where}{os.strerror(error.errno) if error.errno else error.strerror}"
 
 
-def _recipe(file: Path, overrides: list[str] | None) -> "Recipe":  # noqa: F821
+def _recipe(file: Path, overrides: list[str] | None) -> "Recipe":
     from hardy import recipe
 
     return recipe.read(file, overrides or ())

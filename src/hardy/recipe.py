@@ -57,10 +57,14 @@ class NetworkChoice(Method):
 
 
 class Data(Section):
-    """Which domains, how they are split and how training images are transformed. Sizes are (height, width)."""
+    """Which domains, how they are split and how training images are transformed. Sizes are (height, width).
+
+    ``unseen_splits`` names the splits that unseen domains are measured on; without any, all their images count.
+    """
 
     sources: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
+    unseen_splits: tuple[str, ...] = ()
     root: str | None = None
     datasets: dict[str, dict[str, Any]] = {}
     split: Literal["holdout", "given"] = "holdout"
@@ -268,8 +272,7 @@ def _keys(path: list[str]) -> list[str]:
 def schema() -> dict[str, Any]:
     """The JSON schema of a recipe, with every method and its options, for editors."""
     whole = Recipe.model_json_schema()
-    chosen = {"algorithm": ALGORITHMS, "loss": LOSSES}
-    for section, registry in chosen.items():
+    for section, registry in {"algorithm": ALGORITHMS, "loss": LOSSES}.items():
         whole["properties"][section] = _choices(registry)
     whole["$defs"]["Prune"]["properties"]["criterion"] = _choices(CRITERIA)
     network = _choices(NETWORKS)
@@ -283,18 +286,15 @@ def schema() -> dict[str, Any]:
 
 
 def _choices(registry: Registry) -> dict[str, Any]:
-    choices = []
-    for name in registry:
-        method = registry.describe(name)
-        options = method.model.model_json_schema().get("properties", {})
-        choices.append(
-            {
-                "type": "object",
-                "description": method.purpose,
-                "properties": {"name": {"const": name}, **options},
-                "required": ["name"],
-                "additionalProperties": False,
-            }
-        )
+    choices = [
+        {
+            "type": "object",
+            "description": method.purpose,
+            "properties": {"name": {"const": method.name}, **method.model.model_json_schema().get("properties", {})},
+            "required": ["name"],
+            "additionalProperties": False,
+        }
+        for method in map(registry.describe, registry)
+    ]
     outside = {"type": "object", "properties": {"name": {"pattern": ":"}}, "required": ["name"]}
     return {"anyOf": [*choices, outside]}

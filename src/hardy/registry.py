@@ -137,7 +137,7 @@ class Registry:
             InputError: when it is not there or is not of this kind.
         """
         method = self.describe(name)
-        module_name = name.split(":")[0] if ":" in name else f"{self.package}.{name}"
+        module_name = name.split(":", maxsplit=1)[0] if ":" in name else f"{self.package}.{name}"
         found = getattr(importlib.import_module(module_name), method.class_name)
         if not (inspect.isclass(found) and issubclass(found, self.interface)):
             raise InputError(f"{name!r} is not a {self.kind}: {found!r} does not implement {self.interface_name}")

@@ -26,7 +26,7 @@ def seed_all(seed: int, *place: int | str) -> None:
     """Seed torch (every device), numpy and `random` from ``key(seed, *place)``."""
     number = key(seed, *place)
     random.seed(number)
-    np.random.seed(number % 2**32)
+    np.random.seed(number % 2**32)  # noqa: NPY002 - for code of others that draws from numpy's global state
     torch.manual_seed(number)
 
 

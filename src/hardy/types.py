@@ -32,9 +32,7 @@ class Batch:
     labels: Tensor
     domains: Tensor
 
-    def to(
-        self, device: torch.device | str, layout: torch.memory_format = torch.contiguous_format
-    ) -> "Batch":
+    def to(self, device: torch.device | str, layout: torch.memory_format = torch.contiguous_format) -> "Batch":
         """The same batch on ``device``, its images in memory ``layout``."""
         images = self.images.to(device, non_blocking=True, memory_format=layout)
         return Batch(images, self.labels.to(device, non_blocking=True), self.domains.to(device, non_blocking=True))

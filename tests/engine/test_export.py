@@ -21,6 +21,8 @@ from hardy.metrics import confusion, scores
 from hardy.networks._create import create
 from hardy.networks._wrapped import wrap
 from hardy.networks.base import Network, resize
+from hardy.pruning.remove import remove
+from hardy.pruning.units import find_units
 from hardy.types import Outputs
 
 
@@ -89,7 +91,9 @@ def test_the_proof_travels_in_the_file(exported):
     network, proof, target, _, _ = exported
     model = onnx.load(target)
     stored = {entry.key: entry.value for entry in model.metadata_props}
-    assert json.loads(stored["hardy"]) == json.loads(json.dumps(proof.to_json()))
+    expected = json.loads(json.dumps(proof.to_json()))
+    assert expected.pop("path") == str(target)
+    assert json.loads(stored["hardy"]) == expected
     assert json.loads(stored["hardy"])["labels"]["classes"] == list(network.labels.classes)
     assert model.producer_name == "hardy"
     assert [entry.version for entry in model.opset_import if entry.domain == ""] == [18]
@@ -163,6 +167,19 @@ def test_a_wrapped_image_level_module_exports(tmp_path):
     assert proof.miou_torch == proof.miou_onnx
 
 
+def test_a_pruned_network_exports_smaller_and_equal(exported, tmp_path):
+    small = copy.deepcopy(exported[0])
+    units = find_units(small)
+    remove(small, units, {unit.name: range(0, unit.size, 2) for unit in units})
+    proof = export(small, tmp_path / "small.onnx", size=(40, 56), images=photos(1))
+    assert proof.agreement >= 0.9999
+    weights = [
+        sum(int(np.prod(weight.dims)) for weight in onnx.load(path).graph.initializer)
+        for path in (tmp_path / "small.onnx", exported[2])
+    ]
+    assert weights[0] < weights[1] / 2
+
+
 class _Other(nn.Module):
     """Says something else when it is exported than when it runs."""
 
@@ -189,7 +206,7 @@ def test_a_file_that_disagrees_is_not_kept(tmp_path):
 def test_logits_that_are_no_numbers_fail(tmp_path):
     network = wrap(nn.Conv2d(3, 11, 1), "camvid11")
     with torch.no_grad():
-        network.module.bias[3] = torch.nan
+        network.module.bias[3] = torch.inf  # the classes agree, the logits cannot be compared
     with pytest.raises(ProofError, match="nan"):
         export(network, tmp_path / "net.onnx", size=(32, 32))
     assert list(tmp_path.iterdir()) == []

@@ -221,6 +221,11 @@ def test_one_domain_has_no_variance(toy, draw_batch, pixel_loss):
             ior.observe(draw_batch([2, 2]))
 
 
+def test_alpha_is_not_negative(toy, pixel_loss):
+    with pytest.raises(InputError, match=r"alpha: -1\.0 must be 0 or more"):
+        IoR(toy, find_units(toy), pixel_loss, alpha=-1.0)
+
+
 def test_frozen_gates_are_named(toy, batch, pixel_loss):
     toy.mix_norm.weight.requires_grad_(False)
     with pytest.raises(InputError, match=r"'mix_norm\.weight' is frozen"):

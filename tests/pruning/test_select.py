@@ -64,7 +64,9 @@ def test_a_block_is_ranked_by_its_mean():
 @given(st.data())
 def test_whatever_is_given(data):
     sizes = data.draw(st.lists(st.integers(1, 30), min_size=1, max_size=5))
-    limits = Limits(data.draw(st.sampled_from(["global", "layer"])), data.draw(st.integers(1, 12)), data.draw(st.integers(1, 9)))
+    limits = Limits(
+        data.draw(st.sampled_from(["global", "layer"])), data.draw(st.integers(1, 12)), data.draw(st.integers(1, 9))
+    )
     found = units(**{f"u{i}": size for i, size in enumerate(sizes)})
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
     values = {unit.name: torch.rand(unit.size, generator=generator) for unit in found}

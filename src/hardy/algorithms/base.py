@@ -28,8 +28,8 @@ class Algorithm(nn.Module, ABC):
     def forward(self, batch: Batch) -> Terms:
         """The named scalar loss terms of ``batch``."""
 
-    def after_backward(self) -> None:  # noqa: B027 - an optional hook
+    def after_backward(self) -> None:
         """Called when the gradients of a step are there and before they are clipped or used."""
 
-    def after_step(self, step: int) -> None:  # noqa: B027 - an optional hook
+    def after_step(self, step: int) -> None:
         """Called after the optimiser's step number ``step`` (the first is 1)."""

@@ -109,7 +109,7 @@ class Frame:
         trackers = _trackers(self.recipe.run.trackers, self.folder)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                    TimeRemainingColumn(), TextColumn("{task.fields[terms]}"))  # fmt: skip
-        with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as bar:
+        with Progress(*columns, console=self.console, disable=not (self.main and self.console.is_terminal)) as bar:
             task = bar.add_task(stage, total=steps, terms="")
 
             def log(step: int, values: Mapping[str, float]) -> None:
@@ -143,7 +143,6 @@ class Frame:
         ]
         records.append(self.folder / "records.jsonl", lines)
 
-
     def keep(self, network: Network) -> None:
         """Save ``network`` in the folder; the checkpoint and the selection that led to it go."""
         if not self.main:
@@ -173,16 +172,17 @@ def frame(recipe: Recipe, verb: str) -> Iterator[Frame]:
         InputError: when the folder cannot be written, or holds the finished run of another recipe.
     """
     folder = folder_of(recipe, verb)
+    _refuse_other(folder / "recipe.yaml", recipe)
+    main = int(os.environ.get("RANK", "0")) == 0
+    handler: logging.Handler
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(folder / "train.log")
+        handler = logging.FileHandler(folder / "train.log") if main else logging.NullHandler()
     except OSError as error:
         raise InputError(f"run.folder: {folder} cannot be written: {error.strerror}; give another folder") from None
     if not os.access(folder, os.W_OK):
         raise InputError(f"run.folder: {folder} cannot be written; give another folder")
-    main = int(os.environ.get("RANK", "0")) == 0
     versions = provenance()
-    _refuse_other(folder / "recipe.yaml", recipe)
     if main:
         recipe.write(folder / "recipe.yaml", versions)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -231,7 +231,7 @@ def _trackers(names: Sequence[str], folder: Path) -> list[GeneralTracker]:
                 f"run.trackers: {name!r} is not installed or not known{nearest(name, known)}; known are "
                 f"{', '.join(known)}; installed here: {', '.join(usable) or 'none'}"
             )
-        kind = LOGGER_TYPE_TO_CLASS[name]
+        kind: Any = LOGGER_TYPE_TO_CLASS[name]
         tracker = kind("hardy", folder) if kind.requires_logging_directory else kind("hardy")
         tracker.start()
         started.append(tracker)

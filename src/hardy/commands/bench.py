@@ -31,17 +31,21 @@ def run(
          "–" if row.ratio is None else f"{row.ratio:.3f}"]
         for row in rows
     ]  # fmt: skip
-    show_rows(f"{size[0]}x{size[1]}, times per batch; ratio = median over pairs of runs to the other's", columns, lines)
+    shape = f"{size[0]}x{size[1]}"
+    show_rows(f"{shape}, times per batch; ratio: median over pairs of runs to the other's", columns, lines)
     for name, each in ((folder, network), (against, other)):
         if each is not None:
-            say(f"{name}: {cost.parameters(each):,} parameters, {cost.gmacs(each, size):.3f} GMACs at {size[0]}x{size[1]}")
+            say(f"{name}: {cost.parameters(each):,} parameters, {cost.gmacs(each, size):.3f} GMACs at {shape}")
     say(str(fingerprint()))
     versions = provenance()
     kept = [row for row in rows if row.network == "network"]
     triples = [(row, f"milliseconds_{name}", getattr(row, name)) for row in kept for name in ("p50", "p95", "least")]
     records.append(
         folder / "records.jsonl",
-        [Record("", "bench", (), row.runtime, 0, metric, value, {}, versions, _notes(row)) for row, metric, value in triples],
+        [
+            Record("", "bench", (), row.runtime, 0, metric, value, {}, versions, _notes(row))
+            for row, metric, value in triples
+        ],
     )
     return rows
 

@@ -16,7 +16,11 @@ def run(domains: Sequence[str], *, root: str | None) -> None:
     """
     found = sources.domains(domains, root=sources.data_root(root))
     rows = [
-        [domain.name, ", ".join(f"{name} {len(items)}" for name, items in domain.splits.items()), domain.dataset.labels.name]
+        [
+            domain.name,
+            ", ".join(f"{name} {len(items)}" for name, items in domain.splits.items()),
+            domain.dataset.labels.name,
+        ]
         for domain in found
     ]
     show_rows("domains", ["domain", "images per split", "label space"], rows)

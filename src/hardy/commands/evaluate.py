@@ -9,7 +9,6 @@ import yaml
 from hardy import records
 from hardy.commands._frame import from_sections, provenance, table_values
 from hardy.commands._print import show_table
-from hardy.data import sources
 from hardy.engine import artefact, protocol
 from hardy.engine.evaluate import Table
 from hardy.networks.base import Network
@@ -24,6 +23,7 @@ def evaluate(
     *,
     root: str | Path | None = None,
     datasets: Mapping[str, Mapping[str, Any]] | None = None,
+    splits: Sequence[str] = (),
     size: Sequence[int] | None = None,
     window: Sequence[int] | None = None,
     flip: bool = False,
@@ -31,7 +31,7 @@ def evaluate(
     batch: int = 1,
     device: str = "auto",
 ) -> Table:
-    """Measure ``network`` on every image of the domains ``data``; each counts as unseen.
+    """Measure ``network`` on the domains ``data``; each counts as unseen.
 
     Where the label spaces differ, labels are mapped onto the network's space by the declared many-to-one map, or
     predictions onto the labels' space where the map goes that way.
@@ -41,6 +41,7 @@ def evaluate(
         data: domains such as ``["camvid/0001TP"]`` or ``["streets"]`` for all of one data set.
         root: folder of the data sets.
         datasets: options per data set, such as ``{"streets": {"test": 20}, "folder": {"root": "photos"}}``.
+        splits: the splits measured, such as ``["val"]``; all images without any.
         size: (height, width) that images are resized to; scores are at the masks' own size. None keeps the images.
         window: (height, width) of a sliding window.
         flip: average with the mirror image.
@@ -52,13 +53,20 @@ def evaluate(
         InputError: for unknown domains, missing data, or label spaces without a map.
     """
     recipe = from_sections(
-        data={"unseen": list(data), "root": root, "datasets": dict(datasets or {}), "size": size},
+        data={
+            "unseen": list(data),
+            "root": root,
+            "datasets": dict(datasets or {}),
+            "size": size,
+            "unseen_splits": list(splits),
+        },
         evaluate={"window": window, "flip": flip, "scales": list(scales), "batch": batch},
         run={"device": device, "workers": 0},
     )
-    found = sources.domains(recipe.data.unseen, root=sources.data_root(recipe.data.root), options=recipe.data.datasets)
-    parts = [("unseen", (domain, domain.items())) for domain in found]
-    return protocol.measure(network, parts, recipe.data, recipe.evaluate, recipe.run)
+    parts = protocol.split(recipe.data, seed=0)
+    return protocol.measure(
+        network, [("unseen", part) for part in parts.unseen], recipe.data, recipe.evaluate, recipe.run
+    )
 
 
 def run(folder: Path, domains: Sequence[str], *, size: Sequence[int] | None, per_class: bool, **options: Any) -> None:

@@ -1,12 +1,16 @@
 """``hardy export``: an ONNX file, proven equal to the network on real images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from hardy import records
 from hardy.commands._frame import provenance
 from hardy.commands._print import percent, say
 from hardy.data import loader, sources
+from hardy.data.base import Domain
 from hardy.data.labels import convert
 from hardy.engine import artefact
 from hardy.engine.export import Proof, ProofError, export
@@ -19,7 +23,7 @@ __all__ = ["export", "run"]
 
 def run(
     folder: Path, file: Path, domains: Sequence[str], *, size: tuple[int, int], dynamic: bool, logits: bool,
-    images: int, root: str | None,
+    images: int, root: str | None, datasets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Proof:  # fmt: skip
     """Export the network in ``folder`` to ``file``, prove it on the first ``images`` images of each domain, record it.
 
@@ -27,7 +31,8 @@ def run(
         InputError: when the proof fails; no file is left.
     """
     network = artefact.load(folder)
-    pictures, truth = _images(network, domains, images, root)
+    found = sources.domains(domains, root=sources.data_root(root), options=datasets) if domains else []
+    pictures, truth = _images(network, found, images)
     try:
         proof = export(
             network, file, size=size, dynamic=dynamic, output="logits" if logits else "classes",
@@ -36,7 +41,11 @@ def run(
     except ProofError as error:
         raise InputError(str(error)) from None
     versions = provenance()
-    values = {"agreement": proof.agreement, "logit_difference": proof.difference, "nodes": proof.nodes}
+    values: dict[str, float | None] = {
+        "agreement": proof.agreement,
+        "logit_difference": proof.difference,
+        "nodes": proof.nodes,
+    }
     values |= {"miou_torch": proof.miou_torch, "miou_onnx": proof.miou_onnx} if truth else {}
     notes = {"file": str(file), "size": list(size), "dynamic": dynamic, "images": proof.images}
     lines = [Record("", "export", (), ",".join(domains), 0, k, v, {}, versions, notes) for k, v in values.items()]
@@ -51,10 +60,11 @@ def run(
     return proof
 
 
-def _images(network: Network, domains: Sequence[str], count: int, root: str | None) -> tuple[list, list]:  # type: ignore[type-arg]
+def _images(network: Network, domains: Sequence[Domain], count: int) -> tuple[list[Tensor], list[Tensor]]:
     """Up to ``count`` images of each domain, and their labels where these can be mapped onto the network's space."""
-    pictures, truth = [], []
-    for domain in sources.domains(domains, root=sources.data_root(root)) if domains else ():
+    pictures: list[Tensor] = []
+    truth: list[Tensor] = []
+    for domain in domains:
         mapped = convert(domain.dataset.labels, network.labels) is not None
         space = network.labels if mapped else domain.dataset.labels
         for batch in loader.evaluation_batches([(domain, domain.items()[:count])], space):

@@ -11,7 +11,7 @@ from hardy.commands._frame import Frame, finished, frame, from_sections, network
 from hardy.commands._print import say, show_rows, show_table
 from hardy.commands.train import sections_of, trained
 from hardy.engine import artefact, protocol
-from hardy.engine.bench import Comparison, compare
+from hardy.engine.bench import Comparison, Runtime, compare
 from hardy.engine.prune import prune as operate
 from hardy.errors import InputError
 from hardy.networks.base import Network
@@ -24,8 +24,10 @@ Change = list[tuple[str, float, float]]
 """(what, before, after) of everything that pruning should make smaller."""
 
 
-def run(recipe: Recipe) -> Path:
-    """Prune the network of ``recipe``, recover and measure; the run's folder. Goes on where an earlier call stopped.
+def run(recipe: Recipe, *, show: bool = True) -> Path:
+    """Prune the network of ``recipe``, recover, measure and show tables; the run's folder.
+
+    Goes on where an earlier call stopped.
 
     A recipe that names a network, not a run, trains it first and keeps it in the folder's ``dense``.
 
@@ -34,7 +36,8 @@ def run(recipe: Recipe) -> Path:
         Stopped: after Ctrl-C or SIGTERM.
     """
     if done := finished(recipe, "prune"):
-        say(f"{done}: this run is finished; give another run.folder to run it again")
+        if show:
+            say(f"{done}: this run is finished; give another run.folder to run it again")
         return done
     choice = _choice(recipe)
     with frame(recipe, "prune") as here:
@@ -49,16 +52,19 @@ def run(recipe: Recipe) -> Path:
         }  # fmt: skip
         table = here.measure(network, parts, "prune", notes)
         changes, comparisons = costs(dense, network, recipe)
-        here.record("prune", parts.sources, [("cost", f"{n}_{w}", v) for n, *p in changes for w, v in zip(("before", "after"), p, strict=True)], notes)  # noqa: E501
+        here.record("prune", parts.sources, cost_values(changes), notes)
         here.keep(network)
-    show_table(f"{here.folder}: {choice.ratio:.0%} of filters removed by {choice.criterion.name}", table)
-    show_change(changes, comparisons)
+    if show:
+        show_table(f"{here.folder}: {choice.ratio:.0%} of filters removed by {choice.criterion.name}", table)
+        show_change(changes, comparisons)
     return here.folder
 
 
 def _choice(recipe: Recipe) -> Prune:
     if recipe.prune is None:
-        raise InputError("recipe: hardy prune needs a prune section, such as prune: {criterion: {name: ior}, ratio: 0.5}")
+        raise InputError(
+            "recipe: hardy prune needs a prune section, such as prune: {criterion: {name: ior}, ratio: 0.5}"
+        )
     return recipe.prune
 
 
@@ -112,12 +118,20 @@ def costs(dense: Network, network: Network, recipe: Recipe) -> tuple[Change, lis
         ("parameters", cost.parameters(dense), cost.parameters(network)),
         ("gmacs", cost.gmacs(dense, size), cost.gmacs(network, size)),
     ]
-    runtimes = ("eager", "onnxruntime") if find_spec("onnxruntime") and find_spec("onnxscript") else ("eager",)
+    runtimes: tuple[Runtime, ...] = (
+        ("eager", "onnxruntime") if find_spec("onnxruntime") and find_spec("onnxscript") else ("eager",)
+    )
     comparisons = [compare(dense.eval(), network.eval(), size=size, runtime=runtime) for runtime in runtimes]
     for one in comparisons:
         changes.append((f"milliseconds_p50_{one.runtime}", one.before_p50, one.after_p50))
         changes.append((f"milliseconds_p95_{one.runtime}", one.before_p95, one.after_p95))
     return changes, comparisons
+
+
+def cost_values(changes: Change) -> list[tuple[str, str, float]]:
+    """(target, metric, value) of every cost, before and after."""
+    before = [("cost", f"{name}_before", value) for name, value, _ in changes]
+    return before + [("cost", f"{name}_after", value) for name, _, value in changes]
 
 
 def show_change(changes: Change, comparisons: Sequence[Comparison]) -> None:

@@ -7,22 +7,23 @@ from typing import Any
 
 from hardy.commands._frame import Frame, finished, frame, from_sections, network_of
 from hardy.commands._print import say, show_table
-from hardy.engine import protocol
+from hardy.engine import artefact, protocol
 from hardy.networks.base import Network
 from hardy.recipe import Recipe
 
 __all__ = ["run", "train"]
 
 
-def run(recipe: Recipe) -> Path:
-    """Do what ``recipe`` says, going on where an earlier call stopped; the run's folder.
+def run(recipe: Recipe, *, show: bool = True) -> Path:
+    """Do what ``recipe`` says, going on where an earlier call stopped, and show a table; the run's folder.
 
     Raises:
         InputError: for anything in the recipe or the data that cannot be used.
         Stopped: after Ctrl-C or SIGTERM, when the checkpoint is written.
     """
     if done := finished(recipe, "train"):
-        say(f"{done}: this run is finished; give another run.folder to run it again")
+        if show:
+            say(f"{done}: this run is finished; give another run.folder to run it again")
         return done
     with frame(recipe, "train") as here:
         network = network_of(recipe)
@@ -30,7 +31,7 @@ def run(recipe: Recipe) -> Path:
         trained(here, network, parts)
         table = here.measure(network, parts, "train", {"network": recipe.network.name, **here.selection})
         here.keep(network)
-    if here.main:
+    if here.main and show:
         show_table(f"{here.folder}: {type(network).__name__}, {recipe.network.classes}", table)
     return here.folder
 
@@ -64,18 +65,25 @@ def train(
         optim: the rest of a recipe's ``optim`` section, such as ``{"lr": 0.05, "batch": 16}``.
         evaluate: a recipe's ``evaluate`` section.
         run: a recipe's ``run`` section, such as ``{"seed": 1}``.
-        folder: where checkpoints, records and the trained network go; without one nothing is kept on disk.
+        folder: where checkpoints, records and the trained network go, ``run["folder"]`` being the same; without one
+            nothing is measured at the end or kept on disk.
 
     Raises:
         InputError: for anything that cannot be used.
+        Stopped: after Ctrl-C or SIGTERM; with a folder, the same call goes on from there.
     """
+    folder = folder or (run or {}).get("folder")
+    if folder:
+        artefact.check(network)
     sections = sections_of(data, algorithm, loss, steps, optim, evaluate)
     with TemporaryDirectory() as scratch:
         recipe = from_sections(**sections, run={**(run or {}), "folder": str(folder or scratch)})
         with frame(recipe, "train") as here:
             parts = protocol.checked(protocol.split(recipe.data, recipe.run.seed), network.labels, recipe.data)
             trained(here, network, parts)
-            here.keep(network)
+            if folder:
+                here.measure(network, parts, "train", {"network": type(network).__name__, **here.selection})
+                here.keep(network)
     return network.eval()
 
 

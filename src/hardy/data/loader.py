@@ -73,10 +73,9 @@ def training_batches(
     if cache:
         samples.fill()
     sizes = tuple((domain.name, len(items)) for domain, items in data)
-    steps = (plan(sizes, batch, seed, step)[rank::processes] for step in count(start))
     loader = DataLoader(
         samples,
-        batch_sampler=_Steps(steps),
+        batch_sampler=_Steps(plan(sizes, batch, seed, step)[rank::processes] for step in count(start)),
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=pin,

@@ -13,23 +13,24 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from hardy import __version__
 from hardy.data.labels import LabelSpace
-from hardy.engine.checkpoint import write_tensors
+from hardy.engine.checkpoint import apart
 from hardy.errors import InputError
 from hardy.networks._create import rebuild
 from hardy.networks.base import Network
 from hardy.pruning.remove import replay
 
-__all__ = ["FORMAT", "load", "save"]
+__all__ = ["FORMAT", "check", "load", "save"]
 
 FORMAT = "hardy-network/1"
 
 
 def save(network: Network, folder: Path | str, *, weights: Mapping[str, Tensor] | None = None) -> Path:
-    """Write ``network`` to ``folder``; each file is whole or absent, and the JSON names the weights' checksum.
+    """Write ``network`` to ``folder``: both files or neither, and the JSON names the weights' checksum.
 
     Args:
         network: any network of Hardy's, pruned or not.
@@ -38,26 +39,55 @@ def save(network: Network, folder: Path | str, *, weights: Mapping[str, Tensor] 
 
     Returns:
         the folder.
+
+    Raises:
+        InputError: for a network that could not be built again.
     """
+    check(network)
     folder = Path(folder)
-    file, described = folder / "network.safetensors", folder / "network.json"
-    tensors = dict(weights if weights is not None else network.state_dict())
-    write_tensors(file, tensors, {"format": FORMAT})
+    folder.mkdir(parents=True, exist_ok=True)
+    data = save_tensors(apart(weights if weights is not None else network.state_dict()), {"format": FORMAT})
     description = {
         "format": FORMAT,
         "hardy": __version__,
         "architecture": network.architecture,
         "labels": network.labels.to_json(),
         "plan": network.plan,
-        "sha256": _sha256(file.read_bytes()),
+        "sha256": _sha256(data),
     }
-    temporary = folder / f".{described.name}.tmp"
-    try:
-        temporary.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, described)
-    finally:
-        temporary.unlink(missing_ok=True)
+    text = json.dumps(description, indent=1) + "\n"
+    _write_together({folder / "network.safetensors": data, folder / "network.json": text.encode()})
     return folder
+
+
+def check(network: Network) -> None:
+    """Refuse a network whose artefact could not be loaded.
+
+    Raises:
+        InputError: for one that neither `hardy.create` nor `hardy.wrap` made.
+    """
+    if not network.architecture:
+        name = type(network).__name__
+        raise InputError(
+            f"this {name} does not know how it was made, so it cannot be saved; make it by hardy.create, with "
+            f"'your.module:{name}' for a class of your own"
+        )
+
+
+def _write_together(files: Mapping[Path, bytes]) -> None:
+    """Write ``files`` under temporary names, and rename them when all are on the disk: an old pair stays till then."""
+    waiting = {file: file.with_name(f".{file.name}.tmp") for file in files}
+    try:
+        for file, data in files.items():
+            with waiting[file].open("wb") as handle:
+                handle.write(data)
+                handle.flush()
+                os.fsync(handle.fileno())
+        for file, temporary in waiting.items():
+            os.replace(temporary, file)
+    finally:
+        for temporary in waiting.values():
+            temporary.unlink(missing_ok=True)
 
 
 def load(folder: Path | str, *, module: nn.Module | None = None) -> Network:
@@ -85,7 +115,9 @@ def load(folder: Path | str, *, module: nn.Module | None = None) -> Network:
         replay(network, description["plan"])
         network.load_state_dict(load_tensors(data), strict=True)
     except (SafetensorError, RuntimeError, KeyError) as error:
-        raise InputError(f"{folder}: the weights do not fit the network: {' '.join(str(error).split())[:300]}") from None
+        raise InputError(
+            f"{folder}: the weights do not fit the network: {' '.join(str(error).split())[:300]}"
+        ) from None
     return network.eval()
 
 

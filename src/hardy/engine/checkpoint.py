@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hardy.errors import InputError
 
-__all__ = ["FORMAT", "Checkpoint", "read", "restore_optimiser", "write", "write_tensors"]
+__all__ = ["FORMAT", "Checkpoint", "apart", "read", "restore_optimiser", "write", "write_tensors"]
 
 FORMAT = "hardy-checkpoint/1"
 
@@ -49,7 +49,7 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor], header: Mapping[str
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.tmp")
     try:
-        save_file(_apart(tensors), temporary, dict(header))
+        save_file(apart(tensors), temporary, dict(header))
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         temporary.chmod(0o644)  # safetensors writes for the owner alone
@@ -60,7 +60,7 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor], header: Mapping[str
         temporary.unlink(missing_ok=True)
 
 
-def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """``tensors`` on the CPU, each with memory of its own: weights that two layers share are written twice."""
     apart: dict[str, Tensor] = {}
     taken: set[int] = set()

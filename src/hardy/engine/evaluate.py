@@ -134,9 +134,7 @@ def judged(counts: Tensor) -> Scores:
     return Scores(fmean(occurring) if occurring else float("nan"), classes, found.pixel_accuracy)
 
 
-def table(
-    rows: Sequence[tuple[str, str, Tensor, int]], classes: Sequence[str], *, image_level: bool = False
-) -> Table:
+def table(rows: Sequence[tuple[str, str, Tensor, int]], classes: Sequence[str], *, image_level: bool = False) -> Table:
     """A `Table` from (domain, group, counts, images) rows, source-val first."""
     ordered = sorted(rows, key=lambda row: row[1] != "source-val")
     judged_rows = tuple(DomainScores(name, group, images, judged(counts)) for name, group, counts, images in ordered)

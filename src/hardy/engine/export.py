@@ -21,7 +21,7 @@ import torch
 
 from hardy.engine import graph
 from hardy.engine.graph import Output
-from hardy.engine.proof import Picture, as_image, compare, drawn
+from hardy.engine.proof import Found, Picture, as_image, compare, drawn
 from hardy.errors import InputError
 from hardy.networks.base import Network
 
@@ -120,24 +120,30 @@ def export(
             graph.with_classes(files["logits"], files["classes"])
             sessions = {name: graph.Session(file) for name, file in files.items()}
             found = compare(still, sessions, size=size, dynamic=dynamic, batch=batch, images=pictures, labels=truths)
-            proof = Proof(
-                path=str(target),
-                output=output,
-                batch=batch,
-                dynamic=dynamic,
-                drawn=images is None,
-                opset=graph.OPSET,
-                labels=network.labels.to_json(),
-                versions={name: metadata.version(name) for name in ("hardy", "torch", "onnx", "onnxruntime")},
-                nodes=graph.count(files[output]),
-                **vars(found),
-            )
+            proof = _proof(still, target, graph.count(files[output]), output, batch, dynamic, images is None, found)
             _judge(proof, agreement)
             _sign(files[output], proof)
             os.replace(files[output], target)
     except OSError as error:
         raise InputError(f"{target}: cannot be written: {error.strerror or error}") from None
     return proof
+
+
+def _proof(
+    network: Network, target: Path, nodes: int, output: Output, batch: int, dynamic: bool, own: bool, found: Found
+) -> Proof:
+    return Proof(
+        path=str(target),
+        output=output,
+        batch=batch,
+        dynamic=dynamic,
+        drawn=own,
+        nodes=nodes,
+        opset=graph.OPSET,
+        labels=network.labels.to_json(),
+        versions={name: metadata.version(name) for name in ("hardy", "torch", "onnx", "onnxruntime")},
+        **vars(found),
+    )
 
 
 def _check(
@@ -175,6 +181,8 @@ def _sign(file: Path, proof: Proof) -> None:
     model = onnx.load(file)
     model.producer_name, model.producer_version = "hardy", proof.versions["hardy"]
     entry = model.metadata_props.add()
-    entry.key, entry.value = "hardy", json.dumps(proof.to_json())
+    # Where it was written says nothing about the file, and may say much about whoever wrote it.
+    entry.key = "hardy"
+    entry.value = json.dumps({name: value for name, value in proof.to_json().items() if name != "path"})
     onnx.checker.check_model(model)
     onnx.save(model, file)

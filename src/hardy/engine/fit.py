@@ -105,7 +105,9 @@ class Fit:
             checkpoint.restore_optimiser(self.optimiser.optimizer, saved.optimiser)
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{self.file}: is of another network or optimiser ({reason}); use another folder") from None
+            raise InputError(
+                f"{self.file}: is of another network or optimiser ({reason}); use another folder"
+            ) from None
         for name, value in saved.average.items():
             self.average[name].copy_(value)
         self.progress = Progress(saved.step, saved.best)
@@ -211,7 +213,7 @@ class Fit:
             raise
         bad = [name for name, value in terms.items() if not torch.isfinite(value)]
         if bad:
-            values = ", ".join(f"{name} = {float(terms[name])}" for name in bad)
+            values = ", ".join(f"{name} = {float(terms[name].detach())}" for name in bad)
             where = f"{self.stage} step {self.progress.step + 1}"
             raise InputError(
                 f"{where}: {values} on a batch of domains {part.domains.tolist()}; {self._kept()}; "

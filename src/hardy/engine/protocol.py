@@ -23,7 +23,7 @@ from hardy.engine.checkpoint import write_tensors
 from hardy.engine.device import pick
 from hardy.engine.evaluate import Predictor, Table
 from hardy.engine.fit import Batches, Fit, Log
-from hardy.errors import InputError
+from hardy.errors import InputError, nearest
 from hardy.networks.base import Network, PixelLoss
 from hardy.ops import windows
 from hardy.recipe import Data, Evaluate, Optim, Run
@@ -60,13 +60,13 @@ def split(data: Data, seed: int) -> Split:
     """Find the domains of ``data`` and split them.
 
     Raises:
-        InputError: without sources; for unknown domains, a domain both source and unseen, or one too small to split.
+        InputError: for unknown domains, a domain both source and unseen, or one too small to split.
     """
-    if not data.sources:
-        raise InputError("data.sources: no domain is named to train on; name some, such as [streets/sim]")
     root = sources.data_root(data.root)
-    home = sources.domains(data.sources, root=root, options=data.datasets)
-    away = sources.domains(data.unseen, root=root, options=data.datasets) if data.unseen else []
+    home, away = (
+        sources.domains(names, root=root, options=data.datasets) if names else []
+        for names in (data.sources, data.unseen)
+    )
     both = {domain.name for domain in home} & {domain.name for domain in away}
     if both:
         raise InputError(f"data.unseen: {min(both)!r} is also in data.sources; a domain is one or the other")
@@ -74,8 +74,19 @@ def split(data: Data, seed: int) -> Split:
     return Split(
         tuple((half.domain, half.train) for half in halves),
         tuple((half.domain, half.val) for half in halves),
-        tuple((domain, domain.items()) for domain in away),
+        tuple((domain, _chosen(domain, data.unseen_splits)) for domain in away),
     )
+
+
+def _chosen(domain: Domain, splits: Sequence[str]) -> tuple[Item, ...]:
+    """The items of the named splits of ``domain``, or all."""
+    for name in splits:
+        if name not in domain.splits:
+            have = ", ".join(domain.splits)
+            raise InputError(
+                f"data.unseen_splits: {domain.name} has no split {name!r}{nearest(name, domain.splits)}; it has: {have}"
+            )
+    return domain.items(*splits)
 
 
 def checked(parts: Split, labels: LabelSpace, data: Data) -> Split:
@@ -92,7 +103,13 @@ def checked(parts: Split, labels: LabelSpace, data: Data) -> Split:
 def training(
     parts: Sequence[Part], data: Data, labels: LabelSpace, optim: Optim, run: Run, *, stage: str = "train"
 ) -> Batches:
-    """``batches(start, rank, processes)``: the endless domain-balanced training batches from step ``start`` on."""
+    """``batches(start, rank, processes)``: the endless domain-balanced training batches from step ``start`` on.
+
+    Raises:
+        InputError: when there is no domain to train on.
+    """
+    if not parts:
+        raise InputError("data.sources: no domain is named to train on; name some, such as [streets/sim]")
     image_level = parts[0][0].dataset.image_level
     transform = augmentation(
         data.crop, image_level=image_level, scale=data.scale, flip=data.flip, photometric=data.photometric
@@ -153,7 +170,7 @@ def measure(
     return evaluate.table(rows, spaces.pop() if spaces else (), image_level=network.image_level)
 
 
-def fit(  # noqa: PLR0913 - one stage of a run, told whole
+def fit(
     network: Network,
     parts: Split,
     *,
@@ -177,24 +194,24 @@ def fit(  # noqa: PLR0913 - one stage of a run, told whole
 
     Returns:
         the step whose weights were selected.
+
+    Raises:
+        InputError: without sources, for ``oracle`` without unseen domains, or what training meets.
     """
+    if not parts.train:
+        raise InputError("data.sources: no domain is named to train on; name some, such as [streets/sim]")
     batches = training(parts.train, data, network.labels, optim, run, stage=stage)
-    best = folder / "best.safetensors"
     loop = Fit(algorithm, batches, optim, run, folder=folder, owner=owner, stage=stage, log=log)
     loop.resume()
     judges = {"source-val": parts.val, "oracle": parts.unseen, "last": ()}[choice.select]
     if choice.select == "oracle" and not judges:
         raise InputError("evaluate.select: oracle chooses by data.unseen, which names no domain")
+    best = folder / "best.safetensors"
 
     def validate(step: int) -> float:
-        live = {name: value.clone() for name, value in algorithm.state_dict().items()} if optim.ema else None
-        algorithm.load_state_dict(loop.averaged())
-        table = measure(network, [("source-val", part) for part in judges], data, choice, run)
-        score = -1.0 if table.intra is None or math.isnan(table.intra) else table.intra
+        score = _score(loop, network, lambda: measure(network, [("source-val", p) for p in judges], data, choice, run))
         if loop.accelerator.is_main_process and (loop.progress.best is None or score > loop.progress.best[0]):
-            write_tensors(best, network.state_dict(), {"step": str(step), "owner": owner})
-        if live is not None:
-            algorithm.load_state_dict(live)
+            write_tensors(best, _selected(network, loop), {"step": str(step), "owner": owner})
         if told:
             told(step, score)
         return score
@@ -202,17 +219,25 @@ def fit(  # noqa: PLR0913 - one stage of a run, told whole
     loop.run(validate=validate if judges else None, every=choice.every)
     loop.accelerator.wait_for_everyone()
     network.to("cpu")
-    network.load_state_dict(_selected(network, algorithm, loop, best if judges else None))
+    network.load_state_dict(load_file(best) if judges else _selected(network, loop))
     loop.accelerator.wait_for_everyone()  # the main process removes the file once all have read it
     return loop.progress.best[1] if loop.progress.best else loop.progress.step
 
 
-def _selected(network: Network, algorithm: Algorithm, loop: Fit, best: Path | None) -> dict[str, Tensor]:
-    if best is not None:
-        return load_file(best)
+def _score(loop: Fit, network: Network, judge: Callable[[], Table]) -> float:
+    """The intra-domain mean of the weights that would be kept, the moving average if there is one; -1 if undefined."""
+    live = {name: value.clone() for name, value in network.state_dict().items()}
+    network.load_state_dict(_selected(network, loop))
+    score = judge().intra
+    network.load_state_dict(live)
+    return -1.0 if score is None or math.isnan(score) else score
+
+
+def _selected(network: Network, loop: Fit) -> dict[str, Tensor]:
+    """The network's weights to measure and keep."""
     prefix = "network."
     state = loop.averaged()
-    return {name.removeprefix(prefix): value.cpu() for name, value in state.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def build_algorithm(name: str, network: Network, pixel_loss: PixelLoss, **options: object) -> Algorithm:

@@ -1,9 +1,9 @@
 """Pruning as a stage of a run: a criterion, a schedule, and the training loop that goes on meanwhile."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-
+from typing import Any
 
 from hardy.algorithms.base import Algorithm
 from hardy.engine import protocol
@@ -86,7 +86,7 @@ def prune(
     criterion = CRITERIA.build(choice.criterion.name, network, found.units, pixel_loss, **choice.criterion.options)
     _check(criterion, choice, parts, optim)
     network.to(pick(run.device))
-    limits = {"scope": choice.scope, "min_width": choice.min_width, "round_to": choice.round_to}
+    limits: dict[str, Any] = {"scope": choice.scope, "min_width": choice.min_width, "round_to": choice.round_to}
     if choice.schedule == "one-shot":
         pruned = _standing(network, criterion, found.units, choice, parts, data, optim, run, limits)
     else:
@@ -97,8 +97,11 @@ def prune(
 
 def _check(criterion: Criterion, choice: Prune, parts: Split, optim: Optim) -> None:
     name = choice.criterion.name
-    if not parts.train and (criterion.needs_data or choice.schedule == "iterative"):
-        raise InputError(f"prune: {name} with the {choice.schedule} schedule needs data; name data.sources")
+    if not parts.train and (criterion.needs_data or choice.schedule == "iterative" or choice.recovery):
+        raise InputError(
+            f"prune: {name} with the {choice.schedule} schedule and {choice.recovery} steps of recovery needs data; "
+            "name data.sources"
+        )
     if criterion.needs_data and len(parts.train) < criterion.needs_domains:
         raise InputError(
             f"prune.criterion: {name} compares domains and data.sources names {len(parts.train)}: the variance of one "
@@ -110,23 +113,25 @@ def _check(criterion: Criterion, choice: Prune, parts: Split, optim: Optim) -> N
 
 def _standing(
     network: Network, criterion: Criterion, units: tuple[Unit, ...], choice: Prune, parts: Split, data: Data,
-    optim: Optim, run: Run, limits: dict[str, object],
+    optim: Optim, run: Run, limits: dict[str, Any],
 ) -> Pruned:  # fmt: skip
     device = pick(run.device)
     network.train()
-    stream = iter(())
+    stream: Iterator[Batch] = iter(())
     if criterion.needs_data:
         batches = protocol.training(parts.train, data, network.labels, optim, run, stage="score")
-        stream = (batch.to(device) for batch in islice(batches(0, 0, 1), choice.every))  # type: ignore[assignment]
-    return one_shot(network, criterion, units, stream, ratio=choice.ratio, **limits)  # type: ignore[arg-type]
+        stream = (batch.to(device) for batch in islice(batches(0, 0, 1), choice.every))
+    return one_shot(network, criterion, units, stream, ratio=choice.ratio, **limits)
 
 
 def _moving(
     network: Network, criterion: Criterion, units: tuple[Unit, ...], choice: Prune, parts: Split, data: Data,
-    optim: Optim, run: Run, limits: dict[str, object], log: Log | None,
+    optim: Optim, run: Run, limits: dict[str, Any], log: Log | None,
 ) -> Pruned:  # fmt: skip
     algorithm = _Watched(network)
-    steady = optim.model_copy(update={"lr": choice.lr, "steps": _ENDLESS, "schedule": "constant", "warm_up": 0, "ema": None})
+    steady = optim.model_copy(
+        update={"lr": choice.lr, "steps": _ENDLESS, "schedule": "constant", "warm_up": 0, "ema": None}
+    )
     batches = protocol.training(parts.train, data, network.labels, optim, run, stage="score")
     loop = Fit(algorithm, batches, steady, run, stage="score", log=log)
     if loop.accelerator.num_processes > 1:
@@ -140,7 +145,5 @@ def _moving(
 
     return iterative(
         network, criterion, units, tune, ratio=choice.ratio, every=choice.every, per_round=choice.per_round,
-        momentum=choice.momentum, log=log, **limits,  # type: ignore[arg-type]
+        momentum=choice.momentum, log=log, **limits,
     )  # fmt: skip
-
-

@@ -154,6 +154,7 @@ class SampleGates:
     def _add(self, place: Place, gradient: Tensor, factor: Tensor) -> None:
         assert self._weights is not None, "weigh() comes before the backward pass"
         flat = gradient.flatten(2) if gradient.ndim > 2 else gradient.unsqueeze(2)
+        flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
         products = torch.linalg.vecdot(flat, factor.reshape(flat.shape).to(flat.dtype)).double()
         weights = self._weights.double()
         summed = weights @ products

@@ -100,30 +100,8 @@ def iterative(
     count = target(units, ratio, limits)
     if every < 1 or per_round < round_to:
         raise InputError(f"every {every} and per_round {per_round}: need at least 1 and at least round_to {round_to}")
-    dead: Removed = {}
-    average: dict[str, Tensor] | None = None
-    rounds = gone = 0
-
-    def terms(batch: Batch) -> Terms:
-        if criterion.needs_data:
-            return criterion.observe(batch)
-        return {"risk": domain_risks(network, batch, criterion.pixel_loss)[0].mean()}
-
-    while gone < count:
-        criterion.reset()
-        tune(every, terms, criterion.collect, masker(network, units, dead))
-        average = _smoothed(average, criterion.scores(), momentum)
-        chosen = select(average, units, min(per_round, count - gone), dead, limits)
-        if not chosen:
-            break
-        dead = {unit.name: sorted([*dead.get(unit.name, ()), *chosen.get(unit.name, ())]) for unit in units}
-        mask(network, units, dead)
-        rounds, gone = rounds + 1, sum(map(len, dead.values()))
-        if log is not None:
-            total = sum(unit.size for unit in units)
-            log(rounds * every, {"removed": float(gone), "left": 1 - gone / total})
-    assert average is not None
-    return _finished(network, units, dead, average, rounds)
+    dead, scores, rounds = _rounds(network, criterion, units, tune, count, limits, every, per_round, momentum, log)
+    return _finished(network, units, dead, scores, rounds)
 
 
 def one_shot(
@@ -162,6 +140,47 @@ def one_shot(
     return _finished(network, units, select(scores, units, count, None, limits), scores, 1)
 
 
+def _rounds(
+    network: Network,
+    criterion: Criterion,
+    units: Sequence[Unit],
+    tune: Tune,
+    count: int,
+    limits: Limits,
+    every: int,
+    per_round: int,
+    momentum: float,
+    log: Log | None,
+) -> tuple[Removed, dict[str, Tensor], int]:
+    """Train and mask in turn until ``count`` channels are dead, or no further block of them fits.
+
+    Returns:
+        the dead channels, the scores that decided last, and how many rounds it took.
+    """
+
+    def terms(batch: Batch) -> Terms:
+        if criterion.needs_data:
+            return criterion.observe(batch)
+        return {"risk": domain_risks(network, batch, criterion.pixel_loss)[0].mean()}
+
+    dead: Removed = {}
+    average: dict[str, Tensor] = {}
+    rounds = gone = 0
+    while gone < count:
+        criterion.reset()
+        tune(every, terms, criterion.collect, masker(network, units, dead))
+        average = _smoothed(average, criterion.scores(), momentum)
+        chosen = select(average, units, min(per_round, count - gone), dead, limits)
+        if not chosen:
+            break
+        dead = {unit.name: sorted([*dead.get(unit.name, ()), *chosen.get(unit.name, ())]) for unit in units}
+        mask(network, units, dead)
+        rounds, gone = rounds + 1, sum(map(len, dead.values()))
+        if log is not None:
+            log(rounds * every, {"removed": float(gone), "left": 1 - gone / sum(unit.size for unit in units)})
+    return dead, average, rounds
+
+
 def _observe(network: Network, criterion: Criterion, units: Sequence[Unit], batches: Iterable[Batch]) -> None:
     criterion.reset()
     with _at_rest(network, units):
@@ -191,8 +210,9 @@ def _at_rest(network: Network, units: Sequence[Unit]) -> Iterator[None]:
             buffer.copy_(buffers[name])
 
 
-def _smoothed(average: Mapping[str, Tensor] | None, mean: dict[str, Tensor], momentum: float) -> dict[str, Tensor]:
-    if average is None:
+def _smoothed(average: Mapping[str, Tensor], mean: dict[str, Tensor], momentum: float) -> dict[str, Tensor]:
+    """The moving average after ``mean``; the first mean starts it."""
+    if not average:
         return mean
     return {name: momentum * average[name] + (1 - momentum) * value for name, value in mean.items()}
 
@@ -207,7 +227,7 @@ def _finished(
     plan = remove(network, units, removed)
     smaller = _probe(network)
     apart, size = float((masked - smaller).abs().max()), float(masked.abs().max())
-    if apart > 1e-3 * max(size, 1.0):
+    if not apart <= 1e-3 * max(size, 1.0):  # so that NaN is refused too
         raise RuntimeError(f"removing channels changed the network's logits by {apart:.3g} of {size:.3g}")
     widths = {unit.name: (unit.size, unit.size - len(removed.get(unit.name, ()))) for unit in units}
     return Pruned(plan, removed, widths, scores, rounds)

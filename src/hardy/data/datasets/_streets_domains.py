@@ -30,8 +30,8 @@ class Appearance:
         haze: extinction of the air, 1/metre.
         wet: how wet the ground is, 0 to 1.
         snow: how much snow lies, 0 to 1.
-        rain: streaks per 1000 pixels.
-        flakes: snow flakes per 1000 pixels.
+        rain: number of streaks in an image.
+        flakes: number of snow flakes in an image.
         exposure: gain before the tone curve.
         noise: shot and read noise of the sensor.
         blur: share of light that spills onto the neighbour pixel.
@@ -46,18 +46,18 @@ class Appearance:
     zenith: Colour = (0.16, 0.33, 0.70)
     horizon: Colour = (0.62, 0.72, 0.82)
     cloud: tuple[float, float] = (0.0, 0.9)
-    sun: Colour = (1.0, 0.92, 0.76)
-    height: tuple[float, float] = (25.0, 58.0)
-    shadow: float = 1.0
-    sky: Colour = (0.36, 0.40, 0.48)
+    sun: Colour = (1.05, 0.95, 0.78)
+    height: tuple[float, float] = (32.0, 62.0)
+    shadow: float = 0.9
+    sky: Colour = (0.44, 0.48, 0.56)
     lamps: float = 0.0
     windows: tuple[float, float] = (0.0, 0.0)
     haze: tuple[float, float] = (0.001, 0.003)
     wet: float = 0.0
     snow: float = 0.0
-    rain: float = 0.0
-    flakes: float = 0.0
-    exposure: tuple[float, float] = (0.9, 1.2)
+    rain: int = 0
+    flakes: int = 0
+    exposure: tuple[float, float] = (0.95, 1.3)
     noise: tuple[float, float] = (0.0006, 0.004)
     blur: float = 0.12
     vignette: float = 0.1
@@ -73,7 +73,7 @@ _OVERCAST = dataclasses.replace(
     horizon=(0.62, 0.65, 0.68),
     cloud=(0.3, 0.7),
     sun=(0.10, 0.10, 0.10),
-    shadow=0.3,
+    shadow=0.0,
     sky=(0.58, 0.61, 0.65),
 )
 
@@ -106,7 +106,7 @@ DOMAINS: dict[str, Appearance] = {
         lamps=0.35,
         windows=(0.1, 0.3),
         haze=(0.002, 0.005),
-        exposure=(0.9, 1.25),
+        exposure=(1.1, 1.5),
         noise=(0.0014, 0.006),
         vignette=0.2,
     ),
@@ -120,8 +120,8 @@ DOMAINS: dict[str, Appearance] = {
         sky=(0.012, 0.013, 0.019),
         lamps=1.0,
         windows=(0.15, 0.4),
-        exposure=(1.0, 1.5),
-        noise=(0.0035, 0.009),
+        exposure=(0.7, 1.1),
+        noise=(0.003, 0.008),
         blur=0.15,
         vignette=0.25,
     ),
@@ -143,7 +143,7 @@ DOMAINS: dict[str, Appearance] = {
         windows=(0.05, 0.2),
         haze=(0.006, 0.014),
         wet=1.0,
-        rain=1.3,
+        rain=170,
         exposure=(1.0, 1.35),
         noise=(0.001, 0.005),
         blur=0.16,
@@ -155,7 +155,7 @@ DOMAINS: dict[str, Appearance] = {
         sky=(0.60, 0.63, 0.69),
         haze=(0.006, 0.014),
         snow=1.0,
-        flakes=2.6,
+        flakes=340,
         exposure=(0.85, 1.05),
     ),
     "city_b": dataclasses.replace(
@@ -165,11 +165,11 @@ DOMAINS: dict[str, Appearance] = {
         horizon=(0.72, 0.74, 0.70),
         sun=(1.05, 0.95, 0.78),
         height=(35.0, 68.0),
-        exposure=(0.9, 1.15),
+        exposure=(0.95, 1.2),
     ),
     "camera_b": dataclasses.replace(
         _DAY,
-        exposure=(0.75, 1.35),
+        exposure=(0.8, 1.5),
         noise=(0.003, 0.012),
         blur=0.2,
         vignette=0.45,

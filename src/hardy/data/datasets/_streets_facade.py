@@ -51,7 +51,7 @@ class _Face:
 
     def of(self, name: str) -> np.ndarray:
         """Attribute ``name`` of each pixel's face: (P,) or, for a colour in linear light, (3, P)."""
-        return self.table[name].take(self.wall, axis=-1)
+        return np.asarray(self.table[name].take(self.wall, axis=-1))
 
 
 def _table(walls: Sequence[Wall]) -> dict[str, np.ndarray]:
@@ -70,7 +70,7 @@ def _inside(half: np.ndarray | float, away: np.ndarray, scale: np.ndarray | floa
     """Share of a pixel within ``half`` metres of the place it is ``away`` metres from, at ``scale`` pixels/metre."""
     share = (half - np.abs(away)) * scale
     share += 0.5
-    return np.clip(share, 0, 1, out=share)
+    return np.asarray(np.clip(share, 0, 1, out=share))
 
 
 def _house(face: _Face) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -99,6 +99,7 @@ def _house(face: _Face) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
     cover = _roof(face, albedo, eaves, roof)
     shop, lit = _shop(face, albedo, number, side, chance)
     pane = 0.012 + 0.12 * chance * chance + 0.05 * np.clip(up / floor, -0.5, 0.5)
+    pane = np.where(shop > 0, 0.02 + 0.10 * hashed(number, np.floor(over * 1.1), face.wall) ** 2, pane)
     glass = np.maximum(glass, shop)
     for channel, tint in enumerate((0.85, 1.0, 1.2)):
         _mix(albedo[channel], pane * tint, glass)
@@ -113,7 +114,7 @@ def _roof(face: _Face, albedo: np.ndarray, eaves: np.ndarray, roof: np.ndarray) 
     _mix(albedo, face.of("tile") * rows, tiled)
     cornice = _inside(0.14, face.over - eaves, face.rise) * (roof > 0)
     _mix(albedo, face.of("trim"), cornice)
-    return np.maximum(tiled, np.clip((face.over - face.top + 0.2) * face.rise, 0, 1))
+    return np.asarray(np.maximum(tiled, np.clip((face.over - face.top + 0.2) * face.rise, 0, 1)))
 
 
 def _shop(
@@ -125,10 +126,10 @@ def _shop(
     door = (hashed(number, face.wall, 5) < 0.22) | (number == 1)
     tone = face.of("door")
     low = np.clip((ground - face.over) * face.rise + 0.5, 0, 1) * shop
-    _mix(albedo, tone * 1.6, low * 0.75)
+    _mix(albedo, tone * 1.6 + 0.03, low * 0.7)
     board = _inside(0.3, face.over - ground + 0.5, face.rise) * shop
     colour = np.stack([hashed(np.floor(number / 3), face.wall, k + 11) for k in range(3)])
-    _mix(albedo, 0.03 + 0.6 * colour * colour, board)
+    _mix(albedo, 0.05 + 0.25 * colour * colour + 0.12 * colour.mean(axis=0), board)
     middle = (ground - 0.9) * 0.5 + 0.2
     glass = _inside(bay * 0.43, side, face.scale) * _inside(middle - 0.45, face.over - middle, face.rise)
     glass *= shop & ~door
@@ -191,10 +192,12 @@ def paint_upright(
         noise = grain(fine, along * 9 + number * 31, high * 9) * np.float32(texture)
         face = _Face(table, number, along, high, view.scale[chosen], rise[chosen], view.top[chosen], noise)
         if painter is None:
-            out.albedo[:, chosen], out.glass[chosen], out.glow[chosen], out.cover[chosen] = _house(face)
+            albedo, out.glass[chosen], out.glow[chosen], out.cover[chosen] = _house(face)
         else:
-            out.albedo[:, chosen] = painter(face)
+            albedo = painter(face)
             out.cover[chosen] = np.clip((high - face.top + 0.16) * face.rise, 0, 1)
             if kind == VEGETATION:
-                out.cover[chosen] = np.clip(0.15 + 0.4 * noise + 0.4 * high / face.top, 0, 0.85)
+                out.cover[chosen] = np.clip(0.25 + 0.4 * noise + 0.45 * high / face.top, 0, 0.9)
+        for target, paint in zip(out.albedo, albedo, strict=True):
+            target[chosen] = paint
     return out

@@ -8,7 +8,7 @@ from numpy.random import Generator
 from hardy.data.datasets._streets_mesh import LAMP, SIGNAL, SIGNPLATE, Builder, Mesh, bar, disc
 from hardy.data.datasets._streets_town import BICYCLE, LIGHT, PERSON, POLE, RIDER, SIGN, VEGETATION, Colour
 
-__all__ = ["bollard", "bush", "cyclist", "lamp", "person", "signal", "sign", "tree"]
+__all__ = ["bollard", "bush", "cyclist", "lamp", "person", "sign", "signal", "tree"]
 
 SKIN: tuple[Colour, ...] = ((0.86, 0.66, 0.55), (0.72, 0.52, 0.40), (0.45, 0.31, 0.24))
 CLOTHES: tuple[Colour, ...] = (
@@ -40,9 +40,9 @@ def person(rng: Generator) -> Mesh:
     """Someone on foot, 1.75 m tall, walking or standing, facing the camera or turned aside."""
     build = Builder(PERSON, (0.28, 0.2))
     coat, cloth, skin = _any(rng, CLOTHES), _any(rng, TROUSERS), _any(rng, SKIN)
-    stride = float(rng.uniform(0.0, 0.34))
+    stride = float(rng.uniform(0.0, 0.26))
     swing = stride * 0.7
-    wide = 0.20 if stride > 0.2 else 0.235
+    wide = 0.20 if stride > 0.15 else 0.235
     for sign in (-1, 1):
         foot = sign * (0.09 + stride * 0.75)
         tone = cloth if sign < 0 else _darker(cloth)
@@ -52,10 +52,21 @@ def person(rng: Generator) -> Mesh:
         shoe = [(foot - 0.07, 0.0), (foot + 0.12, 0.0), (foot + 0.08, 0.09), (foot - 0.07, 0.09)]
         build.flat(shoe, (0.10, 0.09, 0.09), layer=1)
         hand = sign * (wide + 0.06 + swing)
-        build.flat(bar(sign * (wide - 0.02), 1.42, hand, 0.86, 0.11, 0.09), _darker(coat, 0.7 if sign > 0 else 0.85), layer=1)
+        build.flat(
+            bar(sign * (wide - 0.02), 1.42, hand, 0.86, 0.11, 0.09), _darker(coat, 0.7 if sign > 0 else 0.85), layer=1
+        )
         build.flat(disc(hand, 0.83, 0.05, 6), skin, layer=1)
     hem = 0.62 if rng.random() < 0.3 else 0.86
-    torso = [(-wide, 1.44), (-0.1, 1.5), (0.1, 1.5), (wide, 1.44), (wide * 0.82, 1.1), (0.19, hem), (-0.19, hem), (-wide * 0.82, 1.1)]
+    torso = [
+        (-wide, 1.44),
+        (-0.1, 1.5),
+        (0.1, 1.5),
+        (wide, 1.44),
+        (wide * 0.82, 1.1),
+        (0.19, hem),
+        (-0.19, hem),
+        (-wide * 0.82, 1.1),
+    ]
     build.flat(torso, coat, layer=2)
     if rng.random() < 0.3:
         build.flat([(-0.14, 1.05), (0.14, 1.05), (0.14, 1.42), (-0.14, 1.42)], _any(rng, CLOTHES), layer=3)
@@ -152,8 +163,8 @@ def bush(rng: Generator, green: Colour) -> Mesh:
     for k, corners in enumerate(_blob(rng, 5) * np.array([0.55, 0.42])):
         shade = 0.6 + 0.1 * k
         x, y = float(rng.uniform(-0.6, 0.6)), float(rng.uniform(0.3, 0.7))
-        points = np.concatenate([corners + (x, y), np.zeros((11, 1))], axis=1)
-        build.face(points * (1, 1, 1), (green[0] * shade, green[1] * shade, green[2] * shade), layer=k, leaf=1.0)
+        points = np.concatenate([corners + np.array([x, y]), np.zeros((11, 1))], axis=1)
+        build.face(points, (green[0] * shade, green[1] * shade, green[2] * shade), layer=k, leaf=1.0)
     return build.build()
 
 
@@ -168,7 +179,12 @@ def lamp(inward: int, tall: float) -> Mesh:
 
 
 def _signal_head(build: Builder, x: float, y: float, lit: int) -> None:
-    build.flat([(x - 0.21, y), (x + 0.21, y), (x + 0.21, y + 1.12), (x - 0.21, y + 1.12)], (0.07, 0.08, 0.08), label=LIGHT, layer=2)
+    build.flat(
+        [(x - 0.21, y), (x + 0.21, y), (x + 0.21, y + 1.12), (x - 0.21, y + 1.12)],
+        (0.07, 0.08, 0.08),
+        label=LIGHT,
+        layer=2,
+    )
     colours: tuple[Colour, ...] = ((0.15, 0.9, 0.5), (1.0, 0.75, 0.1), (1.0, 0.14, 0.1))
     for k, colour in enumerate(colours):
         on = k == lit
@@ -202,13 +218,16 @@ def sign(rng: Generator, other: bool) -> Mesh:
         0: ((disc(0, y, 0.42, 14), red), (disc(0, y, 0.3, 12), white)),
         1: ((disc(0, y, 0.5, 3, math.pi / 2), red), (disc(0, y, 0.29, 3, math.pi / 2), white)),
         2: ((disc(0, y, 0.42, 14), blue), (bar(0, y - 0.22, 0, y + 0.24, 0.12), white)),
-        3: ((bar(-0.4, y, 0.4, y, 0.8), blue), (bar(-0.22, y, 0.22, y, 0.4), white)),
+        3: ((bar(-0.3, y, 0.3, y, 0.75), blue), (bar(-0.08, y - 0.22, -0.08, y + 0.26, 0.13), white)),
     }
     second: dict[int, tuple[tuple[list[tuple[float, float]], Colour], ...]] = {
         0: ((disc(0, y, 0.45, 8, math.pi / 8), red), (bar(-0.25, y, 0.25, y, 0.12), white)),
         1: ((disc(0, y, 0.52, 4), (0.95, 0.75, 0.1)), (disc(0, y, 0.2, 4), (0.1, 0.1, 0.1))),
         2: ((bar(-0.32, y, 0.32, y, 0.85), white), (bar(-0.2, y + 0.1, 0.2, y + 0.1, 0.35), (0.1, 0.1, 0.1))),
-        3: ((bar(-0.75, y + 0.1, 0.75, y + 0.1, 0.5), (0.08, 0.42, 0.25)), (bar(-0.6, y + 0.1, 0.6, y + 0.1, 0.1), white)),
+        3: (
+            (bar(-0.75, y + 0.1, 0.75, y + 0.1, 0.5), (0.08, 0.42, 0.25)),
+            (bar(-0.6, y + 0.1, 0.6, y + 0.1, 0.1), white),
+        ),
     }
     for layer, (corners, colour) in enumerate((second if other else plates)[kind], start=1):
         build.flat(corners, colour, label=SIGN, layer=layer, lamp=SIGNPLATE)

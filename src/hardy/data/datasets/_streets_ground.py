@@ -44,11 +44,11 @@ class _Place:
 
     def line(self, centre: np.ndarray | float, half: float) -> np.ndarray:
         """Share of each pixel covered by a line along the street, ``half`` metres to either side of x = centre."""
-        return np.clip((half - np.abs(self.x - centre)) * self.across + 0.5, 0, 1)
+        return np.asarray(np.clip((half - np.abs(self.x - centre)) * self.across + 0.5, 0, 1))
 
     def bar(self, centre: np.ndarray | float, half: float) -> np.ndarray:
         """Share of each pixel covered by a line across the street, around z = centre."""
-        return np.clip((half - np.abs(self.z - centre)) * self.ahead + 0.5, 0, 1)
+        return np.asarray(np.clip((half - np.abs(self.z - centre)) * self.ahead + 0.5, 0, 1))
 
 
 def _classes(plan: Plan, place: _Place) -> tuple[np.ndarray, np.ndarray]:
@@ -74,7 +74,7 @@ def _dashes(place: _Place, length: float, gap: float) -> np.ndarray:
     phase = place.z - np.floor(place.z / period) * period
     crisp = np.clip((length / 2 - np.abs(phase - length / 2)) * place.ahead + 0.5, 0, 1)
     sharp = np.clip(place.ahead * period / 4, 0, 1)
-    return crisp * sharp + (length / period) * (1 - sharp)
+    return np.asarray(crisp * sharp + (length / period) * (1 - sharp))
 
 
 def _markings(plan: Plan, place: _Place, double: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -105,10 +105,13 @@ def _markings(plan: Plan, place: _Place, double: bool) -> tuple[np.ndarray, np.n
 
 
 def _carriageway(plan: Plan, place: _Place, noise: np.ndarray, patch: np.ndarray, colour: Colour) -> np.ndarray:
-    tone = 0.085 * (1 + 0.22 * noise + 0.12 * patch)
-    repair = hashed(np.floor(place.x / 2.4), np.floor(place.z / 5.5), 3)
+    tone = 0.105 * (1 + 0.15 * noise + 0.14 * patch)
+    repair = hashed(np.floor(place.x / 2.4), np.floor(place.z / 5.5), int(1e5 * plan.road[0]))
     tone *= np.where(repair < 0.06, 0.72, 1.0)
-    lid = np.hypot(place.x - 0.9, (place.z % 19.0) - 7.0) < 0.33
+    salt = int(1e5 * plan.road[0])
+    stretch = np.floor(place.z * (1 / 17))
+    aside = place.x - 5 * (hashed(stretch, salt) - 0.5)
+    lid = np.hypot(aside, place.z - 17 * stretch - 2 - 13 * hashed(stretch, salt + 1)) < 0.33
     tone = np.where(lid, tone * 0.5, tone)
     albedo = np.stack([tone * 1.0, tone * 1.0, tone * 1.04])
     white, centre = _markings(plan, place, colour[2] < 0.5)
@@ -147,7 +150,13 @@ def _tracks(plan: Plan, x: np.ndarray) -> np.ndarray:
 
 
 def paint_ground(
-    plan: Plan, x: np.ndarray, z: np.ndarray, depth: np.ndarray, view: tuple[float, float], colour: Colour, look: tuple[int, float]
+    plan: Plan,
+    x: np.ndarray,
+    z: np.ndarray,
+    depth: np.ndarray,
+    view: tuple[float, float],
+    colour: Colour,
+    look: tuple[int, float],
 ) -> Ground:
     """Paint the ground at street places (x, z), each (P,), seen ``depth`` metres ahead.
 
@@ -164,8 +173,8 @@ def paint_ground(
     across = np.float32(focal) / depth
     place = _Place(x, z, np.abs(x), (x > 0).astype(np.int32), across, across * np.float32(eye) / depth)
     label, kerb = _classes(plan, place)
-    fade = np.float32(texture) * np.clip(across / 24, 0.25, 1)
-    noise = grain(tile(seed, 0.3), x * 14, z * 14) * fade
+    fade = np.float32(texture) * np.clip(across / 40, 0.3, 1)
+    noise = grain(tile(seed, 0.4), x * 42, z * 42) * fade
     patch = grain(tile(seed, 1.3), x * 3 + 90, z * 1.5)
     albedo = np.empty((3, len(x)), np.float32)
     for kind in (ROAD, SIDEWALK, TERRAIN):
@@ -173,9 +182,11 @@ def paint_ground(
         here = _Place(x[at], z[at], place.off[at], place.side[at], across[at], place.ahead[at])
         rough, smooth = noise[at], patch[at] * np.float32(texture)
         if kind == ROAD:
-            albedo[:, at] = _carriageway(plan, here, rough, smooth, colour)
+            paint = _carriageway(plan, here, rough, smooth, colour)
         elif kind == SIDEWALK:
-            albedo[:, at] = _pavement(here, kerb[at], rough)
+            paint = _pavement(here, kerb[at], rough)
         else:
-            albedo[:, at] = _grass(rough, smooth)
+            paint = _grass(rough, smooth)
+        for target, part in zip(albedo, paint, strict=True):
+            target[at] = part
     return Ground(label, albedo, _tracks(plan, x) * (label == ROAD), patch)

@@ -14,6 +14,9 @@ from hardy.data.datasets._streets_town import Colour
 
 __all__ = ["Surface", "bloom", "emission_table", "headlight", "house_shadow", "lamp_light", "mirrored", "sun_direction"]
 
+FINE = 8
+"""Steps between two entries of the skyline, so that its shadow has no stairs."""
+
 WARM: Colour = (1.0, 0.62, 0.26)
 
 
@@ -35,9 +38,9 @@ class Surface:
 
 
 def sun_direction(rng: np.random.Generator, height: tuple[float, float]) -> np.ndarray:
-    """(3,) unit vector to a sun of a height in degrees drawn from the pair, from any side."""
+    """(3,) unit vector to a sun of a height in degrees drawn from the pair, from the left or the right."""
     up = math.radians(float(rng.uniform(*height)))
-    turn = float(rng.uniform(0, 2 * math.pi))
+    turn = math.radians(float(rng.uniform(25, 155))) * (1 if rng.random() < 0.5 else -1)
     return np.array([math.cos(up) * math.sin(turn), math.sin(up), math.cos(up) * math.cos(turn)])
 
 
@@ -48,23 +51,23 @@ def house_shadow(plan: Plan, surface: Surface, sun: np.ndarray) -> np.ndarray:
     the house that stands at that place. The edge is softened over half a metre.
     """
     right, up, ahead = (float(part) for part in sun)
-    if abs(right) < 0.05:
-        return np.zeros_like(surface.x)
     side = int(right > 0)
     way = plan.line(side) * (1 if side else -1) - surface.x
     way *= 1 / right
     cell = surface.z + way * ahead
     cell -= FIRST
-    cell *= 1 / STEP
-    np.clip(cell, 0, plan.skyline.shape[1] - 1, out=cell)
-    below = plan.skyline[side].take(cell.astype(np.int32))
+    cell *= FINE / STEP
+    count = plan.skyline.shape[1]
+    skyline = np.interp(np.arange(count * FINE) / FINE, np.arange(count), plan.skyline[side]).astype(np.float32)
+    np.clip(cell, 0, len(skyline) - 1, out=cell)
+    below = skyline.take(cell.astype(np.int32))
     below -= surface.y
     below -= way * up
     below *= 2
     below += 0.5
     np.clip(below, 0, 1, out=below)
     below *= way > 0.05
-    return below
+    return np.asarray(below)
 
 
 def lamp_light(surface: Surface, places: Sequence[tuple[float, float, float]], reach: int) -> np.ndarray:
@@ -101,23 +104,24 @@ def emission_table(look: Appearance, lamp: np.ndarray, colour: np.ndarray) -> np
     """(3, F) light that faces of given lamp kind (F,) and reflectance (F, 3) give by themselves."""
     gain = np.zeros(7, np.float32)
     gain[SIGNAL] = 1.0 + look.lamps
-    gain[HEADLIGHT] = 5.0 * look.lamps
+    gain[HEADLIGHT] = 4.0 * look.lamps
     gain[REARLIGHT] = 2.4 * look.lamps
     gain[LAMP] = 6.0 * look.lamps
-    gain[INTERIOR] = 0.9 * look.lamps
-    gain[SIGNPLATE] = 0.6 * look.lamps
+    gain[INTERIOR] = 0.4 * look.lamps
+    gain[SIGNPLATE] = 0.45 * look.lamps
     light = colour.T.copy()
     for kind, tint in ((LAMP, WARM), (INTERIOR, (0.8, 0.75, 0.55)), (REARLIGHT, (1.0, 0.05, 0.03))):
         light[:, lamp == kind] = np.array(tint, np.float32)[:, None]
-    return light * gain[lamp]
+    return np.asarray(light * gain[lamp])
 
 
-def bloom(light: np.ndarray, size: tuple[int, int], strength: float) -> np.ndarray:
-    """(3, H, W) halo around the ``light`` (3, H, W) that surfaces give."""
+def bloom(pixel: np.ndarray, light: np.ndarray, size: tuple[int, int], strength: float) -> np.ndarray:
+    """(3, H, W) halo around the ``light`` (3, P) that the pixels of flat indices ``pixel`` (P,) give."""
     height, width = size
     small = (max(1, width // 4), max(1, height // 4))
-    picture = np.ascontiguousarray((np.minimum(light, 4) * (255 / 4)).astype(np.uint8).transpose(1, 2, 0))
-    reduced = Image.fromarray(picture).resize(small, Image.Resampling.BOX)
+    picture = np.zeros((height * width, 3), np.uint8)
+    picture[pixel] = (np.minimum(light, 4) * (255 / 4)).astype(np.uint8).T
+    reduced = Image.fromarray(picture.reshape(height, width, 3)).resize(small, Image.Resampling.BOX)
     wide = np.zeros((small[1], small[0], 3), np.float32)
     for radius, share in ((height / 128, 0.5), (height / 40, 0.8)):
         wide += np.asarray(reduced.filter(ImageFilter.GaussianBlur(radius)), np.float32) * share
@@ -129,15 +133,14 @@ def mirrored(picture: np.ndarray, ground: np.ndarray, size: tuple[int, int]) -> 
     """(3, P) what a mirror in the place of the ground shows at its pixels ``ground`` (flat indices).
 
     A thing that stands on the ground at row b is seen mirrored about b: row r shows row 2 b - r. For each ground
-    pixel, b is the lowest row above it in its column that is not ground.
+    pixel, b is the lowest row above it in its column that is not ground. Ripples smear the image upwards.
     """
     height, width = size
-    rows = np.repeat(np.arange(height, dtype=np.int32)[:, None], width, axis=1)
+    rows = np.repeat(np.arange(height, dtype=np.int16)[:, None], width, axis=1)
     rows.ravel()[ground] = 0
-    base = np.maximum.accumulate(rows, axis=0).ravel()[ground]
+    base = np.maximum.accumulate(rows, axis=0).ravel()[ground].astype(np.int64)
     column = ground % width
     row = np.maximum(2 * base - ground // width, 0)
-    spread = max(1, height // 90)
-    above = np.maximum(row - spread, 0)
-    flat = picture.reshape(3, -1)
-    return (flat.take(row * width + column, axis=1) + flat.take(above * width + column, axis=1)) * np.float32(0.5)
+    spread = max(1, height // 40)
+    taps = [np.maximum(row - step * spread // 2, 0) * width + column for step in range(3)]
+    return np.stack([sum(flat.take(tap) for tap in taps) * np.float32(1 / 3) for flat in picture.reshape(3, -1)])

@@ -9,7 +9,20 @@ import numpy as np
 
 from hardy.data.datasets._streets_town import Colour
 
-__all__ = ["HEADLIGHT", "INTERIOR", "LAMP", "REARLIGHT", "SIGNAL", "SIGNPLATE", "Builder", "Mesh", "Placed", "bar", "disc", "merge"]
+__all__ = [
+    "HEADLIGHT",
+    "INTERIOR",
+    "LAMP",
+    "REARLIGHT",
+    "SIGNAL",
+    "SIGNPLATE",
+    "Builder",
+    "Mesh",
+    "Placed",
+    "bar",
+    "disc",
+    "merge",
+]
 
 HEADLIGHT, REARLIGHT, SIGNAL, LAMP, INTERIOR, SIGNPLATE = range(1, 7)
 """Kinds of faces that can give light (0 is none)."""
@@ -143,7 +156,9 @@ def disc(x: float, y: float, radius: float, corners: int = 12, turn: float = 0.0
     return [(x + radius * math.cos(a), y + radius * math.sin(a)) for a in angles]
 
 
-def bar(x0: float, y0: float, x1: float, y1: float, thick: float, end: float | None = None) -> list[tuple[float, float]]:
+def bar(
+    x0: float, y0: float, x1: float, y1: float, thick: float, end: float | None = None
+) -> list[tuple[float, float]]:
     """Corners of a bar from (x0, y0) to (x1, y1), ``thick`` wide, ``end`` wide at its far end."""
     length = math.hypot(x1 - x0, y1 - y0) or 1.0
     nx, ny = -(y1 - y0) / length / 2, (x1 - x0) / length / 2

@@ -24,7 +24,7 @@ def tile(seed: int, roughness: float) -> np.ndarray:
     radius[0, 0] = 1.0
     field = np.fft.ifft2(np.fft.fft2(rng.standard_normal((SIDE, SIDE))) / radius**roughness).real
     field -= field.mean()
-    out = (field / field.std()).astype(np.float32)
+    out: np.ndarray = (field / field.std()).astype(np.float32)
     out.setflags(write=False)
     return out
 
@@ -32,19 +32,19 @@ def tile(seed: int, roughness: float) -> np.ndarray:
 def grain(texture: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """``texture`` at integer-rounded cells (first, second), wrapped around; the coordinates broadcast."""
     cell = (first.astype(np.int32) & (SIDE - 1)) * SIDE + (second.astype(np.int32) & (SIDE - 1))
-    return texture.ravel().take(cell)
+    found: np.ndarray = texture.ravel().take(cell)
+    return found
 
 
 def hashed(*numbers: np.ndarray | int) -> np.ndarray:
     """Uniform float32 in [0, 1) that depends on whole numbers alone."""
     primes = (73856093, 19349663, 83492791)
-    mixed = np.uint32(0)
+    mixed: np.ndarray = np.zeros((), np.uint32)
     for number, prime in zip(numbers, primes, strict=False):
         mixed = mixed ^ (np.asarray(number).astype(np.uint32) * np.uint32(prime))
-    mixed = np.asarray(mixed)
     mixed = (mixed ^ (mixed >> np.uint32(15))) * np.uint32(0x2C1B3C6D)
     mixed = (mixed ^ (mixed >> np.uint32(12))) * np.uint32(0x297A2D39)
-    return (mixed >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)
+    return np.asarray((mixed >> np.uint32(8)).astype(np.float32) * np.float32(2**-24))
 
 
 @lru_cache(maxsize=4)

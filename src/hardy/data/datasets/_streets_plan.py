@@ -71,7 +71,7 @@ class Plan:
         crossings: z of zebra crossings.
         side_street: (2, Z) bool, where a side street leaves.
         yard: (2, Z) uint8, class of the ground behind the pavement.
-        skyline: (2, Z) float32, height of the houses at the building line.
+        skyline: (2, Z) float32, height of the houses at the building line, smoothed over some metres.
         gardens: (side, z0, z1) of the lots that are open.
         walls: all upright faces.
         lanes: 1 or 2 lanes per direction.
@@ -233,13 +233,13 @@ def _lots(side: _Side, rng: Generator, town: Town, opening: float) -> None:
 
 def draw_plan(rng: Generator, town: Town) -> Plan:
     """Draw a street of ``town``; every draw comes from ``rng``."""
-    parking = tuple(2.2 if rng.random() < 0.75 else 0.0 for _ in range(2))
+    parking = tuple(2.2 if rng.random() < 0.6 else 0.0 for _ in range(2))
     verge = tuple(_between(rng, (1.2, 2.4)) if rng.random() < 0.35 else 0.0 for _ in range(2))
     walk = tuple(_between(rng, town.walk) for _ in range(2))
     half = _between(rng, town.road)
     road = tuple(half + parking[side] for side in range(2))
     sides = [_Side(2 * side - 1, road[side] + verge[side] + walk[side]) for side in range(2)]
-    first = _between(rng, (14.0, 42.0))
+    first = _between(rng, (9.0, 34.0))
     openings = [first, _between(rng, (20.0, 70.0)) if rng.random() < 0.5 else -1.0]
     if rng.random() < 0.5:
         openings.reverse()
@@ -257,7 +257,7 @@ def draw_plan(rng: Generator, town: Town) -> Plan:
         crossings,
         np.stack([side.street for side in sides]),
         np.stack([side.yard for side in sides]),
-        np.stack([side.skyline for side in sides]),
+        np.stack([np.convolve(side.skyline, np.full(7, 1 / 7), "same") for side in sides]).astype(np.float32),
         tuple(garden for side in sides for garden in side.gardens),
         tuple(wall for side in sides for wall in side.walls) + _far_end(rng, town, end),
         2 if half > 5.4 else 1,
@@ -276,5 +276,3 @@ def _far_end(rng: Generator, town: Town, end: float) -> tuple[Wall, ...]:
         walls.append(wall._replace(x0=x, z0=end, x1=x + length, z1=end))
         x += length
     return tuple(walls)
-
-

@@ -18,6 +18,10 @@ NEAR = 0.5
 """Objects with a corner nearer than this (metres ahead) are left out."""
 
 
+DETAIL = 1.2
+"""What is painted on an object and smaller than this (pixels) is left out."""
+
+
 @dataclass
 class Drawn:
     """The objects in the image.
@@ -63,9 +67,9 @@ def draw(camera: Camera, mesh: Mesh, depth: np.ndarray, ground: np.ndarray) -> D
     middle = np.add.reduceat(points[:, 2], starts) / mesh.sizes
     order = np.lexsort((-middle, mesh.layer, mesh.owner, -centre[:, 2][mesh.owner]))
     height, width = camera.size
-    left = np.minimum.reduceat(corner[:, 0], starts)
-    right = np.maximum.reduceat(corner[:, 0], starts)
-    shown &= (right > -1) & (left < width + 1)
+    low, high = np.minimum.reduceat(corner, starts), np.maximum.reduceat(corner, starts)
+    shown &= (high[:, 0] > -1) & (low[:, 0] < width + 1)
+    shown &= (mesh.layer <= 0) | ((high - low).max(axis=1) > DETAIL)
     canvas = Image.new("I", (width, height), 0)
     pen = ImageDraw.Draw(canvas)
     flat = corner.ravel().tolist()
@@ -116,7 +120,7 @@ def sun_shadow(camera: Camera, mesh: Mesh, sun: np.ndarray) -> np.ndarray:
     for face in np.flatnonzero(casts).tolist():
         begin = 2 * int(starts[face])
         pen.polygon(flat[begin : begin + 2 * int(mesh.sizes[face])], fill=255)
-    return _soft(canvas, max(0.6, height / 320))
+    return np.asarray(canvas, dtype=np.float32) * np.float32(1 / 255)
 
 
 def contact_shadow(camera: Camera, mesh: Mesh) -> np.ndarray:
@@ -135,9 +139,5 @@ def contact_shadow(camera: Camera, mesh: Mesh) -> np.ndarray:
     pen = ImageDraw.Draw(canvas)
     for corners in (camera.project(points[keep]) - 0.5).reshape(-1, 8).tolist():
         pen.polygon(corners, fill=255)
-    return _soft(canvas, max(0.8, height / 200))
-
-
-def _soft(canvas: Image.Image, radius: float) -> np.ndarray:
-    blurred = canvas.filter(ImageFilter.BoxBlur(radius))
+    blurred = canvas.filter(ImageFilter.BoxBlur(max(1, height // 200)))
     return np.asarray(blurred, dtype=np.float32) * np.float32(1 / 255)

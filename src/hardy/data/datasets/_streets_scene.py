@@ -51,7 +51,7 @@ class Scene:
     def distance(self) -> np.ndarray:
         """(H, W) metres from the camera along each pixel's ray, infinite in the sky."""
         column, row = self.camera.columns()[None, :], self.camera.rows()[:, None]
-        return self.depth * np.sqrt(1 + column**2 + row**2)
+        return np.asarray(self.depth * np.sqrt(1 + column**2 + row**2))
 
 
 def _camera(rng: Generator, plan: Plan, town: Town, size: tuple[int, int]) -> Camera:

@@ -9,7 +9,7 @@ from hardy.data.datasets import _streets_light as light
 from hardy.data.datasets._streets_domains import Appearance
 from hardy.data.datasets._streets_raster import contact_shadow, sun_shadow
 from hardy.data.datasets._streets_scene import Scene
-from hardy.data.datasets._streets_town import ROAD, SIDEWALK, SKY, TERRAIN
+from hardy.data.datasets._streets_town import SKY, TERRAIN
 from hardy.data.datasets._streets_weather import paint_sky
 
 __all__ = ["Weather", "shade"]
@@ -49,37 +49,38 @@ def _incidence(scene: Scene, sun: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _cover_with_snow(scene: Scene, amount: float) -> None:
     """Whiten what lies open to the sky, in place: ground less its wheel tracks, roofs, ledges, car tops, crowns."""
-    white = np.array([0.82, 0.84, 0.88], np.float32)[:, None]
-    ground = scene.ground
-    share = np.select([ground.label == ROAD, ground.label == SIDEWALK], [0.62, 0.88], 0.97).astype(np.float32)
-    share = np.clip(share + 0.12 * ground.hollow - 0.55 * ground.track, 0.05, 0.97)
-    cells = [(scene.view.ground, share), (scene.view.upright, scene.upright.cover)]
-    mesh, drawn = scene.mesh, scene.drawn
+    ground, mesh, drawn = scene.ground, scene.mesh, scene.drawn
+    share = np.array([0.62, 0.88, 0.97], np.float32)[np.minimum(ground.label, 2)]
+    share += np.float32(0.12) * ground.hollow
+    share -= np.float32(0.55) * ground.track
     level = np.where(mesh.solid & (mesh.layer == 0), np.clip(drawn.normal[:, 1] * 1.6 - 0.35, 0, 0.92), 0)
-    level = np.where(mesh.leaf > 0, np.clip(mesh.colour[:, 1] * 2.6 - 0.12, 0.05, 0.6), level)
-    cells.append((drawn.pixel, level.astype(np.float32).take(drawn.face)))
-    hidden = np.zeros(scene.label.size, bool)
-    hidden[drawn.pixel] = True
-    for pixel, cover in cells:
-        if pixel is not drawn.pixel:
-            keep = ~hidden[pixel]
-            pixel, cover = pixel[keep], cover[keep]
-        part = scene.albedo[:, pixel]
-        scene.albedo[:, pixel] = part + (white - part) * cover * np.float32(amount)
+    level = np.where(mesh.leaf > 0, np.clip(mesh.colour[:, 1] * 3.4 - 0.1, 0.08, 0.75), level)
+    cover = np.zeros(scene.label.size, np.float32)
+    cover[scene.view.ground] = np.clip(share, 0.05, 0.97)
+    cover[scene.view.upright] = scene.upright.cover
+    on_leaf = 0.35 + 5 * scene.albedo[1][drawn.pixel] - 1
+    on_leaf *= mesh.leaf.take(drawn.face)
+    cover[drawn.pixel] = np.clip(level.astype(np.float32).take(drawn.face) * (1 + on_leaf), 0, 0.95)
+    cover *= amount
+    for channel, white in zip(scene.albedo, (0.82, 0.84, 0.88), strict=True):
+        channel += (white - channel) * cover
 
 
-def _own_light(scene: Scene, look: Appearance, windows: float) -> np.ndarray:
-    """(3, H*W) light that lamps, signals and lit windows give."""
-    out = np.zeros_like(scene.albedo)
-    if windows > 0:
-        glow = scene.upright.glow
-        lit = scene.upright.glass * (glow > 1 - windows) * np.float32(0.3 + look.lamps)
-        tone = (glow * 37) % 1
-        for channel, (warm, cool) in enumerate(((1.0, 0.75), (0.66, 0.78), (0.28, 0.72))):
-            out[channel, scene.view.upright] = lit * (warm + (cool - warm) * tone) * (0.35 + 0.5 * tone)
+def _own_light(scene: Scene, look: Appearance, windows: float) -> tuple[np.ndarray, np.ndarray]:
+    """What lamps, signals and lit windows give: flat indices of their pixels (P,) and their light (3, P)."""
     table = light.emission_table(look, scene.mesh.lamp, scene.mesh.colour)
-    out[:, scene.drawn.pixel] = table.take(scene.drawn.face, axis=1)
-    return out
+    lamp = np.flatnonzero((scene.mesh.lamp > 0).take(scene.drawn.face))
+    pixel, shine = scene.drawn.pixel[lamp], table.take(scene.drawn.face[lamp], axis=1)
+    if windows == 0:
+        return pixel, shine
+    hidden = np.zeros(scene.label.size, bool)
+    hidden[scene.drawn.pixel] = True
+    upright = scene.upright
+    lit = np.flatnonzero((upright.glow > 1 - windows) & (upright.glass > 0) & ~hidden[scene.view.upright])
+    tone = (upright.glow[lit] * 37) % 1
+    power = upright.glass[lit] * (0.3 + look.lamps) * (0.35 + 0.5 * tone)
+    pane = np.stack([power * (warm + (cool - warm) * tone) for warm, cool in ((1, 0.75), (0.66, 0.78), (0.28, 0.72))])
+    return np.concatenate([pixel, scene.view.upright[lit]]), np.concatenate([shine, pane], axis=1)
 
 
 def _cast_shadows(scene: Scene, direct: np.ndarray, share: float, sun: np.ndarray) -> None:
@@ -103,8 +104,8 @@ def shade(scene: Scene, look: Appearance, weather: Weather, rng: Generator, seed
     if look.shadow:
         _cast_shadows(scene, direct, look.shadow, weather.sun)
     if look.lamps:
-        lamps = light.lamp_light(scene.surface, scene.lamps, 8)
-        lamps *= 0.55 * look.lamps
+        lamps = light.lamp_light(scene.surface, scene.lamps, 6)
+        lamps *= 0.45 * look.lamps
         head = light.headlight(scene.surface, scene.camera.columns())
         head *= 0.9 * look.lamps
     picture = scene.albedo
@@ -115,15 +116,17 @@ def shade(scene: Scene, look: Appearance, weather: Weather, rng: Generator, seed
             fall += lamps * light.WARM[channel]
             fall += head * (1.0, 0.94, 0.82)[channel]
         picture[channel] *= fall
-    own = _own_light(scene, look, weather.windows)
-    picture += own
+    pixel, shine = _own_light(scene, look, weather.windows)
+    for channel in range(3):
+        picture[channel][pixel] += shine[channel]
     sky = np.flatnonzero(scene.label.ravel() == SKY)
     column, row = scene.camera.columns().take(sky % size[1]), scene.camera.rows().take(sky // size[1])
-    picture[:, sky] = paint_sky(look, rng, column, row, seed)
+    for channel, air in zip(picture, paint_sky(look, rng, column, row, seed), strict=True):
+        channel[sky] = air
     if look.wet:
         _wet(scene, picture, look.wet)
     if look.lamps:
-        picture += light.bloom(own.reshape(3, *size), size, 0.9).reshape(3, -1)
+        picture += light.bloom(pixel, shine, size, 0.9).reshape(3, -1)
     return picture.reshape(3, *size)
 
 
@@ -140,6 +143,8 @@ def _wet(scene: Scene, picture: np.ndarray, amount: float) -> None:
     sine = scene.camera.rows().take(pixel // size[1])
     glance = (1 - sine / np.sqrt(1 + sine**2)) ** 4
     paved = np.where(flat[pixel] == TERRAIN, np.float32(0.15), np.float32(1))
-    share = np.clip(0.10 + 0.16 * hollow + 0.62 * glance, 0.03, 0.85) * paved * amount
+    share = np.clip(0.10 + 0.09 * hollow + 0.55 * glance, 0.03, 0.75) * paved * amount
     mirror = light.mirrored(picture, pixel, size)
-    picture[:, pixel] = picture[:, pixel] * (1 - 0.45 * paved * amount) * (1 - share) + mirror * share
+    dark = (1 - 0.35 * paved * amount) * (1 - share)
+    for channel, image in zip(picture, mirror, strict=True):
+        channel[pixel] = channel[pixel] * dark + image * share

@@ -76,11 +76,11 @@ class _Crowd:
         scale = 1 + spread * (2 * self.rng.random() - 1)
         self.tinted(_stock(kind, int(self.rng.integers(STOCK))), x, z, heading, scale)
 
-    def car(self, x: float, z: float, heading: float) -> None:
+    def car(self, x: float, z: float, heading: float, lit: bool = True) -> None:
         kinds = tuple(CAR_KINDS)
         kind = kinds[self.pick((0.28, 0.3, 0.16, 0.16, 0.1))]
         paint = self.town.cars[int(self.rng.integers(len(self.town.cars)))]
-        self.tinted(car(kind, paint), x, z, heading)
+        self.tinted(car(kind, paint, lit), x, z, heading)
 
     def bus(self, x: float, z: float, heading: float) -> None:
         first = int(self.rng.integers(len(COACHES)))
@@ -99,11 +99,11 @@ def _parked(crowd: _Crowd) -> None:
         if not plan.parking[side]:
             continue
         z = float(rng.uniform(-1, 5))
-        share = float(rng.uniform(0.45, 0.95))
+        share = float(rng.uniform(0.25, 0.85))
         while z < 90:
             if rng.random() < share and not any(crowd.closed(side, z + d) for d in (-2.5, 2.5)):
                 x = sign * (plan.road[side] - 1.1 + float(rng.normal(0, 0.08)))
-                crowd.car(x, z, (math.pi if side == 0 else 0.0) + float(rng.normal(0, 0.02)))
+                crowd.car(x, z, (math.pi if side == 0 else 0.0) + float(rng.normal(0, 0.02)), lit=False)
             z += float(rng.uniform(5.2, 6.6))
 
 
@@ -220,7 +220,7 @@ def _furniture(crowd: _Crowd) -> None:
             crowd.put(_stock(kind, int(rng.integers(STOCK))), sign * (plan.road[side] + 0.35), at)
     for _ in range(int(rng.integers(3, 7))):
         side = int(rng.random() < 0.65)
-        sign, z = 2 * side - 1, 7 + 45 * float(rng.random()) ** 1.3
+        sign, z = 2 * side - 1, 9 + 42 * float(rng.random()) ** 1.3
         if not crowd.closed(side, z):
             crowd.figure(signs, sign * (plan.road[side] + 0.5), z, 0.0, 0.12)
     for side, sign in enumerate((-1, 1)):

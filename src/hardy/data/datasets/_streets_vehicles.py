@@ -85,13 +85,13 @@ def _plate(build: Builder, box: tuple[float, float, float, float], z: float, col
     build.flat([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], colour, z, layer=2, lamp=lamp, solid=True)
 
 
-def _faces_of_car(build: Builder, s: _Shape) -> None:
+def _faces_of_car(build: Builder, s: _Shape, lit: bool) -> None:
     """Lamps, plates and bumpers of front and rear."""
     w, rear, front = s.width, -s.half - 0.01, s.half + 0.01
     for sign in (-1, 1):
         lamp = sorted((sign * (w - 0.32), sign * (w - 0.04)))
-        _plate(build, (lamp[0], s.trunk - 0.34, lamp[1], s.trunk - 0.12), rear, RED, REARLIGHT)
-        _plate(build, (lamp[0], s.hood - 0.2, lamp[1], s.hood - 0.05), front, WHITE, HEADLIGHT)
+        _plate(build, (lamp[0], s.trunk - 0.34, lamp[1], s.trunk - 0.12), rear, RED, REARLIGHT * lit)
+        _plate(build, (lamp[0], s.hood - 0.2, lamp[1], s.hood - 0.05), front, WHITE, HEADLIGHT * lit)
     _plate(build, (-w + 0.02, 0.28, w - 0.02, 0.45), rear, DARK)
     _plate(build, (-0.26, 0.5, 0.26, 0.62), rear, WHITE)
     _plate(build, (-w + 0.35, s.hood - 0.24, w - 0.35, s.hood - 0.06), front, DARK)
@@ -100,8 +100,8 @@ def _faces_of_car(build: Builder, s: _Shape) -> None:
 
 
 @lru_cache(maxsize=256)
-def car(kind: str, paint: Colour) -> Mesh:
-    """A passenger car of one of `CAR_KINDS`, its front towards +z."""
+def car(kind: str, paint: Colour, lit: bool) -> Mesh:
+    """A passenger car of one of `CAR_KINDS`, its front towards +z, its lamps on where ``lit``."""
     s = CAR_KINDS[kind]
     build = Builder(CAR, (s.width, s.half))
     w, top, half = s.width, s.width * 0.78, s.half
@@ -119,7 +119,12 @@ def car(kind: str, paint: Colour) -> Mesh:
     middle = (s.rear_high + s.front_high) / 2 + 0.05
     for sign in (-1, 1):
         build.side(outline, _shade(paint, 0.94), sign * w, solid=True)
-        cabin = [(s.rear_low, s.belt, w), (s.rear_high, s.roof, top), (s.front_high, s.roof, top), (s.front_low, s.belt, w)]
+        cabin = [
+            (s.rear_low, s.belt, w),
+            (s.rear_high, s.roof, top),
+            (s.front_high, s.roof, top),
+            (s.front_low, s.belt, w),
+        ]
         build.face([(sign * x, y, z) for z, y, x in cabin], paint, solid=True)
         upper, lower = s.roof - 0.09, s.belt + 0.04
         wide = [(w * 0.98, lower), (top * 1.02, upper)]
@@ -133,7 +138,7 @@ def car(kind: str, paint: Colour) -> Mesh:
         sill = [(-half + 0.1, low), (-half + 0.1, low + 0.1), (half - 0.1, low + 0.1), (half - 0.1, low)]
         build.side(sill, DARK, sign * w * 1.005, layer=1, solid=True)
     _wheels(build, (-half + 0.78, half - 0.85), w, 0.33)
-    _faces_of_car(build, s)
+    _faces_of_car(build, s, lit)
     return build.build()
 
 
@@ -157,7 +162,9 @@ def bus(paint: Colour, stripe: Colour) -> Mesh:
         for pane in range(7):
             z = -5.1 + pane * 1.45
             low = 0.55 if pane in (2, 6) and sign > 0 else 1.35
-            build.side([(z, low), (z, 2.55), (z + 1.25, 2.55), (z + 1.25, low)], GLASS, x, layer=1, lamp=INTERIOR, solid=True)
+            build.side(
+                [(z, low), (z, 2.55), (z + 1.25, 2.55), (z + 1.25, low)], GLASS, x, layer=1, lamp=INTERIOR, solid=True
+            )
         build.side([(-5.5, 0.72), (-5.5, 0.95), (5.5, 0.95), (5.5, 0.72)], stripe, x * 0.998, layer=1, solid=True)
     _wheels(build, (-3.4, 3.4), 1.25, 0.48)
     _plate(build, (-1.1, 1.5, 1.1, 2.5), -5.51, GLASS)

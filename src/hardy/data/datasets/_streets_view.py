@@ -152,7 +152,7 @@ def _tops(walls: Sequence[Wall], face: np.ndarray, place: np.ndarray, length: np
     metres = place * length[face]
     wave = np.sin(metres * 1.7 + face) * 0.5 + np.sin(metres * 4.3 + face * 3) * 0.3 + np.sin(metres * 9.1) * 0.2
     tops = height[face] * (1 + ragged[face] * wave) + rise[face] * gable
-    return tops.astype(np.float32)
+    return np.asarray(tops, np.float32)
 
 
 def survey(camera: Camera, walls: Sequence[Wall]) -> View:

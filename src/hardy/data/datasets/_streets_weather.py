@@ -6,7 +6,7 @@ arrives as J exp(-beta d) + A (1 - exp(-beta d)).
 
 import numpy as np
 from numpy.random import Generator
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw
 
 from hardy.data.datasets._streets_domains import Appearance
 from hardy.data.datasets._streets_noise import grain, tile
@@ -49,10 +49,9 @@ def paint_sky(look: Appearance, rng: Generator, column: np.ndarray, row: np.ndar
     return out
 
 
-def add_rain(picture: np.ndarray, rng: Generator, density: float, light: float) -> None:
-    """Draw streaks over ``picture`` (3, H, W) linear light, in place; ``density`` per 1000 pixels of a 256x512 image."""
+def add_rain(picture: np.ndarray, rng: Generator, count: int, light: float) -> None:
+    """Draw ``count`` streaks over ``picture`` (3, H, W) linear light, in place."""
     height, width = picture.shape[1:]
-    count = max(12, int(density * 131))
     lean = float(rng.uniform(-0.25, 0.25))
     layer = Image.new("L", (width, height), 0)
     pen = ImageDraw.Draw(layer)
@@ -62,24 +61,25 @@ def add_rain(picture: np.ndarray, rng: Generator, density: float, light: float) 
     ends = np.stack([start[:, 0] + lean * length, start[:, 1] + length], axis=-1)
     for (x0, y0), (x1, y1), value in zip(start.tolist(), ends.tolist(), tone.tolist(), strict=True):
         pen.line((x0, y0, x1, y1), fill=value, width=max(1, height // 300))
-    drops = np.asarray(layer.filter(ImageFilter.BoxBlur(height / 900)), np.float32) * np.float32(0.55 / 255)
+    drops = np.asarray(layer, np.float32) * np.float32(0.55 / 255)
     for channel in picture:
         channel += (light - channel) * drops
 
 
-def add_snow(picture: np.ndarray, rng: Generator, density: float, light: float) -> None:
-    """Draw flakes over ``picture`` (3, H, W) linear light, in place; few near and large ones, many far and small."""
+def add_snow(picture: np.ndarray, rng: Generator, count: int, light: float) -> None:
+    """Draw ``count`` flakes over ``picture`` (3, H, W) linear light, in place; few are near and large."""
     height, width = picture.shape[1:]
-    count = max(24, int(density * 131))
     layer = Image.new("L", (width, height), 0)
     pen = ImageDraw.Draw(layer)
     place = rng.uniform(0, 1, (count, 2)) * (width, height)
     radius = height / 256 * np.clip(0.45 / rng.uniform(0.12, 1.0, count), 0.4, 3.2)
     stretch = rng.uniform(1.0, 1.8, count)
     tone = np.clip(rng.uniform(110, 250, count) / np.maximum(radius * 256 / height, 1) ** 0.5, 0, 255).astype(int)
-    boxes = np.stack([place[:, 0] - radius, place[:, 1] - radius * stretch, place[:, 0] + radius, place[:, 1] + radius * stretch], 1)
+    boxes = np.stack(
+        [place[:, 0] - radius, place[:, 1] - radius * stretch, place[:, 0] + radius, place[:, 1] + radius * stretch], 1
+    )
     for box, value in zip(boxes.tolist(), tone.tolist(), strict=True):
         pen.ellipse(box, fill=value)
-    flakes = np.asarray(layer.filter(ImageFilter.BoxBlur(height / 420)), np.float32) * np.float32(0.9 / 255)
+    flakes = np.asarray(layer, np.float32) * np.float32(0.9 / 255)
     for channel in picture:
         channel += (light - channel) * flakes

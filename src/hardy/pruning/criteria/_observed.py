@@ -1,6 +1,7 @@
 """What the gradient criteria share: gate gradients of each batch, and their mean in either order with the square."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -22,11 +23,20 @@ class Observed:
     """
 
     def __init__(self, network: Network, units: Sequence[Unit]) -> None:
-        self.places: list[Place] = gate_places(network, units)
-        self.parameters: list[nn.Parameter] = gate_parameters(self.places)
+        self._network = network
+        self._units = units
         self.count = sum(unit.size for unit in units)
-        self._names = {parameter: name for name, parameter in network.named_parameters()}
         self._scales: list[Tensor] = []
+
+    @cached_property
+    def places(self) -> list[Place]:
+        """The gate places; looked up when first used, as the network may move to its device after the criterion."""
+        return gate_places(self._network, self._units)
+
+    @cached_property
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters that the gates are read from."""
+        return gate_parameters(self.places)
 
     def expect(self, risk: Tensor) -> Tensor:
         """``risk`` itself, watched for the scale of its gradient.
@@ -36,7 +46,8 @@ class Observed:
         """
         frozen = next((parameter for parameter in self.parameters if not parameter.requires_grad), None)
         if frozen is not None:
-            raise InputError(f"{self._names[frozen]!r} is frozen: a criterion that reads gradients needs it trainable")
+            name = next(name for name, parameter in self._network.named_parameters() if parameter is frozen)
+            raise InputError(f"{name!r} is frozen: a criterion that reads gradients needs it trainable")
         risk.register_hook(self._scales.append)  # type: ignore[no-untyped-call]
         return risk
 
@@ -45,6 +56,10 @@ class Observed:
         total = torch.stack(self._scales).double().sum()
         self._scales.clear()
         return total
+
+    def forget(self) -> None:
+        """Drop what was expected and never went backward."""
+        self._scales.clear()
 
     def gradients(self, scale: Tensor) -> Tensor:
         """dR/dz (G,) float64, R the mean risk, from the gradients that the parameters hold."""
@@ -87,7 +102,4 @@ class Squares:
             raise InputError("no batch with finite gradients was collected; observe, go backward and collect first")
         mean = self._total / self._batches
         mean = mean if self._before else mean.square()
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(mean)  # every process must prune the same channels
-            mean = mean / torch.distributed.get_world_size()
         return by_unit(torch.tensor(weights, dtype=mean.dtype, device=mean.device) @ mean, units)

@@ -15,9 +15,10 @@ __all__ = ["Criterion"]
 class Criterion(ABC):
     """Scores every channel of every unit of a network; the lowest scores are pruned first.
 
-    Life of a criterion: for each batch `observe` returns loss terms, their sum goes backward, `collect` is called;
-    after some batches `scores` gives the mean over what was collected since the last `reset`. One that reads only
-    the weights sets ``needs_data = False``: its `observe` is never called.
+    Life of a criterion: the gradients are cleared, `observe` returns the loss terms of a batch, their sum goes
+    backward, `collect` is called; after some such steps `scores` gives the mean over what was collected since the
+    last `reset`. A step may scale the loss, or split its batch into several calls of `observe` and one of `collect`.
+    One that reads only the weights sets ``needs_data = False``: its `observe` is never called.
 
     The constructor takes ``network``, ``units`` and ``pixel_loss`` before the ``*`` and its options after.
     """
@@ -36,7 +37,7 @@ class Criterion(ABC):
         raise AssertionError(f"{type(self).__name__} reads weights only and observes nothing")
 
     def collect(self) -> None:  # noqa: B027 - only criteria that read gradients need it
-        """Read what the backward pass left; called once after each, before gradients are clipped or cleared."""
+        """Read what the backward passes of a step left; called before gradients are clipped or cleared."""
 
     def reset(self) -> None:  # noqa: B027 - only criteria with memory need it
         """Forget what was collected."""

@@ -40,6 +40,9 @@ class IoR(Criterion):
         alpha: weight of the variance's square; 0 is `Taylor`.
         variance: of the risks over the D domains of a batch, ``"population"`` divides by D and ``"sample"`` by D - 1.
         square: square each batch's gradients and then average (``"before"``), or average and then square.
+
+    Raises:
+        InputError: for a negative ``alpha``.
     """
 
     needs_domains = 2
@@ -55,6 +58,8 @@ class IoR(Criterion):
         square: Literal["before", "after"] = "before",
     ) -> None:
         super().__init__(network, units, pixel_loss)
+        if not alpha >= 0:
+            raise InputError(f"IoR.alpha: {alpha} must be 0 or more")
         self.alpha = alpha
         self.variance = variance
         self._observed = Observed(network, units)
@@ -98,6 +103,9 @@ class IoR(Criterion):
 
     def reset(self) -> None:
         """See `Criterion.reset`."""
+        self._observed.forget()
+        self._passes.clear()
+        self._samples.clear()
         self._squares.reset()
 
     def scores(self) -> dict[str, Tensor]:

@@ -55,6 +55,7 @@ class Taylor(Criterion):
 
     def reset(self) -> None:
         """See `Criterion.reset`."""
+        self._observed.forget()
         self._squares.reset()
 
     def scores(self) -> dict[str, Tensor]:

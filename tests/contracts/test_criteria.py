@@ -1,0 +1,134 @@
+"""What holds for every criterion."""
+
+import copy
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from hardy.networks._create import create
+from hardy.pruning.schedule import one_shot
+from hardy.pruning.select import Limits
+from hardy.pruning.units import find_units
+from hardy.registry import CRITERIA
+from hardy.types import Batch
+
+
+def pixel_loss(logits, labels):
+    return F.cross_entropy(logits, labels, ignore_index=255)
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return create("tiny", "camvid11", width=16)
+
+
+def batch(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 11, (4, 32, 48), generator=generator)
+    return Batch(torch.rand(4, 3, 32, 48, generator=generator), labels, torch.tensor([0, 1, 0, 1]))
+
+
+def observed(criterion, seeds=(0, 1)):
+    if criterion.needs_data:
+        for seed in seeds:
+            criterion.network.zero_grad()
+            terms = criterion.observe(batch(seed))
+            assert all(term.ndim == 0 and term.requires_grad for term in terms.values())
+            sum(terms.values()).backward()
+            criterion.collect()
+    return criterion.scores()
+
+
+@pytest.mark.parametrize("name", CRITERIA.names())
+def test_describes_itself(name):
+    method = CRITERIA.describe(name)
+    assert method.purpose.endswith(".")
+    assert method.source
+    assert len(method.options) <= 8
+    assert CRITERIA.get(name).needs_domains >= 1
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", CRITERIA.names())
+def test_scores_every_channel_of_every_unit(name, network, training):
+    network.train(training)
+    units = find_units(network)
+    scores = observed(CRITERIA.build(name, network, units, pixel_loss))
+    assert list(scores) == [unit.name for unit in units]
+    for unit in units:
+        value = scores[unit.name]
+        assert value.shape == (unit.size,)
+        assert value.dtype == torch.float64
+        assert value.device.type == "cpu"
+        assert not value.requires_grad
+        assert torch.isfinite(value).all()
+        assert (value >= 0).all()
+    assert len(torch.cat(list(scores.values())).unique()) > 50  # they tell channels apart
+
+
+@pytest.mark.parametrize("name", CRITERIA.names())
+def test_same_network_and_batches_same_scores(name, network):
+    units = find_units(network)
+    first = observed(CRITERIA.build(name, copy.deepcopy(network), units, pixel_loss))
+    torch.rand(3)
+    second = observed(CRITERIA.build(name, copy.deepcopy(network), units, pixel_loss))
+    assert all(torch.equal(first[unit], second[unit]) for unit in first)
+
+
+@pytest.mark.parametrize("name", CRITERIA.names())
+def test_reset_forgets(name, network):
+    network.eval()
+    units = find_units(network)
+    criterion = CRITERIA.build(name, network, units, pixel_loss)
+    expected = observed(criterion, seeds=(1,))
+    criterion.reset()
+    observed(criterion, seeds=(0,))
+    criterion.reset()
+    again = observed(criterion, seeds=(1,))
+    assert all(torch.equal(expected[unit], again[unit]) for unit in expected)
+
+
+@pytest.mark.parametrize("name", CRITERIA.names())
+def test_reset_drops_a_step_that_was_never_finished(name, network):
+    network.eval()
+    units = find_units(network)
+    expected = observed(CRITERIA.build(name, network, units, pixel_loss))
+    criterion = CRITERIA.build(name, network, units, pixel_loss)
+    if criterion.needs_data:
+        sum(criterion.observe(batch(5)).values()).backward()
+    criterion.reset()
+    again = observed(criterion)
+    assert all(torch.equal(expected[unit], again[unit]) for unit in expected)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", CRITERIA.names())
+def test_mixed_precision_keeps_the_order(name, network, training):
+    network.train(training)
+    units = find_units(network)
+    exact = torch.cat(list(observed(CRITERIA.build(name, network, units, pixel_loss)).values()))
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = torch.cat(list(observed(CRITERIA.build(name, network, units, pixel_loss)).values()))
+    ranks = torch.stack([exact.argsort().argsort(), scores.argsort().argsort()]).double()
+    assert float(torch.corrcoef(ranks)[0, 1]) > 0.95
+
+
+@pytest.mark.parametrize("name", CRITERIA.names())
+def test_observing_leaves_weights_alone(name, network):
+    before = {key: value.clone() for key, value in network.named_parameters()}
+    observed(CRITERIA.build(name, network, find_units(network), pixel_loss))
+    assert all(torch.equal(value, before[key]) for key, value in network.named_parameters())
+    assert all(not m._forward_hooks and not m._forward_pre_hooks for m in network.modules())
+
+
+@pytest.mark.parametrize("name", CRITERIA.names())
+def test_prunes_a_network(name, network):
+    units = find_units(network)
+    criterion = CRITERIA.build(name, network, units, pixel_loss)
+    done = one_shot(network, criterion, units, [batch()], ratio=0.3)
+    total = sum(unit.size for unit in units)
+    assert sum(map(len, done.removed.values())) == round(0.3 * total)
+    assert all(after >= min(before, Limits().min_width) for before, after in done.widths.values())
+    assert network(batch().images).shape == (4, 11, 32, 48)
