@@ -56,7 +56,9 @@ def test_the_lines_of_two_processes_stay_whole(tmp_path):
         assert [r.value for r in found if r.seed == number] == [float(index // 2) for index in range(200)]
 
 
-@pytest.mark.parametrize("line", ['{"recipe": "0123', "[]", '{"sources": []}', "null", '{"recipe": "x", "sources": null}'])
+@pytest.mark.parametrize(
+    "line", ['{"recipe": "0123', "[]", '{"sources": []}', "null", '{"recipe": "x", "sources": null}']
+)
 def test_a_line_that_is_no_record_is_named(tmp_path, line):
     file = tmp_path / "records.jsonl"
     append(file, [ONE])
@@ -71,7 +73,7 @@ def test_a_torn_last_line_takes_no_new_record_with_it(tmp_path):
     append(file, [ONE])
     file.write_bytes(file.read_bytes() + b'{"recipe": "01')
     append(file, [ONE])
-    with pytest.raises(InputError, match="records.jsonl:2"):
+    with pytest.raises(InputError, match=r"records\.jsonl:2"):
         read(file)
     lines = file.read_text(encoding="utf-8").splitlines()
     assert len(lines) == 3

@@ -196,10 +196,9 @@ def _complete(registry: Registry, method: Method) -> dict[str, Any]:
 
 
 def _complete_dataset(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of data set ``name``; a ``root`` among them says where this one lies and is no option of its own."""
-    own = {key: value for key, value in options.items() if key != "root"}
-    place = {"root": options["root"]} if "root" in options else {}
-    return {**place, **DATASETS.describe(name).check(own)}
+    """The options of data set ``name``, and its ``root`` where one is given: a place is no option of its own."""
+    place = {key: value for key, value in options.items() if key == "root"}
+    return {**place, **DATASETS.describe(name).check({key: options[key] for key in options if key not in place})}
 
 
 def read(file: Path | str, overrides: Iterable[str] = ()) -> Recipe:

@@ -88,7 +88,7 @@ def test_no_best_score_and_an_undefined_one_come_back(shallow, tmp_path):
     assert read(file, "o").optimiser["state"] == {}
 
 
-# ---------------------------------------------------------------------------------------------------- what is refused
+# --------------------------------------------------------------------------------------------- what is refused
 
 
 def refusal(file, owner="owner/0/train"):
@@ -147,7 +147,7 @@ def test_the_checkpoint_of_another_run_is_refused(file):
     assert "use another run.folder" in text
 
 
-# ----------------------------------------------------------------------------------------------------- whole or absent
+# ---------------------------------------------------------------------------------------------- whole or absent
 
 
 def _full(*_, **__):

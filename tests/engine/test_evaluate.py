@@ -30,7 +30,7 @@ def says(ids, classes):
     return lambda images: logits.expand(len(images), -1, -1, -1)
 
 
-# --------------------------------------------------------------------------------------------------- counts by hand
+# -------------------------------------------------------------------------------------------- counts by hand
 
 
 def test_counts_by_hand_over_batches():
@@ -134,7 +134,7 @@ def test_random_maps_agree_with_an_independent_reference(seed):
     assert found.pixel_accuracy == pytest.approx(np.mean((guess == truth)[truth != 255]), rel=1e-12)
 
 
-# -------------------------------------------------------------------------------------------------------- the table
+# ------------------------------------------------------------------------------------------------- the table
 
 
 def counts_of(hits, misses):
@@ -150,7 +150,12 @@ def test_the_table_by_hand():
         ("a/snow", "unseen", counts_of(1, 3), 6),
     ]
     made = table(rows, ("x", "y"))
-    assert [(row.domain, row.images) for row in made.rows] == [("a/day", 2), ("a/night", 4), ("a/fog", 5), ("a/snow", 6)]
+    assert [(row.domain, row.images) for row in made.rows] == [
+        ("a/day", 2),
+        ("a/night", 4),
+        ("a/fog", 5),
+        ("a/snow", 6),
+    ]
     assert made.intra == pytest.approx(3 / 4, abs=1e-15)
     assert made.unseen == pytest.approx((1 / 2 + 1 / 2 + (1 / 4 + 1 / 4) / 2) / 3, abs=1e-15)
     assert made.worst == pytest.approx(1 / 4, abs=1e-15)
@@ -204,7 +209,8 @@ class Seeing(Network):
 
 def measured(network, *labels, **options):
     parts = [
-        ("unseen", (Domain(f"painted/{k}", Painted(each), {}), range(3 * k, 3 * k + 3))) for k, each in enumerate(labels)
+        ("unseen", (Domain(f"painted/{k}", Painted(each), {}), range(3 * k, 3 * k + 3)))
+        for k, each in enumerate(labels)
     ]
     choice = Evaluate(**{"flip": False} | options)
     return protocol.measure(network, parts, Data(sources=("painted",)), choice, Run(device="cpu", workers=0))
@@ -238,7 +244,9 @@ def test_labels_are_mapped_onto_the_networks_space():
     assert made.unseen == 1.0
 
 
-@pytest.mark.parametrize(("trained", "data"), [("cityscapes19", "camvid11"), ("cityscapes19", "idd7"), ("camvid11", "idd7")])
+@pytest.mark.parametrize(
+    ("trained", "data"), [("cityscapes19", "camvid11"), ("cityscapes19", "idd7"), ("camvid11", "idd7")]
+)
 def test_predictions_are_mapped_where_only_that_way_is_declared(trained, data):
     """The first of the classes that fall together stands for all; so every prediction is right."""
     source, target = SPACES[trained], SPACES[data]

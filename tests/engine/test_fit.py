@@ -38,7 +38,7 @@ def trained(algorithm, batches, steps=3, run=None, **options):
     return algorithm, seen
 
 
-# -------------------------------------------------------------------------------------------------- what a step does
+# ------------------------------------------------------------------------------------------- what a step does
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
@@ -99,7 +99,10 @@ def test_clipping_bounds_the_step(shallow, colours):
     start = shallow()
     free, _ = trained(shallow(), colours(), steps=1, lr=1.0, momentum=0.0)
     clipped, _ = trained(shallow(), colours(), steps=1, lr=1.0, momentum=0.0, clip=0.01)
-    steps = [[(b - a).detach() for a, b in zip(each.parameters(), start.parameters(), strict=True)] for each in (free, clipped)]
+    steps = [
+        [(b - a).detach() for a, b in zip(each.parameters(), start.parameters(), strict=True)]
+        for each in (free, clipped)
+    ]
     norms = [math.sqrt(sum(float(part.square().sum()) for part in step)) for step in steps]
     assert norms[0] > 0.1
     assert norms[1] == pytest.approx(0.01, rel=1e-3)
@@ -108,9 +111,7 @@ def test_clipping_bounds_the_step(shallow, colours):
 
 
 def test_a_clip_that_nothing_exceeds_changes_nothing(shallow, colours):
-    assert same(
-        weights(trained(shallow(), colours(), clip=1e6)[0]), weights(trained(shallow(), colours())[0])
-    )
+    assert same(weights(trained(shallow(), colours(), clip=1e6)[0]), weights(trained(shallow(), colours())[0]))
 
 
 def test_the_moving_average_by_hand(shallow, colours):
@@ -212,7 +213,7 @@ def test_a_step_draws_by_seed_and_step_alone(shallow, colours):
     assert not same(dropped(0, 1), dropped(1, 1))
 
 
-# ------------------------------------------------------------------------------------------------- one call at a time
+# ------------------------------------------------------------------------------------------ one call at a time
 
 
 def test_running_in_pieces_is_running_at_once(shallow, colours):
@@ -266,7 +267,7 @@ def test_a_second_signal_acts_as_it_did_before(shallow, colours):
         loop.run()
 
 
-# ------------------------------------------------------------------------------------------------------- bad numbers
+# ------------------------------------------------------------------------------------------------ bad numbers
 
 
 class Breaking(ERM):
@@ -317,7 +318,9 @@ def test_weights_that_are_not_finite_are_never_written(shallow, colours, tmp_pat
 
     algorithm = Exploding(shallow().network, CrossEntropy(3))
     loop = Fit(algorithm, colours(), Optim(steps=20), place(checkpoint_every=3), folder=tmp_path)
-    with pytest.raises(InputError, match=r"train step 6: network\.module\.3\.bias is not finite any more; the last good"):
+    with pytest.raises(
+        InputError, match=r"train step 6: network\.module\.3\.bias is not finite any more; the last good"
+    ):
         loop.run()
     assert read(tmp_path / "checkpoint.safetensors", "").step == 3
 

@@ -20,7 +20,7 @@ from hardy.recipe import Optim, Run, read
 STEPS = 120
 
 
-# --------------------------------------------------------------------------------------------- in one process, each step
+# ------------------------------------------------------------------------------------------ in one process, each step
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_the_checkpoint_of_another_network_or_optimiser_is_refused(shallow, colo
         assert "\n" not in str(caught.value)
 
 
-# ----------------------------------------------------------------------------------------- the command, with real signals
+# -------------------------------------------------------------------------------------- the command, with real signals
 
 
 @pytest.fixture

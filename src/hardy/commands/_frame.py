@@ -212,8 +212,11 @@ def folder_of(recipe: Recipe, verb: str) -> Path:
 
 
 def _refuse_other(file: Path, recipe: Recipe) -> None:
-    """Refuse a folder in which another recipe, or the same with another seed, has run."""
-    if not file.exists():
+    """Refuse a folder in which another recipe, or the same with another seed, has run.
+
+    One that holds no more than a recipe and a log, as after a mistyped domain, is free.
+    """
+    if not file.exists() or {path.name for path in file.parent.iterdir()} <= {"recipe.yaml", "train.log"}:
         return
     earlier = read(file)
     if (earlier.digest(), earlier.run.seed) != (recipe.digest(), recipe.run.seed):

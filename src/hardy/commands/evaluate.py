@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hardy import records
 from hardy.commands._frame import from_sections, provenance, table_values
 from hardy.commands._print import show_table
 from hardy.engine import artefact, protocol
 from hardy.engine.evaluate import Table
+from hardy.errors import InputError
 from hardy.networks.base import Network
+from hardy.recipe import read
 from hardy.records import Record
 
 __all__ = ["evaluate", "run"]
@@ -50,16 +50,13 @@ def evaluate(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
-        InputError: for unknown domains, missing data, or label spaces without a map.
+        InputError: for no or unknown domains, missing data, or label spaces without a map.
     """
+    if not data:
+        raise InputError("no data named; give domains such as camvid/0001TP")
+    where = {"root": root, "datasets": dict(datasets or {}), "size": size}
     recipe = from_sections(
-        data={
-            "unseen": list(data),
-            "root": root,
-            "datasets": dict(datasets or {}),
-            "size": size,
-            "unseen_splits": list(splits),
-        },
+        data={"unseen": list(data), "unseen_splits": list(splits), **where},
         evaluate={"window": window, "flip": flip, "scales": list(scales), "batch": batch},
         run={"device": device, "workers": 0},
     )
@@ -75,20 +72,15 @@ def run(folder: Path, domains: Sequence[str], *, size: Sequence[int] | None, per
     Without ``size`` the images are resized as in the run's own recipe.
     """
     network = artefact.load(folder)
-    recipe = _recipe_of(folder)
-    size = size or recipe.get("data", {}).get("size")
+    made = read(folder / "recipe.yaml") if (folder / "recipe.yaml").exists() else None
+    digest, trained_on, seed = (made.digest(), made.data.sources, made.run.seed) if made else ("", (), 0)
+    size = size or (made.data.size if made else None)
     table = evaluate(network, domains, size=size, **options)
     here = {"size": list(size) if size else None, "domains": list(domains)}
-    known = {"sources": tuple(recipe.get("data", {}).get("sources", ())), "seed": recipe.get("run", {}).get("seed", 0)}
     versions = provenance()
     lines = [
-        Record("", "evaluate", known["sources"], target, known["seed"], metric, value, {}, versions, here)
+        Record(digest, "evaluate", trained_on, target, seed, metric, value, {}, versions, here)
         for target, metric, value in table_values(table)
     ]
     records.append(folder / "records.jsonl", lines)
     show_table(f"{folder} on {', '.join(domains)}", table, per_class=per_class)
-
-
-def _recipe_of(folder: Path) -> dict[str, Any]:
-    file = folder / "recipe.yaml"
-    return yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}

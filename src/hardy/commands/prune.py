@@ -121,7 +121,7 @@ def costs(dense: Network, network: Network, recipe: Recipe) -> tuple[Change, lis
     runtimes: tuple[Runtime, ...] = (
         ("eager", "onnxruntime") if find_spec("onnxruntime") and find_spec("onnxscript") else ("eager",)
     )
-    comparisons = [compare(dense.eval(), network.eval(), size=size, runtime=runtime) for runtime in runtimes]
+    comparisons = [compare(dense, network, size=size, runtime=runtime) for runtime in runtimes]
     for one in comparisons:
         changes.append((f"milliseconds_p50_{one.runtime}", one.before_p50, one.after_p50))
         changes.append((f"milliseconds_p95_{one.runtime}", one.before_p95, one.after_p95))
@@ -157,6 +157,7 @@ def prune(
     optim: Mapping[str, Any] | None = None,
     run: Mapping[str, Any] | None = None,
     folder: str | Path | None = None,
+    show: bool = True,
 ) -> Network:
     """A physically smaller copy of ``network``, in evaluation mode; ``network`` itself stays as it is.
 
@@ -170,6 +171,7 @@ def prune(
         optim: a recipe's ``optim`` section, such as ``{"batch": 8}``.
         run: a recipe's ``run`` section, such as ``{"seed": 1}``.
         folder: where checkpoints, records and the network go; without one nothing is kept on disk.
+        show: measure and print parameters, GMACs and milliseconds before and after.
 
     Raises:
         InputError: for anything that cannot be used.
@@ -187,4 +189,6 @@ def prune(
             cut(here, small, parts, _choice(recipe))
             recovered(here, small, parts, _choice(recipe))
             here.keep(small)
+        if show:
+            show_change(*costs(network, small, recipe))
     return small.eval()

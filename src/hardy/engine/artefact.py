@@ -109,12 +109,12 @@ def load(folder: Path | str, *, module: nn.Module | None = None) -> Network:
     labels = LabelSpace.from_json(description["labels"])
     try:
         network = rebuild(description["architecture"], labels, module=module)
+        replay(network, description["plan"])
     except InputError as error:
         raise InputError(f"{folder}: {error}") from None
     try:
-        replay(network, description["plan"])
         network.load_state_dict(load_tensors(data), strict=True)
-    except (SafetensorError, RuntimeError, KeyError) as error:
+    except (SafetensorError, RuntimeError) as error:
         raise InputError(
             f"{folder}: the weights do not fit the network: {' '.join(str(error).split())[:300]}"
         ) from None

@@ -203,13 +203,11 @@ def fit(
     batches = training(parts.train, data, network.labels, optim, run, stage=stage)
     loop = Fit(algorithm, batches, optim, run, folder=folder, owner=owner, stage=stage, log=log)
     loop.resume()
-    judges = {"source-val": parts.val, "oracle": parts.unseen, "last": ()}[choice.select]
-    if choice.select == "oracle" and not judges:
-        raise InputError("evaluate.select: oracle chooses by data.unseen, which names no domain")
+    judges = _judges(parts, choice)
     best = folder / "best.safetensors"
 
     def validate(step: int) -> float:
-        score = _score(loop, network, lambda: measure(network, [("source-val", p) for p in judges], data, choice, run))
+        score = _score(loop, network, lambda: measure(network, judges, data, choice, run))
         if loop.accelerator.is_main_process and (loop.progress.best is None or score > loop.progress.best[0]):
             write_tensors(best, _selected(network, loop), {"step": str(step), "owner": owner})
         if told:
@@ -222,6 +220,14 @@ def fit(
     network.load_state_dict(load_file(best) if judges else _selected(network, loop))
     loop.accelerator.wait_for_everyone()  # the main process removes the file once all have read it
     return loop.progress.best[1] if loop.progress.best else loop.progress.step
+
+
+def _judges(parts: Split, choice: Evaluate) -> list[tuple[str, Part]]:
+    """The images that select, none for ``last``; they count as source validation whichever they are."""
+    if choice.select == "oracle" and not parts.unseen:
+        raise InputError("evaluate.select: oracle chooses by data.unseen, which names no domain")
+    chosen = {"source-val": parts.val, "oracle": parts.unseen, "last": ()}[choice.select]
+    return [("source-val", part) for part in chosen]
 
 
 def _score(loop: Fit, network: Network, judge: Callable[[], Table]) -> float:
