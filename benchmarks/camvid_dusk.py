@@ -128,6 +128,24 @@ def table(found: list[Record], network: str, unseen: str) -> list[str]:
     return lines
 
 
+def duels(found: list[Record], network: str, unseen: str) -> list[str]:
+    """In how many seeds IoR ends above each other criterion on the unseen sequence, from the same dense network."""
+    scores: dict[tuple[float, str], dict[int, float]] = {}
+    for record in found:
+        cell = Cell(**record.notes["cell"])
+        if (cell.network, cell.unseen, record.target) == (network, unseen, "unseen") and record.value is not None:
+            scores.setdefault((cell.removed, cell.method), {})[cell.seed] = record.value
+    lines = []
+    for removed in sorted({share for share, method in scores if method == "ior"}):
+        mine = scores[removed, "ior"]
+        for method in [name for name in CRITERIA if name != "ior" and (removed, name) in scores]:
+            other = scores[removed, method]
+            gains = [100 * (mine[seed] - other[seed]) for seed in sorted(mine.keys() & other.keys())]
+            won = f"above {method} in {sum(gain > 0 for gain in gains)} of {len(gains)} seeds"
+            lines.append(f"- {1 - removed:.0%} left: ior {won}, by {fmean(gains):+.1f} points on average")
+    return lines
+
+
 def _cost(values: dict[str, list[float]]) -> list[str]:
     """Parameters and GMACs, means over the seeds, and the median time as a share of the dense network's."""
     pairs = zip(
@@ -151,6 +169,22 @@ def _order(method: str) -> int:
 
 def _spread(values: list[float]) -> str:
     return f"{100 * fmean(values):.1f}" + (f" ± {100 * stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def text(found: list[Record]) -> str:
+    """Every table and its duels in Markdown; ``docs/benchmarks.md`` holds exactly this."""
+    parts = []
+    for network, unseen in dict.fromkeys((r.notes["cell"]["network"], r.notes["cell"]["unseen"]) for r in found):
+        away = "dusk, 0001TP" if unseen == "0001TP" else unseen
+        rows = [
+            f"**{network}, unseen: {away}**",
+            "",
+            *table(found, network, unseen),
+            "",
+            *duels(found, network, unseen),
+        ]
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts)
 
 
 def main() -> None:
@@ -177,9 +211,7 @@ def main() -> None:
                 future.result()
                 gather(wanted, given.out)
     found = records.read(STORE) if STORE.exists() else []
-    for network, unseen in dict.fromkeys((r.notes["cell"]["network"], r.notes["cell"]["unseen"]) for r in found):
-        print(f"\n{network}, unseen: {unseen}\n")
-        print("\n".join(table(found, network, unseen)))
+    print(text(found))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Records: one JSON line per measured number, appended to a run's ``records.jsonl``; reports read nothing else."""
 
 import errno
+import fcntl
 import json
 import math
 import os
@@ -44,7 +45,7 @@ class Record:
 
 
 def append(file: Path, records: Iterable[Record]) -> None:
-    """Append ``records`` to ``file`` in one write, so that a line is whole or absent even with several writers.
+    """Append ``records`` to ``file`` under a lock, so that a line is whole or absent even with several writers.
 
     A torn last line that a crash left is ended first, so that it takes no new record with it.
 
@@ -57,12 +58,13 @@ def append(file: Path, records: Iterable[Record]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
         size = os.fstat(handle).st_size
         torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
         data = ("\n" * torn + "\n".join(lines) + "\n").encode()
         written = os.write(handle, data)
         if written < len(data):
-            os.ftruncate(handle, os.fstat(handle).st_size - written)
+            os.ftruncate(handle, size)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
         os.fsync(handle)
     finally:

@@ -17,6 +17,7 @@ from hardy.pruning.criteria.taylor import Taylor
 from hardy.pruning.gates import by_unit, gate_gradients, gate_parameters, gate_places
 from hardy.pruning.risk import domain_risks
 from hardy.pruning.units import find_units
+from hardy.seed import seeded
 from hardy.types import Batch, Outputs
 
 
@@ -285,3 +286,13 @@ def test_random_depends_on_seed_and_name_only(toy, pixel_loss):
     assert 0.35 < float(drawn.mean()) < 0.65
     assert drawn.min() >= 0
     assert drawn.max() < 1
+
+
+def test_random_without_a_seed_follows_the_generator_of_the_run(toy, pixel_loss):
+    units = find_units(toy)
+    draws = []
+    for place in (0, 0, 1):
+        with seeded(place, "criterion"):
+            draws.append(Random(toy, units, pixel_loss).scores()[units[0].name])
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])

@@ -17,6 +17,7 @@ from hardy.pruning.schedule import Pruned, iterative, one_shot
 from hardy.pruning.units import Unit, survey
 from hardy.recipe import Data, Optim, Prune, Run
 from hardy.registry import CRITERIA
+from hardy.seed import seeded
 from hardy.types import Batch, Terms
 
 __all__ = ["Surgery", "prune"]
@@ -83,7 +84,9 @@ def prune(
     if not found.units:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(found.blocked.items())[:3])
         raise InputError(f"nothing of {type(network).__name__} can be pruned: {reasons or 'it has no convolution'}")
-    criterion = CRITERIA.build(choice.criterion.name, network, found.units, pixel_loss, **choice.criterion.options)
+    with seeded(run.seed, "criterion"):
+        name, options = choice.criterion.name, choice.criterion.options
+        criterion = CRITERIA.build(name, network, found.units, pixel_loss, **options)
     _check(criterion, choice, parts, optim)
     network.to(pick(run.device))
     limits: dict[str, Any] = {"scope": choice.scope, "min_width": choice.min_width, "round_to": choice.round_to}

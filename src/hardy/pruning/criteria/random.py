@@ -19,18 +19,22 @@ __all__ = ["Random"]
 class Random(Criterion):
     """Draws from U(0, 1) that depend on the seed and the unit's name only.
 
+    Without a seed of its own it draws one from torch's CPU generator when it is made, which a run seeds from its own.
+
     Args:
         network: what is pruned; not used.
         units: its units.
         pixel_loss: the loss of one head; not used.
-        seed: another seed removes other channels.
+        seed: another seed removes other channels; None follows the run's.
     """
 
     needs_data = False
 
-    def __init__(self, network: Network, units: Sequence[Unit], pixel_loss: PixelLoss, *, seed: int = 0) -> None:
+    def __init__(
+        self, network: Network, units: Sequence[Unit], pixel_loss: PixelLoss, *, seed: int | None = None
+    ) -> None:
         super().__init__(network, units, pixel_loss)
-        self.seed = seed
+        self.seed = int(torch.randint(2**31, ())) if seed is None else seed
 
     def scores(self) -> dict[str, Tensor]:
         """See `Criterion.scores`."""
