@@ -107,7 +107,8 @@ def gather(everything: list[Cell], out: Path) -> None:
     temporary = STORE.with_suffix(".tmp")
     temporary.unlink(missing_ok=True)
     records.append(temporary, kept)
-    temporary.replace(STORE)
+    if kept:
+        temporary.replace(STORE)
 
 
 def table(found: list[Record], network: str, unseen: str) -> list[str]:

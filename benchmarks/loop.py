@@ -20,6 +20,7 @@ import torch
 from hardy import create
 from hardy.algorithms.erm import ERM
 from hardy.engine.fit import Fit
+from hardy.engine.hardware import fingerprint
 from hardy.engine.optimiser import build, rate, set_rate
 from hardy.losses.cross_entropy import CrossEntropy
 from hardy.recipe import Optim, Run
@@ -97,6 +98,7 @@ def main() -> None:
         mine, theirs, found[name], upper = compare(name, size, images, pairs)
         row = [name, f"{size[0]}x{size[1]}", str(images), f"{1e3 * mine:.1f}", f"{1e3 * theirs:.1f}"]
         print("| " + " | ".join([*row, f"{found[name]:.3f}", f"{upper:.3f}"]) + " |")
+    print(f"\n{fingerprint()}\n")
     print(f"figure loop_ratio {found['fast_scnn']:.3f} goal <=1.03")
 
 

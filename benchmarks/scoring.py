@@ -16,6 +16,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
+from hardy.engine.hardware import fingerprint
 from hardy.networks._create import create
 from hardy.networks.base import Network
 from hardy.pruning.criteria.base import Criterion
@@ -97,7 +98,7 @@ def main() -> None:
     for mode, found in results.items():
         for d, (milliseconds, ratio) in found.items():
             print(f"{mode:8}{d:>9}{'taylor' if d == 1 else 'ior':>11}{milliseconds:>11.1f}{ratio:>10.3f}")
-    print()
+    print(f"{fingerprint()}\n")
     for mode, goal in (("train", 1.6), ("frozen", 1.15)):
         found = results[mode]
         print(f"figure scoring_ior_{mode}_d6 {found[6][1]:.3f} goal <={goal}")

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from hardy.data.datasets.streets import Streets
+from hardy.engine.hardware import fingerprint
 
 GOAL = 30.0
 
@@ -62,6 +63,7 @@ def main() -> None:
     print(f"{'domain':<10} {'images/s':>9} {'ms/image':>9}")
     for domain, found in speeds.items():
         print(f"{domain:<10} {found:9.1f} {1000 / found:9.1f}")
+    print(f"{fingerprint()}\n")
     print(f"figure streets_slowest_images_per_second {min(speeds.values()):.1f} goal >={GOAL:.0f}")
 
 

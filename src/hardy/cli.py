@@ -17,7 +17,6 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="hardy",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Small segmentation networks that hold up in domains they have never seen.",
 )
@@ -32,12 +31,15 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
 @app.callback(invoke_without_command=True)
-def _version(
+def _without_verb(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
 ) -> None:
     if version:
         print(f"hardy {__version__}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command()
@@ -124,7 +126,7 @@ def export(
     size: SizeText = "512x1024",
     dynamic: Annotated[bool, typer.Option(help="Let height and width vary.")] = False,
     logits: Annotated[bool, typer.Option(help="Logits in place of uint8 class ids.")] = False,
-    images: Annotated[int, typer.Option(help="How many images prove the file.")] = 20,
+    images: Annotated[int, typer.Option(min=1, help="How many images of each domain prove the file.")] = 20,
     root: Root = None,
 ) -> None:
     """Export to ONNX and prove the file equal in onnxruntime; where the proof fails no file is left."""
@@ -256,5 +258,8 @@ def _nested(texts: list[str] | None) -> dict[str, dict[str, object]]:
         name, dot, option = path.partition(".")
         if not (sign and dot):
             raise InputError(f"data set option {text!r} is not of the form name.option=value, such as streets.test=20")
-        nested.setdefault(name, {})[option] = yaml.safe_load(value)
+        try:
+            nested.setdefault(name, {})[option] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(f"data set option {text!r}: {value!r} is not a YAML value") from None
     return nested

@@ -1,9 +1,11 @@
 """The one exception that means "what you gave me cannot be used"."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
-__all__ = ["InputError", "nearest"]
+__all__ = ["InputError", "named", "nearest", "within"]
 
 
 class InputError(ValueError):
@@ -18,3 +20,21 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """The hint ``; did you mean 'x'?`` for the known word closest to ``word``, or an empty string."""
     close = get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def within(option: str, value: float, least: float, most: float = math.inf) -> None:
+    """Raise `InputError` for a value of ``option`` outside [least, most]; NaN is outside."""
+    if not least <= value <= most:
+        allowed = f"{least} or more" if most == math.inf else f"from {least} to {most}"
+        raise InputError(f"{option}: {value} is out of range; it must be {allowed}")
+
+
+@contextmanager
+def named(file: object) -> Iterator[None]:
+    """Inside the block an `OSError` that names no file, such as that of a full disk, comes to name ``file``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(file)
+        raise

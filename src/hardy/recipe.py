@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hardy.errors import InputError, nearest
+from hardy.errors import InputError, named, nearest
 from hardy.registry import ALGORITHMS, CRITERIA, DATASETS, LOSSES, NETWORKS, Registry
 
 __all__ = ["Data", "Evaluate", "Method", "NetworkChoice", "Optim", "Prune", "Recipe", "Run", "read", "schema"]
@@ -51,8 +51,8 @@ class NetworkChoice(Method):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
-        if bool(self.name) == bool(self.run):
-            raise ValueError("give either a network's name or the folder of a run, as run: runs/x")
+        if bool(self.name) == bool(self.run) or (self.run and (self.model_extra or self.weights)):
+            raise ValueError("give either a network's name or the folder of a run, as run: runs/x (without options)")
         return self
 
 
@@ -185,8 +185,9 @@ class Recipe(Section):
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f".{file.name}.tmp")
         try:
-            temporary.write_text(head + body, encoding="utf-8")
-            os.replace(temporary, file)
+            with named(file):
+                temporary.write_text(head + body, encoding="utf-8")
+                os.replace(temporary, file)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -254,7 +255,7 @@ def _first(error: ValidationError) -> str:
         return f"unknown key {where!r}{nearest(path[-1], known)}; there are: {', '.join(known)}"
     if problem["type"] == "missing":
         return f"{where} is missing"
-    message = problem["msg"].removeprefix("Value error, ")
+    message = problem["msg"].removeprefix("Value error, ").split(" or instance of")[0].replace("tuple", "list")
     return f"{where}: {message[0].lower() + message[1:]} (got {problem['input']!r})"
 
 

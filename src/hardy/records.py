@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hardy.errors import InputError
+from hardy.errors import InputError, named
 
 __all__ = ["Record", "append", "group", "read"]
 
@@ -58,15 +58,16 @@ def append(file: Path, records: Iterable[Record]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        size = os.fstat(handle).st_size
-        torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
-        data = ("\n" * torn + "\n".join(lines) + "\n").encode()
-        written = os.write(handle, data)
-        if written < len(data):
-            os.ftruncate(handle, size)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
-        os.fsync(handle)
+        with named(file):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            size = os.fstat(handle).st_size
+            torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
+            data = ("\n" * torn + "\n".join(lines) + "\n").encode()
+            written = os.write(handle, data)
+            if written < len(data):
+                os.ftruncate(handle, size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(handle)
     finally:
         os.close(handle)
 

@@ -158,7 +158,7 @@ class Registry:
             spec = find_spec(module)
         except (ImportError, ValueError):
             spec = None
-        if spec is None or spec.origin is None:
+        if spec is None or spec.origin is None or not Path(spec.origin).is_file():
             raise InputError(f"{self.kind} {name!r}: no module {module!r} can be imported from here")
         return Path(spec.origin)
 

@@ -19,10 +19,11 @@ import hardy
 from hardy import records
 from hardy.data.labels import label_space
 from hardy.engine import artefact, protocol
+from hardy.engine.device import pick
 from hardy.engine.evaluate import Table
 from hardy.engine.hardware import fingerprint
 from hardy.engine.protocol import Split
-from hardy.errors import InputError, nearest
+from hardy.errors import InputError, named, nearest
 from hardy.networks._create import create
 from hardy.networks.base import Network
 from hardy.recipe import Optim, Recipe, from_values, read
@@ -47,7 +48,7 @@ def provenance() -> dict[str, str]:
 
 def from_sections(**sections: Any) -> Recipe:
     """A checked recipe for a network that is already in memory, from nested sections."""
-    return from_values({"network": {"run": "in memory"}, **sections}, origin="hardy")
+    return from_values({"network": {"run": "in memory"}, **sections}, origin="arguments")
 
 
 def network_of(recipe: Recipe) -> Network:
@@ -173,27 +174,55 @@ def frame(recipe: Recipe, verb: str) -> Iterator[Frame]:
     """
     folder = folder_of(recipe, verb)
     _refuse_other(folder / "recipe.yaml", recipe)
+    pick(recipe.run.device)
     main = int(os.environ.get("RANK", "0")) == 0
-    handler: logging.Handler
+    versions = provenance()
+    with _logging(folder, main):
+        if main:
+            recipe.write(folder / "recipe.yaml", versions)
+        protocol.limit_threads(recipe.run.threads)
+        yield Frame(recipe, folder, Console(file=sys.stderr, highlight=False), versions, main=main)
+
+
+@contextmanager
+def _logging(folder: Path, main: bool) -> Iterator[None]:
+    """What happens inside goes to ``train.log`` in ``folder``, which is made, and warnings to the terminal as well."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(folder / "train.log") if main else logging.NullHandler()
+        writable = os.access(folder, os.W_OK)
+        handlers: list[logging.Handler] = [_LogFile(folder / "train.log")] if main and writable else []
     except OSError as error:
         raise InputError(f"run.folder: {folder} cannot be written: {error.strerror}; give another folder") from None
-    if not os.access(folder, os.W_OK):
+    if not writable:
         raise InputError(f"run.folder: {folder} cannot be written; give another folder")
-    versions = provenance()
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     if main:
-        recipe.write(folder / "recipe.yaml", versions)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    _log.addHandler(handler)
+        handlers.append(logging.StreamHandler())
+        handlers[-1].setLevel(logging.WARNING)
+    for handler in handlers:
+        _log.addHandler(handler)
     _log.setLevel(logging.INFO)
-    protocol.limit_threads(recipe.run.threads)
     try:
-        yield Frame(recipe, folder, Console(file=sys.stderr, highlight=False), versions, main=main)
+        yield
     finally:
-        _log.removeHandler(handler)
-        handler.close()
+        for handler in handlers:
+            _log.removeHandler(handler)
+            handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that stops the run when its disk is full, where logging would print a traceback a line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        error = sys.exc_info()[1]
+        assert error is not None, "logging calls this where it caught something"
+        with named(self.baseFilename):
+            raise error
+
+    def close(self) -> None:
+        with named(self.baseFilename):
+            super().close()
 
 
 def finished(recipe: Recipe, verb: str) -> Path | None:

@@ -22,7 +22,7 @@ def say(line: str) -> None:
 
 def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> None:
     """Print rows of text under ``columns``, the first left-aligned and the rest right, with a line below."""
-    table = RichTable(title=title, title_justify="left", caption=note or None, caption_justify="left")
+    table = RichTable(caption=note or None, caption_justify="left")
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
     for row in rows:
@@ -30,6 +30,7 @@ def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]],
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 140  # a file or a pipe has no width of its own
+    console.print(title, style="italic", markup=False, soft_wrap=True)  # a table's own title wraps at its width
     console.print(table)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hardy import recipe
 from hardy.commands._print import say
-from hardy.errors import InputError
+from hardy.errors import InputError, named
 
 __all__ = ["run"]
 
@@ -37,6 +37,10 @@ def run(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in {"recipe.schema.json": json.dumps(recipe.schema(), indent=1), "recipe.yaml": _FIRST}.items():
         temporary = folder / f".{name}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, folder / name)
+        try:
+            with named(folder / name):
+                temporary.write_text(text, encoding="utf-8")
+                os.replace(temporary, folder / name)
+        finally:
+            temporary.unlink(missing_ok=True)
     say(f"wrote {target} and its schema; look through it, then: hardy train {target}")

@@ -13,4 +13,4 @@ __all__ = ["predict", "run"]
 def run(folder: Path, source: Path, target: Path, *, size: Sequence[int] | None, overlay: bool, device: str) -> None:
     """Predict every image of ``source`` with the network in ``folder`` and write masks to ``target``."""
     files = predict(artefact.load(folder), source, target, size=size, overlay=overlay, device=device)
-    say(f"wrote {len(files)} files to {target}")
+    say(f"wrote {len(files)} {'mask' if len(files) == 1 else 'masks'} to {target}")

@@ -13,6 +13,7 @@ from hardy.commands.train import sections_of, trained
 from hardy.engine import artefact, protocol
 from hardy.engine.bench import Comparison, Runtime, compare
 from hardy.engine.prune import prune as operate
+from hardy.engine.prune import rehearse
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.ops import cost
@@ -42,7 +43,7 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
     choice = _choice(recipe)
     with frame(recipe, "prune") as here:
         network = network_of(recipe)
-        parts = protocol.checked(protocol.split(recipe.data, recipe.run.seed), network.labels, recipe.data)
+        parts = protocol.checked(protocol.split(recipe.data, recipe.run.seed), network, recipe.data)
         dense = _dense(here, network, parts)
         network = _pruned(here, dense, parts, choice)
         recovered(here, network, parts, choice)
@@ -75,6 +76,10 @@ def _dense(here: Frame, network: Network, parts: protocol.Split) -> Network:
     kept = here.folder / "dense"
     if (kept / "network.json").exists():
         return artefact.load(kept)
+    rehearse(
+        network, _choice(here.recipe), parts, pixel_loss=here.pixel_loss(network), optim=here.recipe.optim,
+        run=here.recipe.run,
+    )  # fmt: skip
     trained(here, network, parts)
     artefact.save(network, kept)
     (here.folder / "checkpoint.safetensors").unlink(missing_ok=True)
@@ -185,10 +190,11 @@ def prune(
         )  # fmt: skip
         small = deepcopy(network)
         with frame(recipe, "prune") as here:
-            parts = protocol.checked(protocol.split(recipe.data, recipe.run.seed), small.labels, recipe.data)
+            parts = protocol.checked(protocol.split(recipe.data, recipe.run.seed), small, recipe.data)
             cut(here, small, parts, _choice(recipe))
             recovered(here, small, parts, _choice(recipe))
-            here.keep(small)
+            if folder:
+                here.keep(small)
         if show:
             show_change(*costs(network, small, recipe))
     return small.eval()

@@ -27,12 +27,12 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
         return done
     with frame(recipe, "train") as here:
         network = network_of(recipe)
-        parts = protocol.checked(protocol.split(recipe.data, recipe.run.seed), network.labels, recipe.data)
+        parts = protocol.checked(protocol.split(recipe.data, recipe.run.seed), network, recipe.data)
         trained(here, network, parts)
         table = here.measure(network, parts, "train", {"network": recipe.network.name, **here.selection})
         here.keep(network)
     if here.main and show:
-        show_table(f"{here.folder}: {type(network).__name__}, {recipe.network.classes}", table)
+        show_table(f"{here.folder}: {type(network).__name__}, {network.labels.name}", table)
     return here.folder
 
 
@@ -79,7 +79,7 @@ def train(
     with TemporaryDirectory() as scratch:
         recipe = from_sections(**sections, run={**(run or {}), "folder": str(folder or scratch)})
         with frame(recipe, "train") as here:
-            parts = protocol.checked(protocol.split(recipe.data, recipe.run.seed), network.labels, recipe.data)
+            parts = protocol.checked(protocol.split(recipe.data, recipe.run.seed), network, recipe.data)
             trained(here, network, parts)
             if folder:
                 here.measure(network, parts, "train", {"network": type(network).__name__, **here.selection})

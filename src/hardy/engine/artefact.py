@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from hardy import __version__
 from hardy.data.labels import LabelSpace
 from hardy.engine.checkpoint import apart
-from hardy.errors import InputError
+from hardy.errors import InputError, named
 from hardy.networks._create import rebuild
 from hardy.networks.base import Network
 from hardy.pruning.remove import replay
@@ -79,7 +79,7 @@ def _write_together(files: Mapping[Path, bytes]) -> None:
     waiting = {file: file.with_name(f".{file.name}.tmp") for file in files}
     try:
         for file, data in files.items():
-            with waiting[file].open("wb") as handle:
+            with named(file), waiting[file].open("wb") as handle:
                 handle.write(data)
                 handle.flush()
                 os.fsync(handle.fileno())
@@ -134,6 +134,8 @@ def _describe(folder: Path) -> dict[str, Any]:
         raise InputError(f"{file}: not a network's description; save the network again") from None
     if version != FORMAT:
         raise InputError(f"{file}: format {version!r}, but this Hardy reads {FORMAT!r}; save it with this version")
+    if lacking := sorted({"architecture", "labels", "plan", "sha256"} - description.keys()):
+        raise InputError(f"{file}: lacks {', '.join(lacking)}; save the network again")
     return description
 
 

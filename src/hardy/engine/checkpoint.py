@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hardy.errors import InputError
+from hardy.errors import InputError, named
 
-__all__ = ["FORMAT", "Checkpoint", "apart", "read", "restore_optimiser", "write", "write_tensors"]
+__all__ = ["FORMAT", "Checkpoint", "apart", "read", "read_tensors", "restore_optimiser", "write", "write_tensors"]
 
 FORMAT = "hardy-checkpoint/1"
 
@@ -49,15 +49,28 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor], header: Mapping[str
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.tmp")
     try:
-        save_file(apart(tensors), temporary, dict(header))
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        temporary.chmod(0o644)  # safetensors writes for the owner alone
-        os.replace(temporary, file)
+        with named(file):
+            save_file(apart(tensors), temporary, dict(header))
+            with temporary.open("rb") as handle:
+                os.fsync(handle.fileno())
+            temporary.chmod(0o644)  # safetensors writes for the owner alone
+            os.replace(temporary, file)
     except SafetensorError as error:
         raise OSError(f"{file}: cannot be written: {error}") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors that `write_tensors` wrote.
+
+    Raises:
+        InputError: when the file is gone or torn.
+    """
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{file}: torn or gone ({error}); start again in another run.folder") from None
 
 
 def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -106,10 +119,14 @@ def read(file: Path, owner: str) -> Checkpoint:
         raise InputError(f"{file}: torn or not a checkpoint ({error}); delete it to start again") from None
     if header.get("format") != FORMAT:
         raise InputError(f"{file}: format {header.get('format')!r}, but this Hardy reads {FORMAT!r}; delete it")
-    state = json.loads(header["state"])
-    if state["owner"] != owner:
+    try:
+        state = json.loads(header["state"])
+        found = state["owner"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{file}: its header is torn; delete it to start again") from None
+    if found != owner:
         raise InputError(
-            f"{file}: belongs to another run ({state['owner']}, not {owner}): the recipe changed; "
+            f"{file}: belongs to another run ({found}, not {owner}): the recipe changed; "
             "use another run.folder, or delete the file to start again"
         )
     parts: dict[str, dict[str, Tensor]] = {"algorithm": {}, "average": {}, "optimiser": {}}

@@ -92,6 +92,8 @@ def _palette(labels: LabelSpace) -> np.ndarray:
 
 def _named(source: Path, target: Path) -> dict[str, Path]:
     """The images by the name of their mask, without its ending."""
+    if not source.exists():
+        raise InputError(f"{source}: there is no such image or folder of images")
     if source.is_file():
         found, root = [source], source.parent
     else:

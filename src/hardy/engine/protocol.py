@@ -5,21 +5,22 @@ domains are measured whole and choose nothing, unless ``evaluate.select`` says `
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from hardy.algorithms.base import Algorithm
 from hardy.data import check, loader, sources
 from hardy.data.base import Domain, Item
 from hardy.data.labels import LabelSpace, convert
+from hardy.data.transforms import Size
 from hardy.data.transforms import training as augmentation
 from hardy.engine import evaluate
-from hardy.engine.checkpoint import write_tensors
+from hardy.engine.checkpoint import read_tensors, write_tensors
 from hardy.engine.device import pick
 from hardy.engine.evaluate import Predictor, Table
 from hardy.engine.fit import Batches, Fit, Log
@@ -89,15 +90,56 @@ def _chosen(domain: Domain, splits: Sequence[str]) -> tuple[Item, ...]:
     return domain.items(*splits)
 
 
-def checked(parts: Split, labels: LabelSpace, data: Data) -> Split:
-    """``parts``, after every training label was read once: a foreign id stops a run before its first step.
+def checked(parts: Split, network: Network, data: Data) -> Split:
+    """``parts``, after every label was read once: a foreign id stops a run before its first step.
 
     Raises:
-        InputError: naming file, id and count; or that every pixel is ignored.
+        InputError: naming file, id and count; or that every pixel is ignored, that the label spaces have no map, that
+            the network is for pictures and the data are scenes or the other way round, or a size below its least.
     """
+    _large_enough(network, {"data.size": data.size, "data.crop": data.crop})
+    shared = [_shared(domain, network)[0] for domain, _ in parts.unseen]
+    for domain, _ in parts.train:
+        _shared(domain, network)
     if data.check and parts.train:
-        check.check_labels(parts.train, labels)
+        check.check_labels(parts.train, network.labels)
+        check.check_labels(parts.val, network.labels)
+    if data.check:
+        for part, space in zip(parts.unseen, shared, strict=True):
+            check.check_labels([part], space)
     return parts
+
+
+def _large_enough(network: Network, sizes: Mapping[str, Size | None]) -> None:
+    """Refuse a (height, width) below the least that ``network`` takes, by the name of its key."""
+    for name, size in sizes.items():
+        if size is not None and min(size) < network.least_size:
+            least = f"{type(network).__name__} needs at least {network.least_size} on each side"
+            raise InputError(f"{name}: {size[0]}x{size[1]} pixels, but {least}")
+
+
+def _shared(domain: Domain, network: Network) -> tuple[LabelSpace, np.ndarray | None]:
+    """The space in which ``domain`` and ``network`` are compared, and the map of predictions onto it, if any.
+
+    That is the network's space, or where only the other direction is declared the domain's.
+
+    Raises:
+        InputError: without a map, or for pictures and a network for scenes, or the other way round.
+    """
+    if domain.dataset.image_level != network.image_level:
+        kinds = ("a class per pixel", "one class per image")
+        has, wants = kinds[domain.dataset.image_level], kinds[network.image_level]
+        raise InputError(f"{domain.name}: has {has}, but {type(network).__name__} predicts {wants}")
+    own = domain.dataset.labels
+    if convert(own, network.labels) is not None:
+        return network.labels, None
+    onto = convert(network.labels, own)
+    if onto is None:
+        raise InputError(
+            f"{domain.name}: no map is declared between its labels ({own.name}) and the network's "
+            f"({network.labels.name})"
+        )
+    return own, onto
 
 
 def training(
@@ -150,14 +192,7 @@ def measure(
     network.eval()  # here, because `count` does not see a network through its windows and views
     rows, spaces = [], set()
     for group, (domain, items) in parts:
-        space, onto = network.labels, None
-        if convert(domain.dataset.labels, network.labels) is None:
-            space, onto = domain.dataset.labels, convert(network.labels, domain.dataset.labels)
-            if onto is None:
-                raise InputError(
-                    f"{domain.name}: no map is declared between its labels ({space.name}) and the network's "
-                    f"({network.labels.name})"
-                )
+        space, onto = _shared(domain, network)
         batches = loader.evaluation_batches(
             [(domain, items)], space, batch=choice.batch, workers=run.workers, resize=data.size
         )
@@ -198,8 +233,7 @@ def fit(
     Raises:
         InputError: without sources, for ``oracle`` without unseen domains, or what training meets.
     """
-    if not parts.train:
-        raise InputError("data.sources: no domain is named to train on; name some, such as [streets/sim]")
+    _large_enough(network, {"evaluate.window": choice.window})
     batches = training(parts.train, data, network.labels, optim, run, stage=stage)
     loop = Fit(algorithm, batches, optim, run, folder=folder, owner=owner, stage=stage, log=log)
     loop.resume()
@@ -217,7 +251,7 @@ def fit(
     loop.run(validate=validate if judges else None, every=choice.every)
     loop.accelerator.wait_for_everyone()
     network.to("cpu")
-    network.load_state_dict(load_file(best) if judges else _selected(network, loop))
+    network.load_state_dict(read_tensors(best) if judges else _selected(network, loop))
     loop.accelerator.wait_for_everyone()  # the main process removes the file once all have read it
     return loop.progress.best[1] if loop.progress.best else loop.progress.step
 

@@ -1,6 +1,7 @@
 """Pruning as a stage of a run: a criterion, a schedule, and the training loop that goes on meanwhile."""
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -14,13 +15,14 @@ from hardy.errors import InputError
 from hardy.networks.base import Network, PixelLoss
 from hardy.pruning.criteria.base import Criterion
 from hardy.pruning.schedule import Pruned, iterative, one_shot
-from hardy.pruning.units import Unit, survey
+from hardy.pruning.select import Limits, target
+from hardy.pruning.units import Survey, Unit, survey
 from hardy.recipe import Data, Optim, Prune, Run
 from hardy.registry import CRITERIA
 from hardy.seed import seeded
 from hardy.types import Batch, Terms
 
-__all__ = ["Surgery", "prune"]
+__all__ = ["Surgery", "prune", "rehearse"]
 
 _ENDLESS = 10**9
 """Steps of the loop that a schedule advances piece by piece and ends itself."""
@@ -80,6 +82,28 @@ def prune(
         InputError: when nothing can be pruned, the ratio cannot be reached, a criterion that compares domains gets
             one only, or one that needs data gets none; or in a parallel run.
     """
+    found, criterion = _prepared(network, choice, parts, pixel_loss, optim, run)
+    network.to(pick(run.device))
+    limits = _limits(choice)
+    if choice.schedule == "one-shot":
+        pruned = _standing(network, criterion, found.units, choice, parts, data, optim, run, limits)
+    else:
+        pruned = _moving(network, criterion, found.units, choice, parts, data, optim, run, limits, log)
+    network.to("cpu")
+    return Surgery(pruned, dict(found.blocked))
+
+
+def rehearse(
+    network: Network, choice: Prune, parts: Split, *, pixel_loss: PixelLoss, optim: Optim, run: Run
+) -> None:  # fmt: skip
+    """Raise what `prune` would before its first step, on a copy: worth knowing before a network is trained for it."""
+    _prepared(deepcopy(network), choice, parts, pixel_loss, optim, run)
+
+
+def _prepared(
+    network: Network, choice: Prune, parts: Split, pixel_loss: PixelLoss, optim: Optim, run: Run
+) -> tuple[Survey, Criterion]:  # fmt: skip
+    """The units of ``network`` and the criterion, after all that can be known beforehand was checked."""
     found = survey(network)
     if not found.units:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(found.blocked.items())[:3])
@@ -88,14 +112,12 @@ def prune(
         name, options = choice.criterion.name, choice.criterion.options
         criterion = CRITERIA.build(name, network, found.units, pixel_loss, **options)
     _check(criterion, choice, parts, optim)
-    network.to(pick(run.device))
-    limits: dict[str, Any] = {"scope": choice.scope, "min_width": choice.min_width, "round_to": choice.round_to}
-    if choice.schedule == "one-shot":
-        pruned = _standing(network, criterion, found.units, choice, parts, data, optim, run, limits)
-    else:
-        pruned = _moving(network, criterion, found.units, choice, parts, data, optim, run, limits, log)
-    network.to("cpu")
-    return Surgery(pruned, dict(found.blocked))
+    target(found.units, choice.ratio, Limits(**_limits(choice)))
+    return found, criterion
+
+
+def _limits(choice: Prune) -> dict[str, Any]:
+    return {"scope": choice.scope, "min_width": choice.min_width, "round_to": choice.round_to}
 
 
 def _check(criterion: Criterion, choice: Prune, parts: Split, optim: Optim) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import math
 import pickle
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,9 +69,12 @@ def read_weights(file: Path | str) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        found = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torch remarks on the pickle's protocol
+            found = torch.load(file, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = str(error).split("\n", 1)[0][:120]
+        foreign = isinstance(error, pickle.UnpicklingError)
+        reason = "a pickle of more than tensors, which is not run" if foreign else str(error).split("\n", 1)[0][:120]
         raise InputError(f"{file}: cannot be read as weights ({reason}); give a .safetensors or state_dict") from None
     return _flat(found, file)
 

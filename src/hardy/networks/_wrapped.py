@@ -63,7 +63,7 @@ class Wrapped(Network):
             InputError: when what the module returns holds no logits for the K classes.
         """
         logits = _logits_of(self.module(self.normalise(images)))
-        expected = (len(images), len(self.labels))
+        expected = (images.shape[0], len(self.labels))  # `len` would fix the batch of an exported graph
         if logits.ndim != (2 if self.image_level else 4) or tuple(logits.shape[:2]) != expected:
             wanted = f"{expected}" if self.image_level else f"({expected[0]}, {expected[1]}, h, w)"
             raise InputError(

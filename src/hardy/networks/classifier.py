@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from hardy.data.labels import LabelSpace
+from hardy.errors import within
 from hardy.networks._encoder import load_encoder, pad, stages
 from hardy.networks._weights import initialise
 from hardy.networks.base import Network
@@ -29,7 +30,8 @@ class Classifier(Network):
         dropout: share of the embedding zeroed while training.
 
     Raises:
-        InputError: for an encoder that timm does not have, and for weights that do not fit or cannot be fetched.
+        InputError: for an encoder that timm does not have, for weights that do not fit or cannot be fetched, and for a
+            dropout that is no share.
     """
 
     image_level = True
@@ -42,6 +44,7 @@ class Classifier(Network):
         encoder_weights: str | None = None,
         dropout: float = 0.0,
     ) -> None:
+        within("Classifier.dropout", dropout, 0, 1)
         super().__init__(labels)
         self.backbone: Any = load_encoder(encoder, encoder_weights, lambda model: model.reset_classifier(0))
         self.indices, _, _, self.multiple = stages(self.backbone)

@@ -14,6 +14,7 @@ from hardy.blocks.depthwise_separable import DepthwiseSeparable
 from hardy.blocks.inverted_residual import InvertedResidual
 from hardy.blocks.pyramid_pooling import PyramidPooling
 from hardy.data.labels import LabelSpace
+from hardy.errors import within
 from hardy.networks._weights import initialise
 from hardy.networks.base import Network, resize
 from hardy.types import Outputs
@@ -32,6 +33,8 @@ class FastSCNN(Network):
     """
 
     def __init__(self, labels: LabelSpace, *, aux: bool = False, ffm_dilation: int = 1, dropout: float = 0.1) -> None:
+        within("FastSCNN.ffm_dilation", ffm_dilation, 1)
+        within("FastSCNN.dropout", dropout, 0, 1)
         super().__init__(labels)
         self.detail = nn.Sequential(
             ConvNormAct(3, 32, stride=2), DepthwiseSeparable(32, 48, stride=2), DepthwiseSeparable(48, 64, stride=2)

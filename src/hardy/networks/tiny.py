@@ -12,6 +12,7 @@ from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.blocks.depthwise_separable import DepthwiseSeparable
 from hardy.blocks.inverted_residual import InvertedResidual
 from hardy.data.labels import LabelSpace
+from hardy.errors import within
 from hardy.networks._weights import initialise
 from hardy.networks.base import Network, resize
 from hardy.types import Outputs
@@ -31,6 +32,7 @@ class Tiny(Network):
     least_size = 16
 
     def __init__(self, labels: LabelSpace, *, width: int = 32, aux: bool = False) -> None:
+        within("Tiny.width", width, 1)
         super().__init__(labels)
         wide = 2 * width
         self.detail = nn.Sequential(

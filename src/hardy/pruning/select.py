@@ -65,6 +65,8 @@ def target(units: Sequence[Unit], ratio: float, limits: Limits) -> int:
         reachable = sum(unit.size - limits.floor(unit.size) for unit in units) / max(total, 1)
         least = ""
     count = round(ratio * total)
+    if not count:
+        raise InputError(f"ratio {ratio} of {total} filters is less than one filter; raise the ratio")
     if ratio > reachable and count > reachable * total:
         raise InputError(
             f"ratio {ratio} cannot be reached: with min_width {limits.min_width}{least} at most "

@@ -35,6 +35,8 @@ class Folder(Dataset):
 
     def __init__(self, root: Path, *, mask_ending: str = "") -> None:
         self.root = Path(root) if (Path(root) / "images").is_dir() else find_root(Path(root), "folder")
+        if not self.root.is_dir():
+            raise InputError(f"{self.root}: there is no such folder; it holds images/, masks/ and classes.yaml")
         declared = self.root / "classes.yaml"
         if not declared.is_file():
             raise InputError(f"{declared}: there is no such file; it names the classes of the masks")

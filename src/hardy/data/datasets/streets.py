@@ -50,6 +50,8 @@ class Streets(Dataset):
         InputError: for a size below 16 pixels or a negative count.
     """
 
+    drawn = True
+
     def __init__(
         self,
         root: Path | str = ".",

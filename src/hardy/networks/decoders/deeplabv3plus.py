@@ -12,7 +12,7 @@ import torch
 from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3PlusDecoder
 from torch import Tensor, nn
 
-from hardy.errors import InputError
+from hardy.errors import InputError, within
 from hardy.networks._weights import initialise
 from hardy.networks.base import resize
 from hardy.networks.decoders.base import Decoder
@@ -34,7 +34,7 @@ class DeepLabV3Plus(Decoder):
         dropout: share of values zeroed after the pooling while training.
 
     Raises:
-        InputError: when all maps have one stride, or for other than three rates.
+        InputError: when all maps have one stride, for other than three rates, or a number out of range.
     """
 
     def __init__(
@@ -48,11 +48,14 @@ class DeepLabV3Plus(Decoder):
         separable: bool = True,
         dropout: float = 0.5,
     ) -> None:
+        within("DeepLabV3Plus.width", width, 1)
+        within("DeepLabV3Plus.dropout", dropout, 0, 1)
         super().__init__(channels, strides, class_count)
         if len(set(strides)) == 1:
             raise InputError(f"deeplabv3plus needs maps of several strides; this encoder has only {strides[0]}")
         if len(atrous_rates) != 3:
             raise InputError(f"deeplabv3plus atrous_rates={list(atrous_rates)}: give three")
+        within("DeepLabV3Plus.atrous_rates", min(atrous_rates), 1)
         self.layers = DeepLabV3PlusDecoder(
             encoder_channels=[0, 0, channels[0], channels[-1]],
             encoder_depth=3,

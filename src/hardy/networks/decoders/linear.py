@@ -11,6 +11,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from hardy.errors import within
 from hardy.networks._weights import initialise
 from hardy.networks.base import resize
 from hardy.networks.decoders.base import Decoder
@@ -38,6 +39,7 @@ class Linear(Decoder):
         maps: Literal["last", "all"] = "last",
         dropout: float = 0.0,
     ) -> None:
+        within("Linear.dropout", dropout, 0, 1)
         super().__init__(channels, strides, class_count)
         used = channels[-1:] if maps == "last" else channels
         self.dropout = nn.Dropout2d(dropout)

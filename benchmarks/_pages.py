@@ -1,0 +1,49 @@
+"""Writes what the benchmarks recorded into ``docs/benchmarks.md`` and ``README.md``, between their markers.
+
+    python benchmarks/_pages.py
+
+Tables come from the records; the printed output of the short benchmarks is kept as it was, with the machine's line.
+``tests/test_benchmarks.py`` fails when a page says anything else.
+"""
+
+import re
+from pathlib import Path
+
+import camvid_dusk
+import camvid_latency
+from hardy import records
+
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "README.md")
+
+
+def blocks() -> dict[str, str]:
+    """What stands between the markers of each name."""
+    store = ROOT / "benchmarks" / "records"
+    found = {
+        name: f"```text\n{(store / f'{name}.txt').read_text().strip()}\n```" for name in ("loop", "scoring", "streets")
+    }
+    cells = records.read(camvid_dusk.STORE)
+    dusk = [record for record in cells if record.notes["cell"]["network"] == "fast_scnn"]
+    found["camvid_dusk"] = camvid_dusk.text(cells)
+    found["camvid_first"] = "\n".join(camvid_dusk.table(dusk, "fast_scnn", "0001TP"))
+    found["latency"] = camvid_latency.text(records.read(camvid_latency.STORE))
+    return found
+
+
+def filled(page: str) -> str:
+    """``page`` with every marked block as the records have it."""
+    for name, block in blocks().items():
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+        page = re.sub(pattern, lambda match, block=block: f"{match[1]}\n{block}\n\n{match[2]}", page, flags=re.DOTALL)
+    return page
+
+
+def main() -> None:
+    """Fill both pages."""
+    for path in PAGES:
+        path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
