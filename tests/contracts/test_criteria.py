@@ -11,6 +11,7 @@ from hardy.pruning.schedule import one_shot
 from hardy.pruning.select import Limits
 from hardy.pruning.units import find_units
 from hardy.registry import CRITERIA
+from hardy.seed import seeded
 from hardy.types import Batch
 
 
@@ -28,6 +29,12 @@ def batch(seed=0):
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, 11, (4, 32, 48), generator=generator)
     return Batch(torch.rand(4, 3, 32, 48, generator=generator), labels, torch.tensor([0, 1, 0, 1]))
+
+
+def build(name, network, units, pixel_loss):
+    """A criterion as a run makes it: under the run's seed."""
+    with seeded(0, "criterion"):
+        return CRITERIA.build(name, network, units, pixel_loss)
 
 
 def observed(criterion, seeds=(0, 1)):
@@ -55,7 +62,7 @@ def test_describes_itself(name):
 def test_scores_every_channel_of_every_unit(name, network, training):
     network.train(training)
     units = find_units(network)
-    scores = observed(CRITERIA.build(name, network, units, pixel_loss))
+    scores = observed(build(name, network, units, pixel_loss))
     assert list(scores) == [unit.name for unit in units]
     for unit in units:
         value = scores[unit.name]
@@ -71,9 +78,9 @@ def test_scores_every_channel_of_every_unit(name, network, training):
 @pytest.mark.parametrize("name", CRITERIA.names())
 def test_same_network_and_batches_same_scores(name, network):
     units = find_units(network)
-    first = observed(CRITERIA.build(name, copy.deepcopy(network), units, pixel_loss))
+    first = observed(build(name, copy.deepcopy(network), units, pixel_loss))
     torch.rand(3)
-    second = observed(CRITERIA.build(name, copy.deepcopy(network), units, pixel_loss))
+    second = observed(build(name, copy.deepcopy(network), units, pixel_loss))
     assert all(torch.equal(first[unit], second[unit]) for unit in first)
 
 
@@ -81,7 +88,7 @@ def test_same_network_and_batches_same_scores(name, network):
 def test_reset_forgets(name, network):
     network.eval()
     units = find_units(network)
-    criterion = CRITERIA.build(name, network, units, pixel_loss)
+    criterion = build(name, network, units, pixel_loss)
     expected = observed(criterion, seeds=(1,))
     criterion.reset()
     observed(criterion, seeds=(0,))
@@ -94,8 +101,8 @@ def test_reset_forgets(name, network):
 def test_reset_drops_a_step_that_was_never_finished(name, network):
     network.eval()
     units = find_units(network)
-    expected = observed(CRITERIA.build(name, network, units, pixel_loss))
-    criterion = CRITERIA.build(name, network, units, pixel_loss)
+    expected = observed(build(name, network, units, pixel_loss))
+    criterion = build(name, network, units, pixel_loss)
     if criterion.needs_data:
         sum(criterion.observe(batch(5)).values()).backward()
     criterion.reset()
@@ -108,9 +115,9 @@ def test_reset_drops_a_step_that_was_never_finished(name, network):
 def test_mixed_precision_keeps_the_order(name, network, training):
     network.train(training)
     units = find_units(network)
-    exact = torch.cat(list(observed(CRITERIA.build(name, network, units, pixel_loss)).values()))
+    exact = torch.cat(list(observed(build(name, network, units, pixel_loss)).values()))
     with torch.autocast("cpu", torch.bfloat16):
-        scores = torch.cat(list(observed(CRITERIA.build(name, network, units, pixel_loss)).values()))
+        scores = torch.cat(list(observed(build(name, network, units, pixel_loss)).values()))
     ranks = torch.stack([exact.argsort().argsort(), scores.argsort().argsort()]).double()
     assert float(torch.corrcoef(ranks)[0, 1]) > 0.95
 
@@ -118,7 +125,7 @@ def test_mixed_precision_keeps_the_order(name, network, training):
 @pytest.mark.parametrize("name", CRITERIA.names())
 def test_observing_leaves_weights_alone(name, network):
     before = {key: value.clone() for key, value in network.named_parameters()}
-    observed(CRITERIA.build(name, network, find_units(network), pixel_loss))
+    observed(build(name, network, find_units(network), pixel_loss))
     assert all(torch.equal(value, before[key]) for key, value in network.named_parameters())
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in network.modules())
 
@@ -126,7 +133,7 @@ def test_observing_leaves_weights_alone(name, network):
 @pytest.mark.parametrize("name", CRITERIA.names())
 def test_prunes_a_network(name, network):
     units = find_units(network)
-    criterion = CRITERIA.build(name, network, units, pixel_loss)
+    criterion = build(name, network, units, pixel_loss)
     done = one_shot(network, criterion, units, [batch()], ratio=0.3)
     total = sum(unit.size for unit in units)
     assert sum(map(len, done.removed.values())) == round(0.3 * total)

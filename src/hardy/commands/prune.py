@@ -1,5 +1,6 @@
 """``hardy prune``: remove what matters least, recover, measure before and after."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from importlib.util import find_spec
@@ -20,6 +21,8 @@ from hardy.ops import cost
 from hardy.recipe import Optim, Prune, Recipe
 
 __all__ = ["prune", "run"]
+
+_log = logging.getLogger("hardy")
 
 Change = list[tuple[str, float, float]]
 """(what, before, after) of everything that pruning should make smaller."""
@@ -126,7 +129,14 @@ def costs(dense: Network, network: Network, recipe: Recipe) -> tuple[Change, lis
     runtimes: tuple[Runtime, ...] = (
         ("eager", "onnxruntime") if find_spec("onnxruntime") and find_spec("onnxscript") else ("eager",)
     )
-    comparisons = [compare(dense, network, size=size, runtime=runtime) for runtime in runtimes]
+    comparisons = []
+    for runtime in runtimes:
+        try:
+            comparisons.append(compare(dense, network, size=size, runtime=runtime))
+        except InputError as error:  # a user's module that cannot be exported is pruned all the same
+            if runtime == "eager":
+                raise
+            _log.warning("not measured in %s: %s", runtime, error)
     for one in comparisons:
         changes.append((f"milliseconds_p50_{one.runtime}", one.before_p50, one.after_p50))
         changes.append((f"milliseconds_p95_{one.runtime}", one.before_p95, one.after_p95))
@@ -139,10 +149,17 @@ def cost_values(changes: Change) -> list[tuple[str, str, float]]:
     return before + [("cost", f"{name}_after", value) for name, _, value in changes]
 
 
+def _number(value: float) -> str:
+    """Whole from a thousand up, four digits below."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
 def show_change(changes: Change, comparisons: Sequence[Comparison]) -> None:
     """Print costs before and after, and say plainly where the smaller network is not faster."""
-    rows = [[name.replace("_", " "), f"{before:,.3f}".rstrip("0").rstrip("."), f"{after:,.3f}".rstrip("0").rstrip("."),
-             f"{after / before:.2f}"] for name, before, after in changes]  # fmt: skip
+    rows = [
+        [name.replace("_", " "), _number(before), _number(after), f"{after / before:.2f}"]
+        for name, before, after in changes
+    ]
     size = "x".join(map(str, comparisons[0].size))
     show_rows(f"before and after pruning, batch 1 at {size}", ["cost", "before", "after", "ratio"], rows)
     for one in comparisons:
