@@ -24,6 +24,7 @@ FLOORS = (
     {"distillation", "pruning", "tuning", "adaptation"},
     {"networks"},
     {"losses", "blocks", "ops", "data", "metrics"},
+    {"schema"},
     {"recipe", "records"},
     {"registry"},
     {"types", "seed", "errors"},

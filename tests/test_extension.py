@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import hardy
-from hardy import cli, recipe
+from hardy import cli, recipe, schema
 from hardy.data.labels import label_space
 from hardy.data.loader import evaluation_batches
 from hardy.data.sources import domains
@@ -140,7 +140,7 @@ def test_one_in_the_package_is_listed(
     listed = capsys.readouterr().out
     assert METHODS[kind].split('"""')[1].split("\n")[0] in listed
     assert f"new_{kind}" in listed
-    assert names[kind] in json.dumps(recipe.schema()) or kind == "dataset"
+    assert names[kind] in json.dumps(schema.schema()) or kind == "dataset"
 
 
 def test_a_recipe_takes_them_and_writes_their_options_out(names: dict[str, str]) -> None:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hardy.errors import InputError, named, nearest
 from hardy.registry import ALGORITHMS, CRITERIA, DATASETS, LOSSES, NETWORKS, Registry
 
-__all__ = ["Data", "Evaluate", "Method", "NetworkChoice", "Optim", "Prune", "Recipe", "Run", "read", "schema"]
+__all__ = ["Data", "Evaluate", "Method", "NetworkChoice", "Optim", "Prune", "Recipe", "Run", "from_values", "read"]
 
 Size = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -234,15 +234,25 @@ def _override(values: dict[str, Any], text: str) -> None:
     path, sign, value = text.partition("=")
     if not sign:
         raise InputError(f"override {text!r} is not of the form key=value, such as optim.lr=1e-3")
-    *parents, last = path.strip().split(".")
+    try:
+        found = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise InputError(f"override {text!r}: {value!r} is not a YAML value") from None
+    path = path.strip()
+    *parents, last = path.split(".")
     for name in parents:
         below = values.get(name)
         values[name] = below if isinstance(below, dict) else {}
         values = values[name]
-    try:
-        values[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise InputError(f"override {text!r}: {value!r} is not a YAML value") from None
+    if path in _CHOICES and values.get(last) != found:
+        # The options written there are another method's, or those of a network that is not built.
+        for key in set(values) - (set() if last == "run" else {"classes", "weights"}):
+            del values[key]
+    values[last] = found
+
+
+_CHOICES = {"network.name", "network.run", "algorithm.name", "loss.name", "prune.criterion.name"}
+"""Keys that choose a method: overridden, they take the place of the whole choice."""
 
 
 def _first(error: ValidationError) -> str:
@@ -267,34 +277,3 @@ def _keys(path: list[str]) -> list[str]:
         kinds = (kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type))
         model = next((kind for kind in kinds if issubclass(kind, BaseModel)), model)
     return list(model.model_fields)
-
-
-def schema() -> dict[str, Any]:
-    """The JSON schema of a recipe, with every method and its options, for editors."""
-    whole = Recipe.model_json_schema()
-    for section, registry in {"algorithm": ALGORITHMS, "loss": LOSSES}.items():
-        whole["properties"][section] = _choices(registry)
-    whole["$defs"]["Prune"]["properties"]["criterion"] = _choices(CRITERIA)
-    network = _choices(NETWORKS)
-    common = {key: value for key, value in whole["$defs"]["NetworkChoice"]["properties"].items() if key != "name"}
-    for choice in network["anyOf"]:
-        choice["properties"].update(common)
-    origin = {"properties": {"name": {"const": ""}, **common}, "required": ["run"], "additionalProperties": False}
-    network["anyOf"].append({"type": "object", **origin})
-    whole["properties"]["network"] = network
-    return whole
-
-
-def _choices(registry: Registry) -> dict[str, Any]:
-    choices = [
-        {
-            "type": "object",
-            "description": method.purpose,
-            "properties": {"name": {"const": method.name}, **method.model.model_json_schema().get("properties", {})},
-            "required": ["name"],
-            "additionalProperties": False,
-        }
-        for method in map(registry.describe, registry)
-    ]
-    outside = {"type": "object", "properties": {"name": {"pattern": ":"}}, "required": ["name"]}
-    return {"anyOf": [*choices, outside]}

@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from hardy import recipe
+from hardy import schema
 from hardy.commands._print import say
 from hardy.errors import InputError, named
 
@@ -35,7 +35,7 @@ def run(folder: Path) -> None:
     if target.exists():
         raise InputError(f"{target}: is there already; give another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in {"recipe.schema.json": json.dumps(recipe.schema(), indent=1), "recipe.yaml": _FIRST}.items():
+    for name, text in {"recipe.schema.json": json.dumps(schema.schema(), indent=1), "recipe.yaml": _FIRST}.items():
         temporary = folder / f".{name}.tmp"
         try:
             with named(folder / name):
