@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hardy.recipe import read
+from hardy.recipe import Recipe, read
 from hardy.schema import schema
 
 ROOT = Path(__file__).parents[1]

@@ -46,8 +46,8 @@ def run(folder: Path) -> None:
         say(f"2/4 removing half of its filters by {criterion}, then recovering")
         recipe = _recipe(
             {"run": str(dense)}, folder / criterion,
-            prune={"criterion": {"name": criterion}, "ratio": 0.5, "every": 4, "per_round": 300, "lr": 0.01,
-                   "recovery": 60, "recovery_lr": 0.03},
+            prune={"criterion": {"name": criterion}, "ratio": 0.5, "round_to": 8, "every": 4, "per_round": 300,
+                   "lr": 0.01, "recovery": 60, "recovery_lr": 0.03},
         )  # fmt: skip
         pruned[criterion] = prune.run(recipe, show=False)
     say("3/4 exporting the network pruned by ior and proving the file on streets")
@@ -76,10 +76,10 @@ def _show(dense: Path, pruned: Mapping[str, Path]) -> None:
     before = next(iter(found.values()))
     rows = [_row("dense", records.read(dense / "records.jsonl"), before, "before")]
     rows += [_row(f"half removed by {name}", lines, lines, "after") for name, lines in found.items()]
-    columns = ("network", "parameters", "GMACs", "ms", "time", *_SCORES)
+    columns = ("network", "parameters", "GMACs", "ms, dense → this", "time", *_SCORES)
     title = "Fast-SCNN, 19 classes, 128x256, drawn streets; trained on sim and day, unseen: " + ", ".join(UNSEEN)
     note = (
-        f"ms: median, batch 1, {_runtime(before)}; time: as a share of the dense network's, measured in turns; "
+        f"ms: medians of one image in {_runtime(before)}, the dense network and this one in turns; time: their ratio; "
         "seen: held-out images of sim and day"
     )
     show_rows(title, columns, rows, note)
@@ -91,7 +91,8 @@ def _row(name: str, scored: list[Record], costed: list[Record], when: str) -> li
     milliseconds = {w: costs[f"milliseconds_p50_{_runtime(costed)}_{w}"] or 0.0 for w in ("before", "after")}
     away = {d: v for d, v in scores.items() if d.startswith("streets/") and d.split("/")[1] in UNSEEN and v is not None}
     return [
-        name, f"{costs[f'parameters_{when}']:,.0f}", f"{costs[f'gmacs_{when}']:.3f}", f"{milliseconds[when]:.2f}",
+        name, f"{costs[f'parameters_{when}']:,.0f}", f"{costs[f'gmacs_{when}']:.3f}",
+        f"{milliseconds['before']:.2f} → {milliseconds['after']:.2f}" if when == "after" else f"{milliseconds[when]:.2f}",
         f"{milliseconds[when] / milliseconds['before']:.2f}", percent(scores["intra"]), percent(scores["unseen"]),
         percent(scores["worst"]), min(away, key=lambda domain: away[domain]).split("/")[1],
     ]  # fmt: skip
