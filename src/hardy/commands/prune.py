@@ -163,7 +163,7 @@ def show_change(changes: Change, comparisons: Sequence[Comparison]) -> None:
     size = "x".join(map(str, comparisons[0].size))
     show_rows(f"before and after pruning, batch 1 at {size}", ["cost", "before", "after", "ratio"], rows)
     for one in comparisons:
-        verdict = "faster" if one.faster else "NOT FASTER"
+        verdict = "faster" if one.faster else "NOT FASTER (runtimes like widths by the 8: try prune.round_to=8)"
         say(f"{one.runtime}: {verdict}: takes {one.ratio:.2f} of the time (quartiles {one.low:.2f} to {one.high:.2f}, "
             f"{one.runs} pairs, {one.threads} threads)")  # fmt: skip
 
