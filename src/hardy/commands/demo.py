@@ -92,8 +92,8 @@ def _row(name: str, scored: list[Record], costed: list[Record], when: str) -> li
     away = {d: v for d, v in scores.items() if d.startswith("streets/") and d.split("/")[1] in UNSEEN and v is not None}
     times = f"{milliseconds['before']:.2f}" + (f" → {milliseconds['after']:.2f}" if when == "after" else "")
     return [
-        name, f"{costs[f'parameters_{when}']:,.0f}", f"{costs[f'gmacs_{when}']:.3f}",
-        times, f"{milliseconds[when] / milliseconds['before']:.2f}", percent(scores["intra"]), percent(scores["unseen"]),
+        name, f"{costs[f'parameters_{when}']:,.0f}", f"{costs[f'gmacs_{when}']:.3f}", times,
+        f"{milliseconds[when] / milliseconds['before']:.2f}", percent(scores["intra"]), percent(scores["unseen"]),
         percent(scores["worst"]), min(away, key=lambda domain: away[domain]).split("/")[1],
     ]  # fmt: skip
 

@@ -162,10 +162,11 @@ def show_change(changes: Change, comparisons: Sequence[Comparison]) -> None:
     ]
     size = "x".join(map(str, comparisons[0].size))
     show_rows(f"before and after pruning, batch 1 at {size}", ["cost", "before", "after", "ratio"], rows)
+    hint = "; runtimes like even widths: try prune.round_to=8"
     for one in comparisons:
-        verdict = "faster" if one.faster else "NOT FASTER (runtimes like widths by the 8: try prune.round_to=8)"
+        verdict = "faster" if one.faster else "NOT FASTER"
         say(f"{one.runtime}: {verdict}: takes {one.ratio:.2f} of the time (quartiles {one.low:.2f} to {one.high:.2f}, "
-            f"{one.runs} pairs, {one.threads} threads)")  # fmt: skip
+            f"{one.runs} pairs, {one.threads} threads){'' if one.faster else hint}")  # fmt: skip
 
 
 def prune(
