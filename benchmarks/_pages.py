@@ -21,7 +21,8 @@ def blocks() -> dict[str, str]:
     """What stands between the markers of each name."""
     store = ROOT / "benchmarks" / "records"
     found = {
-        name: f"```text\n{(store / f'{name}.txt').read_text().strip()}\n```" for name in ("loop", "scoring", "streets")
+        name: f"```text\n{(store / f'{name}.txt').read_text().strip()}\n```"
+        for name in ("loop", "rounding", "scoring", "streets")
     }
     cells = records.read(camvid_dusk.STORE)
     dusk = [record for record in cells if record.notes["cell"]["network"] == "fast_scnn"]

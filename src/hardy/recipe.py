@@ -97,14 +97,17 @@ class Optim(Section):
 
 
 class Prune(Section):
-    """What is removed, how fast, and how the network recovers. ``ratio`` is the share of filters REMOVED."""
+    """What is removed, how fast, and how the network recovers. ``ratio`` is the share of filters REMOVED.
+
+    Kept widths are multiples of ``round_to``: runtimes are slow on odd widths. The papers rank single filters, 1.
+    """
 
     criterion: Method = Method(name="ior")
     ratio: Share = 0.5
     schedule: Literal["iterative", "one-shot"] = "iterative"
     scope: Literal["global", "layer"] = "global"
     min_width: Annotated[int, Field(gt=0)] = 8
-    round_to: Annotated[int, Field(gt=0)] = 1
+    round_to: Annotated[int, Field(gt=0)] = 8
     every: Annotated[int, Field(gt=0)] = 30
     per_round: Annotated[int, Field(gt=0)] = 100
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9

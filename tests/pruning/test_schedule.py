@@ -11,6 +11,7 @@ from hardy.pruning import schedule
 from hardy.pruning.criteria.base import Criterion
 from hardy.pruning.criteria.ior import IoR
 from hardy.pruning.criteria.magnitude import Magnitude
+from hardy.pruning.criteria.random import Random
 from hardy.pruning.criteria.taylor import Taylor
 from hardy.pruning.schedule import iterative, one_shot
 from hardy.pruning.units import find_units
@@ -200,3 +201,10 @@ def test_a_removal_that_changes_the_network_is_refused(toy, pixel_loss, monkeypa
     monkeypatch.setattr(schedule, "mask", lambda *_: None)  # so the channels still counted when they were cut
     with pytest.raises(RuntimeError, match="removing channels changed the network's logits"):
         one_shot(toy, Magnitude(toy, units, pixel_loss), units, ratio=0.3, min_width=4)
+
+
+def test_a_ratio_below_one_block_of_widths_is_refused(toy, pixel_loss):
+    units = find_units(toy)
+    criterion = Random(toy, units, pixel_loss, seed=0)
+    with pytest.raises(InputError, match="less than one block of round_to"):
+        one_shot(toy, criterion, units, ratio=1.2 / sum(unit.size for unit in units), min_width=2, round_to=2)

@@ -162,7 +162,7 @@ def show_change(changes: Change, comparisons: Sequence[Comparison]) -> None:
     ]
     size = "x".join(map(str, comparisons[0].size))
     show_rows(f"before and after pruning, batch 1 at {size}", ["cost", "before", "after", "ratio"], rows)
-    hint = "; runtimes like even widths: try prune.round_to=8"
+    hint = "; runtimes are slow on odd widths: try a larger prune.round_to"
     for one in comparisons:
         verdict = "faster" if one.faster else "NOT FASTER"
         say(f"{one.runtime}: {verdict}: takes {one.ratio:.2f} of the time (quartiles {one.low:.2f} to {one.high:.2f}, "

@@ -222,6 +222,10 @@ def _finished(
 ) -> Pruned:
     """Mask, remove, and compare the two."""
     removed = {name: channels for name, channels in removed.items() if channels}
+    if not removed:
+        raise InputError(
+            "nothing can go: the ratio is less than one block of round_to channels; raise it or lower round_to"
+        )
     mask(network, units, removed)
     masked = _probe(network)
     plan = remove(network, units, removed)
