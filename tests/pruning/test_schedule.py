@@ -204,7 +204,8 @@ def test_a_removal_that_changes_the_network_is_refused(toy, pixel_loss, monkeypa
 
 
 def test_a_ratio_below_one_block_of_widths_is_refused(toy, pixel_loss):
-    units = find_units(toy)
-    criterion = Random(toy, units, pixel_loss, seed=0)
+    even = [unit for unit in find_units(toy) if unit.size % 2 == 0]
+    one = 1.2 / sum(unit.size for unit in even)
     with pytest.raises(InputError, match="less than one block of round_to"):
-        one_shot(toy, criterion, units, ratio=1.2 / sum(unit.size for unit in units), min_width=2, round_to=2)
+        one_shot(toy, Random(toy, even, pixel_loss, seed=0), even, ratio=one, min_width=2, round_to=2)
+    assert one_shot(toy, Random(toy, even, pixel_loss, seed=0), even, ratio=one, min_width=2).rounds == 1
