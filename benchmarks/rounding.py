@@ -31,7 +31,7 @@ def main() -> None:
     print("widths        GMACs  share   onnxruntime   eager")
     ratios = {}
     for multiple in (1, 4, 8, 16):
-        choice = {"schedule": "one-shot", "round_to": multiple}
+        choice = {"schedule": "one_shot", "round_to": multiple}
         small = hardy.prune(dense, criterion="random", ratio=0.5, prune=choice, show=False)
         timed = {
             runtime: compare(dense, small, size=SIZE, runtime=runtime, runs=runs, threads=1).ratio

@@ -27,10 +27,10 @@ FLOORS = (
     {"schema"},
     {"recipe", "records"},
     {"registry"},
-    {"types", "seed", "errors"},
+    {"types", "seed", "errors", "sections"},
 )
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
-ONLY = {"report": {"records", "errors"}, "recipe": {"registry", "errors"}, "records": {"errors"}}
+ONLY = {"report": {"records", "errors"}, "recipe": {"registry", "errors", "sections"}, "records": {"errors"}}
 """Rooms that may call fewer rooms than their floor allows."""
 
 

@@ -193,7 +193,7 @@ def test_they_train_measure_and_prune_through_the_front_door(names: dict[str, st
         criterion=names["criterion"],
         data=data,
         ratio=0.5,
-        prune={"schedule": "one-shot", "min_width": 2},
+        prune={"schedule": "one_shot", "min_width": 2},
         **here,
     )
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in network.parameters())

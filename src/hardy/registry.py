@@ -196,8 +196,9 @@ KINDS = {
         Registry("decoder", "hardy.networks.decoders", "Decoder"),
         Registry("loss", "hardy.losses", "Loss"),
         Registry("network", "hardy.networks", "Network"),
+        Registry("schedule", "hardy.pruning.schedules", "Schedule"),
     )
 }
 """Every kind of method there is, by its name."""
 
-ALGORITHMS, CRITERIA, DATASETS, DECODERS, LOSSES, NETWORKS = KINDS.values()
+ALGORITHMS, CRITERIA, DATASETS, DECODERS, LOSSES, NETWORKS, SCHEDULES = KINDS.values()

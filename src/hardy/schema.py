@@ -3,7 +3,7 @@
 from typing import Any
 
 from hardy.recipe import Recipe
-from hardy.registry import ALGORITHMS, CRITERIA, LOSSES, NETWORKS, Registry
+from hardy.registry import ALGORITHMS, CRITERIA, LOSSES, NETWORKS, SCHEDULES, Registry
 
 __all__ = ["schema"]
 
@@ -13,11 +13,11 @@ def schema() -> dict[str, Any]:
     whole = Recipe.model_json_schema()
     for section, registry in {"algorithm": ALGORITHMS, "loss": LOSSES}.items():
         whole["properties"][section] = _choices(registry)
-    whole["$defs"]["Prune"]["properties"]["criterion"] = _choices(CRITERIA)
+    whole["$defs"]["Prune"]["properties"].update(criterion=_choices(CRITERIA), schedule=_choices(SCHEDULES))
     network = _choices(NETWORKS)
     common = {key: value for key, value in whole["$defs"]["NetworkChoice"]["properties"].items() if key != "name"}
     for choice in network["anyOf"]:
-        choice["properties"].update(common)
+        choice.get("properties", {}).update(common)
     origin = {"properties": {"name": {"const": ""}, **common}, "required": ["run"], "additionalProperties": False}
     network["anyOf"].append({"type": "object", **origin})
     whole["properties"]["network"] = network
@@ -36,4 +36,4 @@ def _choices(registry: Registry) -> dict[str, Any]:
         for method in map(registry.describe, registry)
     ]
     outside = {"type": "object", "properties": {"name": {"pattern": ":"}}, "required": ["name"]}
-    return {"anyOf": [*choices, outside]}
+    return {"anyOf": [*choices, outside, {"enum": registry.names()}]}

@@ -10,7 +10,7 @@ def prune(recipe, trained):
     """The words that prune the trained network; without settings by IoR on two domains."""
 
     def words(sources=("folder/day", "folder/night"), **settings):
-        values = {"ratio": 0.3, "min_width": 2, "every": 1, **settings}
+        values = {"ratio": 0.3, "min_width": 2, **settings}
         return "prune", recipe(network={"run": str(trained)}, data={"sources": list(sources)}, prune=values)
 
     return words
@@ -42,7 +42,7 @@ def test_a_criterion_that_compares_domains_needs_two(refused, prune):
 
 
 def test_a_criterion_that_reads_data_needs_some(refused, prune):
-    for schedule in ("iterative", "one-shot"):
+    for schedule in ("iterative", "one_shot"):
         line = refused(*prune(sources=[], criterion={"name": "taylor"}, schedule=schedule))
         assert line.startswith(f"prune: taylor with the {schedule} schedule and 0 steps of recovery needs data")
 
@@ -51,7 +51,7 @@ def test_a_criterion_that_reads_data_needs_some(refused, prune):
     ("settings", "said"),
     [
         ({"min_width": 0}, "prune.min_width: input should be greater than 0 (got 0)"),
-        ({"per_round": 1, "round_to": 2}, "every 1 and per_round 1: need at least 1 and at least round_to 2"),
+        ({"schedule": {"name": "iterative", "per_round": 1}, "round_to": 2}, "per_round 1 lets nothing go: it must be at"),
         ({"criterion": {"name": "ior", "alpha": -1}}, "IoR.alpha: -1.0 must be 0 or more"),
         ({"criterion": {"name": "ior", "alpha": "big"}}, "IoR.alpha: Input should be a valid number"),
         ({"scope": "local"}, "prune.scope: input should be 'global' or 'layer' (got 'local')"),

@@ -122,7 +122,7 @@ def dense(call, home) -> tuple[Path, tuple[int, str, str]]:
 def small(call, home, dense) -> tuple[Path, tuple[int, str, str]]:
     """The folder that ``hardy prune`` left, and what it said."""
     folder = home / "runs" / "small"
-    settings = ["prune.ratio=0.3", "prune.criterion.name=ior", "prune.every=1", "prune.min_width=2",
+    settings = ["prune.ratio=0.3", "prune.criterion.name=ior", "prune.schedule.every=1", "prune.min_width=2",
                 "prune.recovery=1", f"network={{run: {dense[0]}}}", f"run.folder={folder}"]  # fmt: skip
     return folder, call("prune", home / "recipe.yaml", *settings)
 

@@ -7,7 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from hardy.networks._create import create
-from hardy.pruning.schedule import one_shot
+from hardy.pruning.goal import Ratio
+from hardy.pruning.schedules.base import Work
+from hardy.pruning.schedules.one_shot import OneShot
 from hardy.pruning.select import Limits
 from hardy.pruning.units import find_units
 from hardy.registry import CRITERIA
@@ -134,7 +136,8 @@ def test_observing_leaves_weights_alone(name, network):
 def test_prunes_a_network(name, network):
     units = find_units(network)
     criterion = build(name, network, units, pixel_loss)
-    done = one_shot(network, criterion, units, [batch()], ratio=0.3)
+    goal, limits = Ratio(units, 0.3, Limits()), Limits()
+    done = OneShot().run(Work(network, criterion, units, goal, limits, batches=iter([batch()])))
     total = sum(unit.size for unit in units)
     assert sum(map(len, done.removed.values())) == round(0.3 * total)
     assert all(after >= min(before, Limits().min_width) for before, after in done.widths.values())

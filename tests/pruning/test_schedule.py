@@ -7,14 +7,32 @@ import pytest
 import torch
 
 from hardy.errors import InputError
-from hardy.pruning import schedule
 from hardy.pruning.criteria.base import Criterion
 from hardy.pruning.criteria.ior import IoR
 from hardy.pruning.criteria.magnitude import Magnitude
 from hardy.pruning.criteria.random import Random
 from hardy.pruning.criteria.taylor import Taylor
-from hardy.pruning.schedule import iterative, one_shot
+from hardy.pruning.goal import Ratio
+from hardy.pruning.schedules import base
+from hardy.pruning.schedules.base import Work
+from hardy.pruning.schedules.iterative import Iterative
+from hardy.pruning.schedules.one_shot import OneShot
+from hardy.pruning.select import Limits
 from hardy.pruning.units import find_units
+
+
+def goal(units, ratio, limits):
+    limits = Limits(**limits)
+    return Ratio(units, ratio, limits), limits
+
+
+def one_shot(network, criterion, units, batches=(), *, ratio, **limits):
+    return OneShot().run(Work(network, criterion, units, *goal(units, ratio, limits), batches=iter(batches)))
+
+
+def iterative(network, criterion, units, tune, *, ratio, every=30, per_round=100, log=None, **limits):
+    schedule = Iterative(every=every, per_round=per_round)
+    return schedule.run(Work(network, criterion, units, *goal(units, ratio, limits), tune=tune, log=log))
 
 
 class Scripted(Criterion):
@@ -198,7 +216,7 @@ def test_what_cannot_be_done_is_said_before_training(toy, pixel_loss):
 
 def test_a_removal_that_changes_the_network_is_refused(toy, pixel_loss, monkeypatch):
     units = find_units(toy)
-    monkeypatch.setattr(schedule, "mask", lambda *_: None)  # so the channels still counted when they were cut
+    monkeypatch.setattr(base, "mask", lambda *_: None)  # so the channels still counted when they were cut
     with pytest.raises(RuntimeError, match="removing channels changed the network's logits"):
         one_shot(toy, Magnitude(toy, units, pixel_loss), units, ratio=0.3, min_width=4)
 

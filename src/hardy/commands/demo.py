@@ -46,7 +46,8 @@ def run(folder: Path) -> None:
         say(f"2/4 removing half of its filters by {criterion}, then recovering")
         recipe = _recipe(
             {"run": str(dense)}, folder / criterion,
-            prune={"criterion": {"name": criterion}, "ratio": 0.5, "every": 4, "per_round": 300,
+            prune={"criterion": {"name": criterion}, "ratio": 0.5,
+                   "schedule": {"name": "iterative", "every": 4, "per_round": 300},
                    "lr": 0.01, "recovery": 60, "recovery_lr": 0.03},
         )  # fmt: skip
         pruned[criterion] = prune.run(recipe, show=False)

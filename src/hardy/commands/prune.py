@@ -52,7 +52,7 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
         recovered(here, network, parts, choice)
         notes = {
             "network": recipe.network.name or recipe.network.run, "criterion": choice.criterion.name,
-            "ratio": choice.ratio, "schedule": choice.schedule, **here.selection,
+            "ratio": choice.ratio, "schedule": choice.schedule.name, **here.selection,
         }  # fmt: skip
         table = here.measure(network, parts, "prune", notes)
         changes, comparisons = costs(dense, network, recipe)
@@ -108,7 +108,7 @@ def cut(here: Frame, network: Network, parts: protocol.Split, choice: Prune) -> 
             network, choice, parts, pixel_loss=here.pixel_loss(network), data=recipe.data, optim=recipe.optim,
             run=recipe.run, log=log,
         )  # fmt: skip
-    here.cost["score_steps"] = float(choice.every * surgery.pruned.rounds)
+    here.cost["score_steps"] = float(surgery.pruned.steps)
 
 
 def recovered(here: Frame, network: Network, parts: protocol.Split, choice: Prune) -> None:
@@ -189,7 +189,7 @@ def prune(
         criterion: a name of ``hardy list criterion``, or ``{"name": ..., options}``.
         data: source domains such as ``["streets/sim", "streets/day"]``, or a recipe's ``data`` section.
         ratio: share of filters REMOVED, in (0, 1).
-        prune: the rest of a recipe's ``prune`` section, such as ``{"schedule": "one-shot", "recovery": 200}``.
+        prune: the rest of a recipe's ``prune`` section, such as ``{"schedule": "one_shot", "recovery": 200}``.
         loss: a name of ``hardy list loss``, or ``{"name": ..., options}``.
         optim: a recipe's ``optim`` section, such as ``{"batch": 8}``.
         run: a recipe's ``run`` section, such as ``{"seed": 1}``.

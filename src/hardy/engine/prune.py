@@ -1,10 +1,8 @@
 """Pruning as a stage of a run: a criterion, a schedule, and the training loop that goes on meanwhile."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from dataclasses import dataclass, replace
 
 from hardy.algorithms.base import Algorithm
 from hardy.engine import protocol
@@ -14,11 +12,12 @@ from hardy.engine.protocol import Split
 from hardy.errors import InputError
 from hardy.networks.base import Network, PixelLoss
 from hardy.pruning.criteria.base import Criterion
-from hardy.pruning.schedule import Pruned, iterative, one_shot
-from hardy.pruning.select import Limits, target
-from hardy.pruning.units import Survey, Unit, survey
+from hardy.pruning.goal import Ratio
+from hardy.pruning.schedules.base import Pruned, Schedule, Tune, Work
+from hardy.pruning.select import Limits
+from hardy.pruning.units import Survey, survey
 from hardy.recipe import Data, Optim, Prune, Run
-from hardy.registry import CRITERIA
+from hardy.registry import CRITERIA, SCHEDULES
 from hardy.seed import seeded
 from hardy.types import Batch, Terms
 
@@ -33,7 +32,7 @@ class Surgery:
     """What pruning did to a network.
 
     Attributes:
-        pruned: see `hardy.pruning.schedule.Pruned`.
+        pruned: see `hardy.pruning.schedules.base.Pruned`.
         blocked: channels that cannot go, by the layer that makes them, with the reason.
     """
 
@@ -65,12 +64,11 @@ def prune(
 ) -> Surgery:  # fmt: skip
     """Prune ``network`` in place as ``choice`` says.
 
-    With the iterative schedule the network is trained meanwhile at the constant rate ``choice.lr``, on the batches
-    of the sources; with the one-shot schedule it is scored as it stands on ``choice.every`` batches.
+    A schedule that trains does so at the constant rate ``choice.lr``, on the batches of the sources.
 
     Args:
         network: what is pruned.
-        choice: criterion, ratio and schedule.
+        choice: criterion, schedule and goal.
         parts: the images; only the sources' training images are used.
         pixel_loss: the loss of one head.
         data: how images are transformed.
@@ -79,16 +77,20 @@ def prune(
         log: called as the training loop and the schedule do.
 
     Raises:
-        InputError: when nothing can be pruned, the ratio cannot be reached, a criterion that compares domains gets
+        InputError: when nothing can be pruned, the goal cannot be reached, a criterion that compares domains gets
             one only, or one that needs data gets none; or in a parallel run.
     """
-    found, criterion = _prepared(network, choice, parts, pixel_loss, optim, run)
+    found, schedule, work = _prepared(network, choice, parts, pixel_loss, optim, run)
     network.to(pick(run.device))
-    limits = _limits(choice)
-    if choice.schedule == "one-shot":
-        pruned = _standing(network, criterion, found.units, choice, parts, data, optim, run, limits)
+    if schedule.trains:
+        work = replace(work, tune=_training(network, choice, parts, data, optim, run, log), log=log)
     else:
-        pruned = _moving(network, criterion, found.units, choice, parts, data, optim, run, limits, log)
+        network.train()
+        if work.criterion.needs_data:
+            device = pick(run.device)
+            stream = protocol.training(parts.train, data, network.labels, optim, run, stage="score")(0, 0, 1)
+            work = replace(work, batches=(batch.to(device) for batch in stream))
+    pruned = schedule.run(work)
     network.to("cpu")
     return Surgery(pruned, dict(found.blocked))
 
@@ -102,30 +104,32 @@ def rehearse(
 
 def _prepared(
     network: Network, choice: Prune, parts: Split, pixel_loss: PixelLoss, optim: Optim, run: Run
-) -> tuple[Survey, Criterion]:  # fmt: skip
-    """The units of ``network`` and the criterion, after all that can be known beforehand was checked."""
+) -> tuple[Survey, Schedule, Work]:  # fmt: skip
+    """The units of ``network``, the schedule and its work, after all that can be known beforehand was checked."""
     found = survey(network)
-    if not found.units:
+    units = tuple(unit for unit in found.units if unit.kind in choice.kinds)
+    if not units:
+        have = ", ".join(sorted({unit.kind for unit in found.units}))
         reasons = "; ".join(f"{name}: {why}" for name, why in list(found.blocked.items())[:3])
-        raise InputError(f"nothing of {type(network).__name__} can be pruned: {reasons or 'it has no convolution'}")
+        why = f"its units are {have}" if have else reasons or "it has no convolution"
+        raise InputError(f"nothing of {type(network).__name__} can be pruned: {why}")
     with seeded(run.seed, "criterion"):
         name, options = choice.criterion.name, choice.criterion.options
-        criterion = CRITERIA.build(name, network, found.units, pixel_loss, **options)
-    _check(criterion, choice, parts, optim)
-    target(found.units, choice.ratio, Limits(**_limits(choice)))
-    return found, criterion
+        criterion = CRITERIA.build(name, network, units, pixel_loss, **options)
+    schedule: Schedule = SCHEDULES.build(choice.schedule.name, **choice.schedule.options)
+    _check(criterion, schedule, choice, parts, optim)
+    limits = Limits(choice.scope, choice.min_width, choice.round_to)
+    work = Work(network, criterion, units, Ratio(units, choice.ratio, limits), limits)
+    schedule.check(work)
+    return found, schedule, work
 
 
-def _limits(choice: Prune) -> dict[str, Any]:
-    return {"scope": choice.scope, "min_width": choice.min_width, "round_to": choice.round_to}
-
-
-def _check(criterion: Criterion, choice: Prune, parts: Split, optim: Optim) -> None:
+def _check(criterion: Criterion, schedule: Schedule, choice: Prune, parts: Split, optim: Optim) -> None:
     name = choice.criterion.name
-    if not parts.train and (criterion.needs_data or choice.schedule == "iterative" or choice.recovery):
+    if not parts.train and (criterion.needs_data or schedule.trains or choice.recovery):
         raise InputError(
-            f"prune: {name} with the {choice.schedule} schedule and {choice.recovery} steps of recovery needs data; "
-            "name data.sources"
+            f"prune: {name} with the {choice.schedule.name} schedule and {choice.recovery} steps of recovery needs "
+            "data; name data.sources"
         )
     if criterion.needs_data and len(parts.train) < criterion.needs_domains:
         raise InputError(
@@ -136,23 +140,10 @@ def _check(criterion: Criterion, choice: Prune, parts: Split, optim: Optim) -> N
         raise InputError(f"optim.batch: {optim.batch} images cannot hold {criterion.needs_domains} domains")
 
 
-def _standing(
-    network: Network, criterion: Criterion, units: tuple[Unit, ...], choice: Prune, parts: Split, data: Data,
-    optim: Optim, run: Run, limits: dict[str, Any],
-) -> Pruned:  # fmt: skip
-    device = pick(run.device)
-    network.train()
-    stream: Iterator[Batch] = iter(())
-    if criterion.needs_data:
-        batches = protocol.training(parts.train, data, network.labels, optim, run, stage="score")
-        stream = (batch.to(device) for batch in islice(batches(0, 0, 1), choice.every))
-    return one_shot(network, criterion, units, stream, ratio=choice.ratio, **limits)
-
-
-def _moving(
-    network: Network, criterion: Criterion, units: tuple[Unit, ...], choice: Prune, parts: Split, data: Data,
-    optim: Optim, run: Run, limits: dict[str, Any], log: Log | None,
-) -> Pruned:  # fmt: skip
+def _training(
+    network: Network, choice: Prune, parts: Split, data: Data, optim: Optim, run: Run, log: Log | None
+) -> Tune:  # fmt: skip
+    """Fine-tuning at the constant rate of ``choice``, piece by piece."""
     algorithm = _Watched(network)
     steady = optim.model_copy(
         update={"lr": choice.lr, "steps": _ENDLESS, "schedule": "constant", "warm_up": 0, "ema": None}
@@ -168,7 +159,4 @@ def _moving(
         algorithm.terms, algorithm.hooks = terms, (after_backward, after_step)
         loop.run(steps)
 
-    return iterative(
-        network, criterion, units, tune, ratio=choice.ratio, every=choice.every, per_round=choice.per_round,
-        momentum=choice.momentum, log=log, **limits,
-    )  # fmt: skip
+    return tune

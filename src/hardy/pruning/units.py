@@ -46,12 +46,15 @@ class Unit:
         size: number n of channels, of gates.
         members: every module side that follows.
         gates: the modules, among the members, at whose output the unit's shared gate sits.
+        kind: ``"filters"`` of convolutions, ``"heads"`` of an attention, ``"hidden"`` width of an MLP, or
+            ``"embedding"`` width of a transformer's residual stream.
     """
 
     name: str
     size: int
     members: tuple[Member, ...]
     gates: tuple[str, ...] = ()
+    kind: str = "filters"
 
 
 @dataclass(frozen=True)

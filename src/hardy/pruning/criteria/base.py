@@ -42,6 +42,13 @@ class Criterion(ABC):
     def reset(self) -> None:  # noqa: B027 - only criteria with memory need it
         """Forget what was collected."""
 
+    def penalty(self) -> Tensor | None:
+        """The sparsity term of sparse training, a scalar that reaches the gates' parameters; None when there is none.
+
+        Each gate is weighted in it; its strength is the schedule's. It belongs to the batch observed last.
+        """
+        return None
+
     @abstractmethod
     def scores(self) -> dict[str, Tensor]:
         """For each unit's name its (n,) float64 scores on the CPU, finite and never below 0; high means keep."""

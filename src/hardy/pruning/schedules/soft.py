@@ -1,0 +1,77 @@
+"""Soft pruning: filters set to zero go on learning and may come back; only the last choice is final.
+
+Every some steps the lowest channels are chosen anew, all of them, and the filters that make them are set to zero;
+norms and the layers behind keep their weights, so that a gradient reaches the zeroed filters and they may grow again.
+With ``hold`` they stay at zero until the next choice.
+
+Source: He, Kang, Dong, Fu and Yang, "Soft filter pruning for accelerating deep convolutional neural networks", IJCAI
+2018, algorithm 1 (criterion ``l2``, scope ``layer``); with ``hold``: He, Liu, Wang, Hu and Yang, "Filter pruning via
+geometric median for deep convolutional neural networks acceleration", CVPR 2019 (criterion ``fpgm``).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from hardy.errors import InputError
+from hardy.pruning.goal import choose
+from hardy.pruning.obstacles import is_depthwise
+from hardy.pruning.schedules.base import Pruned, Schedule, Work, finished, terms_of
+from hardy.pruning.select import Removed
+
+__all__ = ["Soft"]
+
+
+class Soft(Schedule):
+    """Zero the lowest filters again and again while all are trained.
+
+    Args:
+        every: steps between choices; the papers take an epoch.
+        rounds: how many choices are made; the last one is cut out.
+        hold: keep the chosen filters at zero until the next choice.
+
+    Raises:
+        InputError: for ``every`` or ``rounds`` below 1.
+    """
+
+    def __init__(self, *, every: int = 100, rounds: int = 10, hold: bool = False) -> None:
+        if every < 1 or rounds < 1:
+            raise InputError(f"schedule: every {every} and rounds {rounds} must be at least 1")
+        self.every, self.rounds, self.hold = every, rounds, hold
+
+    def run(self, work: Work) -> Pruned:
+        """See `Schedule.run`."""
+        assert work.tune is not None, "this schedule trains"
+        terms = terms_of(work)
+        chosen: Removed = {}
+        scores: dict[str, Tensor] = {}
+        for number in range(1, self.rounds + 1):
+            zero = zeroer(work, chosen)
+            zero()
+            work.criterion.reset()
+            work.tune(self.every, terms, work.criterion.collect, zero if self.hold else lambda: None)
+            scores = work.criterion.scores()
+            chosen = choose(scores, work.units, work.goal, {}, work.limits)
+            work.report(number * self.every, chosen)
+        return finished(work, chosen, scores, self.rounds, self.rounds * self.every)
+
+
+def zeroer(work: Work, chosen: Removed) -> Callable[[], None]:
+    """A function that zeroes, in place, the filters that make the channels ``chosen``, and nothing else."""
+    places: list[tuple[Tensor, int, Tensor]] = []
+    for unit in work.units:
+        for member in unit.members:
+            module = work.network.get_submodule(member.module)
+            gone = [index for channel in chosen.get(unit.name, ()) for index in member.channels[channel]]
+            if gone and member.side == "out" and isinstance(module, (_ConvNd, nn.Linear)):
+                axis = 1 if isinstance(module, _ConvTransposeNd) and not is_depthwise(module) else 0
+                places.append((module.weight, axis, torch.tensor(gone, device=module.weight.device)))
+
+    def zero() -> None:
+        with torch.no_grad():
+            for weight, axis, gone in places:
+                weight.index_fill_(axis, gone, 0.0)
+
+    return zero
