@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.utils import parametrize
 
 from hardy.pruning.obstacles import is_depthwise
 from hardy.pruning.units import Unit
@@ -46,9 +47,16 @@ def _tensors(module: nn.Module, side: str) -> list[tuple[Tensor, int]]:
     if isinstance(module, (_ConvNd, nn.Linear)):
         transposed = isinstance(module, _ConvTransposeNd) and not is_depthwise(module)
         if side == "in":
-            return [(module.weight, 0 if transposed else 1)]
-        found = [(module.weight, 1 if transposed else 0)]
-        return found if module.bias is None else [*found, (module.bias, 0)]
+            return [(_stored(module, "weight"), 0 if transposed else 1)]
+        found = [(_stored(module, "weight"), 1 if transposed else 0)]
+        return found if module.bias is None else [*found, (_stored(module, "bias"), 0)]
     if isinstance(module, _NormBase) and module.affine:
-        return [(module.weight, 0), (module.bias, 0)]
+        return [(_stored(module, "weight"), 0), (_stored(module, "bias"), 0)]
     return []
+
+
+def _stored(module: nn.Module, name: str) -> Tensor:
+    """The parameter itself, also where sparse training multiplies it (`hardy.pruning.scales`)."""
+    if parametrize.is_parametrized(module, name):
+        return module.parametrizations[name].original  # type: ignore[index,union-attr,return-value]
+    return getattr(module, name)  # type: ignore[no-any-return]

@@ -26,6 +26,10 @@ class Criterion(ABC):
     needs_data: bool = True
     needs_domains: int = 1
     """The least number of domains a batch must hold for the score to mean anything."""
+    sparse: bool = False
+    """True when it has a `penalty`, and its scores are the sizes that the penalty shrinks."""
+    strength: float = 0.0
+    """What the penalty is multiplied with at present; set by the schedule, read by who needs the whole objective."""
 
     def __init__(self, network: Network, units: Sequence[Unit], pixel_loss: PixelLoss) -> None:
         self.network = network
@@ -48,6 +52,9 @@ class Criterion(ABC):
         Each gate is weighted in it; its strength is the schedule's. It belongs to the batch observed last.
         """
         return None
+
+    def release(self) -> None:  # noqa: B027 - only criteria that train something of their own need it
+        """Fold into the network, in place, what was added to it; called once, before channels are cut."""
 
     @abstractmethod
     def scores(self) -> dict[str, Tensor]:

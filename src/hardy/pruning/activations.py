@@ -1,0 +1,110 @@
+"""What passes the gates of a network: the activations that each gate scales, caught in a forward pass.
+
+Read before the scale, so that a channel whose scale has shrunk still shows what it carries: at a norm the standardised
+input, at a convolution or linear layer its standardised output, and where the gate multiplies the input of a layer
+(the heads of an attention) that input.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.utils.hooks import RemovableHandle
+
+from hardy.pruning.scales import gate_members
+from hardy.pruning.sensitivity import standardised
+from hardy.pruning.units import Member, Unit
+
+__all__ = ["Activations", "Read"]
+
+Read = Literal["batch", "running", "scaled"]
+"""Standardise by the batch's own statistics, by a batch norm's running ones, or multiply the scale in after all."""
+
+_POSITIONS = 256
+"""The most positions of an image that are looked at: a regular sample is as good, and the product is n x n."""
+
+
+class Activations:
+    """The activations at the gates of ``units`` during the forward passes inside a ``with`` block.
+
+    Args:
+        network: what is watched.
+        units: whose gates.
+        read: see `Read`.
+    """
+
+    def __init__(self, network: nn.Module, units: Sequence[Unit], read: Read = "batch") -> None:
+        self._network = network
+        self._units = units
+        self._read = read
+        self._seen: dict[str, list[Tensor]] = defaultdict(list)
+        self._handles: list[RemovableHandle] = []
+
+    def __enter__(self) -> "Activations":
+        self._seen.clear()
+        for unit in self._units:
+            for member in gate_members(unit):
+                self._watch(unit, member)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def of(self, unit: Unit) -> list[Tensor]:
+        """The activations (B, n, L) of the last forward pass at each place of ``unit``; none where it did not run."""
+        return self._seen[unit.name]
+
+    def forget(self) -> None:
+        """Drop what was seen."""
+        self._seen.clear()
+
+    def _watch(self, unit: Unit, member: Member) -> None:
+        module = self._network.get_submodule(member.module)
+        index = torch.tensor(member.channels)
+        produces = member.side == "out" and isinstance(module, (_ConvNd, nn.Linear))
+
+        def note(value: Tensor) -> None:
+            gathered = _gathered(value, index.to(value.device), channels_first=not isinstance(module, _LAST))
+            self._seen[unit.name].append(self._standardised(gathered, module, index.to(value.device)))
+
+        if produces:
+            self._handles.append(module.register_forward_hook(lambda _, __, out: note(out)))
+        else:
+            self._handles.append(module.register_forward_pre_hook(lambda _, args: note(args[0])))
+
+    def _standardised(self, values: Tensor, module: nn.Module, index: Tensor) -> Tensor:
+        if self._read == "running" and isinstance(module, _BatchNorm) and module.running_mean is not None:
+            assert module.running_var is not None
+            mean, variance = module.running_mean[index[:, 0]], module.running_var[index[:, 0]]
+            apart: Tensor = (values - mean[:, None]) / (variance[:, None] + module.eps).sqrt()
+            return apart
+        found = standardised(values)
+        if self._read == "scaled" and not isinstance(module, (_ConvNd, nn.Linear)):
+            weight: Tensor = module.weight  # type: ignore[assignment]
+            found = found * weight.detach()[index[:, 0]][:, None]
+        return found
+
+
+_LAST = (nn.Linear, nn.LayerNorm)
+"""Modules whose channels are the last axis."""
+
+
+def _gathered(value: Tensor, index: Tensor, *, channels_first: bool) -> Tensor:
+    """(B, n, L) of (B, C, ...) or (B, ..., C): for each of the n gates all its channels m and positions, L in all."""
+    flat = value.flatten(2) if channels_first and value.ndim > 2 else value
+    if not channels_first and value.ndim > 2:
+        flat = value.flatten(1, -2).transpose(1, 2)  # (B, C, N)
+    elif value.ndim == 2:
+        flat = value.unsqueeze(2)
+    flat = flat[:, :, :: -(-flat.shape[2] // _POSITIONS)]
+    gathered: Tensor = flat[:, index.flatten()].unflatten(1, index.shape)
+    return gathered.flatten(2)

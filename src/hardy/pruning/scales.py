@@ -1,0 +1,127 @@
+"""Scales: the trained factor of every channel, which sparse training shrinks towards zero.
+
+Where a unit's gates all sit at affine norms, the norms' own gammas are its scales. Elsewhere (the heads of an
+attention, convolutions without a norm) or when asked for, a factor of ones is trained beside the weights: a
+parametrization of the modules at the gate's places multiplies what they make, or what they take, by one vector shared
+by all places of the unit. `Scales.fold` multiplies it into the weights and leaves the plain modules.
+
+Source: the gammas of Liu, Li, Shen, Huang, Yan and Zhang, "Learning efficient convolutional networks through network
+slimming", ICCV 2017; the factor per attention head of Luo, Liu and Yang, IJCV 2024, doi 10.1007/s11263-024-02194-5.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.utils import parametrize
+
+from hardy.errors import InputError
+from hardy.pruning.obstacles import is_depthwise
+from hardy.pruning.units import Member, Unit
+
+__all__ = ["Scales", "gate_members"]
+
+
+def gate_members(unit: Unit) -> list[Member]:
+    """The module sides of ``unit`` at which its gate sits: outputs, or the inputs of what takes its channels."""
+    found = [member for member in unit.members if member.module in unit.gates]
+    out = [member for member in found if member.side == "out"]
+    return out or [member for member in found if member.side == "in"]
+
+
+class Scales:
+    """The scales of all units of a network.
+
+    Args:
+        network: gets parametrizations where a unit needs a factor of its own.
+        units: its units.
+        separate: give every unit a factor of its own, initialised at 1, and leave the norms' gammas alone.
+
+    Raises:
+        InputError: when there is no unit with a gate.
+    """
+
+    def __init__(self, network: nn.Module, units: Sequence[Unit], *, separate: bool = False) -> None:
+        self._network = network
+        self._units = [unit for unit in units if gate_members(unit)]
+        if not self._units:
+            raise InputError(f"{type(network).__name__} has no gates: no norm scales and no heads that could be shrunk")
+        self._factors: dict[str, str] = {}
+        for unit in self._units:
+            if separate or not all(_is_norm(network, member) for member in gate_members(unit)):
+                self._attach(unit)
+
+    def of(self, unit: Unit) -> list[Tensor]:
+        """The scales (n,) of ``unit`` at each of its places, attached to the parameters; one for a shared factor."""
+        if unit.name in self._factors:
+            return [self._network.get_parameter(self._factors[unit.name])]
+        found = []
+        for member in gate_members(unit):
+            weight: Tensor = self._network.get_submodule(member.module).weight  # type: ignore[assignment]
+            places = torch.tensor(member.channels, device=weight.device)
+            found.append(weight[places].mean(1) if places.shape[1] > 1 else weight[places[:, 0]])
+        return found
+
+    def sizes(self) -> dict[str, Tensor]:
+        """For each unit's name its (n,) mean sizes |scale| over its places, float64 on the CPU."""
+        sizes = {unit.name: torch.stack([scale.detach().abs() for scale in self.of(unit)]) for unit in self._units}
+        return {name: size.double().mean(0).cpu() for name, size in sizes.items()}
+
+    def penalty(self, weights: dict[str, Tensor] | None = None) -> Tensor:
+        """``sum_i w_i |scale_i|`` over all units and places; w (n,) by unit's name, 1 where there is none."""
+        terms = []
+        for unit in self._units:
+            weight = (weights or {}).get(unit.name)
+            for scale in self.of(unit):
+                terms.append((scale.abs() if weight is None else weight * scale.abs()).sum())
+        return torch.stack(terms).sum()
+
+    def fold(self) -> None:
+        """Multiply the factors into the weights, in place, and take the parametrizations away."""
+        for unit in self._units:
+            if unit.name in self._factors:
+                for member in gate_members(unit):
+                    module = self._network.get_submodule(member.module)
+                    for name in ("weight", "bias"):
+                        if parametrize.is_parametrized(module, name):
+                            parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+        self._factors.clear()
+
+    def _attach(self, unit: Unit) -> None:
+        factor = None
+        for member in gate_members(unit):
+            module = self._network.get_submodule(member.module)
+            if factor is None:
+                factor = nn.Parameter(torch.ones(unit.size, dtype=module.weight.dtype, device=module.weight.device))  # type: ignore[arg-type]
+            transposed = isinstance(module, _ConvTransposeNd) and not is_depthwise(module)
+            axis = int(transposed) if member.side == "out" else int(not transposed)
+            parametrize.register_parametrization(module, "weight", _Times(factor, member, axis))
+            number = len(module.parametrizations["weight"]) - 1  # type: ignore[index,arg-type]
+            self._factors.setdefault(unit.name, f"{member.module}.parametrizations.weight.{number}.factor")
+            if member.side == "out" and isinstance(module.bias, nn.Parameter):
+                parametrize.register_parametrization(module, "bias", _Times(factor, member, 0))
+
+
+class _Times(nn.Module):
+    """The weight with the rows (or columns) of each channel multiplied by its factor."""
+
+    index: Tensor
+
+    def __init__(self, factor: nn.Parameter, member: Member, axis: int) -> None:
+        super().__init__()
+        self.factor = factor
+        self.axis = axis
+        pairs = [(i, channel) for channel, indices in enumerate(member.channels) for i in indices]
+        self.register_buffer("index", torch.tensor(pairs), persistent=False)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        whole = weight.new_ones(weight.shape[self.axis])
+        rows, channels = self.index.unbind(1)
+        whole = whole.index_put((rows,), self.factor[channels])
+        return weight * whole.view([-1 if axis == self.axis else 1 for axis in range(weight.ndim)])
+
+
+def _is_norm(network: nn.Module, member: Member) -> bool:
+    module = network.get_submodule(member.module)
+    return member.side == "out" and not isinstance(module, (_ConvNd, nn.Linear))

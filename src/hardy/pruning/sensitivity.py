@@ -1,0 +1,83 @@
+"""Style sensitivity: how far a layer's channels follow the style of an image and not its content.
+
+Of P images in S styles each, A (S, P, n, L) are the activations of n channels at L positions and
+``D = A - mean over the styles of A`` is what style alone changes. One matrix gives both sensitivities:
+
+    Sigma_ij = mean over styles, images and positions of D_i D_j
+    unary     u_i = Sigma_ii                                      the variance that style causes
+    binary    b_i = sum_{j != i} |Sigma_ij| / sqrt(Sigma_ii Sigma_jj)    how far others follow the same styles
+
+When each channel has unit variance over the whole batch, u_i is the share of its variance that is due to style, in
+[0, 1] (law of total variance).
+
+Source: Luo, Liu and Yang, "Domain generalization for semantic segmentation by pruning", IJCV 2024,
+doi 10.1007/s11263-024-02194-5; the whitened form: Choi et al., "RobustNet", CVPR 2021, eq. 8 to 10.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+__all__ = ["Binary", "Scale", "binary", "covariance", "normalised", "standardised", "whitened_variance"]
+
+Binary = Literal["correlation", "covariance", "whitened"]
+Scale = Literal["mean", "sum", "minmax", "softmax"]
+
+_TINY = 1e-12
+_CLIP = 5.0
+"""The most a normalised weight may be, in multiples of the mean."""
+
+
+def standardised(values: Tensor, epsilon: float = 1e-5) -> Tensor:
+    """``values`` (B, n, L) with mean 0 and variance 1 of each channel over batch and positions."""
+    mean = values.mean((0, 2), keepdim=True)
+    variance = values.var((0, 2), keepdim=True, correction=0)
+    return (values - mean) / (variance + epsilon).sqrt()
+
+
+def covariance(activations: Tensor) -> Tensor:
+    """Sigma (n, n) of activations (S, P, n, L); its diagonal is the unary sensitivity."""
+    apart = (activations - activations.mean(0, keepdim=True)).flatten(0, 1)  # (S P, n, L)
+    rows = apart.transpose(0, 1).flatten(1)
+    return rows @ rows.T / rows.shape[1]
+
+
+def binary(sigma: Tensor, kind: Literal["correlation", "covariance"] = "correlation") -> Tensor:
+    """b (n,): the row sums of |Sigma| off its diagonal, as correlations or as they are."""
+    size = sigma.abs()
+    if kind == "correlation":
+        deviation = sigma.diagonal().clamp_min(_TINY).sqrt()
+        size = size / (deviation[:, None] * deviation[None, :])
+    return size.sum(1) - size.diagonal()
+
+
+def whitened_variance(activations: Tensor) -> Tensor:
+    """b (n,) of activations (S, P, n, L): the variance over styles of each image's instance-whitened covariance,
+    the mean over images, and its row sums off the diagonal."""
+    mean = activations.mean(-1, keepdim=True)
+    deviation = activations.var(-1, keepdim=True, correction=0).clamp_min(_TINY).sqrt()
+    whitened = (activations - mean) / deviation
+    each = whitened @ whitened.transpose(-1, -2) / whitened.shape[-1]  # (S, P, n, n)
+    spread = each.var(0, correction=0).mean(0)
+    return spread.sum(1) - spread.diagonal()
+
+
+def normalised(values: list[Tensor], scale: Scale = "mean", *, together: bool = False) -> list[Tensor]:
+    """Each layer's values (n,) as weights: divided by their ``mean``, by their ``sum``, put into [0, 1] (``minmax``) or
+    through a ``softmax``; clipped at 5. With ``together`` the layers share one mean, sum, range or softmax."""
+    if together:
+        return list(torch.split(_normalised(torch.cat(values), scale), [len(value) for value in values]))
+    return [_normalised(value, scale) for value in values]
+
+
+def _normalised(values: Tensor, scale: Scale) -> Tensor:
+    if scale == "softmax":
+        found = values.softmax(0)
+    elif scale == "minmax":
+        low, high = values.min(), values.max()
+        found = (values - low) / (high - low).clamp_min(_TINY)
+    else:
+        total = values.mean() if scale == "mean" else values.sum()
+        found = values / total.clamp_min(_TINY)
+    return found.clamp_max(_CLIP)

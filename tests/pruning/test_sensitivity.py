@@ -1,0 +1,67 @@
+"""Style sensitivities: worked by hand, and the law of total variance."""
+
+import pytest
+import torch
+
+from hardy.pruning.sensitivity import binary, covariance, normalised, standardised, whitened_variance
+
+
+def activations(styles=3, images=4, channels=5, positions=60):
+    draw = torch.Generator().manual_seed(0)
+    return torch.randn(styles, images, channels, positions, dtype=torch.float64, generator=draw)
+
+
+def test_covariance_by_hand():
+    # two styles of one image, two channels, one position: deviations -1, 1 and -2, 2
+    values = torch.tensor([[[[1.0], [0.0]]], [[[3.0], [4.0]]]], dtype=torch.float64)
+    sigma = covariance(values)
+    assert sigma.tolist() == [[1.0, 2.0], [2.0, 4.0]]
+    assert binary(sigma, "covariance").tolist() == [2.0, 2.0]
+    assert binary(sigma).tolist() == pytest.approx([1.0, 1.0])
+
+
+def test_the_unary_is_the_share_of_variance_that_style_causes():
+    values = activations()
+    values[:, :, 0] = values[:1, :, 0]  # content only: the same in every style
+    values[:, :, 1] = torch.arange(3.0, dtype=torch.float64)[:, None, None]  # style only
+    flat = standardised(values.flatten(0, 1), epsilon=0.0).reshape(values.shape)
+    unary = covariance(flat).diagonal()
+    assert ((unary >= 0) & (unary <= 1 + 1e-12)).all()
+    assert float(unary[0]) == pytest.approx(0, abs=1e-20)
+    assert float(unary[1]) == pytest.approx(1)
+    within = flat.var(0, correction=0).mean((0, 2))
+    torch.testing.assert_close(unary, within)
+
+
+def test_correlated_channels_have_a_high_binary_sensitivity():
+    values = activations()
+    values[:, :, 1] = 3 * values[:, :, 0]
+    values[:, :, 2] = -values[:, :, 0]
+    found = binary(covariance(values))
+    assert (found[:3] > 2).all()
+    assert (found[3:] < 1).all()
+    torch.testing.assert_close(found, binary(covariance(values * torch.tensor([1, 9.0, 2, 5, 1])[:, None])))
+
+
+def test_whitened_variance_is_that_of_each_images_correlations():
+    values = activations(styles=2, images=3, channels=4)
+    expected = torch.zeros(4, dtype=torch.float64)
+    for image in range(3):
+        matrices = torch.stack([torch.corrcoef(values[style, image]) for style in range(2)])
+        spread = matrices.var(0, correction=0)
+        expected += (spread.sum(1) - spread.diagonal()) / 3
+    torch.testing.assert_close(whitened_variance(values), expected)
+    assert whitened_variance(values[:1].repeat(3, 1, 1, 1)).abs().max() < 1e-15
+
+
+def test_weights():
+    values = [torch.tensor([1.0, 3.0]), torch.tensor([2.0, 2.0, 8.0])]
+    assert [v.tolist() for v in normalised(values)] == [[0.5, 1.5], [0.5, 0.5, 2.0]]
+    assert [v.tolist() for v in normalised(values, "sum")] == [[0.25, 0.75], pytest.approx([1 / 6, 1 / 6, 2 / 3])]
+    assert [v.tolist() for v in normalised(values, "minmax", together=True)] == [
+        pytest.approx([0, 2 / 7]), pytest.approx([1 / 7, 1 / 7, 1]),
+    ]  # fmt: skip
+    assert float(torch.cat(normalised(values, "softmax", together=True)).sum()) == pytest.approx(1)
+    spike = torch.zeros(100)
+    spike[0] = 1
+    assert normalised([spike])[0].max() == 5

@@ -1,0 +1,163 @@
+"""Sparse training: what the penalty does to the scales, how beta is steered, and what is removed when."""
+
+import itertools
+import logging
+
+import pytest
+import torch
+
+from hardy.errors import InputError
+from hardy.pruning.criteria.base import Criterion
+from hardy.pruning.criteria.random import Random
+from hardy.pruning.goal import Ratio
+from hardy.pruning.scales import Scales
+from hardy.pruning.schedules.base import Work
+from hardy.pruning.schedules.sparse import Sparse
+from hardy.pruning.select import Limits
+from hardy.pruning.units import find_units
+
+
+class Shrink(Criterion):
+    """The sum of the scales, weighted for some."""
+
+    needs_data = False
+    sparse = True
+
+    def __init__(self, network, units, pixel_loss, weights=None, separate=False):
+        super().__init__(network, units, pixel_loss)
+        self.scales = Scales(network, units, separate=separate)
+        self.weights = weights
+        self.strengths = []
+
+    def penalty(self):
+        self.strengths.append(self.strength)
+        return self.scales.penalty(self.weights)
+
+    def scores(self):
+        return self.scales.sizes()
+
+    def release(self):
+        self.scales.fold()
+
+
+def work(toy, draw_batch, criterion, ratio, lr=0.1, log=None, **limits):
+    optimiser = torch.optim.SGD(toy.parameters(), lr=lr)
+    stream = itertools.cycle([draw_batch([0, 1]), draw_batch([1, 0], 1)])
+    limits = Limits(**{"min_width": 2, **limits})
+
+    def tune(steps, terms, after_backward, after_step):
+        toy.train()
+        for _ in range(steps):
+            optimiser.zero_grad()
+            sum(terms(next(stream)).values()).backward()
+            after_backward()
+            optimiser.step()
+            after_step()
+
+    return Work(toy, criterion, criterion.units, Ratio(criterion.units, ratio, limits), limits, tune=tune, log=log)
+
+
+def normed(toy):
+    return [unit for unit in find_units(toy) if unit.name in ("mix", "block.expand")]
+
+
+def test_the_penalty_is_the_subgradient_of_network_slimming(toy, draw_batch, pixel_loss):
+    units = normed(toy)
+    before = toy.mix_norm.weight.detach().clone()
+    criterion = Shrink(toy, units, pixel_loss)
+    logged = []
+    run = work(toy, draw_batch, criterion, 0.2, lr=0.0)
+    losses = {}
+
+    def tune(steps, terms, after_backward, after_step):
+        toy.train()
+        found = terms(draw_batch([0, 1]))
+        losses.update(found)
+        plain = torch.autograd.grad(found["risk"], toy.mix_norm.weight, retain_graph=True)[0]
+        whole = torch.autograd.grad(sum(found.values()), toy.mix_norm.weight)[0]
+        logged.append(whole - plain)
+        toy.mix_norm.weight.data[:8] = 0.01
+
+    Sparse(steps=1, beta=0.3, adapt=0, threshold=0.1).run(Work(toy, criterion, units, run.goal, run.limits, tune=tune))
+    torch.testing.assert_close(logged[0], 0.3 * before.sign())
+    assert float(losses["sparsity"].detach()) == pytest.approx(
+        0.3 * sum(float(s.sum()) for s in (before.abs(), torch.ones(24).double())), rel=0.2
+    )
+
+
+def test_heavily_weighted_channels_go(toy, draw_batch, pixel_loss):
+    units = normed(toy)
+    weights = {unit.name: torch.full((unit.size,), 0.01, dtype=torch.float64) for unit in units}
+    for channel in (1, 4, 9):
+        weights["mix"][channel] = 30.0
+    total = sum(unit.size for unit in units)
+    criterion = Shrink(toy, units, pixel_loss, weights)
+    done = Sparse(steps=60, beta=0.01, adapt=10).run(work(toy, draw_batch, criterion, 3 / total))
+    assert done.removed == {"mix": [1, 4, 9]}
+    assert toy.mix.out_channels == 11
+    assert done.steps < 60, "it ends when enough scales are under the threshold"
+
+
+def test_beta_follows_the_line(toy, draw_batch, pixel_loss):
+    units = normed(toy)
+    criterion = Shrink(toy, units, pixel_loss)
+    with pytest.raises(InputError, match=r"no scale is under 1e-06 after 30 steps; raise beta or steps, or set fill"):
+        Sparse(steps=30, beta=1e-3, adapt=10, threshold=1e-6).run(work(toy, draw_batch, criterion, 0.2))
+    assert criterion.strengths[::10] == pytest.approx([1e-3, 1.25e-3, 1.25**2 * 1e-3])
+
+
+def test_fill_takes_the_smallest_up_to_the_ratio(toy, draw_batch, pixel_loss, caplog):
+    units = normed(toy)
+    toy.mix_norm.weight.data[2] = 0.05
+    total = sum(unit.size for unit in units)
+    with caplog.at_level(logging.INFO, "hardy"):
+        criterion = Shrink(toy, units, pixel_loss)
+        done = Sparse(steps=1, beta=0.0, adapt=0, fill=True).run(work(toy, draw_batch, criterion, 4 / total, lr=0.0))
+    assert f"{100 / total:.1f} % of the scales are under the threshold before" in caplog.text
+    assert sum(map(len, done.removed.values())) == 4
+    assert 2 in done.removed["mix"]
+
+
+def test_without_fill_only_what_is_under_the_threshold_goes(toy, draw_batch, pixel_loss):
+    units = normed(toy)
+    toy.mix_norm.weight.data[[2, 5]] = 0.05
+    criterion = Shrink(toy, units, pixel_loss)
+    done = Sparse(steps=1, beta=0.0, adapt=0).run(work(toy, draw_batch, criterion, 0.4, lr=0.0))
+    assert done.removed == {"mix": [2, 5]}
+
+
+def test_a_relative_threshold_is_of_the_units_own_mean(toy, draw_batch, pixel_loss):
+    units = normed(toy)
+    toy.mix_norm.weight.data[:] = 0.01
+    toy.mix_norm.weight.data[3] = 0.0001
+    criterion = Shrink(toy, units, pixel_loss)
+    options = {"steps": 1, "beta": 0.0, "adapt": 0, "relative": True}
+    done = Sparse(**options).run(work(toy, draw_batch, criterion, 0.4, lr=0.0))
+    assert done.removed == {"mix": [3]}
+
+
+def test_iterations_share_the_ratio_and_what_is_dead_stays_dead(toy, draw_batch, pixel_loss):
+    units = normed(toy)
+    criterion = Shrink(toy, units, pixel_loss, separate=True)
+    logged = []
+    options = {"steps": 20, "beta": 0.5, "adapt": 10, "fill": True, "iterations": 3, "settle": 2}
+    run = work(toy, draw_batch, criterion, 0.3, log=lambda step, values: logged.append(values["removed"]))
+    done = Sparse(**options).run(run)
+    total = sum(unit.size for unit in units)
+    assert sum(map(len, done.removed.values())) == round(0.3 * total)
+    assert sorted(set(logged)) == [0, 4, 8, 11][: len(set(logged))]
+    assert not any("parametrizations" in name for name in toy.state_dict())
+
+
+def test_a_criterion_without_a_penalty_is_refused(toy, draw_batch, pixel_loss):
+    criterion = Random(toy, find_units(toy), pixel_loss, seed=0)
+    with pytest.raises(InputError, match="needs a criterion with a penalty, such as npdg or slimming; Random has none"):
+        Sparse().run(work(toy, draw_batch, criterion, 0.2))
+
+
+@pytest.mark.parametrize(
+    "options", [{"steps": 0}, {"iterations": 0}, {"beta": -1.0}, {"threshold": 0.0}, {"adapt": -1}]
+)
+def test_values_out_of_range(options):
+    with pytest.raises(InputError, match="schedule: "):
+        Sparse(**options)
