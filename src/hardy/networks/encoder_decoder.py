@@ -1,9 +1,10 @@
-"""Any encoder of timm's with any decoder of Hardy's.
+"""Any encoder of timm's, or a mix transformer, with any decoder of Hardy's.
 
 Convolutional encoders give their stages from stride 4 on; plain vision transformers give four maps spaced evenly over
 their depth, and take any image size (the image is padded to whole patches, the logits are cut back).
 
-Source: Ronneberger, Fischer and Brox, MICCAI 2015, for the split in two; the encoders are timm's (Wightman, 2019).
+Source: Ronneberger, Fischer and Brox, MICCAI 2015, for the split in two; the encoders are timm's (Wightman, 2019), and
+the mix transformers of Xie et al., NeurIPS 2021.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 
 from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.data.labels import LabelSpace
+from hardy.errors import InputError
 from hardy.networks._encoder import Pyramid, pad
+from hardy.networks._mit import VARIANTS, MixTransformer, load_mit
 from hardy.networks._weights import initialise
 from hardy.networks.base import Network, resize
 from hardy.registry import DECODERS
@@ -27,7 +30,7 @@ class EncoderDecoder(Network):
 
     Args:
         labels: the classes predicted.
-        encoder: a model of timm's.
+        encoder: a model of timm's, or ``mit_b0`` .. ``mit_b5``.
         encoder_weights: None for a random draw; a weights file; ``"timm"`` or a tag of timm's.
         output_stride: stride of the encoder's last map, kept by dilation; None leaves the encoder as it is.
         decoder: a decoder of ``hardy list decoder``.
@@ -51,14 +54,14 @@ class EncoderDecoder(Network):
         aux: bool = False,
     ) -> None:
         super().__init__(labels)
-        self.backbone = Pyramid(encoder, encoder_weights, output_stride)
+        self.backbone = _backbone(encoder, encoder_weights, output_stride)
         channels, strides = self.backbone.channels, self.backbone.strides
         self.decoder = DECODERS.build(decoder, channels, strides, len(labels), **(decoder_options or {}))
         self.aux = _auxiliary(channels[-2:][0], len(labels)) if aux else None
         self.pretrained = encoder_weights is not None
 
     def encoder(self) -> Sequence[nn.Module]:
-        """The timm encoder, if it started from pre-trained weights."""
+        """The encoder, if it started from pre-trained weights."""
         return (self.backbone,) if self.pretrained else ()
 
     def outputs(self, images: Tensor) -> Outputs:
@@ -71,6 +74,14 @@ class EncoderDecoder(Network):
         if self.aux is not None and self.training:
             extras["aux_stage"] = resize(self.aux(maps[-2:][0]), padded.shape[-2:])[..., :height, :width]
         return Outputs(logits, {f"stage{number}": x for number, x in enumerate(maps, start=1)}, extras)
+
+
+def _backbone(name: str, weights: str | None, output_stride: int | None) -> Pyramid | MixTransformer:
+    if name not in VARIANTS:
+        return Pyramid(name, weights, output_stride)
+    if output_stride is not None:
+        raise InputError(f"encoder {name!r} takes no output_stride: its strides are 4, 8, 16, 32; leave it out")
+    return load_mit(name, weights)
 
 
 def _auxiliary(channels: int, class_count: int) -> nn.Sequential:

@@ -1,0 +1,58 @@
+"""Efficient self-attention: every cell asks, a coarser copy of the map answers.
+
+``softmax(Q K^T / sqrt(d)) V`` for each head, where K and V come from the map made R times smaller on each side by a
+strided convolution, so that the cost falls by R^2.
+
+Source: Xie et al., "SegFormer: simple and efficient design for semantic segmentation with transformers", NeurIPS 2021,
+equations 1 and 2; the reduction by convolution is that of Wang et al., "Pyramid vision transformer", ICCV 2021.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["EfficientAttention"]
+
+
+class EfficientAttention(nn.Module):
+    """``(B, h, w, C) -> (B, h, w, C)``, channels last; h and w at least ``reduction``.
+
+    The number of heads is an attribute and the width d of a head is read from the layers, so a head can be cut out: its
+    rows of ``q``, its rows in both halves of ``kv`` (first the keys of all heads, then the values of all heads), its
+    columns of ``proj``, and one off ``heads``. The scale 1 / sqrt(d) is that of the heads as built, whatever is cut.
+    What enters ``proj`` is the output of all heads side by side, (B, h * w, heads * d), head by head.
+
+    Parameters have the names that ImageNet checkpoints give them.
+
+    Attributes:
+        heads: number of heads.
+        scale: of the products of queries and keys.
+
+    Args:
+        channels: C.
+        heads: at first; divides C.
+        reduction: R, on each side.
+    """
+
+    def __init__(self, channels: int, heads: int, *, reduction: int = 1) -> None:
+        assert channels % heads == 0, f"{channels} channels are no multiple of {heads} heads"
+        super().__init__()
+        self.heads = heads
+        self.scale = (channels // heads) ** -0.5
+        self.q = nn.Linear(channels, channels)
+        self.kv = nn.Linear(channels, 2 * channels)
+        self.sr: nn.Module = nn.Identity()
+        self.norm: nn.Module = nn.Identity()
+        if reduction > 1:
+            self.sr = nn.Conv2d(channels, channels, reduction, reduction)
+            self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.proj = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shapes as above."""
+        coarse = self.norm(self.sr(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        q = self.q(x.flatten(1, 2))
+        k, v = self.kv(coarse.flatten(1, 2)).tensor_split((q.shape[-1],), dim=-1)
+        q, k, v = (each.unflatten(-1, (self.heads, -1)).transpose(1, 2) for each in (q, k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v, scale=self.scale)  # (B, heads, h * w, d)
+        told: Tensor = self.proj(mixed.transpose(1, 2).flatten(2)).unflatten(1, x.shape[1:3])
+        return told

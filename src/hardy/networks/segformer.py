@@ -1,0 +1,72 @@
+"""SegFormer B0 to B5: a mix transformer and a head of linear layers; 3.7 to 84.6 M parameters.
+
+Attention sees the whole image from the first stage on; depthwise convolutions between the linear layers take the place
+of position encoding, so that every image size works. Heads and hidden channels can be cut out physically.
+
+Source: Xie, Wang, Yu, Anandkumar, Alvarez and Luo, "SegFormer: simple and efficient design for semantic segmentation
+with transformers", NeurIPS 2021, section 3.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+from hardy.data.labels import LabelSpace
+from hardy.errors import within
+from hardy.networks._mit import load_mit
+from hardy.networks.base import Network, resize
+from hardy.networks.decoders.segformer import SegFormerHead
+from hardy.types import Outputs
+
+__all__ = ["SegFormer"]
+
+
+class SegFormer(Network):
+    """Features: ``stage1`` .. ``stage4``, the encoder's maps at strides 4, 8, 16, 32; (32, 64, 160, 256) channels for
+    B0, (64, 128, 320, 512) for the others.
+
+    Args:
+        labels: the classes predicted.
+        variant: size of the encoder.
+        encoder_weights: None for a random draw; a file of a mix transformer's weights, under the names of the authors'
+            checkpoints or of the transformers library.
+        width: channels of the head; None for the paper's, 256 for B0 and B1 and 768 for the others.
+        projection: the head's first layers, one per map: ``"batch_norm"`` for a 1x1 convolution, batch norm and ReLU
+            (MMSegmentation), ``"linear"`` for a linear layer alone (the paper).
+        dropout: share of channels zeroed before the classifier while training.
+        drop_path: share of images for which the last block is skipped while training; it rises to it linearly.
+
+    Raises:
+        InputError: for a number out of range, or weights that are no file or do not fit.
+    """
+
+    def __init__(
+        self,
+        labels: LabelSpace,
+        *,
+        variant: Literal["b0", "b1", "b2", "b3", "b4", "b5"] = "b0",
+        encoder_weights: str | None = None,
+        width: int | None = None,
+        projection: Literal["batch_norm", "linear"] = "batch_norm",
+        dropout: float = 0.1,
+        drop_path: float = 0.1,
+    ) -> None:
+        within("SegFormer.drop_path", drop_path, 0, 1)
+        super().__init__(labels)
+        self.backbone = load_mit(f"mit_{variant}", encoder_weights, drop_path=drop_path)
+        if width is None:
+            width = 256 if variant in ("b0", "b1") else 768
+        channels, strides = self.backbone.channels, self.backbone.strides
+        self.head = SegFormerHead(channels, strides, len(labels), width=width, projection=projection, dropout=dropout)
+        self.pretrained = encoder_weights is not None
+
+    def encoder(self) -> Sequence[nn.Module]:
+        """The mix transformer, if it started from pre-trained weights."""
+        return (self.backbone,) if self.pretrained else ()
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """See `Network.outputs`."""
+        maps: list[Tensor] = self.backbone(self.normalise(images))
+        features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
+        return Outputs(resize(self.head(maps), images.shape[-2:]), features)
