@@ -1,6 +1,9 @@
 """One thread for every test, and where the real images are."""
 
 import os
+import struct
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -48,3 +51,29 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
             Image.fromarray(mask).save(root / "masks" / domain / f"{number:02}.png")
     return root
+
+
+@pytest.fixture(scope="session")
+def save_png16() -> Callable[[Path, np.ndarray], Path]:
+    """A function that writes images of 16 bits per channel, as the labels of SYNTHIA are."""
+
+    def save(path: Path, pixels: np.ndarray) -> Path:
+        """Write ``pixels`` (H, W, C) as a PNG of 16 bits per channel, with each filter in turn on its rows."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        height, width, channels = pixels.shape
+        head = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 3: 2, 4: 6}[channels], 0, 0, 0)
+        raw = np.frombuffer(pixels.astype(">u2").tobytes(), dtype=np.uint8).reshape(height, -1).astype(int)
+        around = np.pad(raw, ((1, 0), (2 * channels, 0)))
+        left, up, corner = around[1:, : -2 * channels], around[:-1, 2 * channels :], around[:-1, : -2 * channels]
+        away = np.stack([np.abs(up - corner), np.abs(left - corner), np.abs(left + up - 2 * corner)])
+        paeth = np.choose(away.argmin(0), [left, up, corner])
+        guesses = (0 * raw, left, up, (left + up) // 2, paeth)
+        rows = (bytes([y % 5]) + (raw - guesses[y % 5])[y].astype(np.uint8).tobytes() for y in range(height))
+        parts = (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+            for kind, data in ((b"IHDR", head), (b"IDAT", zlib.compress(b"".join(rows))), (b"IEND", b""))
+        )
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+        return path
+
+    return save

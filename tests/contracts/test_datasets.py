@@ -1,6 +1,8 @@
 """What holds for every dataset of the registry, on tiny folders with each one's real layout."""
 
 import pickle
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -65,7 +67,50 @@ def folder(root):
     (root / "folder" / "classes.yaml").write_text("- {name: road}\n- {name: sky}\n")
 
 
-LAYOUTS = {make.__name__: make for make in (camvid, cityscapes, idd, kitti, pacs, folder)}
+def acdc(root):
+    for condition in ("fog", "night", "rain", "snow"):
+        for split in ("train", "val"):
+            place = f"{condition}/{split}/GOPR0475/GOPR0475_frame_000041"
+            save(root / "acdc" / "rgb_anon" / f"{place}_rgb_anon.png", None)
+            save(root / "acdc" / "gt" / f"{place}_gt_labelTrainIds.png", 5)
+
+
+def bdd100k(root):
+    for split in ("train", "val"):
+        save(root / "bdd100k" / "images" / "10k" / split / "0004a4c0-d4dff0ad.jpg", None)
+        save(root / "bdd100k" / "labels" / "sem_seg" / "masks" / split / "0004a4c0-d4dff0ad.png", 18)
+
+
+def gta5(root):
+    for number in range(1, 6):
+        save(root / "gta5" / "images" / f"{number:05}.png", None)
+        save(root / "gta5" / "labels" / f"{number:05}.png", 33)
+
+
+def mapillary(root):
+    for split in ("training", "validation"):
+        save(root / "mapillary" / split / "images" / "__CRyFzoDOXn6unQ6a3DnQ.jpg", None)
+        save(root / "mapillary" / split / "v1.2" / "labels" / "__CRyFzoDOXn6unQ6a3DnQ.png", 13)
+
+
+def synthia(root):
+    for number in range(4):
+        save(root / "synthia" / "RAND_CITYSCAPES" / "RGB" / f"{number:07}.png", None)
+        path = root / "synthia" / "RAND_CITYSCAPES" / "GT" / "LABELS" / f"{number:07}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        head = struct.pack(">IIBBBBB", SHAPE[1], SHAPE[0], 16, 2, 0, 0, 0)
+        rows = zlib.compress((b"\0" + struct.pack(">HHH", 3, 7, 0) * SHAPE[1]) * SHAPE[0])
+        parts = (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+            for kind, data in ((b"IHDR", head), (b"IDAT", rows), (b"IEND", b""))
+        )
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+LAYOUTS = {
+    make.__name__: make
+    for make in (acdc, bdd100k, camvid, cityscapes, folder, gta5, idd, kitti, mapillary, pacs, synthia)
+}
 """The files of each dataset that reads files; one that is not here must need none."""
 
 

@@ -161,6 +161,7 @@ def table_values(table: Table) -> list[tuple[str, str, float]]:
         values.append((row.domain, metric, table.headline(row)))
         if not table.image_level:
             values.append((row.domain, "pixel_accuracy", row.scores.pixel_accuracy))
+            values += [(row.domain, name, value) for name, value in table.means(row).items()]
             values += [(row.domain, f"iou/{name}", v) for name, v in zip(table.classes, row.scores.iou, strict=True)]
     return values + [(name, metric, value) for name, value in table.summary().items()]
 

@@ -35,20 +35,35 @@ def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]],
 
 
 def show_table(title: str, table: Table, *, per_class: bool = False) -> None:
-    """Print an evaluation: a row per domain, then the mean and the worst over the unseen ones."""
+    """Print an evaluation: a row per domain, then the mean and the worst over the unseen ones.
+
+    Means over named classes have columns of their own where a data set lacks some classes, else rows of the table per
+    class.
+    """
+    means = {row.domain: table.means(row) for row in table.rows}
+    named = list(next(iter(means.values()), {}))
     metric = "accuracy %" if table.image_level else "mIoU %"
-    columns = ["domain", "", "images", metric, *([] if table.image_level else ["pixel accuracy %"])]
+    apart = named if table.partial else []
+    more = [f"{_written(name)} %" for name in apart] + ([] if table.image_level else ["pixel accuracy %"])
+    columns = ["domain", "", "images", metric, *more]
     rows = []
     for row in table.rows:
         extra = [] if table.image_level else [percent(row.scores.pixel_accuracy)]
-        rows.append([row.domain, row.group, str(row.images), percent(table.headline(row)), *extra])
+        shown = [percent(means[row.domain][name]) for name in apart]
+        rows.append([row.domain, row.group, str(row.images), percent(table.headline(row)), *shown, *extra])
     for name, value in table.summary().items():
-        text = {"intra": "mean over source-val", "unseen": "mean over unseen", "worst": "worst unseen"}.get(name, name)
-        rows.append([text, "", "", percent(value), *([] if table.image_level else [""])])
+        pooled = "all of source-val" if table.image_level else "mean over source-val"
+        text = {"intra": pooled, "unseen": "mean over unseen", "worst": "worst unseen"}.get(name, name)
+        rows.append([text, "", "", percent(value), *[""] * len(more)])
     show_rows(title, columns, rows)
     if per_class and not table.image_level:
         names = ["class", *(row.domain for row in table.rows)]
         lines = [
             [name, *(percent(row.scores.iou[index]) for row in table.rows)] for index, name in enumerate(table.classes)
         ]
+        lines += [[_written(name), *(percent(means[row.domain][name]) for row in table.rows)] for name in named]
         show_rows("IoU % per class (a dash: neither in labels nor in predictions)", names, lines)
+
+
+def _written(mean: str) -> str:
+    return mean.replace("miou", "mIoU")

@@ -13,6 +13,7 @@ __all__ = ["run"]
 _PACKAGES = {
     "torch": "", "torchvision": "", "timm": "", "segmentation-models-pytorch": "", "accelerate": "",
     "torch-pruning": "", "onnx": "export", "onnxscript": "export", "onnxruntime": "export", "tensorboard": "track",
+    "ray": "bulk",
 }  # fmt: skip
 
 

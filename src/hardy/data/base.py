@@ -25,11 +25,13 @@ class Dataset(ABC):
     Attributes:
         labels: the label space of what `read` returns.
         image_level: True when labels are one class per image.
+        never: classes of `labels` that no label of this dataset holds.
         drawn: True when images and labels are computed, not read: a few labels then stand for all in a check.
     """
 
     labels: LabelSpace
     image_level: bool = False
+    never: tuple[str, ...] = ()
     drawn: bool = False
 
     @abstractmethod

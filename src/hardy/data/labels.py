@@ -21,7 +21,7 @@ import yaml
 from hardy.data.rawmap import IGNORE, Colour, ColourMap, RawMap
 from hardy.errors import InputError, nearest
 
-__all__ = ["CITYSCAPES_IDS", "SPACES", "Classes", "LabelSpace", "convert", "label_space", "read_classes"]
+__all__ = ["CITYSCAPES_IDS", "MEANS", "SPACES", "Classes", "LabelSpace", "convert", "label_space", "read_classes"]
 
 _MOST_CLASSES = 255
 
@@ -119,6 +119,13 @@ SPACES = {
     for name, colours in (("cityscapes19", _CITYSCAPES), ("camvid11", _CAMVID), ("idd7", _IDD), ("pacs7", _PACS))
 }
 """The built-in label spaces by name."""
+
+_SYNTHIA = tuple(name for name in _CITYSCAPES if name not in ("terrain", "truck", "train"))
+MEANS = {
+    "miou16": _SYNTHIA,
+    "miou13": tuple(name for name in _SYNTHIA if name not in ("wall", "fence", "pole")),
+}
+"""Means over some classes of a space that papers quote by name: those of SYNTHIA, and those without thin structures."""
 
 _CITYSCAPES_RAW = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 CITYSCAPES_IDS = RawMap.of({raw: i for i, raw in enumerate(_CITYSCAPES_RAW)}, ignored=(*range(34), IGNORE))

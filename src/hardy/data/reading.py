@@ -7,7 +7,8 @@ masks) is an error that names the file.
 
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,17 @@ from hardy.data.base import Item
 from hardy.data.rawmap import ColourMap, RawMap
 from hardy.errors import InputError
 
-__all__ = ["IMAGE_SUFFIXES", "ImageAndMask", "files", "image_size", "pair", "read_image", "read_mask", "same_size"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "ImageAndMask",
+    "files",
+    "image_size",
+    "pair",
+    "read_image",
+    "read_mask",
+    "same_size",
+    "torn",
+]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 """The endings, in lower case, of files that count as images."""
@@ -100,11 +111,8 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         InputError: for a file that is missing or no image.
     """
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except _TORN as error:
-        raise _unreadable(path, error) from None
+    with torn(path), Image.open(path) as image:
+        return image.height, image.width
 
 
 def same_size(image: Path, size: Sequence[int], mask: Path, mask_size: Sequence[int]) -> None:
@@ -119,18 +127,22 @@ def same_size(image: Path, size: Sequence[int], mask: Path, mask_size: Sequence[
 
 
 def _decoded(path: Path) -> Image.Image:
+    with torn(path), Image.open(path) as image:
+        image.load()
+        return image
+
+
+@contextmanager
+def torn(path: Path) -> Iterator[None]:
+    """What Pillow raises inside becomes an `InputError`: the file at ``path`` is missing, torn or no image."""
     try:
-        with Image.open(path) as image:
-            image.load()
-            return image
+        yield
+    except InputError:
+        raise
     except _TORN as error:
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path: Path, error: Exception) -> InputError:
-    if not path.exists():
-        return InputError(f"{path}: there is no such file")
-    return InputError(f"{path}: torn or no image ({' '.join(str(error).split())}); fetch it again")
+        if not path.exists():
+            raise InputError(f"{path}: there is no such file") from None
+        raise InputError(f"{path}: torn or no image ({' '.join(str(error).split())}); fetch it again") from None
 
 
 def _opaque(image: Image.Image, path: Path) -> None:

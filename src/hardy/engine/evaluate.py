@@ -5,7 +5,7 @@ the worst. Logits exist for one batch at a time, on the device, and are resized 
 argmax: a score is always at the size the labels were drawn.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hardy.data.labels import MEANS
 from hardy.metrics import Scores, confusion, scores
 from hardy.networks.base import resize
 from hardy.types import Batch
@@ -48,23 +49,33 @@ class Table:
         rows: one per domain, source-val first.
         classes: names of the classes measured, in the order of ``Scores.iou``.
         image_level: True when accuracy, not intersection over union, is the headline.
+        partial: True when a dataset measured lacks some of the classes, so that the `means` say more than the mIoU.
     """
 
     rows: tuple[DomainScores, ...]
     classes: tuple[str, ...]
     image_level: bool = False
+    partial: bool = False
 
     def headline(self, row: DomainScores) -> float:
         """The number by which a domain is judged: mIoU, or accuracy for image-level classes."""
         return row.scores.pixel_accuracy if self.image_level else row.scores.miou
+
+    def means(self, row: DomainScores) -> Mapping[str, float]:
+        """By name, such as ``miou16``: the mean IoU over the classes of each of `hardy.data.labels.MEANS` that lies
+        within the classes measured; over those that occur, NaN where none does."""
+        iou = dict(zip(self.classes, row.scores.iou, strict=True))
+        inside = {} if self.image_level else {name: over for name, over in MEANS.items() if set(over) <= set(iou)}
+        return {name: _mean(iou[one] for one in over) for name, over in inside.items()}
 
     def _of(self, group: str) -> list[float]:
         return [self.headline(row) for row in self.rows if row.group == group]
 
     @property
     def intra(self) -> float | None:
-        """Mean over the source-val domains, or None without any."""
-        return fmean(found) if (found := self._of("source-val")) else None
+        """Mean over the source-val domains, or for image-level classes over all their images; None without any."""
+        images = [row.images for row in self.rows if row.group == "source-val"]
+        return fmean(found, images if self.image_level else None) if (found := self._of("source-val")) else None
 
     @property
     def unseen(self) -> float | None:
@@ -130,12 +141,22 @@ def judged(counts: Tensor) -> Scores:
     """The scores of counts with the extra last row and column of `count`: its predictions are misses, never hits."""
     found = scores(counts)
     classes = found.iou[:-1]
-    occurring = [value for value in classes if value == value]  # noqa: PLR0124 - NaN is unequal to itself
-    return Scores(fmean(occurring) if occurring else float("nan"), classes, found.pixel_accuracy)
+    return Scores(_mean(classes), classes, found.pixel_accuracy)
 
 
-def table(rows: Sequence[tuple[str, str, Tensor, int]], classes: Sequence[str], *, image_level: bool = False) -> Table:
+def _mean(values: Iterable[float]) -> float:
+    occurring = [value for value in values if value == value]  # noqa: PLR0124 - NaN is unequal to itself
+    return fmean(occurring) if occurring else float("nan")
+
+
+def table(
+    rows: Sequence[tuple[str, str, Tensor, int]],
+    classes: Sequence[str],
+    *,
+    image_level: bool = False,
+    partial: bool = False,
+) -> Table:
     """A `Table` from (domain, group, counts, images) rows, source-val first."""
     ordered = sorted(rows, key=lambda row: row[1] != "source-val")
     judged_rows = tuple(DomainScores(name, group, images, judged(counts)) for name, group, counts, images in ordered)
-    return Table(judged_rows, tuple(classes), image_level)
+    return Table(judged_rows, tuple(classes), image_level, partial)

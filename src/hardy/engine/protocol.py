@@ -160,7 +160,7 @@ def training(
     def batches(start: int, rank: int, processes: int) -> Iterator[Batch]:
         return loader.training_batches(
             parts, labels, transform, batch=optim.batch, seed=key(run.seed, stage), start=start, workers=run.workers,
-            rank=rank, processes=processes, resize=data.size, cache=data.cache,
+            rank=rank, processes=processes, resize=None if image_level else data.size, cache=data.cache,
         )  # fmt: skip
 
     return batches
@@ -202,7 +202,8 @@ def measure(
     network.train(was_training)
     if len(spaces) > 1:
         raise InputError("the domains of one table must share their classes; measure them in two runs")
-    return evaluate.table(rows, spaces.pop() if spaces else (), image_level=network.image_level)
+    partial = any(domain.dataset.never for _, (domain, _) in parts)
+    return evaluate.table(rows, spaces.pop() if spaces else (), image_level=network.image_level, partial=partial)
 
 
 def fit(
@@ -236,6 +237,7 @@ def fit(
     _large_enough(network, {"evaluate.window": choice.window})
     batches = training(parts.train, data, network.labels, optim, run, stage=stage)
     loop = Fit(algorithm, batches, optim, run, folder=folder, owner=owner, stage=stage, log=log)
+    algorithm.check(len(parts.train), optim.batch // loop.accelerator.num_processes // optim.accumulate)
     loop.resume()
     judges = _judges(parts, choice)
     best = folder / "best.safetensors"

@@ -1,8 +1,8 @@
 """Cityscapes: 2,975 + 500 finely labelled street images of 21 German-speaking cities, in 19 classes.
 
 Layout: ``leftImg8bit/{train,val}/{city}/{city}_{seq}_{frame}_leftImg8bit.png`` with the masks in
-``gtFine/{train,val}/{city}/..._gtFine_labelIds.png`` (2048x1024, raw ids 0..33). Each city is a domain. The test
-split is left out: its masks are withheld.
+``gtFine/{train,val}/{city}/..._gtFine_labelIds.png`` (2048x1024, raw ids 0..33). Each city is a domain, in one split;
+or all are one domain ``all`` with the published splits. The test split is left out: its masks are withheld.
 
 Source: Cordts et al., "The Cityscapes dataset for semantic urban scene understanding", CVPR 2016; raw ids as in
 cityscapesScripts.
@@ -10,6 +10,7 @@ cityscapesScripts.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -28,13 +29,17 @@ _MASK = "_gtFine_labelIds.png"
 class Cityscapes(Dataset):
     """Cityscapes below ``root``, which is its folder or one that holds ``cityscapes``.
 
+    Args:
+        root: where ``leftImg8bit`` and ``gtFine`` lie.
+        domains: ``city`` for a domain per city; ``all`` for one domain, as papers train on and measure it.
+
     Raises:
         InputError: when no split is there, or an image lacks its mask or a mask its image.
     """
 
     labels = SPACES["cityscapes19"]
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, domains: Literal["city", "all"] = "city") -> None:
         self.root = find_root(Path(root), "cityscapes", "Cityscapes")
         self._files = ImageAndMask(CITYSCAPES_IDS)
         self._index: dict[str, dict[str, list[Item]]] = {}
@@ -42,13 +47,14 @@ class Cityscapes(Dataset):
             images = self._by_frame(self.root / "leftImg8bit" / split, _IMAGE)
             masks = self._by_frame(self.root / "gtFine" / split, _MASK)
             for item in pair(images, masks, self.root / "leftImg8bit" / split):
-                self._index.setdefault(item[0].parent.name, {}).setdefault(split, []).append(item)
+                domain = item[0].parent.name if domains == "city" else "all"
+                self._index.setdefault(domain, {}).setdefault(split, []).append(item)
         if not self._index:
             raise InputError(f"{self.root}: no Cityscapes here; it has leftImg8bit/{{train,val}} and gtFine")
 
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
-        """Each city's images by published split."""
-        return {city: self._index[city] for city in sorted(self._index)}
+        """Each domain's images by published split."""
+        return {domain: self._index[domain] for domain in sorted(self._index)}
 
     def read(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
         """The image and its mask in the ids of cityscapes19."""

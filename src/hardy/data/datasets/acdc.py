@@ -1,0 +1,68 @@
+"""ACDC: street images of Switzerland in fog, at night, in rain and in snow, in 19 classes; each weather is a domain.
+
+Layout: ``rgb_anon/{fog,night,rain,snow}/{train,val}/{drive}/*_rgb_anon.png`` with the masks in
+``gt/{fog,...}/{train,val}/{drive}/*_gt_labelTrainIds.png`` (1920x1080, class ids of Cityscapes). The data
+are at acdc.vision.ee.ethz.ch. The test split is left out, its masks are withheld; so are the pictures of the same
+places in fair weather (``train_ref`` and the like).
+
+Source: Sakaridis, Dai and Van Gool, "ACDC: the adverse conditions dataset with correspondences for semantic driving
+scene understanding", ICCV 2021.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hardy.data.base import Dataset, Item, find_root
+from hardy.data.labels import SPACES
+from hardy.data.rawmap import RawMap
+from hardy.data.reading import ImageAndMask, files, pair
+from hardy.errors import InputError
+
+__all__ = ["ACDC"]
+
+_CONDITIONS = ("fog", "night", "rain", "snow")
+_SPLITS = ("train", "val")
+_IMAGE = "_rgb_anon.png"
+_MASK = "_gt_labelTrainIds.png"
+
+
+class ACDC(Dataset):
+    """ACDC below ``root``, which is its folder or one that holds ``acdc`` or ``ACDC``.
+
+    Raises:
+        InputError: when no condition is there, or an image lacks its mask or a mask its image.
+    """
+
+    labels = SPACES["cityscapes19"]
+
+    def __init__(self, root: Path) -> None:
+        self.root = find_root(Path(root), "acdc", "ACDC")
+        self._files = ImageAndMask(RawMap.identity(len(self.labels)))
+        self._index: dict[str, dict[str, list[Item]]] = {}
+        for condition in _CONDITIONS:
+            for split in _SPLITS:
+                folder = self.root / "rgb_anon" / condition / split
+                if folder.is_dir():
+                    masks = _by_frame(self.root / "gt" / condition / split, _MASK)
+                    self._index.setdefault(condition, {})[split] = list(pair(_by_frame(folder, _IMAGE), masks, folder))
+        if not self._index:
+            conditions = ",".join(_CONDITIONS)
+            raise InputError(f"{self.root}: no ACDC here; it has rgb_anon/{{{conditions}}}/{{train,val}} and gt")
+
+    def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
+        """Each condition's images by published split."""
+        return self._index
+
+    def read(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
+        """The image and its mask in the ids of cityscapes19."""
+        return self._files.read(item)
+
+    def read_label(self, item: Item) -> np.ndarray:
+        """The mask alone."""
+        return self._files.read_label(item)
+
+
+def _by_frame(folder: Path, ending: str) -> dict[str, Path]:
+    return {f"{path.parent.name}/{path.name[: -len(ending)]}": path for path in files(folder, ending)}

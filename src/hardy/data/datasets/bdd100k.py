@@ -1,0 +1,70 @@
+"""BDD100K: 7,000 + 1,000 street images of American cities by day, dusk and night, in 19 classes.
+
+Layout: ``images/10k/{train,val}/*.jpg`` with ``labels/sem_seg/masks/{train,val}/*.png`` (1280x720), index masks that
+hold the class ids of Cityscapes (``trainIds``) already. The first release is read too: ``seg/images`` with
+``seg/labels/{train,val}/*_train_id.png``, or the same below ``images`` and ``labels`` (bdd-data.berkeley.edu). One
+domain, ``10k``. The test split is left out: its masks are withheld.
+
+Source: Yu et al., "BDD100K: a diverse driving dataset for heterogeneous multitask learning", CVPR 2020.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hardy.data.base import Dataset, Item, find_root
+from hardy.data.labels import SPACES
+from hardy.data.rawmap import RawMap
+from hardy.data.reading import ImageAndMask, files, pair
+from hardy.errors import InputError
+
+__all__ = ["BDD100K"]
+
+_SPLITS = ("train", "val")
+_LAYOUTS = (
+    ("images/10k", "labels/sem_seg/masks", ".png"),
+    ("seg/images", "seg/labels", "_train_id.png"),
+    ("images", "labels", "_train_id.png"),
+)
+"""Folder of the images, folder of the masks, ending of a mask, by release, newest first."""
+
+
+class BDD100K(Dataset):
+    """BDD100K below ``root``, which is its folder or one that holds ``bdd100k``, ``BDD100K`` or ``bdd-100k``.
+
+    Raises:
+        InputError: when no split is there, or an image lacks its mask or a mask its image.
+    """
+
+    labels = SPACES["cityscapes19"]
+
+    def __init__(self, root: Path) -> None:
+        self.root = find_root(Path(root), "bdd100k", "BDD100K", "bdd-100k")
+        self._files = ImageAndMask(RawMap.identity(len(self.labels)))
+        self._index: dict[str, list[Item]] = {}
+        for images, masks, ending in _LAYOUTS:
+            for split in (name for name in _SPLITS if (self.root / images / name).is_dir()):
+                folder = self.root / images / split
+                below = _by_name(self.root / masks / split, ending)
+                self._index[split] = list(pair(_by_name(folder, ".jpg"), below, folder))
+            if self._index:
+                return
+        expected = "images/10k/{train,val} and labels/sem_seg/masks/{train,val}"
+        raise InputError(f"{self.root}: no BDD100K here; it has {expected}")
+
+    def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
+        """One domain ``10k`` with the published splits ``train`` and ``val``."""
+        return {"10k": self._index}
+
+    def read(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
+        """The image and its mask in the ids of cityscapes19."""
+        return self._files.read(item)
+
+    def read_label(self, item: Item) -> np.ndarray:
+        """The mask alone."""
+        return self._files.read_label(item)
+
+
+def _by_name(folder: Path, ending: str) -> dict[str, Path]:
+    return {path.name[: -len(ending)]: path for path in files(folder, ending)}

@@ -1,0 +1,93 @@
+"""GTA5: 24,966 street images of a game's city, labelled with the ids of Cityscapes.
+
+Layout: ``images/*.png`` with ``labels/*.png`` (1914x1052), palette PNGs whose index is the Cityscapes id; the ten parts
+of the download unpacked into one folder (download.visinf.tu-darmstadt.de/data/from_games). One domain, ``all``. An
+image whose label has another size is left out, and how many are is logged as a warning.
+
+Splits: the folders ``images/{train,valid,test}/*/`` of RobustNet, or its lists ``gtav_split_{train,val,test}.txt``
+(12,388, 6,382 and 6,181 names: the authors' split) in the same folder as ``images`` or in ``split_data`` there. They
+are not part of the download: without them every fourth image is ``val`` and the others ``train``, with a warning.
+
+Source: Richter, Vineet, Roth and Koltun, "Playing for data: ground truth from computer games", ECCV 2016; the lists and
+the rule for sizes of Choi et al., "RobustNet", CVPR 2021.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hardy.data.base import Dataset, Item, find_root
+from hardy.data.datasets._pieces import split
+from hardy.data.labels import CITYSCAPES_IDS, SPACES
+from hardy.data.rawmap import IGNORE, RawMap
+from hardy.data.reading import ImageAndMask, files, image_size, pair
+from hardy.errors import InputError
+
+__all__ = ["GTA5"]
+
+_log = logging.getLogger("hardy")
+
+_LICENCE_PLATE = 34
+_CONVERTED = "_labelTrainIds"
+"""How the masks end that a converter may have written beside the published ones."""
+
+_ids = CITYSCAPES_IDS.table.copy()
+_ids[_LICENCE_PLATE] = IGNORE
+_IDS = RawMap(_ids)
+
+
+class GTA5(Dataset):
+    """GTA5 below ``root``, which is its folder or one that holds ``gta5``, ``GTA5``, ``gtav``, ``GTAV`` or ``gta``.
+
+    Raises:
+        InputError: when it is not there, an image lacks its mask or a mask its image, or a list names a missing image.
+    """
+
+    labels = SPACES["cityscapes19"]
+
+    def __init__(self, root: Path) -> None:
+        self.root = find_root(Path(root), "gta5", "GTA5", "gtav", "GTAV", "gta")
+        images, labels = self.root / "images", self.root / "labels"
+        if not (images.is_dir() and labels.is_dir()):
+            raise InputError(f"{self.root}: no GTA5 here; it has images/*.png and labels/*.png")
+        kept, left_out = _of_one_size(pair(_by_path(images), _by_path(labels), images))
+        if left_out:
+            _log.warning(
+                "%s: %d images are left out because their labels have another size, such as %s",
+                self.root, len(left_out), left_out[0].name,
+            )  # fmt: skip
+        stems = {path.stem for path in left_out}
+        self._index = split(kept, images, "gtav_split_{}.txt", drawn=(1, 4), left_out=stems)
+        self._files = ImageAndMask(_IDS)
+
+    def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
+        """One domain ``all`` with the splits ``train``, ``val`` and, where folders or lists say, ``test``."""
+        return {"all": self._index}
+
+    def read(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
+        """The image and its mask in the ids of cityscapes19."""
+        return self._files.read(item)
+
+    def read_label(self, item: Item) -> np.ndarray:
+        """The mask alone."""
+        return self._files.read_label(item)
+
+
+def _by_path(folder: Path) -> dict[str, Path]:
+    found = (path for path in files(folder, ".png") if not path.stem.endswith(_CONVERTED))
+    return {path.relative_to(folder).as_posix(): path for path in found}
+
+
+def _of_one_size(items: Sequence[tuple[Path, Path]]) -> tuple[list[tuple[Path, Path]], list[Path]]:
+    """The items whose image and mask agree in size, and the images of the others; only headers are read."""
+    kept, left_out = [], []
+    for image, mask in items:
+        if image_size(image) == image_size(mask):
+            kept.append((image, mask))
+        else:
+            left_out.append(image)
+    if not kept:
+        raise InputError(f"{items[0][1]}: no label has the size of its image; fetch images and labels again")
+    return kept, left_out

@@ -1,0 +1,120 @@
+"""The recipes of the paper's tasks, run as they stand but for their size, on tiny folders in the real layouts."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hardy import records
+from hardy.commands import evaluate as evaluation
+from hardy.commands import train
+from hardy.data.labels import CITYSCAPES_IDS, SPACES
+from hardy.engine import protocol
+from hardy.recipe import read
+
+ROOT = Path(__file__).parents[1]
+CITY = SPACES["cityscapes19"]
+TASKS = {
+    "gta5": {"cityscapes/all": 2, "bdd100k/10k": 1, "mapillary/v1.2": 1},
+    "synthia": {"cityscapes/all": 2, "bdd100k/10k": 1, "mapillary/v1.2": 1},
+    "cityscapes": {"bdd100k/10k": 1, "mapillary/v1.2": 1, "gta5/all": 2, "synthia/rand-cityscapes": 3},
+}
+"""Source -> the unseen domains of its tasks, and how many images of each the folders below hold in ``val``."""
+SMALL = [
+    "network.encoder=resnet18", "network.encoder_weights=null", "network.decoder_options={width: 16, separable: true}",
+    "data.crop=[32, 48]", "optim.steps=1", "optim.batch=2", "run.workers=0", "run.device=cpu", "run.threads=1",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory, save_png16):
+    """Each data set of the recipes: sky over road, with the raw ids of each, and one column of another class."""
+    root = tmp_path_factory.mktemp("data")
+    draw = np.random.default_rng(0)
+
+    def save(image, mask, sky, road, column):
+        ids = np.array([[sky], [road]], dtype=np.uint8).repeat(16, 0).repeat(48, 1)
+        ids[:, 20:28] = column
+        pixels = np.where(ids[..., None] == sky, 200, 60) + draw.integers(0, 40, (32, 48, 3))
+        for path in (root / image, root / mask):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(root / image)
+        if mask.startswith("synthia"):
+            save_png16(root / mask, np.stack([ids, 0 * ids, 0 * ids], axis=-1).astype(np.uint16))
+        else:
+            Image.fromarray(ids).save(root / mask)
+
+    for number in range(8):
+        save(f"gta5/images/{number:05}.png", f"gta5/labels/{number:05}.png", 23, 7, 22)
+        place = "synthia/RAND_CITYSCAPES/{}/" + f"{number:07}.png"
+        save(place.format("RGB"), place.format("GT/LABELS"), 1, 3, 8)
+    for split, city in (("train", "aachen"), ("train", "ulm"), ("val", "lindau"), ("val", "munster")):
+        place = f"{split}/{city}/{city}_0_0"
+        save(
+            f"cityscapes/leftImg8bit/{place}_leftImg8bit.png",
+            f"cityscapes/gtFine/{place}_gtFine_labelIds.png",
+            23,
+            7,
+            22,
+        )
+    for split, long in (("train", "training"), ("val", "validation")):
+        masks = f"bdd100k/labels/sem_seg/masks/{split}/a.png"
+        save(f"bdd100k/images/10k/{split}/a.jpg", masks, 10, 0, 9)
+        save(f"mapillary/{long}/images/a.jpg", f"mapillary/{long}/v1.2/labels/a.png", 27, 13, 7)
+    return root
+
+
+@pytest.mark.parametrize("source", TASKS)
+def test_every_task_finds_its_images(root, source):
+    recipe = read(ROOT / "recipes" / f"npdg_{source}.yaml", [f"data.root={root}"])
+    parts = protocol.split(recipe.data, seed=0)
+    assert {domain.name: len(items) for domain, items in parts.unseen} == TASKS[source]
+    assert [name.split("/")[0] for name in parts.sources] == [source]
+    (domain, train_items), (_, val_items) = parts.train[0], parts.val[0]
+    assert set(train_items) == set(domain.splits["train"])
+    assert set(val_items) == set(domain.splits["val"])
+    (mapillary,) = (part for part in parts.unseen if part[0].name == "mapillary/v1.2")
+    label = mapillary[0].dataset.read_label(mapillary[1][0])
+    assert label[0, 20:28].tolist() == [255] * 8  # bike lanes by the map of RobustNet, which openseg calls road
+    assert label[0, 0] == CITY.index("sky")
+
+
+def test_the_settings_are_the_published_ones():
+    for source in TASKS:
+        recipe = read(ROOT / "recipes" / f"npdg_{source}.yaml")
+        optim = recipe.optim
+        assert (optim.name, optim.lr, optim.momentum, optim.weight_decay) == ("sgd", 0.01, 0.9, 5e-4)
+        assert (optim.schedule, optim.power, optim.steps, optim.batch) == ("poly", 0.9, 40_000, 8)
+        assert (recipe.data.crop, recipe.data.scale, recipe.data.flip) == ((768, 768), (0.5, 2.0), 0.5)
+        options = recipe.network.options
+        assert (options["encoder"], options["output_stride"], options["aux"]) == ("resnet101", 16, True)
+
+
+@pytest.mark.parametrize("source", ["synthia", "cityscapes"])
+def test_a_recipe_runs_and_its_records_name_both_means(root, source, tmp_path, capsys):
+    recipe = read(
+        ROOT / "recipes" / f"npdg_{source}.yaml", [*SMALL, f"data.root={root}", f"run.folder={tmp_path / 'run'}"]
+    )
+    folder = train.run(recipe)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "mIoU %" in shown
+    assert "mIoU16 %" in shown
+    assert "mIoU13 %" in shown
+    found = {(r.target, r.metric): r.value for r in records.read(folder / "records.jsonl")}
+    lacking = {"terrain", "truck", "train"}
+    for domain in (*TASKS[source], "synthia/rand-cityscapes" if source == "synthia" else "cityscapes/all"):
+        for name, left_out in (("miou16", lacking), ("miou13", lacking | {"wall", "fence", "pole"})):
+            kept = [found[domain, f"iou/{c}"] for c in CITY.classes if c not in left_out]
+            kept = [value for value in kept if value is not None]
+            assert found[domain, name] == pytest.approx(sum(kept) / len(kept), abs=1e-12), (domain, name)
+
+    evaluation.run(folder, ["bdd100k"], size=None, per_class=True, root=root)
+    shown = capsys.readouterr().out
+    assert "mIoU16 %" not in shown  # BDD100K has all classes: the means are rows of the table per class
+    assert "mIoU16" in shown
+
+
+def test_the_raw_ids_above_are_those_of_their_classes():
+    raw = np.array([[23, 7, 22]], dtype=np.uint8)
+    assert [CITY.classes[i] for i in CITYSCAPES_IDS.apply(raw, "x")[0]] == ["sky", "road", "terrain"]
