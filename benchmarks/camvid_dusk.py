@@ -29,6 +29,8 @@ ROOT = Path(__file__).parents[1]
 STORE = ROOT / "benchmarks" / "records" / "camvid_dusk.jsonl"
 SEQUENCES = ("0001TP", "0006R0", "0016E5", "Seq05VD")
 CRITERIA = ("magnitude", "random", "taylor", "ior")
+RENAMED = {"magnitude": "l2"}
+"""Criteria by the name they have in the records, which is older than the one that they go by now."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Cell:
         hardy = [sys.executable, "-m", "hardy"]
         if self.removed:
             dense = Cell(self.network, self.unseen, self.seed, "dense").folder(out)
-            recipe = f"recipes/camvid_dusk_{self.method}.yaml"
+            recipe = f"recipes/camvid_dusk_{RENAMED.get(self.method, self.method)}.yaml"
             return [*hardy, "prune", recipe, f"network.run={dense}", f"prune.ratio={self.removed}", *common]
         plain = ["data.photometric=0"] if self.method == "plain" else []
         named = [f"network.name={self.network}"]

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from hardy.networks._create import create
@@ -23,8 +24,15 @@ def pixel_loss(logits, labels):
 
 @pytest.fixture
 def network():
+    """As after some training: the norms' scales and shifts are not 1 and 0."""
     torch.manual_seed(0)
-    return create("tiny", "camvid11", width=16)
+    network = create("tiny", "camvid11", width=16)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(0, 0.3)
+    return network
 
 
 def batch(seed=0):
@@ -117,11 +125,11 @@ def test_reset_drops_a_step_that_was_never_finished(name, network):
 def test_mixed_precision_keeps_the_order(name, network, training):
     network.train(training)
     units = find_units(network)
-    exact = torch.cat(list(observed(build(name, network, units, pixel_loss)).values()))
+    exact = torch.cat(list(observed(build(name, copy.deepcopy(network), units, pixel_loss)).values()))
     with torch.autocast("cpu", torch.bfloat16):
         scores = torch.cat(list(observed(build(name, network, units, pixel_loss)).values()))
     ranks = torch.stack([exact.argsort().argsort(), scores.argsort().argsort()]).double()
-    assert float(torch.corrcoef(ranks)[0, 1]) > 0.95
+    assert float(torch.corrcoef(ranks)[0, 1]) > 0.9  # gradients near zero are the noise of 8 bits
 
 
 @pytest.mark.parametrize("name", CRITERIA.names())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hardy import schema
 from hardy.commands._print import say
+from hardy.engine.study import Study
 from hardy.errors import InputError, named
 
 __all__ = ["run"]
@@ -26,7 +27,7 @@ run: {folder: runs/first, seed: 0}
 
 
 def run(folder: Path) -> None:
-    """Write ``recipe.yaml`` and ``recipe.schema.json`` into ``folder``.
+    """Write ``recipe.yaml``, its schema and the schema of studies into ``folder``.
 
     Raises:
         InputError: when there is a recipe already.
@@ -35,7 +36,12 @@ def run(folder: Path) -> None:
     if target.exists():
         raise InputError(f"{target}: is there already; give another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in {"recipe.schema.json": json.dumps(schema.schema(), indent=1), "recipe.yaml": _FIRST}.items():
+    texts = {
+        "recipe.schema.json": json.dumps(schema.schema(), indent=1),
+        "study.schema.json": json.dumps(Study.model_json_schema(), indent=1),
+        "recipe.yaml": _FIRST,
+    }
+    for name, text in texts.items():
         temporary = folder / f".{name}.tmp"
         try:
             with named(folder / name):

@@ -15,7 +15,7 @@ def run(folder: Path) -> None:
     Raises:
         InputError: when there is no run.
     """
-    files = sorted(folder.rglob("records.jsonl"))
+    files = sorted(file for file in folder.rglob("records.jsonl") if not (file.parent / "cells").is_dir())
     if not files:
         raise InputError(f"{folder}: no run's records.jsonl is below it; hardy train writes one")
     rows = []

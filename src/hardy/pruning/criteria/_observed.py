@@ -1,6 +1,6 @@
-"""What the gradient criteria share: gate gradients of each batch, and their mean in either order with the square."""
+"""What the gradient criteria share: gate gradients of each batch, their means, and these in any order with a square."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -12,21 +12,53 @@ from hardy.networks.base import Network
 from hardy.pruning.gates import Place, by_unit, gate_gradients, gate_parameters, gate_places
 from hardy.pruning.units import Unit
 
-__all__ = ["Observed", "Squares"]
+__all__ = ["Means", "Observed", "Skip", "Squares", "Watch", "divisor", "relative"]
+
+Skip = Literal["none", "places", "blocks", "nvidia"]
+"""How the squared gradient of a gate that sits in several places is divided: not, by their number, by the number of
+residual blocks, or so and by 3 where a gate sits in one place only."""
+
+_ALONE = 3
+"""What the authors' code of "Importance estimation" divides every gate by that is not of a longer stage's stream."""
 
 
-class Observed:
+class Watch:
+    """What the risks of a step were multiplied with on their way to the loss.
+
+    The loss may be scaled (mixed precision, gradient accumulation): the scale is read off the gradient that reaches
+    the risk itself, so that it can be divided out.
+    """
+
+    def __init__(self) -> None:
+        self._scales: list[Tensor] = []
+
+    def expect(self, risk: Tensor) -> Tensor:
+        """``risk`` itself, watched for the scale of its gradient."""
+        risk.register_hook(self._scales.append)  # type: ignore[no-untyped-call]
+        return risk
+
+    def scale(self) -> Tensor:
+        """The scales of this step's risks added up; then forgotten."""
+        total = torch.stack(self._scales).double().sum()
+        self._scales.clear()
+        return total
+
+    def forget(self) -> None:
+        """Drop what was expected and never went backward."""
+        self._scales.clear()
+
+
+class Observed(Watch):
     """The gates of the units, and the gradient of the mean risk at them after a backward pass.
 
-    The gradients of the parameters must have been cleared before the step. The loss may be scaled (mixed precision,
-    gradient accumulation): the scale is read off the gradient that reaches the risk itself, and divided out.
+    The gradients of the parameters must have been cleared before the step.
     """
 
     def __init__(self, network: Network, units: Sequence[Unit]) -> None:
+        super().__init__()
         self._network = network
         self._units = units
         self.count = sum(unit.size for unit in units)
-        self._scales: list[Tensor] = []
 
     @cached_property
     def places(self) -> list[Place]:
@@ -48,34 +80,17 @@ class Observed:
         if frozen is not None:
             name = next(name for name, parameter in self._network.named_parameters() if parameter is frozen)
             raise InputError(f"{name!r} is frozen: a criterion that reads gradients needs it trainable")
-        risk.register_hook(self._scales.append)  # type: ignore[no-untyped-call]
-        return risk
-
-    def scale(self) -> Tensor:
-        """What the risks of this step were multiplied with on the way to the loss, added up; then forgotten."""
-        total = torch.stack(self._scales).double().sum()
-        self._scales.clear()
-        return total
-
-    def forget(self) -> None:
-        """Drop what was expected and never went backward."""
-        self._scales.clear()
+        return super().expect(risk)
 
     def gradients(self, scale: Tensor) -> Tensor:
         """dR/dz (G,) float64, R the mean risk, from the gradients that the parameters hold."""
         return gate_gradients(self.places, {p: p.grad for p in self.parameters}, self.count) / scale
 
 
-class Squares:
-    """The mean over batches of squares, or the square of the mean.
+class Means:
+    """Means over batches, one for each row of values."""
 
-    Args:
-        square: ``"before"`` squares each batch's value, so the noise of the batches adds to the score; ``"after"``
-            squares their mean.
-    """
-
-    def __init__(self, square: Literal["before", "after"]) -> None:
-        self._before = square == "before"
+    def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
@@ -88,18 +103,67 @@ class Squares:
         values = torch.stack(rows)
         if not torch.isfinite(values).all():
             return
-        values = values.square() if self._before else values
         self._total = values if self._total is None else self._total + values
         self._batches += 1
 
-    def scores(self, units: Sequence[Unit], weights: Sequence[float]) -> dict[str, Tensor]:
-        """For each unit the weighted sum of the rows' squares.
+    def mean(self) -> Tensor:
+        """The (R, G) means of the R rows.
 
         Raises:
             InputError: when nothing was collected.
         """
         if self._total is None:
-            raise InputError("no batch with finite gradients was collected; observe, go backward and collect first")
-        mean = self._total / self._batches
-        mean = mean if self._before else mean.square()
-        return by_unit(torch.tensor(weights, dtype=mean.dtype, device=mean.device) @ mean, units)
+            raise InputError("no batch with finite values was collected; observe, go backward and collect first")
+        return self._total / self._batches
+
+
+class Squares:
+    """The mean over batches of squares, or the square of the mean.
+
+    Args:
+        square: ``"before"`` squares each batch's value, so the noise of the batches adds to the score; ``"after"``
+            squares their mean; ``"sample"`` takes values that are sums of squares already.
+    """
+
+    def __init__(self, square: Literal["sample", "before", "after"]) -> None:
+        self._square = square
+        self._means = Means()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._means.reset()
+
+    def add(self, *rows: Tensor) -> None:
+        """Add one batch's values, each (G,)."""
+        self._means.add(*(row.square() if self._square == "before" else row for row in rows))
+
+    def scores(self, units: Sequence[Unit], weights: Sequence[float], skip: Skip) -> dict[str, Tensor]:
+        """For each unit the weighted sum of the rows' squares, divided by what `Skip` says.
+
+        Raises:
+            InputError: when nothing was collected.
+        """
+        mean = self._means.mean()
+        mean = mean.square() if self._square == "after" else mean
+        total = torch.tensor(weights, dtype=mean.dtype, device=mean.device) @ mean
+        scores = by_unit(total, units)
+        return {unit.name: scores[unit.name] / divisor(unit, skip) for unit in units}
+
+
+def divisor(unit: Unit, skip: Skip) -> int:
+    """What the squared gradient of ``unit``'s gate is divided by, where a gate in several places sums over them.
+
+    The channels of a residual stream have a gate at the last norm of every block that adds to them and of the stem or
+    shortcut that starts them: n + 1 places for n blocks.
+    """
+    places = len(unit.gated)
+    if skip == "places":
+        return max(places, 1)
+    if skip == "none":
+        return 1
+    return places - 1 if places > 1 else (_ALONE if skip == "nvidia" else 1)
+
+
+def relative(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The scores of each unit divided by their Euclidean norm; a unit of zeros stays as it is."""
+    return {name: values / (float(values.norm()) or 1.0) for name, values in scores.items()}

@@ -5,25 +5,29 @@ Both derivatives are exact and cost one forward and at most two backward passes,
 
 - with batch statistics samples interact, so the variance gets a backward pass of its own, which asks for the gates'
   parameters only; the caller's backward pass gives the mean;
-- with all batch norms frozen, dVar/dz = (2/D) sum_i (R_i - Rbar) dR_i/dz is a weighted sum of the samples' own
-  gradients, which the caller's one backward pass yields too.
+- with all batch norms frozen, or each domain forwarded by itself, dVar/dz = (2/D) sum_i (R_i - Rbar) dR_i/dz is a
+  weighted sum of the samples' own gradients, which the caller's one backward pass yields too.
 
 Source: Cai, Li and Kot, "Toward domain generalized pruning by scoring out-of-distribution importance", NeurIPS 2022
-workshop on distribution shifts, arXiv:2210.13810, eq. 4.
+workshop on distribution shifts, arXiv:2210.13810, eq. 4; the division of ``skip="nvidia"`` is that of the code of
+Molchanov et al., CVPR 2019, which it builds on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from hardy.errors import InputError
 from hardy.networks.base import Network, PixelLoss
 from hardy.pruning.criteria._observed import Observed, Squares
 from hardy.pruning.criteria.base import Criterion
-from hardy.pruning.gates import SampleGates, gate_gradients, samples_interact
+from hardy.pruning.gates import gate_gradients, samples_interact
 from hardy.pruning.risk import domain_risks
+from hardy.pruning.samples import SampleGradients
 from hardy.pruning.units import Unit
 from hardy.types import Batch, Terms
 
@@ -40,6 +44,13 @@ class IoR(Criterion):
         alpha: weight of the variance's square; 0 is `Taylor`.
         variance: of the risks over the D domains of a batch, ``"population"`` divides by D and ``"sample"`` by D - 1.
         square: square each batch's gradients and then average (``"before"``), or average and then square.
+        skip: a gate in several places (a residual stream) has the sum of their gradients; both squares are divided by
+            1 (``"none"``), by the number of places, or by the number n of residual blocks, that is places less one
+            (``"blocks"``); ``"nvidia"`` is ``"blocks"``, and divides by 3 where a gate sits in one place only.
+        passes: ``"two"`` backward passes over one forward pass; the ``"jacobian"`` of all risks in one batched pass;
+            ``"per_domain"`` forwards every domain by itself, so batch statistics are those of one domain, in training
+            too; ``"frozen"`` runs all batch norms on their running statistics, in training too; the last two need one
+            backward pass. ``"auto"`` takes the single pass where batch norms are frozen already, else two.
 
     Raises:
         InputError: for a negative ``alpha``.
@@ -56,68 +67,142 @@ class IoR(Criterion):
         alpha: float = 1.0,
         variance: Literal["population", "sample"] = "population",
         square: Literal["before", "after"] = "before",
+        skip: Literal["none", "places", "blocks", "nvidia"] = "none",
+        passes: Literal["auto", "two", "jacobian", "per_domain", "frozen"] = "auto",
     ) -> None:
         super().__init__(network, units, pixel_loss)
         if not alpha >= 0:
             raise InputError(f"IoR.alpha: {alpha} must be 0 or more")
         self.alpha = alpha
         self.variance = variance
+        self.skip = skip
+        self.passes = passes
         self._observed = Observed(network, units)
         self._squares = Squares(square)
-        self._passes: list[Tensor] = []
-        self._samples: list[SampleGates] = []
+        self._spreads: list[Tensor] = []
+        self._samples: list[tuple[Tensor, SampleGradients]] = []
 
     def observe(self, batch: Batch) -> Terms:
         """The mean of the domain risks of ``batch``.
 
         Raises:
-            InputError: when the batch holds one domain only.
+            InputError: when the batch holds one domain only, or ``passes`` cannot work on this network or batch.
         """
-        if samples_interact(self.network):
-            risks, _ = self._risks(batch)
-            terms = {"risk": self._observed.expect(risks.mean())}
-            parameters = self._observed.parameters
-            spread = risks.var(correction=self._correction)
-            found = torch.autograd.grad(spread, parameters, retain_graph=True, allow_unused=True)
-            gradients = dict(zip(parameters, found, strict=True))
-            self._passes.append(gate_gradients(self._observed.places, gradients, self._observed.count))
-            return terms
-        with SampleGates(self._observed.places, self._observed.count) as samples:
-            risks, rows = self._risks(batch)
-        apart = risks.detach() - risks.detach().mean()
-        # the loss is the mean risk, so a sample's gradient is 1/D of its part of its own domain's
-        samples.weigh(2 * len(risks) / (len(risks) - self._correction) * apart[rows])
-        self._samples.append(samples)
-        return {"risk": self._observed.expect(risks.mean())}
+        if len(batch.domains.unique()) < self.needs_domains:
+            raise InputError("ior needs batches of two domains or more: with one the variance of the risks is 0")
+        if self.passes == "per_domain":
+            return self._per_domain(batch)
+        if self.passes == "frozen":
+            with _frozen(self.network):
+                return self._single(batch)
+        if self.passes == "auto" and not samples_interact(self.network):
+            return self._single(batch)
+        risks, _ = domain_risks(self.network, batch, self.pixel_loss)
+        terms = {"risk": self._observed.expect(risks.mean())}
+        self._spreads.append(self._batched(risks) if self.passes == "jacobian" else self._second(risks))
+        return terms
 
     def collect(self) -> None:
         """See `Criterion.collect`."""
         scale = self._observed.scale()
-        parts = len(self._passes) + len(self._samples)
-        spread = (
-            sum(self._passes, torch.zeros(())) / parts + sum((s.total for s in self._samples), torch.zeros(())) / scale
-        )
-        self._passes.clear()
-        self._samples.clear()
-        self._squares.add(self._observed.gradients(scale), spread)
+        mean = self._observed.gradients(scale)
+        spread = torch.zeros_like(mean)
+        if self._spreads:
+            spread = spread + torch.stack(self._spreads).mean(0)
+        for weights, samples in self._samples:
+            spread = spread + weights.double() @ samples.rows / scale
+        self._drop()
+        self._squares.add(mean, spread)
 
     def reset(self) -> None:
         """See `Criterion.reset`."""
         self._observed.forget()
-        self._passes.clear()
-        self._samples.clear()
+        self._drop()
         self._squares.reset()
 
     def scores(self) -> dict[str, Tensor]:
         """See `Criterion.scores`."""
-        return self._squares.scores(self.units, (1.0, self.alpha))
+        return self._squares.scores(self.units, (1.0, self.alpha), self.skip)
+
+    def _second(self, risks: Tensor) -> Tensor:
+        """dVar/dz (G,) by a backward pass of its own."""
+        parameters = self._observed.parameters
+        spread = risks.var(correction=self._correction)
+        found = torch.autograd.grad(spread, parameters, retain_graph=True, allow_unused=True)
+        return gate_gradients(self._observed.places, dict(zip(parameters, found, strict=True)), self._observed.count)
+
+    def _batched(self, risks: Tensor) -> Tensor:
+        """dVar/dz (G,) from the Jacobian (D, G) of the risks, by one batched backward pass."""
+        parameters = self._observed.parameters
+        found = torch.autograd.grad(
+            risks, parameters, torch.eye(len(risks), dtype=risks.dtype, device=risks.device),
+            retain_graph=True, allow_unused=True, is_grads_batched=True,
+        )  # fmt: skip
+        places, count = self._observed.places, self._observed.count
+        jacobian = [
+            gate_gradients(
+                places, {p: None if g is None else g[row] for p, g in zip(parameters, found, strict=True)}, count
+            )
+            for row in range(len(risks))
+        ]
+        return self._weights(risks).double() @ torch.stack(jacobian)
+
+    def _single(self, batch: Batch) -> Terms:
+        """One pass for samples that do not interact: the variance from the samples' own gradients."""
+        with self._watched(batch) as samples:
+            risks, rows = domain_risks(self.network, batch, self.pixel_loss)
+        # the loss is the mean risk, so a sample's gradient is 1/D of its part of its own domain's
+        self._samples.append((len(risks) * self._weights(risks)[rows], samples))
+        return {"risk": self._observed.expect(risks.mean())}
+
+    def _per_domain(self, batch: Batch) -> Terms:
+        """A forward pass for each domain, and one backward pass."""
+        parts = [batch.where(batch.domains == domain) for domain in batch.domains.unique()]
+        if samples_interact(self.network) and min(map(len, parts)) < 2:
+            raise InputError(
+                "ior.passes: per_domain takes batch statistics domain by domain and a batch has one image of a domain; "
+                "raise optim.batch"
+            )
+        found: list[Tensor] = []
+        watched = []
+        for part in parts:
+            with self._watched(part) as samples:
+                found.append(domain_risks(self.network, part, self.pixel_loss)[0][0])
+            watched.append(samples)
+        risks = torch.stack(found)
+        weights = len(risks) * self._weights(risks)
+        self._samples += [(w.expand(len(p)), s) for w, p, s in zip(weights, parts, watched, strict=True)]
+        return {"risk": self._observed.expect(risks.mean())}
+
+    def _watched(self, batch: Batch) -> SampleGradients:
+        return SampleGradients(self._observed.places, self._observed.count, len(batch))
+
+    def _weights(self, risks: Tensor) -> Tensor:
+        """w (D,) with dVar/dz = sum_i w_i dR_i/dz: they add up to zero, so the mean's part drops out."""
+        apart = risks.detach() - risks.detach().mean()
+        return 2 / (len(risks) - self._correction) * apart
 
     @property
     def _correction(self) -> int:
         return 0 if self.variance == "population" else 1
 
-    def _risks(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        risks, rows = domain_risks(self.network, batch, self.pixel_loss)
-        if len(risks) < self.needs_domains:
-            raise InputError("ior needs batches of two domains or more: with one the variance of the risks is 0")
-        return risks, rows
+    def _drop(self) -> None:
+        self._spreads.clear()
+        self._samples.clear()
+
+
+@contextmanager
+def _frozen(network: nn.Module) -> Iterator[None]:
+    """All batch norms use their running statistics inside."""
+    norms = [(name, module) for name, module in network.named_modules() if isinstance(module, _BatchNorm)]
+    without = next((name for name, norm in norms if norm.running_mean is None), None)
+    if without is not None:
+        raise InputError(f"ior.passes: frozen needs running statistics, and {without!r} keeps none; take two")
+    modes = [norm.training for _, norm in norms]
+    for _, norm in norms:
+        norm.training = False
+    try:
+        yield
+    finally:
+        for (_, norm), mode in zip(norms, modes, strict=True):
+            norm.training = mode

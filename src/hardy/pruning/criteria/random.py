@@ -1,6 +1,7 @@
 """Random: every channel gets a uniform draw; the control that any other criterion must beat.
 
-Source: the usual control; method 1 of Molchanov et al., CVPR 2019.
+Source: the usual control; method 1 of the code of Molchanov et al., CVPR 2019, which draws from U(0, 5) anew for every
+batch. Only the order counts: here it is drawn once, from U(0, 1).
 """
 
 from collections.abc import Sequence

@@ -1,21 +1,24 @@
 """First-order Taylor: how much the mean risk would change if a channel were removed.
 
 For each gate z = 1 (`hardy.pruning.gates`) the score is the mean over batches of (dR/dz)^2, where R is the mean of the
-domain risks: what the loss would lose to first order, squared.
+domain risks: what the loss would lose to first order, squared. With ``square="sample"`` it is the sum over the images
+of a batch of the square of each image's own part of dR/dz ("FG", full gradient, method 23 of the authors' code).
 
-Source: Molchanov, Mallya, Tyree, Frosio and Kautz, "Importance estimation for neural network pruning", CVPR 2019;
-eq. 2 of Cai, Li and Kot, arXiv:2210.13810.
+Source: Molchanov, Mallya, Tyree, Frosio and Kautz, "Importance estimation for neural network pruning", CVPR 2019,
+methods "Taylor FO" and "Taylor FO-FG" with gates after batch norms; eq. 2 of Cai, Li and Kot, arXiv:2210.13810.
 """
 
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from hardy.networks.base import Network, PixelLoss
 from hardy.pruning.criteria._observed import Observed, Squares
 from hardy.pruning.criteria.base import Criterion
 from hardy.pruning.risk import domain_risks
+from hardy.pruning.samples import SampleGradients
 from hardy.pruning.units import Unit
 from hardy.types import Batch, Terms
 
@@ -29,7 +32,12 @@ class Taylor(Criterion):
         network: what is pruned.
         units: its units.
         pixel_loss: the loss of one head.
-        square: square each batch's gradient and then average (``"before"``), or average and then square.
+        square: square each image's gradient and sum (``"sample"``); each batch's and then average (``"before"``); or
+            average and then square (``"after"``).
+        skip: a gate in several places (a residual stream) has the sum of their gradients; its square is divided by 1
+            (``"none"``), by the number of places, or by the number n of residual blocks, that is places less one
+            (``"blocks"``); ``"nvidia"`` is ``"blocks"``, and divides by 3 where a gate sits in one place only: the
+            weights 1, 1, 3/4, 3/6 and 1 of inner and skip gates that the authors' code gives to ResNet-50.
     """
 
     def __init__(
@@ -38,26 +46,41 @@ class Taylor(Criterion):
         units: Sequence[Unit],
         pixel_loss: PixelLoss,
         *,
-        square: Literal["before", "after"] = "before",
+        square: Literal["sample", "before", "after"] = "before",
+        skip: Literal["none", "places", "blocks", "nvidia"] = "none",
     ) -> None:
         super().__init__(network, units, pixel_loss)
+        self.skip = skip
+        self._by_sample = square == "sample"
         self._observed = Observed(network, units)
         self._squares = Squares(square)
+        self._samples: list[SampleGradients] = []
 
     def observe(self, batch: Batch) -> Terms:
         """The mean of the domain risks of ``batch``."""
-        risks, _ = domain_risks(self.network, batch, self.pixel_loss)
+        if not self._by_sample:
+            risks, _ = domain_risks(self.network, batch, self.pixel_loss)
+            return {"risk": self._observed.expect(risks.mean())}
+        with SampleGradients(self._observed.places, self._observed.count, len(batch)) as samples:
+            risks, _ = domain_risks(self.network, batch, self.pixel_loss)
+        self._samples.append(samples)
         return {"risk": self._observed.expect(risks.mean())}
 
     def collect(self) -> None:
         """See `Criterion.collect`."""
-        self._squares.add(self._observed.gradients(self._observed.scale()))
+        scale = self._observed.scale()
+        if self._by_sample:
+            self._squares.add((torch.cat([samples.rows for samples in self._samples]) / scale).square().sum(0))
+            self._samples.clear()
+        else:
+            self._squares.add(self._observed.gradients(scale))
 
     def reset(self) -> None:
         """See `Criterion.reset`."""
         self._observed.forget()
+        self._samples.clear()
         self._squares.reset()
 
     def scores(self) -> dict[str, Tensor]:
         """See `Criterion.scores`."""
-        return self._squares.scores(self.units, (1.0,))
+        return self._squares.scores(self.units, (1.0,), self.skip)

@@ -1,0 +1,84 @@
+"""``hardy study``: a grid of recipes run side by side on Ray, resumed cell by cell, its numbers in one table."""
+
+from collections.abc import Sequence
+from math import ceil
+from pathlib import Path
+
+from hardy.commands._board import Board
+from hardy.engine import cluster
+from hardy.engine.cells import filters, plan
+from hardy.engine.cluster import Job, Left
+from hardy.engine.ledger import Failure, Ledger
+from hardy.engine.order import Order
+from hardy.engine.study import Study, read
+
+__all__ = ["run"]
+
+
+def run(
+    file: Path,
+    overrides: Sequence[str] = (),
+    *,
+    address: str | None = None,
+    jobs: int | None = None,
+    only: Sequence[str] = (),
+    dry_run: bool = False,
+) -> int:
+    """Run the cells of the study in ``file`` that are not done and show its table; 1 if a cell failed, else 0.
+
+    Args:
+        file: a study (YAML).
+        overrides: ``key=value`` for the study's own keys or for the recipes of all its stages.
+        address: of a Ray cluster, such as ``auto`` or ``head:6379``; without one Ray is started on this machine.
+        jobs: cells at a time; without it as many as cores and cards hold.
+        only: ``axis=label`` filters.
+        dry_run: show the cells and how they stand, and run none.
+
+    Raises:
+        InputError: for a study, a recipe of a cell or an address that cannot be used, or where Ray is missing.
+        StoppedStudy: after Ctrl-C or SIGTERM, when the checkpoints of the running cells are written.
+    """
+    study, others = read(file, overrides)
+    planned = plan(study, file, others)
+    ledger = Ledger(Path(study.study.folder), file.stem, planned.cells)
+    after = {cell.name: cell.after for cell in planned.chosen(study.only, filters(only))}
+    order = Order(after, ledger.done(after))
+    board = Board(study, ledger, order)
+    if dry_run:
+        board.plan()
+        return 0
+    with ledger.alone() as going:
+        ledger.gather(order.named("done"))
+        _start(study, ledger, order, board, going, address, jobs)
+        board.summary()
+    return 1 if order.count("failed") else 0
+
+
+def _start(
+    study: Study, ledger: Ledger, order: Order, board: Board, going: Path, address: str | None, jobs: int | None
+) -> None:  # fmt: skip
+    """Run the cells that are not done, if there are any."""
+    if not any(order.ready()):
+        return
+    settings = study.study
+
+    def told(name: str, left: Left, code: int, reason: str) -> None:
+        if left == "done":
+            ledger.gather([name])
+        elif left == "failed":
+            ledger.failed(Failure(name, reason, code, str(ledger.log(name))))
+        if settings.keep == "records":
+            ledger.drop()
+        board.ended(name, left, reason)
+
+    words = {
+        name: Job((ledger.cells[name].verb, str(ledger.asked(name).absolute())), ledger.log(name))
+        for name in order.states
+    }
+    with cluster.cluster(address, ceil(jobs * settings.cpus) if jobs else None) as ray:
+        resources = ray.cluster_resources()
+        one = cluster.share(settings.cpus, settings.gpus, resources)
+        limit = min(jobs, cluster.slots(one, resources)) if jobs and address is None else jobs
+        with board.live():
+            cluster.run(ray, words, order, one, limit=limit, going=going, starts=ledger.prepare, told=told,
+                        tick=board.show)  # fmt: skip

@@ -1,0 +1,53 @@
+"""What may start next: runs that wait for one another, each in one state at a time."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal, get_args
+
+__all__ = ["STATES", "Order", "State"]
+
+State = Literal["done", "running", "waiting", "failed", "skipped", "stopped"]
+"""``skipped``: what it goes on from failed, or was skipped itself. ``stopped``: it was asked to stop."""
+
+STATES: tuple[State, ...] = get_args(State)
+
+
+class Order:
+    """The states of runs by name.
+
+    Args:
+        after: name -> name of the run that must be done before it, or None; in the order in which they start.
+        done: the names of those that are done already.
+    """
+
+    def __init__(self, after: Mapping[str, str | None], done: Iterable[str] = ()) -> None:
+        finished = set(done)
+        self.after = dict(after)
+        self.states: dict[str, State] = {name: "done" if name in finished else "waiting" for name in after}
+
+    def ready(self) -> Iterator[str]:
+        """The waiting runs that may start now, in order."""
+        for name, state in list(self.states.items()):
+            before = self.after[name]
+            if state == "waiting" and (before is None or self.states[before] == "done"):
+                yield name
+
+    def start(self, name: str) -> None:
+        """``name`` runs now."""
+        assert self.states[name] == "waiting", f"{name} is {self.states[name]}"
+        self.states[name] = "running"
+
+    def end(self, name: str, state: State) -> list[str]:
+        """``name`` ended in ``state``; those that go on from a failed one are skipped, and returned."""
+        self.states[name] = state
+        if state not in ("failed", "skipped"):
+            return []
+        lost = [other for other, before in self.after.items() if before == name and self.states[other] == "waiting"]
+        return lost + [below for other in lost for below in self.end(other, "skipped")]
+
+    def count(self, state: State) -> int:
+        """How many are in ``state``."""
+        return sum(found == state for found in self.states.values())
+
+    def named(self, state: State) -> list[str]:
+        """The names of those in ``state``, in order."""
+        return [name for name, found in self.states.items() if found == state]

@@ -1,0 +1,80 @@
+"""Other colours for the same content: brightness, contrast, saturation, hue and an affine map of each channel.
+
+All five are affine maps of RGB, so one 3 x 3 matrix and one offset for each image do them together; what leaves
+[0, 1] is cut off at the end. Hue is turned about the grey axis: a third of a turn makes red green, green blue and blue
+red. Grey is that of ITU-R BT.601.
+
+Source: the usual photometric distortions (Howard, arXiv:1312.5402, section 2), written as matrices.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["photometric", "recolour"]
+
+_GREY = (0.299, 0.587, 0.114)
+
+
+def photometric(images: Tensor, strength: float = 1.0) -> Tensor:
+    """``images`` (B, 3, H, W) in [0, 1], each with its own colours, drawn from torch's CPU generator.
+
+    Args:
+        images: what is recoloured; it stays as it is.
+        strength: 1 draws factors of brightness, contrast and saturation from 0.4 to 1.6, turns hue by up to a tenth
+            of a turn either way, and gives each channel a gain from 0.7 to 1.3 and an offset within +-0.1; the
+            ranges grow with it, factors end at 0.
+    """
+    draws = torch.rand(len(images), 10).to(images)
+
+    def around(column: slice, middle: float, width: float) -> Tensor:
+        return middle + strength * width * (2 * draws[:, column] - 1)
+
+    factors = around(slice(0, 3), 1, 0.6).clamp(min=0)
+    return recolour(
+        images, brightness=factors[:, 0], contrast=factors[:, 1], saturation=factors[:, 2],
+        hue=around(slice(3, 4), 0, 0.1)[:, 0], gain=around(slice(4, 7), 1, 0.3).clamp(min=0),
+        offset=around(slice(7, 10), 0, 0.1),
+    )  # fmt: skip
+
+
+def recolour(
+    images: Tensor, *, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor, gain: Tensor,
+    offset: Tensor,
+) -> Tensor:  # fmt: skip
+    """``images`` (B, 3, H, W) with given colours, in [0, 1], in this order.
+
+    Args:
+        images: what is recoloured; it stays as it is.
+        brightness: (B,) factor of all channels.
+        contrast: (B,) factor of the distance to the image's mean grey.
+        saturation: (B,) factor of the distance to the pixel's grey.
+        hue: (B,) turns about the grey axis.
+        gain: (B, 3) factor of each channel.
+        offset: (B, 3) added to each channel.
+    """
+    grey = images.new_tensor(_GREY)
+    one = torch.eye(3, dtype=images.dtype, device=images.device)
+    to_grey = grey.expand(3, 3)  # its rows are the weights of grey
+    mean_grey = images.mean((2, 3)) @ grey
+    shift = ((1 - contrast) * brightness * mean_grey).unsqueeze(1).expand(-1, 3)
+    saturated = _each(saturation) * one + (1 - _each(saturation)) * to_grey
+    turned = gain.unsqueeze(2) * (_turn(hue) @ saturated)
+    matrix = _each(brightness * contrast) * turned
+    shift = (turned @ shift.unsqueeze(2)).squeeze(2) + offset
+    mixed = torch.baddbmm(shift.unsqueeze(2), matrix, images.flatten(2))
+    return mixed.view_as(images).clamp(0, 1)
+
+
+def _each(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1)
+
+
+def _turn(turns: Tensor) -> Tensor:
+    """(B, 3, 3) rotations about the axis (1, 1, 1) (Rodrigues)."""
+    angle = 2 * math.pi * turns
+    third = torch.full((3, 3), 1 / 3, dtype=turns.dtype, device=turns.device)
+    cross = turns.new_tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)
+    one = torch.eye(3, dtype=turns.dtype, device=turns.device)
+    return third + _each(angle.cos()) * (one - third) + _each(angle.sin()) * cross

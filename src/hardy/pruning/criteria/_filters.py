@@ -1,0 +1,87 @@
+"""What the criteria that read weights share: the filters that make each channel of a unit, over all its layers."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from hardy.networks.base import Network
+from hardy.pruning.gates import by_unit
+from hardy.pruning.obstacles import is_depthwise
+from hardy.pruning.units import Unit
+
+__all__ = ["Bank", "Norms", "banks_of", "filter_sums", "rows"]
+
+
+@dataclass(frozen=True)
+class Bank:
+    """The filters of one layer that make the channels of a unit.
+
+    Attributes:
+        module: a convolution or linear layer.
+        axis: the axis of its weight along which the filters lie.
+        channels: (n, k), the k filters that make each of the unit's n channels.
+    """
+
+    module: nn.Module
+    axis: int
+    channels: Tensor
+
+    @property
+    def weight(self) -> Tensor:
+        """The layer's weight as it is now."""
+        return self.module.weight  # type: ignore[return-value]
+
+
+def banks_of(network: Network, unit: Unit) -> list[Bank]:
+    """The filter banks of ``unit``, in the order of its members."""
+    found = []
+    for member in unit.members:
+        module = network.get_submodule(member.module)
+        if member.side == "out" and isinstance(module, (_ConvNd, nn.Linear)):
+            axis = 1 if isinstance(module, _ConvTransposeNd) and not is_depthwise(module) else 0
+            found.append(Bank(module, axis, torch.tensor(member.channels)))
+    return found
+
+
+def rows(bank: Bank, values: Tensor) -> Tensor:
+    """``values``, of the weight's shape, as (n, F) float64: for each channel of the unit those of its filters."""
+    filters = values.detach().double().transpose(0, bank.axis).flatten(1)
+    return filters[bank.channels.to(values.device)].flatten(1)
+
+
+def filter_sums(banks: Sequence[Sequence[Bank]], values: Callable[[Tensor], Tensor]) -> Tensor:
+    """The sum over its filters of what ``values`` makes of their weights, for each gate: (G,) float64.
+
+    Args:
+        banks: for each unit its banks.
+        values: from a weight a tensor of the same shape.
+    """
+    return torch.cat([torch.stack([rows(bank, values(bank.weight)).sum(1) for bank in some]).sum(0) for some in banks])
+
+
+class Norms:
+    """The l1 or l2 norm of all weights that make each channel.
+
+    Args:
+        network: what is pruned.
+        units: its units.
+        power: 1 or 2.
+        normalise: divide by the mean that the unit has now, so that layers of different scale can be ranked together.
+    """
+
+    def __init__(self, network: Network, units: Sequence[Unit], power: int, normalise: bool) -> None:
+        self._units = units
+        self._power = power
+        self._banks = [banks_of(network, unit) for unit in units]
+        self._means = {name: float(norms.mean()) if normalise else 1.0 for name, norms in self._norms().items()}
+
+    def scores(self) -> dict[str, Tensor]:
+        """For each unit's name the (n,) norms; a unit that had no weights but zeros has zeros."""
+        return {name: norms / (self._means[name] or 1.0) for name, norms in self._norms().items()}
+
+    def _norms(self) -> dict[str, Tensor]:
+        sums = filter_sums(self._banks, lambda weight: weight.detach().double().abs() ** self._power)
+        return by_unit(sums ** (1 / self._power), self._units)

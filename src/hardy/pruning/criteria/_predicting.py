@@ -1,0 +1,31 @@
+"""What the criteria that read activations share: the network as it predicts."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from hardy.ops.norms import statistics_kept
+
+__all__ = ["predicting"]
+
+
+@contextmanager
+def predicting(network: nn.Module, *, batch_statistics: bool = False) -> Iterator[None]:
+    """Inside, ``network`` is in evaluation mode and there are no gradients; each module's mode is put back.
+
+    With ``batch_statistics`` the batch norms stay in the mode they are in, and their running statistics as they are.
+    """
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    for module, mode in modes.items():
+        if batch_statistics and isinstance(module, _BatchNorm):
+            module.training = mode
+    try:
+        with torch.no_grad(), statistics_kept(network):
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

@@ -1,0 +1,121 @@
+"""DSS: channels go first whose mean activation map differs most between domains.
+
+For every convolution and linear layer the maps that it puts out are averaged over all images of a domain; the score
+of a channel is the cosine similarity of the mean maps of two domains, and the mean of that over the layers of its
+unit. The author compares the sources with unlabelled images of the test domain; here only source domains are ever
+seen, so the score is the mean over all pairs of them. 1 is added, which leaves the order; a zero map is similar to
+nothing (0).
+
+Source: Sun, "Pruning for better domain generalizability", ICML 2023 workshop on spurious correlations, invariance and
+stability, arXiv:2306.13237; the formula and where it is read are those of the author's code. It prunes the same share
+of each layer (scope ``layer``).
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from hardy.errors import InputError
+from hardy.networks.base import Network, PixelLoss
+from hardy.pruning.criteria._filters import banks_of
+from hardy.pruning.criteria._predicting import predicting
+from hardy.pruning.criteria.base import Criterion
+from hardy.pruning.risk import domain_risks
+from hardy.pruning.samples import by_channel
+from hardy.pruning.units import Unit
+from hardy.types import Batch, Terms
+
+__all__ = ["DSS"]
+
+_Sums = dict[tuple[int, int], Tensor]
+"""By (number of the bank, domain) the sum of its maps, (C, L)."""
+
+
+class DSS(Criterion):
+    """``1 + cos(mean map of one domain, mean map of another)``, averaged over pairs of domains.
+
+    The maps are looked at in evaluation mode, in a forward pass of their own; the loss is that of the batch, and no
+    gradient of it is read. Images must have one size.
+
+    Args:
+        network: what is pruned.
+        units: its units.
+        pixel_loss: the loss of one head.
+    """
+
+    needs_domains = 2
+
+    def __init__(self, network: Network, units: Sequence[Unit], pixel_loss: PixelLoss) -> None:
+        super().__init__(network, units, pixel_loss)
+        self._banks = [(unit, bank) for unit in units for bank in banks_of(network, unit)]
+        self._sums: _Sums = {}
+        self._seen: _Sums = {}
+
+    def observe(self, batch: Batch) -> Terms:
+        """The mean of the domain risks of ``batch``, after a look at its maps."""
+        handles = [
+            bank.module.register_forward_hook(partial(self._look, number, batch.domains))
+            for number, (_, bank) in enumerate(self._banks)
+        ]
+        try:
+            with predicting(self.network):
+                self.network(batch.images)
+        finally:
+            for handle in handles:
+                handle.remove()
+        risks, _ = domain_risks(self.network, batch, self.pixel_loss)
+        return {"risk": risks.mean()}
+
+    def collect(self) -> None:
+        """See `Criterion.collect`."""
+        for place, total in self._seen.items():
+            known = self._sums.get(place)
+            if known is not None and known.shape != total.shape:
+                raise InputError("dss averages maps over images: they must all have one size; set data.crop")
+            self._sums[place] = total if known is None else known + total
+        self._seen = {}
+
+    def reset(self) -> None:
+        """See `Criterion.reset`."""
+        self._sums = {}
+        self._seen = {}
+
+    def scores(self) -> dict[str, Tensor]:
+        """See `Criterion.scores`.
+
+        Raises:
+            InputError: when maps of fewer than two domains were collected.
+        """
+        if len(domains := sorted({domain for _, domain in self._sums})) < self.needs_domains:
+            raise InputError(f"dss compares domains and collected maps of {len(domains)}; it needs two or more")
+        found: dict[str, list[Tensor]] = {unit.name: [] for unit in self.units}
+        for number, (unit, bank) in enumerate(self._banks):
+            maps = torch.stack([self._sums[number, domain] for domain in domains])
+            similar = similarity(maps.double()).cpu()
+            found[unit.name].append(similar[bank.channels].mean(1))
+        return {name: 1 + torch.stack(values).mean(0) for name, values in found.items()}
+
+    def _look(self, number: int, domains: Tensor, module: nn.Module, _: object, values: Tensor) -> None:
+        """Add the maps (B, C, ...) that a bank's module puts out to the sums of their domains."""
+        maps = by_channel(module, values)
+        if len(maps) % len(domains):
+            raise InputError(
+                f"dss: a {type(module).__name__} puts out {len(maps)} rows for {len(domains)} images: its maps cannot "
+                "be told apart by domain; leave such units out with prune.kinds"
+            )
+        maps = maps.unflatten(0, (len(domains), -1)).transpose(1, 2).flatten(2)  # an image's windows end to end
+        maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+        for domain in domains.unique().tolist():
+            total = maps[domains == domain].sum(0)
+            known = self._seen.get((number, domain))
+            self._seen[number, domain] = total if known is None else known + total
+
+
+def similarity(maps: Tensor) -> Tensor:
+    """(C,) in [-1, 1]: the mean over pairs of domains of the cosine between their ``maps`` (D, C, L)."""
+    count = len(maps)
+    units = nn.functional.normalize(maps, dim=2)
+    pairs = units.sum(0).square().sum(1) - units.square().sum((0, 2))  # every pair twice
+    return (pairs / (count * (count - 1))).clamp(-1, 1)

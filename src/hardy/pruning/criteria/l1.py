@@ -1,0 +1,42 @@
+"""L1: channels whose filters have the smallest sum of absolute weights go first; no data needed.
+
+A channel's score is the sum over all weights that make it, over every convolution and linear layer of its unit,
+divided by the unit's mean at the start so that layers of different scale can be ranked together.
+
+Source: Li, Kadav, Durdanovic, Samet and Graf, "Pruning filters for efficient ConvNets", ICLR 2017, section 3.1, which
+ranks the filters of one layer; ranking all layers by the share of their layer's mean is Hardy's.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from hardy.networks.base import Network, PixelLoss
+from hardy.pruning.criteria._filters import Norms
+from hardy.pruning.criteria.base import Criterion
+from hardy.pruning.units import Unit
+
+__all__ = ["L1"]
+
+
+class L1(Criterion):
+    """``sum |w|`` over the filters that make each channel.
+
+    Args:
+        network: what is pruned.
+        units: its units.
+        pixel_loss: the loss of one head; not used.
+        normalise: divide by the mean that the unit had when the criterion was made.
+    """
+
+    needs_data = False
+
+    def __init__(
+        self, network: Network, units: Sequence[Unit], pixel_loss: PixelLoss, *, normalise: bool = True
+    ) -> None:
+        super().__init__(network, units, pixel_loss)
+        self._norms = Norms(network, units, 1, normalise)
+
+    def scores(self) -> dict[str, Tensor]:
+        """See `Criterion.scores`."""
+        return self._norms.scores()

@@ -1,0 +1,188 @@
+"""NPDG: the scales of channels that follow an image's style shrink first; what stays small is pruned.
+
+Every batch is seen in its own style and in styles that a trained D-VAE and AdaIN decoder give it (DSP); each copy's
+style vector epsilon climbs the gradient of the very objective that the network descends,
+
+    L_NPDG = L_task + beta sum_i w_i |gamma_i|,      w = lambda wU + (1 - lambda) wB,
+
+where wU and wB are a channel's unary and binary style sensitivity (`hardy.pruning.sensitivity`), normalised within its
+layer and smoothed over the steps. In the climb the scales are constant and w follows epsilon; in the network's step w
+is constant. A channel's score is the size of its scale. Made for the ``sparse`` schedule.
+
+Source: Luo, Liu and Yang, "Domain generalization for semantic segmentation by pruning", IJCV 2024,
+doi 10.1007/s11263-024-02194-5; the climb: Luo, Liu, Guan, Yu and Yang, "Adversarial style mining for one-shot
+unsupervised domain adaptation", NeurIPS 2020. What the papers leave open is an option here.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from hardy.errors import InputError
+from hardy.networks._dsp import load_dsp
+from hardy.networks.base import Network, PixelLoss
+from hardy.ops.norms import statistics_kept
+from hardy.pruning.activations import Activations
+from hardy.pruning.criteria.base import Criterion
+from hardy.pruning.scales import Scales
+from hardy.pruning.sensitivity import Scale, binary, covariance, normalised, whitened_variance
+from hardy.pruning.units import Unit
+from hardy.types import Batch, Terms
+
+__all__ = ["NPDG"]
+
+_MOMENTUM = 0.9
+"""Of the weights' moving average over the steps; the first weights start it."""
+
+
+class NPDG(Criterion):
+    """Size of each scale after training with a style-sensitive penalty.
+
+    Args:
+        network: what is pruned.
+        units: its units; a head of an attention gets a factor of its own, trained from 1.
+        pixel_loss: the loss of one head.
+        style: folder of a run of the algorithm ``style_vae``.
+        copies: restyled copies K of every image.
+        ascend: let each copy's epsilon climb the objective; False leaves it random.
+        unary: lambda, the weight of the unary sensitivity, in [0, 1]; None gives every channel the weight 1 (DSP only).
+        binary: what the binary sensitivity sums: correlations, raw covariances, or the variance over styles of the
+            instance-whitened covariance.
+        normalise: how sensitivities become weights: within each layer or, with ``global_`` before it, over all at once.
+        gates: shrink the norms' own gammas where there are some, or a separate factor everywhere.
+        read: standardise activations by the batch, by running statistics, or read them after the scale.
+
+    Raises:
+        InputError: for a value out of range, or a ``style`` that is no such run.
+    """
+
+    sparse = True
+
+    def __init__(
+        self,
+        network: Network,
+        units: Sequence[Unit],
+        pixel_loss: PixelLoss,
+        *,
+        style: str = "",
+        copies: int = 2,
+        ascend: bool = True,
+        unary: float | None = 0.4,
+        binary: Literal["correlation", "covariance", "whitened"] = "correlation",
+        normalise: Literal[
+            "mean", "sum", "minmax", "softmax", "global_mean", "global_sum", "global_minmax", "global_softmax"
+        ] = "mean",
+        gates: Literal["norm", "separate"] = "norm",
+        read: Literal["batch", "running", "scaled"] = "batch",
+    ) -> None:
+        super().__init__(network, units, pixel_loss)
+        if copies < 1 or not (unary is None or 0 <= unary <= 1):
+            raise InputError(f"NPDG: copies {copies} must be at least 1 and unary {unary} in [0, 1]")
+        if not style:
+            raise InputError(
+                "NPDG.style: name the folder of a run of the algorithm style_vae, such as style: runs/style"
+            )
+        self.dsp = load_dsp(style)
+        self.copies, self.ascend, self.unary = copies, ascend, unary
+        self._binary = binary
+        self._scale: Scale = normalise.removeprefix("global_")  # type: ignore[assignment]
+        self._together = normalise.startswith("global_")
+        self._scales = Scales(network, units, separate=gates == "separate")
+        self._activations = Activations(network, units, read)
+        self.weights: dict[str, Tensor] = {}
+        """For each unit's name its smoothed weights w (n,)."""
+
+    def observe(self, batch: Batch) -> Terms:
+        """The loss terms over the images of ``batch`` and their copies; the weights follow."""
+        self.dsp.to(batch.images.device)
+        whole = _joined(batch, [batch.images, *self._copies(batch)])
+        if self.unary is None:
+            return self._terms(whole)
+        with self._activations:
+            terms = self._terms(whole)
+        with torch.no_grad():
+            fresh = self._sensitivities(1 + self.copies)
+        for name, weight in fresh.items():
+            before = self.weights.get(name, weight)
+            self.weights[name] = _MOMENTUM * before + (1 - _MOMENTUM) * weight
+        self._activations.forget()
+        return terms
+
+    def penalty(self) -> Tensor:
+        """See `Criterion.penalty`: ``sum w |scale|``."""
+        return self._scales.penalty(self.weights)
+
+    def scores(self) -> dict[str, Tensor]:
+        """See `Criterion.scores`: |scale|."""
+        return self._scales.sizes()
+
+    def release(self) -> None:
+        """See `Criterion.release`."""
+        self._scales.fold()
+
+    def _terms(self, batch: Batch) -> Terms:
+        return self.network.losses(self.network.outputs(batch.images), batch.labels, self.pixel_loss)
+
+    def _copies(self, batch: Batch) -> list[Tensor]:
+        """K restyled copies (B, 3, H, W) of the images, each from the epsilon that the one before climbed to."""
+        size = batch.images.shape[-2:]
+        with torch.no_grad():
+            content = self.dsp.content(batch.images)
+        epsilon = self.dsp.sample(len(batch))
+        copies: list[Tensor] = []
+        while len(copies) < self.copies:
+            if self.ascend:
+                epsilon = self._climbed(batch, content, epsilon)
+            elif copies:
+                epsilon = self.dsp.sample(len(batch))
+            with torch.no_grad():
+                copies.append(self.dsp.redraw(content, epsilon, size))
+        return copies
+
+    def _climbed(self, batch: Batch, content: Tensor, epsilon: Tensor) -> Tensor:
+        """One step of ``epsilon`` (B, E) up the gradient of L_NPDG; nothing else changes."""
+        epsilon = epsilon.detach().requires_grad_(True)
+        pair = _joined(batch, [batch.images, self.dsp.redraw(content, epsilon, batch.images.shape[-2:])])
+        with statistics_kept(self.network), self._activations:
+            objective = torch.stack(list(self._terms(pair).values())).sum()
+        if self.unary is not None and self.strength:
+            sizes = {name: size.to(epsilon) for name, size in self.scores().items()}
+            fresh = self._sensitivities(2)
+            penalty = torch.stack([(weight * sizes[name]).sum() for name, weight in fresh.items()]).sum()
+            objective = objective + self.strength * penalty
+        (gradient,) = torch.autograd.grad(objective, epsilon)
+        self._activations.forget()
+        return self.dsp.ascended(epsilon.detach(), gradient, objective.detach())
+
+    def _sensitivities(self, styles: int) -> dict[str, Tensor]:
+        """For each unit's name its weights w (n,) from the activations of the last forward pass."""
+        assert self.unary is not None, "without sensitivities every weight is 1"
+        names, unaries, binaries = [], [], []
+        for unit in self.units:
+            found = [each.unflatten(0, (styles, -1)) for each in self._activations.of(unit)]
+            if found:
+                pairs = [self._pair(each) for each in found]
+                names.append(unit.name)
+                unaries.append(torch.stack([u for u, _ in pairs]).mean(0))
+                binaries.append(torch.stack([b for _, b in pairs]).mean(0))
+        both = zip(self._weighed(unaries), self._weighed(binaries), strict=True)
+        return {n: self.unary * u + (1 - self.unary) * b for n, (u, b) in zip(names, both, strict=True)}
+
+    def _weighed(self, values: list[Tensor]) -> list[Tensor]:
+        return normalised(values, self._scale, together=self._together)
+
+    def _pair(self, activations: Tensor) -> tuple[Tensor, Tensor]:
+        """Unary and binary sensitivity (n,) of activations (S, P, n, L)."""
+        sigma = covariance(activations)
+        if self._binary == "whitened":
+            return sigma.diagonal(), whitened_variance(activations)
+        return sigma.diagonal(), binary(sigma, self._binary)
+
+
+def _joined(batch: Batch, versions: Sequence[Tensor]) -> Batch:
+    """The batch once for each of its versions, one after the other."""
+    times = len(versions)
+    return Batch(torch.cat(list(versions)), batch.labels.repeat(times, *[1] * (batch.labels.ndim - 1)),
+                 batch.domains.repeat(times))  # fmt: skip

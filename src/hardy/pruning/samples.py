@@ -1,0 +1,137 @@
+"""Gate gradients sample by sample, from one backward pass.
+
+Let every sample have its own gate at each place. The gate of sample n multiplies that sample's channel only, so
+dL/dz_n is the sum over pixels of dL/dy_n times y_n, for frozen and for batch statistics alike: with the latter it
+includes what the sample does to the others through the statistics of the norms behind. Their sum over the samples is
+the gradient of the shared gate.
+
+What multiplies the gradient must outlive in-place changes of the output: for a batch norm that is its input, which
+its own backward pass needs unchanged too, and from which its output is computed again; else it is a copy. A layer that
+works on windows must have an image's windows beside each other.
+
+Source: the chain rule; per-sample gates as in method "Taylor FO-FG" of Molchanov et al., "Importance estimation for
+neural network pruning", CVPR 2019.
+"""
+
+from collections.abc import Sequence
+from types import TracebackType
+
+import torch
+from timm.layers import BatchNormAct2d
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
+
+from hardy.errors import InputError
+from hardy.pruning.gates import Place
+from hardy.pruning.norms import channel_axis
+
+__all__ = ["SampleGradients", "by_channel"]
+
+
+def by_channel(module: nn.Module, values: Tensor) -> Tensor:
+    """What ``module`` puts out (or takes), as (B, C, L), L its positions."""
+    values = values.movedim(channel_axis(module), 1)
+    return values.flatten(2) if values.ndim > 2 else values.unsqueeze(2)
+
+
+class SampleGradients:
+    """dL/dz of every gate by sample, for one forward pass inside the ``with`` block and one backward pass after it.
+
+    Args:
+        places: where the gates sit.
+        count: G, how many gates there are.
+        samples: B, how many samples go forward.
+        mean: take the mean over a place's pixels instead of the sum.
+
+    Attributes:
+        rows: (B, G) float64; zero before the backward pass.
+    """
+
+    def __init__(self, places: Sequence[Place], count: int, samples: int, *, mean: bool = False) -> None:
+        self._places = places
+        self._mean = mean
+        self._handles: list[RemovableHandle] = []
+        device = places[0].gates.device if places else None
+        self.rows = torch.zeros(samples, count, dtype=torch.float64, device=device)
+
+    def __enter__(self) -> "SampleGradients":
+        for place in self._places:
+            self._watch(place)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _watch(self, place: Place) -> None:
+        module = place.module
+        if place.side == "in":
+            self._handles.append(module.register_forward_pre_hook(lambda _, args: self._taken(place, args[0])))
+            return
+        if not isinstance(module, _BatchNorm):
+            self._handles.append(module.register_forward_hook(lambda _, __, out: self._listen(place, out, out.clone())))
+            return
+        inputs: list[Tensor] = []
+
+        def before(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            inputs.append(args[0])
+
+        self._handles.append(module.register_forward_pre_hook(before))
+        if isinstance(module, BatchNormAct2d):  # its activation is inside: the norm's own output is what drop takes
+            drop = module.drop.register_forward_pre_hook(lambda _, args: self._listen(place, args[0], inputs.pop()))
+            self._handles.append(drop)
+        else:
+            self._handles.append(
+                module.register_forward_hook(lambda _, __, out: self._listen(place, out, inputs.pop()))
+            )
+
+    def _taken(self, place: Place, value: Tensor) -> Tensor:
+        """What a layer takes, as a tensor of its own: the gradient at it is that of this layer only, and there is one
+        even where nothing before the layer is trained."""
+        own = value.view_as(value) if value.requires_grad else value.detach().requires_grad_(True)
+        self._listen(place, own, value)
+        return own
+
+    def _listen(self, place: Place, output: Tensor, factor: Tensor) -> None:
+        if output.shape[0] % len(self.rows):
+            raise InputError(
+                f"{type(place.module).__name__} puts out {output.shape[0]} rows for {len(self.rows)} images: its "
+                "gate gradients cannot be told apart by image; use taylor, or ior with passes two"
+            )
+        factor = factor.detach()
+        batch_statistics = isinstance(place.module, _BatchNorm) and (
+            place.module.training or place.module.running_mean is None
+        )
+        output.register_hook(  # type: ignore[no-untyped-call]
+            lambda gradient: self._add(place, gradient.detach(), factor, batch_statistics)
+        )
+
+    def _add(self, place: Place, gradient: Tensor, factor: Tensor, batch_statistics: bool) -> None:
+        module = place.module
+        flat = by_channel(module, gradient)
+        flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
+        factor = by_channel(module, factor).to(flat.dtype)
+        products = torch.linalg.vecdot(flat, factor).double()
+        if isinstance(module, _BatchNorm):
+            scale, shift = _affine(module, factor, batch_statistics)
+            products = scale * products + shift * flat.sum(2).double()
+        if self._mean:
+            products = products * (len(self.rows) / (flat.shape[0] * flat.shape[2]))
+        products = products.unflatten(0, (len(self.rows), -1)).sum(1)  # an image's windows are rows beside each other
+        self.rows.index_add_(1, place.gates, products[:, place.channels])
+
+
+@torch.no_grad()
+def _affine(norm: _BatchNorm, inputs: Tensor, batch_statistics: bool) -> tuple[Tensor, Tensor]:
+    """(C,) scale and (C,) shift that the norm applied to ``inputs`` (B, C, L)."""
+    if batch_statistics:
+        variance, mean = torch.var_mean(inputs, (0, 2), correction=0)
+    else:
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        variance, mean = norm.running_var, norm.running_mean
+    scale = norm.weight.double() / (variance.double() + norm.eps).sqrt()
+    return scale, norm.bias.double() - mean.double() * scale
