@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from hardy.errors import InputError
 from hardy.networks._create import create
 from hardy.registry import LOSSES
 
@@ -31,3 +32,13 @@ def test_the_auxiliary_term_is_weighed_and_resized() -> None:
     assert outputs.extras["aux_detail"].shape == (2, 11, 8, 12)
     assert terms["segmentation"].item() == pytest.approx(F.cross_entropy(outputs.logits, labels).item(), rel=1e-5)
     assert terms["aux_detail"].item() == pytest.approx(0.4 * F.cross_entropy(auxiliary, labels).item(), rel=1e-5)
+
+
+def test_a_width_multiplies_every_layer_and_stays_a_multiple_of_8() -> None:
+    half = create("fast_scnn", classes="camvid11", width=0.5)
+    features = half.eval().outputs(torch.rand(1, 3, 64, 64)).features
+    assert [features[name].shape[1] for name in ("detail", "context", "fused")] == [32, 64, 64]
+    widths = {module.out_channels for module in half.modules() if isinstance(module, torch.nn.Conv2d)} - {11}
+    assert all(width % 8 == 0 for width in widths)
+    with pytest.raises(InputError, match=r"FastSCNN\.width"):
+        create("fast_scnn", classes="camvid11", width=0)

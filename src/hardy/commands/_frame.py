@@ -17,8 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import hardy
 from hardy import records
+from hardy.algorithms.base import Algorithm
 from hardy.data.labels import label_space
 from hardy.engine import artefact, protocol
+from hardy.engine.algorithm import build_algorithm
 from hardy.engine.device import pick
 from hardy.engine.evaluate import Table
 from hardy.engine.hardware import fingerprint
@@ -26,7 +28,7 @@ from hardy.engine.protocol import Split
 from hardy.errors import InputError, named, nearest
 from hardy.networks._create import create
 from hardy.networks.base import Network
-from hardy.recipe import Optim, Recipe, from_values, read
+from hardy.recipe import Method, Optim, Recipe, from_values, read
 from hardy.records import Record
 from hardy.registry import LOSSES
 from hardy.seed import seed_all
@@ -86,12 +88,19 @@ class Frame:
         """The loss of one head, as the recipe chooses it."""
         return LOSSES.build(self.recipe.loss.name, len(network.labels), **self.recipe.loss.options)
 
-    def fit(self, network: Network, parts: Split, optim: Optim, stage: str) -> int:
+    def algorithm(self, network: Network, method: Method | None = None, teacher: Network | None = None) -> Algorithm:
+        """The algorithm ``method``, by default the recipe's, on ``network``."""
+        chosen = method or self.recipe.algorithm
+        return build_algorithm(chosen.name, network, self.pixel_loss(network), teacher, **chosen.options)
+
+    def fit(
+        self, network: Network, parts: Split, optim: Optim, stage: str, *,
+        method: Method | None = None, teacher: Network | None = None,
+    ) -> int:  # fmt: skip
         """Train ``network`` in place with a progress bar; the step whose weights were selected."""
         recipe = self.recipe
-        algorithm = protocol.build_algorithm(
-            recipe.algorithm.name, network, self.pixel_loss(network), **recipe.algorithm.options
-        )
+        seed_all(recipe.run.seed, stage, "algorithm")
+        algorithm = self.algorithm(network, method, teacher)
         began = time.perf_counter()
         with self.progress(stage, optim.steps) as log:
             step = protocol.fit(
@@ -100,6 +109,8 @@ class Frame:
                 log=log,
                 told=lambda at, score: _log.info("%s step %d: source validation %.4f", stage, at, score),
             )  # fmt: skip
+        if self.main:
+            algorithm.keep(self.folder)
         self.cost[f"{stage}_seconds"] = round(time.perf_counter() - began, 2)
         self.cost[f"{stage}_steps"] = optim.steps
         return step

@@ -27,34 +27,40 @@ class FastSCNN(Network):
 
     Args:
         labels: the classes predicted.
+        width: every layer has this multiple of the paper's channels, rounded to a multiple of 8.
         aux: while training, a second head on ``detail``; the paper weighs it with 0.4.
         ffm_dilation: dilation of the fusion's depthwise convolution; 4 is the paper's.
         dropout: share of values zeroed before each classifier while training.
     """
 
-    def __init__(self, labels: LabelSpace, *, aux: bool = False, ffm_dilation: int = 1, dropout: float = 0.1) -> None:
+    def __init__(
+        self,
+        labels: LabelSpace,
+        *,
+        width: float = 1.0,
+        aux: bool = False,
+        ffm_dilation: int = 1,
+        dropout: float = 0.1,
+    ) -> None:
+        within("FastSCNN.width", width, 0.1, 8)
         within("FastSCNN.ffm_dilation", ffm_dilation, 1)
         within("FastSCNN.dropout", dropout, 0, 1)
         super().__init__(labels)
+        a, b, c, d, e = (max(8, round(width * channels / 8) * 8) for channels in (32, 48, 64, 96, 128))
         self.detail = nn.Sequential(
-            ConvNormAct(3, 32, stride=2), DepthwiseSeparable(32, 48, stride=2), DepthwiseSeparable(48, 64, stride=2)
+            ConvNormAct(3, a, stride=2), DepthwiseSeparable(a, b, stride=2), DepthwiseSeparable(b, c, stride=2)
         )
         self.context = nn.Sequential(
-            *_bottlenecks(64, 64, stride=2),
-            *_bottlenecks(64, 96, stride=2),
-            *_bottlenecks(96, 128, stride=1),
-            PyramidPooling(128, 128),
+            *_bottlenecks(c, c, stride=2),
+            *_bottlenecks(c, d, stride=2),
+            *_bottlenecks(d, e, stride=1),
+            PyramidPooling(e, e),
         )
-        self.fusion = _Fusion(64, 128, 128, ffm_dilation)
+        self.fusion = _Fusion(c, e, e, ffm_dilation)
         self.head = nn.Sequential(
-            DepthwiseSeparable(128, 128),
-            DepthwiseSeparable(128, 128),
-            nn.Dropout(dropout),
-            nn.Conv2d(128, len(labels), 1),
+            DepthwiseSeparable(e, e), DepthwiseSeparable(e, e), nn.Dropout(dropout), nn.Conv2d(e, len(labels), 1)
         )
-        self.aux = (
-            nn.Sequential(ConvNormAct(64, 32), nn.Dropout(dropout), nn.Conv2d(32, len(labels), 1)) if aux else None
-        )
+        self.aux = nn.Sequential(ConvNormAct(c, a), nn.Dropout(dropout), nn.Conv2d(a, len(labels), 1)) if aux else None
         initialise(self)
 
     def outputs(self, images: Tensor) -> Outputs:

@@ -1,0 +1,166 @@
+"""D-VAE and AdaIN decoder: learns the styles of the images, and to redraw an image in any of them.
+
+The network itself stays as it is; what is kept besides it in the run's folder is the style perturbation that the
+algorithm ``dsp`` and the criterion ``npdg`` load. With E the frozen encoder, D the decoder, s = (mu, sigma) of E(x) and
+s_hat its reconstruction by the D-VAE, g = D(t), t = AdaIN(E(x_content), s_hat):
+
+    L = MSE(E(g), t) + a sum_l [MSE(mu_l(g), mu_l(x)) + MSE(sigma_l(g), sigma_l(x))] + b KL + c MSE(s_hat, s)
+
+over the maps l of the encoder, x being the image whose style it is. The decoder learns from the first two parts alone,
+the D-VAE from the last two. One more part, MSE(D(E(x)), x) and the squares of what g has outside [0, 1], ties the
+decoder to the colours that a light encoder's maps leave open.
+
+Source: Luo, Liu, Guan, Yu and Yang, "Adversarial style mining for one-shot unsupervised domain adaptation", NeurIPS
+2020, section 3.2, and the authors' code for weights and routing; Luo, Liu and Yang, IJCV 2024, doi
+10.1007/s11263-024-02194-5, figure 1. The image part is Hardy's, after the identity loss of Park and Lee, CVPR 2019.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hardy.algorithms.base import Algorithm
+from hardy.data.reading import files, read_image
+from hardy.errors import InputError, within
+from hardy.networks._dsp import first_layers, load_vgg, save_dsp
+from hardy.networks._first_layers import FirstLayers
+from hardy.networks.base import Network, PixelLoss
+from hardy.ops.dsp import Moments, Perturbation
+from hardy.ops.frozen import Frozen
+from hardy.ops.style import adain
+from hardy.ops.style_vae import DVAE, divergence, mirror, style_of
+from hardy.ops.vgg import VGG19
+from hardy.types import Batch, Terms
+
+__all__ = ["StyleVAE"]
+
+
+class StyleVAE(Algorithm):
+    """Train a style perturbation beside ``network``.
+
+    Args:
+        network: lends its first layers as encoder; it does not learn.
+        pixel_loss: not used.
+        encoder: ``"network"``, or a file of VGG-19's weights (see `hardy.networks._dsp.load_vgg`).
+        stride: of the map in which the network's style is read.
+        pictures: a folder whose images give the styles; empty for the images trained on.
+        style: a.
+        kl: b.
+        reconstruction: c.
+        reduction: whether the KL is a mean over its dimensions, as in the authors' code, or their sum.
+        image: weight of the image part; None for 200 with the network's layers and, as in the papers, 0 with VGG-19.
+
+    Raises:
+        InputError: for a weight below 0, an encoder that cannot be had, or a folder without images.
+    """
+
+    trains_network = False
+
+    def __init__(
+        self,
+        network: Network,
+        pixel_loss: PixelLoss,
+        *,
+        encoder: str = "network",
+        stride: Literal[2, 4, 8] = 2,
+        pictures: str = "",
+        style: float = 1.0,
+        kl: float = 1.0,
+        reconstruction: float = 5.0,
+        reduction: Literal["mean", "sum"] = "mean",
+        image: float | None = None,
+    ) -> None:
+        super().__init__(network)
+        if image is None:
+            image = 200.0 if encoder == "network" else 0.0
+        for name, value in (("style", style), ("kl", kl), ("reconstruction", reconstruction), ("image", image)):
+            within(f"StyleVAE.{name}", value, 0)
+        found = first_layers(network, stride) if encoder == "network" else load_vgg(encoder)
+        self._encoder = Frozen(found)
+        self.vae = DVAE(found.channels)
+        self.decoder = mirror(found.channels, found.stride)
+        self.moments = Moments(found.channels)
+        self.weights = {"style": style, "kl": kl, "reconstruction": reconstruction, "image": image}
+        self.reduction = reduction
+        self.pictures = files(Path(pictures)) if pictures else []
+        if pictures and not self.pictures:
+            raise InputError(f"StyleVAE.pictures: {pictures} holds no images")
+
+    @property
+    def encoder(self) -> FirstLayers | VGG19:
+        """E, frozen; its parameters are none of the algorithm's."""
+        assert isinstance(self._encoder.module, FirstLayers | VGG19), "it was put there"
+        return self._encoder.module
+
+    def forward(self, batch: Batch) -> Terms:
+        """The four or five terms; the moments of the codes follow, in place."""
+        images = batch.images
+        styled = self._drawn(len(images), images) if self.pictures else images
+        with torch.no_grad():
+            content = self.encoder(images)[-1]
+            maps = self.encoder(styled)
+            style = style_of(maps[-1])
+        psi, xi = self.vae.encode(style)
+        found = self.vae.decode(psi + torch.randn(psi.shape, device=psi.device) * xi)
+        terms = {
+            "kl": self.weights["kl"] * divergence(psi, xi, self.reduction),
+            "reconstruction": self.weights["reconstruction"] * F.mse_loss(found, style),
+        }
+        self.moments.update(psi.detach(), xi.detach())
+        partner = torch.arange(len(images), device=images.device) if self.pictures else _partners(batch.domains)
+        wanted = [style_of(one[partner]) for one in maps]
+        return terms | self._redrawing(images, content, found.detach()[partner], wanted)
+
+    def keep(self, folder: Path) -> None:
+        """Write the style perturbation to ``folder``."""
+        centre, root = self.moments.whitening()
+        save_dsp(Perturbation(self.encoder, deepcopy(self.vae.decoder), deepcopy(self.decoder), centre, root), folder)
+
+    def _redrawing(self, images: Tensor, content: Tensor, found: Tensor, wanted: Sequence[Tensor]) -> Terms:
+        """The terms of the decoder: ``content`` in the styles ``found`` (B, 2C), whose maps should have ``wanted``."""
+        target = adain(content, *found.chunk(2, dim=1))
+        redrawn = self._decoded(target, images)
+        drawn = self.encoder(redrawn)
+        terms = {"content": F.mse_loss(drawn[-1], target)}
+        parts = [2 * F.mse_loss(style_of(one), style) for one, style in zip(drawn, wanted, strict=True)]
+        terms["style"] = self.weights["style"] * torch.stack(parts).sum()
+        if self.weights["image"]:
+            outside = redrawn - redrawn.detach().clamp(0, 1)
+            same = F.mse_loss(self._decoded(content, images), images)
+            terms["image"] = self.weights["image"] * (same + outside.square().mean())
+        return terms
+
+    def _decoded(self, features: Tensor, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) of ``features``, cut to the size of ``images``: the encoder's strides round up."""
+        decoded: Tensor = self.decoder(features)
+        return decoded[..., : images.shape[-2], : images.shape[-1]]
+
+    def _drawn(self, count: int, like: Tensor) -> Tensor:
+        """``count`` pictures, each resized to cover the size of ``like`` and cut to it at random."""
+        chosen = torch.randint(len(self.pictures), (count,)).tolist()
+        return torch.stack([_covering(read_image(self.pictures[index]), like) for index in chosen])
+
+
+def _covering(picture: np.ndarray, like: Tensor) -> Tensor:
+    """(3, H, W) in [0, 1]."""
+    height, width = like.shape[-2:]
+    whole = torch.from_numpy(picture).to(like.device, like.dtype).permute(2, 0, 1)[None] / 255
+    factor = max(height / whole.shape[-2], width / whole.shape[-1])
+    size = [max(least, round(factor * side)) for least, side in zip((height, width), whole.shape[-2:], strict=True)]
+    whole = F.interpolate(whole, size=size, mode="bilinear", align_corners=False, antialias=True)[0].clamp(0, 1)
+    top, left = (int(torch.randint(side - least + 1, ())) for side, least in zip(size, (height, width), strict=True))
+    return whole[:, top : top + height, left : left + width]
+
+
+def _partners(domains: Tensor) -> Tensor:
+    """For each image of ``domains`` (B,) another one at random, of another domain where there is one."""
+    count = len(domains)
+    order = torch.rand(count, count, device=domains.device)
+    order = order + (domains[:, None] != domains[None]) * 2 - torch.eye(count, device=domains.device) * 2
+    return order.argmax(1)

@@ -1,0 +1,36 @@
+"""Style statistics and AdaIN: the style of a feature map is the mean and the deviation of its channels.
+
+    mu = mean over positions,   sigma = sqrt(var + 1e-5) with the unbiased variance,
+    AdaIN(f, mu', sigma') = sigma' (f - mu(f)) / sigma(f) + mu'
+
+Source: Huang and Belongie, "Arbitrary style transfer in real-time with adaptive instance normalization", ICCV 2017,
+eq. 5 to 8.
+"""
+
+import torch
+from torch import Tensor
+
+__all__ = ["adain", "statistics"]
+
+EPSILON = 1e-5
+"""Added to the variance, as the authors do."""
+
+
+def statistics(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (B, C) each of the channels of ``features`` (B, C, h, w), which has two cells or more.
+
+    They are in single precision at least, whatever the features are in.
+    """
+    cells = features.flatten(2).to(torch.promote_types(features.dtype, torch.float32))
+    variance, mean = torch.var_mean(cells, dim=2)
+    return mean, (variance + EPSILON).sqrt()
+
+
+def adain(features: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    """``features`` (B, C, h, w) with the style of ``mean`` and ``deviation`` (B, C) in place of their own.
+
+    A negative deviation turns a channel round.
+    """
+    own_mean, own_deviation = statistics(features)
+    scale = deviation / own_deviation
+    return features * scale[..., None, None] + (mean - scale * own_mean)[..., None, None]
