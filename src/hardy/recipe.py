@@ -46,7 +46,10 @@ class Recipe(Section):
         if self.prune:
             values["prune"]["criterion"] = _complete(CRITERIA, self.prune.criterion)
             values["prune"]["schedule"] = _complete(SCHEDULES, self.prune.schedule)
-        named = (reference.split("/", 1)[0] for reference in (*self.data.sources, *self.data.unseen))
+            if self.prune.recover_with:
+                values["prune"]["recover_with"] = _complete(ALGORITHMS, self.prune.recover_with)
+        watched = self.prune.stop.domains if self.prune and self.prune.stop else ()
+        named = (reference.split("/", 1)[0] for reference in (*self.data.sources, *self.data.unseen, *watched))
         for name in (*self.data.datasets, *named):
             values["data"]["datasets"][name] = _complete_dataset(name, self.data.datasets.get(name, {}))
         return Recipe.model_validate(json.loads(json.dumps(values)))
@@ -134,7 +137,10 @@ def _override(values: dict[str, Any], text: str) -> None:
     values[last] = found
 
 
-_CHOICES = {"network.name", "network.run", "algorithm.name", "loss.name", "prune.criterion.name", "prune.schedule.name"}
+_CHOICES = {
+    "network.name", "network.run", "algorithm.name", "loss.name", "prune.criterion.name", "prune.schedule.name",
+    "prune.recover_with.name",
+}  # fmt: skip
 """Keys that choose a method: overridden, they take the place of the whole choice."""
 
 _USUAL = {
@@ -156,8 +162,9 @@ def _first(error: ValidationError) -> str:
         return f"unknown key {where!r}{nearest(path[-1], known)}; there are: {', '.join(known)}"
     if problem["type"] == "missing":
         return f"{where} is missing"
-    message = problem["msg"].removeprefix("Value error, ").split(" or instance of")[0].replace("tuple", "list")
-    return f"{where}: {message[0].lower() + message[1:]} (got {problem['input']!r})"
+    message = problem["msg"].removeprefix("Value error, ").split(" or instance of")[0].replace("tuple", "list").replace("Tuple", "List")
+    got = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
+    return f"{where}: {message[0].lower() + message[1:]}{got}"
 
 
 def _keys(path: list[str]) -> list[str]:

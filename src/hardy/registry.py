@@ -49,6 +49,7 @@ class Method:
         purpose: first line of the module docstring.
         source: the ``Source:`` paragraph of the module docstring (authors, venue, year), or ``""``.
         options: its keyword options in order.
+        supplied: the names before the ``*``, what the program must supply.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Method:
     purpose: str
     source: str
     options: tuple[Option, ...]
+    supplied: tuple[str, ...] = ()
 
     @cached_property
     def model(self) -> type[BaseModel]:
@@ -174,11 +176,22 @@ def _describe(name: str, file: Path, class_name: str | None) -> Method:
     doc = inspect.cleandoc(ast.get_docstring(tree) or "")
     purpose = doc.split("\n", 1)[0].strip()
     source = next((" ".join(p.split())[7:].strip() for p in doc.split("\n\n") if p.startswith("Source:")), "")
-    return Method(name, classes[0].name, purpose, source, tuple(_options(classes[0], file)))
+    options = tuple(_options(classes[0], file))
+    return Method(name, classes[0].name, purpose, source, options, tuple(_supplied(classes[0])))
+
+
+def _constructor(node: ast.ClassDef) -> ast.FunctionDef | None:
+    return next((f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"), None)
+
+
+def _supplied(node: ast.ClassDef) -> Iterator[str]:
+    init = _constructor(node)
+    if init is not None:
+        yield from (argument.arg for argument in init.args.args[1:])
 
 
 def _options(node: ast.ClassDef, file: Path) -> Iterator[Option]:
-    init = next((f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"), None)
+    init = _constructor(node)
     if init is None:
         return
     for argument, default in zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True):

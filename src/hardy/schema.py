@@ -13,7 +13,10 @@ def schema() -> dict[str, Any]:
     whole = Recipe.model_json_schema()
     for section, registry in {"algorithm": ALGORITHMS, "loss": LOSSES}.items():
         whole["properties"][section] = _choices(registry)
-    whole["$defs"]["Prune"]["properties"].update(criterion=_choices(CRITERIA), schedule=_choices(SCHEDULES))
+    recovery = {"anyOf": [*_choices(ALGORITHMS)["anyOf"], {"type": "null"}], "default": None}
+    whole["$defs"]["Prune"]["properties"].update(
+        criterion=_choices(CRITERIA), schedule=_choices(SCHEDULES), recover_with=recovery
+    )
     network = _choices(NETWORKS)
     common = {key: value for key, value in whole["$defs"]["NetworkChoice"]["properties"].items() if key != "name"}
     for choice in network["anyOf"]:

@@ -5,13 +5,26 @@ No torch is imported here. `hardy.recipe` reads them from YAML and completes the
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-__all__ = ["Data", "Evaluate", "Method", "NetworkChoice", "Optim", "Prune", "Run", "Section"]
+__all__ = ["Data", "Evaluate", "Floors", "Method", "NetworkChoice", "Optim", "Prune", "Run", "Section", "Stop"]
 
 Size = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Steps = Annotated[int, Field(ge=0)]
+
+
+def _multiple(value: int | str) -> int | str:
+    if value != "auto" and (isinstance(value, str) or value < 1):
+        raise ValueError("give a whole number from 1 up, or auto")
+    return value
+
+
+Multiple = Annotated[
+    int | str,
+    AfterValidator(_multiple),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]}),
+]
 
 
 class Section(BaseModel):
@@ -92,23 +105,70 @@ class Optim(Section):
     ema: Share | None = None
 
 
-class Prune(Section):
-    """What is removed, when, and how the network recovers. ``ratio`` is the share of filters REMOVED.
+class Floors(Section):
+    """Least widths that are measured: each unit alone, or all of a stage, is pruned to each of ``shares`` removed.
 
-    Kept widths are multiples of ``round_to``: runtimes are slow on odd widths. The papers rank single filters, 1.
-    ``kinds`` are the units that take part.
+    A unit keeps the least width tried up to which the score on ``images`` of the sources' held-out images, in all, fell
+    by ``tolerance`` at most. A criterion that needs data looks at ``batches`` first.
+    """
+
+    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.02
+    shares: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.25, 0.5, 0.75)
+    images: Annotated[int, Field(gt=0)] = 50
+    by: Literal["unit", "stage"] = "unit"
+    batches: Annotated[int, Field(gt=0)] = 30
+
+
+class Stop(Section):
+    """Pruning ends before the mean score over ``domains`` falls by more than ``drop`` below the dense network's.
+
+    The domains are neither sources nor, unless ``evaluate.select`` is oracle, unseen; ``images`` of them are measured.
+    """
+
+    domains: Annotated[tuple[str, ...], Field(min_length=1)]
+    drop: Annotated[float, Field(ge=0, le=1)] = 0.02
+    images: Annotated[int, Field(gt=0)] = 100
+
+
+class Prune(Section):
+    """What is removed, when, and how the network recovers.
+
+    One of three says how much: ``ratio``, the share of filters REMOVED (half when nothing is said), ``target_gmacs``
+    or ``target_ms``, the most that one image of ``data.size`` (else ``data.crop``) may cost; milliseconds are measured
+    in ``runtime``. Kept widths are multiples of ``round_to``: runtimes are slow on odd widths; ``auto`` finds out by
+    measuring. The papers rank single filters, 1. ``kinds`` are the units that take part. ``floors`` measures how narrow
+    each unit may get (``tolerance, shares, images, by, batches``), ``stop`` ends pruning early (``domains, drop,
+    images``). After the cut the statistics of batch norms are counted anew from ``reestimate`` batches of the sources,
+    if there are any. The recovery trains by ``recover_with``, else by the recipe's algorithm.
     """
 
     criterion: Method = Method(name="ior")
     schedule: Method = Method(name="iterative")
-    ratio: Share = 0.5
+    ratio: Share | None = None
+    target_ms: Annotated[float, Field(gt=0)] | None = None
+    target_gmacs: Annotated[float, Field(gt=0)] | None = None
+    runtime: Literal["eager", "onnxruntime"] = "eager"
     kinds: tuple[Literal["filters", "heads", "hidden", "embedding"], ...] = ("filters", "heads", "hidden", "embedding")
     scope: Literal["global", "layer"] = "global"
     min_width: Annotated[int, Field(gt=0)] = 8
-    round_to: Annotated[int, Field(gt=0)] = 8
+    round_to: Multiple = 8
     lr: Annotated[float, Field(gt=0)] = 0.001
+    floors: Floors | None = None
+    stop: Stop | None = None
+    reestimate: Steps = 10
     recovery: Steps = 0
     recovery_lr: Annotated[float, Field(gt=0)] = 0.01
+    recover_with: Method | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_goal(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        given = [name for name in ("ratio", "target_ms", "target_gmacs") if value.get(name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} are given; give one of ratio, target_ms and target_gmacs")
+        return value if given else {**value, "ratio": 0.5}
 
 
 class Evaluate(Section):

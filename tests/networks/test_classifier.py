@@ -2,6 +2,7 @@ import pytest
 import timm
 import torch
 
+import hardy
 from hardy.networks._create import create
 from hardy.registry import LOSSES
 
@@ -32,3 +33,32 @@ def test_its_loss_is_the_classification() -> None:
     expected = torch.nn.functional.cross_entropy(outputs.logits[:1], labels[:1])
     assert list(terms) == ["classification"]
     torch.testing.assert_close(terms["classification"], expected)
+
+
+def test_frozen_norms_keep_their_statistics_and_learn_their_scales() -> None:
+    torch.manual_seed(0)
+    network = create("classifier", "pacs7", encoder="test_resnet", freeze_norm=True)
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert norms
+    for _ in range(2):  # as built, and back from an evaluation
+        assert network.training
+        assert network.head.training
+        assert not any(norm.training for norm in norms)
+        network.eval().train()
+    before = [norm.running_mean.clone() for norm in norms]
+    images = torch.rand(4, 3, 64, 64)
+    together = network(images)
+    torch.testing.assert_close(network(images[:1])[0], together[0], rtol=1e-4, atol=1e-5)  # no image sees another
+    together.sum().backward()
+    assert all(torch.equal(norm.running_mean, mean) for norm, mean in zip(norms, before, strict=True))
+    assert all(norm.weight.grad is not None for norm in norms)
+    assert norms[0].weight.grad.any()
+
+
+def test_frozen_norms_are_part_of_the_artefact(tmp_path) -> None:
+    network = create("classifier", "pacs7", encoder="test_resnet", freeze_norm=True)
+    hardy.save(network, tmp_path)
+    loaded = hardy.load(tmp_path).train()
+    assert loaded.freeze_norm
+    assert not any(module.training for module in loaded.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    assert not hardy.create("classifier", classes="pacs7", encoder="test_resnet").freeze_norm

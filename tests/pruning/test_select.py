@@ -73,7 +73,7 @@ def test_whatever_is_given(data):
     count = data.draw(st.integers(0, sum(sizes)))
     chosen = select(values, found, count, None, limits)
     assert sum(map(len, chosen.values())) <= count
-    possible = sum(unit.size - limits.floor(unit.size) for unit in found)
+    possible = sum(unit.size - limits.floor(unit) for unit in found)
     if limits.scope == "global" and limits.round_to == 1:
         assert sum(map(len, chosen.values())) == min(count, possible)
     for unit in found:
@@ -83,6 +83,18 @@ def test_whatever_is_given(data):
         assert not gone or kept % limits.round_to == 0
         rest = [float(values[unit.name][i]) for i in range(unit.size) if i not in gone]
         assert not gone or max(float(values[unit.name][i]) for i in gone) <= min(rest)
+
+
+def test_heads_are_counted_one_by_one_down_to_one():
+    found = [Unit("a", 3, (), (), "heads"), Unit("b", 1, (), (), "heads"), Unit("c", 16, (), (), "hidden")]
+    values = scores(a=[0.3, 0.1, 0.2], b=[0.0], c=[1.0] * 16)
+    limits = Limits(min_width=8, round_to=8)
+    assert [limits.floor(unit) for unit in found] == [1, 1, 8]
+    assert select(values, found, 10, None, limits) == {"a": [1, 2], "c": list(range(8))}
+    assert select(values, found, 10, None, Limits(min_heads=2)) == {"a": [1], "c": list(range(8))}
+    assert target(found, 0.5, limits) == 10
+    with pytest.raises(InputError, match=r"at most 0\.500"):
+        target(found, 0.55, limits)
 
 
 def test_target_counts_the_share_of_all():

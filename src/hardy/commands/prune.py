@@ -1,31 +1,32 @@
 """``hardy prune``: remove what matters least, recover, measure before and after."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar, cast
 
+from torch import Tensor, nn
+
+from hardy.commands._costs import Found, cost_values, costs, show_costs
+from hardy.commands._foreign import prune_foreign
 from hardy.commands._frame import Frame, finished, frame, from_sections, network_of
-from hardy.commands._print import say, show_rows, show_table
+from hardy.commands._print import say, show_table
+from hardy.commands._sensitivity import show_sweep, sweep_values
 from hardy.commands.train import sections_of, trained
 from hardy.engine import artefact, protocol
-from hardy.engine.bench import Comparison, Runtime, compare
 from hardy.engine.prune import prune as operate
 from hardy.engine.prune import rehearse
+from hardy.engine.prune import sensitivity as swept
 from hardy.errors import InputError
 from hardy.networks.base import Network
-from hardy.ops import cost
+from hardy.pruning.sweep import Sweep
 from hardy.recipe import Optim, Prune, Recipe
+from hardy.sections import Floors
 
-__all__ = ["prune", "run"]
+__all__ = ["prune", "run", "sensitivity"]
 
-_log = logging.getLogger("hardy")
-
-Change = list[tuple[str, float, float]]
-"""(what, before, after) of everything that pruning should make smaller."""
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def run(recipe: Recipe, *, show: bool = True) -> Path:
@@ -47,21 +48,69 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
     with frame(recipe, "prune") as here:
         network = network_of(recipe)
         parts = protocol.checked(protocol.split(recipe.data, recipe.run.seed), network, recipe.data)
+        _recoverable(here, network, parts, choice)
         dense = _dense(here, network, parts)
-        network = _pruned(here, dense, parts, choice)
-        recovered(here, network, parts, choice)
+        network, found = _pruned(here, dense, parts, choice, show=show)
+        recovered(here, network, parts, choice, dense)
         notes = {
             "network": recipe.network.name or recipe.network.run, "criterion": choice.criterion.name,
-            "ratio": choice.ratio, "schedule": choice.schedule.name, **here.selection,
+            "ratio": choice.ratio, "schedule": choice.schedule.name, **found.notes(), **here.selection,
         }  # fmt: skip
         table = here.measure(network, parts, "prune", notes)
         changes, comparisons = costs(dense, network, recipe)
         here.record("prune", parts.sources, cost_values(changes), notes)
         here.keep(network)
     if show:
-        show_table(f"{here.folder}: {choice.ratio:.0%} of filters removed by {choice.criterion.name}", table)
-        show_change(changes, comparisons)
+        show_table(f"{here.folder}: {_goal(choice)} by {choice.criterion.name}", table)
+        show_costs(changes, comparisons, found, dense, network)
     return here.folder
+
+
+def sensitivity(recipe: Recipe, *, show: bool = True) -> Path:
+    """Measure and show what each unit's pruning alone would cost, and stop; the run's folder, which holds the records.
+
+    A recipe that names a network, not a run, trains it first; `run` goes on from there.
+
+    Raises:
+        InputError: for anything in the recipe or the data that cannot be used.
+        Stopped: after Ctrl-C or SIGTERM.
+    """
+    choice = _choice(recipe)
+    with frame(recipe, "prune") as here:
+        network = network_of(recipe)
+        parts = protocol.checked(protocol.split(recipe.data, recipe.run.seed), network, recipe.data)
+        dense = _dense(here, network, parts)
+        found = swept(
+            dense, choice, parts, pixel_loss=here.pixel_loss(dense), data=recipe.data, optim=recipe.optim,
+            run=recipe.run, evaluate=recipe.evaluate,
+        )  # fmt: skip
+        _told(here, found, parts, choice, show=show)
+    return here.folder
+
+
+def _told(here: Frame, found: Sweep, parts: protocol.Split, choice: Prune, *, show: bool) -> None:
+    """Record a sweep, and show it."""
+    floors, criterion = choice.floors or Floors(), choice.criterion.name
+    notes = {"criterion": criterion, "tolerance": floors.tolerance, "images": floors.images}
+    here.record("sensitivity", parts.sources, sweep_values(found, floors), notes)
+    if here.main and show:
+        show_sweep(f"{here.folder}: sensitivity by {criterion}", found, floors)
+
+
+def _recoverable(here: Frame, network: Network, parts: protocol.Split, choice: Prune) -> None:
+    """Refuse, before anything is trained, a recovery that cannot be.
+
+    Raises:
+        InputError: for an algorithm that the data or its options do not allow, or one named for no steps.
+    """
+    if choice.recovery:
+        optim = here.recipe.optim
+        built = here.algorithm(deepcopy(network), choice.recover_with, network)
+        built.check(len(parts.train), optim.batch // optim.accumulate)
+    elif choice.recover_with:
+        raise InputError(
+            f"prune.recover_with: {choice.recover_with.name} is to recover in 0 steps; give prune.recovery some"
+        )
 
 
 def _choice(recipe: Recipe) -> Prune:
@@ -72,6 +121,15 @@ def _choice(recipe: Recipe) -> Prune:
     return recipe.prune
 
 
+def _goal(choice: Prune) -> str:
+    """What ``choice`` prunes to, in words."""
+    if choice.ratio is not None:
+        return f"{'at most ' if choice.stop else ''}{choice.ratio:.0%} of filters removed"
+    if choice.target_ms is not None:
+        return f"pruned to {choice.target_ms:g} ms in {choice.runtime}"
+    return f"pruned to {choice.target_gmacs:g} GMACs"
+
+
 def _dense(here: Frame, network: Network, parts: protocol.Split) -> Network:
     """The network before pruning: an earlier run's as it is, or a new one trained now and kept."""
     if here.recipe.network.run:
@@ -80,8 +138,8 @@ def _dense(here: Frame, network: Network, parts: protocol.Split) -> Network:
     if (kept / "network.json").exists():
         return artefact.load(kept)
     rehearse(
-        network, _choice(here.recipe), parts, pixel_loss=here.pixel_loss(network), optim=here.recipe.optim,
-        run=here.recipe.run,
+        network, _choice(here.recipe), parts, pixel_loss=here.pixel_loss(network), data=here.recipe.data,
+        optim=here.recipe.optim, run=here.recipe.run, evaluate=here.recipe.evaluate,
     )  # fmt: skip
     trained(here, network, parts)
     artefact.save(network, kept)
@@ -89,106 +147,75 @@ def _dense(here: Frame, network: Network, parts: protocol.Split) -> Network:
     return network
 
 
-def _pruned(here: Frame, dense: Network, parts: protocol.Split, choice: Prune) -> Network:
-    """The smaller network before its recovery, which is kept so that a stopped recovery need not score again."""
+def _pruned(
+    here: Frame, dense: Network, parts: protocol.Split, choice: Prune, *, show: bool
+) -> tuple[Network, Found]:  # fmt: skip
+    """The smaller network before its recovery and what pruning found: kept, so that a stopped recovery goes on."""
     kept = here.folder / "pruned"
     if (kept / "network.json").exists():
-        return artefact.load(kept)
+        return artefact.load(kept), Found.read(here.folder)
     network = deepcopy(dense)
-    cut(here, network, parts, choice)
+    found = cut(here, network, parts, choice, show=show)
+    found.write(here.folder)
     artefact.save(network, kept)
-    return network
+    return network, found
 
 
-def cut(here: Frame, network: Network, parts: protocol.Split, choice: Prune) -> None:
-    """Score and remove, in place."""
+def cut(here: Frame, network: Network, parts: protocol.Split, choice: Prune, *, show: bool) -> Found:
+    """Score and remove, in place; record the sensitivities and how far a stop rule let it go."""
     recipe = here.recipe
     with here.progress("score", 0) as log:
         surgery = operate(
             network, choice, parts, pixel_loss=here.pixel_loss(network), data=recipe.data, optim=recipe.optim,
-            run=recipe.run, log=log,
+            run=recipe.run, evaluate=recipe.evaluate, log=log,
         )  # fmt: skip
     here.cost["score_steps"] = float(surgery.pruned.steps)
+    if surgery.sweep:
+        _told(here, surgery.sweep, parts, choice, show=show)
+    if choice.stop:
+        notes = {"stop": list(choice.stop.domains), "drop": choice.stop.drop}
+        here.record("prune", parts.sources, [("cost", "removed", surgery.pruned.ratio)], notes)
+    return Found(surgery.outcome, surgery.blocked)
 
 
-def recovered(here: Frame, network: Network, parts: protocol.Split, choice: Prune) -> None:
-    """Train the smaller network in place for ``choice.recovery`` steps."""
+def recovered(here: Frame, network: Network, parts: protocol.Split, choice: Prune, dense: Network) -> None:
+    """Train the smaller network in place for ``choice.recovery`` steps; ``dense`` teaches where one is to be taught."""
     if choice.recovery:
         optim = here.recipe.optim.model_copy(update={"steps": choice.recovery, "lr": choice.recovery_lr})
-        step = here.fit(network, parts, Optim.model_validate(optim.model_dump()), "recover")
+        step = here.fit(
+            network, parts, Optim.model_validate(optim.model_dump()), "recover", method=choice.recover_with,
+            teacher=dense,
+        )  # fmt: skip
         here.selection = {"select": here.recipe.evaluate.select, "selected_step": step}
 
 
-def costs(dense: Network, network: Network, recipe: Recipe) -> tuple[Change, list[Comparison]]:
-    """Parameters, GMACs and measured milliseconds of both, the times taken in turns in one process."""
-    size = recipe.data.size or recipe.data.crop
-    changes: Change = [
-        ("parameters", cost.parameters(dense), cost.parameters(network)),
-        ("gmacs", cost.gmacs(dense, size), cost.gmacs(network, size)),
-    ]
-    runtimes: tuple[Runtime, ...] = (
-        ("eager", "onnxruntime") if find_spec("onnxruntime") and find_spec("onnxscript") else ("eager",)
-    )
-    comparisons = []
-    for runtime in runtimes:
-        try:
-            comparisons.append(compare(dense, network, size=size, runtime=runtime))
-        except InputError as error:  # a user's module that cannot be exported is pruned all the same
-            if runtime == "eager":
-                raise
-            _log.warning("not measured in %s: %s", runtime, error)
-    for one in comparisons:
-        changes.append((f"milliseconds_p50_{one.runtime}", one.before_p50, one.after_p50))
-        changes.append((f"milliseconds_p95_{one.runtime}", one.before_p95, one.after_p95))
-    return changes, comparisons
-
-
-def cost_values(changes: Change) -> list[tuple[str, str, float]]:
-    """(target, metric, value) of every cost, before and after."""
-    before = [("cost", f"{name}_before", value) for name, value, _ in changes]
-    return before + [("cost", f"{name}_after", value) for name, _, value in changes]
-
-
-def _number(value: float) -> str:
-    """Whole from a thousand up, four digits below."""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
-
-
-def show_change(changes: Change, comparisons: Sequence[Comparison]) -> None:
-    """Print costs before and after, and say plainly where the smaller network is not faster."""
-    rows = [
-        [name.replace("_", " "), _number(before), _number(after), f"{after / before:.2f}"]
-        for name, before, after in changes
-    ]
-    size = "x".join(map(str, comparisons[0].size))
-    show_rows(f"before and after pruning, batch 1 at {size}", ["cost", "before", "after", "ratio"], rows)
-    hint = "; runtimes are slow on odd widths: try a larger prune.round_to"
-    for one in comparisons:
-        verdict = "faster" if one.faster else "NOT FASTER"
-        say(f"{one.runtime}: {verdict}: takes {one.ratio:.2f} of the time (quartiles {one.low:.2f} to {one.high:.2f}, "
-            f"{one.runs} pairs, {one.threads} threads){'' if one.faster else hint}")  # fmt: skip
-
-
 def prune(
-    network: Network,
+    network: Module,
     *,
+    example: Tensor | None = None,
     criterion: str | Mapping[str, Any] = "ior",
     data: Sequence[str] | Mapping[str, Any] = (),
-    ratio: float = 0.5,
+    ratio: float | None = None,
+    target_ms: float | None = None,
+    target_gmacs: float | None = None,
     prune: Mapping[str, Any] | None = None,
     loss: str | Mapping[str, Any] = "cross_entropy",
     optim: Mapping[str, Any] | None = None,
     run: Mapping[str, Any] | None = None,
     folder: str | Path | None = None,
     show: bool = True,
-) -> Network:
+) -> Module:
     """A physically smaller copy of ``network``, in evaluation mode; ``network`` itself stays as it is.
 
     Args:
-        network: from `hardy.create`, `hardy.load` or `hardy.wrap`.
+        network: from `hardy.create`, `hardy.load` or `hardy.wrap`; or any module, scored as it stands and cut once.
+        example: an input of a module that is none of these; its ``data`` are pairs of images and labels.
         criterion: a name of ``hardy list criterion``, or ``{"name": ..., options}``.
         data: source domains such as ``["streets/sim", "streets/day"]``, or a recipe's ``data`` section.
-        ratio: share of filters REMOVED, in (0, 1).
+        ratio: share of filters REMOVED, in (0, 1); 0.5 when neither this nor a target is given.
+        target_ms: the most milliseconds that one image of the data's size may take, measured here in
+            ``prune["runtime"]``.
+        target_gmacs: the most billions of multiply-accumulates for one image.
         prune: the rest of a recipe's ``prune`` section, such as ``{"schedule": "one_shot", "recovery": 200}``.
         loss: a name of ``hardy list loss``, or ``{"name": ..., options}``.
         optim: a recipe's ``optim`` section, such as ``{"batch": 8}``.
@@ -199,20 +226,32 @@ def prune(
     Raises:
         InputError: for anything that cannot be used.
     """
-    sections = sections_of(data, "erm", loss, (optim or {}).get("steps", 1), optim, None)
     chosen = {"name": criterion} if isinstance(criterion, str) else criterion
+    goals = {"ratio": ratio, "target_ms": target_ms, "target_gmacs": target_gmacs}
+    given = {name: value for name, value in goals.items() if value is not None}
+    choice = {**(prune or {}), "criterion": chosen, **given}
+    if not isinstance(network, Network):
+        return cast(Module, prune_foreign(network, example, data, prune=choice, loss=loss, run=run, show=show))
+    return _by_recipe(network, choice, data, loss, optim, run, folder, show=show)
+
+
+def _by_recipe(
+    network: Module, choice: Mapping[str, Any], data: Sequence[str] | Mapping[str, Any], loss: str | Mapping[str, Any],
+    optim: Mapping[str, Any] | None, run: Mapping[str, Any] | None, folder: str | Path | None, *, show: bool,
+) -> Module:  # fmt: skip
+    """`prune` of a `Network`."""
+    assert isinstance(network, Network)
+    sections = sections_of(data, "erm", loss, (optim or {}).get("steps", 1), optim, None)
     with TemporaryDirectory() as scratch:
-        recipe = from_sections(
-            **sections, prune={**(prune or {}), "criterion": chosen, "ratio": ratio},
-            run={**(run or {}), "folder": str(folder or scratch)},
-        )  # fmt: skip
+        recipe = from_sections(**sections, prune=choice, run={**(run or {}), "folder": str(folder or scratch)})
         small = deepcopy(network)
         with frame(recipe, "prune") as here:
             parts = protocol.checked(protocol.split(recipe.data, recipe.run.seed), small, recipe.data)
-            cut(here, small, parts, _choice(recipe))
-            recovered(here, small, parts, _choice(recipe))
+            _recoverable(here, small, parts, _choice(recipe))
+            found = cut(here, small, parts, _choice(recipe), show=show)
+            recovered(here, small, parts, _choice(recipe), network)
             if folder:
                 here.keep(small)
         if show:
-            show_change(*costs(network, small, recipe))
+            show_costs(*costs(network, small, recipe), found, network, small)
     return small.eval()

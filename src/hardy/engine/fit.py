@@ -180,6 +180,8 @@ class Fit:
         seed_all(self.place.seed, self.stage, step, self.accelerator.process_index)
         optimiser.set_rate(self.optimiser.optimizer, factor := optimiser.rate(self.optim, step))
         self.optimiser.zero_grad(set_to_none=True)
+        if self.algorithm.restarts(step + 1):
+            self.optimiser.optimizer.state.clear()
         logged: dict[str, Tensor] = {}
         parts = _split(batch, self.optim.accumulate)
         for index, part in enumerate(parts):

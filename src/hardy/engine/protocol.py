@@ -25,10 +25,9 @@ from hardy.engine.device import pick
 from hardy.engine.evaluate import Predictor, Table
 from hardy.engine.fit import Batches, Fit, Log
 from hardy.errors import InputError, nearest
-from hardy.networks.base import Network, PixelLoss
+from hardy.networks.base import Network
 from hardy.ops import windows
 from hardy.recipe import Data, Evaluate, Optim, Run
-from hardy.registry import ALGORITHMS
 from hardy.seed import key
 from hardy.types import Batch
 
@@ -280,13 +279,6 @@ def _selected(network: Network, loop: Fit) -> dict[str, Tensor]:
     prefix = "network."
     state = loop.averaged()
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-
-def build_algorithm(name: str, network: Network, pixel_loss: PixelLoss, **options: object) -> Algorithm:
-    """The algorithm ``name`` on ``network`` with its options."""
-    built = ALGORITHMS.build(name, network, pixel_loss, **options)
-    assert isinstance(built, Algorithm)
-    return built
 
 
 def limit_threads(threads: int | None) -> None:

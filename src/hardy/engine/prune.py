@@ -5,23 +5,25 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 
 from hardy.algorithms.base import Algorithm
-from hardy.engine import protocol
+from hardy.engine import guard, protocol
 from hardy.engine.device import pick
 from hardy.engine.fit import Fit, Log
+from hardy.engine.guard import Sight
 from hardy.engine.protocol import Split
+from hardy.engine.target import Outcome, Target, limits_of, target_of
 from hardy.errors import InputError
 from hardy.networks.base import Network, PixelLoss
 from hardy.pruning.criteria.base import Criterion
-from hardy.pruning.goal import Ratio
 from hardy.pruning.schedules.base import Pruned, Schedule, Tune, Work
-from hardy.pruning.select import Limits
+from hardy.pruning.sweep import Sweep
 from hardy.pruning.units import Survey, survey
-from hardy.recipe import Data, Optim, Prune, Run
+from hardy.recipe import Data, Evaluate, Optim, Prune, Run
 from hardy.registry import CRITERIA, SCHEDULES
+from hardy.sections import Floors
 from hardy.seed import seeded
 from hardy.types import Batch, Terms
 
-__all__ = ["Surgery", "prune", "rehearse"]
+__all__ = ["Surgery", "prune", "rehearse", "sensitivity"]
 
 _ENDLESS = 10**9
 """Steps of the loop that a schedule advances piece by piece and ends itself."""
@@ -34,10 +36,14 @@ class Surgery:
     Attributes:
         pruned: see `hardy.pruning.schedules.base.Pruned`.
         blocked: channels that cannot go, by the layer that makes them, with the reason.
+        outcome: what a target of cost came to, None for a ratio.
+        sweep: the sensitivities that gave the floors, None where none were measured.
     """
 
     pruned: Pruned
     blocked: dict[str, str]
+    outcome: Outcome | None = None
+    sweep: Sweep | None = None
 
 
 class _Watched(Algorithm):
@@ -60,7 +66,7 @@ class _Watched(Algorithm):
 
 def prune(
     network: Network, choice: Prune, parts: Split, *, pixel_loss: PixelLoss, data: Data, optim: Optim, run: Run,
-    log: Log | None = None,
+    evaluate: Evaluate | None = None, log: Log | None = None,
 ) -> Surgery:  # fmt: skip
     """Prune ``network`` in place as ``choice`` says.
 
@@ -69,43 +75,71 @@ def prune(
     Args:
         network: what is pruned.
         choice: criterion, schedule and goal.
-        parts: the images; only the sources' training images are used.
+        parts: the images; the sources' training images are used, and their held-out ones where floors are measured.
         pixel_loss: the loss of one head.
         data: how images are transformed.
         optim: batch size and optimiser; its rate, steps and schedule are not used.
         run: seed, device and workers.
+        evaluate: how floors and the stop rule measure.
         log: called as the training loop and the schedule do.
 
     Raises:
         InputError: when nothing can be pruned, the goal cannot be reached, a criterion that compares domains gets
-            one only, or one that needs data gets none; or in a parallel run.
+            one only, or one that needs data gets none; for a stop rule on domains that may not choose; or in a parallel
+            run.
     """
-    found, schedule, work = _prepared(network, choice, parts, pixel_loss, optim, run)
+    found, schedule, work, target = _prepared(network, choice, parts, pixel_loss, data, optim, run)
+    sight = Sight(parts, data, optim, evaluate or Evaluate(), run)
+    held = guard.checked(choice, network, sight)
     network.to(pick(run.device))
+    sweep = None
+    if choice.floors:
+        sweep = guard.swept(work, choice.floors, sight)
+        limits = replace(work.limits, floors=sweep.floors(choice.floors.tolerance))
+        target = target_of(network, work.units, choice, limits, data.size or data.crop, run)
+        work = replace(work, limits=limits, goal=target.goal)
+    if held:
+        work = replace(work, good=guard.stop_rule(work, choice, held, sight))
     if schedule.trains:
         work = replace(work, tune=_training(network, choice, parts, data, optim, run, log), log=log)
     else:
         network.train()
         if work.criterion.needs_data:
-            device = pick(run.device)
-            stream = protocol.training(parts.train, data, network.labels, optim, run, stage="score")(0, 0, 1)
-            work = replace(work, batches=(batch.to(device) for batch in stream))
+            work = replace(work, batches=sight.batches(network, "score"))
     pruned = schedule.run(work)
+    guard.recounted(network, choice, sight)
     network.to("cpu")
-    return Surgery(pruned, dict(found.blocked))
+    return Surgery(pruned, dict(found.blocked), target.outcome(pruned.removed), sweep)
+
+
+def sensitivity(
+    network: Network, choice: Prune, parts: Split, *, pixel_loss: PixelLoss, data: Data, optim: Optim, run: Run,
+    evaluate: Evaluate,
+) -> Sweep:  # fmt: skip
+    """The sweep that the floors of ``choice`` come from, with the usual floors where it has none, on a copy.
+
+    Raises:
+        InputError: what `prune` raises before its first step.
+    """
+    trial = deepcopy(network)
+    work = _prepared(trial, choice, parts, pixel_loss, data, optim, run)[2]
+    trial.to(pick(run.device))
+    return guard.swept(work, choice.floors or Floors(), Sight(parts, data, optim, evaluate, run))
 
 
 def rehearse(
-    network: Network, choice: Prune, parts: Split, *, pixel_loss: PixelLoss, optim: Optim, run: Run
+    network: Network, choice: Prune, parts: Split, *, pixel_loss: PixelLoss, data: Data, optim: Optim, run: Run,
+    evaluate: Evaluate | None = None,
 ) -> None:  # fmt: skip
     """Raise what `prune` would before its first step, on a copy: worth knowing before a network is trained for it."""
-    _prepared(deepcopy(network), choice, parts, pixel_loss, optim, run)
+    _prepared(deepcopy(network), choice, parts, pixel_loss, data, optim, run)
+    guard.checked(choice, network, Sight(parts, data, optim, evaluate or Evaluate(), run))
 
 
 def _prepared(
-    network: Network, choice: Prune, parts: Split, pixel_loss: PixelLoss, optim: Optim, run: Run
-) -> tuple[Survey, Schedule, Work]:  # fmt: skip
-    """The units of ``network``, the schedule and its work, after all that can be known beforehand was checked."""
+    network: Network, choice: Prune, parts: Split, pixel_loss: PixelLoss, data: Data, optim: Optim, run: Run
+) -> tuple[Survey, Schedule, Work, Target]:  # fmt: skip
+    """The units of ``network``, the schedule, work and target, after all that can be known beforehand was checked."""
     found = survey(network)
     units = tuple(unit for unit in found.units if unit.kind in choice.kinds)
     if not units:
@@ -118,10 +152,11 @@ def _prepared(
         criterion = CRITERIA.build(name, network, units, pixel_loss, **options)
     schedule: Schedule = SCHEDULES.build(choice.schedule.name, **choice.schedule.options)
     _check(criterion, schedule, choice, parts, optim)
-    limits = Limits(choice.scope, choice.min_width, choice.round_to)
-    work = Work(network, criterion, units, Ratio(units, choice.ratio, limits), limits)
+    limits = limits_of(choice, run)
+    target = target_of(network, units, choice, limits, data.size or data.crop, run)
+    work = Work(network, criterion, units, target.goal, limits)
     schedule.check(work)
-    return found, schedule, work
+    return found, schedule, work, target
 
 
 def _check(criterion: Criterion, schedule: Schedule, choice: Prune, parts: Split, optim: Optim) -> None:

@@ -5,9 +5,10 @@ search of lost domain generalization", ICLR 2021, for its use; the encoders are 
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from hardy.data.labels import LabelSpace
 from hardy.errors import within
@@ -28,6 +29,8 @@ class Classifier(Network):
         encoder: a model of timm's.
         encoder_weights: None for a random draw; a weights file; ``"timm"`` or a tag of timm's.
         dropout: share of the embedding zeroed while training.
+        freeze_norm: batch norms keep the statistics that came with the weights, while their scales and shifts are
+            trained like the rest, as in DomainBed of 2022. It stays so when the network is pruned.
 
     Raises:
         InputError: for an encoder that timm does not have, for weights that do not fit or cannot be fetched, and for a
@@ -43,6 +46,7 @@ class Classifier(Network):
         encoder: str = "resnet18",
         encoder_weights: str | None = None,
         dropout: float = 0.0,
+        freeze_norm: bool = False,
     ) -> None:
         within("Classifier.dropout", dropout, 0, 1)
         super().__init__(labels)
@@ -52,6 +56,17 @@ class Classifier(Network):
         self.head = nn.Linear(self.backbone.head_hidden_size, len(labels))
         initialise(self.head)
         self.pretrained = encoder_weights is not None
+        self.freeze_norm = freeze_norm
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """See `torch.nn.Module.train`; with ``freeze_norm`` batch norms stay in evaluation mode."""
+        super().train(mode)
+        if self.freeze_norm:
+            for module in self.backbone.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
 
     def encoder(self) -> Sequence[nn.Module]:
         """The timm encoder, if it started from pre-trained weights."""

@@ -1,7 +1,7 @@
 """Goals: when enough was removed, and which channels of a round are the last ones needed.
 
 A goal looks at what has gone and says whether that is enough. `Ratio` counts channels. Goals of cost (GMACs,
-milliseconds) are in `hardy.pruning.latency`.
+milliseconds) are in `hardy.pruning.cost_goal`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +23,9 @@ class Goal(Protocol):
 
     def met(self, dead: Removed) -> bool:
         """True when ``dead`` is enough."""
+
+    def confirmed(self, dead: Removed) -> bool:
+        """True when what was chosen holds; False when the goal learned better, and it is to be chosen again."""
 
 
 class Ratio:
@@ -48,6 +51,10 @@ class Ratio:
         """See `Goal.met`."""
         return self.most(dead) <= 0
 
+    def confirmed(self, dead: Removed) -> bool:
+        """See `Goal.confirmed`: a count is what it is."""
+        return True
+
 
 def joined(dead: Removed, chosen: Removed) -> Removed:
     """Both, each unit's channels ascending."""
@@ -69,6 +76,16 @@ def choose(
         limits: scope, least width and rounding.
         at_most: the most channels taken now; all that the goal allows by default.
     """
+    chosen = _fewest(scores, units, goal, dead, limits, at_most)
+    while goal.met(joined(dead, chosen)) and not goal.confirmed(joined(dead, chosen)):
+        chosen = _fewest(scores, units, goal, dead, limits, at_most)
+    return chosen
+
+
+def _fewest(
+    scores: Mapping[str, Tensor], units: Sequence[Unit], goal: Goal, dead: Removed, limits: Limits, at_most: int | None
+) -> Removed:  # fmt: skip
+    """The fewest channels that are enough as far as the goal knows, or all that may go."""
     high = goal.most(dead) if at_most is None else min(at_most, goal.most(dead))
     chosen = select(scores, units, high, dead, limits)
     if not goal.met(joined(dead, chosen)):

@@ -6,7 +6,7 @@ and the index of the channel, so the same scores always remove the same channels
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -29,22 +29,34 @@ class Limits:
         scope: rank the channels of all units together (``"global"``) or take the same share of each (``"layer"``).
         min_width: the least channels a unit keeps; a smaller unit keeps all.
         round_to: kept widths are multiples of this (except of a unit's full width).
+        min_heads: the least heads an attention block keeps; neither ``min_width`` nor ``round_to`` counts heads.
+        floors: by unit's name the least channels that it keeps, where that is more than the above.
     """
 
     scope: Literal["global", "layer"] = "global"
     min_width: int = 8
     round_to: int = 1
+    min_heads: int = 1
+    floors: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.scope not in ("global", "layer"):
             raise InputError(f"scope {self.scope!r} is neither 'global' nor 'layer'")
-        for name, value in (("min_width", self.min_width), ("round_to", self.round_to)):
+        for name, value in (
+            ("min_width", self.min_width), ("round_to", self.round_to), ("min_heads", self.min_heads)
+        ):  # fmt: skip
             if value < 1:
                 raise InputError(f"{name} {value} must be at least 1")
 
-    def floor(self, size: int) -> int:
-        """The least channels kept of ``size``."""
-        return min(size, -(-self.min_width // self.round_to) * self.round_to)
+    def floor(self, unit: Unit) -> int:
+        """The least channels that ``unit`` keeps."""
+        step = self.step(unit)
+        least = max(self.min_heads if unit.kind == "heads" else self.min_width, self.floors.get(unit.name, 0))
+        return min(unit.size, -(-least // step) * step)
+
+    def step(self, unit: Unit) -> int:
+        """What the kept width of ``unit`` is a multiple of."""
+        return 1 if unit.kind == "heads" else self.round_to
 
 
 def target(units: Sequence[Unit], ratio: float, limits: Limits) -> int:
@@ -58,19 +70,22 @@ def target(units: Sequence[Unit], ratio: float, limits: Limits) -> int:
         raise InputError(f"ratio {ratio} must lie between 0 and 1: it is the share of filters removed")
     total = sum(unit.size for unit in units)
     if limits.scope == "layer":
-        shares = [(1 - limits.floor(unit.size) / unit.size, unit) for unit in units]
+        whole = [unit for unit in units if unit.kind == "heads" and limits.floor(unit) == unit.size]
+        shares = [(1 - limits.floor(unit) / unit.size, unit) for unit in units if unit not in whole]
         reachable, tightest = min(shares, key=lambda share: share[0], default=(0.0, None))
         least = f" in every unit ({tightest.name!r} has {tightest.size})" if tightest is not None else ""
     else:
-        reachable = sum(unit.size - limits.floor(unit.size) for unit in units) / max(total, 1)
+        reachable = sum(unit.size - limits.floor(unit) for unit in units) / max(total, 1)
         least = ""
     count = round(ratio * total)
     if not count:
         raise InputError(f"ratio {ratio} of {total} filters is less than one filter; raise the ratio")
     if ratio > reachable and count > reachable * total:
+        floors = " and the widths that prune.floors measured" if limits.floors else ""
         raise InputError(
-            f"ratio {ratio} cannot be reached: with min_width {limits.min_width}{least} at most "
+            f"ratio {ratio} cannot be reached: with min_width {limits.min_width}{floors}{least} at most "
             f"{int(reachable * 1000) / 1000:.3f} of the filters can go; lower ratio or min_width"
+            f"{' or raise prune.floors.tolerance' if floors else ''}"
         )
     return count
 
@@ -121,9 +136,9 @@ def select(
 def _blocks(scores: Tensor, unit: Unit, gone: set[int], limits: Limits) -> Iterator[tuple[float, list[int]]]:
     """The unit's channels that may still go, in the order in which they would, with their mean score."""
     order = [i for i in torch.argsort(scores, stable=True).tolist() if i not in gone]
-    kept, floor = len(order), limits.floor(unit.size)
+    kept, floor = len(order), limits.floor(unit)
     while kept > floor:
-        size = min((kept - 1) % limits.round_to + 1, kept - floor)
+        size = min((kept - 1) % limits.step(unit) + 1, kept - floor)
         block, order = order[:size], order[size:]
         yield float(scores[block].mean()), block
         kept -= size

@@ -71,6 +71,8 @@ class Work:
         tune: training, for a schedule that trains.
         batches: an endless stream of batches, for one that looks at a network that stands still.
         log: ``log(step, values)`` after each round, or None.
+        good: the stop rule, or None: ``good(removed)`` is True while the network, as it is now and without the channels
+            ``removed``, is still good enough. Asked before channels go; the network stays as it is.
     """
 
     network: Network
@@ -81,6 +83,7 @@ class Work:
     tune: Tune | None = None
     batches: Iterable[Batch] = ()
     log: Log | None = None
+    good: Callable[[Removed], bool] | None = None
 
     def report(self, step: int, dead: Removed, **values: float) -> None:
         """Log how many channels are dead, and ``values``."""

@@ -1,7 +1,8 @@
 """Scores, masks and trains in turn: every 30 batches at most 100 more channels are masked and stay dead.
 
 The mean score of the batches of a round enters a moving average (0.9); the lowest channels are masked; when the goal
-is reached they are cut out.
+is reached they are cut out. A stop rule is asked before each mask; where it says no, the network goes back to what it
+was after the last mask, and that is cut.
 
 Source: the loop of Molchanov, Mallya, Tyree, Frosio and Kautz, "Importance estimation for neural network pruning",
 CVPR 2019, with the numbers of Cai, Li and Kot, arXiv:2210.13810.
@@ -14,6 +15,7 @@ from torch import Tensor
 from hardy.errors import InputError
 from hardy.pruning.goal import choose, joined
 from hardy.pruning.mask import mask, masker
+from hardy.pruning.schedules._allowed import refuse_all
 from hardy.pruning.schedules.base import Pruned, Schedule, Work, finished, terms_of
 from hardy.pruning.select import Removed
 
@@ -52,6 +54,7 @@ class Iterative(Schedule):
         dead: Removed = {}
         average: dict[str, Tensor] = {}
         rounds = 0
+        last: dict[str, Tensor] = {}
         while not work.goal.met(dead):
             work.criterion.reset()
             work.tune(self.every, terms, work.criterion.collect, masker(work.network, work.units, dead))
@@ -59,8 +62,15 @@ class Iterative(Schedule):
             chosen = choose(average, work.units, work.goal, dead, work.limits, self.per_round)
             if not chosen:
                 break
+            if work.good is not None and not work.good(joined(dead, chosen)):
+                if not dead:
+                    refuse_all()
+                work.network.load_state_dict(last)
+                break
             dead = joined(dead, chosen)
             mask(work.network, work.units, dead)
+            if work.good is not None:
+                last = {name: value.clone() for name, value in work.network.state_dict().items()}
             rounds += 1
             work.report(rounds * self.every, dead)
         return finished(work, dead, average, rounds, rounds * self.every)

@@ -1,23 +1,17 @@
 """Scores a network that stands still, and removes once.
 
-Weights, gradients and batch statistics are after the scoring what they were before it.
+Weights, gradients and batch statistics are after the scoring what they were before it. With a stop rule as much goes
+as it bears, found by halving.
 
 Source: "prune once and retrain" of Li, Kadav, Durdanovic, Samet and Graf, "Pruning filters for efficient ConvNets",
 ICLR 2017, section 3.4.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from itertools import islice
-
-import torch
-
 from hardy.errors import InputError
-from hardy.pruning.gates import gate_parameters, gate_places
 from hardy.pruning.goal import choose
+from hardy.pruning.schedules._allowed import allowed
+from hardy.pruning.schedules._rest import scored
 from hardy.pruning.schedules.base import Pruned, Schedule, Work, finished
-from hardy.seed import seeded
-from hardy.types import Batch
 
 __all__ = ["OneShot"]
 
@@ -41,37 +35,7 @@ class OneShot(Schedule):
 
     def run(self, work: Work) -> Pruned:
         """See `Schedule.run`."""
-        if work.criterion.needs_data:
-            self._observe(work, islice(work.batches, self.batches))
-        scores = work.criterion.scores()
-        removed = choose(scores, work.units, work.goal, {}, work.limits)
+        scores = scored(work, self.batches)
+        chosen = choose(scores, work.units, work.goal, {}, work.limits)
+        removed = allowed(work, scores, {}, chosen)
         return finished(work, removed, scores, 1, self.batches if work.criterion.needs_data else 0)
-
-    def _observe(self, work: Work, batches: Iterable[Batch]) -> None:
-        work.criterion.reset()
-        with _at_rest(work):
-            for number, batch in enumerate(batches):
-                work.network.zero_grad(set_to_none=True)
-                with seeded(0, "one-shot", number):
-                    terms = work.criterion.observe(batch)
-                    torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-                work.criterion.collect()
-
-
-@contextmanager
-def _at_rest(work: Work) -> Iterator[None]:
-    """Only the gates' parameters get gradients inside; buffers, gradients and ``requires_grad`` are put back after."""
-    network = work.network
-    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in network.parameters()]
-    network.requires_grad_(False)
-    for parameter in gate_parameters(gate_places(network, work.units)):
-        parameter.requires_grad_(True)
-    try:
-        yield
-    finally:
-        for parameter, trainable, gradient in before:
-            parameter.requires_grad_(trainable)
-            parameter.grad = gradient
-        for name, buffer in network.named_buffers():
-            buffer.copy_(buffers[name])

@@ -2,7 +2,7 @@
 
 Every some steps the lowest channels are chosen anew, all of them, and the filters that make them are set to zero;
 norms and the layers behind keep their weights, so that a gradient reaches the zeroed filters and they may grow again.
-With ``hold`` they stay at zero until the next choice.
+With ``hold`` they stay at zero until the next choice. A stop rule is asked at the end, and shrinks the last choice.
 
 Source: He, Kang, Dong, Fu and Yang, "Soft filter pruning for accelerating deep convolutional neural networks", IJCAI
 2018, algorithm 1 (criterion ``l2``, scope ``layer``); with ``hold``: He, Liu, Wang, Hu and Yang, "Filter pruning via
@@ -18,6 +18,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from hardy.errors import InputError
 from hardy.pruning.goal import choose
 from hardy.pruning.obstacles import is_depthwise
+from hardy.pruning.schedules._allowed import allowed
 from hardy.pruning.schedules.base import Pruned, Schedule, Work, finished, terms_of
 from hardy.pruning.select import Removed
 
@@ -55,6 +56,7 @@ class Soft(Schedule):
             scores = work.criterion.scores()
             chosen = choose(scores, work.units, work.goal, {}, work.limits)
             work.report(number * self.every, chosen)
+        chosen = allowed(work, scores, {}, chosen)
         return finished(work, chosen, scores, self.rounds, self.rounds * self.every)
 
 

@@ -3,7 +3,8 @@
 Each step adds ``beta * penalty`` of the criterion (``sum w |scale|``) to the loss. beta is steered: where the share of
 scales under the threshold t lags behind a straight line to the ratio it grows by a quarter, where it is ahead it
 shrinks by as much. When enough scales are under t, or the steps are over, the smallest are removed, the rest settles,
-and the whole may be repeated with equal parts of the ratio.
+and the whole may be repeated with equal parts of the ratio. A stop rule is asked at each removal, and ends the whole
+where it lets less go.
 
 Source: Luo, Liu and Yang, "Domain generalization for semantic segmentation by pruning", IJCV 2024,
 doi 10.1007/s11263-024-02194-5 (joint training, threshold, prune iterations); Liu, Li, Shen, Huang, Yan and Zhang,
@@ -18,6 +19,7 @@ from torch import Tensor
 from hardy.errors import InputError
 from hardy.pruning.goal import choose, joined
 from hardy.pruning.mask import masker
+from hardy.pruning.schedules._allowed import allowed
 from hardy.pruning.schedules.base import Pruned, Schedule, Work, finished, terms_of
 from hardy.pruning.select import Removed
 from hardy.types import Batch, Terms
@@ -88,8 +90,10 @@ class Sparse(Schedule):
         for number in range(1, self.iterations + 1):
             part = -(-state.needed() // (self.iterations + 1 - number))
             self._shrink(work, state, part)
-            state.remove(part if self.fill else min(part, state.under()))
+            stopped = state.remove(part if self.fill else min(part, state.under()))
             work.report(state.steps, state.dead, beta=state.beta)
+            if stopped:
+                break
             if number < self.iterations and self.settle:
                 work.tune(self.settle, terms_of(work), work.criterion.collect, state.zeroing())
                 state.steps += self.settle
@@ -155,11 +159,13 @@ class _State:
         work = self._work
         return sum(map(len, choose(self.scores(), work.units, work.goal, self.dead, work.limits).values()))
 
-    def remove(self, count: int) -> None:
-        """Let the ``count`` smallest die, or fewer if the goal needs fewer."""
-        work = self._work
-        chosen = choose(self.scores(), work.units, work.goal, self.dead, work.limits, count)
-        self.dead = joined(self.dead, chosen)
+    def remove(self, count: int) -> bool:
+        """Let the ``count`` smallest die, or fewer if the goal needs fewer; True where the stop rule let fewer go."""
+        work, scores = self._work, self.scores()
+        chosen = choose(scores, work.units, work.goal, self.dead, work.limits, count)
+        borne = allowed(work, scores, self.dead, chosen)
+        self.dead = joined(self.dead, borne)
+        return borne != chosen
 
     def zeroing(self) -> Callable[[], None]:
         """Mask the dead channels, and return the function that does so again after each step."""

@@ -1,0 +1,77 @@
+"""V-REx: the mean of the domain risks, and their variance.
+
+    mean_i R_i + weight * (1/D) sum_i (R_i - mean R)^2
+
+For the first steps (``anneal``) the variance has the weight ``early_weight``; when that changes, the optimiser forgets
+its moments, which were those of another objective.
+
+Source: Krueger et al., "Out-of-distribution generalization via risk extrapolation (REx)", ICML 2021, eq. 8; the
+weights and the annealing are those of Gulrajani and Lopez-Paz, "In search of lost domain generalization", ICLR 2021
+(DomainBed).
+"""
+
+import torch
+from torch import Tensor
+
+from hardy.algorithms._domains import domain_terms, weighted
+from hardy.algorithms.base import Algorithm
+from hardy.errors import within
+from hardy.networks.base import Network, PixelLoss
+from hardy.types import Batch, Terms
+
+__all__ = ["VREx"]
+
+
+class VREx(Algorithm):
+    """Minimise the mean risk of the domains and make their risks equal.
+
+    With several processes, or a batch in parts, the variance is that of each one's share of the images.
+
+    Args:
+        network: what is trained.
+        pixel_loss: the loss of one head.
+        weight: of the variance, once ``anneal`` steps are made.
+        anneal: how many steps ``early_weight`` lasts; with as many as the run has it lasts to the end.
+        early_weight: of the variance before that.
+
+    Raises:
+        InputError: for a weight or an ``anneal`` below 0.
+    """
+
+    needs_domains = 2
+    steps: Tensor
+
+    def __init__(
+        self,
+        network: Network,
+        pixel_loss: PixelLoss,
+        *,
+        weight: float = 10.0,
+        anneal: int = 500,
+        early_weight: float = 1.0,
+    ) -> None:
+        for name, value in {"weight": weight, "anneal": anneal, "early_weight": early_weight}.items():
+            within(f"VREx.{name}", value, 0)
+        super().__init__(network)
+        self.pixel_loss, self.weight, self.anneal, self.early_weight = pixel_loss, weight, anneal, early_weight
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, batch: Batch) -> Terms:
+        """The mean over domains of the network's loss terms, and ``variance``, weighted, of their sums.
+
+        Raises:
+            InputError: when the batch holds one domain only.
+        """
+        _, terms = domain_terms(self, batch, self.pixel_loss)
+        risks = torch.stack([torch.stack(list(one.values())).sum() for one in terms])
+        weight = torch.where(self.steps < self.anneal, risks.new_tensor(self.early_weight), self.weight)
+        mean = weighted(terms, [1 / len(terms)] * len(terms))
+        return {**mean, "variance": weight * risks.var(correction=0)}
+
+    def restarts(self, step: int) -> bool:
+        """See `Algorithm.restarts`: at the first step with the later weight."""
+        return step == self.anneal + 1
+
+    def after_step(self, step: int) -> None:
+        """Remember how many steps are made."""
+        self.steps.fill_(step)

@@ -1,0 +1,45 @@
+"""A module that is used and never trained: no parameter, no state, no mode of the module that holds it."""
+
+import copy
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Frozen"]
+
+
+class Frozen(nn.Module):
+    """A frozen copy of ``module`` in evaluation mode, to be held by a module that is trained.
+
+    It moves with its holder to a device or dtype, and nothing else reaches it: its parameters are none of the holder's,
+    so that no optimiser, no checkpoint and no count sees them, and `train` leaves it in evaluation mode.
+
+    Args:
+        module: what is copied; it stays as it is.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._held = (copy.deepcopy(module).requires_grad_(False).eval(),)  # in a tuple, or it would be a child
+        self.training = False
+
+    @property
+    def module(self) -> nn.Module:
+        """The copy."""
+        return self._held[0]
+
+    @torch.no_grad()
+    def forward(self, *args: Any) -> Any:
+        """What the copy makes of ``args``, without gradient."""
+        return self.module(*args)
+
+    def train(self, mode: bool = True) -> Self:
+        """Do nothing."""
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self.module._apply(fn, recurse)  # so that it moves with its holder
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self

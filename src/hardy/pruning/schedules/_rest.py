@@ -1,0 +1,58 @@
+"""Scoring a network that stands still: weights, gradients and batch statistics are after it what they were before."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from hardy.pruning.gates import gate_parameters, gate_places
+from hardy.pruning.schedules.base import Work
+from hardy.seed import seeded
+from hardy.types import Batch
+
+__all__ = ["scored"]
+
+
+def scored(work: Work, batches: int) -> dict[str, Tensor]:
+    """The criterion's scores of the network as it stands, in the mode it is in, over ``batches`` of ``work.batches``.
+
+    None is looked at by a criterion that needs no data.
+
+    Raises:
+        InputError: what the criterion raises, such as that there is no batch.
+    """
+    if work.criterion.needs_data:
+        _observe(work, islice(work.batches, batches))
+    return work.criterion.scores()
+
+
+def _observe(work: Work, batches: Iterable[Batch]) -> None:
+    work.criterion.reset()
+    with _at_rest(work):
+        for number, batch in enumerate(batches):
+            work.network.zero_grad(set_to_none=True)
+            with seeded(0, "one-shot", number):
+                terms = work.criterion.observe(batch)
+                torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+            work.criterion.collect()
+
+
+@contextmanager
+def _at_rest(work: Work) -> Iterator[None]:
+    """Only the gates' parameters get gradients inside; buffers, gradients and ``requires_grad`` are put back after."""
+    network = work.network
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in network.parameters()]
+    network.requires_grad_(False)
+    for parameter in gate_parameters(gate_places(network, work.units)):
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter, trainable, gradient in before:
+            parameter.requires_grad_(trainable)
+            parameter.grad = gradient
+        for name, buffer in network.named_buffers():
+            buffer.copy_(buffers[name])

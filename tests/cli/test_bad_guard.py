@@ -1,0 +1,102 @@
+"""Floors, stop rules, re-estimation and recoveries that make no sense: one line each, exit code 2."""
+
+import pytest
+
+import hardy
+from hardy.commands import prune as command
+
+
+@pytest.fixture
+def prune(recipe, trained):
+    """The words that prune the trained network by l2 at once; the settings are added to its prune section."""
+
+    def words(*more, data=None, **settings):
+        values = {"criterion": "l2", "schedule": "one_shot", "ratio": 0.3, "min_width": 2, **settings}
+        return "prune", recipe(network={"run": str(trained)}, data=data or {}, prune=values), *more
+
+    return words
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"reestimate": -1}, "prune.reestimate: input should be greater than or equal to 0 (got -1)"),
+        ({"floors": {"tolerence": 0.1}}, "unknown key 'prune.floors.tolerence'; did you mean 'tolerance'?"),
+        ({"floors": {"tolerance": 2}}, "prune.floors.tolerance: input should be less than or equal to 1 (got 2)"),
+        ({"floors": {"shares": []}}, "prune.floors.shares: list should have at least 1 item"),
+        ({"floors": {"shares": [0.5, 1.0]}}, "prune.floors.shares.1: input should be less than 1 (got 1.0)"),
+        ({"floors": {"by": "layer"}}, "prune.floors.by: input should be 'unit' or 'stage' (got 'layer')"),
+        ({"stop": {"drop": 0.1}}, "prune.stop.domains is missing"),
+        ({"stop": {"domains": []}}, "prune.stop.domains: list should have at least 1 item"),
+        (
+            {"stop": {"domains": ["folder/night"], "drop": -0.1}},
+            "prune.stop.drop: input should be greater than or equal",
+        ),
+        (
+            {"stop": {"domains": ["folder/nihgt"]}},
+            "'folder/nihgt': folder has no domain 'nihgt'; did you mean 'night'?",
+        ),
+        ({"stop": {"domains": ["fodler/night"]}}, "there is no dataset 'fodler'; did you mean 'folder'?"),
+        ({"stop": {"domains": ["folder/day"]}}, "prune.stop.domains: 'folder/day' is trained on; name a domain not in"),
+        ({"recover_with": "self_destillation"}, "no algorithm 'self_destillation'; did you mean 'self_distillation'?"),
+        ({"recover_with": "self_distillation"}, "prune.recover_with: self_distillation is to recover in 0 steps; give"),
+        ({"recovery": 2, "recover_with": {"name": "self_distillation", "temprature": 2}}, "has no option 'temprature'"),
+        (
+            {"recovery": 2, "recover_with": {"name": "self_distillation", "temperature": 0}},
+            "temperature: 0.0 is out of",
+        ),
+        ({"recovery": 2, "recover_with": {"name": "self_distillation", "weight": -1}}, "weight: -1.0 is out of range"),
+        ({"recovery": 2, "recover_with": "coral"}, "CORAL compares domains and data.sources names 1; name 2 or more"),
+    ],
+)
+def test_settings_that_cannot_be(refused, prune, settings, said):
+    assert said in refused(*prune(**settings))
+
+
+def test_unseen_domains_stop_nothing_unless_the_recipe_says_so(refused, call, prune, monkeypatch):
+    monkeypatch.setattr(command, "costs", lambda *_: ([], []))
+    monkeypatch.setattr(command, "show_costs", lambda *_: None)
+    words = prune(data={"unseen": ["folder/night"]}, stop={"domains": ["folder/night"], "drop": 1.0}, reestimate=1)
+    line = refused(*words)
+    assert line.startswith("prune.stop.domains: 'folder/night' is in data.unseen, and unseen domains choose nothing")
+    assert call(*words, "evaluate.select=oracle").code == 0
+
+
+def test_the_flag_shows_the_table_and_stops(call, prune, tmp_path):
+    said = call(*prune("--sensitivity", floors={"images": 1, "shares": [0.5]}))
+    assert said.code == 0, said
+    assert "sensitivity by l2" in said.out
+    assert "-50%" in said.out
+    assert not (tmp_path / "run" / "network.json").exists()
+
+
+def test_floors_need_sources_and_leave_what_the_ratio_needs(refused, prune):
+    line = refused(*prune(floors={}), "data.sources=[]")
+    assert line == "prune.floors: sensitivities are measured on the sources' held-out images; name data.sources"
+    assert refused(*prune("--sensitivity"), "data.sources=[]") == line
+    line = refused(*prune(floors={"shares": [0.01], "images": 1}), leaving=["records.jsonl"])
+    assert line.startswith("ratio 0.3 cannot be reached: with min_width 2 and the widths that prune.floors measured at")
+    assert line.endswith("lower ratio or min_width or raise prune.floors.tolerance")
+
+
+def test_a_batch_of_one_cannot_be_counted(refused, recipe, tmp_path):
+    net = hardy.save(hardy.create("fast_scnn", "camvid11"), tmp_path / "net")
+    few = {"streets": {"size": [64, 64], "train": 2, "val": 1, "test": 1}}
+    file = recipe(
+        network={"run": str(net)}, data={"sources": ["streets/sim"], "datasets": few, "crop": [64, 64]},
+        prune={"criterion": "l2", "schedule": "one_shot"}, optim={"batch": 1},
+    )  # fmt: skip
+    line = refused("prune", file)
+    assert line.startswith(
+        "optim.batch: 1 image at a time is too few to count the batch norm of FastSCNN's 1x1 map anew"
+    )
+
+
+def test_there_is_no_teacher_in_plain_training(refused, recipe):
+    line = refused("train", recipe(algorithm={"name": "self_distillation"}))
+    assert line.startswith("algorithm: self_distillation learns from a teacher, and there is none here; name it as")
+    line = refused(
+        "prune",
+        recipe(algorithm={"name": "self_distillation"}, prune={"criterion": "l2", "min_width": 2, "ratio": 0.3}),
+    )
+    assert line.startswith("algorithm: self_distillation learns from a teacher, and there is none here")

@@ -1,0 +1,160 @@
+"""What holds for every algorithm, on scenes and on pictures alike."""
+
+import pytest
+import torch
+
+import hardy
+from hardy.algorithms.base import Algorithm
+from hardy.engine.algorithm import build_algorithm
+from hardy.engine.fit import Fit
+from hardy.errors import InputError
+from hardy.networks._create import create
+from hardy.networks.base import Network
+from hardy.recipe import Optim, Run
+from hardy.registry import ALGORITHMS, LOSSES
+from hardy.seed import seed_all, seeded
+from hardy.types import Batch
+
+SIZE = (32, 48)
+DOMAINS = (0, 0, 1, 1, 2, 2)
+
+
+@pytest.fixture(params=ALGORITHMS.names())
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=["scenes", "pictures"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def network(kind: str, seed: int = 0) -> Network:
+    with seeded(seed, "network"):
+        if kind == "scenes":
+            return create("tiny", "camvid11", width=8, aux=True)
+        return create("classifier", "pacs7", encoder="test_resnet")
+
+
+def build(name: str, kind: str) -> Algorithm:
+    """The algorithm with its defaults; the test is skipped where a default names nothing that it needs."""
+    made, teacher = network(kind), network(kind, seed=1)
+    try:
+        seed_all(0, "algorithm")  # as a run does
+        return build_algorithm(name, made, LOSSES.build("cross_entropy", len(made.labels)), teacher).train()
+    except InputError as error:
+        if any(option.default in (None, "") for option in ALGORITHMS.describe(name).options):
+            pytest.skip(f"{name} needs an artefact: {error}")
+        raise
+
+
+def batch(kind: str, seed: int = 0) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(len(DOMAINS), 3, *SIZE, generator=generator)
+    labels = torch.randint(0, 7, (len(DOMAINS), *(SIZE if kind == "scenes" else ())), generator=generator)
+    if kind == "scenes":
+        labels[:, :4] = 255
+    return Batch(images / (1 + torch.tensor(DOMAINS).view(-1, 1, 1, 1)), labels, torch.tensor(DOMAINS))
+
+
+def test_describes_itself(name: str) -> None:
+    method = ALGORITHMS.describe(name)
+    assert method.purpose.endswith(".")
+    assert method.source
+    assert len(method.options) <= 8
+    assert ALGORITHMS.get(name).needs_domains >= 1
+
+
+def test_terms_are_finite_scalars_whose_gradient_reaches_the_network(name: str, kind: str) -> None:
+    algorithm = build(name, kind)
+    terms = algorithm(batch(kind))
+    assert terms
+    for key, value in terms.items():
+        assert isinstance(key, str)
+        assert value.ndim == 0, key
+        assert torch.isfinite(value), key
+    torch.stack(list(terms.values())).sum().backward()
+    learns = algorithm.network if algorithm.trains_network else algorithm
+    frozen = () if algorithm.trains_network else set(algorithm.network.parameters())
+    assert all(value.grad is None for value in frozen)
+    trained = {key: value for key, value in learns.named_parameters() if value.requires_grad and value not in frozen}
+    assert trained
+    missed = [key for key, value in trained.items() if value.grad is None or not value.grad.isfinite().all()]
+    assert not missed
+    assert any(bool(value.grad.any()) for value in trained.values())
+
+
+def test_the_seed_of_a_step_decides_its_terms(name: str, kind: str) -> None:
+    found = []
+    for noise in (0, 1):
+        algorithm = build(name, kind)
+        torch.rand(noise)
+        seed_all(0, "train", 0)
+        found.append(algorithm(batch(kind)))
+    assert list(found[0]) == list(found[1])
+    assert all(torch.equal(value, found[1][key]) for key, value in found[0].items())
+
+
+def test_the_batch_stays_as_it_is(name: str, kind: str) -> None:
+    given, same = batch(kind), batch(kind)
+    build(name, kind)(given)
+    assert torch.equal(given.images, same.images)
+    assert torch.equal(given.labels, same.labels)
+    assert torch.equal(given.domains, same.domains)
+
+
+def test_mixed_precision_gives_nearly_the_same_terms(name: str, kind: str) -> None:
+    values = []
+    for enabled in (False, True):
+        algorithm = build(name, kind)
+        seed_all(0, "train", 0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            terms = algorithm(batch(kind))
+        values.append(sum(terms.values()).item())
+    assert values[1] == pytest.approx(values[0], rel=0.05)
+
+
+@pytest.mark.parametrize("stop", [1, 2])
+def test_a_resumed_run_ends_with_the_same_bits(name: str, kind: str, stop: int, tmp_path) -> None:
+    def batches(start: int, rank: int, processes: int):
+        step = start
+        while True:
+            yield batch(kind, step)
+            step += 1
+
+    def fit(folder):
+        optim = Optim(name="adam", lr=1e-3, steps=3, accumulate=1)
+        return Fit(build(name, kind), batches, optim, Run(device="cpu"), folder=folder)
+
+    whole = fit(None)
+    whole.run()
+    first = fit(tmp_path)
+    first.run(stop)
+    first.save()
+    second = fit(tmp_path)
+    assert second.resume()
+    second.run()
+    wanted = whole.algorithm.state_dict()
+    assert all(torch.equal(value, wanted[key]) for key, value in second.algorithm.state_dict().items())
+
+
+def test_too_few_domains_are_refused_before_the_first_step(name: str, kind: str, town, tmp_path) -> None:
+    algorithm = build(name, kind)
+    least = algorithm.needs_domains
+    algorithm.check(least, 64)
+    if least < 2:
+        return
+    with pytest.raises(InputError, match=rf"data.sources names {least - 1}; name {least} or more"):
+        algorithm.check(least - 1, 64)
+    with pytest.raises(InputError, match=r"optim.batch"):
+        algorithm.check(least, least - 1)
+    with pytest.raises(InputError, match="compares domains"):
+        algorithm(batch(kind).where(torch.tensor(DOMAINS) < least - 1))
+    if kind == "scenes":
+        data = {"sources": ["folder/day"], "datasets": {"folder": {"root": str(town)}}, "crop": [32, 48]}
+        with pytest.raises(InputError, match=r"data.sources names 1"):
+            hardy.train(
+                hardy.create("tiny", classes=town, width=8), data=data, algorithm=name, steps=1,
+                optim={"batch": 4}, run={"workers": 0, "device": "cpu"}, folder=tmp_path / "run",
+            )  # fmt: skip
+        assert "step" not in (tmp_path / "run" / "train.log").read_text(encoding="utf-8")
