@@ -20,6 +20,12 @@ def _shared() -> Path:
     return Path(os.environ.get("HARDY_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What tests measure is not kept among the user's own measurements."""
+    os.environ["HARDY_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real images; the test is skipped by name where it is missing."""

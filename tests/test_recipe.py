@@ -110,13 +110,13 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path):
 def test_overrides_are_yaml_values_at_dotted_paths(file):
     made = read(
         file,
-        ["optim.lr=1e-3", "data.crop=[64, 96]", "network.width=8", "prune.criterion.name=magnitude", "run.threads=null",
+        ["optim.lr=1e-3", "data.crop=[64, 96]", "network.width=8", "prune.criterion.name=l2", "run.threads=null",
          "data.datasets.folder.root=a=b"],
     )  # fmt: skip
     assert made.optim.lr == 0.001
     assert made.data.crop == (64, 96)
     assert made.network.options["width"] == 8
-    assert made.prune.criterion.name == "magnitude"
+    assert made.prune.criterion.name == "l2"
     assert made.run.threads is None
     assert made.data.datasets["folder"]["root"] == "a=b"
 
@@ -216,7 +216,7 @@ def test_an_overridden_choice_takes_the_place_of_the_whole_choice(tmp_path):
     assert (other.network.name, other.network.classes) == ("tiny", "camvid11")
     assert other.network.options == {"width": 32, "aux": False}
     assert other.prune is not None
-    assert other.prune.criterion.options == {"square": "before"}
+    assert other.prune.criterion.options == {"square": "before", "skip": "none"}
     assert other.prune.ratio == 0.3
     again = read(file, ["network.run=runs/x"])
     assert (again.network.run, again.network.name, again.network.options) == ("runs/x", "", {})

@@ -12,7 +12,7 @@ from torch import Tensor
 from hardy.networks.base import Network, PixelLoss
 from hardy.types import Batch, Outputs
 
-__all__ = ["domain_risks"]
+__all__ = ["domain_outputs", "domain_risks"]
 
 
 def domain_risks(network: Network, batch: Batch, pixel_loss: PixelLoss) -> tuple[Tensor, Tensor]:
@@ -22,13 +22,23 @@ def domain_risks(network: Network, batch: Batch, pixel_loss: PixelLoss) -> tuple
         (D,) risks of the D domains present, by ascending index; (B,) int64, ascending, the row of the risks that
         each image of the forward pass belongs to.
     """
+    parts, rows = domain_outputs(network, batch)
+    risks = [torch.stack(list(network.losses(part, labels, pixel_loss).values())).sum() for part, labels in parts]
+    return torch.stack(risks), rows
+
+
+def domain_outputs(network: Network, batch: Batch) -> tuple[list[tuple[Outputs, Tensor]], Tensor]:
+    """The outputs and the labels of each domain in ``batch``, by ascending index, from one forward pass.
+
+    Returns:
+        D (outputs, labels) of the D domains present; (B,) int64 rows as `domain_risks` returns them.
+    """
     _, rows, counts = torch.unique(batch.domains, return_inverse=True, return_counts=True)
     order = torch.argsort(rows, stable=True)
     batch = Batch(batch.images[order], batch.labels[order], batch.domains[order])
     sizes: list[int] = counts.tolist()
     parts = zip(_split(network.outputs(batch.images), sizes), torch.split(batch.labels, sizes), strict=True)
-    risks = [torch.stack(list(network.losses(part, labels, pixel_loss).values())).sum() for part, labels in parts]
-    return torch.stack(risks), rows[order]
+    return list(parts), rows[order]
 
 
 def _split(outputs: Outputs, sizes: list[int]) -> Iterator[Outputs]:
