@@ -13,7 +13,7 @@ import hardy
 from hardy.errors import InputError
 from hardy.networks.base import Network
 
-MAGNITUDE = {"schedule": "one_shot", "min_width": 2, "round_to": 2}
+ONCE = {"schedule": "one_shot", "min_width": 2, "round_to": 2}
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_without_a_folder_nothing_is_left_on_disk(streets, place, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     net = hardy.create("tiny", "cityscapes19", width=8)
     hardy.train(net, data=streets, steps=1, optim={"batch": 4}, run=place)
-    hardy.prune(net, criterion="magnitude", ratio=0.3, prune=MAGNITUDE, run=place, show=False)
+    hardy.prune(net, criterion="l2", ratio=0.3, prune=ONCE, run=place, show=False)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -118,7 +118,7 @@ def unet() -> nn.Module:
 
 
 def cut(network: Network, ratio: float) -> Network:
-    return hardy.prune(network, criterion="magnitude", ratio=ratio, prune=MAGNITUDE, run={"device": "cpu"}, show=False)
+    return hardy.prune(network, criterion="l2", ratio=ratio, prune=ONCE, run={"device": "cpu"}, show=False)
 
 
 @pytest.fixture(scope="module")
@@ -182,9 +182,7 @@ class Bessel(nn.Module):
 
 def test_a_module_that_cannot_be_exported_is_pruned_all_the_same(capsys, caplog, tmp_path):
     net = hardy.wrap(Bessel().eval(), "camvid11")
-    small = hardy.prune(
-        net, criterion="magnitude", data={"crop": [32, 48]}, ratio=0.3, prune=MAGNITUDE, run={"device": "cpu"}
-    )
+    small = hardy.prune(net, criterion="l2", data={"crop": [32, 48]}, ratio=0.3, prune=ONCE, run={"device": "cpu"})
     assert small.module.first.out_channels < 16
     assert "milliseconds p50 eager" in capsys.readouterr().out
     assert "not measured in onnxruntime" in caplog.text

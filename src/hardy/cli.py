@@ -51,11 +51,21 @@ def train(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def prune(recipe: RecipeFile, overrides: Overrides = None) -> None:
+def prune(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    ratio: Annotated[float | None, typer.Option(help="Share of filters removed, not the recipe's.")] = None,
+    target_ms: Annotated[float | None, typer.Option(help="Milliseconds an image may take.")] = None,
+    target_gmacs: Annotated[float | None, typer.Option(help="Billions of multiply-accumulates it may take.")] = None,
+    sensitivity: Annotated[bool, typer.Option("--sensitivity", help="Show what each unit would cost; stop.")] = False,
+) -> None:
     """Prune the network of a recipe (network.run=runs/x starts from a trained one), recover, measure and save."""
     from hardy.commands import prune as command
 
-    command.run(_recipe(recipe, overrides))
+    goals = {"ratio": ratio, "target_ms": target_ms, "target_gmacs": target_gmacs}
+    given = any(goal is not None for goal in goals.values())
+    own = [f"prune.{name}={'null' if goal is None else goal}" for name, goal in goals.items() if given]
+    (command.sensitivity if sensitivity else command.run)(_recipe(recipe, [*own, *(overrides or ())]))
 
 
 @app.command()
@@ -150,6 +160,23 @@ def list_(kind: Annotated[str | None, typer.Argument(help="network, criterion, d
     from hardy.commands import list as command
 
     command.run(kind)
+
+
+@app.command()
+def study(
+    file: Annotated[Path, typer.Argument(help="A study (YAML): stages, a grid of values, a table.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="study.gpus=0.5 and the like; optim.steps=100 for all its recipes.")
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster: auto or HOST:PORT (else this machine).")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Cells at a time (else as many as fit).")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only these cells: seed=0,1 or stage=dense; repeat.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the cells and how they stand; run none.")] = False,
+) -> int:
+    """Run a grid of recipes side by side, go on where it stopped, and show one table. Exit code 1 if a cell failed."""
+    from hardy.commands import study as command
+
+    return command.run(file, overrides or (), address=address, jobs=jobs, only=only or (), dry_run=dry_run)
 
 
 @app.command()

@@ -73,7 +73,7 @@ def test_list_tells_source_options_and_defaults(call):
     said = call("list", "criterion")
     text = said.out
     assert said.code == 0
-    ior = text.split("\n  ior  ")[1].split("\n  magnitude  ")[0]
+    ior = text.split("\n  ior  ")[1].split("\n  l1  ")[0]
     assert "Source: Cai, Li and Kot" in ior
     assert "arXiv:2210.13810, eq. 4" in ior
     assert "alpha: float = 1.0" in ior

@@ -1,0 +1,118 @@
+"""What pruning changed in parameters, multiply-accumulates and milliseconds, and the tables that say so."""
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hardy.commands._print import say, show_rows
+from hardy.engine import latency
+from hardy.engine.bench import Comparison, Runtime, compare
+from hardy.engine.payoff import reasons
+from hardy.engine.target import Outcome
+from hardy.errors import InputError
+from hardy.networks.base import Network
+from hardy.ops import cost
+from hardy.recipe import Recipe
+
+__all__ = ["Change", "Found", "cost_values", "costs", "show_costs"]
+
+_log = logging.getLogger("hardy")
+
+Change = list[tuple[str, float, float]]
+"""(what, before, after) of everything that pruning should make smaller."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is worth telling of the pruning itself.
+
+    Attributes:
+        outcome: of a target of cost, None for a ratio.
+        blocked: channels that could not go, by the layer that makes them, with the reason.
+    """
+
+    outcome: Outcome | None = None
+    blocked: dict[str, str] = field(default_factory=dict)
+
+    def notes(self) -> dict[str, Any]:
+        """For the record."""
+        return {} if self.outcome is None else {"target": self.outcome.to_json()}
+
+    def write(self, folder: Path) -> None:
+        """Keep it in ``folder``, whole or not at all."""
+        path = folder / "pruning.json"
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+        os.replace(temporary, path)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Found":
+        """What an earlier call kept in ``folder``; nothing where there is none."""
+        path = folder / "pruning.json"
+        if not path.exists():
+            return cls()
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return cls(Outcome(**kept["outcome"]) if kept["outcome"] else None, kept["blocked"])
+
+
+def costs(dense: Network, network: Network, recipe: Recipe) -> tuple[Change, list[Comparison]]:
+    """Parameters, GMACs and measured milliseconds of both, the times taken in turns in one process."""
+    size = recipe.data.size or recipe.data.crop
+    changes: Change = [
+        ("parameters", cost.parameters(dense), cost.parameters(network)),
+        ("gmacs", cost.gmacs(dense, size), cost.gmacs(network, size)),
+    ]
+    runtimes: tuple[Runtime, ...] = (
+        ("eager", "onnxruntime") if find_spec("onnxruntime") and find_spec("onnxscript") else ("eager",)
+    )
+    comparisons = []
+    for runtime in runtimes:
+        try:
+            comparisons.append(compare(dense, network, size=size, runtime=runtime))
+        except InputError as error:  # a user's module that cannot be exported is pruned all the same
+            if runtime == "eager":
+                raise
+            _log.warning("not measured in %s: %s", runtime, error)
+    for one in comparisons:
+        changes.append((f"milliseconds_p50_{one.runtime}", one.before_p50, one.after_p50))
+        changes.append((f"milliseconds_p95_{one.runtime}", one.before_p95, one.after_p95))
+    return changes, comparisons
+
+
+def cost_values(changes: Change) -> list[tuple[str, str, float]]:
+    """(target, metric, value) of every cost, before and after."""
+    before = [("cost", f"{name}_before", value) for name, value, _ in changes]
+    return before + [("cost", f"{name}_after", value) for name, _, value in changes]
+
+
+def _number(value: float) -> str:
+    """Whole from a thousand up, four digits below."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
+def show_costs(
+    changes: Change, comparisons: Sequence[Comparison], found: Found, dense: Network, small: Network
+) -> None:  # fmt: skip
+    """Print costs before and after, predicted beside measured, and where pruning did not pay and why."""
+    rows = [
+        [name.replace("_", " "), _number(before), _number(after), f"{after / before:.2f}"]
+        for name, before, after in changes
+    ]
+    size = "x".join(map(str, comparisons[0].size))
+    show_rows(f"before and after pruning, batch 1 at {size}", ["cost", "before", "after", "ratio"], rows)
+    if found.outcome is not None:
+        say(str(found.outcome))
+    for one in comparisons:
+        verdict = "faster" if one.faster else "NOT FASTER"
+        say(f"{one.runtime}: {verdict}: takes {one.ratio:.2f} of the time (quartiles {one.low:.2f} to {one.high:.2f}, "
+            f"{one.runs} pairs, {one.threads} threads)")  # fmt: skip
+        times = latency.table(one.runtime, torch.device("cpu"))
+        for line in reasons(dense, small, one.size, times, one.after_p50, found.blocked):
+            say(f"  {line}")
