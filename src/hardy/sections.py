@@ -172,7 +172,10 @@ class Prune(Section):
 
 
 class Evaluate(Section):
-    """How networks are measured and which checkpoint is kept."""
+    """How networks are measured and which checkpoint is kept.
+
+    Pruning measures milliseconds before and after unless ``latency`` is false, as for a study whose cells share cores.
+    """
 
     select: Literal["source-val", "last", "oracle"] = "source-val"
     every: Steps = 0
@@ -180,6 +183,7 @@ class Evaluate(Section):
     flip: bool = False
     scales: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
     window: Size | None = None
+    latency: bool = True
 
 
 class Run(Section):

@@ -41,10 +41,20 @@ def batch(seed=0):
     return Batch(torch.rand(4, 3, 32, 48, generator=generator), labels, torch.tensor([0, 1, 0, 1]))
 
 
+ARTEFACTS = {}
+"""Options that name an artefact, by the option's name."""
+
+
+@pytest.fixture(autouse=True)
+def artefacts(style_folder):
+    ARTEFACTS["style"] = style_folder
+
+
 def build(name, network, units, pixel_loss):
-    """A criterion as a run makes it: under the run's seed."""
+    """A criterion as a run makes it: under the run's seed, with the artefacts that it has an option for."""
+    options = {o.name: ARTEFACTS[o.name] for o in CRITERIA.describe(name).options if o.name in ARTEFACTS}
     with seeded(0, "criterion"):
-        return CRITERIA.build(name, network, units, pixel_loss)
+        return CRITERIA.build(name, network, units, pixel_loss, **options)
 
 
 def observed(criterion, seeds=(0, 1)):

@@ -63,7 +63,7 @@ class Found:
 
 
 def costs(dense: Network, network: Network, recipe: Recipe) -> tuple[Change, list[Comparison]]:
-    """Parameters, GMACs and measured milliseconds of both, the times taken in turns in one process."""
+    """Parameters, GMACs and, unless the recipe says no, measured milliseconds, taken in turns in one process."""
     size = recipe.data.size or recipe.data.crop
     changes: Change = [
         ("parameters", cost.parameters(dense), cost.parameters(network)),
@@ -73,7 +73,7 @@ def costs(dense: Network, network: Network, recipe: Recipe) -> tuple[Change, lis
         ("eager", "onnxruntime") if find_spec("onnxruntime") and find_spec("onnxscript") else ("eager",)
     )
     comparisons = []
-    for runtime in runtimes:
+    for runtime in runtimes if recipe.evaluate.latency else ():
         try:
             comparisons.append(compare(dense, network, size=size, runtime=runtime))
         except InputError as error:  # a user's module that cannot be exported is pruned all the same
@@ -105,8 +105,9 @@ def show_costs(
         [name.replace("_", " "), _number(before), _number(after), f"{after / before:.2f}"]
         for name, before, after in changes
     ]
-    size = "x".join(map(str, comparisons[0].size))
-    show_rows(f"before and after pruning, batch 1 at {size}", ["cost", "before", "after", "ratio"], rows)
+    sizes = {one.size for one in comparisons}
+    where = "".join(f", batch 1 at {height}x{width}" for height, width in sizes)
+    show_rows(f"before and after pruning{where}", ["cost", "before", "after", "ratio"], rows)
     if found.outcome is not None:
         say(str(found.outcome))
     for one in comparisons:

@@ -1,5 +1,6 @@
 """``hardy prune``: remove what matters least, recover, measure before and after."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -25,6 +26,8 @@ from hardy.recipe import Optim, Prune, Recipe
 from hardy.sections import Floors
 
 __all__ = ["prune", "run", "sensitivity"]
+
+_log = logging.getLogger("hardy")
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -133,6 +136,9 @@ def _goal(choice: Prune) -> str:
 def _dense(here: Frame, network: Network, parts: protocol.Split) -> Network:
     """The network before pruning: an earlier run's as it is, or a new one trained now and kept."""
     if here.recipe.network.run:
+        if network.plan:
+            _log.warning("%s is already pruned: what is removed now is counted from what it has left",
+                         here.recipe.network.run)  # fmt: skip
         return network
     kept = here.folder / "dense"
     if (kept / "network.json").exists():

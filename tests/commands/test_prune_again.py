@@ -1,0 +1,42 @@
+"""Pruning what is pruned already, and pruning without a clock."""
+
+import pytest
+
+import hardy
+from hardy.commands import prune
+from hardy.recipe import from_values
+from hardy.records import read as records_of
+
+ONCE = {"criterion": "l2", "schedule": "one_shot", "min_width": 2, "round_to": 1, "ratio": 0.3, "reestimate": 0}
+
+
+@pytest.fixture
+def cut(sections, tmp_path):
+    """Prune the run ``origin`` (a folder) or a new network without timing, into ``name``."""
+
+    def run(name, origin=None):
+        made = sections(prune=ONCE)
+        made["network"] = {"run": str(origin)} if origin else {**made["network"], "name": "tiny"}
+        made["optim"] = {**made["optim"], "steps": 1}
+        made["evaluate"] = {"latency": False}
+        made["run"] = {**made["run"], "folder": str(tmp_path / name)}
+        return prune.run(from_values(made))
+
+    return run
+
+
+def test_a_pruned_run_is_named_and_pruned_further(cut, caplog):
+    once = cut("once")
+    assert "already pruned" not in caplog.text
+    twice = cut("twice", once)
+    assert f"{once} is already pruned: what is removed now is counted from what it has left" in caplog.text
+    sizes = [sum(p.numel() for p in hardy.load(run).parameters()) for run in (once / "dense", once, twice)]
+    assert sizes[0] > sizes[1] > sizes[2]
+
+
+def test_without_latency_nothing_is_timed(cut, capsys):
+    folder = cut("run")
+    metrics = {record.metric for record in records_of(folder / "records.jsonl") if record.target == "cost"}
+    assert {"gmacs_before", "gmacs_after", "parameters_after"} <= metrics
+    assert not any("milliseconds" in metric for metric in metrics)
+    assert "before and after pruning" in capsys.readouterr().out
