@@ -8,7 +8,7 @@ from PIL import Image
 
 from hardy import records
 from hardy.commands import evaluate as evaluation
-from hardy.commands import train
+from hardy.commands import prune, train
 from hardy.data.labels import CITYSCAPES_IDS, SPACES
 from hardy.engine import protocol
 from hardy.recipe import read
@@ -85,7 +85,12 @@ def test_the_settings_are_the_published_ones():
         recipe = read(ROOT / "recipes" / f"npdg_{source}.yaml")
         optim = recipe.optim
         assert (optim.name, optim.lr, optim.momentum, optim.weight_decay) == ("sgd", 0.01, 0.9, 5e-4)
-        assert (optim.schedule, optim.power, optim.steps, optim.batch) == ("poly", 0.9, 40_000, 8)
+        assert (optim.schedule, optim.power, optim.batch) == ("poly", 0.9, 8)
+        prune = recipe.prune
+        sparse = prune.schedule.options
+        assert (optim.steps, sparse["steps"], prune.recovery) == (10_000, 20_000, 10_000)  # 25, 50 and 25 % of 40k
+        assert (prune.ratio, sparse["threshold"], prune.criterion.options["unary"]) == (0.3, 0.1, 0.4)
+        assert prune.recovery_lr == optim.lr / 10
         assert (recipe.data.crop, recipe.data.scale, recipe.data.flip) == ((768, 768), (0.5, 2.0), 0.5)
         options = recipe.network.options
         assert (options["encoder"], options["output_stride"], options["aux"]) == ("resnet101", 16, True)
@@ -94,7 +99,8 @@ def test_the_settings_are_the_published_ones():
 @pytest.mark.parametrize("source", ["synthia", "cityscapes"])
 def test_a_recipe_runs_and_its_records_name_both_means(root, source, tmp_path, capsys):
     recipe = read(
-        ROOT / "recipes" / f"npdg_{source}.yaml", [*SMALL, f"data.root={root}", f"run.folder={tmp_path / 'run'}"]
+        ROOT / "recipes" / f"npdg_{source}.yaml",
+        [*SMALL, "algorithm=erm", f"data.root={root}", f"run.folder={tmp_path / 'run'}"],
     )
     folder = train.run(recipe)
     shown = " ".join(capsys.readouterr().out.split())
@@ -113,6 +119,25 @@ def test_a_recipe_runs_and_its_records_name_both_means(root, source, tmp_path, c
     shown = capsys.readouterr().out
     assert "mIoU16 %" not in shown  # BDD100K has all classes: the means are rows of the table per class
     assert "mIoU16" in shown
+
+
+def test_style_warm_up_sparse_training_removal_and_recovery(root, tmp_path):
+    place = [*SMALL, f"data.root={root}", "data.sources=[cityscapes]"]
+    style = train.run(
+        read(ROOT / "recipes" / "npdg_style.yaml", [*place, f"run.folder={tmp_path / 'style'}"]), show=False
+    )
+    folder = prune.run(
+        read(
+            ROOT / "recipes" / "npdg_cityscapes.yaml",
+            [*place, f"algorithm.style={style}", f"prune.criterion.style={style}", "prune.schedule.steps=2",
+             "prune.schedule.fill=true", "prune.recovery=1", "data.unseen=[bdd100k]", "evaluate.latency=false",
+             f"run.folder={tmp_path / 'run'}"],
+        ),
+        show=False,
+    )  # fmt: skip
+    found = {(r.target, r.metric): r.value for r in records.read(folder / "records.jsonl")}
+    assert found["cost", "parameters_after"] < 0.9 * found["cost", "parameters_before"]
+    assert ("bdd100k/10k", "miou") in found
 
 
 def test_the_raw_ids_above_are_those_of_their_classes():

@@ -50,7 +50,8 @@ def test_from_nothing_to_a_shipped_file(streets, place, tmp_path):
 
     wide = sum(parameter.numel() for parameter in net.parameters())
     small = hardy.prune(
-        net, criterion="ior", data=streets, ratio=0.4, prune={"schedule": {"name": "iterative", "every": 1}, "min_width": 2, "recovery": 1},
+        net, criterion="ior", data=streets, ratio=0.4,
+        prune={"schedule": {"name": "iterative", "every": 1}, "min_width": 2, "recovery": 1},
         optim={"batch": 4}, run=place, folder=tmp_path / "small",
     )  # fmt: skip
     assert sum(parameter.numel() for parameter in net.parameters()) == wide, "the dense network stays as it is"

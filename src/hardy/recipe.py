@@ -162,7 +162,8 @@ def _first(error: ValidationError) -> str:
         return f"unknown key {where!r}{nearest(path[-1], known)}; there are: {', '.join(known)}"
     if problem["type"] == "missing":
         return f"{where} is missing"
-    message = problem["msg"].removeprefix("Value error, ").split(" or instance of")[0].replace("tuple", "list").replace("Tuple", "List")
+    message = problem["msg"].removeprefix("Value error, ").split(" or instance of")[0]
+    message = message.replace("tuple", "list").replace("Tuple", "List")
     got = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
     return f"{where}: {message[0].lower() + message[1:]}{got}"
 

@@ -70,11 +70,10 @@ class Scales:
 
     def penalty(self, weights: dict[str, Tensor] | None = None) -> Tensor:
         """``sum_i w_i |scale_i|`` over all units and places; w (n,) by unit's name, 1 where there is none."""
-        terms = []
+        terms: list[Tensor] = []
         for unit in self._units:
-            weight = (weights or {}).get(unit.name)
-            for scale in self.of(unit):
-                terms.append((scale.abs() if weight is None else weight * scale.abs()).sum())
+            weight = (weights or {}).get(unit.name, 1.0)
+            terms.extend((weight * scale.abs()).sum() for scale in self.of(unit))
         return torch.stack(terms).sum()
 
     def fold(self) -> None:
