@@ -113,6 +113,11 @@ def recipe_page() -> str:
             plain(shape["description"]),
             table(("key", "type", "default"), _rows(shape["properties"])),
         ]
+        for key, value in shape["properties"].items():
+            inner = re.search(r"#/\$defs/(\w+)", str(value))
+            if inner and not (held := schema["$defs"][inner[1]]).get("additionalProperties", True):
+                rows = _rows(held["properties"])
+                parts += [f"### {name}.{key}", plain(held["description"]), table(("key", "type", "default"), rows)]
         if default is None or list(default) == ["name"]:
             parts.append(f"Without this section: {code(repr(default))}.")
     return "\n\n".join(parts) + "\n"
@@ -196,8 +201,8 @@ def _type(schema: Mapping[str, Any]) -> str:
     """The type that a JSON schema describes, as Python would write it, with its bounds."""
     if "anyOf" in schema:
         return " | ".join(_type(choice) for choice in schema["anyOf"])
-    if "enum" in schema:
-        return " | ".join(repr(choice) for choice in schema["enum"])
+    if "enum" in schema or "const" in schema:
+        return " | ".join(repr(choice) for choice in schema.get("enum", [schema.get("const")]))
     if "$ref" in schema or schema.get("type") == "object":
         return "mapping"
     if "prefixItems" in schema:

@@ -9,6 +9,7 @@ import torch
 import hardy
 from hardy.commands import prune, train
 from hardy.engine import protocol
+from hardy.errors import InputError
 from hardy.ops.norms import reestimate
 from hardy.recipe import from_values
 from hardy.records import read as records_of
@@ -181,3 +182,8 @@ def test_recover_with_takes_the_place_of_the_algorithm_from_python_too(dense, to
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in taught.state_dict().items())
     assert not torch.equal(plain.state_dict()[(name := next(iter(plain.state_dict())))], taught.state_dict()[name])
+
+
+def test_a_recovery_that_would_not_train_the_network_is_refused(values):
+    with pytest.raises(InputError, match=r"prune\.recover_with: style_vae leaves the network as it is"):
+        prune.run(from_values(values(recover_with="style_vae", recovery=2)), show=False)

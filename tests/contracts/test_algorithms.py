@@ -48,7 +48,9 @@ def artefacts(style_folder: str) -> None:
 def build(name: str, kind: str) -> Algorithm:
     """The algorithm with its defaults, and the artefacts that it has an option for."""
     made, teacher = network(kind), network(kind, seed=1)
-    options = {o.name: ARTEFACTS[o.name] for o in ALGORITHMS.describe(name).options if o.name in ARTEFACTS}
+    options = {
+        o.name: ARTEFACTS[o.name] for o in ALGORITHMS.describe(name).options if o.name in ARTEFACTS and o.type == "str"
+    }
     seed_all(0, "algorithm")  # as a run does
     return build_algorithm(name, made, LOSSES.build("cross_entropy", len(made.labels)), teacher, **options).train()
 

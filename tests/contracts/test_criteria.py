@@ -52,7 +52,9 @@ def artefacts(style_folder):
 
 def build(name, network, units, pixel_loss):
     """A criterion as a run makes it: under the run's seed, with the artefacts that it has an option for."""
-    options = {o.name: ARTEFACTS[o.name] for o in CRITERIA.describe(name).options if o.name in ARTEFACTS}
+    options = {
+        o.name: ARTEFACTS[o.name] for o in CRITERIA.describe(name).options if o.name in ARTEFACTS and o.type == "str"
+    }
     with seeded(0, "criterion"):
         return CRITERIA.build(name, network, units, pixel_loss, **options)
 

@@ -164,3 +164,12 @@ def test_the_draw_keeps_the_variance_that_its_rule_says() -> None:
     for layer, std in zip(layers, expected, strict=True):
         assert layer.weight.std().item() == pytest.approx(std, rel=0.02)
         assert layer.bias is None or (layer.bias == 0).all()
+
+
+def test_weights_may_lie_in_the_folder_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARDY_DATA", str(tmp_path))
+    (tmp_path / "weights").mkdir()
+    save_file({"a": torch.ones(2)}, tmp_path / "weights" / "some.safetensors")
+    assert read_weights("weights/some.safetensors")["a"].tolist() == [1, 1]
+    with pytest.raises(InputError, match=r"^weights/other\.pth: no such weights file"):
+        read_weights("weights/other.pth")

@@ -110,6 +110,9 @@ def _recoverable(here: Frame, network: Network, parts: protocol.Split, choice: P
         optim = here.recipe.optim
         built = here.algorithm(deepcopy(network), choice.recover_with, network)
         built.check(len(parts.train), optim.batch // optim.accumulate)
+        if not built.trains_network:
+            name = (choice.recover_with or here.recipe.algorithm).name
+            raise InputError(f"prune.recover_with: {name} leaves the network as it is; recover with erm or the like")
     elif choice.recover_with:
         raise InputError(
             f"prune.recover_with: {choice.recover_with.name} is to recover in 0 steps; give prune.recovery some"

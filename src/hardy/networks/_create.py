@@ -50,7 +50,7 @@ def create(
     elif completed.get("encoder_weights", "") is None and not _quiet.get():
         _log.warning(
             "%s starts from RANDOM WEIGHTS, its encoder included: expect longer training and lower scores; "
-            "give encoder_weights='timm' or a file",
+            "give encoder_weights a file, or 'timm' where timm has weights for it",
             name,
         )
     return network

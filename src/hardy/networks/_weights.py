@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from hardy.data.sources import data_root
 from hardy.errors import InputError
 
 __all__ = ["digest", "fill", "initialise", "is_file", "read_weights"]
@@ -57,12 +58,15 @@ def read_weights(file: Path | str) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors`` file or of a torch checkpoint, by name; its SHA-256 goes to the log.
 
     A torch checkpoint is read without running its pickle code (``weights_only``). A nesting under ``state_dict`` or
-    ``model`` and a common ``module.`` prefix are taken away.
+    ``model`` and a common ``module.`` prefix are taken away. A relative path that is not there is looked for in the
+    folder of all datasets (`hardy.data.sources.data_root`).
 
     Raises:
         InputError: when the file is missing, torn, or holds anything but tensors.
     """
     file = Path(file)
+    if not file.is_file() and (beside := data_root() / file).is_file():
+        file = beside
     if not file.is_file():
         raise InputError(f"{file}: no such weights file")
     _log.info("weights from %s, sha256 %s", file, hashlib.sha256(file.read_bytes()).hexdigest())

@@ -23,7 +23,8 @@ __all__ = ["FastSCNN"]
 
 
 class FastSCNN(Network):
-    """Features: ``detail`` (B, 64, H/8, W/8), ``context`` (B, 128, H/32, W/32), ``fused`` (B, 128, H/8, W/8).
+    """Fast-SCNN; at width 1 its features are ``detail`` (B, 64, H/8, W/8), ``context`` (B, 128, H/32, W/32) and
+    ``fused`` (B, 128, H/8, W/8).
 
     Args:
         labels: the classes predicted.

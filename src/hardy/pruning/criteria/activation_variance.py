@@ -6,8 +6,8 @@ content only, 1 for one that sees style only. The score is 1 - u, averaged over 
 and behind a scale and shift, so it is that of the normalised activation where the gate sits, and does not fall with
 gamma. A unit in several places has the mean of their u. A channel that never varies holds no style and scores 1.
 
-Source: the unary sensitivity of NPDG ("neural pruning for domain generalisation"), without its training; what it
-normalises by is Hardy's reading.
+Source: the unary sensitivity of Luo, Liu and Yang, "Domain generalization for semantic segmentation by pruning", IJCV
+2024, doi 10.1007/s11263-024-02194-5, without its training; what it normalises by is Hardy's reading.
 """
 
 from collections.abc import Callable, Sequence
