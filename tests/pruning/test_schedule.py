@@ -9,7 +9,7 @@ import torch
 from hardy.errors import InputError
 from hardy.pruning.criteria.base import Criterion
 from hardy.pruning.criteria.ior import IoR
-from hardy.pruning.criteria.magnitude import Magnitude
+from hardy.pruning.criteria.l2 import L2
 from hardy.pruning.criteria.random import Random
 from hardy.pruning.criteria.taylor import Taylor
 from hardy.pruning.goal import Ratio
@@ -142,7 +142,7 @@ def test_dead_channels_stay_dead_through_training(toy, draw_batch, pixel_loss):
     assert toy.plan == done.plan
 
 
-@pytest.mark.parametrize("criterion", [Taylor, IoR, Magnitude])
+@pytest.mark.parametrize("criterion", [Taylor, IoR, L2])
 def test_rounded_widths(toy, draw_batch, pixel_loss, criterion):
     units = find_units(toy)
     tune = trainer(toy, [draw_batch([0, 1])])
@@ -197,7 +197,7 @@ def test_one_shot_needs_batches_only_for_data(toy, pixel_loss):
     with pytest.raises(InputError, match="no batch"):
         one_shot(toy, Taylor(toy, units, pixel_loss), units, ratio=0.2, min_width=4)
     assert toy.mix.out_channels == 14
-    one_shot(toy, Magnitude(toy, units, pixel_loss), units, ratio=0.2, min_width=4)
+    one_shot(toy, L2(toy, units, pixel_loss), units, ratio=0.2, min_width=4)
     assert toy.plan
 
 
@@ -207,18 +207,18 @@ def test_what_cannot_be_done_is_said_before_training(toy, pixel_loss):
     def tune(*_):
         raise AssertionError("trained")
 
-    magnitude = Magnitude(toy, units, pixel_loss)
+    by_norm = L2(toy, units, pixel_loss)
     with pytest.raises(InputError, match=r"ratio 0\.9 cannot be reached"):
-        iterative(toy, magnitude, units, tune, ratio=0.9)
+        iterative(toy, by_norm, units, tune, ratio=0.9)
     with pytest.raises(InputError, match="per_round 4"):
-        iterative(toy, magnitude, units, tune, ratio=0.1, per_round=4, round_to=8)
+        iterative(toy, by_norm, units, tune, ratio=0.1, per_round=4, round_to=8)
 
 
 def test_a_removal_that_changes_the_network_is_refused(toy, pixel_loss, monkeypatch):
     units = find_units(toy)
     monkeypatch.setattr(base, "mask", lambda *_: None)  # so the channels still counted when they were cut
     with pytest.raises(RuntimeError, match="removing channels changed the network's logits"):
-        one_shot(toy, Magnitude(toy, units, pixel_loss), units, ratio=0.3, min_width=4)
+        one_shot(toy, L2(toy, units, pixel_loss), units, ratio=0.3, min_width=4)
 
 
 def test_a_ratio_below_one_block_of_widths_is_refused(toy, pixel_loss):

@@ -1,34 +1,34 @@
-"""Which channels of which modules follow each other: the dependency graph of a network, checked.
+"""Which channels of which modules follow each other: a copy of the network runs, and its channels are followed.
 
-The graph and its groups are Torch-Pruning's (`DependencyGraph`; its pruner classes are never used). What it can be
-trusted with is decided in `hardy.pruning.obstacles`; the rest is reported as the reason why channels cannot be pruned.
-
-A channel of a side of a module is an atom ``(module, "out" | "in", index)``. Groups are taken from every layer that
-makes channels; atoms that follow the same root channel are joined across groups, so that a layer added to a
-concatenation splits into the parts that go with each piece.
+A channel of a side of a module is an atom ``(module, side, index)``. Every parameter is labelled with the atoms along
+its axes, what is declared of known modules is joined, and `hardy.pruning.flow` joins what meets while the copy runs in
+evaluation mode and in training mode, auxiliary heads included.
 """
 
 import copy
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch_pruning as tp
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.dropout import _DropoutNd
 
 from hardy.errors import InputError
 from hardy.networks.base import Network
-from hardy.pruning.obstacles import is_depthwise, obstacle, origins
+from hardy.pruning.declared import DECLARED, heads_of, streams_of
+from hardy.pruning.flow import Flow
+from hardy.pruning.labels import Atom, Labels
+from hardy.pruning.norms import CHANNEL_NORMS, norm_width
+from hardy.pruning.obstacles import is_depthwise
 from hardy.seed import seeded
 
-__all__ = ["Atom", "Trace", "trace"]
+__all__ = ["Atom", "Trace", "outputs_of", "trace", "twin_of"]
 
-Atom = tuple[str, str, int]
-"""(module name, ``"out"`` or ``"in"``, channel)."""
+_log = logging.getLogger("hardy")
 
 
 @dataclass(frozen=True)
@@ -40,165 +40,218 @@ class Trace:
         channels: for each channel the atoms that must go together.
         blocked: for atoms that cannot go, the reason.
         makers: the names of the layers that make channels: linear layers and convolutions, not depthwise ones.
-        nodes: the graph's node of each module that it reached.
+        sources: for atoms that some layer takes in, the modules at whose output their gate sits.
+        gates: for attention blocks, by name, the layer at whose input the heads' gates sit.
     """
 
     order: tuple[str, ...]
     channels: Sequence[list[Atom]]
     blocked: Mapping[Atom, str]
     makers: frozenset[str]
-    nodes: Mapping[str, Any]
-
-    def gates(self, members: set[str], consumers: Sequence[str]) -> tuple[str, ...]:
-        """The gate places of the unit whose channels pass ``members`` and are taken by ``consumers``: see `units`."""
-        names = {id(node): name for name, node in self.nodes.items()}
-        found: set[str] = set()
-        seen: set[int] = set()
-        stack = [before for consumer in consumers for before in origins(self.nodes[consumer])]
-        while stack:
-            node = stack.pop()
-            if id(node) in seen:
-                continue
-            seen.add(id(node))
-            name = names.get(id(node))
-            if name is None:
-                stack += origins(node)
-            elif name in members:
-                if isinstance(node.module, nn.PReLU) or is_depthwise(node.module):
-                    stack += origins(node)
-                else:
-                    found.add(name)
-        return tuple(name for name in self.order if name in found)
+    sources: Mapping[Atom, frozenset[str]]
+    gates: Mapping[str, str]
 
 
 def trace(network: nn.Module, example: Tensor | None = None) -> Trace:
-    """Trace a copy of ``network`` in training mode, auxiliary heads included; the network itself is not touched.
+    """Trace a copy of ``network``; the network itself is not touched.
 
     Raises:
-        InputError: when ``network`` is no `Network` and no ``example`` is given.
+        InputError: when ``network`` is no `Network` and no ``example`` is given, or when it does not run on it.
     """
-    twin = copy.deepcopy(network).cpu().requires_grad_(True)
-    if example is None:
-        if not isinstance(network, Network):
-            raise InputError(f"{type(network).__name__} is no Network: give an example input to trace it with")
-        side = 2 * max(network.least_size, 64)
-        example = torch.rand(2, 3, side, side, dtype=network.mean.dtype, generator=torch.Generator().manual_seed(0))
+    twin = twin_of(network)
+    example = example_for(network, example)
+    labels = Labels()
+    known, bases = _labelled(twin, labels)
+    gates = _declared(twin, labels, bases)
+    flow = Flow(twin, labels, known, trusted=frozenset(gates))
     with seeded(0, "trace"):
-        shipped = _modules_that_run(twin, example)
-        # fresh containers on every call: Torch-Pruning keeps its defaults between calls
-        fresh: dict[str, Any] = {"customized_pruners": {}, "ignored_layers": [], "ignored_params": []}
-        build: Any = tp.DependencyGraph
-        graph = build().build_dependency(twin, example_inputs=example, forward_fn=_forward, verbose=False, **fresh)
-    names = {module: name for name, module in twin.named_modules()}
-    joined = _Joined()
-    reasons: list[tuple[Atom, str]] = []
-    for group in _groups(graph, twin, names):
-        reason = next((r for item in group if (r := obstacle(item.dep.target, names))), None)
-        atoms = [(root, atom) for item in group for root, atom in _atoms(graph, item, names)]
-        if all(twin.get_submodule(m) not in shipped for _, (m, side, _) in atoms if side == "out"):
-            reason = "runs only while training"
-        outside = next((m for _, (m, side, i) in atoms if i >= _width(twin.get_submodule(m), side)), None)
-        if outside is not None:
-            reason = reason or f"{outside} is tied to it in a way that cannot be followed"
-            atoms = [(root, (m, s, i)) for root, (m, s, i) in atoms if i < _width(twin.get_submodule(m), s)]
-        first: dict[int, Atom] = {}
-        for root, atom in atoms:
-            joined.join(first.setdefault(root, atom), atom)
-            if reason is not None:
-                reasons.append((atom, reason))
-    nodes = {names[m]: node for m, node in graph.module2node.items() if m in names}
-    makers = frozenset(n for m, n in names.items() if isinstance(m, (_ConvNd, nn.Linear)) and not is_depthwise(m))
-    return Trace(tuple(names.values()), joined.sets(), dict(reversed(reasons)), makers, nodes)
+        _run(twin, flow, example, training=False)
+        shipped = set(labels.reached)
+        _run(twin, flow, example, training=True)
+    makers = frozenset(
+        n for n, m in twin.named_modules() if isinstance(m, (_ConvNd, nn.Linear)) and not is_depthwise(m)
+    )
+    return _told(twin, labels, shipped, makers, gates)
 
 
-def _forward(twin: nn.Module, example: Tensor) -> list[Tensor]:
-    """What the loss reads, with one more operation behind it: so even a last convolution has an output to end in."""
-    twin.train()
-    if not isinstance(twin, Network):
-        out = twin(example)
-        tensors = [out] if isinstance(out, Tensor) else list(out)
-    else:
-        outputs = twin.outputs(example)
-        tensors = [outputs.logits, *(value for name, value in outputs.extras.items() if name.startswith("aux_"))]
-    return [tensor * 1.0 for tensor in tensors]
+def twin_of(network: nn.Module) -> nn.Module:
+    """A copy of ``network`` on the CPU, whatever it has cached."""
+    try:
+        twin = copy.deepcopy(network)
+    except RuntimeError:  # a cached tensor with a history: moving a module is what clears such caches
+        twin = copy.deepcopy(network._apply(lambda value: value))
+    return twin.cpu().requires_grad_(True)
 
 
-def _modules_that_run(twin: nn.Module, example: Tensor) -> set[nn.Module]:
-    """The modules that take part in evaluation mode."""
-    seen: set[nn.Module] = set()
-    twin.eval()
-    handles = [m.register_forward_hook(lambda module, *_: seen.add(module)) for m in twin.modules()]
-    with torch.no_grad():
-        twin(example)
-    for handle in handles:
-        handle.remove()
-    return seen
+def example_for(network: nn.Module, example: Tensor | None) -> Tensor:
+    """``example`` on the CPU with two samples at least; noise for a `Network` without one.
+
+    Raises:
+        InputError: when ``network`` is no `Network` and there is no example.
+    """
+    if example is not None:
+        example = example.detach().cpu()
+        return example if len(example) > 1 else torch.cat([example, example])
+    if not isinstance(network, Network):
+        raise InputError(f"{type(network).__name__} is no Network: give an example input to trace it with")
+    side = 2 * max(network.least_size, 64)
+    return torch.rand(2, 3, side, side, dtype=network.mean.dtype, generator=torch.Generator().manual_seed(0))
 
 
-def _groups(graph: Any, twin: nn.Module, names: Mapping[nn.Module, str]) -> Iterator[list[Any]]:
-    """The group of every layer that makes channels and that no earlier group covers whole."""
-    covered: dict[nn.Module, set[int]] = defaultdict(set)
+def outputs_of(network: nn.Module, example: Tensor) -> list[Tensor]:
+    """What the loss reads of a network's outputs."""
+    if isinstance(network, Network):
+        outputs = network.outputs(example)
+        return [outputs.logits, *(value for name, value in outputs.extras.items() if name.startswith("aux_"))]
+    return list(_tensors(network(example)))
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return [tensor for part in value for tensor in _tensors(part)] if isinstance(value, (list, tuple)) else []
+
+
+def _run(twin: nn.Module, flow: Flow, example: Tensor, *, training: bool) -> None:
+    twin.train(training)
     for module in twin.modules():
-        if module not in graph.module2node or not isinstance(module, (_ConvNd, nn.Linear)) or is_depthwise(module):
-            continue
-        width = _width(module, "out")
-        if len(covered[module]) == width:
-            continue
-        pruner = graph.get_pruner_of_module(module)
-        group = list(graph.get_pruning_group(module, pruner.prune_out_channels, list(range(width))))
-        for item in group:
-            if item.dep.target.module in names and _side(graph, item.dep) == "out":
-                covered[item.dep.target.module].update(item.idxs)
-        yield group
+        if isinstance(module, _DropoutNd):
+            module.eval()
+    try:
+        with flow.watching():
+            outputs = outputs_of(twin, example)
+    except InputError:
+        raise
+    except Exception as error:
+        where = f" in {flow.failed}" if flow.failed else ""
+        told = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        if not training:
+            name = type(twin).__name__
+            raise InputError(
+                f"{name} does not run on an example of shape {tuple(example.shape)}{where}: {told}"
+            ) from error
+        _log.warning("what runs only in training mode is not followed: it fails%s (%s)", where, told)
+        return
+    for output in outputs:
+        for layer in flow.of(output):
+            flow.labels.block(layer, "reaches the network's output")
 
 
-def _atoms(graph: Any, item: Any, names: Mapping[nn.Module, str]) -> Iterator[tuple[int, Atom]]:
-    """(root channel, atom) for each channel of a group's item that belongs to a module with channels."""
-    module = item.dep.target.module
-    if isinstance(module, (_ConvNd, nn.Linear, _NormBase, nn.PReLU)):
-        side = _side(graph, item.dep)
-        for root, index in zip(item.root_idxs, item.idxs, strict=True):
-            yield root, (names[module], side, index)
+def _labelled(twin: nn.Module, labels: Labels) -> tuple[dict[Any, list[Tensor]], dict[tuple[str, str], Tensor]]:
+    """The layers of every parameter, buffer and norm over channels, and the cells of every side of every module."""
+    known: dict[Any, list[Tensor]] = {}
+    bases: dict[tuple[str, str], Tensor] = {}
+    for name, module in twin.named_modules():
+        sides = _sides(name, module, labels)
+        bases.update({(name, side): cells for side, cells in sides.items()})
+        if isinstance(module, CHANNEL_NORMS) and "out" in sides:
+            known[module] = [sides["out"]]
+        held = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        for kind, value in held:
+            layers = _layers(module, kind, value, sides)
+            if value in known:
+                for layer in (*known[value], *layers):
+                    labels.block(layer, f"{name}.{kind} is shared with another module")
+            else:
+                known[value] = layers
+    return known, bases
 
 
-def _side(graph: Any, dependency: Any) -> str:
-    module = dependency.target.module
-    if isinstance(module, (_NormBase, nn.PReLU)) or is_depthwise(module):
-        return "out"
-    return "out" if graph.is_out_channel_pruning_fn(dependency.handler) else "in"
-
-
-def _width(module: nn.Module, side: str) -> int:
-    """How many channels a side of a module has."""
-    if isinstance(module, _ConvNd):
-        return module.out_channels if side == "out" else module.in_channels
-    if isinstance(module, nn.Linear):
-        return module.out_features if side == "out" else module.in_features
+def _sides(name: str, module: nn.Module, labels: Labels) -> dict[str, Tensor]:
+    """The new cells of every side of a module."""
+    if isinstance(module, (_ConvNd, nn.Linear)):
+        out = module.out_channels if isinstance(module, _ConvNd) else module.out_features
+        into = module.in_channels if isinstance(module, _ConvNd) else module.in_features
+        sides = {"out": labels.new(name, "out", out, name)}
+        return (
+            sides
+            if isinstance(module, _ConvNd) and module.groups > 1
+            else {**sides, "in": labels.new(name, "in", into)}
+        )
     if isinstance(module, _NormBase):
-        return module.num_features
-    return module.num_parameters if isinstance(module, nn.PReLU) and module.num_parameters > 1 else 2**31
+        return {"out": labels.new(name, "out", module.num_features, name)}
+    if isinstance(module, CHANNEL_NORMS):
+        count = norm_width(module)
+        return {} if count is None else {"out": labels.new(name, "out", count, name)}
+    if isinstance(module, nn.PReLU):
+        return {"out": labels.new(name, "out", module.num_parameters)} if module.num_parameters > 1 else {}
+    found = {}
+    for kind, value in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+        if value.is_floating_point():
+            for axis, size in enumerate(value.shape):
+                if size > 1:
+                    found[f"{kind}:{axis}"] = labels.new(name, f"{kind}:{axis}", size)
+    return found
 
 
-class _Joined:
-    """Disjoint sets of atoms."""
+def _layers(module: nn.Module, kind: str, value: Tensor, sides: Mapping[str, Tensor]) -> list[Tensor]:
+    """The layers of a parameter or buffer."""
+    axes: dict[int, Tensor]
+    if isinstance(module, (_ConvNd, nn.Linear)):
+        swapped = isinstance(module, _ConvTransposeNd) and module.groups == 1
+        axes = (
+            {0: sides["out"]}
+            if kind == "bias" or "in" not in sides
+            else {swapped: sides["out"], not swapped: sides["in"]}
+        )
+    elif isinstance(module, (_NormBase, nn.PReLU, *CHANNEL_NORMS)):
+        axes = {0: sides["out"]} if "out" in sides and value.ndim == 1 and len(value) == len(sides["out"]) else {}
+    else:
+        axes = {axis: sides[f"{kind}:{axis}"] for axis in range(value.ndim) if f"{kind}:{axis}" in sides}
+    found = []
+    for axis, cells in axes.items():
+        shape = [1] * value.ndim
+        shape[axis] = len(cells)
+        if len(cells) > 1:
+            found.append(cells.reshape(shape))
+    return found
 
-    def __init__(self) -> None:
-        self._above: dict[Atom, Atom] = {}
 
-    def _top(self, atom: Atom) -> Atom:
-        path = []
-        while (above := self._above.setdefault(atom, atom)) != atom:
-            path.append(atom)
-            atom = above
-        for passed in path:
-            self._above[passed] = atom
-        return atom
+def _declared(twin: nn.Module, labels: Labels, bases: Mapping[tuple[str, str], Tensor]) -> dict[str, str]:
+    """Join what is declared of known modules; for attention blocks the layer that takes the heads' outputs."""
+    gates = {}
+    for name, module in twin.named_modules():
+        prefix = f"{name}." if name else ""
+        heads = heads_of(module)
+        ties = list(streams_of(module))
+        if heads is not None:
+            gates[name] = f"{prefix}{heads.gate}"
+            ties = [("", "heads", tuple((head,) for head in range(heads.count))), *heads.ties]
+        for part, side, channels in ties:
+            if side in DECLARED:
+                first = labels.new(name, side, len(channels))
+                labels.whole.update([labels.number(first[0])] if len(channels) == 1 else [])
+                continue
+            cells = bases.get((prefix + part if part else name, side))
+            if cells is None:  # a parameter of size 1: the only head's
+                continue
+            for channel, rows in enumerate(channels):
+                labels.tie(torch.cat([first[channel : channel + 1], cells[list(rows)]]).unsqueeze(0), 0)
+    return gates
 
-    def join(self, one: Atom, other: Atom) -> None:
-        self._above[self._top(other)] = self._top(one)
 
-    def sets(self) -> list[list[Atom]]:
-        found: dict[Atom, list[Atom]] = defaultdict(list)
-        for atom in self._above:
-            found[self._top(atom)].append(atom)
-        return list(found.values())
+def _told(
+    twin: nn.Module, labels: Labels, shipped: set[int], makers: frozenset[str], gates: dict[str, str]
+) -> Trace:  # fmt: skip
+    """The trace in terms of atoms: only sets that some layer makes and that take part in a forward pass."""
+    channels: list[list[Atom]] = []
+    blocked: dict[Atom, str] = {}
+    for members in labels.sets():
+        atoms = [labels.atom(number) for number in members]
+        made = [n for n, (m, side, _) in zip(members, atoms, strict=True) if side == "out" and m in makers]
+        if not made or not labels.reached & set(made):
+            continue
+        channels.append(atoms)
+        reasons = [labels.blocked[n] for n in members if n in labels.blocked]
+        if not shipped & set(made):
+            reasons.insert(0, "runs only while training")
+        if reasons:
+            blocked[atoms[0]] = reasons[0]
+    sources: dict[Atom, frozenset[str]] = {}
+    for number, found in labels.taken:
+        atom = labels.atom(number)
+        sources[atom] = sources.get(atom, frozenset()) | found
+    order = tuple(name for name, _ in twin.named_modules())
+    return Trace(order, channels, blocked, makers, sources, gates)

@@ -1,25 +1,36 @@
 """Units: the channels of a network that must be removed together.
 
 Filters tied by a residual sum, by a depthwise convolution or by a concatenation form one unit; each of its channels
-is one gate. `survey` traces a copy of the network (`hardy.pruning.trace`), joins everything that follows the same
-channel, and sorts the channels that reach the same places into units; it also tells which channels cannot go, and why.
+is one gate. So do the heads of an attention block, the hidden width of a feed-forward block and the width of a
+residual stream with its norms, tokens and position embeddings. `survey` follows the channels of a copy of the network
+(`hardy.pruning.trace`), sorts those that reach the same places into units, tries their removal out
+(`hardy.pruning.trial`), and tells which channels cannot go, and why.
 
-Where the gate of a unit sits is decided here too, because it takes the graph: from every layer that consumes the
-unit's channels walk back; the first norm met carries the gate, and a convolution met before any norm carries it
-itself. So in conv - BN - ReLU - depthwise conv - BN - ReLU - conv it is the second norm, and where several blocks add
-into one residual stream it is the last norm of each. A gate in front of a norm that uses batch statistics would be
-undone by that norm: its gradient is zero and its score noise.
+Where the gate of a unit sits is decided here too. A gate of filters or of a residual stream sits at an output: from
+every layer that takes the unit's channels walk back; the first norm met carries the gate, and a convolution met before
+any norm carries it itself. So in conv - BN - ReLU - depthwise conv - BN - ReLU - conv it is the second norm, and where
+several blocks add into one residual stream it is the last norm of each. A gate in front of a norm that uses batch
+statistics would be undone by that norm: its gradient is zero and its score noise. A gate of heads or of a hidden width
+sits at the input of the layers that take them.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
+from hardy.pruning.declared import FEED_FORWARD, heads_of
+from hardy.pruning.norms import CHANNEL_NORMS
 from hardy.pruning.trace import Atom, Trace, trace
+from hardy.pruning.trial import tried
 
-__all__ = ["Member", "Survey", "Unit", "find_units", "survey"]
+__all__ = ["Kind", "Member", "Survey", "Unit", "find_units", "survey"]
+
+Kind = Literal["filters", "heads", "hidden", "embedding"]
+"""What the channels of a unit are: filters, attention heads, hidden channels of a feed-forward block, or channels of
+the residual stream that such blocks read and add to."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +39,8 @@ class Member:
 
     Attributes:
         module: the module's name in the network.
-        side: ``"out"`` for its output channels (filters, norms), ``"in"`` for its input channels.
+        side: ``"out"`` for its output channels (filters, norms), ``"in"`` for its input channels, ``"heads"`` for
+            the attributes and tables of an attention block, ``"name:axis"`` for a parameter that it holds itself.
         channels: for channel c of the unit the module's channels that go with it.
     """
 
@@ -39,22 +51,28 @@ class Member:
 
 @dataclass(frozen=True)
 class Unit:
-    """A set of coupled filters, all of one width.
+    """A set of coupled channels, all of one width.
 
     Attributes:
         name: the module name of the first layer that makes these channels.
         size: number n of channels, of gates.
         members: every module side that follows.
-        gates: the modules, among the members, at whose output the unit's shared gate sits.
-        kind: ``"filters"`` of convolutions, ``"heads"`` of an attention, ``"hidden"`` width of an MLP, or
-            ``"embedding"`` width of a transformer's residual stream.
+        gates: the modules, among the members, at which the unit's shared gate sits: at the output of those that are
+            members by it, or else at the input.
+        kind: what the channels are.
     """
 
     name: str
     size: int
     members: tuple[Member, ...]
     gates: tuple[str, ...] = ()
-    kind: str = "filters"
+    kind: Kind = "filters"
+
+    @property
+    def gated(self) -> tuple[Member, ...]:
+        """The members at which the gate sits: outputs, or else the inputs of what takes the unit's channels."""
+        found = [member for member in self.members if member.module in self.gates]
+        return tuple([m for m in found if m.side == "out"] or [m for m in found if m.side == "in"])
 
 
 @dataclass(frozen=True)
@@ -83,10 +101,10 @@ def survey(network: nn.Module, example: Tensor | None = None) -> Survey:
 
     Args:
         network: a `Network`, or any module whose forward pass takes one tensor.
-        example: what to trace with, at least two samples; needed only for a module that is no `Network`.
+        example: what to trace with, such as noise; needed only for a module that is no `Network`.
 
     Raises:
-        InputError: when an ``example`` is needed and missing.
+        InputError: when an ``example`` is needed and missing, or the network does not run on it.
     """
     traced = trace(network, example)
     order = {name: place for place, name in enumerate(traced.order)}
@@ -103,10 +121,11 @@ def survey(network: nn.Module, example: Tensor | None = None) -> Survey:
         taken[module] = first
         reason = next((traced.blocked[atom] for atoms in channels for atom in atoms if atom in traced.blocked), None)
         if reason is None:
-            units.append(_unit(name, module, channels, traced, order))
+            units.append(_unit(name, module, channels, traced, network))
         else:
             blocked[name] = reason
-    return Survey(tuple(units), blocked)
+    sound, refused = tried(network, units, example)
+    return Survey(tuple(sound), {**blocked, **refused})
 
 
 def _signature(atoms: Iterable[Atom], order: Mapping[str, int]) -> tuple[tuple[str, str, int], ...]:
@@ -124,13 +143,47 @@ def _first(channels: Sequence[Sequence[Atom]], traced: Trace, order: Mapping[str
     return min((order[module], index) for module, _, index in makers)
 
 
-def _unit(name: str, module: str, channels: Sequence[Sequence[Atom]], traced: Trace, order: Mapping[str, int]) -> Unit:
+def _unit(name: str, module: str, channels: Sequence[Sequence[Atom]], traced: Trace, network: nn.Module) -> Unit:
     ordered = sorted(channels, key=lambda atoms: min(i for m, side, i in atoms if (m, side) == (module, "out")))
-    places = [(place, side) for place, side, _ in _signature(ordered[0], order)]
-    members = []
-    for place, side in places:
-        rows = (tuple(sorted(i for m, s, i in atoms if (m, s) == (place, side))) for atoms in ordered)
-        members.append(Member(place, side, tuple(rows)))
-    passed = {place for place, side in places if side == "out"}
-    consumers = [place for place, side in places if side == "in"]
-    return Unit(name, len(ordered), tuple(members), traced.gates(passed, consumers))
+    order = {name: place for place, name in enumerate(traced.order)}
+    rows = [_by_side(atoms) for atoms in ordered]
+    sides = [(place, side) for place, side, _ in _signature(ordered[0], order)]
+    members = [Member(*side, tuple(row[side] for row in rows)) for side in sides]
+    kind = _kind(members, traced, network)
+    if kind == "heads":
+        gates = {traced.gates[member.module] for member in members if member.side == "heads"}
+    elif kind == "hidden":
+        gates = {member.module for member in members if member.side == "in"}
+    else:
+        passed = {member.module for member in members if member.side == "out"}
+        taken = (traced.sources.get(atom, frozenset()) for atoms in ordered for atom in atoms)
+        gates = passed & frozenset().union(*taken)
+    return Unit(name, len(ordered), tuple(members), tuple(n for n in traced.order if n in gates), kind)
+
+
+def _by_side(atoms: Iterable[Atom]) -> dict[tuple[str, str], tuple[int, ...]]:
+    """For each module side that a channel reaches its channels there, ascending."""
+    found: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for module, side, index in atoms:
+        found[module, side].append(index)
+    return {place: tuple(sorted(indices)) for place, indices in found.items()}
+
+
+def _kind(members: Sequence[Member], traced: Trace, network: nn.Module) -> Kind:
+    if any(member.side == "heads" for member in members):
+        return "heads"
+    blocks = {name for name, m in network.named_modules() if isinstance(m, FEED_FORWARD) or heads_of(m) is not None}
+    made = {_within(m.module, blocks) for m in members if m.side == "out" and m.module in traced.makers}
+    taken = {_within(m.module, blocks) for m in members if m.side == "in"}
+    if len(made) == 1 and made == taken and None not in made:
+        return "hidden"
+    if taken - {None} or any(isinstance(network.get_submodule(m.module), CHANNEL_NORMS) for m in members):
+        return "embedding"
+    ends = [network.get_submodule(m.module) for m in members if m.side == "in" or m.module in traced.makers]
+    return "hidden" if all(isinstance(module, nn.Linear) for module in ends) else "filters"
+
+
+def _within(name: str, blocks: set[str]) -> str | None:
+    """The outermost of ``blocks`` that the module ``name`` belongs to."""
+    parts = name.split(".")
+    return next((found for i in range(len(parts)) if (found := ".".join(parts[:i])) in blocks), None)

@@ -1,0 +1,103 @@
+"""Cutting one side of one module to the channels kept: its parameters, and the attributes that tell its size.
+
+Sides are ``"out"`` and ``"in"`` of convolutions and linear layers, ``"out"`` of norms, ``"name:axis"`` of a parameter
+or buffer that a module of another kind holds, and the sides that `hardy.pruning.declared` adds.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from hardy.pruning.declared import DECLARED, declared_width, follow
+
+__all__ = ["cut", "width"]
+
+
+def width(module: nn.Module, side: str) -> int:
+    """How many channels a side of a module has; 0 for a side that it has not."""
+    if side in DECLARED:
+        return declared_width(module, side)
+    if ":" in side:
+        name, axis = side.split(":")
+        value = dict([*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]).get(name)
+        return 0 if value is None or value.ndim <= int(axis) else value.shape[int(axis)]
+    if isinstance(module, _ConvNd):
+        return module.out_channels if side == "out" else module.in_channels
+    if isinstance(module, nn.Linear):
+        return module.out_features if side == "out" else module.in_features
+    return _norm_width(module) if side == "out" else 0
+
+
+def _norm_width(module: nn.Module) -> int:
+    for kind, attribute in ((_NormBase, "num_features"), (nn.PReLU, "num_parameters"), (nn.GroupNorm, "num_channels")):
+        if isinstance(module, kind):
+            return int(getattr(module, attribute))
+    shape = vars(module).get("normalized_shape")
+    return int(shape[0]) if shape else 0
+
+
+def cut(module: nn.Module, side: str, kept: list[int]) -> None:
+    """Keep the channels ``kept`` of one side of ``module``, in place."""
+    if ":" in side:
+        name, axis = side.split(":")
+        _keep(module, name, kept, int(axis))
+    elif isinstance(module, _ConvNd):
+        _cut_convolution(module, side, kept)
+    elif isinstance(module, nn.Linear):
+        _keep(module, "weight", kept, 0 if side == "out" else 1)
+        if side == "out":
+            _keep(module, "bias", kept)
+            module.out_features = len(kept)
+        else:
+            module.in_features = len(kept)
+    elif isinstance(module, _NormBase):
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            _keep(module, name, kept)
+        module.num_features = len(kept)
+    elif isinstance(module, nn.PReLU):
+        _keep(module, "weight", kept)
+        module.num_parameters = len(kept)
+    elif side == "out":
+        _cut_norm(module, kept)
+    follow(module, side, len(kept))
+
+
+def _cut_convolution(module: _ConvNd, side: str, kept: list[int]) -> None:
+    """Of a grouped convolution whole groups go, with what they take in."""
+    grouped = module.groups > 1
+    first = grouped or (side == "out") != isinstance(module, _ConvTransposeNd)
+    groups = module.groups * len(kept) // (module.out_channels if side == "out" else module.in_channels)
+    _keep(module, "weight", kept, 0 if first else 1)
+    if side == "out":
+        _keep(module, "bias", kept)
+        module.out_channels = len(kept)
+        if grouped:
+            module.in_channels = module.in_channels * groups // module.groups
+            module.groups = groups
+    else:
+        module.in_channels = len(kept)
+
+
+def _cut_norm(module: nn.Module, kept: list[int]) -> None:
+    for name in ("weight", "bias"):
+        if name in dict(module.named_parameters(recurse=False)):
+            _keep(module, name, kept)
+    if isinstance(module, nn.GroupNorm):
+        if module.num_groups > 1:
+            module.num_groups = module.num_groups * len(kept) // module.num_channels
+        module.num_channels = len(kept)
+    else:
+        module.normalized_shape = (len(kept),)  # type: ignore[assignment]
+
+
+def _keep(module: nn.Module, name: str, kept: list[int], axis: int = 0) -> None:
+    """Keep the entries ``kept`` along ``axis`` of a parameter or buffer that may be None."""
+    value: Tensor | None = getattr(module, name)
+    if value is None:
+        return
+    part = value.detach().index_select(axis, torch.tensor(kept, device=value.device))
+    if isinstance(value, nn.Parameter):
+        setattr(module, name, nn.Parameter(part, requires_grad=value.requires_grad))
+    else:
+        setattr(module, name, part)

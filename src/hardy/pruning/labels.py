@@ -1,0 +1,171 @@
+"""Labels: which channel every element of a tensor belongs to, and which channels are one.
+
+An atom is one channel of one side of a module. A cell is an atom together with the modules at whose output a gate for
+it would sit. A layer is a tensor of cells that broadcasts to the tensor it labels: its size is 1 along every axis
+along which the channel does not change, and -1 marks elements that belong to none. A tensor may have several layers
+that vary along different axes. Joining layers joins their atoms, in disjoint sets.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["NONE", "Atom", "Labels", "lifted", "varying"]
+
+Atom = tuple[str, str, int]
+"""(module name, side, channel)."""
+
+NONE = -1
+
+
+class Labels:
+    """Atoms, the sets they are joined to, and the reasons why some cannot go."""
+
+    def __init__(self) -> None:
+        self._atoms: list[Atom] = []
+        self._above: list[int] = []
+        self._cells: list[tuple[int, frozenset[str]]] = []
+        self._known: dict[tuple[int, frozenset[str]], int] = {}
+        self.blocked: dict[int, str] = {}
+        self.taken: list[tuple[int, frozenset[str]]] = []
+        """(atom, gate places) of every channel that a layer or a product takes in."""
+        self.reached: set[int] = set()
+        self.whole: set[int] = set()
+        """Atoms that are the only channel of their sides: these always stay, so nothing that fixes them matters."""
+
+    def new(self, module: str, side: str, size: int, gate: str | None = None) -> Tensor:
+        """The cells (size,) of new atoms of one side of a module, whose gate would sit at module ``gate``."""
+        sources = frozenset() if gate is None else frozenset([gate])
+        atom, cell = len(self._atoms), len(self._cells)
+        atoms = range(atom, atom + size)
+        self._above.extend(atoms)
+        self._atoms.extend((module, side, channel) for channel in range(size))
+        self._cells.extend((number, sources) for number in atoms)
+        self._known.update(((number, sources), cell + place) for place, number in enumerate(atoms))
+        return torch.arange(cell, cell + size)
+
+    def _cell(self, atom: int, sources: frozenset[str]) -> int:
+        cell = self._known.get((atom, sources))
+        if cell is None:
+            cell = self._known[atom, sources] = len(self._cells)
+            self._cells.append((atom, sources))
+        return cell
+
+    def _root(self, atom: int) -> int:
+        above = self._above
+        top = atom
+        while above[top] != top:
+            top = above[top]
+        while above[atom] != top:
+            above[atom], atom = top, above[atom]
+        return top
+
+    def _union(self, one: int, other: int) -> None:
+        one, other = self._root(one), self._root(other)
+        if one != other:
+            self._above[max(one, other)] = min(one, other)
+
+    def block(self, layer: Tensor, reason: str) -> None:
+        """The channels of ``layer`` cannot go; the first reason counts."""
+        for cell in layer.unique().tolist():
+            if cell != NONE:
+                self._block(self._cells[cell][0], reason)
+
+    def _block(self, atom: int, reason: str) -> None:
+        if self._root(atom) not in {self._root(one) for one in self.whole}:
+            self.blocked.setdefault(atom, reason)
+
+    def join(self, one: Tensor, other: Tensor, reason: str, *, keep: bool = True) -> Tensor:
+        """The layers as one: channels at the same place are joined, and what meets no channel is blocked.
+
+        Args:
+            one: cells; their gate places come first.
+            other: cells that broadcast with ``one``.
+            reason: why a channel that meets an element without one is blocked.
+            keep: also keep the gate places of ``other``.
+        """
+        one, other = torch.broadcast_tensors(one, other)
+        span = len(self._cells) + 1
+        pairs, places = torch.unique((one + 1) * span + (other + 1), return_inverse=True)
+        cells = []
+        for pair in pairs.tolist():
+            a, b = pair // span - 1, pair % span - 1
+            cells.append(self._meet(a, b, reason, keep))
+        return torch.tensor(cells, dtype=torch.int64)[places]
+
+    def _meet(self, a: int, b: int, reason: str, keep: bool) -> int:
+        if NONE in (a, b):
+            if a != b:
+                self._block(self._cells[max(a, b)][0], reason)
+            return max(a, b)
+        (atom, sources), (twin, more) = self._cells[a], self._cells[b]
+        self._union(atom, twin)
+        return self._cell(atom, sources | more if keep else sources)
+
+    def take(self, layer: Tensor) -> None:
+        """A layer or product takes in the channels of ``layer``."""
+        for cell in layer.unique().tolist():
+            if cell != NONE:
+                self.taken.append(self._cells[cell])
+
+    def sourced(self, layer: Tensor, sources: Iterable[str] = ()) -> Tensor:
+        """``layer`` with these gate places in place of its own."""
+        wanted = frozenset(sources)
+        cells, places = layer.unique(return_inverse=True)
+        changed = [c if c == NONE else self._cell(self._cells[c][0], wanted) for c in cells.tolist()]
+        return torch.tensor(changed, dtype=torch.int64)[places]
+
+    def tie(self, layer: Tensor, axis: int) -> None:
+        """All channels of ``layer`` that share a place along ``axis`` go together."""
+        for row in layer.transpose(0, axis).flatten(1) if layer.ndim > 1 else layer.unsqueeze(1):
+            atoms = [self._cells[cell][0] for cell in row.unique().tolist() if cell != NONE]
+            for atom in atoms[1:]:
+                self._union(atoms[0], atom)
+            if atoms and bool((row == NONE).any()):
+                self._block(atoms[0], "is tied to channels that cannot go")
+
+    def compressed(self, layer: Tensor) -> Tensor | None:
+        """``layer`` with size 1 along the axes along which its channels are the same; None when all are."""
+        for axis, (size, stride) in enumerate(zip(layer.shape, layer.stride(), strict=True)):
+            if size > 1 and stride == 0:
+                layer = layer.narrow(axis, 0, 1)
+        if all(size == 1 for size in layer.shape):
+            return None
+        cells, places = layer.unique(return_inverse=True)
+        roots = torch.tensor([c if c == NONE else self._root(self._cells[c][0]) for c in cells.tolist()])[places]
+        for axis in varying(layer):
+            if bool((roots == roots.narrow(axis, 0, 1)).all()):
+                layer, roots = layer.narrow(axis, 0, 1), roots.narrow(axis, 0, 1)
+        return layer if varying(layer) else None
+
+    def sets(self) -> list[list[int]]:
+        """The atoms by number, those that must go together in one list."""
+        found: dict[int, list[int]] = defaultdict(list)
+        for atom in range(len(self._atoms)):
+            found[self._root(atom)].append(atom)
+        return list(found.values())
+
+    def number(self, cell: Tensor) -> int:
+        """The number of the atom of one cell."""
+        return self._cells[int(cell)][0]
+
+    def atom(self, number: int) -> Atom:
+        """The atom of this number."""
+        return self._atoms[number]
+
+    def reach(self, layer: Tensor) -> None:
+        """The channels of ``layer`` take part in a forward pass."""
+        self.reached.update(self._cells[cell][0] for cell in layer.unique().tolist() if cell != NONE)
+
+
+def varying(layer: Tensor) -> list[int]:
+    """The axes along which the channel changes."""
+    return [axis for axis, size in enumerate(layer.shape) if size > 1]
+
+
+def lifted(layer: Tensor, rank: int) -> Tensor:
+    """``layer`` with axes of size 1 in front, up to ``rank``."""
+    shape: Sequence[int] = (1,) * (rank - layer.ndim) + tuple(layer.shape)
+    return layer.reshape(shape)
