@@ -39,7 +39,7 @@ def test_gammas_are_the_scales(toy):
     weights = {"mix": torch.arange(14.0, dtype=torch.float64)}
     expected = float((weights["mix"] * toy.mix_norm.weight.detach().abs()).sum())
     penalty = scales.penalty(weights)
-    assert float(penalty) == pytest.approx(expected)
+    assert float(penalty.detach()) == pytest.approx(expected)
     penalty.backward()
     torch.testing.assert_close(toy.mix_norm.weight.grad, weights["mix"] * toy.mix_norm.weight.detach().sign())
 
@@ -119,6 +119,26 @@ def test_a_norm_is_read_before_its_scale(toy, draw_batch):
     (seen,) = activations.of(unit)
     assert seen.shape[:2] == (2, 14)
     torch.testing.assert_close(seen.square().mean((0, 2)), torch.ones(14, dtype=torch.float64), rtol=1e-2, atol=0)
+
+
+def test_a_factor_behind_a_norm_over_channels_is_masked_and_folded():
+    each = tuple((channel,) for channel in range(6))
+    unit = Unit("0", 6, (Member("0", "out", each), Member("1", "in", each)), ("0",), "embedding")
+    network = nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 2)).double()
+    plain = copy.deepcopy(network)
+    plain[0].weight.data[3] *= 0.5
+    plain[0].bias.data[3] *= 0.5
+    mask(plain, [unit], {"0": [1, 4]})
+    scales = Scales(network, [unit], separate=True)
+    with torch.no_grad():
+        scales.of(unit)[0][3] = 0.5
+    tokens = torch.randn(5, 6, dtype=torch.float64)
+    mask(network, [unit], {"0": [1, 4]})
+    torch.testing.assert_close(network(tokens), plain(tokens))
+    scales.fold()
+    mask(network, [unit], {"0": [1, 4]})
+    torch.testing.assert_close(network(tokens), plain(tokens))
+    assert type(network[0]).__name__ == "MaskedLayerNorm"
 
 
 def test_no_gate():

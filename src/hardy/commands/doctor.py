@@ -12,7 +12,7 @@ __all__ = ["run"]
 
 _PACKAGES = {
     "torch": "", "torchvision": "", "timm": "", "segmentation-models-pytorch": "", "accelerate": "",
-    "torch-pruning": "", "onnx": "export", "onnxscript": "export", "onnxruntime": "export", "tensorboard": "track",
+    "torch-pruning": "bench", "onnx": "export", "onnxscript": "export", "onnxruntime": "export", "tensorboard": "track",
     "ray": "bulk",
 }  # fmt: skip
 

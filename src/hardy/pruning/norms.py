@@ -78,6 +78,10 @@ def mask_norm(module: nn.Module, gone: Sequence[int]) -> None:
     """Make a norm over channels leave out the channels ``gone``, in place; all others count again."""
     unmask(module)
     narrow = copy.deepcopy(module)
+    if parametrize.is_parametrized(narrow):  # its class was made for both; to take a parametrization away changes it
+        shared = type(narrow)
+        members = {name: value for name, value in vars(shared).items() if name not in ("__dict__", "__weakref__")}
+        narrow.__class__ = type(shared.__name__, shared.__bases__, members)
     for name in ("weight", "bias"):
         if parametrize.is_parametrized(narrow, name):
             parametrize.remove_parametrizations(narrow, name, leave_parametrized=True)

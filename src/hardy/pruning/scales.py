@@ -17,6 +17,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils import parametrize
 
 from hardy.errors import InputError
+from hardy.pruning.norms import unmask
 from hardy.pruning.obstacles import is_depthwise
 from hardy.pruning.units import Member, Unit
 
@@ -82,6 +83,7 @@ class Scales:
             if unit.name in self._factors:
                 for member in gate_members(unit):
                     module = self._network.get_submodule(member.module)
+                    unmask(module)  # a masked norm's class stands above the parametrized one's; who masks masks again
                     for name in ("weight", "bias"):
                         if parametrize.is_parametrized(module, name):
                             parametrize.remove_parametrizations(module, name, leave_parametrized=True)
