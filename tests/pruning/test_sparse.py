@@ -161,3 +161,43 @@ def test_a_criterion_without_a_penalty_is_refused(toy, draw_batch, pixel_loss):
 def test_values_out_of_range(options):
     with pytest.raises(InputError, match="schedule: "):
         Sparse(**options)
+
+
+class Weigh:
+    """A goal of cost: a channel of block.expand weighs 3, one of mix 1."""
+
+    def __init__(self, least):
+        self.least = least
+
+    def most(self, dead):
+        return 38 - sum(map(len, dead.values()))
+
+    def met(self, dead):
+        return 3 * len(dead.get("block.expand", ())) + len(dead.get("mix", ())) >= self.least
+
+    def confirmed(self, dead):
+        return True
+
+
+@pytest.mark.parametrize("fill", [True, False])
+def test_a_cost_is_met_and_no_more_than_met(toy, draw_batch, pixel_loss, fill):
+    units = normed(toy)
+    criterion = Shrink(toy, units, pixel_loss)
+    run = work(toy, draw_batch, criterion, 0.2)
+    goal = Weigh(20)
+    whole = Work(toy, criterion, units, goal, run.limits, tune=run.tune)
+    done = Sparse(steps=200, beta=0.2, adapt=10, fill=fill).run(whole)
+    assert goal.met(done.removed)
+    lost = sum(map(len, done.removed.values()))
+    assert lost < 20, "some of the heavier channels are among them"
+    fewer = {name: channels[1:] for name, channels in done.removed.items() if name == "block.expand"}
+    assert not goal.met({**done.removed, **fewer}), "one channel less would not do"
+
+
+def test_rounded_widths_end_the_training_too(toy, draw_batch, pixel_loss):
+    units = normed(toy)
+    criterion = Shrink(toy, units, pixel_loss)
+    run = work(toy, draw_batch, criterion, 0.4, min_width=4, round_to=4)
+    done = Sparse(steps=400, beta=0.3, adapt=10).run(run)
+    assert done.steps < 400
+    assert all(after == before or after % 4 == 0 for before, after in done.widths.values())

@@ -12,7 +12,7 @@ from torch import Tensor
 from hardy.pruning.select import Limits, Removed, select, target
 from hardy.pruning.units import Unit
 
-__all__ = ["Goal", "Ratio", "choose", "joined"]
+__all__ = ["Goal", "Ratio", "choose", "fewest", "joined"]
 
 
 class Goal(Protocol):
@@ -76,14 +76,15 @@ def choose(
         limits: scope, least width and rounding.
         at_most: the most channels taken now; all that the goal allows by default.
     """
-    chosen = _fewest(scores, units, goal, dead, limits, at_most)
+    chosen = fewest(scores, units, goal, dead, limits, at_most)
     while goal.met(joined(dead, chosen)) and not goal.confirmed(joined(dead, chosen)):
-        chosen = _fewest(scores, units, goal, dead, limits, at_most)
+        chosen = fewest(scores, units, goal, dead, limits, at_most)
     return chosen
 
 
-def _fewest(
-    scores: Mapping[str, Tensor], units: Sequence[Unit], goal: Goal, dead: Removed, limits: Limits, at_most: int | None
+def fewest(
+    scores: Mapping[str, Tensor], units: Sequence[Unit], goal: Goal, dead: Removed, limits: Limits,
+    at_most: int | None = None,
 ) -> Removed:  # fmt: skip
     """The fewest channels that are enough as far as the goal knows, or all that may go."""
     high = goal.most(dead) if at_most is None else min(at_most, goal.most(dead))

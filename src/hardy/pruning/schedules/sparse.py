@@ -17,11 +17,11 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from hardy.errors import InputError
-from hardy.pruning.goal import choose, joined
+from hardy.pruning.goal import choose, fewest, joined
 from hardy.pruning.mask import masker
 from hardy.pruning.schedules._allowed import allowed
 from hardy.pruning.schedules.base import Pruned, Schedule, Work, finished, terms_of
-from hardy.pruning.select import Removed
+from hardy.pruning.select import Removed, select
 from hardy.types import Batch, Terms
 
 __all__ = ["Sparse"]
@@ -88,9 +88,11 @@ class Sparse(Schedule):
         already = state.under() / sum(unit.size for unit in work.units)
         logger.info("prune: %.1f %% of the scales are under the threshold before sparse training", 100 * already)
         for number in range(1, self.iterations + 1):
+            last = number == self.iterations
             part = -(-state.needed() // (self.iterations + 1 - number))
-            self._shrink(work, state, part)
-            stopped = state.remove(part if self.fill else min(part, state.under()))
+            self._shrink(work, state, part, last)
+            most = [] if last else [part]  # the last removal ends where the goal is met, the others at their part
+            stopped = state.remove(min(most if self.fill else [*most, state.under()], default=None))
             work.report(state.steps, state.dead, beta=state.beta)
             if stopped:
                 break
@@ -105,8 +107,9 @@ class Sparse(Schedule):
         work.criterion.release()
         return finished(work, state.dead, state.scores(), self.iterations, state.steps)
 
-    def _shrink(self, work: Work, state: "_State", part: int) -> None:
-        """Train with the penalty until ``part`` more scales are under the threshold, or the goal is met by those."""
+    def _shrink(self, work: Work, state: "_State", part: int, last: bool) -> None:
+        """Train with the penalty until ``part`` more scales are under the threshold and, the last time, the goal is met
+        without them."""
         assert work.tune is not None
         plain, zero = terms_of(work), state.zeroing()
         start, made = state.under(), 0
@@ -118,7 +121,7 @@ class Sparse(Schedule):
             state.steps += steps
             under = state.under()
             work.report(state.steps, state.dead, beta=state.beta, under=float(under))
-            if under >= part:
+            if under >= part and (not last or state.enough(under)):
                 break
             if self.adapt:
                 line = start + (part - start) * made / self.steps
@@ -155,12 +158,19 @@ class _State:
         return under
 
     def needed(self) -> int:
-        """How many more channels the goal needs, were the smallest to go now."""
+        """How many more channels the goal needs as far as it knows, were the smallest to go now."""
         work = self._work
-        return sum(map(len, choose(self.scores(), work.units, work.goal, self.dead, work.limits).values()))
+        return sum(map(len, fewest(self.scores(), work.units, work.goal, self.dead, work.limits).values()))
 
-    def remove(self, count: int) -> bool:
-        """Let the ``count`` smallest die, or fewer if the goal needs fewer; True where the stop rule let fewer go."""
+    def enough(self, count: int) -> bool:
+        """Whether as many channels as the goal needs are among the ``count`` smallest, as far as the limits let go."""
+        work = self._work
+        chosen = select(self.scores(), work.units, count, self.dead, work.limits)
+        return sum(map(len, chosen.values())) >= self.needed()
+
+    def remove(self, count: int | None) -> bool:
+        """Let the ``count`` smallest die, or fewer if the goal needs fewer (as many as it needs where ``count`` is
+        None); True where the stop rule let fewer go."""
         work, scores = self._work, self.scores()
         chosen = choose(scores, work.units, work.goal, self.dead, work.limits, count)
         borne = allowed(work, scores, self.dead, chosen)
