@@ -38,7 +38,7 @@ def pruned(module: nn.Module, **options) -> nn.Module:
     return hardy.prune(module, **{"example": IMAGES, "criterion": "l2", "ratio": 0.5, "show": False, **options})
 
 
-def test_what_cannot_go_is_named_and_the_rest_is_smaller(caplog):
+def test_what_cannot_go_is_named_and_the_rest_is_smaller(caplog, capsys):
     module = Own()
     before = copy.deepcopy(module.state_dict())
     with caplog.at_level(logging.INFO, "hardy"):
@@ -49,7 +49,10 @@ def test_what_cannot_go_is_named_and_the_rest_is_smaller(caplog):
     assert small(IMAGES)["out"].shape == (4, 5, 32, 32)
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     assert "left whole: body: a mean over channels" in caplog.text
-    assert "parameters left" in caplog.text
+    assert not any("output" in r.getMessage() for r in caplog.records if r.levelno > logging.INFO), "as it should be"
+    shown = capsys.readouterr().out
+    assert "7,853" in shown
+    assert "left whole: body, head" in shown
 
 
 def test_the_plan_cuts_a_fresh_module():
@@ -73,6 +76,24 @@ def test_gradients_come_from_the_batches_given(pairs):
     assert small.hardy_plan != other.hardy_plan
 
 
+def test_the_statistics_of_norms_are_counted_anew_from_the_data():
+    module = timm.create_model("resnet18", num_classes=5)
+    data = [(IMAGES, torch.tensor([0, 1, 2, 3])), (IMAGES.flip(2), torch.tensor([0, 1, 2, 3]))]
+    kept, counted = (pruned(module, data=iter(data), prune={"reestimate": n}) for n in (0, 2))
+    assert kept.bn1.running_mean.eq(0).all()
+    seen = torch.cat([counted.conv1(images) for images, _ in data])
+    torch.testing.assert_close(counted.bn1.running_mean, seen.mean((0, 2, 3)), atol=1e-6, rtol=1e-4)
+
+
+def test_without_a_criterion_it_is_l2_or_with_data_taylor():
+    module = timm.create_model("resnet18", num_classes=5)
+    data = [(IMAGES, torch.tensor([0, 1, 2, 3]))]
+    for given, name in (((), "l2"), (data, "taylor")):
+        plans = [pruned(module, criterion=c, data=given).hardy_plan for c in (None, name)]
+        assert plans[0] == plans[1]
+    assert hardy.prune(module, IMAGES, "l2", show=False).hardy_plan == pruned(module).hardy_plan
+
+
 def test_only_the_kinds_asked_for_go():
     module = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1, num_classes=5)
     small = pruned(module, prune={"kinds": ["hidden"]})
@@ -89,6 +110,9 @@ def test_only_the_kinds_asked_for_go():
         ({"prune": {"schedule": "iterative"}}, "the iterative schedule needs a Network: wrap the module"),
         ({"ratio": None, "target_ms": 1.0}, "prune.target_ms needs a Network"),
         ({"example": torch.rand(2, 4, 32, 32)}, "Own does not run on an example of shape (2, 4, 32, 32) in stem.0"),
+        ({"folder": "runs/x"}, "folder needs a Network"),
+        ({"optim": {"batch": 2}}, "optim needs a Network"),
+        ({"prune": {"lr": 0.1}}, "prune.lr needs a Network"),
         ({"prune": {"kinds": ["heads"]}}, "nothing of Own can be pruned"),
         ({"ratio": 0.3}, "the ratio is less than one block of round_to channels"),
     ],

@@ -200,9 +200,9 @@ def recovered(here: Frame, network: Network, parts: protocol.Split, choice: Prun
 
 def prune(
     network: Module,
-    *,
     example: Tensor | None = None,
-    criterion: str | Mapping[str, Any] = "ior",
+    criterion: str | Mapping[str, Any] | None = None,
+    *,
     data: Sequence[str] | Mapping[str, Any] = (),
     ratio: float | None = None,
     target_ms: float | None = None,
@@ -219,7 +219,8 @@ def prune(
     Args:
         network: from `hardy.create`, `hardy.load` or `hardy.wrap`; or any module, scored as it stands and cut once.
         example: an input of a module that is none of these; its ``data`` are pairs of images and labels.
-        criterion: a name of ``hardy list criterion``, or ``{"name": ..., options}``.
+        criterion: a name of ``hardy list criterion``, or ``{"name": ..., options}``; by default ``ior``, and for a
+            plain module ``taylor`` where there are data, else ``l2``.
         data: source domains such as ``["streets/sim", "streets/day"]``, or a recipe's ``data`` section.
         ratio: share of filters REMOVED, in (0, 1); 0.5 when neither this nor a target is given.
         target_ms: the most milliseconds that one image of the data's size may take, measured here in
@@ -230,17 +231,18 @@ def prune(
         optim: a recipe's ``optim`` section, such as ``{"batch": 8}``.
         run: a recipe's ``run`` section, such as ``{"seed": 1}``.
         folder: where checkpoints, records and the network go; without one nothing is kept on disk.
-        show: measure and print parameters, GMACs and milliseconds before and after.
+        show: print parameters, GMACs and, of a `Network`, measured milliseconds before and after.
 
     Raises:
         InputError: for anything that cannot be used.
     """
-    chosen = {"name": criterion} if isinstance(criterion, str) else criterion
     goals = {"ratio": ratio, "target_ms": target_ms, "target_gmacs": target_gmacs}
     given = {name: value for name, value in goals.items() if value is not None}
-    choice = {**(prune or {}), "criterion": chosen, **given}
+    choice = {**(prune or {}), **({} if criterion is None else {"criterion": criterion}), **given}
     if not isinstance(network, Network):
-        return cast(Module, prune_foreign(network, example, data, prune=choice, loss=loss, run=run, show=show))
+        further = {"folder": folder, "optim": optim}
+        small = prune_foreign(network, example, data, prune=choice, loss=loss, run=run, further=further, show=show)
+        return cast(Module, small)
     return _by_recipe(network, choice, data, loss, optim, run, folder, show=show)
 
 

@@ -5,27 +5,29 @@ the module's code fixes are found by trial (`hardy.pruning.trial`) and left as t
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hardy.data.labels import LabelSpace
+from hardy.engine.target import limits_of
 from hardy.errors import InputError
 from hardy.networks.base import Network, resize
+from hardy.ops.norms import reestimate
 from hardy.pruning.criteria.base import Criterion
 from hardy.pruning.goal import Ratio, choose
 from hardy.pruning.remove import Plan, remove
 from hardy.pruning.schedules._rest import scored
 from hardy.pruning.schedules.base import Work
-from hardy.pruning.select import Limits
 from hardy.pruning.trace import outputs_of
 from hardy.pruning.units import Survey, Unit, survey
 from hardy.recipe import Prune
 from hardy.registry import CRITERIA, LOSSES
-from hardy.sections import Method
+from hardy.sections import Method, Run
 from hardy.seed import seeded
 from hardy.types import Batch, Outputs
 
@@ -78,7 +80,8 @@ def prune_module(
         module: anything whose forward pass takes one tensor.
         example: an input such as noise, of a size that the module accepts.
         choice: criterion, ratio, kinds of units and limits; the schedule must be one-shot.
-        data: what a criterion that reads gradients looks at.
+        data: what a criterion that reads gradients looks at; its first ``choice.reestimate`` batches count the
+            statistics of batch norms anew after the cut.
         loss: the loss of the logits; cross entropy by default.
         seed: of all that is drawn.
 
@@ -94,10 +97,12 @@ def prune_module(
         criterion: Criterion = CRITERIA.build(
             choice.criterion.name, network, inner, _pixel_loss(small, example, loss), **choice.criterion.options
         )
-    limits = Limits(choice.scope, choice.min_width, choice.round_to if isinstance(choice.round_to, int) else 1)
+    limits = limits_of(choice, Run(seed=seed))
     goal = Ratio(inner, 0.5 if choice.ratio is None else choice.ratio, limits)
-    work = Work(network, criterion, inner, goal, limits, batches=_batches(data, criterion, choice.criterion.name))
-    scores = scored(work, int(choice.schedule.options.get("batches", 30)))
+    looked = int(choice.schedule.options.get("batches", 30)) if criterion.needs_data else 0
+    seen = _batches(data, criterion, choice.criterion.name, max(looked, choice.reestimate))
+    work = Work(network, criterion, inner, goal, limits, batches=seen)
+    scores = scored(work, looked)
     chosen = choose(scores, inner, goal, {}, limits)
     removed = {
         unit.name: channels for unit, own in zip(units, inner, strict=True) if (channels := chosen.get(own.name))
@@ -107,6 +112,8 @@ def prune_module(
             "nothing can go: the ratio is less than one block of round_to channels; raise it or lower round_to"
         )
     plan = remove(small, units, removed)
+    if choice.reestimate:
+        reestimate(small, (batch.images for batch in seen[: choice.reestimate]))
     widths = {unit.name: (unit.size, unit.size - len(removed.get(unit.name, ()))) for unit in units}
     return Carved(small.eval(), plan, widths, {unit.name: unit.kind for unit in units}, dict(found.blocked))
 
@@ -139,14 +146,15 @@ def _pixel_loss(module: nn.Module, example: Tensor, loss: Method | None) -> Any:
     return LOSSES.build(chosen.name, classes, **chosen.options)
 
 
-def _batches(data: Batches | None, criterion: Criterion, name: str) -> Iterator[Batch]:
-    if not criterion.needs_data:
-        return iter(())
+def _batches(data: Batches | None, criterion: Criterion, name: str, most: int) -> list[Batch]:
+    """The first ``most`` batches of ``data``."""
+    if data is None and not criterion.needs_data:
+        return []
     if data is None:
         raise InputError(f"criterion {name!r} needs data: give data=[(images, labels), ...], or use l2")
     if isinstance(data, (str, Mapping)):
         raise InputError("data of a plain module are batches: give data=[(images, labels), ...], or hardy.wrap it")
-    return (_batch(one) for one in data)
+    return [_batch(one) for one in islice(data, most)]
 
 
 def _batch(one: Any) -> Batch:

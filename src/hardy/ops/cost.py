@@ -8,10 +8,10 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["gmacs", "parameters"]
+__all__ = ["gmacs", "operations", "parameters"]
 
 
 def parameters(network: nn.Module) -> int:
@@ -30,9 +30,13 @@ def gmacs(network: nn.Module, size: Sequence[int], *, training: bool = False) ->
         size: (height, width).
         training: count the heads that run only in training mode too.
     """
-    clone = copy.deepcopy(network).to("meta").train(training)
     batch = 2 if training else 1  # one image is too few for a batch norm after a global pool
-    images = torch.empty(batch, 3, *size, device="meta")
+    return operations(network, torch.empty(batch, 3, *size), training=training)
+
+
+def operations(network: nn.Module, example: Tensor, *, training: bool = False) -> float:
+    """Billions of multiply-accumulates for one sample of ``example``'s shape, counted as by `gmacs`."""
+    clone = copy.deepcopy(network).to("meta").train(training)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        clone(images)
-    return float(counter.get_total_flops()) / 2 / batch / 1e9
+        clone(example.to("meta"))
+    return float(counter.get_total_flops()) / 2 / len(example) / 1e9
