@@ -1,10 +1,11 @@
-"""What style copies cost: a step of the algorithm ``dsp`` against a plain step on as many images.
+"""What style copies cost: a step of ``npdg`` and of the algorithm ``dsp`` against a plain step on as many images.
 
 Both steps run on the same Fast-SCNN in turn, in one process; each figure is the median over rounds of the ratio of two
-neighbouring steps. A ``dsp`` step draws one copy of every image, whose style climbs the loss K times, and learns from
-originals and copies; the plain step learns from as many images. Time is the processor time of one thread, which other
-work on the machine does not lengthen. The style perturbation is as light as that of ``recipes/camvid_dusk_style.yaml``,
-with random weights: they cost the same.
+neighbouring steps. A ``dsp`` step draws one copy of every image, whose style climbs the loss K times; a step of sparse
+training with ``npdg`` draws K copies, one for each climb, and measures the sensitivities too. Both learn from originals
+and copies; the plain step learns from as many images. Time is the processor time of one thread, which other work on the
+machine does not lengthen. The style perturbation is as light as that of ``recipes/camvid_dusk_style.yaml``, with random
+weights: they cost the same.
 
     python benchmarks/npdg_step.py [--quick] [--rounds N] [--height H] [--width W]
 """
@@ -12,7 +13,7 @@ with random weights: they cost the same.
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,10 +26,28 @@ from hardy.algorithms.erm import ERM
 from hardy.algorithms.style_vae import StyleVAE
 from hardy.engine.hardware import fingerprint
 from hardy.networks._create import create
-from hardy.types import Batch
+from hardy.networks.base import Network
+from hardy.pruning.criteria.npdg import NPDG
+from hardy.pruning.units import find_units
+from hardy.types import Batch, Terms
 
 IMAGES = 6
-CLIMBS = (0, 1, 2)
+STEPS = (("dsp", 0), ("dsp", 1), ("dsp", 2), ("npdg", 1), ("npdg", 2))
+"""What is trained, and how many times styles climb."""
+
+
+class Sparse(Algorithm):
+    """A step of sparse training: the criterion's loss and its penalty."""
+
+    def __init__(self, network: Network, style: str, copies: int) -> None:
+        super().__init__(network)
+        self.criterion = NPDG(network, find_units(network), pixel_loss, style=style, copies=copies)
+        self.criterion.strength = 1e-3
+
+    def forward(self, batch: Batch) -> Terms:
+        """The criterion's terms and its penalty."""
+        terms = self.criterion.observe(batch)
+        return {**terms, "sparsity": 1e-3 * self.criterion.penalty()}
 
 
 def pixel_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -47,14 +66,15 @@ def drawn(count: int, size: tuple[int, int]) -> Batch:
     return Batch(torch.rand(count, 3, *size), torch.randint(0, 19, (count, *size)), torch.zeros(count).long())
 
 
-def ratios(made: Callable[[int], Algorithm], plain: Algorithm, size: tuple[int, int], rounds: int) -> list[list[float]]:
-    """For each K the rounds' [milliseconds, ratio to the plain step's]."""
-    few, many = drawn(IMAGES, size), drawn(2 * IMAGES, size)
-    algorithms = [made(climbs).train() for climbs in CLIMBS]
-    found: list[list[list[float]]] = [[] for _ in CLIMBS]
+def ratios(
+    made: Sequence[tuple[Algorithm, int]], plain: Algorithm, size: tuple[int, int], rounds: int
+) -> list[list[float]]:
+    """For each algorithm, with how many copies it draws, the rounds' [milliseconds, ratio to the plain step's]."""
+    few = drawn(IMAGES, size)
+    found: list[list[list[float]]] = [[] for _ in made]
     for turn in range(rounds + 1):
-        for place, algorithm in enumerate(algorithms):
-            base, copied = seconds(plain, many), seconds(algorithm, few)
+        for place, (algorithm, copies) in enumerate(made):
+            base, copied = seconds(plain, drawn((1 + copies) * IMAGES, size)), seconds(algorithm, few)
             if turn:  # the first round warms up
                 found[place].append([1e3 * copied, copied / base])
     return [[statistics.median(column) for column in zip(*rows, strict=True)] for rows in found]
@@ -74,18 +94,22 @@ def main() -> None:
     network = create("fast_scnn", "cityscapes19").train()
     with TemporaryDirectory() as folder:
         StyleVAE(network, pixel_loss).keep(Path(folder))
-        found = ratios(
-            lambda climbs: DSP(network, pixel_loss, style=folder, ascent=climbs), ERM(network, pixel_loss), size, rounds
-        )
+        made = [
+            (DSP(network, pixel_loss, style=folder, ascent=climbs).train(), 1)
+            if kind == "dsp"
+            else (Sparse(network, folder, climbs).train(), climbs)
+            for kind, climbs in STEPS
+        ]
+        found = ratios(made, ERM(network, pixel_loss), size, rounds)
 
-    print(f"fast_scnn, {IMAGES} images of {size[0]}x{size[1]} and a copy of each, one thread, {rounds} rounds\n")
-    print(f"{'climbs K':>9}{'ms a step':>11}{'to plain':>10}")
-    for climbs, (milliseconds, ratio) in zip(CLIMBS, found, strict=True):
-        print(f"{climbs:>9}{milliseconds:>11.1f}{ratio:>10.3f}")
-    print(f"{fingerprint()}\n")
-    for climbs, (_, ratio) in zip(CLIMBS, found, strict=True):
+    print(f"fast_scnn, {IMAGES} images of {size[0]}x{size[1]} and their copies, one thread, {rounds} rounds\n")
+    print(f"step  climbs K  copies{'ms a step':>11}{'to plain':>10}")
+    for (kind, climbs), (_, copies), (milliseconds, ratio) in zip(STEPS, made, found, strict=True):
+        print(f"{kind:<6}{climbs:>8}{copies:>8}{milliseconds:>11.1f}{ratio:>10.3f}")
+    print(f"\n{fingerprint()}\n")
+    for (kind, climbs), (_, ratio) in zip(STEPS, found, strict=True):
         if climbs:
-            print(f"figure npdg_step_k{climbs} {ratio:.3f} goal <={1.15 * (1 + climbs):.2f}")
+            print(f"figure {kind}_step_k{climbs} {ratio:.3f} goal <={1.15 * (1 + climbs):.2f}")
 
 
 if __name__ == "__main__":
