@@ -114,9 +114,9 @@ def test_epsilon_climbs_the_gradient_of_the_whole_objective(style, colours, draw
 
     def objective(moved):
         images = torch.cat([batch.images, dsp.redraw(batch.images, moved, None)])
-        with criterion._activations:
+        with criterion._climbing:
             loss = pixel_loss(colours(images), batch.labels.repeat(2, 1, 1))
-        weights = criterion._sensitivities(2)["look"]
+        weights = criterion._sensitivities(criterion._climbing, 2)["look"]
         return float((loss + 0.5 * (weights * colours.norm.weight.detach().abs()).sum()).detach())
 
     for row in range(2):
@@ -191,7 +191,9 @@ def test_weights_move_slowly(style, colours, draw_batch, pixel_loss):
     criterion.observe(draw_batch([0, 1]))
     first = criterion.weights["look"].clone()
     seen = []
-    criterion._sensitivities = lambda styles: seen.append(torch.full((8,), 3.0)) or {"look": seen[-1].double()}
+    criterion._sensitivities = lambda activations, styles: (
+        seen.append(torch.full((8,), 3.0)) or {"look": seen[-1].double()}
+    )
     criterion.observe(draw_batch([0, 1]))
     torch.testing.assert_close(criterion.weights["look"], 0.9 * first + 0.3)
 

@@ -25,7 +25,7 @@ __all__ = ["Activations", "Read"]
 Read = Literal["batch", "running", "scaled"]
 """Standardise by the batch's own statistics, by a batch norm's running ones, or multiply the scale in after all."""
 
-_POSITIONS = 256
+_POSITIONS = 64
 """The most positions of an image that are looked at: a regular sample is as good, and the product is n x n."""
 
 
@@ -36,12 +36,16 @@ class Activations:
         network: what is watched.
         units: whose gates.
         read: see `Read`.
+        attached: keep them part of the graph, so that what is made of them has gradients.
     """
 
-    def __init__(self, network: nn.Module, units: Sequence[Unit], read: Read = "batch") -> None:
+    def __init__(
+        self, network: nn.Module, units: Sequence[Unit], read: Read = "batch", *, attached: bool = True
+    ) -> None:
         self._network = network
         self._units = units
         self._read = read
+        self._attached = attached
         self._seen: dict[str, list[Tensor]] = defaultdict(list)
         self._handles: list[RemovableHandle] = []
 
@@ -73,6 +77,7 @@ class Activations:
         produces = member.side == "out" and isinstance(module, (_ConvNd, nn.Linear))
 
         def note(value: Tensor) -> None:
+            value = value if self._attached else value.detach()
             gathered = _gathered(value, index.to(value.device), channels_first=not isinstance(module, _LAST))
             self._seen[unit.name].append(self._standardised(gathered, module, index.to(value.device)))
 

@@ -90,7 +90,8 @@ class NPDG(Criterion):
         self._scale: Scale = normalise.removeprefix("global_")  # type: ignore[assignment]
         self._together = normalise.startswith("global_")
         self._scales = Scales(network, units, separate=gates == "separate")
-        self._activations = Activations(network, units, read)
+        self._activations = Activations(network, units, read, attached=False)
+        self._climbing = Activations(network, units, read)
         self.weights: dict[str, Tensor] = {}
         """For each unit's name its smoothed weights w (n,)."""
 
@@ -103,7 +104,7 @@ class NPDG(Criterion):
         with self._activations:
             terms = self._terms(whole)
         with torch.no_grad():
-            fresh = self._sensitivities(1 + self.copies)
+            fresh = self._sensitivities(self._activations, 1 + self.copies)
         for name, weight in fresh.items():
             before = self.weights.get(name, weight)
             self.weights[name] = _MOMENTUM * before + (1 - _MOMENTUM) * weight
@@ -145,23 +146,23 @@ class NPDG(Criterion):
         """One step of ``epsilon`` (B, E) up the gradient of L_NPDG; nothing else changes."""
         epsilon = epsilon.detach().requires_grad_(True)
         pair = _joined(batch, [batch.images, self.dsp.redraw(content, epsilon, batch.images.shape[-2:])])
-        with statistics_kept(self.network), self._activations:
+        with statistics_kept(self.network), self._climbing:
             objective = torch.stack(list(self._terms(pair).values())).sum()
         if self.unary is not None and self.strength:
             sizes = {name: size.to(epsilon) for name, size in self.scores().items()}
-            fresh = self._sensitivities(2)
+            fresh = self._sensitivities(self._climbing, 2)
             penalty = torch.stack([(weight * sizes[name]).sum() for name, weight in fresh.items()]).sum()
             objective = objective + self.strength * penalty
         (gradient,) = torch.autograd.grad(objective, epsilon)
-        self._activations.forget()
+        self._climbing.forget()
         return self.dsp.ascended(epsilon.detach(), gradient, objective.detach())
 
-    def _sensitivities(self, styles: int) -> dict[str, Tensor]:
-        """For each unit's name its weights w (n,) from the activations of the last forward pass."""
+    def _sensitivities(self, activations: Activations, styles: int) -> dict[str, Tensor]:
+        """For each unit's name its weights w (n,) from the activations of a forward pass."""
         assert self.unary is not None, "without sensitivities every weight is 1"
         names, unaries, binaries = [], [], []
         for unit in self.units:
-            found = [each.unflatten(0, (styles, -1)) for each in self._activations.of(unit)]
+            found = [each.unflatten(0, (styles, -1)) for each in activations.of(unit)]
             if found:
                 pairs = [self._pair(each) for each in found]
                 names.append(unit.name)
