@@ -17,7 +17,19 @@ from hardy.errors import InputError, named, nearest
 from hardy.registry import ALGORITHMS, CRITERIA, DATASETS, LOSSES, NETWORKS, SCHEDULES, Registry
 from hardy.sections import Data, Evaluate, Method, NetworkChoice, Optim, Prune, Run, Section
 
-__all__ = ["Data", "Evaluate", "Method", "NetworkChoice", "Optim", "Prune", "Recipe", "Run", "from_values", "read"]
+__all__ = [
+    "Data",
+    "Evaluate",
+    "Method",
+    "NetworkChoice",
+    "Optim",
+    "Prune",
+    "Recipe",
+    "Run",
+    "from_values",
+    "parsed",
+    "read",
+]
 
 
 class Recipe(Section):
@@ -115,15 +127,23 @@ def from_values(values: Mapping[str, Any], overrides: Iterable[str] = (), origin
         raise InputError(f"{origin}: {_first(error) if isinstance(error, ValidationError) else error}") from None
 
 
-def _override(values: dict[str, Any], text: str) -> None:
+def parsed(text: str, such_as: str = "optim.lr=1e-3") -> tuple[str, Any]:
+    """The dotted path and the YAML value of an override ``path=value``.
+
+    Raises:
+        InputError: when it is not of that form, naming one that is: ``such_as``.
+    """
     path, sign, value = text.partition("=")
     if not sign:
-        raise InputError(f"override {text!r} is not of the form key=value, such as optim.lr=1e-3")
+        raise InputError(f"override {text!r} is not of the form key=value, such as {such_as}")
     try:
-        found = yaml.safe_load(value)
+        return path.strip(), yaml.safe_load(value)
     except yaml.YAMLError:
         raise InputError(f"override {text!r}: {value!r} is not a YAML value") from None
-    path = path.strip()
+
+
+def _override(values: dict[str, Any], text: str) -> None:
+    path, found = parsed(text)
     *parents, last = path.split(".")
     for depth, name in enumerate(parents, 1):
         below = values.get(name)

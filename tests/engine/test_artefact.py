@@ -256,7 +256,7 @@ def test_a_full_disk_leaves_the_old_network_or_none(folder, tmp_path, three, mon
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(*given)
 
-    monkeypatch.setattr(artefact.os, what, full)
+    monkeypatch.setattr(os, what, full)
     for place in (folder, tmp_path / "new"):
         calls.clear()
         with pytest.raises(OSError, match="No space left"):

@@ -6,7 +6,6 @@ builds the dense network, replays the plan and fills in the weights. No pickle i
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,10 @@ from torch import Tensor, nn
 from hardy import __version__
 from hardy.data.labels import LabelSpace
 from hardy.engine.checkpoint import apart
-from hardy.errors import InputError, named
+from hardy.errors import InputError
 from hardy.networks._create import rebuild
 from hardy.networks.base import Network
+from hardy.ops.files import write_together
 from hardy.pruning.remove import replay
 
 __all__ = ["FORMAT", "check", "load", "save"]
@@ -56,7 +56,7 @@ def save(network: Network, folder: Path | str, *, weights: Mapping[str, Tensor] 
         "sha256": _sha256(data),
     }
     text = json.dumps(description, indent=1) + "\n"
-    _write_together({folder / "network.safetensors": data, folder / "network.json": text.encode()})
+    write_together({folder / "network.safetensors": data, folder / "network.json": text.encode()})
     return folder
 
 
@@ -72,22 +72,6 @@ def check(network: Network) -> None:
             f"this {name} does not know how it was made, so it cannot be saved; make it by hardy.create, with "
             f"'your.module:{name}' for a class of your own"
         )
-
-
-def _write_together(files: Mapping[Path, bytes]) -> None:
-    """Write ``files`` under temporary names, and rename them when all are on the disk: an old pair stays till then."""
-    waiting = {file: file.with_name(f".{file.name}.tmp") for file in files}
-    try:
-        for file, data in files.items():
-            with named(file), waiting[file].open("wb") as handle:
-                handle.write(data)
-                handle.flush()
-                os.fsync(handle.fileno())
-        for file, temporary in waiting.items():
-            os.replace(temporary, file)
-    finally:
-        for temporary in waiting.values():
-            temporary.unlink(missing_ok=True)
 
 
 def load(folder: Path | str, *, module: nn.Module | None = None) -> Network:

@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from hardy.errors import InputError, nearest
-from hardy.recipe import Recipe
+from hardy.recipe import Recipe, parsed
 from hardy.sections import Section
 
 __all__ = [
@@ -158,14 +158,8 @@ def listed(names: Several) -> tuple[str, ...]:
 
 
 def _override(values: dict[str, Any], text: str) -> None:
-    path, sign, value = text.partition("=")
-    if not sign:
-        raise InputError(f"override {text!r} is not of the form key=value, such as study.gpus=0.5")
-    try:
-        found = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise InputError(f"override {text!r}: {value!r} is not a YAML value") from None
-    *parents, last = path.strip().split(".")
+    path, found = parsed(text, "study.gpus=0.5")
+    *parents, last = path.split(".")
     for name in parents:
         below = values.get(name)
         values[name] = below if isinstance(below, dict) else {}

@@ -7,7 +7,6 @@ needs neither the network's run nor the file of weights again.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,13 @@ from torch import Tensor, nn
 
 from hardy import __version__
 from hardy.data.labels import LabelSpace
-from hardy.errors import InputError, named
+from hardy.errors import InputError
 from hardy.networks._create import rebuild
 from hardy.networks._first_layers import FirstLayers
 from hardy.networks._weights import fill, read_weights
 from hardy.networks.base import IMAGENET_MEAN, IMAGENET_STD, Network
 from hardy.ops.dsp import Perturbation
+from hardy.ops.files import write_together
 from hardy.ops.style_vae import DVAE, mirror
 from hardy.ops.vgg import VGG19
 from hardy.seed import seeded
@@ -107,24 +107,8 @@ def save_dsp(dsp: Perturbation, folder: Path | str) -> Path:
         "sha256": hashlib.sha256(data).hexdigest(),
     }
     text = json.dumps(description, indent=1) + "\n"
-    _write_together({folder / "style.safetensors": data, folder / "style.json": text.encode()})
+    write_together({folder / "style.safetensors": data, folder / "style.json": text.encode()})
     return folder
-
-
-def _write_together(files: Mapping[Path, bytes]) -> None:
-    """Write ``files`` under temporary names, and rename them when all are on the disk."""
-    waiting = {file: file.with_name(f".{file.name}.tmp") for file in files}
-    try:
-        for file, data in files.items():
-            with named(file), waiting[file].open("wb") as handle:
-                handle.write(data)
-                handle.flush()
-                os.fsync(handle.fileno())
-        for file, temporary in waiting.items():
-            os.replace(temporary, file)
-    finally:
-        for temporary in waiting.values():
-            temporary.unlink(missing_ok=True)
 
 
 def load_dsp(folder: Path | str) -> Perturbation:
