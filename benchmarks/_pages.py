@@ -22,7 +22,7 @@ def blocks() -> dict[str, str]:
     store = ROOT / "benchmarks" / "records"
     found = {
         name: f"```text\n{(store / f'{name}.txt').read_text().strip()}\n```"
-        for name in ("foreign", "loop", "npdg_step", "rounding", "scoring", "streets", "surgery")
+        for name in ("foreign", "loop", "npdg_step", "rounding", "scoring", "speedup", "streets", "surgery")
     }
     cells = records.read(camvid_dusk.STORE)
     dusk = [record for record in cells if record.notes["cell"]["network"] == "fast_scnn"]

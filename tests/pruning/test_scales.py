@@ -107,8 +107,8 @@ def test_a_head_is_read_before_its_factor():
         mixer(tokens)
     (seen,) = activations.of(HEADS)
     inner = mixer.qkv(tokens).detach().reshape(2, 5, 2, 2).permute(0, 2, 3, 1).flatten(2)
-    centred = inner - inner.mean((0, 2), keepdim=True)
-    torch.testing.assert_close(seen, centred / (centred.square().mean((0, 2), keepdim=True) + 1e-5).sqrt())
+    torch.testing.assert_close(seen.values, inner)
+    torch.testing.assert_close(seen.factor, (inner.var((0, 2), correction=0) + 1e-5).rsqrt())
 
 
 def test_a_norm_is_read_before_its_scale(toy, draw_batch):
@@ -117,8 +117,9 @@ def test_a_norm_is_read_before_its_scale(toy, draw_batch):
     with Activations(toy, [unit]) as activations:
         toy(draw_batch([0, 1]).images)
     (seen,) = activations.of(unit)
-    assert seen.shape[:2] == (2, 14)
-    torch.testing.assert_close(seen.square().mean((0, 2)), torch.ones(14, dtype=torch.float64), rtol=1e-2, atol=0)
+    assert seen.values.shape[:2] == (2, 14)
+    spread = (seen.values * seen.factor[:, None]).var((0, 2), correction=0)
+    torch.testing.assert_close(spread, torch.ones(14, dtype=torch.float64), rtol=1e-2, atol=0)
 
 
 def test_a_factor_behind_a_norm_over_channels_is_masked_and_folded():

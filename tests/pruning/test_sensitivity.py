@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hardy.pruning.sensitivity import binary, covariance, normalised, standardised, whitened_variance
+from hardy.pruning.sensitivity import binary, covariance, normalised, whitened_variance
 
 
 def activations(styles=3, images=4, channels=5, positions=60):
@@ -24,12 +24,12 @@ def test_the_unary_is_the_share_of_variance_that_style_causes():
     values = activations()
     values[:, :, 0] = values[:1, :, 0]  # content only: the same in every style
     values[:, :, 1] = torch.arange(3.0, dtype=torch.float64)[:, None, None]  # style only
-    flat = standardised(values.flatten(0, 1), epsilon=0.0).reshape(values.shape)
-    unary = covariance(flat).diagonal()
+    unary = covariance(values, values.var((0, 1, 3), correction=0).rsqrt()).diagonal()
     assert ((unary >= 0) & (unary <= 1 + 1e-12)).all()
     assert float(unary[0]) == pytest.approx(0, abs=1e-20)
     assert float(unary[1]) == pytest.approx(1)
-    within = flat.var(0, correction=0).mean((0, 2))
+    whole = values.var((0, 1, 3), correction=0)
+    within = values.var(0, correction=0).mean((0, 2)) / whole
     torch.testing.assert_close(unary, within)
 
 

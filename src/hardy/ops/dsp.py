@@ -115,10 +115,6 @@ class Perturbation(nn.Module):
             content = self.content(images)
         return self.redraw(content, epsilon, images.shape[-2:])
 
-    def ascended(self, epsilon: Tensor, gradient: Tensor, loss: Tensor) -> Tensor:
-        """The first of what `ascend` returns."""
-        return ascend(epsilon, gradient, loss)[0]
-
 
 @torch.no_grad()
 def ascend(

@@ -1,14 +1,15 @@
 """What passes the gates of a network: the activations that each gate scales, caught in a forward pass.
 
-Read before the scale, so that a channel whose scale has shrunk still shows what it carries: at a norm the standardised
-input, at a convolution or linear layer its standardised output, and where the gate multiplies the input of a layer
-(the heads of an attention) that input.
+Read before the scale, so that a channel whose scale has shrunk still shows what it carries: at a norm its input, at a
+convolution or linear layer its output, and where the gate multiplies the input of a layer (the heads of an attention)
+that input. They are kept as they are, with the factor that standardises each channel: whoever only compares styles of
+one channel needs no mean taken off, and multiplies the few numbers made of them.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +18,30 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils.hooks import RemovableHandle
 
 from hardy.pruning.scales import gate_members
-from hardy.pruning.sensitivity import standardised
 from hardy.pruning.units import Member, Unit
 
-__all__ = ["Activations", "Read"]
+__all__ = ["Activations", "Read", "Seen"]
 
 Read = Literal["batch", "running", "scaled"]
 """Standardise by the batch's own statistics, by a batch norm's running ones, or multiply the scale in after all."""
 
 _POSITIONS = 64
 """The most positions of an image that are looked at: a regular sample is as good, and the product is n x n."""
+
+_EPSILON = 1e-5
+"""Added to a variance of the batch's own, as batch norms do."""
+
+
+class Seen(NamedTuple):
+    """The activations at one place of a unit.
+
+    Attributes:
+        values: (B, n, L), as they are there.
+        factor: (n,); ``factor * (values - their mean)`` is what the gate scales, standardised as asked.
+    """
+
+    values: Tensor
+    factor: Tensor
 
 
 class Activations:
@@ -46,7 +61,7 @@ class Activations:
         self._units = units
         self._read = read
         self._attached = attached
-        self._seen: dict[str, list[Tensor]] = defaultdict(list)
+        self._seen: dict[str, list[Seen]] = defaultdict(list)
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> "Activations":
@@ -63,8 +78,8 @@ class Activations:
             handle.remove()
         self._handles.clear()
 
-    def of(self, unit: Unit) -> list[Tensor]:
-        """The activations (B, n, L) of the last forward pass at each place of ``unit``; none where it did not run."""
+    def of(self, unit: Unit) -> list[Seen]:
+        """The activations of the last forward pass at each place of ``unit``; none where it did not run."""
         return self._seen[unit.name]
 
     def forget(self) -> None:
@@ -78,25 +93,22 @@ class Activations:
 
         def note(value: Tensor) -> None:
             value = value if self._attached else value.detach()
-            gathered = _gathered(value, index.to(value.device), channels_first=not isinstance(module, _LAST))
-            self._seen[unit.name].append(self._standardised(gathered, module, index.to(value.device)))
+            values = _gathered(value, index, channels_first=not isinstance(module, _LAST))
+            self._seen[unit.name].append(Seen(values, self._factor(values, module, index[:, 0].to(value.device))))
 
         if produces:
             self._handles.append(module.register_forward_hook(lambda _, __, out: note(out)))
         else:
             self._handles.append(module.register_forward_pre_hook(lambda _, args: note(args[0])))
 
-    def _standardised(self, values: Tensor, module: nn.Module, index: Tensor) -> Tensor:
-        if self._read == "running" and isinstance(module, _BatchNorm) and module.running_mean is not None:
-            assert module.running_var is not None
-            mean, variance = module.running_mean[index[:, 0]], module.running_var[index[:, 0]]
-            apart: Tensor = (values - mean[:, None]) / (variance[:, None] + module.eps).sqrt()
-            return apart
-        found = standardised(values)
+    def _factor(self, values: Tensor, module: nn.Module, channels: Tensor) -> Tensor:
+        if self._read == "running" and isinstance(module, _BatchNorm) and module.running_var is not None:
+            return (module.running_var[channels] + module.eps).rsqrt()
+        factor = (values.var((0, 2), correction=0) + _EPSILON).rsqrt()
         if self._read == "scaled" and not isinstance(module, (_ConvNd, nn.Linear)):
             weight: Tensor = module.weight  # type: ignore[assignment]
-            found = found * weight.detach()[index[:, 0]][:, None]
-        return found
+            factor = factor * weight.detach()[channels]
+        return factor
 
 
 _LAST = (nn.Linear, nn.LayerNorm)
@@ -111,5 +123,7 @@ def _gathered(value: Tensor, index: Tensor, *, channels_first: bool) -> Tensor:
     elif value.ndim == 2:
         flat = value.unsqueeze(2)
     flat = flat[:, :, :: -(-flat.shape[2] // _POSITIONS)]
-    gathered: Tensor = flat[:, index.flatten()].unflatten(1, index.shape)
+    if index.shape == (flat.shape[1], 1) and bool((index[:, 0] == torch.arange(len(index))).all()):
+        return flat
+    gathered: Tensor = flat[:, index.flatten().to(value.device)].unflatten(1, index.shape)
     return gathered.flatten(2)

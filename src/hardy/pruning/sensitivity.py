@@ -7,8 +7,8 @@ Of P images in S styles each, A (S, P, n, L) are the activations of n channels a
     unary     u_i = Sigma_ii                                      the variance that style causes
     binary    b_i = sum_{j != i} |Sigma_ij| / sqrt(Sigma_ii Sigma_jj)    how far others follow the same styles
 
-When each channel has unit variance over the whole batch, u_i is the share of its variance that is due to style, in
-[0, 1] (law of total variance).
+Where the factor of each channel gives it unit variance over the whole batch, u_i is the share of its variance that is
+due to style, in [0, 1] (law of total variance).
 
 Source: Luo, Liu and Yang, "Domain generalization for semantic segmentation by pruning", IJCV 2024,
 doi 10.1007/s11263-024-02194-5; the whitened form: Choi et al., "RobustNet", CVPR 2021, eq. 8 to 10.
@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Binary", "Scale", "binary", "covariance", "normalised", "standardised", "whitened_variance"]
+__all__ = ["Binary", "Scale", "binary", "covariance", "normalised", "whitened_variance"]
 
 Binary = Literal["correlation", "covariance", "whitened"]
 Scale = Literal["mean", "sum", "minmax", "softmax"]
@@ -29,18 +29,16 @@ _CLIP = 5.0
 """The most a normalised weight may be, in multiples of the mean."""
 
 
-def standardised(values: Tensor, epsilon: float = 1e-5) -> Tensor:
-    """``values`` (B, n, L) with mean 0 and variance 1 of each channel over batch and positions."""
-    mean = values.mean((0, 2), keepdim=True)
-    variance = values.var((0, 2), keepdim=True, correction=0)
-    return (values - mean) / (variance + epsilon).sqrt()
-
-
-def covariance(activations: Tensor) -> Tensor:
-    """Sigma (n, n) of activations (S, P, n, L); its diagonal is the unary sensitivity."""
-    apart = (activations - activations.mean(0, keepdim=True)).flatten(0, 1)  # (S P, n, L)
+def covariance(activations: Tensor, factor: Tensor | None = None) -> Tensor:
+    """Sigma (n, n) of activations (S, P, n, L), each channel multiplied by its ``factor`` (n,); its diagonal is the
+    unary sensitivity."""
+    if len(activations) == 2:  # the two deviations are one, and its negative
+        apart = (activations[0] - activations[1]) / 2
+    else:
+        apart = (activations - activations.mean(0, keepdim=True)).flatten(0, 1)  # (S P, n, L)
     rows = apart.transpose(0, 1).flatten(1)
-    return rows @ rows.T / rows.shape[1]
+    sigma = rows @ rows.T / rows.shape[1]
+    return sigma if factor is None else sigma * factor[:, None] * factor
 
 
 def binary(sigma: Tensor, kind: Literal["correlation", "covariance"] = "correlation") -> Tensor:

@@ -103,7 +103,7 @@ class ActivationVariance(Criterion):
         with predicting(self.network, batch_statistics=True), self._activations:
             self.network(images)
         found = [
-            torch.stack([style_fraction(each, self.copies + 1) for each in self._activations.of(unit)]).mean(0)
+            torch.stack([style_fraction(each.values, self.copies + 1) for each in self._activations.of(unit)]).mean(0)
             for unit in self.units
         ]
         self._activations.forget()

@@ -20,11 +20,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hardy.errors import InputError
+from hardy.errors import InputError, within
 from hardy.networks._dsp import load_dsp
 from hardy.networks.base import Network, PixelLoss
+from hardy.ops.dsp import ascend as climb
 from hardy.ops.norms import statistics_kept
-from hardy.pruning.activations import Activations
+from hardy.pruning.activations import Activations, Seen
 from hardy.pruning.criteria.base import Criterion
 from hardy.pruning.scales import Scales
 from hardy.pruning.sensitivity import Scale, binary, covariance, normalised, whitened_variance
@@ -47,6 +48,8 @@ class NPDG(Criterion):
         style: folder of a run of the algorithm ``style_vae``.
         copies: restyled copies K of every image.
         ascend: let each copy's epsilon climb the objective; False leaves it random.
+        rate: a climb is ``rate / objective`` times the gradient.
+        limit: the most that an epsilon changes in a climb, as a share of its length.
         unary: lambda, the weight of the unary sensitivity, in [0, 1]; None gives every channel the weight 1 (DSP only).
         binary: what the binary sensitivity sums: correlations, raw covariances, or the variance over styles of the
             instance-whitened covariance.
@@ -69,6 +72,8 @@ class NPDG(Criterion):
         style: str = "",
         copies: int = 2,
         ascend: bool = True,
+        rate: float = 20.0,
+        limit: float = 1.0,
         unary: float | None = 0.4,
         binary: Literal["correlation", "covariance", "whitened"] = "correlation",
         normalise: Literal[
@@ -78,6 +83,8 @@ class NPDG(Criterion):
         read: Literal["batch", "running", "scaled"] = "batch",
     ) -> None:
         super().__init__(network, units, pixel_loss)
+        within("NPDG.rate", rate, 0)
+        within("NPDG.limit", limit, 0)
         if copies < 1 or not (unary is None or 0 <= unary <= 1):
             raise InputError(f"NPDG: copies {copies} must be at least 1 and unary {unary} in [0, 1]")
         if not style:
@@ -86,6 +93,7 @@ class NPDG(Criterion):
             )
         self.dsp = load_dsp(style)
         self.copies, self.ascend, self.unary = copies, ascend, unary
+        self._rate, self._limit = rate, limit
         self._binary = binary
         self._scale: Scale = normalise.removeprefix("global_")  # type: ignore[assignment]
         self._together = normalise.startswith("global_")
@@ -155,16 +163,15 @@ class NPDG(Criterion):
             objective = objective + self.strength * penalty
         (gradient,) = torch.autograd.grad(objective, epsilon)
         self._climbing.forget()
-        return self.dsp.ascended(epsilon.detach(), gradient, objective.detach())
+        return climb(epsilon.detach(), gradient, objective.detach(), rate=self._rate, limit=self._limit)[0]
 
     def _sensitivities(self, activations: Activations, styles: int) -> dict[str, Tensor]:
         """For each unit's name its weights w (n,) from the activations of a forward pass."""
         assert self.unary is not None, "without sensitivities every weight is 1"
         names, unaries, binaries = [], [], []
         for unit in self.units:
-            found = [each.unflatten(0, (styles, -1)) for each in activations.of(unit)]
-            if found:
-                pairs = [self._pair(each) for each in found]
+            pairs = [self._pair(seen, styles) for seen in activations.of(unit)]
+            if pairs:
                 names.append(unit.name)
                 unaries.append(torch.stack([u for u, _ in pairs]).mean(0))
                 binaries.append(torch.stack([b for _, b in pairs]).mean(0))
@@ -174,11 +181,12 @@ class NPDG(Criterion):
     def _weighed(self, values: list[Tensor]) -> list[Tensor]:
         return normalised(values, self._scale, together=self._together)
 
-    def _pair(self, activations: Tensor) -> tuple[Tensor, Tensor]:
-        """Unary and binary sensitivity (n,) of activations (S, P, n, L)."""
-        sigma = covariance(activations)
+    def _pair(self, seen: Seen, styles: int) -> tuple[Tensor, Tensor]:
+        """Unary and binary sensitivity (n,) at one place."""
+        values = seen.values.unflatten(0, (styles, -1))
+        sigma = covariance(values, seen.factor)
         if self._binary == "whitened":
-            return sigma.diagonal(), whitened_variance(activations)
+            return sigma.diagonal(), whitened_variance(values)
         return sigma.diagonal(), binary(sigma, self._binary)
 
 

@@ -1,0 +1,83 @@
+"""The table of a study and the comparisons it asks for, from its cells and their records."""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+from hardy.engine.cells import Cell
+from hardy.engine.study import Compare, Study, against, compared, label, listed
+from hardy.records import Record
+from hardy.report.pivot import Duel, Pivot, Place, Values, chosen, duel, markdown, pivot, place
+
+__all__ = ["Summary"]
+
+
+class Summary:
+    """What ``cells`` of a study measured.
+
+    Args:
+        study: the study.
+        name: how it is called.
+        cells: those that are shown, measured or not.
+        records: of these and other cells.
+    """
+
+    def __init__(self, study: Study, name: str, cells: Sequence[Cell], records: Sequence[Record]) -> None:
+        self._show, self._grid, self._name = study.table, study.grid, name
+        self._places: list[Place] = [place(cell.stage, cell.axes) for cell in cells]
+        everywhere = chosen(records, self._show.value, self._show.metric)
+        self._values: Values = {where: everywhere[where] for where in self._places if where in everywhere}
+
+    @property
+    def title(self) -> str:
+        """One line: the study, what is measured, and on what."""
+        metric = self._show.metric or "mIoU or accuracy"
+        return f"{self._name}: {metric}{' %' if self._percent else ''}, {self._show.value}"
+
+    @cached_property
+    def table(self) -> Pivot:
+        """The table as the study wants it."""
+        columns = listed(self._show.columns)
+        usual = [name for name, axis in self._grid.items() if axis.key != "run.seed" and name not in columns]
+        rows = usual if self._show.rows is None else listed(self._show.rows)
+        return pivot(self._values, self._places, rows, columns, percent=self._percent)
+
+    @cached_property
+    def duels(self) -> list[str]:
+        """A line for every comparison that is asked for."""
+        return [line for one in compared(self._show) for line in self._compared(one)]
+
+    def markdown(self) -> list[str]:
+        """The lines of title, table and comparisons."""
+        duels = [f"- {line}" for line in self.duels]
+        return [self.title, "", *markdown(self.table), *(["", *duels] if duels else [])]
+
+    @property
+    def _percent(self) -> bool:
+        """Whether the metric lies in [0, 1] and is shown as a percentage."""
+        metric = self._show.metric
+        return metric is None or metric in ("miou", "accuracy", "pixel_accuracy") or metric.startswith("iou/")
+
+    def _compared(self, one: Compare) -> Iterator[str]:
+        first, others = label(one.of), [label(other) for other in against(one)]
+        places = [dict(where) for where in self._places]
+        every = dict.fromkeys(where[one.axis] for where in places if one.axis in where)
+        groups = dict.fromkeys(
+            tuple((axis, where[axis]) for axis in listed(one.by) if axis in where)
+            for where in places if one.axis in where
+        )  # fmt: skip
+        for group in groups:
+            mine = {where: value for where, value in self._values.items() if set(group) <= set(where)}
+            head = ", ".join(f"{axis} {text}" for axis, text in group)
+            for other in others or [text for text in every if text != first]:
+                line = _line(first, other, duel(mine, one.axis, first, other), percent=self._percent)
+                yield f"{head}: {line}" if head else line
+
+
+def _line(first: str, second: str, found: Duel, *, percent: bool) -> str:
+    pairs = found.won + found.lost + found.tied
+    if not pairs:
+        return f"{first} against {second}: no pair is measured"
+    gain = f"{100 * found.gain:+.1f} points" if percent else f"{found.gain:+.4g}"
+    ties = f", {found.tied} equal" if found.tied else ""
+    how = f"by {gain} on average (sign test p = {found.p:.2g})"
+    return f"{first} above {second} in {found.won} of {pairs} pairs{ties}, {how}"
