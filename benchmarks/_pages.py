@@ -7,13 +7,18 @@ Tables come from the records; the printed output of the short benchmarks is kept
 """
 
 import re
+from itertools import product
 from pathlib import Path
 
 import camvid_dusk
 import camvid_latency
 from hardy import records
+from hardy.commands._summary import Summary
+from hardy.engine.study import read
+from hardy.report.pivot import place
 
 ROOT = Path(__file__).parents[1]
+STUDIES = ("camvid_gmacs",)
 PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "README.md")
 
 
@@ -29,7 +34,32 @@ def blocks() -> dict[str, str]:
     found["camvid_dusk"] = camvid_dusk.text(cells)
     found["camvid_first"] = "\n".join(camvid_dusk.table(dusk, "fast_scnn", "0001TP"))
     found["latency"] = camvid_latency.text(records.read(camvid_latency.STORE))
+    for name in STUDIES:
+        found[name] = "\n".join(study(name))
     return found
+
+
+def study(name: str, **shown: str) -> list[str]:
+    """The table of a study, of all the cells that its records name and those that lack between them.
+
+    Args:
+        name: of the study and of its records.
+        shown: in place of what the study's ``table`` says.
+    """
+    asked, _ = read(ROOT / "studies" / f"{name}.yaml", [f"table.{key}={value}" for key, value in shown.items()])
+    cells = records.read(ROOT / "benchmarks" / "records" / f"{name}.jsonl")
+    labels: dict[str, dict[str, dict[str, None]]] = {}
+    for cell in cells:
+        axes = labels.setdefault(cell.notes["of"], {})
+        for axis, label in cell.notes["axes"].items():
+            axes.setdefault(axis, {})[label] = None
+    places = [
+        place(stage, dict(zip(labels[stage], combination, strict=True)))
+        for stage in asked.stages
+        if stage in labels
+        for combination in product(*labels[stage].values())
+    ]
+    return Summary(asked, name, places, cells).markdown()
 
 
 def filled(page: str) -> str:

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from hardy.algorithms.base import Algorithm
 from hardy.data.reading import files, read_image
+from hardy.data.sources import beside_data
 from hardy.errors import InputError, within
 from hardy.networks._dsp import first_layers, load_vgg, save_dsp
 from hardy.networks._first_layers import FirstLayers
@@ -49,7 +50,8 @@ class StyleVAE(Algorithm):
         pixel_loss: not used.
         encoder: ``"network"``, or a file of VGG-19's weights (see `hardy.networks._dsp.load_vgg`).
         stride: of the map in which the network's style is read.
-        pictures: a folder whose images give the styles; empty for the images trained on.
+        pictures: a folder, here or in that of the data sets, whose images give the styles; empty for the images
+            trained on.
         style: a.
         kl: b.
         reconstruction: c.
@@ -88,7 +90,7 @@ class StyleVAE(Algorithm):
         self.moments = Moments(found.channels)
         self.weights = {"style": style, "kl": kl, "reconstruction": reconstruction, "image": image}
         self.reduction = reduction
-        self.pictures = files(Path(pictures)) if pictures else []
+        self.pictures = files(beside_data(pictures)) if pictures else []
         if pictures and not self.pictures:
             raise InputError(f"StyleVAE.pictures: {pictures} holds no images")
 

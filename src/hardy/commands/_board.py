@@ -13,7 +13,7 @@ from hardy.commands._summary import Summary
 from hardy.engine.ledger import Ledger, write
 from hardy.engine.order import STATES, Order
 from hardy.engine.study import Study
-from hardy.report.pivot import Pivot
+from hardy.report.pivot import Pivot, place
 
 __all__ = ["Board"]
 
@@ -99,8 +99,9 @@ class Board:
     def _summary(self) -> Summary:
         """What the cells measured so far."""
         if self._latest is None:
-            cells = [self.ledger.cells[name] for name in self.order.states]
-            self._latest = Summary(self.study, self.ledger.study, cells, self.ledger.read())
+            cells = map(self.ledger.cells.__getitem__, self.order.states)
+            places = [place(cell.stage, cell.axes) for cell in cells]
+            self._latest = Summary(self.study, self.ledger.study, places, self.ledger.read())
         return self._latest
 
     def _board(self) -> Group:

@@ -1,29 +1,28 @@
-"""The table of a study and the comparisons it asks for, from its cells and their records."""
+"""The table of a study and the comparisons it asks for, from the places of its cells and their records."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
-from hardy.engine.cells import Cell
 from hardy.engine.study import Compare, Study, against, compared, label, listed
 from hardy.records import Record
-from hardy.report.pivot import Duel, Pivot, Place, Values, chosen, duel, markdown, pivot, place
+from hardy.report.pivot import Duel, Pivot, Place, Values, chosen, duel, markdown, pivot
 
 __all__ = ["Summary"]
 
 
 class Summary:
-    """What ``cells`` of a study measured.
+    """What the cells of a study measured.
 
     Args:
         study: the study.
         name: how it is called.
-        cells: those that are shown, measured or not.
+        places: of the cells that are shown, measured or not, in order.
         records: of these and other cells.
     """
 
-    def __init__(self, study: Study, name: str, cells: Sequence[Cell], records: Sequence[Record]) -> None:
+    def __init__(self, study: Study, name: str, places: Sequence[Place], records: Sequence[Record]) -> None:
         self._show, self._grid, self._name = study.table, study.grid, name
-        self._places: list[Place] = [place(cell.stage, cell.axes) for cell in cells]
+        self._places = places
         everywhere = chosen(records, self._show.value, self._show.metric)
         self._values: Values = {where: everywhere[where] for where in self._places if where in everywhere}
 

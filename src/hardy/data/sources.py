@@ -17,7 +17,7 @@ from hardy.errors import InputError, nearest
 from hardy.registry import DATASETS
 from hardy.seed import key
 
-__all__ = ["Source", "data_root", "domains", "holdout", "leave_one_out", "sources"]
+__all__ = ["Source", "beside_data", "data_root", "domains", "holdout", "leave_one_out", "sources"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,12 @@ def data_root(given: str | Path | None = None) -> Path:
         return Path(os.environ["HARDY_DATA"])
     beside = Path("../shared/data")
     return beside if beside.is_dir() else Path("data")
+
+
+def beside_data(path: str | Path) -> Path:
+    """``path`` as it is where it exists or is absolute, else below the folder of all datasets if it is there."""
+    beside = data_root() / path
+    return beside if not Path(path).exists() and beside.exists() else Path(path)
 
 
 def domains(

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from hardy.data.sources import data_root
+from hardy.data.sources import beside_data
 from hardy.errors import InputError
 
 __all__ = ["digest", "fill", "initialise", "is_file", "read_weights"]
@@ -59,14 +59,12 @@ def read_weights(file: Path | str) -> dict[str, Tensor]:
 
     A torch checkpoint is read without running its pickle code (``weights_only``). A nesting under ``state_dict`` or
     ``model`` and a common ``module.`` prefix are taken away. A relative path that is not there is looked for in the
-    folder of all datasets (`hardy.data.sources.data_root`).
+    folder of all datasets (`hardy.data.sources.beside_data`).
 
     Raises:
         InputError: when the file is missing, torn, or holds anything but tensors.
     """
-    file = Path(file)
-    if not file.is_file() and (beside := data_root() / file).is_file():
-        file = beside
+    file = beside_data(file)
     if not file.is_file():
         raise InputError(f"{file}: no such weights file")
     _log.info("weights from %s, sha256 %s", file, hashlib.sha256(file.read_bytes()).hexdigest())
