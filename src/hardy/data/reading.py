@@ -14,13 +14,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hardy.data.base import Item
+from hardy.data.base import Dataset, Item
 from hardy.data.rawmap import ColourMap, RawMap
 from hardy.errors import InputError
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "ImageAndMask",
+    "ImagesAndMasks",
+    "by_frame",
+    "by_name",
     "files",
     "image_size",
     "pair",
@@ -48,6 +51,16 @@ def files(folder: Path, ending: str | Sequence[str] = IMAGE_SUFFIXES) -> list[Pa
     endings = (ending,) if isinstance(ending, str) else tuple(ending)
     found = (path for path in folder.rglob("*") if path.name.lower().endswith(tuple(e.lower() for e in endings)))
     return sorted(path for path in found if not path.name.startswith(".") and path.is_file())
+
+
+def by_name(folder: Path, ending: str) -> dict[str, Path]:
+    """The files of ``folder`` that end so, by what their names have before it."""
+    return {path.name[: -len(ending)]: path for path in files(folder, ending)}
+
+
+def by_frame(folder: Path, ending: str) -> dict[str, Path]:
+    """As `by_name`, with the name of each file's own folder before it: ``folder/name``."""
+    return {f"{path.parent.name}/{path.name[: -len(ending)]}": path for path in files(folder, ending)}
 
 
 def pair(images: Mapping[str, Path], masks: Mapping[str, Path], where: Path) -> list[tuple[Path, Path]]:
@@ -197,6 +210,20 @@ class ImageAndMask:
         if self._colours is None:
             raise InputError(f"{path}: an RGB mask, but its classes have no colours; declare them or save an index PNG")
         return self._colours.apply(raw, path)
+
+
+class ImagesAndMasks(Dataset):
+    """A dataset whose items are such pairs; its constructor sets ``_files``."""
+
+    _files: ImageAndMask
+
+    def read(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
+        """See `Dataset.read`."""
+        return self._files.read(item)
+
+    def read_label(self, item: Item) -> np.ndarray:
+        """See `Dataset.read_label`."""
+        return self._files.read_label(item)
 
 
 def _paths(item: Item) -> tuple[Path, Path]:

@@ -12,12 +12,10 @@ scene understanding", ICCV 2021.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from hardy.data.base import Dataset, Item, find_root
+from hardy.data.base import Item, find_root
 from hardy.data.labels import SPACES
 from hardy.data.rawmap import RawMap
-from hardy.data.reading import ImageAndMask, files, pair
+from hardy.data.reading import ImageAndMask, ImagesAndMasks, by_frame, pair
 from hardy.errors import InputError
 
 __all__ = ["ACDC"]
@@ -28,7 +26,7 @@ _IMAGE = "_rgb_anon.png"
 _MASK = "_gt_labelTrainIds.png"
 
 
-class ACDC(Dataset):
+class ACDC(ImagesAndMasks):
     """ACDC below ``root``, which is its folder or one that holds ``acdc`` or ``ACDC``.
 
     Raises:
@@ -45,8 +43,8 @@ class ACDC(Dataset):
             for split in _SPLITS:
                 folder = self.root / "rgb_anon" / condition / split
                 if folder.is_dir():
-                    masks = _by_frame(self.root / "gt" / condition / split, _MASK)
-                    self._index.setdefault(condition, {})[split] = list(pair(_by_frame(folder, _IMAGE), masks, folder))
+                    masks = by_frame(self.root / "gt" / condition / split, _MASK)
+                    self._index.setdefault(condition, {})[split] = list(pair(by_frame(folder, _IMAGE), masks, folder))
         if not self._index:
             conditions = ",".join(_CONDITIONS)
             raise InputError(f"{self.root}: no ACDC here; it has rgb_anon/{{{conditions}}}/{{train,val}} and gt")
@@ -54,15 +52,3 @@ class ACDC(Dataset):
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
         """Each condition's images by published split."""
         return self._index
-
-    def read(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
-        """The image and its mask in the ids of cityscapes19."""
-        return self._files.read(item)
-
-    def read_label(self, item: Item) -> np.ndarray:
-        """The mask alone."""
-        return self._files.read_label(item)
-
-
-def _by_frame(folder: Path, ending: str) -> dict[str, Path]:
-    return {f"{path.parent.name}/{path.name[: -len(ending)]}": path for path in files(folder, ending)}

@@ -11,12 +11,10 @@ Source: Yu et al., "BDD100K: a diverse driving dataset for heterogeneous multita
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from hardy.data.base import Dataset, Item, find_root
+from hardy.data.base import Item, find_root
 from hardy.data.labels import SPACES
 from hardy.data.rawmap import RawMap
-from hardy.data.reading import ImageAndMask, files, pair
+from hardy.data.reading import ImageAndMask, ImagesAndMasks, by_name, pair
 from hardy.errors import InputError
 
 __all__ = ["BDD100K"]
@@ -30,7 +28,7 @@ _LAYOUTS = (
 """Folder of the images, folder of the masks, ending of a mask, by release, newest first."""
 
 
-class BDD100K(Dataset):
+class BDD100K(ImagesAndMasks):
     """BDD100K below ``root``, which is its folder or one that holds ``bdd100k``, ``BDD100K`` or ``bdd-100k``.
 
     Raises:
@@ -46,8 +44,8 @@ class BDD100K(Dataset):
         for images, masks, ending in _LAYOUTS:
             for split in (name for name in _SPLITS if (self.root / images / name).is_dir()):
                 folder = self.root / images / split
-                below = _by_name(self.root / masks / split, ending)
-                self._index[split] = list(pair(_by_name(folder, ".jpg"), below, folder))
+                below = by_name(self.root / masks / split, ending)
+                self._index[split] = list(pair(by_name(folder, ".jpg"), below, folder))
             if self._index:
                 return
         expected = "images/10k/{train,val} and labels/sem_seg/masks/{train,val}"
@@ -56,15 +54,3 @@ class BDD100K(Dataset):
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
         """One domain ``10k`` with the published splits ``train`` and ``val``."""
         return {"10k": self._index}
-
-    def read(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
-        """The image and its mask in the ids of cityscapes19."""
-        return self._files.read(item)
-
-    def read_label(self, item: Item) -> np.ndarray:
-        """The mask alone."""
-        return self._files.read_label(item)
-
-
-def _by_name(folder: Path, ending: str) -> dict[str, Path]:
-    return {path.name[: -len(ending)]: path for path in files(folder, ending)}

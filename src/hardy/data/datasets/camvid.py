@@ -11,12 +11,10 @@ splits and the 11 classes of Badrinarayanan, Kendall and Cipolla, "SegNet", TPAM
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from hardy.data.base import Dataset, Item, find_root
+from hardy.data.base import Item, find_root
 from hardy.data.labels import SPACES
 from hardy.data.rawmap import IGNORE, RawMap
-from hardy.data.reading import ImageAndMask, files, pair
+from hardy.data.reading import ImageAndMask, ImagesAndMasks, files, pair
 from hardy.errors import InputError
 
 __all__ = ["CamVid"]
@@ -25,7 +23,7 @@ _SPLITS = ("train", "val", "test")
 _VOID = 11
 
 
-class CamVid(Dataset):
+class CamVid(ImagesAndMasks):
     """CamVid below ``root``, which is its folder or one that holds ``CamVid`` or ``camvid/CamVid``.
 
     Raises:
@@ -50,11 +48,3 @@ class CamVid(Dataset):
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
         """Each drive's images by published split."""
         return {domain: self._index[domain] for domain in sorted(self._index)}
-
-    def read(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
-        """The image and its mask in the ids of camvid11, void being ignored."""
-        return self._files.read(item)
-
-    def read_label(self, item: Item) -> np.ndarray:
-        """The mask alone."""
-        return self._files.read_label(item)

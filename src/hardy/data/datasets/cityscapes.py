@@ -12,11 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
-from hardy.data.base import Dataset, Item, find_root
+from hardy.data.base import Item, find_root
 from hardy.data.labels import CITYSCAPES_IDS, SPACES
-from hardy.data.reading import ImageAndMask, files, pair
+from hardy.data.reading import ImageAndMask, ImagesAndMasks, by_frame, pair
 from hardy.errors import InputError
 
 __all__ = ["Cityscapes"]
@@ -26,7 +24,7 @@ _IMAGE = "_leftImg8bit.png"
 _MASK = "_gtFine_labelIds.png"
 
 
-class Cityscapes(Dataset):
+class Cityscapes(ImagesAndMasks):
     """Cityscapes below ``root``, which is its folder or one that holds ``cityscapes``.
 
     Args:
@@ -44,8 +42,8 @@ class Cityscapes(Dataset):
         self._files = ImageAndMask(CITYSCAPES_IDS)
         self._index: dict[str, dict[str, list[Item]]] = {}
         for split in (name for name in _SPLITS if (self.root / "leftImg8bit" / name).is_dir()):
-            images = self._by_frame(self.root / "leftImg8bit" / split, _IMAGE)
-            masks = self._by_frame(self.root / "gtFine" / split, _MASK)
+            images = by_frame(self.root / "leftImg8bit" / split, _IMAGE)
+            masks = by_frame(self.root / "gtFine" / split, _MASK)
             for item in pair(images, masks, self.root / "leftImg8bit" / split):
                 domain = item[0].parent.name if domains == "city" else "all"
                 self._index.setdefault(domain, {}).setdefault(split, []).append(item)
@@ -55,15 +53,3 @@ class Cityscapes(Dataset):
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
         """Each domain's images by published split."""
         return {domain: self._index[domain] for domain in sorted(self._index)}
-
-    def read(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
-        """The image and its mask in the ids of cityscapes19."""
-        return self._files.read(item)
-
-    def read_label(self, item: Item) -> np.ndarray:
-        """The mask alone."""
-        return self._files.read_label(item)
-
-    @staticmethod
-    def _by_frame(folder: Path, ending: str) -> dict[str, Path]:
-        return {f"{path.parent.name}/{path.name[: -len(ending)]}": path for path in files(folder, ending)}

@@ -11,17 +11,15 @@ Source: the layout is Hardy's own.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from hardy.data.base import Dataset, Item, find_root
+from hardy.data.base import Item, find_root
 from hardy.data.labels import read_classes
-from hardy.data.reading import ImageAndMask, files, pair
+from hardy.data.reading import ImageAndMask, ImagesAndMasks, files, pair
 from hardy.errors import InputError
 
 __all__ = ["Folder"]
 
 
-class Folder(Dataset):
+class Folder(ImagesAndMasks):
     """The images and masks below ``root``, which is the folder itself or one that holds it as ``folder``.
 
     Args:
@@ -52,14 +50,6 @@ class Folder(Dataset):
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
         """Each sub-folder's images, in the one split ``all``."""
         return {domain: {"all": self._index[domain]} for domain in sorted(self._index)}
-
-    def read(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
-        """The image and its mask in the ids of the declared classes."""
-        return self._files.read(item)
-
-    def read_label(self, item: Item) -> np.ndarray:
-        """The mask alone."""
-        return self._files.read_label(item)
 
 
 def _by_path(folder: Path, ending: str) -> dict[str, Path]:

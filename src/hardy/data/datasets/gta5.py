@@ -16,13 +16,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from hardy.data.base import Dataset, Item, find_root
+from hardy.data.base import Item, find_root
 from hardy.data.datasets._pieces import split
 from hardy.data.labels import CITYSCAPES_IDS, SPACES
 from hardy.data.rawmap import IGNORE, RawMap
-from hardy.data.reading import ImageAndMask, files, image_size, pair
+from hardy.data.reading import ImageAndMask, ImagesAndMasks, files, image_size, pair
 from hardy.errors import InputError
 
 __all__ = ["GTA5"]
@@ -38,7 +36,7 @@ _ids[_LICENCE_PLATE] = IGNORE
 _IDS = RawMap(_ids)
 
 
-class GTA5(Dataset):
+class GTA5(ImagesAndMasks):
     """GTA5 below ``root``, which is its folder or one that holds ``gta5``, ``GTA5``, ``gtav``, ``GTAV`` or ``gta``.
 
     Raises:
@@ -65,14 +63,6 @@ class GTA5(Dataset):
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
         """One domain ``all`` with the splits ``train``, ``val`` and, where folders or lists say, ``test``."""
         return {"all": self._index}
-
-    def read(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
-        """The image and its mask in the ids of cityscapes19."""
-        return self._files.read(item)
-
-    def read_label(self, item: Item) -> np.ndarray:
-        """The mask alone."""
-        return self._files.read_label(item)
 
 
 def _by_path(folder: Path) -> dict[str, Path]:

@@ -12,12 +12,10 @@ WACV 2019; the hierarchy of ids as in the AutoNUE label table.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from hardy.data.base import Dataset, Item, find_root
+from hardy.data.base import Item, find_root
 from hardy.data.labels import SPACES
 from hardy.data.rawmap import IGNORE, RawMap
-from hardy.data.reading import ImageAndMask, files, pair
+from hardy.data.reading import ImageAndMask, ImagesAndMasks, by_frame, files, pair
 from hardy.errors import InputError
 
 __all__ = ["IDD"]
@@ -30,7 +28,7 @@ _LITE = RawMap.identity(len(SPACES["idd7"]))
 _FULL = RawMap.of({raw: place for place, below in enumerate(_LEVEL3) for raw in below}, ignored=(IGNORE,))
 
 
-class IDD(Dataset):
+class IDD(ImagesAndMasks):
     """IDD below ``root``, which is its folder or one that holds ``idd`` (or the names of the releases).
 
     Raises:
@@ -53,26 +51,14 @@ class IDD(Dataset):
         """The images of ``lite`` or ``full`` by published split."""
         return {"lite" if self._lite else "full": self._index}
 
-    def read(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
-        """The image and its mask in the ids of idd7."""
-        return self._files.read(item)
-
-    def read_label(self, item: Item) -> np.ndarray:
-        """The mask alone."""
-        return self._files.read_label(item)
-
     def _pairs(self, split: str) -> list[Item]:
         folder, truth = self.root / "leftImg8bit" / split, self.root / "gtFine" / split
         if self._lite:
-            images = _by_frame(folder, "_image.jpg")
-            masks = {k: v for k, v in _by_frame(truth, "_label.png").items() if not k.endswith("_inst")}
+            images = by_frame(folder, "_image.jpg")
+            masks = {k: v for k, v in by_frame(truth, "_label.png").items() if not k.endswith("_inst")}
         else:
-            images = _by_frame(folder, "_leftImg8bit.png") | _by_frame(folder, "_leftImg8bit.jpg")
-            masks = _by_frame(truth, "_gtFine_labellevel3Ids.png")
+            images = by_frame(folder, "_leftImg8bit.png") | by_frame(folder, "_leftImg8bit.jpg")
+            masks = by_frame(truth, "_gtFine_labellevel3Ids.png")
             if images and not masks:
                 raise InputError(f"{truth}: no *_gtFine_labellevel3Ids.png; make them with AutoNUE's createLabels.py")
         return list(pair(images, masks, folder))
-
-
-def _by_frame(folder: Path, ending: str) -> dict[str, Path]:
-    return {f"{path.parent.name}/{path.name[: -len(ending)]}": path for path in files(folder, ending)}

@@ -11,11 +11,9 @@ CVPR 2012).
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from hardy.data.base import Dataset, Item, find_root
+from hardy.data.base import Item, find_root
 from hardy.data.labels import CITYSCAPES_IDS, SPACES
-from hardy.data.reading import ImageAndMask, files, pair
+from hardy.data.reading import ImageAndMask, ImagesAndMasks, files, pair
 from hardy.errors import InputError
 
 __all__ = ["KITTI"]
@@ -24,7 +22,7 @@ _TOP, _LEFT = 5, 18
 """The margin of the crop, in pixels; it ends at the mask's lower right corner."""
 
 
-class KITTI(Dataset):
+class KITTI(ImagesAndMasks):
     """KITTI semantics below ``root``: its folder, or one that holds ``data_semantics`` or ``kitti/data_semantics``.
 
     Raises:
@@ -46,11 +44,3 @@ class KITTI(Dataset):
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
         """One domain ``karlsruhe`` with the one split that has masks, ``train``."""
         return {"karlsruhe": {"train": self._items}}
-
-    def read(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
-        """The image and its mask, cut to the image, in the ids of cityscapes19."""
-        return self._files.read(item)
-
-    def read_label(self, item: Item) -> np.ndarray:
-        """The mask alone."""
-        return self._files.read_label(item)

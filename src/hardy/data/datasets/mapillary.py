@@ -19,12 +19,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
-from hardy.data.base import Dataset, Item, find_root
+from hardy.data.base import Item, find_root
 from hardy.data.labels import SPACES
 from hardy.data.rawmap import IGNORE, RawMap
-from hardy.data.reading import ImageAndMask, files, pair
+from hardy.data.reading import ImageAndMask, ImagesAndMasks, by_name, pair
 from hardy.errors import InputError
 
 __all__ = ["Mapillary"]
@@ -64,7 +62,7 @@ _ONLY: dict[str, dict[str, tuple[int, ...]]] = {
 }
 
 
-class Mapillary(Dataset):
+class Mapillary(ImagesAndMasks):
     """Mapillary Vistas below ``root``, which is its folder or one that holds ``mapillary`` or ``mapillary_vistas``.
 
     Args:
@@ -87,22 +85,10 @@ class Mapillary(Dataset):
             if (self.root / folder).is_dir():
                 images = self.root / folder / "images"
                 masks = find_root(self.root / folder, "v1.2/labels", "labels")
-                self._index[split] = list(pair(_by_name(images, ".jpg"), _by_name(masks, ".png"), images))
+                self._index[split] = list(pair(by_name(images, ".jpg"), by_name(masks, ".png"), images))
         if not self._index:
             raise InputError(f"{self.root}: no Mapillary here; it has {{training,validation}}/images and labels")
 
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
         """One domain ``v1.2`` with the splits ``train`` (training) and ``val`` (validation)."""
         return {"v1.2": self._index}
-
-    def read(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
-        """The image and its mask in the ids of cityscapes19."""
-        return self._files.read(item)
-
-    def read_label(self, item: Item) -> np.ndarray:
-        """The mask alone."""
-        return self._files.read_label(item)
-
-
-def _by_name(folder: Path, ending: str) -> dict[str, Path]:
-    return {path.name[: -len(ending)]: path for path in files(folder, ending)}
