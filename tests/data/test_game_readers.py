@@ -4,12 +4,12 @@ import logging
 
 import numpy as np
 import pytest
+from dataset_files import names, only_item, refused, row_of, save, save_mask
 from PIL import Image
 
 from hardy.data.datasets.gta5 import GTA5
 from hardy.data.datasets.synthia import Synthia
 from hardy.data.datasets.synthia import _first_channel as first_channel
-from hardy.errors import InputError
 
 RGB = np.random.default_rng(0).integers(0, 256, (2, 40, 3), dtype=np.uint8)
 VOID = np.full((2, 40), 255, dtype=np.uint8)
@@ -18,40 +18,6 @@ VOID = np.full((2, 40), 255, dtype=np.uint8)
 CITYSCAPES = dict(zip((7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33), range(19), strict=True))
 SYNTHIA = {3: 0, 4: 1, 2: 2, 21: 3, 5: 4, 7: 5, 15: 6, 9: 7, 6: 8, 16: 9, 1: 10, 10: 11, 17: 12, 8: 13, 18: 14, 19: 15,
            20: 16, 12: 17, 11: 18}  # fmt: skip
-
-
-def save(path, pixels):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if pixels.ndim == 2:  # a palette PNG: its index counts, not its colour
-        image = Image.fromarray(pixels, mode="P")
-        image.putpalette([value for i in range(256) for value in (255 - i, i, 7)])
-        image.save(path)
-    else:
-        Image.fromarray(pixels).save(path)
-    return path
-
-
-def row_of(ids, width=None):
-    """A mask with every one of ``ids`` and ids from its start after them, two rows alike, the second reversed."""
-    ids = [*ids, *ids][: width or len(ids)]
-    return np.array([ids, ids[::-1]], dtype=np.uint8)
-
-
-def names(dataset):
-    return {
-        domain: {split: [item[0].stem for item in items] for split, items in splits.items()}
-        for domain, splits in dataset.index().items()
-    }
-
-
-def only_item(dataset):
-    return next(item for splits in dataset.index().values() for items in splits.values() for item in items)
-
-
-def refused(message, action, *arguments):
-    with pytest.raises(InputError, match=message) as error:
-        action(*arguments)
-    assert "\n" not in str(error.value)
 
 
 def expected(raw, table):
@@ -65,26 +31,26 @@ def expected(raw, table):
 def gta5(tmp_path):
     for number in range(1, 9):
         save(tmp_path / "gta5" / "images" / f"{number:05}.png", RGB)
-        save(tmp_path / "gta5" / "labels" / f"{number:05}.png", VOID)
+        save_mask(tmp_path / "gta5" / "labels" / f"{number:05}.png", VOID)
     return tmp_path / "gta5"
 
 
 def test_gta5_reads_the_index_of_a_palette_as_the_id_of_cityscapes(gta5):
     raw = row_of([*range(35), 255], width=40)
-    save(gta5 / "labels" / "00002.png", raw)
+    save_mask(gta5 / "labels" / "00002.png", raw)
     dataset = GTA5(gta5.parent)
     image, label = dataset.read(only_item(dataset))
     np.testing.assert_array_equal(image, RGB)
     assert label.tolist() == expected(raw, CITYSCAPES)
     assert dataset.read_label(only_item(dataset)).tolist() == label.tolist()
-    save(gta5 / "labels" / "00002.png", np.where(raw == 34, 35, raw).astype(np.uint8))
+    save_mask(gta5 / "labels" / "00002.png", np.where(raw == 34, 35, raw).astype(np.uint8))
     refused("labels/00002.png: id 35 on 2 pixels is outside the label map", dataset.read, only_item(dataset))
     save(gta5 / "labels" / "00002.png", RGB)
     refused("labels/00002.png: an RGB mask", dataset.read, only_item(dataset))
 
 
 def test_gta5_without_lists_says_what_its_splits_are(gta5, caplog):
-    save(gta5 / "labels" / "00001_labelTrainIds.png", VOID)  # written by a converter, not by the authors
+    save_mask(gta5 / "labels" / "00001_labelTrainIds.png", VOID)  # written by a converter, not by the authors
     with caplog.at_level(logging.WARNING, "hardy"):
         dataset = GTA5(gta5)
     val = ["00001", "00005"]
@@ -122,8 +88,8 @@ def test_gta5_in_the_folders_of_robustnet(gta5):
 
 
 def test_gta5_leaves_out_and_counts_images_whose_label_has_another_size(gta5, caplog):
-    save(gta5 / "labels" / "00002.png", VOID[:, :30])
-    save(gta5 / "labels" / "00005.png", VOID[:1])
+    save_mask(gta5 / "labels" / "00002.png", VOID[:, :30])
+    save_mask(gta5 / "labels" / "00005.png", VOID[:1])
     (gta5 / "gtav_split_train.txt").write_text("00001.png\n00002.png\n")
     (gta5 / "gtav_split_val.txt").write_text("00005.png\n00006.png\n")
     with caplog.at_level(logging.WARNING, "hardy"):
@@ -132,7 +98,7 @@ def test_gta5_leaves_out_and_counts_images_whose_label_has_another_size(gta5, ca
     (message,) = caplog.messages
     assert "2 images are left out because their labels have another size, such as 00002.png" in message
     for number in range(1, 9):
-        save(gta5 / "labels" / f"{number:05}.png", VOID[:1])
+        save_mask(gta5 / "labels" / f"{number:05}.png", VOID[:1])
     refused("labels/00001.png: no label has the size of its image", GTA5, gta5)
 
 
@@ -188,7 +154,7 @@ def test_synthia_refuses_labels_of_another_kind(synthia, save_png16):
 
 
 def test_synthia_splits(synthia, caplog):
-    save(synthia / "GT" / "LABELS" / "0000000_labelTrainIds.png", VOID)
+    save_mask(synthia / "GT" / "LABELS" / "0000000_labelTrainIds.png", VOID)
     with caplog.at_level(logging.WARNING, "hardy"):
         found = names(Synthia(synthia))["rand-cityscapes"]
     assert [int(stem) for stem in found["val"]] == [0, 1, 2, 10, 11]

@@ -6,36 +6,11 @@ import zlib
 
 import numpy as np
 import pytest
+from dataset_files import GREY, RGB, counts, only_item, refused, save
 from PIL import Image
 
 from hardy.data.datasets.folder import Folder
 from hardy.data.reading import read_image, read_mask
-from hardy.errors import InputError
-
-GREY = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
-RGB = np.stack([GREY, GREY[::-1], 255 - GREY], axis=-1)
-
-
-def save(path, pixels, mode=None):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(pixels)
-    (image.convert(mode) if mode else image).save(path)
-    return path
-
-
-def counts(dataset):
-    return {domain: {split: len(items) for split, items in s.items()} for domain, s in dataset.index().items()}
-
-
-def only_item(dataset):
-    return next(item for splits in dataset.index().values() for items in splits.values() for item in items)
-
-
-def refused(message, action, *arguments):
-    with pytest.raises(InputError, match=message) as error:
-        action(*arguments)
-    assert "\n" not in str(error.value)
-
 
 # ------------------------------------------------------------------------------------------------- kinds of files
 

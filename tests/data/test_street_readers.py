@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from dataset_files import names, only_item, refused, row_of, save, save_mask
 
 from hardy.data.datasets.acdc import ACDC
 from hardy.data.datasets.bdd100k import BDD100K
@@ -10,7 +10,6 @@ from hardy.data.datasets.cityscapes import Cityscapes
 from hardy.data.datasets.gta5 import GTA5
 from hardy.data.datasets.mapillary import Mapillary
 from hardy.data.datasets.synthia import Synthia
-from hardy.errors import InputError
 
 RGB = np.random.default_rng(0).integers(0, 256, (2, 40, 3), dtype=np.uint8)
 VOID = np.full((2, 40), 255, dtype=np.uint8)
@@ -20,40 +19,6 @@ OPENSEG = [255, 255, 1, 4, 255, 255, 3, 0, 0, 1, 0, 1, 255, 0, 0, 1, 255, 2, 255
            255, 9, 8, *[255] * 13, 5, 5, 7, 5, 6, 7, 7, 255, 18, 255, 15, 13, 255, 17, 16, 255, 255, 14, 255, 255, 255,
            255]  # fmt: skip
 ROBUSTNET = [0 if i == 41 else 255 if i in (7, 8, 9, 10, 11, 14, 23, 44, 46, 49) else c for i, c in enumerate(OPENSEG)]
-
-
-def save(path, pixels):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if pixels.ndim == 2:  # a palette PNG: its index counts, not its colour
-        image = Image.fromarray(pixels, mode="P")
-        image.putpalette([value for i in range(256) for value in (255 - i, i, 7)])
-        image.save(path)
-    else:
-        Image.fromarray(pixels).save(path)
-    return path
-
-
-def row_of(ids, width=None):
-    """A mask with every one of ``ids`` and ids from its start after them, two rows alike, the second reversed."""
-    ids = [*ids, *ids][: width or len(ids)]
-    return np.array([ids, ids[::-1]], dtype=np.uint8)
-
-
-def names(dataset):
-    return {
-        domain: {split: [item[0].stem for item in items] for split, items in splits.items()}
-        for domain, splits in dataset.index().items()
-    }
-
-
-def only_item(dataset):
-    return next(item for splits in dataset.index().values() for items in splits.values() for item in items)
-
-
-def refused(message, action, *arguments):
-    with pytest.raises(InputError, match=message) as error:
-        action(*arguments)
-    assert "\n" not in str(error.value)
 
 
 # -------------------------------------------------------------------------------------------- bdd100k, mapillary
@@ -71,12 +36,12 @@ def test_bdd100k_in_the_layout_of_each_release(tmp_path, images, masks, ending):
     raw = row_of([*range(19), 255], width=40)
     for split, stem in (("train", "0a0a0b1a"), ("train", "0b"), ("val", "7d15b18b")):
         save(tmp_path / images / split / f"{stem}.jpg", RGB)
-        save(tmp_path / masks / split / f"{stem}{ending}", raw)
+        save_mask(tmp_path / masks / split / f"{stem}{ending}", raw)
     save(tmp_path / images / "test" / "ac.jpg", RGB)
     dataset = BDD100K(tmp_path)
     assert names(dataset) == {"10k": {"train": ["0a0a0b1a", "0b"], "val": ["7d15b18b"]}}
     assert dataset.read(only_item(dataset))[1].tolist() == raw.tolist()
-    save(tmp_path / masks / "train" / f"0a0a0b1a{ending}", np.full_like(raw, 19))
+    save_mask(tmp_path / masks / "train" / f"0a0a0b1a{ending}", np.full_like(raw, 19))
     refused(f"0a0a0b1a{ending}: id 19 on 80 pixels", dataset.read, only_item(dataset))
     (tmp_path / masks / "val" / f"7d15b18b{ending}").unlink()
     refused("val/7d15b18b.jpg: image without mask", BDD100K, tmp_path)
@@ -89,16 +54,16 @@ def test_mapillary_has_both_maps_and_both_layouts(tmp_path, masks, name, table):
     raw = row_of(range(66))
     for split in ("training", "validation"):
         save(root / split / "images" / "a_-b.jpg", RGB[:1].repeat(2, 0).repeat(2, 1)[:, :66])
-        save(root / split / masks / "a_-b.png", raw)
+        save_mask(root / split / masks / "a_-b.png", raw)
         if masks == "v1.2/labels":  # version 2.0 lies beside it, with ids of its own
-            save(root / split / "v2.0" / "labels" / "a_-b.png", np.full_like(raw, 123))
+            save_mask(root / split / "v2.0" / "labels" / "a_-b.png", np.full_like(raw, 123))
     (root / "testing" / "images").mkdir(parents=True)
     dataset = Mapillary(tmp_path, labels=name)
     assert names(dataset) == {"v1.2": {"train": ["a_-b"], "val": ["a_-b"]}}
     image, label = dataset.read(only_item(dataset))
     assert image.shape == (2, 66, 3)
     assert label.tolist() == [table, table[::-1]]
-    save(root / "training" / masks / "a_-b.png", np.full_like(raw, 66))
+    save_mask(root / "training" / masks / "a_-b.png", np.full_like(raw, 66))
     refused("a_-b.png: id 66 on 132 pixels", dataset.read, only_item(dataset))
 
 
@@ -124,8 +89,8 @@ def test_acdc_has_a_domain_per_condition(tmp_path):
             stem = f"{condition}/{split}/GOPR0475/GOPR0475_{split}"
             save(tmp_path / "acdc" / "rgb_anon" / f"{stem}_rgb_anon.png", RGB)
             if split in ("train", "val"):
-                save(tmp_path / "acdc" / "gt" / f"{stem}_gt_labelTrainIds.png", raw)
-                save(tmp_path / "acdc" / "gt" / f"{stem}_gt_labelIds.png", VOID)
+                save_mask(tmp_path / "acdc" / "gt" / f"{stem}_gt_labelTrainIds.png", raw)
+                save_mask(tmp_path / "acdc" / "gt" / f"{stem}_gt_labelIds.png", VOID)
                 save(tmp_path / "acdc" / "gt" / f"{stem}_gt_labelColor.png", RGB)
     dataset = ACDC(tmp_path)
     splits = {"train": ["GOPR0475_train_rgb_anon"], "val": ["GOPR0475_val_rgb_anon"]}
@@ -138,7 +103,7 @@ def test_acdc_has_a_domain_per_condition(tmp_path):
 def test_cityscapes_as_one_domain(tmp_path):
     for split, city in (("train", "ulm"), ("train", "aachen"), ("val", "lindau")):
         save(tmp_path / "leftImg8bit" / split / city / f"{city}_1_leftImg8bit.png", RGB)
-        save(tmp_path / "gtFine" / split / city / f"{city}_1_gtFine_labelIds.png", VOID)
+        save_mask(tmp_path / "gtFine" / split / city / f"{city}_1_gtFine_labelIds.png", VOID)
     train = ["aachen_1_leftImg8bit", "ulm_1_leftImg8bit"]
     assert names(Cityscapes(tmp_path, domains="all")) == {"all": {"train": train, "val": ["lindau_1_leftImg8bit"]}}
 

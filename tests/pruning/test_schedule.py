@@ -1,10 +1,10 @@
 """The pruning loops: what is averaged, what is masked when, what is left."""
 
 import copy
-import itertools
 
 import pytest
 import torch
+from loops import trainer
 
 from hardy.errors import InputError
 from hardy.pruning.criteria.base import Criterion
@@ -54,26 +54,6 @@ class Scripted(Criterion):
     def scores(self):
         self.calls.append("scores")
         return next(self.script)
-
-
-def trainer(network, batches, lr=0.05):
-    """Fine-tuning with one optimiser and one stream."""
-    optimiser = torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9)
-    stream = itertools.cycle(batches)
-    steps_made = []
-
-    def tune(steps, terms, after_backward, after_step):
-        network.train()
-        steps_made.append(steps)
-        for _ in range(steps):
-            optimiser.zero_grad()
-            sum(terms(next(stream)).values()).backward()
-            after_backward()
-            optimiser.step()
-            after_step()
-
-    tune.steps_made = steps_made
-    return tune
 
 
 def flat(units, **chosen):

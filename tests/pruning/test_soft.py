@@ -1,9 +1,8 @@
 """Soft pruning: zeroed filters learn on and may come back, held ones do not; the last choice is what goes."""
 
-import itertools
-
 import pytest
 import torch
+from loops import trainer
 
 from hardy.errors import InputError
 from hardy.pruning.criteria.base import Criterion
@@ -33,20 +32,12 @@ class Scripted(Criterion):
 
 def run(toy, draw_batch, pixel_loss, script, **options):
     units = find_units(toy)
-    optimiser = torch.optim.SGD(toy.parameters(), lr=0.05)
-    stream = itertools.repeat(draw_batch([0, 1]))
     seen = []
 
-    def tune(steps, terms, after_backward, after_step):
-        toy.train()
-        for _ in range(steps):
-            optimiser.zero_grad()
-            sum(terms(next(stream)).values()).backward()
-            after_backward()
-            optimiser.step()
-            after_step()
-            seen.append([float(toy.mix.weight[c].detach().abs().sum()) for c in (0, 1)])
+    def note():
+        seen.append([float(toy.mix.weight[c].detach().abs().sum()) for c in (0, 1)])
 
+    tune = trainer(toy, [draw_batch([0, 1])], momentum=0, after=note)
     limits = Limits(min_width=2)
     goal = Ratio(units, 1 / sum(unit.size for unit in units), limits)
     work = Work(toy, Scripted(toy, units, pixel_loss, script), units, goal, limits, tune=tune)

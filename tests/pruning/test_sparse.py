@@ -1,10 +1,10 @@
 """Sparse training: what the penalty does to the scales, how beta is steered, and what is removed when."""
 
-import itertools
 import logging
 
 import pytest
 import torch
+from loops import trainer
 
 from hardy.errors import InputError
 from hardy.pruning.criteria.base import Criterion
@@ -41,19 +41,8 @@ class Shrink(Criterion):
 
 
 def work(toy, draw_batch, criterion, ratio, lr=0.1, log=None, **limits):
-    optimiser = torch.optim.SGD(toy.parameters(), lr=lr)
-    stream = itertools.cycle([draw_batch([0, 1]), draw_batch([1, 0], 1)])
     limits = Limits(**{"min_width": 2, **limits})
-
-    def tune(steps, terms, after_backward, after_step):
-        toy.train()
-        for _ in range(steps):
-            optimiser.zero_grad()
-            sum(terms(next(stream)).values()).backward()
-            after_backward()
-            optimiser.step()
-            after_step()
-
+    tune = trainer(toy, [draw_batch([0, 1]), draw_batch([1, 0], 1)], lr, momentum=0)
     return Work(toy, criterion, criterion.units, Ratio(criterion.units, ratio, limits), limits, tune=tune, log=log)
 
 

@@ -1,10 +1,10 @@
 """The stop rule in every schedule: what goes is what it bears, and what is cut is a state that it bore."""
 
 import copy
-import itertools
 
 import pytest
 import torch
+from loops import trainer
 
 from hardy.errors import InputError
 from hardy.pruning.criteria.l2 import L2
@@ -41,22 +41,6 @@ def work_on(network, criterion, ratio, good, pixel_loss, batches=None, **limits)
     goal = Ratio(units, ratio, limits)
     tune = None if batches is None else trainer(network, batches)
     return Work(network, criterion(network, units, pixel_loss), units, goal, limits, tune=tune, good=good)
-
-
-def trainer(network, batches):
-    optimiser = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
-    stream = itertools.cycle(batches)
-
-    def tune(steps, terms, after_backward, after_step):
-        network.train()
-        for _ in range(steps):
-            optimiser.zero_grad()
-            sum(terms(next(stream)).values()).backward()
-            after_backward()
-            optimiser.step()
-            after_step()
-
-    return tune
 
 
 @pytest.mark.parametrize("most", [1, 17, 40, 41])
