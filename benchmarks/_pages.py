@@ -18,7 +18,7 @@ from hardy.engine.study import read
 from hardy.report.pivot import place
 
 ROOT = Path(__file__).parents[1]
-STUDIES = ("camvid_gmacs",)
+STUDIES = ("camvid_gmacs", "ior_pacs")
 PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "README.md")
 
 
@@ -36,6 +36,7 @@ def blocks() -> dict[str, str]:
     found["latency"] = camvid_latency.text(records.read(camvid_latency.STORE))
     for name in STUDIES:
         found[name] = "\n".join(study(name))
+    found["ior_pacs_intra"] = "\n".join(study("ior_pacs", value="intra"))
     return found
 
 
