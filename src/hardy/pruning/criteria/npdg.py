@@ -47,9 +47,7 @@ class NPDG(Criterion):
         pixel_loss: the loss of one head.
         style: folder of a run of the algorithm ``style_vae``.
         copies: restyled copies K of every image.
-        ascend: let each copy's epsilon climb the objective; False leaves it random.
-        rate: a climb is ``rate / objective`` times the gradient.
-        limit: the most that an epsilon changes in a climb, as a share of its length.
+        limit: the most that an epsilon changes in a climb, as a share of its length; 0 leaves it random.
         unary: lambda, the weight of the unary sensitivity, in [0, 1]; None gives every channel the weight 1 (DSP only).
         binary: what the binary sensitivity sums: correlations, raw covariances, or the variance over styles of the
             instance-whitened covariance.
@@ -71,8 +69,6 @@ class NPDG(Criterion):
         *,
         style: str = "",
         copies: int = 2,
-        ascend: bool = True,
-        rate: float = 20.0,
         limit: float = 1.0,
         unary: float | None = 0.4,
         binary: Literal["correlation", "covariance", "whitened"] = "correlation",
@@ -83,7 +79,6 @@ class NPDG(Criterion):
         read: Literal["batch", "running", "scaled"] = "batch",
     ) -> None:
         super().__init__(network, units, pixel_loss)
-        within("NPDG.rate", rate, 0)
         within("NPDG.limit", limit, 0)
         if copies < 1 or not (unary is None or 0 <= unary <= 1):
             raise InputError(f"NPDG: copies {copies} must be at least 1 and unary {unary} in [0, 1]")
@@ -92,8 +87,7 @@ class NPDG(Criterion):
                 "NPDG.style: name the folder of a run of the algorithm style_vae, such as style: runs/style"
             )
         self.dsp = load_dsp(style)
-        self.copies, self.ascend, self.unary = copies, ascend, unary
-        self._rate, self._limit = rate, limit
+        self.copies, self.limit, self.unary = copies, limit, unary
         self._binary = binary
         self._scale: Scale = normalise.removeprefix("global_")  # type: ignore[assignment]
         self._together = normalise.startswith("global_")
@@ -142,7 +136,7 @@ class NPDG(Criterion):
         epsilon = self.dsp.sample(len(batch))
         copies: list[Tensor] = []
         while len(copies) < self.copies:
-            if self.ascend:
+            if self.limit:
                 epsilon = self._climbed(batch, content, epsilon)
             elif copies:
                 epsilon = self.dsp.sample(len(batch))
@@ -163,7 +157,7 @@ class NPDG(Criterion):
             objective = objective + self.strength * penalty
         (gradient,) = torch.autograd.grad(objective, epsilon)
         self._climbing.forget()
-        return climb(epsilon.detach(), gradient, objective.detach(), rate=self._rate, limit=self._limit)[0]
+        return climb(epsilon.detach(), gradient, objective.detach(), limit=self.limit)[0]
 
     def _sensitivities(self, activations: Activations, styles: int) -> dict[str, Tensor]:
         """For each unit's name its weights w (n,) from the activations of a forward pass."""
