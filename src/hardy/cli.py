@@ -110,18 +110,23 @@ def predict(
 
 @app.command()
 def bench(
-    run: RunFolder,
+    run: Annotated[Path, typer.Argument(help="A run's folder; or 'blocks', for what every block costs.")],
     against: Annotated[Path | None, typer.Option(help="A second run, measured interleaved with the first.")] = None,
     size: SizeText = "512x1024",
     batch: Annotated[list[int] | None, typer.Option(help="Images at a time; repeat for several.")] = None,
     runtime: Annotated[list[str] | None, typer.Option(help="eager or onnxruntime; repeat for both.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     runs: Annotated[int, typer.Option(help="Timed runs after the warm-up.")] = 30,
+    channels: Annotated[int, typer.Option(min=32, help="Of blocks: channels in and out.")] = 256,
     device: Device = "cpu",
 ) -> None:
     """Measure milliseconds (p50, p95) and memory on this machine."""
     from hardy.commands import bench as command
 
+    if str(run) == "blocks":
+        measured = _size(size) or (512, 1024)
+        command.blocks(size=measured, channels=channels, threads=threads, runs=runs, device=device)
+        return
     command.run(
         run, against=against, size=_size(size) or (512, 1024), batches=tuple(batch or (1,)),
         runtimes=tuple(runtime or ("eager", "onnxruntime")), threads=threads, runs=runs, device=device,

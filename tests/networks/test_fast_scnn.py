@@ -10,7 +10,17 @@ from hardy.registry import LOSSES
 def test_strides_and_widths() -> None:
     outputs = create("fast_scnn", "cityscapes19").eval().outputs(torch.rand(1, 3, 128, 256))
     shapes = {name: tuple(value.shape) for name, value in outputs.features.items()}
-    assert shapes == {"detail": (1, 64, 16, 32), "context": (1, 128, 4, 8), "fused": (1, 128, 16, 32)}
+    maps = {"detail": (1, 64, 16, 32), "context": (1, 128, 4, 8)}
+    assert shapes == {**maps, "fused": (1, 128, 16, 32), "logits": (1, 19, 16, 32)}
+
+
+def test_one_image_trains() -> None:
+    network = create("fast_scnn", "pacs7", aux=True)
+    outputs = network.outputs(torch.rand(1, 3, 75, 101))
+    (outputs.logits.square().mean() + outputs.extras["aux_detail"].square().mean()).backward()
+    assert all(value.grad is not None and bool(value.grad.isfinite().all()) for value in network.parameters())
+    fresh = [name for name, value in network.named_buffers() if name.endswith("running_mean") and not value.any()]
+    assert fresh == ["context.9.branches.0.1.running_mean"], "a single value per channel has no statistics"
 
 
 def test_the_fusion_reaches_as_far_as_its_dilation() -> None:

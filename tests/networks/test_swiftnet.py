@@ -51,4 +51,5 @@ def test_features_are_the_stages_then_the_ladder() -> None:
         "stage4": (512, 4, 4),
         "pyramid": (128, 4, 4),
         "fused": (128, 32, 32),
+        "logits": (19, 32, 32),
     }

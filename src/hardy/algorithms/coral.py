@@ -91,9 +91,10 @@ def _penultimate(outputs: Outputs) -> Tensor | None:
     """The features that the classifying layer sees or that come last before it, (n, C); None where none are told."""
     if "embedding" in outputs.extras:
         return outputs.extras["embedding"]
-    if not outputs.features:
+    maps = [value for name, value in outputs.features.items() if name != "logits"]
+    if not maps:
         return None
-    last = list(outputs.features.values())[-1]
+    last = maps[-1]
     return last.movedim(1, -1).flatten(0, -2)
 
 

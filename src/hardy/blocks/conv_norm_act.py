@@ -1,11 +1,23 @@
-"""Convolution, batch norm and, unless told otherwise, ReLU."""
+"""Convolution, batch norm and, unless told otherwise, ReLU.
+
+With ``groups`` every group of outputs sees its group of inputs only (as many groups as channels: depthwise); with
+``dilation`` d the kernel reaches d (K - 1) + 1 cells.
+
+Source: Ioffe and Szegedy, "Batch normalization", ICML 2015; dilation: Yu and Koltun, "Multi-scale context aggregation
+by dilated convolutions", ICLR 2016; groups: Krizhevsky, Sutskever and Hinton, NeurIPS 2012, section 3.2.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from torch import nn
+
+from hardy.blocks.base import Cost, Costed, strided
 
 __all__ = ["ConvNormAct"]
 
 
-class ConvNormAct(nn.Sequential):
+class ConvNormAct(nn.Sequential, Costed):
     """``(B, C_in, H, W) -> (B, C_out, ceil(H / stride), ceil(W / stride))``; the convolution has no bias.
 
     Args:
@@ -17,6 +29,13 @@ class ConvNormAct(nn.Sequential):
         groups: of the convolution.
         act: False leaves out the ReLU.
     """
+
+    shown: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "3x3 convolution": {},
+        "1x1 convolution": {"kernel": 1},
+        "dilated by 4": {"dilation": 4},
+        "8 groups": {"groups": 8},
+    }
 
     def __init__(
         self,
@@ -30,9 +49,20 @@ class ConvNormAct(nn.Sequential):
         act: bool = True,
     ) -> None:
         assert kernel % 2 == 1, f"kernel {kernel} is even: no padding keeps the size"
+        widths = f"{in_channels} or {out_channels} channels are no multiple of {groups} groups"
+        assert in_channels % groups == out_channels % groups == 0, widths
         padding = dilation * (kernel - 1) // 2
         layers: list[nn.Module] = [
             nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias=False),
             nn.BatchNorm2d(out_channels),
         ]
         super().__init__(*layers, *([nn.ReLU()] if act else []))
+
+    @staticmethod
+    def cost(
+        in_channels: int, out_channels: int, size: tuple[int, int], *, kernel: int = 3, stride: int = 1,
+        dilation: int = 1, groups: int = 1,
+    ) -> Cost:  # fmt: skip
+        """``K^2 M N / g`` weights, each used once for every cell of the result; ``dilation`` costs nothing."""
+        weights = kernel**2 * in_channels * out_channels // groups
+        return Cost(weights, weights * strided(size, stride))

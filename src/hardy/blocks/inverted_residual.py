@@ -3,14 +3,18 @@
 Source: Sandler et al., "MobileNetV2: inverted residuals and linear bottlenecks", CVPR 2018, table 1.
 """
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from torch import Tensor, nn
 
+from hardy.blocks.base import Cost, Costed, strided
 from hardy.blocks.conv_norm_act import ConvNormAct
 
 __all__ = ["InvertedResidual"]
 
 
-class InvertedResidual(nn.Module):
+class InvertedResidual(nn.Module, Costed):
     """``(B, C_in, H, W) -> (B, C_out, ceil(H / stride), ceil(W / stride))``.
 
     The input is added to the result where the stride is 1 and C_in = C_out.
@@ -21,6 +25,8 @@ class InvertedResidual(nn.Module):
         stride: of the depthwise convolution.
         expansion: the depthwise convolution works on ``expansion * C_in`` channels.
     """
+
+    shown: ClassVar[Mapping[str, Mapping[str, Any]]] = {"inverted residual": {}}
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, expansion: int = 6) -> None:
         super().__init__()
@@ -34,3 +40,12 @@ class InvertedResidual(nn.Module):
         """Shapes as above."""
         y: Tensor = self.project(self.depthwise(self.expand(x)))
         return x + y if self.residual else y
+
+    @staticmethod
+    def cost(
+        in_channels: int, out_channels: int, size: tuple[int, int], *, stride: int = 1, expansion: int = 6
+    ) -> Cost:
+        """``t M^2`` weights before the stride, ``9 t M + t M N`` behind it."""
+        wide = expansion * in_channels
+        before, behind = in_channels * wide, 9 * wide + wide * out_channels
+        return Cost(before + behind, before * strided(size, 1) + behind * strided(size, stride))

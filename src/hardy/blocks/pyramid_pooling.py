@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hardy.blocks.conv_norm_act import ConvNormAct
+from hardy.blocks.pooled_norm import PooledNorm
 
 __all__ = ["PyramidPooling"]
 
@@ -27,7 +28,9 @@ class PyramidPooling(nn.Module):
         super().__init__()
         width = in_channels // len(grids)
         self.grids = tuple(grids)
-        self.branches = nn.ModuleList(ConvNormAct(in_channels, width, kernel=1) for _ in grids)
+        self.branches = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(in_channels, width, 1, bias=False), PooledNorm(width), nn.ReLU()) for _ in grids
+        )
         self.join = ConvNormAct(in_channels + width * len(grids), out_channels, kernel=1)
 
     def forward(self, x: Tensor) -> Tensor:

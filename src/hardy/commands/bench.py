@@ -1,4 +1,4 @@
-"""``hardy bench``: milliseconds and memory on this machine."""
+"""``hardy bench``: milliseconds and memory on this machine; ``hardy bench blocks``: what blocks cost."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +9,14 @@ from hardy.commands._frame import provenance
 from hardy.commands._print import say, show_rows
 from hardy.engine import artefact
 from hardy.engine.bench import Row, bench
+from hardy.engine.block_costs import BlockCost, block_costs
+from hardy.engine.device import pick
 from hardy.engine.hardware import fingerprint
+from hardy.engine.timing import threads_set
 from hardy.ops import cost
 from hardy.records import Record
 
-__all__ = ["bench", "run"]
+__all__ = ["bench", "blocks", "run"]
 
 
 def run(
@@ -48,6 +51,35 @@ def run(
         ],
     )
     return rows
+
+
+def blocks(*, size: tuple[int, int], channels: int, threads: int | None, runs: int, device: str) -> list[BlockCost]:
+    """Print what every block costs on a map of ``channels`` at an eighth of ``size``, and return it."""
+    cells = (max(1, size[0] // 8), max(1, size[1] // 8))
+    with threads_set(threads):
+        found = block_costs(channels, cells, runs=runs, device=pick(device))
+    plain = next(row for row in found if row.name == "3x3 convolution")
+    lines = [
+        [row.name, f"{row.formula.weights:,}", f"{row.counted.weights:,}", f"{row.formula.macs / 1e6:,.1f}",
+         f"{row.counted.macs / 1e6:,.1f}", f"{row.formula.macs / plain.formula.macs:.3f}", f"{row.moved / 1e6:.2f}",
+         f"{row.milliseconds:.2f}", f"{row.milliseconds / plain.milliseconds:.3f}"]
+        for row in found
+    ]  # fmt: skip
+    columns = [
+        "block",
+        "weights",
+        "counted",
+        "million MACs",
+        "counted",
+        "of 3x3",
+        "million values moved",
+        "ms",
+        "of 3x3",
+    ]
+    show_rows(f"{channels} channels in and out, a map of {cells[0]}x{cells[1]}", columns, lines)
+    say("weights and MACs by formula, then as counted; m: millions; ms: median in PyTorch, in turns")
+    say(str(fingerprint()))
+    return found
 
 
 def _notes(row: Row) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def create(
         options = {**options, "encoder_weights": _encoder_weights(name, options, str(weights))}
     completed = _completed(name, options)
     network: Network = NETWORKS.build(name, labels, **completed)
-    network.architecture = {"name": name, "options": json.loads(json.dumps(completed))}
+    network.architecture = {"name": name, "options": json.loads(json.dumps({**completed, **network.written}))}
     if whole:
         fill(network, read_weights(str(weights)), str(weights))
     elif completed.get("encoder_weights", "") is None and not _quiet.get():

@@ -1,7 +1,8 @@
 """The interface of every network: images to logits, with its own normalisation and its own losses."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -46,6 +47,7 @@ class Network(nn.Module, ABC):
         auxiliary_weight: the weight of each auxiliary head's loss.
         architecture: ``{"name": ..., "options": {...}}``, every option written out: what `hardy.create` was told,
             so that the artefact can build the network again. Empty for one that `hardy.create` did not build.
+        written: options that `architecture` keeps in place of what was told: a file's content for its path.
         pretrained: True when `encoder` started from pre-trained weights.
         plan: the channels kept by pruning, by module and side, as indices of the dense network's; empty when nothing
             was removed. Written and read by `hardy.pruning.remove`.
@@ -55,6 +57,7 @@ class Network(nn.Module, ABC):
     image_level: bool = False
     auxiliary_weight: float = 0.4
     architecture: dict[str, Any]
+    written: Mapping[str, Any] = MappingProxyType({})
     pretrained: bool = False
     plan: dict[str, dict[str, list[int]]]
     mean: Tensor

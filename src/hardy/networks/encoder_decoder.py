@@ -1,13 +1,13 @@
-"""Any encoder of timm's, or a mix transformer, with any decoder of Hardy's.
+"""Any encoder of timm's, a mix transformer or an STDC encoder, with any decoder of Hardy's.
 
 Convolutional encoders give their stages from stride 4 on; plain vision transformers give four maps spaced evenly over
 their depth, and take any image size (the image is padded to whole patches, the logits are cut back).
 
-Source: Ronneberger, Fischer and Brox, MICCAI 2015, for the split in two; the encoders are timm's (Wightman, 2019), and
-the mix transformers of Xie et al., NeurIPS 2021.
+Source: Ronneberger, Fischer and Brox, MICCAI 2015, for the split in two; the encoders are timm's (Wightman, 2019),
+the mix transformers of Xie et al., NeurIPS 2021, and the STDC encoders of Fan et al., CVPR 2021.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -16,7 +16,10 @@ from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.data.labels import LabelSpace
 from hardy.errors import InputError
 from hardy.networks._encoder import Pyramid, pad
-from hardy.networks._mit import VARIANTS, MixTransformer, load_mit
+from hardy.networks._mit import VARIANTS as MIT
+from hardy.networks._mit import MixTransformer, load_mit
+from hardy.networks._stdc import VARIANTS as STDC
+from hardy.networks._stdc import STDCNet, load_stdc
 from hardy.networks._weights import initialise
 from hardy.networks.base import Network, resize
 from hardy.registry import DECODERS
@@ -24,13 +27,20 @@ from hardy.types import Outputs
 
 __all__ = ["EncoderDecoder"]
 
+OURS: Mapping[str, Callable[[str, str | None], MixTransformer | STDCNet]] = {
+    **dict.fromkeys(MIT, load_mit),
+    **dict.fromkeys(STDC, load_stdc),
+}
+"""The encoders that are not timm's, and what loads them."""
+
 
 class EncoderDecoder(Network):
-    """Features: ``stage1`` .. ``stageN``, the encoder's maps, finest first.
+    """Features: ``stage1`` .. ``stageN``, the encoder's maps, finest first, and ``logits`` as the decoder gives them:
+    at its stride, of the padded image.
 
     Args:
         labels: the classes predicted.
-        encoder: a model of timm's, or ``mit_b0`` .. ``mit_b5``.
+        encoder: a model of timm's, ``mit_b0`` .. ``mit_b5``, ``stdc1`` or ``stdc2``.
         encoder_weights: None for a random draw; a weights file; ``"timm"`` or a tag of timm's.
         output_stride: stride of the encoder's last map, kept by dilation; None leaves the encoder as it is.
         decoder: a decoder of ``hardy list decoder``.
@@ -69,19 +79,21 @@ class EncoderDecoder(Network):
         height, width = images.shape[-2:]
         padded = pad(self.normalise(images), self.backbone.multiple)
         maps = self.backbone(padded)
-        logits = resize(self.decoder(maps), padded.shape[-2:])[..., :height, :width]
+        logits = self.decoder(maps)
         extras = {}
         if self.aux is not None and self.training:
             extras["aux_stage"] = resize(self.aux(maps[-2:][0]), padded.shape[-2:])[..., :height, :width]
-        return Outputs(logits, {f"stage{number}": x for number, x in enumerate(maps, start=1)}, extras)
+        features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
+        whole = resize(logits, padded.shape[-2:])[..., :height, :width]
+        return Outputs(whole, {**features, "logits": logits}, extras)
 
 
-def _backbone(name: str, weights: str | None, output_stride: int | None) -> Pyramid | MixTransformer:
-    if name not in VARIANTS:
+def _backbone(name: str, weights: str | None, output_stride: int | None) -> Pyramid | MixTransformer | STDCNet:
+    if name not in OURS:
         return Pyramid(name, weights, output_stride)
     if output_stride is not None:
         raise InputError(f"encoder {name!r} takes no output_stride: its strides are 4, 8, 16, 32; leave it out")
-    return load_mit(name, weights)
+    return OURS[name](name, weights)
 
 
 def _auxiliary(channels: int, class_count: int) -> nn.Sequential:

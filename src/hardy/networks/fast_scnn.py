@@ -7,10 +7,10 @@ Source: Poudel, Liwicki and Cipolla, "Fast-SCNN: fast semantic segmentation netw
 """
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.blocks.depthwise_separable import DepthwiseSeparable
+from hardy.blocks.fusion_unit import FusionUnit
 from hardy.blocks.inverted_residual import InvertedResidual
 from hardy.blocks.pyramid_pooling import PyramidPooling
 from hardy.data.labels import LabelSpace
@@ -23,8 +23,8 @@ __all__ = ["FastSCNN"]
 
 
 class FastSCNN(Network):
-    """Fast-SCNN; at width 1 its features are ``detail`` (B, 64, H/8, W/8), ``context`` (B, 128, H/32, W/32) and
-    ``fused`` (B, 128, H/8, W/8).
+    """Fast-SCNN; at width 1 its features are ``detail`` (B, 64, H/8, W/8), ``context`` (B, 128, H/32, W/32),
+    ``fused`` (B, 128, H/8, W/8) and ``logits`` at stride 8.
 
     Args:
         labels: the classes predicted.
@@ -57,7 +57,7 @@ class FastSCNN(Network):
             *_bottlenecks(d, e, stride=1),
             PyramidPooling(e, e),
         )
-        self.fusion = _Fusion(c, e, e, ffm_dilation)
+        self.fusion = FusionUnit(c, e, e, dilation=ffm_dilation)
         self.head = nn.Sequential(
             DepthwiseSeparable(e, e), DepthwiseSeparable(e, e), nn.Dropout(dropout), nn.Conv2d(e, len(labels), 1)
         )
@@ -69,26 +69,13 @@ class FastSCNN(Network):
         detail = self.detail(self.normalise(images))
         context = self.context(detail)
         fused = self.fusion(detail, context)
-        logits = resize(self.head(fused), images.shape[-2:])
+        logits = self.head(fused)
         extras = {"aux_detail": self.aux(detail)} if self.aux is not None and self.training else {}
-        return Outputs(logits, {"detail": detail, "context": context, "fused": fused}, extras)
+        features = {"detail": detail, "context": context, "fused": fused, "logits": logits}
+        return Outputs(resize(logits, images.shape[-2:]), features, extras)
 
 
 def _bottlenecks(in_channels: int, out_channels: int, *, stride: int) -> list[InvertedResidual]:
     """Three inverted residuals; the first changes width and size."""
     first = InvertedResidual(in_channels, out_channels, stride=stride)
     return [first, *(InvertedResidual(out_channels, out_channels) for _ in range(2))]
-
-
-class _Fusion(nn.Module):
-    """Feature fusion: the context at the size of the detail, filtered depthwise; both made equally wide and added."""
-
-    def __init__(self, detail_channels: int, context_channels: int, out_channels: int, dilation: int) -> None:
-        super().__init__()
-        self.filter = ConvNormAct(context_channels, out_channels, dilation=dilation, groups=context_channels)
-        self.context = nn.Sequential(nn.Conv2d(out_channels, out_channels, 1), nn.BatchNorm2d(out_channels))
-        self.detail = nn.Sequential(nn.Conv2d(detail_channels, out_channels, 1), nn.BatchNorm2d(out_channels))
-
-    def forward(self, detail: Tensor, context: Tensor) -> Tensor:
-        context = self.context(self.filter(resize(context, detail.shape[-2:])))
-        return F.relu(self.detail(detail) + context)

@@ -24,7 +24,7 @@ __all__ = ["SegFormer"]
 
 class SegFormer(Network):
     """Features: ``stage1`` .. ``stage4``, the encoder's maps at strides 4, 8, 16, 32; (32, 64, 160, 256) channels for
-    B0, (64, 128, 320, 512) for the others.
+    B0, (64, 128, 320, 512) for the others. Then ``logits`` at stride 4.
 
     Args:
         labels: the classes predicted.
@@ -69,4 +69,5 @@ class SegFormer(Network):
         """See `Network.outputs`."""
         maps: list[Tensor] = self.backbone(self.normalise(images))
         features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
-        return Outputs(resize(self.head(maps), images.shape[-2:]), features)
+        features["logits"] = self.head(maps)
+        return Outputs(resize(features["logits"], images.shape[-2:]), features)

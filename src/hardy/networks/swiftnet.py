@@ -7,7 +7,6 @@ Source: Orsic, Kreso, Bevandic and Segvic, "In defense of pre-trained ImageNet a
 segmentation of road-driving images", CVPR 2019, section 3 and figure 2.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import cast
 
@@ -15,11 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hardy.blocks.basic_block import BasicBlock
 from hardy.blocks.norm_act_conv import NormActConv
 from hardy.data.labels import LabelSpace
-from hardy.networks._encoder import load_encoder
-from hardy.networks._weights import fill, initialise
+from hardy.networks._resnet import ResNet, fill_resnet
+from hardy.networks._weights import initialise
 from hardy.networks.base import Network, resize
 from hardy.types import Outputs
 
@@ -28,7 +26,7 @@ __all__ = ["SwiftNet"]
 
 class SwiftNet(Network):
     """Features: ``stage1`` .. ``stage4`` (64, 128, 256, 512 channels at strides 4, 8, 16, 32; before the ReLU),
-    ``pyramid`` (B, 128, H/32, W/32), ``fused`` (B, 128, H/4, W/4).
+    ``pyramid`` (B, 128, H/32, W/32), ``fused`` (B, 128, H/4, W/4), ``logits`` at stride 4.
 
     Args:
         labels: the classes predicted.
@@ -38,14 +36,13 @@ class SwiftNet(Network):
 
     def __init__(self, labels: LabelSpace, *, encoder_weights: str | None = None) -> None:
         super().__init__(labels)
-        self.backbone = _ResNet18()
+        self.backbone = ResNet("resnet18")
         self.pyramid = _AspectPooling(512, 128)
         self.ladder = nn.ModuleList(_Step(skip, 128) for skip in (256, 128, 64))
         self.head = NormActConv(128, len(labels), bias=True)
         initialise(self)
         if encoder_weights is not None:
-            trained = load_encoder("resnet18", encoder_weights, lambda model: model.reset_classifier(0))
-            fill(self.backbone, trained.state_dict(), encoder_weights)
+            fill_resnet(self.backbone, "resnet18", encoder_weights)
             self.pretrained = True
 
     def encoder(self) -> Sequence[nn.Module]:
@@ -60,35 +57,8 @@ class SwiftNet(Network):
         for step, skip in zip(self.ladder, reversed(maps[:-1]), strict=True):
             x = step(x, skip)
         features["fused"] = x
-        return Outputs(resize(self.head(x), images.shape[-2:]), features)
-
-
-class _ResNet18(nn.Module):
-    """He et al., CVPR 2016, table 1, without its classifier: the sums of its four stages, before their ReLU."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.layer1 = _stage(64, 64, stride=1)
-        self.layer2 = _stage(64, 128, stride=2)
-        self.layer3 = _stage(128, 256, stride=2)
-        self.layer4 = _stage(256, 512, stride=2)
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(images))), 3, 2, 1)
-        maps = []
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)
-            maps.append(x)
-            x = F.relu(x)
-        return maps
-
-
-def _stage(in_channels: int, out_channels: int, *, stride: int) -> nn.Sequential:
-    """Two blocks and the ReLU between them, under the names of ImageNet checkpoints."""
-    first, second = BasicBlock(in_channels, out_channels, stride=stride), BasicBlock(out_channels, out_channels)
-    return nn.Sequential(OrderedDict({"0": first, "relu": nn.ReLU(), "1": second}))
+        features["logits"] = self.head(x)
+        return Outputs(resize(features["logits"], images.shape[-2:]), features)
 
 
 class _AspectPooling(nn.Module):

@@ -21,7 +21,8 @@ __all__ = ["Tiny"]
 
 
 class Tiny(Network):
-    """Features: ``detail`` (B, C, H/4, W/4), ``context`` (B, 2C, H/8, W/8), ``fused`` (B, C, H/4, W/4), C = width.
+    """Features: ``detail`` (B, C, H/4, W/4), ``context`` (B, 2C, H/8, W/8), ``fused`` (B, C, H/4, W/4), C = width,
+    and ``logits`` at stride 4.
 
     Args:
         labels: the classes predicted.
@@ -56,6 +57,7 @@ class Tiny(Network):
         detail = self.detail(self.normalise(images))
         context = self.context(detail)
         fused = self.smooth(detail + resize(self.narrow(context), detail.shape[-2:]))
-        logits = resize(self.head(fused), images.shape[-2:])
+        logits = self.head(fused)
         extras = {"aux_detail": self.aux(detail)} if self.aux is not None and self.training else {}
-        return Outputs(logits, {"detail": detail, "context": context, "fused": fused}, extras)
+        features = {"detail": detail, "context": context, "fused": fused, "logits": logits}
+        return Outputs(resize(logits, images.shape[-2:]), features, extras)

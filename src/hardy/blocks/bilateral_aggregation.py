@@ -1,0 +1,55 @@
+"""Guided aggregation of two branches: each is weighed by the sigmoid of the other, at both sizes, and both are added.
+
+With d the detail, s the semantics four times coarser, D and S the branches' own filters, and up() to the detail's size:
+``C_3x3(D(d) * sigmoid(up(S'(s))) + up(D'(d) * sigmoid(S(s))))``, where D' strides down to the size of s.
+
+Source: Yu, Gao, Wang, Yu, Shen and Sang, "BiSeNet V2: bilateral network with guided aggregation for real-time semantic
+segmentation", IJCV 2021, section 4.3 and figure 6.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hardy.blocks.conv_norm_act import ConvNormAct
+
+__all__ = ["BilateralAggregation"]
+
+
+class BilateralAggregation(nn.Module):
+    """``(B, C, h, w), (B, C, ceil(h / 4), ceil(w / 4)) -> (B, C, h, w)``.
+
+    Args:
+        channels: C.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.detail_fine = _separable(channels)
+        self.detail_coarse = nn.Sequential(
+            ConvNormAct(channels, channels, stride=2, act=False), nn.AvgPool2d(3, stride=2, padding=1)
+        )
+        self.semantic_fine = ConvNormAct(channels, channels, act=False)
+        self.semantic_coarse = _separable(channels)
+        self.mix = ConvNormAct(channels, channels)
+
+    def forward(self, detail: Tensor, semantic: Tensor) -> Tensor:
+        """Shapes as above."""
+        size = detail.shape[-2:]
+        fine = self.detail_fine(detail) * torch.sigmoid(_up(self.semantic_fine(semantic), size))
+        coarse = self.detail_coarse(detail) * torch.sigmoid(self.semantic_coarse(semantic))
+        mixed: Tensor = self.mix(fine + _up(coarse, size))
+        return mixed
+
+
+def _separable(channels: int) -> nn.Sequential:
+    """A depthwise 3x3 convolution with a norm and a 1x1 convolution without."""
+    return nn.Sequential(
+        ConvNormAct(channels, channels, groups=channels, act=False), nn.Conv2d(channels, channels, 1, bias=False)
+    )
+
+
+def _up(x: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)

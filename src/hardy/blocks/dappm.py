@@ -1,0 +1,106 @@
+"""Deep aggregation pyramid pooling: averages over ever larger windows, each refined with the sum of those before it.
+
+With U_0 = x narrowed, P_i the average over window i, and up() back to the size of x:
+``y_0 = U_0``, ``y_i = C_3x3(up(C_1x1(P_i(x))) + y_{i-1})``, and the result is
+``C_1x1([y_0, ..., y_n]) + C_1x1(x)``, every C a batch norm, a ReLU and a convolution. The last window is the whole map.
+
+Source: Hong, Pan, Sun and Jia, "Deep dual-resolution networks for real-time and accurate semantic segmentation of road
+scenes", arXiv:2101.06085, 2021, equation 4 and figure 5.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hardy.blocks.pooled_norm import PooledNorm
+
+__all__ = ["DAPPM", "WINDOWS", "open_scale", "scaled", "unit"]
+
+WINDOWS = ((5, 2), (9, 4), (17, 8))
+"""(side, stride) in cells of the averaging windows; the map is padded by half a window."""
+
+
+class DAPPM(nn.Module):
+    """``(B, C_in, h, w) -> (B, C_out, h, w)``, for maps from one cell up.
+
+    Cells of padding count as zeros in an average, as in the published networks: on a map smaller than a window its
+    averages are small, and the batch norm after them learns their scale. Averages of which one image leaves a single
+    cell are normalised by the running statistics (`PooledNorm`).
+
+    Args:
+        in_channels: C_in.
+        width: channels of each scale.
+        out_channels: C_out.
+    """
+
+    def __init__(self, in_channels: int, width: int, out_channels: int) -> None:
+        super().__init__()
+        self.narrow = unit(in_channels, width)
+        self.scales = nn.ModuleList(unit(in_channels, width) for _ in range(len(WINDOWS) + 1))
+        self.refine = nn.ModuleList(unit(width, width, kernel=3) for _ in range(len(WINDOWS) + 1))
+        self.join = unit(width * (len(WINDOWS) + 2), out_channels)
+        self.shortcut = unit(in_channels, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shapes as above."""
+        levels = [self.narrow(x)]
+        for level, refine in zip(scaled(x, self.scales), self.refine, strict=True):
+            levels.append(refine(level + levels[-1]))
+        joined: Tensor = self.join(torch.cat(levels, dim=1)) + self.shortcut(x)
+        return joined
+
+
+def scaled(x: Tensor, scales: Iterable[nn.Module]) -> Iterator[Tensor]:
+    """``up(scale_i(P_i(x)))`` for each of ``scales``: those of `WINDOWS`, then that of the whole map.
+
+    Args:
+        x: (B, C, h, w).
+        scales: of each average (B, C, h', w') a map of that size.
+    """
+    *windowed, whole = scales
+    for scale, (side, stride) in zip(windowed, WINDOWS, strict=True):
+        if isinstance(x.shape[-2], torch.SymInt) or isinstance(x.shape[-1], torch.SymInt):
+            yield open_scale(x, scale, side, stride)
+        else:
+            average = F.avg_pool2d(x, side, stride, side // 2)
+            yield F.interpolate(scale(average), size=x.shape[-2:], mode="bilinear", align_corners=False)
+    yield whole(F.adaptive_avg_pool2d(x, 1)).expand(-1, -1, *x.shape[-2:])
+
+
+def open_scale(x: Tensor, scale: nn.Module, side: int, stride: int) -> Tensor:
+    """One scale as `scaled` gives it, for while `torch.export` leaves the size of ``x`` open, where a size of 1 would become a constant.
+
+    One cell more than needed is averaged on each axis, so that there are always two, and bilinear interpolation is
+    written as products with matrices that give it no weight.
+
+    Args:
+        x: (B, C, h, w).
+        scale: of the average (B, C, h', w') a map of that size.
+        side: of the window, in cells.
+        stride: of the window.
+    """
+    average = F.avg_pool2d(F.pad(x, (0, stride, 0, stride)), side, stride, side // 2)
+    rows, columns = (_between(length, stride, x) for length in x.shape[-2:])
+    product: Tensor = rows @ scale(average) @ columns.T
+    return product
+
+
+def _between(length: int, stride: int, like: Tensor) -> Tensor:
+    """(length, n + 1): what each of the ``n = ceil(length / stride)`` cells gives to each place; rows sum to 1.
+
+    Place i lies at ``(i + 1/2) n / length - 1/2`` between the cells' centres, and outside of all at the nearest.
+    """
+    count = (length - 1) // stride + 1
+    place = torch.arange(length, device=like.device, dtype=like.dtype).unsqueeze(1)
+    cell = torch.arange(count + 1, device=like.device, dtype=like.dtype).unsqueeze(0)
+    centre = ((place + 0.5) * count / length - 0.5).clamp(min=0)
+    centre = torch.minimum(centre, torch.zeros_like(centre) + (count - 1))
+    return (1 - (centre - cell).abs()).clamp(min=0)
+
+
+def unit(in_channels: int, out_channels: int, kernel: int = 1, *, groups: int = 1) -> nn.Sequential:
+    """Batch norm, ReLU and convolution, for maps that may have a single cell."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(PooledNorm(in_channels), nn.ReLU(), conv)

@@ -1,0 +1,54 @@
+"""Maps that may have a single row or column, while `torch.export` leaves their size open.
+
+Exported graphs hold sizes of 1 to be constants: a graph traced where a map has one row takes no image that gives it
+two. So such a map is computed with a row and a column more, which a mask keeps at zero, as the padding of a convolution
+is; and bilinear resizing is written as products with matrices that give them no weight. What comes of it is the same.
+
+Source: Hardy's own.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["halved_wider", "is_open", "resized_from_wider"]
+
+
+def is_open(x: Tensor) -> bool:
+    """Whether `torch.export` leaves the height or width of ``x`` (B, C, h, w) open."""
+    return any(isinstance(side, torch.SymInt) for side in x.shape[-2:])
+
+
+def halved_wider(x: Tensor) -> tuple[Tensor, Tensor]:
+    """What to give to a convolution of stride 2 so that its map has a row and a column more, and the map's mask.
+
+    Args:
+        x: (B, C, h, w).
+
+    Returns:
+        ``x`` with zeros, (B, C, h + 2, w + 2), and (B, 1, ceil(h / 2) + 1, ceil(w / 2) + 1): 1 for the cells that the
+        map has without them, 0 for the last row and column.
+    """
+    ends = (0, 2, 0, 2)
+    return F.pad(x, ends), F.max_pool2d(F.pad(torch.ones_like(x[:, :1]), ends), 1, 2)
+
+
+def resized_from_wider(x: Tensor, size: Sequence[int]) -> Tensor:
+    """``x`` (B, C, h + 1, w + 1) without its last row and column at ``size`` (H, W), bilinear, half-pixel centres."""
+    rows, columns = (_weights(there, here - 1, x) for there, here in zip(size, x.shape[-2:], strict=True))
+    product: Tensor = rows @ x @ columns.mT
+    return product
+
+
+def _weights(length: int, count: int, like: Tensor) -> Tensor:
+    """(length, count + 1): what each cell gives to each place; rows sum to 1, the last column is 0.
+
+    Place i lies at ``(i + 1/2) count / length - 1/2`` among the cells 0 .. count - 1, and outside at the nearest.
+    """
+    place = torch.arange(length, device=like.device, dtype=like.dtype).unsqueeze(1)
+    cell = torch.arange(count + 1, device=like.device, dtype=like.dtype).unsqueeze(0)
+    centre = ((place + 0.5) * count / length - 0.5).clamp(min=0)
+    centre = torch.minimum(centre, torch.zeros_like(centre) + (count - 1))
+    return (1 - (centre - cell).abs()).clamp(min=0)

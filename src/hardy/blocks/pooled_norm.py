@@ -1,0 +1,22 @@
+"""Batch norm behind a global pooling, which a batch of one image leaves with a single value per channel.
+
+A single value has no variance: batch statistics would make every output the bias, and PyTorch refuses. Such a batch is
+normalised by the running statistics, in training too, and leaves them as they are.
+
+Source: Ioffe and Szegedy, "Batch normalization", ICML 2015; the exception is Hardy's.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["PooledNorm"]
+
+
+class PooledNorm(nn.BatchNorm2d):
+    """``(B, C, H, W) -> (B, C, H, W)``; see the module."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x``, by the running statistics where it has one value per channel."""
+        if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(x)

@@ -1,0 +1,51 @@
+"""Zoomed convolution: 3x3 convolutions on a map made half as large, which then comes back to its size.
+
+It sees twice as far as a plain convolution, at a quarter of its cost.
+
+Source: Chen, Gong, Liu, Zhang, Li and Wang, "FasterSeg: searching for faster real-time semantic segmentation",
+ICLR 2020, section 3.1 and figure 2.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hardy.blocks.conv_norm_act import ConvNormAct
+
+__all__ = ["ZoomedConv"]
+
+
+class ZoomedConv(nn.Module):
+    """``(B, C_in, H, W) -> (B, C_out, ceil(H / stride), ceil(W / stride))``.
+
+    Between the convolutions come batch norm and ReLU; the last batch norm's map is resized before its ReLU. At stride 2
+    the map stays small. At stride 1 the small map has at least 2 cells a side, so that a graph traced where it is that
+    small takes larger maps too, and a batch norm has something to average.
+
+    Args:
+        in_channels: C_in.
+        out_channels: C_out.
+        repeats: number of convolutions.
+        stride: 1 or 2.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, repeats: int = 1, stride: int = 1) -> None:
+        assert stride in {1, 2}, f"stride {stride} is neither 1 nor 2"
+        super().__init__()
+        self.stride = stride
+        widths = [in_channels, *[out_channels] * repeats]
+        self.layers = nn.Sequential(
+            *(ConvNormAct(widths[place], out_channels, act=place < repeats - 1) for place in range(repeats))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shapes as above."""
+        size = x.shape[-2:]
+        least = 2 if self.stride == 1 else 1
+        small: Any = [torch.sym_max(least, (side + 1) // 2) for side in size]
+        y: Tensor = self.layers(F.interpolate(x, size=small, mode="bilinear", align_corners=False))
+        if self.stride == 1:
+            y = F.interpolate(y, size=size, mode="bilinear", align_corners=False)
+        return F.relu(y)

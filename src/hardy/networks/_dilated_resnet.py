@@ -1,0 +1,101 @@
+"""ICNet's two smaller resolutions: a ResNet whose map is halved by resizing, with dilation in place of later strides.
+
+After the first block of the second stage the map is halved; the third and the fourth stage keep its size and have
+dilations 2 and 4.
+
+Source: Zhao, Qi, Shen, Shi and Jia, "ICNet for real-time semantic segmentation on high-resolution images", ECCV 2018,
+section 3.2 and figure 2; the ResNets: He, Zhang, Ren and Sun, CVPR 2016, table 1.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hardy.blocks.basic_block import BasicBlock
+from hardy.blocks.bottleneck import Bottleneck
+from hardy.blocks.conv_norm_act import ConvNormAct
+
+__all__ = ["DilatedResNet18", "DilatedResNet50", "halved"]
+
+STAGES = ((1, 1), (2, 1), (1, 2), (1, 4))
+"""Stride and dilation of each stage."""
+
+
+class DilatedResNet50(nn.Module):
+    """Images (B, 3, H, W) -> (B, 512 width, H/8, W/8), (B, 2048 width, H/16, W/16): the maps before and behind.
+
+    The first convolutions are three of 3x3, as in the published network.
+
+    Attributes:
+        channels: of the two maps.
+
+    Args:
+        width: of every layer, as a multiple of a ResNet-50's.
+    """
+
+    def __init__(self, width: float) -> None:
+        super().__init__()
+        narrow, *wide = (round(channels * width) for channels in (64, 128, 256, 512, 1024, 2048))
+        self.stem = nn.Sequential(
+            ConvNormAct(3, narrow, stride=2), ConvNormAct(narrow, narrow), ConvNormAct(narrow, wide[0])
+        )
+        self.channels = (wide[2], wide[4])
+        counts = zip(wide, wide[1:], (3, 4, 6, 3), STAGES, strict=False)
+        self.layer1, self.layer2, self.layer3, self.layer4 = (
+            nn.Sequential(
+                *(
+                    Bottleneck(out if index else into, out, stride=1 if index else stride, dilation=dilation)
+                    for index in range(count)
+                )
+            )
+            for into, out, count, (stride, dilation) in counts
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Shapes as above."""
+        x = self.layer1(F.max_pool2d(self.stem(images), 3, 2, 1))
+        half = self.layer2[0](x)
+        return half, self.layer4(self.layer3(self.layer2[1:](halved(half))))
+
+
+class DilatedResNet18(nn.Module):
+    """Images (B, 3, H, W) -> (B, 128 width, H/8, W/8), (B, 512 width, H/16, W/16): the maps before and behind.
+
+    Parameters have the names that ImageNet checkpoints give them.
+
+    Attributes:
+        channels: of the two maps.
+
+    Args:
+        width: of every layer, as a multiple of a ResNet-18's.
+    """
+
+    def __init__(self, width: float) -> None:
+        super().__init__()
+        narrow, *wide = (round(channels * width) for channels in (64, 64, 128, 256, 512))
+        self.channels = (wide[1], wide[3])
+        self.conv1 = nn.Conv2d(3, narrow, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(narrow)
+        inputs = (narrow, *wide[:-1])
+        self.layer1, self.layer2, self.layer3, self.layer4 = (
+            nn.Sequential(
+                BasicBlock(into, out, stride=stride, dilation=dilation), BasicBlock(out, out, dilation=dilation)
+            )
+            for into, out, (stride, dilation) in zip(inputs, wide, STAGES, strict=True)
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Shapes as above."""
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(images))), 3, 2, 1)
+        for block in self.layer1:
+            x = F.relu(block(x))
+        half = F.relu(self.layer2[0](x))
+        x = halved(half)
+        for block in (self.layer2[1], *self.layer3, *self.layer4):
+            x = F.relu(block(x))
+        return half, x
+
+
+def halved(x: Tensor) -> Tensor:
+    """``x`` (B, C, h, w) at half its size, bilinear; sides round up."""
+    size = [-(-side // 2) for side in x.shape[-2:]]
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)

@@ -1,0 +1,135 @@
+"""BiSeNetV2: a wide, shallow branch for detail and a narrow, deep one for meaning that weigh each other; 3.4 M parameters.
+
+Made to be trained from scratch: while training, a booster head reads every stage of the semantic branch.
+
+Source: Yu, Gao, Wang, Yu, Shen and Sang, "BiSeNet V2: bilateral network with guided aggregation for real-time semantic
+segmentation", IJCV 2021, table 1 and figures 3 to 6; the widths of the heads are those of public implementations.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hardy.blocks.bilateral_aggregation import BilateralAggregation
+from hardy.blocks.context_embedding import ContextEmbedding
+from hardy.blocks.conv_norm_act import ConvNormAct
+from hardy.blocks.gather_expansion import GatherExpansion
+from hardy.data.labels import LabelSpace
+from hardy.errors import within
+from hardy.networks._branches import cells, cropped, padded
+from hardy.networks._weights import initialise
+from hardy.networks.base import Network, resize
+from hardy.types import Outputs
+
+__all__ = ["BiSeNetV2"]
+
+
+class BiSeNetV2(Network):
+    """Features: ``stage1`` .. ``stage4`` of the semantic branch (16, 32, 64, 128 channels at strides 4, 8, 16, 32),
+    ``detail`` (B, 128, H/8, W/8), ``context`` (B, 128, H/32, W/32), the last stage with the mean of the map embedded,
+    ``fused`` (B, 128, H/8, W/8) and ``logits`` at stride 8.
+
+    An image with a side below 64 pixels is padded to 64 with the mean to the right and below, so that the map at
+    stride 32 has two cells each way; logits are without the padding.
+
+    Args:
+        labels: the classes predicted.
+        aux: while training, a booster head on each stage of the semantic branch, ``aux_stage1`` .. ``aux_stage4``, at
+            twice the size of its map and weighed with 1.
+        head_width: channels before the classifier.
+        booster_width: channels of the boosters' first convolution.
+        dropout: share of values zeroed before each classifier while training.
+    """
+
+    auxiliary_weight = 1.0
+
+    def __init__(
+        self,
+        labels: LabelSpace,
+        *,
+        aux: bool = False,
+        head_width: int = 1024,
+        booster_width: int = 128,
+        dropout: float = 0.1,
+    ) -> None:
+        within("BiSeNetV2.head_width", head_width, 1)
+        within("BiSeNetV2.booster_width", booster_width, 1)
+        within("BiSeNetV2.dropout", dropout, 0, 1)
+        super().__init__(labels)
+        self.detail = nn.Sequential(
+            *_convs(3, 64, 2),
+            *_convs(64, 64, 3),
+            *_convs(64, 128, 3),
+        )
+        self.semantic = nn.ModuleList([_Stem(16), _stage(16, 32, 2), _stage(32, 64, 2), _stage(64, 128, 4)])
+        self.context = ContextEmbedding(128)
+        self.fusion = BilateralAggregation(128)
+        self.head = nn.Sequential(
+            ConvNormAct(128, head_width), nn.Dropout(dropout), nn.Conv2d(head_width, len(labels), 1)
+        )
+        widths = {16: 4, 32: 8, 64: 16, 128: 32}
+        self.boosters = nn.ModuleList(
+            _Booster(channels, booster_width, stride, len(labels), dropout)
+            for channels, stride in (widths if aux else {}).items()
+        )
+        initialise(self)
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """See `Network.outputs`."""
+        size = images.shape[-2:]
+        x = stage = padded(self.normalise(images), 64)
+        features: dict[str, Tensor] = {}
+        for number, layers in enumerate(self.semantic, start=1):
+            stage = features[f"stage{number}"] = layers(stage)
+        extras: dict[str, Tensor] = {}
+        if self.training:
+            for number, booster in enumerate(self.boosters, start=1):
+                height, width = cells(size, 2 ** (number + 1))
+                extras[f"aux_stage{number}"] = cropped(booster(features[f"stage{number}"]), (2 * height, 2 * width))
+        detail, context = self.detail(x), self.context(stage)
+        fused = self.fusion(detail, context)
+        logits = cropped(self.head(fused), cells(size, 8))
+        features |= {"detail": detail, "context": context, "fused": fused, "logits": logits}
+        return Outputs(resize(logits, size), features, extras)
+
+
+def _convs(in_channels: int, out_channels: int, count: int) -> list[ConvNormAct]:
+    """``count`` 3x3 convolutions, the first with stride 2."""
+    first = ConvNormAct(in_channels, out_channels, stride=2)
+    return [first, *(ConvNormAct(out_channels, out_channels) for _ in range(count - 1))]
+
+
+def _stage(in_channels: int, out_channels: int, count: int) -> nn.Sequential:
+    """``count`` gather-and-expand blocks, the first with stride 2."""
+    first = GatherExpansion(in_channels, out_channels, stride=2)
+    return nn.Sequential(first, *(GatherExpansion(out_channels, out_channels) for _ in range(count - 1)))
+
+
+class _Stem(nn.Module):
+    """Figure 4a: stride 4 by a strided convolution and then, side by side, by two convolutions and by pooling."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = ConvNormAct(3, width, stride=2)
+        self.filter = nn.Sequential(ConvNormAct(width, width // 2, kernel=1), ConvNormAct(width // 2, width, stride=2))
+        self.join = ConvNormAct(2 * width, width)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.first(images)
+        joined: Tensor = self.join(torch.cat([self.filter(x), F.max_pool2d(x, 3, 2, 1)], dim=1))
+        return joined
+
+
+class _Booster(nn.Module):
+    """A head on a map at ``stride``, at twice its size: one channel for each pixel that a cell stands for, then classes."""
+
+    def __init__(self, in_channels: int, width: int, stride: int, class_count: int, dropout: float) -> None:
+        super().__init__()
+        self.narrow = nn.Sequential(ConvNormAct(in_channels, width), nn.Dropout(dropout))
+        self.widen = ConvNormAct(width, stride**2)
+        self.classifier = nn.Conv2d(stride**2, class_count, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        doubled = resize(self.narrow(x), [2 * side for side in x.shape[-2:]])
+        logits: Tensor = self.classifier(self.widen(doubled))
+        return logits

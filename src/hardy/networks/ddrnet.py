@@ -1,0 +1,128 @@
+"""DDRNet-23 and DDRNet-23-slim: two branches, at stride 8 and down to stride 64, that exchange maps twice; 5.7 to
+20.1 M parameters.
+
+Each branch adds to itself what the other holds, after the third and after the fourth stage: the detail strided down,
+the context narrowed and brought up. Context ends in pooling over windows of several sizes.
+
+Source: Hong, Pan, Sun and Jia, "Deep dual-resolution networks for real-time and accurate semantic segmentation of road
+scenes", arXiv:2101.06085, 2021, sections 3.2 to 3.4, equations 1 to 4 and table 1.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hardy.blocks.dappm import DAPPM
+from hardy.blocks.double_bottleneck import DoubleBottleneck
+from hardy.blocks.residual_stage import ResidualStage
+from hardy.data.labels import LabelSpace
+from hardy.networks._branches import cells, cropped, fill_trunk, head, padded, stem
+from hardy.networks._weights import initialise
+from hardy.networks.base import Network, resize
+from hardy.types import Outputs
+
+__all__ = ["DDRNet"]
+
+_SIZES = {"23_slim": (32, 64), "23": (64, 128)}
+"""For each variant the channels of the stem and of the head."""
+
+
+class DDRNet(Network):
+    """Features, with c = 32 channels for ``23_slim`` and 64 for ``23``: ``stage1`` .. ``stage5`` of the context branch
+    (c, 2c, 4c, 8c, 16c channels at strides 4 to 64; before the ReLU, the third and fourth with the detail added),
+    ``detail`` (B, 4c, H/8, W/8), ``context`` (B, 4c, H/64, W/64) after pooling, ``fused``, their sum at stride 8, and
+    ``logits`` at stride 8.
+
+    An image with a side below 128 pixels is padded to 128 with the mean to the right and below, so that the map at
+    stride 64 has two cells each way; logits are without the padding.
+
+    Args:
+        labels: the classes predicted.
+        variant: size.
+        aux: while training, a second head on the detail branch after its first exchange; the paper weighs it with 0.4.
+        encoder_weights: None for a random draw; a file of the authors' ImageNet weights, under their names.
+
+    Raises:
+        InputError: for weights that are no file or do not fit.
+    """
+
+    def __init__(
+        self,
+        labels: LabelSpace,
+        *,
+        variant: Literal["23_slim", "23"] = "23_slim",
+        aux: bool = False,
+        encoder_weights: str | None = None,
+    ) -> None:
+        super().__init__(labels)
+        width, head_width = _SIZES[variant]
+        self.backbone = _DualResolution(width)
+        self.pyramid = DAPPM(16 * width, 128, 4 * width)
+        self.head = head(4 * width, head_width, len(labels))
+        self.aux = head(2 * width, head_width, len(labels)) if aux else None
+        initialise(self)
+        if encoder_weights is not None:
+            fill_trunk(self.backbone, encoder_weights)
+            self.pretrained = True
+
+    def encoder(self) -> Sequence[nn.Module]:
+        """The two branches before pooling, if they started from pre-trained weights."""
+        return (self.backbone,) if self.pretrained else ()
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """See `Network.outputs`."""
+        maps: list[Tensor]
+        maps, early, detail = self.backbone(padded(self.normalise(images), 128))
+        features = {f"stage{number}": stage for number, stage in enumerate(maps, start=1)}
+        context = self.pyramid(maps[-1])
+        fused = detail + resize(context, detail.shape[-2:])
+        size = images.shape[-2:]
+        logits = cropped(self.head(fused), cells(size, 8))
+        features |= {"detail": detail, "context": context, "fused": fused, "logits": logits}
+        extras = {}
+        if self.aux is not None and self.training:
+            extras["aux_detail"] = cropped(self.aux(early), cells(size, 8))
+        return Outputs(resize(logits, size), features, extras)
+
+
+class _DualResolution(nn.Module):
+    """The two branches, under the names of the authors' checkpoints; an underscore ends those of the detail branch."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        fine, coarse, coarsest = 2 * width, 4 * width, 8 * width
+        self.conv1 = stem(width)
+        self.layer1 = ResidualStage(width, width, 2)
+        self.layer2 = ResidualStage(width, fine, 2, stride=2)
+        self.layer3 = ResidualStage(fine, coarse, 2, stride=2)
+        self.layer4 = ResidualStage(coarse, coarsest, 2, stride=2)
+        self.layer5 = nn.Sequential(DoubleBottleneck(coarsest, 2 * coarsest, stride=2))
+        self.layer3_ = ResidualStage(fine, fine, 2)
+        self.layer4_ = ResidualStage(fine, fine, 2)
+        self.layer5_ = nn.Sequential(DoubleBottleneck(fine, 2 * fine))
+        self.compression3 = nn.Sequential(nn.Conv2d(coarse, fine, 1, bias=False), nn.BatchNorm2d(fine))
+        self.compression4 = nn.Sequential(nn.Conv2d(coarsest, fine, 1, bias=False), nn.BatchNorm2d(fine))
+        self.down3 = nn.Sequential(nn.Conv2d(fine, coarse, 3, 2, 1, bias=False), nn.BatchNorm2d(coarse))
+        self.down4 = nn.Sequential(
+            nn.Conv2d(fine, coarse, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(coarse),
+            nn.ReLU(),
+            nn.Conv2d(coarse, coarsest, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(coarsest),
+        )
+
+    def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """The context branch's stages, the detail after its first exchange, and at its end."""
+        first = self.layer1(self.conv1(images))
+        second = self.layer2(F.relu(first))
+        third, detail = self.layer3(F.relu(second)), self.layer3_(F.relu(second))
+        size = detail.shape[-2:]
+        early = detail + resize(self.compression3(F.relu(third)), size)
+        third = third + self.down3(F.relu(detail))
+        fourth, detail = self.layer4(F.relu(third)), self.layer4_(F.relu(early))
+        narrowed = resize(self.compression4(F.relu(fourth)), size)
+        fourth = fourth + self.down4(F.relu(detail))
+        fifth = self.layer5(F.relu(fourth))
+        return [first, second, third, fourth, fifth], early, self.layer5_(F.relu(detail + narrowed))

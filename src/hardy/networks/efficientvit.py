@@ -1,0 +1,65 @@
+"""EfficientViT-Seg B0 to B2: linear attention at several scales, and a light head; 0.7, 4.8 and 15.3 M parameters.
+
+ReLU takes the place of the softmax, so that attention costs in proportion to the number of cells; depthwise
+convolutions of queries, keys and values give it several scales. The encoder is timm's, the head ours.
+
+Source: Cai, Li, Hu, Gan and Han, "EfficientViT: lightweight multi-scale attention for high-resolution dense
+prediction", ICCV 2023, section 3 and table 1.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+from hardy.data.labels import LabelSpace
+from hardy.networks._encoder import Pyramid
+from hardy.networks.base import Network, resize
+from hardy.networks.decoders.efficientvit import EfficientViTHead
+from hardy.types import Outputs
+
+__all__ = ["EfficientViT"]
+
+HEADS = {"b0": (32, 1), "b1": (64, 3), "b2": (96, 3)}
+"""Variant -> width and depth of the head."""
+
+
+class EfficientViT(Network):
+    """Features: ``stage1`` .. ``stage4``, the encoder's maps at strides 4, 8, 16, 32 (16, 32, 64, 128 channels for B0,
+    twice and three times as many for B1 and B2), and ``logits`` (B, K, H/8, W/8).
+
+    Args:
+        labels: the classes predicted.
+        variant: size of the encoder and the head.
+        encoder_weights: None for a random draw; a file of timm's names; ``"timm"`` or a tag of timm's.
+        dropout: share of channels zeroed before the classifier while training.
+
+    Raises:
+        InputError: for a number out of range, or weights that do not fit or cannot be fetched.
+    """
+
+    def __init__(
+        self,
+        labels: LabelSpace,
+        *,
+        variant: Literal["b0", "b1", "b2"] = "b0",
+        encoder_weights: str | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(labels)
+        self.backbone = Pyramid(f"efficientvit_{variant}", encoder_weights, None)
+        width, depth = HEADS[variant]
+        channels, strides = self.backbone.channels, self.backbone.strides
+        self.head = EfficientViTHead(channels, strides, len(labels), width=width, depth=depth, dropout=dropout)
+        self.pretrained = encoder_weights is not None
+
+    def encoder(self) -> Sequence[nn.Module]:
+        """The encoder, if it started from pre-trained weights."""
+        return (self.backbone,) if self.pretrained else ()
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """See `Network.outputs`."""
+        maps: list[Tensor] = self.backbone(self.normalise(images))
+        logits = self.head(maps)
+        features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
+        return Outputs(resize(logits, images.shape[-2:]), {**features, "logits": logits})

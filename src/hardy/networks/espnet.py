@@ -1,0 +1,113 @@
+"""ESPNet: efficient spatial pyramids at three levels and a light decoder up to the image's size; 0.36 M parameters.
+
+Each level joins what its first and last block make, and the first two also take the image averaged to their size. The
+decoder works with as many channels as there are classes. Without it the network is ESPNet-C, which classifies at
+stride 8.
+
+Source: Mehta, Rastegari, Caspi, Shapiro and Hajishirzi, "ESPNet: efficient spatial pyramid of dilated convolutions for
+semantic segmentation", ECCV 2018, section 3.3 and figure 4.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hardy.blocks.esp import ESP
+from hardy.blocks.transposed_to import TransposedTo
+from hardy.data.labels import LabelSpace
+from hardy.errors import within
+from hardy.networks._weights import initialise
+from hardy.networks.base import Network, resize
+from hardy.types import Outputs
+
+__all__ = ["ESPNet"]
+
+
+class ESPNet(Network):
+    """Features: ``level1`` (B, 19, H/2, W/2), ``level2`` (B, 131, H/4, W/4), ``level3`` (B, 256, H/8, W/8), with the
+    decoder ``fused`` (B, K, H/2, W/2), what its last layer sees, and ``logits``, at stride 1 with the decoder and 8
+    without.
+
+    Args:
+        labels: the classes predicted. With fewer than 5 of them the decoder has 5 channels, one for each dilation.
+        p: blocks of the second level after the one that halves the map.
+        q: blocks of the third level after the one that halves the map.
+        decoder: False leaves it out: ESPNet-C.
+    """
+
+    def __init__(self, labels: LabelSpace, *, p: int = 2, q: int = 8, decoder: bool = True) -> None:
+        within("ESPNet.p", p, 1)
+        within("ESPNet.q", q, 1)
+        super().__init__(labels)
+        self.level1 = _conv_norm_act(3, 16, stride=2)
+        self.norm1 = _norm_act(16 + 3)
+        self.level2 = _Level(16 + 3, 64, p)
+        self.norm2 = _norm_act(2 * 64 + 3)
+        self.level3 = _Level(2 * 64 + 3, 128, q)
+        self.norm3 = _norm_act(2 * 128)
+        width = max(5, len(labels)) if decoder else len(labels)
+        self.classifier = nn.Conv2d(256, width, 1, bias=False)
+        self.decoder = _Decoder((16 + 3, 2 * 64 + 3), width, len(labels)) if decoder else None
+        initialise(self)
+        for module in self.modules():
+            if isinstance(module, ESP):
+                module.draw()
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """See `Network.outputs`."""
+        x = self.normalise(images)
+        half = F.avg_pool2d(x, 3, 2, 1)
+        quarter = F.avg_pool2d(half, 3, 2, 1)
+        level1 = self.norm1(torch.cat([self.level1(x), half], dim=1))
+        level2 = self.norm2(torch.cat([*self.level2(level1), quarter], dim=1))
+        level3 = self.norm3(torch.cat(self.level3(level2)[::-1], dim=1))
+        features = {"level1": level1, "level2": level2, "level3": level3}
+        logits = self.classifier(level3)
+        if self.decoder is not None:
+            features["fused"], logits = self.decoder(logits, level2, level1, x)
+        features["logits"] = logits
+        return Outputs(resize(logits, images.shape[-2:]), features)
+
+
+class _Level(nn.Module):
+    """A block that halves the map and ``count`` blocks behind it: the results of the last and of the first."""
+
+    def __init__(self, in_channels: int, out_channels: int, count: int) -> None:
+        super().__init__()
+        self.down = ESP(in_channels, out_channels, stride=2)
+        self.blocks = nn.Sequential(*(ESP(out_channels, out_channels, residual=True) for _ in range(count)))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        down = self.down(x)
+        return self.blocks(down), down
+
+
+class _Decoder(nn.Module):
+    """Three steps up, each a transposed convolution; the first two are then joined with a level of the encoder."""
+
+    def __init__(self, skips: tuple[int, int], width: int, class_count: int) -> None:
+        super().__init__()
+        fine, coarse = skips
+        self.norm = nn.BatchNorm2d(width, eps=1e-3)
+        self.up1 = TransposedTo(width, width)
+        self.narrow = nn.Conv2d(coarse, width, 1, bias=False)
+        self.join1 = nn.Sequential(_norm_act(2 * width), ESP(2 * width, width))
+        self.up2 = TransposedTo(width, width)
+        self.act = _norm_act(width)
+        self.join2 = _conv_norm_act(width + fine, width)
+        self.up3 = TransposedTo(width, class_count)
+
+    def forward(self, x: Tensor, level2: Tensor, level1: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.up1(self.norm(x), level2.shape[-2:])
+        x = self.join1(torch.cat([self.narrow(level2), x], dim=1))
+        x = self.act(self.up2(x, level1.shape[-2:]))
+        fused = self.join2(torch.cat([x, level1], dim=1))
+        return fused, self.up3(fused, images.shape[-2:])
+
+
+def _norm_act(channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.BatchNorm2d(channels, eps=1e-3), nn.PReLU(channels))
+
+
+def _conv_norm_act(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False), *_norm_act(out_channels))

@@ -1,0 +1,169 @@
+"""FANet: a ResNet to stride 64 with fast attention on each of its four maps and a top-down path; 13.1 M parameters.
+
+The first stage halves the map too, which a ResNet's does not, so its maps are at strides 8, 16, 32 and 64. Attention
+sees each of them whole; the coarse ones are handed down, and the maps at stride 8 and 32 are classified together.
+Layers of the published code that nothing reads are left out: a 3x3 convolution at stride 16, one at stride 64 that only
+an auxiliary head takes, and a 1x1 convolution at stride 8; with them it has 13.8 million parameters.
+
+Source: Hu, Perazzi, Heilbron, Wang, Lin, Saenko and Sclaroff, "Real-time semantic segmentation with fast attention",
+IEEE Robotics and Automation Letters 2021, section III and figure 2.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hardy.blocks.fast_attention import FastAttention
+from hardy.blocks.open_size import halved_wider, is_open, resized_from_wider
+from hardy.blocks.pooled_norm import PooledNorm
+from hardy.data.labels import LabelSpace
+from hardy.networks._encoder import load_encoder
+from hardy.networks._resnet import DEPTHS
+from hardy.networks._weights import fill, initialise
+from hardy.networks.base import Network, resize
+from hardy.types import Outputs
+
+__all__ = ["FANet"]
+
+CHANNELS = (64, 128, 256, 512)
+SLOPE = 0.01
+"""Of leaky ReLU below 0."""
+
+
+class FANet(Network):
+    """Features: ``stage1`` .. ``stage4`` (64, 128, 256, 512 channels at strides 8, 16, 32, 64), ``coarse`` and ``fine``
+    (B, 128, h, w) at strides 32 and 8, ``fused`` (B, 256, H/8, W/8) and ``logits`` at stride 8.
+
+    Args:
+        labels: the classes predicted.
+        variant: 18 or 34, layers of the ResNet.
+        encoder_weights: None for a random draw; a file of the ResNet's weights, under the names of torchvision or timm;
+            ``"timm"`` or a tag of timm's. The shortcut that halves the map in the first stage is always drawn.
+        aux: while training, a head on each of the maps at strides 64 and 32, which the paper weighs with 0.5.
+        published: as in the code published with the paper: attention adds cells up in place of their mean, and maps
+            handed down have a border of zeros.
+    """
+
+    auxiliary_weight = 0.5
+
+    def __init__(
+        self,
+        labels: LabelSpace,
+        *,
+        variant: Literal[18, 34] = 18,
+        encoder_weights: str | None = None,
+        aux: bool = False,
+        published: bool = False,
+    ) -> None:
+        super().__init__(labels)
+        name = f"resnet{variant}"
+        self.backbone = _Backbone(DEPTHS[name])
+        self.attention = nn.ModuleList(FastAttention(wide, mean=not published) for wide in CHANNELS)
+        border = 1 if published else 0
+        self.down = nn.ModuleList(_conv_norm_act(wide, wide // 2, 1, padding=border) for wide in CHANNELS[1:])
+        self.fine = _conv_norm_act(CHANNELS[0], 128, 3)
+        self.coarse = _conv_norm_act(CHANNELS[2], 128, 3)
+        self.mix = _conv_norm_act(256, 256, 3)
+        self.head = nn.Conv2d(256, len(labels), 1, bias=False)
+        self.aux = _auxiliary(len(labels)) if aux else None
+        initialise(self)
+        if encoder_weights is not None:
+            trained = load_encoder(name, encoder_weights, lambda model: model.reset_classifier(0)).state_dict()
+            drawn = {name: own for name, own in self.backbone.state_dict().items() if name not in trained}
+            fill(self.backbone, {**drawn, **trained}, encoder_weights)
+            self.pretrained = True
+
+    def encoder(self) -> Sequence[nn.Module]:
+        """The ResNet, if it started from pre-trained weights."""
+        return (self.backbone,) if self.pretrained else ()
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """See `Network.outputs`."""
+        maps, inside = self.backbone(self.normalise(images))
+        features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
+        masks = (None, None, None, inside)
+        seen = [attention(x, mask) for attention, x, mask in zip(self.attention, maps, masks, strict=True)]
+        for level in (2, 1, 0):
+            seen[level] = seen[level] + self._down(level, seen[level + 1], masks[level + 1], seen[level].shape[-2:])
+        fine = features["fine"] = self.fine(seen[0])
+        coarse = features["coarse"] = self.coarse(seen[2])
+        fused = features["fused"] = self.mix(torch.cat([resize(coarse, fine.shape[-2:]), fine], dim=1))
+        logits = features["logits"] = self.head(fused)
+        extras = {}
+        if self.aux is not None and self.training:
+            extras["aux_coarsest"] = self.aux["coarsest"](seen[3])
+            extras["aux_coarse"] = self.aux["coarse"](coarse)
+        return Outputs(resize(logits, images.shape[-2:]), features, extras)
+
+    def _down(self, level: int, x: Tensor, inside: Tensor | None, size: Sequence[int]) -> Tensor:
+        """``x`` handed down to ``level``, whose map is of ``size``."""
+        if inside is None:
+            return resize(self.down[level](x), size)
+        return resized_from_wider(self.down[level](x * inside), size)
+
+
+class _Backbone(nn.Module):
+    """Normalised images -> the maps of the four stages at strides 8, 16, 32, 64, after the ReLU, and None; while
+    `torch.export` leaves the size open the last with a row and a column of zeros more, and its mask."""
+
+    def __init__(self, depths: Sequence[int]) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = PooledNorm(64)
+        inputs = (64, *CHANNELS[:-1])
+        one, two, three, four = (_stage(*each) for each in zip(inputs, CHANNELS, depths, strict=True))
+        self.layer1, self.layer2, self.layer3, self.layer4 = one, two, three, four
+
+    def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        x = F.max_pool2d(F.leaky_relu(self.bn1(self.conv1(images)), SLOPE), 3, 2, 1)
+        maps = []
+        for stage in (self.layer1, self.layer2, self.layer3):
+            x = stage(x)
+            maps.append(x)
+        x, inside = halved_wider(x) if is_open(x) else (x, None)
+        for block in self.layer4:
+            x = block(x, inside)
+        return [*maps, x], inside
+
+
+def _stage(in_channels: int, out_channels: int, count: int) -> nn.Sequential:
+    first = _Block(in_channels, out_channels, stride=2)
+    return nn.Sequential(first, *(_Block(out_channels, out_channels, stride=1) for _ in range(count - 1)))
+
+
+class _Block(nn.Module):
+    """The basic residual block with a leaky ReLU inside and a ReLU behind its sum, under the names of ImageNet
+    checkpoints."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
+        self.bn1 = PooledNorm(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
+        self.bn2 = PooledNorm(out_channels)
+        shortcut = [nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), PooledNorm(out_channels)]
+        self.downsample = nn.Sequential(*(shortcut if stride > 1 else []))
+
+    def forward(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
+        y = F.leaky_relu(self.bn1(self.conv1(x)), SLOPE)
+        y = self.bn2(self.conv2(y if inside is None else y * inside))
+        total = F.relu(y + self.downsample(x))
+        return total if inside is None else total * inside
+
+
+def _conv_norm_act(in_channels: int, out_channels: int, kernel: int, *, padding: int | None = None) -> nn.Sequential:
+    padding = kernel // 2 if padding is None else padding
+    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=padding, bias=False)
+    return nn.Sequential(conv, PooledNorm(out_channels), nn.LeakyReLU(SLOPE))
+
+
+def _auxiliary(class_count: int) -> nn.ModuleDict:
+    """A head on ``coarse``, and one on the map at stride 64, which is first made as narrow."""
+    coarse, coarsest = (
+        [_conv_norm_act(128, 64, 3), nn.Conv2d(64, class_count, 1, bias=False)] for _ in ("coarse", "coarsest")
+    )
+    narrow = _conv_norm_act(CHANNELS[3], 128, 3)
+    return nn.ModuleDict({"coarse": nn.Sequential(*coarse), "coarsest": nn.Sequential(narrow, *coarsest)})

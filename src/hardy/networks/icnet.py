@@ -1,0 +1,126 @@
+"""ICNet: three resolutions in cascade, the deep layers on the smallest map only; half of a ResNet-50's width, 6.7 M.
+
+The image at full size goes through three convolutions, at half size through the first layers of a dilated ResNet, whose
+map is halved again before the deep ones; pyramid pooling and two fusion units bring the three together at stride 8.
+
+Source: Zhao, Qi, Shen, Shi and Jia, "ICNet for real-time semantic segmentation on high-resolution images", ECCV 2018,
+sections 3.2 and 3.3, figures 2 and 3, equation 1; layers of the published network with half of its filters.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hardy.blocks.cascade_fusion import CascadeFusion
+from hardy.blocks.conv_norm_act import ConvNormAct
+from hardy.data.labels import LabelSpace
+from hardy.errors import InputError, within
+from hardy.networks._dilated_resnet import DilatedResNet18, DilatedResNet50, halved
+from hardy.networks._resnet import fill_resnet
+from hardy.networks._weights import initialise
+from hardy.networks.base import Network, PixelLoss, resize
+from hardy.types import Outputs, Terms
+
+__all__ = ["ICNet"]
+
+GRIDS = (1, 2, 3, 6)
+"""Sides of the pooling grids."""
+
+WEIGHTS = {"aux_quarter": 0.16, "aux_half": 0.4}
+"""Of the auxiliary terms, for the maps at strides 16 and 8."""
+
+
+class ICNet(Network):
+    """Features, at width 0.5: ``full`` (B, 64, H/8, W/8), ``half`` (B, 256, H/16, W/16), ``quarter`` (B, 1024, H/32,
+    W/32), of the three resolutions; ``fused`` (B, 128, H/4, W/4), and ``logits`` at stride 4.
+
+    Args:
+        labels: the classes predicted.
+        width: every layer has this multiple of the channels of the network before its filters were pruned.
+        backbone: of the two smaller resolutions: ``"resnet50"`` with three 3x3 convolutions first, as published, or
+            ``"resnet18"`` with a 7x7 convolution first, which ImageNet weights fit at width 1.
+        encoder_weights: None for a random draw; for ``"resnet18"`` at width 1 a file of its weights, under the names of
+            torchvision or timm, ``"timm"`` or a tag of timm's.
+        aux: while training, a head on what each fusion unit takes from the coarser resolution, at strides 16 and 8,
+            against labels of that size; the paper weighs them with 0.16 and 0.4.
+
+    Raises:
+        InputError: for a width out of range, or weights that do not fit.
+    """
+
+    def __init__(
+        self,
+        labels: LabelSpace,
+        *,
+        width: float = 0.5,
+        backbone: Literal["resnet50", "resnet18"] = "resnet50",
+        encoder_weights: str | None = None,
+        aux: bool = False,
+    ) -> None:
+        within("ICNet.width", width, 0.125, 2)
+        if encoder_weights is not None and (backbone != "resnet18" or width != 1):
+            raise InputError(
+                f"ICNet: encoder_weights={encoder_weights!r} fit backbone='resnet18' at width=1, not {backbone!r} at "
+                f"width={width}"
+            )
+        super().__init__(labels)
+        narrow, fine, wide = (round(channels * width) for channels in (64, 128, 256))
+        self.full = nn.Sequential(
+            ConvNormAct(3, narrow, stride=2), ConvNormAct(narrow, narrow, stride=2), ConvNormAct(narrow, fine, stride=2)
+        )
+        self.backbone = DilatedResNet18(width) if backbone == "resnet18" else DilatedResNet50(width)
+        middle, deep = self.backbone.channels
+        self.narrow = ConvNormAct(deep, 2 * wide, kernel=1)
+        self.fusion = nn.ModuleList((CascadeFusion(2 * wide, middle, wide), CascadeFusion(wide, fine, wide)))
+        self.head = nn.Conv2d(wide, len(labels), 1)
+        self.aux = nn.ModuleList(nn.Conv2d(channels, len(labels), 1) for channels in (2 * wide, wide)) if aux else None
+        initialise(self)
+        if encoder_weights is not None:
+            fill_resnet(self.backbone, backbone, encoder_weights)
+            self.pretrained = True
+
+    def encoder(self) -> Sequence[nn.Module]:
+        """The ResNet-18, if it started from pre-trained weights."""
+        return (self.backbone,) if self.pretrained else ()
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """See `Network.outputs`."""
+        x = self.normalise(images)
+        full = self.full(x)
+        half, quarter = self.backbone(halved(x))
+        pooled = self.narrow(_pooled(quarter))
+        middle, coarse = self.fusion[0](pooled, half)
+        fused, finer = self.fusion[1](middle, full)
+        fused = resize(fused, [-(-side // 4) for side in images.shape[-2:]])
+        logits = self.head(fused)
+        features = {"full": full, "half": half, "quarter": quarter, "fused": fused, "logits": logits}
+        extras = {}
+        if self.aux is not None and self.training:
+            extras = {"aux_quarter": self.aux[0](coarse), "aux_half": self.aux[1](finer)}
+        return Outputs(resize(logits, images.shape[-2:]), features, extras)
+
+    def losses(self, outputs: Outputs, labels: Tensor, pixel_loss: PixelLoss) -> Terms:
+        """See `Network.losses`; the labels of the auxiliary heads are those of the nearest pixels at their size."""
+        terms = {"segmentation": pixel_loss(outputs.logits, labels)}
+        for name, weight in WEIGHTS.items():
+            if name in outputs.extras:
+                logits = outputs.extras[name]
+                terms[name] = weight * pixel_loss(logits, _nearest(labels, logits))
+        return terms
+
+
+def _pooled(x: Tensor) -> Tensor:
+    """``x`` (B, C, h, w) and its averages over `GRIDS`, brought back to its size, added up."""
+    total = x
+    for grid in GRIDS:
+        level = F.adaptive_avg_pool2d(x, grid)
+        total = total + F.interpolate(level, size=x.shape[-2:], mode="bilinear", align_corners=False)
+    return total
+
+
+def _nearest(labels: Tensor, like: Tensor) -> Tensor:
+    """``labels`` (B, H, W) at the size of ``like`` (B, K, h, w): those of the pixels at the centres of its cells."""
+    small = F.interpolate(labels.unsqueeze(1).float(), size=like.shape[-2:], mode="nearest-exact")
+    return small.squeeze(1).to(labels.dtype)

@@ -1,0 +1,55 @@
+"""LinkNet: a ResNet-18 whose maps are handed straight to a decoder that adds them up, to stride 1; 11.5 M parameters.
+
+The encoder's map before its first stage is one of those handed on, so there are four steps back to stride 4.
+
+Source: Chaurasia and Culurciello, "LinkNet: exploiting encoder representations for efficient semantic segmentation",
+VCIP 2017, section III and figures 1 to 3.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hardy.blocks.transposed_to import fitted
+from hardy.data.labels import LabelSpace
+from hardy.networks._resnet import ResNet, fill_resnet
+from hardy.networks._weights import initialise
+from hardy.networks.base import Network
+from hardy.networks.decoders.linknet import LinkNetDecoder
+from hardy.types import Outputs
+
+__all__ = ["LinkNet"]
+
+
+class LinkNet(Network):
+    """Features: ``stem`` (B, 64, H/4, W/4), ``stage1`` .. ``stage4`` (64, 128, 256, 512 channels at strides 4, 8, 16,
+    32; after the ReLU) and ``logits`` at stride 1.
+
+    Args:
+        labels: the classes predicted.
+        encoder_weights: None for a random draw; a file of ResNet-18 weights, under the names of torchvision or timm;
+            ``"timm"`` or a tag of timm's.
+    """
+
+    def __init__(self, labels: LabelSpace, *, encoder_weights: str | None = None) -> None:
+        super().__init__(labels)
+        self.backbone = ResNet("resnet18")
+        channels, strides = self.backbone.channels, self.backbone.strides
+        self.decoder = LinkNetDecoder([channels[0], *channels], [strides[0], *strides], len(labels))
+        initialise(self.backbone)
+        if encoder_weights is not None:
+            fill_resnet(self.backbone, "resnet18", encoder_weights)
+            self.pretrained = True
+
+    def encoder(self) -> Sequence[nn.Module]:
+        """The ResNet-18, if it started from pre-trained weights."""
+        return (self.backbone,) if self.pretrained else ()
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """See `Network.outputs`."""
+        stem = self.backbone.stem(self.normalise(images))
+        maps = [F.relu(total) for total in self.backbone.stages(stem)]
+        logits = fitted(self.decoder([stem, *maps]), images.shape[-2:])
+        features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
+        return Outputs(logits, {"stem": stem, **features, "logits": logits})

@@ -1,0 +1,86 @@
+"""PP-LiteSeg T and B: an STDC encoder and a light decoder of attention fusions; 8.0 and 12.2 M parameters.
+
+Source: Peng et al., "PP-LiteSeg: a superior real-time semantic segmentation model", arXiv:2204.02681, 2022, section 3
+and table 1.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+from hardy.blocks.conv_norm_act import ConvNormAct
+from hardy.data.labels import LabelSpace
+from hardy.networks._stdc import load_stdc
+from hardy.networks._weights import initialise
+from hardy.networks.base import Network, resize
+from hardy.networks.decoders.pp_liteseg import PPLiteSegHead
+from hardy.types import Outputs
+
+__all__ = ["PPLiteSeg"]
+
+VARIANTS = {"t": ("stdc1", (32, 64, 128)), "b": ("stdc2", (64, 96, 128))}
+"""Name -> encoder, and widths of the decoder at strides 8, 16 and 32."""
+
+
+class PPLiteSeg(Network):
+    """Features: ``stage1`` .. ``stage4`` (64, 256, 512, 1024 channels at strides 4, 8, 16, 32), ``projected8``,
+    ``projected16``, ``projected32`` (64 for T and 96 for B, 128 and 128 channels), ``fused`` (B, 32 or 64, H/8, W/8)
+    and ``logits`` (B, K, H/8, W/8).
+
+    Args:
+        labels: the classes predicted.
+        variant: ``"t"`` on STDC1 or ``"b"`` on STDC2.
+        encoder_weights: None for a random draw; a file of the STDC authors' ImageNet weights.
+        grids: sides of the pyramid pooling's grids.
+        dropout: share of channels zeroed before the classifier while training.
+        aux: while training, three further heads of weight 1, on the projected maps.
+
+    Raises:
+        InputError: for a number out of range, or weights that are no file or do not fit.
+    """
+
+    auxiliary_weight = 1.0
+
+    def __init__(
+        self,
+        labels: LabelSpace,
+        *,
+        variant: Literal["t", "b"] = "t",
+        encoder_weights: str | None = None,
+        grids: Sequence[int] = (1, 2, 4),
+        dropout: float = 0.0,
+        aux: bool = False,
+    ) -> None:
+        super().__init__(labels)
+        name, widths = VARIANTS[variant]
+        self.backbone = load_stdc(name, encoder_weights)
+        channels, strides = self.backbone.channels, self.backbone.strides
+        self.decoder = PPLiteSegHead(channels, strides, len(labels), widths=widths, grids=grids, dropout=dropout)
+        self.aux = nn.ModuleDict()
+        if aux:
+            heads = zip(strides[1:], (*widths[1:], widths[-1]), strict=True)
+            self.aux.update({f"projected{stride}": _head(width, len(labels)) for stride, width in heads})
+            initialise(self.aux)
+        self.pretrained = encoder_weights is not None
+
+    def encoder(self) -> Sequence[nn.Module]:
+        """The STDC encoder, if it started from pre-trained weights."""
+        return (self.backbone,) if self.pretrained else ()
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """See `Network.outputs`."""
+        maps: list[Tensor] = self.backbone(self.normalise(images))
+        projected = self.decoder.project(maps)
+        fused = self.decoder.fuse(maps[-1], projected)
+        logits = self.decoder.classify(fused)
+        features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
+        strides = self.backbone.strides[1:]
+        features |= {f"projected{stride}": x for stride, x in zip(strides, projected, strict=True)}
+        features |= {"fused": fused, "logits": logits}
+        extras = {f"aux_{name}": head(features[name]) for name, head in self.aux.items()} if self.training else {}
+        return Outputs(resize(logits, images.shape[-2:]), features, extras)
+
+
+def _head(channels: int, class_count: int) -> nn.Sequential:
+    return nn.Sequential(ConvNormAct(channels, channels), nn.Conv2d(channels, class_count, 1))

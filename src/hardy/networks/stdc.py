@@ -1,0 +1,109 @@
+"""STDC1-Seg and STDC2-Seg: one branch, whose fine maps learn details from a second head; 8.3 and 12.3 M parameters.
+
+Attention refinement brings the maps at strides 32 and 16 and the image's average down to stride 8, where they are fused
+with the encoder's own map at that stride. While training a head on that map is shown the details of the labels, in
+place of BiSeNet's second branch.
+
+Source: Fan, Lai, Huang, Wei, Chai, Luo and Wei, "Rethinking BiSeNet for real-time semantic segmentation", CVPR 2021,
+sections 3.2 and 3.3.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hardy.blocks.attention_refinement import AttentionRefinement
+from hardy.blocks.conv_norm_act import ConvNormAct
+from hardy.blocks.feature_fusion import FeatureFusion
+from hardy.blocks.pooled_norm import PooledNorm
+from hardy.data.labels import LabelSpace
+from hardy.networks._detail import detail_losses
+from hardy.networks._stdc import load_stdc
+from hardy.networks._weights import initialise
+from hardy.networks.base import Network, PixelLoss, resize
+from hardy.types import Outputs, Terms
+
+__all__ = ["STDC"]
+
+
+class STDC(Network):
+    """Features: ``stage1`` .. ``stage4`` (64, 256, 512, 1024 channels at strides 4, 8, 16, 32), ``context16`` and
+    ``context8`` (128 channels at strides 16 and 8), ``fused`` (B, 256, H/8, W/8), ``logits`` (B, K, H/8, W/8).
+
+    Args:
+        labels: the classes predicted.
+        variant: number of modules in the encoder, 6 or 12.
+        encoder_weights: None for a random draw; a file of the authors' ImageNet weights.
+        aux: while training, two further heads, on ``context16`` and ``context8``.
+        detail: while training, a head on ``stage2`` that is to find the details of the labels; its logits are
+            ``extras["detail"]`` (B, 1, H/8, W/8).
+
+    Raises:
+        InputError: for weights that are no file or do not fit.
+    """
+
+    auxiliary_weight = 1.0
+
+    def __init__(
+        self,
+        labels: LabelSpace,
+        *,
+        variant: Literal["stdc1", "stdc2"] = "stdc1",
+        encoder_weights: str | None = None,
+        aux: bool = False,
+        detail: bool = False,
+    ) -> None:
+        super().__init__(labels)
+        fine, middle, coarse = 256, 512, 1024
+        self.average = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(coarse, 128, 1, bias=False), PooledNorm(128), nn.ReLU()
+        )
+        self.refine32, self.smooth32 = AttentionRefinement(coarse, 128), ConvNormAct(128, 128)
+        self.refine16, self.smooth16 = AttentionRefinement(middle, 128), ConvNormAct(128, 128)
+        self.fusion = FeatureFusion(fine + 128, 256)
+        self.head = _head(256, 256, len(labels))
+        self.aux16 = _head(128, 64, len(labels)) if aux else None
+        self.aux8 = _head(128, 64, len(labels)) if aux else None
+        self.detail = _head(fine, 64, 1) if detail else None
+        initialise(self)
+        self.backbone = load_stdc(variant, encoder_weights)
+        self.pretrained = encoder_weights is not None
+
+    def encoder(self) -> Sequence[nn.Module]:
+        """The STDC encoder, if it started from pre-trained weights."""
+        return (self.backbone,) if self.pretrained else ()
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """See `Network.outputs`."""
+        maps: list[Tensor] = self.backbone(self.normalise(images))
+        _, fine, middle, coarse = maps
+        x = self.refine32(coarse) + self.average(coarse)
+        context16 = self.smooth32(_spread(x, middle))
+        context8 = self.smooth16(_spread(self.refine16(middle) + context16, fine))
+        fused = self.fusion(torch.cat([fine, context8], dim=1))
+        logits = self.head(fused)
+        features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
+        features |= {"context16": context16, "context8": context8, "fused": fused, "logits": logits}
+        heads = {"aux_context16": (self.aux16, context16), "aux_context8": (self.aux8, context8)}
+        heads |= {"detail": (self.detail, fine)}
+        extras = {name: head(x) for name, (head, x) in heads.items() if head is not None and self.training}
+        return Outputs(resize(logits, images.shape[-2:]), features, extras)
+
+    def losses(self, outputs: Outputs, labels: Tensor, pixel_loss: PixelLoss) -> Terms:
+        """See `Network.losses`; with a detail head also ``detail_bce`` and ``detail_dice``, all of weight 1."""
+        terms = super().losses(outputs, labels, pixel_loss)
+        if "detail" in outputs.extras:
+            terms |= detail_losses(resize(outputs.extras["detail"], labels.shape[-2:]), labels)
+        return terms
+
+
+def _head(in_channels: int, width: int, class_count: int) -> nn.Sequential:
+    return nn.Sequential(ConvNormAct(in_channels, width), nn.Conv2d(width, class_count, 1))
+
+
+def _spread(x: Tensor, finer: Tensor) -> Tensor:
+    """``x`` at the size of ``finer``, each value as often as it takes."""
+    return F.interpolate(x, size=finer.shape[-2:], mode="nearest")
