@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from hardy.blocks.open_size import halved_wider, is_open, resized_from_wider
+from hardy.blocks.open_size import halved_wider, is_open, masked, resized_from_wider
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 4), (3, 2), (6, 7)])
@@ -12,6 +12,8 @@ def test_a_row_and_a_column_more_count_for_nothing(size: tuple[int, int], target
     more = F.pad(x, (0, 1, 0, 1), value=7.0)
     expected = F.interpolate(x, target, mode="bilinear", align_corners=False)
     torch.testing.assert_close(resized_from_wider(more, target), expected, rtol=1e-12, atol=1e-12)
+    wide = resized_from_wider(more, (target[0] + 1, target[1] + 1), wide=True)
+    torch.testing.assert_close(wide, F.pad(expected, (0, 1, 0, 1)), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", [(1, 2), (2, 3), (5, 8)])
@@ -21,7 +23,11 @@ def test_a_convolution_of_what_is_wider_is_wider(size: tuple[int, int]) -> None:
     wide, inside = halved_wider(x)
     more = F.conv2d(wide, weight, stride=2, padding=1)
     assert more.shape[-2:] == inside.shape[-2:] == (plain.shape[2] + 1, plain.shape[3] + 1)
-    torch.testing.assert_close(more * inside, F.pad(plain, (0, 1, 0, 1)), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(masked(more, inside), F.pad(plain, (0, 1, 0, 1)), rtol=1e-12, atol=1e-12)
+    wide, again = halved_wider(masked(more, inside)[:, :3], inside)
+    twice = F.conv2d(plain[:, :3], weight, stride=2, padding=1)
+    more = F.conv2d(wide, weight, stride=2, padding=1)
+    torch.testing.assert_close(masked(more, again), F.pad(twice, (0, 1, 0, 1)), rtol=1e-12, atol=1e-12)
 
 
 def test_a_size_that_is_known_is_not_open() -> None:

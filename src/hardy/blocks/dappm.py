@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hardy.blocks.open_size import is_open, resized_from_wider
 from hardy.blocks.pooled_norm import PooledNorm
 
 __all__ = ["DAPPM", "WINDOWS", "open_scale", "scaled", "unit"]
@@ -61,7 +62,7 @@ def scaled(x: Tensor, scales: Iterable[nn.Module]) -> Iterator[Tensor]:
     """
     *windowed, whole = scales
     for scale, (side, stride) in zip(windowed, WINDOWS, strict=True):
-        if isinstance(x.shape[-2], torch.SymInt) or isinstance(x.shape[-1], torch.SymInt):
+        if is_open(x):
             yield open_scale(x, scale, side, stride)
         else:
             average = F.avg_pool2d(x, side, stride, side // 2)
@@ -70,10 +71,9 @@ def scaled(x: Tensor, scales: Iterable[nn.Module]) -> Iterator[Tensor]:
 
 
 def open_scale(x: Tensor, scale: nn.Module, side: int, stride: int) -> Tensor:
-    """One scale as `scaled` gives it, for while `torch.export` leaves the size of ``x`` open, where a size of 1 would become a constant.
+    """One scale as `scaled` gives it, for while `torch.export` leaves the size of ``x`` open.
 
-    One cell more than needed is averaged on each axis, so that there are always two, and bilinear interpolation is
-    written as products with matrices that give it no weight.
+    One cell more than needed is averaged on each axis, so that none has a size of 1, which would become a constant.
 
     Args:
         x: (B, C, h, w).
@@ -82,22 +82,7 @@ def open_scale(x: Tensor, scale: nn.Module, side: int, stride: int) -> Tensor:
         stride: of the window.
     """
     average = F.avg_pool2d(F.pad(x, (0, stride, 0, stride)), side, stride, side // 2)
-    rows, columns = (_between(length, stride, x) for length in x.shape[-2:])
-    product: Tensor = rows @ scale(average) @ columns.T
-    return product
-
-
-def _between(length: int, stride: int, like: Tensor) -> Tensor:
-    """(length, n + 1): what each of the ``n = ceil(length / stride)`` cells gives to each place; rows sum to 1.
-
-    Place i lies at ``(i + 1/2) n / length - 1/2`` between the cells' centres, and outside of all at the nearest.
-    """
-    count = (length - 1) // stride + 1
-    place = torch.arange(length, device=like.device, dtype=like.dtype).unsqueeze(1)
-    cell = torch.arange(count + 1, device=like.device, dtype=like.dtype).unsqueeze(0)
-    centre = ((place + 0.5) * count / length - 0.5).clamp(min=0)
-    centre = torch.minimum(centre, torch.zeros_like(centre) + (count - 1))
-    return (1 - (centre - cell).abs()).clamp(min=0)
+    return resized_from_wider(scale(average), x.shape[-2:])
 
 
 def unit(in_channels: int, out_channels: int, kernel: int = 1, *, groups: int = 1) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""A bottleneck whose last convolution doubles the width, before its last ReLU; it ends a branch of a two-branch network.
+"""A bottleneck whose last convolution doubles the width, before its last ReLU; it ends a branch.
 
 Source: Hong, Pan, Sun and Jia, "Deep dual-resolution networks for real-time and accurate semantic segmentation of road
 scenes", arXiv:2101.06085, 2021, section 3.2; the block is that of He et al., CVPR 2016, figure 5 right, with an

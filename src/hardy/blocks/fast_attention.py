@@ -10,6 +10,7 @@ IEEE Robotics and Automation Letters 2021, equations 3 and 4.
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hardy.blocks.open_size import masked
 from hardy.blocks.pooled_norm import PooledNorm
 
 __all__ = ["FastAttention"]
@@ -39,8 +40,7 @@ class FastAttention(nn.Module):
         """Shapes as above; with ``inside`` (B, 1, H, W) cells where it is 0 say nothing, those where it is 1 do."""
         query = F.normalize(self.query(x).flatten(2), dim=1)
         key = F.normalize(self.key(x).flatten(2), dim=1)
-        value = F.leaky_relu(self.value(x), 0.01)
-        value = value if inside is None else value * inside
+        value = masked(F.leaky_relu(self.value(x), 0.01), inside)
         told = value.flatten(2) @ key.mT  # (B, C, d): what the cells say in each direction
         if self.mean:
             told = told / (x.shape[-2] * x.shape[-1] if inside is None else inside.flatten(2).sum(2, keepdim=True))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["halved_wider", "is_open", "resized_from_wider"]
+__all__ = ["halved_wider", "is_open", "masked", "resized_from_wider"]
 
 
 def is_open(x: Tensor) -> bool:
@@ -21,23 +21,36 @@ def is_open(x: Tensor) -> bool:
     return any(isinstance(side, torch.SymInt) for side in x.shape[-2:])
 
 
-def halved_wider(x: Tensor) -> tuple[Tensor, Tensor]:
+def halved_wider(x: Tensor, inside: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """What to give to a convolution of stride 2 so that its map has a row and a column more, and the map's mask.
 
     Args:
-        x: (B, C, h, w).
+        x: (B, C, h, w), or with a row and a column more that are zero.
+        inside: the mask of ``x``, where it has them.
 
     Returns:
         ``x`` with zeros, (B, C, h + 2, w + 2), and (B, 1, ceil(h / 2) + 1, ceil(w / 2) + 1): 1 for the cells that the
         map has without them, 0 for the last row and column.
     """
-    ends = (0, 2, 0, 2)
-    return F.pad(x, ends), F.max_pool2d(F.pad(torch.ones_like(x[:, :1]), ends), 1, 2)
+    more = 2 if inside is None else 1
+    inside = torch.ones_like(x[:, :1]) if inside is None else inside
+    ends = (0, more, 0, more)
+    return F.pad(x, ends), F.max_pool2d(F.pad(inside, ends), 1, 2)
 
 
-def resized_from_wider(x: Tensor, size: Sequence[int]) -> Tensor:
-    """``x`` (B, C, h + 1, w + 1) without its last row and column at ``size`` (H, W), bilinear, half-pixel centres."""
-    rows, columns = (_weights(there, here - 1, x) for there, here in zip(size, x.shape[-2:], strict=True))
+def masked(x: Tensor, inside: Tensor | None) -> Tensor:
+    """``x`` (B, C, h, w) with zeros where ``inside`` (B, 1, h, w) is 0; ``x`` itself without a mask."""
+    return x if inside is None else x * inside
+
+
+def resized_from_wider(x: Tensor, size: Sequence[int], *, wide: bool = False) -> Tensor:
+    """``x`` (B, C, h + 1, w + 1) without its last row and column at ``size`` (H, W), bilinear, half-pixel centres.
+
+    With ``wide`` the last row and column of the result are zeros, and the rest is at (H - 1, W - 1).
+    """
+    rows, columns = (_weights(there - wide, here - 1, x) for there, here in zip(size, x.shape[-2:], strict=True))
+    if wide:
+        rows, columns = F.pad(rows, (0, 0, 0, 1)), F.pad(columns, (0, 0, 0, 1))
     product: Tensor = rows @ x @ columns.mT
     return product
 

@@ -1,4 +1,4 @@
-"""What the networks of several branches share: small images, their stem and head, the weights of an ImageNet training."""
+"""What the networks of several branches share: small images, stem and head, weights of an ImageNet training."""
 
 from collections.abc import Sequence
 

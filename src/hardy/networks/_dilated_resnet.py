@@ -16,8 +16,8 @@ from hardy.blocks.conv_norm_act import ConvNormAct
 
 __all__ = ["DilatedResNet18", "DilatedResNet50", "halved"]
 
-STAGES = ((1, 1), (2, 1), (1, 2), (1, 4))
-"""Stride and dilation of each stage."""
+DILATIONS = (1, 1, 2, 4)
+"""Of each stage."""
 
 
 class DilatedResNet50(nn.Module):
@@ -39,21 +39,16 @@ class DilatedResNet50(nn.Module):
             ConvNormAct(3, narrow, stride=2), ConvNormAct(narrow, narrow), ConvNormAct(narrow, wide[0])
         )
         self.channels = (wide[2], wide[4])
-        counts = zip(wide, wide[1:], (3, 4, 6, 3), STAGES, strict=False)
+        parts = zip(wide[:-1], wide[1:], (3, 4, 6, 3), DILATIONS, strict=True)
         self.layer1, self.layer2, self.layer3, self.layer4 = (
-            nn.Sequential(
-                *(
-                    Bottleneck(out if index else into, out, stride=1 if index else stride, dilation=dilation)
-                    for index in range(count)
-                )
-            )
-            for into, out, count, (stride, dilation) in counts
+            nn.Sequential(*(Bottleneck(out if index else into, out, dilation=dilation) for index in range(count)))
+            for into, out, count, dilation in parts
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Shapes as above."""
         x = self.layer1(F.max_pool2d(self.stem(images), 3, 2, 1))
-        half = self.layer2[0](x)
+        half = self.layer2[0](x[..., ::2, ::2])  # the stride sits on the first convolution, a 1x1, and the shortcut
         return half, self.layer4(self.layer3(self.layer2[1:](halved(half))))
 
 
@@ -80,7 +75,7 @@ class DilatedResNet18(nn.Module):
             nn.Sequential(
                 BasicBlock(into, out, stride=stride, dilation=dilation), BasicBlock(out, out, dilation=dilation)
             )
-            for into, out, (stride, dilation) in zip(inputs, wide, STAGES, strict=True)
+            for into, out, stride, dilation in zip(inputs, wide, (1, 2, 1, 1), DILATIONS, strict=True)
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

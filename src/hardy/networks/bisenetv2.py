@@ -1,4 +1,4 @@
-"""BiSeNetV2: a wide, shallow branch for detail and a narrow, deep one for meaning that weigh each other; 3.4 M parameters.
+"""BiSeNetV2: a wide, shallow branch for detail and a narrow, deep one for meaning weigh each other; 3.4 M parameters.
 
 Made to be trained from scratch: while training, a booster head reads every stage of the semantic branch.
 
@@ -121,7 +121,7 @@ class _Stem(nn.Module):
 
 
 class _Booster(nn.Module):
-    """A head on a map at ``stride``, at twice its size: one channel for each pixel that a cell stands for, then classes."""
+    """A head on a map at ``stride``, at twice its size: a channel for each pixel of a cell, then classes."""
 
     def __init__(self, in_channels: int, width: int, stride: int, class_count: int, dropout: float) -> None:
         super().__init__()

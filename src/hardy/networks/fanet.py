@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hardy.blocks.fast_attention import FastAttention
-from hardy.blocks.open_size import halved_wider, is_open, resized_from_wider
+from hardy.blocks.open_size import halved_wider, is_open, masked, resized_from_wider
 from hardy.blocks.pooled_norm import PooledNorm
 from hardy.data.labels import LabelSpace
 from hardy.networks._encoder import load_encoder
@@ -102,7 +102,7 @@ class FANet(Network):
         """``x`` handed down to ``level``, whose map is of ``size``."""
         if inside is None:
             return resize(self.down[level](x), size)
-        return resized_from_wider(self.down[level](x * inside), size)
+        return resized_from_wider(self.down[level](masked(x, inside)), size)
 
 
 class _Backbone(nn.Module):
@@ -149,9 +149,8 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
         y = F.leaky_relu(self.bn1(self.conv1(x)), SLOPE)
-        y = self.bn2(self.conv2(y if inside is None else y * inside))
-        total = F.relu(y + self.downsample(x))
-        return total if inside is None else total * inside
+        y = self.bn2(self.conv2(masked(y, inside)))
+        return masked(F.relu(y + self.downsample(x)), inside)
 
 
 def _conv_norm_act(in_channels: int, out_channels: int, kernel: int, *, padding: int | None = None) -> nn.Sequential:

@@ -26,7 +26,7 @@ def boundaries(labels: Tensor, *, width: int = 4, frame: int = 6) -> Tensor:
         width: of a straight boundary in pixels, even: half on either side.
         frame: pixels so near to the edge of the image make no boundary, though one from within may reach into them.
     """
-    assert width >= 2 and width % 2 == 0, f"a boundary {width} pixels wide has no middle"
+    assert width > 0 == width % 2, f"a boundary {width} pixels wide has no middle"
     found = torch.zeros_like(labels, dtype=torch.bool)
     for axis in (1, 2):
         length = labels.shape[axis] - 1

@@ -1,0 +1,95 @@
+"""RegSeg: a narrow encoder down to stride 16 that sees far through dilated, grouped convolutions; 3.3 M parameters.
+
+Made to be trained from scratch. The last seven blocks reach 14 cells with one half of their channels and one cell with
+the other; a light decoder goes back to stride 4.
+
+Source: Gao, "Rethink dilated convolution for real-time semantic segmentation", arXiv:2111.09957, 2021, tables 1 and 2
+and figures 2 to 4.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from hardy.blocks.conv_norm_act import ConvNormAct
+from hardy.blocks.dilated_block import DilatedBlock
+from hardy.data.labels import LabelSpace
+from hardy.networks._branches import cells, cropped, padded
+from hardy.networks._weights import initialise
+from hardy.networks.base import Network, resize
+from hardy.types import Outputs
+
+__all__ = ["RegSeg"]
+
+_DILATIONS = ((1,), (1, 2), *[(1, 4)] * 4, *[(1, 14)] * 7)
+"""Of the blocks of the last stage behind its first; the last of them widens from 256 to 320 channels."""
+
+
+class RegSeg(Network):
+    """Features: ``stage1`` .. ``stage3`` (48, 128, 320 channels at strides 4, 8, 16), ``fused`` (B, 64, H/4, W/4) and
+    ``logits`` at stride 4.
+
+    Args:
+        labels: the classes predicted.
+        variant: ``"paper"``, or ``"strided"`` as in a public implementation: its last block strides to 32 and costs
+            less, squeeze and excitation is as wide as a quarter of a block's outputs instead of its inputs, and the
+            classifier has no bias. There an image with a side below 64 pixels is padded to 64 with the mean to the
+            right and below; logits are without the padding.
+    """
+
+    def __init__(self, labels: LabelSpace, *, variant: Literal["paper", "strided"] = "paper") -> None:
+        super().__init__(labels)
+        strided = self._strided = variant == "strided"
+        self.stem = ConvNormAct(3, 32, stride=2)
+        wide = [_block(256, 256, dilations, strided) for dilations in _DILATIONS[:-1]]
+        last = _block(256, 320, _DILATIONS[-1], strided, stride=2 if strided else 1)
+        self.stages = nn.ModuleList(
+            [
+                _block(32, 48, (1,), strided, stride=2),
+                nn.Sequential(
+                    _block(48, 128, (1,), strided, stride=2), *(_block(128, 128, (1,), strided) for _ in range(2))
+                ),
+                nn.Sequential(_block(128, 256, (1,), strided, stride=2), *wide, last),
+            ]
+        )
+        self.decoder = _Decoder()
+        self.classifier = nn.Conv2d(64, len(labels), 1, bias=not strided)
+        initialise(self)
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """See `Network.outputs`."""
+        x = self.normalise(images)
+        x = self.stem(padded(x, 64) if self._strided else x)
+        features: dict[str, Tensor] = {}
+        for number, stage in enumerate(self.stages, start=1):
+            x = features[f"stage{number}"] = stage(x)
+        fused = self.decoder(*features.values())
+        logits = cropped(self.classifier(fused), cells(images.shape[-2:], 4))
+        features |= {"fused": fused, "logits": logits}
+        return Outputs(resize(logits, images.shape[-2:]), features)
+
+
+def _block(
+    in_channels: int, out_channels: int, dilations: tuple[int, ...], strided: bool, *, stride: int = 1
+) -> DilatedBlock:
+    squeezed = (out_channels if strided else in_channels) // 4
+    return DilatedBlock(in_channels, out_channels, dilations, squeezed, stride=stride)
+
+
+class _Decoder(nn.Module):
+    """The coarsest map is added to the middle one, and the sum joined to the finest; a 3x3 convolution after each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.from_fine = ConvNormAct(48, 8, kernel=1)
+        self.from_middle = ConvNormAct(128, 128, kernel=1)
+        self.from_coarse = ConvNormAct(320, 128, kernel=1)
+        self.mix_middle = ConvNormAct(128, 64)
+        self.mix_fine = ConvNormAct(72, 64)
+
+    def forward(self, fine: Tensor, middle: Tensor, coarse: Tensor) -> Tensor:
+        fine, middle = self.from_fine(fine), self.from_middle(middle)
+        middle = self.mix_middle(middle + resize(self.from_coarse(coarse), middle.shape[-2:]))
+        fused: Tensor = self.mix_fine(torch.cat([resize(middle, fine.shape[-2:]), fine], dim=1))
+        return fused

@@ -1,0 +1,155 @@
+"""SwiftNet with an image pyramid: one ResNet-18 sees the image at three sizes, a ladder of sums joins them; 12.1 M.
+
+The sizes share all weights but those of the batch norms in the encoder's main path. Maps of equal stride are added,
+made equally wide by one convolution per stage, so the ladder goes from stride 128 to stride 4 and no pooling is needed.
+
+Source: Orsic, Kreso, Bevandic and Segvic, "In defense of pre-trained ImageNet architectures for real-time semantic
+segmentation of road-driving images", CVPR 2019, section 3.3 and figure 3; split norms and the ladder: Orsic and Segvic,
+"Efficient semantic segmentation with pyramidal fusion", Pattern Recognition 2021, section 3.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hardy.blocks.norm_act_conv import NormActConv
+from hardy.blocks.open_size import halved_wider, is_open, masked, resized_from_wider
+from hardy.blocks.pooled_norm import PooledNorm
+from hardy.data.labels import LabelSpace
+from hardy.errors import within
+from hardy.networks._encoder import load_encoder
+from hardy.networks._weights import fill, initialise
+from hardy.networks.base import Network, resize
+from hardy.types import Outputs
+
+__all__ = ["SwiftNetPyramid"]
+
+CHANNELS = (64, 128, 256, 512)
+WIDTH = 128
+"""Channels of the ladder."""
+
+Map = tuple[Tensor, Tensor | None]
+"""A map, and its mask while `torch.export` leaves open whether it has a single row or column (see `open_size`)."""
+
+
+class SwiftNetPyramid(Network):
+    """Features: ``stage1`` .. ``stage4`` of the image at full size (64, 128, 256, 512 channels at strides 4, 8, 16, 32;
+    before the ReLU), ``fused`` (B, 128, H/4, W/4) and ``logits`` at stride 4.
+
+    Args:
+        labels: the classes predicted.
+        levels: sizes of the image, each half of the one before.
+        encoder_weights: None for a random draw; a file of ResNet-18 weights, under the names of torchvision or timm;
+            ``"timm"`` or a tag of timm's. Each size's batch norms start from the same.
+    """
+
+    def __init__(self, labels: LabelSpace, *, levels: int = 3, encoder_weights: str | None = None) -> None:
+        within("SwiftNetPyramid.levels", levels, 1, 4)
+        super().__init__(labels)
+        self.levels = levels
+        self.backbone = _ResNet18(levels)
+        self.narrow = nn.ModuleList(nn.Conv2d(wide, WIDTH, 1, bias=False) for wide in CHANNELS)
+        self.ladder = nn.ModuleList(NormActConv(WIDTH, WIDTH, kernel=3) for _ in range(levels + 2))
+        self.head = NormActConv(WIDTH, len(labels), bias=True)
+        initialise(self)
+        if encoder_weights is not None:
+            trained = load_encoder("resnet18", encoder_weights, lambda model: model.reset_classifier(0)).state_dict()
+            split = {name: _split(name) for name in self.backbone.state_dict()}
+            copies = {name: trained[one] for name, one in split.items() if one in trained}
+            left = {name: value for name, value in trained.items() if name not in split.values()}
+            fill(self.backbone, {**copies, **left}, encoder_weights)
+            self.pretrained = True
+
+    def encoder(self) -> Sequence[nn.Module]:
+        """The ResNet-18, if it started from pre-trained weights."""
+        return (self.backbone,) if self.pretrained else ()
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """See `Network.outputs`."""
+        x = self.normalise(images)
+        skips: dict[int, list[Tensor]] = defaultdict(list)
+        masks: dict[int, Tensor | None] = {}
+        features = {}
+        for level in range(self.levels):
+            x = resize(x, [-(-side // 2) for side in x.shape[-2:]]) if level else x
+            for stage, (total, inside) in enumerate(self.backbone(x, level)):
+                skips[level + stage].append(self.narrow[stage](total))
+                masks[level + stage] = inside
+                if level == 0:
+                    features[f"stage{stage + 1}"] = total
+        coarsest = self.levels + 2
+        y = skips[coarsest][0]
+        for place, step in zip(reversed(range(coarsest)), self.ladder, strict=True):
+            y = _enlarged((y, masks[place + 1]), (skips[place][0], masks[place]))
+            for skip in skips[place]:
+                y = y + skip
+            norm, act, conv = step
+            y = conv(masked(act(norm(y)), masks[place]))
+        features["fused"] = y
+        features["logits"] = self.head(y)
+        return Outputs(resize(features["logits"], images.shape[-2:]), features)
+
+
+def _enlarged(coarse: Map, fine: Map) -> Tensor:
+    """``coarse`` at the size of ``fine``."""
+    size = fine[0].shape[-2:]
+    if coarse[1] is None:
+        return resize(coarse[0], size)
+    return resized_from_wider(coarse[0], size, wide=fine[1] is not None)
+
+
+def _split(name: str) -> str:
+    """The name that a checkpoint gives to the parameter ``name``, whatever size's norm it belongs to."""
+    return re.sub(r"\b(bn\d)\.\d+\.", r"\1.", name)
+
+
+class _ResNet18(nn.Module):
+    """The sums of the four stages, before their ReLU, of images at one of the sizes; under the names of ImageNet
+    checkpoints, but for the norms' numbers."""
+
+    def __init__(self, levels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = _norms(64, levels)
+        inputs = (64, *CHANNELS[:-1])
+        self.layer1, self.layer2, self.layer3, self.layer4 = (
+            nn.ModuleList((_Block(into, out, levels, stride=1 if into == out else 2), _Block(out, out, levels)))
+            for into, out in zip(inputs, CHANNELS, strict=True)
+        )
+
+    def forward(self, images: Tensor, level: int) -> list[Map]:
+        x, inside = F.max_pool2d(F.relu(self.bn1[level](self.conv1(images))), 3, 2, 1), None
+        maps: list[Map] = []
+        for stage, blocks in enumerate((self.layer1, self.layer2, self.layer3, self.layer4)):
+            if stage and level + stage > 3 and (inside is not None or is_open(x)):  # stride 64 and beyond
+                x, inside = halved_wider(x, inside)
+            for block in blocks:
+                total = block(x, level, inside)
+                x = F.relu(total)
+            maps.append((total, inside))
+        return maps
+
+
+class _Block(nn.Module):
+    """The basic residual block before its last ReLU, with norms for each size of the image."""
+
+    def __init__(self, in_channels: int, out_channels: int, levels: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
+        self.bn1 = _norms(out_channels, levels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
+        self.bn2 = _norms(out_channels, levels)
+        shortcut = [nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), PooledNorm(out_channels)]
+        self.downsample = nn.Sequential(*(shortcut if stride > 1 else []))
+
+    def forward(self, x: Tensor, level: int, inside: Tensor | None = None) -> Tensor:
+        y = masked(F.relu(self.bn1[level](self.conv1(x))), inside)
+        return masked(self.bn2[level](self.conv2(y)) + self.downsample(x), inside)
+
+
+def _norms(channels: int, levels: int) -> nn.ModuleList:
+    """Batch norms that take their running statistics where a small image leaves a single cell."""
+    return nn.ModuleList(PooledNorm(channels) for _ in range(levels))
