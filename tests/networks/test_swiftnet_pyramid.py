@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from surgery import halved
 from torch import nn
 from torch.nn import functional as F
 
 from hardy.errors import InputError
 from hardy.networks._create import create
 from hardy.ops.cost import gmacs, parameters
+from surgery import halved
 
 
 def test_size() -> None:
