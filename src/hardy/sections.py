@@ -90,7 +90,7 @@ class Data(Section):
 class Optim(Section):
     """The optimiser, its rate over time, and how many steps of how many images."""
 
-    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    name: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
     steps: Annotated[int, Field(gt=0)] = 120_000
     batch: Annotated[int, Field(gt=0)] = 12
     lr: Annotated[float, Field(gt=0)] = 0.01

@@ -21,6 +21,7 @@ def test_camvid(tmp_path):
     dataset = CamVid(tmp_path)
     assert counts(dataset) == {"0001TP": {"train": 1, "test": 1}, "0006R0": {"train": 1}}
     assert counts(CamVid(tmp_path / "CamVid")) == counts(dataset)
+    assert counts(CamVid(tmp_path, domains="all")) == {"all": {"train": 2, "test": 1}}
     assert dataset.read(only_item(dataset))[1].tolist() == [[0, 10, 255]] * 2
     save(tmp_path / "CamVid" / "trainannot" / "0001TP_1.png", np.full((2, 3), 12, dtype=np.uint8))
     refused("trainannot/0001TP_1.png: id 12 on 6 pixels", dataset.read, only_item(dataset))

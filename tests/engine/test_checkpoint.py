@@ -35,6 +35,7 @@ def state_of(algorithm, made, average=None):
 
 OPTIMISERS = [
     Optim(name="sgd"), Optim(name="sgd", momentum=0.0), Optim(name="adam"), Optim(name="adamw", weight_decay=0.1),
+    Optim(name="rmsprop"),
 ]  # fmt: skip
 
 

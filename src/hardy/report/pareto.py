@@ -1,0 +1,114 @@
+"""Accuracy against milliseconds: which points no other beats in both, and the picture of it.
+
+A point is on the Pareto front when no other is at least as fast and at least as accurate, and better in one of the two.
+
+Source: V. Pareto, "Manuale di economia politica", 1906, chapter 6; for networks Mingxing Tan et al., "MnasNet:
+platform-aware neural architecture search for mobile", CVPR 2019, section 3.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from hardy.errors import InputError, named
+
+__all__ = ["Point", "figure", "front", "write"]
+
+_COLOURS = ("#1f5fa8", "#b0562c", "#4c7a34", "#7a4c9c", "#8a8a8a")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One network: what it is called, its milliseconds, its score (more is better), and a group of its own colour."""
+
+    name: str
+    milliseconds: float
+    score: float
+    group: str = ""
+
+
+def front(points: Sequence[Point]) -> list[Point]:
+    """The points that no other beats, fastest first; of equal ones all."""
+
+    def beaten(one: Point) -> bool:
+        return any(
+            other.milliseconds <= one.milliseconds
+            and other.score >= one.score
+            and (other.milliseconds, other.score) != (one.milliseconds, one.score)
+            for other in points
+        )
+
+    return sorted((one for one in points if not beaten(one)), key=lambda one: (one.milliseconds, -one.score, one.name))
+
+
+def figure(points: Sequence[Point], *, title: str, score: str, milliseconds: str = "milliseconds") -> Any:
+    """A plotly figure: every point with its name, the front as a line; the axis of milliseconds is logarithmic.
+
+    Args:
+        points: at least one.
+        title: over the figure.
+        score: title of the axis of scores.
+        milliseconds: title of the other.
+
+    Raises:
+        InputError: without points, or when plotly is not installed.
+    """
+    if not points:
+        raise InputError(f"{title}: nothing to plot; no network has both a score and milliseconds")
+    graphs = _plotly()
+    drawn = graphs.Figure()
+    best = front(points)
+    drawn.add_scatter(
+        x=[one.milliseconds for one in best], y=[one.score for one in best], mode="lines", name="Pareto front",
+        line={"color": "#b9b9b9", "width": 2, "shape": "hv"}, hoverinfo="skip",
+    )  # fmt: skip
+    for place, group in enumerate(dict.fromkeys(one.group for one in points)):
+        mine = [one for one in points if one.group == group]
+        drawn.add_scatter(
+            x=[one.milliseconds for one in mine], y=[one.score for one in mine], text=[one.name for one in mine],
+            mode="markers+text", textposition="top center", textfont={"size": 10}, name=group or "networks",
+            marker={"size": 9, "color": _COLOURS[place % len(_COLOURS)]},
+            hovertemplate="%{text}<br>%{x:.2f} ms, %{y:.1f}<extra></extra>",
+        )  # fmt: skip
+    drawn.update_layout(
+        title=title, template="plotly_white", width=1000, height=640, legend={"orientation": "h", "y": -0.15},
+        xaxis={"title": milliseconds, "type": "log"}, yaxis={"title": score},
+    )  # fmt: skip
+    return drawn
+
+
+def write(path: Path, figures: Sequence[Any], *, title: str, table: str = "") -> None:
+    """One self-contained page at ``path``: ``figures`` and, under them, ``table`` as it is, in HTML.
+
+    Raises:
+        InputError: when plotly is not installed.
+    """
+    _plotly()
+    parts = [
+        drawn.to_html(full_html=False, include_plotlyjs=place == 0, config={"displaylogo": False})
+        for place, drawn in enumerate(figures)
+    ]
+    text = (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
+        "<style>body{font-family:sans-serif;margin:2em auto;max-width:1000px}table{border-collapse:collapse}"
+        "td,th{padding:.2em .7em;border-bottom:1px solid #ddd;text-align:right}td:first-child{text-align:left}</style>"
+        f"</head>\n<body><h1>{title}</h1>\n{''.join(parts)}\n{table}\n</body></html>\n"
+    )
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _plotly() -> Any:
+    try:
+        return import_module("plotly.graph_objects")
+    except ModuleNotFoundError as error:
+        raise InputError(f"{error.name} is not installed; it comes with: pip install 'hardy[report]'") from None
