@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -181,19 +182,27 @@ def table_values(table: Table) -> list[tuple[str, str, float]]:
 def frame(recipe: Recipe, verb: str) -> Iterator[Frame]:
     """A `Frame` in the recipe's folder, the completed recipe written there and the log open.
 
+    A folder that was made here and holds no more than these goes again when what happens inside is refused.
+
     Raises:
         InputError: when the folder cannot be written, or holds the finished run of another recipe.
     """
     folder = folder_of(recipe, verb)
+    fresh = not folder.exists()
     _refuse_other(folder / "recipe.yaml", recipe)
     pick(recipe.run.device)
     main = int(os.environ.get("RANK", "0")) == 0
     versions = provenance()
-    with _logging(folder, main):
-        if main:
-            recipe.write(folder / "recipe.yaml", versions)
-        protocol.limit_threads(recipe.run.threads)
-        yield Frame(recipe, folder, Console(file=sys.stderr, highlight=False), versions, main=main)
+    try:
+        with _logging(folder, main):
+            if main:
+                recipe.write(folder / "recipe.yaml", versions)
+            protocol.limit_threads(recipe.run.threads)
+            yield Frame(recipe, folder, Console(file=sys.stderr, highlight=False), versions, main=main)
+    except (InputError, OSError):
+        if main and fresh and _unused(folder):
+            shutil.rmtree(folder)
+        raise
 
 
 @contextmanager
@@ -257,11 +266,16 @@ def _refuse_other(file: Path, recipe: Recipe) -> None:
 
     One that holds no more than a recipe and a log, as after a mistyped domain, is free.
     """
-    if not file.exists() or {path.name for path in file.parent.iterdir()} <= {"recipe.yaml", "train.log"}:
+    if not file.exists() or _unused(file.parent):
         return
     earlier = read(file)
     if (earlier.digest(), earlier.run.seed) != (recipe.digest(), recipe.run.seed):
         raise InputError(f"{file.parent}: holds the run of another recipe or seed; give another run.folder")
+
+
+def _unused(folder: Path) -> bool:
+    """Whether ``folder`` is there and holds no more than a recipe and a log."""
+    return folder.is_dir() and {path.name for path in folder.iterdir()} <= {"recipe.yaml", "train.log"}
 
 
 def _trackers(names: Sequence[str], folder: Path) -> list[GeneralTracker]:
