@@ -186,13 +186,13 @@ class Prune(Section):
 class Search(Section):
     """A network of fasterseg's space is searched for that takes at most ``budget_ms`` for one image.
 
-    The image has ``data.size`` (else ``data.crop``), and milliseconds are measured in ``runtime``. Branches have at most
-    ``layers`` layers, and ``filters`` is an eighth of the channels at stride 8 and full width (the format's Fch). One
-    set of weights for all architectures is trained as ``optim`` says, the smaller ones on what the largest predicts at
-    ``temperature``. Then ``evaluations`` of them are tried: batch norms are counted anew from ``reestimate`` batches,
-    and the score is that on ``images``, in all, of those by which ``evaluate.select`` selects. In an ``evolution`` the
-    best of ``sample`` drawn from the last ``population`` is changed; ``random`` draws each anew. With ``data.cache`` the
-    images that an evaluation needs stay in memory.
+    The image has ``data.size`` (else ``data.crop``), and milliseconds are measured in ``runtime``. Branches have
+    ``layers`` layers at most, and ``filters`` is an eighth of the channels at stride 8 and full width (the format's
+    Fch). One set of weights for all architectures is trained as ``optim`` says, the smaller ones on what the largest
+    predicts at ``temperature``. Then ``evaluations`` of them are tried: batch norms are counted anew from
+    ``reestimate`` batches, and the score is that on ``images``, in all, of those by which ``evaluate.select`` selects.
+    In an ``evolution`` the best of ``sample`` drawn from the last ``population`` is changed; ``random`` draws each
+    anew. With ``data.cache`` the images that an evaluation needs stay in memory.
     """
 
     budget_ms: Annotated[float, Field(gt=0)]

@@ -163,4 +163,5 @@ def _show(here: Frame, found: Found, rows: dict[str, tuple[Network, float]], pri
         for name, (network, score) in rows.items()
     ]  # fmt: skip
     columns = ["", "mIoU % with shared weights", "ms predicted", "ms measured", "GMACs", "parameters"]
-    show_rows(f"{here.folder}: architecture.json", columns, lines, str(found))
+    show_rows(f"{here.folder}: architecture.json", columns, lines)
+    say(str(found))

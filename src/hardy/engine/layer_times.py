@@ -82,6 +82,9 @@ def _given(shape: Shape) -> tuple[int, ...]:
 class _Bare(nn.Module):
     """A step of a network that has no weights, as `Network`, its blocks and the timed region write it."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape

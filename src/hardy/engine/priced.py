@@ -130,7 +130,7 @@ class Priced:
         for number in range(len(self.anchors), len(_NEAR) + 1):
             rng = Random(key(seed, "anchor", number))
             near = within_budget(space, space.draw(rng), self.predicted, _NEAR[number - 1] * budget, rng)
-            self._anchor(near, self._time(near))
+            self._anchor(near, dict(self.anchors).get(near) or self._time(near))
 
     def sum(self, architecture: Architecture) -> float:
         """The milliseconds of the parts of ``architecture``, added up."""

@@ -103,14 +103,14 @@ class Space:
                 return changed
 
     def cheaper(self, architecture: Architecture) -> list[Architecture]:
-        """All that are one step cheaper: a width one lower, an op lighter, a layer or a branch less; none for
+        """All that are one step lighter: a width one lower, an op lighter, a layer or a branch less; none for
         `smallest`."""
         rows = _rows_of(architecture)
-        found = [
-            replace(architecture, **{part: _narrower(width)})
-            for part, width in (("stem_width", architecture.stem_width), ("head_width", architecture.head_width))
-            if width > WIDTHS[0]
-        ]
+        found = []
+        if architecture.stem_width > WIDTHS[0]:
+            found.append(replace(architecture, stem_width=_narrower(architecture.stem_width)))
+        if architecture.head_width > WIDTHS[0]:
+            found.append(replace(architecture, head_width=_narrower(architecture.head_width)))
         for branch, place in _places(rows):
             row = rows[branch][place]
             if row.width > WIDTHS[0]:

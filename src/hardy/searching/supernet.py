@@ -98,6 +98,7 @@ class Supernet(Network):
             sliced = layer.sliced(outputs, columns or [(0, inputs)])
             found |= {f"{name}.{own}": value for own, value in sliced.items()}
         inputs = shapes["head.1.weight"][1]
+        assert self.classifier.bias is not None
         return found | {"head.1.weight": self.classifier.weight[:, :inputs], "head.1.bias": self.classifier.bias}
 
     def _slices(
