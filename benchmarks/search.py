@@ -40,11 +40,11 @@ from hardy.searching.supernet import Supernet
 from hardy.seed import seed_all
 
 STORE = Path(__file__).parent / "records" / "search.jsonl"
-SIZE, SPACE = (64, 128), Space(filters=4, layers=6, branches=2)
+SIZE, SPACE = (64, 128), Space(filters=6, layers=6, branches=2)
 SOURCES = ("streets/sim", "streets/day")
 METHODS = ("evolution", "random")
-EVALUATIONS, POPULATION, SAMPLE = 60, 12, 4
-STEPS, ALONE = 250, 250
+EVALUATIONS, POPULATION, SAMPLE = 40, 10, 4
+STEPS, ALONE = 150, 120
 SHARE = 0.3
 """Where the budget lies between what the parts of the fastest and of the largest architecture add up to."""
 

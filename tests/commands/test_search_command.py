@@ -11,7 +11,7 @@ from hardy.engine.latency import Table
 from hardy.engine.search import Judge
 from hardy.errors import InputError
 from hardy.networks._multipath import parse
-from hardy.ops.cost import gmacs
+from hardy.ops.cost import gmacs, parameters
 from hardy.recipe import from_values
 from hardy.records import read as records_of
 from hardy.searching.cost import parts
@@ -77,10 +77,11 @@ def test_from_a_recipe_to_an_architecture_that_trains(values, tmp_path, capsys):
     assert meta["score"] in {line["score"] for line in lines}
     found = hardy.load(folder)
     assert found.architecture["options"]["arch"] == {key: value for key, value in told.items() if key != "meta"}
-    assert gmacs(found, (32, 48)) < gmacs(hardy.load(folder / "largest"), (32, 48))
+    assert parameters(found) < parameters(hardy.load(folder / "largest"))
     records = {record.metric: record.value for record in records_of(folder / "records.jsonl")}
     assert records["milliseconds_measured"] == meta["measured_ms"]
     assert records["gmacs_found"] == pytest.approx(gmacs(found, (32, 48)))
+    assert records["parameters_found"] == parameters(found)
     search.run(recipe)
     assert "is finished" in capsys.readouterr().out
     trained = values("trained")

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -130,38 +131,45 @@ def _found(here: Frame, prices: Priced, judge: Judge, choice: Search) -> Found:
     return Found(best, value, choice.budget_ms, len(history), checked, where)
 
 
-def _kept(
-    here: Frame, found: Found, judge: Judge, prices: Priced, sources: tuple[str, ...], *, show: bool
-) -> None:  # fmt: skip
+@dataclass(frozen=True)
+class _Row:
+    """A network of the table at the end."""
+
+    network: Network
+    score: float
+    predicted: float
+    gmacs: float
+
+
+def _kept(here: Frame, found: Found, judge: Judge, prices: Priced, sources: tuple[str, ...], *, show: bool) -> None:
     """Write the architecture and the networks, record what was found, and show it."""
-    recipe, space = here.recipe, prices.bench.space
+    recipe, largest = here.recipe, prices.bench.space.largest()
     assert recipe.search is not None
     meta = {**found.meta(), "method": recipe.search.method, "seed": recipe.run.seed, "recipe": recipe.digest()}
-    network, largest = judge.network(found.best.architecture), judge.network(space.largest())
-    rows = {"found": (network, found.best.score), "largest": (largest, judge(space.largest()))}
+    rows = {
+        name: _Row(judge.network(architecture).cpu(), score, prices.predicted(architecture), prices.gmacs(architecture))
+        for name, architecture, score in (
+            ("found", found.best.architecture, found.best.score), ("largest", largest, judge(largest))
+        )
+    }  # fmt: skip
     notes = {"method": recipe.search.method, "budget_ms": found.budget, "met": found.met, "where": found.where}
-    values = [("cost", "milliseconds_predicted", found.best.milliseconds),
-              ("cost", "milliseconds_measured", found.milliseconds)]  # fmt: skip
-    for name, (each, score) in rows.items():
-        target = "intra" if name == "found" else name
-        values += [(target, "miou", score), ("cost", f"gmacs_{name}", cost.gmacs(each.cpu(), prices.bench.size)),
-                   ("cost", f"parameters_{name}", float(cost.parameters(each)))]  # fmt: skip
+    values = [("cost", "milliseconds_measured", found.milliseconds)]
+    for name, row in rows.items():
+        values += [("intra" if name == "found" else name, "miou", row.score), ("cost", f"gmacs_{name}", row.gmacs),
+                   ("cost", f"parameters_{name}", float(cost.parameters(row.network))),
+                   ("cost", f"milliseconds_predicted_{name}", row.predicted)]  # fmt: skip
     here.record("search", sources, values, notes)
     write(here.folder / "architecture.json", json.dumps(content(found.best.architecture, **meta), indent=1) + "\n")
-    artefact.save(largest, here.folder / "largest")
-    here.keep(network)
+    artefact.save(rows["largest"].network, here.folder / "largest")
+    here.keep(rows["found"].network)
     _log.info("%s", found)
     if show:
-        _show(here, found, rows, prices)
+        columns = ["", "mIoU % with shared weights", "ms predicted", "ms measured", "GMACs", "parameters"]
+        show_rows(f"{here.folder}: architecture.json", columns, [_line(name, row, found) for name, row in rows.items()])
+        say(str(found))
 
 
-def _show(here: Frame, found: Found, rows: dict[str, tuple[Network, float]], prices: Priced) -> None:
-    predicted = {"found": found.best.milliseconds, "largest": prices.predicted(prices.bench.space.largest())}
-    lines = [
-        [name, percent(score), f"{predicted[name]:.4g}", f"{found.milliseconds:.4g}" if name == "found" else "–",
-         f"{cost.gmacs(network, prices.bench.size):.3f}", f"{cost.parameters(network):,}"]
-        for name, (network, score) in rows.items()
-    ]  # fmt: skip
-    columns = ["", "mIoU % with shared weights", "ms predicted", "ms measured", "GMACs", "parameters"]
-    show_rows(f"{here.folder}: architecture.json", columns, lines)
-    say(str(found))
+def _line(name: str, row: _Row, found: Found) -> list[str]:
+    measured = f"{found.milliseconds:.4g}" if name == "found" else "–"
+    numbers = [f"{row.predicted:.4g}", measured, f"{row.gmacs:.3f}", f"{cost.parameters(row.network):,}"]
+    return [name, percent(row.score), *numbers]

@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 
@@ -112,6 +113,7 @@ def table(runtime: Runtime, device: torch.device) -> Table:
     return Table({**key, "version": version}, lambda shapes: layer_times(shapes, runtime, device), cache_folder())
 
 
+@lru_cache(4096)
 def name_of(shape: Shape) -> str:
     """What a file calls ``shape``."""
     return " ".join("x".join(map(str, part)) if isinstance(part, tuple) else str(part) for part in astuple(shape))

@@ -142,6 +142,10 @@ class Priced:
         base, slope = self._line
         return base + slope * self.sum(architecture)
 
+    def gmacs(self, architecture: Architecture) -> float:
+        """Billions of multiply-accumulates of ``architecture`` for one image."""
+        return sum(shape.macs for shape in parts(architecture, self.bench.size, len(self.bench.labels))) / 1e9
+
     def milliseconds(self, architecture: Architecture) -> float:
         """Milliseconds of ``architecture``, measured unless they are known."""
         for known, value in (*self.measured, *self.anchors):
