@@ -145,7 +145,11 @@ def _kept(here: Frame, found: Found, judge: Judge, prices: Priced, sources: tupl
     """Write the architecture and the networks, record what was found, and show it."""
     recipe, largest = here.recipe, prices.bench.space.largest()
     assert recipe.search is not None
-    meta = {**found.meta(), "method": recipe.search.method, "seed": recipe.run.seed, "recipe": recipe.digest()}
+    meta = {
+        **found.meta(), "runtime": recipe.search.runtime, "device": prices.bench.times.machine["device"],
+        "size": list(prices.bench.size), "method": recipe.search.method, "seed": recipe.run.seed,
+        "recipe": recipe.digest(),
+    }  # fmt: skip
     rows = {
         name: _Row(judge.network(architecture).cpu(), score, prices.predicted(architecture), prices.gmacs(architecture))
         for name, architecture, score in (
