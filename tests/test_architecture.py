@@ -20,6 +20,7 @@ FLOORS = (
     {"cli"},
     {"commands"},
     {"engine", "report"},
+    {"searching"},
     {"algorithms"},
     {"distillation", "pruning", "tuning", "adaptation"},
     {"networks"},

@@ -69,6 +69,14 @@ def prune(
 
 
 @app.command()
+def search(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Search for a fasterseg architecture within a budget of milliseconds measured here. Goes on where it stopped."""
+    from hardy.commands import search as command
+
+    command.run(_recipe(recipe, overrides))
+
+
+@app.command()
 def evaluate(
     run: RunFolder,
     domains: Domains,
@@ -147,16 +155,8 @@ def export(
     """Export to ONNX and prove the file equal in onnxruntime; where the proof fails no file is left."""
     from hardy.commands import export as command
 
-    command.run(
-        run,
-        file,
-        domains or [],
-        size=_size(size) or (512, 1024),
-        dynamic=dynamic,
-        logits=logits,
-        images=images,
-        root=root,
-    )
+    measured = _size(size) or (512, 1024)
+    command.run(run, file, domains or [], size=measured, dynamic=dynamic, logits=logits, images=images, root=root)
 
 
 @app.command("list")

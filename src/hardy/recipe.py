@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from hardy.errors import InputError, named, nearest
 from hardy.registry import ALGORITHMS, CRITERIA, DATASETS, LOSSES, NETWORKS, SCHEDULES, Registry
-from hardy.sections import Data, Evaluate, Method, NetworkChoice, Optim, Prune, Run, Section
+from hardy.sections import Data, Evaluate, Method, NetworkChoice, Optim, Prune, Run, Search, Section
 
 __all__ = [
     "Data",
@@ -26,6 +26,7 @@ __all__ = [
     "Prune",
     "Recipe",
     "Run",
+    "Search",
     "from_values",
     "parsed",
     "read",
@@ -41,6 +42,7 @@ class Recipe(Section):
     loss: Method = Method(name="cross_entropy")
     optim: Optim = Optim()
     prune: Prune | None = None
+    search: Search | None = None
     evaluate: Evaluate = Evaluate()
     run: Run = Run()
 
@@ -69,6 +71,8 @@ class Recipe(Section):
     def digest(self) -> str:
         """Twelve hexadecimal digits that name the recipe less its seed, folder, device, workers and data's places."""
         values = self.model_dump(mode="json")
+        if self.search is None:  # so named were recipes before there was this section
+            values.pop("search")
         for key in ("seed", "folder", "device", "workers", "threads", "trackers", "log_every", "checkpoint_every"):
             values["run"].pop(key)
         for place in (values["data"], *values["data"]["datasets"].values()):

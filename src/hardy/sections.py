@@ -7,7 +7,19 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-__all__ = ["Data", "Evaluate", "Floors", "Method", "NetworkChoice", "Optim", "Prune", "Run", "Section", "Stop"]
+__all__ = [
+    "Data",
+    "Evaluate",
+    "Floors",
+    "Method",
+    "NetworkChoice",
+    "Optim",
+    "Prune",
+    "Run",
+    "Search",
+    "Section",
+    "Stop",
+]
 
 Size = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -169,6 +181,41 @@ class Prune(Section):
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} are given; give one of ratio, target_ms and target_gmacs")
         return value if given else {**value, "ratio": 0.5}
+
+
+class Search(Section):
+    """A network of fasterseg's space is searched for that takes at most ``budget_ms`` for one image.
+
+    The image has ``data.size`` (else ``data.crop``), and milliseconds are measured in ``runtime``. Branches have
+    ``layers`` layers at most, and ``filters`` is an eighth of the channels at stride 8 and full width (the format's
+    Fch). One set of weights for all architectures is trained as ``optim`` says, the smaller ones on what the largest
+    predicts at ``temperature``. Then ``evaluations`` of them are tried: batch norms are counted anew from
+    ``reestimate`` batches, and the score is that on ``images``, in all, of those by which ``evaluate.select`` selects.
+    In an ``evolution`` the best of ``sample`` drawn from the last ``population`` is changed; ``random`` draws each
+    anew. With ``data.cache`` the images that an evaluation needs stay in memory.
+    """
+
+    budget_ms: Annotated[float, Field(gt=0)]
+    runtime: Literal["eager", "onnxruntime"] = "eager"
+    method: Literal["evolution", "random"] = "evolution"
+    evaluations: Annotated[int, Field(gt=0)] = 100
+    population: Annotated[int, Field(gt=0)] = 20
+    sample: Annotated[int, Field(gt=0)] = 5
+    filters: Annotated[int, Field(gt=0)] = 12
+    layers: Annotated[int, Field(ge=3, le=32)] = 10
+    branches: Annotated[int, Field(ge=1, le=3)] = 2
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    reestimate: Annotated[int, Field(gt=0)] = 10
+    images: Annotated[int, Field(gt=0)] = 50
+
+    @model_validator(mode="after")
+    def _room_to_breed(self) -> Self:
+        if self.method == "evolution" and self.population >= self.evaluations:
+            raise ValueError(
+                f"a population of {self.population} breeds only after as many evaluations, and there are "
+                f"{self.evaluations}; give more evaluations, or method: random"
+            )
+        return self
 
 
 class Evaluate(Section):

@@ -21,10 +21,10 @@ def sight():
 
 
 def test_images_are_spread_evenly_over_domains_and_over_each(sight):
-    parts = guard._spread([("a", range(10)), ("b", range(3))], 5)
+    parts = guard.spread([("a", range(10)), ("b", range(3))], 5)
     assert parts == (("a", (1, 5, 8)), ("b", (0, 2)))
-    assert guard._spread([("a", range(4)), ("b", range(3))], 100) == (("a", (0, 1, 2, 3)), ("b", (0, 1, 2)))
-    assert [len(items) for _, items in guard._spread([("a", range(9)), ("b", range(9)), ("c", range(9))], 2)] == [
+    assert guard.spread([("a", range(4)), ("b", range(3))], 100) == (("a", (0, 1, 2, 3)), ("b", (0, 1, 2)))
+    assert [len(items) for _, items in guard.spread([("a", range(9)), ("b", range(9)), ("c", range(9))], 2)] == [
         1,
         1,
         1,

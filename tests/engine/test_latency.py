@@ -11,7 +11,7 @@ from torch import nn
 from hardy.data.labels import label_space
 from hardy.engine import latency, target
 from hardy.engine.latency import Sum, Table, grid, preferred_multiple
-from hardy.engine.layer_times import _by_branch, layer_times
+from hardy.engine.layer_times import _by_branch, _given, _inputs, _model, _module, layer_times
 from hardy.engine.payoff import reasons
 from hardy.engine.target import Timed, time_target
 from hardy.errors import InputError
@@ -246,6 +246,29 @@ def test_times_of_kernels_are_lower_quartiles_by_branch():
     assert found[1] == 0
 
 
+BARE = [
+    Shape("normalise", 3, 3, 8, 12), Shape("resize", 5, 5, 8, 12, extra=(3, -6)), Shape("argmax", 5, 5, 8, 12),
+]  # fmt: skip
+
+
+def test_steps_without_weights_compute_the_same_in_both_runtimes():
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    draw = np.random.default_rng(0)
+    model = _model(BARE, draw).SerializeToString()
+    session = runtime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    for place, shape in enumerate(BARE):
+        given = draw.random(_given(shape), dtype=np.float32)
+        name = {each: number for number, each in _inputs(BARE)}[next(s for s in BARE if _given(s) == _given(shape))]
+        images = {f"x{number}": draw.random(_given(each), dtype=np.float32) for number, each in _inputs(BARE)}
+        made = session.run([f"branch{place}_y"], {**images, f"x{name}": given})[0]
+        wanted = _module(shape)(torch.from_numpy(given)).numpy()
+        assert made.dtype == wanted.dtype
+        assert made.shape[-2:] == wanted.shape[-2:] == shape.out_size
+        np.testing.assert_allclose(made, wanted, rtol=1e-5, atol=1e-6)
+        assert shape.macs == 0
+
+
 @pytest.mark.parametrize("runtime", ["eager", "onnxruntime"])
 def test_every_kind_of_layer_is_timed(runtime):
     if runtime == "onnxruntime":
@@ -253,7 +276,7 @@ def test_every_kind_of_layer_is_timed(runtime):
         pytest.importorskip("onnx")
     shapes = [
         LAYER, LAYER.narrowed(7, 5), Shape("convolution", 6, 6, 8, 8, (3, 3), (2, 2), (1, 1), groups=6),
-        Shape("transposed", 6, 4, 8, 8, (2, 2), (2, 2)), Shape("linear", 6, 10, 20, 1),
+        Shape("transposed", 6, 4, 8, 8, (2, 2), (2, 2)), Shape("linear", 6, 10, 20, 1), *BARE,
     ]  # fmt: skip
     state = torch.random.get_rng_state()
     found = layer_times(shapes, runtime, CPU)

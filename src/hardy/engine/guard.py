@@ -27,7 +27,7 @@ from hardy.recipe import Data, Evaluate, Optim, Prune, Run
 from hardy.sections import Floors, Stop
 from hardy.types import Batch
 
-__all__ = ["Sight", "checked", "recounted", "stop_rule", "swept"]
+__all__ = ["Sight", "checked", "recounted", "spread", "stop_rule", "swept"]
 
 Part = tuple[Domain, Sequence[Item]]
 
@@ -92,7 +92,7 @@ def _held_out(stop: Stop, network: Network, sight: Sight) -> tuple[Part, ...]:
                 f"prune.stop.domains: {domain.name!r} is in data.unseen, and unseen domains choose nothing; name "
                 "another, or set evaluate.select to oracle"
             )
-    chosen = _spread([(domain, domain.items()) for domain in found], stop.images)
+    chosen = spread([(domain, domain.items()) for domain in found], stop.images)
     protocol.checked(Split((), (), chosen), network, data)
     return chosen
 
@@ -131,7 +131,7 @@ def swept(work: Work, floors: Floors, sight: Sight) -> Sweep:
         work = replace(work, batches=sight.batches(network, "score"))
     scores = scored(work, floors.batches) if looking else criterion.scores()
     groups = stages(network, work.units) if floors.by == "stage" else alone(work.units)
-    parts = _spread(sight.parts.val, floors.images)
+    parts = spread(sight.parts.val, floors.images)
     logger.info("prune: measuring %d groups of units at %d shares", len(groups), len(floors.shares))
     return sweep(network, scores, groups, floors.shares, lambda trial: sight.score(trial, parts))
 
@@ -158,7 +158,7 @@ def recounted(network: Network, choice: Prune, sight: Sight) -> None:
         ) from None
 
 
-def _spread(parts: Sequence[Part], images: int) -> tuple[Part, ...]:
+def spread(parts: Sequence[Part], images: int) -> tuple[Part, ...]:
     """About ``images`` in all: as many of each part, at least one, evenly spread over its items."""
     found = []
     for place, (domain, items) in enumerate(parts):

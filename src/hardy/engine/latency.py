@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from hardy.pruning.select import Limits
 from hardy.pruning.shapes import Layers, Shape, Widths, at_floors, dense_widths, widths_left
 from hardy.pruning.units import Unit
 
-__all__ = ["Measure", "Sum", "Table", "cache_folder", "grid", "preferred_multiple", "table"]
+__all__ = ["Measure", "Sum", "Table", "cache_folder", "grid", "name_of", "preferred_multiple", "table"]
 
 Measure = Callable[[Sequence[Shape]], Sequence[float]]
 """Milliseconds of shapes."""
@@ -67,18 +68,18 @@ class Table:
         """Measure those of ``shapes`` that are not known yet, and keep them; how many they were."""
         layers: dict[Shape, list[Shape]] = {}
         for shape in dict.fromkeys(shapes):
-            if _key(shape) not in self._known:
+            if name_of(shape) not in self._known:
                 layers.setdefault(shape.narrowed(1, 1), []).append(shape)
         for together in layers.values():
             values = self._measure(together)
-            self._known |= {_key(shape): float(value) for shape, value in zip(together, values, strict=True)}
+            self._known |= {name_of(shape): float(value) for shape, value in zip(together, values, strict=True)}
             self._keep()
         return sum(map(len, layers.values()))
 
     def __getitem__(self, shape: Shape) -> float:
         """Milliseconds of ``shape``, measured now if need be."""
         self.fill([shape])
-        return self._known[_key(shape)]
+        return self._known[name_of(shape)]
 
     def _kept(self) -> dict[str, float]:
         """What the file holds; nothing where it is missing, damaged or another machine's."""
@@ -112,7 +113,9 @@ def table(runtime: Runtime, device: torch.device) -> Table:
     return Table({**key, "version": version}, lambda shapes: layer_times(shapes, runtime, device), cache_folder())
 
 
-def _key(shape: Shape) -> str:
+@lru_cache(4096)
+def name_of(shape: Shape) -> str:
+    """What a file calls ``shape``."""
     return " ".join("x".join(map(str, part)) if isinstance(part, tuple) else str(part) for part in astuple(shape))
 
 

@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hardy.engine import graph
 from hardy.engine.timing import Runtime, interleave
+from hardy.networks.base import IMAGENET_MEAN, IMAGENET_STD, resize
 from hardy.pruning.shapes import Shape
 from hardy.seed import key, seeded
 
@@ -31,6 +32,9 @@ _WARM_UP = 2
 _LEAST, _MOST = 5, 15
 _SECONDS = 0.4
 """Runs of one layer's widths together: between the least and the most, about so many seconds."""
+
+_UINT8 = 2
+"""ONNX's number for the type (TensorProto.UINT8)."""
 
 
 def layer_times(shapes: Sequence[Shape], runtime: Runtime, device: torch.device) -> list[float]:
@@ -75,9 +79,31 @@ def _given(shape: Shape) -> tuple[int, ...]:
     return 1, shape.inputs, shape.height, shape.width
 
 
+class _Bare(nn.Module):
+    """A step of a network that has no weights, as `Network`, its blocks and the timed region write it."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.shape.kind == "resize":
+            return resize(x, self.shape.out_size)
+        if self.shape.kind == "argmax":
+            return x.argmax(1).to(torch.uint8)
+        return (x - self.mean) / self.std
+
+
 def _module(shape: Shape) -> nn.Module:
     if shape.kind == "linear":
         return nn.Linear(shape.inputs, shape.outputs)
+    if shape.kind in {"resize", "normalise", "argmax"}:
+        return _Bare(shape)
     sizes: dict[str, Any] = {"kernel_size": shape.kernel, "stride": shape.stride, "padding": shape.padding}
     sizes |= {"dilation": shape.dilation, "groups": shape.groups, "bias": False}
     made: nn.Module
@@ -125,10 +151,15 @@ def _model(shapes: Sequence[Shape], draw: np.random.Generator) -> Any:
     nodes, weights, outputs = [], [], []
     for place, shape in enumerate(shapes):
         own, given = f"branch{place}_", f"x{place_of[_given(shape)]}"
-        weight = draw.standard_normal(_weight(shape), dtype=np.float32)
-        weights += [tensor(weight, f"{own}w"), tensor(np.ones(shape.outputs, np.float32), f"{own}b")]
-        nodes += _nodes(helper, shape, own, given)
-        outputs.append(helper.make_tensor_value_info(f"{own}y", kind, None))
+        if shape.kind in {"resize", "normalise", "argmax"}:
+            weights += [tensor(value, f"{own}{name}") for name, value in _constants(shape).items()]
+            nodes += _bare_nodes(helper, shape, own, given)
+        else:
+            weight = draw.standard_normal(_weight(shape), dtype=np.float32)
+            weights += [tensor(weight, f"{own}w"), tensor(np.ones(shape.outputs, np.float32), f"{own}b")]
+            nodes += _nodes(helper, shape, own, given)
+        made_kind = onnx.TensorProto.UINT8 if shape.kind == "argmax" else kind
+        outputs.append(helper.make_tensor_value_info(f"{own}y", made_kind, None))
     taken = [helper.make_tensor_value_info(f"x{place}", kind, _given(shape)) for place, shape in inputs]
     made = helper.make_graph(nodes, "layers", taken, outputs, weights)
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", graph.OPSET)], ir_version=10)
@@ -154,6 +185,27 @@ def _nodes(helper: Any, shape: Shape, own: str, given: str) -> list[Any]:
     operation = "ConvTranspose" if shape.kind == "transposed" else "Conv"
     layer = helper.make_node(operation, [given, f"{own}w", f"{own}b"], [f"{own}c"], name=f"{own}layer", **settings)
     return [layer, helper.make_node("Relu", [f"{own}c"], [f"{own}y"], name=f"{own}relu")]
+
+
+def _constants(shape: Shape) -> dict[str, np.ndarray]:
+    """What a step without weights is told."""
+    if shape.kind == "resize":
+        return {"size": np.array([1, shape.inputs, *shape.out_size], dtype=np.int64)}
+    if shape.kind == "normalise":
+        pair = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+        return {name: np.array(value, dtype=np.float32).reshape(1, 3, 1, 1) for name, value in pair.items()}
+    return {}
+
+
+def _bare_nodes(helper: Any, shape: Shape, own: str, given: str) -> list[Any]:
+    if shape.kind == "resize":
+        how = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+        return [helper.make_node("Resize", [given, "", "", f"{own}size"], [f"{own}y"], name=f"{own}resize", **how)]
+    if shape.kind == "argmax":
+        best = helper.make_node("ArgMax", [given], [f"{own}m"], name=f"{own}argmax", axis=1, keepdims=0)
+        return [best, helper.make_node("Cast", [f"{own}m"], [f"{own}y"], name=f"{own}cast", to=_UINT8)]
+    apart = helper.make_node("Sub", [given, f"{own}mean"], [f"{own}m"], name=f"{own}apart")
+    return [apart, helper.make_node("Div", [f"{own}m", f"{own}std"], [f"{own}y"], name=f"{own}scaled")]
 
 
 def _typical(spent: Any) -> float:

@@ -5,7 +5,7 @@ domains are measured whole and choose nothing, unless ``evaluate.select`` says `
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,9 +31,12 @@ from hardy.recipe import Data, Evaluate, Optim, Run
 from hardy.seed import key
 from hardy.types import Batch
 
-__all__ = ["Split", "checked", "fit", "measure", "predictor", "split", "training"]
+__all__ = ["Split", "checked", "fit", "measure", "predictor", "read_anew", "split", "training"]
 
 Part = tuple[Domain, Sequence[Item]]
+
+Stream = Callable[[Part, LabelSpace], Iterable[Batch]]
+"""The batches of a part that is measured, their labels in a space."""
 
 
 @dataclass(frozen=True)
@@ -170,14 +173,26 @@ def predictor(network: Predictor, choice: Evaluate) -> Predictor:
     return windows.views(network, window=choice.window, scales=choice.scales, flip=choice.flip)
 
 
+def read_anew(data: Data, choice: Evaluate, run: Run) -> Stream:
+    """Every image is read when it is measured."""
+
+    def stream(part: Part, space: LabelSpace) -> Iterator[Batch]:
+        return loader.evaluation_batches([part], space, batch=choice.batch, workers=run.workers, resize=data.size)
+
+    return stream
+
+
 def measure(
     network: Network,
     parts: Sequence[tuple[str, Part]],
     data: Data,
     choice: Evaluate,
     run: Run,
+    stream: Stream | None = None,
 ) -> Table:
     """The table of ``network`` over (group, part) pairs; groups are ``source-val`` and ``unseen``.
+
+    Without a ``stream`` the images are read anew (`read_anew`).
 
     The labels are mapped onto the network's space; where only the other direction is declared (a network of 19
     classes on data of 11), its predictions are mapped onto the labels' space instead.
@@ -192,9 +207,7 @@ def measure(
     rows, spaces = [], set()
     for group, (domain, items) in parts:
         space, onto = _shared(domain, network)
-        batches = loader.evaluation_batches(
-            [(domain, items)], space, batch=choice.batch, workers=run.workers, resize=data.size
-        )
+        batches = (stream or read_anew(data, choice, run))((domain, items), space)
         counts, images = evaluate.count(predictor(network, choice), batches, len(space), device=device, onto=onto)
         rows.append((domain.name, group, counts, images))
         spaces.add(space.classes)

@@ -20,7 +20,7 @@ from typing import Any
 
 from hardy.errors import InputError, nearest
 
-__all__ = ["OPS", "PUBLISHED", "WIDTHS", "Architecture", "Branch", "Layer", "parse", "read"]
+__all__ = ["OPS", "PUBLISHED", "WIDTHS", "Architecture", "Branch", "Layer", "content", "parse", "read"]
 
 FORMAT = "multipath/1"
 OPS = ("conv", "conv_2x", "conv_downup", "conv_2x_downup")
@@ -109,6 +109,18 @@ class Architecture:
             cells.append((place, last))
             routes.append([*route, len(cells) - 1])
         return cells, routes
+
+
+def content(architecture: Architecture, **meta: Any) -> dict[str, Any]:
+    """What a file of ``architecture`` holds, with ``meta`` if there is any: `parse` gives the architecture back."""
+    branches = [
+        {"last": of.last, "ops": list(of.ops), "path": list(of.path), "widths": list(of.widths)}
+        for of in architecture.branches
+    ]
+    return {
+        "format": FORMAT, "Fch": architecture.filters, "stem": {"width": architecture.stem_width},
+        "head_width": architecture.head_width, "branches": branches, **({"meta": meta} if meta else {}),
+    }  # fmt: skip
 
 
 def read(file: str | Path) -> dict[str, Any]:

@@ -25,11 +25,15 @@ _log = logging.getLogger("hardy")
 def initialise(module: nn.Module) -> None:
     """Draw the convolutions and linear layers of ``module`` in place, and set its norms to the identity.
 
+    On the ``meta`` device there are no values, and nothing is drawn.
+
     Where a norm and a ReLU follow (no bias): He et al., ICCV 2015, eq. 14, by the fan-out within a group, so that
     depthwise filters are not drawn too small by the number of groups. With a bias: variance 1 / fan-in (LeCun et al.,
     "Efficient backprop", 1998, section 4.6), and the bias is 0.
     """
     for layer in module.modules():
+        if any(weight.is_meta for weight in layer.parameters(recurse=False)):
+            continue
         if isinstance(layer, nn.Conv2d | nn.Linear):
             fan_out, fan_in = layer.weight.shape[0] * layer.weight[0, 0].numel(), layer.weight[0].numel()
             groups = layer.groups if isinstance(layer, nn.Conv2d) else 1

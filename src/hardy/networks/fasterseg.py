@@ -1,7 +1,8 @@
 """FasterSeg: branches of searched cells at strides 8, 16 and 32, fused at stride 8; any architecture of that space.
 
-The student and the teacher of the published search come with Hardy, at 3.4 and 22.1 M parameters. Cells are plain or
-zoomed convolutions; branches share their first cells for as long as these are equal.
+The student and the teacher of the published search come with Hardy, at 3.4 and 22.1 M parameters; ``hardy search``
+finds others within a budget of milliseconds. Cells are plain or zoomed convolutions; branches share their first cells
+for as long as these are equal.
 
 Source: Chen, Gong, Liu, Zhang, Li and Wang, "FasterSeg: searching for faster real-time semantic segmentation",
 ICLR 2020, section 3 and figure 6.

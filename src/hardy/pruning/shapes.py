@@ -41,15 +41,16 @@ class Shape:
     """All that the time of a layer depends on, for one image.
 
     Attributes:
-        kind: what it computes.
+        kind: what it computes; ``resize`` is bilinear, ``normalise`` takes images by mean and standard deviation, and
+            ``argmax`` makes classes of logits. These three have no weights and are not among `Layers`.
         inputs, outputs: channels.
         height, width: of the input map; for ``linear`` the rows of the input (tokens), and 1.
         kernel, stride, padding, dilation: (vertical, horizontal).
         groups: of the channels; a depthwise convolution has as many as channels.
-        extra: rows and columns that a transposed convolution adds to its output.
+        extra: rows and columns that a transposed convolution adds to its output, or a resize to its input.
     """
 
-    kind: Literal["convolution", "transposed", "linear"]
+    kind: Literal["convolution", "transposed", "linear", "resize", "normalise", "argmax"]
     inputs: int
     outputs: int
     height: int
@@ -69,6 +70,8 @@ class Shape:
     @property
     def out_size(self) -> Pair:
         """(height, width) of the output map."""
+        if self.kind in {"resize", "normalise", "argmax"}:
+            return self.height + self.extra[0], self.width + self.extra[1]
         sizes = zip(
             (self.height, self.width), self.kernel, self.stride, self.padding, self.dilation, self.extra, strict=True
         )
@@ -80,7 +83,9 @@ class Shape:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates."""
+        """Multiply-accumulates; 0 without weights."""
+        if self.kind in {"resize", "normalise", "argmax"}:
+            return 0
         high, wide = (self.height, self.width) if self.kind == "transposed" else self.out_size
         return high * wide * self.outputs * self.inputs * self.kernel[0] * self.kernel[1] // self.groups
 

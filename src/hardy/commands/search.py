@@ -1,0 +1,179 @@
+"""``hardy search``: find an architecture of fasterseg's space that keeps a budget of milliseconds on this machine."""
+
+import json
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from hardy.commands._frame import Frame, finished, frame
+from hardy.commands._print import percent, say, show_rows
+from hardy.data.labels import LabelSpace, label_space
+from hardy.engine import artefact, latency, protocol
+from hardy.engine.guard import Sight
+from hardy.engine.ledger import write
+from hardy.engine.priced import Bench, Priced
+from hardy.engine.search import Found, Judge, kept_within
+from hardy.engine.search import search as tried
+from hardy.engine.target import place_of
+from hardy.errors import InputError
+from hardy.networks._multipath import content
+from hardy.networks.base import Network
+from hardy.ops import cost
+from hardy.recipe import Recipe, Search
+from hardy.registry import NETWORKS
+from hardy.searching.evolution import Proposer
+from hardy.searching.sandwich import Sandwich
+from hardy.searching.space import Space
+from hardy.searching.supernet import Supernet
+from hardy.seed import seed_all
+
+__all__ = ["run"]
+
+_log = logging.getLogger("hardy")
+
+
+def run(recipe: Recipe, *, show: bool = True) -> Path:
+    """Search as ``recipe`` says, going on where an earlier call stopped, and show what was found; the run's folder.
+
+    In it lie ``architecture.json``, which ``network.arch`` of a recipe takes; the network with the shared weights it
+    was ranked by, from which ``network.run`` goes on; the largest network of the space in ``largest``; what was tried,
+    in ``search.jsonl``; and what was measured, in ``latency.json``.
+
+    Raises:
+        InputError: for anything in the recipe or the data that cannot be used, or a budget below the fastest network.
+        Stopped: after Ctrl-C or SIGTERM.
+    """
+    choice = _choice(recipe)
+    if done := finished(recipe, "search"):
+        if show:
+            say(f"{done}: this search is finished; give another run.folder to search again")
+        return done
+    labels = label_space(recipe.network.classes)
+    with frame(recipe, "search") as here:
+        seed_all(recipe.run.seed, "network")
+        space = Space(choice.filters, choice.layers, choice.branches)
+        supernet = Supernet(labels, space=space)
+        parts = protocol.checked(protocol.split(recipe.data, recipe.run.seed), supernet, recipe.data)
+        sight = Sight(parts, recipe.data, recipe.optim, recipe.evaluate, recipe.run)
+        judge = Judge(supernet, sight, reestimate=choice.reestimate, images=choice.images)
+        prices = _prices(here, labels, space, choice)
+        _trained(here, supernet, parts, choice)
+        found = _found(here, prices, judge, choice)
+        _kept(here, found, judge, prices, parts.sources, show=show)
+    return here.folder
+
+
+def _choice(recipe: Recipe) -> Search:
+    """The search of ``recipe``, after what it does not use was refused."""
+    if recipe.search is None:
+        raise InputError("recipe: hardy search needs a search section, such as search: {budget_ms: 20}")
+    network = recipe.network
+    usual = NETWORKS.describe("fasterseg").check({})
+    if network.name != "fasterseg" or network.weights or network.options not in ({}, usual):
+        raise InputError(
+            "network: a search finds a fasterseg from scratch; give name: fasterseg and classes, and no weights or "
+            "other options"
+        )
+    if recipe.algorithm.name != "erm":
+        raise InputError(
+            f"algorithm: {recipe.algorithm.name} cannot train weights that architectures share; leave algorithm out, "
+            "and train what is found with it"
+        )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("search: runs in one process; train what is found in several")
+    return recipe.search
+
+
+def _prices(here: Frame, labels: LabelSpace, space: Space, choice: Search) -> Priced:
+    """What architectures take, measured as far as it is not known."""
+    recipe = here.recipe
+    device = place_of(choice.runtime, recipe.run)
+    times = latency.table(choice.runtime, device)
+    size = recipe.data.size or recipe.data.crop
+    prices = Priced(Bench(space, labels, size, choice.runtime, device, times), here.folder / "latency.json")
+    prices.prepare(choice.budget_ms, recipe.run.seed)
+    return prices
+
+
+def _trained(here: Frame, supernet: Supernet, parts: protocol.Split, choice: Search) -> None:
+    """Train the shared weights in place; a search that goes on finds them in the checkpoint."""
+    recipe = here.recipe
+    algorithm = Sandwich(supernet, here.pixel_loss(supernet), temperature=choice.temperature)
+    with here.progress("supernet", recipe.optim.steps) as log:
+        protocol.fit(
+            supernet, parts, algorithm=algorithm, data=recipe.data, optim=recipe.optim,
+            choice=recipe.evaluate.model_copy(update={"select": "last"}), run=recipe.run, folder=here.folder,
+            owner=f"{recipe.digest()}/{recipe.run.seed}/supernet", stage="supernet", log=log,
+        )  # fmt: skip
+    here.cost["supernet_steps"] = float(recipe.optim.steps)
+
+
+def _found(here: Frame, prices: Priced, judge: Judge, choice: Search) -> Found:
+    """Try architectures, and measure the best."""
+    space = prices.bench.space
+    proposer = Proposer(
+        space, prices.predicted, choice.budget_ms, here.recipe.run.seed, choice.method, choice.population, choice.sample
+    )
+    with here.progress("search", choice.evaluations) as log:
+        history = tried(proposer, judge, choice.evaluations, here.folder / "search.jsonl", log)
+    if not history:
+        raise InputError(
+            f"search.budget_ms: no architecture is predicted to take {choice.budget_ms:g} ms or less; raise it"
+        )
+    here.cost["evaluations"] = float(len(history))
+    best, value, checked = kept_within(history, prices.milliseconds, choice.budget_ms)
+    machine = prices.bench.times.machine
+    size = "x".join(map(str, prices.bench.size))
+    where = f"{choice.runtime}, {machine['device']}, {size}, {torch.get_num_threads()} threads"
+    return Found(best, value, choice.budget_ms, len(history), checked, where)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A network of the table at the end."""
+
+    network: Network
+    score: float
+    predicted: float
+    gmacs: float
+
+
+def _kept(here: Frame, found: Found, judge: Judge, prices: Priced, sources: tuple[str, ...], *, show: bool) -> None:
+    """Write the architecture and the networks, record what was found, and show it."""
+    recipe, largest = here.recipe, prices.bench.space.largest()
+    assert recipe.search is not None
+    meta = {
+        **found.meta(), "runtime": recipe.search.runtime, "device": prices.bench.times.machine["device"],
+        "size": list(prices.bench.size), "method": recipe.search.method, "seed": recipe.run.seed,
+        "recipe": recipe.digest(),
+    }  # fmt: skip
+    rows = {
+        name: _Row(judge.network(architecture).cpu(), score, prices.predicted(architecture), prices.gmacs(architecture))
+        for name, architecture, score in (
+            ("found", found.best.architecture, found.best.score), ("largest", largest, judge(largest))
+        )
+    }  # fmt: skip
+    notes = {"method": recipe.search.method, "budget_ms": found.budget, "met": found.met, "where": found.where}
+    values = [("cost", "milliseconds_measured", found.milliseconds)]
+    for name, row in rows.items():
+        values += [("intra" if name == "found" else name, "miou", row.score), ("cost", f"gmacs_{name}", row.gmacs),
+                   ("cost", f"parameters_{name}", float(cost.parameters(row.network))),
+                   ("cost", f"milliseconds_predicted_{name}", row.predicted)]  # fmt: skip
+    here.record("search", sources, values, notes)
+    write(here.folder / "architecture.json", json.dumps(content(found.best.architecture, **meta), indent=1) + "\n")
+    artefact.save(rows["largest"].network, here.folder / "largest")
+    here.keep(rows["found"].network)
+    _log.info("%s", found)
+    if show:
+        columns = ["", "mIoU % with shared weights", "ms predicted", "ms measured", "GMACs", "parameters"]
+        show_rows(f"{here.folder}: architecture.json", columns, [_line(name, row, found) for name, row in rows.items()])
+        say(str(found))
+
+
+def _line(name: str, row: _Row, found: Found) -> list[str]:
+    measured = f"{found.milliseconds:.4g}" if name == "found" else "–"
+    numbers = [f"{row.predicted:.4g}", measured, f"{row.gmacs:.3f}", f"{cost.parameters(row.network):,}"]
+    return [name, percent(row.score), *numbers]

@@ -1,0 +1,131 @@
+"""The parts of a multi-path architecture whose times add up to its own: convolutions, resizes, first and last steps.
+
+They follow from the architecture without building the network, for one that may be tried, and for the whole space, so
+that all can be measured before anything is tried. Putting maps side by side is not among them: its time is left to the
+line that `hardy.engine.priced` draws through measured networks.
+
+Source: the look-up table of Chen et al., "FasterSeg", ICLR 2020, section 3.3, there of whole ops.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+
+from hardy.networks._multipath import OPS, WIDTHS, Architecture
+from hardy.pruning.shapes import Shape
+from hardy.searching.space import Space
+
+__all__ = ["every_part", "parts"]
+
+Size = tuple[int, int]
+
+_NARROWED = 256
+"""A segmentation head that gets more channels than these makes half as many."""
+
+
+def parts(architecture: Architecture, size: Sequence[int], classes: int) -> list[Shape]:
+    """The parts of the network that ``architecture`` describes, for one image of ``size`` (height, width)."""
+    grids = _grids(size)
+    found = [*_ends(grids, classes), *_stem(architecture, architecture.stem_width, grids)]
+    stem = architecture.channels(8, architecture.stem_width)
+    cells, routes = architecture.shared()
+    for before, layer in cells:
+        channels = cells[before][1].channels if before >= 0 else stem
+        found += _cell(layer.op, channels, layer.channels, layer.stride, grids[layer.scale - layer.stride + 4])
+    for route in routes:
+        beside = {0: stem} | {cells[place][1].scale: cells[place][1].channels for place in route}
+        for scale in range(max(beside)):
+            found += _climb(architecture, architecture.head_width, scale, beside[scale], grids)
+    return found + list(_head(architecture, architecture.head_width, len(routes), grids, classes))
+
+
+def every_part(space: Space, size: Sequence[int], classes: int) -> list[Shape]:
+    """Each part that an architecture of ``space`` can have, once."""
+    grids, some = _grids(size), space.largest()
+    wide = [[some.channels(8 * 2**scale, width) for width in WIDTHS] for scale in range(3)]
+    found = [*_ends(grids, classes)]
+    for width in WIDTHS:
+        found += _stem(some, width, grids)
+        for count in range(1, space.branches + 1):
+            found += _head(some, width, count, grids, classes)
+        for scale in range(2):
+            for beside in wide[scale]:
+                found += _climb(some, width, scale, beside, grids)
+    for op, scale in product(OPS, range(3)):
+        for given, made in product(wide[scale], wide[scale]):
+            found += _cell(op, given, made, 1, grids[scale + 3])
+        for given, made in product(wide[scale], wide[scale + 1] if scale < 2 else ()):
+            found += _cell(op, given, made, 2, grids[scale + 3])
+    return list(dict.fromkeys(found))
+
+
+def _grids(size: Sequence[int]) -> list[Size]:
+    """The map's size at strides 1, 2, 4, 8, 16, 32."""
+    grids = [(size[0], size[1])]
+    for _ in range(5):
+        grids.append(_half(grids[-1]))
+    return grids
+
+
+def _half(size: Size, least: int = 1) -> Size:
+    return max(least, (size[0] + 1) // 2), max(least, (size[1] + 1) // 2)
+
+
+def _conv(inputs: int, outputs: int, at: Size, *, kernel: int = 3, stride: int = 1) -> Shape:
+    border = (kernel // 2, kernel // 2)
+    return Shape("convolution", inputs, outputs, *at, (kernel, kernel), (stride, stride), border)
+
+
+def _resize(channels: int, at: Size, to: Size) -> Shape:
+    return Shape("resize", channels, channels, *at, extra=(to[0] - at[0], to[1] - at[1]))
+
+
+def _ends(grids: Sequence[Size], classes: int) -> Iterator[Shape]:
+    """Normalisation at the start; logits at full size and classes at the end."""
+    yield Shape("normalise", 3, 3, *grids[0])
+    yield _resize(classes, grids[3], grids[0])
+    yield Shape("argmax", classes, classes, *grids[0])
+
+
+def _stem(architecture: Architecture, width: int, grids: Sequence[Size]) -> Iterator[Shape]:
+    half, whole = architecture.channels(4, width), architecture.channels(8, width)
+    yield _conv(3, half, grids[0], stride=2)
+    yield _conv(half, whole, grids[1], stride=2)
+    yield _conv(whole, whole, grids[2])
+    yield _conv(whole, whole, grids[2], stride=2)
+    yield _conv(whole, whole, grids[3])
+
+
+def _cell(op: str, inputs: int, outputs: int, stride: int, at: Size) -> Iterator[Shape]:
+    double = op.startswith("conv_2x")
+    if not op.endswith("_downup"):
+        yield _conv(inputs, outputs, at, stride=stride)
+        if double:
+            yield _conv(outputs, outputs, _half(at) if stride == 2 else at)
+        return
+    small = _half(at, 2 if stride == 1 else 1)
+    yield _resize(inputs, at, small)
+    yield _conv(inputs, outputs, small)
+    if double:
+        yield _conv(outputs, outputs, small)
+    if stride == 1:
+        yield _resize(outputs, small, at)
+
+
+def _climb(architecture: Architecture, width: int, scale: int, beside: int, grids: Sequence[Size]) -> Iterator[Shape]:
+    """From ``scale + 1`` to ``scale``, where the branch's last map has ``beside`` channels."""
+    deep, fine = grids[scale + 4], grids[scale + 3]
+    above, narrow = (architecture.channels(8 * 2**s, width) for s in (scale + 1, scale))
+    yield _conv(above, narrow, deep, kernel=1)
+    if deep != fine:
+        yield _resize(narrow, deep, fine)
+    yield _conv(narrow + beside, narrow, fine)
+
+
+def _head(
+    architecture: Architecture, width: int, branches: int, grids: Sequence[Size], classes: int
+) -> Iterator[Shape]:  # fmt: skip
+    fused = architecture.channels(8, width) * branches
+    narrowed = fused if fused <= _NARROWED else fused // 2
+    yield _conv(fused, fused, grids[3], kernel=1)
+    yield _conv(fused, narrowed, grids[3])
+    yield _conv(narrowed, classes, grids[3], kernel=1)
