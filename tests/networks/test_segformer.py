@@ -12,7 +12,7 @@ from hardy.blocks.efficient_attention import EfficientAttention
 from hardy.engine.export import export
 from hardy.errors import InputError
 from hardy.networks._create import create
-from hardy.networks._mit import VARIANTS, MixTransformer
+from hardy.networks.encoders.mit import VARIANTS, MixTransformer
 from hardy.ops.cost import gmacs, parameters
 from hardy.pruning.remove import replay
 from hardy.registry import DECODERS

@@ -21,9 +21,9 @@ from hardy.blocks.feature_fusion import FeatureFusion
 from hardy.blocks.pooled_norm import PooledNorm
 from hardy.data.labels import LabelSpace
 from hardy.networks._detail import detail_losses
-from hardy.networks._stdc import load_stdc
 from hardy.networks._weights import initialise
 from hardy.networks.base import Network, PixelLoss, resize
+from hardy.networks.encoders.base import load
 from hardy.types import Outputs, Terms
 
 __all__ = ["STDC"]
@@ -69,7 +69,7 @@ class STDC(Network):
         self.aux8 = _head(128, 64, len(labels)) if aux else None
         self.detail = _head(fine, 64, 1) if detail else None
         initialise(self)
-        self.backbone = load_stdc(variant, encoder_weights)
+        self.backbone = load(variant, encoder_weights)
         self.pretrained = encoder_weights is not None
 
     def encoder(self) -> Sequence[nn.Module]:
