@@ -1,8 +1,9 @@
 """Attention biases by distance, at any size: a table trained on one grid of cells, stretched over another.
 
-The bias between two cells depends on how many rows and columns lie between them, ``b[|y - y'|, |x - x'|]``. On a grid of
-other sides the table is interpolated (bilinear, ends on ends), so that a distance counts as a share of the largest: the
-bias of a cell with itself stays as it is, and so does that of opposite corners. On the trained grid nothing changes.
+The bias between two cells depends on how many rows and columns lie between them, ``b[|y - y'|, |x - x'|]``. On a grid
+of other sides the table is interpolated (bilinear, ends on ends), so that a distance counts as a share of the largest:
+the bias of a cell with itself stays as it is, and so does that of opposite corners. On the trained grid nothing
+changes.
 
 Source: Graham et al., "LeViT: a vision transformer in ConvNet's clothing for faster inference", ICCV 2021, equation 2,
 for the biases; their interpolation as for position embeddings: Dosovitskiy et al., ICLR 2021, section 3.2.

@@ -1,10 +1,11 @@
 """The attention of timm's EfficientFormers at any size: it asks the map for its sides, and stretches its biases.
 
-timm's modules hold layers and biases for one size of image. Those here take them over, under the same names, and compute
-the same at that size. In evaluation mode the biases of the last size are kept.
+timm's modules hold layers and biases for one size of image. Those here take them over, under the same names, and
+compute the same at that size. In evaluation mode the biases of the last size are kept.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from timm.models.efficientformer import Attention
@@ -94,8 +95,8 @@ def _take_over(module: Biased, trained: Biased) -> None:
     del module.attention_bias_idxs
 
 
-def _biases(module: Biased, trained: Sequence[int], grid: Sequence[int], stride: int = 1) -> Tensor:
-    """(heads, queries, keys); kept for the next map of that size where nothing learns, is traced or has changed.
+def _biases(module: Biased, trained: Any, grid: Sequence[int], stride: int = 1) -> Tensor:
+    """(heads, queries, keys) on a ``grid`` of (rows, columns), stretched from ``trained``, its like; kept for the next map of that size where nothing learns, is traced or has changed.
 
     What is kept goes when ``module`` moves or changes mode, as timm has it.
     """
@@ -105,13 +106,15 @@ def _biases(module: Biased, trained: Sequence[int], grid: Sequence[int], stride:
     key = f"{tuple(grid)} {id(table)} {table._version} {table.device}"
     if key not in module.attention_bias_cache:
         module.attention_bias_cache = {key: relative_biases(table, trained, grid, stride)}
-    return module.attention_bias_cache[key]
+    kept: Tensor = module.attention_bias_cache[key]
+    return kept
 
 
 def _products(module: Attention2d | Attention2dDownsample, query: Tensor, key: Tensor) -> Tensor:
     """(B, heads, queries, keys)."""
     query, key = (x.unflatten(1, (module.num_heads, -1)).flatten(3) for x in (query, key))
-    return (query.mT @ key) * module.scale
+    products: Tensor = (query.mT @ key) * module.scale
+    return products
 
 
 def _answer(

@@ -1,7 +1,7 @@
 """EfficientFormer L1, L3 and L7 at any size: pooling for four stages, attention in the last blocks alone.
 
-The layers are timm's. The attention's biases, trained on the 7x7 cells of an image of 224x224 pixels, are stretched over
-whatever grid the image gives.
+The layers are timm's. The attention's biases, trained on the 7x7 cells of an image of 224x224 pixels, are stretched
+over whatever grid the image gives.
 
 Source: Li et al., "EfficientFormer: vision transformers at MobileNet speed", NeurIPS 2022, section 4 and appendix; the
 biases' interpolation: `hardy.ops.relative_bias`.

@@ -1,8 +1,8 @@
 """EfficientFormerV2 S0, S1, S2 and L at any size: depthwise filters, and attention in the last blocks of two stages.
 
-The layers are timm's. Attention at stride 16 asks a map of half the sides, and what leads to stride 32 asks all cells for
-every other. The biases, trained on the cells of an image of 224x224 pixels, are stretched over whatever grid the image
-gives.
+The layers are timm's. Attention at stride 16 works on a map of half the sides, and on the way to stride 32 every other
+cell asks all. The biases, trained on the cells of an image of 224x224 pixels, are stretched over whatever grid the
+image gives.
 
 Source: Li et al., "Rethinking vision transformers for MobileNet size and speed", ICCV 2023, section 3; the biases'
 interpolation: `hardy.ops.relative_bias`.

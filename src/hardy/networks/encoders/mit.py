@@ -40,8 +40,8 @@ EXPANSION = 4
 class MixTransformer(Encoder):
     """Maps at strides 4, 8, 16, 32, each after its layer norm.
 
-    Its parts, by the names of ImageNet checkpoints: ``patch_embed1``, ``block1``, ``norm1`` and so on to 4. Weights come
-    from a file under the names of the authors' checkpoints or of transformers'.
+    Its parts, by the names of ImageNet checkpoints: ``patch_embed1``, ``block1``, ``norm1`` and so on to 4. Weights
+    come from a file under the names of the authors' checkpoints or of transformers'.
 
     Args:
         name: ``mit_b0`` .. ``mit_b5``.

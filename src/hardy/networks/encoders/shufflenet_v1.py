@@ -33,8 +33,8 @@ class ShuffleNetV1(Encoder):
     groups.
 
     Args:
-        name: ``shufflenet_v1_x1_0_g1`` .. ``g8`` (1, 2, 3, 4 or 8 groups), or ``x0_5``, ``x1_5`` or ``x2_0`` with ``g3``
-            or ``g8``.
+        name: ``shufflenet_v1_x1_0_g1`` .. ``g8`` (1, 2, 3, 4 or 8 groups), or ``x0_5``, ``x1_5`` or ``x2_0`` with
+            ``g3`` or ``g8``.
     """
 
     variants = tuple(VARIANTS)

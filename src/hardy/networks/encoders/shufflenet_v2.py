@@ -27,7 +27,8 @@ VARIANTS = {
 class ShuffleNetV2(Encoder):
     """Maps at strides 4, 8, 16, 32, the first after the pooling; 24 channels, then 116, 232 and 464 for x1.0.
 
-    Weights come from a file under torchvision's names. A classifier of images sees the mean of one more 1x1 convolution.
+    Weights come from a file under torchvision's names. A classifier of images sees the mean of one more 1x1
+    convolution.
 
     Args:
         name: ``shufflenet_v2_x0_5``, ``shufflenet_v2_x1_0``, ``shufflenet_v2_x1_5`` or ``shufflenet_v2_x2_0``.
