@@ -30,7 +30,7 @@ class FANetDecoder(Decoder):
         strides: of each map.
         class_count: K.
         width: channels of the finest map used and of the last but one when they are joined; the paper's is 128.
-        keys: channels of the attention's queries and keys; the paper's is 32.
+        queries: channels of the attention's queries and keys; the paper's is 32.
         maps: how many of the last maps are used, 2 or more. The paper has four, of an encoder whose finest map is at
             stride 8; of other encoders that is the last three.
 
@@ -45,16 +45,16 @@ class FANetDecoder(Decoder):
         class_count: int,
         *,
         width: int = 128,
-        keys: int = 32,
+        queries: int = 32,
         maps: int = 3,
     ) -> None:
         within("FANetDecoder.width", width, 1)
-        within("FANetDecoder.keys", keys, 1)
+        within("FANetDecoder.queries", queries, 1)
         if not 2 <= maps <= len(channels):
             raise InputError(f"fanet maps={maps}: give 2 to {len(channels)}, the encoder's maps")
         super().__init__(channels, strides, class_count)
         used = channels[-maps:]
-        self.attention = nn.ModuleList(FastAttention(wide, width=keys) for wide in used)
+        self.attention = nn.ModuleList(FastAttention(wide, width=queries) for wide in used)
         self.down = nn.ModuleList(_conv_norm_act(coarse, fine, 1) for fine, coarse in pairwise(used))
         self.fine = _conv_norm_act(used[0], width, 3)
         self.coarse = _conv_norm_act(used[-2], width, 3)
