@@ -96,7 +96,8 @@ def _take_over(module: Biased, trained: Biased) -> None:
 
 
 def _biases(module: Biased, trained: Any, grid: Sequence[int], stride: int = 1) -> Tensor:
-    """(heads, queries, keys) on a ``grid`` of (rows, columns), stretched from ``trained``, its like; kept for the next map of that size where nothing learns, is traced or has changed.
+    """(heads, queries, keys) on a ``grid`` of (rows, columns), stretched from ``trained``, its like; kept for the next
+    map of that size where nothing learns, is traced or has changed.
 
     What is kept goes when ``module`` moves or changes mode, as timm has it.
     """
