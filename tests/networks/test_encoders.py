@@ -1,5 +1,6 @@
 """Hardy's own encoders: published sizes and weights, timm's and torchvision's maps, any size, cuts, one graph."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from torch.export import Dim
 from torchvision import models
 
 from hardy.errors import InputError
+from hardy.networks import encoders
 from hardy.networks._create import create
-from hardy.networks.encoders import shufflenet_v1
+from hardy.networks.encoders import base, shufflenet_v1
 from hardy.networks.encoders._any_size import AnySizeAttention, AnySizeAttention2d, AnySizeDownsample
 from hardy.networks.encoders.base import Encoder, encoder_names, family_of, load
 from hardy.ops.cost import gmacs, parameters
@@ -49,14 +51,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 # sizes ----------------------------------------------------------------------------------------------------------------
 
 PUBLISHED = [  # with 1000 classes and so many heads; see benchmarks/encoders.py for the others
-    ("shufflenet_v1_x1_0_g1", 1, 1_531_936, 0.143),
-    ("shufflenet_v1_x1_0_g2", 1, 1_733_848, 0.141),
     ("shufflenet_v1_x1_0_g3", 1, 1_865_728, 0.137),
-    ("shufflenet_v1_x1_0_g8", 1, 2_434_768, 0.138),
     ("shufflenet_v1_x2_0_g3", 1, 5_448_208, 0.508),
     ("shufflenet_v2_x0_5", 1, 1_366_792, 0.040),
-    ("shufflenet_v2_x2_0", 1, 7_393_996, 0.583),
-    ("mobilenetv1_100", 1, 4_231_976, 0.569),
     ("efficientformer_l1", 2, 12_289_928, 1.291),
     ("efficientformerv2_s0", 2, 3_600_256, 0.396),
 ]
@@ -161,18 +158,16 @@ def test_kept_biases_go_with_the_size_and_with_what_they_were_made_of(name: str,
 
 
 class _Asking(nn.Module):
-    """Both kinds of attention of a small EfficientFormerV2, a strided one first."""
+    """Both kinds of attention of a small EfficientFormerV2, the strided one first."""
 
     def __init__(self) -> None:
         super().__init__()
         strided = timm_second.Attention2d(8, key_dim=4, num_heads=2, resolution=6, stride=2)
         down = timm_second.Attention2dDownsample(8, key_dim=4, num_heads=2, resolution=6, out_dim=12)
-        rows = timm_first.Attention(12, key_dim=4, num_heads=2, resolution=3)
         self.strided, self.down = AnySizeAttention2d(strided), AnySizeDownsample(down)
-        self.rows = AnySizeAttention(rows, (3, 3))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.rows(self.down(x + self.strided(x)).permute(0, 2, 3, 1))
+        y: torch.Tensor = self.down(x + self.strided(x))
         return y
 
 
@@ -196,6 +191,59 @@ def test_every_size_is_found_by_its_name() -> None:
     assert all(issubclass(family_of(name), Encoder) for name in names)  # type: ignore[arg-type]
     assert family_of("efficientformer_l1.snap_dist_in1k") is family_of("efficientformer_l1")
     assert family_of("resnet18") is family_of("resnet18.a1_in1k") is None
+
+
+NEW = '''"""Four averages of the image.
+
+Source: written by a test.
+"""
+from torch import nn
+from torch.nn import functional as F
+from hardy.networks.encoders.base import Encoder
+
+class Averages(Encoder):
+    variants = ("averages_3", "averages_6")
+
+    def __init__(self, name, *, slope: float = 1.0):
+        super().__init__(name, [int(name[-1])] * 4)
+        self.first = nn.Conv2d(3, self.width, 1)
+
+    def forward(self, images):
+        return [self.first(F.avg_pool2d(images, stride, ceil_mode=True)) for stride in self.strides]
+'''
+
+
+def test_a_new_encoder_is_one_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "averages.py").write_text(NEW, encoding="utf-8")
+    monkeypatch.setattr(encoders, "__path__", [*encoders.__path__, str(tmp_path)])
+    monkeypatch.setitem(sys.modules, "hardy.networks.encoders.averages", None)  # and forgotten after the test
+    monkeypatch.delitem(sys.modules, "hardy.networks.encoders.averages")
+    network = create("encoder_decoder", "pacs7", encoder="averages_6", decoder="segformer").eval()
+    assert network.backbone.channels == [6, 6, 6, 6]
+    assert network(torch.rand(1, 3, 45, 33)).shape == (1, 7, 45, 33)
+    assert create("classifier", "pacs7", encoder="averages_3").head.in_features == 3
+    with pytest.raises(InputError, match="did you mean 'averages_6'"):
+        create("encoder_decoder", "pacs7", encoder="averages_66")
+
+
+@pytest.mark.parametrize("name", ["efficientformer_l1", "efficientformerv2_s0"])
+@pytest.mark.parametrize(("tag", "asked"), [("", "timm"), (".snap_dist_in1k", "snap_dist_in1k")])
+def test_timms_own_weights_are_asked_for_by_their_tag(
+    name: str, tag: str, asked: str, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = grown(timm.create_model(name))
+    trained.reset_classifier(0)
+    told: list[tuple[str, str]] = []
+
+    def fetched(size: str, weights: str, trim: Any, **options: Any) -> nn.Module:
+        told.append((size, weights))
+        assert options == {"img_size": 224}, "the size its biases were trained at"
+        return trained
+
+    monkeypatch.setattr(base, "load_encoder", fetched)
+    encoder = load(name + tag, "timm")
+    assert told == [(name, asked)]
+    assert all(torch.equal(value, trained.state_dict()[key]) for key, value in encoder.state_dict().items())
 
 
 @pytest.mark.parametrize(
