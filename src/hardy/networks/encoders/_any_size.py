@@ -123,4 +123,5 @@ def _answer(
 ) -> Tensor:
     """(B, C, h, w) of ``size``."""
     answer = value.unflatten(1, (module.num_heads, -1)).flatten(3) @ attention.mT
-    return answer.flatten(1, 2).unflatten(2, tuple(size))
+    told: Tensor = answer.flatten(1, 2).unflatten(2, tuple(size))
+    return told
