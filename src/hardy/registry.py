@@ -207,6 +207,7 @@ KINDS = {
         Registry("criterion", "hardy.pruning.criteria", "Criterion"),
         Registry("dataset", "hardy.data.datasets", "Dataset", "hardy.data.base"),
         Registry("decoder", "hardy.networks.decoders", "Decoder"),
+        Registry("encoder", "hardy.networks.encoders", "Encoder"),
         Registry("loss", "hardy.losses", "Loss"),
         Registry("network", "hardy.networks", "Network"),
         Registry("schedule", "hardy.pruning.schedules", "Schedule"),
@@ -214,4 +215,4 @@ KINDS = {
 }
 """Every kind of method there is, by its name."""
 
-ALGORITHMS, CRITERIA, DATASETS, DECODERS, LOSSES, NETWORKS, SCHEDULES = KINDS.values()
+ALGORITHMS, CRITERIA, DATASETS, DECODERS, ENCODERS, LOSSES, NETWORKS, SCHEDULES = KINDS.values()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hardy.errors import InputError
 from hardy.networks._create import create, rebuild
-from hardy.networks._mit import MixTransformer
+from hardy.networks.encoders.mit import MixTransformer
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hardy.blocks.efficient_attention import EfficientAttention
 from hardy.engine.export import export
 from hardy.errors import InputError
 from hardy.networks._create import create
-from hardy.networks._mit import VARIANTS, MixTransformer
+from hardy.networks.encoders.mit import VARIANTS, MixTransformer
 from hardy.ops.cost import gmacs, parameters
 from hardy.pruning.remove import replay
 from hardy.registry import DECODERS
@@ -165,9 +165,9 @@ def test_every_width_can_be_cut() -> None:
 
 def test_blocks_are_skipped_more_often_the_deeper_they_lie() -> None:
     network = create("segformer", "camvid11", drop_path=0.7)
-    rates = [block.drop_path.p for stage in range(1, 5) for block in network.backbone[f"block{stage}"]]
+    rates = [block.drop_path.p for stage in range(1, 5) for block in network.backbone.get_submodule(f"block{stage}")]
     assert rates == pytest.approx([0.1 * place for place in range(8)])
-    last = network.backbone["block4"][-1]
+    last = network.backbone.get_submodule("block4")[-1]
     x = torch.randn(1000, 1, 1, 256)
     with torch.no_grad():
         skipped = (last.train()(x) == x).flatten(1).all(1).float().mean()

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from hardy.errors import InputError
 from hardy.networks._create import create
-from hardy.networks._stdc import STDCNet
+from hardy.networks.encoders.stdc import STDCNet
 from hardy.ops.cost import gmacs, parameters
 from hardy.registry import LOSSES
 from hardy.types import IGNORE

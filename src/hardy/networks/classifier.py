@@ -1,7 +1,8 @@
-"""Any encoder of timm's with a linear layer, for image-level classes such as those of PACS.
+"""Any encoder, timm's or Hardy's own, with a linear layer, for image-level classes such as those of PACS.
 
 Source: He, Zhang, Ren and Sun, CVPR 2016, for ResNets and their pooled linear classifier; Gulrajani and Lopez-Paz, "In
-search of lost domain generalization", ICLR 2021, for its use; the encoders are those of timm (Wightman, 2019).
+search of lost domain generalization", ICLR 2021, for its use; the encoders are those of timm (Wightman, 2019) and
+of `hardy.networks.encoders`.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from hardy.errors import within
 from hardy.networks._encoder import load_encoder, pad, stages
 from hardy.networks._weights import initialise
 from hardy.networks.base import Network
+from hardy.networks.encoders.base import Encoder, family_of, load
 from hardy.types import Outputs
 
 __all__ = ["Classifier"]
@@ -26,14 +28,14 @@ class Classifier(Network):
 
     Args:
         labels: the classes predicted.
-        encoder: a model of timm's.
+        encoder: a size of an encoder of ``hardy list encoder``, or a model of timm's.
         encoder_weights: None for a random draw; a weights file; ``"timm"`` or a tag of timm's.
         dropout: share of the embedding zeroed while training.
         freeze_norm: batch norms keep the statistics that came with the weights, while their scales and shifts are
             trained like the rest, as in DomainBed of 2022. It stays so when the network is pruned.
 
     Raises:
-        InputError: for an encoder that timm does not have, for weights that do not fit or cannot be fetched, and for a
+        InputError: for an encoder that is not there, for weights that do not fit or cannot be fetched, and for a
             dropout that is no share.
     """
 
@@ -50,10 +52,16 @@ class Classifier(Network):
     ) -> None:
         within("Classifier.dropout", dropout, 0, 1)
         super().__init__(labels)
-        self.backbone: Any = load_encoder(encoder, encoder_weights, lambda model: model.reset_classifier(0))
-        self.indices, _, _, self.multiple = stages(self.backbone)
+        self.backbone: Any
+        if family_of(encoder) is not None:
+            self.backbone = load(encoder, encoder_weights, embedding=True)
+            self.multiple, width = self.backbone.multiple, self.backbone.width
+        else:
+            self.backbone = load_encoder(encoder, encoder_weights, lambda model: model.reset_classifier(0))
+            self.indices, _, _, self.multiple = stages(self.backbone)
+            width = self.backbone.head_hidden_size
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(self.backbone.head_hidden_size, len(labels))
+        self.head = nn.Linear(width, len(labels))
         initialise(self.head)
         self.pretrained = encoder_weights is not None
         self.freeze_norm = freeze_norm
@@ -69,15 +77,22 @@ class Classifier(Network):
         return self
 
     def encoder(self) -> Sequence[nn.Module]:
-        """The timm encoder, if it started from pre-trained weights."""
+        """The encoder, if it started from pre-trained weights."""
         return (self.backbone,) if self.pretrained else ()
 
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""
         padded = pad(self.normalise(images), self.multiple)
-        last, maps = self.backbone.forward_intermediates(padded, indices=self.indices)
-        embedding = self.backbone.forward_head(last)
+        maps, embedding = self._seen(padded)
         logits = self.head(self.dropout(embedding))
         return Outputs(
             logits, {f"stage{number}": x for number, x in enumerate(maps, start=1)}, {"embedding": embedding}
         )
+
+    def _seen(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The encoder's maps, and its embedding."""
+        if isinstance(self.backbone, Encoder):
+            maps = self.backbone(images)
+            return maps, self.backbone.embed(maps[-1])
+        last, maps = self.backbone.forward_intermediates(images, indices=self.indices)
+        return maps, self.backbone.forward_head(last)

@@ -1,13 +1,13 @@
-"""Any encoder of timm's, a mix transformer or an STDC encoder, with any decoder of Hardy's.
+"""Any encoder, timm's or Hardy's own, with any decoder.
 
 Convolutional encoders give their stages from stride 4 on; plain vision transformers give four maps spaced evenly over
 their depth, and take any image size (the image is padded to whole patches, the logits are cut back).
 
-Source: Ronneberger, Fischer and Brox, MICCAI 2015, for the split in two; the encoders are timm's (Wightman, 2019),
-the mix transformers of Xie et al., NeurIPS 2021, and the STDC encoders of Fan et al., CVPR 2021.
+Source: Ronneberger, Fischer and Brox, MICCAI 2015, for the split in two; the encoders are timm's (Wightman, 2019) and
+those of `hardy.networks.encoders`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -16,22 +16,13 @@ from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.data.labels import LabelSpace
 from hardy.errors import InputError
 from hardy.networks._encoder import Pyramid, pad
-from hardy.networks._mit import VARIANTS as MIT
-from hardy.networks._mit import MixTransformer, load_mit
-from hardy.networks._stdc import VARIANTS as STDC
-from hardy.networks._stdc import STDCNet, load_stdc
 from hardy.networks._weights import initialise
 from hardy.networks.base import Network, resize
+from hardy.networks.encoders.base import Encoder, family_of, load
 from hardy.registry import DECODERS
 from hardy.types import Outputs
 
 __all__ = ["EncoderDecoder"]
-
-OURS: Mapping[str, Callable[[str, str | None], MixTransformer | STDCNet]] = {
-    **dict.fromkeys(MIT, load_mit),
-    **dict.fromkeys(STDC, load_stdc),
-}
-"""The encoders that are not timm's, and what loads them."""
 
 
 class EncoderDecoder(Network):
@@ -40,7 +31,7 @@ class EncoderDecoder(Network):
 
     Args:
         labels: the classes predicted.
-        encoder: a model of timm's, ``mit_b0`` .. ``mit_b5``, ``stdc1`` or ``stdc2``.
+        encoder: a size of an encoder of ``hardy list encoder``, or a model of timm's.
         encoder_weights: None for a random draw; a weights file; ``"timm"`` or a tag of timm's.
         output_stride: stride of the encoder's last map, kept by dilation; None leaves the encoder as it is.
         decoder: a decoder of ``hardy list decoder``.
@@ -48,7 +39,7 @@ class EncoderDecoder(Network):
         aux: while training, a second head (3x3 convolution and classifier) on the last map but one.
 
     Raises:
-        InputError: for an encoder that timm does not have or that does not suit the decoder, and for weights that do
+        InputError: for an encoder that is not there or does not suit the decoder, and for weights that do
             not fit or cannot be fetched.
     """
 
@@ -88,12 +79,12 @@ class EncoderDecoder(Network):
         return Outputs(whole, {**features, "logits": logits}, extras)
 
 
-def _backbone(name: str, weights: str | None, output_stride: int | None) -> Pyramid | MixTransformer | STDCNet:
-    if name not in OURS:
+def _backbone(name: str, weights: str | None, output_stride: int | None) -> Pyramid | Encoder:
+    if family_of(name) is None:
         return Pyramid(name, weights, output_stride)
     if output_stride is not None:
         raise InputError(f"encoder {name!r} takes no output_stride: its strides are 4, 8, 16, 32; leave it out")
-    return OURS[name](name, weights)
+    return load(name, weights)
 
 
 def _auxiliary(channels: int, class_count: int) -> nn.Sequential:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.data.labels import LabelSpace
-from hardy.networks._stdc import load_stdc
 from hardy.networks._weights import initialise
 from hardy.networks.base import Network, resize
 from hardy.networks.decoders.pp_liteseg import PPLiteSegHead
+from hardy.networks.encoders.base import load
 from hardy.types import Outputs
 
 __all__ = ["PPLiteSeg"]
@@ -54,7 +54,7 @@ class PPLiteSeg(Network):
     ) -> None:
         super().__init__(labels)
         name, widths = VARIANTS[variant]
-        self.backbone = load_stdc(name, encoder_weights)
+        self.backbone = load(name, encoder_weights)
         channels, strides = self.backbone.channels, self.backbone.strides
         self.decoder = PPLiteSegHead(channels, strides, len(labels), widths=widths, grids=grids, dropout=dropout)
         self.aux = nn.ModuleDict()

@@ -9,7 +9,6 @@ and figures 2 to 4.
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from hardy.blocks.conv_norm_act import ConvNormAct
@@ -18,6 +17,7 @@ from hardy.data.labels import LabelSpace
 from hardy.networks._branches import cells, cropped, padded
 from hardy.networks._weights import initialise
 from hardy.networks.base import Network, resize
+from hardy.networks.decoders.regseg import RegSegDecoder
 from hardy.types import Outputs
 
 __all__ = ["RegSeg"]
@@ -53,9 +53,10 @@ class RegSeg(Network):
                 nn.Sequential(_block(128, 256, (1,), strided, stride=2), *wide, last),
             ]
         )
-        self.decoder = _Decoder()
-        self.classifier = nn.Conv2d(64, len(labels), 1, bias=not strided)
         initialise(self)
+        self.decoder = RegSegDecoder((48, 128, 320), (4, 8, 32 if strided else 16), len(labels))
+        if strided:
+            self.decoder.classifier.bias = None
 
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""
@@ -64,8 +65,8 @@ class RegSeg(Network):
         features: dict[str, Tensor] = {}
         for number, stage in enumerate(self.stages, start=1):
             x = features[f"stage{number}"] = stage(x)
-        fused = self.decoder(*features.values())
-        logits = cropped(self.classifier(fused), cells(images.shape[-2:], 4))
+        fused = self.decoder.fuse(list(features.values()))
+        logits = cropped(self.decoder.classifier(fused), cells(images.shape[-2:], 4))
         features |= {"fused": fused, "logits": logits}
         return Outputs(resize(logits, images.shape[-2:]), features)
 
@@ -75,21 +76,3 @@ def _block(
 ) -> DilatedBlock:
     squeezed = (out_channels if strided else in_channels) // 4
     return DilatedBlock(in_channels, out_channels, dilations, squeezed, stride=stride)
-
-
-class _Decoder(nn.Module):
-    """The coarsest map is added to the middle one, and the sum joined to the finest; a 3x3 convolution after each."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.from_fine = ConvNormAct(48, 8, kernel=1)
-        self.from_middle = ConvNormAct(128, 128, kernel=1)
-        self.from_coarse = ConvNormAct(320, 128, kernel=1)
-        self.mix_middle = ConvNormAct(128, 64)
-        self.mix_fine = ConvNormAct(72, 64)
-
-    def forward(self, fine: Tensor, middle: Tensor, coarse: Tensor) -> Tensor:
-        fine, middle = self.from_fine(fine), self.from_middle(middle)
-        middle = self.mix_middle(middle + resize(self.from_coarse(coarse), middle.shape[-2:]))
-        fused: Tensor = self.mix_fine(torch.cat([resize(middle, fine.shape[-2:]), fine], dim=1))
-        return fused

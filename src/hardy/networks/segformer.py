@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from hardy.data.labels import LabelSpace
 from hardy.errors import within
-from hardy.networks._mit import load_mit
 from hardy.networks.base import Network, resize
 from hardy.networks.decoders.segformer import SegFormerHead
+from hardy.networks.encoders.base import load
 from hardy.types import Outputs
 
 __all__ = ["SegFormer"]
@@ -54,7 +54,7 @@ class SegFormer(Network):
     ) -> None:
         within("SegFormer.drop_path", drop_path, 0, 1)
         super().__init__(labels)
-        self.backbone = load_mit(f"mit_{variant}", encoder_weights, drop_path=drop_path)
+        self.backbone = load(f"mit_{variant}", encoder_weights, drop_path=drop_path)
         if width is None:
             width = 256 if variant in ("b0", "b1") else 768
         channels, strides = self.backbone.channels, self.backbone.strides

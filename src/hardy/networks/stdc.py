@@ -11,19 +11,15 @@ sections 3.2 and 3.3.
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from hardy.blocks.attention_refinement import AttentionRefinement
 from hardy.blocks.conv_norm_act import ConvNormAct
-from hardy.blocks.feature_fusion import FeatureFusion
-from hardy.blocks.pooled_norm import PooledNorm
 from hardy.data.labels import LabelSpace
 from hardy.networks._detail import detail_losses
-from hardy.networks._stdc import load_stdc
 from hardy.networks._weights import initialise
 from hardy.networks.base import Network, PixelLoss, resize
+from hardy.networks.decoders.stdc import STDCDecoder
+from hardy.networks.encoders.base import load
 from hardy.types import Outputs, Terms
 
 __all__ = ["STDC"]
@@ -57,19 +53,14 @@ class STDC(Network):
         detail: bool = False,
     ) -> None:
         super().__init__(labels)
-        fine, middle, coarse = 256, 512, 1024
-        self.average = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(coarse, 128, 1, bias=False), PooledNorm(128), nn.ReLU()
-        )
-        self.refine32, self.smooth32 = AttentionRefinement(coarse, 128), ConvNormAct(128, 128)
-        self.refine16, self.smooth16 = AttentionRefinement(middle, 128), ConvNormAct(128, 128)
-        self.fusion = FeatureFusion(fine + 128, 256)
-        self.head = _head(256, 256, len(labels))
+        self.backbone = load(variant, encoder_weights)
+        self.decoder = STDCDecoder(self.backbone.channels, self.backbone.strides, len(labels))
         self.aux16 = _head(128, 64, len(labels)) if aux else None
         self.aux8 = _head(128, 64, len(labels)) if aux else None
-        self.detail = _head(fine, 64, 1) if detail else None
-        initialise(self)
-        self.backbone = load_stdc(variant, encoder_weights)
+        self.detail = _head(256, 64, 1) if detail else None
+        for head in (self.aux16, self.aux8, self.detail):
+            if head is not None:
+                initialise(head)
         self.pretrained = encoder_weights is not None
 
     def encoder(self) -> Sequence[nn.Module]:
@@ -79,16 +70,13 @@ class STDC(Network):
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""
         maps: list[Tensor] = self.backbone(self.normalise(images))
-        _, fine, middle, coarse = maps
-        x = self.refine32(coarse) + self.average(coarse)
-        context16 = self.smooth32(_spread(x, middle))
-        context8 = self.smooth16(_spread(self.refine16(middle) + context16, fine))
-        fused = self.fusion(torch.cat([fine, context8], dim=1))
-        logits = self.head(fused)
+        fused = self.decoder.fuse(maps)
+        context16, context8 = fused["context_middle"], fused["context_fine"]
+        logits = self.decoder.head(fused["fused"])
         features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
-        features |= {"context16": context16, "context8": context8, "fused": fused, "logits": logits}
+        features |= {"context16": context16, "context8": context8, "fused": fused["fused"], "logits": logits}
         heads = {"aux_context16": (self.aux16, context16), "aux_context8": (self.aux8, context8)}
-        heads |= {"detail": (self.detail, fine)}
+        heads |= {"detail": (self.detail, maps[1])}
         extras = {name: head(x) for name, (head, x) in heads.items() if head is not None and self.training}
         return Outputs(resize(logits, images.shape[-2:]), features, extras)
 
@@ -102,8 +90,3 @@ class STDC(Network):
 
 def _head(in_channels: int, width: int, class_count: int) -> nn.Sequential:
     return nn.Sequential(ConvNormAct(in_channels, width), nn.Conv2d(width, class_count, 1))
-
-
-def _spread(x: Tensor, finer: Tensor) -> Tensor:
-    """``x`` at the size of ``finer``, each value as often as it takes."""
-    return F.interpolate(x, size=finer.shape[-2:], mode="nearest")

@@ -8,12 +8,11 @@ segmentation of road-driving images", CVPR 2019, section 3 and figure 2.
 """
 
 from collections.abc import Sequence
-from typing import cast
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from hardy.blocks.aspect_pooling import AspectPooling
+from hardy.blocks.ladder_step import LadderStep
 from hardy.blocks.norm_act_conv import NormActConv
 from hardy.data.labels import LabelSpace
 from hardy.networks._resnet import ResNet, fill_resnet
@@ -37,8 +36,8 @@ class SwiftNet(Network):
     def __init__(self, labels: LabelSpace, *, encoder_weights: str | None = None) -> None:
         super().__init__(labels)
         self.backbone = ResNet("resnet18")
-        self.pyramid = _AspectPooling(512, 128)
-        self.ladder = nn.ModuleList(_Step(skip, 128) for skip in (256, 128, 64))
+        self.pyramid = AspectPooling(512, 128)
+        self.ladder = nn.ModuleList(LadderStep(skip, 128) for skip in (256, 128, 64))
         self.head = NormActConv(128, len(labels), bias=True)
         initialise(self)
         if encoder_weights is not None:
@@ -59,45 +58,3 @@ class SwiftNet(Network):
         features["fused"] = x
         features["logits"] = self.head(x)
         return Outputs(resize(features["logits"], images.shape[-2:]), features)
-
-
-class _AspectPooling(nn.Module):
-    """Pyramid pooling over grids of 8, 4 and 2 rows with cells as square as the map allows.
-
-    Its batch norms move slowly: they see few cells per image.
-    """
-
-    _rows = (8, 4, 2)
-    _momentum = 0.005
-
-    def __init__(self, in_channels: int, width: int) -> None:
-        super().__init__()
-        level = width // len(self._rows)
-        self.narrow = NormActConv(in_channels, width, momentum=self._momentum)
-        self.levels = nn.ModuleList(NormActConv(width, level, momentum=self._momentum) for _ in self._rows)
-        self.join = NormActConv(width + level * len(self._rows), width, momentum=self._momentum)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.narrow(x)
-        height, width = x.shape[-2:]
-        levels = [x]
-        for rows, conv in zip(self._rows, self.levels, strict=True):
-            # rows * width / height to the nearest, in whole numbers so that an exported graph can compute it
-            columns = cast(int, torch.sym_max(1, (2 * rows * width + height) // (2 * height)))
-            level = conv(F.adaptive_avg_pool2d(x, (rows, columns)))
-            levels.append(F.interpolate(level, size=(height, width), mode="bilinear", align_corners=False))
-        joined: Tensor = self.join(torch.cat(levels, dim=1))
-        return joined
-
-
-class _Step(nn.Module):
-    """One step up: the map at the size of the skip, plus the skip made as wide, mixed by a 3x3 convolution."""
-
-    def __init__(self, skip_channels: int, width: int) -> None:
-        super().__init__()
-        self.skip = NormActConv(skip_channels, width)
-        self.mix = NormActConv(width, width, kernel=3)
-
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        mixed: Tensor = self.mix(resize(x, skip.shape[-2:]) + self.skip(skip))
-        return mixed

@@ -18,6 +18,8 @@ from timm.layers import (
     PatchEmbed,
     SwiGLU,
 )
+from timm.models.efficientformer import Attention as RowAttention
+from timm.models.efficientformer import ConvMlpWithNorm as PlainConvMlpWithNorm
 from timm.models.efficientformer_v2 import Attention2d, Attention2dDownsample, ConvMlpWithNorm
 from timm.models.metaformer import Scale
 from timm.models.swin_transformer import WindowAttention
@@ -34,7 +36,8 @@ DECLARED = ("heads", "embedding")
 """Sides that modules have by declaration."""
 
 FEED_FORWARD = (
-    Mlp, GluMlp, SwiGLU, GatedMlp, ConvMlp, GlobalResponseNormMlp, ConvMlpWithNorm, MLP, MixFFN,
+    Mlp, GluMlp, SwiGLU, GatedMlp, ConvMlp, GlobalResponseNormMlp, ConvMlpWithNorm, PlainConvMlpWithNorm, MLP,
+    MixFFN,
 )  # fmt: skip
 """Blocks that widen, act and narrow: the width between is a hidden width."""
 
@@ -100,6 +103,9 @@ def follow(module: nn.Module, side: str, count: int) -> None:
     if isinstance(module, (Attention2d, Attention2dDownsample)):
         module.dh = count * module.d
         module.attention_bias_cache = {}
+    if isinstance(module, RowAttention):
+        module.key_attn_dim, module.val_attn_dim = count * module.key_dim, count * module.val_dim
+        module.attention_bias_cache = {}
 
 
 def _rows(heads: int, wide: int, parts: int = 1) -> tuple[tuple[int, ...], ...]:
@@ -160,6 +166,20 @@ def _talking(module: Attention2d | Attention2dDownsample) -> Heads:
     return Heads(heads, tuple(ties), "proj.conv")
 
 
+def _rowed(module: RowAttention) -> Heads:
+    """Query, key and value of a head lie side by side in one layer."""
+    heads = module.num_heads
+    return Heads(
+        heads,
+        (
+            ("qkv", "out", _rows(heads, 2 * module.key_dim + module.val_dim)),
+            ("proj", "in", _rows(heads, module.val_dim)),
+            ("", "attention_biases:0", _rows(heads, 1)),
+        ),
+        "proj",
+    )
+
+
 def _efficient(module: EfficientAttention) -> Heads:
     heads = module.heads
     wide = module.q.out_features // heads
@@ -173,5 +193,6 @@ _HEADS: Mapping[type[nn.Module], Callable[..., Heads | None]] = {
     WindowAttention: _window,
     Attention2d: _talking,
     Attention2dDownsample: _talking,
+    RowAttention: _rowed,
     EfficientAttention: _efficient,
 }

@@ -9,7 +9,7 @@ section 3.1; stochastic depth: Huang et al., "Deep networks with stochastic dept
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Mapping
 from itertools import count
 
 from torch import Tensor, nn
@@ -17,11 +17,10 @@ from torchvision.ops import StochasticDepth
 
 from hardy.blocks.efficient_attention import EfficientAttention
 from hardy.blocks.mix_ffn import MixFFN
-from hardy.errors import InputError
-from hardy.networks._mit_names import in_our_names
-from hardy.networks._weights import fill, is_file, read_weights
+from hardy.networks.encoders._mit_names import in_our_names
+from hardy.networks.encoders.base import Encoder
 
-__all__ = ["VARIANTS", "MixTransformer", "load_mit"]
+__all__ = ["VARIANTS", "MixTransformer"]
 
 VARIANTS = {
     "mit_b0": ((32, 64, 160, 256), (2, 2, 2, 2)),
@@ -38,33 +37,32 @@ REDUCTIONS = (8, 4, 2, 1)
 EXPANSION = 4
 
 
-class MixTransformer(nn.ModuleDict):
-    """Normalised images (B, 3, H, W) -> maps (B, C, h, w) at strides 4, 8, 16, 32; H and W at least 32, of any size.
+class MixTransformer(Encoder):
+    """Maps at strides 4, 8, 16, 32, each after its layer norm.
 
-    Its parts, by the names of ImageNet checkpoints: ``patch_embed1``, ``block1``, ``norm1`` and so on to 4.
-
-    Attributes:
-        channels: width of each map as built.
-        strides: of each map.
-        multiple: 1: sides of the images need not be multiples of anything.
+    Its parts, by the names of ImageNet checkpoints: ``patch_embed1``, ``block1``, ``norm1`` and so on to 4. Weights
+    come from a file under the names of the authors' checkpoints or of transformers'.
 
     Args:
-        name: one of `VARIANTS`.
+        name: ``mit_b0`` .. ``mit_b5``.
         drop_path: share of images for which the last block is skipped while training; it rises to it linearly from 0 at
             the first block.
     """
 
+    variants = tuple(VARIANTS)
+    beside = ("head.", "classifier.", "decode_head.")
+
     def __init__(self, name: str, *, drop_path: float = 0.1) -> None:
         widths, depths = VARIANTS[name]
-        super().__init__()
-        self.channels, self.strides, self.multiple = list(widths), [4, 8, 16, 32], 1
+        super().__init__(name, widths)
         rates = (drop_path * place / (sum(depths) - 1) for place in count())
         before, shapes = 3, zip(widths, depths, HEADS, REDUCTIONS, strict=True)
         for stage, (width, depth, heads, reduction) in enumerate(shapes, start=1):
-            self[f"patch_embed{stage}"] = _PatchEmbedding(before, width, *((7, 4) if stage == 1 else (3, 2)))
+            embedding = _PatchEmbedding(before, width, *((7, 4) if stage == 1 else (3, 2)))
             blocks = (_Block(width, heads, reduction, next(rates)) for _ in range(depth))
-            self[f"block{stage}"] = nn.Sequential(*blocks)
-            self[f"norm{stage}"] = nn.LayerNorm(width, eps=1e-6)
+            self.add_module(f"patch_embed{stage}", embedding)
+            self.add_module(f"block{stage}", nn.Sequential(*blocks))
+            self.add_module(f"norm{stage}", nn.LayerNorm(width, eps=1e-6))
             before = width
         _initialise(self)
 
@@ -72,10 +70,15 @@ class MixTransformer(nn.ModuleDict):
         """Shapes as above."""
         x, maps = images, []
         for stage in range(1, len(self.channels) + 1):
-            tokens = self[f"block{stage}"](self[f"patch_embed{stage}"](x))
-            x = self[f"norm{stage}"](tokens).permute(0, 3, 1, 2)
+            for part in ("patch_embed", "block", "norm"):
+                x = self.get_submodule(f"{part}{stage}")(x)
+            x = x.permute(0, 3, 1, 2)
             maps.append(x)
         return maps
+
+    def renamed(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `Encoder.renamed`."""
+        return in_our_names(weights)
 
 
 class _PatchEmbedding(nn.Module):
@@ -106,30 +109,6 @@ class _Block(nn.Module):
         x = x + self.drop_path(self.attn(self.norm1(x)))
         y: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
         return y
-
-
-def load_mit(name: str, weights: str | None, *, drop_path: float = 0.1) -> MixTransformer:
-    """The mix transformer ``name`` with ``weights``.
-
-    Args:
-        name: one of `VARIANTS`.
-        weights: None for a random draw; a file under the names of the authors' checkpoints or of transformers', with
-            or without a classifier or a segmentation head, which is left out.
-        drop_path: see `MixTransformer`.
-
-    Raises:
-        InputError: for anything but a file, or one that does not fit.
-    """
-    encoder = MixTransformer(name, drop_path=drop_path)
-    if weights is not None:
-        if not is_file(weights):
-            raise InputError(f"weights {weights!r}: timm has none of {name}; give a weights file or None")
-        fill(encoder, in_our_names(read_weights(weights)), weights, may_be_left=_heads)
-    return encoder
-
-
-def _heads(names: Collection[str]) -> list[str]:
-    return [name for name in names if name.startswith(("head.", "classifier.", "decode_head."))]
 
 
 def _initialise(encoder: nn.Module) -> None:

@@ -1,0 +1,34 @@
+"""One step up a ladder: the map at the size of a finer one, plus that one made as wide, mixed by a 3x3 convolution.
+
+Source: Orsic, Kreso, Bevandic and Segvic, "In defense of pre-trained ImageNet architectures for real-time semantic
+segmentation of road-driving images", CVPR 2019, section 3.2.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hardy.blocks.norm_act_conv import NormActConv
+
+__all__ = ["LadderStep"]
+
+
+class LadderStep(nn.Module):
+    """``(B, C, h, w), (B, C_s, H, W) -> (B, C, H, W)``.
+
+    Args:
+        skip_channels: C_s.
+        width: C.
+    """
+
+    def __init__(self, skip_channels: int, width: int) -> None:
+        super().__init__()
+        self.skip = NormActConv(skip_channels, width)
+        self.mix = NormActConv(width, width, kernel=3)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Shapes as above."""
+        size = skip.shape[-2:]
+        if tuple(x.shape[-2:]) != tuple(size):
+            x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+        mixed: Tensor = self.mix(x + self.skip(skip))
+        return mixed

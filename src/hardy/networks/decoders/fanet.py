@@ -1,0 +1,78 @@
+"""FANet's decoder: fast attention on each map, coarse ones handed down, and the finest joined with a coarse one.
+
+Attention without softmax costs in proportion to the number of cells, so that fine maps can have it too.
+
+Source: Hu, Perazzi, Heilbron, Wang, Lin, Saenko and Sclaroff, "Real-time semantic segmentation with fast attention",
+IEEE Robotics and Automation Letters 2021, section III and figure 2.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from hardy.blocks.fast_attention import FastAttention
+from hardy.blocks.pooled_norm import PooledNorm
+from hardy.errors import InputError, within
+from hardy.networks._weights import initialise
+from hardy.networks.base import resize
+from hardy.networks.decoders.base import Decoder
+
+__all__ = ["FANetDecoder"]
+
+
+class FANetDecoder(Decoder):
+    """Logits at the stride of the finest map used.
+
+    Args:
+        channels: of each map.
+        strides: of each map.
+        class_count: K.
+        width: channels of the finest map used and of the last but one when they are joined; the paper's is 128.
+        queries: channels of the attention's queries and keys; the paper's is 32.
+        maps: how many of the last maps are used, 2 or more. The paper has four, of an encoder whose finest map is at
+            stride 8; of other encoders that is the last three.
+
+    Raises:
+        InputError: for fewer maps than are to be used, or a number out of range.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        class_count: int,
+        *,
+        width: int = 128,
+        queries: int = 32,
+        maps: int = 3,
+    ) -> None:
+        within("FANetDecoder.width", width, 1)
+        within("FANetDecoder.queries", queries, 1)
+        if not 2 <= maps <= len(channels):
+            raise InputError(f"fanet maps={maps}: give 2 to {len(channels)}, the encoder's maps")
+        super().__init__(channels, strides, class_count)
+        used = channels[-maps:]
+        self.attention = nn.ModuleList(FastAttention(wide, width=queries) for wide in used)
+        self.down = nn.ModuleList(_conv_norm_act(coarse, fine, 1) for fine, coarse in pairwise(used))
+        self.fine = _conv_norm_act(used[0], width, 3)
+        self.coarse = _conv_norm_act(used[-2], width, 3)
+        self.mix = _conv_norm_act(2 * width, 2 * width, 3)
+        self.classifier = nn.Conv2d(2 * width, class_count, 1, bias=False)
+        initialise(self)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """See `Decoder.forward`."""
+        used = maps[-len(self.attention) :]
+        seen: list[Tensor] = [attention(x) for attention, x in zip(self.attention, used, strict=True)]
+        for level in reversed(range(len(self.down))):
+            seen[level] = seen[level] + resize(self.down[level](seen[level + 1]), seen[level].shape[-2:])
+        fine, coarse = self.fine(seen[0]), self.coarse(seen[-2])
+        logits: Tensor = self.classifier(self.mix(torch.cat([resize(coarse, fine.shape[-2:]), fine], dim=1)))
+        return logits
+
+
+def _conv_norm_act(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
+    return nn.Sequential(conv, PooledNorm(out_channels), nn.LeakyReLU(0.01))

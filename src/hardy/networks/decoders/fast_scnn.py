@@ -1,0 +1,67 @@
+"""What Fast-SCNN does behind its branches: pyramid pooling of the last map, added to a fine one, and light filters.
+
+Source: Poudel, Liwicki and Cipolla, "Fast-SCNN: fast semantic segmentation network", BMVC 2019, sections 3.2.2 to 3.2.4
+and table 1.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from hardy.blocks.depthwise_separable import DepthwiseSeparable
+from hardy.blocks.fusion_unit import FusionUnit
+from hardy.blocks.pyramid_pooling import PyramidPooling
+from hardy.errors import InputError, within
+from hardy.networks._weights import initialise
+from hardy.networks.decoders.base import Decoder
+
+__all__ = ["FastSCNNDecoder"]
+
+
+class FastSCNNDecoder(Decoder):
+    """Logits at the stride of the fine map used.
+
+    Args:
+        channels: of each map.
+        strides: of each map.
+        class_count: K.
+        width: channels of the context, of the sum and of the filters behind it; the paper's is 128.
+        maps: the fine map is the last but so many, 2 or more of them counted with the last; 3 takes that at stride 8 of
+            an encoder that ends at 32, as in the paper.
+        dilation: of the fusion's depthwise convolution; the paper's is 4.
+        dropout: share of values zeroed before the classifier while training.
+
+    Raises:
+        InputError: for fewer maps than are to be counted, or a number out of range.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        class_count: int,
+        *,
+        width: int = 128,
+        maps: int = 3,
+        dilation: int = 1,
+        dropout: float = 0.1,
+    ) -> None:
+        within("FastSCNNDecoder.width", width, 1)
+        within("FastSCNNDecoder.dilation", dilation, 1)
+        within("FastSCNNDecoder.dropout", dropout, 0, 1)
+        if not 2 <= maps <= len(channels):
+            raise InputError(f"fast_scnn maps={maps}: give 2 to {len(channels)}, the encoder's maps")
+        super().__init__(channels, strides, class_count)
+        self.place = -maps
+        self.context = PyramidPooling(channels[-1], width)
+        self.fusion = FusionUnit(channels[-maps], width, width, dilation=dilation)
+        self.filter = nn.Sequential(DepthwiseSeparable(width, width), DepthwiseSeparable(width, width))
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Conv2d(width, class_count, 1)
+        initialise(self)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """See `Decoder.forward`."""
+        fused = self.fusion(maps[self.place], self.context(maps[-1]))
+        logits: Tensor = self.classifier(self.dropout(self.filter(fused)))
+        return logits

@@ -1,0 +1,126 @@
+"""The interface of an encoder: images to feature maps; and Hardy's own encoders by the names of their sizes.
+
+A file of this package holds one family. Encoders of timm's that run at any size as they are need no file here.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar
+
+import timm
+from torch import Tensor, nn
+
+from hardy.errors import InputError, nearest
+from hardy.networks._encoder import load_encoder
+from hardy.networks._weights import fill, is_file, read_weights
+from hardy.registry import ENCODERS
+
+__all__ = ["Encoder", "encoder_names", "family_of", "load"]
+
+
+class Encoder(nn.Module, ABC):
+    """Normalised images (B, 3, H, W) -> maps (B, C_i, h_i, w_i), finest first; H and W at least 32, of any size.
+
+    The constructor takes ``name``, one of `variants`, before the ``*`` and its options after. Parameters have the names
+    that published checkpoints give them.
+
+    Attributes:
+        variants: the names of its sizes, by which a network asks for it.
+        in_timm: whether timm has these sizes too, and so weights.
+        beside: how the names of what a checkpoint holds besides the encoder begin.
+        name: one of `variants`.
+        channels: width of each map as built.
+        strides: of each map.
+        multiple: sides of the images must be multiples of it: 1, any size will do.
+        width: channels of what `embed` gives.
+    """
+
+    variants: ClassVar[Collection[str]]
+    in_timm: ClassVar[bool] = False
+    beside: ClassVar[tuple[str, ...]] = ()
+    multiple: int = 1
+
+    def __init__(self, name: str, channels: Sequence[int], strides: Sequence[int] = (4, 8, 16, 32)) -> None:
+        super().__init__()
+        self.name, self.channels, self.strides = name, list(channels), list(strides)
+        self.width = self.channels[-1]
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Shapes as above."""
+
+    def embed(self, coarsest: Tensor) -> Tensor:
+        """What a linear classifier of whole images sees, (B, `width`), of the coarsest map: its mean."""
+        return coarsest.mean((2, 3))
+
+    def trim(self) -> None:
+        """Take away in place the layers that only `embed` runs; there are none."""
+
+    def renamed(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of a checkpoint under the names of this encoder."""
+        return dict(weights)
+
+    def load_weights(self, weights: str) -> None:
+        """Put published weights into the encoder, in place.
+
+        Args:
+            weights: a file, with or without what is `beside` the encoder; of a size that timm has also ``"timm"`` or a
+                tag of timm's.
+
+        Raises:
+            InputError: for weights that are not there, cannot be fetched or do not fit.
+        """
+        if is_file(weights):
+            found = read_weights(weights)
+        elif self.in_timm:
+            found = load_encoder(self.name, weights, lambda model: model.reset_classifier(0), img_size=224).state_dict()
+        else:
+            raise InputError(f"weights {weights!r}: timm has none of {self.name}; give a weights file or None")
+        beside = self.beside
+        fill(self, self.renamed(found), weights, may_be_left=lambda names: [n for n in names if n.startswith(beside)])
+
+
+def encoder_names() -> list[str]:
+    """The names of all sizes of all families of this package."""
+    return [name for family in _families() for name in family.variants]
+
+
+def family_of(name: str) -> type[Encoder] | None:
+    """The family of this package that has the size ``name``; None for one that timm alone has.
+
+    Raises:
+        InputError: for a name that neither has, with the nearest.
+    """
+    size = name.partition(".")[0]
+    found = next((family for family in _families() if size in family.variants), None)
+    if (found is None or size != name) and not timm.is_model(size):
+        known = [*timm.list_models(), *encoder_names()]
+        raise InputError(f"there is no encoder {name!r}, in timm or in Hardy{nearest(size, known)}")
+    return found
+
+
+def load(name: str, weights: str | None, *, embedding: bool = False, **options: Any) -> Encoder:
+    """The encoder ``name`` of this package.
+
+    Args:
+        name: one that has a `family_of` it; a tag of timm's may follow, which ``"timm"`` then stands for.
+        weights: None for a random draw, or see `Encoder.load_weights`.
+        embedding: whether `Encoder.embed` will be called.
+        options: of the family's constructor.
+
+    Raises:
+        InputError: for weights that do not fit or are not there.
+    """
+    family = family_of(name)
+    assert family is not None, f"{name} is no encoder of this package"
+    size, _, tag = name.partition(".")
+    encoder = family(size, **options)
+    if not embedding:
+        encoder.trim()
+    if weights is not None:
+        encoder.load_weights(tag if tag and weights == "timm" else weights)
+    return encoder
+
+
+def _families() -> list[type[Encoder]]:
+    return [ENCODERS.get(family) for family in ENCODERS]

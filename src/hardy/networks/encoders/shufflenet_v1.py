@@ -1,0 +1,61 @@
+"""ShuffleNet V1 x0.5 to x2.0 with 1 to 8 groups: grouped 1x1 convolutions whose groups are shuffled.
+
+The more groups, the wider the stages at about the same cost.
+
+Source: Zhang, Zhou, Lin and Sun, "ShuffleNet: an extremely efficient convolutional neural network for mobile devices",
+CVPR 2018, table 1.
+"""
+
+from torch import Tensor, nn
+
+from hardy.blocks.conv_norm_act import ConvNormAct
+from hardy.blocks.shufflenet_v1 import ShuffleNetV1 as Unit
+from hardy.networks._weights import initialise
+from hardy.networks.encoders.base import Encoder
+
+__all__ = ["ShuffleNetV1"]
+
+STEM = 24
+DEPTHS = (4, 8, 4)
+WIDTHS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
+"""Groups -> channels of the first stage at x1.0; each further stage doubles them."""
+
+VARIANTS = {
+    f"shufflenet_v1_{scale}_g{groups}": (groups, int(WIDTHS[groups] * factor))
+    for scale, factor in {"x0_5": 0.5, "x1_0": 1.0, "x1_5": 1.5, "x2_0": 2.0}.items()
+    for groups in (WIDTHS if factor == 1 else (3, 8))
+}
+"""Name -> groups, and channels of the first stage."""
+
+
+class ShuffleNetV1(Encoder):
+    """Maps at strides 4, 8, 16, 32, the first after the pooling: 24 channels, then 240, 480 and 960 for x1.0 with 3
+    groups.
+
+    Args:
+        name: ``shufflenet_v1_x1_0_g1`` .. ``g8`` (1, 2, 3, 4 or 8 groups), or ``x0_5``, ``x1_5`` or ``x2_0`` with
+            ``g3`` or ``g8``.
+    """
+
+    variants = tuple(VARIANTS)
+    beside = ("fc.",)
+
+    def __init__(self, name: str) -> None:
+        groups, width = VARIANTS[name]
+        super().__init__(name, (STEM, width, 2 * width, 4 * width))
+        self.stem = nn.Sequential(ConvNormAct(3, STEM, stride=2), nn.MaxPool2d(3, 2, 1))
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                Unit(before, after, groups=groups, stride=2, first_grouped=before != STEM),
+                *(Unit(after, after, groups=groups) for _ in range(depth - 1)),
+            )
+            for before, after, depth in zip(self.channels, self.channels[1:], DEPTHS, strict=False)
+        )
+        initialise(self)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Shapes as above."""
+        maps = [self.stem(images)]
+        for stage in self.stages:
+            maps.append(stage(maps[-1]))
+        return maps
