@@ -21,7 +21,7 @@ import torch
 
 from hardy.engine import graph
 from hardy.engine.graph import Output
-from hardy.engine.proof import Found, Picture, as_image, compare, drawn
+from hardy.engine.proof import Found, Picture, ProofError, as_image, compare, drawn
 from hardy.errors import InputError
 from hardy.networks.base import Network
 
@@ -29,10 +29,6 @@ __all__ = ["AGREEMENT", "Proof", "ProofError", "export"]
 
 AGREEMENT = 0.9999
 """The share of pixels on which file and network must name the same class."""
-
-
-class ProofError(RuntimeError):
-    """The exported file does not agree with the network; it was not kept. The message is one line."""
 
 
 @dataclass(frozen=True)

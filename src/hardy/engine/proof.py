@@ -15,10 +15,14 @@ from hardy.metrics import confusion, scores
 from hardy.networks.base import Network, resize
 from hardy.seed import key
 
-__all__ = ["Found", "Picture", "as_image", "compare", "drawn"]
+__all__ = ["Found", "Picture", "ProofError", "as_image", "compare", "drawn"]
 
 Picture = np.ndarray | Tensor
 """An image or a mask as the user holds it."""
+
+
+class ProofError(RuntimeError):
+    """What was made of a network does not agree with it, and was not kept. The message is one line."""
 
 
 @dataclass(frozen=True)
