@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from hardy.engine import graph
+from hardy.engine import epilogue, graph
+from hardy.engine.epilogue import Upsample
 from hardy.engine.graph import Output
-from hardy.engine.proof import Found, Picture, ProofError, as_image, compare, drawn
+from hardy.engine.proof import Found, Picture, ProofError, as_image, compare, drawn, proof_sizes
 from hardy.errors import InputError
 from hardy.networks.base import Network
 
@@ -38,14 +39,16 @@ class Proof:
     Attributes:
         path: the file.
         output: ``classes`` (uint8 ids) or ``logits``.
+        upsample: ``full``, ``half`` or ``none``; see `hardy.engine.epilogue`.
         size: (height, width) it was exported and proven at.
         batch: images at once.
         dynamic: whether batch, height and width are open.
         images: how many images it was proven on.
         drawn: True when these were drawn at random because none were given: a weaker proof.
         difference: largest absolute difference of a logit between the file and PyTorch.
-        agreement: share of pixels (or images) with the same class.
-        miou_torch, miou_onnx: mean IoU of network and file on the labels, None without labels.
+        agreement: share of pixels (or images) with the same class, the network treated as the file is.
+        agreement_full: share of pixels of which the file and the network at full size name the same class.
+        miou_torch, miou_onnx: mean IoU on the labels of the network at full size and of the file, None without labels.
         nodes: operations in the graph.
         opset: the ONNX operator set.
         labels: the label space: name, classes, colours.
@@ -54,6 +57,7 @@ class Proof:
 
     path: str
     output: Output
+    upsample: Upsample
     size: tuple[int, int]
     batch: int
     dynamic: bool
@@ -61,6 +65,7 @@ class Proof:
     drawn: bool
     difference: float
     agreement: float
+    agreement_full: float
     miou_torch: float | None
     miou_onnx: float | None
     nodes: int
@@ -80,6 +85,7 @@ def export(
     size: Sequence[int],
     dynamic: bool = False,
     output: Output = "classes",
+    upsample: Upsample = "full",
     batch: int = 1,
     images: Sequence[Picture] | None = None,
     labels: Sequence[Picture] | None = None,
@@ -94,7 +100,9 @@ def export(
         path: the file; its folder is made. A file that is there already stays until the new one is proven.
         size: (height, width); images are resized to it.
         dynamic: leave batch, height and width open; proven at ``size`` and at about three quarters of it.
-        output: uint8 class ids (B, H, W) from the graph itself, or float32 logits.
+        output: uint8 class ids (B, H, W) from the graph itself, or the float32 logits that these are the best of.
+        upsample: ``full``: logits are resized bilinearly to the images; ``half``: to half of that, and their classes
+            doubled; ``none``: classes (B, h, w) at the logits' own stride.
         batch: images at once.
         images: uint8 (H, W, 3) RGB or float (3, H, W) in [0, 1]; without any, four are drawn at random.
         labels: a (H, W) mask of class ids per image, 255 where ignored, or one class id per image.
@@ -106,17 +114,22 @@ def export(
     """
     target = _check(network, Path(path), size, batch, images, labels)
     still = copy.deepcopy(network).cpu().float().eval()
+    epilogue.check(still, upsample, proof_sizes(size, dynamic, network.least_size))
     pictures = drawn(size) if images is None else [as_image(image) for image in images]
     truths = None if labels is None else [torch.as_tensor(np.asarray(label)) for label in labels]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
             files: dict[Output, Path] = {"logits": Path(folder, "logits.onnx"), "classes": Path(folder, "classes.onnx")}
-            graph.write(still, files["logits"], size=size, batch=batch, dynamic=dynamic)
-            graph.with_classes(files["logits"], files["classes"])
+            graph.write(still, files["logits"], size=size, batch=batch, dynamic=dynamic, upsample=upsample)
+            graph.with_classes(files["logits"], files["classes"], doubled=upsample == "half")
             sessions = {name: graph.Session(file) for name, file in files.items()}
-            found = compare(still, sessions, size=size, dynamic=dynamic, batch=batch, images=pictures, labels=truths)
-            proof = _proof(still, target, graph.count(files[output]), output, batch, dynamic, images is None, found)
+            found = compare(still, sessions, size=size, dynamic=dynamic, batch=batch, images=pictures, labels=truths,
+                            upsample=upsample)  # fmt: skip
+            proof = _proof(
+                still, found, path=str(target), nodes=graph.count(files[output]), output=output, upsample=upsample,
+                batch=batch, dynamic=dynamic, drawn=images is None,
+            )  # fmt: skip
             _judge(proof, agreement)
             _sign(files[output], proof)
             os.replace(files[output], target)
@@ -125,16 +138,9 @@ def export(
     return proof
 
 
-def _proof(
-    network: Network, target: Path, nodes: int, output: Output, batch: int, dynamic: bool, own: bool, found: Found
-) -> Proof:
+def _proof(network: Network, found: Found, **told: Any) -> Proof:
     return Proof(
-        path=str(target),
-        output=output,
-        batch=batch,
-        dynamic=dynamic,
-        drawn=own,
-        nodes=nodes,
+        **told,
         opset=graph.OPSET,
         labels=network.labels.to_json(),
         versions={name: metadata.version(name) for name in ("hardy", "torch", "onnx", "onnxruntime")},
