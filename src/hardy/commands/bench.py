@@ -40,6 +40,8 @@ def run(
          "–" if row.ratio is None else f"{row.ratio:.3f}", names.get(row.beside or "–", row.beside or "–")]
         for row in rows
     ]  # fmt: skip
+    if all(row.form == AS_IT_IS for row in rows):
+        columns, *lines = ([line[0], *line[2:-1]] for line in (columns, *lines))
     shape = f"{size[0]}x{size[1]}"
     title = f"{shape}, times per batch, {rows[0].runs} runs after {rows[0].warm_up}; ratio: median over pairs of runs"
     show_rows(title, columns, lines)
