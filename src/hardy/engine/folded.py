@@ -170,7 +170,7 @@ def _reparameterised(network: Network) -> Network:
     for name, part in list(changed.named_children()):
         try:
             with _new_tensors_in(network.mean.dtype):
-                other = reparameterize_model(nn.ModuleList([part])).eval()[0]
+                other = next(reparameterize_model(nn.ModuleList([part])).eval().children())
         except (TypeError, RuntimeError, AttributeError) as error:
             _log.debug("%s is not re-parameterised: %s: %s", name, type(error).__name__, error)
             continue
