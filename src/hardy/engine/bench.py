@@ -11,6 +11,7 @@ import copy
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,9 @@ def bench(
         network: any network.
         size: (height, width) of the images.
         batches: how many images at once.
-        threads: threads of one operation; torch's present number when None.
+        threads: of one operation; torch's present number when None.
         runtime: what runs the network.
-        runs: timed runs, each.
-        warm_up: runs before these, each.
+        runs, warm_up: timed runs, and runs before these, each.
         device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``.
         against: a second network, timed in turns with the first.
         output: end with classes (argmax timed) or with logits.
@@ -67,23 +67,18 @@ def bench(
         dtype: precision of weights and activations; other than float32 eager only.
 
     Raises:
-        InputError: for a number or size out of range, a device that is not there, onnxruntime off the CPU or not
-            installed, or a form that the network or the runtime does not have.
+        InputError: for a number or size out of range, a device, runtime or form that is not to be had.
     """
     where = _check(network, size, batches, threads, runs, warm_up, device, runtime)
-    form = Form(fold, channels_last, dtype)
-    form.check(runtime)
+    form = Form(fold, channels_last, dtype).checked(runtime)
     named = {"network": network} | ({"against": against} if against is not None else {})
     rows: list[Row] = []
     with threads_set(threads):
-        forms = [Form()] if form.plain else [Form(), form]
-        ready = [(name, one, one.of(each, size)) for one in forms for name, each in named.items()]
-        for _, _, formed in ready:
-            formed.network.to(where)
+        forms = dict.fromkeys((Form(), form))
+        ready = [(name, one, one.of(each, size, where)) for one in forms for name, each in named.items()]
         with torch.inference_mode():
-            for kind in runtime:
-                for batch in batches:
-                    rows += _measure(ready, kind, batch, size, runs, warm_up, where, output)
+            for kind, batch in product(runtime, batches):
+                rows += _measure(ready, kind, batch, size, runs, warm_up, where, output)
     return rows
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hardy.engine import epilogue, graph
 from hardy.engine.epilogue import Upsample
@@ -101,10 +102,9 @@ def export(
         size: (height, width); images are resized to it.
         dynamic: leave batch, height and width open; proven at ``size`` and at about three quarters of it.
         output: uint8 class ids (B, H, W) from the graph itself, or the float32 logits that these are the best of.
-        upsample: ``full``: logits are resized bilinearly to the images; ``half``: to half of that, and their classes
-            doubled; ``none``: classes (B, h, w) at the logits' own stride.
+        upsample: logits resized to ``full`` or ``half`` size, or ``none``; see `hardy.engine.epilogue.Upsample`.
         batch: images at once.
-        images: uint8 (H, W, 3) RGB or float (3, H, W) in [0, 1]; without any, four are drawn at random.
+        images: uint8 (H, W, 3) RGB or float (3, H, W) in [0, 1]; without any, four are drawn.
         labels: a (H, W) mask of class ids per image, 255 where ignored, or one class id per image.
         agreement: the share of pixels that must have the same class.
 
@@ -120,22 +120,30 @@ def export(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-            files: dict[Output, Path] = {"logits": Path(folder, "logits.onnx"), "classes": Path(folder, "classes.onnx")}
-            graph.write(still, files["logits"], size=size, batch=batch, dynamic=dynamic, upsample=upsample)
-            graph.with_classes(files["logits"], files["classes"], doubled=upsample == "half")
-            sessions = {name: graph.Session(file) for name, file in files.items()}
-            found = compare(still, sessions, size=size, dynamic=dynamic, batch=batch, images=pictures, labels=truths,
-                            upsample=upsample)  # fmt: skip
-            proof = _proof(
-                still, found, path=str(target), nodes=graph.count(files[output]), output=output, upsample=upsample,
-                batch=batch, dynamic=dynamic, drawn=images is None,
-            )  # fmt: skip
-            _judge(proof, agreement)
-            _sign(files[output], proof)
-            os.replace(files[output], target)
+            told: dict[str, Any] = {"output": output, "upsample": upsample, "batch": batch, "dynamic": dynamic}
+            file, found = _made(still, Path(folder), pictures, truths, size=size, **told)
+            told |= {"path": str(target), "nodes": graph.count(file), "drawn": images is None}
+            _judge(proof := _proof(still, found, **told), agreement)
+            _sign(file, proof)
+            os.replace(file, target)
     except OSError as error:
         raise InputError(f"{target}: cannot be written: {error.strerror or error}") from None
     return proof
+
+
+def _made(
+    network: Network, folder: Path, images: Sequence[Tensor], labels: Sequence[Tensor] | None, *,
+    size: Sequence[int], output: Output, dynamic: bool, upsample: Upsample, batch: int,
+) -> tuple[Path, Found]:  # fmt: skip
+    """The file in ``folder`` that returns ``output``, and how it and its like compare with ``network``."""
+    files: dict[Output, Path] = {"logits": folder / "logits.onnx", "classes": folder / "classes.onnx"}
+    graph.write(network, files["logits"], size=size, batch=batch, dynamic=dynamic, upsample=upsample)
+    graph.with_classes(files["logits"], files["classes"], doubled=upsample == "half")
+    sessions = {name: graph.Session(file) for name, file in files.items()}
+    found = compare(
+        network, sessions, size=size, dynamic=dynamic, batch=batch, images=images, labels=labels, upsample=upsample
+    )
+    return files[output], found
 
 
 def _proof(network: Network, found: Found, **told: Any) -> Proof:

@@ -62,8 +62,8 @@ class Form:
         """Of images and weights."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
-    def check(self, runtimes: Sequence[str]) -> None:
-        """Refuse what cannot be done.
+    def checked(self, runtimes: Sequence[str]) -> "Form":
+        """This form, if ``runtimes`` can run it.
 
         Raises:
             InputError: for a precision that is not there, and for a layout or a precision off eager.
@@ -73,20 +73,21 @@ class Form:
         eager_only = {"channels_last": self.channels_last, f"dtype {self.dtype}": self.dtype != "float32"}
         for name in (name for name, chosen in eager_only.items() if chosen and set(runtimes) != {"eager"}):
             raise InputError(f"{name}: onnxruntime has a layout and a precision of its own; choose the runtime eager")
+        return self
 
-    def of(self, network: Network, size: Sequence[int]) -> Formed:
-        """A copy of ``network`` in this form, tried on drawn images of ``size``; on the device of ``network``.
+    def of(self, network: Network, size: Sequence[int], device: torch.device) -> Formed:
+        """A copy of ``network`` on ``device`` in this form, tried on drawn images of ``size``.
 
         Raises:
             InputError: when it cannot be folded or does not run in this precision.
         """
-        still = copy.deepcopy(network).eval()
+        still = copy.deepcopy(network).to(device).eval()
         if self.plain:
             return Formed(still)
         made, norms, words, told = still, "", [], []
         if self.fold:
             try:
-                folding = fold(network, size=size)
+                folding = fold(still, size=size)
             except ProofError as error:
                 raise InputError(str(error)) from None
             made, norms = folding.network, folding.counted

@@ -73,24 +73,19 @@ def compare(
         labels: per image a (H, W) mask or a () class id.
         upsample: how the graphs upsample; the network's logits are treated alike.
     """
-    differences, same, total, alike, pixels = [], 0, 0, 0, 0
+    differences, (same, alike) = [], torch.zeros(2, 2, dtype=torch.float64)
     count = len(network.labels)
     by_torch, by_onnx = (torch.zeros(count, count, dtype=torch.int64) for _ in range(2))
     sizes = proof_sizes(size, dynamic, network.least_size)
     for at in sizes:
         for first, chosen in _batches(images, at, batch):
             real = min(batch, len(images) - first)
-            with torch.inference_mode():
-                expected = epilogue.logits(network, chosen, upsample)[:real]
-                best = epilogue.classes(expected, at, upsample)
-                classes = best if upsample == "full" else network(chosen)[:real].argmax(1)
+            expected, best, classes = (each[:real] for each in _expected(network, chosen, at, upsample))
             found = sessions["classes"](chosen)[:real]
             guesses = epilogue.enlarged(found, at)
             differences.append(float((sessions["logits"](chosen)[:real] - expected).abs().max()))
-            same += int((found == best).sum())
-            total += found.numel()
-            alike += int((guesses == classes).sum())
-            pixels += classes.numel()
+            same += _equal(found, best)
+            alike += _equal(guesses, classes)
             if labels is not None and at == sizes[0]:
                 masks = torch.stack([_mask(label, at) for label in labels[first : first + real]])
                 by_torch += confusion(classes, masks, count)
@@ -99,11 +94,26 @@ def compare(
         size=sizes[0],
         images=len(images),
         difference=math.nan if any(map(math.isnan, differences)) else max(differences),
-        agreement=same / total,
-        agreement_full=alike / pixels,
+        agreement=float(same[0] / same[1]),
+        agreement_full=float(alike[0] / alike[1]),
         miou_torch=scores(by_torch).miou if labels is not None else None,
         miou_onnx=scores(by_onnx).miou if labels is not None else None,
     )
+
+
+@torch.inference_mode()
+def _expected(
+    network: Network, images: Tensor, size: Sequence[int], upsample: Upsample
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """The network's logits treated as the graph's are, their classes, and its classes at full size."""
+    treated = epilogue.logits(network, images, upsample)
+    best = epilogue.classes(treated, size, upsample)
+    return treated, best, best if upsample == "full" else network(images).argmax(1)
+
+
+def _equal(one: Tensor, other: Tensor) -> Tensor:
+    """How many of the classes are equal, and how many there are."""
+    return torch.tensor([int((one == other).sum()), one.numel()], dtype=torch.float64)
 
 
 def proof_sizes(size: Sequence[int], dynamic: bool, least: int) -> list[tuple[int, int]]:
