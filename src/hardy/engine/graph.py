@@ -44,7 +44,10 @@ __all__ = [
 OPSET = 18
 
 PRODUCT_LIMIT = 64
-"""The multiplications for each value up to which bilinear resizing is written as products."""
+"""The multiplications for each value up to which bilinear resizing is written as products.
+
+On one thread with AVX-512 they took 0.6 of Resize's time at 52 multiplications, 0.9 at 80 and 2.1 at 192.
+"""
 
 Output = Literal["classes", "logits"]
 """What a graph returns: uint8 class ids (B, H, W), or float32 logits (B, K, H, W)."""
