@@ -126,18 +126,25 @@ def bench(
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     runs: Annotated[int, typer.Option(help="Timed runs after the warm-up.")] = 30,
     channels: Annotated[int, typer.Option(min=32, help="Of blocks: channels in and out.")] = 256,
+    fold: Annotated[bool, typer.Option("--fold", help="Time it with batch norms folded too.")] = False,
+    channels_last: Annotated[bool, typer.Option("--channels-last", help="Time it in that layout too; eager.")] = False,
+    dtype: Annotated[str, typer.Option(help="Time it in bfloat16 too; eager.")] = "float32",
     device: Device = "cpu",
 ) -> None:
     """Measure milliseconds (p50, p95) and memory on this machine."""
     from hardy.commands import bench as command
 
     if str(run) == "blocks":
+        if fold or channels_last or dtype != "float32":
+            raise InputError("bench blocks takes no --fold, --channels-last or --dtype: blocks are timed as they are")
         measured = _size(size) or (512, 1024)
         command.blocks(size=measured, channels=channels, threads=threads, runs=runs, device=device)
         return
+    both = ("eager",) if channels_last or dtype != "float32" else ("eager", "onnxruntime")
     command.run(
         run, against=against, size=_size(size) or (512, 1024), batches=tuple(batch or (1,)),
-        runtimes=tuple(runtime or ("eager", "onnxruntime")), threads=threads, runs=runs, device=device,
+        runtimes=tuple(runtime or both), threads=threads, runs=runs, device=device, fold=fold,
+        channels_last=channels_last, dtype=dtype,
     )  # fmt: skip
 
 
@@ -150,13 +157,16 @@ def export(
     dynamic: Annotated[bool, typer.Option(help="Let height and width vary.")] = False,
     logits: Annotated[bool, typer.Option(help="Logits in place of uint8 class ids.")] = False,
     images: Annotated[int, typer.Option(min=1, help="How many images of each domain prove the file.")] = 20,
+    upsample: Annotated[str, typer.Option(help="full; half: doubled classes; none: classes at own stride.")] = "full",
     root: Root = None,
 ) -> None:
     """Export to ONNX and prove the file equal in onnxruntime; where the proof fails no file is left."""
     from hardy.commands import export as command
 
-    measured = _size(size) or (512, 1024)
-    command.run(run, file, domains or [], size=measured, dynamic=dynamic, logits=logits, images=images, root=root)
+    command.run(
+        run, file, domains or [], size=_size(size) or (512, 1024), dynamic=dynamic, logits=logits, images=images,
+        upsample=upsample, root=root,
+    )  # fmt: skip
 
 
 @app.command("list")

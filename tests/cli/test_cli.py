@@ -190,6 +190,26 @@ def test_bench(call, dense, small):
         assert 0 < found[runtime, "milliseconds_least"] <= found[runtime, "milliseconds_p95"]
 
 
+def test_bench_of_forms(call, small):
+    said = call("bench", small[0], "--size", SIZE, "--runs", "1", "--fold", "--dtype", "bfloat16", "--threads", "1")
+    assert (said.code, said.err) == (0, "")
+    assert "16 of 16 batch norms folded: the same classes on 2 drawn images" in said.out
+    assert "bfloat16: the class of float32 on" in said.out
+    assert "eager, folded, bfloat16: timed: normalisation, network, upsampling, argmax (bfloat16, batch" in said.out
+    assert "1 runs after 5" in said.out
+    found = numbers(small[0], "bench")
+    assert found["eager, folded, bfloat16", "milliseconds_p50"] > 0
+
+
+def test_export_at_half_size(call, small, tmp_path):
+    said = call("export", small[0], tmp_path / "half.onnx", "--size", SIZE, "--upsample", "half")
+    assert (said.code, said.err) == (0, "")
+    assert "upsample half: " in said.out
+    assert 0.5 < numbers(small[0], "export")["", "agreement_full"] <= 1.0
+    refused = call("export", small[0], tmp_path / "half.onnx", "--size", SIZE, "--upsample", "quarter")
+    assert refused == (2, "", "hardy: there is no upsample 'quarter'; there are: full, half, none\n")
+
+
 def test_export(call, small, tmp_path):
     file = tmp_path / "small.onnx"
     said = call("export", small[0], file, "--size", SIZE)

@@ -113,6 +113,43 @@ def test_ratios_of_the_two_rows_are_inverse(tiny, monkeypatch):
     assert (one.ratio, other.ratio) == (3, pytest.approx(1 / 3))
 
 
+def test_a_form_is_timed_beside_the_network_as_it_is(tiny, monkeypatch):
+    torch.manual_seed(0)
+    other = create("tiny", "camvid11")
+    monkeypatch.setattr("hardy.engine.bench.interleave", lambda *_: list(np.array([[8, 8], [4, 4], [2, 4], [1, 1]])))
+    rows = bench(tiny, size=(32, 48), against=other, fold=True, channels_last=True)
+    words = "folded, channels last"
+    assert [(row.network, row.form, row.beside, row.ratio) for row in rows] == [
+        ("network", "as it is", "against", 2), ("against", "as it is", "network", 0.5),
+        ("network", words, "as it is", 0.375), ("against", words, "as it is", 0.25),
+    ]  # fmt: skip
+    assert [(row.folded, row.norms, row.layout) for row in rows[::2]] == [
+        (False, "", "channels first"), (True, "16 of 16 batch norms folded", "channels last")
+    ]  # fmt: skip
+    (told,) = rows[2].told
+    assert told.startswith("16 of 16 batch norms folded: the same classes on 2 drawn images")
+    assert "(float32, batch norm folded, channels last); not timed" in rows[2].timed
+    assert tiny.state_dict().keys() == other.state_dict().keys()  # neither network was changed
+
+
+def test_bfloat16_takes_the_same_images_and_says_what_it_costs(tiny):
+    plain, low = bench(tiny, size=(32, 48), runs=2, warm_up=0, dtype="bfloat16")
+    assert (plain.precision, plain.beside, plain.told) == ("float32", "bfloat16", ())
+    assert (low.precision, low.beside, low.form) == ("bfloat16", "as it is", "bfloat16")
+    share = float(low.told[0].removeprefix("bfloat16: the class of float32 on ").split("%")[0])
+    assert 50 < share <= 100
+    assert low.memory < plain.memory
+    assert next(tiny.parameters()).dtype == torch.float32
+
+
+def test_what_is_partly_folded_is_said_so():
+    network = wrap(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4), nn.ReLU(),
+                                 nn.Conv2d(4, 11, 1)), "camvid11")  # fmt: skip
+    row = bench(network, size=(32, 32), runs=1, warm_up=0, fold=True)[1]
+    assert not row.folded
+    assert "(float32, 1 of 2 batch norms folded); not timed" in row.timed
+
+
 def test_compare_in_onnxruntime_measures_both():
     small = wrap(nn.Conv2d(3, 11, 1), "camvid11")
     found = compare(small, small, size=(32, 32), runtime="onnxruntime", runs=3)
@@ -160,6 +197,9 @@ def test_measuring_memory_says_nothing(capfd, tiny):
         ({"size": (32, 32), "warm_up": -1}, "warm_up -1"),
         ({"size": (32, 32), "runtime": ("eagre",)}, "no runtime 'eagre'"),
         ({"size": (32, 32), "device": "cuda:99"}, "cuda:99"),
+        ({"size": (32, 32), "dtype": "float8"}, "no dtype 'float8' to time; there are: float32, bfloat16"),
+        ({"size": (32, 32), "dtype": "bfloat16", "runtime": ("onnxruntime",)}, "dtype bfloat16: .* runtime eager"),
+        ({"size": (32, 32), "channels_last": True, "runtime": ("eager", "onnxruntime")}, "channels_last: .* eager"),
     ],
 )
 def test_bad_arguments_are_refused(tiny, arguments, message):

@@ -9,21 +9,15 @@ import onnxruntime
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from hardy.blocks.pyramid_pooling import PyramidPooling
-from hardy.data.labels import label_space
-from hardy.engine import graph
 from hardy.engine.export import ProofError, export
 from hardy.engine.proof import compare
 from hardy.errors import InputError
 from hardy.metrics import confusion, scores
 from hardy.networks._create import create
 from hardy.networks._wrapped import wrap
-from hardy.networks.base import Network, resize
 from hardy.pruning.remove import remove
 from hardy.pruning.units import find_units
-from hardy.types import Outputs
 
 
 def run(path, images):
@@ -76,6 +70,7 @@ def test_classes_are_bytes_and_equal_those_of_the_network(exported):
     assert (found == expected.numpy()).mean() >= 0.999
     assert (proof.images, proof.drawn, proof.size, proof.output) == (3, False, (40, 56), "classes")
     assert proof.agreement >= 0.9999
+    assert (proof.upsample, proof.agreement_full) == ("full", proof.agreement)
     assert 0 < proof.difference < 1e-4
 
 
@@ -118,44 +113,6 @@ def test_logits_on_request_and_nothing_on_the_terminal(tiny, tmp_path, capfd):
         expected = copy.deepcopy(tiny).eval()(images)
     np.testing.assert_allclose(run(tmp_path / "net.onnx", images), expected.numpy(), atol=1e-4)
     assert proof.drawn
-
-
-class _Pyramid(Network):
-    """Little more than a pyramid: its cells divide few maps."""
-
-    def __init__(self):
-        super().__init__(label_space("camvid11"))
-        self.first = nn.Conv2d(3, 8, 8, stride=8)
-        self.pyramid = PyramidPooling(8, 11, (1, 3, 6))
-
-    def outputs(self, images):
-        return Outputs(resize(self.pyramid(self.first(self.normalise(images))), images.shape[-2:]))
-
-
-def test_dynamic_pyramid_pooling_is_right_at_sizes_the_example_does_not_divide(tmp_path):
-    torch.manual_seed(0)
-    network = _Pyramid().eval()
-    proof = export(network, tmp_path / "net.onnx", size=(48, 80), dynamic=True, output="logits")
-    assert proof.dynamic
-    for shape in ((1, 3, 48, 80), (3, 3, 112, 64), (1, 3, 50, 131)):
-        images = torch.rand(*shape)
-        with torch.no_grad():
-            expected = network(images).numpy()
-        np.testing.assert_allclose(run(tmp_path / "net.onnx", images), expected, atol=1e-5)
-
-
-def test_fixed_pyramid_pooling_is_a_pair_of_products_and_no_gathers(tmp_path):
-    export(_Pyramid(), tmp_path / "net.onnx", size=(48, 80))
-    assert graph.count(tmp_path / "net.onnx", "Gather") == 0
-    # Two products for each grid but 1, whose average is a plain mean.
-    assert graph.count(tmp_path / "net.onnx", "MatMul") == 4
-    assert graph.count(tmp_path / "net.onnx") < 40
-
-
-@pytest.mark.parametrize("cells", [1, 2, 3, 5, 6, 9])
-def test_adaptive_mean_is_adaptive_average_pooling(cells):
-    x = torch.rand(2, 3, 7, 11, dtype=torch.float64)
-    torch.testing.assert_close(graph.adaptive_mean(x, (cells, 4)), F.adaptive_avg_pool2d(x, (cells, 4)))
 
 
 def test_a_wrapped_image_level_module_exports(tmp_path):

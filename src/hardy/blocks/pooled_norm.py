@@ -1,7 +1,8 @@
 """Batch norm behind a global pooling, which a batch of one image leaves with a single value per channel.
 
 A single value has no variance: batch statistics would make every output the bias, and PyTorch refuses. Such a batch is
-normalised by the running statistics, in training too, and leaves them as they are.
+normalised by the running statistics, in training too, and leaves them as they are. One small image may leave a single
+value anywhere in an encoder, so `hardy.create` lets all plain batch norms of a network do so (`spare_single_values`).
 
 Source: Ioffe and Szegedy, "Batch normalization", ICML 2015; the exception is Hardy's.
 """
@@ -9,7 +10,7 @@ Source: Ioffe and Szegedy, "Batch normalization", ICML 2015; the exception is Ha
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["PooledNorm"]
+__all__ = ["PooledNorm", "spare_single_values"]
 
 
 class PooledNorm(nn.BatchNorm2d):
@@ -20,3 +21,10 @@ class PooledNorm(nn.BatchNorm2d):
         if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         return super().forward(x)
+
+
+def spare_single_values(network: nn.Module) -> None:
+    """Make every plain 2D batch norm of ``network`` a `PooledNorm`, in place; parameters and names stay."""
+    for module in network.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = PooledNorm  # it adds no state, and whoever holds the module goes on holding it

@@ -1,6 +1,6 @@
 """``hardy bench``: milliseconds and memory on this machine; ``hardy bench blocks``: what blocks cost."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +8,12 @@ from hardy import records
 from hardy.commands._frame import provenance
 from hardy.commands._print import say, show_rows
 from hardy.engine import artefact
-from hardy.engine.bench import Row, bench
+from hardy.engine.bench import bench
 from hardy.engine.block_costs import BlockCost, block_costs
 from hardy.engine.device import pick
+from hardy.engine.forms import AS_IT_IS
 from hardy.engine.hardware import fingerprint
+from hardy.engine.measured import Row
 from hardy.engine.timing import threads_set
 from hardy.ops import cost
 from hardy.records import Record
@@ -22,20 +24,28 @@ __all__ = ["bench", "blocks", "run"]
 def run(
     folder: Path, *, against: Path | None, size: tuple[int, int], runtimes: Sequence[Any], **options: Any
 ) -> list[Row]:
-    """Measure the network in ``folder``, beside the one in ``against`` in turns, print a table and record it."""
+    """Measure the network in ``folder``, beside the one in ``against`` in turns, print a table and record it.
+
+    Both are measured in another form too where ``options`` ask for one.
+    """
     network = artefact.load(folder)
     other = artefact.load(against) if against else None
     rows = bench(network, size=size, runtime=runtimes, against=other, **options)
     names = {"network": str(folder), "against": str(against)}
-    columns = ["network", "runtime", "batch", "threads", "p50 ms", "p95 ms", "least ms", "memory MiB", "of", "ratio"]
+    columns = ["network", "form", "runtime", "batch", "threads", "p50 ms", "p95 ms", "least ms", "memory MiB", "of",
+               "ratio", "to"]  # fmt: skip
     lines = [
-        [names[row.network], row.runtime, str(row.batch), str(row.threads), f"{row.p50:.2f}", f"{row.p95:.2f}",
-         f"{row.least:.2f}", "–" if row.memory is None else f"{row.memory:.0f}", row.memory_of,
-         "–" if row.ratio is None else f"{row.ratio:.3f}"]
+        [names[row.network], row.form, row.runtime, str(row.batch), str(row.threads), f"{row.p50:.2f}",
+         f"{row.p95:.2f}", f"{row.least:.2f}", "–" if row.memory is None else f"{row.memory:.0f}", row.memory_of,
+         "–" if row.ratio is None else f"{row.ratio:.3f}", names.get(row.beside or "–", row.beside or "–")]
         for row in rows
     ]  # fmt: skip
+    if all(row.form == AS_IT_IS for row in rows):
+        columns, *lines = ([line[0], *line[2:-1]] for line in (columns, *lines))
     shape = f"{size[0]}x{size[1]}"
-    show_rows(f"{shape}, times per batch; ratio: median over pairs of runs to the other's", columns, lines)
+    title = f"{shape}, times per batch, {rows[0].runs} runs after {rows[0].warm_up}; ratio: median over pairs of runs"
+    show_rows(title, columns, lines)
+    _tell(rows, names)
     for name, each in ((folder, network), (against, other)):
         if each is not None:
             say(f"{name}: {cost.parameters(each):,} parameters, {cost.gmacs(each, size):.3f} GMACs at {shape}")
@@ -46,11 +56,23 @@ def run(
     records.append(
         folder / "records.jsonl",
         [
-            Record("", "bench", (), row.runtime, 0, metric, value, {}, versions, _notes(row))
+            Record("", "bench", (), _target(row), 0, metric, value, {}, versions, _notes(row))
             for row, metric, value in triples
         ],
     )
     return rows
+
+
+def _tell(rows: Sequence[Row], names: Mapping[str, str]) -> None:
+    """What folding and precision did, and what is inside the timed region of each runtime and form."""
+    for name, line in dict.fromkeys((names[row.network], line) for row in rows for line in row.told):
+        say(f"{name}: {line}")
+    for what, timed in dict.fromkeys((f"{row.runtime}, {row.form}", row.timed) for row in rows):
+        say(f"{what}: {timed}")
+
+
+def _target(row: Row) -> str:
+    return row.runtime if row.form == AS_IT_IS else f"{row.runtime}, {row.form}"
 
 
 def blocks(*, size: tuple[int, int], channels: int, threads: int | None, runs: int, device: str) -> list[BlockCost]:
@@ -83,4 +105,5 @@ def blocks(*, size: tuple[int, int], channels: int, threads: int | None, runs: i
 
 
 def _notes(row: Row) -> dict[str, Any]:
-    return {"size": list(row.size), "batch": row.batch, "threads": row.threads, "runs": row.runs, "device": row.device}
+    notes = {"size": list(row.size), "batch": row.batch, "threads": row.threads, "runs": row.runs, "device": row.device}
+    return notes if row.form == AS_IT_IS else {**notes, "form": row.form, "norms": row.norms}

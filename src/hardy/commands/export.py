@@ -23,7 +23,7 @@ __all__ = ["export", "run"]
 
 def run(
     folder: Path, file: Path, domains: Sequence[str], *, size: tuple[int, int], dynamic: bool, logits: bool,
-    images: int, root: str | None, datasets: Mapping[str, Mapping[str, Any]] | None = None,
+    images: int, root: str | None, upsample: Any = "full", datasets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Proof:  # fmt: skip
     """Export the network in ``folder`` to ``file``, prove it on the first ``images`` images of each domain, record it.
 
@@ -36,7 +36,7 @@ def run(
     try:
         proof = export(
             network, file, size=size, dynamic=dynamic, output="logits" if logits else "classes",
-            images=pictures or None, labels=truth or None,
+            images=pictures or None, labels=truth or None, upsample=upsample,
         )  # fmt: skip
     except ProofError as error:
         raise InputError(str(error)) from None
@@ -46,8 +46,10 @@ def run(
         "logit_difference": proof.difference,
         "nodes": proof.nodes,
     }
+    values |= {} if upsample == "full" else {"agreement_full": proof.agreement_full}
     values |= {"miou_torch": proof.miou_torch, "miou_onnx": proof.miou_onnx} if truth else {}
     notes = {"file": str(file), "size": list(size), "dynamic": dynamic, "images": proof.images}
+    notes |= {} if upsample == "full" else {"upsample": upsample}
     lines = [Record("", "export", (), ",".join(domains), 0, k, v, {}, versions, notes) for k, v in values.items()]
     records.append(folder / "records.jsonl", lines)
     mode = f"{proof.images} {'drawn' if proof.drawn else 'given'} images"
@@ -55,6 +57,8 @@ def run(
         f"{file}: proven in onnxruntime on {mode}: {proof.agreement:.4%} of pixels agree, largest logit difference "
         f"{proof.difference:.2g}, {proof.nodes} nodes"
     )
+    if upsample != "full":
+        say(f"upsample {upsample}: {proof.agreement_full:.4%} of pixels as at full size")
     if truth:
         say(f"mIoU: PyTorch {percent(proof.miou_torch)}, file {percent(proof.miou_onnx)}")
     return proof

@@ -2,14 +2,16 @@
 
 The timed region starts with float32 RGB images in [0, 1] on the device and ends when the classes (or logits) at the
 size of the images are there: normalisation, network, upsampling to full size and, for classes, argmax to uint8.
-Reading and resizing images and copies to and from the device are not in it. Two networks are timed in turns,
-A B A B, in one process, so that a busy machine slows both; their ratio is the median over the pairs.
+Reading and resizing images and copies to and from the device are not in it; with channels last the images are laid out
+so before. Two networks, or two forms of one, are timed in turns, A B A B, in one process, so that a busy machine slows
+both; their ratio is the median over the pairs.
 """
 
 import copy
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,110 +20,14 @@ import torch
 
 from hardy.engine import graph
 from hardy.engine.device import pick
+from hardy.engine.forms import AS_IT_IS, Form, Formed, Precision
 from hardy.engine.graph import Output
+from hardy.engine.measured import Comparison, Row
 from hardy.engine.timing import Runtime, draw, interleave, prepare, threads_set
 from hardy.errors import InputError
 from hardy.networks.base import Network
 
 __all__ = ["Comparison", "Row", "Runtime", "bench", "compare"]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measurement; times in milliseconds per batch.
-
-    Attributes:
-        network: ``network``, or ``against`` for the one it is compared with.
-        runtime: what ran it.
-        device: where.
-        batch: images at once.
-        size: (height, width).
-        threads: threads of one operation.
-        p50, p95, least: median, 95th percentile and minimum over the runs.
-        ratio: median over the pairs of runs of this network's time to the other's; None without another.
-        memory: peak in MiB, None where it cannot be read. See `hardy.engine.footprint` for what is counted.
-        memory_of: ``tensors`` (eager) or ``process`` (onnxruntime); the two are not comparable.
-        runs, warm_up: how often it ran, timed and before.
-        precision: of weights and activations.
-        folded: whether every batch norm was folded into a convolution in what ran.
-        resize: whether upsampling to the size of the images is timed; an image-level network has none.
-        argmax: whether argmax to uint8 classes is timed.
-        copies: whether copies to and from the device are timed; they never are.
-    """
-
-    network: str
-    runtime: Runtime
-    device: str
-    batch: int
-    size: tuple[int, int]
-    threads: int
-    p50: float
-    p95: float
-    least: float
-    ratio: float | None
-    memory: float | None
-    memory_of: str
-    runs: int
-    warm_up: int
-    precision: str
-    folded: bool
-    resize: bool
-    argmax: bool
-    copies: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as plain values."""
-        return asdict(self)
-
-    @property
-    def timed(self) -> str:
-        """What is inside the timed region and what is not, in words."""
-        parts = {"normalisation": True, "network": True, "upsampling": self.resize, "argmax": self.argmax}
-        inside = ", ".join(name for name, there in parts.items() if there)
-        norms = "batch norm folded" if self.folded else "batch norm not folded"
-        return f"timed: {inside} ({self.precision}, {norms}); not timed: reading, image resize, copies to the device"
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two networks timed in turns; times in milliseconds per image.
-
-    Attributes:
-        before_p50, before_p95, after_p50, after_p95: of the two.
-        ratio: median over the pairs of after / before.
-        low, high: the quartiles of these ratios.
-        runtime, size, threads, runs: how it was measured.
-    """
-
-    before_p50: float
-    before_p95: float
-    after_p50: float
-    after_p95: float
-    ratio: float
-    low: float
-    high: float
-    runtime: Runtime
-    size: tuple[int, int]
-    threads: int
-    runs: int
-
-    @property
-    def faster(self) -> bool:
-        """Whether ``after`` is clearly faster: it won at least three quarters of the pairs."""
-        return self.high < 1
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields and the verdict as plain values."""
-        return {**asdict(self), "faster": self.faster}
-
-    def __str__(self) -> str:
-        """One line, with the verdict in plain words."""
-        verdict = "faster" if self.faster else "slower" if self.low > 1 else "NOT faster"
-        return (
-            f"{self.before_p50:.1f} -> {self.after_p50:.1f} ms p50, {self.before_p95:.1f} -> {self.after_p95:.1f} ms "
-            f"p95, ratio {self.ratio:.2f} [{self.low:.2f}, {self.high:.2f}]: {verdict} ({self.runtime}, "
-            f"{self.size[0]}x{self.size[1]}, {self.threads} threads)"
-        )
 
 
 def bench(
@@ -136,8 +42,13 @@ def bench(
     device: str = "cpu",
     against: Network | None = None,
     output: Output = "classes",
+    fold: bool = False,
+    channels_last: bool = False,
+    dtype: Precision = "float32",
 ) -> list[Row]:
-    """Measure ``network``: a row per runtime and batch size, and with ``against`` two.
+    """Measure ``network``: a row per runtime and batch size, with ``against`` two, and another of each in a form.
+
+    With ``fold``, ``channels_last`` or ``dtype`` each network is timed as it is and in that form, in turns.
 
     Neither network is changed: copies in evaluation mode run. Torch's number of threads is restored.
 
@@ -145,26 +56,29 @@ def bench(
         network: any network.
         size: (height, width) of the images.
         batches: how many images at once.
-        threads: threads of one operation; torch's present number when None.
+        threads: of one operation; torch's present number when None.
         runtime: what runs the network.
-        runs: timed runs, each.
-        warm_up: runs before these, each.
+        runs, warm_up: timed runs, and runs before these, each.
         device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``.
         against: a second network, timed in turns with the first.
         output: end with classes (argmax timed) or with logits.
+        fold: batch norms folded and timm's modules re-parameterised, proven equal on drawn images.
+        channels_last: images and weights with the channels of a pixel side by side; eager only.
+        dtype: precision of weights and activations; other than float32 eager only.
 
     Raises:
-        InputError: for a number or size out of range, a device that is not there, onnxruntime off the CPU or not
-            installed.
+        InputError: for a number or size out of range, a device, runtime or form that is not to be had.
     """
     where = _check(network, size, batches, threads, runs, warm_up, device, runtime)
+    form = Form(fold, channels_last, dtype).checked(runtime)
     named = {"network": network} | ({"against": against} if against is not None else {})
     rows: list[Row] = []
-    with threads_set(threads), torch.inference_mode():
-        copies = {name: copy.deepcopy(each).to(where).eval() for name, each in named.items()}
-        for kind in runtime:
-            for batch in batches:
-                rows += _measure(copies, kind, batch, size, runs, warm_up, where, output)
+    with threads_set(threads):
+        forms = dict.fromkeys((Form(), form))
+        ready = [(name, one, one.of(each, size, where)) for one in forms for name, each in named.items()]
+        with torch.inference_mode():
+            for kind, batch in product(runtime, batches):
+                rows += _measure(ready, kind, batch, size, runs, warm_up, where, output)
     return rows
 
 
@@ -204,7 +118,7 @@ def compare(
 
 
 def _measure(
-    networks: dict[str, Network],
+    formed: Sequence[tuple[str, Form, Formed]],
     runtime: Runtime,
     batch: int,
     size: Sequence[int],
@@ -215,36 +129,50 @@ def _measure(
 ) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         images = draw(batch, size, device)
-        ready = {name: prepare(each, runtime, images, output, Path(folder, name)) for name, each in networks.items()}
-        times = interleave([one.run for one in ready.values()], runs, warm_up, device)
+        ready = [
+            prepare(one.network, runtime, form.images(images), output, Path(folder, str(place)))
+            for place, (_, form, one) in enumerate(formed)
+        ]
+        times = interleave([one.run for one in ready], runs, warm_up, device)
+        same: dict[str, Any] = {
+            "runtime": runtime, "device": str(device), "batch": batch, "size": _pair(size),
+            "threads": torch.get_num_threads(), "runs": runs, "warm_up": warm_up, "argmax": output == "classes",
+            "copies": False, "ratio": None, "memory_of": "tensors" if runtime == "eager" else "process",
+        }  # fmt: skip
         rows = [
             Row(
                 network=name,
-                runtime=runtime,
-                device=str(device),
-                batch=batch,
-                size=_pair(size),
-                threads=torch.get_num_threads(),
                 p50=float(np.percentile(spent, 50)),
                 p95=float(np.percentile(spent, 95)),
                 least=float(spent.min()),
-                ratio=None,
-                memory=one.memory(),
-                memory_of="tensors" if runtime == "eager" else "process",
-                runs=runs,
-                warm_up=warm_up,
-                precision="float32",
-                folded=one.folded,
-                resize=not networks[name].image_level,
-                argmax=output == "classes",
-                copies=False,
+                memory=made.memory(),
+                precision=form.dtype,
+                folded=made.folded,
+                resize=not one.network.image_level,
+                form=one.words,
+                norms=one.norms,
+                told=one.told,
+                layout="channels last" if form.channels_last else "channels first",
+                **same,
             )
-            for (name, one), spent in zip(ready.items(), times, strict=True)
+            for (name, form, one), made, spent in zip(formed, ready, times, strict=True)
         ]
-    if len(rows) == 1:
-        return rows
-    ratio = times[0] / times[1]
-    return [replace(rows[0], ratio=float(np.median(ratio))), replace(rows[1], ratio=float(np.median(1 / ratio)))]
+    return _with_ratios(rows, times)
+
+
+def _with_ratios(rows: Sequence[Row], times: Sequence[np.ndarray]) -> list[Row]:
+    """Every row with the median ratio to the row beside it: itself as it is, or another as it is, or its other form."""
+    found = []
+    for row, spent in zip(rows, times, strict=True):
+        others = [place for place, other in enumerate(rows) if other is not row]
+        if row.form != AS_IT_IS:
+            others = [place for place in others if rows[place].network == row.network]
+        if not others:
+            return list(rows)
+        other = rows[others[0]]
+        beside = other.network if other.network != row.network else other.form
+        found.append(replace(row, ratio=float(np.median(spent / times[others[0]])), beside=beside))
+    return found
 
 
 def _pair(size: Sequence[int]) -> tuple[int, int]:

@@ -18,10 +18,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from hardy.engine import graph
+from hardy.engine import epilogue, graph
+from hardy.engine.epilogue import Upsample
 from hardy.engine.graph import Output
-from hardy.engine.proof import Found, Picture, as_image, compare, drawn
+from hardy.engine.proof import Found, Picture, ProofError, as_image, compare, drawn, proof_sizes
 from hardy.errors import InputError
 from hardy.networks.base import Network
 
@@ -31,10 +33,6 @@ AGREEMENT = 0.9999
 """The share of pixels on which file and network must name the same class."""
 
 
-class ProofError(RuntimeError):
-    """The exported file does not agree with the network; it was not kept. The message is one line."""
-
-
 @dataclass(frozen=True)
 class Proof:
     """What an exported file was found to be.
@@ -42,14 +40,16 @@ class Proof:
     Attributes:
         path: the file.
         output: ``classes`` (uint8 ids) or ``logits``.
+        upsample: ``full``, ``half`` or ``none``; see `hardy.engine.epilogue`.
         size: (height, width) it was exported and proven at.
         batch: images at once.
         dynamic: whether batch, height and width are open.
         images: how many images it was proven on.
         drawn: True when these were drawn at random because none were given: a weaker proof.
         difference: largest absolute difference of a logit between the file and PyTorch.
-        agreement: share of pixels (or images) with the same class.
-        miou_torch, miou_onnx: mean IoU of network and file on the labels, None without labels.
+        agreement: share of pixels (or images) with the same class, the network treated as the file is.
+        agreement_full: share of pixels of which the file and the network at full size name the same class.
+        miou_torch, miou_onnx: mean IoU on the labels of the network at full size and of the file, None without labels.
         nodes: operations in the graph.
         opset: the ONNX operator set.
         labels: the label space: name, classes, colours.
@@ -58,6 +58,7 @@ class Proof:
 
     path: str
     output: Output
+    upsample: Upsample
     size: tuple[int, int]
     batch: int
     dynamic: bool
@@ -65,6 +66,7 @@ class Proof:
     drawn: bool
     difference: float
     agreement: float
+    agreement_full: float
     miou_torch: float | None
     miou_onnx: float | None
     nodes: int
@@ -84,6 +86,7 @@ def export(
     size: Sequence[int],
     dynamic: bool = False,
     output: Output = "classes",
+    upsample: Upsample = "full",
     batch: int = 1,
     images: Sequence[Picture] | None = None,
     labels: Sequence[Picture] | None = None,
@@ -98,9 +101,10 @@ def export(
         path: the file; its folder is made. A file that is there already stays until the new one is proven.
         size: (height, width); images are resized to it.
         dynamic: leave batch, height and width open; proven at ``size`` and at about three quarters of it.
-        output: uint8 class ids (B, H, W) from the graph itself, or float32 logits.
+        output: uint8 class ids (B, H, W) from the graph itself, or the float32 logits that these are the best of.
+        upsample: logits resized to ``full`` or ``half`` size, or ``none``; see `hardy.engine.epilogue.Upsample`.
         batch: images at once.
-        images: uint8 (H, W, 3) RGB or float (3, H, W) in [0, 1]; without any, four are drawn at random.
+        images: uint8 (H, W, 3) RGB or float (3, H, W) in [0, 1]; without any, four are drawn.
         labels: a (H, W) mask of class ids per image, 255 where ignored, or one class id per image.
         agreement: the share of pixels that must have the same class.
 
@@ -110,35 +114,41 @@ def export(
     """
     target = _check(network, Path(path), size, batch, images, labels)
     still = copy.deepcopy(network).cpu().float().eval()
+    epilogue.check(still, upsample, proof_sizes(size, dynamic, network.least_size))
     pictures = drawn(size) if images is None else [as_image(image) for image in images]
     truths = None if labels is None else [torch.as_tensor(np.asarray(label)) for label in labels]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-            files: dict[Output, Path] = {"logits": Path(folder, "logits.onnx"), "classes": Path(folder, "classes.onnx")}
-            graph.write(still, files["logits"], size=size, batch=batch, dynamic=dynamic)
-            graph.with_classes(files["logits"], files["classes"])
-            sessions = {name: graph.Session(file) for name, file in files.items()}
-            found = compare(still, sessions, size=size, dynamic=dynamic, batch=batch, images=pictures, labels=truths)
-            proof = _proof(still, target, graph.count(files[output]), output, batch, dynamic, images is None, found)
-            _judge(proof, agreement)
-            _sign(files[output], proof)
-            os.replace(files[output], target)
+            told: dict[str, Any] = {"output": output, "upsample": upsample, "batch": batch, "dynamic": dynamic}
+            file, found = _made(still, Path(folder), pictures, truths, size=size, **told)
+            told |= {"path": str(target), "nodes": graph.count(file), "drawn": images is None}
+            _judge(proof := _proof(still, found, **told), agreement)
+            _sign(file, proof)
+            os.replace(file, target)
     except OSError as error:
         raise InputError(f"{target}: cannot be written: {error.strerror or error}") from None
     return proof
 
 
-def _proof(
-    network: Network, target: Path, nodes: int, output: Output, batch: int, dynamic: bool, own: bool, found: Found
-) -> Proof:
+def _made(
+    network: Network, folder: Path, images: Sequence[Tensor], labels: Sequence[Tensor] | None, *,
+    size: Sequence[int], output: Output, dynamic: bool, upsample: Upsample, batch: int,
+) -> tuple[Path, Found]:  # fmt: skip
+    """The file in ``folder`` that returns ``output``, and how it and its like compare with ``network``."""
+    files: dict[Output, Path] = {"logits": folder / "logits.onnx", "classes": folder / "classes.onnx"}
+    graph.write(network, files["logits"], size=size, batch=batch, dynamic=dynamic, upsample=upsample)
+    graph.with_classes(files["logits"], files["classes"], doubled=upsample == "half")
+    sessions = {name: graph.Session(file) for name, file in files.items()}
+    found = compare(
+        network, sessions, size=size, dynamic=dynamic, batch=batch, images=images, labels=labels, upsample=upsample
+    )
+    return files[output], found
+
+
+def _proof(network: Network, found: Found, **told: Any) -> Proof:
     return Proof(
-        path=str(target),
-        output=output,
-        batch=batch,
-        dynamic=dynamic,
-        drawn=own,
-        nodes=nodes,
+        **told,
         opset=graph.OPSET,
         labels=network.labels.to_json(),
         versions={name: metadata.version(name) for name in ("hardy", "torch", "onnx", "onnxruntime")},

@@ -9,16 +9,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hardy.engine import epilogue
+from hardy.engine.epilogue import Upsample
 from hardy.engine.graph import Output, Session
 from hardy.errors import InputError
 from hardy.metrics import confusion, scores
 from hardy.networks.base import Network, resize
 from hardy.seed import key
 
-__all__ = ["Found", "Picture", "as_image", "compare", "drawn"]
+__all__ = ["Found", "Picture", "ProofError", "as_image", "compare", "drawn", "proof_sizes"]
 
 Picture = np.ndarray | Tensor
 """An image or a mask as the user holds it."""
+
+
+class ProofError(RuntimeError):
+    """What was made of a network does not agree with it, and was not kept. The message is one line."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +35,17 @@ class Found:
         size: (height, width) of the first, and for closed sizes the only, size compared at.
         images: how many images were compared.
         difference: largest absolute difference of a logit; NaN if any logit is.
-        agreement: share of pixels (or images) with the same class.
-        miou_torch, miou_onnx: mean IoU of network and graph on the labels, None without labels.
+        agreement: share of pixels (or images) with the same class, the network's logits upsampled as the graph's are.
+        agreement_full: share of pixels at the size of the images of which the graph, its classes enlarged, and the
+            network at full size name the same class; the same as ``agreement`` where the graph works at full size.
+        miou_torch, miou_onnx: mean IoU on the labels of the network at full size and of the graph, None without labels.
     """
 
     size: tuple[int, int]
     images: int
     difference: float
     agreement: float
+    agreement_full: float
     miou_torch: float | None
     miou_onnx: float | None
 
@@ -50,6 +59,7 @@ def compare(
     batch: int,
     images: Sequence[Tensor],
     labels: Sequence[Tensor] | None,
+    upsample: Upsample = "full",
 ) -> Found:
     """Run ``network`` and its two graphs on every image at every size; labels count at the first size.
 
@@ -61,20 +71,21 @@ def compare(
         batch: images at once.
         images: (3, H, W) float in [0, 1] each.
         labels: per image a (H, W) mask or a () class id.
+        upsample: how the graphs upsample; the network's logits are treated alike.
     """
-    differences, same, total = [], 0, 0
+    differences, (same, alike) = [], torch.zeros(2, 2, dtype=torch.float64)
     count = len(network.labels)
     by_torch, by_onnx = (torch.zeros(count, count, dtype=torch.int64) for _ in range(2))
-    sizes = _sizes(size, dynamic, network.least_size)
+    sizes = proof_sizes(size, dynamic, network.least_size)
     for at in sizes:
         for first, chosen in _batches(images, at, batch):
             real = min(batch, len(images) - first)
-            with torch.inference_mode():
-                expected = network(chosen)[:real]
-            classes, guesses = expected.argmax(1), sessions["classes"](chosen)[:real]
+            expected, best, classes = (each[:real] for each in _expected(network, chosen, at, upsample))
+            found = sessions["classes"](chosen)[:real]
+            guesses = epilogue.enlarged(found, at)
             differences.append(float((sessions["logits"](chosen)[:real] - expected).abs().max()))
-            same += int((guesses == classes).sum())
-            total += guesses.numel()
+            same += _equal(found, best)
+            alike += _equal(guesses, classes)
             if labels is not None and at == sizes[0]:
                 masks = torch.stack([_mask(label, at) for label in labels[first : first + real]])
                 by_torch += confusion(classes, masks, count)
@@ -83,13 +94,29 @@ def compare(
         size=sizes[0],
         images=len(images),
         difference=math.nan if any(map(math.isnan, differences)) else max(differences),
-        agreement=same / total,
+        agreement=float(same[0] / same[1]),
+        agreement_full=float(alike[0] / alike[1]),
         miou_torch=scores(by_torch).miou if labels is not None else None,
         miou_onnx=scores(by_onnx).miou if labels is not None else None,
     )
 
 
-def _sizes(size: Sequence[int], dynamic: bool, least: int) -> list[tuple[int, int]]:
+@torch.inference_mode()
+def _expected(
+    network: Network, images: Tensor, size: Sequence[int], upsample: Upsample
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """The network's logits treated as the graph's are, their classes, and its classes at full size."""
+    treated = epilogue.logits(network, images, upsample)
+    best = epilogue.classes(treated, size, upsample)
+    return treated, best, best if upsample == "full" else network(images).argmax(1)
+
+
+def _equal(one: Tensor, other: Tensor) -> Tensor:
+    """How many of the classes are equal, and how many there are."""
+    return torch.tensor([int((one == other).sum()), one.numel()], dtype=torch.float64)
+
+
+def proof_sizes(size: Sequence[int], dynamic: bool, least: int) -> list[tuple[int, int]]:
     """The sizes to prove: with open sizes a second one, odd on purpose."""
     sizes = [(int(size[0]), int(size[1]))]
     other = tuple(max(least, side * 3 // 4) | 1 for side in sizes[0])

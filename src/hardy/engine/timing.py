@@ -55,8 +55,10 @@ def prepare(network: Network, runtime: Runtime, images: Tensor, output: Output, 
 
 
 def _eager(network: Network, images: Tensor, output: Output) -> Prepared:
+    precision = network.mean.dtype
+
     def run() -> Tensor:
-        logits: Tensor = network(images)
+        logits: Tensor = network(images.to(precision))
         return logits.argmax(1).to(torch.uint8) if output == "classes" else logits
 
     folded = not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())

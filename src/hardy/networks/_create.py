@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from hardy.blocks.pooled_norm import spare_single_values
 from hardy.data.labels import LabelSpace, label_space
 from hardy.errors import InputError
 from hardy.networks._weights import fill, is_file, read_weights
@@ -44,6 +45,7 @@ def create(
         options = {**options, "encoder_weights": _encoder_weights(name, options, str(weights))}
     completed = _completed(name, options)
     network: Network = NETWORKS.build(name, labels, **completed)
+    spare_single_values(network)
     network.architecture = {"name": name, "options": json.loads(json.dumps({**completed, **network.written}))}
     if whole:
         fill(network, read_weights(str(weights)), str(weights))

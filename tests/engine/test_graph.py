@@ -1,0 +1,108 @@
+"""How pooling and resizing are written into a graph: as a few products where that is exact and cheap."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from hardy.blocks.pyramid_pooling import PyramidPooling
+from hardy.blocks.simple_pyramid_pooling import SimplePyramidPooling
+from hardy.data.labels import label_space
+from hardy.engine import graph
+from hardy.engine.export import export
+from hardy.networks._create import create
+from hardy.networks.base import Network, resize
+from hardy.networks.icnet import _pooled
+from hardy.types import Outputs
+
+
+def run(path, images):
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {"images": images.numpy()})[0]
+
+
+class _Pyramid(Network):
+    """Little more than a pyramid: its cells divide few maps."""
+
+    def __init__(self):
+        super().__init__(label_space("camvid11"))
+        self.first = nn.Conv2d(3, 8, 8, stride=8)
+        self.pyramid = PyramidPooling(8, 11, (1, 3, 6))
+
+    def outputs(self, images):
+        return Outputs(resize(self.pyramid(self.first(self.normalise(images))), images.shape[-2:]))
+
+
+def test_dynamic_pyramid_pooling_is_right_at_sizes_the_example_does_not_divide(tmp_path):
+    torch.manual_seed(0)
+    network = _Pyramid().eval()
+    proof = export(network, tmp_path / "net.onnx", size=(48, 80), dynamic=True, output="logits")
+    assert proof.dynamic
+    assert graph.count(tmp_path / "net.onnx", "Resize") > 0  # a product would hold the example's size
+    for shape in ((1, 3, 48, 80), (3, 3, 112, 64), (1, 3, 50, 131)):
+        images = torch.rand(*shape)
+        with torch.no_grad():
+            expected = network(images).numpy()
+        np.testing.assert_allclose(run(tmp_path / "net.onnx", images), expected, atol=1e-5)
+
+
+class _Pool(Network):
+    """The pyramid of a network on a map of 3x5 cells at 96x160 pixels, which few of its cells divide."""
+
+    def __init__(self, channels, pyramid):
+        super().__init__(label_space("camvid11"))
+        self.first = nn.Conv2d(3, channels, 32, stride=32)
+        self.pyramid = pyramid
+
+    def outputs(self, images):
+        y = self.pyramid(self.first(self.normalise(images)))[:, :11]
+        return Outputs(resize(y, images.shape[-2:]), {"logits": y})
+
+
+class _Summed(nn.Module):
+    def forward(self, x):
+        return _pooled(x)
+
+
+@pytest.mark.parametrize(
+    ("channels", "part", "grids", "convolutions"),
+    [
+        pytest.param(128, lambda: create("fast_scnn", "camvid11").context[-1], 4, 5, id="fast_scnn"),
+        pytest.param(12, _Summed, 4, 0, id="icnet"),
+        pytest.param(512, lambda: create("swiftnet", "camvid11").pyramid, 3, 5, id="swiftnet"),
+        pytest.param(256, lambda: SimplePyramidPooling(256, 32), 3, 4, id="pp_liteseg"),
+    ],
+)
+def test_a_pyramid_is_a_few_nodes_and_no_gathers(tmp_path, channels, part, grids, convolutions):
+    file = tmp_path / "net.onnx"
+    torch.manual_seed(0)
+    graph.write(_Pool(channels, part()).eval(), file, size=(96, 160))
+    assert [graph.count(file, kind) for kind in ("Gather", "Resize", "Loop")] == [0, 0, 0]
+    # Two products pool and two resize, whatever the cells; beside these a few nodes for each convolution and grid.
+    assert graph.count(file, "MatMul") <= 4 * grids + 2
+    assert graph.count(file) <= 6 * grids + 3 * convolutions + 12
+
+
+@pytest.mark.parametrize(
+    ("cells", "size"), [((45, 60), (360, 480)), ((3, 5), (7, 41)), ((1, 1), (4, 6)), ((9, 8), (5, 3))]
+)
+def test_bilinear_products_are_bilinear_resizing(cells, size):
+    x = torch.rand(2, 3, *cells)
+    torch.testing.assert_close(graph.bilinear(x, size), resize(x, size), atol=1e-5, rtol=0)
+
+
+def test_resizing_is_a_product_where_that_is_little_work():
+    resized = torch.ops.aten.upsample_bilinear2d.vec
+    assert torch.equal(graph._bilinear(torch.ones(1, 2, 45, 60), (360, 480), False, None), torch.ones(1, 2, 360, 480))
+    assert graph._bilinear(torch.ones(1, 2, 64, 128), (512, 1024), False, None) is NotImplemented
+    assert graph._bilinear(torch.ones(1, 2, 4, 4), (8, 8), True, None) is NotImplemented
+    x = torch.rand(1, 2, 4, 5)
+    torch.testing.assert_close(graph._bilinear(x, (9, 8), False, None), resized(x, (9, 8), False, None))
+
+
+@pytest.mark.parametrize("cells", [1, 2, 3, 5, 6, 9])
+def test_adaptive_mean_is_adaptive_average_pooling(cells):
+    x = torch.rand(2, 3, 7, 11, dtype=torch.float64)
+    torch.testing.assert_close(graph.adaptive_mean(x, (cells, 4)), F.adaptive_avg_pool2d(x, (cells, 4)))

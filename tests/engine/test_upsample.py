@@ -1,0 +1,103 @@
+"""Classes from logits at half size or at the network's own stride: the file does what PyTorch does by hand."""
+
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from hardy.data.labels import label_space
+from hardy.engine.export import export
+from hardy.errors import InputError
+from hardy.metrics import confusion, scores
+from hardy.networks._create import create
+from hardy.networks._wrapped import wrap
+from hardy.networks.base import Network
+from hardy.types import Outputs
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    torch.manual_seed(0)
+    network = create("tiny", "camvid11")
+    with torch.no_grad():
+        for _ in range(3):
+            network(torch.rand(4, 3, 64, 64))
+    return network.eval()
+
+
+def run(path, images):
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+def own(network, images):
+    with torch.no_grad():
+        return network.outputs(images).features["logits"]
+
+
+@pytest.mark.parametrize(("size", "dynamic"), [((41, 56), False), ((40, 56), True)])
+def test_half_is_the_best_class_at_half_size_doubled(tiny, tmp_path, size, dynamic):
+    proof = export(tiny, tmp_path / "net.onnx", size=size, dynamic=dynamic, upsample="half")
+    for height, width in (size, (67, 90)) if dynamic else (size,):
+        images = torch.rand(1, 3, height, width)
+        half = F.interpolate(own(tiny, images), size=(-(-height // 2), -(-width // 2)), mode="bilinear")
+        best = half.argmax(1)
+        expected = torch.stack([best[..., y // 2, :] for y in range(height)], 1)
+        expected = torch.stack([expected[..., x // 2] for x in range(width)], 2)
+        found = run(tmp_path / "net.onnx", images)
+        assert (found.dtype, found.shape) == (torch.uint8, (1, height, width))
+        assert (found == expected).float().mean() > 0.999
+    assert proof.upsample == "half"
+    assert proof.difference < 1e-4  # of the logits at half size
+    assert proof.agreement >= 0.9999
+    assert 0.5 < proof.agreement_full < 1  # borders between classes fall a pixel aside
+
+
+def test_none_gives_the_classes_where_the_logits_are(tiny, tmp_path):
+    images = [torch.rand(3, 40, 56) for _ in range(2)]
+    labels = [torch.randint(0, 11, (40, 56), dtype=torch.uint8) for _ in range(2)]
+    proof = export(tiny, tmp_path / "net.onnx", size=(40, 56), upsample="none", images=images, labels=labels)
+    found = torch.cat([run(tmp_path / "net.onnx", image[None]) for image in images])
+    logits = own(tiny, torch.stack(images))
+    assert found.shape == (2, *logits.shape[-2:])
+    assert (found == logits.argmax(1)).float().mean() > 0.999
+    # Against the network at full size, both at the size of the labels.
+    large = F.interpolate(found[:, None].float(), size=(40, 56), mode="nearest-exact")[:, 0].long()
+    with torch.no_grad():
+        full = tiny(torch.stack(images)).argmax(1)
+    assert proof.agreement_full == pytest.approx(float((large == full).float().mean()), abs=1e-3)
+    truth = torch.stack(labels).long()
+    assert proof.miou_torch == pytest.approx(scores(confusion(full, truth, 11)).miou, abs=1e-3)
+    assert proof.miou_onnx == pytest.approx(scores(confusion(large, truth, 11)).miou, abs=1e-3)
+
+
+class Padded(Network):
+    """Its logits are those of an image filled up to multiples of 32."""
+
+    def __init__(self):
+        super().__init__(label_space("camvid11"))
+        self.conv = nn.Conv2d(3, 11, 8, stride=8)
+
+    def outputs(self, images):
+        height, width = images.shape[-2:]
+        own = self.conv(F.pad(self.normalise(images), (0, -width % 32, 0, -height % 32)))
+        whole = F.interpolate(own, scale_factor=8, mode="bilinear")[..., :height, :width]
+        return Outputs(whole, {"logits": own})
+
+
+@pytest.mark.parametrize(
+    ("network", "size", "upsample", "message"),
+    [
+        (lambda: create("tiny", "camvid11"), (32, 32), "hafl", "no upsample 'hafl'; there are: full, half, none; did"),
+        (lambda: create("classifier", "pacs7"), (32, 32), "half", "predicts one class per image"),
+        (lambda: wrap(nn.Conv2d(3, 11, 1), "camvid11"), (32, 32), "none", "does not tell its logits at their own"),
+        (lambda: create("linknet", "camvid11"), (64, 64), "none", "at full size; use 'full' or 'half'"),
+        (Padded, (45, 70), "half", "at 45x70 .* pads .*, such as 64x96"),
+    ],
+    ids=["unknown", "image level", "wrapped", "linknet", "padded"],
+)
+def test_what_would_do_nothing_or_wrong_is_refused(tmp_path, network, size, upsample, message):
+    with pytest.raises(InputError, match=message):
+        export(network(), tmp_path / "net.onnx", size=size, upsample=upsample)
+    assert list(tmp_path.iterdir()) == []
