@@ -42,7 +42,11 @@ SIZE = (360, 480)
 RUNTIMES = ("eager", "onnxruntime")
 SPLITS = {"published split": ("camvid/all", ("test",)), "dusk unseen": ("camvid/0001TP", ())}
 """For each way to train: what is measured, and which splits of it."""
-PAIRS = {"LinkNet": "smp LinkNet", "SegFormer-B0": "smp SegFormer-B0", "DeepLabV3+ ResNet-18": "smp DeepLabV3+ ResNet-18"}
+PAIRS = {
+    "LinkNet": "smp LinkNet",
+    "SegFormer-B0": "smp SegFormer-B0",
+    "DeepLabV3+ ResNet-18": "smp DeepLabV3+ ResNet-18",
+}
 """Hardy's networks and those of segmentation_models_pytorch of the same kind."""
 
 
@@ -52,7 +56,8 @@ def networks() -> dict[str, Mapping[str, Any]]:
     values = study.grid["network"].values
     assert isinstance(values, dict), "the study names its networks"
     return {
-        label: {key.removeprefix("network."): value for key, value in chosen.items()} for label, chosen in values.items()
+        label: {key.removeprefix("network."): value for key, value in chosen.items()}
+        for label, chosen in values.items()
     }
 
 
@@ -122,7 +127,9 @@ def milliseconds(chosen: Mapping[str, Mapping[str, Any]], runs: int) -> list[Rec
                 for runtime in RUNTIMES:
                     values[f"{runtime}_ratio"] = float(np.median(spent[runtime][place] / spent[runtime][other]))
         notes = {"network": label, "size": list(SIZE), "threads": 1, "runs": runs}
-        found += [Record("", "bench", (), "cost", 0, name, value, {}, versions, notes) for name, value in values.items()]
+        found += [
+            Record("", "bench", (), "cost", 0, name, value, {}, versions, notes) for name, value in values.items()
+        ]
     return found
 
 
@@ -159,7 +166,14 @@ def text(found: Sequence[Record]) -> str:
     """The table in Markdown; ``docs/benchmarks.md`` holds exactly this."""
     table = rows(found)
     best = {data: {one.name for one in front(points(table, data))} for data in SPLITS}
-    names = ("parameters", "GMACs", "onnxruntime ms p50 / p95", "eager ms p50 / p95", "mIoU test %", "mIoU dusk unseen %")
+    names = (
+        "parameters",
+        "GMACs",
+        "onnxruntime ms p50 / p95",
+        "eager ms p50 / p95",
+        "mIoU test %",
+        "mIoU dusk unseen %",
+    )
     lines = [f"| network | {' | '.join(names)} |", f"|---|{'---:|' * len(names)}"]
     for row in table:
         marks = {data: "**" if row["name"] in best[data] else "" for data in SPLITS}
@@ -206,8 +220,11 @@ def main() -> None:
             records.append(STORE, known)
     print(text(known))
     table = rows(known)
-    shown = [figure(points(table, data), title=f"CamVid, {data}", score="mIoU %", milliseconds="onnxruntime ms, 360x480")
-             for data in SPLITS if points(table, data)]  # fmt: skip
+    shown = [
+        figure(points(table, data), title=f"CamVid, {data}", score="mIoU %", milliseconds="onnxruntime ms, 360x480")
+        for data in SPLITS
+        if points(table, data)
+    ]
     if shown:
         write(PAGE, shown, title="Light networks on CamVid")
         print(f"\nplot: {PAGE}")

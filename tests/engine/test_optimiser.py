@@ -85,7 +85,12 @@ def test_the_encoder_learns_at_its_own_rate(mixed, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("rmsprop", torch.optim.RMSprop)],
+    [
+        ("sgd", torch.optim.SGD),
+        ("adam", torch.optim.Adam),
+        ("adamw", torch.optim.AdamW),
+        ("rmsprop", torch.optim.RMSprop),
+    ],
 )
 def test_the_optimiser_is_the_one_named(mixed, name, kind):
     made = optimiser.build(mixed, Optim(name=name, momentum=0.8))

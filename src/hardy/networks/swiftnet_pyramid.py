@@ -86,7 +86,8 @@ class SwiftNetPyramid(Network):
             y = _enlarged((y, masks[place + 1]), (skips[place][0], masks[place]))
             for skip in skips[place]:
                 y = y + skip
-            norm, act, conv = step
+            assert isinstance(step, NormActConv), "the ladder is made of them"
+            norm, act, conv = step.children()
             y = conv(masked(act(norm(y)), masks[place]))
         features["fused"] = y
         features["logits"] = self.head(y)
