@@ -12,6 +12,7 @@ from pathlib import Path
 
 import camvid_dusk
 import camvid_latency
+import search
 from hardy import records
 from hardy.commands._summary import Summary
 from hardy.engine.study import read
@@ -27,13 +28,14 @@ def blocks() -> dict[str, str]:
     store = ROOT / "benchmarks" / "records"
     found = {
         name: f"```text\n{(store / f'{name}.txt').read_text().strip()}\n```"
-        for name in ("foreign", "loop", "npdg_step", "rounding", "scoring", "speedup", "streets", "surgery")
+        for name in ("encoders", "foreign", "loop", "npdg_step", "rounding", "scoring", "speedup", "streets", "surgery")
     }
     cells = records.read(camvid_dusk.STORE)
     dusk = [record for record in cells if record.notes["cell"]["network"] == "fast_scnn"]
     found["camvid_dusk"] = camvid_dusk.text(cells)
     found["camvid_first"] = "\n".join(camvid_dusk.table(dusk, "fast_scnn", "0001TP"))
     found["latency"] = camvid_latency.text(records.read(camvid_latency.STORE))
+    found["search"] = f"```text\n{search.text(records.read(search.STORE))}\n```"
     for name in STUDIES:
         found[name] = "\n".join(study(name))
     found["ior_pacs_intra"] = "\n".join(study("ior_pacs", value="intra"))
