@@ -64,7 +64,7 @@ def test_each_branch_sees_its_resolution() -> None:
     assert torch.equal(seen["half"], F.interpolate(x, (49, 65), mode="bilinear", align_corners=False))
     quarter = F.interpolate(features["half"], (4, 5), mode="bilinear", align_corners=False)
     assert torch.equal(seen["quarter"], quarter)
-    dilations = [[block.filter[0].dilation[0] for block in stage] for stage in network.backbone.children()][1:]
+    dilations = [[block.filter[0].dilation[0] for block in stage] for stage in list(network.backbone.children())[1:]]
     assert dilations == [[1] * 3, [1] * 4, [2] * 6, [4] * 3]
 
 

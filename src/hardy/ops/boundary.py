@@ -34,10 +34,10 @@ def boundaries(labels: Tensor, *, width: int = 4, frame: int = 6) -> Tensor:
         apart = (here != there) & (here != IGNORE) & (there != IGNORE)
         found.narrow(axis, 0, length).logical_or_(apart)
         found.narrow(axis, 1, length).logical_or_(apart)
-        depth = min(frame, labels.shape[axis])
-        inside = torch.arange(labels.shape[axis], device=labels.device)
-        inside = (inside >= depth) & (inside < labels.shape[axis] - depth)
-        found = found & inside.view(-1, *[1] * (2 - axis))
+    height, across = labels.shape[1:]
+    inside = torch.zeros_like(found)
+    inside[:, frame : max(frame, height - frame), frame : max(frame, across - frame)] = True
+    found = found & inside
     if width == 2:
         return found
     return F.max_pool2d(found.float().unsqueeze(1), width - 1, 1, width // 2 - 1).squeeze(1) > 0
