@@ -209,9 +209,10 @@ KINDS = {
         Registry("decoder", "hardy.networks.decoders", "Decoder"),
         Registry("loss", "hardy.losses", "Loss"),
         Registry("network", "hardy.networks", "Network"),
+        Registry("publication", "hardy.networks.published", "Publication"),
         Registry("schedule", "hardy.pruning.schedules", "Schedule"),
     )
 }
 """Every kind of method there is, by its name."""
 
-ALGORITHMS, CRITERIA, DATASETS, DECODERS, LOSSES, NETWORKS, SCHEDULES = KINDS.values()
+ALGORITHMS, CRITERIA, DATASETS, DECODERS, LOSSES, NETWORKS, PUBLICATIONS, SCHEDULES = KINDS.values()
