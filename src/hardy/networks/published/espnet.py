@@ -1,8 +1,8 @@
 """ESPNet and ESPNet-C as its authors published them, on Cityscapes (20 classes) and CamVid (12), the last one void.
 
-The files are of the release's test network, whose decoder joins the finest map without the image beside it. They take
-BGR images; the permutation goes into the weights that read an image: the first convolution, and where the averaged
-image lies beside the maps, the norms and the convolutions behind it.
+The decoder of the Cityscapes files joins the finest map without the image beside it, that of the CamVid file with it.
+All take BGR images; the permutation goes into the weights that read an image: the first convolution, and where the
+averaged image lies beside the maps, the norms and the convolutions behind it.
 
 Source: Mehta, Rastegari, Caspi, Shapiro and Hajishirzi, "ESPNet: efficient spatial pyramid of dilated convolutions for
 semantic segmentation", ECCV 2018; github.com/sacmehta/ESPNet.
@@ -75,8 +75,8 @@ class ESPNetPublication(Publication):
         return told | {"width": width, "finest": "convolution" if joined == width + 16 else "level1"}
 
     def colours(self, weights: Mapping[str, Tensor]) -> Colours:
-        """``((255 images - mean) / std) / 255`` with the release's numbers for Cityscapes, from BGR to RGB."""
-        mean, std = (73.15840149, 82.90893555, 72.3923111), (44.91483307, 46.15289307, 45.3192215)
+        """``((255 images - mean) / std) / 255``; with 12 classes by CamVid's numbers, else by Cityscapes'."""
+        mean, std = _COLOURS["camvid" if self.class_count(weights) == 12 else "cityscapes"]
         return Colours(tuple(number / 255 for number in mean), std)
 
     def converted(self, weights: dict[str, Tensor], class_count: int) -> dict[str, Tensor]:
@@ -94,6 +94,12 @@ class ESPNetPublication(Publication):
         return weights | flipped | cut
 
 
+_COLOURS = {
+    "cityscapes": Colours((73.15840149, 82.90893555, 72.3923111), (44.91483307, 46.15289307, 45.3192215)),
+    "camvid": Colours((105.033194, 108.408863, 110.331026), (69.904348, 72.690745, 72.125710)),
+}
+"""Of RGB images in [0, 255]. Those of Cityscapes stand in the release. It has none for CamVid: they are the means over
+the 367 training images of each image's mean and deviation, as its training computes them."""
 _LEVELS = ("level2", "level3")
 _IMAGES = {
     "level1.0.weight": (0,),
