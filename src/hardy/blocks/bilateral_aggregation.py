@@ -41,9 +41,9 @@ class BilateralAggregation(nn.Module):
     def forward(self, detail: Tensor, semantic: Tensor) -> Tensor:
         """Shapes as above."""
         size = detail.shape[-2:]
-        fine = self.detail_fine(detail) * torch.sigmoid(enlarged(self.semantic_fine(semantic), size, self.upsample))
+        fine = self.detail_fine(detail) * torch.sigmoid(enlarged(self.semantic_fine(semantic), size, self.upsample, 4))
         coarse = self.detail_coarse(detail) * torch.sigmoid(self.semantic_coarse(semantic))
-        mixed: Tensor = self.mix(fine + enlarged(coarse, size, self.upsample))
+        mixed: Tensor = self.mix(fine + enlarged(coarse, size, self.upsample, 4))
         return mixed
 
 
@@ -54,6 +54,11 @@ def _separable(channels: int) -> nn.Sequential:
     )
 
 
-def enlarged(x: Tensor, size: Sequence[int], upsample: str) -> Tensor:
-    """``x`` (B, C, h, w) at ``size`` (H, W); ``upsample`` as of `BilateralAggregation`."""
-    return F.interpolate(x, size=tuple(size), mode=upsample, align_corners=False if upsample == "bilinear" else None)
+def enlarged(x: Tensor, size: Sequence[int], upsample: str, factor: int) -> Tensor:
+    """``x`` (B, C, h, w) at ``size`` (H, W), which is ``factor`` times as large or up to ``factor - 1`` less.
+
+    To the nearest, a cell fills the square of cells that it stands for; squares are cut off at the right and below.
+    """
+    if upsample == "bilinear":
+        return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+    return F.interpolate(x, scale_factor=float(factor), mode="nearest")[..., : size[0], : size[1]]

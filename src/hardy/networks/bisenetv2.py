@@ -137,6 +137,6 @@ class _Booster(nn.Module):
         self.classifier = nn.Conv2d(stride**2, class_count, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        doubled = enlarged(self.narrow(x), [2 * side for side in x.shape[-2:]], self.upsample)
+        doubled = enlarged(self.narrow(x), [2 * side for side in x.shape[-2:]], self.upsample, 2)
         logits: Tensor = self.classifier(self.widen(doubled))
         return logits
