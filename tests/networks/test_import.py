@@ -1,5 +1,7 @@
 """Importing published weights: what is recognised and refused, what is kept of the file, and that the result lasts."""
 
+import importlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,7 @@ def test_the_account_of_a_file(weights: dict[str, Tensor], tmp_path: Path) -> No
     found = imported(tmp_path / "a.pth", "camvid11")
     assert (found.publication, found.repository, found.checked) == ("espnet", "sacmehta/ESPNet", "files")
     assert (found.used, dict(found.dropped)) == (len(weights), {"class 11": "void, which is no class"})
+    assert found.channels == "BGR"
     assert not found.network.training
     options = found.network.architecture["options"]
     assert options == {"p": 1, "q": 1, "decoder": True, "width": 12, "finest": "convolution"}
@@ -131,3 +134,40 @@ def test_sizes_that_hardy_does_not_have(tmp_path: Path) -> None:
     names = pidnet(classes=11) | {"final_layer.conv1.weight": (77, 128, 3, 3)}
     line = refusal({name: torch.zeros(shape) for name, shape in names.items()}, tmp_path)
     assert line == "a PIDNet with 32 channels and a head of 77; Hardy has S, M and L"
+
+
+MINE = '''"""Tiny as somebody else has it.
+
+Source: written by a test; github.com/me/mine.
+"""
+from hardy.networks.published.base import Colours, Publication
+
+class Mine(Publication):
+    network = "tiny"
+    repository = "me/mine"
+    signs = (r"theirs\\.detail\\.0\\.0\\.weight", r"theirs\\.head\\.weight")
+    layers = {r"theirs\\.(.+)": r"\\1"}
+
+    def class_count(self, weights):
+        return len(weights["theirs.head.weight"])
+
+    def options(self, weights):
+        return {"width": len(weights["theirs.detail.0.0.weight"])}
+
+    def colours(self, weights):
+        return Colours((0.5, 0.5, 0.5), (1.0, 1.0, 1.0))
+'''
+
+
+def test_a_new_publication_is_one_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "new_mine.py").write_text(MINE.replace("\\\\", "\\"))
+    package = importlib.import_module(PUBLICATIONS.package)
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    theirs = create("tiny", "camvid11", width=8).eval()
+    save_file({f"theirs.{name}": value for name, value in theirs.state_dict().items()}, tmp_path / "some.safetensors")
+    found = imported(tmp_path / "some.safetensors", "camvid11")
+    sys.modules.pop(f"{PUBLICATIONS.package}.new_mine")
+    assert found.publication == "new_mine"
+    theirs.renormalise((0.5, 0.5, 0.5), (1.0, 1.0, 1.0))
+    images = torch.rand(1, 3, 32, 48)
+    assert torch.equal(found.network(images), theirs(images))

@@ -43,9 +43,11 @@ def _account(found: Imported, file: Path, count: int) -> list[str]:
     mean, std = (
         ", ".join(f"{value:.4g}" for value in values.flatten().tolist()) for values in (network.mean, network.std)
     )
+    turned = "" if found.channels == "RGB" else f" (the file's {found.channels} was turned by permuting weights)"
     lines = [
         f"{file}: {network.architecture['name']} of {found.repository}, {count:,} parameters ({options})",
-        f"images in [0, 1], RGB, less ({mean}), over ({std}); this map was checked on {basis}",
+        f"images in [0, 1], RGB{turned}, less ({mean}), over ({std})",
+        f"this map was checked on {basis}",
         f"{found.used} of its tensors used",
     ]
     reasons: dict[str, list[str]] = {}

@@ -33,6 +33,7 @@ class Imported:
         publication: its name in the registry.
         repository: whose names the file has.
         checked: what the publication's map was checked on, ``"files"`` or ``"names"``.
+        channels: the order of an image's channels in the file; the network takes RGB.
         used: how many tensors of the file are in the network.
         dropped: the name of each tensor that is not -> why.
     """
@@ -41,6 +42,7 @@ class Imported:
     publication: str
     repository: str
     checked: str
+    channels: str
     used: int
     dropped: Mapping[str, str]
 
@@ -97,7 +99,7 @@ def _filled(
     _log.info("%s of %s: %d tensors used", publication.network, publication.repository, len(told.weights))
     for dropped, why in told.dropped.items():
         _log.info("dropped %s: %s", dropped, why)
-    parts = (publication.repository, publication.checked, len(told.weights), told.dropped)
+    parts = (publication.repository, publication.checked, publication.channels, len(told.weights), told.dropped)
     return Imported(network.eval(), name, *parts)
 
 

@@ -3,7 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -43,6 +43,7 @@ class Publication(ABC):
         layers: patterns of published layers (names less their last part) -> our layers, with groups as for `re.sub`;
             the first that fits counts.
         dropped: patterns of whole names that have no place in our network -> why.
+        channels: the order of an image's channels in the release; `converted` makes RGB of BGR.
         void: True when the last of the file's classes is what training called void, and may be cut off.
     """
 
@@ -53,6 +54,7 @@ class Publication(ABC):
     signs: ClassVar[tuple[str, ...]]
     layers: ClassVar[Mapping[str, str]]
     dropped: ClassVar[Mapping[str, str]] = {}
+    channels: ClassVar[Literal["RGB", "BGR"]] = "RGB"
     void: ClassVar[bool] = False
 
     def published(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -59,6 +59,7 @@ class ESPNetPublication(Publication):
         r"conv\.act": "decoder.join2.2",
         r"classifier": "decoder.up3",
     }
+    channels = "BGR"
     void = True
 
     def class_count(self, weights: Mapping[str, Tensor]) -> int:

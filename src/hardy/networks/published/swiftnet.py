@@ -1,6 +1,7 @@
 """SwiftNetRN-18, single scale, as its authors published it on Cityscapes.
 
-Later files hold the mean and the deviation of the images in [0, 255], earlier ones were trained with ImageNet's.
+Later files hold the mean and the deviation of the images in [0, 255], earlier ones were trained with ImageNet's. Where
+a pooling grid would have half a column more or less, the release takes the even number and Hardy the greater.
 
 Source: Orsic, Kreso, Bevandic and Segvic, "In defense of pre-trained ImageNet architectures for real-time semantic
 segmentation of road-driving images", CVPR 2019; github.com/orsic/swiftnet.
