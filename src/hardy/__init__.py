@@ -15,14 +15,28 @@ if TYPE_CHECKING:
     from hardy.commands.train import train
     from hardy.engine.artefact import load, save
     from hardy.networks._create import create
+    from hardy.networks._import import import_weights
     from hardy.networks._wrapped import wrap
 
 __version__ = "0.1.0"
 
-__all__ = ["bench", "create", "evaluate", "export", "load", "predict", "prune", "save", "train", "wrap"]
+__all__ = [
+    "bench",
+    "create",
+    "evaluate",
+    "export",
+    "import_weights",
+    "load",
+    "predict",
+    "prune",
+    "save",
+    "train",
+    "wrap",
+]
 
 _HOMES = {
     "create": "hardy.networks._create",
+    "import_weights": "hardy.networks._import",
     "load": "hardy.engine.artefact",
     "save": "hardy.engine.artefact",
     "wrap": "hardy.networks._wrapped",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hardy import __version__
+from hardy.commands._words import nested, size_of
 from hardy.errors import InputError
 
 if TYPE_CHECKING:
@@ -96,8 +97,8 @@ def evaluate(
     from hardy.commands import evaluate as command
 
     command.run(
-        run, domains, root=root, splits=tuple(split or ()), size=_size(size), datasets=_nested(dataset),
-        window=_size(window), flip=flip, scales=tuple(scale or (1.0,)), per_class=per_class, device=device,
+        run, domains, root=root, splits=tuple(split or ()), size=size_of(size), datasets=nested(dataset),
+        window=size_of(window), flip=flip, scales=tuple(scale or (1.0,)), per_class=per_class, device=device,
     )  # fmt: skip
 
 
@@ -113,7 +114,7 @@ def predict(
     """Write a palette PNG mask for every image."""
     from hardy.commands import predict as command
 
-    command.run(run, source, target, size=_size(size), overlay=overlay, device=device)
+    command.run(run, source, target, size=size_of(size), overlay=overlay, device=device)
 
 
 @app.command()
@@ -137,12 +138,12 @@ def bench(
     if str(run) == "blocks":
         if fold or channels_last or dtype != "float32":
             raise InputError("bench blocks takes no --fold, --channels-last or --dtype: blocks are timed as they are")
-        measured = _size(size) or (512, 1024)
+        measured = size_of(size) or (512, 1024)
         command.blocks(size=measured, channels=channels, threads=threads, runs=runs, device=device)
         return
     both = ("eager",) if channels_last or dtype != "float32" else ("eager", "onnxruntime")
     command.run(
-        run, against=against, size=_size(size) or (512, 1024), batches=tuple(batch or (1,)),
+        run, against=against, size=size_of(size) or (512, 1024), batches=tuple(batch or (1,)),
         runtimes=tuple(runtime or both), threads=threads, runs=runs, device=device, fold=fold,
         channels_last=channels_last, dtype=dtype,
     )  # fmt: skip
@@ -164,7 +165,7 @@ def export(
     from hardy.commands import export as command
 
     command.run(
-        run, file, domains or [], size=_size(size) or (512, 1024), dynamic=dynamic, logits=logits, images=images,
+        run, file, domains or [], size=size_of(size) or (512, 1024), dynamic=dynamic, logits=logits, images=images,
         upsample=upsample, root=root,
     )  # fmt: skip
 
@@ -216,6 +217,20 @@ def init(folder: Annotated[Path, typer.Argument(help="Folder to write into.")] =
     from hardy.commands import init as command
 
     command.run(folder)
+
+
+@app.command("import")
+def import_(
+    weights: Annotated[Path, typer.Argument(help="A state dict as it was published.")],
+    to: Annotated[Path, typer.Option(help="Folder for the run.")],
+    classes: Annotated[str, typer.Option(help="Label space: cityscapes19, camvid11, or a classes.yaml.")],
+    network: Annotated[str | None, typer.Option(help="The network it must be of.")] = None,
+    source: Annotated[str | None, typer.Option("--from", help="A publication (else found by the names).")] = None,
+) -> None:
+    """Turn published weights into a run that every other verb takes; say what became of every tensor."""
+    from hardy.commands import import_weights as command
+
+    command.run(weights, classes=classes, to=to, network=network, source=source)
 
 
 @app.command()
@@ -280,28 +295,3 @@ def _recipe(file: Path, overrides: list[str] | None) -> "Recipe":
     from hardy import recipe
 
     return recipe.read(file, overrides or ())
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    height, cross, width = text.lower().partition("x")
-    if not (cross and height.isdigit() and width.isdigit() and int(height) and int(width)):
-        raise InputError(f"size {text!r} is not HEIGHTxWIDTH, such as 512x1024")
-    return int(height), int(width)
-
-
-def _nested(texts: list[str] | None) -> dict[str, dict[str, object]]:
-    import yaml
-
-    nested: dict[str, dict[str, object]] = {}
-    for text in texts or ():
-        path, sign, value = text.partition("=")
-        name, dot, option = path.partition(".")
-        if not (sign and dot):
-            raise InputError(f"data set option {text!r} is not of the form name.option=value, such as streets.test=20")
-        try:
-            nested.setdefault(name, {})[option] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise InputError(f"data set option {text!r}: {value!r} is not a YAML value") from None
-    return nested

@@ -210,9 +210,12 @@ KINDS = {
         Registry("encoder", "hardy.networks.encoders", "Encoder"),
         Registry("loss", "hardy.losses", "Loss"),
         Registry("network", "hardy.networks", "Network"),
+        Registry("publication", "hardy.networks.published", "Publication"),
         Registry("schedule", "hardy.pruning.schedules", "Schedule"),
     )
 }
 """Every kind of method there is, by its name."""
 
-ALGORITHMS, CRITERIA, DATASETS, DECODERS, ENCODERS, LOSSES, NETWORKS, SCHEDULES = KINDS.values()
+(
+    ALGORITHMS, CRITERIA, DATASETS, DECODERS, ENCODERS, LOSSES, NETWORKS, PUBLICATIONS, SCHEDULES,
+) = KINDS.values()  # fmt: skip

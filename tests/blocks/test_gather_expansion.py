@@ -51,9 +51,10 @@ def test_one_image_can_be_trained_on() -> None:
     assert block.context[0].num_batches_tracked == 0
 
 
-def test_each_branch_is_weighed_by_the_other() -> None:
+@pytest.mark.parametrize("upsample", ["bilinear", "nearest"])
+def test_each_branch_is_weighed_by_the_other(upsample: str) -> None:
     torch.manual_seed(0)
-    block = BilateralAggregation(3).double().eval()
+    block = BilateralAggregation(3, upsample=upsample).double().eval()
     detail = torch.randn(1, 3, 9, 13, dtype=torch.float64)
     semantic = torch.randn(1, 3, 3, 4, dtype=torch.float64)
 
@@ -61,7 +62,10 @@ def test_each_branch_is_weighed_by_the_other() -> None:
         return F.conv2d(conv(layers[0][0], x), layers[1].weight)
 
     def up(x: torch.Tensor) -> torch.Tensor:
-        return F.interpolate(x, (9, 13), mode="bilinear", align_corners=False)
+        if upsample == "bilinear":
+            return F.interpolate(x, (9, 13), mode="bilinear", align_corners=False)
+        rows, columns = torch.arange(9) // 4, torch.arange(13) // 4
+        return x[:, :, rows][..., columns]
 
     fine = separable(block.detail_fine, detail) * torch.sigmoid(up(conv(block.semantic_fine[0], semantic)))
     coarse = F.avg_pool2d(conv(block.detail_coarse[0][0], detail), 3, 2, 1)

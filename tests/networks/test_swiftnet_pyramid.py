@@ -54,6 +54,23 @@ def test_maps_of_one_stride_are_added_from_the_coarsest_on() -> None:
     torch.testing.assert_close(features["fused"], y, rtol=1e-4, atol=1e-4)
 
 
+def test_sizes_of_the_image() -> None:
+    """By half at a time without an option; as the authors have it each is taken from the whole image by cubics."""
+    images = torch.rand(1, 3, 97, 130)
+    for subsample in ("bilinear", "bicubic"):
+        network = create("swiftnet_pyramid", "pacs7", levels=3, subsample=subsample).eval()
+        seen: list[torch.Tensor] = []
+        network.backbone.conv1.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0]))
+        with torch.no_grad():
+            network(images)
+        whole = network.normalise(images)
+        half = F.interpolate(whole, (49, 65), mode=subsample, align_corners=False)
+        source = half if subsample == "bilinear" else whole
+        quarter = F.interpolate(source, (25, 33), mode=subsample, align_corners=False)
+        for found, expected in zip(seen, (whole, half, quarter), strict=True):
+            assert torch.equal(found, expected)
+
+
 def test_each_size_has_norms_of_its_own_but_for_the_shortcuts() -> None:
     network = create("swiftnet_pyramid", "pacs7")
     network(torch.rand(2, 3, 128, 128))

@@ -8,6 +8,7 @@ segmentation", IJCV 2021, section 4.3 and figure 6.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from hardy.blocks.conv_norm_act import ConvNormAct
 
-__all__ = ["BilateralAggregation"]
+__all__ = ["BilateralAggregation", "enlarged"]
 
 
 class BilateralAggregation(nn.Module):
@@ -23,10 +24,12 @@ class BilateralAggregation(nn.Module):
 
     Args:
         channels: C.
+        upsample: how coarse maps are enlarged: ``"bilinear"`` with half-pixel centres, or ``"nearest"``.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, upsample: Literal["bilinear", "nearest"] = "bilinear") -> None:
         super().__init__()
+        self.upsample = upsample
         self.detail_fine = _separable(channels)
         self.detail_coarse = nn.Sequential(
             ConvNormAct(channels, channels, stride=2, act=False), nn.AvgPool2d(3, stride=2, padding=1)
@@ -38,9 +41,9 @@ class BilateralAggregation(nn.Module):
     def forward(self, detail: Tensor, semantic: Tensor) -> Tensor:
         """Shapes as above."""
         size = detail.shape[-2:]
-        fine = self.detail_fine(detail) * torch.sigmoid(_up(self.semantic_fine(semantic), size))
+        fine = self.detail_fine(detail) * torch.sigmoid(enlarged(self.semantic_fine(semantic), size, self.upsample, 4))
         coarse = self.detail_coarse(detail) * torch.sigmoid(self.semantic_coarse(semantic))
-        mixed: Tensor = self.mix(fine + _up(coarse, size))
+        mixed: Tensor = self.mix(fine + enlarged(coarse, size, self.upsample, 4))
         return mixed
 
 
@@ -51,5 +54,11 @@ def _separable(channels: int) -> nn.Sequential:
     )
 
 
-def _up(x: Tensor, size: Sequence[int]) -> Tensor:
-    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+def enlarged(x: Tensor, size: Sequence[int], upsample: str, factor: int) -> Tensor:
+    """``x`` (B, C, h, w) at ``size`` (H, W), which is ``factor`` times as large or up to ``factor - 1`` less.
+
+    To the nearest, a cell fills the square of cells that it stands for; squares are cut off at the right and below.
+    """
+    if upsample == "bilinear":
+        return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+    return F.interpolate(x, scale_factor=float(factor), mode="nearest")[..., : size[0], : size[1]]

@@ -28,6 +28,7 @@ class ConvNormAct(nn.Sequential, Costed):
         dilation: of the convolution.
         groups: of the convolution.
         act: False leaves out the ReLU.
+        padding: zeros around the map; None for as many as keep its size at stride 1.
     """
 
     shown: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -47,13 +48,14 @@ class ConvNormAct(nn.Sequential, Costed):
         dilation: int = 1,
         groups: int = 1,
         act: bool = True,
+        padding: int | None = None,
     ) -> None:
         assert kernel % 2 == 1, f"kernel {kernel} is even: no padding keeps the size"
         widths = f"{in_channels} or {out_channels} channels are no multiple of {groups} groups"
         assert in_channels % groups == out_channels % groups == 0, widths
-        padding = dilation * (kernel - 1) // 2
+        around = dilation * (kernel - 1) // 2 if padding is None else padding
         layers: list[nn.Module] = [
-            nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias=False),
+            nn.Conv2d(in_channels, out_channels, kernel, stride, around, dilation, groups, bias=False),
             nn.BatchNorm2d(out_channels),
         ]
         super().__init__(*layers, *([nn.ReLU()] if act else []))

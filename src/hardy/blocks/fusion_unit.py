@@ -21,17 +21,27 @@ class FusionUnit(nn.Module):
         out_channels: C_out.
         dilation: of the depthwise convolution that filters the enlarged map; the papers' is the factor by which it was
             enlarged.
+        align_corners: the coarse map is enlarged from corner to corner, not with half-pixel centres.
     """
 
-    def __init__(self, detail_channels: int, context_channels: int, out_channels: int, *, dilation: int = 1) -> None:
+    def __init__(
+        self,
+        detail_channels: int,
+        context_channels: int,
+        out_channels: int,
+        *,
+        dilation: int = 1,
+        align_corners: bool = False,
+    ) -> None:
         super().__init__()
+        self.align_corners = align_corners
         self.filter = ConvNormAct(context_channels, context_channels, dilation=dilation, groups=context_channels)
         self.context = _widened(context_channels, out_channels)
         self.detail = _widened(detail_channels, out_channels)
 
     def forward(self, detail: Tensor, context: Tensor) -> Tensor:
         """Shapes as above."""
-        context = F.interpolate(context, size=detail.shape[-2:], mode="bilinear", align_corners=False)
+        context = F.interpolate(context, size=detail.shape[-2:], mode="bilinear", align_corners=self.align_corners)
         return F.relu(self.detail(detail) + self.context(self.filter(context)))
 
 

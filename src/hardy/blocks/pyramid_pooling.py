@@ -22,10 +22,19 @@ class PyramidPooling(nn.Module):
         in_channels: C_in.
         out_channels: C_out.
         grids: sides of the pooling grids; each branch has ``C_in // len(grids)`` channels.
+        align_corners: grids are enlarged from corner to corner, not with half-pixel centres.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, grids: Sequence[int] = (1, 2, 3, 6)) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        grids: Sequence[int] = (1, 2, 3, 6),
+        *,
+        align_corners: bool = False,
+    ) -> None:
         super().__init__()
+        self.align_corners = align_corners
         width = in_channels // len(grids)
         self.grids = tuple(grids)
         self.branches = nn.ModuleList(
@@ -38,6 +47,6 @@ class PyramidPooling(nn.Module):
         levels = [x]
         for grid, branch in zip(self.grids, self.branches, strict=True):
             level = branch(F.adaptive_avg_pool2d(x, grid))
-            levels.append(F.interpolate(level, size=x.shape[-2:], mode="bilinear", align_corners=False))
+            levels.append(F.interpolate(level, size=x.shape[-2:], mode="bilinear", align_corners=self.align_corners))
         joined: Tensor = self.join(torch.cat(levels, dim=1))
         return joined

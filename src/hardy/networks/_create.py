@@ -18,7 +18,7 @@ from hardy.networks._wrapped import Wrapped
 from hardy.networks.base import Network
 from hardy.registry import KINDS, NETWORKS
 
-__all__ = ["create", "rebuild"]
+__all__ = ["create", "rebuild", "unwarned"]
 
 _log = logging.getLogger("hardy")
 _quiet: ContextVar[bool] = ContextVar("quiet", default=False)
@@ -69,11 +69,18 @@ def rebuild(architecture: Mapping[str, Any], labels: LabelSpace, *, module: nn.M
     Raises:
         InputError: for a wrapped network with neither module nor factory, or a method or option that is gone.
     """
+    network = _built(architecture, labels, module)
+    if "mean" in architecture:
+        network.renormalise(architecture["mean"], architecture["std"])
+    return network
+
+
+def _built(architecture: Mapping[str, Any], labels: LabelSpace, module: nn.Module | None) -> Network:
     name, options = architecture["name"], dict(architecture["options"])
     if name == Wrapped.NAME:
         return Wrapped(labels, module, **options)
     fetched = options.get("encoder_weights")
-    with _unwarned():
+    with unwarned():
         network = create(name, labels, **({**options, "encoder_weights": None} if fetched else options))
     network.pretrained = bool(fetched)
     network.architecture = {"name": name, "options": options}
@@ -81,7 +88,7 @@ def rebuild(architecture: Mapping[str, Any], labels: LabelSpace, *, module: nn.M
 
 
 @contextmanager
-def _unwarned() -> Iterator[None]:
+def unwarned() -> Iterator[None]:
     """No warning about a random start inside the block: the weights come afterwards."""
     token = _quiet.set(True)
     try:

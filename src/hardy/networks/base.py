@@ -1,5 +1,6 @@
 """The interface of every network: images to logits, with its own normalisation and its own losses."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -22,11 +23,12 @@ PixelLoss = Callable[[Tensor, Tensor], Tensor]
 """``(logits (B, K, ...), labels (B, ...)) -> scalar``; see `hardy.losses`."""
 
 
-def resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    """``x`` (B, C, h, w) at ``size`` (H, W), bilinear with half-pixel centres; ``x`` itself if it has that size."""
+def resize(x: Tensor, size: Sequence[int], *, align_corners: bool = False) -> Tensor:
+    """``x`` (B, C, h, w) at ``size`` (H, W), bilinear with half-pixel centres, or from corner to corner with
+    ``align_corners``; ``x`` itself if it has that size."""
     if tuple(x.shape[-2:]) == tuple(size):
         return x
-    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=align_corners)
 
 
 class Network(nn.Module, ABC):
@@ -46,7 +48,8 @@ class Network(nn.Module, ABC):
         image_level: True when the network predicts one class per image.
         auxiliary_weight: the weight of each auxiliary head's loss.
         architecture: ``{"name": ..., "options": {...}}``, every option written out: what `hardy.create` was told,
-            so that the artefact can build the network again. Empty for one that `hardy.create` did not build.
+            so that the artefact can build the network again. Empty for one that `hardy.create` did not build. With
+            ``"mean"`` and ``"std"`` for one that was given another normalisation by `renormalise`.
         written: options that `architecture` keeps in place of what was told: a file's content for its path.
         pretrained: True when `encoder` started from pre-trained weights.
         plan: the channels kept by pruning, by module and side, as indices of the dense network's; empty when nothing
@@ -85,6 +88,26 @@ class Network(nn.Module, ABC):
         if not torch.compiler.is_exporting():  # an exported graph must not carry the checks as bounds on its sizes
             self._check(images)
         return (images - self.mean) / self.std
+
+    def renormalise(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Let `normalise` subtract ``mean`` and divide by ``std`` from now on, in place; the artefact keeps both.
+
+        Args:
+            mean: of the RGB values in [0, 1].
+            std: of the RGB values.
+
+        Raises:
+            InputError: when they are not three finite numbers each, or a deviation is not above 0.
+        """
+        for name, numbers in (("mean", mean), ("std", std)):
+            if len(numbers) != 3 or not all(math.isfinite(number) for number in numbers):
+                raise InputError(f"{name} {list(numbers)} is not one number for each of R, G and B")
+        if min(std) <= 0:
+            raise InputError(f"std {list(std)} is not above 0")
+        self.mean = torch.tensor(list(mean)).view(1, 3, 1, 1).to(self.mean)
+        self.std = torch.tensor(list(std)).view(1, 3, 1, 1).to(self.std)
+        if self.architecture:
+            self.architecture = {**self.architecture, "mean": list(mean), "std": list(std)}
 
     def _check(self, images: Tensor) -> None:
         shape = tuple(images.shape)

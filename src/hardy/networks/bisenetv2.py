@@ -6,11 +6,13 @@ Source: Yu, Gao, Wang, Yu, Shen and Sang, "BiSeNet V2: bilateral network with gu
 segmentation", IJCV 2021, table 1 and figures 3 to 6; the widths of the heads are those of public implementations.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hardy.blocks.bilateral_aggregation import BilateralAggregation
+from hardy.blocks.bilateral_aggregation import BilateralAggregation, enlarged
 from hardy.blocks.context_embedding import ContextEmbedding
 from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.blocks.gather_expansion import GatherExpansion
@@ -39,6 +41,7 @@ class BiSeNetV2(Network):
         head_width: channels before the classifier.
         booster_width: channels of the boosters' first convolution.
         dropout: share of values zeroed before each classifier while training.
+        upsample: how the fusion and the boosters enlarge their maps; ``"nearest"`` in the most used public release.
     """
 
     auxiliary_weight = 1.0
@@ -51,6 +54,7 @@ class BiSeNetV2(Network):
         head_width: int = 1024,
         booster_width: int = 128,
         dropout: float = 0.1,
+        upsample: Literal["bilinear", "nearest"] = "bilinear",
     ) -> None:
         within("BiSeNetV2.head_width", head_width, 1)
         within("BiSeNetV2.booster_width", booster_width, 1)
@@ -63,13 +67,13 @@ class BiSeNetV2(Network):
         )
         self.semantic = nn.ModuleList([_Stem(16), _stage(16, 32, 2), _stage(32, 64, 2), _stage(64, 128, 4)])
         self.context = ContextEmbedding(128)
-        self.fusion = BilateralAggregation(128)
+        self.fusion = BilateralAggregation(128, upsample=upsample)
         self.head = nn.Sequential(
             ConvNormAct(128, head_width), nn.Dropout(dropout), nn.Conv2d(head_width, len(labels), 1)
         )
         widths = {16: 4, 32: 8, 64: 16, 128: 32}
         self.boosters = nn.ModuleList(
-            _Booster(channels, booster_width, stride, len(labels), dropout)
+            _Booster(channels, booster_width, stride, len(labels), dropout, upsample)
             for channels, stride in (widths if aux else {}).items()
         )
         initialise(self)
@@ -123,13 +127,16 @@ class _Stem(nn.Module):
 class _Booster(nn.Module):
     """A head on a map at ``stride``, at twice its size: a channel for each pixel of a cell, then classes."""
 
-    def __init__(self, in_channels: int, width: int, stride: int, class_count: int, dropout: float) -> None:
+    def __init__(
+        self, in_channels: int, width: int, stride: int, class_count: int, dropout: float, upsample: str
+    ) -> None:
         super().__init__()
+        self.upsample = upsample
         self.narrow = nn.Sequential(ConvNormAct(in_channels, width), nn.Dropout(dropout))
         self.widen = ConvNormAct(width, stride**2)
         self.classifier = nn.Conv2d(stride**2, class_count, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        doubled = resize(self.narrow(x), [2 * side for side in x.shape[-2:]])
+        doubled = enlarged(self.narrow(x), [2 * side for side in x.shape[-2:]], self.upsample, 2)
         logits: Tensor = self.classifier(self.widen(doubled))
         return logits

@@ -2,11 +2,13 @@
 
 Each level joins what its first and last block make, and the first two also take the image averaged to their size. The
 decoder works with as many channels as there are classes. Without it the network is ESPNet-C, which classifies at
-stride 8.
+stride 8. The authors' published weights are of a decoder that joins the finest map before the image comes to it.
 
 Source: Mehta, Rastegari, Caspi, Shapiro and Hajishirzi, "ESPNet: efficient spatial pyramid of dilated convolutions for
 semantic segmentation", ECCV 2018, section 3.3 and figure 4.
 """
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,29 +27,45 @@ __all__ = ["ESPNet"]
 
 class ESPNet(Network):
     """Features: ``level1`` (B, 19, H/2, W/2), ``level2`` (B, 131, H/4, W/4), ``level3`` (B, 256, H/8, W/8), with the
-    decoder ``fused`` (B, K, H/2, W/2), what its last layer sees, and ``logits``, at stride 1 with the decoder and 8
+    decoder ``fused`` (B, width, H/2, W/2), what its last layer sees, and ``logits``, at stride 1 with the decoder and 8
     without.
 
     Args:
-        labels: the classes predicted. With fewer than 5 of them the decoder has 5 channels, one for each dilation.
+        labels: the classes predicted.
         p: blocks of the second level after the one that halves the map.
         q: blocks of the third level after the one that halves the map.
         decoder: False leaves it out: ESPNet-C.
+        width: channels of the decoder; None for as many as there are classes, at least 5, one for each dilation.
+        finest: what the decoder joins at stride 2: ``"level1"``, the map with the image beside it, or the map alone,
+            ``"convolution"``, as in the published weights.
     """
 
-    def __init__(self, labels: LabelSpace, *, p: int = 2, q: int = 8, decoder: bool = True) -> None:
+    def __init__(
+        self,
+        labels: LabelSpace,
+        *,
+        p: int = 2,
+        q: int = 8,
+        decoder: bool = True,
+        width: int | None = None,
+        finest: Literal["level1", "convolution"] = "level1",
+    ) -> None:
         within("ESPNet.p", p, 1)
         within("ESPNet.q", q, 1)
+        if width is not None:
+            within("ESPNet.width", width, 5)
         super().__init__(labels)
+        self.finest = finest
         self.level1 = _conv_norm_act(3, 16, stride=2)
         self.norm1 = _norm_act(16 + 3)
         self.level2 = _Level(16 + 3, 64, p)
         self.norm2 = _norm_act(2 * 64 + 3)
         self.level3 = _Level(2 * 64 + 3, 128, q)
         self.norm3 = _norm_act(2 * 128)
-        width = max(5, len(labels)) if decoder else len(labels)
-        self.classifier = nn.Conv2d(256, width, 1, bias=False)
-        self.decoder = _Decoder((16 + 3, 2 * 64 + 3), width, len(labels)) if decoder else None
+        inside = (max(5, len(labels)) if width is None else width) if decoder else len(labels)
+        self.classifier = nn.Conv2d(256, inside, 1, bias=False)
+        skips = (16 + 3 if finest == "level1" else 16, 2 * 64 + 3)
+        self.decoder = _Decoder(skips, inside, len(labels)) if decoder else None
         initialise(self)
         for module in self.modules():
             if isinstance(module, ESP):
@@ -58,13 +76,15 @@ class ESPNet(Network):
         x = self.normalise(images)
         half = F.avg_pool2d(x, 3, 2, 1)
         quarter = F.avg_pool2d(half, 3, 2, 1)
-        level1 = self.norm1(torch.cat([self.level1(x), half], dim=1))
+        convolved = self.level1(x)
+        level1 = self.norm1(torch.cat([convolved, half], dim=1))
         level2 = self.norm2(torch.cat([*self.level2(level1), quarter], dim=1))
         level3 = self.norm3(torch.cat(self.level3(level2)[::-1], dim=1))
         features = {"level1": level1, "level2": level2, "level3": level3}
         logits = self.classifier(level3)
         if self.decoder is not None:
-            features["fused"], logits = self.decoder(logits, level2, level1, x)
+            finest = level1 if self.finest == "level1" else convolved
+            features["fused"], logits = self.decoder(logits, level2, finest, x)
         features["logits"] = logits
         return Outputs(resize(logits, images.shape[-2:]), features)
 
@@ -97,11 +117,11 @@ class _Decoder(nn.Module):
         self.join2 = _conv_norm_act(width + fine, width)
         self.up3 = TransposedTo(width, class_count)
 
-    def forward(self, x: Tensor, level2: Tensor, level1: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, level2: Tensor, finest: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
         x = self.up1(self.norm(x), level2.shape[-2:])
         x = self.join1(torch.cat([self.narrow(level2), x], dim=1))
-        x = self.act(self.up2(x, level1.shape[-2:]))
-        fused = self.join2(torch.cat([x, level1], dim=1))
+        x = self.act(self.up2(x, finest.shape[-2:]))
+        fused = self.join2(torch.cat([x, finest], dim=1))
         return fused, self.up3(fused, images.shape[-2:])
 
 

@@ -32,6 +32,8 @@ class FastSCNN(Network):
         aux: while training, a second head on ``detail``; the paper weighs it with 0.4.
         ffm_dilation: dilation of the fusion's depthwise convolution; 4 is the paper's.
         dropout: share of values zeroed before each classifier while training.
+        padding: zeros around the image before the first convolution; 0 in the most used public release.
+        align_corners: maps are enlarged from corner to corner, as in that release, not with half-pixel centres.
     """
 
     def __init__(
@@ -42,22 +44,28 @@ class FastSCNN(Network):
         aux: bool = False,
         ffm_dilation: int = 1,
         dropout: float = 0.1,
+        padding: int = 1,
+        align_corners: bool = False,
     ) -> None:
         within("FastSCNN.width", width, 0.1, 8)
         within("FastSCNN.ffm_dilation", ffm_dilation, 1)
         within("FastSCNN.dropout", dropout, 0, 1)
+        within("FastSCNN.padding", padding, 0, 1)
         super().__init__(labels)
+        self.align_corners = align_corners
         a, b, c, d, e = (max(8, round(width * channels / 8) * 8) for channels in (32, 48, 64, 96, 128))
         self.detail = nn.Sequential(
-            ConvNormAct(3, a, stride=2), DepthwiseSeparable(a, b, stride=2), DepthwiseSeparable(b, c, stride=2)
+            ConvNormAct(3, a, stride=2, padding=padding),
+            DepthwiseSeparable(a, b, stride=2),
+            DepthwiseSeparable(b, c, stride=2),
         )
         self.context = nn.Sequential(
             *_bottlenecks(c, c, stride=2),
             *_bottlenecks(c, d, stride=2),
             *_bottlenecks(d, e, stride=1),
-            PyramidPooling(e, e),
+            PyramidPooling(e, e, align_corners=align_corners),
         )
-        self.fusion = FusionUnit(c, e, e, dilation=ffm_dilation)
+        self.fusion = FusionUnit(c, e, e, dilation=ffm_dilation, align_corners=align_corners)
         self.head = nn.Sequential(
             DepthwiseSeparable(e, e), DepthwiseSeparable(e, e), nn.Dropout(dropout), nn.Conv2d(e, len(labels), 1)
         )
@@ -72,7 +80,7 @@ class FastSCNN(Network):
         logits = self.head(fused)
         extras = {"aux_detail": self.aux(detail)} if self.aux is not None and self.training else {}
         features = {"detail": detail, "context": context, "fused": fused, "logits": logits}
-        return Outputs(resize(logits, images.shape[-2:]), features, extras)
+        return Outputs(resize(logits, images.shape[-2:], align_corners=self.align_corners), features, extras)
 
 
 def _bottlenecks(in_channels: int, out_channels: int, *, stride: int) -> list[InvertedResidual]:

@@ -11,6 +11,7 @@ segmentation of road-driving images", CVPR 2019, section 3.3 and figure 3; split
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -44,11 +45,21 @@ class SwiftNetPyramid(Network):
         levels: sizes of the image, each half of the one before.
         encoder_weights: None for a random draw; a file of ResNet-18 weights, under the names of torchvision or timm;
             ``"timm"`` or a tag of timm's. Each size's batch norms start from the same.
+        subsample: how the image is made smaller: ``"bilinear"``, by half at a time, or ``"bicubic"``, each size from
+            the whole image, as in the authors' release.
     """
 
-    def __init__(self, labels: LabelSpace, *, levels: int = 3, encoder_weights: str | None = None) -> None:
+    def __init__(
+        self,
+        labels: LabelSpace,
+        *,
+        levels: int = 3,
+        encoder_weights: str | None = None,
+        subsample: Literal["bilinear", "bicubic"] = "bilinear",
+    ) -> None:
         within("SwiftNetPyramid.levels", levels, 1, 4)
         super().__init__(labels)
+        self.subsample = subsample
         self.levels = levels
         self.backbone = _ResNet18(levels)
         self.narrow = nn.ModuleList(nn.Conv2d(wide, WIDTH, 1, bias=False) for wide in CHANNELS)
@@ -69,12 +80,15 @@ class SwiftNetPyramid(Network):
 
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""
-        x = self.normalise(images)
+        x = whole = self.normalise(images)
         skips: dict[int, list[Tensor]] = defaultdict(list)
         masks: dict[int, Tensor | None] = {}
         features = {}
         for level in range(self.levels):
-            x = resize(x, [-(-side // 2) for side in x.shape[-2:]]) if level else x
+            if level:
+                size = tuple(-(-side // 2) for side in x.shape[-2:])
+                cubic = self.subsample == "bicubic"
+                x = F.interpolate(whole, size=size, mode="bicubic", align_corners=False) if cubic else resize(x, size)
             for stage, (total, inside) in enumerate(self.backbone(x, level)):
                 skips[level + stage].append(self.narrow[stage](total))
                 masks[level + stage] = inside
@@ -86,7 +100,6 @@ class SwiftNetPyramid(Network):
             y = _enlarged((y, masks[place + 1]), (skips[place][0], masks[place]))
             for skip in skips[place]:
                 y = y + skip
-            assert isinstance(step, NormActConv), "the ladder is made of them"
             norm, act, conv = step.children()
             y = conv(masked(act(norm(y)), masks[place]))
         features["fused"] = y

@@ -1,0 +1,59 @@
+"""``hardy import``: weights that others published become a run's folder, which every other verb takes."""
+
+from pathlib import Path
+
+from hardy import records
+from hardy.commands._frame import provenance
+from hardy.commands._print import say
+from hardy.engine import artefact
+from hardy.errors import InputError
+from hardy.networks._import import Imported, imported
+from hardy.ops.cost import parameters
+from hardy.records import Record
+
+__all__ = ["run"]
+
+_SHOWN = 3
+"""Names of dropped tensors that a line shows for each reason; the records have all of them."""
+
+
+def run(file: Path, *, classes: str, to: Path, network: str | None, source: str | None) -> None:
+    """Write the network of ``file`` into the folder ``to`` and say what became of every tensor.
+
+    Raises:
+        InputError: when ``to`` holds a network already, or for a file that cannot be imported.
+    """
+    if (to / "network.json").exists():
+        raise InputError(f"{to}: holds a network already; give another folder")
+    found = imported(file, classes, network=network, source=source)
+    count = parameters(found.network)
+    artefact.save(found.network, to)
+    notes = {"file": str(file), "publication": found.publication, "dropped": dict(found.dropped)}
+    line = Record("", "import", (), "all", 0, "parameters", float(count), {}, provenance(), notes)
+    records.append(to / "records.jsonl", [line])
+    for text in _account(found, file, count):
+        say(text)
+    say(f"wrote {to}; measure it: hardy evaluate {to} DOMAINS")
+
+
+def _account(found: Imported, file: Path, count: int) -> list[str]:
+    network = found.network
+    options = ", ".join(f"{name}={value}" for name, value in network.architecture["options"].items())
+    basis = "the published files" if found.checked == "files" else "published names and shapes, not on a file"
+    mean, std = (
+        ", ".join(f"{value:.4g}" for value in values.flatten().tolist()) for values in (network.mean, network.std)
+    )
+    turned = "" if found.channels == "RGB" else f" (the file's {found.channels} was turned by permuting weights)"
+    lines = [
+        f"{file}: {network.architecture['name']} of {found.repository}, {count:,} parameters ({options})",
+        f"images in [0, 1], RGB{turned}, less ({mean}), over ({std})",
+        f"this map was checked on {basis}",
+        f"{found.used} of its tensors used",
+    ]
+    reasons: dict[str, list[str]] = {}
+    for name, why in found.dropped.items():
+        reasons.setdefault(why, []).append(name)
+    for why, names in reasons.items():
+        shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+        lines.append(f"dropped {shown}: {why}")
+    return lines

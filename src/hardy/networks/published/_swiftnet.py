@@ -1,0 +1,32 @@
+"""What the published SwiftNets of one and of several scales share: ResNet-18, units and the normalisation."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from hardy.networks.base import IMAGENET_MEAN, IMAGENET_STD
+from hardy.networks.published.base import Colours
+
+__all__ = ["BACKBONE", "COLOURS", "colours", "unit"]
+
+BACKBONE = {
+    r"backbone\.(conv1|bn1)": r"backbone.\1",
+    r"backbone\.(layer[1-4]\.[01]\.(?:conv1|bn1|conv2|bn2|downsample\.[01]))": r"backbone.\1",
+}
+"""The encoder's layers, which have the names of ImageNet checkpoints in both."""
+
+COLOURS = {r"backbone\.img_(mean|std|scale)": "the normalisation of the images, which network.json keeps"}
+
+
+def unit(published: str, ours: str) -> dict[str, str]:
+    """A batch norm, a ReLU and a convolution."""
+    return {rf"{published}\.norm": f"{ours}.0", rf"{published}\.conv": f"{ours}.2"}
+
+
+def colours(weights: Mapping[str, Tensor]) -> Colours:
+    """``(255 images / scale - mean) / std`` with the file's numbers; ImageNet's where it has none."""
+    if "backbone.img_mean" not in weights:
+        return Colours(IMAGENET_MEAN, IMAGENET_STD)
+    scale = weights["backbone.img_scale"].flatten().double() if "backbone.img_scale" in weights else 1
+    mean, std = (weights[f"backbone.img_{name}"].flatten().double() * scale / 255 for name in ("mean", "std"))
+    return Colours(tuple(mean.tolist()), tuple(std.tolist()))

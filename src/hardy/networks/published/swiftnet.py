@@ -1,0 +1,48 @@
+"""SwiftNetRN-18, single scale, as its authors published it on Cityscapes.
+
+Later files hold the mean and the deviation of the images in [0, 255], earlier ones were trained with ImageNet's. Where
+a pooling grid would have half a column more or less, the release takes the even number and Hardy the greater.
+
+Source: Orsic, Kreso, Bevandic and Segvic, "In defense of pre-trained ImageNet architectures for real-time semantic
+segmentation of road-driving images", CVPR 2019; github.com/orsic/swiftnet.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from hardy.networks.published._swiftnet import BACKBONE, COLOURS, colours, unit
+from hardy.networks.published.base import Colours, Publication
+
+__all__ = ["SwiftNetPublication"]
+
+
+class SwiftNetPublication(Publication):
+    """Every tensor has a place; the normalisation is taken from the file."""
+
+    network = "swiftnet"
+    repository = "orsic/swiftnet"
+    signs = (r"backbone\.spp\.spp\.spp_bn\.conv\.weight", r"backbone\.upsample\.0\.bottleneck\.conv\.weight")
+    layers: ClassVar[Mapping[str, str]] = {
+        **BACKBONE,
+        **unit(r"backbone\.spp\.spp\.spp_bn", "pyramid.narrow"),
+        **unit(r"backbone\.spp\.spp\.spp([012])", r"pyramid.levels.\1"),
+        **unit(r"backbone\.spp\.spp\.spp_fuse", "pyramid.join"),
+        **unit(r"backbone\.upsample\.([012])\.bottleneck", r"ladder.\1.skip"),
+        **unit(r"backbone\.upsample\.([012])\.blend_conv", r"ladder.\1.mix"),
+        **unit("logits", "head"),
+    }
+    dropped = COLOURS
+
+    def class_count(self, weights: Mapping[str, Tensor]) -> int:
+        """See `Publication.class_count`."""
+        return len(weights["logits.conv.weight"])
+
+    def options(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        """See `Publication.options`."""
+        return {}
+
+    def colours(self, weights: Mapping[str, Tensor]) -> Colours:
+        """See `Publication.colours`."""
+        return colours(weights)
