@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 from safetensors.torch import save_file
+from torch import nn
 from torch.nn import functional as F
 
 from hardy.errors import InputError
