@@ -80,15 +80,16 @@ def test_floors_need_sources_and_leave_what_the_ratio_needs(refused, prune):
 
 
 def test_a_batch_of_one_cannot_be_counted(refused, recipe, tmp_path):
-    net = hardy.save(hardy.create("fast_scnn", "camvid11"), tmp_path / "net")
+    theirs = hardy.create("encoder_decoder", "camvid11", encoder="mobilenetv2_035", decoder="linear")
+    net = hardy.save(theirs, tmp_path / "net")
     few = {"streets": {"size": [64, 64], "train": 2, "val": 1, "test": 1}}
     file = recipe(
-        network={"run": str(net)}, data={"sources": ["streets/sim"], "datasets": few, "crop": [64, 64]},
+        network={"run": str(net)}, data={"sources": ["streets/sim"], "datasets": few, "crop": [32, 32]},
         prune={"criterion": "l2", "schedule": "one_shot"}, optim={"batch": 1},
     )  # fmt: skip
     line = refused("prune", file)
     assert line.startswith(
-        "optim.batch: 1 image at a time is too few to count the batch norm of FastSCNN's 1x1 map anew"
+        "optim.batch: 1 image at a time is too few to count the batch norm of EncoderDecoder's 1x1 map anew"
     )
 
 

@@ -192,13 +192,6 @@ def test_a_file_that_is_no_study_is_refused(tmp_path):
             read(tmp_path / "study.yaml")
 
 
-def test_the_shipped_studies_are_planned():
-    files = sorted((Path(__file__).parents[2] / "studies").glob("*.yaml"))
-    assert files
-    for shipped in files:
-        assert len(planned(shipped)[1].chosen()) > 1, shipped
-
-
 def test_one_name_or_several():
     assert listed("a") == ("a",)
     assert listed(("a", "b")) == ("a", "b")

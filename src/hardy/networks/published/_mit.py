@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hardy.errors import InputError
-from hardy.networks._mit import VARIANTS
+from hardy.networks.encoders.mit import VARIANTS
 
 __all__ = ["depths", "fused_from_coarse", "joined", "squeezed", "variant"]
 
