@@ -19,7 +19,7 @@ from hardy.engine.study import read
 from hardy.report.pivot import place
 
 ROOT = Path(__file__).parents[1]
-STUDIES = ("camvid_gmacs", "ior_pacs")
+STUDIES = ("camvid_gmacs", "ior_pacs", "streets_criteria")
 PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "README.md")
 
 
@@ -38,6 +38,7 @@ def blocks() -> dict[str, str]:
     found["search"] = f"```text\n{search.text(records.read(search.STORE))}\n```"
     for name in STUDIES:
         found[name] = "\n".join(study(name))
+    found["streets_criteria_worst"] = "\n".join(study("streets_criteria", value="worst"))
     found["ior_pacs_intra"] = "\n".join(study("ior_pacs", value="intra"))
     return found
 
