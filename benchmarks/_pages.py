@@ -44,7 +44,7 @@ def blocks() -> dict[str, str]:
 
 
 def study(name: str, **shown: str) -> list[str]:
-    """The table of a study, of all the cells that its records name and those that lack between them.
+    """The table of a study: a row for all that its records name, less the rows and pairs of which nothing was run.
 
     Args:
         name: of the study and of its records.
@@ -63,7 +63,8 @@ def study(name: str, **shown: str) -> list[str]:
         if stage in labels
         for combination in product(*labels[stage].values())
     ]
-    return Summary(asked, name, places, cells).markdown()
+    lines = Summary(asked, name, places, cells).markdown()
+    return [line for line in lines if not line.endswith(("no pair is measured", "| – | – |", "| – |"))]
 
 
 def filled(page: str) -> str:
