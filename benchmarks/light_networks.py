@@ -30,6 +30,7 @@ from hardy import records
 from hardy.engine.hardware import fingerprint
 from hardy.engine.study import read
 from hardy.engine.timing import draw, interleave, prepare, threads_set
+from hardy.networks.base import Network
 from hardy.ops import cost
 from hardy.records import Record
 from hardy.report.pareto import Point, figure, front, write
@@ -61,7 +62,7 @@ def networks() -> dict[str, Mapping[str, Any]]:
     }
 
 
-def built(chosen: Mapping[str, Any]) -> hardy.Network:
+def built(chosen: Mapping[str, Any]) -> Network:
     """The network in evaluation mode, without what only training needs."""
     options = {key: value for key, value in chosen.items() if key not in {"name", "aux", "detail"}}
     return hardy.create(chosen["name"], classes="camvid11", **options).eval()
