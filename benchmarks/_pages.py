@@ -12,6 +12,7 @@ from pathlib import Path
 
 import camvid_dusk
 import camvid_latency
+import light_networks
 import search
 from hardy import records
 from hardy.commands._summary import Summary
@@ -35,6 +36,7 @@ def blocks() -> dict[str, str]:
     found["camvid_dusk"] = camvid_dusk.text(cells)
     found["camvid_first"] = "\n".join(camvid_dusk.table(dusk, "fast_scnn", "0001TP"))
     found["latency"] = camvid_latency.text(records.read(camvid_latency.STORE))
+    found["light_networks"] = light_networks.text(records.read(light_networks.STORE))
     found["search"] = f"```text\n{search.text(records.read(search.STORE))}\n```"
     for name in STUDIES:
         found[name] = "\n".join(study(name))
