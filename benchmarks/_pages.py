@@ -20,7 +20,7 @@ from hardy.engine.study import read
 from hardy.report.pivot import place
 
 ROOT = Path(__file__).parents[1]
-STUDIES = ("camvid_gmacs", "ior_pacs", "streets_criteria")
+STUDIES = ("camvid_gmacs", "ior_pacs", "npdg_ablation", "streets_criteria")
 PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "README.md")
 
 
