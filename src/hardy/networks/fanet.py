@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hardy.blocks.conv_norm_leaky import SLOPE, ConvNormLeaky
 from hardy.blocks.fast_attention import FastAttention
 from hardy.blocks.open_size import halved_wider, is_open, masked, resized_from_wider
 from hardy.blocks.pooled_norm import PooledNorm
@@ -29,8 +30,6 @@ from hardy.types import Outputs
 __all__ = ["FANet"]
 
 CHANNELS = (64, 128, 256, 512)
-SLOPE = 0.01
-"""Of leaky ReLU below 0."""
 
 
 class FANet(Network):
@@ -63,10 +62,10 @@ class FANet(Network):
         self.backbone = _Backbone(DEPTHS[name])
         self.attention = nn.ModuleList(FastAttention(wide, mean=not published) for wide in CHANNELS)
         border = 1 if published else 0
-        self.down = nn.ModuleList(_conv_norm_act(wide, wide // 2, 1, padding=border) for wide in CHANNELS[1:])
-        self.fine = _conv_norm_act(CHANNELS[0], 128, 3)
-        self.coarse = _conv_norm_act(CHANNELS[2], 128, 3)
-        self.mix = _conv_norm_act(256, 256, 3)
+        self.down = nn.ModuleList(ConvNormLeaky(wide, wide // 2, 1, padding=border) for wide in CHANNELS[1:])
+        self.fine = ConvNormLeaky(CHANNELS[0], 128, 3)
+        self.coarse = ConvNormLeaky(CHANNELS[2], 128, 3)
+        self.mix = ConvNormLeaky(256, 256, 3)
         self.head = nn.Conv2d(256, len(labels), 1, bias=False)
         self.aux = _auxiliary(len(labels)) if aux else None
         initialise(self)
@@ -153,16 +152,10 @@ class _Block(nn.Module):
         return masked(F.relu(y + self.downsample(x)), inside)
 
 
-def _conv_norm_act(in_channels: int, out_channels: int, kernel: int, *, padding: int | None = None) -> nn.Sequential:
-    padding = kernel // 2 if padding is None else padding
-    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=padding, bias=False)
-    return nn.Sequential(conv, PooledNorm(out_channels), nn.LeakyReLU(SLOPE))
-
-
 def _auxiliary(class_count: int) -> nn.ModuleDict:
     """A head on ``coarse``, and one on the map at stride 64, which is first made as narrow."""
     coarse, coarsest = (
-        [_conv_norm_act(128, 64, 3), nn.Conv2d(64, class_count, 1, bias=False)] for _ in ("coarse", "coarsest")
+        [ConvNormLeaky(128, 64, 3), nn.Conv2d(64, class_count, 1, bias=False)] for _ in ("coarse", "coarsest")
     )
-    narrow = _conv_norm_act(CHANNELS[3], 128, 3)
+    narrow = ConvNormLeaky(CHANNELS[3], 128, 3)
     return nn.ModuleDict({"coarse": nn.Sequential(*coarse), "coarsest": nn.Sequential(narrow, *coarsest)})

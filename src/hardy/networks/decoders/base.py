@@ -5,7 +5,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-__all__ = ["Decoder"]
+from hardy.errors import InputError
+
+__all__ = ["Decoder", "enough"]
 
 
 class Decoder(nn.Module, ABC):
@@ -23,3 +25,13 @@ class Decoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps (B, C_i, h_i, w_i) -> logits (B, K, h, w)."""
+
+
+def enough(name: str, maps: int, channels: Sequence[int], *, least: int) -> None:
+    """Refuse an option ``maps`` of the decoder ``name`` that is below ``least`` or more than the encoder has.
+
+    Raises:
+        InputError: naming both bounds.
+    """
+    if not least <= maps <= len(channels):
+        raise InputError(f"{name} maps={maps}: give {least} to {len(channels)}, the encoder's maps")

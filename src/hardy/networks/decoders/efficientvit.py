@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hardy.errors import InputError, within
+from hardy.errors import within
 from hardy.networks._weights import initialise
-from hardy.networks.decoders.base import Decoder
+from hardy.networks.decoders.base import Decoder, enough
 
 __all__ = ["EfficientViTHead"]
 
@@ -50,8 +50,7 @@ class EfficientViTHead(Decoder):
         within("EfficientViTHead.depth", depth, 0)
         within("EfficientViTHead.expansion", expansion, 1)
         within("EfficientViTHead.dropout", dropout, 0, 1)
-        if not 0 < maps <= len(channels):
-            raise InputError(f"efficientvit maps={maps}: give 1 to {len(channels)}, the encoder's maps")
+        enough("efficientvit", maps, channels, least=1)
         super().__init__(channels, strides, class_count)
         self.projections = nn.ModuleList(_layer(wide, width, act=False) for wide in channels[-maps:])
         self.blocks = nn.ModuleList(_inverted_residual(width, expansion) for _ in range(depth))

@@ -12,12 +12,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from hardy.blocks.conv_norm_leaky import ConvNormLeaky
 from hardy.blocks.fast_attention import FastAttention
-from hardy.blocks.pooled_norm import PooledNorm
-from hardy.errors import InputError, within
+from hardy.errors import within
 from hardy.networks._weights import initialise
 from hardy.networks.base import resize
-from hardy.networks.decoders.base import Decoder
+from hardy.networks.decoders.base import Decoder, enough
 
 __all__ = ["FANetDecoder"]
 
@@ -50,15 +50,14 @@ class FANetDecoder(Decoder):
     ) -> None:
         within("FANetDecoder.width", width, 1)
         within("FANetDecoder.queries", queries, 1)
-        if not 2 <= maps <= len(channels):
-            raise InputError(f"fanet maps={maps}: give 2 to {len(channels)}, the encoder's maps")
+        enough("fanet", maps, channels, least=2)
         super().__init__(channels, strides, class_count)
         used = channels[-maps:]
         self.attention = nn.ModuleList(FastAttention(wide, width=queries) for wide in used)
-        self.down = nn.ModuleList(_conv_norm_act(coarse, fine, 1) for fine, coarse in pairwise(used))
-        self.fine = _conv_norm_act(used[0], width, 3)
-        self.coarse = _conv_norm_act(used[-2], width, 3)
-        self.mix = _conv_norm_act(2 * width, 2 * width, 3)
+        self.down = nn.ModuleList(ConvNormLeaky(coarse, fine, 1) for fine, coarse in pairwise(used))
+        self.fine = ConvNormLeaky(used[0], width, 3)
+        self.coarse = ConvNormLeaky(used[-2], width, 3)
+        self.mix = ConvNormLeaky(2 * width, 2 * width, 3)
         self.classifier = nn.Conv2d(2 * width, class_count, 1, bias=False)
         initialise(self)
 
@@ -71,8 +70,3 @@ class FANetDecoder(Decoder):
         fine, coarse = self.fine(seen[0]), self.coarse(seen[-2])
         logits: Tensor = self.classifier(self.mix(torch.cat([resize(coarse, fine.shape[-2:]), fine], dim=1)))
         return logits
-
-
-def _conv_norm_act(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
-    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
-    return nn.Sequential(conv, PooledNorm(out_channels), nn.LeakyReLU(0.01))

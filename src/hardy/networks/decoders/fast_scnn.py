@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from hardy.blocks.depthwise_separable import DepthwiseSeparable
 from hardy.blocks.fusion_unit import FusionUnit
 from hardy.blocks.pyramid_pooling import PyramidPooling
-from hardy.errors import InputError, within
+from hardy.errors import within
 from hardy.networks._weights import initialise
-from hardy.networks.decoders.base import Decoder
+from hardy.networks.decoders.base import Decoder, enough
 
 __all__ = ["FastSCNNDecoder"]
 
@@ -49,8 +49,7 @@ class FastSCNNDecoder(Decoder):
         within("FastSCNNDecoder.width", width, 1)
         within("FastSCNNDecoder.dilation", dilation, 1)
         within("FastSCNNDecoder.dropout", dropout, 0, 1)
-        if not 2 <= maps <= len(channels):
-            raise InputError(f"fast_scnn maps={maps}: give 2 to {len(channels)}, the encoder's maps")
+        enough("fast_scnn", maps, channels, least=2)
         super().__init__(channels, strides, class_count)
         self.place = -maps
         self.context = PyramidPooling(channels[-1], width)
