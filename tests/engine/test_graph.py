@@ -71,7 +71,7 @@ class _Summed(nn.Module):
     [
         pytest.param(128, lambda: create("fast_scnn", "camvid11").context[-1], 4, 5, id="fast_scnn"),
         pytest.param(12, _Summed, 4, 0, id="icnet"),
-        pytest.param(512, lambda: create("swiftnet", "camvid11").pyramid, 3, 5, id="swiftnet"),
+        pytest.param(512, lambda: create("swiftnet", "camvid11").decoder.pyramid, 3, 5, id="swiftnet"),
         pytest.param(256, lambda: SimplePyramidPooling(256, 32), 3, 4, id="pp_liteseg"),
     ],
 )

@@ -60,15 +60,6 @@ def test_one_small_image_is_enough_to_learn_from(name: str) -> None:
     assert DECODERS.build(name, CHANNELS, STRIDES, 5)(maps).isfinite().all()
 
 
-def test_swiftnets_ladder_is_that_of_the_network() -> None:
-    network = trained("swiftnet")
-    decoder = filled(DECODERS.build("swiftnet", (64, 128, 256, 512), STRIDES, 7), network, {})
-    with torch.no_grad():
-        features = network.outputs(torch.rand(1, 3, 97, 131)).features
-        told = decoder([features[f"stage{number}"] for number in range(1, 5)])
-    assert torch.equal(told, features["logits"])
-
-
 def test_fanets_top_down_path_is_that_of_the_network() -> None:
     network = trained("fanet")
     built = DECODERS.build("fanet", (64, 128, 256, 512), (8, 16, 32, 64), 7, maps=4)

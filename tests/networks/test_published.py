@@ -90,10 +90,10 @@ LANDINGS = {
     },
     "swiftnet": {
         "backbone.layer2.0.downsample.1.weight": "backbone.layer2.0.downsample.1.weight",
-        "backbone.spp.spp.spp1.conv.weight": "pyramid.levels.1.2.weight",
-        "backbone.upsample.0.bottleneck.norm.weight": "ladder.0.skip.0.weight",
-        "backbone.upsample.2.blend_conv.conv.weight": "ladder.2.mix.2.weight",
-        "logits.conv.bias": "head.2.bias",
+        "backbone.spp.spp.spp1.conv.weight": "decoder.pyramid.levels.1.2.weight",
+        "backbone.upsample.0.bottleneck.norm.weight": "decoder.ladder.0.skip.0.weight",
+        "backbone.upsample.2.blend_conv.conv.weight": "decoder.ladder.2.mix.2.weight",
+        "logits.conv.bias": "decoder.head.2.bias",
     },
     "swiftnet, three sizes": {
         "backbone.layer3.1.bn2.2.running_var": "backbone.layer3.1.bn2.2.running_var",

@@ -27,7 +27,7 @@ def test_the_encoder_is_timms_resnet_before_the_last_relu_of_each_stage() -> Non
 
 
 def test_the_pooling_grid_follows_the_aspect_ratio() -> None:
-    pooling = create("swiftnet", "cityscapes19").pyramid.eval()
+    pooling = create("swiftnet", "cityscapes19").decoder.pyramid.eval()
     seen: list[tuple[int, int]] = []
     for level in pooling.levels:
         level.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[-2:])))

@@ -11,13 +11,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from hardy.blocks.aspect_pooling import AspectPooling
-from hardy.blocks.ladder_step import LadderStep
-from hardy.blocks.norm_act_conv import NormActConv
 from hardy.data.labels import LabelSpace
 from hardy.networks._resnet import ResNet, fill_resnet
 from hardy.networks._weights import initialise
 from hardy.networks.base import Network, resize
+from hardy.networks.decoders.swiftnet import SwiftNetDecoder
 from hardy.types import Outputs
 
 __all__ = ["SwiftNet"]
@@ -36,9 +34,7 @@ class SwiftNet(Network):
     def __init__(self, labels: LabelSpace, *, encoder_weights: str | None = None) -> None:
         super().__init__(labels)
         self.backbone = ResNet("resnet18")
-        self.pyramid = AspectPooling(512, 128)
-        self.ladder = nn.ModuleList(LadderStep(skip, 128) for skip in (256, 128, 64))
-        self.head = NormActConv(128, len(labels), bias=True)
+        self.decoder = SwiftNetDecoder(self.backbone.channels, self.backbone.strides, len(labels))
         initialise(self)
         if encoder_weights is not None:
             fill_resnet(self.backbone, "resnet18", encoder_weights)
@@ -52,9 +48,6 @@ class SwiftNet(Network):
         """See `Network.outputs`."""
         maps: list[Tensor] = self.backbone(self.normalise(images))
         features = {f"stage{number}": stage for number, stage in enumerate(maps, start=1)}
-        x = features["pyramid"] = self.pyramid(maps[-1])
-        for step, skip in zip(self.ladder, reversed(maps[:-1]), strict=True):
-            x = step(x, skip)
-        features["fused"] = x
-        features["logits"] = self.head(x)
+        features |= self.decoder.fuse(maps)
+        features["logits"] = self.decoder.head(features["fused"])
         return Outputs(resize(features["logits"], images.shape[-2:]), features)

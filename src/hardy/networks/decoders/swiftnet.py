@@ -43,8 +43,12 @@ class SwiftNetDecoder(Decoder):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """See `Decoder.forward`."""
-        x: Tensor = self.pyramid(maps[-1])
+        logits: Tensor = self.head(self.fuse(maps)["fused"])
+        return logits
+
+    def fuse(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+        """``pyramid``, what is pooled at the stride of the last map, and ``fused``, what is classified."""
+        x = pooled = self.pyramid(maps[-1])
         for step, skip in zip(self.ladder, reversed(maps[:-1]), strict=True):
             x = step(x, skip)
-        logits: Tensor = self.head(x)
-        return logits
+        return {"pyramid": pooled, "fused": x}

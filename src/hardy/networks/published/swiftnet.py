@@ -26,12 +26,12 @@ class SwiftNetPublication(Publication):
     signs = (r"backbone\.spp\.spp\.spp_bn\.conv\.weight", r"backbone\.upsample\.0\.bottleneck\.conv\.weight")
     layers: ClassVar[Mapping[str, str]] = {
         **BACKBONE,
-        **unit(r"backbone\.spp\.spp\.spp_bn", "pyramid.narrow"),
-        **unit(r"backbone\.spp\.spp\.spp([012])", r"pyramid.levels.\1"),
-        **unit(r"backbone\.spp\.spp\.spp_fuse", "pyramid.join"),
-        **unit(r"backbone\.upsample\.([012])\.bottleneck", r"ladder.\1.skip"),
-        **unit(r"backbone\.upsample\.([012])\.blend_conv", r"ladder.\1.mix"),
-        **unit("logits", "head"),
+        **unit(r"backbone\.spp\.spp\.spp_bn", "decoder.pyramid.narrow"),
+        **unit(r"backbone\.spp\.spp\.spp([012])", r"decoder.pyramid.levels.\1"),
+        **unit(r"backbone\.spp\.spp\.spp_fuse", "decoder.pyramid.join"),
+        **unit(r"backbone\.upsample\.([012])\.bottleneck", r"decoder.ladder.\1.skip"),
+        **unit(r"backbone\.upsample\.([012])\.blend_conv", r"decoder.ladder.\1.mix"),
+        **unit("logits", "decoder.head"),
     }
     dropped = COLOURS
 
