@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 import hardy
-from hardy import records
+from hardy import recipe, records
 from hardy.engine.hardware import fingerprint
 from hardy.engine.study import read
 from hardy.engine.timing import draw, interleave, prepare, threads_set
@@ -37,6 +37,7 @@ from hardy.report.pareto import Point, figure, front, write
 
 ROOT = Path(__file__).parents[1]
 STUDY = ROOT / "studies" / "light_networks.yaml"
+RECIPE = ROOT / "recipes" / "camvid_light.yaml"
 STORE = ROOT / "benchmarks" / "records" / "light_networks.jsonl"
 PAGE = ROOT / "runs" / "light_networks.html"
 SIZE = (360, 480)
@@ -82,23 +83,26 @@ def train(given: argparse.Namespace) -> None:
 def scores(known: Sequence[Record]) -> list[Record]:
     """The mean IoU of every trained network that is not measured yet."""
     done = {(one.notes["network"], one.notes["data"], one.seed) for one in known if one.stage == "evaluate"}
+    size = recipe.read(RECIPE).data.size
     found = []
     for file in sorted((ROOT / "runs" / "studies" / "light_networks" / "cells").glob("*/records.jsonl")):
-        trained = records.read(file)
-        if not trained or not (file.parent / "network.json").exists():
+        made = records.read(file)[:1]
+        if not made or not (file.parent / "network.json").exists():
             continue
-        axes, seed = trained[0].notes["axes"], trained[0].seed
+        axes, seed = made[0].notes["axes"], made[0].seed
         domain, splits = SPLITS[axes["data"]]
         if (axes["network"], axes["data"], seed) in done:
             continue
         table = hardy.evaluate(
-            hardy.load(file.parent), [domain], splits=splits, size=(180, 240), device="cpu",
+            hardy.load(file.parent), [domain], splits=splits, size=size, device="cpu",
             datasets={"camvid": {"domains": "all"}} if domain.endswith("/all") else None,
         )  # fmt: skip
         value = table.summary()["unseen"]
-        notes = {"network": axes["network"], "data": axes["data"], "steps": trained[0].cost["train_steps"]}
-        cost_of = {"train_seconds": trained[0].cost["train_seconds"]}
-        one = Record(trained[0].recipe, "evaluate", trained[0].sources, domain, seed, "miou", value, cost_of, {}, notes)
+        notes = {"network": axes["network"], "data": axes["data"], "steps": made[0].cost["train_steps"]}
+        cost_of = {"train_seconds": made[0].cost["train_seconds"]}
+        one = Record(
+            made[0].recipe, "evaluate", made[0].sources, domain, seed, "miou", value, cost_of, made[0].versions, notes
+        )
         records.append(STORE, [one])
         found.append(one)
     return found
@@ -163,6 +167,19 @@ def spread(values: Mapping[int, float] | None) -> str:
     return f"{fmean(several):.1f}" + (f" ± {stdev(several):.1f}" if len(several) > 1 else "")
 
 
+def trained(found: Sequence[Record]) -> str:
+    """How long the networks were trained, and on what."""
+    scored = [one for one in found if one.stage == "evaluate"]
+    if not scored:
+        return ""
+    steps, seeds = {one.notes["steps"] for one in scored}, {one.seed for one in scored}
+    machines = {one.versions["cpu"] for one in scored if "cpu" in one.versions}
+    return (
+        f"Trained for {' or '.join(map(str, sorted(steps)))} steps, seeds {', '.join(map(str, sorted(seeds)))}"
+        + (f", on {' and '.join(sorted(machines))}" if machines else "") + "."
+    )  # fmt: skip
+
+
 def text(found: Sequence[Record]) -> str:
     """The table in Markdown; ``docs/benchmarks.md`` holds exactly this."""
     table = rows(found)
@@ -185,7 +202,7 @@ def text(found: Sequence[Record]) -> str:
             *(f"{marks[data]}{spread(row.get(data))}{marks[data]}" for data in SPLITS),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "Bold: on the Pareto front of score against milliseconds in onnxruntime."]
+    lines += ["", f"Bold: on the Pareto front of score against milliseconds in onnxruntime. {trained(found)}".rstrip()]
     known = {row["name"]: row for row in table}
     for ours, theirs in PAIRS.items():
         if ours in known and theirs in known:
