@@ -5,7 +5,8 @@ not depend on them. Once half of the filters go, once as many as it takes to hal
 and time are of the whole network from image to classes, one thread, in turns with the dense one in one process.
 ``ratio`` is speed-up by reduction of the work, 1 where time falls as the work does; ``layers`` is the same for the sum
 of the convolutions, so what it has beyond ``ratio`` is lost to resizing, argmax and the like. ``predicted`` is what the
-table of layer times and the two ends measured say beforehand.
+table of layer times and the two ends measured say beforehand. Fast-SCNN is measured twice: with classes at full size,
+and as ``hardy export --upsample none`` writes it, with classes at its own stride.
 
     python benchmarks/speedup.py [--quick]
 """
@@ -20,6 +21,7 @@ from copy import deepcopy
 import torch
 
 import hardy
+from hardy.engine.epilogue import Upsample
 from hardy.engine.hardware import fingerprint
 from hardy.engine.latency import table
 from hardy.engine.payoff import reasons, spent
@@ -34,10 +36,11 @@ from hardy.pruning.shapes import Layers, widths_left
 from hardy.pruning.units import find_units
 from hardy.registry import CRITERIA
 
-NETWORKS = {
-    "fast_scnn": ("fast_scnn", {}),
-    "swiftnet": ("swiftnet", {}),
-    "deeplabv3plus_resnet18": ("encoder_decoder", {"encoder": "resnet18", "decoder": "deeplabv3plus"}),
+NETWORKS: dict[str, tuple[str, dict[str, str], Upsample]] = {
+    "fast_scnn": ("fast_scnn", {}, "full"),
+    "fast_scnn_own_stride": ("fast_scnn", {}, "none"),
+    "swiftnet": ("swiftnet", {}, "full"),
+    "deeplabv3plus_resnet18": ("encoder_decoder", {"encoder": "resnet18", "decoder": "deeplabv3plus"}, "full"),
 }
 LIMITS = Limits("layer", 8, 8)
 CPU = torch.device("cpu")
@@ -46,11 +49,11 @@ CPU = torch.device("cpu")
 def measure(name: str, size: tuple[int, int], quick: bool) -> Iterator[tuple[str, float, list[str]]]:
     """For each way to prune one network: the figure's name, the ratio, the lines to print."""
     torch.manual_seed(0)
-    kind, options = NETWORKS[name]
+    kind, options, upsample = NETWORKS[name]
     dense = hardy.create(kind, classes="camvid11", **options).eval()
     units, times = find_units(dense), table("onnxruntime", CPU)
-    timed = None if quick else Timed(dense, units, LIMITS, size, "onnxruntime", CPU, times=times)
-    turns = Turns(dense, size, "onnxruntime", CPU)
+    turns = Turns(dense, size, "onnxruntime", CPU, upsample)
+    timed = None if quick else Timed(dense, units, LIMITS, size, "onnxruntime", CPU, times=times, clock=turns)
     whole = cost.gmacs(dense, size)
     count = Layers(dense, units, size).gmacs
     goals: dict[str, Goal] = {"filters": Ratio(units, 0.5, LIMITS)}

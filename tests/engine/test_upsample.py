@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from hardy.data.labels import label_space
 from hardy.engine.export import export
+from hardy.engine.timing import prepare
 from hardy.errors import InputError
 from hardy.metrics import confusion, scores
 from hardy.networks._create import create
@@ -52,6 +53,21 @@ def test_half_is_the_best_class_at_half_size_doubled(tiny, tmp_path, size, dynam
     assert proof.difference < 1e-4  # of the logits at half size
     assert proof.agreement >= 0.9999
     assert 0.5 < proof.agreement_full < 1  # borders between classes fall a pixel aside
+
+
+@pytest.mark.parametrize("upsample", ["full", "half", "none"])
+def test_what_is_timed_is_what_is_exported(tiny, tmp_path, upsample):
+    images = torch.rand(1, 3, 40, 56)
+    ran = {}
+    for runtime in ("eager", "onnxruntime"):
+        with torch.no_grad():
+            ran[runtime] = torch.as_tensor(
+                prepare(tiny, runtime, images, "classes", tmp_path / runtime, upsample).run()
+            )
+    assert ran["eager"].dtype == ran["onnxruntime"].dtype == torch.uint8
+    assert (ran["eager"] == ran["onnxruntime"]).float().mean() >= 0.999
+    export(tiny, tmp_path / "net.onnx", size=(40, 56), upsample=upsample)
+    assert torch.equal(run(tmp_path / "net.onnx", images), ran["onnxruntime"])
 
 
 def test_none_gives_the_classes_where_the_logits_are(tiny, tmp_path):

@@ -22,6 +22,7 @@ import torch
 
 from hardy.engine import latency
 from hardy.engine.device import pick
+from hardy.engine.epilogue import Upsample
 from hardy.engine.hardware import fingerprint
 from hardy.engine.latency import Sum, Table
 from hardy.engine.timing import Runtime, draw, interleave, prepare
@@ -163,10 +164,13 @@ class Turns:
         size: (height, width) of the image.
         runtime: what runs them.
         device: where.
+        upsample: at which size the best class is taken; see `hardy.engine.epilogue`.
     """
 
-    def __init__(self, dense: Network, size: Sequence[int], runtime: Runtime, device: torch.device) -> None:
-        self._images, self._runtime = draw(1, size, device), runtime
+    def __init__(
+        self, dense: Network, size: Sequence[int], runtime: Runtime, device: torch.device, upsample: Upsample = "full"
+    ) -> None:
+        self._images, self._runtime, self._upsample = draw(1, size, device), runtime, upsample
         self._dense = self._ready(dense)
 
     def __call__(self, small: Network) -> tuple[float, float]:
@@ -182,7 +186,8 @@ class Turns:
     def _ready(self, network: Network) -> Callable[[], object]:
         placed = deepcopy(network).to(self._images.device).eval()
         with tempfile.TemporaryDirectory() as folder:
-            return prepare(placed, self._runtime, self._images, "classes", Path(folder, "network")).run
+            ready = prepare(placed, self._runtime, self._images, "classes", Path(folder, "network"), self._upsample)
+            return ready.run
 
 
 def place_of(runtime: Runtime, run: Run) -> torch.device:

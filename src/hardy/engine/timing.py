@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hardy.engine import footprint, graph
+from hardy.engine import epilogue, footprint, graph
+from hardy.engine.epilogue import Upsample
 from hardy.engine.graph import Output
 from hardy.networks.base import Network
 from hardy.seed import key
@@ -38,7 +39,9 @@ class Prepared:
     memory: Callable[[], float | None]
 
 
-def prepare(network: Network, runtime: Runtime, images: Tensor, output: Output, folder: Path) -> Prepared:
+def prepare(
+    network: Network, runtime: Runtime, images: Tensor, output: Output, folder: Path, upsample: Upsample = "full"
+) -> Prepared:
     """``network`` (in evaluation mode, on the device of ``images``) ready to run on them.
 
     Args:
@@ -47,30 +50,35 @@ def prepare(network: Network, runtime: Runtime, images: Tensor, output: Output, 
         images: (B, 3, H, W).
         output: whether a pass ends with uint8 classes or with logits.
         folder: does not exist yet; holds the graph that onnxruntime runs.
+        upsample: at which size the best class is taken; see `hardy.engine.epilogue`.
 
     Raises:
         InputError: when the network cannot be exported or a package is missing.
     """
-    return _eager(network, images, output) if runtime == "eager" else _onnx(network, images, output, folder)
+    if runtime == "eager":
+        return _eager(network, images, output, upsample)
+    return _onnx(network, images, output, folder, upsample)
 
 
-def _eager(network: Network, images: Tensor, output: Output) -> Prepared:
+def _eager(network: Network, images: Tensor, output: Output, upsample: Upsample) -> Prepared:
     precision = network.mean.dtype
 
     def run() -> Tensor:
-        logits: Tensor = network(images.to(precision))
-        return logits.argmax(1).to(torch.uint8) if output == "classes" else logits
+        logits = epilogue.logits(network, images.to(precision), upsample)
+        if output == "logits":
+            return logits
+        return epilogue.classes(logits, images.shape[-2:], upsample).to(torch.uint8)
 
     folded = not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
     return Prepared(run, folded, lambda: footprint.tensors(run, network, images))
 
 
-def _onnx(network: Network, images: Tensor, output: Output, folder: Path) -> Prepared:
+def _onnx(network: Network, images: Tensor, output: Output, folder: Path, upsample: Upsample) -> Prepared:
     folder.mkdir()
     files = {"logits": folder / "logits.onnx", "classes": folder / "classes.onnx"}
-    graph.write(network, files["logits"], size=images.shape[-2:], batch=len(images))
+    graph.write(network, files["logits"], size=images.shape[-2:], batch=len(images), upsample=upsample)
     if output == "classes":
-        graph.with_classes(files["logits"], files["classes"])
+        graph.with_classes(files["logits"], files["classes"], doubled=upsample == "half")
     session = graph.Session(files[output], optimised=folder / "optimised.onnx")
     folded = graph.count(folder / "optimised.onnx", "BatchNormalization") == 0
     threads = torch.get_num_threads()
