@@ -51,8 +51,12 @@ def test_a_second_signal_acts_as_it_did_before(shallow, colours):
             signal.raise_signal(signal.SIGINT)
 
     loop = Fit(Impatient(shallow().network, CrossEntropy(3)), colours(), Optim(steps=9), place())
-    with pytest.raises(KeyboardInterrupt):
-        loop.run()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            loop.run()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # ------------------------------------------------------------------------------------------------ bad numbers
