@@ -118,17 +118,19 @@ class Frame:
 
     @contextmanager
     def progress(self, stage: str, steps: int) -> Iterator[Any]:
-        """``log(step, values)`` that moves a bar with the time left on a terminal and writes lines to the log."""
+        """``log(step, values)`` that moves a bar with the time left on a terminal and writes lines to the log; with 0
+        ``steps`` nobody knows how many there will be."""
         trackers = _trackers(self.recipe.run.trackers, self.folder)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                    TimeRemainingColumn(), TextColumn("{task.fields[terms]}"))  # fmt: skip
         with Progress(*columns, console=self.console, disable=not (self.main and self.console.is_terminal)) as bar:
-            task = bar.add_task(stage, total=steps, terms="")
+            task = bar.add_task(stage, total=steps or None, terms="")
+            among = f"/{steps}" if steps else ""
 
             def log(step: int, values: Mapping[str, float]) -> None:
                 text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
                 bar.update(task, completed=step, terms=text)
-                _log.info("%s step %d/%d: %s", stage, step, steps, text)
+                _log.info("%s step %d%s: %s", stage, step, among, text)
                 for tracker in trackers:
                     tracker.log({f"{stage}/{name}": value for name, value in values.items()}, step=step)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from hardy.types import Batch
 __all__ = ["DomainItems", "evaluation_batches", "label_map", "plan", "training_batches"]
 
 T = TypeVar("T")
+
+_GRACE = 60
+"""Seconds that a worker lives on after its first SIGTERM."""
 
 DomainItems = Sequence[tuple[Domain, Sequence[Item]]]
 """Domains with the items to take from each; a Batch's ``domains`` are places in this sequence."""
@@ -82,7 +85,7 @@ def training_batches(
         worker_init_fn=_outlive_signals,
         generator=torch.Generator(),  # its own, so that starting workers draws nothing from the global one
     )
-    return (Batch(*_accepted(columns)) for columns in loader)
+    return _endless(loader)
 
 
 def evaluation_batches(
@@ -119,9 +122,21 @@ def evaluation_batches(
     return _grouped((_accepted(sample) for sample in loader), batch)
 
 
+def _endless(loader: DataLoader[Any]) -> Iterator[Batch]:
+    """The batches of ``loader``, whose workers end when this is closed or fails. They must not be left to the garbage
+    collector, which takes the queues first through which they are told to end, and then waits for them in vain.
+    """
+    columns = iter(loader)
+    try:
+        while True:
+            yield Batch(*_accepted(next(columns)))
+    finally:
+        del columns
+
+
 def _outlive_signals(worker: int) -> None:
     """Let a worker go on when its group is asked to stop (Ctrl-C, the end of a job): its run stops in good order, and
-    may need one more batch for that. A second SIGTERM ends the worker at once.
+    may need one more batch for that. A second SIGTERM ends the worker at once, and so does a while after the first.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: _die_next_time(number))
@@ -129,6 +144,7 @@ def _outlive_signals(worker: int) -> None:
 
 def _die_next_time(number: int) -> None:
     signal.signal(number, signal.SIG_DFL)
+    signal.alarm(_GRACE)
 
 
 def label_map(domain: Domain, labels: LabelSpace) -> np.ndarray | None:

@@ -6,7 +6,7 @@ alone, so a run that stops anywhere and goes on ends with the bits of one that n
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,13 +128,9 @@ class Fit:
         """
         last = self.optim.steps if steps is None else min(self.progress.step + steps, self.optim.steps)
         self.model.train()
-        if self._stream is None:
-            machine = self.accelerator
-            self._stream = self.batches(self.progress.step, machine.process_index, machine.num_processes)
-        with stop_signal() as stop:
+        with stop_signal() as stop, self._reading():
             while self.progress.step < last:
-                batch = next(self._stream).to(self.accelerator.device, self.layout)
-                self._step(batch)
+                self._step(self._next())
                 done = self.progress.step
                 if validate and (done == self.optim.steps or (every and done % every == 0)):
                     self._validate(validate, done)
@@ -143,6 +139,10 @@ class Fit:
                 if stop.asked:
                     raise Stopped(done, stop.asked)
         return self.progress
+
+    def close(self) -> None:
+        """End the processes that read images; the next `run` starts new ones."""
+        self._stream = None
 
     def save(self) -> None:
         """Write the checkpoint, on the main process, if there is a folder.
@@ -168,6 +168,23 @@ class Fit:
     def averaged(self) -> dict[str, Tensor]:
         """The weights to measure and keep: the moving average if there is one, else the weights themselves."""
         return self.average or self.algorithm.state_dict()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """What reads images inside the block ends with the run's last step, and when the run fails."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+        if self.progress.step == self.optim.steps:
+            self.close()
+
+    def _next(self) -> Batch:
+        if self._stream is None:
+            machine = self.accelerator
+            self._stream = self.batches(self.progress.step, machine.process_index, machine.num_processes)
+        return next(self._stream).to(self.accelerator.device, self.layout)
 
     def _validate(self, validate: Validate, step: int) -> None:
         score = validate(step)

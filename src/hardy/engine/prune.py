@@ -1,6 +1,7 @@
 """Pruning as a stage of a run: a criterion, a schedule, and the training loop that goes on meanwhile."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
@@ -101,12 +102,13 @@ def prune(
     if held:
         work = replace(work, good=guard.stop_rule(work, choice, held, sight))
     if schedule.trains:
-        work = replace(work, tune=_training(network, choice, parts, data, optim, run, log), log=log)
+        with _training(network, choice, parts, data, optim, run, log) as tune:
+            pruned = schedule.run(replace(work, tune=tune, log=log))
     else:
         network.train()
         if work.criterion.needs_data:
             work = replace(work, batches=sight.batches(network, "score"))
-    pruned = schedule.run(work)
+        pruned = schedule.run(work)
     guard.recounted(network, choice, sight)
     network.to("cpu")
     return Surgery(pruned, dict(found.blocked), target.outcome(pruned.removed), sweep)
@@ -175,10 +177,11 @@ def _check(criterion: Criterion, schedule: Schedule, choice: Prune, parts: Split
         raise InputError(f"optim.batch: {optim.batch} images cannot hold {criterion.needs_domains} domains")
 
 
+@contextmanager
 def _training(
     network: Network, choice: Prune, parts: Split, data: Data, optim: Optim, run: Run, log: Log | None
-) -> Tune:  # fmt: skip
-    """Fine-tuning at the constant rate of ``choice``, piece by piece."""
+) -> Iterator[Tune]:  # fmt: skip
+    """Fine-tuning at the constant rate of ``choice``, piece by piece, inside the block."""
     algorithm = _Watched(network)
     steady = optim.model_copy(
         update={"lr": choice.lr, "steps": _ENDLESS, "schedule": "constant", "warm_up": 0, "ema": None}
@@ -194,4 +197,5 @@ def _training(
         algorithm.terms, algorithm.hooks = terms, (after_backward, after_step)
         loop.run(steps)
 
-    return tune
+    with closing(loop):
+        yield tune
