@@ -67,6 +67,12 @@ class SqueezeAxialAttention(nn.Module):
         gated: Tensor = F.hardsigmoid(self.project(F.relu6(mixed))) * detail
         return gated
 
+    def silence(self) -> None:
+        """Let the lines be zero and the gate one half everywhere until something is learnt, in place, as the authors
+        start."""
+        for layer in (self.rows, self.columns, self.project):
+            nn.init.zeros_(layer[1].weight)  # type: ignore[arg-type]
+
     def _line(self, *parts: Tensor) -> Tensor:
         """Attention along a line: queries, keys and values (B, C, n, 1) or (B, C, 1, n) -> the values' shape."""
         split = (part.flatten(2).unflatten(1, (self.heads, -1)).transpose(2, 3) for part in parts)
