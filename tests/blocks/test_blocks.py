@@ -27,6 +27,8 @@ M, N = 3, 16  # channels in, channels out
         (NormActConv(M, N, kernel=3), 9 * M * N),
         (DepthwiseSeparable(M, N), 9 * M + M * N),
         (InvertedResidual(M, N, expansion=6), 6 * M * M + 9 * 6 * M + 6 * M * N),
+        (InvertedResidual(M, N, expansion=None), 9 * M + M * N),
+        (InvertedResidual(M, N, expansion=4, kernel=5), 4 * M * M + 25 * 4 * M + 4 * M * N),
         (BasicBlock(M, N), 9 * M * N + 9 * N * N + M * N),
         (BasicBlock(M, M), 18 * M * M),
     ],
@@ -35,6 +37,17 @@ def test_cost_per_pixel_is_the_number_of_weights(block: nn.Module, weights: int)
     norms = sum(2 * layer.num_features for layer in block.modules() if isinstance(layer, nn.BatchNorm2d))
     assert sum(parameter.numel() for parameter in block.parameters()) == weights + norms
     assert gmacs(block, (8, 12)) * 1e9 == pytest.approx(weights * 8 * 12)
+
+
+@pytest.mark.parametrize(
+    "options", [{"expansion": None}, {"expansion": None, "kernel": 5}, {"expansion": 4, "kernel": 5}]
+)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_an_inverted_residual_costs_what_its_formula_says(options: dict[str, int | None], stride: int) -> None:
+    block = InvertedResidual(M, N, stride=stride, **options)  # type: ignore[arg-type]
+    told = InvertedResidual.cost(M, N, (17, 23), stride=stride, **options)  # type: ignore[arg-type]
+    assert told.weights == sum(layer.weight.numel() for layer in block.modules() if isinstance(layer, nn.Conv2d))
+    assert told.macs == pytest.approx(gmacs(block, (17, 23)) * 1e9)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -48,6 +61,7 @@ def test_cost_per_pixel_is_the_number_of_weights(block: nn.Module, weights: int)
         lambda stride: ConvNormAct(M, N, stride=stride, dilation=4),
         lambda stride: DepthwiseSeparable(M, N, stride=stride),
         lambda stride: InvertedResidual(M, N, stride=stride),
+        lambda stride: InvertedResidual(M, N, stride=stride, expansion=None, kernel=5),
         lambda stride: BasicBlock(M, N, stride=stride),
     ],
 )

@@ -19,6 +19,7 @@ NETWORKS = {
     "swiftnet": {},
     "encoder_decoder": {"encoder": "resnet18", "decoder": "deeplabv3plus"},
     "segformer": {},
+    "topformer": {},
 }
 
 

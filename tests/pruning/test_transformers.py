@@ -50,12 +50,22 @@ def mit() -> nn.Module:
     return create("segformer", "camvid11", variant="b0")
 
 
+def topformer() -> nn.Module:
+    return create("topformer", "camvid11", variant="t")
+
+
+def seaformer() -> nn.Module:
+    return create("seaformer", "camvid11", variant="t")
+
+
 NETWORKS = {
     "vit": (vit, {"heads": 2, "hidden": 2, "embedding": 1}, 32),
     "swin": (swin, {"heads": 4, "hidden": 4, "embedding": 2}, 32),
     "efficientformer": (efficientformer, {"filters": 1, "heads": 3, "hidden": 6, "embedding": 4}, 64),
     "poolformer": (poolformer, {"hidden": 4, "embedding": 3}, 64),
     "mit": (mit, {"heads": 8, "hidden": 14, "embedding": 4}, 64),
+    "topformer": (topformer, {"filters": 10, "heads": 4, "hidden": 4, "embedding": 4}, 64),
+    "seaformer": (seaformer, {"filters": 22, "hidden": 4, "embedding": 2}, 64),
 }
 
 

@@ -1,6 +1,7 @@
 """Inverted residual with a linear bottleneck: widen by 1x1, filter depthwise, narrow by 1x1 without activation.
 
-Source: Sandler et al., "MobileNetV2: inverted residuals and linear bottlenecks", CVPR 2018, table 1.
+Source: Sandler et al., "MobileNetV2: inverted residuals and linear bottlenecks", CVPR 2018, table 1; larger kernels:
+Tan et al., "MnasNet: platform-aware neural architecture search for mobile", CVPR 2019.
 """
 
 from collections.abc import Mapping
@@ -23,17 +24,21 @@ class InvertedResidual(nn.Module, Costed):
         in_channels: C_in.
         out_channels: C_out.
         stride: of the depthwise convolution.
-        expansion: the depthwise convolution works on ``expansion * C_in`` channels.
+        expansion: the depthwise convolution works on ``expansion * C_in`` channels; None for C_in without the layer
+            that widens.
+        kernel: side of the depthwise filters, odd.
     """
 
     shown: ClassVar[Mapping[str, Mapping[str, Any]]] = {"inverted residual": {}}
 
-    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, expansion: int = 6) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, stride: int = 1, expansion: int | None = 6, kernel: int = 3
+    ) -> None:
         super().__init__()
-        wide = expansion * in_channels
+        wide = in_channels * (1 if expansion is None else expansion)
         self.residual = stride == 1 and in_channels == out_channels
-        self.expand = ConvNormAct(in_channels, wide, kernel=1)
-        self.depthwise = ConvNormAct(wide, wide, stride=stride, groups=wide)
+        self.expand: nn.Module = nn.Identity() if expansion is None else ConvNormAct(in_channels, wide, kernel=1)
+        self.depthwise = ConvNormAct(wide, wide, kernel, stride=stride, groups=wide)
         self.project = ConvNormAct(wide, out_channels, kernel=1, act=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,9 +48,11 @@ class InvertedResidual(nn.Module, Costed):
 
     @staticmethod
     def cost(
-        in_channels: int, out_channels: int, size: tuple[int, int], *, stride: int = 1, expansion: int = 6
-    ) -> Cost:
-        """``t M^2`` weights before the stride, ``9 t M + t M N`` behind it."""
-        wide = expansion * in_channels
-        before, behind = in_channels * wide, 9 * wide + wide * out_channels
+        in_channels: int, out_channels: int, size: tuple[int, int], *, stride: int = 1, expansion: int | None = 6,
+        kernel: int = 3,
+    ) -> Cost:  # fmt: skip
+        """``t M^2`` weights before the stride, none without the layer that widens; ``K^2 t M + t M N`` behind it."""
+        wide = in_channels * (1 if expansion is None else expansion)
+        before = 0 if expansion is None else in_channels * wide
+        behind = kernel**2 * wide + wide * out_channels
         return Cost(before + behind, before * strided(size, 1) + behind * strided(size, stride))

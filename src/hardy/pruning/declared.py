@@ -27,19 +27,25 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torchvision.ops.misc import MLP
 
+from hardy.blocks.conv_attention import ConvAttention
+from hardy.blocks.conv_ffn import ConvFFN
 from hardy.blocks.efficient_attention import EfficientAttention
 from hardy.blocks.mix_ffn import MixFFN
+from hardy.blocks.parts import Parts
 
-__all__ = ["DECLARED", "FEED_FORWARD", "Heads", "Tie", "declared_width", "follow", "heads_of", "streams_of"]
+__all__ = ["DECLARED", "FEED_FORWARD", "PARTED", "Heads", "Tie", "declared_width", "follow", "heads_of", "streams_of"]
 
 DECLARED = ("heads", "embedding")
 """Sides that modules have by declaration."""
 
 FEED_FORWARD = (
     Mlp, GluMlp, SwiGLU, GatedMlp, ConvMlp, GlobalResponseNormMlp, ConvMlpWithNorm, PlainConvMlpWithNorm, MLP,
-    MixFFN,
+    MixFFN, ConvFFN,
 )  # fmt: skip
 """Blocks that widen, act and narrow: the width between is a hidden width."""
+
+PARTED = (Parts,)
+"""Blocks that cut a map along its channels by widths that they read from other maps."""
 
 Tie = tuple[str, str, tuple[tuple[int, ...], ...]]
 """(module, side, the module's channels of each head)."""
@@ -92,7 +98,7 @@ def follow(module: nn.Module, side: str, count: int) -> None:
         module.embed_dim = module.num_features = module.head_hidden_size = count
     if side != "heads":
         return
-    if isinstance(module, EfficientAttention):
+    if isinstance(module, (EfficientAttention, ConvAttention)):
         module.heads = count
         return
     module.num_heads = count  # type: ignore[assignment]
@@ -187,6 +193,13 @@ def _efficient(module: EfficientAttention) -> Heads:
     return Heads(heads, (("q", "out", rows), ("kv", "out", _rows(heads, wide, 2)), ("proj", "in", rows)), "proj")
 
 
+def _of_maps(module: ConvAttention) -> Heads:
+    heads = module.heads
+    keys, values = _rows(heads, module.key_width), _rows(heads, 2 * module.key_width)
+    ties = ("query.0", "out", keys), ("key.0", "out", keys), ("value.0", "out", values), ("project.0", "in", values)
+    return Heads(heads, ties, "project.0")
+
+
 _HEADS: Mapping[type[nn.Module], Callable[..., Heads | None]] = {
     Attention: _fused,
     AttentionRope: _fused,
@@ -195,4 +208,5 @@ _HEADS: Mapping[type[nn.Module], Callable[..., Heads | None]] = {
     Attention2dDownsample: _talking,
     RowAttention: _rowed,
     EfficientAttention: _efficient,
+    ConvAttention: _of_maps,
 }

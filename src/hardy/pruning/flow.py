@@ -47,7 +47,7 @@ class Flow(TorchDispatchMode):
         network: the network; its parameters must not be replaced meanwhile.
         labels: where atoms live.
         known: for parameters, buffers and norms over channels, their layers.
-        trusted: the modules whose slices of channels are known to keep heads together.
+        trusted: the modules whose slices of channels are known to keep heads together, or to follow other widths.
     """
 
     def __init__(

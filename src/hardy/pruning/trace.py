@@ -19,7 +19,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from hardy.errors import InputError
 from hardy.networks.base import Network
-from hardy.pruning.declared import DECLARED, heads_of, streams_of
+from hardy.pruning.declared import DECLARED, PARTED, heads_of, streams_of
 from hardy.pruning.flow import Flow
 from hardy.pruning.labels import Atom, Labels
 from hardy.pruning.norms import CHANNEL_NORMS, norm_width
@@ -63,7 +63,8 @@ def trace(network: nn.Module, example: Tensor | None = None) -> Trace:
     labels = Labels()
     known, bases = _labelled(twin, labels)
     gates = _declared(twin, labels, bases)
-    flow = Flow(twin, labels, known, trusted=frozenset(gates))
+    parted = frozenset(name for name, module in twin.named_modules() if isinstance(module, PARTED))
+    flow = Flow(twin, labels, known, trusted=parted.union(gates))
     with seeded(0, "trace"):
         _run(twin, flow, example, training=False)
         shipped = set(labels.reached)

@@ -1,0 +1,55 @@
+"""Self-attention on maps, made of 1x1 convolutions with batch norms: every cell asks every cell.
+
+``B(W relu6(softmax(Q^T K) V))`` for each head, where Q, K and V are 1x1 convolutions of the map with a batch norm each.
+Values are twice as wide as keys. As in the authors' release the products are not divided by the square root of the
+keys' width: the batch norms hold their size.
+
+Source: Zhang et al., "TopFormer: token pyramid transformer for mobile semantic segmentation", CVPR 2022, section 3.2;
+convolutions with batch norms in attention: Graham et al., "LeViT", ICCV 2021.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hardy.blocks.conv_norm_act import ConvNormAct
+
+__all__ = ["ConvAttention"]
+
+
+class ConvAttention(nn.Module):
+    """``(B, C, h, w) -> (B, C, h, w)``; its cost grows with the square of the number of cells.
+
+    The number of heads is an attribute, so a head can be cut out: its rows of ``query``, ``key`` and ``value``, its
+    columns of ``project``, and one off ``heads``. What enters ``project`` is the output of all heads, head by head.
+
+    Attributes:
+        heads: number of heads.
+        key_width: channels of a head's queries and keys; its values have twice as many.
+
+    Args:
+        channels: C.
+        heads: at first.
+        key_width: channels of a head's queries and keys.
+    """
+
+    def __init__(self, channels: int, heads: int, key_width: int = 16) -> None:
+        super().__init__()
+        self.heads, self.key_width = heads, key_width
+        keys = heads * key_width
+        self.query = ConvNormAct(channels, keys, kernel=1, act=False)
+        self.key = ConvNormAct(channels, keys, kernel=1, act=False)
+        self.value = ConvNormAct(channels, 2 * keys, kernel=1, act=False)
+        self.project = ConvNormAct(2 * keys, channels, kernel=1, act=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shapes as above."""
+        rows = (layer(x).flatten(2).unflatten(1, (self.heads, -1)) for layer in (self.query, self.key, self.value))
+        query, key, value = (each.transpose(2, 3) for each in rows)  # (B, heads, h * w, width)
+        mixed = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+        mixed = mixed.transpose(2, 3).flatten(1, 2).unflatten(2, x.shape[-2:])
+        y: Tensor = self.project(F.relu6(mixed))
+        return y
+
+    def silence(self) -> None:
+        """Let the result be zero everywhere until something is learnt, in place, as the authors start."""
+        nn.init.zeros_(self.project[1].weight)  # type: ignore[arg-type]

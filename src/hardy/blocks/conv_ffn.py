@@ -1,0 +1,36 @@
+"""A feed-forward layer on maps: widen by 1x1, look at the eight cells around, narrow by 1x1; batch norms, ReLU6.
+
+``B(W2 relu6(D(B(W1 x)) + b))`` with D a 3x3 depthwise convolution and B a batch norm of its own each time; the sum
+with x is the caller's.
+
+Source: Zhang et al., "TopFormer: token pyramid transformer for mobile semantic segmentation", CVPR 2022, section 3.2;
+the depthwise convolution inside follows Li et al., "LocalViT: bringing locality to vision transformers",
+arXiv:2104.05707, 2021.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hardy.blocks.conv_norm_act import ConvNormAct
+
+__all__ = ["ConvFFN"]
+
+
+class ConvFFN(nn.Module):
+    """``(B, C, h, w) -> (B, C, h, w)``.
+
+    Args:
+        channels: C.
+        hidden: channels between the two 1x1 convolutions.
+    """
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.widen = ConvNormAct(channels, hidden, kernel=1, act=False)
+        self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.narrow = ConvNormAct(hidden, channels, kernel=1, act=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shapes as above."""
+        y: Tensor = self.narrow(F.relu6(self.depthwise(self.widen(x))))
+        return y

@@ -1,0 +1,23 @@
+"""A map cut along its channels into parts, each as wide as a map given for it: a concatenation undone.
+
+As a module of its own, so that pruning knows that the parts follow the widths of the maps (`hardy.pruning.declared`).
+
+Source: Hardy's own.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+from torch import Tensor, nn
+
+__all__ = ["Parts"]
+
+
+class Parts(nn.Module):
+    """``(B, C_1 + .. + C_n, h, w)`` and n maps of C_1 .. C_n channels -> n maps (B, C_i, h, w)."""
+
+    def forward(self, x: Tensor, like: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Shapes as above; only the widths of ``like`` are read."""
+        ends = tuple(accumulate(each.shape[1] for each in like))
+        assert ends[-1] == x.shape[1], f"maps of {ends[-1]} channels in all for one of {x.shape[1]}"
+        return x.tensor_split(ends[:-1], dim=1)
