@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from hardy.blocks.open_size import halved_wider, is_open, masked, resized_from_wider
+from hardy.blocks.open_size import halved_wider, masked, resized_from_wider
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 4), (3, 2), (6, 7)])
@@ -28,7 +28,3 @@ def test_a_convolution_of_what_is_wider_is_wider(size: tuple[int, int]) -> None:
     twice = F.conv2d(plain[:, :3], weight, stride=2, padding=1)
     more = F.conv2d(wide, weight, stride=2, padding=1)
     torch.testing.assert_close(masked(more, again), F.pad(twice, (0, 1, 0, 1)), rtol=1e-12, atol=1e-12)
-
-
-def test_a_size_that_is_known_is_not_open() -> None:
-    assert not is_open(torch.zeros(1, 1, 1, 1))

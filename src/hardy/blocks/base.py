@@ -9,6 +9,8 @@ from abc import ABC
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
+from hardy.blocks.sizes import cells
+
 __all__ = ["Cost", "Costed", "costed", "strided"]
 
 
@@ -47,4 +49,5 @@ def costed() -> list[type[Costed]]:
 
 def strided(size: tuple[int, int], stride: int) -> int:
     """The cells of a map of ``size`` (H, W) after ``stride``, rounded up."""
-    return -(-size[0] // stride) * -(-size[1] // stride)
+    height, width = cells(size, stride)
+    return height * width

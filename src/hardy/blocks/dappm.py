@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hardy.blocks.open_size import is_open, resized_from_wider
+from hardy.blocks.open_size import resized_from_wider
 from hardy.blocks.pooled_norm import PooledNorm
+from hardy.blocks.sizes import is_open
 
 __all__ = ["DAPPM", "WINDOWS", "open_scale", "scaled", "unit"]
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from hardy.blocks.base import Cost, Costed, strided
 from hardy.blocks.conv_norm_act import ConvNormAct
+from hardy.blocks.sizes import cells
 
 __all__ = ["Downsample"]
 
@@ -56,7 +57,7 @@ class Downsample(nn.Module, Costed):
             return F.max_pool2d(x, self.factor, ceil_mode=True)
         if self.kind == "average":
             return F.avg_pool2d(x, self.factor, ceil_mode=True, count_include_pad=False)
-        size = [-(-side // self.factor) for side in x.shape[-2:]]
+        size = cells(x.shape[-2:], self.factor)
         if self.kind == "nearest":
             return F.interpolate(x, size, mode="nearest-exact")
         return F.interpolate(x, size, mode="bilinear", align_corners=False)

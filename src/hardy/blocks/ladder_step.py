@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hardy.blocks.norm_act_conv import NormActConv
+from hardy.blocks.sizes import has_size
 
 __all__ = ["LadderStep"]
 
@@ -28,7 +29,7 @@ class LadderStep(nn.Module):
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """Shapes as above."""
         size = skip.shape[-2:]
-        if tuple(x.shape[-2:]) != tuple(size):
+        if not has_size(x, size):
             x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
         mixed: Tensor = self.mix(x + self.skip(skip))
         return mixed

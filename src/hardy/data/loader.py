@@ -123,9 +123,8 @@ def evaluation_batches(
 
 
 def _endless(loader: DataLoader[Any]) -> Iterator[Batch]:
-    """The batches of ``loader``, whose workers end when this is closed or fails. They must not be left to the garbage
-    collector, which takes the queues first through which they are told to end, and then waits for them in vain.
-    """
+    """The batches of ``loader``, whose workers end when this is dropped or fails. Left to the garbage collector, which
+    takes the queues first through which they are told to end, they would be waited for in vain."""
     columns = iter(loader)
     try:
         while True:
@@ -136,8 +135,7 @@ def _endless(loader: DataLoader[Any]) -> Iterator[Batch]:
 
 def _outlive_signals(worker: int) -> None:
     """Let a worker go on when its group is asked to stop (Ctrl-C, the end of a job): its run stops in good order, and
-    may need one more batch for that. A second SIGTERM ends the worker at once, and so does a while after the first.
-    """
+    may need one more batch for that. A second SIGTERM ends the worker at once, and so does a while after the first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: _die_next_time(number))
 

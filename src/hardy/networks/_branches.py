@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hardy.blocks.norm_act_conv import NormActConv
+from hardy.blocks.sizes import has_size
 from hardy.networks._weights import fill, read_weights
 
-__all__ = ["cells", "cropped", "fill_trunk", "head", "padded", "stem"]
+__all__ = ["cropped", "fill_trunk", "head", "padded", "stem"]
 
 
 def padded(images: Tensor, least: int) -> Tensor:
@@ -25,14 +26,9 @@ def padded(images: Tensor, least: int) -> Tensor:
     return F.pad(images, (0, right, 0, below))  # type: ignore[arg-type]
 
 
-def cells(size: Sequence[int], stride: int) -> tuple[int, int]:
-    """(h, w) of the map at ``stride`` of images of ``size`` (H, W)."""
-    return (size[0] - 1) // stride + 1, (size[1] - 1) // stride + 1
-
-
 def cropped(x: Tensor, size: Sequence[int]) -> Tensor:
     """The upper left ``size`` (h, w) cells of ``x`` (B, C, h', w'): without those that stand for padding."""
-    return x if tuple(x.shape[-2:]) == tuple(size) else x[..., : size[0], : size[1]]
+    return x if has_size(x, size) else x[..., : size[0], : size[1]]
 
 
 def stem(width: int) -> nn.Sequential:

@@ -4,6 +4,7 @@ Source: the layers are the network's own; that the first ones hold an image's st
 is what Huang and Belongie, ICCV 2017, and Zhou et al., ICLR 2021 (MixStyle), build on.
 """
 
+import math
 from contextlib import ExitStack
 from copy import deepcopy
 from typing import Any, Self
@@ -93,7 +94,7 @@ def _pass(network: Network, images: Tensor) -> None:
 
 def _probe(network: Network) -> Tensor:
     """An image whose sides tell height, width and channels apart."""
-    height = 64 * -(-network.least_size // 64)
+    height = 64 * math.ceil(network.least_size / 64)
     device = next(network.parameters()).device
     return torch.zeros(1, 3, height, height + 64, device=device)
 

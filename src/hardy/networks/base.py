@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hardy.blocks.sizes import has_size
 from hardy.data.labels import LabelSpace
 from hardy.errors import InputError
 from hardy.types import Outputs, Terms
@@ -26,7 +27,7 @@ PixelLoss = Callable[[Tensor, Tensor], Tensor]
 def resize(x: Tensor, size: Sequence[int], *, align_corners: bool = False) -> Tensor:
     """``x`` (B, C, h, w) at ``size`` (H, W), bilinear with half-pixel centres, or from corner to corner with
     ``align_corners``; ``x`` itself if it has that size."""
-    if tuple(x.shape[-2:]) == tuple(size):
+    if has_size(x, size):
         return x
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=align_corners)
 

@@ -16,9 +16,10 @@ from hardy.blocks.bilateral_aggregation import BilateralAggregation, enlarged
 from hardy.blocks.context_embedding import ContextEmbedding
 from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.blocks.gather_expansion import GatherExpansion
+from hardy.blocks.sizes import cells
 from hardy.data.labels import LabelSpace
 from hardy.errors import within
-from hardy.networks._branches import cells, cropped, padded
+from hardy.networks._branches import cropped, padded
 from hardy.networks._weights import initialise
 from hardy.networks.base import Network, resize
 from hardy.types import Outputs

@@ -14,6 +14,7 @@ from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.blocks.depthwise_separable import DepthwiseSeparable
 from hardy.blocks.fusion_unit import FusionUnit
 from hardy.blocks.inverted_residual import InvertedResidual
+from hardy.blocks.sizes import cells
 from hardy.data.labels import LabelSpace
 from hardy.errors import within
 from hardy.networks._weights import initialise
@@ -62,7 +63,7 @@ class ContextNet(Network):
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""
         x = self.normalise(images)
-        smaller = resize(x, [-(-side // self.factor) for side in x.shape[-2:]])
+        smaller = resize(x, cells(x.shape[-2:], self.factor))
         context, detail = self.context(smaller), self.detail(x)
         fused = self.fusion(detail, context)
         logits = self.head(fused)

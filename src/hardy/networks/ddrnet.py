@@ -17,8 +17,9 @@ from torch.nn import functional as F
 from hardy.blocks.dappm import DAPPM
 from hardy.blocks.double_bottleneck import DoubleBottleneck
 from hardy.blocks.residual_stage import ResidualStage
+from hardy.blocks.sizes import cells
 from hardy.data.labels import LabelSpace
-from hardy.networks._branches import cells, cropped, fill_trunk, head, padded, stem
+from hardy.networks._branches import cropped, fill_trunk, head, padded, stem
 from hardy.networks._weights import initialise
 from hardy.networks.base import Network, resize
 from hardy.types import Outputs

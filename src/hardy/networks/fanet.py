@@ -18,8 +18,9 @@ from torch.nn import functional as F
 
 from hardy.blocks.conv_norm_leaky import SLOPE, ConvNormLeaky
 from hardy.blocks.fast_attention import FastAttention
-from hardy.blocks.open_size import halved_wider, is_open, masked, resized_from_wider
+from hardy.blocks.open_size import halved_wider, masked, resized_from_wider
 from hardy.blocks.pooled_norm import PooledNorm
+from hardy.blocks.sizes import is_open
 from hardy.data.labels import LabelSpace
 from hardy.networks._encoder import load_encoder
 from hardy.networks._resnet import DEPTHS

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from hardy.blocks.cascade_fusion import CascadeFusion
 from hardy.blocks.conv_norm_act import ConvNormAct
+from hardy.blocks.sizes import cells
 from hardy.data.labels import LabelSpace
 from hardy.errors import InputError, within
 from hardy.networks._dilated_resnet import DilatedResNet18, DilatedResNet50, halved
@@ -93,7 +94,7 @@ class ICNet(Network):
         pooled = self.narrow(_pooled(quarter))
         middle, coarse = self.fusion[0](pooled, half)
         fused, finer = self.fusion[1](middle, full)
-        fused = resize(fused, [-(-side // 4) for side in images.shape[-2:]])
+        fused = resize(fused, cells(images.shape[-2:], 4))
         logits = self.head(fused)
         features = {"full": full, "half": half, "quarter": quarter, "fused": fused, "logits": logits}
         extras = {}

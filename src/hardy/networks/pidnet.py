@@ -22,8 +22,9 @@ from hardy.blocks.light_bag import LightBag
 from hardy.blocks.pag import Pag
 from hardy.blocks.pappm import PAPPM
 from hardy.blocks.residual_stage import ResidualStage
+from hardy.blocks.sizes import cells
 from hardy.data.labels import LabelSpace
-from hardy.networks._branches import cells, cropped, fill_trunk, head, padded, stem
+from hardy.networks._branches import cropped, fill_trunk, head, padded, stem
 from hardy.networks._weights import initialise
 from hardy.networks.base import Network, PixelLoss, resize
 from hardy.ops.boundary import balanced_loss, boundaries

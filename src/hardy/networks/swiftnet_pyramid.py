@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hardy.blocks.norm_act_conv import NormActConv
-from hardy.blocks.open_size import halved_wider, is_open, masked, resized_from_wider
+from hardy.blocks.open_size import halved_wider, masked, resized_from_wider
 from hardy.blocks.pooled_norm import PooledNorm
+from hardy.blocks.sizes import cells, is_open
 from hardy.data.labels import LabelSpace
 from hardy.errors import within
 from hardy.networks._encoder import load_encoder
@@ -86,7 +87,7 @@ class SwiftNetPyramid(Network):
         features = {}
         for level in range(self.levels):
             if level:
-                size = tuple(-(-side // 2) for side in x.shape[-2:])
+                size = cells(x.shape[-2:], 2)
                 cubic = self.subsample == "bicubic"
                 x = F.interpolate(whole, size=size, mode="bicubic", align_corners=False) if cubic else resize(x, size)
             for stage, (total, inside) in enumerate(self.backbone(x, level)):

@@ -1,0 +1,28 @@
+"""Heights and widths of maps, as numbers or as the symbols that stand for them while `torch.export` leaves them open.
+
+An exported graph must be right at every size, so nothing may be decided by the size of the example; and what it
+computes of sizes must be what ONNX computes, whose integer division cuts toward zero where Python's rounds down.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+__all__ = ["cells", "has_size", "is_open"]
+
+
+def cells(size: Sequence[int], stride: int) -> tuple[int, int]:
+    """(h, w) of a map of ``size`` (H, W), at least 1 each, after ``stride``: rounded up."""
+    return (size[0] - 1) // stride + 1, (size[1] - 1) // stride + 1
+
+
+def is_open(x: Tensor) -> bool:
+    """Whether `torch.export` leaves the height or width of ``x`` (B, C, h, w) open."""
+    return any(isinstance(side, torch.SymInt) for side in x.shape[-2:])
+
+
+def has_size(x: Tensor, size: Sequence[int]) -> bool:
+    """Whether ``x`` (B, C, h, w) is of ``size`` (H, W); of open sizes, whether it always is."""
+    return all(statically_known_true(here == there) for here, there in zip(x.shape[-2:], size, strict=True))
