@@ -28,7 +28,7 @@ import torch
 import hardy
 from hardy import recipe, records
 from hardy.engine.hardware import fingerprint
-from hardy.engine.study import read
+from hardy.engine.study import label, read
 from hardy.engine.timing import draw, interleave, prepare, threads_set
 from hardy.networks.base import Network
 from hardy.ops import cost
@@ -40,6 +40,7 @@ STUDY = ROOT / "studies" / "light_networks.yaml"
 RECIPE = ROOT / "recipes" / "camvid_light.yaml"
 STORE = ROOT / "benchmarks" / "records" / "light_networks.jsonl"
 PAGE = ROOT / "runs" / "light_networks.html"
+TRAINED = ROOT / "runs" / "studies" / "light_networks"
 SIZE = (360, 480)
 RUNTIMES = ("eager", "onnxruntime")
 SPLITS = {"published split": ("camvid/all", ("test",)), "dusk unseen": ("camvid/0001TP", ())}
@@ -58,8 +59,7 @@ def networks() -> dict[str, Mapping[str, Any]]:
     values = study.grid["network"].values
     assert isinstance(values, dict), "the study names its networks"
     return {
-        label: {key.removeprefix("network."): value for key, value in chosen.items()}
-        for label, chosen in values.items()
+        name: {key.removeprefix("network."): value for key, value in chosen.items()} for name, chosen in values.items()
     }
 
 
@@ -83,25 +83,23 @@ def train(given: argparse.Namespace) -> None:
 def scores(known: Sequence[Record]) -> list[Record]:
     """The mean IoU of every trained network that is not measured yet."""
     done = {(one.notes["network"], one.notes["data"], one.seed) for one in known if one.stage == "evaluate"}
+    named = {label(one): one for one in (*networks(), *SPLITS)}
     size = recipe.read(RECIPE).data.size
     found = []
-    for file in sorted((ROOT / "runs" / "studies" / "light_networks" / "cells").glob("*/records.jsonl")):
-        made = records.read(file)[:1]
-        if not made or not (file.parent / "network.json").exists():
+    for cell, made in {one.notes["cell"]: one for one in records.read(TRAINED / "records.jsonl")}.items():
+        network, data = (named[made.notes["axes"][axis]] for axis in ("network", "data"))
+        if (network, data, made.seed) in done:
             continue
-        axes, seed = made[0].notes["axes"], made[0].seed
-        domain, splits = SPLITS[axes["data"]]
-        if (axes["network"], axes["data"], seed) in done:
-            continue
+        domain, splits = SPLITS[data]
         table = hardy.evaluate(
-            hardy.load(file.parent), [domain], splits=splits, size=size, device="cpu",
+            hardy.load(TRAINED / "cells" / cell), [domain], splits=splits, size=size, device="cpu",
             datasets={"camvid": {"domains": "all"}} if domain.endswith("/all") else None,
         )  # fmt: skip
+        notes = {"network": network, "data": data, "steps": made.cost["train_steps"]}
+        cost_of = {"train_seconds": made.cost["train_seconds"]}
         value = table.summary()["unseen"]
-        notes = {"network": axes["network"], "data": axes["data"], "steps": made[0].cost["train_steps"]}
-        cost_of = {"train_seconds": made[0].cost["train_seconds"]}
         one = Record(
-            made[0].recipe, "evaluate", made[0].sources, domain, seed, "miou", value, cost_of, made[0].versions, notes
+            made.recipe, "evaluate", made.sources, domain, made.seed, "miou", value, cost_of, made.versions, notes
         )
         records.append(STORE, [one])
         found.append(one)
@@ -112,7 +110,7 @@ def milliseconds(chosen: Mapping[str, Mapping[str, Any]], runs: int) -> list[Rec
     """Parameters, GMACs and milliseconds of every network, in turns."""
     found, spent = [], {}
     images = draw(1, SIZE, torch.device("cpu"))
-    made = {label: built(each) for label, each in chosen.items()}
+    made = {name: built(each) for name, each in chosen.items()}
     with tempfile.TemporaryDirectory() as folder, threads_set(1), torch.inference_mode():
         for runtime in RUNTIMES:
             ready = [
@@ -121,17 +119,17 @@ def milliseconds(chosen: Mapping[str, Mapping[str, Any]], runs: int) -> list[Rec
             ]
             spent[runtime] = interleave(ready, runs, 2, torch.device("cpu"))
     versions = {name: str(value) for name, value in fingerprint().to_json().items()}
-    for place, (label, network) in enumerate(made.items()):
+    for place, (called, network) in enumerate(made.items()):
         values = {"parameters": float(cost.parameters(network)), "gmacs": cost.gmacs(network, SIZE)}
         for runtime in RUNTIMES:
             p50, p95 = np.percentile(spent[runtime][place], [50, 95])
             values |= {f"{runtime}_p50": float(p50), f"{runtime}_p95": float(p95)}
         for ours, theirs in PAIRS.items():
-            if label == ours and theirs in made:
+            if called == ours and theirs in made:
                 other = list(made).index(theirs)
                 for runtime in RUNTIMES:
                     values[f"{runtime}_ratio"] = float(np.median(spent[runtime][place] / spent[runtime][other]))
-        notes = {"network": label, "size": list(SIZE), "threads": 1, "runs": runs}
+        notes = {"network": called, "size": list(SIZE), "threads": 1, "runs": runs}
         found += [
             Record("", "bench", (), "cost", 0, name, value, {}, versions, notes) for name, value in values.items()
         ]

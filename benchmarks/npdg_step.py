@@ -2,11 +2,12 @@
 
 The steps run on one network in turn, in one process, first Fast-SCNN and then DeepLabV3+ with ResNet-18; each figure is
 the median over rounds of the ratio of two neighbouring steps. A ``dsp`` step draws one copy of every image, whose style
-climbs the loss K times; a step of sparse training with ``npdg`` draws K copies, one for each climb, and measures the
-sensitivities too. Both learn from originals and copies; the plain step learns from as many images. Time is the
-processor time of one thread, which other work on the machine does not lengthen. The style perturbation is that of
-``recipes/camvid_dusk_style.yaml``, of a Fast-SCNN's first layers, with random weights: they cost the same. Its decoder
-draws images at full size, which beside a network as light as Fast-SCNN is most of what a step costs above a plain one.
+climbs the loss K times; a step of sparse training with ``npdg`` draws K copies, one for each climb (with K = 0 one in
+a random style, ``limit: 0``), and measures the sensitivities too. Both learn from originals and copies; the plain step
+learns from as many images. Time is the processor time of one thread, which other work on the machine does not lengthen.
+The style perturbation is that of ``recipes/camvid_dusk_style.yaml``, of a Fast-SCNN's first layers, with random
+weights: they cost the same. Its decoder draws images at full size, which beside a network as light as Fast-SCNN is most
+of what a step costs above a plain one.
 
     python benchmarks/npdg_step.py [--quick] [--rounds N] [--height H] [--width W]
 """
@@ -37,16 +38,17 @@ NETWORKS = {
     "fast_scnn": ("fast_scnn", {}),
     "deeplabv3plus_resnet18": ("encoder_decoder", {"encoder": "resnet18", "decoder": "deeplabv3plus"}),
 }
-STEPS = (("dsp", 0), ("dsp", 1), ("dsp", 2), ("npdg", 1), ("npdg", 2))
+STEPS = (("dsp", 0), ("dsp", 1), ("dsp", 2), ("npdg", 0), ("npdg", 1), ("npdg", 2))
 """What is trained, and how many times styles climb."""
 
 
 class Sparse(Algorithm):
     """A step of sparse training: the criterion's loss and its penalty."""
 
-    def __init__(self, network: Network, style: str, copies: int) -> None:
+    def __init__(self, network: Network, style: str, climbs: int) -> None:
         super().__init__(network)
-        self.criterion = NPDG(network, find_units(network), pixel_loss, style=style, copies=copies)
+        chosen = {"copies": max(climbs, 1), "limit": 1.0 if climbs else 0.0}
+        self.criterion = NPDG(network, find_units(network), pixel_loss, style=style, **chosen)
         self.criterion.strength = 1e-3
 
     def forward(self, batch: Batch) -> Terms:
@@ -116,7 +118,7 @@ def measured(name: str, size: tuple[int, int], rounds: int) -> Iterator[tuple[tu
         made = [
             (DSP(network, pixel_loss, style=folder, ascent=climbs).train(), 1)
             if kind == "dsp"
-            else (Sparse(network, folder, climbs).train(), climbs)
+            else (Sparse(network, folder, climbs).train(), max(climbs, 1))
             for kind, climbs in STEPS
         ]
         found = ratios(made, ERM(network, pixel_loss), size, rounds)
