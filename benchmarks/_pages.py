@@ -20,6 +20,10 @@ from hardy.engine.study import read
 from hardy.report.pivot import place
 
 ROOT = Path(__file__).parents[1]
+TEXTS = (
+    "encoders", "epilogue", "exports", "foreign", "loop", "npdg_step", "rounding", "scoring", "speedup", "streets",
+    "surgery",
+)  # fmt: skip
 STUDIES = ("camvid_gmacs", "ior_pacs", "npdg_ablation", "streets_criteria")
 PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "README.md")
 
@@ -27,10 +31,7 @@ PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "README.md")
 def blocks() -> dict[str, str]:
     """What stands between the markers of each name."""
     store = ROOT / "benchmarks" / "records"
-    found = {
-        name: f"```text\n{(store / f'{name}.txt').read_text().strip()}\n```"
-        for name in ("encoders", "foreign", "loop", "npdg_step", "rounding", "scoring", "speedup", "streets", "surgery")
-    }
+    found = {name: f"```text\n{(store / f'{name}.txt').read_text().strip()}\n```" for name in TEXTS}
     cells = records.read(camvid_dusk.STORE)
     dusk = [record for record in cells if record.notes["cell"]["network"] == "fast_scnn"]
     found["camvid_dusk"] = camvid_dusk.text(cells)
