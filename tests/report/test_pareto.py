@@ -1,5 +1,6 @@
 """The Pareto front by hand, and a page that a browser shows without the network."""
 
+import math
 import shutil
 import subprocess
 
@@ -29,6 +30,17 @@ def test_a_figure_shows_every_point_and_the_front() -> None:
     assert list(line.x) == [1.0, 4.0, 4.0, 9.0]
     assert [(group.name, len(group.x)) for group in groups] == [("a", 3), ("b", 3)]
     assert {name for group in groups for name in group.text} == {one.name for one in POINTS}
+
+
+def test_names_stand_away_from_their_neighbours_and_inside_the_axes() -> None:
+    drawn = figure(
+        [Point("low", 20.0, 50.0), Point("just above", 21.0, 51.0), Point("far", 300.0, 90.0)], title="", score=""
+    )
+    (_, group), axis = drawn.data, drawn.layout.xaxis
+    assert list(group.textposition) == ["bottom center", "top center", "top center"]
+    assert axis.range[0] < math.log10(20) < math.log10(300) < axis.range[1]
+    shown = [text for at, text in zip(axis.tickvals, axis.ticktext, strict=True) if 20 <= at <= 300]
+    assert shown == ["20", "50", "100", "200"]
 
 
 def test_nothing_to_plot_is_said() -> None:

@@ -6,6 +6,7 @@ Source: V. Pareto, "Manuale di economia politica", 1906, chapter 6; for networks
 platform-aware neural architecture search for mobile", CVPR 2019, section 3.
 """
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ def figure(points: Sequence[Point], *, title: str, score: str, milliseconds: str
         raise InputError(f"{title}: nothing to plot; no network has both a score and milliseconds")
     graphs = _plotly()
     drawn = graphs.Figure()
+    sides = dict(zip(map(id, points), _sides(points), strict=True))
     best = front(points)
     drawn.add_scatter(
         x=[one.milliseconds for one in best], y=[one.score for one in best], mode="lines", name="Pareto front",
@@ -69,15 +71,47 @@ def figure(points: Sequence[Point], *, title: str, score: str, milliseconds: str
         mine = [one for one in points if one.group == group]
         drawn.add_scatter(
             x=[one.milliseconds for one in mine], y=[one.score for one in mine], text=[one.name for one in mine],
-            mode="markers+text", textposition="top center", textfont={"size": 10}, name=group or "networks",
+            mode="markers+text", textposition=[sides[id(one)] for one in mine], textfont={"size": 10}, cliponaxis=False,
+            name=group or "networks",
             marker={"size": 9, "color": _COLOURS[place % len(_COLOURS)]},
             hovertemplate="%{text}<br>%{x:.2f} ms, %{y:.1f}<extra></extra>",
         )  # fmt: skip
     drawn.update_layout(
         title=title, template="plotly_white", width=1000, height=640, legend={"orientation": "h", "y": -0.15},
-        xaxis={"title": milliseconds, "type": "log"}, yaxis={"title": score},
+        xaxis={"title": milliseconds, "type": "log", **_axis([one.milliseconds for one in points])},
+        yaxis={"title": score},
     )  # fmt: skip
     return drawn
+
+
+def _sides(points: Sequence[Point]) -> list[str]:
+    """Where each name stands: on the side of its point that is away from the nearest other one."""
+
+    def place(one: Point) -> tuple[float, float]:
+        return _share(math.log(one.milliseconds), times), _share(one.score, scores)
+
+    times = [math.log(one.milliseconds) for one in points]
+    scores = [one.score for one in points]
+    found = []
+    for one in points:
+        others = [other for other in points if other is not one]
+        nearest = min(others, key=lambda other: math.dist(place(one), place(other)), default=one)
+        found.append("bottom center" if nearest.score > one.score else "top center")
+    return found
+
+
+def _share(value: float, among: Sequence[float]) -> float:
+    """Where ``value`` lies between the least and the largest, 0 to 1."""
+    return (value - min(among)) / (max(among) - min(among) or 1.0)
+
+
+def _axis(values: Sequence[float]) -> dict[str, Any]:
+    """A logarithmic axis with room for the names at both ends, and ticks in plain numbers at 1, 2 and 5."""
+    least, most = math.log10(min(values)), math.log10(max(values))
+    room = 0.08 * (most - least) or 0.1
+    decades = range(math.floor(least - room), math.ceil(most + room) + 1)
+    ticks = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
+    return {"range": [least - room, most + room], "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
 def write(path: Path, figures: Sequence[Any], *, title: str, table: str = "") -> None:
