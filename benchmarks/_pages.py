@@ -24,7 +24,7 @@ TEXTS = (
     "encoders", "epilogue", "exports", "foreign", "loop", "npdg_step", "rounding", "scoring", "speedup", "streets",
     "surgery",
 )  # fmt: skip
-STUDIES = ("camvid_gmacs", "ior_pacs", "npdg_ablation", "streets_criteria")
+STUDIES = ("camvid_gmacs", "ior_pacs", "ior_pacs_resnet18", "npdg_ablation", "streets_criteria", "streets_swiftnet")
 PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "README.md")
 
 
@@ -42,6 +42,7 @@ def blocks() -> dict[str, str]:
     for name in STUDIES:
         found[name] = "\n".join(study(name))
     found["streets_criteria_worst"] = "\n".join(study("streets_criteria", value="worst"))
+    found["streets_swiftnet_worst"] = "\n".join(study("streets_swiftnet", value="worst"))
     found["ior_pacs_intra"] = "\n".join(study("ior_pacs", value="intra"))
     return found
 

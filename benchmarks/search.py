@@ -43,8 +43,8 @@ STORE = Path(__file__).parent / "records" / "search.jsonl"
 SIZE, SPACE = (64, 128), Space(filters=6, layers=6, branches=2)
 SOURCES = ("streets/sim", "streets/day")
 METHODS = ("evolution", "random")
-EVALUATIONS, POPULATION, SAMPLE = 40, 10, 4
-STEPS, ALONE = 150, 120
+EVALUATIONS, POPULATION, SAMPLE = 200, 20, 5
+STEPS, ALONE = 450, 300
 SHARE = 0.3
 """Where the budget lies between what the parts of the fastest and of the largest architecture add up to."""
 
