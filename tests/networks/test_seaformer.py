@@ -165,13 +165,12 @@ def test_every_layer_can_be_pruned() -> None:
     assert parameters(network) < 0.4 * before
 
 
-@pytest.mark.parametrize("size", [(64, 96), (128, 192)])
-def test_the_exported_file_says_the_same(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_the_exported_file_says_the_same(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = create("seaformer", "camvid11", variant="t")
     with torch.no_grad():
         for _ in range(3):
             network(torch.rand(4, 3, 64, 64))
-    proof = export(network, tmp_path / "net.onnx", size=size)
+    proof = export(network, tmp_path / "net.onnx", size=(64, 96))
     assert proof.agreement >= 0.9999
     assert 0 < proof.difference < 1e-4
