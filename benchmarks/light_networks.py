@@ -86,7 +86,9 @@ def scores(known: Sequence[Record]) -> list[Record]:
     named = {label(one): one for one in (*networks(), *SPLITS)}
     size = recipe.read(RECIPE).data.size
     found = []
-    for cell, made in {one.notes["cell"]: one for one in records.read(TRAINED / "records.jsonl")}.items():
+    store = TRAINED / "records.jsonl"
+    cells = {one.notes["cell"]: one for one in (records.read(store) if store.exists() else [])}
+    for cell, made in cells.items():
         network, data = (named[made.notes["axes"][axis]] for axis in ("network", "data"))
         if (network, data, made.seed) in done:
             continue
