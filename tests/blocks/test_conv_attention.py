@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from block_equations import drawn, mixed
 from torch import Tensor, nn
 
 from hardy.blocks.conv_attention import ConvAttention
@@ -12,20 +13,6 @@ from hardy.pruning.declared import heads_of
 from hardy.pruning.remove import replay
 
 WIDTH, HEADS, KEYS = 5, 3, 2
-
-
-def drawn() -> ConvAttention:
-    torch.manual_seed(0)
-    block = ConvAttention(WIDTH, HEADS, KEYS).double().eval()
-    with torch.no_grad():
-        for parameter in block.parameters():
-            parameter.normal_()
-    return block
-
-
-def mixed(x: Tensor, layer: nn.Sequential) -> Tensor:
-    """A 1x1 convolution and a batch norm that has seen nothing, of tokens (N, C)."""
-    return (x @ layer[0].weight[:, :, 0, 0].T) / (1 + layer[1].eps) ** 0.5 * layer[1].weight + layer[1].bias
 
 
 def by_the_equation(block: ConvAttention, x: Tensor) -> Tensor:
@@ -44,13 +31,13 @@ def by_the_equation(block: ConvAttention, x: Tensor) -> Tensor:
 
 
 def test_is_its_equation() -> None:
-    block = drawn()
+    block = drawn(lambda: ConvAttention(WIDTH, HEADS, KEYS))
     x = torch.randn(2, WIDTH, 3, 4, dtype=torch.float64)
     torch.testing.assert_close(block(x), by_the_equation(block, x), rtol=1e-9, atol=1e-9)
 
 
 def test_without_questions_every_cell_hears_the_mean() -> None:
-    block = drawn()
+    block = drawn(lambda: ConvAttention(WIDTH, HEADS, KEYS))
     nn.init.zeros_(block.query[1].weight)
     nn.init.zeros_(block.query[1].bias)
     x = torch.randn(1, WIDTH, 3, 4, dtype=torch.float64)
@@ -60,7 +47,7 @@ def test_without_questions_every_cell_hears_the_mean() -> None:
 
 @pytest.mark.parametrize("head", range(HEADS))
 def test_cutting_a_head_is_silencing_it(head: int) -> None:
-    block = drawn()
+    block = drawn(lambda: ConvAttention(WIDTH, HEADS, KEYS))
     silent, cut = copy.deepcopy(block), copy.deepcopy(block)
     declared = heads_of(block)
     assert declared is not None

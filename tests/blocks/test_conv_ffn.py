@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from block_equations import drawn, mixed
 
 from hardy.blocks.conv_ffn import ConvFFN
 from hardy.ops.cost import operations, parameters
@@ -10,22 +10,8 @@ from hardy.ops.cost import operations, parameters
 WIDTH, HIDDEN = 3, 6
 
 
-def drawn() -> ConvFFN:
-    torch.manual_seed(0)
-    block = ConvFFN(WIDTH, HIDDEN).double().eval()
-    with torch.no_grad():
-        for parameter in block.parameters():
-            parameter.normal_()
-    return block
-
-
-def mixed(x: Tensor, layer: nn.Sequential) -> Tensor:
-    """A 1x1 convolution and a batch norm that has seen nothing; channels last."""
-    return (x @ layer[0].weight[:, :, 0, 0].T) / (1 + layer[1].eps) ** 0.5 * layer[1].weight + layer[1].bias
-
-
 def test_is_its_equation() -> None:
-    block = drawn()
+    block = drawn(lambda: ConvFFN(WIDTH, HIDDEN))
     x = torch.randn(2, 4, 5, WIDTH, dtype=torch.float64)
     wide = torch.zeros(2, 6, 7, HIDDEN, dtype=torch.float64)  # with a border of zeros
     wide[:, 1:-1, 1:-1] = mixed(x, block.widen)

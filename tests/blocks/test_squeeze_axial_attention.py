@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from block_equations import drawn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,15 +13,6 @@ from hardy.ops.cost import operations, parameters
 from hardy.pruning.remove import replay
 
 WIDTH, HEADS, KEYS = 5, 2, 3
-
-
-def drawn() -> SqueezeAxialAttention:
-    torch.manual_seed(0)
-    block = SqueezeAxialAttention(WIDTH, HEADS, KEYS).double().eval()
-    with torch.no_grad():
-        for parameter in block.parameters():
-            parameter.normal_()
-    return block
 
 
 def conv(x: Tensor, layer: nn.Sequential) -> Tensor:
@@ -67,7 +59,7 @@ def by_the_equations(block: SqueezeAxialAttention, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("size", [(4, 6), (1, 1), (17, 2)])
 def test_is_its_equations(size: tuple[int, int]) -> None:
-    block = drawn()
+    block = drawn(lambda: SqueezeAxialAttention(WIDTH, HEADS, KEYS))
     x = torch.randn(2, WIDTH, *size, dtype=torch.float64)
     torch.testing.assert_close(block(x), by_the_equations(block, x), rtol=1e-9, atol=1e-9)
 
@@ -86,7 +78,7 @@ def test_cost() -> None:
 
 
 def test_a_channel_can_go_from_the_values_of_all_heads() -> None:
-    block = drawn()
+    block = drawn(lambda: SqueezeAxialAttention(WIDTH, HEADS, KEYS))
     silent, cut = copy.deepcopy(block), copy.deepcopy(block)
     values = 2 * HEADS * KEYS
     gone = [head * 2 * KEYS + 1 for head in range(HEADS)]

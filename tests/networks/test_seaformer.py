@@ -1,14 +1,10 @@
 """SeaFormer: published sizes, its stages and head by their formulas, any size, cuts, export."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hardy.engine.export import export
-from hardy.errors import InputError
 from hardy.networks._create import create
 from hardy.networks.seaformer import SIZES
 from hardy.ops.cost import gmacs, parameters
@@ -129,30 +125,6 @@ def test_attention_only_passes_half_of_the_details_at_first() -> None:
     torch.testing.assert_close(attention(x), attention.detail(attention.depthwise(side).clamp(0, 6)) / 2)
 
 
-def test_every_size_from_the_least_up() -> None:
-    network = create("seaformer", "camvid11")
-    assert network(torch.rand(1, 3, 32, 32)).shape == (1, 11, 32, 32)
-    network.eval()
-    assert network(torch.rand(1, 3, 321, 517)).shape == (1, 11, 321, 517)
-    assert network.outputs(torch.rand(1, 3, 32, 65)).features["stage5"].shape[-2:] == (2, 2)
-    with pytest.raises(InputError, match=r"at least 32x32 pixels, not 31x40$"):
-        network(torch.rand(1, 3, 31, 40))
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"variant": "m"}, "SeaFormer.variant"),
-        ({"drop_path": 1.5}, "SeaFormer.drop_path: 1.5"),
-        ({"dropout": -1}, "SeaFormer.dropout: -1"),
-    ],
-)
-def test_refuses_what_cannot_be_built(options: dict[str, object], words: str) -> None:
-    with pytest.raises(InputError, match=words) as caught:
-        create("seaformer", "camvid11", **options)
-    assert "\n" not in str(caught.value)
-
-
 def test_every_layer_can_be_pruned() -> None:
     torch.manual_seed(0)
     network = create("seaformer", "camvid11", variant="t")
@@ -163,14 +135,3 @@ def test_every_layer_can_be_pruned() -> None:
     before = parameters(network)
     assert halved(network) == 1.0
     assert parameters(network) < 0.4 * before
-
-
-def test_the_exported_file_says_the_same(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    network = create("seaformer", "camvid11", variant="t")
-    with torch.no_grad():
-        for _ in range(3):
-            network(torch.rand(4, 3, 64, 64))
-    proof = export(network, tmp_path / "net.onnx", size=(64, 96))
-    assert proof.agreement >= 0.9999
-    assert 0 < proof.difference < 1e-4

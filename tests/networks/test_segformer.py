@@ -1,6 +1,5 @@
 """SegFormer: published sizes, the encoder and the head against their equations in float64, cuts, export."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hardy.blocks.efficient_attention import EfficientAttention
-from hardy.engine.export import export
 from hardy.errors import InputError
 from hardy.networks._create import create
 from hardy.networks.encoders.mit import VARIANTS, MixTransformer
@@ -219,32 +217,3 @@ def test_encoder_and_head_go_with_others(options: dict[str, Any]) -> None:
     assert outputs.logits.shape == (1, 11, 97, 131)
     assert list(outputs.features) == ["stage1", "stage2", "stage3", "stage4", "logits"]
     assert len(network.train().outputs(torch.rand(2, 3, 64, 64)).extras) == int(options.get("aux", False))
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "words"),
-    [
-        ("segformer", {"weights": "timm"}, "timm has none of mit_b0; give a weights file"),
-        ("segformer", {"encoder_weights": "none.pth"}, "no such weights file"),
-        ("segformer", {"variant": "b6"}, "SegFormer.variant"),
-        ("segformer", {"drop_path": 1.5}, "SegFormer.drop_path: 1.5 is out of range"),
-        ("segformer", {"width": 0}, "width: 0 is out of range"),
-        ("encoder_decoder", {"encoder": "mit_b0", "output_stride": 16}, "takes no output_stride"),
-        ("encoder_decoder", {"encoder": "mit_b1", "encoder_weights": "timm"}, "timm has none of mit_b1"),
-    ],
-)
-def test_refuses_what_cannot_be_built(name: str, options: dict[str, Any], words: str) -> None:
-    with pytest.raises(InputError, match=words) as caught:
-        create(name, "camvid11", **options)
-    assert "\n" not in str(caught.value)
-
-
-def test_the_exported_file_says_the_same(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    network = create("segformer", "camvid11")
-    with torch.no_grad():
-        for _ in range(3):
-            network(torch.rand(4, 3, 64, 64))
-    proof = export(network, tmp_path / "net.onnx", size=(64, 96))
-    assert proof.agreement >= 0.9999
-    assert 0 < proof.difference < 1e-4

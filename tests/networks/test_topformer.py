@@ -1,14 +1,10 @@
 """TopFormer: published sizes, the whole network by its formulas in float64, any size, cuts, export."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hardy.engine.export import export
-from hardy.errors import InputError
 from hardy.networks._create import create
 from hardy.networks.topformer import TopFormer
 from hardy.ops.cost import gmacs, parameters
@@ -125,30 +121,6 @@ def test_it_is_its_formulas(size: tuple[int, int]) -> None:
 # sizes, options, cuts, export -----------------------------------------------------------------------------------------
 
 
-def test_every_size_from_the_least_up() -> None:
-    network = create("topformer", "camvid11")
-    assert network(torch.rand(1, 3, 32, 32)).shape == (1, 11, 32, 32)
-    network.eval()
-    assert network(torch.rand(1, 3, 321, 517)).shape == (1, 11, 321, 517)
-    assert network.outputs(torch.rand(1, 3, 32, 65)).features["tokens"].shape[-2:] == (2, 2)
-    with pytest.raises(InputError, match=r"at least 32x32 pixels, not 31x40$"):
-        network(torch.rand(1, 3, 31, 40))
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"variant": "l"}, "TopFormer.variant"),
-        ({"drop_path": 1.5}, "TopFormer.drop_path: 1.5"),
-        ({"dropout": -1}, "TopFormer.dropout: -1"),
-    ],
-)
-def test_refuses_what_cannot_be_built(options: dict[str, object], words: str) -> None:
-    with pytest.raises(InputError, match=words) as caught:
-        create("topformer", "camvid11", **options)
-    assert "\n" not in str(caught.value)
-
-
 def test_attention_says_nothing_at_first() -> None:
     network = create("topformer", "camvid11").eval()
     tokens = torch.rand(1, 208, 3, 4)
@@ -171,14 +143,3 @@ def test_every_layer_can_be_pruned() -> None:
     before = parameters(network)
     assert halved(network) == 1.0
     assert parameters(network) < 0.4 * before
-
-
-def test_the_exported_file_says_the_same(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    network = create("topformer", "camvid11")
-    with torch.no_grad():
-        for _ in range(3):
-            network(torch.rand(4, 3, 64, 64))
-    proof = export(network, tmp_path / "net.onnx", size=(128, 192))
-    assert proof.agreement >= 0.9999
-    assert 0 < proof.difference < 1e-4

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hardy.blocks.conv_norm_act import ConvNormAct
+from hardy.blocks.sizes import resize
 
 __all__ = ["Injection"]
 
@@ -35,9 +36,5 @@ class Injection(nn.Module):
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
         """Shapes as above."""
         size = fine.shape[-2:]
-        gated: Tensor = self.local(fine) * _resized(F.hardsigmoid(self.gate(coarse)), size)
-        return gated if self.context is None else gated + _resized(self.context(coarse), size)
-
-
-def _resized(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+        gated: Tensor = self.local(fine) * resize(F.hardsigmoid(self.gate(coarse)), size)
+        return gated if self.context is None else gated + resize(self.context(coarse), size)

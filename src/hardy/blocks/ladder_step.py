@@ -5,10 +5,9 @@ segmentation of road-driving images", CVPR 2019, section 3.2.
 """
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hardy.blocks.norm_act_conv import NormActConv
-from hardy.blocks.sizes import has_size
+from hardy.blocks.sizes import resize
 
 __all__ = ["LadderStep"]
 
@@ -28,8 +27,5 @@ class LadderStep(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """Shapes as above."""
-        size = skip.shape[-2:]
-        if not has_size(x, size):
-            x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
-        mixed: Tensor = self.mix(x + self.skip(skip))
+        mixed: Tensor = self.mix(resize(x, skip.shape[-2:]) + self.skip(skip))
         return mixed

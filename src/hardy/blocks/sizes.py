@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
+from torch.nn import functional as F
 
-__all__ = ["cells", "has_size", "is_open"]
+__all__ = ["cells", "has_size", "is_open", "resize"]
 
 
 def cells(size: Sequence[int], stride: int) -> tuple[int, int]:
@@ -26,3 +27,11 @@ def is_open(x: Tensor) -> bool:
 def has_size(x: Tensor, size: Sequence[int]) -> bool:
     """Whether ``x`` (B, C, h, w) is of ``size`` (H, W); of open sizes, whether it always is."""
     return all(statically_known_true(here == there) for here, there in zip(x.shape[-2:], size, strict=True))
+
+
+def resize(x: Tensor, size: Sequence[int], *, align_corners: bool = False) -> Tensor:
+    """``x`` (B, C, h, w) at ``size`` (H, W), bilinear with half-pixel centres, or from corner to corner with
+    ``align_corners``; ``x`` itself if it has that size."""
+    if has_size(x, size):
+        return x
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=align_corners)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from hardy.blocks.basic_block import BasicBlock
 from hardy.blocks.bottleneck import Bottleneck
 from hardy.blocks.conv_norm_act import ConvNormAct
-from hardy.blocks.sizes import cells
+from hardy.blocks.sizes import cells, resize
 
 __all__ = ["DilatedResNet18", "DilatedResNet50", "halved"]
 
@@ -93,4 +93,4 @@ class DilatedResNet18(nn.Module):
 
 def halved(x: Tensor) -> Tensor:
     """``x`` (B, C, h, w) at half its size, bilinear; sides round up."""
-    return F.interpolate(x, size=cells(x.shape[-2:], 2), mode="bilinear", align_corners=False)
+    return resize(x, cells(x.shape[-2:], 2))

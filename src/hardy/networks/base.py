@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from hardy.blocks.sizes import has_size
+from hardy.blocks.sizes import resize
 from hardy.data.labels import LabelSpace
 from hardy.errors import InputError
 from hardy.types import Outputs, Terms
@@ -22,14 +21,6 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 PixelLoss = Callable[[Tensor, Tensor], Tensor]
 """``(logits (B, K, ...), labels (B, ...)) -> scalar``; see `hardy.losses`."""
-
-
-def resize(x: Tensor, size: Sequence[int], *, align_corners: bool = False) -> Tensor:
-    """``x`` (B, C, h, w) at ``size`` (H, W), bilinear with half-pixel centres, or from corner to corner with
-    ``align_corners``; ``x`` itself if it has that size."""
-    if has_size(x, size):
-        return x
-    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=align_corners)
 
 
 class Network(nn.Module, ABC):
