@@ -1,11 +1,13 @@
 """No process that reads images outlives the command that started it; the garbage collector would wait for it."""
 
 import gc
-from multiprocessing import active_children
+import signal
+from multiprocessing import active_children, get_context
 
 import pytest
 
 from hardy.commands import prune, train
+from hardy.data import loader
 from hardy.errors import InputError
 from hardy.recipe import from_values
 
@@ -35,3 +37,18 @@ def test_a_command_that_is_refused_ends_them(read_by_two):
     with pytest.raises(InputError, match="segmentation = "):
         train.run(read_by_two(optim={"lr": 1e30}))
     assert active_children() == []
+
+
+def test_one_that_is_told_to_end_by_nobody_else_ends_by_itself(monkeypatch):
+    monkeypatch.setattr(loader, "_GRACE", 1)
+    child = get_context("fork").Process(target=_asked_once)
+    child.start()
+    child.join(timeout=60)
+    assert child.exitcode == -signal.SIGALRM
+
+
+def _asked_once():
+    loader._outlive_signals(0)
+    signal.raise_signal(signal.SIGTERM)
+    while True:
+        signal.pause()

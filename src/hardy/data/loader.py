@@ -29,8 +29,7 @@ __all__ = ["DomainItems", "evaluation_batches", "label_map", "plan", "training_b
 
 T = TypeVar("T")
 
-_GRACE = 60
-"""Seconds that a worker lives on after its first SIGTERM."""
+_GRACE = 60  # seconds that a worker lives on after its first SIGTERM
 
 DomainItems = Sequence[tuple[Domain, Sequence[Item]]]
 """Domains with the items to take from each; a Batch's ``domains`` are places in this sequence."""
@@ -141,7 +140,8 @@ def _outlive_signals(worker: int) -> None:
 
 
 def _die_next_time(number: int) -> None:
-    signal.signal(number, signal.SIG_DFL)
+    for each in (number, signal.SIGALRM):  # whatever the run does on an alarm, a worker ends
+        signal.signal(each, signal.SIG_DFL)
     signal.alarm(_GRACE)
 
 
