@@ -31,7 +31,7 @@ def session(network, folder, name, size, *, upsample="full", limit=graph.PRODUCT
         graph.write(network, logits, size=size, upsample=upsample)
     finally:
         graph.PRODUCT_LIMIT = kept
-    graph.with_classes(logits, classes, doubled=upsample == "half")
+    graph.with_classes(logits, classes, upsample=upsample)
     return graph.Session(classes)
 
 

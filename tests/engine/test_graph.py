@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from hardy.blocks.pyramid_pooling import PyramidPooling
 from hardy.blocks.simple_pyramid_pooling import SimplePyramidPooling
 from hardy.data.labels import label_space
-from hardy.engine import graph
+from hardy.engine import graph, products
 from hardy.engine.export import export
 from hardy.networks._create import create
 from hardy.networks.base import Network, resize
@@ -86,23 +86,42 @@ def test_a_pyramid_is_a_few_nodes_and_no_gathers(tmp_path, channels, part, grids
 
 
 @pytest.mark.parametrize(
-    ("cells", "size"), [((45, 60), (360, 480)), ((3, 5), (7, 41)), ((1, 1), (4, 6)), ((9, 8), (5, 3))]
+    ("cells", "size"),
+    [
+        ((45, 60), (360, 480)),
+        ((3, 5), (7, 41)),
+        ((1, 1), (4, 6)),
+        ((9, 8), (5, 3)),
+        ((41, 4), (321, 9)),
+        ((40, 7), (96, 9)),
+    ],
 )
 def test_bilinear_products_are_bilinear_resizing(cells, size):
     x = torch.rand(2, 3, *cells)
-    torch.testing.assert_close(graph.bilinear(x, size), resize(x, size), atol=1e-5, rtol=0)
+    torch.testing.assert_close(products.bilinear(x, size), resize(x, size), atol=1e-5, rtol=0)
+
+
+def test_a_window_of_rows_holds_the_cells_that_its_pixels_lie_between():
+    # Windows of 30 rows at stride 8: pixels 30 to 59 lie at 3.3 to 6.9, so that they touch the cells 3 to 7; no window
+    # touches more than six. With 60 columns each value takes 60 / 8 multiplications of the other product.
+    assert products._window(360, 45) == (30, 6)
+    assert products.multiplications((45, 60), (360, 480)) == 60 / 8 + 6
+    assert products._window(7, 3) == (7, 3)  # fewer rows than a window has
+    assert products._window(359, 45) == (359, 45)  # no number of rows divides them
 
 
 def test_resizing_is_a_product_where_that_is_little_work():
     resized = torch.ops.aten.upsample_bilinear2d.vec
-    assert torch.equal(graph._bilinear(torch.ones(1, 2, 45, 60), (360, 480), False, None), torch.ones(1, 2, 360, 480))
-    assert graph._bilinear(torch.ones(1, 2, 64, 128), (512, 1024), False, None) is NotImplemented
-    assert graph._bilinear(torch.ones(1, 2, 4, 4), (8, 8), True, None) is NotImplemented
+    assert torch.equal(
+        products.bilinear_where_it_pays(torch.ones(1, 2, 45, 60), (360, 480), False, None), torch.ones(1, 2, 360, 480)
+    )
+    assert products.bilinear_where_it_pays(torch.ones(1, 2, 64, 128), (128, 256), False, None) is NotImplemented
+    assert products.bilinear_where_it_pays(torch.ones(1, 2, 4, 4), (8, 8), True, None) is NotImplemented
     x = torch.rand(1, 2, 4, 5)
-    torch.testing.assert_close(graph._bilinear(x, (9, 8), False, None), resized(x, (9, 8), False, None))
+    torch.testing.assert_close(products.bilinear_where_it_pays(x, (9, 8), False, None), resized(x, (9, 8), False, None))
 
 
 @pytest.mark.parametrize("cells", [1, 2, 3, 5, 6, 9])
 def test_adaptive_mean_is_adaptive_average_pooling(cells):
     x = torch.rand(2, 3, 7, 11, dtype=torch.float64)
-    torch.testing.assert_close(graph.adaptive_mean(x, (cells, 4)), F.adaptive_avg_pool2d(x, (cells, 4)))
+    torch.testing.assert_close(products.adaptive_mean(x, (cells, 4)), F.adaptive_avg_pool2d(x, (cells, 4)))

@@ -55,7 +55,7 @@ def test_half_is_the_best_class_at_half_size_doubled(tiny, tmp_path, size, dynam
     assert 0.5 < proof.agreement_full < 1  # borders between classes fall a pixel aside
 
 
-@pytest.mark.parametrize("upsample", ["full", "half", "none"])
+@pytest.mark.parametrize("upsample", ["full", "borders", "half", "none"])
 def test_what_is_timed_is_what_is_exported(tiny, tmp_path, upsample):
     images = torch.rand(1, 3, 40, 56)
     ran = {}
@@ -105,13 +105,20 @@ class Padded(Network):
 @pytest.mark.parametrize(
     ("network", "size", "upsample", "message"),
     [
-        (lambda: create("tiny", "camvid11"), (32, 32), "hafl", "no upsample 'hafl'; there are: full, half, none; did"),
+        (
+            lambda: create("tiny", "camvid11"),
+            (32, 32),
+            "hafl",
+            "no upsample 'hafl'; there are: full, borders, half, none; did",
+        ),
         (lambda: create("classifier", "pacs7"), (32, 32), "half", "predicts one class per image"),
         (lambda: wrap(nn.Conv2d(3, 11, 1), "camvid11"), (32, 32), "none", "does not tell its logits at their own"),
         (lambda: create("linknet", "camvid11"), (64, 64), "none", "at full size; use 'full' or 'half'"),
+        (lambda: create("linknet", "camvid11"), (64, 64), "borders", "at full size; use 'full' or 'half'"),
         (Padded, (45, 70), "half", "at 45x70 .* pads .*, such as 64x96"),
+        (lambda: create("tiny", "camvid11"), (42, 64), "borders", "at 42x64 Tiny has 11x16 .* size such as 64x64"),
     ],
-    ids=["unknown", "image level", "wrapped", "linknet", "padded"],
+    ids=["unknown", "image level", "wrapped", "linknet", "linknet, borders", "padded", "no whole number"],
 )
 def test_what_would_do_nothing_or_wrong_is_refused(tmp_path, network, size, upsample, message):
     with pytest.raises(InputError, match=message):

@@ -1,7 +1,8 @@
 """From logits at a network's own stride to classes: at full size, at half size and doubled, or left where they are.
 
 For light networks this last step costs as much as the layers before it: with K classes, ``full`` makes and compares K
-values for every pixel, ``half`` for a quarter of them, ``none`` only for the cells that the network has.
+values for every pixel, ``borders`` for the pixels between cells of different classes, ``half`` for a quarter of all,
+``none`` only for the cells that the network has.
 """
 
 from collections.abc import Sequence
@@ -16,9 +17,10 @@ from hardy.networks.base import Network, resize
 
 __all__ = ["Treated", "Upsample", "check", "classes", "enlarged", "logits"]
 
-Upsample = Literal["full", "half", "none"]
-"""``full``: logits resized bilinearly to the image, then the best class. ``half``: resized to half the image (rounded
-up), the best class, every pixel doubled. ``none``: the best class where the network's own logits are."""
+Upsample = Literal["full", "borders", "half", "none"]
+"""``full``: logits resized bilinearly to the image, then the best class. ``borders``: the same classes, but a file
+interpolates only between cells of different classes; see `hardy.engine.borders`. ``half``: resized to half the image
+(rounded up), the best class, every pixel doubled. ``none``: the best class where the network's own logits are."""
 
 _SAME = 1e-3
 """What rounding may change of a logit, as a share of the largest."""
@@ -30,12 +32,12 @@ def logits(network: Network, images: Tensor, upsample: Upsample) -> Tensor:
         whole: Tensor = network(images)
         return whole
     own = network.outputs(images).features["logits"]
-    return own if upsample == "none" else resize(own, [(side + 1) // 2 for side in images.shape[-2:]])
+    return own if upsample in ("borders", "none") else resize(own, [(side + 1) // 2 for side in images.shape[-2:]])
 
 
 def classes(found: Tensor, size: Sequence[int], upsample: Upsample) -> Tensor:
     """Class ids (B, H, W), at ``none`` (B, h, w), from what `logits` returned for images of ``size`` (H, W)."""
-    best = found.argmax(1)
+    best = (resize(found, size) if upsample == "borders" else found).argmax(1)
     if upsample != "half":
         return best
     return best.repeat_interleave(2, -2).repeat_interleave(2, -1)[..., : size[0], : size[1]]
@@ -67,7 +69,8 @@ def check(network: Network, upsample: str, sizes: Sequence[Sequence[int]]) -> No
 
     Raises:
         InputError: for another word than those of `Upsample`; for an image-level network; for one that does not tell
-            the logits at their own stride, or whose own logits are those of a padded image, or already at full size.
+            the logits at their own stride, or whose own logits are those of a padded image, or already at full size;
+            for ``borders`` with several sizes, or with cells of no whole number of pixels.
     """
     if upsample not in get_args(Upsample):
         raise InputError(f"there is no upsample {upsample!r}; there are: {', '.join(get_args(Upsample))}"
@@ -75,6 +78,8 @@ def check(network: Network, upsample: str, sizes: Sequence[Sequence[int]]) -> No
     if upsample == "full":
         return
     name = type(network).__name__
+    if upsample == "borders" and len(sizes) > 1:
+        raise InputError("upsample 'borders' is laid out for one size of images; export without open sizes")
     if network.image_level:
         raise InputError(f"upsample {upsample!r}: {name} predicts one class per image and upsamples nothing")
     for height, width in sizes:
@@ -82,11 +87,16 @@ def check(network: Network, upsample: str, sizes: Sequence[Sequence[int]]) -> No
         own = outputs.features.get("logits")
         if own is None:
             raise InputError(f"upsample {upsample!r}: {name} does not tell its logits at their own stride; use 'full'")
-        if upsample == "none" and own.shape == outputs.logits.shape:
-            raise InputError(f"upsample 'none': {name} has its own logits at full size; use 'full' or 'half'")
+        if upsample != "half" and own.shape == outputs.logits.shape:
+            raise InputError(f"upsample {upsample!r}: {name} has its own logits at full size; use 'full' or 'half'")
+        fitting = "x".join(str(-(-side // 32) * 32) for side in (height, width))
         if (resize(own, (height, width)) - outputs.logits).abs().max() > _SAME * outputs.logits.abs().max():
-            fitting = "x".join(str(-(-side // 32) * 32) for side in (height, width))
             raise InputError(
                 f"upsample {upsample!r}: at {height}x{width} {name} pads its images, and its own logits cover the "
                 f"padding too; choose a size that it does not pad, such as {fitting}"
+            )
+        if upsample == "borders" and (height % own.shape[-2] or width % own.shape[-1]):
+            raise InputError(
+                f"upsample 'borders': at {height}x{width} {name} has {own.shape[-2]}x{own.shape[-1]} cells, each of no "
+                f"whole number of pixels; choose a size such as {fitting}"
             )

@@ -138,7 +138,7 @@ def _made(
     """The file in ``folder`` that returns ``output``, and how it and its like compare with ``network``."""
     files: dict[Output, Path] = {"logits": folder / "logits.onnx", "classes": folder / "classes.onnx"}
     graph.write(network, files["logits"], size=size, batch=batch, dynamic=dynamic, upsample=upsample)
-    graph.with_classes(files["logits"], files["classes"], doubled=upsample == "half")
+    graph.with_classes(files["logits"], files["classes"], upsample=upsample)
     sessions = {name: graph.Session(file) for name, file in files.items()}
     found = compare(
         network, sessions, size=size, dynamic=dynamic, batch=batch, images=images, labels=labels, upsample=upsample

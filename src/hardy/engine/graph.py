@@ -1,13 +1,7 @@
 """A network as an ONNX graph: written by torch's exporter, run by onnxruntime on the CPU.
 
-Adaptive average pooling is written as two matrix products, ``P_h x P_w^T``: row i of P (cells, length) holds 1 / n at
-the n pixels of cell i, those from ``floor(i * length / cells)`` to ``ceil((i + 1) * length / cells) - 1``. That is the
-operator's own definition. The exporter's way, a gather per cell, takes a hundred nodes for a pyramid whose cells do
-not divide the map, and at a dynamic size the example's indices stay in the graph: at another size it fails or is wrong.
-
-At a fixed size bilinear resizing is written in the same way where that is faster than ONNX's Resize: row i of R
-(length, cells) holds the two weights of the cells between which pixel i lies. A product multiplies by all the zeros
-besides, so it pays for maps of few cells only; see `PRODUCT_LIMIT`.
+Adaptive average pooling is written as matrix products, and at a fixed size bilinear resizing too where that is faster;
+see `hardy.engine.products`.
 """
 
 import contextlib
@@ -24,17 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hardy.engine import borders
 from hardy.engine.epilogue import Treated, Upsample
+from hardy.engine.products import adaptive_mean, bilinear_where_it_pays
 from hardy.errors import InputError
 from hardy.networks.base import Network
 
 __all__ = [
     "OPSET",
-    "PRODUCT_LIMIT",
     "Output",
     "Session",
-    "adaptive_mean",
-    "bilinear",
     "count",
     "package",
     "with_classes",
@@ -42,12 +35,6 @@ __all__ = [
 ]
 
 OPSET = 18
-
-PRODUCT_LIMIT = 64
-"""The multiplications for each value up to which bilinear resizing is written as products.
-
-On one thread with AVX-512 they took 0.6 of Resize's time at 52 multiplications, 0.9 at 80 and 2.1 at 192.
-"""
 
 Output = Literal["classes", "logits"]
 """What a graph returns: uint8 class ids (B, H, W), or float32 logits (B, K, H, W)."""
@@ -89,7 +76,7 @@ def write(
     treated = network if upsample == "full" else Treated(network, upsample)
     rewritten: dict[Any, Any] = {torch.ops.aten.adaptive_avg_pool2d.default: adaptive_mean}
     if not dynamic:
-        rewritten[torch.ops.aten.upsample_bilinear2d.vec] = _bilinear
+        rewritten[torch.ops.aten.upsample_bilinear2d.vec] = bilinear_where_it_pays
     with _silence():
         try:
             program = torch.export.export(treated, (images,), dynamic_shapes=(opened,))
@@ -116,38 +103,56 @@ def write(
     onnx.save(model, path)
 
 
-def with_classes(source: Path, path: Path, *, doubled: bool = False) -> None:
+def with_classes(source: Path, path: Path, *, upsample: Upsample = "full") -> None:
     """Write the graph ``source`` with its logits replaced by ``classes``: their argmax as uint8.
 
-    ONNX's ArgMax yields int64, eight times the bytes; with equal logits the first class wins, as in torch. With
-    ``doubled`` the logits are at half the size of the images, rounded up: every class is written twice in both
-    directions, and what lies beyond the images is cut off.
+    ONNX's ArgMax yields int64, eight times the bytes; with equal logits the first class wins, as in torch. At ``half``
+    the logits are at half the size of the images, rounded up: every class is written twice in both directions, and what
+    lies beyond the images is cut off. For ``borders`` see `hardy.engine.borders`.
     """
     onnx = package("onnx")
-    helper, byte = onnx.helper, onnx.TensorProto.UINT8
     model = onnx.load(source)
     logits, images = model.graph.output[0], model.graph.input[0]
     kept = [axis.dim_param or axis.dim_value for axis in _shape(logits)]
-    last = "classes_at_half" if doubled else "classes"
-    nodes = [
-        helper.make_node("ArgMax", [logits.name], ["class_ids"], axis=1, keepdims=0, name="argmax"),
-        helper.make_node("Cast", ["class_ids"], [last], to=byte, name="to_bytes"),
-    ]
-    if doubled:
-        kept[2:] = [axis.dim_param or axis.dim_value for axis in _shape(images)][2:]
-        constants = {"twice": np.array([1, 2, 2], np.float32), "corner": np.zeros(2, np.int64),
-                     "sides": np.array([1, 2], np.int64)}  # fmt: skip
-        model.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in constants.items())
-        modes = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
-        nodes += [
-            helper.make_node("Resize", [last, "", "twice"], ["classes_doubled"], name="double", **modes),
-            helper.make_node("Shape", [images.name], ["images_size"], start=2, name="images_size"),
-            helper.make_node("Slice", ["classes_doubled", "corner", "images_size", "sides"], ["classes"], name="cut"),
-        ]
+    whole = [axis.dim_param or axis.dim_value for axis in _shape(images)]
+    constants: list[Any] = []
+    if upsample == "borders":
+        nodes, constants = borders.nodes(onnx, logits.name, kept, whole[2:])
+    elif upsample == "half":
+        nodes, constants = _doubled(onnx, logits.name, images.name)
+    else:
+        nodes = _best(onnx, logits.name, "classes")
     model.graph.node.extend(nodes)
+    model.graph.initializer.extend(constants)
     del model.graph.output[:]
-    model.graph.output.append(helper.make_tensor_value_info("classes", byte, [kept[0], *kept[2:]]))
+    sides = whole[2:] if upsample in ("borders", "half") else kept[2:]
+    byte = onnx.TensorProto.UINT8
+    model.graph.output.append(onnx.helper.make_tensor_value_info("classes", byte, [kept[0], *sides]))
     onnx.save(model, path)
+
+
+def _best(onnx: Any, logits: str, output: str) -> list[Any]:
+    """The nodes from logits to the best class as uint8."""
+    make = onnx.helper.make_node
+    return [
+        make("ArgMax", [logits], ["class_ids"], axis=1, keepdims=0, name="argmax"),
+        make("Cast", ["class_ids"], [output], to=onnx.TensorProto.UINT8, name="to_bytes"),
+    ]
+
+
+def _doubled(onnx: Any, logits: str, images: str) -> tuple[list[Any], list[Any]]:
+    """The nodes from logits at half the size of ``images`` to classes at their size, and their constants."""
+    make = onnx.helper.make_node
+    constants = {"twice": np.array([1, 2, 2], np.float32), "corner": np.zeros(2, np.int64),
+                 "sides": np.array([1, 2], np.int64)}  # fmt: skip
+    modes = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
+    nodes = [
+        *_best(onnx, logits, "classes_at_half"),
+        make("Resize", ["classes_at_half", "", "twice"], ["classes_doubled"], name="double", **modes),
+        make("Shape", [images], ["images_size"], start=2, name="images_size"),
+        make("Slice", ["classes_doubled", "corner", "images_size", "sides"], ["classes"], name="cut"),
+    ]
+    return nodes, [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()]
 
 
 def count(path: Path, kind: str | None = None) -> int:
@@ -180,54 +185,6 @@ class Session:
     def __call__(self, images: Tensor) -> Tensor:
         """What the graph returns for ``images`` (B, 3, H, W) float32 on the CPU."""
         return torch.from_numpy(self._session.run(None, {"images": images.numpy()})[0])
-
-
-def adaptive_mean(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Adaptive average pooling of ``x`` (B, C, H, W) to ``size`` (h, w) cells, as matrix products."""
-    if tuple(size) == (1, 1):
-        return x.mean((-2, -1), keepdim=True)
-    return _shares(x.shape[-2], size[0], x) @ x @ _shares(x.shape[-1], size[1], x).T
-
-
-def bilinear(x: Tensor, size: Sequence[int]) -> Tensor:
-    """``x`` (B, C, h, w) resized to ``size`` (H, W) bilinearly with half-pixel centres, as matrix products."""
-    rows, columns = (_weights(to, of, x) for to, of in zip(size, x.shape[-2:], strict=True))
-    first, second = _multiplications(x.shape[-2:], size)
-    return rows @ (x @ columns.T) if second < first else rows @ x @ columns.T
-
-
-def _bilinear(x: Tensor, size: Sequence[int] | None, align_corners: bool, scales: Sequence[float] | None) -> Any:
-    """As the operator is called: `bilinear` where that pays."""
-    if align_corners or scales is not None or size is None or min(_multiplications(x.shape[-2:], size)) > PRODUCT_LIMIT:
-        return NotImplemented
-    return bilinear(x, size)
-
-
-def _multiplications(cells: Sequence[int], size: Sequence[int]) -> tuple[float, float]:
-    """Of both products, for each value that is made: rows first, and columns first."""
-    return cells[1] + cells[0] * cells[1] / size[1], cells[0] + cells[0] * cells[1] / size[0]
-
-
-def _weights(length: int, count: int, like: Tensor) -> Tensor:
-    """(length, count): what each of ``count`` cells gives to each pixel; rows sum to 1.
-
-    Pixel i lies at ``(i + 1/2) count / length - 1/2`` among the cells, and outside at the nearest.
-    """
-    pixel = torch.arange(length, device=like.device, dtype=torch.float64).unsqueeze(1)
-    cell = torch.arange(count, device=like.device, dtype=torch.float64).unsqueeze(0)
-    centre = ((pixel + 0.5) * (count / length) - 0.5).clamp(0, count - 1)
-    return (1 - (centre - cell).abs()).clamp(min=0).to(like.dtype)
-
-
-def _shares(length: int, cells: int, like: Tensor) -> Tensor:
-    """(cells, length): the share each pixel has in each cell; rows sum to 1.
-
-    The bounds are compared in integers times ``cells``: floor and ceil of a quotient without dividing.
-    """
-    cell = torch.arange(cells, device=like.device).unsqueeze(1)
-    pixel = torch.arange(length, device=like.device).unsqueeze(0)
-    inside = (((pixel + 1) * cells > cell * length) & (pixel * cells < (cell + 1) * length)).to(like.dtype)
-    return inside / inside.sum(1, keepdim=True)
 
 
 def _shape(value: Any) -> Any:

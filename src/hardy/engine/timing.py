@@ -78,7 +78,7 @@ def _onnx(network: Network, images: Tensor, output: Output, folder: Path, upsamp
     files = {"logits": folder / "logits.onnx", "classes": folder / "classes.onnx"}
     graph.write(network, files["logits"], size=images.shape[-2:], batch=len(images), upsample=upsample)
     if output == "classes":
-        graph.with_classes(files["logits"], files["classes"], doubled=upsample == "half")
+        graph.with_classes(files["logits"], files["classes"], upsample=upsample)
     session = graph.Session(files[output], optimised=folder / "optimised.onnx")
     folded = graph.count(folder / "optimised.onnx", "BatchNormalization") == 0
     threads = torch.get_num_threads()
