@@ -110,15 +110,42 @@ def test_a_window_of_rows_holds_the_cells_that_its_pixels_lie_between():
     assert products._window(359, 45) == (359, 45)  # no number of rows divides them
 
 
-def test_resizing_is_a_product_where_that_is_little_work():
-    resized = torch.ops.aten.upsample_bilinear2d.vec
-    assert torch.equal(
-        products.bilinear_where_it_pays(torch.ones(1, 2, 45, 60), (360, 480), False, None), torch.ones(1, 2, 360, 480)
-    )
-    assert products.bilinear_where_it_pays(torch.ones(1, 2, 64, 128), (128, 256), False, None) is NotImplemented
-    assert products.bilinear_where_it_pays(torch.ones(1, 2, 4, 4), (8, 8), True, None) is NotImplemented
-    x = torch.rand(1, 2, 4, 5)
-    torch.testing.assert_close(products.bilinear_where_it_pays(x, (9, 8), False, None), resized(x, (9, 8), False, None))
+@pytest.mark.parametrize(
+    ("cells", "how", "product"),
+    [
+        ((45, 60), {"size": (360, 480), "mode": "bilinear"}, True),
+        ((4, 5), {"size": 9, "mode": "bilinear", "align_corners": False}, True),
+        ((64, 128), {"size": (128, 256), "mode": "bilinear"}, False),  # 82 multiplications for each value
+        ((4, 4), {"size": (8, 8), "mode": "bilinear", "align_corners": True}, False),
+        ((4, 4), {"scale_factor": 2, "mode": "bilinear"}, False),
+        ((4, 4), {"size": (8, 8), "mode": "nearest"}, False),
+        ((9, 9), {"size": (4, 4), "mode": "bilinear", "antialias": True}, False),
+    ],
+)
+def test_resizing_is_a_product_where_that_is_little_work(monkeypatch, cells, how, product):
+    made = []
+    true = products.bilinear
+    monkeypatch.setattr(products, "bilinear", lambda x, size: made.append(size) or true(x, size))
+    x = torch.rand(1, 2, *cells)
+    with products.Products(resizing=True):
+        found = F.interpolate(x, **how)
+    assert bool(made) == product
+    torch.testing.assert_close(found, F.interpolate(x, **how), atol=1e-6, rtol=0)
+    with products.Products(resizing=False):
+        assert torch.equal(F.interpolate(x, **how), F.interpolate(x, **how))
+    assert len(made) == product
+
+
+@pytest.mark.parametrize("size", [3, (4, 3), (None, 5)])
+def test_pooling_is_products_but_where_a_side_stays(monkeypatch, size):
+    made = []
+    true = products.adaptive_mean
+    monkeypatch.setattr(products, "adaptive_mean", lambda x, size: made.append(size) or true(x, size))
+    x = torch.rand(2, 3, 7, 11)
+    with products.Products(resizing=False):
+        found = nn.AdaptiveAvgPool2d(size)(x)
+    torch.testing.assert_close(found, F.adaptive_avg_pool2d(x, size), atol=1e-6, rtol=0)
+    assert made == ([] if size == (None, 5) else [(3, 3) if size == 3 else size])
 
 
 @pytest.mark.parametrize("cells", [1, 2, 3, 5, 6, 9])

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from hardy.engine import borders
 from hardy.engine.epilogue import Treated, Upsample
-from hardy.engine.products import adaptive_mean, bilinear_where_it_pays
+from hardy.engine.products import Products
 from hardy.errors import InputError
 from hardy.networks.base import Network
 
@@ -74,13 +74,10 @@ def write(
     images = torch.zeros(max(2, batch) if dynamic else batch, 3, *size)
     opened = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC) if dynamic else None
     treated = network if upsample == "full" else Treated(network, upsample)
-    rewritten: dict[Any, Any] = {torch.ops.aten.adaptive_avg_pool2d.default: adaptive_mean}
-    if not dynamic:
-        rewritten[torch.ops.aten.upsample_bilinear2d.vec] = bilinear_where_it_pays
     with _silence():
         try:
-            program = torch.export.export(treated, (images,), dynamic_shapes=(opened,))
-            program = program.run_decompositions(rewritten)
+            with Products(resizing=not dynamic):
+                program = torch.export.export(treated, (images,), dynamic_shapes=(opened,))
             exported = torch.onnx.export(
                 program,
                 (),

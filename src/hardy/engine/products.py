@@ -16,8 +16,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
-__all__ = ["PRODUCT_LIMIT", "adaptive_mean", "bilinear", "bilinear_where_it_pays", "multiplications"]
+__all__ = ["PRODUCT_LIMIT", "Products", "adaptive_mean", "bilinear", "multiplications"]
 
 PRODUCT_LIMIT = 64
 """The multiplications for each value up to which bilinear resizing is written as products, and not as ONNX's Resize.
@@ -28,6 +30,27 @@ processor with AVX2; with AVX-512 0.6 at 52, 0.9 at 80.
 
 _ROWS = 32
 """About so many rows of pixels are made at once: fewer pay for more calls, more for more zeros."""
+
+
+class Products(TorchFunctionMode):
+    """Inside this context `torch.nn.functional`'s ``adaptive_avg_pool2d`` and bilinear ``interpolate`` are products.
+
+    Args:
+        resizing: whether ``interpolate`` is one where that pays; the product holds the sizes, which must not be open.
+    """
+
+    def __init__(self, *, resizing: bool) -> None:
+        super().__init__()
+        self.resizing = resizing
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """The product, or what ``func`` returns."""
+        given, made = kwargs or {}, None
+        if func is F.adaptive_avg_pool2d:
+            made = _pooled(*args, **given)
+        elif func is F.interpolate and self.resizing:
+            made = _resized(*args, **given)
+        return func(*args, **given) if made is None else made
 
 
 def adaptive_mean(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -53,13 +76,21 @@ def bilinear(x: Tensor, size: Sequence[int]) -> Tensor:
     return made
 
 
-def bilinear_where_it_pays(
-    x: Tensor, size: Sequence[int] | None, align_corners: bool, scales: Sequence[float] | None
-) -> Any:
-    """In place of ``aten.upsample_bilinear2d.vec``: `bilinear`, or NotImplemented where Resize is the faster."""
-    if align_corners or scales is not None or size is None or multiplications(x.shape[-2:], size) > PRODUCT_LIMIT:
-        return NotImplemented
-    return bilinear(x, size)
+def _pooled(input: Tensor, output_size: Any) -> Tensor | None:
+    """``F.adaptive_avg_pool2d`` as products; None where a side stays as it is."""
+    size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
+    return None if None in size else adaptive_mean(input, size)
+
+
+def _resized(
+    input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest", align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None, antialias: bool = False,
+) -> Tensor | None:  # fmt: skip
+    """``F.interpolate`` as products; None where it is no bilinear resizing to a size, or they do not pay."""
+    if mode != "bilinear" or size is None or align_corners or antialias:
+        return None
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    return bilinear(input, size) if multiplications(input.shape[-2:], size) <= PRODUCT_LIMIT else None
 
 
 def multiplications(cells: Sequence[int], size: Sequence[int]) -> float:
