@@ -207,7 +207,7 @@ def test_export_at_half_size(call, small, tmp_path):
     assert "upsample half: " in said.out
     assert 0.5 < numbers(small[0], "export")["", "agreement_full"] <= 1.0
     refused = call("export", small[0], tmp_path / "half.onnx", "--size", SIZE, "--upsample", "quarter")
-    assert refused == (2, "", "hardy: there is no upsample 'quarter'; there are: full, half, none\n")
+    assert refused == (2, "", "hardy: there is no upsample 'quarter'; there are: full, borders, half, none\n")
 
 
 def test_export(call, small, tmp_path):
