@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hardy.pruning.sensitivity import binary, covariance, normalised, whitened_variance
+from hardy.pruning.sensitivity import binary, deviations, normalised, unary, whitened_variance
 
 
 def activations(styles=3, images=4, channels=5, positions=60):
@@ -11,36 +11,64 @@ def activations(styles=3, images=4, channels=5, positions=60):
     return torch.randn(styles, images, channels, positions, dtype=torch.float64, generator=draw)
 
 
-def test_covariance_by_hand():
+def test_both_by_hand():
     # two styles of one image, two channels, one position: deviations -1, 1 and -2, 2
     values = torch.tensor([[[[1.0], [0.0]]], [[[3.0], [4.0]]]], dtype=torch.float64)
-    sigma = covariance(values)
-    assert sigma.tolist() == [[1.0, 2.0], [2.0, 4.0]]
-    assert binary(sigma, "covariance").tolist() == [2.0, 2.0]
-    assert binary(sigma).tolist() == pytest.approx([1.0, 1.0])
+    apart = deviations(values)
+    assert apart.abs().tolist() == [[1.0], [2.0]]
+    assert unary(apart).tolist() == [1.0, 4.0]
+    assert binary(apart, "covariance").tolist() == [2.0, 2.0]
+    assert binary(apart).tolist() == pytest.approx([1.0, 1.0])
+    factor = torch.tensor([3.0, 0.5], dtype=torch.float64)
+    assert unary(apart, factor).tolist() == [9.0, 1.0]
+    assert binary(apart, "covariance", factor).tolist() == pytest.approx([3.0, 3.0])
+
+
+@pytest.mark.parametrize("styles", [2, 3])
+def test_both_are_of_the_covariance_of_the_deviations(styles):
+    """Spec: Sigma_ij is the mean over styles, images and positions of D_i D_j."""
+    values = activations(styles=styles)
+    values[:, :, 1] += values[:, :, 0]
+    apart = values - values.mean(0)
+    sigma = torch.einsum("spil,spjl->ij", apart, apart) / (styles * 4 * 60)
+    off = 1 - torch.eye(5, dtype=torch.float64)
+    size = sigma.abs()
+    found = deviations(values)
+    torch.testing.assert_close(unary(found), sigma.diagonal())
+    torch.testing.assert_close(binary(found, "covariance"), (size * off).sum(1))
+    deviation = sigma.diagonal().sqrt()
+    torch.testing.assert_close(binary(found), (size / deviation.outer(deviation) * off).sum(1))
+
+
+def test_a_channel_that_no_style_changes_is_correlated_with_none():
+    values = activations()
+    values[:, :, 2] = values[:1, :, 2]
+    found = binary(deviations(values))
+    assert found[2] < 1e-9
+    assert found.isfinite().all()
 
 
 def test_the_unary_is_the_share_of_variance_that_style_causes():
     values = activations()
     values[:, :, 0] = values[:1, :, 0]  # content only: the same in every style
     values[:, :, 1] = torch.arange(3.0, dtype=torch.float64)[:, None, None]  # style only
-    unary = covariance(values, values.var((0, 1, 3), correction=0).rsqrt()).diagonal()
-    assert ((unary >= 0) & (unary <= 1 + 1e-12)).all()
-    assert float(unary[0]) == pytest.approx(0, abs=1e-20)
-    assert float(unary[1]) == pytest.approx(1)
+    share = unary(deviations(values), values.var((0, 1, 3), correction=0).rsqrt())
+    assert ((share >= 0) & (share <= 1 + 1e-12)).all()
+    assert float(share[0]) == pytest.approx(0, abs=1e-20)
+    assert float(share[1]) == pytest.approx(1)
     whole = values.var((0, 1, 3), correction=0)
     within = values.var(0, correction=0).mean((0, 2)) / whole
-    torch.testing.assert_close(unary, within)
+    torch.testing.assert_close(share, within)
 
 
 def test_correlated_channels_have_a_high_binary_sensitivity():
     values = activations()
     values[:, :, 1] = 3 * values[:, :, 0]
     values[:, :, 2] = -values[:, :, 0]
-    found = binary(covariance(values))
+    found = binary(deviations(values))
     assert (found[:3] > 2).all()
     assert (found[3:] < 1).all()
-    torch.testing.assert_close(found, binary(covariance(values * torch.tensor([1, 9.0, 2, 5, 1])[:, None])))
+    torch.testing.assert_close(found, binary(deviations(values * torch.tensor([1, 9.0, 2, 5, 1])[:, None])))
 
 
 def test_whitened_variance_is_that_of_each_images_correlations():

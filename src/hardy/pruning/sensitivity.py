@@ -1,7 +1,7 @@
 """Style sensitivity: how far a layer's channels follow the style of an image and not its content.
 
 Of P images in S styles each, A (S, P, n, L) are the activations of n channels at L positions and
-``D = A - mean over the styles of A`` is what style alone changes. One matrix gives both sensitivities:
+``D = A - mean over the styles of A`` is what style alone changes. Both sensitivities are of its covariance:
 
     Sigma_ij = mean over styles, images and positions of D_i D_j
     unary     u_i = Sigma_ii                                      the variance that style causes
@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Binary", "Scale", "binary", "covariance", "normalised", "whitened_variance"]
+__all__ = ["Binary", "Scale", "binary", "deviations", "normalised", "unary", "whitened_variance"]
 
 Binary = Literal["correlation", "covariance", "whitened"]
 Scale = Literal["mean", "sum", "minmax", "softmax"]
@@ -29,25 +29,31 @@ _CLIP = 5.0
 """The most a normalised weight may be, in multiples of the mean."""
 
 
-def covariance(activations: Tensor, factor: Tensor | None = None) -> Tensor:
-    """Sigma (n, n) of activations (S, P, n, L), each channel multiplied by its ``factor`` (n,); its diagonal is the
-    unary sensitivity."""
+def deviations(activations: Tensor) -> Tensor:
+    """D (n, R) of activations (S, P, n, L): what style alone changes of each channel, R times."""
     if len(activations) == 2:  # the two deviations are one, and its negative
         apart = (activations[0] - activations[1]) / 2
     else:
         apart = (activations - activations.mean(0, keepdim=True)).flatten(0, 1)  # (S P, n, L)
-    rows = apart.transpose(0, 1).flatten(1)
-    sigma = rows @ rows.T / rows.shape[1]
-    return sigma if factor is None else sigma * factor[:, None] * factor
+    return apart.transpose(0, 1).flatten(1)
 
 
-def binary(sigma: Tensor, kind: Literal["correlation", "covariance"] = "correlation") -> Tensor:
-    """b (n,): the row sums of |Sigma| off its diagonal, as correlations or as they are."""
-    size = sigma.abs()
+def unary(apart: Tensor, factor: Tensor | None = None) -> Tensor:
+    """u (n,) of the deviations D (n, R), each channel multiplied by its ``factor`` (n,)."""
+    variance = apart.square().mean(1)
+    return variance if factor is None else variance * factor.square()
+
+
+def binary(
+    apart: Tensor, kind: Literal["correlation", "covariance"] = "correlation", factor: Tensor | None = None
+) -> Tensor:
+    """b (n,) of the deviations D (n, R): the row sums of |Sigma| off its diagonal, as correlations, to which the
+    ``factor`` (n,) of each channel does nothing, or as they are."""
     if kind == "correlation":
-        deviation = sigma.diagonal().clamp_min(_TINY).sqrt()
-        size = size / (deviation[:, None] * deviation[None, :])
-    return size.sum(1) - size.diagonal()
+        rows = apart * apart.square().sum(1, keepdim=True).clamp_min(_TINY).rsqrt()
+    else:
+        rows = apart * len(apart[0]) ** -0.5 if factor is None else apart * (factor * len(apart[0]) ** -0.5)[:, None]
+    return (rows @ rows.T).abs().sum(1) - rows.square().sum(1)
 
 
 def whitened_variance(activations: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from hardy.ops.norms import statistics_kept
 from hardy.pruning.activations import Activations, Seen
 from hardy.pruning.criteria.base import Criterion
 from hardy.pruning.scales import Scales
-from hardy.pruning.sensitivity import Scale, binary, covariance, normalised, whitened_variance
+from hardy.pruning.sensitivity import Scale, binary, deviations, normalised, unary, whitened_variance
 from hardy.pruning.units import Unit
 from hardy.types import Batch, Terms
 
@@ -178,10 +178,10 @@ class NPDG(Criterion):
     def _pair(self, seen: Seen, styles: int) -> tuple[Tensor, Tensor]:
         """Unary and binary sensitivity (n,) at one place."""
         values = seen.values.unflatten(0, (styles, -1))
-        sigma = covariance(values, seen.factor)
+        apart = deviations(values)
         if self._binary == "whitened":
-            return sigma.diagonal(), whitened_variance(values)
-        return sigma.diagonal(), binary(sigma, self._binary)
+            return unary(apart, seen.factor), whitened_variance(values)
+        return unary(apart, seen.factor), binary(apart, self._binary, seen.factor)
 
 
 def _joined(batch: Batch, versions: Sequence[Tensor]) -> Batch:
