@@ -14,7 +14,7 @@ with ``--quick``, networks are trained for fewer steps on drawn streets and run 
 import argparse
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,35 +79,37 @@ def pictures(real: bool, size: tuple[int, int], count: int) -> list[Tensor]:
     return found
 
 
-def session(network: Network, folder: Path, size: tuple[int, int], upsample: Upsample, limit: int) -> graph.Session:
-    """``network`` in onnxruntime, with classes as its output; resizing is a product up to ``limit``."""
-    logits, classes = folder / "logits.onnx", folder / "classes.onnx"
-    kept, products.PRODUCT_LIMIT = products.PRODUCT_LIMIT, limit
-    try:
-        graph.write(network, logits, size=size, upsample=upsample)
-    finally:
-        products.PRODUCT_LIMIT = kept
-    graph.with_classes(logits, classes, upsample=upsample)
-    return graph.Session(classes)
+def sessions(network: Network, size: tuple[int, int], variants: Sequence[str]) -> dict[str, graph.Session]:
+    """``network`` in onnxruntime by variant, with classes as its output."""
+    made, written = {}, {}
+    with tempfile.TemporaryDirectory() as place:
+        for variant in variants:
+            upsample, limit = VARIANTS[variant]
+            logits: Upsample = "none" if upsample == "borders" else upsample  # both begin with the network's own logits
+            if (logits, limit) not in written:
+                file = written[logits, limit] = Path(place, f"{len(written)}.onnx")
+                kept, products.PRODUCT_LIMIT = products.PRODUCT_LIMIT, limit
+                try:
+                    graph.write(network, file, size=size, upsample=logits)
+                finally:
+                    products.PRODUCT_LIMIT = kept
+            graph.with_classes(written[logits, limit], Path(place, "classes.onnx"), upsample=upsample)
+            made[variant] = graph.Session(Path(place, "classes.onnx"))
+    return made
 
 
 def measured(
-    networks: Mapping[str, Network], images: list[Tensor], runs: int
+    networks: Mapping[str, Network], images: list[Tensor], runs: int, variants: Mapping[str, Sequence[str]]
 ) -> tuple[dict[tuple[str, str], np.ndarray], dict[str, float]]:
     """Milliseconds (runs x images,) of every network and variant, and of each network on which share of the pixels the
     file with borders names the class of the one without."""
     size = (images[0].shape[2], images[0].shape[3])
-    ready = {}
-    with tempfile.TemporaryDirectory() as place:
-        for name, network in networks.items():
-            for variant, (upsample, limit) in VARIANTS.items():
-                ready[name, variant] = session(network, Path(place), size, upsample, limit)
+    files = {name: sessions(network, size, variants[name]) for name, network in networks.items()}
+    ready = {(name, variant): file for name, found in files.items() for variant, file in found.items()}
     same = {
-        name: float(np.mean([
-            (ready[name, "borders"](image) == ready[name, "Resize"](image)).float().mean() for image in images
-        ]))
-        for name in networks
-    }  # fmt: skip
+        name: float(np.mean([(found["borders"](image) == found["Resize"](image)).float().mean() for image in images]))
+        for name, found in files.items()
+    }
     spent: dict[tuple[str, str], list[np.ndarray]] = {key: [] for key in ready}
     for image in images:
         runners = [partial(each, image) for each in ready.values()]
@@ -116,9 +118,14 @@ def measured(
     return {key: np.concatenate(times) for key, times in spent.items()}, same
 
 
-def shown(size: tuple[int, int], networks: Mapping[str, Network], images: list[Tensor], runs: int) -> dict[str, float]:
+def shown(
+    size: tuple[int, int], networks: Mapping[str, Network], images: list[Tensor], quick: bool
+) -> dict[str, float]:  # fmt: skip
     """Print the rows of one size; its figures by name."""
-    spent, same = measured(networks, images, runs)
+    variants = dict.fromkeys(networks, tuple(VARIANTS))
+    if quick:
+        variants = {"dense": ("Resize", "full", "borders", "half", "none"), "half work": ("Resize", "borders")}
+    spent, same = measured(networks, images, 4 if quick else 10, variants)
     work = cost.gmacs(networks["dense"], size) / cost.gmacs(networks["half work"], size)
     found = {}
     for (name, variant), times in spent.items():
@@ -149,7 +156,7 @@ def main() -> None:
         networks = trained(real, quick)
         for size in SIZES[:1] if quick else SIZES:
             images = pictures(real, size, 2 if quick else 4)
-            figures[size] = shown(size, networks, images, 4 if quick else 10)
+            figures[size] = shown(size, networks, images, quick)
     print(f"\n{fingerprint()}\n")
     small = figures[SIZES[0]]
     print(f"figure resizing_as_products_share_of_time {small['full_share']:.2f} goal <=1.00")
