@@ -138,6 +138,22 @@ def test_iterations_share_the_ratio_and_what_is_dead_stays_dead(toy, draw_batch,
     assert not any("parametrizations" in name for name in toy.state_dict())
 
 
+def test_the_scores_told_are_those_of_factors_before_they_are_folded(toy, draw_batch, pixel_loss):
+    told = {}
+
+    class Told(Shrink):
+        def release(self):
+            told.update(self.scores())
+            super().release()
+
+    criterion = Told(toy, normed(toy), pixel_loss, separate=True)
+    done = Sparse(steps=6, beta=0.3, adapt=0, fill=True).run(work(toy, draw_batch, criterion, 0.3))
+    assert not criterion.scales._factors
+    assert {name: score.tolist() for name, score in done.scores.items()} == {
+        name: score.tolist() for name, score in told.items()
+    }
+
+
 def test_a_criterion_without_a_penalty_is_refused(toy, draw_batch, pixel_loss):
     criterion = Random(toy, find_units(toy), pixel_loss, seed=0)
     with pytest.raises(InputError, match="needs a criterion with a penalty, such as npdg or slimming; Random has none"):

@@ -104,8 +104,9 @@ class Sparse(Schedule):
                 f"schedule: no scale is under {self.threshold} after {state.steps} steps; "
                 "raise beta or steps, or set fill"
             )
+        scores = state.scores()  # factors of their own are gone once they are released
         work.criterion.release()
-        return finished(work, state.dead, state.scores(), self.iterations, state.steps)
+        return finished(work, state.dead, scores, self.iterations, state.steps)
 
     def _shrink(self, work: Work, state: "_State", part: int, last: bool) -> None:
         """Train with the penalty until ``part`` more scales are under the threshold and, the last time, the goal is met
