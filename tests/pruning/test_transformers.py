@@ -87,7 +87,7 @@ def odd(units: list[Unit]) -> dict[str, list[int]]:
     return {unit.name: list(range(0, unit.size - 1, 3)) for unit in units if unit.size > 1}
 
 
-@pytest.fixture(params=NETWORKS)
+@pytest.fixture(scope="module", params=NETWORKS)
 def case(request):
     build, kinds, side = NETWORKS[request.param]
     network = grown(build)
