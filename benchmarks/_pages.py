@@ -21,7 +21,7 @@ from hardy.report.pivot import place
 
 ROOT = Path(__file__).parents[1]
 TEXTS = (
-    "encoders", "epilogue", "exports", "foreign", "loop", "npdg_step", "rounding", "scoring", "speedup", "streets",
+    "encoders", "epilogue", "exports", "foreign", "ior_terms", "loop", "npdg_step", "rounding", "scoring", "speedup", "streets",
     "surgery",
 )  # fmt: skip
 STUDIES = ("camvid_gmacs", "ior_pacs", "ior_pacs_resnet18", "npdg_ablation", "streets_criteria", "streets_swiftnet")
