@@ -21,8 +21,8 @@ from hardy.report.pivot import place
 
 ROOT = Path(__file__).parents[1]
 TEXTS = (
-    "encoders", "epilogue", "exports", "foreign", "ior_terms", "loop", "npdg_step", "rounding", "scoring", "speedup", "streets",
-    "surgery",
+    "encoders", "epilogue", "exports", "foreign", "ior_terms", "loop", "npdg_step", "rounding", "scoring", "speedup",
+    "streets", "surgery",
 )  # fmt: skip
 STUDIES = ("camvid_gmacs", "ior_pacs", "ior_pacs_resnet18", "npdg_ablation", "streets_criteria", "streets_swiftnet")
 PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "README.md")
