@@ -43,6 +43,8 @@ def blocks() -> dict[str, str]:
         found[name] = "\n".join(study(name))
     found["streets_criteria_worst"] = "\n".join(study("streets_criteria", value="worst"))
     found["streets_swiftnet_worst"] = "\n".join(study("streets_swiftnet", value="worst"))
+    left = study("streets_criteria", value="cost", metric="parameters_after")
+    found["streets_criteria_left"] = "\n".join(line for line in left if line.startswith("|"))
     found["ior_pacs_intra"] = "\n".join(study("ior_pacs", value="intra"))
     return found
 

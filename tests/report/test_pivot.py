@@ -48,6 +48,7 @@ def test_spread_is_the_sample_standard_deviation():
     assert spread([0.1, 0.3], 2) == f"20.0 ± {100 * math.sqrt(0.02):.1f}"
     assert spread([0.1], 1) == "10.0"
     assert spread([1234.5, 1234.5], 3, percent=False) == "1234 ± 0 (2/3)"
+    assert spread([350000.4, 349999.6], 2, percent=False) == "350,000 ± 1"
     assert spread([], 2) == "–"
 
 

@@ -126,12 +126,14 @@ def sign_test(won: int, lost: int) -> float:
 
 
 def spread(numbers: Sequence[float], planned: int, *, percent: bool = True) -> str:
-    """``mean ± standard deviation`` (n - 1), the mean alone of one number, a dash of none; (2/3) where some lack."""
+    """``mean ± standard deviation`` (n - 1), the mean alone of one number, a dash of none; (2/3) where some lack. Not as
+    percentages, four digits, or, of a mean of 10,000 and more, whole numbers."""
     if not numbers:
         return "–" if planned else ""
     moments = [fmean(numbers), *([stdev(numbers)] if len(numbers) > 1 else [])]
     lacking = f" ({len(numbers)}/{planned})" if len(numbers) < planned else ""
-    return " ± ".join(f"{100 * value:.1f}" if percent else f"{value:.4g}" for value in moments) + lacking
+    scale, digits = (100, ".1f") if percent else (1, ",.0f" if abs(moments[0]) >= 1e4 else ".4g")
+    return " ± ".join(f"{scale * value:{digits}}" for value in moments) + lacking
 
 
 def markdown(table: Pivot) -> list[str]:
