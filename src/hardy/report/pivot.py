@@ -126,8 +126,10 @@ def sign_test(won: int, lost: int) -> float:
 
 
 def spread(numbers: Sequence[float], planned: int, *, percent: bool = True) -> str:
-    """``mean ± standard deviation`` (n - 1), the mean alone of one number, a dash of none; (2/3) where some lack. What is
-    no percentage has four digits, or, from a mean of 10,000 up, all before the point."""
+    """``mean ± standard deviation`` (n - 1), the mean alone of one number, a dash of none; (2/3) where some lack.
+
+    What is no percentage has four digits, or, from a mean of 10,000 up, all before the point.
+    """
     if not numbers:
         return "–" if planned else ""
     moments = [fmean(numbers), *([stdev(numbers)] if len(numbers) > 1 else [])]
