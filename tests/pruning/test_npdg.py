@@ -106,7 +106,9 @@ def test_epsilon_climbs_the_gradient_of_the_whole_objective(style, colours, draw
     batch = draw_batch([0, 0])
     epsilon = torch.tensor([[0.3, 0.0], [-0.4, 0.0]], dtype=torch.float64)
     dsp = style[0]
-    moved = criterion._climbed(batch, batch.images, epsilon)
+    moved, copies = criterion._climbed(batch, batch.images, epsilon)
+    assert torch.equal(copies, dsp.redraw(batch.images, epsilon, None))
+    assert not copies.requires_grad
 
     def objective(moved):
         images = torch.cat([batch.images, dsp.redraw(batch.images, moved, None)])
@@ -136,13 +138,18 @@ def test_a_climbed_copy_is_harder_than_a_random_one(style, colours, draw_batch, 
         return float(pixel_loss(colours(torch.cat([batch.images, copy])), batch.labels.repeat(2, 1, 1)).detach())
 
     assert loss(start) < loss(copies[0]) <= loss(copies[2])
+    torch.manual_seed(3)
+    epsilon = style[0].sample(2)
+    for copy in copies:  # each is where the climb from the one before ended
+        epsilon, _ = criterion._climbed(batch, batch.images, epsilon)
+        assert torch.equal(copy, style[0].redraw(batch.images, epsilon, None))
 
 
 def test_the_limit_of_a_climb_is_a_share_of_the_length(style, colours, draw_batch, pixel_loss):
     epsilon = torch.tensor([[0.3, 0.4], [-0.4, 0.3]], dtype=torch.float64)
     criterion = NPDG(colours, find_units(colours), pixel_loss, style="x", limit=1e-3)
     batch = draw_batch([0, 0])
-    moved = criterion._climbed(batch, batch.images, epsilon) - epsilon
+    moved = criterion._climbed(batch, batch.images, epsilon)[0] - epsilon
     torch.testing.assert_close(moved.norm(dim=1), torch.full((2,), 5e-4, dtype=torch.float64))
 
 

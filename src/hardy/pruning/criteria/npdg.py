@@ -129,25 +129,28 @@ class NPDG(Criterion):
         return self.network.losses(self.network.outputs(batch.images), batch.labels, self.pixel_loss)
 
     def _copies(self, batch: Batch) -> list[Tensor]:
-        """K restyled copies (B, 3, H, W) of the images, each from the epsilon that the one before climbed to."""
-        size = batch.images.shape[-2:]
+        """K restyled copies (B, 3, H, W) of the images, each from the epsilon that the one before climbed to, or with a
+        ``limit`` of 0 each in a random style."""
         with torch.no_grad():
             content = self.dsp.content(batch.images)
-        epsilon = self.dsp.sample(len(batch))
-        copies: list[Tensor] = []
-        while len(copies) < self.copies:
-            if self.limit:
-                epsilon = self._climbed(batch, content, epsilon)
-            elif copies:
-                epsilon = self.dsp.sample(len(batch))
-            with torch.no_grad():
-                copies.append(self.dsp.redraw(content, epsilon, size))
-        return copies
+        if not self.limit:
+            return [self._drawn(batch, content, self.dsp.sample(len(batch))) for _ in range(self.copies)]
+        epsilon, before = self.dsp.sample(len(batch)), list[Tensor]()
+        for _ in range(self.copies):
+            epsilon, copies = self._climbed(batch, content, epsilon)
+            before.append(copies)
+        return [*before[1:], self._drawn(batch, content, epsilon)]  # the first climb began at a random style
 
-    def _climbed(self, batch: Batch, content: Tensor, epsilon: Tensor) -> Tensor:
-        """One step of ``epsilon`` (B, E) up the gradient of L_NPDG; nothing else changes."""
+    @torch.no_grad()
+    def _drawn(self, batch: Batch, content: Tensor, epsilon: Tensor) -> Tensor:
+        return self.dsp.redraw(content, epsilon, batch.images.shape[-2:])
+
+    def _climbed(self, batch: Batch, content: Tensor, epsilon: Tensor) -> tuple[Tensor, Tensor]:
+        """``epsilon`` (B, E) one step up the gradient of L_NPDG, and the copies (B, 3, H, W) before the step; nothing
+        else changes."""
         epsilon = epsilon.detach().requires_grad_(True)
-        pair = _joined(batch, [batch.images, self.dsp.redraw(content, epsilon, batch.images.shape[-2:])])
+        copies = self.dsp.redraw(content, epsilon, batch.images.shape[-2:])
+        pair = _joined(batch, [batch.images, copies])
         with statistics_kept(self.network), self._climbing:
             objective = torch.stack(list(self._terms(pair).values())).sum()
         if self.unary is not None and self.strength:
@@ -157,7 +160,7 @@ class NPDG(Criterion):
             objective = objective + self.strength * penalty
         (gradient,) = torch.autograd.grad(objective, epsilon)
         self._climbing.forget()
-        return climb(epsilon.detach(), gradient, objective.detach(), limit=self.limit)[0]
+        return climb(epsilon.detach(), gradient, objective.detach(), limit=self.limit)[0], copies.detach()
 
     def _sensitivities(self, activations: Activations, styles: int) -> dict[str, Tensor]:
         """For each unit's name its weights w (n,) from the activations of a forward pass."""
