@@ -24,7 +24,10 @@ TEXTS = (
     "encoders", "epilogue", "exports", "foreign", "ior_terms", "loop", "npdg_step", "rounding", "scoring", "speedup",
     "streets", "surgery",
 )  # fmt: skip
-STUDIES = ("camvid_gmacs", "ior_pacs", "ior_pacs_resnet18", "npdg_ablation", "streets_criteria", "streets_swiftnet")
+STUDIES = (
+    "camvid_gmacs", "ior_pacs", "ior_pacs_resnet18", "npdg_ablation", "streets_criteria", "streets_options",
+    "streets_swiftnet",
+)  # fmt: skip
 PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "README.md")
 
 
@@ -42,6 +45,7 @@ def blocks() -> dict[str, str]:
     for name in STUDIES:
         found[name] = "\n".join(study(name))
     found["streets_criteria_worst"] = "\n".join(study("streets_criteria", value="worst"))
+    found["streets_options_worst"] = "\n".join(study("streets_options", value="worst"))
     found["streets_swiftnet_worst"] = "\n".join(study("streets_swiftnet", value="worst"))
     left = study("streets_criteria", value="cost", metric="parameters_after")
     found["streets_criteria_left"] = "\n".join(line for line in left if line.startswith("|"))
