@@ -24,8 +24,7 @@ __all__ = ["PRODUCT_LIMIT", "Products", "adaptive_mean", "bilinear", "multiplica
 PRODUCT_LIMIT = 64
 """The multiplications for each value up to which bilinear resizing is written as products, and not as ONNX's Resize.
 
-On one thread the products took 0.6 of Resize's time at 14 and 22 multiplications, 0.9 at 47 and 64, 1.5 at 74 on a
-processor with AVX2; with AVX-512 0.6 at 52, 0.9 at 80.
+``benchmarks/epilogue.py`` times both forms.
 """
 
 _ROWS = 32
