@@ -1,5 +1,6 @@
 """JSON that a file holds, within bounds on size and depth: nothing in it can hang or exhaust what reads it."""
 
+import errno
 import json
 import math
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 from hardy.errors import InputError
 
-__all__ = ["finite", "json_lines", "json_value", "read_json", "whole"]
+__all__ = ["contents", "finite", "json_lines", "json_value", "read_json", "whole"]
 
 _SIZE = 64 * 2**20
 """Bytes of a JSON file at most; the plan of a pruned network of 100,000 channels takes one."""
@@ -23,8 +24,7 @@ def read_json(file: Path) -> Any:
         OSError: when it cannot be read.
         InputError: when it is too large, nested too deep or no JSON, naming the file.
     """
-    with file.open("rb") as handle:
-        data = handle.read(_SIZE + 1)
+    data = contents(file, _SIZE + 1)
     if len(data) > _SIZE:
         raise InputError(f"{file}: has more than {_SIZE // 2**20} MiB, which no description takes")
     try:
@@ -58,12 +58,24 @@ def json_lines(file: Path) -> list[str]:
         OSError: when it cannot be read.
         InputError: when it is no text, naming file and line.
     """
-    data = file.read_bytes()
+    data = contents(file)
     try:
         return data.decode("utf-8").split("\n")[: None if data and data[-1:] != b"\n" else -1]
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise InputError(f"{file}:{line}: not text (byte {data[error.start]:#x}); delete the line to go on") from None
+
+
+def contents(file: Path, most: int = -1) -> bytes:
+    """The bytes of a file, of those at most the first ``most``; a pipe or a device, which may never end, is none.
+
+    Raises:
+        OSError: when it cannot be read.
+    """
+    if file.exists() and not (file.is_file() or file.is_dir()):
+        raise OSError(errno.EINVAL, "is no regular file", str(file))
+    with file.open("rb") as handle:
+        return handle.read(most)
 
 
 def whole(value: Any, least: int = 0) -> bool:

@@ -25,7 +25,7 @@ from hardy.ops.tensors import check_finite
 from hardy.pruning.sweep import Sweep
 from hardy.recipe import Optim, Prune, Recipe
 from hardy.sections import Floors
-from hardy.trust import names_in
+from hardy.trust import allowing, names_in
 
 __all__ = ["prune", "run", "sensitivity"]
 
@@ -220,6 +220,7 @@ def prune(
     run: Mapping[str, Any] | None = None,
     folder: str | Path | None = None,
     show: bool = True,
+    trust: Sequence[str] = (),
 ) -> Module:
     """A physically smaller copy of ``network``, in evaluation mode; ``network`` itself stays as it is.
 
@@ -239,6 +240,7 @@ def prune(
         run: a recipe's ``run`` section, such as ``{"seed": 1}``.
         folder: where checkpoints, records and the network go; without one nothing is kept on disk.
         show: print parameters, GMACs and, of a `Network`, measured milliseconds before and after.
+        trust: modules whose code may run where a file, such as a run of ``style_vae``, names it.
 
     Raises:
         InputError: for anything that cannot be used.
@@ -250,7 +252,8 @@ def prune(
         further = {"folder": folder, "optim": optim}
         small = prune_foreign(network, example, data, prune=choice, loss=loss, run=run, further=further, show=show)
         return cast(Module, small)
-    return _by_recipe(network, choice, data, loss, optim, run, folder, show=show)
+    with allowing(trust):
+        return _by_recipe(network, choice, data, loss, optim, run, folder, show=show)
 
 
 def _by_recipe(

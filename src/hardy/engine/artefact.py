@@ -22,7 +22,7 @@ from hardy.networks.base import Network
 from hardy.ops.files import intact, sealed, write_together
 from hardy.ops.tensors import decoded
 from hardy.pruning.remove import replay
-from hardy.stored import json_value
+from hardy.stored import contents, json_value
 from hardy.trust import from_file
 
 __all__ = ["FORMAT", "check", "load", "save"]
@@ -140,7 +140,7 @@ def _describe(folder: Path) -> dict[str, Any]:
 
 def _read(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        return contents(file)
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from None
 

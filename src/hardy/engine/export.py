@@ -110,8 +110,8 @@ def export(
         agreement: the share of pixels that must have the same class.
 
     Raises:
-        InputError: when a package is missing, an argument cannot be used, weights are not finite, or the network cannot be
-            exported.
+        InputError: when a package is missing, an argument cannot be used, weights are not finite, or the network
+            cannot be exported.
         ProofError: when the file disagrees with the network; no file is left.
     """
     check_finite(network)

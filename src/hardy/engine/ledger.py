@@ -21,6 +21,7 @@ from hardy.engine.cells import Cell
 from hardy.errors import InputError, named
 from hardy.recipe import Recipe, read
 from hardy.records import Record
+from hardy.stored import json_lines, json_value
 from hardy.trust import allowing, names_in
 
 __all__ = ["Failure", "Ledger"]
@@ -133,8 +134,17 @@ class Ledger:
     def failures(self) -> list[Failure]:
         """The cells that failed when they last ran."""
         file = self.folder / "failures.jsonl"
-        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-        return [Failure(**json.loads(line)) for line in lines]
+        found = []
+        for number, line in enumerate(json_lines(file) if file.exists() else (), start=1):
+            try:
+                failure = Failure(**json_value(line))
+                texts = (failure.cell, failure.reason, failure.log)
+                if not isinstance(failure.code, int) or not all(isinstance(text, str) for text in texts):
+                    raise ValueError("fields of wrong types")
+            except (TypeError, ValueError) as error:
+                raise InputError(f"{file}:{number}: not a failure: {error}; delete the line to go on") from None
+            found.append(failure)
+        return found
 
     def _failures(self, failures: Sequence[Failure]) -> None:
         file = self.folder / "failures.jsonl"

@@ -15,9 +15,10 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from hardy.errors import InputError
 
-__all__ = ["check_finite", "checksum", "decoded", "not_finite", "opened"]
+__all__ = ["DAMAGED", "check_finite", "checksum", "decoded", "not_finite", "opened"]
 
-_DAMAGED = (SafetensorError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+DAMAGED = (SafetensorError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What safetensors and torch raise for bytes that are no tensors they know."""
 
 
 @contextmanager
@@ -25,7 +26,7 @@ def _readable() -> Iterator[None]:
     """What safetensors and torch raise for bytes that are no tensors they know becomes a `ValueError` of one line."""
     try:
         yield
-    except _DAMAGED as error:
+    except DAMAGED as error:
         reason = " ".join(str(error).split()) or "damaged"
         raise ValueError(f"unknown type {reason}" if isinstance(error, LookupError) else reason) from None
 
