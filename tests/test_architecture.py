@@ -28,10 +28,16 @@ FLOORS = (
     {"schema"},
     {"recipe", "records"},
     {"registry"},
-    {"types", "seed", "errors", "sections"},
+    {"sections"},
+    {"stored", "trust"},
+    {"types", "seed", "errors"},
 )
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
-ONLY = {"report": {"records", "errors"}, "recipe": {"registry", "errors", "sections"}, "records": {"errors"}}
+ONLY = {
+    "report": {"records", "errors"},
+    "recipe": {"registry", "errors", "sections", "stored", "trust"},
+    "records": {"errors", "stored"},
+}
 """Rooms that may call fewer rooms than their floor allows."""
 
 

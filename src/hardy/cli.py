@@ -1,15 +1,27 @@
 """The command line: verb + recipe + ``key=value`` -> command. Nothing heavy is imported before a verb runs."""
 
-import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hardy import __version__
-from hardy.commands._words import nested, size_of
-from hardy.errors import InputError
+from hardy.commands._arguments import (
+    DatasetOptions,
+    Device,
+    Domains,
+    Overrides,
+    RecipeFile,
+    Root,
+    RunFolder,
+    SizeText,
+    Trust,
+    typed,
+)
+from hardy.commands._words import UsageError, nested, os_line, size_of, usage_line
+from hardy.errors import InputError, shortened
+from hardy.trust import from_file
 
 if TYPE_CHECKING:
     from hardy.recipe import Recipe
@@ -21,14 +33,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Small segmentation networks that hold up in domains they have never seen.",
 )
-
-Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides such as optim.lr=1e-3 run.folder=runs/x.")]
-RecipeFile = Annotated[Path, typer.Argument(help="A recipe (YAML).")]
-RunFolder = Annotated[Path, typer.Argument(help="A run's folder: what train, prune or hardy.save wrote.")]
-Domains = Annotated[list[str], typer.Argument(help="Domains such as camvid/0001TP, streets/night, or camvid for all.")]
-Root = Annotated[str | None, typer.Option(help="Folder that holds the data sets (else HARDY_DATA).")]
-SizeText = Annotated[str | None, typer.Option(help="HEIGHTxWIDTH in pixels.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -44,7 +48,7 @@ def _without_verb(
 
 
 @app.command()
-def train(recipe: RecipeFile, overrides: Overrides = None) -> None:
+def train(recipe: RecipeFile, overrides: Overrides = None, trust: Trust = None) -> None:
     """Train the network of a recipe, measure it on every domain named, and save it. Goes on where it stopped."""
     from hardy.commands import train as command
 
@@ -59,6 +63,7 @@ def prune(
     target_ms: Annotated[float | None, typer.Option(help="Milliseconds an image may take.")] = None,
     target_gmacs: Annotated[float | None, typer.Option(help="Billions of multiply-accumulates it may take.")] = None,
     sensitivity: Annotated[bool, typer.Option("--sensitivity", help="Show what each unit would cost; stop.")] = False,
+    trust: Trust = None,
 ) -> None:
     """Prune the network of a recipe (network.run=runs/x starts from a trained one), recover, measure and save."""
     from hardy.commands import prune as command
@@ -70,7 +75,7 @@ def prune(
 
 
 @app.command()
-def search(recipe: RecipeFile, overrides: Overrides = None) -> None:
+def search(recipe: RecipeFile, overrides: Overrides = None, trust: Trust = None) -> None:
     """Search for a fasterseg architecture within a budget of milliseconds measured here. Goes on where it stopped."""
     from hardy.commands import search as command
 
@@ -84,14 +89,13 @@ def evaluate(
     root: Root = None,
     size: SizeText = None,
     split: Annotated[list[str] | None, typer.Option(help="Measure this split only; repeat for several.")] = None,
-    dataset: Annotated[
-        list[str] | None, typer.Option(help="Data set option: folder.root=photos streets.test=20.")
-    ] = None,
+    dataset: DatasetOptions = None,
     window: SizeText = None,
     flip: Annotated[bool, typer.Option(help="Average with the mirrored image.")] = False,
     scale: Annotated[list[float] | None, typer.Option(help="Average over these image scales.")] = None,
     per_class: Annotated[bool, typer.Option(help="Print the IoU of every class.")] = False,
     device: Device = "auto",
+    trust: Trust = None,
 ) -> None:
     """Measure a network on domains: mIoU of each, their mean and the worst."""
     from hardy.commands import evaluate as command
@@ -110,6 +114,7 @@ def predict(
     size: SizeText = None,
     overlay: Annotated[bool, typer.Option(help="Also write the mask laid over the image.")] = False,
     device: Device = "auto",
+    trust: Trust = None,
 ) -> None:
     """Write a palette PNG mask for every image."""
     from hardy.commands import predict as command
@@ -127,10 +132,12 @@ def bench(
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     runs: Annotated[int, typer.Option(help="Timed runs after the warm-up.")] = 30,
     channels: Annotated[int, typer.Option(min=32, help="Of blocks: channels in and out.")] = 256,
+    *,
     fold: Annotated[bool, typer.Option("--fold", help="Time it with batch norms folded too.")] = False,
     channels_last: Annotated[bool, typer.Option("--channels-last", help="Time it in that layout too; eager.")] = False,
     dtype: Annotated[str, typer.Option(help="Time it in bfloat16 too; eager.")] = "float32",
     device: Device = "cpu",
+    trust: Trust = None,
 ) -> None:
     """Measure milliseconds (p50, p95) and memory on this machine."""
     from hardy.commands import bench as command
@@ -153,7 +160,9 @@ def bench(
 def export(
     run: RunFolder,
     file: Annotated[Path, typer.Argument(help="The ONNX file to write.")],
-    domains: Annotated[list[str] | None, typer.Argument(help="Domains whose images prove the file.")] = None,
+    domains: Annotated[
+        list[str] | None, typer.Argument(help="Domains whose images prove the file.", callback=typed)
+    ] = None,
     size: SizeText = "512x1024",
     dynamic: Annotated[bool, typer.Option(help="Let height and width vary.")] = False,
     logits: Annotated[bool, typer.Option(help="Logits in place of uint8 class ids.")] = False,
@@ -162,6 +171,7 @@ def export(
         str, typer.Option(help="full; borders: the same, faster; half: doubled classes; none: classes at own stride.")
     ] = "full",
     root: Root = None,
+    trust: Trust = None,
 ) -> None:
     """Export to ONNX and prove the file equal in onnxruntime; where the proof fails no file is left."""
     from hardy.commands import export as command
@@ -184,17 +194,21 @@ def list_(kind: Annotated[str | None, typer.Argument(help="network, criterion, d
 def study(
     file: Annotated[Path, typer.Argument(help="A study (YAML): stages, a grid of values, a table.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="study.gpus=0.5 and the like; optim.steps=100 for all its recipes.")
+        list[str] | None,
+        typer.Argument(help="study.gpus=0.5 and the like; optim.steps=100 for all its recipes.", callback=typed),
     ] = None,
     address: Annotated[str | None, typer.Option(help="A Ray cluster: auto or HOST:PORT (else this machine).")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Cells at a time (else as many as fit).")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only these cells: seed=0,1 or stage=dense; repeat.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the cells and how they stand; run none.")] = False,
+    trust: Trust = None,
 ) -> int:
     """Run a grid of recipes side by side, go on where it stopped, and show one table. Exit code 1 if a cell failed."""
     from hardy.commands import study as command
 
-    return command.run(file, overrides or (), address=address, jobs=jobs, only=only or (), dry_run=dry_run)
+    return command.run(
+        file, overrides or (), address=address, jobs=jobs, only=only or (), dry_run=dry_run, trust=trust or ()
+    )
 
 
 @app.command()
@@ -251,18 +265,15 @@ def demo(folder: Annotated[Path, typer.Argument(help="Folder for the runs.")] = 
     command.run(folder)
 
 
-# Typer carries its own copy of click since 0.29 and none before: its exceptions are reached through a public name.
-_UsageError: Any = typer.BadParameter.__mro__[1]
-
-
 def main() -> None:
     """Run the command line: bad input prints one line and exits with 2, a stopped run with 128 + its signal."""
     try:
-        code = app(standalone_mode=False)
-    except _UsageError as error:
-        _fail(_usage(error))
+        with from_file():  # a name that the user typed is allowed where it is read
+            code = app(standalone_mode=False)
+    except UsageError as error:
+        _fail(usage_line(error))
     except (InputError, OSError) as error:
-        _fail(_os_line(error) if isinstance(error, OSError) else str(error))
+        _fail(os_line(error) if isinstance(error, OSError) else str(error))
     except (typer.Abort, KeyboardInterrupt):
         print("hardy: interrupted", file=sys.stderr)
         sys.exit(130)
@@ -276,21 +287,8 @@ def main() -> None:
 
 
 def _fail(line: str) -> None:
-    print(f"hardy: {' '.join(line.split())}", file=sys.stderr)
+    print(f"hardy: {shortened(' '.join(line.split()))}", file=sys.stderr)
     sys.exit(2)
-
-
-def _usage(error: Any) -> str:
-    context = error.ctx
-    command = context.command_path if context is not None else "hardy"
-    return f"{error.format_message()} ({command} --help tells more)"
-
-
-def _os_line(error: OSError) -> str:
-    if error.strerror is None:
-        return str(error)
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{os.strerror(error.errno) if error.errno else error.strerror}"
 
 
 def _recipe(file: Path, overrides: list[str] | None) -> "Recipe":

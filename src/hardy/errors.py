@@ -1,19 +1,62 @@
 """The one exception that means "what you gave me cannot be used"."""
 
 import math
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
-__all__ = ["InputError", "named", "nearest", "within"]
+__all__ = ["InputError", "named", "nearest", "shortened", "within"]
+
+_MOST = 80
+"""Characters of a quoted value that a message shows."""
 
 
 class InputError(ValueError):
     """Something the user gave cannot be used.
 
     The message is one line that names the file or key, the value found and the fix. The command line prints it
-    alone and exits with code 2; every other exception is a defect of Hardy and keeps its traceback.
+    alone and exits with code 2; every other exception is a defect of Hardy and keeps its traceback. Values in it are
+    `shortened`.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shortened(message))
+
+
+def shortened(message: str) -> str:
+    """``message`` with each quoted text, list, mapping and word (no path) in it cut to 80 characters: start and end."""
+    parts: list[str] = []
+    place = 0
+    for start, end in _values(message):
+        if start >= place and end - start > _MOST:
+            parts += [message[place:start], _cut(message[start:end])]
+            place = end
+    return re.sub(r"[^\s/]{81,}", lambda word: _cut(word.group()), "".join((*parts, message[place:])))
+
+
+def _cut(text: str) -> str:
+    return f"{text[: _MOST - 23]}...{text[-20:]}"
+
+
+def _values(message: str) -> list[tuple[int, int]]:
+    """Start and end of each quoted text, list and mapping in ``message``, the outer before the inner."""
+    found: list[tuple[int, int]] = []
+    opened: list[tuple[str, int]] = []
+    quote = ""
+    for place, letter in enumerate(message):
+        beside = message[place - 1 : place] if not quote else message[place + 1 : place + 2]
+        if letter in "'\"" and letter == (quote or letter) and not beside.isalnum():
+            if quote:
+                found.append((opened.pop()[1], place + 1))
+            else:
+                opened.append((letter, place))
+            quote = "" if quote else letter
+        elif not quote and letter in "[{":
+            opened.append((letter, place))
+        elif not quote and letter in "]}" and opened and opened[-1][0] == {"]": "[", "}": "{"}[letter]:
+            found.append((opened.pop()[1], place + 1))
+    return sorted(found)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -14,8 +14,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from hardy.errors import InputError, named, nearest
-from hardy.registry import ALGORITHMS, CRITERIA, DATASETS, LOSSES, NETWORKS, SCHEDULES, Registry
+from hardy.registry import ALGORITHMS, CRITERIA, DATASETS, KINDS, LOSSES, NETWORKS, SCHEDULES, Registry
 from hardy.sections import Data, Evaluate, Method, NetworkChoice, Optim, Prune, Run, Search, Section
+from hardy.trust import from_file, names_typed, permit
 
 __all__ = [
     "Data",
@@ -55,6 +56,9 @@ class Recipe(Section):
         values = self.model_dump(mode="json")
         if self.network.name:
             values["network"].update(NETWORKS.describe(self.network.name).check(self.network.options))
+            for key, name in self.network.options.items():  # such as a decoder
+                if key in KINDS and isinstance(name, str) and ":" in name:
+                    permit(key, name)
         values["algorithm"] = _complete(ALGORITHMS, self.algorithm)
         values["loss"] = _complete(LOSSES, self.loss)
         if self.prune:
@@ -103,11 +107,12 @@ def _complete_dataset(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {**place, **DATASETS.describe(name).check({key: options[key] for key in options if key not in place})}
 
 
-def read(file: Path | str, overrides: Iterable[str] = ()) -> Recipe:
+def read(file: Path | str, overrides: Iterable[str] = (), *, trust: Iterable[str] = ()) -> Recipe:
     """The completed recipe of a YAML file with ``key=value`` overrides such as ``optim.lr=1e-3``.
 
     Raises:
-        InputError: one line naming the file, the key, the value and the nearest right name.
+        InputError: one line naming the file, the key, the value and the nearest right name; also where the file, not an
+            override, names code outside Hardy of no module in ``trust``.
     """
     try:
         values = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
@@ -117,7 +122,9 @@ def read(file: Path | str, overrides: Iterable[str] = ()) -> Recipe:
         raise InputError(f"{file}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise InputError(f"{file}: a recipe is a mapping of sections: {', '.join(Recipe.model_fields)}")
-    return from_values(values, overrides, str(file))
+    texts = list(overrides)
+    with from_file((*trust, *names_typed(texts))):
+        return from_values(values, texts, str(file))
 
 
 def from_values(values: Mapping[str, Any], overrides: Iterable[str] = (), origin: str = "recipe") -> Recipe:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hardy.errors import InputError, named
+from hardy.stored import finite, json_lines, json_value
 
 __all__ = ["Record", "append", "group", "read"]
 
@@ -79,13 +80,28 @@ def read(file: Path) -> list[Record]:
         InputError: when a line is not a record, naming file and line.
     """
     found = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(json_lines(file), start=1):
         try:
-            values = json.loads(line)
-            found.append(Record(**{**values, "sources": tuple(values["sources"])}))
+            values = json_value(line)
+            record = Record(**{**values, "sources": tuple(values["sources"])})
+            _check(record)
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"{file}:{number}: not a record: {error}; delete the line to go on") from None
+        found.append(record)
     return found
+
+
+def _check(record: Record) -> None:
+    """Raise `ValueError` for a field of a type that no record has."""
+    texts = (record.recipe, record.stage, record.target, record.metric, *record.sources)
+    tables = (record.cost, record.versions, record.notes)
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("recipe, stage, target, metric and sources are texts")
+    if not all(isinstance(table, dict) for table in tables):
+        raise ValueError("cost, versions and notes are mappings")
+    numbers = (record.seed, 0 if record.value is None else record.value)
+    if not all(finite(number) for number in numbers) or not isinstance(record.seed, int):
+        raise ValueError("value and seed are numbers")
 
 
 def group(records: Iterable[Record], *by: str) -> Iterator[tuple[tuple[Any, ...], list[Record]]]:

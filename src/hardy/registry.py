@@ -19,6 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from hardy.errors import InputError, nearest
+from hardy.trust import permit
 
 __all__ = ["KINDS", "Method", "Option", "Registry"]
 
@@ -125,9 +126,11 @@ class Registry:
         """What is known about ``name`` without importing it (an outside ``module:Class`` is found, not run).
 
         Raises:
-            InputError: for a name that is not there, with the nearest that is.
+            InputError: for a name that is not there, with the nearest that is; or for one outside that a file names and
+                the user does not trust: to find it imports the packages that it stands in.
         """
         if ":" in name:
+            permit(self.kind, name)
             module, class_name = name.split(":", 1)
             return _describe(name, self._source_of(module, name), class_name)
         return _describe(name, self._file(name), None)
@@ -136,7 +139,7 @@ class Registry:
         """The class of method ``name``, or of an outside ``"module:Class"``.
 
         Raises:
-            InputError: when it is not there or is not of this kind.
+            InputError: when it is not there or is not of this kind, or as `describe`.
         """
         method = self.describe(name)
         module_name = name.split(":", maxsplit=1)[0] if ":" in name else f"{self.package}.{name}"

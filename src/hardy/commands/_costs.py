@@ -20,6 +20,7 @@ from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.ops import cost
 from hardy.recipe import Recipe
+from hardy.stored import read_json
 
 __all__ = ["Change", "Found", "cost_values", "costs", "show_costs"]
 
@@ -54,12 +55,23 @@ class Found:
 
     @classmethod
     def read(cls, folder: Path) -> "Found":
-        """What an earlier call kept in ``folder``; nothing where there is none."""
+        """What an earlier call kept in ``folder``; nothing where there is none.
+
+        Raises:
+            InputError: when it is torn or damaged.
+        """
         path = folder / "pruning.json"
         if not path.exists():
             return cls()
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        return cls(Outcome(**kept["outcome"]) if kept["outcome"] else None, kept["blocked"])
+        kept = read_json(path)
+        try:
+            outcome, blocked = kept["outcome"], dict(kept["blocked"])
+            if not all(isinstance(reason, str) for reason in blocked.values()):
+                raise ValueError("blocked holds no reasons")
+            return cls(Outcome.from_json(outcome) if outcome else None, blocked)
+        except (KeyError, TypeError, ValueError) as error:
+            again = "delete the folder 'pruned' beside it to prune again"
+            raise InputError(f"{path}: not what pruning found ({error}); {again}") from None
 
 
 def costs(dense: Network, network: Network, recipe: Recipe) -> tuple[Change, list[Comparison]]:

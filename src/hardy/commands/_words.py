@@ -1,10 +1,17 @@
-"""What words of the command line mean: sizes, and options of data sets."""
+"""What words of the command line mean: sizes, and options of data sets; and the line that an error becomes."""
 
+import os
+from typing import Any
+
+import typer
 import yaml
 
 from hardy.errors import InputError
 
-__all__ = ["nested", "size_of"]
+__all__ = ["UsageError", "nested", "os_line", "size_of", "usage_line"]
+
+# Typer carries its own copy of click since 0.29 and none before: its exceptions are reached through a public name.
+UsageError: Any = typer.BadParameter.__mro__[1]
 
 
 def size_of(text: str | None) -> tuple[int, int] | None:
@@ -38,3 +45,18 @@ def nested(texts: list[str] | None) -> dict[str, dict[str, object]]:
         except yaml.YAMLError:
             raise InputError(f"data set option {text!r}: {value!r} is not a YAML value") from None
     return options
+
+
+def usage_line(error: Any) -> str:
+    """What is wrong with the words of a call, and where to read how it is called."""
+    context = error.ctx
+    command = context.command_path if context is not None else "hardy"
+    return f"{error.format_message()} ({command} --help tells more)"
+
+
+def os_line(error: OSError) -> str:
+    """The file, and what the system says of it."""
+    if error.strerror is None:
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{os.strerror(error.errno) if error.errno else error.strerror}"

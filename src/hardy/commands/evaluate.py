@@ -11,6 +11,7 @@ from hardy.engine import artefact, protocol
 from hardy.engine.evaluate import Table
 from hardy.errors import InputError
 from hardy.networks.base import Network
+from hardy.ops.tensors import check_finite
 from hardy.recipe import read
 from hardy.records import Record
 
@@ -50,10 +51,11 @@ def evaluate(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
-        InputError: for no or unknown domains, missing data, or label spaces without a map.
+        InputError: for no or unknown domains, missing data, weights that are not finite, or label spaces without a map.
     """
     if not data:
         raise InputError("no data named; give domains such as camvid/0001TP")
+    check_finite(network)
     where = {"root": root, "datasets": dict(datasets or {}), "size": size}
     recipe = from_sections(
         data={"unseen": list(data), "unseen_splits": list(splits), **where},

@@ -21,9 +21,11 @@ from hardy.engine.prune import rehearse
 from hardy.engine.prune import sensitivity as swept
 from hardy.errors import InputError
 from hardy.networks.base import Network
+from hardy.ops.tensors import check_finite
 from hardy.pruning.sweep import Sweep
 from hardy.recipe import Optim, Prune, Recipe
 from hardy.sections import Floors
+from hardy.trust import allowing, names_in
 
 __all__ = ["prune", "run", "sensitivity"]
 
@@ -145,7 +147,7 @@ def _dense(here: Frame, network: Network, parts: protocol.Split) -> Network:
         return network
     kept = here.folder / "dense"
     if (kept / "network.json").exists():
-        return artefact.load(kept)
+        return _again(kept, network)
     rehearse(
         network, _choice(here.recipe), parts, pixel_loss=here.pixel_loss(network), data=here.recipe.data,
         optim=here.recipe.optim, run=here.recipe.run, evaluate=here.recipe.evaluate,
@@ -162,12 +164,17 @@ def _pruned(
     """The smaller network before its recovery and what pruning found: kept, so that a stopped recovery goes on."""
     kept = here.folder / "pruned"
     if (kept / "network.json").exists():
-        return artefact.load(kept), Found.read(here.folder)
+        return _again(kept, dense), Found.read(here.folder)
     network = deepcopy(dense)
     found = cut(here, network, parts, choice, show=show)
     found.write(here.folder)
     artefact.save(network, kept)
     return network, found
+
+
+def _again(kept: Path, network: Network) -> Network:
+    """What an earlier call kept of ``network``, whose own code is trusted."""
+    return artefact.load(kept, trust=names_in(network.architecture))
 
 
 def cut(here: Frame, network: Network, parts: protocol.Split, choice: Prune, *, show: bool) -> Found:
@@ -213,6 +220,7 @@ def prune(
     run: Mapping[str, Any] | None = None,
     folder: str | Path | None = None,
     show: bool = True,
+    trust: Sequence[str] = (),
 ) -> Module:
     """A physically smaller copy of ``network``, in evaluation mode; ``network`` itself stays as it is.
 
@@ -232,6 +240,7 @@ def prune(
         run: a recipe's ``run`` section, such as ``{"seed": 1}``.
         folder: where checkpoints, records and the network go; without one nothing is kept on disk.
         show: print parameters, GMACs and, of a `Network`, measured milliseconds before and after.
+        trust: modules whose code may run where a file, such as a run of ``style_vae``, names it.
 
     Raises:
         InputError: for anything that cannot be used.
@@ -243,7 +252,8 @@ def prune(
         further = {"folder": folder, "optim": optim}
         small = prune_foreign(network, example, data, prune=choice, loss=loss, run=run, further=further, show=show)
         return cast(Module, small)
-    return _by_recipe(network, choice, data, loss, optim, run, folder, show=show)
+    with allowing(trust):
+        return _by_recipe(network, choice, data, loss, optim, run, folder, show=show)
 
 
 def _by_recipe(
@@ -252,6 +262,7 @@ def _by_recipe(
 ) -> Module:  # fmt: skip
     """`prune` of a `Network`."""
     assert isinstance(network, Network)
+    check_finite(network)
     sections = sections_of(data, "erm", loss, (optim or {}).get("steps", 1), optim, None)
     with TemporaryDirectory() as scratch:
         recipe = from_sections(**sections, prune=choice, run={**(run or {}), "folder": str(folder or scratch)})

@@ -11,6 +11,7 @@ from hardy.engine.cluster import Job, Left
 from hardy.engine.ledger import Failure, Ledger
 from hardy.engine.order import Order
 from hardy.engine.study import Study, read
+from hardy.trust import from_file, names_typed
 
 __all__ = ["run"]
 
@@ -23,6 +24,7 @@ def run(
     jobs: int | None = None,
     only: Sequence[str] = (),
     dry_run: bool = False,
+    trust: Sequence[str] = (),
 ) -> int:
     """Run the cells of the study in ``file`` that are not done and show its table; 1 if a cell failed, else 0.
 
@@ -33,13 +35,16 @@ def run(
         jobs: cells at a time; without it as many as cores and cards hold.
         only: ``axis=label`` filters.
         dry_run: show the cells and how they stand, and run none.
+        trust: modules whose code may run where a recipe names it.
 
     Raises:
         InputError: for a study, a recipe of a cell or an address that cannot be used, or where Ray is missing.
         StoppedStudy: after Ctrl-C or SIGTERM, when the checkpoints of the running cells are written.
     """
     study, others = read(file, overrides)
-    planned = plan(study, file, others)
+    typed = names_typed(overrides)
+    with from_file([*trust, *typed]):
+        planned = plan(study, file, others)
     ledger = Ledger(Path(study.study.folder), file.stem, planned.cells)
     after = {cell.name: cell.after for cell in planned.chosen(study.only, filters(only))}
     order = Order(after, ledger.done(after))
@@ -49,13 +54,14 @@ def run(
         return 0
     with ledger.alone() as going:
         ledger.gather(order.named("done"))
-        _start(study, ledger, order, board, going, address, jobs)
+        _start(study, ledger, order, board, going, address, jobs, [*trust, *sorted(typed)])
         board.summary()
     return 1 if order.count("failed") else 0
 
 
 def _start(
-    study: Study, ledger: Ledger, order: Order, board: Board, going: Path, address: str | None, jobs: int | None
+    study: Study, ledger: Ledger, order: Order, board: Board, going: Path, address: str | None, jobs: int | None,
+    trust: Sequence[str],
 ) -> None:  # fmt: skip
     """Run the cells that are not done, if there are any."""
     if not any(order.ready()):
@@ -71,8 +77,9 @@ def _start(
             ledger.drop()
         board.ended(name, left, reason)
 
+    trusted = [word for name in trust for word in ("--trust", name)]
     words = {
-        name: Job((ledger.cells[name].verb, str(ledger.asked(name).absolute())), ledger.log(name))
+        name: Job((ledger.cells[name].verb, str(ledger.asked(name).absolute()), *trusted), ledger.log(name))
         for name in order.states
     }
     with cluster.cluster(address, ceil(jobs * settings.cpus) if jobs else None) as ray:

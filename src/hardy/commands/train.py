@@ -10,6 +10,7 @@ from hardy.commands._print import say, show_table
 from hardy.engine import artefact, protocol
 from hardy.networks.base import Network
 from hardy.recipe import Recipe
+from hardy.trust import allowing
 
 __all__ = ["run", "train"]
 
@@ -53,6 +54,7 @@ def train(
     evaluate: Mapping[str, Any] | None = None,
     run: Mapping[str, Any] | None = None,
     folder: str | Path | None = None,
+    trust: Sequence[str] = (),
 ) -> Network:
     """Train ``network`` in place on ``data`` and return it, in evaluation mode.
 
@@ -67,6 +69,7 @@ def train(
         run: a recipe's ``run`` section, such as ``{"seed": 1}``.
         folder: where checkpoints, records and the trained network go, ``run["folder"]`` being the same; without one
             nothing is measured at the end or kept on disk.
+        trust: modules whose code may run where a file, such as a run of ``style_vae``, names it.
 
     Raises:
         InputError: for anything that cannot be used.
@@ -76,7 +79,7 @@ def train(
     if folder:
         artefact.check(network)
     sections = sections_of(data, algorithm, loss, steps, optim, evaluate)
-    with TemporaryDirectory() as scratch:
+    with TemporaryDirectory() as scratch, allowing(trust):
         recipe = from_sections(**sections, run={**(run or {}), "folder": str(folder or scratch)})
         with frame(recipe, "train") as here:
             parts = protocol.checked(protocol.split(recipe.data, recipe.run.seed), network, recipe.data)

@@ -45,12 +45,11 @@ class LabelSpace:
     colours: tuple[Colour, ...]
 
     def __post_init__(self) -> None:
-        twice = [name for name in self.classes if self.classes.count(name) > 1]
         if not 0 < len(self.classes) <= _MOST_CLASSES:
             raise InputError(
                 f"label space {self.name!r} has {len(self.classes)} classes; it needs 1 to {_MOST_CLASSES}"
             )
-        if twice:
+        if twice := [name for name in self.classes if self.classes.count(name) > 1]:
             raise InputError(f"label space {self.name!r} has two classes named {twice[0]!r}")
         if len(self.colours) != len(self.classes):
             raise InputError(f"label space {self.name!r}: {len(self.colours)} colours for {len(self.classes)} classes")
@@ -84,11 +83,13 @@ class LabelSpace:
             InputError: for a missing or malformed entry.
         """
         try:
-            name, classes = str(record["name"]), tuple(str(word) for word in record["classes"])
-            colours = tuple((int(r), int(g), int(b)) for r, g, b in record["colours"])
+            name, classes = record["name"], record["classes"]
+            colours = tuple((r, g, b) for r, g, b in record["colours"])
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"label space record is malformed: {error}") from None
-        return cls(name, classes, colours)
+        if not isinstance(classes, list) or not all(isinstance(word, str) for word in (name, *classes)):
+            raise InputError(f"label space record is malformed: name {name!r} or classes {classes!r} are no text")
+        return cls(name, tuple(classes), colours)
 
 
 # ---------------------------------------------------------------------------------------------- the built-in spaces

@@ -6,12 +6,10 @@ builds the dense network, replays the plan and fills in the weights. No pickle i
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
@@ -21,8 +19,11 @@ from hardy.engine.checkpoint import apart
 from hardy.errors import InputError
 from hardy.networks._create import rebuild
 from hardy.networks.base import Network
-from hardy.ops.files import write_together
+from hardy.ops.files import intact, sealed, write_together
+from hardy.ops.tensors import decoded
 from hardy.pruning.remove import replay
+from hardy.stored import contents, json_value
+from hardy.trust import from_file
 
 __all__ = ["FORMAT", "check", "load", "save"]
 
@@ -47,14 +48,16 @@ def save(network: Network, folder: Path | str, *, weights: Mapping[str, Tensor] 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     data = save_tensors(apart(weights if weights is not None else network.state_dict()), {"format": FORMAT})
-    description = {
-        "format": FORMAT,
-        "hardy": __version__,
-        "architecture": network.architecture,
-        "labels": network.labels.to_json(),
-        "plan": network.plan,
-        "sha256": _sha256(data),
-    }
+    description = sealed(
+        {
+            "format": FORMAT,
+            "hardy": __version__,
+            "architecture": network.architecture,
+            "labels": network.labels.to_json(),
+            "plan": network.plan,
+            "sha256": _sha256(data),
+        }
+    )
     text = json.dumps(description, indent=1) + "\n"
     write_together({folder / "network.safetensors": data, folder / "network.json": text.encode()})
     return folder
@@ -66,6 +69,11 @@ def check(network: Network) -> None:
     Raises:
         InputError: for one that neither `hardy.create` nor `hardy.wrap` made.
     """
+    if not isinstance(network, Network):
+        raise InputError(
+            f"{type(network).__name__} is no Network, so it cannot be saved; wrap it: "
+            "hardy.save(hardy.wrap(module, classes=...), folder)"
+        )
     if not network.architecture:
         name = type(network).__name__
         raise InputError(
@@ -74,15 +82,18 @@ def check(network: Network) -> None:
         )
 
 
-def load(folder: Path | str, *, module: nn.Module | None = None) -> Network:
-    """The network saved in ``folder``, in evaluation mode.
+def load(folder: Path | str, *, module: nn.Module | None = None, trust: str | Iterable[str] = ()) -> Network:
+    """The network saved in ``folder``, in evaluation mode. No code runs but Hardy's and that of modules in ``trust``.
 
     Args:
         folder: a run's folder, or the ``network.json`` in it.
         module: for a wrapped module saved without a factory, the module itself, built as it was before pruning.
+        trust: modules such as ``["their.module"]`` whose code may run where the folder names it, as a class
+            ``"their.module:Class"`` or a factory.
 
     Raises:
-        InputError: when the folder holds no network, a torn one, one of another version, or a pickle.
+        InputError: when the folder holds no network, a torn one, one of another version, a pickle, a description from
+            which no network can be built, or the name of code that is not trusted.
     """
     folder = Path(folder)
     folder = folder.parent if folder.name == "network.json" else folder
@@ -90,15 +101,17 @@ def load(folder: Path | str, *, module: nn.Module | None = None) -> Network:
     data = _read(folder / "network.safetensors")
     if _sha256(data) != description["sha256"]:
         raise InputError(f"{folder}: network.safetensors does not match network.json (torn write?); save it again")
-    labels = LabelSpace.from_json(description["labels"])
     try:
-        network = rebuild(description["architecture"], labels, module=module)
+        with from_file(trust):
+            network = rebuild(
+                description["architecture"], LabelSpace.from_json(description["labels"]), module=module, size=len(data)
+            )
         replay(network, description["plan"])
     except InputError as error:
-        raise InputError(f"{folder}: {error}") from None
+        raise InputError(f"{folder}: {error}") from error.__cause__
     try:
-        network.load_state_dict(load_tensors(data), strict=True)
-    except (SafetensorError, RuntimeError) as error:
+        network.load_state_dict(decoded(data), strict=True)
+    except (ValueError, RuntimeError) as error:
         raise InputError(
             f"{folder}: the weights do not fit the network: {' '.join(str(error).split())[:300]}"
         ) from None
@@ -112,7 +125,7 @@ def _describe(folder: Path) -> dict[str, Any]:
         hint = f"; {pickles[0]} is a pickle, which Hardy does not run" if pickles else ""
         raise InputError(f"{folder}: no network.json here, so this is no network of Hardy's{hint}")
     try:
-        description: dict[str, Any] = json.loads(_read(file))
+        description: dict[str, Any] = json_value(_read(file))
         version = description["format"]
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{file}: not a network's description; save the network again") from None
@@ -120,12 +133,14 @@ def _describe(folder: Path) -> dict[str, Any]:
         raise InputError(f"{file}: format {version!r}, but this Hardy reads {FORMAT!r}; save it with this version")
     if lacking := sorted({"architecture", "labels", "plan", "sha256"} - description.keys()):
         raise InputError(f"{file}: lacks {', '.join(lacking)}; save the network again")
+    if not intact(description):
+        raise InputError(f"{file}: does not match its own checksum (damaged or edited); save the network again")
     return description
 
 
 def _read(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        return contents(file)
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from None
 

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
 from hardy.errors import InputError, named
+from hardy.ops.tensors import checksum, not_finite, opened
+from hardy.stored import finite, json_value, whole
 
 __all__ = ["FORMAT", "Checkpoint", "apart", "read", "read_tensors", "restore_optimiser", "write", "write_tensors"]
 
@@ -45,12 +47,12 @@ class Checkpoint:
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
-    """Write a safetensors file under a temporary name, flush it to disk, then rename it into place."""
+    """Write a safetensors file, its checksum in the header, under a temporary name; flush it, then rename it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.tmp")
     try:
         with named(file):
-            save_file(apart(tensors), temporary, dict(header))
+            save_file(own := apart(tensors), temporary, {**header, "sha256": checksum(own, header)})
             with temporary.open("rb") as handle:
                 os.fsync(handle.fileno())
             temporary.chmod(0o644)  # safetensors writes for the owner alone
@@ -68,9 +70,25 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         InputError: when the file is gone or torn.
     """
     try:
-        return load_file(file)
-    except (SafetensorError, OSError) as error:
+        return _intact(file)[0]
+    except (ValueError, OSError) as error:
         raise InputError(f"{file}: torn or gone ({error}); start again in another run.folder") from None
+
+
+def _intact(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and header of what `write_tensors` wrote, now or before there were checksums.
+
+    Raises:
+        OSError: when it is not there.
+        ValueError: when it is damaged.
+    """
+    tensors, header = opened(file)
+    expected = header.pop("sha256", None)
+    if expected is not None and expected != checksum(tensors, header):
+        raise ValueError("it does not match its checksum")
+    if bad := not_finite(tensors):
+        raise ValueError(f"{bad} holds NaN or infinity")
+    return tensors, header
 
 
 def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -112,44 +130,99 @@ def read(file: Path, owner: str) -> Checkpoint:
         InputError: when the file is torn, not a checkpoint of this version, or belongs to another run.
     """
     try:
-        with safe_open(file, framework="pt") as handle:
-            header = handle.metadata() or {}
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError) as error:
+        tensors, header = _intact(file)
+    except (ValueError, OSError) as error:
         raise InputError(f"{file}: torn or not a checkpoint ({error}); delete it to start again") from None
     if header.get("format") != FORMAT:
         raise InputError(f"{file}: format {header.get('format')!r}, but this Hardy reads {FORMAT!r}; delete it")
     try:
-        state = json.loads(header["state"])
-        found = state["owner"]
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{file}: its header is torn; delete it to start again") from None
+        state = _checked(json_value(header["state"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file}: its header is torn; delete it to start again ({error})") from None
+    found = state["owner"]
     if found != owner:
         raise InputError(
             f"{file}: belongs to another run ({found}, not {owner}): the recipe changed; "
             "use another run.folder, or delete the file to start again"
         )
-    parts: dict[str, dict[str, Tensor]] = {"algorithm": {}, "average": {}, "optimiser": {}}
-    for place, value in tensors.items():
-        part, name = place.split("/", 1)
-        parts[part][name] = value
+    try:
+        optimiser, parts = _optimiser_state(tensors, state), {"algorithm": {}, "average": {}}
+        for place, value in tensors.items():
+            part, _, name = place.partition("/")
+            if part != "optimiser":
+                parts[part][name] = value
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{file}: its tensors are not a checkpoint's ({error}); delete it to start again") from None
     best = tuple(state["best"]) if state["best"] else None
-    optimiser = _optimiser_state(parts["optimiser"], state)
     return Checkpoint(owner, state["step"], best, parts["algorithm"], optimiser, parts["average"])
+
+
+def _checked(state: Any) -> dict[str, Any]:
+    """The header's ``state``, each value of the type that `write` gives it.
+
+    Raises:
+        KeyError, TypeError, ValueError: naming what is not.
+    """
+    owner, step, best, groups, numbers = (state[key] for key in ("owner", "step", "best", "groups", "numbers"))
+    scored = best is None or (isinstance(best, list) and len(best) == 2 and finite(best[0]) and whole(best[1]))
+    plain = (str, int, float, type(None))
+    for name, good in (
+        ("owner", isinstance(owner, str)),
+        ("step", whole(step)),
+        ("best", scored),
+        ("groups", isinstance(groups, list) and all(isinstance(group, dict) for group in groups)),
+        ("numbers", isinstance(numbers, dict) and all(finite(value) for value in numbers.values())),
+    ):
+        if not good:
+            raise ValueError(f"{name} is {state[name]!r}")
+    for group in groups:
+        for key, value in group.items():
+            places = key == "params" and isinstance(value, list) and all(whole(place) for place in value)
+            if not places and not isinstance(value, plain):
+                raise ValueError(f"{key} of a group is {value!r}")
+    return dict(state)
 
 
 def _optimiser_state(tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> dict[str, Any]:
     slots: dict[int, dict[str, Any]] = {}
-    for place, value in [*tensors.items(), *((k.split("/", 1)[1], v) for k, v in state["numbers"].items())]:
-        index, name = place.split("/")
-        slots.setdefault(int(index), {})[name] = value
+    for place, value in [*tensors.items(), *state["numbers"].items()]:
+        part, *rest = place.split("/")
+        if part == "optimiser":
+            index, name = rest
+            slots.setdefault(int(index), {})[name] = value
     return {"state": slots, "param_groups": state["groups"]}
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Load ``state`` into ``optimiser`` in place; group settings that JSON does not hold stay as they are."""
+    """Load ``state`` into ``optimiser`` in place; group settings that JSON does not hold stay as they are.
+
+    Raises:
+        ValueError: when it is the state of another optimiser; nothing was changed then.
+    """
+    saved, now = state["param_groups"], optimiser.param_groups
+    _refuse_other(optimiser, state)
     groups = [
-        {**{k: v for k, v in now.items() if k != "params"}, **saved}
-        for now, saved in zip(optimiser.param_groups, state["param_groups"], strict=True)
+        {**{k: v for k, v in here.items() if k != "params"}, **there} for here, there in zip(now, saved, strict=True)
     ]
     optimiser.load_state_dict({"state": state["state"], "param_groups": groups})
+
+
+def _refuse_other(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Raise `ValueError` for the state of an optimiser of other groups, settings or shapes than ``optimiser``."""
+    saved, now = state["param_groups"], optimiser.param_groups
+    own = optimiser.state_dict()["param_groups"]
+    if [there.get("params") for there in saved] != [here["params"] for here in own]:
+        raise ValueError("its groups hold other parameters")
+    for there, here in zip(saved, now, strict=True):
+        for key, value in there.items():
+            if key not in here:
+                raise ValueError(f"an unknown setting {key!r}")
+            if not finite(value) if key == "lr" else key != "params" and value != here[key]:
+                raise ValueError(f"{key} is {value!r} where this optimiser has {here[key]!r}")
+    order = [value for group in now for value in group["params"]]
+    for index, slots in state["state"].items():
+        if not 0 <= index < len(order):
+            raise ValueError(f"a state of parameter {index}, of {len(order)}")
+        for name, value in slots.items():
+            if isinstance(value, Tensor) and value.ndim and value.shape != order[index].shape:
+                raise ValueError(f"{name} of parameter {index} has shape {tuple(value.shape)}")

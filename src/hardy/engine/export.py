@@ -26,6 +26,7 @@ from hardy.engine.graph import Output
 from hardy.engine.proof import Found, Picture, ProofError, as_image, compare, drawn, proof_sizes
 from hardy.errors import InputError
 from hardy.networks.base import Network
+from hardy.ops.tensors import check_finite
 
 __all__ = ["AGREEMENT", "Proof", "ProofError", "export"]
 
@@ -109,9 +110,11 @@ def export(
         agreement: the share of pixels that must have the same class.
 
     Raises:
-        InputError: when a package is missing, an argument cannot be used, or the network cannot be exported.
+        InputError: when a package is missing, an argument cannot be used, weights are not finite, or the network
+            cannot be exported.
         ProofError: when the file disagrees with the network; no file is left.
     """
+    check_finite(network)
     target = _check(network, Path(path), size, batch, images, labels)
     still = copy.deepcopy(network).cpu().float().eval()
     epilogue.check(still, upsample, proof_sizes(size, dynamic, network.least_size))

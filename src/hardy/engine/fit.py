@@ -101,6 +101,7 @@ class Fit:
             return False
         saved = checkpoint.read(self.file, self.owner)
         try:
+            self._refuse_other(saved)
             self.algorithm.load_state_dict(dict(saved.algorithm))
             checkpoint.restore_optimiser(self.optimiser.optimizer, saved.optimiser)
         except (RuntimeError, ValueError) as error:
@@ -112,6 +113,14 @@ class Fit:
             self.average[name].copy_(value)
         self.progress = Progress(saved.step, saved.best)
         return True
+
+    def _refuse_other(self, saved: checkpoint.Checkpoint) -> None:
+        """Raise `ValueError` for a moving average or a step that this run cannot have."""
+        shapes = [{name: value.shape for name, value in of.items()} for of in (saved.average, self.average)]
+        if shapes[0] != shapes[1]:
+            raise ValueError("its moving average has other tensors")
+        if max(saved.step, saved.best[1] if saved.best else 0) > self.optim.steps:
+            raise ValueError(f"it is at step {saved.step} of {self.optim.steps}")
 
     def run(self, steps: int | None = None, *, validate: Validate | None = None, every: int = 0) -> Progress:
         """Train up to ``steps`` steps more, at most up to ``optim.steps`` in all.
@@ -152,7 +161,8 @@ class Fit:
         """
         if self.file is None or not self.accelerator.is_main_process:
             return
-        bad = [name for name, value in self.algorithm.state_dict().items() if not torch.isfinite(value).all()]
+        state_and_average = [*self.algorithm.state_dict().items(), *self.average.items()]
+        bad = [name for name, value in state_and_average if not torch.isfinite(value).all()]
         if bad:
             raise InputError(
                 f"{self.stage} step {self.progress.step}: {bad[0]} is not finite any more; {self._kept()}; "

@@ -18,6 +18,7 @@ from hardy.engine.target import limits_of
 from hardy.errors import InputError
 from hardy.networks.base import Network, resize
 from hardy.ops.norms import reestimate
+from hardy.ops.tensors import check_finite
 from hardy.pruning.criteria.base import Criterion
 from hardy.pruning.goal import Ratio, choose
 from hardy.pruning.remove import Plan, remove
@@ -89,6 +90,7 @@ def prune_module(
         InputError: when the module does not run on ``example``, nothing of it can be pruned, the ratio cannot be
             reached, or the criterion needs data and gets none.
     """
+    check_finite(module)
     small = copy.deepcopy(module)
     found, units = _units(small, example, choice)
     network = _Plain(small)

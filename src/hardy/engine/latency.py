@@ -26,6 +26,7 @@ from hardy.engine.timing import Runtime
 from hardy.pruning.select import Limits
 from hardy.pruning.shapes import Layers, Shape, Widths, at_floors, dense_widths, widths_left
 from hardy.pruning.units import Unit
+from hardy.stored import read_json
 
 __all__ = ["Measure", "Sum", "Table", "cache_folder", "grid", "name_of", "preferred_multiple", "table"]
 
@@ -84,7 +85,7 @@ class Table:
     def _kept(self) -> dict[str, float]:
         """What the file holds; nothing where it is missing, damaged or another machine's."""
         try:
-            found = json.loads(self.path.read_text(encoding="utf-8"))
+            found = read_json(self.path)
             if found["machine"] == self.machine:
                 return {str(name): float(value) for name, value in found["milliseconds"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -21,6 +21,8 @@ from hardy.engine.cells import Cell
 from hardy.errors import InputError, named
 from hardy.recipe import Recipe, read
 from hardy.records import Record
+from hardy.stored import json_lines, json_value
+from hardy.trust import allowing, names_in
 
 __all__ = ["Failure", "Ledger"]
 
@@ -83,7 +85,10 @@ class Ledger:
         folder = self.place(cell.name)
         if not (folder / "network.json").exists():
             return False
-        if (folder / "recipe.yaml").exists() and _identity(read(folder / "recipe.yaml")) != _identity(cell.recipe):
+        file = folder / "recipe.yaml"
+        with allowing(names_in(cell.recipe.model_dump())):  # what this study runs anyway
+            other = file.exists() and _identity(read(file)) != _identity(cell.recipe)
+        if other:
             raise InputError(
                 f"{folder}: holds the run of another recipe or seed; delete it, or give another study.folder"
             )
@@ -129,8 +134,17 @@ class Ledger:
     def failures(self) -> list[Failure]:
         """The cells that failed when they last ran."""
         file = self.folder / "failures.jsonl"
-        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-        return [Failure(**json.loads(line)) for line in lines]
+        found = []
+        for number, line in enumerate(json_lines(file) if file.exists() else (), start=1):
+            try:
+                failure = Failure(**json_value(line))
+                texts = (failure.cell, failure.reason, failure.log)
+                if not isinstance(failure.code, int) or not all(isinstance(text, str) for text in texts):
+                    raise ValueError("fields of wrong types")
+            except (TypeError, ValueError) as error:
+                raise InputError(f"{file}:{number}: not a failure: {error}; delete the line to go on") from None
+            found.append(failure)
+        return found
 
     def _failures(self, failures: Sequence[Failure]) -> None:
         file = self.folder / "failures.jsonl"

@@ -16,6 +16,7 @@ from hardy.engine.device import pick
 from hardy.engine.proof import as_image
 from hardy.errors import InputError
 from hardy.networks.base import Network, resize
+from hardy.ops.tensors import check_finite
 
 __all__ = ["mask_image", "overlay_image", "predict"]
 
@@ -50,9 +51,10 @@ def predict(
 
     Raises:
         InputError: for a source that is missing, empty or torn, two images for one mask, an image smaller than the
-            network takes, a target that cannot be written, or an image-level network.
+            network takes, a target that cannot be written, weights that are not finite, or an image-level network.
     """
     folder = Path(target)
+    check_finite(network)
     if network.image_level:
         raise InputError(f"{type(network).__name__} predicts one class per image; it has no masks to write")
     if batch < 1:

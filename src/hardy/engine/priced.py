@@ -35,6 +35,7 @@ from hardy.searching.cost import every_part, parts
 from hardy.searching.evolution import within_budget
 from hardy.searching.space import Space
 from hardy.seed import key, seeded
+from hardy.stored import read_json
 
 __all__ = ["Bench", "Priced", "line"]
 
@@ -184,7 +185,7 @@ class Priced:
         if not self.file.exists():
             return
         try:
-            told = json.loads(self.file.read_text(encoding="utf-8"))
+            told = read_json(self.file)
             machine, self.table = told["machine"], {name: float(value) for name, value in told["parts_ms"].items()}
             for name, found in (("anchors", self.anchors), ("measured", self.measured)):
                 found[:] = [(parse(each["architecture"], str(self.file)), float(each["ms"])) for each in told[name]]

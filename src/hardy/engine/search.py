@@ -29,6 +29,7 @@ from hardy.networks.base import Network
 from hardy.ops import norms
 from hardy.searching.evolution import Evaluated, Proposer
 from hardy.searching.supernet import Supernet
+from hardy.stored import json_lines, json_value
 from hardy.types import Batch
 
 __all__ = ["Found", "Judge", "kept_within", "search"]
@@ -223,10 +224,9 @@ def _line(number: int, tried: Evaluated) -> str:
 
 def _read(file: Path) -> list[Evaluated]:
     found = []
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    for number, text in enumerate(lines):
+    for number, text in enumerate(json_lines(file) if file.exists() else ()):
         try:
-            told = json.loads(text)
+            told = json_value(text)
             architecture = parse(told["architecture"], f"{file}:{number + 1}")
             found.append(Evaluated(architecture, float(told["predicted_ms"]), float(told["score"])))
         except (ValueError, KeyError, TypeError):

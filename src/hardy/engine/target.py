@@ -34,6 +34,7 @@ from hardy.pruning.select import Limits, Removed
 from hardy.pruning.shapes import Layers, Widths, at_floors, dense_widths, widths_left
 from hardy.pruning.units import Unit
 from hardy.recipe import Prune, Run
+from hardy.stored import finite
 
 __all__ = ["Outcome", "Target", "Timed", "Turns", "limits_of", "place_of", "target_of", "time_target"]
 
@@ -76,6 +77,19 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         """The fields and the verdict as plain values."""
         return {**asdict(self), "met": self.met}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Outcome":
+        """What ``asdict`` wrote.
+
+        Raises:
+            TypeError, ValueError: for anything else.
+        """
+        found = cls(**values)
+        numbers = (found.target, found.before, found.least, found.predicted, found.reached, found.networks)
+        if not all(finite(number) for number in numbers) or not isinstance(found.key, str):
+            raise ValueError("the outcome holds something other than numbers")
+        return found
 
     def __str__(self) -> str:
         """One line, with the verdict in plain words."""

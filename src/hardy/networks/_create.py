@@ -13,6 +13,7 @@ from torch import nn
 from hardy.blocks.pooled_norm import spare_single_values
 from hardy.data.labels import LabelSpace, label_space
 from hardy.errors import InputError
+from hardy.networks._described import bounded, check_architecture, check_wrapped
 from hardy.networks._weights import fill, is_file, read_weights
 from hardy.networks._wrapped import Wrapped
 from hardy.networks.base import Network
@@ -58,18 +59,30 @@ def create(
     return network
 
 
-def rebuild(architecture: Mapping[str, Any], labels: LabelSpace, *, module: nn.Module | None = None) -> Network:
+def rebuild(architecture: Any, labels: LabelSpace, *, module: nn.Module | None = None, size: int = 2**40) -> Network:
     """The network that ``architecture`` describes, for weights that come after: none are read or fetched.
+
+    It comes from a file, so nothing in it is believed: see `hardy.networks._described`.
 
     Args:
         architecture: the attribute of a network that `create` or `hardy.wrap` made.
         labels: its label space.
         module: the module of a wrapped network saved without a factory.
+        size: bytes of the file that holds the weights; memory is bounded by it.
 
     Raises:
-        InputError: for a wrapped network with neither module nor factory, or a method or option that is gone.
+        InputError: for a wrapped network with neither module nor factory, a method or option that is gone, a
+            description that is none, or one from which no network can be built.
     """
-    network = _built(architecture, labels, module)
+    check_architecture(architecture)
+    try:
+        with bounded(size):
+            network = _built(architecture, labels, module)
+    except InputError:
+        raise
+    except Exception as error:  # options of a right type that no network can have end anywhere inside torch and timm
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise InputError(f"no {architecture['name']!r} can be built from these options ({reason})") from error
     if "mean" in architecture:
         network.renormalise(architecture["mean"], architecture["std"])
     return network
@@ -78,6 +91,7 @@ def rebuild(architecture: Mapping[str, Any], labels: LabelSpace, *, module: nn.M
 def _built(architecture: Mapping[str, Any], labels: LabelSpace, module: nn.Module | None) -> Network:
     name, options = architecture["name"], dict(architecture["options"])
     if name == Wrapped.NAME:
+        check_wrapped(options)
         return Wrapped(labels, module, **options)
     fetched = options.get("encoder_weights")
     with unwarned():

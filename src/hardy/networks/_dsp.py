@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
@@ -25,10 +23,13 @@ from hardy.networks._first_layers import FirstLayers
 from hardy.networks._weights import fill, read_weights
 from hardy.networks.base import IMAGENET_MEAN, IMAGENET_STD, Network
 from hardy.ops.dsp import Perturbation
-from hardy.ops.files import write_together
+from hardy.ops.files import intact, sealed, write_together
 from hardy.ops.style_vae import DVAE, mirror
+from hardy.ops.tensors import decoded, not_finite
 from hardy.ops.vgg import VGG19
 from hardy.seed import seeded
+from hardy.stored import read_json, whole
+from hardy.trust import from_file
 
 __all__ = ["FORMAT", "first_layers", "load_dsp", "load_vgg", "save_dsp"]
 
@@ -100,12 +101,8 @@ def save_dsp(dsp: Perturbation, folder: Path | str) -> Path:
             "labels": network.labels.to_json(),
             "stride": encoder.stride,
         }
-    description = {
-        "format": FORMAT,
-        "hardy": __version__,
-        "encoder": origin,
-        "sha256": hashlib.sha256(data).hexdigest(),
-    }
+    checksum = hashlib.sha256(data).hexdigest()
+    description = sealed({"format": FORMAT, "hardy": __version__, "encoder": origin, "sha256": checksum})
     text = json.dumps(description, indent=1) + "\n"
     write_together({folder / "style.safetensors": data, folder / "style.json": text.encode()})
     return folder
@@ -115,7 +112,7 @@ def load_dsp(folder: Path | str) -> Perturbation:
     """The style perturbation that a run of the algorithm ``style_vae`` left in ``folder``: frozen, on the CPU.
 
     Raises:
-        InputError: when the folder holds none, a torn one, or one of another version.
+        InputError: when the folder holds none, a torn one, one of another version, or names code that is not trusted.
     """
     folder = Path(folder)
     if not (folder / "style.json").is_file():
@@ -124,7 +121,7 @@ def load_dsp(folder: Path | str) -> Perturbation:
             "algorithm: {name: style_vae} and name its run.folder"
         )
     try:
-        description = json.loads((folder / "style.json").read_text(encoding="utf-8"))
+        description = read_json(folder / "style.json")
         version, origin, expected = (description[key] for key in ("format", "encoder", "sha256"))
         data = (folder / "style.safetensors").read_bytes()
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -132,25 +129,29 @@ def load_dsp(folder: Path | str) -> Perturbation:
         raise InputError(f"{folder}: its style perturbation cannot be read ({reason}); train it again") from None
     if version != FORMAT:
         raise InputError(f"{folder}/style.json: format {version!r}, but this Hardy reads {FORMAT!r}; train it again")
-    if hashlib.sha256(data).hexdigest() != expected:
+    if hashlib.sha256(data).hexdigest() != expected or not intact(description):
         raise InputError(f"{folder}: style.safetensors does not match style.json (torn write?); train it again")
     try:
-        with seeded(0, "style"):  # what is drawn here is filled in below; the caller's draws go on as they were
-            dsp = _empty(origin)
-        dsp.load_state_dict(load_tensors(data), strict=True)
-    except (SafetensorError, RuntimeError, InputError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
+        with seeded(0, "style"), from_file():  # the draws are filled in below; the caller's go on as they were
+            dsp = _empty(origin, len(data))
+        dsp.load_state_dict(decoded(data), strict=True)
+        if bad := not_finite(dsp.state_dict()):
+            raise ValueError(f"{bad} holds NaN or infinity")
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:300]
         raise InputError(f"{folder}: its style perturbation cannot be built again ({reason}); train it again") from None
     return dsp
 
 
-def _empty(origin: Mapping[str, Any]) -> Perturbation:
+def _empty(origin: Mapping[str, Any], size: int) -> Perturbation:
     """The modules for `load_dsp` to fill."""
     encoder: VGG19 | FirstLayers
     if origin["kind"] == _VGG:
         encoder = VGG19()
     else:
-        network = rebuild(origin["architecture"], LabelSpace.from_json(origin["labels"]))
+        if not whole(origin["stride"], 1):
+            raise InputError(f"stride is {origin['stride']!r}; it must be a whole number of 1 or more")
+        network = rebuild(origin["architecture"], LabelSpace.from_json(origin["labels"]), size=size)
         encoder = FirstLayers(network, origin["stride"])
     width = encoder.channels
     decoder = mirror(width, encoder.stride)

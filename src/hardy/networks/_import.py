@@ -17,6 +17,7 @@ from hardy.networks._create import create, unwarned
 from hardy.networks._weights import fill, read_weights
 from hardy.networks.base import Network
 from hardy.networks.published.base import Publication
+from hardy.ops.tensors import DAMAGED
 from hardy.registry import PUBLICATIONS
 
 __all__ = ["Imported", "import_weights", "imported"]
@@ -79,6 +80,9 @@ def imported(
         raise InputError(f"{file}: {str(error).removeprefix(f'{file}: ')}") from None
     except KeyError as error:
         raise InputError(f"{file}: lacks {error.args[0]}, which {publication.repository}'s files have") from None
+    except DAMAGED as error:  # what a publication's map makes of tensors of other shapes
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        raise InputError(f"{file}: its tensors are not those of {publication.repository}'s files ({reason})") from None
 
 
 def _filled(

@@ -12,13 +12,13 @@ Source: Chen, Gong, Liu, Zhang, Li and Wang, "FasterSeg: searching for faster re
 ICLR 2020, section 3; the layout of the file is Hardy's.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hardy.errors import InputError, nearest
+from hardy.stored import read_json
 
 __all__ = ["OPS", "PUBLISHED", "WIDTHS", "Architecture", "Branch", "Layer", "content", "parse", "read"]
 
@@ -130,10 +130,10 @@ def read(file: str | Path) -> dict[str, Any]:
         InputError: for a file that is not there or is no JSON object.
     """
     file = Path(file)
+    if not file.is_file():  # a pipe or a device would never end
+        raise InputError(f"arch {str(file)!r}: no such file; give {', '.join(PUBLISHED)}, or a JSON file")
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"arch {str(file)!r}: no such file; give {', '.join(PUBLISHED)}, or a JSON file") from None
+        found = read_json(file)
     except (OSError, ValueError) as error:
         raise InputError(f"arch {str(file)!r}: cannot be read as JSON ({error})") from None
     if not isinstance(found, dict):

@@ -4,20 +4,24 @@ import hashlib
 import logging
 import math
 import pickle
+import struct
 import warnings
+import zipfile
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hardy.data.sources import beside_data
 from hardy.errors import InputError
+from hardy.ops.tensors import DAMAGED, not_finite, opened
 
 __all__ = ["digest", "fill", "initialise", "is_file", "read_weights"]
+
+_SWELL = 20
+"""How many times its file's size weights may take."""
 
 _log = logging.getLogger("hardy")
 
@@ -66,30 +70,53 @@ def read_weights(file: Path | str) -> dict[str, Tensor]:
     folder of all datasets (`hardy.data.sources.beside_data`).
 
     Raises:
-        InputError: when the file is missing, torn, or holds anything but tensors.
+        InputError: when the file is missing, torn, holds anything but tensors, or one with NaN or infinity.
     """
     file = beside_data(file)
     if not file.is_file():
         raise InputError(f"{file}: no such weights file")
     _log.info("weights from %s, sha256 %s", file, hashlib.sha256(file.read_bytes()).hexdigest())
     try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # torch remarks on the pickle's protocol
-            found = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        found = opened(file)[0] if file.suffix == ".safetensors" else _unpickled(file)
+    except (struct.error, pickle.UnpicklingError, EOFError, AssertionError, OSError, *DAMAGED) as error:
         foreign = isinstance(error, pickle.UnpicklingError)
-        reason = "a pickle of more than tensors, which is not run" if foreign else str(error).split("\n", 1)[0][:120]
+        told = f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else str(error)
+        reason = "a pickle of more than tensors, which is not run" if foreign else told.split("\n", 1)[0][:120]
         raise InputError(f"{file}: cannot be read as weights ({reason}); give a .safetensors or state_dict") from None
-    return _flat(found, file)
+    weights = _flat(found, file)
+    _check(weights, file)
+    return weights
+
+
+def _unpickled(file: Path) -> Any:
+    """What a torch checkpoint holds; one whose archive would unpack to far more than its size is not read."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > _SWELL * file.stat().st_size:
+                raise ValueError(f"its archive unpacks to more than {_SWELL} times its size")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch remarks on the pickle's protocol
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _check(weights: Mapping[str, Tensor], file: Path) -> None:
+    """Refuse tensors that are not plain, that spread a little memory over a great size, or that are not finite."""
+    for name, value in weights.items():
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            raise InputError(f"{file}: {name} is sparse, quantised or empty of values; save the plain tensors")
+    size = sum(value.numel() * value.element_size() for value in weights.values())
+    if size > _SWELL * file.stat().st_size:
+        raise InputError(f"{file}: its tensors would take {size:,} bytes, more than {_SWELL} times the file")
+    if bad := not_finite(weights):
+        raise InputError(f"{file}: {bad} holds NaN or infinity; these weights cannot be used")
 
 
 def _flat(found: Any, file: Path) -> dict[str, Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
-    if not isinstance(found, Mapping) or not found or not all(isinstance(value, Tensor) for value in found.values()):
+    tensors = isinstance(found, Mapping) and all(isinstance(value, Tensor) for value in found.values())
+    if not tensors or not found or not all(isinstance(name, str) for name in found):
         raise InputError(f"{file}: holds something other than named tensors; save the state_dict alone")
     prefix = "module." if all(name.startswith("module.") for name in found) else ""
     return {name.removeprefix(prefix): value for name, value in found.items()}

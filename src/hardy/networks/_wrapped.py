@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hardy.data.labels import LabelSpace, label_space
 from hardy.errors import InputError
 from hardy.networks.base import IMAGENET_MEAN, IMAGENET_STD, Network, resize
+from hardy.trust import permit
 from hardy.types import Outputs
 
 __all__ = ["Wrapped", "wrap"]
@@ -108,6 +109,7 @@ def _logits_of(result: Any) -> Tensor:
 def _made_by(factory: str | None) -> nn.Module:
     if factory is None:
         raise InputError("a wrapped network needs its module, or a factory 'package.module:function' that makes it")
+    permit("factory", factory)
     module_name, _, function = factory.partition(":")
     try:
         module = vars(importlib.import_module(module_name))[function]()

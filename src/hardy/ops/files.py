@@ -1,12 +1,32 @@
-"""Files that belong together: all are written, or none."""
+"""Files that belong together: all are written, or none; and descriptions that know whether they are intact."""
 
+import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from hardy.errors import named
 
-__all__ = ["write_together"]
+__all__ = ["intact", "sealed", "write_together"]
+
+_SEAL = "description_sha256"
+
+
+def sealed(description: Mapping[str, Any]) -> dict[str, Any]:
+    """``description`` with the checksum of all that it says."""
+    return {**description, _SEAL: _sum(description)}
+
+
+def intact(description: Mapping[str, Any]) -> bool:
+    """Whether ``description`` says what it said when it was `sealed`; True for one from before there were seals."""
+    return _SEAL not in description or description[_SEAL] == _sum(description)
+
+
+def _sum(description: Mapping[str, Any]) -> str:
+    said = {key: value for key, value in description.items() if key != _SEAL}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def write_together(files: Mapping[Path, bytes]) -> None:

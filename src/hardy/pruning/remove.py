@@ -6,14 +6,17 @@ built dense network to the same shape without tracing anything, so a pruned arte
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.pruning.cut import cut, width
+from hardy.pruning.declared import DECLARED
 from hardy.pruning.norms import unmask
+from hardy.stored import whole
 
 if TYPE_CHECKING:
     from hardy.pruning.units import Unit
@@ -56,20 +59,40 @@ def replay(network: nn.Module, plan: Mapping[str, Mapping[str, Sequence[int]]]) 
     """Cut a dense ``network`` to the channels that ``plan`` keeps, in place.
 
     Raises:
-        InputError: when the plan was made for another network.
+        InputError: when the plan was made for another network, or is none; nothing was cut then.
     """
     modules = dict(network.named_modules())
+    _check(plan, modules)
     for name, sides in plan.items():
         for side, kept in sides.items():
-            size = width(modules[name], side) if name in modules else 0
-            if not kept or max(kept) >= size:
-                raise InputError(
-                    f"the plan keeps channel {max(kept, default=-1)} of {name!r} ({side}), which has {size}: "
-                    "it was made for another network"
-                )
             cut(modules[name], side, list(kept))
     if isinstance(network, Network):
         network.plan = _composed(network.plan, {n: {s: list(k) for s, k in sides.items()} for n, sides in plan.items()})
+
+
+def _check(plan: Any, modules: Mapping[str, nn.Module]) -> None:
+    """Refuse a plan from a file that is none, or that was made for another network."""
+    if not isinstance(plan, Mapping) or not all(isinstance(sides, Mapping) for sides in plan.values()):
+        raise InputError(f"the plan is {plan!r}; it must be {{module: {{side: [channels kept]}}}}")
+    for name, sides in plan.items():
+        for side, kept in sides.items():
+            where = f"channels of {name!r} ({side})"
+            if not isinstance(kept, list | tuple) or not all(whole(channel) for channel in kept):
+                raise InputError(f"the plan keeps {kept!r} as {where}; it must be a list of whole numbers from 0 up")
+            if any(before >= after for before, after in pairwise(kept)):
+                raise InputError(f"the plan keeps {kept!r} as {where}; they must ascend, each once")
+            size = _width(modules[name], side) if name in modules else 0
+            if not kept or kept[-1] >= size:
+                raise InputError(
+                    f"the plan keeps channel {kept[-1] if kept else -1} of {name!r} ({side}), which has {size}: "
+                    "it was made for another network"
+                )
+
+
+def _width(module: nn.Module, side: Any) -> int:
+    """`width`, and 0 for a side that is none."""
+    known = isinstance(side, str) and (side in ("out", "in", *DECLARED) or side.partition(":")[2] in tuple("01234"))
+    return width(module, side) if known else 0
 
 
 def _composed(earlier: Mapping[str, Mapping[str, Sequence[int]]], later: Plan) -> Plan:

@@ -1,0 +1,59 @@
+"""The arguments that several verbs take, and which code the words of a call let run."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hardy import trust
+from hardy.errors import InputError
+
+__all__ = [
+    "DatasetOptions", "Device", "Domains", "Overrides", "RecipeFile", "Root", "RunFolder", "SizeText", "Trust", "typed",
+]  # fmt: skip
+
+
+def _allow(names: set[str] | list[str]) -> None:
+    """Let what the user typed run, and find it in the current folder too, behind everything that is installed."""
+    if names:
+        trust.allow(names)
+        here = str(Path.cwd())
+        if here not in sys.path:
+            sys.path.append(here)
+
+
+def _trusted(modules: list[str] | None) -> list[str] | None:
+    for module in modules or ():
+        if not all(part.isidentifier() for part in module.replace(":", ".", 1).split(".")):
+            raise InputError(f"--trust {module!r}: is no module; give a name such as their.module")
+    _allow(modules or [])
+    return modules
+
+
+def typed(words: list[str] | None) -> list[str] | None:
+    """A name typed as a domain or in an override needs no other trust."""
+    _allow(trust.names_typed(words or ()))
+    return words
+
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Overrides such as optim.lr=1e-3 run.folder=runs/x.", callback=typed)
+]
+RecipeFile = Annotated[Path, typer.Argument(help="A recipe (YAML).")]
+RunFolder = Annotated[Path, typer.Argument(help="A run's folder: what train, prune or hardy.save wrote.")]
+Domains = Annotated[
+    list[str],
+    typer.Argument(help="Domains such as camvid/0001TP, streets/night, or camvid for all.", callback=typed),
+]
+DatasetOptions = Annotated[
+    list[str] | None,
+    typer.Option(help="Data set option: folder.root=photos streets.test=20.", callback=typed),
+]
+Root = Annotated[str | None, typer.Option(help="Folder that holds the data sets (else HARDY_DATA).")]
+SizeText = Annotated[str | None, typer.Option(help="HEIGHTxWIDTH in pixels.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Trust = Annotated[
+    list[str] | None,
+    typer.Option(help="Let code of this module run where a file names it; repeat for several.", callback=_trusted),
+]

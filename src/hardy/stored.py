@@ -1,0 +1,104 @@
+"""JSON that a file holds, within bounds on size and depth: nothing in it can hang or exhaust what reads it."""
+
+import errno
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from hardy.errors import InputError
+
+__all__ = ["contents", "finite", "json_lines", "json_value", "read_json", "whole"]
+
+_SIZE = 64 * 2**20
+"""Bytes of a JSON file at most; the plan of a pruned network of 100,000 channels takes one."""
+
+_DEPTH = 50
+"""Lists and mappings inside one another at most; what Hardy writes has seven."""
+
+
+def read_json(file: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        OSError: when it cannot be read.
+        InputError: when it is too large, nested too deep or no JSON, naming the file.
+    """
+    data = contents(file, _SIZE + 1)
+    if len(data) > _SIZE:
+        raise InputError(f"{file}: has more than {_SIZE // 2**20} MiB, which no description takes")
+    try:
+        return json_value(data)
+    except ValueError as error:
+        raise InputError(f"{file}: not JSON that Hardy wrote ({error})") from None
+
+
+def json_value(data: bytes | str) -> Any:
+    """The value of JSON text.
+
+    Raises:
+        ValueError: for anything else, NaN and infinity, text that is no Unicode, or more than 50 levels.
+    """
+    try:
+        value = json.loads(data, parse_constant=_no_number, parse_float=_number)
+    except RecursionError:
+        raise ValueError(f"nested more than {_DEPTH} deep") from None
+    level = [value]
+    for _ in range(_DEPTH):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return value
+    raise ValueError(f"nested more than {_DEPTH} deep")
+
+
+def json_lines(file: Path) -> list[str]:
+    """The lines of a text file.
+
+    Raises:
+        OSError: when it cannot be read.
+        InputError: when it is no text, naming file and line.
+    """
+    data = contents(file)
+    try:
+        return data.decode("utf-8").split("\n")[: None if data and data[-1:] != b"\n" else -1]
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise InputError(f"{file}:{line}: not text (byte {data[error.start]:#x}); delete the line to go on") from None
+
+
+def contents(file: Path, most: int = -1) -> bytes:
+    """The bytes of a file, of those at most the first ``most``; a pipe or a device, which may never end, is none.
+
+    Raises:
+        OSError: when it cannot be read.
+    """
+    if file.exists() and not (file.is_file() or file.is_dir()):
+        raise OSError(errno.EINVAL, "is no regular file", str(file))
+    with file.open("rb") as handle:
+        return handle.read(most)
+
+
+def whole(value: Any, least: int = 0) -> bool:
+    """Whether ``value`` is a whole number of ``least`` or more that 64 bits hold."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
+
+
+def finite(value: Any) -> bool:
+    """Whether ``value`` is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _inside(value: Any) -> list[Any]:
+    if isinstance(value, str):
+        value.encode("utf-8")  # a lone surrogate could be printed nowhere: UnicodeEncodeError is a ValueError
+        return []
+    return [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_number(text)
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no finite number")
