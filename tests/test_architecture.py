@@ -27,11 +27,15 @@ FLOORS = (
     {"losses", "blocks", "ops", "data", "metrics"},
     {"schema"},
     {"recipe", "records"},
-    {"registry"},
+    {"registry", "safe_yaml", "lock", "files"},
     {"types", "seed", "errors", "sections"},
 )
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
-ONLY = {"report": {"records", "errors"}, "recipe": {"registry", "errors", "sections"}, "records": {"errors"}}
+ONLY = {
+    "report": {"records", "errors", "files"},
+    "recipe": {"registry", "errors", "sections", "safe_yaml", "files"},
+    "records": {"errors"},
+}
 """Rooms that may call fewer rooms than their floor allows."""
 
 

@@ -1,8 +1,7 @@
 """What words of the command line mean: sizes, and options of data sets."""
 
-import yaml
-
-from hardy.errors import InputError
+from hardy import safe_yaml
+from hardy.errors import InputError, quoted
 
 __all__ = ["nested", "size_of"]
 
@@ -17,7 +16,7 @@ def size_of(text: str | None) -> tuple[int, int] | None:
         return None
     height, cross, width = text.lower().partition("x")
     if not (cross and height.isdigit() and width.isdigit() and int(height) and int(width)):
-        raise InputError(f"size {text!r} is not HEIGHTxWIDTH, such as 512x1024")
+        raise InputError(f"size {quoted(text)} is not HEIGHTxWIDTH, such as 512x1024")
     return int(height), int(width)
 
 
@@ -32,9 +31,8 @@ def nested(texts: list[str] | None) -> dict[str, dict[str, object]]:
         path, sign, value = text.partition("=")
         name, dot, option = path.partition(".")
         if not (sign and dot):
-            raise InputError(f"data set option {text!r} is not of the form name.option=value, such as streets.test=20")
-        try:
-            options.setdefault(name, {})[option] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise InputError(f"data set option {text!r}: {value!r} is not a YAML value") from None
+            raise InputError(
+                f"data set option {quoted(text)} is not of the form name.option=value, such as streets.test=20"
+            )
+        options.setdefault(name, {})[option] = safe_yaml.value(value, f"data set option {quoted(text)}")
     return options

@@ -19,9 +19,9 @@ from hardy import __version__
 from hardy.data.labels import LabelSpace
 from hardy.engine.checkpoint import apart
 from hardy.errors import InputError
+from hardy.files import expanded, write_together
 from hardy.networks._create import rebuild
 from hardy.networks.base import Network
-from hardy.ops.files import write_together
 from hardy.pruning.remove import replay
 
 __all__ = ["FORMAT", "check", "load", "save"]
@@ -44,7 +44,7 @@ def save(network: Network, folder: Path | str, *, weights: Mapping[str, Tensor] 
         InputError: for a network that could not be built again.
     """
     check(network)
-    folder = Path(folder)
+    folder = expanded(folder)
     folder.mkdir(parents=True, exist_ok=True)
     data = save_tensors(apart(weights if weights is not None else network.state_dict()), {"format": FORMAT})
     description = {
@@ -84,7 +84,7 @@ def load(folder: Path | str, *, module: nn.Module | None = None) -> Network:
     Raises:
         InputError: when the folder holds no network, a torn one, one of another version, or a pickle.
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     folder = folder.parent if folder.name == "network.json" else folder
     description = _describe(folder)
     data = _read(folder / "network.safetensors")
