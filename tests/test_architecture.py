@@ -27,15 +27,15 @@ FLOORS = (
     {"losses", "blocks", "ops", "data", "metrics"},
     {"schema"},
     {"recipe", "records"},
-    {"registry"},
+    {"registry", "safe_yaml", "lock"},
     {"sections"},
-    {"stored", "trust"},
+    {"stored", "trust", "files"},
     {"types", "seed", "errors"},
 )
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
 ONLY = {
-    "report": {"records", "errors"},
-    "recipe": {"registry", "errors", "sections", "stored", "trust"},
+    "report": {"records", "errors", "files"},
+    "recipe": {"registry", "errors", "sections", "safe_yaml", "files", "stored", "trust"},
     "records": {"errors", "stored"},
 }
 """Rooms that may call fewer rooms than their floor allows."""

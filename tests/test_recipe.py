@@ -1,5 +1,6 @@
 """A recipe is read, overridden, checked and written out complete, without torch."""
 
+import os
 import re
 import subprocess
 import sys
@@ -7,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from hardy import recipe
 from hardy.errors import InputError
 from hardy.recipe import from_values, read
 from hardy.registry import LOSSES
@@ -167,7 +167,7 @@ def test_a_recipe_is_written_whole_or_not_at_all(file, tmp_path, monkeypatch):
     def full(*places):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(recipe.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="No space"):
         read(file, ["optim.lr=1"]).write(target, {})
     assert target.read_bytes() == before

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
-__all__ = ["InputError", "named", "nearest", "shortened", "within"]
+__all__ = ["InputError", "named", "nearest", "quoted", "shortened", "within"]
 
 _MOST = 80
 """Characters of a quoted value that a message shows."""
@@ -63,6 +63,17 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """The hint ``; did you mean 'x'?`` for the known word closest to ``word``, or an empty string."""
     close = get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def quoted(value: object, most: int = 80) -> str:
+    """``value`` as Python writes it, cut at ``most`` characters."""
+    if isinstance(value, (str, bytes)):
+        value = value[: most + 1]  # so that nothing endless is written out first
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, lists too deep in each other
+        return f"a {type(value).__name__} that is too large to show"
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def within(option: str, value: float, least: float, most: float = math.inf) -> None:

@@ -5,15 +5,16 @@ No torch is imported here: the methods' options are checked through `hardy.regis
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from hardy.errors import InputError, named, nearest
+from hardy import safe_yaml
+from hardy.errors import InputError, nearest, quoted
+from hardy.files import expanded, write_text
 from hardy.registry import ALGORITHMS, CRITERIA, DATASETS, KINDS, LOSSES, NETWORKS, SCHEDULES, Registry
 from hardy.sections import Data, Evaluate, Method, NetworkChoice, Optim, Prune, Run, Search, Section
 from hardy.trust import from_file, names_typed, permit
@@ -28,6 +29,7 @@ __all__ = [
     "Recipe",
     "Run",
     "Search",
+    "first_of",
     "from_values",
     "parsed",
     "read",
@@ -74,27 +76,54 @@ class Recipe(Section):
 
     def digest(self) -> str:
         """Twelve hexadecimal digits that name the recipe less its seed, folder, device, workers and data's places."""
-        values = self.model_dump(mode="json")
+        values = self._named()
         if self.search is None:  # so named were recipes before there was this section
             values.pop("search")
-        for key in ("seed", "folder", "device", "workers", "threads", "trackers", "log_every", "checkpoint_every"):
+        values["run"].pop("seed")
+        return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=6).hexdigest()
+
+    def changes(self, earlier: "Recipe") -> list[str]:
+        """``key was x, now y`` of each key in which this recipe is another run than ``earlier``; see `digest`."""
+        before, now = _flat(earlier._named()), _flat(self._named())
+        keys = [key for key in dict.fromkeys([*before, *now]) if before.get(key, _ABSENT) != now.get(key, _ABSENT)]
+        return [f"{key} was {_shown(before, key)}, now {_shown(now, key)}" for key in keys]
+
+    def _named(self) -> dict[str, Any]:
+        """What makes this run another one than a run with other values."""
+        values = self.model_dump(mode="json")
+        for key in ("folder", "device", "workers", "threads", "trackers", "log_every", "checkpoint_every"):
             values["run"].pop(key)
         for place in (values["data"], *values["data"]["datasets"].values()):
             place.pop("root", None)
-        return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=6).hexdigest()
+        return values
 
     def write(self, file: Path, provenance: Mapping[str, str]) -> None:
         """Write the recipe to ``file`` whole or not at all, ``provenance`` as comments above it."""
         head = "".join(f"# {name}: {value}\n" for name, value in provenance.items())
         body = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120)
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}.tmp")
-        try:
-            with named(file):
-                temporary.write_text(head + body, encoding="utf-8")
-                os.replace(temporary, file)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_text(file, head + body)
+
+
+_ABSENT = object()
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> value, of nested mappings."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
+    return found
+
+
+def first_of(changes: Sequence[str], most: int = 3) -> str:
+    """The first of `Recipe.changes` in one line, and how many more there are."""
+    more = f" and {len(changes) - most} more" if len(changes) > most else ""
+    return f"{'; '.join(changes[:most])}{more}"
+
+
+def _shown(values: Mapping[str, Any], key: str) -> str:
+    return quoted(values[key]) if key in values else "not given"
 
 
 def _complete(registry: Registry, method: Method) -> dict[str, Any]:
@@ -114,12 +143,7 @@ def read(file: Path | str, overrides: Iterable[str] = (), *, trust: Iterable[str
         InputError: one line naming the file, the key, the value and the nearest right name; also where the file, not an
             override, names code outside Hardy of no module in ``trust``.
     """
-    try:
-        values = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{file}: not YAML: {' '.join(str(error).split())}") from None
+    values = safe_yaml.read(expanded(file))
     if not isinstance(values, dict):
         raise InputError(f"{file}: a recipe is a mapping of sections: {', '.join(Recipe.model_fields)}")
     texts = list(overrides)
@@ -146,11 +170,14 @@ def parsed(text: str, such_as: str = "optim.lr=1e-3") -> tuple[str, Any]:
     """
     path, sign, value = text.partition("=")
     if not sign:
-        raise InputError(f"override {text!r} is not of the form key=value, such as {such_as}")
-    try:
-        return path.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise InputError(f"override {text!r}: {value!r} is not a YAML value") from None
+        raise InputError(f"override {quoted(text)} is not of the form key=value, such as {such_as}")
+    if path.count(".") > _DEEPEST:
+        raise InputError(f"override {quoted(text)}: no key lies that deep; give one such as {such_as}")
+    return path.strip(), safe_yaml.value(value, f"override {quoted(text)}")
+
+
+_DEEPEST = 8
+"""The most dots in the key of an override; a recipe's keys have three."""
 
 
 def _override(values: dict[str, Any], text: str) -> None:
@@ -190,12 +217,12 @@ def _first(error: ValidationError) -> str:
     where = ".".join(path)
     if problem["type"] == "extra_forbidden":
         known = _keys(path[:-1])
-        return f"unknown key {where!r}{nearest(path[-1], known)}; there are: {', '.join(known)}"
+        return f"unknown key {quoted(where)}{nearest(path[-1], known)}; there are: {', '.join(known)}"
     if problem["type"] == "missing":
         return f"{where} is missing"
     message = problem["msg"].removeprefix("Value error, ").split(" or instance of")[0]
     message = message.replace("tuple", "list").replace("Tuple", "List")
-    got = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
+    got = "" if isinstance(problem["input"], dict) else f" (got {quoted(problem['input'])})"
     return f"{where}: {message[0].lower() + message[1:]}{got}"
 
 

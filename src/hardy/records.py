@@ -45,10 +45,12 @@ class Record:
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
-def append(file: Path, records: Iterable[Record]) -> None:
+def append(file: Path, records: Iterable[Record], *, once: bool = False) -> None:
     """Append ``records`` to ``file`` under a lock, so that a line is whole or absent even with several writers.
 
-    A torn last line that a crash left is ended first, so that it takes no new record with it.
+    A torn last line that a crash left is ended first, so that it takes no new record with it. With ``once`` a record
+    that is there already, whatever it cost and whichever versions measured it, is not written again: a run that was
+    killed after it had measured measures once more.
 
     Raises:
         OSError: when the disk is full; the file is then as it was.
@@ -62,6 +64,11 @@ def append(file: Path, records: Iterable[Record]) -> None:
         with named(file):
             fcntl.flock(handle, fcntl.LOCK_EX)
             size = os.fstat(handle).st_size
+            if once and size:
+                there = {_measured(line) for line in os.pread(handle, size, 0).decode("utf-8", "replace").splitlines()}
+                lines = [line for line in lines if _measured(line) not in there]
+                if not lines:
+                    return
             torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
             data = ("\n" * torn + "\n".join(lines) + "\n").encode()
             written = os.write(handle, data)
@@ -71,6 +78,15 @@ def append(file: Path, records: Iterable[Record]) -> None:
             os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _measured(line: str) -> str:
+    """What a line says was measured; the line itself where it is no record."""
+    try:
+        values = json.loads(line)
+        return json.dumps({name: values[name] for name in sorted(values.keys() - {"cost", "versions"})}, sort_keys=True)
+    except (ValueError, AttributeError, RecursionError):
+        return line
 
 
 def read(file: Path) -> list[Record]:

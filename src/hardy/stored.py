@@ -1,14 +1,16 @@
-"""JSON that a file holds, within bounds on size and depth: nothing in it can hang or exhaust what reads it."""
+"""JSON that a file holds, within bounds on size and depth, and descriptions that know whether they are intact."""
 
 import errno
+import hashlib
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hardy.errors import InputError
 
-__all__ = ["contents", "finite", "json_lines", "json_value", "read_json", "whole"]
+__all__ = ["contents", "finite", "intact", "json_lines", "json_value", "read_json", "sealed", "whole"]
 
 _SIZE = 64 * 2**20
 """Bytes of a JSON file at most; the plan of a pruned network of 100,000 channels takes one."""
@@ -102,3 +104,21 @@ def _number(text: str) -> float:
 
 def _no_number(text: str) -> float:
     raise ValueError(f"{text} is no finite number")
+
+
+_SEAL = "description_sha256"
+
+
+def sealed(description: Mapping[str, Any]) -> dict[str, Any]:
+    """``description`` with the checksum of all that it says."""
+    return {**description, _SEAL: _sum(description)}
+
+
+def intact(description: Mapping[str, Any]) -> bool:
+    """Whether ``description`` says what it said when it was `sealed`; True for one from before there were seals."""
+    return _SEAL not in description or description[_SEAL] == _sum(description)
+
+
+def _sum(description: Mapping[str, Any]) -> str:
+    said = {key: value for key, value in description.items() if key != _SEAL}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

@@ -156,7 +156,7 @@ def test_classes_yaml_without_colours_shows_distinct_ones(tmp_path):
     [
         ("", "must be a list"),
         ("name: road", "must be a list"),
-        ("- [road", "cannot be read as YAML"),
+        ("- [road", "not YAML: "),
         ("- {colour: [1, 2, 3]}", "entry 0 has no name"),
         ("- {name: road, color: [1, 2, 3]}", "unknown key 'color'; did you mean 'colour'"),
         ("- {name: road, colour: [1, 2]}", r"colour \[1, 2\] of class 'road'"),

@@ -15,8 +15,8 @@ import hardy
 from hardy.engine import artefact
 from hardy.errors import InputError
 from hardy.networks.tiny import Tiny
-from hardy.ops.files import sealed
 from hardy.pruning.remove import replay
+from hardy.stored import sealed
 
 IMAGES = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
 

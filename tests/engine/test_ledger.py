@@ -1,5 +1,7 @@
 """The folder of a study: which cells are done, one store of records, failures, weights that may go."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,8 +38,8 @@ def finish(ledger: Ledger) -> Callable[[str, float], None]:
     def write(name: str, value: float) -> None:
         folder = ledger.place(name)
         ledger.cells[name].recipe.write(folder / "recipe.yaml", {})
-        (folder / "network.json").touch()
-        (folder / "network.safetensors").touch()
+        (folder / "network.json").write_text(json.dumps({"sha256": hashlib.sha256(b"weights").hexdigest()}))
+        (folder / "network.safetensors").write_bytes(b"weights")
         records.append(folder / "records.jsonl", [record(value), record(0.1, stage="evaluate")])
 
     return write
@@ -48,6 +50,8 @@ def test_a_cell_is_done_when_its_run_is_finished(ledger, finish):
     finish("d", 0.6)
     assert ledger.done("abcd") == ["a", "d"]
     assert ledger.done("ab") == ["a"]
+    (ledger.place("a") / "network.safetensors").write_bytes(b"weigh")
+    assert ledger.done("a") == [], "its weights are torn"
 
 
 def test_a_folder_with_the_run_of_another_recipe_is_refused_but_a_moved_study_is_not(ledger, finish):

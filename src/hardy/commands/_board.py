@@ -10,9 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from hardy.commands._summary import Summary
-from hardy.engine.ledger import Ledger, write
+from hardy.engine.ledger import Ledger
 from hardy.engine.order import STATES, Order
 from hardy.engine.study import Study
+from hardy.files import write_text
 from hardy.report.pivot import Pivot, place
 
 __all__ = ["Board"]
@@ -87,7 +88,7 @@ class Board:
             self._say(f"skipped: {name}: what it goes on from failed")
         self._say(self._counts())
         if keep:
-            write(self.ledger.folder / "table.md", "\n".join(found.markdown()) + "\n")
+            write_text(self.ledger.folder / "table.md", "\n".join(found.markdown()) + "\n")
 
     def _say(self, line: str) -> None:
         self.out.print(line, markup=False, soft_wrap=True)

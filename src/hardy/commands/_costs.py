@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
@@ -17,6 +16,7 @@ from hardy.engine.bench import Comparison, Runtime, compare
 from hardy.engine.payoff import reasons
 from hardy.engine.target import Outcome
 from hardy.errors import InputError
+from hardy.files import write_text
 from hardy.networks.base import Network
 from hardy.ops import cost
 from hardy.recipe import Recipe
@@ -48,10 +48,7 @@ class Found:
 
     def write(self, folder: Path) -> None:
         """Keep it in ``folder``, whole or not at all."""
-        path = folder / "pruning.json"
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
-        os.replace(temporary, path)
+        write_text(folder / "pruning.json", json.dumps(asdict(self), indent=1))
 
     @classmethod
     def read(cls, folder: Path) -> "Found":

@@ -3,11 +3,10 @@
 import logging
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,39 +15,28 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_availa
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-import hardy
 from hardy import records
 from hardy.algorithms.base import Algorithm
+from hardy.commands._place import PASSING, finished, folder_of, held, unused
+from hardy.commands._provenance import provenance
 from hardy.data.labels import label_space
 from hardy.engine import artefact, protocol
 from hardy.engine.algorithm import build_algorithm
 from hardy.engine.device import pick
 from hardy.engine.evaluate import Table
-from hardy.engine.hardware import fingerprint
 from hardy.engine.protocol import Split
 from hardy.errors import InputError, named, nearest
 from hardy.networks._create import create
 from hardy.networks.base import Network
 from hardy.ops.tensors import check_finite
-from hardy.recipe import Method, Optim, Recipe, from_values, read
+from hardy.recipe import Method, Optim, Recipe, from_values
 from hardy.records import Record
 from hardy.registry import LOSSES
 from hardy.seed import seed_all
-from hardy.trust import allowing, names_in
 
 __all__ = ["Frame", "finished", "frame", "from_sections", "network_of", "provenance", "table_values"]
 
 _log = logging.getLogger("hardy")
-
-
-def provenance() -> dict[str, str]:
-    """What a number depends on besides the recipe: versions, commit, hardware."""
-    commit = subprocess.run(  # noqa: S603 - fixed arguments
-        ["git", "-C", str(Path(hardy.__file__).parent), "describe", "--always", "--dirty"],  # noqa: S607
-        capture_output=True, text=True, check=False,
-    ).stdout.strip()  # fmt: skip
-    machine = {name: str(value) for name, value in fingerprint().to_json().items()}
-    return {"hardy": hardy.__version__, "commit": commit or "unknown", **machine}
 
 
 def from_sections(**sections: Any) -> Recipe:
@@ -160,14 +148,14 @@ class Frame:
             Record(digest, stage, tuple(sources), target, seed, metric, value, dict(self.cost), self.versions, notes)
             for target, metric, value in values
         ]
-        records.append(self.folder / "records.jsonl", lines)
+        records.append(self.folder / "records.jsonl", lines, once=True)
 
     def keep(self, network: Network) -> None:
         """Save ``network`` in the folder; the checkpoint and the selection that led to it go."""
         if not self.main:
             return
         artefact.save(network, self.folder)
-        for name in ("checkpoint.safetensors", "best.safetensors"):
+        for name in PASSING:
             (self.folder / name).unlink(missing_ok=True)
 
 
@@ -191,37 +179,30 @@ def frame(recipe: Recipe, verb: str) -> Iterator[Frame]:
     A folder that was made here and holds no more than these goes again when what happens inside is refused.
 
     Raises:
-        InputError: when the folder cannot be written, or holds the finished run of another recipe.
+        InputError: when the folder cannot be written, is held by another process, or holds the run of another recipe.
     """
     folder = folder_of(recipe, verb)
     fresh = not folder.exists()
-    _refuse_other(folder / "recipe.yaml", recipe)
     pick(recipe.run.device)
     main = int(os.environ.get("RANK", "0")) == 0
     versions = provenance()
-    try:
-        with _logging(folder, main):
-            if main:
-                recipe.write(folder / "recipe.yaml", versions)
-            protocol.limit_threads(recipe.run.threads)
-            yield Frame(recipe, folder, Console(file=sys.stderr, highlight=False), versions, main=main)
-    except (InputError, OSError):
-        if main and fresh and _unused(folder):
-            shutil.rmtree(folder)
-        raise
+    with held(folder, recipe) if main else nullcontext():
+        try:
+            with _logging(folder, main):
+                if main:
+                    recipe.write(folder / "recipe.yaml", versions)
+                protocol.limit_threads(recipe.run.threads)
+                yield Frame(recipe, folder, Console(file=sys.stderr, highlight=False), versions, main=main)
+        except (InputError, OSError):
+            if main and fresh and unused(folder):
+                shutil.rmtree(folder)
+            raise
 
 
 @contextmanager
 def _logging(folder: Path, main: bool) -> Iterator[None]:
-    """What happens inside goes to ``train.log`` in ``folder``, which is made, and warnings to the terminal as well."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK)
-        handlers: list[logging.Handler] = [_LogFile(folder / "train.log")] if main and writable else []
-    except OSError as error:
-        raise InputError(f"run.folder: {folder} cannot be written: {error.strerror}; give another folder") from None
-    if not writable:
-        raise InputError(f"run.folder: {folder} cannot be written; give another folder")
+    """What happens inside goes to ``train.log`` in ``folder``, and warnings to the terminal as well."""
+    handlers: list[logging.Handler] = [_LogFile(folder / "train.log")] if main else []
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     if main:
@@ -250,39 +231,6 @@ class _LogFile(logging.FileHandler):
     def close(self) -> None:
         with named(self.baseFilename):
             super().close()
-
-
-def finished(recipe: Recipe, verb: str) -> Path | None:
-    """The folder of ``recipe`` if its run is finished, else None."""
-    folder = folder_of(recipe, verb)
-    if not (folder / "network.json").exists():
-        return None
-    _refuse_other(folder / "recipe.yaml", recipe)
-    return folder
-
-
-def folder_of(recipe: Recipe, verb: str) -> Path:
-    """Where the run of ``recipe`` goes."""
-    name = recipe.network.name.split(":")[-1] or verb
-    return Path(recipe.run.folder or f"runs/{name}-{recipe.digest()}-s{recipe.run.seed}")
-
-
-def _refuse_other(file: Path, recipe: Recipe) -> None:
-    """Refuse a folder in which another recipe, or the same with another seed, has run.
-
-    One that holds no more than a recipe and a log, as after a mistyped domain, is free.
-    """
-    if not file.exists() or _unused(file.parent):
-        return
-    with allowing(names_in(recipe.model_dump())):  # what this call runs anyway
-        earlier = read(file)
-    if (earlier.digest(), earlier.run.seed) != (recipe.digest(), recipe.run.seed):
-        raise InputError(f"{file.parent}: holds the run of another recipe or seed; give another run.folder")
-
-
-def _unused(folder: Path) -> bool:
-    """Whether ``folder`` is there and holds no more than a recipe and a log."""
-    return folder.is_dir() and {path.name for path in folder.iterdir()} <= {"recipe.yaml", "train.log"}
 
 
 def _trackers(names: Sequence[str], folder: Path) -> list[GeneralTracker]:

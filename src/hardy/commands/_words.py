@@ -4,9 +4,9 @@ import os
 from typing import Any
 
 import typer
-import yaml
 
-from hardy.errors import InputError
+from hardy import safe_yaml
+from hardy.errors import InputError, quoted
 
 __all__ = ["UsageError", "nested", "os_line", "size_of", "usage_line"]
 
@@ -24,7 +24,7 @@ def size_of(text: str | None) -> tuple[int, int] | None:
         return None
     height, cross, width = text.lower().partition("x")
     if not (cross and height.isdigit() and width.isdigit() and int(height) and int(width)):
-        raise InputError(f"size {text!r} is not HEIGHTxWIDTH, such as 512x1024")
+        raise InputError(f"size {quoted(text)} is not HEIGHTxWIDTH, such as 512x1024")
     return int(height), int(width)
 
 
@@ -39,11 +39,10 @@ def nested(texts: list[str] | None) -> dict[str, dict[str, object]]:
         path, sign, value = text.partition("=")
         name, dot, option = path.partition(".")
         if not (sign and dot):
-            raise InputError(f"data set option {text!r} is not of the form name.option=value, such as streets.test=20")
-        try:
-            options.setdefault(name, {})[option] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise InputError(f"data set option {text!r}: {value!r} is not a YAML value") from None
+            raise InputError(
+                f"data set option {quoted(text)} is not of the form name.option=value, such as streets.test=20"
+            )
+        options.setdefault(name, {})[option] = safe_yaml.value(value, f"data set option {quoted(text)}")
     return options
 
 

@@ -1,13 +1,13 @@
 """``hardy init``: a first recipe, and the JSON schema that lets an editor complete and check recipes."""
 
 import json
-import os
 from pathlib import Path
 
 from hardy import schema
 from hardy.commands._print import say
 from hardy.engine.study import Study
-from hardy.errors import InputError, named
+from hardy.errors import InputError
+from hardy.files import write_text
 
 __all__ = ["run"]
 
@@ -42,11 +42,5 @@ def run(folder: Path) -> None:
         "recipe.yaml": _FIRST,
     }
     for name, text in texts.items():
-        temporary = folder / f".{name}.tmp"
-        try:
-            with named(folder / name):
-                temporary.write_text(text, encoding="utf-8")
-                os.replace(temporary, folder / name)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_text(folder / name, text)
     say(f"wrote {target} and its schema; look through it, then: hardy train {target}")

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from hardy.commands._costs import Found, cost_values, costs, show_costs
 from hardy.commands._foreign import prune_foreign
 from hardy.commands._frame import Frame, finished, frame, from_sections, network_of
+from hardy.commands._place import PASSING
 from hardy.commands._print import say, show_table
 from hardy.commands._sensitivity import show_sweep, sweep_values
 from hardy.commands.train import sections_of, trained
 from hardy.engine import artefact, protocol
+from hardy.engine.finished import whole
 from hardy.engine.prune import prune as operate
 from hardy.engine.prune import rehearse
 from hardy.engine.prune import sensitivity as swept
@@ -146,7 +148,9 @@ def _dense(here: Frame, network: Network, parts: protocol.Split) -> Network:
                          here.recipe.network.run)  # fmt: skip
         return network
     kept = here.folder / "dense"
-    if (kept / "network.json").exists():
+    if whole(kept):
+        if not whole(here.folder / "pruned") and here.main:  # a checkpoint here can only be what became `dense`
+            _drop_checkpoint(here)
         return _again(kept, network)
     rehearse(
         network, _choice(here.recipe), parts, pixel_loss=here.pixel_loss(network), data=here.recipe.data,
@@ -154,8 +158,14 @@ def _dense(here: Frame, network: Network, parts: protocol.Split) -> Network:
     )  # fmt: skip
     trained(here, network, parts)
     artefact.save(network, kept)
-    (here.folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    _drop_checkpoint(here)
     return network
+
+
+def _drop_checkpoint(here: Frame) -> None:
+    """Remove what the stage that ended needed to go on: the next one would take it for its own."""
+    for name in PASSING:
+        (here.folder / name).unlink(missing_ok=True)
 
 
 def _pruned(
@@ -163,7 +173,7 @@ def _pruned(
 ) -> tuple[Network, Found]:  # fmt: skip
     """The smaller network before its recovery and what pruning found: kept, so that a stopped recovery goes on."""
     kept = here.folder / "pruned"
-    if (kept / "network.json").exists():
+    if whole(kept):
         return _again(kept, dense), Found.read(here.folder)
     network = deepcopy(dense)
     found = cut(here, network, parts, choice, show=show)

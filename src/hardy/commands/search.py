@@ -13,12 +13,12 @@ from hardy.commands._print import percent, say, show_rows
 from hardy.data.labels import LabelSpace, label_space
 from hardy.engine import artefact, latency, protocol
 from hardy.engine.guard import Sight
-from hardy.engine.ledger import write
 from hardy.engine.priced import Bench, Priced
 from hardy.engine.search import Found, Judge, kept_within
 from hardy.engine.search import search as tried
 from hardy.engine.target import place_of
 from hardy.errors import InputError
+from hardy.files import write_text
 from hardy.networks._multipath import content
 from hardy.networks.base import Network
 from hardy.ops import cost
@@ -163,7 +163,7 @@ def _kept(here: Frame, found: Found, judge: Judge, prices: Priced, sources: tupl
                    ("cost", f"parameters_{name}", float(cost.parameters(row.network))),
                    ("cost", f"milliseconds_predicted_{name}", row.predicted)]  # fmt: skip
     here.record("search", sources, values, notes)
-    write(here.folder / "architecture.json", json.dumps(content(found.best.architecture, **meta), indent=1) + "\n")
+    write_text(here.folder / "architecture.json", json.dumps(content(found.best.architecture, **meta), indent=1) + "\n")
     artefact.save(rows["largest"].network, here.folder / "largest")
     here.keep(rows["found"].network)
     _log.info("%s", found)

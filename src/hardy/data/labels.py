@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from hardy import safe_yaml
 from hardy.data.rawmap import IGNORE, Colour, ColourMap, RawMap
-from hardy.errors import InputError, nearest
+from hardy.errors import InputError, nearest, quoted
 
 __all__ = ["CITYSCAPES_IDS", "MEANS", "SPACES", "Classes", "LabelSpace", "convert", "label_space", "read_classes"]
 
@@ -246,19 +246,16 @@ _KEYS = ("name", "colour", "id", "ids", "ignore")
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+    entries = safe_yaml.read(path)
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{path}: must be a list of classes such as '- {{name: road, colour: [128, 64, 128]}}'")
     for place, entry in enumerate(entries):
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-            raise InputError(f"{path}: entry {place} has no name (got {entry!r})")
+            raise InputError(f"{path}: entry {place} has no name (got {quoted(entry)})")
         for key in entry:
             if key not in _KEYS:
                 raise InputError(
-                    f"{path}: class {entry['name']!r} has an unknown key {key!r}{nearest(str(key), _KEYS)}"
+                    f"{path}: class {entry['name']!r} has an unknown key {quoted(key)}{nearest(str(key), _KEYS)}"
                 )
     return entries
 
@@ -269,7 +266,7 @@ def _raw_ids(path: Path, entry: Mapping[str, Any], place: int | None) -> list[in
     ids = given if isinstance(given, list) else [given]
     for raw in ids:
         if isinstance(raw, bool) or not isinstance(raw, int) or not 0 <= raw < 2**16:
-            raise InputError(f"{path}: id {raw!r} of class {entry['name']!r} is not a number from 0 to 65535")
+            raise InputError(f"{path}: id {quoted(raw)} of class {entry['name']!r} is not a number from 0 to 65535")
     return ids
 
 
@@ -278,7 +275,9 @@ def _colour(path: Path, entry: Mapping[str, Any]) -> Colour | None:
         return None
     given = entry["colour"]
     if not isinstance(given, list) or len(given) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in given):
-        raise InputError(f"{path}: colour {given!r} of class {entry['name']!r} is not three numbers from 0 to 255")
+        raise InputError(
+            f"{path}: colour {quoted(given)} of class {entry['name']!r} is not three numbers from 0 to 255"
+        )
     return given[0], given[1], given[2]
 
 

@@ -17,12 +17,12 @@ from hardy import __version__
 from hardy.data.labels import LabelSpace
 from hardy.engine.checkpoint import apart
 from hardy.errors import InputError
+from hardy.files import expanded, write_together
 from hardy.networks._create import rebuild
 from hardy.networks.base import Network
-from hardy.ops.files import intact, sealed, write_together
 from hardy.ops.tensors import decoded
 from hardy.pruning.remove import replay
-from hardy.stored import contents, json_value
+from hardy.stored import contents, intact, json_value, sealed
 from hardy.trust import from_file
 
 __all__ = ["FORMAT", "check", "load", "save"]
@@ -45,7 +45,7 @@ def save(network: Network, folder: Path | str, *, weights: Mapping[str, Tensor] 
         InputError: for a network that could not be built again.
     """
     check(network)
-    folder = Path(folder)
+    folder = expanded(folder)
     folder.mkdir(parents=True, exist_ok=True)
     data = save_tensors(apart(weights if weights is not None else network.state_dict()), {"format": FORMAT})
     description = sealed(
@@ -95,7 +95,7 @@ def load(folder: Path | str, *, module: nn.Module | None = None, trust: str | It
         InputError: when the folder holds no network, a torn one, one of another version, a pickle, a description from
             which no network can be built, or the name of code that is not trusted.
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     folder = folder.parent if folder.name == "network.json" else folder
     description = _describe(folder)
     data = _read(folder / "network.safetensors")

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hardy.errors import InputError, named
+from hardy.files import remove, temporary
 from hardy.ops.tensors import checksum, not_finite, opened
 from hardy.stored import finite, json_value, whole
 
@@ -49,18 +50,20 @@ class Checkpoint:
 def write_tensors(file: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
     """Write a safetensors file, its checksum in the header, under a temporary name; flush it, then rename it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.tmp")
+    waiting = temporary(file)  # a folder, since safetensors writes under a name of its own beside the one given
+    remove(waiting)
     try:
         with named(file):
-            save_file(own := apart(tensors), temporary, {**header, "sha256": checksum(own, header)})
-            with temporary.open("rb") as handle:
+            waiting.mkdir()
+            save_file(own := apart(tensors), waiting / file.name, {**header, "sha256": checksum(own, header)})
+            with (waiting / file.name).open("rb") as handle:
                 os.fsync(handle.fileno())
-            temporary.chmod(0o644)  # safetensors writes for the owner alone
-            os.replace(temporary, file)
+            (waiting / file.name).chmod(0o644)  # safetensors writes for the owner alone
+            os.replace(waiting / file.name, file)
     except SafetensorError as error:
         raise OSError(f"{file}: cannot be written: {error}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        remove(waiting)
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:

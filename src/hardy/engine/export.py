@@ -9,8 +9,8 @@ import copy
 import json
 import math
 import os
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +25,9 @@ from hardy.engine.epilogue import Upsample
 from hardy.engine.graph import Output
 from hardy.engine.proof import Found, Picture, ProofError, as_image, compare, drawn, proof_sizes
 from hardy.errors import InputError
+from hardy.files import expanded, remove, temporary
+from hardy.lock import NAME as LOCK
+from hardy.lock import Lock
 from hardy.networks.base import Network
 from hardy.ops.tensors import check_finite
 
@@ -115,16 +118,16 @@ def export(
         ProofError: when the file disagrees with the network; no file is left.
     """
     check_finite(network)
-    target = _check(network, Path(path), size, batch, images, labels)
+    target = _check(network, expanded(path), size, batch, images, labels)
     still = copy.deepcopy(network).cpu().float().eval()
     epilogue.check(still, upsample, proof_sizes(size, dynamic, network.least_size))
     pictures = drawn(size) if images is None else [as_image(image) for image in images]
     truths = None if labels is None else [torch.as_tensor(np.asarray(label)) for label in labels]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+        with _workshop(target) as folder:
             told: dict[str, Any] = {"output": output, "upsample": upsample, "batch": batch, "dynamic": dynamic}
-            file, found = _made(still, Path(folder), pictures, truths, size=size, **told)
+            file, found = _made(still, folder, pictures, truths, size=size, **told)
             told |= {"path": str(target), "nodes": graph.count(file), "drawn": images is None}
             _judge(proof := _proof(still, found, **told), agreement)
             _sign(file, proof)
@@ -132,6 +135,20 @@ def export(
     except OSError as error:
         raise InputError(f"{target}: cannot be written: {error.strerror or error}") from None
     return proof
+
+
+@contextmanager
+def _workshop(target: Path) -> Iterator[Path]:
+    """A folder beside ``target`` to make it in: without what a killed process left in it, and gone afterwards."""
+    folder = temporary(target)
+    with Lock(folder, who="hardy export", advice="wait for it, or name another file"):
+        for left in folder.iterdir():
+            if left.name != LOCK:
+                remove(left)
+        try:
+            yield folder
+        finally:
+            remove(folder)
 
 
 def _made(

@@ -23,6 +23,9 @@ import torch
 from hardy.engine.hardware import fingerprint
 from hardy.engine.layer_times import layer_times
 from hardy.engine.timing import Runtime
+from hardy.errors import InputError
+from hardy.files import expanded, write_text
+from hardy.lock import Lock
 from hardy.pruning.select import Limits
 from hardy.pruning.shapes import Layers, Shape, Widths, at_floors, dense_widths, widths_left
 from hardy.pruning.units import Unit
@@ -41,8 +44,8 @@ _BETTER = 0.93
 def cache_folder() -> Path:
     """Where what was measured on this machine is kept: HARDY_CACHE, or ``hardy`` in the user's cache folder."""
     if own := os.environ.get("HARDY_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hardy"
+        return expanded(own)
+    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "hardy"
 
 
 class Table:
@@ -93,16 +96,11 @@ class Table:
         return {}
 
     def _keep(self) -> None:
-        """Write the file whole; where that is impossible the numbers serve this process alone."""
+        """Write the file whole; where that is impossible, or another process does so, they serve this one alone."""
         self._known = self._kept() | self._known
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with contextlib.suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            text = json.dumps({"machine": self.machine, "milliseconds": self._known}, indent=0)
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, self.path)
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        text = json.dumps({"machine": self.machine, "milliseconds": self._known}, indent=0)
+        with contextlib.suppress(OSError, InputError), Lock(self.path.parent):
+            write_text(self.path, text)
 
 
 def table(runtime: Runtime, device: torch.device) -> Table:

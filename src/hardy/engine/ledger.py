@@ -5,7 +5,6 @@ do), ``logs/<cell>.txt`` (what it printed), ``records.jsonl`` (the numbers of al
 cells that failed when they last ran).
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -18,15 +17,16 @@ from typing import Any
 
 from hardy import records
 from hardy.engine.cells import Cell
-from hardy.errors import InputError, named
-from hardy.recipe import Recipe, read
+from hardy.engine.finished import WEIGHTS, whole
+from hardy.errors import InputError
+from hardy.files import clear, expanded, write_text
+from hardy.lock import Lock
+from hardy.recipe import Recipe, first_of, read
 from hardy.records import Record
 from hardy.stored import json_lines, json_value
 from hardy.trust import allowing, names_in
 
 __all__ = ["Failure", "Ledger"]
-
-WEIGHTS = "network.safetensors"
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class Ledger:
     """
 
     def __init__(self, folder: Path, study: str, cells: Sequence[Cell]) -> None:
-        self.folder = folder
+        self.folder = expanded(folder)
         self.study = study
         self.cells = {cell.name: cell for cell in cells}
-        self.store = folder / "records.jsonl"
+        self.store = self.folder / "records.jsonl"
 
     def place(self, cell: str) -> Path:
         """The folder of a cell's run."""
@@ -85,14 +85,15 @@ class Ledger:
         folder = self.place(cell.name)
         if not (folder / "network.json").exists():
             return False
-        file = folder / "recipe.yaml"
-        with allowing(names_in(cell.recipe.model_dump())):  # what this study runs anyway
-            other = file.exists() and _identity(read(file)) != _identity(cell.recipe)
-        if other:
-            raise InputError(
-                f"{folder}: holds the run of another recipe or seed; delete it, or give another study.folder"
-            )
-        return True
+        if (folder / "recipe.yaml").exists():
+            with allowing(names_in(cell.recipe.model_dump())):  # what this study runs anyway
+                earlier, now = _alike(read(folder / "recipe.yaml")), _alike(cell.recipe)
+            if changes := now.changes(earlier):
+                raise InputError(
+                    f"{folder}: holds the run of another recipe or seed ({first_of(changes)}); delete it, or give "
+                    "another study.folder"
+                )
+        return whole(folder) or not (folder / WEIGHTS).exists()  # weights that no other cell needs may be dropped
 
     def prepare(self, cell: str) -> None:
         """Write the recipe of a cell that is to run, and make it unfinished if its weights were dropped."""
@@ -151,7 +152,7 @@ class Ledger:
         if not failures:
             file.unlink(missing_ok=True)
             return
-        write(file, "".join(json.dumps(asdict(failure)) + "\n" for failure in failures))
+        write_text(file, "".join(json.dumps(asdict(failure)) + "\n" for failure in failures))
 
     def drop(self) -> None:
         """Delete the weights of all finished cells from which no unfinished cell goes on."""
@@ -170,42 +171,24 @@ class Ledger:
         Raises:
             InputError: when another study is at work in the folder.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(f"{self.folder}: another hardy study is at work in this folder; wait for it") from None
+        with Lock(self.folder, who="hardy study", advice="wait for it"):
             for stale in self.folder.glob(".going-*"):
                 stale.unlink()
+            clear(self.folder, "recipes")
             going = self.folder / f".going-{os.getpid()}-{os.urandom(4).hex()}"
             going.touch()
             try:
                 yield going
             finally:
                 going.unlink(missing_ok=True)
-        finally:
-            os.close(handle)
-
-
-def write(file: Path, text: str) -> None:
-    """Write ``file`` whole or not at all."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    try:
-        with named(file):
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _key(record: Record) -> tuple[Any, ...]:
     return record.notes.get("cell"), record.target, record.metric
 
 
-def _identity(recipe: Recipe) -> tuple[str, int]:
-    """What tells a cell's recipe from another: all but where the network it goes on from lies."""
+def _alike(recipe: Recipe) -> Recipe:
+    """``recipe`` whatever folder the network it goes on from lies in."""
     run = recipe.network.run
     network = recipe.network.model_copy(update={"run": run and Path(run).name})
-    return recipe.model_copy(update={"network": network}).digest(), recipe.run.seed
+    return recipe.model_copy(update={"network": network})

@@ -15,6 +15,7 @@ from hardy.data.reading import IMAGE_SUFFIXES, files, read_image
 from hardy.engine.device import pick
 from hardy.engine.proof import as_image
 from hardy.errors import InputError
+from hardy.files import expanded
 from hardy.networks.base import Network, resize
 from hardy.ops.tensors import check_finite
 
@@ -53,7 +54,7 @@ def predict(
         InputError: for a source that is missing, empty or torn, two images for one mask, an image smaller than the
             network takes, a target that cannot be written, weights that are not finite, or an image-level network.
     """
-    folder = Path(target)
+    folder = expanded(target)
     check_finite(network)
     if network.image_level:
         raise InputError(f"{type(network).__name__} predicts one class per image; it has no masks to write")
@@ -62,7 +63,9 @@ def predict(
     if size is not None and (len(size) != 2 or min(size) < network.least_size):
         raise InputError(f"size {tuple(size)}: give (height, width), each at least {network.least_size}")
     where = pick(device)
-    named = {"image": source} if isinstance(source, np.ndarray) else _named(Path(source), folder)
+    named = {"image": source} if isinstance(source, np.ndarray) else _named(expanded(source), folder)
+    for place in (folder, folder / _OVERLAYS):
+        _clear(place)
     still = copy.deepcopy(network).to(where).eval()
     written = []
     for names, images in _batches(named, batch, size):
@@ -163,16 +166,28 @@ def _tensor(image: np.ndarray, size: Sequence[int] | None, device: torch.device)
     return whole if size is None else resize(whole, size)
 
 
+def _clear(folder: Path) -> None:
+    """Remove what `_save` of a process that was killed left in ``folder``."""
+    for path in folder.glob(".*.png.*.tmp"):
+        number = path.name.rsplit(".", 2)[1]
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            path.unlink(missing_ok=True)
+        except (ValueError, OverflowError, OSError):  # not our name, or the process of another user
+            continue
+
+
 def _save(image: Image.Image, path: Path) -> Path:
     """Write a PNG under a temporary name, then rename it into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    waiting = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # two processes may write to one folder
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            image.save(temporary, format="PNG")
-            os.replace(temporary, path)
+            image.save(waiting, format="PNG")
+            os.replace(waiting, path)
         finally:
-            temporary.unlink(missing_ok=True)
+            waiting.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
     return path

@@ -24,10 +24,10 @@ import torch
 
 from hardy.data.labels import LabelSpace
 from hardy.engine.latency import Table, name_of
-from hardy.engine.ledger import write
 from hardy.engine.target import Clock, Turns
 from hardy.engine.timing import Runtime
 from hardy.errors import InputError
+from hardy.files import write_text
 from hardy.networks._create import create
 from hardy.networks._multipath import Architecture, content, parse
 from hardy.networks.base import Network
@@ -179,7 +179,7 @@ class Priced:
         told: dict[str, Any] = {"machine": self.bench.about(), "parts_ms": self.table}
         for name, found in lists.items():
             told[name] = [{"ms": value, "architecture": content(architecture)} for architecture, value in found]
-        write(self.file, json.dumps(told, indent=0) + "\n")
+        write_text(self.file, json.dumps(told, indent=0) + "\n")
 
     def _read(self) -> None:
         if not self.file.exists():

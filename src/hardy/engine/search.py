@@ -20,10 +20,10 @@ from hardy.data.labels import LabelSpace
 from hardy.engine import protocol
 from hardy.engine.device import pick
 from hardy.engine.guard import Sight, spread
-from hardy.engine.ledger import write
 from hardy.engine.protocol import Part
 from hardy.engine.stop import Stopped, stop_signal
 from hardy.errors import InputError
+from hardy.files import write_text
 from hardy.networks._multipath import Architecture, content, parse
 from hardy.networks.base import Network
 from hardy.ops import norms
@@ -178,7 +178,7 @@ def search(
                 break
             tried = Evaluated(proposed, proposer.price(proposed), judge(proposed))
             history.append(tried)
-            write(file, "".join(_line(number, each) for number, each in enumerate(history)))
+            write_text(file, "".join(_line(number, each) for number, each in enumerate(history)))
             told(len(history), {"score": tried.score, "best": max(each.score for each in history)})
     return history
 

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from hardy.errors import InputError, nearest
+from hardy import safe_yaml
+from hardy.errors import InputError, nearest, quoted
 from hardy.recipe import Recipe, parsed
 from hardy.sections import Section
 
@@ -141,12 +142,7 @@ def mapping(file: Path, meant: str) -> dict[str, Any]:
     Raises:
         InputError: when there is none, saying what is ``meant``.
     """
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{file}: not YAML: {' '.join(str(error).split())}") from None
+    values = safe_yaml.read(file)
     if not isinstance(values, dict):
         raise InputError(f"{file}: {meant}")
     return dict(json.loads(json.dumps(values, default=str)))
@@ -251,11 +247,11 @@ def _first(error: ValidationError) -> str:
     where = ".".join(path)
     if problem["type"] == "extra_forbidden":
         known = list(_section(path[:-1]).model_fields)
-        return f"unknown key {where!r}{nearest(path[-1], known)}; there are: {', '.join(known)}"
+        return f"unknown key {quoted(where)}{nearest(path[-1], known)}; there are: {', '.join(known)}"
     if problem["type"] == "missing":
         return f"{where} is missing"
     message = problem["msg"].removeprefix("Value error, ").split(" or instance of")[0].replace("tuple", "list")
-    return f"{where}: {message[0].lower() + message[1:]} (got {problem['input']!r})"
+    return f"{where}: {message[0].lower() + message[1:]} (got {quoted(problem['input'])})"
 
 
 def _section(path: list[str]) -> Any:

@@ -18,17 +18,17 @@ from torch import Tensor, nn
 from hardy import __version__
 from hardy.data.labels import LabelSpace
 from hardy.errors import InputError
+from hardy.files import expanded, write_together
 from hardy.networks._create import rebuild
 from hardy.networks._first_layers import FirstLayers
 from hardy.networks._weights import fill, read_weights
 from hardy.networks.base import IMAGENET_MEAN, IMAGENET_STD, Network
 from hardy.ops.dsp import Perturbation
-from hardy.ops.files import intact, sealed, write_together
 from hardy.ops.style_vae import DVAE, mirror
 from hardy.ops.tensors import decoded, not_finite
 from hardy.ops.vgg import VGG19
 from hardy.seed import seeded
-from hardy.stored import read_json, whole
+from hardy.stored import intact, read_json, sealed, whole
 from hardy.trust import from_file
 
 __all__ = ["FORMAT", "first_layers", "load_dsp", "load_vgg", "save_dsp"]
@@ -88,7 +88,7 @@ def first_layers(network: Network, stride: int) -> FirstLayers:
 
 def save_dsp(dsp: Perturbation, folder: Path | str) -> Path:
     """Write ``dsp`` to ``folder``, both files or neither, and return the folder; the JSON names the checksum."""
-    folder, encoder = Path(folder), dsp.encoder
+    folder, encoder = expanded(folder), dsp.encoder
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in dsp.state_dict().items()}
     data = save_tensors(tensors, {"format": FORMAT})
@@ -114,7 +114,7 @@ def load_dsp(folder: Path | str) -> Perturbation:
     Raises:
         InputError: when the folder holds none, a torn one, one of another version, or names code that is not trusted.
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     if not (folder / "style.json").is_file():
         raise InputError(
             f"{folder}: no style.json here, so this is no finished run of style_vae; train one by "

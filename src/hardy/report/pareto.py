@@ -7,14 +7,14 @@ platform-aware neural architecture search for mobile", CVPR 2019, section 3.
 """
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from hardy.errors import InputError, named
+from hardy.errors import InputError
+from hardy.files import write_text
 
 __all__ = ["Point", "figure", "front", "write"]
 
@@ -131,14 +131,8 @@ def write(path: Path, figures: Sequence[Any], *, title: str, table: str = "") ->
         "td,th{padding:.2em .7em;border-bottom:1px solid #ddd;text-align:right}td:first-child{text-align:left}</style>"
         f"</head>\n<body><h1>{title}</h1>\n{''.join(parts)}\n{table}\n</body></html>\n"
     )
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with named(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, text)
 
 
 def _plotly() -> Any:

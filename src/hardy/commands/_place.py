@@ -1,0 +1,94 @@
+"""The folder of a run: where it is, who holds it, whether its run is finished, and what killed processes left in it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from hardy.engine.finished import whole
+from hardy.errors import InputError
+from hardy.files import clear, expanded, leftovers
+from hardy.lock import NAME as LOCK
+from hardy.lock import Lock
+from hardy.recipe import Recipe, first_of, read
+from hardy.trust import allowing, names_in
+
+__all__ = ["PASSING", "finished", "folder_of", "held", "unused"]
+
+PASSING = ("checkpoint.safetensors", "best.safetensors")
+"""What a run needs to go on and a finished one does not."""
+
+_PARTS = ("dense", "pruned", "largest")
+"""Sub-folders with networks of their own."""
+
+
+def folder_of(recipe: Recipe, verb: str) -> Path:
+    """Where the run of ``recipe`` goes."""
+    name = recipe.network.name.split(":")[-1] or verb
+    return expanded(recipe.run.folder or f"runs/{name}-{recipe.digest()}-s{recipe.run.seed}")
+
+
+@contextmanager
+def held(folder: Path, recipe: Recipe) -> Iterator[None]:
+    """The folder, made if need be, for this process alone and for ``recipe``, without what a killed process left.
+
+    Raises:
+        InputError: when it cannot be written, another process is at work in it, or another recipe has run in it.
+    """
+    fresh = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError
+        lock = Lock(folder, who="hardy run", advice="wait for it, or give another run.folder").acquire()
+    except OSError as error:
+        with suppress(OSError):
+            if fresh:
+                folder.rmdir()
+        why = f": {error.strerror}" if error.strerror else ""
+        raise InputError(f"run.folder: {folder} cannot be written{why}; give another folder") from None
+    try:
+        _refuse_other(folder, recipe)
+        clear(folder, *_PARTS)
+        yield
+    finally:
+        lock.release()
+
+
+def finished(recipe: Recipe, verb: str) -> Path | None:
+    """The folder of ``recipe`` if its run is finished and its weights are whole, else None."""
+    folder = folder_of(recipe, verb)
+    if not whole(folder):
+        return None
+    _refuse_other(folder, recipe)
+    passing = [folder / name for name in PASSING if (folder / name).exists()]
+    if passing or leftovers(folder, *_PARTS):  # the process was killed between its last two files
+        with suppress(InputError, OSError), Lock(folder):
+            clear(folder, *_PARTS)
+            for path in passing:
+                path.unlink(missing_ok=True)
+    return folder
+
+
+def _refuse_other(folder: Path, recipe: Recipe) -> None:
+    """Refuse a folder in which another recipe, or the same with another seed, has run.
+
+    One that holds no more than a recipe and a log, as after a mistyped domain, is free.
+
+    Raises:
+        InputError: naming the keys that changed.
+    """
+    file = folder / "recipe.yaml"
+    if not file.exists() or unused(folder):
+        return
+    with allowing(names_in(recipe.model_dump())):  # what this call runs anyway
+        changes = recipe.changes(read(file))
+    if changes:
+        raise InputError(
+            f"{folder}: holds the run of another recipe or seed ({first_of(changes)}); give another run.folder"
+        )
+
+
+def unused(folder: Path) -> bool:
+    """Whether ``folder`` is there and holds no more than a recipe and a log."""
+    return folder.is_dir() and {path.name for path in folder.iterdir()} <= {"recipe.yaml", "train.log", LOCK}

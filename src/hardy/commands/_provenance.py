@@ -1,0 +1,50 @@
+"""What a recorded number depends on besides its recipe: versions, the commit of Hardy's own source, the hardware."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import hardy
+from hardy.engine.hardware import fingerprint
+
+__all__ = ["commit", "provenance"]
+
+_SECONDS = 20
+"""How long git may take."""
+
+
+def provenance() -> dict[str, str]:
+    """Versions, commit and hardware."""
+    machine = {name: str(value) for name, value in fingerprint().to_json().items()}
+    return {"hardy": hardy.__version__, "commit": commit(Path(hardy.__file__).parent), **machine}
+
+
+def commit(package: Path) -> str:
+    """The commit of the source tree that ``package`` is ``src/hardy`` of, ``-dirty`` where files differ from it.
+
+    ``unknown`` for an installed package, though a repository may lie around it, and where there is no git. Nothing is
+    written, not even the times of files in the repository's index.
+    """
+    top = _git(package, "rev-parse", "--show-toplevel")
+    if not top or Path(top).resolve() / "src" / "hardy" != package.resolve():
+        return "unknown"
+    if not _git(package, "ls-files", "--", "__init__.py"):
+        return "unknown"
+    found = _git(package, "rev-parse", "--short", "HEAD")
+    changed = _git(package, "status", "--porcelain", "--untracked-files=no")
+    return (found + "-dirty" * bool(changed)) if found else "unknown"
+
+
+def _git(folder: Path, *words: str) -> str:
+    """What git prints; nothing where it is missing or fails."""
+    # A hook or an alias that runs hardy may have set variables that name its own repository.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        done = subprocess.run(  # noqa: S603 - fixed arguments
+            ["git", "-C", str(folder), *words],  # noqa: S607
+            capture_output=True, text=True, check=False, timeout=_SECONDS, stdin=subprocess.DEVNULL,
+            env={**environment, "GIT_OPTIONAL_LOCKS": "0"},
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,80 @@
+"""Files written whole or not at all: under a temporary name first, then renamed; and what a killed process left.
+
+A temporary name is ``.NAME.tmp`` beside the file NAME, or a folder of that name for what others write inside it.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from hardy.errors import InputError, named
+
+__all__ = ["clear", "expanded", "leftovers", "remove", "temporary", "write_text", "write_together"]
+
+
+def expanded(path: Path | str) -> Path:
+    """``path`` with a leading ``~`` replaced by the home folder.
+
+    Raises:
+        InputError: when there is no such home.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise InputError(f"{path}: there is no such home folder; write the path out") from None
+
+
+def temporary(file: Path) -> Path:
+    """The name under which ``file`` is written before it is renamed."""
+    return file.with_name(f".{file.name}.tmp")
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write ``text`` to ``file`` whole or not at all."""
+    waiting = temporary(file)
+    try:
+        with named(file):
+            waiting.write_text(text, encoding="utf-8")
+            os.replace(waiting, file)
+    finally:
+        waiting.unlink(missing_ok=True)
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Write ``files`` under temporary names, and rename them when all are on the disk: an old pair stays till then."""
+    try:
+        for file, data in files.items():
+            with named(file), temporary(file).open("wb") as handle:
+                handle.write(data)
+                handle.flush()
+                os.fsync(handle.fileno())
+        for file in files:
+            os.replace(temporary(file), file)
+    finally:
+        for file in files:
+            temporary(file).unlink(missing_ok=True)
+
+
+def leftovers(folder: Path, *within: str) -> list[Path]:
+    """What a killed process left under temporary names in ``folder`` and in its sub-folders ``within``."""
+    places = [folder, *(folder / name for name in within)]
+    return sorted(path for place in places for path in place.glob(".*.tmp") if Path(path.name[1:-4]).suffix in _OURS)
+
+
+_OURS = {".json", ".jsonl", ".onnx", ".png", ".safetensors", ".yaml"}
+"""The endings of files that are written under a temporary name in a folder that may hold other people's files."""
+
+
+def clear(folder: Path, *within: str) -> None:
+    """Remove `leftovers`: only for the process that holds ``folder`` (`hardy.lock.Lock`)."""
+    for path in leftovers(folder, *within):
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all it holds, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,165 @@
+"""The one reader of YAML: text from anybody becomes plain values, or one line that says what is wrong.
+
+YAML lets a short text stand for endless values: an alias repeats what it names, a tag calls a constructor, a key that
+is given twice hides what came first. Size, depth, repetitions and numbers have bounds here, tags are refused, keys are
+given once, and a date is text.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from yaml.resolver import Resolver
+
+from hardy.errors import InputError, quoted
+
+__all__ = ["CHARACTERS", "DEPTH", "VALUES", "parse", "read", "value"]
+
+CHARACTERS = 2**20
+"""The longest text that is read."""
+
+DEPTH = 24
+"""How deep lists and mappings may lie in each other; a recipe needs 6."""
+
+VALUES = 50_000
+"""The most values a text may stand for once every alias is replaced by what it names."""
+
+LARGEST = 2**63 - 1
+"""The largest whole number."""
+
+_DIGITS = 70
+"""The longest text that is tried as a whole number: 64 binary digits with sign and prefix."""
+
+
+def read(path: Path | str) -> Any:
+    """The value in the YAML file ``path``.
+
+    Raises:
+        InputError: for a file that cannot be read, is not YAML or goes beyond a bound, naming file and line.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(4 * CHARACTERS + 1)
+        text = data.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    return parse(text, str(path))
+
+
+def parse(text: str, origin: str) -> Any:
+    """The value of the YAML ``text``; ``origin`` says in messages where it is from.
+
+    Raises:
+        InputError: for what is not YAML or goes beyond a bound.
+    """
+    if len(text) > CHARACTERS:
+        raise InputError(f"{origin}: more than {CHARACTERS:,} characters; a file of settings has a few thousand")
+    try:
+        return _Loader(text).get_single_data()
+    except _BeyondError as error:
+        raise InputError(f"{origin}: {error}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{origin}: not YAML: {_line(error)}") from None
+
+
+def value(text: str, origin: str) -> Any:
+    """The value of a short YAML ``text``, such as what an override gives a key."""
+    try:
+        yaml.compose(text[: CHARACTERS + 1], Loader=_Loader)
+    except (yaml.YAMLError, ValueError):
+        raise InputError(f"{origin}: {quoted(text)} is not a YAML value") from None
+    except _BeyondError:
+        pass
+    return parse(text, origin)
+
+
+class _BeyondError(Exception):
+    """A bound that a text goes beyond."""
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).replace('in "<unicode string>", ', "").split())
+    return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+def _place(node: Any) -> str:
+    return f"line {node.start_mark.line + 1}, column {node.start_mark.column + 1}"
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with bounds."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as PyYAML has it
+        first: [(tag, pattern) for tag, pattern in rules if tag != "tag:yaml.org,2002:timestamp"]
+        for first, rules in Resolver.yaml_implicit_resolvers.items()
+    }
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.depth = 0
+
+    def compose_node(self, parent: Node | None, index: Any) -> Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "tag", None) is not None:
+            raise _BeyondError(f"{_place(event)}: the tag {quoted(event.tag)} is not used here; leave it out")
+        if self.depth > DEPTH:
+            raise _BeyondError(f"{_place(event)}: lists and mappings lie more than {DEPTH} deep in each other")
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+    def compose_mapping_node(self, anchor: Any) -> MappingNode:
+        node = super().compose_mapping_node(anchor)
+        given: dict[str, Node] = {}  # here and not where values are made: a merge has put other keys beside these then
+        for key, _ in node.value:
+            if not isinstance(key, ScalarNode):
+                raise _BeyondError(f"{_place(key)}: a key is a list or a mapping; keys are text")
+            name = key.value if key.tag == "tag:yaml.org,2002:merge" else _text(self.construct_object(key))
+            if name in given:
+                first = given[name].start_mark.line + 1
+                raise _BeyondError(f"{_place(key)}: {quoted(name)} is there already, on line {first}; leave one")
+            given[name] = key
+        return node
+
+    def get_single_data(self) -> Any:
+        node = self.get_single_node()
+        if node is None:
+            return None
+        if (count := _values(node, {})) > VALUES:
+            raise _BeyondError(f"stands for {min(count, 10**12):,} values or more; at most {VALUES:,} are read")
+        return self.construct_document(node)
+
+    def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[str, Any]:
+        return {_text(key): value for key, value in super().construct_mapping(node, deep).items()}
+
+    def construct_yaml_int(self, node: ScalarNode) -> int:
+        value = super().construct_yaml_int(node) if len(node.value) <= _DIGITS else LARGEST + 1
+        if abs(value) > LARGEST:
+            raise _BeyondError(f"{_place(node)}: {quoted(node.value)} is out of range; numbers end at {LARGEST}")
+        return int(value)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
+def _text(key: Any) -> str:
+    """A key as text: a number, a truth value and null as JSON writes them."""
+    return key if isinstance(key, str) else json.dumps(key)
+
+
+def _values(node: Node, known: dict[int, int]) -> int:
+    """How many values ``node`` stands for with every alias replaced; ``known`` holds 0 for what is under way."""
+    if isinstance(node, ScalarNode):
+        return 1
+    if id(node) in known:
+        if not known[id(node)]:
+            raise _BeyondError(f"{_place(node)}: what is named here contains itself; write it out")
+        return known[id(node)]
+    known[id(node)] = 0
+    within = node.value if isinstance(node, SequenceNode) else [part for pair in node.value for part in pair]
+    known[id(node)] = 1 + sum(_values(part, known) for part in within)
+    return known[id(node)]
