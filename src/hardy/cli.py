@@ -27,6 +27,7 @@ RecipeFile = Annotated[Path, typer.Argument(help="A recipe (YAML).")]
 RunFolder = Annotated[Path, typer.Argument(help="A run's folder: what train, prune or hardy.save wrote.")]
 Domains = Annotated[list[str], typer.Argument(help="Domains such as camvid/0001TP, streets/night, or camvid for all.")]
 Root = Annotated[str | None, typer.Option(help="Folder that holds the data sets (else HARDY_DATA).")]
+Options = Annotated[list[str] | None, typer.Option(help="Data set option: folder.root=photos streets.test=20.")]
 SizeText = Annotated[str | None, typer.Option(help="HEIGHTxWIDTH in pixels.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
@@ -84,9 +85,7 @@ def evaluate(
     root: Root = None,
     size: SizeText = None,
     split: Annotated[list[str] | None, typer.Option(help="Measure this split only; repeat for several.")] = None,
-    dataset: Annotated[
-        list[str] | None, typer.Option(help="Data set option: folder.root=photos streets.test=20.")
-    ] = None,
+    dataset: Options = None,
     window: SizeText = None,
     flip: Annotated[bool, typer.Option(help="Average with the mirrored image.")] = False,
     scale: Annotated[list[float] | None, typer.Option(help="Average over these image scales.")] = None,
@@ -108,13 +107,14 @@ def predict(
     source: Annotated[Path, typer.Argument(help="An image or a folder of images.")],
     target: Annotated[Path, typer.Argument(help="Folder for the masks.")],
     size: SizeText = None,
+    window: SizeText = None,
     overlay: Annotated[bool, typer.Option(help="Also write the mask laid over the image.")] = False,
     device: Device = "auto",
 ) -> None:
     """Write a palette PNG mask for every image."""
     from hardy.commands import predict as command
 
-    command.run(run, source, target, size=size_of(size), overlay=overlay, device=device)
+    command.run(run, source, target, size=size_of(size), window=size_of(window), overlay=overlay, device=device)
 
 
 @app.command()
@@ -206,11 +206,11 @@ def runs(folder: Annotated[Path, typer.Argument(help="Folder that holds runs.")]
 
 
 @app.command()
-def data(domains: Domains, root: Root = None) -> None:
-    """Count, read and check data: images per domain and split, pixels per class, foreign ids."""
+def data(domains: Domains, root: Root = None, dataset: Options = None) -> None:
+    """Decode and check data: images per domain and split, pixels per class, torn images, foreign ids."""
     from hardy.commands import data as command
 
-    command.run(domains, root=root)
+    command.run(domains, root=root, datasets=nested(dataset))
 
 
 @app.command()
