@@ -112,6 +112,7 @@ def predict(
     source: Annotated[Path, typer.Argument(help="An image or a folder of images.")],
     target: Annotated[Path, typer.Argument(help="Folder for the masks.")],
     size: SizeText = None,
+    window: SizeText = None,
     overlay: Annotated[bool, typer.Option(help="Also write the mask laid over the image.")] = False,
     device: Device = "auto",
     trust: Trust = None,
@@ -119,7 +120,7 @@ def predict(
     """Write a palette PNG mask for every image."""
     from hardy.commands import predict as command
 
-    command.run(run, source, target, size=size_of(size), overlay=overlay, device=device)
+    command.run(run, source, target, size=size_of(size), window=size_of(window), overlay=overlay, device=device)
 
 
 @app.command()
@@ -220,11 +221,11 @@ def runs(folder: Annotated[Path, typer.Argument(help="Folder that holds runs.")]
 
 
 @app.command()
-def data(domains: Domains, root: Root = None) -> None:
-    """Count, read and check data: images per domain and split, pixels per class, foreign ids."""
+def data(domains: Domains, root: Root = None, dataset: DatasetOptions = None) -> None:
+    """Decode and check data: images per domain and split, pixels per class, torn images, foreign ids."""
     from hardy.commands import data as command
 
-    command.run(domains, root=root)
+    command.run(domains, root=root, datasets=nested(dataset))
 
 
 @app.command()

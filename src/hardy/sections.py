@@ -81,6 +81,7 @@ class Data(Section):
     """Which domains, how they are split and how training images are transformed. Sizes are (height, width).
 
     ``unseen_splits`` names the splits that unseen domains are measured on; without any, all their images count.
+    ``check`` reads every label and decodes a sample of the images before the first step; ``full`` decodes all images.
     """
 
     sources: tuple[str, ...] = ()
@@ -96,7 +97,7 @@ class Data(Section):
     flip: Annotated[float, Field(ge=0, le=1)] = 0.5
     photometric: Annotated[float, Field(ge=0)] = 1.0
     cache: bool = False
-    check: bool = True
+    check: bool | Literal["full"] = True
 
 
 class Optim(Section):

@@ -48,7 +48,10 @@ def test_data_that_are_not_there(refused, train, street, tmp_path):
 
 def test_an_image_without_mask_and_a_mask_without_image(refused, train, street):
     (street / "masks" / "day" / "03.png").unlink()
-    line = f"{street}/images/day/03.png: image without mask (1 such below {street}/images); add it or remove it"
+    line = (
+        f"{street}/images/day/03.png: image without mask (1 such below {street}/images): there is no "
+        f"{street}/masks/day/03.*; add it or remove the image"
+    )
     assert refused(*train()) == line
     (street / "images" / "day" / "03.png").unlink()
     (street / "images" / "day" / "05.png").unlink()

@@ -10,7 +10,7 @@ from dataset_files import GREY, RGB, counts, only_item, refused, save
 from PIL import Image
 
 from hardy.data.datasets.folder import Folder
-from hardy.data.reading import read_image, read_mask
+from hardy.data.decoding import read_image, read_mask
 
 # ------------------------------------------------------------------------------------------------- kinds of files
 

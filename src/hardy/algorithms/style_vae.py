@@ -26,7 +26,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hardy.algorithms.base import Algorithm
-from hardy.data.reading import files, read_image
+from hardy.data.decoding import read_image
+from hardy.data.finding import files
 from hardy.data.sources import beside_data
 from hardy.errors import InputError, within
 from hardy.networks._dsp import first_layers, load_vgg, save_dsp

@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from hardy.commands._print import plain
 from hardy.commands._summary import Summary
 from hardy.engine.ledger import Ledger
 from hardy.engine.order import STATES, Order
@@ -66,7 +67,7 @@ class Board:
         if not self._live:
             self._say(line)
         elif how == "failed":
-            self._live.console.print(line, markup=False, soft_wrap=True)
+            self._live.console.print(plain(line), soft_wrap=True)
 
     def plan(self) -> None:
         """Print every cell with its state, and the table of what is measured."""
@@ -77,7 +78,7 @@ class Board:
     def summary(self, *, keep: bool = True) -> None:
         """Print table, comparisons and failures, and ``keep`` the table as ``table.md`` in the study's folder."""
         found = self._summary()
-        self.out.print(found.title, style="italic", markup=False, soft_wrap=True)
+        self.out.print(plain(found.title), style="italic", soft_wrap=True)
         self.out.print(_rich(found.table))
         for line in found.duels:
             self._say(line)
@@ -91,7 +92,7 @@ class Board:
             write_text(self.ledger.folder / "table.md", "\n".join(found.markdown()) + "\n")
 
     def _say(self, line: str) -> None:
-        self.out.print(line, markup=False, soft_wrap=True)
+        self.out.print(plain(line), soft_wrap=True)
 
     def _counts(self) -> str:
         counts = [f"{self.order.count(state)} {state}" for state in STATES if self.order.count(state)]
@@ -115,11 +116,11 @@ class Board:
 
 def _rich(table: Pivot) -> Table:
     """``table`` for the terminal: labels to the left, numbers to the right."""
-    shown = Table(caption=table.note or None, caption_justify="left")
+    shown = Table(caption=plain(table.note) if table.note else None, caption_justify="left")
     for index, name in enumerate(table.columns):
-        shown.add_column(name, justify="left" if index < table.labels else "right", no_wrap=True)
+        shown.add_column(plain(name), justify="left" if index < table.labels else "right", no_wrap=True)
     for row in table.rows:
-        shown.add_row(*row)
+        shown.add_row(*map(plain, row))
     return shown
 
 

@@ -113,8 +113,8 @@ class Frame:
         """``log(step, values)`` that moves a bar with the time left on a terminal and writes lines to the log; with 0
         ``steps`` nobody knows how many there will be."""
         trackers = _trackers(self.recipe.run.trackers, self.folder)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                   TimeRemainingColumn(), TextColumn("{task.fields[terms]}"))  # fmt: skip
+        before, after = (TextColumn(f"{{task.{part}}}", markup=False) for part in ("description", "fields[terms]"))
+        columns = (before, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), after)
         with Progress(*columns, console=self.console, disable=not (self.main and self.console.is_terminal)) as bar:
             task = bar.add_task(stage, total=steps or None, terms="")
             among = f"/{steps}" if steps else ""

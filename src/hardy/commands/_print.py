@@ -1,13 +1,19 @@
 """Tables that people read on the terminal."""
 
+import math
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from hardy.engine.evaluate import Table
 
-__all__ = ["percent", "say", "show_rows", "show_table"]
+__all__ = ["percent", "plain", "say", "show_rows", "show_table"]
+
+
+SHOWN = 6
+"""How many absent classes are named."""
 
 
 def percent(value: float | None) -> str:
@@ -15,22 +21,27 @@ def percent(value: float | None) -> str:
     return "–" if value is None or value != value else f"{100 * value:.1f}"  # noqa: PLR0124 - NaN
 
 
+def plain(text: str) -> Text:
+    """``text`` as it is: what looks like rich's markup is no markup, and what no terminal prints is written out."""
+    return Text("".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text))
+
+
 def say(line: str) -> None:
     """Print one line."""
-    Console(highlight=False, soft_wrap=True).print(line, markup=False)
+    Console(highlight=False, soft_wrap=True).print(plain(line))
 
 
 def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> None:
     """Print rows of text under ``columns``, the first left-aligned and the rest right, with a line below."""
-    table = RichTable(caption=note or None, caption_justify="left")
+    table = RichTable(caption=plain(note) if note else None, caption_justify="left")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
+        table.add_column(plain(column), justify="left" if index == 0 else "right", no_wrap=index == 0)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(plain, row))
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 140  # a file or a pipe has no width of its own
-    console.print(title, style="italic", markup=False, soft_wrap=True)  # a table's own title wraps at its width
+    console.print(plain(title), style="italic", soft_wrap=True)  # a table's own title wraps at its width
     console.print(table)
 
 
@@ -56,6 +67,8 @@ def show_table(title: str, table: Table, *, per_class: bool = False) -> None:
         text = {"intra": pooled, "unseen": "mean over unseen", "worst": "worst unseen"}.get(name, name)
         rows.append([text, "", "", percent(value), *[""] * len(more)])
     show_rows(title, columns, rows)
+    for line in _absent(table):
+        say(line)
     if per_class and not table.image_level:
         names = ["class", *(row.domain for row in table.rows)]
         lines = [
@@ -63,6 +76,21 @@ def show_table(title: str, table: Table, *, per_class: bool = False) -> None:
         ]
         lines += [[_written(name), *(percent(means[row.domain][name]) for row in table.rows)] for name in named]
         show_rows("IoU % per class (a dash: neither in labels nor in predictions)", names, lines)
+
+
+def _absent(table: Table) -> list[str]:
+    """A line for each set of classes that the mIoU of some domains does not count."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for row in [] if table.image_level or table.partial else table.rows:
+        absent = tuple(name for name, iou in zip(table.classes, row.scores.iou, strict=True) if math.isnan(iou))
+        found.setdefault(absent, []).append(row.domain)
+    return [
+        f"{', '.join(domains)}: the mIoU is over {len(table.classes) - len(absent)} of {len(table.classes)} classes; "
+        f"neither labels nor predictions have {', '.join(absent[:SHOWN])}"
+        + (f" and {len(absent) - SHOWN} more" if len(absent) > SHOWN else "")
+        for absent, domains in found.items()
+        if absent
+    ]
 
 
 def _written(mean: str) -> str:

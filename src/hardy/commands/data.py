@@ -1,20 +1,28 @@
-"""``hardy data``: count, read and check data before anything is trained on them."""
+"""``hardy data``: decode, count and check data before anything is trained on them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from hardy.commands._print import percent, show_rows
+from rich.console import Console
+from rich.progress import track
+
+from hardy.commands._print import percent, say, show_rows
 from hardy.data import check, sources
+from hardy.data.base import Item
 
 __all__ = ["run"]
 
 
-def run(domains: Sequence[str], *, root: str | None) -> None:
-    """Read every label of ``domains`` once and print images per split and the share of pixels per class.
+def run(domains: Sequence[str], *, root: str | None, datasets: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    """Read every image and label of ``domains`` and print images per split and the share of pixels per class.
 
     Raises:
-        InputError: for the first thing wrong with the data, naming file, id and count.
+        InputError: for the first thing wrong with the data, naming file, id and count; nothing is printed then.
     """
-    found = sources.domains(domains, root=sources.data_root(root))
+    found = sources.domains(domains, root=sources.data_root(root), options=datasets)
+    labels = found[0].dataset.labels
+    data = [(domain, domain.items()) for domain in found]
+    counts = check.count_labels(data, labels, decode="all", over=_over)
     rows = [
         [
             domain.name,
@@ -24,8 +32,14 @@ def run(domains: Sequence[str], *, root: str | None) -> None:
         for domain in found
     ]
     show_rows("domains", ["domain", "images per split", "label space"], rows)
-    labels = found[0].dataset.labels
-    counts = check.check_labels([(domain, domain.items()) for domain in found], labels)
-    total = counts.sum()
-    shares = [[name, percent(count / total)] for name, count in zip(labels.classes, counts, strict=True)]
+    total = counts.classes.sum()
+    shares = [[name, percent(count / total)] for name, count in zip(labels.classes, counts.classes, strict=True)]
     show_rows("every label was read: each id is in the map", ["class", "share of labelled pixels %"], shares)
+    if missing := check.gaps(data, labels, counts):
+        say(missing)
+
+
+def _over(items: Sequence[Item]) -> Iterable[Item]:
+    """``items`` with a progress bar on a terminal."""
+    screen = Console(stderr=True)
+    return track(items, "decoding", console=screen, transient=True, disable=not screen.is_terminal)

@@ -1,6 +1,7 @@
 """``hardy list``: every method, read from source; imports no torch."""
 
 from rich.console import Console
+from rich.text import Text
 
 from hardy.errors import InputError, nearest
 from hardy.registry import KINDS, Method
@@ -19,15 +20,15 @@ def run(kind: str | None) -> None:
     console = Console(highlight=False)
     for name, registry in KINDS.items():
         if kind in (None, name):
-            console.print(f"[bold]{name}[/bold]")
+            console.print(name, style="bold", markup=False)
             for method in registry:
                 _show(console, registry.describe(method))
 
 
 def _show(console: Console, method: Method) -> None:
-    console.print(f"  [cyan]{method.name}[/cyan]  {method.purpose}", soft_wrap=True)
+    console.print(Text.assemble("  ", (method.name, "cyan"), f"  {method.purpose}"), soft_wrap=True)
     if method.source:
-        console.print(f"      [dim]Source: {method.source}[/dim]", soft_wrap=True, markup=True)
+        console.print(f"      Source: {method.source}", style="dim", soft_wrap=True, markup=False)
     for option in method.options:
         text = f"      {option.name}: {option.type} = {option.default!r}"
         console.print(text, markup=False, soft_wrap=True)

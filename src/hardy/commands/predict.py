@@ -10,7 +10,17 @@ from hardy.engine.predict import predict
 __all__ = ["predict", "run"]
 
 
-def run(folder: Path, source: Path, target: Path, *, size: Sequence[int] | None, overlay: bool, device: str) -> None:
+def run(
+    folder: Path,
+    source: Path,
+    target: Path,
+    *,
+    size: Sequence[int] | None,
+    window: Sequence[int] | None,
+    overlay: bool,
+    device: str,
+) -> None:
     """Predict every image of ``source`` with the network in ``folder`` and write masks to ``target``."""
-    files = predict(artefact.load(folder), source, target, size=size, overlay=overlay, device=device)
+    network = artefact.load(folder)
+    files = predict(network, source, target, size=size, window=window, overlay=overlay, device=device)
     say(f"wrote {len(files)} {'mask' if len(files) == 1 else 'masks'} to {target}")

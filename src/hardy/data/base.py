@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hardy.data.decoding import ends_whole
 from hardy.data.labels import LabelSpace
 
 __all__ = ["Dataset", "Domain", "Item"]
@@ -27,12 +28,14 @@ class Dataset(ABC):
         image_level: True when labels are one class per image.
         never: classes of `labels` that no label of this dataset holds.
         drawn: True when images and labels are computed, not read: a few labels then stand for all in a check.
+        void: which pixels its label map ignores, in words.
     """
 
     labels: LabelSpace
     image_level: bool = False
     never: tuple[str, ...] = ()
     drawn: bool = False
+    void: str = "what its label map leaves out"
 
     @abstractmethod
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
@@ -47,6 +50,11 @@ class Dataset(ABC):
     def read_label(self, item: Item) -> np.ndarray:
         """The label that `read` returns, with the same errors; a dataset of files leaves the image undecoded."""
         return self.read(item)[1]
+
+    def ends_whole(self, item: Item) -> bool:
+        """Whether the end of the image's file tells that nothing was cut off; False where only reading it tells."""
+        path = item[0] if isinstance(item, tuple) else None
+        return isinstance(path, Path) and ends_whole(path)
 
     def name_of(self, item: Item) -> str:
         """How messages and records name ``item``: its image's path or the like."""

@@ -1,4 +1,9 @@
-"""The pass over all labels before the first step: what cannot be trained on is found now, not in the tenth epoch."""
+"""The pass over the data before the first step: what cannot be trained on is found now, not in the tenth epoch."""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -8,48 +13,124 @@ from hardy.data.loader import DomainItems, label_map
 from hardy.errors import InputError
 from hardy.types import IGNORE
 
-__all__ = ["check_labels"]
+__all__ = ["Counts", "Decode", "check_labels", "count_labels", "gaps"]
 
-
-def check_labels(data: DomainItems, labels: LabelSpace) -> np.ndarray:
-    """Read every label once, images left undecoded where the dataset can, and count the pixels of each class.
-
-    Of a dataset that draws its images (`Dataset.drawn`) the first few labels stand for all.
-
-    Args:
-        data: domains with the items to check.
-        labels: the space the counts are in.
-
-    Returns:
-        (K,) int64 pixels (or images) of each class.
-
-    Raises:
-        InputError: for the first torn or foreign label, naming file, id and count; for a label space without a map
-            onto ``labels``; when all pixels of all images are ignored.
-    """
-    total = np.zeros(len(labels), dtype=np.int64)
-    for domain, items in data:
-        table = label_map(domain, labels)
-        for item in items[:DRAWN] if domain.dataset.drawn else items:
-            counts = _counts(domain, item)
-            for own in np.flatnonzero(counts):
-                target = own if table is None else table[own]
-                if target != IGNORE:
-                    total[target] += counts[own]
-    if not total.any():
-        names = ", ".join(domain.name for domain, _ in data)
-        raise InputError(f"{names}: every pixel of every label is ignored; check the masks and the label map")
-    return total
-
+_log = logging.getLogger("hardy")
 
 DRAWN = 16
 """How many labels of a drawn domain are looked at."""
 
+SAMPLE = 8
+"""How many images of a domain are decoded in a sample, besides those whose files do not end as they should."""
 
-def _counts(domain: Domain, item: Item) -> np.ndarray:
+_NAMED = 6
+
+Decode = Literal["none", "sample", "all"]
+"""Which images are decoded as well: none, a few of each domain and those that may be torn, or all."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the labels hold.
+
+    Attributes:
+        classes: (K,) int64 pixels (or images) of each class.
+        ignored: how many pixels are ignored.
+    """
+
+    classes: np.ndarray
+    ignored: int
+
+
+def check_labels(data: DomainItems, labels: LabelSpace, *, decode: Decode = "none") -> np.ndarray:
+    """As `count_labels`, with a warning that names the classes without a pixel; (K,) int64.
+
+    Raises:
+        InputError: as `count_labels`.
+    """
+    counts = count_labels(data, labels, decode=decode)
+    if missing := gaps(data, labels, counts):
+        _log.warning("%s", missing)
+    return counts.classes
+
+
+def count_labels(
+    data: DomainItems,
+    labels: LabelSpace,
+    *,
+    decode: Decode = "none",
+    over: Callable[[Sequence[Item]], Iterable[Item]] = iter,
+) -> Counts:
+    """Read every label once, images left undecoded where the dataset can, and count the pixels of each class.
+
+    Of a dataset that draws its images (`Dataset.drawn`) the first few labels stand for all, and no image is decoded.
+
+    Args:
+        data: domains with the items to check.
+        labels: the space the counts are in.
+        decode: which images are decoded.
+        over: goes over the items of a domain, such as a progress bar.
+
+    Raises:
+        InputError: for the first torn image, or torn or foreign label, naming file, id and count; for a label space
+            without a map onto ``labels``; when all pixels of all images are ignored.
+    """
+    total, ignored = np.zeros(len(labels), dtype=np.int64), 0
+    for domain, items in data:
+        table = label_map(domain, labels)
+        shown = _to_decode(domain, items, decode)
+        for place, item in enumerate(over(items[:DRAWN] if domain.dataset.drawn else items)):
+            counts = _counts(domain, item, decoded=place in shown)
+            for own in np.flatnonzero(counts):
+                target = own if table is None else table[own]
+                if target != IGNORE:
+                    total[target] += counts[own]
+                else:
+                    ignored += int(counts[own])
+    if not total.any():
+        names = ", ".join(domain.name for domain, _ in data)
+        raise InputError(f"{names}: every pixel of every label is ignored; check the masks and the label map")
+    return Counts(total, ignored)
+
+
+def gaps(data: DomainItems, labels: LabelSpace, counts: Counts) -> str:
+    """One line that names the classes without a single label in ``data`` and what is ignored; empty without such.
+
+    Classes that a dataset is known to lack (`Dataset.never`) and drawn data sets, of which a few labels are seen, are
+    passed over.
+    """
+    datasets = [domain.dataset for domain, _ in data]
+    if any(dataset.drawn for dataset in datasets):
+        return ""
+    known = set.intersection(*({*dataset.never} for dataset in datasets))
+    empty = [name for name, n in zip(labels.classes, counts.classes, strict=True) if not n and name not in known]
+    if not empty:
+        return ""
+    names = ", ".join(domain.name for domain, _ in data)
+    classes = ", ".join(empty[:_NAMED]) + (f" and {len(empty) - _NAMED} more" if len(empty) > _NAMED else "")
+    if datasets[0].image_level:
+        return f"{names}: no image is labelled {classes}"
+    share = counts.ignored / (counts.ignored + counts.classes.sum())
+    void = ", ".join(dict.fromkeys(dataset.void for dataset in datasets))
+    ignored = f"; {100 * share:.1f} % of the pixels are ignored ({void})" if counts.ignored else ""
+    return f"{names}: no pixel is labelled {classes}; a class without labels does not count in the mIoU{ignored}"
+
+
+def _to_decode(domain: Domain, items: Sequence[Item], decode: Decode) -> set[int]:
+    """The places of the items whose images are decoded."""
+    if decode == "none" or domain.dataset.drawn:
+        return set()
+    if decode == "all":
+        return set(range(len(items)))
+    sample = {int(place) for place in np.linspace(0, len(items) - 1, min(SAMPLE, len(items)))}
+    return sample | {place for place, item in enumerate(items) if not domain.dataset.ends_whole(item)}
+
+
+def _counts(domain: Domain, item: Item, *, decoded: bool) -> np.ndarray:
     """(256,) pixels of each id of one label."""
     dataset = domain.dataset
-    counts = np.bincount(np.ravel(dataset.read_label(item)), minlength=256)
+    label = dataset.read(item)[1] if decoded else dataset.read_label(item)
+    counts = np.bincount(np.ravel(label), minlength=256)
     foreign = [i for i in np.flatnonzero(counts) if i >= len(dataset.labels) and i != IGNORE]
     if foreign:
         raise InputError(f"{dataset.name_of(item)}: id {foreign[0]} on {counts[foreign[0]]} pixels is no class")

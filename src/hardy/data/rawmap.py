@@ -4,7 +4,7 @@ What is known to carry no class becomes 255. An id or a colour outside the map i
 value and the number of pixels: a wrong map must not pass for ignored pixels.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,6 +77,12 @@ class ColourMap:
         """The map with colour -> class id (or 255) ``colours``."""
         pairs = sorted(((r << 16) + (g << 8) + b, target) for (r, g, b), target in colours.items())
         return cls(np.array([p for p, _ in pairs], dtype=np.int32), np.array([t for _, t in pairs], dtype=np.uint8))
+
+    def get(self, colour: Sequence[int] | np.ndarray) -> int | None:
+        """The class id (or 255) of one colour; None outside the map."""
+        red, green, blue = (int(part) for part in colour)
+        place = np.flatnonzero(self.packed == (red << 16) + (green << 8) + blue)
+        return int(self.ids[place[0]]) if len(place) else None
 
     def apply(self, rgb: np.ndarray, file: object) -> np.ndarray:
         """Class ids (H, W) uint8 of ``rgb`` (H, W, 3) uint8.

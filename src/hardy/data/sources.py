@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hardy.data.base import Dataset, Domain, Item
+from hardy.data.finding import composed
 from hardy.errors import InputError, nearest
 from hardy.registry import DATASETS
 from hardy.seed import key
@@ -85,7 +86,8 @@ def domains(
 
 
 def _matching(reference: str, name: str, wanted: str, dataset: Dataset) -> list[Domain]:
-    index = dataset.index()
+    index = {composed(domain): splits for domain, splits in dataset.index().items()}
+    wanted = composed(wanted)
     if wanted != "*" and wanted not in index:
         have = ", ".join(index)
         raise InputError(f"{reference!r}: {name} has no domain {wanted!r}{nearest(wanted, index)}; it has: {have}")

@@ -1,4 +1,8 @@
-"""Masks of the user's own images: index PNGs in the colours of the label space, and overlays on request."""
+"""Masks of the user's own images: index PNGs in the colours of the label space, and overlays on request.
+
+With windows an image's logits exist in bands of one window's height, and where they are resized, for one class at a
+time: beside the decoded image and its mask, memory grows with neither its height nor the number of classes.
+"""
 
 import copy
 import os
@@ -10,18 +14,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from hardy.data.decoding import read_image
+from hardy.data.finding import IMAGE_SUFFIXES, files
 from hardy.data.labels import LabelSpace
-from hardy.data.reading import IMAGE_SUFFIXES, files, read_image
 from hardy.engine.device import pick
 from hardy.engine.proof import as_image
 from hardy.errors import InputError
 from hardy.files import expanded
 from hardy.networks.base import Network, resize
+from hardy.ops import windows
 from hardy.ops.tensors import check_finite
 
 __all__ = ["mask_image", "overlay_image", "predict"]
 
 _OVERLAYS = "overlays"
+
+MOST_WHOLE = 90_000_000
+"""The most pixels of an image that a network is given at once."""
 
 
 def predict(
@@ -30,15 +39,16 @@ def predict(
     target: Path | str,
     *,
     size: Sequence[int] | None = None,
+    window: Sequence[int] | None = None,
     overlay: bool = False,
     batch: int = 1,
     device: str = "cpu",
 ) -> list[Path]:
     """Write a mask for every image of ``source`` into the folder ``target``; returns the masks' paths, in order.
 
-    A mask ``a/b.png`` belongs to the image ``a/b.*`` below ``source`` and has its size; its pixels are class ids, its
-    palette the classes' colours. Each file appears whole or not at all; masks written before an error stay. The
-    network is left as it is: a copy in evaluation mode predicts.
+    A mask ``a/b.png`` belongs to the image ``a/b.*`` below ``source`` and has its (upright) size; its pixels are class
+    ids, its palette the classes' colours. Each file appears whole or not at all; masks written before an error stay.
+    The network is left as it is: a copy in evaluation mode predicts.
 
     Args:
         network: one that labels pixels.
@@ -46,13 +56,15 @@ def predict(
             one image (H, W, 3) uint8, whose mask is ``image.png``.
         target: the folder for the masks; made if it is missing.
         size: (height, width) at which the network sees the images; each at its own size when None.
+        window: (height, width) of a sliding window, as in `hardy.evaluate`; images over 90 megapixels need it.
         overlay: also write the image with its mask on top, below ``target/overlays``.
         batch: images of equal size that are predicted at once.
         device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``.
 
     Raises:
-        InputError: for a source that is missing, empty or torn, two images for one mask, an image smaller than the
-            network takes, a target that cannot be written, weights that are not finite, or an image-level network.
+        InputError: for a source that is missing, empty or torn, two images for one mask, an image too small or too
+            large for the network, a target that cannot be written, weights that are not finite, or an image-level
+            network.
     """
     folder = expanded(target)
     check_finite(network)
@@ -60,16 +72,17 @@ def predict(
         raise InputError(f"{type(network).__name__} predicts one class per image; it has no masks to write")
     if batch < 1:
         raise InputError(f"batch {batch}: must be at least 1")
-    if size is not None and (len(size) != 2 or min(size) < network.least_size):
-        raise InputError(f"size {tuple(size)}: give (height, width), each at least {network.least_size}")
+    for word, sides in (("size", size), ("window", window)):
+        if sides is not None and (len(sides) != 2 or min(sides) < network.least_size):
+            raise InputError(f"{word} {tuple(sides)}: give (height, width), each at least {network.least_size}")
     where = pick(device)
-    named = {"image": source} if isinstance(source, np.ndarray) else _named(expanded(source), folder)
+    named = {"image": source} if isinstance(source, np.ndarray) else _named(expanded(source), folder, overlay)
     for place in (folder, folder / _OVERLAYS):
         _clear(place)
     still = copy.deepcopy(network).to(where).eval()
     written = []
     for names, images in _batches(named, batch, size):
-        for name, image, ids in zip(names, images, _classes(still, images, size, where, names), strict=True):
+        for name, image, ids in zip(names, images, _classes(still, images, size, window, where, names), strict=True):
             written.append(_save(mask_image(ids, network.labels), folder / f"{name}.png"))
             if overlay:
                 _save(overlay_image(image, ids, network.labels), folder / _OVERLAYS / f"{name}.png")
@@ -95,7 +108,7 @@ def _palette(labels: LabelSpace) -> np.ndarray:
     return palette
 
 
-def _named(source: Path, target: Path) -> dict[str, Path]:
+def _named(source: Path, target: Path, overlay: bool) -> dict[str, Path]:
     """The images by the name of their mask, without its ending."""
     if not source.exists():
         raise InputError(f"{source}: there is no such image or folder of images")
@@ -106,20 +119,26 @@ def _named(source: Path, target: Path) -> dict[str, Path]:
     if not found:
         raise InputError(f"{source}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
     named: dict[str, Path] = {}
+    images = {path.resolve() for path in found}
     for path in found:
         name = path.relative_to(root).with_suffix("").as_posix()
         other = named.setdefault(name, path)
         if other != path:
             raise InputError(f"{path}: its mask would have the same name as that of {other}; rename one of them")
-        if (target / f"{name}.png").resolve() == path.resolve():
-            raise InputError(f"{path}: its mask would overwrite it; choose another target folder")
+        for what, where in (("mask", target), ("overlay", target / _OVERLAYS))[: 2 if overlay else 1]:
+            file = where / f"{name}.png"
+            if file.resolve() in images:
+                victim = "it" if file.resolve() == path.resolve() else str(file)
+                raise InputError(f"{path}: its {what} would overwrite {victim}; choose another target folder")
+    if overlay and (clash := sorted({f"{_OVERLAYS}/{name}" for name in named} & named.keys())):
+        raise InputError(f"{named[clash[0]]}: its mask would have the same name as an overlay; rename its folder")
     return named
 
 
 def _outside(found: Sequence[Path], source: Path, target: Path) -> list[Path]:
     """The images that are not masks of an earlier run, in a target folder below the source."""
     below = target.resolve()
-    if below == source.resolve():
+    if below == source.resolve() or not below.is_relative_to(source.resolve()):
         return list(found)
     return [path for path in found if not path.resolve().is_relative_to(below)]
 
@@ -145,20 +164,57 @@ def _classes(
     network: Network,
     images: Sequence[np.ndarray],
     size: Sequence[int] | None,
+    window: Sequence[int] | None,
     device: torch.device,
     names: Sequence[str],
 ) -> Iterator[np.ndarray]:
     """Class ids (H, W) uint8 of each image at its own size."""
-    seen = torch.cat([_tensor(image, size, device) for image in images])
-    if min(seen.shape[-2:]) < network.least_size:
-        height, width = images[0].shape[:2]
+    height, width = size or images[0].shape[:2]
+    if min(height, width) < network.least_size:
         raise InputError(
             f"{names[0]}: {height}x{width} pixels, but {type(network).__name__} needs at least {network.least_size} "
             f"on each side; give a size"
         )
-    for image, logits in zip(images, network(seen), strict=True):
-        ids = resize(logits.unsqueeze(0), image.shape[:2]).argmax(1)[0]
-        yield ids.to(torch.uint8).cpu().numpy()
+    if window is None and height * width > MOST_WHOLE:
+        raise InputError(
+            f"{names[0]}: {height}x{width} pixels are more than the {MOST_WHOLE // 10**6} megapixels that a network is "
+            "given at once; give a window such as 1024x1024"
+        )
+    if window is not None and size is None:
+        yield from _by_bands(network, images, window, device)
+        return
+    seen = torch.cat([_tensor(image, size, device) for image in images])
+    for image, logits in zip(images, windows.views(network, window=window)(seen), strict=True):
+        yield _best(logits, image.shape[:2]).cpu().numpy()
+
+
+def _by_bands(
+    network: Network, images: Sequence[np.ndarray], window: Sequence[int], device: torch.device
+) -> Iterator[np.ndarray]:
+    """As `_classes`, of images of one size, through windows."""
+
+    def take(place: windows.Place) -> Tensor:
+        rows, columns = place[1:]
+        return torch.stack([as_image(image[rows, columns]) for image in images]).to(device)
+
+    height, width = images[0].shape[:2]
+    ids = np.empty((len(images), height, width), dtype=np.uint8)
+    for top, logits in windows.bands(network, take, (height, width), window, windows.strides(window)):
+        ids[:, top : top + logits.shape[-2]] = logits.argmax(1).to(torch.uint8).cpu().numpy()
+    yield from ids
+
+
+def _best(logits: Tensor, size: Sequence[int]) -> Tensor:
+    """The class (H, W) uint8 of the largest of ``logits`` (K, h, w) resized to ``size``, one class at a time."""
+    if tuple(logits.shape[-2:]) == tuple(size):
+        return logits.argmax(0).to(torch.uint8)
+    best = resize(logits[None, :1], size)[0, 0]
+    ids = torch.zeros_like(best, dtype=torch.uint8)
+    for place in range(1, len(logits)):
+        other = resize(logits[None, place : place + 1], size)[0, 0]
+        ids[(other > best) | (other.isnan() & ~best.isnan())] = place  # as argmax does
+        torch.maximum(best, other, out=best)
+    return ids
 
 
 def _tensor(image: np.ndarray, size: Sequence[int] | None, device: torch.device) -> Tensor:

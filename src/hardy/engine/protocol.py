@@ -93,22 +93,22 @@ def _chosen(domain: Domain, splits: Sequence[str]) -> tuple[Item, ...]:
 
 
 def checked(parts: Split, network: Network, data: Data) -> Split:
-    """``parts``, after every label was read once: a foreign id stops a run before its first step.
+    """``parts``, after every label was read once and a sample of the images (``data.check: full``: all) decoded.
 
     Raises:
-        InputError: naming file, id and count; or that every pixel is ignored, that the label spaces have no map, that
-            the network is for pictures and the data are scenes or the other way round, or a size below its least.
+        InputError: naming a torn file, or file, id and count; or that every pixel is ignored, label spaces have no map,
+            the network is for pictures and the data are scenes or the other way round, or a size is below its least.
     """
     _large_enough(network, {"data.size": data.size, "data.crop": data.crop})
     shared = [_shared(domain, network)[0] for domain, _ in parts.unseen]
     for domain, _ in parts.train:
         _shared(domain, network)
-    if data.check and parts.train:
-        check.check_labels(parts.train, network.labels)
-        check.check_labels(parts.val, network.labels)
     if data.check:
+        decode: check.Decode = "all" if data.check == "full" else "sample"
+        for own in (parts.train, parts.val) if parts.train else ():
+            check.check_labels(own, network.labels, decode=decode)
         for part, space in zip(parts.unseen, shared, strict=True):
-            check.check_labels([part], space)
+            check.check_labels([part], space, decode=decode)
     return parts
 
 

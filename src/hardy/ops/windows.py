@@ -8,8 +8,9 @@ The mean is one of logits, or with ``average="probabilities"`` the logarithm of 
 again a map of logits: its softmax is that mean.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from types import EllipsisType
 from typing import Literal
 
 import torch
@@ -18,10 +19,13 @@ from torch.nn import functional as F
 
 from hardy.errors import InputError
 
-__all__ = ["Average", "Forward", "flipped", "scaled", "sliding", "starts", "views"]
+__all__ = ["Average", "Forward", "Place", "bands", "flipped", "scaled", "sliding", "starts", "strides", "views"]
 
 Forward = Callable[[Tensor], Tensor]
 """``images (B, 3, H, W) -> logits (B, K, H, W)``."""
+
+Place = tuple[EllipsisType, slice, slice]
+"""A part of images: ``...``, rows, columns."""
 
 Average = Literal["logits", "probabilities"]
 """What is averaged over the views."""
@@ -40,6 +44,11 @@ def starts(length: int, window: int, stride: int) -> list[int]:
     return [*range(0, length - window, stride), length - window]
 
 
+def strides(window: Sequence[int]) -> tuple[int, ...]:
+    """What is between windows unless somebody says otherwise: two thirds of ``window``, at least a pixel."""
+    return tuple(max(1, side * 2 // 3) for side in window)
+
+
 def sliding(
     forward: Forward,
     images: Tensor,
@@ -55,19 +64,68 @@ def sliding(
         InputError: for a stride larger than its window, or not positive.
     """
     height, width = images.shape[-2:]
-    rows, columns = starts(height, window[0], stride[0]), starts(width, window[1], stride[1])
+    found: Tensor | None = None
+    for top, rows in bands(forward, images.__getitem__, (height, width), window, stride, average):
+        if found is None:
+            found = rows.new_empty(*rows.shape[:2], height, width)
+        found[..., top : top + rows.shape[-2], :] = rows
+    assert found is not None, "there is always a first window"
+    return found
+
+
+def bands(
+    forward: Forward,
+    take: Callable[[Place], Tensor],
+    size: Sequence[int],
+    window: Sequence[int],
+    stride: Sequence[int],
+    average: Average = "logits",
+) -> Iterator[tuple[int, Tensor]]:
+    """The logits of `sliding` in bands from top to bottom, each as soon as no other window covers it.
+
+    Only the rows of one window are kept, so that memory does not grow with the height of the images.
+
+    Args:
+        forward: images to logits.
+        take: ``(..., rows, columns)``, two slices, to that part (B, 3, h, w) of the images.
+        size: (height, width) of the images.
+        window: (height, width) of the windows.
+        stride: (height, width) between windows.
+        average: what is averaged.
+
+    Yields:
+        the place of a band's first row, and its logits (B, K, h, W).
+
+    Raises:
+        InputError: for a stride larger than its window, or not positive.
+    """
+    height, width = size
+    tops, lefts = starts(height, window[0], stride[0]), starts(width, window[1], stride[1])
     total: Tensor | None = None
-    covered = torch.zeros(1, 1, height, width, dtype=torch.float32, device=images.device)
-    for top in rows:
-        for left in columns:
-            place = (..., slice(top, top + window[0]), slice(left, left + window[1]))
-            seen = _into(forward(images[place]), average)
-            if total is None:
-                total = seen.new_zeros(*seen.shape[:2], height, width)
-            total[place] += seen
-            covered[place] += 1
-    assert total is not None, "there is always a first window"
-    return _out_of(total / covered, average)
+    covered: Tensor | None = None
+    for top, following in zip(tops, [*tops[1:], height], strict=True):
+        rows = min(window[0], height - top)
+        for left in lefts:
+            seen = _into(forward(take((..., slice(top, top + rows), slice(left, left + window[1])))), average)
+            if left == 0:  # what the windows above have left, and empty rows below it
+                total = _extended(total, seen, rows, width)
+                covered = _extended(covered, seen[:1, :1], rows, width)
+            assert total is not None, "the first window of a row begins at 0"
+            assert covered is not None, "the same"
+            total[..., left : left + window[1]] += seen
+            covered[..., left : left + window[1]] += 1
+        assert total is not None, "there is always a first window"
+        assert covered is not None, "the same"
+        done = following - top
+        yield top, _out_of(total[..., :done, :] / covered[..., :done, :], average)
+        total, covered = total[..., done:, :], covered[..., done:, :]
+
+
+def _extended(kept: Tensor | None, like: Tensor, rows: int, width: int) -> Tensor:
+    """``kept`` (B, C, h, W) with rows of zeros below it up to ``rows``."""
+    above = 0 if kept is None else kept.shape[-2]
+    empty = like.new_zeros(*like.shape[:2], rows - above, width)
+    return empty if kept is None else torch.cat([kept, empty], dim=2)
 
 
 def flipped(forward: Forward, images: Tensor, average: Average = "logits") -> Tensor:
@@ -109,8 +167,8 @@ def views(
     """
     seen = forward
     if window is not None:
-        steps = stride if stride is not None else [max(1, side * 2 // 3) for side in window]
-        seen = partial(sliding, seen, window=tuple(window), stride=tuple(steps), average=average)
+        steps = tuple(stride) if stride is not None else strides(window)
+        seen = partial(sliding, seen, window=tuple(window), stride=steps, average=average)
     if flip:
         seen = partial(flipped, seen, average=average)
     if tuple(scales) != (1.0,):

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from hardy.data.base import Item
+from hardy.data.finding import composed
 from hardy.errors import InputError
 
 __all__ = ["split"]
@@ -69,15 +70,17 @@ def _by_folder(items: Sequence[Pair], images: Path) -> dict[str, list[Item]]:
 
 
 def _by_list(items: Sequence[Pair], images: Path, lists: str, left_out: Collection[str]) -> dict[str, list[Item]]:
-    by_stem = {item[0].stem: item for item in items}
+    by_stem = {composed(item[0].stem): item for item in items}
     found: dict[str, list[Item]] = {}
     for name in _SPLITS:
         places = (folder / lists.format(name) for folder in (images.parent, images.parent / "split_data"))
         file = next((place for place in places if place.is_file()), None)
         if file is None:
             continue
-        stems = [Path(line.strip()).stem for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-        missing = [stem for stem in stems if stem not in by_stem and stem not in left_out]
+        stems = [
+            composed(Path(line.strip()).stem) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()
+        ]
+        missing = [stem for stem in stems if stem not in by_stem and stem not in {*map(composed, left_out)}]
         if missing:
             raise InputError(f"{file}: names {missing[0]}, which is not in {images} ({len(missing)} such); fetch it")
         found[name] = [by_stem[stem] for stem in stems if stem in by_stem]

@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hardy.data.base import Item, find_root
+from hardy.data.finding import by_frame, pair
 from hardy.data.labels import SPACES
 from hardy.data.rawmap import RawMap
-from hardy.data.reading import ImageAndMask, ImagesAndMasks, by_frame, pair
+from hardy.data.reading import ImageAndMask, ImagesAndMasks
 from hardy.errors import InputError
 
 __all__ = ["ACDC"]
@@ -43,8 +44,12 @@ class ACDC(ImagesAndMasks):
             for split in _SPLITS:
                 folder = self.root / "rgb_anon" / condition / split
                 if folder.is_dir():
-                    masks = by_frame(self.root / "gt" / condition / split, _MASK)
-                    self._index.setdefault(condition, {})[split] = list(pair(by_frame(folder, _IMAGE), masks, folder))
+                    truth = self.root / "gt" / condition / split
+                    found = pair(
+                        by_frame(folder, _IMAGE), by_frame(truth, _MASK), folder,
+                        mask=f"{truth}/{{}}{_MASK}", image=f"{folder}/{{}}{_IMAGE}",
+                    )  # fmt: skip
+                    self._index.setdefault(condition, {})[split] = list(found)
         if not self._index:
             conditions = ",".join(_CONDITIONS)
             raise InputError(f"{self.root}: no ACDC here; it has rgb_anon/{{{conditions}}}/{{train,val}} and gt")

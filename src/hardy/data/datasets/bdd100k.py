@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hardy.data.base import Item, find_root
+from hardy.data.finding import by_name, pair
 from hardy.data.labels import SPACES
 from hardy.data.rawmap import RawMap
-from hardy.data.reading import ImageAndMask, ImagesAndMasks, by_name, pair
+from hardy.data.reading import ImageAndMask, ImagesAndMasks
 from hardy.errors import InputError
 
 __all__ = ["BDD100K"]
@@ -44,8 +45,9 @@ class BDD100K(ImagesAndMasks):
         for images, masks, ending in _LAYOUTS:
             for split in (name for name in _SPLITS if (self.root / images / name).is_dir()):
                 folder = self.root / images / split
-                below = by_name(self.root / masks / split, ending)
-                self._index[split] = list(pair(by_name(folder, ".jpg"), below, folder))
+                truth = self.root / masks / split
+                named = {"mask": f"{truth}/{{}}{ending}", "image": f"{folder}/{{}}.jpg"}
+                self._index[split] = list(pair(by_name(folder, ".jpg"), by_name(truth, ending), folder, **named))
             if self._index:
                 return
         expected = "images/10k/{train,val} and labels/sem_seg/masks/{train,val}"

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Literal
 
 from hardy.data.base import Item, find_root
+from hardy.data.finding import by_name, pair
 from hardy.data.labels import SPACES
 from hardy.data.rawmap import IGNORE, RawMap
-from hardy.data.reading import ImageAndMask, ImagesAndMasks, files, pair
+from hardy.data.reading import ImageAndMask, ImagesAndMasks
 from hardy.errors import InputError
 
 __all__ = ["CamVid"]
@@ -43,9 +44,9 @@ class CamVid(ImagesAndMasks):
         self._files = ImageAndMask(RawMap.of({i: i for i in range(len(self.labels))}, ignored=(_VOID, IGNORE)))
         self._index: dict[str, dict[str, list[Item]]] = {}
         for split in (name for name in _SPLITS if (self.root / name).is_dir()):
-            images = {path.name: path for path in files(self.root / split, ".png")}
-            masks = {path.name: path for path in files(self.root / f"{split}annot", ".png")}
-            for item in pair(images, masks, self.root / split):
+            folder, truth = self.root / split, self.root / f"{split}annot"
+            named = {"mask": f"{truth}/{{}}.png", "image": f"{folder}/{{}}.png"}
+            for item in pair(by_name(folder, ".png"), by_name(truth, ".png"), folder, **named):
                 domain = item[0].stem.split("_")[0] if domains == "sequence" else "all"
                 self._index.setdefault(domain, {}).setdefault(split, []).append(item)
         if not self._index:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from hardy.data.base import Item, find_root
+from hardy.data.finding import by_frame, pair
 from hardy.data.labels import CITYSCAPES_IDS, SPACES
-from hardy.data.reading import ImageAndMask, ImagesAndMasks, by_frame, pair
+from hardy.data.reading import ImageAndMask, ImagesAndMasks
 from hardy.errors import InputError
 
 __all__ = ["Cityscapes"]
@@ -42,9 +43,9 @@ class Cityscapes(ImagesAndMasks):
         self._files = ImageAndMask(CITYSCAPES_IDS)
         self._index: dict[str, dict[str, list[Item]]] = {}
         for split in (name for name in _SPLITS if (self.root / "leftImg8bit" / name).is_dir()):
-            images = by_frame(self.root / "leftImg8bit" / split, _IMAGE)
-            masks = by_frame(self.root / "gtFine" / split, _MASK)
-            for item in pair(images, masks, self.root / "leftImg8bit" / split):
+            folder, truth = self.root / "leftImg8bit" / split, self.root / "gtFine" / split
+            named = {"mask": f"{truth}/{{}}{_MASK}", "image": f"{folder}/{{}}{_IMAGE}"}
+            for item in pair(by_frame(folder, _IMAGE), by_frame(truth, _MASK), folder, **named):
                 domain = item[0].parent.name if domains == "city" else "all"
                 self._index.setdefault(domain, {}).setdefault(split, []).append(item)
         if not self._index:

@@ -3,17 +3,21 @@
 Each file of ``images/`` has its mask in ``masks/`` under the same relative path (endings may differ). Sub-folders are
 domains, named by their path; images that lie directly in ``images/`` are the domain ``all``. A mask is an index PNG
 (8 or 16 bits) or a palette PNG, whose ids the ``id``s of ``classes.yaml`` name, or an RGB image in its ``colour``s:
-decided file by file. What ``classes.yaml`` may say is told by `hardy.data.labels.read_classes`.
+decided file by file. Masks in a lossy format, such as JPEG, are refused. What ``classes.yaml`` may say is told by
+`hardy.data.labels.read_classes`.
 
 Source: the layout is Hardy's own.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
 from hardy.data.base import Item, find_root
+from hardy.data.finding import composed, files, pair
 from hardy.data.labels import read_classes
-from hardy.data.reading import ImageAndMask, ImagesAndMasks, files, pair
+from hardy.data.rawmap import IGNORE
+from hardy.data.reading import ImageAndMask, ImagesAndMasks, Palette
 from hardy.errors import InputError
 
 __all__ = ["Folder"]
@@ -25,26 +29,37 @@ class Folder(ImagesAndMasks):
     Args:
         root: where ``images/``, ``masks/`` and ``classes.yaml`` lie.
         mask_ending: what a mask's name has after its image's: ``"_mask"`` when ``a.jpg`` goes with ``a_mask.png``.
+        palette: what counts in a palette mask: ``ids``, the ``colours`` of its palette, or ``agree``, where ids count
+            and a palette colour that ``classes.yaml`` gives to another class is refused.
 
     Raises:
         InputError: when a part is missing or empty, an image lacks its mask or a mask its image, or two images
             differ only in their ending.
     """
 
-    def __init__(self, root: Path, *, mask_ending: str = "") -> None:
+    def __init__(
+        self, root: Path, *, mask_ending: str = "", palette: Literal["agree", "ids", "colours"] = "agree"
+    ) -> None:
         self.root = Path(root) if (Path(root) / "images").is_dir() else find_root(Path(root), "folder")
         if not self.root.is_dir():
             raise InputError(f"{self.root}: there is no such folder; it holds images/, masks/ and classes.yaml")
         declared = self.root / "classes.yaml"
         if not declared.is_file():
             raise InputError(f"{declared}: there is no such file; it names the classes of the masks")
+        if palette not in get_args(Palette):
+            raise InputError(f"Folder.palette is {palette!r}; it is one of: {', '.join(get_args(Palette))}")
         classes = read_classes(declared)
         self.labels = classes.space
-        self._files = ImageAndMask(classes.ids, classes.colours)
-        images = _by_path(self.root / "images", "")
+        if classes.ids.table[IGNORE] == IGNORE:
+            self.void = f"{IGNORE}, or declared so in {declared}; give a class `id: {IGNORE}` if it has that id"
+        self._files = ImageAndMask(classes.ids, classes.colours, palette=palette, classes=self.labels.classes)
+        images, masks = _by_path(self.root / "images", ""), _by_path(self.root / "masks", mask_ending)
         self._index: dict[str, list[Item]] = {}
-        for item in pair(images, _by_path(self.root / "masks", mask_ending), self.root / "images"):
-            domain = item[0].parent.relative_to(self.root / "images").as_posix()
+        for item in pair(
+            images, masks, self.root / "images", mask=f"{self.root}/masks/{{}}{mask_ending}.*",
+            image=f"{self.root}/images/{{}}.*", hint=_hint(images, masks, mask_ending),
+        ):  # fmt: skip
+            domain = composed(item[0].parent.relative_to(self.root / "images").as_posix())
             self._index.setdefault("all" if domain == "." else domain, []).append(item)
 
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
@@ -56,9 +71,19 @@ def _by_path(folder: Path, ending: str) -> dict[str, Path]:
     """Relative path without ending -> file."""
     found: dict[str, Path] = {}
     for path in files(folder):
-        key = path.relative_to(folder).with_suffix("").as_posix()
+        key = composed(path.relative_to(folder).with_suffix("").as_posix())
         key = key[: -len(ending)] if ending and key.endswith(ending) else key
         if key in found:
             raise InputError(f"{path}: {found[key].name} lies beside it with the same name; remove one of them")
         found[key] = path
     return found
+
+
+def _hint(images: Mapping[str, Path], masks: Mapping[str, Path], ending: str) -> str:
+    """How to say that masks have longer names than their images, where the first one without a mask has such."""
+    alone = min(images.keys() - masks.keys(), default=None)
+    longer = [key for key in masks.keys() - images.keys() if alone is not None and key.startswith(alone)]
+    if not longer:
+        return f" (mask_ending is {ending!r})" if ending else ""
+    found = min(longer, key=len)
+    return f"; if {masks[found]} is it, set data.datasets.folder.mask_ending={found[len(alone or '') :]}"

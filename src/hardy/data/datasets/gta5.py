@@ -18,9 +18,11 @@ from pathlib import Path
 
 from hardy.data.base import Item, find_root
 from hardy.data.datasets._pieces import split
+from hardy.data.decoding import image_size
+from hardy.data.finding import files, pair
 from hardy.data.labels import CITYSCAPES_IDS, SPACES
 from hardy.data.rawmap import IGNORE, RawMap
-from hardy.data.reading import ImageAndMask, ImagesAndMasks, files, image_size, pair
+from hardy.data.reading import ImageAndMask, ImagesAndMasks
 from hardy.errors import InputError
 
 __all__ = ["GTA5"]
@@ -50,7 +52,7 @@ class GTA5(ImagesAndMasks):
         images, labels = self.root / "images", self.root / "labels"
         if not (images.is_dir() and labels.is_dir()):
             raise InputError(f"{self.root}: no GTA5 here; it has images/*.png and labels/*.png")
-        kept, left_out = _of_one_size(pair(_by_path(images), _by_path(labels), images))
+        kept, left_out = _of_one_size(pair(_by_path(images), _by_path(labels), images, mask=f"{labels}/{{}}"))
         if left_out:
             _log.warning(
                 "%s: %d images are left out because their labels have another size, such as %s",

@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hardy.data.base import Item, find_root
+from hardy.data.finding import by_frame, files, pair
 from hardy.data.labels import SPACES
 from hardy.data.rawmap import IGNORE, RawMap
-from hardy.data.reading import ImageAndMask, ImagesAndMasks, by_frame, files, pair
+from hardy.data.reading import ImageAndMask, ImagesAndMasks
 from hardy.errors import InputError
 
 __all__ = ["IDD"]
@@ -57,8 +58,10 @@ class IDD(ImagesAndMasks):
             images = by_frame(folder, "_image.jpg")
             masks = {k: v for k, v in by_frame(truth, "_label.png").items() if not k.endswith("_inst")}
         else:
-            images = by_frame(folder, "_leftImg8bit.png") | by_frame(folder, "_leftImg8bit.jpg")
+            images = by_frame(folder, "_leftImg8bit.png", "_leftImg8bit.jpg")
             masks = by_frame(truth, "_gtFine_labellevel3Ids.png")
             if images and not masks:
                 raise InputError(f"{truth}: no *_gtFine_labellevel3Ids.png; make them with AutoNUE's createLabels.py")
-        return list(pair(images, masks, folder))
+        ending = "_label.png" if self._lite else "_gtFine_labellevel3Ids.png"
+        start = "_image.jpg" if self._lite else "_leftImg8bit.png or .jpg"
+        return list(pair(images, masks, folder, mask=f"{truth}/{{}}{ending}", image=f"{folder}/{{}}{start}"))

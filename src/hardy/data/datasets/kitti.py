@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hardy.data.base import Item, find_root
+from hardy.data.finding import by_name, pair
 from hardy.data.labels import CITYSCAPES_IDS, SPACES
-from hardy.data.reading import ImageAndMask, ImagesAndMasks, files, pair
+from hardy.data.reading import ImageAndMask, ImagesAndMasks
 from hardy.errors import InputError
 
 __all__ = ["KITTI"]
@@ -36,9 +37,9 @@ class KITTI(ImagesAndMasks):
         folder = self.root / "training" / "image_2"
         if not folder.is_dir():
             raise InputError(f"{self.root}: no KITTI semantics here; it has training/image_2 and training/semantic")
-        images = {path.name: path for path in files(folder, ".png")}
-        masks = {path.name: path for path in files(self.root / "training" / "semantic", ".png")}
-        self._items: list[Item] = list(pair(images, masks, folder))
+        truth = self.root / "training" / "semantic"
+        named = {"mask": f"{truth}/{{}}.png", "image": f"{folder}/{{}}.png"}
+        self._items: list[Item] = list(pair(by_name(folder, ".png"), by_name(truth, ".png"), folder, **named))
         self._files = ImageAndMask(CITYSCAPES_IDS, margin=(_TOP, _LEFT))
 
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:

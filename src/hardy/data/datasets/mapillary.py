@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Literal
 
 from hardy.data.base import Item, find_root
+from hardy.data.finding import by_name, pair
 from hardy.data.labels import SPACES
 from hardy.data.rawmap import IGNORE, RawMap
-from hardy.data.reading import ImageAndMask, ImagesAndMasks, by_name, pair
+from hardy.data.reading import ImageAndMask, ImagesAndMasks
 from hardy.errors import InputError
 
 __all__ = ["Mapillary"]
@@ -85,7 +86,8 @@ class Mapillary(ImagesAndMasks):
             if (self.root / folder).is_dir():
                 images = self.root / folder / "images"
                 masks = find_root(self.root / folder, "v1.2/labels", "labels")
-                self._index[split] = list(pair(by_name(images, ".jpg"), by_name(masks, ".png"), images))
+                named = {"mask": f"{masks}/{{}}.png", "image": f"{images}/{{}}.jpg"}
+                self._index[split] = list(pair(by_name(images, ".jpg"), by_name(masks, ".png"), images, **named))
         if not self._index:
             raise InputError(f"{self.root}: no Mapillary here; it has {{training,validation}}/images and labels")
 

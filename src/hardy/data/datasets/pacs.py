@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from hardy.data.base import Dataset, Item, find_root
+from hardy.data.decoding import read_image
+from hardy.data.finding import files
 from hardy.data.labels import SPACES
-from hardy.data.reading import files, read_image
 from hardy.errors import InputError, nearest
 
 __all__ = ["PACS"]

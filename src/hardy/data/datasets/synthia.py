@@ -19,13 +19,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from hardy.data.base import Dataset, Item, find_root
 from hardy.data.datasets._pieces import split
+from hardy.data.decoding import image_size, opened, read_image
+from hardy.data.finding import files, pair
 from hardy.data.labels import SPACES
 from hardy.data.rawmap import RawMap
-from hardy.data.reading import files, image_size, pair, read_image, same_size, torn
+from hardy.data.reading import same_size
 from hardy.errors import InputError
 
 __all__ = ["Synthia"]
@@ -58,7 +59,7 @@ class Synthia(Dataset):
         images, labels = self.root / "RGB", self.root / "GT" / "LABELS"
         if not (images.is_dir() and labels.is_dir()):
             raise InputError(f"{self.root}: no SYNTHIA here; it has RGB/*.png and GT/LABELS/*.png (RAND_CITYSCAPES)")
-        items = pair(_by_path(images), _by_path(labels), images)
+        items = pair(_by_path(images), _by_path(labels), images, mask=f"{labels}/{{}}")
         self._index = split(items, images, "synthia_split_{}.txt", drawn=(3, 10))
         self._map = RawMap.of({raw: self.labels.index(name) for raw, name in _IDS.items()}, ignored=_IGNORED)
 
@@ -92,7 +93,7 @@ def _first_channel(path: Path) -> np.ndarray:
 
 def _bytes(path: Path, order: str) -> np.ndarray:
     """(H, W) uint8: the byte of the red channel that Pillow takes for the high one, its samples being of ``order``."""
-    with torn(path), Image.open(path) as image:
+    with opened(path) as image:
         stored = image.tile[0].args
         if image.format != "PNG" or stored != "RGB;16B":
             raise InputError(f"{path}: stores {stored}, not RGB of 16 bits as a label of SYNTHIA does; fetch it again")

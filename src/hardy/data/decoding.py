@@ -1,0 +1,289 @@
+"""Decoding one file: an image to 8-bit RGB, a mask to ids or colours.
+
+Pillow decodes; every image file that Hardy reads is opened here. Images become 8-bit RGB; masks stay what they are,
+ids or colours, because a palette or a second channel carries meaning there. Both are turned upright as their EXIF
+orientation says. What would be changed silently (more than 8 bits per channel, transparency, all but one frame of an
+animation) and masks whose compression is lossy are errors that name the file.
+
+A file may have up to `MOST_PIXELS` pixels, which take about 10 bytes each while they are decoded. Only the formats of
+`FORMATS` are tried: others of Pillow's call outside programs.
+"""
+
+import struct
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
+
+from hardy.data.kinds import kind_of
+from hardy.errors import InputError
+
+__all__ = [
+    "FORMATS",
+    "MOST_PIXELS",
+    "RawMask",
+    "ends_whole",
+    "image_size",
+    "opened",
+    "raw_mask",
+    "read_image",
+    "read_mask",
+]
+
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM")
+"""The formats, as Pillow names them, that are decoded."""
+
+MOST_PIXELS = 2**28
+"""The most pixels a file may have: 16384 x 16384, or 268 megapixels."""
+
+_RGB_LIKE = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+"""Modes of Pillow that become RGB without loss of what is seen."""
+
+_LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
+
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What brings an image upright, by its EXIF orientation."""
+
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True, eq=False)
+class RawMask:
+    """A mask as its file stores it.
+
+    Attributes:
+        pixels: ids (H, W) uint8 or uint16, or colours (H, W, 3) uint8.
+        palette: (n, 3) uint8 colours of the ids of a palette file, else None.
+    """
+
+    pixels: np.ndarray
+    palette: np.ndarray | None = None
+
+
+def read_image(path: Path) -> np.ndarray:
+    """The image at ``path`` as (H, W, 3) uint8 RGB; grey, palette and CMYK images are converted.
+
+    Raises:
+        InputError: for a torn or missing file, another kind of file, more than 8 bits per channel, transparent pixels,
+            an animation, or more than `MOST_PIXELS` pixels.
+    """
+    with opened(path) as image:
+        _one_frame(image, path)
+        deep = _is_deep(image)
+        upright = _upright(image)
+        if upright.mode.startswith("I") or upright.mode == "F":
+            raise InputError(f"{path}: a grey image of more than 8 bits (mode {upright.mode}); save it with 8 bits")
+        if deep:
+            raise InputError(f"{path}: an image of 16 bits per channel; save it with 8 bits per channel")
+        if upright.mode not in _RGB_LIKE:
+            raise InputError(f"{path}: colours of mode {upright.mode}; save it as RGB")
+        if upright.mode == "P" and upright.palette is None:
+            raise InputError(f"{path}: a palette image without its palette; save it as RGB")
+        _opaque(upright, path)
+        return np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """The mask at ``path``: ids (H, W) uint8 or uint16 of a grey or palette file, or RGB (H, W, 3) uint8.
+
+    Raises:
+        InputError: as `raw_mask`.
+    """
+    return raw_mask(path).pixels
+
+
+def raw_mask(path: Path) -> RawMask:
+    """The mask at ``path`` with its palette.
+
+    Raises:
+        InputError: for a torn or missing file, another kind of file, lossy compression, transparent pixels, an
+            animation, a kind of image that holds neither ids nor 8-bit colours, or more than `MOST_PIXELS` pixels.
+    """
+    with opened(path) as image:
+        _one_frame(image, path)
+        if lossy := _lossy(image, path):
+            raise InputError(
+                f"{path}: a mask saved as {lossy}, whose lossy compression changes ids and colours; "
+                "make it again as PNG from the original"
+            )
+        deep = _is_deep(image)
+        upright = _upright(image)
+        if upright.mode == "L":
+            return RawMask(np.array(upright))
+        if upright.mode == "P":
+            colours = upright.getpalette("RGB") if upright.palette is not None else None
+            palette = np.array(colours, dtype=np.uint8).reshape(-1, 3) if colours else None
+            return RawMask(np.array(upright), palette)
+        if upright.mode == "1":
+            return RawMask(np.array(upright, dtype=np.uint8))
+        if upright.mode.startswith("I"):
+            ids = np.array(upright)
+            if ids.size and (ids.min() < 0 or ids.max() >= 2**16):
+                raise InputError(f"{path}: mask ids of more than 16 bits; save it with 8 or 16 bits")
+            return RawMask(ids.astype(np.uint16))
+        if upright.mode not in ("RGB", "RGBA") or deep:
+            raise InputError(f"{path}: a mask must be an index, palette or 8-bit RGB image (mode {upright.mode})")
+        _opaque(upright, path)
+        return RawMask(np.array(upright if upright.mode == "RGB" else upright.convert("RGB")))
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) of the upright image at ``path``, from its header.
+
+    Raises:
+        InputError: for a file that is missing or no image.
+    """
+    with opened(path) as image:
+        if image.format == "PNG" and "exif" not in image.info and _has_chunk(path, b"eXIf"):
+            image.load()  # the orientation stands behind the pixels
+        turned = image.format != "TIFF" and _orientation(image) >= 5
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def ends_whole(path: Path) -> bool:
+    """Whether the file ends as its format does, so that nothing was cut off. False where only decoding tells."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+            length = file.seek(0, 2)
+            file.seek(max(0, length - 16))
+            tail = file.read()
+    except OSError:
+        return False
+    if head.startswith(b"\x89PNG"):
+        return b"IEND" in tail
+    if head.startswith(b"\xff\xd8"):
+        return tail.rstrip(b"\0\r\n").endswith(b"\xff\xd9")
+    if head.startswith(b"RIFF"):
+        return length >= int.from_bytes(head[4:8], "little") + 8
+    return False
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[ImageFile]:
+    """The image at ``path``, its header read. What fails inside becomes an `InputError` that says what the file is."""
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: is {'a folder' if path.is_dir() else 'no regular file'}; give an image file")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of metadata; what concerns pixels is an error
+            with _header(path) as image:
+                if image.width * image.height > MOST_PIXELS:
+                    raise InputError(
+                        f"{path}: {image.height}x{image.width} pixels are more than the {MOST_PIXELS // 10**6} "
+                        "megapixels that are decoded at once; cut it into tiles"
+                    )
+                yield image
+    except InputError:
+        raise
+    except Exception as error:  # what a decoder raises for a damaged file is not documented
+        raise InputError(_said(path, error)) from None
+
+
+def _header(path: Path) -> ImageFile:
+    """Pillow's image, without its own bound, which is below `MOST_PIXELS`."""
+    with _lock:
+        bound, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(path, formats=FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = bound
+
+
+def _said(path: Path, error: Exception) -> str:
+    """The line for what a decoder raised."""
+    if isinstance(error, FileNotFoundError) or not path.exists():
+        return f"{path}: there is no such file"
+    if isinstance(error, MemoryError):
+        return f"{path}: does not fit into memory; cut it into tiles"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{path}: cannot be read: {error.strerror}"
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):
+        if found := kind_of(path):
+            return f"{path}: is {found[0]}; {found[1]}"
+        reason = "of no known format" if path.stat().st_size else "the file is empty"
+    return f"{path}: torn or no image ({reason}); fetch it again"
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """``image``, decoded and turned as its orientation says; Pillow does so itself for a TIFF."""
+    image.load()
+    turn = None if image.format == "TIFF" else _TURNS.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 without any."""
+    try:
+        # Not that of PngImageFile, which decodes all pixels to look behind them.
+        found = Image.Image.getexif(image).get(_ORIENTATION, 1)
+    except Exception:  # damaged metadata say nothing about the pixels
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _has_chunk(path: Path, name: bytes) -> bool:
+    """Whether a PNG has a chunk of this name; contents are passed over."""
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            if head[4:] == name:
+                return True
+            file.seek(struct.unpack(">I", head[:4])[0] + 4, 1)
+    return False
+
+
+def _is_deep(image: ImageFile) -> bool:
+    """Whether the file stores 16 bits per channel, which Pillow halves for colours; before `load`."""
+    return any(";16" in str(tile.args) for tile in image.tile)
+
+
+def _one_frame(image: Image.Image, path: Path) -> None:
+    """Refuse animations and files of several pages; the preview in a camera's JPEG is no second image."""
+    frames = getattr(image, "n_frames", 1)
+    if image.format in ("GIF", "PNG", "TIFF", "WEBP") and frames > 1:
+        raise InputError(f"{path}: holds {frames} images; save the one that is meant as PNG")
+
+
+def _lossy(image: Image.Image, path: Path) -> str:
+    """The name of the lossy compression of a file, or an empty text."""
+    if image.format in ("JPEG", "MPO"):
+        return "JPEG"
+    if image.format == "TIFF":
+        compression = str(image.info.get("compression", ""))
+        return f"TIFF with {compression} compression" if compression in _LOSSY_TIFF else ""
+    return "lossy WebP" if image.format == "WEBP" and not _is_lossless_webp(path) else ""
+
+
+def _is_lossless_webp(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(12)
+        while len(head := file.read(8)) == 8:
+            if head[:4] in (b"VP8 ", b"VP8L"):
+                return head[:4] == b"VP8L"
+            length = int.from_bytes(head[4:], "little")
+            file.seek(length + length % 2, 1)
+    return False
+
+
+def _opaque(image: Image.Image, path: Path) -> None:
+    if image.has_transparency_data:
+        alpha = (image if image.mode == "RGBA" else image.convert("RGBA")).getchannel("A")
+        if alpha.getextrema() != (255, 255):
+            raise InputError(f"{path}: has transparent pixels; save it without transparency")

@@ -1,0 +1,147 @@
+"""Finding the files of a dataset: at any depth, through links, and which mask belongs to which image.
+
+Nothing is left out in silence: a folder that cannot be read and a link to nothing are errors, files that are no images
+and links that go round in circles are named in a warning. Names that differ only in how their accents are encoded (as
+between macOS and Linux: Unicode's NFD and NFC) are the same.
+"""
+
+import logging
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from hardy.errors import InputError, nearest
+
+__all__ = ["IMAGE_SUFFIXES", "by_frame", "by_name", "composed", "files", "pair"]
+
+_log = logging.getLogger("hardy")
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
+"""The endings, in lower case, of files that count as images."""
+
+_OF_SYSTEMS = ("thumbs.db", "desktop.ini")
+"""Files that operating systems leave beside images."""
+
+_MOST_COMPARED = 200
+
+
+def files(folder: Path, ending: str | Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
+    """The files under ``folder``, at any depth, whose name ends so (in any case), sorted; hidden ones do not count.
+
+    Linked folders are searched too. Where images of all kinds are looked for, a warning names what else lies there.
+
+    Raises:
+        InputError: when ``folder`` is missing, a folder below it cannot be read, or such a link leads nowhere.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder; check the data root and the layout")
+    endings = tuple(end.lower() for end in ((ending,) if isinstance(ending, str) else ending))
+    found: list[Path] = []
+    others: list[Path] = []
+    for path in _walk(folder):
+        if path.name.startswith("."):
+            continue
+        if not path.name.lower().endswith(endings):
+            others.append(path)
+        elif path.is_symlink() and not path.exists():
+            raise InputError(f"{path}: links to {os.readlink(path)}, which is not there; fetch it or remove the link")
+        else:
+            (found if path.is_file() else others).append(path)
+    left_out = [path for path in others if path.name.lower() not in _OF_SYSTEMS]
+    if left_out and endings == IMAGE_SUFFIXES:
+        count = f"{len(left_out)} file{'s are' if len(left_out) > 1 else ' is'}"
+        _log.warning(
+            "%s: %s left out, such as %s; images end in %s",
+            folder, count, min(left_out).relative_to(folder), ", ".join(IMAGE_SUFFIXES),
+        )  # fmt: skip
+    return sorted(found)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Everything below ``folder`` that is no folder; links are followed unless they lead to a folder above them."""
+    real = Path(os.path.realpath(folder))
+    waiting = [(folder, frozenset(map(str, (real, *real.parents))))]
+    while waiting:
+        place, above = waiting.pop()
+        try:
+            with os.scandir(place) as entries:
+                below = sorted((entry.name, entry.is_dir(), entry.is_symlink()) for entry in entries)
+        except OSError as error:
+            raise InputError(f"{place}: cannot be read: {error.strerror}; make it readable or remove it") from None
+        for name, is_folder, is_link in below:
+            path = place / name
+            if not is_folder:
+                yield path
+            elif (target := os.path.realpath(path)) in above and is_link:
+                _log.warning("%s: links to %s, a folder above it, and is not followed", path, target)
+            else:
+                waiting.append((path, above | {target}))
+
+
+def composed(name: str) -> str:
+    """``name`` with accents as Linux and Windows encode them (Unicode NFC)."""
+    return unicodedata.normalize("NFC", name)
+
+
+def by_name(folder: Path, ending: str) -> dict[str, Path]:
+    """The files of ``folder`` that end so, by what their names have before it.
+
+    Raises:
+        InputError: for two files of one name in different folders.
+    """
+    return _keyed((path.name[: -len(ending)], path) for path in files(folder, ending))
+
+
+def by_frame(folder: Path, *endings: str) -> dict[str, Path]:
+    """As `by_name`, with the name of each file's own folder before it: ``folder/name``."""
+    return _keyed(
+        (f"{path.parent.name}/{path.name[: -len(ending)]}", path)
+        for ending in endings
+        for path in files(folder, ending)
+    )
+
+
+def _keyed(pairs: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    by_key: dict[str, Path] = {}
+    for key, path in pairs:
+        other = by_key.setdefault(composed(key), path)
+        if other != path:
+            raise InputError(f"{path}: has the same name as {other}; rename or remove one of them")
+    return by_key
+
+
+def pair(
+    images: Mapping[str, Path], masks: Mapping[str, Path], where: Path, *, mask: str, image: str = "", hint: str = ""
+) -> list[tuple[Path, Path]]:
+    """Each image with the mask of the same key, ordered by key.
+
+    Args:
+        images: the images by key.
+        masks: the masks by key.
+        where: the folder of the images.
+        mask: where the mask of a key is looked for, with ``{}`` in place of the key.
+        image: likewise of an image; ``{}`` in ``where`` when empty.
+        hint: what else a message about a missing mask says.
+
+    Raises:
+        InputError: when there are no images below ``where``, for an image without mask or a mask without image;
+            the first such file, their count and the name that was looked for are said. Likewise for two keys that
+            differ only in how their accents are encoded.
+    """
+    images, masks = _keyed(images.items()), _keyed(masks.items())
+    image = image or f"{where}/{{}}"
+    for kind, other, mine, theirs, looked_for, more in (
+        ("image", "mask", images, masks, mask, hint),
+        ("mask", "image", masks, images, image, ""),
+    ):
+        alone = sorted(mine.keys() - theirs.keys())
+        if alone:
+            unpaired = sorted(theirs.keys() - mine.keys())[:_MOST_COMPARED]
+            raise InputError(
+                f"{mine[alone[0]]}: {kind} without {other} ({len(alone)} such below {where}): there is no "
+                f"{looked_for.replace('{}', alone[0])}{nearest(alone[0], unpaired)}; add it or remove the {kind}{more}"
+            )
+    if not images:
+        raise InputError(f"{where}: holds no images")
+    return [(images[key], masks[key]) for key in sorted(images)]
