@@ -1,5 +1,6 @@
 """Tables that people read on the terminal."""
 
+import math
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -12,7 +13,7 @@ __all__ = ["percent", "say", "show_rows", "show_table"]
 
 def percent(value: float | None) -> str:
     """``value`` in [0, 1] as a percentage with one decimal, or a dash."""
-    return "–" if value is None or value != value else f"{100 * value:.1f}"  # noqa: PLR0124 - NaN
+    return "–" if value is None or math.isnan(value) else f"{100 * value:.1f}"
 
 
 def say(line: str) -> None:
@@ -35,7 +36,8 @@ def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]],
 
 
 def show_table(title: str, table: Table, *, per_class: bool = False) -> None:
-    """Print an evaluation: a row per domain, then the mean and the worst over the unseen ones.
+    """Print an evaluation: a row per domain, then the mean and the worst over the unseen ones; then the names of the
+    domains that are not in them.
 
     Means over named classes have columns of their own where a data set lacks some classes, else rows of the table per
     class.
@@ -56,6 +58,10 @@ def show_table(title: str, table: Table, *, per_class: bool = False) -> None:
         text = {"intra": pooled, "unseen": "mean over unseen", "worst": "worst unseen"}.get(name, name)
         rows.append([text, "", "", percent(value), *[""] * len(more)])
     show_rows(title, columns, rows)
+    for name in table.unscored:
+        say(f"{name}: no score, for none of its labels is in the classes measured; it is in no mean and no worst")
+    for name, reason in table.failed.items():
+        say(f"{name}: NOT MEASURED: {reason}")
     if per_class and not table.image_level:
         names = ["class", *(row.domain for row in table.rows)]
         lines = [
