@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 
 from hardy import safe_yaml
 from hardy.errors import InputError, nearest, quoted
@@ -48,6 +48,17 @@ class Recipe(Section):
     search: Search | None = None
     evaluate: Evaluate = Evaluate()
     run: Run = Run()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_data(cls, value: Any) -> Any:
+        """Pruning may do without data; nothing is trained between rounds then: the usual schedule is ``one_shot``."""
+        if not isinstance(value, dict) or not isinstance(prune := value.get("prune"), dict):
+            return value
+        data = value.get("data", {})
+        if "schedule" not in prune and not (isinstance(data, dict) and data.get("sources")):
+            prune = {"schedule": {"name": "one_shot"}, **prune}
+        return {**value, "data": data, "prune": prune}
 
     def completed(self) -> "Recipe":
         """The same recipe with every option of every method and data set written out.

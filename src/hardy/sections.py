@@ -152,7 +152,8 @@ class Prune(Section):
     measuring. The papers rank single filters, 1. ``kinds`` are the units that take part. ``floors`` measures how narrow
     each unit may get (``tolerance, shares, images, by, batches``), ``stop`` ends pruning early (``domains, drop,
     images``). After the cut the statistics of batch norms are counted anew from ``reestimate`` batches of the sources,
-    if there are any. The recovery trains by ``recover_with``, else by the recipe's algorithm.
+    if there are any. Where ``data.sources`` names none, the usual schedule is ``one_shot``. The recovery trains by
+    ``recover_with``, else by the recipe's algorithm.
     """
 
     criterion: Method = Method(name="ior")

@@ -148,9 +148,9 @@ def scored(monkeypatch):
     def build(scores):
         asked, real = [], protocol.measure
 
-        def measure(network, parts, data, choice, run):
+        def measure(network, parts, data, choice, run, **keywords):
             asked.append([part[0].name for _, part in parts])
-            table = real(network, parts, data, choice, run)
+            table = real(network, parts, data, choice, run, **keywords)
             if len(asked) > len(scores):
                 return table
             said = Scores(scores[len(asked) - 1], (), 0.0)

@@ -1,6 +1,9 @@
 """How pooling and resizing are written into a graph: as a few products where that is exact and cheap."""
 
+import re
+
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -152,3 +155,24 @@ def test_pooling_is_products_but_where_a_side_stays(monkeypatch, size):
 def test_adaptive_mean_is_adaptive_average_pooling(cells):
     x = torch.rand(2, 3, 7, 11, dtype=torch.float64)
     torch.testing.assert_close(products.adaptive_mean(x, (cells, 4)), F.adaptive_avg_pool2d(x, (cells, 4)))
+
+
+@pytest.mark.parametrize(("output", "upsample"), [("logits", "full"), ("classes", "full"), ("classes", "half")])
+def test_open_dimensions_are_called_batch_height_and_width(tmp_path, output, upsample):
+    file = tmp_path / "net.onnx"
+    export(create("tiny", "camvid11"), file, size=(48, 80), dynamic=True, output=output, upsample=upsample)
+    model = onnx.load(file)
+    (images,), (found,) = model.graph.input, model.graph.output
+    assert names(images) == ["batch", 3, "height", "width"]
+    assert names(found) == ["batch", *([11] if output == "logits" else []), "height", "width"]
+    words = {
+        word
+        for value in model.graph.value_info
+        for name in names(value)
+        for word in re.findall(r"\b[A-Za-z_]\w*", str(name))
+    }
+    assert not {word for word in words if re.fullmatch(r"s\d+", word)}, "one name for one dimension everywhere"
+
+
+def names(value):
+    return [one.dim_param or one.dim_value for one in value.type.tensor_type.shape.dim]

@@ -52,6 +52,6 @@ def test_the_rule_bears_a_fall_up_to_its_drop_from_the_dense_score(sight, monkey
 
 
 def test_images_without_a_labelled_pixel_score_nothing(sight, monkeypatch):
-    monkeypatch.setattr(guard.protocol, "measure", lambda *_: SimpleNamespace(intra=float("nan")))
+    monkeypatch.setattr(guard.protocol, "measure", lambda *_: SimpleNamespace(intra=None))
     with pytest.raises(InputError, match="prune: a/b: the images looked at have no labelled pixel; look at more"):
         sight.score(None, [(SimpleNamespace(name="a/b"), ())])

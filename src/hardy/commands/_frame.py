@@ -17,13 +17,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from hardy import records
 from hardy.algorithms.base import Algorithm
-from hardy.commands._place import PASSING, finished, folder_of, held, unused
+from hardy.commands._place import finished, folder_of, held, unused
 from hardy.commands._provenance import provenance
+from hardy.commands._scores import table_values
 from hardy.data.labels import label_space
 from hardy.engine import artefact, protocol
 from hardy.engine.algorithm import build_algorithm
-from hardy.engine.device import pick
+from hardy.engine.device import limit_threads, pick
 from hardy.engine.evaluate import Table
+from hardy.engine.finished import PASSING
 from hardy.engine.protocol import Split
 from hardy.errors import InputError, named, nearest
 from hardy.networks._create import create
@@ -34,7 +36,7 @@ from hardy.records import Record
 from hardy.registry import LOSSES
 from hardy.seed import seed_all
 
-__all__ = ["Frame", "finished", "frame", "from_sections", "network_of", "provenance", "table_values"]
+__all__ = ["Frame", "finished", "frame", "from_sections", "network_of", "provenance"]
 
 _log = logging.getLogger("hardy")
 
@@ -131,9 +133,14 @@ class Frame:
             tracker.finish()
 
     def measure(self, network: Network, parts: Split, stage: str, notes: Mapping[str, Any]) -> Table:
-        """Measure ``network`` on the held-out images of the sources and on the unseen domains, and record it."""
+        """Measure ``network`` on the held-out images of the sources and on the unseen domains, and record it.
+
+        A domain that cannot be read is named in the table's ``failed``, and the others are measured.
+        """
         pairs = [("source-val", part) for part in parts.val] + [("unseen", part) for part in parts.unseen]
-        table = protocol.measure(network, pairs, self.recipe.data, self.recipe.evaluate, self.recipe.run)
+        table = protocol.measure(
+            network, pairs, self.recipe.data, self.recipe.evaluate, self.recipe.run, tolerant=True
+        )  # fmt: skip
         self.record(stage, parts.sources, table_values(table), notes)
         return table
 
@@ -150,26 +157,17 @@ class Frame:
         ]
         records.append(self.folder / "records.jsonl", lines, once=True)
 
-    def keep(self, network: Network) -> None:
-        """Save ``network`` in the folder; the checkpoint and the selection that led to it go."""
+    def keep(self, network: Network, *, measured: bool = True) -> None:
+        """Save ``network`` in the folder; once it is ``measured``, the checkpoint and the selection that led to it go.
+
+        A folder with a checkpoint is not `finished`: the next call measures.
+        """
         if not self.main:
             return
         artefact.save(network, self.folder)
-        for name in PASSING:
-            (self.folder / name).unlink(missing_ok=True)
-
-
-def table_values(table: Table) -> list[tuple[str, str, float]]:
-    """(target, metric, value) of every number in ``table``."""
-    metric = "accuracy" if table.image_level else "miou"
-    values = []
-    for row in table.rows:
-        values.append((row.domain, metric, table.headline(row)))
-        if not table.image_level:
-            values.append((row.domain, "pixel_accuracy", row.scores.pixel_accuracy))
-            values += [(row.domain, name, value) for name, value in table.means(row).items()]
-            values += [(row.domain, f"iou/{name}", v) for name, v in zip(table.classes, row.scores.iou, strict=True)]
-    return values + [(name, metric, value) for name, value in table.summary().items()]
+        if measured:
+            for name in PASSING:
+                (self.folder / name).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -191,7 +189,7 @@ def frame(recipe: Recipe, verb: str) -> Iterator[Frame]:
             with _logging(folder, main):
                 if main:
                     recipe.write(folder / "recipe.yaml", versions)
-                protocol.limit_threads(recipe.run.threads)
+                limit_threads(recipe.run.threads)
                 yield Frame(recipe, folder, Console(file=sys.stderr, highlight=False), versions, main=main)
         except (InputError, OSError):
             if main and fresh and unused(folder):

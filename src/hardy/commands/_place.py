@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hardy.engine.finished import whole
+from hardy.engine.finished import PASSING, going, whole
 from hardy.errors import InputError
 from hardy.files import clear, expanded, leftovers
 from hardy.lock import NAME as LOCK
@@ -13,10 +13,7 @@ from hardy.lock import Lock
 from hardy.recipe import Recipe, first_of, read
 from hardy.trust import allowing, names_in
 
-__all__ = ["PASSING", "finished", "folder_of", "held", "unused"]
-
-PASSING = ("checkpoint.safetensors", "best.safetensors")
-"""What a run needs to go on and a finished one does not."""
+__all__ = ["finished", "folder_of", "held", "unused"]
 
 _PARTS = ("dense", "pruned", "largest")
 """Sub-folders with networks of their own."""
@@ -58,7 +55,7 @@ def held(folder: Path, recipe: Recipe) -> Iterator[None]:
 def finished(recipe: Recipe, verb: str) -> Path | None:
     """The folder of ``recipe`` if its run is finished and its weights are whole, else None."""
     folder = folder_of(recipe, verb)
-    if not whole(folder):
+    if not whole(folder) or going(folder):
         return None
     _refuse_other(folder, recipe)
     passing = [folder / name for name in PASSING if (folder / name).exists()]

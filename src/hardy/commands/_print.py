@@ -18,7 +18,7 @@ SHOWN = 6
 
 def percent(value: float | None) -> str:
     """``value`` in [0, 1] as a percentage with one decimal, or a dash."""
-    return "–" if value is None or value != value else f"{100 * value:.1f}"  # noqa: PLR0124 - NaN
+    return "–" if value is None or math.isnan(value) else f"{100 * value:.1f}"
 
 
 def plain(text: str) -> Text:
@@ -46,7 +46,8 @@ def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]],
 
 
 def show_table(title: str, table: Table, *, per_class: bool = False) -> None:
-    """Print an evaluation: a row per domain, then the mean and the worst over the unseen ones.
+    """Print an evaluation: a row per domain, then the mean and the worst over the unseen ones; then the names of the
+    domains that are not in them.
 
     Means over named classes have columns of their own where a data set lacks some classes, else rows of the table per
     class.
@@ -67,7 +68,7 @@ def show_table(title: str, table: Table, *, per_class: bool = False) -> None:
         text = {"intra": pooled, "unseen": "mean over unseen", "worst": "worst unseen"}.get(name, name)
         rows.append([text, "", "", percent(value), *[""] * len(more)])
     show_rows(title, columns, rows)
-    for line in _absent(table):
+    for line in (*_absent(table), *_left_out(table)):
         say(line)
     if per_class and not table.image_level:
         names = ["class", *(row.domain for row in table.rows)]
@@ -78,10 +79,19 @@ def show_table(title: str, table: Table, *, per_class: bool = False) -> None:
         show_rows("IoU % per class (a dash: neither in labels nor in predictions)", names, lines)
 
 
+def _left_out(table: Table) -> list[str]:
+    """A line for each domain without a score."""
+    unscored = [
+        f"{name}: no score, for none of its labels is in the classes measured; it is in no mean and no worst"
+        for name in table.unscored
+    ]
+    return [*unscored, *(f"{name}: NOT MEASURED: {reason}" for name, reason in table.failed.items())]
+
+
 def _absent(table: Table) -> list[str]:
     """A line for each set of classes that the mIoU of some domains does not count."""
     found: dict[tuple[str, ...], list[str]] = {}
-    for row in [] if table.image_level or table.partial else table.rows:
+    for row in [] if table.image_level or table.partial else [r for r in table.rows if r.domain not in table.unscored]:
         absent = tuple(name for name, iou in zip(table.classes, row.scores.iou, strict=True) if math.isnan(iou))
         found.setdefault(absent, []).append(row.domain)
     return [

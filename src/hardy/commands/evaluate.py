@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from hardy import records
-from hardy.commands._frame import from_sections, provenance, table_values
+from hardy.commands._frame import from_sections, provenance
 from hardy.commands._print import show_table
+from hardy.commands._scores import refuse_unmeasured, table_values
 from hardy.engine import artefact, protocol
 from hardy.engine.evaluate import Table
 from hardy.errors import InputError
@@ -53,6 +54,17 @@ def evaluate(
     Raises:
         InputError: for no or unknown domains, missing data, weights that are not finite, or label spaces without a map.
     """
+    where = {"root": root, "datasets": datasets, "splits": splits, "size": size}
+    return _table(network, data, **where, window=window, flip=flip, scales=scales, batch=batch, device=device)
+
+
+def _table(
+    network: Network, data: Sequence[str], *, root: str | Path | None = None,
+    datasets: Mapping[str, Mapping[str, Any]] | None = None, splits: Sequence[str] = (),
+    size: Sequence[int] | None = None, window: Sequence[int] | None = None, flip: bool = False,
+    scales: Sequence[float] = (1.0,), batch: int = 1, device: str = "auto", tolerant: bool = False,
+) -> Table:  # fmt: skip
+    """See `evaluate`; a ``tolerant`` table names a domain that cannot be read and has the others."""
     if not data:
         raise InputError("no data named; give domains such as camvid/0001TP")
     check_finite(network)
@@ -63,21 +75,23 @@ def evaluate(
         run={"device": device, "workers": 0},
     )
     parts = protocol.split(recipe.data, seed=0)
-    return protocol.measure(
-        network, [("unseen", part) for part in parts.unseen], recipe.data, recipe.evaluate, recipe.run
-    )
+    unseen = [("unseen", part) for part in parts.unseen]
+    return protocol.measure(network, unseen, recipe.data, recipe.evaluate, recipe.run, tolerant=tolerant)
 
 
 def run(folder: Path, domains: Sequence[str], *, size: Sequence[int] | None, per_class: bool, **options: Any) -> None:
     """Measure the network in ``folder``, print the table and append it to the folder's records.
 
     Without ``size`` the images are resized as in the run's own recipe.
+
+    Raises:
+        InputError: what `evaluate` raises; for a domain that cannot be read once the others are shown.
     """
     network = artefact.load(folder)
     made = read(folder / "recipe.yaml") if (folder / "recipe.yaml").exists() else None
     digest, trained_on, seed = (made.digest(), made.data.sources, made.run.seed) if made else ("", (), 0)
     size = size or (made.data.size if made else None)
-    table = evaluate(network, domains, size=size, **options)
+    table = _table(network, domains, size=size, tolerant=True, **options)
     here = {"size": list(size) if size else None, "domains": list(domains)}
     versions = provenance()
     lines = [
@@ -86,3 +100,4 @@ def run(folder: Path, domains: Sequence[str], *, size: Sequence[int] | None, per
     ]
     records.append(folder / "records.jsonl", lines)
     show_table(f"{folder} on {', '.join(domains)}", table, per_class=per_class)
+    refuse_unmeasured(table, folder)

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from hardy.commands._costs import Found, cost_values, costs, show_costs
 from hardy.commands._foreign import prune_foreign
 from hardy.commands._frame import Frame, finished, frame, from_sections, network_of
-from hardy.commands._place import PASSING
 from hardy.commands._print import say, show_table
+from hardy.commands._scores import refuse_unmeasured
 from hardy.commands._sensitivity import show_sweep, sweep_values
 from hardy.commands.train import sections_of, trained
 from hardy.engine import artefact, protocol
-from hardy.engine.finished import whole
+from hardy.engine.finished import PASSING, whole
 from hardy.engine.prune import prune as operate
 from hardy.engine.prune import rehearse
 from hardy.engine.prune import sensitivity as swept
@@ -59,6 +59,8 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
         dense = _dense(here, network, parts)
         network, found = _pruned(here, dense, parts, choice, show=show)
         recovered(here, network, parts, choice, dense)
+        if choice.recovery:
+            here.keep(network, measured=False)
         notes = {
             "network": recipe.network.name or recipe.network.run, "criterion": choice.criterion.name,
             "ratio": choice.ratio, "schedule": choice.schedule.name, **found.notes(), **here.selection,
@@ -70,6 +72,7 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
     if show:
         show_table(f"{here.folder}: {_goal(choice)} by {choice.criterion.name}", table)
         show_costs(changes, comparisons, found, dense, network)
+    refuse_unmeasured(table, here.folder)
     return here.folder
 
 
@@ -239,7 +242,8 @@ def prune(
         example: an input of a module that is none of these; its ``data`` are pairs of images and labels.
         criterion: a name of ``hardy list criterion``, or ``{"name": ..., options}``; by default ``ior``, and for a
             plain module ``taylor`` where there are data, else ``l2``.
-        data: source domains such as ``["streets/sim", "streets/day"]``, or a recipe's ``data`` section.
+        data: source domains such as ``["streets/sim", "streets/day"]``, or a recipe's ``data`` section. A criterion
+            that reads the weights alone, such as ``l2``, needs none: without data the schedule is ``one_shot``.
         ratio: share of filters REMOVED, in (0, 1); 0.5 when neither this nor a target is given.
         target_ms: the most milliseconds that one image of the data's size may take, measured here in
             ``prune["runtime"]``.

@@ -7,6 +7,7 @@ from typing import Any
 
 from hardy.commands._frame import Frame, finished, frame, from_sections, network_of
 from hardy.commands._print import say, show_table
+from hardy.commands._scores import refuse_unmeasured
 from hardy.engine import artefact, protocol
 from hardy.networks.base import Network
 from hardy.recipe import Recipe
@@ -19,7 +20,8 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
     """Do what ``recipe`` says, going on where an earlier call stopped, and show a table; the run's folder.
 
     Raises:
-        InputError: for anything in the recipe or the data that cannot be used.
+        InputError: for anything in the recipe or the data that cannot be used. When a domain cannot be read after
+            training, the network is saved and the others are measured first.
         Stopped: after Ctrl-C or SIGTERM, when the checkpoint is written.
     """
     if done := finished(recipe, "train"):
@@ -30,10 +32,12 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
         network = network_of(recipe)
         parts = protocol.checked(protocol.split(recipe.data, recipe.run.seed), network, recipe.data)
         trained(here, network, parts)
+        here.keep(network, measured=False)
         table = here.measure(network, parts, "train", {"network": recipe.network.name, **here.selection})
         here.keep(network)
     if here.main and show:
         show_table(f"{here.folder}: {type(network).__name__}, {network.labels.name}", table)
+    refuse_unmeasured(table, here.folder)
     return here.folder
 
 
@@ -85,8 +89,10 @@ def train(
             parts = protocol.checked(protocol.split(recipe.data, recipe.run.seed), network, recipe.data)
             trained(here, network, parts)
             if folder:
-                here.measure(network, parts, "train", {"network": type(network).__name__, **here.selection})
+                here.keep(network, measured=False)
+                table = here.measure(network, parts, "train", {"network": type(network).__name__, **here.selection})
                 here.keep(network)
+                refuse_unmeasured(table, here.folder)
     return network.eval()
 
 

@@ -8,7 +8,7 @@ from accelerate.state import AcceleratorState
 
 from hardy.errors import InputError
 
-__all__ = ["accelerator", "pick"]
+__all__ = ["accelerator", "limit_threads", "pick"]
 
 
 def pick(device: str) -> torch.device:
@@ -44,3 +44,9 @@ def accelerator(device: str, precision: str) -> Accelerator:
         torch.cuda.set_device(chosen)
     mixed = {"fp32": "no"}.get(precision, precision)
     return Accelerator(cpu=chosen.type == "cpu", mixed_precision=mixed)
+
+
+def limit_threads(threads: int | None) -> None:
+    """Use this many CPU threads from now on; None leaves torch's choice."""
+    if threads:
+        torch.set_num_threads(threads)

@@ -1,12 +1,14 @@
 """THE evaluation loop: confusion counts per domain of anything that maps images to logits.
 
 One confusion matrix per domain; mean intersection over union per domain, and over the unseen domains the mean and
-the worst. Logits exist for one batch at a time, on the device, and are resized to the labels' own size before the
-argmax: a score is always at the size the labels were drawn.
+the worst. A domain without a labelled pixel has no score: it is named, and stays out of every mean and minimum. Logits
+exist for one batch at a time, on the device, and are resized to the labels' own size before the argmax: a score is
+always at the size the labels were drawn.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 
 import numpy as np
@@ -50,12 +52,14 @@ class Table:
         classes: names of the classes measured, in the order of ``Scores.iou``.
         image_level: True when accuracy, not intersection over union, is the headline.
         partial: True when a dataset measured lacks some of the classes, so that the `means` say more than the mIoU.
+        failed: domains that could not be measured -> why, such as a torn image; they have no row.
     """
 
     rows: tuple[DomainScores, ...]
     classes: tuple[str, ...]
     image_level: bool = False
     partial: bool = False
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     def headline(self, row: DomainScores) -> float:
         """The number by which a domain is judged: mIoU, or accuracy for image-level classes."""
@@ -68,24 +72,32 @@ class Table:
         inside = {} if self.image_level else {name: over for name, over in MEANS.items() if set(over) <= set(iou)}
         return {name: _mean(iou[one] for one in over) for name, over in inside.items()}
 
-    def _of(self, group: str) -> list[float]:
-        return [self.headline(row) for row in self.rows if row.group == group]
+    @property
+    def unscored(self) -> tuple[str, ...]:
+        """The domains measured that have no score, for none of their pixels (or images) is labelled."""
+        return tuple(row.domain for row in self.rows if math.isnan(self.headline(row)))
+
+    def _of(self, group: str) -> list[DomainScores]:
+        return [row for row in self.rows if row.group == group and not math.isnan(self.headline(row))]
 
     @property
     def intra(self) -> float | None:
-        """Mean over the source-val domains, or for image-level classes over all their images; None without any."""
-        images = [row.images for row in self.rows if row.group == "source-val"]
-        return fmean(found, images if self.image_level else None) if (found := self._of("source-val")) else None
+        """Mean over the source-val domains that have a score, or for image-level classes over all their images; None
+        without any."""
+        rows = self._of("source-val")
+        weights = [row.images for row in rows] if self.image_level else None
+        return fmean(map(self.headline, rows), weights) if rows else None
 
     @property
     def unseen(self) -> float | None:
-        """Mean over the unseen domains, or None without any."""
-        return fmean(found) if (found := self._of("unseen")) else None
+        """Mean over the unseen domains that have a score, or None without any."""
+        rows = self._of("unseen")
+        return fmean(map(self.headline, rows)) if rows else None
 
     @property
     def worst(self) -> float | None:
-        """The worst unseen domain, or None without any."""
-        return min(found) if (found := self._of("unseen")) else None
+        """The lowest score of an unseen domain, or None where none has a score."""
+        return min(map(self.headline, self._of("unseen")), default=None)
 
     @property
     def gap(self) -> float | None:
@@ -145,7 +157,7 @@ def judged(counts: Tensor) -> Scores:
 
 
 def _mean(values: Iterable[float]) -> float:
-    occurring = [value for value in values if value == value]  # noqa: PLR0124 - NaN is unequal to itself
+    occurring = [value for value in values if not math.isnan(value)]
     return fmean(occurring) if occurring else float("nan")
 
 
@@ -155,8 +167,9 @@ def table(
     *,
     image_level: bool = False,
     partial: bool = False,
+    failed: Mapping[str, str] | None = None,
 ) -> Table:
     """A `Table` from (domain, group, counts, images) rows, source-val first."""
     ordered = sorted(rows, key=lambda row: row[1] != "source-val")
     judged_rows = tuple(DomainScores(name, group, images, judged(counts)) for name, group, counts, images in ordered)
-    return Table(judged_rows, tuple(classes), image_level, partial)
+    return Table(judged_rows, tuple(classes), image_level, partial, failed or {})

@@ -1,12 +1,20 @@
-"""Whether the folder of a run holds a network, all of it. No torch is imported here."""
+"""Whether the folder of a run holds a network, all of it, and whether the run has ended. No torch is imported here."""
 
 import hashlib
 import json
 from pathlib import Path
 
-__all__ = ["WEIGHTS", "whole"]
+__all__ = ["PASSING", "WEIGHTS", "going", "whole"]
 
 WEIGHTS = "network.safetensors"
+
+PASSING = ("checkpoint.safetensors", "best.safetensors")
+"""What a run needs to go on and a finished one does not; the first goes first."""
+
+
+def going(folder: Path) -> bool:
+    """Whether the run in ``folder`` has something left to do: a network that is saved but not measured yet."""
+    return (folder / PASSING[0]).exists()
 
 
 def whole(folder: Path) -> bool:

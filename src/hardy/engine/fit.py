@@ -32,7 +32,7 @@ Log = Callable[[int, dict[str, float]], None]
 Batches = Callable[[int, int, int], Iterator[Batch]]
 """``batches(start, rank, processes)``: the endless batches of steps ``start + 1`` and on, this process's share."""
 
-Validate = Callable[[int], float]
+Validate = Callable[[int], float | None]
 
 logger = logging.getLogger("hardy")
 
@@ -43,6 +43,10 @@ class Progress:
 
     step: int = 0
     best: tuple[float, int] | None = None
+
+    def beaten_by(self, score: float) -> bool:
+        """Whether ``score`` is above the best so far: of equal scores the first is kept."""
+        return self.best is None or score > self.best[0]
 
 
 class Fit:
@@ -127,7 +131,8 @@ class Fit:
 
         Args:
             steps: how many; all that are left by default.
-            validate: ``validate(step) -> score``, higher is better; called every ``every`` steps and after the last.
+            validate: ``validate(step) -> score``, higher is better, or None where there is no score; called every
+                ``every`` steps and after the last.
             every: see there; 0 calls it after the last step only.
 
         Raises:
@@ -198,7 +203,7 @@ class Fit:
 
     def _validate(self, validate: Validate, step: int) -> None:
         score = validate(step)
-        if self.progress.best is None or score > self.progress.best[0]:
+        if score is not None and self.progress.beaten_by(score):
             self.progress.best = (score, step)
         self.model.train()
 

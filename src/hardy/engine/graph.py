@@ -7,6 +7,7 @@ see `hardy.engine.products`.
 import contextlib
 import io
 import logging
+import re
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -63,7 +64,7 @@ def write(
         path: the file; written in one go, not atomically.
         size: (height, width) of the images; with ``dynamic`` an example only.
         batch: images at once; with ``dynamic`` an example only.
-        dynamic: leave batch, height and width open.
+        dynamic: leave batch, height and width open, under these names.
         upsample: at which size the logits are; see `hardy.engine.epilogue.logits`.
 
     Raises:
@@ -97,7 +98,20 @@ def write(
         raise InputError(
             f"{type(network).__name__} fixed dimension {fixed[0]} of its images; export it at a fixed size"
         )
+    _name_dimensions(model)
     onnx.save(model, path)
+
+
+def _name_dimensions(model: Any) -> None:
+    """Call the open dimensions of ``images`` batch, height and width, in place, wherever the graph speaks of them."""
+    names = dict(zip((0, 2, 3), ("batch", "height", "width"), strict=True))
+    given = {_shape(model.graph.input[0])[axis].dim_param: name for axis, name in names.items()}
+    given.pop("", None)
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for dimension in _shape(value):
+            if dimension.dim_param:
+                dimension.dim_param = re.sub(r"[A-Za-z_]\w*", lambda word: given.get(word[0], word[0]),
+                                             dimension.dim_param)  # fmt: skip
 
 
 def with_classes(source: Path, path: Path, *, upsample: Upsample = "full") -> None:

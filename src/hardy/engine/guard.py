@@ -5,7 +5,6 @@ unseen, so that the unseen ones go on choosing nothing.
 """
 
 import logging
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -51,13 +50,16 @@ class Sight:
         return (batch.to(device) for batch in stream(0, 0, 1))
 
     def score(self, network: Network, parts: Sequence[Part]) -> float:
-        """The mean over ``parts`` of mIoU, or for image-level classes the accuracy over all their images."""
+        """The mean over ``parts`` of mIoU, or for image-level classes the accuracy over all their images; parts without
+        a labelled pixel do not count and go to the log."""
         found = [("source-val", part) for part in parts]
-        score = protocol.measure(network, found, self.data, self.evaluate, self.run).intra
-        if score is None or math.isnan(score):
+        table = protocol.measure(network, found, self.data, self.evaluate, self.run)
+        if table.intra is None:
             names = ", ".join(domain.name for domain, _ in parts)
             raise InputError(f"prune: {names}: the images looked at have no labelled pixel; look at more images")
-        return score
+        for name in table.unscored:
+            logger.info("prune: %s: the images looked at have no labelled pixel, so it has no part in the score", name)
+        return table.intra
 
 
 def checked(choice: Prune, network: Network, sight: Sight) -> tuple[Part, ...]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from hardy import records
 from hardy.engine.cells import Cell
-from hardy.engine.finished import WEIGHTS, whole
+from hardy.engine.finished import WEIGHTS, going, whole
 from hardy.errors import InputError
 from hardy.files import clear, expanded, write_text
 from hardy.lock import Lock
@@ -93,7 +93,8 @@ class Ledger:
                     f"{folder}: holds the run of another recipe or seed ({first_of(changes)}); delete it, or give "
                     "another study.folder"
                 )
-        return whole(folder) or not (folder / WEIGHTS).exists()  # weights that no other cell needs may be dropped
+        there = whole(folder) or not (folder / WEIGHTS).exists()  # weights that no other cell needs may be dropped
+        return there and not going(folder)
 
     def prepare(self, cell: str) -> None:
         """Write the recipe of a cell that is to run, and make it unfinished if its weights were dropped."""

@@ -4,13 +4,11 @@ Sources are split into training and validation images (9:1 by seed, or as the da
 domains are measured whole and choose nothing, unless ``evaluate.select`` says ``oracle``.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from hardy.algorithms.base import Algorithm
@@ -24,6 +22,7 @@ from hardy.engine.checkpoint import read_tensors, write_tensors
 from hardy.engine.device import pick
 from hardy.engine.evaluate import Predictor, Table
 from hardy.engine.fit import Batches, Fit, Log
+from hardy.engine.judges import chosen, labelled, warn_of
 from hardy.errors import InputError, nearest
 from hardy.networks.base import Network
 from hardy.ops import windows
@@ -169,7 +168,7 @@ def training(
 
 
 def predictor(network: Predictor, choice: Evaluate) -> Predictor:
-    """``network`` with the sliding window, scales and mirror image that ``choice`` asks for."""
+    """``network`` with the sliding window, scales and mirror image of ``choice``."""
     return windows.views(network, window=choice.window, scales=choice.scales, flip=choice.flip)
 
 
@@ -189,33 +188,44 @@ def measure(
     choice: Evaluate,
     run: Run,
     stream: Stream | None = None,
+    *,
+    tolerant: bool = False,
 ) -> Table:
     """The table of ``network`` over (group, part) pairs; groups are ``source-val`` and ``unseen``.
 
-    Without a ``stream`` the images are read anew (`read_anew`).
+    Without a ``stream`` the images are read anew (`read_anew`). A ``tolerant`` measurement leaves a domain out whose
+    images cannot be read, and names it in the table's ``failed``.
 
     The labels are mapped onto the network's space; where only the other direction is declared (a network of 19
     classes on data of 11), its predictions are mapped onto the labels' space instead.
 
     Raises:
-        InputError: when no map between the spaces is declared, or domains of one table have different classes.
+        InputError: when no map between the spaces is declared, domains of one table have different classes, or an
+            image cannot be read.
     """
     device = pick(run.device)
     network.to(device)
     was_training = network.training
-    network.eval()  # here, because `count` does not see a network through its windows and views
-    rows, spaces = [], set()
+    network.eval()  # `count` does not see a network through its windows and views
+    rows, spaces, failed = [], set(), {}
     for group, (domain, items) in parts:
         space, onto = _shared(domain, network)
         batches = (stream or read_anew(data, choice, run))((domain, items), space)
-        counts, images = evaluate.count(predictor(network, choice), batches, len(space), device=device, onto=onto)
+        try:
+            counts, images = evaluate.count(predictor(network, choice), batches, len(space), device=device, onto=onto)
+        except (InputError, OSError) as error:
+            if not tolerant:
+                raise
+            failed[domain.name] = " ".join(str(error).split())
+            continue
         rows.append((domain.name, group, counts, images))
         spaces.add(space.classes)
     network.train(was_training)
     if len(spaces) > 1:
         raise InputError("the domains of one table must share their classes; measure them in two runs")
     partial = any(domain.dataset.never for _, (domain, _) in parts)
-    return evaluate.table(rows, spaces.pop() if spaces else (), image_level=network.image_level, partial=partial)
+    classes = next(iter(spaces), ())
+    return evaluate.table(rows, classes, image_level=network.image_level, partial=partial, failed=failed)
 
 
 def fit(
@@ -244,47 +254,43 @@ def fit(
         the step whose weights were selected.
 
     Raises:
-        InputError: without sources, for ``oracle`` without unseen domains, or what training meets.
+        InputError: without sources, for ``oracle`` without unseen domains, for images that are to select and have no
+            labelled pixel, or what training meets.
     """
     _large_enough(network, {"evaluate.window": choice.window})
     batches = training(parts.train, data, network.labels, optim, run, stage=stage)
+    judges = labelled(chosen(parts.val, parts.unseen, choice), lambda domain: _shared(domain, network)[0])
     loop = Fit(algorithm, batches, optim, run, folder=folder, owner=owner, stage=stage, log=log)
     algorithm.check(len(parts.train), optim.batch // loop.accelerator.num_processes // optim.accumulate)
     loop.resume()
-    judges = _judges(parts, choice)
     best = folder / "best.safetensors"
 
-    def validate(step: int) -> float:
-        score = _score(loop, network, lambda: measure(network, judges, data, choice, run))
-        if loop.accelerator.is_main_process and (loop.progress.best is None or score > loop.progress.best[0]):
-            write_tensors(best, _selected(network, loop), {"step": str(step), "owner": owner})
-        if told:
-            told(step, score)
+    def validate(step: int) -> float | None:
+        score = _score(loop, network, lambda: measure(network, judges, data, choice, run, tolerant=True))
+        if score is not None:
+            if loop.accelerator.is_main_process and loop.progress.beaten_by(score):
+                write_tensors(best, _selected(network, loop), {"step": str(step), "owner": owner})
+            if told:
+                told(step, score)
         return score
 
     loop.run(validate=validate if judges else None, every=choice.every)
     loop.accelerator.wait_for_everyone()
     network.to("cpu")
-    network.load_state_dict(read_tensors(best) if judges else _selected(network, loop))
+    network.load_state_dict(read_tensors(best) if loop.progress.best else _selected(network, loop))
     loop.accelerator.wait_for_everyone()  # the main process removes the file once all have read it
     return loop.progress.best[1] if loop.progress.best else loop.progress.step
 
 
-def _judges(parts: Split, choice: Evaluate) -> list[tuple[str, Part]]:
-    """The images that select, none for ``last``; they count as source validation whichever they are."""
-    if choice.select == "oracle" and not parts.unseen:
-        raise InputError("evaluate.select: oracle chooses by data.unseen, which names no domain")
-    chosen = {"source-val": parts.val, "oracle": parts.unseen, "last": ()}[choice.select]
-    return [("source-val", part) for part in chosen]
-
-
-def _score(loop: Fit, network: Network, judge: Callable[[], Table]) -> float:
-    """The intra-domain mean of the weights that would be kept, the moving average if there is one; -1 if undefined."""
+def _score(loop: Fit, network: Network, judge: Callable[[], Table]) -> float | None:
+    """The intra-domain mean of the weights that would be kept, the moving average if there is one; None where nothing
+    could be measured. A domain that could not be read is named in the log."""
     live = {name: value.clone() for name, value in network.state_dict().items()}
     network.load_state_dict(_selected(network, loop))
-    score = judge().intra
+    table = judge()
     network.load_state_dict(live)
-    return -1.0 if score is None or math.isnan(score) else score
+    warn_of(table, f"{loop.stage} step {loop.progress.step}")
+    return table.intra
 
 
 def _selected(network: Network, loop: Fit) -> dict[str, Tensor]:
@@ -292,9 +298,3 @@ def _selected(network: Network, loop: Fit) -> dict[str, Tensor]:
     prefix = "network."
     state = loop.averaged()
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-
-def limit_threads(threads: int | None) -> None:
-    """Use this many CPU threads from now on; None leaves torch's choice."""
-    if threads:
-        torch.set_num_threads(threads)

@@ -164,9 +164,10 @@ def _prepared(
 def _check(criterion: Criterion, schedule: Schedule, choice: Prune, parts: Split, optim: Optim) -> None:
     name = choice.criterion.name
     if not parts.train and (criterion.needs_data or schedule.trains or choice.recovery):
+        free = ", ".join(each for each in CRITERIA if not CRITERIA.get(each).needs_data)
         raise InputError(
             f"prune: {name} with the {choice.schedule.name} schedule and {choice.recovery} steps of recovery needs "
-            "data; name data.sources"
+            f"data; name data.sources, or prune one_shot without recovery by one of: {free}"
         )
     if criterion.needs_data and len(parts.train) < criterion.needs_domains:
         raise InputError(

@@ -7,7 +7,6 @@ it stopped. At the end the best are measured in milliseconds until one keeps the
 
 import json
 import logging
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -144,8 +143,10 @@ class Judge:
         table = protocol.measure(
             self.network(architecture), self._parts, sight.data, sight.evaluate, sight.run, self._stream
         )
-        if table.intra is None or math.isnan(table.intra):
+        if table.intra is None:
             raise InputError("search.images: those measured have no labelled pixel; measure more images")
+        for name in table.unscored:
+            _log.info("search: %s: its images have no labelled pixel, so it has no part in the score", name)
         return table.intra
 
     def _draw(self, count: int) -> Callable[[], Iterable[Tensor]]:

@@ -1,0 +1,69 @@
+"""The images that choose the weights kept: those of domains that have a score."""
+
+import logging
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from hardy.data.base import Domain, Item
+from hardy.data.labels import LabelSpace
+from hardy.data.loader import label_map
+from hardy.engine.evaluate import Table
+from hardy.errors import InputError
+from hardy.sections import Evaluate
+from hardy.types import IGNORE
+
+__all__ = ["chosen", "labelled", "warn_of"]
+
+Part = tuple[Domain, Sequence[Item]]
+
+Judge = tuple[str, Part]
+"""The group of a part that is measured, and the part."""
+
+_log = logging.getLogger("hardy")
+
+
+def chosen(val: Sequence[Part], unseen: Sequence[Part], choice: Evaluate) -> list[Judge]:
+    """The images that select, none for ``last``; they count as source validation whichever they are.
+
+    Raises:
+        InputError: for ``oracle`` without unseen domains.
+    """
+    if choice.select == "oracle" and not unseen:
+        raise InputError("evaluate.select: oracle chooses by data.unseen, which names no domain")
+    parts = {"source-val": val, "oracle": unseen, "last": ()}[choice.select]
+    return [("source-val", part) for part in parts]
+
+
+def labelled(judges: Sequence[Judge], space: Callable[[Domain], LabelSpace]) -> list[Judge]:
+    """Those of ``judges`` with a labelled pixel in the ``space`` they are measured in; the others go to the log.
+
+    Labels are read up to the first that has one.
+
+    Raises:
+        InputError: when there are judges and none has a labelled pixel: nothing could choose then.
+    """
+    found = [judge for judge in judges if _labelled(*judge[1], space(judge[1][0]))]
+    lacking = [domain.name for _, (domain, _) in judges if domain.name not in {d.name for _, (d, _) in found}]
+    if judges and not found:
+        raise InputError(
+            f"evaluate.select: no held-out image of {', '.join(lacking)} has a labelled pixel, so none can choose the "
+            "weights to keep; look at the masks, or set evaluate.select to last"
+        )
+    for name in lacking:
+        _log.warning("%s: no held-out image has a labelled pixel; the other domains choose the weights to keep", name)
+    return found
+
+
+def warn_of(table: Table, where: str) -> None:
+    """Name in the log what ``table`` lacks: domains that could not be read, and that nothing has a score."""
+    for name, reason in table.failed.items():
+        _log.warning("%s: %s does not take part in the choice of weights: %s", where, name, reason)
+    if table.intra is None:
+        _log.warning("%s: no domain has a score; without one the weights of the last step are kept", where)
+
+
+def _labelled(domain: Domain, items: Sequence[Item], space: LabelSpace) -> bool:
+    table = label_map(domain, space)
+    maps = (np.ravel(domain.dataset.read_label(item)) for item in items)
+    return any((ids if table is None else table[ids]).min(initial=IGNORE) < IGNORE for ids in maps)
