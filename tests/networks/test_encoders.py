@@ -52,7 +52,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 PUBLISHED = [  # with 1000 classes and so many heads; see benchmarks/encoders.py for the others
     ("shufflenet_v1_x1_0_g3", 1, 1_865_728, 0.137),
-    ("shufflenet_v1_x2_0_g3", 1, 5_448_208, 0.508),
+    ("shufflenet_v1_x0_5_g3", 1, 718_324, 0.0376),
+    ("shufflenet_v1_x2_0_g3", 1, 5_450_776, 0.5240),
     ("shufflenet_v2_x0_5", 1, 1_366_792, 0.040),
     ("efficientformer_l1", 2, 12_289_928, 1.291),
     ("efficientformerv2_s0", 2, 3_600_256, 0.396),
@@ -67,6 +68,16 @@ def test_size_as_a_classifier(name: str, heads: int, count: int, cost: float) ->
     assert parameters(network) + more * (network.head.in_features + 1) == count
     whole = gmacs(network, (224, 224)) + more * network.head.in_features / 1e9
     assert whole == pytest.approx(cost, abs=5.1e-4), "published to three places"
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"), [("x0_5_g3", 12), ("x0_5_g8", 16), ("x1_0_g8", 24), ("x1_5_g3", 24), ("x2_0_g8", 48)]
+)
+def test_the_stem_of_shufflenet_scales(name: str, stem: int) -> None:
+    encoder = load(f"shufflenet_v1_{name}", None)
+    first = encoder.stages[0][0].reduce[0]
+    assert (encoder.channels[0], encoder.stem[0][0].out_channels) == (stem, stem)
+    assert (first.in_channels, first.groups) == (stem, 1)
 
 
 @pytest.mark.parametrize(

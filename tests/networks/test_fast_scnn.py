@@ -33,12 +33,13 @@ def test_the_fusion_reaches_as_far_as_its_dilation() -> None:
         assert set((rows - 10).tolist()) <= {-dilation, 0, dilation}
 
 
-def test_the_auxiliary_term_is_weighed_and_resized() -> None:
-    network = create("fast_scnn", "camvid11", aux=True)
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_the_auxiliary_term_is_weighed_and_resized(align_corners: bool) -> None:
+    network = create("fast_scnn", "camvid11", aux=True, align_corners=align_corners)
     outputs = network.outputs(torch.rand(2, 3, 64, 96))
     labels = torch.randint(0, 11, (2, 64, 96))
     terms = network.losses(outputs, labels, LOSSES.build("cross_entropy", 11))
-    auxiliary = F.interpolate(outputs.extras["aux_detail"], (64, 96), mode="bilinear", align_corners=False)
+    auxiliary = F.interpolate(outputs.extras["aux_detail"], (64, 96), mode="bilinear", align_corners=align_corners)
     assert outputs.extras["aux_detail"].shape == (2, 11, 8, 12)
     assert terms["segmentation"].item() == pytest.approx(F.cross_entropy(outputs.logits, labels).item(), rel=1e-5)
     assert terms["aux_detail"].item() == pytest.approx(0.4 * F.cross_entropy(auxiliary, labels).item(), rel=1e-5)

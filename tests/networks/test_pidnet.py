@@ -82,6 +82,41 @@ def test_the_four_terms_by_their_definition() -> None:
         assert terms[name].item() == pytest.approx(value.item(), rel=1e-5)
 
 
+def test_training_heads_read_maps_after_their_relu() -> None:
+    network = create("pidnet", "camvid11", aux=True)
+    read: dict[str, torch.Tensor] = {}
+    for name in ("aux", "boundary_head"):
+        head = getattr(network, name)
+        head.register_forward_pre_hook(lambda _, inputs, name=name: read.setdefault(name, inputs[0]))
+    network.outputs(torch.rand(2, 3, 64, 96))
+    assert all(bool((x >= 0).all()) and bool((x == 0).any()) for x in read.values())
+    assert set(read) == {"aux", "boundary_head"}
+
+
+def test_only_the_final_head_mines_hard_pixels_and_all_are_enlarged_alike() -> None:
+    torch.manual_seed(0)
+    network = create("pidnet", "camvid11", aux=True, align_corners=True)
+    outputs = network.outputs(torch.rand(2, 3, 64, 96))
+    labels = torch.randint(0, 11, (2, 64, 96))
+    weights = [1.0 + place for place in range(11)]
+    ohem = LOSSES.build("ohem", 11, threshold=0.05, min_kept=0.02, class_weights=weights)
+    terms = network.losses(outputs, labels, ohem)
+
+    def up(x: torch.Tensor) -> torch.Tensor:
+        return F.interpolate(x, (64, 96), mode="bilinear", align_corners=True)
+
+    weight = torch.tensor(weights)
+    assert torch.equal(outputs.logits, up(outputs.features["logits"]))
+    plain = 0.4 * F.cross_entropy(up(outputs.extras["aux_detail"]), labels, weight)
+    torch.testing.assert_close(terms["aux_detail"], plain)
+    assert torch.equal(terms["segmentation"], ohem(outputs.logits, labels))
+    assert terms["segmentation"] > 1.05 * F.cross_entropy(outputs.logits, labels, weight)
+    found = up(outputs.extras["boundary"])[:, 0]
+    boundary = 20 * balanced_loss(found, boundaries(labels), labels != IGNORE)
+    torch.testing.assert_close(terms["boundary"], boundary)
+    assert not create("pidnet", "camvid11").align_corners
+
+
 @pytest.mark.parametrize("label", [IGNORE, 2])
 def test_without_labels_or_boundaries_gradients_are_finite(label: int) -> None:
     network = create("pidnet", "camvid11", aux=True)

@@ -12,21 +12,21 @@ from surgery import halved
 
 def head(width: int) -> int:
     """Weights of an auxiliary head on a map of ``width`` channels."""
-    return 9 * width**2 + width * 19
+    return 9 * width * 64 + 64 * 19
 
 
 @pytest.mark.parametrize(
     ("variant", "count", "half", "full", "heads"),
-    [("t", 8_027_808, 11.421, 45.676, (64, 128, 128)), ("b", 12_234_240, None, 76.902, (96, 128, 128))],
+    [("t", 8_027_808, 11.421, 45.676, (64, 128)), ("b", 12_234_240, None, 76.902, (96, 128))],
 )
 def test_size(variant: str, count: int, half: float | None, full: float, heads: tuple[int, ...]) -> None:
     network = create("pp_liteseg", "cityscapes19", variant=variant, aux=True)
-    aux = sum(head(width) + 2 * width + 19 for width in heads)
+    aux = sum(head(width) + 2 * 64 for width in heads)
     assert parameters(network) == count + aux
     assert sum(parameters(part) for part in (network.backbone, network.decoder)) == count
     assert gmacs(network, (1024, 2048)) == pytest.approx(full, rel=1e-4)
     assert half is None or gmacs(network, (512, 1024)) == pytest.approx(half, rel=1e-4)
-    more = sum(head(width) / stride**2 for width, stride in zip(heads, (8, 16, 32), strict=True)) * 1024 * 2048 / 1e9
+    more = sum(head(width) / stride**2 for width, stride in zip(heads, (16, 32), strict=True)) * 1024 * 2048 / 1e9
     assert gmacs(network, (1024, 2048), training=True) == pytest.approx(full + more, rel=1e-4)
 
 
@@ -42,14 +42,26 @@ def test_features_and_heads() -> None:
         "projected8": (64, 16, 24),
         "projected16": (128, 8, 12),
         "projected32": (128, 4, 6),
-        "fused": (32, 16, 24),
+        "fused8": (32, 16, 24),
+        "fused16": (64, 8, 12),
+        "fused32": (128, 4, 6),
         "logits": (11, 16, 24),
-        "aux_projected8": (11, 16, 24),
-        "aux_projected16": (11, 8, 12),
-        "aux_projected32": (11, 4, 6),
+        "aux_fused16": (11, 8, 12),
+        "aux_fused32": (11, 4, 6),
     }
     assert network.auxiliary_weight == 1
     assert network.eval()(torch.rand(1, 3, 321, 517)).shape == (1, 11, 321, 517)
+
+
+def test_the_auxiliary_heads_read_what_the_fusions_made() -> None:
+    network = create("pp_liteseg", "camvid11", aux=True)
+    seen = {}
+    for place, fusion in enumerate(network.decoder.fusions):
+        fusion.register_forward_hook(lambda *_, place=place: seen.setdefault(place, _[-1]))
+    outputs = network.outputs(torch.rand(2, 3, 64, 96))
+    for place, stride in ((1, 16), (2, 32)):
+        assert torch.equal(outputs.features[f"fused{stride}"], seen[place])
+        assert torch.equal(outputs.extras[f"aux_fused{stride}"], network.aux[f"fused{stride}"](seen[place]))
 
 
 @pytest.mark.parametrize("encoder", ["resnet18", "vit_tiny_patch16_224"])

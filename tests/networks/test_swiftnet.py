@@ -37,6 +37,12 @@ def test_the_pooling_grid_follows_the_aspect_ratio() -> None:
     pooling(torch.rand(1, 512, 30, 40))  # 4:3 -> 10.67, 5.33, 2.67 columns
     assert seen == [(8, 11), (4, 5), (2, 3)]
     seen.clear()
+    pooling(torch.rand(1, 512, 8, 10))  # 10, 5, 2.5 columns: half a column goes to the even number, as in the release
+    assert seen == [(8, 10), (4, 5), (2, 2)]
+    seen.clear()
+    pooling(torch.rand(1, 512, 8, 14))  # 14, 7, 3.5 columns
+    assert seen == [(8, 14), (4, 7), (2, 4)]
+    seen.clear()
     pooling(torch.rand(1, 512, 40, 2))
     assert seen == [(8, 1), (4, 1), (2, 1)]
 
@@ -53,3 +59,18 @@ def test_features_are_the_stages_then_the_ladder() -> None:
         "fused": (128, 32, 32),
         "logits": (19, 32, 32),
     }
+
+
+def test_the_ladder_takes_sums_or_what_relu_makes_of_them() -> None:
+    network = create("swiftnet", "cityscapes19", skip="relu")
+    images = torch.rand(2, 3, 64, 96)
+    rectified = network.outputs(images)
+    network.skip = "sum"
+    sums = network.outputs(images)
+    for stage in range(1, 5):
+        name = f"stage{stage}"
+        assert torch.equal(rectified.features[name], sums.features[name].relu())
+    maps = [rectified.features[f"stage{stage}"] for stage in range(1, 5)]
+    assert torch.equal(network.decoder(maps), rectified.features["logits"])
+    assert not torch.allclose(rectified.logits, sums.logits)
+    assert create("swiftnet", "cityscapes19").skip == "sum", "the paper's"

@@ -1,6 +1,7 @@
 """Pyramid pooling over grids that follow the aspect ratio of the map, for encoders that see wide images.
 
-The grids have 8, 4 and 2 rows, and columns that make their cells as square as the map allows.
+The grids have 8, 4 and 2 rows, and columns that make their cells as square as the map allows; where that is half a
+column more or less, the even number, as in the code published with the paper.
 
 Source: Orsic, Kreso, Bevandic and Segvic, "In defense of pre-trained ImageNet architectures for real-time semantic
 segmentation of road-driving images", CVPR 2019, section 3.1.
@@ -44,9 +45,19 @@ class AspectPooling(nn.Module):
         height, width = x.shape[-2:]
         levels = [x]
         for rows, conv in zip(self._rows, self.levels, strict=True):
-            # rows * width / height to the nearest, in whole numbers so that an exported graph can compute it
-            columns = cast(int, torch.sym_max(1, (2 * rows * width + height) // (2 * height)))
+            columns = cast(int, torch.sym_max(1, _nearest(rows * width, height)))
             level = conv(F.adaptive_avg_pool2d(x, (rows, columns)))
             levels.append(F.interpolate(level, size=(height, width), mode="bilinear", align_corners=False))
         joined: Tensor = self.join(torch.cat(levels, dim=1))
         return joined
+
+
+def _nearest(over: int, under: int) -> int:
+    """``over / under`` to the nearest whole number, halves to the even one.
+
+    In whole numbers and without a branch, so that an exported graph can compute it.
+    """
+    doubled = 2 * over + under
+    half_up = doubled // (2 * under)
+    is_half = 1 - cast(int, torch.sym_min(1, doubled % (2 * under)))
+    return half_up - is_half * (half_up % 2)

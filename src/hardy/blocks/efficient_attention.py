@@ -31,9 +31,10 @@ class EfficientAttention(nn.Module):
         channels: C.
         heads: at first; divides C.
         reduction: R, on each side.
+        eps: of the layer norm of the coarser copy.
     """
 
-    def __init__(self, channels: int, heads: int, *, reduction: int = 1) -> None:
+    def __init__(self, channels: int, heads: int, *, reduction: int = 1, eps: float = 1e-6) -> None:
         assert channels % heads == 0, f"{channels} channels are no multiple of {heads} heads"
         super().__init__()
         self.heads = heads
@@ -44,7 +45,7 @@ class EfficientAttention(nn.Module):
         self.norm: nn.Module = nn.Identity()
         if reduction > 1:
             self.sr = nn.Conv2d(channels, channels, reduction, reduction)
-            self.norm = nn.LayerNorm(channels, eps=1e-6)
+            self.norm = nn.LayerNorm(channels, eps=eps)
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -38,26 +38,33 @@ def masked(x: Tensor, inside: Tensor | None) -> Tensor:
     return x if inside is None else x * inside
 
 
-def resized_from_wider(x: Tensor, size: Sequence[int], *, wide: bool = False) -> Tensor:
-    """``x`` (B, C, h + 1, w + 1) without its last row and column at ``size`` (H, W), bilinear, half-pixel centres.
+def resized_from_wider(x: Tensor, size: Sequence[int], *, wide: bool = False, align_corners: bool = False) -> Tensor:
+    """``x`` (B, C, h + 1, w + 1) without its last row and column at ``size`` (H, W), bilinear, half-pixel centres, or
+    from corner to corner with ``align_corners``.
 
     With ``wide`` the last row and column of the result are zeros, and the rest is at (H - 1, W - 1).
     """
-    rows, columns = (_weights(there, wide, here - 1, x) for there, here in zip(size, x.shape[-2:], strict=True))
+    rows, columns = (
+        _weights(there, wide, here - 1, x, align_corners) for there, here in zip(size, x.shape[-2:], strict=True)
+    )
     product: Tensor = rows @ x @ columns.mT
     return product
 
 
-def _weights(length: int, wide: bool, count: int, like: Tensor) -> Tensor:
+def _weights(length: int, wide: bool, count: int, like: Tensor, align_corners: bool) -> Tensor:
     """(length, count + 1): what each cell gives to each place; rows sum to 1, the last column is 0.
 
-    Place i lies at ``(i + 1/2) count / length - 1/2`` among the cells 0 .. count - 1, and outside at the nearest. With
-    ``wide`` there is one place less; its row is zeros, so that no matrix has a side of 1.
+    Place i lies at ``(i + 1/2) count / length - 1/2`` among the cells 0 .. count - 1, and outside at the nearest; with
+    ``align_corners`` at ``i (count - 1) / (length - 1)``, and at 0 where there is one place. With ``wide`` there is
+    one place less; its row is zeros, so that no matrix has a side of 1.
     """
     places = length - wide
     place = torch.arange(length, device=like.device, dtype=like.dtype).unsqueeze(1)
     cell = torch.arange(count + 1, device=like.device, dtype=like.dtype).unsqueeze(0)
-    centre = ((place + 0.5) * count / places - 0.5).clamp(min=0)
+    if align_corners:
+        centre = place * (count - 1) / torch.sym_max(1, places - 1)
+    else:
+        centre = ((place + 0.5) * count / places - 0.5).clamp(min=0)
     centre = torch.minimum(centre, torch.zeros_like(centre) + (count - 1))
     weights = (1 - (centre - cell).abs()).clamp(min=0)
     return weights * (place < places) if wide else weights

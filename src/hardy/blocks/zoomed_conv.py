@@ -18,7 +18,7 @@ __all__ = ["ZoomedConv"]
 
 
 class ZoomedConv(nn.Module):
-    """``(B, C_in, H, W) -> (B, C_out, ceil(H / stride), ceil(W / stride))``.
+    """``(B, C_in, H, W) -> (B, C_out, ceil(H / stride), ceil(W / stride))``; ``published`` floors.
 
     Between the convolutions come batch norm and ReLU; the last batch norm's map is resized before its ReLU. At stride 2
     the map stays small. At stride 1 the small map has at least 2 cells a side, so that a graph traced where it is that
@@ -29,12 +29,16 @@ class ZoomedConv(nn.Module):
         out_channels: C_out.
         repeats: number of convolutions.
         stride: 1 or 2.
+        published: as in the code published with the paper: half of an odd side is rounded down, and maps are resized
+            from corner to corner.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, repeats: int = 1, stride: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, repeats: int = 1, stride: int = 1, published: bool = False
+    ) -> None:
         assert stride in {1, 2}, f"stride {stride} is neither 1 nor 2"
         super().__init__()
-        self.stride = stride
+        self.stride, self.published = stride, published
         widths = [in_channels, *[out_channels] * repeats]
         self.layers = nn.Sequential(
             *(ConvNormAct(widths[place], out_channels, act=place < repeats - 1) for place in range(repeats))
@@ -44,8 +48,8 @@ class ZoomedConv(nn.Module):
         """Shapes as above."""
         size = x.shape[-2:]
         least = 2 if self.stride == 1 else 1
-        small: Any = [torch.sym_max(least, (side + 1) // 2) for side in size]
-        y: Tensor = self.layers(F.interpolate(x, size=small, mode="bilinear", align_corners=False))
+        small: Any = [torch.sym_max(least, (side + (0 if self.published else 1)) // 2) for side in size]
+        y: Tensor = self.layers(F.interpolate(x, size=small, mode="bilinear", align_corners=self.published))
         if self.stride == 1:
-            y = F.interpolate(y, size=size, mode="bilinear", align_corners=False)
+            y = F.interpolate(y, size=size, mode="bilinear", align_corners=self.published)
         return F.relu(y)

@@ -32,7 +32,9 @@ def logits(network: Network, images: Tensor, upsample: Upsample) -> Tensor:
         whole: Tensor = network(images)
         return whole
     own = network.outputs(images).features["logits"]
-    return own if upsample in ("borders", "none") else resize(own, [(side + 1) // 2 for side in images.shape[-2:]])
+    if upsample in ("borders", "none"):
+        return own
+    return network.enlarged(own, [(side + 1) // 2 for side in images.shape[-2:]])
 
 
 def classes(found: Tensor, size: Sequence[int], upsample: Upsample) -> Tensor:
@@ -70,7 +72,8 @@ def check(network: Network, upsample: str, sizes: Sequence[Sequence[int]]) -> No
     Raises:
         InputError: for another word than those of `Upsample`; for an image-level network; for one that does not tell
             the logits at their own stride, or whose own logits are those of a padded image, or already at full size;
-            for ``borders`` with several sizes, or with cells of no whole number of pixels.
+            for ``borders`` with several sizes, with cells of no whole number of pixels, or for a network that
+            enlarges its logits from corner to corner.
     """
     if upsample not in get_args(Upsample):
         raise InputError(f"there is no upsample {upsample!r}; there are: {', '.join(get_args(Upsample))}"
@@ -78,8 +81,8 @@ def check(network: Network, upsample: str, sizes: Sequence[Sequence[int]]) -> No
     if upsample == "full":
         return
     name = type(network).__name__
-    if upsample == "borders" and len(sizes) > 1:
-        raise InputError("upsample 'borders' is laid out for one size of images; export without open sizes")
+    if upsample == "borders":
+        _check_borders(network, sizes)
     if network.image_level:
         raise InputError(f"upsample {upsample!r}: {name} predicts one class per image and upsamples nothing")
     for height, width in sizes:
@@ -90,7 +93,7 @@ def check(network: Network, upsample: str, sizes: Sequence[Sequence[int]]) -> No
         if upsample != "half" and own.shape == outputs.logits.shape:
             raise InputError(f"upsample {upsample!r}: {name} has its own logits at full size; use 'full' or 'half'")
         fitting = "x".join(str(-(-side // 32) * 32) for side in (height, width))
-        if (resize(own, (height, width)) - outputs.logits).abs().max() > _SAME * outputs.logits.abs().max():
+        if (network.enlarged(own, (height, width)) - outputs.logits).abs().max() > _SAME * outputs.logits.abs().max():
             raise InputError(
                 f"upsample {upsample!r}: at {height}x{width} {name} pads its images, and its own logits cover the "
                 f"padding too; choose a size that it does not pad, such as {fitting}"
@@ -100,3 +103,11 @@ def check(network: Network, upsample: str, sizes: Sequence[Sequence[int]]) -> No
                 f"upsample 'borders': at {height}x{width} {name} has {own.shape[-2]}x{own.shape[-1]} cells, each of no "
                 f"whole number of pixels; choose a size such as {fitting}"
             )
+
+
+def _check_borders(network: Network, sizes: Sequence[Sequence[int]]) -> None:
+    if len(sizes) > 1:
+        raise InputError("upsample 'borders' is laid out for one size of images; export without open sizes")
+    if network.align_corners:
+        name = type(network).__name__
+        raise InputError(f"upsample 'borders': {name} enlarges its logits from corner to corner; use 'full' or 'half'")

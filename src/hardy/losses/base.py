@@ -17,6 +17,11 @@ class Loss(ABC):
     def __init__(self, class_count: int) -> None:
         self.class_count = class_count
 
+    @property
+    def plain(self) -> "Loss":
+        """This loss over all labelled pixels, for heads whose pixels are not mined; itself unless it mines them."""
+        return self
+
     @abstractmethod
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The scalar loss."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from hardy.errors import InputError
 from hardy.losses._pixels import checked_weights, mean, pixel_losses
 from hardy.losses.base import Loss
+from hardy.losses.cross_entropy import CrossEntropy
 from hardy.types import IGNORE
 
 __all__ = ["OHEM"]
@@ -50,6 +51,12 @@ class OHEM(Loss):
         self.hard_loss = -math.log(threshold)
         self.min_kept = min_kept
         self.weights = checked_weights(class_weights, class_count)
+
+    @property
+    def plain(self) -> Loss:
+        """The cross-entropy with the same class weights."""
+        given = None if self.weights is None else self.weights.tolist()
+        return CrossEntropy(self.class_count, class_weights=given)
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """See `Loss`."""

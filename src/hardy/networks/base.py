@@ -39,6 +39,7 @@ class Network(nn.Module, ABC):
         least_size: the smallest side, in pixels, of an image the network accepts.
         image_level: True when the network predicts one class per image.
         auxiliary_weight: the weight of each auxiliary head's loss.
+        align_corners: whether logits are enlarged from corner to corner, in losses too, not with half-pixel centres.
         architecture: ``{"name": ..., "options": {...}}``, every option written out: what `hardy.create` was told,
             so that the artefact can build the network again. Empty for one that `hardy.create` did not build. With
             ``"mean"`` and ``"std"`` for one that was given another normalisation by `renormalise`.
@@ -51,6 +52,7 @@ class Network(nn.Module, ABC):
     least_size: int = 32
     image_level: bool = False
     auxiliary_weight: float = 0.4
+    align_corners: bool = False
     architecture: dict[str, Any]
     written: Mapping[str, Any] = MappingProxyType({})
     pretrained: bool = False
@@ -122,7 +124,7 @@ class Network(nn.Module, ABC):
 
     def losses(self, outputs: Outputs, labels: Tensor, pixel_loss: PixelLoss) -> Terms:
         """Named terms whose sum is minimised: ``pixel_loss`` of the logits, and of each auxiliary head with
-        `auxiliary_weight`, its logits resized to the labels.
+        `auxiliary_weight`, its logits enlarged to the labels as `enlarged` does.
 
         Args:
             outputs: what `outputs` returned for these images.
@@ -132,8 +134,12 @@ class Network(nn.Module, ABC):
         terms = {"segmentation" if outputs.logits.ndim == 4 else "classification": pixel_loss(outputs.logits, labels)}
         for name, value in outputs.extras.items():
             if name.startswith("aux_"):
-                terms[name] = self.auxiliary_weight * pixel_loss(resize(value, labels.shape[-2:]), labels)
+                terms[name] = self.auxiliary_weight * pixel_loss(self.enlarged(value, labels.shape[-2:]), labels)
         return terms
+
+    def enlarged(self, logits: Tensor, size: Sequence[int]) -> Tensor:
+        """``logits`` (B, K, h, w) at ``size`` (H, W), bilinear, with the corners where `align_corners` puts them."""
+        return resize(logits, size, align_corners=self.align_corners)
 
     def encoder(self) -> Sequence[nn.Module]:
         """The modules that hold pre-trained weights, if any: they may learn at another rate than the rest.

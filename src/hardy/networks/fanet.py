@@ -25,7 +25,7 @@ from hardy.data.labels import LabelSpace
 from hardy.networks._encoder import load_encoder
 from hardy.networks._resnet import DEPTHS
 from hardy.networks._weights import fill, initialise
-from hardy.networks.base import Network, resize
+from hardy.networks.base import Network
 from hardy.types import Outputs
 
 __all__ = ["FANet"]
@@ -43,8 +43,9 @@ class FANet(Network):
         encoder_weights: None for a random draw; a file of the ResNet's weights, under the names of torchvision or timm;
             ``"timm"`` or a tag of timm's. The shortcut that halves the map in the first stage is always drawn.
         aux: while training, a head on each of the maps at strides 64 and 32, which the paper weighs with 0.5.
-        published: as in the code published with the paper: attention adds cells up in place of their mean, and maps
-            handed down have a border of zeros.
+        published: all that the code published with the paper does otherwise: attention adds cells up in place of their
+            mean, maps handed down have a border of zeros, and maps and logits are resized from corner to corner, in
+            losses too.
     """
 
     auxiliary_weight = 0.5
@@ -59,6 +60,7 @@ class FANet(Network):
         published: bool = False,
     ) -> None:
         super().__init__(labels)
+        self.align_corners = published
         name = f"resnet{variant}"
         self.backbone = _Backbone(DEPTHS[name])
         self.attention = nn.ModuleList(FastAttention(wide, mean=not published) for wide in CHANNELS)
@@ -90,19 +92,19 @@ class FANet(Network):
             seen[level] = seen[level] + self._down(level, seen[level + 1], masks[level + 1], seen[level].shape[-2:])
         fine = features["fine"] = self.fine(seen[0])
         coarse = features["coarse"] = self.coarse(seen[2])
-        fused = features["fused"] = self.mix(torch.cat([resize(coarse, fine.shape[-2:]), fine], dim=1))
+        fused = features["fused"] = self.mix(torch.cat([self.enlarged(coarse, fine.shape[-2:]), fine], dim=1))
         logits = features["logits"] = self.head(fused)
         extras = {}
         if self.aux is not None and self.training:
             extras["aux_coarsest"] = self.aux["coarsest"](seen[3])
             extras["aux_coarse"] = self.aux["coarse"](coarse)
-        return Outputs(resize(logits, images.shape[-2:]), features, extras)
+        return Outputs(self.enlarged(logits, images.shape[-2:]), features, extras)
 
     def _down(self, level: int, x: Tensor, inside: Tensor | None, size: Sequence[int]) -> Tensor:
         """``x`` handed down to ``level``, whose map is of ``size``."""
         if inside is None:
-            return resize(self.down[level](x), size)
-        return resized_from_wider(self.down[level](masked(x, inside)), size)
+            return self.enlarged(self.down[level](x), size)
+        return resized_from_wider(self.down[level](masked(x, inside)), size, align_corners=self.align_corners)
 
 
 class _Backbone(nn.Module):

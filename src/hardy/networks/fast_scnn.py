@@ -16,7 +16,7 @@ from hardy.blocks.pyramid_pooling import PyramidPooling
 from hardy.data.labels import LabelSpace
 from hardy.errors import within
 from hardy.networks._weights import initialise
-from hardy.networks.base import Network, resize
+from hardy.networks.base import Network
 from hardy.types import Outputs
 
 __all__ = ["FastSCNN"]
@@ -33,7 +33,8 @@ class FastSCNN(Network):
         ffm_dilation: dilation of the fusion's depthwise convolution; 4 is the paper's.
         dropout: share of values zeroed before each classifier while training.
         padding: zeros around the image before the first convolution; 0 in the most used public release.
-        align_corners: maps are enlarged from corner to corner, as in that release, not with half-pixel centres.
+        align_corners: maps are enlarged from corner to corner, as in that release, not with half-pixel centres; so are
+            the logits of both heads in the losses.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class FastSCNN(Network):
         logits = self.head(fused)
         extras = {"aux_detail": self.aux(detail)} if self.aux is not None and self.training else {}
         features = {"detail": detail, "context": context, "fused": fused, "logits": logits}
-        return Outputs(resize(logits, images.shape[-2:], align_corners=self.align_corners), features, extras)
+        return Outputs(self.enlarged(logits, images.shape[-2:]), features, extras)
 
 
 def _bottlenecks(in_channels: int, out_channels: int, *, stride: int) -> list[InvertedResidual]:

@@ -39,6 +39,9 @@ class FasterSeg(Network):
         attention: select the fused channels by their average; the authors' release has the weights for it (they are in
             its parameter counts), but never applies them.
         aux: while training, a head on all maps at stride 32 side by side and one on those at stride 16, of weight 0.2.
+        published: as in the authors' release: maps and logits are resized from corner to corner, in losses too, and
+            zoomed convolutions round half of an odd side down. The release's logits end at the last whole cell of
+            stride 8; these are as large as the images.
 
     Raises:
         InputError: for an architecture that cannot be read or breaks a rule of the format.
@@ -53,8 +56,10 @@ class FasterSeg(Network):
         arch: str | Mapping[str, Any] = "student",
         attention: bool = False,
         aux: bool = False,
+        published: bool = False,
     ) -> None:
         super().__init__(labels)
+        self.align_corners = published
         source, found = "arch", arch
         if isinstance(found, str):
             source, found = f"arch {arch!r}", read(PUBLISHED.get(found, found))
@@ -71,12 +76,13 @@ class FasterSeg(Network):
         widths = [layer.channels for _, layer in cells]
         ahead = [widths[place] if place >= 0 else plan.channels(8, plan.stem_width) for place in self.before]
         self.cells = nn.ModuleList(
-            _cell(layer.op, wide, layer.channels, layer.stride) for wide, (_, layer) in zip(ahead, cells, strict=True)
+            _cell(layer.op, wide, layer.channels, layer.stride, published)
+            for wide, (_, layer) in zip(ahead, cells, strict=True)
         )
         self.ends = [_ends(route, [layer.scale for _, layer in cells]) for route in self.routes]
         self.deepest = max(range(len(self.ends)), key=lambda branch: len(self.ends[branch]))
         wide = [[widths[place] if place >= 0 else ahead[0] for place in ends] for ends in self.ends]
-        self.branches = nn.ModuleList(_Climb(of, plan) for of in wide)
+        self.branches = nn.ModuleList(_Climb(of, plan, align_corners=published) for of in wide)
         fused = plan.channels(8, plan.head_width) * len(self.branches)
         self.fusion = FeatureFusion(fused, fused, reduction=1 if attention else None)
         self.head = _head(fused, len(labels))
@@ -103,14 +109,15 @@ class FasterSeg(Network):
         if self.training:
             for scale, (name, head) in enumerate(self.aux.items(), start=1):
                 extras[f"aux_{name}"] = head(torch.cat(_at(maps, scale), dim=1))
-        return Outputs(resize(logits, images.shape[-2:]), features, extras)
+        return Outputs(self.enlarged(logits, images.shape[-2:]), features, extras)
 
 
 class _Climb(nn.Module):
     """A branch's last maps at strides 8, 16, 32, as far as it goes, joined from the coarsest to stride 8."""
 
-    def __init__(self, channels: Sequence[int], plan: Architecture) -> None:
+    def __init__(self, channels: Sequence[int], plan: Architecture, *, align_corners: bool) -> None:
         super().__init__()
+        self.align_corners = align_corners
         narrow = [plan.channels(8 * 2**scale, plan.head_width) for scale in range(len(channels) - 1)]
         above = [*narrow[1:], channels[-1]]
         self.narrow = nn.ModuleList(ConvNormAct(wide, width, 1) for wide, width in zip(above, narrow, strict=False))
@@ -124,7 +131,8 @@ class _Climb(nn.Module):
         for narrow, refine, finer in zip(
             reversed(self.narrow), reversed(self.refine), reversed(maps[:-1]), strict=True
         ):
-            x = refine(torch.cat([resize(narrow(x), finer.shape[-2:]), finer], dim=1))
+            larger = resize(narrow(x), finer.shape[-2:], align_corners=self.align_corners)
+            x = refine(torch.cat([larger, finer], dim=1))
         return x
 
 
@@ -141,10 +149,10 @@ def _at(branches: Iterable[Sequence[T]], scale: int) -> list[T]:
     return [of[scale] for of in branches if len(of) > scale]
 
 
-def _cell(op: str, in_channels: int, out_channels: int, stride: int) -> nn.Module:
+def _cell(op: str, in_channels: int, out_channels: int, stride: int, published: bool) -> nn.Module:
     repeats = 2 if op.startswith("conv_2x") else 1
     if op.endswith("_downup"):
-        return ZoomedConv(in_channels, out_channels, repeats=repeats, stride=stride)
+        return ZoomedConv(in_channels, out_channels, repeats=repeats, stride=stride, published=published)
     return nn.Sequential(*_convs(in_channels, out_channels, repeats, stride=stride))
 
 

@@ -24,6 +24,7 @@ from hardy.blocks.pappm import PAPPM
 from hardy.blocks.residual_stage import ResidualStage
 from hardy.blocks.sizes import cells
 from hardy.data.labels import LabelSpace
+from hardy.losses.base import Loss
 from hardy.networks._branches import cropped, fill_trunk, head, padded, stem
 from hardy.networks._weights import initialise
 from hardy.networks.base import Network, PixelLoss, resize
@@ -65,6 +66,8 @@ class PIDNet(Network):
         aux: while training, a second head on the detail branch, weighed with 0.4, and a head that finds boundaries.
         encoder_weights: None for a random draw; a file of the authors' ImageNet weights, under their names. They are
             those of the detail and context branches; the boundary branch and pooling were never trained on ImageNet.
+        align_corners: logits of all heads are enlarged from corner to corner, in losses too, as the authors train and
+            test, not with half-pixel centres.
 
     Raises:
         InputError: for weights that are no file or do not fit.
@@ -82,8 +85,10 @@ class PIDNet(Network):
         variant: Literal["s", "m", "l"] = "s",
         aux: bool = False,
         encoder_weights: str | None = None,
+        align_corners: bool = False,
     ) -> None:
         super().__init__(labels)
+        self.align_corners = align_corners
         size, width = _SIZES[variant], _SIZES[variant].width
         self.backbone = _DetailAndContext(size)
         self.boundary = _Boundary(width, light=size.light)
@@ -115,16 +120,22 @@ class PIDNet(Network):
         features |= {"detail": detail, "context": context, "boundary": boundary, "fused": fused, "logits": logits}
         extras = {}
         if self.aux is not None and self.boundary_head is not None and self.training:
-            extras["aux_detail"] = cropped(self.aux(early), size)
-            extras["boundary"] = cropped(self.boundary_head(middle), size)
-        return Outputs(resize(logits, images.shape[-2:]), features, extras)
+            extras["aux_detail"] = cropped(self.aux(F.relu(early)), size)
+            extras["boundary"] = cropped(self.boundary_head(F.relu(middle)), size)
+        return Outputs(self.enlarged(logits, images.shape[-2:]), features, extras)
 
     def losses(self, outputs: Outputs, labels: Tensor, pixel_loss: PixelLoss) -> Terms:
-        """See `Network.losses`; with the boundary head also ``boundary``, `boundary_weight` times the balanced binary
-        cross-entropy of its logits, and ``segmentation_at_boundaries``, the loss of the pixels that it finds there."""
-        terms = super().losses(outputs, labels, pixel_loss)
+        """See `Network.losses`, with ``pixel_loss`` on the final head alone: that on the detail has `Loss.plain` of it,
+        the mean over all pixels. With the boundary head also ``boundary``, `boundary_weight` times the balanced binary
+        cross-entropy of its logits, and ``segmentation_at_boundaries``, ``pixel_loss`` of the pixels that it finds
+        there."""
+        terms = {"segmentation": pixel_loss(outputs.logits, labels)}
+        if "aux_detail" in outputs.extras:
+            plain = pixel_loss.plain if isinstance(pixel_loss, Loss) else pixel_loss
+            detail = self.enlarged(outputs.extras["aux_detail"], labels.shape[-2:])
+            terms["aux_detail"] = self.auxiliary_weight * plain(detail, labels)
         if "boundary" in outputs.extras:
-            found = resize(outputs.extras["boundary"], labels.shape[-2:])[:, 0]
+            found = self.enlarged(outputs.extras["boundary"], labels.shape[-2:])[:, 0]
             terms["boundary"] = self.boundary_weight * balanced_loss(found, boundaries(labels), labels != IGNORE)
             near = torch.sigmoid(found.detach()) > self.boundary_threshold
             terms["segmentation_at_boundaries"] = pixel_loss(outputs.logits, torch.where(near, labels, IGNORE))

@@ -22,11 +22,14 @@ __all__ = ["PPLiteSeg"]
 VARIANTS = {"t": ("stdc1", (32, 64, 128)), "b": ("stdc2", (64, 96, 128))}
 """Name -> encoder, and widths of the decoder at strides 8, 16 and 32."""
 
+HEAD = 64
+"""Channels of the auxiliary heads."""
+
 
 class PPLiteSeg(Network):
     """Features: ``stage1`` .. ``stage4`` (64, 256, 512, 1024 channels at strides 4, 8, 16, 32), ``projected8``,
-    ``projected16``, ``projected32`` (64 for T and 96 for B, 128 and 128 channels), ``fused`` (B, 32 or 64, H/8, W/8)
-    and ``logits`` (B, K, H/8, W/8).
+    ``projected16``, ``projected32`` (64 for T and 96 for B, 128 and 128 channels), the decoder's ``fused8``,
+    ``fused16``, ``fused32`` (32 for T and 64 for B, 64 and 96, 128 channels) and ``logits`` (B, K, H/8, W/8).
 
     Args:
         labels: the classes predicted.
@@ -34,7 +37,8 @@ class PPLiteSeg(Network):
         encoder_weights: None for a random draw; a file of the STDC authors' ImageNet weights.
         grids: sides of the pyramid pooling's grids.
         dropout: share of channels zeroed before the classifier while training.
-        aux: while training, three further heads of weight 1, on the projected maps.
+        aux: while training, two further heads of weight 1, on the decoder's maps at strides 16 and 32, as in the
+            authors' release.
 
     Raises:
         InputError: for a number out of range, or weights that are no file or do not fit.
@@ -59,9 +63,11 @@ class PPLiteSeg(Network):
         self.decoder = PPLiteSegHead(channels, strides, len(labels), widths=widths, grids=grids, dropout=dropout)
         self.aux = nn.ModuleDict()
         if aux:
-            heads = zip(strides[1:], (*widths[1:], widths[-1]), strict=True)
-            self.aux.update({f"projected{stride}": _head(width, len(labels)) for stride, width in heads})
+            heads = zip(strides[2:], widths[1:], strict=True)
+            self.aux.update({f"fused{stride}": _head(width, len(labels)) for stride, width in heads})
             initialise(self.aux)
+            for head in self.aux.values():
+                nn.init.normal_(head[1].weight, std=HEAD**-0.5)  # as a layer that no ReLU follows
         self.pretrained = encoder_weights is not None
 
     def encoder(self) -> Sequence[nn.Module]:
@@ -73,14 +79,15 @@ class PPLiteSeg(Network):
         maps: list[Tensor] = self.backbone(self.normalise(images))
         projected = self.decoder.project(maps)
         fused = self.decoder.fuse(maps[-1], projected)
-        logits = self.decoder.classify(fused)
+        logits = self.decoder.classify(fused[0])
         features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
         strides = self.backbone.strides[1:]
         features |= {f"projected{stride}": x for stride, x in zip(strides, projected, strict=True)}
-        features |= {"fused": fused, "logits": logits}
+        features |= {f"fused{stride}": x for stride, x in zip(strides, fused, strict=True)}
+        features["logits"] = logits
         extras = {f"aux_{name}": head(features[name]) for name, head in self.aux.items()} if self.training else {}
         return Outputs(resize(logits, images.shape[-2:]), features, extras)
 
 
 def _head(channels: int, class_count: int) -> nn.Sequential:
-    return nn.Sequential(ConvNormAct(channels, channels), nn.Conv2d(channels, class_count, 1))
+    return nn.Sequential(ConvNormAct(channels, HEAD), nn.Conv2d(HEAD, class_count, 1, bias=False))

@@ -36,6 +36,10 @@ class SegFormer(Network):
             (MMSegmentation), ``"linear"`` for a linear layer alone (the paper).
         dropout: share of channels zeroed before the classifier while training.
         drop_path: share of images for which the last block is skipped while training; it rises to it linearly.
+        eps: of the layer norms, but for those next; 1e-6 in the authors' and MMSegmentation's code, 1e-5 in the
+            transformers library's.
+        embedding_eps: of the layer norms of patch embeddings and of reduced keys and values; 1e-6 in MMSegmentation's
+            code, 1e-5 in the others.
 
     Raises:
         InputError: for a number out of range, or weights that are no file or do not fit.
@@ -51,10 +55,16 @@ class SegFormer(Network):
         projection: Literal["batch_norm", "linear"] = "batch_norm",
         dropout: float = 0.1,
         drop_path: float = 0.1,
+        eps: float = 1e-6,
+        embedding_eps: float = 1e-6,
     ) -> None:
+        within("SegFormer.eps", eps, 1e-12, 1)
+        within("SegFormer.embedding_eps", embedding_eps, 1e-12, 1)
         within("SegFormer.drop_path", drop_path, 0, 1)
         super().__init__(labels)
-        self.backbone = load(f"mit_{variant}", encoder_weights, drop_path=drop_path)
+        self.backbone = load(
+            f"mit_{variant}", encoder_weights, drop_path=drop_path, eps=eps, embedding_eps=embedding_eps
+        )
         if width is None:
             width = 256 if variant in ("b0", "b1") else 768
         channels, strides = self.backbone.channels, self.backbone.strides

@@ -1,15 +1,18 @@
 """SwiftNet, single scale: a ResNet-18 and a light ladder of sums back to stride 4; 11.8 M parameters.
 
-The ladder takes each stage's residual sum before its ReLU; every unit after the encoder is batch norm, ReLU,
-convolution. Context comes from pooling over grids that follow the image's aspect ratio.
+In the paper the ladder takes each stage's residual sum before its ReLU. In the authors' code that ReLU works in place,
+so that the ladder and the pooling take the map after it. Every unit after the encoder is batch norm, ReLU, convolution.
+Context comes from pooling over grids that follow the image's aspect ratio.
 
 Source: Orsic, Kreso, Bevandic and Segvic, "In defense of pre-trained ImageNet architectures for real-time semantic
 segmentation of road-driving images", CVPR 2019, section 3 and figure 2.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from hardy.data.labels import LabelSpace
 from hardy.networks._resnet import ResNet, fill_resnet
@@ -22,17 +25,22 @@ __all__ = ["SwiftNet"]
 
 
 class SwiftNet(Network):
-    """Features: ``stage1`` .. ``stage4`` (64, 128, 256, 512 channels at strides 4, 8, 16, 32; before the ReLU),
+    """Features: ``stage1`` .. ``stage4`` (64, 128, 256, 512 channels at strides 4, 8, 16, 32; as ``skip`` says),
     ``pyramid`` (B, 128, H/32, W/32), ``fused`` (B, 128, H/4, W/4), ``logits`` at stride 4.
 
     Args:
         labels: the classes predicted.
         encoder_weights: None for a random draw; a file of ResNet-18 weights, under the names of torchvision or timm;
             ``"timm"`` or a tag of timm's.
+        skip: what the ladder and the pooling take of a stage: its residual ``"sum"``, as in the paper, or what its
+            ``"relu"`` makes of it, as in the authors' release and so in weights trained with it.
     """
 
-    def __init__(self, labels: LabelSpace, *, encoder_weights: str | None = None) -> None:
+    def __init__(
+        self, labels: LabelSpace, *, encoder_weights: str | None = None, skip: Literal["sum", "relu"] = "sum"
+    ) -> None:
         super().__init__(labels)
+        self.skip = skip
         self.backbone = ResNet("resnet18")
         self.decoder = SwiftNetDecoder(self.backbone.channels, self.backbone.strides, len(labels))
         initialise(self)
@@ -47,6 +55,8 @@ class SwiftNet(Network):
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""
         maps: list[Tensor] = self.backbone(self.normalise(images))
+        if self.skip == "relu":
+            maps = [F.relu(x) for x in maps]
         features = {f"stage{number}": stage for number, stage in enumerate(maps, start=1)}
         features |= self.decoder.fuse(maps)
         features["logits"] = self.decoder.head(features["fused"])

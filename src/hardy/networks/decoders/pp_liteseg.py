@@ -67,21 +67,23 @@ class PPLiteSegHead(Decoder):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """See `Decoder.forward`."""
-        return self.classify(self.fuse(maps[-1], self.project(maps)))
+        return self.classify(self.fuse(maps[-1], self.project(maps))[0])
 
     def project(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """The maps used, each as wide as the decoder below it, finest first."""
         used = maps[-len(self.projections) :]
         return [project(x) for project, x in zip(self.projections, used, strict=True)]
 
-    def fuse(self, coarsest: Tensor, projected: Sequence[Tensor]) -> Tensor:
-        """The decoder's last map, from the encoder's coarsest and the maps of `project`."""
+    def fuse(self, coarsest: Tensor, projected: Sequence[Tensor]) -> list[Tensor]:
+        """The decoder's maps, finest first, from the encoder's coarsest and the maps of `project`."""
         x: Tensor = self.pooling(coarsest)
+        fused = []
         for fuse, finer in zip(reversed(self.fusions), reversed(projected), strict=True):
             x = fuse(finer, x)
-        return x
+            fused.append(x)
+        return fused[::-1]
 
     def classify(self, fused: Tensor) -> Tensor:
-        """Logits from the map of `fuse`."""
+        """Logits from the finest map of `fuse`."""
         logits: Tensor = self.classifier(self.dropout(self.mix(fused)))
         return logits

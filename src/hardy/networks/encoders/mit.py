@@ -10,6 +10,7 @@ section 3.1; stochastic depth: Huang et al., "Deep networks with stochastic dept
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from itertools import count
 
 from torch import Tensor, nn
@@ -47,22 +48,25 @@ class MixTransformer(Encoder):
         name: ``mit_b0`` .. ``mit_b5``.
         drop_path: share of images for which the last block is skipped while training; it rises to it linearly from 0 at
             the first block.
+        eps: of the layer norms, but for those next.
+        embedding_eps: of the layer norms of patch embeddings and of the keys and values made coarser.
     """
 
     variants = tuple(VARIANTS)
     beside = ("head.", "classifier.", "decode_head.")
 
-    def __init__(self, name: str, *, drop_path: float = 0.1) -> None:
+    def __init__(self, name: str, *, drop_path: float = 0.1, eps: float = 1e-6, embedding_eps: float = 1e-6) -> None:
         widths, depths = VARIANTS[name]
         super().__init__(name, widths)
         rates = (drop_path * place / (sum(depths) - 1) for place in count())
         before, shapes = 3, zip(widths, depths, HEADS, REDUCTIONS, strict=True)
         for stage, (width, depth, heads, reduction) in enumerate(shapes, start=1):
-            embedding = _PatchEmbedding(before, width, *((7, 4) if stage == 1 else (3, 2)))
-            blocks = (_Block(width, heads, reduction, next(rates)) for _ in range(depth))
+            embedding = _PatchEmbedding(before, width, *((7, 4) if stage == 1 else (3, 2)), embedding_eps)
+            attend = partial(EfficientAttention, width, heads, reduction=reduction, eps=embedding_eps)
+            blocks = (_Block(width, attend(), next(rates), eps) for _ in range(depth))
             self.add_module(f"patch_embed{stage}", embedding)
             self.add_module(f"block{stage}", nn.Sequential(*blocks))
-            self.add_module(f"norm{stage}", nn.LayerNorm(width, eps=1e-6))
+            self.add_module(f"norm{stage}", nn.LayerNorm(width, eps=eps))
             before = width
         _initialise(self)
 
@@ -84,10 +88,10 @@ class MixTransformer(Encoder):
 class _PatchEmbedding(nn.Module):
     """``(B, C_in, H, W) -> (B, ceil(H / stride), ceil(W / stride), C_out)``, channels last; the patches overlap."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, eps: float) -> None:
         super().__init__()
         self.proj = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2)
-        self.norm = nn.LayerNorm(out_channels, eps=1e-6)
+        self.norm = nn.LayerNorm(out_channels, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
         normed: Tensor = self.norm(self.proj(x).permute(0, 2, 3, 1))
@@ -97,11 +101,11 @@ class _PatchEmbedding(nn.Module):
 class _Block(nn.Module):
     """``(B, h, w, C) -> (B, h, w, C)``: attention and Mix-FFN, each of the normed map and added to it."""
 
-    def __init__(self, channels: int, heads: int, reduction: int, drop_path: float) -> None:
+    def __init__(self, channels: int, attention: EfficientAttention, drop_path: float, eps: float) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(channels, eps=1e-6)
-        self.attn = EfficientAttention(channels, heads, reduction=reduction)
-        self.norm2 = nn.LayerNorm(channels, eps=1e-6)
+        self.norm1 = nn.LayerNorm(channels, eps=eps)
+        self.attn = attention
+        self.norm2 = nn.LayerNorm(channels, eps=eps)
         self.mlp = MixFFN(channels, EXPANSION * channels)
         self.drop_path = StochasticDepth(drop_path, "row")
 

@@ -1,6 +1,7 @@
 """ShuffleNet V1 x0.5 to x2.0 with 1 to 8 groups: grouped 1x1 convolutions whose groups are shuffled.
 
-The more groups, the wider the stages at about the same cost.
+The more groups, the wider the stages at about the same cost. The stem is 24 channels wide at x1.0 and x1.5; at x0.5 and
+x2.0 it scales with the stages: 12 with 3 groups and 16 with 8, whose stem must be a multiple of 8, and 48.
 
 Source: Zhang, Zhou, Lin and Sun, "ShuffleNet: an extremely efficient convolutional neural network for mobile devices",
 CVPR 2018, table 1.
@@ -15,17 +16,21 @@ from hardy.networks.encoders.base import Encoder
 
 __all__ = ["ShuffleNetV1"]
 
-STEM = 24
 DEPTHS = (4, 8, 4)
 WIDTHS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
 """Groups -> channels of the first stage at x1.0; each further stage doubles them."""
 
+
+def _stem(scale: str, groups: int) -> int:
+    return {"x0_5": 16 if groups == 8 else 12, "x2_0": 48}.get(scale, 24)
+
+
 VARIANTS = {
-    f"shufflenet_v1_{scale}_g{groups}": (groups, int(WIDTHS[groups] * factor))
+    f"shufflenet_v1_{scale}_g{groups}": (groups, _stem(scale, groups), int(WIDTHS[groups] * factor))
     for scale, factor in {"x0_5": 0.5, "x1_0": 1.0, "x1_5": 1.5, "x2_0": 2.0}.items()
     for groups in (WIDTHS if factor == 1 else (3, 8))
 }
-"""Name -> groups, and channels of the first stage."""
+"""Name -> groups, channels of the stem, and of the first stage."""
 
 
 class ShuffleNetV1(Encoder):
@@ -41,12 +46,12 @@ class ShuffleNetV1(Encoder):
     beside = ("fc.",)
 
     def __init__(self, name: str) -> None:
-        groups, width = VARIANTS[name]
-        super().__init__(name, (STEM, width, 2 * width, 4 * width))
-        self.stem = nn.Sequential(ConvNormAct(3, STEM, stride=2), nn.MaxPool2d(3, 2, 1))
+        groups, stem, width = VARIANTS[name]
+        super().__init__(name, (stem, width, 2 * width, 4 * width))
+        self.stem = nn.Sequential(ConvNormAct(3, stem, stride=2), nn.MaxPool2d(3, 2, 1))
         self.stages = nn.ModuleList(
             nn.Sequential(
-                Unit(before, after, groups=groups, stride=2, first_grouped=before != STEM),
+                Unit(before, after, groups=groups, stride=2, first_grouped=before != stem),
                 *(Unit(after, after, groups=groups) for _ in range(depth - 1)),
             )
             for before, after, depth in zip(self.channels, self.channels[1:], DEPTHS, strict=False)

@@ -1,4 +1,4 @@
-"""PIDNet S, M and L as their authors published them on Cityscapes and CamVid.
+"""PIDNet S, M and L as their authors published them on Cityscapes and CamVid; logits are enlarged corner to corner.
 
 Source: Xu, Xiong and Bhattacharyya, "PIDNet: a real-time semantic segmentation network inspired by PID controllers",
 CVPR 2023; github.com/XuJiacong/PIDNet.
@@ -57,4 +57,4 @@ class PIDNetPublication(Publication):
         size = (len(weights["conv1.0.weight"]), len(weights["final_layer.conv1.weight"]))
         if size not in _VARIANTS:
             raise InputError(f"a PIDNet with {size[0]} channels and a head of {size[1]}; Hardy has S, M and L")
-        return {"variant": _VARIANTS[size], "aux": "seghead_p.conv2.weight" in weights}
+        return {"variant": _VARIANTS[size], "aux": "seghead_p.conv2.weight" in weights, "align_corners": True}

@@ -1,6 +1,6 @@
 """SegFormer B0 to B5 as its authors published it on Cityscapes and ADE20K, of Hardy's head with linear projections.
 
-The release normalises patch embeddings and reduced keys with an epsilon of 1e-5 in place of 1e-6.
+The release normalises patch embeddings and reduced keys with an epsilon of 1e-5, all else with 1e-6.
 
 Source: Xie, Wang, Yu, Anandkumar, Alvarez and Luo, "SegFormer: simple and efficient design for semantic segmentation
 with transformers", NeurIPS 2021; github.com/NVlabs/SegFormer.
@@ -46,7 +46,9 @@ class SegFormerPublication(Publication):
         widths = [len(weights[f"backbone.patch_embed{stage}.proj.weight"]) for stage in range(1, 5)]
         counts = [depths(weights, f"backbone.block{stage}.")[0] for stage in range(1, 5)]
         width = len(weights["decode_head.linear_pred.weight"][0])
-        return {"variant": variant(widths, counts), "width": width, "projection": "linear"}
+        return {
+            "variant": variant(widths, counts), "width": width, "projection": "linear", "embedding_eps": 1e-5
+        }  # fmt: skip
 
     def converted(self, weights: dict[str, Tensor], class_count: int) -> dict[str, Tensor]:
         """See `Publication.converted`: linear layers as 1x1 convolutions, and the finest map first."""

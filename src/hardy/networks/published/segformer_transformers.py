@@ -1,6 +1,6 @@
 """SegFormer B0 to B5 as the transformers library saves it: the authors' weights under its names.
 
-That library's layer norms have an epsilon of 1e-5 in place of 1e-6.
+That library's layer norms have an epsilon of 1e-5.
 
 Source: Xie, Wang, Yu, Anandkumar, Alvarez and Luo, "SegFormer: simple and efficient design for semantic segmentation
 with transformers", NeurIPS 2021; github.com/huggingface/transformers.
@@ -70,7 +70,7 @@ class SegFormerTransformersPublication(Publication):
         widths = [len(weights[f"{start}.patch_embeddings.{stage}.proj.weight"]) for stage in range(4)]
         size = variant(widths, depths(weights, start + ".block.{}."))
         width = len(weights["decode_head.classifier.weight"][0])
-        return {"variant": size, "width": width, "projection": "linear"}
+        return {"variant": size, "width": width, "projection": "linear", "eps": 1e-5, "embedding_eps": 1e-5}
 
     def converted(self, weights: dict[str, Tensor], class_count: int) -> dict[str, Tensor]:
         """See `Publication.converted`: linear layers as 1x1 convolutions, and the finest map first."""

@@ -1,7 +1,7 @@
 """SwiftNetRN-18, single scale, as its authors published it on Cityscapes.
 
-Later files hold the mean and the deviation of the images in [0, 255], earlier ones were trained with ImageNet's. Where
-a pooling grid would have half a column more or less, the release takes the even number and Hardy the greater.
+Later files hold the mean and the deviation of the images in [0, 255], earlier ones were trained with ImageNet's. The
+release's ReLU works in place, so that skips and pooling take the maps after it.
 
 Source: Orsic, Kreso, Bevandic and Segvic, "In defense of pre-trained ImageNet architectures for real-time semantic
 segmentation of road-driving images", CVPR 2019; github.com/orsic/swiftnet.
@@ -41,7 +41,7 @@ class SwiftNetPublication(Publication):
 
     def options(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
         """See `Publication.options`."""
-        return {}
+        return {"skip": "relu"}
 
     def colours(self, weights: Mapping[str, Tensor]) -> Colours:
         """See `Publication.colours`."""
