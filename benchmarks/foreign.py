@@ -1,11 +1,12 @@
 """Networks that Hardy has never seen: how many prune, run, train, export and load again, beside Torch-Pruning.
 
-Torchvision's, timm's and segmentation_models' own networks with random weights are pruned to half of their channels by
-filter norm: by `hardy.prune` on the plain module, and by Torch-Pruning's high-level `MagnitudePruner` as its
-examples use it (output layers ignored, heads told and set afterwards for timm's attention). Five checks: a tenth at
-least of the parameters that it uses went; it runs and gives outputs of the old shapes; a training step has finite
-gradients; onnxruntime gives the same outputs (to 1e-4 of the largest); and a fresh network cut by the plan
-(Torch-Pruning: by its `load_state_dict`; its other way is to pickle the whole module) gives the same outputs.
+Torchvision's, timm's and segmentation_models' own networks, and four of `foreign_networks`, with random weights are
+pruned to half of their channels by filter norm: by `hardy.prune` on the plain module, and by Torch-Pruning's
+high-level `MagnitudePruner` as its examples use it (output layers ignored; the heads of every attention that has `qkv`
+and `num_heads` told, and set afterwards). Five checks: a tenth at least of the parameters that it uses went; it runs
+and gives outputs of the old shapes; a training step has finite gradients; onnxruntime gives the same outputs (to 1e-4
+of the largest); and a fresh network cut by the plan (Torch-Pruning: by its `load_state_dict`; its other way is to
+pickle the whole module) gives the same outputs.
 
 Each network runs in a process of its own with a time limit. Results go to a record as they come, and what is there
 is not run again.
@@ -33,10 +34,10 @@ import timm
 import torch
 import torch_pruning as tp
 from timm.layers import Attention
-from timm.models.swin_transformer import WindowAttention
 from torch import Tensor, nn
 from torchvision import models
 
+from foreign_networks import OWN
 from hardy.engine.foreign import prune_module
 from hardy.engine.hardware import fingerprint
 from hardy.pruning.remove import replay
@@ -53,12 +54,14 @@ TIMM = {
     "repvit_m0_9": 64, "mobileone_s0": 64, "hrnet_w18_small": 64, "convnext_atto": 64, "convnextv2_atto": 64,
     "edgenext_xx_small": 64, "fastvit_t8": 64, "poolformer_s12": 64, "caformer_s18": 64, "pvt_v2_b0": 64,
     "vit_small_patch14_reg4_dinov2": 56, "deit_tiny_patch16_224": 64, "swin_tiny_patch4_window7_224": 64,
-    "efficientformerv2_s0": 64,
+    "efficientformerv2_s0": 64, "resnetv2_50x1_bit": 64, "nf_resnet26": 64, "eca_nfnet_l0": 64,
+    "res2net50_26w_4s": 64, "resnest14d": 64, "skresnet18": 64, "swinv2_tiny_window8_256": 64, "davit_tiny": 64,
+    "coat_tiny": 64, "levit_128s": 224, "tiny_vit_5m_224": 64, "mobilevit_xxs": 64,
 }  # fmt: skip
-FIXED = ("vit", "deit", "swin", "efficientformerv2")
+FIXED = ("vit", "deit", "swin", "efficientformerv2", "coat")
 """timm's families that are built for one size of image."""
 
-TORCHVISION = {"shufflenet_v2_x0_5": 64, "vgg11_bn": 64, "squeezenet1_1": 64, "mnasnet0_5": 64}
+TORCHVISION = {"shufflenet_v2_x0_5": 64, "vgg11_bn": 64, "squeezenet1_1": 64, "mnasnet0_5": 64, "swin_v2_t": 64}
 SEGMENTATION = {"deeplabv3_mobilenet_v3_large": 64, "lraspp_mobilenet_v3_large": 64, "fcn_resnet50": 64}
 SMP = {
     "Unet/resnet18": 64, "UnetPlusPlus/mobilenet_v2": 64, "MAnet/resnet18": 64, "FPN/resnet18": 64,
@@ -67,9 +70,14 @@ SMP = {
 }  # fmt: skip
 
 
+TRANSFORMER = {"image_size": 64, "patch_size": 16, "num_layers": 4, "num_heads": 4, "hidden_dim": 128, "mlp_dim": 256}
+"""A small one: torchvision's own sizes begin at 86 million parameters."""
+
+
 def networks() -> dict[str, int]:
     """Every network of the matrix, with the side of its images."""
     rooms = {"timm": TIMM, "torchvision": TORCHVISION, "torchvision/segmentation": SEGMENTATION, "smp": SMP}
+    rooms |= {"torchvision/transformer": {"VisionTransformer": 64}, "torch": dict.fromkeys(OWN, 64)}
     return {f"{room}/{name}": side for room, found in rooms.items() for name, side in found.items()}
 
 
@@ -83,6 +91,11 @@ def built(name: str, side: int) -> nn.Module:
     elif room == "smp":
         decoder, encoder = rest.split("/")
         network = getattr(smp, decoder)(encoder, encoder_weights=None, classes=CLASSES)
+    elif room == "torch":
+        network = OWN[rest](CLASSES)
+    elif rest.startswith("transformer/"):
+        network = models.VisionTransformer(num_classes=CLASSES, **TRANSFORMER)
+        nn.init.normal_(network.heads.head.weight, std=0.02)  # a fresh one gives zeros
     elif rest.startswith("segmentation/"):
         build = getattr(models.segmentation, rest.partition("/")[2])
         network = build(weights=None, weights_backbone=None, num_classes=CLASSES)
@@ -125,7 +138,8 @@ def by_torch_pruning(
     small = copy.deepcopy(network)
     layers = [m for m in small.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     ignored = [m for m in layers if CLASSES in (getattr(m, "out_features", 0), getattr(m, "out_channels", 0))]
-    attention = [m for m in small.modules() if isinstance(m, (Attention, WindowAttention))]
+    attention = [m for m in small.modules() if isinstance(vars(m).get("num_heads"), int) and "qkv" in m._modules]
+    attention = [m for m in attention if isinstance(m.qkv, nn.Linear)]
     pruner = tp.pruner.MagnitudePruner(
         small, example, importance=tp.importance.MagnitudeImportance(p=2), pruning_ratio=0.5, ignored_layers=ignored,
         num_heads={m.qkv: m.num_heads for m in attention}, prune_num_heads=True, head_pruning_ratio=0.5,
@@ -251,6 +265,7 @@ def main() -> None:
     parser.add_argument("--record", type=Path, default=RECORD)
     parser.add_argument("--limit", type=float, default=180, help="seconds for one network and tool")
     parser.add_argument("--only", nargs="+", default=None)
+    parser.add_argument("--tool", choices=tuple(TOOLS), default=None, help="run this one only")
     parser.add_argument("--one", nargs=2, default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -266,12 +281,14 @@ def main() -> None:
             row = json.loads(line)
             rows[row["network"], row["tool"]] = row
     for name in names:
-        for tool in TOOLS:
+        for tool in [options.tool] if options.tool else TOOLS:
             if (name, tool) not in rows:
                 row = rows[name, tool] = apart(name, tool, options.limit)
                 if not options.quick:
                     with options.record.open("a") as file:
                         file.write(json.dumps(row) + "\n")
+    if options.tool:
+        return
     shown(rows, names)
     whole = {tool: [name for name in names if all(rows[name, tool][check] for check in CHECKS)] for tool in TOOLS}
     print()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hardy.blocks.conv_attention import ConvAttention
 from hardy.ops.cost import operations, parameters
-from hardy.pruning.declared import heads_of
+from hardy.pruning.heads import heads_of
 from hardy.pruning.remove import replay
 
 WIDTH, HEADS, KEYS = 5, 3, 2

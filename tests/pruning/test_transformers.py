@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from hardy.engine import graph
 from hardy.networks._create import create
 from hardy.networks.base import Network
-from hardy.pruning.declared import heads_of
 from hardy.pruning.gates import gate_gradients, gate_parameters, gate_places
+from hardy.pruning.heads import heads_of
 from hardy.pruning.mask import mask, masker
 from hardy.pruning.remove import remove, replay
 from hardy.pruning.samples import SampleGradients

@@ -4,9 +4,8 @@ The module is scored as it stands, on batches that the caller holds or on none, 
 the module's code fixes are found by trial (`hardy.pruning.trial`) and left as they are.
 """
 
-import copy
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -26,6 +25,7 @@ from hardy.pruning.schedules._rest import scored
 from hardy.pruning.schedules.base import Work
 from hardy.pruning.trace import outputs_of
 from hardy.pruning.units import Survey, Unit, survey
+from hardy.pruning.weight_norm import duplicate
 from hardy.recipe import Prune
 from hardy.registry import CRITERIA, LOSSES
 from hardy.sections import Method, Run
@@ -91,7 +91,7 @@ def prune_module(
             reached, or the criterion needs data and gets none.
     """
     check_finite(module)
-    small = copy.deepcopy(module)
+    small = duplicate(module)
     found, units = _units(small, example, choice)
     network = _Plain(small)
     inner = [_inside(unit) for unit in units]
@@ -117,7 +117,8 @@ def prune_module(
     if choice.reestimate:
         reestimate(small, (batch.images for batch in seen[: choice.reestimate]))
     widths = {unit.name: (unit.size, unit.size - len(removed.get(unit.name, ()))) for unit in units}
-    return Carved(small.eval(), plan, widths, {unit.name: unit.kind for unit in units}, dict(found.blocked))
+    blocked = {**found.blocked, **limits.left_whole(units)}
+    return Carved(small.eval(), plan, widths, {unit.name: unit.kind for unit in units}, blocked)
 
 
 def _units(module: nn.Module, example: Tensor, choice: Prune) -> tuple[Survey, list[Unit]]:
@@ -135,14 +136,14 @@ def _inside(unit: Unit) -> Unit:
     def named(name: str) -> str:
         return f"module.{name}" if name else "module"
 
-    members = tuple(type(member)(named(member.module), member.side, member.channels) for member in unit.members)
+    members = tuple(replace(member, module=named(member.module)) for member in unit.members)
     return Unit(named(unit.name), unit.size, members, tuple(map(named, unit.gates)), unit.kind)
 
 
 def _pixel_loss(module: nn.Module, example: Tensor, loss: Method | None) -> Any:
     with torch.no_grad():
         device = next((value.device for value in module.parameters()), example.device)
-        module_out = outputs_of(copy.deepcopy(module).eval(), example.to(device))
+        module_out = outputs_of(duplicate(module).eval(), example.to(device))
     classes = module_out[0].shape[1] if module_out and module_out[0].ndim > 1 else 1
     chosen = loss or Method(name="cross_entropy")
     return LOSSES.build(chosen.name, classes, **chosen.options)

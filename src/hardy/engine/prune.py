@@ -111,7 +111,8 @@ def prune(
         pruned = schedule.run(work)
     guard.recounted(network, choice, sight)
     network.to("cpu")
-    return Surgery(pruned, dict(found.blocked), target.outcome(pruned.removed), sweep)
+    blocked = {**found.blocked, **work.limits.left_whole(work.units)}
+    return Surgery(pruned, blocked, target.outcome(pruned.removed), sweep)
 
 
 def sensitivity(

@@ -28,13 +28,16 @@ def moved(flow: "Flow", name: str, func: Any, args: tuple[Any, ...], given: Mapp
     results = list(out) if isinstance(out, (list, tuple)) else [out]
     found: list[list[Tensor]] = [[] for _ in results]
     for layer in flow.of(source):
-        reason = None if flow.here in flow.trusted else _picked(name, layer, source, args, given)
+        known = flow.here in flow.trusted
+        reason = None if known else _picked(name, layer, source, args, given)
         if reason is not None:
             flow.fix([layer], reason)
             continue
         full = layer if name == "constant_pad_nd" else layer.expand(source.shape)
         parts = _applied(name, func, full, args, given, results)
-        if name in ("split", "split_with_sizes", "unsafe_split") and not _even(flow, parts, layer, args, given):
+        if name in ("split", "split_with_sizes", "unsafe_split") and not (
+            _even(flow, parts, layer, args, given) or known
+        ):
             flow.fix([layer], "a split along the channels")
             continue
         for place, part in enumerate(parts):

@@ -61,8 +61,9 @@ def _convolution(flow: "Flow", args: tuple[Any, ...], given: Mapping[str, Any], 
     made = [layer.flatten() for layer in made]
     if groups == 1:
         _taken(flow, [layer.flatten() for layer in fed], [layer.flatten() for layer in own])
+    elif own:
+        _placed(flow, [layer.flatten() for layer in fed], [layer.flatten() for layer in own], made, groups)
     else:
-        flow.fix(own, "is the same in all groups")
         made = [_grouped(flow, [layer.flatten() for layer in fed], layer, groups, transposed) for layer in made]
         if not made:
             flow.fix(fed, TAKES)
@@ -100,19 +101,30 @@ def _grouped(
     return made
 
 
+def _placed(flow: "Flow", fed: list[Tensor], own: list[Tensor], made: list[Tensor], groups: int) -> None:
+    """The same places of every group go together."""
+    for layer in (*fed, *made):
+        flow.labels.tie(layer.reshape(groups, -1), 1)
+    _taken(flow, [layer.reshape(groups, -1) for layer in fed], [layer.reshape(1, -1) for layer in own])
+
+
 def _batch_norm(flow: "Flow", args: tuple[Any, ...], given: Mapping[str, Any], out: Any) -> None:
     source, weight = args[:2]
     result = out[0] if isinstance(out, (list, tuple)) else out
     shape = (1, -1, *(1,) * (source.ndim - 2))
+    scales = flow.of(weight) if isinstance(weight, Tensor) else []
     found = []
     for layer in flow.of(source):
-        if varying(layer) != [1]:
+        own = flow.weighs(layer, source)
+        if own and (varying(layer) != [1] or not scales):
+            found.append(layer)
+        elif varying(layer) != [1]:
             flow.fix([layer], "is normalised with others")
-        elif not isinstance(weight, Tensor) or not flow.of(weight):
+        elif not scales:
             flow.fix([layer], "is normalised by a norm without scale and shift")
         else:
             text = flow.reason("is tied to a fixed number of channels")
-            found.append(flow.labels.join(flow.of(weight)[0].reshape(shape), layer, text, keep=False))
+            found.append(flow.labels.join(scales[0].reshape(shape), layer, text, keep=own))
     flow.put(result, found)
 
 

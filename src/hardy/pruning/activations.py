@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.utils.hooks import RemovableHandle
 
+from hardy.errors import InputError
 from hardy.pruning.scales import gate_members
 from hardy.pruning.units import Member, Unit
 
@@ -77,6 +78,12 @@ class Activations:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        missed = [unit.name for unit in self._units if unit.kind == "heads" and not self._seen[unit.name]]
+        if kind is None and missed:
+            raise InputError(
+                f"the heads of {missed[0]!r} are taken without a call of a layer, as inside torch's own attention: "
+                "their activations cannot be read; use l2, or leave heads out of prune.kinds"
+            )
 
     def of(self, unit: Unit) -> list[Seen]:
         """The activations of the last forward pass at each place of ``unit``; none where it did not run."""

@@ -10,6 +10,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from hardy.pruning.declared import DECLARED, declared_width, follow
+from hardy.pruning.obstacles import whole_groups
+from hardy.pruning.weight_norm import weight_norm_of
 
 __all__ = ["cut", "width"]
 
@@ -23,7 +25,7 @@ def width(module: nn.Module, side: str) -> int:
         value = dict([*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]).get(name)
         return 0 if value is None or value.ndim <= int(axis) else value.shape[int(axis)]
     if isinstance(module, _ConvNd):
-        return module.out_channels if side == "out" else module.in_channels
+        return module.out_channels if side == "out" else module.in_channels // module.groups
     if isinstance(module, nn.Linear):
         return module.out_features if side == "out" else module.in_features
     return _norm_width(module) if side == "out" else 0
@@ -64,19 +66,19 @@ def cut(module: nn.Module, side: str, kept: list[int]) -> None:
 
 
 def _cut_convolution(module: _ConvNd, side: str, kept: list[int]) -> None:
-    """Of a grouped convolution whole groups go, with what they take in."""
+    """Of a grouped convolution go whole groups with what they take in, or the same places of every group."""
     grouped = module.groups > 1
-    first = grouped or (side == "out") != isinstance(module, _ConvTransposeNd)
-    groups = module.groups * len(kept) // (module.out_channels if side == "out" else module.in_channels)
+    first = (grouped and side == "out") or (side == "out") != isinstance(module, _ConvTransposeNd)
     _keep(module, "weight", kept, 0 if first else 1)
-    if side == "out":
-        _keep(module, "bias", kept)
-        module.out_channels = len(kept)
-        if grouped:
-            module.in_channels = module.in_channels * groups // module.groups
-            module.groups = groups
-    else:
-        module.in_channels = len(kept)
+    if side != "out":
+        module.in_channels = len(kept) * module.groups
+        return
+    _keep(module, "bias", kept)
+    if grouped and whole_groups(kept, module.out_channels, module.groups):
+        groups = module.groups * len(kept) // module.out_channels
+        module.in_channels = module.in_channels * groups // module.groups
+        module.groups = groups
+    module.out_channels = len(kept)
 
 
 def _cut_norm(module: nn.Module, kept: list[int]) -> None:
@@ -93,6 +95,9 @@ def _cut_norm(module: nn.Module, kept: list[int]) -> None:
 
 def _keep(module: nn.Module, name: str, kept: list[int], axis: int = 0) -> None:
     """Keep the entries ``kept`` along ``axis`` of a parameter or buffer that may be None."""
+    if name == "weight" and (normed := weight_norm_of(module)) is not None:
+        normed.keep(kept, axis)
+        return
     value: Tensor | None = getattr(module, name)
     if value is None:
         return

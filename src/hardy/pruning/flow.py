@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
@@ -60,6 +61,8 @@ class Flow(TorchDispatchMode):
         self._layers: dict[int, tuple[Any, list[Tensor]]] = {id(t): (t, layers) for t, layers in known.items()}
         self._stack: list[str] = []
         self._paused = 0
+        self.standardised: set[str] = set()
+        """The layers that normalise their own weights over what they take in."""
         self.failed: str = ""
         """The innermost module that was running when an error was raised."""
 
@@ -90,6 +93,17 @@ class Flow(TorchDispatchMode):
     def reason(self, text: str) -> str:
         """``text`` with the module that runs now."""
         return f"{text} in {self.here}" if self.here else text
+
+    def weighs(self, layer: Tensor, source: Tensor) -> bool:
+        """True where ``source`` is the own weight of the layer that runs now, which normalises it over what it takes
+        in: that is noted, and a cut weight is normalised over what is left of it."""
+        module = self._network.get_submodule(self.here)
+        if not isinstance(module, (_ConvNd, nn.Linear)) or source.numel() != module.weight.numel():
+            return False
+        own = self.labels.owners(layer) in ({(self.here, "in")}, {(self.here, "out")})
+        if own:
+            self.standardised.add(self.here)
+        return own
 
     # running --------------------------------------------------------------------------------------------------------
 
@@ -205,12 +219,20 @@ class Flow(TorchDispatchMode):
         source: Tensor = call.args[0]
         gone = _reduced_axes(call, source.ndim)
         layers = self.of(source)
-        self.fix([layer for layer in layers if gone & set(varying(layer))], f"a {call.name} over channels")
+        for layer in layers:
+            self.weighs(layer, source)
+        mixed = [layer for layer in layers if gone & set(varying(layer)) and not self._averaged(layer, source)]
+        if self.here not in self.trusted:  # else a mean over heads, of weights that may not be used
+            self.fix(mixed, f"a {call.name} over channels")
         kept = [layer for layer in layers if not gone & set(varying(layer))]
         for result in tree_leaves(call.out):
             if result.ndim:
                 same = result.ndim == source.ndim
                 self.put(result, [layer if same else layer.squeeze(sorted(gone)) for layer in kept])
+
+    def _averaged(self, layer: Tensor, source: Tensor) -> bool:
+        """True where a layer takes the mean or variance of its own weight over what it takes in."""
+        return self.labels.owners(layer) == {(self.here, "in")} and self.weighs(layer, source)
 
     def _spatial(self, call: "Call") -> None:
         source: Tensor = call.args[0]

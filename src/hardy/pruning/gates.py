@@ -5,6 +5,8 @@ batch statistics and for frozen ones alike; after a convolution or linear layer 
 filter plus b dL/db. A unit's gate is shared by all its places, so their gradients are added (before any square).
 Where the places are is told by `hardy.pruning.units`. A path that crosses two places of one unit counts in both.
 
+With weight norm (w = g v / ||v||) the sum of w dL/dw over a filter is g dL/dg.
+
 Where a layer takes what the gates multiply (the heads of an attention, a hidden width), dL/dz is the sum of w dL/dw
 over the weights that take the channel. The gradients of single samples are in `hardy.pruning.samples`.
 
@@ -21,7 +23,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from hardy.pruning.units import Unit
+from hardy.errors import InputError
+from hardy.pruning.units import Member, Unit
+from hardy.pruning.weight_norm import weight_norm_of
 
 __all__ = ["Place", "by_unit", "gate_gradients", "gate_parameters", "gate_places", "samples_interact"]
 
@@ -44,9 +48,11 @@ class Place:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """The weight and, at the output of a module that has one, the bias."""
+        """The weight (with weight norm its scale) and, at the output of a module that has one, the bias."""
         held = dict(self.module.named_parameters(recurse=False))
-        return [held[name] for name in (("weight", "bias") if self.side == "out" else ("weight",)) if name in held]
+        found = [held[name] for name in (("weight", "bias") if self.side == "out" else ("weight",)) if name in held]
+        normed = weight_norm_of(self.module)
+        return found if normed is None else [normed.g, *found]
 
 
 def gate_places(network: nn.Module, units: Sequence[Unit]) -> list[Place]:
@@ -56,6 +62,7 @@ def gate_places(network: nn.Module, units: Sequence[Unit]) -> list[Place]:
     for unit in units:
         for member in unit.gated:
             module = network.get_submodule(member.module)
+            _check(member, module)
             pairs = [(c, first + gate) for gate, channels in enumerate(member.channels) for c in channels]
             channels, gates = torch.tensor(pairs, device=_weight(module).device).unbind(1)
             places.append(Place(module, channels, gates, "out" if member.side == "out" else "in"))
@@ -90,6 +97,20 @@ def samples_interact(network: nn.Module) -> bool:
     """True when some batch norm uses the statistics of the batch."""
     norms = (module for module in network.modules() if isinstance(module, _BatchNorm))
     return any(norm.training or norm.running_mean is None for norm in norms)
+
+
+def _check(member: Member, module: nn.Module) -> None:
+    """Refuse a place where no parameter's gradient is that of the gate.
+
+    A standardised weight does not depend on its scale, and a weight norm has one scale for all that a layer takes in.
+    """
+    normed = weight_norm_of(module)
+    axis = 1 if isinstance(module, _ConvTransposeNd) and module.groups == 1 else 0
+    if member.standardised or (normed is not None and (member.side != "out" or normed.axis != axis)):
+        what = "standardises its weights" if member.standardised else "has its weights normed over what the gate scales"
+        raise InputError(
+            f"the gates of {member.module!r} have no gradient: it {what}; use a criterion of weights, such as l2"
+        )
 
 
 def _weight(module: nn.Module) -> Tensor:

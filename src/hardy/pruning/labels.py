@@ -117,6 +117,10 @@ class Labels:
         changed = [c if c == NONE else self._cell(self._cells[c][0], wanted) for c in cells.tolist()]
         return torch.tensor(changed, dtype=torch.int64)[places]
 
+    def owners(self, layer: Tensor) -> set[tuple[str, str]]:
+        """The (module, side) whose channels ``layer`` holds."""
+        return {self._atoms[self._cells[cell][0]][:2] for cell in layer.unique().tolist() if cell != NONE}
+
     def tie(self, layer: Tensor, axis: int) -> None:
         """All channels of ``layer`` that share a place along ``axis`` go together."""
         for row in layer.transpose(0, axis).flatten(1) if layer.ndim > 1 else layer.unsqueeze(1):

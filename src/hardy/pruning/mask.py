@@ -1,11 +1,14 @@
 """Masking: channels are set to zero and stay in place.
 
 A masked channel computes nothing: the layers that make it have zero weights, its norms zero scale and shift, and the
-layers that take it zero weights for it; norms over channels leave it out (`hardy.pruning.norms`). So in evaluation mode
+layers that take it zero weights for it; norms over channels, and layers that standardise their weights over what they
+take, leave it out (`hardy.pruning.norms`). So in evaluation mode
 the masked network is the pruned one, in its old shape.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,12 +17,13 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils import parametrize
 
-from hardy.pruning.norms import CHANNEL_NORMS, mask_norm
+from hardy.pruning.norms import CHANNEL_NORMS, mask_inputs, mask_norm
+from hardy.pruning.weight_norm import weight_norm_of
 
 if TYPE_CHECKING:
     from hardy.pruning.units import Unit
 
-__all__ = ["mask", "masker"]
+__all__ = ["filling", "mask", "masker"]
 
 
 def mask(network: nn.Module, units: Sequence["Unit"], removed: Mapping[str, Sequence[int]]) -> None:
@@ -29,40 +33,63 @@ def mask(network: nn.Module, units: Sequence["Unit"], removed: Mapping[str, Sequ
 
 def masker(network: nn.Module, units: Sequence["Unit"], removed: Mapping[str, Sequence[int]]) -> Callable[[], None]:
     """A function that zeroes the channels ``removed`` of ``units`` in place, made once and called after each step."""
-    gone: dict[tuple[str, str], list[int]] = {}
-    for unit in units:
-        for member in unit.members:
-            found = [i for channel in removed.get(unit.name, ()) for i in member.channels[channel]]
-            if found:
-                gone.setdefault((member.module, member.side), []).extend(found)
-    places: list[tuple[Tensor, int, Tensor]] = []
-    for (name, side), channels in gone.items():
+    fills: list[Callable[[], object]] = []
+    for (name, side, standardised), channels in _gone(units, removed).items():
         module = network.get_submodule(name)
-        if isinstance(module, CHANNEL_NORMS):
+        if standardised and side == "in":
+            mask_inputs(module, channels)
+            continue
+        if isinstance(module, CHANNEL_NORMS) and side == "out":
             mask_norm(module, channels)
-        for value, axis in _tensors(module, side):
-            places.append((value, axis, torch.tensor(channels, device=value.device)))
+        device = next((value.device for value in module.parameters()), None)
+        gone = torch.tensor(channels, device=device)
+        fills += [filling(module, kind, axis, gone) for kind, axis in _places(module, side)]
+    for module in network.modules():
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0  # else in evaluation mode it reads its norms' weights and calls none
 
     def zero() -> None:
         with torch.no_grad():
-            for value, axis, gone in places:
-                value.index_fill_(axis, gone, 0.0)
+            for fill in fills:
+                fill()
 
     return zero
 
 
-def _tensors(module: nn.Module, side: str) -> list[tuple[Tensor, int]]:
+def _gone(
+    units: Sequence["Unit"], removed: Mapping[str, Sequence[int]]
+) -> dict[tuple[str, str, bool], list[int]]:  # fmt: skip
+    """For each module's side, and whether it standardises its weights, the channels that go."""
+    found: dict[tuple[str, str, bool], list[int]] = defaultdict(list)
+    for unit in units:
+        for member in unit.members:
+            channels = [i for channel in removed.get(unit.name, ()) for i in member.channels[channel]]
+            if channels:
+                found[member.module, member.side, member.standardised].extend(channels)
+    return found
+
+
+def filling(module: nn.Module, name: str, axis: int, gone: Tensor) -> Callable[[], object]:
+    """A function that zeroes the channels ``gone`` along ``axis`` of a parameter or buffer of ``module``, in place."""
+    normed = weight_norm_of(module) if name == "weight" else None
+    if normed is not None:
+        return partial(normed.zero, gone, axis)
+    return partial(_stored(module, name).index_fill_, axis, gone, 0.0)
+
+
+def _places(module: nn.Module, side: str) -> list[tuple[str, int]]:
     """The parameters of ``module`` that make (or take) its channels, each with the axis they lie along."""
+    name, _, number = side.partition(":")
+    if number:
+        return [(name, int(number))]
     if isinstance(module, (_ConvNd, nn.Linear)):
         transposed = isinstance(module, _ConvTransposeNd) and module.groups == 1
         if side == "in":
-            return [(_stored(module, "weight"), 0 if transposed else 1)]
-        found = [(_stored(module, "weight"), 1 if transposed else 0)]
-        return found if module.bias is None else [*found, (_stored(module, "bias"), 0)]
+            return [("weight", 0 if transposed else 1)]
+        return [("weight", 1 if transposed else 0), *([] if module.bias is None else [("bias", 0)])]
     if isinstance(module, (_NormBase, *CHANNEL_NORMS)):
-        return [(_stored(module, name), 0) for name in ("weight", "bias") if getattr(module, name, None) is not None]
-    name, _, axis = side.partition(":")
-    return [(_stored(module, name), int(axis))] if axis else []
+        return [(name, 0) for name in ("weight", "bias") if getattr(module, name, None) is not None]
+    return []
 
 
 def _stored(module: nn.Module, name: str) -> Tensor:

@@ -1,8 +1,10 @@
 """Norms over channels (layer norm, group norm, RMS norm), and what they compute while some channels are masked.
 
-A channel set to zero still counts in the mean and the variance over channels. So masking replaces the norm's class in
-place by one that normalises the kept channels only and gives zeros for the others: parameters, names and state dict
-stay what they were, and the masked network computes what the pruned one will.
+A channel set to zero still counts in the mean and the variance over channels. A layer that standardises its weights
+over what it takes in (Qiao et al., "Micro-batch training with batch-channel normalization and weight standardization",
+arXiv 1903.10520, equation 11) has such a mean and variance too. So masking replaces the class of either in place by one
+that normalises over the kept channels only: parameters, names and state dict stay what they were, and the masked
+network computes what the pruned one will.
 """
 
 import copy
@@ -19,7 +21,7 @@ from torchvision.models.convnext import LayerNorm2d
 
 from hardy.pruning.cut import cut, width
 
-__all__ = ["CHANNEL_NORMS", "channel_axis", "mask_norm", "norm_width", "unmask"]
+__all__ = ["CHANNEL_NORMS", "channel_axis", "mask_inputs", "mask_norm", "norm_width", "unmask"]
 
 CHANNEL_NORMS = (
     nn.LayerNorm,
@@ -74,6 +76,26 @@ class _Masked:
         return torch.zeros_like(x, dtype=out.dtype).index_copy(axis % x.ndim, self.kept, out)
 
 
+class _MaskedInputs(_Masked):
+    """Mixed into the class of a layer that standardises its weights: only the input channels ``kept`` are taken."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        module: Any = self
+        (narrow,) = vars(module)["narrow"]
+        parameters = {name: getattr(module, name) for name, _ in narrow.named_parameters()}
+        parameters["weight"] = parameters["weight"].index_select(1, self.kept)
+        return functional_call(narrow, parameters, (x.index_select(channel_axis(module), self.kept),))  # type: ignore[no-any-return]
+
+
+def mask_inputs(module: nn.Module, gone: Sequence[int]) -> None:
+    """Make a layer that standardises its weights leave out the input channels ``gone``, in place."""
+    unmask(module)
+    narrow = copy.deepcopy(module)
+    kept = [channel for channel in range(width(module, "in")) if channel not in set(gone)]
+    cut(narrow, "in", kept)
+    _masked(module, narrow, kept, _MaskedInputs)
+
+
 def mask_norm(module: nn.Module, gone: Sequence[int]) -> None:
     """Make a norm over channels leave out the channels ``gone``, in place; all others count again."""
     unmask(module)
@@ -88,15 +110,19 @@ def mask_norm(module: nn.Module, gone: Sequence[int]) -> None:
     count = width(module, "out")
     kept = [channel for channel in range(count) if channel not in set(gone)]
     cut(narrow, "out", kept)
+    _masked(module, narrow, kept, _Masked)
+
+
+def _masked(module: nn.Module, narrow: nn.Module, kept: list[int], mixin: type[_Masked]) -> None:
     device = next((p.device for p in module.parameters()), None)
     module.register_buffer("kept", torch.tensor(kept, device=device), persistent=False)
     module.narrow = (narrow,)  # type: ignore[assignment]  # in a tuple: it is no part of the network
     kind = type(module)
-    module.__class__ = type(f"Masked{kind.__name__}", (_Masked, kind), {"__module__": kind.__module__})
+    module.__class__ = type(f"Masked{kind.__name__}", (mixin, kind), {"__module__": kind.__module__})
 
 
 def unmask(module: nn.Module) -> None:
     """Undo `mask_norm`, in place; other modules stay as they are."""
     if isinstance(module, _Masked):
-        module.__class__ = type(module).__mro__[2]  # type: ignore[assignment]
+        module.__class__ = type(module).__bases__[1]  # type: ignore[assignment]
         del module.kept, module.narrow

@@ -52,6 +52,7 @@ class SampleGradients:
         self._places = places
         self._mean = mean
         self._handles: list[RemovableHandle] = []
+        self._heard: set[int] = set()
         device = places[0].gates.device if places else None
         self.rows = torch.zeros(samples, count, dtype=torch.float64, device=device)
 
@@ -65,6 +66,12 @@ class SampleGradients:
     ) -> None:
         for handle in self._handles:
             handle.remove()
+        missed = [place.module for place in self._places if id(place.module) not in self._heard]
+        if kind is None and missed:
+            raise InputError(
+                f"a {type(missed[0]).__name__} runs without being called, as inside torch's own attention: its gate "
+                "gradients cannot be told apart by image; use taylor or l2, or leave heads out of prune.kinds"
+            )
 
     def _watch(self, place: Place) -> None:
         module = place.module
@@ -96,6 +103,7 @@ class SampleGradients:
         return own
 
     def _listen(self, place: Place, output: Tensor, factor: Tensor) -> None:
+        self._heard.add(id(place.module))
         if output.shape[0] % len(self.rows):
             raise InputError(
                 f"{type(place.module).__name__} puts out {output.shape[0]} rows for {len(self.rows)} images: its "

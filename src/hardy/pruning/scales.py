@@ -20,6 +20,7 @@ from hardy.errors import InputError
 from hardy.pruning.norms import unmask
 from hardy.pruning.obstacles import is_depthwise
 from hardy.pruning.units import Member, Unit
+from hardy.pruning.weight_norm import weight_norm_of
 
 __all__ = ["Scales", "gate_members"]
 
@@ -93,6 +94,11 @@ class Scales:
         factor = None
         for member in gate_members(unit):
             module = self._network.get_submodule(member.module)
+            if weight_norm_of(module) is not None or member.standardised:
+                raise InputError(
+                    f"{member.module!r} has normed weights, which no factor can be trained beside; use a schedule "
+                    "that is not sparse"
+                )
             if factor is None:
                 factor = nn.Parameter(torch.ones(unit.size, dtype=module.weight.dtype, device=module.weight.device))  # type: ignore[arg-type]
             transposed = isinstance(module, _ConvTransposeNd) and not is_depthwise(module)

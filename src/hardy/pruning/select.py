@@ -5,6 +5,7 @@ as bring its kept width to the next multiple, ranked by their mean score. Ties a
 and the index of the channel, so the same scores always remove the same channels.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -27,8 +28,9 @@ class Limits:
 
     Attributes:
         scope: rank the channels of all units together (``"global"``) or take the same share of each (``"layer"``).
-        min_width: the least channels a unit keeps; a smaller unit keeps all.
-        round_to: kept widths are multiples of this (except of a unit's full width).
+        min_width: the least channels a unit keeps; a smaller unit keeps all. Channels of the layers are counted: where
+            they go in groups (a group norm, a grouped convolution), those of all groups.
+        round_to: kept widths are multiples of this (except of a unit's full width), counted alike.
         min_heads: the least heads an attention block keeps; neither ``min_width`` nor ``round_to`` counts heads.
         floors: by unit's name the least channels that it keeps, where that is more than the above.
     """
@@ -49,14 +51,28 @@ class Limits:
                 raise InputError(f"{name} {value} must be at least 1")
 
     def floor(self, unit: Unit) -> int:
-        """The least channels that ``unit`` keeps."""
+        """The least gates that ``unit`` keeps."""
         step = self.step(unit)
-        least = max(self.min_heads if unit.kind == "heads" else self.min_width, self.floors.get(unit.name, 0))
+        wide = self.min_heads if unit.kind == "heads" else -(-self.min_width // min(unit.widths))
+        least = max(wide, self.floors.get(unit.name, 0))
         return min(unit.size, -(-least // step) * step)
 
     def step(self, unit: Unit) -> int:
-        """What the kept width of ``unit`` is a multiple of."""
-        return 1 if unit.kind == "heads" else self.round_to
+        """What the number of gates that ``unit`` keeps is a multiple of, so that each layer's width is one."""
+        return 1 if unit.kind == "heads" else self.round_to // math.gcd(self.round_to, *unit.widths)
+
+    def left_whole(self, units: Sequence[Unit]) -> dict[str, str]:
+        """The units of which nothing may go, by name, each with the reason."""
+        return {unit.name: self._why(unit) for unit in units if self.floor(unit) == unit.size}
+
+    def _why(self, unit: Unit) -> str:
+        if unit.kind == "heads":
+            return f"has {unit.size} head{'s' * (unit.size > 1)}: min_heads {self.min_heads} keeps all"
+        each = min(unit.widths)
+        grouped = f" in groups of {each}" if each > 1 else ""
+        floor = " and its floor" if unit.name in self.floors else ""
+        limits = f"min_width {self.min_width} and round_to {self.round_to}{floor}"
+        return f"has {unit.size * each} channels{grouped}: {limits} keep all"
 
 
 def target(units: Sequence[Unit], ratio: float, limits: Limits) -> int:

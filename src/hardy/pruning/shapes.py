@@ -148,6 +148,7 @@ class Layers:
             side: sum(each * (self._dense[unit] - widths[unit]) for unit, each in self._sides[layer.name, side])
             for side in ("in", "out")
         }
+        gone["in"] *= shape.groups  # a place in every group
         inputs = shape.inputs - gone["out" if shape.depthwise else "in"]
         return shape.narrowed(inputs, shape.outputs - gone["out"]) if any(gone.values()) else shape
 

@@ -5,7 +5,6 @@ its axes, what is declared of known modules is joined, and `hardy.pruning.flow` 
 evaluation mode and in training mode, auxiliary heads included.
 """
 
-import copy
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +18,13 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from hardy.errors import InputError
 from hardy.networks.base import Network
-from hardy.pruning.declared import DECLARED, PARTED, heads_of, streams_of
+from hardy.pruning.declared import DECLARED, PARTED, parts_of, streams_of
 from hardy.pruning.flow import Flow
+from hardy.pruning.heads import heads_of, making
 from hardy.pruning.labels import Atom, Labels
 from hardy.pruning.norms import CHANNEL_NORMS, norm_width
 from hardy.pruning.obstacles import is_depthwise
+from hardy.pruning.weight_norm import duplicate, plain, unfollowed
 from hardy.seed import seeded
 
 __all__ = ["Atom", "Trace", "outputs_of", "trace", "twin_of"]
@@ -39,48 +40,82 @@ class Trace:
         order: the names of all modules, in the network's order.
         channels: for each channel the atoms that must go together.
         blocked: for atoms that cannot go, the reason.
-        makers: the names of the layers that make channels: linear layers and convolutions, not depthwise ones.
+        makers: the sides (module, side) that make channels: outputs of linear layers and convolutions, not depthwise
+            ones, and what torch's own attention holds in their place.
         sources: for atoms that some layer takes in, the modules at whose output their gate sits.
         gates: for attention blocks, by name, the layer at whose input the heads' gates sit.
+        standardised: the names of the layers that standardise their weights.
     """
 
     order: tuple[str, ...]
     channels: Sequence[list[Atom]]
     blocked: Mapping[Atom, str]
-    makers: frozenset[str]
+    makers: frozenset[tuple[str, str]]
     sources: Mapping[Atom, frozenset[str]]
     gates: Mapping[str, str]
+    standardised: frozenset[str]
 
 
 def trace(network: nn.Module, example: Tensor | None = None) -> Trace:
     """Trace a copy of ``network``; the network itself is not touched.
 
+    A grouped convolution gives up whole groups with all that they take in. Where that is not possible (radix splits,
+    channel shuffles), the network is traced once more and the same places of each of its groups go.
+
     Raises:
         InputError: when ``network`` is no `Network` and no ``example`` is given, or when it does not run on it.
     """
-    twin = twin_of(network)
     example = example_for(network, example)
+    twin = twin_of(network)
+    fixed = {name: why for name, module in network.named_modules() if (why := unfollowed(module)) is not None}
+    found = _traced(twin, example, fixed, frozenset())
+    whole = {name for atoms in found.channels for atom in atoms if atom in found.blocked for name, *_ in atoms}
+    alike = frozenset(name for name, m in twin.named_modules() if name in whole and _divisible(m))
+    return _traced(twin_of(network), example, fixed, alike) if alike else found
+
+
+def _divisible(module: nn.Module) -> bool:
+    """True for a grouped convolution each group of which has several channels on both sides."""
+    if not isinstance(module, _ConvNd) or isinstance(module, _ConvTransposeNd):
+        return False
+    return 1 < module.groups < min(module.in_channels, module.out_channels)
+
+
+def _traced(twin: nn.Module, example: Tensor, fixed: Mapping[str, str], alike: frozenset[str]) -> Trace:
+    """One trace.
+
+    Args:
+        twin: a copy of the network; it is run.
+        example: what to run it on.
+        fixed: the modules whose weights cannot be cut, with the reason.
+        alike: the grouped convolutions that give up the same places of each group.
+    """
     labels = Labels()
-    known, bases = _labelled(twin, labels)
+    known, bases = _labelled(twin, labels, alike)
+    for (name, _), cells in bases.items():
+        if name in fixed:
+            labels.block(cells, f"{name} cannot be cut: {fixed[name]}")
     gates = _declared(twin, labels, bases)
-    parted = frozenset(name for name, module in twin.named_modules() if isinstance(module, PARTED))
+    parted = frozenset(name for name, module in twin.named_modules() if isinstance(module, PARTED) or parts_of(module))
     flow = Flow(twin, labels, known, trusted=parted.union(gates))
     with seeded(0, "trace"):
         _run(twin, flow, example, training=False)
         shipped = set(labels.reached)
         _run(twin, flow, example, training=True)
-    makers = frozenset(
-        n for n, m in twin.named_modules() if isinstance(m, (_ConvNd, nn.Linear)) and not is_depthwise(m)
-    )
-    return _told(twin, labels, shipped, makers, gates)
+    makers = {
+        (n, "out") for n, m in twin.named_modules() if isinstance(m, (_ConvNd, nn.Linear)) and not is_depthwise(m)
+    }
+    makers |= {(n, side) for n, m in twin.named_modules() for side in making(m)}
+    return _told(twin, labels, shipped, frozenset(makers), gates, frozenset(flow.standardised))
 
 
 def twin_of(network: nn.Module) -> nn.Module:
-    """A copy of ``network`` on the CPU, whatever it has cached."""
+    """A copy of ``network`` on the CPU with plain parameters, whatever it has cached."""
     try:
-        twin = copy.deepcopy(network)
+        twin = duplicate(network)
     except RuntimeError:  # a cached tensor with a history: moving a module is what clears such caches
-        twin = copy.deepcopy(network._apply(lambda value: value))
+        twin = duplicate(network._apply(lambda value: value))
+    plain(twin)
     return twin.cpu().requires_grad_(True)
 
 
@@ -140,12 +175,14 @@ def _run(twin: nn.Module, flow: Flow, example: Tensor, *, training: bool) -> Non
             flow.labels.block(layer, "reaches the network's output")
 
 
-def _labelled(twin: nn.Module, labels: Labels) -> tuple[dict[Any, list[Tensor]], dict[tuple[str, str], Tensor]]:
+def _labelled(
+    twin: nn.Module, labels: Labels, alike: frozenset[str]
+) -> tuple[dict[Any, list[Tensor]], dict[tuple[str, str], Tensor]]:
     """The layers of every parameter, buffer and norm over channels, and the cells of every side of every module."""
     known: dict[Any, list[Tensor]] = {}
     bases: dict[tuple[str, str], Tensor] = {}
     for name, module in twin.named_modules():
-        sides = _sides(name, module, labels)
+        sides = _sides(name, module, labels, alike)
         bases.update({(name, side): cells for side, cells in sides.items()})
         if isinstance(module, CHANNEL_NORMS) and "out" in sides:
             known[module] = [sides["out"]]
@@ -160,37 +197,39 @@ def _labelled(twin: nn.Module, labels: Labels) -> tuple[dict[Any, list[Tensor]],
     return known, bases
 
 
-def _sides(name: str, module: nn.Module, labels: Labels) -> dict[str, Tensor]:
+def _sides(name: str, module: nn.Module, labels: Labels, alike: frozenset[str]) -> dict[str, Tensor]:
     """The new cells of every side of a module."""
+    if isinstance(module, (_NormBase, nn.PReLU, *CHANNEL_NORMS)):
+        return _norm_sides(name, module, labels)
+    found = {}
     if isinstance(module, (_ConvNd, nn.Linear)):
         out = module.out_channels if isinstance(module, _ConvNd) else module.out_features
-        into = module.in_channels if isinstance(module, _ConvNd) else module.in_features
-        sides = {"out": labels.new(name, "out", out, name)}
-        return (
-            sides
-            if isinstance(module, _ConvNd) and module.groups > 1
-            else {**sides, "in": labels.new(name, "in", into)}
-        )
-    if isinstance(module, _NormBase):
-        return {"out": labels.new(name, "out", module.num_features, name)}
-    if isinstance(module, CHANNEL_NORMS):
-        count = norm_width(module)
-        return {} if count is None else {"out": labels.new(name, "out", count, name)}
-    if isinstance(module, nn.PReLU):
-        return {"out": labels.new(name, "out", module.num_parameters)} if module.num_parameters > 1 else {}
-    found = {}
+        into = module.in_channels // module.groups if isinstance(module, _ConvNd) else module.in_features
+        found["out"] = labels.new(name, "out", out, name)
+        if isinstance(module, nn.Linear) or module.groups == 1 or name in alike:
+            found["in"] = labels.new(name, "in", into)
     for kind, value in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-        if value.is_floating_point():
+        if value.is_floating_point() and not ("out" in found and kind in ("weight", "bias")):
             for axis, size in enumerate(value.shape):
                 if size > 1:
                     found[f"{kind}:{axis}"] = labels.new(name, f"{kind}:{axis}", size)
     return found
 
 
+def _norm_sides(name: str, module: nn.Module, labels: Labels) -> dict[str, Tensor]:
+    """The new cells of a norm or of an activation with parameters."""
+    if isinstance(module, _NormBase):
+        return {"out": labels.new(name, "out", module.num_features, name)}
+    if isinstance(module, nn.PReLU):
+        return {"out": labels.new(name, "out", module.num_parameters)} if module.num_parameters > 1 else {}
+    count = norm_width(module)
+    return {} if count is None else {"out": labels.new(name, "out", count, name)}
+
+
 def _layers(module: nn.Module, kind: str, value: Tensor, sides: Mapping[str, Tensor]) -> list[Tensor]:
     """The layers of a parameter or buffer."""
     axes: dict[int, Tensor]
-    if isinstance(module, (_ConvNd, nn.Linear)):
+    if isinstance(module, (_ConvNd, nn.Linear)) and kind in ("weight", "bias"):
         swapped = isinstance(module, _ConvTransposeNd) and module.groups == 1
         axes = (
             {0: sides["out"]}
@@ -216,7 +255,7 @@ def _declared(twin: nn.Module, labels: Labels, bases: Mapping[tuple[str, str], T
     for name, module in twin.named_modules():
         prefix = f"{name}." if name else ""
         heads = heads_of(module)
-        ties = list(streams_of(module))
+        ties = [*streams_of(module), *parts_of(module)]
         if heads is not None:
             gates[name] = f"{prefix}{heads.gate}"
             ties = [("", "heads", tuple((head,) for head in range(heads.count))), *heads.ties]
@@ -234,14 +273,15 @@ def _declared(twin: nn.Module, labels: Labels, bases: Mapping[tuple[str, str], T
 
 
 def _told(
-    twin: nn.Module, labels: Labels, shipped: set[int], makers: frozenset[str], gates: dict[str, str]
+    twin: nn.Module, labels: Labels, shipped: set[int], makers: frozenset[tuple[str, str]], gates: dict[str, str],
+    standardised: frozenset[str],
 ) -> Trace:  # fmt: skip
     """The trace in terms of atoms: only sets that some layer makes and that take part in a forward pass."""
     channels: list[list[Atom]] = []
     blocked: dict[Atom, str] = {}
     for members in labels.sets():
         atoms = [labels.atom(number) for number in members]
-        made = [n for n, (m, side, _) in zip(members, atoms, strict=True) if side == "out" and m in makers]
+        made = [n for n, atom in zip(members, atoms, strict=True) if atom[:2] in makers]
         if not made or not labels.reached & set(made):
             continue
         channels.append(atoms)
@@ -255,4 +295,4 @@ def _told(
         atom = labels.atom(number)
         sources[atom] = sources.get(atom, frozenset()) | found
     order = tuple(name for name, _ in twin.named_modules())
-    return Trace(order, channels, blocked, makers, sources, gates)
+    return Trace(order, channels, blocked, makers, sources, gates, standardised)

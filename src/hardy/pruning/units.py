@@ -21,7 +21,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from hardy.pruning.declared import FEED_FORWARD, heads_of
+from hardy.pruning.declared import FEED_FORWARD
+from hardy.pruning.heads import heads_of
 from hardy.pruning.norms import CHANNEL_NORMS
 from hardy.pruning.trace import Atom, Trace, trace
 from hardy.pruning.trial import tried
@@ -41,12 +42,15 @@ class Member:
         module: the module's name in the network.
         side: ``"out"`` for its output channels (filters, norms), ``"in"`` for its input channels, ``"heads"`` for
             the attributes and tables of an attention block, ``"name:axis"`` for a parameter that it holds itself.
-        channels: for channel c of the unit the module's channels that go with it.
+        channels: for channel c of the unit the module's channels that go with it; at the input of a grouped
+            convolution their place in every group.
+        standardised: the layer standardises its weights, over the channels that it takes in.
     """
 
     module: str
     side: str
     channels: tuple[tuple[int, ...], ...]
+    standardised: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,11 @@ class Unit:
     members: tuple[Member, ...]
     gates: tuple[str, ...] = ()
     kind: Kind = "filters"
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """How many channels of each layer's sides go with one gate."""
+        return tuple(len(m.channels[0]) for m in self.members if m.side in ("out", "in")) or (1,)
 
     @property
     def gated(self) -> tuple[Member, ...]:
@@ -139,16 +148,18 @@ def _signature(atoms: Iterable[Atom], order: Mapping[str, int]) -> tuple[tuple[s
 
 def _first(channels: Sequence[Sequence[Atom]], traced: Trace, order: Mapping[str, int]) -> tuple[int, int]:
     """Where the first layer that makes these channels stands, and its first channel among them."""
-    makers = (atom for atoms in channels for atom in atoms if atom[1] == "out" and atom[0] in traced.makers)
+    makers = (atom for atoms in channels for atom in atoms if atom[:2] in traced.makers)
     return min((order[module], index) for module, _, index in makers)
 
 
 def _unit(name: str, module: str, channels: Sequence[Sequence[Atom]], traced: Trace, network: nn.Module) -> Unit:
-    ordered = sorted(channels, key=lambda atoms: min(i for m, side, i in atoms if (m, side) == (module, "out")))
+    ordered = sorted(channels, key=lambda atoms: min(i for m, s, i in atoms if m == module and (m, s) in traced.makers))
     order = {name: place for place, name in enumerate(traced.order)}
     rows = [_by_side(atoms) for atoms in ordered]
     sides = [(place, side) for place, side, _ in _signature(ordered[0], order)]
-    members = [Member(*side, tuple(row[side] for row in rows)) for side in sides]
+    members = [
+        Member(*side, tuple(row[side] for row in rows), standardised=side[0] in traced.standardised) for side in sides
+    ]
     kind = _kind(members, traced, network)
     if kind == "heads":
         gates = {traced.gates[member.module] for member in members if member.side == "heads"}
@@ -173,13 +184,13 @@ def _kind(members: Sequence[Member], traced: Trace, network: nn.Module) -> Kind:
     if any(member.side == "heads" for member in members):
         return "heads"
     blocks = {name for name, m in network.named_modules() if isinstance(m, FEED_FORWARD) or heads_of(m) is not None}
-    made = {_within(m.module, blocks) for m in members if m.side == "out" and m.module in traced.makers}
+    made = {_within(m.module, blocks) for m in members if (m.module, m.side) in traced.makers}
     taken = {_within(m.module, blocks) for m in members if m.side == "in"}
     if len(made) == 1 and made == taken and None not in made:
         return "hidden"
     if taken - {None} or any(isinstance(network.get_submodule(m.module), CHANNEL_NORMS) for m in members):
         return "embedding"
-    ends = [network.get_submodule(m.module) for m in members if m.side == "in" or m.module in traced.makers]
+    ends = [network.get_submodule(m.module) for m in members if m.side == "in" or (m.module, m.side) in traced.makers]
     return "hidden" if all(isinstance(module, nn.Linear) for module in ends) else "filters"
 
 

@@ -9,6 +9,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from hardy.networks.base import Network
 from hardy.pruning.gates import by_unit
+from hardy.pruning.heads import making
 from hardy.pruning.obstacles import is_depthwise
 from hardy.pruning.units import Unit
 
@@ -23,16 +24,18 @@ class Bank:
         module: a convolution or linear layer.
         axis: the axis of its weight along which the filters lie.
         channels: (n, k), the k filters that make each of the unit's n channels.
+        name: of the parameter that holds them.
     """
 
     module: nn.Module
     axis: int
     channels: Tensor
+    name: str = "weight"
 
     @property
     def weight(self) -> Tensor:
         """The layer's weight as it is now."""
-        return self.module.weight  # type: ignore[return-value]
+        return getattr(self.module, self.name)  # type: ignore[no-any-return]
 
 
 def banks_of(network: Network, unit: Unit) -> list[Bank]:
@@ -43,6 +46,8 @@ def banks_of(network: Network, unit: Unit) -> list[Bank]:
         if member.side == "out" and isinstance(module, (_ConvNd, nn.Linear)):
             axis = 1 if isinstance(module, _ConvTransposeNd) and not is_depthwise(module) else 0
             found.append(Bank(module, axis, torch.tensor(member.channels)))
+        elif member.side in making(module):
+            found.append(Bank(module, 0, torch.tensor(member.channels), member.side.partition(":")[0]))
     return found
 
 

@@ -17,6 +17,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from hardy.errors import InputError
 from hardy.pruning.goal import choose
+from hardy.pruning.mask import filling
 from hardy.pruning.obstacles import is_depthwise
 from hardy.pruning.schedules._allowed import allowed
 from hardy.pruning.schedules.base import Pruned, Schedule, Work, finished, terms_of
@@ -62,18 +63,18 @@ class Soft(Schedule):
 
 def zeroer(work: Work, chosen: Removed) -> Callable[[], None]:
     """A function that zeroes, in place, the filters that make the channels ``chosen``, and nothing else."""
-    places: list[tuple[Tensor, int, Tensor]] = []
+    fills: list[Callable[[], object]] = []
     for unit in work.units:
         for member in unit.members:
             module = work.network.get_submodule(member.module)
             gone = [index for channel in chosen.get(unit.name, ()) for index in member.channels[channel]]
             if gone and member.side == "out" and isinstance(module, (_ConvNd, nn.Linear)):
                 axis = 1 if isinstance(module, _ConvTransposeNd) and not is_depthwise(module) else 0
-                places.append((module.weight, axis, torch.tensor(gone, device=module.weight.device)))
+                fills.append(filling(module, "weight", axis, torch.tensor(gone, device=module.weight.device)))
 
     def zero() -> None:
         with torch.no_grad():
-            for weight, axis, gone in places:
-                weight.index_fill_(axis, gone, 0.0)
+            for fill in fills:
+                fill()
 
     return zero

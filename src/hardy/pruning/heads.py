@@ -1,0 +1,223 @@
+"""Heads: the rows and columns of an attention block's layers that belong to one head, and go with it.
+
+An attention block keeps its number of heads in an attribute that no trace shows, so for each block known here they are
+declared. Blocks whose code takes the width of their heads together to be that of their input are replaced when they
+lose heads (`hardy.pruning.narrow`).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from timm.layers import Attention, AttentionRope
+from timm.models import davit, levit, swin_transformer_v2, tiny_vit
+from timm.models.efficientformer import Attention as RowAttention
+from timm.models.efficientformer_v2 import Attention2d, Attention2dDownsample
+from timm.models.swin_transformer import WindowAttention
+from torch import nn
+
+from hardy.blocks.conv_attention import ConvAttention
+from hardy.blocks.efficient_attention import EfficientAttention
+from hardy.pruning.narrow import narrow
+
+__all__ = ["Heads", "Tie", "follow_heads", "heads_of", "making"]
+
+Tie = tuple[str, str, tuple[tuple[int, ...], ...]]
+"""(module, side, the module's channels of each head)."""
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The heads of one attention block.
+
+    Attributes:
+        count: how many there are.
+        ties: the sides of the block's own modules that are cut with a head.
+        gate: the layer that takes the heads' outputs, at whose input a head's gate sits.
+    """
+
+    count: int
+    ties: tuple[Tie, ...]
+    gate: str
+
+
+def heads_of(module: nn.Module) -> Heads | None:
+    """The heads of ``module``; None when it is no attention block known here."""
+    for kind, describe in _HEADS.items():
+        if isinstance(module, kind):
+            return describe(module)
+    return None
+
+
+def making(module: nn.Module) -> tuple[str, ...]:
+    """The sides of ``module`` that make channels though it is no layer."""
+    if not isinstance(module, nn.MultiheadAttention):
+        return ()
+    if module.in_proj_weight is not None:
+        return ("in_proj_weight:0",)
+    return "q_proj_weight:0", "k_proj_weight:0", "v_proj_weight:0"
+
+
+def follow_heads(module: nn.Module, count: int) -> None:
+    """Set the attributes of an attention block that tell its size, after it was cut to ``count`` heads, in place."""
+    if isinstance(module, (EfficientAttention, ConvAttention)):
+        module.heads = count
+        return
+    if isinstance(module, davit.ChannelAttentionV2):
+        module.groups = count
+    else:
+        module.num_heads = count  # type: ignore[assignment]
+    narrow(module, "heads", count)
+    if isinstance(module, (Attention, AttentionRope)):
+        module.attn_dim = count * module.head_dim
+    if isinstance(module, AttentionRope):
+        module.num_kv_heads, module.kv_dim = count, count * module.head_dim
+    if isinstance(module, (Attention2d, Attention2dDownsample)):
+        module.dh = count * module.d
+    if isinstance(module, (RowAttention, levit.Attention, levit.AttentionDownsample)):
+        module.key_attn_dim, module.val_attn_dim = count * module.key_dim, count * module.val_dim
+    if isinstance(module, tiny_vit.Attention):
+        module.out_dim = count * module.val_dim
+    if "attention_bias_cache" in vars(module):
+        module.attention_bias_cache = {}  # type: ignore[assignment]
+
+
+def _rows(heads: int, wide: int, parts: int = 1) -> tuple[tuple[int, ...], ...]:
+    """The rows of each head in a layer that makes ``parts`` vectors of ``wide`` rows for every head, one part after
+    the other."""
+    span = heads * wide
+    return tuple(
+        tuple(part * span + head * wide + row for part in range(parts) for row in range(wide)) for head in range(heads)
+    )
+
+
+def _fused(module: Attention | AttentionRope) -> Heads | None:
+    heads, wide = module.num_heads, module.head_dim
+    rows = _rows(heads, wide)
+    ties: list[Tie] = [("proj", "in", rows)]
+    if isinstance(module.qkv, nn.Linear):
+        ties.append(("qkv", "out", _rows(heads, wide, 3)))
+    elif module.num_kv_groups == 1:
+        ties += [(name, "out", rows) for name in ("q_proj", "k_proj", "v_proj")]
+    else:
+        return None
+    if isinstance(module.gate, nn.Linear):
+        ties.append(("gate", "out", rows))
+    return Heads(heads, tuple(ties), "proj")
+
+
+def _window(module: WindowAttention) -> Heads:
+    heads = module.num_heads
+    wide = module.proj.in_features // heads
+    single = _rows(heads, 1)
+    return Heads(
+        heads,
+        (
+            ("qkv", "out", _rows(heads, wide, 3)),
+            ("proj", "in", _rows(heads, wide)),
+            ("", "relative_position_bias_table:1", single),
+        ),
+        "proj",
+    )
+
+
+def _talking(module: Attention2d | Attention2dDownsample) -> Heads:
+    """Heads that are mixed with each other before and after the softmax, or not; either way one attribute counts
+    them."""
+    heads = module.num_heads
+    keys, values, single = _rows(heads, module.key_dim), _rows(heads, module.d), _rows(heads, 1)
+    query = "q.proj.conv" if isinstance(module, Attention2dDownsample) else "q.conv"
+    ties: list[Tie] = [
+        (query, "out", keys),
+        ("k.conv", "out", keys),
+        ("v.conv", "out", values),
+        ("proj.conv", "in", values),
+        ("", "attention_biases:0", single),
+    ]
+    if isinstance(module, Attention2d):
+        mixers = ("talking_head1", "talking_head2")
+        ties += [(name, side, single) for name in mixers for side in ("out", "in")]
+    return Heads(heads, tuple(ties), "proj.conv")
+
+
+def _rowed(module: RowAttention | tiny_vit.Attention) -> Heads:
+    """Query, key and value of a head lie side by side in one layer."""
+    heads = module.num_heads
+    return Heads(
+        heads,
+        (
+            ("qkv", "out", _rows(heads, 2 * module.key_dim + module.val_dim)),
+            ("proj", "in", _rows(heads, module.val_dim)),
+            ("", "attention_biases:0", _rows(heads, 1)),
+        ),
+        "proj",
+    )
+
+
+def _normed(module: levit.Attention | levit.AttentionDownsample) -> Heads:
+    """Each layer has its norm beside it; only a block that keeps its size makes the query in the same layer."""
+    heads, keys, values = module.num_heads, module.key_dim, module.val_dim
+    first: tuple[Tie, ...] = (("qkv.linear", "out", _rows(heads, 2 * keys + values)),)
+    if isinstance(module, levit.AttentionDownsample):
+        first = ("kv.linear", "out", _rows(heads, keys + values)), ("q.ln.linear", "out", _rows(heads, keys))
+    rest = ("proj.ln.linear", "in", _rows(heads, values)), ("", "attention_biases:0", _rows(heads, 1))
+    return Heads(heads, (*first, *rest), "proj.ln.linear")
+
+
+def _plain(module: davit.WindowAttention | davit.ChannelAttention | davit.ChannelAttentionV2) -> Heads:
+    heads = module.groups if isinstance(module, davit.ChannelAttentionV2) else module.num_heads
+    wide = module.proj.in_features // heads
+    return Heads(heads, (("qkv", "out", _rows(heads, wide, 3)), ("proj", "in", _rows(heads, wide))), "proj")
+
+
+def _cosine(module: swin_transformer_v2.WindowAttention) -> Heads:
+    """With biases beside the layer, a temperature for each head, and a position bias that a small network makes."""
+    found = _plain(module)  # type: ignore[arg-type]
+    rows, single = _rows(found.count, module.proj.in_features // found.count), _rows(found.count, 1)
+    biases = ("q_bias:0", "k_bias:0", "v_bias:0") if module.q_bias is not None else ()
+    ties = ("cpb_mlp.2", "out", single), ("", "logit_scale:0", single), *(("", name, rows) for name in biases)
+    return Heads(found.count, (*found.ties, *ties), found.gate)
+
+
+def _torch(module: nn.MultiheadAttention) -> Heads | None:
+    """None with a learned key and value, which torch appends to those of the input."""
+    if module.bias_k is not None:
+        return None
+    heads = module.num_heads
+    rows, thrice = _rows(heads, module.head_dim), _rows(heads, module.head_dim, 3)
+    makers = tuple(("", side, thrice if side == "in_proj_weight:0" else rows) for side in making(module))
+    biases: tuple[Tie, ...] = (("", "in_proj_bias:0", thrice),) if module.in_proj_bias is not None else ()
+    return Heads(heads, (*makers, *biases, ("out_proj", "in", rows)), "out_proj")
+
+
+def _efficient(module: EfficientAttention) -> Heads:
+    heads = module.heads
+    wide = module.q.out_features // heads
+    rows = _rows(heads, wide)
+    return Heads(heads, (("q", "out", rows), ("kv", "out", _rows(heads, wide, 2)), ("proj", "in", rows)), "proj")
+
+
+def _of_maps(module: ConvAttention) -> Heads:
+    heads = module.heads
+    keys, values = _rows(heads, module.key_width), _rows(heads, 2 * module.key_width)
+    ties = ("query.0", "out", keys), ("key.0", "out", keys), ("value.0", "out", values), ("project.0", "in", values)
+    return Heads(heads, ties, "project.0")
+
+
+_HEADS: Mapping[type[nn.Module], Callable[..., Heads | None]] = {
+    Attention: _fused,
+    AttentionRope: _fused,
+    WindowAttention: _window,
+    Attention2d: _talking,
+    Attention2dDownsample: _talking,
+    RowAttention: _rowed,
+    tiny_vit.Attention: _rowed,
+    levit.Attention: _normed,
+    levit.AttentionDownsample: _normed,
+    swin_transformer_v2.WindowAttention: _cosine,
+    davit.WindowAttention: _plain,
+    davit.ChannelAttention: _plain,
+    davit.ChannelAttentionV2: _plain,
+    nn.MultiheadAttention: _torch,
+    EfficientAttention: _efficient,
+    ConvAttention: _of_maps,
+}

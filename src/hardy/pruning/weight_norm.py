@@ -1,0 +1,126 @@
+"""Weight norm: the weight of a layer is ``g v / ||v||``, and both ``g`` and ``v`` are what is cut and masked.
+
+The norm runs over all axes of ``v`` but one. When channels go along one of those, ``g`` falls as ``||v||`` does, so the
+weights that stay are what they were. Torch keeps ``g`` and ``v`` in a parametrization, or by its older function in the
+module itself, with a hook that makes the weight before each call.
+
+Source: Salimans and Kingma, "Weight normalization: a simple reparameterization to accelerate training of deep neural
+networks", NeurIPS 2016, equation 2.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import _WeightNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+__all__ = ["NormedWeight", "duplicate", "plain", "unfollowed", "weight_norm_of"]
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class NormedWeight:
+    """The two parameters that a layer's weight is made of.
+
+    Attributes:
+        owner: the module that holds them.
+        scale, direction: the names of ``g`` and ``v`` in it.
+        axis: the axis of the weight that each have a norm of their own; -1 for one norm of all.
+    """
+
+    owner: nn.Module
+    scale: str
+    direction: str
+    axis: int
+
+    @property
+    def g(self) -> nn.Parameter:
+        """The scales."""
+        return self.owner.get_parameter(self.scale)
+
+    @property
+    def v(self) -> nn.Parameter:
+        """The directions, of the weight's shape."""
+        return self.owner.get_parameter(self.direction)
+
+    def keep(self, kept: Sequence[int], axis: int) -> None:
+        """Cut the weight to the channels ``kept`` along ``axis``, in place."""
+        chosen = torch.tensor(kept, device=self.v.device)
+        g, v = self.g.detach(), self.v.detach()
+        left = v.index_select(axis, chosen)
+        g = g.index_select(axis, chosen) if axis == self.axis else g * self._norm(left) / self._norm(v)
+        for name, value, before in ((self.scale, g, self.g), (self.direction, left, self.v)):
+            setattr(self.owner, name, nn.Parameter(value, requires_grad=before.requires_grad))
+        if "weight" in vars(self.owner):  # what the older function's hook made before the last call
+            self.owner.weight = torch._weight_norm(self.v.detach(), self.g.detach(), self.axis)
+
+    @torch.no_grad()
+    def zero(self, gone: Tensor, axis: int) -> None:
+        """Make the weight zero for the channels ``gone`` along ``axis`` and leave the rest as it is, in place."""
+        left = self.v.index_fill(axis, gone, 0.0)
+        norm = self._norm(left)
+        self.g.mul_(norm / self._norm(self.v))
+        self.v.copy_(torch.where(norm > 0, left, self.v))  # a direction of zeros has no norm to divide by
+
+    def _norm(self, v: Tensor) -> Tensor:
+        return torch.norm_except_dim(v, 2, self.axis)
+
+
+def weight_norm_of(module: nn.Module) -> NormedWeight | None:
+    """What the weight of ``module`` is made of; None without weight norm, or with something else beside it."""
+    if parametrize.is_parametrized(module, "weight"):
+        held = module.parametrizations["weight"]  # type: ignore[index,union-attr]
+        steps = list(held)  # type: ignore[call-overload]
+        if len(steps) == 1 and isinstance(steps[0], _WeightNorm):
+            return NormedWeight(held, "original0", "original1", steps[0].dim)  # type: ignore[arg-type]
+        return None
+    hook = _hook(module)
+    return None if hook is None else NormedWeight(module, f"{hook.name}_g", f"{hook.name}_v", hook.dim)
+
+
+def unfollowed(module: nn.Module) -> str | None:
+    """Why the weights of ``module`` cannot be cut where a parametrization other than weight norm makes them."""
+    if not parametrize.is_parametrized(module) or weight_norm_of(module) is not None:
+        return None
+    for name, steps in module.parametrizations.items():  # type: ignore[operator,union-attr]
+        return f"its {name} is computed by the parametrization {', '.join(type(one).__name__ for one in steps)}"
+    return None
+
+
+def duplicate(network: Module) -> Module:
+    """A copy of ``network``, which stays as it is; what it has cached with a history is copied without."""
+    caches = [m.weight for m in network.modules() if _hook(m) is not None]
+    memo: dict[int, object] = {id(cache): cache.detach().clone() for cache in caches if isinstance(cache, Tensor)}
+    return copy.deepcopy(network, memo)
+
+
+def plain(network: nn.Module) -> None:
+    """Make every parametrized or weight-normed tensor of a copied network a plain parameter, in place.
+
+    Torch's own function would take the property from the class, which the copy shares with the original.
+    """
+    for module in list(network.modules()):
+        if parametrize.is_parametrized(module):
+            kind = parametrize.type_before_parametrizations(module)
+            values = {name: getattr(module, name).detach().clone() for name in module.parametrizations}  # type: ignore[union-attr]
+            del module.parametrizations
+            module.__class__ = kind
+            for name, value in values.items():
+                module.register_parameter(name, nn.Parameter(value))
+        elif (hook := _hook(module)) is not None:
+            hook.remove(module)
+            for number, one in list(module._forward_pre_hooks.items()):
+                if one is hook:
+                    del module._forward_pre_hooks[number]
+
+
+def _hook(module: nn.Module) -> WeightNorm | None:
+    """The hook of torch's older function on the weight of ``module``."""
+    found = (hook for hook in module._forward_pre_hooks.values() if isinstance(hook, WeightNorm))
+    return next((hook for hook in found if hook.name == "weight"), None)
