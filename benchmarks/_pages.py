@@ -16,8 +16,8 @@ import light_networks
 import search
 from hardy import records
 from hardy.commands._summary import Summary
-from hardy.engine.study import read
 from hardy.report.pivot import place
+from hardy.studies.study import read
 
 ROOT = Path(__file__).parents[1]
 TEXTS = (

@@ -12,10 +12,10 @@ from pathlib import Path
 import hardy
 from camvid_dusk import CRITERIA, ROOT, Cell
 from hardy import records
-from hardy.engine.bench import compare
-from hardy.engine.hardware import fingerprint
 from hardy.ops import cost
 from hardy.records import Record
+from hardy.timing.bench import compare
+from hardy.timing.hardware import fingerprint
 
 STORE = ROOT / "benchmarks" / "records" / "camvid_latency.jsonl"
 SIZE = (360, 480)

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import hardy
-from hardy.engine.hardware import fingerprint
 from hardy.networks.base import Network
 from hardy.ops import cost
 from hardy.registry import DECODERS
+from hardy.timing.hardware import fingerprint
 
 SIZE = (512, 1024)
 PUBLISHED = """
@@ -74,7 +74,10 @@ def costs(name: str) -> dict[str, tuple[float, float]]:
         network = hardy.create("encoder_decoder", classes="cityscapes19", encoder=name, decoder="linear").eval()
         backbone = network.backbone
         own, maps = cost.gmacs(backbone, SIZE), backbone(torch.empty(1, 3, *SIZE))
-        decoders = {each: DECODERS.build(each, backbone.channels, backbone.strides, 19) for each in DECODERS}
+        decoders = {
+            each: DECODERS.build(each, {"channels": backbone.channels, "strides": backbone.strides, "class_count": 19})
+            for each in DECODERS
+        }
     weights = cost.parameters(backbone)
     return {
         each: ((weights + cost.parameters(decoder)) / 1e6, own + macs(decoder, maps))
@@ -84,7 +87,9 @@ def costs(name: str) -> dict[str, tuple[float, float]]:
 
 def with_decoder(network: Network, decoder: str) -> Network:
     """The network with another decoder, in place."""
-    network.decoder = DECODERS.build(decoder, network.backbone.channels, network.backbone.strides, 19)
+    network.decoder = DECODERS.build(
+        decoder, {"channels": network.backbone.channels, "strides": network.backbone.strides, "class_count": 19}
+    )
     return network.train()
 
 

@@ -25,12 +25,12 @@ from torch import Tensor
 
 import hardy
 from hardy.data.sources import data_root, domains
-from hardy.engine import graph, products
-from hardy.engine.epilogue import Upsample
-from hardy.engine.hardware import fingerprint
-from hardy.engine.timing import interleave, threads_set
+from hardy.deployment import graph, products
+from hardy.deployment.epilogue import Upsample
 from hardy.networks.base import Network, resize
 from hardy.ops import cost
+from hardy.timing.clock import interleave, threads_set
+from hardy.timing.hardware import fingerprint
 
 CPU = torch.device("cpu")
 VARIANTS: dict[str, tuple[Upsample, int]] = {

@@ -17,10 +17,10 @@ import onnx
 import torch
 
 import hardy
-from hardy.engine import graph
-from hardy.engine.hardware import fingerprint
+from hardy.deployment import graph
 from hardy.networks.base import Network
 from hardy.registry import NETWORKS
+from hardy.timing.hardware import fingerprint
 
 EXAMPLE = (64, 128)
 SIZES = ((1, 64, 128), (3, 97, 161), (1, 130, 67), (2, 321, 517))

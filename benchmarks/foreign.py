@@ -39,9 +39,9 @@ from torchvision import models
 
 from foreign_networks import OWN
 from hardy.engine.foreign import prune_module
-from hardy.engine.hardware import fingerprint
 from hardy.pruning.remove import replay
 from hardy.recipe import Prune
+from hardy.timing.hardware import fingerprint
 
 CLASSES = 7
 CHECKS = ("prunes", "runs", "trains", "exports", "reloads")

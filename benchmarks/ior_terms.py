@@ -26,10 +26,10 @@ from hardy import recipe as recipes
 from hardy.commands import train
 from hardy.data.sources import data_root
 from hardy.engine import protocol
-from hardy.engine.hardware import fingerprint
 from hardy.networks.base import Network
 from hardy.pruning.units import find_units
 from hardy.registry import CRITERIA, LOSSES
+from hardy.timing.hardware import fingerprint
 from hardy.types import Batch
 
 ROOT = Path(__file__).parents[1]
@@ -58,7 +58,15 @@ def trained(name: str, quick: bool) -> tuple[Network, list[Batch]]:
 def scores(network: Network, batches: list[Batch], name: str, **options: object) -> Tensor:
     """The scores (G,) of one criterion over ``batches``; the network does not learn."""
     network.train()
-    criterion = CRITERIA.build(name, network, find_units(network), LOSSES.build("cross_entropy", 0), **options)
+    criterion = CRITERIA.build(
+        name,
+        {
+            "network": network,
+            "units": find_units(network),
+            "pixel_loss": LOSSES.build("cross_entropy", {"class_count": 0}),
+        },
+        **options,
+    )
     for batch in batches:
         network.zero_grad(set_to_none=True)
         torch.stack(list(criterion.observe(batch).values())).sum().backward()

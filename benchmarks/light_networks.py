@@ -27,13 +27,13 @@ import torch
 
 import hardy
 from hardy import recipe, records
-from hardy.engine.hardware import fingerprint
-from hardy.engine.study import label, read
-from hardy.engine.timing import draw, interleave, prepare, threads_set
 from hardy.networks.base import Network
 from hardy.ops import cost
 from hardy.records import Record
 from hardy.report.pareto import Point, figure, front, write
+from hardy.studies.study import label, read
+from hardy.timing.clock import draw, interleave, prepare, threads_set
+from hardy.timing.hardware import fingerprint
 
 ROOT = Path(__file__).parents[1]
 STUDY = ROOT / "studies" / "light_networks.yaml"

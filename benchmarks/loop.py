@@ -20,11 +20,11 @@ import torch
 from hardy import create
 from hardy.algorithms.erm import ERM
 from hardy.engine.fit import Fit
-from hardy.engine.hardware import fingerprint
 from hardy.engine.optimiser import build, rate, set_rate
 from hardy.losses.cross_entropy import CrossEntropy
 from hardy.recipe import Optim, Run
 from hardy.seed import seed_all
+from hardy.timing.hardware import fingerprint
 from hardy.types import Batch
 
 BLOCK = 5

@@ -26,11 +26,11 @@ from hardy.algorithms.base import Algorithm
 from hardy.algorithms.dsp import DSP
 from hardy.algorithms.erm import ERM
 from hardy.algorithms.style_vae import StyleVAE
-from hardy.engine.hardware import fingerprint
-from hardy.networks._create import create
 from hardy.networks.base import Network
+from hardy.networks.building.create import create
 from hardy.pruning.criteria.npdg import NPDG
 from hardy.pruning.units import find_units
+from hardy.timing.hardware import fingerprint
 from hardy.types import Batch, Terms
 
 IMAGES = 6

@@ -7,8 +7,8 @@ import segmentation_models_pytorch as smp
 from torch import Tensor, nn
 
 from hardy.data.labels import LabelSpace
-from hardy.networks._encoder import pad
 from hardy.networks.base import Network, resize
+from hardy.networks.parts.pyramid import pad
 from hardy.types import Outputs
 
 __all__ = ["DeepLabV3Plus", "LinkNet", "SegFormer"]

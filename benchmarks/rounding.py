@@ -13,9 +13,9 @@ import logging
 import torch
 
 import hardy
-from hardy.engine.bench import compare
-from hardy.engine.hardware import fingerprint
 from hardy.ops import cost
+from hardy.timing.bench import compare
+from hardy.timing.hardware import fingerprint
 
 SIZE = (360, 480)
 

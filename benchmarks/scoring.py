@@ -16,13 +16,13 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
-from hardy.engine.hardware import fingerprint
-from hardy.networks._create import create
 from hardy.networks.base import Network
+from hardy.networks.building.create import create
 from hardy.pruning.criteria.base import Criterion
 from hardy.pruning.criteria.ior import IoR
 from hardy.pruning.criteria.taylor import Taylor
 from hardy.pruning.units import find_units
+from hardy.timing.hardware import fingerprint
 from hardy.types import Batch
 
 IMAGES = 12

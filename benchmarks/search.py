@@ -22,13 +22,11 @@ import torch
 import hardy
 from hardy import records
 from hardy.data.labels import label_space
-from hardy.engine import latency, protocol
-from hardy.engine.guard import Sight
-from hardy.engine.hardware import fingerprint
-from hardy.engine.priced import Bench, Priced
+from hardy.engine import protocol
+from hardy.engine.safeguards import Sight
 from hardy.engine.search import Judge, kept_within, search
 from hardy.losses.cross_entropy import CrossEntropy
-from hardy.networks._multipath import Architecture, content
+from hardy.networks.architectures.multipath import Architecture, content
 from hardy.networks.base import Network
 from hardy.recipe import Recipe, from_values
 from hardy.records import Record
@@ -38,6 +36,9 @@ from hardy.searching.sandwich import Sandwich
 from hardy.searching.space import Space
 from hardy.searching.supernet import Supernet
 from hardy.seed import seed_all
+from hardy.timing import layer_tables
+from hardy.timing.hardware import fingerprint
+from hardy.timing.priced import Bench, Priced
 
 STORE = Path(__file__).parent / "records" / "search.jsonl"
 SIZE, SPACE = (64, 128), Space(filters=6, layers=6, branches=2)
@@ -71,7 +72,7 @@ def run(seed: int, budget: float | None) -> list[Record]:
     supernet = Supernet(labels, space=SPACE)
     sight = Sight(parts_of, recipe.data, recipe.optim, recipe.evaluate, recipe.run)
     judge = Judge(supernet, sight, reestimate=3, images=40)
-    times = latency.table("onnxruntime", torch.device("cpu"))
+    times = layer_tables.table("onnxruntime", torch.device("cpu"))
     if budget is None:
         times.fill(every_part(SPACE, SIZE, len(labels)))
         ends = [

@@ -21,11 +21,7 @@ from copy import deepcopy
 import torch
 
 import hardy
-from hardy.engine.epilogue import Upsample
-from hardy.engine.hardware import fingerprint
-from hardy.engine.latency import table
-from hardy.engine.payoff import reasons, spent
-from hardy.engine.target import Timed, Turns
+from hardy.deployment.epilogue import Upsample
 from hardy.ops import cost
 from hardy.pruning.cost_goal import CostGoal
 from hardy.pruning.goal import Goal, Ratio
@@ -35,6 +31,10 @@ from hardy.pruning.select import Limits
 from hardy.pruning.shapes import Layers, widths_left
 from hardy.pruning.units import find_units
 from hardy.registry import CRITERIA
+from hardy.timing.hardware import fingerprint
+from hardy.timing.layer_tables import table
+from hardy.timing.payoff import reasons, spent
+from hardy.timing.targets import Timed, Turns
 
 NETWORKS: dict[str, tuple[str, dict[str, str], Upsample]] = {
     "fast_scnn": ("fast_scnn", {}, "full"),
@@ -61,7 +61,7 @@ def measure(name: str, size: tuple[int, int], quick: bool) -> Iterator[tuple[str
         goals["work"] = CostGoal(units, count, whole / 2, LIMITS)
     for half, goal in goals.items():
         small = deepcopy(dense)
-        criterion = CRITERIA.build("l2", small, units, None)
+        criterion = CRITERIA.build("l2", {"network": small, "units": units, "pixel_loss": None})
         done = OneShot().run(Work(small, criterion, units, goal, LIMITS))
         before, share = turns(small)
         layers = spent(dense, small, size, times)

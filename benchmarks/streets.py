@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from hardy.data.datasets.streets import Streets
-from hardy.engine.hardware import fingerprint
+from hardy.timing.hardware import fingerprint
 
 GOAL = 30.0
 

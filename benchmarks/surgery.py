@@ -13,10 +13,10 @@ import time
 import torch
 
 import hardy
-from hardy.engine.hardware import fingerprint
 from hardy.ops import cost
 from hardy.pruning.remove import remove
 from hardy.pruning.units import survey
+from hardy.timing.hardware import fingerprint
 
 NETWORKS = {
     "fast_scnn": {"name": "fast_scnn"},

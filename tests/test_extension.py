@@ -166,14 +166,16 @@ def test_they_work_together(names: dict[str, str], tmp_path: Path) -> None:
     (domain,) = domains([f"{names['dataset']}/sky"], root=tmp_path, options={names["dataset"]: {"slope": 3}})
     batch = next(iter(evaluation_batches([(domain, domain.items())], space, batch=3)))
     assert batch.images.shape == (3, 3, 32, 64)
-    loss = KINDS["loss"].build(names["loss"], len(space), slope=3)
-    algorithm = KINDS["algorithm"].build(names["algorithm"], network, loss, slope=1)
+    loss = KINDS["loss"].build(names["loss"], {"class_count": len(space)}, slope=3)
+    algorithm = KINDS["algorithm"].build(names["algorithm"], {"network": network, "pixel_loss": loss}, slope=1)
     terms = algorithm(Batch(batch.images, batch.labels.long(), batch.domains))
     sum(terms.values()).backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
     plain = torch.nn.functional.cross_entropy(network.outputs(batch.images).logits, batch.labels.long())
     assert terms["segmentation"].item() == pytest.approx(3 * plain.item(), rel=1e-5)
-    criterion = KINDS["criterion"].build(names["criterion"], network, [Unit("a", 3, ())], loss)
+    criterion = KINDS["criterion"].build(
+        names["criterion"], {"network": network, "units": [Unit("a", 3, ())], "pixel_loss": loss}
+    )
     assert criterion.scores()["a"].tolist() == [0, 1, 2]
 
 

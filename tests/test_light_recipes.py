@@ -25,5 +25,5 @@ def test_it_names_what_is_there(file):
     known = {option.name for option in NETWORKS.describe(file.stem).options}
     assert set(recipe.network.options) <= known
     assert ("aux" in known) == recipe.network.options.get("aux", False), "a head that only training has is trained"
-    LOSSES.build(recipe.loss.name, 19, **recipe.loss.options)
+    LOSSES.build(recipe.loss.name, {"class_count": 19}, **recipe.loss.options)
     assert f"hardy train recipes/light/{file.name}" in file.read_text(encoding="utf-8")

@@ -11,9 +11,9 @@ import hardy
 from hardy import records
 from hardy.commands import prune, train
 from hardy.data.labels import SPACES
-from hardy.engine.cells import plan
-from hardy.engine.study import read as read_study
 from hardy.recipe import read
+from hardy.studies.cells import plan
+from hardy.studies.study import read as read_study
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 DOMAINS = ("art_painting", "cartoon", "photo", "sketch")

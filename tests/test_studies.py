@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hardy.engine.cells import plan
-from hardy.engine.study import read
+from hardy.studies.cells import plan
+from hardy.studies.study import read
 
 STUDIES = sorted((Path(__file__).parents[1] / "studies").glob("*.yaml"))
 

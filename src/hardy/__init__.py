@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from hardy.commands.prune import prune
     from hardy.commands.train import train
     from hardy.engine.artefact import load, save
-    from hardy.networks._create import create
-    from hardy.networks._import import import_weights
-    from hardy.networks._wrapped import wrap
+    from hardy.networks.building.create import create
+    from hardy.networks.building.importing import import_weights
+    from hardy.networks.building.wrapped import wrap
 
 __version__ = "0.1.0"
 
@@ -35,11 +35,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "create": "hardy.networks._create",
-    "import_weights": "hardy.networks._import",
+    "create": "hardy.networks.building.create",
+    "import_weights": "hardy.networks.building.importing",
     "load": "hardy.engine.artefact",
     "save": "hardy.engine.artefact",
-    "wrap": "hardy.networks._wrapped",
+    "wrap": "hardy.networks.building.wrapped",
 }
 
 

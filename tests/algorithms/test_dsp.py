@@ -8,7 +8,7 @@ from hardy.algorithms.dsp import DSP
 from hardy.algorithms.erm import ERM
 from hardy.algorithms.style_vae import StyleVAE
 from hardy.errors import InputError
-from hardy.networks._create import create
+from hardy.networks.building.create import create
 from hardy.types import Batch
 
 

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 import hardy
 from hardy.algorithms.style_vae import StyleVAE, _partners
 from hardy.errors import InputError
-from hardy.networks._create import create
-from hardy.networks._dsp import load_dsp
+from hardy.networks.building.create import create
+from hardy.networks.styles.dsp import load_dsp
 from hardy.ops.style import adain, statistics
 from hardy.ops.style_vae import divergence, style_of
 from hardy.ops.vgg import VGG19

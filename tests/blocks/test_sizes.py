@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from hardy.blocks.open_size import halved_wider, masked
 from hardy.blocks.sizes import cells, has_size, is_open
-from hardy.networks._branches import cropped, padded
 from hardy.networks.base import resize
+from hardy.networks.parts.branches import cropped, padded
 
 SOURCE = Path(__file__).parents[2] / "src" / "hardy"
 

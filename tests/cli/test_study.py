@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from hardy import records
-from hardy.engine.cluster import Job, Share, StoppedStudy, cluster, run, share, slots
-from hardy.engine.order import Order
 from hardy.errors import InputError
+from hardy.studies.cluster import Job, Share, StoppedStudy, cluster, run, share, slots
+from hardy.studies.order import Order
 
 RECIPE = {
     "network": {"name": "tiny", "width": 16, "classes": "cityscapes19"},

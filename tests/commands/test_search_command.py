@@ -6,15 +6,15 @@ import pytest
 
 import hardy
 from hardy.commands import search, train
-from hardy.engine import latency, priced
-from hardy.engine.latency import Table
 from hardy.engine.search import Judge
 from hardy.errors import InputError
-from hardy.networks._multipath import parse
+from hardy.networks.architectures.multipath import parse
 from hardy.ops.cost import gmacs, parameters
 from hardy.recipe import from_values
 from hardy.records import read as records_of
 from hardy.searching.cost import parts
+from hardy.timing import layer_tables, priced
+from hardy.timing.layer_tables import Table
 
 MACHINE = {"device": "abacus", "runtime": "eager", "threads": "1", "version": "1"}
 CHOICE = {"budget_ms": 15, "evaluations": 5, "population": 2, "sample": 2, "filters": 2, "layers": 4, "images": 2,
@@ -44,7 +44,7 @@ def no_clock(monkeypatch, tmp_path):
     def measured(runtime, device):
         return Table(MACHINE, milliseconds, tmp_path / "cache")
 
-    monkeypatch.setattr(latency, "table", measured)
+    monkeypatch.setattr(layer_tables, "table", measured)
     monkeypatch.setattr(priced, "Turns", Turns)
 
 

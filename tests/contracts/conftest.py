@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from hardy.networks._create import create
-from hardy.networks._dsp import first_layers, save_dsp
+from hardy.networks.building.create import create
+from hardy.networks.styles.dsp import first_layers, save_dsp
 from hardy.ops.dsp import Perturbation
 from hardy.ops.style_vae import DVAE, mirror
 from hardy.seed import seeded

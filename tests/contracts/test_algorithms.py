@@ -8,8 +8,8 @@ from hardy.algorithms.base import Algorithm
 from hardy.engine.algorithm import build_algorithm
 from hardy.engine.fit import Fit
 from hardy.errors import InputError
-from hardy.networks._create import create
 from hardy.networks.base import Network
+from hardy.networks.building.create import create
 from hardy.recipe import Optim, Run
 from hardy.registry import ALGORITHMS, LOSSES
 from hardy.seed import seed_all, seeded
@@ -52,7 +52,9 @@ def build(name: str, kind: str) -> Algorithm:
         o.name: ARTEFACTS[o.name] for o in ALGORITHMS.describe(name).options if o.name in ARTEFACTS and o.type == "str"
     }
     seed_all(0, "algorithm")  # as a run does
-    return build_algorithm(name, made, LOSSES.build("cross_entropy", len(made.labels)), teacher, **options).train()
+    return build_algorithm(
+        name, made, LOSSES.build("cross_entropy", {"class_count": len(made.labels)}), teacher, **options
+    ).train()
 
 
 def batch(kind: str, seed: int = 0) -> Batch:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hardy.networks._create import create
+from hardy.networks.building.create import create
 from hardy.pruning.goal import Ratio
 from hardy.pruning.schedules.base import Work
 from hardy.pruning.schedules.one_shot import OneShot
@@ -56,7 +56,7 @@ def build(name, network, units, pixel_loss):
         o.name: ARTEFACTS[o.name] for o in CRITERIA.describe(name).options if o.name in ARTEFACTS and o.type == "str"
     }
     with seeded(0, "criterion"):
-        return CRITERIA.build(name, network, units, pixel_loss, **options)
+        return CRITERIA.build(name, {"network": network, "units": units, "pixel_loss": pixel_loss}, **options)
 
 
 def observed(criterion, seeds=(0, 1)):

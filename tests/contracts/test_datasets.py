@@ -127,7 +127,7 @@ def root(name, tmp_path):
 
 @pytest.fixture
 def dataset(name, root):
-    return DATASETS.build(name, root)
+    return DATASETS.build(name, {"root": root})
 
 
 def listed(dataset, most=2):
@@ -136,7 +136,7 @@ def listed(dataset, most=2):
 
 def test_index_is_full_and_the_same_every_time(name, root, dataset):
     index = dataset.index()
-    again = DATASETS.build(name, root).index()
+    again = DATASETS.build(name, {"root": root}).index()
     assert index
     for domain, splits in index.items():
         assert splits, domain
@@ -190,10 +190,10 @@ def test_it_serves_the_check_and_the_loader(name, root):
 
 def test_a_missing_folder_is_one_line(name, tmp_path):
     if name not in LAYOUTS:
-        DATASETS.build(name, tmp_path / "nowhere")
+        DATASETS.build(name, {"root": tmp_path / "nowhere"})
         return
     with pytest.raises(InputError) as error:
-        DATASETS.build(name, tmp_path / "nowhere")
+        DATASETS.build(name, {"root": tmp_path / "nowhere"})
     assert "nowhere" in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -25,7 +25,7 @@ def draw(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
 def test_is_a_finite_scalar_with_a_true_gradient(name: str, shape: tuple[int, ...]) -> None:
     logits, labels = draw(*shape)
     labels[0] = IGNORE
-    loss = LOSSES.build(name, K)
+    loss = LOSSES.build(name, {"class_count": K})
     assert loss(logits, labels).shape == ()
     assert loss(logits, labels) > 0
     assert torch.autograd.gradcheck(lambda z: loss(z, labels), (logits,))
@@ -35,7 +35,7 @@ def test_is_a_finite_scalar_with_a_true_gradient(name: str, shape: tuple[int, ..
 def test_ignored_pixels_count_nowhere(name: str, shape: tuple[int, ...]) -> None:
     logits, labels = draw(*shape)
     labels[1] = IGNORE
-    loss = LOSSES.build(name, K)
+    loss = LOSSES.build(name, {"class_count": K})
     value = loss(logits, labels)
     value.backward()
     assert (logits.grad[1] == 0).all()
@@ -49,7 +49,7 @@ def test_ignored_pixels_count_nowhere(name: str, shape: tuple[int, ...]) -> None
 @pytest.mark.parametrize("class_weights", [None, [1.0, 2.0, 0.5, 1.0, 3.0]])
 def test_with_every_pixel_ignored_it_is_zero(name: str, shape: tuple[int, ...], class_weights: list[float]) -> None:
     logits, labels = draw(*shape)
-    value = LOSSES.build(name, K, class_weights=class_weights)(logits, torch.full_like(labels, IGNORE))
+    value = LOSSES.build(name, {"class_count": K}, class_weights=class_weights)(logits, torch.full_like(labels, IGNORE))
     value.backward()
     assert value == 0
     assert torch.equal(logits.grad, torch.zeros_like(logits))
@@ -58,17 +58,17 @@ def test_with_every_pixel_ignored_it_is_zero(name: str, shape: tuple[int, ...], 
 def test_a_perfect_guess_costs_nothing(name: str) -> None:
     _, labels = draw(2, 6, 7)
     logits = 1e3 * torch.nn.functional.one_hot(labels, K).permute(0, 3, 1, 2).double()
-    assert LOSSES.build(name, K)(logits, labels) == 0
+    assert LOSSES.build(name, {"class_count": K})(logits, labels) == 0
 
 
 def test_half_precision_logits_do_not_overflow(name: str) -> None:
     logits = torch.full((1, K, 512, 512), -6.0, dtype=torch.float16)
     logits[:, 1] = 6.0
-    value = LOSSES.build(name, K)(logits, torch.zeros(1, 512, 512, dtype=torch.long))
+    value = LOSSES.build(name, {"class_count": K})(logits, torch.zeros(1, 512, 512, dtype=torch.long))
     assert value.item() == pytest.approx(12.0, abs=1e-3)
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, 1.0, -1.0, 1.0, 1.0], [1.0, float("nan"), 1.0, 1.0, 1.0]])
 def test_refuses_wrong_class_weights(name: str, weights: list[float]) -> None:
     with pytest.raises(InputError, match="class_weights"):
-        LOSSES.build(name, K, class_weights=weights)
+        LOSSES.build(name, {"class_count": K}, class_weights=weights)

@@ -9,8 +9,8 @@ from torch.export import Dim
 
 from hardy.data.labels import label_space
 from hardy.errors import InputError
-from hardy.networks._create import create, rebuild
 from hardy.networks.base import Network
+from hardy.networks.building.create import create, rebuild
 from hardy.ops.cost import gmacs, parameters
 from hardy.registry import LOSSES, NETWORKS
 from hardy.types import IGNORE
@@ -72,7 +72,7 @@ def test_trains_on_one_image_of_the_least_size(network: Network) -> None:
     size = (network.least_size, network.least_size)
     outputs = network.outputs(torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)))
     assert outputs.logits.shape == expected(network, 1, size)
-    terms = network.losses(outputs, labels_for(network, 1, size), LOSSES.build("cross_entropy", 7))
+    terms = network.losses(outputs, labels_for(network, 1, size), LOSSES.build("cross_entropy", {"class_count": 7}))
     sum(terms.values()).backward()
     assert all(value.grad.isfinite().all() for value in network.parameters() if value.grad is not None)
 
@@ -132,7 +132,9 @@ def test_features_are_named_maps(network: Network) -> None:
 def test_the_loss_reaches_every_parameter(network: Network) -> None:
     size = (64, 64)
     labels = labels_for(network, 2, size)
-    terms = network.losses(network.outputs(torch.rand(2, 3, *size)), labels, LOSSES.build("cross_entropy", 7))
+    terms = network.losses(
+        network.outputs(torch.rand(2, 3, *size)), labels, LOSSES.build("cross_entropy", {"class_count": 7})
+    )
     assert "classification" in terms if network.image_level else "segmentation" in terms
     sum(terms.values()).backward()
     assert [key for key, value in network.named_parameters() if value.grad is None] == []
@@ -141,7 +143,9 @@ def test_the_loss_reaches_every_parameter(network: Network) -> None:
 
 def test_ignored_labels_alone_give_no_loss(network: Network) -> None:
     labels = torch.full_like(labels_for(network, 2, (64, 64)), IGNORE)
-    terms = network.losses(network.outputs(torch.rand(2, 3, 64, 64)), labels, LOSSES.build("cross_entropy", 7))
+    terms = network.losses(
+        network.outputs(torch.rand(2, 3, 64, 64)), labels, LOSSES.build("cross_entropy", {"class_count": 7})
+    )
     assert all(value == 0 for value in terms.values())
 
 

@@ -8,18 +8,18 @@ from functools import cache
 import numpy as np
 import pytest
 
-from hardy.data.datasets._streets_domains import DOMAINS
-from hardy.data.datasets._streets_light import Surface, house_shadow
-from hardy.data.datasets._streets_mesh import Builder, Placed, merge
-from hardy.data.datasets._streets_plan import Wall, draw_plan
-from hardy.data.datasets._streets_raster import draw
-from hardy.data.datasets._streets_scene import stage
-from hardy.data.datasets._streets_sensor import distort, lens
-from hardy.data.datasets._streets_shade import Weather, shade
-from hardy.data.datasets._streets_town import BUILDING, CAR, ROAD, SKY, TOWN_A, VEGETATION
-from hardy.data.datasets._streets_view import Camera, survey
-from hardy.data.datasets._streets_weather import fog
 from hardy.data.datasets.streets import Streets
+from hardy.data.streets.domains import DOMAINS
+from hardy.data.streets.light import Surface, house_shadow
+from hardy.data.streets.mesh import Builder, Placed, merge
+from hardy.data.streets.plan import Wall, draw_plan
+from hardy.data.streets.raster import draw
+from hardy.data.streets.scene import stage
+from hardy.data.streets.sensor import distort, lens
+from hardy.data.streets.shade import Weather, shade
+from hardy.data.streets.town import BUILDING, CAR, ROAD, SKY, TOWN_A, VEGETATION
+from hardy.data.streets.view import Camera, survey
+from hardy.data.streets.weather import fog
 from hardy.errors import InputError
 
 SIZE = (64, 128)

@@ -8,8 +8,8 @@ from torch import nn
 
 import hardy
 from hardy.algorithms.erm import ERM
+from hardy.device import pick
 from hardy.engine.checkpoint import read
-from hardy.engine.device import pick
 from hardy.engine.fit import Fit
 from hardy.engine.stop import Stopped
 from hardy.errors import InputError

@@ -8,8 +8,8 @@ from torch import nn
 
 from hardy.engine.predict import mask_image, predict
 from hardy.errors import InputError
-from hardy.networks._create import create
-from hardy.networks._wrapped import wrap
+from hardy.networks.building.create import create
+from hardy.networks.building.wrapped import wrap
 
 
 class Brightest(nn.Module):

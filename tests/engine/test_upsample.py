@@ -7,13 +7,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from hardy.data.labels import label_space
-from hardy.engine.export import export
-from hardy.engine.timing import prepare
+from hardy.deployment.export import export
 from hardy.errors import InputError
 from hardy.metrics import confusion, scores
-from hardy.networks._create import create
-from hardy.networks._wrapped import wrap
 from hardy.networks.base import Network
+from hardy.networks.building.create import create
+from hardy.networks.building.wrapped import wrap
+from hardy.timing.clock import prepare
 from hardy.types import Outputs
 
 

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from hardy.errors import InputError
-from hardy.networks._create import create
+from hardy.networks.building.create import create
 from hardy.ops.cost import gmacs, parameters
 from hardy.registry import LOSSES
 from surgery import halved
@@ -56,7 +56,7 @@ def test_boosters_weigh_as_much_as_the_head() -> None:
     network = create("bisenetv2", "camvid11", aux=True)
     outputs = network.outputs(torch.rand(2, 3, 64, 96))
     labels = torch.randint(0, 11, (2, 64, 96))
-    terms = network.losses(outputs, labels, LOSSES.build("cross_entropy", 11))
+    terms = network.losses(outputs, labels, LOSSES.build("cross_entropy", {"class_count": 11}))
     assert len(terms) == 5
     resized = F.interpolate(outputs.extras["aux_stage3"], (64, 96), mode="bilinear", align_corners=False)
     assert terms["aux_stage3"].item() == pytest.approx(F.cross_entropy(resized, labels).item(), rel=1e-5)

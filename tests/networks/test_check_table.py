@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from hardy.networks._create import create
+from hardy.networks.building.create import create
 from hardy.ops.cost import gmacs, parameters
 
 TABLE = [

@@ -3,7 +3,7 @@ import timm
 import torch
 
 import hardy
-from hardy.networks._create import create
+from hardy.networks.building.create import create
 from hardy.registry import LOSSES
 
 
@@ -29,7 +29,7 @@ def test_its_loss_is_the_classification() -> None:
     network = create("classifier", "pacs7")
     labels = torch.tensor([0, 255])
     outputs = network.outputs(torch.rand(2, 3, 64, 64))
-    terms = network.losses(outputs, labels, LOSSES.build("cross_entropy", 7))
+    terms = network.losses(outputs, labels, LOSSES.build("cross_entropy", {"class_count": 7}))
     expected = torch.nn.functional.cross_entropy(outputs.logits[:1], labels[:1])
     assert list(terms) == ["classification"]
     torch.testing.assert_close(terms["classification"], expected)

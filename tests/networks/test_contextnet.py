@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from hardy.errors import InputError
-from hardy.networks._create import create
+from hardy.networks.building.create import create
 from hardy.ops.cost import gmacs, parameters
 from surgery import halved
 

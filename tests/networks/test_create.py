@@ -4,7 +4,7 @@ import pytest
 
 from hardy.data.labels import label_space
 from hardy.errors import InputError
-from hardy.networks._create import create, rebuild
+from hardy.networks.building.create import create, rebuild
 
 
 def test_a_random_encoder_is_said_loudly(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from hardy.errors import InputError
-from hardy.networks._create import create
+from hardy.networks.building.create import create
 from hardy.ops.cost import gmacs, parameters
 from hardy.registry import LOSSES
 from surgery import halved
@@ -68,7 +68,7 @@ def test_the_auxiliary_term_is_weighed() -> None:
     network = create("ddrnet", "camvid11", aux=True)
     outputs = network.outputs(torch.rand(2, 3, 64, 96))
     labels = torch.randint(0, 11, (2, 64, 96))
-    terms = network.losses(outputs, labels, LOSSES.build("cross_entropy", 11))
+    terms = network.losses(outputs, labels, LOSSES.build("cross_entropy", {"class_count": 11}))
     resized = F.interpolate(outputs.extras["aux_detail"], (64, 96), mode="bilinear", align_corners=False)
     assert terms["aux_detail"].item() == pytest.approx(0.4 * F.cross_entropy(resized, labels).item(), rel=1e-5)
 

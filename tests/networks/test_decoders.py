@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from hardy.errors import InputError
-from hardy.networks._create import create
 from hardy.networks.base import Network
+from hardy.networks.building.create import create
 from hardy.networks.decoders.base import Decoder
 from hardy.registry import DECODERS
 
@@ -42,7 +42,7 @@ def filled(decoder: Decoder, network: Network, names: dict[str, str]) -> nn.Modu
 
 @pytest.mark.parametrize("name", DECODERS.names())
 def test_every_decoder_takes_maps_of_every_size_and_learns(name: str) -> None:
-    decoder = DECODERS.build(name, CHANNELS, STRIDES, 5)
+    decoder = DECODERS.build(name, {"channels": CHANNELS, "strides": STRIDES, "class_count": 5})
     for height, width in ((64, 96), (97, 131)):
         maps = maps_of(height, width)
         logits = decoder(maps)
@@ -57,12 +57,14 @@ def test_every_decoder_takes_maps_of_every_size_and_learns(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in DECODERS.names() if name != "deeplabv3plus"])
 def test_one_small_image_is_enough_to_learn_from(name: str) -> None:
     maps = maps_of(64, 64, batch=1)
-    assert DECODERS.build(name, CHANNELS, STRIDES, 5)(maps).isfinite().all()
+    assert DECODERS.build(name, {"channels": CHANNELS, "strides": STRIDES, "class_count": 5})(maps).isfinite().all()
 
 
 def test_fanets_top_down_path_is_that_of_the_network() -> None:
     network = trained("fanet")
-    built = DECODERS.build("fanet", (64, 128, 256, 512), (8, 16, 32, 64), 7, maps=4)
+    built = DECODERS.build(
+        "fanet", {"channels": (64, 128, 256, 512), "strides": (8, 16, 32, 64), "class_count": 7}, maps=4
+    )
     decoder = filled(built, network, {"classifier": "head"})
     with torch.no_grad():
         features = network.outputs(torch.rand(1, 3, 130, 195)).features
@@ -72,7 +74,9 @@ def test_fanets_top_down_path_is_that_of_the_network() -> None:
 
 def test_what_fast_scnn_does_behind_its_branches_is_that_of_the_network() -> None:
     network = trained("fast_scnn", ffm_dilation=4)
-    decoder = DECODERS.build("fast_scnn", (64, 128), (8, 32), 7, maps=2, dilation=4)
+    decoder = DECODERS.build(
+        "fast_scnn", {"channels": (64, 128), "strides": (8, 32), "class_count": 7}, maps=2, dilation=4
+    )
     pooling = network.context[-1]
     decoder.context.load_state_dict(pooling.state_dict())
     decoder.fusion.load_state_dict(network.fusion.state_dict())
@@ -88,10 +92,12 @@ def test_what_fast_scnn_does_behind_its_branches_is_that_of_the_network() -> Non
 
 @pytest.mark.parametrize(("name", "maps"), [("fast_scnn", 3), ("fanet", 3), ("stdc", None), ("regseg", None)])
 def test_logits_come_at_the_stride_of_the_finest_map_used(name: str, maps: int | None) -> None:
-    found = DECODERS.build(name, CHANNELS, STRIDES, 5).eval()(maps_of(96, 160))
+    found = DECODERS.build(name, {"channels": CHANNELS, "strides": STRIDES, "class_count": 5}).eval()(maps_of(96, 160))
     assert found.shape[-2:] == ((24, 40) if name == "regseg" else (12, 20))
     if maps is not None:
-        assert DECODERS.build(name, CHANNELS, STRIDES, 5, maps=4).eval()(maps_of(96, 160)).shape[-2:] == (24, 40)
+        assert DECODERS.build(name, {"channels": CHANNELS, "strides": STRIDES, "class_count": 5}, maps=4).eval()(
+            maps_of(96, 160)
+        ).shape[-2:] == (24, 40)
 
 
 @pytest.mark.parametrize(
@@ -108,13 +114,13 @@ def test_logits_come_at_the_stride_of_the_finest_map_used(name: str, maps: int |
 )
 def test_numbers_out_of_range_are_refused(name: str, options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        DECODERS.build(name, CHANNELS, STRIDES, 5, **options)
+        DECODERS.build(name, {"channels": CHANNELS, "strides": STRIDES, "class_count": 5}, **options)
 
 
 @pytest.mark.parametrize("name", ["stdc", "regseg"])
 def test_two_maps_are_too_few_for_some(name: str) -> None:
     with pytest.raises(InputError, match="needs three maps; this encoder has 2"):
-        DECODERS.build(name, CHANNELS[:2], STRIDES[:2], 5)
+        DECODERS.build(name, {"channels": CHANNELS[:2], "strides": STRIDES[:2], "class_count": 5})
 
 
 # each family of encoders once, each decoder once: all pairs are in benchmarks/encoders.py

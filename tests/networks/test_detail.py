@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from hardy.networks._detail import detail_losses, detail_targets
+from hardy.networks.parts.detail import detail_losses, detail_targets
 from hardy.types import IGNORE
 
 

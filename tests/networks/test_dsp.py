@@ -8,9 +8,9 @@ from torch import nn
 
 import hardy
 from hardy.errors import InputError
-from hardy.networks._create import create
-from hardy.networks._dsp import first_layers, load_dsp, load_vgg, save_dsp
-from hardy.networks._first_layers import FirstLayers
+from hardy.networks.building.create import create
+from hardy.networks.styles.dsp import first_layers, load_dsp, load_vgg, save_dsp
+from hardy.networks.styles.first_layers import FirstLayers
 from hardy.ops.dsp import Perturbation
 from hardy.ops.style_vae import DVAE, mirror
 from hardy.ops.vgg import VGG19

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hardy.errors import InputError
-from hardy.networks._create import create
+from hardy.networks.building.create import create
 from hardy.ops.cost import gmacs, parameters
 from hardy.registry import DECODERS
 from surgery import halved
@@ -38,7 +38,13 @@ def test_features() -> None:
 
 def test_the_head_is_its_formula() -> None:
     torch.manual_seed(0)
-    head = DECODERS.build("efficientvit", [3, 5], [8, 16], 2, width=4, maps=2, expansion=2).double().eval()
+    head = (
+        DECODERS.build(
+            "efficientvit", {"channels": [3, 5], "strides": [8, 16], "class_count": 2}, width=4, maps=2, expansion=2
+        )
+        .double()
+        .eval()
+    )
     fine, coarse = torch.randn(1, 3, 6, 9).double(), torch.randn(1, 5, 3, 5).double()
     norm = (1 + head.expand[1].eps) ** 0.5  # a batch norm that has seen nothing
 
@@ -76,7 +82,7 @@ def test_the_head_goes_with_any_encoder(encoder: str) -> None:
 )
 def test_the_head_refuses_what_cannot_be_built(options: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        DECODERS.build("efficientvit", [3, 5, 7], [4, 8, 16], 2, **options)
+        DECODERS.build("efficientvit", {"channels": [3, 5, 7], "strides": [4, 8, 16], "class_count": 2}, **options)
 
 
 def test_half_of_every_layer_of_the_head_can_go() -> None:

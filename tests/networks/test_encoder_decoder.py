@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hardy.errors import InputError
-from hardy.networks._create import create
+from hardy.networks.building.create import create
 from hardy.registry import DECODERS
 
 VIT = "vit_tiny_patch16_224"
@@ -57,7 +57,7 @@ def test_the_patches_of_a_transformer_are_padded_not_stretched() -> None:
 
 
 def test_linear_on_all_maps_is_one_convolution_of_all_maps_side_by_side() -> None:
-    decoder = DECODERS.build("linear", [3, 5], [4, 8], 2, maps="all").eval()
+    decoder = DECODERS.build("linear", {"channels": [3, 5], "strides": [4, 8], "class_count": 2}, maps="all").eval()
     fine, coarse = torch.rand(1, 3, 8, 8), torch.rand(1, 5, 4, 4)
     stretched = torch.nn.functional.interpolate(coarse, (8, 8), mode="bilinear", align_corners=False)
     weight = torch.cat([layer.weight for layer in decoder.classifiers], dim=1)
@@ -67,14 +67,16 @@ def test_linear_on_all_maps_is_one_convolution_of_all_maps_side_by_side() -> Non
 
 
 def test_linear_on_the_last_map_ignores_the_others() -> None:
-    decoder = DECODERS.build("linear", [3, 5], [4, 8], 2)
+    decoder = DECODERS.build("linear", {"channels": [3, 5], "strides": [4, 8], "class_count": 2})
     assert sum(p.numel() for p in decoder.parameters()) == 5 * 2 + 2
     coarse = torch.rand(1, 5, 4, 4)
     assert torch.equal(decoder([torch.rand(1, 3, 8, 8), coarse]), decoder([torch.rand(1, 3, 8, 8), coarse]))
 
 
 def test_deeplab_context_comes_at_the_size_of_the_finest_map() -> None:
-    decoder = DECODERS.build("deeplabv3plus", [8, 16, 32], [4, 8, 16], 3, width=16).eval()
+    decoder = DECODERS.build(
+        "deeplabv3plus", {"channels": [8, 16, 32], "strides": [4, 8, 16], "class_count": 3}, width=16
+    ).eval()
     maps = [torch.rand(1, 8, 17, 23), torch.rand(1, 16, 9, 12), torch.rand(1, 32, 5, 6)]
     assert decoder(maps).shape == (1, 3, 17, 23)
     assert torch.equal(decoder(maps), decoder([maps[0], torch.zeros(1), maps[2]]))

@@ -16,7 +16,7 @@ from torchvision import models
 
 from hardy.errors import InputError
 from hardy.networks import encoders
-from hardy.networks._create import create
+from hardy.networks.building.create import create
 from hardy.networks.encoders import base, shufflenet_v1
 from hardy.networks.encoders._any_size import AnySizeAttention, AnySizeAttention2d, AnySizeDownsample
 from hardy.networks.encoders.base import Encoder, encoder_names, family_of, load

@@ -7,7 +7,7 @@ import timm
 import torch
 from torch.nn import functional as F
 
-from hardy.networks._create import create
+from hardy.networks.building.create import create
 from hardy.ops.cost import gmacs, parameters
 from hardy.registry import LOSSES
 from surgery import halved
@@ -76,7 +76,7 @@ def test_auxiliary_terms_are_halved() -> None:
     network = create("fanet", "pacs7", aux=True)
     outputs = network.outputs(torch.rand(2, 3, 64, 96))
     labels = torch.randint(0, 7, (2, 64, 96))
-    terms = network.losses(outputs, labels, LOSSES.build("cross_entropy", 7))
+    terms = network.losses(outputs, labels, LOSSES.build("cross_entropy", {"class_count": 7}))
     for name, value in outputs.extras.items():
         enlarged = F.interpolate(value, (64, 96), mode="bilinear", align_corners=False)
         assert terms[name].item() == pytest.approx(0.5 * F.cross_entropy(enlarged, labels).item(), rel=1e-5)

@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from hardy.errors import InputError
-from hardy.networks._create import create
+from hardy.networks.building.create import create
 from hardy.registry import LOSSES
 
 
@@ -38,7 +38,7 @@ def test_the_auxiliary_term_is_weighed_and_resized(align_corners: bool) -> None:
     network = create("fast_scnn", "camvid11", aux=True, align_corners=align_corners)
     outputs = network.outputs(torch.rand(2, 3, 64, 96))
     labels = torch.randint(0, 11, (2, 64, 96))
-    terms = network.losses(outputs, labels, LOSSES.build("cross_entropy", 11))
+    terms = network.losses(outputs, labels, LOSSES.build("cross_entropy", {"class_count": 11}))
     auxiliary = F.interpolate(outputs.extras["aux_detail"], (64, 96), mode="bilinear", align_corners=align_corners)
     assert outputs.extras["aux_detail"].shape == (2, 11, 8, 12)
     assert terms["segmentation"].item() == pytest.approx(F.cross_entropy(outputs.logits, labels).item(), rel=1e-5)

@@ -9,8 +9,8 @@ import torch
 
 import hardy
 from hardy.errors import InputError
-from hardy.networks._create import create, rebuild
-from hardy.networks._multipath import PUBLISHED, read
+from hardy.networks.architectures.multipath import PUBLISHED, read
+from hardy.networks.building.create import create, rebuild
 from hardy.ops.cost import gmacs, parameters
 from surgery import halved
 

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from hardy.errors import InputError
-from hardy.networks._create import create
+from hardy.networks.building.create import create
 from hardy.networks.icnet import _pooled
 from hardy.ops.cost import gmacs, parameters
 from hardy.registry import LOSSES
@@ -86,7 +86,7 @@ def test_auxiliary_labels_are_those_of_the_nearest_pixels() -> None:
     assert outputs.extras["aux_half"].shape == (2, 7, 8, 12)
     labels = torch.randint(0, 7, (2, 64, 96))
     labels[:, :40, :] = IGNORE
-    terms = network.losses(outputs, labels, LOSSES.build("cross_entropy", 7))
+    terms = network.losses(outputs, labels, LOSSES.build("cross_entropy", {"class_count": 7}))
     assert list(terms) == ["segmentation", "aux_quarter", "aux_half"]
     for name, weight, stride in [("aux_quarter", 0.16, 16), ("aux_half", 0.4, 8)]:
         near = labels[:, stride // 2 :: stride, stride // 2 :: stride]

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hardy.errors import InputError
-from hardy.networks._create import create
 from hardy.networks.base import Network
+from hardy.networks.building.create import create
 from hardy.networks.decoders.linknet import LinkNetDecoder
 from hardy.ops.cost import gmacs, parameters
 from surgery import halved

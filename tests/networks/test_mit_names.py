@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hardy.errors import InputError
-from hardy.networks._create import create, rebuild
+from hardy.networks.building.create import create, rebuild
 from hardy.networks.encoders.mit import MixTransformer
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hardy.errors import InputError
-from hardy.networks._multipath import PUBLISHED, Layer, parse, read
+from hardy.networks.architectures.multipath import PUBLISHED, Layer, parse, read
 
 SMALL: dict[str, Any] = {
     "format": "multipath/1",

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from hardy.errors import InputError
-from hardy.networks._create import create
+from hardy.networks.building.create import create
 from hardy.ops.boundary import balanced_loss, boundaries
 from hardy.ops.cost import gmacs, parameters
 from hardy.registry import LOSSES
@@ -62,7 +62,7 @@ def test_the_four_terms_by_their_definition() -> None:
     labels = torch.zeros(2, 64, 96, dtype=torch.int64)
     labels[:, :, 50:] = 3
     labels[:, :8] = IGNORE
-    terms = network.losses(outputs, labels, LOSSES.build("cross_entropy", 11))
+    terms = network.losses(outputs, labels, LOSSES.build("cross_entropy", {"class_count": 11}))
 
     def up(name: str) -> torch.Tensor:
         return F.interpolate(outputs.extras[name], (64, 96), mode="bilinear", align_corners=False)
@@ -99,7 +99,7 @@ def test_only_the_final_head_mines_hard_pixels_and_all_are_enlarged_alike() -> N
     outputs = network.outputs(torch.rand(2, 3, 64, 96))
     labels = torch.randint(0, 11, (2, 64, 96))
     weights = [1.0 + place for place in range(11)]
-    ohem = LOSSES.build("ohem", 11, threshold=0.05, min_kept=0.02, class_weights=weights)
+    ohem = LOSSES.build("ohem", {"class_count": 11}, threshold=0.05, min_kept=0.02, class_weights=weights)
     terms = network.losses(outputs, labels, ohem)
 
     def up(x: torch.Tensor) -> torch.Tensor:
@@ -121,7 +121,7 @@ def test_only_the_final_head_mines_hard_pixels_and_all_are_enlarged_alike() -> N
 def test_without_labels_or_boundaries_gradients_are_finite(label: int) -> None:
     network = create("pidnet", "camvid11", aux=True)
     labels = torch.full((2, 64, 64), label)
-    terms = network.losses(network.outputs(torch.rand(2, 3, 64, 64)), labels, LOSSES.build("ohem", 11))
+    terms = network.losses(network.outputs(torch.rand(2, 3, 64, 64)), labels, LOSSES.build("ohem", {"class_count": 11}))
     sum(terms.values()).backward()
     assert terms["boundary"] == 0
     assert all(value.grad.isfinite().all() for value in network.parameters())
@@ -133,7 +133,7 @@ def test_without_its_training_heads_it_has_one_term() -> None:
     network = create("pidnet", "camvid11")
     outputs = network.outputs(torch.rand(2, 3, 64, 64))
     labels = torch.zeros(2, 64, 64, dtype=torch.int64)
-    assert set(network.losses(outputs, labels, LOSSES.build("cross_entropy", 11))) == {"segmentation"}
+    assert set(network.losses(outputs, labels, LOSSES.build("cross_entropy", {"class_count": 11}))) == {"segmentation"}
 
 
 @pytest.mark.parametrize(("variant", "size"), [("s", (32, 32)), ("s", (193, 259)), ("l", (40, 48))])

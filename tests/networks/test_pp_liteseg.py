@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hardy.errors import InputError
-from hardy.networks._create import create
+from hardy.networks.building.create import create
 from hardy.ops.cost import gmacs, parameters
 from hardy.registry import DECODERS
 from surgery import halved
@@ -73,7 +73,9 @@ def test_the_decoder_goes_with_any_encoder(encoder: str) -> None:
 
 
 def test_the_decoder_uses_the_coarsest_maps() -> None:
-    decoder = DECODERS.build("pp_liteseg", [3, 5, 7], [4, 8, 16], 2, widths=(4, 6), context=8).eval()
+    decoder = DECODERS.build(
+        "pp_liteseg", {"channels": [3, 5, 7], "strides": [4, 8, 16], "class_count": 2}, widths=(4, 6), context=8
+    ).eval()
     maps = [torch.rand(1, 3, 16, 16), torch.rand(1, 5, 8, 9), torch.rand(1, 7, 4, 5)]
     assert decoder(maps).shape == (1, 2, 8, 9)
     assert [x.shape[1] for x in decoder.project(maps)] == [6, 8]
@@ -92,7 +94,7 @@ def test_the_decoder_uses_the_coarsest_maps() -> None:
 )
 def test_the_decoder_refuses_what_cannot_be_built(options: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        DECODERS.build("pp_liteseg", [3, 5, 7], [4, 8, 16], 2, **options)
+        DECODERS.build("pp_liteseg", {"channels": [3, 5, 7], "strides": [4, 8, 16], "class_count": 2}, **options)
 
 
 def test_half_of_nearly_every_layer_can_go() -> None:

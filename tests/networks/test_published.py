@@ -9,7 +9,7 @@ from published_names import Shapes, espnet, fast_scnn, swiftnet, values
 from torch import Tensor
 
 from hardy.data.labels import LabelSpace
-from hardy.networks._create import create
+from hardy.networks.building.create import create
 from hardy.networks.published.base import Publication, in_rgb
 from hardy.registry import PUBLICATIONS
 

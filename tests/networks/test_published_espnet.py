@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import hardy
 from hardy.data.labels import LabelSpace
-from hardy.networks._import import imported
+from hardy.networks.building.importing import imported
 
 CITYSCAPES = ((72.3923111, 82.90893555, 73.15840149), (45.3192215, 46.15289307, 44.91483307))
 CAMVID = ((110.331026, 108.408863, 105.033194), (72.125710, 72.690745, 69.904348))

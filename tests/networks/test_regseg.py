@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hardy.networks._create import create
+from hardy.networks.building.create import create
 from hardy.ops.cost import gmacs, parameters
 from surgery import halved
 

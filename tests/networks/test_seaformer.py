@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hardy.networks._create import create
+from hardy.networks.building.create import create
 from hardy.networks.seaformer import SIZES
 from hardy.ops.cost import gmacs, parameters
 from hardy.pruning.units import survey

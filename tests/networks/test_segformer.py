@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from hardy.blocks.efficient_attention import EfficientAttention
 from hardy.errors import InputError
-from hardy.networks._create import create
+from hardy.networks.building.create import create
 from hardy.networks.encoders.mit import VARIANTS, MixTransformer
 from hardy.ops.cost import gmacs, parameters
 from hardy.pruning.remove import replay
@@ -178,7 +178,13 @@ def test_blocks_are_skipped_more_often_the_deeper_they_lie() -> None:
 
 def test_the_linear_head_is_its_equation() -> None:
     torch.manual_seed(0)
-    head = DECODERS.build("segformer", [3, 5], [4, 8], 2, width=6, projection="linear").double().eval()
+    head = (
+        DECODERS.build(
+            "segformer", {"channels": [3, 5], "strides": [4, 8], "class_count": 2}, width=6, projection="linear"
+        )
+        .double()
+        .eval()
+    )
     fine, coarse = torch.randn(1, 3, 6, 9).double(), torch.randn(1, 5, 3, 5).double()
     wide = [F.conv2d(x, layer.weight, layer.bias) for layer, x in zip(head.projections, (fine, coarse), strict=True)]
     wide[1] = F.interpolate(wide[1], (6, 9), mode="bilinear", align_corners=False)

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from hardy.errors import InputError
-from hardy.networks._create import create
+from hardy.networks.building.create import create
 from hardy.networks.encoders.stdc import STDCNet
 from hardy.ops.cost import gmacs, parameters
 from hardy.registry import LOSSES
@@ -64,7 +64,7 @@ def test_features_and_heads() -> None:
 def test_detail_guidance_teaches_the_encoder() -> None:
     network = create("stdc", "camvid11", detail=True)
     labels = torch.randint(0, 11, (1, 65, 78), generator=torch.Generator().manual_seed(0))
-    pixel_loss = LOSSES.build("cross_entropy", 11)
+    pixel_loss = LOSSES.build("cross_entropy", {"class_count": 11})
     terms = network.losses(network.outputs(torch.rand(1, 3, 65, 78)), labels, pixel_loss)
     assert list(terms) == ["segmentation", "detail_bce", "detail_dice"]
     (terms["detail_bce"] + terms["detail_dice"]).backward()

@@ -1,7 +1,7 @@
 import timm
 import torch
 
-from hardy.networks._create import create
+from hardy.networks.building.create import create
 
 
 def test_the_encoder_is_timms_resnet_before_the_last_relu_of_each_stage() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hardy.errors import InputError
-from hardy.networks._create import create
+from hardy.networks.building.create import create
 
 
 @pytest.mark.parametrize(("name", "coarsest"), [("topformer", "tokens"), ("seaformer", "stage5")])

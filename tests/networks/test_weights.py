@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from hardy.errors import InputError
-from hardy.networks import _encoder
-from hardy.networks._create import create, rebuild
-from hardy.networks._torchvision import in_timm_names
-from hardy.networks._weights import fill, initialise, read_weights
+from hardy.networks.building.create import create, rebuild
+from hardy.networks.building.weights import fill, initialise, read_weights
+from hardy.networks.parts import pyramid
+from hardy.networks.parts.torchvision_names import in_timm_names
 
 ENCODER = "mobilenetv2_035"
 
@@ -84,7 +84,7 @@ def test_timms_weights_are_asked_for_by_their_tag(monkeypatch: pytest.MonkeyPatc
         asked.append((name, pretrained))
         return make(name, pretrained=False, **kwargs)
 
-    monkeypatch.setattr(_encoder.timm, "create_model", without_net)
+    monkeypatch.setattr(pyramid.timm, "create_model", without_net)
     create("swiftnet", "camvid11", weights="timm")
     create("classifier", "camvid11", encoder="resnet18.a2_in1k", encoder_weights="timm")
     network = create("encoder_decoder", "camvid11", encoder="resnet18.a2_in1k", encoder_weights="a1_in1k")
@@ -96,7 +96,7 @@ def test_being_offline_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> Non
     def offline(*_: object, **__: object) -> nn.Module:
         raise OSError("We couldn't connect\nto the hub")
 
-    monkeypatch.setattr(_encoder.timm, "create_model", offline)
+    monkeypatch.setattr(pyramid.timm, "create_model", offline)
     with pytest.raises(InputError, match="could not be fetched; give a weights file") as caught:
         create("swiftnet", "camvid11", weights="timm")
     assert "\n" not in str(caught.value)

@@ -9,8 +9,8 @@ from torch import nn
 
 from hardy.data.labels import label_space
 from hardy.errors import InputError
-from hardy.networks._create import rebuild
-from hardy.networks._wrapped import wrap
+from hardy.networks.building.create import rebuild
+from hardy.networks.building.wrapped import wrap
 
 
 @dataclass

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from hardy.errors import InputError
-from hardy.networks._create import create
+from hardy.networks.building.create import create
 from hardy.pruning.mask import mask, masker
 from hardy.pruning.remove import remove, replay
 from hardy.pruning.select import Limits, select, target

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from hardy.errors import InputError
-from hardy.networks._create import create
+from hardy.networks.building.create import create
 from hardy.pruning.criteria.l2 import L2
 from hardy.pruning.goal import Ratio, choose
 from hardy.pruning.mask import mask

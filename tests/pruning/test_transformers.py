@@ -12,9 +12,9 @@ from timm.layers import GroupNorm1
 from timm.models.metaformer import Attention, LayerNorm2dNoBias, LayerNormNoBias, MetaFormer, Pooling
 from torch import Tensor, nn
 
-from hardy.engine import graph
-from hardy.networks._create import create
+from hardy.deployment import graph
 from hardy.networks.base import Network
+from hardy.networks.building.create import create
 from hardy.pruning.gates import gate_gradients, gate_parameters, gate_places
 from hardy.pruning.heads import heads_of
 from hardy.pruning.mask import mask, masker

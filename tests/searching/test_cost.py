@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from hardy.networks._create import create
-from hardy.networks._multipath import PUBLISHED, content, parse, read
+from hardy.networks.architectures.multipath import PUBLISHED, content, parse, read
+from hardy.networks.building.create import create
 from hardy.pruning.shapes import Layers, Shape
 from hardy.searching.cost import every_part, parts
 from hardy.searching.space import Space

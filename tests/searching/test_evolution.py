@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from hardy.networks._multipath import Architecture
+from hardy.networks.architectures.multipath import Architecture
 from hardy.searching.evolution import Evaluated, Proposer, within_budget
 from hardy.searching.space import Space
 

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from hardy.networks._multipath import Architecture, Branch, content, parse
+from hardy.networks.architectures.multipath import Architecture, Branch, content, parse
 from hardy.searching.cost import parts
 from hardy.searching.space import Space
 

@@ -7,7 +7,7 @@ import torch
 
 from hardy.data.labels import label_space
 from hardy.losses.cross_entropy import CrossEntropy
-from hardy.networks._multipath import Architecture
+from hardy.networks.architectures.multipath import Architecture
 from hardy.ops.divergence import divergence
 from hardy.searching.sandwich import Sandwich
 from hardy.searching.space import Space

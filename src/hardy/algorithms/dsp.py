@@ -17,8 +17,8 @@ from torch import Tensor
 
 from hardy.algorithms.base import Algorithm
 from hardy.errors import InputError, within
-from hardy.networks._dsp import load_dsp
 from hardy.networks.base import Network, PixelLoss
+from hardy.networks.styles.dsp import load_dsp
 from hardy.ops.dsp import Perturbation, ascend
 from hardy.ops.frozen import Frozen
 from hardy.ops.norms import statistics_kept

@@ -30,9 +30,9 @@ from hardy.data.decoding import read_image
 from hardy.data.finding import files
 from hardy.data.sources import beside_data
 from hardy.errors import InputError, within
-from hardy.networks._dsp import first_layers, load_vgg, save_dsp
-from hardy.networks._first_layers import FirstLayers
 from hardy.networks.base import Network, PixelLoss
+from hardy.networks.styles.dsp import first_layers, load_vgg, save_dsp
+from hardy.networks.styles.first_layers import FirstLayers
 from hardy.ops.dsp import Moments, Perturbation
 from hardy.ops.frozen import Frozen
 from hardy.ops.style import adain
@@ -49,7 +49,7 @@ class StyleVAE(Algorithm):
     Args:
         network: lends its first layers as encoder; it does not learn.
         pixel_loss: not used.
-        encoder: ``"network"``, or a file of VGG-19's weights (see `hardy.networks._dsp.load_vgg`).
+        encoder: ``"network"``, or a file of VGG-19's weights (see `hardy.networks.styles.dsp.load_vgg`).
         stride: of the map in which the network's style is read.
         pictures: a folder, here or in that of the data sets, whose images give the styles; empty for the images
             trained on.

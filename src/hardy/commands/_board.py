@@ -11,11 +11,11 @@ from rich.text import Text
 
 from hardy.commands._print import plain
 from hardy.commands._summary import Summary
-from hardy.engine.ledger import Ledger
-from hardy.engine.order import STATES, Order
-from hardy.engine.study import Study
 from hardy.files import write_text
 from hardy.report.pivot import Pivot, place
+from hardy.studies.ledger import Ledger
+from hardy.studies.order import STATES, Order
+from hardy.studies.study import Study
 
 __all__ = ["Board"]
 

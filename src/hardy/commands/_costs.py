@@ -11,16 +11,16 @@ from typing import Any
 import torch
 
 from hardy.commands._print import say, show_rows
-from hardy.engine import latency
-from hardy.engine.bench import Comparison, Runtime, compare
-from hardy.engine.payoff import reasons
-from hardy.engine.target import Outcome
 from hardy.errors import InputError
 from hardy.files import write_text
 from hardy.networks.base import Network
 from hardy.ops import cost
 from hardy.recipe import Recipe
 from hardy.stored import read_json
+from hardy.timing import layer_tables
+from hardy.timing.bench import Comparison, Runtime, compare
+from hardy.timing.payoff import reasons
+from hardy.timing.targets import Outcome
 
 __all__ = ["Change", "Found", "cost_values", "costs", "show_costs"]
 
@@ -123,6 +123,6 @@ def show_costs(
         verdict = "faster" if one.faster else "NOT FASTER"
         say(f"{one.runtime}: {verdict}: takes {one.ratio:.2f} of the time (quartiles {one.low:.2f} to {one.high:.2f}, "
             f"{one.runs} pairs, {one.threads} threads)")  # fmt: skip
-        times = latency.table(one.runtime, torch.device("cpu"))
+        times = layer_tables.table(one.runtime, torch.device("cpu"))
         for line in reasons(dense, small, one.size, times, one.after_p50, found.blocked):
             say(f"  {line}")

@@ -21,15 +21,15 @@ from hardy.commands._place import finished, folder_of, held, unused
 from hardy.commands._provenance import provenance
 from hardy.commands._scores import table_values
 from hardy.data.labels import label_space
+from hardy.device import limit_threads, pick
 from hardy.engine import artefact, protocol
 from hardy.engine.algorithm import build_algorithm
-from hardy.engine.device import limit_threads, pick
 from hardy.engine.evaluate import Table
 from hardy.engine.finished import PASSING
 from hardy.engine.protocol import Split
 from hardy.errors import InputError, named, nearest
-from hardy.networks._create import create
 from hardy.networks.base import Network
+from hardy.networks.building.create import create
 from hardy.ops.tensors import check_finite
 from hardy.recipe import Method, Optim, Recipe, from_values
 from hardy.records import Record
@@ -81,7 +81,7 @@ class Frame:
 
     def pixel_loss(self, network: Network) -> Any:
         """The loss of one head, as the recipe chooses it."""
-        return LOSSES.build(self.recipe.loss.name, len(network.labels), **self.recipe.loss.options)
+        return LOSSES.build(self.recipe.loss.name, {"class_count": len(network.labels)}, **self.recipe.loss.options)
 
     def algorithm(self, network: Network, method: Method | None = None, teacher: Network | None = None) -> Algorithm:
         """The algorithm ``method``, by default the recipe's, on ``network``."""

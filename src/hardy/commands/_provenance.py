@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import hardy
-from hardy.engine.hardware import fingerprint
+from hardy.timing.hardware import fingerprint
 
 __all__ = ["commit", "provenance"]
 

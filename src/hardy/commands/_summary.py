@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
-from hardy.engine.study import Compare, Study, against, compared, label, listed
 from hardy.records import Record
 from hardy.report.pivot import Duel, Pivot, Place, Values, chosen, duel, markdown, pivot
+from hardy.studies.study import Compare, Study, against, compared, label, listed
 
 __all__ = ["Summary"]
 

@@ -7,16 +7,16 @@ from typing import Any
 from hardy import records
 from hardy.commands._frame import provenance
 from hardy.commands._print import say, show_rows
+from hardy.deployment.forms import AS_IT_IS
+from hardy.device import pick
 from hardy.engine import artefact
-from hardy.engine.bench import bench
-from hardy.engine.block_costs import BlockCost, block_costs
-from hardy.engine.device import pick
-from hardy.engine.forms import AS_IT_IS
-from hardy.engine.hardware import fingerprint
-from hardy.engine.measured import Row
-from hardy.engine.timing import threads_set
 from hardy.ops import cost
 from hardy.records import Record
+from hardy.timing.bench import bench
+from hardy.timing.block_costs import BlockCost, block_costs
+from hardy.timing.clock import threads_set
+from hardy.timing.hardware import fingerprint
+from hardy.timing.rows import Row
 
 __all__ = ["bench", "blocks", "run"]
 

@@ -4,9 +4,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 from hardy.commands._print import show_rows
 from hardy.data import sources
-from hardy.engine.hardware import fingerprint
 from hardy.errors import InputError
 from hardy.registry import DATASETS
+from hardy.timing.hardware import fingerprint
 
 __all__ = ["run"]
 

@@ -12,8 +12,8 @@ from hardy.commands._print import percent, say
 from hardy.data import loader, sources
 from hardy.data.base import Domain
 from hardy.data.labels import convert
+from hardy.deployment.export import Proof, ProofError, export
 from hardy.engine import artefact
-from hardy.engine.export import Proof, ProofError, export
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.records import Record

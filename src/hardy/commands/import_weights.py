@@ -7,7 +7,7 @@ from hardy.commands._frame import provenance
 from hardy.commands._print import say
 from hardy.engine import artefact
 from hardy.errors import InputError
-from hardy.networks._import import Imported, imported
+from hardy.networks.building.importing import Imported, imported
 from hardy.ops.cost import parameters
 from hardy.records import Record
 

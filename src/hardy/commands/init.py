@@ -5,9 +5,9 @@ from pathlib import Path
 
 from hardy import schema
 from hardy.commands._print import say
-from hardy.engine.study import Study
 from hardy.errors import InputError
 from hardy.files import write_text
+from hardy.studies.study import Study
 
 __all__ = ["run"]
 

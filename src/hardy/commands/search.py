@@ -11,15 +11,13 @@ import torch
 from hardy.commands._frame import Frame, finished, frame
 from hardy.commands._print import percent, say, show_rows
 from hardy.data.labels import LabelSpace, label_space
-from hardy.engine import artefact, latency, protocol
-from hardy.engine.guard import Sight
-from hardy.engine.priced import Bench, Priced
+from hardy.engine import artefact, protocol
+from hardy.engine.safeguards import Sight
 from hardy.engine.search import Found, Judge, kept_within
 from hardy.engine.search import search as tried
-from hardy.engine.target import place_of
 from hardy.errors import InputError
 from hardy.files import write_text
-from hardy.networks._multipath import content
+from hardy.networks.architectures.multipath import content
 from hardy.networks.base import Network
 from hardy.ops import cost
 from hardy.recipe import Recipe, Search
@@ -29,6 +27,9 @@ from hardy.searching.sandwich import Sandwich
 from hardy.searching.space import Space
 from hardy.searching.supernet import Supernet
 from hardy.seed import seed_all
+from hardy.timing import layer_tables
+from hardy.timing.priced import Bench, Priced
+from hardy.timing.targets import place_of
 
 __all__ = ["run"]
 
@@ -40,7 +41,7 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
 
     In it lie ``architecture.json``, which ``network.arch`` of a recipe takes; the network with the shared weights it
     was ranked by, from which ``network.run`` goes on; the largest network of the space in ``largest``; what was tried,
-    in ``search.jsonl``; and what was measured, in ``latency.json``.
+    in ``search.jsonl``; and what was measured, in ``layer_tables.json``.
 
     Raises:
         InputError: for anything in the recipe or the data that cannot be used, or a budget below the fastest network.
@@ -91,7 +92,7 @@ def _prices(here: Frame, labels: LabelSpace, space: Space, choice: Search) -> Pr
     """What architectures take, measured as far as it is not known."""
     recipe = here.recipe
     device = place_of(choice.runtime, recipe.run)
-    times = latency.table(choice.runtime, device)
+    times = layer_tables.table(choice.runtime, device)
     size = recipe.data.size or recipe.data.crop
     prices = Priced(Bench(space, labels, size, choice.runtime, device, times), here.folder / "latency.json")
     prices.prepare(choice.budget_ms, recipe.run.seed)

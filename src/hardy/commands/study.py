@@ -5,12 +5,12 @@ from math import ceil
 from pathlib import Path
 
 from hardy.commands._board import Board
-from hardy.engine import cluster
-from hardy.engine.cells import filters, plan
-from hardy.engine.cluster import Job, Left
-from hardy.engine.ledger import Failure, Ledger
-from hardy.engine.order import Order
-from hardy.engine.study import Study, read
+from hardy.studies import cluster
+from hardy.studies.cells import filters, plan
+from hardy.studies.cluster import Job, Left
+from hardy.studies.ledger import Failure, Ledger
+from hardy.studies.order import Order
+from hardy.studies.study import Study, read
 from hardy.trust import from_file, names_typed
 
 __all__ = ["run"]

@@ -76,7 +76,7 @@ def domains(
         name, _, wanted = reference.partition("/")
         if name not in built:
             own = dict((options or {}).get(name, {}))
-            built[name] = DATASETS.build(name, Path(own.pop("root", root)), **own)
+            built[name] = DATASETS.build(name, {"root": Path(own.pop("root", root))}, **own)
         found.extend(_matching(reference, name, wanted or "*", built[name]))
     names = [domain.name for domain in found]
     for name in names:

@@ -18,8 +18,8 @@ from hardy.data.labels import LabelSpace
 from hardy.engine.checkpoint import apart
 from hardy.errors import InputError
 from hardy.files import expanded, write_together
-from hardy.networks._create import rebuild
 from hardy.networks.base import Network
+from hardy.networks.building.create import rebuild
 from hardy.ops.tensors import decoded
 from hardy.pruning.remove import replay
 from hardy.stored import contents, intact, json_value, sealed

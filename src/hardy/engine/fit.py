@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from hardy.algorithms.base import Algorithm
+from hardy.device import accelerator
 from hardy.engine import checkpoint, optimiser
-from hardy.engine.device import accelerator
 from hardy.engine.stop import Stopped, stop_signal
 from hardy.errors import InputError
 from hardy.ops.average import average_into

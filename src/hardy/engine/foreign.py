@@ -1,7 +1,7 @@
 """Pruning any module that maps a tensor to logits, without labels, recipe or wrapper.
 
 The module is scored as it stands, on batches that the caller holds or on none, and a copy is cut once. Widths that
-the module's code fixes are found by trial (`hardy.pruning.trial`) and left as they are.
+the module's code fixes are found by trial (`hardy.pruning.tracing.trial`) and left as they are.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from hardy.data.labels import LabelSpace
-from hardy.engine.target import limits_of
 from hardy.errors import InputError
 from hardy.networks.base import Network, resize
 from hardy.ops.norms import reestimate
@@ -23,13 +22,14 @@ from hardy.pruning.goal import Ratio, choose
 from hardy.pruning.remove import Plan, remove
 from hardy.pruning.schedules._rest import scored
 from hardy.pruning.schedules.base import Work
-from hardy.pruning.trace import outputs_of
+from hardy.pruning.tracing.trace import outputs_of
 from hardy.pruning.units import Survey, Unit, survey
 from hardy.pruning.weight_norm import duplicate
 from hardy.recipe import Prune
 from hardy.registry import CRITERIA, LOSSES
 from hardy.sections import Method, Run
 from hardy.seed import seeded
+from hardy.timing.targets import limits_of
 from hardy.types import Batch, Outputs
 
 __all__ = ["Carved", "prune_module"]
@@ -97,7 +97,9 @@ def prune_module(
     inner = [_inside(unit) for unit in units]
     with seeded(seed, "criterion"):
         criterion: Criterion = CRITERIA.build(
-            choice.criterion.name, network, inner, _pixel_loss(small, example, loss), **choice.criterion.options
+            choice.criterion.name,
+            {"network": network, "units": inner, "pixel_loss": _pixel_loss(small, example, loss)},
+            **choice.criterion.options,
         )
     limits = limits_of(choice, Run(seed=seed))
     goal = Ratio(inner, 0.5 if choice.ratio is None else choice.ratio, limits)
@@ -146,7 +148,7 @@ def _pixel_loss(module: nn.Module, example: Tensor, loss: Method | None) -> Any:
         module_out = outputs_of(duplicate(module).eval(), example.to(device))
     classes = module_out[0].shape[1] if module_out and module_out[0].ndim > 1 else 1
     chosen = loss or Method(name="cross_entropy")
-    return LOSSES.build(chosen.name, classes, **chosen.options)
+    return LOSSES.build(chosen.name, {"class_count": classes}, **chosen.options)
 
 
 def _batches(data: Batches | None, criterion: Criterion, name: str, most: int) -> list[Batch]:

@@ -17,8 +17,8 @@ from torch import Tensor
 from hardy.data.decoding import read_image
 from hardy.data.finding import IMAGE_SUFFIXES, files
 from hardy.data.labels import LabelSpace
-from hardy.engine.device import pick
-from hardy.engine.proof import as_image
+from hardy.deployment.proof import as_image
+from hardy.device import pick
 from hardy.errors import InputError
 from hardy.files import expanded
 from hardy.networks.base import Network, resize

@@ -17,9 +17,9 @@ from hardy.data.base import Domain, Item
 from hardy.data.labels import LabelSpace, convert
 from hardy.data.transforms import Size
 from hardy.data.transforms import training as augmentation
+from hardy.device import pick
 from hardy.engine import evaluate
 from hardy.engine.checkpoint import read_tensors, write_tensors
-from hardy.engine.device import pick
 from hardy.engine.evaluate import Predictor, Table
 from hardy.engine.fit import Batches, Fit, Log
 from hardy.engine.judges import chosen, labelled, warn_of

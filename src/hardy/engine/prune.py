@@ -6,12 +6,11 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 
 from hardy.algorithms.base import Algorithm
-from hardy.engine import guard, protocol
-from hardy.engine.device import pick
+from hardy.device import pick
+from hardy.engine import protocol, safeguards
 from hardy.engine.fit import Fit, Log
-from hardy.engine.guard import Sight
 from hardy.engine.protocol import Split
-from hardy.engine.target import Outcome, Target, limits_of, target_of
+from hardy.engine.safeguards import Sight
 from hardy.errors import InputError
 from hardy.networks.base import Network, PixelLoss
 from hardy.pruning.criteria.base import Criterion
@@ -22,6 +21,7 @@ from hardy.recipe import Data, Evaluate, Optim, Prune, Run
 from hardy.registry import CRITERIA, SCHEDULES
 from hardy.sections import Floors
 from hardy.seed import seeded
+from hardy.timing.targets import Outcome, Target, limits_of, target_of
 from hardy.types import Batch, Terms
 
 __all__ = ["Surgery", "prune", "rehearse", "sensitivity"]
@@ -91,16 +91,16 @@ def prune(
     """
     found, schedule, work, target = _prepared(network, choice, parts, pixel_loss, data, optim, run)
     sight = Sight(parts, data, optim, evaluate or Evaluate(), run)
-    held = guard.checked(choice, network, sight)
+    held = safeguards.checked(choice, network, sight)
     network.to(pick(run.device))
     sweep = None
     if choice.floors:
-        sweep = guard.swept(work, choice.floors, sight)
+        sweep = safeguards.swept(work, choice.floors, sight)
         limits = replace(work.limits, floors=sweep.floors(choice.floors.tolerance))
         target = target_of(network, work.units, choice, limits, data.size or data.crop, run)
         work = replace(work, limits=limits, goal=target.goal)
     if held:
-        work = replace(work, good=guard.stop_rule(work, choice, held, sight))
+        work = replace(work, good=safeguards.stop_rule(work, choice, held, sight))
     if schedule.trains:
         with _training(network, choice, parts, data, optim, run, log) as tune:
             pruned = schedule.run(replace(work, tune=tune, log=log))
@@ -109,7 +109,7 @@ def prune(
         if work.criterion.needs_data:
             work = replace(work, batches=sight.batches(network, "score"))
         pruned = schedule.run(work)
-    guard.recounted(network, choice, sight)
+    safeguards.recounted(network, choice, sight)
     network.to("cpu")
     blocked = {**found.blocked, **work.limits.left_whole(work.units)}
     return Surgery(pruned, blocked, target.outcome(pruned.removed), sweep)
@@ -127,7 +127,7 @@ def sensitivity(
     trial = deepcopy(network)
     work = _prepared(trial, choice, parts, pixel_loss, data, optim, run)[2]
     trial.to(pick(run.device))
-    return guard.swept(work, choice.floors or Floors(), Sight(parts, data, optim, evaluate, run))
+    return safeguards.swept(work, choice.floors or Floors(), Sight(parts, data, optim, evaluate, run))
 
 
 def rehearse(
@@ -136,7 +136,7 @@ def rehearse(
 ) -> None:  # fmt: skip
     """Raise what `prune` would before its first step, on a copy: worth knowing before a network is trained for it."""
     _prepared(deepcopy(network), choice, parts, pixel_loss, data, optim, run)
-    guard.checked(choice, network, Sight(parts, data, optim, evaluate or Evaluate(), run))
+    safeguards.checked(choice, network, Sight(parts, data, optim, evaluate or Evaluate(), run))
 
 
 def _prepared(
@@ -152,7 +152,7 @@ def _prepared(
         raise InputError(f"nothing of {type(network).__name__} can be pruned: {why}")
     with seeded(run.seed, "criterion"):
         name, options = choice.criterion.name, choice.criterion.options
-        criterion = CRITERIA.build(name, network, units, pixel_loss, **options)
+        criterion = CRITERIA.build(name, {"network": network, "units": units, "pixel_loss": pixel_loss}, **options)
     schedule: Schedule = SCHEDULES.build(choice.schedule.name, **choice.schedule.options)
     _check(criterion, schedule, choice, parts, optim)
     limits = limits_of(choice, run)

@@ -16,14 +16,14 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from hardy.data.labels import LabelSpace
+from hardy.device import pick
 from hardy.engine import protocol
-from hardy.engine.device import pick
-from hardy.engine.guard import Sight, spread
 from hardy.engine.protocol import Part
+from hardy.engine.safeguards import Sight, spread
 from hardy.engine.stop import Stopped, stop_signal
 from hardy.errors import InputError
 from hardy.files import write_text
-from hardy.networks._multipath import Architecture, content, parse
+from hardy.networks.architectures.multipath import Architecture, content, parse
 from hardy.networks.base import Network
 from hardy.ops import norms
 from hardy.searching.evolution import Evaluated, Proposer

@@ -19,9 +19,9 @@ from hardy.blocks.gather_expansion import GatherExpansion
 from hardy.blocks.sizes import cells
 from hardy.data.labels import LabelSpace
 from hardy.errors import within
-from hardy.networks._branches import cropped, padded
-from hardy.networks._weights import initialise
 from hardy.networks.base import Network, resize
+from hardy.networks.building.weights import initialise
+from hardy.networks.parts.branches import cropped, padded
 from hardy.types import Outputs
 
 __all__ = ["BiSeNetV2"]

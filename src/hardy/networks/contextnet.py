@@ -17,8 +17,8 @@ from hardy.blocks.inverted_residual import InvertedResidual
 from hardy.blocks.sizes import cells
 from hardy.data.labels import LabelSpace
 from hardy.errors import within
-from hardy.networks._weights import initialise
 from hardy.networks.base import Network, resize
+from hardy.networks.building.weights import initialise
 from hardy.types import Outputs
 
 __all__ = ["ContextNet"]

@@ -19,9 +19,9 @@ from hardy.blocks.double_bottleneck import DoubleBottleneck
 from hardy.blocks.residual_stage import ResidualStage
 from hardy.blocks.sizes import cells
 from hardy.data.labels import LabelSpace
-from hardy.networks._branches import cropped, fill_trunk, head, padded, stem
-from hardy.networks._weights import initialise
 from hardy.networks.base import Network, resize
+from hardy.networks.building.weights import initialise
+from hardy.networks.parts.branches import cropped, fill_trunk, head, padded, stem
 from hardy.types import Outputs
 
 __all__ = ["DDRNet"]

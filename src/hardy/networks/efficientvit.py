@@ -13,9 +13,9 @@ from typing import Literal
 from torch import Tensor, nn
 
 from hardy.data.labels import LabelSpace
-from hardy.networks._encoder import Pyramid
 from hardy.networks.base import Network, resize
 from hardy.networks.decoders.efficientvit import EfficientViTHead
+from hardy.networks.parts.pyramid import Pyramid
 from hardy.types import Outputs
 
 __all__ = ["EfficientViT"]

@@ -18,8 +18,8 @@ from hardy.blocks.esp import ESP
 from hardy.blocks.transposed_to import TransposedTo
 from hardy.data.labels import LabelSpace
 from hardy.errors import within
-from hardy.networks._weights import initialise
 from hardy.networks.base import Network, resize
+from hardy.networks.building.weights import initialise
 from hardy.types import Outputs
 
 __all__ = ["ESPNet"]

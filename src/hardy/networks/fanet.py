@@ -22,10 +22,10 @@ from hardy.blocks.open_size import halved_wider, masked, resized_from_wider
 from hardy.blocks.pooled_norm import PooledNorm
 from hardy.blocks.sizes import is_open
 from hardy.data.labels import LabelSpace
-from hardy.networks._encoder import load_encoder
-from hardy.networks._resnet import DEPTHS
-from hardy.networks._weights import fill, initialise
 from hardy.networks.base import Network
+from hardy.networks.building.weights import fill, initialise
+from hardy.networks.parts.pyramid import load_encoder
+from hardy.networks.parts.resnet import DEPTHS
 from hardy.types import Outputs
 
 __all__ = ["FANet"]

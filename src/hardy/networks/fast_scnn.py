@@ -15,8 +15,8 @@ from hardy.blocks.inverted_residual import InvertedResidual
 from hardy.blocks.pyramid_pooling import PyramidPooling
 from hardy.data.labels import LabelSpace
 from hardy.errors import within
-from hardy.networks._weights import initialise
 from hardy.networks.base import Network
+from hardy.networks.building.weights import initialise
 from hardy.types import Outputs
 
 __all__ = ["FastSCNN"]

@@ -18,9 +18,9 @@ from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.blocks.feature_fusion import FeatureFusion
 from hardy.blocks.zoomed_conv import ZoomedConv
 from hardy.data.labels import LabelSpace
-from hardy.networks._multipath import PUBLISHED, Architecture, parse, read
-from hardy.networks._weights import initialise
+from hardy.networks.architectures.multipath import PUBLISHED, Architecture, parse, read
 from hardy.networks.base import Network, resize
+from hardy.networks.building.weights import initialise
 from hardy.types import Outputs
 
 __all__ = ["FasterSeg"]
@@ -35,7 +35,7 @@ class FasterSeg(Network):
     Args:
         labels: the classes predicted, whatever number of classes the architecture was found for.
         arch: ``"student"`` or ``"teacher"``, the published ones; the path of a JSON file; or the content of one (see
-            `hardy.networks._multipath`). The artefact keeps a file's content, not its path.
+            `hardy.networks.architectures.multipath`). The artefact keeps a file's content, not its path.
         attention: select the fused channels by their average; the authors' release has the weights for it (they are in
             its parameter counts), but never applies them.
         aux: while training, a head on all maps at stride 32 side by side and one on those at stride 16, of weight 0.2.

@@ -18,10 +18,10 @@ from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.blocks.sizes import cells
 from hardy.data.labels import LabelSpace
 from hardy.errors import InputError, within
-from hardy.networks._dilated_resnet import DilatedResNet18, DilatedResNet50, halved
-from hardy.networks._resnet import fill_resnet
-from hardy.networks._weights import initialise
 from hardy.networks.base import Network, PixelLoss, resize
+from hardy.networks.building.weights import initialise
+from hardy.networks.parts.dilated_resnet import DilatedResNet18, DilatedResNet50, halved
+from hardy.networks.parts.resnet import fill_resnet
 from hardy.types import Outputs, Terms
 
 __all__ = ["ICNet"]

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from hardy.blocks.transposed_to import fitted
 from hardy.data.labels import LabelSpace
-from hardy.networks._resnet import ResNet, fill_resnet
-from hardy.networks._weights import initialise
 from hardy.networks.base import Network
+from hardy.networks.building.weights import initialise
 from hardy.networks.decoders.linknet import LinkNetDecoder
+from hardy.networks.parts.resnet import ResNet, fill_resnet
 from hardy.types import Outputs
 
 __all__ = ["LinkNet"]

@@ -25,9 +25,9 @@ from hardy.blocks.residual_stage import ResidualStage
 from hardy.blocks.sizes import cells
 from hardy.data.labels import LabelSpace
 from hardy.losses.base import Loss
-from hardy.networks._branches import cropped, fill_trunk, head, padded, stem
-from hardy.networks._weights import initialise
 from hardy.networks.base import Network, PixelLoss, resize
+from hardy.networks.building.weights import initialise
+from hardy.networks.parts.branches import cropped, fill_trunk, head, padded, stem
 from hardy.ops.boundary import balanced_loss, boundaries
 from hardy.types import IGNORE, Outputs, Terms
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.data.labels import LabelSpace
-from hardy.networks._weights import initialise
 from hardy.networks.base import Network, resize
+from hardy.networks.building.weights import initialise
 from hardy.networks.decoders.pp_liteseg import PPLiteSegHead
 from hardy.networks.encoders.base import load
 from hardy.types import Outputs

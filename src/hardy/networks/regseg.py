@@ -15,10 +15,10 @@ from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.blocks.dilated_block import DilatedBlock
 from hardy.blocks.sizes import cells
 from hardy.data.labels import LabelSpace
-from hardy.networks._branches import cropped, padded
-from hardy.networks._weights import initialise
 from hardy.networks.base import Network, resize
+from hardy.networks.building.weights import initialise
 from hardy.networks.decoders.regseg import RegSegDecoder
+from hardy.networks.parts.branches import cropped, padded
 from hardy.types import Outputs
 
 __all__ = ["RegSeg"]

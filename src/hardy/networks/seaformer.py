@@ -19,9 +19,9 @@ from hardy.blocks.injection import Injection
 from hardy.blocks.squeeze_axial_attention import SqueezeAxialAttention
 from hardy.data.labels import LabelSpace
 from hardy.errors import within
-from hardy.networks._branches import padded
-from hardy.networks._mobile_transformer import Layer, convolutions, draw, transformer
 from hardy.networks.base import Network, resize
+from hardy.networks.parts.branches import padded
+from hardy.networks.parts.mobile_transformer import Layer, convolutions, draw, transformer
 from hardy.types import Outputs
 
 __all__ = ["SeaFormer"]

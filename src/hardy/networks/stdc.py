@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.data.labels import LabelSpace
-from hardy.networks._detail import detail_losses
-from hardy.networks._weights import initialise
 from hardy.networks.base import Network, PixelLoss, resize
+from hardy.networks.building.weights import initialise
 from hardy.networks.decoders.stdc import STDCDecoder
 from hardy.networks.encoders.base import load
+from hardy.networks.parts.detail import detail_losses
 from hardy.types import Outputs, Terms
 
 __all__ = ["STDC"]

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hardy.data.labels import LabelSpace
-from hardy.networks._resnet import ResNet, fill_resnet
-from hardy.networks._weights import initialise
 from hardy.networks.base import Network, resize
+from hardy.networks.building.weights import initialise
 from hardy.networks.decoders.swiftnet import SwiftNetDecoder
+from hardy.networks.parts.resnet import ResNet, fill_resnet
 from hardy.types import Outputs
 
 __all__ = ["SwiftNet"]

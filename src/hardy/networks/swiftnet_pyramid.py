@@ -22,9 +22,9 @@ from hardy.blocks.pooled_norm import PooledNorm
 from hardy.blocks.sizes import cells, is_open
 from hardy.data.labels import LabelSpace
 from hardy.errors import within
-from hardy.networks._encoder import load_encoder
-from hardy.networks._weights import fill, initialise
 from hardy.networks.base import Network, resize
+from hardy.networks.building.weights import fill, initialise
+from hardy.networks.parts.pyramid import load_encoder
 from hardy.types import Outputs
 
 __all__ = ["SwiftNetPyramid"]

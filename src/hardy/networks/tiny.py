@@ -13,8 +13,8 @@ from hardy.blocks.depthwise_separable import DepthwiseSeparable
 from hardy.blocks.inverted_residual import InvertedResidual
 from hardy.data.labels import LabelSpace
 from hardy.errors import within
-from hardy.networks._weights import initialise
 from hardy.networks.base import Network, resize
+from hardy.networks.building.weights import initialise
 from hardy.types import Outputs
 
 __all__ = ["Tiny"]

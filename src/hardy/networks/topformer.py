@@ -22,8 +22,8 @@ from hardy.blocks.injection import Injection
 from hardy.blocks.parts import Parts
 from hardy.data.labels import LabelSpace
 from hardy.errors import within
-from hardy.networks._mobile_transformer import convolutions, draw, transformer
 from hardy.networks.base import Network, resize
+from hardy.networks.parts.mobile_transformer import convolutions, draw, transformer
 from hardy.types import Outputs
 
 __all__ = ["TopFormer"]

@@ -1,7 +1,7 @@
 """Cutting one side of one module to the channels kept: its parameters, and the attributes that tell its size.
 
 Sides are ``"out"`` and ``"in"`` of convolutions and linear layers, ``"out"`` of norms, ``"name:axis"`` of a parameter
-or buffer that a module of another kind holds, and the sides that `hardy.pruning.declared` adds.
+or buffer that a module of another kind holds, and the sides that `hardy.pruning.tracing.declared` adds.
 """
 
 import torch
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from hardy.pruning.declared import DECLARED, declared_width, follow
-from hardy.pruning.obstacles import whole_groups
+from hardy.pruning.tracing.declared import DECLARED, declared_width, follow
+from hardy.pruning.tracing.obstacles import whole_groups
 from hardy.pruning.weight_norm import weight_norm_of
 
 __all__ = ["cut", "width"]

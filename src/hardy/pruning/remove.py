@@ -14,8 +14,8 @@ from torch import nn
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.pruning.cut import cut, width
-from hardy.pruning.declared import DECLARED
 from hardy.pruning.norms import unmask
+from hardy.pruning.tracing.declared import DECLARED
 from hardy.stored import whole
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 
 from hardy.errors import InputError
 from hardy.pruning.norms import unmask
-from hardy.pruning.obstacles import is_depthwise
+from hardy.pruning.tracing.obstacles import is_depthwise
 from hardy.pruning.units import Member, Unit
 from hardy.pruning.weight_norm import weight_norm_of
 

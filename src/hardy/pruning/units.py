@@ -3,8 +3,8 @@
 Filters tied by a residual sum, by a depthwise convolution or by a concatenation form one unit; each of its channels
 is one gate. So do the heads of an attention block, the hidden width of a feed-forward block and the width of a
 residual stream with its norms, tokens and position embeddings. `survey` follows the channels of a copy of the network
-(`hardy.pruning.trace`), sorts those that reach the same places into units, tries their removal out
-(`hardy.pruning.trial`), and tells which channels cannot go, and why.
+(`hardy.pruning.tracing.trace`), sorts those that reach the same places into units, tries their removal out
+(`hardy.pruning.tracing.trial`), and tells which channels cannot go, and why.
 
 Where the gate of a unit sits is decided here too. A gate of filters or of a residual stream sits at an output: from
 every layer that takes the unit's channels walk back; the first norm met carries the gate, and a convolution met before
@@ -21,11 +21,11 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from hardy.pruning.declared import FEED_FORWARD
 from hardy.pruning.heads import heads_of
 from hardy.pruning.norms import CHANNEL_NORMS
-from hardy.pruning.trace import Atom, Trace, trace
-from hardy.pruning.trial import tried
+from hardy.pruning.tracing.declared import FEED_FORWARD
+from hardy.pruning.tracing.trace import Atom, Trace, trace
+from hardy.pruning.tracing.trial import tried
 
 __all__ = ["Kind", "Member", "Survey", "Unit", "find_units", "survey"]
 

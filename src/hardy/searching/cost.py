@@ -2,7 +2,7 @@
 
 They follow from the architecture without building the network, for one that may be tried, and for the whole space, so
 that all can be measured before anything is tried. Putting maps side by side is not among them: its time is left to the
-line that `hardy.engine.priced` draws through measured networks.
+line that `hardy.timing.priced` draws through measured networks.
 
 Source: the look-up table of Chen et al., "FasterSeg", ICLR 2020, section 3.3, there of whole ops.
 """
@@ -10,7 +10,7 @@ Source: the look-up table of Chen et al., "FasterSeg", ICLR 2020, section 3.3, t
 from collections.abc import Iterator, Sequence
 from itertools import product
 
-from hardy.networks._multipath import OPS, WIDTHS, Architecture
+from hardy.networks.architectures.multipath import OPS, WIDTHS, Architecture
 from hardy.pruning.shapes import Shape
 from hardy.searching.space import Space
 

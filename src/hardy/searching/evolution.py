@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-from hardy.networks._multipath import Architecture
+from hardy.networks.architectures.multipath import Architecture
 from hardy.searching.space import Space
 from hardy.seed import key
 

@@ -15,7 +15,7 @@ from itertools import product
 from random import Random
 from typing import NamedTuple, TypeVar
 
-from hardy.networks._multipath import OPS, WIDTHS, Architecture, Branch
+from hardy.networks.architectures.multipath import OPS, WIDTHS, Architecture, Branch
 
 __all__ = ["Space"]
 

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from hardy.data.labels import LabelSpace
-from hardy.networks._create import create
-from hardy.networks._multipath import WIDTHS, Architecture, content
-from hardy.networks._weights import initialise
+from hardy.networks.architectures.multipath import WIDTHS, Architecture, content
 from hardy.networks.base import Network
+from hardy.networks.building.create import create
+from hardy.networks.building.weights import initialise
 from hardy.networks.fasterseg import FasterSeg
 from hardy.searching.space import Space
 from hardy.seed import seeded

@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 
 from hardy.data.base import Dataset, Item
-from hardy.data.datasets._streets_domains import DOMAINS
-from hardy.data.datasets._streets_photograph import photograph
 from hardy.data.labels import label_space
+from hardy.data.streets.domains import DOMAINS
+from hardy.data.streets.photograph import photograph
 from hardy.errors import InputError
 
 __all__ = ["Streets"]

@@ -13,8 +13,8 @@ from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3Plus
 from torch import Tensor, nn
 
 from hardy.errors import InputError, within
-from hardy.networks._weights import initialise
 from hardy.networks.base import resize
+from hardy.networks.building.weights import initialise
 from hardy.networks.decoders.base import Decoder
 
 __all__ = ["DeepLabV3Plus"]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hardy.errors import within
-from hardy.networks._weights import initialise
+from hardy.networks.building.weights import initialise
 from hardy.networks.decoders.base import Decoder, enough
 
 __all__ = ["EfficientViTHead"]

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from hardy.blocks.conv_norm_leaky import ConvNormLeaky
 from hardy.blocks.fast_attention import FastAttention
 from hardy.errors import within
-from hardy.networks._weights import initialise
 from hardy.networks.base import resize
+from hardy.networks.building.weights import initialise
 from hardy.networks.decoders.base import Decoder, enough
 
 __all__ = ["FANetDecoder"]

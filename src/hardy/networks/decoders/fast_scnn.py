@@ -12,7 +12,7 @@ from hardy.blocks.depthwise_separable import DepthwiseSeparable
 from hardy.blocks.fusion_unit import FusionUnit
 from hardy.blocks.pyramid_pooling import PyramidPooling
 from hardy.errors import within
-from hardy.networks._weights import initialise
+from hardy.networks.building.weights import initialise
 from hardy.networks.decoders.base import Decoder, enough
 
 __all__ = ["FastSCNNDecoder"]

@@ -12,8 +12,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from hardy.errors import within
-from hardy.networks._weights import initialise
 from hardy.networks.base import resize
+from hardy.networks.building.weights import initialise
 from hardy.networks.decoders.base import Decoder
 
 __all__ = ["Linear"]

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.blocks.transposed_to import TransposedTo
 from hardy.errors import InputError
-from hardy.networks._weights import initialise
+from hardy.networks.building.weights import initialise
 from hardy.networks.decoders.base import Decoder
 
 __all__ = ["LinkNetDecoder"]

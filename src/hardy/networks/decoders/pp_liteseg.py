@@ -14,7 +14,7 @@ from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.blocks.simple_pyramid_pooling import SimplePyramidPooling
 from hardy.blocks.unified_attention_fusion import UnifiedAttentionFusion
 from hardy.errors import InputError, within
-from hardy.networks._weights import initialise
+from hardy.networks.building.weights import initialise
 from hardy.networks.decoders.base import Decoder
 
 __all__ = ["PPLiteSegHead"]

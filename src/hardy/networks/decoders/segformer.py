@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.errors import within
-from hardy.networks._weights import initialise
 from hardy.networks.base import resize
+from hardy.networks.building.weights import initialise
 from hardy.networks.decoders.base import Decoder
 
 __all__ = ["SegFormerHead"]

@@ -15,7 +15,7 @@ from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.blocks.feature_fusion import FeatureFusion
 from hardy.blocks.pooled_norm import PooledNorm
 from hardy.errors import InputError, within
-from hardy.networks._weights import initialise
+from hardy.networks.building.weights import initialise
 from hardy.networks.decoders.base import Decoder
 
 __all__ = ["STDCDecoder"]

@@ -14,7 +14,7 @@ from hardy.blocks.aspect_pooling import AspectPooling
 from hardy.blocks.ladder_step import LadderStep
 from hardy.blocks.norm_act_conv import NormActConv
 from hardy.errors import within
-from hardy.networks._weights import initialise
+from hardy.networks.building.weights import initialise
 from hardy.networks.decoders.base import Decoder
 
 __all__ = ["SwiftNetDecoder"]

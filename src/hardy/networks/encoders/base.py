@@ -11,8 +11,8 @@ import timm
 from torch import Tensor, nn
 
 from hardy.errors import InputError, nearest
-from hardy.networks._encoder import load_encoder
-from hardy.networks._weights import fill, is_file, read_weights
+from hardy.networks.building.weights import fill, is_file, read_weights
+from hardy.networks.parts.pyramid import load_encoder
 from hardy.registry import ENCODERS
 
 __all__ = ["Encoder", "encoder_names", "family_of", "load"]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.blocks.shufflenet_v1 import ShuffleNetV1 as Unit
-from hardy.networks._weights import initialise
+from hardy.networks.building.weights import initialise
 from hardy.networks.encoders.base import Encoder
 
 __all__ = ["ShuffleNetV1"]

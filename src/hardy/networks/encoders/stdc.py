@@ -7,7 +7,7 @@ section 3.2 and table 2.
 from torch import Tensor, nn
 
 from hardy.blocks.short_term_dense_concatenate import ShortTermDenseConcatenate, conv_norm_act
-from hardy.networks._weights import initialise
+from hardy.networks.building.weights import initialise
 from hardy.networks.encoders.base import Encoder
 
 __all__ = ["STDCNet"]

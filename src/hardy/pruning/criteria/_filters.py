@@ -10,7 +10,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from hardy.networks.base import Network
 from hardy.pruning.gates import by_unit
 from hardy.pruning.heads import making
-from hardy.pruning.obstacles import is_depthwise
+from hardy.pruning.tracing.obstacles import is_depthwise
 from hardy.pruning.units import Unit
 
 __all__ = ["Bank", "Norms", "banks_of", "filter_sums", "rows"]

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from hardy.errors import InputError, within
-from hardy.networks._dsp import load_dsp
 from hardy.networks.base import Network, PixelLoss
+from hardy.networks.styles.dsp import load_dsp
 from hardy.ops.dsp import ascend as climb
 from hardy.ops.norms import statistics_kept
 from hardy.pruning.activations import Activations, Seen

@@ -18,10 +18,10 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from hardy.errors import InputError
 from hardy.pruning.goal import choose
 from hardy.pruning.mask import filling
-from hardy.pruning.obstacles import is_depthwise
 from hardy.pruning.schedules._allowed import allowed
 from hardy.pruning.schedules.base import Pruned, Schedule, Work, finished, terms_of
 from hardy.pruning.select import Removed
+from hardy.pruning.tracing.obstacles import is_depthwise
 
 __all__ = ["Soft"]
 

@@ -1,0 +1,218 @@
+"""Export to ONNX with a proof on images: a file that does not say what the network says is never left behind.
+
+The file is written into a temporary folder beside its target and run in onnxruntime on the given images. Compared
+are the logits (largest absolute difference), the classes (share of equal pixels) and, with labels, the mean IoU of
+both. Only a file that passes is renamed to its target; the proof travels in its metadata under ``hardy``.
+"""
+
+import copy
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hardy.deployment import epilogue, graph
+from hardy.deployment.epilogue import Upsample
+from hardy.deployment.graph import Output
+from hardy.deployment.proof import Found, Picture, ProofError, as_image, compare, drawn, proof_sizes
+from hardy.errors import InputError
+from hardy.files import expanded, remove, temporary
+from hardy.lock import NAME as LOCK
+from hardy.lock import Lock
+from hardy.networks.base import Network
+from hardy.ops.tensors import check_finite
+
+__all__ = ["AGREEMENT", "Proof", "ProofError", "export"]
+
+AGREEMENT = 0.9999
+"""The share of pixels on which file and network must name the same class."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What an exported file was found to be.
+
+    Attributes:
+        path: the file.
+        output: ``classes`` (uint8 ids) or ``logits``.
+        upsample: ``full``, ``half`` or ``none``; see `hardy.deployment.epilogue`.
+        size: (height, width) it was exported and proven at.
+        batch: images at once.
+        dynamic: whether batch, height and width are open.
+        images: how many images it was proven on.
+        drawn: True when these were drawn at random because none were given: a weaker proof.
+        difference: largest absolute difference of a logit between the file and PyTorch.
+        agreement: share of pixels (or images) with the same class, the network treated as the file is.
+        agreement_full: share of pixels of which the file and the network at full size name the same class.
+        miou_torch, miou_onnx: mean IoU on the labels of the network at full size and of the file, None without labels.
+        nodes: operations in the graph.
+        opset: the ONNX operator set.
+        labels: the label space: name, classes, colours.
+        versions: of hardy, torch, onnx and onnxruntime.
+    """
+
+    path: str
+    output: Output
+    upsample: Upsample
+    size: tuple[int, int]
+    batch: int
+    dynamic: bool
+    images: int
+    drawn: bool
+    difference: float
+    agreement: float
+    agreement_full: float
+    miou_torch: float | None
+    miou_onnx: float | None
+    nodes: int
+    opset: int
+    labels: dict[str, Any]
+    versions: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as plain values."""
+        return asdict(self)
+
+
+def export(
+    network: Network,
+    path: Path | str,
+    *,
+    size: Sequence[int],
+    dynamic: bool = False,
+    output: Output = "classes",
+    upsample: Upsample = "full",
+    batch: int = 1,
+    images: Sequence[Picture] | None = None,
+    labels: Sequence[Picture] | None = None,
+    agreement: float = AGREEMENT,
+) -> Proof:
+    """Write ``network`` to the ONNX file ``path`` and prove it on ``images``.
+
+    The network itself is left as it is: a copy in evaluation mode is exported, in float32, without auxiliary heads.
+
+    Args:
+        network: any network, on any device.
+        path: the file; its folder is made. A file that is there already stays until the new one is proven.
+        size: (height, width); images are resized to it.
+        dynamic: leave batch, height and width open; proven at ``size`` and at about three quarters of it.
+        output: uint8 class ids (B, H, W) from the graph itself, or the float32 logits that these are the best of.
+        upsample: logits resized to ``full`` or ``half`` size, or ``none``; see `hardy.deployment.epilogue.Upsample`.
+        batch: images at once.
+        images: uint8 (H, W, 3) RGB or float (3, H, W) in [0, 1]; without any, four are drawn.
+        labels: a (H, W) mask of class ids per image, 255 where ignored, or one class id per image.
+        agreement: the share of pixels that must have the same class.
+
+    Raises:
+        InputError: when a package is missing, an argument cannot be used, weights are not finite, or the network
+            cannot be exported.
+        ProofError: when the file disagrees with the network; no file is left.
+    """
+    check_finite(network)
+    target = _check(network, expanded(path), size, batch, images, labels)
+    still = copy.deepcopy(network).cpu().float().eval()
+    epilogue.check(still, upsample, proof_sizes(size, dynamic, network.least_size))
+    pictures = drawn(size) if images is None else [as_image(image) for image in images]
+    truths = None if labels is None else [torch.as_tensor(np.asarray(label)) for label in labels]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _workshop(target) as folder:
+            told: dict[str, Any] = {"output": output, "upsample": upsample, "batch": batch, "dynamic": dynamic}
+            file, found = _made(still, folder, pictures, truths, size=size, **told)
+            told |= {"path": str(target), "nodes": graph.count(file), "drawn": images is None}
+            _judge(proof := _proof(still, found, **told), agreement)
+            _sign(file, proof)
+            os.replace(file, target)
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written: {error.strerror or error}") from None
+    return proof
+
+
+@contextmanager
+def _workshop(target: Path) -> Iterator[Path]:
+    """A folder beside ``target`` to make it in: without what a killed process left in it, and gone afterwards."""
+    folder = temporary(target)
+    with Lock(folder, who="hardy export", advice="wait for it, or name another file"):
+        for left in folder.iterdir():
+            if left.name != LOCK:
+                remove(left)
+        try:
+            yield folder
+        finally:
+            remove(folder)
+
+
+def _made(
+    network: Network, folder: Path, images: Sequence[Tensor], labels: Sequence[Tensor] | None, *,
+    size: Sequence[int], output: Output, dynamic: bool, upsample: Upsample, batch: int,
+) -> tuple[Path, Found]:  # fmt: skip
+    """The file in ``folder`` that returns ``output``, and how it and its like compare with ``network``."""
+    files: dict[Output, Path] = {"logits": folder / "logits.onnx", "classes": folder / "classes.onnx"}
+    graph.write(network, files["logits"], size=size, batch=batch, dynamic=dynamic, upsample=upsample)
+    graph.with_classes(files["logits"], files["classes"], upsample=upsample)
+    sessions = {name: graph.Session(file) for name, file in files.items()}
+    found = compare(
+        network, sessions, size=size, dynamic=dynamic, batch=batch, images=images, labels=labels, upsample=upsample
+    )
+    return files[output], found
+
+
+def _proof(network: Network, found: Found, **told: Any) -> Proof:
+    return Proof(
+        **told,
+        opset=graph.OPSET,
+        labels=network.labels.to_json(),
+        versions={name: metadata.version(name) for name in ("hardy", "torch", "onnx", "onnxruntime")},
+        **vars(found),
+    )
+
+
+def _check(
+    network: Network,
+    path: Path,
+    size: Sequence[int],
+    batch: int,
+    images: Sequence[Picture] | None,
+    labels: Sequence[Picture] | None,
+) -> Path:
+    if len(size) != 2 or min(size) < network.least_size:
+        raise InputError(f"size {tuple(size)}: give (height, width), each at least {network.least_size}")
+    if batch < 1:
+        raise InputError(f"batch {batch}: must be at least 1")
+    if path.is_dir() or path.suffix != ".onnx":
+        raise InputError(f"{path}: the target is a file that ends in .onnx")
+    if images is not None and not images:
+        raise InputError("images is empty; leave it out to prove the file on drawn images")
+    if labels is not None and len(labels) != len(images or ()):
+        raise InputError(f"{len(labels)} labels for {len(images or ())} images; give one per image")
+    return path
+
+
+def _judge(proof: Proof, agreement: float) -> None:
+    if not (proof.agreement >= agreement and math.isfinite(proof.difference)):
+        raise ProofError(
+            f"{proof.path}: the file and the network agree on {proof.agreement:.4%} of the pixels, needed is "
+            f"{agreement:.2%}; largest logit difference {proof.difference:.3g}; nothing was kept"
+        )
+
+
+def _sign(file: Path, proof: Proof) -> None:
+    """Store the proof in the file, as an edit of its metadata only."""
+    onnx = graph.package("onnx")
+    model = onnx.load(file)
+    model.producer_name, model.producer_version = "hardy", proof.versions["hardy"]
+    entry = model.metadata_props.add()
+    # Where it was written says nothing about the file, and may say much about whoever wrote it.
+    entry.key = "hardy"
+    entry.value = json.dumps({name: value for name, value in proof.to_json().items() if name != "path"})
+    onnx.checker.check_model(model)
+    onnx.save(model, file)

@@ -1,0 +1,190 @@
+"""A network with its batch norms folded away, and the proof on images that it says the same.
+
+Modules that timm re-parameterises for inference (RepViT, MobileOne, FastViT, ...) are first changed by timm; what batch
+norms are left then is the affair of `hardy.ops.folding`. Both is done and proven in float64, where an exact identity
+leaves no difference to argue about; what the network's own precision makes of it is measured beside.
+"""
+
+import copy
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from timm.utils.model import reparameterize_model
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from hardy.deployment.proof import Picture, ProofError, as_image, drawn
+from hardy.errors import InputError
+from hardy.networks.base import Network, resize
+from hardy.ops.folding import fold_norms
+from hardy.seed import key
+
+__all__ = ["TOLERANCE", "Folding", "agreement", "fold"]
+
+_log = logging.getLogger("hardy")
+
+TOLERANCE = 1e-6
+"""The largest difference of a logit allowed in float64, as a share of the largest logit."""
+
+
+@dataclass(frozen=True)
+class Folding:
+    """A folded network and what was found.
+
+    Attributes:
+        network: in evaluation mode, of the class and on the device that it had; it cannot be saved or trained on.
+        reparameterised: batch norms that went as timm re-parameterised the modules around them.
+        folded: the names of those folded into other layers.
+        left: of those that stayed, by name, the reason.
+        images: how many images it was proven on.
+        drawn: True when these were drawn at random because none were given.
+        difference: largest absolute difference of a logit in float64, as a share of the largest logit.
+        agreement: share of pixels (or images) with the same class in the network's own precision.
+    """
+
+    network: Network
+    reparameterised: int
+    folded: tuple[str, ...]
+    left: Mapping[str, str]
+    images: int
+    drawn: bool
+    difference: float
+    agreement: float
+
+    @property
+    def counted(self) -> str:
+        """``43 of 55 batch norms folded``."""
+        gone = self.reparameterised + len(self.folded)
+        return f"{gone} of {gone + len(self.left)} batch norms folded"
+
+    def __str__(self) -> str:
+        """One line: how many went, and how the network was proven."""
+        timm = f" ({self.reparameterised} by timm)" if self.reparameterised else ""
+        return (
+            f"{self.counted}{timm}: the same classes on {self.images} {'drawn' if self.drawn else 'given'} images in "
+            f"float64, largest logit difference {self.difference:.1e} of the largest logit; {self.agreement:.4%} of "
+            f"the pixels in the network's own precision"
+        )
+
+
+def fold(network: Network, *, size: Sequence[int], images: Sequence[Picture] | None = None) -> Folding:
+    """A copy of ``network`` with its batch norms folded, proven on ``images``; the network stays as it is.
+
+    Args:
+        network: any network, on any device.
+        size: (height, width) the images are resized to; the proof is repeated at about three quarters of it.
+        images: uint8 (H, W, 3) RGB or float (3, H, W) in [0, 1]; without any, two are drawn at random.
+
+    Raises:
+        InputError: when the network has no batch norm, or none that can be folded.
+        ProofError: when the folded network says something else.
+    """
+    pictures = drawn(size, 2) if images is None else [as_image(image) for image in images]
+    before = copy.deepcopy(network).cpu().double().eval()
+    after = _reparameterised(before)
+    total, gone = _norms(before), _norms(before) - _norms(after)
+    if not total:
+        raise InputError(f"{type(network).__name__} has no batch norm to fold")
+    found = fold_norms(after, lambda: _returned(after))
+    if not gone + len(found.folded):
+        reason, count = Counter(found.left.values()).most_common(1)[0]
+        name = type(network).__name__
+        raise InputError(f"none of the {total} batch norms of {name} can be folded; of {count}, {reason}")
+    difference = _proven(before, after, pictures, size)
+    after.architecture, after.plan = {}, {}  # what `hardy.save` would write could not be loaded
+    own, device = network.mean.dtype, network.mean.device
+    same = agreement(before.to(own), after.to(own), pictures, size)
+    return Folding(after.to(device), gone, found.folded, found.left, len(pictures), images is None, difference, same)
+
+
+@torch.inference_mode()
+def agreement(one: Network, other: Network, images: Sequence[Tensor], size: Sequence[int]) -> float:
+    """The share of pixels (or images) of which ``one`` and ``other`` say the same class.
+
+    Args:
+        one: in evaluation mode.
+        other: in evaluation mode; each gets the images on its device and in its precision.
+        images: (3, H, W) float in [0, 1] each.
+        size: (height, width) they are resized to.
+    """
+    same, total = 0, 0
+    for image in images:
+        first, second = (_logits(each, image, size).argmax(1).cpu() for each in (one, other))
+        same += int((first == second).sum())
+        total += first.numel()
+    return same / total
+
+
+@torch.inference_mode()
+def _proven(before: Network, after: Network, images: Sequence[Tensor], size: Sequence[int]) -> float:
+    """The largest difference of a logit as a share of the largest logit.
+
+    Raises:
+        ProofError: when it is above `TOLERANCE`, or one class differs.
+    """
+    smaller = [max(before.least_size, side * 3 // 4) | 1 for side in size]
+    difference, largest, other = 0.0, 0.0, 0
+    for at in (size, smaller):
+        for image in images:
+            expected, found = _logits(before, image, at), _logits(after, image, at)
+            difference = max(difference, float((found - expected).abs().nan_to_num(nan=torch.inf).max()))
+            largest = max(largest, float(expected.abs().max()))
+            other += int((found.argmax(1) != expected.argmax(1)).sum())
+    share = difference / (largest or 1.0)
+    if other or not share <= TOLERANCE:
+        raise ProofError(
+            f"{type(before).__name__} with its batch norms folded names another class on {other} pixels; largest logit "
+            f"difference {share:.3g} of the largest logit, allowed is {TOLERANCE:g}; it cannot be folded"
+        )
+    return share
+
+
+def _logits(network: Network, image: Tensor, size: Sequence[int]) -> Tensor:
+    logits: Tensor = network(resize(image.unsqueeze(0), size).to(network.mean))
+    return logits
+
+
+def _norms(network: nn.Module) -> int:
+    return sum(isinstance(module, _BatchNorm) for module in network.modules())
+
+
+def _returned(network: Network) -> list[Tensor]:
+    """All that the network returns for images of an awkward size, where padding that depends on the size is done."""
+    side = 2 * max(network.least_size, 48) + 1
+    generator = torch.Generator().manual_seed(key(0, "fold"))
+    outputs = network.outputs(torch.rand(1, 3, side, side + 34, generator=generator).to(network.mean))
+    return [outputs.logits, *outputs.features.values(), *outputs.extras.values()]
+
+
+def _reparameterised(network: Network) -> Network:
+    """A copy of ``network`` whose parts are as timm has them for inference, where that takes batch norms away.
+
+    timm calls every module's ``fuse``, ``reparameterize`` or ``switch_to_deploy`` without arguments. A part whose
+    modules mean something else by these words fails at that and stays as it is.
+    """
+    changed = copy.deepcopy(network)
+    for name, part in list(changed.named_children()):
+        try:
+            with _new_tensors_in(network.mean.dtype):
+                other = next(reparameterize_model(nn.ModuleList([part])).eval().children())
+        except (TypeError, RuntimeError, AttributeError) as error:
+            _log.debug("%s is not re-parameterised: %s: %s", name, type(error).__name__, error)
+            continue
+        if _norms(other) < _norms(part):
+            setattr(changed, name, other)
+    return changed
+
+
+@contextmanager
+def _new_tensors_in(dtype: torch.dtype) -> Iterator[None]:
+    """Inside the block new tensors are of ``dtype``, so that timm's new layers take the weights as they are."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

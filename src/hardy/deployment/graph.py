@@ -1,0 +1,237 @@
+"""A network as an ONNX graph: written by torch's exporter, run by onnxruntime on the CPU.
+
+Adaptive average pooling is written as matrix products, and at a fixed size bilinear resizing too where that is faster;
+see `hardy.deployment.products`.
+"""
+
+import contextlib
+import io
+import logging
+import re
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hardy.deployment import borders
+from hardy.deployment.epilogue import Treated, Upsample
+from hardy.deployment.products import Products
+from hardy.errors import InputError
+from hardy.networks.base import Network
+
+__all__ = [
+    "OPSET",
+    "Output",
+    "Session",
+    "count",
+    "package",
+    "with_classes",
+    "write",
+]
+
+OPSET = 18
+
+Output = Literal["classes", "logits"]
+"""What a graph returns: uint8 class ids (B, H, W), or float32 logits (B, K, H, W)."""
+
+
+def package(name: str) -> Any:
+    """The module ``name`` of the ``export`` extra, imported here and nowhere earlier.
+
+    Raises:
+        InputError: naming the extra when it is not installed.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        raise InputError(f"{error.name} is not installed; it comes with: pip install 'hardy[export]'") from None
+
+
+def write(
+    network: Network, path: Path, *, size: Sequence[int], batch: int = 1, dynamic: bool = False,
+    upsample: Upsample = "full",
+) -> None:  # fmt: skip
+    """Write ``network`` as one ONNX file from ``images`` (B, 3, H, W) float32 to ``logits`` (B, K, H, W).
+
+    Args:
+        network: in evaluation mode, on the CPU; hooks on it are not exported.
+        path: the file; written in one go, not atomically.
+        size: (height, width) of the images; with ``dynamic`` an example only.
+        batch: images at once; with ``dynamic`` an example only.
+        dynamic: leave batch, height and width open, under these names.
+        upsample: at which size the logits are; see `hardy.deployment.epilogue.logits`.
+
+    Raises:
+        InputError: naming the module at which the exporter gave up, or a dimension that did not stay open.
+    """
+    onnx, _ = package("onnx"), package("onnxscript")
+    # A dimension of 1 would be taken for a constant, so the example of an open batch has two images.
+    images = torch.zeros(max(2, batch) if dynamic else batch, 3, *size)
+    opened = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC) if dynamic else None
+    treated = network if upsample == "full" else Treated(network, upsample)
+    with _silence():
+        try:
+            with Products(resizing=not dynamic):
+                program = torch.export.export(treated, (images,), dynamic_shapes=(opened,))
+            exported = torch.onnx.export(
+                program,
+                (),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["images"],
+                output_names=["logits"],
+                external_data=False,
+                verbose=False,
+            )
+        except Exception as error:
+            raise InputError(_refusal(error, network, dynamic)) from error
+    assert exported is not None, "the dynamo exporter returns a program"
+    model = exported.model_proto
+    fixed = [axis for axis in (0, 2, 3) if dynamic and not _shape(model.graph.input[0])[axis].dim_param]
+    if fixed:
+        raise InputError(
+            f"{type(network).__name__} fixed dimension {fixed[0]} of its images; export it at a fixed size"
+        )
+    _name_dimensions(model)
+    onnx.save(model, path)
+
+
+def _name_dimensions(model: Any) -> None:
+    """Call the open dimensions of ``images`` batch, height and width, in place, wherever the graph speaks of them."""
+    names = dict(zip((0, 2, 3), ("batch", "height", "width"), strict=True))
+    given = {_shape(model.graph.input[0])[axis].dim_param: name for axis, name in names.items()}
+    given.pop("", None)
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for dimension in _shape(value):
+            if dimension.dim_param:
+                dimension.dim_param = re.sub(r"[A-Za-z_]\w*", lambda word: given.get(word[0], word[0]),
+                                             dimension.dim_param)  # fmt: skip
+
+
+def with_classes(source: Path, path: Path, *, upsample: Upsample = "full") -> None:
+    """Write the graph ``source`` with its logits replaced by ``classes``: their argmax as uint8.
+
+    ONNX's ArgMax yields int64, eight times the bytes; with equal logits the first class wins, as in torch. At ``half``
+    the logits are at half the size of the images, rounded up: every class is written twice in both directions, and what
+    lies beyond the images is cut off. For ``borders`` see `hardy.deployment.borders`.
+    """
+    onnx = package("onnx")
+    model = onnx.load(source)
+    logits, images = model.graph.output[0], model.graph.input[0]
+    kept = [axis.dim_param or axis.dim_value for axis in _shape(logits)]
+    whole = [axis.dim_param or axis.dim_value for axis in _shape(images)]
+    constants: list[Any] = []
+    if upsample == "borders":
+        nodes, constants = borders.nodes(onnx, logits.name, kept, whole[2:])
+    elif upsample == "half":
+        nodes, constants = _doubled(onnx, logits.name, images.name)
+    else:
+        nodes = _best(onnx, logits.name, "classes")
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(constants)
+    del model.graph.output[:]
+    sides = whole[2:] if upsample in ("borders", "half") else kept[2:]
+    byte = onnx.TensorProto.UINT8
+    model.graph.output.append(onnx.helper.make_tensor_value_info("classes", byte, [kept[0], *sides]))
+    onnx.save(model, path)
+
+
+def _best(onnx: Any, logits: str, output: str) -> list[Any]:
+    """The nodes from logits to the best class as uint8."""
+    make = onnx.helper.make_node
+    return [
+        make("ArgMax", [logits], ["class_ids"], axis=1, keepdims=0, name="argmax"),
+        make("Cast", ["class_ids"], [output], to=onnx.TensorProto.UINT8, name="to_bytes"),
+    ]
+
+
+def _doubled(onnx: Any, logits: str, images: str) -> tuple[list[Any], list[Any]]:
+    """The nodes from logits at half the size of ``images`` to classes at their size, and their constants."""
+    make = onnx.helper.make_node
+    constants = {"twice": np.array([1, 2, 2], np.float32), "corner": np.zeros(2, np.int64),
+                 "sides": np.array([1, 2], np.int64)}  # fmt: skip
+    modes = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
+    nodes = [
+        *_best(onnx, logits, "classes_at_half"),
+        make("Resize", ["classes_at_half", "", "twice"], ["classes_doubled"], name="double", **modes),
+        make("Shape", [images], ["images_size"], start=2, name="images_size"),
+        make("Slice", ["classes_doubled", "corner", "images_size", "sides"], ["classes"], name="cut"),
+    ]
+    return nodes, [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()]
+
+
+def count(path: Path, kind: str | None = None) -> int:
+    """The number of operations in the graph of file ``path``; of one ``kind`` only, such as BatchNormalization."""
+    nodes = package("onnx").load(path).graph.node
+    return sum(kind is None or node.op_type == kind for node in nodes)
+
+
+class Session:
+    """The graph of an ONNX file, ready to run on the CPU: ``session(images) -> classes or logits``.
+
+    Args:
+        path: the file.
+        threads: threads of one operation; as many as torch's when None.
+        optimised: where to write the graph as onnxruntime runs it, if anywhere.
+    """
+
+    def __init__(self, path: Path, *, threads: int | None = None, optimised: Path | None = None) -> None:
+        runtime = package("onnxruntime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads or torch.get_num_threads()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        # Threads that spin after a run would take the cores from whatever is timed next in this process.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        if optimised is not None:
+            options.optimized_model_filepath = str(optimised)
+        self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """What the graph returns for ``images`` (B, 3, H, W) float32 on the CPU."""
+        return torch.from_numpy(self._session.run(None, {"images": images.numpy()})[0])
+
+
+def _shape(value: Any) -> Any:
+    return value.type.tensor_type.shape.dim
+
+
+def _refusal(error: Exception, network: nn.Module, dynamic: bool) -> str:
+    """One line: which module of ``network`` could not be exported, and why."""
+    names = {id(module): name for name, module in network.named_modules()}
+    place, seen = "", list[BaseException]()
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        seen.append(cause)
+        for frame, _ in traceback.walk_tb(cause.__traceback__):
+            place = names.get(id(frame.f_locals.get("self")), "") or place
+        cause = cause.__cause__ or cause.__context__
+    why = next((line.strip() for line in str(seen[-1]).splitlines() if line.strip()), type(seen[-1]).__name__)
+    where = f"module {place!r}" if place else "the network"
+    return f"{type(network).__name__}: {where} cannot be exported{' at a dynamic size' if dynamic else ''}: {why}"
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the exporter's progress lines, warnings and logs from the user's terminal."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,161 @@
+"""Do a network and its exported graphs say the same? Logits, classes and mean IoU of both, on images."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hardy.deployment import epilogue
+from hardy.deployment.epilogue import Upsample
+from hardy.deployment.graph import Output, Session
+from hardy.errors import InputError
+from hardy.metrics import confusion, scores
+from hardy.networks.base import Network, resize
+from hardy.seed import key
+
+__all__ = ["Found", "Picture", "ProofError", "as_image", "compare", "drawn", "proof_sizes"]
+
+Picture = np.ndarray | Tensor
+"""An image or a mask as the user holds it."""
+
+
+class ProofError(RuntimeError):
+    """What was made of a network does not agree with it, and was not kept. The message is one line."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a comparison measured.
+
+    Attributes:
+        size: (height, width) of the first, and for closed sizes the only, size compared at.
+        images: how many images were compared.
+        difference: largest absolute difference of a logit; NaN if any logit is.
+        agreement: share of pixels (or images) with the same class, the network's logits upsampled as the graph's are.
+        agreement_full: share of pixels at the size of the images of which the graph, its classes enlarged, and the
+            network at full size name the same class; the same as ``agreement`` where the graph works at full size.
+        miou_torch, miou_onnx: mean IoU on the labels of the network at full size and of the graph, None without labels.
+    """
+
+    size: tuple[int, int]
+    images: int
+    difference: float
+    agreement: float
+    agreement_full: float
+    miou_torch: float | None
+    miou_onnx: float | None
+
+
+def compare(
+    network: Network,
+    sessions: Mapping[Output, Session],
+    *,
+    size: Sequence[int],
+    dynamic: bool,
+    batch: int,
+    images: Sequence[Tensor],
+    labels: Sequence[Tensor] | None,
+    upsample: Upsample = "full",
+) -> Found:
+    """Run ``network`` and its two graphs on every image at every size; labels count at the first size.
+
+    Args:
+        network: in evaluation mode, on the CPU.
+        sessions: its graphs, the one that returns logits and the one that returns classes.
+        size: (height, width) the images are resized to.
+        dynamic: compare at a second, odd size as well.
+        batch: images at once.
+        images: (3, H, W) float in [0, 1] each.
+        labels: per image a (H, W) mask or a () class id.
+        upsample: how the graphs upsample; the network's logits are treated alike.
+    """
+    differences, (same, alike) = [], torch.zeros(2, 2, dtype=torch.float64)
+    count = len(network.labels)
+    by_torch, by_onnx = (torch.zeros(count, count, dtype=torch.int64) for _ in range(2))
+    sizes = proof_sizes(size, dynamic, network.least_size)
+    for at in sizes:
+        for first, chosen in _batches(images, at, batch):
+            real = min(batch, len(images) - first)
+            expected, best, classes = (each[:real] for each in _expected(network, chosen, at, upsample))
+            found = sessions["classes"](chosen)[:real]
+            guesses = epilogue.enlarged(found, at)
+            differences.append(float((sessions["logits"](chosen)[:real] - expected).abs().max()))
+            same += _equal(found, best)
+            alike += _equal(guesses, classes)
+            if labels is not None and at == sizes[0]:
+                masks = torch.stack([_mask(label, at) for label in labels[first : first + real]])
+                by_torch += confusion(classes, masks, count)
+                by_onnx += confusion(guesses, masks, count)
+    return Found(
+        size=sizes[0],
+        images=len(images),
+        difference=math.nan if any(map(math.isnan, differences)) else max(differences),
+        agreement=float(same[0] / same[1]),
+        agreement_full=float(alike[0] / alike[1]),
+        miou_torch=scores(by_torch).miou if labels is not None else None,
+        miou_onnx=scores(by_onnx).miou if labels is not None else None,
+    )
+
+
+@torch.inference_mode()
+def _expected(
+    network: Network, images: Tensor, size: Sequence[int], upsample: Upsample
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """The network's logits treated as the graph's are, their classes, and its classes at full size."""
+    treated = epilogue.logits(network, images, upsample)
+    best = epilogue.classes(treated, size, upsample)
+    return treated, best, best if upsample == "full" else network(images).argmax(1)
+
+
+def _equal(one: Tensor, other: Tensor) -> Tensor:
+    """How many of the classes are equal, and how many there are."""
+    return torch.tensor([int((one == other).sum()), one.numel()], dtype=torch.float64)
+
+
+def proof_sizes(size: Sequence[int], dynamic: bool, least: int) -> list[tuple[int, int]]:
+    """The sizes to prove: with open sizes a second one, odd on purpose."""
+    sizes = [(int(size[0]), int(size[1]))]
+    other = tuple(max(least, side * 3 // 4) | 1 for side in sizes[0])
+    return [*sizes, (other[0], other[1])] if dynamic else sizes
+
+
+def _batches(pictures: Sequence[Tensor], size: tuple[int, int], batch: int) -> Iterator[tuple[int, Tensor]]:
+    """``(index of the first, images (batch, 3, H, W))``; the last batch is filled up with its last image."""
+    for first in range(0, len(pictures), batch):
+        chosen = [resize(picture.unsqueeze(0), size) for picture in pictures[first : first + batch]]
+        chosen += chosen[-1:] * (batch - len(chosen))
+        yield first, torch.cat(chosen).contiguous()
+
+
+def as_image(image: Picture) -> Tensor:
+    """``image`` as (3, H, W) float32 in [0, 1].
+
+    Raises:
+        InputError: for an array that is not (H, W, 3) uint8 or a tensor that is not (3, H, W) float.
+    """
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise InputError(f"an image array must be (H, W, 3) uint8; got {image.shape} {image.dtype}")
+        return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 255
+    if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
+        raise InputError(f"an image tensor must be (3, H, W) float in [0, 1]; got {tuple(image.shape)} {image.dtype}")
+    return image.detach().cpu().float()
+
+
+def _mask(truth: Tensor, size: tuple[int, int]) -> Tensor:
+    """Labels at ``size``, nearest neighbour; a class id of a whole image as it is."""
+    if truth.ndim == 0:
+        return truth.long()
+    return F.interpolate(truth[None, None].float(), size=size, mode="nearest-exact")[0, 0].long()
+
+
+def drawn(size: Sequence[int], count: int = 4) -> list[Tensor]:
+    """Smooth random images (3, H, W): coarse blobs with fine noise, the same ones always."""
+    generator = torch.Generator().manual_seed(key(0, "export"))
+    coarse = torch.rand(count, 3, max(2, size[0] // 32), max(2, size[1] // 32), generator=generator)
+    fine = torch.rand(count, 3, *size, generator=generator)
+    return list((0.85 * resize(coarse, size) + 0.15 * fine).unbind())

@@ -1,0 +1,132 @@
+"""`create`: a network by name; `rebuild`: the same network again from what `create` wrote down."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from hardy.blocks.pooled_norm import spare_single_values
+from hardy.data.labels import LabelSpace, label_space
+from hardy.errors import InputError
+from hardy.networks.base import Network
+from hardy.networks.building.described import bounded, check_architecture, check_wrapped
+from hardy.networks.building.weights import fill, is_file, read_weights
+from hardy.networks.building.wrapped import Wrapped
+from hardy.registry import KINDS, NETWORKS
+
+__all__ = ["create", "rebuild", "unwarned"]
+
+_log = logging.getLogger("hardy")
+_quiet: ContextVar[bool] = ContextVar("quiet", default=False)
+
+
+def create(
+    name: str, classes: str | Path | LabelSpace, *, weights: str | Path | None = None, **options: Any
+) -> Network:
+    """The network ``name`` for ``classes``, in training mode.
+
+    Args:
+        name: a network of ``hardy list network``, or ``"module:Class"``.
+        classes: a label space, its name, or the path of a ``classes.yaml``.
+        weights: None starts from a random draw; a file holds the weights of the whole network; anything else is
+            taken as the network's option ``encoder_weights`` (``"timm"`` or a tag of timm's).
+        options: the keyword options of the network's constructor.
+
+    Raises:
+        InputError: for an unknown network, option or label space, or weights that do not fit.
+    """
+    labels = label_space(classes)
+    whole = weights is not None and is_file(weights)
+    if weights is not None and not whole:
+        options = {**options, "encoder_weights": _encoder_weights(name, options, str(weights))}
+    completed = _completed(name, options)
+    network: Network = NETWORKS.build(name, {"labels": labels}, **completed)
+    spare_single_values(network)
+    network.architecture = {"name": name, "options": json.loads(json.dumps({**completed, **network.written}))}
+    if whole:
+        fill(network, read_weights(str(weights)), str(weights))
+    elif completed.get("encoder_weights", "") is None and not _quiet.get():
+        _log.warning(
+            "%s starts from RANDOM WEIGHTS, its encoder included: expect longer training and lower scores; "
+            "give encoder_weights a file, or 'timm' where timm has weights for it",
+            name,
+        )
+    return network
+
+
+def rebuild(architecture: Any, labels: LabelSpace, *, module: nn.Module | None = None, size: int = 2**40) -> Network:
+    """The network that ``architecture`` describes, for weights that come after: none are read or fetched.
+
+    It comes from a file, so nothing in it is believed: see `hardy.networks.building.described`.
+
+    Args:
+        architecture: the attribute of a network that `create` or `hardy.wrap` made.
+        labels: its label space.
+        module: the module of a wrapped network saved without a factory.
+        size: bytes of the file that holds the weights; memory is bounded by it.
+
+    Raises:
+        InputError: for a wrapped network with neither module nor factory, a method or option that is gone, a
+            description that is none, or one from which no network can be built.
+    """
+    check_architecture(architecture)
+    try:
+        with bounded(size):
+            network = _built(architecture, labels, module)
+    except InputError:
+        raise
+    except Exception as error:  # options of a right type that no network can have end anywhere inside torch and timm
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise InputError(f"no {architecture['name']!r} can be built from these options ({reason})") from error
+    if "mean" in architecture:
+        network.renormalise(architecture["mean"], architecture["std"])
+    return network
+
+
+def _built(architecture: Mapping[str, Any], labels: LabelSpace, module: nn.Module | None) -> Network:
+    name, options = architecture["name"], dict(architecture["options"])
+    if name == Wrapped.NAME:
+        check_wrapped(options)
+        return Wrapped(labels, module, **options)
+    fetched = options.get("encoder_weights")
+    with unwarned():
+        network = create(name, labels, **({**options, "encoder_weights": None} if fetched else options))
+    network.pretrained = bool(fetched)
+    network.architecture = {"name": name, "options": options}
+    return network
+
+
+@contextmanager
+def unwarned() -> Iterator[None]:
+    """No warning about a random start inside the block: the weights come afterwards."""
+    token = _quiet.set(True)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
+
+
+def _encoder_weights(name: str, options: Mapping[str, Any], weights: str) -> str:
+    if Path(weights).is_dir():
+        raise InputError(f"weights={weights!r} is a folder: load a run with hardy.load, or give the weights file in it")
+    known = [option.name for option in NETWORKS.describe(name).options]
+    if "encoder_weights" not in known:
+        raise InputError(f"weights={weights!r}: {name} has no pre-trained encoder; give a weights file or None")
+    if options.get("encoder_weights") is not None:
+        raise InputError(f"weights={weights!r} and encoder_weights={options['encoder_weights']!r}: give one of them")
+    return weights
+
+
+def _completed(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Every option with its default; also those of the method that an option such as ``decoder_options`` is for."""
+    completed = NETWORKS.describe(name).check(options)
+    for key, value in completed.items():
+        kind = key.removesuffix("_options")
+        if kind != key and kind in KINDS:
+            completed[key] = KINDS[kind].describe(completed[kind]).check(value or {})
+    return completed

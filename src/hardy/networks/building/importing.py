@@ -1,0 +1,129 @@
+"""`import_weights`: weights that others published, as a network of Hardy's.
+
+The publication (`hardy.networks.published`) is recognised by the names in the file; the network's options are read off
+names and shapes. Each tensor lands in the network or is told as dropped, and nothing of the network stays as drawn.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from hardy.data.labels import LabelSpace, label_space
+from hardy.errors import InputError
+from hardy.networks.base import Network
+from hardy.networks.building.create import create, unwarned
+from hardy.networks.building.weights import fill, read_weights
+from hardy.networks.published.base import Publication
+from hardy.ops.tensors import DAMAGED
+from hardy.registry import PUBLICATIONS
+
+__all__ = ["Imported", "import_weights", "imported"]
+
+_log = logging.getLogger("hardy")
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A network with published weights, and where they come from.
+
+    Attributes:
+        network: in evaluation mode.
+        publication: its name in the registry.
+        repository: whose names the file has.
+        checked: what the publication's map was checked on, ``"files"`` or ``"names"``.
+        channels: the order of an image's channels in the file; the network takes RGB.
+        used: how many tensors of the file are in the network.
+        dropped: the name of each tensor that is not -> why.
+    """
+
+    network: Network
+    publication: str
+    repository: str
+    checked: str
+    channels: str
+    used: int
+    dropped: Mapping[str, str]
+
+
+def import_weights(
+    file: str | Path, classes: str | Path | LabelSpace, *, network: str | None = None, source: str | None = None
+) -> Network:
+    """The network of a published state dict, with its weights and its normalisation, in evaluation mode.
+
+    Args:
+        file: a state dict as it was published; read without running its pickle code. Its classes are those of
+            ``classes`` in the same order; a last class that training called void may be left out of ``classes``.
+        classes: a label space, its name, or the path of a ``classes.yaml``.
+        network: the network it must be of; None takes any.
+        source: a publication of ``hardy list publication``; None finds it by the names in the file.
+
+    Raises:
+        InputError: for a file that cannot be read, is of no known publication or of another network, lacks or has left
+            over what it should not, or predicts another number of classes.
+    """
+    return imported(file, classes, network=network, source=source).network
+
+
+def imported(
+    file: str | Path, classes: str | Path | LabelSpace, *, network: str | None = None, source: str | None = None
+) -> Imported:
+    """`import_weights` with the account of what became of the file; arguments and errors are the same."""
+    labels, found = label_space(classes), read_weights(file)
+    name = _recognised(found, str(file), network, source)
+    publication: Publication = PUBLICATIONS.build(name)
+    try:
+        return _filled(name, publication, found, labels, str(file))
+    except InputError as error:
+        raise InputError(f"{file}: {str(error).removeprefix(f'{file}: ')}") from None
+    except KeyError as error:
+        raise InputError(f"{file}: lacks {error.args[0]}, which {publication.repository}'s files have") from None
+    except DAMAGED as error:  # what a publication's map makes of tensors of other shapes
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        raise InputError(f"{file}: its tensors are not those of {publication.repository}'s files ({reason})") from None
+
+
+def _filled(
+    name: str, publication: Publication, found: Mapping[str, Tensor], labels: LabelSpace, file: str
+) -> Imported:
+    weights = publication.published(found)
+    count = publication.class_count(weights)
+    if len(labels) not in ((count, count - 1) if publication.void else (count,)):
+        void = f", or {count - 1} without void, the last" if publication.void else ""
+        raise InputError(f"predicts {count} classes{void}; label space {labels.name!r} has {len(labels)}")
+    told = publication.renamed(weights)
+    with unwarned():
+        network = create(publication.network, labels, **publication.options(weights))
+    fill(network, publication.converted(told.weights, len(labels)), file)
+    network.renormalise(*publication.colours(weights))
+    if len(labels) < count:
+        told.dropped[f"class {count - 1}"] = "void, which is no class"
+    _log.info("%s of %s: %d tensors used", publication.network, publication.repository, len(told.weights))
+    for dropped, why in told.dropped.items():
+        _log.info("dropped %s: %s", dropped, why)
+    parts = (publication.repository, publication.checked, publication.channels, len(told.weights), told.dropped)
+    return Imported(network.eval(), name, *parts)
+
+
+def _recognised(found: Mapping[str, Tensor], file: str, network: str | None, source: str | None) -> str:
+    """The name of the publication that ``found`` is of."""
+    if source is not None:
+        publication: Publication = PUBLICATIONS.build(source)
+        if not publication.recognises(found):
+            raise InputError(f"{file}: does not have the names of {source} ({publication.repository})")
+        names = [source]
+    else:
+        names = [name for name in PUBLICATIONS if PUBLICATIONS.build(name).recognises(found)]
+    known = {name: PUBLICATIONS.build(name) for name in names or PUBLICATIONS}
+    shown = ", ".join(f"{name} ({one.repository})" for name, one in known.items())
+    if not names:
+        first = ", ".join(list(found)[:2])
+        raise InputError(f"{file}: its names ({first}, ...) are of no publication known; known are: {shown}")
+    fitting = [name for name in names if network in (None, known[name].network)]
+    if not fitting:
+        raise InputError(f"{file}: holds weights of {known[names[0]].network}, as {shown}, not of {network}")
+    if len(fitting) > 1:
+        raise InputError(f"{file}: its names are of more than one publication; say which: {shown}")
+    return fitting[0]

@@ -1,0 +1,130 @@
+"""Encoders from timm: by name, with weights from a file or from timm, as a list of feature maps."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import timm
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hardy.errors import InputError, nearest
+from hardy.networks.building.weights import digest, fill, is_file, read_weights
+from hardy.networks.parts.torchvision_names import in_timm_names
+
+__all__ = ["Pyramid", "load_encoder", "pad", "stages"]
+
+_log = logging.getLogger("hardy")
+
+
+class Pyramid(nn.Module):
+    """The feature maps of a timm encoder, finest first: those of its stages from stride 4 on, or of four blocks spaced
+    evenly over the depth of a plain transformer.
+
+    Attributes:
+        channels: width of each map as built.
+        strides: of each map.
+        multiple: sides of the images must be multiples of it; 1 where any size will do.
+
+    Args:
+        name: the encoder's name in timm.
+        weights: see `load_encoder`.
+        output_stride: stride of the coarsest map, kept by dilation; None leaves the encoder as it is.
+    """
+
+    def __init__(self, name: str, weights: str | None, output_stride: int | None) -> None:
+        super().__init__()
+        kwargs = {} if output_stride is None else {"output_stride": output_stride}
+        self.model: Any = load_encoder(name, weights, self._trim, **kwargs)
+
+    def _trim(self, model: Any) -> None:
+        """Note which maps to take from ``model``, and take away in place what lies behind the last of them."""
+        self.indices, self.channels, self.strides, self.multiple = stages(model)
+        model.prune_intermediate_layers(self.indices, prune_head=True)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Normalised images (B, 3, H, W) -> maps (B, C, h, w)."""
+        maps: list[Tensor] = self.model.forward_intermediates(
+            images, indices=self.indices, norm=True, intermediates_only=True
+        )
+        return maps
+
+
+def stages(model: Any) -> tuple[list[int], list[int], list[int], int]:
+    """Which maps of a timm ``model`` make its pyramid: (indices, channels, strides, multiple); see `Pyramid`."""
+    told = [(info["num_chs"], info["reduction"]) for info in model.feature_info]
+    count = len(told)
+    plain = count > 1 and len({stride for _, stride in told}) == 1
+    if plain:
+        indices = sorted({max(0, count * quarter // 4 - 1) for quarter in (1, 2, 3, 4)})
+    else:
+        indices = [index for index, (_, stride) in enumerate(told) if stride >= 4]
+    channels, strides = zip(*(told[index] for index in indices), strict=True)
+    return indices, list(channels), list(strides), strides[-1] if plain else 1
+
+
+def load_encoder(name: str, weights: str | None, trim: Callable[[Any], object], **kwargs: Any) -> Any:
+    """The timm model ``name`` after ``trim``, which takes its head away in place.
+
+    Args:
+        name: a model of timm's, with or without a tag (``resnet18.a1_in1k``).
+        weights: None for a random draw; a file of the names of timm or torchvision; ``"timm"`` for those timm takes by
+            default; or a tag of timm's. What `trim` took away may be in the file, or not.
+        trim: called with the whole model.
+        kwargs: for ``timm.create_model``.
+
+    Raises:
+        InputError: for a name or a tag that timm does not have, an encoder of one input size only, weights that do not
+            fit or cannot be fetched.
+    """
+    fetched = weights is not None and not is_file(weights)
+    tagged = name if weights is None or not fetched else _tagged(name, weights)
+    model = _made(tagged, fetched, kwargs)
+    known = set(model.state_dict())
+    trim(model)
+    if fetched:
+        _log.info("weights of %s from timm, sha256 of the tensors %s", tagged, digest(model.state_dict()))
+    elif weights is not None:
+        fill(model, in_timm_names(read_weights(weights)), weights, may_be_left=known.intersection)
+    return model
+
+
+def pad(images: Tensor, multiple: int) -> Tensor:
+    """``images`` with zeros to the right and below until both sides are multiples of ``multiple``."""
+    if multiple == 1:
+        return images
+    height, width = images.shape[-2:]
+    return F.pad(images, (0, -width % multiple, 0, -height % multiple))
+
+
+def _made(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        raise InputError(f"timm has no encoder {name!r}{nearest(architecture, timm.list_models())}")
+    config = timm.get_pretrained_cfg(architecture)
+    if config is not None and config.fixed_input_size:
+        kwargs = {**kwargs, "dynamic_img_size": True}
+    try:
+        return timm.create_model(name, pretrained=pretrained, **kwargs)
+    except TypeError as error:
+        raise InputError(f"encoder {name!r} takes one input size only or no output_stride: {error}") from None
+    except (OSError, RuntimeError, ValueError) as error:
+        if not pretrained:
+            raise
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+        raise InputError(f"the weights of {name!r} could not be fetched; give a weights file ({reason}...)") from None
+
+
+def _tagged(name: str, weights: str) -> str:
+    """The name in timm of encoder ``name`` with ``weights``, ``"timm"`` or a tag; only names that have weights."""
+    architecture = name.partition(".")[0]
+    available = timm.list_pretrained(architecture)
+    wanted = name if weights == "timm" else f"{architecture}.{weights}"
+    if weights == "timm" and "." not in name and available:
+        return name
+    if wanted not in available:
+        tags = [known.partition(".")[2] for known in available]
+        hint = nearest(weights, tags)
+        have = ", ".join(tags) or "none"
+        raise InputError(f"weights {weights!r}: timm has no such weights of {name!r}{hint}; it has: {have}, or a file")
+    return wanted

@@ -1,0 +1,138 @@
+"""Operations that move elements: the labels move with them.
+
+Where a view splits channels over several axes the network must keep all but one of them as they are; that one is taken
+to be the last. An even split (`chunk`) keeps its parts alike.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from hardy.pruning.tracing.labels import NONE, varying
+
+if TYPE_CHECKING:
+    from hardy.pruning.tracing.flow import Flow
+
+__all__ = ["joined", "moved"]
+
+VIEWS = frozenset(["_reshape_alias", "_unsafe_view", "reshape", "view"])
+PICKS = {"flip": 1, "gather": 1, "index": 1, "index_select": 1, "narrow": 1, "roll": 2, "select": 1, "unfold": 1}
+"""Operations that choose elements along axes, with the place of the axes among their arguments."""
+
+
+def moved(flow: "Flow", name: str, func: Any, args: tuple[Any, ...], given: Mapping[str, Any], out: Any) -> None:
+    """Label the results of an operation that moves the elements of its first argument."""
+    source: Tensor = args[0]
+    results = list(out) if isinstance(out, (list, tuple)) else [out]
+    found: list[list[Tensor]] = [[] for _ in results]
+    for layer in flow.of(source):
+        known = flow.here in flow.trusted
+        reason = None if known else _picked(name, layer, source, args, given)
+        if reason is not None:
+            flow.fix([layer], reason)
+            continue
+        full = layer if name == "constant_pad_nd" else layer.expand(source.shape)
+        parts = _applied(name, func, full, args, given, results)
+        if name in ("split", "split_with_sizes", "unsafe_split") and not (
+            _even(flow, parts, layer, args, given) or known
+        ):
+            flow.fix([layer], "a split along the channels")
+            continue
+        for place, part in enumerate(parts):
+            if (rectangular := _tied(flow, part, name)) is not None:
+                found[place].append(rectangular)
+    for result, layers in zip(results, found, strict=True):
+        flow.put(result, layers)
+
+
+def _applied(
+    name: str, func: Any, full: Tensor, args: tuple[Any, ...], given: Mapping[str, Any], results: list[Any]
+) -> list[Tensor]:  # fmt: skip
+    if name in VIEWS:
+        return [full.reshape(results[0].shape)]
+    if name in ("_to_copy", "alias", "clone", "contiguous", "detach", "lift_fresh"):
+        return [full]
+    if name == "constant_pad_nd":
+        ends = [(end if full.shape[-1 - place // 2] > 1 else 0) for place, end in enumerate(args[1])]
+        return [torch.nn.functional.pad(full, ends, value=NONE)]
+    made = func(full, *args[1:], **given)
+    return list(made) if isinstance(made, (list, tuple)) else [made]
+
+
+def _axes(chosen: Any, rank: int) -> set[int]:
+    return {axis % rank for axis in ([chosen] if isinstance(chosen, int) else chosen)}
+
+
+def _picked(name: str, layer: Tensor, source: Tensor, args: tuple[Any, ...], given: Mapping[str, Any]) -> str | None:
+    """Why an operation that chooses elements along channels stops them; None when it does not."""
+    rank, along = source.ndim, set(varying(layer))
+    if name == "slice":
+        axis = (args[1] if len(args) > 1 else 0) % rank
+        start, end = [*args[2:4], None, None][:2]
+        whole = (start or 0) == 0 and (end is None or end >= source.shape[axis]) and (args[4:5] or (1,))[0] == 1
+        return "a slice along the channels" if axis in along and not whole else None
+    if name == "unbind":
+        return "a split along the channels" if (args[1] if len(args) > 1 else 0) % rank in along else None
+    if name == "index":
+        axes = {axis for axis, chosen in enumerate(args[1]) if chosen is not None}
+    elif name in PICKS:
+        place = PICKS[name]
+        axes = _axes(args[place] if len(args) > place else given.get("dims", given.get("dim", 0)), rank)
+    else:
+        return None
+    return f"{name} along the channels" if axes & along else None
+
+
+def _even(flow: "Flow", parts: list[Tensor], layer: Tensor, args: tuple[Any, ...], given: Mapping[str, Any]) -> bool:
+    """Tie the parts of an even split to each other; False for an uneven one along the channels."""
+    axis = (args[2] if len(args) > 2 else given.get("dim", 0)) % layer.ndim
+    if axis not in varying(layer):
+        return True
+    if len({tuple(part.shape) for part in parts}) > 1:
+        return False
+    first = flow.labels.compressed(parts[0])
+    for part in parts[1:]:
+        other = flow.labels.compressed(part)
+        if first is not None and other is not None:
+            flow.labels.join(first, other, flow.reason("a split along the channels"))
+    return True
+
+
+def _tied(flow: "Flow", layer: Tensor, name: str) -> Tensor | None:
+    """``layer`` compressed; if its channels lie along several axes, all but one of these are tied."""
+    found = flow.labels.compressed(layer)
+    if found is None or len(axes := varying(found)) < 2:
+        return found
+    flow.labels.tie(found, axes[-1] if name in VIEWS else axes[0])
+    return flow.labels.compressed(found)
+
+
+def joined(flow: "Flow", args: tuple[Any, ...], given: Mapping[str, Any], out: Tensor, *, stacked: bool) -> None:
+    """Label a concatenation: channels beside each other along its axis, joined along the others."""
+    parts: list[Tensor] = [part for part in args[0] if part.ndim > 1 or part.numel()]
+    axis = (args[1] if len(args) > 1 else given.get("dim", 0)) % out.ndim
+    held = [[layer.unsqueeze(axis) if stacked else layer for layer in flow.of(part)] for part in parts]
+    beside = [next((layer for layer in layers if axis in varying(layer)), None) for layers in held]
+    found: list[Tensor] = []
+    if any(layer is not None for layer in beside):
+        found.append(_beside(beside, [1 if stacked else part.shape[axis] for part in parts], axis, out.ndim))
+    for layer in (one for layers in held for one in layers if axis not in varying(one)):
+        if any(all(along not in varying(other) for other in layers) for layers in held for along in varying(layer)):
+            flow.fix([layer], "a concatenation with a tensor of fixed width")
+        else:
+            found.append(layer)
+    flow.put(out, found)
+
+
+def _beside(layers: list[Tensor | None], sizes: list[int], axis: int, rank: int) -> Tensor:
+    """The layers one after the other along ``axis``; a part without one has no channels."""
+    shape = [1] * rank
+    for known in (one for one in layers if one is not None):
+        shape = [max(size, other) for size, other in zip(shape, known.shape, strict=True)]
+    filled = []
+    for layer, size in zip(layers, sizes, strict=True):
+        shape[axis] = size
+        filled.append(torch.full(shape, NONE) if layer is None else layer.expand(shape))
+    return torch.cat(filled, axis)

@@ -1,0 +1,298 @@
+"""Which channels of which modules follow each other: a copy of the network runs, and its channels are followed.
+
+A channel of a side of a module is an atom ``(module, side, index)``. Every parameter is labelled with the atoms along
+its axes, what is declared of known modules is joined, and `hardy.pruning.tracing.flow` joins what meets while the copy runs in
+evaluation mode and in training mode, auxiliary heads included.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.dropout import _DropoutNd
+
+from hardy.errors import InputError
+from hardy.networks.base import Network
+from hardy.pruning.heads import heads_of, making
+from hardy.pruning.norms import CHANNEL_NORMS, norm_width
+from hardy.pruning.tracing.declared import DECLARED, PARTED, parts_of, streams_of
+from hardy.pruning.tracing.flow import Flow
+from hardy.pruning.tracing.labels import Atom, Labels
+from hardy.pruning.tracing.obstacles import is_depthwise
+from hardy.pruning.weight_norm import duplicate, plain, unfollowed
+from hardy.seed import seeded
+
+__all__ = ["Atom", "Trace", "outputs_of", "trace", "twin_of"]
+
+_log = logging.getLogger("hardy")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What the trace of a network found.
+
+    Attributes:
+        order: the names of all modules, in the network's order.
+        channels: for each channel the atoms that must go together.
+        blocked: for atoms that cannot go, the reason.
+        makers: the sides (module, side) that make channels: outputs of linear layers and convolutions, not depthwise
+            ones, and what torch's own attention holds in their place.
+        sources: for atoms that some layer takes in, the modules at whose output their gate sits.
+        gates: for attention blocks, by name, the layer at whose input the heads' gates sit.
+        standardised: the names of the layers that standardise their weights.
+    """
+
+    order: tuple[str, ...]
+    channels: Sequence[list[Atom]]
+    blocked: Mapping[Atom, str]
+    makers: frozenset[tuple[str, str]]
+    sources: Mapping[Atom, frozenset[str]]
+    gates: Mapping[str, str]
+    standardised: frozenset[str]
+
+
+def trace(network: nn.Module, example: Tensor | None = None) -> Trace:
+    """Trace a copy of ``network``; the network itself is not touched.
+
+    A grouped convolution gives up whole groups with all that they take in. Where that is not possible (radix splits,
+    channel shuffles), the network is traced once more and the same places of each of its groups go.
+
+    Raises:
+        InputError: when ``network`` is no `Network` and no ``example`` is given, or when it does not run on it.
+    """
+    example = example_for(network, example)
+    twin = twin_of(network)
+    fixed = {name: why for name, module in network.named_modules() if (why := unfollowed(module)) is not None}
+    found = _traced(twin, example, fixed, frozenset())
+    whole = {name for atoms in found.channels for atom in atoms if atom in found.blocked for name, *_ in atoms}
+    alike = frozenset(name for name, m in twin.named_modules() if name in whole and _divisible(m))
+    return _traced(twin_of(network), example, fixed, alike) if alike else found
+
+
+def _divisible(module: nn.Module) -> bool:
+    """True for a grouped convolution each group of which has several channels on both sides."""
+    if not isinstance(module, _ConvNd) or isinstance(module, _ConvTransposeNd):
+        return False
+    return 1 < module.groups < min(module.in_channels, module.out_channels)
+
+
+def _traced(twin: nn.Module, example: Tensor, fixed: Mapping[str, str], alike: frozenset[str]) -> Trace:
+    """One trace.
+
+    Args:
+        twin: a copy of the network; it is run.
+        example: what to run it on.
+        fixed: the modules whose weights cannot be cut, with the reason.
+        alike: the grouped convolutions that give up the same places of each group.
+    """
+    labels = Labels()
+    known, bases = _labelled(twin, labels, alike)
+    for (name, _), cells in bases.items():
+        if name in fixed:
+            labels.block(cells, f"{name} cannot be cut: {fixed[name]}")
+    gates = _declared(twin, labels, bases)
+    parted = frozenset(name for name, module in twin.named_modules() if isinstance(module, PARTED) or parts_of(module))
+    flow = Flow(twin, labels, known, trusted=parted.union(gates))
+    with seeded(0, "trace"):
+        _run(twin, flow, example, training=False)
+        shipped = set(labels.reached)
+        _run(twin, flow, example, training=True)
+    makers = {
+        (n, "out") for n, m in twin.named_modules() if isinstance(m, (_ConvNd, nn.Linear)) and not is_depthwise(m)
+    }
+    makers |= {(n, side) for n, m in twin.named_modules() for side in making(m)}
+    return _told(twin, labels, shipped, frozenset(makers), gates, frozenset(flow.standardised))
+
+
+def twin_of(network: nn.Module) -> nn.Module:
+    """A copy of ``network`` on the CPU with plain parameters, whatever it has cached."""
+    try:
+        twin = duplicate(network)
+    except RuntimeError:  # a cached tensor with a history: moving a module is what clears such caches
+        twin = duplicate(network._apply(lambda value: value))
+    plain(twin)
+    return twin.cpu().requires_grad_(True)
+
+
+def example_for(network: nn.Module, example: Tensor | None) -> Tensor:
+    """``example`` on the CPU with two samples at least; noise for a `Network` without one.
+
+    Raises:
+        InputError: when ``network`` is no `Network` and there is no example.
+    """
+    if example is not None:
+        example = example.detach().cpu()
+        return example if len(example) > 1 else torch.cat([example, example])
+    if not isinstance(network, Network):
+        raise InputError(f"{type(network).__name__} is no Network: give an example input to trace it with")
+    side = 2 * max(network.least_size, 64)
+    return torch.rand(2, 3, side, side, dtype=network.mean.dtype, generator=torch.Generator().manual_seed(0))
+
+
+def outputs_of(network: nn.Module, example: Tensor) -> list[Tensor]:
+    """What the loss reads of a network's outputs."""
+    if isinstance(network, Network):
+        outputs = network.outputs(example)
+        return [outputs.logits, *(value for name, value in outputs.extras.items() if name.startswith("aux_"))]
+    return list(_tensors(network(example)))
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return [tensor for part in value for tensor in _tensors(part)] if isinstance(value, (list, tuple)) else []
+
+
+def _run(twin: nn.Module, flow: Flow, example: Tensor, *, training: bool) -> None:
+    twin.train(training)
+    for module in twin.modules():
+        if isinstance(module, _DropoutNd):
+            module.eval()
+    try:
+        with flow.watching():
+            outputs = outputs_of(twin, example)
+    except InputError:
+        raise
+    except Exception as error:
+        where = f" in {flow.failed}" if flow.failed else ""
+        told = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        if not training:
+            name = type(twin).__name__
+            raise InputError(
+                f"{name} does not run on an example of shape {tuple(example.shape)}{where}: {told}"
+            ) from error
+        _log.warning("what runs only in training mode is not followed: it fails%s (%s)", where, told)
+        return
+    for output in outputs:
+        for layer in flow.of(output):
+            flow.labels.block(layer, "reaches the network's output")
+
+
+def _labelled(
+    twin: nn.Module, labels: Labels, alike: frozenset[str]
+) -> tuple[dict[Any, list[Tensor]], dict[tuple[str, str], Tensor]]:
+    """The layers of every parameter, buffer and norm over channels, and the cells of every side of every module."""
+    known: dict[Any, list[Tensor]] = {}
+    bases: dict[tuple[str, str], Tensor] = {}
+    for name, module in twin.named_modules():
+        sides = _sides(name, module, labels, alike)
+        bases.update({(name, side): cells for side, cells in sides.items()})
+        if isinstance(module, CHANNEL_NORMS) and "out" in sides:
+            known[module] = [sides["out"]]
+        held = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        for kind, value in held:
+            layers = _layers(module, kind, value, sides)
+            if value in known:
+                for layer in (*known[value], *layers):
+                    labels.block(layer, f"{name}.{kind} is shared with another module")
+            else:
+                known[value] = layers
+    return known, bases
+
+
+def _sides(name: str, module: nn.Module, labels: Labels, alike: frozenset[str]) -> dict[str, Tensor]:
+    """The new cells of every side of a module."""
+    if isinstance(module, (_NormBase, nn.PReLU, *CHANNEL_NORMS)):
+        return _norm_sides(name, module, labels)
+    found = {}
+    if isinstance(module, (_ConvNd, nn.Linear)):
+        out = module.out_channels if isinstance(module, _ConvNd) else module.out_features
+        into = module.in_channels // module.groups if isinstance(module, _ConvNd) else module.in_features
+        found["out"] = labels.new(name, "out", out, name)
+        if isinstance(module, nn.Linear) or module.groups == 1 or name in alike:
+            found["in"] = labels.new(name, "in", into)
+    for kind, value in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+        if value.is_floating_point() and not ("out" in found and kind in ("weight", "bias")):
+            for axis, size in enumerate(value.shape):
+                if size > 1:
+                    found[f"{kind}:{axis}"] = labels.new(name, f"{kind}:{axis}", size)
+    return found
+
+
+def _norm_sides(name: str, module: nn.Module, labels: Labels) -> dict[str, Tensor]:
+    """The new cells of a norm or of an activation with parameters."""
+    if isinstance(module, _NormBase):
+        return {"out": labels.new(name, "out", module.num_features, name)}
+    if isinstance(module, nn.PReLU):
+        return {"out": labels.new(name, "out", module.num_parameters)} if module.num_parameters > 1 else {}
+    count = norm_width(module)
+    return {} if count is None else {"out": labels.new(name, "out", count, name)}
+
+
+def _layers(module: nn.Module, kind: str, value: Tensor, sides: Mapping[str, Tensor]) -> list[Tensor]:
+    """The layers of a parameter or buffer."""
+    axes: dict[int, Tensor]
+    if isinstance(module, (_ConvNd, nn.Linear)) and kind in ("weight", "bias"):
+        swapped = isinstance(module, _ConvTransposeNd) and module.groups == 1
+        axes = (
+            {0: sides["out"]}
+            if kind == "bias" or "in" not in sides
+            else {swapped: sides["out"], not swapped: sides["in"]}
+        )
+    elif isinstance(module, (_NormBase, nn.PReLU, *CHANNEL_NORMS)):
+        axes = {0: sides["out"]} if "out" in sides and value.ndim == 1 and len(value) == len(sides["out"]) else {}
+    else:
+        axes = {axis: sides[f"{kind}:{axis}"] for axis in range(value.ndim) if f"{kind}:{axis}" in sides}
+    found = []
+    for axis, cells in axes.items():
+        shape = [1] * value.ndim
+        shape[axis] = len(cells)
+        if len(cells) > 1:
+            found.append(cells.reshape(shape))
+    return found
+
+
+def _declared(twin: nn.Module, labels: Labels, bases: Mapping[tuple[str, str], Tensor]) -> dict[str, str]:
+    """Join what is declared of known modules; for attention blocks the layer that takes the heads' outputs."""
+    gates = {}
+    for name, module in twin.named_modules():
+        prefix = f"{name}." if name else ""
+        heads = heads_of(module)
+        ties = [*streams_of(module), *parts_of(module)]
+        if heads is not None:
+            gates[name] = f"{prefix}{heads.gate}"
+            ties = [("", "heads", tuple((head,) for head in range(heads.count))), *heads.ties]
+        for part, side, channels in ties:
+            if side in DECLARED:
+                first = labels.new(name, side, len(channels))
+                labels.whole.update([labels.number(first[0])] if len(channels) == 1 else [])
+                continue
+            cells = bases.get((prefix + part if part else name, side))
+            if cells is None:  # a parameter of size 1: the only head's
+                continue
+            for channel, rows in enumerate(channels):
+                labels.tie(torch.cat([first[channel : channel + 1], cells[list(rows)]]).unsqueeze(0), 0)
+    return gates
+
+
+def _told(
+    twin: nn.Module, labels: Labels, shipped: set[int], makers: frozenset[tuple[str, str]], gates: dict[str, str],
+    standardised: frozenset[str],
+) -> Trace:  # fmt: skip
+    """The trace in terms of atoms: only sets that some layer makes and that take part in a forward pass."""
+    channels: list[list[Atom]] = []
+    blocked: dict[Atom, str] = {}
+    for members in labels.sets():
+        atoms = [labels.atom(number) for number in members]
+        made = [n for n, atom in zip(members, atoms, strict=True) if atom[:2] in makers]
+        if not made or not labels.reached & set(made):
+            continue
+        channels.append(atoms)
+        reasons = [labels.blocked[n] for n in members if n in labels.blocked]
+        if not shipped & set(made):
+            reasons.insert(0, "runs only while training")
+        if reasons:
+            blocked[atoms[0]] = reasons[0]
+    sources: dict[Atom, frozenset[str]] = {}
+    for number, found in labels.taken:
+        atom = labels.atom(number)
+        sources[atom] = sources.get(atom, frozenset()) | found
+    order = tuple(name for name, _ in twin.named_modules())
+    return Trace(order, channels, blocked, makers, sources, gates, standardised)

@@ -1,0 +1,222 @@
+"""The cells of a study: every combination of the values of a stage's axes, with the recipe it stands for.
+
+A stage has the axes that name it and those of the stage it comes after: a pruned network goes on from the dense one
+with the same values of the dense one's axes. Every recipe is checked before any cell starts.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hardy.errors import InputError, nearest
+from hardy.recipe import Recipe, from_values
+from hardy.studies.study import Axis, Stage, Study, against, compared, label, listed, mapping
+
+__all__ = ["Cell", "Plan", "filters", "plan"]
+
+Setting = Mapping[str, Any]
+"""Keys of a recipe and their values: what one value of an axis sets."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study.
+
+    Attributes:
+        name: ``stage,axis=label,...`` with the axes sorted: its folder below ``cells``.
+        stage: the stage's name.
+        verb: ``train`` or ``prune``.
+        axes: axis -> label of its value, in the grid's order.
+        recipe: what is run, complete.
+        after: name of the cell whose network it goes on from.
+    """
+
+    name: str
+    stage: str
+    verb: str
+    axes: Mapping[str, str]
+    recipe: Recipe
+    after: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All cells of a study, each behind the one it goes on from, and the labels of every axis and of ``stage``."""
+
+    cells: tuple[Cell, ...]
+    labels: Mapping[str, Sequence[str]]
+
+    def chosen(self, *filters: Mapping[str, Any]) -> tuple[Cell, ...]:
+        """The cells that meet every filter (axis -> a value or several) on the axes they have.
+
+        What those go on from stays as well.
+
+        Raises:
+            InputError: for an axis or a value that is not there, or when no cell is left.
+        """
+        self.check(*filters)
+        kept: set[str] = set()
+        for cell in reversed(self.cells):
+            here = {**cell.axes, "stage": cell.stage}
+            if cell.name in kept or all(
+                here[name] in _labels(wanted) for one in filters for name, wanted in one.items() if name in here
+            ):
+                kept |= {cell.name, cell.after or cell.name}
+        if not kept:
+            raise InputError("no cell is left by skip and only; leave some in")
+        return tuple(cell for cell in self.cells if cell.name in kept)
+
+    def check(self, *filters: Mapping[str, Any]) -> None:
+        """Refuse filters that name what is not there."""
+        for one in filters:
+            for name, wanted in one.items():
+                if name not in self.labels:
+                    have = ", ".join(self.labels)
+                    raise InputError(f"there is no axis {name!r}{nearest(name, self.labels)}; there are: {have}")
+                for text in sorted(_labels(wanted) - set(self.labels[name])):
+                    have = ", ".join(self.labels[name])
+                    raise InputError(f"{name} has no value {text!r}{nearest(text, self.labels[name])}; it has: {have}")
+
+
+def plan(study: Study, file: Path, overrides: Sequence[str] = ()) -> Plan:
+    """The cells of ``study``, which was read from ``file``, with ``key=value`` overrides for the recipes of all stages.
+
+    Raises:
+        InputError: for a recipe that cannot be used, naming the cell; or for a value or axis that is not there.
+    """
+    _refuse_overridden(study, overrides)
+    values = {name: _settings(name, axis, study, file) for name, axis in study.grid.items()}
+    axes = {name: tuple(axis for axis in study.grid if axis in _axes(study, name)) for name in study.stages}
+    planned: dict[str, Cell] = {}
+    for name in _in_order(study):
+        stage = study.stages[name]
+        fixed = [*_texts(stage.set), *(text for text in overrides if stage.verb == "prune" or text[:6] != "prune.")]
+        written = mapping(
+            file.parent / stage.recipe, f"a recipe is a mapping of sections: {', '.join(Recipe.model_fields)}"
+        )
+        for combination in product(*(values[axis] for axis in axes[name])):
+            labels = dict(zip(axes[name], combination, strict=True))
+            before = _name(stage.after, labels, axes) if stage.after else None
+            if _skipped(study, name, labels) or (before and before not in planned):
+                continue
+            cell = _name(name, labels, axes)
+            own = [values[axis][text] for axis, text in labels.items() if name in _stages(study, axis)]
+            texts = [*fixed, *(text for setting in own for text in _texts(setting)), *_place(study, cell, before)]
+            recipe = from_values(written, texts, f"{file}: cell {cell}")
+            _refuse_no_prune(stage, recipe, file.parent / stage.recipe)
+            planned[cell] = Cell(cell, name, stage.verb, labels, recipe, before)
+    found = Plan(tuple(planned.values()), {**{name: list(labels) for name, labels in values.items()}, "stage": [*axes]})
+    found.check(*study.skip, *({one.axis: [one.of, *against(one)]} for one in compared(study.table)))
+    return found
+
+
+def filters(texts: Sequence[str]) -> dict[str, list[str]]:
+    """``axis=label`` and ``axis=label,label`` as one filter."""
+    given: dict[str, list[str]] = {}
+    for text in texts:
+        name, sign, wanted = text.partition("=")
+        if not sign:
+            raise InputError(f"--only {text!r} is not of the form axis=value, such as seed=0 or stage=dense")
+        given.setdefault(name, []).extend(wanted.split(","))
+    return given
+
+
+def _stages(study: Study, axis: str) -> tuple[str, ...]:
+    """The stages whose recipes ``axis`` sets."""
+    return listed(study.grid[axis].stages) or tuple(study.stages)
+
+
+def _axes(study: Study, stage: str) -> set[str]:
+    """The axes that tell the cells of ``stage`` apart."""
+    before = study.stages[stage].after
+    return {axis for axis in study.grid if stage in _stages(study, axis)} | (_axes(study, before) if before else set())
+
+
+def _in_order(study: Study) -> Iterator[str]:
+    """The stages, each behind the one it comes after."""
+    left = list(study.stages)
+    while left:
+        name = next(name for name in left if study.stages[name].after not in left)
+        left.remove(name)
+        yield name
+
+
+def _name(stage: str, labels: Mapping[str, str], axes: Mapping[str, Sequence[str]]) -> str:
+    """What a cell is called, whatever the order of the axes in the file."""
+    return ",".join([stage, *(f"{axis}={labels[axis]}" for axis in sorted(axes[stage]))])
+
+
+def _settings(name: str, axis: Axis, study: Study, file: Path) -> dict[str, Setting]:
+    """Label -> what it sets, of every value of an axis."""
+    if axis.leave_out is not None:
+        return _left_out(name, axis, study, file)
+    named = axis.values.items() if isinstance(axis.values, dict) else [(label(value), value) for value in axis.values]
+    found: dict[str, Setting] = {}
+    for text, value in named:
+        if label(text) in found:
+            raise InputError(f"{file}: grid.{name}: two values are called {label(text)!r}; name them apart")
+        found[label(text)] = value if axis.key is None else {axis.key: value}
+    return found
+
+
+def _left_out(name: str, axis: Axis, study: Study, file: Path) -> dict[str, Setting]:
+    """Each domain in turn as the unseen one with the others as sources."""
+    from hardy.data import sources  # which brings torch
+
+    references = listed(axis.leave_out or ())
+    if any("/" not in reference or reference.endswith("/*") for reference in references):
+        stage = study.stages[_stages(study, name)[0]]
+        written = mapping(file.parent / stage.recipe, "a recipe is a mapping of sections").get("data", {})
+        texts = [text for text in _texts(stage.set) if text.startswith("data.")]
+        data = from_values({"network": {"run": "any"}, "data": written}, texts, stage.recipe).data
+        found = sources.domains(references, root=sources.data_root(data.root), options=data.datasets)
+        references = tuple(domain.name for domain in found)
+    if len(set(references)) < max(2, len(references)):
+        raise InputError(f"{file}: grid.{name}.leave_out: needs two or more different domains, got {list(references)}")
+    short = [label(reference.split("/", 1)[1]) for reference in references]
+    names = short if len(set(short)) == len(short) else [label(reference) for reference in references]
+    return {
+        text: {"data.unseen": [away], "data.sources": [other for other in references if other != away]}
+        for text, away in zip(names, references, strict=True)
+    }
+
+
+def _texts(setting: Setting) -> list[str]:
+    """``setting`` as overrides of a recipe."""
+    return [f"{key}={yaml.safe_dump(value, default_flow_style=True, width=10**9)}" for key, value in setting.items()]
+
+
+def _place(study: Study, cell: str, before: str | None) -> list[str]:
+    """Where a cell runs, how many threads it takes and what it goes on from."""
+    folder = Path(study.study.folder) / "cells"
+    place: dict[str, Any] = {"run.folder": str(folder / cell), "run.threads": max(1, int(study.study.cpus))}
+    return _texts({**place, **({"network.run": str(folder / before)} if before else {})})
+
+
+def _skipped(study: Study, stage: str, labels: Mapping[str, str]) -> bool:
+    """Whether one of the study's ``skip`` filters meets this cell in all that it names."""
+    here = {**labels, "stage": stage}
+    return any(
+        all(name in here and here[name] in _labels(wanted) for name, wanted in one.items()) for one in study.skip
+    )
+
+
+def _labels(wanted: Any) -> set[str]:
+    return {label(value) for value in (wanted if isinstance(wanted, list) else [wanted])}
+
+
+def _refuse_overridden(study: Study, overrides: Sequence[str]) -> None:
+    """Refuse an override of what the grid sets."""
+    for name, axis in study.grid.items():
+        for text in overrides:
+            if axis.key and text.split("=", 1)[0].strip() == axis.key:
+                raise InputError(f"override {text!r}: grid.{name} sets that key; override grid.{name}.values")
+
+
+def _refuse_no_prune(stage: Stage, recipe: Recipe, file: Path) -> None:
+    if stage.verb == "prune" and recipe.prune is None:
+        raise InputError(f"{file}: verb prune needs a prune section, such as prune: {{criterion: ior, ratio: 0.5}}")

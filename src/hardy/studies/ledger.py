@@ -1,0 +1,195 @@
+"""What a study left on disk: which cells are done, the one store of records, the failures, the weights to drop.
+
+A study's folder holds ``cells/<cell>`` (each the folder of a run), ``recipes/<cell>.yaml`` (what each was asked to
+do), ``logs/<cell>.txt`` (what it printed), ``records.jsonl`` (the numbers of all cells) and ``failures.jsonl`` (the
+cells that failed when they last ran).
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hardy import records
+from hardy.engine.finished import WEIGHTS, going, whole
+from hardy.errors import InputError
+from hardy.files import clear, expanded, write_text
+from hardy.lock import Lock
+from hardy.recipe import Recipe, first_of, read
+from hardy.records import Record
+from hardy.stored import json_lines, json_value
+from hardy.studies.cells import Cell
+from hardy.trust import allowing, names_in
+
+__all__ = ["Failure", "Ledger"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that failed: why, in one line, with which exit code, and where it printed what it did."""
+
+    cell: str
+    reason: str
+    code: int
+    log: str
+
+
+class Ledger:
+    """The folder of a study.
+
+    Args:
+        folder: where it lies.
+        study: the study's name, which goes into the records.
+        cells: all its cells.
+    """
+
+    def __init__(self, folder: Path, study: str, cells: Sequence[Cell]) -> None:
+        self.folder = expanded(folder)
+        self.study = study
+        self.cells = {cell.name: cell for cell in cells}
+        self.store = self.folder / "records.jsonl"
+
+    def place(self, cell: str) -> Path:
+        """The folder of a cell's run."""
+        return self.folder / "cells" / cell
+
+    def log(self, cell: str) -> Path:
+        """Where a cell's output goes."""
+        return self.folder / "logs" / f"{cell}.txt"
+
+    def asked(self, cell: str) -> Path:
+        """Where the recipe lies that a cell is run with."""
+        return self.folder / "recipes" / f"{cell}.yaml"
+
+    def done(self, names: Iterable[str]) -> list[str]:
+        """Those of the cells ``names`` that are finished, less those whose dropped weights an unfinished one needs.
+
+        Raises:
+            InputError: for a cell in whose folder another recipe has run.
+        """
+        asked = list(names)
+        finished = [name for name in asked if self._finished(self.cells[name])]
+        while True:  # what a cell without weights goes on from may lack them as well
+            needed = {self.cells[name].after for name in asked if name not in finished}
+            lost = [name for name in finished if name in needed and not (self.place(name) / WEIGHTS).exists()]
+            if not lost:
+                return finished
+            finished = [name for name in finished if name not in lost]
+
+    def _finished(self, cell: Cell) -> bool:
+        folder = self.place(cell.name)
+        if not (folder / "network.json").exists():
+            return False
+        if (folder / "recipe.yaml").exists():
+            with allowing(names_in(cell.recipe.model_dump())):  # what this study runs anyway
+                earlier, now = _alike(read(folder / "recipe.yaml")), _alike(cell.recipe)
+            if changes := now.changes(earlier):
+                raise InputError(
+                    f"{folder}: holds the run of another recipe or seed ({first_of(changes)}); delete it, or give "
+                    "another study.folder"
+                )
+        there = whole(folder) or not (folder / WEIGHTS).exists()  # weights that no other cell needs may be dropped
+        return there and not going(folder)
+
+    def prepare(self, cell: str) -> None:
+        """Write the recipe of a cell that is to run, and make it unfinished if its weights were dropped."""
+        self.cells[cell].recipe.write(self.asked(cell), {"study": self.study, "cell": cell})
+        self.log(cell).parent.mkdir(parents=True, exist_ok=True)
+        (self.place(cell) / "network.json").unlink(missing_ok=True)
+        self._failures([failure for failure in self.failures() if failure.cell != cell])
+
+    def gather(self, names: Iterable[str]) -> None:
+        """Append to the store what the runs of these cells measured and what it does not hold yet."""
+        new: list[Record] = []
+        for name in names:
+            file = self.place(name) / "records.jsonl"
+            found = {_key(record): record for record in self._measured(name, file)} if file.exists() else {}
+            new += [record for key, record in found.items() if self._latest.get(key) != record]
+        records.append(self.store, new)
+        self._latest.update((_key(record), record) for record in new)
+
+    def read(self) -> list[Record]:
+        """The records of the store that belong to this study's cells; of those measured twice the later."""
+        return [record for record in self._latest.values() if record.notes.get("cell") in self.cells]
+
+    @cached_property
+    def _latest(self) -> dict[tuple[Any, ...], Record]:
+        """What the store holds, by cell, target and metric; this ledger alone writes to it."""
+        return {_key(record): record for record in records.read(self.store)} if self.store.exists() else {}
+
+    def _measured(self, name: str, file: Path) -> Iterator[Record]:
+        cell = self.cells[name]
+        about = {"study": self.study, "cell": name, "of": cell.stage, "axes": dict(cell.axes)}
+        for record in records.read(file):
+            if record.stage == cell.verb:
+                yield replace(record, notes={**record.notes, **about})
+
+    def failed(self, failure: Failure) -> None:
+        """Add to the failures."""
+        self._failures([*(other for other in self.failures() if other.cell != failure.cell), failure])
+
+    def failures(self) -> list[Failure]:
+        """The cells that failed when they last ran."""
+        file = self.folder / "failures.jsonl"
+        found = []
+        for number, line in enumerate(json_lines(file) if file.exists() else (), start=1):
+            try:
+                failure = Failure(**json_value(line))
+                texts = (failure.cell, failure.reason, failure.log)
+                if not isinstance(failure.code, int) or not all(isinstance(text, str) for text in texts):
+                    raise ValueError("fields of wrong types")
+            except (TypeError, ValueError) as error:
+                raise InputError(f"{file}:{number}: not a failure: {error}; delete the line to go on") from None
+            found.append(failure)
+        return found
+
+    def _failures(self, failures: Sequence[Failure]) -> None:
+        file = self.folder / "failures.jsonl"
+        if not failures:
+            file.unlink(missing_ok=True)
+            return
+        write_text(file, "".join(json.dumps(asdict(failure)) + "\n" for failure in failures))
+
+    def drop(self) -> None:
+        """Delete the weights of all finished cells from which no unfinished cell goes on."""
+        finished = [name for name in self.cells if (self.place(name) / "network.json").exists()]
+        needed = {cell.after for name, cell in self.cells.items() if name not in finished}
+        for name in finished:
+            if name not in needed:
+                (self.place(name) / WEIGHTS).unlink(missing_ok=True)
+                for part in ("dense", "pruned"):
+                    shutil.rmtree(self.place(name) / part, ignore_errors=True)
+
+    @contextmanager
+    def alone(self) -> Iterator[Path]:
+        """Hold the folder, and a file in it that is there while the block lasts: cells stop when it is gone.
+
+        Raises:
+            InputError: when another study is at work in the folder.
+        """
+        with Lock(self.folder, who="hardy study", advice="wait for it"):
+            for stale in self.folder.glob(".going-*"):
+                stale.unlink()
+            clear(self.folder, "recipes")
+            going = self.folder / f".going-{os.getpid()}-{os.urandom(4).hex()}"
+            going.touch()
+            try:
+                yield going
+            finally:
+                going.unlink(missing_ok=True)
+
+
+def _key(record: Record) -> tuple[Any, ...]:
+    return record.notes.get("cell"), record.target, record.metric
+
+
+def _alike(recipe: Recipe) -> Recipe:
+    """``recipe`` whatever folder the network it goes on from lies in."""
+    run = recipe.network.run
+    network = recipe.network.model_copy(update={"run": run and Path(run).name})
+    return recipe.model_copy(update={"network": network})

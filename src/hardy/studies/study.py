@@ -1,0 +1,261 @@
+"""A study as data: recipes as stages, a grid of values over them, and the table that is wanted. One YAML, one screen.
+
+Reading a study checks its own file; `hardy.studies.cells` makes its cells and checks a recipe for each.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from hardy import safe_yaml
+from hardy.errors import InputError, nearest, quoted
+from hardy.recipe import Recipe, parsed
+from hardy.sections import Section
+
+__all__ = [
+    "Axis",
+    "Compare",
+    "Settings",
+    "Show",
+    "Stage",
+    "Study",
+    "against",
+    "compared",
+    "label",
+    "listed",
+    "mapping",
+    "read",
+]
+
+Several = str | tuple[str, ...]
+Labels = tuple[str | float | bool | None, ...]
+
+
+class Settings(Section):
+    """Where a study lies and what one cell of it takes.
+
+    ``cpus`` are cores and threads of a cell, ``gpus`` its share of a card, used where the machine has one; ``keep:
+    records`` drops the weights of a cell once no other cell needs them.
+    """
+
+    folder: str = ""
+    cpus: Annotated[float, Field(gt=0)] = 1
+    gpus: Annotated[float, Field(ge=0)] = 1
+    keep: Literal["all", "records"] = "all"
+
+
+class Stage(Section):
+    """One recipe of the study: ``after`` names the stage whose network it goes on from, ``set`` are overrides."""
+
+    verb: Literal["train", "prune"]
+    recipe: str
+    after: str | None = None
+    set: dict[str, Any] = Field(default_factory=dict)
+
+
+class Axis(Section):
+    """One axis of the grid: the values of a recipe's key, of several keys at once, or which domain is left out.
+
+    Without ``stages`` it belongs to all. ``values`` are a list, or a mapping from the name that tables show to the
+    value; without a ``key`` each value is itself a mapping from keys to values. ``leave_out`` makes each of the named
+    domains, or of all domains of the named data set, the unseen one in turn and the others the sources.
+    """
+
+    stages: Several = ()
+    key: str | None = None
+    values: list[Any] | dict[str, Any] = Field(default_factory=list)
+    leave_out: Several | None = None
+
+
+class Compare(Section):
+    """A paired sign test along ``axis``: the value ``of`` against one other, several, or (by default) all others.
+
+    Pairs agree in all other axes; ``by`` names axes along which they are counted apart.
+    """
+
+    axis: str
+    of: str | float
+    against: str | float | Labels = ()
+    by: Several = ()
+
+
+class Show(Section):
+    """The table: axes down and across, which recorded number, and what is compared.
+
+    What is neither a row nor a column is averaged over. ``value`` is a record's target (``unseen``, ``worst``,
+    ``intra``, ``camvid/0001TP``, ``cost``), ``metric`` its metric, by default the mean IoU or the accuracy.
+    """
+
+    rows: Several | None = None
+    columns: Several = ()
+    value: str = "unseen"
+    metric: str | None = None
+    compare: Compare | tuple[Compare, ...] = ()
+
+
+class Study(Section):
+    """One whole study."""
+
+    study: Settings = Settings()
+    stages: dict[str, Stage]
+    grid: dict[str, Axis]
+    skip: tuple[dict[str, Any], ...] = ()
+    only: dict[str, Any] = Field(default_factory=dict)
+    table: Show = Show()
+
+
+def read(file: Path | str, overrides: Iterable[str] = ()) -> tuple[Study, tuple[str, ...]]:
+    """The study in a YAML file with overrides of its own keys, such as ``study.gpus=0.5``; and those of its recipes.
+
+    An override that begins with a section of a recipe, such as ``optim.steps=100``, is meant for every stage and is
+    handed back as it is.
+
+    Raises:
+        InputError: one line naming the file, the key, the value and the nearest right name.
+    """
+    values = mapping(Path(file), f"a study is a mapping of sections: {', '.join(Study.model_fields)}")
+    own: list[str] = []
+    others: list[str] = []
+    for text in overrides:
+        (others if text.split(".", 1)[0] in Recipe.model_fields else own).append(text)
+    for text in own:
+        _override(values, text)
+    try:
+        study = Study.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{file}: {_first(error)}") from None
+    _check(study, str(file))
+    if not study.study.folder:
+        settings = study.study.model_copy(update={"folder": f"runs/studies/{Path(file).stem}"})
+        study = study.model_copy(update={"study": settings})
+    return study, tuple(others)
+
+
+def mapping(file: Path, meant: str) -> dict[str, Any]:
+    """The mapping in a YAML file; a name in it such as 0.5 becomes text.
+
+    Raises:
+        InputError: when there is none, saying what is ``meant``.
+    """
+    values = safe_yaml.read(file)
+    if not isinstance(values, dict):
+        raise InputError(f"{file}: {meant}")
+    return dict(json.loads(json.dumps(values, default=str)))
+
+
+def listed(names: Several) -> tuple[str, ...]:
+    """One name or several as a tuple."""
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _override(values: dict[str, Any], text: str) -> None:
+    path, found = parsed(text, "study.gpus=0.5")
+    *parents, last = path.split(".")
+    for name in parents:
+        below = values.get(name)
+        values[name] = below if isinstance(below, dict) else {}
+        values = values[name]
+    values[last] = found
+
+
+def _check(study: Study, file: str) -> None:
+    """Refuse a study whose names do not fit each other."""
+    for section, first in {"stages": "dense: {verb: train, recipe: dense.yaml}",
+                           "grid": "seed: {key: run.seed, values: [0, 1, 2]}"}.items():  # fmt: skip
+        names = list(getattr(study, section))
+        if not names:
+            raise InputError(f"{file}: {section}: is empty; such as {first}")
+        for name in names:
+            if not re.fullmatch(r"[\w-]+", name) or name == "stage":
+                raise InputError(f"{file}: {section}: {name!r} is no name for one; letters, digits, _ and - make one")
+    for name in study.stages:
+        _acyclic(study, name, file)
+    for name, axis in study.grid.items():
+        for stage_name in listed(axis.stages):
+            _known(f"{file}: grid.{name}.stages", stage_name, "stage", study.stages)
+        _check_axis(name, axis, file)
+    _check_table(study.table, [*study.grid, "stage"], file)
+
+
+def _check_table(table: Show, axes: list[str], file: str) -> None:
+    across = listed(table.columns)
+    duels = [name for one in compared(table) for name in (one.axis, *listed(one.by))]
+    for where, names in {"rows": listed(table.rows or ()), "columns": across, "compare": duels}.items():
+        for name in names:
+            _known(f"{file}: table.{where}", name, "axis", axes)
+        if where == "rows" and (both := set(names) & set(across)):
+            raise InputError(f"{file}: table: {min(both)!r} is both a row and a column")
+
+
+def compared(table: Show) -> tuple[Compare, ...]:
+    """The comparisons of ``table``."""
+    return (table.compare,) if isinstance(table.compare, Compare) else table.compare
+
+
+def label(value: Any) -> str:
+    """How a plain value of an axis is called: as YAML writes it, with _ for what a folder's name should not hold."""
+    text = yaml.safe_dump(value, default_flow_style=True).split("\n")[0] if not isinstance(value, str) else value
+    return re.sub(r"[^\w.+-]", "_", text)
+
+
+def against(one: Compare) -> tuple[str | float | bool | None, ...]:
+    """What is compared with, nothing for all others."""
+    return one.against if isinstance(one.against, tuple) else (one.against,)
+
+
+def _check_axis(name: str, axis: Axis, file: str) -> None:
+    here = f"{file}: grid.{name}"
+    if axis.leave_out is not None:
+        if axis.key is not None or axis.values:
+            raise InputError(f"{here}: leave_out sets data.sources and data.unseen by itself; give no key and values")
+        return
+    if not axis.values:
+        raise InputError(f"{here}: names no values; such as values: [0, 1, 2]")
+    if axis.key is None:
+        kept = axis.values.values() if isinstance(axis.values, dict) else [None]
+        if not all(isinstance(value, dict) for value in kept):
+            raise InputError(f"{here}: without a key each value is a mapping, such as values: {{a: {{optim.lr: 0.1}}}}")
+    elif isinstance(axis.values, list) and any(isinstance(value, (list, dict)) for value in axis.values):
+        raise InputError(f"{here}: values that are lists or mappings need names: values: {{small: [64, 64]}}")
+
+
+def _known(where: str, name: str, kind: str, known: Iterable[str]) -> None:
+    if name not in (names := list(known)):
+        raise InputError(f"{where}: there is no {kind} {name!r}{nearest(name, names)}; there are: {', '.join(names)}")
+
+
+def _acyclic(study: Study, name: str, file: str) -> None:
+    chain = [name]
+    while (before := study.stages[chain[-1]].after) is not None:
+        if before in chain:
+            raise InputError(
+                f"{file}: stages: {' after '.join([*chain, before])} is a circle; a first stage has no after"
+            )
+        _known(f"{file}: stages.{chain[-1]}.after", before, "stage", study.stages)
+        chain.append(before)
+
+
+def _first(error: ValidationError) -> str:
+    """One line for the first problem pydantic found."""
+    problem = error.errors()[0]
+    path = [str(part) for part in problem["loc"]]
+    where = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        known = list(_section(path[:-1]).model_fields)
+        return f"unknown key {quoted(where)}{nearest(path[-1], known)}; there are: {', '.join(known)}"
+    if problem["type"] == "missing":
+        return f"{where} is missing"
+    message = problem["msg"].removeprefix("Value error, ").split(" or instance of")[0].replace("tuple", "list")
+    return f"{where}: {message[0].lower() + message[1:]} (got {quoted(problem['input'])})"
+
+
+def _section(path: list[str]) -> Any:
+    """The section at ``path``."""
+    if path[:1] == ["table"] and "compare" in path:
+        return Compare
+    return {"study": Settings, "stages": Stage, "grid": Axis, "table": Show}[path[0]] if path else Study

@@ -1,0 +1,201 @@
+"""What the layers of a network take on one device and runtime: measured once, kept, interpolated, added up.
+
+The table holds milliseconds per layer shape. A layer is measured at four widths of each side that pruning can change
+(its floor, about a quarter, a half, the whole) and bilinear in between; values never fall with a width. The sum over
+the layers is the raw prediction of `hardy.pruning.cost_goal.Anchored`.
+
+Source: layer-wise look-up tables as in Yang et al., "NetAdapt", ECCV 2018, section 3.3, there with every width
+measured; the bilinear grid is ours.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import astuple
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hardy.errors import InputError
+from hardy.files import expanded, write_text
+from hardy.lock import Lock
+from hardy.pruning.select import Limits
+from hardy.pruning.shapes import Layers, Shape, Widths, at_floors, dense_widths, widths_left
+from hardy.pruning.units import Unit
+from hardy.stored import read_json
+from hardy.timing.clock import Runtime
+from hardy.timing.hardware import fingerprint
+from hardy.timing.layer_times import layer_times
+
+__all__ = ["Measure", "Sum", "Table", "cache_folder", "grid", "name_of", "preferred_multiple", "table"]
+
+Measure = Callable[[Sequence[Shape]], Sequence[float]]
+"""Milliseconds of shapes."""
+
+_MULTIPLES = (1, 2, 4, 8, 16, 32)
+_BETTER = 0.93
+"""A multiple is worth its coarseness when the time per multiply-accumulate falls below this share."""
+
+
+def cache_folder() -> Path:
+    """Where what was measured on this machine is kept: HARDY_CACHE, or ``hardy`` in the user's cache folder."""
+    if own := os.environ.get("HARDY_CACHE"):
+        return expanded(own)
+    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "hardy"
+
+
+class Table:
+    """Milliseconds of layer shapes on one machine, measured when first asked for and kept in a file.
+
+    Args:
+        machine: what the numbers depend on besides the shape: device, runtime, threads, versions.
+        measure: measures shapes; those of one layer are given together.
+        folder: where the file goes; it is named by ``machine``. What another process measured meanwhile is kept.
+
+    Attributes:
+        machine: as given.
+        path: the file.
+    """
+
+    def __init__(self, machine: Mapping[str, str], measure: Measure, folder: Path) -> None:
+        self.machine = dict(machine)
+        digest = blake2b(json.dumps(self.machine, sort_keys=True).encode(), digest_size=8).hexdigest()
+        self.path = folder / "latency" / f"{self.machine.get('runtime', 'layers')}-{digest}.json"
+        self._measure = measure
+        self._known = self._kept()
+
+    def fill(self, shapes: Iterable[Shape]) -> int:
+        """Measure those of ``shapes`` that are not known yet, and keep them; how many they were."""
+        layers: dict[Shape, list[Shape]] = {}
+        for shape in dict.fromkeys(shapes):
+            if name_of(shape) not in self._known:
+                layers.setdefault(shape.narrowed(1, 1), []).append(shape)
+        for together in layers.values():
+            values = self._measure(together)
+            self._known |= {name_of(shape): float(value) for shape, value in zip(together, values, strict=True)}
+            self._keep()
+        return sum(map(len, layers.values()))
+
+    def __getitem__(self, shape: Shape) -> float:
+        """Milliseconds of ``shape``, measured now if need be."""
+        self.fill([shape])
+        return self._known[name_of(shape)]
+
+    def _kept(self) -> dict[str, float]:
+        """What the file holds; nothing where it is missing, damaged or another machine's."""
+        try:
+            found = read_json(self.path)
+            if found["machine"] == self.machine:
+                return {str(name): float(value) for name, value in found["milliseconds"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}
+        return {}
+
+    def _keep(self) -> None:
+        """Write the file whole; where that is impossible, or another process does so, they serve this one alone."""
+        self._known = self._kept() | self._known
+        text = json.dumps({"machine": self.machine, "milliseconds": self._known}, indent=0)
+        with contextlib.suppress(OSError, InputError), Lock(self.path.parent):
+            write_text(self.path, text)
+
+
+def table(runtime: Runtime, device: torch.device) -> Table:
+    """The table of this machine for ``runtime`` on ``device``, with torch's present number of threads."""
+    machine = fingerprint()
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else machine.cpu
+    version = machine.torch if runtime == "eager" else str(machine.onnxruntime)
+    key = {"device": where, "system": machine.system, "runtime": runtime, "threads": str(machine.threads)}
+    return Table({**key, "version": version}, lambda shapes: layer_times(shapes, runtime, device), cache_folder())
+
+
+@lru_cache(4096)
+def name_of(shape: Shape) -> str:
+    """What a file calls ``shape``."""
+    return " ".join("x".join(map(str, part)) if isinstance(part, tuple) else str(part) for part in astuple(shape))
+
+
+class Sum:
+    """The milliseconds of all layers of a network at any widths of its units, added up.
+
+    Args:
+        layers: of the network.
+        units: what can be narrowed.
+        limits: how narrow.
+        times: the table; what it does not know is measured now.
+    """
+
+    def __init__(self, layers: Layers, units: Sequence[Unit], limits: Limits, times: Table) -> None:
+        self._layers = layers
+        narrow, whole = (layers.at(widths) for widths in (widths_left(units, at_floors(units, limits)),
+                                                           dense_widths(units)))  # fmt: skip
+        self._ends = list(zip(narrow, whole, strict=True))
+        points = {ends: _points(*ends, limits.round_to) for ends in self._ends}
+        times.fill(shape for rows in points.values() for row in rows for shape in row)
+        self._surfaces = {ends: _Surface(rows, times) for ends, rows in points.items()}
+
+    def __call__(self, widths: Widths) -> float:
+        """The sum at ``widths``."""
+        shapes = zip(self._ends, self._layers.at(widths), strict=True)
+        return sum(self._surfaces[ends].at(shape) for ends, shape in shapes)
+
+
+class _Surface:
+    """One layer over its (output, input) widths, bilinear, never falling."""
+
+    def __init__(self, rows: Sequence[Sequence[Shape]], times: Table) -> None:
+        self._outputs = [row[0].outputs for row in rows]
+        self._inputs = [shape.inputs for shape in rows[0]]
+        values = np.array([[times[shape] for shape in row] for row in rows])
+        self._values = np.maximum.accumulate(np.maximum.accumulate(values, 0), 1)
+
+    def at(self, shape: Shape) -> float:
+        """Milliseconds of ``shape``."""
+        across = [float(np.interp(shape.inputs, self._inputs, row)) for row in self._values]
+        return float(np.interp(shape.outputs, self._outputs, across))
+
+
+def _points(narrow: Shape, whole: Shape, multiple: int) -> list[list[Shape]]:
+    """The shapes that are measured between two of one layer: a row per output width."""
+    outputs = grid(narrow.outputs, whole.outputs, multiple)
+    if whole.depthwise:
+        return [[whole.narrowed(width, width)] for width in outputs]
+    inputs = grid(narrow.inputs, whole.inputs, multiple)
+    return [[whole.narrowed(given, made) for given in inputs] for made in outputs]
+
+
+def grid(least: int, most: int, multiple: int) -> list[int]:
+    """The widths measured from ``least`` to ``most``: both, and a quarter and a half of the whole.
+
+    They are odd multiples of ``multiple`` where that is below 8: what pruning would leave there, not the few widths
+    among them that the device happens to like.
+    """
+    between = set()
+    for share in (4, 2):
+        width = most // share // multiple * multiple
+        between.add(width - multiple if multiple < 8 and width // multiple % 2 == 0 else width)
+    return sorted({least, most, *(width for width in between if least < width < most)})
+
+
+def preferred_multiple(times: Table) -> int:
+    """What widths should be multiples of on this device: found by measuring a 1x1 and a 3x3 convolution.
+
+    Around 48 channels, widths that are multiples of m and not of 2 m are measured for m = 1, 2, 4, 8, 16, and 32 and 64
+    for m = 32; the smallest m is taken after which the time per multiply-accumulate falls by less than 7 %.
+    """
+    layers = [Shape("convolution", 48, 48, 32, 64), Shape("convolution", 48, 48, 32, 64, (3, 3), padding=(1, 1))]
+    around = {m: (48 - m, 48 + m) for m in _MULTIPLES} | {16: (48,), 32: (32, 64)}
+    shapes = {m: [layer.narrowed(w, w) for layer in layers for w in around[m]] for m in _MULTIPLES}
+    times.fill(shape for each in shapes.values() for shape in each)
+    rates = {
+        m: sum(float(np.mean([times[shape] / shape.macs for shape in each if shape.kernel == layer.kernel]))
+               / (times[layer] / layer.macs) for layer in layers)
+        for m, each in shapes.items()
+    }  # fmt: skip
+    for place, m in enumerate(_MULTIPLES):
+        if all(rates[later] > _BETTER * rates[m] for later in _MULTIPLES[place + 1 :]):
+            return m
+    return _MULTIPLES[-1]

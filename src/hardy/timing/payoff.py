@@ -1,0 +1,130 @@
+"""Where removing channels did not pay in time, and why: each layer before and after, measured one by one.
+
+A layer pays when its time falls nearly as much as its multiply-accumulates. Those that do not are named, the ones with
+the most time left first, with what the measurements say is the reason.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hardy.networks.base import Network
+from hardy.pruning.shapes import Layers, Shape
+from hardy.timing.layer_tables import Table, preferred_multiple
+
+__all__ = ["Spent", "reasons", "spent"]
+
+_PAYS = 0.8
+"""A layer pays when its speed-up is at least this share of the reduction of its multiply-accumulates."""
+
+_SHARE = 0.03
+"""Layers with less than this share of the layers' time left are not worth a line."""
+
+_LINES = 5
+
+_WORTH = 0.9
+"""Wider is advised when it takes less than this share of the time."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """One layer before and after, its calls together.
+
+    Attributes:
+        name: the module's.
+        before, after: the shape of its first call.
+        ms_before, ms_after: milliseconds.
+        macs_before, macs_after: multiply-accumulates.
+    """
+
+    name: str
+    before: Shape
+    after: Shape
+    ms_before: float
+    ms_after: float
+    macs_before: int
+    macs_after: int
+
+    @property
+    def pay(self) -> float:
+        """Speed-up by reduction of the multiply-accumulates; 1 is in proportion."""
+        return (self.ms_before / self.ms_after) / (self.macs_before / self.macs_after)
+
+
+def spent(dense: Network, small: Network, size: Sequence[int], times: Table) -> list[Spent]:
+    """The layers of ``small`` beside those of ``dense``, of which it is a pruned form; the longest time left first."""
+    before, after = (Layers(network, (), size).layers for network in (dense, small))
+    times.fill(layer.shape for pair in zip(before, after, strict=True) for layer in pair)
+    calls: dict[str, list[tuple[Shape, Shape]]] = {}
+    for one, other in zip(before, after, strict=True):
+        calls.setdefault(one.name, []).append((one.shape, other.shape))
+    found = [
+        Spent(name, *pairs[0], sum(times[one] for one, _ in pairs), sum(times[other] for _, other in pairs),
+              sum(one.macs for one, _ in pairs), sum(other.macs for _, other in pairs))
+        for name, pairs in calls.items()
+    ]  # fmt: skip
+    return sorted(found, key=lambda one: -one.ms_after)
+
+
+def reasons(
+    dense: Network, small: Network, size: Sequence[int], times: Table, measured: float, blocked: Mapping[str, str] = {}
+) -> list[str]:  # fmt: skip
+    """Lines that say where time is left and why removing channels did not take it; none where everything paid.
+
+    Args:
+        dense, small: before and after.
+        size: (height, width) of the images.
+        times: of layers, on the device and runtime in question.
+        measured: milliseconds of ``small`` as a whole.
+        blocked: the channels that could not go, by layer, with the reason.
+    """
+    layers = spent(dense, small, size, times)
+    total = sum(one.ms_after for one in layers)
+    lines = []
+    if measured > 1.25 * total:
+        lines.append(
+            f"about {1 - total / measured:.0%} of the time left is outside convolutions and linear layers (resizing, "
+            "concatenation, normalisation, classes at full size), where fewer channels save little"
+        )
+    poor = [one for one in layers if one.pay < _PAYS or one.before == one.after]
+    worth = [one for one in poor if one.ms_after >= _SHARE * total][:_LINES]
+    return lines + [
+        f"{one.name} ({one.after.inputs} -> {one.after.outputs}), {one.ms_after / total:.0%} of the layers' time: "
+        f"{_why(one, times, blocked)}"
+        for one in worth
+    ]
+
+
+def _why(one: Spent, times: Table, blocked: Mapping[str, str]) -> str:
+    """Why a layer's time did not fall with its work."""
+    if one.before == one.after:
+        reason = blocked.get(one.name)
+        return f"nothing of it was removed{f': {reason}' if reason else ''}"
+    taken = f"{one.ms_after / one.ms_before:.2f} of its time for {one.macs_after / one.macs_before:.2f} of its work"
+    multiple = preferred_multiple(times)
+    rounded = _rounded(one, multiple)
+    if rounded != one.after and (share := times[rounded] / times[one.after]) < _WORTH:
+        return (
+            f"{taken}: widths that are no multiples of {multiple} are slow here; with {rounded.inputs} -> "
+            f"{rounded.outputs} it would take {share:.2f} of what it takes; set prune.round_to to {multiple} or auto"
+        )
+    if one.after.depthwise:
+        return f"{taken}: depthwise, it moves about as many values as it multiplies, and memory sets its time"
+    least = times[one.after.narrowed(*_least(one.after))]
+    if least > 0.5 * times[one.after]:
+        ends = _least(one.after)
+        return f"{taken}: width hardly matters to its time; with {ends[0]} -> {ends[1]} it would take {least:.3g} ms"
+    return f"{taken}: at this width the device multiplies more slowly"
+
+
+def _rounded(one: Spent, multiple: int) -> Shape:
+    """The shape with the widths that were changed rounded up to ``multiple``, never beyond the dense ones."""
+    pairs = ((one.before.inputs, one.after.inputs), (one.before.outputs, one.after.outputs))
+    wide = [now if now == full else min(full, -(-now // multiple) * multiple) for full, now in pairs]
+    return one.after.narrowed(*wide)
+
+
+def _least(shape: Shape) -> tuple[int, int]:
+    """The widths of a hardly working layer of the same form."""
+    if shape.groups > 1:
+        return shape.inputs, shape.outputs
+    return min(8, shape.inputs), min(8, shape.outputs)

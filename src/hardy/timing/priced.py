@@ -1,0 +1,214 @@
+"""What an architecture of a space takes, in milliseconds: a table of its parts, set right by networks measured whole.
+
+Every part that the space can have is measured once (`hardy.timing.layer_tables.Table`). The sum over an architecture's parts
+is the raw prediction. What the parts leave out (maps put side by side, what a runtime does between its kernels) is
+about a constant and a share, so the prediction is a line over that sum, laid through networks of the space that are
+measured whole: the fastest, and some that are predicted to come near the budget.
+
+Networks are timed in turns with the fastest one, as `hardy.timing.targets.Turns` does: a machine that is busier an hour
+later does not move the budget. All that was measured is kept in one file, so that a search that goes on predicts what
+it predicted before, to the last bit.
+
+Source: the look-up table and its sum: Chen et al., "FasterSeg", ICLR 2020, section 3.3; the line is ours.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+
+from hardy.data.labels import LabelSpace
+from hardy.errors import InputError
+from hardy.files import write_text
+from hardy.networks.architectures.multipath import Architecture, content, parse
+from hardy.networks.base import Network
+from hardy.networks.building.create import create
+from hardy.searching.cost import every_part, parts
+from hardy.searching.evolution import within_budget
+from hardy.searching.space import Space
+from hardy.seed import key, seeded
+from hardy.stored import read_json
+from hardy.timing.clock import Runtime
+from hardy.timing.layer_tables import Table, name_of
+from hardy.timing.targets import Clock, Turns
+
+__all__ = ["Bench", "Priced", "line"]
+
+_NEAR = (1.0, 0.6, 0.8, 1.0)
+"""The shares of the budget near which networks are measured for the line."""
+
+_log = logging.getLogger("hardy")
+
+Point = tuple[float, float]
+"""Of a network: the sum of its parts, and what it took."""
+
+
+@dataclass
+class Bench:
+    """What milliseconds are measured for and on.
+
+    Attributes:
+        space: of the architectures.
+        labels: the classes that the networks predict.
+        size: (height, width) of the image.
+        runtime: what runs the networks.
+        device: where.
+        times: the table of parts.
+        clock: times networks in turns with a first one, which is made by `start`; `Turns` by default.
+    """
+
+    space: Space
+    labels: LabelSpace
+    size: Sequence[int]
+    runtime: Runtime
+    device: torch.device
+    times: Table
+    clock: Clock | None = None
+
+    def network(self, architecture: Architecture) -> Network:
+        """``architecture`` with any weights: what they are does not matter to time."""
+        with seeded(0, "priced"):
+            return create("fasterseg", self.labels, arch=content(architecture)).eval()
+
+    def timed(self, architecture: Architecture, beside: Architecture) -> tuple[float, float]:
+        """Milliseconds of ``beside``, always the same one, and the ratio of those of ``architecture`` to them."""
+        self.clock = self.clock or Turns(self.network(beside), self.size, self.runtime, self.device)
+        return self.clock(self.network(architecture))
+
+    def about(self) -> dict[str, Any]:
+        """What the numbers depend on."""
+        return {**self.times.machine, "size": list(self.size), "classes": len(self.labels)}
+
+
+@dataclass
+class Priced:
+    """Milliseconds of architectures, predicted and measured.
+
+    Attributes:
+        bench: measures.
+        file: where everything measured is kept.
+        table: milliseconds of every part by its name.
+        anchors: (architecture, milliseconds) of the networks that the line goes through; the first is the fastest.
+        measured: the same of those measured later, which do not change the predictions.
+    """
+
+    bench: Bench
+    file: Path
+    table: dict[str, float] = field(default_factory=dict)
+    anchors: list[tuple[Architecture, float]] = field(default_factory=list)
+    measured: list[tuple[Architecture, float]] = field(default_factory=list)
+    _line: tuple[float, float] = (0.0, 1.0)
+
+    def prepare(self, budget: float, seed: int) -> None:
+        """Measure what is not in the file yet: all parts, then the networks for the line, drawn by ``seed``.
+
+        Raises:
+            InputError: when ``budget`` is below the fastest network, or the file is another machine's.
+        """
+        self._read()
+        space = self.bench.space
+        if not self.table:
+            shapes = every_part(space, self.bench.size, len(self.bench.labels))
+            _log.info("search: a table of %d parts, %d of them to be measured", len(shapes), self._fill(shapes))
+            self._keep()
+        if not self.anchors:
+            fastest = min(space.lightest(), key=self.sum)
+            self._anchor(fastest, self.bench.timed(fastest, fastest)[0])
+        if self.anchors[0][1] > budget:
+            words = ", ".join(f"{key} {value}" for key, value in self.bench.times.machine.items() if key != "version")
+            size = "x".join(map(str, self.bench.size))
+            raise InputError(
+                f"search.budget_ms: {budget:g} cannot be reached: the fastest network of the space takes "
+                f"{self.anchors[0][1]:.4g} ms here ({size}, {words}); raise it, lower search.filters, or give smaller "
+                "images"
+            )
+        self._line = line(self._points())
+        for number in range(len(self.anchors), len(_NEAR) + 1):
+            rng = Random(key(seed, "anchor", number))
+            near = within_budget(space, space.draw(rng), self.predicted, _NEAR[number - 1] * budget, rng)
+            self._anchor(near, dict(self.anchors).get(near) or self._time(near))
+
+    def sum(self, architecture: Architecture) -> float:
+        """The milliseconds of the parts of ``architecture``, added up."""
+        shapes = parts(architecture, self.bench.size, len(self.bench.labels))
+        return sum(self.table[name_of(shape)] for shape in shapes)
+
+    def predicted(self, architecture: Architecture) -> float:
+        """Milliseconds predicted for ``architecture``."""
+        base, slope = self._line
+        return base + slope * self.sum(architecture)
+
+    def gmacs(self, architecture: Architecture) -> float:
+        """Billions of multiply-accumulates of ``architecture`` for one image."""
+        return sum(shape.macs for shape in parts(architecture, self.bench.size, len(self.bench.labels))) / 1e9
+
+    def milliseconds(self, architecture: Architecture) -> float:
+        """Milliseconds of ``architecture``, measured unless they are known."""
+        for known, value in (*self.measured, *self.anchors):
+            if known == architecture:
+                return value
+        value = self._time(architecture)
+        self.measured.append((architecture, value))
+        self._keep()
+        return value
+
+    def _time(self, architecture: Architecture) -> float:
+        fastest, value = self.anchors[0]
+        return value * self.bench.timed(architecture, fastest)[1]
+
+    def _anchor(self, architecture: Architecture, value: float) -> None:
+        self.anchors.append((architecture, value))
+        self._line = line(self._points())
+        self._keep()
+
+    def _points(self) -> list[Point]:
+        return [(self.sum(architecture), value) for architecture, value in self.anchors]
+
+    def _fill(self, shapes: Sequence[Any]) -> int:
+        new = self.bench.times.fill(shapes)
+        self.table = {name_of(shape): self.bench.times[shape] for shape in shapes}
+        return new
+
+    def _keep(self) -> None:
+        lists = {"anchors": self.anchors, "measured": self.measured}
+        told: dict[str, Any] = {"machine": self.bench.about(), "parts_ms": self.table}
+        for name, found in lists.items():
+            told[name] = [{"ms": value, "architecture": content(architecture)} for architecture, value in found]
+        write_text(self.file, json.dumps(told, indent=0) + "\n")
+
+    def _read(self) -> None:
+        if not self.file.exists():
+            return
+        try:
+            told = read_json(self.file)
+            machine, self.table = told["machine"], {name: float(value) for name, value in told["parts_ms"].items()}
+            for name, found in (("anchors", self.anchors), ("measured", self.measured)):
+                found[:] = [(parse(each["architecture"], str(self.file)), float(each["ms"])) for each in told[name]]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise InputError(f"{self.file}: damaged; delete it to measure anew") from None
+        if machine != self.bench.about():
+            raise InputError(
+                f"{self.file}: was measured on another machine, runtime or version, or for other images; go on there, "
+                "or give another run.folder"
+            )
+
+
+def line(points: Sequence[Point]) -> tuple[float, float]:
+    """(base, slope) of ``base + slope * sum``, with the least squared relative error at ``points``.
+
+    The base is 0 for a single point, and where it would be negative or the slope not positive.
+    """
+    weights = [1 / value**2 for _, value in points]
+    total = sum(weights)
+    mean, level = (sum(w * p[side] for w, p in zip(weights, points, strict=True)) / total for side in (0, 1))
+    across = sum(w * (x - mean) ** 2 for w, (x, _) in zip(weights, points, strict=True))
+    along = sum(w * (x - mean) * (y - level) for w, (x, y) in zip(weights, points, strict=True))
+    if across > 0 and along > 0 and (base := level - along / across * mean) >= 0:
+        return base, along / across
+    through = sum(w * x * y for w, (x, y) in zip(weights, points, strict=True))
+    return 0.0, through / sum(w * x**2 for w, (x, _) in zip(weights, points, strict=True))

@@ -1,0 +1,121 @@
+"""What a measurement says: a row per network, form, runtime and batch size, and the comparison of two networks."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hardy.deployment.forms import AS_IT_IS
+from hardy.timing.clock import Runtime
+
+__all__ = ["Comparison", "Row"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement; times in milliseconds per batch.
+
+    Attributes:
+        network: ``network``, or ``against`` for the one it is compared with.
+        runtime: what ran it.
+        device: where.
+        batch: images at once.
+        size: (height, width).
+        threads: threads of one operation.
+        p50, p95, least: median, 95th percentile and minimum over the runs.
+        ratio: median over the pairs of runs of this network's time to that of ``beside``; None without another.
+        memory: peak in MiB, None where it cannot be read. See `hardy.timing.memory` for what is counted.
+        memory_of: ``tensors`` (eager) or ``process`` (onnxruntime); the two are not comparable.
+        runs, warm_up: how often it ran, timed and before.
+        precision: of weights and activations.
+        form: what was done to the network before, such as ``folded, bfloat16``; ``as it is`` where nothing was.
+        beside: the row that ``ratio`` is to: the same network as it is for another form of it, else the other network
+            as it is, else the other form; None without another.
+        norms: how many batch norms were folded before, ``43 of 55 batch norms folded``; empty where none were to be.
+        told: what folding and precision did to the classes, a line each.
+        folded: whether every batch norm was folded into a convolution in what ran.
+        resize: whether upsampling to the size of the images is timed; an image-level network has none.
+        argmax: whether argmax to uint8 classes is timed.
+        copies: whether copies to and from the device are timed; they never are.
+        layout: of images and weights, ``channels first`` or ``channels last``.
+    """
+
+    network: str
+    runtime: Runtime
+    device: str
+    batch: int
+    size: tuple[int, int]
+    threads: int
+    p50: float
+    p95: float
+    least: float
+    ratio: float | None
+    memory: float | None
+    memory_of: str
+    runs: int
+    warm_up: int
+    precision: str
+    folded: bool
+    resize: bool
+    argmax: bool
+    copies: bool
+    form: str = AS_IT_IS
+    beside: str | None = None
+    norms: str = ""
+    told: tuple[str, ...] = ()
+    layout: str = "channels first"
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as plain values."""
+        return asdict(self)
+
+    @property
+    def timed(self) -> str:
+        """What is inside the timed region and what is not, in words."""
+        parts = {"normalisation": True, "network": True, "upsampling": self.resize, "argmax": self.argmax}
+        inside = ", ".join(name for name, there in parts.items() if there)
+        norms = "batch norm folded" if self.folded else self.norms or "batch norm not folded"
+        last = f", {self.layout}" if self.layout != "channels first" else ""
+        return (
+            f"timed: {inside} ({self.precision}, {norms}{last}); not timed: reading, image resize, copies to the device"
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two networks timed in turns; times in milliseconds per image.
+
+    Attributes:
+        before_p50, before_p95, after_p50, after_p95: of the two.
+        ratio: median over the pairs of after / before.
+        low, high: the quartiles of these ratios.
+        runtime, size, threads, runs: how it was measured.
+    """
+
+    before_p50: float
+    before_p95: float
+    after_p50: float
+    after_p95: float
+    ratio: float
+    low: float
+    high: float
+    runtime: Runtime
+    size: tuple[int, int]
+    threads: int
+    runs: int
+
+    @property
+    def faster(self) -> bool:
+        """Whether ``after`` is clearly faster: it won at least three quarters of the pairs."""
+        return self.high < 1
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields and the verdict as plain values."""
+        return {**asdict(self), "faster": self.faster}
+
+    def __str__(self) -> str:
+        """One line, with the verdict in plain words."""
+        verdict = "faster" if self.faster else "slower" if self.low > 1 else "NOT faster"
+        return (
+            f"{self.before_p50:.1f} -> {self.after_p50:.1f} ms p50, {self.before_p95:.1f} -> {self.after_p95:.1f} ms "
+            f"p95, ratio {self.ratio:.2f} [{self.low:.2f}, {self.high:.2f}]: {verdict} ({self.runtime}, "
+            f"{self.size[0]}x{self.size[1]}, {self.threads} threads)"
+        )

@@ -1,0 +1,117 @@
+"""The folder of a study: which cells are done, one store of records, failures, weights that may go."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hardy import records
+from hardy.errors import InputError
+from hardy.recipe import from_values
+from hardy.records import Record
+from hardy.studies.cells import Cell
+from hardy.studies.ledger import Failure, Ledger
+
+
+def cell(name: str, after: str | None = None, seed: int = 0, home: str = "somewhere") -> Cell:
+    network = {"run": f"{home}/cells/{after}"} if after else {"name": "tiny"}
+    recipe = from_values({"network": network, "data": {"sources": ["streets/sim"]}, "run": {"seed": seed}})
+    return Cell(name, name, "train", {"seed": str(seed)}, recipe, after)
+
+
+def record(value: float, stage: str = "train", target: str = "unseen") -> Record:
+    return Record("0", stage, ("streets/sim",), target, 0, "miou", value)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    """Of the cells ``b`` after ``a``, ``c`` after ``b``, and ``d``."""
+    return Ledger(tmp_path, "s", [cell("a"), cell("b", "a"), cell("c", "b"), cell("d", seed=1)])
+
+
+@pytest.fixture
+def finish(ledger: Ledger) -> Callable[[str, float], None]:
+    """``finish("a", 0.5)``: what a finished run leaves."""
+
+    def write(name: str, value: float) -> None:
+        folder = ledger.place(name)
+        ledger.cells[name].recipe.write(folder / "recipe.yaml", {})
+        (folder / "network.json").write_text(json.dumps({"sha256": hashlib.sha256(b"weights").hexdigest()}))
+        (folder / "network.safetensors").write_bytes(b"weights")
+        records.append(folder / "records.jsonl", [record(value), record(0.1, stage="evaluate")])
+
+    return write
+
+
+def test_a_cell_is_done_when_its_run_is_finished(ledger, finish):
+    finish("a", 0.5)
+    finish("d", 0.6)
+    assert ledger.done("abcd") == ["a", "d"]
+    assert ledger.done("ab") == ["a"]
+    (ledger.place("a") / "network.safetensors").write_bytes(b"weigh")
+    assert ledger.done("a") == [], "its weights are torn"
+
+
+def test_a_folder_with_the_run_of_another_recipe_is_refused_but_a_moved_study_is_not(ledger, finish):
+    finish("b", 0.5)
+    cell("b", "a", home="elsewhere").recipe.write(ledger.place("b") / "recipe.yaml", {})
+    assert ledger.done("b") == ["b"]
+    for other in (cell("b", "a", seed=1), cell("b", "d"), cell("b")):
+        other.recipe.write(ledger.place("b") / "recipe.yaml", {})
+        with pytest.raises(InputError, match="holds the run of another recipe or seed"):
+            ledger.done("b")
+
+
+def test_the_store_holds_each_number_once_and_the_latest_counts(ledger, finish):
+    finish("a", 0.5)
+    ledger.gather("a")
+    ledger.gather("a")
+    assert len(records.read(ledger.store)) == 1
+    (found,) = ledger.read()
+    assert (found.value, found.stage) == (0.5, "train")
+    assert found.notes == {"study": "s", "cell": "a", "of": "a", "axes": {"seed": "0"}}
+    finish("a", 0.7)
+    ledger.gather("a")
+    assert [one.value for one in records.read(ledger.store)] == [0.5, 0.7]
+    again = Ledger(ledger.folder, "s", list(ledger.cells.values()))
+    assert [one.value for one in again.read()] == [one.value for one in ledger.read()] == [0.7]
+    again.gather("a")
+    assert len(records.read(ledger.store)) == 2
+
+
+def test_weights_go_when_no_unfinished_cell_needs_them(ledger, finish):
+    for name in "ab":
+        finish(name, 0.5)
+    ledger.drop()
+    assert [(ledger.place(name) / "network.safetensors").exists() for name in "ab"] == [False, True]
+    assert ledger.done("abcd") == ["a", "b"]
+    (ledger.place("b") / "network.safetensors").unlink()
+    assert ledger.done("abcd") == [], "c needs the weights of b, and those of a to make them"
+    assert ledger.done("abd") == ["a", "b"]
+    ledger.prepare("b")
+    assert not (ledger.place("b") / "network.json").exists()
+
+
+def test_a_failure_is_kept_until_its_cell_runs_again(ledger):
+    kept = [Failure(name, "why", 2, "log") for name in "ad"]
+    for failure in kept:
+        ledger.failed(failure)
+    assert ledger.failures() == kept
+    ledger.prepare("a")
+    assert ledger.failures() == kept[1:]
+    assert "cell: a" in ledger.asked("a").read_text()
+    ledger.prepare("d")
+    assert not (ledger.folder / "failures.jsonl").exists()
+
+
+def test_one_study_at_a_time_works_in_a_folder(ledger):
+    with ledger.alone() as going:
+        assert going.exists()
+        with pytest.raises(InputError, match="another hardy study is at work"), ledger.alone():
+            pass
+        assert going.exists()
+    assert not going.exists()
+    with ledger.alone():
+        pass
