@@ -9,18 +9,21 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 import torch
 
 import hardy
 from hardy import cli, recipe, schema
+from hardy.choices import choices
 from hardy.data.labels import label_space
 from hardy.data.loader import evaluation_batches
 from hardy.data.sources import domains
 from hardy.errors import InputError
 from hardy.pruning.units import Unit
-from hardy.registry import KINDS
+from hardy.registry import KINDS, Registry
+from hardy.sections import Kind, Method
 from hardy.types import Batch
 
 METHODS = {
@@ -91,6 +94,96 @@ class Plain(Dataset):
         value = self.labels.index(item[0])
         return np.full((32, 64, 3), 20 * value, np.uint8), np.full((32, 64), value, np.uint8)
 ''',
+    "encoder": '''"""Two maps by pooled convolutions.
+
+Source: written by a test.
+"""
+from torch import nn
+from torch.nn import functional as F
+from hardy.networks.encoders.base import Encoder
+
+class Pooled(Encoder):
+    variants = ("new_pooled",)
+
+    def __init__(self, name, *, slope: int = 8):
+        super().__init__(name, (slope, 2 * slope), (4, 8))
+        self.fine, self.coarse = nn.Conv2d(3, slope, 3, padding=1), nn.Conv2d(slope, 2 * slope, 3, padding=1)
+
+    def forward(self, images):
+        fine = self.fine(F.avg_pool2d(images, 4, ceil_mode=True)).relu()
+        return [fine, self.coarse(F.avg_pool2d(fine, 2, ceil_mode=True)).relu()]
+''',
+    "decoder": '''"""Classifies the coarsest map, to a slope.
+
+Source: written by a test.
+"""
+from torch import nn
+from hardy.networks.decoders.base import Decoder
+
+class Coarsest(Decoder):
+    def __init__(self, channels, strides, class_count, *, slope: float = 1.0):
+        super().__init__(channels, strides, class_count)
+        self.slope, self.classify = slope, nn.Conv2d(channels[-1], class_count, 1)
+
+    def forward(self, maps):
+        return self.slope * self.classify(maps[-1])
+''',
+    "network": '''"""Two convolutions.
+
+Source: written by a test.
+"""
+from torch import nn
+from hardy.networks.base import Network, resize
+from hardy.types import Outputs
+
+class Twice(Network):
+    def __init__(self, labels, *, slope: int = 16):
+        super().__init__(labels)
+        self.first, self.head = nn.Conv2d(3, slope, 3, stride=2, padding=1), nn.Conv2d(slope, len(labels), 1)
+
+    def outputs(self, images):
+        seen = self.first(self.normalise(images)).relu()
+        logits = self.head(seen)
+        return Outputs(resize(logits, images.shape[-2:]), {"seen": seen, "logits": logits})
+''',
+    "schedule": '''"""Removes by the scores of the weights, at once.
+
+Source: written by a test.
+"""
+from hardy.pruning.goal import choose
+from hardy.pruning.schedules.base import Schedule, finished
+
+class Now(Schedule):
+    trains = False
+
+    def __init__(self, *, slope: int = 1):
+        self.slope = slope
+
+    def run(self, work):
+        scores = {name: self.slope * value for name, value in work.criterion.scores().items()}
+        return finished(work, choose(scores, work.units, work.goal, {}, work.limits), scores, self.slope)
+''',
+    "publication": '''"""The network of the test, as nobody published it.
+
+Source: written by a test.
+"""
+from hardy.networks.published.base import Publication
+
+class TwicePublication(Publication):
+    network = "NETWORK"
+    repository = "nobody/nothing"
+    signs = (r"stem[.]weight",)
+    layers = {"stem": "first", "classifier": "head"}
+
+    def __init__(self, *, slope: int = 1):
+        self.slope = slope
+
+    def class_count(self, weights):
+        return len(weights["classifier.weight"])
+
+    def options(self, weights):
+        return {"slope": self.slope * len(weights["stem.weight"])}
+''',
 }
 
 
@@ -98,15 +191,17 @@ class Plain(Dataset):
 def names(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """kind -> the name by which its new method is asked for; the files are there as long as the test."""
     before, found = set(sys.modules), {}
-    monkeypatch.syspath_prepend(str(tmp_path))
     for kind, text in METHODS.items():
-        file = tmp_path / f"new_{kind}.py"
+        text = text.replace("NETWORK", "new_network" if request.param == "in the package" else "new_network:Twice")
+        file = tmp_path / "methods" / kind / f"new_{kind}.py"
+        file.parent.mkdir(parents=True)
         file.write_text(text, encoding="utf-8")
         package = importlib.import_module(KINDS[kind].package)
         if request.param == "in the package":
-            monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+            monkeypatch.setattr(package, "__path__", [*package.__path__, str(file.parent)])
             found[kind] = file.stem
         else:
+            monkeypatch.syspath_prepend(str(file.parent))
             class_name = text.split("\nclass ")[1].split("(")[0]
             found[kind] = f"{file.stem}:{class_name}"
     importlib.invalidate_caches()
@@ -140,22 +235,30 @@ def test_one_in_the_package_is_listed(
     listed = capsys.readouterr().out
     assert METHODS[kind].split('"""')[1].split("\n")[0] in listed
     assert f"new_{kind}" in listed
-    assert names[kind] in json.dumps(schema.schema()) or kind == "dataset"
+    chosen = {choice.registry.kind for choice in choices(recipe.Recipe)}
+    assert (names[kind] in json.dumps(schema.schema())) == (kind in chosen)
+
+
+def test_every_kind_there_is_has_its_new_method_here() -> None:
+    assert set(METHODS) == set(KINDS)
 
 
 def test_a_recipe_takes_them_and_writes_their_options_out(names: dict[str, str]) -> None:
     values = {
-        "network": {"name": "tiny"},
+        "network": {"name": names["network"]},
         "data": {"sources": [f"{names['dataset']}/road"]},
         "algorithm": {"name": names["algorithm"]},
         "loss": {"name": names["loss"], "slope": 3},
-        "prune": {"criterion": {"name": names["criterion"]}},
+        "prune": {"criterion": {"name": names["criterion"]}, "schedule": names["schedule"]},
     }
     complete = recipe.from_values(values)
+    assert complete.network.options == {"slope": 16}
+    assert complete.data.datasets == {names["dataset"]: {"slope": 4}}
     assert complete.algorithm.options == {"slope": 0.5}
     assert complete.loss.options == {"slope": 3.0}
     assert complete.prune is not None
     assert complete.prune.criterion.options == {"slope": 1.0}
+    assert complete.prune.schedule.options == {"slope": 1}
     with pytest.raises(InputError, match="no option 'slop'"):
         recipe.from_values(values, ["prune.criterion.slop=1"])
 
@@ -182,7 +285,7 @@ def test_they_work_together(names: dict[str, str], tmp_path: Path) -> None:
 def test_they_train_measure_and_prune_through_the_front_door(names: dict[str, str], tmp_path: Path) -> None:
     data = {"sources": [names["dataset"]], "root": str(tmp_path), "crop": [32, 64], "scale": [1.0, 1.0]}
     here = {"optim": {"batch": 4}, "run": {"workers": 0, "device": "cpu"}}
-    network = hardy.create("tiny", classes="camvid11")
+    network = hardy.create(names["network"], classes="camvid11")
     before = {name: value.clone() for name, value in network.named_parameters()}
     algorithm = {"name": names["algorithm"], "slope": 1.0}
     hardy.train(network, data=data, algorithm=algorithm, loss=names["loss"], steps=2, folder=tmp_path / "run", **here)
@@ -195,11 +298,87 @@ def test_they_train_measure_and_prune_through_the_front_door(names: dict[str, st
         criterion=names["criterion"],
         data=data,
         ratio=0.5,
-        prune={"schedule": "one_shot", "min_width": 2},
+        prune={"schedule": names["schedule"], "min_width": 2, "round_to": 1},
         **here,
     )
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in network.parameters())
     # The criterion keeps the channels that come last: of the first layer's filters exactly those are left.
-    first, left = (net.get_submodule("detail.0.0").weight for net in (network, small))
-    assert len(left) < len(first)
+    first, left = (net.get_submodule("first").weight for net in (network, small))
+    assert (len(first), len(left)) == (16, 8)
     assert torch.equal(left, first[-len(left) :])
+
+
+def test_a_network_of_a_new_encoder_and_a_new_decoder_is_saved_and_loaded(
+    names: dict[str, str], tmp_path: Path
+) -> None:
+    if ":" in names["encoder"]:
+        assert names["encoder"] not in KINDS["encoder"]  # a network asks for an encoder by the name of its size
+        return
+    parts = {"encoder": "new_pooled", "decoder": names["decoder"], "decoder_options": {"slope": 2}}
+    network = hardy.create("encoder_decoder", classes="camvid11", **parts).eval()
+    images = torch.rand(2, 3, 32, 48)
+    wanted = network(images)
+    assert wanted.shape == (2, 11, 32, 48)
+    hardy.save(network, tmp_path / "run")
+    assert torch.equal(hardy.load(tmp_path / "run")(images), wanted)
+
+
+def test_weights_of_a_new_publication_are_imported(names: dict[str, str], tmp_path: Path) -> None:
+    network = hardy.create(names["network"], classes="camvid11", slope=5).eval()
+    ours = network.state_dict()
+    theirs = {name.replace("first", "stem").replace("head", "classifier"): value for name, value in ours.items()}
+    torch.save(theirs, tmp_path / "weights.pth")
+    found = hardy.import_weights(tmp_path / "weights.pth", classes="camvid11", source=names["publication"])
+    images = torch.rand(1, 3, 32, 32)
+    assert torch.equal(found.eval()(images), network(images))
+
+
+KIND = '''"""A kind made up by a test."""
+from abc import ABC
+
+class Weather(ABC):
+    """How wet it is."""
+'''
+
+RAIN = '''"""Rain.
+
+Source: written by a test.
+"""
+from made_up_kind.base import Weather
+
+class Rain(Weather):
+    def __init__(self, network, *, drops: int = 3):
+        self.drops = drops
+'''
+
+
+def test_a_new_kind_is_a_package_a_registry_and_a_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Completion, overrides, checks, schema and list follow from the registry and the mark on the section's field."""
+    package = tmp_path / "made_up_kind"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "base.py").write_text(KIND, encoding="utf-8")
+    rain = '"""Rain.\\n\\nSource: a test."""\nfrom made_up_kind.base import Weather\n\nclass Rain(Weather):\n'
+    text = (
+        rain.replace("\\n", "\n") + "    def __init__(self, network, *, drops: int = 3):\n        self.drops = drops\n"
+    )
+    (package / "rain.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(KINDS, "weather", Registry("weather", "made_up_kind", "Weather"))
+
+    class Forecast(recipe.Recipe):
+        weather: Annotated[Method | None, Kind("weather")] = None
+
+    values = {"network": "tiny", "data": {}, "weather": "rain"}
+    assert Forecast.of(values).model_dump()["weather"] == {"name": "rain", "drops": 3}
+    wet = Forecast.of(values, ["weather.drops=5"])
+    assert wet.model_dump()["weather"] == {"name": "rain", "drops": 5}
+    with pytest.raises(InputError, match="Rain has no option 'drop'; did you mean 'drops'"):
+        Forecast.of(values, ["weather.drop=5"])
+    with pytest.raises(InputError, match="there is no weather 'rian'; did you mean 'rain'"):
+        Forecast.of({**values, "weather": "rian"})
+    plain = recipe.from_values({"network": "tiny", "data": {}})
+    dry = Forecast.of({"network": "tiny", "data": {}})
+    assert dry.digest() == plain.digest() != wet.digest()
+    assert '"const": "rain"' in json.dumps(schema.schema(Forecast))
+    assert KINDS["weather"].build("rain", {"network": object()}, drops=2).drops == 2

@@ -7,17 +7,17 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import BaseModel, ValidationError, model_validator
 
 from hardy import safe_yaml
+from hardy.choices import Choice, choices, completed, models, references
 from hardy.errors import InputError, nearest, quoted
 from hardy.files import expanded, write_text
-from hardy.registry import ALGORITHMS, CRITERIA, DATASETS, KINDS, LOSSES, NETWORKS, SCHEDULES, Registry
-from hardy.sections import Data, Evaluate, Method, NetworkChoice, Optim, Prune, Run, Search, Section
-from hardy.trust import from_file, names_typed, permit
+from hardy.sections import Data, Evaluate, Kind, Method, NetworkChoice, Optim, Prune, Run, Search, Section
+from hardy.trust import from_file, names_typed
 
 __all__ = [
     "Data",
@@ -39,10 +39,10 @@ __all__ = [
 class Recipe(Section):
     """One whole run."""
 
-    network: NetworkChoice
+    network: Annotated[NetworkChoice, Kind("network")]
     data: Data
-    algorithm: Method = Method(name="erm")
-    loss: Method = Method(name="cross_entropy")
+    algorithm: Annotated[Method, Kind("algorithm")] = Method(name="erm")
+    loss: Annotated[Method, Kind("loss")] = Method(name="cross_entropy")
     optim: Optim = Optim()
     prune: Prune | None = None
     search: Search | None = None
@@ -60,36 +60,38 @@ class Recipe(Section):
             prune = {"schedule": {"name": "one_shot"}, **prune}
         return {**value, "data": data, "prune": prune}
 
-    def completed(self) -> "Recipe":
+    @classmethod
+    def of(cls, values: Mapping[str, Any], overrides: Iterable[str] = (), origin: str = "recipe") -> Self:
+        """The completed recipe of nested ``values`` and ``key=value`` overrides; messages call it ``origin``.
+
+        Raises:
+            InputError: one line naming the key, the value and the nearest right name.
+        """
+        merged: dict[str, Any] = json.loads(json.dumps(values, default=str))
+        chosen = {choice.path: choice for choice in choices(cls)}
+        for text in overrides:
+            _override(merged, text, chosen)
+        try:
+            return cls.model_validate(merged).completed()
+        except ValidationError as error:
+            raise InputError(f"{origin}: {_first(error, cls)}") from None
+        except InputError as error:
+            raise InputError(f"{origin}: {error}") from None
+
+    def completed(self) -> Self:
         """The same recipe with every option of every method and data set written out.
 
         Raises:
             InputError: for an unknown method, an unknown option or a value of a wrong type.
         """
-        values = self.model_dump(mode="json")
-        if self.network.name:
-            values["network"].update(NETWORKS.describe(self.network.name).check(self.network.options))
-            for key, name in self.network.options.items():  # such as a decoder
-                if key in KINDS and isinstance(name, str) and ":" in name:
-                    permit(key, name)
-        values["algorithm"] = _complete(ALGORITHMS, self.algorithm)
-        values["loss"] = _complete(LOSSES, self.loss)
-        if self.prune:
-            values["prune"]["criterion"] = _complete(CRITERIA, self.prune.criterion)
-            values["prune"]["schedule"] = _complete(SCHEDULES, self.prune.schedule)
-            if self.prune.recover_with:
-                values["prune"]["recover_with"] = _complete(ALGORITHMS, self.prune.recover_with)
-        watched = self.prune.stop.domains if self.prune and self.prune.stop else ()
-        named = (reference.split("/", 1)[0] for reference in (*self.data.sources, *self.data.unseen, *watched))
-        for name in (*self.data.datasets, *named):
-            values["data"]["datasets"][name] = _complete_dataset(name, self.data.datasets.get(name, {}))
-        return Recipe.model_validate(json.loads(json.dumps(values)))
+        datasets = {name: self.data.datasets.get(name, {}) for name in references(self, "dataset")}
+        data = self.data.model_copy(update={"datasets": {**self.data.datasets, **datasets}})
+        values = completed(self.model_copy(update={"data": data}))
+        return type(self).model_validate(json.loads(json.dumps(values)))
 
     def digest(self) -> str:
         """Twelve hexadecimal digits that name the recipe less its seed, folder, device, workers and data's places."""
         values = self._named()
-        if self.search is None:  # so named were recipes before there was this section
-            values.pop("search")
         values["run"].pop("seed")
         return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=6).hexdigest()
 
@@ -102,6 +104,9 @@ class Recipe(Section):
     def _named(self) -> dict[str, Any]:
         """What makes this run another one than a run with other values."""
         values = self.model_dump(mode="json")
+        for name in type(self).model_fields:
+            if values[name] is None and name != "prune":  # a section that came later does not rename older recipes
+                values.pop(name)
         for key in ("folder", "device", "workers", "threads", "trackers", "log_every", "checkpoint_every"):
             values["run"].pop(key)
         for place in (values["data"], *values["data"]["datasets"].values()):
@@ -137,16 +142,6 @@ def _shown(values: Mapping[str, Any], key: str) -> str:
     return quoted(values[key]) if key in values else "not given"
 
 
-def _complete(registry: Registry, method: Method) -> dict[str, Any]:
-    return {"name": method.name, **registry.describe(method.name).check(method.options)}
-
-
-def _complete_dataset(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of data set ``name``, and its ``root`` where one is given: a place is no option of its own."""
-    place = {key: value for key, value in options.items() if key == "root"}
-    return {**place, **DATASETS.describe(name).check({key: options[key] for key in options if key not in place})}
-
-
 def read(file: Path | str, overrides: Iterable[str] = (), *, trust: Iterable[str] = ()) -> Recipe:
     """The completed recipe of a YAML file with ``key=value`` overrides such as ``optim.lr=1e-3``.
 
@@ -164,13 +159,7 @@ def read(file: Path | str, overrides: Iterable[str] = (), *, trust: Iterable[str
 
 def from_values(values: Mapping[str, Any], overrides: Iterable[str] = (), origin: str = "recipe") -> Recipe:
     """The completed recipe of nested ``values``, as `read` does for a file called ``origin``."""
-    merged: dict[str, Any] = json.loads(json.dumps(values, default=str))
-    for text in overrides:
-        _override(merged, text)
-    try:
-        return Recipe.model_validate(merged).completed()
-    except (ValidationError, InputError) as error:
-        raise InputError(f"{origin}: {_first(error) if isinstance(error, ValidationError) else error}") from None
+    return Recipe.of(values, overrides, origin)
 
 
 def parsed(text: str, such_as: str = "optim.lr=1e-3") -> tuple[str, Any]:
@@ -191,43 +180,32 @@ _DEEPEST = 8
 """The most dots in the key of an override; a recipe's keys have three."""
 
 
-def _override(values: dict[str, Any], text: str) -> None:
+def _override(values: dict[str, Any], text: str, choices: Mapping[str, Choice]) -> None:
+    """Set in ``values``, in place, what ``text`` says; ``choices`` are the fields that choose a method, by path."""
     path, found = parsed(text)
     *parents, last = path.split(".")
     for depth, name in enumerate(parents, 1):
         below = values.get(name)
-        usual = _USUAL.get(".".join(parents[:depth])) if below is None else below
+        chosen = choices.get(".".join(parents[:depth]))
+        usual = chosen.usual if chosen and below is None else below
         values[name] = below if isinstance(below, dict) else {"name": usual} if isinstance(usual, str) else {}
         values = values[name]
-    if path in _CHOICES and values.get(last) != found:
+    chosen = choices.get(path.rpartition(".")[0])
+    if chosen and last in chosen.model.origins and values.get(last) != found:
         # The options written there are another method's, or those of a network that is not built.
-        for key in set(values) - (set() if last == "run" else {"classes", "weights"}):
+        kept = set(chosen.model.model_fields) - set(chosen.model.origins) if last == "name" else set()
+        for key in set(values) - kept:
             del values[key]
     values[last] = found
 
 
-_CHOICES = {
-    "network.name", "network.run", "algorithm.name", "loss.name", "prune.criterion.name", "prune.schedule.name",
-    "prune.recover_with.name",
-}  # fmt: skip
-"""Keys that choose a method: overridden, they take the place of the whole choice."""
-
-_USUAL = {
-    "algorithm": Recipe.model_fields["algorithm"].default.name,
-    "loss": Recipe.model_fields["loss"].default.name,
-    "prune.criterion": Prune.model_fields["criterion"].default.name,
-    "prune.schedule": Prune.model_fields["schedule"].default.name,
-}
-"""The method meant by an override of an option where no method is chosen."""
-
-
-def _first(error: ValidationError) -> str:
+def _first(error: ValidationError, model: type[BaseModel]) -> str:
     """One line for the first problem pydantic found: key, what is wrong, what is right."""
     problem = error.errors()[0]
     path = [str(part) for part in problem["loc"]]
     where = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        known = _keys(path[:-1])
+        known = _keys(path[:-1], model)
         return f"unknown key {quoted(where)}{nearest(path[-1], known)}; there are: {', '.join(known)}"
     if problem["type"] == "missing":
         return f"{where} is missing"
@@ -237,11 +215,8 @@ def _first(error: ValidationError) -> str:
     return f"{where}: {message[0].lower() + message[1:]}{got}"
 
 
-def _keys(path: list[str]) -> list[str]:
+def _keys(path: list[str], model: type[BaseModel]) -> list[str]:
     """The keys of the section at ``path``."""
-    model: Any = Recipe
     for name in path:
-        annotation = model.model_fields[name].annotation
-        kinds = (kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type))
-        model = next((kind for kind in kinds if issubclass(kind, BaseModel)), model)
+        model = next(models(model.model_fields[name].annotation), model)
     return list(model.model_fields)

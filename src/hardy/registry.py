@@ -21,10 +21,24 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from hardy.errors import InputError, nearest
 from hardy.trust import permit
 
-__all__ = ["KINDS", "Method", "Option", "Registry"]
+__all__ = ["KINDS", "SUPPLIES", "Method", "Option", "Registry"]
 
 ANNOTATIONS: dict[str, Any] = {"Literal": Literal, "Sequence": Sequence, "Mapping": Mapping, "Any": Any, "Path": Path}
 """The names that an option's annotation may use besides the builtins."""
+
+SUPPLIES = {
+    "network": "the network that is trained, pruned, tuned or adapted",
+    "labels": "the label space of a network",
+    "pixel_loss": "the loss of one head",
+    "class_count": "the number of classes K",
+    "teacher": "the frozen network that is learned from; name one as teacher: {run: runs/x}",
+    "units": "the coupled channels of the network",
+    "channels": "the channels of an encoder's maps, finest first",
+    "strides": "the strides of these maps",
+    "root": "the folder of a dataset",
+    "name": "the size of an encoder, by name",
+}
+"""What the program can supply to a constructor, by the name of the argument before the ``*``, and what it is."""
 
 
 @dataclass(frozen=True)
@@ -148,9 +162,33 @@ class Registry:
             raise InputError(f"{name!r} is not a {self.kind}: {found!r} does not implement {self.interface_name}")
         return found
 
-    def build(self, name: str, *supplied: Any, **options: Any) -> Any:
-        """An instance of ``name`` from what the program supplies, in order, and its checked options."""
-        return self.get(name)(*supplied, **self.describe(name).check(options))
+    def build(self, name: str, supply: Mapping[str, Any] | None = None, /, **options: Any) -> Any:
+        """An instance of ``name``.
+
+        Args:
+            name: the method.
+            supply: values by the names of `SUPPLIES`. The constructor takes those that it names before its ``*``, as a
+                test takes fixtures; the rest is not used.
+            options: the method's options, checked.
+
+        Raises:
+            InputError: for wrong options, or a constructor that names what is not supplied here.
+        """
+        method = self.describe(name)
+        taken = {asked: self._supplied(method, asked, supply or {}) for asked in method.supplied}
+        return self.get(name)(**taken, **method.check(options))
+
+    def _supplied(self, method: Method, asked: str, supply: Mapping[str, Any]) -> Any:
+        found = supply.get(asked)
+        if found is not None:
+            return found
+        if asked not in SUPPLIES:
+            have = ", ".join(SUPPLIES)
+            raise InputError(
+                f"{self.kind} {method.name!r}: its constructor asks for {asked!r}{nearest(asked, SUPPLIES)}; what "
+                f"stands before its * may be: {have}"
+            )
+        raise InputError(f"{self.kind}: {method.name} needs {asked!r}, and there is none here: {SUPPLIES[asked]}")
 
     def _file(self, name: str) -> Path:
         if name not in (known := self.names()):
@@ -219,6 +257,12 @@ KINDS = {
 }
 """Every kind of method there is, by its name."""
 
-(
-    ALGORITHMS, CRITERIA, DATASETS, DECODERS, ENCODERS, LOSSES, NETWORKS, PUBLICATIONS, SCHEDULES,
-) = KINDS.values()  # fmt: skip
+ALGORITHMS = KINDS["algorithm"]
+CRITERIA = KINDS["criterion"]
+DATASETS = KINDS["dataset"]
+DECODERS = KINDS["decoder"]
+ENCODERS = KINDS["encoder"]
+LOSSES = KINDS["loss"]
+NETWORKS = KINDS["network"]
+PUBLICATIONS = KINDS["publication"]
+SCHEDULES = KINDS["schedule"]

@@ -3,7 +3,8 @@
 No torch is imported here. `hardy.recipe` reads them from YAML and completes them.
 """
 
-from typing import Annotated, Any, Literal, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
@@ -11,6 +12,7 @@ __all__ = [
     "Data",
     "Evaluate",
     "Floors",
+    "Kind",
     "Method",
     "NetworkChoice",
     "Optim",
@@ -39,6 +41,18 @@ Multiple = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class Kind:
+    """Marks a value that names a method: the kind of method that it is one of, as in ``hardy list``.
+
+    On a `Method` it says which registry the name and the options belong to; on a mapping, that its keys are methods and
+    its values their options; on a tuple, that each entry begins with a method's name and a slash. Completion,
+    overrides, the checks, the digest and the JSON schema follow from it (`hardy.choices`).
+    """
+
+    name: str
+
+
 class Section(BaseModel):
     """A part of a recipe: unknown keys are errors, values are finite and do not change."""
 
@@ -49,6 +63,8 @@ class Method(BaseModel):
     """A chosen method: its name and its options, ``{name: ior, alpha: 1.0}``; a bare name has no options."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
+    origins: ClassVar[tuple[str, ...]] = ("name",)
+    """The keys that choose: an override of one of them replaces the others and the options."""
     name: str
 
     @model_validator(mode="before")
@@ -65,6 +81,7 @@ class Method(BaseModel):
 class NetworkChoice(Method):
     """Which network: by ``name`` with its options and ``classes``, or an earlier ``run`` to go on from."""
 
+    origins: ClassVar[tuple[str, ...]] = ("name", "run")
     name: str = ""
     run: str | None = None
     classes: str = "cityscapes19"
@@ -84,11 +101,11 @@ class Data(Section):
     ``check`` reads every label and decodes a sample of the images before the first step; ``full`` decodes all images.
     """
 
-    sources: tuple[str, ...] = ()
-    unseen: tuple[str, ...] = ()
+    sources: Annotated[tuple[str, ...], Kind("dataset")] = ()
+    unseen: Annotated[tuple[str, ...], Kind("dataset")] = ()
     unseen_splits: tuple[str, ...] = ()
     root: str | None = None
-    datasets: dict[str, dict[str, Any]] = {}
+    datasets: Annotated[dict[str, dict[str, Any]], Kind("dataset")] = {}
     split: Literal["holdout", "given"] = "holdout"
     holdout: Share = 0.1
     size: Size | None = None
@@ -138,7 +155,7 @@ class Stop(Section):
     The domains are neither sources nor, unless ``evaluate.select`` is oracle, unseen; ``images`` of them are measured.
     """
 
-    domains: Annotated[tuple[str, ...], Field(min_length=1)]
+    domains: Annotated[tuple[str, ...], Field(min_length=1), Kind("dataset")]
     drop: Annotated[float, Field(ge=0, le=1)] = 0.02
     images: Annotated[int, Field(gt=0)] = 100
 
@@ -156,8 +173,8 @@ class Prune(Section):
     ``recover_with``, else by the recipe's algorithm.
     """
 
-    criterion: Method = Method(name="ior")
-    schedule: Method = Method(name="iterative")
+    criterion: Annotated[Method, Kind("criterion")] = Method(name="ior")
+    schedule: Annotated[Method, Kind("schedule")] = Method(name="iterative")
     ratio: Share | None = None
     target_ms: Annotated[float, Field(gt=0)] | None = None
     target_gmacs: Annotated[float, Field(gt=0)] | None = None
@@ -172,7 +189,7 @@ class Prune(Section):
     reestimate: Steps = 10
     recovery: Steps = 0
     recovery_lr: Annotated[float, Field(gt=0)] = 0.01
-    recover_with: Method | None = None
+    recover_with: Annotated[Method | None, Kind("algorithm")] = None
 
     @model_validator(mode="before")
     @classmethod

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 import hardy
 from hardy.algorithms.erm import ERM
 from hardy.algorithms.self_distillation import SelfDistillation
-from hardy.engine.algorithm import build_algorithm
 from hardy.engine.fit import Fit
 from hardy.errors import InputError
 from hardy.losses.cross_entropy import CrossEntropy
@@ -138,9 +137,9 @@ def test_what_a_constructor_names_before_the_star_is_known_without_an_import(sce
     (tmp_path / "asking.py").write_text(text, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(
-        InputError, match="'asking:Asks': its constructor asks for 'oracle'; a run has a teacher at most"
+        InputError, match=r"'asking:Asks': its constructor asks for 'oracle'; .* may be: network, labels"
     ):
-        build_algorithm("asking:Asks", scenes, loss, scenes)
+        ALGORITHMS.build("asking:Asks", {"network": scenes, "pixel_loss": loss, "teacher": scenes})
 
 
 def test_what_cannot_be_is_refused(scenes, pictures, teacher, loss):
@@ -150,7 +149,10 @@ def test_what_cannot_be_is_refused(scenes, pictures, teacher, loss):
         SelfDistillation(scenes, loss, teacher, weight=-1.0)
     with pytest.raises(InputError, match="both must predict the same classes"):
         SelfDistillation(scenes, loss, pictures)
-    with pytest.raises(InputError, match=r"self_distillation learns from a teacher, and there is none here"):
-        build_algorithm("self_distillation", scenes, loss)
-    built = build_algorithm("self_distillation", scenes, loss, teacher, weight=2.0)
+    supply = {"network": scenes, "pixel_loss": loss}
+    with pytest.raises(
+        InputError, match=r"self_distillation needs 'teacher', and there is none here: .* teacher: {run"
+    ):
+        ALGORITHMS.build("self_distillation", supply)
+    built = ALGORITHMS.build("self_distillation", {**supply, "teacher": teacher}, weight=2.0)
     assert built.weight == 2.0

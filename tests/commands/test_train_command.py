@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 import hardy
 from hardy.commands import train
 from hardy.engine import protocol
-from hardy.engine.algorithm import build_algorithm
 from hardy.engine.evaluate import Table
 from hardy.errors import InputError
 from hardy.metrics import Scores
@@ -188,7 +187,7 @@ def test_the_selection_rule_is_obeyed_and_recorded(sections, scored, tmp_path, s
         network = train.network_of(recipe)
         parts = protocol.split(recipe.data, 0)
         protocol.fit(
-            network, parts, algorithm=build_algorithm("erm", network, here.pixel_loss(network)),
+            network, parts, algorithm=here.algorithm(network),
             data=recipe.data, optim=recipe.optim, choice=recipe.evaluate, run=recipe.run, folder=here.folder, owner="x",
             log=lambda step, values: seen.update({step: {n: v.clone() for n, v in network.state_dict().items()}}),
         )  # fmt: skip

@@ -5,7 +5,6 @@ import torch
 
 import hardy
 from hardy.algorithms.base import Algorithm
-from hardy.engine.algorithm import build_algorithm
 from hardy.engine.fit import Fit
 from hardy.errors import InputError
 from hardy.networks.base import Network
@@ -52,9 +51,10 @@ def build(name: str, kind: str) -> Algorithm:
         o.name: ARTEFACTS[o.name] for o in ALGORITHMS.describe(name).options if o.name in ARTEFACTS and o.type == "str"
     }
     seed_all(0, "algorithm")  # as a run does
-    return build_algorithm(
-        name, made, LOSSES.build("cross_entropy", {"class_count": len(made.labels)}), teacher, **options
-    ).train()
+    pixel_loss = LOSSES.build("cross_entropy", {"class_count": len(made.labels)})
+    supply = {"network": made, "pixel_loss": pixel_loss, "teacher": teacher}
+    built: Algorithm = ALGORITHMS.build(name, supply, **options)
+    return built.train()
 
 
 def batch(kind: str, seed: int = 0) -> Batch:

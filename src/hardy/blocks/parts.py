@@ -1,6 +1,7 @@
 """A map cut along its channels into parts, each as wide as a map given for it: a concatenation undone.
 
-As a module of its own, so that pruning knows that the parts follow the widths of the maps (`hardy.pruning.tracing.declared`).
+As a module of its own, so that pruning knows that the parts follow the widths of the maps
+(`hardy.pruning.tracing.declared`).
 
 Source: Hardy's own.
 """

@@ -23,7 +23,6 @@ from hardy.commands._scores import table_values
 from hardy.data.labels import label_space
 from hardy.device import limit_threads, pick
 from hardy.engine import artefact, protocol
-from hardy.engine.algorithm import build_algorithm
 from hardy.engine.evaluate import Table
 from hardy.engine.finished import PASSING
 from hardy.engine.protocol import Split
@@ -33,7 +32,7 @@ from hardy.networks.building.create import create
 from hardy.ops.tensors import check_finite
 from hardy.recipe import Method, Optim, Recipe, from_values
 from hardy.records import Record
-from hardy.registry import LOSSES
+from hardy.registry import ALGORITHMS, LOSSES
 from hardy.seed import seed_all
 
 __all__ = ["Frame", "finished", "frame", "from_sections", "network_of", "provenance"]
@@ -86,7 +85,9 @@ class Frame:
     def algorithm(self, network: Network, method: Method | None = None, teacher: Network | None = None) -> Algorithm:
         """The algorithm ``method``, by default the recipe's, on ``network``."""
         chosen = method or self.recipe.algorithm
-        return build_algorithm(chosen.name, network, self.pixel_loss(network), teacher, **chosen.options)
+        supply = {"network": network, "pixel_loss": self.pixel_loss(network), "teacher": teacher}
+        built: Algorithm = ALGORITHMS.build(chosen.name, supply, **chosen.options)
+        return built
 
     def fit(
         self, network: Network, parts: Split, optim: Optim, stage: str, *,

@@ -19,8 +19,8 @@ __all__ = ["Treated", "Upsample", "check", "classes", "enlarged", "logits"]
 
 Upsample = Literal["full", "borders", "half", "none"]
 """``full``: logits resized bilinearly to the image, then the best class. ``borders``: the same classes, but a file
-interpolates only between cells of different classes; see `hardy.deployment.borders`. ``half``: resized to half the image
-(rounded up), the best class, every pixel doubled. ``none``: the best class where the network's own logits are."""
+interpolates only between cells of different classes; see `hardy.deployment.borders`. ``half``: resized to half the
+image (rounded up), the best class, every pixel doubled. ``none``: the best class where the network's own logits are."""
 
 _SAME = 1e-3
 """What rounding may change of a logit, as a share of the largest."""

@@ -1,8 +1,8 @@
 """What an architecture of a space takes, in milliseconds: a table of its parts, set right by networks measured whole.
 
-Every part that the space can have is measured once (`hardy.timing.layer_tables.Table`). The sum over an architecture's parts
-is the raw prediction. What the parts leave out (maps put side by side, what a runtime does between its kernels) is
-about a constant and a share, so the prediction is a line over that sum, laid through networks of the space that are
+Every part that the space can have is measured once (`hardy.timing.layer_tables.Table`). The sum over an architecture's
+parts is the raw prediction. What the parts leave out (maps put side by side, what a runtime does between its kernels)
+is about a constant and a share, so the prediction is a line over that sum, laid through networks of the space that are
 measured whole: the fastest, and some that are predicted to come near the budget.
 
 Networks are timed in turns with the fastest one, as `hardy.timing.targets.Turns` does: a machine that is busier an hour

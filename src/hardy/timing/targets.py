@@ -1,8 +1,9 @@
 """What a run prunes to: a share of the channels, GMACs, or milliseconds that are measured.
 
 For milliseconds the network is measured whole and with every width at its floor; between these two the sum of its
-layers' times predicts (`hardy.timing.layer_tables`). What is chosen is cut out of a copy and measured in fact before it is
-taken: see `hardy.pruning.cost_goal`. Latency does not depend on what the weights are, so the copy need not be trained.
+layers' times predicts (`hardy.timing.layer_tables`). What is chosen is cut out of a copy and measured in fact before it
+is taken: see `hardy.pruning.cost_goal`. Latency does not depend on what the weights are, so the copy need not be
+trained.
 
 Each smaller network is timed in turns with the dense one: its milliseconds are the dense network's, as first measured,
 times the ratio of the two. So a machine that is busier an hour later does not move the target. Both are lower

@@ -1,8 +1,8 @@
 """Which channels of which modules follow each other: a copy of the network runs, and its channels are followed.
 
 A channel of a side of a module is an atom ``(module, side, index)``. Every parameter is labelled with the atoms along
-its axes, what is declared of known modules is joined, and `hardy.pruning.tracing.flow` joins what meets while the copy runs in
-evaluation mode and in training mode, auxiliary heads included.
+its axes, what is declared of known modules is joined, and `hardy.pruning.tracing.flow` joins what meets while the copy
+runs in evaluation mode and in training mode, auxiliary heads included.
 """
 
 import logging

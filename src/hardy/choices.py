@@ -1,0 +1,104 @@
+"""What follows from the `Kind` that a section's field is marked with: completion, overrides and the paths of choices.
+
+No torch is imported here, and no method: options are read from source (`hardy.registry`).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, get_args, get_origin
+
+from pydantic import BaseModel
+
+from hardy.registry import KINDS, Registry
+from hardy.sections import Kind, Method
+from hardy.trust import permit
+
+__all__ = ["Choice", "choices", "completed", "models", "references"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A field of a recipe that chooses a method.
+
+    Attributes:
+        path: its dotted path, such as ``prune.criterion``.
+        registry: the methods that it chooses from.
+        model: the class of its value, `Method` or a class of its own.
+        usual: the method chosen where nothing is said, None without one.
+        optional: whether nothing may be chosen.
+    """
+
+    path: str
+    registry: Registry
+    model: type[Method]
+    usual: str | None
+    optional: bool
+
+
+def kind_of(annotations: tuple[Any, ...]) -> str | None:
+    """The name of the kind that a field is marked with, if it is."""
+    return next((mark.name for mark in annotations if isinstance(mark, Kind)), None)
+
+
+def models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The sections among the types of ``annotation``."""
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    for part in (annotation, *get_args(annotation)):
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            yield part
+
+
+def choices(model: type[BaseModel], path: str = "") -> Iterator[Choice]:
+    """Every field of ``model``, and of the sections in it, that chooses a method."""
+    for name, field in model.model_fields.items():
+        kind = kind_of(tuple(field.metadata))
+        for inner in models(field.annotation):
+            if kind and issubclass(inner, Method):
+                usual = field.default.name if isinstance(field.default, Method) else None
+                yield Choice(f"{path}{name}", KINDS[kind], inner, usual, field.default is None)
+            elif not issubclass(inner, Method):
+                yield from choices(inner, f"{path}{name}.")
+
+
+def completed(section: BaseModel) -> dict[str, Any]:
+    """The values of ``section`` as JSON, every option of every method that it chooses written out.
+
+    Raises:
+        InputError: for an unknown method, an unknown option or a value of a wrong type.
+    """
+    values = section.model_dump(mode="json")
+    for name, field in type(section).model_fields.items():
+        value, kind = getattr(section, name), kind_of(tuple(field.metadata))
+        if isinstance(value, Method) and kind:
+            if value.name:
+                values[name].update(_permitted(KINDS[kind].describe(value.name).check(value.options)))
+        elif isinstance(value, Mapping) and kind:
+            values[name] = {each: _options(KINDS[kind], each, options) for each, options in value.items()}
+        elif isinstance(value, BaseModel):
+            values[name] = completed(value)
+    return values
+
+
+def references(section: BaseModel, kind: str) -> Iterator[str]:
+    """The methods of ``kind`` that the lists in ``section`` refer to, as in ``streets/night``; some more than once."""
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, tuple) and kind_of(tuple(field.metadata)) == kind:
+            yield from (entry.split("/", 1)[0] for entry in value)
+        elif isinstance(value, BaseModel):
+            yield from references(value, kind)
+
+
+def _permitted(options: dict[str, Any]) -> dict[str, Any]:
+    """``options``, after what they name of other kinds, such as a decoder, was permitted to run."""
+    for key, name in options.items():
+        if key in KINDS and isinstance(name, str) and ":" in name:
+            permit(key, name)
+    return options
+
+
+def _options(registry: Registry, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of ``name``, and its ``root`` where one is given: a place is no option of its own."""
+    place = {key: value for key, value in options.items() if key == "root"}
+    return {**place, **registry.describe(name).check({key: options[key] for key in options if key not in place})}
