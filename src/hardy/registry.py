@@ -10,7 +10,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -64,7 +64,8 @@ class Method:
         purpose: first line of the module docstring.
         source: the ``Source:`` paragraph of the module docstring (authors, venue, year), or ``""``.
         options: its keyword options in order.
-        supplied: the names before the ``*``, what the program must supply.
+        supplied: the names before the ``*``, what the program must supply; None for a class without constructor, before
+            its registry puts the interface's there.
     """
 
     name: str
@@ -72,7 +73,7 @@ class Method:
     purpose: str
     source: str
     options: tuple[Option, ...]
-    supplied: tuple[str, ...] = ()
+    supplied: tuple[str, ...] | None = ()
 
     @cached_property
     def model(self) -> type[BaseModel]:
@@ -146,8 +147,16 @@ class Registry:
         if ":" in name:
             permit(self.kind, name)
             module, class_name = name.split(":", 1)
-            return _describe(name, self._source_of(module, name), class_name)
-        return _describe(name, self._file(name), None)
+            return self._described(_describe(name, self._source_of(module, name), class_name))
+        return self._described(_describe(name, self._file(name), None))
+
+    def _described(self, method: Method) -> Method:
+        """``method``, which without a constructor of its own is supplied with what the interface's asks for."""
+        return method if method.supplied is not None else replace(method, supplied=self._inherited)
+
+    @cached_property
+    def _inherited(self) -> tuple[str, ...]:
+        return _describe("base", self._source_of(self.home, "base"), self.interface_name).supplied or ()
 
     def get(self, name: str) -> type:
         """The class of method ``name``, or of an outside ``"module:Class"``.
@@ -175,7 +184,7 @@ class Registry:
             InputError: for wrong options, or a constructor that names what is not supplied here.
         """
         method = self.describe(name)
-        taken = {asked: self._supplied(method, asked, supply or {}) for asked in method.supplied}
+        taken = {asked: self._supplied(method, asked, supply or {}) for asked in method.supplied or ()}
         return self.get(name)(**taken, **method.check(options))
 
     def _supplied(self, method: Method, asked: str, supply: Mapping[str, Any]) -> Any:
@@ -218,17 +227,16 @@ def _describe(name: str, file: Path, class_name: str | None) -> Method:
     purpose = doc.split("\n", 1)[0].strip()
     source = next((" ".join(p.split())[7:].strip() for p in doc.split("\n\n") if p.startswith("Source:")), "")
     options = tuple(_options(classes[0], file))
-    return Method(name, classes[0].name, purpose, source, options, tuple(_supplied(classes[0])))
+    return Method(name, classes[0].name, purpose, source, options, _supplied(classes[0]))
 
 
 def _constructor(node: ast.ClassDef) -> ast.FunctionDef | None:
     return next((f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"), None)
 
 
-def _supplied(node: ast.ClassDef) -> Iterator[str]:
+def _supplied(node: ast.ClassDef) -> tuple[str, ...] | None:
     init = _constructor(node)
-    if init is not None:
-        yield from (argument.arg for argument in init.args.args[1:])
+    return None if init is None else tuple(argument.arg for argument in init.args.args[1:])
 
 
 def _options(node: ast.ClassDef, file: Path) -> Iterator[Option]:
@@ -244,6 +252,7 @@ def _options(node: ast.ClassDef, file: Path) -> Iterator[Option]:
 KINDS = {
     registry.kind: registry
     for registry in (
+        Registry("adaptation", "hardy.adaptation", "TestTimeAdaptation"),
         Registry("algorithm", "hardy.algorithms", "Algorithm"),
         Registry("criterion", "hardy.pruning.criteria", "Criterion"),
         Registry("dataset", "hardy.data.datasets", "Dataset", "hardy.data.base"),
@@ -257,6 +266,7 @@ KINDS = {
 }
 """Every kind of method there is, by its name."""
 
+ADAPTATIONS = KINDS["adaptation"]
 ALGORITHMS = KINDS["algorithm"]
 CRITERIA = KINDS["criterion"]
 DATASETS = KINDS["dataset"]
