@@ -1,4 +1,4 @@
-"""Artefacts of format 1 load for ever: some that Hardy 0.1 wrote in November 2026, and what their networks answered then."""
+"""Artefacts of format 1 load for ever: some of November 2026, and what their networks answered then."""
 
 import json
 from pathlib import Path

@@ -68,6 +68,23 @@ class Plain(Dataset):
         value = self.labels.index(item[0])
         return np.full((32, 64, 3), 20 * value, np.uint8), np.full((32, 64), value, np.uint8)
 ''',
+    "adaptation": '''"""Predicts with the norms of each batch.
+
+Source: written by a test.
+"""
+from hardy.adaptation.base import TestTimeAdaptation
+
+class Batchwise(TestTimeAdaptation):
+    predicts = "after"
+
+    def __init__(self, network, *, slope: float = 1.0):
+        super().__init__(network)
+        self.network.train()
+        self.slope = slope
+
+    def adapt(self, images):
+        return self.slope * self.network(images)
+''',
     "encoder": '''"""Two maps by pooled convolutions.
 
 Source: written by a test.

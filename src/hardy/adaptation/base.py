@@ -25,9 +25,9 @@ class TestTimeAdaptation(nn.Module, ABC):
     ``self.network`` once: what it freezes, the modes of norms. What it remembers from batch to batch are parameters and
     buffers of its own or of the network, and the state of `optimisers`; nothing else, or `reset` could not be exact.
 
-    Contract, held by ``tests/contracts/test_adaptations.py`` for every method: the network given stays as it is; `reset`
-    and `restore` are exact to the bit; neither `train` nor ``torch.no_grad`` around a call changes what it does; the
-    same seed and images give the same bits.
+    Contract, held by ``tests/contracts/test_adaptations.py`` for every method: the network given stays as it is;
+    `reset` and `restore` are exact to the bit; neither `train` nor ``torch.no_grad`` around a call changes what it
+    does; the same seed and images give the same bits.
 
     Attributes:
         network: the copy, in evaluation mode unless the subclass changes the mode of some modules.
