@@ -16,7 +16,7 @@ from hardy import safe_yaml
 from hardy.choices import Choice, choices, completed, models, references
 from hardy.errors import InputError, nearest, quoted
 from hardy.files import expanded, write_text
-from hardy.sections import Data, Evaluate, Kind, Method, NetworkChoice, Optim, Prune, Run, Search, Section
+from hardy.sections import Data, Evaluate, Kind, Method, NetworkChoice, Optim, Prune, RunSection, Search, Section
 from hardy.trust import from_file, names_typed
 
 __all__ = [
@@ -27,7 +27,7 @@ __all__ = [
     "Optim",
     "Prune",
     "Recipe",
-    "Run",
+    "RunSection",
     "Search",
     "first_of",
     "from_values",
@@ -47,7 +47,7 @@ class Recipe(Section):
     prune: Prune | None = None
     search: Search | None = None
     evaluate: Evaluate = Evaluate()
-    run: Run = Run()
+    run: RunSection = RunSection()
 
     @model_validator(mode="before")
     @classmethod

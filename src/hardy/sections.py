@@ -17,7 +17,7 @@ __all__ = [
     "NetworkChoice",
     "Optim",
     "Prune",
-    "Run",
+    "RunSection",
     "Search",
     "Section",
     "Stop",
@@ -252,7 +252,7 @@ class Evaluate(Section):
     latency: bool = True
 
 
-class Run(Section):
+class RunSection(Section):
     """Where and on what a run happens."""
 
     folder: str = ""

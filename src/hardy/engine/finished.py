@@ -4,17 +4,18 @@ import hashlib
 import json
 from pathlib import Path
 
-__all__ = ["PASSING", "WEIGHTS", "going", "whole"]
+__all__ = ["BEST", "CHECKPOINT", "PASSING", "WEIGHTS", "going", "whole"]
 
 WEIGHTS = "network.safetensors"
 
-PASSING = ("checkpoint.safetensors", "best.safetensors")
+CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
+PASSING = (CHECKPOINT, BEST)
 """What a run needs to go on and a finished one does not; the first goes first."""
 
 
 def going(folder: Path) -> bool:
     """Whether the run in ``folder`` has something left to do: a network that is saved but not measured yet."""
-    return (folder / PASSING[0]).exists()
+    return (folder / CHECKPOINT).exists()
 
 
 def whole(folder: Path) -> bool:

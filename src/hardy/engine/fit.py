@@ -19,8 +19,7 @@ from hardy.engine import checkpoint, optimiser
 from hardy.engine.stop import Stopped, stop_signal
 from hardy.errors import InputError
 from hardy.ops.average import average_into
-from hardy.recipe import Optim
-from hardy.recipe import Run as Place
+from hardy.recipe import Optim, RunSection
 from hardy.seed import seed_all
 from hardy.types import Batch, Terms
 
@@ -68,7 +67,7 @@ class Fit:
         algorithm: Algorithm,
         batches: Batches,
         optim: Optim,
-        place: Place,
+        place: RunSection,
         *,
         folder: Path | None = None,
         owner: str = "",

@@ -21,21 +21,37 @@ from hardy.device import pick
 from hardy.engine import evaluate
 from hardy.engine.checkpoint import read_tensors, write_tensors
 from hardy.engine.evaluate import Predictor, Table
+from hardy.engine.finished import BEST
 from hardy.engine.fit import Batches, Fit, Log
 from hardy.engine.judges import chosen, labelled, warn_of
 from hardy.errors import InputError, nearest
 from hardy.networks.base import Network
 from hardy.ops import windows
-from hardy.recipe import Data, Evaluate, Optim, Run
+from hardy.recipe import Data, Evaluate, Optim, Recipe, RunSection
 from hardy.seed import key
 from hardy.types import Batch
 
-__all__ = ["Split", "checked", "fit", "measure", "predictor", "read_anew", "split", "training"]
+__all__ = ["Settings", "Split", "checked", "fit", "measure", "predictor", "reading", "split", "training"]
 
 Part = tuple[Domain, Sequence[Item]]
 
 Stream = Callable[[Part, LabelSpace], Iterable[Batch]]
 """The batches of a part that is measured, their labels in a space."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How images are read, trained on and measured: four sections of a recipe as one value."""
+
+    data: Data = Data()
+    optim: Optim = Optim()
+    evaluate: Evaluate = Evaluate()
+    run: RunSection = RunSection()
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "Settings":
+        """Those of ``recipe``."""
+        return cls(recipe.data, recipe.optim, recipe.evaluate, recipe.run)
 
 
 @dataclass(frozen=True)
@@ -143,16 +159,21 @@ def _shared(domain: Domain, network: Network) -> tuple[LabelSpace, np.ndarray | 
     return own, onto
 
 
-def training(
-    parts: Sequence[Part], data: Data, labels: LabelSpace, optim: Optim, run: Run, *, stage: str = "train"
-) -> Batches:
+def training(parts: Sequence[Part], labels: LabelSpace, settings: Settings, *, stage: str = "train") -> Batches:
     """``batches(start, rank, processes)``: the endless domain-balanced training batches from step ``start`` on.
+
+    Args:
+        parts: the domains and the images trained on.
+        labels: the space that labels are mapped onto.
+        settings: how images are transformed, how many make a batch, and the seed.
+        stage: its random draws are its own.
 
     Raises:
         InputError: when there is no domain to train on.
     """
     if not parts:
         raise InputError("data.sources: no domain is named to train on; name some, such as [streets/sim]")
+    data, run = settings.data, settings.run
     image_level = parts[0][0].dataset.image_level
     transform = augmentation(
         data.crop, image_level=image_level, scale=data.scale, flip=data.flip, photometric=data.photometric
@@ -160,8 +181,9 @@ def training(
 
     def batches(start: int, rank: int, processes: int) -> Iterator[Batch]:
         return loader.training_batches(
-            parts, labels, transform, batch=optim.batch, seed=key(run.seed, stage), start=start, workers=run.workers,
-            rank=rank, processes=processes, resize=None if image_level else data.size, cache=data.cache,
+            parts, labels, transform, batch=settings.optim.batch, seed=key(run.seed, stage), start=start,
+            workers=run.workers, rank=rank, processes=processes, resize=None if image_level else data.size,
+            cache=data.cache,
         )  # fmt: skip
 
     return batches
@@ -172,11 +194,12 @@ def predictor(network: Predictor, choice: Evaluate) -> Predictor:
     return windows.views(network, window=choice.window, scales=choice.scales, flip=choice.flip)
 
 
-def read_anew(data: Data, choice: Evaluate, run: Run) -> Stream:
-    """Every image is read when it is measured."""
+def reading(settings: Settings) -> Stream:
+    """A stream that reads every image each time it is measured."""
+    choice, workers, size = settings.evaluate, settings.run.workers, settings.data.size
 
     def stream(part: Part, space: LabelSpace) -> Iterator[Batch]:
-        return loader.evaluation_batches([part], space, batch=choice.batch, workers=run.workers, resize=data.size)
+        return loader.evaluation_batches([part], space, batch=choice.batch, workers=workers, resize=size)
 
     return stream
 
@@ -184,16 +207,14 @@ def read_anew(data: Data, choice: Evaluate, run: Run) -> Stream:
 def measure(
     network: Network,
     parts: Sequence[tuple[str, Part]],
-    data: Data,
-    choice: Evaluate,
-    run: Run,
+    settings: Settings,
     stream: Stream | None = None,
     *,
     tolerant: bool = False,
 ) -> Table:
     """The table of ``network`` over (group, part) pairs; groups are ``source-val`` and ``unseen``.
 
-    Without a ``stream`` the images are read anew (`read_anew`). A ``tolerant`` measurement leaves a domain out whose
+    Without a ``stream`` the images are read as `reading` does. A ``tolerant`` measurement leaves a domain out whose
     images cannot be read, and names it in the table's ``failed``.
 
     The labels are mapped onto the network's space; where only the other direction is declared (a network of 19
@@ -203,16 +224,17 @@ def measure(
         InputError: when no map between the spaces is declared, domains of one table have different classes, or an
             image cannot be read.
     """
-    device = pick(run.device)
+    device = pick(settings.run.device)
     network.to(device)
     was_training = network.training
     network.eval()  # `count` does not see a network through its windows and views
+    predict = predictor(network, settings.evaluate)
     rows, spaces, failed = [], set(), {}
     for group, (domain, items) in parts:
         space, onto = _shared(domain, network)
-        batches = (stream or read_anew(data, choice, run))((domain, items), space)
+        batches = (stream or reading(settings))((domain, items), space)
         try:
-            counts, images = evaluate.count(predictor(network, choice), batches, len(space), device=device, onto=onto)
+            counts, images = evaluate.count(predict, batches, len(space), device=device, onto=onto)
         except (InputError, OSError) as error:
             if not tolerant:
                 raise
@@ -229,26 +251,28 @@ def measure(
 
 
 def fit(
-    network: Network,
-    parts: Split,
-    *,
     algorithm: Algorithm,
-    data: Data,
-    optim: Optim,
-    choice: Evaluate,
-    run: Run,
+    parts: Split,
+    settings: Settings,
+    *,
     folder: Path,
     owner: str,
     stage: str = "train",
     log: Log | None = None,
-    told: Callable[[int, float], None] | None = None,
+    validated: Callable[[int, float], None] | None = None,
 ) -> int:
-    """Train ``network`` in place, going on from a checkpoint in ``folder``, and leave the selected weights in it.
+    """Train the network of ``algorithm`` in place, going on from a checkpoint in ``folder``; it keeps the weights that
+    were selected.
 
     Args:
+        algorithm: what is trained.
+        parts: the images trained on, and those that select.
+        settings: how.
+        folder: where the checkpoint and the best weights lie meanwhile.
         owner: what the checkpoint belongs to.
         stage: names the stage; its random draws are its own.
-        told: called with step and score after each validation.
+        log: see `Fit`.
+        validated: called with step and score after each validation.
 
     Returns:
         the step whose weights were selected.
@@ -257,29 +281,33 @@ def fit(
         InputError: without sources, for ``oracle`` without unseen domains, for images that are to select and have no
             labelled pixel, or what training meets.
     """
+    network, optim, choice = algorithm.network, settings.optim, settings.evaluate
     _large_enough(network, {"evaluate.window": choice.window})
-    batches = training(parts.train, data, network.labels, optim, run, stage=stage)
+    batches = training(parts.train, network.labels, settings, stage=stage)
     judges = labelled(chosen(parts.val, parts.unseen, choice), lambda domain: _shared(domain, network)[0])
-    loop = Fit(algorithm, batches, optim, run, folder=folder, owner=owner, stage=stage, log=log)
+    loop = Fit(algorithm, batches, optim, settings.run, folder=folder, owner=owner, stage=stage, log=log)
     algorithm.check(len(parts.train), optim.batch // loop.accelerator.num_processes // optim.accumulate)
     loop.resume()
-    best = folder / "best.safetensors"
 
     def validate(step: int) -> float | None:
-        score = _score(loop, network, lambda: measure(network, judges, data, choice, run, tolerant=True))
-        if score is not None:
-            if loop.accelerator.is_main_process and loop.progress.beaten_by(score):
-                write_tensors(best, _selected(network, loop), {"step": str(step), "owner": owner})
-            if told:
-                told(step, score)
+        score = _score(loop, network, lambda: measure(network, judges, settings, tolerant=True))
+        if score is not None and validated:
+            validated(step, score)
+        if score is not None and loop.accelerator.is_main_process and loop.progress.beaten_by(score):
+            write_tensors(folder / BEST, _selected(network, loop), {"step": str(step), "owner": owner})
         return score
 
     loop.run(validate=validate if judges else None, every=choice.every)
+    _select(network, loop, folder / BEST)
+    return loop.progress.best[1] if loop.progress.best else loop.progress.step
+
+
+def _select(network: Network, loop: Fit, best: Path) -> None:
+    """Load the best weights into ``network``, in place and on the CPU; the last ones where nothing was measured."""
     loop.accelerator.wait_for_everyone()
     network.to("cpu")
     network.load_state_dict(read_tensors(best) if loop.progress.best else _selected(network, loop))
     loop.accelerator.wait_for_everyone()  # the main process removes the file once all have read it
-    return loop.progress.best[1] if loop.progress.best else loop.progress.step
 
 
 def _score(loop: Fit, network: Network, judge: Callable[[], Table]) -> float | None:

@@ -17,7 +17,7 @@ from hardy.pruning.criteria.base import Criterion
 from hardy.pruning.schedules.base import Pruned, Schedule, Tune, Work
 from hardy.pruning.sweep import Sweep
 from hardy.pruning.units import Survey, survey
-from hardy.recipe import Data, Evaluate, Optim, Prune, Run
+from hardy.recipe import Optim, Prune
 from hardy.registry import CRITERIA, SCHEDULES
 from hardy.sections import Floors
 from hardy.seed import seeded
@@ -65,10 +65,7 @@ class _Watched(Algorithm):
         self.hooks[1]()
 
 
-def prune(
-    network: Network, choice: Prune, parts: Split, *, pixel_loss: PixelLoss, data: Data, optim: Optim, run: Run,
-    evaluate: Evaluate | None = None, log: Log | None = None,
-) -> Surgery:  # fmt: skip
+def prune(network: Network, choice: Prune, sight: Sight, *, pixel_loss: PixelLoss, log: Log | None = None) -> Surgery:
     """Prune ``network`` in place as ``choice`` says.
 
     A schedule that trains does so at the constant rate ``choice.lr``, on the batches of the sources.
@@ -76,12 +73,9 @@ def prune(
     Args:
         network: what is pruned.
         choice: criterion, schedule and goal.
-        parts: the images; the sources' training images are used, and their held-out ones where floors are measured.
+        sight: the images and how they are read and measured; the sources' training images are used, and their held-out
+            ones where floors are measured. Of the optimiser, rate, steps and schedule are not used.
         pixel_loss: the loss of one head.
-        data: how images are transformed.
-        optim: batch size and optimiser; its rate, steps and schedule are not used.
-        run: seed, device and workers.
-        evaluate: how floors and the stop rule measure.
         log: called as the training loop and the schedule do.
 
     Raises:
@@ -89,20 +83,19 @@ def prune(
             one only, or one that needs data gets none; for a stop rule on domains that may not choose; or in a parallel
             run.
     """
-    found, schedule, work, target = _prepared(network, choice, parts, pixel_loss, data, optim, run)
-    sight = Sight(parts, data, optim, evaluate or Evaluate(), run)
-    held = safeguards.checked(choice, network, sight)
+    found, schedule, work, target = _prepared(network, choice, sight, pixel_loss)
+    held, run = safeguards.checked(choice, network, sight), sight.settings.run
     network.to(pick(run.device))
     sweep = None
     if choice.floors:
         sweep = safeguards.swept(work, choice.floors, sight)
         limits = replace(work.limits, floors=sweep.floors(choice.floors.tolerance))
-        target = target_of(network, work.units, choice, limits, data.size or data.crop, run)
+        target = target_of(network, work.units, choice, limits, _size(sight), run)
         work = replace(work, limits=limits, goal=target.goal)
     if held:
         work = replace(work, good=safeguards.stop_rule(work, choice, held, sight))
     if schedule.trains:
-        with _training(network, choice, parts, data, optim, run, log) as tune:
+        with _training(network, choice, sight, log) as tune:
             pruned = schedule.run(replace(work, tune=tune, log=log))
     else:
         network.train()
@@ -115,33 +108,31 @@ def prune(
     return Surgery(pruned, blocked, target.outcome(pruned.removed), sweep)
 
 
-def sensitivity(
-    network: Network, choice: Prune, parts: Split, *, pixel_loss: PixelLoss, data: Data, optim: Optim, run: Run,
-    evaluate: Evaluate,
-) -> Sweep:  # fmt: skip
+def sensitivity(network: Network, choice: Prune, sight: Sight, *, pixel_loss: PixelLoss) -> Sweep:
     """The sweep that the floors of ``choice`` come from, with the usual floors where it has none, on a copy.
 
     Raises:
         InputError: what `prune` raises before its first step.
     """
     trial = deepcopy(network)
-    work = _prepared(trial, choice, parts, pixel_loss, data, optim, run)[2]
-    trial.to(pick(run.device))
-    return safeguards.swept(work, choice.floors or Floors(), Sight(parts, data, optim, evaluate, run))
+    work = _prepared(trial, choice, sight, pixel_loss)[2]
+    trial.to(pick(sight.settings.run.device))
+    return safeguards.swept(work, choice.floors or Floors(), sight)
 
 
-def rehearse(
-    network: Network, choice: Prune, parts: Split, *, pixel_loss: PixelLoss, data: Data, optim: Optim, run: Run,
-    evaluate: Evaluate | None = None,
-) -> None:  # fmt: skip
+def rehearse(network: Network, choice: Prune, sight: Sight, *, pixel_loss: PixelLoss) -> None:
     """Raise what `prune` would before its first step, on a copy: worth knowing before a network is trained for it."""
-    _prepared(deepcopy(network), choice, parts, pixel_loss, data, optim, run)
-    safeguards.checked(choice, network, Sight(parts, data, optim, evaluate or Evaluate(), run))
+    _prepared(deepcopy(network), choice, sight, pixel_loss)
+    safeguards.checked(choice, network, sight)
+
+
+def _size(sight: Sight) -> tuple[int, int]:
+    return sight.settings.data.size or sight.settings.data.crop
 
 
 def _prepared(
-    network: Network, choice: Prune, parts: Split, pixel_loss: PixelLoss, data: Data, optim: Optim, run: Run
-) -> tuple[Survey, Schedule, Work, Target]:  # fmt: skip
+    network: Network, choice: Prune, sight: Sight, pixel_loss: PixelLoss
+) -> tuple[Survey, Schedule, Work, Target]:
     """The units of ``network``, the schedule, work and target, after all that can be known beforehand was checked."""
     found = survey(network)
     units = tuple(unit for unit in found.units if unit.kind in choice.kinds)
@@ -150,13 +141,14 @@ def _prepared(
         reasons = "; ".join(f"{name}: {why}" for name, why in list(found.blocked.items())[:3])
         why = f"its units are {have}" if have else reasons or "it has no convolution"
         raise InputError(f"nothing of {type(network).__name__} can be pruned: {why}")
+    run = sight.settings.run
     with seeded(run.seed, "criterion"):
         name, options = choice.criterion.name, choice.criterion.options
         criterion = CRITERIA.build(name, {"network": network, "units": units, "pixel_loss": pixel_loss}, **options)
     schedule: Schedule = SCHEDULES.build(choice.schedule.name, **choice.schedule.options)
-    _check(criterion, schedule, choice, parts, optim)
+    _check(criterion, schedule, choice, sight.parts, sight.settings.optim)
     limits = limits_of(choice, run)
-    target = target_of(network, units, choice, limits, data.size or data.crop, run)
+    target = target_of(network, units, choice, limits, _size(sight), run)
     work = Work(network, criterion, units, target.goal, limits)
     schedule.check(work)
     return found, schedule, work, target
@@ -180,16 +172,15 @@ def _check(criterion: Criterion, schedule: Schedule, choice: Prune, parts: Split
 
 
 @contextmanager
-def _training(
-    network: Network, choice: Prune, parts: Split, data: Data, optim: Optim, run: Run, log: Log | None
-) -> Iterator[Tune]:  # fmt: skip
+def _training(network: Network, choice: Prune, sight: Sight, log: Log | None) -> Iterator[Tune]:
     """Fine-tuning at the constant rate of ``choice``, piece by piece, inside the block."""
     algorithm = _Watched(network)
-    steady = optim.model_copy(
+    settings = sight.settings
+    steady = settings.optim.model_copy(
         update={"lr": choice.lr, "steps": _ENDLESS, "schedule": "constant", "warm_up": 0, "ema": None}
     )
-    batches = protocol.training(parts.train, data, network.labels, optim, run, stage="score")
-    loop = Fit(algorithm, batches, steady, run, stage="score", log=log)
+    batches = protocol.training(sight.parts.train, network.labels, settings, stage="score")
+    loop = Fit(algorithm, batches, steady, settings.run, stage="score", log=log)
     if loop.accelerator.num_processes > 1:
         raise InputError("prune: scores are not averaged over processes; prune in one process, recover in several")
 

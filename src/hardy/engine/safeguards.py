@@ -13,7 +13,7 @@ from hardy.data import sources
 from hardy.data.base import Domain, Item
 from hardy.device import pick
 from hardy.engine import protocol
-from hardy.engine.protocol import Split
+from hardy.engine.protocol import Settings, Split
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.ops import norms
@@ -22,7 +22,7 @@ from hardy.pruning.schedules._rest import scored
 from hardy.pruning.schedules.base import Work
 from hardy.pruning.select import Removed
 from hardy.pruning.sweep import Sweep, alone, stages, sweep
-from hardy.recipe import Data, Evaluate, Optim, Prune, Run
+from hardy.recipe import Prune
 from hardy.sections import Floors, Stop
 from hardy.types import Batch
 
@@ -35,25 +35,22 @@ logger = logging.getLogger("hardy")
 
 @dataclass(frozen=True)
 class Sight:
-    """What images pruning sees and how it measures: the sections of a recipe and the images they name."""
+    """What images pruning sees, and how it reads and measures them."""
 
     parts: Split
-    data: Data
-    optim: Optim
-    evaluate: Evaluate
-    run: Run
+    settings: Settings
 
     def batches(self, network: Network, stage: str) -> Iterator[Batch]:
         """Endless training batches on the device, the draws of ``stage`` their own."""
-        device = pick(self.run.device)
-        stream = protocol.training(self.parts.train, self.data, network.labels, self.optim, self.run, stage=stage)
+        device = pick(self.settings.run.device)
+        stream = protocol.training(self.parts.train, network.labels, self.settings, stage=stage)
         return (batch.to(device) for batch in stream(0, 0, 1))
 
     def score(self, network: Network, parts: Sequence[Part]) -> float:
         """The mean over ``parts`` of mIoU, or for image-level classes the accuracy over all their images; parts without
         a labelled pixel do not count and go to the log."""
         found = [("source-val", part) for part in parts]
-        table = protocol.measure(network, found, self.data, self.evaluate, self.run)
+        table = protocol.measure(network, found, self.settings)
         if table.intra is None:
             names = ", ".join(domain.name for domain, _ in parts)
             raise InputError(f"prune: {names}: the images looked at have no labelled pixel; look at more images")
@@ -83,13 +80,13 @@ def _held_out(stop: Stop, network: Network, sight: Sight) -> tuple[Part, ...]:
         InputError: for a domain that is trained on, one that is unseen unless ``evaluate.select`` is ``oracle``, or
             labels that the network cannot be measured on.
     """
-    data = sight.data
+    data = sight.settings.data
     found = sources.domains(stop.domains, root=sources.data_root(data.root), options=data.datasets)
     unseen = {domain.name for domain, _ in sight.parts.unseen}
     for domain in found:
         if domain.name in sight.parts.sources:
             raise InputError(f"prune.stop.domains: {domain.name!r} is trained on; name a domain not in data.sources")
-        if domain.name in unseen and sight.evaluate.select != "oracle":
+        if domain.name in unseen and sight.settings.evaluate.select != "oracle":
             raise InputError(
                 f"prune.stop.domains: {domain.name!r} is in data.unseen, and unseen domains choose nothing; name "
                 "another, or set evaluate.select to oracle"
@@ -155,7 +152,7 @@ def recounted(network: Network, choice: Prune, sight: Sight) -> None:
         if isinstance(error, InputError) or "more than 1 value per channel" not in str(error):
             raise
         raise InputError(
-            f"optim.batch: {sight.optim.batch} image at a time is too few to count the batch norm of "
+            f"optim.batch: {sight.settings.optim.batch} image at a time is too few to count the batch norm of "
             f"{type(network).__name__}'s 1x1 map anew; use 2 or more, or set prune.reestimate to 0"
         ) from None
 

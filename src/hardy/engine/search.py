@@ -101,26 +101,26 @@ class Judge:
 
     def __init__(self, supernet: Supernet, sight: Sight, *, reestimate: int, images: int) -> None:
         self._supernet, self._sight = supernet, sight
-        chosen = {"source-val": sight.parts.val, "oracle": sight.parts.unseen, "last": ()}[sight.evaluate.select]
+        chosen = {"source-val": sight.parts.val, "oracle": sight.parts.unseen, "last": ()}[sight.settings.evaluate.select]
         if not sight.parts.train or not chosen:
             where = {"source-val": "name data.sources", "oracle": "name data.unseen"}
-            fix = where.get(sight.evaluate.select, "set evaluate.select to source-val")
+            fix = where.get(sight.settings.evaluate.select, "set evaluate.select to source-val")
             raise InputError(f"search: architectures are ranked on held-out images, and none may choose; {fix}")
         self._parts = [("source-val", part) for part in spread(chosen, images)]
         seen: dict[str, list[Batch]] = {}
-        read = protocol.read_anew(sight.data, sight.evaluate, sight.run)
+        read = protocol.reading(sight.settings)
 
         def kept(part: Part, space: LabelSpace) -> Iterable[Batch]:
             if part[0].name not in seen:
                 seen[part[0].name] = list(read(part, space))
             return seen[part[0].name]
 
-        self._stream = kept if sight.data.cache else read
-        self._drawn = _kept(self._draw(reestimate), keep=sight.data.cache)
+        self._stream = kept if sight.settings.data.cache else read
+        self._drawn = _kept(self._draw(reestimate), keep=sight.settings.data.cache)
 
     def network(self, architecture: Architecture) -> Network:
         """``architecture`` with the shared weights, its batch norms counted anew, in evaluation mode."""
-        device = pick(self._sight.run.device)
+        device = pick(self._sight.settings.run.device)
         network = self._supernet.network(architecture).to(device)
         try:
             norms.reestimate(network, (images.to(device) for images in self._drawn()))
@@ -128,7 +128,7 @@ class Judge:
             if isinstance(error, InputError) or "more than 1 value per channel" not in str(error):
                 raise
             raise InputError(
-                f"optim.batch: {self._sight.optim.batch} image at a time is too few to count a 1x1 map's batch norm "
+                f"optim.batch: {self._sight.settings.optim.batch} image at a time is too few to count a 1x1 map's batch norm "
                 "anew; use 2 or more, or larger images"
             ) from None
         return network.eval()
@@ -139,10 +139,7 @@ class Judge:
         Raises:
             InputError: when no image that is measured has a labelled pixel.
         """
-        sight = self._sight
-        table = protocol.measure(
-            self.network(architecture), self._parts, sight.data, sight.evaluate, sight.run, self._stream
-        )
+        table = protocol.measure(self.network(architecture), self._parts, self._sight.settings, self._stream)
         if table.intra is None:
             raise InputError("search.images: those measured have no labelled pixel; measure more images")
         for name in table.unscored:

@@ -30,7 +30,7 @@ from hardy.pruning.remove import remove
 from hardy.pruning.select import Limits, Removed
 from hardy.pruning.shapes import Layers, Widths, at_floors, dense_widths, widths_left
 from hardy.pruning.units import Unit
-from hardy.recipe import Prune, Run
+from hardy.recipe import Prune, RunSection
 from hardy.stored import finite
 from hardy.timing import layer_tables
 from hardy.timing.clock import Runtime, draw, interleave, prepare
@@ -205,12 +205,12 @@ class Turns:
             return ready.run
 
 
-def place_of(runtime: Runtime, run: Run) -> torch.device:
+def place_of(runtime: Runtime, run: RunSection) -> torch.device:
     """Where ``runtime`` runs: eager on the device of the run, onnxruntime on the CPU."""
     return torch.device("cpu") if runtime == "onnxruntime" else pick(run.device)
 
 
-def limits_of(choice: Prune, run: Run) -> Limits:
+def limits_of(choice: Prune, run: RunSection) -> Limits:
     """What a selection respects; ``round_to: auto`` is found by measuring."""
     multiple = choice.round_to
     if isinstance(multiple, str):
@@ -219,7 +219,7 @@ def limits_of(choice: Prune, run: Run) -> Limits:
 
 
 def target_of(
-    network: Network, units: Sequence[Unit], choice: Prune, limits: Limits, size: Sequence[int], run: Run
+    network: Network, units: Sequence[Unit], choice: Prune, limits: Limits, size: Sequence[int], run: RunSection
 ) -> Target:  # fmt: skip
     """The goal that ``choice`` names.
 

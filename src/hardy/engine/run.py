@@ -1,0 +1,292 @@
+"""A run as an object: a recipe that is carried out in a folder which this process holds.
+
+It owns the folder, its lock, the completed recipe in it, its log and its records; checkpoints and resuming are the
+affair of `fit`. A verb is a short story over it:
+
+    with Run.open(recipe, "train") as run:
+        network = run.network()
+        images = run.images(network)
+        run.fit(network, images, "train")
+        run.measure(network, images, "train")
+        run.keep(network)
+"""
+
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hardy import records
+from hardy.algorithms.base import Algorithm
+from hardy.device import limit_threads, pick
+from hardy.engine import artefact, protocol, start
+from hardy.engine.evaluate import Table
+from hardy.engine.finished import PASSING, whole
+from hardy.engine.fit import Log
+from hardy.engine.protocol import Settings, Split
+from hardy.engine.provenance import provenance
+from hardy.engine.run_folder import finished, folder_of, held, unused
+from hardy.engine.safeguards import Sight
+from hardy.errors import InputError, named
+from hardy.networks.base import Network, PixelLoss
+from hardy.recipe import Method, Optim, Recipe
+from hardy.records import Record
+from hardy.registry import ALGORITHMS, LOSSES
+from hardy.seed import seed_all
+
+__all__ = ["Progress", "Run", "Values"]
+
+Values = Sequence[tuple[str, str, float | None]]
+"""(target, metric, value) of numbers to record."""
+
+Progress = Callable[["Run", str, int], AbstractContextManager[Log]]
+"""``progress(run, stage, steps)``: inside the block ``log(step, values)`` shows how far a stage is; 0 ``steps`` where
+nobody knows how many there will be."""
+
+_log = logging.getLogger("hardy")
+
+
+@contextmanager
+def lines(run: "Run", stage: str, steps: int) -> Iterator[Log]:
+    """A `Progress` that writes a line to the log for each call."""
+    among = f"/{steps}" if steps else ""
+
+    def log(step: int, values: Mapping[str, float]) -> None:
+        text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        _log.info("%s step %d%s: %s", stage, step, among, text)
+
+    yield log
+
+
+@dataclass
+class Run:
+    """One run under way; `open` makes it.
+
+    Attributes:
+        recipe: the completed recipe.
+        folder: where everything goes.
+        versions: see `hardy.engine.provenance`.
+        progress: shows how far a stage is.
+        main: False on all but one process of a parallel run; only that one writes.
+        cost: what the run has taken so far, by name.
+        selection: how the weights kept were selected, for the records.
+    """
+
+    recipe: Recipe
+    folder: Path
+    versions: Mapping[str, str]
+    progress: Progress = lines
+    main: bool = True
+    cost: dict[str, float] = field(default_factory=dict)
+    selection: dict[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def finished(recipe: Recipe, verb: str) -> Path | None:
+        """The folder of ``recipe`` if its run is finished, else None.
+
+        Raises:
+            InputError: when another recipe has run in it.
+        """
+        return finished(recipe, verb)
+
+    @classmethod
+    @contextmanager
+    def open(cls, recipe: Recipe, verb: str, progress: Progress = lines) -> Iterator["Run"]:
+        """A run in the recipe's folder, which it holds, the completed recipe written there and the log open.
+
+        A folder that was made here and holds no more than these is removed when what happens inside is refused.
+
+        Raises:
+            InputError: when the folder cannot be written, is held by another process, or holds the run of another
+                recipe.
+        """
+        folder = folder_of(recipe, verb)
+        fresh = not folder.exists()
+        pick(recipe.run.device)
+        main = int(os.environ.get("RANK", "0")) == 0
+        versions = provenance()
+        with held(folder, recipe) if main else nullcontext():
+            try:
+                with _logging(folder, main):
+                    if main:
+                        recipe.write(folder / "recipe.yaml", versions)
+                    limit_threads(recipe.run.threads)
+                    yield cls(recipe, folder, versions, progress, main)
+            except (InputError, OSError):
+                if main and fresh and unused(folder):
+                    shutil.rmtree(folder)
+                raise
+
+    @property
+    def settings(self) -> Settings:
+        """How images are read, trained on and measured."""
+        return Settings.of(self.recipe)
+
+    def network(self) -> Network:
+        """The network that the recipe begins with: an earlier run's, or a new one whose weights the seed draws.
+
+        Raises:
+            InputError: for weights that are not finite or not those that the recipe names, or what loading meets.
+        """
+        seed_all(self.recipe.run.seed, "network")
+        return start.network(self.recipe.network)
+
+    def images(self, network: Network) -> Split:
+        """The images of the recipe, checked for ``network``.
+
+        Raises:
+            InputError: what `protocol.split` and `protocol.checked` raise.
+        """
+        return protocol.checked(protocol.split(self.recipe.data, self.recipe.run.seed), network, self.recipe.data)
+
+    def sight(self, images: Split) -> Sight:
+        """``images``, and how they are read and measured."""
+        return Sight(images, self.settings)
+
+    def pixel_loss(self, network: Network) -> PixelLoss:
+        """The loss of one head, as the recipe chooses it."""
+        loss = self.recipe.loss
+        built: PixelLoss = LOSSES.build(loss.name, {"class_count": len(network.labels)}, **loss.options)
+        return built
+
+    def algorithm(self, network: Network, method: Method | None = None, teacher: Network | None = None) -> Algorithm:
+        """The algorithm ``method``, by default the recipe's, on ``network``."""
+        chosen = method or self.recipe.algorithm
+        supply = {"network": network, "pixel_loss": self.pixel_loss(network), "teacher": teacher}
+        built: Algorithm = ALGORITHMS.build(chosen.name, supply, **chosen.options)
+        return built
+
+    def fit(
+        self,
+        network: Network,
+        images: Split,
+        stage: str,
+        *,
+        optim: Optim | None = None,
+        method: Method | None = None,
+        teacher: Network | None = None,
+    ) -> None:
+        """Train ``network`` in place; it keeps the weights that were selected, and `selection` says how.
+
+        Args:
+            network: what is trained.
+            images: the images trained on, and those that select.
+            stage: names the stage; its random draws are its own.
+            optim: in place of the recipe's.
+            method: the algorithm in place of the recipe's.
+            teacher: for an algorithm that learns from one.
+        """
+        settings = self.settings
+        settings = Settings(settings.data, optim or settings.optim, settings.evaluate, settings.run)
+        seed_all(self.recipe.run.seed, stage, "algorithm")
+        algorithm = self.algorithm(network, method, teacher)
+        step = self.fit_algorithm(algorithm, images, stage, settings)
+        if self.main:
+            algorithm.keep(self.folder)
+        self.selection = {"select": settings.evaluate.select, "selected_step": step}
+
+    def fit_algorithm(self, algorithm: Algorithm, images: Split, stage: str, settings: Settings) -> int:
+        """Train the network of ``algorithm`` in place; the step whose weights were selected."""
+        began = time.perf_counter()
+        with self.progress(self, stage, settings.optim.steps) as log:
+            step = protocol.fit(
+                algorithm,
+                images,
+                settings,
+                folder=self.folder,
+                owner=f"{self.recipe.digest()}/{self.recipe.run.seed}/{stage}",
+                stage=stage,
+                log=log,
+                validated=lambda at, score: _log.info("%s step %d: source validation %.4f", stage, at, score),
+            )
+        self.cost[f"{stage}_seconds"] = round(time.perf_counter() - began, 2)
+        self.cost[f"{stage}_steps"] = settings.optim.steps
+        return step
+
+    def measure(self, network: Network, images: Split, stage: str, notes: Mapping[str, Any]) -> Table:
+        """Measure ``network`` on the held-out images of the sources and on the unseen domains, and record it.
+
+        A domain that cannot be read is named in the table's ``failed``, and the others are measured.
+        """
+        pairs = [("source-val", part) for part in images.val] + [("unseen", part) for part in images.unseen]
+        table = protocol.measure(network, pairs, self.settings, tolerant=True)
+        self.record(stage, images.sources, table.values(), notes)
+        return table
+
+    def record(self, stage: str, sources: Sequence[str], values: Values, notes: Mapping[str, Any]) -> None:
+        """Append ``values`` to the run's records."""
+        if not self.main:
+            return
+        digest, seed = self.recipe.digest(), self.recipe.run.seed
+        new = [
+            Record(digest, stage, tuple(sources), target, seed, metric, value, dict(self.cost), self.versions, notes)
+            for target, metric, value in values
+        ]
+        records.append(self.folder / "records.jsonl", new, once=True)
+
+    def keep(self, network: Network, *, measured: bool = True) -> None:
+        """Save ``network`` in the folder; once it is ``measured``, the checkpoint and the selection that led to it go.
+
+        A folder with a checkpoint is not `finished`: the next call measures.
+        """
+        if self.main:
+            artefact.save(network, self.folder)
+            if measured:
+                self.forget()
+
+    def keep_part(self, network: Network, part: str) -> None:
+        """Save ``network`` in the sub-folder ``part``: a stage that need not be done again."""
+        artefact.save(network, self.folder / part)
+
+    def part(self, part: str, trust: Sequence[str] | set[str] = ()) -> Network | None:
+        """The network that an earlier call kept in the sub-folder ``part``, None where there is none or a torn one."""
+        kept = self.folder / part
+        return artefact.load(kept, trust=trust) if whole(kept) else None
+
+    def forget(self) -> None:
+        """Remove what the stage that ended needed to go on: the next one would take it for its own."""
+        if self.main:
+            for name in PASSING:
+                (self.folder / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def _logging(folder: Path, main: bool) -> Iterator[None]:
+    """What happens inside goes to ``train.log`` in ``folder``, and warnings to the terminal as well."""
+    handlers: list[logging.Handler] = [LogFile(folder / "train.log")] if main else []
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    if main:
+        handlers.append(logging.StreamHandler())
+        handlers[-1].setLevel(logging.WARNING)
+    for handler in handlers:
+        _log.addHandler(handler)
+    _log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            _log.removeHandler(handler)
+            handler.close()
+
+
+class LogFile(logging.FileHandler):
+    """A log file that stops the run when its disk is full, where logging would print a traceback a line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Raise the error again, naming the file."""
+        error = sys.exc_info()[1]
+        assert error is not None, "logging calls this where it caught something"
+        with named(self.baseFilename):
+            raise error
+
+    def close(self) -> None:
+        """See `logging.FileHandler.close`."""
+        with named(self.baseFilename):
+            super().close()
