@@ -79,12 +79,16 @@ class Method(BaseModel):
 
 
 class NetworkChoice(Method):
-    """Which network: by ``name`` with its options and ``classes``, or an earlier ``run`` to go on from."""
+    """Which network: by ``name`` with its options and ``classes``, or an earlier ``run`` to go on from.
+
+    A run's network keeps its classes. Other ``classes`` give it a new last layer, by the names of the classes where
+    they agree; so do ``weights`` of a file for other classes.
+    """
 
     origins: ClassVar[tuple[str, ...]] = ("name", "run")
     name: str = ""
     run: str | None = None
-    classes: str = "cityscapes19"
+    classes: str | None = None
     weights: str | None = None
 
     @model_validator(mode="after")
@@ -92,6 +96,15 @@ class NetworkChoice(Method):
         if bool(self.name) == bool(self.run) or (self.run and (self.model_extra or self.weights)):
             raise ValueError("give either a network's name or the folder of a run, as run: runs/x (without options)")
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_classes(cls, value: Any) -> Any:
+        """A network that is named predicts those of Cityscapes where nothing is said."""
+        named = {"name": value} if isinstance(value, str) else value
+        if isinstance(named, dict) and named.get("name") and named.get("classes") is None:
+            return {**named, "classes": "cityscapes19"}
+        return named
 
 
 class Data(Section):
@@ -118,7 +131,10 @@ class Data(Section):
 
 
 class Optim(Section):
-    """The optimiser, its rate over time, and how many steps of how many images."""
+    """The optimiser, its rate over time, and how many steps of how many images.
+
+    ``momentum`` is the first beta of ``adam`` and ``adamw``.
+    """
 
     name: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
     steps: Annotated[int, Field(gt=0)] = 120_000
