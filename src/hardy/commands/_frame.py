@@ -205,7 +205,10 @@ def frame(recipe: Recipe, verb: str) -> Iterator[Frame]:
 @contextmanager
 def _logging(folder: Path, main: bool) -> Iterator[None]:
     """What happens inside goes to ``train.log`` in ``folder``, and warnings to the terminal as well."""
-    handlers: list[logging.Handler] = [_LogFile(folder / "train.log")] if main else []
+    log = folder / "train.log"
+    if log.exists() and not log.is_file():  # to open a pipe would wait for a reader
+        raise InputError(f"{log}: is a pipe or a device, not a file; give another run.folder")
+    handlers: list[logging.Handler] = [_LogFile(log)] if main else []
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     if main:

@@ -134,8 +134,9 @@ def _describe(folder: Path) -> dict[str, Any]:
         pickles = [path.name for path in folder.glob("*.pt*")] if folder.is_dir() else []
         hint = f"; {pickles[0]} is a pickle, which Hardy does not run" if pickles else ""
         raise InputError(f"{folder}: no network.json here, so this is no network of Hardy's{hint}")
+    data = _read(file)
     try:
-        description: dict[str, Any] = json_value(_read(file))
+        description: dict[str, Any] = json_value(data)
         version = description["format"]
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{file}: not a network's description; save the network again") from None
