@@ -19,8 +19,8 @@ from hardy.commands._arguments import (
     Trust,
     typed,
 )
-from hardy.commands._words import UsageError, nested, os_line, size_of, usage_line
-from hardy.errors import InputError, shortened
+from hardy.commands._ending import leave
+from hardy.commands._words import at_home, nested, size_of
 from hardy.trust import from_file
 
 if TYPE_CHECKING:
@@ -268,28 +268,8 @@ def demo(folder: Annotated[Path, typer.Argument(help="Folder for the runs.")] = 
 
 def main() -> None:
     """Run the command line: bad input prints one line and exits with 2, a stopped run with 128 + its signal."""
-    try:
-        with from_file():  # a name that the user typed is allowed where it is read
-            code = app(standalone_mode=False)
-    except UsageError as error:
-        _fail(usage_line(error))
-    except (InputError, OSError) as error:
-        _fail(os_line(error) if isinstance(error, OSError) else str(error))
-    except (typer.Abort, KeyboardInterrupt):
-        print("hardy: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
-        number = getattr(error, "signal_number", None)
-        if number is None:
-            raise
-        print(f"hardy: {error}", file=sys.stderr)
-        sys.exit(128 + number)
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _fail(line: str) -> None:
-    print(f"hardy: {shortened(' '.join(line.split()))}", file=sys.stderr)
-    sys.exit(2)
+    with from_file():  # a name that the user typed is allowed where it is read
+        leave(lambda: app(args=at_home(sys.argv[1:]), standalone_mode=False))
 
 
 def _recipe(file: Path, overrides: list[str] | None) -> "Recipe":

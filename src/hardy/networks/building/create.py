@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from hardy.blocks.pooled_norm import spare_single_values
 from hardy.data.labels import LabelSpace, label_space
 from hardy.errors import InputError
+from hardy.files import expanded
 from hardy.networks.base import Network
 from hardy.networks.building.classes import class_axes, class_count, nameless, names_beside, tell, with_classes
-from hardy.networks.building.described import bounded, check_architecture, check_wrapped
+from hardy.networks.building.described import check_architecture, check_wrapped, in_proportion
 from hardy.networks.building.weights import fill, is_file, read_weights
 from hardy.networks.building.wrapped import Wrapped
+from hardy.ops.bounded import bounded
 from hardy.registry import KINDS, NETWORKS
 
 __all__ = ["create", "rebuild", "unwarned"]
@@ -83,7 +85,7 @@ def rebuild(architecture: Any, labels: LabelSpace, *, module: nn.Module | None =
     """
     check_architecture(architecture)
     try:
-        with bounded(size):
+        with in_proportion(size):
             network = _rebuilt(architecture, labels, module)
     except InputError:
         raise
@@ -97,7 +99,8 @@ def rebuild(architecture: Any, labels: LabelSpace, *, module: nn.Module | None =
 
 def _built(name: str, labels: LabelSpace, completed: Mapping[str, Any]) -> Network:
     """The network ``name`` with these options, as drawn."""
-    network: Network = NETWORKS.build(name, {"labels": labels}, **completed)
+    with bounded(name):
+        network: Network = NETWORKS.build(name, {"labels": labels}, **completed)
     spare_single_values(network)
     network.architecture = {"name": name, "options": json.loads(json.dumps({**completed, **network.written}))}
     return network
@@ -155,7 +158,7 @@ def unwarned() -> Iterator[None]:
 
 
 def _encoder_weights(name: str, options: Mapping[str, Any], weights: str) -> str:
-    if Path(weights).is_dir():
+    if expanded(weights).is_dir():
         raise InputError(f"weights={weights!r} is a folder: load a run with hardy.load, or give the weights file in it")
     known = [option.name for option in NETWORKS.describe(name).options]
     if "encoder_weights" not in known:
