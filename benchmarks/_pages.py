@@ -9,6 +9,7 @@ Tables come from the records; the printed output of the short benchmarks is kept
 import re
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 
 import camvid_dusk
 import camvid_latency
@@ -16,7 +17,7 @@ import light_networks
 import search
 from hardy import records
 from hardy.commands._summary import Summary
-from hardy.report.pivot import place
+from hardy.report.pivot import place, spread
 from hardy.studies.study import read
 
 ROOT = Path(__file__).parents[1]
@@ -49,6 +50,9 @@ def blocks() -> dict[str, str]:
     found["streets_swiftnet_worst"] = "\n".join(study("streets_swiftnet", value="worst"))
     left = study("streets_criteria", value="cost", metric="parameters_after")
     found["streets_criteria_left"] = "\n".join(line for line in left if line.startswith("|"))
+    for name in ("streets_criteria", "streets_options", "streets_swiftnet"):
+        found[f"{name}_apart"] = "\n".join(apart(name, "streets/night"))
+    found["camvid_gmacs_steps"] = "\n".join(apart("camvid_gmacs"))
     found["ior_pacs_intra"] = "\n".join(study("ior_pacs", value="intra"))
     return found
 
@@ -75,6 +79,36 @@ def study(name: str, **shown: str) -> list[str]:
     ]
     lines = Summary(asked, name, places, cells).markdown()
     return [line for line in lines if not line.endswith(("no pair is measured", "| – | – |", "| – |"))]
+
+
+def apart(name: str, hardest: str | None = None) -> list[str]:
+    """The steps for which each network was trained while its filters were scored, and mIoU on a domain and the others.
+
+    Args:
+        name: of a study and of its records.
+        hardest: the unseen domain whose score stands beside the mean over the others.
+    """
+    axes = [axis for axis in read(ROOT / "studies" / f"{name}.yaml")[0].grid if axis != "seed"]
+    seeds: dict[tuple[str, ...], dict[str, dict[str, float]]] = {}
+    steps: dict[tuple[str, ...], set[float]] = {}
+    for record in records.read(ROOT / "benchmarks" / "records" / f"{name}.jsonl"):
+        row = (record.notes["of"], *(record.notes["axes"].get(axis, "–") for axis in axes))
+        steps.setdefault(row, set()).update(n for key, n in record.cost.items() if key == "score_steps")
+        if record.metric == "miou" and "/" in record.target and record.target not in record.sources:
+            seeds.setdefault(row, {}).setdefault(record.notes["axes"]["seed"], {})[record.target] = record.value
+    shown = [f"{hardest} %", "mean of the other unseen %"] if hardest else []
+    lines = [f"| {' | '.join(['stage', *axes, *shown, 'steps while scoring'])} |"]
+    lines.append("|" + "---|" * (1 + len(axes)) + "---:|" * (1 + len(shown)))
+    for row, found in seeds.items():
+        others = [fmean(value for key, value in one.items() if key != hardest) for one in found.values()]
+        numbers = [_spread([one[hardest] for one in found.values()]), _spread(others)] if hardest else []
+        many = " to ".join(f"{n:g}" for n in sorted({min(steps[row]), max(steps[row])})) if steps[row] else "–"
+        lines.append(f"| {' | '.join([*row, *numbers, many])} |")
+    return lines
+
+
+def _spread(values: list[float]) -> str:
+    return spread(values, len(values))
 
 
 def filled(page: str) -> str:

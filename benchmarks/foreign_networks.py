@@ -1,11 +1,19 @@
-"""Small networks that a user may write himself, with what no network of a library in the matrix has: weight norm, group
-norms beside grouped convolutions, a channel shuffle inside a residual sum, torch's own transformer."""
+"""The networks of `foreign`: torchvision's, timm's and segmentation_models' own, and four small ones of a user's kind.
 
+The four have what the others lack: weight norm, group norms beside grouped convolutions, a channel shuffle inside a
+residual sum, torch's own transformer.
+"""
+
+import segmentation_models_pytorch as smp
+import timm
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
+from torchvision import models
 
-__all__ = ["OWN"]
+__all__ = ["CLASSES", "built", "networks"]
+
+CLASSES = 7
 
 
 class Residual(nn.Module):
@@ -74,3 +82,58 @@ OWN = {
     "TransformerEncoder": Encoder,
 }  # fmt: skip
 """By name, a function of the number of classes; images of 64x64."""
+
+TIMM = {
+    "resnet18": 64, "resnext50_32x4d": 64, "regnety_002": 64, "densenet121": 64, "efficientnet_b0": 64,
+    "mobilenetv2_100": 64, "mobilenetv3_small_100": 64, "mobilenetv4_conv_small": 64, "ghostnet_100": 64,
+    "repvit_m0_9": 64, "mobileone_s0": 64, "hrnet_w18_small": 64, "convnext_atto": 64, "convnextv2_atto": 64,
+    "edgenext_xx_small": 64, "fastvit_t8": 64, "poolformer_s12": 64, "caformer_s18": 64, "pvt_v2_b0": 64,
+    "vit_small_patch14_reg4_dinov2": 56, "deit_tiny_patch16_224": 64, "swin_tiny_patch4_window7_224": 64,
+    "efficientformerv2_s0": 64, "resnetv2_50x1_bit": 64, "nf_resnet26": 64, "eca_nfnet_l0": 64,
+    "res2net50_26w_4s": 64, "resnest14d": 64, "skresnet18": 64, "swinv2_tiny_window8_256": 64, "davit_tiny": 64,
+    "coat_tiny": 64, "levit_128s": 224, "tiny_vit_5m_224": 64, "mobilevit_xxs": 64,
+}  # fmt: skip
+FIXED = ("vit", "deit", "swin", "efficientformerv2", "coat")
+"""timm's families that are built for one size of image."""
+
+TORCHVISION = {"shufflenet_v2_x0_5": 64, "vgg11_bn": 64, "squeezenet1_1": 64, "mnasnet0_5": 64, "swin_v2_t": 64}
+SEGMENTATION = {"deeplabv3_mobilenet_v3_large": 64, "lraspp_mobilenet_v3_large": 64, "fcn_resnet50": 64}
+SMP = {
+    "Unet/resnet18": 64, "UnetPlusPlus/mobilenet_v2": 64, "MAnet/resnet18": 64, "FPN/resnet18": 64,
+    "PSPNet/resnet18": 64, "PAN/resnet18": 128, "Linknet/resnet18": 64, "DeepLabV3/resnet18": 64,
+    "DeepLabV3Plus/efficientnet-b0": 64, "UPerNet/resnet18": 64, "Segformer/mit_b0": 64, "Unet/mit_b0": 64,
+}  # fmt: skip
+
+
+TRANSFORMER = {"image_size": 64, "patch_size": 16, "num_layers": 4, "num_heads": 4, "hidden_dim": 128, "mlp_dim": 256}
+"""A small one: torchvision's own sizes begin at 86 million parameters."""
+
+
+def networks() -> dict[str, int]:
+    """Every network of the matrix, with the side of its images."""
+    rooms = {"timm": TIMM, "torchvision": TORCHVISION, "torchvision/segmentation": SEGMENTATION, "smp": SMP}
+    rooms |= {"torchvision/transformer": {"VisionTransformer": 64}, "torch": dict.fromkeys(OWN, 64)}
+    return {f"{room}/{name}": side for room, found in rooms.items() for name, side in found.items()}
+
+
+def built(name: str, side: int) -> nn.Module:
+    """The network with random weights, in evaluation mode."""
+    torch.manual_seed(0)
+    room, _, rest = name.partition("/")
+    if room == "timm":
+        sized = {"img_size": side} if rest.startswith(FIXED) else {}
+        network = timm.create_model(rest, num_classes=CLASSES, **sized)
+    elif room == "smp":
+        decoder, encoder = rest.split("/")
+        network = getattr(smp, decoder)(encoder, encoder_weights=None, classes=CLASSES)
+    elif room == "torch":
+        network = OWN[rest](CLASSES)
+    elif rest.startswith("transformer/"):
+        network = models.VisionTransformer(num_classes=CLASSES, **TRANSFORMER)
+        nn.init.normal_(network.heads.head.weight, std=0.02)  # a fresh one gives zeros
+    elif rest.startswith("segmentation/"):
+        build = getattr(models.segmentation, rest.partition("/")[2])
+        network = build(weights=None, weights_backbone=None, num_classes=CLASSES)
+    else:
+        network = getattr(models, rest)(weights=None, num_classes=CLASSES)
+    return network.eval()

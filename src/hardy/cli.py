@@ -19,8 +19,8 @@ from hardy.commands._arguments import (
     Trust,
     typed,
 )
-from hardy.commands._words import UsageError, nested, os_line, size_of, usage_line
-from hardy.errors import InputError, shortened
+from hardy.commands._ending import leave
+from hardy.commands._words import at_home, nested, size_of
 from hardy.trust import from_file
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def bench(
     runtime: Annotated[list[str] | None, typer.Option(help="eager or onnxruntime; repeat for both.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     runs: Annotated[int, typer.Option(help="Timed runs after the warm-up.")] = 30,
-    channels: Annotated[int, typer.Option(min=32, help="Of blocks: channels in and out.")] = 256,
+    channels: Annotated[int | None, typer.Option(min=32, help="Of blocks: channels in and out (256).")] = None,
     *,
     fold: Annotated[bool, typer.Option("--fold", help="Time it with batch norms folded too.")] = False,
     channels_last: Annotated[bool, typer.Option("--channels-last", help="Time it in that layout too; eager.")] = False,
@@ -143,11 +143,11 @@ def bench(
     """Measure milliseconds (p50, p95) and memory on this machine."""
     from hardy.commands import bench as command
 
+    others = fold, channels_last, dtype != "float32", against, batch, runtime
+    command.check(blocks=str(run) == "blocks", channels=channels, others=any(others))
     if str(run) == "blocks":
-        if fold or channels_last or dtype != "float32":
-            raise InputError("bench blocks takes no --fold, --channels-last or --dtype: blocks are timed as they are")
         measured = size_of(size) or (512, 1024)
-        command.blocks(size=measured, channels=channels, threads=threads, runs=runs, device=device)
+        command.blocks(size=measured, channels=channels or 256, threads=threads, runs=runs, device=device)
         return
     both = ("eager",) if channels_last or dtype != "float32" else ("eager", "onnxruntime")
     command.run(
@@ -167,7 +167,7 @@ def export(
     size: SizeText = "512x1024",
     dynamic: Annotated[bool, typer.Option(help="Let height and width vary.")] = False,
     logits: Annotated[bool, typer.Option(help="Logits in place of uint8 class ids.")] = False,
-    images: Annotated[int, typer.Option(min=1, help="How many images of each domain prove the file.")] = 20,
+    images: Annotated[int | None, typer.Option(min=1, help="Images of each domain that prove the file (20).")] = None,
     upsample: Annotated[
         str, typer.Option(help="full; borders: the same, faster; half: doubled classes; none: classes at own stride.")
     ] = "full",
@@ -268,28 +268,8 @@ def demo(folder: Annotated[Path, typer.Argument(help="Folder for the runs.")] = 
 
 def main() -> None:
     """Run the command line: bad input prints one line and exits with 2, a stopped run with 128 + its signal."""
-    try:
-        with from_file():  # a name that the user typed is allowed where it is read
-            code = app(standalone_mode=False)
-    except UsageError as error:
-        _fail(usage_line(error))
-    except (InputError, OSError) as error:
-        _fail(os_line(error) if isinstance(error, OSError) else str(error))
-    except (typer.Abort, KeyboardInterrupt):
-        print("hardy: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
-        number = getattr(error, "signal_number", None)
-        if number is None:
-            raise
-        print(f"hardy: {error}", file=sys.stderr)
-        sys.exit(128 + number)
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _fail(line: str) -> None:
-    print(f"hardy: {shortened(' '.join(line.split()))}", file=sys.stderr)
-    sys.exit(2)
+    with from_file():  # a name that the user typed is allowed where it is read
+        leave(lambda: app(args=at_home(sys.argv[1:]), standalone_mode=False))
 
 
 def _recipe(file: Path, overrides: list[str] | None) -> "Recipe":

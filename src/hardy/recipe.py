@@ -107,6 +107,8 @@ class Recipe(Section):
         for name in type(self).model_fields:
             if values[name] is None and name != "prune":  # a section that came later does not rename older recipes
                 values.pop(name)
+        if self.network.run:  # nor does a network that keeps its classes
+            values["network"]["classes"] = f"new {classes}" if (classes := self.network.classes) else "cityscapes19"
         for key in ("folder", "device", "workers", "threads", "trackers", "log_every", "checkpoint_every"):
             values["run"].pop(key)
         for place in (values["data"], *values["data"]["datasets"].values()):

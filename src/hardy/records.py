@@ -5,6 +5,7 @@ import fcntl
 import json
 import math
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -63,6 +64,8 @@ def append(file: Path, records: Iterable[Record], *, once: bool = False) -> None
     try:
         with named(file):
             fcntl.flock(handle, fcntl.LOCK_EX)
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise InputError(f"{file}: is a pipe or a device, not a file")
             size = os.fstat(handle).st_size
             if once and size:
                 there = {_measured(line) for line in os.pread(handle, size, 0).decode("utf-8", "replace").splitlines()}

@@ -14,6 +14,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.resolver import Resolver
 
 from hardy.errors import InputError, quoted
+from hardy.stored import contents
 
 __all__ = ["CHARACTERS", "DEPTH", "VALUES", "parse", "read", "value"]
 
@@ -40,9 +41,7 @@ def read(path: Path | str) -> Any:
         InputError: for a file that cannot be read, is not YAML or goes beyond a bound, naming file and line.
     """
     try:
-        with Path(path).open("rb") as file:
-            data = file.read(4 * CHARACTERS + 1)
-        text = data.decode("utf-8-sig")
+        text = contents(Path(path), 4 * CHARACTERS + 1).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     return parse(text, str(path))

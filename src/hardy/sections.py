@@ -23,13 +23,36 @@ __all__ = [
     "Stop",
 ]
 
-Size = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
+MOST_PIXELS = 2**27
+"""The largest image that a size may name, 134 megapixels."""
+
+MOST_THREADS = 1024
+"""More threads than this end the process on most machines."""
+
+
+MOST_IMAGES = 2**16
+"""The most images that are in memory at once."""
+
+
+def _area(size: tuple[int, int]) -> tuple[int, int]:
+    if size[0] * size[1] > MOST_PIXELS:
+        raise ValueError(f"is (height, width) of {size[0] * size[1]:,} pixels; give at most {MOST_PIXELS:,}")
+    return size
+
+
+Side = Annotated[int, Field(gt=0, le=2**16)]
+Size = Annotated[tuple[Side, Side], AfterValidator(_area)]
 Share = Annotated[float, Field(gt=0, lt=1)]
-Steps = Annotated[int, Field(ge=0)]
+Steps = Annotated[int, Field(ge=0, le=10**9)]
+Count = Annotated[int, Field(gt=0, le=10**9)]
+"""A number of steps, images or channels."""
+Images = Annotated[int, Field(gt=0, le=MOST_IMAGES)]
+Factor = Annotated[float, Field(gt=0, le=16)]
+"""A factor on the size of an image."""
 
 
 def _multiple(value: int | str) -> int | str:
-    if value != "auto" and (isinstance(value, str) or value < 1):
+    if value != "auto" and (isinstance(value, str) or not 1 <= value <= 10**9):
         raise ValueError("give a whole number from 1 up, or auto")
     return value
 
@@ -79,12 +102,16 @@ class Method(BaseModel):
 
 
 class NetworkChoice(Method):
-    """Which network: by ``name`` with its options and ``classes``, or an earlier ``run`` to go on from."""
+    """Which network: by ``name`` with its options and ``classes``, or an earlier ``run`` to go on from.
+
+    A run's network keeps its classes. Other ``classes`` give it a new last layer, by the names of the classes where
+    they agree; so do ``weights`` of a file for other classes.
+    """
 
     origins: ClassVar[tuple[str, ...]] = ("name", "run")
     name: str = ""
     run: str | None = None
-    classes: str = "cityscapes19"
+    classes: str | None = None
     weights: str | None = None
 
     @model_validator(mode="after")
@@ -92,6 +119,15 @@ class NetworkChoice(Method):
         if bool(self.name) == bool(self.run) or (self.run and (self.model_extra or self.weights)):
             raise ValueError("give either a network's name or the folder of a run, as run: runs/x (without options)")
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_classes(cls, value: Any) -> Any:
+        """A network that is named predicts those of Cityscapes where nothing is said."""
+        named = {"name": value} if isinstance(value, str) else value
+        if isinstance(named, dict) and named.get("name") and named.get("classes") is None:
+            return {**named, "classes": "cityscapes19"}
+        return named
 
 
 class Data(Section):
@@ -110,7 +146,7 @@ class Data(Section):
     holdout: Share = 0.1
     size: Size | None = None
     crop: Size = (512, 1024)
-    scale: tuple[float, float] | None = None
+    scale: tuple[Factor, Factor] | None = None
     flip: Annotated[float, Field(ge=0, le=1)] = 0.5
     photometric: Annotated[float, Field(ge=0)] = 1.0
     cache: bool = False
@@ -118,11 +154,14 @@ class Data(Section):
 
 
 class Optim(Section):
-    """The optimiser, its rate over time, and how many steps of how many images."""
+    """The optimiser, its rate over time, and how many steps of how many images.
+
+    ``momentum`` is the first beta of ``adam`` and ``adamw``.
+    """
 
     name: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
-    steps: Annotated[int, Field(gt=0)] = 120_000
-    batch: Annotated[int, Field(gt=0)] = 12
+    steps: Count = 120_000
+    batch: Images = 12
     lr: Annotated[float, Field(gt=0)] = 0.01
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
@@ -130,7 +169,7 @@ class Optim(Section):
     schedule: Literal["poly", "cosine", "constant"] = "poly"
     power: Annotated[float, Field(gt=0)] = 0.9
     warm_up: Steps = 0
-    accumulate: Annotated[int, Field(gt=0)] = 1
+    accumulate: Images = 1
     clip: Annotated[float, Field(gt=0)] | None = None
     ema: Share | None = None
 
@@ -144,9 +183,9 @@ class Floors(Section):
 
     tolerance: Annotated[float, Field(ge=0, le=1)] = 0.02
     shares: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.25, 0.5, 0.75)
-    images: Annotated[int, Field(gt=0)] = 50
+    images: Count = 50
     by: Literal["unit", "stage"] = "unit"
-    batches: Annotated[int, Field(gt=0)] = 30
+    batches: Count = 30
 
 
 class Stop(Section):
@@ -157,7 +196,7 @@ class Stop(Section):
 
     domains: Annotated[tuple[str, ...], Field(min_length=1), Kind("dataset")]
     drop: Annotated[float, Field(ge=0, le=1)] = 0.02
-    images: Annotated[int, Field(gt=0)] = 100
+    images: Count = 100
 
 
 class Prune(Section):
@@ -181,7 +220,7 @@ class Prune(Section):
     runtime: Literal["eager", "onnxruntime"] = "eager"
     kinds: tuple[Literal["filters", "heads", "hidden", "embedding"], ...] = ("filters", "heads", "hidden", "embedding")
     scope: Literal["global", "layer"] = "global"
-    min_width: Annotated[int, Field(gt=0)] = 8
+    min_width: Count = 8
     round_to: Multiple = 8
     lr: Annotated[float, Field(gt=0)] = 0.001
     floors: Floors | None = None
@@ -217,15 +256,15 @@ class Search(Section):
     budget_ms: Annotated[float, Field(gt=0)]
     runtime: Literal["eager", "onnxruntime"] = "eager"
     method: Literal["evolution", "random"] = "evolution"
-    evaluations: Annotated[int, Field(gt=0)] = 100
-    population: Annotated[int, Field(gt=0)] = 20
-    sample: Annotated[int, Field(gt=0)] = 5
-    filters: Annotated[int, Field(gt=0)] = 12
+    evaluations: Annotated[int, Field(gt=0, le=10**6)] = 100
+    population: Annotated[int, Field(gt=0, le=10**6)] = 20
+    sample: Annotated[int, Field(gt=0, le=10**6)] = 5
+    filters: Annotated[int, Field(gt=0, le=256)] = 12
     layers: Annotated[int, Field(ge=3, le=32)] = 10
     branches: Annotated[int, Field(ge=1, le=3)] = 2
     temperature: Annotated[float, Field(gt=0)] = 1.0
-    reestimate: Annotated[int, Field(gt=0)] = 10
-    images: Annotated[int, Field(gt=0)] = 50
+    reestimate: Count = 10
+    images: Count = 50
 
     @model_validator(mode="after")
     def _room_to_breed(self) -> Self:
@@ -245,9 +284,9 @@ class Evaluate(Section):
 
     select: Literal["source-val", "last", "oracle"] = "source-val"
     every: Steps = 0
-    batch: Annotated[int, Field(gt=0)] = 1
+    batch: Images = 1
     flip: bool = False
-    scales: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
+    scales: Annotated[tuple[Factor, ...], Field(max_length=32)] = (1.0,)
     window: Size | None = None
     latency: bool = True
 
@@ -259,9 +298,9 @@ class RunSection(Section):
     seed: int = 0
     device: str = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    workers: Annotated[int, Field(ge=0)] = 2
-    threads: Annotated[int, Field(gt=0)] | None = None
+    workers: Annotated[int, Field(ge=0, le=256)] = 2
+    threads: Annotated[int, Field(gt=0, le=MOST_THREADS)] | None = None
     channels_last: bool = False
-    checkpoint_every: Annotated[int, Field(gt=0)] = 500
-    log_every: Annotated[int, Field(gt=0)] = 20
+    checkpoint_every: Count = 500
+    log_every: Count = 20
     trackers: tuple[str, ...] = ()

@@ -1,6 +1,5 @@
 """JSON that a file holds, within bounds on size and depth, and descriptions that know whether they are intact."""
 
-import errno
 import hashlib
 import json
 import math
@@ -73,9 +72,10 @@ def contents(file: Path, most: int = -1) -> bytes:
 
     Raises:
         OSError: when it cannot be read.
+        InputError: for a pipe or a device.
     """
     if file.exists() and not (file.is_file() or file.is_dir()):
-        raise OSError(errno.EINVAL, "is no regular file", str(file))
+        raise InputError(f"{file}: is a pipe or a device, not a file")
     with file.open("rb") as handle:
         return handle.read(most)
 

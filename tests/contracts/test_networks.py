@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.export import Dim
 
-from hardy.data.labels import label_space
+from hardy.data.labels import LabelSpace, label_space
+from hardy.engine.classes import for_classes
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.networks.building.create import create, rebuild
@@ -75,6 +76,28 @@ def test_trains_on_one_image_of_the_least_size(network: Network) -> None:
     terms = network.losses(outputs, labels_for(network, 1, size), LOSSES.build("cross_entropy", {"class_count": 7}))
     sum(terms.values()).backward()
     assert all(value.grad.isfinite().all() for value in network.parameters() if value.grad is not None)
+
+
+def test_other_classes_keep_the_logits_of_those_with_the_same_names(network: Network) -> None:
+    """Of the auxiliary heads too; more classes, fewer, and others than there were."""
+    told, size = LABELS.classes, 64
+    classes = (told[4], "unheard_of", told[0], told[6], told[2], "neither", "nor_this", told[1])
+    images, kept = torch.rand(2, 3, size, size), [place for place, one in enumerate(classes) if one in told]
+    old = logits_of(network, images)
+    new = logits_of(for_classes(network, LabelSpace("other", classes, ((0, 0, 0),) * len(classes))).train(), images)
+    assert old.keys() == new.keys()
+    for name, value in new.items():
+        assert value.shape[1] == len(classes)
+        before = old[name][:, [told.index(classes[place]) for place in kept]]
+        torch.testing.assert_close(value[:, kept], before, rtol=1e-4, atol=1e-4 * float(before.abs().max()))
+
+
+def logits_of(network: Network, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The logits in evaluation mode, and those of the auxiliary heads while training."""
+    with torch.no_grad():
+        torch.manual_seed(1)
+        extras = copy.deepcopy(network).train().outputs(images).extras
+        return {"logits": network.eval()(images), **{k: v for k, v in extras.items() if k.startswith("aux_")}}
 
 
 def test_gives_logits_while_training(network: Network) -> None:

@@ -34,7 +34,7 @@ def work(name: str, seed: int, first: int, count: int) -> None:
             print(json.dumps({"number": number, "how": ended.how, "note": ended.note, "said": ended.said}), flush=True)
 
 
-def supervise(name: str, seed: int, first: int, count: int) -> Counter[str]:
+def supervise(name: str, seed: int, first: int, count: int, *, show: bool) -> Counter[str]:
     """The ends of all cases of one kind, by how; defects are printed as they come."""
     ends: Counter[str] = Counter()
     while first < count:
@@ -49,7 +49,7 @@ def supervise(name: str, seed: int, first: int, count: int) -> Counter[str]:
                 continue
             first = told["number"] + 1
             ends[told["how"]] += 1
-            if told["how"] not in GOOD:
+            if show or told["how"] not in GOOD:
                 print(f"{name} {told['number']}: {told['how']}: {told['note']}\n    {told['said'][-2000:]}", flush=True)
         code = process.wait()
         if first < count:
@@ -69,6 +69,7 @@ def main() -> int:
     words.add_argument("--seed", type=int, default=0)
     words.add_argument("--first", type=int, default=0, help="number of the first case")
     words.add_argument("--only", action="append", choices=sorted(kinds()), help="this kind; repeat for several")
+    words.add_argument("--show", action="store_true", help="print every case, not only defects")
     words.add_argument("--work", help=argparse.SUPPRESS)
     given = words.parse_args()
     if given.work:
@@ -76,7 +77,7 @@ def main() -> int:
         return 0
     total: Counter[str] = Counter()
     for name in given.only or kinds():
-        ends = supervise(name, given.seed, given.first, given.cases)
+        ends = supervise(name, given.seed, given.first, given.cases, show=given.show)
         total += ends
         print(f"{name:12} {sum(ends.values()):6} cases: " + ", ".join(f"{n} {how}" for how, n in sorted(ends.items())))
     print(f"{'all':12} {total.total():6} cases: " + ", ".join(f"{n} {how}" for how, n in sorted(total.items())))

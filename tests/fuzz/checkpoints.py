@@ -7,12 +7,11 @@ from random import Random
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import torch
 import yaml
 from _harness import Case
 from _mutations import damaged, perturbed
-from PIL import Image
+from _small import sections
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -28,24 +27,9 @@ def prepare(folder: Path) -> dict[str, Any]:
 
 def stopped_run(folder: Path) -> dict[str, Any]:
     """The recipe's sections and the weights at the end; the stopped run lies in ``folder / "run"``."""
-    draw = np.random.default_rng(0)
-    for kind in ("images", "masks"):
-        (folder / "data" / kind / "day").mkdir(parents=True)
-    (folder / "data" / "classes.yaml").write_text("- {name: road}\n- {name: sky}\n", encoding="utf-8")
-    for number in range(8):
-        mask = (draw.random((32, 32)) > 0.5).astype(np.uint8)
-        Image.fromarray(mask).save(folder / "data" / "masks" / "day" / f"{number}.png")
-        image = np.stack([mask * 200] * 3, -1).astype(np.uint8)
-        Image.fromarray(image).save(folder / "data" / "images" / "day" / f"{number}.png")
-    sections = {
-        "network": {"name": "tiny", "width": 8, "classes": str(folder / "data")},
-        "data": {"sources": ["folder/day"], "root": str(folder / "data"), "crop": [32, 32]},
-        "optim": {"steps": 6, "batch": 2, "ema": 0.9, "name": "adamw"},
-        "evaluate": {"select": "source-val", "every": 2},
-        "run": {"folder": str(folder / "run"), "workers": 0, "device": "cpu", "checkpoint_every": 2},
-    }
+    values = sections(folder)
     file = folder / "recipe.yaml"
-    file.write_text(yaml.safe_dump(sections), encoding="utf-8")
+    file.write_text(yaml.safe_dump(values), encoding="utf-8")
     end = train.run(recipe.read(file, [f"run.folder={folder / 'end'}"]), show=False)
     real = Fit._step
 
@@ -59,7 +43,7 @@ def stopped_run(folder: Path) -> dict[str, Any]:
             train.run(recipe.read(file), show=False)
         except KeyboardInterrupt:
             assert (folder / "run" / "checkpoint.safetensors").exists()
-    return {"sections": sections, "weights": (end / "network.safetensors").read_bytes()}
+    return {"sections": values, "weights": (end / "network.safetensors").read_bytes()}
 
 
 def case(draw: Random, base: dict[str, Any], folder: Path) -> Case:
@@ -76,8 +60,8 @@ def case(draw: Random, base: dict[str, Any], folder: Path) -> Case:
     else:
         file = run / "checkpoint.safetensors"
         note = _forged(file, how, draw)
-    sections = {**base["sections"], "run": {**base["sections"]["run"], "folder": str(run)}}
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(sections), encoding="utf-8")
+    values = {**base["sections"], "run": {**base["sections"]["run"], "folder": str(run)}}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
 
     def same() -> bool:
         return how != "bytes" or (run / "network.safetensors").read_bytes() == base["weights"]

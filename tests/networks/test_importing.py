@@ -95,7 +95,7 @@ def test_files_of_no_publication(weights: dict[str, Tensor], tmp_path: Path) -> 
     line = refusal(weights, tmp_path, network="pidnet")
     assert line == "holds weights of espnet, as espnet (sacmehta/ESPNet), not of pidnet"
     line = refusal(weights, tmp_path, source="ddrnet")
-    assert line == "does not have the names of ddrnet (ydhongHIT/DDRNet)"
+    assert line == "is not of ddrnet (ydhongHIT/DDRNet): it lacks down3.0.weight"
     with pytest.raises(InputError, match="there is no publication 'espnett'; did you mean 'espnet'"):
         hardy.import_weights(tmp_path / "some.safetensors", "camvid11", source="espnett")
 

@@ -19,9 +19,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, weight_norm
 from torchvision.models import VisionTransformer
+from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2
 
 from hardy.pruning.mask import mask, masker
 from hardy.pruning.masked import masked_copy
+from hardy.pruning.narrow import narrow
 from hardy.pruning.remove import remove, replay
 from hardy.pruning.units import survey
 
@@ -126,6 +128,17 @@ def res2net() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 16, 1), nn.ReLU(), block, again, nn.Conv2d(64, 5, 1))
 
 
+class Maps(nn.Module):
+    """An attention of maps (B, h, w, C)."""
+
+    def __init__(self, attention: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.attention = nn.LayerNorm(24), attention
+
+    def forward(self, x):
+        return x + self.attention(self.norm(x).unflatten(1, (4, 4))).flatten(1, 2)
+
+
 class Squares(nn.Module):
     """Swin V2's or DaViT's windows: all pixels in one."""
 
@@ -156,8 +169,13 @@ NETWORKS = {
     ),
     "attention": (Attended, {"heads": 1}),
     "attention of two widths": (lambda: Attended(kdim=8, vdim=8, bias=False), {"heads": 1}),
+    "attention with a learned key": (lambda: Attended(add_bias_kv=True), {"heads": 1}),
     "cosine": (lambda: Tokens(Squares(CosineAttention(24, (4, 4), 3))), {"heads": 1, "embedding": 1}),
     "cosine, no bias": (lambda: Tokens(Squares(CosineAttention(24, (4, 4), 3, qkv_bias=False))), {"heads": 1}),
+    "shifted": (lambda: Tokens(Maps(ShiftedWindowAttention(24, [3, 2], [1, 1], 3))), {"heads": 1, "embedding": 1}),
+    "shifted, second": (
+        lambda: Tokens(Maps(ShiftedWindowAttentionV2(24, [3, 2], [1, 1], 3))), {"heads": 1, "embedding": 1}
+    ),
     "windows": (lambda: Tokens(Squares(DavitWindows(24, (4, 4), 3))), {"heads": 1, "embedding": 1}),
     "channels": (lambda: Tokens(Squares(ChannelAttention(24, 3))), {"heads": 1, "embedding": 1}),
     "channels, second": (lambda: Tokens(Squares(ChannelAttentionV2(24, 3))), {"heads": 1, "embedding": 1}),
@@ -245,10 +263,8 @@ def test_what_is_left_of_a_normed_weight_is_what_it_was():
 def test_narrowed_attention_computes_what_torchs_does(grouped):
     torch.manual_seed(0)
     first = grouped == "batched"
-    module = nn.MultiheadAttention(16, 4, batch_first=first, add_zero_attn=True)
+    module = nn.MultiheadAttention(16, 4, batch_first=first, add_zero_attn=True, add_bias_kv=True)
     other = copy.deepcopy(module)
-    from hardy.pruning.narrow import narrow
-
     narrow(other, "heads", 4)
     query, key = torch.rand(2, 5, 16), torch.rand(2, 7, 16)
     mask, padding = torch.rand(5, 7) > 0.7, torch.rand(2, 7) > 0.7
@@ -266,6 +282,28 @@ def test_narrowed_attention_computes_what_torchs_does(grouped):
         assert (weights is None) == (more is None)
         if weights is not None:
             torch.testing.assert_close(more, weights, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [ShiftedWindowAttention, ShiftedWindowAttentionV2])
+@pytest.mark.parametrize(
+    ("edges", "shift", "bias"), [([3, 2], [1, 1], True), ([2, 4], [1, 2], False), ([4, 2], [0, 0], True)]
+)
+def test_narrowed_windows_compute_what_torchvisions_do(kind, edges, shift, bias):
+    module = grown(lambda: kind(12, edges, shift, 3, qkv_bias=bias))
+    other = copy.deepcopy(module)
+    narrow(other, "heads", 3)
+    x = torch.rand(2, 5, 6, 12)
+    with torch.no_grad():
+        torch.testing.assert_close(other(x), module(x), rtol=1e-5, atol=1e-6)
+
+
+def test_narrowed_windows_of_timm_compute_what_they_do():
+    module = grown(lambda: CosineAttention(12, (2, 2), 3))
+    blocks = DavitWindows(12, (2, 2), 3), ChannelAttention(12, 3), ChannelAttentionV2(12, 3)
+    for one, options in ((module, {}), (module, {"mask": torch.rand(4, 4, 4)}), *((block, {}) for block in blocks)):
+        other, x = copy.deepcopy(one), torch.rand(8, 4, 12)
+        narrow(other, "heads", 3)
+        torch.testing.assert_close(other(x, **options), one(x, **options), rtol=1e-5, atol=1e-6)
 
 
 def test_the_mean_weights_of_all_heads_keep_the_heads():

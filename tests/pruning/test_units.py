@@ -270,3 +270,9 @@ def test_network_is_left_as_it_is(toy: Network):
 def test_plain_module_needs_an_example():
     with pytest.raises(InputError, match="Sequential is no Network: give an example"):
         find_units(nn.Sequential(conv(3, 4), conv(4, 2)))
+
+
+def test_a_shuffle_that_ties_all_channels_is_told():
+    layers = {"a": conv(3, 6), "g": conv(6, 6, groups=2), "h": conv(6, 6, groups=2), "o": conv(6, 2)}
+    found = survey(Function(lambda s, x: s.o(s.h(F.channel_shuffle(s.g(s.a(x)), 2))), **layers), IMAGE)
+    assert "all channels are tied to each other" in found.blocked["g"]

@@ -4,11 +4,13 @@ All draws are of NumPy's legacy generator, whose stream is frozen.
 """
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from hardy.networks.base import Network
 
 COUNT = 64
 """Numbers compared of each output."""
@@ -57,3 +59,25 @@ def sample(output: Tensor) -> Tensor:
     """The `COUNT` values of ``output`` at fixed places, float64."""
     places = np.random.RandomState(output.numel() % 2**31).randint(0, output.numel(), COUNT)
     return output.detach().double().flatten()[torch.from_numpy(places)]
+
+
+@torch.no_grad()
+def agree(network: Network, outputs: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+    """Hold ``network``, with its training heads but its running statistics, to ``outputs`` within 1e-5, relative to the
+    largest value.
+
+    Args:
+        network: of Hardy's; in float64 and in training mode afterwards.
+        outputs: size of the image, ``"HxW"`` -> ``"logits"`` or an extra -> its `sample` at the image's size.
+    """
+    network.double().train()
+    for module in network.children():
+        module.eval()
+    for size, expected in outputs.items():
+        rgb = image(*map(int, size.split("x")))
+        found = network.outputs(rgb / 255)
+        assert expected.keys() == {"logits", *found.extras}
+        for name, numbers in expected.items():
+            value = found.logits if name == "logits" else network.enlarged(found.extras[name], rgb.shape[-2:])
+            told = torch.tensor(numbers).double()
+            assert float((sample(value) - told).abs().max() / told.abs().max()) <= 1e-5, (size, name)

@@ -23,6 +23,8 @@ from parity import image, sample, state
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hardy.networks.building.numpy_numbers import numpy_numbers
+
 FOLDER = Path(__file__).parents[1] / "networks" / "parity"
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 Outputs = dict[str, Tensor]
@@ -73,6 +75,45 @@ def espnet(root: Path) -> Release:
     mean = torch.tensor([72.3923111, 82.90893555, 73.15840149]).double().view(1, 3, 1, 1)
     std = torch.tensor([45.3192215, 46.15289307, 44.91483307]).double().view(1, 3, 1, 1)
     return network, lambda net, rgb: {"logits": net((rgb.flip(1) - mean) / std / 255)[:, :19]}, ((64, 96), (72, 56))
+
+
+def fanet(root: Path) -> Release:
+    models = load(root / "Train", "ptsemseg.models")
+    heads: list[Tensor] = []
+    with mock.patch("torch.utils.model_zoo.load_url", return_value={}):
+        network = models.FANet(19, norm_layer=models.BatchNorm2d, loss_fn=lambda logits, _: heads.append(logits) or 0)
+
+    def outputs(net: nn.Module, rgb: Tensor) -> Outputs:
+        heads.clear()
+        net.training = True  # of its parts none is
+        net(normalised(rgb))
+        return dict(zip(("logits", "aux_coarsest", "aux_coarse"), heads, strict=True))
+
+    return network, outputs, ((128, 160), (136, 200))
+
+
+def fasterseg(root: Path) -> Release:
+    """The student, from the architecture file of the release."""
+    with without("thop", "easydict", "utils", "utils.darts_utils"):
+        sys.modules["easydict"].EasyDict = lambda: ModuleType("FasterSeg")  # type: ignore[attr-defined]
+        with contextlib.chdir(root), mock.patch("os.path.realpath", return_value=f"{root.absolute()}/FasterSeg"):
+            release = load(root / "train", "model_seg")
+    with numpy_numbers():
+        found = torch.load(root / "train" / "fasterseg" / "arch_1.pt", map_location="cpu", weights_only=True)
+    kinds = [[found[f"{kind}_1_{scale}"].detach() for scale in range(3)] for kind in ("alpha", "ratio")]
+    betas = [None, found["beta_1_1"].detach(), found["beta_1_2"].detach()]
+    widths = [share / 12 for share in (4, 6, 8, 10, 12)]
+    network = release.Network_Multi_Path_Infer(
+        kinds[0], betas, kinds[1], layers=16, width_mult_list=widths, stem_head_width=(8 / 12, 8 / 12)
+    )
+    network.train()
+    network.build_structure([2, 1])
+
+    def outputs(net: nn.Module, rgb: Tensor) -> Outputs:
+        net.training = True  # of its parts none is
+        return dict(zip(("logits", "aux_stride16", "aux_stride32"), net(normalised(rgb)), strict=True))
+
+    return network, outputs, ((128, 160), (160, 224))
 
 
 def fast_scnn(root: Path) -> Release:
@@ -185,6 +226,8 @@ RELEASES = {
     "bisenetv2": (bisenetv2, "CoinCheung/BiSeNet"),
     "ddrnet": (ddrnet, "ydhongHIT/DDRNet"),
     "espnet": (espnet, "sacmehta/ESPNet"),
+    "fanet": (fanet, "feinanshan/FANet"),
+    "fasterseg": (fasterseg, "VITA-Group/FasterSeg"),
     "fast_scnn": (fast_scnn, "Tramac/Fast-SCNN-pytorch"),
     "pidnet": (pidnet, "XuJiacong/PIDNet"),
     "segformer": (segformer, "NVlabs/SegFormer"),

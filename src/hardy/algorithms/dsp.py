@@ -61,6 +61,8 @@ class DSP(Algorithm):
         within("DSP.ascent", ascent, 0)
         within("DSP.rate", rate, 0)
         within("DSP.limit", limit, 0)
+        if not ascent and (rate, limit) != (20.0, 1.0):
+            raise InputError("DSP: without ascent, rate and limit have no effect; leave them out")
         if not style:
             raise InputError("DSP.style: name the folder of a run of the algorithm style_vae, such as runs/style")
         self._dsp = Frozen(load_dsp(style))

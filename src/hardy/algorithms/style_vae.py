@@ -84,6 +84,8 @@ class StyleVAE(Algorithm):
             image = 200.0 if encoder == "network" else 0.0
         for name, value in (("style", style), ("kl", kl), ("reconstruction", reconstruction), ("image", image)):
             within(f"StyleVAE.{name}", value, 0)
+        if encoder != "network" and stride != 2:
+            raise InputError(f"StyleVAE.stride: {stride} has no effect with VGG-19 as encoder; leave it out")
         found = first_layers(network, stride) if encoder == "network" else load_vgg(encoder)
         self._encoder = Frozen(found)
         self.vae = DVAE(found.channels)

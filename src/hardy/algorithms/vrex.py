@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hardy.algorithms._domains import domain_terms, weighted
 from hardy.algorithms.base import Algorithm
-from hardy.errors import within
+from hardy.errors import InputError, within
 from hardy.networks.base import Network, PixelLoss
 from hardy.types import Batch, Terms
 
@@ -52,6 +52,8 @@ class VREx(Algorithm):
     ) -> None:
         for name, value in {"weight": weight, "anneal": anneal, "early_weight": early_weight}.items():
             within(f"VREx.{name}", value, 0)
+        if not anneal and early_weight != 1.0:
+            raise InputError(f"VREx.early_weight: {early_weight} has no effect with an anneal of 0; leave it out")
         super().__init__(network)
         self.pixel_loss, self.weight, self.anneal, self.early_weight = pixel_loss, weight, anneal, early_weight
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))

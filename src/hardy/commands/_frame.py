@@ -20,6 +20,7 @@ from hardy.algorithms.base import Algorithm
 from hardy.commands._place import finished, folder_of, held, unused
 from hardy.commands._provenance import provenance
 from hardy.commands._scores import table_values
+from hardy.commands._unused import refuse_unused
 from hardy.data.labels import label_space
 from hardy.device import limit_threads, pick
 from hardy.engine import artefact, protocol
@@ -50,9 +51,10 @@ def network_of(recipe: Recipe) -> Network:
     choice = recipe.network
     seed_all(recipe.run.seed, "network")
     if choice.run:
-        network = artefact.load(choice.run)
+        network = artefact.load(choice.run, classes=choice.classes)
         check_finite(network)
         return network
+    assert choice.classes, "a network that is named has classes"
     return create(choice.name, label_space(choice.classes), weights=choice.weights, **choice.options)
 
 
@@ -178,8 +180,10 @@ def frame(recipe: Recipe, verb: str) -> Iterator[Frame]:
     A folder that was made here and holds no more than these goes again when what happens inside is refused.
 
     Raises:
-        InputError: when the folder cannot be written, is held by another process, or holds the run of another recipe.
+        InputError: when the folder cannot be written, is held by another process, or holds the run of another recipe;
+            for a key that would have no effect.
     """
+    refuse_unused(recipe, verb)
     folder = folder_of(recipe, verb)
     fresh = not folder.exists()
     pick(recipe.run.device)
@@ -201,7 +205,10 @@ def frame(recipe: Recipe, verb: str) -> Iterator[Frame]:
 @contextmanager
 def _logging(folder: Path, main: bool) -> Iterator[None]:
     """What happens inside goes to ``train.log`` in ``folder``, and warnings to the terminal as well."""
-    handlers: list[logging.Handler] = [_LogFile(folder / "train.log")] if main else []
+    log = folder / "train.log"
+    if log.exists() and not log.is_file():  # to open a pipe would wait for a reader
+        raise InputError(f"{log}: is a pipe or a device, not a file; give another run.folder")
+    handlers: list[logging.Handler] = [_LogFile(log)] if main else []
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     if main:

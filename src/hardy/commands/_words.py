@@ -1,17 +1,23 @@
-"""What words of the command line mean: sizes, and options of data sets; and the line that an error becomes."""
+"""What words of the command line mean: sizes, and options of data sets."""
 
-import os
-from typing import Any
-
-import typer
+from collections.abc import Sequence
 
 from hardy import safe_yaml
 from hardy.errors import InputError, quoted
+from hardy.files import expanded
+from hardy.sections import MOST_PIXELS
 
-__all__ = ["UsageError", "nested", "os_line", "size_of", "usage_line"]
+__all__ = ["at_home", "nested", "size_of"]
 
-# Typer carries its own copy of click since 0.29 and none before: its exceptions are reached through a public name.
-UsageError: Any = typer.BadParameter.__mro__[1]
+
+def at_home(words: Sequence[str]) -> list[str]:
+    """``words`` with a leading ``~`` replaced by the home folder: shells leave it as it is in ``--to=~/x``."""
+    return [_at_home(word) for word in words]
+
+
+def _at_home(word: str) -> str:
+    option, sign, path = word.partition("=") if word.startswith("--") else ("", "", word)
+    return f"{option}{sign}{expanded(path)}" if path.startswith("~") and "=" not in path else word
 
 
 def size_of(text: str | None) -> tuple[int, int] | None:
@@ -23,8 +29,10 @@ def size_of(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     height, cross, width = text.lower().partition("x")
-    if not (cross and height.isdigit() and width.isdigit() and int(height) and int(width)):
+    if not (cross and height.isdecimal() and width.isdecimal() and height.strip("0") and width.strip("0")):
         raise InputError(f"size {quoted(text)} is not HEIGHTxWIDTH, such as 512x1024")
+    if len(height) > 9 or len(width) > 9 or int(height) * int(width) > MOST_PIXELS:
+        raise InputError(f"size {quoted(text)} is of more than {MOST_PIXELS:,} pixels; give a smaller one")
     return int(height), int(width)
 
 
@@ -44,18 +52,3 @@ def nested(texts: list[str] | None) -> dict[str, dict[str, object]]:
             )
         options.setdefault(name, {})[option] = safe_yaml.value(value, f"data set option {quoted(text)}")
     return options
-
-
-def usage_line(error: Any) -> str:
-    """What is wrong with the words of a call, and where to read how it is called."""
-    context = error.ctx
-    command = context.command_path if context is not None else "hardy"
-    return f"{error.format_message()} ({command} --help tells more)"
-
-
-def os_line(error: OSError) -> str:
-    """The file, and what the system says of it."""
-    if error.strerror is None:
-        return str(error)
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{os.strerror(error.errno) if error.errno else error.strerror}"

@@ -10,6 +10,7 @@ from hardy.commands._print import say, show_rows
 from hardy.deployment.forms import AS_IT_IS
 from hardy.device import pick
 from hardy.engine import artefact
+from hardy.errors import InputError
 from hardy.ops import cost
 from hardy.records import Record
 from hardy.timing.bench import bench
@@ -18,7 +19,7 @@ from hardy.timing.clock import threads_set
 from hardy.timing.hardware import fingerprint
 from hardy.timing.rows import Row
 
-__all__ = ["bench", "blocks", "run"]
+__all__ = ["bench", "blocks", "check", "run"]
 
 
 def run(
@@ -73,6 +74,16 @@ def _tell(rows: Sequence[Row], names: Mapping[str, str]) -> None:
 
 def _target(row: Row) -> str:
     return row.runtime if row.form == AS_IT_IS else f"{row.runtime}, {row.form}"
+
+
+def check(*, blocks: bool, channels: int | None, others: bool) -> None:
+    """Refuse options that would have no effect: ``channels`` is of blocks alone, and the ``others`` are of networks."""
+    if blocks and others:
+        raise InputError(
+            "bench blocks times blocks as they are: it takes --size, --channels, --threads, --runs, --device"
+        )
+    if channels is not None and not blocks:
+        raise InputError(f"bench: --channels {channels} is of hardy bench blocks; a network has its own; leave it out")
 
 
 def blocks(*, size: tuple[int, int], channels: int, threads: int | None, runs: int, device: str) -> list[BlockCost]:

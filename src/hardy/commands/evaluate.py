@@ -54,8 +54,10 @@ def evaluate(
     Raises:
         InputError: for no or unknown domains, missing data, weights that are not finite, or label spaces without a map.
     """
-    where = {"root": root, "datasets": datasets, "splits": splits, "size": size}
-    return _table(network, data, **where, window=window, flip=flip, scales=scales, batch=batch, device=device)
+    return _table(
+        network, data, root=root, datasets=datasets, splits=splits, size=size, window=window, flip=flip, scales=scales,
+        batch=batch, device=device,
+    )  # fmt: skip
 
 
 def _table(
@@ -88,6 +90,10 @@ def run(folder: Path, domains: Sequence[str], *, size: Sequence[int] | None, per
         InputError: what `evaluate` raises; for a domain that cannot be read once the others are shown.
     """
     network = artefact.load(folder)
+    if per_class and network.image_level:
+        raise InputError(
+            f"--per-class: {type(network).__name__} predicts one class per image, of which there is no IoU"
+        )
     made = read(folder / "recipe.yaml") if (folder / "recipe.yaml").exists() else None
     digest, trained_on, seed = (made.digest(), made.data.sources, made.run.seed) if made else ("", (), 0)
     size = size or (made.data.size if made else None)

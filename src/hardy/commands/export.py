@@ -23,16 +23,19 @@ __all__ = ["export", "run"]
 
 def run(
     folder: Path, file: Path, domains: Sequence[str], *, size: tuple[int, int], dynamic: bool, logits: bool,
-    images: int, root: str | None, upsample: Any = "full", datasets: Mapping[str, Mapping[str, Any]] | None = None,
+    images: int | None, root: str | None, upsample: Any = "full",
+    datasets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Proof:  # fmt: skip
     """Export the network in ``folder`` to ``file``, prove it on the first ``images`` images of each domain, record it.
 
     Raises:
         InputError: when the proof fails; no file is left.
     """
+    if not domains and (images is not None or root is not None):
+        raise InputError("export: --images and --root are for the domains whose images prove the file; name a domain")
     network = artefact.load(folder)
     found = sources.domains(domains, root=sources.data_root(root), options=datasets) if domains else []
-    pictures, truth = _images(network, found, images)
+    pictures, truth = _images(network, found, 20 if images is None else images)
     try:
         proof = export(
             network, file, size=size, dynamic=dynamic, output="logits" if logits else "classes",

@@ -131,6 +131,11 @@ def _choice(recipe: Recipe) -> Prune:
         raise InputError(
             "recipe: hardy prune needs a prune section, such as prune: {criterion: {name: ior}, ratio: 0.5}"
         )
+    if recipe.network.run and recipe.network.classes:
+        raise InputError(
+            f"network.classes: {recipe.network.classes} would give {recipe.network.run} a last layer that is not "
+            "trained yet; hardy train it from there first, or leave network.classes out"
+        )
     return recipe.prune
 
 

@@ -52,6 +52,7 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
         if show:
             say(f"{done}: this search is finished; give another run.folder to search again")
         return done
+    assert recipe.network.classes, "a network that is named has classes"
     labels = label_space(recipe.network.classes)
     with frame(recipe, "search") as here:
         seed_all(recipe.run.seed, "network")

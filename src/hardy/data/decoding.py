@@ -12,6 +12,7 @@ A file may have up to `MOST_PIXELS` pixels, which take about 10 bytes each while
 import struct
 import threading
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ def read_image(path: Path) -> np.ndarray:
     with opened(path) as image:
         _one_frame(image, path)
         deep = _is_deep(image)
-        upright = _upright(image)
+        upright = _upright(image, path)
         if upright.mode.startswith("I") or upright.mode == "F":
             raise InputError(f"{path}: a grey image of more than 8 bits (mode {upright.mode}); save it with 8 bits")
         if deep:
@@ -122,7 +123,7 @@ def raw_mask(path: Path) -> RawMask:
                 "make it again as PNG from the original"
             )
         deep = _is_deep(image)
-        upright = _upright(image)
+        upright = _upright(image, path)
         if upright.mode == "L":
             return RawMask(np.array(upright))
         if upright.mode == "P":
@@ -221,9 +222,11 @@ def _said(path: Path, error: Exception) -> str:
     return f"{path}: torn or no image ({reason}); fetch it again"
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image, path: Path) -> Image.Image:
     """``image``, decoded and turned as its orientation says; Pillow does so itself for a TIFF."""
     image.load()
+    if image.format == "PNG":
+        _check_sums(path)
     turn = None if image.format == "TIFF" else _TURNS.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
 
@@ -236,6 +239,20 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # damaged metadata say nothing about the pixels
         return 1
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _check_sums(path: Path) -> None:
+    """Refuse a PNG whose pixels do not match their checksums: Pillow does not look at them."""
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length = struct.unpack(">I", head[:4])[0]
+            if head[4:] == b"IDAT":
+                expected = zlib.crc32(file.read(length), zlib.crc32(b"IDAT"))
+                if file.read(4) != struct.pack(">I", expected):
+                    raise ValueError("its pixels do not match their checksum")
+            else:
+                file.seek(length + 4, 1)
 
 
 def _has_chunk(path: Path, name: bytes) -> bool:

@@ -20,6 +20,7 @@ import numpy as np
 from hardy import safe_yaml
 from hardy.data.rawmap import IGNORE, Colour, ColourMap, RawMap
 from hardy.errors import InputError, nearest, quoted
+from hardy.files import expanded
 
 __all__ = ["CITYSCAPES_IDS", "MEANS", "SPACES", "Classes", "LabelSpace", "convert", "label_space", "read_classes"]
 
@@ -181,7 +182,7 @@ def label_space(name_or_path: "str | Path | LabelSpace") -> LabelSpace:
         return name_or_path
     if str(name_or_path) in SPACES:
         return SPACES[str(name_or_path)]
-    path = Path(name_or_path)
+    path = expanded(name_or_path)
     if path.is_dir():
         path = path / "classes.yaml"
     if path.is_file():

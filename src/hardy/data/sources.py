@@ -15,6 +15,7 @@ import numpy as np
 from hardy.data.base import Dataset, Domain, Item
 from hardy.data.finding import composed
 from hardy.errors import InputError, nearest
+from hardy.files import expanded
 from hardy.registry import DATASETS
 from hardy.seed import key
 
@@ -41,17 +42,18 @@ def data_root(given: str | Path | None = None) -> Path:
     exists, else ``data``.
     """
     if given is not None:
-        return Path(given)
+        return expanded(given)
     if os.environ.get("HARDY_DATA"):
-        return Path(os.environ["HARDY_DATA"])
+        return expanded(os.environ["HARDY_DATA"])
     beside = Path("../shared/data")
     return beside if beside.is_dir() else Path("data")
 
 
 def beside_data(path: str | Path) -> Path:
     """``path`` as it is where it exists or is absolute, else below the folder of all datasets if it is there."""
-    beside = data_root() / path
-    return beside if not Path(path).exists() and beside.exists() else Path(path)
+    own = expanded(path)
+    beside = data_root() / own
+    return beside if not own.exists() and beside.exists() else own
 
 
 def domains(
@@ -76,7 +78,7 @@ def domains(
         name, _, wanted = reference.partition("/")
         if name not in built:
             own = dict((options or {}).get(name, {}))
-            built[name] = DATASETS.build(name, {"root": Path(own.pop("root", root))}, **own)
+            built[name] = DATASETS.build(name, {"root": expanded(own.pop("root", root))}, **own)
         found.extend(_matching(reference, name, wanted or "*", built[name]))
     names = [domain.name for domain in found]
     for name in names:

@@ -24,12 +24,13 @@ from hardy.deployment import epilogue, graph
 from hardy.deployment.epilogue import Upsample
 from hardy.deployment.graph import Output
 from hardy.deployment.proof import Found, Picture, ProofError, as_image, compare, drawn, proof_sizes
-from hardy.errors import InputError
+from hardy.errors import InputError, within
 from hardy.files import expanded, remove, temporary
 from hardy.lock import NAME as LOCK
 from hardy.lock import Lock
 from hardy.networks.base import Network
 from hardy.ops.tensors import check_finite
+from hardy.sections import MOST_IMAGES, MOST_PIXELS
 
 __all__ = ["AGREEMENT", "Proof", "ProofError", "export"]
 
@@ -188,6 +189,8 @@ def _check(
         raise InputError(f"size {tuple(size)}: give (height, width), each at least {network.least_size}")
     if batch < 1:
         raise InputError(f"batch {batch}: must be at least 1")
+    within("batch", batch, 1, MOST_IMAGES)
+    within("pixels of a size", size[0] * size[1], 1, MOST_PIXELS)
     if path.is_dir() or path.suffix != ".onnx":
         raise InputError(f"{path}: the target is a file that ends in .onnx")
     if images is not None and not images:

@@ -14,8 +14,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from hardy import __version__
-from hardy.data.labels import LabelSpace
+from hardy.data.labels import LabelSpace, label_space
 from hardy.engine.checkpoint import apart
+from hardy.engine.classes import for_classes
 from hardy.errors import InputError
 from hardy.files import expanded, write_together
 from hardy.networks.base import Network
@@ -82,18 +83,27 @@ def check(network: Network) -> None:
         )
 
 
-def load(folder: Path | str, *, module: nn.Module | None = None, trust: str | Iterable[str] = ()) -> Network:
+def load(
+    folder: Path | str,
+    *,
+    module: nn.Module | None = None,
+    classes: str | Path | LabelSpace | None = None,
+    trust: str | Iterable[str] = (),
+) -> Network:
     """The network saved in ``folder``, in evaluation mode. No code runs but Hardy's and that of modules in ``trust``.
 
     Args:
         folder: a run's folder, or the ``network.json`` in it.
         module: for a wrapped module saved without a factory, the module itself, built as it was before pruning.
+        classes: a label space, its name, or the path of a ``classes.yaml``, in place of the classes that the network
+            was trained for: its last layer is new, by the names of the classes where they agree, and else drawn.
         trust: modules such as ``["their.module"]`` whose code may run where the folder names it, as a class
             ``"their.module:Class"`` or a factory.
 
     Raises:
         InputError: when the folder holds no network, a torn one, one of another version, a pickle, a description from
-            which no network can be built, or the name of code that is not trusted.
+            which no network can be built, the name of code that is not trusted, or a network whose last layer cannot be
+            told from the others.
     """
     folder = expanded(folder)
     folder = folder.parent if folder.name == "network.json" else folder
@@ -115,7 +125,7 @@ def load(folder: Path | str, *, module: nn.Module | None = None, trust: str | It
         raise InputError(
             f"{folder}: the weights do not fit the network: {' '.join(str(error).split())[:300]}"
         ) from None
-    return network.eval()
+    return network.eval() if classes is None else for_classes(network, label_space(classes), source=str(folder))
 
 
 def _describe(folder: Path) -> dict[str, Any]:
@@ -124,8 +134,9 @@ def _describe(folder: Path) -> dict[str, Any]:
         pickles = [path.name for path in folder.glob("*.pt*")] if folder.is_dir() else []
         hint = f"; {pickles[0]} is a pickle, which Hardy does not run" if pickles else ""
         raise InputError(f"{folder}: no network.json here, so this is no network of Hardy's{hint}")
+    data = _read(file)
     try:
-        description: dict[str, Any] = json_value(_read(file))
+        description: dict[str, Any] = json_value(data)
         version = description["format"]
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{file}: not a network's description; save the network again") from None

@@ -4,6 +4,7 @@ Tensors are the algorithm's state, the optimiser's and the moving average; every
 the checkpoint belongs to) is JSON in the file's header. No pickle is read or written.
 """
 
+import inspect
 import json
 import os
 from collections.abc import Mapping
@@ -174,7 +175,7 @@ def _checked(state: Any) -> dict[str, Any]:
         ("step", whole(step)),
         ("best", scored),
         ("groups", isinstance(groups, list) and all(isinstance(group, dict) for group in groups)),
-        ("numbers", isinstance(numbers, dict) and all(finite(value) for value in numbers.values())),
+        ("numbers", isinstance(numbers, dict) and all(value is None or finite(value) for value in numbers.values())),
     ):
         if not good:
             raise ValueError(f"{name} is {state[name]!r}")
@@ -222,10 +223,30 @@ def _refuse_other(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) ->
                 raise ValueError(f"an unknown setting {key!r}")
             if not finite(value) if key == "lr" else key != "params" and value != here[key]:
                 raise ValueError(f"{key} is {value!r} where this optimiser has {here[key]!r}")
-    order = [value for group in now for value in group["params"]]
-    for index, slots in state["state"].items():
+    _refuse_other_slots(optimiser, state["state"])
+
+
+def _refuse_other_slots(optimiser: torch.optim.Optimizer, state: Mapping[int, Mapping[str, Any]]) -> None:
+    """Raise `ValueError` for what ``optimiser`` does not keep for a parameter, or not in that shape."""
+    order = [value for group in optimiser.param_groups for value in group["params"]]
+    expected = _slots(optimiser)
+    for index, slots in state.items():
         if not 0 <= index < len(order):
             raise ValueError(f"a state of parameter {index}, of {len(order)}")
+        if slots.keys() != expected.keys():
+            raise ValueError(f"parameter {index} has {', '.join(slots) or 'nothing'}, not {', '.join(expected)}")
         for name, value in slots.items():
-            if isinstance(value, Tensor) and value.ndim and value.shape != order[index].shape:
-                raise ValueError(f"{name} of parameter {index} has shape {tuple(value.shape)}")
+            shape = order[index].shape if expected[name] else torch.Size()
+            if not isinstance(value, Tensor) or value.shape != shape:
+                raise ValueError(f"{name} of parameter {index} is not of shape {tuple(shape)}")
+
+
+def _slots(optimiser: torch.optim.Optimizer) -> dict[str, bool]:
+    """What ``optimiser`` keeps for a parameter, by name, and whether it has the parameter's shape: seen in one step."""
+    kind = type(optimiser)
+    value = torch.nn.Parameter(torch.zeros(2))
+    value.grad = torch.zeros(2)
+    taken = inspect.signature(kind).parameters
+    one = kind([value], **{name: given for name, given in optimiser.defaults.items() if name in taken})
+    one.step()
+    return {name: slot.shape == value.shape for name, slot in one.state[value].items()}

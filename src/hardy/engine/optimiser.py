@@ -1,5 +1,6 @@
 """The optimiser: which weights learn at which rate and decay, and the rate over time."""
 
+import logging
 import math
 from collections.abc import Callable
 
@@ -11,6 +12,8 @@ from hardy.errors import InputError
 from hardy.recipe import Optim
 
 __all__ = ["build", "rate", "set_rate"]
+
+_log = logging.getLogger("hardy")
 
 _NORMS = (
     nn.modules.batchnorm._NormBase,
@@ -46,12 +49,17 @@ def build(algorithm: Algorithm, optim: Optim) -> torch.optim.Optimizer:
     """An optimiser over all trained parameters of ``algorithm`` in up to four groups: encoder or not, decayed or not.
 
     Norms, biases and depthwise weights are not decayed (Sandler et al., CVPR 2018; Poudel et al., BMVC 2019). The
-    encoder's rate is ``optim.lr * optim.encoder_rate``.
+    encoder's rate is ``optim.lr * optim.encoder_rate``; a warning says where there is no pre-trained encoder.
+    ``optim.momentum`` is the first beta of Adam and AdamW.
 
     Raises:
         InputError: when nothing in ``algorithm`` is trained.
     """
     encoder = {id(p) for module in algorithm.network.encoder() for p in module.parameters()}
+    if optim.encoder_rate != 1 and not encoder:
+        name = type(algorithm.network).__name__
+        _log.warning("optim.encoder_rate %g: %s has no pre-trained encoder, so all learns at optim.lr",
+                     optim.encoder_rate, name)  # fmt: skip
     spared = _spared(algorithm)
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in algorithm.parameters():
@@ -72,7 +80,7 @@ def build(algorithm: Algorithm, optim: Optim) -> torch.optim.Optimizer:
     if optim.name == "rmsprop":  # smoothing 0.9 and a denominator of at least 1, as the networks trained by it have it
         return torch.optim.RMSprop(settings, lr=optim.lr, momentum=optim.momentum, alpha=0.9, eps=1.0)
     kind = torch.optim.Adam if optim.name == "adam" else torch.optim.AdamW
-    return kind(settings, lr=optim.lr)
+    return kind(settings, lr=optim.lr, betas=(optim.momentum, 0.999))
 
 
 def _spared(algorithm: Algorithm) -> set[int]:

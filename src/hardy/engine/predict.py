@@ -17,6 +17,7 @@ from torch import Tensor
 from hardy.data.decoding import read_image
 from hardy.data.finding import IMAGE_SUFFIXES, files
 from hardy.data.labels import LabelSpace
+from hardy.data.transforms import evaluation
 from hardy.deployment.proof import as_image
 from hardy.device import pick
 from hardy.errors import InputError
@@ -183,7 +184,7 @@ def _classes(
     if window is not None and size is None:
         yield from _by_bands(network, images, window, device)
         return
-    seen = torch.cat([_tensor(image, size, device) for image in images])
+    seen = torch.stack([_tensor(image, size) for image in images]).to(device)
     for image, logits in zip(images, windows.views(network, window=window)(seen), strict=True):
         yield _best(logits, image.shape[:2]).cpu().numpy()
 
@@ -217,9 +218,11 @@ def _best(logits: Tensor, size: Sequence[int]) -> Tensor:
     return ids
 
 
-def _tensor(image: np.ndarray, size: Sequence[int] | None, device: torch.device) -> Tensor:
-    whole = as_image(image).to(device).unsqueeze(0)
-    return whole if size is None else resize(whole, size)
+def _tensor(image: np.ndarray, size: Sequence[int] | None) -> Tensor:
+    """(3, h, w) in [0, 1], resized as in training and evaluation."""
+    if size is None:
+        return as_image(image)
+    return evaluation((size[0], size[1]))(image, np.zeros((), dtype=np.int64))[0]
 
 
 def _clear(folder: Path) -> None:

@@ -278,8 +278,7 @@ def fit(
         the step whose weights were selected.
 
     Raises:
-        InputError: without sources, for ``oracle`` without unseen domains, for images that are to select and have no
-            labelled pixel, or what training meets.
+        InputError: without sources, without labelled images to select by, or what training meets.
     """
     network, optim, choice = algorithm.network, settings.optim, settings.evaluate
     _large_enough(network, {"evaluate.window": choice.window})
@@ -291,10 +290,10 @@ def fit(
 
     def validate(step: int) -> float | None:
         score = _score(loop, network, lambda: measure(network, judges, settings, tolerant=True))
-        if score is not None and validated:
-            validated(step, score)
         if score is not None and loop.accelerator.is_main_process and loop.progress.beaten_by(score):
             write_tensors(folder / BEST, _selected(network, loop), {"step": str(step), "owner": owner})
+        if score is not None and validated:
+            validated(step, score)
         return score
 
     loop.run(validate=validate if judges else None, every=choice.every)

@@ -157,7 +157,8 @@ def _prepared(
 def _check(criterion: Criterion, schedule: Schedule, choice: Prune, parts: Split, optim: Optim) -> None:
     name = choice.criterion.name
     if not parts.train and (criterion.needs_data or schedule.trains or choice.recovery):
-        free = ", ".join(each for each in CRITERIA if not CRITERIA.get(each).needs_data)
+        kinds: dict[str, type[Criterion]] = {each: CRITERIA.get(each) for each in CRITERIA}
+        free = ", ".join(each for each, kind in kinds.items() if not kind.needs_data)
         raise InputError(
             f"prune: {name} with the {choice.schedule.name} schedule and {choice.recovery} steps of recovery needs "
             f"data; name data.sources, or prune one_shot without recovery by one of: {free}"

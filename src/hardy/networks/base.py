@@ -1,5 +1,6 @@
 """The interface of every network: images to logits, with its own normalisation and its own losses."""
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from hardy.blocks.sizes import resize
 from hardy.data.labels import LabelSpace
 from hardy.errors import InputError
+from hardy.ops.caches import without_history
 from hardy.types import Outputs, Terms
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Network", "PixelLoss", "resize"]
@@ -59,6 +61,14 @@ class Network(nn.Module, ABC):
     plan: dict[str, dict[str, list[int]]]
     mean: Tensor
     std: Tensor
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "Network":
+        """A copy; what modules inside keep from one call to the next is copied without its history."""
+        memo.update(without_history(self))
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__setstate__(copy.deepcopy(vars(self), memo))
+        return copied
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.blocks.gather_expansion import GatherExpansion
 from hardy.blocks.sizes import cells
 from hardy.data.labels import LabelSpace
-from hardy.errors import within
+from hardy.errors import InputError, within
 from hardy.networks.base import Network, resize
 from hardy.networks.building.weights import initialise
 from hardy.networks.parts.branches import cropped, padded
@@ -59,6 +59,8 @@ class BiSeNetV2(Network):
     ) -> None:
         within("BiSeNetV2.head_width", head_width, 1)
         within("BiSeNetV2.booster_width", booster_width, 1)
+        if booster_width != 128 and not aux:
+            raise InputError(f"BiSeNetV2.booster_width: {booster_width} has no effect without boosters; set aux")
         within("BiSeNetV2.dropout", dropout, 0, 1)
         super().__init__(labels)
         self.detail = nn.Sequential(

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hardy.data.labels import LabelSpace
 from hardy.errors import within
+from hardy.networks._refusal import refused, sized
 from hardy.networks.base import Network
 from hardy.networks.building.weights import initialise
 from hardy.networks.encoders.base import Encoder, family_of, load
@@ -53,13 +54,15 @@ class Classifier(Network):
         within("Classifier.dropout", dropout, 0, 1)
         super().__init__(labels)
         self.backbone: Any
+        self.encoder_name = encoder
         if family_of(encoder) is not None:
             self.backbone = load(encoder, encoder_weights, embedding=True)
             self.multiple, width = self.backbone.multiple, self.backbone.width
         else:
             self.backbone = load_encoder(encoder, encoder_weights, lambda model: model.reset_classifier(0))
-            self.indices, _, _, self.multiple = stages(self.backbone)
-            width = self.backbone.head_hidden_size
+            with refused(f"encoder {encoder!r} cannot be the encoder of a classifier", "choose another encoder"):
+                self.indices, _, _, self.multiple = stages(self.backbone)
+                width = self.backbone.head_hidden_size
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, len(labels))
         initialise(self.head)
@@ -94,5 +97,9 @@ class Classifier(Network):
         if isinstance(self.backbone, Encoder):
             maps = self.backbone(images)
             return maps, self.backbone.embed(maps[-1])
+        with sized(self.encoder_name, self.backbone, self._of_timm, images):
+            return self._of_timm(images)
+
+    def _of_timm(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         last, maps = self.backbone.forward_intermediates(images, indices=self.indices)
         return maps, self.backbone.forward_head(last)

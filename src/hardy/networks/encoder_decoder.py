@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.data.labels import LabelSpace
 from hardy.errors import InputError
+from hardy.networks._refusal import refused
 from hardy.networks.base import Network, resize
 from hardy.networks.building.weights import initialise
 from hardy.networks.encoders.base import Encoder, family_of, load
@@ -57,9 +58,12 @@ class EncoderDecoder(Network):
         super().__init__(labels)
         self.backbone = _backbone(encoder, encoder_weights, output_stride)
         channels, strides = self.backbone.channels, self.backbone.strides
-        self.decoder = DECODERS.build(
-            decoder, {"channels": channels, "strides": strides, "class_count": len(labels)}, **(decoder_options or {})
-        )
+        with refused(f"decoder {decoder!r} does not fit encoder {encoder!r}", "choose another, or other options"):
+            self.decoder = DECODERS.build(
+                decoder,
+                {"channels": channels, "strides": strides, "class_count": len(labels)},
+                **(decoder_options or {}),
+            )
         self.aux = _auxiliary(channels[-2:][0], len(labels)) if aux else None
         self.pretrained = encoder_weights is not None
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from hardy.blocks.esp import ESP
 from hardy.blocks.transposed_to import TransposedTo
 from hardy.data.labels import LabelSpace
-from hardy.errors import within
+from hardy.errors import InputError, within
 from hardy.networks.base import Network, resize
 from hardy.networks.building.weights import initialise
 from hardy.types import Outputs
@@ -55,6 +55,8 @@ class ESPNet(Network):
         if width is not None:
             within("ESPNet.width", width, 5)
         super().__init__(labels)
+        if not decoder and (width is not None or finest != "level1"):
+            raise InputError("ESPNet: without the decoder, width and finest have no effect; leave them out")
         self.finest = finest
         self.level1 = _conv_norm_act(3, 16, stride=2)
         self.norm1 = _norm_act(16 + 3)
@@ -63,6 +65,7 @@ class ESPNet(Network):
         self.level3 = _Level(2 * 64 + 3, 128, q)
         self.norm3 = _norm_act(2 * 128)
         inside = (max(5, len(labels)) if width is None else width) if decoder else len(labels)
+        self.written = {"width": inside} if decoder else {}  # so that other classes leave what is inside alone
         self.classifier = nn.Conv2d(256, inside, 1, bias=False)
         skips = (16 + 3 if finest == "level1" else 16, 2 * 64 + 3)
         self.decoder = _Decoder(skips, inside, len(labels)) if decoder else None

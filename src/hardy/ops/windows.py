@@ -1,7 +1,8 @@
 """Inference through windows, flips and scales: averages of a map ``images -> logits`` over views of the images.
 
 Every function takes such a map and images (B, 3, H, W) and returns logits (B, K, H, W) of the whole image, so they
-nest: `views` puts windows inside flips inside scales. Windows tile exactly: they start a stride apart, the last one
+nest: `views` puts windows inside flips inside scales. Image-level logits (B, K) have no place in the image: nothing is
+mirrored or resized back, and there are no windows. Windows tile exactly: they start a stride apart, the last one
 ends at the border, nothing is padded, and each pixel is the mean over the windows that cover it.
 
 The mean is one of logits, or with ``average="probabilities"`` the logarithm of the mean of the softmax, which is
@@ -61,7 +62,7 @@ def sliding(
     A side of the image that is shorter than the window is taken whole.
 
     Raises:
-        InputError: for a stride larger than its window, or not positive.
+        InputError: for a stride larger than its window, or not positive; for image-level logits.
     """
     height, width = images.shape[-2:]
     found: Tensor | None = None
@@ -107,6 +108,8 @@ def bands(
         rows = min(window[0], height - top)
         for left in lefts:
             seen = _into(forward(take((..., slice(top, top + rows), slice(left, left + window[1])))), average)
+            if seen.ndim != 4:
+                raise InputError("window: the network predicts one class per image; leave the window out")
             if left == 0:  # what the windows above have left, and empty rows below it
                 total = _extended(total, seen, rows, width)
                 covered = _extended(covered, seen[:1, :1], rows, width)
@@ -130,7 +133,8 @@ def _extended(kept: Tensor | None, like: Tensor, rows: int, width: int) -> Tenso
 
 def flipped(forward: Forward, images: Tensor, average: Average = "logits") -> Tensor:
     """The mean over the images and their mirror images, left to right; the latter's logits are mirrored back."""
-    return _mean((forward(images), forward(images.flip(-1)).flip(-1)), average)
+    mirrored = forward(images.flip(-1))
+    return _mean((forward(images), mirrored.flip(-1) if mirrored.ndim == 4 else mirrored), average)
 
 
 def scaled(forward: Forward, images: Tensor, scales: Sequence[float], average: Average = "logits") -> Tensor:
@@ -195,6 +199,6 @@ def _out_of(mean: Tensor, average: Average) -> Tensor:
 
 
 def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    if tuple(x.shape[-2:]) == size:
+    if x.ndim < 4 or tuple(x.shape[-2:]) == size:
         return x
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)

@@ -14,6 +14,7 @@ from timm.models.efficientformer import Attention as RowAttention
 from timm.models.efficientformer_v2 import Attention2d, Attention2dDownsample
 from timm.models.swin_transformer import WindowAttention
 from torch import nn
+from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2
 
 from hardy.blocks.conv_attention import ConvAttention
 from hardy.blocks.efficient_attention import EfficientAttention
@@ -178,15 +179,24 @@ def _cosine(module: swin_transformer_v2.WindowAttention) -> Heads:
     return Heads(found.count, (*found.ties, *ties), found.gate)
 
 
-def _torch(module: nn.MultiheadAttention) -> Heads | None:
-    """None with a learned key and value, which torch appends to those of the input."""
-    if module.bias_k is not None:
-        return None
+def _shifted(module: ShiftedWindowAttention) -> Heads:
+    """Of the first kind with a table of position biases, of the second as `_cosine`."""
+    found = _plain(module)  # type: ignore[arg-type]
+    single = _rows(found.count, 1)
+    ties: tuple[Tie, ...] = (("", "relative_position_bias_table:1", single),)
+    if isinstance(module, ShiftedWindowAttentionV2):
+        ties = ("cpb_mlp.2", "out", single), ("", "logit_scale:0", single)
+    return Heads(found.count, (*found.ties, *ties), found.gate)
+
+
+def _torch(module: nn.MultiheadAttention) -> Heads:
+    """Torch may append a learned key and value to those of the input."""
     heads = module.num_heads
     rows, thrice = _rows(heads, module.head_dim), _rows(heads, module.head_dim, 3)
     makers = tuple(("", side, thrice if side == "in_proj_weight:0" else rows) for side in making(module))
     biases: tuple[Tie, ...] = (("", "in_proj_bias:0", thrice),) if module.in_proj_bias is not None else ()
-    return Heads(heads, (*makers, *biases, ("out_proj", "in", rows)), "out_proj")
+    learned = tuple(("", side, rows) for side in ("bias_k:2", "bias_v:2") if module.bias_k is not None)
+    return Heads(heads, (*makers, *biases, *learned, ("out_proj", "in", rows)), "out_proj")
 
 
 def _efficient(module: EfficientAttention) -> Heads:
@@ -214,6 +224,7 @@ _HEADS: Mapping[type[nn.Module], Callable[..., Heads | None]] = {
     levit.Attention: _normed,
     levit.AttentionDownsample: _normed,
     swin_transformer_v2.WindowAttention: _cosine,
+    ShiftedWindowAttention: _shifted,
     davit.WindowAttention: _plain,
     davit.ChannelAttention: _plain,
     davit.ChannelAttentionV2: _plain,

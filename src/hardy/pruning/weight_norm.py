@@ -19,6 +19,8 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from hardy.ops.caches import without_history
+
 __all__ = ["NormedWeight", "duplicate", "plain", "unfollowed", "weight_norm_of"]
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -95,9 +97,7 @@ def unfollowed(module: nn.Module) -> str | None:
 
 def duplicate(network: Module) -> Module:
     """A copy of ``network``, which stays as it is; what it has cached with a history is copied without."""
-    caches = [m.weight for m in network.modules() if _hook(m) is not None]
-    memo: dict[int, object] = {id(cache): cache.detach().clone() for cache in caches if isinstance(cache, Tensor)}
-    return copy.deepcopy(network, memo)
+    return copy.deepcopy(network, without_history(network))
 
 
 def plain(network: nn.Module) -> None:

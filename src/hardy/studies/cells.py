@@ -7,16 +7,21 @@ with the same values of the dense one's axes. Every recipe is checked before any
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from hardy.errors import InputError, nearest
+from hardy.files import expanded
 from hardy.recipe import Recipe, from_values
 from hardy.studies.study import Axis, Stage, Study, against, compared, label, listed, mapping
 
 __all__ = ["Cell", "Plan", "filters", "plan"]
+
+MOST_CELLS = 20_000
+"""The most cells of a study."""
 
 Setting = Mapping[str, Any]
 """Keys of a recipe and their values: what one value of an axis sets."""
@@ -91,12 +96,13 @@ def plan(study: Study, file: Path, overrides: Sequence[str] = ()) -> Plan:
     _refuse_overridden(study, overrides)
     values = {name: _settings(name, axis, study, file) for name, axis in study.grid.items()}
     axes = {name: tuple(axis for axis in study.grid if axis in _axes(study, name)) for name in study.stages}
+    _refuse_endless(study, values, axes)
     planned: dict[str, Cell] = {}
     for name in _in_order(study):
         stage = study.stages[name]
         fixed = [*_texts(stage.set), *(text for text in overrides if stage.verb == "prune" or text[:6] != "prune.")]
         written = mapping(
-            file.parent / stage.recipe, f"a recipe is a mapping of sections: {', '.join(Recipe.model_fields)}"
+            file.parent / expanded(stage.recipe), f"a recipe is a mapping of sections: {', '.join(Recipe.model_fields)}"
         )
         for combination in product(*(values[axis] for axis in axes[name])):
             labels = dict(zip(axes[name], combination, strict=True))
@@ -107,11 +113,20 @@ def plan(study: Study, file: Path, overrides: Sequence[str] = ()) -> Plan:
             own = [values[axis][text] for axis, text in labels.items() if name in _stages(study, axis)]
             texts = [*fixed, *(text for setting in own for text in _texts(setting)), *_place(study, cell, before)]
             recipe = from_values(written, texts, f"{file}: cell {cell}")
-            _refuse_no_prune(stage, recipe, file.parent / stage.recipe)
+            _refuse_no_prune(stage, recipe, file.parent / expanded(stage.recipe))
             planned[cell] = Cell(cell, name, stage.verb, labels, recipe, before)
     found = Plan(tuple(planned.values()), {**{name: list(labels) for name, labels in values.items()}, "stage": [*axes]})
     found.check(*study.skip, *({one.axis: [one.of, *against(one)]} for one in compared(study.table)))
     return found
+
+
+def _refuse_endless(
+    study: Study, values: Mapping[str, Mapping[str, Setting]], axes: Mapping[str, Sequence[str]]
+) -> None:
+    """Refuse a grid with more cells than a study can hold, before any is made."""
+    count = sum(prod(len(values[axis]) for axis in axes[name]) for name in study.stages)
+    if count > MOST_CELLS:
+        raise InputError(f"grid: makes {count:,} cells; a study has at most {MOST_CELLS:,}: name fewer values")
 
 
 def filters(texts: Sequence[str]) -> dict[str, list[str]]:
@@ -170,7 +185,7 @@ def _left_out(name: str, axis: Axis, study: Study, file: Path) -> dict[str, Sett
     references = listed(axis.leave_out or ())
     if any("/" not in reference or reference.endswith("/*") for reference in references):
         stage = study.stages[_stages(study, name)[0]]
-        written = mapping(file.parent / stage.recipe, "a recipe is a mapping of sections").get("data", {})
+        written = mapping(file.parent / expanded(stage.recipe), "a recipe is a mapping of sections").get("data", {})
         texts = [text for text in _texts(stage.set) if text.startswith("data.")]
         data = from_values({"network": {"run": "any"}, "data": written}, texts, stage.recipe).data
         found = sources.domains(references, root=sources.data_root(data.root), options=data.datasets)
@@ -192,7 +207,7 @@ def _texts(setting: Setting) -> list[str]:
 
 def _place(study: Study, cell: str, before: str | None) -> list[str]:
     """Where a cell runs, how many threads it takes and what it goes on from."""
-    folder = Path(study.study.folder) / "cells"
+    folder = expanded(study.study.folder) / "cells"
     place: dict[str, Any] = {"run.folder": str(folder / cell), "run.threads": max(1, int(study.study.cpus))}
     return _texts({**place, **({"network.run": str(folder / before)} if before else {})})
 

@@ -14,8 +14,9 @@ from pydantic import Field, ValidationError
 
 from hardy import safe_yaml
 from hardy.errors import InputError, nearest, quoted
+from hardy.files import expanded
 from hardy.recipe import Recipe, parsed
-from hardy.sections import Section
+from hardy.sections import MOST_THREADS, Section
 
 __all__ = [
     "Axis",
@@ -44,8 +45,8 @@ class Settings(Section):
     """
 
     folder: str = ""
-    cpus: Annotated[float, Field(gt=0)] = 1
-    gpus: Annotated[float, Field(ge=0)] = 1
+    cpus: Annotated[float, Field(gt=0, le=MOST_THREADS)] = 1
+    gpus: Annotated[float, Field(ge=0, le=MOST_THREADS)] = 1
     keep: Literal["all", "records"] = "all"
 
 
@@ -142,7 +143,7 @@ def mapping(file: Path, meant: str) -> dict[str, Any]:
     Raises:
         InputError: when there is none, saying what is ``meant``.
     """
-    values = safe_yaml.read(file)
+    values = safe_yaml.read(expanded(file))
     if not isinstance(values, dict):
         raise InputError(f"{file}: {meant}")
     return dict(json.loads(json.dumps(values, default=str)))

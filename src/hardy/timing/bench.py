@@ -22,8 +22,9 @@ from hardy.deployment import graph
 from hardy.deployment.forms import AS_IT_IS, Form, Formed, Precision
 from hardy.deployment.graph import Output
 from hardy.device import pick
-from hardy.errors import InputError
+from hardy.errors import InputError, within
 from hardy.networks.base import Network
+from hardy.sections import MOST_IMAGES, MOST_PIXELS, MOST_THREADS
 from hardy.timing.clock import Runtime, draw, interleave, prepare, threads_set
 from hardy.timing.rows import Comparison, Row
 
@@ -195,6 +196,9 @@ def _check(
     for name, value in counts.items():
         if value < 1:
             raise InputError(f"{name} {value}: must be at least 1")
+    within("threads", counts["threads"], 1, MOST_THREADS)
+    within("batch", max(batches), 1, MOST_IMAGES)
+    within("pixels of a size", size[0] * size[1], 1, MOST_PIXELS)
     if warm_up < 0:
         raise InputError(f"warm_up {warm_up}: must not be negative")
     for kind in runtime:

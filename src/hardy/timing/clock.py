@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from hardy.deployment import epilogue, graph
 from hardy.deployment.epilogue import Upsample
 from hardy.deployment.graph import Output
+from hardy.errors import within
 from hardy.networks.base import Network
+from hardy.sections import MOST_THREADS
 from hardy.seed import key
 from hardy.timing import memory
 
@@ -113,6 +115,8 @@ def _wait(device: torch.device) -> None:
 @contextlib.contextmanager
 def threads_set(count: int | None) -> Iterator[None]:
     """Inside the block one operation of torch uses ``count`` threads (None: as before); after it as many as before."""
+    if count is not None:
+        within("threads", count, 1, MOST_THREADS)
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:

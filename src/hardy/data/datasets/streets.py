@@ -34,6 +34,12 @@ __all__ = ["Streets"]
 SMALLEST = 16
 """Fewest pixels along a side."""
 
+LARGEST = 8192
+"""Most pixels along a side."""
+
+MOST = 100_000
+"""Most images of a domain in a split."""
+
 
 class Streets(Dataset):
     """Procedural street scenes; image and mask depend on ``seed``, domain and number alone, bit for bit.
@@ -47,7 +53,7 @@ class Streets(Dataset):
         seed: another seed is another data set.
 
     Raises:
-        InputError: for a size below 16 pixels or a negative count.
+        InputError: for a size below 16 or above 8192 pixels, or a count below 0 or above 100,000.
     """
 
     drawn = True
@@ -65,10 +71,14 @@ class Streets(Dataset):
         height, width = size
         if min(height, width) < SMALLEST:
             raise InputError(f"streets: size is {height} x {width}; each side needs at least {SMALLEST} pixels")
+        if max(height, width) > LARGEST:
+            raise InputError(f"streets: size is {height} x {width}; each side has at most {LARGEST} pixels")
         counts = {"train": train, "val": val, "test": test}
         for name, count in counts.items():
             if count < 0:
                 raise InputError(f"streets: {name} is {count}; a number of images is 0 or more")
+            if count > MOST:
+                raise InputError(f"streets: {name} is {count}; a domain has at most {MOST:,} images of a split")
         self.labels = label_space("cityscapes19")
         self.size = (height, width)
         self.counts = counts

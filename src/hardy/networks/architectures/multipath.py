@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hardy.errors import InputError, nearest
+from hardy.files import expanded
 from hardy.stored import read_json
 
 __all__ = ["OPS", "PUBLISHED", "WIDTHS", "Architecture", "Branch", "Layer", "content", "parse", "read"]
@@ -129,7 +130,7 @@ def read(file: str | Path) -> dict[str, Any]:
     Raises:
         InputError: for a file that is not there or is no JSON object.
     """
-    file = Path(file)
+    file = expanded(file)
     if not file.is_file():  # a pipe or a device would never end
         raise InputError(f"arch {str(file)!r}: no such file; give {', '.join(PUBLISHED)}, or a JSON file")
     try:

@@ -8,15 +8,19 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from hardy.blocks.pooled_norm import spare_single_values
 from hardy.data.labels import LabelSpace, label_space
 from hardy.errors import InputError
+from hardy.files import expanded
 from hardy.networks.base import Network
-from hardy.networks.building.described import bounded, check_architecture, check_wrapped
+from hardy.networks.building.classes import class_axes, class_count, nameless, names_beside, tell, with_classes
+from hardy.networks.building.described import check_architecture, check_wrapped, in_proportion
 from hardy.networks.building.weights import fill, is_file, read_weights
 from hardy.networks.building.wrapped import Wrapped
+from hardy.ops.bounded import bounded
 from hardy.registry import KINDS, NETWORKS
 
 __all__ = ["create", "rebuild", "unwarned"]
@@ -34,7 +38,9 @@ def create(
         name: a network of ``hardy list network``, or ``"module:Class"``.
         classes: a label space, its name, or the path of a ``classes.yaml``.
         weights: None starts from a random draw; a file holds the weights of the whole network; anything else is
-            taken as the network's option ``encoder_weights`` (``"timm"`` or a tag of timm's).
+            taken as the network's option ``encoder_weights`` (``"timm"`` or a tag of timm's). A file for other classes
+            fills all but the last layer; of that it fills the classes with equal names where it is a run's
+            ``network.safetensors``, whose classes have names, and the rest is drawn. A warning says so.
         options: the keyword options of the network's constructor.
 
     Raises:
@@ -45,11 +51,14 @@ def create(
     if weights is not None and not whole:
         options = {**options, "encoder_weights": _encoder_weights(name, options, str(weights))}
     completed = _completed(name, options)
-    network: Network = NETWORKS.build(name, {"labels": labels}, **completed)
-    spare_single_values(network)
-    network.architecture = {"name": name, "options": json.loads(json.dumps({**completed, **network.written}))}
+    if whole and completed.get("encoder_weights") is not None:
+        raise InputError(
+            f"weights={str(weights)!r} is of the whole network, so encoder_weights={completed['encoder_weights']!r} "
+            "would have no effect; give one of them"
+        )
+    network = _built(name, labels, completed)
     if whole:
-        fill(network, read_weights(str(weights)), str(weights))
+        network = _filled(network, name, completed, read_weights(str(weights)), str(weights))
     elif completed.get("encoder_weights", "") is None and not _quiet.get():
         _log.warning(
             "%s starts from RANDOM WEIGHTS, its encoder included: expect longer training and lower scores; "
@@ -76,8 +85,8 @@ def rebuild(architecture: Any, labels: LabelSpace, *, module: nn.Module | None =
     """
     check_architecture(architecture)
     try:
-        with bounded(size):
-            network = _built(architecture, labels, module)
+        with in_proportion(size):
+            network = _rebuilt(architecture, labels, module)
     except InputError:
         raise
     except Exception as error:  # options of a right type that no network can have end anywhere inside torch and timm
@@ -88,7 +97,44 @@ def rebuild(architecture: Any, labels: LabelSpace, *, module: nn.Module | None =
     return network
 
 
-def _built(architecture: Mapping[str, Any], labels: LabelSpace, module: nn.Module | None) -> Network:
+def _built(name: str, labels: LabelSpace, completed: Mapping[str, Any]) -> Network:
+    """The network ``name`` with these options, as drawn."""
+    with bounded(name):
+        network: Network = NETWORKS.build(name, {"labels": labels}, **completed)
+    spare_single_values(network)
+    network.architecture = {"name": name, "options": json.loads(json.dumps({**completed, **network.written}))}
+    return network
+
+
+def _filled(
+    network: Network, name: str, completed: Mapping[str, Any], found: Mapping[str, Tensor], file: str
+) -> Network:  # fmt: skip
+    """``network`` with the weights ``found`` in ``file``; made again where those are for another number of classes."""
+    own, labels, names = network.state_dict(), network.labels, names_beside(file)
+    if names in (None, labels.classes) and all(found[key].shape == own[key].shape for key in own if key in found):
+        fill(network, found, file)
+        return network
+
+    def bare(classes: LabelSpace) -> Network:
+        built: Network = NETWORKS.build(name, {"labels": classes}, **{**completed, **written})
+        return built
+
+    written: Mapping[str, Any] = {}
+    axes = class_axes(bare, len(labels))
+    count = class_count(axes, found, own, len(labels))
+    if count is None or (count == len(labels) and names in (None, labels.classes)):
+        fill(network, found, file)  # which says what does not fit
+        return network
+    with torch.device("meta"):
+        written = bare(nameless(count)).written
+    network, axes = _built(name, labels, {**completed, **written}), class_axes(bare, len(labels))
+    known = names if names is not None and len(names) == count else (None,) * count
+    fill(network, with_classes(network, found, axes, known, file), file)
+    tell(file, known, labels, sorted(axes))
+    return network
+
+
+def _rebuilt(architecture: Mapping[str, Any], labels: LabelSpace, module: nn.Module | None) -> Network:
     name, options = architecture["name"], dict(architecture["options"])
     if name == Wrapped.NAME:
         check_wrapped(options)
@@ -112,7 +158,7 @@ def unwarned() -> Iterator[None]:
 
 
 def _encoder_weights(name: str, options: Mapping[str, Any], weights: str) -> str:
-    if Path(weights).is_dir():
+    if expanded(weights).is_dir():
         raise InputError(f"weights={weights!r} is a folder: load a run with hardy.load, or give the weights file in it")
     known = [option.name for option in NETWORKS.describe(name).options]
     if "encoder_weights" not in known:

@@ -14,7 +14,7 @@ from torch.nn.modules.module import (
 from hardy.errors import InputError
 from hardy.stored import finite
 
-__all__ = ["bounded", "check_architecture", "check_wrapped"]
+__all__ = ["check_architecture", "check_wrapped", "in_proportion"]
 
 _MODULES = 100_000
 """Modules that a network may have while it is built; the largest of timm's have some 5,000."""
@@ -71,7 +71,7 @@ def _check_colours(what: str, numbers: Any) -> None:
 
 
 @contextmanager
-def bounded(size: int) -> Iterator[None]:
+def in_proportion(size: int) -> Iterator[None]:
     """Building inside the block stops before its parameters take memory out of proportion to ``size``.
 
     Args:

@@ -111,8 +111,8 @@ def _recognised(found: Mapping[str, Tensor], file: str, network: str | None, sou
     """The name of the publication that ``found`` is of."""
     if source is not None:
         publication: Publication = PUBLICATIONS.build(source)
-        if not publication.recognises(found):
-            raise InputError(f"{file}: does not have the names of {source} ({publication.repository})")
+        if missing := publication.lacks(found):
+            raise InputError(f"{file}: is not of {source} ({publication.repository}): it lacks {missing}")
         names = [source]
     else:
         names = [name for name in PUBLICATIONS if PUBLICATIONS.build(name).recognises(found)]
@@ -120,10 +120,18 @@ def _recognised(found: Mapping[str, Tensor], file: str, network: str | None, sou
     shown = ", ".join(f"{name} ({one.repository})" for name, one in known.items())
     if not names:
         first = ", ".join(list(found)[:2])
-        raise InputError(f"{file}: its names ({first}, ...) are of no publication known; known are: {shown}")
+        raise InputError(
+            f"{file}: its names ({first}, ...) are of no publication known{_nearest(known, found)}; known are: {shown}"
+        )
     fitting = [name for name in names if network in (None, known[name].network)]
     if not fitting:
         raise InputError(f"{file}: holds weights of {known[names[0]].network}, as {shown}, not of {network}")
     if len(fitting) > 1:
         raise InputError(f"{file}: its names are of more than one publication; say which: {shown}")
     return fitting[0]
+
+
+def _nearest(known: Mapping[str, Publication], found: Mapping[str, Tensor]) -> str:
+    """The publication with a place for the largest share of the names, and what it has that ``found`` has not."""
+    name, likeness = max(((name, one.likeness(found)) for name, one in known.items()), key=lambda pair: pair[1])
+    return f"; nearest is {name}, of whose tensors {known[name].lacks(found)} is missing" if likeness else ""

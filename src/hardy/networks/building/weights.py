@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from hardy.data.sources import beside_data
 from hardy.errors import InputError
+from hardy.networks.building.numpy_numbers import numpy_numbers
 from hardy.ops.tensors import DAMAGED, not_finite, opened
 
 __all__ = ["digest", "fill", "initialise", "is_file", "read_weights"]
@@ -51,7 +52,7 @@ def initialise(module: nn.Module) -> None:
 
 def is_file(weights: Path | str) -> bool:
     """Whether ``weights`` is meant as a file, and not as the name of weights on the network."""
-    return Path(weights).suffix in {".safetensors", ".pth", ".pt", ".bin", ".ckpt"}
+    return Path(weights).suffix in {".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl"}
 
 
 def digest(weights: Mapping[str, Tensor]) -> str:
@@ -65,12 +66,13 @@ def digest(weights: Mapping[str, Tensor]) -> str:
 def read_weights(file: Path | str) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors`` file or of a torch checkpoint, by name; its SHA-256 goes to the log.
 
-    A torch checkpoint is read without running its pickle code (``weights_only``). A nesting under ``state_dict`` or
-    ``model`` and a common ``module.`` prefix are taken away. A relative path that is not there is looked for in the
-    folder of all datasets (`hardy.data.sources.beside_data`).
+    A torch checkpoint is read without running its pickle code (``weights_only``). A nesting under one of `_WRAPPERS`
+    and a common ``module.`` prefix are taken away; numbers and text beside the tensors are left out, and the log names
+    them. A relative path that is not there is looked for in the folder of all datasets
+    (`hardy.data.sources.beside_data`).
 
     Raises:
-        InputError: when the file is missing, torn, holds anything but tensors, or one with NaN or infinity.
+        InputError: when the file is missing, torn, holds anything but tensors, or NaN or infinite numbers in one.
     """
     file = beside_data(file)
     if not file.is_file():
@@ -94,7 +96,7 @@ def _unpickled(file: Path) -> Any:
         with zipfile.ZipFile(file) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > _SWELL * file.stat().st_size:
                 raise ValueError(f"its archive unpacks to more than {_SWELL} times its size")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), numpy_numbers():
         warnings.simplefilter("ignore", UserWarning)  # torch remarks on the pickle's protocol
         return torch.load(file, map_location="cpu", weights_only=True)
 
@@ -108,18 +110,31 @@ def _check(weights: Mapping[str, Tensor], file: Path) -> None:
     if size > _SWELL * file.stat().st_size:
         raise InputError(f"{file}: its tensors would take {size:,} bytes, more than {_SWELL} times the file")
     if bad := not_finite(weights):
-        raise InputError(f"{file}: {bad} holds NaN or infinity; these weights cannot be used")
+        raise InputError(f"{file}: {bad} holds NaN or infinite numbers; take a checkpoint from before it diverged")
+
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "ema")
+"""Keys under which training loops save the weights, beside what they need to go on; the first that is there counts."""
 
 
 def _flat(found: Any, file: Path) -> dict[str, Tensor]:
-    for key in ("state_dict", "model"):
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    tensors = isinstance(found, Mapping) and all(isinstance(value, Tensor) for value in found.values())
-    if not tensors or not found or not all(isinstance(name, str) for name in found):
+    for _ in range(3):  # a file may hold itself
+        key = next((k for k in _WRAPPERS if isinstance(found, Mapping) and isinstance(found.get(k), Mapping)), None)
+        if key is None:
+            break
+        others = [name for name in _WRAPPERS if name != key and isinstance(found.get(name), Mapping)]
+        _log.info("weights are under %r%s", key, f", not {', '.join(map(repr, others))}" if others else "")
+        found = found[key]
+    named = {key: value for key, value in found.items() if isinstance(key, str)} if isinstance(found, Mapping) else {}
+    tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
+    beside = [name for name, value in named.items() if isinstance(value, int | float | complex | str | None)]
+    if not tensors or len(tensors) + len(beside) < len(found):
         raise InputError(f"{file}: holds something other than named tensors; save the state_dict alone")
-    prefix = "module." if all(name.startswith("module.") for name in found) else ""
-    return {name.removeprefix(prefix): value for name, value in found.items()}
+    if beside:
+        _log.info("no tensors, and left out: %s", ", ".join(beside))
+    while all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    return tensors
 
 
 def fill(

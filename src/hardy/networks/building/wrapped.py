@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hardy.data.labels import LabelSpace, label_space
 from hardy.errors import InputError
+from hardy.networks._last_layer import resized
 from hardy.networks.base import IMAGENET_MEAN, IMAGENET_STD, Network, resize
 from hardy.trust import permit
 from hardy.types import Outputs
@@ -32,6 +33,8 @@ class Wrapped(Network):
         mean: of the RGB values in [0, 1], subtracted first.
         std: of the RGB values; divided by.
         image_level: True when the logits are (B, K).
+        last: the layers of ``module`` that predict the classes, where they are not those that the factory makes: each
+            is made for as many as ``labels`` has.
 
     Raises:
         InputError: without module and factory, or for a factory that is not there or makes no module.
@@ -49,11 +52,18 @@ class Wrapped(Network):
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         image_level: bool = False,
+        last: Sequence[str] = (),
     ) -> None:
         super().__init__(labels, mean, std)
         self.module = module if module is not None else _made_by(factory)
         self.image_level = image_level
-        options = {"factory": factory, "mean": list(mean), "std": list(std), "image_level": image_level}
+        options: dict[str, Any] = {
+            "factory": factory, "mean": list(mean), "std": list(std), "image_level": image_level
+        }  # fmt: skip
+        if last:
+            options["last"] = list(last)
+            for name in last:
+                resized(self.module, name, (), labels.classes)
         self.architecture = {"name": self.NAME, "options": options}
         self.train(self.module.training)
 

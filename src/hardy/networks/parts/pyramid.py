@@ -5,10 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hardy.errors import InputError, nearest
+from hardy.networks._refusal import reason, refused, sized
 from hardy.networks.building.weights import digest, fill, is_file, read_weights
 from hardy.networks.parts.torchvision_names import in_timm_names
 
@@ -35,7 +37,13 @@ class Pyramid(nn.Module):
     def __init__(self, name: str, weights: str | None, output_stride: int | None) -> None:
         super().__init__()
         kwargs = {} if output_stride is None else {"output_stride": output_stride}
+        self.name = name
         self.model: Any = load_encoder(name, weights, self._trim, **kwargs)
+        if output_stride is not None and self.strides[-1] != output_stride:
+            raise InputError(
+                f"output_stride {output_stride}: encoder {name!r} has a last map of stride {self.strides[-1]} all the "
+                "same; leave output_stride out, or choose another encoder"
+            )
 
     def _trim(self, model: Any) -> None:
         """Note which maps to take from ``model``, and take away in place what lies behind the last of them."""
@@ -44,6 +52,10 @@ class Pyramid(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised images (B, 3, H, W) -> maps (B, C, h, w)."""
+        with sized(self.name, self.model, self._maps, images):
+            return self._maps(images)
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
         maps: list[Tensor] = self.model.forward_intermediates(
             images, indices=self.indices, norm=True, intermediates_only=True
         )
@@ -81,7 +93,8 @@ def load_encoder(name: str, weights: str | None, trim: Callable[[Any], object], 
     tagged = name if weights is None or not fetched else _tagged(name, weights)
     model = _made(tagged, fetched, kwargs)
     known = set(model.state_dict())
-    trim(model)
+    with refused(f"encoder {name!r} gives no maps that a decoder could take", "choose another encoder"):
+        trim(model)
     if fetched:
         _log.info("weights of %s from timm, sha256 of the tensors %s", tagged, digest(model.state_dict()))
     elif weights is not None:
@@ -106,13 +119,36 @@ def _made(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:
         kwargs = {**kwargs, "dynamic_img_size": True}
     try:
         return timm.create_model(name, pretrained=pretrained, **kwargs)
-    except TypeError as error:
-        raise InputError(f"encoder {name!r} takes one input size only or no output_stride: {error}") from None
-    except (OSError, RuntimeError, ValueError) as error:
-        if not pretrained:
-            raise
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
-        raise InputError(f"the weights of {name!r} could not be fetched; give a weights file ({reason}...)") from None
+    except Exception as error:
+        raise InputError(_unmade(name, pretrained, kwargs, error)) from error
+
+
+def _unmade(name: str, pretrained: bool, kwargs: dict[str, Any], error: Exception) -> str:
+    """Why timm could not make the model ``name``: what can be made without an option is not made because of it."""
+    if pretrained and (isinstance(error, OSError) or _makes(name, kwargs)):
+        return f"the weights of {name!r} could not be fetched; give a weights file ({reason(error)})"
+    for option, value in kwargs.items():
+        if not _makes(name, {key: kwargs[key] for key in kwargs if key != option}):
+            continue
+        if option == "output_stride":
+            return (
+                f"output_stride {value}: encoder {name!r} takes no output_stride, for it cannot dilate "
+                f"({reason(error)}); leave it out, or choose an encoder that can, such as resnet18"
+            )
+        if option == "dynamic_img_size":
+            return f"encoder {name!r} takes one input size only; choose another encoder"
+    given = "".join(f", {option} {value}" for option, value in kwargs.items())
+    return f"encoder {name!r}{given} cannot be built ({reason(error)}); choose another encoder"
+
+
+def _makes(name: str, kwargs: dict[str, Any]) -> bool:
+    """Whether timm makes the model ``name`` with these options, without weights."""
+    try:
+        with torch.device("meta"):
+            timm.create_model(name.partition(".")[0], **kwargs)
+    except Exception:
+        return False
+    return True
 
 
 def _tagged(name: str, weights: str) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -11,6 +12,9 @@ from hardy.errors import InputError
 from hardy.networks.base import IMAGENET_MEAN, IMAGENET_STD
 
 __all__ = ["Colours", "Publication", "Renamed", "in_rgb"]
+
+
+_LOOPS = r"(?:(?:module|model)\.)*"
 
 
 class Colours(NamedTuple):
@@ -38,7 +42,8 @@ class Publication(ABC):
         network: the name of our network.
         repository: where the names come from, ``owner/name``.
         checked: what the map was checked on: the published ``"files"``, or their ``"names"`` and shapes only.
-        prefix: a pattern that is taken away from the front of names that have it.
+        prefix: a pattern that is taken away from the front of names that have it, after ``model.`` and ``module.``,
+            which the training loops of any publication put there.
         signs: patterns of names; a file that has one of each is of this publication.
         layers: patterns of published layers (names less their last part) -> our layers, with groups as for `re.sub`;
             the first that fits counts.
@@ -58,20 +63,39 @@ class Publication(ABC):
     void: ClassVar[bool] = False
 
     def published(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """``weights`` without `prefix`.
+        """``weights`` without `prefix` and those of training loops.
 
         Raises:
             InputError: when two names become one.
         """
-        plain = {re.sub(f"^(?:{self.prefix})", "", name): value for name, value in weights.items()}
+        plain = {self._plain(name): value for name, value in weights.items()}
         if len(plain) < len(weights):
-            raise InputError(f"some names occur twice, with and without the prefix {self.prefix!r}")
+            name, _ = Counter(map(self._plain, weights)).most_common(1)[0]
+            raise InputError(f"some names occur twice, with and without the prefix, {name} for one")
         return plain
+
+    def lacks(self, names: Collection[str]) -> str | None:
+        """The first of `signs`, as a name, that a file with ``names`` does not have; None when it has all."""
+        plain = [self._plain(name) for name in names]
+        missing = (sign for sign in self.signs if not any(_fits(sign, name) for name in plain))
+        return next((sign.replace("\\", "") for sign in missing), None)
 
     def recognises(self, names: Collection[str]) -> bool:
         """Whether a file with ``names`` is of this publication."""
-        plain = [re.sub(f"^(?:{self.prefix})", "", name) for name in names]
-        return all(any(re.fullmatch(sign, name) for name in plain) for sign in self.signs)
+        return self.lacks(names) is None
+
+    def likeness(self, names: Collection[str]) -> float:
+        """The share of ``names`` that have a place in this publication."""
+        plain = [self._plain(name) for name in names]
+        return sum(self._layer(name) is not None for name in plain) / max(1, len(plain))
+
+    def _plain(self, name: str) -> str:
+        return re.sub(f"^{_LOOPS}(?:{self.prefix})?", "", name)
+
+    def _layer(self, name: str) -> str | None:
+        """Our layer of the tensor ``name``, or None."""
+        layer = name.rpartition(".")[0]
+        return next((re.sub(f"^{old}$", new, layer) for old, new in self.layers.items() if _fits(old, layer)), None)
 
     @abstractmethod
     def class_count(self, weights: Mapping[str, Tensor]) -> int:
@@ -102,8 +126,7 @@ class Publication(ABC):
         """
         found, left = Renamed({}, {}), []
         for name, value in weights.items():
-            layer, _, leaf = name.rpartition(".")
-            ours = next((re.sub(f"^{old}$", new, layer) for old, new in self.layers.items() if _fits(old, layer)), None)
+            ours, leaf = self._layer(name), name.rpartition(".")[2]
             why = next((why for pattern, why in self.dropped.items() if _fits(pattern, name)), None)
             if why is not None:
                 found.dropped[name] = why

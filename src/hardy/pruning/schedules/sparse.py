@@ -65,6 +65,8 @@ class Sparse(Schedule):
                 f"schedule: steps {steps} and iterations {iterations} must be at least 1, "
                 f"adapt {adapt} and settle {settle} at least 0"
             )
+        if settle and iterations == 1:
+            raise InputError(f"schedule: settle {settle} has no effect in one iteration; give iterations, or recovery")
         if beta < 0 or threshold <= 0:
             raise InputError(f"schedule: beta {beta} must be 0 or more and threshold {threshold} more than 0")
         self.steps, self.beta, self.adapt = steps, beta, adapt

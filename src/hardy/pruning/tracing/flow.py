@@ -73,11 +73,16 @@ class Flow(TorchDispatchMode):
         return self._layers[id(tensor)][1] if id(tensor) in self._layers else []
 
     def put(self, tensor: Tensor, layers: Sequence[Tensor]) -> None:
-        """Label a tensor; layers that vary along the same axis are joined, constant ones left out."""
+        """Label a tensor; layers that vary along the same axis are joined, constant ones left out.
+
+        Where all channels of a tensor are tied to each other, none can go alone.
+        """
         kept: list[Tensor] = []
         for layer in layers:
             found = self.labels.compressed(layer)
             if found is None:
+                if layer.numel() > 1:
+                    self.fix([layer], "all channels are tied to each other")
                 continue
             for other in [o for o in kept if set(varying(o)) & set(varying(found))]:
                 kept = [k for k in kept if k is not other]

@@ -36,6 +36,6 @@ SPATIAL = _names("""
 
 LIKE = _names("""
     as_strided empty_like full_like new_empty new_empty_strided new_full new_ones new_zeros ones_like rand_like
-    randn_like zeros_like
+    randn_like zero zeros_like
 """)
 """Operations that read no element, or not by place."""

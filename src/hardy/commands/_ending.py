@@ -1,0 +1,70 @@
+"""How a call of the command line ends: its exit code, and one line where it did not do what was asked."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import typer
+
+from hardy.errors import InputError, shortened
+
+__all__ = ["leave"]
+
+# Typer carries its own copy of click since 0.29 and none before: its exceptions are reached through a public name.
+_UsageError: Any = typer.BadParameter.__mro__[1]
+
+
+def leave(call: Callable[[], object]) -> NoReturn:
+    """Exit with the code that ``call`` returns; bad input exits with 2, a stopped run with 128 + its signal."""
+    try:
+        code = call()
+    except _UsageError as error:
+        _exit(_usage(error), 2)
+    except (InputError, OSError) as error:
+        _exit(_os_line(error) if isinstance(error, OSError) else str(error), 2)
+    except (typer.Abort, KeyboardInterrupt):
+        _exit("interrupted", 128 + signal.SIGINT)
+    except Exception as error:
+        if _interrupted(error):
+            _exit("interrupted", 128 + signal.SIGINT)
+        number = getattr(error, "signal_number", None)
+        if number is None:
+            raise
+        _exit(str(error), 128 + number)
+    if code == 128 + signal.SIGINT:  # Typer turns KeyboardInterrupt into this code
+        _exit("interrupted", code)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _exit(line: str, code: int) -> NoReturn:
+    if code > 128:  # a second Ctrl-C while Python ends would print a traceback
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.stderr.write(f"hardy: {shortened(' '.join(line.split()))}\n")
+    sys.exit(code)
+
+
+def _interrupted(error: BaseException) -> bool:
+    """Whether Ctrl-C is behind ``error``: libraries that were being imported wrap it in an error of their own."""
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        if isinstance(cause, KeyboardInterrupt):
+            return True
+        seen.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def _usage(error: Any) -> str:
+    context = error.ctx
+    command = context.command_path if context is not None else "hardy"
+    return f"{error.format_message()} ({command} --help tells more)"
+
+
+def _os_line(error: OSError) -> str:
+    if error.strerror is None:
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{os.strerror(error.errno) if error.errno else error.strerror}"

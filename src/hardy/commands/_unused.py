@@ -1,0 +1,68 @@
+"""Keys of a recipe that would have no effect beside its other keys: refused before anything is written."""
+
+from collections.abc import Iterator
+
+from hardy.errors import InputError
+from hardy.recipe import Evaluate, Optim, Prune, Recipe
+from hardy.registry import SCHEDULES
+from hardy.sections import Data
+
+__all__ = ["refuse_unused"]
+
+
+def refuse_unused(recipe: Recipe, verb: str) -> None:
+    """Refuse the first key of ``recipe`` that differs from its default and does nothing in ``hardy VERB``.
+
+    Raises:
+        InputError: naming the key, its value, why it has no effect, and what to change.
+    """
+    for key, value, why in _unused(recipe, verb):
+        raise InputError(f"{key}: {value} has no effect: {why}")
+
+
+def _unused(recipe: Recipe, verb: str) -> Iterator[tuple[str, object, str]]:
+    """(key, value, why) of each."""
+    yield from _sections(recipe, verb)
+    yield from _data(recipe.data)
+    yield from _optim(recipe.optim)
+    yield from _evaluate(recipe.evaluate, verb)
+    if recipe.prune and verb == "prune":
+        yield from _prune(recipe.prune)
+
+
+def _sections(recipe: Recipe, verb: str) -> Iterator[tuple[str, object, str]]:
+    for name in ("prune", "search"):
+        if getattr(recipe, name) is not None and name != verb:
+            yield name, "the section", f"hardy {verb} does not {name}; use hardy {name}, or leave the section out"
+
+
+def _data(data: Data) -> Iterator[tuple[str, object, str]]:
+    usual = Data()
+    if data.unseen_splits and not data.unseen:
+        yield "data.unseen_splits", list(data.unseen_splits), "data.unseen names no domain; name some"
+    if data.holdout != usual.holdout and data.split == "given":
+        yield "data.holdout", data.holdout, "data.split is given, so the data sets say what is held out; leave it out"
+
+
+def _optim(optim: Optim) -> Iterator[tuple[str, object, str]]:
+    if optim.power != Optim().power and optim.schedule != "poly":
+        yield "optim.power", optim.power, f"optim.schedule is {optim.schedule}; use poly, or leave it out"
+    if optim.accumulate > optim.batch:
+        yield "optim.accumulate", optim.accumulate, f"optim.batch is {optim.batch}; it has at most as many parts"
+
+
+def _evaluate(evaluate: Evaluate, verb: str) -> Iterator[tuple[str, object, str]]:
+    if evaluate.every and (evaluate.select == "last" or verb == "search"):
+        why = "a search selects architectures" if verb == "search" else "evaluate.select is last"
+        yield "evaluate.every", evaluate.every, f"{why}, so no weights are measured on the way; set it to 0"
+
+
+def _prune(prune: Prune) -> Iterator[tuple[str, object, str]]:
+    usual = Prune()
+    trains = SCHEDULES.get(prune.schedule.name).trains  # type: ignore[attr-defined]
+    if prune.runtime != usual.runtime and prune.target_ms is None and prune.round_to != "auto":
+        yield "prune.runtime", prune.runtime, "nothing is pruned by milliseconds; give target_ms, or leave it out"
+    if prune.lr != usual.lr and not trains:
+        yield "prune.lr", prune.lr, f"the {prune.schedule.name} schedule does not train; set prune.recovery_lr"
+    if prune.recovery_lr != usual.recovery_lr and not prune.recovery:
+        yield "prune.recovery_lr", prune.recovery_lr, "prune.recovery is 0; give it some steps"

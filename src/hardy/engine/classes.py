@@ -1,0 +1,68 @@
+"""A network that is there for other classes: its last layers go by the names of the classes, all else stays.
+
+A network of the registry is built for the other classes and cut to the same plan; of a wrapped module the last layers
+are found by what turning their rows does to the logits.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+from hardy.data.labels import LabelSpace
+from hardy.errors import InputError
+from hardy.networks._last_layer import last_layers, resized
+from hardy.networks.base import Network
+from hardy.networks.building.classes import class_axes, tell, with_classes
+from hardy.networks.building.create import rebuild
+from hardy.networks.building.wrapped import Wrapped
+from hardy.pruning.remove import replay
+
+__all__ = ["for_classes"]
+
+
+def for_classes(network: Network, labels: LabelSpace, *, source: str = "network") -> Network:
+    """``network`` for the classes of ``labels``, in evaluation mode; a warning says what became of its last layers.
+
+    The slices of classes with equal names keep their weights, those of the others are drawn. Pruned networks stay as
+    pruned. The same classes in the same order leave ``network`` as it is, but for their colours.
+
+    Args:
+        network: any network that `hardy.create`, `hardy.wrap` or `hardy.load` made; it may be taken apart.
+        labels: the classes that are to be predicted.
+        source: what messages call the network.
+
+    Raises:
+        InputError: for a network whose last layers cannot be told from the others.
+    """
+    if network.labels.classes == labels.classes:
+        network.labels = labels
+        return network.eval()
+    made, layers = (_wrapped if isinstance(network, Wrapped) else _built)(network, labels, source)
+    tell(source, network.labels.classes, labels, layers)
+    return made.eval()
+
+
+def _built(network: Network, labels: LabelSpace, source: str) -> tuple[Network, Sequence[str]]:
+    options = {**network.architecture["options"], **network.written}
+    architecture = {**network.architecture, "options": options}
+    axes = class_axes(lambda classes: rebuild(architecture, classes), len(labels))
+    made = rebuild(architecture, labels)
+    replay(made, network.plan)
+    made.load_state_dict(with_classes(made, network.state_dict(), axes, network.labels.classes, source))
+    return made, sorted(axes)
+
+
+def _wrapped(network: Network, labels: LabelSpace, source: str) -> tuple[Network, Sequence[str]]:
+    assert isinstance(network, Wrapped)
+    layers = last_layers(network)
+    if not layers:
+        raise InputError(
+            f"{source}: which layers of the wrapped {type(network.module).__name__} predict its {len(network.labels)} "
+            "classes cannot be told: replace them in the module, and wrap it for the other classes"
+        )
+    made = deepcopy(network)
+    for name in layers:
+        resized(made, name, network.labels.classes, labels.classes)
+    made.labels = labels
+    options = {**made.architecture["options"], "last": [name.removeprefix("module.") for name in layers]}
+    made.architecture = {**made.architecture, "options": options}
+    return made, layers

@@ -1,0 +1,89 @@
+"""Which layers of a module of the user's predict the classes, and the same layers for other classes.
+
+A layer predicts the classes when turning its rows turns the logits: that is tried, not guessed from names.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+from hardy.networks.base import Network
+
+__all__ = ["last_layers", "resized"]
+
+_SAME = 1e-4
+"""By how much of the largest logit the turned logits may differ from those of turned rows."""
+
+Layer = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
+
+
+@torch.no_grad()
+def last_layers(network: Network) -> list[str]:
+    """The names of the layers of ``network`` that predict its classes, alone or by their sum; none when not found."""
+    trial = deepcopy(network).eval()
+    count = len(network.labels)
+    named = [(name, layer) for name, layer in trial.named_modules() if isinstance(layer, Layer)]
+    having = [name for name, layer in named if layer.weight.shape[_axis(layer)] == count]
+    side = 2 * max(network.least_size, 64)
+    weight = next(trial.parameters())
+    images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)).to(weight)
+    before = trial(images)
+    for names in (*([name] for name in reversed(having)), having):
+        for name in names:
+            _turn(trial.get_submodule(name))
+        after = trial(images)
+        for _ in range(count - 1):
+            for name in names:
+                _turn(trial.get_submodule(name))
+        if names and _turned(before, after):
+            return names
+    return []
+
+
+def resized(network: nn.Module, name: str, old: Sequence[str], new: Sequence[str]) -> None:
+    """Put in place of the layer ``name`` of ``network`` one for the classes ``new``, in place.
+
+    Rows of classes that were among ``old`` keep their weights; the others are as torch draws them.
+    """
+    layer = network.get_submodule(name)
+    assert isinstance(layer, Layer)
+    axis, fresh = _axis(layer), deepcopy(layer)
+    for key, value in layer.named_parameters(recurse=False):
+        at = axis if key == "weight" else 0
+        shape = [len(new) if place == at else size for place, size in enumerate(value.shape)]
+        setattr(fresh, key, nn.Parameter(value.new_empty(shape), requires_grad=value.requires_grad))
+    if isinstance(fresh, nn.Linear):
+        fresh.out_features = len(new)
+    else:
+        fresh.out_channels = len(new)
+    fresh.reset_parameters()
+    with torch.no_grad():
+        for key, value in layer.named_parameters(recurse=False):
+            at = axis if key == "weight" else 0
+            for place, one in enumerate(new):
+                if one in old:
+                    getattr(fresh, key).select(at, place).copy_(value.select(at, list(old).index(one)))
+    network.set_submodule(name, fresh)
+
+
+def _axis(layer: Layer) -> int:
+    """Along which axis of its weight a layer has its outputs; those of a grouped transposed one are not told apart."""
+    return 1 if isinstance(layer, nn.ConvTranspose2d) else 0
+
+
+def _turn(layer: nn.Module) -> None:
+    assert isinstance(layer, Layer)
+    layer.weight.copy_(layer.weight.roll(1, _axis(layer)))
+    if layer.bias is not None:
+        layer.bias.copy_(layer.bias.roll(1, 0))
+
+
+def _turned(before: Tensor, after: Tensor) -> bool:
+    """Whether ``after`` (B, K, ...) is ``before`` with its classes turned by one, and not ``before`` itself."""
+    if before.shape[1] == 1:
+        return False
+    most = float(before.abs().max())
+    moved = float((after - before).abs().max()) > _SAME * most
+    return moved and float((after - before.roll(1, 1)).abs().max()) <= _SAME * most
