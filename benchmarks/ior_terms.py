@@ -26,6 +26,7 @@ from hardy import recipe as recipes
 from hardy.commands import train
 from hardy.data.sources import data_root
 from hardy.engine import protocol
+from hardy.engine.protocol import Settings
 from hardy.networks.base import Network
 from hardy.pruning.units import find_units
 from hardy.registry import CRITERIA, LOSSES
@@ -51,7 +52,7 @@ def trained(name: str, quick: bool) -> tuple[Network, list[Batch]]:
         recipe = recipes.read(ROOT / "recipes" / f"{file}.yaml", [*overrides, *more])
         network = hardy.load(train.run(recipe, show=False))
         parts = protocol.split(recipe.data, recipe.run.seed)
-        stream = protocol.training(parts.train, recipe.data, network.labels, recipe.optim, recipe.run, stage="scores")
+        stream = protocol.training(parts.train, network.labels, Settings.of(recipe), stage="scores")
         return network, list(islice(stream(0, 0, 1), 4 if quick else 30))
 
 

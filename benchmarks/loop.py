@@ -22,7 +22,7 @@ from hardy.algorithms.erm import ERM
 from hardy.engine.fit import Fit
 from hardy.engine.optimiser import build, rate, set_rate
 from hardy.losses.cross_entropy import CrossEntropy
-from hardy.recipe import Optim, Run
+from hardy.recipe import Optim, RunSection
 from hardy.seed import seed_all
 from hardy.timing.hardware import fingerprint
 from hardy.types import Batch
@@ -65,7 +65,7 @@ def compare(name: str, size: tuple[int, int], images: int, pairs: int) -> tuple[
     data = batches(size, images)
     first = create(name, "cityscapes19").train()
     mine, theirs = (ERM(network, CrossEntropy(19)) for network in (first, deepcopy(first)))
-    place = Run(device="cpu", log_every=10**6)
+    place = RunSection(device="cpu", log_every=10**6)
     loop = Fit(mine, lambda start, rank, processes: (data[s % len(data)] for s in count(start)), optim, place)
     other = bare(theirs, optim, data)
     turns: list[tuple[float, float]] = []

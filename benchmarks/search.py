@@ -23,6 +23,7 @@ import hardy
 from hardy import records
 from hardy.data.labels import label_space
 from hardy.engine import protocol
+from hardy.engine.protocol import Settings
 from hardy.engine.safeguards import Sight
 from hardy.engine.search import Judge, kept_within, search
 from hardy.losses.cross_entropy import CrossEntropy
@@ -70,7 +71,7 @@ def run(seed: int, budget: float | None) -> list[Record]:
     parts_of = protocol.split(recipe.data, seed)
     seed_all(seed, "network")
     supernet = Supernet(labels, space=SPACE)
-    sight = Sight(parts_of, recipe.data, recipe.optim, recipe.evaluate, recipe.run)
+    sight = Sight(parts_of, Settings.of(recipe))
     judge = Judge(supernet, sight, reestimate=3, images=40)
     times = layer_tables.table("onnxruntime", torch.device("cpu"))
     if budget is None:
@@ -84,11 +85,10 @@ def run(seed: int, budget: float | None) -> list[Record]:
         bench = Bench(SPACE, labels, SIZE, "onnxruntime", torch.device("cpu"), times)
         prices = Priced(bench, folder / "latency.json")
         prices.prepare(budget, seed)
-        protocol.fit(
-            supernet, parts_of, algorithm=Sandwich(supernet, CrossEntropy(len(labels))), data=recipe.data,
-            optim=recipe.optim, choice=recipe.evaluate.model_copy(update={"select": "last"}), run=recipe.run,
-            folder=folder, owner="benchmark", stage="supernet",
-        )  # fmt: skip
+        last = recipe.evaluate.model_copy(update={"select": "last"})
+        settings = Settings(recipe.data, recipe.optim, last, recipe.run)
+        algorithm = Sandwich(supernet, CrossEntropy(len(labels)))
+        protocol.fit(algorithm, parts_of, settings, folder=folder, owner="benchmark", stage="supernet")
         shared, made = time.process_time() - began, []
         for method in METHODS:
             began = time.process_time()
@@ -132,7 +132,7 @@ def alone(architecture: Architecture, recipe: Recipe) -> Network:
 def measured(network: Network, parts_of: protocol.Split, recipe: Recipe) -> float:
     """The mean mIoU over the test images of the sources, which nothing was chosen by."""
     found = [("source-val", (domain, domain.items("test"))) for domain, _ in parts_of.train]
-    return protocol.measure(network, found, recipe.data, recipe.evaluate, recipe.run).intra or 0.0
+    return protocol.measure(network, found, Settings.of(recipe)).intra or 0.0
 
 
 def text(found: Sequence[Record]) -> str:

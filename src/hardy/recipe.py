@@ -109,6 +109,10 @@ class Recipe(Section):
                 values.pop(name)
         if self.network.run:  # nor does a network that keeps its classes
             values["network"]["classes"] = f"new {classes}" if (classes := self.network.classes) else "cityscapes19"
+        if self.network.sha256:  # then it does not matter where they lie
+            values["network"] = {k: v for k, v in values["network"].items() if k not in ("run", "weights")}
+        else:
+            values["network"].pop("sha256")
         for key in ("folder", "device", "workers", "threads", "trackers", "log_every", "checkpoint_every"):
             values["run"].pop(key)
         for place in (values["data"], *values["data"]["datasets"].values()):

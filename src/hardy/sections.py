@@ -105,7 +105,8 @@ class NetworkChoice(Method):
     """Which network: by ``name`` with its options and ``classes``, or an earlier ``run`` to go on from.
 
     A run's network keeps its classes. Other ``classes`` give it a new last layer, by the names of the classes where
-    they agree; so do ``weights`` of a file for other classes.
+    they agree; so do ``weights`` of a file for other classes. ``sha256`` is the checksum of the weights, those of the
+    run or of the file: others are refused.
     """
 
     origins: ClassVar[tuple[str, ...]] = ("name", "run")
@@ -113,6 +114,7 @@ class NetworkChoice(Method):
     run: str | None = None
     classes: str | None = None
     weights: str | None = None
+    sha256: str | None = None
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:

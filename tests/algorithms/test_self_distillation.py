@@ -13,7 +13,7 @@ from hardy.algorithms.self_distillation import SelfDistillation
 from hardy.engine.fit import Fit
 from hardy.errors import InputError
 from hardy.losses.cross_entropy import CrossEntropy
-from hardy.recipe import Optim, Run
+from hardy.recipe import Optim, RunSection
 from hardy.registry import ALGORITHMS
 from hardy.types import Batch
 
@@ -93,7 +93,9 @@ def fit(folder=None, seed=0):
         torch.manual_seed(5)
         teacher = built()
     algorithm = SelfDistillation(built(), CrossEntropy(11), teacher)
-    return Fit(algorithm, batches, Optim(name="adam", steps=4, lr=1e-2), Run(device="cpu"), folder=folder), teacher
+    return Fit(
+        algorithm, batches, Optim(name="adam", steps=4, lr=1e-2), RunSection(device="cpu"), folder=folder
+    ), teacher
 
 
 def test_training_leaves_the_teacher_and_a_resumed_run_has_the_same_bits(tmp_path):

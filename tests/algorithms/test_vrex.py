@@ -10,7 +10,7 @@ from hardy.algorithms.erm import ERM
 from hardy.algorithms.vrex import VREx
 from hardy.engine.fit import Fit
 from hardy.errors import InputError
-from hardy.recipe import Optim, Run
+from hardy.recipe import Optim, RunSection
 from hardy.types import Batch
 
 
@@ -96,7 +96,7 @@ def fit(pictures, loss, batches):
         pictures.load_state_dict(begun)
         algorithm = VREx(pictures, loss, anneal=ANNEAL)
         optim = Optim(name="adam", lr=0.05, steps=STEPS, weight_decay=0.0, schedule="constant")
-        return Fit(algorithm, batches, optim, Run(device="cpu"), folder=folder)
+        return Fit(algorithm, batches, optim, RunSection(device="cpu"), folder=folder)
 
     return build
 

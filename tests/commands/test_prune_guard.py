@@ -9,6 +9,7 @@ import torch
 import hardy
 from hardy.commands import prune, train
 from hardy.engine import protocol
+from hardy.engine.protocol import Settings
 from hardy.errors import InputError
 from hardy.ops.norms import reestimate
 from hardy.recipe import from_values
@@ -57,7 +58,7 @@ def statistics(network):
 def drawn(recipe, network, stage, count):
     """The first images of a stage's training batches."""
     parts = protocol.split(recipe.data, recipe.run.seed)
-    stream = protocol.training(parts.train, recipe.data, network.labels, recipe.optim, recipe.run, stage=stage)
+    stream = protocol.training(parts.train, network.labels, Settings.of(recipe), stage=stage)
     return [batch.images for batch in islice(stream(0, 0, 1), count)]
 
 

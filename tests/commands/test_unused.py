@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hardy.commands._unused import refuse_unused
 
 import hardy
 from hardy.commands import bench, train
 from hardy.commands import evaluate as measuring
 from hardy.commands import export as exporting
-from hardy.commands._unused import refuse_unused
 from hardy.data.labels import label_space
 from hardy.engine import optimiser
 from hardy.errors import InputError

@@ -9,7 +9,7 @@ from hardy.engine.fit import Fit
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.networks.building.create import create
-from hardy.recipe import Optim, Run
+from hardy.recipe import Optim, RunSection
 from hardy.registry import ALGORITHMS, LOSSES
 from hardy.seed import seed_all, seeded
 from hardy.types import Batch
@@ -133,7 +133,7 @@ def test_a_resumed_run_ends_with_the_same_bits(name: str, kind: str, stop: int, 
 
     def fit(folder):
         optim = Optim(name="adam", lr=1e-3, steps=3, accumulate=1)
-        return Fit(build(name, kind), batches, optim, Run(device="cpu"), folder=folder)
+        return Fit(build(name, kind), batches, optim, RunSection(device="cpu"), folder=folder)
 
     whole = fit(None)
     whole.run()

@@ -13,9 +13,10 @@ from hardy.data.base import Dataset, Domain
 from hardy.data.labels import SPACES, LabelSpace, convert
 from hardy.engine import protocol
 from hardy.engine.evaluate import Table, count, judged, table
+from hardy.engine.protocol import Settings
 from hardy.errors import InputError
 from hardy.networks.base import Network
-from hardy.recipe import Data, Evaluate, Run
+from hardy.recipe import Data, Evaluate, RunSection
 from hardy.types import Batch, Outputs
 
 
@@ -222,7 +223,9 @@ def measured(network, *labels, **options):
         for k, each in enumerate(labels)
     ]
     choice = Evaluate(**{"flip": False} | options)
-    return protocol.measure(network, parts, Data(sources=("painted",)), choice, Run(device="cpu", workers=0))
+    return protocol.measure(
+        network, parts, Settings(Data(sources=("painted",)), evaluate=choice, run=RunSection(device="cpu", workers=0))
+    )
 
 
 @pytest.mark.parametrize(

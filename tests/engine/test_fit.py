@@ -9,12 +9,12 @@ from torch import nn
 from hardy.algorithms.erm import ERM
 from hardy.engine.fit import Fit
 from hardy.losses.cross_entropy import CrossEntropy
-from hardy.recipe import Optim, Run
+from hardy.recipe import Optim, RunSection
 from hardy.types import Batch
 
 
 def place(**options):
-    return Run(device="cpu", log_every=1, **options)
+    return RunSection(device="cpu", log_every=1, **options)
 
 
 def weights(algorithm):

@@ -14,11 +14,11 @@ from hardy.engine.fit import Fit
 from hardy.engine.stop import Stopped
 from hardy.errors import InputError
 from hardy.losses.cross_entropy import CrossEntropy
-from hardy.recipe import Optim, Run
+from hardy.recipe import Optim, RunSection
 
 
 def place(**options):
-    return Run(device="cpu", log_every=1, **options)
+    return RunSection(device="cpu", log_every=1, **options)
 
 
 def weights(algorithm):
@@ -133,9 +133,9 @@ def test_a_batch_of_one_before_a_batch_norm_of_one_cell_is_explained(three, colo
 def test_devices_and_precisions_that_are_not_there_are_refused(shallow, colours, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(InputError, match="there is no device 'cuda:3' here; there are: auto, cpu"):
-        Fit(shallow(), colours(), Optim(), Run(device="cuda:3"))
+        Fit(shallow(), colours(), Optim(), RunSection(device="cuda:3"))
     with pytest.raises(InputError, match="there is no device 'gpu' here"):
-        Fit(shallow(), colours(), Optim(), Run(device="gpu"))
+        Fit(shallow(), colours(), Optim(), RunSection(device="gpu"))
     with pytest.raises(InputError, match="fp16 needs a GPU"):
         Fit(shallow(), colours(), Optim(), place(precision="fp16"))
 

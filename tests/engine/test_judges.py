@@ -145,7 +145,7 @@ def test_a_domain_that_cannot_be_read_at_a_validation_leaves_the_choice_to_the_o
 def test_a_run_that_stopped_while_it_was_measured_is_measured_again(town, tmp_path, monkeypatch):
     recipe = recipe_of(town, tmp_path / "run", data={"unseen": ["folder/night"]})
     with monkeypatch.context() as patch:
-        patch.setattr("hardy.commands._frame.Frame.record", stop)
+        patch.setattr("hardy.engine.run.Run.record", stop)
         with pytest.raises(KeyboardInterrupt):
             train.run(recipe)
     assert hardy.load(tmp_path / "run").labels.classes == ("road", "wall", "sky"), "the network is there already"

@@ -9,7 +9,8 @@ from torchvision.transforms import v2
 from hardy.data.labels import SPACES
 from hardy.data.transforms import training
 from hardy.engine import protocol
-from hardy.recipe import Data, Evaluate, Optim, Run
+from hardy.engine.protocol import Settings
+from hardy.recipe import Data, Evaluate, Optim, RunSection
 
 COUNTS = {"art_painting": 21, "cartoon": 35, "photo": 14, "sketch": 28}
 SIDE = 40
@@ -55,7 +56,9 @@ def test_sources_are_split_nine_to_one_and_the_unseen_domain_is_whole(data):
 
 def test_every_batch_has_as_many_pictures_of_each_domain(data):
     parts = protocol.split(data(), seed=0)
-    stream = protocol.training(parts.train, data(), SPACES["pacs7"], Optim(batch=96), Run(workers=0))(0, 0, 1)
+    stream = protocol.training(
+        parts.train, SPACES["pacs7"], Settings(data(), Optim(batch=96), run=RunSection(workers=0))
+    )(0, 0, 1)
     for _, batch in zip(range(2), stream, strict=False):
         assert torch.bincount(batch.domains).tolist() == [32, 32, 32]
         assert batch.images.shape == (96, 3, 32, 32)
@@ -65,7 +68,9 @@ def test_training_crops_come_from_the_whole_picture_and_measured_ones_are_resize
     """A crop of all of a picture has the ramp's ends; one that was first resized to 4 pixels would have lost them."""
     values = data(size=(4, 4), scale=(1.0, 1.0), flip=0.0, photometric=0.0, crop=(SIDE, SIDE))
     parts = protocol.split(values, seed=0)
-    stream = protocol.training(parts.train, values, SPACES["pacs7"], Optim(batch=30), Run(workers=0))(0, 0, 1)
+    stream = protocol.training(
+        parts.train, SPACES["pacs7"], Settings(values, Optim(batch=30), run=RunSection(workers=0))
+    )(0, 0, 1)
     images = next(stream).images
     whole = torch.arange(SIDE) * 6 / 255
     assert any(torch.allclose(image[0, 0], whole, atol=1e-6) for image in images)
@@ -79,7 +84,7 @@ def test_training_crops_come_from_the_whole_picture_and_measured_ones_are_resize
             return torch.nn.functional.one_hot(torch.zeros(len(images), dtype=torch.long), 7).float()
 
     pairs = [("source-val", part) for part in parts.val] + [("unseen", part) for part in parts.unseen]
-    table = protocol.measure(Network(), pairs, values, Evaluate(batch=64), Run(workers=0))
+    table = protocol.measure(Network(), pairs, Settings(values, evaluate=Evaluate(batch=64), run=RunSection(workers=0)))
     assert {tuple(shape[1:]) for shape in shown} == {(3, 4, 4)}
     assert {row.domain: row.images for row in table.rows}["pacs/sketch"] == COUNTS["sketch"]
     assert table.unseen == 4 / 28

@@ -15,7 +15,7 @@ import yaml
 from hardy.commands import train
 from hardy.engine.fit import Fit
 from hardy.errors import InputError
-from hardy.recipe import Optim, Run, read
+from hardy.recipe import Optim, RunSection, read
 
 STEPS = 120
 
@@ -36,7 +36,7 @@ STEPS = 120
 @pytest.mark.parametrize("layout", [False, True], ids=["rows", "channels-last"])
 def test_every_step_is_a_place_to_stop(shallow, colours, tmp_path, options, layout):
     optim = Optim(**{"steps": 6, "lr": 0.05} | options)
-    place = Run(device="cpu", channels_last=layout)
+    place = RunSection(device="cpu", channels_last=layout)
 
     def fit(folder, seed):
         algorithm = shallow(norm=True, seed=seed)
@@ -62,7 +62,7 @@ def test_every_step_is_a_place_to_stop(shallow, colours, tmp_path, options, layo
 
 
 def test_the_best_score_is_remembered(shallow, colours, tmp_path):
-    place, optim = Run(device="cpu", checkpoint_every=2), Optim(steps=4)
+    place, optim = RunSection(device="cpu", checkpoint_every=2), Optim(steps=4)
     Fit(shallow(), colours(), optim, place, folder=tmp_path).run(2, validate=lambda step: 0.9, every=2)
     again = Fit(shallow(), colours(), optim, place, folder=tmp_path)
     again.resume()
@@ -71,7 +71,7 @@ def test_the_best_score_is_remembered(shallow, colours, tmp_path):
 
 
 def test_the_checkpoint_of_another_network_or_optimiser_is_refused(shallow, colours, tmp_path):
-    place = Run(device="cpu")
+    place = RunSection(device="cpu")
     Fit(shallow(), colours(), Optim(steps=2), place, folder=tmp_path).run()
     for algorithm in (shallow(norm=True), shallow()):
         if len(list(algorithm.buffers())) == len(list(shallow().buffers())):

@@ -7,17 +7,17 @@ import torch
 from torch import nn
 
 from hardy.engine import safeguards
-from hardy.engine.protocol import Split
+from hardy.engine.protocol import Settings, Split
 from hardy.engine.safeguards import Sight, stop_rule
 from hardy.errors import InputError
 from hardy.pruning.schedules.base import Work
 from hardy.pruning.units import find_units
-from hardy.recipe import Data, Evaluate, Optim, Prune, Run
+from hardy.recipe import Prune, RunSection
 
 
 @pytest.fixture
 def sight():
-    return Sight(Split((), (), ()), Data(), Optim(), Evaluate(), Run(device="cpu"))
+    return Sight(Split((), (), ()), Settings(run=RunSection(device="cpu")))
 
 
 def test_images_are_spread_evenly_over_domains_and_over_each(sight):

@@ -16,7 +16,7 @@ from hardy.pruning.remove import remove
 from hardy.pruning.select import Limits
 from hardy.pruning.shapes import Layers, Shape, dense_widths, widths_left
 from hardy.pruning.units import find_units
-from hardy.sections import Prune, Run
+from hardy.sections import Prune, RunSection
 from hardy.timing import layer_tables, targets
 from hardy.timing.layer_tables import Sum, Table, grid, preferred_multiple
 from hardy.timing.layer_times import _by_branch, _given, _inputs, _model, _module, layer_times
@@ -207,7 +207,7 @@ def test_two_goals_and_none():
 def test_rounding_found_by_measuring_is_what_limits_use(monkeypatch, tmp_path):
     made = Table(MACHINE, Abacus(lambda shape: 1.0 if shape.outputs % 4 == 0 else 9.0), tmp_path)
     monkeypatch.setattr(layer_tables, "table", lambda runtime, device: made)
-    run = Run(device="cpu")
+    run = RunSection(device="cpu")
     assert targets.limits_of(Prune(round_to="auto"), run).round_to == 4
     assert targets.limits_of(Prune(round_to=3), run).round_to == 3
 

@@ -6,9 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hardy.commands._frame import from_sections
+from hardy.commands._memory import from_sections, sections_of
 from hardy.commands._print import say, show_rows
-from hardy.commands.train import sections_of
 from hardy.engine.foreign import Carved, prune_module
 from hardy.errors import InputError
 from hardy.ops import cost
@@ -62,7 +61,8 @@ def prune_foreign(
     named = prune.get("schedule", "one_shot")
     chosen = {"name": named} if isinstance(named, str) else dict(named)
     given = {"criterion": "l2" if batches is None else "taylor", **prune, "schedule": chosen}
-    recipe = from_sections(**sections_of((), "erm", loss, 1, None, None), prune=given, run=run or {})
+    sections = {**sections_of((), "erm", loss, 1, None, None), "prune": given, "run": run or {}}
+    recipe = from_sections({"run": "a module in memory"}, **sections)
     choice = recipe.prune
     assert choice is not None
     schedule: Schedule = SCHEDULES.build(choice.schedule.name, **choice.schedule.options)

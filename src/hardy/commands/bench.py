@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from hardy import records
-from hardy.commands._frame import provenance
 from hardy.commands._print import say, show_rows
 from hardy.deployment.forms import AS_IT_IS
 from hardy.device import pick
 from hardy.engine import artefact
+from hardy.engine.provenance import provenance
+from hardy.engine.run_folder import origin_of
 from hardy.errors import InputError
 from hardy.ops import cost
 from hardy.records import Record
@@ -51,16 +52,14 @@ def run(
         if each is not None:
             say(f"{name}: {cost.parameters(each):,} parameters, {cost.gmacs(each, size):.3f} GMACs at {shape}")
     say(str(fingerprint()))
-    versions = provenance()
+    versions, made = provenance(), origin_of(folder)
     kept = [row for row in rows if row.network == "network"]
     triples = [(row, f"milliseconds_{name}", getattr(row, name)) for row in kept for name in ("p50", "p95", "least")]
-    records.append(
-        folder / "records.jsonl",
-        [
-            Record("", "bench", (), _target(row), 0, metric, value, {}, versions, _notes(row))
-            for row, metric, value in triples
-        ],
-    )
+    new = [
+        Record(made.digest, "bench", made.sources, _target(row), made.seed, name, value, {}, versions, _notes(row))
+        for row, name, value in triples
+    ]
+    records.append(folder / "records.jsonl", new)
     return rows
 
 

@@ -5,15 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from hardy import records
-from hardy.commands._frame import from_sections, provenance
+from hardy.commands._memory import from_sections
 from hardy.commands._print import show_table
-from hardy.commands._scores import refuse_unmeasured, table_values
+from hardy.commands._scores import refuse_unmeasured
 from hardy.engine import artefact, protocol
 from hardy.engine.evaluate import Table
+from hardy.engine.protocol import Settings
+from hardy.engine.provenance import provenance
+from hardy.engine.run_folder import origin_of
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.ops.tensors import check_finite
-from hardy.recipe import read
 from hardy.records import Record
 
 __all__ = ["evaluate", "run"]
@@ -72,13 +74,14 @@ def _table(
     check_finite(network)
     where = {"root": root, "datasets": dict(datasets or {}), "size": size}
     recipe = from_sections(
+        {"run": "a network in memory"},
         data={"unseen": list(data), "unseen_splits": list(splits), **where},
         evaluate={"window": window, "flip": flip, "scales": list(scales), "batch": batch},
         run={"device": device, "workers": 0},
     )
     parts = protocol.split(recipe.data, seed=0)
     unseen = [("unseen", part) for part in parts.unseen]
-    return protocol.measure(network, unseen, recipe.data, recipe.evaluate, recipe.run, tolerant=tolerant)
+    return protocol.measure(network, unseen, Settings.of(recipe), tolerant=tolerant)
 
 
 def run(folder: Path, domains: Sequence[str], *, size: Sequence[int] | None, per_class: bool, **options: Any) -> None:
@@ -94,15 +97,14 @@ def run(folder: Path, domains: Sequence[str], *, size: Sequence[int] | None, per
         raise InputError(
             f"--per-class: {type(network).__name__} predicts one class per image, of which there is no IoU"
         )
-    made = read(folder / "recipe.yaml") if (folder / "recipe.yaml").exists() else None
-    digest, trained_on, seed = (made.digest(), made.data.sources, made.run.seed) if made else ("", (), 0)
-    size = size or (made.data.size if made else None)
+    made = origin_of(folder)
+    size = size or (made.recipe.data.size if made.recipe else None)
     table = _table(network, domains, size=size, tolerant=True, **options)
     here = {"size": list(size) if size else None, "domains": list(domains)}
     versions = provenance()
     lines = [
-        Record(digest, "evaluate", trained_on, target, seed, metric, value, {}, versions, here)
-        for target, metric, value in table_values(table)
+        Record(made.digest, "evaluate", made.sources, target, made.seed, metric, value, {}, versions, here)
+        for target, metric, value in table.values()
     ]
     records.append(folder / "records.jsonl", lines)
     show_table(f"{folder} on {', '.join(domains)}", table, per_class=per_class)

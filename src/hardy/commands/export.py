@@ -7,13 +7,14 @@ from typing import Any
 from torch import Tensor
 
 from hardy import records
-from hardy.commands._frame import provenance
 from hardy.commands._print import percent, say
 from hardy.data import loader, sources
 from hardy.data.base import Domain
 from hardy.data.labels import convert
 from hardy.deployment.export import Proof, ProofError, export
 from hardy.engine import artefact
+from hardy.engine.provenance import provenance
+from hardy.engine.run_folder import origin_of
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.records import Record
@@ -43,7 +44,7 @@ def run(
         )  # fmt: skip
     except ProofError as error:
         raise InputError(str(error)) from None
-    versions = provenance()
+    versions, made = provenance(), origin_of(folder)
     values: dict[str, float | None] = {
         "agreement": proof.agreement,
         "logit_difference": proof.difference,
@@ -53,7 +54,10 @@ def run(
     values |= {"miou_torch": proof.miou_torch, "miou_onnx": proof.miou_onnx} if truth else {}
     notes = {"file": str(file), "size": list(size), "dynamic": dynamic, "images": proof.images}
     notes |= {} if upsample == "full" else {"upsample": upsample}
-    lines = [Record("", "export", (), ",".join(domains), 0, k, v, {}, versions, notes) for k, v in values.items()]
+    lines = [
+        Record(made.digest, "export", made.sources, ",".join(domains), made.seed, k, v, {}, versions, notes)
+        for k, v in values.items()
+    ]
     records.append(folder / "records.jsonl", lines)
     mode = f"{proof.images} {'drawn' if proof.drawn else 'given'} images"
     say(

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from hardy import records
-from hardy.commands._frame import provenance
 from hardy.commands._print import say
 from hardy.engine import artefact
+from hardy.engine.provenance import provenance
 from hardy.errors import InputError
 from hardy.networks.building.importing import Imported, imported
 from hardy.ops.cost import parameters

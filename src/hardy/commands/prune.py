@@ -3,31 +3,34 @@
 import logging
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
 
-from hardy.commands._costs import Found, cost_values, costs, show_costs
+from hardy.commands._costs import Change, Found, cost_values, costs, show_costs
 from hardy.commands._foreign import prune_foreign
-from hardy.commands._frame import Frame, finished, frame, from_sections, network_of
+from hardy.commands._memory import opened, sections_of
 from hardy.commands._print import say, show_table
+from hardy.commands._progress import terminal
 from hardy.commands._scores import refuse_unmeasured
 from hardy.commands._sensitivity import show_sweep, sweep_values
-from hardy.commands.train import sections_of, trained
-from hardy.engine import artefact, protocol
-from hardy.engine.finished import PASSING, whole
+from hardy.engine import artefact
+from hardy.engine.evaluate import Table
+from hardy.engine.finished import whole
+from hardy.engine.protocol import Split
 from hardy.engine.prune import prune as operate
 from hardy.engine.prune import rehearse
 from hardy.engine.prune import sensitivity as swept
+from hardy.engine.run import Run
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.ops.tensors import check_finite
 from hardy.pruning.sweep import Sweep
 from hardy.recipe import Optim, Prune, Recipe
 from hardy.sections import Floors
-from hardy.trust import allowing, names_in
+from hardy.timing.bench import Comparison
 
 __all__ = ["prune", "run", "sensitivity"]
 
@@ -47,33 +50,60 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
         InputError: for anything in the recipe or the data that cannot be used.
         Stopped: after Ctrl-C or SIGTERM.
     """
-    if done := finished(recipe, "prune"):
+    if done := Run.finished(recipe, "prune"):
         if show:
             say(f"{done}: this run is finished; give another run.folder to run it again")
         return done
     choice = _choice(recipe)
-    with frame(recipe, "prune") as here:
-        network = network_of(recipe)
-        parts = protocol.checked(protocol.split(recipe.data, recipe.run.seed), network, recipe.data)
-        _recoverable(here, network, parts, choice)
-        dense = _dense(here, network, parts)
-        network, found = _pruned(here, dense, parts, choice, show=show)
-        recovered(here, network, parts, choice, dense)
-        if choice.recovery:
-            here.keep(network, measured=False)
-        notes = {
-            "network": recipe.network.name or recipe.network.run, "criterion": choice.criterion.name,
-            "ratio": choice.ratio, "schedule": choice.schedule.name, **found.notes(), **here.selection,
-        }  # fmt: skip
-        table = here.measure(network, parts, "prune", notes)
-        changes, comparisons = costs(dense, network, recipe)
-        here.record("prune", parts.sources, cost_values(changes), notes)
-        here.keep(network)
+    with Run.open(recipe, "prune", terminal) as here:
+        network = here.network()
+        images = here.images(network)
+        _recoverable(here, network, images, choice)
+        dense = _dense(here, network, images)
+        made = _story(here, dense, images, choice, show=show)
+        table = _measured(here, made, images, choice)
     if show:
         show_table(f"{here.folder}: {_goal(choice)} by {choice.criterion.name}", table)
-        show_costs(changes, comparisons, found, dense, network)
+        _show(made)
     refuse_unmeasured(table, here.folder)
     return here.folder
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What pruning and recovery made of ``dense``, and what it costs."""
+
+    dense: Network
+    network: Network
+    found: Found
+    changes: Change
+    comparisons: Sequence[Comparison]
+
+
+def _story(here: Run, dense: Network, images: Split, choice: Prune, *, show: bool, keep: bool = True) -> _Done:
+    """Prune a copy of ``dense``, recover and count; with ``keep`` a call that was stopped goes on."""
+    network, found = _pruned(here, dense, images, choice, show=show, keep=keep)
+    _recovered(here, network, images, choice, dense)
+    if choice.recovery and keep:
+        here.keep(network, measured=False)
+    return _Done(dense, network, found, *costs(dense, network, here.recipe))
+
+
+def _measured(here: Run, done: _Done, images: Split, choice: Prune) -> Table:
+    """Measure the smaller network, record it with its costs, save it, and end the run."""
+    chosen = here.recipe.network
+    notes = {
+        "network": chosen.name or chosen.run, "criterion": choice.criterion.name, "ratio": choice.ratio,
+        "schedule": choice.schedule.name, **done.found.notes(), **here.selection,
+    }  # fmt: skip
+    table = here.measure(done.network, images, "prune", notes)
+    here.record("prune", images.sources, cost_values(done.changes), notes)
+    here.keep(done.network)
+    return table
+
+
+def _show(done: _Done) -> None:
+    show_costs(done.changes, done.comparisons, done.found, done.dense, done.network)
 
 
 def sensitivity(recipe: Recipe, *, show: bool = True) -> Path:
@@ -86,28 +116,25 @@ def sensitivity(recipe: Recipe, *, show: bool = True) -> Path:
         Stopped: after Ctrl-C or SIGTERM.
     """
     choice = _choice(recipe)
-    with frame(recipe, "prune") as here:
-        network = network_of(recipe)
-        parts = protocol.checked(protocol.split(recipe.data, recipe.run.seed), network, recipe.data)
-        dense = _dense(here, network, parts)
-        found = swept(
-            dense, choice, parts, pixel_loss=here.pixel_loss(dense), data=recipe.data, optim=recipe.optim,
-            run=recipe.run, evaluate=recipe.evaluate,
-        )  # fmt: skip
-        _told(here, found, parts, choice, show=show)
+    with Run.open(recipe, "prune", terminal) as here:
+        network = here.network()
+        images = here.images(network)
+        dense = _dense(here, network, images)
+        found = swept(dense, choice, here.sight(images), pixel_loss=here.pixel_loss(dense))
+        _record_sweep(here, found, images, choice, show=show)
     return here.folder
 
 
-def _told(here: Frame, found: Sweep, parts: protocol.Split, choice: Prune, *, show: bool) -> None:
+def _record_sweep(here: Run, found: Sweep, images: Split, choice: Prune, *, show: bool) -> None:
     """Record a sweep, and show it."""
     floors, criterion = choice.floors or Floors(), choice.criterion.name
     notes = {"criterion": criterion, "tolerance": floors.tolerance, "images": floors.images}
-    here.record("sensitivity", parts.sources, sweep_values(found, floors), notes)
+    here.record("sensitivity", images.sources, sweep_values(found, floors), notes)
     if here.main and show:
         show_sweep(f"{here.folder}: sensitivity by {criterion}", found, floors)
 
 
-def _recoverable(here: Frame, network: Network, parts: protocol.Split, choice: Prune) -> None:
+def _recoverable(here: Run, network: Network, images: Split, choice: Prune) -> None:
     """Refuse, before anything is trained, a recovery that cannot be.
 
     Raises:
@@ -116,7 +143,7 @@ def _recoverable(here: Frame, network: Network, parts: protocol.Split, choice: P
     if choice.recovery:
         optim = here.recipe.optim
         built = here.algorithm(deepcopy(network), choice.recover_with, network)
-        built.check(len(parts.train), optim.batch // optim.accumulate)
+        built.check(len(images.train), optim.batch // optim.accumulate)
         if not built.trains_network:
             name = (choice.recover_with or here.recipe.algorithm).name
             raise InputError(f"prune.recover_with: {name} leaves the network as it is; recover with erm or the like")
@@ -148,79 +175,58 @@ def _goal(choice: Prune) -> str:
     return f"pruned to {choice.target_gmacs:g} GMACs"
 
 
-def _dense(here: Frame, network: Network, parts: protocol.Split) -> Network:
+def _dense(here: Run, network: Network, images: Split) -> Network:
     """The network before pruning: an earlier run's as it is, or a new one trained now and kept."""
-    if here.recipe.network.run:
+    chosen = here.recipe.network
+    if chosen.run or chosen.sha256:
         if network.plan:
-            _log.warning("%s is already pruned: what is removed now is counted from what it has left",
-                         here.recipe.network.run)  # fmt: skip
+            _log.warning("%s is already pruned: what is removed now is counted from what it has left", chosen.run)
         return network
-    kept = here.folder / "dense"
-    if whole(kept):
-        if not whole(here.folder / "pruned") and here.main:  # a checkpoint here can only be what became `dense`
-            _drop_checkpoint(here)
-        return _again(kept, network)
-    rehearse(
-        network, _choice(here.recipe), parts, pixel_loss=here.pixel_loss(network), data=here.recipe.data,
-        optim=here.recipe.optim, run=here.recipe.run, evaluate=here.recipe.evaluate,
-    )  # fmt: skip
-    trained(here, network, parts)
-    artefact.save(network, kept)
-    _drop_checkpoint(here)
+    if kept := here.part("dense", network):
+        if not whole(here.folder / "pruned"):  # a checkpoint here can only be what became `dense`
+            here.forget()
+        return kept
+    rehearse(network, _choice(here.recipe), here.sight(images), pixel_loss=here.pixel_loss(network))
+    here.fit(network, images, "train")
+    here.keep_part(network, "dense")
+    here.forget()
     return network
 
 
-def _drop_checkpoint(here: Frame) -> None:
-    """Remove what the stage that ended needed to go on: the next one would take it for its own."""
-    for name in PASSING:
-        (here.folder / name).unlink(missing_ok=True)
-
-
 def _pruned(
-    here: Frame, dense: Network, parts: protocol.Split, choice: Prune, *, show: bool
+    here: Run, dense: Network, images: Split, choice: Prune, *, show: bool, keep: bool
 ) -> tuple[Network, Found]:  # fmt: skip
     """The smaller network before its recovery and what pruning found: kept, so that a stopped recovery goes on."""
-    kept = here.folder / "pruned"
-    if whole(kept):
-        return _again(kept, dense), Found.read(here.folder)
+    if keep and (earlier := here.part("pruned", dense)):
+        return earlier, Found.read(here.folder)
     network = deepcopy(dense)
-    found = cut(here, network, parts, choice, show=show)
-    found.write(here.folder)
-    artefact.save(network, kept)
+    found = _cut(here, network, images, choice, show=show)
+    if keep:
+        found.write(here.folder)
+        here.keep_part(network, "pruned")
     return network, found
 
 
-def _again(kept: Path, network: Network) -> Network:
-    """What an earlier call kept of ``network``, whose own code is trusted."""
-    return artefact.load(kept, trust=names_in(network.architecture))
-
-
-def cut(here: Frame, network: Network, parts: protocol.Split, choice: Prune, *, show: bool) -> Found:
+def _cut(here: Run, network: Network, images: Split, choice: Prune, *, show: bool) -> Found:
     """Score and remove, in place; record the sensitivities and how far a stop rule let it go."""
-    recipe = here.recipe
-    with here.progress("score", 0) as log:
-        surgery = operate(
-            network, choice, parts, pixel_loss=here.pixel_loss(network), data=recipe.data, optim=recipe.optim,
-            run=recipe.run, evaluate=recipe.evaluate, log=log,
-        )  # fmt: skip
+    with here.progress(here, "score", 0) as log:
+        surgery = operate(network, choice, here.sight(images), pixel_loss=here.pixel_loss(network), log=log)
     here.cost["score_steps"] = float(surgery.pruned.steps)
     if surgery.sweep:
-        _told(here, surgery.sweep, parts, choice, show=show)
+        _record_sweep(here, surgery.sweep, images, choice, show=show)
     if choice.stop:
         notes = {"stop": list(choice.stop.domains), "drop": choice.stop.drop}
-        here.record("prune", parts.sources, [("cost", "removed", surgery.pruned.ratio)], notes)
+        here.record("prune", images.sources, [("cost", "removed", surgery.pruned.ratio)], notes)
     return Found(surgery.outcome, surgery.blocked)
 
 
-def recovered(here: Frame, network: Network, parts: protocol.Split, choice: Prune, dense: Network) -> None:
-    """Train the smaller network in place for ``choice.recovery`` steps; ``dense`` teaches where one is to be taught."""
+def _recovered(here: Run, network: Network, images: Split, choice: Prune, dense: Network) -> None:
+    """Train the smaller network in place for ``choice.recovery`` steps; ``dense`` is the teacher of a method that has
+    one."""
     if choice.recovery:
         optim = here.recipe.optim.model_copy(update={"steps": choice.recovery, "lr": choice.recovery_lr})
-        step = here.fit(
-            network, parts, Optim.model_validate(optim.model_dump()), "recover", method=choice.recover_with,
-            teacher=dense,
-        )  # fmt: skip
-        here.selection = {"select": here.recipe.evaluate.select, "selected_step": step}
+        optim = Optim.model_validate(optim.model_dump())
+        here.fit(network, images, "recover", optim=optim, method=choice.recover_with, teacher=dense)
 
 
 def prune(
@@ -266,33 +272,23 @@ def prune(
     """
     goals = {"ratio": ratio, "target_ms": target_ms, "target_gmacs": target_gmacs}
     given = {name: value for name, value in goals.items() if value is not None}
-    choice = {**(prune or {}), **({} if criterion is None else {"criterion": criterion}), **given}
+    said = {**(prune or {}), **({} if criterion is None else {"criterion": criterion}), **given}
     if not isinstance(network, Network):
         further = {"folder": folder, "optim": optim}
-        small = prune_foreign(network, example, data, prune=choice, loss=loss, run=run, further=further, show=show)
+        small = prune_foreign(network, example, data, prune=said, loss=loss, run=run, further=further, show=show)
         return cast(Module, small)
-    with allowing(trust):
-        return _by_recipe(network, choice, data, loss, optim, run, folder, show=show)
-
-
-def _by_recipe(
-    network: Module, choice: Mapping[str, Any], data: Sequence[str] | Mapping[str, Any], loss: str | Mapping[str, Any],
-    optim: Mapping[str, Any] | None, run: Mapping[str, Any] | None, folder: str | Path | None, *, show: bool,
-) -> Module:  # fmt: skip
-    """`prune` of a `Network`."""
-    assert isinstance(network, Network)
     check_finite(network)
-    sections = sections_of(data, "erm", loss, (optim or {}).get("steps", 1), optim, None)
-    with TemporaryDirectory() as scratch:
-        recipe = from_sections(**sections, prune=choice, run={**(run or {}), "folder": str(folder or scratch)})
-        small = deepcopy(network)
-        with frame(recipe, "prune") as here:
-            parts = protocol.checked(protocol.split(recipe.data, recipe.run.seed), small, recipe.data)
-            _recoverable(here, small, parts, _choice(recipe))
-            found = cut(here, small, parts, _choice(recipe), show=show)
-            recovered(here, small, parts, _choice(recipe), network)
-            if folder:
-                here.keep(small)
-        if show:
-            show_costs(*costs(network, small, recipe), found, network, small)
-    return small.eval()
+    sections = {**sections_of(data, "erm", loss, (optim or {}).get("steps", 1), optim, None), "prune": said}
+    with opened(network, "prune", sections, folder=folder, run=run, trust=trust) as (here, kept):
+        if here is None:
+            assert kept is not None, "only a run with a folder is finished"
+            return cast(Module, artefact.like(kept, network))
+        images, choice = here.images(network), _choice(here.recipe)
+        _recoverable(here, network, images, choice)
+        done = _story(here, network, images, choice, show=show, keep=kept is not None)
+        table = _measured(here, done, images, choice) if kept else None
+    if show:
+        _show(done)
+    if table:
+        refuse_unmeasured(table, here.folder)
+    return cast(Module, done.network.eval())

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from hardy.commands._frame import Frame, finished, frame
 from hardy.commands._print import percent, say, show_rows
+from hardy.commands._progress import terminal
 from hardy.data.labels import LabelSpace, label_space
-from hardy.engine import artefact, protocol
-from hardy.engine.safeguards import Sight
+from hardy.engine.protocol import Settings, Split
+from hardy.engine.run import Run
 from hardy.engine.search import Found, Judge, kept_within
 from hardy.engine.search import search as tried
 from hardy.errors import InputError
@@ -48,23 +48,22 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
         Stopped: after Ctrl-C or SIGTERM.
     """
     choice = _choice(recipe)
-    if done := finished(recipe, "search"):
+    if done := Run.finished(recipe, "search"):
         if show:
             say(f"{done}: this search is finished; give another run.folder to search again")
         return done
     assert recipe.network.classes, "a network that is named has classes"
     labels = label_space(recipe.network.classes)
-    with frame(recipe, "search") as here:
+    with Run.open(recipe, "search", terminal) as here:
         seed_all(recipe.run.seed, "network")
         space = Space(choice.filters, choice.layers, choice.branches)
         supernet = Supernet(labels, space=space)
-        parts = protocol.checked(protocol.split(recipe.data, recipe.run.seed), supernet, recipe.data)
-        sight = Sight(parts, recipe.data, recipe.optim, recipe.evaluate, recipe.run)
-        judge = Judge(supernet, sight, reestimate=choice.reestimate, images=choice.images)
+        images = here.images(supernet)
+        judge = Judge(supernet, here.sight(images), reestimate=choice.reestimate, images=choice.images)
         prices = _prices(here, labels, space, choice)
-        _trained(here, supernet, parts, choice)
+        _trained(here, supernet, images, choice)
         found = _found(here, prices, judge, choice)
-        _kept(here, found, judge, prices, parts.sources, show=show)
+        _kept(here, found, judge, prices, images.sources, show=show)
     return here.folder
 
 
@@ -89,7 +88,7 @@ def _choice(recipe: Recipe) -> Search:
     return recipe.search
 
 
-def _prices(here: Frame, labels: LabelSpace, space: Space, choice: Search) -> Priced:
+def _prices(here: Run, labels: LabelSpace, space: Space, choice: Search) -> Priced:
     """What architectures take, measured as far as it is not known."""
     recipe = here.recipe
     device = place_of(choice.runtime, recipe.run)
@@ -100,26 +99,21 @@ def _prices(here: Frame, labels: LabelSpace, space: Space, choice: Search) -> Pr
     return prices
 
 
-def _trained(here: Frame, supernet: Supernet, parts: protocol.Split, choice: Search) -> None:
+def _trained(here: Run, supernet: Supernet, images: Split, choice: Search) -> None:
     """Train the shared weights in place; a search that goes on finds them in the checkpoint."""
-    recipe = here.recipe
     algorithm = Sandwich(supernet, here.pixel_loss(supernet), temperature=choice.temperature)
-    with here.progress("supernet", recipe.optim.steps) as log:
-        protocol.fit(
-            supernet, parts, algorithm=algorithm, data=recipe.data, optim=recipe.optim,
-            choice=recipe.evaluate.model_copy(update={"select": "last"}), run=recipe.run, folder=here.folder,
-            owner=f"{recipe.digest()}/{recipe.run.seed}/supernet", stage="supernet", log=log,
-        )  # fmt: skip
-    here.cost["supernet_steps"] = float(recipe.optim.steps)
+    last = here.recipe.evaluate.model_copy(update={"select": "last"})
+    settings = Settings(here.recipe.data, here.recipe.optim, last, here.recipe.run)
+    here.fit_algorithm(algorithm, images, "supernet", settings)
 
 
-def _found(here: Frame, prices: Priced, judge: Judge, choice: Search) -> Found:
+def _found(here: Run, prices: Priced, judge: Judge, choice: Search) -> Found:
     """Try architectures, and measure the best."""
     space = prices.bench.space
     proposer = Proposer(
         space, prices.predicted, choice.budget_ms, here.recipe.run.seed, choice.method, choice.population, choice.sample
     )
-    with here.progress("search", choice.evaluations) as log:
+    with here.progress(here, "search", choice.evaluations) as log:
         history = tried(proposer, judge, choice.evaluations, here.folder / "search.jsonl", log)
     if not history:
         raise InputError(
@@ -143,7 +137,7 @@ class _Row:
     gmacs: float
 
 
-def _kept(here: Frame, found: Found, judge: Judge, prices: Priced, sources: tuple[str, ...], *, show: bool) -> None:
+def _kept(here: Run, found: Found, judge: Judge, prices: Priced, sources: tuple[str, ...], *, show: bool) -> None:
     """Write the architecture and the networks, record what was found, and show it."""
     recipe, largest = here.recipe, prices.bench.space.largest()
     assert recipe.search is not None
@@ -166,7 +160,7 @@ def _kept(here: Frame, found: Found, judge: Judge, prices: Priced, sources: tupl
                    ("cost", f"milliseconds_predicted_{name}", row.predicted)]  # fmt: skip
     here.record("search", sources, values, notes)
     write_text(here.folder / "architecture.json", json.dumps(content(found.best.architecture, **meta), indent=1) + "\n")
-    artefact.save(rows["largest"].network, here.folder / "largest")
+    here.keep_part(rows["largest"].network, "largest")
     here.keep(rows["found"].network)
     _log.info("%s", found)
     if show:

@@ -2,16 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from hardy.commands._frame import Frame, finished, frame, from_sections, network_of
+from hardy.commands._memory import opened, sections_of
 from hardy.commands._print import say, show_table
+from hardy.commands._progress import terminal
 from hardy.commands._scores import refuse_unmeasured
-from hardy.engine import artefact, protocol
+from hardy.engine import artefact
+from hardy.engine.evaluate import Table
+from hardy.engine.protocol import Split
+from hardy.engine.run import Run
+from hardy.engine.stop import Stopped
 from hardy.networks.base import Network
 from hardy.recipe import Recipe
-from hardy.trust import allowing
 
 __all__ = ["run", "train"]
 
@@ -24,27 +27,28 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
             training, the network is saved and the others are measured first.
         Stopped: after Ctrl-C or SIGTERM, when the checkpoint is written.
     """
-    if done := finished(recipe, "train"):
+    if done := Run.finished(recipe, "train"):
         if show:
             say(f"{done}: this run is finished; give another run.folder to run it again")
         return done
-    with frame(recipe, "train") as here:
-        network = network_of(recipe)
-        parts = protocol.checked(protocol.split(recipe.data, recipe.run.seed), network, recipe.data)
-        trained(here, network, parts)
-        here.keep(network, measured=False)
-        table = here.measure(network, parts, "train", {"network": recipe.network.name, **here.selection})
-        here.keep(network)
+    with Run.open(recipe, "train", terminal) as here:
+        network = here.network()
+        images = here.images(network)
+        here.fit(network, images, "train")
+        table = measured(here, network, images)
     if here.main and show:
         show_table(f"{here.folder}: {type(network).__name__}, {network.labels.name}", table)
     refuse_unmeasured(table, here.folder)
     return here.folder
 
 
-def trained(here: Frame, network: Network, parts: protocol.Split) -> None:
-    """Train ``network`` in place as the recipe of ``here`` says."""
-    step = here.fit(network, parts, here.recipe.optim, "train")
-    here.selection = {"select": here.recipe.evaluate.select, "selected_step": step}
+def measured(here: Run, network: Network, images: Split) -> Table:
+    """Save ``network``, measure it, and end the run."""
+    here.keep(network, measured=False)
+    name = here.recipe.network.name or type(network).__name__
+    table = here.measure(network, images, "train", {"network": name, **here.selection})
+    here.keep(network)
+    return table
 
 
 def train(
@@ -71,44 +75,30 @@ def train(
         optim: the rest of a recipe's ``optim`` section, such as ``{"lr": 0.05, "batch": 16}``.
         evaluate: a recipe's ``evaluate`` section.
         run: a recipe's ``run`` section, such as ``{"seed": 1}``.
-        folder: where checkpoints, records and the trained network go, ``run["folder"]`` being the same; without one
-            nothing is measured at the end or kept on disk.
+        folder: where checkpoints, records, the network as given (in ``start``) and the trained one go,
+            ``run["folder"]`` being the same; without one nothing is measured at the end or kept on disk. If the run in
+            it is finished, its weights are loaded.
         trust: modules whose code may run where a file, such as a run of ``style_vae``, names it.
 
     Raises:
         InputError: for anything that cannot be used.
-        Stopped: after Ctrl-C or SIGTERM; with a folder, the same call goes on from there.
+        Stopped: after Ctrl-C or SIGTERM; with a folder, the same call goes on from there, and ``network`` is as it was
+            given.
     """
-    folder = folder or (run or {}).get("folder")
-    if folder:
-        artefact.check(network)
     sections = sections_of(data, algorithm, loss, steps, optim, evaluate)
-    with TemporaryDirectory() as scratch, allowing(trust):
-        recipe = from_sections(**sections, run={**(run or {}), "folder": str(folder or scratch)})
-        with frame(recipe, "train") as here:
-            parts = protocol.checked(protocol.split(recipe.data, recipe.run.seed), network, recipe.data)
-            trained(here, network, parts)
-            if folder:
-                here.keep(network, measured=False)
-                table = here.measure(network, parts, "train", {"network": type(network).__name__, **here.selection})
-                here.keep(network)
-                refuse_unmeasured(table, here.folder)
+    with opened(network, "train", sections, folder=folder, run=run, trust=trust) as (here, kept):
+        if here is None:
+            assert kept is not None, "only a run with a folder is finished"
+            network.load_state_dict(artefact.weights(kept))
+            return network.eval()
+        given = {name: value.clone() for name, value in network.state_dict().items()} if kept else {}
+        images = here.images(network)
+        try:
+            here.fit(network, images, "train")
+        except Stopped:
+            if kept:  # so that the same call on the same network goes on
+                network.load_state_dict(given)
+            raise
+        if kept:
+            refuse_unmeasured(measured(here, network, images), here.folder)
     return network.eval()
-
-
-def sections_of(
-    data: Sequence[str] | Mapping[str, Any],
-    algorithm: str | Mapping[str, Any],
-    loss: str | Mapping[str, Any],
-    steps: int,
-    optim: Mapping[str, Any] | None,
-    evaluate: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """A recipe's sections from what a Python caller says."""
-    return {
-        "data": data if isinstance(data, Mapping) else {"sources": list(data)},
-        "algorithm": {"name": algorithm} if isinstance(algorithm, str) else algorithm,
-        "loss": {"name": loss} if isinstance(loss, str) else loss,
-        "optim": {**(optim or {}), "steps": steps},
-        "evaluate": dict(evaluate or {}),
-    }

@@ -7,6 +7,7 @@ builds the dense network, replays the plan and fills in the weights. No pickle i
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ from hardy.errors import InputError
 from hardy.files import expanded, write_together
 from hardy.networks.base import Network
 from hardy.networks.building.create import rebuild
+from hardy.networks.building.wrapped import Wrapped
 from hardy.ops.tensors import decoded
 from hardy.pruning.remove import replay
 from hardy.stored import contents, intact, json_value, sealed
-from hardy.trust import from_file
+from hardy.trust import from_file, names_in
 
-__all__ = ["FORMAT", "check", "load", "save"]
+__all__ = ["FORMAT", "check", "checksum", "like", "load", "save", "weights"]
 
 FORMAT = "hardy-network/1"
 
@@ -48,7 +50,7 @@ def save(network: Network, folder: Path | str, *, weights: Mapping[str, Tensor] 
     check(network)
     folder = expanded(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    data = save_tensors(apart(weights if weights is not None else network.state_dict()), {"format": FORMAT})
+    data = _encoded(weights if weights is not None else network.state_dict())
     description = sealed(
         {
             "format": FORMAT,
@@ -62,6 +64,15 @@ def save(network: Network, folder: Path | str, *, weights: Mapping[str, Tensor] 
     text = json.dumps(description, indent=1) + "\n"
     write_together({folder / "network.safetensors": data, folder / "network.json": text.encode()})
     return folder
+
+
+def checksum(network: Network) -> str:
+    """The sha256 of the weights of ``network`` as `save` writes them, in hexadecimal digits."""
+    return _sha256(_encoded(network.state_dict()))
+
+
+def _encoded(weights: Mapping[str, Tensor]) -> bytes:
+    return save_tensors(apart(weights), {"format": FORMAT})
 
 
 def check(network: Network) -> None:
@@ -126,6 +137,23 @@ def load(
             f"{folder}: the weights do not fit the network: {' '.join(str(error).split())[:300]}"
         ) from None
     return network.eval() if classes is None else for_classes(network, label_space(classes), source=str(folder))
+
+
+def like(folder: Path, network: Network) -> Network:
+    """The network saved in ``folder``, which was made of ``network``: the code of that one is trusted."""
+    module = deepcopy(network.module) if isinstance(network, Wrapped) else None
+    return load(folder, trust=names_in(network.architecture), module=module)
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    """The weights of the network saved in ``folder``, by name.
+
+    Raises:
+        InputError: when they are torn or gone.
+    """
+    if _sha256(data := _read(folder / "network.safetensors")) != _describe(folder)["sha256"]:
+        raise InputError(f"{folder}: network.safetensors does not match network.json (torn write?); save it again")
+    return decoded(data)
 
 
 def _describe(folder: Path) -> dict[str, Any]:

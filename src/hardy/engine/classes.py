@@ -9,10 +9,10 @@ from copy import deepcopy
 
 from hardy.data.labels import LabelSpace
 from hardy.errors import InputError
-from hardy.networks._last_layer import last_layers, resized
 from hardy.networks.base import Network
 from hardy.networks.building.classes import class_axes, tell, with_classes
 from hardy.networks.building.create import rebuild
+from hardy.networks.building.last_layer import last_layers, resized
 from hardy.networks.building.wrapped import Wrapped
 from hardy.pruning.remove import replay
 

@@ -109,6 +109,18 @@ class Table:
         named = {"intra": self.intra, "unseen": self.unseen, "worst": self.worst, "gap": self.gap}
         return {name: value for name, value in named.items() if value is not None}
 
+    def values(self) -> list[tuple[str, str, float]]:
+        """(target, metric, value) of every number, for records."""
+        metric = "accuracy" if self.image_level else "miou"
+        found = []
+        for row in self.rows:
+            found.append((row.domain, metric, self.headline(row)))
+            if not self.image_level:
+                found.append((row.domain, "pixel_accuracy", row.scores.pixel_accuracy))
+                found += [(row.domain, name, value) for name, value in self.means(row).items()]
+                found += [(row.domain, f"iou/{name}", v) for name, v in zip(self.classes, row.scores.iou, strict=True)]
+        return found + [(name, metric, value) for name, value in self.summary().items()]
+
 
 @torch.no_grad()
 def count(

@@ -27,7 +27,7 @@ from hardy.pruning.units import Survey, Unit, survey
 from hardy.pruning.weight_norm import duplicate
 from hardy.recipe import Prune
 from hardy.registry import CRITERIA, LOSSES
-from hardy.sections import Method, Run
+from hardy.sections import Method, RunSection
 from hardy.seed import seeded
 from hardy.timing.targets import limits_of
 from hardy.types import Batch, Outputs
@@ -101,7 +101,7 @@ def prune_module(
             {"network": network, "units": inner, "pixel_loss": _pixel_loss(small, example, loss)},
             **choice.criterion.options,
         )
-    limits = limits_of(choice, Run(seed=seed))
+    limits = limits_of(choice, RunSection(seed=seed))
     goal = Ratio(inner, 0.5 if choice.ratio is None else choice.ratio, limits)
     looked = int(choice.schedule.options.get("batches", 30)) if criterion.needs_data else 0
     seen = _batches(data, criterion, choice.criterion.name, max(looked, choice.reestimate))

@@ -5,7 +5,7 @@ domains are measured whole and choose nothing, unless ``evaluate.select`` says `
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -43,10 +43,10 @@ Stream = Callable[[Part, LabelSpace], Iterable[Batch]]
 class Settings:
     """How images are read, trained on and measured: four sections of a recipe as one value."""
 
-    data: Data = Data()
-    optim: Optim = Optim()
-    evaluate: Evaluate = Evaluate()
-    run: RunSection = RunSection()
+    data: Data = field(default_factory=Data)
+    optim: Optim = field(default_factory=Optim)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    run: RunSection = field(default_factory=RunSection)
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Settings":

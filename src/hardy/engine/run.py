@@ -33,6 +33,7 @@ from hardy.engine.protocol import Settings, Split
 from hardy.engine.provenance import provenance
 from hardy.engine.run_folder import finished, folder_of, held, unused
 from hardy.engine.safeguards import Sight
+from hardy.engine.unused import refuse_unused
 from hardy.errors import InputError, named
 from hardy.networks.base import Network, PixelLoss
 from hardy.recipe import Method, Optim, Recipe
@@ -40,7 +41,7 @@ from hardy.records import Record
 from hardy.registry import ALGORITHMS, LOSSES
 from hardy.seed import seed_all
 
-__all__ = ["Progress", "Run", "Values"]
+__all__ = ["Progress", "Run", "Values", "lines"]
 
 Values = Sequence[tuple[str, str, float | None]]
 """(target, metric, value) of numbers to record."""
@@ -104,8 +105,9 @@ class Run:
 
         Raises:
             InputError: when the folder cannot be written, is held by another process, or holds the run of another
-                recipe.
+                recipe; for a key that would have no effect.
         """
+        refuse_unused(recipe, verb)
         folder = folder_of(recipe, verb)
         fresh = not folder.exists()
         pick(recipe.run.device)
@@ -244,10 +246,18 @@ class Run:
         """Save ``network`` in the sub-folder ``part``: a stage that need not be done again."""
         artefact.save(network, self.folder / part)
 
-    def part(self, part: str, trust: Sequence[str] | set[str] = ()) -> Network | None:
-        """The network that an earlier call kept in the sub-folder ``part``, None where there is none or a torn one."""
+    def part(self, part: str, like: Network) -> Network | None:
+        """What an earlier call made of ``like`` and kept in the sub-folder ``part``; None where nothing complete is.
+
+        The code of ``like`` is trusted.
+        """
         kept = self.folder / part
-        return artefact.load(kept, trust=trust) if whole(kept) else None
+        return artefact.like(kept, like) if whole(kept) else None
+
+    def keep_start(self, network: Network) -> None:
+        """Save ``network`` as the one that the run was given, once."""
+        if self.main and not whole(self.folder / start.FOLDER):
+            artefact.save(network, self.folder / start.FOLDER)
 
     def forget(self) -> None:
         """Remove what the stage that ended needed to go on: the next one would take it for its own."""
@@ -259,7 +269,10 @@ class Run:
 @contextmanager
 def _logging(folder: Path, main: bool) -> Iterator[None]:
     """What happens inside goes to ``train.log`` in ``folder``, and warnings to the terminal as well."""
-    handlers: list[logging.Handler] = [LogFile(folder / "train.log")] if main else []
+    log = folder / "train.log"
+    if log.exists() and not log.is_file():  # to open a pipe would wait for a reader
+        raise InputError(f"{log}: is a pipe or a device, not a file; give another run.folder")
+    handlers: list[logging.Handler] = [LogFile(log)] if main else []
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     if main:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from hardy.engine.finished import PASSING, going, whole
 from hardy.errors import InputError
@@ -13,10 +14,32 @@ from hardy.lock import Lock
 from hardy.recipe import Recipe, first_of, read
 from hardy.trust import allowing, names_in
 
-__all__ = ["finished", "folder_of", "held", "unused"]
+__all__ = ["Origin", "finished", "folder_of", "held", "origin_of", "unused"]
 
 _PARTS = ("dense", "pruned", "largest")
 """Sub-folders with networks of their own."""
+
+
+class Origin(NamedTuple):
+    """What a record says of the run that made a network: its recipe's digest, its sources, its seed."""
+
+    digest: str = ""
+    sources: tuple[str, ...] = ()
+    seed: int = 0
+    recipe: Recipe | None = None
+
+
+def origin_of(folder: Path) -> Origin:
+    """The origin of the network in ``folder``; an empty one where no recipe lies beside it.
+
+    Raises:
+        InputError: for a recipe that cannot be read.
+    """
+    file = folder / "recipe.yaml"
+    if not file.exists():
+        return Origin()
+    made = read(file)
+    return Origin(made.digest(), made.data.sources, made.run.seed, made)
 
 
 def folder_of(recipe: Recipe, verb: str) -> Path:

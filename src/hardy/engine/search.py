@@ -101,10 +101,11 @@ class Judge:
 
     def __init__(self, supernet: Supernet, sight: Sight, *, reestimate: int, images: int) -> None:
         self._supernet, self._sight = supernet, sight
-        chosen = {"source-val": sight.parts.val, "oracle": sight.parts.unseen, "last": ()}[sight.settings.evaluate.select]
+        select = sight.settings.evaluate.select
+        chosen = {"source-val": sight.parts.val, "oracle": sight.parts.unseen, "last": ()}[select]
         if not sight.parts.train or not chosen:
             where = {"source-val": "name data.sources", "oracle": "name data.unseen"}
-            fix = where.get(sight.settings.evaluate.select, "set evaluate.select to source-val")
+            fix = where.get(select, "set evaluate.select to source-val")
             raise InputError(f"search: architectures are ranked on held-out images, and none may choose; {fix}")
         self._parts = [("source-val", part) for part in spread(chosen, images)]
         seen: dict[str, list[Batch]] = {}
@@ -128,8 +129,8 @@ class Judge:
             if isinstance(error, InputError) or "more than 1 value per channel" not in str(error):
                 raise
             raise InputError(
-                f"optim.batch: {self._sight.settings.optim.batch} image at a time is too few to count a 1x1 map's batch norm "
-                "anew; use 2 or more, or larger images"
+                f"optim.batch: {self._sight.settings.optim.batch} image at a time is too few to count a 1x1 map's batch "
+                "norm anew; use 2 or more, or larger images"
             ) from None
         return network.eval()
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from hardy.data.labels import LabelSpace, label_space
 from hardy.errors import InputError
-from hardy.networks._last_layer import resized
 from hardy.networks.base import IMAGENET_MEAN, IMAGENET_STD, Network, resize
+from hardy.networks.building.last_layer import resized
 from hardy.trust import permit
 from hardy.types import Outputs
 

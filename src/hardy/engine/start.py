@@ -1,0 +1,76 @@
+"""What a run starts from: a network by name, an earlier run's, or one in memory, whose weights are then kept beside it.
+
+A recipe names the weights of a network that was in memory by their checksum, so that two networks never share a digest,
+and the recipe repeats the run from the file in which they are kept.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from hardy.data.labels import SPACES, label_space
+from hardy.engine import artefact
+from hardy.engine.finished import WEIGHTS
+from hardy.errors import InputError
+from hardy.networks.base import Network
+from hardy.networks.building.create import create
+from hardy.networks.building.wrapped import Wrapped
+from hardy.ops.tensors import check_finite
+from hardy.sections import NetworkChoice
+
+__all__ = ["FOLDER", "network", "section"]
+
+FOLDER = "start"
+"""The sub-folder of a run that holds the network which it was given in memory."""
+
+
+def network(choice: NetworkChoice) -> Network:
+    """The network of ``choice``; a new one draws its weights from torch's generator.
+
+    Raises:
+        InputError: for weights that are not finite or not those that ``choice`` names, or what loading meets.
+    """
+    if choice.run:
+        _check(choice, Path(choice.run) / WEIGHTS)
+        found = artefact.load(choice.run, classes=choice.classes)
+        check_finite(found)
+        return found
+    assert choice.classes, "a network that is named has classes"
+    if choice.weights:
+        _check(choice, Path(choice.weights))
+    return create(choice.name, label_space(choice.classes), weights=choice.weights, **choice.options)
+
+
+def section(network: Network, folder: Path | None) -> dict[str, Any]:
+    """The section ``network`` of a recipe that starts from ``network`` as it is now.
+
+    Args:
+        network: any network.
+        folder: of the run, in whose sub-folder `FOLDER` the network is to be kept; None where nothing is.
+    """
+    sha256 = artefact.checksum(network)
+    if folder is None:
+        return {"run": "a network in memory", "sha256": sha256}
+    name, options = network.architecture["name"], network.architecture["options"]
+    shipped = SPACES.get(network.labels.name) == network.labels
+    as_built = not network.plan and "mean" not in network.architecture and not options.get("encoder_weights")
+    if shipped and as_built and not isinstance(network, Wrapped):
+        weights = str(folder / FOLDER / WEIGHTS)
+        return {"name": name, **options, "classes": network.labels.name, "weights": weights, "sha256": sha256}
+    return {"run": str(folder / FOLDER), "sha256": sha256}
+
+
+def _check(choice: NetworkChoice, weights: Path) -> None:
+    """Refuse a file with other weights than ``choice`` names.
+
+    Raises:
+        InputError: naming the file and both checksums.
+    """
+    if choice.sha256 and weights.is_file():
+        with weights.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != choice.sha256:
+            raise InputError(
+                f"network.sha256: {weights} holds other weights ({found[:12]}, not {choice.sha256[:12]}); give the "
+                "file that the recipe was made with"
+            )
