@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from hardy import records
 from hardy.algorithms.base import Algorithm
+from hardy.commands._log import LogFile
 from hardy.commands._place import finished, folder_of, held, unused
 from hardy.commands._provenance import provenance
 from hardy.commands._scores import table_values
@@ -27,7 +28,7 @@ from hardy.engine import artefact, protocol
 from hardy.engine.evaluate import Table
 from hardy.engine.finished import PASSING
 from hardy.engine.protocol import Split
-from hardy.errors import InputError, named, nearest
+from hardy.errors import InputError, nearest
 from hardy.networks.base import Network
 from hardy.networks.building.create import create
 from hardy.ops.tensors import check_finite
@@ -205,10 +206,7 @@ def frame(recipe: Recipe, verb: str) -> Iterator[Frame]:
 @contextmanager
 def _logging(folder: Path, main: bool) -> Iterator[None]:
     """What happens inside goes to ``train.log`` in ``folder``, and warnings to the terminal as well."""
-    log = folder / "train.log"
-    if log.exists() and not log.is_file():  # to open a pipe would wait for a reader
-        raise InputError(f"{log}: is a pipe or a device, not a file; give another run.folder")
-    handlers: list[logging.Handler] = [_LogFile(log)] if main else []
+    handlers: list[logging.Handler] = [LogFile(folder / "train.log")] if main else []
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     if main:
@@ -223,20 +221,6 @@ def _logging(folder: Path, main: bool) -> Iterator[None]:
         for handler in handlers:
             _log.removeHandler(handler)
             handler.close()
-
-
-class _LogFile(logging.FileHandler):
-    """A log file that stops the run when its disk is full, where logging would print a traceback a line."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        error = sys.exc_info()[1]
-        assert error is not None, "logging calls this where it caught something"
-        with named(self.baseFilename):
-            raise error
-
-    def close(self) -> None:
-        with named(self.baseFilename):
-            super().close()
 
 
 def _trackers(names: Sequence[str], folder: Path) -> list[GeneralTracker]:
