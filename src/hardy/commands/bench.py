@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hardy import records
 from hardy.commands._frame import provenance
-from hardy.commands._print import say, show_rows
+from hardy.commands._print import keep_records, say, show_rows
 from hardy.deployment.forms import AS_IT_IS
 from hardy.device import pick
 from hardy.engine import artefact
@@ -54,8 +53,8 @@ def run(
     versions = provenance()
     kept = [row for row in rows if row.network == "network"]
     triples = [(row, f"milliseconds_{name}", getattr(row, name)) for row in kept for name in ("p50", "p95", "least")]
-    records.append(
-        folder / "records.jsonl",
+    keep_records(
+        folder,
         [
             Record("", "bench", (), _target(row), 0, metric, value, {}, versions, _notes(row))
             for row, metric, value in triples
