@@ -24,6 +24,7 @@ from hardy.engine.prune import sensitivity as swept
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.ops.tensors import check_finite
+from hardy.pruning.silent import kept_silent
 from hardy.pruning.sweep import Sweep
 from hardy.recipe import Optim, Prune, Recipe
 from hardy.sections import Floors
@@ -216,10 +217,11 @@ def recovered(here: Frame, network: Network, parts: protocol.Split, choice: Prun
     """Train the smaller network in place for ``choice.recovery`` steps; ``dense`` teaches where one is to be taught."""
     if choice.recovery:
         optim = here.recipe.optim.model_copy(update={"steps": choice.recovery, "lr": choice.recovery_lr})
-        step = here.fit(
-            network, parts, Optim.model_validate(optim.model_dump()), "recover", method=choice.recover_with,
-            teacher=dense,
-        )  # fmt: skip
+        with kept_silent(network):
+            step = here.fit(
+                network, parts, Optim.model_validate(optim.model_dump()), "recover", method=choice.recover_with,
+                teacher=dense,
+            )  # fmt: skip
         here.selection = {"select": here.recipe.evaluate.select, "selected_step": step}
 
 

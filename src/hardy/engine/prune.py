@@ -152,7 +152,10 @@ def _prepared(
         raise InputError(f"nothing of {type(network).__name__} can be pruned: {why}")
     with seeded(run.seed, "criterion"):
         name, options = choice.criterion.name, choice.criterion.options
-        criterion = CRITERIA.build(name, {"network": network, "units": units, "pixel_loss": pixel_loss}, **options)
+        criterion: Criterion = CRITERIA.build(
+            name, {"network": network, "units": units, "pixel_loss": pixel_loss}, **options
+        )
+    units = tuple(criterion.units)
     schedule: Schedule = SCHEDULES.build(choice.schedule.name, **choice.schedule.options)
     _check(criterion, schedule, choice, parts, optim)
     limits = limits_of(choice, run)
