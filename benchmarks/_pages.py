@@ -23,7 +23,7 @@ from hardy.studies.study import read
 ROOT = Path(__file__).parents[1]
 TEXTS = (
     "encoders", "epilogue", "exports", "foreign", "ior_terms", "loop", "npdg_step", "rounding", "scoring", "speedup",
-    "streets", "surgery",
+    "streets", "style_sample", "surgery",
 )  # fmt: skip
 STUDIES = (
     "camvid_gmacs", "ior_pacs", "ior_pacs_resnet18", "npdg_ablation", "streets_criteria", "streets_options",

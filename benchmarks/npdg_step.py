@@ -3,8 +3,8 @@
 The steps run on one network in turn, in one process, first Fast-SCNN and then DeepLabV3+ with ResNet-18; each figure is
 the median over rounds of the ratio of two neighbouring steps. A ``dsp`` step draws one copy of every image, whose style
 climbs the loss K times; a step of sparse training with ``npdg`` draws K copies, one for each climb (with K = 0 one in
-a random style, ``limit: 0``), and measures the sensitivities too. Both learn from originals and copies; the plain step
-learns from as many images. Time is the processor time of one thread, which other work on the machine does not lengthen.
+a random style, ``climb: [20, 0]``), and measures the sensitivities too. Both learn from originals and copies; the plain
+step learns from as many images. Time is the processor time of one thread, which other work does not lengthen.
 The style perturbation is that of ``recipes/camvid_dusk_style.yaml``, of a Fast-SCNN's first layers, with random
 weights: they cost the same. Its decoder draws images at full size, which beside a network as light as Fast-SCNN is most
 of what a step costs above a plain one.
@@ -47,7 +47,7 @@ class Sparse(Algorithm):
 
     def __init__(self, network: Network, style: str, climbs: int) -> None:
         super().__init__(network)
-        chosen = {"copies": max(climbs, 1), "limit": 1.0 if climbs else 0.0}
+        chosen = {"copies": max(climbs, 1), "climb": (20.0, 1.0 if climbs else 0.0)}
         self.criterion = NPDG(network, find_units(network), pixel_loss, style=style, **chosen)
         self.criterion.strength = 1e-3
 

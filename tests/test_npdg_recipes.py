@@ -12,6 +12,7 @@ from hardy.commands import prune, train
 from hardy.data.labels import CITYSCAPES_IDS, SPACES
 from hardy.engine import protocol
 from hardy.recipe import read
+from hardy.registry import CRITERIA
 
 ROOT = Path(__file__).parents[1]
 CITY = SPACES["cityscapes19"]
@@ -91,6 +92,11 @@ def test_the_settings_are_the_published_ones():
         assert (optim.steps, sparse["steps"], prune.recovery) == (10_000, 20_000, 10_000)  # 25, 50 and 25 % of 40k
         assert (prune.ratio, sparse["threshold"], prune.criterion.options["unary"]) == (0.3, 0.1, 0.4)
         assert prune.recovery_lr == optim.lr / 10
+        assert (sparse["adapt"], sparse["steps"] // sparse["adapt"]) == (500, 40)  # the strength adapts
+        assert not sparse.get("fill", False)
+        assert prune.criterion.options["copies"] == 2
+        climb = {option.name: option.default for option in CRITERIA.describe("npdg").options}["climb"]
+        assert tuple(prune.criterion.options.get("climb", climb)) == (20.0, 1.0)
         assert (recipe.data.crop, recipe.data.scale, recipe.data.flip) == ((768, 768), (0.5, 2.0), 0.5)
         options = recipe.network.options
         assert (options["encoder"], options["output_stride"], options["aux"]) == ("resnet101", 16, True)

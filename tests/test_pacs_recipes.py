@@ -48,6 +48,7 @@ def test_the_settings_are_the_published_ones():
     assert (pruned.prune.lr, pruned.prune.recovery_lr, pruned.prune.ratio) == (0.001, 0.001, 0.5)
     options = {"every": 30, "per_round": 100, "momentum": 0.9}
     assert (pruned.prune.schedule.name, pruned.prune.schedule.options) == ("iterative", options)
+    assert (pruned.prune.criterion.name, pruned.prune.criterion.options["gates"]) == ("ior", "paper")
     assert pruned.algorithm.name == "erm"
     for recipe in (dense, pruned):
         data = recipe.data

@@ -140,7 +140,7 @@ def test_every_default_is_written_out(file):
     assert values["network"]["width"] == 32
     assert values["network"]["aux"] is False
     assert list(values["loss"]) == ["name", *(option.name for option in LOSSES.describe("ohem").options)]
-    assert values["data"]["datasets"] == {"folder": {"mask_ending": ""}}
+    assert values["data"]["datasets"] == {"folder": {"mask_ending": "", "palette": "agree"}}
     assert values["prune"]["criterion"]["name"] == "ior"
     assert len(values["prune"]["criterion"]) > 1
     assert made.completed() == made

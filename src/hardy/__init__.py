@@ -3,6 +3,7 @@
 Importing `hardy` imports nothing heavy: each public name is fetched when it is first used.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from hardy.networks.building.create import create
     from hardy.networks.building.importing import import_weights
     from hardy.networks.building.wrapped import wrap
+
+# onnxruntime's wheel reports its use over the network unless this is set before it is imported, wherever that is: here,
+# in libraries that import it by themselves, in worker processes. Whoever wants that sets the variable to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 

@@ -21,6 +21,7 @@ from hardy.commands._arguments import (
 )
 from hardy.commands._ending import leave
 from hardy.commands._words import at_home, nested, size_of
+from hardy.engine.stop import stop_with_parent
 from hardy.trust import from_file
 
 if TYPE_CHECKING:
@@ -268,6 +269,7 @@ def demo(folder: Annotated[Path, typer.Argument(help="Folder for the runs.")] = 
 
 def main() -> None:
     """Run the command line: bad input prints one line and exits with 2, a stopped run with 128 + its signal."""
+    stop_with_parent()
     with from_file():  # a name that the user typed is allowed where it is read
         leave(lambda: app(args=at_home(sys.argv[1:]), standalone_mode=False))
 

@@ -32,7 +32,7 @@ def shortened(message: str) -> str:
         if start >= place and end - start > _MOST:
             parts += [message[place:start], _cut(message[start:end])]
             place = end
-    return re.sub(r"[^\s/]{81,}", lambda word: _cut(word.group()), "".join((*parts, message[place:])))
+    return re.sub(r"""[^\s/'"\[\]{}]{81,}""", lambda word: _cut(word.group()), "".join((*parts, message[place:])))
 
 
 def _cut(text: str) -> str:

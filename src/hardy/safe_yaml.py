@@ -6,6 +6,7 @@ given once, and a date is text.
 """
 
 import json
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ class _Loader(yaml.SafeLoader):
             raise _BeyondError(f"stands for {min(count, 10**12):,} values or more; at most {VALUES:,} are read")
         return self.construct_document(node)
 
-    def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[str, Any]:
+    def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         return {_text(key): value for key, value in super().construct_mapping(node, deep).items()}
 
     def construct_yaml_int(self, node: ScalarNode) -> int:

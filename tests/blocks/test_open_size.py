@@ -7,12 +7,16 @@ from hardy.blocks.open_size import halved_wider, masked, resized_from_wider
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 4), (3, 2), (6, 7)])
 @pytest.mark.parametrize("target", [(1, 5), (2, 3), (9, 14)])
-def test_a_row_and_a_column_more_count_for_nothing(size: tuple[int, int], target: tuple[int, int]) -> None:
+@pytest.mark.parametrize("corners", [False, True])
+def test_a_row_and_a_column_more_count_for_nothing(
+    size: tuple[int, int], target: tuple[int, int], corners: bool
+) -> None:
     x = torch.randn(2, 3, *size, dtype=torch.float64)
     more = F.pad(x, (0, 1, 0, 1), value=7.0)
-    expected = F.interpolate(x, target, mode="bilinear", align_corners=False)
-    torch.testing.assert_close(resized_from_wider(more, target), expected, rtol=1e-12, atol=1e-12)
-    wide = resized_from_wider(more, (target[0] + 1, target[1] + 1), wide=True)
+    expected = F.interpolate(x, target, mode="bilinear", align_corners=corners)
+    narrow = resized_from_wider(more, target, align_corners=corners)
+    torch.testing.assert_close(narrow, expected, rtol=1e-12, atol=1e-12)
+    wide = resized_from_wider(more, (target[0] + 1, target[1] + 1), wide=True, align_corners=corners)
     torch.testing.assert_close(wide, F.pad(expected, (0, 1, 0, 1)), rtol=1e-12, atol=1e-12)
 
 

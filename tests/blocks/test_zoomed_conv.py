@@ -26,6 +26,15 @@ def test_at_stride_2_it_stays_small() -> None:
 
 
 @pytest.mark.parametrize("stride", [1, 2])
+def test_the_published_form_rounds_down_and_resizes_from_corner_to_corner(stride: int) -> None:
+    block = ZoomedConv(3, 4, stride=stride, published=True).eval()
+    x = torch.rand(1, 3, 5, 7)
+    small = block.layers(F.interpolate(x, (2, 3), mode="bilinear", align_corners=True))
+    expected = small if stride == 2 else F.interpolate(small, (5, 7), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(block(x), expected.relu())
+
+
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [(1, 1), (2, 5), (3, 2), (7, 9)])
 def test_any_size_is_divided_by_the_stride_and_rounded_up(size: tuple[int, int], stride: int) -> None:
     shape = ZoomedConv(3, 4, stride=stride).eval()(torch.rand(1, 3, *size)).shape

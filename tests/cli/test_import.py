@@ -47,7 +47,9 @@ def test_a_file_becomes_a_run(call, file, tmp_path):
 def test_bad_files_are_one_line(refused, file, tmp_path):
     words = ("import", file, "--to", tmp_path / "run")
     assert refused(*words, "--classes", "cityscapes19").endswith("label space 'cityscapes19' has 19")
-    assert refused(*words, "--classes", "camvid11", "--from", "pidnet").endswith("names of pidnet (XuJiacong/PIDNet)")
+    assert refused(*words, "--classes", "camvid11", "--from", "pidnet").endswith(
+        "is not of pidnet (XuJiacong/PIDNet): it lacks pag3.f_x.0.weight"
+    )
     assert "not of tiny" in refused(*words, "--classes", "camvid11", "--network", "tiny")
     missing = refused("import", tmp_path / "none.pth", "--classes", "camvid11", "--to", tmp_path / "run")
     assert missing.endswith("none.pth: no such weights file")

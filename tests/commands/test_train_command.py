@@ -174,7 +174,7 @@ def scored(monkeypatch):
 )
 def test_the_selection_rule_is_obeyed_and_recorded(sections, scored, tmp_path, select, scores, judged, kept):
     asked = scored(scores)
-    folder = train.run(from_values(sections(evaluate={"select": select, "every": 3})))
+    folder = train.run(from_values(sections(evaluate={"select": select, "every": 0 if select == "last" else 3})))
     assert asked[: len(scores)] == [[judged]] * len(scores)
     assert len(asked) == len(scores) + 1
     note = records_of(folder / "records.jsonl")[0].notes

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hardy.commands._unused import refuse_unused
 
 import hardy
 from hardy.commands import bench, train
@@ -12,6 +11,7 @@ from hardy.commands import evaluate as measuring
 from hardy.commands import export as exporting
 from hardy.data.labels import label_space
 from hardy.engine import optimiser
+from hardy.engine.unused import refuse_unused
 from hardy.errors import InputError
 from hardy.networks.building.create import create
 from hardy.ops.windows import views

@@ -18,7 +18,7 @@ def test_it_says_what_it_is_of_and_where_its_names_come_from(name: str) -> None:
     assert publication.network in NETWORKS
     assert re.fullmatch(r"[\w.-]+/[\w.-]+", publication.repository)
     assert f"github.com/{publication.repository}" in PUBLICATIONS.describe(name).source
-    assert publication.checked in ("files", "names")
+    assert publication.checked in ("files", "code", "names")
     assert publication.channels in ("RGB", "BGR")
     assert len(publication.signs) >= 2
 

@@ -10,7 +10,8 @@ from dataset_files import GREY, RGB, refused, save
 from PIL import Image
 
 from hardy.data import decoding
-from hardy.data.decoding import ends_whole, image_size, read_image, read_mask
+from hardy.data.containers import ends_whole
+from hardy.data.decoding import image_size, read_image, read_mask
 
 TALL = np.random.default_rng(0).integers(0, 256, (5, 8, 3), dtype=np.uint8)
 TURNS = {

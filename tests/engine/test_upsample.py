@@ -124,3 +124,15 @@ def test_what_would_do_nothing_or_wrong_is_refused(tmp_path, network, size, upsa
     with pytest.raises(InputError, match=message):
         export(network(), tmp_path / "net.onnx", size=size, upsample=upsample)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_half_enlarges_from_corner_to_corner_where_the_network_does(tmp_path):
+    torch.manual_seed(0)
+    network = create("fast_scnn", "camvid11", width=0.25, align_corners=True).eval()
+    export(network, tmp_path / "net.onnx", size=(64, 96), upsample="half")
+    images = torch.rand(1, 3, 64, 96)
+    best = F.interpolate(own(network, images), size=(32, 48), mode="bilinear", align_corners=True).argmax(1)
+    expected = best.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    assert (run(tmp_path / "net.onnx", images) == expected).float().mean() > 0.999
+    with pytest.raises(InputError, match="'borders': FastSCNN enlarges its logits from corner to corner"):
+        export(network, tmp_path / "net.onnx", size=(64, 96), upsample="borders")

@@ -5,6 +5,7 @@ A kind of target is a module of this folder: its name is the file's, and it has 
     def prepare(folder: Path) -> Any: ...                            # sound originals, made once
     def case(draw: Random, base: Any, folder: Path) -> Case: ...     # one mutated case; `folder` is empty and its own
 
+``SHORT = 20`` beside them says how many cases the test suite can afford, where they train.
 The number of a case and the seed fix the case, so that any one can be repeated alone.
 """
 

@@ -19,6 +19,8 @@ from hardy import recipe
 from hardy.commands import train
 from hardy.engine.fit import Fit
 
+SHORT = 20
+
 
 def prepare(folder: Path) -> dict[str, Any]:
     """Eight images, a run that was stopped after four of six steps, and the weights at which it would have ended."""

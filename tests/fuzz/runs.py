@@ -16,6 +16,8 @@ from _small import sections
 from hardy import recipe
 from hardy.commands import prune, train
 
+SHORT = 20
+
 
 def prepare(folder: Path) -> dict[str, Any]:
     """A trained run, and a run of pruning from it that was stopped before its recovery."""

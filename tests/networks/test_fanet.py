@@ -88,7 +88,12 @@ def test_the_published_form_adds_up_and_has_a_border() -> None:
     assert not any(attention.mean for attention in network.attention)
     for down, wide in zip(network.down, (128, 256, 512), strict=True):
         assert down(torch.rand(1, wide, 4, 6)).shape == (1, wide // 2, 6, 8)
-    assert network(torch.rand(1, 3, 75, 101)).shape == (1, 7, 75, 101)
+    found = network.outputs(torch.rand(1, 3, 75, 101))
+    corners = F.interpolate(found.features["logits"], (75, 101), mode="bilinear", align_corners=True)
+    assert torch.equal(found.logits, corners)
+    fine = found.features["fine"]
+    coarse = F.interpolate(found.features["coarse"], fine.shape[-2:], mode="bilinear", align_corners=True)
+    torch.testing.assert_close(found.features["fused"], network.mix(torch.cat([coarse, fine], dim=1)))
 
 
 def test_the_encoder_takes_the_weights_of_timm(tmp_path: Path) -> None:

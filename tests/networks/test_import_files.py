@@ -1,16 +1,16 @@
 """Files as training loops leave them: endings, prefixes, wrappers, numbers beside the tensors; and what is refused."""
 
+import json
 import logging
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from published_more_names import bisenetv2, ddrnet, pidnet, segformer, segformer_mmseg, segformer_transformers
-from published_names import Shapes, espnet, fast_scnn, swiftnet, values
+from published_more_names import ddrnet, pidnet
+from published_names import espnet, swiftnet, values
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -23,18 +23,7 @@ from hardy.registry import PUBLICATIONS
 
 WEIGHTS = {"conv.weight": torch.ones(2, 3), "conv.bias": torch.zeros(2)}
 
-NAMES: dict[str, Callable[[], Shapes]] = {
-    "bisenetv2": bisenetv2,
-    "ddrnet": ddrnet,
-    "espnet": lambda: espnet(20, 1, 1),
-    "fast_scnn": fast_scnn,
-    "pidnet": pidnet,
-    "segformer": segformer,
-    "segformer_mmseg": segformer_mmseg,
-    "segformer_transformers": segformer_transformers,
-    "swiftnet": swiftnet,
-    "swiftnet_pyramid": lambda: swiftnet(levels=3),
-}
+PARITY = Path(__file__).parent / "parity"
 
 
 @pytest.mark.parametrize("ending", [".tar", ".pth.tar", ".pkl", ".pth", ".pt", ".bin", ".ckpt"])
@@ -138,7 +127,8 @@ def test_numbers_that_are_none_are_refused(value: float, tmp_path: Path) -> None
 @pytest.mark.parametrize("publication", list(PUBLICATIONS))
 def test_the_prefixes_of_training_loops_for_every_publication(publication: str, prefix: str) -> None:
     one = PUBLICATIONS.build(publication)
-    weights = {name: torch.empty(shape, device="meta") for name, shape in NAMES[publication]().items()}
+    shapes = json.loads((PARITY / f"{publication}.json").read_text())["shapes"]
+    weights = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     wrapped = {f"{prefix}{name}": value for name, value in weights.items()}
     assert [name for name in PUBLICATIONS if PUBLICATIONS.build(name).recognises(wrapped)] == [publication]
     assert one.published(wrapped).keys() == one.published(weights).keys()

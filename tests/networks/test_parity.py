@@ -7,6 +7,7 @@ them by the rules of `parity`. Both sides compute in float64, so that the bound 
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from parity import agree, state
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 
 import hardy
 from hardy.blocks.zoomed_conv import ZoomedConv
+from hardy.networks.base import Network
 from hardy.networks.building.create import create
 from hardy.networks.fasterseg import FasterSeg
 from hardy.registry import PUBLICATIONS
@@ -21,13 +23,41 @@ from hardy.registry import PUBLICATIONS
 FOLDER = Path(__file__).parent / "parity"
 
 
-@pytest.mark.parametrize("publication", list(PUBLICATIONS))
-def test_an_imported_file_computes_what_its_release_computes(publication: str, tmp_path: Path) -> None:
+def told_of(publication: str, folder: Path) -> tuple[Network, dict[str, Any]]:
+    """The network of the drawn file of ``publication``, imported, and the outputs of its release."""
     told = json.loads((FOLDER / f"{publication}.json").read_text())
     assert told["repository"] == PUBLICATIONS.build(publication).repository
-    save_file(state(told["shapes"]), tmp_path / "some.safetensors")
-    network = hardy.import_weights(tmp_path / "some.safetensors", "cityscapes19", source=publication)
-    agree(network, told["outputs"])
+    save_file(state(told["shapes"]), folder / "some.safetensors")
+    network = hardy.import_weights(folder / "some.safetensors", "cityscapes19", source=publication)
+    return network, told["outputs"]
+
+
+@pytest.mark.parametrize("publication", list(PUBLICATIONS))
+def test_an_imported_file_computes_what_its_release_computes(publication: str, tmp_path: Path) -> None:
+    agree(*told_of(publication, tmp_path))
+
+
+CONVENTIONS = [
+    ("segformer", {"embedding_eps": 1e-6}),
+    ("segformer_transformers", {"eps": 1e-6}),
+    ("swiftnet", {"skip": "sum"}),
+    ("pidnet", {"align_corners": False}),
+    ("fast_scnn", {"align_corners": False}),
+]
+"""Options that import sets, as a network has them unless told otherwise."""
+
+
+@pytest.mark.parametrize(
+    ("publication", "options"), CONVENTIONS, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_the_numbers_tell_a_release_from_its_paper(
+    publication: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = PUBLICATIONS.get(publication)
+    own = kind.options
+    monkeypatch.setattr(kind, "options", lambda self, weights: own(self, weights) | options)
+    with pytest.raises(AssertionError, match=r"'\d+x\d+', '"):
+        agree(*told_of(publication, tmp_path))
 
 
 def test_fasterseg_computes_what_its_release_computes() -> None:

@@ -223,3 +223,17 @@ def test_encoder_and_head_go_with_others(options: dict[str, Any]) -> None:
     assert outputs.logits.shape == (1, 11, 97, 131)
     assert list(outputs.features) == ["stage1", "stage2", "stage3", "stage4", "logits"]
     assert len(network.train().outputs(torch.rand(2, 3, 64, 64)).extras) == int(options.get("aux", False))
+
+
+def test_the_epsilons_of_its_layer_norms() -> None:
+    network = create("segformer", "camvid11", eps=1e-5, embedding_eps=1e-4)
+    found = {name: layer.eps for name, layer in network.named_modules() if isinstance(layer, torch.nn.LayerNorm)}
+    coarse = {name: eps for name, eps in found.items() if "patch_embed" in name or name.endswith("attn.norm")}
+    assert set(coarse.values()) == {1e-4}
+    assert len(coarse) == 4 + 3 * 2
+    assert {eps for name, eps in found.items() if name not in coarse} == {1e-5}
+    plain = create("segformer", "camvid11").modules()
+    assert {layer.eps for layer in plain if isinstance(layer, torch.nn.LayerNorm)} == {1e-6}
+    for name in ("eps", "embedding_eps"):
+        with pytest.raises(InputError, match=rf"SegFormer\.{name}: 0.0 is out of range"):
+            create("segformer", "camvid11", **{name: 0})

@@ -101,7 +101,7 @@ def test_what_sees_only_style_goes_and_what_sees_only_content_keeps_its_scale(st
 
 def test_epsilon_climbs_the_gradient_of_the_whole_objective(style, colours, draw_batch, pixel_loss):
     units = find_units(colours)
-    criterion = NPDG(colours, units, pixel_loss, style="x", copies=1, limit=1e9)
+    criterion = NPDG(colours, units, pixel_loss, style="x", copies=1, climb=(20.0, 1e9))
     criterion.strength = 0.5
     batch = draw_batch([0, 0])
     epsilon = torch.tensor([[0.3, 0.0], [-0.4, 0.0]], dtype=torch.float64)
@@ -147,10 +147,29 @@ def test_a_climbed_copy_is_harder_than_a_random_one(style, colours, draw_batch, 
 
 def test_the_limit_of_a_climb_is_a_share_of_the_length(style, colours, draw_batch, pixel_loss):
     epsilon = torch.tensor([[0.3, 0.4], [-0.4, 0.3]], dtype=torch.float64)
-    criterion = NPDG(colours, find_units(colours), pixel_loss, style="x", limit=1e-3)
+    criterion = NPDG(colours, find_units(colours), pixel_loss, style="x", climb=(20.0, 1e-3))
     batch = draw_batch([0, 0])
     moved = criterion._climbed(batch, batch.images, epsilon)[0] - epsilon
     torch.testing.assert_close(moved.norm(dim=1), torch.full((2,), 5e-4, dtype=torch.float64))
+
+
+def test_the_rate_of_a_climb_is_an_option(style, colours, draw_batch, pixel_loss):
+    epsilon = torch.tensor([[0.3, 0.4], [-0.4, 0.3]], dtype=torch.float64)
+    batch, units = draw_batch([0, 0]), find_units(colours)
+    moves = [
+        NPDG(colours, units, pixel_loss, style="x", climb=(rate, 1e9))._climbed(batch, batch.images, epsilon)[0]
+        - epsilon
+        for rate in (20.0, 5.0)
+    ]
+    assert float(moves[0].norm()) > 0
+    torch.testing.assert_close(moves[0], 4 * moves[1])
+
+
+@pytest.mark.parametrize("climb", [(0.0, 1.0), (20.0, 0.0)])
+def test_without_rate_or_limit_styles_stay_random(style, colours, draw_batch, pixel_loss, climb):
+    criterion = NPDG(colours, find_units(colours), pixel_loss, style="x", climb=climb)
+    criterion.observe(draw_batch([0, 1]))
+    assert style[0].climbs == 0
 
 
 def test_the_network_is_touched_once_a_step(style, colours, draw_batch, pixel_loss):
@@ -164,7 +183,7 @@ def test_the_network_is_touched_once_a_step(style, colours, draw_batch, pixel_lo
 
 def test_without_strength_it_is_plain_training_on_the_copies(style, colours, draw_batch, pixel_loss):
     batch = draw_batch([0, 1, 1])
-    criterion = NPDG(colours, find_units(colours), pixel_loss, style="x", limit=0.0, copies=2)
+    criterion = NPDG(colours, find_units(colours), pixel_loss, style="x", climb=(20.0, 0.0), copies=2)
     torch.manual_seed(5)
     terms = criterion.observe(batch)
     found = torch.autograd.grad(sum(terms.values()) + 0.0 * criterion.penalty(), colours.norm.weight)[0]
@@ -188,7 +207,7 @@ def test_without_sensitivities_the_penalty_is_that_of_network_slimming(style, co
 @pytest.mark.parametrize(("unary", "expected"), [(1.0, (2.0, 0.0)), (0.0, (None, None)), (0.4, (None, None))])
 def test_lambda_weighs_unary_against_binary(style, colours, draw_batch, pixel_loss, unary, expected):
     units = find_units(colours)
-    criterion = NPDG(colours, units, pixel_loss, style="x", unary=unary, limit=0.0)
+    criterion = NPDG(colours, units, pixel_loss, style="x", unary=unary, climb=(20.0, 0.0))
     torch.manual_seed(1)
     criterion.observe(draw_batch([0, 1]))
     weights = criterion.weights["look"]
@@ -199,7 +218,7 @@ def test_lambda_weighs_unary_against_binary(style, colours, draw_batch, pixel_lo
 
 
 def test_weights_move_slowly(style, colours, draw_batch, pixel_loss):
-    criterion = NPDG(colours, find_units(colours), pixel_loss, style="x", limit=0.0)
+    criterion = NPDG(colours, find_units(colours), pixel_loss, style="x", climb=(20.0, 0.0))
     criterion.observe(draw_batch([0, 1]))
     first = criterion.weights["look"].clone()
     seen = []
@@ -216,6 +235,7 @@ def test_weights_move_slowly(style, colours, draw_batch, pixel_loss):
         ({"style": ""}, "NPDG.style: name the folder of a run of the algorithm style_vae"),
         ({"style": "x", "copies": 0}, "copies 0 must be at least 1"),
         ({"style": "x", "unary": 1.5}, "unary 1.5 in"),
+        ({"style": "x", "climb": (-1.0, 1.0)}, r"NPDG.climb: -1.0 .* out of range"),
     ],
 )
 def test_bad_options(style, colours, pixel_loss, options, said):

@@ -63,7 +63,7 @@ def sample(output: Tensor) -> Tensor:
 
 @torch.no_grad()
 def agree(network: Network, outputs: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
-    """Hold ``network``, with its training heads but its running statistics, to ``outputs`` within 1e-5, relative to the
+    """Hold ``network``, with its training heads but its running statistics, to ``outputs`` within 1e-6, relative to the
     largest value.
 
     Args:
@@ -80,4 +80,4 @@ def agree(network: Network, outputs: Mapping[str, Mapping[str, Sequence[float]]]
         for name, numbers in expected.items():
             value = found.logits if name == "logits" else network.enlarged(found.extras[name], rgb.shape[-2:])
             told = torch.tensor(numbers).double()
-            assert float((sample(value) - told).abs().max() / told.abs().max()) <= 1e-5, (size, name)
+            assert float((sample(value) - told).abs().max() / told.abs().max()) <= 1e-6, (size, name)

@@ -8,6 +8,7 @@ Source: Hardy's own.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,7 +63,8 @@ def _weights(length: int, wide: bool, count: int, like: Tensor, align_corners: b
     place = torch.arange(length, device=like.device, dtype=like.dtype).unsqueeze(1)
     cell = torch.arange(count + 1, device=like.device, dtype=like.dtype).unsqueeze(0)
     if align_corners:
-        centre = place * (count - 1) / torch.sym_max(1, places - 1)
+        steps: Any = torch.sym_max(1, places - 1)
+        centre = place * (count - 1) / steps
     else:
         centre = ((place + 0.5) * count / places - 0.5).clamp(min=0)
     centre = torch.minimum(centre, torch.zeros_like(centre) + (count - 1))

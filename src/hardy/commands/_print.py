@@ -1,15 +1,19 @@
 """Tables that people read on the terminal."""
 
+import errno
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from hardy import records
 from hardy.engine.evaluate import Table
+from hardy.records import Record
 
-__all__ = ["percent", "plain", "say", "show_rows", "show_table"]
+__all__ = ["keep_records", "percent", "plain", "say", "show_rows", "show_table"]
 
 
 SHOWN = 6
@@ -29,6 +33,17 @@ def plain(text: str) -> Text:
 def say(line: str) -> None:
     """Print one line."""
     Console(highlight=False, soft_wrap=True).print(plain(line))
+
+
+def keep_records(folder: Path, lines: Sequence[Record]) -> None:
+    """Append ``lines`` to the records of ``folder``; where one may not write there, say so: the numbers are shown."""
+    try:
+        records.append(folder / "records.jsonl", lines)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        console = Console(highlight=False, soft_wrap=True, stderr=True)
+        console.print(f"{folder}: may not be written, so the numbers above are not in its records", markup=False)
 
 
 def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> None:

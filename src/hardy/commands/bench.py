@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hardy import records
-from hardy.commands._print import say, show_rows
+from hardy.commands._print import keep_records, say, show_rows
 from hardy.deployment.forms import AS_IT_IS
 from hardy.device import pick
 from hardy.engine import artefact
@@ -59,7 +58,7 @@ def run(
         Record(made.digest, "bench", made.sources, _target(row), made.seed, name, value, {}, versions, _notes(row))
         for row, name, value in triples
     ]
-    records.append(folder / "records.jsonl", new)
+    keep_records(folder, new)
     return rows
 
 

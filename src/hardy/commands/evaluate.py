@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hardy import records
 from hardy.commands._memory import from_sections
-from hardy.commands._print import show_table
+from hardy.commands._print import keep_records, show_table
 from hardy.commands._scores import refuse_unmeasured
 from hardy.engine import artefact, protocol
 from hardy.engine.evaluate import Table
@@ -106,6 +105,6 @@ def run(folder: Path, domains: Sequence[str], *, size: Sequence[int] | None, per
         Record(made.digest, "evaluate", made.sources, target, made.seed, metric, value, {}, versions, here)
         for target, metric, value in table.values()
     ]
-    records.append(folder / "records.jsonl", lines)
     show_table(f"{folder} on {', '.join(domains)}", table, per_class=per_class)
+    keep_records(folder, lines)
     refuse_unmeasured(table, folder)

@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hardy import records
-from hardy.commands._print import percent, say
+from hardy.commands._print import keep_records, percent, say
 from hardy.data import loader, sources
 from hardy.data.base import Domain
 from hardy.data.labels import convert
@@ -58,7 +57,6 @@ def run(
         Record(made.digest, "export", made.sources, ",".join(domains), made.seed, k, v, {}, versions, notes)
         for k, v in values.items()
     ]
-    records.append(folder / "records.jsonl", lines)
     mode = f"{proof.images} {'drawn' if proof.drawn else 'given'} images"
     say(
         f"{file}: proven in onnxruntime on {mode}: {proof.agreement:.4%} of pixels agree, largest logit difference "
@@ -68,6 +66,7 @@ def run(
         say(f"upsample {upsample}: {proof.agreement_full:.4%} of pixels as at full size")
     if truth:
         say(f"mIoU: PyTorch {percent(proof.miou_torch)}, file {percent(proof.miou_onnx)}")
+    keep_records(folder, lines)
     return proof
 
 

@@ -16,6 +16,12 @@ __all__ = ["run"]
 _SHOWN = 3
 """Names of dropped tensors that a line shows for each reason; the records have all of them."""
 
+_BASES = {
+    "files": "the published files",
+    "code": "the release's code with drawn weights, not on a file",
+    "names": "published names and shapes, not on a file",
+}
+
 
 def run(file: Path, *, classes: str, to: Path, network: str | None, source: str | None) -> None:
     """Write the network of ``file`` into the folder ``to`` and say what became of every tensor.
@@ -39,7 +45,7 @@ def run(file: Path, *, classes: str, to: Path, network: str | None, source: str 
 def _account(found: Imported, file: Path, count: int) -> list[str]:
     network = found.network
     options = ", ".join(f"{name}={value}" for name, value in network.architecture["options"].items())
-    basis = "the published files" if found.checked == "files" else "published names and shapes, not on a file"
+    basis = _BASES[found.checked]
     mean, std = (
         ", ".join(f"{value:.4g}" for value in values.flatten().tolist()) for values in (network.mean, network.std)
     )

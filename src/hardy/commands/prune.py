@@ -27,6 +27,7 @@ from hardy.engine.run import Run
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.ops.tensors import check_finite
+from hardy.pruning.silent import kept_silent
 from hardy.pruning.sweep import Sweep
 from hardy.recipe import Optim, Prune, Recipe
 from hardy.sections import Floors
@@ -226,7 +227,8 @@ def _recovered(here: Run, network: Network, images: Split, choice: Prune, dense:
     if choice.recovery:
         optim = here.recipe.optim.model_copy(update={"steps": choice.recovery, "lr": choice.recovery_lr})
         optim = Optim.model_validate(optim.model_dump())
-        here.fit(network, images, "recover", optim=optim, method=choice.recover_with, teacher=dense)
+        with kept_silent(network):
+            here.fit(network, images, "recover", optim=optim, method=choice.recover_with, teacher=dense)
 
 
 def prune(

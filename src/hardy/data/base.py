@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hardy.data.decoding import ends_whole
+from hardy.data.containers import ends_whole
 from hardy.data.labels import LabelSpace
 
 __all__ = ["Dataset", "Domain", "Item"]

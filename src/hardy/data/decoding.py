@@ -9,10 +9,8 @@ A file may have up to `MOST_PIXELS` pixels, which take about 10 bytes each while
 `FORMATS` are tried: others of Pillow's call outside programs.
 """
 
-import struct
 import threading
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
+from hardy.data.containers import check_sums, has_chunk, is_lossless_webp
 from hardy.data.kinds import kind_of
 from hardy.errors import InputError
 
@@ -29,7 +28,6 @@ __all__ = [
     "FORMATS",
     "MOST_PIXELS",
     "RawMask",
-    "ends_whole",
     "image_size",
     "opened",
     "raw_mask",
@@ -150,29 +148,10 @@ def image_size(path: Path) -> tuple[int, int]:
         InputError: for a file that is missing or no image.
     """
     with opened(path) as image:
-        if image.format == "PNG" and "exif" not in image.info and _has_chunk(path, b"eXIf"):
+        if image.format == "PNG" and "exif" not in image.info and has_chunk(path, b"eXIf"):
             image.load()  # the orientation stands behind the pixels
         turned = image.format != "TIFF" and _orientation(image) >= 5
         return (image.width, image.height) if turned else (image.height, image.width)
-
-
-def ends_whole(path: Path) -> bool:
-    """Whether the file ends as its format does, so that nothing was cut off. False where only decoding tells."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(12)
-            length = file.seek(0, 2)
-            file.seek(max(0, length - 16))
-            tail = file.read()
-    except OSError:
-        return False
-    if head.startswith(b"\x89PNG"):
-        return b"IEND" in tail
-    if head.startswith(b"\xff\xd8"):
-        return tail.rstrip(b"\0\r\n").endswith(b"\xff\xd9")
-    if head.startswith(b"RIFF"):
-        return length >= int.from_bytes(head[4:8], "little") + 8
-    return False
 
 
 @contextmanager
@@ -226,7 +205,7 @@ def _upright(image: Image.Image, path: Path) -> Image.Image:
     """``image``, decoded and turned as its orientation says; Pillow does so itself for a TIFF."""
     image.load()
     if image.format == "PNG":
-        _check_sums(path)
+        check_sums(path)
     turn = None if image.format == "TIFF" else _TURNS.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
 
@@ -239,31 +218,6 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # damaged metadata say nothing about the pixels
         return 1
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
-
-
-def _check_sums(path: Path) -> None:
-    """Refuse a PNG whose pixels do not match their checksums: Pillow does not look at them."""
-    with path.open("rb") as file:
-        file.seek(8)
-        while len(head := file.read(8)) == 8:
-            length = struct.unpack(">I", head[:4])[0]
-            if head[4:] == b"IDAT":
-                expected = zlib.crc32(file.read(length), zlib.crc32(b"IDAT"))
-                if file.read(4) != struct.pack(">I", expected):
-                    raise ValueError("its pixels do not match their checksum")
-            else:
-                file.seek(length + 4, 1)
-
-
-def _has_chunk(path: Path, name: bytes) -> bool:
-    """Whether a PNG has a chunk of this name; contents are passed over."""
-    with path.open("rb") as file:
-        file.seek(8)
-        while len(head := file.read(8)) == 8:
-            if head[4:] == name:
-                return True
-            file.seek(struct.unpack(">I", head[:4])[0] + 4, 1)
-    return False
 
 
 def _is_deep(image: ImageFile) -> bool:
@@ -285,18 +239,7 @@ def _lossy(image: Image.Image, path: Path) -> str:
     if image.format == "TIFF":
         compression = str(image.info.get("compression", ""))
         return f"TIFF with {compression} compression" if compression in _LOSSY_TIFF else ""
-    return "lossy WebP" if image.format == "WEBP" and not _is_lossless_webp(path) else ""
-
-
-def _is_lossless_webp(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(12)
-        while len(head := file.read(8)) == 8:
-            if head[:4] in (b"VP8 ", b"VP8L"):
-                return head[:4] == b"VP8L"
-            length = int.from_bytes(head[4:], "little")
-            file.seek(length + length % 2, 1)
-    return False
+    return "lossy WebP" if image.format == "WEBP" and not is_lossless_webp(path) else ""
 
 
 def _opaque(image: Image.Image, path: Path) -> None:

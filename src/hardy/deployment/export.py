@@ -114,11 +114,9 @@ def export(
         agreement: the share of pixels that must have the same class.
 
     Raises:
-        InputError: when a package is missing, an argument cannot be used, weights are not finite, or the network
-            cannot be exported.
+        InputError: when a package is missing, an argument or the weights cannot be used, or the export cannot be done.
         ProofError: when the file disagrees with the network; no file is left.
     """
-    check_finite(network)
     target = _check(network, expanded(path), size, batch, images, labels)
     still = copy.deepcopy(network).cpu().float().eval()
     epilogue.check(still, upsample, proof_sizes(size, dynamic, network.least_size))
@@ -197,6 +195,7 @@ def _check(
         raise InputError("images is empty; leave it out to prove the file on drawn images")
     if labels is not None and len(labels) != len(images or ()):
         raise InputError(f"{len(labels)} labels for {len(images or ())} images; give one per image")
+    check_finite(network)
     return path
 
 

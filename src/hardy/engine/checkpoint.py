@@ -137,6 +137,8 @@ def read(file: Path, owner: str) -> Checkpoint:
         tensors, header = _intact(file)
     except (ValueError, OSError) as error:
         raise InputError(f"{file}: torn or not a checkpoint ({error}); delete it to start again") from None
+    if header.get("format") == FORMAT and header.keys() != {"format", "state"}:
+        raise InputError(f"{file}: its header is torn ({', '.join(header)}); delete it to start again")
     if header.get("format") != FORMAT:
         raise InputError(f"{file}: format {header.get('format')!r}, but this Hardy reads {FORMAT!r}; delete it")
     try:
@@ -150,7 +152,8 @@ def read(file: Path, owner: str) -> Checkpoint:
             "use another run.folder, or delete the file to start again"
         )
     try:
-        optimiser, parts = _optimiser_state(tensors, state), {"algorithm": {}, "average": {}}
+        optimiser = _optimiser_state(tensors, state)
+        parts: dict[str, dict[str, Tensor]] = {"algorithm": {}, "average": {}}
         for place, value in tensors.items():
             part, _, name = place.partition("/")
             if part != "optimiser":

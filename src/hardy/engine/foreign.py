@@ -4,7 +4,7 @@ The module is scored as it stands, on batches that the caller holds or on none, 
 the module's code fixes are found by trial (`hardy.pruning.tracing.trial`) and left as they are.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -94,13 +94,18 @@ def prune_module(
     small = duplicate(module)
     found, units = _units(small, example, choice)
     network = _Plain(small)
-    inner = [_inside(unit) for unit in units]
     with seeded(seed, "criterion"):
         criterion: Criterion = CRITERIA.build(
             choice.criterion.name,
-            {"network": network, "units": inner, "pixel_loss": _pixel_loss(small, example, loss)},
+            {
+                "network": network,
+                "units": [_renamed(unit, _inside) for unit in units],
+                "pixel_loss": _pixel_loss(small, example, loss),
+            },
             **choice.criterion.options,
         )
+    inner = criterion.units
+    units = [_renamed(unit, _outside) for unit in inner]
     limits = limits_of(choice, RunSection(seed=seed))
     goal = Ratio(inner, 0.5 if choice.ratio is None else choice.ratio, limits)
     looked = int(choice.schedule.options.get("batches", 30)) if criterion.needs_data else 0
@@ -132,14 +137,22 @@ def _units(module: nn.Module, example: Tensor, choice: Prune) -> tuple[Survey, l
     return found, units
 
 
-def _inside(unit: Unit) -> Unit:
-    """The unit as `_Plain` knows it."""
+def _inside(name: str) -> str:
+    """A module's name as `_Plain` knows it."""
+    return f"module.{name}" if name else "module"
 
-    def named(name: str) -> str:
-        return f"module.{name}" if name else "module"
 
-    members = tuple(replace(member, module=named(member.module)) for member in unit.members)
-    return Unit(named(unit.name), unit.size, members, tuple(map(named, unit.gates)), unit.kind)
+def _outside(name: str) -> str:
+    return name.removeprefix("module").removeprefix(".")
+
+
+def _renamed(unit: Unit, named: Callable[[str], str]) -> Unit:
+    """The unit with other names of its modules."""
+    members, outputs = (
+        tuple(replace(member, module=named(member.module)) for member in some) for some in (unit.members, unit.outputs)
+    )
+    gates, within = tuple(map(named, unit.gates)), named(unit.within) if unit.within else ""
+    return replace(unit, name=named(unit.name), members=members, gates=gates, outputs=outputs, within=within)
 
 
 def _pixel_loss(module: nn.Module, example: Tensor, loss: Method | None) -> Any:

@@ -202,6 +202,7 @@ def _by_bands(
     ids = np.empty((len(images), height, width), dtype=np.uint8)
     for top, logits in windows.bands(network, take, (height, width), window, windows.strides(window)):
         ids[:, top : top + logits.shape[-2]] = logits.argmax(1).to(torch.uint8).cpu().numpy()
+        del logits  # before the next band is made
     yield from ids
 
 

@@ -144,7 +144,10 @@ def _prepared(
     run = sight.settings.run
     with seeded(run.seed, "criterion"):
         name, options = choice.criterion.name, choice.criterion.options
-        criterion = CRITERIA.build(name, {"network": network, "units": units, "pixel_loss": pixel_loss}, **options)
+        criterion: Criterion = CRITERIA.build(
+            name, {"network": network, "units": units, "pixel_loss": pixel_loss}, **options
+        )
+    units = tuple(criterion.units)
     schedule: Schedule = SCHEDULES.build(choice.schedule.name, **choice.schedule.options)
     _check(criterion, schedule, choice, sight.parts, sight.settings.optim)
     limits = limits_of(choice, run)

@@ -14,7 +14,6 @@ affair of `fit`. A verb is a short story over it:
 import logging
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -29,12 +28,13 @@ from hardy.engine import artefact, protocol, start
 from hardy.engine.evaluate import Table
 from hardy.engine.finished import PASSING, whole
 from hardy.engine.fit import Log
+from hardy.engine.log import LogFile
 from hardy.engine.protocol import Settings, Split
 from hardy.engine.provenance import provenance
 from hardy.engine.run_folder import finished, folder_of, held, unused
 from hardy.engine.safeguards import Sight
 from hardy.engine.unused import refuse_unused
-from hardy.errors import InputError, named
+from hardy.errors import InputError
 from hardy.networks.base import Network, PixelLoss
 from hardy.recipe import Method, Optim, Recipe
 from hardy.records import Record
@@ -269,10 +269,7 @@ class Run:
 @contextmanager
 def _logging(folder: Path, main: bool) -> Iterator[None]:
     """What happens inside goes to ``train.log`` in ``folder``, and warnings to the terminal as well."""
-    log = folder / "train.log"
-    if log.exists() and not log.is_file():  # to open a pipe would wait for a reader
-        raise InputError(f"{log}: is a pipe or a device, not a file; give another run.folder")
-    handlers: list[logging.Handler] = [LogFile(log)] if main else []
+    handlers: list[logging.Handler] = [LogFile(folder / "train.log")] if main else []
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     if main:
@@ -287,19 +284,3 @@ def _logging(folder: Path, main: bool) -> Iterator[None]:
         for handler in handlers:
             _log.removeHandler(handler)
             handler.close()
-
-
-class LogFile(logging.FileHandler):
-    """A log file that stops the run when its disk is full, where logging would print a traceback a line."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Raise the error again, naming the file."""
-        error = sys.exc_info()[1]
-        assert error is not None, "logging calls this where it caught something"
-        with named(self.baseFilename):
-            raise error
-
-    def close(self) -> None:
-        """See `logging.FileHandler.close`."""
-        with named(self.baseFilename):
-            super().close()

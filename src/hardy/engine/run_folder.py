@@ -82,7 +82,9 @@ def finished(recipe: Recipe, verb: str) -> Path | None:
         return None
     _refuse_other(folder, recipe)
     passing = [folder / name for name in PASSING if (folder / name).exists()]
-    if passing or leftovers(folder, *_PARTS):  # the process was killed between its last two files
+    if (
+        passing or leftovers(folder, *_PARTS) or (folder / LOCK).exists()
+    ):  # the process was killed between its last two files
         with suppress(InputError, OSError), Lock(folder):
             clear(folder, *_PARTS)
             for path in passing:

@@ -129,8 +129,8 @@ class Judge:
             if isinstance(error, InputError) or "more than 1 value per channel" not in str(error):
                 raise
             raise InputError(
-                f"optim.batch: {self._sight.settings.optim.batch} image at a time is too few to count a 1x1 map's batch "
-                "norm anew; use 2 or more, or larger images"
+                f"optim.batch: {self._sight.settings.optim.batch} image at a time is too few to count a 1x1 map's "
+                "batch norm anew; use 2 or more, or larger images"
             ) from None
         return network.eval()
 

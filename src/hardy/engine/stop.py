@@ -1,5 +1,6 @@
 """Stopping in good order: Ctrl-C and SIGTERM ask, and the loop stops after the step it is in."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -7,7 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-__all__ = ["Stopped", "stop_signal"]
+__all__ = ["LEASH", "Stopped", "stop_signal", "stop_with_parent"]
+
+LEASH = "HARDY_LEASH"
+"""The environment's variable that names the end of a pipe whose other end the parent holds."""
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the run did as it was asked
@@ -17,6 +21,21 @@ class Stopped(Exception):  # noqa: N818 - not an error: the run did as it was as
         super().__init__(f"stopped after step {step}; the same command goes on from there")
         self.step = step
         self.signal_number = signal_number
+
+
+def stop_with_parent() -> None:
+    """From now on end this process as SIGTERM does once the process that started it is gone, if `LEASH` says so.
+
+    The parent holds the other end of a pipe and writes nothing: the system closes it however the parent ends.
+    """
+    number = os.environ.pop(LEASH, "")  # popped: what this process starts is not on the leash
+    if number:
+        threading.Thread(target=_wait_for_end, args=(int(number),), daemon=True).start()
+
+
+def _wait_for_end(handle: int) -> None:
+    os.read(handle, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @dataclass

@@ -67,7 +67,7 @@ class Network(nn.Module, ABC):
         memo.update(without_history(self))
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
-        copied.__setstate__(copy.deepcopy(vars(self), memo))
+        copied.__setstate__(copy.deepcopy(vars(self), memo))  # type: ignore[no-untyped-call]
         return copied
 
     def __init__(

@@ -63,11 +63,11 @@ class PPLiteSeg(Network):
         self.decoder = PPLiteSegHead(channels, strides, len(labels), widths=widths, grids=grids, dropout=dropout)
         self.aux = nn.ModuleDict()
         if aux:
-            heads = zip(strides[2:], widths[1:], strict=True)
-            self.aux.update({f"fused{stride}": _head(width, len(labels)) for stride, width in heads})
-            initialise(self.aux)
-            for head in self.aux.values():
-                nn.init.normal_(head[1].weight, std=HEAD**-0.5)  # as a layer that no ReLU follows
+            for stride, width in zip(strides[2:], widths[1:], strict=True):
+                mix, classifier = ConvNormAct(width, HEAD), nn.Conv2d(HEAD, len(labels), 1, bias=False)
+                self.aux[f"fused{stride}"] = nn.Sequential(mix, classifier)
+                initialise(mix)
+                nn.init.normal_(classifier.weight, std=HEAD**-0.5)  # as a layer that no ReLU follows
         self.pretrained = encoder_weights is not None
 
     def encoder(self) -> Sequence[nn.Module]:
@@ -87,7 +87,3 @@ class PPLiteSeg(Network):
         features["logits"] = logits
         extras = {f"aux_{name}": head(features[name]) for name, head in self.aux.items()} if self.training else {}
         return Outputs(resize(logits, images.shape[-2:]), features, extras)
-
-
-def _head(channels: int, class_count: int) -> nn.Sequential:
-    return nn.Sequential(ConvNormAct(channels, HEAD), nn.Conv2d(HEAD, class_count, 1, bias=False))

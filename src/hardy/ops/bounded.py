@@ -26,7 +26,7 @@ class _Counting(TorchDispatchMode):
     """Refuses the operation that would make a tensor beyond the bounds."""
 
     def __init__(self, what: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.what = what
         self.bytes = 0
         self.tensors = 0

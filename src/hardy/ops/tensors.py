@@ -63,7 +63,7 @@ def checksum(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
         value = tensors[name].detach().cpu().contiguous()
         total.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         if value.numel():
-            total.update(value.reshape(-1).view(torch.uint8).numpy())
+            total.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 

@@ -120,8 +120,9 @@ def bands(
         assert total is not None, "there is always a first window"
         assert covered is not None, "the same"
         done = following - top
-        yield top, _out_of(total[..., :done, :] / covered[..., :done, :], average)
-        total, covered = total[..., done:, :], covered[..., done:, :]
+        left_over = total[..., done:, :].clone(), covered[..., done:, :].clone()
+        yield top, _out_of(total[..., :done, :].div_(covered[..., :done, :]), average)
+        total, covered = left_over
 
 
 def _extended(kept: Tensor | None, like: Tensor, rows: int, width: int) -> Tensor:

@@ -4,6 +4,9 @@ Read before the scale, so that a channel whose scale has shrunk still shows what
 convolution or linear layer its output, and where the gate multiplies the input of a layer (the heads of an attention)
 that input. They are kept as they are, with the factor that standardises each channel: whoever only compares styles of
 one channel needs no mean taken off, and multiplies the few numbers made of them.
+
+Of a large map some positions are looked at, the same for all images and so for the copies that are compared, and others
+in each forward pass (`hardy.pruning.positions`).
 """
 
 from collections import defaultdict
@@ -18,6 +21,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils.hooks import RemovableHandle
 
 from hardy.errors import InputError
+from hardy.pruning.positions import sampled
 from hardy.pruning.scales import gate_members
 from hardy.pruning.units import Member, Unit
 
@@ -27,7 +31,10 @@ Read = Literal["batch", "running", "scaled"]
 """Standardise by the batch's own statistics, by a batch norm's running ones, or multiply the scale in after all."""
 
 _POSITIONS = 64
-"""The most positions of an image that are looked at: a regular sample is as good, and the product is n x n."""
+"""The most positions of a map that are looked at where it has many channels: the product is n x n."""
+
+_VALUES = 8192
+"""The most values of an image that are looked at where it has few channels, which costs next to nothing more."""
 
 _EPSILON = 1e-5
 """Added to a variance of the batch's own, as batch norms do."""
@@ -46,7 +53,10 @@ class Seen(NamedTuple):
 
 
 class Activations:
-    """The activations at the gates of ``units`` during the forward passes inside a ``with`` block.
+    """The activations at the gates of ``units`` during a forward pass inside a ``with`` block.
+
+    The positions looked at are drawn from a seed that torch's CPU generator gives when the block is entered, so a
+    seeded step repeats them.
 
     Args:
         network: what is watched.
@@ -64,9 +74,13 @@ class Activations:
         self._attached = attached
         self._seen: dict[str, list[Seen]] = defaultdict(list)
         self._handles: list[RemovableHandle] = []
+        self._generator = torch.Generator()
+        self._drawn: dict[tuple[tuple[int, ...], int], Tensor] = {}
 
     def __enter__(self) -> "Activations":
         self._seen.clear()
+        self._drawn.clear()
+        self._generator.manual_seed(int(torch.randint(2**31, ())))
         for unit in self._units:
             for member in gate_members(unit):
                 self._watch(unit, member)
@@ -100,13 +114,35 @@ class Activations:
 
         def note(value: Tensor) -> None:
             value = value if self._attached else value.detach()
-            values = _gathered(value, index, channels_first=not isinstance(module, _LAST))
+            values = self._gathered(value, index, channels_first=not isinstance(module, _LAST))
             self._seen[unit.name].append(Seen(values, self._factor(values, module, index[:, 0].to(value.device))))
 
         if produces:
             self._handles.append(module.register_forward_hook(lambda _, __, out: note(out)))
         else:
             self._handles.append(module.register_forward_pre_hook(lambda _, args: note(args[0])))
+
+    def _gathered(self, value: Tensor, index: Tensor, *, channels_first: bool) -> Tensor:
+        """(B, n, L) of (B, C, ...) or (B, ..., C): for each of the n gates all its channels m and positions, L in
+        all."""
+        if value.ndim == 2:
+            flat = value.unsqueeze(2)
+        else:
+            sides = value.shape[2:] if channels_first else value.shape[1:-1]
+            flat = value.flatten(2) if channels_first else value.flatten(1, -2).transpose(1, 2)
+            flat = self._sample(flat, tuple(sides), max(_POSITIONS, _VALUES // index.numel()))
+        if index.shape == (flat.shape[1], 1) and bool((index[:, 0] == torch.arange(len(index))).all()):
+            return flat
+        gathered: Tensor = flat[:, index.flatten().to(value.device)].unflatten(1, index.shape)
+        return gathered.flatten(2)
+
+    def _sample(self, flat: Tensor, sides: tuple[int, ...], most: int) -> Tensor:
+        """(B, C, L) of (B, C, N): the positions of this forward pass, one draw for all maps of a size."""
+        if flat.shape[2] <= most:
+            return flat
+        if (sides, most) not in self._drawn:
+            self._drawn[sides, most] = sampled(sides, most, self._generator).to(flat.device)
+        return flat.index_select(2, self._drawn[sides, most])
 
     def _factor(self, values: Tensor, module: nn.Module, channels: Tensor) -> Tensor:
         if self._read == "running" and isinstance(module, _BatchNorm) and module.running_var is not None:
@@ -120,17 +156,3 @@ class Activations:
 
 _LAST = (nn.Linear, nn.LayerNorm)
 """Modules whose channels are the last axis."""
-
-
-def _gathered(value: Tensor, index: Tensor, *, channels_first: bool) -> Tensor:
-    """(B, n, L) of (B, C, ...) or (B, ..., C): for each of the n gates all its channels m and positions, L in all."""
-    flat = value.flatten(2) if channels_first and value.ndim > 2 else value
-    if not channels_first and value.ndim > 2:
-        flat = value.flatten(1, -2).transpose(1, 2)  # (B, C, N)
-    elif value.ndim == 2:
-        flat = value.unsqueeze(2)
-    flat = flat[:, :, :: -(-flat.shape[2] // _POSITIONS)]
-    if index.shape == (flat.shape[1], 1) and bool((index[:, 0] == torch.arange(len(index))).all()):
-        return flat
-    gathered: Tensor = flat[:, index.flatten().to(value.device)].unflatten(1, index.shape)
-    return gathered.flatten(2)

@@ -8,14 +8,17 @@ Where the places are is told by `hardy.pruning.units`. A path that crosses two p
 With weight norm (w = g v / ||v||) the sum of w dL/dw over a filter is g dL/dg.
 
 Where a layer takes what the gates multiply (the heads of an attention, a hidden width), dL/dz is the sum of w dL/dw
-over the weights that take the channel. The gradients of single samples are in `hardy.pruning.samples`.
+over the weights that take the channel. At the output of a block, which has no parameter of its own, a gate of ones does
+multiply, inside `opened`, and has its gradient itself. The gradients of single samples are in `hardy.pruning.samples`.
 
 Source: the gates of Molchanov et al., "Importance estimation for neural network pruning", CVPR 2019;
 the identities above are the chain rule.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -27,7 +30,7 @@ from hardy.errors import InputError
 from hardy.pruning.units import Member, Unit
 from hardy.pruning.weight_norm import weight_norm_of
 
-__all__ = ["Place", "by_unit", "gate_gradients", "gate_parameters", "gate_places", "samples_interact"]
+__all__ = ["Place", "by_unit", "gate_gradients", "gate_parameters", "gate_places", "opened", "samples_interact"]
 
 
 @dataclass(frozen=True)
@@ -35,20 +38,25 @@ class Place:
     """A module at whose output, or input, gates sit.
 
     Attributes:
-        module: an affine norm, or a convolution or linear layer.
+        module: an affine norm, a convolution or linear layer, or a block.
         channels: the module's channels that have a gate.
         gates: the number of each one's gate; gates count through all units in order.
         side: ``"out"`` for gates at its output, ``"in"`` for gates at the input of a convolution or linear layer.
+        factor: the gates themselves, ones (C,), at the output of a block.
     """
 
     module: nn.Module
     channels: Tensor
     gates: Tensor
     side: Literal["out", "in"] = "out"
+    factor: nn.Parameter | None = None
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """The weight (with weight norm its scale) and, at the output of a module that has one, the bias."""
+        """The weight (with weight norm its scale) and, at the output of a module that has one, the bias; of a block the
+        gates."""
+        if self.factor is not None:
+            return [self.factor]
         held = dict(self.module.named_parameters(recurse=False))
         found = [held[name] for name in (("weight", "bias") if self.side == "out" else ("weight",)) if name in held]
         normed = weight_norm_of(self.module)
@@ -64,10 +72,27 @@ def gate_places(network: nn.Module, units: Sequence[Unit]) -> list[Place]:
             module = network.get_submodule(member.module)
             _check(member, module)
             pairs = [(c, first + gate) for gate, channels in enumerate(member.channels) for c in channels]
-            channels, gates = torch.tensor(pairs, device=_weight(module).device).unbind(1)
-            places.append(Place(module, channels, gates, "out" if member.side == "out" else "in"))
+            some = next(module.parameters())
+            channels, gates = torch.tensor(pairs, device=some.device).unbind(1)
+            factor = nn.Parameter(some.new_ones(int(channels.max()) + 1)) if unit.outputs else None
+            places.append(Place(module, channels, gates, "out" if member.side == "out" else "in", factor))
         first += unit.size
     return places
+
+
+@contextmanager
+def opened(places: Sequence[Place]) -> Iterator[None]:
+    """The gates at the outputs of blocks multiply in the forward passes inside."""
+    handles = [
+        place.module.register_forward_hook(partial(_multiply, place.factor))
+        for place in places
+        if place.factor is not None
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def gate_parameters(places: Sequence[Place]) -> list[nn.Parameter]:
@@ -113,8 +138,10 @@ def _check(member: Member, module: nn.Module) -> None:
         )
 
 
-def _weight(module: nn.Module) -> Tensor:
-    return module.weight  # type: ignore[return-value]
+def _multiply(factor: Tensor, module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+    """What a block gives (B, C, ...) times its gates; channels behind the last gate stay as they are."""
+    whole = factor if len(factor) == out.shape[1] else torch.cat([factor, factor.new_ones(out.shape[1] - len(factor))])
+    return out * whole.to(out.dtype).view(-1, *(1,) * (out.ndim - 2))
 
 
 def _per_channel(place: Place, gradients: Mapping[nn.Parameter, Tensor | None]) -> Tensor | None:

@@ -14,6 +14,7 @@ from torch import nn
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.pruning.cut import cut, width
+from hardy.pruning.mask import mask
 from hardy.pruning.norms import unmask
 from hardy.pruning.tracing.declared import DECLARED
 from hardy.stored import whole
@@ -28,7 +29,8 @@ Plan = dict[str, dict[str, list[int]]]
 
 
 def remove(network: nn.Module, units: Sequence["Unit"], removed: Mapping[str, Sequence[int]]) -> Plan:
-    """Cut the channels ``removed`` of ``units`` out of ``network``, in place.
+    """Cut the channels ``removed`` of ``units`` out of ``network``, in place; those of a unit ``within`` another are
+    masked.
 
     Parameters that lost channels are new tensors: an optimiser must be made anew. A `Network` remembers the plan in
     its attribute ``plan``, composed with what it lost before; units found before are stale afterwards.
@@ -37,7 +39,8 @@ def remove(network: nn.Module, units: Sequence["Unit"], removed: Mapping[str, Se
         The plan relative to the network's dense form (for a module that is no `Network`, to its form before).
     """
     lost: dict[str, dict[str, set[int]]] = {}
-    for unit in units:
+    mask(network, [unit for unit in units if unit.within], removed)
+    for unit in (unit for unit in units if not unit.within):
         for member in unit.members:
             gone = [i for channel in removed.get(unit.name, ()) for i in member.channels[channel]]
             if gone:

@@ -124,7 +124,7 @@ class Layers:
         self._dense = dense_widths(units)
         self._sides: dict[tuple[str, str], list[tuple[str, int]]] = defaultdict(list)
         owners: dict[str, str] = {}
-        for unit in units:
+        for unit in (unit for unit in units if not unit.within):
             for member in unit.members:
                 self._sides[member.module, member.side].append((unit.name, len(member.channels[0])))
                 if member.side == "heads":

@@ -64,6 +64,8 @@ class Unit:
         gates: the modules, among the members, at which the unit's shared gate sits: at the output of those that are
             members by it, or else at the input.
         kind: what the channels are.
+        outputs: blocks of a residual stream at whose outputs the gate sits instead (`hardy.pruning.residual`).
+        within: the name of the unit that its channels are part of; they are masked, and cut out only with that.
     """
 
     name: str
@@ -71,6 +73,8 @@ class Unit:
     members: tuple[Member, ...]
     gates: tuple[str, ...] = ()
     kind: Kind = "filters"
+    outputs: tuple[Member, ...] = ()
+    within: str = ""
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -79,7 +83,9 @@ class Unit:
 
     @property
     def gated(self) -> tuple[Member, ...]:
-        """The members at which the gate sits: outputs, or else the inputs of what takes the unit's channels."""
+        """Where the gate sits: at blocks, at members' outputs, or at the inputs of what takes the unit's channels."""
+        if self.outputs:
+            return self.outputs
         found = [member for member in self.members if member.module in self.gates]
         return tuple([m for m in found if m.side == "out"] or [m for m in found if m.side == "in"])
 

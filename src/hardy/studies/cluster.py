@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hardy.engine.stop import stop_signal
+from hardy.engine.stop import LEASH, stop_signal
 from hardy.errors import InputError
 from hardy.studies.order import Order
 
@@ -178,11 +178,14 @@ def _run(words: tuple[str, ...], log: str, folder: str, going: str, environment:
     """Run the command line in ``folder`` while the file ``going`` is there; its exit code. In a Ray task."""
     if not Path(going).exists():
         return -signal.SIGTERM
+    there, here = os.pipe()  # nobody writes to it: it closes when this worker is killed, and the run stops
     with Path(log).open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own command line
-            [sys.executable, "-m", "hardy", *words], cwd=folder, env={**os.environ, **environment}, stdout=output,
-            stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
+            [sys.executable, "-m", "hardy", *words], cwd=folder, stdout=output, stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=(there,),
+            env={**os.environ, **environment, LEASH: str(there)},
         )  # fmt: skip
+        os.close(there)
         asked = False
         try:
             while process.poll() is None:
@@ -193,6 +196,7 @@ def _run(words: tuple[str, ...], log: str, folder: str, going: str, environment:
         finally:
             if process.poll() is None:
                 process.terminate()
+            os.close(here)
     return process.returncode
 
 

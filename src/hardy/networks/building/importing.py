@@ -33,7 +33,7 @@ class Imported:
         network: in evaluation mode.
         publication: its name in the registry.
         repository: whose names the file has.
-        checked: what the publication's map was checked on, ``"files"`` or ``"names"``.
+        checked: what the publication's map was checked on, ``"files"``, ``"code"`` or ``"names"``.
         channels: the order of an image's channels in the file; the network takes RGB.
         used: how many tensors of the file are in the network.
         dropped: the name of each tensor that is not -> why.

@@ -104,8 +104,8 @@ def _unpickled(file: Path) -> Any:
 def _check(weights: Mapping[str, Tensor], file: Path) -> None:
     """Refuse tensors that are not plain, that spread a little memory over a great size, or that are not finite."""
     for name, value in weights.items():
-        if value.layout != torch.strided or value.is_quantized or value.is_meta:
-            raise InputError(f"{file}: {name} is sparse, quantised or empty of values; save the plain tensors")
+        if value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_complex():
+            raise InputError(f"{file}: {name} is sparse, quantised, complex or without values; save plain tensors")
     size = sum(value.numel() * value.element_size() for value in weights.values())
     if size > _SWELL * file.stat().st_size:
         raise InputError(f"{file}: its tensors would take {size:,} bytes, more than {_SWELL} times the file")

@@ -41,7 +41,8 @@ class Publication(ABC):
     Attributes:
         network: the name of our network.
         repository: where the names come from, ``owner/name``.
-        checked: what the map was checked on: the published ``"files"``, or their ``"names"`` and shapes only.
+        checked: what the map was checked on: the published ``"files"``, drawn weights in the release's ``"code"``, or
+            their ``"names"`` and shapes only.
         prefix: a pattern that is taken away from the front of names that have it, after ``model.`` and ``module.``,
             which the training loops of any publication put there.
         signs: patterns of names; a file that has one of each is of this publication.

@@ -76,6 +76,7 @@ class BiSeNetV2Publication(Publication):
 
     network = "bisenetv2"
     repository = "CoinCheung/BiSeNet"
+    checked = "code"
     signs = (r"segment\.S1S2\.fuse\.conv\.weight", r"bga\.left1\.0\.weight", r"head\.conv_out\.1\.weight")
     layers: ClassVar[Mapping[str, str]] = {
         **_detail(),

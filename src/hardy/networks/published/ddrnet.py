@@ -23,6 +23,7 @@ class DDRNetPublication(Publication):
 
     network = "ddrnet"
     repository = "ydhongHIT/DDRNet"
+    checked = "code"
     signs = (r"down3\.0\.weight", r"spp\.process1\.2\.weight", r"final_layer\.conv2\.weight")
     layers: ClassVar[Mapping[str, str]] = {
         **BACKBONE,

@@ -39,6 +39,7 @@ class FANetPublication(Publication):
 
     network = "fanet"
     repository = "feinanshan/FANet"
+    checked = "code"
     signs = (r"ffm_32\.w_qs\.conv\.weight", r"ffm_4\.smooth\.conv\.weight", r"clslayer_8\.conv_out\.weight")
     layers: ClassVar[Mapping[str, str]] = {
         r"resnet\.(conv1|bn1)": r"backbone.\1",

@@ -46,6 +46,7 @@ class FastSCNNPublication(Publication):
 
     network = "fast_scnn"
     repository = "Tramac/Fast-SCNN-pytorch"
+    checked = "code"
     signs = (r"learning_to_downsample\.conv\.conv\.0\.weight", r"global_feature_extractor\.ppm\.out\.conv\.0\.weight")
     layers: ClassVar[Mapping[str, str]] = {
         r"learning_to_downsample\.conv\.conv\.(0|1)": r"detail.0.\1",

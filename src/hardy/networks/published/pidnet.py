@@ -28,6 +28,7 @@ class PIDNetPublication(Publication):
 
     network = "pidnet"
     repository = "XuJiacong/PIDNet"
+    checked = "code"
     signs = (r"pag3\.f_x\.0\.weight", r"layer5_d\.0\.conv1\.weight", r"final_layer\.conv2\.weight")
     layers: ClassVar[Mapping[str, str]] = {
         **BACKBONE,

@@ -22,6 +22,7 @@ class SegFormerPublication(Publication):
 
     network = "segformer"
     repository = "NVlabs/SegFormer"
+    checked = "code"
     signs = (r"backbone\.block1\.0\.attn\.kv\.weight", r"decode_head\.linear_c1\.proj\.weight")
     layers: ClassVar[Mapping[str, str]] = {
         r"backbone\.(patch_embed[1-4]\.(?:proj|norm)|norm[1-4])": r"backbone.\1",

@@ -43,6 +43,7 @@ class SegFormerMMSegPublication(Publication):
 
     network = "segformer"
     repository = "open-mmlab/mmsegmentation"
+    checked = "code"
     signs = (r"backbone\.layers\.0\.1\.0\.attn\.attn\.in_proj_weight", r"decode_head\.fusion_conv\.conv\.weight")
     layers: ClassVar[Mapping[str, str]] = {
         **_stage(0),

@@ -49,6 +49,7 @@ class SegFormerTransformersPublication(Publication):
 
     network = "segformer"
     repository = "huggingface/transformers"
+    checked = "code"
     signs = (r"segformer\.encoder\.patch_embeddings\.0\.proj\.weight", r"decode_head\.linear_c\.0\.proj\.weight")
     layers: ClassVar[Mapping[str, str]] = {
         **_stage(0),

@@ -23,6 +23,7 @@ class SwiftNetPublication(Publication):
 
     network = "swiftnet"
     repository = "orsic/swiftnet"
+    checked = "code"
     signs = (r"backbone\.spp\.spp\.spp_bn\.conv\.weight", r"backbone\.upsample\.0\.bottleneck\.conv\.weight")
     layers: ClassVar[Mapping[str, str]] = {
         **BACKBONE,

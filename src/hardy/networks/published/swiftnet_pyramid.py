@@ -20,6 +20,7 @@ class SwiftNetPyramidPublication(Publication):
 
     network = "swiftnet_pyramid"
     repository = "orsic/swiftnet"
+    checked = "code"
     signs = (r"backbone\.upsample_bottlenecks\.0\.weight", r"backbone\.upsample_blends\.0\.blend_conv\.conv\.weight")
     layers: ClassVar[Mapping[str, str]] = {
         **BACKBONE,

@@ -1,6 +1,7 @@
 """What the gradient criteria share: gate gradients of each batch, their means, and these in any order with a square."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Literal
 
@@ -9,10 +10,11 @@ from torch import Tensor, nn
 
 from hardy.errors import InputError
 from hardy.networks.base import Network
-from hardy.pruning.gates import Place, by_unit, gate_gradients, gate_parameters, gate_places
+from hardy.pruning.gates import Place, by_unit, gate_gradients, gate_parameters, gate_places, opened
+from hardy.pruning.residual import refined
 from hardy.pruning.units import Unit
 
-__all__ = ["Means", "Observed", "Skip", "Squares", "Watch", "divisor", "relative"]
+__all__ = ["Means", "Observed", "Skip", "Squares", "Watch", "divisor", "placed", "relative"]
 
 Skip = Literal["none", "places", "blocks", "nvidia"]
 """How the squared gradient of a gate that sits in several places is divided: not, by their number, by the number of
@@ -20,6 +22,11 @@ residual blocks, or so and by 3 where a gate sits in one place only."""
 
 _ALONE = 3
 """What the authors' code of "Importance estimation" divides every gate by that is not of a longer stage's stream."""
+
+
+def placed(network: Network, units: Sequence[Unit], gates: Literal["unit", "paper"]) -> Sequence[Unit]:
+    """The ``units`` with one gate for each channel that can be cut out, or with those of the papers' code."""
+    return refined(network, units) if gates == "paper" else units
 
 
 class Watch:
@@ -70,6 +77,10 @@ class Observed(Watch):
         """The parameters that the gates are read from."""
         return gate_parameters(self.places)
 
+    def opened(self) -> AbstractContextManager[None]:
+        """The forward passes inside go through the gates; see `hardy.pruning.gates.opened`."""
+        return opened(self.places)
+
     def expect(self, risk: Tensor) -> Tensor:
         """``risk`` itself, watched for the scale of its gradient.
 
@@ -84,7 +95,20 @@ class Observed(Watch):
 
     def gradients(self, scale: Tensor) -> Tensor:
         """dR/dz (G,) float64, R the mean risk, from the gradients that the parameters hold."""
-        return gate_gradients(self.places, {p: p.grad for p in self.parameters}, self.count) / scale
+        found = gate_gradients(self.places, {p: p.grad for p in self.parameters}, self.count) / scale
+        self._clear()
+        return found
+
+    def forget(self) -> None:
+        """See `Watch.forget`; the gates' own gradients go too."""
+        super().forget()
+        self._clear()
+
+    def _clear(self) -> None:
+        """Gates that are parameters of their own are no optimiser's, so nobody else clears their gradients."""
+        for place in self.places:
+            if place.factor is not None:
+                place.factor.grad = None
 
 
 class Means:
@@ -154,9 +178,11 @@ def divisor(unit: Unit, skip: Skip) -> int:
     """What the squared gradient of ``unit``'s gate is divided by, where a gate in several places sums over them.
 
     The channels of a residual stream have a gate at the last norm of every block that adds to them and of the stem or
-    shortcut that starts them: n + 1 places for n blocks.
+    shortcut that starts them: n + 1 places for n blocks; or one at the output of each of its n blocks.
     """
     places = len(unit.gated)
+    if unit.outputs:
+        return 1 if skip == "none" else places
     if skip == "places":
         return max(places, 1)
     if skip == "none":

@@ -45,7 +45,7 @@ class ActivationVariance(Criterion):
         pixel_loss: the loss of one head.
         copies: S - 1, how many restyled copies of each image are looked at.
         strength: how far their colours are from the image's; see `hardy.ops.photometric`.
-        seed: another seed draws other colours; None follows the run's.
+        seed: another seed draws other colours and positions; None follows the run's.
 
     Attributes:
         style: makes a restyled copy of images (B, 3, H, W) in [0, 1], drawing from torch's CPU generator.
@@ -78,8 +78,8 @@ class ActivationVariance(Criterion):
         """The mean of the domain risks of ``batch``, after a look at its styles."""
         with seeded(key(self.seed, "style"), self._looks):
             images = torch.cat([batch.images, *(self.style(batch.images) for _ in range(self.copies))])
+            self._seen.append(self._sensitivities(images))
         self._looks += 1
-        self._seen.append(self._sensitivities(images))
         risks, _ = domain_risks(self.network, batch, self.pixel_loss)
         return {"risk": risks.mean()}
 

@@ -20,7 +20,8 @@ class Criterion(ABC):
     last `reset`. A step may scale the loss, or split its batch into several calls of `observe` and one of `collect`.
     One that reads only the weights sets ``needs_data = False``: its `observe` is never called.
 
-    The constructor takes ``network``, ``units`` and ``pixel_loss`` before the ``*`` and its options after.
+    The constructor takes ``network``, ``units`` and ``pixel_loss`` before the ``*`` and its options after. What is
+    ranked are its own ``units``: those given, unless an option places gates otherwise.
     """
 
     needs_data: bool = True

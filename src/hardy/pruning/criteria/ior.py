@@ -23,7 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hardy.errors import InputError
 from hardy.networks.base import Network, PixelLoss
-from hardy.pruning.criteria._observed import Observed, Squares
+from hardy.pruning.criteria._observed import Observed, Squares, placed
 from hardy.pruning.criteria.base import Criterion
 from hardy.pruning.gates import gate_gradients, samples_interact
 from hardy.pruning.risk import domain_risks
@@ -51,6 +51,9 @@ class IoR(Criterion):
             ``"per_domain"`` forwards every domain by itself, so batch statistics are those of one domain, in training
             too; ``"frozen"`` runs all batch norms on their running statistics, in training too; the last two need one
             backward pass. ``"auto"`` takes the single pass where batch norms are frozen already, else two.
+        gates: one for each channel that can be cut out (``"unit"``), or the paper's (``"paper"``): after every batch
+            norm of a residual block and at the output of each block, see `hardy.pruning.residual`; then a ratio counts
+            these.
 
     Raises:
         InputError: for a negative ``alpha``.
@@ -69,7 +72,9 @@ class IoR(Criterion):
         square: Literal["before", "after"] = "before",
         skip: Literal["none", "places", "blocks", "nvidia"] = "none",
         passes: Literal["auto", "two", "jacobian", "per_domain", "frozen"] = "auto",
+        gates: Literal["unit", "paper"] = "unit",
     ) -> None:
+        units = placed(network, units, gates)
         super().__init__(network, units, pixel_loss)
         if not alpha >= 0:
             raise InputError(f"IoR.alpha: {alpha} must be 0 or more")
@@ -90,6 +95,11 @@ class IoR(Criterion):
         """
         if len(batch.domains.unique()) < self.needs_domains:
             raise InputError("ior needs batches of two domains or more: with one the variance of the risks is 0")
+        with self._observed.opened():
+            return self._observed_by(batch)
+
+    def _observed_by(self, batch: Batch) -> Terms:
+        """`observe` by the asked passes."""
         if self.passes == "per_domain":
             return self._per_domain(batch)
         if self.passes == "frozen":

@@ -23,7 +23,7 @@ from torch import Tensor
 from hardy.errors import InputError, within
 from hardy.networks.base import Network, PixelLoss
 from hardy.networks.styles.dsp import load_dsp
-from hardy.ops.dsp import ascend as climb
+from hardy.ops.dsp import ascend
 from hardy.ops.norms import statistics_kept
 from hardy.pruning.activations import Activations, Seen
 from hardy.pruning.criteria.base import Criterion
@@ -47,7 +47,8 @@ class NPDG(Criterion):
         pixel_loss: the loss of one head.
         style: folder of a run of the algorithm ``style_vae``.
         copies: restyled copies K of every image.
-        limit: the most that an epsilon changes in a climb, as a share of its length; 0 leaves it random.
+        climb: (rate, limit) of a climb: an epsilon moves by rate / L times its gradient, at most by this share of its
+            length; a 0 leaves it random.
         unary: lambda, the weight of the unary sensitivity, in [0, 1]; None gives every channel the weight 1 (DSP only).
         binary: what the binary sensitivity sums: correlations, raw covariances, or the variance over styles of the
             instance-whitened covariance.
@@ -69,7 +70,7 @@ class NPDG(Criterion):
         *,
         style: str = "",
         copies: int = 2,
-        limit: float = 1.0,
+        climb: tuple[float, float] = (20.0, 1.0),
         unary: float | None = 0.4,
         binary: Literal["correlation", "covariance", "whitened"] = "correlation",
         normalise: Literal[
@@ -79,7 +80,8 @@ class NPDG(Criterion):
         read: Literal["batch", "running", "scaled"] = "batch",
     ) -> None:
         super().__init__(network, units, pixel_loss)
-        within("NPDG.limit", limit, 0)
+        for number in climb:
+            within("NPDG.climb", number, 0)
         if copies < 1 or not (unary is None or 0 <= unary <= 1):
             raise InputError(f"NPDG: copies {copies} must be at least 1 and unary {unary} in [0, 1]")
         if not style:
@@ -87,7 +89,7 @@ class NPDG(Criterion):
                 "NPDG.style: name the folder of a run of the algorithm style_vae, such as style: runs/style"
             )
         self.dsp = load_dsp(style)
-        self.copies, self.limit, self.unary = copies, limit, unary
+        self.copies, self.climb, self.unary = copies, tuple(climb), unary
         self._binary = binary
         self._scale: Scale = normalise.removeprefix("global_")  # type: ignore[assignment]
         self._together = normalise.startswith("global_")
@@ -129,11 +131,11 @@ class NPDG(Criterion):
         return self.network.losses(self.network.outputs(batch.images), batch.labels, self.pixel_loss)
 
     def _copies(self, batch: Batch) -> list[Tensor]:
-        """K restyled copies (B, 3, H, W) of the images, each from the epsilon that the one before climbed to, or with a
-        ``limit`` of 0 each in a random style."""
+        """K restyled copies (B, 3, H, W) of the images, each from the epsilon that the one before climbed to, or where
+        nothing climbs each in a random style."""
         with torch.no_grad():
             content = self.dsp.content(batch.images)
-        if not self.limit:
+        if not all(self.climb):
             return [self._drawn(batch, content, self.dsp.sample(len(batch))) for _ in range(self.copies)]
         epsilon, before = self.dsp.sample(len(batch)), list[Tensor]()
         for _ in range(self.copies):
@@ -160,7 +162,8 @@ class NPDG(Criterion):
             objective = objective + self.strength * penalty
         (gradient,) = torch.autograd.grad(objective, epsilon)
         self._climbing.forget()
-        return climb(epsilon.detach(), gradient, objective.detach(), limit=self.limit)[0], copies.detach()
+        rate, limit = self.climb
+        return ascend(epsilon.detach(), gradient, objective.detach(), rate=rate, limit=limit)[0], copies.detach()
 
     def _sensitivities(self, activations: Activations, styles: int) -> dict[str, Tensor]:
         """For each unit's name its weights w (n,) from the activations of a forward pass."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hardy.networks.base import Network, PixelLoss
-from hardy.pruning.criteria._observed import Observed, Squares
+from hardy.pruning.criteria._observed import Observed, Squares, placed
 from hardy.pruning.criteria.base import Criterion
 from hardy.pruning.risk import domain_risks
 from hardy.pruning.samples import SampleGradients
@@ -38,6 +38,9 @@ class Taylor(Criterion):
             (``"none"``), by the number of places, or by the number n of residual blocks, that is places less one
             (``"blocks"``); ``"nvidia"`` is ``"blocks"``, and divides by 3 where a gate sits in one place only: the
             weights 1, 1, 3/4, 3/6 and 1 of inner and skip gates that the authors' code gives to ResNet-50.
+        gates: one for each channel that can be cut out (``"unit"``), or the authors' (``"paper"``): after every batch
+            norm of a residual block and at the output of each block, see `hardy.pruning.residual`; then a ratio counts
+            these.
     """
 
     def __init__(
@@ -48,7 +51,9 @@ class Taylor(Criterion):
         *,
         square: Literal["sample", "before", "after"] = "before",
         skip: Literal["none", "places", "blocks", "nvidia"] = "none",
+        gates: Literal["unit", "paper"] = "unit",
     ) -> None:
+        units = placed(network, units, gates)
         super().__init__(network, units, pixel_loss)
         self.skip = skip
         self._by_sample = square == "sample"
@@ -59,7 +64,8 @@ class Taylor(Criterion):
     def observe(self, batch: Batch) -> Terms:
         """The mean of the domain risks of ``batch``."""
         if not self._by_sample:
-            risks, _ = domain_risks(self.network, batch, self.pixel_loss)
+            with self._observed.opened():
+                risks, _ = domain_risks(self.network, batch, self.pixel_loss)
             return {"risk": self._observed.expect(risks.mean())}
         with SampleGradients(self._observed.places, self._observed.count, len(batch)) as samples:
             risks, _ = domain_risks(self.network, batch, self.pixel_loss)

@@ -1,0 +1,194 @@
+"""Gates where the authors of "Importance estimation" put them in residual networks.
+
+Hardy's own gates are one for each channel that can be cut out: the channels of a residual stream have one, at the last
+norms of all blocks that add to it and of the stem or shortcut that starts it. The authors have more:
+
+- one after the batch norm of every convolution of a block but of one with a 1x1 kernel that adds to the stream (the
+  third of a bottleneck, a shortcut): so also after the second norm of a basic block, before the sum;
+- one for each channel of a stage, shared by all its blocks, at the output of each, behind the activation (skip gate);
+- none after the stem.
+
+ResNet-18 has 4,800 of them (2,880 of Hardy's own), ResNet-50 11,392. Where a norm adds to a stream, its channels alone
+cannot be cut out: `refined` makes units of them that are masked, and go when the stream's channel goes.
+
+Source: Molchanov, Mallya, Tyree, Frosio and Kautz, "Importance estimation for neural network pruning", CVPR 2019, and
+the placement in the authors' code; Cai, Li and Kot, arXiv:2210.13810, prune with it.
+"""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from hardy.errors import InputError
+from hardy.networks.base import Network
+from hardy.pruning.mask import mask
+from hardy.pruning.tracing.trace import example_for, outputs_of, twin_of
+from hardy.pruning.units import Member, Unit
+
+__all__ = ["refined"]
+
+
+def refined(network: Network, units: Sequence[Unit]) -> list[Unit]:
+    """The units of ``network`` with the authors' gates; a network without residual blocks keeps its own.
+
+    Args:
+        network: it stays as it is.
+        units: as `hardy.pruning.units.find_units` gives them.
+
+    Returns:
+        The units without the stem's; a stream's have their gates at the outputs of its blocks, and behind each stand
+        the norms that add to it and have gates of their own, ``within`` it.
+    """
+    look = _Look(network)
+    order = {name: place for place, (name, _) in enumerate(network.named_modules())}
+    found: list[Unit] = []
+    for unit in units:
+        ends = {block: norms for block in look.blocks if (norms := _ends(unit, block, network))}
+        outputs = tuple(Member(block, "out", ends[block][-1].channels) for block in look.carrying(unit, ends))
+        if outputs:
+            found.append(replace(unit, gates=(), outputs=outputs))
+            parts = (
+                _branch(unit, member.module, norm, network, order) for member in outputs for norm in ends[member.module]
+            )
+            found += [part for part in parts if part is not None]
+        elif not _is_stem(unit, look.blocks[0] if look.blocks else None, network, order):
+            found.append(unit)
+    return found
+
+
+def _ends(unit: Unit, block: str, network: nn.Module) -> list[Member]:
+    """The batch norms of ``block`` by which filters may leave it; none where the unit's channels stay inside."""
+    if unit.kind != "filters" or all(_inside(member.module, block) for member in unit.members):
+        return []
+    left = (member for member in unit.members if member.side == "out" and _inside(member.module, block))
+    return [member for member in left if isinstance(network.get_submodule(member.module), _BatchNorm)]
+
+
+def _branch(
+    unit: Unit, block: str, norm: Member, network: nn.Module, order: Mapping[str, int]
+) -> Unit | None:  # fmt: skip
+    """The unit of a norm with gates of its own that adds to the stream ``unit``; None behind a 1x1 convolution."""
+    makers = [
+        member
+        for member in unit.members
+        if member.side == "out"
+        and _inside(member.module, block)
+        and isinstance(network.get_submodule(member.module), _ConvNd)
+        and order[member.module] < order[norm.module]
+    ]
+    if not makers:
+        return None
+    maker = max(makers, key=lambda member: order[member.module])
+    convolution = network.get_submodule(maker.module)
+    assert isinstance(convolution, _ConvNd)
+    if max(convolution.kernel_size) == 1:
+        return None
+    return Unit(norm.module, unit.size, (maker, norm), (norm.module,), unit.kind, within=unit.name)
+
+
+def _is_stem(unit: Unit, first: str | None, network: nn.Module, order: Mapping[str, int]) -> bool:
+    """Whether ``unit`` is made before the ``first`` block and taken in by it."""
+    if first is None or unit.kind != "filters":
+        return False
+    made = [m for m in unit.members if m.side == "out" and isinstance(network.get_submodule(m.module), _ConvNd)]
+    taken = any(m.side == "in" and _inside(m.module, first) for m in unit.members)
+    return taken and all(order[m.module] < order[first] for m in made)
+
+
+def _inside(name: str, block: str) -> bool:
+    return name.startswith(f"{block}.")
+
+
+class _Sums(TorchDispatchMode):
+    """Notes the modules that add two maps, by name, while a network runs."""
+
+    def __init__(self, running: Sequence[str]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._running = running
+        self.found: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        maps = [arg for arg in args if isinstance(arg, Tensor) and arg.ndim > 2]
+        adds = func in (torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor)
+        if adds and len(maps) == 2 and maps[0].shape == maps[1].shape and self._running:
+            self.found.add(self._running[-1])
+        return func(*args, **(kwargs or {}))
+
+
+class _Look:
+    """A copy of a network that runs on noise, to see where it adds and what its blocks give.
+
+    Attributes:
+        blocks: the residual blocks by name, in order: the modules in which two maps are added, and those of their
+            classes, as the blocks of a stage that have no shortcut.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self._twin = twin_of(network).eval()
+        self._example = example_for(network, None)
+        with torch.no_grad():
+            for name, value in self._twin.named_parameters():
+                if name.endswith("bias"):  # so that only what is masked is zero
+                    value.fill_(0.1)
+        running: list[str] = []
+        with _Sums(running) as sums:
+            self._given = _ran(self._twin, self._example, running)
+        kinds = {type(self._twin.get_submodule(name)) for name in sums.found}
+        self.blocks = [name for name, m in self._twin.named_modules() if type(m) in kinds and name in self._given]
+
+    def carrying(self, unit: Unit, ends: Mapping[str, Sequence[Member]]) -> list[str]:
+        """Those blocks whose output is the channels of ``unit``, at the places that its norms there have: with every
+        other one masked these are zero, and the others are not."""
+        if not ends:
+            return []
+        masked = copy.deepcopy(self._twin)
+        mask(masked, [unit], {unit.name: list(range(0, unit.size, 2))})
+        given = _ran(masked, self._example, [])
+        found = []
+        for block, norms in ends.items():
+            gone = [i for channel in norms[-1].channels[::2] for i in channel]
+            left = [i for channel in norms[-1].channels[1::2] for i in channel]
+            out = given[block]
+            if max(gone + left) < out.shape[1] and not out[:, gone].any() and (out[:, left].any() or not left):
+                found.append(block)
+        return found
+
+
+def _ran(network: nn.Module, example: Tensor, running: list[str]) -> dict[str, Tensor]:
+    """What each module gives that gives a map, by its name; ``running`` are meanwhile the modules that run."""
+    given: dict[str, Tensor] = {}
+
+    def entering(name: str) -> Callable[..., None]:
+        return lambda *_: running.append(name)
+
+    def leaving(name: str) -> Callable[..., None]:
+        def leave(_: nn.Module, __: Any, out: Any) -> None:
+            running.pop()
+            if isinstance(out, Tensor) and out.ndim > 2:
+                given[name] = out.clone()
+
+        return leave
+
+    handles = []
+    for name, module in network.named_modules():
+        if name:
+            handles += [module.register_forward_pre_hook(entering(name)), module.register_forward_hook(leaving(name))]
+    try:
+        with torch.no_grad():
+            outputs_of(network, example)
+    except Exception as error:  # whatever a foreign forward pass raises
+        raise InputError(
+            f"gates: paper looks for residual blocks on images of shape {tuple(example.shape)}, and the network does "
+            f"not run on them ({type(error).__name__}: {' '.join(str(error).split())[:120]}); use gates: unit"
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    return given

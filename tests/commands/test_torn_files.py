@@ -1,0 +1,75 @@
+"""What runs leave for later calls, torn or binary: one line that names the file."""
+
+import dataclasses
+import json
+
+import pytest
+
+from hardy import records
+from hardy.commands._costs import Found
+from hardy.errors import InputError
+from hardy.records import Record
+from hardy.studies.ledger import Ledger
+from hardy.timing.targets import Outcome
+
+OUTCOME = Outcome("target_ms", 3.0, 9.0, 1.0, 2.5, 2.9, 4, "eager, cpu, 1 thread")
+
+
+def refusal(read, *given):
+    with pytest.raises(InputError) as caught:
+        read(*given)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_pruning_found_comes_back(tmp_path):
+    found = Found(OUTCOME, {"head": "reaches the output"})
+    found.write(tmp_path)
+    assert Found.read(tmp_path) == found
+    assert Found.read(tmp_path / "nothing") == Found()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", b"{", b"\xff\xfe\x00", b"[]", b"3", b"{}", b"[" * 5000, b'{"outcome": null}',
+        b'{"outcome": 3, "blocked": {}}',
+        b'{"outcome": null, "blocked": 3}', b'{"outcome": null, "blocked": {"a": 3}}',
+        b'{"outcome": {"key": 1}, "blocked": {}}',
+        json.dumps({"outcome": {**dataclasses.asdict(OUTCOME), "reached": "fast"}, "blocked": {}}).encode(),
+        json.dumps({"outcome": {**dataclasses.asdict(OUTCOME), "code": "x"}, "blocked": {}}).encode(),
+    ],
+)  # fmt: skip
+def test_a_damaged_pruning_json_is_named(tmp_path, data):
+    (tmp_path / "pruning.json").write_bytes(data)
+    assert refusal(Found.read, tmp_path).startswith(f"{tmp_path / 'pruning.json'}: not ")
+
+
+LINE = dataclasses.asdict(Record("r", "train", ("a",), "unseen", 0, "miou", 0.5))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xff\xfe", b"[", b"[" * 5000, b"3", b"null", b"{}", b'"text"', b"\x00" * 50,
+        *(json.dumps(LINE | {key: value}).encode() for key, value in (
+            ("recipe", 3), ("stage", None), ("sources", 3), ("sources", [3]), ("target", []), ("seed", "x"),
+            ("metric", {}), ("value", "x"), ("value", True), ("cost", 3), ("versions", []), ("notes", "x"), ("more", 1),
+        )),
+    ],
+    ids=lambda text: text[:60].decode("latin-1"),
+)  # fmt: skip
+def test_a_line_that_is_no_record_is_named(tmp_path, text):
+    file = tmp_path / "records.jsonl"
+    records.append(file, [Record("r", "train", ("a",), "unseen", 0, "miou", 0.5)])
+    file.write_bytes(file.read_bytes() + text + b"\n")
+    line = refusal(records.read, file)
+    assert line.startswith(f"{file}:2: not ")
+    assert line.endswith("; delete the line to go on")
+
+
+@pytest.mark.parametrize("text", [b"\xff", b"{", b"3", b"{}", b'{"cell": 1, "reason": "", "code": 1, "log": ""}'])
+def test_a_line_that_is_no_failure_is_named(tmp_path, text):
+    (tmp_path / "failures.jsonl").write_bytes(text + b"\n")
+    line = refusal(Ledger(tmp_path, "s", ()).failures)
+    assert line.startswith(f"{tmp_path / 'failures.jsonl'}:1: not ")
