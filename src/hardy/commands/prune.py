@@ -279,12 +279,26 @@ def prune(
         further = {"folder": folder, "optim": optim}
         small = prune_foreign(network, example, data, prune=said, loss=loss, run=run, further=further, show=show)
         return cast(Module, small)
-    check_finite(network)
     sections = {**sections_of(data, "erm", loss, (optim or {}).get("steps", 1), optim, None), "prune": said}
+    small = _in_memory(network, sections, folder=folder, run=run, show=show, trust=trust)
+    return cast(Module, small)
+
+
+def _in_memory(
+    network: Network,
+    sections: Mapping[str, Any],
+    *,
+    folder: str | Path | None,
+    run: Mapping[str, Any] | None,
+    show: bool,
+    trust: Sequence[str],
+) -> Network:
+    """`prune` of a `Network`: the story of the command, and with a ``folder`` its records and snapshots too."""
+    check_finite(network)
     with opened(network, "prune", sections, folder=folder, run=run, trust=trust) as (here, kept):
         if here is None:
             assert kept is not None, "only a run with a folder is finished"
-            return cast(Module, artefact.like(kept, network))
+            return artefact.like(kept, network)
         images, choice = here.images(network), _choice(here.recipe)
         _recoverable(here, network, images, choice)
         done = _story(here, network, images, choice, show=show, keep=kept is not None)
@@ -293,4 +307,4 @@ def prune(
         _show(done)
     if table:
         refuse_unmeasured(table, here.folder)
-    return cast(Module, done.network.eval())
+    return done.network.eval()

@@ -1,6 +1,7 @@
 """``hardy train``: train a network, measure it on held-out and unseen domains, save it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,14 +92,21 @@ def train(
             assert kept is not None, "only a run with a folder is finished"
             network.load_state_dict(artefact.weights(kept))
             return network.eval()
-        given = {name: value.clone() for name, value in network.state_dict().items()} if kept else {}
         images = here.images(network)
-        try:
+        with _as_given(network, keep=kept is not None):
             here.fit(network, images, "train")
-        except Stopped:
-            if kept:  # so that the same call on the same network goes on
-                network.load_state_dict(given)
-            raise
         if kept:
             refuse_unmeasured(measured(here, network, images), here.folder)
     return network.eval()
+
+
+@contextmanager
+def _as_given(network: Network, *, keep: bool) -> Iterator[None]:
+    """With ``keep`` a stop inside the block gives ``network`` its weights back: the same call on it goes on then."""
+    given = {name: value.clone() for name, value in network.state_dict().items()} if keep else {}
+    try:
+        yield
+    except Stopped:
+        if keep:
+            network.load_state_dict(given)
+        raise

@@ -68,14 +68,7 @@ def predict(
             network.
     """
     folder = expanded(target)
-    check_finite(network)
-    if network.image_level:
-        raise InputError(f"{type(network).__name__} predicts one class per image; it has no masks to write")
-    if batch < 1:
-        raise InputError(f"batch {batch}: must be at least 1")
-    for word, sides in (("size", size), ("window", window)):
-        if sides is not None and (len(sides) != 2 or min(sides) < network.least_size):
-            raise InputError(f"{word} {tuple(sides)}: give (height, width), each at least {network.least_size}")
+    _check(network, {"size": size, "window": window}, batch)
     where = pick(device)
     named = {"image": source} if isinstance(source, np.ndarray) else _named(expanded(source), folder, overlay)
     for place in (folder, folder / _OVERLAYS):
@@ -88,6 +81,22 @@ def predict(
             if overlay:
                 _save(overlay_image(image, ids, network.labels), folder / _OVERLAYS / f"{name}.png")
     return written
+
+
+def _check(network: Network, sizes: Mapping[str, Sequence[int] | None], batch: int) -> None:
+    """Refuse a network that cannot label pixels, and sizes by their names.
+
+    Raises:
+        InputError: naming the value and what is needed.
+    """
+    check_finite(network)
+    if network.image_level:
+        raise InputError(f"{type(network).__name__} predicts one class per image; it has no masks to write")
+    if batch < 1:
+        raise InputError(f"batch {batch}: must be at least 1")
+    for name, sides in sizes.items():
+        if sides is not None and (len(sides) != 2 or min(sides) < network.least_size):
+            raise InputError(f"{name} {tuple(sides)}: give (height, width), each at least {network.least_size}")
 
 
 def mask_image(ids: np.ndarray, labels: LabelSpace) -> Image.Image:
