@@ -100,8 +100,13 @@ def test_the_seed_decides_the_initial_weights_and_the_batches(sections, tmp_path
 
     assert weights("a", 0) == weights("bb", 0)
     assert weights("c", 1) != weights("a", 0)
-    networks = [train.network_of(from_values(sections(run={"seed": seed}))) for seed in (0, 1)]
-    assert not torch.equal(networks[0].head.weight, networks[1].head.weight)
+    starts = []
+    for seed in (0, 1):
+        with Run.open(
+            from_values(sections(run={"folder": str(tmp_path / f"start{seed}"), "seed": seed})), "train"
+        ) as run:
+            starts.append(run.network().head.weight)
+    assert not torch.equal(*starts)
 
 
 def test_a_finished_run_is_not_repeated(sections, capsys):
@@ -121,7 +126,10 @@ def test_the_folder_of_another_recipe_or_seed_is_refused(sections, change, finis
     if not finished:
         (folder / "network.json").unlink()
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(InputError, match=r"holds the run of another recipe or seed; give another run\.folder"):
+    with pytest.raises(
+        InputError,
+        match=r"holds the run of another recipe or seed \((optim\.lr|run\.seed) was .*\); give another run\.folder",
+    ):
         train.run(from_values(sections(**change)))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -148,9 +156,9 @@ def scored(monkeypatch):
     def build(scores):
         asked, real = [], protocol.measure
 
-        def measure(network, parts, data, choice, run, **keywords):
+        def measure(network, parts, settings, **keywords):
             asked.append([part[0].name for _, part in parts])
-            table = real(network, parts, data, choice, run, **keywords)
+            table = real(network, parts, settings, **keywords)
             if len(asked) > len(scores):
                 return table
             said = Scores(scores[len(asked) - 1], (), 0.0)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 import hardy
 from hardy.commands import bench, train
@@ -63,14 +64,15 @@ def test_nothing_is_written_where_a_key_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 def test_momentum_is_the_first_beta_of_adam(name, caplog):
-    algorithm = ALGORITHMS.build("erm", {"network": create("tiny", "camvid11"), "pixel_loss": None})
+    algorithm = ALGORITHMS.build("erm", {"network": create("tiny", "camvid11"), "pixel_loss": cross_entropy})
     assert optimiser.build(algorithm, Optim(name=name)).param_groups[0]["betas"] == (0.9, 0.999), "torch's own"
     assert optimiser.build(algorithm, Optim(name=name, momentum=0.5)).param_groups[0]["betas"] == (0.5, 0.999)
 
 
 def test_an_encoder_rate_without_encoder_is_said(caplog):
     optimiser.build(
-        ALGORITHMS.build("erm", {"network": create("tiny", "camvid11"), "pixel_loss": None}), Optim(encoder_rate=0.1)
+        ALGORITHMS.build("erm", {"network": create("tiny", "camvid11"), "pixel_loss": cross_entropy}),
+        Optim(encoder_rate=0.1),
     )
     assert "optim.encoder_rate 0.1: Tiny has no pre-trained encoder" in caplog.text
 
@@ -87,9 +89,9 @@ def test_an_encoder_rate_without_encoder_is_said(caplog):
     ],
 )
 def test_an_option_of_a_method_without_effect_is_refused(registry, name, options, key):
-    supplied = {"network": [label_space("camvid11")], "algorithm": [create("tiny", "camvid11"), None]}
+    supply = {"labels": label_space("camvid11"), "network": create("tiny", "camvid11"), "pixel_loss": cross_entropy}
     with pytest.raises(InputError, match=key):
-        registry.build(name, *supplied.get(registry.kind, []), **options)
+        registry.build(name, supply, **options)
 
 
 def test_weights_of_the_whole_network_leave_nothing_for_those_of_the_encoder(tmp_path):
