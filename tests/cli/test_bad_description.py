@@ -5,13 +5,13 @@ import shutil
 
 import pytest
 import torch
-from hardy.ops.files import sealed
 from safetensors.torch import load, save
 
 import hardy
 from hardy.engine import artefact
 from hardy.errors import InputError
 from hardy.ops.tensors import check_finite
+from hardy.stored import sealed
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_weights_that_are_not_finite_are_refused_by_every_verb(
     file = recipe(network={"run": str(folder)}, prune={"ratio": 0.3})
     for words in (
         ("evaluate", folder, "folder/day", "--root", town), ("predict", folder, town, tmp_path / "masks"),
-        ("export", folder, tmp_path / "x.onnx"), ("prune", file), ("train", file),
+        ("export", folder, tmp_path / "x.onnx"), ("prune", file), ("train", file, "prune=null"),
     ):  # fmt: skip
         assert refused(*words).startswith(said), words
     assert not (tmp_path / "masks").exists()

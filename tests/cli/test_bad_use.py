@@ -120,7 +120,7 @@ def test_a_prediction_that_cannot_be(refused, trained, town, tmp_path):
     target = tmp_path / "masks"
     gone = tmp_path / "gone"
     assert refused("predict", trained, gone, target) == f"{gone}: there is no such image or folder of images"
-    assert "torn or no image" in refused("predict", trained, town / "classes.yaml", target)
+    assert "is a text file" in refused("predict", trained, town / "classes.yaml", target)
     assert refused("predict", trained, town / "images", target, "--size", "8x8").startswith("size (8, 8): give")
     (tmp_path / "empty").mkdir()
     assert "holds no images" in refused("predict", trained, tmp_path / "empty", target)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hardy import records
-from hardy.commands import _place
+from hardy.engine.finished import BEST
 from hardy.lock import Lock
 
 
@@ -70,7 +70,7 @@ def test_what_a_killed_process_left_goes_when_the_run_goes_on_or_is_finished(cal
     assert call("train", recipe()).code == 0
     wanted = {".mine.tmp", "network.json", "network.safetensors", "recipe.yaml", "records.jsonl", "train.log"}
     assert {path.name for path in run.iterdir()} == wanted
-    for name in (*_place.PASSING, ".network.safetensors.tmp", ".lock"):
+    for name in (BEST, ".network.safetensors.tmp", ".lock"):
         (run / name).write_bytes(b"0")
     assert "is finished" in call("train", recipe()).out
     assert {path.name for path in run.iterdir()} == wanted
@@ -116,12 +116,12 @@ def test_interrupted_while_starting(recipe, seconds):
 
 
 def test_interrupted_outside_the_loop(call, recipe, monkeypatch):
-    from hardy.commands import train
+    from hardy.engine import protocol
 
     def interrupt(*given, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train.protocol, "checked", interrupt)
+    monkeypatch.setattr(protocol, "checked", interrupt)
     said = call("train", recipe())
     assert (said.code, said.err.strip()) == (130, "hardy: interrupted")
 
