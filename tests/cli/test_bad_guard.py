@@ -100,4 +100,4 @@ def test_there_is_no_teacher_in_plain_training(refused, recipe):
         "prune",
         recipe(algorithm={"name": "self_distillation"}, prune={"criterion": "l2", "min_width": 2, "ratio": 0.3}),
     )
-    assert line.startswith("algorithm: self_distillation learns from a teacher, and there is none here")
+    assert line.startswith("algorithm: self_distillation needs 'teacher', and there is none here: ")

@@ -131,7 +131,7 @@ def test_interrupted_outside_the_loop(call, recipe, monkeypatch):
         except KeyboardInterrupt as error:
             raise ImportError("half imported") from error
 
-    monkeypatch.setattr(train.protocol, "checked", wrapped)
+    monkeypatch.setattr(protocol, "checked", wrapped)
     said = call("train", recipe())
     assert (said.code, said.err.strip()) == (130, "hardy: interrupted")
 

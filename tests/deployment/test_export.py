@@ -161,9 +161,11 @@ def test_a_file_that_disagrees_is_not_kept(tmp_path):
 
 
 def test_logits_that_are_no_numbers_fail(tmp_path):
-    network = wrap(nn.Conv2d(3, 11, 1), "camvid11")
-    with torch.no_grad():
-        network.module.bias[3] = torch.inf  # the classes agree, the logits cannot be compared
+    layers = nn.Sequential(nn.Conv2d(3, 11, 1), nn.Conv2d(11, 11, 1, groups=11))
+    network = wrap(layers, "camvid11")
+    with torch.no_grad():  # finite weights and a logit that overflows: the classes agree, the logits cannot be compared
+        layers[0].bias[3] = 3e38
+        layers[1].weight[3] = 10
     with pytest.raises(ProofError, match="nan"):
         export(network, tmp_path / "net.onnx", size=(32, 32))
     assert list(tmp_path.iterdir()) == []

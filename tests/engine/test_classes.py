@@ -14,6 +14,7 @@ import hardy
 from hardy.commands import prune as pruning
 from hardy.commands import train
 from hardy.data.labels import LabelSpace, label_space
+from hardy.engine import start
 from hardy.engine.classes import for_classes
 from hardy.errors import InputError
 from hardy.networks.building.create import create
@@ -123,11 +124,11 @@ def factories(monkeypatch):
 
 def test_a_wrapped_module_gets_a_new_last_layer_and_its_artefact_loads(factories, tmp_path):
     network = wrap(sequential(), OLD, factory="factories_of_test:plain")
-    new = hardy.load(hardy.save(network, tmp_path / "run"), classes=OTHER)
+    new = hardy.load(hardy.save(network, tmp_path / "run"), classes=OTHER, trust="factories_of_test")
     same(network, new, torch.rand(1, 3, 32, 32))
     assert isinstance(new.module, nn.Sequential)
     assert new.module[2].out_channels == 3
-    same(network, hardy.load(hardy.save(new, tmp_path / "new")), torch.rand(1, 3, 32, 32))
+    same(network, hardy.load(hardy.save(new, tmp_path / "new"), trust="factories_of_test"), torch.rand(1, 3, 32, 32))
     assert network.module[2].out_channels == 4, "the network that it came from is as it was"
 
 
@@ -179,7 +180,7 @@ def test_a_recipe_trains_the_classes_that_it_names(values, town):
 def test_without_classes_a_run_keeps_its_own(values, tmp_path):
     alone = from_values({**values, "network": {"run": values["network"]["run"]}})
     assert alone.network.classes is None
-    assert train.network_of(alone).labels == OLD
+    assert start.network(alone.network).labels == OLD
     assert alone.digest() != from_values(values).digest()
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 import hardy
 from hardy.commands import evaluate, train
+from hardy.engine import protocol
 from hardy.engine.evaluate import DomainScores, Table
 from hardy.errors import InputError
 from hardy.metrics import Scores
@@ -131,7 +132,7 @@ def test_a_domain_that_cannot_be_read_at_a_validation_leaves_the_choice_to_the_o
     root = tmp_path / "town"
     shutil.copytree(town, root)
     recipe = recipe_of(root, tmp_path / "run", data={"unseen": ["folder/night"], "check": False}, evaluate={"every": 2})
-    held = hardy.commands.train.protocol.split(recipe.data, 0).val[0][1]
+    held = protocol.split(recipe.data, 0).val[0][1]
     for item in held:
         image = Path(item[0])
         image.write_bytes(image.read_bytes()[:200])

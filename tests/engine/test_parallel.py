@@ -80,7 +80,7 @@ def recipe(labelled, tmp_path, monkeypatch):
 def two(recipe, folder):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     done = subprocess.run(
-        [*launcher, "-m", "hardy", "train", str(recipe), f"run.folder={folder}"],
+        [*launcher, "-m", "hardy", "train", str(recipe), f"run.folder={folder}", "--trust", "plain_for_parallel"],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(recipe.parent)},
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip

@@ -65,8 +65,8 @@ def test_networks_and_threads_are_left_as_they_were(tiny):
 
 def test_runners_take_turns_after_the_warm_up(monkeypatch):
     turns = []
-    clock = iter(np.cumsum([0, 1, 0, 2, 0, 3, 0, 8]) / 1e3)
-    monkeypatch.setattr(clock.time, "perf_counter", lambda: next(clock))
+    ticks = iter(np.cumsum([0, 1, 0, 2, 0, 3, 0, 8]) / 1e3)
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: next(ticks))
     first, second = clock.interleave(
         [lambda: turns.append("A"), lambda: turns.append("B")], runs=2, warm_up=1, device=torch.device("cpu")
     )
