@@ -97,7 +97,7 @@ def test_two_processes_train_as_one(recipe, tmp_path):
     assert {line.split()[0] for line in held[0]} == {"2"}, "each takes its half of every batch"
     assert len(set(held[0])) == 12
 
-    single = train.run(read(recipe, [f"run.folder={tmp_path / 'one'}"]))
+    single = train.run(read(recipe, [f"run.folder={tmp_path / 'one'}"], trust=["plain_for_parallel"]))
     one = load_file(single / "network.safetensors")
     for name, value in load_file(tmp_path / "two" / "network.safetensors").items():
         assert (value - one[name]).abs().max() < 1e-5, name

@@ -56,8 +56,10 @@ def check_wrapped(options: Mapping[str, Any]) -> None:
             raise InputError(f"wrapped.factory is {value!r}; it must be 'package.module:function' or null")
         elif key == "image_level" and not isinstance(value, bool):
             raise InputError(f"wrapped.image_level is {value!r}; it must be true or false")
-        elif key not in ("factory", "image_level"):
-            raise InputError(f"wrapped has no option {key!r}; it has: factory, mean, std, image_level")
+        elif key == "last" and not (isinstance(value, list) and all(isinstance(name, str) for name in value)):
+            raise InputError(f"wrapped.last is {value!r}; it must be a list of layers by name")
+        elif key not in ("factory", "image_level", "last"):
+            raise InputError(f"wrapped has no option {key!r}; it has: factory, mean, std, image_level, last")
 
 
 def _check_colours(what: str, numbers: Any) -> None:
