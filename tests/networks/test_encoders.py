@@ -294,6 +294,7 @@ def test_half_of_it_can_go(name: str, share: float, small: None) -> None:
 def test_what_shuffled_groups_forbid_is_told(small: None) -> None:
     network = create("encoder_decoder", "pacs7", encoder="shufflenet_v1_x0_5_g3", decoder="fast_scnn")
     found = survey(network.eval())
-    assert all(unit.name.startswith("decoder.") for unit in found.units)
-    assert "grouped convolution" in found.blocked["backbone.stages.1.0.reduce.0"]
-    assert found.units
+    inside = [unit.name for unit in found.units if not unit.name.startswith("decoder.")]
+    assert inside == ["backbone.stem.0.0"]
+    assert found.blocked["backbone.stages.1.0.reduce.0"].startswith("all channels are tied to each other")
+    assert len(found.units) > 1

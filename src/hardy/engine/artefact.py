@@ -28,7 +28,7 @@ from hardy.pruning.remove import replay
 from hardy.stored import contents, intact, json_value, sealed
 from hardy.trust import from_file, names_in
 
-__all__ = ["FORMAT", "check", "checksum", "like", "load", "save", "weights"]
+__all__ = ["FORMAT", "check", "checksum", "like", "load", "save", "saved_checksum", "weights"]
 
 FORMAT = "hardy-network/1"
 
@@ -137,6 +137,11 @@ def load(
             f"{folder}: the weights do not fit the network: {' '.join(str(error).split())[:300]}"
         ) from None
     return network.eval() if classes is None else for_classes(network, label_space(classes), source=str(folder))
+
+
+def saved_checksum(folder: Path) -> str:
+    """The sha256 of the weights of the network saved in ``folder``, as its description names it."""
+    return str(_describe(folder)["sha256"])
 
 
 def like(folder: Path, network: Network) -> Network:

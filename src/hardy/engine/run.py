@@ -255,9 +255,10 @@ class Run:
         return artefact.like(kept, like) if whole(kept) else None
 
     def keep_start(self, network: Network) -> None:
-        """Save ``network`` as the one that the run was given, once."""
-        if self.main and not whole(self.folder / start.FOLDER):
-            artefact.save(network, self.folder / start.FOLDER)
+        """Save ``network``, whose weights the recipe names, as the one that the run was given, once."""
+        kept = self.folder / start.FOLDER
+        if self.main and not (whole(kept) and artefact.saved_checksum(kept) == self.recipe.network.sha256):
+            artefact.save(network, kept)
 
     def forget(self) -> None:
         """Remove what the stage that ended needed to go on: the next one would take it for its own."""

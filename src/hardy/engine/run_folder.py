@@ -14,9 +14,12 @@ from hardy.lock import Lock
 from hardy.recipe import Recipe, first_of, read
 from hardy.trust import allowing, names_in
 
-__all__ = ["Origin", "finished", "folder_of", "held", "origin_of", "unused"]
+__all__ = ["START", "Origin", "finished", "folder_of", "held", "origin_of", "unused"]
 
-_PARTS = ("dense", "pruned", "largest")
+START = "start"
+"""The sub-folder of a run that holds the network which it was given in memory."""
+
+_PARTS = ("dense", "pruned", "largest", START)
 """Sub-folders with networks of their own."""
 
 
@@ -112,5 +115,5 @@ def _refuse_other(folder: Path, recipe: Recipe) -> None:
 
 
 def unused(folder: Path) -> bool:
-    """Whether ``folder`` is there and holds no more than a recipe and a log."""
-    return folder.is_dir() and {path.name for path in folder.iterdir()} <= {"recipe.yaml", "train.log", LOCK}
+    """Whether ``folder`` is there and holds no more than a recipe, a log and the network that a run was given."""
+    return folder.is_dir() and {path.name for path in folder.iterdir()} <= {"recipe.yaml", "train.log", START, LOCK}

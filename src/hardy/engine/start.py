@@ -11,6 +11,7 @@ from typing import Any
 from hardy.data.labels import SPACES, label_space
 from hardy.engine import artefact
 from hardy.engine.finished import WEIGHTS
+from hardy.engine.run_folder import START as FOLDER
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.networks.building.create import create
@@ -19,9 +20,6 @@ from hardy.ops.tensors import check_finite
 from hardy.sections import NetworkChoice
 
 __all__ = ["FOLDER", "network", "section"]
-
-FOLDER = "start"
-"""The sub-folder of a run that holds the network which it was given in memory."""
 
 
 def network(choice: NetworkChoice) -> Network:
