@@ -106,7 +106,7 @@ def test_the_settings_are_the_published_ones():
 def test_a_recipe_runs_and_its_records_name_both_means(root, source, tmp_path, capsys):
     recipe = read(
         ROOT / "recipes" / f"npdg_{source}.yaml",
-        [*SMALL, "algorithm=erm", f"data.root={root}", f"run.folder={tmp_path / 'run'}"],
+        [*SMALL, "algorithm=erm", "prune=null", f"data.root={root}", f"run.folder={tmp_path / 'run'}"],
     )
     folder = train.run(recipe)
     shown = " ".join(capsys.readouterr().out.split())

@@ -1,5 +1,6 @@
 """Errors of the libraries that build and run an encoder, as one line: what was chosen, why not, and what would do."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -67,7 +68,7 @@ def _fitting(model: nn.Module, run: Callable[[Tensor], object], images: Tensor) 
     training, found = model.training, None
     model.eval()
     for multiple in _MULTIPLES:
-        height, width = (-(-side // multiple) * multiple for side in images.shape[-2:])
+        height, width = (math.ceil(side / multiple) * multiple for side in images.shape[-2:])
         try:
             run(images.new_zeros(1, 3, height, width))
         except Exception:  # noqa: S112 - what does not run is not proposed
