@@ -31,7 +31,8 @@ def logits(network: Network, images: Tensor, upsample: Upsample) -> Tensor:
     if upsample == "full":
         whole: Tensor = network(images)
         return whole
-    own = network.outputs(images).features["logits"]
+    own = network.outputs(images).coarse
+    assert own is not None, "see `check`"
     if upsample in ("borders", "none"):
         return own
     return network.enlarged(own, [(side + 1) // 2 for side in images.shape[-2:]])
@@ -87,7 +88,7 @@ def check(network: Network, upsample: str, sizes: Sequence[Sequence[int]]) -> No
         raise InputError(f"upsample {upsample!r}: {name} predicts one class per image and upsamples nothing")
     for height, width in sizes:
         outputs = network.outputs(torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0)))
-        own = outputs.features.get("logits")
+        own = outputs.coarse
         if own is None:
             raise InputError(f"upsample {upsample!r}: {name} does not tell its logits at their own stride; use 'full'")
         if upsample != "half" and own.shape == outputs.logits.shape:
