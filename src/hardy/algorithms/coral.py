@@ -3,8 +3,8 @@
     mean_i R_i + weight * mean over pairs i < j of [ mean((mu_i - mu_j)^2) + mean((C_i - C_j)^2) ]
 
 ``mu`` (C,) is the mean and ``C`` (C, C) the unbiased covariance of a domain's samples; the means in the brackets are
-over their elements. Every network is aligned in its embedding, `hardy.types.Outputs.embedding`, which the head reads: one
-for pictures has one sample per image; in one for scenes every cell is a sample and a random few of them stand for all.
+over their elements. Every network is aligned in its embedding (`hardy.types.Outputs`), which the head reads. A network
+for pictures has one sample per image; in one for scenes every cell is a sample and a random few stand for all.
 
 All domains go through the network in one forward pass. With frozen norms, as in DomainBed of 2022, that is the same as
 one pass for each.

@@ -27,8 +27,8 @@ __all__ = ["EncoderDecoder"]
 
 
 class EncoderDecoder(Network):
-    """Features: ``stage1`` .. ``stageN``, the encoder's maps, finest first. The decoder gives the embedding and the coarse
-    logits, at its stride and of the padded image.
+    """Features: ``stage1`` .. ``stageN``, the encoder's maps, finest first. The decoder gives the embedding and
+    the coarse logits, at its stride and of the padded image.
 
     Args:
         labels: the classes predicted.

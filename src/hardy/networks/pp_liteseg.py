@@ -29,8 +29,8 @@ HEAD = 64
 class PPLiteSeg(Network):
     """Features: ``stage1`` .. ``stage4`` (64, 256, 512, 1024 channels at strides 4, 8, 16, 32), ``projected8``,
     ``projected16``, ``projected32`` (64 for T and 96 for B, 128 and 128 channels), the decoder's ``fused8``,
-    ``fused16``, ``fused32`` (32 for T and 64 for B, 64 and 96, 128 channels). Coarse logits at stride 8; ``fused8`` is the
-    embedding.
+    ``fused16``, ``fused32`` (32 for T and 64 for B, 64 and 96, 128 channels). Coarse logits at stride 8;
+    ``fused8`` is the embedding.
 
     Args:
         labels: the classes predicted.

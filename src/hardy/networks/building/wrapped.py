@@ -146,8 +146,14 @@ def wrap(
     [Stage(name='stage1', stride=4, channels=16)]
     """
     return Wrapped(
-        label_space(classes), module, factory=factory, mean=mean, std=std, image_level=image_level,
-        features=features, embedding=embedding,
+        label_space(classes),
+        module,
+        factory=factory,
+        mean=mean,
+        std=std,
+        image_level=image_level,
+        features=features,
+        embedding=embedding,
     )
 
 

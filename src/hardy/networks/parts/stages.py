@@ -57,8 +57,8 @@ def stages_of(network: "Network", size: Sequence[int] | None = None) -> list[Sta
             raise error or InputError("no size to trace with")
         said = " ".join(str(error).split())[:120]
         raise InputError(
-            f"{type(network).__name__} cannot be traced without values ({type(error).__name__}: {said}); give feature_stages "
-            "a size (H, W) that it takes, or read the shapes of the features of outputs(images)"
+            f"{type(network).__name__} cannot be traced without values ({type(error).__name__}: {said}); give "
+            "feature_stages a size (H, W) that it takes, or read the shapes of the features of outputs(images)"
         ) from error
     return [Stage(seen.name, max(1, round(seen.width)), seen.channels) for seen in found]
 
