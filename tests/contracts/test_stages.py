@@ -93,7 +93,7 @@ def test_gradients_flow_back_from_features_and_embedding(network: Network) -> No
 def test_stages_of_a_pruned_network_are_its_own(network: Network) -> None:
     small = copy.deepcopy(network).eval()
     units = find_units(small)
-    remove(small, units, {unit.name: range(unit.size // 4) for unit in units})
+    remove(small, units, {unit.name: range(unit.size // 2) for unit in units})
     images = torch.rand(1, 3, *SIZES[0])
     with torch.no_grad():
         holds(small, SIZES[0], small.outputs(images))
