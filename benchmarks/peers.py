@@ -24,7 +24,7 @@ class _Peer(Network):
         height, width = images.shape[-2:]
         padded = pad(self.normalise(images), 32)
         logits = self.module(padded)
-        return Outputs(resize(logits, padded.shape[-2:])[..., :height, :width], {"logits": logits})
+        return Outputs(resize(logits, padded.shape[-2:])[..., :height, :width], coarse=logits)
 
 
 class LinkNet(_Peer):

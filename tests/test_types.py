@@ -32,11 +32,22 @@ def test_a_batch_goes_to_a_device_and_a_layout(batch):
 
 
 def test_a_part_of_outputs_is_taken_from_every_tensor():
-    outputs = Outputs(torch.rand(3, 2, 4, 4), {"stage": torch.rand(3, 5, 2, 2)}, {"aux_x": torch.rand(3, 2, 2, 2)})
+    outputs = Outputs(
+        torch.rand(3, 2, 4, 4),
+        {"stage": torch.rand(3, 5, 2, 2)},
+        {"aux_x": torch.rand(3, 2, 2, 2)},
+        coarse=torch.rand(3, 2, 2, 2),
+        embedding=torch.rand(3, 7, 2, 2),
+    )
     part = outputs.where(torch.tensor([False, True, True]))
     assert torch.equal(part.logits, outputs.logits[1:])
     assert torch.equal(part.features["stage"], outputs.features["stage"][1:])
     assert torch.equal(part.extras["aux_x"], outputs.extras["aux_x"][1:])
+    assert torch.equal(part.coarse, outputs.coarse[1:])
+    assert torch.equal(part.embedding, outputs.embedding[1:])
+    bare = Outputs(torch.rand(3, 2)).where(torch.tensor([True, False, False]))
+    assert bare.coarse is None
+    assert bare.embedding is None
 
 
 def test_both_are_values(batch):

@@ -5,11 +5,12 @@ Letters used in shapes throughout: B batch, C channels, H W pixels, h w cells, K
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["IGNORE", "Batch", "Outputs", "Terms"]
+__all__ = ["IGNORE", "Batch", "Outputs", "Stage", "Terms"]
 
 IGNORE = 255
 """The label of pixels that no loss and no metric counts."""
@@ -51,13 +52,20 @@ class Outputs:
 
     Attributes:
         logits: (B, K, H, W), or (B, K) for image-level networks.
-        features: named feature maps (B, C, h, w), the encoder's stages first.
+        features: named feature maps (B, C, h, w), the encoder's stages first; `Network.feature_stages` lists them.
         extras: named further tensors, batch first; auxiliary logits are ``extras["aux_<name>"]`` (B, K, h, w).
+        coarse: (B, K, h, w), the logits at the network's own stride, before `Network.enlarged` resizes them to the
+            images; of the padded images where an encoder pads to whole patches. None for image-level networks.
+        embedding: what the head reads, (B, C, h, w), or pooled (B, C) for image-level networks, before any dropout. The
+            head is the classifying layer with the layers before it that read nothing else: the embedding is the last
+            map that joins all branches and scales. None for a wrapped module that does not name it.
     """
 
     logits: Tensor
     features: Mapping[str, Tensor] = field(default_factory=dict)
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    coarse: Tensor | None = None
+    embedding: Tensor | None = None
 
     def where(self, chosen: Tensor) -> "Outputs":
         """The outputs of the images for which ``chosen`` (B,) bool holds."""
@@ -65,4 +73,20 @@ class Outputs:
             self.logits[chosen],
             {name: value[chosen] for name, value in self.features.items()},
             {name: value[chosen] for name, value in self.extras.items()},
+            None if self.coarse is None else self.coarse[chosen],
+            None if self.embedding is None else self.embedding[chosen],
         )
+
+
+class Stage(NamedTuple):
+    """One feature of a network, as `Network.feature_stages` lists it.
+
+    Attributes:
+        name: its key in `Outputs.features`.
+        stride: pixels of the image per cell, the same along both sides.
+        channels: C of the map (B, C, h, w).
+    """
+
+    name: str
+    stride: int
+    channels: int

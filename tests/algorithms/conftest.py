@@ -26,11 +26,11 @@ class Colours(Network):
 
     def outputs(self, images):
         embedding = self.normalise(images).mean((2, 3))
-        return Outputs(self.head(embedding), {"stage1": images}, {"embedding": embedding})
+        return Outputs(self.head(embedding), {"stage1": images}, embedding=embedding)
 
 
 class Cells(Network):
-    """A hidden layer of 5 channels on every pixel, the last of its features, and a classifier on it."""
+    """A hidden layer of 5 channels on every pixel, its embedding, and a classifier on it."""
 
     least_size = 1
 
@@ -40,7 +40,7 @@ class Cells(Network):
 
     def outputs(self, images):
         hidden = torch.tanh(self.hidden(self.normalise(images)))
-        return Outputs(self.head(hidden), {"first": images, "last": hidden})
+        return Outputs(self.head(hidden), {"first": images, "last": hidden}, embedding=hidden)
 
 
 def draw(domains, seed=0, size=None):

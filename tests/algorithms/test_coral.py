@@ -56,11 +56,11 @@ def test_three_unequal_domains_of_pictures_agree_with_numpy(pictures, draw_batch
     assert terms["coral"].item() == pytest.approx(apart, rel=1e-12)
 
 
-def test_scenes_are_aligned_cell_by_cell_in_their_last_features(scenes, draw_batch, loss):
+def test_scenes_are_aligned_cell_by_cell_in_their_embedding(scenes, draw_batch, loss):
     domains = [1, 0, 1]
     batch = draw_batch(domains, size=(4, 6))
     terms = CORAL(scenes, loss)(batch)
-    x = scenes.outputs(batch.images).features["last"].detach().permute(0, 2, 3, 1).numpy()
+    x = scenes.outputs(batch.images).embedding.detach().permute(0, 2, 3, 1).numpy()
     _, apart = expected([x[[1]].reshape(-1, 5), x[[0, 2]].reshape(-1, 5)], [0.0])
     assert terms["coral"].item() == pytest.approx(apart, rel=1e-12)
     alone = [ERM(scenes, loss)(batch.where(batch.domains == d))["segmentation"] for d in (0, 1)]
@@ -128,7 +128,7 @@ def test_what_cannot_be_aligned_is_refused(pictures, draw_batch, loss):
     with pytest.raises(InputError, match="a single image"):
         algorithm(draw_batch([0, 1, 1]))
     untold = hardy.wrap(torch.nn.Conv2d(3, 3, 1).double(), pictures.labels).double()
-    with pytest.raises(InputError, match="Wrapped tells none"):
+    with pytest.raises(InputError, match="Wrapped gives none; wrap the module with embedding="):
         CORAL(untold, loss)(draw_batch([0, 1], size=(2, 2)))
     for options in ({"weight": -1.0}, {"positions": 1}):
         with pytest.raises(InputError, match="out of range"):

@@ -61,7 +61,7 @@ class _Pool(Network):
 
     def outputs(self, images):
         y = self.pyramid(self.first(self.normalise(images)))[:, :11]
-        return Outputs(resize(y, images.shape[-2:]), {"logits": y})
+        return Outputs(resize(y, images.shape[-2:]), coarse=y)
 
 
 class _Summed(nn.Module):

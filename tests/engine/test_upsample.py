@@ -34,7 +34,7 @@ def run(path, images):
 
 def own(network, images):
     with torch.no_grad():
-        return network.outputs(images).features["logits"]
+        return network.outputs(images).coarse
 
 
 @pytest.mark.parametrize(("size", "dynamic"), [((41, 56), False), ((40, 56), True)])
@@ -99,7 +99,14 @@ class Padded(Network):
         height, width = images.shape[-2:]
         own = self.conv(F.pad(self.normalise(images), (0, -width % 32, 0, -height % 32)))
         whole = F.interpolate(own, scale_factor=8, mode="bilinear")[..., :height, :width]
-        return Outputs(whole, {"logits": own})
+        return Outputs(whole, coarse=own)
+
+
+class Untold(Padded):
+    """It gives its logits only at the size of the images."""
+
+    def outputs(self, images):
+        return Outputs(super().outputs(images).logits)
 
 
 @pytest.mark.parametrize(
@@ -112,13 +119,14 @@ class Padded(Network):
             "no upsample 'hafl'; there are: full, borders, half, none; did",
         ),
         (lambda: create("classifier", "pacs7"), (32, 32), "half", "predicts one class per image"),
-        (lambda: wrap(nn.Conv2d(3, 11, 1), "camvid11"), (32, 32), "none", "does not tell its logits at their own"),
+        (Untold, (32, 32), "none", "Untold does not give its coarse logits; use 'full'"),
+        (lambda: wrap(nn.Conv2d(3, 11, 1), "camvid11"), (32, 32), "none", "Wrapped has its own logits at full size"),
         (lambda: create("linknet", "camvid11"), (64, 64), "none", "at full size; use 'full' or 'half'"),
         (lambda: create("linknet", "camvid11"), (64, 64), "borders", "at full size; use 'full' or 'half'"),
         (Padded, (45, 70), "half", "at 45x70 .* pads .*, such as 64x96"),
         (lambda: create("tiny", "camvid11"), (42, 64), "borders", "at 42x64 Tiny has 11x16 .* size such as 64x64"),
     ],
-    ids=["unknown", "image level", "wrapped", "linknet", "linknet, borders", "padded", "no whole number"],
+    ids=["unknown", "image level", "untold", "wrapped", "linknet", "linknet, borders", "padded", "no whole number"],
 )
 def test_what_would_do_nothing_or_wrong_is_refused(tmp_path, network, size, upsample, message):
     with pytest.raises(InputError, match=message):

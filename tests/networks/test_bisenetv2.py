@@ -37,7 +37,7 @@ def test_size(options: dict[str, Any], training: bool, size: tuple[int, int], co
 
 def test_features_and_boosters_and_their_strides() -> None:
     outputs = create("bisenetv2", "cityscapes19", aux=True).outputs(torch.rand(2, 3, 64, 128))
-    shapes = {name: tuple(value.shape[1:]) for name, value in outputs.features.items()}
+    shapes = {name: tuple(value.shape[1:]) for name, value in {**outputs.features, "logits": outputs.coarse}.items()}
     assert shapes == {
         "stage1": (16, 16, 32),
         "stage2": (32, 8, 16),

@@ -21,8 +21,8 @@ def test_agrees_with_timms_own_classifier(encoder: str) -> None:
 def test_embedding_is_what_the_linear_layer_sees() -> None:
     network = create("classifier", "pacs7").eval()
     outputs = network.outputs(torch.rand(3, 3, 64, 64))
-    assert outputs.extras["embedding"].shape == (3, 512)
-    torch.testing.assert_close(network.head(outputs.extras["embedding"]), outputs.logits)
+    assert outputs.embedding.shape == (3, 512)
+    torch.testing.assert_close(network.head(outputs.embedding), outputs.logits)
 
 
 def test_its_loss_is_the_classification() -> None:

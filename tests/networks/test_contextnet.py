@@ -24,9 +24,9 @@ def test_size(blocks: int, count: int, cost: float) -> None:
 
 def test_strides_and_widths() -> None:
     outputs = create("contextnet", "cityscapes19").eval().outputs(torch.rand(1, 3, 128, 192))
-    shapes = {name: tuple(value.shape[1:]) for name, value in outputs.features.items()}
+    shapes = {name: tuple(value.shape[1:]) for name, value in {**outputs.features, "logits": outputs.coarse}.items()}
     assert shapes == {"context": (128, 4, 6), "detail": (128, 16, 24), "fused": (128, 16, 24), "logits": (19, 16, 24)}
-    enlarged = F.interpolate(outputs.features["logits"], (128, 192), mode="bilinear", align_corners=False)
+    enlarged = F.interpolate(outputs.coarse, (128, 192), mode="bilinear", align_corners=False)
     assert torch.equal(outputs.logits, enlarged)
 
 

@@ -34,7 +34,7 @@ def test_size(options: dict[str, Any], training: bool, count: int, cost: float) 
 
 def test_features_and_their_strides() -> None:
     outputs = create("ddrnet", "cityscapes19", aux=True).outputs(torch.rand(2, 3, 128, 256))
-    shapes = {name: tuple(value.shape[1:]) for name, value in outputs.features.items()}
+    shapes = {name: tuple(value.shape[1:]) for name, value in {**outputs.features, "logits": outputs.coarse}.items()}
     assert shapes == {
         "stage1": (32, 32, 64),
         "stage2": (64, 16, 32),
@@ -80,7 +80,7 @@ def test_a_small_image_is_the_corner_of_one_of_128_pixels() -> None:
     large[..., :40, :] = image
     with torch.no_grad():
         small, whole = network.outputs(image), network.outputs(large)
-    torch.testing.assert_close(small.features["logits"], whole.features["logits"][..., :5, :])
+    torch.testing.assert_close(small.coarse, whole.coarse[..., :5, :])
     torch.testing.assert_close(small.extras["aux_detail"], whole.extras["aux_detail"][..., :5, :])
     torch.testing.assert_close(small.logits[..., :36, :], whole.logits[..., :36, :])  # above the last half cell
 

@@ -67,9 +67,9 @@ def test_fanets_top_down_path_is_that_of_the_network() -> None:
     )
     decoder = filled(built, network, {"classifier": "head"})
     with torch.no_grad():
-        features = network.outputs(torch.rand(1, 3, 130, 195)).features
-        told = decoder([features[f"stage{number}"] for number in range(1, 5)])
-    torch.testing.assert_close(told, features["logits"], rtol=1e-5, atol=1e-5 * float(told.abs().max()))
+        outputs = network.outputs(torch.rand(1, 3, 130, 195))
+        told = decoder([outputs.features[f"stage{number}"] for number in range(1, 5)])
+    torch.testing.assert_close(told, outputs.coarse, rtol=1e-5, atol=1e-5 * float(told.abs().max()))
 
 
 def test_what_fast_scnn_does_behind_its_branches_is_that_of_the_network() -> None:
@@ -85,9 +85,9 @@ def test_what_fast_scnn_does_behind_its_branches_is_that_of_the_network() -> Non
     seen: list[Tensor] = []
     pooling.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
-        features = network.outputs(torch.rand(1, 3, 97, 131)).features
-        told = decoder.eval()([features["detail"], seen[0]])
-    assert torch.equal(told, features["logits"])
+        outputs = network.outputs(torch.rand(1, 3, 97, 131))
+        told = decoder.eval()([outputs.features["detail"], seen[0]])
+    assert torch.equal(told, outputs.coarse)
 
 
 @pytest.mark.parametrize(("name", "maps"), [("fast_scnn", 3), ("fanet", 3), ("stdc", None), ("regseg", None)])

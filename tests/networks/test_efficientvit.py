@@ -25,7 +25,7 @@ def test_size(variant: str, count: int, cost: float) -> None:
 def test_features() -> None:
     network = create("efficientvit", "camvid11")
     outputs = network.outputs(torch.rand(1, 3, 128, 192))
-    shapes = {name: tuple(value.shape[1:]) for name, value in outputs.features.items()}
+    shapes = {name: tuple(value.shape[1:]) for name, value in {**outputs.features, "logits": outputs.coarse}.items()}
     assert shapes == {
         "stage1": (16, 32, 48),
         "stage2": (32, 16, 24),

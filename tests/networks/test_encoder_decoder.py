@@ -27,9 +27,9 @@ def test_any_encoder_with_any_decoder_at_any_size(options: dict[str, Any]) -> No
         for size in [(64, 96), (97, 131)]:
             outputs = network.outputs(torch.rand(1, 3, *size))
             assert outputs.logits.shape == (1, 11, *size)
-            assert list(outputs.features) == ["stage1", "stage2", "stage3", "stage4", "logits"]
+            assert list(outputs.features) == ["stage1", "stage2", "stage3", "stage4"]
         outputs = network.outputs(torch.rand(1, 3, 128, 256))
-    shapes = [tuple(value.shape[1:]) for name, value in outputs.features.items() if name != "logits"]
+    shapes = [tuple(value.shape[1:]) for name, value in outputs.features.items()]
     told = zip(network.backbone.channels, network.backbone.strides, strict=True)
     assert shapes == [(channels, 128 // stride, 256 // stride) for channels, stride in told]
     terms = network.train().outputs(torch.rand(2, 3, 65, 97))
@@ -52,7 +52,7 @@ def test_the_patches_of_a_transformer_are_padded_not_stretched() -> None:
     with torch.no_grad():
         outputs = network.outputs(whole[..., :50, :70])
         cut = outputs.logits
-        assert outputs.features["logits"].shape[-2:] == (4, 5), "patches of 16 pixels of the padded image"
+        assert outputs.coarse.shape[-2:] == (4, 5), "patches of 16 pixels of the padded image"
         torch.testing.assert_close(cut, network(whole[..., :64, :80])[..., :50, :70])
 
 

@@ -122,7 +122,7 @@ def test_at_the_trained_size_the_maps_are_timms(name: str, small: None, tmp_path
             expected = reference.forward_intermediates(images, norm=True, intermediates_only=True)
             for ours, theirs in zip(network.backbone(images), expected, strict=True):
                 torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * float(theirs.detach().abs().max()))
-    embedding = network.outputs(network.mean + images * network.std).extras["embedding"]
+    embedding = network.outputs(network.mean + images * network.std).embedding
     told = reference.forward_head(reference.forward_features(images), pre_logits=True)
     torch.testing.assert_close(embedding, told, rtol=1e-4, atol=1e-4 * float(told.detach().abs().max()))
 
@@ -134,7 +134,7 @@ def test_torchvisions_weights_give_torchvisions_outputs(tmp_path: Path) -> None:
     network = create("classifier", "pacs7", encoder="shufflenet_v2_x0_5", encoder_weights=file).eval()
     images = torch.rand(1, 3, 65, 97)
     with torch.no_grad():
-        seen = network.outputs(network.mean + images * network.std).extras["embedding"]
+        seen = network.outputs(network.mean + images * network.std).embedding
         torch.testing.assert_close(reference.fc(seen), reference(images), rtol=1e-4, atol=1e-4)
     encoder = load("shufflenet_v2_x0_5", file)
     assert not list(encoder.conv5.parameters()), "what only a classifier runs is left out"

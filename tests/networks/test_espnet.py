@@ -42,7 +42,7 @@ def test_training_costs_no_more() -> None:
 
 def test_strides_and_widths() -> None:
     outputs = create("espnet", "cityscapes19", p=1, q=1).eval().outputs(torch.rand(1, 3, 64, 96))
-    shapes = {name: tuple(value.shape[1:]) for name, value in outputs.features.items()}
+    shapes = {name: tuple(value.shape[1:]) for name, value in {**outputs.features, "logits": outputs.coarse}.items()}
     assert shapes == {
         "level1": (19, 32, 48),
         "level2": (131, 16, 24),
@@ -50,13 +50,13 @@ def test_strides_and_widths() -> None:
         "fused": (19, 32, 48),
         "logits": (19, 64, 96),
     }
-    assert outputs.logits is outputs.features["logits"]
+    assert outputs.logits is outputs.coarse
 
 
 def test_without_its_decoder_it_classifies_at_stride_8() -> None:
     outputs = create("espnet", "cityscapes19", p=1, q=1, decoder=False).eval().outputs(torch.rand(1, 3, 65, 96))
-    assert outputs.features["logits"].shape == (1, 19, 9, 12)
-    enlarged = F.interpolate(outputs.features["logits"], (65, 96), mode="bilinear", align_corners=False)
+    assert outputs.coarse.shape == (1, 19, 9, 12)
+    enlarged = F.interpolate(outputs.coarse, (65, 96), mode="bilinear", align_corners=False)
     assert torch.equal(outputs.logits, enlarged)
 
 

@@ -41,7 +41,8 @@ def test_size_with_auxiliary_heads() -> None:
 def test_strides_and_widths() -> None:
     network = create("fanet", "cityscapes19", aux=True).eval()
     images = torch.rand(1, 3, 128, 192)
-    shapes = {name: tuple(value.shape[1:]) for name, value in network.outputs(images).features.items()}
+    outputs = network.outputs(images)
+    shapes = {name: tuple(value.shape[1:]) for name, value in {**outputs.features, "logits": outputs.coarse}.items()}
     assert shapes == {
         "stage1": (64, 16, 24),
         "stage2": (128, 8, 12),
@@ -89,7 +90,7 @@ def test_the_published_form_adds_up_and_has_a_border() -> None:
     for down, wide in zip(network.down, (128, 256, 512), strict=True):
         assert down(torch.rand(1, wide, 4, 6)).shape == (1, wide // 2, 6, 8)
     found = network.outputs(torch.rand(1, 3, 75, 101))
-    corners = F.interpolate(found.features["logits"], (75, 101), mode="bilinear", align_corners=True)
+    corners = F.interpolate(found.coarse, (75, 101), mode="bilinear", align_corners=True)
     assert torch.equal(found.logits, corners)
     fine = found.features["fine"]
     coarse = F.interpolate(found.features["coarse"], fine.shape[-2:], mode="bilinear", align_corners=True)

@@ -9,7 +9,7 @@ from hardy.registry import LOSSES
 
 def test_strides_and_widths() -> None:
     outputs = create("fast_scnn", "cityscapes19").eval().outputs(torch.rand(1, 3, 128, 256))
-    shapes = {name: tuple(value.shape) for name, value in outputs.features.items()}
+    shapes = {name: tuple(value.shape) for name, value in {**outputs.features, "logits": outputs.coarse}.items()}
     maps = {"detail": (1, 64, 16, 32), "context": (1, 128, 4, 8)}
     assert shapes == {**maps, "fused": (1, 128, 16, 32), "logits": (1, 19, 16, 32)}
 

@@ -42,7 +42,8 @@ def test_size(arch: str, count: int, aux: int, unused: int, cost: float) -> None
 def test_features_and_heads() -> None:
     network = create("fasterseg", "camvid11", aux=True)
     outputs = network.outputs(torch.rand(1, 3, 128, 192))
-    shapes = {name: tuple(value.shape[1:]) for name, value in (outputs.features | outputs.extras).items()}
+    tensors = {**outputs.features, **outputs.extras, "logits": outputs.coarse}
+    shapes = {name: tuple(value.shape[1:]) for name, value in tensors.items()}
     assert shapes == {
         "stem": (64, 16, 24),
         "stage1": (32, 16, 24),

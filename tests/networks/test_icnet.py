@@ -40,7 +40,7 @@ def test_size_with_auxiliary_heads() -> None:
 )
 def test_strides_and_widths(options: dict, widths: tuple[int, ...]) -> None:  # type: ignore[type-arg]
     outputs = create("icnet", "pacs7", **options).eval().outputs(torch.rand(1, 3, 97, 130))
-    shapes = {name: tuple(value.shape[1:]) for name, value in outputs.features.items()}
+    shapes = {name: tuple(value.shape[1:]) for name, value in {**outputs.features, "logits": outputs.coarse}.items()}
     full, half, quarter, fused = widths
     assert shapes == {
         "full": (full, 13, 17),

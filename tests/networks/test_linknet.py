@@ -31,8 +31,9 @@ def test_size(network: Network) -> None:
 
 def test_strides_and_widths(network: Network) -> None:
     with torch.no_grad():
-        features = network.eval().outputs(torch.rand(1, 3, 64, 96)).features
-    shapes = {name: tuple(value.shape[1:]) for name, value in features.items()}
+        outputs = network.eval().outputs(torch.rand(1, 3, 64, 96))
+    features = outputs.features
+    shapes = {name: tuple(value.shape[1:]) for name, value in {**features, "logits": outputs.coarse}.items()}
     assert shapes == {
         "stem": (64, 16, 24),
         "stage1": (64, 16, 24),
@@ -87,7 +88,7 @@ def test_its_decoder_works_on_other_encoders(options: dict, caplog: pytest.LogCa
         other = create("encoder_decoder", "pacs7", decoder="linknet", **options).eval()
     outputs = other.outputs(torch.rand(1, 3, 75, 97))
     assert outputs.logits.shape == (1, 7, 75, 97)
-    assert outputs.features["logits"].shape == (1, 7, 76, 100)
+    assert outputs.coarse.shape == (1, 7, 76, 100)
     assert len(other.decoder.blocks) == 3
 
 

@@ -37,7 +37,7 @@ def test_size(options: dict[str, Any], training: bool, count: int, cost: float) 
 
 def test_features_and_their_strides() -> None:
     outputs = create("pidnet", "cityscapes19", aux=True).outputs(torch.rand(2, 3, 128, 256))
-    shapes = {name: tuple(value.shape[1:]) for name, value in outputs.features.items()}
+    shapes = {name: tuple(value.shape[1:]) for name, value in {**outputs.features, "logits": outputs.coarse}.items()}
     assert shapes == {
         "stage1": (32, 32, 64),
         "stage2": (64, 16, 32),
@@ -105,7 +105,7 @@ def test_only_the_final_head_mines_hard_pixels_and_all_are_enlarged_alike() -> N
         return F.interpolate(x, (64, 96), mode="bilinear", align_corners=True)
 
     weight = torch.tensor(weights)
-    assert torch.equal(outputs.logits, up(outputs.features["logits"]))
+    assert torch.equal(outputs.logits, up(outputs.coarse))
     plain = 0.4 * F.cross_entropy(up(outputs.extras["aux_detail"]), labels, weight)
     torch.testing.assert_close(terms["aux_detail"], plain)
     assert torch.equal(terms["segmentation"], ohem(outputs.logits, labels))

@@ -33,7 +33,8 @@ def test_size(variant: str, count: int, half: float | None, full: float, heads: 
 def test_features_and_heads() -> None:
     network = create("pp_liteseg", "camvid11", aux=True)
     outputs = network.outputs(torch.rand(1, 3, 128, 192))
-    shapes = {name: tuple(value.shape[1:]) for name, value in (outputs.features | outputs.extras).items()}
+    tensors = {**outputs.features, **outputs.extras, "logits": outputs.coarse}
+    shapes = {name: tuple(value.shape[1:]) for name, value in tensors.items()}
     assert shapes == {
         "stage1": (64, 32, 48),
         "stage2": (256, 16, 24),

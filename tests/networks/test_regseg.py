@@ -29,7 +29,7 @@ def test_size_of_the_papers_network() -> None:
 @pytest.mark.parametrize(("variant", "coarsest"), [("paper", (4, 8)), ("strided", (2, 4))])
 def test_features_and_their_strides(variant: str, coarsest: tuple[int, int]) -> None:
     outputs = create("regseg", "cityscapes19", variant=variant).eval().outputs(torch.rand(2, 3, 64, 128))
-    assert {name: tuple(value.shape[1:]) for name, value in outputs.features.items()} == {
+    assert {name: tuple(value.shape[1:]) for name, value in {**outputs.features, "logits": outputs.coarse}.items()} == {
         "stage1": (48, 16, 32),
         "stage2": (128, 8, 16),
         "stage3": (320, *coarsest),

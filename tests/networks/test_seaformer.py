@@ -66,7 +66,7 @@ def test_features(variant: str, channels: tuple[int, ...], width: int) -> None:
     network = create("seaformer", "camvid11", variant=variant).eval()
     with torch.no_grad():
         outputs = network.outputs(torch.rand(1, 3, 192, 200))
-    shapes = {name: tuple(value.shape[1:]) for name, value in outputs.features.items()}
+    shapes = {name: tuple(value.shape[1:]) for name, value in {**outputs.features, "logits": outputs.coarse}.items()}
     sides = [(48, 50), (24, 25), (12, 13), (6, 7), (3, 4)]
     stages = {f"stage{n}": (c, *side) for n, c, side in zip(range(1, 6), channels, sides, strict=True)}
     assert shapes == {**stages, "fused": (width, 24, 25), "logits": (11, 24, 25)}
@@ -86,7 +86,8 @@ def test_the_head_multiplies_by_one_gate_after_the_other() -> None:
     network(torch.rand(4, 3, 96, 96, dtype=torch.float64))  # running statistics other than the first ones
     network.eval()
     with torch.no_grad():
-        features = network.outputs(torch.rand(2, 3, 161, 259, dtype=torch.float64)).features
+        outputs = network.outputs(torch.rand(2, 3, 161, 259, dtype=torch.float64))
+        features = outputs.features
         x = features["stage2"]
         for inject, name in zip(network.inject, ("stage4", "stage5"), strict=True):
             gate = (conv(features[name], inject.gate) + 3).clamp(0, 6) / 6
@@ -95,7 +96,7 @@ def test_the_head_multiplies_by_one_gate_after_the_other() -> None:
         x = conv(x, network.fuse).relu()
         torch.testing.assert_close(features["fused"], x, rtol=1e-9, atol=1e-9)
         logits = F.conv2d(x, network.classifier.weight, network.classifier.bias)
-        torch.testing.assert_close(features["logits"], logits, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(outputs.coarse, logits, rtol=1e-9, atol=1e-9)
 
 
 def test_only_the_last_stages_attend_and_each_block_adds_twice() -> None:

@@ -202,7 +202,7 @@ def test_features_are_the_four_stages_at_any_size() -> None:
         with pytest.raises(InputError, match="at least 32x32 pixels, not 31x40"):
             network(torch.rand(1, 3, 31, 40))
     assert outputs.logits.shape == (1, 11, 321, 517)
-    shapes = {name: tuple(value.shape[1:]) for name, value in outputs.features.items()}
+    shapes = {name: tuple(value.shape[1:]) for name, value in {**outputs.features, "logits": outputs.coarse}.items()}
     assert shapes.pop("logits") == (11, 81, 130)
     assert shapes == {"stage1": (32, 81, 130), "stage2": (64, 41, 65), "stage3": (160, 21, 33), "stage4": (256, 11, 17)}
 
@@ -221,7 +221,7 @@ def test_encoder_and_head_go_with_others(options: dict[str, Any]) -> None:
     with torch.no_grad():
         outputs = network.outputs(torch.rand(1, 3, 97, 131))
     assert outputs.logits.shape == (1, 11, 97, 131)
-    assert list(outputs.features) == ["stage1", "stage2", "stage3", "stage4", "logits"]
+    assert list(outputs.features) == ["stage1", "stage2", "stage3", "stage4"]
     assert len(network.train().outputs(torch.rand(2, 3, 64, 64)).extras) == int(options.get("aux", False))
 
 

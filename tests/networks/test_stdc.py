@@ -43,7 +43,8 @@ def test_size_with_the_heads_of_training() -> None:
 def test_features_and_heads() -> None:
     network = create("stdc", "camvid11", aux=True, detail=True)
     outputs = network.outputs(torch.rand(1, 3, 128, 192))
-    shapes = {name: tuple(value.shape[1:]) for name, value in (outputs.features | outputs.extras).items()}
+    tensors = {**outputs.features, **outputs.extras, "logits": outputs.coarse}
+    shapes = {name: tuple(value.shape[1:]) for name, value in tensors.items()}
     assert shapes == {
         "stage1": (64, 32, 48),
         "stage2": (256, 16, 24),

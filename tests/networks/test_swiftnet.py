@@ -48,8 +48,8 @@ def test_the_pooling_grid_follows_the_aspect_ratio() -> None:
 
 
 def test_features_are_the_stages_then_the_ladder() -> None:
-    features = create("swiftnet", "cityscapes19").eval().outputs(torch.rand(1, 3, 128, 128)).features
-    shapes = {name: tuple(value.shape[1:]) for name, value in features.items()}
+    outputs = create("swiftnet", "cityscapes19").eval().outputs(torch.rand(1, 3, 128, 128))
+    shapes = {name: tuple(value.shape[1:]) for name, value in {**outputs.features, "logits": outputs.coarse}.items()}
     assert shapes == {
         "stage1": (64, 32, 32),
         "stage2": (128, 16, 16),
@@ -71,6 +71,6 @@ def test_the_ladder_takes_sums_or_what_relu_makes_of_them() -> None:
         name = f"stage{stage}"
         assert torch.equal(rectified.features[name], sums.features[name].relu())
     maps = [rectified.features[f"stage{stage}"] for stage in range(1, 5)]
-    assert torch.equal(network.decoder(maps), rectified.features["logits"])
+    assert torch.equal(network.decoder(maps), rectified.coarse)
     assert not torch.allclose(rectified.logits, sums.logits)
     assert create("swiftnet", "cityscapes19").skip == "sum", "the paper's"

@@ -23,7 +23,7 @@ def test_size() -> None:
 
 def test_strides_and_widths() -> None:
     outputs = create("swiftnet_pyramid", "pacs7").eval().outputs(torch.rand(1, 3, 97, 130))
-    shapes = {name: tuple(value.shape[1:]) for name, value in outputs.features.items()}
+    shapes = {name: tuple(value.shape[1:]) for name, value in {**outputs.features, "logits": outputs.coarse}.items()}
     assert shapes == {
         "stage1": (64, 25, 33),
         "stage2": (128, 13, 17),

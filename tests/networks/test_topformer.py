@@ -30,7 +30,7 @@ def test_size(variant: str, count: int, cost: float, half: float, training: bool
 )
 def test_features(variant: str, channels: tuple[int, ...], width: int) -> None:
     outputs = create("topformer", "camvid11", variant=variant).outputs(torch.rand(1, 3, 128, 200))
-    shapes = {name: tuple(value.shape[1:]) for name, value in outputs.features.items()}
+    shapes = {name: tuple(value.shape[1:]) for name, value in {**outputs.features, "logits": outputs.coarse}.items()}
     sides = [(32, 50), (16, 25), (8, 13), (4, 7)]
     stages = {f"stage{n}": (c, *side) for n, c, side in zip(range(1, 5), channels, sides, strict=True)}
     assert shapes == {
@@ -114,7 +114,7 @@ def test_it_is_its_formulas(size: tuple[int, int]) -> None:
     network.eval()
     images = torch.rand(2, 3, *size, dtype=torch.float64)
     with torch.no_grad():
-        found = network.outputs(images).features["logits"]
+        found = network.outputs(images).coarse
         torch.testing.assert_close(found, by_the_formulas(network, images), rtol=1e-9, atol=1e-9)  # type: ignore[arg-type]
 
 

@@ -37,7 +37,7 @@ def test_real_weights_under_torchvisions_names_mean_the_same_in_timm(weights: Pa
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         theirs = reference.features(network.normalise(images)).mean(dim=(2, 3))
-        torch.testing.assert_close(network.outputs(images).extras["embedding"], theirs, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(network.outputs(images).embedding, theirs, rtol=1e-3, atol=1e-4)
     assert theirs.std() > 0.1
 
 

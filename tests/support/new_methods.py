@@ -109,15 +109,15 @@ class Pooled(Encoder):
 Source: written by a test.
 """
 from torch import nn
-from hardy.networks.decoders.base import Decoder
+from hardy.networks.decoders.base import Decoded, Decoder
 
 class Coarsest(Decoder):
     def __init__(self, channels, strides, class_count, *, slope: float = 1.0):
         super().__init__(channels, strides, class_count)
         self.slope, self.classify = slope, nn.Conv2d(channels[-1], class_count, 1)
 
-    def forward(self, maps):
-        return self.slope * self.classify(maps[-1])
+    def decode(self, maps):
+        return Decoded(maps[-1], self.slope * self.classify(maps[-1]))
 ''',
     "network": '''"""Two convolutions.
 
@@ -135,7 +135,7 @@ class Twice(Network):
     def outputs(self, images):
         seen = self.first(self.normalise(images)).relu()
         logits = self.head(seen)
-        return Outputs(resize(logits, images.shape[-2:]), {"seen": seen, "logits": logits})
+        return Outputs(resize(logits, images.shape[-2:]), {"seen": seen}, coarse=logits, embedding=seen)
 ''',
     "schedule": '''"""Removes by the scores of the weights, at once.
 

@@ -1,10 +1,10 @@
-"""CORAL: the mean risk of the domains, and the distance between the moments of their penultimate features.
+"""CORAL: the mean risk of the domains, and the distance between the moments of their embeddings.
 
     mean_i R_i + weight * mean over pairs i < j of [ mean((mu_i - mu_j)^2) + mean((C_i - C_j)^2) ]
 
-``mu`` (C,) is the mean and ``C`` (C, C) the unbiased covariance of a domain's features; the means in the brackets are
-over their elements. A network for pictures is aligned in its pooled embedding, one sample per image; one for scenes in
-its last feature map, where every cell is a sample and a random few of them stand for all.
+``mu`` (C,) is the mean and ``C`` (C, C) the unbiased covariance of a domain's samples; the means in the brackets are
+over their elements. Every network is aligned in its embedding (`hardy.types.Outputs`), which the head reads. A network
+for pictures has one sample per image; in one for scenes every cell is a sample and a random few stand for all.
 
 All domains go through the network in one forward pass. With frozen norms, as in DomainBed of 2022, that is the same as
 one pass for each.
@@ -30,13 +30,13 @@ __all__ = ["CORAL"]
 
 
 class CORAL(Algorithm):
-    """Minimise the mean risk of the domains while their features are drawn to one mean and one covariance.
+    """Minimise the mean risk of the domains while their embeddings are drawn to one mean and one covariance.
 
     Args:
-        network: what is trained; it must tell its features.
+        network: what is trained; its `outputs` must give the embedding.
         pixel_loss: the loss of one head.
         weight: of the distance between the moments; 0 leaves the mean risk.
-        positions: the most cells of a feature map that stand for a domain, drawn anew in each step from all of its
+        positions: the most cells of the embedding that stand for a domain, drawn anew in each step from all of its
             images; all cells where there are fewer.
 
     Raises:
@@ -64,8 +64,8 @@ class CORAL(Algorithm):
         """The mean over domains of the network's loss terms, and ``coral``, the weighted distance of the moments.
 
         Raises:
-            InputError: when the batch holds one domain only or a domain with a single sample, or the network tells no
-                features.
+            InputError: when the batch holds one domain only or a domain with a single sample, or the network gives no
+                embedding.
         """
         outputs, terms = domain_terms(self, batch, self.pixel_loss)
         samples = [self._samples(one) for one in outputs]
@@ -73,29 +73,20 @@ class CORAL(Algorithm):
         return {**mean, "coral": self.weight * _distance(samples)}
 
     def _samples(self, outputs: Outputs) -> Tensor:
-        """The features (n, C) of a domain, in float32 at least."""
-        samples = _penultimate(outputs)
+        """The embedding of a domain as samples (n, C), in float32 at least."""
+        samples = outputs.embedding
         if samples is None:
             raise InputError(
-                f"CORAL aligns features, and {type(self.network).__name__} tells none; use a network of `hardy list "
-                "network`, or mixup or vrex, which need the logits alone"
+                f"CORAL aligns the embedding, and {type(self.network).__name__} gives none; wrap the module with "
+                "embedding='name of the layer before its head', or use mixup or vrex, which need the logits alone"
             )
+        if samples.ndim == 4:
+            samples = samples.movedim(1, -1).flatten(0, -2)
         if len(samples) < 2:
             raise InputError("CORAL: a domain has a single image in a batch and no covariance; raise optim.batch")
         if outputs.logits.ndim == 4 and len(samples) > self.positions:
             samples = samples[torch.randperm(len(samples))[: self.positions].to(samples.device)]
         return samples.to(torch.promote_types(samples.dtype, torch.float32))
-
-
-def _penultimate(outputs: Outputs) -> Tensor | None:
-    """The features that the classifying layer sees or that come last before it, (n, C); None where none are told."""
-    if "embedding" in outputs.extras:
-        return outputs.extras["embedding"]
-    maps = [value for name, value in outputs.features.items() if name != "logits"]
-    if not maps:
-        return None
-    last = maps[-1]
-    return last.movedim(1, -1).flatten(0, -2)
 
 
 def _distance(samples: Sequence[Tensor]) -> Tensor:

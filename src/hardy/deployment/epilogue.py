@@ -31,7 +31,8 @@ def logits(network: Network, images: Tensor, upsample: Upsample) -> Tensor:
     if upsample == "full":
         whole: Tensor = network(images)
         return whole
-    own = network.outputs(images).features["logits"]
+    own = network.outputs(images).coarse
+    assert own is not None, "see `check`"
     if upsample in ("borders", "none"):
         return own
     return network.enlarged(own, [(side + 1) // 2 for side in images.shape[-2:]])
@@ -70,8 +71,8 @@ def check(network: Network, upsample: str, sizes: Sequence[Sequence[int]]) -> No
     """Refuse an ``upsample`` that ``network``, in evaluation mode on the CPU, cannot do at ``sizes``.
 
     Raises:
-        InputError: for another word than those of `Upsample`; for an image-level network; for one that does not tell
-            the logits at their own stride, or whose own logits are those of a padded image, or already at full size;
+        InputError: for another word than those of `Upsample`; for an image-level network; for one that does not give
+            its coarse logits, or whose own logits are those of a padded image, or already at full size;
             for ``borders`` with several sizes, with cells of no whole number of pixels, or for a network that
             enlarges its logits from corner to corner.
     """
@@ -87,9 +88,9 @@ def check(network: Network, upsample: str, sizes: Sequence[Sequence[int]]) -> No
         raise InputError(f"upsample {upsample!r}: {name} predicts one class per image and upsamples nothing")
     for height, width in sizes:
         outputs = network.outputs(torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0)))
-        own = outputs.features.get("logits")
+        own = outputs.coarse
         if own is None:
-            raise InputError(f"upsample {upsample!r}: {name} does not tell its logits at their own stride; use 'full'")
+            raise InputError(f"upsample {upsample!r}: {name} does not give its coarse logits; use 'full'")
         if upsample != "half" and own.shape == outputs.logits.shape:
             raise InputError(f"upsample {upsample!r}: {name} has its own logits at full size; use 'full' or 'half'")
         fitting = "x".join(str(-(-side // 32) * 32) for side in (height, width))

@@ -157,7 +157,8 @@ def _returned(network: Network) -> list[Tensor]:
     side = 2 * max(network.least_size, 48) + 1
     generator = torch.Generator().manual_seed(key(0, "fold"))
     outputs = network.outputs(torch.rand(1, 3, side, side + 34, generator=generator).to(network.mean))
-    return [outputs.logits, *outputs.features.values(), *outputs.extras.values()]
+    named = [tensor for tensor in (outputs.coarse, outputs.embedding) if tensor is not None]
+    return [outputs.logits, *outputs.features.values(), *outputs.extras.values(), *named]
 
 
 def _reparameterised(network: Network) -> Network:

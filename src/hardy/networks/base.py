@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from hardy.blocks.sizes import resize
 from hardy.data.labels import LabelSpace
 from hardy.errors import InputError
+from hardy.networks.parts.stages import stages_of
 from hardy.ops.caches import without_history
-from hardy.types import Outputs, Terms
+from hardy.types import Outputs, Stage, Terms
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Network", "PixelLoss", "resize"]
 
@@ -125,12 +126,28 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def outputs(self, images: Tensor) -> Outputs:
-        """Logits at the size of ``images`` (B, 3, H, W), the features on the way, and in training mode the
-        auxiliary logits at their own size, as ``extras["aux_<name>"]``."""
+        """Logits at the size of ``images`` (B, 3, H, W) and what `hardy.types.Outputs` holds beside them: the features
+        on the way, the coarse logits, the embedding, and in training mode the auxiliary logits at their own size, as
+        ``extras["aux_<name>"]``."""
 
     def forward(self, images: Tensor) -> Tensor:
         """The logits of `outputs`."""
         return self.outputs(images).logits
+
+    def feature_stages(self, size: Sequence[int] | None = None) -> list[Stage]:
+        """The features of `outputs` in their order: the encoder's stages, finest first, then the maps made of them.
+
+        Nothing is computed: a copy of the network without values is traced, so that weights, buffers, modes and the
+        random state stay as they are. What pruning removed is gone here too. A map of a feature has ceil(H / stride) x
+        ceil(W / stride) cells; where a network pads small images it has more.
+
+        Args:
+            size: (H, W) of the images to trace with; None tries sizes that most networks take.
+
+        Raises:
+            InputError: for a network that runs at none of the sizes, or whose code depends on values of its tensors.
+        """
+        return stages_of(self, size)
 
     def losses(self, outputs: Outputs, labels: Tensor, pixel_loss: PixelLoss) -> Terms:
         """Named terms whose sum is minimised: ``pixel_loss`` of the logits, and of each auxiliary head with

@@ -30,7 +30,7 @@ __all__ = ["BiSeNetV2"]
 class BiSeNetV2(Network):
     """Features: ``stage1`` .. ``stage4`` of the semantic branch (16, 32, 64, 128 channels at strides 4, 8, 16, 32),
     ``detail`` (B, 128, H/8, W/8), ``context`` (B, 128, H/32, W/32), the last stage with the mean of the map embedded,
-    ``fused`` (B, 128, H/8, W/8) and ``logits`` at stride 8.
+    ``fused`` (B, 128, H/8, W/8), the embedding. Coarse logits at stride 8.
 
     An image with a side below 64 pixels is padded to 64 with the mean to the right and below, so that the map at
     stride 32 has two cells each way; logits are without the padding.
@@ -96,8 +96,8 @@ class BiSeNetV2(Network):
         detail, context = self.detail(x), self.context(stage)
         fused = self.fusion(detail, context)
         logits = cropped(self.head(fused), cells(size, 8))
-        features |= {"detail": detail, "context": context, "fused": fused, "logits": logits}
-        return Outputs(resize(logits, size), features, extras)
+        features |= {"detail": detail, "context": context, "fused": fused}
+        return Outputs(resize(logits, size), features, extras, coarse=logits, embedding=fused)
 
 
 def _convs(in_channels: int, out_channels: int, count: int) -> list[ConvNormAct]:

@@ -24,8 +24,8 @@ __all__ = ["Classifier"]
 
 
 class Classifier(Network):
-    """Logits (B, K). Features: ``stage1`` .. ``stageN``, the encoder's maps, finest first. Extras:
-    ``embedding`` (B, C), what the linear layer sees.
+    """Logits (B, K). Features: ``stage1`` .. ``stageN``, the encoder's maps, finest first. The
+    embedding (B, C) is what the linear layer reads, before dropout.
 
     Args:
         labels: the classes predicted.
@@ -88,9 +88,8 @@ class Classifier(Network):
         padded = pad(self.normalise(images), self.multiple)
         maps, embedding = self._seen(padded)
         logits = self.head(self.dropout(embedding))
-        return Outputs(
-            logits, {f"stage{number}": x for number, x in enumerate(maps, start=1)}, {"embedding": embedding}
-        )
+        features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
+        return Outputs(logits, features, embedding=embedding)
 
     def _seen(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """The encoder's maps, and its embedding."""

@@ -28,8 +28,8 @@ BOTTLENECKS = ((1, 32, 1, 1), (6, 32, 1, 1), (6, 48, 3, 2), (6, 64, 3, 2), (6, 9
 
 
 class ContextNet(Network):
-    """Features: ``context`` (B, 128, H/32, W/32), ``detail`` (B, 128, H/8, W/8), ``fused`` (B, 128, H/8, W/8) and
-    ``logits`` at stride 8.
+    """Features: ``context`` (B, 128, H/32, W/32), ``detail`` (B, 128, H/8, W/8), ``fused`` (B, 128, H/8, W/8), the
+    embedding. Coarse logits at stride 8.
 
     Args:
         labels: the classes predicted.
@@ -67,8 +67,8 @@ class ContextNet(Network):
         context, detail = self.context(smaller), self.detail(x)
         fused = self.fusion(detail, context)
         logits = self.head(fused)
-        features = {"context": context, "detail": detail, "fused": fused, "logits": logits}
-        return Outputs(resize(logits, images.shape[-2:]), features)
+        features = {"context": context, "detail": detail, "fused": fused}
+        return Outputs(resize(logits, images.shape[-2:]), features, coarse=logits, embedding=fused)
 
 
 def _bottlenecks(channels: int) -> list[InvertedResidual]:

@@ -33,8 +33,8 @@ _SIZES = {"23_slim": (32, 64), "23": (64, 128)}
 class DDRNet(Network):
     """Features, with c = 32 channels for ``23_slim`` and 64 for ``23``: ``stage1`` .. ``stage5`` of the context branch
     (c, 2c, 4c, 8c, 16c channels at strides 4 to 64; before the ReLU, the third and fourth with the detail added),
-    ``detail`` (B, 4c, H/8, W/8), ``context`` (B, 4c, H/64, W/64) after pooling, ``fused``, their sum at stride 8, and
-    ``logits`` at stride 8.
+    ``detail`` (B, 4c, H/8, W/8), ``context`` (B, 4c, H/64, W/64) after pooling, ``fused``, their sum at stride 8,
+    the embedding. Coarse logits at stride 8.
 
     An image with a side below 128 pixels is padded to 128 with the mean to the right and below, so that the map at
     stride 64 has two cells each way; logits are without the padding.
@@ -81,11 +81,11 @@ class DDRNet(Network):
         fused = detail + resize(context, detail.shape[-2:])
         size = images.shape[-2:]
         logits = cropped(self.head(fused), cells(size, 8))
-        features |= {"detail": detail, "context": context, "fused": fused, "logits": logits}
+        features |= {"detail": detail, "context": context, "fused": fused}
         extras = {}
         if self.aux is not None and self.training:
             extras["aux_detail"] = cropped(self.aux(early), cells(size, 8))
-        return Outputs(resize(logits, size), features, extras)
+        return Outputs(resize(logits, size), features, extras, coarse=logits, embedding=fused)
 
 
 class _DualResolution(nn.Module):

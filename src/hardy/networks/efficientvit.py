@@ -26,7 +26,8 @@ HEADS = {"b0": (32, 1), "b1": (64, 3), "b2": (96, 3)}
 
 class EfficientViT(Network):
     """Features: ``stage1`` .. ``stage4``, the encoder's maps at strides 4, 8, 16, 32 (16, 32, 64, 128 channels for B0,
-    twice and three times as many for B1 and B2), and ``logits`` (B, K, H/8, W/8).
+    twice and three times as many for B1 and B2). Coarse logits at stride 8; the embedding is the head's
+    sum of the last three maps, refined.
 
     Args:
         labels: the classes predicted.
@@ -60,6 +61,6 @@ class EfficientViT(Network):
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""
         maps: list[Tensor] = self.backbone(self.normalise(images))
-        logits = self.head(maps)
+        embedding, logits = self.head.decode(maps)
         features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
-        return Outputs(resize(logits, images.shape[-2:]), {**features, "logits": logits})
+        return Outputs(resize(logits, images.shape[-2:]), features, coarse=logits, embedding=embedding)

@@ -27,8 +27,8 @@ __all__ = ["EncoderDecoder"]
 
 
 class EncoderDecoder(Network):
-    """Features: ``stage1`` .. ``stageN``, the encoder's maps, finest first, and ``logits`` as the decoder gives them:
-    at its stride, of the padded image.
+    """Features: ``stage1`` .. ``stageN``, the encoder's maps, finest first. The decoder gives the embedding and
+    the coarse logits, at its stride and of the padded image.
 
     Args:
         labels: the classes predicted.
@@ -76,13 +76,13 @@ class EncoderDecoder(Network):
         height, width = images.shape[-2:]
         padded = pad(self.normalise(images), self.backbone.multiple)
         maps = self.backbone(padded)
-        logits = self.decoder(maps)
+        embedding, logits = self.decoder.decode(maps)
         extras = {}
         if self.aux is not None and self.training:
             extras["aux_stage"] = resize(self.aux(maps[-2:][0]), padded.shape[-2:])[..., :height, :width]
         features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
         whole = resize(logits, padded.shape[-2:])[..., :height, :width]
-        return Outputs(whole, {**features, "logits": logits}, extras)
+        return Outputs(whole, features, extras, coarse=logits, embedding=embedding)
 
 
 def _backbone(name: str, weights: str | None, output_stride: int | None) -> Pyramid | Encoder:

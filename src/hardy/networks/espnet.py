@@ -27,8 +27,8 @@ __all__ = ["ESPNet"]
 
 class ESPNet(Network):
     """Features: ``level1`` (B, 19, H/2, W/2), ``level2`` (B, 131, H/4, W/4), ``level3`` (B, 256, H/8, W/8), with the
-    decoder ``fused`` (B, width, H/2, W/2), what its last layer sees, and ``logits``, at stride 1 with the decoder and 8
-    without.
+    decoder ``fused`` (B, width, H/2, W/2), the embedding, which is ``level3`` without. Coarse logits at
+    stride 1 with the decoder and 8 without.
 
     Args:
         labels: the classes predicted.
@@ -84,12 +84,12 @@ class ESPNet(Network):
         level2 = self.norm2(torch.cat([*self.level2(level1), quarter], dim=1))
         level3 = self.norm3(torch.cat(self.level3(level2)[::-1], dim=1))
         features = {"level1": level1, "level2": level2, "level3": level3}
-        logits = self.classifier(level3)
+        embedding, logits = level3, self.classifier(level3)
         if self.decoder is not None:
             finest = level1 if self.finest == "level1" else convolved
-            features["fused"], logits = self.decoder(logits, level2, finest, x)
-        features["logits"] = logits
-        return Outputs(resize(logits, images.shape[-2:]), features)
+            embedding, logits = self.decoder(logits, level2, finest, x)
+            features["fused"] = embedding
+        return Outputs(resize(logits, images.shape[-2:]), features, coarse=logits, embedding=embedding)
 
 
 class _Level(nn.Module):

@@ -35,7 +35,7 @@ CHANNELS = (64, 128, 256, 512)
 
 class FANet(Network):
     """Features: ``stage1`` .. ``stage4`` (64, 128, 256, 512 channels at strides 8, 16, 32, 64), ``coarse`` and ``fine``
-    (B, 128, h, w) at strides 32 and 8, ``fused`` (B, 256, H/8, W/8) and ``logits`` at stride 8.
+    (B, 128, h, w) at strides 32 and 8, ``fused`` (B, 256, H/8, W/8), the embedding. Coarse logits at stride 8.
 
     Args:
         labels: the classes predicted.
@@ -93,12 +93,13 @@ class FANet(Network):
         fine = features["fine"] = self.fine(seen[0])
         coarse = features["coarse"] = self.coarse(seen[2])
         fused = features["fused"] = self.mix(torch.cat([self.enlarged(coarse, fine.shape[-2:]), fine], dim=1))
-        logits = features["logits"] = self.head(fused)
+        logits = self.head(fused)
         extras = {}
         if self.aux is not None and self.training:
             extras["aux_coarsest"] = self.aux["coarsest"](seen[3])
             extras["aux_coarse"] = self.aux["coarse"](coarse)
-        return Outputs(self.enlarged(logits, images.shape[-2:]), features, extras)
+        whole = self.enlarged(logits, images.shape[-2:])
+        return Outputs(whole, features, extras, coarse=logits, embedding=fused)
 
     def _down(self, level: int, x: Tensor, inside: Tensor | None, size: Sequence[int]) -> Tensor:
         """``x`` handed down to ``level``, whose map is of ``size``."""

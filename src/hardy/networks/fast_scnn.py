@@ -24,7 +24,7 @@ __all__ = ["FastSCNN"]
 
 class FastSCNN(Network):
     """Fast-SCNN; at width 1 its features are ``detail`` (B, 64, H/8, W/8), ``context`` (B, 128, H/32, W/32),
-    ``fused`` (B, 128, H/8, W/8) and ``logits`` at stride 8.
+    ``fused`` (B, 128, H/8, W/8), the embedding. Coarse logits at stride 8.
 
     Args:
         labels: the classes predicted.
@@ -80,8 +80,9 @@ class FastSCNN(Network):
         fused = self.fusion(detail, context)
         logits = self.head(fused)
         extras = {"aux_detail": self.aux(detail)} if self.aux is not None and self.training else {}
-        features = {"detail": detail, "context": context, "fused": fused, "logits": logits}
-        return Outputs(self.enlarged(logits, images.shape[-2:]), features, extras)
+        features = {"detail": detail, "context": context, "fused": fused}
+        whole = self.enlarged(logits, images.shape[-2:])
+        return Outputs(whole, features, extras, coarse=logits, embedding=fused)
 
 
 def _bottlenecks(in_channels: int, out_channels: int, *, stride: int) -> list[InvertedResidual]:

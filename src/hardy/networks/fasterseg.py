@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 class FasterSeg(Network):
     """Features: ``stem`` (at stride 8); ``stage1`` and so on, the last maps at strides 8, 16, 32 of the branch that
-    goes deepest; ``fused`` and ``logits`` (at stride 8).
+    goes deepest; ``fused`` (at stride 8), the embedding. Coarse logits at stride 8.
 
     Args:
         labels: the classes predicted, whatever number of classes the architecture was found for.
@@ -104,12 +104,13 @@ class FasterSeg(Network):
         logits = self.head(fused)
         features = {"stem": stem}
         features |= {f"stage{number}": x for number, x in enumerate(maps[self.deepest], start=1)}
-        features |= {"fused": fused, "logits": logits}
+        features["fused"] = fused
         extras: dict[str, Tensor] = {}
         if self.training:
             for scale, (name, head) in enumerate(self.aux.items(), start=1):
                 extras[f"aux_{name}"] = head(torch.cat(_at(maps, scale), dim=1))
-        return Outputs(self.enlarged(logits, images.shape[-2:]), features, extras)
+        whole = self.enlarged(logits, images.shape[-2:])
+        return Outputs(whole, features, extras, coarse=logits, embedding=fused)
 
 
 class _Climb(nn.Module):

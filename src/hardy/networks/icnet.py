@@ -35,7 +35,7 @@ WEIGHTS = {"aux_quarter": 0.16, "aux_half": 0.4}
 
 class ICNet(Network):
     """Features, at width 0.5: ``full`` (B, 64, H/8, W/8), ``half`` (B, 256, H/16, W/16), ``quarter`` (B, 1024, H/32,
-    W/32), of the three resolutions; ``fused`` (B, 128, H/4, W/4), and ``logits`` at stride 4.
+    W/32), of the three resolutions; ``fused`` (B, 128, H/4, W/4), the embedding. Coarse logits at stride 4.
 
     Args:
         labels: the classes predicted.
@@ -96,11 +96,11 @@ class ICNet(Network):
         fused, finer = self.fusion[1](middle, full)
         fused = resize(fused, cells(images.shape[-2:], 4))
         logits = self.head(fused)
-        features = {"full": full, "half": half, "quarter": quarter, "fused": fused, "logits": logits}
+        features = {"full": full, "half": half, "quarter": quarter, "fused": fused}
         extras = {}
         if self.aux is not None and self.training:
             extras = {"aux_quarter": self.aux[0](coarse), "aux_half": self.aux[1](finer)}
-        return Outputs(resize(logits, images.shape[-2:]), features, extras)
+        return Outputs(resize(logits, images.shape[-2:]), features, extras, coarse=logits, embedding=fused)
 
     def losses(self, outputs: Outputs, labels: Tensor, pixel_loss: PixelLoss) -> Terms:
         """See `Network.losses`; the labels of the auxiliary heads are those of the nearest pixels at their size."""

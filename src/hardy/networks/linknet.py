@@ -24,7 +24,7 @@ __all__ = ["LinkNet"]
 
 class LinkNet(Network):
     """Features: ``stem`` (B, 64, H/4, W/4), ``stage1`` .. ``stage4`` (64, 128, 256, 512 channels at strides 4, 8, 16,
-    32; after the ReLU) and ``logits`` at stride 1.
+    32; after the ReLU). Coarse logits at stride 1; the embedding is the decoder's last sum, at stride 4.
 
     Args:
         labels: the classes predicted.
@@ -50,6 +50,7 @@ class LinkNet(Network):
         """See `Network.outputs`."""
         stem = self.backbone.stem(self.normalise(images))
         maps = [F.relu(total) for total in self.backbone.stages(stem)]
-        logits = fitted(self.decoder([stem, *maps]), images.shape[-2:])
+        decoded = self.decoder.decode([stem, *maps])
+        logits = fitted(decoded.logits, images.shape[-2:])
         features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
-        return Outputs(logits, {"stem": stem, **features, "logits": logits})
+        return Outputs(logits, {"stem": stem, **features}, coarse=logits, embedding=decoded.embedding)

@@ -55,7 +55,8 @@ _SIZES = {
 class PIDNet(Network):
     """Features, with c = 32 channels for ``s`` and 64 for ``m`` and ``l``: ``stage1`` .. ``stage5`` of the context
     branch (c, 2c, 4c, 8c, 16c channels at strides 4 to 64, before the ReLU), ``detail`` and ``boundary`` (B, 4c, H/8,
-    W/8), ``context`` (B, 4c, H/64, W/64) after pooling, ``fused`` (B, 4c, H/8, W/8) and ``logits`` at stride 8.
+    W/8), ``context`` (B, 4c, H/64, W/64) after pooling, ``fused`` (B, 4c, H/8, W/8), the embedding. Coarse
+    logits at stride 8.
 
     An image with a side below 128 pixels is padded to 128 with the mean to the right and below, so that the map at
     stride 64 has two cells each way; logits are without the padding.
@@ -117,12 +118,13 @@ class PIDNet(Network):
         fused = self.fusion(detail, resize(context, detail.shape[-2:]), boundary)
         size = cells(images.shape[-2:], 8)
         logits = cropped(self.head(fused), size)
-        features |= {"detail": detail, "context": context, "boundary": boundary, "fused": fused, "logits": logits}
+        features |= {"detail": detail, "context": context, "boundary": boundary, "fused": fused}
         extras = {}
         if self.aux is not None and self.boundary_head is not None and self.training:
             extras["aux_detail"] = cropped(self.aux(F.relu(early)), size)
             extras["boundary"] = cropped(self.boundary_head(F.relu(middle)), size)
-        return Outputs(self.enlarged(logits, images.shape[-2:]), features, extras)
+        whole = self.enlarged(logits, images.shape[-2:])
+        return Outputs(whole, features, extras, coarse=logits, embedding=fused)
 
     def losses(self, outputs: Outputs, labels: Tensor, pixel_loss: PixelLoss) -> Terms:
         """See `Network.losses`, with ``pixel_loss`` on the final head alone: that on the detail has `Loss.plain` of it,

@@ -29,7 +29,8 @@ HEAD = 64
 class PPLiteSeg(Network):
     """Features: ``stage1`` .. ``stage4`` (64, 256, 512, 1024 channels at strides 4, 8, 16, 32), ``projected8``,
     ``projected16``, ``projected32`` (64 for T and 96 for B, 128 and 128 channels), the decoder's ``fused8``,
-    ``fused16``, ``fused32`` (32 for T and 64 for B, 64 and 96, 128 channels) and ``logits`` (B, K, H/8, W/8).
+    ``fused16``, ``fused32`` (32 for T and 64 for B, 64 and 96, 128 channels). Coarse logits at stride 8;
+    ``fused8`` is the embedding.
 
     Args:
         labels: the classes predicted.
@@ -84,6 +85,5 @@ class PPLiteSeg(Network):
         strides = self.backbone.strides[1:]
         features |= {f"projected{stride}": x for stride, x in zip(strides, projected, strict=True)}
         features |= {f"fused{stride}": x for stride, x in zip(strides, fused, strict=True)}
-        features["logits"] = logits
         extras = {f"aux_{name}": head(features[name]) for name, head in self.aux.items()} if self.training else {}
-        return Outputs(resize(logits, images.shape[-2:]), features, extras)
+        return Outputs(resize(logits, images.shape[-2:]), features, extras, coarse=logits, embedding=fused[0])

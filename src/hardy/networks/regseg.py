@@ -28,8 +28,8 @@ _DILATIONS = ((1,), (1, 2), *[(1, 4)] * 4, *[(1, 14)] * 7)
 
 
 class RegSeg(Network):
-    """Features: ``stage1`` .. ``stage3`` (48, 128, 320 channels at strides 4, 8, 16), ``fused`` (B, 64, H/4, W/4) and
-    ``logits`` at stride 4.
+    """Features: ``stage1`` .. ``stage3`` (48, 128, 320 channels at strides 4, 8, 16), ``fused`` (B, 64, H/4, W/4), the
+    embedding. Coarse logits at stride 4.
 
     Args:
         labels: the classes predicted.
@@ -68,8 +68,8 @@ class RegSeg(Network):
             x = features[f"stage{number}"] = stage(x)
         fused = self.decoder.fuse(list(features.values()))
         logits = cropped(self.decoder.classifier(fused), cells(images.shape[-2:], 4))
-        features |= {"fused": fused, "logits": logits}
-        return Outputs(resize(logits, images.shape[-2:]), features)
+        features["fused"] = fused
+        return Outputs(resize(logits, images.shape[-2:]), features, coarse=logits, embedding=fused)
 
 
 def _block(

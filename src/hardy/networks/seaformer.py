@@ -77,7 +77,7 @@ SIZES = {
 class SeaFormer(Network):
     """Features: ``stage1`` .. ``stage5``, the maps at strides 4, 8, 16, 32, 64, the last two (of L three) after their
     transformers ((24, 48, 96, 160, 192) channels for S, (32, 64, 128, 192, 256) for B), ``fused`` (B, 96, 128, 160 or
-    192, H/8, W/8) and ``logits`` (B, K, H/8, W/8).
+    192, H/8, W/8), the embedding. Coarse logits at stride 8.
 
     A map at stride 32 with a side below three cells is padded to three with zeros to the right and below before it goes
     to stride 64: a single cell there would be a size that `torch.export` takes for a constant.
@@ -138,4 +138,5 @@ class SeaFormer(Network):
         fused = self.fuse(fused)
         logits = self.classifier(self.dropout(fused))
         features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
-        return Outputs(resize(logits, images.shape[-2:]), {**features, "fused": fused, "logits": logits})
+        features["fused"] = fused
+        return Outputs(resize(logits, images.shape[-2:]), features, coarse=logits, embedding=fused)

@@ -24,7 +24,8 @@ __all__ = ["SegFormer"]
 
 class SegFormer(Network):
     """Features: ``stage1`` .. ``stage4``, the encoder's maps at strides 4, 8, 16, 32; (32, 64, 160, 256) channels for
-    B0, (64, 128, 320, 512) for the others. Then ``logits`` at stride 4.
+    B0, (64, 128, 320, 512) for the others. Coarse logits at stride 4; the embedding is the head's
+    mixture of all maps.
 
     Args:
         labels: the classes predicted.
@@ -79,5 +80,5 @@ class SegFormer(Network):
         """See `Network.outputs`."""
         maps: list[Tensor] = self.backbone(self.normalise(images))
         features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
-        features["logits"] = self.head(maps)
-        return Outputs(resize(features["logits"], images.shape[-2:]), features)
+        embedding, logits = self.head.decode(maps)
+        return Outputs(resize(logits, images.shape[-2:]), features, coarse=logits, embedding=embedding)

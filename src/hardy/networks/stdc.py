@@ -27,7 +27,8 @@ __all__ = ["STDC"]
 
 class STDC(Network):
     """Features: ``stage1`` .. ``stage4`` (64, 256, 512, 1024 channels at strides 4, 8, 16, 32), ``context16`` and
-    ``context8`` (128 channels at strides 16 and 8), ``fused`` (B, 256, H/8, W/8), ``logits`` (B, K, H/8, W/8).
+    ``context8`` (128 channels at strides 16 and 8), ``fused`` (B, 256, H/8, W/8), the embedding. Coarse logits at
+    stride 8.
 
     Args:
         labels: the classes predicted.
@@ -74,11 +75,12 @@ class STDC(Network):
         context16, context8 = fused["context_middle"], fused["context_fine"]
         logits = self.decoder.head(fused["fused"])
         features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
-        features |= {"context16": context16, "context8": context8, "fused": fused["fused"], "logits": logits}
+        features |= {"context16": context16, "context8": context8, "fused": fused["fused"]}
         heads = {"aux_context16": (self.aux16, context16), "aux_context8": (self.aux8, context8)}
         heads |= {"detail": (self.detail, maps[1])}
         extras = {name: head(x) for name, (head, x) in heads.items() if head is not None and self.training}
-        return Outputs(resize(logits, images.shape[-2:]), features, extras)
+        whole = resize(logits, images.shape[-2:])
+        return Outputs(whole, features, extras, coarse=logits, embedding=fused["fused"])
 
     def losses(self, outputs: Outputs, labels: Tensor, pixel_loss: PixelLoss) -> Terms:
         """See `Network.losses`; with a detail head also ``detail_bce`` and ``detail_dice``, all of weight 1."""

@@ -26,7 +26,7 @@ __all__ = ["SwiftNet"]
 
 class SwiftNet(Network):
     """Features: ``stage1`` .. ``stage4`` (64, 128, 256, 512 channels at strides 4, 8, 16, 32; as ``skip`` says),
-    ``pyramid`` (B, 128, H/32, W/32), ``fused`` (B, 128, H/4, W/4), ``logits`` at stride 4.
+    ``pyramid`` (B, 128, H/32, W/32), ``fused`` (B, 128, H/4, W/4), the embedding. Coarse logits at stride 4.
 
     Args:
         labels: the classes predicted.
@@ -59,5 +59,6 @@ class SwiftNet(Network):
             maps = [F.relu(x) for x in maps]
         features = {f"stage{number}": stage for number, stage in enumerate(maps, start=1)}
         features |= self.decoder.fuse(maps)
-        features["logits"] = self.decoder.head(features["fused"])
-        return Outputs(resize(features["logits"], images.shape[-2:]), features)
+        fused = features["fused"]
+        logits = self.decoder.head(fused)
+        return Outputs(resize(logits, images.shape[-2:]), features, coarse=logits, embedding=fused)

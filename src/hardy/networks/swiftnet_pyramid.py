@@ -39,7 +39,7 @@ Map = tuple[Tensor, Tensor | None]
 
 class SwiftNetPyramid(Network):
     """Features: ``stage1`` .. ``stage4`` of the image at full size (64, 128, 256, 512 channels at strides 4, 8, 16, 32;
-    before the ReLU), ``fused`` (B, 128, H/4, W/4) and ``logits`` at stride 4.
+    before the ReLU), ``fused`` (B, 128, H/4, W/4), the embedding. Coarse logits at stride 4.
 
     Args:
         labels: the classes predicted.
@@ -104,8 +104,8 @@ class SwiftNetPyramid(Network):
             norm, act, conv = step.children()
             y = conv(masked(act(norm(y)), masks[place]))
         features["fused"] = y
-        features["logits"] = self.head(y)
-        return Outputs(resize(features["logits"], images.shape[-2:]), features)
+        logits = self.head(y)
+        return Outputs(resize(logits, images.shape[-2:]), features, coarse=logits, embedding=y)
 
 
 def _enlarged(coarse: Map, fine: Map) -> Tensor:

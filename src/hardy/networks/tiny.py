@@ -22,7 +22,7 @@ __all__ = ["Tiny"]
 
 class Tiny(Network):
     """Features: ``detail`` (B, C, H/4, W/4), ``context`` (B, 2C, H/8, W/8), ``fused`` (B, C, H/4, W/4), C = width,
-    and ``logits`` at stride 4.
+    the embedding. Coarse logits at stride 4.
 
     Args:
         labels: the classes predicted.
@@ -59,5 +59,5 @@ class Tiny(Network):
         fused = self.smooth(detail + resize(self.narrow(context), detail.shape[-2:]))
         logits = self.head(fused)
         extras = {"aux_detail": self.aux(detail)} if self.aux is not None and self.training else {}
-        features = {"detail": detail, "context": context, "fused": fused, "logits": logits}
-        return Outputs(resize(logits, images.shape[-2:]), features, extras)
+        features = {"detail": detail, "context": context, "fused": fused}
+        return Outputs(resize(logits, images.shape[-2:]), features, extras, coarse=logits, embedding=fused)

@@ -58,7 +58,7 @@ SIZES = {
 class TopFormer(Network):
     """Features: ``stage1`` .. ``stage4``, the maps at strides 4, 8, 16, 32 ((16, 32, 64, 96) channels for T, (24, 48,
     96, 128) for S, (32, 64, 128, 160) for B), ``tokens`` (B, the sum of these, H/64, W/64) after the transformer,
-    ``fused`` (B, 128, 192 or 256, H/8, W/8) and ``logits`` (B, K, H/8, W/8).
+    ``fused`` (B, 128, 192 or 256, H/8, W/8), the embedding. Coarse logits at stride 8.
 
     Tokens of an image with a side below 65 pixels have two cells there all the same: a single one would be a size that
     `torch.export` takes for a constant.
@@ -117,8 +117,8 @@ class TopFormer(Network):
         fused = self.fuse(self._summed(maps, tokens))
         logits = self.classifier(self.dropout(fused))
         features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
-        features |= {"tokens": tokens, "fused": fused, "logits": logits}
-        return Outputs(resize(logits, images.shape[-2:]), features)
+        features |= {"tokens": tokens, "fused": fused}
+        return Outputs(resize(logits, images.shape[-2:]), features, coarse=logits, embedding=fused)
 
     def _summed(self, maps: Sequence[Tensor], tokens: Tensor) -> Tensor:
         """The maps from stride 8 on, each with its part of the tokens, at stride 8."""

@@ -44,8 +44,10 @@ def domain_outputs(network: Network, batch: Batch) -> tuple[list[tuple[Outputs, 
 def _split(outputs: Outputs, sizes: list[int]) -> Iterator[Outputs]:
     """Views of consecutive images. One split, and not D slices, whose gradients would each be as large as the whole."""
     features, extras = _parts(outputs.features, sizes), _parts(outputs.extras, sizes)
-    for logits, some_features, some_extras in zip(torch.split(outputs.logits, sizes), features, extras, strict=True):
-        yield Outputs(logits, some_features, some_extras)
+    named = {"logits": outputs.logits, "coarse": outputs.coarse, "embedding": outputs.embedding}
+    own = _parts({name: tensor for name, tensor in named.items() if tensor is not None}, sizes)
+    for some_features, some_extras, some_own in zip(features, extras, own, strict=True):
+        yield Outputs(features=some_features, extras=some_extras, **some_own)
 
 
 def _parts(tensors: Mapping[str, Tensor], sizes: list[int]) -> list[dict[str, Tensor]]:

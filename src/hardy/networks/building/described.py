@@ -23,6 +23,10 @@ _LEAST, _TIMES = 2**30, 1000
 """Bytes that any network may take, and how many times its file's size a dense network may take before its plan."""
 
 
+_WRAPPED = ("factory", "mean", "std", "image_level", "last", "features", "embedding")
+"""Options of a wrapped module."""
+
+
 def check_architecture(architecture: Any) -> None:
     """Refuse a description that is not ``{"name": text, "options": mapping}``, with ``mean`` and ``std`` or without.
 
@@ -57,9 +61,18 @@ def check_wrapped(options: Mapping[str, Any]) -> None:
         elif key == "image_level" and not isinstance(value, bool):
             raise InputError(f"wrapped.image_level is {value!r}; it must be true or false")
         elif key == "last" and not (isinstance(value, list) and all(isinstance(name, str) for name in value)):
-            raise InputError(f"wrapped.last is {value!r}; it must be a list of layers by name")
-        elif key not in ("factory", "image_level", "last"):
-            raise InputError(f"wrapped has no option {key!r}; it has: factory, mean, std, image_level, last")
+            raise InputError(f"wrapped.last is {value!r}; it must be a list of names of modules")
+        elif key == "features" and not _texts(value):
+            raise InputError(f"wrapped.features is {value!r}; it must be {{feature: name of a module}}")
+        elif key == "embedding" and not (value is None or isinstance(value, str)):
+            raise InputError(f"wrapped.embedding is {value!r}; it must be the name of a module or null")
+        elif key not in _WRAPPED:
+            raise InputError(f"wrapped has no option {key!r}; it has: {', '.join(_WRAPPED)}")
+
+
+def _texts(value: Any) -> bool:
+    """Whether ``value`` is a mapping of texts to texts."""
+    return isinstance(value, Mapping) and all(isinstance(one, str) for pair in value.items() for one in pair)
 
 
 def _check_colours(what: str, numbers: Any) -> None:

@@ -2,12 +2,25 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from hardy.errors import InputError
 
-__all__ = ["Decoder", "enough"]
+__all__ = ["Decoded", "Decoder", "enough"]
+
+
+class Decoded(NamedTuple):
+    """What a decoder makes of an encoder's maps.
+
+    Attributes:
+        embedding: (B, C, h, w), what the decoder's head reads, before any dropout; see `hardy.types.Outputs`.
+        logits: (B, K, h, w), at some stride.
+    """
+
+    embedding: Tensor
+    logits: Tensor
 
 
 class Decoder(nn.Module, ABC):
@@ -23,8 +36,12 @@ class Decoder(nn.Module, ABC):
         self.class_count = class_count
 
     @abstractmethod
+    def decode(self, maps: Sequence[Tensor]) -> Decoded:
+        """Maps (B, C_i, h_i, w_i) -> the embedding and the logits (B, K, h, w)."""
+
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps (B, C_i, h_i, w_i) -> logits (B, K, h, w)."""
+        """The logits of `decode`."""
+        return self.decode(maps).logits
 
 
 def enough(name: str, maps: int, channels: Sequence[int], *, least: int) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hardy.errors import InputError, within
 from hardy.networks.base import resize
 from hardy.networks.building.weights import initialise
-from hardy.networks.decoders.base import Decoder
+from hardy.networks.decoders.base import Decoded, Decoder
 
 __all__ = ["DeepLabV3Plus"]
 
@@ -68,9 +68,9 @@ class DeepLabV3Plus(Decoder):
         self.classifier = nn.Conv2d(width, class_count, 1)
         initialise(self)
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """See `Decoder.forward`."""
+    def decode(self, maps: Sequence[Tensor]) -> Decoded:
+        """See `Decoder.decode`."""
         fine = self.layers.block1(maps[0])
         context = resize(self.layers.aspp(maps[-1]), fine.shape[-2:])
-        logits: Tensor = self.classifier(self.layers.block2(torch.cat([context, fine], dim=1)))
-        return logits
+        mixed = self.layers.block2(torch.cat([context, fine], dim=1))
+        return Decoded(mixed, self.classifier(mixed))

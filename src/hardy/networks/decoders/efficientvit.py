@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from hardy.errors import within
 from hardy.networks.building.weights import initialise
-from hardy.networks.decoders.base import Decoder, enough
+from hardy.networks.decoders.base import Decoded, Decoder, enough
 
 __all__ = ["EfficientViTHead"]
 
@@ -59,8 +59,8 @@ class EfficientViTHead(Decoder):
         self.classifier = nn.Conv2d(expansion * width, class_count, 1)
         initialise(self)
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """See `Decoder.forward`."""
+    def decode(self, maps: Sequence[Tensor]) -> Decoded:
+        """See `Decoder.decode`."""
         used = maps[-len(self.projections) :]
         x = self.projections[0](used[0])
         size = x.shape[-2:]
@@ -68,8 +68,7 @@ class EfficientViTHead(Decoder):
             x = x + F.interpolate(project(coarser), size=size, mode="bicubic", align_corners=False)
         for block in self.blocks:
             x = x + block(x)
-        logits: Tensor = self.classifier(self.dropout(self.expand(x)))
-        return logits
+        return Decoded(x, self.classifier(self.dropout(self.expand(x))))
 
 
 def _layer(in_channels: int, out_channels: int, kernel: int = 1, *, groups: int = 1, act: bool = True) -> nn.Sequential:

@@ -17,7 +17,7 @@ from hardy.blocks.fast_attention import FastAttention
 from hardy.errors import within
 from hardy.networks.base import resize
 from hardy.networks.building.weights import initialise
-from hardy.networks.decoders.base import Decoder, enough
+from hardy.networks.decoders.base import Decoded, Decoder, enough
 
 __all__ = ["FANetDecoder"]
 
@@ -61,12 +61,12 @@ class FANetDecoder(Decoder):
         self.classifier = nn.Conv2d(2 * width, class_count, 1, bias=False)
         initialise(self)
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """See `Decoder.forward`."""
+    def decode(self, maps: Sequence[Tensor]) -> Decoded:
+        """See `Decoder.decode`."""
         used = maps[-len(self.attention) :]
         seen: list[Tensor] = [attention(x) for attention, x in zip(self.attention, used, strict=True)]
         for level in reversed(range(len(self.down))):
             seen[level] = seen[level] + resize(self.down[level](seen[level + 1]), seen[level].shape[-2:])
         fine, coarse = self.fine(seen[0]), self.coarse(seen[-2])
-        logits: Tensor = self.classifier(self.mix(torch.cat([resize(coarse, fine.shape[-2:]), fine], dim=1)))
-        return logits
+        mixed = self.mix(torch.cat([resize(coarse, fine.shape[-2:]), fine], dim=1))
+        return Decoded(mixed, self.classifier(mixed))

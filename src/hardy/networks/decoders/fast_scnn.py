@@ -13,7 +13,7 @@ from hardy.blocks.fusion_unit import FusionUnit
 from hardy.blocks.pyramid_pooling import PyramidPooling
 from hardy.errors import within
 from hardy.networks.building.weights import initialise
-from hardy.networks.decoders.base import Decoder, enough
+from hardy.networks.decoders.base import Decoded, Decoder, enough
 
 __all__ = ["FastSCNNDecoder"]
 
@@ -59,8 +59,7 @@ class FastSCNNDecoder(Decoder):
         self.classifier = nn.Conv2d(width, class_count, 1)
         initialise(self)
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """See `Decoder.forward`."""
+    def decode(self, maps: Sequence[Tensor]) -> Decoded:
+        """See `Decoder.decode`."""
         fused = self.fusion(maps[self.place], self.context(maps[-1]))
-        logits: Tensor = self.classifier(self.dropout(self.filter(fused)))
-        return logits
+        return Decoded(fused, self.classifier(self.dropout(self.filter(fused))))

@@ -9,18 +9,20 @@ Source: Long, Shelhamer and Darrell, "Fully convolutional networks for semantic 
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from hardy.errors import within
 from hardy.networks.base import resize
 from hardy.networks.building.weights import initialise
-from hardy.networks.decoders.base import Decoder
+from hardy.networks.decoders.base import Decoded, Decoder
 
 __all__ = ["Linear"]
 
 
 class Linear(Decoder):
-    """Logits at the stride of the finest map used.
+    """Logits at the stride of the finest map used. The embedding of several maps is these side by side, the finer ones
+    resized to the coarsest: what the classifiers read, at the least cost.
 
     Args:
         channels: of each map.
@@ -46,11 +48,13 @@ class Linear(Decoder):
         self.classifiers = nn.ModuleList(nn.Conv2d(width, class_count, 1) for width in used)
         initialise(self)
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """See `Decoder.forward`."""
+    def decode(self, maps: Sequence[Tensor]) -> Decoded:
+        """See `Decoder.decode`."""
         used = maps[-len(self.classifiers) :]
         logits = [classify(self.dropout(x)) for classify, x in zip(self.classifiers, used, strict=True)]
         total: Tensor = logits[0]
         for coarser in logits[1:]:
             total = total + resize(coarser, total.shape[-2:])
-        return total
+        if len(used) == 1:
+            return Decoded(used[0], total)
+        return Decoded(torch.cat([resize(x, used[-1].shape[-2:]) for x in used], dim=1), total)

@@ -17,7 +17,7 @@ from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.blocks.transposed_to import TransposedTo
 from hardy.errors import InputError
 from hardy.networks.building.weights import initialise
-from hardy.networks.decoders.base import Decoder
+from hardy.networks.decoders.base import Decoded, Decoder
 
 __all__ = ["LinkNetDecoder"]
 
@@ -52,13 +52,12 @@ class LinkNetDecoder(Decoder):
         self.classifier = TransposedTo(width, class_count, bias=True)
         initialise(self)
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """See `Decoder.forward`."""
+    def decode(self, maps: Sequence[Tensor]) -> Decoded:
+        """See `Decoder.decode`."""
         x = maps[-1]
         for block, skip in zip(self.blocks, reversed(maps[:-1]), strict=True):
             x = skip + block(x, skip.shape[-2:])
-        logits: Tensor = self.classifier(self.mix(self.up(x)))
-        return logits
+        return Decoded(x, self.classifier(self.mix(self.up(x))))
 
 
 class _Block(nn.Module):

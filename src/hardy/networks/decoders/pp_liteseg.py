@@ -15,7 +15,7 @@ from hardy.blocks.simple_pyramid_pooling import SimplePyramidPooling
 from hardy.blocks.unified_attention_fusion import UnifiedAttentionFusion
 from hardy.errors import InputError, within
 from hardy.networks.building.weights import initialise
-from hardy.networks.decoders.base import Decoder
+from hardy.networks.decoders.base import Decoded, Decoder
 
 __all__ = ["PPLiteSegHead"]
 
@@ -65,9 +65,10 @@ class PPLiteSegHead(Decoder):
         initialise(self)
         nn.init.normal_(self.classifier.weight, std=widths[0] ** -0.5)  # as a layer that no ReLU follows
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """See `Decoder.forward`."""
-        return self.classify(self.fuse(maps[-1], self.project(maps))[0])
+    def decode(self, maps: Sequence[Tensor]) -> Decoded:
+        """See `Decoder.decode`."""
+        fused = self.fuse(maps[-1], self.project(maps))[0]
+        return Decoded(fused, self.classify(fused))
 
     def project(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """The maps used, each as wide as the decoder below it, finest first."""

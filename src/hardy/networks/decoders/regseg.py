@@ -13,7 +13,7 @@ from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.errors import InputError, within
 from hardy.networks.base import resize
 from hardy.networks.building.weights import initialise
-from hardy.networks.decoders.base import Decoder
+from hardy.networks.decoders.base import Decoded, Decoder
 
 __all__ = ["RegSegDecoder"]
 
@@ -56,10 +56,10 @@ class RegSegDecoder(Decoder):
         self.classifier = nn.Conv2d(width, class_count, 1)
         initialise(self)
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """See `Decoder.forward`."""
-        logits: Tensor = self.classifier(self.fuse(maps))
-        return logits
+    def decode(self, maps: Sequence[Tensor]) -> Decoded:
+        """See `Decoder.decode`."""
+        fused = self.fuse(maps)
+        return Decoded(fused, self.classifier(fused))
 
     def fuse(self, maps: Sequence[Tensor]) -> Tensor:
         """What is classified, at the stride of the finest map."""

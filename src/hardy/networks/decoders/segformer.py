@@ -15,7 +15,7 @@ from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.errors import within
 from hardy.networks.base import resize
 from hardy.networks.building.weights import initialise
-from hardy.networks.decoders.base import Decoder
+from hardy.networks.decoders.base import Decoded, Decoder
 
 __all__ = ["SegFormerHead"]
 
@@ -54,9 +54,9 @@ class SegFormerHead(Decoder):
         self.classifier = nn.Conv2d(width, class_count, 1)
         initialise(self)
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """See `Decoder.forward`."""
+    def decode(self, maps: Sequence[Tensor]) -> Decoded:
+        """See `Decoder.decode`."""
         size = maps[0].shape[-2:]
         equal = [resize(project(x), size) for project, x in zip(self.projections, maps, strict=True)]
-        logits: Tensor = self.classifier(self.dropout(self.fuse(torch.cat(equal, dim=1))))
-        return logits
+        fused = self.fuse(torch.cat(equal, dim=1))
+        return Decoded(fused, self.classifier(self.dropout(fused)))

@@ -16,7 +16,7 @@ from hardy.blocks.feature_fusion import FeatureFusion
 from hardy.blocks.pooled_norm import PooledNorm
 from hardy.errors import InputError, within
 from hardy.networks.building.weights import initialise
-from hardy.networks.decoders.base import Decoder
+from hardy.networks.decoders.base import Decoded, Decoder
 
 __all__ = ["STDCDecoder"]
 
@@ -61,10 +61,10 @@ class STDCDecoder(Decoder):
         self.head = nn.Sequential(ConvNormAct(width, width), nn.Conv2d(width, class_count, 1))
         initialise(self)
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """See `Decoder.forward`."""
-        logits: Tensor = self.head(self.fuse(maps)["fused"])
-        return logits
+    def decode(self, maps: Sequence[Tensor]) -> Decoded:
+        """See `Decoder.decode`."""
+        fused = self.fuse(maps)["fused"]
+        return Decoded(fused, self.head(fused))
 
     def fuse(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         """``context_middle`` and ``context_fine``, at the sizes of the last map but one and but two, and ``fused``."""

@@ -15,7 +15,7 @@ from hardy.blocks.ladder_step import LadderStep
 from hardy.blocks.norm_act_conv import NormActConv
 from hardy.errors import within
 from hardy.networks.building.weights import initialise
-from hardy.networks.decoders.base import Decoder
+from hardy.networks.decoders.base import Decoded, Decoder
 
 __all__ = ["SwiftNetDecoder"]
 
@@ -41,10 +41,10 @@ class SwiftNetDecoder(Decoder):
         self.head = NormActConv(width, class_count, bias=True)
         initialise(self)
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """See `Decoder.forward`."""
-        logits: Tensor = self.head(self.fuse(maps)["fused"])
-        return logits
+    def decode(self, maps: Sequence[Tensor]) -> Decoded:
+        """See `Decoder.decode`."""
+        fused = self.fuse(maps)["fused"]
+        return Decoded(fused, self.head(fused))
 
     def fuse(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         """``pyramid``, what is pooled at the stride of the last map, and ``fused``, what is classified."""

@@ -1,0 +1,102 @@
+"""What holds of the features, the coarse logits and the embedding of every network."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from hardy.data.labels import label_space
+from hardy.networks.base import Network
+from hardy.networks.building.create import create
+from hardy.pruning.remove import remove
+from hardy.pruning.units import find_units
+from hardy.registry import NETWORKS
+from hardy.types import Outputs
+
+LABELS = label_space("pacs7")
+SIZES = ((128, 192), (161, 259))
+
+
+@pytest.fixture(scope="module", params=NETWORKS.names())
+def network(request: pytest.FixtureRequest) -> Network:
+    """The network as it was drawn with seed 0, in training mode; no test changes it."""
+    torch.manual_seed(0)
+    return create(request.param, LABELS)
+
+
+@pytest.fixture(scope="module")
+def seen(network: Network) -> dict[tuple[int, int], Outputs]:
+    """What a copy in evaluation mode gives for images of `SIZES`."""
+    ready = copy.deepcopy(network).eval()
+    with torch.no_grad():
+        return {size: ready.outputs(torch.rand(1, 3, *size)) for size in SIZES}
+
+
+def holds(network: Network, size: tuple[int, int], outputs: Outputs) -> None:
+    """The features are those listed, with their channels and ceil(H / stride) x ceil(W / stride) cells."""
+    stages = network.feature_stages()
+    assert [stage.name for stage in stages] == list(outputs.features)
+    for name, stride, channels in stages:
+        shape = (1, channels, *(math.ceil(side / stride) for side in size))
+        assert tuple(outputs.features[name].shape) == shape, name
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_stages_are_those_of_a_real_pass(network: Network, seen: dict[tuple[int, int], Outputs], size) -> None:
+    holds(network, size, seen[size])
+    strides = [stage.stride for stage in network.feature_stages() if stage.name.startswith("stage")]
+    assert strides == sorted(strides), "finest first"
+
+
+def test_listing_them_changes_nothing(network: Network) -> None:
+    modes = [module.training for module in network.modules()]
+    before = {key: (value, value.clone()) for key, value in vars_of(network).items()}
+    random = torch.get_rng_state()
+    first = network.feature_stages()
+    assert network.feature_stages() == first
+    assert torch.equal(torch.get_rng_state(), random)
+    assert [module.training for module in network.modules()] == modes
+    now = vars_of(network)
+    assert now.keys() == before.keys()
+    assert all(now[key] is value and torch.equal(value, copied) for key, (value, copied) in before.items())
+
+
+def vars_of(network: Network) -> dict[str, torch.Tensor]:
+    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
+
+
+def test_coarse_logits_resized_are_the_logits(network: Network, seen: dict[tuple[int, int], Outputs]) -> None:
+    outputs = seen[SIZES[0]]
+    if network.image_level:
+        assert outputs.coarse is None
+        return
+    assert outputs.coarse is not None
+    assert torch.equal(network.enlarged(outputs.coarse, SIZES[0]), outputs.logits)
+
+
+def test_gradients_flow_back_from_features_and_embedding(network: Network) -> None:
+    """Nothing is detached: each reaches a weight, and the logits reach the embedding."""
+    ready = copy.deepcopy(network).eval()
+    outputs = ready.outputs(torch.rand(1, 3, 64, 64))
+    assert outputs.embedding is not None
+    assert outputs.embedding.ndim == (2 if network.image_level else 4)
+    first = next(ready.parameters())
+    for name, value in {**outputs.features, "embedding": outputs.embedding}.items():
+        assert value.requires_grad, name
+    (reached,) = torch.autograd.grad(outputs.embedding.square().sum(), [first], retain_graph=True)
+    assert reached.abs().sum() > 0
+    (back,) = torch.autograd.grad(outputs.logits.square().sum(), [outputs.embedding])
+    assert back.abs().sum() > 0, "the head reads it"
+
+
+def test_stages_of_a_pruned_network_are_its_own(network: Network) -> None:
+    small = copy.deepcopy(network).eval()
+    units = find_units(small)
+    remove(small, units, {unit.name: range(unit.size // 2) for unit in units})
+    images = torch.rand(1, 3, *SIZES[0])
+    with torch.no_grad():
+        holds(small, SIZES[0], small.outputs(images))
+    assert [stage[:2] for stage in small.feature_stages()] == [stage[:2] for stage in network.feature_stages()]
+    before, after = (sum(stage.channels for stage in one.feature_stages()) for one in (network, small))
+    assert after < before
