@@ -31,7 +31,8 @@ FLOORS = (
     {"choices"},
     {"registry", "safe_yaml", "lock"},
     {"sections", "stored", "trust", "files", "device"},
-    {"types", "seed", "errors"},
+    {"types", "seed", "ties"},
+    {"errors"},
 )
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
 ONLY = {

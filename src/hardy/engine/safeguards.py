@@ -13,6 +13,7 @@ from hardy.data import sources
 from hardy.data.base import Domain, Item
 from hardy.device import pick
 from hardy.engine import protocol
+from hardy.engine.held import Held
 from hardy.engine.protocol import Settings, Split
 from hardy.errors import InputError
 from hardy.networks.base import Network
@@ -35,13 +36,22 @@ logger = logging.getLogger("hardy")
 
 @dataclass(frozen=True)
 class Sight:
-    """What images pruning sees, and how it reads and measures them."""
+    """What images pruning sees, and how it reads and measures them.
+
+    Attributes:
+        parts: the images of domains.
+        settings: how they are read, trained on and measured.
+        held: batches in memory in their place; the network then stays on its device and in its mode.
+    """
 
     parts: Split
     settings: Settings
+    held: Held | None = None
 
     def batches(self, network: Network, stage: str) -> Iterator[Batch]:
-        """Endless training batches on the device, the draws of ``stage`` their own."""
+        """Endless training batches on the device, the draws of ``stage`` their own; or those that are held."""
+        if self.held is not None:
+            return iter(self.held)
         device = pick(self.settings.run.device)
         stream = protocol.training(self.parts.train, network.labels, self.settings, stage=stage)
         return (batch.to(device) for batch in stream(0, 0, 1))
@@ -138,12 +148,13 @@ def swept(work: Work, floors: Floors, sight: Sight) -> Sweep:
 def recounted(network: Network, choice: Prune, sight: Sight) -> None:
     """Count the statistics of the batch norms anew from ``choice.reestimate`` training batches, in place.
 
-    Nothing happens without sources, or with 0 batches.
+    Nothing happens without sources or batches in memory, or with 0 batches.
 
     Raises:
         InputError: for batches too small for a batch norm.
     """
-    if not choice.reestimate or not sight.parts.train or not norms.countable(network):
+    seen = bool(sight.parts.train) if sight.held is None else sight.held.given
+    if not choice.reestimate or not seen or not norms.countable(network):
         return
     try:
         stream = islice(sight.batches(network, "reestimate"), choice.reestimate)

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from hardy.errors import InputError
+from hardy.pruning.coupled import Unit
 from hardy.pruning.select import Limits, Removed
 from hardy.pruning.shapes import Widths, at_floors, dense_widths, widths_left
-from hardy.pruning.units import Unit
 
 __all__ = ["Anchored", "CostGoal"]
 

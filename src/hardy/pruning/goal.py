@@ -9,8 +9,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from hardy.pruning.coupled import Unit
 from hardy.pruning.select import Limits, Removed, select, target
-from hardy.pruning.units import Unit
 
 __all__ = ["Goal", "Ratio", "choose", "fewest", "joined"]
 

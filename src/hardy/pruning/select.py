@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hardy.errors import InputError
-from hardy.pruning.units import Unit
+from hardy.pruning.coupled import Unit
 
 __all__ = ["Limits", "Removed", "select", "target"]
 

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from hardy.networks.base import Network
+from hardy.pruning.coupled import Unit
 from hardy.pruning.cut import width
 from hardy.pruning.masked import masked_copy
 from hardy.pruning.select import Removed
-from hardy.pruning.units import Unit
 
 __all__ = ["Group", "Loss", "Sweep", "alone", "stages", "sweep"]
 

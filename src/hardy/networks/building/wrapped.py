@@ -1,9 +1,9 @@
 """`wrap`: any module from images to logits becomes a `Network`."""
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -11,15 +11,11 @@ from hardy.data.labels import LabelSpace, label_space
 from hardy.errors import InputError
 from hardy.networks.base import IMAGENET_MEAN, IMAGENET_STD, Network, resize
 from hardy.networks.building.last_layer import resized
+from hardy.ops.returned import logits_of
 from hardy.trust import permit
 from hardy.types import Outputs
 
 __all__ = ["Wrapped", "wrap"]
-
-
-@runtime_checkable
-class _HasLogits(Protocol):
-    logits: Tensor
 
 
 class Wrapped(Network):
@@ -27,8 +23,8 @@ class Wrapped(Network):
 
     Args:
         labels: the classes predicted.
-        module: normalised images (B, 3, H, W) -> logits (B, K, h, w) or (B, K): a tensor, a mapping that holds them as
-            ``"out"`` or ``"logits"``, or an object with an attribute ``logits``. None calls ``factory`` for it.
+        module: normalised images (B, 3, H, W) -> logits (B, K, h, w) or (B, K), as a tensor or in
+            a list, mapping or object that `hardy.ops.returned.logits_in` understands. None calls ``factory`` for it.
         factory: ``"package.module:function"`` that makes the module, so that the artefact can make it again.
         mean: of the RGB values in [0, 1], subtracted first.
         std: of the RGB values; divided by.
@@ -73,7 +69,7 @@ class Wrapped(Network):
         Raises:
             InputError: when what the module returns holds no logits for the K classes.
         """
-        logits = _logits_of(self.module(self.normalise(images)))
+        logits = logits_of(self.module(self.normalise(images)), "a wrapped module")
         expected = (images.shape[0], len(self.labels))  # `len` would fix the batch of an exported graph
         if logits.ndim != (2 if self.image_level else 4) or tuple(logits.shape[:2]) != expected:
             wanted = f"{expected}" if self.image_level else f"({expected[0]}, {expected[1]}, h, w)"
@@ -99,21 +95,6 @@ def wrap(
     >>> net = wrap(nn.Conv2d(3, 11, 1), "camvid11")
     """
     return Wrapped(label_space(classes), module, factory=factory, mean=mean, std=std, image_level=image_level)
-
-
-def _logits_of(result: Any) -> Tensor:
-    if isinstance(result, Tensor):
-        return result
-    if isinstance(result, Mapping):
-        found = result.get("out", result.get("logits"))
-    else:
-        found = result.logits if isinstance(result, _HasLogits) else None
-    if not isinstance(found, Tensor):
-        raise InputError(
-            f"a wrapped module must return logits: a tensor, a mapping with 'out' or 'logits', or an object with "
-            f".logits; this one returned {type(result).__name__}"
-        )
-    return found
 
 
 def _made_by(factory: str | None) -> nn.Module:
