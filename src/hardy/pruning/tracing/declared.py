@@ -23,7 +23,7 @@ from hardy.pruning.heads import follow_heads, heads_of
 from hardy.pruning.narrow import narrow
 from hardy.ties import Coupling, couplings_of, follow_cut
 
-__all__ = ["DECLARED", "check", "declared", "declared_width", "feeds_forward", "follow"]
+__all__ = ["DECLARED", "check", "declared", "declared_width", "follow"]
 
 DECLARED = ("heads", "embedding", "parts")
 """Sides that modules have by declaration."""
@@ -80,11 +80,6 @@ def check(coupling: Coupling, module: nn.Module) -> None:
 def _tied(kind: Literal["embedding", "parts"], width: int, layer: str, side: str) -> Coupling:
     """Channels that a module counts, tied one by one to a side of a layer that makes or takes them."""
     return Coupling(kind, width, ((layer, side, tuple((channel,) for channel in range(width))),))
-
-
-def feeds_forward(module: nn.Module) -> bool:
-    """Whether ``module`` is a block whose width between its layers is a hidden width."""
-    return any(coupling.side == "hidden" for coupling in declared(module))
 
 
 def declared_width(module: nn.Module, side: str) -> int:
