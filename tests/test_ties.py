@@ -135,9 +135,8 @@ def test_parts_that_a_number_splits(registered):
     found = survey(build(), IMAGES)
     assert "0" in found.blocked
     one = tuple((channel,) for channel in range(8))
-    register(
-        Halves, lambda module: [Coupling("parts", module.width, (("first", "in", one[: module.width]),))], narrowed
-    )
+    taken = lambda width: (("first", "in", one[:width]),)  # noqa: E731
+    register(Halves, lambda module: [Coupling("parts", module.width, taken(module.width))], narrowed)
     network = build()
     units = {unit.name: unit for unit in survey(network, IMAGES).units}
     assert units["0"].size == 8

@@ -67,12 +67,8 @@ def test_axes_by_kind_of_layer():
     assert parameter_axes(nn.Embedding(7, 5), "weight:1") == [("weight", 1)]
     sides = {norm: 5, nn.PReLU(6): 6, nn.GroupNorm(2, 8): 8, nn.LayerNorm(9): 9, nn.ReLU(): 0}
     assert {module: side_width(module, "out") for module in sides} == sides
-    assert [side_width(nn.Embedding(7, 5), side) for side in ("weight:0", "weight:1", "weight:2", "bias:0")] == [
-        7,
-        5,
-        0,
-        0,
-    ]
+    widths = {"weight:0": 7, "weight:1": 5, "weight:2": 0, "bias:0": 0}
+    assert {side: side_width(nn.Embedding(7, 5), side) for side in widths} == widths
 
 
 def test_groups():
