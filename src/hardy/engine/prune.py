@@ -119,7 +119,7 @@ def prune(network: Network, choice: Prune, sight: Sight, *, pixel_loss: PixelLos
         if work.criterion.needs_data:
             work = replace(work, batches=sight.batches(network, "score"))
         pruned = schedule.run(work)
-    safeguards.recounted(network, choice, sight)
+    safeguards.reestimated(network, choice, sight)
     if sight.held is None:
         network.to("cpu")
     narrow = {network.known_as(name): why for name, why in work.limits.left_whole(work.units).items()}

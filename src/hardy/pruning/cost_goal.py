@@ -78,7 +78,7 @@ class CostGoal:
         checked: (widths, measured) of the networks that were measured, in order.
 
     Raises:
-        InputError: when the network costs no more already, or still costs more with every unit at its least width.
+        InputError: when the network costs no more already, or still costs more with every unit at its minimum width.
     """
 
     def __init__(

@@ -73,7 +73,7 @@ def choose(
         units: the units to take from.
         goal: what is to be reached.
         dead: the channels that have gone before.
-        limits: scope, least width and rounding.
+        limits: scope, minimum width and rounding.
         at_most: the most channels taken now; all that the goal allows by default.
     """
     chosen = fewest(scores, units, goal, dead, limits, at_most)

@@ -30,7 +30,7 @@ def remove(network: nn.Module, units: Sequence[Unit], removed: Mapping[str, Sequ
     """Cut the channels ``removed`` of ``units`` out of ``network``, in place; those of a unit ``within`` another are
     masked.
 
-    Parameters that lost channels are new tensors: an optimiser must be made anew. A `Network` remembers the plan in
+    Parameters that lost channels are new tensors: make a new optimiser. A `Network` remembers the plan in
     its attribute ``plan``, composed with what it lost before; units found before are stale afterwards.
 
     Returns:

@@ -4,7 +4,7 @@ Filters tied by a residual sum, by a depthwise convolution or by a concatenation
 is one gate. So do the heads of an attention block, the hidden width of a feed-forward block and the width of a
 residual stream with its norms, tokens and position embeddings. `survey` follows the channels of a copy of the network
 (`hardy.pruning.tracing.trace`), sorts those that reach the same places into units, tries their removal out
-(`hardy.pruning.tracing.trial`), and tells which channels cannot go, and why.
+(`hardy.pruning.tracing.trial`), and says which channels cannot go, and why.
 
 Where the gate of a unit sits is decided here too. A gate of filters or of a residual stream sits at an output: from
 every layer that takes the unit's channels walk back; the first norm met carries the gate, and a convolution met before

@@ -1,6 +1,6 @@
 """Soft pruning: filters set to zero go on learning and may come back; only the last choice is final.
 
-Every some steps the lowest channels are chosen anew, all of them, and the filters that make them are set to zero;
+Every some steps the lowest channels are chosen again, all of them, and the filters that make them are set to zero;
 norms and the layers behind keep their weights, so that a gradient reaches the zeroed filters and they may grow again.
 With ``hold`` they stay at zero until the next choice. A stop rule is asked at the end, and shrinks the last choice.
 

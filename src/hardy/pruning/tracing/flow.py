@@ -194,7 +194,7 @@ class Flow(TorchDispatchMode):
             self.carried.put(result, [layer for layer in layers if all(axis < last for axis in varying(layer))])
 
     def _shaped(self, call: "Call") -> None:
-        """Made in the shape of its argument, or, with one strided anew, from it."""
+        """Made in the shape of its argument, or, with new strides, from it."""
         same = tuple(call.out.shape) == call.shapes[id(call.args[0])]
         strided = call.name == "as_strided"
         layers = self.carried.of(call.args[0])

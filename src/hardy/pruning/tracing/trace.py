@@ -101,7 +101,7 @@ def _traced(twin: nn.Module, example: Tensor, fixed: Mapping[str, str], alike: f
         (n, "out") for n, m in twin.named_modules() if isinstance(m, (_ConvNd, nn.Linear)) and not is_depthwise(m)
     }
     makers |= {(n, side) for n, m in twin.named_modules() for side in making(m)}
-    return _told(twin, labels, shipped, frozenset(makers), gates, frozenset(carried.standardised))
+    return _traced_atoms(twin, labels, shipped, frozenset(makers), gates, frozenset(carried.standardised))
 
 
 def twin_of(network: nn.Module) -> nn.Module:
@@ -145,13 +145,13 @@ def _run(twin: nn.Module, flow: Flow, example: Tensor, *, training: bool) -> Non
         raise
     except Exception as error:
         where = f" in {flow.failed}" if flow.failed else ""
-        told = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         if not training:
             name = type(twin).__name__
             raise InputError(
-                f"{name} does not run on an example of shape {tuple(example.shape)}{where}: {told}"
+                f"{name} does not run on an example of shape {tuple(example.shape)}{where}: {text}"
             ) from error
-        _log.warning("what runs only in training mode is not followed: it fails%s (%s)", where, told)
+        _log.warning("what runs only in training mode is not followed: it fails%s (%s)", where, text)
         return
     for output in outputs:
         for layer in flow.carried.of(output):
@@ -252,7 +252,7 @@ def _declared(twin: nn.Module, labels: Labels, bases: Mapping[tuple[str, str], T
     return gates
 
 
-def _told(
+def _traced_atoms(
     twin: nn.Module, labels: Labels, shipped: set[int], makers: frozenset[tuple[str, str]], gates: dict[str, str],
     standardised: frozenset[str],
 ) -> Trace:  # fmt: skip

@@ -106,8 +106,8 @@ def _ran(network: nn.Module, example: Tensor) -> tuple[list[Tensor], str | None]
         with torch.no_grad():
             return outputs_of(network, example), None
     except Exception as error:  # whatever a foreign forward pass raises is the finding
-        told = " ".join(str(error).split())[:120]
-        return [], f"{running[-1] if running else type(network).__name__} breaks: {told}"
+        text = " ".join(str(error).split())[:120]
+        return [], f"{running[-1] if running else type(network).__name__} breaks: {text}"
 
 
 def _shake(network: nn.Module) -> None:
