@@ -70,7 +70,7 @@ _REGISTERED: dict[type, tuple[Couplings, Follow]] = {}
 def register(kind: type, couplings: Couplings, follow: Follow) -> None:
     """Say for the modules of class ``kind``, and of its subclasses, what their code fixes.
 
-    It holds for this process, before what Hardy knows of the class; a later call for the same class replaces it. A
+    It holds for this process, before what Hardy knows of the class and what its methods say; a later call for the same class replaces it. A
     network that was pruned by it loads only after the same call.
 
     >>> from torch import nn
@@ -106,7 +106,10 @@ def register(kind: type, couplings: Couplings, follow: Follow) -> None:
 
 
 def couplings_of(module: object) -> tuple[Coupling, ...] | None:
-    """What is registered for the class of ``module``, or else what it says itself; None where neither is."""
+    """What is registered for the class of ``module``, or else what the class says itself; None where neither is.
+
+    Of its class and the classes above the nearest counts.
+    """
     found = _registered(module)
     if found is not None:
         return tuple(found[0](module))
@@ -123,8 +126,13 @@ def follow_cut(module: object, side: str, count: int) -> None:
 
 
 def _registered(module: object) -> tuple[Couplings, Follow] | None:
-    """The functions for the nearest class of ``module`` that has some."""
-    return next((_REGISTERED[kind] for kind in type(module).__mro__ if kind in _REGISTERED), None)
+    """The functions for the nearest class of ``module`` that has some; None where a nearer class has the methods."""
+    for kind in type(module).__mro__:
+        if kind in _REGISTERED:
+            return _REGISTERED[kind]
+        if "channel_couplings" in vars(kind):
+            return None
+    return None
 
 
 def _says(module: object) -> bool:

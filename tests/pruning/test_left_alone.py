@@ -1,5 +1,6 @@
 """Layers that `prune.keep` names keep every weight, in modules and in networks."""
 
+import copy
 import logging
 
 import pytest
@@ -7,10 +8,15 @@ import torch
 from torch import nn
 
 import hardy
+from hardy.engine.protocol import Settings, Split
+from hardy.engine.prune import prune
+from hardy.engine.safeguards import Sight
 from hardy.errors import InputError
+from hardy.networks.base import Network
 from hardy.networks.building.create import create
 from hardy.pruning.left_alone import left_alone
 from hardy.pruning.units import find_units
+from hardy.sections import Prune
 
 IMAGES = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -43,7 +49,7 @@ def test_a_module_stands_for_all_layers_inside():
 @pytest.mark.parametrize(
     ("keep", "message"),
     [
-        (["0.1.weight"], "prune.keep: Sequential has no layer '0.1.weight'; did you mean '0.1'"),
+        (["0.00"], "prune.keep: Sequential has no layer '0.00'; did you mean '0.0'"),
         (["decoder"], "prune.keep: Sequential has no layer 'decoder'$"),
         (["0", "1", "3"], "nothing of Sequential can be pruned: 0.0: prune.keep names 0"),
     ],
@@ -61,8 +67,16 @@ def test_a_network_of_hardys():
     assert kept[name] == f"prune.keep names {name}"
     assert {unit.name for unit in free} | set(kept) == {unit.name for unit in units}
     assert all(name not in {member.module for member in unit.members} for unit in free)
-    small = hardy.prune(network, criterion="l2", prune={"keep": [name], "round_to": 1}, ratio=0.2, show=False)
+    small = by_engine(network, [name])
+    assert small.plan
     assert name not in small.plan
     assert torch.equal(small.get_submodule(name).weight, network.get_submodule(name).weight)
     with pytest.raises(InputError, match=f"prune.keep: Tiny has no layer '{name}x'; did you mean '{name}'"):
-        hardy.prune(network, criterion="l2", prune={"keep": [f"{name}x"]}, show=False)
+        by_engine(network, [f"{name}x"])
+
+
+def by_engine(network: Network, keep: list[str]) -> Network:
+    choice = {"criterion": "l2", "schedule": "one_shot", "round_to": 1, "min_width": 2, "ratio": 0.2, "keep": keep}
+    small, sight = copy.deepcopy(network), Sight(Split((), (), ()), Settings())
+    prune(small, Prune.model_validate(choice), sight, pixel_loss=nn.functional.cross_entropy)
+    return small
