@@ -14,7 +14,7 @@ Source: Hardy's own.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeGuard, runtime_checkable
 
 from hardy.errors import InputError
 
@@ -70,8 +70,8 @@ _REGISTERED: dict[type, tuple[Couplings, Follow]] = {}
 def register(kind: type, couplings: Couplings, follow: Follow) -> None:
     """Say for the modules of class ``kind``, and of its subclasses, what their code fixes.
 
-    It holds for this process, before what Hardy knows of the class and what its methods say; a later call for the same class replaces it. A
-    network that was pruned by it loads only after the same call.
+    It holds for this process, before what Hardy knows of the class and what its methods say; a later call for the same
+    class replaces it. A network that was pruned by it loads only after the same call.
 
     >>> from torch import nn
     >>> class Attention(nn.Module):
@@ -113,7 +113,7 @@ def couplings_of(module: object) -> tuple[Coupling, ...] | None:
     found = _registered(module)
     if found is not None:
         return tuple(found[0](module))
-    return module.channel_couplings() if _says(module) else None  # type: ignore[attr-defined,no-any-return]
+    return module.channel_couplings() if _says(module) else None
 
 
 def follow_cut(module: object, side: str, count: int) -> None:
@@ -122,7 +122,7 @@ def follow_cut(module: object, side: str, count: int) -> None:
     if found is not None:
         found[1](module, side, count)
     elif _says(module):
-        module.follow_cut(side, count)  # type: ignore[attr-defined]
+        module.follow_cut(side, count)
 
 
 def _registered(module: object) -> tuple[Couplings, Follow] | None:
@@ -135,7 +135,7 @@ def _registered(module: object) -> tuple[Couplings, Follow] | None:
     return None
 
 
-def _says(module: object) -> bool:
+def _says(module: object) -> TypeGuard[Tied]:
     return issubclass(type(module), Tied)
 
 

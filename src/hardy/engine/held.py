@@ -29,7 +29,7 @@ class Held:
         if isinstance(data, (str, Mapping)):
             raise InputError("data of a plain module are batches: give data=[(images, labels), ...], or hardy.wrap it")
         self.given = data is not None
-        self._rest = iter(data or ())
+        self._rest = iter(() if data is None else data)
         self._read: list[Batch] = []
 
     def __iter__(self) -> Iterator[Batch]:

@@ -217,7 +217,7 @@ def _prepared(
         criterion: Criterion = CRITERIA.build(
             name, {"network": network, "units": units, "pixel_loss": pixel_loss}, **options
         )
-    units = tuple(criterion.units)
+    units = list(criterion.units)
     schedule: Schedule = SCHEDULES.build(choice.schedule.name, **choice.schedule.options)
     _check(criterion, schedule, choice, sight)
     limits = limits_of(choice, run)
