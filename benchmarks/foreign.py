@@ -35,7 +35,7 @@ from timm.layers import Attention
 from torch import Tensor, nn
 
 from foreign_networks import CLASSES, built, networks
-from hardy.engine.foreign import prune_module
+from hardy.engine.prune import prune_module
 from hardy.pruning.remove import replay
 from hardy.recipe import Prune
 from hardy.timing.hardware import fingerprint
@@ -61,16 +61,16 @@ def alike(one: Tensor, other: Tensor) -> bool:
 
 def by_hardy(network: nn.Module, example: Tensor, name: str) -> tuple[nn.Module, Callable[[nn.Module], None], str]:
     choice = Prune.model_validate({"criterion": {"name": "l2"}, "schedule": {"name": "one_shot"}, "round_to": 1})
-    carved = prune_module(network, example, choice)
-    lost = Counter(carved.kinds[unit] for unit, (before, after) in carved.widths.items() if after < before)
+    small, surgery = prune_module(network, example, choice)
+    lost = Counter(surgery.kinds[unit] for unit, (before, after) in surgery.pruned.widths.items() if after < before)
     told = " ".join(f"{kind} {count}" for kind, count in sorted(lost.items()))
-    plan = json.loads(json.dumps(carved.plan))
+    plan = json.loads(json.dumps(small.hardy_plan))
 
     def again(fresh: nn.Module) -> None:
         replay(fresh, plan)
-        fresh.load_state_dict(carved.module.state_dict(), strict=True)
+        fresh.load_state_dict(small.state_dict(), strict=True)
 
-    return carved.module, again, f"{told}; {len(carved.blocked)} whole"
+    return small, again, f"{told}; {len(surgery.blocked)} whole"
 
 
 def by_torch_pruning(

@@ -109,6 +109,8 @@ class Recipe(Section):
                 values.pop(name)
         if self.network.run:  # nor does a network that keeps its classes
             values["network"]["classes"] = f"new {classes}" if (classes := self.network.classes) else "cityscapes19"
+        if values["prune"] and not values["prune"]["keep"]:  # nor does a key that came later
+            values["prune"].pop("keep")
         if self.network.sha256:  # then it does not matter where they lie
             values["network"] = {k: v for k, v in values["network"].items() if k not in ("run", "weights")}
         else:

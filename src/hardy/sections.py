@@ -209,8 +209,9 @@ class Prune(Section):
     in ``runtime``. Kept widths are multiples of ``round_to``: runtimes are slow on odd widths; ``auto`` finds out by
     measuring. The papers rank single filters, 1. ``kinds`` are the units that take part. ``floors`` measures how narrow
     each unit may get (``tolerance, shares, images, by, batches``), ``stop`` ends pruning early (``domains, drop,
-    images``). After the cut the statistics of batch norms are counted anew from ``reestimate`` batches of the sources,
-    if there are any. Where ``data.sources`` names none, the usual schedule is ``one_shot``. The recovery trains by
+    images``). After the cut the statistics of batch norms are re-estimated from ``reestimate`` batches of the sources,
+    if there are any. Layers that ``keep`` names, and those inside modules that it names, keep every weight. Where
+    ``data.sources`` names none, the usual schedule is ``one_shot``. The recovery trains by
     ``recover_with``, else by the recipe's algorithm.
     """
 
@@ -221,6 +222,7 @@ class Prune(Section):
     target_gmacs: Annotated[float, Field(gt=0)] | None = None
     runtime: Literal["eager", "onnxruntime"] = "eager"
     kinds: tuple[Literal["filters", "heads", "hidden", "embedding"], ...] = ("filters", "heads", "hidden", "embedding")
+    keep: tuple[str, ...] = ()
     scope: Literal["global", "layer"] = "global"
     min_width: Count = 8
     round_to: Multiple = 8

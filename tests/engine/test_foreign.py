@@ -94,6 +94,18 @@ def test_without_a_criterion_it_is_l2_or_with_data_taylor():
     assert hardy.prune(module, IMAGES, "l2", show=False).hardy_plan == pruned(module).hardy_plan
 
 
+def test_inputs_need_not_be_images():
+    torch.manual_seed(0)
+    layers = nn.Conv1d(7, 16, 3, padding=1), nn.BatchNorm1d(16), nn.ReLU(), nn.Conv1d(16, 5, 1)
+    module, series = nn.Sequential(*layers), torch.rand(4, 7, 30)
+    data = [(series, torch.randint(0, 5, (4, 30)))]
+    small = pruned(module, example=series[:1], criterion="taylor", data=data, prune={"reestimate": 1})
+    assert (small[0].out_channels, small[3].in_channels, small(series).shape) == (8, 8, (4, 5, 30))
+    torch.testing.assert_close(small[1].running_mean, small[0](series).mean((0, 2)), atol=1e-6, rtol=1e-4)
+    assert module.training
+    assert module[1].running_mean.eq(0).all()
+
+
 def test_only_the_kinds_asked_for_go():
     module = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1, num_classes=5)
     small = pruned(module, prune={"kinds": ["hidden"]})

@@ -39,12 +39,13 @@ class Half(nn.Module):
             "out": {"out": y, "aux": y * 0},
             "logits": {"logits": y},
             "object": Answer(y),
-            "list": [y],
+            "list": [y, y * 0],
+            "text": "logits",
         }
         return dresses[self.dress]
 
 
-@pytest.mark.parametrize("dress", ["tensor", "out", "logits", "object"])
+@pytest.mark.parametrize("dress", ["tensor", "out", "logits", "object", "list"])
 def test_any_module_becomes_a_network(dress: str) -> None:
     module = Half(dress).eval()
     network = wrap(module, "camvid11", mean=(0.1, 0.2, 0.3), std=(0.5, 0.5, 0.5))
@@ -68,8 +69,8 @@ def test_image_level_logits() -> None:
 
 
 def test_refuses_what_is_no_logits() -> None:
-    with pytest.raises(InputError, match="returned list"):
-        wrap(Half("list"), "camvid11")(torch.rand(1, 3, 8, 8))
+    with pytest.raises(InputError, match="returned str"):
+        wrap(Half("text"), "camvid11")(torch.rand(1, 3, 8, 8))
     with pytest.raises(InputError, match=r"shape \(1, 5, 4, 4\); label space 'camvid11'"):
         wrap(Half(classes=5), "camvid11")(torch.rand(1, 3, 8, 8))
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hardy.blocks.conv_norm_act import ConvNormAct
+from hardy.ties import Coupling, head_rows
 
 __all__ = ["ConvAttention"]
 
@@ -53,3 +54,14 @@ class ConvAttention(nn.Module):
     def silence(self) -> None:
         """Let the result be zero everywhere until something is learnt, in place, as the authors start."""
         nn.init.zeros_(self.project[1].weight)  # type: ignore[arg-type]
+
+    def channel_couplings(self) -> tuple[Coupling, ...]:
+        """Its heads, with their filters and what ``project`` takes of them."""
+        keys, values = head_rows(self.heads, self.key_width), head_rows(self.heads, 2 * self.key_width)
+        ties = ("query.0", "out", keys), ("key.0", "out", keys), ("value.0", "out", values), ("project.0", "in", values)
+        return (Coupling("heads", self.heads, ties, "project.0"),)
+
+    def follow_cut(self, side: str, count: int) -> None:
+        """Count the heads that are left, in place."""
+        if side == "heads":
+            self.heads = count

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hardy.blocks.conv_norm_act import ConvNormAct
+from hardy.ties import Coupling
 
 __all__ = ["ConvFFN"]
 
@@ -34,3 +35,10 @@ class ConvFFN(nn.Module):
         """Shapes as above."""
         y: Tensor = self.narrow(F.relu6(self.depthwise(self.widen(x))))
         return y
+
+    def channel_couplings(self) -> tuple[Coupling, ...]:
+        """The width between its layers is a hidden width."""
+        return (Coupling("hidden"),)
+
+    def follow_cut(self, side: str, count: int) -> None:
+        """Nothing to set: all widths are read from the layers."""

@@ -10,6 +10,8 @@ equations 1 and 2; the reduction by convolution is that of Wang et al., "Pyramid
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hardy.ties import Coupling, head_rows
+
 __all__ = ["EfficientAttention"]
 
 
@@ -57,3 +59,15 @@ class EfficientAttention(nn.Module):
         mixed = F.scaled_dot_product_attention(q, k, v, scale=self.scale)  # (B, heads, h * w, d)
         told: Tensor = self.proj(mixed.transpose(1, 2).flatten(2)).unflatten(1, x.shape[1:3])
         return told
+
+    def channel_couplings(self) -> tuple[Coupling, ...]:
+        """Its heads, with their rows and columns."""
+        wide = self.q.out_features // self.heads
+        rows, twice = head_rows(self.heads, wide), head_rows(self.heads, wide, 2)
+        ties = ("q", "out", rows), ("kv", "out", twice), ("proj", "in", rows)
+        return (Coupling("heads", self.heads, ties, "proj"),)
+
+    def follow_cut(self, side: str, count: int) -> None:
+        """Count the heads that are left, in place."""
+        if side == "heads":
+            self.heads = count

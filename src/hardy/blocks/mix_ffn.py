@@ -11,6 +11,8 @@ from collections import OrderedDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hardy.ties import Coupling
+
 __all__ = ["MixFFN"]
 
 
@@ -36,3 +38,10 @@ class MixFFN(nn.Module):
         mixed = self.dwconv(self.fc1(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         y: Tensor = self.fc2(F.gelu(mixed))
         return y
+
+    def channel_couplings(self) -> tuple[Coupling, ...]:
+        """The width between its layers is a hidden width."""
+        return (Coupling("hidden"),)
+
+    def follow_cut(self, side: str, count: int) -> None:
+        """Nothing to set: all widths are read from the layers."""

@@ -1,7 +1,6 @@
 """A map cut along its channels into parts, each as wide as a map given for it: a concatenation undone.
 
-As a module of its own, so that pruning knows that the parts follow the widths of the maps
-(`hardy.pruning.tracing.declared`).
+As a module of its own that says so, so that pruning knows that the parts follow the widths of the maps (`hardy.ties`).
 
 Source: Hardy's own.
 """
@@ -10,6 +9,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from torch import Tensor, nn
+
+from hardy.ties import Coupling
 
 __all__ = ["Parts"]
 
@@ -22,3 +23,10 @@ class Parts(nn.Module):
         ends = tuple(accumulate(each.shape[1] for each in like))
         assert ends[-1] == x.shape[1], f"maps of {ends[-1]} channels in all for one of {x.shape[1]}"
         return x.tensor_split(ends[:-1], dim=1)
+
+    def channel_couplings(self) -> tuple[Coupling, ...]:
+        """The parts are as wide as other maps."""
+        return (Coupling("parts"),)
+
+    def follow_cut(self, side: str, count: int) -> None:
+        """Nothing to set: all widths are read from maps."""

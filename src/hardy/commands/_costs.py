@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from hardy.commands._print import say, show_rows
 from hardy.errors import InputError
@@ -22,7 +23,7 @@ from hardy.timing.bench import Comparison, Runtime, compare
 from hardy.timing.payoff import reasons
 from hardy.timing.targets import Outcome
 
-__all__ = ["Change", "Found", "cost_values", "costs", "show_costs"]
+__all__ = ["Change", "Found", "cost_values", "costs", "show_costs", "show_module"]
 
 _log = logging.getLogger("hardy")
 
@@ -126,3 +127,16 @@ def show_costs(
         times = layer_tables.table(one.runtime, torch.device("cpu"))
         for line in reasons(dense, small, one.size, times, one.after_p50, found.blocked):
             say(f"  {line}")
+
+
+def show_module(
+    dense: nn.Module, small: nn.Module, example: Tensor, kinds: Sequence[str], left: Sequence[str]
+) -> None:  # fmt: skip
+    """Print parameters and GMACs of any module before and after, what was pruned, and what was left whole."""
+    rows = []
+    for what, count in (("parameters", cost.parameters), ("gmacs", lambda one: cost.operations(one, example))):
+        before, after = count(dense), count(small)
+        rows.append([what, f"{before:,.6g}", f"{after:,.6g}", f"{after / max(before, 1e-12):.2f}"])
+    size = "x".join(map(str, example.shape[1:]))
+    show_rows(f"before and after pruning, one input of {size}", ["cost", "before", "after", "ratio"], rows)
+    say(f"pruned: {', '.join(kinds)}; left whole: {', '.join(left) or 'nothing'}")

@@ -9,9 +9,8 @@ from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
 
-from hardy.commands._costs import Change, Found, cost_values, costs, show_costs
-from hardy.commands._foreign import prune_foreign
-from hardy.commands._memory import opened, sections_of
+from hardy.commands._costs import Change, Found, cost_values, costs, show_costs, show_module
+from hardy.commands._memory import from_sections, opened, sections_of
 from hardy.commands._print import say, show_table
 from hardy.commands._progress import terminal
 from hardy.commands._scores import refuse_unmeasured
@@ -21,15 +20,17 @@ from hardy.engine.evaluate import Table
 from hardy.engine.finished import whole
 from hardy.engine.protocol import Split
 from hardy.engine.prune import prune as operate
-from hardy.engine.prune import rehearse
+from hardy.engine.prune import prune_module, rehearse
 from hardy.engine.prune import sensitivity as swept
 from hardy.engine.run import Run
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.ops.tensors import check_finite
+from hardy.pruning.schedules.base import Schedule
 from hardy.pruning.silent import kept_silent
 from hardy.pruning.sweep import Sweep
 from hardy.recipe import Optim, Prune, Recipe
+from hardy.registry import SCHEDULES
 from hardy.sections import Floors
 from hardy.timing.bench import Comparison
 
@@ -38,6 +39,19 @@ __all__ = ["prune", "run", "sensitivity"]
 _log = logging.getLogger("hardy")
 
 Module = TypeVar("Module", bound=nn.Module)
+
+_TRAINED = (
+    "target_ms",
+    "target_gmacs",
+    "runtime",
+    "lr",
+    "floors",
+    "stop",
+    "recovery",
+    "recovery_lr",
+    "recover_with",
+)
+"""What a prune section may say only where there are a training loop and measured domains."""
 
 
 def run(recipe: Recipe, *, show: bool = True) -> Path:
@@ -276,9 +290,10 @@ def prune(
     given = {name: value for name, value in goals.items() if value is not None}
     said = {**(prune or {}), **({} if criterion is None else {"criterion": criterion}), **given}
     if not isinstance(network, Network):
-        further = {"folder": folder, "optim": optim}
-        small = prune_foreign(network, example, data, prune=said, loss=loss, run=run, further=further, show=show)
-        return cast(Module, small)
+        asked = [f"prune.{name}" for name in _TRAINED if name in said]
+        asked += [name for name, value in {"folder": folder, "optim": optim}.items() if value]
+        sections = {**sections_of((), "erm", loss, 1, None, None), "run": run or {}}
+        return _bare(network, example, data, said, sections, asked, show=show)
     sections = {**sections_of(data, "erm", loss, (optim or {}).get("steps", 1), optim, None), "prune": said}
     small = _in_memory(network, sections, folder=folder, run=run, show=show, trust=trust)
     return cast(Module, small)
@@ -308,3 +323,50 @@ def _in_memory(
     if table:
         refuse_unmeasured(table, here.folder)
     return done.network.eval()
+
+
+def _bare(
+    module: Module,
+    example: Tensor | None,
+    data: Any,
+    said: Mapping[str, Any],
+    sections: Mapping[str, Any],
+    asked: Sequence[str],
+    *,
+    show: bool,
+) -> Module:
+    """A smaller copy of a module that is no `Network`; what could not be pruned is logged with the reason.
+
+    Args:
+        module: what is pruned.
+        example: an input for it.
+        data: batches, or nothing.
+        said: a recipe's ``prune`` section; without a criterion ``taylor`` where there are data, else ``l2``.
+        sections: the others.
+        asked: what the call asked for that only a `Network` can be given.
+        show: print parameters and GMACs before and after.
+
+    Raises:
+        InputError: without an ``example``, for what only a `Network` can be given, and as `prune_module`.
+    """
+    if example is None:
+        raise InputError(
+            f"{type(module).__name__} is no Network: give example=, an input such as torch.rand(2, 3, H, W)"
+        )
+    batches = None if isinstance(data, tuple) and not data else data
+    named = said.get("schedule", "one_shot")
+    schedule = {"name": named} if isinstance(named, str) else dict(named)
+    given = {"criterion": "l2" if batches is None else "taylor", **said, "schedule": schedule}
+    recipe = from_sections({"run": "a module in memory"}, **sections, prune=given)
+    choice = _choice(recipe)
+    built: Schedule = SCHEDULES.build(choice.schedule.name, **choice.schedule.options)
+    if asked or built.trains:
+        what = asked[0] if asked else f"the {choice.schedule.name} schedule"
+        raise InputError(f"{what} needs a Network: wrap the module with hardy.wrap, or prune it one_shot to a ratio")
+    small, surgery = prune_module(module, example, choice, data=batches, loss=recipe.loss, run=recipe.run)
+    for name, reason in surgery.blocked.items():
+        expected = reason == "reaches the network's output"  # as the last layer of any network does
+        _log.log(logging.INFO if expected else logging.WARNING, "left whole: %s: %s", name, reason)
+    if show:
+        show_module(module, small, example, sorted(set(surgery.kinds.values())), list(surgery.blocked))
+    return small

@@ -3,28 +3,41 @@
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor, nn
 
 from hardy.algorithms.base import Algorithm
 from hardy.device import pick
 from hardy.engine import protocol, safeguards
 from hardy.engine.fit import Fit, Log
-from hardy.engine.protocol import Split
+from hardy.engine.held import Batches, Held
+from hardy.engine.protocol import Settings, Split
 from hardy.engine.safeguards import Sight
 from hardy.errors import InputError
 from hardy.networks.base import Network, PixelLoss
+from hardy.networks.building.adapted import Adapted
+from hardy.ops.returned import logits_in
+from hardy.ops.tensors import check_finite
+from hardy.pruning.coupled import Kind
 from hardy.pruning.criteria.base import Criterion
+from hardy.pruning.left_alone import left_alone
 from hardy.pruning.schedules.base import Pruned, Schedule, Tune, Work
 from hardy.pruning.sweep import Sweep
 from hardy.pruning.units import Survey, survey
-from hardy.recipe import Optim, Prune
-from hardy.registry import CRITERIA, SCHEDULES
-from hardy.sections import Floors
+from hardy.pruning.weight_norm import duplicate
+from hardy.recipe import Prune
+from hardy.registry import CRITERIA, LOSSES, SCHEDULES
+from hardy.sections import Floors, Method, RunSection
 from hardy.seed import seeded
 from hardy.timing.targets import Outcome, Target, limits_of, target_of
 from hardy.types import Batch, Terms
 
-__all__ = ["Surgery", "prune", "rehearse", "sensitivity"]
+__all__ = ["Surgery", "prune", "prune_module", "rehearse", "sensitivity"]
+
+Module = TypeVar("Module", bound=nn.Module)
 
 _ENDLESS = 10**9
 """Steps of the loop that a schedule advances piece by piece and ends itself."""
@@ -39,12 +52,14 @@ class Surgery:
         blocked: channels that cannot go, by the layer that makes them, with the reason.
         outcome: what a target of cost came to, None for a ratio.
         sweep: the sensitivities that gave the floors, None where none were measured.
+        kinds: for each unit what its channels are.
     """
 
     pruned: Pruned
     blocked: dict[str, str]
     outcome: Outcome | None = None
     sweep: Sweep | None = None
+    kinds: dict[str, Kind] = field(default_factory=dict)
 
 
 class _Watched(Algorithm):
@@ -85,7 +100,8 @@ def prune(network: Network, choice: Prune, sight: Sight, *, pixel_loss: PixelLos
     """
     found, schedule, work, target = _prepared(network, choice, sight, pixel_loss)
     held, run = safeguards.checked(choice, network, sight), sight.settings.run
-    network.to(pick(run.device))
+    if sight.held is None:
+        network.to(pick(run.device))
     sweep = None
     if choice.floors:
         sweep = safeguards.swept(work, choice.floors, sight)
@@ -98,14 +114,66 @@ def prune(network: Network, choice: Prune, sight: Sight, *, pixel_loss: PixelLos
         with _training(network, choice, sight, log) as tune:
             pruned = schedule.run(replace(work, tune=tune, log=log))
     else:
-        network.train()
+        if sight.held is None:
+            network.train()
         if work.criterion.needs_data:
             work = replace(work, batches=sight.batches(network, "score"))
         pruned = schedule.run(work)
-    safeguards.recounted(network, choice, sight)
-    network.to("cpu")
-    blocked = {**found.blocked, **work.limits.left_whole(work.units)}
-    return Surgery(pruned, blocked, target.outcome(pruned.removed), sweep)
+    safeguards.reestimated(network, choice, sight)
+    if sight.held is None:
+        network.to("cpu")
+    narrow = {network.known_as(name): why for name, why in work.limits.left_whole(work.units).items()}
+    kinds = {unit.name: unit.kind for unit in work.units}
+    return Surgery(pruned, {**found.blocked, **narrow}, target.outcome(pruned.removed), sweep, kinds)
+
+
+def prune_module(
+    module: Module,
+    example: Tensor,
+    choice: Prune,
+    *,
+    data: Batches | None = None,
+    loss: Method | None = None,
+    run: RunSection | None = None,
+) -> tuple[Module, Surgery]:
+    """A smaller copy of any module, in evaluation mode, and what pruning did; ``module`` itself stays as it is.
+
+    The copy has the attribute ``hardy_plan``: `hardy.pruning.remove.replay` cuts a fresh module to the same shape.
+
+    Args:
+        module: its forward pass takes one tensor. It is scored in the mode that it is in.
+        example: an input such as noise, of a size that the module accepts.
+        choice: criterion, ratio, kinds of units and limits; the schedule must be one that does not train.
+        data: what a criterion that reads gradients looks at; of its first ``choice.reestimate`` batches the statistics
+            of batch norms are estimated after the cut.
+        loss: the loss of the logits; cross entropy by default.
+        run: its seed is that of all that is drawn.
+
+    Raises:
+        InputError: when the module does not run on ``example``, and what `prune` raises.
+    """
+    check_finite(module)
+    held = Held(data)
+    network = Adapted(duplicate(module), example)
+    sight = Sight(Split((), (), ()), Settings(run=run or RunSection()), held)
+    surgery = prune(network, choice, sight, pixel_loss=_loss_of(network, loss))
+    small = network.module.eval()
+    small.hardy_plan = {network.known_as(name): sides for name, sides in surgery.pruned.plan.items()}  # type: ignore[assignment]
+    return cast(Module, small), surgery
+
+
+def _loss_of(network: Adapted, loss: Method | None) -> PixelLoss:
+    """The loss of as many classes as the module has logits."""
+    twin = duplicate(network.module).eval()
+    device = next((value.device for value in twin.parameters()), torch.device("cpu"))
+    try:
+        with torch.no_grad():
+            logits = logits_in(twin(network.example().to(device)))
+    except Exception:
+        logits = None
+    chosen = loss or Method(name="cross_entropy")
+    count = logits.shape[1] if logits is not None and logits.ndim > 1 else 1
+    return cast(PixelLoss, LOSSES.build(chosen.name, {"class_count": count}, **chosen.options))
 
 
 def sensitivity(network: Network, choice: Prune, sight: Sight, *, pixel_loss: PixelLoss) -> Sweep:
@@ -135,21 +203,23 @@ def _prepared(
 ) -> tuple[Survey, Schedule, Work, Target]:
     """The units of ``network``, the schedule, work and target, after all that can be known beforehand was checked."""
     found = survey(network)
-    units = tuple(unit for unit in found.units if unit.kind in choice.kinds)
+    asked = [unit for unit in found.units if unit.kind in choice.kinds]
+    units, kept = left_alone(network, asked, choice.keep)
+    found = replace(found, blocked={**found.blocked, **kept})
     if not units:
-        have = ", ".join(sorted({unit.kind for unit in found.units}))
-        reasons = "; ".join(f"{name}: {why}" for name, why in list(found.blocked.items())[:3])
+        have = ", ".join(sorted({unit.kind for unit in found.units})) if not kept else ""
+        reasons = "; ".join(f"{name}: {why}" for name, why in list((kept or found.blocked).items())[:3])
         why = f"its units are {have}" if have else reasons or "it has no convolution"
-        raise InputError(f"nothing of {type(network).__name__} can be pruned: {why}")
+        raise InputError(f"nothing of {type(network.get_submodule(network.part)).__name__} can be pruned: {why}")
     run = sight.settings.run
     with seeded(run.seed, "criterion"):
         name, options = choice.criterion.name, choice.criterion.options
         criterion: Criterion = CRITERIA.build(
             name, {"network": network, "units": units, "pixel_loss": pixel_loss}, **options
         )
-    units = tuple(criterion.units)
+    units = list(criterion.units)
     schedule: Schedule = SCHEDULES.build(choice.schedule.name, **choice.schedule.options)
-    _check(criterion, schedule, choice, sight.parts, sight.settings.optim)
+    _check(criterion, schedule, choice, sight)
     limits = limits_of(choice, run)
     target = target_of(network, units, choice, limits, _size(sight), run)
     work = Work(network, criterion, units, target.goal, limits)
@@ -157,8 +227,12 @@ def _prepared(
     return found, schedule, work, target
 
 
-def _check(criterion: Criterion, schedule: Schedule, choice: Prune, parts: Split, optim: Optim) -> None:
-    name = choice.criterion.name
+def _check(criterion: Criterion, schedule: Schedule, choice: Prune, sight: Sight) -> None:
+    name, parts, batch = choice.criterion.name, sight.parts, sight.settings.optim.batch
+    if sight.held is not None:
+        if criterion.needs_data and not sight.held.given:
+            raise InputError(f"criterion {name!r} needs data: give data=[(images, labels), ...], or use l2")
+        return
     if not parts.train and (criterion.needs_data or schedule.trains or choice.recovery):
         kinds: dict[str, type[Criterion]] = {each: CRITERIA.get(each) for each in CRITERIA}
         free = ", ".join(each for each, kind in kinds.items() if not kind.needs_data)
@@ -171,8 +245,8 @@ def _check(criterion: Criterion, schedule: Schedule, choice: Prune, parts: Split
             f"prune.criterion: {name} compares domains and data.sources names {len(parts.train)}: the variance of one "
             f"risk is 0; name {criterion.needs_domains} or more, or use taylor"
         )
-    if criterion.needs_data and optim.batch < criterion.needs_domains:
-        raise InputError(f"optim.batch: {optim.batch} images cannot hold {criterion.needs_domains} domains")
+    if criterion.needs_data and batch < criterion.needs_domains:
+        raise InputError(f"optim.batch: {batch} images cannot hold {criterion.needs_domains} domains")
 
 
 @contextmanager

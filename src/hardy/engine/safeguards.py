@@ -1,4 +1,4 @@
-"""What pruning measures on its way: sensitivities and the floors from them, the stop rule, batch norms counted anew.
+"""What pruning measures on its way: sensitivities and the floors from them, the stop rule, batch-norm re-estimation.
 
 The floors are measured on the sources' validation images; the stop rule on domains that are neither trained on nor
 unseen, so that the unseen ones go on choosing nothing.
@@ -13,6 +13,7 @@ from hardy.data import sources
 from hardy.data.base import Domain, Item
 from hardy.device import pick
 from hardy.engine import protocol
+from hardy.engine.held import Held
 from hardy.engine.protocol import Settings, Split
 from hardy.errors import InputError
 from hardy.networks.base import Network
@@ -26,7 +27,7 @@ from hardy.recipe import Prune
 from hardy.sections import Floors, Stop
 from hardy.types import Batch
 
-__all__ = ["Sight", "checked", "recounted", "spread", "stop_rule", "swept"]
+__all__ = ["Sight", "checked", "reestimated", "spread", "stop_rule", "swept"]
 
 Part = tuple[Domain, Sequence[Item]]
 
@@ -35,13 +36,22 @@ logger = logging.getLogger("hardy")
 
 @dataclass(frozen=True)
 class Sight:
-    """What images pruning sees, and how it reads and measures them."""
+    """What images pruning sees, and how it reads and measures them.
+
+    Attributes:
+        parts: the images of domains.
+        settings: how they are read, trained on and measured.
+        held: batches in memory in their place; the network then stays on its device and in its mode.
+    """
 
     parts: Split
     settings: Settings
+    held: Held | None = None
 
     def batches(self, network: Network, stage: str) -> Iterator[Batch]:
-        """Endless training batches on the device, the draws of ``stage`` their own."""
+        """Endless training batches on the device, the draws of ``stage`` their own; or those that are held."""
+        if self.held is not None:
+            return iter(self.held)
         device = pick(self.settings.run.device)
         stream = protocol.training(self.parts.train, network.labels, self.settings, stage=stage)
         return (batch.to(device) for batch in stream(0, 0, 1))
@@ -99,7 +109,7 @@ def _held_out(stop: Stop, network: Network, sight: Sight) -> tuple[Part, ...]:
 def stop_rule(work: Work, choice: Prune, parts: Sequence[Part], sight: Sight) -> Callable[[Removed], bool]:
     """``good(removed)``: whether the network without ``removed`` has lost no more than the stop rule allows.
 
-    It is tried on a copy whose batch norms are counted anew as they will be after the cut.
+    It is tried on a copy whose batch norms are re-estimated as they will be after the cut.
     """
     assert choice.stop is not None, "there is a stop rule"
     dense, drop = sight.score(masked_copy(work.network, (), {}), parts), choice.stop.drop
@@ -107,7 +117,7 @@ def stop_rule(work: Work, choice: Prune, parts: Sequence[Part], sight: Sight) ->
 
     def good(removed: Removed) -> bool:
         trial = masked_copy(work.network, work.units, removed)
-        recounted(trial, choice, sight)
+        reestimated(trial, choice, sight)
         score = sight.score(trial, parts)
         gone = sum(map(len, removed.values()))
         logger.info("prune: %.4f on the domains of the stop rule without %d channels", score, gone)
@@ -135,15 +145,16 @@ def swept(work: Work, floors: Floors, sight: Sight) -> Sweep:
     return sweep(network, scores, groups, floors.shares, lambda trial: sight.score(trial, parts))
 
 
-def recounted(network: Network, choice: Prune, sight: Sight) -> None:
-    """Count the statistics of the batch norms anew from ``choice.reestimate`` training batches, in place.
+def reestimated(network: Network, choice: Prune, sight: Sight) -> None:
+    """Re-estimate the statistics of the batch norms from ``choice.reestimate`` training batches, in place.
 
-    Nothing happens without sources, or with 0 batches.
+    Nothing happens without sources or batches in memory, or with 0 batches.
 
     Raises:
         InputError: for batches too small for a batch norm.
     """
-    if not choice.reestimate or not sight.parts.train or not norms.countable(network):
+    seen = bool(sight.parts.train) if sight.held is None else sight.held.given
+    if not choice.reestimate or not seen or not norms.countable(network):
         return
     try:
         stream = islice(sight.batches(network, "reestimate"), choice.reestimate)

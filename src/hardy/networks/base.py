@@ -5,7 +5,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,8 @@ class Network(nn.Module, ABC):
 
     Attributes:
         labels: the classes predicted.
+        part: the name of the submodule whose layers users know by the names that it gives them; by default empty: the
+            network itself.
         least_size: the smallest side, in pixels, of an image the network accepts.
         image_level: True when the network predicts one class per image.
         auxiliary_weight: the weight of each auxiliary head's loss.
@@ -52,6 +54,7 @@ class Network(nn.Module, ABC):
             was removed. Written and read by `hardy.pruning.remove`.
     """
 
+    part: ClassVar[str] = ""
     least_size: int = 32
     image_level: bool = False
     auxiliary_weight: float = 0.4
@@ -93,6 +96,21 @@ class Network(nn.Module, ABC):
         if not torch.compiler.is_exporting():  # an exported graph must not carry the checks as bounds on its sizes
             self._check(images)
         return (images - self.mean) / self.std
+
+    def example(self, side: int = 64, count: int = 2) -> Tensor:
+        """Input to look at the network with, on the CPU: noise (``count``, 3, s, s), s twice ``side`` or `least_size`,
+        whichever is more."""
+        edge = 2 * max(self.least_size, side)
+        return torch.rand(count, 3, edge, edge, dtype=self.mean.dtype, generator=torch.Generator().manual_seed(0))
+
+    def read(self, images: Tensor) -> list[Tensor]:
+        """What others read of the outputs, and pruning must not change: the logits, and in training those of heads."""
+        outputs = self.outputs(images)
+        return [outputs.logits, *(value for name, value in outputs.extras.items() if name.startswith("aux_"))]
+
+    def known_as(self, name: str) -> str:
+        """By which name users know the layer ``name``: see `part`."""
+        return name.removeprefix(self.part).removeprefix(".") if self.part else name
 
     def renormalise(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Let `normalise` subtract ``mean`` and divide by ``std`` from now on, in place; the artefact keeps both.

@@ -25,6 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
+from hardy.ops.axes import output_blocks, side_width
 from hardy.ops.dataflow import Call, Dataflow
 
 __all__ = ["Folded", "fold_norms"]
@@ -272,9 +273,9 @@ def _into_outputs(layer: _Layer, norm: _BatchNorm) -> None:
         return
     assert isinstance(module, _ConvNd)
     bias = torch.zeros_like(mean) if module.bias is None else module.bias
-    # A transposed convolution keeps its outputs along axis 1, those of a group together: group by group.
-    groups = module.groups if module.transposed else 1
-    chunks = zip(*(each.chunk(groups) for each in (module.weight, bias, mean, var, gamma, beta)), strict=True)
+    chunks = zip(
+        *(each.chunk(output_blocks(module)) for each in (module.weight, bias, mean, var, gamma, beta)), strict=True
+    )
     parts = [fuse_conv_bn_weights(w, b, m, v, norm.eps, g, s, module.transposed) for w, b, m, v, g, s in chunks]
     module.weight = nn.Parameter(torch.cat([weight for weight, _ in parts]))
     module.bias = nn.Parameter(torch.cat([each for _, each in parts]))
@@ -285,7 +286,7 @@ def _into_inputs(layer: _Layer, norm: _BatchNorm) -> None:
     module = layer.module
     assert isinstance(module, (_ConvNd, nn.Linear))
     groups = module.groups if isinstance(module, _ConvNd) else 1
-    width = module.weight.shape[1] * groups
+    width = side_width(module, "in") * groups
     scale, shift = module.weight.new_ones(width), module.weight.new_zeros(width)
     chosen = slice(layer.first, layer.first + layer.count)
     scale[chosen], shift[chosen] = _affine(norm)

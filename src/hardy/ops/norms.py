@@ -1,4 +1,4 @@
-"""Running statistics of batch norms: kept while a batch passes through, or counted anew from given batches.
+"""Running statistics of batch norms: kept while a batch passes through, or re-estimated from given batches.
 
 Source: for `reestimate` the precise batch norm of Wu and Johnson, "Rethinking 'Batch' in BatchNorm", arXiv:2105.07576,
 2021, section 3; after pruning: Li, Wu, Su and Wang, "EagleEye: fast sub-net evaluation for efficient neural network

@@ -21,9 +21,9 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils.hooks import RemovableHandle
 
 from hardy.errors import InputError
+from hardy.pruning.coupled import Member, Unit
 from hardy.pruning.positions import sampled
 from hardy.pruning.scales import gate_members
-from hardy.pruning.units import Member, Unit
 
 __all__ = ["Activations", "Read", "Seen"]
 

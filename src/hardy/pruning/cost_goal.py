@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from hardy.errors import InputError
+from hardy.pruning.coupled import Unit
 from hardy.pruning.select import Limits, Removed
 from hardy.pruning.shapes import Widths, at_floors, dense_widths, widths_left
-from hardy.pruning.units import Unit
 
 __all__ = ["Anchored", "CostGoal"]
 
@@ -78,7 +78,7 @@ class CostGoal:
         checked: (widths, measured) of the networks that were measured, in order.
 
     Raises:
-        InputError: when the network costs no more already, or still costs more with every unit at its least width.
+        InputError: when the network costs no more already, or still costs more with every unit at its minimum width.
     """
 
     def __init__(

@@ -7,10 +7,10 @@ or buffer that a module of another kind holds, and the sides that `hardy.pruning
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.conv import _ConvNd
 
+from hardy.ops.axes import parameter_axes, side_width, whole_groups
 from hardy.pruning.tracing.declared import DECLARED, declared_width, follow
-from hardy.pruning.tracing.obstacles import whole_groups
 from hardy.pruning.weight_norm import weight_norm_of
 
 __all__ = ["cut", "width"]
@@ -20,61 +20,37 @@ def width(module: nn.Module, side: str) -> int:
     """How many channels a side of a module has; 0 for a side that it has not."""
     if side in DECLARED:
         return declared_width(module, side)
-    if ":" in side:
-        name, axis = side.split(":")
-        value = dict([*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]).get(name)
-        return 0 if value is None or value.ndim <= int(axis) else value.shape[int(axis)]
-    if isinstance(module, _ConvNd):
-        return module.out_channels if side == "out" else module.in_channels // module.groups
-    if isinstance(module, nn.Linear):
-        return module.out_features if side == "out" else module.in_features
-    return _norm_width(module) if side == "out" else 0
-
-
-def _norm_width(module: nn.Module) -> int:
-    for kind, attribute in ((_NormBase, "num_features"), (nn.PReLU, "num_parameters"), (nn.GroupNorm, "num_channels")):
-        if isinstance(module, kind):
-            return int(getattr(module, attribute))
-    shape = vars(module).get("normalized_shape")
-    return int(shape[0]) if shape else 0
+    return side_width(module, side)
 
 
 def cut(module: nn.Module, side: str, kept: list[int]) -> None:
     """Keep the channels ``kept`` of one side of ``module``, in place."""
-    if ":" in side:
-        name, axis = side.split(":")
-        _keep(module, name, kept, int(axis))
-    elif isinstance(module, _ConvNd):
-        _cut_convolution(module, side, kept)
+    if ":" in side or isinstance(module, (_ConvNd, nn.Linear, _NormBase, nn.PReLU)):
+        for name, axis in parameter_axes(module, side):
+            _keep(module, name, kept, axis)
+    if isinstance(module, _ConvNd):
+        _narrow_convolution(module, side, kept)
     elif isinstance(module, nn.Linear):
-        _keep(module, "weight", kept, 0 if side == "out" else 1)
         if side == "out":
-            _keep(module, "bias", kept)
             module.out_features = len(kept)
-        else:
+        elif side == "in":
             module.in_features = len(kept)
     elif isinstance(module, _NormBase):
-        for name in ("weight", "bias", "running_mean", "running_var"):
-            _keep(module, name, kept)
         module.num_features = len(kept)
     elif isinstance(module, nn.PReLU):
-        _keep(module, "weight", kept)
         module.num_parameters = len(kept)
     elif side == "out":
         _cut_norm(module, kept)
     follow(module, side, len(kept))
 
 
-def _cut_convolution(module: _ConvNd, side: str, kept: list[int]) -> None:
+def _narrow_convolution(module: _ConvNd, side: str, kept: list[int]) -> None:
     """Of a grouped convolution go whole groups with what they take in, or the same places of every group."""
-    grouped = module.groups > 1
-    first = (grouped and side == "out") or (side == "out") != isinstance(module, _ConvTransposeNd)
-    _keep(module, "weight", kept, 0 if first else 1)
-    if side != "out":
+    if side == "in":
         module.in_channels = len(kept) * module.groups
+    if side != "out":
         return
-    _keep(module, "bias", kept)
-    if grouped and whole_groups(kept, module.out_channels, module.groups):
+    if module.groups > 1 and whole_groups(kept, module.out_channels, module.groups):
         groups = module.groups * len(kept) // module.out_channels
         module.in_channels = module.in_channels * groups // module.groups
         module.groups = groups
@@ -82,9 +58,9 @@ def _cut_convolution(module: _ConvNd, side: str, kept: list[int]) -> None:
 
 
 def _cut_norm(module: nn.Module, kept: list[int]) -> None:
-    for name in ("weight", "bias"):
+    for name, axis in parameter_axes(module, "out"):
         if name in dict(module.named_parameters(recurse=False)):
-            _keep(module, name, kept)
+            _keep(module, name, kept, axis)
     if isinstance(module, nn.GroupNorm):
         if module.num_groups > 1:
             module.num_groups = module.num_groups * len(kept) // module.num_channels

@@ -24,10 +24,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvTransposeNd
 
 from hardy.errors import InputError
-from hardy.pruning.units import Member, Unit
+from hardy.ops.axes import weight_axis
+from hardy.pruning.coupled import Member, Unit
 from hardy.pruning.weight_norm import weight_norm_of
 
 __all__ = ["Place", "by_unit", "gate_gradients", "gate_parameters", "gate_places", "opened", "samples_interact"]
@@ -130,8 +130,9 @@ def _check(member: Member, module: nn.Module) -> None:
     A standardised weight does not depend on its scale, and a weight norm has one scale for all that a layer takes in.
     """
     normed = weight_norm_of(module)
-    axis = 1 if isinstance(module, _ConvTransposeNd) and module.groups == 1 else 0
-    if member.standardised or (normed is not None and (member.side != "out" or normed.axis != axis)):
+    if member.standardised or (
+        normed is not None and (member.side != "out" or normed.axis != weight_axis(module, "out"))
+    ):
         what = "standardises its weights" if member.standardised else "has its weights normed over what the gate scales"
         raise InputError(
             f"the gates of {member.module!r} have no gradient: it {what}; use a criterion of weights, such as l2"
@@ -153,8 +154,7 @@ def _per_channel(place: Place, gradients: Mapping[nn.Parameter, Tensor | None]) 
             continue
         product = parameter.detach() * gradient
         if product.ndim > 1:
-            swapped = isinstance(place.module, _ConvTransposeNd) and place.module.groups == 1
-            axis = int(swapped == (place.side == "out"))
+            axis = weight_axis(place.module, place.side)
             product = product.sum([other for other in range(product.ndim) if other != axis])
         total = product if total is None else total + product
     return total

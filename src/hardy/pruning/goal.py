@@ -9,8 +9,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from hardy.pruning.coupled import Unit
 from hardy.pruning.select import Limits, Removed, select, target
-from hardy.pruning.units import Unit
 
 __all__ = ["Goal", "Ratio", "choose", "fewest", "joined"]
 
@@ -73,7 +73,7 @@ def choose(
         units: the units to take from.
         goal: what is to be reached.
         dead: the channels that have gone before.
-        limits: scope, least width and rounding.
+        limits: scope, minimum width and rounding.
         at_most: the most channels taken now; all that the goal allows by default.
     """
     chosen = fewest(scores, units, goal, dead, limits, at_most)

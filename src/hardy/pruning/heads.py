@@ -1,12 +1,11 @@
 """Heads: the rows and columns of an attention block's layers that belong to one head, and go with it.
 
-An attention block keeps its number of heads in an attribute that no trace shows, so for each block known here they are
-declared. Blocks whose code takes the width of their heads together to be that of their input are replaced when they
-lose heads (`hardy.pruning.narrow`).
+An attention block keeps its number of heads in an attribute that no trace shows. Hardy's own blocks say it themselves
+(`hardy.ties`); for each block of timm, torchvision and torch known here it is declared. Blocks whose code takes the
+width of their heads together to be that of their input are replaced when they lose heads (`hardy.pruning.narrow`).
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from timm.layers import Attention, AttentionRope
 from timm.models import davit, levit, swin_transformer_v2, tiny_vit
@@ -16,53 +15,26 @@ from timm.models.swin_transformer import WindowAttention
 from torch import nn
 from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2
 
-from hardy.blocks.conv_attention import ConvAttention
-from hardy.blocks.efficient_attention import EfficientAttention
+from hardy.ops.axes import making
 from hardy.pruning.narrow import narrow
+from hardy.ties import Coupling, Tie, couplings_of, head_rows
 
-__all__ = ["Heads", "Tie", "follow_heads", "heads_of", "making"]
-
-Tie = tuple[str, str, tuple[tuple[int, ...], ...]]
-"""(module, side, the module's channels of each head)."""
+__all__ = ["follow_heads", "heads_of"]
 
 
-@dataclass(frozen=True)
-class Heads:
-    """The heads of one attention block.
-
-    Attributes:
-        count: how many there are.
-        ties: the sides of the block's own modules that are cut with a head.
-        gate: the layer that takes the heads' outputs, at whose input a head's gate sits.
-    """
-
-    count: int
-    ties: tuple[Tie, ...]
-    gate: str
-
-
-def heads_of(module: nn.Module) -> Heads | None:
-    """The heads of ``module``; None when it is no attention block known here."""
+def heads_of(module: nn.Module) -> Coupling | None:
+    """The heads of ``module``: as its class says or is registered for, or as is known here; None without heads."""
+    said = couplings_of(module)
+    if said is not None:
+        return next((coupling for coupling in said if coupling.side == "heads"), None)
     for kind, describe in _HEADS.items():
         if isinstance(module, kind):
             return describe(module)
     return None
 
 
-def making(module: nn.Module) -> tuple[str, ...]:
-    """The sides of ``module`` that make channels though it is no layer."""
-    if not isinstance(module, nn.MultiheadAttention):
-        return ()
-    if module.in_proj_weight is not None:
-        return ("in_proj_weight:0",)
-    return "q_proj_weight:0", "k_proj_weight:0", "v_proj_weight:0"
-
-
 def follow_heads(module: nn.Module, count: int) -> None:
     """Set the attributes of an attention block that tell its size, after it was cut to ``count`` heads, in place."""
-    if isinstance(module, (EfficientAttention, ConvAttention)):
-        module.heads = count
-        return
     if isinstance(module, davit.ChannelAttentionV2):
         module.groups = count
     else:
@@ -82,50 +54,42 @@ def follow_heads(module: nn.Module, count: int) -> None:
         module.attention_bias_cache = {}  # type: ignore[assignment]
 
 
-def _rows(heads: int, wide: int, parts: int = 1) -> tuple[tuple[int, ...], ...]:
-    """The rows of each head in a layer that makes ``parts`` vectors of ``wide`` rows for every head, one part after
-    the other."""
-    span = heads * wide
-    return tuple(
-        tuple(part * span + head * wide + row for part in range(parts) for row in range(wide)) for head in range(heads)
-    )
-
-
-def _fused(module: Attention | AttentionRope) -> Heads | None:
+def _fused(module: Attention | AttentionRope) -> Coupling | None:
     heads, wide = module.num_heads, module.head_dim
-    rows = _rows(heads, wide)
+    rows = head_rows(heads, wide)
     ties: list[Tie] = [("proj", "in", rows)]
     if isinstance(module.qkv, nn.Linear):
-        ties.append(("qkv", "out", _rows(heads, wide, 3)))
+        ties.append(("qkv", "out", head_rows(heads, wide, 3)))
     elif module.num_kv_groups == 1:
         ties += [(name, "out", rows) for name in ("q_proj", "k_proj", "v_proj")]
     else:
         return None
     if isinstance(module.gate, nn.Linear):
         ties.append(("gate", "out", rows))
-    return Heads(heads, tuple(ties), "proj")
+    return Coupling("heads", heads, tuple(ties), "proj")
 
 
-def _window(module: WindowAttention) -> Heads:
+def _window(module: WindowAttention) -> Coupling:
     heads = module.num_heads
     wide = module.proj.in_features // heads
-    single = _rows(heads, 1)
-    return Heads(
+    single = head_rows(heads, 1)
+    return Coupling(
+        "heads",
         heads,
         (
-            ("qkv", "out", _rows(heads, wide, 3)),
-            ("proj", "in", _rows(heads, wide)),
+            ("qkv", "out", head_rows(heads, wide, 3)),
+            ("proj", "in", head_rows(heads, wide)),
             ("", "relative_position_bias_table:1", single),
         ),
         "proj",
     )
 
 
-def _talking(module: Attention2d | Attention2dDownsample) -> Heads:
+def _talking(module: Attention2d | Attention2dDownsample) -> Coupling:
     """Heads that are mixed with each other before and after the softmax, or not; either way one attribute counts
     them."""
     heads = module.num_heads
-    keys, values, single = _rows(heads, module.key_dim), _rows(heads, module.d), _rows(heads, 1)
+    keys, values, single = head_rows(heads, module.key_dim), head_rows(heads, module.d), head_rows(heads, 1)
     query = "q.proj.conv" if isinstance(module, Attention2dDownsample) else "q.conv"
     ties: list[Tie] = [
         (query, "out", keys),
@@ -137,83 +101,72 @@ def _talking(module: Attention2d | Attention2dDownsample) -> Heads:
     if isinstance(module, Attention2d):
         mixers = ("talking_head1", "talking_head2")
         ties += [(name, side, single) for name in mixers for side in ("out", "in")]
-    return Heads(heads, tuple(ties), "proj.conv")
+    return Coupling("heads", heads, tuple(ties), "proj.conv")
 
 
-def _rowed(module: RowAttention | tiny_vit.Attention) -> Heads:
+def _rowed(module: RowAttention | tiny_vit.Attention) -> Coupling:
     """Query, key and value of a head lie side by side in one layer."""
     heads = module.num_heads
-    return Heads(
+    return Coupling(
+        "heads",
         heads,
         (
-            ("qkv", "out", _rows(heads, 2 * module.key_dim + module.val_dim)),
-            ("proj", "in", _rows(heads, module.val_dim)),
-            ("", "attention_biases:0", _rows(heads, 1)),
+            ("qkv", "out", head_rows(heads, 2 * module.key_dim + module.val_dim)),
+            ("proj", "in", head_rows(heads, module.val_dim)),
+            ("", "attention_biases:0", head_rows(heads, 1)),
         ),
         "proj",
     )
 
 
-def _normed(module: levit.Attention | levit.AttentionDownsample) -> Heads:
+def _normed(module: levit.Attention | levit.AttentionDownsample) -> Coupling:
     """Each layer has its norm beside it; only a block that keeps its size makes the query in the same layer."""
     heads, keys, values = module.num_heads, module.key_dim, module.val_dim
-    first: tuple[Tie, ...] = (("qkv.linear", "out", _rows(heads, 2 * keys + values)),)
+    first: tuple[Tie, ...] = (("qkv.linear", "out", head_rows(heads, 2 * keys + values)),)
     if isinstance(module, levit.AttentionDownsample):
-        first = ("kv.linear", "out", _rows(heads, keys + values)), ("q.ln.linear", "out", _rows(heads, keys))
-    rest = ("proj.ln.linear", "in", _rows(heads, values)), ("", "attention_biases:0", _rows(heads, 1))
-    return Heads(heads, (*first, *rest), "proj.ln.linear")
+        first = ("kv.linear", "out", head_rows(heads, keys + values)), ("q.ln.linear", "out", head_rows(heads, keys))
+    rest = ("proj.ln.linear", "in", head_rows(heads, values)), ("", "attention_biases:0", head_rows(heads, 1))
+    return Coupling("heads", heads, (*first, *rest), "proj.ln.linear")
 
 
-def _plain(module: davit.WindowAttention | davit.ChannelAttention | davit.ChannelAttentionV2) -> Heads:
+def _plain(module: davit.WindowAttention | davit.ChannelAttention | davit.ChannelAttentionV2) -> Coupling:
     heads = module.groups if isinstance(module, davit.ChannelAttentionV2) else module.num_heads
     wide = module.proj.in_features // heads
-    return Heads(heads, (("qkv", "out", _rows(heads, wide, 3)), ("proj", "in", _rows(heads, wide))), "proj")
+    return Coupling(
+        "heads", heads, (("qkv", "out", head_rows(heads, wide, 3)), ("proj", "in", head_rows(heads, wide))), "proj"
+    )
 
 
-def _cosine(module: swin_transformer_v2.WindowAttention) -> Heads:
+def _cosine(module: swin_transformer_v2.WindowAttention) -> Coupling:
     """With biases beside the layer, a temperature for each head, and a position bias that a small network makes."""
     found = _plain(module)  # type: ignore[arg-type]
-    rows, single = _rows(found.count, module.proj.in_features // found.count), _rows(found.count, 1)
+    rows, single = head_rows(found.count, module.proj.in_features // found.count), head_rows(found.count, 1)
     biases = ("q_bias:0", "k_bias:0", "v_bias:0") if module.q_bias is not None else ()
     ties = ("cpb_mlp.2", "out", single), ("", "logit_scale:0", single), *(("", name, rows) for name in biases)
-    return Heads(found.count, (*found.ties, *ties), found.gate)
+    return Coupling("heads", found.count, (*found.ties, *ties), found.gate)
 
 
-def _shifted(module: ShiftedWindowAttention) -> Heads:
+def _shifted(module: ShiftedWindowAttention) -> Coupling:
     """Of the first kind with a table of position biases, of the second as `_cosine`."""
     found = _plain(module)  # type: ignore[arg-type]
-    single = _rows(found.count, 1)
+    single = head_rows(found.count, 1)
     ties: tuple[Tie, ...] = (("", "relative_position_bias_table:1", single),)
     if isinstance(module, ShiftedWindowAttentionV2):
         ties = ("cpb_mlp.2", "out", single), ("", "logit_scale:0", single)
-    return Heads(found.count, (*found.ties, *ties), found.gate)
+    return Coupling("heads", found.count, (*found.ties, *ties), found.gate)
 
 
-def _torch(module: nn.MultiheadAttention) -> Heads:
+def _torch(module: nn.MultiheadAttention) -> Coupling:
     """Torch may append a learned key and value to those of the input."""
     heads = module.num_heads
-    rows, thrice = _rows(heads, module.head_dim), _rows(heads, module.head_dim, 3)
+    rows, thrice = head_rows(heads, module.head_dim), head_rows(heads, module.head_dim, 3)
     makers = tuple(("", side, thrice if side == "in_proj_weight:0" else rows) for side in making(module))
     biases: tuple[Tie, ...] = (("", "in_proj_bias:0", thrice),) if module.in_proj_bias is not None else ()
     learned = tuple(("", side, rows) for side in ("bias_k:2", "bias_v:2") if module.bias_k is not None)
-    return Heads(heads, (*makers, *biases, *learned, ("out_proj", "in", rows)), "out_proj")
+    return Coupling("heads", heads, (*makers, *biases, *learned, ("out_proj", "in", rows)), "out_proj")
 
 
-def _efficient(module: EfficientAttention) -> Heads:
-    heads = module.heads
-    wide = module.q.out_features // heads
-    rows = _rows(heads, wide)
-    return Heads(heads, (("q", "out", rows), ("kv", "out", _rows(heads, wide, 2)), ("proj", "in", rows)), "proj")
-
-
-def _of_maps(module: ConvAttention) -> Heads:
-    heads = module.heads
-    keys, values = _rows(heads, module.key_width), _rows(heads, 2 * module.key_width)
-    ties = ("query.0", "out", keys), ("key.0", "out", keys), ("value.0", "out", values), ("project.0", "in", values)
-    return Heads(heads, ties, "project.0")
-
-
-_HEADS: Mapping[type[nn.Module], Callable[..., Heads | None]] = {
+_HEADS: Mapping[type[nn.Module], Callable[..., Coupling | None]] = {
     Attention: _fused,
     AttentionRope: _fused,
     WindowAttention: _window,
@@ -229,6 +182,4 @@ _HEADS: Mapping[type[nn.Module], Callable[..., Heads | None]] = {
     davit.ChannelAttention: _plain,
     davit.ChannelAttentionV2: _plain,
     nn.MultiheadAttention: _torch,
-    EfficientAttention: _efficient,
-    ConvAttention: _of_maps,
 }

@@ -9,29 +9,27 @@ the masked network is the pruned one, in its old shape.
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
+from hardy.ops.axes import parameter_axes
+from hardy.pruning.coupled import Unit
 from hardy.pruning.norms import CHANNEL_NORMS, mask_inputs, mask_norm
 from hardy.pruning.weight_norm import weight_norm_of
-
-if TYPE_CHECKING:
-    from hardy.pruning.units import Unit
 
 __all__ = ["filling", "mask", "masker"]
 
 
-def mask(network: nn.Module, units: Sequence["Unit"], removed: Mapping[str, Sequence[int]]) -> None:
+def mask(network: nn.Module, units: Sequence[Unit], removed: Mapping[str, Sequence[int]]) -> None:
     """Zero the channels ``removed`` of ``units`` in ``network``, in place."""
     masker(network, units, removed)()
 
 
-def masker(network: nn.Module, units: Sequence["Unit"], removed: Mapping[str, Sequence[int]]) -> Callable[[], None]:
+def masker(network: nn.Module, units: Sequence[Unit], removed: Mapping[str, Sequence[int]]) -> Callable[[], None]:
     """A function that zeroes the channels ``removed`` of ``units`` in place, made once and called after each step."""
     fills: list[Callable[[], object]] = []
     for (name, side, standardised), channels in _gone(units, removed).items():
@@ -57,7 +55,7 @@ def masker(network: nn.Module, units: Sequence["Unit"], removed: Mapping[str, Se
 
 
 def _gone(
-    units: Sequence["Unit"], removed: Mapping[str, Sequence[int]]
+    units: Sequence[Unit], removed: Mapping[str, Sequence[int]]
 ) -> dict[tuple[str, str, bool], list[int]]:  # fmt: skip
     """For each module's side, and whether it standardises its weights, the channels that go."""
     found: dict[tuple[str, str, bool], list[int]] = defaultdict(list)
@@ -79,16 +77,13 @@ def filling(module: nn.Module, name: str, axis: int, gone: Tensor) -> Callable[[
 
 def _places(module: nn.Module, side: str) -> list[tuple[str, int]]:
     """The parameters of ``module`` that make (or take) its channels, each with the axis they lie along."""
-    name, _, number = side.partition(":")
-    if number:
-        return [(name, int(number))]
+    if ":" in side:
+        return parameter_axes(module, side)
     if isinstance(module, (_ConvNd, nn.Linear)):
-        transposed = isinstance(module, _ConvTransposeNd) and module.groups == 1
-        if side == "in":
-            return [("weight", 0 if transposed else 1)]
-        return [("weight", 1 if transposed else 0), *([] if module.bias is None else [("bias", 0)])]
+        return [place for place in parameter_axes(module, side) if place[0] == "weight" or module.bias is not None]
     if isinstance(module, (_NormBase, *CHANNEL_NORMS)):
-        return [(name, 0) for name in ("weight", "bias") if getattr(module, name, None) is not None]
+        own = ("weight", "bias")  # the running statistics make nothing without them
+        return [p for p in parameter_axes(module, side) if p[0] in own and getattr(module, p[0], None) is not None]
     return []
 
 

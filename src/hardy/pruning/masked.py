@@ -5,9 +5,9 @@ from typing import TypeVar
 
 from torch import nn
 
+from hardy.pruning.coupled import Unit
 from hardy.pruning.mask import mask
 from hardy.pruning.norms import unmask
-from hardy.pruning.units import Unit
 from hardy.pruning.weight_norm import duplicate, plain
 
 __all__ = ["masked_copy"]

@@ -7,20 +7,18 @@ built dense network to the same shape without tracing anything, so a pruned arte
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
 from hardy.errors import InputError
 from hardy.networks.base import Network
+from hardy.pruning.coupled import Unit
 from hardy.pruning.cut import cut, width
 from hardy.pruning.mask import mask
 from hardy.pruning.norms import unmask
 from hardy.pruning.tracing.declared import DECLARED
 from hardy.stored import whole
-
-if TYPE_CHECKING:
-    from hardy.pruning.units import Unit
 
 __all__ = ["Plan", "remove", "replay"]
 
@@ -28,11 +26,11 @@ Plan = dict[str, dict[str, list[int]]]
 """module name -> side (as in `hardy.pruning.units.Member`) -> the channels kept, ascending indices of the dense."""
 
 
-def remove(network: nn.Module, units: Sequence["Unit"], removed: Mapping[str, Sequence[int]]) -> Plan:
+def remove(network: nn.Module, units: Sequence[Unit], removed: Mapping[str, Sequence[int]]) -> Plan:
     """Cut the channels ``removed`` of ``units`` out of ``network``, in place; those of a unit ``within`` another are
     masked.
 
-    Parameters that lost channels are new tensors: an optimiser must be made anew. A `Network` remembers the plan in
+    Parameters that lost channels are new tensors: make a new optimiser. A `Network` remembers the plan in
     its attribute ``plan``, composed with what it lost before; units found before are stale afterwards.
 
     Returns:

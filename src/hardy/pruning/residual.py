@@ -28,9 +28,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hardy.errors import InputError
 from hardy.networks.base import Network
+from hardy.pruning.coupled import Member, Unit
 from hardy.pruning.mask import mask
 from hardy.pruning.tracing.trace import example_for, outputs_of, twin_of
-from hardy.pruning.units import Member, Unit
 
 __all__ = ["refined"]
 

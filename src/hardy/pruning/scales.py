@@ -13,13 +13,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
 from hardy.errors import InputError
+from hardy.ops.axes import weight_axis
+from hardy.pruning.coupled import Member, Unit
 from hardy.pruning.norms import unmask
-from hardy.pruning.tracing.obstacles import is_depthwise
-from hardy.pruning.units import Member, Unit
 from hardy.pruning.weight_norm import weight_norm_of
 
 __all__ = ["Scales", "gate_members"]
@@ -101,9 +101,8 @@ class Scales:
                 )
             if factor is None:
                 factor = nn.Parameter(torch.ones(unit.size, dtype=module.weight.dtype, device=module.weight.device))  # type: ignore[arg-type]
-            transposed = isinstance(module, _ConvTransposeNd) and not is_depthwise(module)
-            axis = int(transposed) if member.side == "out" else int(not transposed)
-            parametrize.register_parametrization(module, "weight", _Times(factor, member, axis))
+            times = _Times(factor, member, weight_axis(module, member.side))
+            parametrize.register_parametrization(module, "weight", times)
             number = len(module.parametrizations["weight"]) - 1  # type: ignore[index,arg-type]
             self._factors.setdefault(unit.name, f"{member.module}.parametrizations.weight.{number}.factor")
             if member.side == "out" and isinstance(module.bias, nn.Parameter):

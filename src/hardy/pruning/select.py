@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hardy.errors import InputError
-from hardy.pruning.units import Unit
+from hardy.pruning.coupled import Unit
 
 __all__ = ["Limits", "Removed", "select", "target"]
 
@@ -122,7 +122,7 @@ def select(
         units: the units to take from.
         count: how many channels may go now.
         dead: channels that have gone before; they count for widths and are not chosen again.
-        limits: scope, least width and rounding.
+        limits: scope, minimum width and rounding.
     """
     gone = {unit.name: set((dead or {}).get(unit.name, ())) for unit in units}
     total = sum(unit.size for unit in units)

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from hardy.pruning.coupled import Unit
 from hardy.pruning.select import Limits, Removed
-from hardy.pruning.units import Unit
 
 __all__ = ["Layer", "Layers", "Shape", "Widths", "at_floors", "dense_widths", "widths_left"]
 

@@ -2,7 +2,7 @@
 
 For each unit, or for all units of a stage together, the lowest shares of its channels by the criterion's scores are
 masked and the network is measured on a few images, otherwise untouched and not trained. The floor of a unit is the
-least width measured up to which the loss stayed within a tolerance.
+minimum width measured up to which the loss stayed within a tolerance.
 
 Source: Li, Kadav, Durdanovic, Samet and Graf, "Pruning filters for efficient ConvNets", ICLR 2017, section 3.2 (the
 sensitivity of single layers on the validation set); floors from it and stages by resolution are Hardy's.
@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from hardy.networks.base import Network
+from hardy.pruning.coupled import Unit
 from hardy.pruning.cut import width
 from hardy.pruning.masked import masked_copy
 from hardy.pruning.select import Removed
-from hardy.pruning.units import Unit
 
 __all__ = ["Group", "Loss", "Sweep", "alone", "stages", "sweep"]
 
@@ -85,7 +85,7 @@ class Sweep:
             yield row[0].group, row
 
     def floors(self, tolerance: float) -> dict[str, int]:
-        """For each unit's name the least width measured at which the drop, and each before it, is at most
+        """For each unit's name the minimum width measured at which the drop, and each before it, is at most
         ``tolerance``; the unit's full width where the first is more."""
         floors: dict[str, int] = {}
         for group, row in self.rows():

@@ -4,7 +4,7 @@ Filters tied by a residual sum, by a depthwise convolution or by a concatenation
 is one gate. So do the heads of an attention block, the hidden width of a feed-forward block and the width of a
 residual stream with its norms, tokens and position embeddings. `survey` follows the channels of a copy of the network
 (`hardy.pruning.tracing.trace`), sorts those that reach the same places into units, tries their removal out
-(`hardy.pruning.tracing.trial`), and tells which channels cannot go, and why.
+(`hardy.pruning.tracing.trial`), and says which channels cannot go, and why.
 
 Where the gate of a unit sits is decided here too. A gate of filters or of a residual stream sits at an output: from
 every layer that takes the unit's channels walk back; the first norm met carries the gate, and a convolution met before
@@ -16,78 +16,18 @@ sits at the input of the layers that take them.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from hardy.pruning.heads import heads_of
+from hardy.networks.base import Network
+from hardy.pruning.coupled import Kind, Member, Unit
 from hardy.pruning.norms import CHANNEL_NORMS
-from hardy.pruning.tracing.declared import FEED_FORWARD
+from hardy.pruning.tracing.declared import declared
 from hardy.pruning.tracing.trace import Atom, Trace, trace
 from hardy.pruning.tracing.trial import tried
 
 __all__ = ["Kind", "Member", "Survey", "Unit", "find_units", "survey"]
-
-Kind = Literal["filters", "heads", "hidden", "embedding"]
-"""What the channels of a unit are: filters, attention heads, hidden channels of a feed-forward block, or channels of
-the residual stream that such blocks read and add to."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """One side of one module that follows a unit.
-
-    Attributes:
-        module: the module's name in the network.
-        side: ``"out"`` for its output channels (filters, norms), ``"in"`` for its input channels, ``"heads"`` for
-            the attributes and tables of an attention block, ``"name:axis"`` for a parameter that it holds itself.
-        channels: for channel c of the unit the module's channels that go with it; at the input of a grouped
-            convolution their place in every group.
-        standardised: the layer standardises its weights, over the channels that it takes in.
-    """
-
-    module: str
-    side: str
-    channels: tuple[tuple[int, ...], ...]
-    standardised: bool = False
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A set of coupled channels, all of one width.
-
-    Attributes:
-        name: the module name of the first layer that makes these channels.
-        size: number n of channels, of gates.
-        members: every module side that follows.
-        gates: the modules, among the members, at which the unit's shared gate sits: at the output of those that are
-            members by it, or else at the input.
-        kind: what the channels are.
-        outputs: blocks of a residual stream at whose outputs the gate sits instead (`hardy.pruning.residual`).
-        within: the name of the unit that its channels are part of; they are masked, and cut out only with that.
-    """
-
-    name: str
-    size: int
-    members: tuple[Member, ...]
-    gates: tuple[str, ...] = ()
-    kind: Kind = "filters"
-    outputs: tuple[Member, ...] = ()
-    within: str = ""
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """How many channels of each layer's sides go with one gate."""
-        return tuple(len(m.channels[0]) for m in self.members if m.side in ("out", "in")) or (1,)
-
-    @property
-    def gated(self) -> tuple[Member, ...]:
-        """Where the gate sits: at blocks, at members' outputs, or at the inputs of what takes the unit's channels."""
-        if self.outputs:
-            return self.outputs
-        found = [member for member in self.members if member.module in self.gates]
-        return tuple([m for m in found if m.side == "out"] or [m for m in found if m.side == "in"])
 
 
 @dataclass(frozen=True)
@@ -96,7 +36,8 @@ class Survey:
 
     Attributes:
         units: the units, in the order of the network's modules.
-        blocked: for channels that cannot go, by the name of the first layer that makes them, the reason.
+        blocked: for channels that cannot go, by the name of the first layer that makes them as users know it
+            (`Network.known_as`), the reason.
     """
 
     units: tuple[Unit, ...]
@@ -121,6 +62,10 @@ def survey(network: nn.Module, example: Tensor | None = None) -> Survey:
     Raises:
         InputError: when an ``example`` is needed and missing, or the network does not run on it.
     """
+    if isinstance(network, Network) and network.part:
+        given = network.example() if example is None else example
+        found = survey(network.get_submodule(network.part), given)
+        return replace(found, units=tuple(unit.within_part(network.part) for unit in found.units))
     traced = trace(network, example)
     order = {name: place for place, name in enumerate(traced.order)}
     groups: dict[tuple[tuple[str, str, int], ...], list[list[Atom]]] = defaultdict(list)
@@ -189,7 +134,7 @@ def _by_side(atoms: Iterable[Atom]) -> dict[tuple[str, str], tuple[int, ...]]:
 def _kind(members: Sequence[Member], traced: Trace, network: nn.Module) -> Kind:
     if any(member.side == "heads" for member in members):
         return "heads"
-    blocks = {name for name, m in network.named_modules() if isinstance(m, FEED_FORWARD) or heads_of(m) is not None}
+    blocks = {name for name, m in network.named_modules() if any(c.side in ("hidden", "heads") for c in declared(m))}
     made = {_within(m.module, blocks) for m in members if (m.module, m.side) in traced.makers}
     taken = {_within(m.module, blocks) for m in members if m.side == "in"}
     if len(made) == 1 and made == taken and None not in made:

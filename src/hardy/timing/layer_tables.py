@@ -23,9 +23,9 @@ import torch
 from hardy.errors import InputError
 from hardy.files import expanded, write_text
 from hardy.lock import Lock
+from hardy.pruning.coupled import Unit
 from hardy.pruning.select import Limits
 from hardy.pruning.shapes import Layers, Shape, Widths, at_floors, dense_widths, widths_left
-from hardy.pruning.units import Unit
 from hardy.stored import read_json
 from hardy.timing.clock import Runtime
 from hardy.timing.hardware import fingerprint

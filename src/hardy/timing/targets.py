@@ -25,11 +25,11 @@ from hardy.deployment.epilogue import Upsample
 from hardy.device import pick
 from hardy.networks.base import Network
 from hardy.pruning.cost_goal import Anchored, CostGoal
+from hardy.pruning.coupled import Unit
 from hardy.pruning.goal import Goal, Ratio
 from hardy.pruning.remove import remove
 from hardy.pruning.select import Limits, Removed
 from hardy.pruning.shapes import Layers, Widths, at_floors, dense_widths, widths_left
-from hardy.pruning.units import Unit
 from hardy.recipe import Prune, RunSection
 from hardy.stored import finite
 from hardy.timing import layer_tables

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hardy.networks.base import Network
+from hardy.ops.axes import weight_axis
 
 __all__ = ["last_layers", "resized"]
 
@@ -24,8 +25,8 @@ def last_layers(network: Network) -> list[str]:
     """The names of the layers of ``network`` that predict its classes, alone or by their sum; none when not found."""
     trial = deepcopy(network).eval()
     count = len(network.labels)
-    named = [(name, layer) for name, layer in trial.named_modules() if isinstance(layer, Layer)]
-    having = [name for name, layer in named if layer.weight.shape[_axis(layer)] == count]
+    named = [(name, layer) for name, layer in trial.named_modules() if isinstance(layer, Layer) and _apart(layer)]
+    having = [name for name, layer in named if layer.weight.shape[weight_axis(layer, "out")] == count]
     side = 2 * max(network.least_size, 64)
     weight = next(trial.parameters())
     images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)).to(weight)
@@ -49,7 +50,7 @@ def resized(network: nn.Module, name: str, old: Sequence[str], new: Sequence[str
     """
     layer = network.get_submodule(name)
     assert isinstance(layer, Layer)
-    axis, fresh = _axis(layer), deepcopy(layer)
+    axis, fresh = weight_axis(layer, "out"), deepcopy(layer)
     for key, value in layer.named_parameters(recurse=False):
         at = axis if key == "weight" else 0
         shape = [len(new) if place == at else size for place, size in enumerate(value.shape)]
@@ -68,14 +69,14 @@ def resized(network: nn.Module, name: str, old: Sequence[str], new: Sequence[str
     network.set_submodule(name, fresh)
 
 
-def _axis(layer: Layer) -> int:
-    """Along which axis of its weight a layer has its outputs; those of a grouped transposed one are not told apart."""
-    return 1 if isinstance(layer, nn.ConvTranspose2d) else 0
+def _apart(layer: Layer) -> bool:
+    """Whether a layer has its outputs along one axis; those of a grouped transposed one are not told apart."""
+    return not (isinstance(layer, nn.ConvTranspose2d) and layer.groups > 1)
 
 
 def _turn(layer: nn.Module) -> None:
     assert isinstance(layer, Layer)
-    layer.weight.copy_(layer.weight.roll(1, _axis(layer)))
+    layer.weight.copy_(layer.weight.roll(1, weight_axis(layer, "out")))
     if layer.bias is not None:
         layer.bias.copy_(layer.bias.roll(1, 0))
 

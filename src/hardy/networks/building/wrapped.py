@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -12,15 +12,11 @@ from hardy.errors import InputError
 from hardy.networks.base import IMAGENET_MEAN, IMAGENET_STD, Network, resize
 from hardy.networks.building.captured import check_map, check_names, watched
 from hardy.networks.building.last_layer import resized
+from hardy.ops.returned import logits_of
 from hardy.trust import permit
 from hardy.types import Outputs
 
 __all__ = ["Wrapped", "wrap"]
-
-
-@runtime_checkable
-class _HasLogits(Protocol):
-    logits: Tensor
 
 
 class Wrapped(Network):
@@ -28,8 +24,8 @@ class Wrapped(Network):
 
     Args:
         labels: the classes predicted.
-        module: normalised images (B, 3, H, W) -> logits (B, K, h, w) or (B, K): a tensor, a mapping that holds them as
-            ``"out"`` or ``"logits"``, or an object with an attribute ``logits``. None calls ``factory`` for it.
+        module: normalised images (B, 3, H, W) -> logits (B, K, h, w) or (B, K), as a tensor or in
+            a list, mapping or object that `hardy.ops.returned.logits_in` understands. None calls ``factory`` for it.
         factory: ``"package.module:function"`` that makes the module, so that the artefact can make it again.
         mean: of the RGB values in [0, 1], subtracted first.
         std: of the RGB values; divided by.
@@ -115,7 +111,7 @@ class Wrapped(Network):
 
     def _own(self, images: Tensor) -> Tensor:
         """The logits as the module returns them."""
-        logits = _logits_of(self.module(self.normalise(images)))
+        logits = logits_of(self.module(self.normalise(images)), "a wrapped module")
         expected = (images.shape[0], len(self.labels))  # `len` would fix the batch of an exported graph
         if logits.ndim != (2 if self.image_level else 4) or tuple(logits.shape[:2]) != expected:
             wanted = f"{expected}" if self.image_level else f"({expected[0]}, {expected[1]}, h, w)"
@@ -155,21 +151,6 @@ def wrap(
         features=features,
         embedding=embedding,
     )
-
-
-def _logits_of(result: Any) -> Tensor:
-    if isinstance(result, Tensor):
-        return result
-    if isinstance(result, Mapping):
-        found = result.get("out", result.get("logits"))
-    else:
-        found = result.logits if isinstance(result, _HasLogits) else None
-    if not isinstance(found, Tensor):
-        raise InputError(
-            f"a wrapped module must return logits: a tensor, a mapping with 'out' or 'logits', or an object with "
-            f".logits; this one returned {type(result).__name__}"
-        )
-    return found
 
 
 def _made_by(factory: str | None) -> nn.Module:

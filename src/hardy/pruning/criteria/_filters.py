@@ -5,13 +5,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.conv import _ConvNd
 
 from hardy.networks.base import Network
+from hardy.ops.axes import making, weight_axis
+from hardy.pruning.coupled import Unit
 from hardy.pruning.gates import by_unit
-from hardy.pruning.heads import making
-from hardy.pruning.tracing.obstacles import is_depthwise
-from hardy.pruning.units import Unit
 
 __all__ = ["Bank", "Norms", "banks_of", "filter_sums", "rows"]
 
@@ -44,8 +43,7 @@ def banks_of(network: Network, unit: Unit) -> list[Bank]:
     for member in unit.members:
         module = network.get_submodule(member.module)
         if member.side == "out" and isinstance(module, (_ConvNd, nn.Linear)):
-            axis = 1 if isinstance(module, _ConvTransposeNd) and not is_depthwise(module) else 0
-            found.append(Bank(module, axis, torch.tensor(member.channels)))
+            found.append(Bank(module, weight_axis(module, "out"), torch.tensor(member.channels)))
         elif member.side in making(module):
             found.append(Bank(module, 0, torch.tensor(member.channels), member.side.partition(":")[0]))
     return found

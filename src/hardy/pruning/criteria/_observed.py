@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from hardy.errors import InputError
 from hardy.networks.base import Network
+from hardy.pruning.coupled import Unit
 from hardy.pruning.gates import Place, by_unit, gate_gradients, gate_parameters, gate_places, opened
 from hardy.pruning.residual import refined
-from hardy.pruning.units import Unit
 
 __all__ = ["Means", "Observed", "Skip", "Squares", "Watch", "divisor", "placed", "relative"]
 

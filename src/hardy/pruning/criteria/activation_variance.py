@@ -20,12 +20,12 @@ from hardy.errors import within
 from hardy.networks.base import Network, PixelLoss
 from hardy.ops.photometric import photometric
 from hardy.pruning.activations import Activations
+from hardy.pruning.coupled import Unit
 from hardy.pruning.criteria._observed import Means
 from hardy.pruning.criteria._predicting import predicting
 from hardy.pruning.criteria.base import Criterion
 from hardy.pruning.gates import by_unit
 from hardy.pruning.risk import domain_risks
-from hardy.pruning.units import Unit
 from hardy.seed import key, seeded
 from hardy.types import Batch, Terms
 

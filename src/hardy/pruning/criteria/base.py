@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from hardy.networks.base import Network, PixelLoss
-from hardy.pruning.units import Unit
+from hardy.pruning.coupled import Unit
 from hardy.types import Batch, Terms
 
 __all__ = ["Criterion"]

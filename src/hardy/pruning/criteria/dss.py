@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from hardy.errors import InputError
 from hardy.networks.base import Network, PixelLoss
+from hardy.pruning.coupled import Unit
 from hardy.pruning.criteria._filters import banks_of
 from hardy.pruning.criteria._predicting import predicting
 from hardy.pruning.criteria.base import Criterion
 from hardy.pruning.risk import domain_risks
 from hardy.pruning.samples import by_channel
-from hardy.pruning.units import Unit
 from hardy.types import Batch, Terms
 
 __all__ = ["DSS"]

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from hardy.errors import InputError
 from hardy.networks.base import Network, PixelLoss
+from hardy.pruning.coupled import Unit
 from hardy.pruning.criteria._filters import banks_of, rows
 from hardy.pruning.criteria.base import Criterion
-from hardy.pruning.units import Unit
 
 __all__ = ["FPGM"]
 

@@ -23,12 +23,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hardy.errors import InputError
 from hardy.networks.base import Network, PixelLoss
+from hardy.pruning.coupled import Unit
 from hardy.pruning.criteria._observed import Observed, Squares, placed
 from hardy.pruning.criteria.base import Criterion
 from hardy.pruning.gates import gate_gradients, samples_interact
 from hardy.pruning.risk import domain_risks
 from hardy.pruning.samples import SampleGradients
-from hardy.pruning.units import Unit
 from hardy.types import Batch, Terms
 
 __all__ = ["IoR"]

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from hardy.networks.base import Network, PixelLoss
+from hardy.pruning.coupled import Unit
 from hardy.pruning.criteria._filters import Norms
 from hardy.pruning.criteria.base import Criterion
-from hardy.pruning.units import Unit
 
 __all__ = ["L1"]
 

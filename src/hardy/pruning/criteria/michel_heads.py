@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from hardy.networks.base import Network, PixelLoss
+from hardy.pruning.coupled import Unit
 from hardy.pruning.criteria._observed import Means, Observed, relative
 from hardy.pruning.criteria.base import Criterion
 from hardy.pruning.gates import by_unit
 from hardy.pruning.risk import domain_risks
-from hardy.pruning.units import Unit
 from hardy.types import Batch, Terms
 
 __all__ = ["MichelHeads"]

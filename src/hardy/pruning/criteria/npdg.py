@@ -26,10 +26,10 @@ from hardy.networks.styles.dsp import load_dsp
 from hardy.ops.dsp import ascend
 from hardy.ops.norms import statistics_kept
 from hardy.pruning.activations import Activations, Seen
+from hardy.pruning.coupled import Unit
 from hardy.pruning.criteria.base import Criterion
 from hardy.pruning.scales import Scales
 from hardy.pruning.sensitivity import Scale, binary, deviations, normalised, unary, whitened_variance
-from hardy.pruning.units import Unit
 from hardy.types import Batch, Terms
 
 __all__ = ["NPDG"]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from hardy.networks.base import Network, PixelLoss
+from hardy.pruning.coupled import Unit
 from hardy.pruning.criteria.base import Criterion
-from hardy.pruning.units import Unit
 from hardy.seed import key
 
 __all__ = ["Random"]

@@ -16,9 +16,9 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from hardy.errors import InputError
 from hardy.networks.base import Network, PixelLoss
+from hardy.pruning.coupled import Unit
 from hardy.pruning.criteria.base import Criterion
 from hardy.pruning.norms import CHANNEL_NORMS
-from hardy.pruning.units import Unit
 
 __all__ = ["Slimming"]
 

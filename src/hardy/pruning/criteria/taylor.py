@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from hardy.networks.base import Network, PixelLoss
+from hardy.pruning.coupled import Unit
 from hardy.pruning.criteria._observed import Observed, Squares, placed
 from hardy.pruning.criteria.base import Criterion
 from hardy.pruning.risk import domain_risks
 from hardy.pruning.samples import SampleGradients
-from hardy.pruning.units import Unit
 from hardy.types import Batch, Terms
 
 __all__ = ["Taylor"]

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from hardy.networks.base import Network, PixelLoss
+from hardy.pruning.coupled import Unit
 from hardy.pruning.criteria._observed import Means, Observed, relative
 from hardy.pruning.criteria.base import Criterion
 from hardy.pruning.gates import by_unit
 from hardy.pruning.risk import domain_risks
 from hardy.pruning.samples import SampleGradients
-from hardy.pruning.units import Unit
 from hardy.types import Batch, Terms
 
 __all__ = ["TaylorActivation"]

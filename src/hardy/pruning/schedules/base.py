@@ -1,7 +1,7 @@
 """The interface of a schedule: how scores become a smaller network, and when.
 
-Every schedule ends in `finished`: mask, remove, and compare what was cut with what was masked on an image of noise;
-a removal that changes the network is refused.
+Every schedule ends in `finished`: remove, and compare what was cut with a masked copy on the network's example; a
+removal that changes the network is refused.
 """
 
 from abc import ABC, abstractmethod
@@ -13,13 +13,13 @@ from torch import Tensor
 
 from hardy.errors import InputError
 from hardy.networks.base import Network
+from hardy.pruning.coupled import Unit
 from hardy.pruning.criteria.base import Criterion
 from hardy.pruning.goal import Goal
-from hardy.pruning.mask import mask
+from hardy.pruning.masked import masked_copy
 from hardy.pruning.remove import Plan, remove
 from hardy.pruning.risk import domain_risks
 from hardy.pruning.select import Limits, Removed
-from hardy.pruning.units import Unit
 from hardy.types import Batch, Terms
 
 __all__ = ["Log", "Pruned", "Schedule", "Tune", "Work", "finished", "terms_of"]
@@ -132,7 +132,7 @@ def terms_of(work: Work) -> Callable[[Batch], Terms]:
 
 
 def finished(work: Work, removed: Removed, scores: dict[str, Tensor], rounds: int, steps: int = 0) -> Pruned:
-    """Mask, remove, and compare the two.
+    """Remove, and compare with a copy that is masked.
 
     Raises:
         InputError: when ``removed`` is empty.
@@ -144,25 +144,23 @@ def finished(work: Work, removed: Removed, scores: dict[str, Tensor], rounds: in
         raise InputError(
             "nothing can go: the ratio is less than one block of round_to channels; raise it or lower round_to"
         )
-    mask(network, units, removed)
-    masked = _probe(network)
+    masked = _probe(masked_copy(network, units, removed))
     plan = remove(network, units, removed)
-    smaller = _probe(network)
-    apart, size = float((masked - smaller).abs().max()), float(masked.abs().max())
-    if not apart <= 1e-3 * max(size, 1.0):  # so that NaN is refused too
-        raise RuntimeError(f"removing channels changed the network's logits by {apart:.3g} of {size:.3g}")
+    for one, other in zip(masked, _probe(network), strict=True):
+        apart, size = float((one - other).abs().max()), float(one.abs().max())
+        if not apart <= 1e-3 * max(size, 1.0):  # so that NaN is refused too
+            raise RuntimeError(f"removing channels changed the network's logits by {apart:.3g} of {size:.3g}")
     widths = {unit.name: (unit.size, unit.size - len(removed.get(unit.name, ()))) for unit in units}
     return Pruned(plan, removed, widths, scores, rounds, steps)
 
 
-def _probe(network: Network) -> Tensor:
-    """The logits of noise in evaluation mode; the network's mode is put back."""
+def _probe(network: Network) -> list[Tensor]:
+    """What is read of the network's outputs for its example in evaluation mode; the network's mode is put back."""
     modes = {module: module.training for module in network.modules()}
-    side = 2 * max(network.least_size, 32)
-    noise = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(network.mean)
+    example = network.example(side=32, count=1).to(next(network.parameters()).device)
     network.eval()
     with torch.no_grad():
-        logits: Tensor = network(noise)
+        read = network.read(example)
     for module, mode in modes.items():
         module.training = mode
-    return logits
+    return read

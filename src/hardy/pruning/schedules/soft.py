@@ -1,6 +1,6 @@
 """Soft pruning: filters set to zero go on learning and may come back; only the last choice is final.
 
-Every some steps the lowest channels are chosen anew, all of them, and the filters that make them are set to zero;
+Every some steps the lowest channels are chosen again, all of them, and the filters that make them are set to zero;
 norms and the layers behind keep their weights, so that a gradient reaches the zeroed filters and they may grow again.
 With ``hold`` they stay at zero until the next choice. A stop rule is asked at the end, and shrinks the last choice.
 
@@ -13,15 +13,15 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.conv import _ConvNd
 
 from hardy.errors import InputError
+from hardy.ops.axes import weight_axis
 from hardy.pruning.goal import choose
 from hardy.pruning.mask import filling
 from hardy.pruning.schedules._allowed import allowed
 from hardy.pruning.schedules.base import Pruned, Schedule, Work, finished, terms_of
 from hardy.pruning.select import Removed
-from hardy.pruning.tracing.obstacles import is_depthwise
 
 __all__ = ["Soft"]
 
@@ -69,7 +69,7 @@ def zeroer(work: Work, chosen: Removed) -> Callable[[], None]:
             module = work.network.get_submodule(member.module)
             gone = [index for channel in chosen.get(unit.name, ()) for index in member.channels[channel]]
             if gone and member.side == "out" and isinstance(module, (_ConvNd, nn.Linear)):
-                axis = 1 if isinstance(module, _ConvTransposeNd) and not is_depthwise(module) else 0
+                axis = weight_axis(module, "out")
                 fills.append(filling(module, "weight", axis, torch.tensor(gone, device=module.weight.device)))
 
     def zero() -> None:

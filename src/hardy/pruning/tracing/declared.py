@@ -1,8 +1,11 @@
-"""What the code of known modules fixes and no trace can see: heads, parts, and the attributes that tell a size.
+"""What the code of modules fixes and no trace can see: heads, parts, and the attributes that hold a size.
 
-What belongs to a head is in `hardy.pruning.heads`; here are the width of a residual stream and of the parts that a map
-is split into, where a module keeps them as a number, and the attributes that follow what is cut.
+Hardy's blocks and registered classes say it themselves (`hardy.ties`); here it is declared for classes of timm and
+torchvision. What belongs to a head is in `hardy.pruning.heads`; here are the width of a residual stream and of the
+parts that a map is split into, where a module keeps them as a number, and the attributes that follow what is cut.
 """
+
+from typing import Literal
 
 from timm.layers import ConvMlp, GatedMlp, GlobalResponseNormMlp, GluMlp, Mlp, PatchEmbed, SelectiveKernel, SwiGLU
 from timm.models.efficientformer import ConvMlpWithNorm as PlainConvMlpWithNorm
@@ -14,63 +17,81 @@ from torch import nn
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionTransformer
 from torchvision.ops.misc import MLP
 
-from hardy.blocks.conv_ffn import ConvFFN
-from hardy.blocks.mix_ffn import MixFFN
-from hardy.blocks.parts import Parts
-from hardy.pruning.heads import Tie, follow_heads, heads_of
+from hardy.errors import InputError, nearest
+from hardy.ops.axes import side_width
+from hardy.pruning.heads import follow_heads, heads_of
 from hardy.pruning.narrow import narrow
+from hardy.ties import Coupling, couplings_of, follow_cut
 
-__all__ = ["DECLARED", "FEED_FORWARD", "PARTED", "declared_width", "follow", "parts_of", "streams_of"]
+__all__ = ["DECLARED", "check", "declared", "declared_width", "follow"]
 
 DECLARED = ("heads", "embedding", "parts")
 """Sides that modules have by declaration."""
 
-FEED_FORWARD = (
+_FEED_FORWARD = (
     Mlp, GluMlp, SwiGLU, GatedMlp, ConvMlp, GlobalResponseNormMlp, ConvMlpWithNorm, PlainConvMlpWithNorm, MLP,
-    MixFFN, ConvFFN,
 )  # fmt: skip
 """Blocks that widen, act and narrow: the width between is a hidden width."""
 
-PARTED = (Parts,)
-"""Blocks that cut a map along its channels by widths that they read from other maps."""
 
-
-def streams_of(module: nn.Module) -> tuple[Tie, ...]:
-    """What in ``module`` follows the width of its residual stream besides its layers, tied to what makes it."""
+def declared(module: nn.Module) -> tuple[Coupling, ...]:
+    """What the code of ``module`` fixes: as its class says or is registered for (`hardy.ties`), else as known here."""
+    said = couplings_of(module)
+    if said is not None:
+        return said
+    heads = heads_of(module)
+    found = [] if heads is None else [heads]
+    if isinstance(module, _FEED_FORWARD):
+        found.append(Coupling("hidden"))
     if isinstance(module, VisionTransformer) and isinstance(module.patch_embed, PatchEmbed):
-        width, maker = module.embed_dim, "patch_embed.proj"
+        found.append(_tied("embedding", module.embed_dim, "patch_embed.proj", "out"))
     elif isinstance(module, TorchvisionTransformer) and isinstance(module.conv_proj, nn.Conv2d):
-        width, maker = module.hidden_dim, "conv_proj"
-    else:
-        return ()
-    channels = tuple((channel,) for channel in range(width))
-    return ("", "embedding", channels), (maker, "out", channels)
+        found.append(_tied("embedding", module.hidden_dim, "conv_proj", "out"))
+    elif isinstance(module, Bottle2neck):
+        found.append(_tied("parts", module.width, "convs.0", "in"))
+    elif isinstance(module, SelectiveKernel) and module.split_input:
+        found.append(_tied("parts", module.in_channels // module.num_paths, "paths.0.conv", "in"))
+    return tuple(found)
+
+
+def check(coupling: Coupling, module: nn.Module) -> None:
+    """Refuse what a class says, or is registered for, that its module cannot mean.
+
+    Raises:
+        InputError: for a layer that it does not have, or channels that the layer does not have.
+    """
+    if couplings_of(module) is None:
+        return
+    layers = dict(module.named_modules())
+    where = f"{type(module).__name__}: its coupling of {coupling.side}"
+    named = [layer for layer, _, _ in coupling.ties] + ([coupling.gate] if coupling.side == "heads" else [])
+    for layer in named:
+        if layer not in layers:
+            raise InputError(f"{where} names a layer {layer!r} that it does not have{nearest(layer, layers)}")
+    for layer, side, channels in coupling.ties:
+        most, count = max((row for rows in channels for row in rows), default=-1), side_width(layers[layer], side)
+        if len(channels) != coupling.count or most >= count:
+            raise InputError(
+                f"{where} ties {coupling.count} of them to {len(channels)} rows of channels up to {most} of {layer!r} "
+                f"({side}), which has {count}: give as many rows, of channels that there are"
+            )
+
+
+def _tied(kind: Literal["embedding", "parts"], width: int, layer: str, side: str) -> Coupling:
+    """Channels that a module counts, tied one by one to a side of a layer that makes or takes them."""
+    return Coupling(kind, width, ((layer, side, tuple((channel,) for channel in range(width))),))
 
 
 def declared_width(module: nn.Module, side: str) -> int:
     """How many channels a declared side has; 0 when ``module`` has no such side."""
-    if side in ("embedding", "parts"):
-        ties = streams_of(module) if side == "embedding" else parts_of(module)
-        return len(ties[0][2]) if ties else 0
-    found = heads_of(module)
-    return found.count if found else 0
-
-
-def parts_of(module: nn.Module) -> tuple[Tie, ...]:
-    """What cuts a map along its channels by a number that ``module`` holds: the channels of one part, tied to a layer
-    that takes it."""
-    if isinstance(module, Bottle2neck):
-        width, taker = module.width, "convs.0"
-    elif isinstance(module, SelectiveKernel) and module.split_input:
-        width, taker = module.in_channels // module.num_paths, "paths.0.conv"
-    else:
-        return ()
-    channels = tuple((channel,) for channel in range(width))
-    return ("", "parts", channels), (taker, "in", channels)
+    return next((coupling.count for coupling in declared(module) if coupling.side == side), 0)
 
 
 def follow(module: nn.Module, side: str, count: int) -> None:
     """Set the attributes of ``module`` that tell its size, after a side was cut to ``count`` channels, in place."""
+    if couplings_of(module) is not None:
+        follow_cut(module, side, count)
+        return
     if isinstance(module, Scale):
         module.shape = (count, *module.shape[1:])
     if side == "embedding" and isinstance(module, VisionTransformer):

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
 from hardy.pruning.norms import CHANNEL_NORMS, channel_axis, norm_width
 from hardy.pruning.tracing import movement, products
-from hardy.pruning.tracing.labels import Labels, lifted, varying
+from hardy.pruning.tracing.carried import Carried
+from hardy.pruning.tracing.labels import lifted, varying
 from hardy.pruning.tracing.tables import LIKE, MOVES, POINTWISE, REDUCTIONS, SATURATING, SOFTMAXES, SPATIAL
 
 __all__ = ["Flow"]
@@ -45,70 +45,17 @@ class Flow(TorchDispatchMode):
     """Follow channels while a network runs inside the ``with`` block.
 
     Args:
-        network: the network; its parameters must not be replaced meanwhile.
-        labels: where atoms live.
-        known: for parameters, buffers and norms over channels, their layers.
-        trusted: the modules whose slices of channels are known to keep heads together, or to follow other widths.
+        carried: what parameters carry at first; what is found is put there.
+
+    Attributes:
+        failed: the innermost module that was running when an error was raised.
     """
 
-    def __init__(
-        self, network: nn.Module, labels: Labels, known: Mapping[Any, list[Tensor]], trusted: frozenset[str]
-    ) -> None:
+    def __init__(self, carried: Carried) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.labels = labels
-        self.trusted = trusted
-        self._network = network
-        self._layers: dict[int, tuple[Any, list[Tensor]]] = {id(t): (t, layers) for t, layers in known.items()}
-        self._stack: list[str] = []
+        self.carried = carried
+        self.failed = ""
         self._paused = 0
-        self.standardised: set[str] = set()
-        """The layers that normalise their own weights over what they take in."""
-        self.failed: str = ""
-        """The innermost module that was running when an error was raised."""
-
-    # what a tensor is made of ---------------------------------------------------------------------------------------
-
-    def of(self, tensor: Any) -> list[Tensor]:
-        """The layers of a tensor; none for one that carries no channels."""
-        return self._layers[id(tensor)][1] if id(tensor) in self._layers else []
-
-    def put(self, tensor: Tensor, layers: Sequence[Tensor]) -> None:
-        """Label a tensor; layers that vary along the same axis are joined, constant ones left out.
-
-        Where all channels of a tensor are tied to each other, none can go alone.
-        """
-        kept: list[Tensor] = []
-        for layer in layers:
-            found = self.labels.compressed(layer)
-            if found is None:
-                if layer.numel() > 1:
-                    self.fix([layer], "all channels are tied to each other")
-                continue
-            for other in [o for o in kept if set(varying(o)) & set(varying(found))]:
-                kept = [k for k in kept if k is not other]
-                found = self.labels.join(other, found, self.reason("is tied to a fixed number of channels"))
-            kept.append(found)
-        self._layers[id(tensor)] = (tensor, kept)
-
-    @property
-    def here(self) -> str:
-        """The name of the module that runs now."""
-        return self._stack[-1] if self._stack else ""
-
-    def reason(self, text: str) -> str:
-        """``text`` with the module that runs now."""
-        return f"{text} in {self.here}" if self.here else text
-
-    def weighs(self, layer: Tensor, source: Tensor) -> bool:
-        """True where ``source`` is the own weight of the layer that runs now, which normalises it over what it takes
-        in: that is noted, and a cut weight is normalised over what is left of it."""
-        module = self._network.get_submodule(self.here)
-        if not isinstance(module, (_ConvNd, nn.Linear)) or source.numel() != module.weight.numel():
-            return False
-        own = self.labels.owners(layer) in ({(self.here, "in")}, {(self.here, "out")})
-        if own:
-            self.standardised.add(self.here)
-        return own
 
     # running --------------------------------------------------------------------------------------------------------
 
@@ -116,7 +63,7 @@ class Flow(TorchDispatchMode):
     def watching(self) -> Iterator[None]:
         """Inside the block forward passes are followed; attention is taken apart into products and softmax."""
         handles: list[RemovableHandle] = []
-        for name, module in self._network.named_modules():
+        for name, module in self.carried.network.named_modules():
             handles.append(module.register_forward_pre_hook(self._entering(name, module)))
             handles.append(module.register_forward_hook(self._leaving(module)))
         fast = torch.backends.mha.get_fastpath_enabled()
@@ -125,7 +72,7 @@ class Flow(TorchDispatchMode):
             with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), self:
                 yield
         except Exception:
-            self.failed = self.here
+            self.failed = self.carried.here
             raise
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
@@ -134,7 +81,7 @@ class Flow(TorchDispatchMode):
 
     def _entering(self, name: str, module: nn.Module) -> Callable[..., None]:
         def enter(*_: Any) -> None:
-            self._stack.append(name)
+            self.carried.running.append(name)
             self._paused += isinstance(module, CHANNEL_NORMS)
 
         return enter
@@ -145,7 +92,7 @@ class Flow(TorchDispatchMode):
                 self._paused -= 1
                 if not self._paused:
                     self._norm(module, args[0], out)
-            self._stack.pop()
+            self.carried.running.pop()
 
         return leave
 
@@ -157,9 +104,9 @@ class Flow(TorchDispatchMode):
         read = [t for t in tree_leaves((args, given)) if isinstance(t, Tensor)]
         before = {id(t): tuple(t.shape) for t in read}
         out = func(*args, **given)
-        if not self._paused and any(self.of(t) for t in read):
-            for layer in (one for t in read for one in self.of(t)):
-                self.labels.reach(layer)
+        if not self._paused and any(self.carried.of(t) for t in read):
+            for layer in (one for t in read for one in self.carried.of(t)):
+                self.carried.labels.reach(layer)
             name = str(func.overloadpacket.__name__)
             self._follow(Call(name.rstrip("_") or name, func, args, given, read, before, out))
         return out
@@ -173,24 +120,22 @@ class Flow(TorchDispatchMode):
             self.pointwise(call)
         elif isinstance(call.out, Tensor) and call.out.is_floating_point() and call.out.ndim:
             for tensor in call.read:
-                self.fix(self.of(tensor), f"the operation {name} may mix channels")
+                self.carried.fix(self.carried.of(tensor), f"the operation {name} may mix channels")
 
     @property
     def _rules(self) -> tuple[tuple[Container[str], Callable[["Call"], None]], ...]:
         return (
-            (("cat", "stack"), lambda c: movement.joined(self, c.args, c.given, c.out, stacked=c.name == "stack")),
-            (MOVES, lambda c: movement.moved(self, c.name, c.func, c.args, c.given, c.out)),
-            (products.PRODUCTS, lambda c: products.PRODUCTS[c.name](self, c.args, c.given, c.out)),
+            (
+                ("cat", "stack"),
+                lambda c: movement.joined(self.carried, c.args, c.given, c.out, stacked=c.name == "stack"),
+            ),
+            (MOVES, lambda c: movement.moved(self.carried, c.name, c.func, c.args, c.given, c.out)),
+            (products.PRODUCTS, lambda c: products.PRODUCTS[c.name](self.carried, c.args, c.given, c.out)),
             (SOFTMAXES, self._softmax),
             (REDUCTIONS, self._reduced),
             (SPATIAL, self._spatial),
             (LIKE, self._shaped),
         )
-
-    def fix(self, layers: Sequence[Tensor], text: str) -> None:
-        """The channels of ``layers`` cannot go."""
-        for layer in layers:
-            self.labels.block(layer, self.reason(text))
 
     # kinds of operations --------------------------------------------------------------------------------------------
 
@@ -198,7 +143,7 @@ class Flow(TorchDispatchMode):
         """Elementwise: operands' channels at one place are one."""
         read, out, name = call.read, call.out, call.name
         rank = out.ndim
-        operands = [(self.of(t), (1,) * (rank - len(call.shapes[id(t)])) + call.shapes[id(t)]) for t in read]
+        operands = [(self.carried.of(t), (1,) * (rank - len(call.shapes[id(t)])) + call.shapes[id(t)]) for t in read]
         biggest = max(t.numel() for t in read)
         found: list[Tensor] = []
         for place, (layers, _) in enumerate(operands):
@@ -209,77 +154,79 @@ class Flow(TorchDispatchMode):
                     for axis in varying(layer)
                     for others, shape in operands
                 ):
-                    self.fix([layer], "is tied to a tensor of fixed width")
+                    self.carried.fix([layer], "is tied to a tensor of fixed width")
                 else:
-                    found.append(self.labels.sourced(layer) if weighs else layer)
-        self.put(out, found)
+                    found.append(self.carried.labels.sourced(layer) if weighs else layer)
+        self.carried.put(out, found)
 
     def _softmax(self, call: "Call") -> None:
         axis = call.args[1] % call.out.ndim
-        layers = self.of(call.args[0])
-        self.fix([layer for layer in layers if axis in varying(layer)], "the operation Softmax mixes channels")
-        self.put(call.out, [layer for layer in layers if axis not in varying(layer)])
+        layers = self.carried.of(call.args[0])
+        self.carried.fix([layer for layer in layers if axis in varying(layer)], "the operation Softmax mixes channels")
+        self.carried.put(call.out, [layer for layer in layers if axis not in varying(layer)])
 
     def _reduced(self, call: "Call") -> None:
         source: Tensor = call.args[0]
         gone = _reduced_axes(call, source.ndim)
-        layers = self.of(source)
+        layers = self.carried.of(source)
         for layer in layers:
-            self.weighs(layer, source)
+            self.carried.weighs(layer, source)
         mixed = [layer for layer in layers if gone & set(varying(layer)) and not self._averaged(layer, source)]
-        if self.here not in self.trusted:  # else a mean over heads, of weights that may not be used
-            self.fix(mixed, f"a {call.name} over channels")
+        if self.carried.here not in self.carried.trusted:  # else a mean over heads, of weights that may not be used
+            self.carried.fix(mixed, f"a {call.name} over channels")
         kept = [layer for layer in layers if not gone & set(varying(layer))]
         for result in tree_leaves(call.out):
             if result.ndim:
                 same = result.ndim == source.ndim
-                self.put(result, [layer if same else layer.squeeze(sorted(gone)) for layer in kept])
+                self.carried.put(result, [layer if same else layer.squeeze(sorted(gone)) for layer in kept])
 
     def _averaged(self, layer: Tensor, source: Tensor) -> bool:
         """True where a layer takes the mean or variance of its own weight over what it takes in."""
-        return self.labels.owners(layer) == {(self.here, "in")} and self.weighs(layer, source)
+        return self.carried.labels.owners(layer) == {(self.carried.here, "in")} and self.carried.weighs(layer, source)
 
     def _spatial(self, call: "Call") -> None:
         source: Tensor = call.args[0]
         last = source.ndim - (1 if call.name.endswith("1d") else 2)
-        layers = self.of(source)
+        layers = self.carried.of(source)
         mixed = [layer for layer in layers if any(axis >= last for axis in varying(layer))]
-        self.fix(mixed, f"the operation {call.name} may mix channels")
+        self.carried.fix(mixed, f"the operation {call.name} may mix channels")
         for result in tree_leaves(call.out):
-            self.put(result, [layer for layer in layers if all(axis < last for axis in varying(layer))])
+            self.carried.put(result, [layer for layer in layers if all(axis < last for axis in varying(layer))])
 
     def _shaped(self, call: "Call") -> None:
-        """Made in the shape of its argument, or, with one strided anew, from it."""
+        """Made in the shape of its argument, or, with new strides, from it."""
         same = tuple(call.out.shape) == call.shapes[id(call.args[0])]
         strided = call.name == "as_strided"
-        layers = self.of(call.args[0])
+        layers = self.carried.of(call.args[0])
         if strided and not same:
-            self.fix(layers, "the operation as_strided may mix channels")
-        self.put(call.out, [layer if strided else self.labels.sourced(layer) for layer in layers if same])
+            self.carried.fix(layers, "the operation as_strided may mix channels")
+        self.carried.put(
+            call.out, [layer if strided else self.carried.labels.sourced(layer) for layer in layers if same]
+        )
 
     def _norm(self, module: nn.Module, source: Tensor, out: Tensor) -> None:
         """A norm over channels: its own channels join those of its input and carry the gate."""
-        own = next(iter(self.of(module)), None)
+        own = next(iter(self.carried.of(module)), None)
         width = norm_width(module)
         axis = channel_axis(module) % source.ndim
-        for layer in self.of(source):
-            self.labels.reach(layer)
+        for layer in self.carried.of(source):
+            self.carried.labels.reach(layer)
         if own is None or width is None:
-            self.fix(self.of(source), "is normalised over several axes")
+            self.carried.fix(self.carried.of(source), "is normalised over several axes")
             return
-        self.labels.reach(own)
+        self.carried.labels.reach(own)
         passed = []
-        for layer in self.of(source):
+        for layer in self.carried.of(source):
             if axis not in varying(layer):
                 passed.append(layer)
                 continue
             shape = [1] * source.ndim
             shape[axis] = width
-            text = self.reason("is tied to a fixed number of channels")
-            passed.append(self.labels.join(own.reshape(shape), layer, text, keep=not _scales(module)))
+            text = self.carried.reason("is tied to a fixed number of channels")
+            passed.append(self.carried.labels.join(own.reshape(shape), layer, text, keep=not _scales(module)))
         if isinstance(module, nn.GroupNorm) and module.num_groups > 1:
-            self.labels.tie(own.reshape(module.num_groups, -1), 0)
-        self.put(out, passed)
+            self.carried.labels.tie(own.reshape(module.num_groups, -1), 0)
+        self.carried.put(out, passed)
 
 
 def _scales(module: nn.Module) -> bool:

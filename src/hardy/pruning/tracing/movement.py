@@ -5,15 +5,13 @@ to be the last. An even split (`chunk`) keeps its parts alike.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from hardy.pruning.tracing.carried import Carried
 from hardy.pruning.tracing.labels import NONE, varying
-
-if TYPE_CHECKING:
-    from hardy.pruning.tracing.flow import Flow
 
 __all__ = ["joined", "moved"]
 
@@ -22,29 +20,29 @@ PICKS = {"flip": 1, "gather": 1, "index": 1, "index_select": 1, "narrow": 1, "ro
 """Operations that choose elements along axes, with the place of the axes among their arguments."""
 
 
-def moved(flow: "Flow", name: str, func: Any, args: tuple[Any, ...], given: Mapping[str, Any], out: Any) -> None:
+def moved(carried: Carried, name: str, func: Any, args: tuple[Any, ...], given: Mapping[str, Any], out: Any) -> None:
     """Label the results of an operation that moves the elements of its first argument."""
     source: Tensor = args[0]
     results = list(out) if isinstance(out, (list, tuple)) else [out]
     found: list[list[Tensor]] = [[] for _ in results]
-    for layer in flow.of(source):
-        known = flow.here in flow.trusted
+    for layer in carried.of(source):
+        known = carried.here in carried.trusted
         reason = None if known else _picked(name, layer, source, args, given)
         if reason is not None:
-            flow.fix([layer], reason)
+            carried.fix([layer], reason)
             continue
         full = layer if name == "constant_pad_nd" else layer.expand(source.shape)
         parts = _applied(name, func, full, args, given, results)
         if name in ("split", "split_with_sizes", "unsafe_split") and not (
-            _even(flow, parts, layer, args, given) or known
+            _even(carried, parts, layer, args, given) or known
         ):
-            flow.fix([layer], "a split along the channels")
+            carried.fix([layer], "a split along the channels")
             continue
         for place, part in enumerate(parts):
-            if (rectangular := _tied(flow, part, name)) is not None:
+            if (rectangular := _tied(carried, part, name)) is not None:
                 found[place].append(rectangular)
     for result, layers in zip(results, found, strict=True):
-        flow.put(result, layers)
+        carried.put(result, layers)
 
 
 def _applied(
@@ -85,45 +83,47 @@ def _picked(name: str, layer: Tensor, source: Tensor, args: tuple[Any, ...], giv
     return f"{name} along the channels" if axes & along else None
 
 
-def _even(flow: "Flow", parts: list[Tensor], layer: Tensor, args: tuple[Any, ...], given: Mapping[str, Any]) -> bool:
+def _even(
+    carried: Carried, parts: list[Tensor], layer: Tensor, args: tuple[Any, ...], given: Mapping[str, Any]
+) -> bool:
     """Tie the parts of an even split to each other; False for an uneven one along the channels."""
     axis = (args[2] if len(args) > 2 else given.get("dim", 0)) % layer.ndim
     if axis not in varying(layer):
         return True
     if len({tuple(part.shape) for part in parts}) > 1:
         return False
-    first = flow.labels.compressed(parts[0])
+    first = carried.labels.compressed(parts[0])
     for part in parts[1:]:
-        other = flow.labels.compressed(part)
+        other = carried.labels.compressed(part)
         if first is not None and other is not None:
-            flow.labels.join(first, other, flow.reason("a split along the channels"))
+            carried.labels.join(first, other, carried.reason("a split along the channels"))
     return True
 
 
-def _tied(flow: "Flow", layer: Tensor, name: str) -> Tensor | None:
+def _tied(carried: Carried, layer: Tensor, name: str) -> Tensor | None:
     """``layer`` compressed; if its channels lie along several axes, all but one of these are tied."""
-    found = flow.labels.compressed(layer)
+    found = carried.labels.compressed(layer)
     if found is None or len(axes := varying(found)) < 2:
         return found
-    flow.labels.tie(found, axes[-1] if name in VIEWS else axes[0])
-    return flow.labels.compressed(found)
+    carried.labels.tie(found, axes[-1] if name in VIEWS else axes[0])
+    return carried.labels.compressed(found)
 
 
-def joined(flow: "Flow", args: tuple[Any, ...], given: Mapping[str, Any], out: Tensor, *, stacked: bool) -> None:
+def joined(carried: Carried, args: tuple[Any, ...], given: Mapping[str, Any], out: Tensor, *, stacked: bool) -> None:
     """Label a concatenation: channels beside each other along its axis, joined along the others."""
     parts: list[Tensor] = [part for part in args[0] if part.ndim > 1 or part.numel()]
     axis = (args[1] if len(args) > 1 else given.get("dim", 0)) % out.ndim
-    held = [[layer.unsqueeze(axis) if stacked else layer for layer in flow.of(part)] for part in parts]
+    held = [[layer.unsqueeze(axis) if stacked else layer for layer in carried.of(part)] for part in parts]
     beside = [next((layer for layer in layers if axis in varying(layer)), None) for layers in held]
     found: list[Tensor] = []
     if any(layer is not None for layer in beside):
         found.append(_beside(beside, [1 if stacked else part.shape[axis] for part in parts], axis, out.ndim))
     for layer in (one for layers in held for one in layers if axis not in varying(one)):
         if any(all(along not in varying(other) for other in layers) for layers in held for along in varying(layer)):
-            flow.fix([layer], "a concatenation with a tensor of fixed width")
+            carried.fix([layer], "a concatenation with a tensor of fixed width")
         else:
             found.append(layer)
-    flow.put(out, found)
+    carried.put(out, found)
 
 
 def _beside(layers: list[Tensor | None], sizes: list[int], axis: int, rank: int) -> Tensor:

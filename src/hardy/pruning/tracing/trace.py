@@ -13,17 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 
 from hardy.errors import InputError
 from hardy.networks.base import Network
-from hardy.pruning.heads import heads_of, making
+from hardy.ops.axes import is_depthwise, making, parameter_axes, side_width, splits_groups
+from hardy.ops.returned import tensors_in
 from hardy.pruning.norms import CHANNEL_NORMS, norm_width
-from hardy.pruning.tracing.declared import DECLARED, PARTED, parts_of, streams_of
+from hardy.pruning.tracing.carried import Carried
+from hardy.pruning.tracing.declared import check, declared
 from hardy.pruning.tracing.flow import Flow
 from hardy.pruning.tracing.labels import Atom, Labels
-from hardy.pruning.tracing.obstacles import is_depthwise
 from hardy.pruning.weight_norm import duplicate, plain, unfollowed
 from hardy.seed import seeded
 
@@ -70,15 +71,8 @@ def trace(network: nn.Module, example: Tensor | None = None) -> Trace:
     fixed = {name: why for name, module in network.named_modules() if (why := unfollowed(module)) is not None}
     found = _traced(twin, example, fixed, frozenset())
     whole = {name for atoms in found.channels for atom in atoms if atom in found.blocked for name, *_ in atoms}
-    alike = frozenset(name for name, m in twin.named_modules() if name in whole and _divisible(m))
+    alike = frozenset(name for name, m in twin.named_modules() if name in whole and splits_groups(m))
     return _traced(twin_of(network), example, fixed, alike) if alike else found
-
-
-def _divisible(module: nn.Module) -> bool:
-    """True for a grouped convolution each group of which has several channels on both sides."""
-    if not isinstance(module, _ConvNd) or isinstance(module, _ConvTransposeNd):
-        return False
-    return 1 < module.groups < min(module.in_channels, module.out_channels)
 
 
 def _traced(twin: nn.Module, example: Tensor, fixed: Mapping[str, str], alike: frozenset[str]) -> Trace:
@@ -96,8 +90,9 @@ def _traced(twin: nn.Module, example: Tensor, fixed: Mapping[str, str], alike: f
         if name in fixed:
             labels.block(cells, f"{name} cannot be cut: {fixed[name]}")
     gates = _declared(twin, labels, bases)
-    parted = frozenset(name for name, module in twin.named_modules() if isinstance(module, PARTED) or parts_of(module))
-    flow = Flow(twin, labels, known, trusted=parted.union(gates))
+    parted = frozenset(n for n, m in twin.named_modules() if any(c.side == "parts" for c in declared(m)))
+    carried = Carried(twin, labels, known, trusted=parted.union(gates))
+    flow = Flow(carried)
     with seeded(0, "trace"):
         _run(twin, flow, example, training=False)
         shipped = set(labels.reached)
@@ -106,7 +101,7 @@ def _traced(twin: nn.Module, example: Tensor, fixed: Mapping[str, str], alike: f
         (n, "out") for n, m in twin.named_modules() if isinstance(m, (_ConvNd, nn.Linear)) and not is_depthwise(m)
     }
     makers |= {(n, side) for n, m in twin.named_modules() for side in making(m)}
-    return _told(twin, labels, shipped, frozenset(makers), gates, frozenset(flow.standardised))
+    return _traced_atoms(twin, labels, shipped, frozenset(makers), gates, frozenset(carried.standardised))
 
 
 def twin_of(network: nn.Module) -> nn.Module:
@@ -130,24 +125,12 @@ def example_for(network: nn.Module, example: Tensor | None) -> Tensor:
         return example if len(example) > 1 else torch.cat([example, example])
     if not isinstance(network, Network):
         raise InputError(f"{type(network).__name__} is no Network: give an example input to trace it with")
-    side = 2 * max(network.least_size, 64)
-    return torch.rand(2, 3, side, side, dtype=network.mean.dtype, generator=torch.Generator().manual_seed(0))
+    return network.example()
 
 
 def outputs_of(network: nn.Module, example: Tensor) -> list[Tensor]:
-    """What the loss reads of a network's outputs."""
-    if isinstance(network, Network):
-        outputs = network.outputs(example)
-        return [outputs.logits, *(value for name, value in outputs.extras.items() if name.startswith("aux_"))]
-    return list(_tensors(network(example)))
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    return [tensor for part in value for tensor in _tensors(part)] if isinstance(value, (list, tuple)) else []
+    """What others read of a network's outputs."""
+    return network.read(example) if isinstance(network, Network) else tensors_in(network(example))
 
 
 def _run(twin: nn.Module, flow: Flow, example: Tensor, *, training: bool) -> None:
@@ -162,17 +145,17 @@ def _run(twin: nn.Module, flow: Flow, example: Tensor, *, training: bool) -> Non
         raise
     except Exception as error:
         where = f" in {flow.failed}" if flow.failed else ""
-        told = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         if not training:
             name = type(twin).__name__
             raise InputError(
-                f"{name} does not run on an example of shape {tuple(example.shape)}{where}: {told}"
+                f"{name} does not run on an example of shape {tuple(example.shape)}{where}: {text}"
             ) from error
-        _log.warning("what runs only in training mode is not followed: it fails%s (%s)", where, told)
+        _log.warning("what runs only in training mode is not followed: it fails%s (%s)", where, text)
         return
     for output in outputs:
-        for layer in flow.of(output):
-            flow.labels.block(layer, "reaches the network's output")
+        for layer in flow.carried.of(output):
+            flow.carried.labels.block(layer, "reaches the network's output")
 
 
 def _labelled(
@@ -203,11 +186,9 @@ def _sides(name: str, module: nn.Module, labels: Labels, alike: frozenset[str]) 
         return _norm_sides(name, module, labels)
     found = {}
     if isinstance(module, (_ConvNd, nn.Linear)):
-        out = module.out_channels if isinstance(module, _ConvNd) else module.out_features
-        into = module.in_channels // module.groups if isinstance(module, _ConvNd) else module.in_features
-        found["out"] = labels.new(name, "out", out, name)
+        found["out"] = labels.new(name, "out", side_width(module, "out"), name)
         if isinstance(module, nn.Linear) or module.groups == 1 or name in alike:
-            found["in"] = labels.new(name, "in", into)
+            found["in"] = labels.new(name, "in", side_width(module, "in"))
     for kind, value in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
         if value.is_floating_point() and not ("out" in found and kind in ("weight", "bias")):
             for axis, size in enumerate(value.shape):
@@ -230,12 +211,8 @@ def _layers(module: nn.Module, kind: str, value: Tensor, sides: Mapping[str, Ten
     """The layers of a parameter or buffer."""
     axes: dict[int, Tensor]
     if isinstance(module, (_ConvNd, nn.Linear)) and kind in ("weight", "bias"):
-        swapped = isinstance(module, _ConvTransposeNd) and module.groups == 1
-        axes = (
-            {0: sides["out"]}
-            if kind == "bias" or "in" not in sides
-            else {swapped: sides["out"], not swapped: sides["in"]}
-        )
+        held = [(side, place) for side in ("out", "in") if side in sides for place in parameter_axes(module, side)]
+        axes = {axis: sides[side] for side, (name, axis) in held if name == kind}
     elif isinstance(module, (_NormBase, nn.PReLU, *CHANNEL_NORMS)):
         axes = {0: sides["out"]} if "out" in sides and value.ndim == 1 and len(value) == len(sides["out"]) else {}
     else:
@@ -250,29 +227,32 @@ def _layers(module: nn.Module, kind: str, value: Tensor, sides: Mapping[str, Ten
 
 
 def _declared(twin: nn.Module, labels: Labels, bases: Mapping[tuple[str, str], Tensor]) -> dict[str, str]:
-    """Join what is declared of known modules; for attention blocks the layer that takes the heads' outputs."""
+    """Join what is declared of modules; for attention blocks, by name, the layer that takes the heads' outputs.
+
+    Raises:
+        InputError: for a coupling that names layers or channels which the module does not have.
+    """
     gates = {}
     for name, module in twin.named_modules():
         prefix = f"{name}." if name else ""
-        heads = heads_of(module)
-        ties = [*streams_of(module), *parts_of(module)]
-        if heads is not None:
-            gates[name] = f"{prefix}{heads.gate}"
-            ties = [("", "heads", tuple((head,) for head in range(heads.count))), *heads.ties]
-        for part, side, channels in ties:
-            if side in DECLARED:
-                first = labels.new(name, side, len(channels))
-                labels.whole.update([labels.number(first[0])] if len(channels) == 1 else [])
+        for coupling in declared(module):
+            check(coupling, module)
+            if coupling.side == "heads":
+                gates[name] = f"{prefix}{coupling.gate}"
+            if not coupling.count:
                 continue
-            cells = bases.get((prefix + part if part else name, side))
-            if cells is None:  # a parameter of size 1: the only head's
-                continue
-            for channel, rows in enumerate(channels):
-                labels.tie(torch.cat([first[channel : channel + 1], cells[list(rows)]]).unsqueeze(0), 0)
+            first = labels.new(name, coupling.side, coupling.count)
+            labels.whole.update([labels.number(first[0])] if coupling.count == 1 else [])
+            for part, side, channels in coupling.ties:
+                cells = bases.get((prefix + part if part else name, side))
+                if cells is None:  # a parameter of size 1: the only head's
+                    continue
+                for channel, rows in enumerate(channels):
+                    labels.tie(torch.cat([first[channel : channel + 1], cells[list(rows)]]).unsqueeze(0), 0)
     return gates
 
 
-def _told(
+def _traced_atoms(
     twin: nn.Module, labels: Labels, shipped: set[int], makers: frozenset[tuple[str, str]], gates: dict[str, str],
     standardised: frozenset[str],
 ) -> Trace:  # fmt: skip

@@ -8,18 +8,16 @@ fails are tried in parts.
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hardy.pruning.coupled import Unit
 from hardy.pruning.mask import mask
 from hardy.pruning.remove import remove
 from hardy.pruning.tracing.trace import example_for, outputs_of, twin_of
 from hardy.seed import seeded
-
-if TYPE_CHECKING:
-    from hardy.pruning.units import Unit
 
 __all__ = ["tried"]
 
@@ -28,8 +26,8 @@ TOLERANCE = 1e-4
 
 
 def tried(
-    network: nn.Module, units: Sequence["Unit"], example: Tensor | None = None
-) -> tuple[list["Unit"], dict[str, str]]:
+    network: nn.Module, units: Sequence[Unit], example: Tensor | None = None
+) -> tuple[list[Unit], dict[str, str]]:
     """The units that can be removed, and for the others, by name, what went wrong.
 
     Args:
@@ -41,7 +39,7 @@ def tried(
     sound: list[Unit] = []
     refused: dict[str, str] = {}
 
-    def add(some: list["Unit"]) -> None:
+    def add(some: list[Unit]) -> None:
         reason = trial.fault([*sound, *some])
         if reason is None:
             sound.extend(some)
@@ -66,7 +64,7 @@ class _Trial:
         with seeded(0, "trial"):
             _shake(self._twin)
 
-    def fault(self, units: Sequence["Unit"]) -> str | None:
+    def fault(self, units: Sequence[Unit]) -> str | None:
         """What goes wrong when every other channel of ``units`` is removed; None when nothing does."""
         removed = {unit.name: list(range(0, unit.size - unit.size % 2, 2)) for unit in units}
         masked, smaller = copy.deepcopy(self._twin), copy.deepcopy(self._twin)
@@ -108,8 +106,8 @@ def _ran(network: nn.Module, example: Tensor) -> tuple[list[Tensor], str | None]
         with torch.no_grad():
             return outputs_of(network, example), None
     except Exception as error:  # whatever a foreign forward pass raises is the finding
-        told = " ".join(str(error).split())[:120]
-        return [], f"{running[-1] if running else type(network).__name__} breaks: {told}"
+        text = " ".join(str(error).split())[:120]
+        return [], f"{running[-1] if running else type(network).__name__} breaks: {text}"
 
 
 def _shake(network: nn.Module) -> None:

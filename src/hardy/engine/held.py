@@ -1,0 +1,53 @@
+"""Batches that the caller holds in memory, in place of images of domains."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hardy.errors import InputError
+from hardy.types import Batch
+
+__all__ = ["Batches", "Held"]
+
+Batches = Iterable[Batch | tuple[Tensor, Tensor]]
+"""Batches, or pairs of images (B, C, H, W) and labels (B, ...) of class ids with 255 where unlabelled."""
+
+
+class Held:
+    """Batches that can be read several times from the first on, even where they come from an iterator.
+
+    Args:
+        data: batches; None for none.
+
+    Raises:
+        InputError: for names of domains, which are no batches.
+    """
+
+    def __init__(self, data: Batches | None = None) -> None:
+        if isinstance(data, (str, Mapping)):
+            raise InputError("data of a plain module are batches: give data=[(images, labels), ...], or hardy.wrap it")
+        self.given = data is not None
+        self._rest = iter(() if data is None else data)
+        self._read: list[Batch] = []
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches from the first on.
+
+        Raises:
+            InputError: for one that is neither a `Batch` nor a pair of tensors.
+        """
+        yield from self._read
+        for one in self._rest:
+            self._read.append(_batch(one))
+            yield self._read[-1]
+
+
+def _batch(one: Any) -> Batch:
+    if isinstance(one, Batch):
+        return one
+    if not isinstance(one, (tuple, list)) or len(one) != 2 or not all(isinstance(part, Tensor) for part in one):
+        raise InputError(f"data: a batch is a Batch or a pair of tensors (images, labels), not {type(one).__name__}")
+    images, labels = one
+    return Batch(images, labels.long(), torch.zeros(len(images), dtype=torch.int64))

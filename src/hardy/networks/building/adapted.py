@@ -1,0 +1,52 @@
+"""A module as it is, seen as a `Network`, so that it can be pruned as one."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from hardy.data.labels import LabelSpace
+from hardy.networks.base import Network, resize
+from hardy.ops.returned import logits_of, tensors_in
+from hardy.types import Outputs
+
+__all__ = ["Adapted"]
+
+
+class Adapted(Network):
+    """A network around any module and an input of it; nothing is normalised, and there are no classes to name.
+
+    It takes what the module takes, of any channels and size, and makes what it makes; only logits (B, K, h, w) are
+    enlarged to the size of the input. It is no network to save: what is kept is the module.
+
+    Args:
+        module: its forward pass takes one tensor; it is shared, not copied, and so is its mode.
+        example: an input of the module.
+    """
+
+    part: ClassVar[str] = "module"
+    least_size = 1
+
+    def __init__(self, module: nn.Module, example: Tensor) -> None:
+        super().__init__(LabelSpace("logits", ("0",), ((0, 0, 0),)))
+        self.module = module
+        self._example = example.detach()
+        self.train(module.training)
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """See `Network.outputs`.
+
+        Raises:
+            InputError: when the module returns no logits.
+        """
+        logits = logits_of(self.module(images), "a module that is scored on data")
+        return Outputs(resize(logits, images.shape[-2:]) if logits.ndim == 4 else logits)
+
+    def read(self, images: Tensor) -> list[Tensor]:
+        """All tensors that the module returns, as they are."""
+        return tensors_in(self.module(images))
+
+    def example(self, side: int = 64, count: int = 2) -> Tensor:
+        """The example that was given, with at least ``count`` samples."""
+        example = self._example.cpu()
+        return torch.cat([example] * (-(-count // len(example)))) if len(example) < count else example
