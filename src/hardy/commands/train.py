@@ -13,6 +13,7 @@ from hardy.engine.evaluate import Table
 from hardy.engine.protocol import Split
 from hardy.engine.run import Run
 from hardy.engine.stop import Stopped
+from hardy.engine.teachers import Given
 from hardy.networks.base import Network
 from hardy.recipe import Recipe
 
@@ -56,6 +57,7 @@ def train(
     *,
     data: Sequence[str] | Mapping[str, Any],
     algorithm: str | Mapping[str, Any] = "erm",
+    teacher: Given | None = None,
     loss: str | Mapping[str, Any] = "cross_entropy",
     steps: int = 1000,
     optim: Mapping[str, Any] | None = None,
@@ -70,6 +72,8 @@ def train(
         network: from `hardy.create`, `hardy.load` or `hardy.wrap`.
         data: source domains such as ``["streets/sim"]``, or the ``data`` section of a recipe.
         algorithm: a name of ``hardy list algorithm``, or ``{"name": ..., options}``.
+        teacher: for an algorithm that learns from one: a network, a run's folder, an ONNX file with logits, or a
+            recipe's ``teacher`` section.
         loss: likewise of ``hardy list loss``.
         steps: optimiser steps.
         optim: the rest of a recipe's ``optim`` section, such as ``{"lr": 0.05, "batch": 16}``.
@@ -86,19 +90,24 @@ def train(
             given.
     """
     sections = sections_of(data, algorithm, loss, steps, optim, evaluate)
-    with opened(network, "train", sections, folder=folder, run=run, trust=trust) as (here, kept):
+    with opened(network, "train", sections, folder=folder, run=run, trust=trust, teacher=teacher) as (here, kept):
         if here is None:
             assert kept is not None, "only a run with a folder is finished"
             network.load_state_dict(artefact.weights(kept))
             return network.eval()
-        given = {name: value.clone() for name, value in network.state_dict().items()} if kept else {}
-        images = here.images(network)
-        try:
-            here.fit(network, images, "train")
-        except Stopped:
-            if kept:  # so that the same call on the same network goes on
-                network.load_state_dict(given)
-            raise
-        if kept:
-            refuse_unmeasured(measured(here, network, images), here.folder)
+        _trained(here, network, kept)
     return network.eval()
+
+
+def _trained(here: Run, network: Network, kept: Path | None) -> None:
+    """Train ``network`` in place and measure it where it is kept; a stopped call that goes on leaves it as given."""
+    given = {name: value.clone() for name, value in network.state_dict().items()} if kept else {}
+    images = here.images(network)
+    try:
+        here.fit(network, images, "train")
+    except Stopped:
+        if kept:  # so that the same call on the same network goes on
+            network.load_state_dict(given)
+        raise
+    if kept:
+        refuse_unmeasured(measured(here, network, images), here.folder)

@@ -16,7 +16,7 @@ from hardy.trust import allowing, names_in
 
 __all__ = ["Origin", "finished", "folder_of", "held", "origin_of", "unused"]
 
-_PARTS = ("dense", "pruned", "largest")
+_PARTS = ("dense", "pruned", "largest", "teacher")
 """Sub-folders with networks of their own."""
 
 
