@@ -282,8 +282,8 @@ class Search(Section):
 class Teacher(Section):
     """The network that an algorithm learns from, where it asks for one, as ``self_distillation`` does.
 
-    It is that of an earlier ``run``, or an ``onnx`` file of ``hardy export --logits``, which has no features. It computes
-    in its own ``precision``. ``sha256`` is the checksum of the weights or of the file: others are refused.
+    It is that of an earlier ``run``, or an ``onnx`` file of ``hardy export --logits``, which has no features. It
+    computes in its own ``precision``. ``sha256`` is the checksum of the weights or of the file: others are refused.
     """
 
     model_config = ConfigDict(

@@ -1,4 +1,4 @@
-"""A recipe's ``teacher``, and that of `hardy.train`: checked on reading, loaded once, learned from, refused where unused."""
+"""A recipe's ``teacher``, and that of `hardy.train`: checked on reading, loaded once, refused where unused."""
 
 import copy
 
@@ -61,7 +61,7 @@ def same(one, other):
         ({"rnu": "runs/x"}, "unknown key 'teacher.rnu'; did you mean 'run'"),
         ({"run": ""}, "teacher.run: "),
     ],
-)  # fmt: skip
+)
 def test_it_is_checked_on_reading(section, said):
     with pytest.raises(InputError) as caught:
         from_values({**TRAIN, "teacher": section})
@@ -89,12 +89,13 @@ def test_it_is_in_the_digest_when_present():
         ("prune", {**TRAIN, "prune": {**CUT, "recovery": 5}}, "erm asks for no teacher"),
         ("prune", {**TRAIN, "network": {"run": "x"}, "prune": CUT, "algorithm": DISTIL}, "nothing that asks for one"),
         (
-            "prune", {**TRAIN, "prune": {**CUT, "recovery": 5, "recover_with": "mixup"}},
+            "prune",
+            {**TRAIN, "prune": {**CUT, "recovery": 5, "recover_with": "mixup"}},
             "erm and mixup asks for no teacher",
         ),
         ("search", {**TRAIN, "algorithm": DISTIL, "search": {"budget_ms": 5}}, "nothing that asks for one is trained"),
     ],
-)  # fmt: skip
+)
 def test_a_section_that_no_algorithm_asks_for_is_refused(verb, values, why):
     with pytest.raises(InputError) as caught:
         refuse_unused(from_values(values), verb)
@@ -127,7 +128,8 @@ def test_the_recipes_teacher_is_learned_from(sections, kept, network, tmp_path, 
     assert len(loaded) == 1
     by_hand = []
     for teacher in (network, None):
-        made = sections(algorithm=DISTIL if teacher else {"name": "erm"}, run={"folder": str(tmp_path / str(not teacher))})
+        name = "self_distillation" if teacher else "erm"
+        made = sections(algorithm=DISTIL if teacher else {"name": name}, run={"folder": str(tmp_path / name)})
         with Run.open(from_values(made), "train") as run:
             trained = run.network()
             run.fit(trained, run.images(trained), "train", teacher=teacher)
@@ -214,3 +216,10 @@ def test_a_teacher_in_memory_is_kept_and_the_recipe_beside_it_repeats_the_run(to
         other.head.bias.add_(1)
     with pytest.raises(InputError, match=r"holds the run of another recipe .*teacher\.sha256 was"):
         hardy.train(student, algorithm=DISTIL, teacher=other, steps=3, folder=folder, **of_python)
+
+
+def test_a_teacher_of_other_classes_leaves_nothing_behind(town, of_python, tmp_path):
+    student, other = (hardy.create("tiny", classes, width=8) for classes in (str(town), "camvid11"))
+    with pytest.raises(InputError, match="both must predict the same classes"):
+        hardy.train(student, algorithm=DISTIL, teacher=other, folder=tmp_path / "run", **of_python)
+    assert not (tmp_path / "run").exists()

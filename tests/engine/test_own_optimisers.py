@@ -1,4 +1,4 @@
-"""What an algorithm trains beside the network: an aligner by the loop's optimiser, a critic by an optimiser of its own."""
+"""What an algorithm trains beside the network: an aligner by the loop's optimiser, a critic by one of its own."""
 
 import json
 
@@ -192,5 +192,5 @@ def test_a_critic_is_trained_in_one_process(fit, monkeypatch):
     from accelerate import Accelerator
 
     monkeypatch.setattr(Accelerator, "num_processes", 2)
-    with pytest.raises(InputError, match=r"Adversarial has an optimiser of its own \(critic\); train it in one process"):
+    with pytest.raises(InputError, match=r"has an optimiser of its own \(critic\); train it in one process"):
         fit()

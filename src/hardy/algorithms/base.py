@@ -43,8 +43,8 @@ class Algorithm(nn.Module, ABC):
         """The optimisers that `forward` steps, by names of the algorithm's own; none by default.
 
         The training loop neither steps, clips nor decays what they hold, which are parameters of the algorithm, and its
-        checkpoint keeps their state. They are made in the constructor. The loop's backward pass leaves gradients in what they hold: set these to zero before
-        each of their own.
+        checkpoint keeps their state. They are made in the constructor. The loop's backward pass leaves gradients in
+        what they hold: set these to zero before each of their own.
         """
         return {}
 

@@ -60,8 +60,8 @@ class Exported(Network):
         given = (len(images), *images.shape[-2:])
         if any(want not in (None, have) for want, have in zip(self.takes, given, strict=True)):
             raise InputError(
-                f"{self.path}: takes images {_shown(self.takes)} (batch, height, width) and got {_shown(given)}; export "
-                "it with dynamic sizes, or train on batches and crops of that size"
+                f"{self.path}: takes images {_shown(self.takes)} (batch, height, width) and got {_shown(given)}; "
+                "export it with dynamic sizes, or train on batches and crops of that size"
             )
         return Outputs(self._session(images.detach().float().cpu().contiguous()).to(images.device))
 

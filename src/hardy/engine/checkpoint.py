@@ -1,7 +1,7 @@
 """Checkpoints: all that a run needs to go on, in one safetensors file that is whole or absent.
 
-Tensors are the state of the algorithm, of the optimisers and the moving average; everything else (step, best score, what
-the checkpoint belongs to) is JSON in the file's header. No pickle is read or written.
+Tensors are the state of the algorithm and of the optimisers, and the moving average; everything else (step, best score,
+what the checkpoint belongs to) is JSON in the file's header. No pickle is read or written.
 """
 
 import inspect

@@ -123,7 +123,7 @@ class Run:
                     limit_threads(recipe.run.threads)
                     yield cls(recipe, folder, versions, progress, main)
             except (InputError, OSError):
-                if main and fresh and unused(folder):
+                if main and fresh and unused(folder, start.FOLDER, teachers.FOLDER):
                     shutil.rmtree(folder)
                 raise
 

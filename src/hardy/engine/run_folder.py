@@ -111,6 +111,6 @@ def _refuse_other(folder: Path, recipe: Recipe) -> None:
         )
 
 
-def unused(folder: Path) -> bool:
-    """Whether ``folder`` is there and holds no more than a recipe and a log."""
-    return folder.is_dir() and {path.name for path in folder.iterdir()} <= {"recipe.yaml", "train.log", LOCK}
+def unused(folder: Path, *given: str) -> bool:
+    """Whether ``folder`` is there and holds no more than a recipe, a log, and what it was ``given``, by name."""
+    return folder.is_dir() and {path.name for path in folder.iterdir()} <= {"recipe.yaml", "train.log", LOCK, *given}

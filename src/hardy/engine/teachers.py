@@ -13,8 +13,8 @@ from hardy.networks.base import Network
 from hardy.networks.building.teacher import Teacher
 from hardy.recipe import Method, Recipe
 from hardy.registry import ALGORITHMS
-from hardy.seed import seeded
 from hardy.sections import Teacher as Section
+from hardy.seed import seeded
 
 __all__ = ["FOLDER", "Given", "asked_by", "load", "section", "trained_by"]
 
