@@ -1,6 +1,6 @@
 """A teacher: a frozen network that another one learns from, whatever trains that one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Literal, Self
@@ -65,10 +65,7 @@ class Teacher(nn.Module):
         """
         with self._precision(images.device.type):
             found = self.network.outputs(images.to(self.network.mean.dtype))
-        if self.precision is None:
-            return found
-        parts = ({name: value.to(images.dtype) for name, value in of.items()} for of in (found.features, found.extras))
-        return replace(found, logits=found.logits.to(images.dtype), features=next(parts), extras=next(parts))
+        return found if self.precision is None else _with_dtype(found, images.dtype)
 
     def forward(self, images: Tensor) -> Tensor:
         """The logits of `outputs`."""
@@ -87,3 +84,13 @@ class Teacher(nn.Module):
         device = fn(torch.empty(0, device=self.network.mean.device)).device
         self._frozen._apply(lambda value: value.to(device))  # the device alone: its dtype is its own
         return self
+
+
+def _with_dtype(outputs: Outputs, dtype: torch.dtype) -> Outputs:
+    """``outputs`` with every floating tensor in ``dtype``."""
+
+    def cast(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()}
+
+    logits = outputs.logits.to(dtype)
+    return replace(outputs, logits=logits, features=cast(outputs.features), extras=cast(outputs.extras))
