@@ -34,6 +34,13 @@ def kept(network, tmp_path_factory):
     return hardy.save(network, tmp_path_factory.mktemp("teacher") / "run")
 
 
+@pytest.fixture(scope="module")
+def exported(network, tmp_path_factory):
+    file = tmp_path_factory.mktemp("exported") / "net.onnx"
+    export(network, file, size=(32, 48), dynamic=True, output="logits")
+    return file
+
+
 @pytest.fixture
 def no_timing(monkeypatch):
     monkeypatch.setattr(prune, "costs", lambda *_: ([], []))
@@ -138,10 +145,9 @@ def test_the_recipes_teacher_is_learned_from(sections, kept, network, tmp_path, 
     assert not same(found, by_hand[1])
 
 
-def test_a_file_teaches_nearly_what_its_network_does(sections, kept, network, tmp_path):
-    export(network, tmp_path / "net.onnx", size=(32, 48), dynamic=True, output="logits")
+def test_a_file_teaches_nearly_what_its_network_does(sections, kept, exported, tmp_path):
     found = []
-    for name, teacher in (("run", {"run": str(kept)}), ("onnx", {"onnx": str(tmp_path / "net.onnx")})):
+    for name, teacher in (("run", {"run": str(kept)}), ("onnx", {"onnx": str(exported)})):
         made = sections(algorithm=DISTIL, teacher=teacher, run={"folder": str(tmp_path / name)}, optim={"steps": 2})
         found.append(weights(train.run(from_values(made), show=False)))
     for name, value in found[0].items():
@@ -182,20 +188,18 @@ def test_recovery_learns_from_the_recipes_teacher_else_from_the_dense_network(
 # ------------------------------------------------------------------------------------------------------- from Python
 
 
-def test_python_takes_a_network_a_folder_or_a_file(town, of_python, network, kept, tmp_path):
-    export(network, tmp_path / "net.onnx", size=(32, 48), dynamic=True, output="logits")
-
-    def trained(teacher, folder=None, steps=2):
+def test_python_takes_a_network_a_folder_or_a_file(town, of_python, network, kept, exported):
+    def trained(teacher):
         with seeded(3, "student"):
             student = hardy.create("tiny", str(town), width=8)
-        return hardy.train(student, algorithm=DISTIL, teacher=teacher, steps=steps, folder=folder, **of_python)
+        return hardy.train(student, algorithm=DISTIL, teacher=teacher, steps=2, **of_python)
 
     before = copy.deepcopy(network.state_dict())
     wanted = trained(kept).state_dict()
     assert same(trained(network).state_dict(), wanted)
     assert same(network.state_dict(), before)
     assert same(trained({"run": str(kept)}).state_dict(), wanted)
-    for name, value in trained(tmp_path / "net.onnx").state_dict().items():
+    for name, value in trained(exported).state_dict().items():
         torch.testing.assert_close(value, wanted[name], rtol=1e-3, atol=1e-4, msg=name)
     with pytest.raises(InputError, match="needs 'teacher', and there is none here"):
         trained(None)
