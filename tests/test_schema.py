@@ -27,6 +27,7 @@ def fits(value, rule, root):
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     checks = [
         "anyOf" not in rule or any(fits(value, each, root) for each in rule["anyOf"]),
+        "oneOf" not in rule or sum(fits(value, each, root) for each in rule["oneOf"]) == 1,
         "const" not in rule or value == rule["const"],
         "enum" not in rule or value in rule["enum"],
         kind not in kinds or isinstance(value, kinds[kind]),
@@ -75,6 +76,9 @@ def test_the_schema_takes_the_shipped_recipes_and_their_completed_form(path):
         ("loss", {"name": "ohem", "threshold": 0.5}, True), ("loss", {"name": "ohem", "treshold": 0.5}, False),
         ("optim.steps", 0, False), ("optim.steps", 10, True), ("optim.momentun", 0.9, False),
         ("data.crop", [64], False),
+        ("teacher", {"run": "runs/x"}, True), ("teacher", {"run": "x", "onnx": None, "precision": "bf16"}, True),
+        ("teacher", {"onnx": "x.onnx"}, True), ("teacher", {"run": "x", "onnx": "x.onnx"}, False),
+        ("teacher", {}, False), ("teacher", {"run": "x", "precision": "fp16"}, False), ("teacher", None, True),
         ("prune", {"ratio": 0.5, "criterion": {"name": "random"}}, True),
         ("prune", {"ratio": 0.5, "criterion": {"name": "randm"}}, False),
         ("network", {"run": "runs/x"}, True), ("network", {"run": "runs/x", "width": 8}, False), ("section", {}, False),

@@ -16,7 +16,19 @@ from hardy import safe_yaml
 from hardy.choices import Choice, choices, completed, models, references
 from hardy.errors import InputError, nearest, quoted
 from hardy.files import expanded, write_text
-from hardy.sections import Data, Evaluate, Kind, Method, NetworkChoice, Optim, Prune, RunSection, Search, Section
+from hardy.sections import (
+    Data,
+    Evaluate,
+    Kind,
+    Method,
+    NetworkChoice,
+    Optim,
+    Prune,
+    RunSection,
+    Search,
+    Section,
+    Teacher,
+)
 from hardy.trust import from_file, names_typed
 
 __all__ = [
@@ -29,6 +41,7 @@ __all__ = [
     "Recipe",
     "RunSection",
     "Search",
+    "Teacher",
     "first_of",
     "from_values",
     "parsed",
@@ -42,6 +55,7 @@ class Recipe(Section):
     network: Annotated[NetworkChoice, Kind("network")]
     data: Data
     algorithm: Annotated[Method, Kind("algorithm")] = Method(name="erm")
+    teacher: Teacher | None = None
     loss: Annotated[Method, Kind("loss")] = Method(name="cross_entropy")
     optim: Optim = Optim()
     prune: Prune | None = None
@@ -115,6 +129,9 @@ class Recipe(Section):
             values["network"] = {k: v for k, v in values["network"].items() if k not in ("run", "weights")}
         else:
             values["network"].pop("sha256")
+        if self.teacher:
+            unnamed = ("run", "onnx") if self.teacher.sha256 else ("sha256",)
+            values["teacher"] = {key: value for key, value in values["teacher"].items() if key not in unnamed}
         for key in ("folder", "device", "workers", "threads", "trackers", "log_every", "checkpoint_every"):
             values["run"].pop(key)
         for place in (values["data"], *values["data"]["datasets"].values()):

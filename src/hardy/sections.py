@@ -21,6 +21,7 @@ __all__ = [
     "Search",
     "Section",
     "Stop",
+    "Teacher",
 ]
 
 MOST_PIXELS = 2**27
@@ -276,6 +277,34 @@ class Search(Section):
             raise ValueError(
                 f"a population of {self.population} breeds only after as many evaluations, and there are "
                 f"{self.evaluations}; give more evaluations, or method: random"
+            )
+        return self
+
+
+class Teacher(Section):
+    """The network that an algorithm learns from, where it asks for one, as ``self_distillation`` does.
+
+    It is that of an earlier ``run``, or an ``onnx`` file of ``hardy export --logits``, which has no features. It
+    computes in its own ``precision``. ``sha256`` is the checksum of the weights or of the file: others are refused.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [{"required": [origin], "properties": {origin: {"type": "string"}}} for origin in ("run", "onnx")]
+        }
+    )
+    run: Annotated[str, Field(min_length=1)] | None = None
+    onnx: Annotated[str, Field(min_length=1)] | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    sha256: str | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if bool(self.run) == bool(self.onnx):
+            raise ValueError("give either the folder of a run, as run: runs/x, or a file, as onnx: x.onnx")
+        if self.onnx and self.precision != "fp32":
+            raise ValueError(
+                f"precision {self.precision} has no effect on an ONNX file, which runs in fp32; leave it out"
             )
         return self
 

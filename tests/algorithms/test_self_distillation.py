@@ -13,6 +13,7 @@ from hardy.algorithms.self_distillation import SelfDistillation
 from hardy.engine.fit import Fit
 from hardy.errors import InputError
 from hardy.losses.cross_entropy import CrossEntropy
+from hardy.networks.building.teacher import Teacher
 from hardy.recipe import Optim, RunSection
 from hardy.registry import ALGORITHMS
 from hardy.types import Batch
@@ -31,7 +32,7 @@ def teacher(scenes):
 @pytest.mark.parametrize(("temperature", "weight"), [(1.0, 3.0), (4.0, 0.5)])
 def test_its_terms_are_the_labels_loss_and_the_divergence(scenes, teacher, draw_batch, loss, temperature, weight):
     batch = draw_batch([0, 1, 1], size=(3, 4))
-    terms = SelfDistillation(scenes, loss, teacher, temperature=temperature, weight=weight)(batch)
+    terms = SelfDistillation(scenes, loss, Teacher(teacher), temperature=temperature, weight=weight)(batch)
     assert list(terms) == ["segmentation", "distillation"]
     assert terms["segmentation"].item() == ERM(scenes, loss)(batch)["segmentation"].item()
     labelled = batch.labels != 255
@@ -44,7 +45,7 @@ def test_its_terms_are_the_labels_loss_and_the_divergence(scenes, teacher, draw_
 def test_a_teacher_that_says_the_same_adds_nothing(scenes, pictures, draw_batch, loss, total):
     for network, size in ((scenes, (2, 3)), (pictures, None)):
         batch = draw_batch([0, 1], size=size)
-        terms = SelfDistillation(network, loss, network, weight=1e6)(batch)
+        terms = SelfDistillation(network, loss, Teacher(network), weight=1e6)(batch)
         assert terms["distillation"].item() == 0
         torch.stack(list(terms.values())).sum().backward()
         found = [parameter.grad.clone() for parameter in network.parameters()]
@@ -56,7 +57,7 @@ def test_a_teacher_that_says_the_same_adds_nothing(scenes, pictures, draw_batch,
 
 def test_its_gradient_reaches_the_network_alone_and_is_that_of_its_value(scenes, teacher, draw_batch, loss):
     batch = draw_batch([0, 1], size=(2, 2))
-    algorithm = SelfDistillation(scenes, loss, teacher, temperature=2.0)
+    algorithm = SelfDistillation(scenes, loss, Teacher(teacher), temperature=2.0)
 
     def value(weight):
         with torch.no_grad():
@@ -69,7 +70,7 @@ def test_its_gradient_reaches_the_network_alone_and_is_that_of_its_value(scenes,
     slope = (scenes.head.weight.grad * direction).sum().item()
     numeric = (value(start + 1e-6 * direction) - value(start - 1e-6 * direction)).item() / 2e-6
     assert slope == pytest.approx(numeric, rel=1e-6)
-    assert all(parameter.grad is None for parameter in (*teacher.parameters(), *algorithm.teacher.module.parameters()))
+    assert all(parameter.grad is None for parameter in (*teacher.parameters(), *algorithm.teacher.network.parameters()))
 
 
 def batches(start, rank, processes):
@@ -92,7 +93,7 @@ def fit(folder=None, seed=0):
     with torch.random.fork_rng():
         torch.manual_seed(5)
         teacher = built()
-    algorithm = SelfDistillation(built(), CrossEntropy(11), teacher)
+    algorithm = SelfDistillation(built(), CrossEntropy(11), Teacher(teacher))
     return Fit(
         algorithm, batches, Optim(name="adam", steps=4, lr=1e-2), RunSection(device="cpu"), folder=folder
     ), teacher
@@ -102,7 +103,7 @@ def test_training_leaves_the_teacher_and_a_resumed_run_has_the_same_bits(tmp_pat
     whole, teacher = fit()
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     whole.run()
-    kept = whole.algorithm.teacher.module
+    kept = whole.algorithm.teacher.network
     for state in (teacher.state_dict(), kept.state_dict()):
         assert all(torch.equal(value, before[name]) for name, value in state.items())
     assert not kept.training
@@ -146,15 +147,15 @@ def test_what_a_constructor_names_before_the_star_is_known_without_an_import(sce
 
 def test_what_cannot_be_is_refused(scenes, pictures, teacher, loss):
     with pytest.raises(InputError, match=r"temperature: 0\.0 is out of range; it must be above 0"):
-        SelfDistillation(scenes, loss, teacher, temperature=0.0)
+        SelfDistillation(scenes, loss, Teacher(teacher), temperature=0.0)
     with pytest.raises(InputError, match=r"SelfDistillation.weight: -1.0 is out of range"):
-        SelfDistillation(scenes, loss, teacher, weight=-1.0)
+        SelfDistillation(scenes, loss, Teacher(teacher), weight=-1.0)
     with pytest.raises(InputError, match="both must predict the same classes"):
-        SelfDistillation(scenes, loss, pictures)
+        SelfDistillation(scenes, loss, Teacher(pictures))
     supply = {"network": scenes, "pixel_loss": loss}
     with pytest.raises(
         InputError, match=r"self_distillation needs 'teacher', and there is none here: .* teacher: {run"
     ):
         ALGORITHMS.build("self_distillation", supply)
-    built = ALGORITHMS.build("self_distillation", {**supply, "teacher": teacher}, weight=2.0)
+    built = ALGORITHMS.build("self_distillation", {**supply, "teacher": Teacher(teacher)}, weight=2.0)
     assert built.weight == 2.0

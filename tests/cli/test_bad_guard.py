@@ -95,9 +95,10 @@ def test_a_batch_of_one_cannot_be_counted(refused, recipe, tmp_path):
 
 def test_there_is_no_teacher_in_plain_training(refused, recipe):
     line = refused("train", recipe(algorithm={"name": "self_distillation"}))
-    assert line.startswith("algorithm: self_distillation needs 'teacher', and there is none here: ")
+    assert line.startswith("algorithm: self_distillation needs 'teacher', and there is none here: the frozen")
+    assert line.endswith("name one as teacher: {run: runs/x}")
     line = refused(
         "prune",
         recipe(algorithm={"name": "self_distillation"}, prune={"criterion": "l2", "min_width": 2, "ratio": 0.3}),
     )
-    assert line.startswith("algorithm: self_distillation needs 'teacher', and there is none here: ")
+    assert line.startswith("algorithm: self_distillation needs 'teacher', and there is none here")

@@ -9,6 +9,7 @@ from hardy.engine.fit import Fit
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.networks.building.create import create
+from hardy.networks.building.teacher import Teacher
 from hardy.recipe import Optim, RunSection
 from hardy.registry import ALGORITHMS, LOSSES
 from hardy.seed import seed_all, seeded
@@ -52,7 +53,7 @@ def build(name: str, kind: str) -> Algorithm:
     }
     seed_all(0, "algorithm")  # as a run does
     pixel_loss = LOSSES.build("cross_entropy", {"class_count": len(made.labels)})
-    supply = {"network": made, "pixel_loss": pixel_loss, "teacher": teacher}
+    supply = {"network": made, "pixel_loss": pixel_loss, "teacher": Teacher(teacher)}
     built: Algorithm = ALGORITHMS.build(name, supply, **options)
     return built.train()
 

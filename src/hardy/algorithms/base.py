@@ -1,9 +1,11 @@
 """The interface of what is trained: a batch goes in, named loss terms come out."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import nn
+from torch.optim import Optimizer
 
 from hardy.errors import InputError
 from hardy.networks.base import Network
@@ -17,10 +19,11 @@ class Algorithm(nn.Module, ABC):
 
     The training loop (`hardy.engine.fit`) sums the terms, goes backward, steps and calls `after_step`. What else an
     algorithm learns are its own parameters, what it must remember from step to step its buffers: a checkpoint holds
-    both. A part with an optimiser of its own steps inside `forward`.
+    both. A part with an optimiser of its own, such as a critic, steps inside `forward`; see `optimisers`.
 
     The constructor takes ``network`` and ``pixel_loss`` before the ``*``, and its options, each with a type and a
-    default, after. One that learns from another network asks for it by a third name there, ``teacher``.
+    default, after. One that learns from another network asks there for a ``teacher`` too, a
+    `hardy.networks.building.teacher.Teacher`.
     """
 
     needs_domains: int = 1
@@ -35,6 +38,15 @@ class Algorithm(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: Batch) -> Terms:
         """The named scalar loss terms of ``batch``."""
+
+    def optimisers(self) -> Mapping[str, Optimizer]:
+        """The optimisers that `forward` steps, by names of the algorithm's own; none by default.
+
+        The training loop neither steps, clips nor decays what they hold, which are parameters of the algorithm, and its
+        checkpoint keeps their state. They are made in the constructor. The loop's backward pass leaves gradients in
+        what they hold: set these to zero before each of their own.
+        """
+        return {}
 
     def check(self, domains: int, batch: int) -> None:
         """Refuse, before the first step, data that cannot be worked on.

@@ -3,8 +3,9 @@
     loss = loss of the labels + weight T^2 mean_i KL(softmax(t_i / T) || softmax(s_i / T))
 
 s and t are the logits of the network and of its teacher, and i runs over the labelled pixels. The teacher is frozen, in
-evaluation mode, and sees the very images that the network sees. As ``prune.recover_with`` it is the network before
-pruning. Both terms need no adapter: teacher and student have one shape of logits.
+evaluation mode, and sees the very images that the network sees. A recipe names it as ``teacher``; in the recovery after
+pruning it is the network before pruning where none is named. Both terms need no adapter: teacher and student have one
+shape of logits.
 
 Source: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", arXiv:1503.02531, 2015, section 2; to
 recover a pruned network from the unpruned one by its logits: Muralidharan et al., "Compact language models via pruning
@@ -16,8 +17,8 @@ import math
 from hardy.algorithms.base import Algorithm
 from hardy.errors import InputError, within
 from hardy.networks.base import Network, PixelLoss, resize
+from hardy.networks.building.teacher import Teacher
 from hardy.ops.divergence import divergence
-from hardy.ops.frozen import Frozen
 from hardy.types import IGNORE, Batch, Terms
 
 __all__ = ["SelfDistillation"]
@@ -29,7 +30,7 @@ class SelfDistillation(Algorithm):
     Args:
         network: what is trained.
         pixel_loss: the loss of one head.
-        teacher: predicts the classes that ``network`` does; a frozen copy of it is kept.
+        teacher: predicts the classes that ``network`` does.
         temperature: T; above 1 the teacher's small probabilities count more.
         weight: of the divergence beside the loss of the labels; 0 leaves the latter alone.
 
@@ -41,7 +42,7 @@ class SelfDistillation(Algorithm):
         self,
         network: Network,
         pixel_loss: PixelLoss,
-        teacher: Network,
+        teacher: Teacher,
         *,
         temperature: float = 1.0,
         weight: float = 3.0,
@@ -56,7 +57,7 @@ class SelfDistillation(Algorithm):
             )
         super().__init__(network)
         self.pixel_loss, self.temperature, self.weight = pixel_loss, temperature, weight
-        self.teacher = Frozen(teacher)
+        self.teacher = teacher
 
     def forward(self, batch: Batch) -> Terms:
         """The network's loss terms of ``batch``, and ``distillation``, the weighted divergence from the teacher."""

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from hardy.commands._progress import terminal
-from hardy.engine import artefact, start
+from hardy.engine import artefact, start, teachers
 from hardy.engine.run import Run
 from hardy.files import expanded
 from hardy.networks.base import Network
@@ -49,6 +49,7 @@ def opened(
     folder: str | Path | None,
     run: Mapping[str, Any] | None,
     trust: str | Iterable[str] = (),
+    teacher: teachers.Given | None = None,
 ) -> Iterator[tuple[Run | None, Path | None]]:
     """A run of ``verb`` that starts from ``network``, and its folder where it is one that stays.
 
@@ -62,6 +63,7 @@ def opened(
         folder: where everything goes, ``run["folder"]`` being the same.
         run: the section ``run``.
         trust: modules whose code may run where a file names it.
+        teacher: what an algorithm learns from; a network is kept as ``network`` is.
 
     Raises:
         InputError: for anything in the sections that cannot be used, or a network that could not be kept.
@@ -70,6 +72,8 @@ def opened(
     kept = expanded(named) if named else None
     if kept is not None:
         artefact.check(network)
+    if teacher is not None:
+        sections = {**sections, "teacher": teachers.section(teacher, kept)}
     with TemporaryDirectory() as scratch, allowing(trust):
         place = {**(run or {}), "folder": str(kept or scratch)}
         recipe = from_sections(start.section(network, kept), **sections, run=place)
@@ -79,4 +83,6 @@ def opened(
         with Run.open(recipe, verb, terminal) as here:
             if kept is not None:
                 here.keep_start(network)
+            if isinstance(teacher, Network):
+                here.learn_from(teacher, keep=kept is not None)
             yield here, kept

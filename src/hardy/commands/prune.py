@@ -236,8 +236,8 @@ def _cut(here: Run, network: Network, images: Split, choice: Prune, *, show: boo
 
 
 def _recovered(here: Run, network: Network, images: Split, choice: Prune, dense: Network) -> None:
-    """Train the smaller network in place for ``choice.recovery`` steps; ``dense`` is the teacher of a method that has
-    one."""
+    """Train the smaller network in place for ``choice.recovery`` steps; ``dense`` teaches where the recipe
+    names no teacher."""
     if choice.recovery:
         optim = here.recipe.optim.model_copy(update={"steps": choice.recovery, "lr": choice.recovery_lr})
         optim = Optim.model_validate(optim.model_dump())

@@ -1,7 +1,6 @@
 """``hardy train``: train a network, measure it on held-out and unseen domains, save it."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from hardy.engine.evaluate import Table
 from hardy.engine.protocol import Split
 from hardy.engine.run import Run
 from hardy.engine.stop import Stopped
+from hardy.engine.teachers import Given
 from hardy.networks.base import Network
 from hardy.recipe import Recipe
 
@@ -57,6 +57,7 @@ def train(
     *,
     data: Sequence[str] | Mapping[str, Any],
     algorithm: str | Mapping[str, Any] = "erm",
+    teacher: Given | None = None,
     loss: str | Mapping[str, Any] = "cross_entropy",
     steps: int = 1000,
     optim: Mapping[str, Any] | None = None,
@@ -71,6 +72,8 @@ def train(
         network: from `hardy.create`, `hardy.load` or `hardy.wrap`.
         data: source domains such as ``["streets/sim"]``, or the ``data`` section of a recipe.
         algorithm: a name of ``hardy list algorithm``, or ``{"name": ..., options}``.
+        teacher: for an algorithm that learns from one: a network, a run's folder, an ONNX file with logits, or a
+            recipe's ``teacher`` section.
         loss: likewise of ``hardy list loss``.
         steps: optimiser steps.
         optim: the rest of a recipe's ``optim`` section, such as ``{"lr": 0.05, "batch": 16}``.
@@ -87,26 +90,24 @@ def train(
             given.
     """
     sections = sections_of(data, algorithm, loss, steps, optim, evaluate)
-    with opened(network, "train", sections, folder=folder, run=run, trust=trust) as (here, kept):
+    with opened(network, "train", sections, folder=folder, run=run, trust=trust, teacher=teacher) as (here, kept):
         if here is None:
             assert kept is not None, "only a run with a folder is finished"
             network.load_state_dict(artefact.weights(kept))
             return network.eval()
-        images = here.images(network)
-        with _as_given(network, keep=kept is not None):
-            here.fit(network, images, "train")
-        if kept:
-            refuse_unmeasured(measured(here, network, images), here.folder)
+        _trained(here, network, kept)
     return network.eval()
 
 
-@contextmanager
-def _as_given(network: Network, *, keep: bool) -> Iterator[None]:
-    """With ``keep`` a stop inside the block gives ``network`` its weights back: the same call on it goes on then."""
-    given = {name: value.clone() for name, value in network.state_dict().items()} if keep else {}
+def _trained(here: Run, network: Network, kept: Path | None) -> None:
+    """Train ``network`` in place and measure it where it is kept; a stopped call that goes on leaves it as given."""
+    given = {name: value.clone() for name, value in network.state_dict().items()} if kept else {}
+    images = here.images(network)
     try:
-        yield
+        here.fit(network, images, "train")
     except Stopped:
-        if keep:
+        if kept:  # so that the same call on the same network goes on
             network.load_state_dict(given)
         raise
+    if kept:
+        refuse_unmeasured(measured(here, network, images), here.folder)

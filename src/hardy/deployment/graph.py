@@ -193,6 +193,26 @@ class Session:
             options.optimized_model_filepath = str(optimised)
         self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
+    def __deepcopy__(self, memo: dict[int, object]) -> "Session":
+        """The same session: a run changes nothing in it."""
+        return self
+
+    @property
+    def described(self) -> str | None:
+        """What `hardy.export` wrote into the file of its network, as JSON; None in a file of others."""
+        found: str | None = self._session.get_modelmeta().custom_metadata_map.get("hardy")
+        return found
+
+    @property
+    def takes(self) -> tuple[int | str | None, ...]:
+        """The shape of the images, a name or None for an open dimension."""
+        return tuple(self._session.get_inputs()[0].shape)
+
+    @property
+    def gives(self) -> tuple[int | str | None, ...]:
+        """The shape of what the graph returns, likewise."""
+        return tuple(self._session.get_outputs()[0].shape)
+
     def __call__(self, images: Tensor) -> Tensor:
         """What the graph returns for ``images`` (B, 3, H, W) float32 on the CPU."""
         return torch.from_numpy(self._session.run(None, {"images": images.numpy()})[0])

@@ -1,14 +1,14 @@
 """Checkpoints: all that a run needs to go on, in one safetensors file that is whole or absent.
 
-Tensors are the algorithm's state, the optimiser's and the moving average; everything else (step, best score, what
-the checkpoint belongs to) is JSON in the file's header. No pickle is read or written.
+Tensors are the state of the algorithm and of the optimisers, and the moving average; everything else (step, best score,
+what the checkpoint belongs to) is JSON in the file's header. No pickle is read or written.
 """
 
 import inspect
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Checkpoint:
         algorithm: state of the algorithm by name.
         optimiser: ``optimiser.state_dict()``.
         average: the moving average by name, empty without one.
+        optimisers: the ``state_dict()`` of each of the algorithm's own optimisers, by name.
     """
 
     owner: str
@@ -46,6 +47,7 @@ class Checkpoint:
     algorithm: Mapping[str, Tensor]
     optimiser: Mapping[str, Any]
     average: Mapping[str, Tensor]
+    optimisers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
@@ -112,19 +114,22 @@ def write(file: Path, checkpoint: Checkpoint) -> None:
     tensors = {f"algorithm/{name}": value for name, value in checkpoint.algorithm.items()}
     tensors |= {f"average/{name}": value for name, value in checkpoint.average.items()}
     numbers: dict[str, Any] = {}
-    for index, state in checkpoint.optimiser["state"].items():
-        for name, value in state.items():
-            place = f"optimiser/{index}/{name}"
-            if isinstance(value, Tensor):
-                tensors[place] = value
-            else:
-                numbers[place] = value
+    own = {f"optimisers/{name}": of for name, of in checkpoint.optimisers.items()}
+    for part, of in {"optimiser": checkpoint.optimiser, **own}.items():
+        for index, state in of["state"].items():
+            for name, value in state.items():
+                (tensors if isinstance(value, Tensor) else numbers)[f"{part}/{index}/{name}"] = value
     header: dict[str, Any] = {"owner": checkpoint.owner, "step": checkpoint.step, "best": checkpoint.best}
-    header["groups"] = [
-        {key: value for key, value in group.items() if key != "betas"} for group in checkpoint.optimiser["param_groups"]
-    ]
+    header["groups"] = _plain_groups(checkpoint.optimiser)
+    if own:
+        header["optimisers"] = {name: _plain_groups(of) for name, of in checkpoint.optimisers.items()}
     header["numbers"] = numbers
     write_tensors(file, tensors, {"format": FORMAT, "state": json.dumps(header)})
+
+
+def _plain_groups(state: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The groups of an optimiser's ``state`` as JSON holds them; betas are the recipe's or the algorithm's."""
+    return [{key: value for key, value in group.items() if key != "betas"} for group in state["param_groups"]]
 
 
 def read(file: Path, owner: str) -> Checkpoint:
@@ -152,16 +157,16 @@ def read(file: Path, owner: str) -> Checkpoint:
             "use another run.folder, or delete the file to start again"
         )
     try:
-        optimiser = _optimiser_state(tensors, state)
+        optimiser, own = _optimiser_states(tensors, state)
         parts: dict[str, dict[str, Tensor]] = {"algorithm": {}, "average": {}}
         for place, value in tensors.items():
             part, _, name = place.partition("/")
-            if part != "optimiser":
+            if part not in ("optimiser", "optimisers"):
                 parts[part][name] = value
     except (ValueError, KeyError) as error:
         raise InputError(f"{file}: its tensors are not a checkpoint's ({error}); delete it to start again") from None
     best = tuple(state["best"]) if state["best"] else None
-    return Checkpoint(owner, state["step"], best, parts["algorithm"], optimiser, parts["average"])
+    return Checkpoint(owner, state["step"], best, parts["algorithm"], optimiser, parts["average"], own)
 
 
 def _checked(state: Any) -> dict[str, Any]:
@@ -172,32 +177,53 @@ def _checked(state: Any) -> dict[str, Any]:
     """
     owner, step, best, groups, numbers = (state[key] for key in ("owner", "step", "best", "groups", "numbers"))
     scored = best is None or (isinstance(best, list) and len(best) == 2 and finite(best[0]) and whole(best[1]))
-    plain = (str, int, float, type(None))
+    own = state.get("optimisers", {})  # absent without any, as before there could be some
     for name, good in (
         ("owner", isinstance(owner, str)),
         ("step", whole(step)),
         ("best", scored),
-        ("groups", isinstance(groups, list) and all(isinstance(group, dict) for group in groups)),
+        ("groups", _are_groups(groups)),
         ("numbers", isinstance(numbers, dict) and all(value is None or finite(value) for value in numbers.values())),
+        ("optimisers", isinstance(own, dict) and all(_are_groups(each) for each in own.values())),
     ):
         if not good:
             raise ValueError(f"{name} is {state[name]!r}")
-    for group in groups:
-        for key, value in group.items():
-            places = key == "params" and isinstance(value, list) and all(whole(place) for place in value)
-            if not places and not isinstance(value, plain):
-                raise ValueError(f"{key} of a group is {value!r}")
-    return dict(state)
+    for group in [*groups, *(group for each in own.values() for group in each)]:
+        _check_group(group)
+    return {**state, "optimisers": own}
 
 
-def _optimiser_state(tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> dict[str, Any]:
-    slots: dict[int, dict[str, Any]] = {}
+def _are_groups(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(group, dict) for group in value)
+
+
+def _check_group(group: Mapping[str, Any]) -> None:
+    """Raise `ValueError` for a setting of a group that is neither plain nor a list of parameters' places."""
+    for key, value in group.items():
+        places = key == "params" and isinstance(value, list) and all(whole(place) for place in value)
+        if not places and not isinstance(value, (str, int, float, type(None))):
+            raise ValueError(f"{key} of a group is {value!r}")
+
+
+def _optimiser_states(
+    tensors: Mapping[str, Tensor], state: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The state of the optimiser, and those of the algorithm's own optimisers by name.
+
+    Raises:
+        ValueError, KeyError: for a place that is none of theirs.
+    """
+    outer: dict[str, Any] = {"state": {}, "param_groups": state["groups"]}
+    own = {name: {"state": {}, "param_groups": groups} for name, groups in state["optimisers"].items()}
     for place, value in [*tensors.items(), *state["numbers"].items()]:
-        part, *rest = place.split("/")
+        part, _, rest = place.partition("/")
         if part == "optimiser":
-            index, name = rest
-            slots.setdefault(int(index), {})[name] = value
-    return {"state": slots, "param_groups": state["groups"]}
+            index, name = rest.split("/")
+            outer["state"].setdefault(int(index), {})[name] = value
+        elif part == "optimisers":
+            whose, index, name = rest.rsplit("/", 2)
+            own[whose]["state"].setdefault(int(index), {})[name] = value
+    return outer, own
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:

@@ -84,6 +84,7 @@ class Fit:
         self.log = log
         self.progress = Progress()
         self.accelerator = accelerator(place.device, place.precision)
+        self._refuse_processes()
         algorithm.to(self.accelerator.device)
         self.layout = torch.channels_last if place.channels_last else torch.contiguous_format
         algorithm.network.to(memory_format=self.layout)  # type: ignore[call-overload]
@@ -107,6 +108,8 @@ class Fit:
             self._refuse_other(saved)
             self.algorithm.load_state_dict(dict(saved.algorithm))
             checkpoint.restore_optimiser(self.optimiser.optimizer, saved.optimiser)
+            for name, own in self.algorithm.optimisers().items():
+                checkpoint.restore_optimiser(own, saved.optimisers[name])
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(
@@ -117,8 +120,18 @@ class Fit:
         self.progress = Progress(saved.step, saved.best)
         return True
 
+    def _refuse_processes(self) -> None:
+        """Refuse optimisers of the algorithm's own in a parallel run: nothing averages their gradients."""
+        own = ", ".join(self.algorithm.optimisers())
+        if own and self.accelerator.num_processes > 1:
+            name = type(self.algorithm).__name__
+            raise InputError(f"algorithm: {name} has an optimiser of its own ({own}); train it in one process")
+
     def _refuse_other(self, saved: checkpoint.Checkpoint) -> None:
-        """Raise `ValueError` for a moving average or a step that this run cannot have."""
+        """Raise `ValueError` for a moving average, optimisers or a step that this run cannot have."""
+        if saved.optimisers.keys() != (own := self.algorithm.optimisers()).keys():
+            there, here = (", ".join(names) or "none" for names in (saved.optimisers, own))
+            raise ValueError(f"the optimisers of its algorithm are {there}, here {here}")
         shapes = [{name: value.shape for name, value in of.items()} for of in (saved.average, self.average)]
         if shapes[0] != shapes[1]:
             raise ValueError("its moving average has other tensors")
@@ -172,10 +185,14 @@ class Fit:
                 f"{self.stage} step {self.progress.step}: {bad[0]} is not finite any more; {self._kept()}; "
                 "lower optim.lr or set optim.clip"
             )
-        state = self.optimiser.optimizer.state_dict()
-        best = self.progress.best
         whole = checkpoint.Checkpoint(
-            self.owner, self.progress.step, best, self.algorithm.state_dict(), state, self.average
+            self.owner,
+            self.progress.step,
+            self.progress.best,
+            self.algorithm.state_dict(),
+            self.optimiser.optimizer.state_dict(),
+            self.average,
+            {name: own.state_dict() for name, own in self.algorithm.optimisers().items()},
         )
         checkpoint.write(self.file, whole)
 
@@ -225,7 +242,7 @@ class Fit:
                 logged[name] = logged.get(name, torch.zeros_like(value.detach())) + value.detach() / len(parts)
         self.algorithm.after_backward()
         if self.optim.clip:
-            self.accelerator.clip_grad_norm_(self.algorithm.parameters(), self.optim.clip)
+            self.accelerator.clip_grad_norm_(optimiser.trained(self.algorithm), self.optim.clip)
         self.optimiser.step()
         self.progress.step = step + 1
         self.algorithm.after_step(step + 1)

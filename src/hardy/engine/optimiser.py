@@ -11,7 +11,7 @@ from hardy.algorithms.base import Algorithm
 from hardy.errors import InputError
 from hardy.recipe import Optim
 
-__all__ = ["build", "rate", "set_rate"]
+__all__ = ["build", "rate", "set_rate", "trained"]
 
 _log = logging.getLogger("hardy")
 
@@ -45,8 +45,14 @@ def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:
         group["lr"] = group["base_lr"] * factor
 
 
+def trained(algorithm: Algorithm) -> list[nn.Parameter]:
+    """The parameters of ``algorithm``, in order, less those that optimisers of its own hold."""
+    own = {id(p) for one in algorithm.optimisers().values() for group in one.param_groups for p in group["params"]}
+    return [parameter for parameter in algorithm.parameters() if id(parameter) not in own]
+
+
 def build(algorithm: Algorithm, optim: Optim) -> torch.optim.Optimizer:
-    """An optimiser over all trained parameters of ``algorithm`` in up to four groups: encoder or not, decayed or not.
+    """An optimiser over all `trained` parameters of ``algorithm`` in up to four groups: encoder or not, decayed or not.
 
     Norms, biases and depthwise weights are not decayed (Sandler et al., CVPR 2018; Poudel et al., BMVC 2019). The
     encoder's rate is ``optim.lr * optim.encoder_rate``; a warning says where there is no pre-trained encoder.
@@ -62,7 +68,7 @@ def build(algorithm: Algorithm, optim: Optim) -> torch.optim.Optimizer:
                      optim.encoder_rate, name)  # fmt: skip
     spared = _spared(algorithm)
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in algorithm.parameters():
+    for parameter in trained(algorithm):
         if parameter.requires_grad:
             groups.setdefault((id(parameter) in encoder, id(parameter) in spared), []).append(parameter)
     settings = [

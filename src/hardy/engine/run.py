@@ -24,7 +24,7 @@ from typing import Any
 from hardy import records
 from hardy.algorithms.base import Algorithm
 from hardy.device import limit_threads, pick
-from hardy.engine import artefact, protocol, start
+from hardy.engine import artefact, protocol, start, teachers
 from hardy.engine.evaluate import Table
 from hardy.engine.finished import PASSING, whole
 from hardy.engine.fit import Log
@@ -36,6 +36,7 @@ from hardy.engine.safeguards import Sight
 from hardy.engine.unused import refuse_unused
 from hardy.errors import InputError
 from hardy.networks.base import Network, PixelLoss
+from hardy.networks.building.teacher import Teacher
 from hardy.recipe import Method, Optim, Recipe
 from hardy.records import Record
 from hardy.registry import ALGORITHMS, LOSSES
@@ -86,6 +87,7 @@ class Run:
     main: bool = True
     cost: dict[str, float] = field(default_factory=dict)
     selection: dict[str, Any] = field(default_factory=dict)
+    _teacher: Teacher | None = field(default=None, init=False, repr=False)
 
     @staticmethod
     def finished(recipe: Recipe, verb: str) -> Path | None:
@@ -157,10 +159,32 @@ class Run:
         built: PixelLoss = LOSSES.build(loss.name, {"class_count": len(network.labels)}, **loss.options)
         return built
 
+    def teacher(self) -> Teacher | None:
+        """The teacher that the recipe names, loaded once; None where it names none.
+
+        Raises:
+            InputError: what `hardy.engine.teachers.load` raises.
+        """
+        if self._teacher is None and self.recipe.teacher:
+            self._teacher = teachers.load(self.recipe.teacher)
+        return self._teacher
+
+    def learn_from(self, network: Network, *, keep: bool) -> None:
+        """Take ``network``, which is in memory, for the teacher that the recipe names; ``keep`` saves it once."""
+        assert self.recipe.teacher, "the recipe names the checksum of a teacher in memory"
+        self._teacher = Teacher(network, self.recipe.teacher.precision)
+        if keep and self.main and not whole(self.folder / teachers.FOLDER):
+            artefact.save(network, self.folder / teachers.FOLDER)
+
     def algorithm(self, network: Network, method: Method | None = None, teacher: Network | None = None) -> Algorithm:
-        """The algorithm ``method``, by default the recipe's, on ``network``."""
+        """The algorithm ``method``, by default the recipe's, on ``network``.
+
+        One that asks for a teacher learns from the recipe's, else from ``teacher``, in the precision of the run.
+        """
         chosen = method or self.recipe.algorithm
-        supply = {"network": network, "pixel_loss": self.pixel_loss(network), "teacher": teacher}
+        supply: dict[str, Any] = {"network": network, "pixel_loss": self.pixel_loss(network)}
+        if teachers.asked_by(chosen):
+            supply["teacher"] = self.teacher() or (Teacher(teacher) if teacher else None)
         built: Algorithm = ALGORITHMS.build(chosen.name, supply, **chosen.options)
         return built
 
@@ -182,7 +206,7 @@ class Run:
             stage: names the stage; its random draws are its own.
             optim: in place of the recipe's.
             method: the algorithm in place of the recipe's.
-            teacher: for an algorithm that learns from one.
+            teacher: for an algorithm that learns from one, where the recipe names none.
         """
         settings = self.settings
         settings = Settings(settings.data, optim or settings.optim, settings.evaluate, settings.run)

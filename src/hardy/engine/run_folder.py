@@ -19,7 +19,7 @@ __all__ = ["START", "Origin", "finished", "folder_of", "held", "origin_of", "unu
 START = "start"
 """The sub-folder of a run that holds the network which it was given in memory."""
 
-_PARTS = ("dense", "pruned", "largest", START)
+_PARTS = ("dense", "pruned", "largest", "teacher", START)
 """Sub-folders with networks of their own."""
 
 
@@ -115,5 +115,6 @@ def _refuse_other(folder: Path, recipe: Recipe) -> None:
 
 
 def unused(folder: Path) -> bool:
-    """Whether ``folder`` is there and holds no more than a recipe, a log and the network that a run was given."""
-    return folder.is_dir() and {path.name for path in folder.iterdir()} <= {"recipe.yaml", "train.log", START, LOCK}
+    """Whether ``folder`` is there and holds no more than a recipe, a log, and the networks that a run was given."""
+    given = {"recipe.yaml", "train.log", LOCK, START, "teacher"}
+    return folder.is_dir() and {path.name for path in folder.iterdir()} <= given

@@ -19,7 +19,7 @@ from hardy.networks.building.wrapped import Wrapped
 from hardy.ops.tensors import check_finite
 from hardy.sections import NetworkChoice
 
-__all__ = ["FOLDER", "network", "section"]
+__all__ = ["FOLDER", "network", "refuse_other", "section"]
 
 
 def network(choice: NetworkChoice) -> Network:
@@ -29,13 +29,13 @@ def network(choice: NetworkChoice) -> Network:
         InputError: for weights that are not finite or not those that ``choice`` names, or what loading meets.
     """
     if choice.run:
-        _check(choice, Path(choice.run) / WEIGHTS)
+        refuse_other(choice.sha256, Path(choice.run) / WEIGHTS)
         found = artefact.load(choice.run, classes=choice.classes)
         check_finite(found)
         return found
     assert choice.classes, "a network that is named has classes"
     if choice.weights:
-        _check(choice, Path(choice.weights))
+        refuse_other(choice.sha256, Path(choice.weights))
     return create(choice.name, label_space(choice.classes), weights=choice.weights, **choice.options)
 
 
@@ -58,17 +58,17 @@ def section(network: Network, folder: Path | None) -> dict[str, Any]:
     return {"run": str(folder / FOLDER), "sha256": sha256}
 
 
-def _check(choice: NetworkChoice, weights: Path) -> None:
-    """Refuse a file with other weights than ``choice`` names.
+def refuse_other(sha256: str | None, weights: Path, section: str = "network") -> None:
+    """Refuse a file with another checksum than the one that a ``section`` of a recipe names, if it names one.
 
     Raises:
         InputError: naming the file and both checksums.
     """
-    if choice.sha256 and weights.is_file():
+    if sha256 and weights.is_file():
         with weights.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != choice.sha256:
+        if found != sha256:
             raise InputError(
-                f"network.sha256: {weights} holds other weights ({found[:12]}, not {choice.sha256[:12]}); give the "
+                f"{section}.sha256: {weights} holds other weights ({found[:12]}, not {sha256[:12]}); give the "
                 "file that the recipe was made with"
             )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from hardy.engine.teachers import asked_by, trained_by
 from hardy.errors import InputError
 from hardy.recipe import Evaluate, Optim, Prune, Recipe
 from hardy.registry import SCHEDULES
@@ -34,6 +35,10 @@ def _sections(recipe: Recipe, verb: str) -> Iterator[tuple[str, object, str]]:
     for name in ("prune", "search"):
         if getattr(recipe, name) is not None and name != verb:
             yield name, "the section", f"hardy {verb} does not {name}; use hardy {name}, or leave the section out"
+    if recipe.teacher and not any(map(asked_by, methods := tuple(trained_by(recipe, verb)))):
+        names = " and ".join(dict.fromkeys(method.name for method in methods))
+        why = f"{names} asks for no teacher" if names else "nothing that asks for one is trained"
+        yield "teacher", "the section", f"{why}; train with self_distillation or the like, or leave the section out"
 
 
 def _data(data: Data) -> Iterator[tuple[str, object, str]]:

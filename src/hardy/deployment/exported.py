@@ -1,0 +1,104 @@
+"""An exported file as a network: onnxruntime gives its logits, and it has no features.
+
+What it predicts and takes is read from what `hardy.deployment.export` wrote into the file.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from hardy.data.labels import LabelSpace
+from hardy.deployment.graph import Session
+from hardy.errors import InputError, quoted
+from hardy.networks.base import Network
+from hardy.stored import json_value
+from hardy.types import Outputs
+
+__all__ = ["Exported"]
+
+
+class Exported(Network):
+    """The network in the ONNX file ``path``; it runs on the CPU in float32, cannot be trained and has logits alone.
+
+    Args:
+        path: a file of `hardy.export` with logits at the size of the images (``output="logits"``,
+            ``upsample="full"``).
+
+    Attributes:
+        takes: (B, H, W) of the images that the file takes, None where any number is.
+
+    Raises:
+        InputError: when onnxruntime is missing or cannot read the file, or the file does not say which classes it
+            predicts, returns classes, or its logits are smaller than its images.
+    """
+
+    least_size = 1
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; give an ONNX file that hardy export wrote")
+        session = _session(path)
+        super().__init__(_described(path, session.described), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        self.path, self._session = path, session
+        takes, gives = session.takes, session.gives
+        self.takes = tuple(side if isinstance(side, int) else None for side in (takes[0], *takes[2:]))
+        self.image_level = len(gives) == 2
+        if len(takes) != 4 or len(gives) not in (2, 4) or gives[1] != len(self.labels):
+            raise InputError(
+                f"{path}: its logits {_shown(gives)} of images {_shown(takes)} are not those of {len(self.labels)} "
+                "classes; export the network again"
+            )
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """The logits (B, K, H, W), or (B, K), in float32 on the device of ``images`` (B, 3, H, W).
+
+        Raises:
+            InputError: for images of another number or size than the file takes.
+        """
+        self._check(images)
+        given = (len(images), *images.shape[-2:])
+        if any(want not in (None, have) for want, have in zip(self.takes, given, strict=True)):
+            raise InputError(
+                f"{self.path}: takes images {_shown(self.takes)} (batch, height, width) and got {_shown(given)}; "
+                "export it with dynamic sizes, or train on batches and crops of that size"
+            )
+        return Outputs(self._session(images.detach().float().cpu().contiguous()).to(images.device))
+
+
+def _session(path: Path) -> Session:
+    try:
+        return Session(path)
+    except InputError:
+        raise
+    except Exception as error:  # onnxruntime has an exception for each kind of damage, with no common ancestor
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: onnxruntime cannot read it ({reason}); export the network again") from None
+
+
+def _described(path: Path, text: str | None) -> LabelSpace:
+    """The classes of a file with ``text`` in its metadata.
+
+    Raises:
+        InputError: naming the file, for one that does not say, or does not return logits at full size.
+    """
+    if text is None:
+        raise InputError(
+            f"{path}: does not say which classes it predicts; export the network with hardy export --logits"
+        )
+    try:
+        said: dict[str, Any] = json_value(text)
+        output, upsample, labels = said["output"], said.get("upsample", "full"), said["labels"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{path}: its description is damaged; export the network again") from None
+    if output != "logits" or upsample != "full":
+        what = f"{quoted(output)} at upsample {quoted(upsample)}"
+        raise InputError(f"{path}: returns {what}, and logits at full size are needed; export it with --logits")
+    try:
+        return LabelSpace.from_json(labels)
+    except InputError as error:
+        raise InputError(f"{path}: {error}; export the network again") from None
+
+
+def _shown(shape: tuple[Any, ...]) -> str:
+    return "x".join("any" if side is None else str(side) for side in shape)
