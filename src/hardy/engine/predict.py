@@ -8,6 +8,7 @@ import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,11 +21,13 @@ from hardy.data.labels import LabelSpace
 from hardy.data.transforms import evaluation
 from hardy.deployment.proof import as_image
 from hardy.device import pick
+from hardy.engine.adapting import Adapting, chosen
 from hardy.errors import InputError
 from hardy.files import expanded
 from hardy.networks.base import Network, resize
 from hardy.ops import windows
 from hardy.ops.tensors import check_finite
+from hardy.recipe import Adapt, Evaluate
 
 __all__ = ["mask_image", "overlay_image", "predict"]
 
@@ -44,12 +47,14 @@ def predict(
     overlay: bool = False,
     batch: int = 1,
     device: str = "cpu",
+    adapt: str | Mapping[str, Any] | Adapt | None = None,
+    seed: int = 0,
 ) -> list[Path]:
     """Write a mask for every image of ``source`` into the folder ``target``; returns the masks' paths, in order.
 
     A mask ``a/b.png`` belongs to the image ``a/b.*`` below ``source`` and has its (upright) size; its pixels are class
     ids, its palette the classes' colours. Each file appears whole or not at all; masks written before an error stay.
-    The network is left as it is: a copy in evaluation mode predicts.
+    The network is left as it is: a copy in evaluation mode predicts, or with ``adapt`` one that learns meanwhile.
 
     Args:
         network: one that labels pixels.
@@ -61,33 +66,58 @@ def predict(
         overlay: also write the image with its mask on top, below ``target/overlays``.
         batch: images of equal size that are predicted at once.
         device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``.
+        adapt: a method of ``hardy list adaptation`` by which the copy learns from the images in their order, or
+            ``{"name": ..., "reset": ..., options}``; the source is one domain. It takes no window.
+        seed: decides the method's draws.
 
     Raises:
         InputError: for a source that is missing, empty or torn, two images for one mask, an image too small or too
-            large for the network, a target that cannot be written, weights that are not finite, or an image-level
-            network.
+            large for the network, a target that cannot be written, weights that are not finite, an image-level
+            network, or an adaptation that is not there.
     """
     folder = expanded(target)
+    _check(network, {"size": size, "window": window}, batch)
+    where = pick(device)
+    named = {"image": source} if isinstance(source, np.ndarray) else _named(expanded(source), folder, overlay)
+    still = copy.deepcopy(network).to(where).eval()
+    see = _seeing(still, window, chosen(adapt), seed)
+    for place in (folder, folder / _OVERLAYS):
+        _clear(place)
+    written = []
+    for names, images in _batches(named, batch, size):
+        found = _classes(still, see, images, size, window, where, names)
+        for name, image, ids in zip(names, images, found, strict=True):
+            written.append(_save(mask_image(ids, network.labels), folder / f"{name}.png"))
+            if overlay:
+                _save(overlay_image(image, ids, network.labels), folder / _OVERLAYS / f"{name}.png")
+    return written
+
+
+def _check(network: Network, sizes: Mapping[str, Sequence[int] | None], batch: int) -> None:
+    """Refuse a network that has no masks to write, sizes below its least, by name, and an empty batch."""
     check_finite(network)
     if network.image_level:
         raise InputError(f"{type(network).__name__} predicts one class per image; it has no masks to write")
     if batch < 1:
         raise InputError(f"batch {batch}: must be at least 1")
-    for word, sides in (("size", size), ("window", window)):
+    for word, sides in sizes.items():
         if sides is not None and (len(sides) != 2 or min(sides) < network.least_size):
             raise InputError(f"{word} {tuple(sides)}: give (height, width), each at least {network.least_size}")
-    where = pick(device)
-    named = {"image": source} if isinstance(source, np.ndarray) else _named(expanded(source), folder, overlay)
-    for place in (folder, folder / _OVERLAYS):
-        _clear(place)
-    still = copy.deepcopy(network).to(where).eval()
-    written = []
-    for names, images in _batches(named, batch, size):
-        for name, image, ids in zip(names, images, _classes(still, images, size, window, where, names), strict=True):
-            written.append(_save(mask_image(ids, network.labels), folder / f"{name}.png"))
-            if overlay:
-                _save(overlay_image(image, ids, network.labels), folder / _OVERLAYS / f"{name}.png")
-    return written
+
+
+def _seeing(network: Network, window: Sequence[int] | None, adapt: Adapt | None, seed: int) -> windows.Forward:
+    """``network`` as it predicts: through windows, or as it adapts.
+
+    Raises:
+        InputError: for both.
+    """
+    if adapt is None:
+        return windows.views(network, window=window)
+    try:
+        adapt.refuse_views(Evaluate(window=None if window is None else (window[0], window[1])))
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    return Adapting(network, adapt, seed)
 
 
 def mask_image(ids: np.ndarray, labels: LabelSpace) -> Image.Image:
@@ -163,6 +193,7 @@ def _batches(
 @torch.inference_mode()
 def _classes(
     network: Network,
+    see: windows.Forward,
     images: Sequence[np.ndarray],
     size: Sequence[int] | None,
     window: Sequence[int] | None,
@@ -185,7 +216,7 @@ def _classes(
         yield from _by_bands(network, images, window, device)
         return
     seen = torch.stack([_tensor(image, size) for image in images]).to(device)
-    for image, logits in zip(images, windows.views(network, window=window)(seen), strict=True):
+    for image, logits in zip(images, see(seen), strict=True):
         yield _best(logits, image.shape[:2]).cpu().numpy()
 
 

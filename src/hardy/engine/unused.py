@@ -34,6 +34,8 @@ def _sections(recipe: Recipe, verb: str) -> Iterator[tuple[str, object, str]]:
     for name in ("prune", "search"):
         if getattr(recipe, name) is not None and name != verb:
             yield name, "the section", f"hardy {verb} does not {name}; use hardy {name}, or leave the section out"
+    if recipe.adapt and verb == "search":
+        yield "adapt", "the section", "a search measures no network that adapts; leave the section out"
 
 
 def _data(data: Data) -> Iterator[tuple[str, object, str]]:
