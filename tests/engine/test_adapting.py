@@ -70,10 +70,16 @@ def images_of(*items):
 @pytest.mark.parametrize(
     ("reset", "batch", "steps"),
     [
-        ("domain", 1, [0, 1, 2, 0, 1, 2]), ("never", 1, [0, 1, 2, 3, 4, 5]), (2, 1, [0, 1, 0, 1, 0, 1]),
-        (4, 1, [0, 1, 2, 3, 0, 1]), (1, 2, [0, 0, 0, 0]), (3, 2, [0, 1, 0, 1]), ("never", 3, [0, 1]), (4, 3, [0, 1]),
+        ("domain", 1, [0, 1, 2, 0, 1, 2]),
+        ("never", 1, [0, 1, 2, 3, 4, 5]),
+        (2, 1, [0, 1, 0, 1, 0, 1]),
+        (4, 1, [0, 1, 2, 3, 0, 1]),
+        (1, 2, [0, 0, 0, 0]),
+        (3, 2, [0, 1, 0, 1]),
+        ("never", 3, [0, 1]),
+        (4, 3, [0, 1]),
     ],
-)  # fmt: skip
+)
 def test_it_forgets_as_declared_and_sees_every_image_once_in_order(network, seen, reset, batch, steps):
     measured(network, [DAY, NIGHT], reset, batch=batch)
     assert [one.step for one in seen] == steps
@@ -123,10 +129,11 @@ def test_the_runs_seed_decides_its_draws(network, seen):
 @pytest.mark.parametrize(
     ("views", "said"),
     [
-        ({"flip": True}, "by flip; leave it out"), ({"scales": (1.0, 0.5)}, "by scales; leave it out"),
+        ({"flip": True}, "by flip; leave it out"),
+        ({"scales": (1.0, 0.5)}, "by scales; leave it out"),
         ({"window": (32, 32), "flip": True}, "by window and flip; leave them out"),
     ],
-)  # fmt: skip
+)
 def test_what_would_show_it_an_image_twice_is_refused(network, seen, views, said):
     with pytest.raises(
         InputError, match=f"^adapt: {METHOD} would learn more than once from an image {said}, or do not"
@@ -136,7 +143,7 @@ def test_what_would_show_it_an_image_twice_is_refused(network, seen, views, said
 
 
 def test_one_that_diverges_is_refused_and_forgets_that_domain(network, seen):
-    with pytest.raises(InputError, match="^adapt: the logits of stream_method:Learning hold NaN after 3 batches"):
+    with pytest.raises(InputError, match=r"^adapt: the logits of stream_method:Learning hold NaN after 3 batches"):
         measured(network, [DAY], options={"breaks": 2})
     made = measured(network, [DAY, NIGHT], "never", tolerant=True, options={"breaks": 2})
     assert set(made.failed) == {"drawn/day", "drawn/night"}
@@ -154,13 +161,13 @@ def test_source_measures_what_the_network_without_it_does(network):
     [
         ("sorce", (), r"there is no adaptation 'sorce'; did you mean 'source'"),
         ({"name": "source", "rate": 1}, (), "Source has no option 'rate'; it has: none"),
-        ({"name": "source", "reset": 0}, (), r"adapt.reset: give domain, never, or a whole number of images from 1 up \(got 0\)"),
+        ({"name": "source", "reset": 0}, (), r"adapt.reset: give domain, never, or a whole number .* \(got 0\)"),
         ({"name": "source", "reset": True}, (), r"adapt.reset: give domain, never, .* \(got True\)"),
         (None, ["adapt.name=source", "adapt.reset=allways"], "adapt.reset: give domain, never"),
         (None, ["adapt.reset=never"], "adapt.name is missing"),
         (None, ["optim.lr=1"], "'optim.lr=1': only adapt.key=value can be given here"),
     ],
-)  # fmt: skip
+)
 def test_what_it_cannot_be_told_is_refused_in_one_line(given, words, said):
     with pytest.raises(InputError, match=said):
         chosen(given, words)

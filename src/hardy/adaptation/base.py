@@ -44,10 +44,9 @@ class TestTimeAdaptation(nn.Module, ABC):
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        with torch.inference_mode(False):  # a copy made in inference mode could never be trained
-            self.network = copy.deepcopy(network).eval()
-            self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self.network = copy.deepcopy(network).eval()
         self.seed = 0
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self._start: State | None = None
 
     @abstractmethod

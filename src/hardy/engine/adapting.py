@@ -47,7 +47,7 @@ def adapted(network: Network, name: str, options: Mapping[str, Any], seed: int) 
     Raises:
         InputError: for an unknown method, an unknown option or a value of a wrong type.
     """
-    with seeded(seed, "adapt"):
+    with torch.inference_mode(False), seeded(seed, "adapt"):  # what is made in inference mode can never learn
         live: TestTimeAdaptation = ADAPTATIONS.build(name, {"network": network}, **options)
     live.seed = seed
     return live.to(next(network.buffers()).device)
