@@ -19,7 +19,6 @@ from hardy.data.decoding import read_image
 from hardy.data.finding import IMAGE_SUFFIXES, files
 from hardy.data.labels import LabelSpace
 from hardy.data.transforms import evaluation
-from hardy.deployment.proof import as_image
 from hardy.device import pick
 from hardy.engine.adapting import Adapting, chosen
 from hardy.errors import InputError
@@ -54,7 +53,7 @@ def predict(
 
     A mask ``a/b.png`` belongs to the image ``a/b.*`` below ``source`` and has its (upright) size; its pixels are class
     ids, its palette the classes' colours. Each file appears whole or not at all; masks written before an error stay.
-    The network is left as it is: a copy in evaluation mode predicts, or with ``adapt`` one that learns meanwhile.
+    The network stays as it is: a copy in evaluation mode predicts, or with ``adapt`` one that learns.
 
     Args:
         network: one that labels pixels.
@@ -66,8 +65,8 @@ def predict(
         overlay: also write the image with its mask on top, below ``target/overlays``.
         batch: images of equal size that are predicted at once.
         device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``.
-        adapt: a method of ``hardy list adaptation`` by which the copy learns from the images in their order, or
-            ``{"name": ..., "reset": ..., options}``; the source is one domain. It takes no window.
+        adapt: a method of ``hardy list adaptation`` by which the copy learns from the images in order, one domain; or
+            ``{"name": ..., "reset": ..., options}``. It takes no window.
         seed: decides the method's draws.
 
     Raises:
@@ -77,20 +76,24 @@ def predict(
     """
     folder = expanded(target)
     _check(network, {"size": size, "window": window}, batch)
-    where = pick(device)
     named = {"image": source} if isinstance(source, np.ndarray) else _named(expanded(source), folder, overlay)
-    still = copy.deepcopy(network).to(where).eval()
+    still = copy.deepcopy(network).to(where := pick(device)).eval()
     see = _seeing(still, window, chosen(adapt), seed)
-    for place in (folder, folder / _OVERLAYS):
-        _clear(place)
+    _clear(folder, folder / _OVERLAYS)
     written = []
     for names, images in _batches(named, batch, size):
         found = _classes(still, see, images, size, window, where, names)
         for name, image, ids in zip(names, images, found, strict=True):
-            written.append(_save(mask_image(ids, network.labels), folder / f"{name}.png"))
-            if overlay:
-                _save(overlay_image(image, ids, network.labels), folder / _OVERLAYS / f"{name}.png")
+            written.append(_write(folder, name, image, ids, network.labels, overlay=overlay))
     return written
+
+
+def _write(folder: Path, name: str, image: np.ndarray, ids: np.ndarray, labels: LabelSpace, *, overlay: bool) -> Path:
+    """Write the mask of an image, and its overlay on request; the mask's path."""
+    file = _save(mask_image(ids, labels), folder / f"{name}.png")
+    if overlay:
+        _save(overlay_image(image, ids, labels), folder / _OVERLAYS / f"{name}.png")
+    return file
 
 
 def _check(network: Network, sizes: Mapping[str, Sequence[int] | None], batch: int) -> None:
@@ -227,7 +230,7 @@ def _by_bands(
 
     def take(place: windows.Place) -> Tensor:
         rows, columns = place[1:]
-        return torch.stack([as_image(image[rows, columns]) for image in images]).to(device)
+        return torch.stack([_tensor(image[rows, columns], None) for image in images]).to(device)
 
     height, width = images[0].shape[:2]
     ids = np.empty((len(images), height, width), dtype=np.uint8)
@@ -251,15 +254,15 @@ def _best(logits: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _tensor(image: np.ndarray, size: Sequence[int] | None) -> Tensor:
-    """(3, h, w) in [0, 1], resized as in training and evaluation."""
-    if size is None:
-        return as_image(image)
-    return evaluation((size[0], size[1]))(image, np.zeros((), dtype=np.int64))[0]
+    """(3, h, w) in [0, 1], to the bit what `hardy.evaluate` shows a network."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise InputError(f"an image array must be (H, W, 3) uint8; got {image.shape} {image.dtype}")
+    return evaluation(None if size is None else (size[0], size[1]))(image, np.zeros((), dtype=np.int64))[0]
 
 
-def _clear(folder: Path) -> None:
-    """Remove what `_save` of a process that was killed left in ``folder``."""
-    for path in folder.glob(".*.png.*.tmp"):
+def _clear(*folders: Path) -> None:
+    """Remove what `_save` of a process that was killed left in ``folders``."""
+    for path in (path for folder in folders for path in folder.glob(".*.png.*.tmp")):
         number = path.name.rsplit(".", 2)[1]
         try:
             os.kill(int(number), 0)
