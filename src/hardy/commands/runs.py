@@ -45,5 +45,5 @@ def _adapted(note: object) -> str:
     """What a row says of the adaptation that a record's note names."""
     if not isinstance(note, dict):
         return ""
-    options = "".join(f", {key} {value}" for key, value in note.items() if key != "name")
-    return f" + {note.get('name')}{options}"
+    options = "".join(f", {key} {value}" for key, value in note.items() if key not in ("name", "reset"))
+    return f" + {note.get('name')}, reset {note.get('reset')}{options}"
