@@ -76,7 +76,7 @@ def _state(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> State:
     """The state whose tensors and JSON these are."""
     if not whole(said["seed"], -(2**63)):
         raise ValueError(f"seed is {said['seed']!r}")
-    optimisers = {}
+    optimisers: dict[str, dict[str, Any]] = {}
     for name, one in said["optimisers"].items():
         values = {int(index): dict(slots) for index, slots in one["values"].items()}
         groups = [{key: _plain(key, value) for key, value in group.items()} for group in one["groups"]]
