@@ -91,12 +91,15 @@ def test_a_recipe_takes_them_and_writes_their_options_out(names: dict[str, str])
         "algorithm": {"name": names["algorithm"]},
         "loss": {"name": names["loss"], "slope": 3},
         "prune": {"criterion": {"name": names["criterion"]}, "schedule": names["schedule"]},
+        "adapt": {"name": names["adaptation"], "reset": 2},
     }
     complete = recipe.from_values(values)
     assert complete.network.options == {"slope": 16}
     assert complete.data.datasets == {names["dataset"]: {"slope": 4}}
     assert complete.algorithm.options == {"slope": 0.5}
     assert complete.loss.options == {"slope": 3.0}
+    assert complete.adapt is not None
+    assert (complete.adapt.options, complete.adapt.reset) == ({"slope": 1.0}, 2)
     assert complete.prune is not None
     assert complete.prune.criterion.options == {"slope": 1.0}
     assert complete.prune.schedule.options == {"slope": 1}

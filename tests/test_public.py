@@ -11,8 +11,21 @@ import pytest
 
 import hardy
 
-NAMES = ["bench", "create", "evaluate", "export", "import_weights", "load", "predict", "prune", "save", "train", "wrap"]
-COMMANDS = {"bench", "evaluate", "export", "predict", "prune", "train"}
+NAMES = [
+    "adapt",
+    "bench",
+    "create",
+    "evaluate",
+    "export",
+    "import_weights",
+    "load",
+    "predict",
+    "prune",
+    "save",
+    "train",
+    "wrap",
+]
+COMMANDS = {"adapt", "bench", "evaluate", "export", "predict", "prune", "train"}
 HEAVY = ("torch", "numpy", "timm", "torchvision", "torch_pruning", "segmentation_models_pytorch", "accelerate", "onnx")
 
 

@@ -81,6 +81,9 @@ def test_the_schema_takes_the_shipped_recipes_and_their_completed_form(path):
         ("teacher", {}, False), ("teacher", {"run": "x", "precision": "fp16"}, False), ("teacher", None, True),
         ("prune", {"ratio": 0.5, "criterion": {"name": "random"}}, True),
         ("prune", {"ratio": 0.5, "criterion": {"name": "randm"}}, False),
+        ("adapt", {"name": "source", "reset": "never"}, True), ("adapt", {"name": "source", "reset": 5}, True),
+        ("adapt", {"name": "source", "reset": 0}, False), ("adapt", {"name": "source", "reset": "often"}, False),
+        ("adapt", {"name": "sorce"}, False), ("adapt", None, True),
         ("network", {"run": "runs/x"}, True), ("network", {"run": "runs/x", "width": 8}, False), ("section", {}, False),
     ],
 )  # fmt: skip

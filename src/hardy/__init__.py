@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hardy.commands.adapt import adapt
     from hardy.commands.bench import bench
     from hardy.commands.evaluate import evaluate
     from hardy.commands.export import export
@@ -26,6 +27,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 __version__ = "0.1.0"
 
 __all__ = [
+    "adapt",
     "bench",
     "create",
     "evaluate",

@@ -8,9 +8,11 @@ import typer
 
 from hardy import __version__
 from hardy.commands._arguments import (
+    Adapting,
     DatasetOptions,
     Device,
     Domains,
+    DomainsAdapting,
     Overrides,
     RecipeFile,
     Root,
@@ -86,7 +88,7 @@ def search(recipe: RecipeFile, overrides: Overrides = None, trust: Trust = None)
 @app.command()
 def evaluate(
     run: RunFolder,
-    domains: Domains,
+    domains: DomainsAdapting,
     root: Root = None,
     size: SizeText = None,
     split: Annotated[list[str] | None, typer.Option(help="Measure this split only; repeat for several.")] = None,
@@ -112,6 +114,7 @@ def predict(
     run: RunFolder,
     source: Annotated[Path, typer.Argument(help="An image or a folder of images.")],
     target: Annotated[Path, typer.Argument(help="Folder for the masks.")],
+    adapt: Adapting = None,
     size: SizeText = None,
     window: SizeText = None,
     overlay: Annotated[bool, typer.Option(help="Also write the mask laid over the image.")] = False,
@@ -121,7 +124,16 @@ def predict(
     """Write a palette PNG mask for every image."""
     from hardy.commands import predict as command
 
-    command.run(run, source, target, size=size_of(size), window=size_of(window), overlay=overlay, device=device)
+    command.run(
+        run,
+        source,
+        target,
+        size=size_of(size),
+        window=size_of(window),
+        overlay=overlay,
+        device=device,
+        words=adapt or (),
+    )
 
 
 @app.command()

@@ -17,6 +17,7 @@ from hardy.choices import Choice, choices, completed, models, references
 from hardy.errors import InputError, nearest, quoted
 from hardy.files import expanded, write_text
 from hardy.sections import (
+    Adapt,
     Data,
     Evaluate,
     Kind,
@@ -32,6 +33,7 @@ from hardy.sections import (
 from hardy.trust import from_file, names_typed
 
 __all__ = [
+    "Adapt",
     "Data",
     "Evaluate",
     "Method",
@@ -60,6 +62,7 @@ class Recipe(Section):
     optim: Optim = Optim()
     prune: Prune | None = None
     search: Search | None = None
+    adapt: Annotated[Adapt | None, Kind("adaptation")] = None
     evaluate: Evaluate = Evaluate()
     run: RunSection = RunSection()
 
@@ -73,6 +76,12 @@ class Recipe(Section):
         if "schedule" not in prune and not (isinstance(data, dict) and data.get("sources")):
             prune = {"schedule": {"name": "one_shot"}, **prune}
         return {**value, "data": data, "prune": prune}
+
+    @model_validator(mode="after")
+    def _adapts_once(self) -> Self:
+        if self.adapt:
+            self.adapt.refuse_views(self.evaluate)
+        return self
 
     @classmethod
     def of(cls, values: Mapping[str, Any], overrides: Iterable[str] = (), origin: str = "recipe") -> Self:
@@ -237,7 +246,7 @@ def _first(error: ValidationError, model: type[BaseModel]) -> str:
     message = problem["msg"].removeprefix("Value error, ").split(" or instance of")[0]
     message = message.replace("tuple", "list").replace("Tuple", "List")
     got = "" if isinstance(problem["input"], dict) else f" (got {quoted(problem['input'])})"
-    return f"{where}: {message[0].lower() + message[1:]}{got}"
+    return f"{where}: {message[0].lower() + message[1:]}{got}" if where else message
 
 
 def _keys(path: list[str], model: type[BaseModel]) -> list[str]:

@@ -6,9 +6,10 @@ No torch is imported here. `hardy.recipe` reads them from YAML and completes the
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 __all__ = [
+    "Adapt",
     "Data",
     "Evaluate",
     "Floors",
@@ -62,6 +63,20 @@ Multiple = Annotated[
     int | str,
     AfterValidator(_multiple),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]}),
+]
+
+
+def _forgets(value: object) -> object:
+    whole = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10**9
+    if value not in ("domain", "never") and not whole:
+        raise ValueError("give domain, never, or a whole number of images from 1 up")
+    return value
+
+
+Reset = Annotated[
+    int | str,
+    BeforeValidator(_forgets),
+    WithJsonSchema({"anyOf": [{"enum": ["domain", "never"]}, {"type": "integer", "minimum": 1}]}),
 ]
 
 
@@ -322,6 +337,30 @@ class Evaluate(Section):
     scales: Annotated[tuple[Factor, ...], Field(max_length=32)] = (1.0,)
     window: Size | None = None
     latency: bool = True
+
+
+class Adapt(Method):
+    """A test-time method by ``name`` with its options: the network learns while it is measured or predicts.
+
+    It forgets what it learned before each ``domain``, ``never``, or with a number before the next batch once it has
+    seen so many images. Nothing adapts during training, nor where weights are selected.
+    """
+
+    reset: Reset = "domain"
+
+    def refuse_views(self, choice: Evaluate) -> None:
+        """Refuse what would let the network learn more than once from an image.
+
+        Raises:
+            ValueError: for a window, flip or scales, naming them.
+        """
+        usual = Evaluate()
+        views = [name for name in ("window", "flip", "scales") if getattr(choice, name) != getattr(usual, name)]
+        if views:
+            raise ValueError(
+                f"adapt: {self.name} would learn more than once from an image by {' and '.join(views)}; "
+                f"leave {'it' if len(views) == 1 else 'them'} out, or do not adapt"
+            )
 
 
 class RunSection(Section):

@@ -4,6 +4,7 @@ A method written here learns with an optimiser, batch norms, a draw and a buffer
 that uses all that the interface offers, whatever methods there are.
 """
 
+import copy
 from typing import ClassVar
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hardy.adaptation.base import TestTimeAdaptation
+from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.networks.building.create import create
 from hardy.registry import ADAPTATIONS
@@ -54,11 +56,20 @@ def network() -> Network:
         return create("tiny", "camvid11", width=8).eval()
 
 
-@pytest.fixture(params=METHODS)
-def live(request: pytest.FixtureRequest, network: Network) -> TestTimeAdaptation:
-    if request.param == "everything":
+def built(name: str, network: Network) -> TestTimeAdaptation:
+    if name == "everything":
         return Everything(network)
-    return ADAPTATIONS.build(request.param, {"network": network})
+    return ADAPTATIONS.build(name, {"network": network})
+
+
+@pytest.fixture(params=METHODS)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def live(name: str, network: Network) -> TestTimeAdaptation:
+    return built(name, network)
 
 
 def stream(count: int, batch: int = 1) -> list[Tensor]:
@@ -67,8 +78,18 @@ def stream(count: int, batch: int = 1) -> list[Tensor]:
 
 def same(first: TestTimeAdaptation, state: dict) -> bool:
     now = first.state()
-    tensors = all(torch.equal(value, state["tensors"][name]) for name, value in now["tensors"].items())
-    return tensors and str(now["optimisers"]) == str(state["optimisers"])
+    return alike(now, state)
+
+
+def alike(one: object, other: object) -> bool:
+    """Whether nested states hold the same bits."""
+    if isinstance(one, Tensor):
+        return isinstance(other, Tensor) and torch.equal(one, other)
+    if isinstance(one, dict):
+        return isinstance(other, dict) and one.keys() == other.keys() and all(alike(one[k], other[k]) for k in one)
+    if isinstance(one, list):
+        return isinstance(other, list) and len(one) == len(other) and all(map(alike, one, other))
+    return one == other
 
 
 def test_it_maps_images_to_logits_without_a_graph_and_counts_batches(live: TestTimeAdaptation) -> None:
@@ -113,6 +134,53 @@ def test_a_restored_one_goes_on_with_the_same_bits(live: TestTimeAdaptation) -> 
     assert all(torch.equal(live(images), logits) for images, logits in zip(stream(5)[2:], later, strict=True))
 
 
+def test_another_one_that_is_restored_goes_on_with_the_same_bits_and_resets_to_its_start(
+    name: str, live: TestTimeAdaptation, network: Network
+) -> None:
+    live.seed = 5
+    for images in stream(2):
+        live(images)
+    other = built(name, network)
+    start = other.state()
+    other.restore(live.state())
+    assert same(other, live.state())
+    assert all(torch.equal(live(images), other(images)) for images in stream(4)[2:])
+    other.reset()
+    assert same(other, start)
+
+
+def test_the_state_of_another_network_is_refused_and_nothing_changes(name: str, live: TestTimeAdaptation) -> None:
+    live(stream(1)[0])
+    kept = live.state()
+    other = built(name, create("tiny", "camvid11", width=16)).state()
+    with pytest.raises(InputError, match=r"^state: its tensor 'network\..*' is .*; give a state of the same method"):
+        live.restore(other)
+    without = {**kept, "tensors": {key: value for key, value in kept["tensors"].items() if key != "step"}}
+    with pytest.raises(InputError, match=r"^state: its tensor 'step' is missing"):
+        live.restore(without)
+    assert same(live, kept)
+
+
+def test_image_level_networks_and_batches_of_one_adapt(name: str) -> None:
+    with seeded(0, "network"):
+        live = built(name, create("classifier", "pacs7", encoder="test_resnet"))
+    for images in (*stream(2, batch=1), *stream(1, batch=3)):
+        assert live(images).shape == (len(images), 7)
+
+
+def test_neither_gradients_left_over_nor_a_graph_of_the_images_reach_it(live: TestTimeAdaptation) -> None:
+    wanted = [live(images) for images in stream(2)]
+    live.reset()
+    for value in live.parameters():
+        value.grad = torch.ones_like(value)
+    images = stream(1)[0].requires_grad_()
+    assert torch.equal(live(images), wanted[0])
+    assert images.grad is None
+    for value in live.parameters():
+        value.grad = torch.ones_like(value)
+    assert torch.equal(live(stream(2)[1]), wanted[1])
+
+
 def test_neither_mode_nor_no_grad_nor_the_global_generator_changes_it(live: TestTimeAdaptation) -> None:
     wanted = [live(images) for images in stream(3)]
     live.reset()
@@ -126,8 +194,6 @@ def test_neither_mode_nor_no_grad_nor_the_global_generator_changes_it(live: Test
 
 
 def test_a_deep_copy_learns_on_its_own(live: TestTimeAdaptation) -> None:
-    import copy
-
     live(stream(1)[0])
     state = live.state()
     other = copy.deepcopy(live)
@@ -152,4 +218,5 @@ def test_describes_itself() -> None:
     for name in ADAPTATIONS:
         method = ADAPTATIONS.describe(name)
         assert method.source
-        assert "reset" not in [option.name for option in method.options], "a recipe's adapt section has that key"
+        taken = {"reset", "seed"} & {option.name for option in method.options}
+        assert not taken, "a recipe's section adapt and hardy.adapt have them"

@@ -10,7 +10,8 @@ from hardy import trust
 from hardy.errors import InputError
 
 __all__ = [
-    "DatasetOptions", "Device", "Domains", "Overrides", "RecipeFile", "Root", "RunFolder", "SizeText", "Trust", "typed",
+    "Adapting", "DatasetOptions", "Device", "Domains", "DomainsAdapting", "Overrides", "RecipeFile", "Root",
+    "RunFolder", "SizeText", "Trust", "typed",
 ]  # fmt: skip
 
 
@@ -45,6 +46,17 @@ RunFolder = Annotated[Path, typer.Argument(help="A run's folder: what train, pru
 Domains = Annotated[
     list[str],
     typer.Argument(help="Domains such as camvid/0001TP, streets/night, or camvid for all.", callback=typed),
+]
+DomainsAdapting = Annotated[
+    list[str],
+    typer.Argument(
+        help="Domains such as camvid/0001TP or camvid for all; adapt.name=source adapt.reset=never to adapt on them.",
+        callback=typed,
+    ),
+]
+Adapting = Annotated[
+    list[str] | None,
+    typer.Argument(help="adapt.name=source adapt.reset=never and the like, to adapt on the images.", callback=typed),
 ]
 DatasetOptions = Annotated[
     list[str] | None,

@@ -1,13 +1,15 @@
-"""What words of the command line mean: sizes, and options of data sets."""
+"""What words of the command line mean: sizes, options of data sets, and how a network adapts."""
 
+import json
+import shlex
 from collections.abc import Sequence
 
 from hardy import safe_yaml
 from hardy.errors import InputError, quoted
 from hardy.files import expanded
-from hardy.sections import MOST_PIXELS
+from hardy.sections import MOST_PIXELS, Adapt
 
-__all__ = ["at_home", "nested", "size_of"]
+__all__ = ["adapt_apart", "adapt_words", "at_home", "nested", "size_of"]
 
 
 def at_home(words: Sequence[str]) -> list[str]:
@@ -18,6 +20,19 @@ def at_home(words: Sequence[str]) -> list[str]:
 def _at_home(word: str) -> str:
     option, sign, path = word.partition("=") if word.startswith("--") else ("", "", word)
     return f"{option}{sign}{expanded(path)}" if path.startswith("~") and "=" not in path else word
+
+
+def adapt_apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The domains among ``words``, and what says how the network adapts, such as ``adapt.name=source``."""
+    ours = [word for word in words if "=" in word and word.partition("=")[0].partition(".")[0] == "adapt"]
+    return [word for word in words if word not in ours], ours
+
+
+def adapt_words(adapt: Adapt | None) -> str:
+    """The words by which ``hardy evaluate`` adapts like ``adapt``, each after a space; nothing without one."""
+    values = adapt.model_dump(mode="json") if adapt else {}
+    texts = (f"adapt.{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in values.items())
+    return "".join(f" {shlex.quote(text)}" for text in texts)
 
 
 def size_of(text: str | None) -> tuple[int, int] | None:

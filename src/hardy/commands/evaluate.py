@@ -7,7 +7,9 @@ from typing import Any
 from hardy.commands._memory import from_sections
 from hardy.commands._print import keep_records, show_table
 from hardy.commands._scores import refuse_unmeasured
+from hardy.commands._words import adapt_apart, adapt_words
 from hardy.engine import artefact, protocol
+from hardy.engine.adapting import chosen, notes
 from hardy.engine.evaluate import Table
 from hardy.engine.protocol import Settings
 from hardy.engine.provenance import provenance
@@ -33,6 +35,8 @@ def evaluate(
     scales: Sequence[float] = (1.0,),
     batch: int = 1,
     device: str = "auto",
+    adapt: str | Mapping[str, Any] | None = None,
+    seed: int = 0,
 ) -> Table:
     """Measure ``network`` on the domains ``data``; each counts as unseen.
 
@@ -51,13 +55,17 @@ def evaluate(
         scales: average over these factors on the image's size.
         batch: images at a time.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        adapt: a method of ``hardy list adaptation`` by which a copy of the network learns from the images while it is
+            measured, or ``{"name": ..., "reset": ..., options}``. It takes no window, flip or scales.
+        seed: decides the method's draws.
 
     Raises:
-        InputError: for no or unknown domains, missing data, weights that are not finite, or label spaces without a map.
+        InputError: for no or unknown domains, missing data, weights that are not finite, label spaces without a map, or
+            a method, option or ``reset`` that is not there.
     """
     return _table(
         network, data, root=root, datasets=datasets, splits=splits, size=size, window=window, flip=flip, scales=scales,
-        batch=batch, device=device,
+        batch=batch, device=device, adapt=adapt, seed=seed,
     )  # fmt: skip
 
 
@@ -66,6 +74,7 @@ def _table(
     datasets: Mapping[str, Mapping[str, Any]] | None = None, splits: Sequence[str] = (),
     size: Sequence[int] | None = None, window: Sequence[int] | None = None, flip: bool = False,
     scales: Sequence[float] = (1.0,), batch: int = 1, device: str = "auto", tolerant: bool = False,
+    adapt: str | Mapping[str, Any] | None = None, seed: int = 0,
 ) -> Table:  # fmt: skip
     """See `evaluate`; a ``tolerant`` table names a domain that cannot be read and has the others."""
     if not data:
@@ -76,21 +85,25 @@ def _table(
         {"run": "a network in memory"},
         data={"unseen": list(data), "unseen_splits": list(splits), **where},
         evaluate={"window": window, "flip": flip, "scales": list(scales), "batch": batch},
-        run={"device": device, "workers": 0},
+        run={"device": device, "workers": 0, "seed": seed},
+        adapt=adapt,
     )
     parts = protocol.split(recipe.data, seed=0)
     unseen = [("unseen", part) for part in parts.unseen]
-    return protocol.measure(network, unseen, Settings.of(recipe), tolerant=tolerant)
+    return protocol.measure(network, unseen, Settings.of(recipe), tolerant=tolerant, adapt=recipe.adapt)
 
 
-def run(folder: Path, domains: Sequence[str], *, size: Sequence[int] | None, per_class: bool, **options: Any) -> None:
+def run(folder: Path, words: Sequence[str], *, size: Sequence[int] | None, per_class: bool, **options: Any) -> None:
     """Measure the network in ``folder``, print the table and append it to the folder's records.
 
-    Without ``size`` the images are resized as in the run's own recipe.
+    Without ``size`` the images are resized as in the run's own recipe. The network adapts where words such as
+    ``adapt.name=source`` among the domains ask for it, whatever the recipe says; the run's seed decides its draws.
 
     Raises:
         InputError: what `evaluate` raises; for a domain that cannot be read once the others are shown.
     """
+    domains, asked = adapt_apart(words)
+    adapt = chosen(None, asked)
     network = artefact.load(folder)
     if per_class and network.image_level:
         raise InputError(
@@ -98,13 +111,14 @@ def run(folder: Path, domains: Sequence[str], *, size: Sequence[int] | None, per
         )
     made = origin_of(folder)
     size = size or (made.recipe.data.size if made.recipe else None)
-    table = _table(network, domains, size=size, tolerant=True, **options)
-    here = {"size": list(size) if size else None, "domains": list(domains)}
+    method = adapt.model_dump(mode="json") if adapt else None
+    table = _table(network, domains, size=size, tolerant=True, adapt=method, seed=made.seed, **options)
+    here = {"size": list(size) if size else None, "domains": list(domains), **notes(adapt)}
     versions = provenance()
     lines = [
         Record(made.digest, "evaluate", made.sources, target, made.seed, metric, value, {}, versions, here)
         for target, metric, value in table.values()
     ]
-    show_table(f"{folder} on {', '.join(domains)}", table, per_class=per_class)
+    show_table(f"{folder} on {', '.join(domains)}{adapt_words(adapt)}", table, per_class=per_class)
     keep_records(folder, lines)
-    refuse_unmeasured(table, folder)
+    refuse_unmeasured(table, folder, adapt)

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from hardy.commands._print import say
 from hardy.engine import artefact
+from hardy.engine.adapting import chosen
 from hardy.engine.predict import predict
+from hardy.engine.run_folder import origin_of
 
 __all__ = ["predict", "run"]
 
@@ -19,8 +21,23 @@ def run(
     window: Sequence[int] | None,
     overlay: bool,
     device: str,
+    words: Sequence[str] = (),
 ) -> None:
-    """Predict every image of ``source`` with the network in ``folder`` and write masks to ``target``."""
+    """Predict every image of ``source`` with the network in ``folder`` and write masks to ``target``.
+
+    ``words`` such as ``adapt.name=source`` say how the network adapts meanwhile; the run's seed decides its draws.
+    """
+    adapt = chosen(None, words)
     network = artefact.load(folder)
-    files = predict(network, source, target, size=size, window=window, overlay=overlay, device=device)
+    files = predict(
+        network,
+        source,
+        target,
+        size=size,
+        window=window,
+        overlay=overlay,
+        device=device,
+        adapt=adapt,
+        seed=origin_of(folder).seed if adapt else 0,
+    )
     say(f"wrote {len(files)} {'mask' if len(files) == 1 else 'masks'} to {target}")

@@ -15,6 +15,7 @@ from hardy.commands._print import say, show_table
 from hardy.commands._progress import terminal
 from hardy.commands._scores import refuse_unmeasured
 from hardy.commands._sensitivity import show_sweep, sweep_values
+from hardy.commands._words import adapt_words
 from hardy.engine import artefact
 from hardy.engine.evaluate import Table
 from hardy.engine.finished import whole
@@ -78,9 +79,9 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
         made = _story(here, dense, images, choice, show=show)
         table = _measured(here, made, images, choice)
     if show:
-        show_table(f"{here.folder}: {_goal(choice)} by {choice.criterion.name}", table)
+        show_table(f"{here.folder}: {_goal(choice)} by {choice.criterion.name}{adapt_words(recipe.adapt)}", table)
         _show(made)
-    refuse_unmeasured(table, here.folder)
+    refuse_unmeasured(table, here.folder, recipe.adapt)
     return here.folder
 
 

@@ -5,12 +5,15 @@ from pathlib import Path
 from hardy import records
 from hardy.commands._print import percent, show_rows
 from hardy.errors import InputError
+from hardy.records import Record
 
 __all__ = ["run"]
 
 
 def run(folder: Path) -> None:
-    """Print a row per run below ``folder``: sources, seed, intra, unseen and worst.
+    """Print a row per run below ``folder``: stage, seed, intra, unseen and worst.
+
+    What was measured while the network adapted has rows of its own.
 
     Raises:
         InputError: when there is no run.
@@ -22,8 +25,25 @@ def run(folder: Path) -> None:
     for file in files:
         found = records.read(file)
         for (stage, seed), group in records.group(found, "stage", "seed"):
-            values = {record.target: record.value for record in group if record.metric in ("miou", "accuracy")}
-            if {"intra", "unseen"} & set(values):
-                numbers = [percent(values.get(name)) for name in ("intra", "unseen", "worst")]
-                rows.append([str(file.parent), stage, str(seed), *numbers])
+            for how, values in _headlines(group).items():
+                if {"intra", "unseen"} & set(values):
+                    numbers = [percent(values.get(name)) for name in ("intra", "unseen", "worst")]
+                    rows.append([str(file.parent), f"{stage}{how}", str(seed), *numbers])
     show_rows("runs", ["folder", "stage", "seed", "intra %", "unseen %", "worst %"], rows)
+
+
+def _headlines(group: list[Record]) -> dict[str, dict[str, float | None]]:
+    """The headline numbers by target, by how the network adapted; the latest of each."""
+    found: dict[str, dict[str, float | None]] = {}
+    for record in group:
+        if record.metric in ("miou", "accuracy"):
+            found.setdefault(_adapted(record.notes.get("adapt")), {})[record.target] = record.value
+    return found
+
+
+def _adapted(note: object) -> str:
+    """What a row says of the adaptation that a record's note names."""
+    if not isinstance(note, dict):
+        return ""
+    options = "".join(f", {key} {value}" for key, value in note.items() if key not in ("name", "reset"))
+    return f" + {note.get('name')}, reset {note.get('reset')}{options}"

@@ -8,6 +8,7 @@ from hardy.commands._memory import opened, sections_of
 from hardy.commands._print import say, show_table
 from hardy.commands._progress import terminal
 from hardy.commands._scores import refuse_unmeasured
+from hardy.commands._words import adapt_words
 from hardy.engine import artefact
 from hardy.engine.evaluate import Table
 from hardy.engine.protocol import Split
@@ -38,8 +39,8 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
         here.fit(network, images, "train")
         table = measured(here, network, images)
     if here.main and show:
-        show_table(f"{here.folder}: {type(network).__name__}, {network.labels.name}", table)
-    refuse_unmeasured(table, here.folder)
+        show_table(f"{here.folder}: {type(network).__name__}, {network.labels.name}{adapt_words(recipe.adapt)}", table)
+    refuse_unmeasured(table, here.folder, recipe.adapt)
     return here.folder
 
 

@@ -134,7 +134,8 @@ def count(
     """Confusion counts (K, K) int64 on the CPU, and the number of images, of ``predictor`` over ``batches``.
 
     Args:
-        predictor: a network or any callable from images to logits; a module is put in evaluation mode and back.
+        predictor: a network or any callable from images to logits; a module is put in evaluation mode and back. No
+            gradients are recorded but by a network that adapts: it turns them on for itself, and keeps its own modes.
         batches: images and labels; labels may be larger or smaller than the images.
         class_count: K of the labels' space.
         device: where predictions are made and counted.

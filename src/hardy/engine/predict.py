@@ -8,6 +8,7 @@ import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +19,14 @@ from hardy.data.decoding import read_image
 from hardy.data.finding import IMAGE_SUFFIXES, files
 from hardy.data.labels import LabelSpace
 from hardy.data.transforms import evaluation
-from hardy.deployment.proof import as_image
 from hardy.device import pick
+from hardy.engine.adapting import Adapting, chosen
 from hardy.errors import InputError
 from hardy.files import expanded
 from hardy.networks.base import Network, resize
 from hardy.ops import windows
 from hardy.ops.tensors import check_finite
+from hardy.recipe import Adapt, Evaluate
 
 __all__ = ["mask_image", "overlay_image", "predict"]
 
@@ -44,12 +46,14 @@ def predict(
     overlay: bool = False,
     batch: int = 1,
     device: str = "cpu",
+    adapt: str | Mapping[str, Any] | Adapt | None = None,
+    seed: int = 0,
 ) -> list[Path]:
     """Write a mask for every image of ``source`` into the folder ``target``; returns the masks' paths, in order.
 
     A mask ``a/b.png`` belongs to the image ``a/b.*`` below ``source`` and has its (upright) size; its pixels are class
     ids, its palette the classes' colours. Each file appears whole or not at all; masks written before an error stay.
-    The network is left as it is: a copy in evaluation mode predicts.
+    The network stays as it is: a copy in evaluation mode predicts, or with ``adapt`` one that learns.
 
     Args:
         network: one that labels pixels.
@@ -61,26 +65,50 @@ def predict(
         overlay: also write the image with its mask on top, below ``target/overlays``.
         batch: images of equal size that are predicted at once.
         device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``.
+        adapt: a method of ``hardy list adaptation`` by which the copy learns from the images in order, one domain; or
+            ``{"name": ..., "reset": ..., options}``. It takes no window.
+        seed: decides the method's draws.
 
     Raises:
         InputError: for a source that is missing, empty or torn, two images for one mask, an image too small or too
-            large for the network, a target that cannot be written, weights that are not finite, or an image-level
-            network.
+            large for the network, a target that cannot be written, weights that are not finite, an image-level
+            network, or an adaptation that is not there.
     """
     folder = expanded(target)
     _check(network, {"size": size, "window": window}, batch)
-    where = pick(device)
     named = {"image": source} if isinstance(source, np.ndarray) else _named(expanded(source), folder, overlay)
-    for place in (folder, folder / _OVERLAYS):
-        _clear(place)
-    still = copy.deepcopy(network).to(where).eval()
+    still = copy.deepcopy(network).to(where := pick(device)).eval()
+    see = _seeing(still, window, chosen(adapt), seed)
+    _clear(folder, folder / _OVERLAYS)
     written = []
     for names, images in _batches(named, batch, size):
-        for name, image, ids in zip(names, images, _classes(still, images, size, window, where, names), strict=True):
-            written.append(_save(mask_image(ids, network.labels), folder / f"{name}.png"))
-            if overlay:
-                _save(overlay_image(image, ids, network.labels), folder / _OVERLAYS / f"{name}.png")
+        found = _classes(still, see, images, size, window, where, names)
+        for name, image, ids in zip(names, images, found, strict=True):
+            written.append(_write(folder, name, image, ids, network.labels, overlay=overlay))
     return written
+
+
+def _write(folder: Path, name: str, image: np.ndarray, ids: np.ndarray, labels: LabelSpace, *, overlay: bool) -> Path:
+    """Write the mask of an image, and its overlay on request; the mask's path."""
+    file = _save(mask_image(ids, labels), folder / f"{name}.png")
+    if overlay:
+        _save(overlay_image(image, ids, labels), folder / _OVERLAYS / f"{name}.png")
+    return file
+
+
+def _seeing(network: Network, window: Sequence[int] | None, adapt: Adapt | None, seed: int) -> windows.Forward:
+    """``network`` as it predicts: through windows, or as it adapts.
+
+    Raises:
+        InputError: for both.
+    """
+    if adapt is None:
+        return windows.views(network, window=window)
+    try:
+        adapt.refuse_views(Evaluate(window=None if window is None else (window[0], window[1])))
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    return Adapting(network, adapt, seed)
 
 
 def _check(network: Network, sizes: Mapping[str, Sequence[int] | None], batch: int) -> None:
@@ -172,6 +200,7 @@ def _batches(
 @torch.inference_mode()
 def _classes(
     network: Network,
+    see: windows.Forward,
     images: Sequence[np.ndarray],
     size: Sequence[int] | None,
     window: Sequence[int] | None,
@@ -194,7 +223,7 @@ def _classes(
         yield from _by_bands(network, images, window, device)
         return
     seen = torch.stack([_tensor(image, size) for image in images]).to(device)
-    for image, logits in zip(images, windows.views(network, window=window)(seen), strict=True):
+    for image, logits in zip(images, see(seen), strict=True):
         yield _best(logits, image.shape[:2]).cpu().numpy()
 
 
@@ -205,7 +234,7 @@ def _by_bands(
 
     def take(place: windows.Place) -> Tensor:
         rows, columns = place[1:]
-        return torch.stack([as_image(image[rows, columns]) for image in images]).to(device)
+        return torch.stack([_tensor(image[rows, columns], None) for image in images]).to(device)
 
     height, width = images[0].shape[:2]
     ids = np.empty((len(images), height, width), dtype=np.uint8)
@@ -229,15 +258,15 @@ def _best(logits: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _tensor(image: np.ndarray, size: Sequence[int] | None) -> Tensor:
-    """(3, h, w) in [0, 1], resized as in training and evaluation."""
-    if size is None:
-        return as_image(image)
-    return evaluation((size[0], size[1]))(image, np.zeros((), dtype=np.int64))[0]
+    """(3, h, w) in [0, 1], to the bit what `hardy.evaluate` shows a network."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise InputError(f"an image array must be (H, W, 3) uint8; got {image.shape} {image.dtype}")
+    return evaluation(None if size is None else (size[0], size[1]))(image, np.zeros((), dtype=np.int64))[0]
 
 
-def _clear(folder: Path) -> None:
-    """Remove what `_save` of a process that was killed left in ``folder``."""
-    for path in folder.glob(".*.png.*.tmp"):
+def _clear(*folders: Path) -> None:
+    """Remove what `_save` of a process that was killed left in ``folders``."""
+    for path in (path for folder in folders for path in folder.glob(".*.png.*.tmp")):
         number = path.name.rsplit(".", 2)[1]
         try:
             os.kill(int(number), 0)

@@ -5,6 +5,7 @@ domains are measured whole and choose nothing, unless ``evaluate.select`` says `
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from hardy.data.transforms import Size
 from hardy.data.transforms import training as augmentation
 from hardy.device import pick
 from hardy.engine import evaluate
+from hardy.engine.adapting import Adapting
 from hardy.engine.checkpoint import read_tensors, write_tensors
 from hardy.engine.evaluate import Predictor, Table
 from hardy.engine.finished import BEST
@@ -27,7 +29,7 @@ from hardy.engine.judges import chosen, labelled, warn_of
 from hardy.errors import InputError, nearest
 from hardy.networks.base import Network
 from hardy.ops import windows
-from hardy.recipe import Data, Evaluate, Optim, Recipe, RunSection
+from hardy.recipe import Adapt, Data, Evaluate, Optim, Recipe, RunSection
 from hardy.seed import key
 from hardy.types import Batch
 
@@ -211,6 +213,7 @@ def measure(
     stream: Stream | None = None,
     *,
     tolerant: bool = False,
+    adapt: Adapt | None = None,
 ) -> Table:
     """The table of ``network`` over (group, part) pairs; groups are ``source-val`` and ``unseen``.
 
@@ -220,21 +223,26 @@ def measure(
     The labels are mapped onto the network's space; where only the other direction is declared (a network of 19
     classes on data of 11), its predictions are mapped onto the labels' space instead.
 
+    With ``adapt`` one copy of the network learns from the images of all parts, in their order and batch by batch, and
+    forgets as declared; ``network`` stays as it is. A domain that is left out leaves what was learned as it was.
+
     Raises:
-        InputError: when no map between the spaces is declared, domains of one table have different classes, or an
-            image cannot be read.
+        InputError: when no map between the spaces is declared, domains of one table have different classes, an image
+            cannot be read, or a window, flip or scales would show it more than once to a network that adapts.
     """
     device = pick(settings.run.device)
     network.to(device)
     was_training = network.training
     network.eval()  # `count` does not see a network through its windows and views
-    predict = predictor(network, settings.evaluate)
+    live = _adapting(network, adapt, settings) if adapt else None
+    predict = live or predictor(network, settings.evaluate)
     rows, spaces, failed = [], set(), {}
     for group, (domain, items) in parts:
         space, onto = _shared(domain, network)
         batches = (stream or reading(settings))((domain, items), space)
         try:
-            counts, images = evaluate.count(predict, batches, len(space), device=device, onto=onto)
+            with live.domain() if live else nullcontext():
+                counts, images = evaluate.count(predict, batches, len(space), device=device, onto=onto)
         except (InputError, OSError) as error:
             if not tolerant:
                 raise
@@ -248,6 +256,19 @@ def measure(
     partial = any(domain.dataset.never for _, (domain, _) in parts)
     classes = next(iter(spaces), ())
     return evaluate.table(rows, classes, image_level=network.image_level, partial=partial, failed=failed)
+
+
+def _adapting(network: Network, adapt: Adapt, settings: Settings) -> Adapting:
+    """``network`` as it adapts while it is measured.
+
+    Raises:
+        InputError: for a window, flip or scales.
+    """
+    try:
+        adapt.refuse_views(settings.evaluate)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    return Adapting(network, adapt, settings.run.seed)
 
 
 def fit(

@@ -24,7 +24,7 @@ from typing import Any
 from hardy import records
 from hardy.algorithms.base import Algorithm
 from hardy.device import limit_threads, pick
-from hardy.engine import artefact, protocol, start, teachers
+from hardy.engine import adapting, artefact, protocol, start, teachers
 from hardy.engine.evaluate import Table
 from hardy.engine.finished import PASSING, whole
 from hardy.engine.fit import Log
@@ -238,11 +238,13 @@ class Run:
     def measure(self, network: Network, images: Split, stage: str, notes: Mapping[str, Any]) -> Table:
         """Measure ``network`` on the held-out images of the sources and on the unseen domains, and record it.
 
-        A domain that cannot be read is named in the table's ``failed``, and the others are measured.
+        A domain that cannot be read is named in the table's ``failed``, and the others are measured. Where the recipe
+        has a section ``adapt`` a copy of the network adapts meanwhile, and the records say so.
         """
         pairs = [("source-val", part) for part in images.val] + [("unseen", part) for part in images.unseen]
-        table = protocol.measure(network, pairs, self.settings, tolerant=True)
-        self.record(stage, images.sources, table.values(), notes)
+        adapt = self.recipe.adapt
+        table = protocol.measure(network, pairs, self.settings, tolerant=True, adapt=adapt)
+        self.record(stage, images.sources, table.values(), {**notes, **adapting.notes(adapt)})
         return table
 
     def record(self, stage: str, sources: Sequence[str], values: Values, notes: Mapping[str, Any]) -> None:

@@ -39,6 +39,8 @@ def _sections(recipe: Recipe, verb: str) -> Iterator[tuple[str, object, str]]:
         names = " and ".join(dict.fromkeys(method.name for method in methods))
         why = f"{names} asks for no teacher" if names else "nothing that asks for one is trained"
         yield "teacher", "the section", f"{why}; train with self_distillation or the like, or leave the section out"
+    if recipe.adapt and verb == "search":
+        yield "adapt", "the section", "a search measures no network that adapts; leave the section out"
 
 
 def _data(data: Data) -> Iterator[tuple[str, object, str]]:

@@ -1,0 +1,29 @@
+"""`hardy.adapt`: a network that learns from the images that it predicts."""
+
+from typing import Any
+
+from hardy.adaptation.base import TestTimeAdaptation
+from hardy.engine.adapting import adapted
+from hardy.networks.base import Network
+from hardy.ops.tensors import check_finite
+
+__all__ = ["adapt"]
+
+
+def adapt(network: Network, name: str, *, seed: int = 0, **options: Any) -> TestTimeAdaptation:
+    """A copy of ``network`` that learns from each batch it predicts: ``live(images) -> logits``, ``live.reset()``.
+
+    ``live.reset()`` forgets everything to the bit. ``live.state()`` is a copy of what was learned, and
+    ``live.restore(state)`` returns to it. The mode of the network and ``torch.no_grad`` around a call change nothing.
+
+    Args:
+        network: from `hardy.create`, `hardy.load` or `hardy.wrap`; it stays as it is, and the copy is on its device.
+        name: a method of ``hardy list adaptation``, or ``"their.module:Class"``.
+        seed: decides the method's draws, with the number of the batch.
+        options: the method's options.
+
+    Raises:
+        InputError: for an unknown method or option, a value of a wrong type, or weights that are not finite.
+    """
+    check_finite(network)
+    return adapted(network, name, options, seed)
