@@ -43,6 +43,7 @@ class Recipe(Section):
     data: Data
     algorithm: Annotated[Method, Kind("algorithm")] = Method(name="erm")
     loss: Annotated[Method, Kind("loss")] = Method(name="cross_entropy")
+    tuner: Annotated[Method | None, Kind("tuner")] = None
     optim: Optim = Optim()
     prune: Prune | None = None
     search: Search | None = None

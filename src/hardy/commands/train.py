@@ -1,6 +1,7 @@
 """``hardy train``: train a network, measure it on held-out and unseen domains, save it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,15 @@ from hardy.commands._memory import opened, sections_of
 from hardy.commands._print import say, show_table
 from hardy.commands._progress import terminal
 from hardy.commands._scores import refuse_unmeasured
-from hardy.engine import artefact
+from hardy.engine import artefact, start
 from hardy.engine.evaluate import Table
 from hardy.engine.protocol import Split
 from hardy.engine.run import Run
 from hardy.engine.stop import Stopped
+from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.recipe import Recipe
+from hardy.trust import names_in
 
 __all__ = ["run", "train"]
 
@@ -34,6 +37,7 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
     with Run.open(recipe, "train", terminal) as here:
         network = here.network()
         images = here.images(network)
+        here.tune(network)
         here.fit(network, images, "train")
         table = measured(here, network, images)
     if here.main and show:
@@ -46,7 +50,8 @@ def measured(here: Run, network: Network, images: Split) -> Table:
     """Save ``network``, measure it, and end the run."""
     here.keep(network, measured=False)
     name = here.recipe.network.name or type(network).__name__
-    table = here.measure(network, images, "train", {"network": name, **here.selection})
+    tuner = {"tuner": here.recipe.tuner.name} if here.recipe.tuner else {}
+    table = here.measure(network, images, "train", {"network": name, **tuner, **here.selection})
     here.keep(network)
     return table
 
@@ -57,6 +62,7 @@ def train(
     data: Sequence[str] | Mapping[str, Any],
     algorithm: str | Mapping[str, Any] = "erm",
     loss: str | Mapping[str, Any] = "cross_entropy",
+    tuner: str | Mapping[str, Any] | None = None,
     steps: int = 1000,
     optim: Mapping[str, Any] | None = None,
     evaluate: Mapping[str, Any] | None = None,
@@ -71,6 +77,7 @@ def train(
         data: source domains such as ``["streets/sim"]``, or the ``data`` section of a recipe.
         algorithm: a name of ``hardy list algorithm``, or ``{"name": ..., options}``.
         loss: likewise of ``hardy list loss``.
+        tuner: likewise of ``hardy list tuner``; it is attached first, and the rest of the network stays as it is.
         steps: optimiser steps.
         optim: the rest of a recipe's ``optim`` section, such as ``{"lr": 0.05, "batch": 16}``.
         evaluate: a recipe's ``evaluate`` section.
@@ -86,19 +93,38 @@ def train(
             given.
     """
     sections = sections_of(data, algorithm, loss, steps, optim, evaluate)
+    if tuner is not None:
+        sections["tuner"] = {"name": tuner} if isinstance(tuner, str) else tuner
     with opened(network, "train", sections, folder=folder, run=run, trust=trust) as (here, kept):
         if here is None:
             assert kept is not None, "only a run with a folder is finished"
-            network.load_state_dict(artefact.weights(kept))
+            artefact.restore(network, kept, trust=names_in([network.architecture, network.changes, tuner]))
             return network.eval()
-        given = {name: value.clone() for name, value in network.state_dict().items()} if kept else {}
+        give_back = _remembered(network, tuned=here.recipe.tuner is not None)
         images = here.images(network)
         try:
+            if kept and here.recipe.tuner:
+                network.origin = artefact.origin(here.folder / start.FOLDER)
+            here.tune(network)
             here.fit(network, images, "train")
-        except Stopped:
-            if kept:  # so that the same call on the same network goes on
-                network.load_state_dict(given)
+        except (Stopped, InputError) as error:
+            if here.recipe.tuner or (kept and isinstance(error, Stopped)):  # so that the same call goes on
+                give_back()
             raise
         if kept:
             refuse_unmeasured(measured(here, network, images), here.folder)
     return network.eval()
+
+
+def _remembered(network: Network, *, tuned: bool) -> Callable[[], object]:
+    """A function that makes ``network``, in place, what it is now; where it is ``tuned`` it gets other modules."""
+    if not tuned:
+        state = {name: value.clone() for name, value in network.state_dict().items()}
+        return lambda: network.load_state_dict(state)
+    given = deepcopy(network)
+
+    def give_back() -> None:
+        vars(network).clear()
+        vars(network).update(vars(given))
+
+    return give_back

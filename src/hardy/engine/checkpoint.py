@@ -38,6 +38,8 @@ class Checkpoint:
         algorithm: state of the algorithm by name.
         optimiser: ``optimiser.state_dict()``.
         average: the moving average by name, empty without one.
+        rest: checksum of the network's weights that a tuner leaves as they are and that stand in none of these; empty
+            where everything is trained.
     """
 
     owner: str
@@ -46,6 +48,7 @@ class Checkpoint:
     algorithm: Mapping[str, Tensor]
     optimiser: Mapping[str, Any]
     average: Mapping[str, Tensor]
+    rest: str = ""
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
@@ -124,6 +127,8 @@ def write(file: Path, checkpoint: Checkpoint) -> None:
         {key: value for key, value in group.items() if key != "betas"} for group in checkpoint.optimiser["param_groups"]
     ]
     header["numbers"] = numbers
+    if checkpoint.rest:
+        header["rest"] = checkpoint.rest
     write_tensors(file, tensors, {"format": FORMAT, "state": json.dumps(header)})
 
 
@@ -161,7 +166,8 @@ def read(file: Path, owner: str) -> Checkpoint:
     except (ValueError, KeyError) as error:
         raise InputError(f"{file}: its tensors are not a checkpoint's ({error}); delete it to start again") from None
     best = tuple(state["best"]) if state["best"] else None
-    return Checkpoint(owner, state["step"], best, parts["algorithm"], optimiser, parts["average"])
+    rest = state.get("rest", "")
+    return Checkpoint(owner, state["step"], best, parts["algorithm"], optimiser, parts["average"], rest)
 
 
 def _checked(state: Any) -> dict[str, Any]:
@@ -175,6 +181,7 @@ def _checked(state: Any) -> dict[str, Any]:
     plain = (str, int, float, type(None))
     for name, good in (
         ("owner", isinstance(owner, str)),
+        ("rest", isinstance(state.get("rest", ""), str)),
         ("step", whole(step)),
         ("best", scored),
         ("groups", isinstance(groups, list) and all(isinstance(group, dict) for group in groups)),
