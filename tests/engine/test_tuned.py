@@ -10,13 +10,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import hardy
-from hardy.commands import train
+from hardy.commands import prune, train
 from hardy.engine import artefact, changes
 from hardy.engine.fit import Fit
 from hardy.engine.stop import Stopped
 from hardy.errors import InputError
-from hardy.recipe import Recipe, from_values
+from hardy.recipe import Optim, Recipe, RunSection, from_values
 from hardy.sections import Method
+from hardy.trust import allowing
 
 NETWORK = "two_part_network:TwoPart"
 INSERTS = "low_rank_tuner:LowRank"
@@ -58,8 +59,6 @@ def runs(request: pytest.FixtureRequest, town: Path, dense: Path, tmp_path_facto
 
 
 def hardy_trust():
-    from hardy.trust import allowing
-
     return allowing(TRUST)
 
 
@@ -162,7 +161,7 @@ def test_a_tuned_run_is_pruned_and_goes_on_being_tuned(moved: Path, town: Path, 
     data = {"sources": ["folder/day"], "root": str(town), "crop": [32, 48]}
     choice = {"schedule": "one_shot", "round_to": 1, "min_width": 2, "recovery": 2, "reestimate": 2}
     small = hardy.prune(
-        network, "taylor", data=data, ratio=0.4, prune=choice, optim={"batch": 4}, run=PLACE, show=False,
+        network, criterion="taylor", data=data, ratio=0.4, prune=choice, optim={"batch": 4}, run=PLACE, show=False,
         folder=tmp_path / "small",
     )  # fmt: skip
     assert [change["change"] for change in small.changes] == ["tune", "prune"]
@@ -210,8 +209,6 @@ def test_a_checkpoint_holds_what_is_trained_and_a_stopped_run_ends_in_the_same_b
 
 
 def test_a_checkpoint_of_another_rest_is_refused(shallow, colours, tmp_path: Path) -> None:
-    from hardy.recipe import Optim, RunSection
-
     def fit(add: float) -> Fit:
         algorithm = shallow()
         network = hardy.create(NETWORK, algorithm.network.labels)
@@ -290,8 +287,6 @@ def test_what_has_nothing_to_tune_is_refused_in_one_line(town: Path, runs: Path,
 
 
 def test_pruning_attaches_no_tuner(town: Path, dense: Path, tmp_path: Path) -> None:
-    from hardy.commands import prune
-
     given = recipe(town, tmp_path / "run", network={"run": str(dense)}, tuner="frozen", prune={"ratio": 0.3})
     with pytest.raises(InputError, match=r"^tuner: frozen has no effect: hardy prune attaches none; hardy train with"):
         prune.run(given, show=False)

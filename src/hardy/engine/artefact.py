@@ -150,14 +150,14 @@ def load(
     return network.eval() if classes is None else for_classes(network, label_space(classes), source=str(folder))
 
 
-def _fill(network: Network, data: bytes, description: Mapping[str, Any], folder: Path, origin: Load) -> None:
+def _fill(network: Network, data: bytes, description: Mapping[str, Any], folder: Path, load_run: Load) -> None:
     """Give ``network`` its weights, in place: those in ``data``, and the rest from where it is."""
     try:
         tensors = decoded(data)
         if "rest" in description:
             if wrong := sorted(tensors.keys() & untrained(network)):
                 raise ValueError(f"{wrong[0]} is not trained")
-            tensors |= fetched(description, folder, network, origin)
+            tensors |= fetched(description, folder, network, load_run)
             network.origin = origin_of(description["rest"], folder)
         network.load_state_dict(tensors, strict=True)
     except InputError:
@@ -250,7 +250,10 @@ def _describe(folder: Path) -> dict[str, Any]:
         plan = description.pop("plan")
         return {**description, "changes": [] if plan == {} else [{"change": "prune", "plan": plan}]}
     if "rest" in description:
-        check_rest(description["rest"])
+        try:
+            check_rest(description["rest"])
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from None
     return description
 
 

@@ -92,6 +92,8 @@ def fetched(description: Mapping[str, Any], folder: Path, network: Network, load
         InputError: when it is not there, or is another one.
     """
     rest, names = description["rest"], untrained(network)
+    if not names:
+        raise InputError("names a rest, but no tuner is attached that leaves one; save the network again")
     own = network.state_dict()
     held = {name: own[name] for name in names}
     if checksum(held, {}) == rest["sha256"]:  # as when the network in memory is the one that was tuned
