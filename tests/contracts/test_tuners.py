@@ -224,15 +224,6 @@ def test_what_it_inserts_is_cut_like_any_other(network: Network, tmp_path: Path)
             assert module.down.weight.shape[1] == module.layer.weight.shape[1]
 
 
-def test_a_tuned_network_is_pruned_through_the_front_door(tuned: Network) -> None:
-    small = hardy.prune(
-        tuned, criterion="l2", ratio=0.4, prune={"round_to": 1, "min_width": 2, "recovery": 0}, show=False
-    )
-    assert sum(value.numel() for value in small.parameters()) < sum(value.numel() for value in tuned.parameters())
-    assert [change["change"] for change in small.changes] == ["tune", "prune"]
-    assert changes.untrained(small) == changes.untrained(tuned)
-
-
 def test_a_network_without_an_encoder_is_refused_in_one_line() -> None:
     network = hardy.create("tiny", "camvid11", width=8)
     for name in ("frozen", INSERTS):

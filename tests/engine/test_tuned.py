@@ -157,18 +157,23 @@ def test_the_rest_of_pretrained_weights_comes_from_them(tmp_path: Path) -> None:
 
 
 def test_a_tuned_run_is_pruned_and_goes_on_being_tuned(moved: Path, town: Path, tmp_path: Path) -> None:
-    network = load(moved / "tuned")
-    data = {"sources": ["folder/day"], "root": str(town), "crop": [32, 48]}
-    choice = {"schedule": "one_shot", "round_to": 1, "min_width": 2, "recovery": 2, "reestimate": 2}
-    small = hardy.prune(
-        network, criterion="taylor", data=data, ratio=0.4, prune=choice, optim={"batch": 4}, run=PLACE, show=False,
-        folder=tmp_path / "small",
-    )  # fmt: skip
+    choice = {"criterion": "taylor", "ratio": 0.4, "round_to": 1, "min_width": 2, "recovery": 2, "reestimate": 2}
+    given = {"network": {"run": str(moved / "tuned")}, "evaluate": {"latency": False}}
+    with hardy_trust():
+        once = recipe(
+            town, tmp_path / "small", **given, prune={**choice, "schedule": {"name": "one_shot", "batches": 2}}
+        )
+        prune.run(once, show=False)
+        between = recipe(town, tmp_path / "rounds", **given, prune=choice)
+        with pytest.raises(InputError, match=r"is frozen: a criterion that reads gradients needs .* one_shot schedule"):
+            prune.run(between, show=False)
+    before, small = load(moved / "tuned"), load(tmp_path / "small")
     assert [change["change"] for change in small.changes] == ["tune", "prune"]
-    loaded = load(tmp_path / "small")
-    assert torch.equal(logits(loaded), logits(small))
+    assert sum(value.numel() for value in small.parameters()) < sum(value.numel() for value in before.parameters())
     held = load_file(tmp_path / "small" / "network.safetensors")
     assert set(held) == set(small.state_dict()), "the rest was cut: no other file has it"
+    frozen = [{name for name, value in each.named_parameters() if not value.requires_grad} for each in (before, small)]
+    assert frozen[0] == frozen[1] != set()
 
 
 # ------------------------------------------------------------------------------------------------------- training
