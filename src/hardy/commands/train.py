@@ -100,20 +100,25 @@ def train(
             assert kept is not None, "only a run with a folder is finished"
             artefact.restore(network, kept, trust=names_in([network.architecture, network.changes, tuner]))
             return network.eval()
-        give_back = _remembered(network, tuned=here.recipe.tuner is not None)
-        images = here.images(network)
-        try:
-            if kept and here.recipe.tuner:
-                network.origin = artefact.origin(here.folder / start.FOLDER)
-            here.tune(network)
-            here.fit(network, images, "train")
-        except (Stopped, InputError) as error:
-            if here.recipe.tuner or (kept and isinstance(error, Stopped)):  # so that the same call goes on
-                give_back()
-            raise
-        if kept:
-            refuse_unmeasured(measured(here, network, images), here.folder)
+        _fit(here, network, kept)
     return network.eval()
+
+
+def _fit(here: Run, network: Network, kept: Path | None) -> None:
+    """Train ``network`` in place, and measure and keep it where the run has a folder that is ``kept``."""
+    give_back = _remembered(network, tuned=here.recipe.tuner is not None)
+    images = here.images(network)
+    try:
+        if kept and here.recipe.tuner:
+            network.origin = artefact.origin(here.folder / start.FOLDER)
+        here.tune(network)
+        here.fit(network, images, "train")
+    except (Stopped, InputError) as error:
+        if here.recipe.tuner or (kept and isinstance(error, Stopped)):  # so that the same call goes on
+            give_back()
+        raise
+    if kept:
+        refuse_unmeasured(measured(here, network, images), here.folder)
 
 
 def _remembered(network: Network, *, tuned: bool) -> Callable[[], object]:
