@@ -90,6 +90,7 @@ def test_a_recipe_takes_them_and_writes_their_options_out(names: dict[str, str])
         "data": {"sources": [f"{names['dataset']}/road"]},
         "algorithm": {"name": names["algorithm"]},
         "loss": {"name": names["loss"], "slope": 3},
+        "tuner": names["tuner"],
         "prune": {"criterion": {"name": names["criterion"]}, "schedule": names["schedule"]},
         "adapt": {"name": names["adaptation"], "reset": 2},
     }
@@ -100,6 +101,8 @@ def test_a_recipe_takes_them_and_writes_their_options_out(names: dict[str, str])
     assert complete.loss.options == {"slope": 3.0}
     assert complete.adapt is not None
     assert (complete.adapt.options, complete.adapt.reset) == ({"slope": 1.0}, 2)
+    assert complete.tuner is not None
+    assert complete.tuner.options == {"slope": 2}
     assert complete.prune is not None
     assert complete.prune.criterion.options == {"slope": 1.0}
     assert complete.prune.schedule.options == {"slope": 1}
@@ -150,6 +153,23 @@ def test_they_train_measure_and_prune_through_the_front_door(names: dict[str, st
     first, left = (net.get_submodule("first").weight for net in (network, small))
     assert (len(first), len(left)) == (16, 8)
     assert torch.equal(left, first[-len(left) :])
+
+
+def test_a_new_tuner_is_trained_with_saved_and_loaded(names: dict[str, str], tmp_path: Path) -> None:
+    data = {"sources": [names["dataset"]], "root": str(tmp_path), "crop": [32, 64], "scale": [1.0, 1.0]}
+    here = {"optim": {"batch": 4}, "run": {"workers": 0, "device": "cpu"}}
+    network = hardy.create("tiny", classes="camvid11", width=8)
+    before = {name: value.clone() for name, value in network.named_parameters()}
+    tuner = {"name": names["tuner"], "slope": 1}
+    hardy.train(network, data=data, tuner=tuner, steps=2, folder=tmp_path / "run", **here)
+    changed = [name for name, value in network.named_parameters() if not torch.equal(value, before[name])]
+    assert changed == ["head.bias"]
+    images = torch.rand(1, 3, 32, 32)
+    loaded = hardy.load(tmp_path / "run", trust=[names["tuner"]])
+    assert torch.equal(loaded(images), network(images))
+    if ":" in names["tuner"]:
+        with pytest.raises(InputError, match="is named in a file and would run code"):
+            hardy.load(tmp_path / "run")
 
 
 def test_a_network_of_a_new_encoder_and_a_new_decoder_is_saved_and_loaded(

@@ -59,6 +59,7 @@ class Recipe(Section):
     algorithm: Annotated[Method, Kind("algorithm")] = Method(name="erm")
     teacher: Teacher | None = None
     loss: Annotated[Method, Kind("loss")] = Method(name="cross_entropy")
+    tuner: Annotated[Method | None, Kind("tuner")] = None
     optim: Optim = Optim()
     prune: Prune | None = None
     search: Search | None = None

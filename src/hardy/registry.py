@@ -262,6 +262,7 @@ KINDS = {
         Registry("network", "hardy.networks", "Network"),
         Registry("publication", "hardy.networks.published", "Publication"),
         Registry("schedule", "hardy.pruning.schedules", "Schedule"),
+        Registry("tuner", "hardy.tuning", "Tuner"),
     )
 }
 """Every kind of method there is, by its name."""
@@ -276,3 +277,4 @@ LOSSES = KINDS["loss"]
 NETWORKS = KINDS["network"]
 PUBLICATIONS = KINDS["publication"]
 SCHEDULES = KINDS["schedule"]
+TUNERS = KINDS["tuner"]

@@ -16,7 +16,7 @@ from hardy.stored import sealed
 
 @pytest.fixture
 def edited(trained, tmp_path):
-    """``edited({"plan": ...})``: a copy of the trained network with other entries and a right checksum."""
+    """``edited({"changes": ...})``: a copy of the trained network with other entries and a right checksum."""
 
     def copied(changes, weights=None):
         folder = shutil.copytree(trained, tmp_path / "net")
@@ -35,24 +35,52 @@ def architecture(**options):
     return {"architecture": {"name": "tiny", "options": {"width": 16, "aux": False} | options}}
 
 
+def pruned(plan):
+    return {"changes": [{"change": "prune", "plan": plan}]}
+
+
+TUNE = {"change": "tune", "name": "frozen", "options": {}}
+REST = {"sha256": "0", "from": {"run": ".", "sha256": "0"}}
 LABELS = {"name": "a", "classes": ["x", "y", "z"], "colours": [[0, 0, 0]] * 3}
 BAD = {
-    "plan is a list": ({"plan": []}, "the plan is []"),
-    "side is text": ({"plan": {"detail.0.0": {"out": "all"}}}, "must be a list of whole numbers"),
-    "negative": ({"plan": {"detail.0.0": {"out": [-1, 0]}}}, "must be a list of whole numbers"),
-    "float": ({"plan": {"detail.0.0": {"out": [0.0, 1.0]}}}, "must be a list of whole numbers"),
-    "bool": ({"plan": {"detail.0.0": {"out": [False, True]}}}, "must be a list of whole numbers"),
-    "nested": ({"plan": {"detail.0.0": {"out": [[0], [1]]}}}, "must be a list of whole numbers"),
-    "twice": ({"plan": {"detail.0.0": {"out": [0, 0]}}}, "must ascend, each once"),
-    "falling": ({"plan": {"detail.0.0": {"out": [1, 0]}}}, "must ascend, each once"),
-    "out of range": ({"plan": {"detail.0.0": {"out": [0, 99]}}}, "keeps channel 99 of 'detail.0.0' (out)"),
-    "huge": ({"plan": {"detail.0.0": {"out": [2**62]}}}, "which has"),
-    "too huge": ({"plan": {"detail.0.0": {"out": [10**30]}}}, "must be a list of whole numbers"),
-    "none": ({"plan": {"detail.0.0": {"out": []}}}, "keeps channel -1"),
-    "no side": ({"plan": {"detail.0.0": {"up": [0]}}}, "which has 0"),
-    "no axis": ({"plan": {"detail.0.0": {"weight:x": [0]}}}, "which has 0"),
-    "many colons": ({"plan": {"detail.0.0": {"weight:0:1": [0]}}}, "which has 0"),
-    "plan too deep": ({"plan": {"a": {"out": [[[[0] * 3] * 3] * 3] * 3}}}, "must be a list of whole numbers"),
+    "plan is a list": (pruned([]), "the plan is []"),
+    "side is text": (pruned({"detail.0.0": {"out": "all"}}), "must be a list of whole numbers"),
+    "negative": (pruned({"detail.0.0": {"out": [-1, 0]}}), "must be a list of whole numbers"),
+    "float": (pruned({"detail.0.0": {"out": [0.0, 1.0]}}), "must be a list of whole numbers"),
+    "bool": (pruned({"detail.0.0": {"out": [False, True]}}), "must be a list of whole numbers"),
+    "nested": (pruned({"detail.0.0": {"out": [[0], [1]]}}), "must be a list of whole numbers"),
+    "twice": (pruned({"detail.0.0": {"out": [0, 0]}}), "must ascend, each once"),
+    "falling": (pruned({"detail.0.0": {"out": [1, 0]}}), "must ascend, each once"),
+    "out of range": (pruned({"detail.0.0": {"out": [0, 99]}}), "keeps channel 99 of 'detail.0.0' (out)"),
+    "huge": (pruned({"detail.0.0": {"out": [2**62]}}), "which has"),
+    "too huge": (pruned({"detail.0.0": {"out": [10**30]}}), "must be a list of whole numbers"),
+    "none": (pruned({"detail.0.0": {"out": []}}), "keeps channel -1"),
+    "no side": (pruned({"detail.0.0": {"up": [0]}}), "which has 0"),
+    "no axis": (pruned({"detail.0.0": {"weight:x": [0]}}), "which has 0"),
+    "many colons": (pruned({"detail.0.0": {"weight:0:1": [0]}}), "which has 0"),
+    "plan too deep": (pruned({"a": {"out": [[[[0] * 3] * 3] * 3] * 3}}), "must be a list of whole numbers"),
+    "changes are a mapping": ({"changes": {}}, "it must be a list"),
+    "too many changes": ({"changes": [{"change": "prune", "plan": {}}] * 1001}, "at most 1000 changes"),
+    "a change is a text": ({"changes": ["prune"]}, "changes[0] is 'prune'; it must be"),
+    "an unknown change": ({"changes": [{"change": "fold"}]}, "changes[0] is {'change': 'fold'}; it must be"),
+    "a change is a list": ({"changes": [{"change": ["prune"]}]}, "it must be"),
+    "a change with more": ({"changes": [{"change": "merge", "code": 1}]}, "has the entries change, code"),
+    "a change with less": ({"changes": [{"change": "tune", "name": "frozen"}]}, "it must have: change, name, options"),
+    "a tuner of a number": ({"changes": [TUNE | {"name": 3}]}, "must be a text"),
+    "a tuner of no mapping": ({"changes": [TUNE | {"options": []}]}, "a mapping"),
+    "a tuner that is not there": ({"changes": [TUNE | {"name": "frosen"}]}, "did you mean 'frozen'"),
+    "a tuner's option": ({"changes": [TUNE | {"options": {"rank": 1}}]}, "has no option 'rank'"),
+    "a tuner's option by its name": ({"changes": [TUNE | {"options": {"name": "x"}}]}, "cannot be repeated"),
+    "a tuner from elsewhere": ({"changes": [TUNE | {"name": "os:system"}]}, "would run code of module 'os'"),
+    "a network without an encoder": ({"changes": [TUNE]}, "Tiny names no encoder"),
+    "merged before it is tuned": ({"changes": [{"change": "merge"}]}, "is a merge, but no tuner is attached there"),
+    "tuned twice": ({"changes": [TUNE, TUNE]}, "is a tune, but a tuner is attached there"),
+    "rest is a text": ({"rest": "x"}, "rest is 'x'; it must be"),
+    "rest from nowhere": ({"rest": {"sha256": "0", "from": {}}}, "it must be"),
+    "rest with more": ({"rest": REST | {"code": 1}}, "it must be"),
+    "rest from a number": ({"rest": REST | {"from": {"run": 3, "sha256": "0"}}}, "rest.from.run is 3"),
+    "rest without a tuner": ({"rest": REST}, "no tuner is attached that leaves one"),
+    "an entry of format 1": ({"plan": {}}, "has an unknown entry 'plan'"),
     "no architecture": ({"architecture": None}, "architecture is None"),
     "name is a list": ({"architecture": {"name": [], "options": {}}}, "must be a text"),
     "options are text": ({"architecture": {"name": "tiny", "options": "x"}}, "a mapping"),
@@ -79,7 +107,7 @@ BAD = {
 def test_a_description_from_which_nothing_can_be_built(changes, said, edited, refused):
     folder = edited(changes)
     line = refused("bench", folder)
-    assert line.startswith(f"{folder}: ")
+    assert line.startswith((f"{folder}: ", f"{folder}/network.json: "))
     assert said in line
     assert len(line) < 600
 

@@ -225,6 +225,9 @@ def test_one_exported_graph_takes_every_size(network: Network) -> None:
         torch.testing.assert_close(exported(images), told, rtol=1e-4, atol=rounding)
 
 
-def test_nothing_is_pretrained_that_was_drawn(network: Network) -> None:
+def test_nothing_is_pretrained_that_was_drawn_and_the_encoder_is_a_part(network: Network) -> None:
     assert not network.pretrained
-    assert list(network.encoder()) == []
+    parts = set(network.modules())
+    assert all(module in parts and list(module.parameters()) for module in network.encoder())
+    inside = {id(value) for module in network.encoder() for value in module.parameters()}
+    assert len(inside) < len(list(network.parameters()))

@@ -214,7 +214,7 @@ def test_a_description_that_is_none_is_refused(folder, text):
 
 def test_another_version_is_refused(folder):
     edit(folder, format="hardy-network/7")
-    assert "format 'hardy-network/7', but this Hardy reads 'hardy-network/1'" in refusal(folder)
+    assert "format 'hardy-network/7', but this Hardy reads 'hardy-network/1' and 'hardy-network/2'" in refusal(folder)
 
 
 def test_other_architectures_classes_and_plans_are_refused(folder):
@@ -230,7 +230,7 @@ def test_other_architectures_classes_and_plans_are_refused(folder):
         labels=hardy.create("tiny", "idd7").labels.to_json(),
     )
     assert "the weights do not fit the network" in refusal(folder)
-    edit(folder, plan={"nowhere": {"out": [0, 1]}})
+    edit(folder, changes=[{"change": "prune", "plan": {"nowhere": {"out": [0, 1]}}}])
     assert "the plan keeps channel 1 of 'nowhere' (out), which has 0" in refusal(folder)
 
 

@@ -73,6 +73,7 @@ def test_every_trained_weight_is_in_exactly_one_group(mixed):
 def test_the_encoder_learns_at_its_own_rate(mixed, monkeypatch):
     module = mixed.network.module
     monkeypatch.setattr(type(mixed.network), "encoder", lambda self: (module.conv, module.norm))
+    mixed.network.pretrained = True
     made = optimiser.build(mixed, Optim(lr=0.5, encoder_rate=0.1))
     found = groups_of(mixed, made)
     slow = {name for name, group in found.items() if group["base_lr"] == 0.5 * 0.1}

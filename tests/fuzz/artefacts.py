@@ -38,7 +38,7 @@ def case(draw: Random, base: dict[str, Any], folder: Path) -> Case:
         data, note = damaged(file.read_bytes(), draw)
         file.write_bytes(data)
     elif how == "values":
-        under = draw.choice(((), ("plan",), ("architecture",), ("labels",)))
+        under = draw.choice(((), ("changes",), ("architecture",), ("labels",)))
         values, note = perturbed(json.loads(description.read_text(encoding="utf-8")), draw, under)
         if isinstance(values, dict):
             values.pop("description_sha256", None)

@@ -65,8 +65,8 @@ def test_a_network_without_such_a_map_is_refused(tiny):
         first_layers(deep, 4)
     with pytest.raises(InputError, match="cannot be saved; make it by"):
         first_layers(hardy.wrap(nn.Conv2d(3, 11, 1), "camvid11"), 2)
-    tiny.plan = {"detail.0.0": {"out": [0]}}
-    with pytest.raises(InputError, match="this network is pruned; take the dense run"):
+    tiny.changes = [{"change": "prune", "plan": {"detail.0.0": {"out": [0]}}}]
+    with pytest.raises(InputError, match="this network is pruned or tuned; take the dense run"):
         first_layers(tiny, 4)
 
 

@@ -154,6 +154,21 @@ class Now(Schedule):
         scores = {name: self.slope * value for name, value in work.criterion.scores().items()}
         return finished(work, choose(scores, work.units, work.goal, {}, work.limits), scores, self.slope)
 ''',
+    "tuner": '''"""Trains the last parameters.
+
+Source: written by a test.
+"""
+from hardy.tuning.base import Tuner
+
+class Last(Tuner):
+    def __init__(self, *, slope: int = 2):
+        self.slope = slope
+
+    def attach(self, network):
+        network.requires_grad_(False)
+        for value in list(network.parameters())[-self.slope :]:
+            value.requires_grad_(True)
+''',
     "publication": '''"""The network of the test, as nobody published it.
 
 Source: written by a test.

@@ -1,6 +1,7 @@
 """``hardy train``: train a network, measure it on held-out and unseen domains, save it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,16 @@ from hardy.commands._print import say, show_table
 from hardy.commands._progress import terminal
 from hardy.commands._scores import refuse_unmeasured
 from hardy.commands._words import adapt_words
-from hardy.engine import artefact
+from hardy.engine import artefact, start
 from hardy.engine.evaluate import Table
 from hardy.engine.protocol import Split
 from hardy.engine.run import Run
 from hardy.engine.stop import Stopped
 from hardy.engine.teachers import Given
+from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.recipe import Recipe
+from hardy.trust import names_in
 
 __all__ = ["run", "train"]
 
@@ -36,6 +39,7 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
     with Run.open(recipe, "train", terminal) as here:
         network = here.network()
         images = here.images(network)
+        here.tune(network)
         here.fit(network, images, "train")
         table = measured(here, network, images)
     if here.main and show:
@@ -48,7 +52,8 @@ def measured(here: Run, network: Network, images: Split) -> Table:
     """Save ``network``, measure it, and end the run."""
     here.keep(network, measured=False)
     name = here.recipe.network.name or type(network).__name__
-    table = here.measure(network, images, "train", {"network": name, **here.selection})
+    tuner = {"tuner": here.recipe.tuner.name} if here.recipe.tuner else {}
+    table = here.measure(network, images, "train", {"network": name, **tuner, **here.selection})
     here.keep(network)
     return table
 
@@ -60,6 +65,7 @@ def train(
     algorithm: str | Mapping[str, Any] = "erm",
     teacher: Given | None = None,
     loss: str | Mapping[str, Any] = "cross_entropy",
+    tuner: str | Mapping[str, Any] | None = None,
     steps: int = 1000,
     optim: Mapping[str, Any] | None = None,
     evaluate: Mapping[str, Any] | None = None,
@@ -76,6 +82,7 @@ def train(
         teacher: for an algorithm that learns from one: a network, a run's folder, an ONNX file with logits, or a
             recipe's ``teacher`` section.
         loss: likewise of ``hardy list loss``.
+        tuner: likewise of ``hardy list tuner``; it is attached first, and the rest of the network stays as it is.
         steps: optimiser steps.
         optim: the rest of a recipe's ``optim`` section, such as ``{"lr": 0.05, "batch": 16}``.
         evaluate: a recipe's ``evaluate`` section.
@@ -91,24 +98,43 @@ def train(
             given.
     """
     sections = sections_of(data, algorithm, loss, steps, optim, evaluate)
+    if tuner is not None:
+        sections["tuner"] = {"name": tuner} if isinstance(tuner, str) else tuner
     with opened(network, "train", sections, folder=folder, run=run, trust=trust, teacher=teacher) as (here, kept):
         if here is None:
             assert kept is not None, "only a run with a folder is finished"
-            network.load_state_dict(artefact.weights(kept))
+            artefact.restore(network, kept, trust=names_in([network.architecture, network.changes, tuner]))
             return network.eval()
-        _trained(here, network, kept)
+        _fit(here, network, kept)
     return network.eval()
 
 
-def _trained(here: Run, network: Network, kept: Path | None) -> None:
-    """Train ``network`` in place and measure it where it is kept; a stopped call that goes on leaves it as given."""
-    given = {name: value.clone() for name, value in network.state_dict().items()} if kept else {}
+def _fit(here: Run, network: Network, kept: Path | None) -> None:
+    """Train ``network`` in place, and measure and keep it where the run has a folder that is ``kept``."""
+    give_back = _remembered(network, tuned=here.recipe.tuner is not None)
     images = here.images(network)
     try:
+        if kept and here.recipe.tuner:
+            network.origin = artefact.origin(here.folder / start.FOLDER)
+        here.tune(network)
         here.fit(network, images, "train")
-    except Stopped:
-        if kept:  # so that the same call on the same network goes on
-            network.load_state_dict(given)
+    except (Stopped, InputError) as error:
+        if here.recipe.tuner or (kept and isinstance(error, Stopped)):  # so that the same call goes on
+            give_back()
         raise
     if kept:
         refuse_unmeasured(measured(here, network, images), here.folder)
+
+
+def _remembered(network: Network, *, tuned: bool) -> Callable[[], object]:
+    """A function that makes ``network``, in place, what it is now; where it is ``tuned`` it gets other modules."""
+    if not tuned:
+        state = {name: value.clone() for name, value in network.state_dict().items()}
+        return lambda: network.load_state_dict(state)
+    given = deepcopy(network)
+
+    def give_back() -> None:
+        vars(network).clear()
+        vars(network).update(vars(given))
+
+    return give_back

@@ -95,7 +95,7 @@ def fold(network: Network, *, size: Sequence[int], images: Sequence[Picture] | N
         name = type(network).__name__
         raise InputError(f"none of the {total} batch norms of {name} can be folded; of {count}, {reason}")
     difference = _proven(before, after, pictures, size)
-    after.architecture, after.plan = {}, {}  # what `hardy.save` would write could not be loaded
+    after.architecture, after.changes = {}, []  # what `hardy.save` would write could not be loaded
     own, device = network.mean.dtype, network.mean.device
     same = agreement(before.to(own), after.to(own), pictures, size)
     return Folding(after.to(device), gone, found.folded, found.left, len(pictures), images is None, difference, same)

@@ -39,6 +39,8 @@ class Checkpoint:
         optimiser: ``optimiser.state_dict()``.
         average: the moving average by name, empty without one.
         optimisers: the ``state_dict()`` of each of the algorithm's own optimisers, by name.
+        rest: checksum of the network's weights that a tuner leaves as they are and that stand in none of these; empty
+            where everything is trained.
     """
 
     owner: str
@@ -48,6 +50,7 @@ class Checkpoint:
     optimiser: Mapping[str, Any]
     average: Mapping[str, Tensor]
     optimisers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    rest: str = ""
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
@@ -124,6 +127,8 @@ def write(file: Path, checkpoint: Checkpoint) -> None:
     if own:
         header["optimisers"] = {name: _plain_groups(of) for name, of in checkpoint.optimisers.items()}
     header["numbers"] = numbers
+    if checkpoint.rest:
+        header["rest"] = checkpoint.rest
     write_tensors(file, tensors, {"format": FORMAT, "state": json.dumps(header)})
 
 
@@ -166,7 +171,8 @@ def read(file: Path, owner: str) -> Checkpoint:
     except (ValueError, KeyError) as error:
         raise InputError(f"{file}: its tensors are not a checkpoint's ({error}); delete it to start again") from None
     best = tuple(state["best"]) if state["best"] else None
-    return Checkpoint(owner, state["step"], best, parts["algorithm"], optimiser, parts["average"], own)
+    rest = state.get("rest", "")
+    return Checkpoint(owner, state["step"], best, parts["algorithm"], optimiser, parts["average"], own, rest)
 
 
 def _checked(state: Any) -> dict[str, Any]:
@@ -180,6 +186,7 @@ def _checked(state: Any) -> dict[str, Any]:
     own = state.get("optimisers", {})  # absent without any, as before there could be some
     for name, good in (
         ("owner", isinstance(owner, str)),
+        ("rest", isinstance(state.get("rest", ""), str)),
         ("step", whole(step)),
         ("best", scored),
         ("groups", _are_groups(groups)),

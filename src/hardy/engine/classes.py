@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from copy import deepcopy
 
 from hardy.data.labels import LabelSpace
+from hardy.engine.changes import replay, tuner_of
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.networks.building.classes import class_axes, tell, with_classes
 from hardy.networks.building.create import rebuild
 from hardy.networks.building.last_layer import last_layers, resized
 from hardy.networks.building.wrapped import Wrapped
-from hardy.pruning.remove import replay
 
 __all__ = ["for_classes"]
 
@@ -44,15 +44,24 @@ def for_classes(network: Network, labels: LabelSpace, *, source: str = "network"
 def _built(network: Network, labels: LabelSpace, source: str) -> tuple[Network, Sequence[str]]:
     options = {**network.architecture["options"], **network.written}
     architecture = {**network.architecture, "options": options}
-    axes = class_axes(lambda classes: rebuild(architecture, classes), len(labels))
+
+    def build(classes: LabelSpace) -> Network:
+        built = rebuild(architecture, classes)
+        if any(change["change"] != "prune" for change in network.changes):  # what goes into layers may name them anew
+            replay(built, network.changes)
+        return built
+
+    axes = class_axes(build, len(labels))
     made = rebuild(architecture, labels)
-    replay(made, network.plan)
+    replay(made, network.changes)
     made.load_state_dict(with_classes(made, network.state_dict(), axes, network.labels.classes, source))
     return made, sorted(axes)
 
 
 def _wrapped(network: Network, labels: LabelSpace, source: str) -> tuple[Network, Sequence[str]]:
     assert isinstance(network, Wrapped)
+    if tuner_of(network) is not None:
+        raise InputError(f"{source}: is a wrapped module that is tuned; merge it before it gets other classes")
     layers = last_layers(network)
     if not layers:
         raise InputError(
@@ -62,7 +71,7 @@ def _wrapped(network: Network, labels: LabelSpace, source: str) -> tuple[Network
     made = deepcopy(network)
     for name in layers:
         resized(made, name, network.labels.classes, labels.classes)
-    made.labels = labels
+    made.labels, made.origin = labels, None
     options = {**made.architecture["options"], "last": [name.removeprefix("module.") for name in layers]}
     made.architecture = {**made.architecture, "options": options}
     return made, layers

@@ -5,7 +5,7 @@ alone, so a run that stops anywhere and goes on ends with the bits of one that n
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,11 @@ from torch import Tensor
 from hardy.algorithms.base import Algorithm
 from hardy.device import accelerator
 from hardy.engine import checkpoint, optimiser
+from hardy.engine.changes import untrained
 from hardy.engine.stop import Stopped, stop_signal
 from hardy.errors import InputError
 from hardy.ops.average import average_into
+from hardy.ops.tensors import checksum
 from hardy.recipe import Optim, RunSection
 from hardy.seed import seed_all
 from hardy.types import Batch, Terms
@@ -93,6 +95,10 @@ class Fit:
         self.average: dict[str, Tensor] = {}
         if optim.ema:
             self.average = {name: value.clone() for name, value in algorithm.state_dict().items()}
+        self.untrained = frozenset(f"network.{name}" for name in untrained(algorithm.network))
+        self._rest = ""
+        if self.untrained and self.file:
+            self._rest = checksum({name: algorithm.state_dict()[name] for name in self.untrained}, {})
         self._stream: Iterator[Batch] | None = None
 
     def resume(self) -> bool:
@@ -106,7 +112,7 @@ class Fit:
         saved = checkpoint.read(self.file, self.owner)
         try:
             self._refuse_other(saved)
-            self.algorithm.load_state_dict(dict(saved.algorithm))
+            self.algorithm.load_state_dict({**self._untrained(self.algorithm.state_dict()), **saved.algorithm})
             checkpoint.restore_optimiser(self.optimiser.optimizer, saved.optimiser)
             for name, own in self.algorithm.optimisers().items():
                 checkpoint.restore_optimiser(own, saved.optimisers[name])
@@ -128,11 +134,14 @@ class Fit:
             raise InputError(f"algorithm: {name} has an optimiser of its own ({own}); train it in one process")
 
     def _refuse_other(self, saved: checkpoint.Checkpoint) -> None:
-        """Raise `ValueError` for a moving average, optimisers or a step that this run cannot have."""
+        """Raise `ValueError` for untrained weights, an average, optimisers or a step that this run cannot have."""
+        if saved.rest != self._rest:
+            raise ValueError("the weights that are not trained are others")
         if saved.optimisers.keys() != (own := self.algorithm.optimisers()).keys():
             there, here = (", ".join(names) or "none" for names in (saved.optimisers, own))
             raise ValueError(f"the optimisers of its algorithm are {there}, here {here}")
-        shapes = [{name: value.shape for name, value in of.items()} for of in (saved.average, self.average)]
+        averages = (saved.average, self._trained(self.average))
+        shapes = [{name: value.shape for name, value in of.items()} for of in averages]
         if shapes[0] != shapes[1]:
             raise ValueError("its moving average has other tensors")
         if max(saved.step, saved.best[1] if saved.best else 0) > self.optim.steps:
@@ -189,16 +198,24 @@ class Fit:
             self.owner,
             self.progress.step,
             self.progress.best,
-            self.algorithm.state_dict(),
+            self._trained(self.algorithm.state_dict()),
             self.optimiser.optimizer.state_dict(),
-            self.average,
+            self._trained(self.average),
             {name: own.state_dict() for name, own in self.algorithm.optimisers().items()},
+            self._rest,
         )
         checkpoint.write(self.file, whole)
 
     def averaged(self) -> dict[str, Tensor]:
         """The weights to measure and keep: the moving average if there is one, else the weights themselves."""
         return self.average or self.algorithm.state_dict()
+
+    def _trained(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of the algorithm's ``state`` what training changes: without the weights that a tuner leaves as they are."""
+        return {name: value for name, value in state.items() if name not in self.untrained}
+
+    def _untrained(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value for name, value in state.items() if name in self.untrained}
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

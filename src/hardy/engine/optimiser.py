@@ -61,7 +61,8 @@ def build(algorithm: Algorithm, optim: Optim) -> torch.optim.Optimizer:
     Raises:
         InputError: when nothing in ``algorithm`` is trained.
     """
-    encoder = {id(p) for module in algorithm.network.encoder() for p in module.parameters()}
+    pretrained = algorithm.network.encoder() if algorithm.network.pretrained else ()
+    encoder = {id(p) for module in pretrained for p in module.parameters()}
     if optim.encoder_rate != 1 and not encoder:
         name = type(algorithm.network).__name__
         _log.warning("optim.encoder_rate %g: %s has no pre-trained encoder, so all learns at optim.lr",

@@ -312,7 +312,7 @@ def fit(
     def validate(step: int) -> float | None:
         score = _score(loop, network, lambda: measure(network, judges, settings, tolerant=True))
         if score is not None and loop.accelerator.is_main_process and loop.progress.beaten_by(score):
-            write_tensors(folder / BEST, _selected(network, loop), {"step": str(step), "owner": owner})
+            write_tensors(folder / BEST, _trained(network, loop), {"step": str(step), "owner": owner})
         if score is not None and validated:
             validated(step, score)
         return score
@@ -326,7 +326,11 @@ def _select(network: Network, loop: Fit, best: Path) -> None:
     """Load the best weights into ``network``, in place and on the CPU; the last ones where nothing was measured."""
     loop.accelerator.wait_for_everyone()
     network.to("cpu")
-    network.load_state_dict(read_tensors(best) if loop.progress.best else _selected(network, loop))
+    if loop.progress.best:
+        rest = {name: value for name, value in network.state_dict().items() if f"network.{name}" in loop.untrained}
+        network.load_state_dict({**rest, **read_tensors(best)})
+    else:
+        network.load_state_dict(_selected(network, loop))
     loop.accelerator.wait_for_everyone()  # the main process removes the file once all have read it
 
 
@@ -346,3 +350,8 @@ def _selected(network: Network, loop: Fit) -> dict[str, Tensor]:
     prefix = "network."
     state = loop.averaged()
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _trained(network: Network, loop: Fit) -> dict[str, Tensor]:
+    """Of the weights to keep those that training changes."""
+    return {name: value for name, value in _selected(network, loop).items() if f"network.{name}" not in loop.untrained}

@@ -24,7 +24,7 @@ from typing import Any
 from hardy import records
 from hardy.algorithms.base import Algorithm
 from hardy.device import limit_threads, pick
-from hardy.engine import adapting, artefact, protocol, start, teachers
+from hardy.engine import adapting, artefact, changes, protocol, start, teachers
 from hardy.engine.evaluate import Table
 from hardy.engine.finished import PASSING, whole
 from hardy.engine.fit import Log
@@ -140,6 +140,16 @@ class Run:
         """
         seed_all(self.recipe.run.seed, "network")
         return start.network(self.recipe.network)
+
+    def tune(self, network: Network) -> None:
+        """Attach the recipe's tuner, if it names one, to ``network`` in place; the seed draws what it inserts.
+
+        Raises:
+            InputError: what `changes.attach` raises.
+        """
+        if self.recipe.tuner:
+            seed_all(self.recipe.run.seed, "tuner")
+            changes.attach(network, self.recipe.tuner)
 
     def images(self, network: Network) -> Split:
         """The images of the recipe, checked for ``network``.
@@ -281,10 +291,10 @@ class Run:
         return artefact.like(kept, like) if whole(kept) else None
 
     def keep_start(self, network: Network) -> None:
-        """Save ``network``, whose weights the recipe names, as the one that the run was given, once."""
+        """Save ``network``, whose weights the recipe names, as the one that the run was given, once and complete."""
         kept = self.folder / start.FOLDER
         if self.main and not (whole(kept) and artefact.saved_checksum(kept) == self.recipe.network.sha256):
-            artefact.save(network, kept)
+            artefact.save(network, kept, complete=True)
 
     def forget(self) -> None:
         """Remove what the stage that ended needed to go on: the next one would take it for its own."""

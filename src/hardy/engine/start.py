@@ -32,11 +32,16 @@ def network(choice: NetworkChoice) -> Network:
         refuse_other(choice.sha256, Path(choice.run) / WEIGHTS)
         found = artefact.load(choice.run, classes=choice.classes)
         check_finite(found)
+        if found.origin is None and not choice.classes:
+            found.origin = artefact.origin(choice.run)
         return found
     assert choice.classes, "a network that is named has classes"
     if choice.weights:
         refuse_other(choice.sha256, Path(choice.weights))
-    return create(choice.name, label_space(choice.classes), weights=choice.weights, **choice.options)
+    made = create(choice.name, label_space(choice.classes), weights=choice.weights, **choice.options)
+    if choice.weights is None and made.pretrained and (weights := made.architecture["options"].get("encoder_weights")):
+        made.origin = {"encoder_weights": weights}
+    return made
 
 
 def section(network: Network, folder: Path | None) -> dict[str, Any]:
@@ -51,7 +56,7 @@ def section(network: Network, folder: Path | None) -> dict[str, Any]:
         return {"run": "a network in memory", "sha256": sha256}
     name, options = network.architecture["name"], network.architecture["options"]
     shipped = SPACES.get(network.labels.name) == network.labels
-    as_built = not network.plan and "mean" not in network.architecture and not options.get("encoder_weights")
+    as_built = not network.changes and "mean" not in network.architecture and not options.get("encoder_weights")
     if shipped and as_built and not isinstance(network, Wrapped):
         weights = str(folder / FOLDER / WEIGHTS)
         return {"name": name, **options, "classes": network.labels.name, "weights": weights, "sha256": sha256}

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from hardy.engine.teachers import asked_by, trained_by
 from hardy.errors import InputError
 from hardy.recipe import Evaluate, Optim, Prune, Recipe
-from hardy.registry import SCHEDULES
+from hardy.registry import ALGORITHMS, SCHEDULES
 from hardy.sections import Data
 
 __all__ = ["refuse_unused"]
@@ -41,6 +41,10 @@ def _sections(recipe: Recipe, verb: str) -> Iterator[tuple[str, object, str]]:
         yield "teacher", "the section", f"{why}; train with self_distillation or the like, or leave the section out"
     if recipe.adapt and verb == "search":
         yield "adapt", "the section", "a search measures no network that adapts; leave the section out"
+    if recipe.tuner and verb != "train":
+        yield "tuner", recipe.tuner.name, f"hardy {verb} attaches none; hardy train with it, and {verb} that run"
+    elif recipe.tuner and not ALGORITHMS.get(recipe.algorithm.name).trains_network:  # type: ignore[attr-defined]
+        yield "tuner", recipe.tuner.name, f"{recipe.algorithm.name} leaves the network as it is; leave it out"
 
 
 def _data(data: Data) -> Iterator[tuple[str, object, str]]:

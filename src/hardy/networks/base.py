@@ -5,7 +5,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hardy.blocks.sizes import resize
 from hardy.data.labels import LabelSpace
 from hardy.errors import InputError
+from hardy.networks.building.changes import Change, Plan, plan_of
 from hardy.networks.parts.stages import stages_of
 from hardy.ops.caches import without_history
 from hardy.types import Outputs, Stage, Terms
@@ -50,8 +51,10 @@ class Network(nn.Module, ABC):
             ``"mean"`` and ``"std"`` for one that was given another normalisation by `renormalise`.
         written: options that `architecture` keeps in place of what was told: a file's content for its path.
         pretrained: True when `encoder` started from pre-trained weights.
-        plan: the channels kept by pruning, by module and side, as indices of the dense network's; empty when nothing
-            was removed. Written and read by `hardy.pruning.remove`.
+        changes: what was done to the network since it was built, in order; see `hardy.networks.building.changes`.
+        resting: names of the modules that stay in evaluation mode whatever `train` says; a tuner sets them.
+        origin: where the weights that a tuner leaves as they are come from; None where nobody knows, or where another
+            place would not do. Written and read by `hardy.engine.rest`.
     """
 
     part: ClassVar[str] = ""
@@ -62,7 +65,9 @@ class Network(nn.Module, ABC):
     architecture: dict[str, Any]
     written: Mapping[str, Any] = MappingProxyType({})
     pretrained: bool = False
-    plan: dict[str, dict[str, list[int]]]
+    changes: list[Change]
+    resting: tuple[str, ...] = ()
+    origin: Mapping[str, Any] | None = None
     mean: Tensor
     std: Tensor
 
@@ -83,9 +88,22 @@ class Network(nn.Module, ABC):
         super().__init__()
         self.labels = labels
         self.architecture = {}
-        self.plan = {}
+        self.changes = []
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def plan(self) -> Plan:
+        """The channels kept by pruning, by module and side, as indices of the dense network's; empty when nothing was
+        removed. A module that a tuner gave another name stands under each of its names."""
+        return plan_of(self.changes)
+
+    def train(self, mode: bool = True) -> Self:
+        """See `torch.nn.Module.train`; the modules named by `resting` stay in evaluation mode."""
+        super().train(mode)
+        for name in self.resting:
+            self.get_submodule(name).eval()
+        return self
 
     def normalise(self, images: Tensor) -> Tensor:
         """``(images - mean) / std``, (B, 3, H, W); a new tensor, the caller's images stay as they are.
@@ -187,8 +205,8 @@ class Network(nn.Module, ABC):
         return resize(logits, size, align_corners=self.align_corners)
 
     def encoder(self) -> Sequence[nn.Module]:
-        """The modules that hold pre-trained weights, if any: they may learn at another rate than the rest.
+        """The modules of the encoder, whatever weights they started from; empty for a network without one.
 
-        Empty for a network that has no encoder, or whose encoder did not start from pre-trained weights.
+        Where it is `pretrained`, it may learn at another rate than the rest; a tuner freezes it.
         """
         return ()

@@ -80,8 +80,8 @@ class Classifier(Network):
         return self
 
     def encoder(self) -> Sequence[nn.Module]:
-        """The encoder, if it started from pre-trained weights."""
-        return (self.backbone,) if self.pretrained else ()
+        """The encoder."""
+        return (self.backbone,)
 
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""

@@ -69,8 +69,8 @@ class DDRNet(Network):
             self.pretrained = True
 
     def encoder(self) -> Sequence[nn.Module]:
-        """The two branches before pooling, if they started from pre-trained weights."""
-        return (self.backbone,) if self.pretrained else ()
+        """The two branches before pooling."""
+        return (self.backbone,)
 
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""

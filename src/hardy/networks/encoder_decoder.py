@@ -68,8 +68,8 @@ class EncoderDecoder(Network):
         self.pretrained = encoder_weights is not None
 
     def encoder(self) -> Sequence[nn.Module]:
-        """The encoder, if it started from pre-trained weights."""
-        return (self.backbone,) if self.pretrained else ()
+        """The encoder."""
+        return (self.backbone,)
 
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""

@@ -79,8 +79,8 @@ class FANet(Network):
             self.pretrained = True
 
     def encoder(self) -> Sequence[nn.Module]:
-        """The ResNet, if it started from pre-trained weights."""
-        return (self.backbone,) if self.pretrained else ()
+        """The ResNet."""
+        return (self.backbone,)
 
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""

@@ -43,8 +43,8 @@ class LinkNet(Network):
             self.pretrained = True
 
     def encoder(self) -> Sequence[nn.Module]:
-        """The ResNet-18, if it started from pre-trained weights."""
-        return (self.backbone,) if self.pretrained else ()
+        """The ResNet-18."""
+        return (self.backbone,)
 
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""

@@ -104,8 +104,8 @@ class PIDNet(Network):
             self.pretrained = True
 
     def encoder(self) -> Sequence[nn.Module]:
-        """The detail and context branches before pooling, if they started from pre-trained weights."""
-        return (self.backbone,) if self.pretrained else ()
+        """The detail and context branches before pooling."""
+        return (self.backbone,)
 
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`; in training with `aux` also ``extras["boundary"]`` (B, 1, H/8, W/8), the logits of a

@@ -73,8 +73,8 @@ class SegFormer(Network):
         self.pretrained = encoder_weights is not None
 
     def encoder(self) -> Sequence[nn.Module]:
-        """The mix transformer, if it started from pre-trained weights."""
-        return (self.backbone,) if self.pretrained else ()
+        """The mix transformer."""
+        return (self.backbone,)
 
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""

@@ -65,8 +65,8 @@ class STDC(Network):
         self.pretrained = encoder_weights is not None
 
     def encoder(self) -> Sequence[nn.Module]:
-        """The STDC encoder, if it started from pre-trained weights."""
-        return (self.backbone,) if self.pretrained else ()
+        """The STDC encoder."""
+        return (self.backbone,)
 
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""

@@ -13,6 +13,7 @@ from torch import nn
 
 from hardy.errors import InputError
 from hardy.networks.base import Network
+from hardy.networks.building.changes import Plan, with_plan
 from hardy.pruning.coupled import Unit
 from hardy.pruning.cut import cut, width
 from hardy.pruning.mask import mask
@@ -22,16 +23,13 @@ from hardy.stored import whole
 
 __all__ = ["Plan", "remove", "replay"]
 
-Plan = dict[str, dict[str, list[int]]]
-"""module name -> side (as in `hardy.pruning.units.Member`) -> the channels kept, ascending indices of the dense."""
-
 
 def remove(network: nn.Module, units: Sequence[Unit], removed: Mapping[str, Sequence[int]]) -> Plan:
     """Cut the channels ``removed`` of ``units`` out of ``network``, in place; those of a unit ``within`` another are
     masked.
 
-    Parameters that lost channels are new tensors: make a new optimiser. A `Network` remembers the plan in
-    its attribute ``plan``, composed with what it lost before; units found before are stale afterwards.
+    Parameters that lost channels are new tensors: make a new optimiser. A `Network` remembers the plan among its
+    ``changes``, composed with what it lost just before; units found before are stale afterwards.
 
     Returns:
         The plan relative to the network's dense form (for a module that is no `Network`, to its form before).
@@ -52,7 +50,8 @@ def remove(network: nn.Module, units: Sequence[Unit], removed: Mapping[str, Sequ
             cut(module, side, kept)
             plan.setdefault(name, {})[side] = kept
     if isinstance(network, Network):
-        network.plan = plan = _composed(network.plan, plan)
+        network.changes = with_plan(network.changes, plan)
+        return network.plan
     return plan
 
 
@@ -68,7 +67,7 @@ def replay(network: nn.Module, plan: Mapping[str, Mapping[str, Sequence[int]]]) 
         for side, kept in sides.items():
             cut(modules[name], side, list(kept))
     if isinstance(network, Network):
-        network.plan = _composed(network.plan, {n: {s: list(k) for s, k in sides.items()} for n, sides in plan.items()})
+        network.changes = with_plan(network.changes, plan)
 
 
 def _check(plan: Any, modules: Mapping[str, nn.Module]) -> None:
@@ -94,13 +93,3 @@ def _width(module: nn.Module, side: Any) -> int:
     """`width`, and 0 for a side that is none."""
     known = isinstance(side, str) and (side in ("out", "in", *DECLARED) or side.partition(":")[2] in tuple("01234"))
     return width(module, side) if known else 0
-
-
-def _composed(earlier: Mapping[str, Mapping[str, Sequence[int]]], later: Plan) -> Plan:
-    """The plan that keeps what ``later`` keeps of what ``earlier`` kept."""
-    both: Plan = {name: {side: list(kept) for side, kept in sides.items()} for name, sides in earlier.items()}
-    for name, sides in later.items():
-        for side, kept in sides.items():
-            before = both.setdefault(name, {}).get(side)
-            both[name][side] = kept if before is None else [before[i] for i in kept]
-    return both

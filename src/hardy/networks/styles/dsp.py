@@ -73,7 +73,7 @@ def first_layers(network: Network, stride: int) -> FirstLayers:
     """The first layers of ``network`` as an encoder that `save_dsp` can write.
 
     Raises:
-        InputError: for a network that could not be built again without its module or its plan, or that has no map at
+        InputError: for a network that could not be built again without its module or its changes, or that has no map at
             ``stride``.
     """
     if not network.architecture or network.architecture["options"].get("factory", "") is None:
@@ -81,8 +81,8 @@ def first_layers(network: Network, stride: int) -> FirstLayers:
             f"StyleVAE: this {type(network).__name__} does not know how it was made, so its first layers cannot be "
             "saved; make it by hardy.create, wrap it with a factory, or name a file of VGG-19's weights as encoder"
         )
-    if network.plan:
-        raise InputError("StyleVAE: this network is pruned; take the dense run that it came from")
+    if network.changes:
+        raise InputError("StyleVAE: this network is pruned or tuned; take the dense run that it came from")
     return FirstLayers(network, stride)
 
 

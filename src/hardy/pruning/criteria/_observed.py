@@ -90,7 +90,10 @@ class Observed(Watch):
         frozen = next((parameter for parameter in self.parameters if not parameter.requires_grad), None)
         if frozen is not None:
             name = next(name for name, parameter in self._network.named_parameters() if parameter is frozen)
-            raise InputError(f"{name!r} is frozen: a criterion that reads gradients needs it trainable")
+            raise InputError(
+                f"{name!r} is frozen: a criterion that reads gradients needs it trainable; "
+                "prune by the one_shot schedule, or merge the tuner that froze it"
+            )
         return super().expect(risk)
 
     def gradients(self, scale: Tensor) -> Tensor:

@@ -1,0 +1,122 @@
+"""The changes of a network: a tuner is attached or merged, and what a file lists is replayed in order.
+
+Pruning notes its own change (`hardy.pruning.remove`); what a list looks like is in
+`hardy.networks.building.changes`.
+"""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+from hardy.errors import InputError
+from hardy.networks.base import Network
+from hardy.networks.building.changes import Change, check_changes
+from hardy.networks.building.described import in_proportion
+from hardy.ops.tensors import checksum
+from hardy.pruning.remove import replay as cut
+from hardy.registry import TUNERS
+from hardy.sections import Method
+from hardy.tuning.base import Tuner
+
+__all__ = ["attach", "merge", "replay", "tuner_of", "untrained"]
+
+
+def tuner_of(network: Network) -> Tuner | None:
+    """The tuner that is attached to ``network``, if one is."""
+    for change in reversed(network.changes):
+        if change["change"] == "merge":
+            return None
+        if change["change"] == "tune":
+            built: Tuner = TUNERS.build(change["name"], **change["options"])
+            return built
+    return None
+
+
+def attach(network: Network, method: Method) -> None:
+    """Attach the tuner ``method`` to ``network``, in place; what it inserts is drawn from torch's generator.
+
+    Raises:
+        InputError: for a network that is tuned already, or one that the tuner does not suit.
+    """
+    if tuner_of(network) is not None:
+        name = next(change["name"] for change in reversed(network.changes) if change["change"] == "tune")
+        raise InputError(
+            f"tuner: the network is tuned by {name} already; leave tuner out to train that on, or merge it first "
+            "(hardy.engine.changes.merge)"
+        )
+    options = TUNERS.describe(method.name).check(method.options)
+    tuner: Tuner = TUNERS.build(method.name, **options)
+    tuner.attach(network)
+    network.changes = [*network.changes, {"change": "tune", "name": method.name, "options": options}]
+    network.origin = _with_rest(network)
+
+
+def merge(network: Network) -> None:
+    """Merge the tuner that is attached to ``network`` into its weights, in place; all of them can be trained then.
+
+    Raises:
+        InputError: when none is attached, or when it cannot be merged exactly.
+    """
+    if (tuner := tuner_of(network)) is None:
+        raise InputError("tuner: none is attached to this network, so there is nothing to merge")
+    tuner.merge(network)
+    network.resting, network.origin = (), None
+    network.requires_grad_(True).train(network.training)
+    network.changes = [*network.changes, {"change": "merge"}]
+
+
+def untrained(network: Network) -> frozenset[str]:
+    """The names of the entries of ``network.state_dict()`` that the attached tuner leaves as they are; none without."""
+    tuner = tuner_of(network)
+    return frozenset() if tuner is None else frozenset(network.state_dict()) - tuner.trained(network)
+
+
+def replay(network: Network, changes: Any, *, size: int = 2**40) -> None:
+    """Repeat ``changes``, which come from a file, on ``network`` in place, in order.
+
+    Args:
+        network: built, and of the form that it had before the first of them.
+        changes: see `hardy.networks.building.changes`.
+        size: bytes of the file that holds the weights; memory is bounded by it.
+
+    Raises:
+        InputError: for what is no list of changes, changes of another network, a tuner that is not there or not
+            trusted, and options with which none can be attached.
+    """
+    check_changes(changes)
+    steps: dict[str, Callable[[Change], None]] = {
+        "prune": lambda change: cut(network, change["plan"]),
+        "tune": lambda change: attach(network, Method(name=change["name"], **change["options"])),
+        "merge": lambda change: merge(network),
+    }
+    for change in changes:
+        _tried(steps[change["change"]], change, size)
+
+
+def _tried(step: Callable[[Change], None], change: Change, size: int) -> None:
+    try:
+        with in_proportion(size) if change["change"] == "tune" else nullcontext():
+            step(change)
+    except InputError:
+        raise
+    except Exception as error:  # options of a right type that no network can have end anywhere inside torch
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise InputError(f"the change {change['change']!r} cannot be repeated ({reason})") from error
+
+
+def _with_rest(network: Network) -> dict[str, Any] | None:
+    """The origin of ``network``, to which a tuner was attached just now, and the checksum of what it leaves as it is.
+
+    None where the origin does not give all of that: an encoder's weights do not where other layers are frozen too, or
+    where the encoder was changed before.
+    """
+    origin, names = network.origin, untrained(network)
+    if origin is None or not names:
+        return None
+    state = network.state_dict()
+    if "encoder_weights" in origin:
+        held = {name for name, module in network.named_modules() if module in set(network.encoder())}
+        inside = all(any(name.startswith(f"{module}.") for module in held) for name in names)
+        if len(network.changes) > 1 or not inside:
+            return None
+    return {**origin, "rest": checksum({name: state[name] for name in names}, {})}

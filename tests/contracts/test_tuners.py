@@ -1,0 +1,247 @@
+"""What holds for every tuner: the rest keeps its bits, and copying, exporting, saving, pruning and merging work.
+
+A tuner of the tests (`low_rank_tuner`) inserts modules and merges exactly, so that the contract is tried on all that
+the interface offers, whatever methods there are.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hardy
+from hardy.engine import changes
+from hardy.errors import InputError
+from hardy.networks.base import Network
+from hardy.pruning.mask import mask
+from hardy.pruning.remove import remove
+from hardy.pruning.units import find_units
+from hardy.registry import TUNERS
+from hardy.sections import Method
+from hardy.seed import seeded
+from hardy.tuning.base import Tuner
+
+INSERTS = "low_rank_tuner:LowRank"
+NETWORK = "two_part_network:TwoPart"
+TRUST = ["low_rank_tuner", "two_part_network"]
+IMAGES = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(params=[INSERTS, *TUNERS])
+def method(request: pytest.FixtureRequest) -> Method:
+    return Method(name=request.param)
+
+
+@pytest.fixture
+def network() -> Network:
+    with seeded(0, "network"):
+        made = hardy.create(NETWORK, "camvid11")
+        made.train()(torch.rand(4, 3, 32, 48))
+    return made.eval()
+
+
+@pytest.fixture
+def tuned(network: Network, method: Method) -> Network:
+    attach(network, method)
+    learn(network)
+    return network
+
+
+def attach(network: Network, method: Method) -> None:
+    with seeded(0, "tuner"):
+        changes.attach(network, method)
+
+
+def learn(network: Network, steps: int = 2) -> None:
+    """Train what has gradients for some steps, in place."""
+    network.train()
+    optimiser = torch.optim.SGD([value for value in network.parameters() if value.requires_grad], lr=0.1)
+    for step in range(steps):
+        with seeded(step, "images"):
+            images, labels = torch.rand(4, 3, 32, 48), torch.randint(11, (4, 32, 48))
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(network(images), labels).backward()
+        optimiser.step()
+    network.eval()
+
+
+@torch.no_grad()
+def logits(network: Network) -> Tensor:
+    answer: Tensor = network.eval()(IMAGES)
+    return answer
+
+
+def prune(network: Network, seed: int) -> None:
+    """Cut a quarter of the channels of every unit out, in place; which, the seed draws."""
+    draw = torch.Generator().manual_seed(seed)
+    units = find_units(network)
+    removed = {u.name: torch.randperm(u.size, generator=draw)[: u.size // 4].tolist() for u in units}
+    removed = {name: sorted(channels) for name, channels in removed.items() if channels}
+    masked = copy.deepcopy(network)
+    mask(masked, units, removed)
+    remove(network, units, removed)
+    torch.testing.assert_close(logits(network), logits(masked), rtol=0, atol=1e-5)
+
+
+def back(network: Network, folder: Path) -> Network:
+    """What a folder gives back of ``network``."""
+    loaded = hardy.load(hardy.save(network, folder), trust=TRUST)
+    assert loaded.changes == network.changes
+    assert loaded.plan == network.plan
+    assert loaded.state_dict().keys() == network.state_dict().keys()
+    assert torch.equal(logits(loaded), logits(network))
+    return loaded
+
+
+def test_some_is_trained_and_the_rest_keeps_its_bits(network: Network, method: Method) -> None:
+    attach(network, method)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    trained = TUNERS.build(method.name).trained(network)
+    assert trained < before.keys()
+    learn(network)
+    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed
+    assert changed <= trained
+    parameters = {name for name, value in network.named_parameters() if value.requires_grad}
+    assert parameters <= changed
+
+
+def test_the_form_follows_from_the_options_alone(network: Network, method: Method) -> None:
+    other = hardy.create(NETWORK, "camvid11")
+    attach(network, method)
+    changes.attach(other, method)
+    shapes = [{name: value.shape for name, value in each.state_dict().items()} for each in (network, other)]
+    assert shapes[0] == shapes[1]
+    assert [changes.untrained(each) for each in (network, other)] == [changes.untrained(network)] * 2
+
+
+def test_modules_are_inserted_and_no_hooks(tuned: Network) -> None:
+    for module in tuned.modules():
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+        assert not module._backward_hooks
+
+
+def test_a_copy_and_an_exported_graph_say_the_same(tuned: Network) -> None:
+    copied = copy.deepcopy(tuned)
+    expected = logits(tuned)
+    assert torch.equal(logits(copied), expected)
+    exported = torch.export.export(tuned, (IMAGES,)).module()
+    torch.testing.assert_close(exported(IMAGES), expected, rtol=1e-4, atol=1e-5)
+    learn(copied)
+    assert torch.equal(logits(tuned), expected)
+    assert not torch.equal(logits(copied), expected)
+
+
+def test_the_mode_of_what_rests_does_not_follow(tuned: Network) -> None:
+    tuned.train()
+    resting = [module for name in tuned.resting for module in tuned.get_submodule(name).modules()]
+    assert not any(module.training for module in resting)
+    assert tuned.head.training
+
+
+def merges(method: Method) -> bool:
+    """Whether the method says how to merge."""
+    return TUNERS.get(method.name).merge is not Tuner.merge  # type: ignore[attr-defined]
+
+
+def merged(network: Network) -> None:
+    before = logits(network)
+    changes.merge(network)
+    apart = (logits(network) - before).abs().max() / before.abs().max()
+    assert apart <= 1e-5
+
+
+def test_merging_is_exact_or_refused(network: Network, method: Method) -> None:
+    names = set(network.state_dict())
+    attach(network, method)
+    learn(network)
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    if not merges(method):
+        with pytest.raises(InputError, match="cannot be merged"):
+            changes.merge(network)
+        assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+        return
+    merged(network)
+    assert set(network.state_dict()) == names
+    assert all(value.requires_grad for value in network.parameters())
+    assert changes.tuner_of(network) is None
+    assert network.train().body.training
+
+
+STEPS = {
+    "tuned": ["tune"],
+    "tuned, pruned": ["tune", "prune"],
+    "pruned, tuned": ["prune", "tune"],
+    "pruned, tuned, pruned twice": ["prune", "tune", "prune", "prune"],
+    "tuned, pruned, merged": ["tune", "prune", "merge"],
+    "tuned, merged, pruned": ["tune", "merge", "prune"],
+    "tuned, merged, tuned": ["tune", "merge", "tune"],
+}
+
+
+@pytest.mark.parametrize("steps", STEPS.values(), ids=STEPS)
+def test_changes_in_any_order_load_with_the_same_logits(
+    network: Network, method: Method, steps: Sequence[str], tmp_path: Path
+) -> None:
+    def tune() -> None:
+        attach(network, method)
+        learn(network)
+
+    seeds = iter(range(9))
+    does: dict[str, Callable[[], None]] = {
+        "tune": tune,
+        "prune": lambda: prune(network, next(seeds)),
+        "merge": lambda: merged(network),
+    }
+    if "merge" in steps and not merges(method):
+        return
+    for step in steps:
+        does[step]()
+    noted = [change["change"] for change in network.changes]
+    assert noted == [
+        step for place, step in enumerate(steps) if step != "prune" or steps[place - 1 : place] != ["prune"]
+    ]
+    loaded = back(network, tmp_path / "run")
+    assert {name: value.requires_grad for name, value in loaded.named_parameters()} == {
+        name: value.requires_grad for name, value in network.named_parameters()
+    }
+    learn(loaded)
+    learn(network)
+    assert torch.equal(logits(loaded), logits(network))
+
+
+def test_what_it_inserts_is_cut_like_any_other(network: Network, tmp_path: Path) -> None:
+    attach(network, Method(name=INSERTS))
+    learn(network)
+    prune(network, 0)
+    for module in network.modules():
+        if type(module).__name__ == "_Beside":
+            assert module.up.weight.shape[0] == module.layer.weight.shape[0] < 24
+            assert module.down.weight.shape[1] == module.layer.weight.shape[1]
+
+
+def test_a_network_without_an_encoder_is_refused_in_one_line() -> None:
+    network = hardy.create("tiny", "camvid11", width=8)
+    for name in ("frozen", INSERTS):
+        with pytest.raises(InputError, match=r"^tuner: Tiny names no encoder"):
+            changes.attach(network, Method(name=name))
+    assert network.changes == []
+    assert all(value.requires_grad for value in network.parameters())
+
+
+def test_a_network_that_is_tuned_is_not_tuned_again(tuned: Network, method: Method) -> None:
+    with pytest.raises(InputError, match=rf"^tuner: the network is tuned by {method.name} already; leave tuner out"):
+        changes.attach(tuned, Method(name="frozen"))
+    plain = hardy.create("tiny", "camvid11", width=8)
+    with pytest.raises(InputError, match=r"^tuner: none is attached to this network"):
+        changes.merge(plain)
+
+
+def test_describes_itself() -> None:
+    for name in TUNERS:
+        assert TUNERS.describe(name).source
+        assert TUNERS.describe(name).supplied == ()

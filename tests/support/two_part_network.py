@@ -1,0 +1,61 @@
+"""An encoder of convolutions, norms and a linear layer, and a head: what a tuner of either has something to do with.
+
+Source: written for the tests.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from hardy.networks.base import Network, resize
+from hardy.networks.building.weights import initialise
+from hardy.types import Outputs
+
+__all__ = ["TwoPart"]
+
+
+class _Mixed(nn.Module):
+    """A linear layer over the channels of a map, as residual."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mix = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.mix(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class TwoPart(Network):
+    """Features: ``stage`` at stride 4.
+
+    Args:
+        labels: the classes predicted.
+        width: channels of the encoder.
+    """
+
+    least_size = 8
+
+    def __init__(self, labels, *, width: int = 12) -> None:
+        super().__init__(labels)
+        self.body = nn.Sequential(
+            nn.Conv2d(3, width, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, 2 * width, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(2 * width),
+            nn.ReLU(),
+            _Mixed(2 * width),
+        )
+        self.middle = nn.Sequential(nn.Conv2d(2 * width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU())
+        self.head = nn.Conv2d(width, len(labels), 1)
+        initialise(self)
+
+    def encoder(self) -> Sequence[nn.Module]:
+        """The body."""
+        return (self.body,)
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """See `Network.outputs`."""
+        stage = self.body(self.normalise(images))
+        logits = self.head(self.middle(stage))
+        return Outputs(resize(logits, images.shape[-2:]), {"stage": stage, "logits": logits})
