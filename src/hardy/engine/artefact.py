@@ -23,7 +23,7 @@ from hardy.files import expanded, write_together
 from hardy.networks.base import Network
 from hardy.networks.building.create import rebuild
 from hardy.networks.building.wrapped import Wrapped
-from hardy.ops.tensors import decoded
+from hardy.ops.tensors import decoded, load_strictly
 from hardy.pruning.remove import replay
 from hardy.stored import contents, intact, json_value, sealed
 from hardy.trust import from_file, names_in
@@ -131,11 +131,9 @@ def load(
     except InputError as error:
         raise InputError(f"{folder}: {error}") from error.__cause__
     try:
-        network.load_state_dict(decoded(data), strict=True)
-    except (ValueError, RuntimeError) as error:
-        raise InputError(
-            f"{folder}: the weights do not fit the network: {' '.join(str(error).split())[:300]}"
-        ) from None
+        load_strictly(network, decoded(data))
+    except ValueError as error:
+        raise InputError(f"{folder}: the weights do not fit the network: {str(error)[:300]}") from None
     return network.eval() if classes is None else for_classes(network, label_space(classes), source=str(folder))
 
 

@@ -4,9 +4,12 @@ import hashlib
 import json
 from pathlib import Path
 
-__all__ = ["BEST", "CHECKPOINT", "PASSING", "WEIGHTS", "going", "whole"]
+__all__ = ["BEST", "CHECKPOINT", "PASSING", "START", "WEIGHTS", "going", "whole"]
 
 WEIGHTS = "network.safetensors"
+
+START = "start"
+"""The sub-folder of a run that holds the network which it was given in memory."""
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
 PASSING = (CHECKPOINT, BEST)

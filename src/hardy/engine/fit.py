@@ -19,6 +19,7 @@ from hardy.engine import checkpoint, optimiser
 from hardy.engine.stop import Stopped, stop_signal
 from hardy.errors import InputError
 from hardy.ops.average import average_into
+from hardy.ops.tensors import check_kinds, load_strictly
 from hardy.recipe import Optim, RunSection
 from hardy.seed import seed_all
 from hardy.types import Batch, Terms
@@ -105,7 +106,7 @@ class Fit:
         saved = checkpoint.read(self.file, self.owner)
         try:
             self._refuse_other(saved)
-            self.algorithm.load_state_dict(dict(saved.algorithm))
+            load_strictly(self.algorithm, saved.algorithm)
             checkpoint.restore_optimiser(self.optimiser.optimizer, saved.optimiser)
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
@@ -122,6 +123,7 @@ class Fit:
         shapes = [{name: value.shape for name, value in of.items()} for of in (saved.average, self.average)]
         if shapes[0] != shapes[1]:
             raise ValueError("its moving average has other tensors")
+        check_kinds(self.average, saved.average)
         if max(saved.step, saved.best[1] if saved.best else 0) > self.optim.steps:
             raise ValueError(f"it is at step {saved.step} of {self.optim.steps}")
 

@@ -19,7 +19,7 @@ from hardy.data.transforms import Size
 from hardy.data.transforms import training as augmentation
 from hardy.device import pick
 from hardy.engine import evaluate
-from hardy.engine.checkpoint import read_tensors, write_tensors
+from hardy.engine.checkpoint import load_tensors, write_tensors
 from hardy.engine.evaluate import Predictor, Table
 from hardy.engine.finished import BEST
 from hardy.engine.fit import Batches, Fit, Log
@@ -305,7 +305,10 @@ def _select(network: Network, loop: Fit, best: Path) -> None:
     """Load the best weights into ``network``, in place and on the CPU; the last ones where nothing was measured."""
     loop.accelerator.wait_for_everyone()
     network.to("cpu")
-    network.load_state_dict(read_tensors(best) if loop.progress.best else _selected(network, loop))
+    if loop.progress.best:
+        load_tensors(best, network)
+    else:
+        network.load_state_dict(_selected(network, loop))
     loop.accelerator.wait_for_everyone()  # the main process removes the file once all have read it
 
 

@@ -26,7 +26,7 @@ from hardy.algorithms.base import Algorithm
 from hardy.device import limit_threads, pick
 from hardy.engine import artefact, protocol, start
 from hardy.engine.evaluate import Table
-from hardy.engine.finished import PASSING, whole
+from hardy.engine.finished import PASSING, START, whole
 from hardy.engine.fit import Log
 from hardy.engine.log import LogFile
 from hardy.engine.protocol import Settings, Split
@@ -255,9 +255,9 @@ class Run:
         return artefact.like(kept, like) if whole(kept) else None
 
     def keep_start(self, network: Network) -> None:
-        """Save ``network`` as the one that the run was given, once."""
-        if self.main and not whole(self.folder / start.FOLDER):
-            artefact.save(network, self.folder / start.FOLDER)
+        """Save ``network`` as the one that the run was given; what another one left in an unused folder goes."""
+        if self.main:
+            artefact.save(network, self.folder / START)
 
     def forget(self) -> None:
         """Remove what the stage that ended needed to go on: the next one would take it for its own."""
