@@ -36,7 +36,7 @@ GOOD = ("clean", "refused")
 """How a case may end; every other end is a defect: traceback, hang, signal, silent, leftover, lines, exit."""
 
 WAIT = 300
-"""Seconds by the clock after which a case that waits for something, such as a pipe, is a hang however busy others are."""
+"""Seconds by the clock after which a case that waits for something, such as a pipe, is a hang on any machine."""
 
 MEMORY = 6 * 2**30
 """Bytes of address space that a case may take beyond what the process has."""

@@ -1,8 +1,8 @@
 """Kill Hardy at every file event and see that it goes on as if nothing had been.
 
 A file event is an open, a rename, a removal, the making or removing of a folder. For each event of a story (training,
-pruning, a study, an export and others) the story starts in a process of its own, which gets SIGKILL just before that event; then
-the same command is given again. It must end well, leave the files that an undisturbed run leaves and no other, and
+from Python too, pruning, a study, an export, predicting) the story starts in a process of its own, which gets SIGKILL
+just before that event; then the same command is given again. It must end well, leave the files that an undisturbed run leaves and no other, and
 leave the same bits in weights and graphs and the same numbers in records. With ``--twice`` the second process is killed
 too, at an event drawn by seed, before the third goes on.
 

@@ -94,7 +94,7 @@ def check_kinds(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put ``tensors`` into the parameters and buffers of ``module``, in place: exactly those, of their shapes and kinds.
+    """Put ``tensors`` into the parameters and buffers of ``module``, in place: just those, of their shapes and kinds.
 
     Raises:
         ValueError: naming what is missing, unknown, or of another shape or kind.
