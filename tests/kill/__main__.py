@@ -2,9 +2,9 @@
 
 A file event is an open, a rename, a removal, the making or removing of a folder. For each event of a story (training,
 from Python too, pruning, a study, an export, predicting) the story starts in a process of its own, which gets SIGKILL
-just before that event; then the same command is given again. It must end well, leave the files that an undisturbed run leaves and no other, and
-leave the same bits in weights and graphs and the same numbers in records. With ``--twice`` the second process is killed
-too, at an event drawn by seed, before the third goes on.
+just before that event; then the same command is given again. It must end well, leave the files that an undisturbed run
+leaves and no other, and leave the same bits in weights and graphs and the same numbers in records. With ``--twice`` the
+second process is killed too, at an event drawn by seed, before the third goes on.
 
     python tests/kill                      every event of every story
     python tests/kill --story prune        of one
