@@ -104,7 +104,14 @@ def cluster(address: str | None, cores: int | None = None) -> Iterator[Any]:
     quiet: Any = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address is None:
-            ray.init(address="local", num_cpus=cores, include_dashboard=False, object_store_memory=STORE_BYTES, **quiet)
+            with _no_reporter():
+                ray.init(
+                    address="local",
+                    num_cpus=cores,
+                    include_dashboard=False,
+                    object_store_memory=STORE_BYTES,
+                    **quiet,
+                )
         else:
             ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -118,6 +125,23 @@ def cluster(address: str | None, cores: int | None = None) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _no_reporter() -> Iterator[None]:
+    """Inside, Ray starts no process for reports of its use: even where they are off it asks cloud providers by name."""
+    try:
+        from ray._private.node import Node
+
+        original = Node.start_api_server
+    except (ImportError, AttributeError):  # another version of Ray
+        yield
+        return
+    Node.start_api_server = lambda self, **options: None
+    try:
+        yield
+    finally:
+        Node.start_api_server = original
 
 
 def run(
