@@ -132,8 +132,15 @@ def said(town, tmp_path_factory):
         "run": {"folder": str(folder / "run"), "workers": 0, "device": "cpu"},
     }
     cut = {"criterion": "l2", "schedule": "one_shot", "ratio": 0.5}
-    budget = {"budget_ms": 1000, "evaluations": 3, "population": 2, "sample": 2, "filters": 2, "layers": 4,
-              "images": 1, "reestimate": 1}  # fmt: skip
+    budget = {
+        "budget_ms": 1000,
+        "method": "random",
+        "evaluations": 1,
+        "filters": 1,
+        "layers": 3,
+        "images": 1,
+        "reestimate": 1,
+    }
     own = {**values_of, "run": {**values_of["run"], "folder": str(folder / "found")}}
     searched = {
         **own,

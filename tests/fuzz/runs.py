@@ -16,7 +16,7 @@ from _small import sections
 from hardy import recipe
 from hardy.commands import prune, train
 
-SHORT = 20
+SHORT = 10
 
 
 def prepare(folder: Path) -> dict[str, Any]:
