@@ -280,7 +280,9 @@ def prune(
         small = prune_foreign(network, example, data, prune=said, loss=loss, run=run, further=further, show=show)
         return cast(Module, small)
     check_finite(network)
-    sections = {**sections_of(data, "erm", loss, (optim or {}).get("steps", 1), optim, None), "prune": said}
+    seen = show or folder or (run or {}).get("folder")
+    measures = None if seen else {"latency": False}  # nobody would see the milliseconds
+    sections = {**sections_of(data, "erm", loss, (optim or {}).get("steps", 1), optim, measures), "prune": said}
     with opened(network, "prune", sections, folder=folder, run=run, trust=trust) as (here, kept):
         if here is None:
             assert kept is not None, "only a run with a folder is finished"
