@@ -87,7 +87,8 @@ def _story(here: Run, dense: Network, images: Split, choice: Prune, *, show: boo
     _recovered(here, network, images, choice, dense)
     if choice.recovery and keep:
         here.keep(network, measured=False)
-    return _Done(dense, network, found, *costs(dense, network, here.recipe))
+    seen = costs(dense, network, here.recipe) if show or keep else ([], [])
+    return _Done(dense, network, found, *seen)
 
 
 def _measured(here: Run, done: _Done, images: Split, choice: Prune) -> Table:
@@ -280,9 +281,7 @@ def prune(
         small = prune_foreign(network, example, data, prune=said, loss=loss, run=run, further=further, show=show)
         return cast(Module, small)
     check_finite(network)
-    seen = show or folder or (run or {}).get("folder")
-    measures = None if seen else {"latency": False}  # nobody would see the milliseconds
-    sections = {**sections_of(data, "erm", loss, (optim or {}).get("steps", 1), optim, measures), "prune": said}
+    sections = {**sections_of(data, "erm", loss, (optim or {}).get("steps", 1), optim, None), "prune": said}
     with opened(network, "prune", sections, folder=folder, run=run, trust=trust) as (here, kept):
         if here is None:
             assert kept is not None, "only a run with a folder is finished"
