@@ -23,6 +23,8 @@ def going(folder: Path) -> bool:
 
 def whole(folder: Path) -> bool:
     """Whether ``folder`` holds ``network.json`` and the weights whose checksum it names."""
+    if not all((folder / name).is_file() for name in ("network.json", WEIGHTS)):  # a pipe would be waited for
+        return False
     try:
         description = json.loads((folder / "network.json").read_bytes())
         with (folder / WEIGHTS).open("rb") as file:
