@@ -46,10 +46,6 @@ for verb, words in json.loads(sys.argv[1]).items():
 """
 HERE = ("0100007F:", "00000000:", "0" * 24 + "01000000:", "0" * 32 + ":", "0" * 16 + "FFFF00000100007F:")
 """How the system writes the addresses of this machine: 127.0.0.1, none, ::1, none, ::ffff:127.0.0.1."""
-VERBS = (
-    "list", "doctor", "init", "data", "import", "train", "prune", "evaluate", "predict", "search", "export", "bench",
-    "runs", "study",
-)  # fmt: skip
 
 
 def family(process: int) -> set[int]:
@@ -124,63 +120,66 @@ def listened(verbs, folder):
 def said(town, tmp_path_factory):
     """What `listened` found of all verbs, and the home folder that they had."""
     folder = tmp_path_factory.mktemp("silence")
-    values_of = {
+    for name, sections in recipes(town).items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(sections))
+    torch.save(values(espnet(12, 1, 1)), folder / "espnet.pth")
+    verbs = {verb: list(map(str, words)) for verb, words in calls(town).items()}
+    if importlib.util.find_spec("ray") is None:
+        del verbs["study"]
+    return *listened(verbs, folder), folder
+
+
+def recipes(town):
+    """The sections of the files that verbs read, by name."""
+    common = {
         "network": {"name": "tiny", "width": 16, "classes": str(town)},
         "data": {"sources": ["folder/day"], "root": str(town), "crop": [32, 32]},
         "optim": {"steps": 1, "batch": 4},
         "evaluate": {"select": "last", "latency": False},
-        "run": {"folder": str(folder / "run"), "workers": 0, "device": "cpu"},
     }
+    run = {"workers": 0, "device": "cpu"}
     cut = {"criterion": "l2", "schedule": "one_shot", "ratio": 0.5}
-    budget = {
-        "budget_ms": 1000,
-        "method": "random",
-        "evaluations": 1,
-        "filters": 1,
-        "layers": 3,
-        "images": 1,
-        "reestimate": 1,
+    least = {"evaluations": 1, "filters": 1, "layers": 3, "images": 1, "reestimate": 1}
+    budget = {"budget_ms": 1000, "method": "random", **least}
+    return {
+        "train": {**common, "run": {**run, "folder": "run"}},
+        "prune": {**common, "network": {"run": "run"}, "prune": cut, "run": {**run, "folder": "pruned"}},
+        "search": {
+            **common,
+            "network": {"name": "fasterseg", "classes": str(town)},
+            "evaluate": {"latency": False},
+            "search": budget,
+            "run": {**run, "folder": "found"},
+        },
+        "study": {
+            "study": {"folder": "study"},
+            "stages": {"dense": {"verb": "train", "recipe": "train.yaml"}},
+            "grid": {"seed": {"stages": "dense", "key": "run.seed", "values": [0]}},
+        },
     }
-    own = {**values_of, "run": {**values_of["run"], "folder": str(folder / "found")}}
-    searched = {
-        **own,
-        "evaluate": {"latency": False},
-        "network": {"name": "fasterseg", "classes": str(town)},
-        "search": budget,
-    }
-    study = {
-        "study": {"folder": str(folder / "study")},
-        "stages": {"dense": {"verb": "train", "recipe": "train.yaml"}},
-        "grid": {"seed": {"stages": "dense", "key": "run.seed", "values": [0]}},
-    }
-    for name, text in (("train", values_of), ("prune", {**own, "network": {"run": str(folder / "run")}, "prune": cut}),
-                       ("search", searched), ("study", study)):  # fmt: skip
-        if name == "prune":
-            text["run"] = {**text["run"], "folder": str(folder / "pruned")}
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(text))
-    torch.save(values(espnet(12, 1, 1)), folder / "espnet.pth")
-    verbs = {
+
+
+def calls(town):
+    """The words of every verb, in an order in which each finds what it needs."""
+    return {
         "list": ["list"],
         "doctor": ["doctor"],
         "init": ["init", "first"],
-        "data": ["data", "folder", "--root", str(town)],
+        "data": ["data", "folder", "--root", town],
         "import": ["import", "espnet.pth", "--classes", "camvid11", "--to", "imported"],
         "train": ["train", "train.yaml"],
         "prune": ["prune", "prune.yaml"],
-        "evaluate": ["evaluate", "run", "folder/night", "--root", str(town)],
-        "predict": ["predict", "run", str(town / "images" / "night"), "masks"],
+        "evaluate": ["evaluate", "run", "folder/night", "--root", town],
+        "predict": ["predict", "run", town / "images" / "night", "masks"],
         "search": ["search", "search.yaml"],
         "export": ["export", "run", "net.onnx", "--size", "32x32"],
         "bench": ["bench", "run", "--size", "32x32", "--runs", "1"],
         "runs": ["runs", "."],
         "study": ["study", "study.yaml"],
     }
-    if importlib.util.find_spec("ray") is None:
-        del verbs["study"]
-    return *listened(verbs, folder), folder
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", calls(Path()))
 def test_no_word_to_anyone(verb, said):
     codes, found, printed, _ = said
     if verb == "study":

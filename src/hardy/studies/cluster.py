@@ -133,15 +133,16 @@ def _no_reporter() -> Iterator[None]:
     try:
         from ray._private.node import Node
 
-        original = Node.start_api_server
+        node: Any = Node
+        original = node.start_api_server
     except (ImportError, AttributeError):  # another version of Ray
         yield
         return
-    Node.start_api_server = lambda self, **options: None
+    node.start_api_server = lambda self, **options: None
     try:
         yield
     finally:
-        Node.start_api_server = original
+        node.start_api_server = original
 
 
 def run(
