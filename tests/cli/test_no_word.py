@@ -35,6 +35,8 @@ sys.addaudithook(heard)
 import torch
 torch.set_num_threads(1)
 from hardy.cli import main
+from hardy.timing import layer_times, targets
+layer_times._SECONDS = targets._SECONDS = 0.02  # how exactly a search measures says nothing to anyone
 for verb, words in json.loads(sys.argv[1]).items():
     os.write(3, f"verb {verb}\\n".encode())
     sys.argv = ["hardy", *words]
