@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
 
 from hardy import records
 from hardy.commands._costs import Found
+from hardy.engine.finished import WEIGHTS, whole
 from hardy.errors import InputError
+from hardy.networks.building.classes import names_beside
 from hardy.records import Record
 from hardy.studies.ledger import Ledger
 from hardy.timing.targets import Outcome
@@ -73,3 +76,15 @@ def test_a_line_that_is_no_failure_is_named(tmp_path, text):
     (tmp_path / "failures.jsonl").write_bytes(text + b"\n")
     line = refusal(Ledger(tmp_path, "s", ()).failures)
     assert line.startswith(f"{tmp_path / 'failures.jsonl'}:1: not ")
+
+
+def test_a_pipe_in_place_of_weights_is_no_network_and_is_not_waited_for(tmp_path):
+    (tmp_path / "network.json").write_text('{"sha256": ""}')
+    os.mkfifo(tmp_path / WEIGHTS)
+    assert not whole(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", '{"labels": 3}', "\ufffd"])
+def test_a_description_that_is_none_gives_no_classes(tmp_path, text):
+    (tmp_path / "network.json").write_text(text, encoding="utf-8")
+    assert names_beside(tmp_path / WEIGHTS) is None

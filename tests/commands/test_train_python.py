@@ -95,3 +95,20 @@ def test_a_network_that_could_not_be_kept_is_refused_before_training(town, of_py
     with pytest.raises(InputError, match="cannot be saved"):
         hardy.train(Tiny(read_classes(town / "classes.yaml").space), steps=1, folder=tmp_path / "run", **of_python)
     assert not (tmp_path / "run").exists()
+
+
+def test_refused_images_leave_no_folder_though_the_network_was_kept_first(town, of_python, tmp_path):
+    of_python["data"] = {**of_python["data"], "sources": ["folder/dusk"]}
+    with pytest.raises(InputError, match="dusk"):
+        hardy.train(hardy.create("tiny", str(town), width=8), steps=1, folder=tmp_path / "run", **of_python)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_kept_by_a_call_that_trained_nothing_gives_way(town, of_python, tmp_path):
+    run = tmp_path / "run"
+    hardy.save(hardy.create("tiny", str(town), width=16), run / "start")
+    (run / "recipe.yaml").write_text("network: {name: tiny, classes: camvid11}\ndata: {sources: [streets]}\n")
+    network = hardy.create("tiny", str(town), width=8)
+    expected = network.state_dict()["head.weight"].clone()
+    hardy.train(network, steps=1, folder=run, **of_python)
+    assert torch.equal(artefact.load(run / "start").state_dict()["head.weight"], expected)

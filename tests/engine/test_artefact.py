@@ -243,6 +243,23 @@ def test_weights_of_other_names_are_refused(folder):
     assert "Missing key(s) in state_dict" in refusal(folder)
 
 
+@pytest.mark.parametrize("kind", [torch.complex64, torch.int64, torch.bool])
+def test_weights_of_another_kind_of_number_are_refused(folder, kind):
+    file = folder / "network.safetensors"
+    weights = load_file(file)
+    save_file({**weights, "head.bias": weights["head.bias"].to(kind)}, file)
+    edit(folder, sha256=artefact._sha256(file.read_bytes()))
+    assert refusal(folder).endswith(f"do not fit the network: head.bias is of {kind}, not of torch.float32")
+
+
+def test_weights_of_half_the_precision_come_back(folder):
+    file = folder / "network.safetensors"
+    weights = load_file(file)
+    save_file({**weights, "head.bias": weights["head.bias"].half()}, file)
+    edit(folder, sha256=artefact._sha256(file.read_bytes()))
+    assert torch.equal(hardy.load(folder).head.bias, weights["head.bias"].half().float())
+
+
 # -------------------------------------------------------------------------------------------- whole or absent
 
 

@@ -8,7 +8,15 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from hardy.engine import optimiser
-from hardy.engine.checkpoint import Checkpoint, read, read_tensors, restore_optimiser, write, write_tensors
+from hardy.engine.checkpoint import (
+    Checkpoint,
+    load_tensors,
+    read,
+    read_tensors,
+    restore_optimiser,
+    write,
+    write_tensors,
+)
 from hardy.errors import InputError
 from hardy.recipe import Optim
 
@@ -73,6 +81,21 @@ def test_selected_weights_have_a_checksum_too(tmp_path):
     file.write_bytes(data)
     with pytest.raises(InputError, match=r"best\.safetensors: torn or gone \(it does not match its checksum\)"):
         read_tensors(file)
+
+
+def test_selected_weights_of_another_network_are_refused(tmp_path):
+    file, network = tmp_path / "best.safetensors", torch.nn.Linear(2, 2)
+    odd = {"bias": torch.zeros(2, dtype=torch.complex64)}
+    for change, why in (
+        ({"bias": torch.zeros(3)}, "size mismatch for bias"),
+        (odd, "bias is of torch.complex64, not of torch.float32"),
+    ):
+        write_tensors(file, {**network.state_dict(), **change}, {})
+        with pytest.raises(InputError, match=rf"best\.safetensors: is of another network \(.*{why}"):
+            load_tensors(file, network)
+    write_tensors(file, {"weight": torch.ones(2, 2), "bias": torch.ones(2)}, {})
+    load_tensors(file, network)
+    assert network.weight.tolist() == [[1, 1], [1, 1]]
 
 
 def test_a_checkpoint_from_before_there_were_checksums_goes_on(file):

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -34,9 +35,10 @@ def work(name: str, seed: int, first: int, count: int) -> None:
             print(json.dumps({"number": number, "how": ended.how, "note": ended.note, "said": ended.said}), flush=True)
 
 
-def supervise(name: str, seed: int, first: int, count: int, *, show: bool) -> Counter[str]:
-    """The ends of all cases of one kind, by how; defects are printed as they come."""
+def supervise(name: str, seed: int, first: int, count: int, *, minutes: float, show: bool) -> Counter[str]:
+    """The ends of all cases of one kind, by how, or of those in so many minutes; defects are printed as they come."""
     ends: Counter[str] = Counter()
+    until = time.monotonic() + 60 * minutes
     while first < count:
         words = [sys.executable, __file__, "--work", name, "--seed", str(seed), "--first", str(first)]
         process = subprocess.Popen([*words, "--cases", str(count)], stdout=subprocess.PIPE, text=True)
@@ -51,6 +53,10 @@ def supervise(name: str, seed: int, first: int, count: int, *, show: bool) -> Co
             ends[told["how"]] += 1
             if show or told["how"] not in GOOD:
                 print(f"{name} {told['number']}: {told['how']}: {told['note']}\n    {told['said'][-2000:]}", flush=True)
+            if time.monotonic() > until:
+                process.kill()
+                process.wait()
+                return ends
         code = process.wait()
         if first < count:
             if code == 0 or begun < first:
@@ -67,6 +73,7 @@ def main() -> int:
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--cases", type=int, default=300, help="of each kind")
     words.add_argument("--seed", type=int, default=0)
+    words.add_argument("--minutes", type=float, default=60, help="of each kind at most")
     words.add_argument("--first", type=int, default=0, help="number of the first case")
     words.add_argument("--only", action="append", choices=sorted(kinds()), help="this kind; repeat for several")
     words.add_argument("--show", action="store_true", help="print every case, not only defects")
@@ -77,7 +84,7 @@ def main() -> int:
         return 0
     total: Counter[str] = Counter()
     for name in given.only or kinds():
-        ends = supervise(name, given.seed, given.first, given.cases, show=given.show)
+        ends = supervise(name, given.seed, given.first, given.cases, minutes=given.minutes, show=given.show)
         total += ends
         print(f"{name:12} {sum(ends.values()):6} cases: " + ", ".join(f"{n} {how}" for how, n in sorted(ends.items())))
     print(f"{'all':12} {total.total():6} cases: " + ", ".join(f"{n} {how}" for how, n in sorted(total.items())))

@@ -26,12 +26,17 @@ from random import Random
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from hardy.cli import main
 
 __all__ = ["GOOD", "Case", "Ended", "Kind", "kinds"]
 
 GOOD = ("clean", "refused")
 """How a case may end; every other end is a defect: traceback, hang, signal, silent, leftover, lines, exit."""
+
+WAIT = 300
+"""Seconds by the clock after which a case that waits for something, such as a pipe, is a hang on any machine."""
 
 MEMORY = 6 * 2**30
 """Bytes of address space that a case may take beyond what the process has."""
@@ -46,7 +51,7 @@ class Case:
         note: what was changed, for the report.
         same: called when the command ended well: whether its result is what the sound input gives, or what the
             changed input rightly gives. False is a silent difference. None where nothing can be compared.
-        seconds: a hang is what takes longer.
+        seconds: of the processor's time; a hang is what takes longer, or waits for `WAIT`.
     """
 
     words: tuple[object, ...] | Callable[[], object]
@@ -89,6 +94,7 @@ class Kind:
             how, said = _judged(found, place)
             return Ended(how, found.note, said)
         finally:
+            torch.set_num_threads(1)  # a recipe may have asked for hundreds
             shutil.rmtree(place, ignore_errors=True)
 
 
@@ -104,7 +110,7 @@ def _judged(case: Case, place: Path) -> tuple[str, str]:
         with _bounded(case.seconds), _quiet(), redirect_stdout(out), redirect_stderr(err):
             code = _code(case.words)
     except _HangError:
-        return "hang", f"more than {case.seconds} s"
+        return "hang", f"more than {case.seconds} s of the processor, or {WAIT} s of waiting"
     except BaseException:
         return "traceback", traceback.format_exc()
     said = err.getvalue().strip()
@@ -136,15 +142,19 @@ def _bounded(seconds: int) -> Iterator[None]:
     def stop(*_: object) -> None:
         raise _HangError
 
-    earlier, (soft, hard) = signal.signal(signal.SIGALRM, stop), resource.getrlimit(resource.RLIMIT_AS)
+    earlier = {kind: signal.signal(kind, stop) for kind in (signal.SIGPROF, signal.SIGALRM)}
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, hard))
-    signal.alarm(seconds)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.alarm(WAIT)
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
-        signal.signal(signal.SIGALRM, earlier)
+        for kind, handler in earlier.items():
+            signal.signal(kind, handler)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 

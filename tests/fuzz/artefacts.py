@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
+import torch
 from _harness import Case
 from _mutations import damaged, perturbed
 from PIL import Image
@@ -56,11 +57,15 @@ def case(draw: Random, base: dict[str, Any], folder: Path) -> Case:
 
 
 def _tensors(description: Path, weights: Path, draw: Random) -> str:
-    """Sound files whose numbers are none: the checksums are right."""
+    """Sound files whose numbers are none, or of another kind: the checksums are right."""
     tensors = load(weights.read_bytes())
     name = draw.choice([name for name, value in tensors.items() if value.is_floating_point()])
-    rubbish = draw.choice((float("nan"), float("inf"), -float("inf")))
-    tensors[name].view(-1)[draw.randrange(tensors[name].numel())] = rubbish
+    if draw.random() < 0.5:
+        rubbish: object = draw.choice((float("nan"), float("inf"), -float("inf")))
+        tensors[name].view(-1)[draw.randrange(tensors[name].numel())] = rubbish
+    else:
+        rubbish = draw.choice((torch.complex64, torch.int64, torch.bool))
+        tensors[name] = tensors[name].to(rubbish)
     data = save(tensors, {"format": "hardy-network/1"})
     weights.write_bytes(data)
     values = json.loads(description.read_text(encoding="utf-8"))

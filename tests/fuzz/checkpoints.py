@@ -19,7 +19,7 @@ from hardy import recipe
 from hardy.commands import train
 from hardy.engine.fit import Fit
 
-SHORT = 20
+SHORT = 10
 
 
 def prepare(folder: Path) -> dict[str, Any]:

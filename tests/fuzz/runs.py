@@ -16,7 +16,7 @@ from _small import sections
 from hardy import recipe
 from hardy.commands import prune, train
 
-SHORT = 20
+SHORT = 10
 
 
 def prepare(folder: Path) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def prepare(folder: Path) -> dict[str, Any]:
         "run": {**values["run"], "folder": str(folder / "pruned")},
     }  # fmt: skip
     file.write_text(yaml.safe_dump(stopped), encoding="utf-8")
-    with mock.patch.object(prune, "recovered", side_effect=KeyboardInterrupt):
+    with mock.patch.object(prune, "_recovered", side_effect=KeyboardInterrupt):
         try:
             prune.run(recipe.read(file), show=False)
         except KeyboardInterrupt:

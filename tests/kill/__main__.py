@@ -1,10 +1,10 @@
 """Kill Hardy at every file event and see that it goes on as if nothing had been.
 
 A file event is an open, a rename, a removal, the making or removing of a folder. For each event of a story (training,
-pruning, a study, an export) the story starts in a process of its own, which gets SIGKILL just before that event; then
-the same command is given again. It must end well, leave the files that an undisturbed run leaves and no other, and
-leave the same bits in weights and graphs and the same numbers in records. With ``--twice`` the second process is killed
-too, at an event drawn by seed, before the third goes on.
+from Python too, pruning, a study, an export, predicting) the story starts in a process of its own, which gets SIGKILL
+just before that event; then the same command is given again. It must end well, leave the files that an undisturbed run
+leaves and no other, and leave the same bits in weights and graphs and the same numbers in records. With ``--twice`` the
+second process is killed too, at an event drawn by seed, before the third goes on.
 
     python tests/kill                      every event of every story
     python tests/kill --story prune        of one
@@ -33,6 +33,7 @@ def main() -> int:
     options = given.parse_args()
     faults = 0
     with tempfile.TemporaryDirectory() as place:
+        tempfile.tempdir = place  # what libraries of a killed process leave in the system's place goes with it
         for name in options.story or STORIES:
             faults += told(STORIES[name], Path(place, name), options)
     return 1 if faults else 0

@@ -1,10 +1,8 @@
-"""What is killed: training, pruning, a study of two cells, an export; and what each must leave."""
+"""What is killed: training, from Python too, pruning, a study of two cells, an export, predicting; what each leaves."""
 
 import hashlib
 import json
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +11,11 @@ from typing import Any
 
 import torch
 import yaml
+from PIL import Image
 
 import hardy
 from hardy.cli import main
-from hardy.commands import export, prune, study, train  # noqa: F401 - imported once, before the forks
+from hardy.commands import export, predict, prune, study, train  # noqa: F401 - imported once, before the forks
 from hardy.recipe import read
 from hardy.studies import cluster
 
@@ -46,10 +45,10 @@ RECORD = ("recipe", "stage", "sources", "target", "seed", "metric", "value", "no
 
 @dataclass(frozen=True)
 class Story:
-    """A command line, what must be there before it, and whether its cells run in this process."""
+    """A command line, or a call of Python's, and what must be there before it."""
 
     name: str
-    words: tuple[str, ...]
+    words: tuple[str, ...] | Callable[[], object]
     before: Callable[[Path], None]
 
     def prepare(self, folder: Path) -> None:
@@ -63,8 +62,11 @@ class Story:
     def run(self) -> None:
         """Give the command, in the present folder."""
         cluster.cluster, cluster.run = _alone, _one_by_one  # type: ignore[assignment]
-        sys.argv = ["hardy", *self.words]
-        main()
+        if isinstance(self.words, tuple):
+            sys.argv = ["hardy", *self.words]
+            main()
+        else:
+            self.words()
 
     def left(self, folder: Path) -> dict[str, object]:
         """Relative path -> what must not change, of every file."""
@@ -113,19 +115,35 @@ def _nothing(folder: Path) -> None:
 
 def _trained(folder: Path) -> None:
     """A network to export."""
-    if not (_SAVED / "network.json").exists():
-        torch.manual_seed(0)
-        hardy.save(hardy.create("tiny", "cityscapes19", width=16), _SAVED)
-    shutil.copytree(_SAVED, folder / "run")
+    torch.manual_seed(0)
+    hardy.save(hardy.create("tiny", "cityscapes19", width=16), folder / "run")
 
 
-_SAVED = Path(tempfile.mkdtemp())
+def _photos(folder: Path) -> None:
+    """A network and images to predict."""
+    _trained(folder)
+    (folder / "photos").mkdir()
+    for number in range(3):
+        shade = Image.new("RGB", (32, 32), (number * 80, 90, 200))
+        shade.save(folder / "photos" / f"{number}.png")
+
+
+def _in_memory() -> None:
+    """Train a network that was made in Python."""
+    torch.manual_seed(0)
+    sections = {name: RECIPE[name] for name in ("data", "evaluate", "run")}
+    optim = {key: value for key, value in RECIPE["optim"].items() if key != "steps"}
+    hardy.train(hardy.create("tiny", "cityscapes19", width=16), **sections, steps=4, optim=optim)
+
+
 STORIES = {
     story.name: story
     for story in (
         Story("train", ("train", "recipe.yaml"), _nothing),
+        Story("python", _in_memory, _nothing),
         Story("prune", ("prune", "prune.yaml"), _nothing),
         Story("study", ("study", "study.yaml"), _nothing),
         Story("export", ("export", "run", "net.onnx", "--size", "32x32"), _trained),
+        Story("predict", ("predict", "run", "photos", "masks", "--overlay"), _photos),
     )
 }

@@ -1,6 +1,7 @@
 """The encoders of a style perturbation, and its artefact."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -106,6 +107,13 @@ def test_a_folder_without_or_with_another_artefact_is_refused_in_one_line(saved,
     (saved / "style.json").write_text(json.dumps(described))
     (saved / "style.safetensors").write_bytes((saved / "style.safetensors").read_bytes()[:-4])
     with pytest.raises(InputError, match=r"style.safetensors does not match style.json"):
+        load_dsp(saved)
+
+
+def test_a_pipe_in_place_of_the_tensors_is_not_waited_for(saved):
+    (saved / "style.safetensors").unlink()
+    os.mkfifo(saved / "style.safetensors")
+    with pytest.raises(InputError, match=r"style\.safetensors: is a pipe or a device"):
         load_dsp(saved)
 
 

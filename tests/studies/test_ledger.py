@@ -115,3 +115,12 @@ def test_one_study_at_a_time_works_in_a_folder(ledger):
     assert not going.exists()
     with ledger.alone():
         pass
+
+
+def test_what_a_killed_process_left_in_a_finished_cell_goes_and_its_results_stay(ledger, finish):
+    finish("a", 0.5)
+    kept = {path.name for path in ledger.place("a").iterdir()}
+    for name in (".lock", "best.safetensors"):
+        (ledger.place("a") / name).touch()
+    ledger.tidy("a")
+    assert {path.name for path in ledger.place("a").iterdir()} == kept

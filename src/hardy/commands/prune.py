@@ -102,7 +102,8 @@ def _story(here: Run, dense: Network, images: Split, choice: Prune, *, show: boo
     _recovered(here, network, images, choice, dense)
     if choice.recovery and keep:
         here.keep(network, measured=False)
-    return _Done(dense, network, found, *costs(dense, network, here.recipe))
+    seen = costs(dense, network, here.recipe) if show or keep else ([], [])
+    return _Done(dense, network, found, *seen)
 
 
 def _measured(here: Run, done: _Done, images: Split, choice: Prune) -> Table:

@@ -53,6 +53,7 @@ def run(
         board.plan()
         return 0
     with ledger.alone() as going:
+        ledger.tidy(order.named("done"))
         ledger.gather(order.named("done"))
         _start(study, ledger, order, board, going, address, jobs, [*trust, *sorted(typed)])
         board.summary()

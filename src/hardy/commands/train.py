@@ -10,8 +10,9 @@ from hardy.commands._print import say, show_table
 from hardy.commands._progress import terminal
 from hardy.commands._scores import refuse_unmeasured
 from hardy.commands._words import adapt_words
-from hardy.engine import artefact, start
+from hardy.engine import artefact
 from hardy.engine.evaluate import Table
+from hardy.engine.finished import START
 from hardy.engine.protocol import Split
 from hardy.engine.run import Run
 from hardy.engine.stop import Stopped
@@ -115,7 +116,7 @@ def _fit(here: Run, network: Network, kept: Path | None) -> None:
     images = here.images(network)
     try:
         if kept and here.recipe.tuner:
-            network.origin = artefact.origin(here.folder / start.FOLDER)
+            network.origin = artefact.origin(here.folder / START)
         here.tune(network)
         here.fit(network, images, "train")
     except (Stopped, InputError) as error:

@@ -27,7 +27,7 @@ from hardy.files import expanded, write_together
 from hardy.networks.base import Network
 from hardy.networks.building.create import rebuild
 from hardy.networks.building.wrapped import Wrapped
-from hardy.ops.tensors import decoded
+from hardy.ops.tensors import decoded, load_strictly
 from hardy.stored import contents, intact, json_value, sealed
 from hardy.trust import from_file, names_in
 
@@ -164,7 +164,7 @@ def _fill(network: Network, data: bytes, description: Mapping[str, Any], folder:
                 raise ValueError(f"{wrong[0]} is not trained")
             tensors |= fetched(description, folder, network, load_run)
             network.origin = origin_of(description["rest"], folder)
-        network.load_state_dict(tensors, strict=True)
+        load_strictly(network, tensors)
     except InputError:
         raise
     except (ValueError, RuntimeError) as error:

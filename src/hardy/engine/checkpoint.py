@@ -15,14 +15,24 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from hardy.errors import InputError, named
 from hardy.files import remove, temporary
-from hardy.ops.tensors import checksum, not_finite, opened
+from hardy.ops.tensors import checksum, load_strictly, not_finite, opened
 from hardy.stored import finite, json_value, whole
 
-__all__ = ["FORMAT", "Checkpoint", "apart", "read", "read_tensors", "restore_optimiser", "write", "write_tensors"]
+__all__ = [
+    "FORMAT",
+    "Checkpoint",
+    "apart",
+    "load_tensors",
+    "read",
+    "read_tensors",
+    "restore_optimiser",
+    "write",
+    "write_tensors",
+]
 
 FORMAT = "hardy-checkpoint/1"
 
@@ -82,6 +92,21 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         return _intact(file)[0]
     except (ValueError, OSError) as error:
         raise InputError(f"{file}: torn or gone ({error}); start again in another run.folder") from None
+
+
+def load_tensors(file: Path, network: nn.Module, rest: Mapping[str, Tensor] | None = None) -> None:
+    """Put the tensors that `write_tensors` wrote, and the ``rest`` beside them, into ``network``, in place.
+
+    Raises:
+        InputError: when the file is gone, torn or of another network.
+    """
+    tensors = read_tensors(file)
+    try:
+        load_strictly(network, {**(rest or {}), **tensors})
+    except ValueError as error:
+        raise InputError(
+            f"{file}: is of another network ({str(error)[:200]}); start again in another run.folder"
+        ) from None
 
 
 def _intact(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

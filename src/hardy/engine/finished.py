@@ -4,9 +4,12 @@ import hashlib
 import json
 from pathlib import Path
 
-__all__ = ["BEST", "CHECKPOINT", "PASSING", "WEIGHTS", "going", "whole"]
+__all__ = ["BEST", "CHECKPOINT", "PASSING", "START", "WEIGHTS", "going", "whole"]
 
 WEIGHTS = "network.safetensors"
+
+START = "start"
+"""The sub-folder of a run that holds the network which it was given in memory."""
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
 PASSING = (CHECKPOINT, BEST)
@@ -20,6 +23,8 @@ def going(folder: Path) -> bool:
 
 def whole(folder: Path) -> bool:
     """Whether ``folder`` holds ``network.json`` and the weights whose checksum it names."""
+    if not all((folder / name).is_file() for name in ("network.json", WEIGHTS)):  # a pipe would be waited for
+        return False
     try:
         description = json.loads((folder / "network.json").read_bytes())
         with (folder / WEIGHTS).open("rb") as file:

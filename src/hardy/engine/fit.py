@@ -20,7 +20,7 @@ from hardy.engine.changes import untrained
 from hardy.engine.stop import Stopped, stop_signal
 from hardy.errors import InputError
 from hardy.ops.average import average_into
-from hardy.ops.tensors import checksum
+from hardy.ops.tensors import check_kinds, checksum, load_strictly
 from hardy.recipe import Optim, RunSection
 from hardy.seed import seed_all
 from hardy.types import Batch, Terms
@@ -112,7 +112,7 @@ class Fit:
         saved = checkpoint.read(self.file, self.owner)
         try:
             self._refuse_other(saved)
-            self.algorithm.load_state_dict({**self._untrained(self.algorithm.state_dict()), **saved.algorithm})
+            load_strictly(self.algorithm, {**self._untrained(self.algorithm.state_dict()), **saved.algorithm})
             checkpoint.restore_optimiser(self.optimiser.optimizer, saved.optimiser)
             for name, own in self.algorithm.optimisers().items():
                 checkpoint.restore_optimiser(own, saved.optimisers[name])
@@ -144,6 +144,7 @@ class Fit:
         shapes = [{name: value.shape for name, value in of.items()} for of in averages]
         if shapes[0] != shapes[1]:
             raise ValueError("its moving average has other tensors")
+        check_kinds(self.average, saved.average)
         if max(saved.step, saved.best[1] if saved.best else 0) > self.optim.steps:
             raise ValueError(f"it is at step {saved.step} of {self.optim.steps}")
 

@@ -32,6 +32,9 @@ __all__ = ["mask_image", "overlay_image", "predict"]
 
 _OVERLAYS = "overlays"
 
+_ROWS = 256
+"""Rows of an overlay that are mixed at once: the sums take twice the memory of the image."""
+
 MOST_WHOLE = 90_000_000
 """The most pixels of an image that a network is given at once."""
 
@@ -136,7 +139,11 @@ def mask_image(ids: np.ndarray, labels: LabelSpace) -> Image.Image:
 
 def overlay_image(image: np.ndarray, ids: np.ndarray, labels: LabelSpace) -> Image.Image:
     """``image`` (H, W, 3) uint8 half covered by the colours of its classes."""
-    return Image.fromarray(((image.astype(np.uint16) + _palette(labels)[ids]) // 2).astype(np.uint8))
+    mixed, palette = np.empty_like(image), _palette(labels).astype(np.uint16)
+    for top in range(0, len(image), _ROWS):
+        rows = slice(top, top + _ROWS)
+        mixed[rows] = (image[rows] + palette[ids[rows]]) // 2
+    return Image.fromarray(mixed)
 
 
 def _palette(labels: LabelSpace) -> np.ndarray:

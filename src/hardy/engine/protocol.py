@@ -21,7 +21,7 @@ from hardy.data.transforms import training as augmentation
 from hardy.device import pick
 from hardy.engine import evaluate
 from hardy.engine.adapting import Adapting
-from hardy.engine.checkpoint import read_tensors, write_tensors
+from hardy.engine.checkpoint import load_tensors, write_tensors
 from hardy.engine.evaluate import Predictor, Table
 from hardy.engine.finished import BEST
 from hardy.engine.fit import Batches, Fit, Log
@@ -328,7 +328,7 @@ def _select(network: Network, loop: Fit, best: Path) -> None:
     network.to("cpu")
     if loop.progress.best:
         rest = {name: value for name, value in network.state_dict().items() if f"network.{name}" in loop.untrained}
-        network.load_state_dict({**rest, **read_tensors(best)})
+        load_tensors(best, network, rest)
     else:
         network.load_state_dict(_selected(network, loop))
     loop.accelerator.wait_for_everyone()  # the main process removes the file once all have read it

@@ -26,7 +26,7 @@ from hardy.algorithms.base import Algorithm
 from hardy.device import limit_threads, pick
 from hardy.engine import adapting, artefact, changes, protocol, start, teachers
 from hardy.engine.evaluate import Table
-from hardy.engine.finished import PASSING, whole
+from hardy.engine.finished import PASSING, START, whole
 from hardy.engine.fit import Log
 from hardy.engine.log import LogFile
 from hardy.engine.protocol import Settings, Split
@@ -292,7 +292,7 @@ class Run:
 
     def keep_start(self, network: Network) -> None:
         """Save ``network``, whose weights the recipe names, as the one that the run was given, once and complete."""
-        kept = self.folder / start.FOLDER
+        kept = self.folder / START
         if self.main and not (whole(kept) and artefact.saved_checksum(kept) == self.recipe.network.sha256):
             artefact.save(network, kept, complete=True)
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from hardy.engine.finished import PASSING, going, whole
+from hardy.engine.finished import PASSING, START, going, whole
 from hardy.errors import InputError
 from hardy.files import clear, expanded, leftovers
 from hardy.lock import NAME as LOCK
@@ -14,10 +14,7 @@ from hardy.lock import Lock
 from hardy.recipe import Recipe, first_of, read
 from hardy.trust import allowing, names_in
 
-__all__ = ["START", "Origin", "finished", "folder_of", "held", "origin_of", "unused"]
-
-START = "start"
-"""The sub-folder of a run that holds the network which it was given in memory."""
+__all__ = ["Origin", "finished", "folder_of", "held", "origin_of", "tidy", "unused"]
 
 _PARTS = ("dense", "pruned", "largest", "teacher", START)
 """Sub-folders with networks of their own."""
@@ -84,21 +81,24 @@ def finished(recipe: Recipe, verb: str) -> Path | None:
     if not whole(folder) or going(folder):
         return None
     _refuse_other(folder, recipe)
+    tidy(folder)
+    return folder
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a process left in the folder of a finished run when it was killed between its last two files."""
     passing = [folder / name for name in PASSING if (folder / name).exists()]
-    if (
-        passing or leftovers(folder, *_PARTS) or (folder / LOCK).exists()
-    ):  # the process was killed between its last two files
+    if passing or leftovers(folder, *_PARTS) or (folder / LOCK).exists():
         with suppress(InputError, OSError), Lock(folder):
             clear(folder, *_PARTS)
             for path in passing:
                 path.unlink(missing_ok=True)
-    return folder
 
 
 def _refuse_other(folder: Path, recipe: Recipe) -> None:
     """Refuse a folder in which another recipe, or the same with another seed, has run.
 
-    One that holds no more than a recipe and a log, as after a mistyped domain, is free.
+    One that is `unused`, as after a mistyped domain, is free.
 
     Raises:
         InputError: naming the keys that changed.

@@ -10,8 +10,7 @@ from typing import Any
 
 from hardy.data.labels import SPACES, label_space
 from hardy.engine import artefact
-from hardy.engine.finished import WEIGHTS
-from hardy.engine.run_folder import START as FOLDER
+from hardy.engine.finished import START, WEIGHTS
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.networks.building.create import create
@@ -19,7 +18,7 @@ from hardy.networks.building.wrapped import Wrapped
 from hardy.ops.tensors import check_finite
 from hardy.sections import NetworkChoice
 
-__all__ = ["FOLDER", "network", "refuse_other", "section"]
+__all__ = ["network", "refuse_other", "section"]
 
 
 def network(choice: NetworkChoice) -> Network:
@@ -49,7 +48,7 @@ def section(network: Network, folder: Path | None) -> dict[str, Any]:
 
     Args:
         network: any network.
-        folder: of the run, in whose sub-folder `FOLDER` the network is to be kept; None where nothing is.
+        folder: of the run, in whose sub-folder `START` the network is to be kept; None where nothing is.
     """
     sha256 = artefact.checksum(network)
     if folder is None:
@@ -58,9 +57,9 @@ def section(network: Network, folder: Path | None) -> dict[str, Any]:
     shipped = SPACES.get(network.labels.name) == network.labels
     as_built = not network.changes and "mean" not in network.architecture and not options.get("encoder_weights")
     if shipped and as_built and not isinstance(network, Wrapped):
-        weights = str(folder / FOLDER / WEIGHTS)
+        weights = str(folder / START / WEIGHTS)
         return {"name": name, **options, "classes": network.labels.name, "weights": weights, "sha256": sha256}
-    return {"run": str(folder / FOLDER), "sha256": sha256}
+    return {"run": str(folder / START), "sha256": sha256}
 
 
 def refuse_other(sha256: str | None, weights: Path, section: str = "network") -> None:

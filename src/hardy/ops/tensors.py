@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from hardy.errors import InputError
 
-__all__ = ["DAMAGED", "check_finite", "checksum", "decoded", "not_finite", "opened"]
+__all__ = ["DAMAGED", "check_finite", "check_kinds", "checksum", "decoded", "load_strictly", "not_finite", "opened"]
 
 DAMAGED = (SafetensorError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What safetensors and torch raise for bytes that are no tensors they know."""
@@ -75,6 +75,35 @@ def not_finite(tensors: Mapping[str, Tensor], masks: Collection[str] = ()) -> st
             if bad.numel() and not (name in masks and (bad == -torch.inf).all()):
                 return name
     return None
+
+
+def check_kinds(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Refuse numbers of another kind (whole, real, complex) than those whose places they take: torch would convert them
+    and drop what does not fit.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
+    for name, value in found.items():
+        kept = own.get(name)
+        if kept is not None and (kept.is_floating_point(), kept.is_complex()) != (
+            value.is_floating_point(),
+            value.is_complex(),
+        ):
+            raise ValueError(f"{name} is of {value.dtype}, not of {kept.dtype}")
+
+
+def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put ``tensors`` into the parameters and buffers of ``module``, in place: just those, of their shapes and kinds.
+
+    Raises:
+        ValueError: naming what is missing, unknown, or of another shape or kind.
+    """
+    check_kinds(module.state_dict(), tensors)
+    try:
+        module.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        raise ValueError(" ".join(str(error).split())) from None
 
 
 def check_finite(network: nn.Module) -> None:

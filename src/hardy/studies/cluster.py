@@ -92,6 +92,8 @@ def cluster(address: str | None, cores: int | None = None) -> Iterator[Any]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a run without a card sees none
+    if address is None:  # Ray's name for: this machine alone, so that no port is open to others
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
     except ImportError:
@@ -102,7 +104,14 @@ def cluster(address: str | None, cores: int | None = None) -> Iterator[Any]:
     quiet: Any = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address is None:
-            ray.init(address="local", num_cpus=cores, include_dashboard=False, object_store_memory=STORE_BYTES, **quiet)
+            with _no_reporter():
+                ray.init(
+                    address="local",
+                    num_cpus=cores,
+                    include_dashboard=False,
+                    object_store_memory=STORE_BYTES,
+                    **quiet,
+                )
         else:
             ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -116,6 +125,24 @@ def cluster(address: str | None, cores: int | None = None) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _no_reporter() -> Iterator[None]:
+    """Inside, Ray starts no process for reports of its use: even where they are off it asks cloud providers by name."""
+    try:
+        from ray._private.node import Node
+
+        node: Any = Node
+        original = node.start_api_server
+    except (ImportError, AttributeError):  # another version of Ray
+        yield
+        return
+    node.start_api_server = lambda self, **options: None
+    try:
+        yield
+    finally:
+        node.start_api_server = original
 
 
 def run(

@@ -17,6 +17,7 @@ from typing import Any
 
 from hardy import records
 from hardy.engine.finished import WEIGHTS, going, whole
+from hardy.engine.run_folder import tidy
 from hardy.errors import InputError
 from hardy.files import clear, expanded, write_text
 from hardy.lock import Lock
@@ -95,6 +96,11 @@ class Ledger:
                 )
         there = whole(folder) or not (folder / WEIGHTS).exists()  # weights that no other cell needs may be dropped
         return there and not going(folder)
+
+    def tidy(self, names: Iterable[str]) -> None:
+        """Remove what killed processes left in the folders of these cells, which are finished."""
+        for name in names:
+            tidy(self.place(name))
 
     def prepare(self, cell: str) -> None:
         """Write the recipe of a cell that is to run, and make it unfinished if its weights were dropped."""

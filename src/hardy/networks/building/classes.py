@@ -3,7 +3,6 @@
 Which tensors hold a slice per class is read off the network built for one class more, on the ``meta`` device.
 """
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 from hardy.data.labels import LabelSpace
 from hardy.errors import InputError
 from hardy.networks.base import Network
+from hardy.stored import read_json
 
 __all__ = ["class_axes", "class_count", "nameless", "names_beside", "tell", "with_classes"]
 
@@ -66,8 +66,8 @@ def names_beside(file: str | Path) -> tuple[str, ...] | None:
     if Path(file).name != "network.safetensors" or not description.is_file():
         return None
     try:
-        return LabelSpace.from_json(json.loads(description.read_text(encoding="utf-8"))["labels"]).classes
-    except (ValueError, KeyError, TypeError):
+        return LabelSpace.from_json(read_json(description)["labels"]).classes
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

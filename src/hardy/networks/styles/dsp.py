@@ -25,10 +25,10 @@ from hardy.networks.building.weights import fill, read_weights
 from hardy.networks.styles.first_layers import FirstLayers
 from hardy.ops.dsp import Perturbation
 from hardy.ops.style_vae import DVAE, mirror
-from hardy.ops.tensors import decoded, not_finite
+from hardy.ops.tensors import decoded, load_strictly, not_finite
 from hardy.ops.vgg import VGG19
 from hardy.seed import seeded
-from hardy.stored import intact, read_json, sealed, whole
+from hardy.stored import contents, intact, read_json, sealed, whole
 from hardy.trust import from_file
 
 __all__ = ["FORMAT", "first_layers", "load_dsp", "load_vgg", "save_dsp"]
@@ -123,7 +123,7 @@ def load_dsp(folder: Path | str) -> Perturbation:
     try:
         description = read_json(folder / "style.json")
         version, origin, expected = (description[key] for key in ("format", "encoder", "sha256"))
-        data = (folder / "style.safetensors").read_bytes()
+        data = contents(folder / "style.safetensors")
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{folder}: its style perturbation cannot be read ({reason}); train it again") from None
@@ -134,7 +134,7 @@ def load_dsp(folder: Path | str) -> Perturbation:
     try:
         with seeded(0, "style"), from_file():  # the draws are filled in below; the caller's go on as they were
             dsp = _empty(origin, len(data))
-        dsp.load_state_dict(decoded(data), strict=True)
+        load_strictly(dsp, decoded(data))
         if bad := not_finite(dsp.state_dict()):
             raise ValueError(f"{bad} holds NaN or infinity")
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
