@@ -194,7 +194,7 @@ def _by_bands(
 ) -> Iterator[np.ndarray]:
     """As `_classes`, of images of one size, through windows."""
 
-    def take(place: windows.Place) -> Tensor:
+    def take(place: windows.Region) -> Tensor:
         rows, columns = place[1:]
         return torch.stack([as_image(image[rows, columns]) for image in images]).to(device)
 
