@@ -67,9 +67,8 @@ def training_batches(
         pin: put batches into page-locked memory, for copies to a GPU.
 
     Raises:
-        InputError: for no data, a domain without items, a batch that does not divide by the processes, label maps mixed
-            with image-level labels, or a label space without a map onto ``labels``; while iterating, what reading
-            raises.
+        InputError: for no data, a domain without items, a batch that does not divide by the processes, masks mixed with
+            image-level labels, or a label space without a map onto ``labels``; while iterating, what reading raises.
     """
     _check(data, batch, processes)
     samples = _Samples(data, labels, transform, resize, seed)

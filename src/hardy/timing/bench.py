@@ -47,8 +47,7 @@ def bench(
     channels_last: bool = False,
     dtype: Precision = "float32",
 ) -> list[Row]:
-    """Measure ``network``: a row per runtime and batch size, two with ``against``, and one more for each in another
-    form.
+    """Measure ``network``: a row per batch size, two with ``against``, and as many more in another form.
 
     With ``fold``, ``channels_last`` or ``dtype`` each network is timed as it is and in that form, in turns.
 

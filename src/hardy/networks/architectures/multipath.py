@@ -28,7 +28,7 @@ OPS = ("conv", "conv_2x", "conv_downup", "conv_2x_downup")
 WIDTHS = (4, 6, 8, 10, 12)
 """Shares of the full width, in twelfths."""
 
-FOLDER = Path(__file__).parent / "architectures"
+FOLDER = Path(__file__).parent
 PUBLISHED = {"student": FOLDER / "fasterseg_student.json", "teacher": FOLDER / "fasterseg_teacher.json"}
 
 
