@@ -176,19 +176,19 @@ class Priced:
 
     def _keep(self) -> None:
         lists = {"anchors": self.anchors, "measured": self.measured}
-        told: dict[str, Any] = {"machine": self.bench.about(), "parts_ms": self.table}
+        stored: dict[str, Any] = {"machine": self.bench.about(), "parts_ms": self.table}
         for name, found in lists.items():
-            told[name] = [{"ms": value, "architecture": content(architecture)} for architecture, value in found]
-        write_text(self.file, json.dumps(told, indent=0) + "\n")
+            stored[name] = [{"ms": value, "architecture": content(architecture)} for architecture, value in found]
+        write_text(self.file, json.dumps(stored, indent=0) + "\n")
 
     def _read(self) -> None:
         if not self.file.exists():
             return
         try:
-            told = read_json(self.file)
-            machine, self.table = told["machine"], {name: float(value) for name, value in told["parts_ms"].items()}
+            stored = read_json(self.file)
+            machine, self.table = stored["machine"], {name: float(value) for name, value in stored["parts_ms"].items()}
             for name, found in (("anchors", self.anchors), ("measured", self.measured)):
-                found[:] = [(parse(each["architecture"], str(self.file)), float(each["ms"])) for each in told[name]]
+                found[:] = [(parse(each["architecture"], str(self.file)), float(each["ms"])) for each in stored[name]]
         except (ValueError, KeyError, TypeError, AttributeError):
             raise InputError(f"{self.file}: damaged; delete it to measure again") from None
         if machine != self.bench.about():
