@@ -13,6 +13,8 @@ from hardy.data.labels import CITYSCAPES_IDS, SPACES
 from hardy.engine import protocol
 from hardy.recipe import read
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 CITY = SPACES["cityscapes19"]
 TASKS = {

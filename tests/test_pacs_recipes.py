@@ -15,6 +15,8 @@ from hardy.recipe import read
 from hardy.studies.cells import plan
 from hardy.studies.study import read as read_study
 
+pytestmark = pytest.mark.slow
+
 RECIPES = Path(__file__).parents[1] / "recipes"
 DOMAINS = ("art_painting", "cartoon", "photo", "sketch")
 SMALL = ["data.size=[32, 32]", "data.crop=[32, 32]", "run.device=cpu", "evaluate.every=0"]
