@@ -84,9 +84,12 @@ def test_every_method_says_what_it_is_and_where_it_comes_from() -> None:
     for kind, name in METHODS:
         method = KINDS[kind].describe(name)
         wrong += [f"{kind} {name}: a purpose of {len(method.purpose)} characters"] * (
-            not 10 <= len(method.purpose) <= 140
+            not 20 < len(method.purpose) <= 140
         )
         wrong += [f"{kind} {name}: no paragraph of the module docstring begins 'Source:'"] * (not method.source)
+        if kind in ("algorithm", "criterion"):
+            wrong += [f"{kind} {name}: its purpose is no sentence"] * (not method.purpose.endswith("."))
+            wrong += [f"{kind} {name}: needs_domains is below 1"] * (KINDS[kind].get(name).needs_domains < 1)
     assert not wrong, "\n".join(wrong)
 
 
