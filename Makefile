@@ -8,10 +8,10 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types docs bench clean
+.PHONY: help setup demo test test-fast lint format types docs bench clean
 
 help:  ## show these words
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## make the environment in .venv (every other word does this by itself)
 
@@ -28,6 +28,9 @@ demo: $(STAMP)  ## train, prune, evaluate, measure and export on drawn streets, 
 
 test: $(STAMP)  ## run the tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+test-fast: $(STAMP)  ## run the tests that neither train for long, nor export, nor start processes
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow"
 
 lint: $(STAMP)  ## check style and format
 	$(BIN)/ruff check .

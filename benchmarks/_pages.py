@@ -1,15 +1,16 @@
-"""Writes what the benchmarks recorded into ``docs/benchmarks.md`` and ``README.md``, between their markers.
+"""Writes what the benchmarks recorded into ``docs/benchmarks/`` and ``README.md``, between their markers.
 
     python benchmarks/_pages.py
 
-Tables come from the records; the printed output of the short benchmarks is kept as it was, with the machine's line.
-``tests/test_benchmarks.py`` fails when a page says anything else.
+A study or benchmark has a page of its own in ``docs/benchmarks/``. Tables come from the records; the printed output of
+the short benchmarks is kept as it was, with the machine's line. ``tests/test_benchmarks.py`` fails when a page differs.
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 
 import camvid_dusk
 import camvid_latency
@@ -17,29 +18,31 @@ import light_networks
 import search
 from hardy import records
 from hardy.commands._summary import Summary
+from hardy.records import Record
 from hardy.report.pivot import place, spread
 from hardy.studies.study import read
 
 ROOT = Path(__file__).parents[1]
-TEXTS = (
-    "encoders", "epilogue", "exports", "foreign", "ior_terms", "loop", "npdg_step", "rounding", "scoring", "speedup",
-    "streets", "style_sample", "surgery",
-)  # fmt: skip
+TEXTS = tuple(sorted(file.stem for file in (ROOT / "benchmarks" / "records").glob("*.txt")))
 STUDIES = (
-    "camvid_gmacs", "ior_pacs", "ior_pacs_resnet18", "npdg_ablation", "streets_criteria", "streets_options",
+    "camvid_gmacs",
+    "ior_pacs",
+    "ior_pacs_resnet18",
+    "npdg_ablation",
+    "streets_criteria",
+    "streets_options",
     "streets_swiftnet",
-)  # fmt: skip
-PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "README.md")
+)
+PAGES = (*sorted((ROOT / "docs" / "benchmarks").glob("*.md")), ROOT / "README.md")
 
 
 def blocks() -> dict[str, str]:
-    """What stands between the markers of each name."""
+    """The text between the markers of each name."""
     store = ROOT / "benchmarks" / "records"
     found = {name: f"```text\n{(store / f'{name}.txt').read_text().strip()}\n```" for name in TEXTS}
     cells = records.read(camvid_dusk.STORE)
-    dusk = [record for record in cells if record.notes["cell"]["network"] == "fast_scnn"]
     found["camvid_dusk"] = camvid_dusk.text(cells)
-    found["camvid_first"] = "\n".join(camvid_dusk.table(dusk, "fast_scnn", "0001TP"))
+    found["equal_work"] = "\n".join(equal_work(records.read(store / "camvid_gmacs.jsonl")))
     found["latency"] = camvid_latency.text(records.read(camvid_latency.STORE))
     found["light_networks"] = light_networks.text(records.read(light_networks.STORE))
     found["search"] = f"```text\n{search.text(records.read(search.STORE))}\n```"
@@ -81,6 +84,29 @@ def study(name: str, **shown: str) -> list[str]:
     return [line for line in lines if not line.endswith(("no pair is measured", "| – | – |", "| – |"))]
 
 
+def equal_work(cells: Sequence[Record]) -> list[str]:
+    """The README's table: scores by day and at dusk, and the work left, of dense, narrow and pruned networks.
+
+    Args:
+        cells: the records of ``studies/camvid_gmacs.yaml``, or of a study with an axis ``method`` like it.
+
+    Returns:
+        The lines of a Markdown table. Work is the median share of the dense network's multiply-accumulates.
+    """
+    rows: dict[str, dict[tuple[str, str], dict[int, float]]] = {}
+    for record in cells:
+        method = record.notes["axes"].get("method", record.notes["of"])
+        rows.setdefault(method, {}).setdefault((record.target, record.metric), {})[record.seed] = record.value
+    lines = ["| network | mIoU day % | mIoU dusk, unseen % | seeds | share of GMACs |", "|---|---:|---:|---:|---:|"]
+    for method in sorted(rows, key=lambda name: (name != "dense", name != "narrow", name)):
+        found = rows[method]
+        scores = [list(found[target, "miou"].values()) for target in ("intra", "unseen")]
+        before, after = (found.get(("cost", f"gmacs_{when}"), {}) for when in ("before", "after"))
+        share = f"{median(after[seed] / before[seed] for seed in after):.2f}" if after else "–"
+        lines.append(f"| {' | '.join([method, *map(_spread, scores), str(len(scores[1])), share])} |")
+    return lines
+
+
 def apart(name: str, hardest: str | None = None) -> list[str]:
     """The steps for which each network was trained while its filters were scored, and mIoU on a domain and the others.
 
@@ -111,18 +137,19 @@ def _spread(values: list[float]) -> str:
     return spread(values, len(values))
 
 
-def filled(page: str) -> str:
-    """``page`` with every marked block as the records have it."""
-    for name, block in blocks().items():
+def filled(page: str, texts: Mapping[str, str]) -> str:
+    """``page`` with every marked block replaced by its text in ``texts``, as `blocks` gives them."""
+    for name, block in texts.items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
         page = re.sub(pattern, lambda match, block=block: f"{match[1]}\n{block}\n\n{match[2]}", page, flags=re.DOTALL)
     return page
 
 
 def main() -> None:
-    """Fill both pages."""
+    """Fill every page."""
+    texts = blocks()
     for path in PAGES:
-        path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+        path.write_text(filled(path.read_text(encoding="utf-8"), texts), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -175,7 +175,7 @@ def _spread(values: list[float]) -> str:
 
 
 def text(found: list[Record]) -> str:
-    """Every table and its duels in Markdown; ``docs/benchmarks.md`` holds exactly this."""
+    """Every table and its duels in Markdown; ``docs/benchmarks/camvid_dusk.md`` holds exactly this."""
     parts = []
     for network, unseen in dict.fromkeys((r.notes["cell"]["network"], r.notes["cell"]["unseen"]) for r in found):
         away = "dusk, 0001TP" if unseen == "0001TP" else unseen

@@ -44,7 +44,7 @@ def measure(network: str, seed: int, out: Path) -> list[Record]:
 
 
 def text(found: list[Record]) -> str:
-    """The table in Markdown; ``docs/benchmarks.md`` holds exactly this."""
+    """The table in Markdown; ``docs/benchmarks/camvid_latency.md`` holds exactly this."""
     names = ("filters left", "GMACs", "share of GMACs", "onnxruntime ms", "share of time", "eager ms", "share of time")
     lines = [f"| pruned by | {' | '.join(names)} |", f"|---|{'---:|' * len(names)}"]
     for (method, removed), group in records.group(found, "notes.method", "notes.removed"):

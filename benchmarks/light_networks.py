@@ -181,7 +181,7 @@ def trained(found: Sequence[Record]) -> str:
 
 
 def text(found: Sequence[Record]) -> str:
-    """The table in Markdown; ``docs/benchmarks.md`` holds exactly this."""
+    """The table in Markdown; ``docs/benchmarks/light_networks.md`` holds exactly this."""
     table = rows(found)
     best = {data: {one.name for one in front(points(table, data))} for data in SPLITS}
     names = (

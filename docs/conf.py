@@ -1,4 +1,4 @@
-"""Settings of the pages; the reference is written anew from the code each time they are built."""
+"""Settings of the pages; the reference is written from the code at each build."""
 
 import sys
 from pathlib import Path

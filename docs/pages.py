@@ -125,9 +125,9 @@ def recipe_page() -> str:
 
 def command_line_page() -> str:
     """Every verb with its arguments and options."""
-    whole = typer.main.get_command(cli.app)
-    parts = ["# Command line", plain(whole.help or "")]
-    for name, command in sorted(whole.commands.items()):
+    app = typer.main.get_command(cli.app)
+    parts = ["# Command line", plain(app.help or "")]
+    for name, command in sorted(app.commands.items()):
         rows = (
             (code(", ".join(p.opts) if p.opts[0].startswith("-") else p.name), plain(getattr(p, "help", None) or ""))
             for p in command.params

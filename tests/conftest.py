@@ -16,6 +16,17 @@ from PIL import Image
 torch.set_num_threads(1)
 
 
+SLOW = {"cli", "commands", "contracts", "deployment", "engine", "fuzz", "kill", "networks"}
+"""Folders whose tests train, export or start processes: marked slow as a group. Others mark single tests."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of the slow folders."""
+    for item in items:
+        if item.path.parent.name in SLOW:
+            item.add_marker(pytest.mark.slow)
+
+
 def _shared() -> Path:
     return Path(os.environ.get("HARDY_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

@@ -1,6 +1,7 @@
 """The numbers in the pages are those in the records."""
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -21,15 +22,43 @@ def pages():
     sys.path.remove(str(ROOT / "benchmarks"))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/benchmarks.md"])
-def test_pages_say_what_the_records_say(pages, page):
-    text = (ROOT / page).read_text(encoding="utf-8")
-    assert pages.filled(text) == text, "run: python benchmarks/_pages.py"
+@pytest.fixture(scope="module")
+def texts(pages):
+    return pages.blocks()
 
 
-def test_every_block_has_its_place(pages):
-    text = "".join((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/benchmarks.md"))
-    assert all(f"<!-- {name} -->" in text and f"<!-- /{name} -->" in text for name in pages.blocks())
+def test_pages_say_what_the_records_say(pages, texts):
+    written = {path.name: path.read_text(encoding="utf-8") for path in pages.PAGES}
+    stale = [name for name, text in written.items() if pages.filled(text, texts) != text]
+    assert not stale, f"run: python benchmarks/_pages.py; differ: {stale}"
+
+
+def test_every_block_has_its_place(pages, texts):
+    text = "".join(path.read_text(encoding="utf-8") for path in pages.PAGES)
+    placed = [f"<!-- {name} -->" in text and f"<!-- /{name} -->" in text for name in texts]
+    assert all(placed), [name for name, found in zip(texts, placed, strict=True) if not found]
+
+
+def test_every_record_has_a_page_that_the_conclusions_link_to(pages):
+    files = {path.stem for path in (ROOT / "benchmarks" / "records").iterdir()}
+    made = {path.stem for path in pages.PAGES[:-1]}
+    linked = set(re.findall(r"benchmarks/(\w+)\.md", (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")))
+    assert files == made == linked
+
+
+def test_the_table_of_the_readme_by_hand(pages):
+    """Three seeds of a pruned network: mean and deviation of the scores, median of the shares of work."""
+    from hardy.records import Record
+
+    made = []
+    for seed, (unseen, after) in enumerate([(0.2, 1.0), (0.3, 1.2), (0.4, 2.0)]):
+        notes = {"of": "pruned", "axes": {"method": "ior", "seed": str(seed)}}
+        values = {("intra", "miou"): 0.5, ("unseen", "miou"): unseen}
+        values |= {("cost", "gmacs_before"): 2.0, ("cost", "gmacs_after"): after}
+        made += [
+            Record("", "prune", (), to, seed, metric, value, notes=notes) for (to, metric), value in values.items()
+        ]
+    assert pages.equal_work(made)[-1] == "| ior | 50.0 ± 0.0 | 30.0 ± 10.0 | 3 | 0.60 |"
 
 
 def test_a_table_row_by_hand(pages):

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
 from hardy.recipe import read
 from hardy.registry import LOSSES, NETWORKS
 
@@ -17,13 +15,19 @@ def test_every_light_network_has_one():
     assert {file.stem for file in RECIPES} == set(NETWORKS.names()) - OTHERS
 
 
-@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
-def test_it_names_what_is_there(file):
-    recipe = read(file)
-    assert recipe.network.name == file.stem
-    assert recipe.run.folder == f"runs/light/{file.stem}"
-    known = {option.name for option in NETWORKS.describe(file.stem).options}
-    assert set(recipe.network.options) <= known
-    assert ("aux" in known) == recipe.network.options.get("aux", False), "a head that only training has is trained"
-    LOSSES.build(recipe.loss.name, {"class_count": 19}, **recipe.loss.options)
-    assert f"hardy train recipes/light/{file.name}" in file.read_text(encoding="utf-8")
+def test_each_names_its_network_and_only_what_there_is():
+    wrong = []
+    for file in RECIPES:
+        recipe = read(file)
+        known = {option.name for option in NETWORKS.describe(file.stem).options}
+        given = recipe.network.options
+        LOSSES.build(recipe.loss.name, {"class_count": 19}, **recipe.loss.options)
+        claims = {
+            "the network of its name": recipe.network.name == file.stem,
+            "a folder of its name": recipe.run.folder == f"runs/light/{file.stem}",
+            "known options only": set(given) <= known,
+            "the auxiliary heads, which only training has": ("aux" in known) == given.get("aux", False),
+            "its own command": f"hardy train recipes/light/{file.name}" in file.read_text(encoding="utf-8"),
+        }
+        wrong += [f"{file.name} lacks {claim}" for claim, holds in claims.items() if not holds]
+    assert not wrong, "\n".join(wrong)

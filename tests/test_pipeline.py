@@ -13,6 +13,8 @@ import hardy
 from hardy.errors import InputError
 from hardy.networks.base import Network
 
+pytestmark = pytest.mark.slow
+
 ONCE = {"schedule": "one_shot", "min_width": 2, "round_to": 2}
 
 

@@ -54,32 +54,43 @@ def test_every_kind_is_found_under_its_own_name() -> None:
     assert all(registry.kind == kind for kind, registry in KINDS.items())
 
 
-@pytest.mark.parametrize(("kind", "name"), METHODS)
-def test_what_is_read_from_the_source_is_the_signature(kind: str, name: str) -> None:
-    method, found = KINDS[kind].describe(name), KINDS[kind].get(name)
-    assert found.__name__ == method.class_name
-    assert issubclass(found, KINDS[kind].interface)
-    parameters = inspect.signature(found.__init__).parameters.values()
-    keywords = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
-    assert [option.name for option in method.options] == [p.name for p in keywords]
-    assert [option.default for option in method.options] == [p.default for p in keywords]
-    assert [option.annotation() for option in method.options] == [p.annotation for p in keywords]
+def test_what_is_read_from_the_source_is_the_signature() -> None:
+    wrong = []
+    for kind, name in METHODS:
+        method, found = KINDS[kind].describe(name), KINDS[kind].get(name)
+        parameters = inspect.signature(found.__init__).parameters.values()
+        keywords = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+        read = [(option.name, option.default, option.annotation()) for option in method.options]
+        same = read == [(p.name, p.default, p.annotation) for p in keywords]
+        if found.__name__ != method.class_name or not issubclass(found, KINDS[kind].interface) or not same:
+            wrong.append(f"{kind} {name}: {read}")
+    assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize(("kind", "name"), METHODS)
-def test_defaults_pass_their_own_check_and_survive_being_written(kind: str, name: str) -> None:
-    method = KINDS[kind].describe(name)
-    complete = method.check({})
-    assert list(complete) == [option.name for option in method.options]
-    written = json.dumps(complete)
-    assert json.dumps(method.check(json.loads(written))) == written
+def test_defaults_pass_their_own_check_and_survive_being_written() -> None:
+    wrong = []
+    for kind, name in METHODS:
+        method = KINDS[kind].describe(name)
+        complete = method.check({})
+        written = json.dumps(complete)
+        again = json.dumps(method.check(json.loads(written)))
+        if list(complete) != [option.name for option in method.options] or again != written:
+            wrong.append(f"{kind} {name}: {written}, again {again}")
+    assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize(("kind", "name"), METHODS)
-def test_every_method_says_what_it_is_and_where_it_comes_from(kind: str, name: str) -> None:
-    method = KINDS[kind].describe(name)
-    assert 10 <= len(method.purpose) <= 140
-    assert method.source, f"{name}: a paragraph of the module docstring begins 'Source:'"
+def test_every_method_says_what_it_is_and_where_it_comes_from() -> None:
+    wrong = []
+    for kind, name in METHODS:
+        method = KINDS[kind].describe(name)
+        wrong += [f"{kind} {name}: a purpose of {len(method.purpose)} characters"] * (
+            not 20 < len(method.purpose) <= 140
+        )
+        wrong += [f"{kind} {name}: no paragraph of the module docstring begins 'Source:'"] * (not method.source)
+        if kind in ("algorithm", "criterion"):
+            wrong += [f"{kind} {name}: its purpose is no sentence"] * (not method.purpose.endswith("."))
+            wrong += [f"{kind} {name}: needs_domains is below 1"] * (KINDS[kind].get(name).needs_domains < 1)
+    assert not wrong, "\n".join(wrong)
 
 
 def test_describing_reads_and_never_runs(toys: Registry) -> None:

@@ -14,6 +14,8 @@ from hardy.blocks.sizes import cells, has_size, is_open
 from hardy.networks.base import resize
 from hardy.networks.parts.branches import cropped, padded
 
+pytestmark = pytest.mark.slow
+
 SOURCE = Path(__file__).parents[2] / "src" / "hardy"
 
 

@@ -121,7 +121,7 @@ def test_runs_wait_for_one_another_and_a_failed_one_is_told_with_its_last_line(r
     started, ended, ticks = [], {}, []
     run(
         ray, jobs, order, Share(1, 0), limit=2, going=going, starts=started.append,
-        told=lambda name, left, code, reason: ended.update({name: (left, code, reason)}), tick=lambda: ticks.append(1),
+        ended=lambda name, left, code, reason: ended.update({name: (left, code, reason)}), tick=lambda: ticks.append(1),
     )  # fmt: skip
     assert started == ["first", "again"]
     assert ended["first"] == ("done", 0, "")
@@ -139,7 +139,7 @@ def test_a_signal_stops_the_runs_and_starts_no_other(ray, tmp_path, going):
     with pytest.raises(StoppedStudy) as stopped:
         run(
             ray, jobs, order, Share(1, 0), limit=1, going=going, starts=lambda _: signal.raise_signal(signal.SIGTERM),
-            told=lambda *_: None, tick=lambda: None,
+            ended=lambda *_: None, tick=lambda: None,
         )  # fmt: skip
     assert stopped.value.signal_number == signal.SIGTERM
     assert order.states["one"] in ("done", "stopped")

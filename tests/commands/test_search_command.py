@@ -14,7 +14,7 @@ from hardy.recipe import from_values
 from hardy.records import read as records_of
 from hardy.searching.cost import parts
 from hardy.timing import layer_tables, priced
-from hardy.timing.layer_tables import Table
+from hardy.timing.layer_tables import LayerTable
 
 MACHINE = {"device": "abacus", "runtime": "eager", "threads": "1", "version": "1"}
 CHOICE = {"budget_ms": 15, "evaluations": 5, "population": 2, "sample": 2, "filters": 2, "layers": 4, "images": 2,
@@ -42,7 +42,7 @@ class Turns:
 @pytest.fixture(autouse=True)
 def no_clock(monkeypatch, tmp_path):
     def measured(runtime, device):
-        return Table(MACHINE, milliseconds, tmp_path / "cache")
+        return LayerTable(MACHINE, milliseconds, tmp_path / "cache")
 
     monkeypatch.setattr(layer_tables, "table", measured)
     monkeypatch.setattr(priced, "Turns", Turns)

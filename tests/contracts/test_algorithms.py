@@ -67,14 +67,6 @@ def batch(kind: str, seed: int = 0) -> Batch:
     return Batch(images / (1 + torch.tensor(DOMAINS).view(-1, 1, 1, 1)), labels, torch.tensor(DOMAINS))
 
 
-def test_describes_itself(name: str) -> None:
-    method = ALGORITHMS.describe(name)
-    assert method.purpose.endswith(".")
-    assert method.source
-    assert len(method.options) <= 8
-    assert ALGORITHMS.get(name).needs_domains >= 1
-
-
 def test_terms_are_finite_scalars_whose_gradient_reaches_the_network(name: str, kind: str) -> None:
     algorithm = build(name, kind)
     terms = algorithm(batch(kind))

@@ -70,15 +70,6 @@ def observed(criterion, seeds=(0, 1)):
     return criterion.scores()
 
 
-@pytest.mark.parametrize("name", CRITERIA.names())
-def test_describes_itself(name):
-    method = CRITERIA.describe(name)
-    assert method.purpose.endswith(".")
-    assert method.source
-    assert len(method.options) <= 8
-    assert CRITERIA.get(name).needs_domains >= 1
-
-
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", CRITERIA.names())
 def test_scores_every_channel_of_every_unit(name, network, training):

@@ -196,9 +196,3 @@ def test_a_missing_folder_is_one_line(name, tmp_path):
         DATASETS.build(name, {"root": tmp_path / "nowhere"})
     assert "nowhere" in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_the_listing_says_what_it_is_and_where_it_comes_from(name):
-    method = DATASETS.describe(name)
-    assert len(method.purpose) > 20
-    assert method.source

@@ -54,13 +54,6 @@ def labels_for(network: Network, batch: int, size: tuple[int, int]) -> torch.Ten
     return torch.randint(0, len(LABELS), shape, generator=torch.Generator().manual_seed(1))
 
 
-def test_says_what_it_is_and_where_it_comes_from(name: str) -> None:
-    method = NETWORKS.describe(name)
-    assert len(method.purpose) > 20
-    assert method.source
-    assert len(method.options) <= 8
-
-
 def test_any_size_from_the_least_up_gives_logits_of_that_size(network: Network) -> None:
     network.eval()
     with torch.no_grad():

@@ -26,6 +26,8 @@ from hardy.pruning.masked import masked_copy
 from hardy.pruning.remove import remove, replay
 from hardy.pruning.units import survey
 
+pytestmark = pytest.mark.slow
+
 IMAGES = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 

@@ -22,6 +22,8 @@ from hardy.pruning.remove import remove, replay
 from hardy.pruning.samples import SampleGradients
 from hardy.pruning.units import Unit, survey
 
+pytestmark = pytest.mark.slow
+
 NORMS = [LayerNorm2dNoBias, LayerNormNoBias]
 
 

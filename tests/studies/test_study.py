@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from hardy.errors import InputError
-from hardy.studies.cells import Cell, Plan, filters, plan
+from hardy.studies.cells import Cell, Cells, filters, plan
 from hardy.studies.study import Study, listed, read
 
 RECIPE = {
@@ -35,7 +35,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "study.yaml"
 
 
-def planned(file: Path, *overrides: str) -> tuple[Study, Plan]:
+def planned(file: Path, *overrides: str) -> tuple[Study, Cells]:
     study, others = read(file, overrides)
     return study, plan(study, file, others)
 

@@ -15,6 +15,8 @@ from hardy.timing import clock, memory
 from hardy.timing.bench import Comparison, bench, compare
 from hardy.timing.hardware import fingerprint
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def tiny():

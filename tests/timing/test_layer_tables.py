@@ -18,7 +18,7 @@ from hardy.pruning.shapes import Layers, Shape, dense_widths, widths_left
 from hardy.pruning.units import find_units
 from hardy.sections import Prune, RunSection
 from hardy.timing import layer_tables, targets
-from hardy.timing.layer_tables import Sum, Table, grid, preferred_multiple
+from hardy.timing.layer_tables import LayerTable, Sum, grid, preferred_multiple
 from hardy.timing.layer_times import _by_branch, _given, _inputs, _model, _module, layer_times
 from hardy.timing.payoff import reasons
 from hardy.timing.targets import Timed, time_target
@@ -65,21 +65,21 @@ def chain():
 
 def test_what_was_measured_is_not_measured_again(tmp_path):
     first = Abacus()
-    table = Table(MACHINE, first, tmp_path)
+    table = LayerTable(MACHINE, first, tmp_path)
     narrow, other = LAYER.narrowed(8, 8), replace(LAYER, height=4)
     assert table.fill([LAYER, narrow, other, LAYER]) == 3
     assert first.asked == [[LAYER, narrow], [other]]  # the widths of one layer together
     assert (table[LAYER], table[narrow]) == (LAYER.macs / 1e6, narrow.macs / 1e6)
     assert table.fill([LAYER, narrow]) == 0
     later = Abacus()
-    assert Table(MACHINE, later, tmp_path).fill([LAYER, narrow, other]) == 0
+    assert LayerTable(MACHINE, later, tmp_path).fill([LAYER, narrow, other]) == 0
     assert later.asked == []
-    assert Table({**MACHINE, "threads": "2"}, later, tmp_path).fill([LAYER]) == 1
+    assert LayerTable({**MACHINE, "threads": "2"}, later, tmp_path).fill([LAYER]) == 1
     assert [path.name.startswith("eager-") for path in (tmp_path / "latency").iterdir()] == [True, True]
 
 
 def test_what_another_process_measured_meanwhile_is_kept(tmp_path):
-    one, other = Table(MACHINE, Abacus(), tmp_path), Table(MACHINE, Abacus(), tmp_path)
+    one, other = LayerTable(MACHINE, Abacus(), tmp_path), LayerTable(MACHINE, Abacus(), tmp_path)
     one.fill([LAYER])
     other.fill([LAYER.narrowed(8, 8)])
     assert len(json.loads(one.path.read_text())["milliseconds"]) == 2
@@ -90,16 +90,16 @@ def test_what_another_process_measured_meanwhile_is_kept(tmp_path):
     json.dumps({"machine": MACHINE, "milliseconds": {"x": "y"}}),
 ])  # fmt: skip
 def test_a_damaged_file_is_measured_anew(tmp_path, text):
-    path = Table(MACHINE, Abacus(), tmp_path).path
+    path = LayerTable(MACHINE, Abacus(), tmp_path).path
     path.parent.mkdir()
     path.write_text(text)
-    assert Table(MACHINE, Abacus(), tmp_path).fill([LAYER]) == 1
+    assert LayerTable(MACHINE, Abacus(), tmp_path).fill([LAYER]) == 1
     assert json.loads(path.read_text())["machine"] == MACHINE
 
 
 def test_a_folder_that_cannot_be_written_serves_this_process(tmp_path):
     (tmp_path / "latency").write_text("a file where the folder would be")
-    table = Table(MACHINE, Abacus(), tmp_path)
+    table = LayerTable(MACHINE, Abacus(), tmp_path)
     assert table[LAYER] == LAYER.macs / 1e6
     assert table.fill([LAYER]) == 0
 
@@ -124,14 +124,14 @@ def test_interpolation_by_hand(chain, tmp_path):
     network, units = chain
     layers = Layers(network, units, (8, 8))
     limits = Limits(min_width=4, round_to=4)
-    bilinear = Sum(layers, units, limits, Table(MACHINE, Abacus(), tmp_path / "a"))
+    bilinear = Sum(layers, units, limits, LayerTable(MACHINE, Abacus(), tmp_path / "a"))
     for widths in (dense_widths(units), {"first": 9, "second": 5}, {"first": 4, "second": 4}):
         assert bilinear(widths) == pytest.approx(1e3 * layers.gmacs(widths))
 
     def rule(shape):
         return {2: 3, 3: 2, 7: 5, 16: 14}[shape.outputs] if shape.kernel == (3, 3) else 1
 
-    surface = Sum(layers, units, Limits(min_width=2), Table(MACHINE, Abacus(rule), tmp_path / "b"))
+    surface = Sum(layers, units, Limits(min_width=2), LayerTable(MACHINE, Abacus(rule), tmp_path / "b"))
     found = [surface({"first": width, "second": 8}) - 2 for width in (2, 3, 5, 7, 10, 16)]
     assert found == pytest.approx([3, 3, 4, 5, 8, 14])  # the 2 at 3 raised: none costs less than fewer
 
@@ -140,7 +140,7 @@ def test_a_sum_measures_only_what_is_new(chain, tmp_path):
     network, units = chain
     abacus = Abacus()
     for _ in range(2):
-        Sum(Layers(network, units, (8, 8)), units, Limits(min_width=4), Table(MACHINE, abacus, tmp_path))
+        Sum(Layers(network, units, (8, 8)), units, Limits(min_width=4), LayerTable(MACHINE, abacus, tmp_path))
     seen = [shape for shapes in abacus.asked for shape in shapes]
     assert len(seen) == len(set(seen))
 
@@ -154,9 +154,9 @@ def test_the_multiple_that_a_device_likes(block, expected, tmp_path):
         return shape.narrowed(*wide).macs / 1e6
 
     abacus = Abacus(blocks)
-    assert preferred_multiple(Table(MACHINE, abacus, tmp_path)) == expected
+    assert preferred_multiple(LayerTable(MACHINE, abacus, tmp_path)) == expected
     again = Abacus()
-    assert preferred_multiple(Table(MACHINE, again, tmp_path)) == expected
+    assert preferred_multiple(LayerTable(MACHINE, again, tmp_path)) == expected
     assert again.asked == []
 
 
@@ -179,7 +179,9 @@ def test_milliseconds_are_predicted_measured_and_met(chain, tmp_path):
     limits = Limits(min_width=2)
     scores = {unit.name: torch.arange(unit.size).double() for unit in units}
     clock = clock_of(network, units, lambda share: share**0.5)
-    timed = Timed(network, units, limits, (8, 8), "eager", CPU, times=Table(MACHINE, Abacus(), tmp_path), clock=clock)
+    timed = Timed(
+        network, units, limits, (8, 8), "eager", CPU, times=LayerTable(MACHINE, Abacus(), tmp_path), clock=clock
+    )
     assert timed.dense == 200
     made = time_target(timed, units, limits, 120.0, "here")
     removed = choose(scores, units, made.goal, {}, limits)
@@ -205,7 +207,7 @@ def test_two_goals_and_none():
 
 
 def test_rounding_found_by_measuring_is_what_limits_use(monkeypatch, tmp_path):
-    made = Table(MACHINE, Abacus(lambda shape: 1.0 if shape.outputs % 4 == 0 else 9.0), tmp_path)
+    made = LayerTable(MACHINE, Abacus(lambda shape: 1.0 if shape.outputs % 4 == 0 else 9.0), tmp_path)
     monkeypatch.setattr(layer_tables, "table", lambda runtime, device: made)
     run = RunSection(device="cpu")
     assert targets.limits_of(Prune(round_to="auto"), run).round_to == 4
@@ -221,14 +223,14 @@ def test_where_it_did_not_pay_and_why(chain, tmp_path):
         odd = shape.outputs % 8 or (shape.inputs % 8 and shape.inputs != 3)
         return shape.macs / 1e5 * (10 if odd else 1)
 
-    lines = reasons(network, small, (8, 8), Table(MACHINE, Abacus(rule), tmp_path), 100.0, {"head": "its classes"})
+    lines = reasons(network, small, (8, 8), LayerTable(MACHINE, Abacus(rule), tmp_path), 100.0, {"head": "its classes"})
     assert lines[0].startswith("about 97%")
     assert "outside convolutions" in lines[0]
     odd = next(line for line in lines if line.startswith("first (3 -> 13)"))
     assert "no multiples of 8 are slow here; with 3 -> 16 it would take" in odd
     assert any(line.startswith("head (8 -> 11)") and line.endswith("nothing of it was removed: its classes")
                for line in lines)  # fmt: skip
-    paid = Table(MACHINE, Abacus(), tmp_path / "paid")
+    paid = LayerTable(MACHINE, Abacus(), tmp_path / "paid")
     total = sum(paid[layer.shape] for layer in Layers(small, (), (8, 8)).layers)
     assert [line.split()[0] for line in reasons(network, small, (8, 8), paid, total)] == ["head"]
 

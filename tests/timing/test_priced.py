@@ -13,7 +13,7 @@ from hardy.errors import InputError
 from hardy.networks.architectures.multipath import PUBLISHED, parse, read
 from hardy.searching.cost import parts
 from hardy.searching.space import Space
-from hardy.timing.layer_tables import Table, name_of
+from hardy.timing.layer_tables import LayerTable, name_of
 from hardy.timing.priced import Bench, Priced, line
 
 MACHINE = {"device": "abacus", "runtime": "eager", "threads": "1", "version": "1"}
@@ -55,7 +55,7 @@ def bench(tmp_path):
         asked.extend(shapes)
         return [rule(shape) for shape in shapes]
 
-    times = Table(MACHINE, measure, tmp_path)
+    times = LayerTable(MACHINE, measure, tmp_path)
     return Bench(SPACE, label_space("camvid11"), SIZE, "eager", torch.device("cpu"), times, Clock()), asked
 
 

@@ -53,9 +53,9 @@ class AspectPooling(nn.Module):
 
 
 def _nearest(over: int, under: int) -> int:
-    """``over / under`` to the nearest whole number, halves to the even one.
+    """``over / under`` to the nearest integer, halves to the even one.
 
-    In whole numbers and without a branch, so that an exported graph can compute it.
+    In integers and without a branch, so that an exported graph can compute it.
     """
     doubled = 2 * over + under
     half_up = doubled // (2 * under)

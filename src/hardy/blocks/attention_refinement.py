@@ -1,4 +1,4 @@
-"""Attention refinement: a map whose channels are weighed by what its average over the whole image says.
+"""Attention refinement: a map whose channels are weighted by its average over the image.
 
 ``y = ReLU(BN(conv3x3(x)))``, then ``y * sigmoid(BN(conv1x1(mean(y))))``.
 

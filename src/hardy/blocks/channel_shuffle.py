@@ -1,7 +1,7 @@
 """Channel shuffle: channels of all groups in turns, so that the next grouped convolution sees every group.
 
 Channel c of G groups of n goes from place ``g n + i`` to place ``i G + g``. It costs no multiply-accumulate, and a read
-and a write of the whole map.
+and a write of the full map.
 
 Source: Zhang, Zhou, Lin and Sun, "ShuffleNet: an extremely efficient convolutional neural network for mobile devices",
 CVPR 2018, section 3.1 and figure 1.

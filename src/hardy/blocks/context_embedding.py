@@ -1,4 +1,4 @@
-"""Context embedding: the mean of the whole map, normalised and mixed, is added to every cell.
+"""Context embedding: the mean of the map, normalised and mixed, is added to every cell.
 
 Source: Yu, Gao, Wang, Yu, Shen and Sang, "BiSeNet V2: bilateral network with guided aggregation for real-time semantic
 segmentation", IJCV 2021, section 4.2 and figure 4b.

@@ -1,8 +1,8 @@
-"""Self-attention on maps, made of 1x1 convolutions with batch norms: every cell asks every cell.
+"""Self-attention on maps, made of 1x1 convolutions with batch norms, over all pairs of cells.
 
 ``B(W relu6(softmax(Q^T K) V))`` for each head, where Q, K and V are 1x1 convolutions of the map with a batch norm each.
 Values are twice as wide as keys. As in the authors' release the products are not divided by the square root of the
-keys' width: the batch norms hold their size.
+keys' width: the batch norms keep their scale.
 
 Source: Zhang et al., "TopFormer: token pyramid transformer for mobile semantic segmentation", CVPR 2022, section 3.2;
 convolutions with batch norms in attention: Graham et al., "LeViT", ICCV 2021.
@@ -52,7 +52,8 @@ class ConvAttention(nn.Module):
         return y
 
     def silence(self) -> None:
-        """Let the result be zero everywhere until something is learnt, in place, as the authors start."""
+        """Set the last norm's scale to zero in place, so that the result is zero at the start, as in the authors'
+        release."""
         nn.init.zeros_(self.project[1].weight)  # type: ignore[arg-type]
 
     def channel_couplings(self) -> tuple[Coupling, ...]:

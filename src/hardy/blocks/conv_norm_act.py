@@ -1,4 +1,4 @@
-"""Convolution, batch norm and, unless told otherwise, ReLU.
+"""Convolution, batch norm and, by default, ReLU.
 
 With ``groups`` every group of outputs sees its group of inputs only (as many groups as channels: depthwise); with
 ``dilation`` d the kernel reaches d (K - 1) + 1 cells.

@@ -2,7 +2,7 @@
 
 With U_0 = x narrowed, P_i the average over window i, and up() back to the size of x:
 ``y_0 = U_0``, ``y_i = C_3x3(up(C_1x1(P_i(x))) + y_{i-1})``, and the result is
-``C_1x1([y_0, ..., y_n]) + C_1x1(x)``, every C a batch norm, a ReLU and a convolution. The last window is the whole map.
+``C_1x1([y_0, ..., y_n]) + C_1x1(x)``, every C a batch norm, a ReLU and a convolution. The last window is the full map.
 
 Source: Hong, Pan, Sun and Jia, "Deep dual-resolution networks for real-time and accurate semantic segmentation of road
 scenes", arXiv:2101.06085, 2021, equation 4 and figure 5.
@@ -55,7 +55,7 @@ class DAPPM(nn.Module):
 
 
 def scaled(x: Tensor, scales: Iterable[nn.Module]) -> Iterator[Tensor]:
-    """``up(scale_i(P_i(x)))`` for each of ``scales``: those of `WINDOWS`, then that of the whole map.
+    """``up(scale_i(P_i(x)))`` for each of ``scales``: those of `WINDOWS`, then that of the full map.
 
     Args:
         x: (B, C, h, w).

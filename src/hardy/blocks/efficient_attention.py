@@ -1,4 +1,4 @@
-"""Efficient self-attention: every cell asks, a coarser copy of the map answers.
+"""Efficient self-attention: queries from every cell, keys and values from a coarser copy of the map.
 
 ``softmax(Q K^T / sqrt(d)) V`` for each head, where K and V come from the map made R times smaller on each side by a
 strided convolution, so that the cost falls by R^2.
@@ -57,8 +57,8 @@ class EfficientAttention(nn.Module):
         k, v = self.kv(coarse.flatten(1, 2)).tensor_split((q.shape[-1],), dim=-1)
         q, k, v = (each.unflatten(-1, (self.heads, -1)).transpose(1, 2) for each in (q, k, v))
         mixed = F.scaled_dot_product_attention(q, k, v, scale=self.scale)  # (B, heads, h * w, d)
-        told: Tensor = self.proj(mixed.transpose(1, 2).flatten(2)).unflatten(1, x.shape[1:3])
-        return told
+        attended: Tensor = self.proj(mixed.transpose(1, 2).flatten(2)).unflatten(1, x.shape[1:3])
+        return attended
 
     def channel_couplings(self) -> tuple[Coupling, ...]:
         """Its heads, with their rows and columns."""

@@ -58,8 +58,8 @@ class ESP(nn.Module, Costed):
         for wider in filtered[2:]:
             joined.append(joined[-1] + wider)
         y = torch.cat(joined, dim=1)
-        told: Tensor = self.act(self.norm(x + y if self.residual else y))
-        return told
+        activated: Tensor = self.act(self.norm(x + y if self.residual else y))
+        return activated
 
     def draw(self) -> None:
         """Draw the convolutions in place, so that the last sum varies as much as the input.

@@ -1,4 +1,5 @@
-"""Fast attention: the similarity of cells is a cosine without softmax, so keys meet values first and no cells meet.
+"""Fast attention: the similarity of cells is a cosine without softmax, so keys are multiplied with values first and no
+pairs of cells occur.
 
 ``y = Q^ (K^^T V) / n`` with queries and keys of d channels scaled to length 1 in every cell and n cells: O(n d C) in
 place of O(n^2 C). A 1x1 convolution mixes y, and the map itself is added.
@@ -37,14 +38,14 @@ class FastAttention(nn.Module):
         self.mix = _conv_norm(channels, channels)
 
     def forward(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
-        """Shapes as above; with ``inside`` (B, 1, H, W) cells where it is 0 say nothing, those where it is 1 do."""
+        """Shapes as above; cells where ``inside`` (B, 1, H, W) is 0 contribute nothing."""
         query = F.normalize(self.query(x).flatten(2), dim=1)
         key = F.normalize(self.key(x).flatten(2), dim=1)
         value = masked(F.leaky_relu(self.value(x), 0.01), inside)
-        told = value.flatten(2) @ key.mT  # (B, C, d): what the cells say in each direction
+        summed = value.flatten(2) @ key.mT  # (B, C, d): the values summed in each direction
         if self.mean:
-            told = told / (x.shape[-2] * x.shape[-1] if inside is None else inside.flatten(2).sum(2, keepdim=True))
-        answer = (told @ query).unflatten(2, x.shape[-2:])
+            summed = summed / (x.shape[-2] * x.shape[-1] if inside is None else inside.flatten(2).sum(2, keepdim=True))
+        answer = (summed @ query).unflatten(2, x.shape[-2:])
         return x + F.leaky_relu(self.mix(answer), 0.01)
 
 

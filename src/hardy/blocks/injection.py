@@ -1,4 +1,4 @@
-"""Injection: a coarse map that has seen the whole image tells a fine one what of it counts.
+"""Injection: a coarse map with a global view gates a fine one.
 
 ``local * s(gate)``, and with the sum ``local * s(gate) + context``: each a 1x1 convolution with batch norm, ``local``
 of the fine map, the others of the coarse one and resized to the fine one; s is the hard sigmoid, taken before resizing.

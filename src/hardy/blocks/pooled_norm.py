@@ -27,4 +27,4 @@ def spare_single_values(network: nn.Module) -> None:
     """Make every plain 2D batch norm of ``network`` a `PooledNorm`, in place; parameters and names stay."""
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
-            module.__class__ = PooledNorm  # it adds no state, and whoever holds the module goes on holding it
+            module.__class__ = PooledNorm  # it adds no state, and references to the module stay valid

@@ -32,7 +32,7 @@ class UnifiedAttentionFusion(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Shapes as above: ``x`` is the finer map, ``y`` the coarser."""
         y = F.interpolate(y, size=x.shape[-2:], mode="bilinear", align_corners=False)
-        told = [of for each in (x, y) for of in (each.mean(1, keepdim=True), each.amax(1, keepdim=True))]
-        share = self.attention(torch.cat(told, dim=1))
+        pooled = [of for each in (x, y) for of in (each.mean(1, keepdim=True), each.amax(1, keepdim=True))]
+        share = self.attention(torch.cat(pooled, dim=1))
         fused: Tensor = self.smooth(share * y + (1 - share) * x)
         return fused

@@ -69,7 +69,7 @@ def _start(
         return
     settings = study.study
 
-    def told(name: str, left: Left, code: int, reason: str) -> None:
+    def ended(name: str, left: Left, code: int, reason: str) -> None:
         if left == "done":
             ledger.gather([name])
         elif left == "failed":
@@ -88,5 +88,5 @@ def _start(
         one = cluster.share(settings.cpus, settings.gpus, resources)
         limit = min(jobs, cluster.slots(one, resources)) if jobs and address is None else jobs
         with board.live():
-            cluster.run(ray, words, order, one, limit=limit, going=going, starts=ledger.prepare, told=told,
+            cluster.run(ray, words, order, one, limit=limit, going=going, starts=ledger.prepare, ended=ended,
                         tick=board.show)  # fmt: skip

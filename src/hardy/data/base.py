@@ -52,7 +52,7 @@ class Dataset(ABC):
         return self.read(item)[1]
 
     def ends_whole(self, item: Item) -> bool:
-        """Whether the end of the image's file tells that nothing was cut off; False where only reading it tells."""
+        """Whether the end of the image's file shows that nothing was cut off; False where only decoding can show it."""
         path = item[0] if isinstance(item, tuple) else None
         return isinstance(path, Path) and ends_whole(path)
 

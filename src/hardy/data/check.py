@@ -1,4 +1,4 @@
-"""The pass over the data before the first step: what cannot be trained on is found now, not in the tenth epoch."""
+"""The pass over the data before the first step: data that cannot be trained on is found now, not in the tenth epoch."""
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -31,7 +31,7 @@ Decode = Literal["none", "sample", "all"]
 
 @dataclass(frozen=True)
 class Counts:
-    """What the labels hold.
+    """Pixel counts of the labels.
 
     Attributes:
         classes: (K,) int64 pixels (or images) of each class.
@@ -63,7 +63,7 @@ def count_labels(
 ) -> Counts:
     """Read every label once, images left undecoded where the dataset can, and count the pixels of each class.
 
-    Of a dataset that draws its images (`Dataset.drawn`) the first few labels stand for all, and no image is decoded.
+    Of a dataset that draws its images (`Dataset.drawn`) only the first few labels are counted, and no image is decoded.
 
     Args:
         data: domains with the items to check.
@@ -97,7 +97,7 @@ def gaps(data: DomainItems, labels: LabelSpace, counts: Counts) -> str:
     """One line that names the classes without a single label in ``data`` and what is ignored; empty without such.
 
     Classes that a dataset is known to lack (`Dataset.never`) and drawn data sets, of which a few labels are seen, are
-    passed over.
+    left out.
     """
     datasets = [domain.dataset for domain, _ in data]
     if any(dataset.drawn for dataset in datasets):

@@ -1,4 +1,4 @@
-"""What the containers of image files tell without decoding: chunks, checksums, and whether the end is there.
+"""Checks of image files without decoding: chunks, checksums, and whether the end is there.
 
 Source: PNG (ISO/IEC 15948:2004), sections 5.3 and 5.5; JPEG (ITU-T T.81), annex B; WebP container (RFC 9649).
 """
@@ -11,7 +11,7 @@ __all__ = ["check_sums", "ends_whole", "has_chunk", "is_lossless_webp"]
 
 
 def ends_whole(path: Path) -> bool:
-    """Whether the file ends as its format does, so that nothing was cut off. False where only decoding tells."""
+    """Whether the file ends as its format does, so that nothing was cut off. False where only decoding can show it."""
     try:
         with path.open("rb") as file:
             head = file.read(12)
@@ -30,7 +30,7 @@ def ends_whole(path: Path) -> bool:
 
 
 def check_sums(path: Path) -> None:
-    """Compare the pixels of a PNG with their checksums, which Pillow passes over.
+    """Compare the pixels of a PNG with their checksums, which Pillow does not do.
 
     Raises:
         ValueError: when they do not match.
@@ -48,7 +48,7 @@ def check_sums(path: Path) -> None:
 
 
 def has_chunk(path: Path, name: bytes) -> bool:
-    """Whether a PNG has a chunk of this name; contents are passed over."""
+    """Whether a PNG has a chunk of this name; contents are skipped."""
     with path.open("rb") as file:
         file.seek(8)
         while len(head := file.read(8)) == 8:

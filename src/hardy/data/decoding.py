@@ -2,8 +2,8 @@
 
 Pillow decodes; every image file that Hardy reads is opened here. Images become 8-bit RGB; masks stay what they are,
 ids or colours, because a palette or a second channel carries meaning there. Both are turned upright as their EXIF
-orientation says. What would be changed silently (more than 8 bits per channel, transparency, all but one frame of an
-animation) and masks whose compression is lossy are errors that name the file.
+orientation says. Content that would be lost silently (more than 8 bits per channel, transparency, all but one frame of
+an animation) and masks whose compression is lossy are errors that name the file.
 
 A file may have up to `MOST_PIXELS` pixels, which take about 10 bytes each while they are decoded. Only the formats of
 `FORMATS` are tried: others of Pillow's call outside programs.
@@ -156,7 +156,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[ImageFile]:
-    """The image at ``path``, its header read. What fails inside becomes an `InputError` that says what the file is."""
+    """The image at ``path``, its header read. An error inside becomes an `InputError` that describes the file."""
     try:
         if path.exists() and not path.is_file():
             raise InputError(f"{path}: is {'a folder' if path.is_dir() else 'no regular file'}; give an image file")
@@ -186,7 +186,7 @@ def _header(path: Path) -> ImageFile:
 
 
 def _said(path: Path, error: Exception) -> str:
-    """The line for what a decoder raised."""
+    """The message for an error of a decoder."""
     if isinstance(error, FileNotFoundError) or not path.exists():
         return f"{path}: there is no such file"
     if isinstance(error, MemoryError):

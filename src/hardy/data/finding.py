@@ -1,7 +1,7 @@
 """Finding the files of a dataset: at any depth, through links, and which mask belongs to which image.
 
-Nothing is left out in silence: a folder that cannot be read and a link to nothing are errors, files that are no images
-and links that go round in circles are named in a warning. Names that differ only in how their accents are encoded (as
+Nothing is left out silently: an unreadable folder and a broken link are errors; a warning names files that are no
+images and circular links. Names that differ only in how their accents are encoded (as
 between macOS and Linux: Unicode's NFD and NFC) are the same.
 """
 
@@ -27,9 +27,10 @@ _MOST_COMPARED = 200
 
 
 def files(folder: Path, ending: str | Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """The files under ``folder``, at any depth, whose name ends so (in any case), sorted; hidden ones do not count.
+    """The files under ``folder``, at any depth, with one of these endings (in any case), sorted; hidden ones do not
+    count.
 
-    Linked folders are searched too. Where images of all kinds are looked for, a warning names what else lies there.
+    Linked folders are searched too. When looking for images of all kinds, a warning names the other files.
 
     Raises:
         InputError: when ``folder`` is missing, a folder below it cannot be read, or such a link leads nowhere.
@@ -85,7 +86,7 @@ def composed(name: str) -> str:
 
 
 def by_name(folder: Path, ending: str) -> dict[str, Path]:
-    """The files of ``folder`` that end so, by what their names have before it.
+    """The files of ``folder`` with one of these endings, keyed by their names without the ending.
 
     Raises:
         InputError: for two files of one name in different folders.
@@ -122,11 +123,11 @@ def pair(
         where: the folder of the images.
         mask: where the mask of a key is looked for, with ``{}`` in place of the key.
         image: likewise of an image; ``{}`` in ``where`` when empty.
-        hint: what else a message about a missing mask says.
+        hint: added to the message about a missing mask.
 
     Raises:
         InputError: when there are no images below ``where``, for an image without mask or a mask without image;
-            the first such file, their count and the name that was looked for are said. Likewise for two keys that
+            the message gives the first such file, their count and the expected name. Likewise for two keys that
             differ only in how their accents are encoded.
     """
     images, masks = _keyed(images.items()), _keyed(masks.items())

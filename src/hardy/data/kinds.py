@@ -1,4 +1,4 @@
-"""What a file is that is no image: known by its first bytes, with what to do about it."""
+"""The kind of a file that is not an image, by its first bytes, and what to do about it."""
 
 from pathlib import Path
 

@@ -32,7 +32,7 @@ class LabelSpace:
     """The K classes a network predicts, in the order of their ids.
 
     Attributes:
-        name: how the space is called: ``cityscapes19``, or the folder of a ``classes.yaml``.
+        name: of the space: ``cityscapes19``, or the folder of a ``classes.yaml``.
         classes: the class names; the id of a class is its place.
         colours: an RGB colour (0..255) for each class.
 

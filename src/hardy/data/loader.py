@@ -2,7 +2,7 @@
 
 The content of a training batch is a pure function of (seed, step, slot). Slot by slot a step takes its images from the
 domains in equal shares; each domain is an endless stream of permutations of its items, one per epoch, keyed by (seed,
-domain, epoch); each sample is augmented under the key (seed, step, slot). So a run may stop after any step and go on
+domain, epoch); each sample is augmented under the key (seed, step, slot). So a run may stop after any step and resume
 with the same bits, with any number of workers, and every rank of a parallel run knows its slots.
 """
 
@@ -58,17 +58,17 @@ def training_batches(
         transform: makes a sample of an image and its label; all samples must have one size.
         batch: images per step over all processes.
         seed: the run's seed.
-        start: the step to begin with; from there on the batches are those of a run from 0.
-        workers: processes that read and augment; they change nothing but the speed.
+        start: the step to begin with; from there the batches are those of a run from 0.
+        workers: processes that read and augment; they change only the speed.
         rank: this process's place among ``processes``; it gets the slots ``rank, rank + processes, ...`` of each step.
         processes: how many share a step.
-        resize: (height, width) to which images and masks are brought before ``transform``.
+        resize: (height, width) to which images and masks are resized before ``transform``.
         cache: read (and resize) everything once, before the first step, and keep it in memory.
         pin: put batches into page-locked memory, for copies to a GPU.
 
     Raises:
-        InputError: for no data, a domain without items, a batch that does not divide by the processes, scenes mixed
-            with pictures, or a label space without a map onto ``labels``; while iterating, what reading raises.
+        InputError: for no data, a domain without items, a batch that does not divide by the processes, masks mixed with
+            image-level labels, or a label space without a map onto ``labels``; while iterating, what reading raises.
     """
     _check(data, batch, processes)
     samples = _Samples(data, labels, transform, resize, seed)
@@ -109,7 +109,7 @@ def evaluation_batches(
     """
     _check(data, batch)
     samples = _Samples(data, labels, evaluation(resize), None, 0)
-    places = [_Place(0, 0, d, i) for d, (_, items) in enumerate(data) for i in range(len(items))]
+    places = [_Slot(0, 0, d, i) for d, (_, items) in enumerate(data) for i in range(len(items))]
     loader = DataLoader(
         samples,
         batch_size=None,
@@ -122,8 +122,8 @@ def evaluation_batches(
 
 
 def _endless(loader: DataLoader[Any]) -> Iterator[Batch]:
-    """The batches of ``loader``, whose workers end when this is dropped or fails. Left to the garbage collector, which
-    takes the queues first through which they are told to end, they would be waited for in vain."""
+    """The batches of ``loader``; its workers end when this iterator is deleted or fails. The garbage collector would
+    delete first the queues that carry the signal to end, and then wait for the workers until a timeout."""
     columns = iter(loader)
     try:
         while True:
@@ -133,14 +133,15 @@ def _endless(loader: DataLoader[Any]) -> Iterator[Batch]:
 
 
 def _outlive_signals(worker: int) -> None:
-    """Let a worker go on when its group is asked to stop (Ctrl-C, the end of a job): its run stops in good order, and
-    may need one more batch for that. A second SIGTERM ends the worker at once, and so does a while after the first."""
+    """Keep a worker alive when its process group gets a stop signal (Ctrl-C, the end of a job): its run stops in an
+    orderly way and may need one more batch. A second SIGTERM ends the worker at once; so does `_GRACE` after the
+    first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: _die_next_time(number))
 
 
 def _die_next_time(number: int) -> None:
-    for each in (number, signal.SIGALRM):  # whatever the run does on an alarm, a worker ends
+    for each in (number, signal.SIGALRM):  # a worker ends on an alarm, whatever the run's own handler does
         signal.signal(each, signal.SIG_DFL)
     signal.alarm(_GRACE)
 
@@ -161,8 +162,8 @@ def label_map(domain: Domain, labels: LabelSpace) -> np.ndarray | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a sample goes (step, slot) and what it is (place of its domain, place of its item there)."""
+class _Slot:
+    """The position of a sample (step, slot) and its content (index of its domain, index of its item there)."""
 
     step: int
     slot: int
@@ -170,25 +171,25 @@ class _Place:
     item: int
 
 
-def plan(sizes: Sequence[tuple[str, int]], batch: int, seed: int, step: int) -> list[_Place]:
+def plan(sizes: Sequence[tuple[str, int]], batch: int, seed: int, step: int) -> list[_Slot]:
     """The samples of ``step``, slot by slot, given each domain's name and number of items.
 
-    The batch is split evenly; what remains goes to the domains in turn, and the turn moves on with the steps. Slots of
-    one domain lie together, so that ``rank::processes`` gives every rank a fair share of each.
+    The batch is split evenly; the remainder goes to the domains in turn, continuing over the steps. Slots of
+    one domain are adjacent, so that ``rank::processes`` gives every rank a fair share of each.
     """
     share, extra = divmod(batch, len(sizes))
-    places: list[_Place] = []
+    places: list[_Slot] = []
     for domain, (name, size) in enumerate(sizes):
         before, after = (s * share + _turns(s * extra, domain, len(sizes)) for s in (step, step + 1))
         for drawn in range(before, after):
             epoch, position = divmod(drawn, size)
             item = int(_order(seed, name, epoch, size)[position])
-            places.append(_Place(step, len(places), domain, item))
+            places.append(_Slot(step, len(places), domain, item))
     return places
 
 
 def _turns(given: int, domain: int, domains: int) -> int:
-    """How often ``domain`` had its turn when ``given`` turns went round all of them."""
+    """How many of the first ``given`` turns, taken in order over all domains, are those of ``domain``."""
     return (given - domain + domains - 1) // domains
 
 
@@ -198,7 +199,7 @@ def _order(seed: int, name: str, epoch: int, size: int) -> np.ndarray:
 
 
 class _Steps(Generic[T]):
-    """An iterator as the sampler of a `DataLoader`, which asks for nothing but iteration."""
+    """An iterator as the sampler of a `DataLoader`, which only iterates over it."""
 
     def __init__(self, places: Iterator[T]) -> None:
         self._places = places
@@ -209,7 +210,7 @@ class _Steps(Generic[T]):
 
 @dataclass(frozen=True)
 class _Refused:
-    """The message of an `InputError` on its way out of a worker, whose traceback would hide it."""
+    """The message of an `InputError` from a worker; the worker's traceback would hide it."""
 
     message: str
 
@@ -218,7 +219,7 @@ _Sample = tuple[Tensor, Tensor, Tensor]
 
 
 class _Samples(Dataset[_Sample | _Refused]):
-    """Finds, maps, resizes and transforms the sample of a `_Place`."""
+    """Finds, maps, resizes and transforms the sample of a `_Slot`."""
 
     def __init__(
         self, data: DomainItems, labels: LabelSpace, transform: Transform, resize: Size | None, seed: int
@@ -231,12 +232,12 @@ class _Samples(Dataset[_Sample | _Refused]):
         self._kept: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
 
     def fill(self) -> None:
-        """Read everything now and keep it."""
+        """Read all items now and keep them in memory."""
         for domain, (_, items) in enumerate(self._data):
             for item in range(len(items)):
                 self._kept[domain, item] = self._read(domain, item)
 
-    def __getitem__(self, place: _Place) -> _Sample | _Refused:
+    def __getitem__(self, place: _Slot) -> _Sample | _Refused:
         try:
             found = self._kept.get((place.domain, place.item)) or self._read(place.domain, place.item)
         except InputError as error:

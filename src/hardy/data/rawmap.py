@@ -1,7 +1,7 @@
 """Maps from what a mask file stores, raw ids or RGB colours, onto class ids.
 
-What is known to carry no class becomes 255. An id or a colour outside the map is an error that names the file, the
-value and the number of pixels: a wrong map must not pass for ignored pixels.
+Values known to carry no class become 255. An id or a colour outside the map is an error that names the file, the
+value and the number of pixels: a wrong map must not look like ignored pixels.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -36,7 +36,7 @@ class ImageAndMask:
         ids: the map of index masks.
         colours: the map of RGB masks, where the dataset has such.
         margin: a mask that is larger than its image by exactly this (top, left) is cut there; None for no such cut.
-        palette: what counts in a palette mask, where classes have colours.
+        palette: whether ids or colours count in a palette mask, where classes have colours.
         classes: the class names, for messages.
     """
 

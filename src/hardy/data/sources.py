@@ -1,4 +1,4 @@
-"""Which images: references such as ``camvid/0001TP`` become domains, and domains become training and validation items.
+"""From references such as ``camvid/0001TP`` to domains, and from domains to training and validation items.
 
 A reference is ``dataset/domain``, or ``dataset`` (the same as ``dataset/*``) for all domains of a dataset. Splits are
 explicit: either a seeded hold-out of each domain's images, or the splits that the dataset itself gives.
@@ -24,7 +24,7 @@ __all__ = ["Source", "beside_data", "data_root", "domains", "holdout", "leave_on
 
 @dataclass(frozen=True)
 class Source:
-    """A domain with the items to train on and those held out to choose by.
+    """A domain with the items to train on and those held out to select by.
 
     Attributes:
         domain: the domain.
@@ -99,7 +99,7 @@ def _matching(reference: str, name: str, wanted: str, dataset: Dataset) -> list[
 def holdout(domain: Domain, *, share: float = 0.1, seed: int = 0) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """(training, validation) items of ``domain``: ``share`` of all its images, at least one, drawn by ``seed``.
 
-    The draw depends on the seed, the domain's name and its number of images, and on nothing else; both parts keep
+    The draw depends on the seed, the domain's name and its number of images, only; both parts keep
     the domain's order.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What happens to an image and its label between the disk and the network: one joint seeded transform.
+"""Transforms of an image with its label between disk and network: joint and seeded.
 
 Geometry is drawn once and applied to both, images bilinear with antialias, masks nearest. The colour changes are those
 that day, dusk and other cameras make: brightness, contrast, saturation, hue, gamma, blur, loss of colour; they follow
@@ -35,15 +35,15 @@ class SceneAugmentation:
     """Random scale, crop, flip and colours of an image with a mask.
 
     Attributes:
-        size: (height, width) of what comes out.
-        scale: range of the factor on the image's size, drawn uniformly; what is then smaller than ``size`` is padded
+        size: (height, width) of the output.
+        scale: range of the factor on the image's size, drawn uniformly; smaller results are padded to ``size``
             at the right and below, its mask with 255.
         flip: probability of a left-right flip.
         photometric: strength of the colour changes; 0 for none, 1 for brightness, contrast and saturation within
             +-60, 60 and 50 %, hue +-0.1, gamma 0.5 to 2, blur in 30 % and grey in 5 % of images.
 
     Raises:
-        InputError: for a size, range, probability or strength that makes no sense.
+        InputError: for a size, range, probability or strength out of range.
     """
 
     size: Size
@@ -97,14 +97,14 @@ class PictureAugmentation:
     """Random resized crop, flip and colours of an image with one class.
 
     Attributes:
-        size: (height, width) of what comes out.
+        size: (height, width) of the output.
         scale: range of the share of the image's area that is kept.
         flip: probability of a left-right flip.
         photometric: strength of the colour changes; 0 for none, 1 for brightness, contrast, saturation and hue of
             0.3 and grey in 10 % of images.
 
     Raises:
-        InputError: for a size, range, probability or strength that makes no sense.
+        InputError: for a size, range, probability or strength out of range.
     """
 
     size: Size
@@ -165,7 +165,7 @@ def training(
     flip: float = 0.5,
     photometric: float = 1.0,
 ) -> SceneAugmentation | PictureAugmentation:
-    """The augmentation of scenes with masks, or of pictures with one class; ``scale`` None is its own default."""
+    """The augmentation of images with masks, or of images with one class; ``scale`` None is its own default."""
     kind = PictureAugmentation if image_level else SceneAugmentation
     return kind(size, kind.scale if scale is None else scale, flip, photometric)
 

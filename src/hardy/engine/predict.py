@@ -239,7 +239,7 @@ def _by_bands(
 ) -> Iterator[np.ndarray]:
     """As `_classes`, of images of one size, through windows."""
 
-    def take(place: windows.Place) -> Tensor:
+    def take(place: windows.Region) -> Tensor:
         rows, columns = place[1:]
         return torch.stack([_tensor(image[rows, columns], None) for image in images]).to(device)
 

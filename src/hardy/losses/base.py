@@ -10,7 +10,7 @@ __all__ = ["Loss"]
 class Loss(ABC):
     """``loss(logits, labels) -> scalar``; logits (B, K, H, W) and labels (B, H, W), or (B, K) and (B,).
 
-    Pixels labelled `hardy.types.IGNORE` count nowhere; with no other pixel the loss is 0 and its gradient is 0.
+    Pixels labelled `hardy.types.IGNORE` do not count; with no other pixel the loss is 0 and its gradient is 0.
     The constructor takes ``class_count`` K before the ``*`` and its options after.
     """
 

@@ -1,7 +1,7 @@
 """Online hard example mining: the cross-entropy of the pixels that are hard now.
 
 A labelled pixel is hard when its class has a probability below `threshold`. If fewer than the share `min_kept` of the
-labelled pixels of the batch are hard, that many of the hardest are taken. Ignored pixels count nowhere: neither
+labelled pixels of the batch are hard, that many of the hardest are taken. Ignored pixels do not count, neither
 as kept nor in the share.
 
 Source: Shrivastava, Gupta and Girshick, CVPR 2016, section 4; for pixels Wu, Shen and van den Hengel,
@@ -69,7 +69,7 @@ class OHEM(Loss):
         return mean(losses, weights)
 
     def _hard(self, losses: Tensor) -> Tensor:
-        """The places of the kept ones among the losses (n,) of the labelled pixels, n >= 1."""
+        """The indices of the kept ones among the losses (n,) of the labelled pixels, n >= 1."""
         least = max(1, int(self.min_kept * losses.numel()))
         hard = torch.nonzero(losses > self.hard_loss).squeeze(1)
         return hard if hard.numel() >= least else losses.topk(least).indices

@@ -1,7 +1,7 @@
 """Building a network within bounds: how many tensors and bytes it may ask for, counted before each is made.
 
-A width of a billion, from a mistyped recipe or a damaged file, would end the process or the machine; here it is one
-line, whichever option of whichever network it came from.
+A width of a billion, from a mistyped recipe or a damaged file, would exhaust the memory of the machine; here it is one
+line, for any option of any network.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,7 @@
 """Tensors that modules keep from one call to the next, and what a copy of a module does with them.
 
 Torch refuses to copy a tensor that has a history, such as the weight that its older weight norm makes before each call
-and leaves in the module. What is made again at each call may be copied without one.
+and leaves in the module. A tensor that each call computes again may be copied without its history.
 """
 
 from torch import Tensor, nn

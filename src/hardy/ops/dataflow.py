@@ -1,7 +1,8 @@
-"""Which operations a network runs and which values pass between them: a graph written down while the network runs.
+"""Which operations a network runs and which values pass between them: a graph recorded while the network runs.
 
 A value is what a tensor held at one moment: an operation that writes into a tensor makes new values of it and of every
-tensor that shares its memory. Parameters and buffers are values too, so that the reader of a weight tells the layer.
+tensor that shares its memory. Parameters and buffers are values too, so that the reader of a weight identifies the
+layer.
 
 Source: the static single assignment form of Cytron, Ferrante, Rosen, Wegman and Zadeck, TOPLAS 1991, taken from one
 run.
@@ -26,7 +27,7 @@ class Call:
     Attributes:
         name: of the operation, without its overload: ``convolution``, ``native_batch_norm``, ``cat``.
         given: its arguments by name, every tensor replaced by the number of its value; defaults left out.
-        reads: the values among them, in order; one that is given twice is there twice.
+        reads: the values among them, in order; one that is passed twice occurs twice.
         makes: the values it returns, the overwritten ones among them.
     """
 
@@ -37,7 +38,7 @@ class Call:
 
 
 class Dataflow(TorchDispatchMode):
-    """Write down what a network runs inside the ``with`` block, below autograd.
+    """Record what a network runs inside the ``with`` block, below autograd.
 
     Every tensor is kept alive until the record is dropped, so give the network a small example.
 
@@ -62,7 +63,7 @@ class Dataflow(TorchDispatchMode):
         self._name_held(network)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run ``func`` and write it down."""
+        """Run ``func`` and record it."""
         kwargs = kwargs or {}
         reads = [self.value(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         schema = func._schema.arguments if isinstance(func, OpOverload) else ()

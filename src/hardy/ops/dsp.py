@@ -61,7 +61,7 @@ class Moments(nn.Module):
 
 
 class Perturbation(nn.Module):
-    """A trained style perturbation: frozen, whatever is asked of the module it is part of.
+    """A trained style perturbation; it stays frozen when the module around it trains.
 
     Args:
         encoder: E, images (B, 3, H, W) RGB in [0, 1] -> maps, finest first; style is read in the last.

@@ -33,11 +33,11 @@ __all__ = ["Folded", "fold_norms"]
 
 @dataclass(frozen=True)
 class Folded:
-    """What became of the batch norms.
+    """The outcome for each batch norm.
 
     Attributes:
-        folded: the names of those that went into other layers.
-        left: of those that stayed, by name, the reason.
+        folded: the names of those folded into other layers.
+        left: the names of those that stayed, with the reason.
     """
 
     folded: tuple[str, ...]
@@ -62,7 +62,7 @@ class _Layer:
 def fold_norms(network: nn.Module, run: Callable[[], list[Tensor]]) -> Folded:
     """Fold the batch norms of ``network`` in place; it must be in evaluation mode, and is of no use for training after.
 
-    A norm that is folded gives way to the layers that it holds itself, such as the activation of timm's, or to nothing.
+    A folded norm is replaced by the layers that it contains, such as the activation of timm's, or by an identity.
 
     Args:
         network: what is changed.
@@ -253,7 +253,7 @@ def _affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
 
 
 def _into_outputs(layer: _Layer, norm: _BatchNorm) -> None:
-    """Let a layer put out what ``norm`` would make of it, in place."""
+    """Change a layer so that its output is that of ``norm``, in place."""
     module, chosen = layer.module, slice(layer.first, layer.first + layer.count)
     if isinstance(module, _BatchNorm):
         scale, shift = (part[chosen] for part in _affine(norm))
@@ -282,7 +282,7 @@ def _into_outputs(layer: _Layer, norm: _BatchNorm) -> None:
 
 
 def _into_inputs(layer: _Layer, norm: _BatchNorm) -> None:
-    """Let a layer take in what came into ``norm``, in place."""
+    """Change a layer so that it takes the input of ``norm``, in place."""
     module = layer.module
     assert isinstance(module, (_ConvNd, nn.Linear))
     groups = module.groups if isinstance(module, _ConvNd) else 1

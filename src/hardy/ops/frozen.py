@@ -1,4 +1,4 @@
-"""A module that is used and never trained: no parameter, no state, no mode of the module that holds it."""
+"""A module that is used and never trained: it adds no parameter, state or mode to the module that holds it."""
 
 import copy
 from collections.abc import Callable
@@ -13,11 +13,11 @@ __all__ = ["Frozen"]
 class Frozen(nn.Module):
     """A frozen copy of ``module`` in evaluation mode, to be held by a module that is trained.
 
-    It moves with its holder to a device or dtype, and nothing else reaches it: its parameters are none of the holder's,
-    so that no optimiser, no checkpoint and no count sees them, and `train` leaves it in evaluation mode.
+    It moves with its holder to a device or dtype, and nothing else affects it: its parameters are not the holder's,
+    so that no optimiser, checkpoint or count sees them, and `train` leaves it in evaluation mode.
 
     Args:
-        module: what is copied; it stays as it is.
+        module: what is copied; it is not changed.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -32,7 +32,7 @@ class Frozen(nn.Module):
 
     @torch.no_grad()
     def forward(self, *args: Any) -> Any:
-        """What the copy makes of ``args``, without gradient."""
+        """The output of the copy for ``args``, without gradient."""
         return self.module(*args)
 
     def train(self, mode: bool = True) -> Self:

@@ -18,7 +18,7 @@ __all__ = ["countable", "reestimate", "statistics_kept"]
 
 @contextmanager
 def statistics_kept(network: nn.Module) -> Iterator[None]:
-    """Forward passes inside use the batch's statistics where they would, and leave the running ones, in place."""
+    """Inside the block forward passes do not change the running statistics of ``network``."""
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     counts: list[Tensor | None] = [norm.num_batches_tracked for norm in norms]
@@ -42,7 +42,8 @@ def countable(network: nn.Module) -> bool:
 
 @torch.no_grad()
 def reestimate(network: nn.Module, batches: Iterable[Tensor]) -> int:
-    """Set the running statistics of every batch norm to those of ``batches`` together, in place; how many there were.
+    """Set the running statistics of every batch norm to those of ``batches`` together, in place; returns how many there
+    were.
 
     Mean and unbiased variance are those of all values of a channel over all batches, counted in float64; nothing of
     the old statistics remains. Meanwhile each batch norm normalises by the batch, as in training, and everything else

@@ -21,7 +21,7 @@ def photometric(images: Tensor, strength: float = 1.0) -> Tensor:
     """``images`` (B, 3, H, W) in [0, 1], each with its own colours, drawn from torch's CPU generator.
 
     Args:
-        images: what is recoloured; it stays as it is.
+        images: what is recoloured; it is not changed.
         strength: 1 draws factors of brightness, contrast and saturation from 0.4 to 1.6, turns hue by up to a tenth
             of a turn either way, and gives each channel a gain from 0.7 to 1.3 and an offset within +-0.1; the
             ranges grow with it, factors end at 0.
@@ -46,7 +46,7 @@ def recolour(
     """``images`` (B, 3, H, W) with given colours, in [0, 1], in this order.
 
     Args:
-        images: what is recoloured; it stays as it is.
+        images: what is recoloured; it is not changed.
         brightness: (B,) factor of all channels.
         contrast: (B,) factor of the distance to the image's mean grey.
         saturation: (B,) factor of the distance to the pixel's grey.

@@ -1,4 +1,4 @@
-"""Attention biases by distance, at any size: a table trained on one grid of cells, stretched over another.
+"""Attention biases by distance, at any size: a table trained on one grid of cells, interpolated to another.
 
 The bias between two cells depends on how many rows and columns lie between them, ``b[|y - y'|, |x - x'|]``. On a grid
 of other sides the table is interpolated (bilinear, ends on ends), so that a distance counts as a share of the largest:

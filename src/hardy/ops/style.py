@@ -29,7 +29,7 @@ def statistics(features: Tensor) -> tuple[Tensor, Tensor]:
 def adain(features: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
     """``features`` (B, C, h, w) with the style of ``mean`` and ``deviation`` (B, C) in place of their own.
 
-    A negative deviation turns a channel round.
+    A negative deviation flips the sign of a channel.
     """
     own_mean, own_deviation = statistics(features)
     scale = deviation / own_deviation

@@ -1,4 +1,4 @@
-"""Tensors that a file holds: read without a traceback, summed up in a checksum, looked through for NaN and infinity."""
+"""Tensors that a file holds: read with errors of one line, checksums, and checks for NaN and infinity."""
 
 import errno
 import hashlib
@@ -107,7 +107,7 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def check_finite(network: nn.Module) -> None:
-    """Refuse weights that hold NaN or infinity: nothing that is computed from them means anything.
+    """Refuse weights that hold NaN or infinity: results computed from them would be meaningless.
 
     A buffer that is no statistic of a norm may hold minus infinity, as the masks of attention do.
 

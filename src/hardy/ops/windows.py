@@ -1,7 +1,7 @@
 """Inference through windows, flips and scales: averages of a map ``images -> logits`` over views of the images.
 
-Every function takes such a map and images (B, 3, H, W) and returns logits (B, K, H, W) of the whole image, so they
-nest: `views` puts windows inside flips inside scales. Image-level logits (B, K) have no place in the image: nothing is
+Every function takes such a map and images (B, 3, H, W) and returns logits (B, K, H, W) of the full image, so they
+nest: `views` puts windows inside flips inside scales. Image-level logits (B, K) have no spatial axes: nothing is
 mirrored or resized back, and there are no windows. Windows tile exactly: they start a stride apart, the last one
 ends at the border, nothing is padded, and each pixel is the mean over the windows that cover it.
 
@@ -20,12 +20,12 @@ from torch.nn import functional as F
 
 from hardy.errors import InputError
 
-__all__ = ["Average", "Forward", "Place", "bands", "flipped", "scaled", "sliding", "starts", "strides", "views"]
+__all__ = ["Average", "Forward", "Region", "bands", "flipped", "scaled", "sliding", "starts", "strides", "views"]
 
 Forward = Callable[[Tensor], Tensor]
 """``images (B, 3, H, W) -> logits (B, K, H, W)``."""
 
-Place = tuple[EllipsisType, slice, slice]
+Region = tuple[EllipsisType, slice, slice]
 """A part of images: ``...``, rows, columns."""
 
 Average = Literal["logits", "probabilities"]
@@ -46,7 +46,7 @@ def starts(length: int, window: int, stride: int) -> list[int]:
 
 
 def strides(window: Sequence[int]) -> tuple[int, ...]:
-    """What is between windows unless somebody says otherwise: two thirds of ``window``, at least a pixel."""
+    """The default stride: two thirds of ``window``, at least a pixel."""
     return tuple(max(1, side * 2 // 3) for side in window)
 
 
@@ -59,7 +59,7 @@ def sliding(
 ) -> Tensor:
     """The mean over windows of ``window`` (h, w) pixels that start ``stride`` (h, w) pixels apart.
 
-    A side of the image that is shorter than the window is taken whole.
+    A side of the image that is shorter than the window is one window.
 
     Raises:
         InputError: for a stride larger than its window, or not positive; for image-level logits.
@@ -76,7 +76,7 @@ def sliding(
 
 def bands(
     forward: Forward,
-    take: Callable[[Place], Tensor],
+    take: Callable[[Region], Tensor],
     size: Sequence[int],
     window: Sequence[int],
     stride: Sequence[int],
@@ -164,7 +164,7 @@ def views(
 
     Args:
         forward: images to logits.
-        window: (height, width) of the windows; None takes each image whole.
+        window: (height, width) of the windows; None for no windows.
         stride: (height, width) between windows; two thirds of the window when None.
         flip: average with the mirror image.
         scales: factors on the image's size.

@@ -1,4 +1,4 @@
-"""Accuracy against milliseconds: which points no other beats in both, and the picture of it.
+"""Accuracy against milliseconds: the points that no other beats in both, and their plot.
 
 A point is on the Pareto front when no other is at least as fast and at least as accurate, and better in one of the two.
 
@@ -23,7 +23,7 @@ _COLOURS = ("#1f5fa8", "#b0562c", "#4c7a34", "#7a4c9c", "#8a8a8a")
 
 @dataclass(frozen=True)
 class Point:
-    """One network: what it is called, its milliseconds, its score (more is better), and a group of its own colour."""
+    """One network: its name, its milliseconds, its score (more is better), and its group, which has its own colour."""
 
     name: str
     milliseconds: float
@@ -32,7 +32,7 @@ class Point:
 
 
 def front(points: Sequence[Point]) -> list[Point]:
-    """The points that no other beats, fastest first; of equal ones all."""
+    """The points that no other beats, fastest first; equal points all count."""
 
     def beaten(one: Point) -> bool:
         return any(
@@ -85,7 +85,7 @@ def figure(points: Sequence[Point], *, title: str, score: str, milliseconds: str
 
 
 def _sides(points: Sequence[Point]) -> list[str]:
-    """Where each name stands: on the side of its point that is away from the nearest other one."""
+    """Where each name is written: on the side of its point that is away from the nearest other one."""
 
     def place(one: Point) -> tuple[float, float]:
         return _share(math.log(one.milliseconds), times), _share(one.score, scores)
@@ -101,7 +101,7 @@ def _sides(points: Sequence[Point]) -> list[str]:
 
 
 def _share(value: float, among: Sequence[float]) -> float:
-    """Where ``value`` lies between the least and the largest, 0 to 1."""
+    """The position of ``value`` between the smallest and the largest, 0 to 1."""
     return (value - min(among)) / (max(among) - min(among) or 1.0)
 
 
@@ -115,7 +115,7 @@ def _axis(values: Sequence[float]) -> dict[str, Any]:
 
 
 def write(path: Path, figures: Sequence[Any], *, title: str, table: str = "") -> None:
-    """One self-contained page at ``path``: ``figures`` and, under them, ``table`` as it is, in HTML.
+    """One self-contained page at ``path``: ``figures`` and, below them, ``table``, which is HTML.
 
     Raises:
         InputError: when plotly is not installed.

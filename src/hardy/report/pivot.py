@@ -19,14 +19,15 @@ HEADLINES = ("miou", "accuracy")
 """Metrics of which a record of a target has one when no other is asked for."""
 
 Place = tuple[tuple[str, str], ...]
-"""Where a cell lies on all axes, the stage under ``stage``: (axis, label) pairs, sorted."""
+"""The labels of a cell on all axes, the stage under ``stage``: (axis, label) pairs, sorted."""
 
 Values = dict[Place, float]
 
 
 @dataclass(frozen=True)
 class Pivot:
-    """A table ready to be printed: titles of its columns, of which ``labels`` are no numbers, its rows, and a note."""
+    """A table ready to be printed: titles of its columns, of which the first ``labels`` hold text, its rows, and a
+    note."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -64,7 +65,7 @@ def chosen(records: Sequence[Record], target: str, metric: str | None = None) ->
 
 
 def place(stage: str, axes: Mapping[str, str]) -> Place:
-    """Where a cell lies."""
+    """The place of a cell."""
     return tuple(sorted({**axes, "stage": stage}.items()))
 
 
@@ -74,11 +75,11 @@ def pivot(
     """Mean ± sample standard deviation over all axes that are neither in ``rows`` nor in ``columns``.
 
     With more than one column a last one holds the mean over them, taken before the spread and only where all columns
-    are measured. A cell that lacks an axis stands under a dash; stages are told apart where there are several.
+    are measured. A cell without an axis has a dash there; with several stages, the stage is an axis.
 
     Args:
         values: what was measured.
-        places: all cells there are, measured or not, in order; a number that lacks some of its cells tells how many.
+        places: all cells there are, measured or not, in order; a number over only some of its cells shows how many.
         rows: axes down.
         columns: axes across.
         percent: show numbers in [0, 1] as percentages.

@@ -1,10 +1,10 @@
 """The parts of a multi-path architecture whose times add up to its own: convolutions, resizes, first and last steps.
 
-They follow from the architecture without building the network, for one that may be tried, and for the whole space, so
-that all can be measured before anything is tried. Putting maps side by side is not among them: its time is left to the
-line that `hardy.timing.priced` draws through measured networks.
+They follow from the architecture without building the network, for one architecture and for the complete space, so
+that all can be measured before any is tried. Concatenation is not among them: the line that
+`hardy.timing.priced` fits to measured networks covers its time.
 
-Source: the look-up table of Chen et al., "FasterSeg", ICLR 2020, section 3.3, there of whole ops.
+Source: the look-up table of Chen et al., "FasterSeg", ICLR 2020, section 3.3, there of complete ops.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,14 +1,14 @@
 """Which architecture to try next: regularised evolution, and random search beside it.
 
-The population is a queue: whoever is tried last enters, the oldest leaves, however good it is. A child is one mutation
+The population is a queue: each new architecture enters, the oldest leaves, however good it is. A child is one mutation
 of the best of a few members drawn at random (with replacement). So the population is always the last architectures that
-were tried, and what comes next follows from the history and the seed alone: a search goes on where it stopped.
+were tried, and what comes next follows from the history and the seed alone: a search continues where it stopped.
 
-None is tried twice, and none that is predicted to take longer than the budget. A random architecture over it is made
+No architecture is tried twice, and none with a prediction above the budget. A random architecture over it is made
 cheaper, step by random step, until it is not.
 
 Source: Real, Aggarwal, Huang and Le, "Regularized evolution for image classifier architecture search", AAAI 2019,
-algorithm 1. The budget and the refusal of what was tried before are ours.
+algorithm 1. The budget and the rejection of repeated architectures are ours.
 """
 
 from collections.abc import Callable, Sequence
@@ -48,7 +48,7 @@ class Proposer:
         budget: the most of them.
         seed: of all draws.
         method: ``evolution``, or ``random`` for independent draws.
-        population: how many of the last ones breed.
+        population: how many of the last ones can be parents.
         sample: how many of these compete to be the parent.
     """
 

@@ -6,8 +6,8 @@ class probabilities that the largest gives the same images:
     loss = loss of the labels for the largest
          + sum over the three of T^2 mean_i KL(softmax(t_i / T) || softmax(s_i / T))
 
-t are the largest's logits, into which no gradient flows from there, and i runs over the labelled pixels. So teacher and
-students are found at once, as FasterSeg's co-search does.
+t are the largest's logits, which get no gradient from these terms, and i runs over the labelled pixels. So one search
+finds teacher and students, as FasterSeg's co-search does.
 
 Source: Yu and Huang, "Universally slimmable networks and improved training techniques", ICCV 2019, sections 3.3
 (sandwich rule, two random widths) and 3.4 (in-place distillation); temperature: Hinton, Vinyals and Dean,

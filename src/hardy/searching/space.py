@@ -1,9 +1,9 @@
 """The space of multi-path architectures that a search walks: what is in it, how one is drawn, changed and made cheaper.
 
 An architecture has a branch that goes down to stride 32 and at most ``branches - 1`` more that end at strides 16 and 8,
-each of at most ``layers`` layers. Free are the widths of stem, head and every layer, every layer's op, where the
-branches step down, how deep they are, and which branches there are. A further branch is drawn as a fork: it begins
-with layers of the first, which then run once for both; what changes a layer that branches share changes it for all.
+each of at most ``layers`` layers. The search chooses the widths of stem, head and every layer, every layer's op, where
+the branches step down, how deep they are, and which branches exist. A further branch is drawn as a fork: it begins with
+layers of the first, which then run once for both; what changes a layer that branches share changes it for all.
 
 Source: the space of Chen, Gong, Liu, Zhang, Li and Wang, "FasterSeg: searching for faster real-time semantic
 segmentation", ICLR 2020, section 3 (there stem and head have fixed widths, and every layer may be skipped).
@@ -54,7 +54,7 @@ class Space:
     branches: int = 2
 
     def largest(self) -> Architecture:
-        """All branches, all layers, two convolutions in each, every width whole; downs after each third."""
+        """All branches, all layers, two convolutions in each, every width full; steps down after each third."""
         downs = (self.layers // 3 - 1, 2 * self.layers // 3 - 1)
         branches = [
             [_Row("conv_2x", place in downs[:last], WIDTHS[-1]) for place in range(self.layers)]

@@ -2,11 +2,11 @@
 
 A convolution is as wide as the space has it, and an architecture uses its first channels; every width has a batch norm
 of its own, of which scale and shift are kept. Running statistics are not: in the supernet a batch norm normalises by
-the batch, and a network that leaves it must have them counted (`hardy.ops.norms.reestimate`).
+the batch, and a network extracted from it needs batch-norm re-estimation (`hardy.ops.norms.reestimate`).
 
-A cell is told by its scale and by how many layers of its branch came before it at that scale; one that steps down, by
-its scale. All ops of a cell share its two kernels: plain and zoomed, one convolution and two. So every kernel is
-trained by every architecture that passes there, and a score says little of how often an op happened to be drawn.
+A cell is identified by its scale and by how many layers of its branch came before it at that scale; one that steps
+down, by its scale. All ops of a cell share its two kernels: plain and zoomed, one convolution and two. So every kernel
+is trained by every architecture that passes there, and a score depends little on how often an op happened to be drawn.
 
 Source: slimmable convolutions: Yu, Yang, Xu, Yang and Huang, "Slimmable neural networks", ICLR 2019, section 3.2;
 weights shared by depths: Cai, Gan, Wang, Zhang and Han, "Once-for-all", ICLR 2020, section 3.2. FasterSeg (Chen et al.,
@@ -82,8 +82,8 @@ class Supernet(Network):
         return found
 
     def network(self, architecture: Architecture) -> Network:
-        """A stand-alone FasterSeg with copies of the weights, in training mode, running statistics not yet counted."""
-        with seeded(0, "stand-alone"):  # what is drawn is overwritten
+        """A stand-alone FasterSeg with copies of the weights, in training mode, running statistics not yet set."""
+        with seeded(0, "stand-alone"):  # the random weights are overwritten
             network = create("fasterseg", self.labels, arch=content(architecture))
         network.load_state_dict(self.weights(architecture), strict=False)
         return network

@@ -1,6 +1,6 @@
-"""The cells of a study: every combination of the values of a stage's axes, with the recipe it stands for.
+"""The cells of a study: every combination of the values of a stage's axes, with its recipe.
 
-A stage has the axes that name it and those of the stage it comes after: a pruned network goes on from the dense one
+A stage has the axes that name it and those of the stage it comes after: a pruned network continues from the dense one
 with the same values of the dense one's axes. Every recipe is checked before any cell starts.
 """
 
@@ -18,7 +18,7 @@ from hardy.files import expanded
 from hardy.recipe import Recipe, from_values
 from hardy.studies.study import Axis, Stage, Study, against, compared, label, listed, mapping
 
-__all__ = ["Cell", "Plan", "filters", "plan"]
+__all__ = ["Cell", "Cells", "filters", "plan"]
 
 MOST_CELLS = 20_000
 """The most cells of a study."""
@@ -37,7 +37,7 @@ class Cell:
         verb: ``train`` or ``prune``.
         axes: axis -> label of its value, in the grid's order.
         recipe: what is run, complete.
-        after: name of the cell whose network it goes on from.
+        after: name of the cell whose network it continues from.
     """
 
     name: str
@@ -49,8 +49,8 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """All cells of a study, each behind the one it goes on from, and the labels of every axis and of ``stage``."""
+class Cells:
+    """All cells of a study, each after the one it continues from, and the labels of every axis and of ``stage``."""
 
     cells: tuple[Cell, ...]
     labels: Mapping[str, Sequence[str]]
@@ -58,7 +58,7 @@ class Plan:
     def chosen(self, *filters: Mapping[str, Any]) -> tuple[Cell, ...]:
         """The cells that meet every filter (axis -> a value or several) on the axes they have.
 
-        What those go on from stays as well.
+        The cells that those continue from stay as well.
 
         Raises:
             InputError: for an axis or a value that is not there, or when no cell is left.
@@ -87,7 +87,7 @@ class Plan:
                     raise InputError(f"{name} has no value {text!r}{nearest(text, self.labels[name])}; it has: {have}")
 
 
-def plan(study: Study, file: Path, overrides: Sequence[str] = ()) -> Plan:
+def plan(study: Study, file: Path, overrides: Sequence[str] = ()) -> Cells:
     """The cells of ``study``, which was read from ``file``, with ``key=value`` overrides for the recipes of all stages.
 
     Raises:
@@ -115,7 +115,9 @@ def plan(study: Study, file: Path, overrides: Sequence[str] = ()) -> Plan:
             recipe = from_values(written, texts, f"{file}: cell {cell}")
             _refuse_no_prune(stage, recipe, file.parent / expanded(stage.recipe))
             planned[cell] = Cell(cell, name, stage.verb, labels, recipe, before)
-    found = Plan(tuple(planned.values()), {**{name: list(labels) for name, labels in values.items()}, "stage": [*axes]})
+    found = Cells(
+        tuple(planned.values()), {**{name: list(labels) for name, labels in values.items()}, "stage": [*axes]}
+    )
     found.check(*study.skip, *({one.axis: [one.of, *against(one)]} for one in compared(study.table)))
     return found
 
@@ -146,13 +148,13 @@ def _stages(study: Study, axis: str) -> tuple[str, ...]:
 
 
 def _axes(study: Study, stage: str) -> set[str]:
-    """The axes that tell the cells of ``stage`` apart."""
+    """The axes along which the cells of ``stage`` differ."""
     before = study.stages[stage].after
     return {axis for axis in study.grid if stage in _stages(study, axis)} | (_axes(study, before) if before else set())
 
 
 def _in_order(study: Study) -> Iterator[str]:
-    """The stages, each behind the one it comes after."""
+    """The stages, each after the one it depends on."""
     left = list(study.stages)
     while left:
         name = next(name for name in left if study.stages[name].after not in left)
@@ -206,7 +208,7 @@ def _texts(setting: Setting) -> list[str]:
 
 
 def _place(study: Study, cell: str, before: str | None) -> list[str]:
-    """Where a cell runs, how many threads it takes and what it goes on from."""
+    """Where a cell runs, how many threads it takes and which cell it continues from."""
     folder = expanded(study.study.folder) / "cells"
     place: dict[str, Any] = {"run.folder": str(folder / cell), "run.threads": max(1, int(study.study.cpus))}
     return _texts({**place, **({"network.run": str(folder / before)} if before else {})})

@@ -1,7 +1,7 @@
 """Runs of the command line side by side on Ray: on this machine, or on a cluster by its address.
 
-Each run is a process of its own, started by a Ray task that holds its share of cores and cards; it sees the card that
-Ray gave it and no other. All machines of a cluster must see the same files under the same paths.
+Each run is a process of its own, started by a Ray task that holds its share of cores and cards; it sees only the card
+that Ray assigned to it. All machines of a cluster must see the same files under the same paths.
 """
 
 import os
@@ -55,12 +55,12 @@ class Share:
 Left = Literal["done", "failed", "stopped"]
 """How a run ended."""
 
-Told = Callable[[str, Left, int, str], None]
-"""``told(name, how it ended, exit code, reason)``."""
+Ended = Callable[[str, Left, int, str], None]
+"""``ended(name, state, exit code, reason)``."""
 
 
 def share(cpus: float, gpus: float, resources: Mapping[str, float]) -> Share:
-    """What a run holds where there are these resources: no card where there is none.
+    """The share of a run on a machine with these resources; no card where the machine has none.
 
     Raises:
         InputError: when not even one run fits.
@@ -85,7 +85,7 @@ def slots(one: Share, resources: Mapping[str, float]) -> int:
 
 @contextmanager
 def cluster(address: str | None, cores: int | None = None) -> Iterator[Any]:
-    """Ray, connected to ``address`` or started on this machine with ``cores`` (else all), and left again.
+    """Ray, connected to ``address`` or started on this machine with ``cores`` (else all), and disconnected at the end.
 
     Raises:
         InputError: when Ray is not installed or nothing answers at ``address``.
@@ -147,7 +147,7 @@ def _no_reporter() -> Iterator[None]:
 
 def run(
     ray: Any, jobs: Mapping[str, Job], order: Order, one: Share, *, limit: int | None, going: Path,
-    starts: Callable[[str], None], told: Told, tick: Callable[[], None],
+    starts: Callable[[str], None], ended: Ended, tick: Callable[[], None],
 ) -> None:  # fmt: skip
     """Run ``jobs`` as ``order`` lets them, as many at a time as fit, or ``limit``.
 
@@ -157,9 +157,9 @@ def run(
         order: the states, which are kept up to date.
         one: what each run holds.
         limit: how many at a time at most.
-        going: a file; runs stop when it is gone.
-        starts: told of a run before it starts.
-        told: told of a run that ended.
+        going: a file; runs stop when it is deleted.
+        starts: called with a run's name before it starts.
+        ended: called when a run ended.
         tick: called a few times a second.
 
     Raises:
@@ -184,7 +184,7 @@ def run(
                     name = under_way.pop(reference)
                     left, code, reason = _outcome(ray, reference, jobs[name].log, stop.asked)
                     order.end(name, left)
-                    told(name, left, code, reason)
+                    ended(name, left, code, reason)
                 if stop.asked:
                     going.unlink(missing_ok=True)
                 tick()
@@ -202,10 +202,10 @@ def _environment(cores: int) -> dict[str, str]:
 
 
 def _run(words: tuple[str, ...], log: str, folder: str, going: str, environment: Mapping[str, str]) -> int:
-    """Run the command line in ``folder`` while the file ``going`` is there; its exit code. In a Ray task."""
+    """Run the command line in ``folder`` while the file ``going`` exists, inside a Ray task; returns the exit code."""
     if not Path(going).exists():
         return -signal.SIGTERM
-    there, here = os.pipe()  # nobody writes to it: it closes when this worker is killed, and the run stops
+    there, here = os.pipe()  # nothing is written to it: it closes when this worker is killed, and then the run stops
     with Path(log).open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own command line
             [sys.executable, "-m", "hardy", *words], cwd=folder, stdout=output, stderr=subprocess.STDOUT,
@@ -228,7 +228,7 @@ def _run(words: tuple[str, ...], log: str, folder: str, going: str, environment:
 
 
 def _outcome(ray: Any, reference: Any, log: Path, asked: int) -> tuple[Left, int, str]:
-    """How the run behind ``reference`` ended: how, exit code, one line why."""
+    """How the run of ``reference`` ended: the state, the exit code, and the reason in one line."""
     try:
         code = ray.get(reference)
     except ray.exceptions.RayError as error:

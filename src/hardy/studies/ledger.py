@@ -1,6 +1,6 @@
-"""What a study left on disk: which cells are done, the one store of records, the failures, the weights to drop.
+"""The files of a study on disk: which cells are done, the one store of records, the failures, the weights to delete.
 
-A study's folder holds ``cells/<cell>`` (each the folder of a run), ``recipes/<cell>.yaml`` (what each was asked to
+A study's folder holds ``cells/<cell>`` (each the folder of a run), ``recipes/<cell>.yaml`` (what each has to
 do), ``logs/<cell>.txt`` (what it printed), ``records.jsonl`` (the numbers of all cells) and ``failures.jsonl`` (the
 cells that failed when they last ran).
 """
@@ -32,7 +32,7 @@ __all__ = ["Failure", "Ledger"]
 
 @dataclass(frozen=True)
 class Failure:
-    """A cell that failed: why, in one line, with which exit code, and where it printed what it did."""
+    """A cell that failed: the reason in one line, the exit code, and the log."""
 
     cell: str
     reason: str
@@ -44,7 +44,7 @@ class Ledger:
     """The folder of a study.
 
     Args:
-        folder: where it lies.
+        folder: its path.
         study: the study's name, which goes into the records.
         cells: all its cells.
     """
@@ -64,18 +64,18 @@ class Ledger:
         return self.folder / "logs" / f"{cell}.txt"
 
     def asked(self, cell: str) -> Path:
-        """Where the recipe lies that a cell is run with."""
+        """The file of the recipe that a cell runs."""
         return self.folder / "recipes" / f"{cell}.yaml"
 
     def done(self, names: Iterable[str]) -> list[str]:
-        """Those of the cells ``names`` that are finished, less those whose dropped weights an unfinished one needs.
+        """The finished cells among ``names``, without those whose deleted weights an unfinished cell needs.
 
         Raises:
             InputError: for a cell in whose folder another recipe has run.
         """
         asked = list(names)
         finished = [name for name in asked if self._finished(self.cells[name])]
-        while True:  # what a cell without weights goes on from may lack them as well
+        while True:  # the cell that a cell without weights continues from may lack them too
             needed = {self.cells[name].after for name in asked if name not in finished}
             lost = [name for name in finished if name in needed and not (self.place(name) / WEIGHTS).exists()]
             if not lost:
@@ -110,7 +110,7 @@ class Ledger:
         self._failures([failure for failure in self.failures() if failure.cell != cell])
 
     def gather(self, names: Iterable[str]) -> None:
-        """Append to the store what the runs of these cells measured and what it does not hold yet."""
+        """Append to the store the new measurements of these cells."""
         new: list[Record] = []
         for name in names:
             file = self.place(name) / "records.jsonl"
@@ -120,7 +120,7 @@ class Ledger:
         self._latest.update((_key(record), record) for record in new)
 
     def read(self) -> list[Record]:
-        """The records of the store that belong to this study's cells; of those measured twice the later."""
+        """The store's records of this study's cells; the latest where a cell was measured twice."""
         return [record for record in self._latest.values() if record.notes.get("cell") in self.cells]
 
     @cached_property
@@ -162,7 +162,7 @@ class Ledger:
         write_text(file, "".join(json.dumps(asdict(failure)) + "\n" for failure in failures))
 
     def drop(self) -> None:
-        """Delete the weights of all finished cells from which no unfinished cell goes on."""
+        """Delete the weights of all finished cells that no unfinished cell continues from."""
         finished = [name for name in self.cells if (self.place(name) / "network.json").exists()]
         needed = {cell.after for name, cell in self.cells.items() if name not in finished}
         for name in finished:
@@ -173,10 +173,10 @@ class Ledger:
 
     @contextmanager
     def alone(self) -> Iterator[Path]:
-        """Hold the folder, and a file in it that is there while the block lasts: cells stop when it is gone.
+        """Lock the folder, and keep a file in it while the block lasts: cells stop when it is deleted.
 
         Raises:
-            InputError: when another study is at work in the folder.
+            InputError: when another study runs in the folder.
         """
         with Lock(self.folder, who="hardy study", advice="wait for it"):
             for stale in self.folder.glob(".going-*"):
@@ -195,7 +195,7 @@ def _key(record: Record) -> tuple[Any, ...]:
 
 
 def _alike(recipe: Recipe) -> Recipe:
-    """``recipe`` whatever folder the network it goes on from lies in."""
+    """``recipe`` without the folder of the network that it continues from, for comparison."""
     run = recipe.network.run
     network = recipe.network.model_copy(update={"run": run and Path(run).name})
     return recipe.model_copy(update={"network": network})

@@ -1,4 +1,4 @@
-"""What may start next: runs that wait for one another, each in one state at a time."""
+"""What may start next: runs that depend on each other, each in one state at a time."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, get_args
@@ -6,7 +6,7 @@ from typing import Literal, get_args
 __all__ = ["STATES", "Order", "State"]
 
 State = Literal["done", "running", "waiting", "failed", "skipped", "stopped"]
-"""``skipped``: what it goes on from failed, or was skipped itself. ``stopped``: it was asked to stop."""
+"""``skipped``: the run it continues from failed, or was skipped itself. ``stopped``: it received a stop signal."""
 
 STATES: tuple[State, ...] = get_args(State)
 
@@ -32,12 +32,12 @@ class Order:
                 yield name
 
     def start(self, name: str) -> None:
-        """``name`` runs now."""
+        """Mark ``name`` as running."""
         assert self.states[name] == "waiting", f"{name} is {self.states[name]}"
         self.states[name] = "running"
 
     def end(self, name: str, state: State) -> list[str]:
-        """``name`` ended in ``state``; those that go on from a failed one are skipped, and returned."""
+        """``name`` ended in ``state``; those that continue from a failed one are skipped, and returned."""
         self.states[name] = state
         if state not in ("failed", "skipped"):
             return []

@@ -1,4 +1,4 @@
-"""A study as data: recipes as stages, a grid of values over them, and the table that is wanted. One YAML, one screen.
+"""A study as data: recipes as stages, a grid of values over them, and the table to make. One YAML, one screen.
 
 Reading a study checks its own file; `hardy.studies.cells` makes its cells and checks a recipe for each.
 """
@@ -38,7 +38,7 @@ Labels = tuple[str | float | bool | None, ...]
 
 
 class Settings(Section):
-    """Where a study lies and what one cell of it takes.
+    """The folder of a study and the resources of one cell.
 
     ``cpus`` are cores and threads of a cell, ``gpus`` its share of a card, used where the machine has one; ``keep:
     records`` drops the weights of a cell once no other cell needs them.
@@ -51,7 +51,7 @@ class Settings(Section):
 
 
 class Stage(Section):
-    """One recipe of the study: ``after`` names the stage whose network it goes on from, ``set`` are overrides."""
+    """One recipe of the study: ``after`` names the stage whose network it continues from, ``set`` are overrides."""
 
     verb: Literal["train", "prune"]
     recipe: str
@@ -76,7 +76,7 @@ class Axis(Section):
 class Compare(Section):
     """A paired sign test along ``axis``: the value ``of`` against one other, several, or (by default) all others.
 
-    Pairs agree in all other axes; ``by`` names axes along which they are counted apart.
+    Pairs agree in all other axes; ``by`` names axes along which they are counted separately.
     """
 
     axis: str
@@ -86,9 +86,9 @@ class Compare(Section):
 
 
 class Show(Section):
-    """The table: axes down and across, which recorded number, and what is compared.
+    """The table: its rows and columns, the recorded number, and the comparisons.
 
-    What is neither a row nor a column is averaged over. ``value`` is a record's target (``unseen``, ``worst``,
+    Values are averaged over all other axes. ``value`` is a record's target (``unseen``, ``worst``,
     ``intra``, ``camvid/0001TP``, ``cost``), ``metric`` its metric, by default the mean IoU or the accuracy.
     """
 
@@ -100,7 +100,7 @@ class Show(Section):
 
 
 class Study(Section):
-    """One whole study."""
+    """A study: settings, stages, grid and table."""
 
     study: Settings = Settings()
     stages: dict[str, Stage]
@@ -113,8 +113,8 @@ class Study(Section):
 def read(file: Path | str, overrides: Iterable[str] = ()) -> tuple[Study, tuple[str, ...]]:
     """The study in a YAML file with overrides of its own keys, such as ``study.gpus=0.5``; and those of its recipes.
 
-    An override that begins with a section of a recipe, such as ``optim.steps=100``, is meant for every stage and is
-    handed back as it is.
+    An override that begins with a section of a recipe, such as ``optim.steps=100``, applies to every stage and is
+    returned unchanged.
 
     Raises:
         InputError: one line naming the file, the key, the value and the nearest right name.
@@ -194,18 +194,19 @@ def _check_table(table: Show, axes: list[str], file: str) -> None:
 
 
 def compared(table: Show) -> tuple[Compare, ...]:
-    """The comparisons of ``table``."""
+    """The comparisons that ``table`` asks for."""
     return (table.compare,) if isinstance(table.compare, Compare) else table.compare
 
 
 def label(value: Any) -> str:
-    """How a plain value of an axis is called: as YAML writes it, with _ for what a folder's name should not hold."""
+    """The label of a plain value of an axis: as YAML writes it, with _ for characters that a folder's name must not
+    have."""
     text = yaml.safe_dump(value, default_flow_style=True).split("\n")[0] if not isinstance(value, str) else value
     return re.sub(r"[^\w.+-]", "_", text)
 
 
 def against(one: Compare) -> tuple[str | float | bool | None, ...]:
-    """What is compared with, nothing for all others."""
+    """The values to compare with; empty for all others."""
     return one.against if isinstance(one.against, tuple) else (one.against,)
 
 

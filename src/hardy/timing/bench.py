@@ -1,10 +1,10 @@
-"""Latency and memory of networks: warmed up, synchronised, with what is timed and on which machine written down.
+"""Latency and memory of networks: warmed up, synchronised, with a record of what is timed and on which machine.
 
 The timed region starts with float32 RGB images in [0, 1] on the device and ends when the classes (or logits) at the
 size of the images are there: normalisation, network, upsampling to full size and, for classes, argmax to uint8.
-Reading and resizing images and copies to and from the device are not in it; with channels last the images are laid out
-so before. Two networks, or two forms of one, are timed in turns, A B A B, in one process, so that a busy machine slows
-both; their ratio is the median over the pairs.
+Reading and resizing images and copies to and from the device are not timed; with channels last the images are converted
+before. Two networks, or two forms of one, are timed in turns, A B A B, in one process, so that load on the machine
+slows both; their ratio is the median over the pairs.
 """
 
 import copy
@@ -47,7 +47,7 @@ def bench(
     channels_last: bool = False,
     dtype: Precision = "float32",
 ) -> list[Row]:
-    """Measure ``network``: a row per runtime and batch size, with ``against`` two, and another of each in a form.
+    """Measure ``network``: a row per batch size, two with ``against``, and as many more in another form.
 
     With ``fold``, ``channels_last`` or ``dtype`` each network is timed as it is and in that form, in turns.
 
@@ -57,18 +57,18 @@ def bench(
         network: any network.
         size: (height, width) of the images.
         batches: how many images at once.
-        threads: of one operation; torch's present number when None.
+        threads: of one operation; torch's current number when None.
         runtime: what runs the network.
         runs, warm_up: timed runs, and runs before these, each.
         device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``.
         against: a second network, timed in turns with the first.
         output: end with classes (argmax timed) or with logits.
-        fold: batch norms folded and timm's modules re-parameterised, proven equal on drawn images.
-        channels_last: images and weights with the channels of a pixel side by side; eager only.
+        fold: batch norms folded and timm's modules re-parameterised, checked to be equal on random images.
+        channels_last: images and weights in channels-last memory format; eager only.
         dtype: precision of weights and activations; other than float32 eager only.
 
     Raises:
-        InputError: for a number or size out of range, a device, runtime or form that is not to be had.
+        InputError: for a number or size out of range, a device, runtime or form that is not available.
     """
     where = _check(network, size, batches, threads, runs, warm_up, device, runtime)
     form = Form(fold, channels_last, dtype).checked(runtime)
@@ -162,7 +162,8 @@ def _measure(
 
 
 def _with_ratios(rows: Sequence[Row], times: Sequence[np.ndarray]) -> list[Row]:
-    """Every row with the median ratio to the row beside it: itself as it is, or another as it is, or its other form."""
+    """Every row with the median ratio to the row it is compared with: the same network unchanged, the other network, or
+    the other form."""
     found = []
     for row, spent in zip(rows, times, strict=True):
         others = [place for place, other in enumerate(rows) if other is not row]

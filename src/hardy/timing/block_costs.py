@@ -1,7 +1,7 @@
-"""What every block costs: by its formula, by count, by what it moves through memory, and by the clock.
+"""What every block costs: by its formula, as counted, in memory traffic, and in milliseconds.
 
-Multiply-accumulates alone do not tell time: a depthwise convolution makes K^2 of them for every value it moves, a 1x1
-convolution as many as it has channels, so that the first waits for memory where the second computes.
+Multiply-accumulates alone do not predict time: a depthwise convolution makes K^2 of them for every value it moves, a
+1x1 convolution as many as it has channels, so that the first waits for memory where the second computes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ class BlockCost:
 
     Attributes:
         name: of the form.
-        formula: its cost as the block tells it.
+        formula: its cost by the block's formula.
         counted: the same, counted in the module.
         moved: values read and written by its convolutions and linear layers: inputs, results and weights.
         milliseconds: median of a forward pass in evaluation mode.

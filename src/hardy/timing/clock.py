@@ -1,4 +1,4 @@
-"""Running networks against the clock: made ready for a runtime, taken in turns, synchronised."""
+"""Timing networks: prepared for a runtime, run in turns, synchronised."""
 
 import contextlib
 import gc
@@ -29,7 +29,7 @@ Runtime = Literal["eager", "onnxruntime"]
 
 @dataclass(frozen=True)
 class Prepared:
-    """A network ready to be timed on one batch.
+    """A network prepared to be timed on one batch.
 
     Attributes:
         run: one forward pass.
@@ -52,7 +52,7 @@ def prepare(
         runtime: what runs it.
         images: (B, 3, H, W).
         output: whether a pass ends with uint8 classes or with logits.
-        folder: does not exist yet; holds the graph that onnxruntime runs.
+        folder: for the graph that onnxruntime runs; must not exist yet.
         upsample: at which size the best class is taken; see `hardy.deployment.epilogue`.
 
     Raises:
@@ -114,7 +114,7 @@ def _wait(device: torch.device) -> None:
 
 @contextlib.contextmanager
 def threads_set(count: int | None) -> Iterator[None]:
-    """Inside the block one operation of torch uses ``count`` threads (None: as before); after it as many as before."""
+    """Set torch's threads of one operation to ``count`` inside the block (None: unchanged); restore them after it."""
     if count is not None:
         within("threads", count, 1, MOST_THREADS)
     before = torch.get_num_threads()
@@ -127,7 +127,7 @@ def threads_set(count: int | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """Collecting garbage in the middle of a run would be timed with it."""
+    """No garbage collection inside the block: it would be timed with a run."""
     was = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -139,6 +139,6 @@ def _no_collection() -> Iterator[None]:
 
 
 def draw(batch: int, size: Sequence[int], device: torch.device) -> Tensor:
-    """Random images (B, 3, H, W) in [0, 1], always the same ones."""
+    """Random images (B, 3, H, W) in [0, 1], the same at each call."""
     generator = torch.Generator().manual_seed(key(0, "bench"))
     return torch.rand(batch, 3, *size, generator=generator).to(device)

@@ -1,4 +1,4 @@
-"""The fingerprint of the machine a number was measured on: no latency means anything without it."""
+"""The fingerprint of the machine a number was measured on: a latency means nothing without it."""
 
 import os
 import platform
@@ -21,7 +21,7 @@ class Hardware:
         cpu: the processor's name.
         cores: how many cores this process may use.
         threads: threads of one PyTorch operation.
-        load: load average over the last minute, None where the system does not tell.
+        load: load average over the last minute, None where the system does not report it.
         gpu: name of the first GPU, None without one.
         system: operating system and architecture.
         python, torch, onnxruntime: versions; None for what is not installed.
@@ -42,7 +42,7 @@ class Hardware:
         return asdict(self)
 
     def __str__(self) -> str:
-        """One line for a table's foot."""
+        """One line, to print below a table."""
         load = "unknown" if self.load is None else f"{self.load:.2f}"
         parts = [f"{self.cpu}, {self.cores} cores, {self.threads} threads, load {load}"]
         parts += [self.gpu] if self.gpu else []
@@ -51,7 +51,7 @@ class Hardware:
 
 
 def fingerprint() -> Hardware:
-    """This machine, now."""
+    """The fingerprint of this machine at this moment."""
     return Hardware(
         cpu=_cpu(),
         cores=_cores(),

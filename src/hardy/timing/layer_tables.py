@@ -1,8 +1,8 @@
-"""What the layers of a network take on one device and runtime: measured once, kept, interpolated, added up.
+"""Times of the layers of a network on one device and runtime: measured once, stored, interpolated, summed.
 
 The table holds milliseconds per layer shape. A layer is measured at four widths of each side that pruning can change
-(its floor, about a quarter, a half, the whole) and bilinear in between; values never fall with a width. The sum over
-the layers is the raw prediction of `hardy.pruning.cost_goal.Anchored`.
+(its minimum, about a quarter, a half, full) and interpolated bilinearly; values never decrease with a width. The sum
+over the layers is the raw prediction of `hardy.pruning.cost_goal.Anchored`.
 
 Source: layer-wise look-up tables as in Yang et al., "NetAdapt", ECCV 2018, section 3.3, there with every width
 measured; the bilinear grid is ours.
@@ -31,7 +31,7 @@ from hardy.timing.clock import Runtime
 from hardy.timing.hardware import fingerprint
 from hardy.timing.layer_times import layer_times
 
-__all__ = ["Measure", "Sum", "Table", "cache_folder", "grid", "name_of", "preferred_multiple", "table"]
+__all__ = ["LayerTable", "Measure", "Sum", "cache_folder", "grid", "name_of", "preferred_multiple", "table"]
 
 Measure = Callable[[Sequence[Shape]], Sequence[float]]
 """Milliseconds of shapes."""
@@ -42,19 +42,20 @@ _BETTER = 0.93
 
 
 def cache_folder() -> Path:
-    """Where what was measured on this machine is kept: HARDY_CACHE, or ``hardy`` in the user's cache folder."""
+    """The folder of this machine's measurements: HARDY_CACHE, or ``hardy`` in the user's cache folder."""
     if own := os.environ.get("HARDY_CACHE"):
         return expanded(own)
     return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "hardy"
 
 
-class Table:
-    """Milliseconds of layer shapes on one machine, measured when first asked for and kept in a file.
+class LayerTable:
+    """Milliseconds of layer shapes on one machine, measured at first use and stored in a file.
 
     Args:
         machine: what the numbers depend on besides the shape: device, runtime, threads, versions.
         measure: measures shapes; those of one layer are given together.
-        folder: where the file goes; it is named by ``machine``. What another process measured meanwhile is kept.
+        folder: where the file goes; it is named by ``machine``. Measurements that another process added meanwhile
+            are kept.
 
     Attributes:
         machine: as given.
@@ -69,7 +70,7 @@ class Table:
         self._known = self._kept()
 
     def fill(self, shapes: Iterable[Shape]) -> int:
-        """Measure those of ``shapes`` that are not known yet, and keep them; how many they were."""
+        """Measure and store those of ``shapes`` that are not known yet; returns how many."""
         layers: dict[Shape, list[Shape]] = {}
         for shape in dict.fromkeys(shapes):
             if name_of(shape) not in self._known:
@@ -81,12 +82,12 @@ class Table:
         return sum(map(len, layers.values()))
 
     def __getitem__(self, shape: Shape) -> float:
-        """Milliseconds of ``shape``, measured now if need be."""
+        """Milliseconds of ``shape``, measured now if it is not known."""
         self.fill([shape])
         return self._known[name_of(shape)]
 
     def _kept(self) -> dict[str, float]:
-        """What the file holds; nothing where it is missing, damaged or another machine's."""
+        """The content of the file; empty where it is missing, damaged or another machine's."""
         try:
             found = read_json(self.path)
             if found["machine"] == self.machine:
@@ -96,25 +97,26 @@ class Table:
         return {}
 
     def _keep(self) -> None:
-        """Write the file whole; where that is impossible, or another process does so, they serve this one alone."""
+        """Write the file atomically; where that fails, or another process is writing it, only this process has the
+        times."""
         self._known = self._kept() | self._known
         text = json.dumps({"machine": self.machine, "milliseconds": self._known}, indent=0)
         with contextlib.suppress(OSError, InputError), Lock(self.path.parent):
             write_text(self.path, text)
 
 
-def table(runtime: Runtime, device: torch.device) -> Table:
-    """The table of this machine for ``runtime`` on ``device``, with torch's present number of threads."""
+def table(runtime: Runtime, device: torch.device) -> LayerTable:
+    """The table of this machine for ``runtime`` on ``device``, with torch's current number of threads."""
     machine = fingerprint()
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else machine.cpu
     version = machine.torch if runtime == "eager" else str(machine.onnxruntime)
     key = {"device": where, "system": machine.system, "runtime": runtime, "threads": str(machine.threads)}
-    return Table({**key, "version": version}, lambda shapes: layer_times(shapes, runtime, device), cache_folder())
+    return LayerTable({**key, "version": version}, lambda shapes: layer_times(shapes, runtime, device), cache_folder())
 
 
 @lru_cache(4096)
 def name_of(shape: Shape) -> str:
-    """What a file calls ``shape``."""
+    """The key of ``shape`` in the file."""
     return " ".join("x".join(map(str, part)) if isinstance(part, tuple) else str(part) for part in astuple(shape))
 
 
@@ -125,10 +127,10 @@ class Sum:
         layers: of the network.
         units: what can be narrowed.
         limits: how narrow.
-        times: the table; what it does not know is measured now.
+        times: the table; missing shapes are measured now.
     """
 
-    def __init__(self, layers: Layers, units: Sequence[Unit], limits: Limits, times: Table) -> None:
+    def __init__(self, layers: Layers, units: Sequence[Unit], limits: Limits, times: LayerTable) -> None:
         self._layers = layers
         narrow, whole = (layers.at(widths) for widths in (widths_left(units, at_floors(units, limits)),
                                                            dense_widths(units)))  # fmt: skip
@@ -144,9 +146,9 @@ class Sum:
 
 
 class _Surface:
-    """One layer over its (output, input) widths, bilinear, never falling."""
+    """One layer over its (output, input) widths, bilinear, never decreasing."""
 
-    def __init__(self, rows: Sequence[Sequence[Shape]], times: Table) -> None:
+    def __init__(self, rows: Sequence[Sequence[Shape]], times: LayerTable) -> None:
         self._outputs = [row[0].outputs for row in rows]
         self._inputs = [shape.inputs for shape in rows[0]]
         values = np.array([[times[shape] for shape in row] for row in rows])
@@ -168,10 +170,10 @@ def _points(narrow: Shape, whole: Shape, multiple: int) -> list[list[Shape]]:
 
 
 def grid(least: int, most: int, multiple: int) -> list[int]:
-    """The widths measured from ``least`` to ``most``: both, and a quarter and a half of the whole.
+    """The widths measured from ``least`` to ``most``: both, and a quarter and a half of the full width.
 
-    They are odd multiples of ``multiple`` where that is below 8: what pruning would leave there, not the few widths
-    among them that the device happens to like.
+    They are odd multiples of ``multiple`` where that is below 8: typical of what pruning leaves, not the few widths
+    that happen to be fast on the device.
     """
     between = set()
     for share in (4, 2):
@@ -180,8 +182,8 @@ def grid(least: int, most: int, multiple: int) -> list[int]:
     return sorted({least, most, *(width for width in between if least < width < most)})
 
 
-def preferred_multiple(times: Table) -> int:
-    """What widths should be multiples of on this device: found by measuring a 1x1 and a 3x3 convolution.
+def preferred_multiple(times: LayerTable) -> int:
+    """The number that widths should be multiples of on this device, found by measuring a 1x1 and a 3x3 convolution.
 
     Around 48 channels, widths that are multiples of m and not of 2 m are measured for m = 1, 2, 4, 8, 16, and 32 and 64
     for m = 32; the smallest m is taken after which the time per multiply-accumulate falls by less than 7 %.

@@ -1,10 +1,10 @@
-"""Milliseconds of single layers: the same layer at several widths, taken in turns.
+"""Milliseconds of single layers: the same layer at several widths, timed in turns.
 
-In ``eager`` a layer is the module with batch norm and ReLU behind it (a linear layer stands alone), timed on its own.
+In ``eager`` a layer is the module with batch norm and ReLU behind it (a linear layer has none), timed on its own.
 In ``onnxruntime`` all widths are one graph of independent branches, convolution with bias and ReLU as they are left
-when batch norm was folded; read are the runtime's own times of its kernels. So re-ordering to and from its blocked
-layout at the ends, which a layer inside a network does not pay, is not counted. Times are lower quartiles: numbers
-that are kept should not remember who else was busy.
+when batch norm was folded; the times are those that the runtime reports for its kernels. So re-ordering to and from its
+blocked layout at the ends, which a layer inside a network does not pay, is not counted. Times are lower quartiles, so
+that the load of other processes has little effect on stored numbers.
 """
 
 import json
@@ -38,10 +38,10 @@ _UINT8 = 2
 
 
 def layer_times(shapes: Sequence[Shape], runtime: Runtime, device: torch.device) -> list[float]:
-    """Milliseconds of each of ``shapes`` for one image, with torch's present number of threads.
+    """Milliseconds of each of ``shapes`` for one image, with torch's current number of threads.
 
     Args:
-        shapes: best those of one layer at several widths: they are taken in turns.
+        shapes: preferably one layer at several widths, since they are timed in turns.
         runtime: what runs them.
         device: where; onnxruntime runs on the CPU.
 
@@ -188,7 +188,7 @@ def _nodes(helper: Any, shape: Shape, own: str, given: str) -> list[Any]:
 
 
 def _constants(shape: Shape) -> dict[str, np.ndarray]:
-    """What a step without weights is told."""
+    """The constant inputs of a step without weights."""
     if shape.kind == "resize":
         return {"size": np.array([1, shape.inputs, *shape.out_size], dtype=np.int64)}
     if shape.kind == "normalise":

@@ -1,6 +1,6 @@
 """How much memory one forward pass takes.
 
-Two measures, because two runtimes: what PyTorch's allocator hands out is counted exactly (`tensors`); onnxruntime has
+Each runtime has its own measure: PyTorch's allocations are counted exactly (`tensors`); onnxruntime has
 an allocator of its own, so a fresh process runs the file and the growth of its resident memory is read (`process`).
 """
 
@@ -40,10 +40,10 @@ sys.stdout.write(str(max(kibibytes("VmHWM:") - before, 0)))
 
 
 def tensors(run: Callable[[], object], network: nn.Module, images: Tensor) -> float:
-    """Peak MiB of all tensors alive during ``run``: weights, images, and whatever the allocator hands out meanwhile.
+    """Peak MiB of all tensors alive during ``run``: weights, images, and all other allocations in that time.
 
     On the CPU the allocations are those the profiler sees, scratch tensors inside an operation among them; on a GPU
-    the allocator's own peak. Memory the libraries get elsewhere (oneDNN, cuDNN) is not in it.
+    the allocator's own peak. Memory that libraries (oneDNN, cuDNN) allocate themselves is not counted.
     """
     held = [*network.parameters(), *network.buffers(), images]
     fixed = sum(tensor.numel() * tensor.element_size() for tensor in held)
@@ -54,7 +54,7 @@ def tensors(run: Callable[[], object], network: nn.Module, images: Tensor) -> fl
 def process(path: Path, shape: Sequence[int], threads: int) -> float | None:
     """Growth in MiB of a fresh process that opens the ONNX file ``path`` and runs it on images of ``shape``.
 
-    It is the peak resident memory less what was resident with onnxruntime imported and the images made: weights,
+    The peak resident memory less that with onnxruntime imported and the images made: weights,
     activations and onnxruntime's own arena. None where the system has no ``/proc``.
     """
     if not Path("/proc/self/status").is_file():
@@ -74,7 +74,7 @@ def _cuda_growth(run: Callable[[], object], device: torch.device) -> int:
 
 
 def _cpu_growth(run: Callable[[], object]) -> int:
-    """The highest sum of the bytes taken and given back, in the order the profiler wrote them down."""
+    """The highest sum of the bytes allocated less those freed, in the profiler's order."""
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder, "trace.json")
         with _no_chatter(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:

@@ -1,7 +1,7 @@
 """Where removing channels did not pay in time, and why: each layer before and after, measured one by one.
 
-A layer pays when its time falls nearly as much as its multiply-accumulates. Those that do not are named, the ones with
-the most time left first, with what the measurements say is the reason.
+A layer pays when its time falls nearly as much as its multiply-accumulates. Those that do not are named, with the
+reason from the measurements; the ones with the most time left come first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from hardy.networks.base import Network
 from hardy.pruning.shapes import Layers, Shape
-from hardy.timing.layer_tables import Table, preferred_multiple
+from hardy.timing.layer_tables import LayerTable, preferred_multiple
 
 __all__ = ["Spent", "reasons", "spent"]
 
@@ -50,8 +50,8 @@ class Spent:
         return (self.ms_before / self.ms_after) / (self.macs_before / self.macs_after)
 
 
-def spent(dense: Network, small: Network, size: Sequence[int], times: Table) -> list[Spent]:
-    """The layers of ``small`` beside those of ``dense``, of which it is a pruned form; the longest time left first."""
+def spent(dense: Network, small: Network, size: Sequence[int], times: LayerTable) -> list[Spent]:
+    """The layers of ``small`` beside those of ``dense``, which it was pruned from; the longest time left first."""
     before, after = (Layers(network, (), size).layers for network in (dense, small))
     times.fill(layer.shape for pair in zip(before, after, strict=True) for layer in pair)
     calls: dict[str, list[tuple[Shape, Shape]]] = {}
@@ -66,16 +66,17 @@ def spent(dense: Network, small: Network, size: Sequence[int], times: Table) -> 
 
 
 def reasons(
-    dense: Network, small: Network, size: Sequence[int], times: Table, measured: float, blocked: Mapping[str, str] = {}
+    dense: Network, small: Network, size: Sequence[int], times: LayerTable, measured: float, blocked: Mapping[str,
+        str] = {}
 ) -> list[str]:  # fmt: skip
-    """Lines that say where time is left and why removing channels did not take it; none where everything paid.
+    """Lines that say where time is left and why removing channels did not reduce it; none where every layer paid.
 
     Args:
         dense, small: before and after.
         size: (height, width) of the images.
         times: of layers, on the device and runtime in question.
-        measured: milliseconds of ``small`` as a whole.
-        blocked: the channels that could not go, by layer, with the reason.
+        measured: milliseconds of the complete network ``small``.
+        blocked: the channels that could not be removed, by layer, with the reason.
     """
     layers = spent(dense, small, size, times)
     total = sum(one.ms_after for one in layers)
@@ -94,7 +95,7 @@ def reasons(
     ]
 
 
-def _why(one: Spent, times: Table, blocked: Mapping[str, str]) -> str:
+def _why(one: Spent, times: LayerTable, blocked: Mapping[str, str]) -> str:
     """Why a layer's time did not fall with its work."""
     if one.before == one.after:
         reason = blocked.get(one.name)

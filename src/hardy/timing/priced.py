@@ -1,13 +1,13 @@
-"""What an architecture of a space takes, in milliseconds: a table of its parts, set right by networks measured whole.
+"""Milliseconds of an architecture of a space: a table of its parts, calibrated by complete networks.
 
-Every part that the space can have is measured once (`hardy.timing.layer_tables.Table`). The sum over an architecture's
-parts is the raw prediction. What the parts leave out (maps put side by side, what a runtime does between its kernels)
-is about a constant and a share, so the prediction is a line over that sum, laid through networks of the space that are
-measured whole: the fastest, and some that are predicted to come near the budget.
+Every part that the space can have is measured once (`hardy.timing.layer_tables.LayerTable`). The sum over an
+architecture's parts is the raw prediction. What the parts leave out (maps put side by side, what a runtime does between
+its kernels) is about a constant and a share, so the prediction is a line over that sum, fitted to complete networks of
+the space that are measured: the fastest, and some with a prediction near the budget.
 
-Networks are timed in turns with the fastest one, as `hardy.timing.targets.Turns` does: a machine that is busier an hour
-later does not move the budget. All that was measured is kept in one file, so that a search that goes on predicts what
-it predicted before, to the last bit.
+Networks are timed in turns with the fastest one, as `hardy.timing.targets.Turns` does: a higher load an hour
+later does not change the budget. One file stores all measurements, so that a resumed search predicts the same
+values, to the last bit.
 
 Source: the look-up table and its sum: Chen et al., "FasterSeg", ICLR 2020, section 3.3; the line is ours.
 """
@@ -34,7 +34,7 @@ from hardy.searching.space import Space
 from hardy.seed import key, seeded
 from hardy.stored import read_json
 from hardy.timing.clock import Runtime
-from hardy.timing.layer_tables import Table, name_of
+from hardy.timing.layer_tables import LayerTable, name_of
 from hardy.timing.targets import Clock, Turns
 
 __all__ = ["Bench", "Priced", "line"]
@@ -67,11 +67,11 @@ class Bench:
     size: Sequence[int]
     runtime: Runtime
     device: torch.device
-    times: Table
+    times: LayerTable
     clock: Clock | None = None
 
     def network(self, architecture: Architecture) -> Network:
-        """``architecture`` with any weights: what they are does not matter to time."""
+        """``architecture`` with any weights, which do not affect the time."""
         with seeded(0, "priced"):
             return create("fasterseg", self.labels, arch=content(architecture)).eval()
 
@@ -81,7 +81,7 @@ class Bench:
         return self.clock(self.network(architecture))
 
     def about(self) -> dict[str, Any]:
-        """What the numbers depend on."""
+        """The conditions that the numbers depend on."""
         return {**self.times.machine, "size": list(self.size), "classes": len(self.labels)}
 
 
@@ -91,7 +91,7 @@ class Priced:
 
     Attributes:
         bench: measures.
-        file: where everything measured is kept.
+        file: where all measurements are stored.
         table: milliseconds of every part by its name.
         anchors: (architecture, milliseconds) of the networks that the line goes through; the first is the fastest.
         measured: the same of those measured later, which do not change the predictions.
@@ -176,25 +176,25 @@ class Priced:
 
     def _keep(self) -> None:
         lists = {"anchors": self.anchors, "measured": self.measured}
-        told: dict[str, Any] = {"machine": self.bench.about(), "parts_ms": self.table}
+        stored: dict[str, Any] = {"machine": self.bench.about(), "parts_ms": self.table}
         for name, found in lists.items():
-            told[name] = [{"ms": value, "architecture": content(architecture)} for architecture, value in found]
-        write_text(self.file, json.dumps(told, indent=0) + "\n")
+            stored[name] = [{"ms": value, "architecture": content(architecture)} for architecture, value in found]
+        write_text(self.file, json.dumps(stored, indent=0) + "\n")
 
     def _read(self) -> None:
         if not self.file.exists():
             return
         try:
-            told = read_json(self.file)
-            machine, self.table = told["machine"], {name: float(value) for name, value in told["parts_ms"].items()}
+            stored = read_json(self.file)
+            machine, self.table = stored["machine"], {name: float(value) for name, value in stored["parts_ms"].items()}
             for name, found in (("anchors", self.anchors), ("measured", self.measured)):
-                found[:] = [(parse(each["architecture"], str(self.file)), float(each["ms"])) for each in told[name]]
+                found[:] = [(parse(each["architecture"], str(self.file)), float(each["ms"])) for each in stored[name]]
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise InputError(f"{self.file}: damaged; delete it to measure anew") from None
+            raise InputError(f"{self.file}: damaged; delete it to measure again") from None
         if machine != self.bench.about():
             raise InputError(
-                f"{self.file}: was measured on another machine, runtime or version, or for other images; go on there, "
-                "or give another run.folder"
+                f"{self.file}: was measured on another machine, runtime or version, or for other images; "
+                "continue there, or give another run.folder"
             )
 
 

@@ -1,4 +1,4 @@
-"""What a measurement says: a row per network, form, runtime and batch size, and the comparison of two networks."""
+"""The results of a measurement: a row per network, form, runtime and batch size, and the comparison of two networks."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -29,8 +29,8 @@ class Row:
         form: what was done to the network before, such as ``folded, bfloat16``; ``as it is`` where nothing was.
         beside: the row that ``ratio`` is to: the same network as it is for another form of it, else the other network
             as it is, else the other form; None without another.
-        norms: how many batch norms were folded before, ``43 of 55 batch norms folded``; empty where none were to be.
-        told: what folding and precision did to the classes, a line each.
+        norms: how many batch norms were folded before, ``43 of 55 batch norms folded``; empty without folding.
+        told: the effect of folding and precision on the classes, a line each.
         folded: whether every batch norm was folded into a convolution in what ran.
         resize: whether upsampling to the size of the images is timed; an image-level network has none.
         argmax: whether argmax to uint8 classes is timed.

@@ -1,14 +1,13 @@
-"""What a run prunes to: a share of the channels, GMACs, or milliseconds that are measured.
+"""The goal of a pruning run: a share of the channels, GMACs, or milliseconds that are measured.
 
-For milliseconds the network is measured whole and with every width at its floor; between these two the sum of its
-layers' times predicts (`hardy.timing.layer_tables`). What is chosen is cut out of a copy and measured in fact before it
-is taken: see `hardy.pruning.cost_goal`. Latency does not depend on what the weights are, so the copy need not be
+For milliseconds the network is measured unpruned and with every width at its minimum; between these two the sum of its
+layers' times predicts (`hardy.timing.layer_tables`). A choice is cut out of a copy and measured before it
+is accepted: see `hardy.pruning.cost_goal`. Latency does not depend on what the weights are, so the copy need not be
 trained.
 
 Each smaller network is timed in turns with the dense one: its milliseconds are the dense network's, as first measured,
-times the ratio of the two. So a machine that is busier an hour later does not move the target. Both are lower
-quartiles: another process takes whole slices of some milliseconds, which would put the median of a short pass now on
-one side and now on the other.
+times the ratio of the two. So a higher load an hour later does not change the target. Both are lower
+quartiles: another process takes slices of some milliseconds, which would make the median of a short pass unstable.
 """
 
 import tempfile
@@ -35,7 +34,7 @@ from hardy.stored import finite
 from hardy.timing import layer_tables
 from hardy.timing.clock import Runtime, draw, interleave, prepare
 from hardy.timing.hardware import fingerprint
-from hardy.timing.layer_tables import Sum, Table
+from hardy.timing.layer_tables import LayerTable, Sum
 
 __all__ = ["Outcome", "Target", "Timed", "Turns", "limits_of", "place_of", "target_of", "time_target"]
 
@@ -49,14 +48,14 @@ Clock = Callable[[Network], tuple[float, float]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a target of cost came to.
+    """The outcome of a cost target.
 
     Attributes:
         key: ``target_ms`` or ``target_gmacs``.
-        target: the most it was to be.
-        before, least: of the dense network, and of the one with every width at its floor.
-        predicted: of what was left, before any network between these two was measured.
-        reached: of what was left in fact: measured, or counted.
+        target: the upper limit.
+        before, least: of the dense network, and of the one with every width at its minimum.
+        predicted: of the final network, before any network between these two was measured.
+        reached: of the final network, measured or counted.
         networks: how many networks were measured while channels were chosen.
         where: runtime, device and threads, in words; empty for a count.
     """
@@ -106,11 +105,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Target:
-    """A goal, and how to tell what came of it.
+    """A goal, and how to compute its outcome.
 
     Attributes:
         goal: for the schedule.
-        outcome: what is to be said when these channels have gone; None for a share of the channels.
+        outcome: the outcome once these channels are removed; None for a share of the channels.
     """
 
     goal: Goal
@@ -121,13 +120,13 @@ class Timed:
     """The time of a network at any widths: predicted from its layers, and measured.
 
     Attributes:
-        dense, least: milliseconds of the network and of the one with every width at its floor.
+        dense, least: milliseconds of the network and of the one with every width at its minimum.
         cost: the prediction, which learns from what is measured later.
 
     Args:
         network: a copy is kept and measured.
         units: its units.
-        limits: how narrow they may get.
+        limits: their minimum widths.
         size: (height, width) of the images.
         runtime: what runs it.
         device: where.
@@ -144,7 +143,7 @@ class Timed:
         runtime: Runtime,
         device: torch.device,
         *,
-        times: Table | None = None,
+        times: LayerTable | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._twin, self._units = deepcopy(network).cpu().eval(), units
@@ -211,7 +210,7 @@ def place_of(runtime: Runtime, run: RunSection) -> torch.device:
 
 
 def limits_of(choice: Prune, run: RunSection) -> Limits:
-    """What a selection respects; ``round_to: auto`` is found by measuring."""
+    """The limits of a selection; ``round_to: auto`` is found by measuring."""
     multiple = choice.round_to
     if isinstance(multiple, str):
         multiple = layer_tables.preferred_multiple(layer_tables.table(choice.runtime, place_of(choice.runtime, run)))
@@ -227,7 +226,7 @@ def target_of(
         network: what is pruned; a copy is measured.
         units: its units.
         choice: names one of ratio, target_gmacs and target_ms.
-        limits: what the selection respects.
+        limits: of the selection.
         size: (height, width) of the images that cost is counted and measured for.
         run: where it runs.
 

@@ -2,8 +2,8 @@
 
 Layout: ``rgb_anon/{fog,night,rain,snow}/{train,val}/{drive}/*_rgb_anon.png`` with the masks in
 ``gt/{fog,...}/{train,val}/{drive}/*_gt_labelTrainIds.png`` (1920x1080, class ids of Cityscapes). The data
-are at acdc.vision.ee.ethz.ch. The test split is left out, its masks are withheld; so are the pictures of the same
-places in fair weather (``train_ref`` and the like).
+are at acdc.vision.ee.ethz.ch. The test split is left out, its masks are not public; so are the images of the same
+places in clear weather (``train_ref`` and the like).
 
 Source: Sakaridis, Dai and Van Gool, "ACDC: the adverse conditions dataset with correspondences for semantic driving
 scene understanding", ICCV 2021.

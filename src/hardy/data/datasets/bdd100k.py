@@ -3,7 +3,7 @@
 Layout: ``images/10k/{train,val}/*.jpg`` with ``labels/sem_seg/masks/{train,val}/*.png`` (1280x720), index masks that
 hold the class ids of Cityscapes (``trainIds``) already. The first release is read too: ``seg/images`` with
 ``seg/labels/{train,val}/*_train_id.png``, or the same below ``images`` and ``labels`` (bdd-data.berkeley.edu). One
-domain, ``10k``. The test split is left out: its masks are withheld.
+domain, ``10k``. The test split is left out: its masks are not public.
 
 Source: Yu et al., "BDD100K: a diverse driving dataset for heterogeneous multitask learning", CVPR 2020.
 """

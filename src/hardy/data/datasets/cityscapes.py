@@ -2,7 +2,7 @@
 
 Layout: ``leftImg8bit/{train,val}/{city}/{city}_{seq}_{frame}_leftImg8bit.png`` with the masks in
 ``gtFine/{train,val}/{city}/..._gtFine_labelIds.png`` (2048x1024, raw ids 0..33). Each city is a domain, in one split;
-or all are one domain ``all`` with the published splits. The test split is left out: its masks are withheld.
+or all are one domain ``all`` with the published splits. The test split is left out: its masks are not public.
 
 Source: Cordts et al., "The Cityscapes dataset for semantic urban scene understanding", CVPR 2016; raw ids as in
 cityscapesScripts.

@@ -3,7 +3,7 @@
 Each file of ``images/`` has its mask in ``masks/`` under the same relative path (endings may differ). Sub-folders are
 domains, named by their path; images that lie directly in ``images/`` are the domain ``all``. A mask is an index PNG
 (8 or 16 bits) or a palette PNG, whose ids the ``id``s of ``classes.yaml`` name, or an RGB image in its ``colour``s:
-decided file by file. Masks in a lossy format, such as JPEG, are refused. What ``classes.yaml`` may say is told by
+each file decides for itself. Masks in a lossy format, such as JPEG, are refused. The format of ``classes.yaml``:
 `hardy.data.labels.read_classes`.
 
 Source: the layout is Hardy's own.

@@ -2,8 +2,8 @@
 
 Layout: ``{training,validation}/images/*.jpg`` with ``{training,validation}/labels/*.png``, or with ``v1.2/labels`` in
 the archive that also brings version 2.0 (mapillary.com/dataset/vistas); index masks of the ids 0..65. One domain,
-``v1.2``, with the splits ``train`` and ``val``. The test split is left out: its masks are withheld. Nothing is resized
-here; `data.size` does that.
+``v1.2``, with the splits ``train`` and ``val``. The test split is left out: its masks are not public. Nothing is
+resized here; `data.size` does that.
 
 Two maps onto the 19 classes of Cityscapes are in use, and numbers by one do not compare with numbers by the other.
 ``openseg`` also counts crosswalks and lanes for bikes, parking and service as road, kerb cuts and pedestrian areas as

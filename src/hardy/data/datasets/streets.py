@@ -2,7 +2,7 @@
 
 A street is drawn from numbers: a plan with carriageway, pavements, houses, walls, fences, gardens and side streets;
 vehicles, people, riders, trees, lamps, signals and signs on it; a camera. All domains share that generator, so their
-label statistics are alike (but for `city_b`, another town); they differ in what happens to the light:
+label statistics are alike (but for `city_b`, another town); they differ in light, weather and camera:
 
 - ``sim``: flat shading, no shadow, no texture, no noise
 - ``day``: texture, sun and cast shadows, clouds, sensor noise
@@ -85,7 +85,7 @@ class Streets(Dataset):
         self.seed = seed
 
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
-        """The nine domains; an item is (domain, number), and numbers run on from one split to the next."""
+        """The nine domains; an item is (domain, number), and numbering continues from one split to the next."""
         ends = np.cumsum([0, *self.counts.values()]).tolist()
         spans = {name: range(ends[k], ends[k + 1]) for k, name in enumerate(self.counts)}
         return {

@@ -38,7 +38,7 @@ class Painted:
 
 @dataclass
 class _Face:
-    """The pixels of the faces of one class, and what is known of each."""
+    """The pixels of the faces of one class, and their properties."""
 
     table: dict[str, np.ndarray]
     wall: np.ndarray

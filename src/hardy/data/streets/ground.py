@@ -33,7 +33,7 @@ class Ground:
 
 @dataclass
 class _Place:
-    """Where the pixels lie: street x and z, |x|, side (0 left, 1 right), pixels per metre across and along."""
+    """Positions of the pixels: street x and z, |x|, side (0 left, 1 right), pixels per metre across and along."""
 
     x: np.ndarray
     z: np.ndarray

@@ -101,7 +101,7 @@ def headlight(surface: Surface, tangent: np.ndarray) -> np.ndarray:
 
 
 def emission_table(look: Appearance, lamp: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    """(3, F) light that faces of given lamp kind (F,) and reflectance (F, 3) give by themselves."""
+    """(3, F) light that faces of given lamp kind (F,) and reflectance (F, 3) emit."""
     gain = np.zeros(7, np.float32)
     gain[SIGNAL] = 1.0 + look.lamps
     gain[HEADLIGHT] = 4.0 * look.lamps
@@ -130,7 +130,7 @@ def bloom(pixel: np.ndarray, light: np.ndarray, size: tuple[int, int], strength:
 
 
 def mirrored(picture: np.ndarray, ground: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(3, P) what a mirror in the place of the ground shows at its pixels ``ground`` (flat indices).
+    """(3, P) what a mirror on the ground shows at its pixels ``ground`` (flat indices).
 
     A thing that stands on the ground at row b is seen mirrored about b: row r shows row 2 b - r. For each ground
     pixel, b is the lowest row above it in its column that is not ground. Ripples smear the image upwards.

@@ -30,7 +30,7 @@ HEADLIGHT, REARLIGHT, SIGNAL, LAMP, INTERIOR, SIGNPLATE = range(1, 7)
 
 @dataclass(frozen=True)
 class Mesh:
-    """Polygons whose corners lie one after another.
+    """Polygons with their corners in one array.
 
     Attributes:
         points: (P, 3) float64 corners, metres: x right, y up, z ahead.

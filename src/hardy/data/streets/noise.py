@@ -37,7 +37,7 @@ def grain(texture: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndar
 
 
 def hashed(*numbers: np.ndarray | int) -> np.ndarray:
-    """Uniform float32 in [0, 1) that depends on whole numbers alone."""
+    """Uniform float32 in [0, 1) that depends on integers alone."""
     primes = (73856093, 19349663, 83492791)
     mixed: np.ndarray = np.zeros((), np.uint32)
     for number, prime in zip(numbers, primes, strict=False):

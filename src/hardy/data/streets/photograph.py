@@ -19,7 +19,7 @@ __all__ = ["photograph"]
 def _keep_freed_memory() -> None:
     """Let the C library reuse freed arrays, once per process.
 
-    glibc hands every large block back to the system when it is freed, until one block of some size was freed: from
+    glibc returns every large block to the system when it is freed, until it has freed one block of some size; from
     then on it keeps blocks up to that size. Without this, page faults are over a quarter of the time of an image.
     """
     np.empty(31 * 2**20, np.uint8)

@@ -33,9 +33,9 @@ _BLANK: Colour = (0.0, 0.0, 0.0)
 class Wall(NamedTuple):
     """An upright face over the line from (x0, z0) to (x1, z1), ``height`` high.
 
-    ``rise`` is what a gable adds in the middle; ``roof`` is the height of the roof band that ends it; ``ground``
-    the height of a shop floor; ``width`` and ``tall`` the shares of bay and floor that a window fills; ``pattern``
-    picks the way it is painted.
+    ``rise`` is the extra height of a gable in the middle; ``roof`` is the height of the roof band that ends it;
+    ``ground`` the height of a shop floor; ``width`` and ``tall`` the shares of bay and floor that a window fills;
+    ``pattern`` picks the way it is painted.
     """
 
     x0: float
@@ -110,7 +110,7 @@ def _pick(rng: Generator, colours: tuple[Colour, ...], spread: float = 0.04) -> 
 
 
 def _house(rng: Generator, town: Town, length: float, extra: int = 0) -> Wall:
-    """The face of a house, still without a place; its gable and windows fit ``length``."""
+    """The face of a house, not placed yet; its gable and windows fit ``length``."""
     floors = int(rng.integers(town.floors[0], town.floors[1] + 1)) + extra
     floor = _between(rng, town.floor)
     ground = _between(rng, (3.3, 4.1)) if rng.random() < town.shop else 0.0

@@ -40,7 +40,7 @@ class Drawn:
 
 
 def _visible(points: np.ndarray, mesh: Mesh, starts: np.ndarray) -> np.ndarray:
-    """Which owners lie wholly ahead of the camera."""
+    """Which owners are completely ahead of the camera."""
     count = int(mesh.owner[-1]) + 1
     nearest = np.full(count, np.inf)
     np.minimum.at(nearest, mesh.owner, np.minimum.reduceat(points[:, 2], starts))

@@ -22,7 +22,7 @@ __all__ = ["Scene", "stage"]
 
 @dataclass
 class Scene:
-    """A street as one camera sees it, before any light falls on it.
+    """A street as one camera sees it, without light.
 
     Attributes:
         camera: the camera.
@@ -76,7 +76,7 @@ def _surface(camera: Camera, depth: np.ndarray) -> Surface:
 
 
 def _raise(camera: Camera, surface: Surface, drawn: Drawn) -> None:
-    """Bring ``surface`` forward to the objects, in place."""
+    """Move ``surface`` forward to the objects, in place."""
     width = camera.size[1]
     column, row = camera.columns().take(drawn.pixel % width), camera.rows().take(drawn.pixel // width)
     x, z = camera.leave(drawn.depth * column, drawn.depth)

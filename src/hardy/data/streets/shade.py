@@ -17,7 +17,8 @@ __all__ = ["Weather", "shade"]
 
 @dataclass(frozen=True)
 class Weather:
-    """What one image draws of its domain's ranges: extinction in 1/metre, share of lit windows, the sun (3,)."""
+    """The random values of one image from its domain's ranges: extinction in 1/metre, share of lit windows, the sun
+    (3,)."""
 
     haze: float
     windows: float
@@ -48,7 +49,7 @@ def _incidence(scene: Scene, sun: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cover_with_snow(scene: Scene, amount: float) -> None:
-    """Whiten what lies open to the sky, in place: ground less its wheel tracks, roofs, ledges, car tops, crowns."""
+    """Whiten surfaces open to the sky, in place: ground less its wheel tracks, roofs, ledges, car tops, crowns."""
     ground, mesh, drawn = scene.ground, scene.mesh, scene.drawn
     share = np.array([0.62, 0.88, 0.97], np.float32)[np.minimum(ground.label, 2)]
     share += np.float32(0.12) * ground.hollow
@@ -67,7 +68,7 @@ def _cover_with_snow(scene: Scene, amount: float) -> None:
 
 
 def _own_light(scene: Scene, look: Appearance, windows: float) -> tuple[np.ndarray, np.ndarray]:
-    """What lamps, signals and lit windows give: flat indices of their pixels (P,) and their light (3, P)."""
+    """Emission of lamps, signals and lit windows: flat indices of their pixels (P,) and their light (3, P)."""
     table = light.emission_table(look, scene.mesh.lamp, scene.mesh.colour)
     lamp = np.flatnonzero((scene.mesh.lamp > 0).take(scene.drawn.face))
     pixel, shine = scene.drawn.pixel[lamp], table.take(scene.drawn.face[lamp], axis=1)
@@ -84,7 +85,7 @@ def _own_light(scene: Scene, look: Appearance, windows: float) -> tuple[np.ndarr
 
 
 def _cast_shadows(scene: Scene, direct: np.ndarray, share: float, sun: np.ndarray) -> None:
-    """Take the sunlight from what lies in the shadow of objects or houses, in place."""
+    """Remove the sunlight in the shadow of objects or houses, in place."""
     ground = scene.view.ground
     direct[ground] *= 1 - np.float32(share) * sun_shadow(scene.camera, scene.mesh, sun).ravel()[ground]
     blocked = light.house_shadow(scene.plan, scene.surface, sun)

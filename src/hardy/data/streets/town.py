@@ -46,13 +46,13 @@ class Town:
         walk: width of a pavement.
         setback: depth of the front garden of houses that have one.
         lot: length of a house along the street.
-        floors: number of floors, whole numbers, both included.
+        floors: number of floors, integers, both included.
         floor: height of a floor.
         bay: distance from one window to the next.
         window: share of bay and floor that a window fills, (width pair, height pair).
         gable: share of houses whose gable faces the street.
         shop: share of houses with a shop on the ground floor.
-        garden: share of lots that are no house on the pavement but a garden, a yard or a park.
+        garden: share of lots with, in place of a house on the pavement, a garden, a yard or a park.
         facades, trims, roofs, doors: materials.
         marking: colour of the centre line.
         eye: height of the camera.

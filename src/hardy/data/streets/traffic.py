@@ -27,7 +27,7 @@ LOADS: tuple[Colour, ...] = ((0.90, 0.90, 0.88), (0.62, 0.66, 0.70), (0.84, 0.70
 
 @lru_cache(maxsize=1024)
 def _stock(kind: str, number: int) -> Mesh:
-    """Figure ``number`` of a kind; it depends on nothing else."""
+    """Figure ``number`` of a kind; a function of these two alone."""
     rng = np.random.default_rng(key(number, "streets", kind))
     green = GREENS[number % len(GREENS)]
     match kind:
