@@ -1,5 +1,6 @@
 """A module as it is, seen as a `Network`, so that it can be pruned as one."""
 
+import math
 from typing import ClassVar
 
 import torch
@@ -49,4 +50,4 @@ class Adapted(Network):
     def example(self, side: int = 64, count: int = 2) -> Tensor:
         """The example that was given, with at least ``count`` samples."""
         example = self._example.cpu()
-        return torch.cat([example] * (-(-count // len(example)))) if len(example) < count else example
+        return torch.cat([example] * math.ceil(count / len(example))) if len(example) < count else example

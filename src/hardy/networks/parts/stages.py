@@ -7,6 +7,7 @@ Source: Hardy's own; fake tensors are PyTorch's (``FakeTensorMode``).
 """
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -65,7 +66,7 @@ def stages_of(network: "Network", size: Sequence[int] | None = None) -> list[Sta
 
 def _sizes(least: int) -> Iterator[tuple[int, int]]:
     """Those to try in turn, none smaller than ``least``."""
-    times = -(-least // _SIDES[0])
+    times = math.ceil(least / _SIDES[0])
     yield from ((times * side, 2 * times * side) for side in _SIDES)
     yield from _FIXED
 
