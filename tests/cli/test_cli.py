@@ -21,7 +21,7 @@ from hardy.cli import app
 VERBS = get_command(app).commands
 SCREEN = re.search(
     r"^## The command line in one screen\n\n```text\n(.*?)^```",
-    (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8"),
+    (Path(__file__).parents[2] / "docs" / "index.md").read_text(encoding="utf-8"),
     re.DOTALL | re.MULTILINE,
 ).group(1)
 SIZE = "32x64"
@@ -33,7 +33,7 @@ FEW = [word for key, value in (("size", "[32,64]"), ("train", 1), ("val", 0), ("
 # ------------------------------------------------------------------------------------------------------ the words
 
 
-def test_the_screen_of_the_readme_has_every_verb_and_no_other():
+def test_the_screen_of_the_docs_has_every_verb_and_no_other():
     assert {line.split()[1] for line in SCREEN.splitlines() if line} == set(VERBS)
 
 

@@ -288,17 +288,15 @@ def prune(
     Raises:
         InputError: for anything that cannot be used.
     """
-    goals = {"ratio": ratio, "target_ms": target_ms, "target_gmacs": target_gmacs}
-    given = {name: value for name, value in goals.items() if value is not None}
-    said = {**(prune or {}), **({} if criterion is None else {"criterion": criterion}), **given}
-    if not isinstance(network, Network):
-        asked = [f"prune.{name}" for name in _TRAINED if name in said]
-        asked += [name for name, value in {"folder": folder, "optim": optim}.items() if value]
-        sections = {**sections_of((), "erm", loss, 1, None, None), "run": run or {}}
-        return _bare(network, example, data, said, sections, asked, show=show)
-    sections = {**sections_of(data, "erm", loss, (optim or {}).get("steps", 1), optim, None), "prune": said}
-    small = _in_memory(network, sections, folder=folder, run=run, show=show, trust=trust)
-    return cast(Module, small)
+    given = {"criterion": criterion, "ratio": ratio, "target_ms": target_ms, "target_gmacs": target_gmacs}
+    said = {**(prune or {}), **{name: value for name, value in given.items() if value is not None}}
+    if isinstance(network, Network):
+        sections = {**sections_of(data, "erm", loss, (optim or {}).get("steps", 1), optim, None), "prune": said}
+        return cast(Module, _in_memory(network, sections, folder=folder, run=run, show=show, trust=trust))
+    asked = [f"prune.{name}" for name in _TRAINED if name in said]
+    asked += [name for name, value in {"folder": folder, "optim": optim}.items() if value]
+    sections = {**sections_of((), "erm", loss, 1, None, None), "run": run or {}}
+    return _bare(network, example, data, said, sections, asked, show=show)
 
 
 def _in_memory(
