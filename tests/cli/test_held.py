@@ -106,7 +106,13 @@ def test_an_export_under_way_keeps_another_one_out(refused, call, trained, tmp_p
 @pytest.mark.parametrize("library", ["multiarray", "libtorch_python"])
 def test_interrupted_while_starting(recipe, library):
     words = [sys.executable, "-m", "hardy", "train", str(recipe())]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        words,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background job ignores
+    )
     while library not in Path(f"/proc/{process.pid}/maps").read_text():
         time.sleep(0.001)
     os.killpg(process.pid, signal.SIGINT)
