@@ -106,13 +106,9 @@ def test_an_export_under_way_keeps_another_one_out(refused, call, trained, tmp_p
 @pytest.mark.parametrize("library", ["multiarray", "libtorch_python"])
 def test_interrupted_while_starting(recipe, library):
     words = [sys.executable, "-m", "hardy", "train", str(recipe())]
-    process = subprocess.Popen(
-        words,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background job ignores
-    )
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background ignores it
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    signal.signal(signal.SIGINT, before)
     while library not in Path(f"/proc/{process.pid}/maps").read_text():
         time.sleep(0.001)
     os.killpg(process.pid, signal.SIGINT)
