@@ -1,8 +1,8 @@
 """Every arm against one control: paired differences, their interval, a sign test, and what each costs.
 
-Cells of two arms with the same labels on the axes of the pairs (such as seed and fold) are one pair. Where one of the two
-is missing there is no pair, and the table says so. Arms are compared at equal cost: at equal GMACs, and second at equal
-milliseconds; one that is not level with the control is marked. Nothing is interpolated: an arm is measured at the
+Cells of two arms with the same labels on the axes of the pairs (such as seed and fold) are one pair. Where one of the
+two is missing there is no pair, and the table says so. Arms are compared at equal cost: at equal GMACs, and second at
+equal milliseconds; one that is not level with the control is marked. Nothing is interpolated: an arm is measured at the
 control's cost, or marked.
 
 Fewer than six seeds, and fewer than twelve pairs, are an illustration: with five pairs, all won, p is 0.0625.
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, median
 
 from hardy.errors import InputError, nearest
-from hardy.report.arms import Arms, Cost, own_cost, plain_step
+from hardy.report.arms import Arms, Cost, own_cost
 from hardy.report.pivot import Pivot, Place, Values, sign_test, spread
 from hardy.report.resample import Interval
 
@@ -57,14 +57,14 @@ class Numbers:
         gmacs: of the cells of which they are recorded.
         milliseconds: likewise.
         took: seconds and steps by stage.
-        plain: the cells whose training steps are the unit of a method's cost.
+        plain_step: seconds of the training step that is the unit of a method's cost; None where not recorded.
     """
 
     scores: Mapping[str, Values]
     gmacs: Values = field(default_factory=dict)
     milliseconds: Values = field(default_factory=dict)
     took: Mapping[Place, Mapping[str, float]] = field(default_factory=dict)
-    plain: Sequence[Place] = ()
+    plain_step: float | None = None
 
 
 @dataclass(frozen=True)
@@ -127,29 +127,27 @@ def known(control: str, found: Arms, where: str) -> None:
 def compare(found: Arms, numbers: Numbers, rules: Rules, taken: Taken) -> list[Line]:
     """A line for each arm, the control first."""
     control = found[rules.control]
-    rate = plain_step([numbers.took[where] for where in numbers.plain if where in numbers.took])
     sizes = {name: [_middle(side, cells) for side in (numbers.gmacs, numbers.milliseconds)]
              for name, cells in found.items()}  # fmt: skip
+    value = numbers.scores[rules.value]
     lines = []
-    for name in sorted(found, key=lambda one: one != rules.control):
-        cells = found[name]
-        pairs, alone = _paired(cells, control, numbers.scores[rules.value]) if name != rules.control else ([], [])
-        value = numbers.scores[rules.value]
-        costs = [own_cost(numbers.took[where], rate) for where in cells.values() if where in numbers.took]
-        lines.append(
-            Line(
-                name,
-                len(cells),
-                {key: tuple(one[w] for w in cells.values() if w in one) for key, one in numbers.scores.items()},
-                tuple(value[arm] - value[other] for arm, other in pairs),
-                taken(pairs) if pairs else "",
-                _claim([arm for arm, _ in pairs], rules.seeds),
-                *sizes[name],
-                _level(sizes[name], sizes[rules.control], rules),
-                _median_cost([one for one in costs if one is not None]),
-                tuple(alone),
-            )
+    for name, cells in sorted(found.items(), key=lambda one: one[0] != rules.control):
+        pairs, alone = _paired(cells, control, value) if name != rules.control else ([], [])
+        costs = [own_cost(numbers.took[where], numbers.plain_step) for where in cells.values() if where in numbers.took]
+        line = Line(
+            arm=name,
+            planned=len(cells),
+            scores={key: tuple(one[w] for w in cells.values() if w in one) for key, one in numbers.scores.items()},
+            gains=tuple(value[arm] - value[other] for arm, other in pairs),
+            interval=taken(pairs) if pairs else "",
+            claim=_claim([arm for arm, _ in pairs], rules.seeds),
+            gmacs=sizes[name][0],
+            milliseconds=sizes[name][1],
+            level=_level(sizes[name], sizes[rules.control], rules),
+            cost=_median_cost([one for one in costs if one is not None]),
+            alone=tuple(alone),
         )
+        lines.append(line)
     return lines
 
 
