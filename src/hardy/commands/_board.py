@@ -86,7 +86,7 @@ class Board:
         for line in found.duels:
             self._say(line)
         compared = self._compared()
-        for one in compared.tables() if compared else ():
+        for one in compared.tables if compared else ():
             self._say_table(one)
         for failure in self.ledger.failures():
             if failure.cell in self.order.states:

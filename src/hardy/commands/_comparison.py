@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean
-from typing import Protocol
 
-import numpy as np
-
+from hardy.counts import Counts
 from hardy.errors import InputError, nearest
 from hardy.records import Record
 from hardy.report.arms import arms, groups, plain_step, scores, size, steps
@@ -15,35 +14,10 @@ from hardy.report.pivot import HEADLINES, Pivot, Place, markdown, place
 from hardy.report.resample import Images, Interval, Over, bootstrap, images, score
 from hardy.studies.study import Comparison, Study, listed, paired
 
-__all__ = ["Compared", "Counts", "Reader", "Table", "refuse"]
-
-
-class Counts(Protocol):
-    """The confusion counts of one domain, image by image, as `hardy.counts` keeps them."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the N images."""
-
-    @property
-    def matrices(self) -> np.ndarray:
-        """(N, K, K) whole numbers, row = label, column = prediction."""
-
-    @property
-    def unmatched(self) -> np.ndarray:
-        """(N, K) by label: predictions of something outside the classes."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Of the K classes."""
-
-    @property
-    def split(self) -> str:
-        """``source-val`` or ``unseen``."""
-
+__all__ = ["Compared", "Reader", "Table", "refuse"]
 
 Reader = Callable[[str], Mapping[str, Counts]]
-"""A cell's counts by domain; `InputError` where there are none."""
+"""A cell's counts by domain; nothing where none are kept."""
 
 
 @dataclass(frozen=True)
@@ -96,31 +70,35 @@ class Compared:
         self._asked: Comparison = study.comparison
         self._study, self._name, self._places, self._counts = study, name, places, counts
         self._pairs = paired(study, self._asked)
-        self._records = [record for record in records if _where(record) in set(places)]
+        there = set(places)
+        self._records = [record for record in records if _where(record) in there]
         self._cells = {_where(record): str(record.notes.get("cell")) for record in self._records}
         self._metric = self._asked.metric or next(
             (one.metric for one in self._records if one.metric in HEADLINES and one.target == "unseen"), HEADLINES[0]
         )
-        self._first = next(name for name, stage in study.stages.items() if stage.after is None)
         self._kept: dict[Place, tuple[dict[str, Images], tuple[str, ...]]] = {}
 
-    def tables(self) -> Iterator[Table]:
+    @cached_property
+    def tables(self) -> list[Table]:
         """A table, or one for each label of the axes ``by``; none where the control is not among the cells."""
         asked = self._asked
         numbers, seeds = self._numbers(), paired(self._study, asked, seeds=True)
         rules = Rules(asked.control, seeds, asked.value, asked.tolerance, asked.tolerance_ms)
+        made = []
         for group, cells in groups(self._places, listed(asked.by)).items():
             found = arms(cells, self._pairs, list(self._study.grid), listed(asked.by))
             head = ", ".join([f"{self._name}: {self._metric}", *(f"{axis} {label}" for axis, label in group)])
             if asked.control in found:
                 lines = compare(found, numbers, rules, self._interval)
                 notes = (*self._notes(lines, numbers.plain_step), *missing(lines, rules))
-                yield Table(f"{head}, against {asked.control}", shown(lines, rules, percent=self._percent), notes)
+                table = shown(lines, rules, percent=self._percent)
+                made.append(Table(f"{head}, against {asked.control}", table, notes))
+        return made
 
     def markdown(self) -> list[str]:
         """The lines of all tables in Markdown."""
         found: list[str] = []
-        for one in self.tables():
+        for one in self.tables:
             found += ["", one.title, "", *markdown(one.table), "", *(f"- {note}" for note in one.notes)]
         return found
 
@@ -134,15 +112,24 @@ class Compared:
             found[name] = scores(self._records, name)["unseen"]
         after = {name: stage.after for name, stage in self._study.stages.items()}
         took = steps(self._records)
-        first = [one for where, one in took.items() if dict(where)["stage"] == self._first]
         times = f"milliseconds_p50_{self._asked.runtime}"
         return Numbers(
             found,
             size(self._records, self._places, after, "gmacs"),
             size(self._records, self._places, after, times, turns=self._pairs),
             took,
-            plain_step(first),
+            plain_step([took[where] for where in self._plain[1] if where in took]),
         )
+
+    @cached_property
+    def _plain(self) -> tuple[str, list[Place]]:
+        """The first arm of the first stage that continues from none, whose training steps are plain ones."""
+        stages = self._study.stages.items()
+        stage = next(name for name, one in stages if one.after is None)
+        found = arms(self._places, self._pairs, list(self._study.grid))
+        first = (one for one in found.items() if dict(next(iter(one[1].values())))["stage"] == stage)
+        name, cells = next(first, (stage, {}))
+        return name, list(cells.values())
 
     def _interval(self, pairs: Sequence[tuple[Place, Place]]) -> Interval | str:
         """The interval of the mean difference over ``pairs``, or why there is none."""
@@ -177,7 +164,7 @@ class Compared:
             group = "source-val" if self._asked.value == "intra" else "unseen"
             mine = {name: one for name, one in self._counts(self._cells[where]).items() if one.split == group}
             if not mine:
-                raise InputError(f"{self._cells[where]} keeps no counts of {group} images")
+                raise InputError(f"no counts of {group} images are kept; evaluate.keep_counts: true keeps them")
             made = {name: images(one.names, one.matrices, one.unmatched) for name, one in mine.items()}
             self._kept[where] = made, next(iter(mine.values())).classes
         return self._kept[where]
@@ -201,11 +188,11 @@ class Compared:
             images_of = f"the images ({', '.join(of)})"
             yield f"[ ]: 95 % of {asked.resamples:,} resamples of {images_of}; the seeds are as they are"
         yield (
-            f"equal in: GMACs within {asked.tolerance:.0%} and ms ({asked.runtime}) within {asked.tolerance_ms:.0%} of "
-            f"{asked.control}; ≠ after a difference: not at equal GMACs; ?: not known"
+            f"equal in: GMACs within {100 * asked.tolerance:g} % and ms ({asked.runtime}) within "
+            f"{100 * asked.tolerance_ms:g} % of {asked.control}; ≠ after a difference: not at equal GMACs; ?: not known"
         )
         if rate:
-            took = f"in training steps of {self._first} ({rate:.3g} s)"
+            took = f"in training steps of {self._plain[0]} ({rate:.3g} s)"
             yield f"plain steps: seconds of the arm's own stages, {took}; ≥: some seconds were not recorded"
         if any(line.gains and not line.claim for line in lines):
             yield "illustration: fewer than 6 seeds and fewer than 12 pairs; no claim rests on it"

@@ -8,7 +8,7 @@ control's cost, or marked.
 Fewer than six seeds, and fewer than twelve pairs, are an illustration: with five pairs, all won, p is 0.0625.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, median
 
@@ -73,8 +73,8 @@ class Line:
 
     Attributes:
         arm: its name.
-        planned: how many cells it has, measured or not.
-        scores: name -> of its measured cells.
+        planned: how many seeds it has, measured or not.
+        scores: name -> of each seed the mean over its folds, or of ``worst`` the lowest; of those wholly measured.
         gains: arm less control, of each pair; of the control none.
         interval: of their mean, or why there is none.
         claim: whether there are seeds or pairs enough.
@@ -136,8 +136,8 @@ def compare(found: Arms, numbers: Numbers, rules: Rules, taken: Taken) -> list[L
         costs = [own_cost(numbers.took[where], numbers.plain_step) for where in cells.values() if where in numbers.took]
         line = Line(
             arm=name,
-            planned=len(cells),
-            scores={key: tuple(one[w] for w in cells.values() if w in one) for key, one in numbers.scores.items()},
+            planned=len(_by_seed(cells.values(), rules.seeds)),
+            scores={key: _of_seeds(key, one, cells.values(), rules.seeds) for key, one in numbers.scores.items()},
             gains=tuple(value[arm] - value[other] for arm, other in pairs),
             interval=taken(pairs) if pairs else "",
             claim=_claim([arm for arm, _ in pairs], rules.seeds),
@@ -169,23 +169,30 @@ def shown(lines: Sequence[Line], rules: Rules, *, percent: bool = True) -> Pivot
 
 def missing(lines: Sequence[Line], rules: Rules) -> list[str]:
     """What is not in the table, and why."""
-    found = []
+    found: dict[str, list[str]] = {}
     for line in lines:
-        if line.alone and not line.gains:
-            found.append(f"{line.arm}: no pair with {rules.control} is measured")
-        elif line.alone:
-            more = f" and {len(line.alone) - NAMED} more" if len(line.alone) > NAMED else ""
-            found.append(f"{line.arm}: left out of the pairs: {'; '.join(line.alone[:NAMED])}{more}")
-        if isinstance(line.interval, str) and line.interval:
-            found.append(f"{line.arm}: no interval: {line.interval}")
-        elif isinstance(line.interval, Interval) and line.interval.low != line.interval.low:
-            found.append(f"{line.arm}: no interval: a domain has fewer than two images or blocks with a score")
-        elif isinstance(line.interval, Interval) and line.interval.undefined:
-            found.append(f"{line.arm}: {line.interval.undefined:.1%} of the resamples have no score")
-        lacks = [name for name, one in (("GMACs", line.gmacs), ("milliseconds", line.milliseconds)) if one is None]
-        if lacks and any(line.scores.values()):
-            found.append(f"{line.arm}: {' and '.join(lacks)} not recorded")
-    return found
+        for text in _lacks(line, rules.control):
+            found.setdefault(text, []).append(line.arm)
+    return [f"{text}: {', '.join(names)}" for text, names in found.items()]
+
+
+def _lacks(line: Line, control: str) -> Iterator[str]:
+    if line.alone and not line.gains:
+        yield f"no pair with {control} is measured"
+    elif line.alone:
+        more = f" and {len(line.alone) - NAMED} more" if len(line.alone) > NAMED else ""
+        yield f"left out of the pairs: {'; '.join(line.alone[:NAMED])}{more}"
+    if isinstance(line.interval, Interval):
+        if not line.interval.known:
+            yield "no interval, as a domain has fewer than two images or blocks"
+        elif line.interval.undefined:
+            yield f"{line.interval.undefined:.1%} of the resamples have no score"
+    elif line.interval:
+        yield f"no interval, as {line.interval}"
+    if any(line.scores.values()):
+        for name, one in (("GMACs", line.gmacs), ("ms", line.milliseconds), ("plain steps", line.cost)):
+            if one is None:
+                yield f"no {name} recorded"
 
 
 def _paired(
@@ -207,8 +214,22 @@ def _paired(
 
 def _claim(cells: Sequence[Place], seeds: Sequence[str]) -> bool:
     """Whether so many pairs carry a claim."""
-    apart = {tuple(pair for pair in where if pair[0] in seeds) for where in cells}
-    return len(cells) >= PAIRS or (bool(seeds) and len(apart) >= SEEDS)
+    return len(cells) >= PAIRS or len(_by_seed(cells, seeds)) >= SEEDS
+
+
+def _by_seed(cells: Iterable[Place], seeds: Sequence[str]) -> dict[Place, list[Place]]:
+    """Labels on the axes of seeds -> the cells with them, one for each fold."""
+    found: dict[Place, list[Place]] = {}
+    for where in cells:
+        found.setdefault(tuple(pair for pair in where if pair[0] in seeds), []).append(where)
+    return found
+
+
+def _of_seeds(name: str, values: Values, cells: Iterable[Place], seeds: Sequence[str]) -> tuple[float, ...]:
+    folds = [[values[where] for where in one if where in values] for one in _by_seed(cells, seeds).values()]
+    planned = [len(one) for one in _by_seed(cells, seeds).values()]
+    reduce = min if name == "worst" else fmean
+    return tuple(reduce(one) for one, many in zip(folds, planned, strict=True) if len(one) == many)
 
 
 def _level(
@@ -234,13 +255,14 @@ def _against(line: Line, *, control: bool, scale: float) -> tuple[str, str, str,
     """Difference with interval, pairs won, p, and in which cost the arm is level with the control."""
     if control:
         return "control", "", "", ""
-    level = ["GMACs"] * (line.level[0] is True) + ["ms"] * (line.level[1] is True)
-    equal = ", ".join(level) or ("unknown" if None in line.level else "neither")
+    words = {True: "{}", False: "", None: "{}?"}
+    level = [words[one].format(name) for one, name in zip(line.level, ("GMACs", "ms"), strict=True)]
+    equal = ", ".join(filter(None, level)) or "neither"
     if not line.gains:
         return "–", "–", "–", equal
     mark = {True: "", False: " ≠", None: " ?"}[line.level[0]]
     inside = ""
-    if isinstance(line.interval, Interval) and line.interval.low == line.interval.low:
+    if isinstance(line.interval, Interval) and line.interval.known:
         inside = f" [{scale * line.interval.low:+.1f}, {scale * line.interval.high:+.1f}]"
     ties = len(line.gains) - line.won - line.lost
     won = f"{line.won}/{len(line.gains)}" + (f", {ties} equal" if ties else "")

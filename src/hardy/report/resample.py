@@ -66,6 +66,11 @@ class Interval:
     blocks: Mapping[str, int]
     undefined: float = 0.0
 
+    @property
+    def known(self) -> bool:
+        """Whether there is an interval."""
+        return not math.isnan(self.low)
+
 
 def images(names: Sequence[str], matrices: np.ndarray, unmatched: np.ndarray | None = None) -> Images:
     """The images of a domain from their confusion counts, sorted by name with numbers in it read as numbers.
