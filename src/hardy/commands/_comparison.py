@@ -109,7 +109,7 @@ class Compared:
     def _numbers(self) -> Numbers:
         found = scores(self._records, self._asked.metric)
         for name in listed(self._asked.beside):
-            found[name] = scores(self._records, name)["unseen"]
+            found[f"unseen {name}"] = scores(self._records, name)["unseen"]
         after = {name: stage.after for name, stage in self._study.stages.items()}
         took = steps(self._records)
         times = f"milliseconds_p50_{self._asked.runtime}"
