@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,20 @@ def test_a_dry_run_shows_the_cells_and_writes_nothing(call, study):
     assert f"waiting  {GOOD}" in said.out
     assert "elsewhere: 4 cells: 4 waiting" in said.out
     assert not Path("elsewhere").exists()
+
+
+def test_no_cell_of_a_comparison_is_cut_on_a_narrow_screen():
+    from rich.console import Console
+
+    from hardy.commands._board import _rich
+    from hardy.report.pivot import Pivot
+
+    cells = ("pruned activation_variance", "+10.0 [+9.0, +11.0] ≠", "0.25, illustration")
+    console = Console(width=40, record=True, file=StringIO())
+    console.print(_rich(Pivot(("arm", "difference", "p"), (cells,), 1, ""), wide=True))
+    shown = console.export_text()
+    assert "…" not in shown
+    assert all(word in shown for word in ("+11.0]", "≠", "illustration"))
 
 
 def test_bad_input_is_refused_before_anything_is_written(refused, study):

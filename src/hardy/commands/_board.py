@@ -100,7 +100,7 @@ class Board:
 
     def _say_table(self, one: Table) -> None:
         self.out.print(plain(one.title), style="italic", soft_wrap=True)
-        self.out.print(_rich(one.table))
+        self.out.print(_rich(one.table, wide=True))
         for note in one.notes:
             self._say(f"- {note}")
 
@@ -135,11 +135,12 @@ class Board:
         return Group(Text(self._counts()), *lines, *more, _rich(self._summary().table))
 
 
-def _rich(table: Pivot) -> Shown:
-    """``table`` for the terminal: labels to the left, numbers to the right."""
+def _rich(table: Pivot, *, wide: bool = False) -> Shown:
+    """``table`` for the terminal: labels to the left, numbers to the right; of a ``wide`` one cells may take several
+    lines, so that none is cut."""
     shown = Shown(caption=plain(table.note) if table.note else None, caption_justify="left")
     for index, name in enumerate(table.columns):
-        shown.add_column(plain(name), justify="left" if index < table.labels else "right", no_wrap=True)
+        shown.add_column(plain(name), justify="left" if index < table.labels else "right", no_wrap=not wide)
     for row in table.rows:
         shown.add_row(*map(plain, row))
     return shown
