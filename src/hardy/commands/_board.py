@@ -129,7 +129,7 @@ class Board:
 
     def _board(self) -> Group:
         running = self.order.named("running")
-        lines = [Text(f"  {name}  {_last(self.ledger.place(name) / 'train.log')}", overflow="ellipsis", no_wrap=not wide)
+        lines = [Text(f"  {name}  {_last(self.ledger.place(name) / 'train.log')}", overflow="ellipsis", no_wrap=True)
                  for name in running[:SHOWN]]  # fmt: skip
         more = [Text(f"  and {len(running) - SHOWN} more")] if len(running) > SHOWN else []
         return Group(Text(self._counts()), *lines, *more, _rich(self._summary().table))
@@ -140,7 +140,8 @@ def _rich(table: Pivot, *, wide: bool = False) -> Shown:
     lines, so that none is cut."""
     shown = Shown(caption=plain(table.note) if table.note else None, caption_justify="left")
     for index, name in enumerate(table.columns):
-        shown.add_column(plain(name), justify="left" if index < table.labels else "right", no_wrap=not wide)
+        shown.add_column(plain(name), justify="left" if index < table.labels else "right", no_wrap=not wide,
+                         overflow="fold" if wide else "ellipsis")  # fmt: skip
     for row in table.rows:
         shown.add_row(*map(plain, row))
     return shown
