@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "criterion": {"stages": "pruned", "key": "prune.criterion", "values": ["random"]},
         },
         "table": {"rows": ["criterion"], "columns": ["data"]},
+        "comparison": {"control": "dense", "pairs": "data"},
     }
     (folder / "small.yaml").write_text(yaml.safe_dump(values))
     return folder / "small.yaml"
@@ -74,7 +76,12 @@ def test_a_study_runs_keeps_failures_apart_and_runs_again_only_what_is_not_done(
     assert {(r.target, r.metric, r.value) for r in own} == {
         (r.target, r.metric, r.value) for r in found if r.notes["cell"] == GOOD
     }
-    assert "| pruned | random |" in (out / "table.md").read_text()
+    table = (out / "table.md").read_text()
+    assert "| pruned | random |" in table
+    assert "small: miou, against dense" in table
+    assert "| pruned random |" in table
+    assert "left out of the pairs: data=bad (the arm is not measured and the control is not measured)" in table
+    assert "small: miou, against dense" in said.out
 
     (out / "cells" / GOOD / "network.json").unlink()
     dense = (out / "cells" / "dense,data=good" / "network.json").stat().st_mtime_ns
@@ -94,9 +101,26 @@ def test_a_dry_run_shows_the_cells_and_writes_nothing(call, study):
     assert not Path("elsewhere").exists()
 
 
+def test_no_cell_of_a_comparison_is_cut_on_a_narrow_screen():
+    from rich.console import Console
+
+    from hardy.commands._board import _rich
+    from hardy.report.pivot import Pivot
+
+    cells = ("pruned activation_variance", "+10.0 [+9.0, +11.0] ≠", "0.25, illustration")
+    console = Console(width=52, record=True, file=StringIO())
+    console.print(_rich(Pivot(("arm", "difference", "p"), (cells,), 1, ""), wide=True))
+    shown = console.export_text()
+    assert "…" not in shown
+    assert all(word in shown for word in ("+11.0]", "≠", "illustration"))
+
+
 def test_bad_input_is_refused_before_anything_is_written(refused, study):
     line = refused("study", study, "grid.data.values={other: [test]}", "optim.stps=3")
     assert line.startswith(f"{study}: cell dense,data=other: unknown key 'optim.stps'")
+    line = refused("study", study, "comparison.control=dens")
+    known = "there are: dense, pruned random"
+    assert line == f"{study}: comparison.control: there is no arm 'dens'; did you mean 'dense'?; {known}"
     assert refused("study", study, "--only", "data=goood").startswith("data has no value 'goood'; did you mean 'good'?")
 
 

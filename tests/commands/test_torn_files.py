@@ -26,7 +26,7 @@ def refusal(read, *given):
 
 
 def test_what_pruning_found_comes_back(tmp_path):
-    found = Found(OUTCOME, {"head": "reaches the output"})
+    found = Found(OUTCOME, {"head": "reaches the output"}, {"score_seconds": 1.5})
     found.write(tmp_path)
     assert Found.read(tmp_path) == found
     assert Found.read(tmp_path / "nothing") == Found()
@@ -39,6 +39,7 @@ def test_what_pruning_found_comes_back(tmp_path):
         b'{"outcome": 3, "blocked": {}}',
         b'{"outcome": null, "blocked": 3}', b'{"outcome": null, "blocked": {"a": 3}}',
         b'{"outcome": {"key": 1}, "blocked": {}}',
+        b'{"outcome": null, "blocked": {}, "took": {"score_seconds": "long"}}',
         json.dumps({"outcome": {**dataclasses.asdict(OUTCOME), "reached": "fast"}, "blocked": {}}).encode(),
         json.dumps({"outcome": {**dataclasses.asdict(OUTCOME), "code": "x"}, "blocked": {}}).encode(),
     ],

@@ -15,6 +15,7 @@ from hardy.engine.evaluate import Table
 from hardy.engine.run import Run
 from hardy.errors import InputError
 from hardy.metrics import Scores
+from hardy.ops import cost
 from hardy.recipe import from_values, read
 from hardy.records import read as records_of
 
@@ -55,7 +56,11 @@ def test_records_hold_what_it_takes_to_compare(sections):
         *((domain, metric) for domain in ("folder/day", "folder/night")
           for metric in ("miou", "pixel_accuracy", "iou/road", "iou/wall", "iou/sky")),
         *((group, "miou") for group in ("intra", "unseen", "worst", "gap")),
+        ("cost", "parameters"), ("cost", "gmacs"),
     }  # fmt: skip
+    network = hardy.load(recipe.run.folder)
+    assert values["cost", "parameters"] == cost.parameters(network)
+    assert values["cost", "gmacs"] == cost.gmacs(network, recipe.data.size or recipe.data.crop)
     ious = [values["folder/night", f"iou/{name}"] for name in ("road", "wall", "sky")]
     assert values["folder/night", "miou"] == pytest.approx(sum(ious) / 3, rel=1e-12)
     assert values["unseen", "miou"] == values["worst", "miou"] == values["folder/night", "miou"]

@@ -7,7 +7,7 @@ import yaml
 
 from hardy.errors import InputError
 from hardy.studies.cells import Cell, Cells, filters, plan
-from hardy.studies.study import Study, listed, read
+from hardy.studies.study import Study, listed, paired, read
 
 RECIPE = {
     "network": {"name": "tiny", "classes": "cityscapes19"},
@@ -148,6 +148,13 @@ BAD = {
     "table.rows=[sed]": "table.rows: there is no axis 'sed'; did you mean 'seed'?",
     "table={rows: [seed], columns: seed}": "table: 'seed' is both a row and a column",
     "table.compare={axis: loss, of: ce, against: hrd}": "loss has no value 'hrd'; did you mean 'hard'?; it has: ce",
+    "comparison={}": "comparison.control is missing",
+    "comparison={control: dense, pair: seed}": "unknown key 'comparison.pair'; did you mean 'pairs'?",
+    "comparison={control: dense, pairs: [sed]}": "comparison.pairs: there is no axis 'sed'; did you mean 'seed'?",
+    "comparison={control: dense, by: rato}": "comparison.by: there is no axis 'rato'; did you mean 'ratio'?",
+    "comparison={control: dense, by: seed}": "comparison: 'seed' is both in pairs and in by",
+    "comparison={control: dense, value: intr}": "comparison.value: input should be 'unseen', 'worst' or 'intra'",
+    "comparison={control: dense, blocks: {streets: 0}}": "comparison.blocks.streets: input should be greater than or",
     "skip=[{sed: 1}]": "there is no axis 'sed'; did you mean 'seed'?",
     "run.seed=3": "override 'run.seed=3': grid.seed sets that key; override grid.seed.values",
     "study.folder": "is not of the form key=value",
@@ -190,6 +197,18 @@ def test_a_file_that_is_no_study_is_refused(tmp_path):
         (tmp_path / "study.yaml").write_text(text)
         with pytest.raises(InputError, match=said):
             read(tmp_path / "study.yaml")
+
+
+def test_cells_are_paired_by_seeds_and_by_domains_left_out(file):
+    grid = """{away: {leave_out: streets}, rate: {key: optim.lr, values: [0.1]}, seed: {key: run.seed, values: [0]},
+              both: {values: {a: {run.seed: 3, optim.lr: 0.2}}}}"""
+    study, _ = read(file, [f"grid={grid}", "comparison={control: dense}"])
+    assert paired(study, study.comparison) == ("away", "seed", "both")
+    assert paired(study, study.comparison, seeds=True) == ("seed", "both")
+    study, _ = read(file, [f"grid={grid}", "comparison={control: dense, pairs: [rate, seed]}"])
+    assert paired(study, study.comparison) == ("rate", "seed")
+    with pytest.raises(InputError, match=r"comparison\.pairs: no axis sets run.seed or leaves domains out"):
+        read(file, ["grid={rate: {key: optim.lr, values: [0.1]}}", "comparison={control: dense}"])
 
 
 def test_one_name_or_several():

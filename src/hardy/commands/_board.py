@@ -6,13 +6,14 @@ from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
+from rich.table import Table as Shown
 from rich.text import Text
 
+from hardy.commands._comparison import Compared, Reader, Table
 from hardy.commands._print import plain
 from hardy.commands._summary import Summary
 from hardy.files import write_text
-from hardy.report.pivot import Pivot, place
+from hardy.report.pivot import Pivot, Place, place
 from hardy.studies.ledger import Ledger
 from hardy.studies.order import STATES, Order
 from hardy.studies.study import Study
@@ -30,12 +31,14 @@ class Board:
         study: the study.
         ledger: its folder.
         order: the states of its cells, read anew whenever something is shown.
+        counts: reads the per-image counts of a cell, for the comparison that the study may ask for.
     """
 
-    def __init__(self, study: Study, ledger: Ledger, order: Order) -> None:
+    def __init__(self, study: Study, ledger: Ledger, order: Order, counts: Reader) -> None:
         self.study = study
         self.ledger = ledger
         self.order = order
+        self.counts = counts
         self.out = Console(highlight=False)
         self.screen = Console(stderr=True, highlight=False)
         self._live: Live | None = None
@@ -82,6 +85,9 @@ class Board:
         self.out.print(_rich(found.table))
         for line in found.duels:
             self._say(line)
+        compared = self._compared()
+        for one in compared.tables if compared else ():
+            self._say_table(one)
         for failure in self.ledger.failures():
             if failure.cell in self.order.states:
                 self._say(f"failed: {failure.cell}: {failure.reason} (see {failure.log})")
@@ -89,7 +95,14 @@ class Board:
             self._say(f"skipped: {name}: what it goes on from failed")
         self._say(self._counts())
         if keep:
-            write_text(self.ledger.folder / "table.md", "\n".join(found.markdown()) + "\n")
+            lines = [*found.markdown(), *(compared.markdown() if compared else [])]
+            write_text(self.ledger.folder / "table.md", "\n".join(lines) + "\n")
+
+    def _say_table(self, one: Table) -> None:
+        self.out.print(plain(one.title), style="italic", soft_wrap=True)
+        self.out.print(_rich(one.table, wide=True))
+        for note in one.notes:
+            self._say(f"- {note}")
 
     def _say(self, line: str) -> None:
         self.out.print(plain(line), soft_wrap=True)
@@ -101,10 +114,18 @@ class Board:
     def _summary(self) -> Summary:
         """What the cells measured so far."""
         if self._latest is None:
-            cells = map(self.ledger.cells.__getitem__, self.order.states)
-            places = [place(cell.stage, cell.axes) for cell in cells]
-            self._latest = Summary(self.study, self.ledger.study, places, self.ledger.read())
+            self._latest = Summary(self.study, self.ledger.study, self._places(), self.ledger.read())
         return self._latest
+
+    def _compared(self) -> Compared | None:
+        """The comparison that the study asks for."""
+        if self.study.comparison is None:
+            return None
+        return Compared(self.study, self.ledger.study, self._places(), self.ledger.read(), self.counts)
+
+    def _places(self) -> list[Place]:
+        cells = map(self.ledger.cells.__getitem__, self.order.states)
+        return [place(cell.stage, cell.axes) for cell in cells]
 
     def _board(self) -> Group:
         running = self.order.named("running")
@@ -114,11 +135,13 @@ class Board:
         return Group(Text(self._counts()), *lines, *more, _rich(self._summary().table))
 
 
-def _rich(table: Pivot) -> Table:
-    """``table`` for the terminal: labels to the left, numbers to the right."""
-    shown = Table(caption=plain(table.note) if table.note else None, caption_justify="left")
+def _rich(table: Pivot, *, wide: bool = False) -> Shown:
+    """``table`` for the terminal: labels to the left, numbers to the right; of a ``wide`` one cells may take several
+    lines, so that none is cut."""
+    shown = Shown(caption=plain(table.note) if table.note else None, caption_justify="left")
     for index, name in enumerate(table.columns):
-        shown.add_column(plain(name), justify="left" if index < table.labels else "right", no_wrap=True)
+        shown.add_column(plain(name), justify="left" if index < table.labels else "right", no_wrap=not wide,
+                         overflow="fold" if wide else "ellipsis")  # fmt: skip
     for row in table.rows:
         shown.add_row(*map(plain, row))
     return shown

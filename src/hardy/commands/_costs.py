@@ -17,13 +17,13 @@ from hardy.files import write_text
 from hardy.networks.base import Network
 from hardy.ops import cost
 from hardy.recipe import Recipe
-from hardy.stored import read_json
+from hardy.stored import finite, read_json
 from hardy.timing import layer_tables
 from hardy.timing.bench import Comparison, Runtime, compare
 from hardy.timing.payoff import reasons
 from hardy.timing.targets import Outcome
 
-__all__ = ["Change", "Found", "cost_values", "costs", "show_costs", "show_module"]
+__all__ = ["Change", "Found", "cost_values", "costs", "own_costs", "show_costs", "show_module"]
 
 _log = logging.getLogger("hardy")
 
@@ -38,10 +38,12 @@ class Found:
     Attributes:
         outcome: of a target of cost, None for a ratio.
         blocked: channels that could not go, by the layer that makes them, with the reason.
+        took: steps and seconds of scoring and removing, by name.
     """
 
     outcome: Outcome | None = None
     blocked: dict[str, str] = field(default_factory=dict)
+    took: dict[str, float] = field(default_factory=dict)
 
     def notes(self) -> dict[str, Any]:
         """For the record."""
@@ -63,10 +65,12 @@ class Found:
             return cls()
         kept = read_json(path)
         try:
-            outcome, blocked = kept["outcome"], dict(kept["blocked"])
+            outcome, blocked, took = kept["outcome"], dict(kept["blocked"]), dict(kept.get("took", {}))
             if not all(isinstance(reason, str) for reason in blocked.values()):
                 raise ValueError("blocked holds no reasons")
-            return cls(Outcome.from_json(outcome) if outcome else None, blocked)
+            if not all(map(finite, took.values())):
+                raise ValueError("took holds no numbers")
+            return cls(Outcome.from_json(outcome) if outcome else None, blocked, took)
         except (KeyError, TypeError, ValueError) as error:
             again = "delete the folder 'pruned' beside it to prune again"
             raise InputError(f"{path}: not what pruning found ({error}); {again}") from None
@@ -94,6 +98,16 @@ def costs(dense: Network, network: Network, recipe: Recipe) -> tuple[Change, lis
         changes.append((f"milliseconds_p50_{one.runtime}", one.before_p50, one.after_p50))
         changes.append((f"milliseconds_p95_{one.runtime}", one.before_p95, one.after_p95))
     return changes, comparisons
+
+
+def own_costs(network: Network, recipe: Recipe) -> list[tuple[str, str, float]]:
+    """(target, metric, value) of the parameters of ``network`` and, where it can be counted, of its GMACs."""
+    found: list[tuple[str, str, float]] = [("cost", "parameters", cost.parameters(network))]
+    try:
+        found.append(("cost", "gmacs", cost.gmacs(network, recipe.data.size or recipe.data.crop)))
+    except RuntimeError as error:  # a user's module that does not run without data
+        _log.info("GMACs are not recorded: %s", " ".join(str(error).split()))
+    return found
 
 
 def cost_values(changes: Change) -> list[tuple[str, str, float]]:

@@ -1,6 +1,7 @@
 """``hardy prune``: remove what matters least, recover, measure before and after."""
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -215,7 +216,9 @@ def _pruned(
 ) -> tuple[Network, Found]:  # fmt: skip
     """The smaller network before its recovery and what pruning found: kept, so that a stopped recovery goes on."""
     if keep and (earlier := here.part("pruned", dense)):
-        return earlier, Found.read(here.folder)
+        found = Found.read(here.folder)
+        here.cost.update(found.took)
+        return earlier, found
     network = deepcopy(dense)
     found = _cut(here, network, images, choice, show=show)
     if keep:
@@ -226,15 +229,18 @@ def _pruned(
 
 def _cut(here: Run, network: Network, images: Split, choice: Prune, *, show: bool) -> Found:
     """Score and remove, in place; record the sensitivities and how far a stop rule let it go."""
+    began = time.perf_counter()
     with here.progress(here, "score", 0) as log:
         surgery = operate(network, choice, here.sight(images), pixel_loss=here.pixel_loss(network), log=log)
-    here.cost["score_steps"] = float(surgery.pruned.steps)
+    seconds = round(time.perf_counter() - began, 2)
+    took = {"score_steps": float(surgery.pruned.steps), "score_seconds": seconds}
+    here.cost.update(took)
     if surgery.sweep:
         _record_sweep(here, surgery.sweep, images, choice, show=show)
     if choice.stop:
         notes = {"stop": list(choice.stop.domains), "drop": choice.stop.drop}
         here.record("prune", images.sources, [("cost", "removed", surgery.pruned.ratio)], notes)
-    return Found(surgery.outcome, surgery.blocked)
+    return Found(surgery.outcome, surgery.blocked, took)
 
 
 def _recovered(here: Run, network: Network, images: Split, choice: Prune, dense: Network) -> None:

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
 
+from hardy import counts
 from hardy.commands._board import Board
+from hardy.commands._comparison import refuse
+from hardy.report.pivot import place
 from hardy.studies import cluster
 from hardy.studies.cells import filters, plan
 from hardy.studies.cluster import Job, Left
@@ -45,10 +48,12 @@ def run(
     typed = names_typed(overrides)
     with from_file([*trust, *typed]):
         planned = plan(study, file, others)
+    read_by = {domain for one in planned.cells for domain in (*one.recipe.data.sources, *one.recipe.data.unseen)}
+    refuse(study, [place(one.stage, one.axes) for one in planned.cells], sorted(read_by), str(file))
     ledger = Ledger(Path(study.study.folder), file.stem, planned.cells)
     after = {cell.name: cell.after for cell in planned.chosen(study.only, filters(only))}
     order = Order(after, ledger.done(after))
-    board = Board(study, ledger, order)
+    board = Board(study, ledger, order, lambda cell: _counts(ledger.place(cell)))
     if dry_run:
         board.plan()
         return 0
@@ -58,6 +63,11 @@ def run(
         _start(study, ledger, order, board, going, address, jobs, [*trust, *sorted(typed)])
         board.summary()
     return 1 if order.count("failed") else 0
+
+
+def _counts(folder: Path) -> dict[str, counts.Counts]:
+    """The per-image counts that a run in ``folder`` kept; nothing where it kept none."""
+    return counts.read(folder) if (folder / counts.FILE).exists() else {}
 
 
 def _start(

@@ -5,6 +5,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from hardy.commands._costs import own_costs
 from hardy.commands._memory import opened, sections_of
 from hardy.commands._print import say, show_table
 from hardy.commands._progress import terminal
@@ -54,7 +55,9 @@ def measured(here: Run, network: Network, images: Split) -> Table:
     here.keep(network, measured=False)
     name = here.recipe.network.name or type(network).__name__
     tuner = {"tuner": here.recipe.tuner.name} if here.recipe.tuner else {}
-    table = here.measure(network, images, "train", {"network": name, **tuner, **here.selection})
+    notes = {"network": name, **tuner, **here.selection}
+    table = here.measure(network, images, "train", notes)
+    here.record("train", images.sources, own_costs(network, here.recipe), notes)
     here.keep(network)
     return table
 

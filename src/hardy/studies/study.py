@@ -21,6 +21,7 @@ from hardy.sections import MOST_THREADS, Section
 __all__ = [
     "Axis",
     "Compare",
+    "Comparison",
     "Settings",
     "Show",
     "Stage",
@@ -30,6 +31,7 @@ __all__ = [
     "label",
     "listed",
     "mapping",
+    "paired",
     "read",
 ]
 
@@ -99,8 +101,32 @@ class Show(Section):
     compare: Compare | tuple[Compare, ...] = ()
 
 
+class Comparison(Section):
+    """Every arm against ``control`` in one table: paired differences with an interval, a sign test, and costs.
+
+    ``pairs`` are the axes along which cells are paired, by default those of seeds and of domains left out; an arm is
+    called by its stage and its labels on the axes that are left, such as ``pruned ior``. ``by`` names axes that have a
+    table for each label. ``value`` is the score whose difference is shown; ``beside`` names further metrics. Costs are
+    equal within ``tolerance`` (GMACs) and ``tolerance_ms`` (milliseconds in ``runtime``). ``blocks`` gives, for a data
+    set or a domain whose images are frames of a drive, how many of them are drawn together.
+    """
+
+    control: str
+    pairs: Several = ()
+    by: Several = ()
+    metric: str | None = None
+    beside: Several = ()
+    value: Literal["unseen", "worst", "intra"] = "unseen"
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    tolerance_ms: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    runtime: Literal["onnxruntime", "eager"] = "onnxruntime"
+    blocks: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    resamples: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
 class Study(Section):
-    """A study: settings, stages, grid and table."""
+    """A study: settings, stages, grid, table and comparison."""
 
     study: Settings = Settings()
     stages: dict[str, Stage]
@@ -108,6 +134,7 @@ class Study(Section):
     skip: tuple[dict[str, Any], ...] = ()
     only: dict[str, Any] = Field(default_factory=dict)
     table: Show = Show()
+    comparison: Comparison | None = None
 
 
 def read(file: Path | str, overrides: Iterable[str] = ()) -> tuple[Study, tuple[str, ...]]:
@@ -181,6 +208,32 @@ def _check(study: Study, file: str) -> None:
             _known(f"{file}: grid.{name}.stages", stage_name, "stage", study.stages)
         _check_axis(name, axis, file)
     _check_table(study.table, [*study.grid, "stage"], file)
+    _check_comparison(study, file)
+
+
+def _check_comparison(study: Study, file: str) -> None:
+    if (asked := study.comparison) is None:
+        return
+    for where, names in {"pairs": listed(asked.pairs), "by": listed(asked.by)}.items():
+        for name in names:
+            _known(f"{file}: comparison.{where}", name, "axis", study.grid)
+    if not (pairs := paired(study, asked)):
+        have = ", ".join(study.grid)
+        raise InputError(f"{file}: comparison.pairs: no axis sets run.seed or leaves domains out; name some of: {have}")
+    if both := set(pairs) & set(listed(asked.by)):
+        raise InputError(f"{file}: comparison: {min(both)!r} is both in pairs and in by; leave it out of one")
+
+
+def paired(study: Study, asked: Comparison, *, seeds: bool = False) -> tuple[str, ...]:
+    """The axes along which the cells of a comparison are paired, or of these only the ``seeds``."""
+
+    def sets_seed(axis: Axis) -> bool:
+        values = axis.values.values() if isinstance(axis.values, dict) else axis.values
+        return axis.key == "run.seed" or any(isinstance(one, dict) and "run.seed" in one for one in values)
+
+    usual = [name for name, axis in study.grid.items() if sets_seed(axis) or axis.leave_out is not None]
+    names = listed(asked.pairs) or tuple(usual)
+    return tuple(name for name in names if sets_seed(study.grid[name])) if seeds else names
 
 
 def _check_table(table: Show, axes: list[str], file: str) -> None:
@@ -260,4 +313,5 @@ def _section(path: list[str]) -> Any:
     """The section at ``path``."""
     if path[:1] == ["table"] and "compare" in path:
         return Compare
-    return {"study": Settings, "stages": Stage, "grid": Axis, "table": Show}[path[0]] if path else Study
+    known = {"study": Settings, "stages": Stage, "grid": Axis, "table": Show, "comparison": Comparison}
+    return known[path[0]] if path else Study
