@@ -20,6 +20,7 @@ from hardy.networks.building.classes import class_axes, class_count, nameless, n
 from hardy.networks.building.described import check_architecture, check_wrapped, in_proportion
 from hardy.networks.building.weights import fill, is_file, read_weights
 from hardy.networks.building.wrapped import Wrapped
+from hardy.networks.shipped.base import shipped
 from hardy.ops.bounded import bounded
 from hardy.registry import KINDS, NETWORKS
 
@@ -57,6 +58,9 @@ def create(
             "would have no effect; give one of them"
         )
     network = _built(name, labels, completed)
+    if short := shipped(completed.get("encoder_weights")):
+        network.renormalise(short.mean, short.std)
+        network.architecture = {**network.architecture, "pretrained": short.described()}
     if whole:
         network = _filled(network, name, completed, read_weights(str(weights)), str(weights))
     elif completed.get("encoder_weights", "") is None and not _quiet.get():
@@ -94,6 +98,8 @@ def rebuild(architecture: Any, labels: LabelSpace, *, module: nn.Module | None =
         raise InputError(f"no {architecture['name']!r} can be built from these options ({reason})") from error
     if "mean" in architecture:
         network.renormalise(architecture["mean"], architecture["std"])
+    if "pretrained" in architecture:
+        network.architecture = {**network.architecture, "pretrained": dict(architecture["pretrained"])}
     return network
 
 
