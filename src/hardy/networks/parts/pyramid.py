@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from hardy.errors import InputError, nearest
 from hardy.networks._refusal import reason, refused, sized
 from hardy.networks.building.weights import digest, fill, is_file, read_weights
+from hardy.networks.parts.same_padding import with_open_padding
 from hardy.networks.parts.torchvision_names import in_timm_names
 from hardy.networks.shipped.base import shipped
 
@@ -124,7 +125,7 @@ def _made(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:
     if config is not None and config.fixed_input_size:
         kwargs = {**kwargs, "dynamic_img_size": True}
     try:
-        return timm.create_model(name, pretrained=pretrained, **kwargs)
+        return with_open_padding(timm.create_model(name, pretrained=pretrained, **kwargs))
     except Exception as error:
         raise InputError(_unmade(name, pretrained, kwargs, error)) from error
 
