@@ -1,7 +1,7 @@
 """TensorFlow's "same" padding of strided convolutions, as sums that an exported graph can hold while sizes are open.
 
-Source: TensorFlow's documentation of ``padding="SAME"``: a map of n cells becomes one of ceil(n / stride), and of an odd
-number of zeros one more stands at the end.
+Source: TensorFlow's documentation of ``padding="SAME"``: a map of n cells becomes one of ceil(n / stride), and of
+an odd number of zeros one more stands at the end.
 """
 
 from typing import Any

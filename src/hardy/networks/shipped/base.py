@@ -63,8 +63,9 @@ class ShippedWeights(ABC):
         return found
 
     def read(self) -> dict[str, Tensor]:
-        """The tensors under the names of the file, which is read without running its pickle code; licence and origin go
-        to the log.
+        """The tensors under the names of the file, which is read without running its pickle code.
+
+        A warning says licence and origin.
 
         Raises:
             InputError: as `path`, or for a file with another checksum.
@@ -77,7 +78,7 @@ class ShippedWeights(ABC):
                 f"{found}: its sha256 is {sha256[:12]}, not {self.sha256[:12]}: these are not the weights "
                 f"{self._name!r}; install {self.package} again"
             )
-        _log.info("encoder_weights %s: %s; licence %s, from %s", self._name, self.origin, self.licence, self.package)
+        _log.warning("encoder_weights %s: %s; licence %s, from %s", self._name, self.origin, self.licence, self.package)
         return read_weights(found)
 
     def named(self, weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
