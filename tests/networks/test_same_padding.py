@@ -26,12 +26,15 @@ def test_zeros_stand_where_tensorflow_puts_them(kernel: int, dilation: int, stri
         torch.testing.assert_close(conv(x), expected)
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"output_stride": 8}])
-def test_an_encoder_of_timms_computes_the_same_bits(kwargs: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    ("name", "kwargs"),
+    [("tf_mobilenetv3_small_minimal_100", {}), ("tf_efficientnet_lite0", {"output_stride": 8})],
+)
+def test_an_encoder_of_timms_computes_the_same_bits(name: str, kwargs: dict[str, int]) -> None:
     torch.manual_seed(0)
-    theirs = timm.create_model("tf_mobilenetv3_small_minimal_100", **kwargs).eval()
+    theirs = timm.create_model(name, **kwargs).eval()
     torch.manual_seed(0)
-    ours = with_open_padding(timm.create_model("tf_mobilenetv3_small_minimal_100", **kwargs)).eval()
+    ours = with_open_padding(timm.create_model(name, **kwargs)).eval()
     assert not any(isinstance(module, timm.layers.Conv2dSame) for module in ours.modules())
     assert any(isinstance(module, SameConv) for module in ours.modules())
     assert list(ours.state_dict()) == list(theirs.state_dict())
