@@ -263,6 +263,7 @@ KINDS = {
         Registry("publication", "hardy.networks.published", "Publication"),
         Registry("schedule", "hardy.pruning.schedules", "Schedule"),
         Registry("tuner", "hardy.tuning", "Tuner"),
+        Registry("weights", "hardy.networks.shipped", "ShippedWeights"),
     )
 }
 """Every kind of method there is, by its name."""
@@ -278,3 +279,4 @@ NETWORKS = KINDS["network"]
 PUBLICATIONS = KINDS["publication"]
 SCHEDULES = KINDS["schedule"]
 TUNERS = KINDS["tuner"]
+WEIGHTS = KINDS["weights"]

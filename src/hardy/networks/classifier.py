@@ -30,7 +30,8 @@ class Classifier(Network):
     Args:
         labels: the classes predicted.
         encoder: a size of an encoder of ``hardy list encoder``, or a model of timm's.
-        encoder_weights: None for a random draw; a weights file; ``"timm"`` or a tag of timm's.
+        encoder_weights: None for a random draw; a weights file; a short name of ``hardy list weights``; ``"timm"`` or a
+            tag of timm's.
         dropout: share of the embedding zeroed while training.
         freeze_norm: batch norms keep the statistics that came with the weights, while their scales and shifts are
             trained like the rest, as in DomainBed of 2022. It stays so when the network is pruned.

@@ -33,7 +33,8 @@ class EncoderDecoder(Network):
     Args:
         labels: the classes predicted.
         encoder: a size of an encoder of ``hardy list encoder``, or a model of timm's.
-        encoder_weights: None for a random draw; a weights file; ``"timm"`` or a tag of timm's.
+        encoder_weights: None for a random draw; a weights file; a short name of ``hardy list weights``; ``"timm"`` or a
+            tag of timm's.
         output_stride: stride of the encoder's last map, kept by dilation; None leaves the encoder as it is.
         decoder: a decoder of ``hardy list decoder``.
         decoder_options: its options.

@@ -6,6 +6,7 @@ Which tensors hold a slice per class is read off the network built for one class
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,9 +14,10 @@ from torch import Tensor
 from hardy.data.labels import LabelSpace
 from hardy.errors import InputError
 from hardy.networks.base import Network
+from hardy.networks.building.described import check_architecture
 from hardy.stored import read_json
 
-__all__ = ["class_axes", "class_count", "nameless", "names_beside", "tell", "with_classes"]
+__all__ = ["architecture_beside", "class_axes", "class_count", "nameless", "names_beside", "tell", "with_classes"]
 
 _log = logging.getLogger("hardy")
 
@@ -62,13 +64,29 @@ def class_count(
 
 def names_beside(file: str | Path) -> tuple[str, ...] | None:
     """The classes of the run whose ``network.safetensors`` is ``file``; None for any other file."""
-    description = Path(file).with_name("network.json")
-    if Path(file).name != "network.safetensors" or not description.is_file():
-        return None
     try:
-        return LabelSpace.from_json(read_json(description)["labels"]).classes
+        return LabelSpace.from_json(_beside(file)["labels"]).classes
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def architecture_beside(file: str | Path) -> Mapping[str, Any]:
+    """The architecture of the run whose ``network.safetensors`` is ``file``; empty for any other file."""
+    try:
+        check_architecture(found := _beside(file)["architecture"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return dict(found)
+
+
+def _beside(file: str | Path) -> Any:
+    """What the description beside ``file`` holds; nothing for a file that is no run's.
+
+    Raises:
+        OSError, ValueError: when it cannot be read.
+    """
+    description = Path(file).with_name("network.json")
+    return read_json(description) if Path(file).name == "network.safetensors" and description.is_file() else {}
 
 
 def with_classes(

@@ -16,10 +16,19 @@ from hardy.data.labels import LabelSpace, label_space
 from hardy.errors import InputError
 from hardy.files import expanded
 from hardy.networks.base import Network
-from hardy.networks.building.classes import class_axes, class_count, nameless, names_beside, tell, with_classes
+from hardy.networks.building.classes import (
+    architecture_beside,
+    class_axes,
+    class_count,
+    nameless,
+    names_beside,
+    tell,
+    with_classes,
+)
 from hardy.networks.building.described import check_architecture, check_wrapped, in_proportion
 from hardy.networks.building.weights import fill, is_file, read_weights
 from hardy.networks.building.wrapped import Wrapped
+from hardy.networks.shipped.base import shipped
 from hardy.ops.bounded import bounded
 from hardy.registry import KINDS, NETWORKS
 
@@ -57,8 +66,11 @@ def create(
             "would have no effect; give one of them"
         )
     network = _built(name, labels, completed)
+    if short := shipped(completed.get("encoder_weights")):
+        _tell_of(network, {"mean": short.mean, "std": short.std, "pretrained": short.described()})
     if whole:
         network = _filled(network, name, completed, read_weights(str(weights)), str(weights))
+        _tell_of(network, architecture_beside(str(weights)))
     elif completed.get("encoder_weights", "") is None and not _quiet.get():
         _log.warning(
             "%s starts from RANDOM WEIGHTS, its encoder included: expect longer training and lower scores; "
@@ -92,9 +104,16 @@ def rebuild(architecture: Any, labels: LabelSpace, *, module: nn.Module | None =
     except Exception as error:  # options of a right type that no network can have end anywhere inside torch and timm
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise InputError(f"no {architecture['name']!r} can be built from these options ({reason})") from error
+    _tell_of(network, architecture)
+    return network
+
+
+def _tell_of(network: Network, architecture: Mapping[str, Any]) -> None:
+    """Give ``network``, in place, the normalisation and the origin of encoder weights that ``architecture`` names."""
     if "mean" in architecture:
         network.renormalise(architecture["mean"], architecture["std"])
-    return network
+    if "pretrained" in architecture:
+        network.architecture = {**network.architecture, "pretrained": dict(architecture["pretrained"])}
 
 
 def _built(name: str, labels: LabelSpace, completed: Mapping[str, Any]) -> Network:

@@ -11,7 +11,7 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from hardy.errors import InputError
+from hardy.errors import InputError, quoted
 from hardy.stored import finite
 
 __all__ = ["check_architecture", "check_wrapped", "in_proportion"]
@@ -22,6 +22,9 @@ _MODULES = 100_000
 _LEAST, _TIMES = 2**30, 1000
 """Bytes that any network may take, and how many times its file's size a dense network may take before its plan."""
 
+
+_ENTRIES = ("name", "options", "mean", "std", "pretrained")
+"""Entries of an architecture; the last three may be missing."""
 
 _WRAPPED = ("factory", "mean", "std", "image_level", "last", "features", "embedding")
 """Options of a wrapped module."""
@@ -35,8 +38,8 @@ def check_architecture(architecture: Any) -> None:
     """
     if not isinstance(architecture, Mapping) or not {"name", "options"} <= architecture.keys():
         raise InputError(f'architecture is {architecture!r}; it must be {{"name": ..., "options": {{...}}}}')
-    if unknown := sorted(architecture.keys() - {"name", "options", "mean", "std"}):
-        raise InputError(f"architecture has an unknown entry {unknown[0]!r}; it has: name, options, mean, std")
+    if unknown := sorted(architecture.keys() - set(_ENTRIES)):
+        raise InputError(f"architecture has an unknown entry {unknown[0]!r}; it has: {', '.join(_ENTRIES)}")
     name, options = architecture["name"], architecture["options"]
     if not isinstance(name, str) or not isinstance(options, Mapping):
         raise InputError(f"architecture: name {name!r} must be a text and options {options!r} a mapping")
@@ -45,6 +48,8 @@ def check_architecture(architecture: Any) -> None:
     for key in ("mean", "std"):
         if key in architecture:
             _check_colours(f"architecture.{key}", architecture[key])
+    if not _texts(told := architecture.get("pretrained", {})):
+        raise InputError(f"architecture.pretrained is {quoted(told)}; it must be {{what: text}}")
 
 
 def check_wrapped(options: Mapping[str, Any]) -> None:

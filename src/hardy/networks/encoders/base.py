@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hardy.errors import InputError, nearest
 from hardy.networks.building.weights import fill, is_file, read_weights
 from hardy.networks.parts.pyramid import load_encoder
+from hardy.networks.shipped.base import shipped
 from hardy.registry import ENCODERS
 
 __all__ = ["Encoder", "encoder_names", "family_of", "load"]
@@ -70,6 +71,8 @@ class Encoder(nn.Module, ABC):
         Raises:
             InputError: for weights that are not there, cannot be fetched or do not fit.
         """
+        if short := shipped(weights):
+            short.check_encoder(self.name, self.state_dict())
         if is_file(weights):
             found = read_weights(weights)
         elif self.in_timm:

@@ -12,7 +12,9 @@ from torch.nn import functional as F
 from hardy.errors import InputError, nearest
 from hardy.networks._refusal import reason, refused, sized
 from hardy.networks.building.weights import digest, fill, is_file, read_weights
+from hardy.networks.parts.same_padding import with_open_padding
 from hardy.networks.parts.torchvision_names import in_timm_names
+from hardy.networks.shipped.base import shipped
 
 __all__ = ["Pyramid", "load_encoder", "pad", "stages"]
 
@@ -80,8 +82,9 @@ def load_encoder(name: str, weights: str | None, trim: Callable[[Any], object], 
 
     Args:
         name: a model of timm's, with or without a tag (``resnet18.a1_in1k``).
-        weights: None for a random draw; a file of the names of timm or torchvision; ``"timm"`` for those timm takes by
-            default; or a tag of timm's. What `trim` took away may be in the file, or not.
+        weights: None for a random draw; a file of the names of timm or torchvision; a short name of ``hardy list
+            weights``; ``"timm"`` for those timm takes by default; or a tag of timm's. What `trim` took away may be in
+            the file, or not.
         trim: called with the whole model.
         kwargs: for ``timm.create_model``.
 
@@ -89,16 +92,20 @@ def load_encoder(name: str, weights: str | None, trim: Callable[[Any], object], 
         InputError: for a name or a tag that timm does not have, an encoder of one input size only, weights that do not
             fit or cannot be fetched.
     """
-    fetched = weights is not None and not is_file(weights)
+    short = shipped(weights)
+    fetched = weights is not None and not short and not is_file(weights)
     tagged = name if weights is None or not fetched else _tagged(name, weights)
     model = _made(tagged, fetched, kwargs)
-    known = set(model.state_dict())
+    whole = model.state_dict()
+    if short:
+        short.check_encoder(name, whole)
     with refused(f"encoder {name!r} gives no maps that a decoder could take", "choose another encoder"):
         trim(model)
     if fetched:
         _log.info("weights of %s from timm, sha256 of the tensors %s", tagged, digest(model.state_dict()))
     elif weights is not None:
-        fill(model, in_timm_names(read_weights(weights)), weights, may_be_left=known.intersection)
+        found = short.named(short.read(), whole) if short else in_timm_names(read_weights(weights))
+        fill(model, found, weights, may_be_left=set(whole).intersection)
     return model
 
 
@@ -118,7 +125,7 @@ def _made(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:
     if config is not None and config.fixed_input_size:
         kwargs = {**kwargs, "dynamic_img_size": True}
     try:
-        return timm.create_model(name, pretrained=pretrained, **kwargs)
+        return with_open_padding(timm.create_model(name, pretrained=pretrained, **kwargs))
     except Exception as error:
         raise InputError(_unmade(name, pretrained, kwargs, error)) from error
 
