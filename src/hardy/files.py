@@ -62,7 +62,7 @@ def leftovers(folder: Path, *within: str) -> list[Path]:
     return sorted(path for place in places for path in place.glob(".*.tmp") if Path(path.name[1:-4]).suffix in _OURS)
 
 
-_OURS = {".json", ".jsonl", ".onnx", ".png", ".safetensors", ".yaml"}
+_OURS = {".gz", ".json", ".jsonl", ".onnx", ".png", ".safetensors", ".yaml"}
 """The endings of files that are written under a temporary name in a folder that may hold other people's files."""
 
 
