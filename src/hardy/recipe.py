@@ -145,7 +145,8 @@ class Recipe(Section):
         for key in ("folder", "device", "workers", "threads", "trackers", "log_every", "checkpoint_every"):
             values["run"].pop(key)
         for place in (values["data"], *values["data"]["datasets"].values()):
-            place.pop("root", None)
+            for key in ("root", "cache_folder", "cache_mb"):
+                place.pop(key, None)
         return values
 
     def write(self, file: Path, provenance: Mapping[str, str]) -> None:
