@@ -81,8 +81,8 @@ def test_it_never_takes_more_bytes_than_allowed(tmp_path, caplog):
     assert [cache.read(f"sim/{number}") is not None for number in range(5)] == [True, True, True, False, False]
     assert taken(tmp_path) == 3 * FILE
     assert [record.message for record in caplog.records] == [
-        f"{tmp_path / OWN}: keeps no more pictures, for it has {3 * FILE + 5:,} bytes, the most that it may have; the others "
-        "are drawn each time"
+        f"{tmp_path / OWN}: keeps no more pictures, for it has {3 * FILE + 5:,} bytes, the most that it may have; "
+        "the others are drawn each time"
     ]
 
 

@@ -54,8 +54,8 @@ class Streets(Dataset):
         val: number of validation images per domain.
         test: number of test images per domain.
         seed: another seed is another data set.
-        cache_folder: where images and masks are kept once they are drawn, in a sub-folder of it. The bits are the same;
-            reading one of 96 x 192 pixels is many times faster than drawing it.
+        cache_folder: where images and masks are kept once they are drawn, in a sub-folder of it. The bits are the same,
+            and reading one of 96 x 192 pixels takes a small part of the time of drawing it.
         cache_mb: megabytes that all files in ``cache_folder`` take at most.
 
     Raises:
