@@ -249,8 +249,6 @@ def measure(
     With ``adapt`` one copy of the network learns from the images of all parts, in their order and batch by batch, and
     forgets as declared; ``network`` stays as it is. A domain that is left out leaves what was learned as it was.
 
-    With ``evaluate.keep_counts`` the table has the confusion counts of every image.
-
     Raises:
         InputError: when no map between the spaces is declared, domains of one table have different classes, an image
             cannot be read, or a window, flip or scales would show it more than once to a network that adapts.
@@ -262,8 +260,7 @@ def measure(
     was_training = network.training
     network.eval()  # `count` does not see a network through its windows and views
     live = _adapting(network, adapt, settings) if adapt else None
-    predict = live or predictor(network, choice)
-    rows, failed, kept = [], {}, {}
+    predict, rows, failed, kept = live or predictor(network, choice), [], {}, {}
     for group, (domain, items) in parts:
         batches = (stream or reading(settings))((domain, items), _shared(domain, network)[0])
         each: list[Tensor] | None = [] if choice.keep_counts else None
@@ -278,9 +275,9 @@ def measure(
         if each is not None:
             kept[domain.name] = counted(domain.dataset, items, each, _shared(domain, network)[0].classes, group)
     network.train(was_training)
-    measured = [domain for _, (domain, _) in parts if domain.name not in failed]
+    classes = _one_space([domain for _, (domain, _) in parts if domain.name not in failed], network)
     return evaluate.table(
-        rows, _one_space(measured, network), image_level=network.image_level, failed=failed, named=choice.classes,
+        rows, classes, image_level=network.image_level, failed=failed, named=choice.classes,
         counts=kept, partial=any(domain.dataset.never for _, (domain, _) in parts),
     )  # fmt: skip
 
