@@ -255,9 +255,8 @@ def measure(
     """
     choice = settings.evaluate
     check_classes([part for _, part in parts], network, choice)
-    device = pick(settings.run.device)
+    device, was_training = pick(settings.run.device), network.training
     network.to(device)
-    was_training = network.training
     network.eval()  # `count` does not see a network through its windows and views
     live = _adapting(network, adapt, settings) if adapt else None
     predict, rows, failed, kept = live or predictor(network, choice), [], {}, {}
