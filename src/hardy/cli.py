@@ -89,6 +89,7 @@ def search(recipe: RecipeFile, overrides: Overrides = None, trust: Trust = None)
 def evaluate(
     run: RunFolder,
     domains: DomainsAdapting,
+    *,
     root: Root = None,
     size: SizeText = None,
     split: Annotated[list[str] | None, typer.Option(help="Measure this split only; repeat for several.")] = None,
@@ -97,6 +98,8 @@ def evaluate(
     flip: Annotated[bool, typer.Option(help="Average with the mirrored image.")] = False,
     scale: Annotated[list[float] | None, typer.Option(help="Average over these image scales.")] = None,
     per_class: Annotated[bool, typer.Option(help="Print the IoU of every class.")] = False,
+    class_: Annotated[list[str] | None, typer.Option("--class", help="Show this class's IoU beside the mIoU.")] = None,
+    counts: Annotated[Path | None, typer.Option(help="Folder for the confusion counts of every image.")] = None,
     device: Device = "auto",
     trust: Trust = None,
 ) -> None:
@@ -106,6 +109,7 @@ def evaluate(
     command.run(
         run, domains, root=root, splits=tuple(split or ()), size=size_of(size), datasets=nested(dataset),
         window=size_of(window), flip=flip, scales=tuple(scale or (1.0,)), per_class=per_class, device=device,
+        classes=tuple(class_ or ()), counts=counts,
     )  # fmt: skip
 
 
@@ -226,11 +230,14 @@ def study(
 
 
 @app.command()
-def runs(folder: Annotated[Path, typer.Argument(help="Folder that holds runs.")] = Path("runs")) -> None:
+def runs(
+    folder: Annotated[Path, typer.Argument(help="Folder that holds runs.")] = Path("runs"),
+    metric: Annotated[str | None, typer.Option(help="Another metric of the records: iou/vessel.")] = None,
+) -> None:
     """List the runs of a folder with their headline numbers."""
     from hardy.commands import runs as command
 
-    command.run(folder)
+    command.run(folder, metric=metric)
 
 
 @app.command()

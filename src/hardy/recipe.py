@@ -133,8 +133,8 @@ class Recipe(Section):
                 values.pop(name)
         if self.network.run:  # nor does a network that keeps its classes
             values["network"]["classes"] = f"new {classes}" if (classes := self.network.classes) else "cityscapes19"
-        if values["prune"] and not values["prune"]["keep"]:  # nor does a key that came later
-            values["prune"].pop("keep")
+        _drop_unset(values["prune"] or {}, "keep")  # nor does a key that came later
+        _drop_unset(values["evaluate"], "classes", "select_class", "keep_counts")
         if self.network.sha256:  # then it does not matter where they lie
             values["network"] = {k: v for k, v in values["network"].items() if k not in ("run", "weights")}
         else:
@@ -145,7 +145,8 @@ class Recipe(Section):
         for key in ("folder", "device", "workers", "threads", "trackers", "log_every", "checkpoint_every"):
             values["run"].pop(key)
         for place in (values["data"], *values["data"]["datasets"].values()):
-            place.pop("root", None)
+            for key in ("root", "cache_folder", "cache_mb"):
+                place.pop(key, None)
         return values
 
     def write(self, file: Path, provenance: Mapping[str, str]) -> None:
@@ -154,6 +155,13 @@ class Recipe(Section):
         body = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120)
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, head + body)
+
+
+def _drop_unset(section: dict[str, Any], *keys: str) -> None:
+    """Remove from ``section``, in place, those of ``keys`` that say nothing."""
+    for key in keys:
+        if key in section and not section[key]:
+            section.pop(key)
 
 
 _ABSENT = object()

@@ -327,7 +327,10 @@ class Teacher(Section):
 class Evaluate(Section):
     """How networks are measured and which checkpoint is kept.
 
-    Pruning measures milliseconds before and after unless ``latency`` is false, as for a study whose cells share cores.
+    The IoU of each of ``classes`` stands beside the mIoU in tables and records, with its means; ``select_class`` names
+    the class by whose IoU, in place of the mIoU, weights are chosen. ``keep_counts`` keeps the confusion counts of
+    every image (`hardy.counts`). Pruning measures milliseconds before and after unless ``latency`` is false, as for a
+    study whose cells share cores.
     """
 
     select: Literal["source-val", "last", "oracle"] = "source-val"
@@ -337,6 +340,9 @@ class Evaluate(Section):
     scales: Annotated[tuple[Factor, ...], Field(max_length=32)] = (1.0,)
     window: Size | None = None
     latency: bool = True
+    classes: tuple[str, ...] = ()
+    select_class: str | None = None
+    keep_counts: bool = False
 
 
 class Adapt(Method):

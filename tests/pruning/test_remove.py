@@ -21,6 +21,10 @@ NETWORKS = {
     "linear": ("encoder_decoder", {"decoder": "linear", "decoder_options": {"maps": "all"}}),
     "deeplabv3plus": ("encoder_decoder", {"decoder": "deeplabv3plus", "decoder_options": {"width": 32}}),
     "mobilenetv2": ("encoder_decoder", {"encoder": "mobilenetv2_035", "decoder": "linear"}),
+    "unet": (
+        "encoder_decoder",
+        {"encoder": "mobilenetv2_035", "finest_stride": 2, "decoder": "unet", "decoder_options": {"width": 16}},
+    ),
     "classifier": ("classifier", {}),
     "squeeze": ("classifier", {"encoder": "mobilenetv3_small_050"}),
 }

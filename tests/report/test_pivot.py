@@ -5,7 +5,7 @@ import math
 import pytest
 
 from hardy.records import Record
-from hardy.report.pivot import chosen, duel, markdown, pivot, place, sign_test, spread
+from hardy.report.pivot import beside, chosen, duel, markdown, pivot, place, sign_test, spread
 
 
 def record(value, target="unseen", metric="miou", **axes):
@@ -98,3 +98,16 @@ def test_pairs_agree_in_every_other_axis():
     assert found.gain == pytest.approx(0.0, abs=1e-15)
     assert found.p == 1.0
     assert math.isnan(duel(measured, "criterion", "ior", "taylor").gain)
+
+
+def test_further_metrics_stand_beside_with_columns_of_their_own():
+    at = [place("pruned", {"seed": "0", "away": away, "criterion": "ior"}) for away in "ab"]
+    first = pivot({at[0]: 0.5, at[1]: 0.7}, at, ["criterion"], ["away"])
+    second = pivot({at[0]: 0.25}, at, ["criterion"], ["away"])
+    found = beside(first, {"iou/vessel %": second})
+    assert found.columns == ("criterion", "a", "b", "mean", "a iou/vessel %", "b iou/vessel %", "mean iou/vessel %")
+    assert found.rows == (("ior", "50.0", "70.0", "60.0", "25.0", "–", "–"),)
+    assert (found.labels, found.note) == (first.labels, first.note)
+    alone = pivot({at[0]: 0.5}, at[:1], ["criterion"], [])
+    assert beside(alone, {"iou/vessel %": alone}).columns == ("criterion", "value", "iou/vessel %")
+    assert beside(first, {}) == first

@@ -64,24 +64,28 @@ def show_table(title: str, table: Table, *, per_class: bool = False) -> None:
     """Print an evaluation: a row per domain, then the mean and the worst over the unseen ones; then the names of the
     domains that are not in them.
 
-    Means over named classes have columns of their own where a data set lacks some classes, else rows of the table per
-    class.
+    The IoU of the table's ``named`` classes has a column each. Means over named classes have columns of their own where
+    a data set lacks some classes, else rows of the table per class.
     """
     means = {row.domain: table.means(row) for row in table.rows}
     named = list(next(iter(means.values()), {}))
     metric = "accuracy %" if table.image_level else "mIoU %"
     apart = named if table.partial else []
-    more = [f"{_written(name)} %" for name in apart] + ([] if table.image_level else ["pixel accuracy %"])
+    more = [f"{name} IoU %" for name in table.named]
+    more += [f"{_written(name)} %" for name in apart] + ([] if table.image_level else ["pixel accuracy %"])
     columns = ["domain", "", "images", metric, *more]
     rows = []
     for row in table.rows:
         extra = [] if table.image_level else [percent(row.scores.pixel_accuracy)]
-        shown = [percent(means[row.domain][name]) for name in apart]
+        shown = [percent(table.score(row, name)) for name in table.named]
+        shown += [percent(means[row.domain][name]) for name in apart]
         rows.append([row.domain, row.group, str(row.images), percent(table.headline(row)), *shown, *extra])
+    of_classes = [table.summary(name) for name in table.named]
     for name, value in table.summary().items():
         pooled = "all of source-val" if table.image_level else "mean over source-val"
         text = {"intra": pooled, "unseen": "mean over unseen", "worst": "worst unseen"}.get(name, name)
-        rows.append([text, "", "", percent(value), *[""] * len(more)])
+        shown = [percent(found.get(name)) for found in of_classes]
+        rows.append([text, "", "", percent(value), *shown, *[""] * (len(more) - len(shown))])
     show_rows(title, columns, rows)
     for line in (*_absent(table), *_left_out(table)):
         say(line)

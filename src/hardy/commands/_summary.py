@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 from hardy.records import Record
-from hardy.report.pivot import Duel, Pivot, Place, Values, chosen, duel, markdown, pivot
+from hardy.report.pivot import Duel, Pivot, Place, Values, beside, chosen, duel, markdown, pivot
 from hardy.studies.study import Compare, Study, against, compared, label, listed
 
 __all__ = ["Summary"]
@@ -23,8 +23,8 @@ class Summary:
     def __init__(self, study: Study, name: str, places: Sequence[Place], records: Sequence[Record]) -> None:
         self._show, self._grid, self._name = study.table, study.grid, name
         self._places = places
-        everywhere = chosen(records, self._show.value, self._show.metric)
-        self._values: Values = {where: everywhere[where] for where in self._places if where in everywhere}
+        self._values = self._chosen(records, self._show.metric)
+        self._beside = {metric: self._chosen(records, metric) for metric in listed(self._show.beside)}
 
     @property
     def title(self) -> str:
@@ -38,7 +38,13 @@ class Summary:
         columns = listed(self._show.columns)
         usual = [name for name, axis in self._grid.items() if axis.key != "run.seed" and name not in columns]
         rows = usual if self._show.rows is None else listed(self._show.rows)
-        return pivot(self._values, self._places, rows, columns, percent=self._percent)
+        others = {
+            f"{metric}{' %' if _percent(metric) else ''}": pivot(
+                values, self._places, rows, columns, percent=_percent(metric)
+            )
+            for metric, values in self._beside.items()
+        }
+        return beside(pivot(self._values, self._places, rows, columns, percent=self._percent), others)
 
     @cached_property
     def duels(self) -> list[str]:
@@ -52,9 +58,12 @@ class Summary:
 
     @property
     def _percent(self) -> bool:
-        """Whether the metric lies in [0, 1] and is shown as a percentage."""
-        metric = self._show.metric
-        return metric is None or metric in ("miou", "accuracy", "pixel_accuracy") or metric.startswith("iou/")
+        return _percent(self._show.metric)
+
+    def _chosen(self, records: Sequence[Record], metric: str | None) -> Values:
+        """The number that is shown of each cell."""
+        everywhere = chosen(records, self._show.value, metric)
+        return {where: everywhere[where] for where in self._places if where in everywhere}
 
     def _compared(self, one: Compare) -> Iterator[str]:
         first, others = label(one.of), [label(other) for other in against(one)]
@@ -70,6 +79,11 @@ class Summary:
             for other in others or [text for text in every if text != first]:
                 line = _line(first, other, duel(mine, one.axis, first, other), percent=self._percent)
                 yield f"{head}: {line}" if head else line
+
+
+def _percent(metric: str | None) -> bool:
+    """Whether ``metric`` lies in [0, 1] and is shown as a percentage."""
+    return metric is None or metric in ("miou", "accuracy", "pixel_accuracy") or metric.startswith("iou/")
 
 
 def _line(first: str, second: str, found: Duel, *, percent: bool) -> str:

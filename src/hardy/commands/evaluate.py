@@ -8,6 +8,7 @@ from hardy.commands._memory import from_sections
 from hardy.commands._print import keep_records, show_table
 from hardy.commands._scores import refuse_unmeasured
 from hardy.commands._words import adapt_apart, adapt_words
+from hardy.counts import write
 from hardy.engine import artefact, protocol
 from hardy.engine.adapting import chosen, notes
 from hardy.engine.evaluate import Table
@@ -15,6 +16,7 @@ from hardy.engine.protocol import Settings
 from hardy.engine.provenance import provenance
 from hardy.engine.run_folder import origin_of
 from hardy.errors import InputError
+from hardy.files import expanded
 from hardy.networks.base import Network
 from hardy.ops.tensors import check_finite
 from hardy.records import Record
@@ -37,6 +39,8 @@ def evaluate(
     device: str = "auto",
     adapt: str | Mapping[str, Any] | None = None,
     seed: int = 0,
+    classes: Sequence[str] = (),
+    keep_counts: bool = False,
 ) -> Table:
     """Measure ``network`` on the domains ``data``; each counts as unseen.
 
@@ -58,6 +62,8 @@ def evaluate(
         adapt: a method of ``hardy list adaptation`` by which a copy of the network learns from the images while it is
             measured, or ``{"name": ..., "reset": ..., options}``. It takes no window, flip or scales.
         seed: decides the method's draws.
+        classes: those whose IoU stands beside the mIoU in the table.
+        keep_counts: keep the confusion counts of every image in the table's ``counts``.
 
     Raises:
         InputError: for no or unknown domains, missing data, weights that are not finite, label spaces without a map, or
@@ -65,7 +71,7 @@ def evaluate(
     """
     return _table(
         network, data, root=root, datasets=datasets, splits=splits, size=size, window=window, flip=flip, scales=scales,
-        batch=batch, device=device, adapt=adapt, seed=seed,
+        batch=batch, device=device, adapt=adapt, seed=seed, classes=classes, keep_counts=keep_counts,
     )  # fmt: skip
 
 
@@ -74,7 +80,8 @@ def _table(
     datasets: Mapping[str, Mapping[str, Any]] | None = None, splits: Sequence[str] = (),
     size: Sequence[int] | None = None, window: Sequence[int] | None = None, flip: bool = False,
     scales: Sequence[float] = (1.0,), batch: int = 1, device: str = "auto", tolerant: bool = False,
-    adapt: str | Mapping[str, Any] | None = None, seed: int = 0,
+    adapt: str | Mapping[str, Any] | None = None, seed: int = 0, classes: Sequence[str] = (),
+    keep_counts: bool = False,
 ) -> Table:  # fmt: skip
     """See `evaluate`; a ``tolerant`` table names a domain that cannot be read and has the others."""
     if not data:
@@ -84,7 +91,14 @@ def _table(
     recipe = from_sections(
         {"run": "a network in memory"},
         data={"unseen": list(data), "unseen_splits": list(splits), **where},
-        evaluate={"window": window, "flip": flip, "scales": list(scales), "batch": batch},
+        evaluate={
+            "window": window,
+            "flip": flip,
+            "scales": list(scales),
+            "batch": batch,
+            "classes": list(classes),
+            "keep_counts": keep_counts,
+        },
         run={"device": device, "workers": 0, "seed": seed},
         adapt=adapt,
     )
@@ -93,8 +107,18 @@ def _table(
     return protocol.measure(network, unseen, Settings.of(recipe), tolerant=tolerant, adapt=recipe.adapt)
 
 
-def run(folder: Path, words: Sequence[str], *, size: Sequence[int] | None, per_class: bool, **options: Any) -> None:
+def run(
+    folder: Path,
+    words: Sequence[str],
+    *,
+    size: Sequence[int] | None,
+    per_class: bool,
+    counts: Path | None = None,
+    **options: Any,
+) -> None:
     """Measure the network in ``folder``, print the table and append it to the folder's records.
+
+    Confusion counts of every image go to the folder ``counts``, if there is one.
 
     Without ``size`` the images are resized as in the run's own recipe. The network adapts where words such as
     ``adapt.name=source`` among the domains ask for it, whatever the recipe says; the run's seed decides its draws.
@@ -112,7 +136,12 @@ def run(folder: Path, words: Sequence[str], *, size: Sequence[int] | None, per_c
     made = origin_of(folder)
     size = size or (made.recipe.data.size if made.recipe else None)
     method = adapt.model_dump(mode="json") if adapt else None
-    table = _table(network, domains, size=size, tolerant=True, adapt=method, seed=made.seed, **options)
+    keep = counts is not None
+    table = _table(
+        network, domains, size=size, tolerant=True, adapt=method, seed=made.seed, keep_counts=keep, **options
+    )
+    if counts is not None:
+        write(expanded(counts), table.counts)
     here = {"size": list(size) if size else None, "domains": list(domains), **notes(adapt)}
     versions = provenance()
     lines = [

@@ -10,10 +10,11 @@ from hardy.records import Record
 __all__ = ["run"]
 
 
-def run(folder: Path) -> None:
+def run(folder: Path, *, metric: str | None = None) -> None:
     """Print a row per run below ``folder``: stage, seed, intra, unseen and worst.
 
-    What was measured while the network adapted has rows of its own.
+    That is of the mean IoU or the accuracy, or of another ``metric`` of the records, such as ``iou/vessel``. What was
+    measured while the network adapted has rows of its own.
 
     Raises:
         InputError: when there is no run.
@@ -25,18 +26,20 @@ def run(folder: Path) -> None:
     for file in files:
         found = records.read(file)
         for (stage, seed), group in records.group(found, "stage", "seed"):
-            for how, values in _headlines(group).items():
+            for how, values in _headlines(group, metric).items():
                 if {"intra", "unseen"} & set(values):
                     numbers = [percent(values.get(name)) for name in ("intra", "unseen", "worst")]
                     rows.append([str(file.parent), f"{stage}{how}", str(seed), *numbers])
-    show_rows("runs", ["folder", "stage", "seed", "intra %", "unseen %", "worst %"], rows)
+    show_rows(
+        f"runs: {metric}" if metric else "runs", ["folder", "stage", "seed", "intra %", "unseen %", "worst %"], rows
+    )
 
 
-def _headlines(group: list[Record]) -> dict[str, dict[str, float | None]]:
+def _headlines(group: list[Record], metric: str | None) -> dict[str, dict[str, float | None]]:
     """The headline numbers by target, by how the network adapted; the latest of each."""
     found: dict[str, dict[str, float | None]] = {}
     for record in group:
-        if record.metric in ("miou", "accuracy"):
+        if record.metric == metric if metric else record.metric in ("miou", "accuracy"):
             found.setdefault(_adapted(record.notes.get("adapt")), {})[record.target] = record.value
     return found
 

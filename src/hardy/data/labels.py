@@ -115,11 +115,14 @@ _PACS = {
     "dog": (31, 119, 180), "elephant": (255, 127, 14), "giraffe": (44, 160, 44), "guitar": (214, 39, 40),
     "horse": (148, 103, 189), "house": (140, 86, 75), "person": (227, 119, 194),
 }  # fmt: skip
+_RETINA = {"background": (30, 30, 30), "vessel": (220, 60, 60)}
 
 SPACES = {
     name: LabelSpace(name, tuple(colours), tuple(colours.values()))
-    for name, colours in (("cityscapes19", _CITYSCAPES), ("camvid11", _CAMVID), ("idd7", _IDD), ("pacs7", _PACS))
-}
+    for name, colours in (
+        ("cityscapes19", _CITYSCAPES), ("camvid11", _CAMVID), ("idd7", _IDD), ("pacs7", _PACS), ("retina2", _RETINA),
+    )
+}  # fmt: skip
 """The built-in label spaces by name."""
 
 _SYNTHIA = tuple(name for name in _CITYSCAPES if name not in ("terrain", "truck", "train"))

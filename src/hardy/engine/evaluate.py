@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hardy.counts import Counts
 from hardy.data.labels import MEANS
 from hardy.metrics import Scores, confusion, scores
 from hardy.networks.base import resize
@@ -53,6 +54,8 @@ class Table:
         image_level: True when accuracy, not intersection over union, is the headline.
         partial: True when a dataset measured lacks some of the classes, so that the `means` say more than the mIoU.
         failed: domains that could not be measured -> why, such as a torn image; they have no row.
+        named: of ``classes`` those whose IoU stands beside the headline.
+        counts: domain -> confusion counts of every image, where they were kept.
     """
 
     rows: tuple[DomainScores, ...]
@@ -60,10 +63,17 @@ class Table:
     image_level: bool = False
     partial: bool = False
     failed: Mapping[str, str] = field(default_factory=dict)
+    named: tuple[str, ...] = ()
+    counts: Mapping[str, Counts] = field(default_factory=dict, compare=False, repr=False)
 
     def headline(self, row: DomainScores) -> float:
         """The number by which a domain is judged: mIoU, or accuracy for image-level classes."""
         return row.scores.pixel_accuracy if self.image_level else row.scores.miou
+
+    def score(self, row: DomainScores, name: str | None = None) -> float:
+        """The `headline` of ``row``, or the IoU of the class ``name``: NaN where it occurs neither in labels nor in
+        predictions."""
+        return self.headline(row) if name is None else row.scores.iou[self.classes.index(name)]
 
     def means(self, row: DomainScores) -> Mapping[str, float]:
         """By name, such as ``miou16``: the mean IoU over the classes of each of `hardy.data.labels.MEANS` that lies
@@ -77,37 +87,45 @@ class Table:
         """The domains measured that have no score, for none of their pixels (or images) is labelled."""
         return tuple(row.domain for row in self.rows if math.isnan(self.headline(row)))
 
-    def _of(self, group: str) -> list[DomainScores]:
-        return [row for row in self.rows if row.group == group and not math.isnan(self.headline(row))]
+    def _of(self, group: str, name: str | None) -> list[tuple[float, int]]:
+        """(score, number of images) of each domain of ``group`` that has a score."""
+        found = [(self.score(row, name), row.images) for row in self.rows if row.group == group]
+        return [(score, images) for score, images in found if not math.isnan(score)]
+
+    def intra_of(self, name: str | None = None) -> float | None:
+        """Mean over the source-val domains that have a score (for image-level classes over all their images) of the
+        headline, or of the IoU of the class ``name``; None without any."""
+        rows = self._of("source-val", name)
+        weights = [images for _, images in rows] if self.image_level else None
+        return fmean((score for score, _ in rows), weights) if rows else None
 
     @property
     def intra(self) -> float | None:
-        """Mean over the source-val domains that have a score, or for image-level classes over all their images; None
-        without any."""
-        rows = self._of("source-val")
-        weights = [row.images for row in rows] if self.image_level else None
-        return fmean(map(self.headline, rows), weights) if rows else None
+        """See `intra_of`."""
+        return self.intra_of()
 
     @property
     def unseen(self) -> float | None:
         """Mean over the unseen domains that have a score, or None without any."""
-        rows = self._of("unseen")
-        return fmean(map(self.headline, rows)) if rows else None
+        return self.summary().get("unseen")
 
     @property
     def worst(self) -> float | None:
         """The lowest score of an unseen domain, or None where none has a score."""
-        return min(map(self.headline, self._of("unseen")), default=None)
+        return self.summary().get("worst")
 
     @property
     def gap(self) -> float | None:
         """Intra minus unseen: what leaving home costs."""
-        return None if self.intra is None or self.unseen is None else self.intra - self.unseen
+        return self.summary().get("gap")
 
-    def summary(self) -> dict[str, float]:
-        """The numbers above that exist, by name."""
-        named = {"intra": self.intra, "unseen": self.unseen, "worst": self.worst, "gap": self.gap}
-        return {name: value for name, value in named.items() if value is not None}
+    def summary(self, name: str | None = None) -> dict[str, float]:
+        """The numbers above that exist, by name: of the headline, or of the IoU of the class ``name``."""
+        intra, away = self.intra_of(name), [score for score, _ in self._of("unseen", name)]
+        found = {} if intra is None else {"intra": intra}
+        if away:
+            found |= {"unseen": fmean(away), "worst": min(away)}
+        return found if intra is None or not away else {**found, "gap": intra - found["unseen"]}
 
     def values(self) -> list[tuple[str, str, float]]:
         """(target, metric, value) of every number, for records."""
@@ -119,7 +137,9 @@ class Table:
                 found.append((row.domain, "pixel_accuracy", row.scores.pixel_accuracy))
                 found += [(row.domain, name, value) for name, value in self.means(row).items()]
                 found += [(row.domain, f"iou/{name}", v) for name, v in zip(self.classes, row.scores.iou, strict=True)]
-        return found + [(name, metric, value) for name, value in self.summary().items()]
+        for name, measured in ((None, metric), *((name, f"iou/{name}") for name in self.named)):
+            found += [(target, measured, value) for target, value in self.summary(name).items()]
+        return found
 
 
 @torch.no_grad()
@@ -130,6 +150,7 @@ def count(
     *,
     device: torch.device | str = "cpu",
     onto: np.ndarray | None = None,
+    each: list[Tensor] | None = None,
 ) -> tuple[Tensor, int]:
     """Confusion counts (K, K) int64 on the CPU, and the number of images, of ``predictor`` over ``batches``.
 
@@ -141,6 +162,7 @@ def count(
         device: where predictions are made and counted.
         onto: (256,) uint8 map from the predictor's class ids onto the labels' space, or None when they are the same.
             Predictions of a class without counterpart (255) count as a miss of the pixel's class.
+        each: gets the counts (K + 1, K + 1) of every image, in order.
     """
     # One column more than there are classes takes the predictions without counterpart.
     counts = torch.zeros(class_count + 1, class_count + 1, dtype=torch.int64, device=device)
@@ -155,7 +177,13 @@ def count(
         if logits.ndim == 4:
             logits = resize(logits, there.labels.shape[-2:])
         guess = logits.argmax(dim=1)
-        counts += confusion(guess if lookup is None else lookup[guess], there.labels, class_count + 1)
+        guess = guess if lookup is None else lookup[guess]
+        if each is None:
+            counts += confusion(guess, there.labels, class_count + 1)
+        else:
+            mine = [confusion(*pair, class_count + 1) for pair in zip(guess, there.labels, strict=True)]
+            counts += torch.stack(mine).sum(dim=0)
+            each += [one.cpu() for one in mine]
         images += len(batch)
     if isinstance(predictor, nn.Module):
         predictor.train(was_training)
@@ -181,8 +209,10 @@ def table(
     image_level: bool = False,
     partial: bool = False,
     failed: Mapping[str, str] | None = None,
+    named: Sequence[str] = (),
+    counts: Mapping[str, Counts] | None = None,
 ) -> Table:
     """A `Table` from (domain, group, counts, images) rows, source-val first."""
     ordered = sorted(rows, key=lambda row: row[1] != "source-val")
-    judged_rows = tuple(DomainScores(name, group, images, judged(counts)) for name, group, counts, images in ordered)
-    return Table(judged_rows, tuple(classes), image_level, partial, failed or {})
+    judged_rows = tuple(DomainScores(name, group, images, judged(found)) for name, group, found, images in ordered)
+    return Table(judged_rows, tuple(classes), image_level, partial, failed or {}, tuple(named), counts or {})

@@ -9,11 +9,11 @@ from hardy.data.base import Domain, Item
 from hardy.data.labels import LabelSpace
 from hardy.data.loader import label_map
 from hardy.engine.evaluate import Table
-from hardy.errors import InputError
+from hardy.errors import InputError, nearest
 from hardy.sections import Evaluate
 from hardy.types import IGNORE
 
-__all__ = ["chosen", "labelled", "warn_of"]
+__all__ = ["chosen", "known_classes", "labelled", "warn_of"]
 
 Part = tuple[Domain, Sequence[Item]]
 
@@ -55,11 +55,29 @@ def labelled(judges: Sequence[Judge], space: Callable[[Domain], LabelSpace]) -> 
     return found
 
 
-def warn_of(table: Table, where: str) -> None:
-    """Name in the log what ``table`` lacks: domains that could not be read, and that nothing has a score."""
+def known_classes(choice: Evaluate, space: LabelSpace, *, image_level: bool) -> None:
+    """Refuse classes of ``choice`` that are not in ``space``.
+
+    Raises:
+        InputError: naming key and class, or for an ``image_level`` network, whose classes have no IoU.
+    """
+    asked = [("classes", name) for name in choice.classes] + [("select_class", choice.select_class)]
+    for key, name in asked:
+        if name is None:
+            continue
+        if image_level:
+            raise InputError(f"evaluate.{key}: {name!r} has no IoU where there is one class per image; leave it out")
+        if name not in space.classes:
+            hint = nearest(name, space.classes)
+            raise InputError(f"evaluate.{key}: {space.name} has no class {name!r}{hint}")
+
+
+def warn_of(table: Table, where: str, by: str | None = None) -> None:
+    """Name in the log what ``table`` lacks: domains that could not be read, and that nothing has a score (an IoU of the
+    class ``by``)."""
     for name, reason in table.failed.items():
         _log.warning("%s: %s does not take part in the choice of weights: %s", where, name, reason)
-    if table.intra is None:
+    if table.intra_of(by) is None:
         _log.warning("%s: no domain has a score; without one the weights of the last step are kept", where)
 
 

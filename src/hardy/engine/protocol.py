@@ -6,10 +6,11 @@ domains are measured whole and choose nothing, unless ``evaluate.select`` says `
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from hardy.algorithms.base import Algorithm
@@ -25,7 +26,8 @@ from hardy.engine.checkpoint import load_tensors, write_tensors
 from hardy.engine.evaluate import Predictor, Table
 from hardy.engine.finished import BEST
 from hardy.engine.fit import Batches, Fit, Log
-from hardy.engine.judges import chosen, labelled, warn_of
+from hardy.engine.image_counts import counted
+from hardy.engine.judges import chosen, known_classes, labelled, warn_of
 from hardy.errors import InputError, nearest
 from hardy.networks.base import Network
 from hardy.ops import windows
@@ -33,7 +35,18 @@ from hardy.recipe import Adapt, Data, Evaluate, Optim, Recipe, RunSection
 from hardy.seed import key
 from hardy.types import Batch
 
-__all__ = ["Settings", "Split", "checked", "fit", "measure", "predictor", "reading", "split", "training"]
+__all__ = [
+    "Settings",
+    "Split",
+    "check_classes",
+    "checked",
+    "fit",
+    "measure",
+    "predictor",
+    "reading",
+    "split",
+    "training",
+]
 
 Part = tuple[Domain, Sequence[Item]]
 
@@ -127,6 +140,16 @@ def checked(parts: Split, network: Network, data: Data) -> Split:
         for part, space in zip(parts.unseen, shared, strict=True):
             check.check_labels([part], space, decode=decode)
     return parts
+
+
+def check_classes(parts: Iterable[Part], network: Network, choice: Evaluate) -> None:
+    """Refuse classes of ``choice`` that are not among those in which each of ``parts`` is measured.
+
+    Raises:
+        InputError: naming key and class, or for a network of pictures, whose classes have no IoU.
+    """
+    for domain, _ in parts if choice.classes or choice.select_class else ():
+        known_classes(choice, _shared(domain, network)[0], image_level=network.image_level)
 
 
 def _large_enough(network: Network, sizes: Mapping[str, Size | None]) -> None:
@@ -230,32 +253,53 @@ def measure(
         InputError: when no map between the spaces is declared, domains of one table have different classes, an image
             cannot be read, or a window, flip or scales would show it more than once to a network that adapts.
     """
-    device = pick(settings.run.device)
+    choice = settings.evaluate
+    check_classes([part for _, part in parts], network, choice)
+    device, was_training = pick(settings.run.device), network.training
     network.to(device)
-    was_training = network.training
     network.eval()  # `count` does not see a network through its windows and views
     live = _adapting(network, adapt, settings) if adapt else None
-    predict = live or predictor(network, settings.evaluate)
-    rows, spaces, failed = [], set(), {}
+    predict, rows, failed, kept = live or predictor(network, choice), [], {}, {}
     for group, (domain, items) in parts:
-        space, onto = _shared(domain, network)
-        batches = (stream or reading(settings))((domain, items), space)
+        batches = (stream or reading(settings))((domain, items), _shared(domain, network)[0])
+        each: list[Tensor] | None = [] if choice.keep_counts else None
         try:
             with live.domain() if live else nullcontext():
-                counts, images = evaluate.count(predict, batches, len(space), device=device, onto=onto)
+                rows.append((domain.name, group, *_count(predict, network, domain, batches, device, each)))
         except (InputError, OSError) as error:
             if not tolerant:
                 raise
             failed[domain.name] = " ".join(str(error).split())
             continue
-        rows.append((domain.name, group, counts, images))
-        spaces.add(space.classes)
+        if each is not None:
+            kept[domain.name] = counted(domain.dataset, items, each, _shared(domain, network)[0].classes, group)
     network.train(was_training)
+    classes = _one_space([domain for _, (domain, _) in parts if domain.name not in failed], network)
+    return evaluate.table(
+        rows, classes, image_level=network.image_level, failed=failed, named=choice.classes,
+        counts=kept, partial=any(domain.dataset.never for _, (domain, _) in parts),
+    )  # fmt: skip
+
+
+def _count(
+    predict: Predictor, network: Network, domain: Domain, batches: Iterable[Batch], device: torch.device,
+    each: list[Tensor] | None,
+) -> tuple[Tensor, int]:  # fmt: skip
+    """The confusion counts of ``predict``, a view of ``network``, over ``batches`` of ``domain``; see `count`."""
+    space, onto = _shared(domain, network)
+    return evaluate.count(predict, batches, len(space), device=device, onto=onto, each=each)
+
+
+def _one_space(measured: Iterable[Domain], network: Network) -> tuple[str, ...]:
+    """The classes in which all of the domains are compared with ``network``.
+
+    Raises:
+        InputError: when they differ.
+    """
+    spaces = {_shared(domain, network)[0].classes for domain in measured}
     if len(spaces) > 1:
         raise InputError("the domains of one table must share their classes; measure them in two runs")
-    partial = any(domain.dataset.never for _, (domain, _) in parts)
-    classes = next(iter(spaces), ())
-    return evaluate.table(rows, classes, image_level=network.image_level, partial=partial, failed=failed)
+    return next(iter(spaces), ())
 
 
 def _adapting(network: Network, adapt: Adapt, settings: Settings) -> Adapting:
@@ -308,9 +352,10 @@ def fit(
     loop = Fit(algorithm, batches, optim, settings.run, folder=folder, owner=owner, stage=stage, log=log)
     algorithm.check(len(parts.train), optim.batch // loop.accelerator.num_processes // optim.accumulate)
     loop.resume()
+    on_the_way = replace(settings, evaluate=choice.model_copy(update={"keep_counts": False}))
 
     def validate(step: int) -> float | None:
-        score = _score(loop, network, lambda: measure(network, judges, settings, tolerant=True))
+        score = _score(loop, network, lambda: measure(network, judges, on_the_way, tolerant=True), choice.select_class)
         if score is not None and loop.accelerator.is_main_process and loop.progress.beaten_by(score):
             write_tensors(folder / BEST, _trained(network, loop), {"step": str(step), "owner": owner})
         if score is not None and validated:
@@ -334,15 +379,16 @@ def _select(network: Network, loop: Fit, best: Path) -> None:
     loop.accelerator.wait_for_everyone()  # the main process removes the file once all have read it
 
 
-def _score(loop: Fit, network: Network, judge: Callable[[], Table]) -> float | None:
-    """The intra-domain mean of the weights that would be kept, the moving average if there is one; None where nothing
-    could be measured. A domain that could not be read is named in the log."""
+def _score(loop: Fit, network: Network, judge: Callable[[], Table], name: str | None) -> float | None:
+    """The intra-domain mean (of the class ``name``'s IoU where there is one) of the weights that would be kept, the
+    moving average if there is one; None where nothing could be measured. A domain that could not be read is named in
+    the log."""
     live = {name: value.clone() for name, value in network.state_dict().items()}
     network.load_state_dict(_selected(network, loop))
     table = judge()
     network.load_state_dict(live)
-    warn_of(table, f"{loop.stage} step {loop.progress.step}")
-    return table.intra
+    warn_of(table, f"{loop.stage} step {loop.progress.step}", name)
+    return table.intra_of(name)
 
 
 def _selected(network: Network, loop: Fit) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hardy import records
+from hardy import counts, records
 from hardy.algorithms.base import Algorithm
 from hardy.device import limit_threads, pick
 from hardy.engine import adapting, artefact, changes, protocol, start, teachers
@@ -155,9 +155,11 @@ class Run:
         """The images of the recipe, checked for ``network``.
 
         Raises:
-            InputError: what `protocol.split` and `protocol.checked` raise.
+            InputError: what `protocol.split`, `protocol.check_classes` and `protocol.checked` raise.
         """
-        return protocol.checked(protocol.split(self.recipe.data, self.recipe.run.seed), network, self.recipe.data)
+        parts = protocol.split(self.recipe.data, self.recipe.run.seed)
+        protocol.check_classes([*parts.val, *parts.unseen], network, self.recipe.evaluate)
+        return protocol.checked(parts, network, self.recipe.data)
 
     def sight(self, images: Split) -> Sight:
         """``images``, and how they are read and measured."""
@@ -249,11 +251,14 @@ class Run:
         """Measure ``network`` on the held-out images of the sources and on the unseen domains, and record it.
 
         A domain that cannot be read is named in the table's ``failed``, and the others are measured. Where the recipe
-        has a section ``adapt`` a copy of the network adapts meanwhile, and the records say so.
+        has a section ``adapt`` a copy of the network adapts meanwhile, and the records say so. If the recipe asks for
+        the counts of every image, they go to the run's folder (`hardy.counts`).
         """
         pairs = [("source-val", part) for part in images.val] + [("unseen", part) for part in images.unseen]
         adapt = self.recipe.adapt
         table = protocol.measure(network, pairs, self.settings, tolerant=True, adapt=adapt)
+        if self.main and self.recipe.evaluate.keep_counts:
+            counts.write(self.folder, table.counts)
         self.record(stage, images.sources, table.values(), {**notes, **adapting.notes(adapt)})
         return table
 

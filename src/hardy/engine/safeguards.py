@@ -57,16 +57,17 @@ class Sight:
         return (batch.to(device) for batch in stream(0, 0, 1))
 
     def score(self, network: Network, parts: Sequence[Part]) -> float:
-        """The mean over ``parts`` of mIoU, or for image-level classes the accuracy over all their images; parts without
-        a labelled pixel do not count and go to the log."""
+        """The mean over ``parts`` of mIoU (or of the IoU of ``evaluate.select_class``), or for image-level classes the
+        accuracy over all their images; parts without a labelled pixel do not count and go to the log."""
         found = [("source-val", part) for part in parts]
         table = protocol.measure(network, found, self.settings)
-        if table.intra is None:
+        score = table.intra_of(self.settings.evaluate.select_class)
+        if score is None:
             names = ", ".join(domain.name for domain, _ in parts)
             raise InputError(f"prune: {names}: the images looked at have no labelled pixel; look at more images")
         for name in table.unscored:
             logger.info("prune: %s: the images looked at have no labelled pixel, so it has no part in the score", name)
-        return table.intra
+        return score
 
 
 def checked(choice: Prune, network: Network, sight: Sight) -> tuple[Part, ...]:

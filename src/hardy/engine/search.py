@@ -135,17 +135,18 @@ class Judge:
         return network.eval()
 
     def __call__(self, architecture: Architecture) -> float:
-        """The mean over the domains of the mIoU of ``architecture``.
+        """The mean over the domains of the mIoU (or IoU of ``evaluate.select_class``) of ``architecture``.
 
         Raises:
             InputError: when no image that is measured has a labelled pixel.
         """
         table = protocol.measure(self.network(architecture), self._parts, self._sight.settings, self._stream)
-        if table.intra is None:
+        score = table.intra_of(self._sight.settings.evaluate.select_class)
+        if score is None:
             raise InputError("search.images: those measured have no labelled pixel; measure more images")
         for name in table.unscored:
             _log.info("search: %s: its images have no labelled pixel, so it has no part in the score", name)
-        return table.intra
+        return score
 
     def _draw(self, count: int) -> Callable[[], Iterable[Tensor]]:
         def drawn() -> Iterable[Tensor]:

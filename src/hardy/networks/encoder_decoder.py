@@ -1,7 +1,7 @@
 """Any encoder, timm's or Hardy's own, with any decoder.
 
-Convolutional encoders give their stages from stride 4 on; plain vision transformers give four maps spaced evenly over
-their depth, and take any image size (the image is padded to whole patches, the logits are cut back).
+Convolutional encoders give their stages from stride 4 on, or from 2; plain vision transformers give four maps spaced
+evenly over their depth, and take any image size (the image is padded to whole patches, the logits are cut back).
 
 Source: Ronneberger, Fischer and Brox, MICCAI 2015, for the split in two; the encoders are timm's (Wightman, 2019) and
 those of `hardy.networks.encoders`.
@@ -36,6 +36,7 @@ class EncoderDecoder(Network):
         encoder_weights: None for a random draw; a weights file; a short name of ``hardy list weights``; ``"timm"`` or a
             tag of timm's.
         output_stride: stride of the encoder's last map, kept by dilation; None leaves the encoder as it is.
+        finest_stride: stride of the encoder's first map that the decoder is given; 2 is for thin structures.
         decoder: a decoder of ``hardy list decoder``.
         decoder_options: its options.
         aux: while training, a second head (3x3 convolution and classifier) on the last map but one.
@@ -52,12 +53,13 @@ class EncoderDecoder(Network):
         encoder: str = "resnet18",
         encoder_weights: str | None = None,
         output_stride: Literal[8, 16, 32] | None = None,
+        finest_stride: Literal[2, 4] = 4,
         decoder: str = "deeplabv3plus",
         decoder_options: Mapping[str, Any] | None = None,
         aux: bool = False,
     ) -> None:
         super().__init__(labels)
-        self.backbone = _backbone(encoder, encoder_weights, output_stride)
+        self.backbone = _backbone(encoder, encoder_weights, output_stride, finest_stride)
         channels, strides = self.backbone.channels, self.backbone.strides
         with refused(f"decoder {decoder!r} does not fit encoder {encoder!r}", "choose another, or other options"):
             self.decoder = DECODERS.build(
@@ -86,9 +88,11 @@ class EncoderDecoder(Network):
         return Outputs(whole, features, extras, coarse=logits, embedding=embedding)
 
 
-def _backbone(name: str, weights: str | None, output_stride: int | None) -> Pyramid | Encoder:
+def _backbone(name: str, weights: str | None, output_stride: int | None, finest: int) -> Pyramid | Encoder:
     if family_of(name) is None:
-        return Pyramid(name, weights, output_stride)
+        return Pyramid(name, weights, output_stride, finest=finest)
+    if finest != 4:
+        raise InputError(f"encoder {name!r} takes no finest_stride: its strides are 4, 8, 16, 32; leave it out")
     if output_stride is not None:
         raise InputError(f"encoder {name!r} takes no output_stride: its strides are 4, 8, 16, 32; leave it out")
     return load(name, weights)

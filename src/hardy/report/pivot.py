@@ -13,7 +13,9 @@ from statistics import fmean, stdev
 
 from hardy.records import Record
 
-__all__ = ["Duel", "Pivot", "Place", "Values", "chosen", "duel", "markdown", "pivot", "place", "sign_test", "spread"]
+__all__ = [
+    "Duel", "Pivot", "Place", "Values", "beside", "chosen", "duel", "markdown", "pivot", "place", "sign_test", "spread",
+]  # fmt: skip
 
 HEADLINES = ("miou", "accuracy")
 """Metrics of which a record of a target has one when no other is asked for."""
@@ -104,6 +106,16 @@ def pivot(
     rest = [name for name in rest if name != "stage"]
     note = f"mean ± standard deviation over {', '.join(rest)}" if rest else ""
     return Pivot((*down, *names), tuple(lines), len(down), note)
+
+
+def beside(table: Pivot, others: Mapping[str, Pivot]) -> Pivot:
+    """``table`` with the columns of ``others``, tables of the same rows, behind its own; each titled with its name."""
+    columns, rows = table.columns, table.rows
+    for name, other in others.items():
+        titles = other.columns[other.labels :]
+        columns += tuple(name if title == "value" else f"{title} {name}" for title in titles)
+        rows = tuple((*row, *more[other.labels :]) for row, more in zip(rows, other.rows, strict=True))
+    return Pivot(columns, rows, table.labels, table.note)
 
 
 def duel(values: Values, axis: str, first: str, second: str) -> Duel:

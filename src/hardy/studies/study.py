@@ -91,13 +91,15 @@ class Show(Section):
     """The table: its rows and columns, the recorded number, and the comparisons.
 
     Values are averaged over all other axes. ``value`` is a record's target (``unseen``, ``worst``,
-    ``intra``, ``camvid/0001TP``, ``cost``), ``metric`` its metric, by default the mean IoU or the accuracy.
+    ``intra``, ``camvid/0001TP``, ``cost``), ``metric`` its metric, by default the mean IoU or the accuracy; ``beside``
+    names further metrics, such as ``iou/vessel``, with columns of their own.
     """
 
     rows: Several | None = None
     columns: Several = ()
     value: str = "unseen"
     metric: str | None = None
+    beside: Several = ()
     compare: Compare | tuple[Compare, ...] = ()
 
 

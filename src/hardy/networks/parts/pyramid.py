@@ -22,7 +22,7 @@ _log = logging.getLogger("hardy")
 
 
 class Pyramid(nn.Module):
-    """The feature maps of a timm encoder, finest first: those of its stages from stride 4 on, or of four blocks spaced
+    """The feature maps of a timm encoder, finest first: those of its stages from a stride on, or of four blocks spaced
     evenly over the depth of a plain transformer.
 
     Attributes:
@@ -34,10 +34,12 @@ class Pyramid(nn.Module):
         name: the encoder's name in timm.
         weights: see `load_encoder`.
         output_stride: stride of the coarsest map, kept by dilation; None leaves the encoder as it is.
+        finest: stride of the first map; only one below 4 is asked for.
     """
 
-    def __init__(self, name: str, weights: str | None, output_stride: int | None) -> None:
+    def __init__(self, name: str, weights: str | None, output_stride: int | None, *, finest: int = 4) -> None:
         super().__init__()
+        self._finest = finest
         kwargs = {} if output_stride is None else {"output_stride": output_stride}
         self.name = name
         self.model: Any = load_encoder(name, weights, self._trim, **kwargs)
@@ -49,7 +51,12 @@ class Pyramid(nn.Module):
 
     def _trim(self, model: Any) -> None:
         """Note which maps to take from ``model``, and take away in place what lies behind the last of them."""
-        self.indices, self.channels, self.strides, self.multiple = stages(model)
+        self.indices, self.channels, self.strides, self.multiple = stages(model, finest=self._finest)
+        if self._finest < 4 and self.strides[0] != self._finest:
+            raise InputError(
+                f"finest_stride {self._finest}: encoder {self.name!r} has no map of that stride, its finest one has "
+                f"{self.strides[0]}; leave finest_stride out, or choose another encoder"
+            )
         model.prune_intermediate_layers(self.indices, prune_head=True)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -64,7 +71,7 @@ class Pyramid(nn.Module):
         return maps
 
 
-def stages(model: Any) -> tuple[list[int], list[int], list[int], int]:
+def stages(model: Any, *, finest: int = 4) -> tuple[list[int], list[int], list[int], int]:
     """Which maps of a timm ``model`` make its pyramid: (indices, channels, strides, multiple); see `Pyramid`."""
     told = [(info["num_chs"], info["reduction"]) for info in model.feature_info]
     count = len(told)
@@ -72,7 +79,7 @@ def stages(model: Any) -> tuple[list[int], list[int], list[int], int]:
     if plain:
         indices = sorted({max(0, count * quarter // 4 - 1) for quarter in (1, 2, 3, 4)})
     else:
-        indices = [index for index, (_, stride) in enumerate(told) if stride >= 4]
+        indices = [index for index, (_, stride) in enumerate(told) if stride >= finest]
     channels, strides = zip(*(told[index] for index in indices), strict=True)
     return indices, list(channels), list(strides), strides[-1] if plain else 1
 
