@@ -13,10 +13,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hardy.data.labels import LabelSpace
 from hardy.errors import within
-from hardy.networks._refusal import refused, sized
 from hardy.networks.base import Network
 from hardy.networks.building.weights import initialise
 from hardy.networks.encoders.base import Encoder, family_of, load
+from hardy.networks.parts.encoder_errors import refused, sized
 from hardy.networks.parts.pyramid import load_encoder, pad, stages
 from hardy.types import Outputs
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.data.labels import LabelSpace
 from hardy.errors import InputError
-from hardy.networks._refusal import refused
 from hardy.networks.base import Network, resize
 from hardy.networks.building.weights import initialise
 from hardy.networks.encoders.base import Encoder, family_of, load
+from hardy.networks.parts.encoder_errors import refused
 from hardy.networks.parts.pyramid import Pyramid, pad
 from hardy.registry import DECODERS
 from hardy.types import Outputs

@@ -14,8 +14,8 @@ import timm
 from timm.models.efficientformer import Flat, MetaBlock1d
 from torch import Tensor, nn
 
-from hardy.networks.encoders._any_size import AnySizeAttention
 from hardy.networks.encoders.base import Encoder
+from hardy.networks.parts.any_size_attention import AnySizeAttention
 
 __all__ = ["EfficientFormer"]
 

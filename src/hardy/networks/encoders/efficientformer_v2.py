@@ -13,8 +13,8 @@ from typing import Any
 import timm
 from torch import Tensor
 
-from hardy.networks.encoders._any_size import AnySizeAttention2d, AnySizeDownsample
 from hardy.networks.encoders.base import Encoder
+from hardy.networks.parts.any_size_attention import AnySizeAttention2d, AnySizeDownsample
 
 __all__ = ["EfficientFormerV2"]
 

@@ -18,8 +18,8 @@ from torchvision.ops import StochasticDepth
 
 from hardy.blocks.efficient_attention import EfficientAttention
 from hardy.blocks.mix_ffn import MixFFN
-from hardy.networks.encoders._mit_names import in_our_names
 from hardy.networks.encoders.base import Encoder
+from hardy.networks.parts.mit_names import in_our_names
 
 __all__ = ["VARIANTS", "MixTransformer"]
 

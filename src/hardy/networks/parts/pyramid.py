@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hardy.errors import InputError, nearest
-from hardy.networks._refusal import reason, refused, sized
 from hardy.networks.building.weights import digest, fill, is_file, read_weights
+from hardy.networks.parts.encoder_errors import reason, refused, sized
 from hardy.networks.parts.torchvision_names import in_timm_names
 
 __all__ = ["Pyramid", "load_encoder", "pad", "stages"]

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from hardy.errors import InputError
-from hardy.networks.published._dual import BACKBONE, LOSSES, POOLING, head
+from hardy.networks.parts.dual_branch_names import BACKBONE, LOSSES, POOLING, head
 from hardy.networks.published.base import Publication
 
 __all__ = ["DDRNetPublication"]

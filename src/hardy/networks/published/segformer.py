@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from hardy.networks.published._mit import depths, fused_from_coarse, variant
+from hardy.networks.parts.segformer_files import depths, fused_from_coarse, variant
 from hardy.networks.published.base import Publication
 
 __all__ = ["SegFormerPublication"]

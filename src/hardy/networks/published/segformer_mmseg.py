@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from hardy.networks.published._mit import depths, squeezed, variant
+from hardy.networks.parts.segformer_files import depths, squeezed, variant
 from hardy.networks.published.base import Publication
 
 __all__ = ["SegFormerMMSegPublication"]

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from hardy.networks.published._swiftnet import BACKBONE, COLOURS, colours, unit
+from hardy.networks.parts.swiftnet_names import BACKBONE, COLOURS, colours, unit
 from hardy.networks.published.base import Colours, Publication
 
 __all__ = ["SwiftNetPublication"]
