@@ -250,9 +250,14 @@ def test_agreement_counts_pixels_by_hand(tiny):
 
     with torch.no_grad():
         found = compare(
-            network, {"classes": wrong, "logits": shifted}, size=(4, 5), dynamic=False, batch=2, images=images,
+            network,
+            {"classes": wrong, "logits": shifted},
+            size=(4, 5),
+            dynamic=False,
+            batch=2,
+            images=images,
             labels=None,
-        )  # fmt: skip
+        )
     # Three images of 20 pixels, one pixel wrong in each; the image that fills up the last batch does not count.
     assert found.agreement == 57 / 60
     assert found.difference == pytest.approx(0.25, abs=1e-5)

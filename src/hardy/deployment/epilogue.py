@@ -77,8 +77,10 @@ def check(network: Network, upsample: str, sizes: Sequence[Sequence[int]]) -> No
             enlarges its logits from corner to corner.
     """
     if upsample not in get_args(Upsample):
-        raise InputError(f"there is no upsample {upsample!r}; there are: {', '.join(get_args(Upsample))}"
-                         f"{nearest(upsample, get_args(Upsample))}")  # fmt: skip
+        raise InputError(
+            f"there is no upsample {upsample!r}; there are: {', '.join(get_args(Upsample))}"
+            f"{nearest(upsample, get_args(Upsample))}"
+        )
     if upsample == "full":
         return
     name = type(network).__name__

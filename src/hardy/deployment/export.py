@@ -151,9 +151,17 @@ def _workshop(target: Path) -> Iterator[Path]:
 
 
 def _made(
-    network: Network, folder: Path, images: Sequence[Tensor], labels: Sequence[Tensor] | None, *,
-    size: Sequence[int], output: Output, dynamic: bool, upsample: Upsample, batch: int,
-) -> tuple[Path, Found]:  # fmt: skip
+    network: Network,
+    folder: Path,
+    images: Sequence[Tensor],
+    labels: Sequence[Tensor] | None,
+    *,
+    size: Sequence[int],
+    output: Output,
+    dynamic: bool,
+    upsample: Upsample,
+    batch: int,
+) -> tuple[Path, Found]:
     """The file in ``folder`` that returns ``output``, and how it and its like compare with ``network``."""
     files: dict[Output, Path] = {"logits": folder / "logits.onnx", "classes": folder / "classes.onnx"}
     graph.write(network, files["logits"], size=size, batch=batch, dynamic=dynamic, upsample=upsample)

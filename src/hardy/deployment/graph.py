@@ -54,9 +54,14 @@ def package(name: str) -> Any:
 
 
 def write(
-    network: Network, path: Path, *, size: Sequence[int], batch: int = 1, dynamic: bool = False,
+    network: Network,
+    path: Path,
+    *,
+    size: Sequence[int],
+    batch: int = 1,
+    dynamic: bool = False,
     upsample: Upsample = "full",
-) -> None:  # fmt: skip
+) -> None:
     """Write ``network`` as one ONNX file from ``images`` (B, 3, H, W) float32 to ``logits`` (B, K, H, W).
 
     Args:
@@ -110,8 +115,9 @@ def _name_dimensions(model: Any) -> None:
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
         for dimension in _shape(value):
             if dimension.dim_param:
-                dimension.dim_param = re.sub(r"[A-Za-z_]\w*", lambda word: given.get(word[0], word[0]),
-                                             dimension.dim_param)  # fmt: skip
+                dimension.dim_param = re.sub(
+                    r"[A-Za-z_]\w*", lambda word: given.get(word[0], word[0]), dimension.dim_param
+                )
 
 
 def with_classes(source: Path, path: Path, *, upsample: Upsample = "full") -> None:
@@ -154,8 +160,11 @@ def _best(onnx: Any, logits: str, output: str) -> list[Any]:
 def _doubled(onnx: Any, logits: str, images: str) -> tuple[list[Any], list[Any]]:
     """The nodes from logits at half the size of ``images`` to classes at their size, and their constants."""
     make = onnx.helper.make_node
-    constants = {"twice": np.array([1, 2, 2], np.float32), "corner": np.zeros(2, np.int64),
-                 "sides": np.array([1, 2], np.int64)}  # fmt: skip
+    constants = {
+        "twice": np.array([1, 2, 2], np.float32),
+        "corner": np.zeros(2, np.int64),
+        "sides": np.array([1, 2], np.int64),
+    }
     modes = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
     nodes = [
         *_best(onnx, logits, "classes_at_half"),

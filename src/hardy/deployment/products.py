@@ -82,9 +82,14 @@ def _pooled(input: Tensor, output_size: Any) -> Tensor | None:
 
 
 def _resized(
-    input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest", align_corners: bool | None = None,
-    recompute_scale_factor: bool | None = None, antialias: bool = False,
-) -> Tensor | None:  # fmt: skip
+    input: Tensor,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
+) -> Tensor | None:
     """``F.interpolate`` as products; None where it is no bilinear resizing to a size, or they do not pay."""
     if mode != "bilinear" or size is None or align_corners or antialias:
         return None

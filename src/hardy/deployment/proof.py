@@ -104,7 +104,7 @@ def compare(
 @torch.inference_mode()
 def _expected(
     network: Network, images: Tensor, size: Sequence[int], upsample: Upsample
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor]:
     """The network's logits treated as the graph's are, their classes, and its classes at full size."""
     treated = epilogue.logits(network, images, upsample)
     best = epilogue.classes(treated, size, upsample)

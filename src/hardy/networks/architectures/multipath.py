@@ -119,9 +119,13 @@ def content(architecture: Architecture, **meta: Any) -> dict[str, Any]:
         for of in architecture.branches
     ]
     return {
-        "format": FORMAT, "Fch": architecture.filters, "stem": {"width": architecture.stem_width},
-        "head_width": architecture.head_width, "branches": branches, **({"meta": meta} if meta else {}),
-    }  # fmt: skip
+        "format": FORMAT,
+        "Fch": architecture.filters,
+        "stem": {"width": architecture.stem_width},
+        "head_width": architecture.head_width,
+        "branches": branches,
+        **({"meta": meta} if meta else {}),
+    }
 
 
 def read(file: str | Path) -> dict[str, Any]:

@@ -115,8 +115,14 @@ def tell(source: str, names: Sequence[str | None], labels: LabelSpace, layers: S
     unnamed = "; its classes have no names" if None in names else ""
     _log.warning(
         "%s: predicts %d classes, the network %d (%s): new last layer %s: %s%s",
-        source, len(names), len(labels), labels.name, _few(layers), ", ".join(parts), unnamed,
-    )  # fmt: skip
+        source,
+        len(names),
+        len(labels),
+        labels.name,
+        _few(layers),
+        ", ".join(parts),
+        unnamed,
+    )
 
 
 def _few(names: Sequence[str]) -> str:

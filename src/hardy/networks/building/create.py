@@ -108,7 +108,7 @@ def _built(name: str, labels: LabelSpace, completed: Mapping[str, Any]) -> Netwo
 
 def _filled(
     network: Network, name: str, completed: Mapping[str, Any], found: Mapping[str, Tensor], file: str
-) -> Network:  # fmt: skip
+) -> Network:
     """``network`` with the weights ``found`` in ``file``; made again where those are for another number of classes."""
     own, labels, names = network.state_dict(), network.labels, names_beside(file)
     if names in (None, labels.classes) and all(found[key].shape == own[key].shape for key in own if key in found):

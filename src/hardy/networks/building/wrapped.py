@@ -61,9 +61,7 @@ class Wrapped(Network):
         super().__init__(labels, mean, std)
         self.module = module if module is not None else _made_by(factory)
         self.image_level = image_level
-        options: dict[str, Any] = {
-            "factory": factory, "mean": list(mean), "std": list(std), "image_level": image_level
-        }  # fmt: skip
+        options: dict[str, Any] = {"factory": factory, "mean": list(mean), "std": list(std), "image_level": image_level}
         if last:
             options["last"] = list(last)
             for name in last:

@@ -47,9 +47,7 @@ class SegFormerPublication(Publication):
         widths = [len(weights[f"backbone.patch_embed{stage}.proj.weight"]) for stage in range(1, 5)]
         counts = [depths(weights, f"backbone.block{stage}.")[0] for stage in range(1, 5)]
         width = len(weights["decode_head.linear_pred.weight"][0])
-        return {
-            "variant": variant(widths, counts), "width": width, "projection": "linear", "embedding_eps": 1e-5
-        }  # fmt: skip
+        return {"variant": variant(widths, counts), "width": width, "projection": "linear", "embedding_eps": 1e-5}
 
     def converted(self, weights: dict[str, Tensor], class_count: int) -> dict[str, Tensor]:
         """See `Publication.converted`: linear layers as 1x1 convolutions, and the finest map first."""
