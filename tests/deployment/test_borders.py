@@ -61,6 +61,6 @@ def test_only_squares_with_differing_corners_are_interpolated():
 
 
 def test_an_open_size_is_refused(tmp_path):
-    with pytest.raises(InputError, match="laid out for one size"):
+    with pytest.raises(InputError, match="works at one image size only"):
         export(create("tiny", "camvid11"), tmp_path / "net.onnx", size=(64, 64), upsample="borders", dynamic=True)
     assert list(tmp_path.iterdir()) == []

@@ -129,7 +129,7 @@ def test_a_form_is_timed_beside_the_network_as_it_is(tiny, monkeypatch):
         (False, "", "channels first"), (True, "16 of 16 batch norms folded", "channels last")
     ]  # fmt: skip
     (told,) = rows[2].told
-    assert told.startswith("16 of 16 batch norms folded: the same classes on 2 drawn images")
+    assert told.startswith("16 of 16 batch norms folded: the same classes on 2 random images")
     assert "(float32, batch norm folded, channels last); not timed" in rows[2].timed
     assert tiny.state_dict().keys() == other.state_dict().keys()  # neither network was changed
 
