@@ -88,9 +88,7 @@ def test_another_normalisation_for_any_network(tmp_path: Path) -> None:
 
 def test_files_of_no_publication(weights: dict[str, Tensor], tmp_path: Path) -> None:
     line = refusal({"a.weight": torch.zeros(1), "b.weight": torch.zeros(1)}, tmp_path)
-    assert line.startswith(
-        "its names (a.weight, b.weight, ...) are of no publication known; known are: bisenetv2 (Coin"
-    )
+    assert line.startswith("its names (a.weight, b.weight, ...) match no known publication; known are: bisenetv2 (Coin")
     assert all(name in line for name in PUBLICATIONS)
     line = refusal(weights, tmp_path, network="pidnet")
     assert line == "holds weights of espnet, as espnet (sacmehta/ESPNet), not of pidnet"
