@@ -124,7 +124,7 @@ def test_what_training_adds_to_names_is_dropped(tmp_path: Path) -> None:
     save_file(model | {"loss.criterion.weight": torch.ones(5)}, tmp_path / "some.safetensors")
     found = imported(tmp_path / "some.safetensors", space(5))
     assert found.publication == "ddrnet"
-    assert dict(found.dropped) == {"loss.criterion.weight": "a weight of the loss it was trained with"}
+    assert dict(found.dropped) == {"loss.criterion.weight": "a weight of the training loss"}
     assert found.used == len(model)
 
 

@@ -16,7 +16,7 @@ from hardy.errors import within
 from hardy.networks.base import Network
 from hardy.networks.building.weights import initialise
 from hardy.networks.encoders.base import Encoder, family_of, load
-from hardy.networks.parts.encoder_errors import refused, sized
+from hardy.networks.parts.encoder_errors import one_line_errors, size_errors
 from hardy.networks.parts.pyramid import load_encoder, pad, stages
 from hardy.types import Outputs
 
@@ -60,7 +60,9 @@ class Classifier(Network):
             self.multiple, width = self.backbone.multiple, self.backbone.width
         else:
             self.backbone = load_encoder(encoder, encoder_weights, lambda model: model.reset_classifier(0))
-            with refused(f"encoder {encoder!r} cannot be the encoder of a classifier", "choose another encoder"):
+            with one_line_errors(
+                f"encoder {encoder!r} cannot be the encoder of a classifier", "choose another encoder"
+            ):
                 self.indices, _, _, self.multiple = stages(self.backbone)
                 width = self.backbone.head_hidden_size
         self.dropout = nn.Dropout(dropout)
@@ -96,7 +98,7 @@ class Classifier(Network):
         if isinstance(self.backbone, Encoder):
             maps = self.backbone(images)
             return maps, self.backbone.embed(maps[-1])
-        with sized(self.encoder_name, self.backbone, self._of_timm, images):
+        with size_errors(self.encoder_name, self.backbone, self._of_timm, images):
             return self._of_timm(images)
 
     def _of_timm(self, images: Tensor) -> tuple[list[Tensor], Tensor]:

@@ -18,7 +18,7 @@ from hardy.errors import InputError
 from hardy.networks.base import Network, resize
 from hardy.networks.building.weights import initialise
 from hardy.networks.encoders.base import Encoder, family_of, load
-from hardy.networks.parts.encoder_errors import refused
+from hardy.networks.parts.encoder_errors import one_line_errors
 from hardy.networks.parts.pyramid import Pyramid, pad
 from hardy.registry import DECODERS
 from hardy.types import Outputs
@@ -58,7 +58,9 @@ class EncoderDecoder(Network):
         super().__init__(labels)
         self.backbone = _backbone(encoder, encoder_weights, output_stride)
         channels, strides = self.backbone.channels, self.backbone.strides
-        with refused(f"decoder {decoder!r} does not fit encoder {encoder!r}", "choose another, or other options"):
+        with one_line_errors(
+            f"decoder {decoder!r} does not fit encoder {encoder!r}", "choose another, or other options"
+        ):
             self.decoder = DECODERS.build(
                 decoder,
                 {"channels": channels, "strides": strides, "class_count": len(labels)},
