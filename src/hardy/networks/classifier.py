@@ -1,4 +1,4 @@
-"""Any encoder, timm's or Hardy's own, with a linear layer, for image-level classes such as those of PACS.
+"""Any encoder of timm or Hardy with a linear layer, for image-level classes such as those of PACS.
 
 Source: He, Zhang, Ren and Sun, CVPR 2016, for ResNets and their pooled linear classifier; Gulrajani and Lopez-Paz, "In
 search of lost domain generalization", ICLR 2021, for its use; the encoders are those of timm (Wightman, 2019) and
@@ -29,15 +29,15 @@ class Classifier(Network):
 
     Args:
         labels: the classes predicted.
-        encoder: a size of an encoder of ``hardy list encoder``, or a model of timm's.
-        encoder_weights: None for a random draw; a weights file; ``"timm"`` or a tag of timm's.
+        encoder: a size of an encoder of ``hardy list encoder``, or a timm model.
+        encoder_weights: None for random initialisation; a weights file; ``"timm"`` or a timm tag.
         dropout: share of the embedding zeroed while training.
-        freeze_norm: batch norms keep the statistics that came with the weights, while their scales and shifts are
-            trained like the rest, as in DomainBed of 2022. It stays so when the network is pruned.
+        freeze_norm: batch norms keep the running statistics of the weights, while their scales and shifts are trained,
+            as in DomainBed of 2022. This also holds after pruning.
 
     Raises:
-        InputError: for an encoder that is not there, for weights that do not fit or cannot be fetched, and for a
-            dropout that is no share.
+        InputError: for an unknown encoder, for weights that do not fit or cannot be downloaded, and for a dropout
+            outside [0, 1].
     """
 
     image_level = True
@@ -94,7 +94,7 @@ class Classifier(Network):
         return Outputs(logits, features, embedding=embedding)
 
     def _seen(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The encoder's maps, and its embedding."""
+        """The encoder's maps and its embedding."""
         if isinstance(self.backbone, Encoder):
             maps = self.backbone(images)
             return maps, self.backbone.embed(maps[-1])
