@@ -100,7 +100,7 @@ def test_files_of_no_publication(weights: dict[str, Tensor], tmp_path: Path) -> 
 
 def test_names_missing_and_left_over(weights: dict[str, Tensor], tmp_path: Path) -> None:
     line = refusal(weights | {"extra.weight": torch.zeros(1), "extra.bias": torch.zeros(1)}, tmp_path)
-    assert line == "2 left over that espnet has no place for (extra.bias, extra.weight)"
+    assert line == "2 left over that espnet does not have (extra.bias, extra.weight)"
     less = {name: value for name, value in weights.items() if name != "encoder.level2.0.d4.conv.weight"}
     line = refusal(less, tmp_path)
     assert line == "these are not the weights of this ESPNet: 1 missing (level2.blocks.0.branches.2.weight)"

@@ -19,7 +19,7 @@ _VARIANTS = {32: "23_slim", 64: "23"}
 
 
 class DDRNetPublication(Publication):
-    """With the auxiliary head where the file has one."""
+    """With the auxiliary head, if the file has one."""
 
     network = "ddrnet"
     repository = "ydhongHIT/DDRNet"

@@ -1,6 +1,6 @@
-"""SegFormer B0 to B5 as its authors published it on Cityscapes and ADE20K, of Hardy's head with linear projections.
+"""SegFormer B0 to B5 as published by the authors on Cityscapes and ADE20K; the head has linear projections.
 
-The release normalises patch embeddings and reduced keys with an epsilon of 1e-5, all else with 1e-6.
+The release's layer norms of patch embeddings and reduced keys have an epsilon of 1e-5, all others 1e-6.
 
 Source: Xie, Wang, Yu, Anandkumar, Alvarez and Luo, "SegFormer: simple and efficient design for semantic segmentation
 with transformers", NeurIPS 2021; github.com/NVlabs/SegFormer.
@@ -18,7 +18,7 @@ __all__ = ["SegFormerPublication"]
 
 
 class SegFormerPublication(Publication):
-    """The release carries a classifier that its head never uses."""
+    """The release has a classifier that its head never uses."""
 
     network = "segformer"
     repository = "NVlabs/SegFormer"
