@@ -134,7 +134,7 @@ def test_what_would_do_nothing_or_wrong_is_refused(tmp_path, network, size, upsa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_half_enlarges_from_corner_to_corner_where_the_network_does(tmp_path):
+def test_half_enlarges_with_aligned_corners_where_the_network_does(tmp_path):
     torch.manual_seed(0)
     network = create("fast_scnn", "camvid11", width=0.25, align_corners=True).eval()
     export(network, tmp_path / "net.onnx", size=(64, 96), upsample="half")

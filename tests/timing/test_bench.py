@@ -199,7 +199,7 @@ def test_measuring_memory_says_nothing(capfd, tiny):
         ({"size": (32, 32), "warm_up": -1}, "warm_up -1"),
         ({"size": (32, 32), "runtime": ("eagre",)}, "no runtime 'eagre'"),
         ({"size": (32, 32), "device": "cuda:99"}, "cuda:99"),
-        ({"size": (32, 32), "dtype": "float8"}, "no dtype 'float8' to time; there are: float32, bfloat16"),
+        ({"size": (32, 32), "dtype": "float8"}, "no dtype 'float8'; there are: float32, bfloat16"),
         ({"size": (32, 32), "dtype": "bfloat16", "runtime": ("onnxruntime",)}, "dtype bfloat16: .* runtime eager"),
         ({"size": (32, 32), "channels_last": True, "runtime": ("eager", "onnxruntime")}, "channels_last: .* eager"),
     ],
