@@ -66,7 +66,7 @@ BAD = {
     "a change is a list": ({"changes": [{"change": ["prune"]}]}, "it must be"),
     "a change with more": ({"changes": [{"change": "merge", "code": 1}]}, "has the entries change, code"),
     "a change with less": ({"changes": [{"change": "tune", "name": "frozen"}]}, "it must have: change, name, options"),
-    "a tuner of a number": ({"changes": [TUNE | {"name": 3}]}, "must be a text"),
+    "a tuner of a number": ({"changes": [TUNE | {"name": 3}]}, "must be a string"),
     "a tuner of no mapping": ({"changes": [TUNE | {"options": []}]}, "a mapping"),
     "a tuner that is not there": ({"changes": [TUNE | {"name": "frosen"}]}, "did you mean 'frozen'"),
     "a tuner's option": ({"changes": [TUNE | {"options": {"rank": 1}}]}, "has no option 'rank'"),
@@ -82,11 +82,11 @@ BAD = {
     "rest without a tuner": ({"rest": REST}, "no tuner is attached that leaves one"),
     "an entry of format 1": ({"plan": {}}, "has an unknown entry 'plan'"),
     "no architecture": ({"architecture": None}, "architecture is None"),
-    "name is a list": ({"architecture": {"name": [], "options": {}}}, "must be a text"),
+    "name is a list": ({"architecture": {"name": [], "options": {}}}, "must be a string"),
     "options are text": ({"architecture": {"name": "tiny", "options": "x"}}, "a mapping"),
     "an entry more": ({"architecture": {"name": "tiny", "options": {}, "code": "x"}}, "unknown entry 'code'"),
     "mean of text": ({"architecture": {"name": "tiny", "options": {}, "mean": "abc", "std": [1, 1, 1]}}, "mean 'abc'"),
-    "mean alone": ({"architecture": {"name": "tiny", "options": {}, "mean": [0, 0, 0]}}, "go together"),
+    "mean alone": ({"architecture": {"name": "tiny", "options": {}, "mean": [0, 0, 0]}}, "must both be given"),
     "width 0": (architecture(width=0), ""),
     "width below 0": (architecture(width=-8), ""),
     "width of petabytes": (architecture(width=10**7), "GiB"),
@@ -135,7 +135,7 @@ def test_a_description_that_was_changed_is_refused_and_one_from_before_there_wer
 
 def test_options_that_ask_for_endless_layers_stop(trained, tmp_path, monkeypatch):
     monkeypatch.setattr("hardy.networks.building.described._MODULES", 50)
-    with pytest.raises(InputError, match="its options ask for more than 50 modules"):
+    with pytest.raises(InputError, match="its options need more than 50 modules"):
         hardy.load(hardy.save(hardy.create("fast_scnn", "camvid11"), tmp_path / "net"))
 
 

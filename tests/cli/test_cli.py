@@ -193,7 +193,7 @@ def test_bench(call, dense, small):
 def test_bench_of_forms(call, small):
     said = call("bench", small[0], "--size", SIZE, "--runs", "1", "--fold", "--dtype", "bfloat16", "--threads", "1")
     assert (said.code, said.err) == (0, "")
-    assert "16 of 16 batch norms folded: the same classes on 2 drawn images" in said.out
+    assert "16 of 16 batch norms folded: the same classes on 2 random images" in said.out
     assert "bfloat16: the class of float32 on" in said.out
     assert "eager, folded, bfloat16: timed: normalisation, network, upsampling, argmax (bfloat16, batch" in said.out
     assert "1 runs after 5" in said.out

@@ -96,7 +96,7 @@ def test_an_option_of_a_method_without_effect_is_refused(registry, name, options
 
 def test_weights_of_the_whole_network_leave_nothing_for_those_of_the_encoder(tmp_path):
     file = hardy.save(create("swiftnet", "camvid11"), tmp_path / "run") / "network.safetensors"
-    with pytest.raises(InputError, match=r"whole network, so encoder_weights='timm' would have no effect"):
+    with pytest.raises(InputError, match=r"complete network: encoder_weights='timm' would have no effect"):
         create("swiftnet", "camvid11", weights=file, encoder_weights="timm")
 
 

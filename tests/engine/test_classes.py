@@ -60,7 +60,7 @@ def test_what_is_kept_and_drawn_is_said(tmp_path, gone_on):
     hardy.load(folder, classes=OTHER)
     assert gone_on() == [
         f"{folder}: predicts 4 classes, the network 3 (other): new last layer head.bias, head.weight: 2 of 3 classes "
-        "by their names, drawn at random: river"
+        "by their names, initialised at random: river"
     ]
 
 

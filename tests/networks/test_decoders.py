@@ -34,8 +34,10 @@ def trained(name: str, **options: Any) -> Network:
 def filled(decoder: Decoder, network: Network, names: dict[str, str]) -> nn.Module:
     """The decoder with the network's weights, where ``names`` tells under which name of the network each part is."""
     weights = network.state_dict()
-    own = {key: weights[names.get(key.split(".")[0], key.split(".")[0]) + key[key.find(".") :]] for key in
-           decoder.state_dict()}  # fmt: skip
+    own = {
+        key: weights[names.get(key.split(".")[0], key.split(".")[0]) + key[key.find(".") :]]
+        for key in decoder.state_dict()
+    }
     decoder.load_state_dict(own, strict=True)
     return decoder.eval()
 

@@ -18,8 +18,8 @@ from hardy.errors import InputError
 from hardy.networks import encoders
 from hardy.networks.building.create import create
 from hardy.networks.encoders import base, shufflenet_v1
-from hardy.networks.encoders._any_size import AnySizeAttention, AnySizeAttention2d, AnySizeDownsample
 from hardy.networks.encoders.base import Encoder, encoder_names, family_of, load
+from hardy.networks.parts.any_size_attention import AnySizeAttention, AnySizeAttention2d, AnySizeDownsample
 from hardy.ops.cost import gmacs, parameters
 from hardy.pruning.units import survey
 from surgery import halved

@@ -129,7 +129,7 @@ def test_a_form_is_timed_beside_the_network_as_it_is(tiny, monkeypatch):
         (False, "", "channels first"), (True, "16 of 16 batch norms folded", "channels last")
     ]  # fmt: skip
     (told,) = rows[2].told
-    assert told.startswith("16 of 16 batch norms folded: the same classes on 2 drawn images")
+    assert told.startswith("16 of 16 batch norms folded: the same classes on 2 random images")
     assert "(float32, batch norm folded, channels last); not timed" in rows[2].timed
     assert tiny.state_dict().keys() == other.state_dict().keys()  # neither network was changed
 
@@ -199,7 +199,7 @@ def test_measuring_memory_says_nothing(capfd, tiny):
         ({"size": (32, 32), "warm_up": -1}, "warm_up -1"),
         ({"size": (32, 32), "runtime": ("eagre",)}, "no runtime 'eagre'"),
         ({"size": (32, 32), "device": "cuda:99"}, "cuda:99"),
-        ({"size": (32, 32), "dtype": "float8"}, "no dtype 'float8' to time; there are: float32, bfloat16"),
+        ({"size": (32, 32), "dtype": "float8"}, "no dtype 'float8'; there are: float32, bfloat16"),
         ({"size": (32, 32), "dtype": "bfloat16", "runtime": ("onnxruntime",)}, "dtype bfloat16: .* runtime eager"),
         ({"size": (32, 32), "channels_last": True, "runtime": ("eager", "onnxruntime")}, "channels_last: .* eager"),
     ],

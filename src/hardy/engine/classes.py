@@ -11,9 +11,9 @@ from hardy.data.labels import LabelSpace
 from hardy.engine.changes import replay, tuner_of
 from hardy.errors import InputError
 from hardy.networks.base import Network
-from hardy.networks.building.classes import class_axes, tell, with_classes
+from hardy.networks.building.classes import class_axes, warn_of_new_classes, with_classes
 from hardy.networks.building.create import rebuild
-from hardy.networks.building.last_layer import last_layers, resized
+from hardy.networks.building.last_layer import last_layers, resize_last_layer
 from hardy.networks.building.wrapped import Wrapped
 
 __all__ = ["for_classes"]
@@ -37,7 +37,7 @@ def for_classes(network: Network, labels: LabelSpace, *, source: str = "network"
         network.labels = labels
         return network.eval()
     made, layers = (_wrapped if isinstance(network, Wrapped) else _built)(network, labels, source)
-    tell(source, network.labels.classes, labels, layers)
+    warn_of_new_classes(source, network.labels.classes, labels, layers)
     return made.eval()
 
 
@@ -70,7 +70,7 @@ def _wrapped(network: Network, labels: LabelSpace, source: str) -> tuple[Network
         )
     made = deepcopy(network)
     for name in layers:
-        resized(made, name, network.labels.classes, labels.classes)
+        resize_last_layer(made, name, network.labels.classes, labels.classes)
     made.labels, made.origin = labels, None
     options = {**made.architecture["options"], "last": [name.removeprefix("module.") for name in layers]}
     made.architecture = {**made.architecture, "options": options}

@@ -151,8 +151,8 @@ def _measure(
                 folded=made.folded,
                 resize=not one.network.image_level,
                 form=one.words,
-                norms=one.norms,
-                told=one.told,
+                norms=one.folding,
+                told=one.notes,
                 layout="channels last" if form.channels_last else "channels first",
                 **same,
             )
