@@ -27,13 +27,16 @@ def weighed(widths):
     return widths["a"] + 10 * widths["b"]
 
 
-@pytest.mark.parametrize(("target", "expected"), [
-    (45, {"a": [1]}),
-    (44.5, {"a": [1, 3]}),
-    (44, {"a": [1, 3]}),
-    (34, {"a": [1, 3], "b": [0]}),
-    (11, {"a": [0, 1, 2, 3, 4], "b": [0, 1, 2]}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (45, {"a": [1]}),
+        (44.5, {"a": [1, 3]}),
+        (44, {"a": [1, 3]}),
+        (34, {"a": [1, 3], "b": [0]}),
+        (11, {"a": [0, 1, 2, 3, 4], "b": [0, 1, 2]}),
+    ],
+)
 def test_the_fewest_channels_that_are_enough(target, expected):
     goal = CostGoal(UNITS, weighed, target, LIMITS)
     assert choose(SCORES, UNITS, goal, {}, LIMITS) == expected
@@ -136,8 +139,9 @@ def test_every_schedule_stops_at_the_cost(toy, draw_batch, pixel_loss, schedule,
     work = Work(toy, Random(toy, units, pixel_loss, seed=0), units, goal, limits, tune=tune, batches=stream)
     done = schedule.run(work)
     left = count({name: after for name, (_, after) in done.widths.items()})
-    largest = max(count(dense_widths(units)) - count({**dense_widths(units), unit.name: unit.size - 1})
-                  for unit in units)  # fmt: skip
+    largest = max(
+        count(dense_widths(units)) - count({**dense_widths(units), unit.name: unit.size - 1}) for unit in units
+    )
     assert left <= dense / 2
     step = largest * (1 if scope == "global" else len(units))
     assert left > dense / 2 - step  # no more than the last channels needed

@@ -162,7 +162,8 @@ NETWORKS = {
     "encoder": (encoder, {"heads": 2, "hidden": 2, "embedding": 1}),
     "encoder, norm first": (lambda: encoder(norm_first=True, bias=False), {"heads": 2, "hidden": 2, "embedding": 1}),
     "torchvision": (
-        lambda: VisionTransformer(16, 4, 2, 3, 24, 32, num_classes=5), {"heads": 2, "hidden": 2, "embedding": 1}
+        lambda: VisionTransformer(16, 4, 2, 3, 24, 32, num_classes=5),
+        {"heads": 2, "hidden": 2, "embedding": 1},
     ),
     "attention": (Attended, {"heads": 1}),
     "attention of two widths": (lambda: Attended(kdim=8, vdim=8, bias=False), {"heads": 1}),
@@ -171,16 +172,18 @@ NETWORKS = {
     "cosine, no bias": (lambda: Tokens(Squares(CosineAttention(24, (4, 4), 3, qkv_bias=False))), {"heads": 1}),
     "shifted": (lambda: Tokens(Maps(ShiftedWindowAttention(24, [3, 2], [1, 1], 3))), {"heads": 1, "embedding": 1}),
     "shifted, second": (
-        lambda: Tokens(Maps(ShiftedWindowAttentionV2(24, [3, 2], [1, 1], 3))), {"heads": 1, "embedding": 1}
+        lambda: Tokens(Maps(ShiftedWindowAttentionV2(24, [3, 2], [1, 1], 3))),
+        {"heads": 1, "embedding": 1},
     ),
     "windows": (lambda: Tokens(Squares(DavitWindows(24, (4, 4), 3))), {"heads": 1, "embedding": 1}),
     "channels": (lambda: Tokens(Squares(ChannelAttention(24, 3))), {"heads": 1, "embedding": 1}),
     "channels, second": (lambda: Tokens(Squares(ChannelAttentionV2(24, 3))), {"heads": 1, "embedding": 1}),
     "levit": (
-        lambda: Tokens(LevitAttention(24, 8, 3, 2.0, 4), AttentionDownsample(24, 32, 8, 4, 2.0, 2, 4)), {"heads": 2}
+        lambda: Tokens(LevitAttention(24, 8, 3, 2.0, 4), AttentionDownsample(24, 32, 8, 4, 2.0, 2, 4)),
+        {"heads": 2},
     ),
     "tiny vit": (lambda: Tokens(TinyAttention(24, 8, 3, 2, (4, 4))), {"heads": 1}),
-}  # fmt: skip
+}
 
 
 def grown(build) -> nn.Module:

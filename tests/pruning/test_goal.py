@@ -40,13 +40,16 @@ def test_a_ratio_counts():
         Ratio(UNITS, 1.5, LIMITS)
 
 
-@pytest.mark.parametrize(("least", "expected"), [
-    (1, {"a": [1]}),
-    (2, {"a": [1, 3]}),
-    (3, {"a": [1, 3], "b": [0]}),
-    (12, {"a": [1, 3], "b": [0]}),
-    (13, {"a": [1, 2, 3], "b": [0]}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("least", "expected"),
+    [
+        (1, {"a": [1]}),
+        (2, {"a": [1, 3]}),
+        (3, {"a": [1, 3], "b": [0]}),
+        (12, {"a": [1, 3], "b": [0]}),
+        (13, {"a": [1, 2, 3], "b": [0]}),
+    ],
+)
 def test_no_more_go_than_a_cost_needs(least, expected):
     assert choose(SCORES, UNITS, Weighted(least), {}, LIMITS) == expected
 

@@ -36,10 +36,12 @@ class Attention(Network):
 
 HEADS = ((0, 1), (2, 3))
 UNIT = Unit(
-    "query", 2,
+    "query",
+    2,
     (*(Member(name, "out", HEADS) for name in ("query", "key", "value")), Member("proj", "in", HEADS)),
-    ("proj",), "heads",
-)  # fmt: skip
+    ("proj",),
+    "heads",
+)
 
 
 def loss(logits, labels):

@@ -44,10 +44,17 @@ def efficientformer() -> nn.Module:
 
 def poolformer() -> nn.Module:
     return MetaFormer(
-        depths=(1, 1, 1, 1), dims=(16, 16, 24, 32), token_mixers=Pooling, mlp_act=nn.GELU, mlp_bias=True,
-        norm_layers=GroupNorm1, layer_scale_init_values=1e-5, res_scale_init_values=None, use_mlp_head=False,
+        depths=(1, 1, 1, 1),
+        dims=(16, 16, 24, 32),
+        token_mixers=Pooling,
+        mlp_act=nn.GELU,
+        mlp_bias=True,
+        norm_layers=GroupNorm1,
+        layer_scale_init_values=1e-5,
+        res_scale_init_values=None,
+        use_mlp_head=False,
         num_classes=5,
-    )  # fmt: skip
+    )
 
 
 def mit() -> nn.Module:

@@ -63,9 +63,13 @@ def joined(dead: Removed, chosen: Removed) -> Removed:
 
 
 def choose(
-    scores: Mapping[str, Tensor], units: Sequence[Unit], goal: Goal, dead: Removed, limits: Limits,
+    scores: Mapping[str, Tensor],
+    units: Sequence[Unit],
+    goal: Goal,
+    dead: Removed,
+    limits: Limits,
     at_most: int | None = None,
-) -> Removed:  # fmt: skip
+) -> Removed:
     """The channels that go next: the lowest scores, no more than the goal needs.
 
     Args:
@@ -83,9 +87,13 @@ def choose(
 
 
 def fewest(
-    scores: Mapping[str, Tensor], units: Sequence[Unit], goal: Goal, dead: Removed, limits: Limits,
+    scores: Mapping[str, Tensor],
+    units: Sequence[Unit],
+    goal: Goal,
+    dead: Removed,
+    limits: Limits,
     at_most: int | None = None,
-) -> Removed:  # fmt: skip
+) -> Removed:
     """The fewest channels that are enough as far as the goal knows, or all that may go."""
     high = goal.most(dead) if at_most is None else min(at_most, goal.most(dead))
     chosen = select(scores, units, high, dead, limits)

@@ -54,9 +54,7 @@ def masker(network: nn.Module, units: Sequence[Unit], removed: Mapping[str, Sequ
     return zero
 
 
-def _gone(
-    units: Sequence[Unit], removed: Mapping[str, Sequence[int]]
-) -> dict[tuple[str, str, bool], list[int]]:  # fmt: skip
+def _gone(units: Sequence[Unit], removed: Mapping[str, Sequence[int]]) -> dict[tuple[str, str, bool], list[int]]:
     """For each module's side, and whether it standardises its weights, the channels that go."""
     found: dict[tuple[str, str, bool], list[int]] = defaultdict(list)
     for unit in units:

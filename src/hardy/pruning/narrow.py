@@ -57,10 +57,16 @@ class _MultiheadAttention(nn.MultiheadAttention):
     """See `torch.nn.MultiheadAttention`; the inputs may have another width than the heads together."""
 
     def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None = None,
-        need_weights: bool = True, attn_mask: Tensor | None = None, average_attn_weights: bool = True,
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
         is_causal: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    ) -> tuple[Tensor, Tensor | None]:
         given = [query, key, value]
         batched = query.ndim == 3
         if not batched:
@@ -151,7 +157,7 @@ class _ShiftedWindowsV2(ShiftedWindowAttentionV2):
 
 def _in_windows(
     module: ShiftedWindowAttention, x: Tensor, bias: Tensor | None, scored: Callable[[Tensor, Tensor], Tensor]
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Attention within shifted windows of x (B, h, w, C), which is padded with zeros to full windows."""
     batch, *size, _ = x.shape
     edges = module.window_size

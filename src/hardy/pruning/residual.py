@@ -71,9 +71,7 @@ def _ends(unit: Unit, block: str, network: nn.Module) -> list[Member]:
     return [member for member in left if isinstance(network.get_submodule(member.module), _BatchNorm)]
 
 
-def _branch(
-    unit: Unit, block: str, norm: Member, network: nn.Module, order: Mapping[str, int]
-) -> Unit | None:  # fmt: skip
+def _branch(unit: Unit, block: str, norm: Member, network: nn.Module, order: Mapping[str, int]) -> Unit | None:
     """The unit of a norm with gates of its own that adds to the stream ``unit``; None behind a 1x1 convolution."""
     makers = [
         member

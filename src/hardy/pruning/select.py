@@ -44,9 +44,7 @@ class Limits:
     def __post_init__(self) -> None:
         if self.scope not in ("global", "layer"):
             raise InputError(f"scope {self.scope!r} is neither 'global' nor 'layer'")
-        for name, value in (
-            ("min_width", self.min_width), ("round_to", self.round_to), ("min_heads", self.min_heads)
-        ):  # fmt: skip
+        for name, value in (("min_width", self.min_width), ("round_to", self.round_to), ("min_heads", self.min_heads)):
             if value < 1:
                 raise InputError(f"{name} {value} must be at least 1")
 

@@ -122,7 +122,7 @@ def stages(network: Network, units: Sequence[Unit]) -> list[Group]:
 
 def sweep(
     network: Network, scores: Mapping[str, Tensor], groups: Sequence[Group], shares: Sequence[float], measure: Measure
-) -> Sweep:  # fmt: skip
+) -> Sweep:
     """Measure ``network`` with each share of each group masked; it stays as it is.
 
     Args:

@@ -145,9 +145,13 @@ class IoR(Criterion):
         """dVar/dz (G,) from the Jacobian (D, G) of the risks, by one batched backward pass."""
         parameters = self._observed.parameters
         found = torch.autograd.grad(
-            risks, parameters, torch.eye(len(risks), dtype=risks.dtype, device=risks.device),
-            retain_graph=True, allow_unused=True, is_grads_batched=True,
-        )  # fmt: skip
+            risks,
+            parameters,
+            torch.eye(len(risks), dtype=risks.dtype, device=risks.device),
+            retain_graph=True,
+            allow_unused=True,
+            is_grads_batched=True,
+        )
         places, count = self._observed.places, self._observed.count
         jacobian = [
             gate_gradients(

@@ -193,5 +193,8 @@ class NPDG(Criterion):
 def _joined(batch: Batch, versions: Sequence[Tensor]) -> Batch:
     """The batch once for each of its versions, one after the other."""
     times = len(versions)
-    return Batch(torch.cat(list(versions)), batch.labels.repeat(times, *[1] * (batch.labels.ndim - 1)),
-                 batch.domains.repeat(times))  # fmt: skip
+    return Batch(
+        torch.cat(list(versions)),
+        batch.labels.repeat(times, *[1] * (batch.labels.ndim - 1)),
+        batch.domains.repeat(times),
+    )

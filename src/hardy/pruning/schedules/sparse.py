@@ -187,9 +187,7 @@ class _State:
         return zero
 
 
-def _penalised(
-    work: Work, plain: Callable[[Batch], Terms], strength: float
-) -> Callable[[Batch], Terms]:  # fmt: skip
+def _penalised(work: Work, plain: Callable[[Batch], Terms], strength: float) -> Callable[[Batch], Terms]:
     """The terms of ``plain`` and the penalty with its strength."""
 
     def terms(batch: Batch) -> Terms:

@@ -29,8 +29,16 @@ DECLARED = ("heads", "embedding", "parts")
 """Sides that modules have by declaration."""
 
 _FEED_FORWARD = (
-    Mlp, GluMlp, SwiGLU, GatedMlp, ConvMlp, GlobalResponseNormMlp, ConvMlpWithNorm, PlainConvMlpWithNorm, MLP,
-)  # fmt: skip
+    Mlp,
+    GluMlp,
+    SwiGLU,
+    GatedMlp,
+    ConvMlp,
+    GlobalResponseNormMlp,
+    ConvMlpWithNorm,
+    PlainConvMlpWithNorm,
+    MLP,
+)
 """Blocks that widen, act and narrow: the width between is a hidden width."""
 
 

@@ -47,7 +47,7 @@ def moved(carried: Carried, name: str, func: Any, args: tuple[Any, ...], given: 
 
 def _applied(
     name: str, func: Any, full: Tensor, args: tuple[Any, ...], given: Mapping[str, Any], results: list[Any]
-) -> list[Tensor]:  # fmt: skip
+) -> list[Tensor]:
     if name in VIEWS:
         return [full.reshape(results[0].shape)]
     if name in ("_to_copy", "alias", "clone", "contiguous", "detach", "lift_fresh"):

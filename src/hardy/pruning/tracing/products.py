@@ -82,9 +82,7 @@ def _taken(carried: Carried, fed: list[Tensor], own: list[Tensor]) -> None:
         carried.fix(own, FEEDS)
 
 
-def _grouped(
-    carried: Carried, fed: list[Tensor], made: Tensor, groups: int, transposed: bool
-) -> Tensor:  # fmt: skip
+def _grouped(carried: Carried, fed: list[Tensor], made: Tensor, groups: int, transposed: bool) -> Tensor:
     """A group's channels, what it takes in and what it makes, go together; a depthwise filter passes its gate on."""
     if not fed or (transposed and groups != made.numel()):
         carried.fix([made, *fed], "is a grouped convolution that cannot be followed")

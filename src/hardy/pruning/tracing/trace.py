@@ -253,9 +253,13 @@ def _declared(twin: nn.Module, labels: Labels, bases: Mapping[tuple[str, str], T
 
 
 def _traced_atoms(
-    twin: nn.Module, labels: Labels, shipped: set[int], makers: frozenset[tuple[str, str]], gates: dict[str, str],
+    twin: nn.Module,
+    labels: Labels,
+    shipped: set[int],
+    makers: frozenset[tuple[str, str]],
+    gates: dict[str, str],
     standardised: frozenset[str],
-) -> Trace:  # fmt: skip
+) -> Trace:
     """The trace in terms of atoms: only sets that some layer makes and that take part in a forward pass."""
     channels: list[list[Atom]] = []
     blocked: dict[Atom, str] = {}
