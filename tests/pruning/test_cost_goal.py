@@ -61,13 +61,13 @@ def test_most_is_what_the_floors_leave():
 def test_a_line_through_measured_networks_by_hand():
     cost = Anchored(weighed)
     assert cost({"a": 6, "b": 4}) == 46
-    cost.measured({"a": 6, "b": 4}, 92.0)
+    cost.add({"a": 6, "b": 4}, 92.0)
     assert cost({"a": 6, "b": 1}) == 32  # one point: in proportion
-    cost.measured({"a": 6, "b": 0}, 12.0)  # raw 6
+    cost.add({"a": 6, "b": 0}, 12.0)  # raw 6
     assert cost({"a": 6, "b": 2}) == pytest.approx(12 + 20 * 80 / 40)
     assert cost({"a": 1, "b": 0}) == pytest.approx(12 - 5 * 2)  # goes on as straight
     assert cost({"a": 16, "b": 4}) == pytest.approx(92 + 10 * 2)
-    cost.measured({"a": 6, "b": 2}, 5.0)  # less than a smaller network took: noise, and no reason to fall
+    cost.add({"a": 6, "b": 2}, 5.0)  # less than a smaller network took: noise, and no reason to fall
     assert cost({"a": 6, "b": 2}) == 12
     assert cost({"a": 6, "b": 3}) == pytest.approx((12 + 92) / 2)
 
@@ -76,7 +76,7 @@ def measured_goal(target, truth):
     """A goal whose prediction knows the two ends of ``truth``, and the networks it measures."""
     cost = Anchored(weighed)
     for widths in ({"a": 6, "b": 4}, {"a": 1, "b": 1}):
-        cost.measured(widths, truth(widths))
+        cost.add(widths, truth(widths))
     return CostGoal(UNITS, cost, target, LIMITS, measure=lambda dead: truth(widths_left(UNITS, dead)))
 
 

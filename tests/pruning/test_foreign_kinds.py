@@ -21,7 +21,7 @@ from torch.nn.utils import parametrizations, weight_norm
 from torchvision.models import VisionTransformer
 from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2
 
-from hardy.pruning.mask import mask, masker
+from hardy.pruning.mask import mask, prepare_mask
 from hardy.pruning.masked import masked_copy
 from hardy.pruning.remove import remove, replay
 from hardy.pruning.units import survey
@@ -233,7 +233,7 @@ def test_masks_last_through_training(name):
     network = grown(NETWORKS[name][0])
     units = survey(network, IMAGES).units
     removed = {unit.name: [0, 2] for unit in units}
-    zero = masker(network, units, removed)
+    zero = prepare_mask(network, units, removed)
     optimiser = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
     for _ in range(3):
         zero()

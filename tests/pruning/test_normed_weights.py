@@ -12,7 +12,7 @@ import hardy
 from hardy.errors import InputError
 from hardy.pruning.activations import Activations
 from hardy.pruning.criteria._filters import banks_of
-from hardy.pruning.gates import gate_gradients, gate_parameters, gate_places
+from hardy.pruning.gates import gate_gradients, gate_parameters, gate_sites
 from hardy.pruning.samples import SampleGradients
 from hardy.pruning.scales import Scales
 from hardy.pruning.schedules.soft import zeroer
@@ -53,10 +53,10 @@ def test_gates_of_a_weight_norm_are_its_scales():
     hook = network[0].register_forward_hook(lambda _, __, out: out * gates.view(1, -1, 1, 1))
     (expected,) = torch.autograd.grad(network(images).sin().sum(), gates)
     hook.remove()
-    places = gate_places(network, [unit])
-    parameters = gate_parameters(places)
+    sites = gate_sites(network, [unit])
+    parameters = gate_parameters(sites)
     found = torch.autograd.grad(network(images).sin().sum(), parameters)
-    torch.testing.assert_close(gate_gradients(places, dict(zip(parameters, found, strict=True)), 6), expected)
+    torch.testing.assert_close(gate_gradients(sites, dict(zip(parameters, found, strict=True)), 6), expected)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_gates_without_a_gradient_are_refused(build, told):
     network = build()
     units = find_units(network, IMAGES)
     with pytest.raises(InputError, match=told):
-        gate_places(network, units)
+        gate_sites(network, units)
     with pytest.raises(InputError, match="normed weights"):
         Scales(network, units)
     assert hardy.prune(network, IMAGES, "l2", prune={"round_to": 1, "min_width": 1}, show=False)[0].out_channels == 3
@@ -99,7 +99,7 @@ def test_taylor_reads_the_heads_of_torchs_attention_and_others_refuse():
     units = [unit for unit in find_units(network, IMAGES) if unit.kind == "heads"]
     with (
         pytest.raises(InputError, match="runs without being called"),
-        SampleGradients(gate_places(network, units), 4, 4),
+        SampleGradients(gate_sites(network, units), 4, 4),
     ):
         network(IMAGES)
     with pytest.raises(InputError, match="without a call of a layer"), Activations(network, units):

@@ -155,12 +155,12 @@ class StyleVAE(Algorithm):
 def _covering(picture: np.ndarray, like: Tensor) -> Tensor:
     """(3, H, W) in [0, 1]."""
     height, width = like.shape[-2:]
-    whole = torch.from_numpy(picture).to(like.device, like.dtype).permute(2, 0, 1)[None] / 255
-    factor = max(height / whole.shape[-2], width / whole.shape[-1])
-    size = [max(least, round(factor * side)) for least, side in zip((height, width), whole.shape[-2:], strict=True)]
-    whole = F.interpolate(whole, size=size, mode="bilinear", align_corners=False, antialias=True)[0].clamp(0, 1)
+    resized = torch.from_numpy(picture).to(like.device, like.dtype).permute(2, 0, 1)[None] / 255
+    factor = max(height / resized.shape[-2], width / resized.shape[-1])
+    size = [max(least, round(factor * side)) for least, side in zip((height, width), resized.shape[-2:], strict=True)]
+    resized = F.interpolate(resized, size=size, mode="bilinear", align_corners=False, antialias=True)[0].clamp(0, 1)
     top, left = (int(torch.randint(side - least + 1, ())) for side, least in zip(size, (height, width), strict=True))
-    return whole[:, top : top + height, left : left + width]
+    return resized[:, top : top + height, left : left + width]
 
 
 def _partners(domains: Tensor) -> Tensor:

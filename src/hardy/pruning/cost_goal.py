@@ -44,7 +44,7 @@ class Anchored:
     raw: Callable[[Widths], float]
     points: list[tuple[float, float]] = field(default_factory=list)
 
-    def measured(self, widths: Widths, value: float) -> None:
+    def add(self, widths: Widths, value: float) -> None:
         """Note, in place, what a network of ``widths`` was measured to cost."""
         self.points.append((self.raw(widths), value))
 
@@ -116,7 +116,7 @@ class CostGoal:
         """See `Goal.met`."""
         return self._cost(widths_left(self._units, dead)) <= self._target
 
-    def confirmed(self, dead: Removed) -> bool:
+    def confirm(self, dead: Removed) -> bool:
         """See `Goal.confirmed`: measured at most eight times for one choice, and at most three to remove less."""
         if self._measure is None or not isinstance(self._cost, Anchored):
             return True
@@ -126,7 +126,7 @@ class CostGoal:
             return True
         value = self._measure(dead)
         self.checked.append((widths, value))
-        self._cost.measured(widths, value)
+        self._cost.add(widths, value)
         self._tries += 1
         enough = _LOOSER if value < _NEAR * self._target else _TRIES if value > self._target else 0
         if self._tries < enough:

@@ -30,11 +30,19 @@ from hardy.ops.axes import weight_axis
 from hardy.pruning.coupled import Member, Unit
 from hardy.pruning.weight_norm import weight_norm_of
 
-__all__ = ["Place", "by_unit", "gate_gradients", "gate_parameters", "gate_places", "opened", "samples_interact"]
+__all__ = [
+    "GateSite",
+    "by_unit",
+    "gate_gradients",
+    "gate_parameters",
+    "gate_sites",
+    "gates_applied",
+    "samples_interact",
+]
 
 
 @dataclass(frozen=True)
-class Place:
+class GateSite:
     """A module at whose output, or input, gates sit.
 
     Attributes:
@@ -63,9 +71,9 @@ class Place:
         return found if normed is None else [normed.g, *found]
 
 
-def gate_places(network: nn.Module, units: Sequence[Unit]) -> list[Place]:
+def gate_sites(network: nn.Module, units: Sequence[Unit]) -> list[GateSite]:
     """Where the gates of ``units`` sit in ``network``."""
-    places = []
+    sites = []
     first = 0
     for unit in units:
         for member in unit.gated:
@@ -75,18 +83,16 @@ def gate_places(network: nn.Module, units: Sequence[Unit]) -> list[Place]:
             some = next(module.parameters())
             channels, gates = torch.tensor(pairs, device=some.device).unbind(1)
             factor = nn.Parameter(some.new_ones(int(channels.max()) + 1)) if unit.outputs else None
-            places.append(Place(module, channels, gates, "out" if member.side == "out" else "in", factor))
+            sites.append(GateSite(module, channels, gates, "out" if member.side == "out" else "in", factor))
         first += unit.size
-    return places
+    return sites
 
 
 @contextmanager
-def opened(places: Sequence[Place]) -> Iterator[None]:
+def gates_applied(sites: Sequence[GateSite]) -> Iterator[None]:
     """The gates at the outputs of blocks multiply in the forward passes inside."""
     handles = [
-        place.module.register_forward_hook(partial(_multiply, place.factor))
-        for place in places
-        if place.factor is not None
+        site.module.register_forward_hook(partial(_multiply, site.factor)) for site in sites if site.factor is not None
     ]
     try:
         yield
@@ -95,20 +101,20 @@ def opened(places: Sequence[Place]) -> Iterator[None]:
             handle.remove()
 
 
-def gate_parameters(places: Sequence[Place]) -> list[nn.Parameter]:
+def gate_parameters(sites: Sequence[GateSite]) -> list[nn.Parameter]:
     """The parameters whose gradients the gates are computed from, each once, in order."""
-    return list(dict.fromkeys(parameter for place in places for parameter in place.parameters))
+    return list(dict.fromkeys(parameter for site in sites for parameter in site.parameters))
 
 
-def gate_gradients(places: Sequence[Place], gradients: Mapping[nn.Parameter, Tensor | None], count: int) -> Tensor:
+def gate_gradients(sites: Sequence[GateSite], gradients: Mapping[nn.Parameter, Tensor | None], count: int) -> Tensor:
     """dL/dz of all ``count`` gates from dL/dp of their parameters: (G,) float64; no gradient counts as 0."""
     total: Tensor | None = None
-    for place in places:
-        summed = _per_channel(place, gradients)
+    for site in sites:
+        summed = _per_channel(site, gradients)
         if total is None:
-            total = torch.zeros(count, dtype=torch.float64, device=place.gates.device)
+            total = torch.zeros(count, dtype=torch.float64, device=site.gates.device)
         if summed is not None:
-            total.index_add_(0, place.gates, summed.double()[place.channels])
+            total.index_add_(0, site.gates, summed.double()[site.channels])
     return torch.zeros(count, dtype=torch.float64) if total is None else total
 
 
@@ -141,20 +147,22 @@ def _check(member: Member, module: nn.Module) -> None:
 
 def _multiply(factor: Tensor, module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
     """What a block gives (B, C, ...) times its gates; channels behind the last gate stay as they are."""
-    whole = factor if len(factor) == out.shape[1] else torch.cat([factor, factor.new_ones(out.shape[1] - len(factor))])
-    return out * whole.to(out.dtype).view(-1, *(1,) * (out.ndim - 2))
+    full_factor = (
+        factor if len(factor) == out.shape[1] else torch.cat([factor, factor.new_ones(out.shape[1] - len(factor))])
+    )
+    return out * full_factor.to(out.dtype).view(-1, *(1,) * (out.ndim - 2))
 
 
-def _per_channel(place: Place, gradients: Mapping[nn.Parameter, Tensor | None]) -> Tensor | None:
+def _per_channel(site: GateSite, gradients: Mapping[nn.Parameter, Tensor | None]) -> Tensor | None:
     """The sum of p dL/dp over the parameters of each channel at the place; None when none has a gradient."""
     total: Tensor | None = None
-    for parameter in place.parameters:
+    for parameter in site.parameters:
         gradient = gradients.get(parameter)
         if gradient is None:
             continue
         product = parameter.detach() * gradient
         if product.ndim > 1:
-            axis = weight_axis(place.module, place.side)
+            axis = weight_axis(site.module, site.side)
             product = product.sum([other for other in range(product.ndim) if other != axis])
         total = product if total is None else total + product
     return total

@@ -24,7 +24,7 @@ class Goal(Protocol):
     def met(self, dead: Removed) -> bool:
         """True when ``dead`` is enough."""
 
-    def confirmed(self, dead: Removed) -> bool:
+    def confirm(self, dead: Removed) -> bool:
         """True when what was chosen holds; False when the goal learned better, and it is to be chosen again."""
 
 
@@ -51,7 +51,7 @@ class Ratio:
         """See `Goal.met`."""
         return self.most(dead) <= 0
 
-    def confirmed(self, dead: Removed) -> bool:
+    def confirm(self, dead: Removed) -> bool:
         """See `Goal.confirmed`: a count is what it is."""
         return True
 
@@ -81,7 +81,7 @@ def choose(
         at_most: the most channels taken now; all that the goal allows by default.
     """
     chosen = fewest(scores, units, goal, dead, limits, at_most)
-    while goal.met(joined(dead, chosen)) and not goal.confirmed(joined(dead, chosen)):
+    while goal.met(joined(dead, chosen)) and not goal.confirm(joined(dead, chosen)):
         chosen = fewest(scores, units, goal, dead, limits, at_most)
     return chosen
 

@@ -24,9 +24,9 @@ __all__ = ["follow_heads", "heads_of"]
 
 def heads_of(module: nn.Module) -> Coupling | None:
     """The heads of ``module``: as its class says or is registered for, or as is known here; None without heads."""
-    said = couplings_of(module)
-    if said is not None:
-        return next((coupling for coupling in said if coupling.side == "heads"), None)
+    couplings = couplings_of(module)
+    if couplings is not None:
+        return next((coupling for coupling in couplings if coupling.side == "heads"), None)
     for kind, describe in _HEADS.items():
         if isinstance(module, kind):
             return describe(module)

@@ -21,15 +21,15 @@ from hardy.pruning.coupled import Unit
 from hardy.pruning.norms import CHANNEL_NORMS, mask_inputs, mask_norm
 from hardy.pruning.weight_norm import weight_norm_of
 
-__all__ = ["filling", "mask", "masker"]
+__all__ = ["filling", "mask", "prepare_mask"]
 
 
 def mask(network: nn.Module, units: Sequence[Unit], removed: Mapping[str, Sequence[int]]) -> None:
     """Zero the channels ``removed`` of ``units`` in ``network``, in place."""
-    masker(network, units, removed)()
+    prepare_mask(network, units, removed)()
 
 
-def masker(network: nn.Module, units: Sequence[Unit], removed: Mapping[str, Sequence[int]]) -> Callable[[], None]:
+def prepare_mask(network: nn.Module, units: Sequence[Unit], removed: Mapping[str, Sequence[int]]) -> Callable[[], None]:
     """A function that zeroes the channels ``removed`` of ``units`` in place, made once and called after each step."""
     fills: list[Callable[[], object]] = []
     for (name, side, standardised), channels in _gone(units, removed).items():
@@ -41,7 +41,7 @@ def masker(network: nn.Module, units: Sequence[Unit], removed: Mapping[str, Sequ
             mask_norm(module, channels)
         device = next((value.device for value in module.parameters()), None)
         gone = torch.tensor(channels, device=device)
-        fills += [filling(module, kind, axis, gone) for kind, axis in _places(module, side)]
+        fills += [filling(module, kind, axis, gone) for kind, axis in _masked_parameters(module, side)]
     for module in network.modules():
         if isinstance(module, nn.TransformerEncoderLayer):
             module.activation_relu_or_gelu = 0  # else in evaluation mode it reads its norms' weights and calls none
@@ -73,7 +73,7 @@ def filling(module: nn.Module, name: str, axis: int, gone: Tensor) -> Callable[[
     return partial(_stored(module, name).index_fill_, axis, gone, 0.0)
 
 
-def _places(module: nn.Module, side: str) -> list[tuple[str, int]]:
+def _masked_parameters(module: nn.Module, side: str) -> list[tuple[str, int]]:
     """The parameters of ``module`` that make (or take) its channels, each with the axis they lie along."""
     if ":" in side:
         return parameter_axes(module, side)

@@ -8,7 +8,7 @@ from torch import nn
 from hardy.pruning.coupled import Unit
 from hardy.pruning.mask import mask
 from hardy.pruning.norms import unmask
-from hardy.pruning.weight_norm import duplicate, plain
+from hardy.pruning.weight_norm import duplicate, make_plain
 
 __all__ = ["masked_copy"]
 
@@ -24,6 +24,6 @@ def masked_copy(network: Module, units: Sequence[Unit], removed: Mapping[str, Se
     trial = duplicate(network)
     for module in list(trial.modules()):
         unmask(module)
-    plain(trial)
+    make_plain(trial)
     mask(trial, units, removed)
     return trial

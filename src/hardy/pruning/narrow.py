@@ -90,10 +90,10 @@ class _MultiheadAttention(nn.MultiheadAttention):
             scores, v = F.pad(scores, (0, 1)), F.pad(v, (0, 0, 0, 1))
         weights = F.dropout(scores.softmax(-1), self.dropout, self.training)
         out: Tensor = self.out_proj(_merged(weights @ v))
-        told = (weights.mean(1) if average_attn_weights else weights) if need_weights else None
+        returned = (weights.mean(1) if average_attn_weights else weights) if need_weights else None
         if not batched:
-            return out.squeeze(0), None if told is None else told.squeeze(0)
-        return out if self.batch_first else out.transpose(0, 1), told
+            return out.squeeze(0), None if returned is None else returned.squeeze(0)
+        return out if self.batch_first else out.transpose(0, 1), returned
 
     def _projected(self, given: list[Tensor]) -> list[Tensor]:
         if self.in_proj_weight is not None:

@@ -137,7 +137,7 @@ class _Look:
                     value.fill_(0.1)
         running: list[str] = []
         with _Sums(running) as sums:
-            self._given = _ran(self._twin, self._example, running)
+            self._given = _run(self._twin, self._example, running)
         kinds = {type(self._twin.get_submodule(name)) for name in sums.found}
         self.blocks = [name for name, m in self._twin.named_modules() if type(m) in kinds and name in self._given]
 
@@ -148,7 +148,7 @@ class _Look:
             return []
         masked = copy.deepcopy(self._twin)
         mask(masked, [unit], {unit.name: list(range(0, unit.size, 2))})
-        given = _ran(masked, self._example, [])
+        given = _run(masked, self._example, [])
         found = []
         for block, norms in ends.items():
             gone = [i for channel in norms[-1].channels[::2] for i in channel]
@@ -159,7 +159,7 @@ class _Look:
         return found
 
 
-def _ran(network: nn.Module, example: Tensor, running: list[str]) -> dict[str, Tensor]:
+def _run(network: nn.Module, example: Tensor, running: list[str]) -> dict[str, Tensor]:
     """What each module gives that gives a map, by its name; ``running`` are meanwhile the modules that run."""
     given: dict[str, Tensor] = {}
 

@@ -23,7 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
 from hardy.errors import InputError
-from hardy.pruning.gates import Place
+from hardy.pruning.gates import GateSite
 from hardy.pruning.norms import channel_axis
 
 __all__ = ["SampleGradients", "by_channel"]
@@ -48,17 +48,17 @@ class SampleGradients:
         rows: (B, G) float64; zero before the backward pass.
     """
 
-    def __init__(self, places: Sequence[Place], count: int, samples: int, *, mean: bool = False) -> None:
-        self._places = places
+    def __init__(self, sites: Sequence[GateSite], count: int, samples: int, *, mean: bool = False) -> None:
+        self._sites = sites
         self._mean = mean
         self._handles: list[RemovableHandle] = []
-        self._heard: set[int] = set()
-        device = places[0].gates.device if places else None
+        self._hooked: set[int] = set()
+        device = sites[0].gates.device if sites else None
         self.rows = torch.zeros(samples, count, dtype=torch.float64, device=device)
 
     def __enter__(self) -> "SampleGradients":
-        for place in self._places:
-            self._watch(place)
+        for site in self._sites:
+            self._watch(site)
         return self
 
     def __exit__(
@@ -66,20 +66,22 @@ class SampleGradients:
     ) -> None:
         for handle in self._handles:
             handle.remove()
-        missed = [place.module for place in self._places if id(place.module) not in self._heard]
+        missed = [site.module for site in self._sites if id(site.module) not in self._hooked]
         if kind is None and missed:
             raise InputError(
                 f"a {type(missed[0]).__name__} runs without being called, as inside torch's own attention: its gate "
                 "gradients cannot be told apart by image; use taylor or l2, or leave heads out of prune.kinds"
             )
 
-    def _watch(self, place: Place) -> None:
-        module = place.module
-        if place.side == "in":
-            self._handles.append(module.register_forward_pre_hook(lambda _, args: self._taken(place, args[0])))
+    def _watch(self, site: GateSite) -> None:
+        module = site.module
+        if site.side == "in":
+            self._handles.append(module.register_forward_pre_hook(lambda _, args: self._hook_input(site, args[0])))
             return
         if not isinstance(module, _BatchNorm):
-            self._handles.append(module.register_forward_hook(lambda _, __, out: self._listen(place, out, out.clone())))
+            self._handles.append(
+                module.register_forward_hook(lambda _, __, out: self._hook_output(site, out, out.clone()))
+            )
             return
         inputs: list[Tensor] = []
 
@@ -88,37 +90,37 @@ class SampleGradients:
 
         self._handles.append(module.register_forward_pre_hook(before))
         if isinstance(module, BatchNormAct2d):  # its activation is inside: the norm's own output is what drop takes
-            drop = module.drop.register_forward_pre_hook(lambda _, args: self._listen(place, args[0], inputs.pop()))
+            drop = module.drop.register_forward_pre_hook(lambda _, args: self._hook_output(site, args[0], inputs.pop()))
             self._handles.append(drop)
         else:
             self._handles.append(
-                module.register_forward_hook(lambda _, __, out: self._listen(place, out, inputs.pop()))
+                module.register_forward_hook(lambda _, __, out: self._hook_output(site, out, inputs.pop()))
             )
 
-    def _taken(self, place: Place, value: Tensor) -> Tensor:
+    def _hook_input(self, site: GateSite, value: Tensor) -> Tensor:
         """What a layer takes, as a tensor of its own: the gradient at it is that of this layer only, and there is one
         even where nothing before the layer is trained."""
         own = value.view_as(value) if value.requires_grad else value.detach().requires_grad_(True)
-        self._listen(place, own, value)
+        self._hook_output(site, own, value)
         return own
 
-    def _listen(self, place: Place, output: Tensor, factor: Tensor) -> None:
-        self._heard.add(id(place.module))
+    def _hook_output(self, site: GateSite, output: Tensor, factor: Tensor) -> None:
+        self._hooked.add(id(site.module))
         if output.shape[0] % len(self.rows):
             raise InputError(
-                f"{type(place.module).__name__} puts out {output.shape[0]} rows for {len(self.rows)} images: its "
+                f"{type(site.module).__name__} puts out {output.shape[0]} rows for {len(self.rows)} images: its "
                 "gate gradients cannot be told apart by image; use taylor, or ior with passes two"
             )
         factor = factor.detach()
-        batch_statistics = isinstance(place.module, _BatchNorm) and (
-            place.module.training or place.module.running_mean is None
+        batch_statistics = isinstance(site.module, _BatchNorm) and (
+            site.module.training or site.module.running_mean is None
         )
         output.register_hook(  # type: ignore[no-untyped-call]
-            lambda gradient: self._add(place, gradient.detach(), factor, batch_statistics)
+            lambda gradient: self._add(site, gradient.detach(), factor, batch_statistics)
         )
 
-    def _add(self, place: Place, gradient: Tensor, factor: Tensor, batch_statistics: bool) -> None:
-        module = place.module
+    def _add(self, site: GateSite, gradient: Tensor, factor: Tensor, batch_statistics: bool) -> None:
+        module = site.module
         flat = by_channel(module, gradient)
         flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
         factor = by_channel(module, factor).to(flat.dtype)
@@ -129,7 +131,7 @@ class SampleGradients:
         if self._mean:
             products = products * (len(self.rows) / (flat.shape[0] * flat.shape[2]))
         products = products.unflatten(0, (len(self.rows), -1)).sum(1)  # an image's windows are rows beside each other
-        self.rows.index_add_(1, place.gates, products[:, place.channels])
+        self.rows.index_add_(1, site.gates, products[:, site.channels])
 
 
 @torch.no_grad()

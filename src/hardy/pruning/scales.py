@@ -61,8 +61,8 @@ class Scales:
         found = []
         for member in gate_members(unit):
             weight: Tensor = self._network.get_submodule(member.module).weight  # type: ignore[assignment]
-            places = torch.tensor(member.channels, device=weight.device)
-            found.append(weight[places].mean(1) if places.shape[1] > 1 else weight[places[:, 0]])
+            indices = torch.tensor(member.channels, device=weight.device)
+            found.append(weight[indices].mean(1) if indices.shape[1] > 1 else weight[indices[:, 0]])
         return found
 
     def sizes(self) -> dict[str, Tensor]:
@@ -122,10 +122,10 @@ class _Times(nn.Module):
         self.register_buffer("index", torch.tensor(pairs), persistent=False)
 
     def forward(self, weight: Tensor) -> Tensor:
-        whole = weight.new_ones(weight.shape[self.axis])
+        factors = weight.new_ones(weight.shape[self.axis])
         rows, channels = self.index.unbind(1)
-        whole = whole.index_put((rows,), self.factor[channels])
-        return weight * whole.view([-1 if axis == self.axis else 1 for axis in range(weight.ndim)])
+        factors = factors.index_put((rows,), self.factor[channels])
+        return weight * factors.view([-1 if axis == self.axis else 1 for axis in range(weight.ndim)])
 
 
 def _is_norm(network: nn.Module, member: Member) -> bool:

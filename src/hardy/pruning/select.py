@@ -59,7 +59,7 @@ class Limits:
         """What the number of gates that ``unit`` keeps is a multiple of, so that each layer's width is one."""
         return 1 if unit.kind == "heads" else self.round_to // math.gcd(self.round_to, *unit.widths)
 
-    def left_whole(self, units: Sequence[Unit]) -> dict[str, str]:
+    def unprunable(self, units: Sequence[Unit]) -> dict[str, str]:
         """The units of which nothing may go, by name, each with the reason."""
         return {unit.name: self._why(unit) for unit in units if self.floor(unit) == unit.size}
 
@@ -84,8 +84,8 @@ def target(units: Sequence[Unit], ratio: float, limits: Limits) -> int:
         raise InputError(f"ratio {ratio} must lie between 0 and 1: it is the share of filters removed")
     total = sum(unit.size for unit in units)
     if limits.scope == "layer":
-        whole = [unit for unit in units if unit.kind == "heads" and limits.floor(unit) == unit.size]
-        shares = [(1 - limits.floor(unit) / unit.size, unit) for unit in units if unit not in whole]
+        fixed = [unit for unit in units if unit.kind == "heads" and limits.floor(unit) == unit.size]
+        shares = [(1 - limits.floor(unit) / unit.size, unit) for unit in units if unit not in fixed]
         reachable, tightest = min(shares, key=lambda share: share[0], default=(0.0, None))
         least = f" in every unit ({tightest.name!r} has {tightest.size})" if tightest is not None else ""
     else:

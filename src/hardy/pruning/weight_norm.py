@@ -21,7 +21,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from hardy.ops.caches import without_history
 
-__all__ = ["NormedWeight", "duplicate", "plain", "unfollowed", "weight_norm_of"]
+__all__ = ["NormedWeight", "duplicate", "make_plain", "unfollowed", "weight_norm_of"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -56,7 +56,7 @@ class NormedWeight:
         chosen = torch.tensor(kept, device=self.v.device)
         g, v = self.g.detach(), self.v.detach()
         left = v.index_select(axis, chosen)
-        g = g.index_select(axis, chosen) if axis == self.axis else g * self._norm(left) / self._norm(v)
+        g = g.index_select(axis, chosen) if axis == self.axis else g * self._length(left) / self._length(v)
         for name, value, before in ((self.scale, g, self.g), (self.direction, left, self.v)):
             setattr(self.owner, name, nn.Parameter(value, requires_grad=before.requires_grad))
         if "weight" in vars(self.owner):  # what the older function's hook made before the last call
@@ -66,11 +66,11 @@ class NormedWeight:
     def zero(self, gone: Tensor, axis: int) -> None:
         """Make the weight zero for the channels ``gone`` along ``axis`` and leave the rest as it is, in place."""
         left = self.v.index_fill(axis, gone, 0.0)
-        norm = self._norm(left)
-        self.g.mul_(norm / self._norm(self.v))
+        norm = self._length(left)
+        self.g.mul_(norm / self._length(self.v))
         self.v.copy_(torch.where(norm > 0, left, self.v))  # a direction of zeros has no norm to divide by
 
-    def _norm(self, v: Tensor) -> Tensor:
+    def _length(self, v: Tensor) -> Tensor:
         return torch.norm_except_dim(v, 2, self.axis)
 
 
@@ -100,7 +100,7 @@ def duplicate(network: Module) -> Module:
     return copy.deepcopy(network, without_history(network))
 
 
-def plain(network: nn.Module) -> None:
+def make_plain(network: nn.Module) -> None:
     """Make every parametrized or weight-normed tensor of a copied network a plain parameter, in place.
 
     Torch's own function would take the property from the class, which the copy shares with the original.

@@ -12,7 +12,7 @@ from hardy.ops.axes import making, weight_axis
 from hardy.pruning.coupled import Unit
 from hardy.pruning.gates import by_unit
 
-__all__ = ["Bank", "Norms", "banks_of", "filter_sums", "rows"]
+__all__ = ["Bank", "FilterNorms", "banks_of", "filter_sums", "rows"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def filter_sums(banks: Sequence[Sequence[Bank]], values: Callable[[Tensor], Tens
     return torch.cat([torch.stack([rows(bank, values(bank.weight)).sum(1) for bank in some]).sum(0) for some in banks])
 
 
-class Norms:
+class FilterNorms:
     """The l1 or l2 norm of all weights that make each channel.
 
     Args:
@@ -79,12 +79,15 @@ class Norms:
         self._units = units
         self._power = power
         self._banks = [banks_of(network, unit) for unit in units]
-        self._means = {name: float(norms.mean()) if normalise else 1.0 for name, norms in self._norms().items()}
+        self._means = {
+            name: float(filter_norms.mean()) if normalise else 1.0
+            for name, filter_norms in self._filter_norms().items()
+        }
 
     def scores(self) -> dict[str, Tensor]:
         """For each unit's name the (n,) norms; a unit that had no weights but zeros has zeros."""
-        return {name: norms / (self._means[name] or 1.0) for name, norms in self._norms().items()}
+        return {name: filter_norms / (self._means[name] or 1.0) for name, filter_norms in self._filter_norms().items()}
 
-    def _norms(self) -> dict[str, Tensor]:
+    def _filter_norms(self) -> dict[str, Tensor]:
         sums = filter_sums(self._banks, lambda weight: weight.detach().double().abs() ** self._power)
         return by_unit(sums ** (1 / self._power), self._units)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.pruning.coupled import Unit
-from hardy.pruning.gates import Place, by_unit, gate_gradients, gate_parameters, gate_places, opened
+from hardy.pruning.gates import GateSite, by_unit, gate_gradients, gate_parameters, gate_sites, gates_applied
 from hardy.pruning.residual import refined
 
 __all__ = ["Means", "Observed", "Skip", "Squares", "Watch", "divisor", "placed", "relative"]
@@ -68,18 +68,18 @@ class Observed(Watch):
         self.count = sum(unit.size for unit in units)
 
     @cached_property
-    def places(self) -> list[Place]:
+    def sites(self) -> list[GateSite]:
         """The gate places; looked up when first used, as the network may move to its device after the criterion."""
-        return gate_places(self._network, self._units)
+        return gate_sites(self._network, self._units)
 
     @cached_property
     def parameters(self) -> list[nn.Parameter]:
         """The parameters that the gates are read from."""
-        return gate_parameters(self.places)
+        return gate_parameters(self.sites)
 
-    def opened(self) -> AbstractContextManager[None]:
+    def gates_applied(self) -> AbstractContextManager[None]:
         """The forward passes inside go through the gates; see `hardy.pruning.gates.opened`."""
-        return opened(self.places)
+        return gates_applied(self.sites)
 
     def expect(self, risk: Tensor) -> Tensor:
         """``risk`` itself, watched for the scale of its gradient.
@@ -98,7 +98,7 @@ class Observed(Watch):
 
     def gradients(self, scale: Tensor) -> Tensor:
         """dR/dz (G,) float64, R the mean risk, from the gradients that the parameters hold."""
-        found = gate_gradients(self.places, {p: p.grad for p in self.parameters}, self.count) / scale
+        found = gate_gradients(self.sites, {p: p.grad for p in self.parameters}, self.count) / scale
         self._clear()
         return found
 
@@ -109,9 +109,9 @@ class Observed(Watch):
 
     def _clear(self) -> None:
         """Gates that are parameters of their own are no optimiser's, so nobody else clears their gradients."""
-        for place in self.places:
-            if place.factor is not None:
-                place.factor.grad = None
+        for site in self.sites:
+            if site.factor is not None:
+                site.factor.grad = None
 
 
 class Means:
@@ -183,14 +183,14 @@ def divisor(unit: Unit, skip: Skip) -> int:
     The channels of a residual stream have a gate at the last norm of every block that adds to them and of the stem or
     shortcut that starts them: n + 1 places for n blocks; or one at the output of each of its n blocks.
     """
-    places = len(unit.gated)
+    sites = len(unit.gated)
     if unit.outputs:
-        return 1 if skip == "none" else places
+        return 1 if skip == "none" else sites
     if skip == "places":
-        return max(places, 1)
+        return max(sites, 1)
     if skip == "none":
         return 1
-    return places - 1 if places > 1 else (_ALONE if skip == "nvidia" else 1)
+    return sites - 1 if sites > 1 else (_ALONE if skip == "nvidia" else 1)
 
 
 def relative(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:

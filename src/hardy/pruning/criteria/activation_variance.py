@@ -113,6 +113,6 @@ class ActivationVariance(Criterion):
 def style_fraction(values: Tensor, styles: int) -> Tensor:
     """(n,) in [0, 1]: the variance over styles as a fraction of the whole variance of ``values`` (S B, n, L)."""
     values = values.to(torch.promote_types(values.dtype, torch.float32))
-    whole = values.var((0, 2), correction=0)
+    total = values.var((0, 2), correction=0)
     style = values.unflatten(0, (styles, -1)).var(0, correction=0).mean((0, 2))
-    return torch.where(whole > 0, style / whole, 0).clamp(0, 1)
+    return torch.where(total > 0, style / total, 0).clamp(0, 1)

@@ -68,9 +68,9 @@ class FPGM(Criterion):
         cut = int(unit.size * self.norm_cut)
         if not cut:
             return self._distances(vectors) / scale
-        norms: Tensor = torch.linalg.vector_norm(vectors, dim=1)
-        order = norms.argsort(stable=True)
-        scores = norms / norms.max().clamp(min=torch.finfo(norms.dtype).tiny)
+        filter_norms: Tensor = torch.linalg.vector_norm(vectors, dim=1)
+        order = filter_norms.argsort(stable=True)
+        scores = filter_norms / filter_norms.max().clamp(min=torch.finfo(filter_norms.dtype).tiny)
         scores[order[cut:]] = 1 + self._distances(vectors[order[cut:]]) / scale
         return scores
 

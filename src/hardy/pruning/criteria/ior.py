@@ -95,7 +95,7 @@ class IoR(Criterion):
         """
         if len(batch.domains.unique()) < self.needs_domains:
             raise InputError("ior needs batches of two domains or more: with one the variance of the risks is 0")
-        with self._observed.opened():
+        with self._observed.gates_applied():
             return self._observed_by(batch)
 
     def _observed_by(self, batch: Batch) -> Terms:
@@ -139,7 +139,7 @@ class IoR(Criterion):
         parameters = self._observed.parameters
         spread = risks.var(correction=self._correction)
         found = torch.autograd.grad(spread, parameters, retain_graph=True, allow_unused=True)
-        return gate_gradients(self._observed.places, dict(zip(parameters, found, strict=True)), self._observed.count)
+        return gate_gradients(self._observed.sites, dict(zip(parameters, found, strict=True)), self._observed.count)
 
     def _batched(self, risks: Tensor) -> Tensor:
         """dVar/dz (G,) from the Jacobian (D, G) of the risks, by one batched backward pass."""
@@ -152,10 +152,10 @@ class IoR(Criterion):
             allow_unused=True,
             is_grads_batched=True,
         )
-        places, count = self._observed.places, self._observed.count
+        sites, count = self._observed.sites, self._observed.count
         jacobian = [
             gate_gradients(
-                places, {p: None if g is None else g[row] for p, g in zip(parameters, found, strict=True)}, count
+                sites, {p: None if g is None else g[row] for p, g in zip(parameters, found, strict=True)}, count
             )
             for row in range(len(risks))
         ]
@@ -189,7 +189,7 @@ class IoR(Criterion):
         return {"risk": self._observed.expect(risks.mean())}
 
     def _watched(self, batch: Batch) -> SampleGradients:
-        return SampleGradients(self._observed.places, self._observed.count, len(batch))
+        return SampleGradients(self._observed.sites, self._observed.count, len(batch))
 
     def _weights(self, risks: Tensor) -> Tensor:
         """w (D,) with dVar/dz = sum_i w_i dR_i/dz: they add up to zero, so the mean's part drops out."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hardy.networks.base import Network, PixelLoss
 from hardy.pruning.coupled import Unit
-from hardy.pruning.criteria._filters import Norms
+from hardy.pruning.criteria._filters import FilterNorms
 from hardy.pruning.criteria.base import Criterion
 
 __all__ = ["L2"]
@@ -35,8 +35,8 @@ class L2(Criterion):
         self, network: Network, units: Sequence[Unit], pixel_loss: PixelLoss, *, normalise: bool = True
     ) -> None:
         super().__init__(network, units, pixel_loss)
-        self._norms = Norms(network, units, 2, normalise)
+        self._filter_norms = FilterNorms(network, units, 2, normalise)
 
     def scores(self) -> dict[str, Tensor]:
         """See `Criterion.scores`."""
-        return self._norms.scores()
+        return self._filter_norms.scores()

@@ -102,11 +102,11 @@ class NPDG(Criterion):
     def observe(self, batch: Batch) -> Terms:
         """The loss terms over the images of ``batch`` and their copies; the weights follow."""
         self.dsp.to(batch.images.device)
-        whole = _joined(batch, [batch.images, *self._copies(batch)])
+        joint = _joined(batch, [batch.images, *self._copies(batch)])
         if self.unary is None:
-            return self._terms(whole)
+            return self._terms(joint)
         with self._activations:
-            terms = self._terms(whole)
+            terms = self._terms(joint)
         with torch.no_grad():
             fresh = self._sensitivities(self._activations, 1 + self.copies)
         for name, weight in fresh.items():

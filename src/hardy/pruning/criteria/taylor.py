@@ -64,10 +64,10 @@ class Taylor(Criterion):
     def observe(self, batch: Batch) -> Terms:
         """The mean of the domain risks of ``batch``."""
         if not self._by_sample:
-            with self._observed.opened():
+            with self._observed.gates_applied():
                 risks, _ = domain_risks(self.network, batch, self.pixel_loss)
             return {"risk": self._observed.expect(risks.mean())}
-        with SampleGradients(self._observed.places, self._observed.count, len(batch)) as samples:
+        with SampleGradients(self._observed.sites, self._observed.count, len(batch)) as samples:
             risks, _ = domain_risks(self.network, batch, self.pixel_loss)
         self._samples.append(samples)
         return {"risk": self._observed.expect(risks.mean())}

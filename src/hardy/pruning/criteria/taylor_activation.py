@@ -48,7 +48,7 @@ class TaylorActivation(Criterion):
 
     def observe(self, batch: Batch) -> Terms:
         """The mean of the domain risks of ``batch``."""
-        with SampleGradients(self._observed.places, self._observed.count, len(batch), mean=True) as samples:
+        with SampleGradients(self._observed.sites, self._observed.count, len(batch), mean=True) as samples:
             risks, _ = domain_risks(self.network, batch, self.pixel_loss)
         self._samples.append(samples)
         return {"risk": self._observed.expect(risks.mean())}

@@ -7,15 +7,15 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from hardy.pruning.gates import gate_parameters, gate_places
+from hardy.pruning.gates import gate_parameters, gate_sites
 from hardy.pruning.schedules.base import Work
 from hardy.seed import seeded
 from hardy.types import Batch
 
-__all__ = ["scored"]
+__all__ = ["score_at_rest"]
 
 
-def scored(work: Work, batches: int) -> dict[str, Tensor]:
+def score_at_rest(work: Work, batches: int) -> dict[str, Tensor]:
     """The criterion's scores of the network as it stands, in the mode it is in, over ``batches`` of ``work.batches``.
 
     None is looked at by a criterion that needs no data.
@@ -46,7 +46,7 @@ def _at_rest(work: Work) -> Iterator[None]:
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in network.parameters()]
     network.requires_grad_(False)
-    for parameter in gate_parameters(gate_places(network, work.units)):
+    for parameter in gate_parameters(gate_sites(network, work.units)):
         parameter.requires_grad_(True)
     try:
         yield

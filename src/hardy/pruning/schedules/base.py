@@ -22,7 +22,7 @@ from hardy.pruning.risk import domain_risks
 from hardy.pruning.select import Limits, Removed
 from hardy.types import Batch, Terms
 
-__all__ = ["Log", "Pruned", "Schedule", "Tune", "Work", "finished", "terms_of"]
+__all__ = ["Log", "Pruned", "Schedule", "Tune", "Work", "remove_and_check", "terms_of"]
 
 Tune = Callable[[int, Callable[[Batch], Terms], Callable[[], None], Callable[[], None]], None]
 """``tune(steps, terms, after_backward, after_step)``: train ``steps`` steps more on the sum of ``terms(batch)``, with
@@ -131,7 +131,7 @@ def terms_of(work: Work) -> Callable[[Batch], Terms]:
     return terms
 
 
-def finished(work: Work, removed: Removed, scores: dict[str, Tensor], rounds: int, steps: int = 0) -> Pruned:
+def remove_and_check(work: Work, removed: Removed, scores: dict[str, Tensor], rounds: int, steps: int = 0) -> Pruned:
     """Remove, and compare with a copy that is masked.
 
     Raises:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from hardy.errors import InputError
 from hardy.pruning.goal import choose, joined
-from hardy.pruning.mask import mask, masker
+from hardy.pruning.mask import mask, prepare_mask
 from hardy.pruning.schedules._allowed import refuse_all
-from hardy.pruning.schedules.base import Pruned, Schedule, Work, finished, terms_of
+from hardy.pruning.schedules.base import Pruned, Schedule, Work, remove_and_check, terms_of
 from hardy.pruning.select import Removed
 
 __all__ = ["Iterative"]
@@ -57,7 +57,7 @@ class Iterative(Schedule):
         last: dict[str, Tensor] = {}
         while not work.goal.met(dead):
             work.criterion.reset()
-            work.tune(self.every, terms, work.criterion.collect, masker(work.network, work.units, dead))
+            work.tune(self.every, terms, work.criterion.collect, prepare_mask(work.network, work.units, dead))
             average = self._smoothed(average, work.criterion.scores())
             chosen = choose(average, work.units, work.goal, dead, work.limits, self.per_round)
             if not chosen:
@@ -73,7 +73,7 @@ class Iterative(Schedule):
                 last = {name: value.clone() for name, value in work.network.state_dict().items()}
             rounds += 1
             work.report(rounds * self.every, dead)
-        return finished(work, dead, average, rounds, rounds * self.every)
+        return remove_and_check(work, dead, average, rounds, rounds * self.every)
 
     def _smoothed(self, average: Mapping[str, Tensor], mean: dict[str, Tensor]) -> dict[str, Tensor]:
         """The moving average after ``mean``; the first mean starts it."""

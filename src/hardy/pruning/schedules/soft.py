@@ -20,7 +20,7 @@ from hardy.ops.axes import weight_axis
 from hardy.pruning.goal import choose
 from hardy.pruning.mask import filling
 from hardy.pruning.schedules._allowed import allowed
-from hardy.pruning.schedules.base import Pruned, Schedule, Work, finished, terms_of
+from hardy.pruning.schedules.base import Pruned, Schedule, Work, remove_and_check, terms_of
 from hardy.pruning.select import Removed
 
 __all__ = ["Soft"]
@@ -58,7 +58,7 @@ class Soft(Schedule):
             chosen = choose(scores, work.units, work.goal, {}, work.limits)
             work.report(number * self.every, chosen)
         chosen = allowed(work, scores, {}, chosen)
-        return finished(work, chosen, scores, self.rounds, self.rounds * self.every)
+        return remove_and_check(work, chosen, scores, self.rounds, self.rounds * self.every)
 
 
 def zeroer(work: Work, chosen: Removed) -> Callable[[], None]:

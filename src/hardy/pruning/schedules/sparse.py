@@ -18,9 +18,9 @@ from torch import Tensor
 
 from hardy.errors import InputError
 from hardy.pruning.goal import choose, fewest, joined
-from hardy.pruning.mask import masker
+from hardy.pruning.mask import prepare_mask
 from hardy.pruning.schedules._allowed import allowed
-from hardy.pruning.schedules.base import Pruned, Schedule, Work, finished, terms_of
+from hardy.pruning.schedules.base import Pruned, Schedule, Work, remove_and_check, terms_of
 from hardy.pruning.select import Removed, select
 from hardy.types import Batch, Terms
 
@@ -99,7 +99,7 @@ class Sparse(Schedule):
             if stopped:
                 break
             if number < self.iterations and self.settle:
-                work.tune(self.settle, terms_of(work), work.criterion.collect, state.zeroing())
+                work.tune(self.settle, terms_of(work), work.criterion.collect, state.mask_dead())
                 state.steps += self.settle
         if not any(state.dead.values()):
             raise InputError(
@@ -108,13 +108,13 @@ class Sparse(Schedule):
             )
         scores = state.scores()  # factors of their own are gone once they are released
         work.criterion.release()
-        return finished(work, state.dead, scores, self.iterations, state.steps)
+        return remove_and_check(work, state.dead, scores, self.iterations, state.steps)
 
     def _shrink(self, work: Work, state: "_State", part: int, last: bool) -> None:
         """Train with the penalty until ``part`` more scales are under the threshold and, the last time, the goal is met
         without them."""
         assert work.tune is not None
-        plain, zero = terms_of(work), state.zeroing()
+        plain, zero = terms_of(work), state.mask_dead()
         start, made = state.under(), 0
         while made < self.steps:
             work.criterion.strength = state.beta
@@ -180,9 +180,9 @@ class _State:
         self.dead = joined(self.dead, borne)
         return borne != chosen
 
-    def zeroing(self) -> Callable[[], None]:
+    def mask_dead(self) -> Callable[[], None]:
         """Mask the dead channels, and return the function that does so again after each step."""
-        zero = masker(self._work.network, self._work.units, self.dead)
+        zero = prepare_mask(self._work.network, self._work.units, self.dead)
         zero()
         return zero
 

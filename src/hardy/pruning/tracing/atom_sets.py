@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["NONE", "Atom", "Labels", "lifted", "varying"]
+__all__ = ["NONE", "Atom", "AtomSets", "lifted", "varying"]
 
 Atom = tuple[str, str, int]
 """(module name, side, channel)."""
@@ -20,7 +20,7 @@ Atom = tuple[str, str, int]
 NONE = -1
 
 
-class Labels:
+class AtomSets:
     """Atoms, the sets they are joined to, and the reasons why some cannot go."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Labels:
         self.taken: list[tuple[int, frozenset[str]]] = []
         """(atom, gate places) of every channel that a layer or a product takes in."""
         self.reached: set[int] = set()
-        self.whole: set[int] = set()
+        self.single: set[int] = set()
         """Atoms that are the only channel of their sides: these always stay, so nothing that fixes them matters."""
 
     def new(self, module: str, side: str, size: int, gate: str | None = None) -> Tensor:
@@ -43,7 +43,7 @@ class Labels:
         self._above.extend(atoms)
         self._atoms.extend((module, side, channel) for channel in range(size))
         self._cells.extend((number, sources) for number in atoms)
-        self._known.update(((number, sources), cell + place) for place, number in enumerate(atoms))
+        self._known.update(((number, sources), cell + position) for position, number in enumerate(atoms))
         return torch.arange(cell, cell + size)
 
     def _cell(self, atom: int, sources: frozenset[str]) -> int:
@@ -67,14 +67,14 @@ class Labels:
         if one != other:
             self._above[max(one, other)] = min(one, other)
 
-    def block(self, layer: Tensor, reason: str) -> None:
+    def block(self, tag: Tensor, reason: str) -> None:
         """The channels of ``layer`` cannot go; the first reason counts."""
-        for cell in layer.unique().tolist():
+        for cell in tag.unique().tolist():
             if cell != NONE:
                 self._block(self._cells[cell][0], reason)
 
     def _block(self, atom: int, reason: str) -> None:
-        if self._root(atom) not in {self._root(one) for one in self.whole}:
+        if self._root(atom) not in {self._root(one) for one in self.single}:
             self.blocked.setdefault(atom, reason)
 
     def join(self, one: Tensor, other: Tensor, reason: str, *, keep: bool = True) -> Tensor:
@@ -88,12 +88,12 @@ class Labels:
         """
         one, other = torch.broadcast_tensors(one, other)
         span = len(self._cells) + 1
-        pairs, places = torch.unique((one + 1) * span + (other + 1), return_inverse=True)
+        pairs, positions = torch.unique((one + 1) * span + (other + 1), return_inverse=True)
         cells = []
         for pair in pairs.tolist():
             a, b = pair // span - 1, pair % span - 1
             cells.append(self._meet(a, b, reason, keep))
-        return torch.tensor(cells, dtype=torch.int64)[places]
+        return torch.tensor(cells, dtype=torch.int64)[positions]
 
     def _meet(self, a: int, b: int, reason: str, keep: bool) -> int:
         if NONE in (a, b):
@@ -104,47 +104,47 @@ class Labels:
         self._union(atom, twin)
         return self._cell(atom, sources | more if keep else sources)
 
-    def take(self, layer: Tensor) -> None:
+    def take(self, tag: Tensor) -> None:
         """A layer or product takes in the channels of ``layer``."""
-        for cell in layer.unique().tolist():
+        for cell in tag.unique().tolist():
             if cell != NONE:
                 self.taken.append(self._cells[cell])
 
-    def sourced(self, layer: Tensor, sources: Iterable[str] = ()) -> Tensor:
+    def sourced(self, tag: Tensor, sources: Iterable[str] = ()) -> Tensor:
         """``layer`` with these gate places in place of its own."""
         wanted = frozenset(sources)
-        cells, places = layer.unique(return_inverse=True)
+        cells, positions = tag.unique(return_inverse=True)
         changed = [c if c == NONE else self._cell(self._cells[c][0], wanted) for c in cells.tolist()]
-        return torch.tensor(changed, dtype=torch.int64)[places]
+        return torch.tensor(changed, dtype=torch.int64)[positions]
 
-    def owners(self, layer: Tensor) -> set[tuple[str, str]]:
+    def owners(self, tag: Tensor) -> set[tuple[str, str]]:
         """The (module, side) whose channels ``layer`` holds."""
-        return {self._atoms[self._cells[cell][0]][:2] for cell in layer.unique().tolist() if cell != NONE}
+        return {self._atoms[self._cells[cell][0]][:2] for cell in tag.unique().tolist() if cell != NONE}
 
-    def tie(self, layer: Tensor, axis: int) -> None:
+    def tie(self, tag: Tensor, axis: int) -> None:
         """All channels of ``layer`` that share a place along ``axis`` go together."""
-        for row in layer.transpose(0, axis).flatten(1) if layer.ndim > 1 else layer.unsqueeze(1):
+        for row in tag.transpose(0, axis).flatten(1) if tag.ndim > 1 else tag.unsqueeze(1):
             atoms = [self._cells[cell][0] for cell in row.unique().tolist() if cell != NONE]
             for atom in atoms[1:]:
                 self._union(atoms[0], atom)
             if atoms and bool((row == NONE).any()):
                 self._block(atoms[0], "is tied to channels that cannot go")
 
-    def compressed(self, layer: Tensor) -> Tensor | None:
+    def compressed(self, tag: Tensor) -> Tensor | None:
         """``layer`` with size 1 along the axes along which its channels are the same; None when all are."""
-        for axis, (size, stride) in enumerate(zip(layer.shape, layer.stride(), strict=True)):
+        for axis, (size, stride) in enumerate(zip(tag.shape, tag.stride(), strict=True)):
             if size > 1 and stride == 0:
-                layer = layer.narrow(axis, 0, 1)
-        if all(size == 1 for size in layer.shape):
+                tag = tag.narrow(axis, 0, 1)
+        if all(size == 1 for size in tag.shape):
             return None
-        cells, places = layer.unique(return_inverse=True)
-        roots = torch.tensor([c if c == NONE else self._root(self._cells[c][0]) for c in cells.tolist()])[places]
-        for axis in varying(layer):
+        cells, positions = tag.unique(return_inverse=True)
+        roots = torch.tensor([c if c == NONE else self._root(self._cells[c][0]) for c in cells.tolist()])[positions]
+        for axis in varying(tag):
             if bool((roots == roots.narrow(axis, 0, 1)).all()):
-                layer, roots = layer.narrow(axis, 0, 1), roots.narrow(axis, 0, 1)
-        return layer if varying(layer) else None
+                tag, roots = tag.narrow(axis, 0, 1), roots.narrow(axis, 0, 1)
+        return tag if varying(tag) else None
 
-    def sets(self) -> list[list[int]]:
+    def groups(self) -> list[list[int]]:
         """The atoms by number, those that must go together in one list."""
         found: dict[int, list[int]] = defaultdict(list)
         for atom in range(len(self._atoms)):
@@ -159,17 +159,17 @@ class Labels:
         """The atom of this number."""
         return self._atoms[number]
 
-    def reach(self, layer: Tensor) -> None:
+    def reach(self, tag: Tensor) -> None:
         """The channels of ``layer`` take part in a forward pass."""
-        self.reached.update(self._cells[cell][0] for cell in layer.unique().tolist() if cell != NONE)
+        self.reached.update(self._cells[cell][0] for cell in tag.unique().tolist() if cell != NONE)
 
 
-def varying(layer: Tensor) -> list[int]:
+def varying(tag: Tensor) -> list[int]:
     """The axes along which the channel changes."""
-    return [axis for axis, size in enumerate(layer.shape) if size > 1]
+    return [axis for axis, size in enumerate(tag.shape) if size > 1]
 
 
-def lifted(layer: Tensor, rank: int) -> Tensor:
+def lifted(tag: Tensor, rank: int) -> Tensor:
     """``layer`` with axes of size 1 in front, up to ``rank``."""
-    shape: Sequence[int] = (1,) * (rank - layer.ndim) + tuple(layer.shape)
-    return layer.reshape(shape)
+    shape: Sequence[int] = (1,) * (rank - tag.ndim) + tuple(tag.shape)
+    return tag.reshape(shape)

@@ -44,9 +44,9 @@ _FEED_FORWARD = (
 
 def declared(module: nn.Module) -> tuple[Coupling, ...]:
     """What the code of ``module`` fixes: as its class says or is registered for (`hardy.ties`), else as known here."""
-    said = couplings_of(module)
-    if said is not None:
-        return said
+    couplings = couplings_of(module)
+    if couplings is not None:
+        return couplings
     heads = heads_of(module)
     found = [] if heads is None else [heads]
     if isinstance(module, _FEED_FORWARD):

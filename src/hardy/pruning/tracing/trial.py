@@ -70,8 +70,8 @@ class _Trial:
         masked, smaller = copy.deepcopy(self._twin), copy.deepcopy(self._twin)
         mask(masked, units, removed)
         remove(smaller, units, removed)
-        expected, _ = _ran(masked, self._example)
-        found, reason = _ran(smaller, self._example)
+        expected, _ = _run(masked, self._example)
+        found, reason = _run(smaller, self._example)
         if reason is not None:
             return f"without it {reason}"
         if not expected or not all(_alike(one, other) for one, other in zip(expected, found, strict=True)):
@@ -86,7 +86,7 @@ def _alike(one: Tensor, other: Tensor) -> bool:
     return apart <= TOLERANCE * max(size, 1e-12)  # False for NaN
 
 
-def _ran(network: nn.Module, example: Tensor) -> tuple[list[Tensor], str | None]:
+def _run(network: nn.Module, example: Tensor) -> tuple[list[Tensor], str | None]:
     """The outputs, or what broke and where."""
     running: list[str] = []
 
