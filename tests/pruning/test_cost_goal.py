@@ -46,7 +46,7 @@ def test_what_floors_forbid_and_what_is_reached_already():
     with pytest.raises(InputError) as refused:
         CostGoal(UNITS, weighed, 10.9, LIMITS, named=("target_ms", "ms"))
     assert str(refused.value) == (
-        "target_ms 10.9 cannot be reached: with every width at its floor (min_width 1, round_to 1) "
+        "target_ms 10.9 cannot be reached: at the minimum widths (min_width 1, round_to 1) "
         "the network needs 11 ms; raise target_ms or lower min_width"
     )
     with pytest.raises(InputError, match=r"target_gmacs 46: the network needs 46 GMACs as it is; give a lower"):

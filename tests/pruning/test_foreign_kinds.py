@@ -267,7 +267,7 @@ def test_the_mean_weights_of_all_heads_keep_the_heads():
             return self.head((query + seen).mean(1)) + weights.amax((1, 2)).unsqueeze(1)
 
     found = survey(grown(Shown), IMAGES)
-    assert found.blocked["attention"] == "removing it changes what the network computes"
+    assert found.blocked["attention"] == "removing it changes the outputs of the network"
     assert "heads" not in {unit.kind for unit in found.units}
 
 

@@ -36,7 +36,7 @@ def test_a_ratio_counts():
     assert goal.met({"a": [1, 2, 3], "b": [0, 1]})
     assert choose(SCORES, UNITS, goal, {}, LIMITS) == {"a": [0, 1, 2, 3], "b": [0]}
     assert choose(SCORES, UNITS, goal, {"a": [1, 3]}, LIMITS, at_most=2) == {"a": [2], "b": [0]}
-    with pytest.raises(InputError, match="must lie between 0 and 1"):
+    with pytest.raises(InputError, match="must be between 0 and 1"):
         Ratio(UNITS, 1.5, LIMITS)
 
 

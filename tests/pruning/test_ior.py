@@ -110,7 +110,7 @@ def test_what_the_passes_cannot_do_is_said(toy, batch, draw_batch, pixel_loss):
     with pytest.raises(InputError, match=r"a batch has one image of a domain; raise optim\.batch"):
         IoR(toy, units, pixel_loss, passes="per_domain").observe(batch)
     toy.mix_norm.running_mean = None
-    with pytest.raises(InputError, match=r"frozen needs running statistics, and 'mix_norm' keeps none; take two"):
+    with pytest.raises(InputError, match=r"frozen needs running statistics, and 'mix_norm' has none; use two"):
         IoR(toy, units, pixel_loss, passes="frozen").observe(batch)
     with pytest.raises(InputError, match="two domains or more"):
         IoR(toy, units, pixel_loss, passes="jacobian").observe(draw_batch([1, 1]))

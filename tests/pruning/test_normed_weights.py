@@ -71,7 +71,7 @@ def test_gates_without_a_gradient_are_refused(build, told):
     units = find_units(network, IMAGES)
     with pytest.raises(InputError, match=told):
         gate_sites(network, units)
-    with pytest.raises(InputError, match="normed weights"):
+    with pytest.raises(InputError, match="normalised weights"):
         Scales(network, units)
     assert hardy.prune(network, IMAGES, "l2", prune={"round_to": 1, "min_width": 1}, show=False)[0].out_channels == 3
 
@@ -98,7 +98,7 @@ def test_taylor_reads_the_heads_of_torchs_attention_and_others_refuse():
     assert small[1][2].layers[0].self_attn.num_heads == 2
     units = [unit for unit in find_units(network, IMAGES) if unit.kind == "heads"]
     with (
-        pytest.raises(InputError, match="runs without being called"),
+        pytest.raises(InputError, match="runs without a call"),
         SampleGradients(gate_sites(network, units), 4, 4),
     ):
         network(IMAGES)

@@ -112,7 +112,7 @@ def test_target_out_of_reach_names_what_is():
 
 @pytest.mark.parametrize("ratio", [0, 1, -0.1, 1.5, float("nan")])
 def test_ratio_lies_between_0_and_1(ratio):
-    with pytest.raises(InputError, match="must lie between 0 and 1: it is the share of filters removed"):
+    with pytest.raises(InputError, match="must be between 0 and 1: it is the share of filters removed"):
         target(units(a=16), ratio, Limits())
 
 

@@ -1,18 +1,19 @@
 """Gates: the gradient of a loss with respect to a multiplier of ones on every channel, without inserting any.
 
-A gate z after a norm, y = z (gamma xhat + beta), has at z = 1 exactly dL/dz = gamma dL/dgamma + beta dL/dbeta, for
-batch statistics and for frozen ones alike; after a convolution or linear layer it is the sum of w dL/dw over the
-filter plus b dL/db. A unit's gate is shared by all its places, so their gradients are added (before any square).
-Where the places are is told by `hardy.pruning.units`. A path that crosses two places of one unit counts in both.
+A gate z after a norm layer, y = z (gamma xhat + beta), has at z = 1 exactly dL/dz = gamma dL/dgamma + beta dL/dbeta,
+for batch statistics and for running statistics. After a convolution or linear layer it is the sum of w dL/dw over the
+filter plus b dL/db. A unit has one gate at all its gate sites, so the gradients of the sites are added (before any
+square). `hardy.pruning.units` chooses the sites. A path that passes two sites of one unit counts in both.
 
 With weight norm (w = g v / ||v||) the sum of w dL/dw over a filter is g dL/dg.
 
-Where a layer takes what the gates multiply (the heads of an attention, a hidden width), dL/dz is the sum of w dL/dw
-over the weights that take the channel. At the output of a block, which has no parameter of its own, a gate of ones does
-multiply, inside `opened`, and has its gradient itself. The gradients of single samples are in `hardy.pruning.samples`.
+Where the gates multiply the input of a layer (attention heads, a hidden width), dL/dz is the sum of w dL/dw over the
+weights that read the channel. At the output of a block, which has no parameter of its own, a gate of ones multiplies
+the output inside `gates_applied`, and its gradient is read directly. Gradients of single samples are in
+`hardy.pruning.samples`.
 
-Source: the gates of Molchanov et al., "Importance estimation for neural network pruning", CVPR 2019;
-the identities above are the chain rule.
+Source: the gates of Molchanov et al., "Importance estimation for neural network pruning", CVPR 2019; the identities
+above follow from the chain rule.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,11 +47,11 @@ class GateSite:
     """A module at whose output, or input, gates sit.
 
     Attributes:
-        module: an affine norm, a convolution or linear layer, or a block.
+        module: an affine norm layer, a convolution or linear layer, or a block.
         channels: the module's channels that have a gate.
-        gates: the number of each one's gate; gates count through all units in order.
+        gates: the index of the gate of each of these channels; gates are numbered over all units in order.
         side: ``"out"`` for gates at its output, ``"in"`` for gates at the input of a convolution or linear layer.
-        factor: the gates themselves, ones (C,), at the output of a block.
+        factor: at the output of a block the gates themselves, ones (C,).
     """
 
     module: nn.Module
@@ -61,8 +62,7 @@ class GateSite:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """The weight (with weight norm its scale) and, at the output of a module that has one, the bias; of a block the
-        gates."""
+        """The weight, with weight norm also its scale, and for a gate at the output the bias; for a block its gates."""
         if self.factor is not None:
             return [self.factor]
         held = dict(self.module.named_parameters(recurse=False))
@@ -90,7 +90,7 @@ def gate_sites(network: nn.Module, units: Sequence[Unit]) -> list[GateSite]:
 
 @contextmanager
 def gates_applied(sites: Sequence[GateSite]) -> Iterator[None]:
-    """The gates at the outputs of blocks multiply in the forward passes inside."""
+    """Inside the block, forward passes multiply the outputs of residual blocks by their gates."""
     handles = [
         site.module.register_forward_hook(partial(_multiply, site.factor)) for site in sites if site.factor is not None
     ]
@@ -102,12 +102,12 @@ def gates_applied(sites: Sequence[GateSite]) -> Iterator[None]:
 
 
 def gate_parameters(sites: Sequence[GateSite]) -> list[nn.Parameter]:
-    """The parameters whose gradients the gates are computed from, each once, in order."""
+    """The parameters from whose gradients the gate gradients are computed, each once, in order."""
     return list(dict.fromkeys(parameter for site in sites for parameter in site.parameters))
 
 
 def gate_gradients(sites: Sequence[GateSite], gradients: Mapping[nn.Parameter, Tensor | None], count: int) -> Tensor:
-    """dL/dz of all ``count`` gates from dL/dp of their parameters: (G,) float64; no gradient counts as 0."""
+    """dL/dz of all ``count`` gates from dL/dp of their parameters: (G,) float64; a missing gradient counts as 0."""
     total: Tensor | None = None
     for site in sites:
         summed = _per_channel(site, gradients)
@@ -119,34 +119,34 @@ def gate_gradients(sites: Sequence[GateSite], gradients: Mapping[nn.Parameter, T
 
 
 def by_unit(values: Tensor, units: Sequence[Unit]) -> dict[str, Tensor]:
-    """The values (G,) of all gates as one (n,) float64 CPU tensor for each unit."""
+    """Split the values (G,) of all gates into one (n,) float64 CPU tensor per unit."""
     parts = torch.split(values.cpu().double(), [unit.size for unit in units])
     return {unit.name: part.clone() for unit, part in zip(units, parts, strict=True)}
 
 
 def samples_interact(network: nn.Module) -> bool:
-    """True when some batch norm uses the statistics of the batch."""
+    """True when at least one batch norm uses the statistics of the batch."""
     norms = (module for module in network.modules() if isinstance(module, _BatchNorm))
     return any(norm.training or norm.running_mean is None for norm in norms)
 
 
 def _check(member: Member, module: nn.Module) -> None:
-    """Refuse a place where no parameter's gradient is that of the gate.
+    """Raise `InputError` for a gate site where the gate gradient cannot be computed from a parameter.
 
-    A standardised weight does not depend on its scale, and a weight norm has one scale for all that a layer takes in.
+    A standardised weight does not depend on its scale, and weight norm has one scale for all inputs of a layer.
     """
     normed = weight_norm_of(module)
     if member.standardised or (
         normed is not None and (member.side != "out" or normed.axis != weight_axis(module, "out"))
     ):
-        what = "standardises its weights" if member.standardised else "has its weights normed over what the gate scales"
+        what = "standardises its weights" if member.standardised else "normalises its weights over what the gate scales"
         raise InputError(
-            f"the gates of {member.module!r} have no gradient: it {what}; use a criterion of weights, such as l2"
+            f"the gates of {member.module!r} have no gradient: it {what}; use a weight criterion, such as l2"
         )
 
 
 def _multiply(factor: Tensor, module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
-    """What a block gives (B, C, ...) times its gates; channels behind the last gate stay as they are."""
+    """A block's output (B, C, ...) times its gates; channels after the last gate do not change."""
     full_factor = (
         factor if len(factor) == out.shape[1] else torch.cat([factor, factor.new_ones(out.shape[1] - len(factor))])
     )
@@ -154,7 +154,7 @@ def _multiply(factor: Tensor, module: nn.Module, args: tuple[Tensor, ...], out: 
 
 
 def _per_channel(site: GateSite, gradients: Mapping[nn.Parameter, Tensor | None]) -> Tensor | None:
-    """The sum of p dL/dp over the parameters of each channel at the place; None when none has a gradient."""
+    """The sum of p dL/dp over the parameters of each channel at ``site``; None without any gradient."""
     total: Tensor | None = None
     for parameter in site.parameters:
         gradient = gradients.get(parameter)

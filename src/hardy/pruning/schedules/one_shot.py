@@ -1,7 +1,7 @@
-"""Scores a network that stands still, and removes once.
+"""Scores the network without training it, and removes once.
 
-Weights, gradients and batch statistics are after the scoring what they were before it. With a stop rule as much goes
-as it bears, found by halving.
+Scoring does not change weights, gradients and batch statistics. With a stop rule, bisection finds the largest removal
+that the rule allows.
 
 Source: "prune once and retrain" of Li, Kadav, Durdanovic, Samet and Graf, "Pruning filters for efficient ConvNets",
 ICLR 2017, section 3.4.
@@ -17,10 +17,10 @@ __all__ = ["OneShot"]
 
 
 class OneShot(Schedule):
-    """Score a network as it stands, in the mode it is in, and remove once.
+    """Score the network in its present mode, and remove once.
 
     Args:
-        batches: how many batches are looked at; none by a criterion that needs no data.
+        batches: number of batches for scoring; a criterion that needs no data uses none.
 
     Raises:
         InputError: for ``batches`` below 1.
@@ -30,7 +30,7 @@ class OneShot(Schedule):
 
     def __init__(self, *, batches: int = 30) -> None:
         if batches < 1:
-            raise InputError(f"schedule: batches {batches} must be at least 1")
+            raise InputError(f"prune.schedule: batches {batches} must be at least 1")
         self.batches = batches
 
     def run(self, work: Work) -> Pruned:

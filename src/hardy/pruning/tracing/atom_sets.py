@@ -1,9 +1,9 @@
-"""Labels: which channel every element of a tensor belongs to, and which channels are one.
+"""Atom sets: which channel every element of a tensor belongs to, and which channels must be removed together.
 
-An atom is one channel of one side of a module. A cell is an atom together with the modules at whose output a gate for
-it would sit. A layer is a tensor of cells that broadcasts to the tensor it labels: its size is 1 along every axis
-along which the channel does not change, and -1 marks elements that belong to none. A tensor may have several layers
-that vary along different axes. Joining layers joins their atoms, in disjoint sets.
+An atom is one channel of one side of a module. A cell is an atom together with the modules at whose output its gate
+would be. A tag is an integer tensor of cells that broadcasts to the tensor it describes. Its size is 1 along every axis
+along which the channel does not change, and -1 means no channel. A tensor may have several tags that vary along
+different axes. Joining tags joins their atoms, in disjoint sets.
 """
 
 from collections import defaultdict
@@ -21,7 +21,7 @@ NONE = -1
 
 
 class AtomSets:
-    """Atoms, the sets they are joined to, and the reasons why some cannot go."""
+    """Atoms, the disjoint sets that they are joined to, and the reasons why some cannot be removed."""
 
     def __init__(self) -> None:
         self._atoms: list[Atom] = []
@@ -30,13 +30,13 @@ class AtomSets:
         self._known: dict[tuple[int, frozenset[str]], int] = {}
         self.blocked: dict[int, str] = {}
         self.taken: list[tuple[int, frozenset[str]]] = []
-        """(atom, gate places) of every channel that a layer or a product takes in."""
+        """(atom, gate sites) of every channel that a network layer or a product reads."""
         self.reached: set[int] = set()
         self.single: set[int] = set()
-        """Atoms that are the only channel of their sides: these always stay, so nothing that fixes them matters."""
+        """Atoms that are the only channel of their sides: they are always kept, so blocking them has no effect."""
 
     def new(self, module: str, side: str, size: int, gate: str | None = None) -> Tensor:
-        """The cells (size,) of new atoms of one side of a module, whose gate would sit at module ``gate``."""
+        """Add atoms for one side of a module, with the gate site ``gate``, and return their cells (size,)."""
         sources = frozenset() if gate is None else frozenset([gate])
         atom, cell = len(self._atoms), len(self._cells)
         atoms = range(atom, atom + size)
@@ -68,7 +68,7 @@ class AtomSets:
             self._above[max(one, other)] = min(one, other)
 
     def block(self, tag: Tensor, reason: str) -> None:
-        """The channels of ``layer`` cannot go; the first reason counts."""
+        """Record that the channels of ``tag`` cannot be removed; the first reason is kept."""
         for cell in tag.unique().tolist():
             if cell != NONE:
                 self._block(self._cells[cell][0], reason)
@@ -78,13 +78,13 @@ class AtomSets:
             self.blocked.setdefault(atom, reason)
 
     def join(self, one: Tensor, other: Tensor, reason: str, *, keep: bool = True) -> Tensor:
-        """The layers as one: channels at the same place are joined, and what meets no channel is blocked.
+        """Join the atoms of both tags at each element and return the joined tag; atoms without a partner are blocked.
 
         Args:
-            one: cells; their gate places come first.
-            other: cells that broadcast with ``one``.
-            reason: why a channel that meets an element without one is blocked.
-            keep: also keep the gate places of ``other``.
+            one: a tag; its gate sites are kept.
+            other: a tag that broadcasts with ``one``.
+            reason: the reason for blocking an atom that has no partner.
+            keep: also keep the gate sites of ``other``.
         """
         one, other = torch.broadcast_tensors(one, other)
         span = len(self._cells) + 1
@@ -105,33 +105,33 @@ class AtomSets:
         return self._cell(atom, sources | more if keep else sources)
 
     def take(self, tag: Tensor) -> None:
-        """A layer or product takes in the channels of ``layer``."""
+        """Record that a network layer or a product reads the channels of ``tag``."""
         for cell in tag.unique().tolist():
             if cell != NONE:
                 self.taken.append(self._cells[cell])
 
     def sourced(self, tag: Tensor, sources: Iterable[str] = ()) -> Tensor:
-        """``layer`` with these gate places in place of its own."""
+        """``tag`` with the gate sites ``sources`` instead of its own."""
         wanted = frozenset(sources)
         cells, positions = tag.unique(return_inverse=True)
         changed = [c if c == NONE else self._cell(self._cells[c][0], wanted) for c in cells.tolist()]
         return torch.tensor(changed, dtype=torch.int64)[positions]
 
     def owners(self, tag: Tensor) -> set[tuple[str, str]]:
-        """The (module, side) whose channels ``layer`` holds."""
+        """The (module, side) of all channels in ``tag``."""
         return {self._atoms[self._cells[cell][0]][:2] for cell in tag.unique().tolist() if cell != NONE}
 
     def tie(self, tag: Tensor, axis: int) -> None:
-        """All channels of ``layer`` that share a place along ``axis`` go together."""
+        """Join all channels of ``tag`` that have the same index along ``axis``."""
         for row in tag.transpose(0, axis).flatten(1) if tag.ndim > 1 else tag.unsqueeze(1):
             atoms = [self._cells[cell][0] for cell in row.unique().tolist() if cell != NONE]
             for atom in atoms[1:]:
                 self._union(atoms[0], atom)
             if atoms and bool((row == NONE).any()):
-                self._block(atoms[0], "is tied to channels that cannot go")
+                self._block(atoms[0], "is coupled to channels that cannot be removed")
 
     def compressed(self, tag: Tensor) -> Tensor | None:
-        """``layer`` with size 1 along the axes along which its channels are the same; None when all are."""
+        """``tag`` with size 1 along axes along which its channels are the same; None when it varies along no axis."""
         for axis, (size, stride) in enumerate(zip(tag.shape, tag.stride(), strict=True)):
             if size > 1 and stride == 0:
                 tag = tag.narrow(axis, 0, 1)
@@ -145,14 +145,14 @@ class AtomSets:
         return tag if varying(tag) else None
 
     def groups(self) -> list[list[int]]:
-        """The atoms by number, those that must go together in one list."""
+        """The numbers of the atoms, one list for each set that must be removed together."""
         found: dict[int, list[int]] = defaultdict(list)
         for atom in range(len(self._atoms)):
             found[self._root(atom)].append(atom)
         return list(found.values())
 
     def number(self, cell: Tensor) -> int:
-        """The number of the atom of one cell."""
+        """The number of the atom of a cell."""
         return self._cells[int(cell)][0]
 
     def atom(self, number: int) -> Atom:
@@ -160,16 +160,16 @@ class AtomSets:
         return self._atoms[number]
 
     def reach(self, tag: Tensor) -> None:
-        """The channels of ``layer`` take part in a forward pass."""
+        """Record that the channels of ``tag`` are used in a forward pass."""
         self.reached.update(self._cells[cell][0] for cell in tag.unique().tolist() if cell != NONE)
 
 
 def varying(tag: Tensor) -> list[int]:
-    """The axes along which the channel changes."""
+    """The axes along which the channel of ``tag`` changes."""
     return [axis for axis, size in enumerate(tag.shape) if size > 1]
 
 
 def lifted(tag: Tensor, rank: int) -> Tensor:
-    """``layer`` with axes of size 1 in front, up to ``rank``."""
+    """``tag`` with leading axes of size 1, up to ``rank`` axes."""
     shape: Sequence[int] = (1,) * (rank - tag.ndim) + tuple(tag.shape)
     return tag.reshape(shape)

@@ -1,9 +1,9 @@
-"""Where channels go while a network runs: every operation below autograd passes on the labels of what it reads.
+"""Follows channels through a running network: every operation below autograd passes the tags of its inputs on.
 
-`Flow` watches a forward pass. Operations that only move elements are applied to the labels as to the data; elementwise
-ones join the channels of their operands; products and convolutions take channels in and make others; reductions,
-softmax and whatever is not known must not mix channels, or these cannot be pruned. Norms over channels are followed as
-modules. What is assumed on the way (a view that splits channels keeps the last axis free) is tried out afterwards by
+`Flow` watches a forward pass. Operations that only move elements are applied to the tags as to the data. Elementwise
+operations join the channels of their operands. Products and convolutions read channels and produce others. Reductions,
+softmax and unknown operations block channels that they may mix. Norm layers over channels are followed as modules. Some
+rules are assumptions, such as that a view that splits channels lets the last axis change; the result is tested by
 `hardy.pruning.tracing.trial`.
 """
 
@@ -30,7 +30,7 @@ __all__ = ["Flow"]
 
 @dataclass(frozen=True)
 class Call:
-    """One operation: its name, what it was given, the tensors among that with their shapes before, and what it made."""
+    """One operation: its name, arguments, input tensors with their shapes before the call, and result."""
 
     name: str
     func: Any
@@ -45,7 +45,7 @@ class Flow(TorchDispatchMode):
     """Follow channels while a network runs inside the ``with`` block.
 
     Args:
-        carried: what parameters carry at first; what is found is put there.
+        carried: has the tags of the parameters; gets the tags of all results.
 
     Attributes:
         failed: the innermost module that was running when an error was raised.
@@ -61,7 +61,7 @@ class Flow(TorchDispatchMode):
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Inside the block forward passes are followed; attention is taken apart into products and softmax."""
+        """Inside the block forward passes are followed; attention is split into products and softmax."""
         handles: list[RemovableHandle] = []
         for name, module in self.carried.network.named_modules():
             handles.append(module.register_forward_pre_hook(self._entering(name, module)))
@@ -140,7 +140,7 @@ class Flow(TorchDispatchMode):
     # kinds of operations --------------------------------------------------------------------------------------------
 
     def _follow_pointwise(self, call: "Call") -> None:
-        """Elementwise: operands' channels at one place are one."""
+        """Elementwise: join the channels of the operands at each element."""
         read, out, name = call.read, call.out, call.name
         rank = out.ndim
         operands = [(self.carried.of(t), (1,) * (rank - len(call.shapes[id(t)])) + call.shapes[id(t)]) for t in read]
@@ -154,7 +154,7 @@ class Flow(TorchDispatchMode):
                     for axis in varying(tag)
                     for others, shape in operands
                 ):
-                    self.carried.fix([tag], "is tied to a tensor of fixed width")
+                    self.carried.fix([tag], "is coupled to a tensor of fixed width")
                 else:
                     found.append(self.carried.sets.sourced(tag) if weighs else tag)
         self.carried.put(out, found)
@@ -172,7 +172,9 @@ class Flow(TorchDispatchMode):
         for tag in tags:
             self.carried.note_own_weight(tag, source)
         mixed = [tag for tag in tags if gone & set(varying(tag)) and not self._is_own_average(tag, source)]
-        if self.carried.here not in self.carried.trusted:  # else a mean over heads, of weights that may not be used
+        if (
+            self.carried.here not in self.carried.trusted
+        ):  # there it is a mean over heads, of weights that may not be used
             self.carried.fix(mixed, f"a {call.name} over channels")
         kept = [tag for tag in tags if not gone & set(varying(tag))]
         for result in tree_leaves(call.out):
@@ -181,7 +183,7 @@ class Flow(TorchDispatchMode):
                 self.carried.put(result, [tag if same else tag.squeeze(sorted(gone)) for tag in kept])
 
     def _is_own_average(self, tag: Tensor, source: Tensor) -> bool:
-        """True where a layer takes the mean or variance of its own weight over what it takes in."""
+        """Whether a layer takes the mean or variance of its own weight over its inputs."""
         owners = self.carried.sets.owners(tag)
         return owners == {(self.carried.here, "in")} and self.carried.note_own_weight(tag, source)
 
@@ -195,7 +197,7 @@ class Flow(TorchDispatchMode):
             self.carried.put(result, [tag for tag in tags if all(axis < last for axis in varying(tag))])
 
     def _follow_shaped(self, call: "Call") -> None:
-        """Made in the shape of its argument, or, with new strides, from it."""
+        """An operation that returns a tensor in the shape of its argument, or its argument with new strides."""
         same = tuple(call.out.shape) == call.shapes[id(call.args[0])]
         strided = call.name == "as_strided"
         tags = self.carried.of(call.args[0])
@@ -204,7 +206,7 @@ class Flow(TorchDispatchMode):
         self.carried.put(call.out, [tag if strided else self.carried.sets.sourced(tag) for tag in tags if same])
 
     def _follow_norm(self, module: nn.Module, source: Tensor, out: Tensor) -> None:
-        """A norm over channels: its own channels join those of its input and carry the gate."""
+        """A norm layer over channels: its channels are joined with those of its input, and it is their gate site."""
         own = next(iter(self.carried.of(module)), None)
         width = norm_width(module)
         axis = channel_axis(module) % source.ndim
@@ -221,7 +223,7 @@ class Flow(TorchDispatchMode):
                 continue
             shape = [1] * source.ndim
             shape[axis] = width
-            text = self.carried.reason("is tied to a fixed number of channels")
+            text = self.carried.reason("is coupled to a fixed number of channels")
             passed.append(self.carried.sets.join(own.reshape(shape), tag, text, keep=not _scales(module)))
         if isinstance(module, nn.GroupNorm) and module.num_groups > 1:
             self.carried.sets.tie(own.reshape(module.num_groups, -1), 0)
@@ -233,7 +235,7 @@ def _scales(module: nn.Module) -> bool:
 
 
 def _reduced_axes(call: Call, rank: int) -> set[int]:
-    """The axes that a reduction takes away."""
+    """The axes that a reduction removes."""
     first = 2 if call.name == "linalg_vector_norm" else 1
     given = [*call.args[first:], call.given.get("dim")]
     axes = next((a for a in given if isinstance(a, (list, tuple)) or type(a) is int), None)

@@ -1,7 +1,7 @@
-"""Operations that move elements: the labels move with them.
+"""Operations that move elements: the tags move with the elements.
 
-Where a view splits channels over several axes the network must keep all but one of them as they are; that one is taken
-to be the last. An even split (`chunk`) keeps its parts alike.
+If a view splits channels over several axes, all but one of these axes must keep their size; it is assumed that the last
+one may change. The parts of an even split (`chunk`) keep the same width.
 """
 
 from collections.abc import Mapping
@@ -17,13 +17,13 @@ __all__ = ["tag_joined", "tag_moved"]
 
 VIEWS = frozenset(["_reshape_alias", "_unsafe_view", "reshape", "view"])
 PICKS = {"flip": 1, "gather": 1, "index": 1, "index_select": 1, "narrow": 1, "roll": 2, "select": 1, "unfold": 1}
-"""Operations that choose elements along axes, with the place of the axes among their arguments."""
+"""Operations that choose elements along axes, with the index of the axes among their arguments."""
 
 
 def tag_moved(
     carried: Carried, name: str, func: Any, args: tuple[Any, ...], given: Mapping[str, Any], out: Any
 ) -> None:
-    """Label the results of an operation that moves the elements of its first argument."""
+    """Set the tags of the results of an operation that moves the elements of its first argument."""
     source: Tensor = args[0]
     results = list(out) if isinstance(out, (list, tuple)) else [out]
     found: list[list[Tensor]] = [[] for _ in results]
@@ -66,7 +66,7 @@ def _axes(chosen: Any, rank: int) -> set[int]:
 
 
 def _picked(name: str, tag: Tensor, source: Tensor, args: tuple[Any, ...], given: Mapping[str, Any]) -> str | None:
-    """Why an operation that chooses elements along channels stops them; None when it does not."""
+    """Why an operation that selects elements blocks their channels; None when it does not."""
     rank, along = source.ndim, set(varying(tag))
     if name == "slice":
         axis = (args[1] if len(args) > 1 else 0) % rank
@@ -88,7 +88,7 @@ def _picked(name: str, tag: Tensor, source: Tensor, args: tuple[Any, ...], given
 def _tie_even_parts(
     carried: Carried, parts: list[Tensor], tag: Tensor, args: tuple[Any, ...], given: Mapping[str, Any]
 ) -> bool:
-    """Tie the parts of an even split to each other; False for an uneven one along the channels."""
+    """Join the parts of an even split with each other; False for an uneven split along the channels."""
     axis = (args[2] if len(args) > 2 else given.get("dim", 0)) % tag.ndim
     if axis not in varying(tag):
         return True
@@ -103,7 +103,7 @@ def _tie_even_parts(
 
 
 def _tie_axes(carried: Carried, tag: Tensor, name: str) -> Tensor | None:
-    """``layer`` compressed; if its channels lie along several axes, all but one of these are tied."""
+    """``tag`` compressed; if its channels vary along several axes, they are joined along all but one of them."""
     found = carried.sets.compressed(tag)
     if found is None or len(axes := varying(found)) < 2:
         return found
@@ -114,7 +114,7 @@ def _tie_axes(carried: Carried, tag: Tensor, name: str) -> Tensor | None:
 def tag_joined(
     carried: Carried, args: tuple[Any, ...], given: Mapping[str, Any], out: Tensor, *, stacked: bool
 ) -> None:
-    """Label a concatenation: channels beside each other along its axis, joined along the others."""
+    """Set the tags of a concatenation: concatenate tags along its axis, and join tags along other axes."""
     parts: list[Tensor] = [part for part in args[0] if part.ndim > 1 or part.numel()]
     axis = (args[1] if len(args) > 1 else given.get("dim", 0)) % out.ndim
     held = [[tag.unsqueeze(axis) if stacked else tag for tag in carried.of(part)] for part in parts]
@@ -131,7 +131,7 @@ def tag_joined(
 
 
 def _beside(tags: list[Tensor | None], sizes: list[int], axis: int, rank: int) -> Tensor:
-    """The layers one after the other along ``axis``; a part without one has no channels."""
+    """The concatenation of ``tags`` along ``axis``; a part without a tag has no channels."""
     shape = [1] * rank
     for known in (one for one in tags if one is not None):
         shape = [max(size, other) for size, other in zip(shape, known.shape, strict=True)]

@@ -1,4 +1,4 @@
-"""Convolutions, products and batch norms: what takes channels in and makes others."""
+"""Convolutions, products and batch norms: operations that read channels and produce others."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,12 +11,12 @@ from hardy.pruning.tracing.carried import Carried
 
 __all__ = ["PRODUCTS"]
 
-TAKES = "is taken by a layer of fixed width"
-FEEDS = "is fed by a fixed number of channels"
+TAKES = "is read by a layer of fixed width"
+FEEDS = "reads a fixed number of channels"
 
 
 def _contract(carried: Carried, left: Tensor, right: Tensor) -> list[Tensor]:
-    """The layers of a product (b, m, k) x (b, k, n), or without b: the channels along k are taken in."""
+    """The tags of a product (b, m, k) x (b, k, n), or without b: the channels along k are read."""
     first = [lifted(tag, 3) for tag in carried.of(left)]
     second = [lifted(tag, 3) for tag in carried.of(right)]
     taken = [tag for tag in first if 2 in varying(tag)]
@@ -53,7 +53,7 @@ def _convolution(carried: Carried, args: tuple[Any, ...], given: Mapping[str, An
     outof, into = weight_axes(transposed, groups)
     for tag in carried.of(source):
         if any(axis > 1 for axis in varying(tag)):
-            carried.fix([tag], "is mixed as pixels")
+            carried.fix([tag], "is mixed like pixels")
     fed = [tag for tag in carried.of(source) if varying(tag) == [1]]
     made = [tag.transpose(outof, 0) for tag in carried.of(weight) if varying(tag) == [outof]]
     own = [tag for tag in carried.of(weight) if varying(tag) == [into]]
@@ -83,7 +83,7 @@ def _take(carried: Carried, fed: list[Tensor], own: list[Tensor]) -> None:
 
 
 def _tie_groups(carried: Carried, fed: list[Tensor], made: Tensor, groups: int, transposed: bool) -> Tensor:
-    """A group's channels, what it takes in and what it makes, go together; a depthwise filter passes its gate on."""
+    """Join the inputs and outputs of each group; a depthwise convolution passes its gate site on."""
     if not fed or (transposed and groups != made.numel()):
         carried.fix([made, *fed], "is a grouped convolution that cannot be followed")
         return made
@@ -91,7 +91,7 @@ def _tie_groups(carried: Carried, fed: list[Tensor], made: Tensor, groups: int, 
     for tag in fed:
         carried.sets.tie(tag.reshape(groups, -1), 0)
         ends = tag.reshape(groups, -1)[:, :1], made.reshape(groups, -1)
-        text = carried.reason("is tied to a fixed number of channels")
+        text = carried.reason("is coupled to a fixed number of channels")
         if tag.numel() == groups == made.numel():
             return carried.sets.join(tag, carried.sets.sourced(made), text)
         carried.sets.join(*ends, text)
@@ -99,7 +99,7 @@ def _tie_groups(carried: Carried, fed: list[Tensor], made: Tensor, groups: int, 
 
 
 def _tie_positions(carried: Carried, fed: list[Tensor], own: list[Tensor], made: list[Tensor], groups: int) -> None:
-    """The same places of every group go together."""
+    """Join the same indices of all groups."""
     for tag in (*fed, *made):
         carried.sets.tie(tag.reshape(groups, -1), 1)
     _take(carried, [tag.reshape(groups, -1) for tag in fed], [tag.reshape(1, -1) for tag in own])
@@ -116,11 +116,11 @@ def _batch_norm(carried: Carried, args: tuple[Any, ...], given: Mapping[str, Any
         if own and (varying(tag) != [1] or not scales):
             found.append(tag)
         elif varying(tag) != [1]:
-            carried.fix([tag], "is normalised with others")
+            carried.fix([tag], "is normalised together with others")
         elif not scales:
-            carried.fix([tag], "is normalised by a norm without scale and shift")
+            carried.fix([tag], "is normalised by a norm layer without scale and shift")
         else:
-            text = carried.reason("is tied to a fixed number of channels")
+            text = carried.reason("is coupled to a fixed number of channels")
             found.append(carried.sets.join(scales[0].reshape(shape), tag, text, keep=own))
     carried.put(result, found)
 
@@ -137,4 +137,4 @@ PRODUCTS: Mapping[str, Callable[..., None]] = {
     "mm": _mm,
     "native_batch_norm": _batch_norm,
 }
-"""Operations that take channels in and make others, by name."""
+"""Operations that read channels and produce others, by name."""

@@ -1,8 +1,8 @@
-"""Which channels of which modules follow each other: a copy of the network runs, and its channels are followed.
+"""Finds which channels of which modules are coupled: a copy of the network runs, and its channels are followed.
 
-A channel of a side of a module is an atom ``(module, side, index)``. Every parameter is labelled with the atoms along
-its axes, what is declared of known modules is joined, and `hardy.pruning.tracing.flow` joins what meets while the copy
-runs in evaluation mode and in training mode, auxiliary heads included.
+A channel of a side of a module is an atom ``(module, side, index)``. Every parameter gets tags with the atoms along its
+axes. The declared couplings of known modules are joined. `hardy.pruning.tracing.flow` joins atoms that meet while the
+copy runs in evaluation mode and in training mode, with its auxiliary heads.
 """
 
 import logging
@@ -35,16 +35,16 @@ _log = logging.getLogger("hardy")
 
 @dataclass(frozen=True)
 class Trace:
-    """What the trace of a network found.
+    """The result of tracing a network.
 
     Attributes:
         order: the names of all modules, in the network's order.
-        channels: for each channel the atoms that must go together.
-        blocked: for atoms that cannot go, the reason.
-        makers: the sides (module, side) that make channels: outputs of linear layers and convolutions, not depthwise
-            ones, and what torch's own attention holds in their place.
-        sources: for atoms that some layer takes in, the modules at whose output their gate sits.
-        gates: for attention blocks, by name, the layer at whose input the heads' gates sit.
+        channels: for each channel the atoms that must be removed together.
+        blocked: for atoms that cannot be removed, the reason.
+        makers: the sides (module, side) that produce channels: outputs of linear layers and convolutions that are not
+            depthwise, and the parameters that torch's own attention has instead.
+        sources: for atoms that a layer reads, the modules at whose output their gate is.
+        gates: by name of an attention block, the layer at whose input the gates of the heads are.
         standardised: the names of the layers that standardise their weights.
     """
 
@@ -58,13 +58,13 @@ class Trace:
 
 
 def trace(network: nn.Module, example: Tensor | None = None) -> Trace:
-    """Trace a copy of ``network``; the network itself is not touched.
+    """Trace a copy of ``network``; the network itself does not change.
 
-    A grouped convolution gives up whole groups with all that they take in. Where that is not possible (radix splits,
-    channel shuffles), the network is traced once more and the same places of each of its groups go.
+    A grouped convolution loses complete groups with all their inputs. Where that is not possible (radix splits, channel
+    shuffles), the network is traced again, and the convolution loses the same indices in each group.
 
     Raises:
-        InputError: when ``network`` is no `Network` and no ``example`` is given, or when it does not run on it.
+        InputError: when ``network`` is not a `Network` and has no ``example``, or does not run on the example.
     """
     example = example_for(network, example)
     twin = twin_of(network)
@@ -79,10 +79,10 @@ def _trace_once(twin: nn.Module, example: Tensor, fixed: Mapping[str, str], alik
     """One trace.
 
     Args:
-        twin: a copy of the network; it is run.
-        example: what to run it on.
+        twin: the copy of the network that runs.
+        example: its input.
         fixed: the modules whose weights cannot be cut, with the reason.
-        alike: the grouped convolutions that give up the same places of each group.
+        alike: the grouped convolutions that lose the same indices in each group.
     """
     sets = AtomSets()
     known, bases = _tag_parameters(twin, sets, alike)
@@ -105,31 +105,31 @@ def _trace_once(twin: nn.Module, example: Tensor, fixed: Mapping[str, str], alik
 
 
 def twin_of(network: nn.Module) -> nn.Module:
-    """A copy of ``network`` on the CPU with plain parameters, whatever it has cached."""
+    """A copy of ``network`` on the CPU with plain parameters; works with cached tensors too."""
     try:
         twin = duplicate(network)
-    except RuntimeError:  # a cached tensor with a history: moving a module is what clears such caches
+    except RuntimeError:  # a cached tensor in a graph: moving a module clears such caches
         twin = duplicate(network._apply(lambda value: value))
     make_plain(twin)
     return twin.cpu().requires_grad_(True)
 
 
 def example_for(network: nn.Module, example: Tensor | None) -> Tensor:
-    """``example`` on the CPU with two samples at least; noise for a `Network` without one.
+    """``example`` on the CPU with at least two samples; noise for a `Network` without an example.
 
     Raises:
-        InputError: when ``network`` is no `Network` and there is no example.
+        InputError: when ``network`` is not a `Network` and there is no example.
     """
     if example is not None:
         example = example.detach().cpu()
         return example if len(example) > 1 else torch.cat([example, example])
     if not isinstance(network, Network):
-        raise InputError(f"{type(network).__name__} is no Network: give an example input to trace it with")
+        raise InputError(f"{type(network).__name__} is not a Network: give an example input to trace it")
     return network.example()
 
 
 def outputs_of(network: nn.Module, example: Tensor) -> list[Tensor]:
-    """What others read of a network's outputs."""
+    """The output tensors of a network."""
     return network.read(example) if isinstance(network, Network) else tensors_in(network(example))
 
 
@@ -151,7 +151,7 @@ def _run(twin: nn.Module, flow: Flow, example: Tensor, *, training: bool) -> Non
             raise InputError(
                 f"{name} does not run on an example of shape {tuple(example.shape)}{where}: {text}"
             ) from error
-        _log.warning("what runs only in training mode is not followed: it fails%s (%s)", where, text)
+        _log.warning("layers that run only in training mode are not followed: training mode fails%s (%s)", where, text)
         return
     for output in outputs:
         for tag in flow.carried.of(output):
@@ -161,7 +161,7 @@ def _run(twin: nn.Module, flow: Flow, example: Tensor, *, training: bool) -> Non
 def _tag_parameters(
     twin: nn.Module, sets: AtomSets, alike: frozenset[str]
 ) -> tuple[dict[Any, list[Tensor]], dict[tuple[str, str], Tensor]]:
-    """The layers of every parameter, buffer and norm over channels, and the cells of every side of every module."""
+    """The tags of every parameter, buffer and norm layer over channels, and the cells of every side of every module."""
     known: dict[Any, list[Tensor]] = {}
     bases: dict[tuple[str, str], Tensor] = {}
     for name, module in twin.named_modules():
@@ -181,7 +181,7 @@ def _tag_parameters(
 
 
 def _sides(name: str, module: nn.Module, sets: AtomSets, alike: frozenset[str]) -> dict[str, Tensor]:
-    """The new cells of every side of a module."""
+    """Add atoms for every side of a module; returns their cells."""
     if isinstance(module, (_NormBase, nn.PReLU, *CHANNEL_NORMS)):
         return _norm_sides(name, module, sets)
     found = {}
@@ -198,7 +198,7 @@ def _sides(name: str, module: nn.Module, sets: AtomSets, alike: frozenset[str]) 
 
 
 def _norm_sides(name: str, module: nn.Module, sets: AtomSets) -> dict[str, Tensor]:
-    """The new cells of a norm or of an activation with parameters."""
+    """Add atoms for a norm layer or an activation with parameters; returns their cells by side."""
     if isinstance(module, _NormBase):
         return {"out": sets.new(name, "out", module.num_features, name)}
     if isinstance(module, nn.PReLU):
@@ -208,7 +208,7 @@ def _norm_sides(name: str, module: nn.Module, sets: AtomSets) -> dict[str, Tenso
 
 
 def _tags_of(module: nn.Module, kind: str, value: Tensor, sides: Mapping[str, Tensor]) -> list[Tensor]:
-    """The layers of a parameter or buffer."""
+    """The tags of a parameter or buffer."""
     axes: dict[int, Tensor]
     if isinstance(module, (_ConvNd, nn.Linear)) and kind in ("weight", "bias"):
         held = [(side, place) for side in ("out", "in") if side in sides for place in parameter_axes(module, side)]
@@ -227,10 +227,10 @@ def _tags_of(module: nn.Module, kind: str, value: Tensor, sides: Mapping[str, Te
 
 
 def _join_declared(twin: nn.Module, sets: AtomSets, bases: Mapping[tuple[str, str], Tensor]) -> dict[str, str]:
-    """Join what is declared of modules; for attention blocks, by name, the layer that takes the heads' outputs.
+    """Join the declared couplings; returns, by name of an attention block, the layer that reads its heads.
 
     Raises:
-        InputError: for a coupling that names layers or channels which the module does not have.
+        InputError: for a coupling with layers or channels that the module does not have.
     """
     gates = {}
     for name, module in twin.named_modules():
@@ -245,7 +245,7 @@ def _join_declared(twin: nn.Module, sets: AtomSets, bases: Mapping[tuple[str, st
             sets.single.update([sets.number(first[0])] if coupling.count == 1 else [])
             for part, side, channels in coupling.ties:
                 cells = bases.get((prefix + part if part else name, side))
-                if cells is None:  # a parameter of size 1: the only head's
+                if cells is None:  # a parameter of size 1, for the only head
                     continue
                 for channel, rows in enumerate(channels):
                     sets.tie(torch.cat([first[channel : channel + 1], cells[list(rows)]]).unsqueeze(0), 0)
@@ -260,7 +260,7 @@ def _traced_atoms(
     gates: dict[str, str],
     standardised: frozenset[str],
 ) -> Trace:
-    """The trace in terms of atoms: only sets that some layer makes and that take part in a forward pass."""
+    """The trace in terms of atoms: only sets that a layer produces and that are used in a forward pass."""
     channels: list[list[Atom]] = []
     blocked: dict[Atom, str] = {}
     for members in sets.groups():
@@ -271,7 +271,7 @@ def _traced_atoms(
         channels.append(atoms)
         reasons = [sets.blocked[n] for n in members if n in sets.blocked]
         if not shipped & set(made):
-            reasons.insert(0, "runs only while training")
+            reasons.insert(0, "runs only in training")
         if reasons:
             blocked[atoms[0]] = reasons[0]
     sources: dict[Atom, frozenset[str]] = {}
