@@ -62,7 +62,7 @@ def test_gates_of_a_weight_norm_are_its_scales():
 @pytest.mark.parametrize(
     ("build", "told"),
     [
-        (lambda: normed(dim=1), "has its weights normed over what the gate scales"),
+        (lambda: normed(dim=1), "normalises its weights over what the gate scales"),
         (lambda: nn.Sequential(StdConv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 5, 1)), "standardises its weights"),
     ],
 )
@@ -102,7 +102,7 @@ def test_taylor_reads_the_heads_of_torchs_attention_and_others_refuse():
         SampleGradients(gate_sites(network, units), 4, 4),
     ):
         network(IMAGES)
-    with pytest.raises(InputError, match="without a call of a layer"), Activations(network, units):
+    with pytest.raises(InputError, match="pass no layer call"), Activations(network, units):
         network(IMAGES)
 
 

@@ -117,7 +117,7 @@ def test_ratio_lies_between_0_and_1(ratio):
 
 
 def test_limits_are_checked():
-    with pytest.raises(InputError, match="scope 'layers' is neither"):
+    with pytest.raises(InputError, match="scope 'layers' must be"):
         Limits("layers")
     with pytest.raises(InputError, match="round_to 0 must be at least 1"):
         Limits(round_to=0)

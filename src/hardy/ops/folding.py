@@ -246,7 +246,7 @@ _PASSING = {
     "_unsafe_view",
     "clone",
 }
-"""Averages with weights that sum to 1, and what moves values; the number of channels is looked at apart."""
+"""Averages with weights that sum to 1, and operations that move values; channel counts are checked elsewhere."""
 
 
 def _affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
