@@ -54,14 +54,23 @@ SHARE = 0.3
 def recipe_of(seed: int) -> Recipe:
     """How weights are trained and images held out."""
     streets = {"size": list(SIZE), "train": 60, "val": 20, "test": 40, "seed": seed}
-    return from_values({
-        "network": {"name": "fasterseg"},
-        "data": {"sources": list(SOURCES), "datasets": {"streets": streets}, "split": "given", "crop": list(SIZE),
-                 "photometric": 0.0, "cache": True, "check": False},
-        "optim": {"steps": STEPS, "batch": 8, "lr": 0.05},
-        "evaluate": {"batch": 8},
-        "run": {"seed": seed, "workers": 0, "device": "cpu", "threads": 1},
-    })  # fmt: skip
+    return from_values(
+        {
+            "network": {"name": "fasterseg"},
+            "data": {
+                "sources": list(SOURCES),
+                "datasets": {"streets": streets},
+                "split": "given",
+                "crop": list(SIZE),
+                "photometric": 0.0,
+                "cache": True,
+                "check": False,
+            },
+            "optim": {"steps": STEPS, "batch": 8, "lr": 0.05},
+            "evaluate": {"batch": 8},
+            "run": {"seed": seed, "workers": 0, "device": "cpu", "threads": 1},
+        }
+    )
 
 
 def run(seed: int, budget: float | None) -> list[Record]:
@@ -103,16 +112,19 @@ def run(seed: int, budget: float | None) -> list[Record]:
                 "measured_ms": milliseconds,
             }
             curve = [max(each.score for each in history[:count]) for count in range(10, EVALUATIONS + 1, 10)]
-            notes = {"method": method, "budget_ms": budget, "evaluations": len(history), "best_after_tens": curve,
-                     "architecture": content(best.architecture)}  # fmt: skip
+            notes = {
+                "method": method,
+                "budget_ms": budget,
+                "evaluations": len(history),
+                "best_after_tens": curve,
+                "architecture": content(best.architecture),
+            }
             cost = {"shared_seconds": round(shared, 1), "seconds": round(time.process_time() - began, 1)}
             made += recorded(recipe, values, cost, notes)
     return made
 
 
-def recorded(
-    recipe: Recipe, values: dict[str, float], cost: dict[str, float], notes: dict[str, Any]
-) -> list[Record]:  # fmt: skip
+def recorded(recipe: Recipe, values: dict[str, float], cost: dict[str, float], notes: dict[str, Any]) -> list[Record]:
     versions = {name: str(value) for name, value in fingerprint().to_json().items()}
     return [
         Record(recipe.digest(), "search", SOURCES, "streets", recipe.run.seed, name, value, cost, versions, notes)

@@ -37,7 +37,7 @@ def test_an_option_takes_the_place_of_the_recipes_ratio(call, words, trained, tm
 @pytest.mark.parametrize(("settings", "more", "said"), [
     ({"ratio": 0.3, "target_ms": 3}, [], "prune: ratio and target_ms are given; give one of ratio, target_ms and"),
     ({"ratio": 0.3}, ["prune.target_gmacs=1"], "ratio and target_gmacs are given; give one of"),
-    ({}, ["--target-gmacs", "1e-9"], "target_gmacs 1e-09 cannot be reached: with every width at its floor"),
+    ({}, ["--target-gmacs", "1e-9"], "target_gmacs 1e-09 cannot be reached: at the minimum widths"),
     ({}, ["--target-gmacs", "100"], "GMACs as it is; give a lower target_gmacs"),
     ({}, ["--target-ms", "0"], "prune.target_ms: input should be greater than 0 (got 0.0)"),
     ({}, ["--ratio", "1.5"], "prune.ratio: input should be less than 1 (got 1.5)"),

@@ -296,5 +296,5 @@ def test_what_shuffled_groups_forbid_is_told(small: None) -> None:
     found = survey(network.eval())
     inside = [unit.name for unit in found.units if not unit.name.startswith("decoder.")]
     assert set(inside) == {"backbone.stem.0.0", "backbone.stages.2.0.widen.0"}
-    assert found.blocked["backbone.stages.1.0.reduce.0"].startswith("all channels are tied to each other")
+    assert found.blocked["backbone.stages.1.0.reduce.0"].startswith("all channels are coupled to each other")
     assert len(found.units) > 1

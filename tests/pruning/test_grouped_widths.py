@@ -69,7 +69,7 @@ def test_what_the_limits_keep_is_named(caplog):
 def test_heads_are_counted_as_heads():
     unit = Unit("a", 4, (Member("a", "out", tuple(tuple(range(16 * c, 16 * c + 16)) for c in range(4))),), kind="heads")
     assert Limits(min_width=64, round_to=32, min_heads=2).floor(unit) == 2
-    assert Limits(min_heads=4).left_whole([unit]) == {"a": "has 4 heads: min_heads 4 keeps all"}
+    assert Limits(min_heads=4).unprunable([unit]) == {"a": "has 4 heads: min_heads 4 keeps all"}
 
 
 def test_the_work_of_a_convolution_that_loses_a_place_in_every_group():

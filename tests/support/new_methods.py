@@ -159,7 +159,7 @@ class Small(ShippedWeights):
 Source: written by a test.
 """
 from hardy.pruning.goal import choose
-from hardy.pruning.schedules.base import Schedule, finished
+from hardy.pruning.schedules.base import Schedule, remove_and_check
 
 class Now(Schedule):
     trains = False
@@ -169,7 +169,7 @@ class Now(Schedule):
 
     def run(self, work):
         scores = {name: self.slope * value for name, value in work.criterion.scores().items()}
-        return finished(work, choose(scores, work.units, work.goal, {}, work.limits), scores, self.slope)
+        return remove_and_check(work, choose(scores, work.units, work.goal, {}, work.limits), scores, self.slope)
 ''',
     "tuner": '''"""Trains the last parameters.
 

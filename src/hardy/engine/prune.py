@@ -122,7 +122,7 @@ def prune(network: Network, choice: Prune, sight: Sight, *, pixel_loss: PixelLos
     safeguards.reestimated(network, choice, sight)
     if sight.held is None:
         network.to("cpu")
-    narrow = {network.known_as(name): why for name, why in work.limits.left_whole(work.units).items()}
+    narrow = {network.known_as(name): why for name, why in work.limits.unprunable(work.units).items()}
     kinds = {unit.name: unit.kind for unit in work.units}
     return Surgery(pruned, {**found.blocked, **narrow}, target.outcome(pruned.removed), sweep, kinds)
 

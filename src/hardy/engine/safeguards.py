@@ -19,7 +19,7 @@ from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.ops import norms
 from hardy.pruning.masked import masked_copy
-from hardy.pruning.schedules._rest import scored
+from hardy.pruning.schedules._rest import score_at_rest
 from hardy.pruning.schedules.base import Work
 from hardy.pruning.select import Removed
 from hardy.pruning.sweep import Sweep, alone, stages, sweep
@@ -139,7 +139,7 @@ def swept(work: Work, floors: Floors, sight: Sight) -> Sweep:
     looking = criterion.needs_data and not criterion.sparse
     if looking:
         work = replace(work, batches=sight.batches(network, "score"))
-    scores = scored(work, floors.batches) if looking else criterion.scores()
+    scores = score_at_rest(work, floors.batches) if looking else criterion.scores()
     groups = stages(network, work.units) if floors.by == "stage" else alone(work.units)
     parts = spread(sight.parts.val, floors.images)
     logger.info("prune: measuring %d groups of units at %d shares", len(groups), len(floors.shares))

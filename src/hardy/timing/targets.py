@@ -152,8 +152,8 @@ class Timed:
         self.cost = Anchored(raw)
         self.dense, ratio = self._clock(self._without(at_floors(units, limits)))
         self.least = ratio * self.dense
-        self.cost.measured(dense_widths(units), self.dense)
-        self.cost.measured(widths_left(units, at_floors(units, limits)), self.least)
+        self.cost.add(dense_widths(units), self.dense)
+        self.cost.add(widths_left(units, at_floors(units, limits)), self.least)
         self._first = Anchored(raw, list(self.cost.points))
 
     def milliseconds(self, dead: Removed) -> float:

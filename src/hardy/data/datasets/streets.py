@@ -1,6 +1,6 @@
 """Procedural perspective street scenes in nine domains, with exact masks; needs no file.
 
-A street is drawn from numbers: a plan with carriageway, pavements, houses, walls, fences, gardens and side streets;
+A street is drawn from numbers: a layout with carriageway, pavements, houses, walls, fences, gardens and side streets;
 vehicles, people, riders, trees, lamps, signals and signs on it; a camera. All domains share that generator, so their
 label statistics are alike (but for `city_b`, another town); they differ in light, weather and camera:
 
