@@ -57,17 +57,34 @@ def test_the_recipes_run_and_frozen_norms_stay_frozen(root, tmp_path, algorithm,
     small = [*SMALL, f"data.root={root}"]
     network = ["network.encoder=test_resnet", "network.encoder_weights=null"]
     dense = train.run(
-        read(RECIPES / "pacs_pretrain.yaml", [
-            *small, *network, f"algorithm.name={algorithm}", "optim.steps=2", "optim.batch=6",
-            f"run.folder={tmp_path / 'dense'}",
-        ]), show=False,
-    )  # fmt: skip
+        read(
+            RECIPES / "pacs_pretrain.yaml",
+            [
+                *small,
+                *network,
+                f"algorithm.name={algorithm}",
+                "optim.steps=2",
+                "optim.batch=6",
+                f"run.folder={tmp_path / 'dense'}",
+            ],
+        ),
+        show=False,
+    )
     smaller = prune.run(
-        read(RECIPES / "pacs_prune.yaml", [
-            *small, f"network.run={dense}", "optim.batch=6", "prune.schedule.every=1", "prune.schedule.per_round=1000",
-            "prune.recovery=1", f"run.folder={tmp_path / 'pruned'}",
-        ]), show=False,
-    )  # fmt: skip
+        read(
+            RECIPES / "pacs_prune.yaml",
+            [
+                *small,
+                f"network.run={dense}",
+                "optim.batch=6",
+                "prune.schedule.every=1",
+                "prune.schedule.per_round=1000",
+                "prune.recovery=1",
+                f"run.folder={tmp_path / 'pruned'}",
+            ],
+        ),
+        show=False,
+    )
     for folder in (dense, smaller):
         found = {(r.target, r.metric): r.value for r in records.read(folder / "records.jsonl")}
         assert {f"pacs/{domain}" for domain in DOMAINS} | {"intra", "unseen"} <= {target for target, _ in found}

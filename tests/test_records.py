@@ -13,9 +13,17 @@ from hardy.errors import InputError
 from hardy.records import Record, append, group, read
 
 ONE = Record(
-    "0123456789ab", "train", ("camvid/0006R0", "camvid/0016E5"), "camvid/0001TP", 3, "miou", 0.5, {"train_steps": 10},
-    {"hardy": "0.1.0"}, {"criterion": "ior", "size": [192, 256]},
-)  # fmt: skip
+    "0123456789ab",
+    "train",
+    ("camvid/0006R0", "camvid/0016E5"),
+    "camvid/0001TP",
+    3,
+    "miou",
+    0.5,
+    {"train_steps": 10},
+    {"hardy": "0.1.0"},
+    {"criterion": "ior", "size": [192, 256]},
+)
 
 
 def test_what_is_appended_is_read_back_in_order(tmp_path):

@@ -32,7 +32,7 @@ BAD = {
     "long": ("a" * 2_000_000, "more than 1,048,576 characters"),
     "two documents": ("a: 1\n---\nb: 2", "not YAML: expected a single document"),
     "no text": ("a: \x00", "not YAML: unacceptable character"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("text", "said"), BAD.values(), ids=BAD)
@@ -64,9 +64,14 @@ def test_plain_values_stay_what_they_were() -> None:
     text = "d: 2020-01-31\n2020-99-99: x\nyes: no\n0.5: 1e-3\nn: [1, 2.5, 0x1F, ~, .inf]\n"
     text += "b: &b {x: 1}\nc: {<<: *b, y: 2}\n"
     assert safe_yaml.parse(text, "x") == {
-        "d": "2020-01-31", "2020-99-99": "x", "true": False, "0.5": "1e-3", "n": [1, 2.5, 31, None, float("inf")],
-        "b": {"x": 1}, "c": {"x": 1, "y": 2},
-    }  # fmt: skip
+        "d": "2020-01-31",
+        "2020-99-99": "x",
+        "true": False,
+        "0.5": "1e-3",
+        "n": [1, 2.5, 31, None, float("inf")],
+        "b": {"x": 1},
+        "c": {"x": 1, "y": 2},
+    }
     merged = "a: &a {x: 1}\nb: &b {<<: *a, x: 2}\nc: {<<: *b}\nd: *b\n"
     assert safe_yaml.parse(merged, "x")["d"] == {"x": 2}
     assert safe_yaml.parse("", "x") is None
@@ -82,14 +87,18 @@ def test_an_override_that_names_no_key_of_a_recipe() -> None:
     ("override", "said"),
     [
         ("run.threads=100000", "run.threads: input should be less than or equal to 1024 (got 100000)"),
-        ("run.workers=100000", "run.workers: "), ("data.crop=[1000000, 32]", "data.crop.0: "),
+        ("run.workers=100000", "run.workers: "),
+        ("data.crop=[1000000, 32]", "data.crop.0: "),
         ("data.crop=[65536, 65536]", "data.crop: is (height, width) of 4,294,967,296 pixels; give at most 134,217,728"),
-        ("evaluate.window=[65536, 65536]", "evaluate.window: "), ("evaluate.scales=[1.0e+9]", "evaluate.scales.0: "),
-        ("data.scale=[1, 1000]", "data.scale.1: "), ("data.scale=[-1, 1]", "data.scale.0: "),
-        ("optim.batch=1000000000", "optim.batch: "), ("optim.steps=9000000000000000000", "optim.steps: "),
+        ("evaluate.window=[65536, 65536]", "evaluate.window: "),
+        ("evaluate.scales=[1.0e+9]", "evaluate.scales.0: "),
+        ("data.scale=[1, 1000]", "data.scale.1: "),
+        ("data.scale=[-1, 1]", "data.scale.0: "),
+        ("optim.batch=1000000000", "optim.batch: "),
+        ("optim.steps=9000000000000000000", "optim.steps: "),
         ("optim.name=" + "x" * 500, "optim.name: "),
     ],
-)  # fmt: skip
+)
 def test_numbers_have_bounds(override: str, said: str) -> None:
     with pytest.raises(InputError) as caught:
         recipe.from_values({"network": {"name": "tiny"}, "data": {"sources": ["folder/day"]}}, [override])

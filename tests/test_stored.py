@@ -22,11 +22,22 @@ def test_what_hardy_writes_is_read(tmp_path):
 @pytest.mark.parametrize(
     "text",
     [
-        "[" * 5000, "[" * 100_000, '{"a":' * 5000, "[" * 60 + "]" * 60, "NaN", "[Infinity]", "1e999", "9" * 5000,
-        '"\\ud800"', '{"\\udc00": 1}', "{", b"\xff\xfe", "",
+        "[" * 5000,
+        "[" * 100_000,
+        '{"a":' * 5000,
+        "[" * 60 + "]" * 60,
+        "NaN",
+        "[Infinity]",
+        "1e999",
+        "9" * 5000,
+        '"\\ud800"',
+        '{"\\udc00": 1}',
+        "{",
+        b"\xff\xfe",
+        "",
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_what_nobody_could_use_is_refused_in_one_line(text, tmp_path):
     file = tmp_path / "a.json"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())

@@ -104,9 +104,18 @@ def evaluate(
     from hardy.commands import evaluate as command
 
     command.run(
-        run, domains, root=root, splits=tuple(split or ()), size=size_of(size), datasets=nested(dataset),
-        window=size_of(window), flip=flip, scales=tuple(scale or (1.0,)), per_class=per_class, device=device,
-    )  # fmt: skip
+        run,
+        domains,
+        root=root,
+        splits=tuple(split or ()),
+        size=size_of(size),
+        datasets=nested(dataset),
+        window=size_of(window),
+        flip=flip,
+        scales=tuple(scale or (1.0,)),
+        per_class=per_class,
+        device=device,
+    )
 
 
 @app.command()
@@ -164,10 +173,18 @@ def bench(
         return
     both = ("eager",) if channels_last or dtype != "float32" else ("eager", "onnxruntime")
     command.run(
-        run, against=against, size=size_of(size) or (512, 1024), batches=tuple(batch or (1,)),
-        runtimes=tuple(runtime or both), threads=threads, runs=runs, device=device, fold=fold,
-        channels_last=channels_last, dtype=dtype,
-    )  # fmt: skip
+        run,
+        against=against,
+        size=size_of(size) or (512, 1024),
+        batches=tuple(batch or (1,)),
+        runtimes=tuple(runtime or both),
+        threads=threads,
+        runs=runs,
+        device=device,
+        fold=fold,
+        channels_last=channels_last,
+        dtype=dtype,
+    )
 
 
 @app.command()
@@ -191,9 +208,16 @@ def export(
     from hardy.commands import export as command
 
     command.run(
-        run, file, domains or [], size=size_of(size) or (512, 1024), dynamic=dynamic, logits=logits, images=images,
-        upsample=upsample, root=root,
-    )  # fmt: skip
+        run,
+        file,
+        domains or [],
+        size=size_of(size) or (512, 1024),
+        dynamic=dynamic,
+        logits=logits,
+        images=images,
+        upsample=upsample,
+        root=root,
+    )
 
 
 @app.command("list")

@@ -84,9 +84,11 @@ def test_a_batch_of_one_cannot_be_counted(refused, recipe, tmp_path):
     net = hardy.save(theirs, tmp_path / "net")
     few = {"streets": {"size": [64, 64], "train": 2, "val": 1, "test": 1}}
     file = recipe(
-        network={"run": str(net)}, data={"sources": ["streets/sim"], "datasets": few, "crop": [32, 32]},
-        prune={"criterion": "l2", "schedule": "one_shot"}, optim={"batch": 1},
-    )  # fmt: skip
+        network={"run": str(net)},
+        data={"sources": ["streets/sim"], "datasets": few, "crop": [32, 32]},
+        prune={"criterion": "l2", "schedule": "one_shot"},
+        optim={"batch": 1},
+    )
     line = refused("prune", file)
     assert line.startswith(
         "optim.batch: 1 image at a time is too few to count the batch norm of EncoderDecoder's 1x1 map anew"

@@ -82,8 +82,10 @@ def test_numbers_are_shown_where_one_may_not_keep_them(call, trained, town, tmp_
         raise OSError(number, os.strerror(number), str(trained / "records.jsonl"))
 
     monkeypatch.setattr(records, "append", refuse)
-    words = [("evaluate", trained, "folder/day", "--root", town),
-             ("bench", trained, "--size", "32x32", "--runs", "1", "--runtime", "eager")]  # fmt: skip
+    words = [
+        ("evaluate", trained, "folder/day", "--root", town),
+        ("bench", trained, "--size", "32x32", "--runs", "1", "--runtime", "eager"),
+    ]
     if number == 13:
         words.append(("export", trained, tmp_path / "x.onnx", "--size", "32x32"))
     for call_words in words:
@@ -111,7 +113,8 @@ def test_interrupted_while_starting(recipe, library):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background job ignores
+        # A shell's background job ignores Ctrl-C, and the child would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - it only sets a handler
     )
     while library not in Path(f"/proc/{process.pid}/maps").read_text():
         time.sleep(0.001)

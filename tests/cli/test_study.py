@@ -17,13 +17,17 @@ from hardy.studies.order import Order
 RECIPE = {
     "network": {"name": "tiny", "width": 16, "classes": "cityscapes19"},
     "data": {
-        "sources": ["streets/sim"], "unseen": ["streets/night"], "unseen_splits": ["test"], "crop": [32, 32],
-        "datasets": {"streets": {"size": [32, 48], "train": 4, "val": 1, "test": 1}}, "check": False,
+        "sources": ["streets/sim"],
+        "unseen": ["streets/night"],
+        "unseen_splits": ["test"],
+        "crop": [32, 32],
+        "datasets": {"streets": {"size": [32, 48], "train": 4, "val": 1, "test": 1}},
+        "check": False,
     },
     "optim": {"steps": 1, "batch": 2},
     "evaluate": {"select": "last"},
     "run": {"workers": 0, "device": "cpu"},
-}  # fmt: skip
+}
 GOOD, BAD = "pruned,criterion=random,data=good", "dense,data=bad"
 
 
@@ -120,9 +124,16 @@ def test_runs_wait_for_one_another_and_a_failed_one_is_told_with_its_last_line(r
     order = Order({"first": None, "again": "first", "never": "again"})
     started, ended, ticks = [], {}, []
     run(
-        ray, jobs, order, Share(1, 0), limit=2, going=going, starts=started.append,
-        ended=lambda name, left, code, reason: ended.update({name: (left, code, reason)}), tick=lambda: ticks.append(1),
-    )  # fmt: skip
+        ray,
+        jobs,
+        order,
+        Share(1, 0),
+        limit=2,
+        going=going,
+        starts=started.append,
+        ended=lambda name, left, code, reason: ended.update({name: (left, code, reason)}),
+        tick=lambda: ticks.append(1),
+    )
     assert started == ["first", "again"]
     assert ended["first"] == ("done", 0, "")
     left, code, reason = ended["again"]
@@ -138,9 +149,16 @@ def test_a_signal_stops_the_runs_and_starts_no_other(ray, tmp_path, going):
     order = Order({"one": None, "two": "one"})
     with pytest.raises(StoppedStudy) as stopped:
         run(
-            ray, jobs, order, Share(1, 0), limit=1, going=going, starts=lambda _: signal.raise_signal(signal.SIGTERM),
-            ended=lambda *_: None, tick=lambda: None,
-        )  # fmt: skip
+            ray,
+            jobs,
+            order,
+            Share(1, 0),
+            limit=1,
+            going=going,
+            starts=lambda _: signal.raise_signal(signal.SIGTERM),
+            ended=lambda *_: None,
+            tick=lambda: None,
+        )
     assert stopped.value.signal_number == signal.SIGTERM
     assert order.states["one"] in ("done", "stopped")
     assert order.states["two"] == "waiting"

@@ -35,14 +35,22 @@ def test_what_pruning_found_comes_back(tmp_path):
 @pytest.mark.parametrize(
     "data",
     [
-        b"", b"{", b"\xff\xfe\x00", b"[]", b"3", b"{}", b"[" * 5000, b'{"outcome": null}',
+        b"",
+        b"{",
+        b"\xff\xfe\x00",
+        b"[]",
+        b"3",
+        b"{}",
+        b"[" * 5000,
+        b'{"outcome": null}',
         b'{"outcome": 3, "blocked": {}}',
-        b'{"outcome": null, "blocked": 3}', b'{"outcome": null, "blocked": {"a": 3}}',
+        b'{"outcome": null, "blocked": 3}',
+        b'{"outcome": null, "blocked": {"a": 3}}',
         b'{"outcome": {"key": 1}, "blocked": {}}',
         json.dumps({"outcome": {**dataclasses.asdict(OUTCOME), "reached": "fast"}, "blocked": {}}).encode(),
         json.dumps({"outcome": {**dataclasses.asdict(OUTCOME), "code": "x"}, "blocked": {}}).encode(),
     ],
-)  # fmt: skip
+)
 def test_a_damaged_pruning_json_is_named(tmp_path, data):
     (tmp_path / "pruning.json").write_bytes(data)
     assert refusal(Found.read, tmp_path).startswith(f"{tmp_path / 'pruning.json'}: not ")
@@ -54,14 +62,35 @@ LINE = dataclasses.asdict(Record("r", "train", ("a",), "unseen", 0, "miou", 0.5)
 @pytest.mark.parametrize(
     "text",
     [
-        b"\xff\xfe", b"[", b"[" * 5000, b"3", b"null", b"{}", b'"text"', b"\x00" * 50,
-        *(json.dumps(LINE | {key: value}).encode() for key, value in (
-            ("recipe", 3), ("stage", None), ("sources", 3), ("sources", [3]), ("target", []), ("seed", "x"),
-            ("metric", {}), ("value", "x"), ("value", True), ("cost", 3), ("versions", []), ("notes", "x"), ("more", 1),
-        )),
+        b"\xff\xfe",
+        b"[",
+        b"[" * 5000,
+        b"3",
+        b"null",
+        b"{}",
+        b'"text"',
+        b"\x00" * 50,
+        *(
+            json.dumps(LINE | {key: value}).encode()
+            for key, value in (
+                ("recipe", 3),
+                ("stage", None),
+                ("sources", 3),
+                ("sources", [3]),
+                ("target", []),
+                ("seed", "x"),
+                ("metric", {}),
+                ("value", "x"),
+                ("value", True),
+                ("cost", 3),
+                ("versions", []),
+                ("notes", "x"),
+                ("more", 1),
+            )
+        ),
     ],
     ids=lambda text: text[:60].decode("latin-1"),
-)  # fmt: skip
+)
 def test_a_line_that_is_no_record_is_named(tmp_path, text):
     file = tmp_path / "records.jsonl"
     records.append(file, [Record("r", "train", ("a",), "unseen", 0, "miou", 0.5)])

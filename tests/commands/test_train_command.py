@@ -52,10 +52,13 @@ def test_records_hold_what_it_takes_to_compare(sections):
     values = {(r.target, r.metric): r.value for r in found}
     assert len(values) == len(found)
     assert set(values) == {
-        *((domain, metric) for domain in ("folder/day", "folder/night")
-          for metric in ("miou", "pixel_accuracy", "iou/road", "iou/wall", "iou/sky")),
+        *(
+            (domain, metric)
+            for domain in ("folder/day", "folder/night")
+            for metric in ("miou", "pixel_accuracy", "iou/road", "iou/wall", "iou/sky")
+        ),
         *((group, "miou") for group in ("intra", "unseen", "worst", "gap")),
-    }  # fmt: skip
+    }
     ious = [values["folder/night", f"iou/{name}"] for name in ("road", "wall", "sky")]
     assert values["folder/night", "miou"] == pytest.approx(sum(ious) / 3, rel=1e-12)
     assert values["unseen", "miou"] == values["worst", "miou"] == values["folder/night", "miou"]

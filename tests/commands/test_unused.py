@@ -41,7 +41,7 @@ SEARCH = {**TRAIN, "search": {"budget_ms": 5}}
         ("prune", {**PRUNE, "prune": {"criterion": "l2", "schedule": "one_shot", "lr": 0.1}}, "prune.lr: 0.1"),
         ("prune", {**PRUNE, "prune": {"criterion": "l2", "recovery_lr": 0.1}}, "prune.recovery_lr: 0.1"),
     ],
-)  # fmt: skip
+)
 def test_a_key_without_effect_is_refused_by_its_name(verb, values, key):
     with pytest.raises(InputError) as caught:
         refuse_unused(from_values(values), verb)

@@ -34,9 +34,12 @@ def state_of(algorithm, made, average=None):
 
 
 OPTIMISERS = [
-    Optim(name="sgd"), Optim(name="sgd", momentum=0.0), Optim(name="adam"), Optim(name="adamw", weight_decay=0.1),
+    Optim(name="sgd"),
+    Optim(name="sgd", momentum=0.0),
+    Optim(name="adam"),
+    Optim(name="adamw", weight_decay=0.1),
     Optim(name="rmsprop"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("optim", OPTIMISERS, ids=lambda optim: f"{optim.name}-{optim.momentum}")

@@ -180,9 +180,17 @@ def test_image_level_domains_are_judged_by_accuracy():
 
 def test_home_pictures_are_pooled_and_unseen_domains_weigh_alike():
     right, wrong = torch.tensor([[1, 0, 0], [0, 0, 0], [0, 0, 0]]), torch.tensor([[0, 3, 0], [0, 0, 0], [0, 0, 0]])
-    rows = [(f"pacs/{i}", group, counts, int(counts.sum())) for i, (group, counts) in enumerate([
-        ("source-val", right), ("source-val", wrong), ("unseen", right), ("unseen", wrong),
-    ])]  # fmt: skip
+    rows = [
+        (f"pacs/{i}", group, counts, int(counts.sum()))
+        for i, (group, counts) in enumerate(
+            [
+                ("source-val", right),
+                ("source-val", wrong),
+                ("unseen", right),
+                ("unseen", wrong),
+            ]
+        )
+    ]
     made = table(rows, ("x", "y"), image_level=True)
     assert (made.intra, made.unseen) == (1 / 4, 1 / 2)
 

@@ -14,9 +14,13 @@ def record(value, target="unseen", metric="miou", **axes):
 
 def test_the_number_of_a_cell_is_that_of_its_target_and_metric():
     records = [
-        record(0.5, seed="0"), record(0.9, target="worst", seed="0"), record(0.7, metric="pixel_accuracy", seed="0"),
-        record(None, seed="1"), record(0.6, metric="accuracy", seed="2"), record(12.0, "cost", "gmacs_after", seed="0"),
-    ]  # fmt: skip
+        record(0.5, seed="0"),
+        record(0.9, target="worst", seed="0"),
+        record(0.7, metric="pixel_accuracy", seed="0"),
+        record(None, seed="1"),
+        record(0.6, metric="accuracy", seed="2"),
+        record(12.0, "cost", "gmacs_after", seed="0"),
+    ]
     at = [place("pruned", {"seed": str(seed)}) for seed in range(3)]
     assert chosen(records, "unseen") == {at[0]: 0.5, at[2]: 0.6}
     assert chosen(records, "unseen", "pixel_accuracy") == {at[0]: 0.7}
@@ -77,8 +81,10 @@ def test_a_table_averages_over_what_is_neither_row_nor_column():
     )
     assert table.note == "mean ± standard deviation over seed"
     assert markdown(table)[:3] == [
-        "| criterion | a | b | mean |", "|---|---:|---:|---:|", f"| {' | '.join(table.rows[0])} |"
-    ]  # fmt: skip
+        "| criterion | a | b | mean |",
+        "|---|---:|---:|---:|",
+        f"| {' | '.join(table.rows[0])} |",
+    ]
 
 
 def test_a_stage_without_an_axis_has_its_own_row():

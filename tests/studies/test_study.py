@@ -108,18 +108,24 @@ def test_an_axis_may_set_several_keys_at_once(file):
 def test_skip_takes_out_cells_and_what_goes_on_from_them(file):
     found = cells(file, "skip=[{loss: hard, seed: [1]}, {ratio: 0.5, seed: 0}]")
     assert list(found) == [
-        "dense,loss=ce,seed=0", "dense,loss=hard,seed=0", "dense,loss=ce,seed=1",
-        "pruned,loss=ce,ratio=0.3,seed=0", "pruned,loss=hard,ratio=0.3,seed=0",
-        "pruned,loss=ce,ratio=0.3,seed=1", "pruned,loss=ce,ratio=0.5,seed=1",
-    ]  # fmt: skip
+        "dense,loss=ce,seed=0",
+        "dense,loss=hard,seed=0",
+        "dense,loss=ce,seed=1",
+        "pruned,loss=ce,ratio=0.3,seed=0",
+        "pruned,loss=hard,ratio=0.3,seed=0",
+        "pruned,loss=ce,ratio=0.3,seed=1",
+        "pruned,loss=ce,ratio=0.5,seed=1",
+    ]
 
 
 def test_only_keeps_cells_and_what_they_go_on_from(file):
     _, found = planned(file)
     chosen = found.chosen({"loss": ["ce"]}, filters(["stage=pruned", "seed=1", "ratio=0.3,0.5"]))
     assert [cell.name for cell in chosen] == [
-        "dense,loss=ce,seed=1", "pruned,loss=ce,ratio=0.3,seed=1", "pruned,loss=ce,ratio=0.5,seed=1"
-    ]  # fmt: skip
+        "dense,loss=ce,seed=1",
+        "pruned,loss=ce,ratio=0.3,seed=1",
+        "pruned,loss=ce,ratio=0.5,seed=1",
+    ]
     assert [cell.stage for cell in found.chosen(filters(["stage=dense"]))] == ["dense"] * 4
 
 

@@ -10,9 +10,19 @@ from hardy import trust
 from hardy.errors import InputError
 
 __all__ = [
-    "Adapting", "DatasetOptions", "Device", "Domains", "DomainsAdapting", "Overrides", "RecipeFile", "Root",
-    "RunFolder", "SizeText", "Trust", "typed",
-]  # fmt: skip
+    "Adapting",
+    "DatasetOptions",
+    "Device",
+    "Domains",
+    "DomainsAdapting",
+    "Overrides",
+    "RecipeFile",
+    "Root",
+    "RunFolder",
+    "SizeText",
+    "Trust",
+    "typed",
+]
 
 
 def _allow(names: set[str] | list[str]) -> None:

@@ -108,8 +108,10 @@ class Board:
 
     def _board(self) -> Group:
         running = self.order.named("running")
-        lines = [Text(f"  {name}  {_last(self.ledger.place(name) / 'train.log')}", overflow="ellipsis", no_wrap=True)
-                 for name in running[:SHOWN]]  # fmt: skip
+        lines = [
+            Text(f"  {name}  {_last(self.ledger.place(name) / 'train.log')}", overflow="ellipsis", no_wrap=True)
+            for name in running[:SHOWN]
+        ]
         more = [Text(f"  and {len(running) - SHOWN} more")] if len(running) > SHOWN else []
         return Group(Text(self._counts()), *lines, *more, _rich(self._summary().table))
 

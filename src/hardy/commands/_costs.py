@@ -109,7 +109,7 @@ def _number(value: float) -> str:
 
 def show_costs(
     changes: Change, comparisons: Sequence[Comparison], found: Found, dense: Network, small: Network
-) -> None:  # fmt: skip
+) -> None:
     """Print costs before and after, predicted beside measured, and where pruning did not pay and why."""
     rows = [
         [name.replace("_", " "), _number(before), _number(after), f"{after / before:.2f}"]
@@ -122,16 +122,16 @@ def show_costs(
         say(str(found.outcome))
     for one in comparisons:
         verdict = "faster" if one.faster else "NOT FASTER"
-        say(f"{one.runtime}: {verdict}: takes {one.ratio:.2f} of the time (quartiles {one.low:.2f} to {one.high:.2f}, "
-            f"{one.runs} pairs, {one.threads} threads)")  # fmt: skip
+        say(
+            f"{one.runtime}: {verdict}: takes {one.ratio:.2f} of the time (quartiles {one.low:.2f} to {one.high:.2f}, "
+            f"{one.runs} pairs, {one.threads} threads)"
+        )
         times = layer_tables.table(one.runtime, torch.device("cpu"))
         for line in reasons(dense, small, one.size, times, one.after_p50, found.blocked):
             say(f"  {line}")
 
 
-def show_module(
-    dense: nn.Module, small: nn.Module, example: Tensor, kinds: Sequence[str], left: Sequence[str]
-) -> None:  # fmt: skip
+def show_module(dense: nn.Module, small: nn.Module, example: Tensor, kinds: Sequence[str], left: Sequence[str]) -> None:
     """Print parameters and GMACs of any module before and after, what was pruned, and what was left whole."""
     rows = []
     for what, count in (("parameters", cost.parameters), ("gmacs", lambda one: cost.operations(one, example))):

@@ -62,8 +62,9 @@ class Summary:
         every = dict.fromkeys(where[one.axis] for where in places if one.axis in where)
         groups = dict.fromkeys(
             tuple((axis, where[axis]) for axis in listed(one.by) if axis in where)
-            for where in places if one.axis in where
-        )  # fmt: skip
+            for where in places
+            if one.axis in where
+        )
         for group in groups:
             mine = {where: value for where, value in self._values.items() if set(group) <= set(where)}
             head = ", ".join(f"{axis} {text}" for axis, text in group)

@@ -21,6 +21,21 @@ from hardy.timing.rows import Row
 
 __all__ = ["bench", "blocks", "check", "run"]
 
+_COLUMNS = [
+    "network",
+    "form",
+    "runtime",
+    "batch",
+    "threads",
+    "p50 ms",
+    "p95 ms",
+    "least ms",
+    "memory MiB",
+    "of",
+    "ratio",
+    "to",
+]
+
 
 def run(
     folder: Path, *, against: Path | None, size: tuple[int, int], runtimes: Sequence[Any], **options: Any
@@ -33,14 +48,7 @@ def run(
     other = artefact.load(against) if against else None
     rows = bench(network, size=size, runtime=runtimes, against=other, **options)
     names = {"network": str(folder), "against": str(against)}
-    columns = ["network", "form", "runtime", "batch", "threads", "p50 ms", "p95 ms", "least ms", "memory MiB", "of",
-               "ratio", "to"]  # fmt: skip
-    lines = [
-        [names[row.network], row.form, row.runtime, str(row.batch), str(row.threads), f"{row.p50:.2f}",
-         f"{row.p95:.2f}", f"{row.least:.2f}", "–" if row.memory is None else f"{row.memory:.0f}", row.memory_of,
-         "–" if row.ratio is None else f"{row.ratio:.3f}", names.get(row.beside or "–", row.beside or "–")]
-        for row in rows
-    ]  # fmt: skip
+    columns, lines = _COLUMNS, [_line(row, names) for row in rows]
     if all(row.form == AS_IT_IS for row in rows):
         columns, *lines = ([line[0], *line[2:-1]] for line in (columns, *lines))
     shape = f"{size[0]}x{size[1]}"
@@ -60,6 +68,24 @@ def run(
     ]
     keep_records(folder, new)
     return rows
+
+
+def _line(row: Row, names: Mapping[str, str]) -> list[str]:
+    """The cells of a row of the table, under `_COLUMNS`."""
+    return [
+        names[row.network],
+        row.form,
+        row.runtime,
+        str(row.batch),
+        str(row.threads),
+        f"{row.p50:.2f}",
+        f"{row.p95:.2f}",
+        f"{row.least:.2f}",
+        "–" if row.memory is None else f"{row.memory:.0f}",
+        row.memory_of,
+        "–" if row.ratio is None else f"{row.ratio:.3f}",
+        names.get(row.beside or "–", row.beside or "–"),
+    ]
 
 
 def _tell(rows: Sequence[Row], names: Mapping[str, str]) -> None:
@@ -91,11 +117,19 @@ def blocks(*, size: tuple[int, int], channels: int, threads: int | None, runs: i
         found = block_costs(channels, cells, runs=runs, device=pick(device))
     plain = next(row for row in found if row.name == "3x3 convolution")
     lines = [
-        [row.name, f"{row.formula.weights:,}", f"{row.counted.weights:,}", f"{row.formula.macs / 1e6:,.1f}",
-         f"{row.counted.macs / 1e6:,.1f}", f"{row.formula.macs / plain.formula.macs:.3f}", f"{row.moved / 1e6:.2f}",
-         f"{row.milliseconds:.2f}", f"{row.milliseconds / plain.milliseconds:.3f}"]
+        [
+            row.name,
+            f"{row.formula.weights:,}",
+            f"{row.counted.weights:,}",
+            f"{row.formula.macs / 1e6:,.1f}",
+            f"{row.counted.macs / 1e6:,.1f}",
+            f"{row.formula.macs / plain.formula.macs:.3f}",
+            f"{row.moved / 1e6:.2f}",
+            f"{row.milliseconds:.2f}",
+            f"{row.milliseconds / plain.milliseconds:.3f}",
+        ]
         for row in found
-    ]  # fmt: skip
+    ]
     columns = [
         "block",
         "weights",

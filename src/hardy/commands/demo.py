@@ -45,18 +45,31 @@ def run(folder: Path) -> None:
     for criterion in CRITERIA:
         say(f"2/4 removing half of its filters by {criterion}, then recovering")
         recipe = _recipe(
-            {"run": str(dense)}, folder / criterion,
-            prune={"criterion": {"name": criterion}, "ratio": 0.5,
-                   "schedule": {"name": "iterative", "every": 4, "per_round": 300},
-                   "lr": 0.01, "recovery": 60, "recovery_lr": 0.03},
-        )  # fmt: skip
+            {"run": str(dense)},
+            folder / criterion,
+            prune={
+                "criterion": {"name": criterion},
+                "ratio": 0.5,
+                "schedule": {"name": "iterative", "every": 4, "per_round": 300},
+                "lr": 0.01,
+                "recovery": 60,
+                "recovery_lr": 0.03,
+            },
+        )
         pruned[criterion] = prune.run(recipe, show=False)
     say("3/4 exporting the network pruned by ior and proving the file on streets")
     file = pruned["ior"] / "network.onnx"
     export.run(
-        pruned["ior"], file, ["streets/day", "streets/night"], size=(128, 256), dynamic=False, logits=False, images=4,
-        root=None, datasets=_COMMON["data"]["datasets"],
-    )  # fmt: skip
+        pruned["ior"],
+        file,
+        ["streets/day", "streets/night"],
+        size=(128, 256),
+        dynamic=False,
+        logits=False,
+        images=4,
+        root=None,
+        datasets=_COMMON["data"]["datasets"],
+    )
     say("4/4 what came of it\n")
     _show(dense, pruned)
     say(
@@ -93,10 +106,16 @@ def _row(name: str, scored: list[Record], costed: list[Record], when: str) -> li
     away = {d: v for d, v in scores.items() if d.startswith("streets/") and d.split("/")[1] in UNSEEN and v is not None}
     times = f"{milliseconds['before']:.2f}" + (f" → {milliseconds['after']:.2f}" if when == "after" else "")
     return [
-        name, f"{costs[f'parameters_{when}']:,.0f}", f"{costs[f'gmacs_{when}']:.3f}", times,
-        f"{milliseconds[when] / milliseconds['before']:.2f}", percent(scores["intra"]), percent(scores["unseen"]),
-        percent(scores["worst"]), min(away, key=lambda domain: away[domain]).split("/")[1],
-    ]  # fmt: skip
+        name,
+        f"{costs[f'parameters_{when}']:,.0f}",
+        f"{costs[f'gmacs_{when}']:.3f}",
+        times,
+        f"{milliseconds[when] / milliseconds['before']:.2f}",
+        percent(scores["intra"]),
+        percent(scores["unseen"]),
+        percent(scores["worst"]),
+        min(away, key=lambda domain: away[domain]).split("/")[1],
+    ]
 
 
 def _runtime(costed: list[Record]) -> str:

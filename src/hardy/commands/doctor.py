@@ -11,10 +11,18 @@ from hardy.timing.hardware import fingerprint
 __all__ = ["run"]
 
 _PACKAGES = {
-    "torch": "", "torchvision": "", "timm": "", "segmentation-models-pytorch": "", "accelerate": "",
-    "torch-pruning": "bench", "onnx": "export", "onnxscript": "export", "onnxruntime": "export", "tensorboard": "track",
+    "torch": "",
+    "torchvision": "",
+    "timm": "",
+    "segmentation-models-pytorch": "",
+    "accelerate": "",
+    "torch-pruning": "bench",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxruntime": "export",
+    "tensorboard": "track",
     "ray": "bulk",
-}  # fmt: skip
+}
 
 
 def run(root: str | None) -> None:

@@ -63,29 +63,40 @@ def evaluate(
         InputError: for no or unknown domains, missing data, weights that are not finite, label spaces without a map, or
             a method, option or ``reset`` that is not there.
     """
-    return _table(
-        network, data, root=root, datasets=datasets, splits=splits, size=size, window=window, flip=flip, scales=scales,
-        batch=batch, device=device, adapt=adapt, seed=seed,
-    )  # fmt: skip
+    reading = {"root": root, "datasets": dict(datasets or {}), "size": size, "unseen_splits": list(splits)}
+    views = {"window": window, "flip": flip, "scales": list(scales), "batch": batch}
+    return _measure(network, data, reading, views, {"device": device, "seed": seed}, adapt)
 
 
-def _table(
-    network: Network, data: Sequence[str], *, root: str | Path | None = None,
-    datasets: Mapping[str, Mapping[str, Any]] | None = None, splits: Sequence[str] = (),
-    size: Sequence[int] | None = None, window: Sequence[int] | None = None, flip: bool = False,
-    scales: Sequence[float] = (1.0,), batch: int = 1, device: str = "auto", tolerant: bool = False,
-    adapt: str | Mapping[str, Any] | None = None, seed: int = 0,
-) -> Table:  # fmt: skip
-    """See `evaluate`; a ``tolerant`` table names a domain that cannot be read and has the others."""
-    if not data:
+def _measure(
+    network: Network,
+    domains: Sequence[str],
+    reading: Mapping[str, Any],
+    views: Mapping[str, Any],
+    machine: Mapping[str, Any],
+    adapt: str | Mapping[str, Any] | None,
+    *,
+    tolerant: bool = False,
+) -> Table:
+    """See `evaluate`; a ``tolerant`` table names the domains that cannot be read and has the scores of the others.
+
+    Args:
+        network: any network.
+        domains: what it is measured on.
+        reading: the rest of a recipe's ``data`` section.
+        views: a recipe's ``evaluate`` section.
+        machine: the keys ``device`` and ``seed`` of a recipe's ``run`` section.
+        adapt: a test-time method.
+        tolerant: measure the other domains when one cannot be read.
+    """
+    if not domains:
         raise InputError("no data named; give domains such as camvid/0001TP")
     check_finite(network)
-    where = {"root": root, "datasets": dict(datasets or {}), "size": size}
     recipe = from_sections(
         {"run": "a network in memory"},
-        data={"unseen": list(data), "unseen_splits": list(splits), **where},
-        evaluate={"window": window, "flip": flip, "scales": list(scales), "batch": batch},
-        run={"device": device, "workers": 0, "seed": seed},
+        data={"unseen": list(domains), **reading},
+        evaluate=views,
+        run={**machine, "workers": 0},
         adapt=adapt,
     )
     parts = protocol.split(recipe.data, seed=0)
@@ -93,7 +104,20 @@ def _table(
     return protocol.measure(network, unseen, Settings.of(recipe), tolerant=tolerant, adapt=recipe.adapt)
 
 
-def run(folder: Path, words: Sequence[str], *, size: Sequence[int] | None, per_class: bool, **options: Any) -> None:
+def run(
+    folder: Path,
+    words: Sequence[str],
+    *,
+    root: str | None = None,
+    datasets: Mapping[str, Mapping[str, Any]] | None = None,
+    splits: Sequence[str] = (),
+    size: Sequence[int] | None,
+    window: Sequence[int] | None = None,
+    flip: bool = False,
+    scales: Sequence[float] = (1.0,),
+    per_class: bool,
+    device: str = "auto",
+) -> None:
     """Measure the network in ``folder``, print the table and append it to the folder's records.
 
     Without ``size`` the images are resized as in the run's own recipe. The network adapts where words such as
@@ -112,7 +136,10 @@ def run(folder: Path, words: Sequence[str], *, size: Sequence[int] | None, per_c
     made = origin_of(folder)
     size = size or (made.recipe.data.size if made.recipe else None)
     method = adapt.model_dump(mode="json") if adapt else None
-    table = _table(network, domains, size=size, tolerant=True, adapt=method, seed=made.seed, **options)
+    reading = {"root": root, "datasets": dict(datasets or {}), "size": size, "unseen_splits": list(splits)}
+    views = {"window": window, "flip": flip, "scales": list(scales)}
+    machine = {"device": device, "seed": made.seed}
+    table = _measure(network, domains, reading, views, machine, method, tolerant=True)
     here = {"size": list(size) if size else None, "domains": list(domains), **notes(adapt)}
     versions = provenance()
     lines = [

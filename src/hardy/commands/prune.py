@@ -110,9 +110,13 @@ def _measured(here: Run, done: _Done, images: Split, choice: Prune) -> Table:
     """Measure the smaller network, record it with its costs, save it, and end the run."""
     chosen = here.recipe.network
     notes = {
-        "network": chosen.name or chosen.run, "criterion": choice.criterion.name, "ratio": choice.ratio,
-        "schedule": choice.schedule.name, **done.found.notes(), **here.selection,
-    }  # fmt: skip
+        "network": chosen.name or chosen.run,
+        "criterion": choice.criterion.name,
+        "ratio": choice.ratio,
+        "schedule": choice.schedule.name,
+        **done.found.notes(),
+        **here.selection,
+    }
     table = here.measure(done.network, images, "prune", notes)
     here.record("prune", images.sources, cost_values(done.changes), notes)
     here.keep(done.network)
@@ -212,7 +216,7 @@ def _dense(here: Run, network: Network, images: Split) -> Network:
 
 def _pruned(
     here: Run, dense: Network, images: Split, choice: Prune, *, show: bool, keep: bool
-) -> tuple[Network, Found]:  # fmt: skip
+) -> tuple[Network, Found]:
     """The smaller network before its recovery and what pruning found: kept, so that a stopped recovery goes on."""
     if keep and (earlier := here.part("pruned", dense)):
         return earlier, Found.read(here.folder)

@@ -142,22 +142,30 @@ def _kept(here: Run, found: Found, judge: Judge, prices: Priced, sources: tuple[
     recipe, largest = here.recipe, prices.bench.space.largest()
     assert recipe.search is not None
     meta = {
-        **found.meta(), "runtime": recipe.search.runtime, "device": prices.bench.times.machine["device"],
-        "size": list(prices.bench.size), "method": recipe.search.method, "seed": recipe.run.seed,
+        **found.meta(),
+        "runtime": recipe.search.runtime,
+        "device": prices.bench.times.machine["device"],
+        "size": list(prices.bench.size),
+        "method": recipe.search.method,
+        "seed": recipe.run.seed,
         "recipe": recipe.digest(),
-    }  # fmt: skip
+    }
     rows = {
         name: _Row(judge.network(architecture).cpu(), score, prices.predicted(architecture), prices.gmacs(architecture))
         for name, architecture, score in (
-            ("found", found.best.architecture, found.best.score), ("largest", largest, judge(largest))
+            ("found", found.best.architecture, found.best.score),
+            ("largest", largest, judge(largest)),
         )
-    }  # fmt: skip
+    }
     notes = {"method": recipe.search.method, "budget_ms": found.budget, "met": found.met, "where": found.where}
     values = [("cost", "milliseconds_measured", found.milliseconds)]
     for name, row in rows.items():
-        values += [("intra" if name == "found" else name, "miou", row.score), ("cost", f"gmacs_{name}", row.gmacs),
-                   ("cost", f"parameters_{name}", float(cost.parameters(row.network))),
-                   ("cost", f"milliseconds_predicted_{name}", row.predicted)]  # fmt: skip
+        values += [
+            ("intra" if name == "found" else name, "miou", row.score),
+            ("cost", f"gmacs_{name}", row.gmacs),
+            ("cost", f"parameters_{name}", float(cost.parameters(row.network))),
+            ("cost", f"milliseconds_predicted_{name}", row.predicted),
+        ]
     here.record("search", sources, values, notes)
     write_text(here.folder / "architecture.json", json.dumps(content(found.best.architecture, **meta), indent=1) + "\n")
     here.keep_part(rows["largest"].network, "largest")

@@ -61,9 +61,15 @@ def run(
 
 
 def _start(
-    study: Study, ledger: Ledger, order: Order, board: Board, going: Path, address: str | None, jobs: int | None,
+    study: Study,
+    ledger: Ledger,
+    order: Order,
+    board: Board,
+    going: Path,
+    address: str | None,
+    jobs: int | None,
     trust: Sequence[str],
-) -> None:  # fmt: skip
+) -> None:
     """Run the cells that are not done, if there are any."""
     if not any(order.ready()):
         return
@@ -88,5 +94,6 @@ def _start(
         one = cluster.share(settings.cpus, settings.gpus, resources)
         limit = min(jobs, cluster.slots(one, resources)) if jobs and address is None else jobs
         with board.live():
-            cluster.run(ray, words, order, one, limit=limit, going=going, starts=ledger.prepare, ended=ended,
-                        tick=board.show)  # fmt: skip
+            cluster.run(
+                ray, words, order, one, limit=limit, going=going, starts=ledger.prepare, ended=ended, tick=board.show
+            )

@@ -65,8 +65,9 @@ def build(algorithm: Algorithm, optim: Optim) -> torch.optim.Optimizer:
     encoder = {id(p) for module in pretrained for p in module.parameters()}
     if optim.encoder_rate != 1 and not encoder:
         name = type(algorithm.network).__name__
-        _log.warning("optim.encoder_rate %g: %s has no pre-trained encoder, so all learns at optim.lr",
-                     optim.encoder_rate, name)  # fmt: skip
+        _log.warning(
+            "optim.encoder_rate %g: %s has no pre-trained encoder, so all learns at optim.lr", optim.encoder_rate, name
+        )
     spared = _spared(algorithm)
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in trained(algorithm):

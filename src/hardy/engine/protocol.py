@@ -183,10 +183,18 @@ def training(parts: Sequence[Part], labels: LabelSpace, settings: Settings, *, s
 
     def batches(start: int, rank: int, processes: int) -> Iterator[Batch]:
         return loader.training_batches(
-            parts, labels, transform, batch=settings.optim.batch, seed=key(run.seed, stage), start=start,
-            workers=run.workers, rank=rank, processes=processes, resize=None if image_level else data.size,
+            parts,
+            labels,
+            transform,
+            batch=settings.optim.batch,
+            seed=key(run.seed, stage),
+            start=start,
+            workers=run.workers,
+            rank=rank,
+            processes=processes,
+            resize=None if image_level else data.size,
             cache=data.cache,
-        )  # fmt: skip
+        )
 
     return batches
 

@@ -72,9 +72,14 @@ class Found:
     def meta(self) -> dict[str, Any]:
         """What the architecture's file says of where it comes from."""
         return {
-            "predicted_ms": self.best.milliseconds, "measured_ms": self.milliseconds, "budget_ms": self.budget,
-            "met": self.met, "where": self.where, "score": self.best.score, "tried": self.tried,
-        }  # fmt: skip
+            "predicted_ms": self.best.milliseconds,
+            "measured_ms": self.milliseconds,
+            "budget_ms": self.budget,
+            "met": self.met,
+            "where": self.where,
+            "score": self.best.score,
+            "tried": self.tried,
+        }
 
     def __str__(self) -> str:
         """One line, with the verdict in plain words."""
@@ -155,9 +160,12 @@ class Judge:
 
 
 def search(
-    proposer: Proposer, judge: Callable[[Architecture], float], evaluations: int, file: Path,
+    proposer: Proposer,
+    judge: Callable[[Architecture], float],
+    evaluations: int,
+    file: Path,
     told: Callable[[int, dict[str, float]], None] = lambda number, values: None,
-) -> list[Evaluated]:  # fmt: skip
+) -> list[Evaluated]:
     """Try ``evaluations`` architectures, those in ``file`` among them, and write each to it; all of them in order.
 
     Fewer are tried where the space has no more within the budget.

@@ -64,23 +64,36 @@ def figure(points: Sequence[Point], *, title: str, score: str, milliseconds: str
     sides = dict(zip(map(id, points), _sides(points), strict=True))
     best = front(points)
     drawn.add_scatter(
-        x=[one.milliseconds for one in best], y=[one.score for one in best], mode="lines", name="Pareto front",
-        line={"color": "#b9b9b9", "width": 2, "shape": "hv"}, hoverinfo="skip",
-    )  # fmt: skip
+        x=[one.milliseconds for one in best],
+        y=[one.score for one in best],
+        mode="lines",
+        name="Pareto front",
+        line={"color": "#b9b9b9", "width": 2, "shape": "hv"},
+        hoverinfo="skip",
+    )
     for place, group in enumerate(dict.fromkeys(one.group for one in points)):
         mine = [one for one in points if one.group == group]
         drawn.add_scatter(
-            x=[one.milliseconds for one in mine], y=[one.score for one in mine], text=[one.name for one in mine],
-            mode="markers+text", textposition=[sides[id(one)] for one in mine], textfont={"size": 10}, cliponaxis=False,
+            x=[one.milliseconds for one in mine],
+            y=[one.score for one in mine],
+            text=[one.name for one in mine],
+            mode="markers+text",
+            textposition=[sides[id(one)] for one in mine],
+            textfont={"size": 10},
+            cliponaxis=False,
             name=group or "networks",
             marker={"size": 9, "color": _COLOURS[place % len(_COLOURS)]},
             hovertemplate="%{text}<br>%{x:.2f} ms, %{y:.1f}<extra></extra>",
-        )  # fmt: skip
+        )
     drawn.update_layout(
-        title=title, template="plotly_white", width=1000, height=640, legend={"orientation": "h", "y": -0.15},
+        title=title,
+        template="plotly_white",
+        width=1000,
+        height=640,
+        legend={"orientation": "h", "y": -0.15},
         xaxis={"title": milliseconds, "type": "log", **_axis([one.milliseconds for one in points])},
         yaxis={"title": score},
-    )  # fmt: skip
+    )
     return drawn
 
 

@@ -143,9 +143,11 @@ def markdown(table: Pivot) -> list[str]:
     """The lines of ``table`` in Markdown."""
     rule = "|".join("---" if index < table.labels else "---:" for index in range(len(table.columns)))
     return [
-        f"| {' | '.join(table.columns)} |", f"|{rule}|", *(f"| {' | '.join(row)} |" for row in table.rows),
+        f"| {' | '.join(table.columns)} |",
+        f"|{rule}|",
+        *(f"| {' | '.join(row)} |" for row in table.rows),
         *(["", f"{table.note}."] if table.note else []),
-    ]  # fmt: skip
+    ]
 
 
 def _means(values: Values, here: Sequence[Place], columns: Sequence[str]) -> tuple[list[float], int]:

@@ -123,7 +123,7 @@ def _climb(architecture: Architecture, width: int, scale: int, beside: int, grid
 
 def _head(
     architecture: Architecture, width: int, branches: int, grids: Sequence[Size], classes: int
-) -> Iterator[Shape]:  # fmt: skip
+) -> Iterator[Shape]:
     fused = architecture.channels(8, width) * branches
     narrowed = fused if fused <= _NARROWED else fused // 2
     yield _conv(fused, fused, grids[3], kernel=1)

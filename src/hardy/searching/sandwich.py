@@ -49,8 +49,10 @@ class Sandwich(Algorithm):
         terms = {"largest": self.pixel_loss(taught, batch.labels)}
         rng = Random(int(torch.randint(2**62, ())))  # drawn under the step's key
         for name, architecture in (
-            ("smallest", space.smallest()), ("first", space.draw(rng)), ("second", space.draw(rng))
-        ):  # fmt: skip
+            ("smallest", space.smallest()),
+            ("first", space.draw(rng)),
+            ("second", space.draw(rng)),
+        ):
             logits = supernet.logits(architecture, batch.images)
             terms[name] = divergence(taught, logits, batch.labels != IGNORE, self.temperature)
         return terms

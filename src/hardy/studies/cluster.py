@@ -146,9 +146,17 @@ def _no_reporter() -> Iterator[None]:
 
 
 def run(
-    ray: Any, jobs: Mapping[str, Job], order: Order, one: Share, *, limit: int | None, going: Path,
-    starts: Callable[[str], None], ended: Ended, tick: Callable[[], None],
-) -> None:  # fmt: skip
+    ray: Any,
+    jobs: Mapping[str, Job],
+    order: Order,
+    one: Share,
+    *,
+    limit: int | None,
+    going: Path,
+    starts: Callable[[str], None],
+    ended: Ended,
+    tick: Callable[[], None],
+) -> None:
     """Run ``jobs`` as ``order`` lets them, as many at a time as fit, or ``limit``.
 
     Args:
@@ -156,17 +164,14 @@ def run(
         jobs: name -> job.
         order: the states, which are kept up to date.
         one: what each run holds.
-        limit: how many at a time at most.
+        limit: the most runs at a time.
         going: a file; runs stop when it is deleted.
-        starts: called with a run's name before it starts.
-        ended: called when a run ended.
-        tick: called a few times a second.
+        starts, ended, tick: called before a run starts, after it has ended, and a few times a second.
 
     Raises:
         StoppedStudy: after Ctrl-C or SIGTERM, when all runs have stopped.
     """
-    task = ray.remote(num_cpus=one.cpus, num_gpus=one.gpus, max_retries=0)(_run)
-    environment = _environment(max(1, int(one.cpus)))
+    submit = _submitter(ray, one, going)
     under_way: dict[Any, str] = {}
     try:
         with stop_signal() as stop:
@@ -175,16 +180,14 @@ def run(
                 for name in list(order.ready())[: max(0, room)]:
                     starts(name)
                     order.start(name)
-                    job = jobs[name]
-                    given = (job.words, str(job.log.absolute()), os.getcwd(), str(going.absolute()), environment)
-                    under_way[task.remote(*given)] = name
+                    under_way[submit(jobs[name])] = name
                 if not under_way:
                     break
                 for reference in ray.wait(list(under_way), num_returns=1, timeout=POLL)[0]:
                     name = under_way.pop(reference)
-                    left, code, reason = _outcome(ray, reference, jobs[name].log, stop.asked)
-                    order.end(name, left)
-                    ended(name, left, code, reason)
+                    outcome = _outcome(ray, reference, jobs[name].log, stop.asked)
+                    order.end(name, outcome[0])
+                    ended(name, *outcome)
                 if stop.asked:
                     going.unlink(missing_ok=True)
                 tick()
@@ -192,6 +195,17 @@ def run(
         going.unlink(missing_ok=True)
     if stop.asked:
         raise StoppedStudy(stop.asked)
+
+
+def _submitter(ray: Any, one: Share, going: Path) -> Callable[[Job], Any]:
+    """A function that starts a job as a Ray task and returns the task's reference; see `run`."""
+    task = ray.remote(num_cpus=one.cpus, num_gpus=one.gpus, max_retries=0)(_run)
+    environment = _environment(max(1, int(one.cpus)))
+
+    def submit(job: Job) -> Any:
+        return task.remote(job.words, str(job.log.absolute()), os.getcwd(), str(going.absolute()), environment)
+
+    return submit
 
 
 def _environment(cores: int) -> dict[str, str]:
@@ -208,10 +222,15 @@ def _run(words: tuple[str, ...], log: str, folder: str, going: str, environment:
     there, here = os.pipe()  # nothing is written to it: it closes when this worker is killed, and then the run stops
     with Path(log).open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own command line
-            [sys.executable, "-m", "hardy", *words], cwd=folder, stdout=output, stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=(there,),
+            [sys.executable, "-m", "hardy", *words],
+            cwd=folder,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            pass_fds=(there,),
             env={**os.environ, **environment, LEASH: str(there)},
-        )  # fmt: skip
+        )
         os.close(there)
         asked = False
         try:

@@ -166,8 +166,10 @@ def _override(values: dict[str, Any], text: str) -> None:
 
 def _check(study: Study, file: str) -> None:
     """Refuse a study whose names do not fit each other."""
-    for section, first in {"stages": "dense: {verb: train, recipe: dense.yaml}",
-                           "grid": "seed: {key: run.seed, values: [0, 1, 2]}"}.items():  # fmt: skip
+    for section, first in {
+        "stages": "dense: {verb: train, recipe: dense.yaml}",
+        "grid": "seed: {key: run.seed, values: [0, 1, 2]}",
+    }.items():
         names = list(getattr(study, section))
         if not names:
             raise InputError(f"{file}: {section}: is empty; such as {first}")

@@ -136,10 +136,18 @@ def _measure(
         ]
         times = interleave([one.run for one in ready], runs, warm_up, device)
         same: dict[str, Any] = {
-            "runtime": runtime, "device": str(device), "batch": batch, "size": _pair(size),
-            "threads": torch.get_num_threads(), "runs": runs, "warm_up": warm_up, "argmax": output == "classes",
-            "copies": False, "ratio": None, "memory_of": "tensors" if runtime == "eager" else "process",
-        }  # fmt: skip
+            "runtime": runtime,
+            "device": str(device),
+            "batch": batch,
+            "size": _pair(size),
+            "threads": torch.get_num_threads(),
+            "runs": runs,
+            "warm_up": warm_up,
+            "argmax": output == "classes",
+            "copies": False,
+            "ratio": None,
+            "memory_of": "tensors" if runtime == "eager" else "process",
+        }
         rows = [
             Row(
                 network=name,

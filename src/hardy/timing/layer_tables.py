@@ -132,8 +132,9 @@ class Sum:
 
     def __init__(self, layers: Layers, units: Sequence[Unit], limits: Limits, times: LayerTable) -> None:
         self._layers = layers
-        narrow, whole = (layers.at(widths) for widths in (widths_left(units, at_floors(units, limits)),
-                                                           dense_widths(units)))  # fmt: skip
+        narrow, whole = (
+            layers.at(widths) for widths in (widths_left(units, at_floors(units, limits)), dense_widths(units))
+        )
         self._ends = list(zip(narrow, whole, strict=True))
         points = {ends: _points(*ends, limits.round_to) for ends in self._ends}
         times.fill(shape for rows in points.values() for row in rows for shape in row)
@@ -193,10 +194,13 @@ def preferred_multiple(times: LayerTable) -> int:
     shapes = {m: [layer.narrowed(w, w) for layer in layers for w in around[m]] for m in _MULTIPLES}
     times.fill(shape for each in shapes.values() for shape in each)
     rates = {
-        m: sum(float(np.mean([times[shape] / shape.macs for shape in each if shape.kernel == layer.kernel]))
-               / (times[layer] / layer.macs) for layer in layers)
+        m: sum(
+            float(np.mean([times[shape] / shape.macs for shape in each if shape.kernel == layer.kernel]))
+            / (times[layer] / layer.macs)
+            for layer in layers
+        )
         for m, each in shapes.items()
-    }  # fmt: skip
+    }
     for place, m in enumerate(_MULTIPLES):
         if all(rates[later] > _BETTER * rates[m] for later in _MULTIPLES[place + 1 :]):
             return m

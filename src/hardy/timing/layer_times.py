@@ -177,9 +177,12 @@ def _nodes(helper: Any, shape: Shape, own: str, given: str) -> list[Any]:
         product = helper.make_node("MatMul", [given, f"{own}w"], [f"{own}m"], name=f"{own}product")
         return [product, helper.make_node("Add", [f"{own}m", f"{own}b"], [f"{own}y"], name=f"{own}bias")]
     settings = {
-        "kernel_shape": shape.kernel, "strides": shape.stride, "dilations": shape.dilation, "group": shape.groups,
+        "kernel_shape": shape.kernel,
+        "strides": shape.stride,
+        "dilations": shape.dilation,
+        "group": shape.groups,
         "pads": [*shape.padding, *shape.padding],
-    }  # fmt: skip
+    }
     if shape.kind == "transposed":
         settings["output_padding"] = shape.extra
     operation = "ConvTranspose" if shape.kind == "transposed" else "Conv"

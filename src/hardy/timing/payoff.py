@@ -58,17 +58,27 @@ def spent(dense: Network, small: Network, size: Sequence[int], times: LayerTable
     for one, other in zip(before, after, strict=True):
         calls.setdefault(one.name, []).append((one.shape, other.shape))
     found = [
-        Spent(name, *pairs[0], sum(times[one] for one, _ in pairs), sum(times[other] for _, other in pairs),
-              sum(one.macs for one, _ in pairs), sum(other.macs for _, other in pairs))
+        Spent(
+            name,
+            *pairs[0],
+            sum(times[one] for one, _ in pairs),
+            sum(times[other] for _, other in pairs),
+            sum(one.macs for one, _ in pairs),
+            sum(other.macs for _, other in pairs),
+        )
         for name, pairs in calls.items()
-    ]  # fmt: skip
+    ]
     return sorted(found, key=lambda one: -one.ms_after)
 
 
 def reasons(
-    dense: Network, small: Network, size: Sequence[int], times: LayerTable, measured: float, blocked: Mapping[str,
-        str] = {}
-) -> list[str]:  # fmt: skip
+    dense: Network,
+    small: Network,
+    size: Sequence[int],
+    times: LayerTable,
+    measured: float,
+    blocked: Mapping[str, str] = {},
+) -> list[str]:
     """Lines that say where time is left and why removing channels did not reduce it; none where every layer paid.
 
     Args:

@@ -219,7 +219,7 @@ def limits_of(choice: Prune, run: RunSection) -> Limits:
 
 def target_of(
     network: Network, units: Sequence[Unit], choice: Prune, limits: Limits, size: Sequence[int], run: RunSection
-) -> Target:  # fmt: skip
+) -> Target:
     """The goal that ``choice`` names.
 
     Args:
