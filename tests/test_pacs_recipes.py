@@ -12,7 +12,7 @@ from hardy import records
 from hardy.commands import prune, train
 from hardy.data.labels import SPACES
 from hardy.recipe import read
-from hardy.studies.cells import plan
+from hardy.studies.cells import make_cells
 from hardy.studies.study import read as read_study
 
 pytestmark = pytest.mark.slow
@@ -38,7 +38,7 @@ def root(tmp_path_factory):
 def test_the_study_is_the_whole_grid(root):
     file = RECIPES.parent / "studies" / "ior_pacs.yaml"
     study, others = read_study(file)
-    planned = plan(study, file, [*others, f"data.root={root}"]).cells
+    planned = make_cells(study, file, [*others, f"data.root={root}"]).cells
     by_name = {cell.name: cell for cell in planned}
     dense, pruned = ([cell for cell in planned if cell.stage == stage] for stage in ("dense", "pruned"))
     assert (len(dense), len(pruned)) == (4 * 3 * 3, 4 * 3 * 3 * 2 * 2)

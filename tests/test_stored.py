@@ -5,7 +5,7 @@ import os
 import pytest
 
 from hardy.errors import InputError
-from hardy.stored import contents, finite, json_lines, json_value, read_json, whole
+from hardy.stored import contents, finite, is_integer, json_lines, json_value, read_json
 
 
 def test_what_hardy_writes_is_read(tmp_path):
@@ -63,5 +63,5 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 
 
 def test_numbers():
-    assert [value for value in (0, 1, -1, True, 2**63, 1.0, "1", None) if whole(value)] == [0, 1]
+    assert [value for value in (0, 1, -1, True, 2**63, 1.0, "1", None) if is_integer(value)] == [0, 1]
     assert [value for value in (0, -1.5, True, float("nan"), float("inf"), 10**400, "1") if finite(value)] == [0, -1.5]

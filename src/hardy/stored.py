@@ -9,7 +9,7 @@ from typing import Any
 
 from hardy.errors import InputError
 
-__all__ = ["contents", "finite", "intact", "json_lines", "json_value", "read_json", "sealed", "whole"]
+__all__ = ["contents", "finite", "intact", "is_integer", "json_lines", "json_value", "read_json", "sealed"]
 
 _SIZE = 64 * 2**20
 """Bytes of a JSON file at most; the plan of a pruned network of 100,000 channels takes one."""
@@ -80,7 +80,7 @@ def contents(file: Path, most: int = -1) -> bytes:
         return handle.read(most)
 
 
-def whole(value: Any, least: int = 0) -> bool:
+def is_integer(value: Any, least: int = 0) -> bool:
     """Whether ``value`` is a whole number of ``least`` or more that 64 bits hold."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
 

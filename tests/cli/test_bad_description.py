@@ -70,7 +70,7 @@ BAD = {
     "a tuner of no mapping": ({"changes": [TUNE | {"options": []}]}, "a mapping"),
     "a tuner that is not there": ({"changes": [TUNE | {"name": "frosen"}]}, "did you mean 'frozen'"),
     "a tuner's option": ({"changes": [TUNE | {"options": {"rank": 1}}]}, "has no option 'rank'"),
-    "a tuner's option by its name": ({"changes": [TUNE | {"options": {"name": "x"}}]}, "cannot be repeated"),
+    "a tuner's option by its name": ({"changes": [TUNE | {"options": {"name": "x"}}]}, "cannot be applied"),
     "a tuner from elsewhere": ({"changes": [TUNE | {"name": "os:system"}]}, "would run code of module 'os'"),
     "a network without an encoder": ({"changes": [TUNE]}, "Tiny names no encoder"),
     "merged before it is tuned": ({"changes": [{"change": "merge"}]}, "is a merge, but no tuner is attached there"),

@@ -58,7 +58,7 @@ def test_unseen_domains_stop_nothing_unless_the_recipe_says_so(refused, call, pr
     monkeypatch.setattr(command, "show_costs", lambda *_: None)
     words = prune(data={"unseen": ["folder/night"]}, stop={"domains": ["folder/night"], "drop": 1.0}, reestimate=1)
     line = refused(*words)
-    assert line.startswith("prune.stop.domains: 'folder/night' is in data.unseen, and unseen domains choose nothing")
+    assert line.startswith("prune.stop.domains: 'folder/night' is in data.unseen, and unseen domains select nothing")
     assert call(*words, "evaluate.select=oracle").code == 0
 
 
@@ -91,7 +91,7 @@ def test_a_batch_of_one_cannot_be_counted(refused, recipe, tmp_path):
     )
     line = refused("prune", file)
     assert line.startswith(
-        "optim.batch: 1 image at a time is too few to count the batch norm of EncoderDecoder's 1x1 map anew"
+        "optim.batch: 1 image at a time is too few to re-estimate the batch norm of EncoderDecoder's 1x1 map"
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hardy import records
-from hardy.engine.finished import BEST
+from hardy.engine.run_files import BEST
 from hardy.lock import Lock
 
 

@@ -1,4 +1,4 @@
-"""``hardy prune`` with floors, a stop rule, batch norms counted anew, and the dense network as a teacher."""
+"""``hardy prune`` with floors, a stop rule, batch-norm re-estimation, and the dense network as a teacher."""
 
 import copy
 from itertools import islice
@@ -63,7 +63,7 @@ def drawn(recipe, network, stage, count):
     return [batch.images for batch in islice(stream(0, 0, 1), count)]
 
 
-def test_statistics_are_counted_anew_after_the_cut(values, tmp_path):
+def test_statistics_are_reestimated_after_the_cut(values, tmp_path):
     networks = {}
     for count in (0, 3):
         made = values(reestimate=count)
@@ -196,5 +196,5 @@ def test_recover_with_takes_the_place_of_the_algorithm_from_python_too(dense, to
 
 
 def test_a_recovery_that_would_not_train_the_network_is_refused(values):
-    with pytest.raises(InputError, match=r"prune\.recover_with: style_vae leaves the network as it is"):
+    with pytest.raises(InputError, match=r"prune\.recover_with: style_vae does not train the network"):
         prune.run(from_values(values(recover_with="style_vae", recovery=2)), show=False)

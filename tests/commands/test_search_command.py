@@ -134,7 +134,7 @@ def test_stopped_and_gone_on_it_ends_with_the_same_bits(values, monkeypatch):
         ("search", {"budgetms": 4}, "unknown key 'search.budgetms'; did you mean 'budget_ms'?"),
         ("network", {"arch": "teacher"}, "network: a search finds a fasterseg from scratch"),
         ("algorithm", {"name": "mixup"}, "algorithm: mixup cannot train weights that architectures share"),
-        ("evaluate", {"select": "last"}, "held-out images, and none may choose; set evaluate.select to source-val"),
+        ("evaluate", {"select": "last"}, "held-out images, and there are none; set evaluate.select to source-val"),
     ],
 )
 def test_what_cannot_be(values, section, settings, said):

@@ -7,8 +7,8 @@ import os
 import pytest
 
 from hardy import records
-from hardy.commands._costs import Found
-from hardy.engine.finished import WEIGHTS, whole
+from hardy.commands._costs import PruningReport
+from hardy.engine.run_files import WEIGHTS, holds_network
 from hardy.errors import InputError
 from hardy.networks.building.classes import names_beside
 from hardy.records import Record
@@ -26,10 +26,10 @@ def refusal(read, *given):
 
 
 def test_what_pruning_found_comes_back(tmp_path):
-    found = Found(OUTCOME, {"head": "reaches the output"})
+    found = PruningReport(OUTCOME, {"head": "reaches the output"})
     found.write(tmp_path)
-    assert Found.read(tmp_path) == found
-    assert Found.read(tmp_path / "nothing") == Found()
+    assert PruningReport.read(tmp_path) == found
+    assert PruningReport.read(tmp_path / "nothing") == PruningReport()
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_what_pruning_found_comes_back(tmp_path):
 )
 def test_a_damaged_pruning_json_is_named(tmp_path, data):
     (tmp_path / "pruning.json").write_bytes(data)
-    assert refusal(Found.read, tmp_path).startswith(f"{tmp_path / 'pruning.json'}: not ")
+    assert refusal(PruningReport.read, tmp_path).startswith(f"{tmp_path / 'pruning.json'}: not ")
 
 
 LINE = dataclasses.asdict(Record("r", "train", ("a",), "unseen", 0, "miou", 0.5))
@@ -110,7 +110,7 @@ def test_a_line_that_is_no_failure_is_named(tmp_path, text):
 def test_a_pipe_in_place_of_weights_is_no_network_and_is_not_waited_for(tmp_path):
     (tmp_path / "network.json").write_text('{"sha256": ""}')
     os.mkfifo(tmp_path / WEIGHTS)
-    assert not whole(tmp_path)
+    assert not holds_network(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "{", '{"labels": 3}', "\ufffd"])

@@ -211,7 +211,7 @@ def test_the_selection_rule_is_obeyed_and_recorded(sections, scored, tmp_path, s
 
 
 def test_the_oracle_needs_unseen_domains(sections):
-    with pytest.raises(InputError, match=r"evaluate\.select: oracle chooses by data\.unseen, which names no domain"):
+    with pytest.raises(InputError, match=r"evaluate\.select: oracle selects by data\.unseen, which names no domain"):
         train.run(from_values(sections(evaluate={"select": "oracle"}, data={"unseen": []})))
 
 

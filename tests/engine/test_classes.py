@@ -139,7 +139,7 @@ def test_a_wrapped_classifier_too():
 
 
 def test_where_the_last_layers_cannot_be_told_one_line_says_so():
-    with pytest.raises(InputError, match=r"layers of the wrapped TwoHeads predict its 4 classes cannot be told"):
+    with pytest.raises(InputError, match=r"of the wrapped TwoHeads that predict its 4 classes cannot be identified"):
         for_classes(wrap(TwoHeads(), OLD), OTHER)
 
 

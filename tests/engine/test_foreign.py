@@ -76,7 +76,7 @@ def test_gradients_come_from_the_batches_given(pairs):
     assert small.hardy_plan != other.hardy_plan
 
 
-def test_the_statistics_of_norms_are_counted_anew_from_the_data():
+def test_the_statistics_of_norms_are_reestimated_from_the_data():
     module = timm.create_model("resnet18", num_classes=5)
     data = [(IMAGES, torch.tensor([0, 1, 2, 3])), (IMAGES.flip(2), torch.tensor([0, 1, 2, 3]))]
     kept, counted = (pruned(module, data=iter(data), prune={"reestimate": n}) for n in (0, 2))

@@ -139,7 +139,7 @@ def test_a_domain_that_cannot_be_read_at_a_validation_leaves_the_choice_to_the_o
     with pytest.raises(InputError, match="not measured on folder/day"):
         train.run(recipe)
     log = (tmp_path / "run" / "train.log").read_text(encoding="utf-8")
-    assert "train step 6: folder/day does not take part in the choice of weights" in log
+    assert "train step 6: folder/day does not count in the selection of weights" in log
     assert {r.notes["selected_step"] for r in hardy.records.read(tmp_path / "run" / "records.jsonl")} == {6}
 
 

@@ -70,7 +70,7 @@ def test_norms_biases_and_depthwise_weights_are_not_decayed(mixed):
 def test_frozen_weights_are_left_out_and_none_at_all_is_an_error(mixed):
     assert not [name for name in groups_of(mixed, optimiser.build(mixed, Optim())) if name.startswith("frozen")]
     mixed.requires_grad_(False)
-    with pytest.raises(InputError, match="Wrapped has no parameter that is trained"):
+    with pytest.raises(InputError, match="Wrapped has no trained parameter"):
         optimiser.build(mixed, Optim())
 
 

@@ -134,13 +134,13 @@ def test_interrupt_terminate_and_kill_change_no_bit(recipe, tmp_path):
     folder, never = tmp_path / "stopped", tmp_path / "never"
     code, said, steps = interrupted(recipe, folder, signal.SIGINT, 15)
     assert code == 130, said
-    assert said == f"hardy: stopped after step {steps[-1]}; the same command goes on from there\n"
+    assert said == f"hardy: stopped after step {steps[-1]}; the same command resumes from there\n"
     assert 15 <= steps[-1] < STEPS
     begun = steps[-1]
 
     code, said, steps = interrupted(recipe, folder, signal.SIGTERM, begun + 20)
     assert code == 143, said
-    assert said == f"hardy: stopped after step {steps[-1]}; the same command goes on from there\n"
+    assert said == f"hardy: stopped after step {steps[-1]}; the same command resumes from there\n"
     assert steps[0] == begun + 1
     begun = steps[-1]
 

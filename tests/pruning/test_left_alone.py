@@ -10,7 +10,7 @@ from torch import nn
 import hardy
 from hardy.engine.protocol import Settings, Split
 from hardy.engine.prune import prune
-from hardy.engine.safeguards import Sight
+from hardy.engine.safeguards import DataView
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.networks.building.create import create
@@ -77,6 +77,6 @@ def test_a_network_of_hardys():
 
 def by_engine(network: Network, keep: list[str]) -> Network:
     choice = {"criterion": "l2", "schedule": "one_shot", "round_to": 1, "min_width": 2, "ratio": 0.2, "keep": keep}
-    small, sight = copy.deepcopy(network), Sight(Split((), (), ()), Settings())
-    prune(small, Prune.model_validate(choice), sight, pixel_loss=nn.functional.cross_entropy)
+    small, view = copy.deepcopy(network), DataView(Split((), (), ()), Settings())
+    prune(small, Prune.model_validate(choice), view, pixel_loss=nn.functional.cross_entropy)
     return small

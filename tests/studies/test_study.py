@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from hardy.errors import InputError
-from hardy.studies.cells import Cell, Cells, filters, plan
+from hardy.studies.cells import Cell, Cells, filters, make_cells
 from hardy.studies.study import Study, listed, read
 
 RECIPE = {
@@ -37,7 +37,7 @@ def file(tmp_path: Path) -> Path:
 
 def planned(file: Path, *overrides: str) -> tuple[Study, Cells]:
     study, others = read(file, overrides)
-    return study, plan(study, file, others)
+    return study, make_cells(study, file, others)
 
 
 def cells(file: Path, *overrides: str) -> dict[str, Cell]:

@@ -96,7 +96,7 @@ def test_what_another_process_measured_meanwhile_is_kept(tmp_path):
         json.dumps({"machine": MACHINE, "milliseconds": {"x": "y"}}),
     ],
 )
-def test_a_damaged_file_is_measured_anew(tmp_path, text):
+def test_a_damaged_file_is_measured_again(tmp_path, text):
     path = LayerTable(MACHINE, Abacus(), tmp_path).path
     path.parent.mkdir()
     path.write_text(text)

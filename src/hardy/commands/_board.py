@@ -12,7 +12,7 @@ from rich.text import Text
 from hardy.commands._print import plain
 from hardy.commands._summary import Summary
 from hardy.files import write_text
-from hardy.report.pivot import Pivot, place
+from hardy.report.pivot import Pivot, coordinates
 from hardy.studies.ledger import Ledger
 from hardy.studies.order import STATES, Order
 from hardy.studies.study import Study
@@ -69,7 +69,7 @@ class Board:
         elif how == "failed":
             self._live.console.print(plain(line), soft_wrap=True)
 
-    def plan(self) -> None:
+    def show_cells(self) -> None:
         """Print every cell with its state, and the table of what is measured."""
         for name, state in self.order.states.items():
             self._say(f"{state:8} {name}")
@@ -102,14 +102,14 @@ class Board:
         """What the cells measured so far."""
         if self._latest is None:
             cells = map(self.ledger.cells.__getitem__, self.order.states)
-            places = [place(cell.stage, cell.axes) for cell in cells]
+            places = [coordinates(cell.stage, cell.axes) for cell in cells]
             self._latest = Summary(self.study, self.ledger.study, places, self.ledger.read())
         return self._latest
 
     def _board(self) -> Group:
         running = self.order.named("running")
         lines = [
-            Text(f"  {name}  {_last(self.ledger.place(name) / 'train.log')}", overflow="ellipsis", no_wrap=True)
+            Text(f"  {name}  {_last(self.ledger.run_folder(name) / 'train.log')}", overflow="ellipsis", no_wrap=True)
             for name in running[:SHOWN]
         ]
         more = [Text(f"  and {len(running) - SHOWN} more")] if len(running) > SHOWN else []
@@ -120,7 +120,7 @@ def _rich(table: Pivot) -> Table:
     """``table`` for the terminal: labels to the left, numbers to the right."""
     shown = Table(caption=plain(table.note) if table.note else None, caption_justify="left")
     for index, name in enumerate(table.columns):
-        shown.add_column(plain(name), justify="left" if index < table.labels else "right", no_wrap=True)
+        shown.add_column(plain(name), justify="left" if index < table.text_columns else "right", no_wrap=True)
     for row in table.rows:
         shown.add_row(*map(plain, row))
     return shown

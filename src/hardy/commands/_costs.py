@@ -23,7 +23,7 @@ from hardy.timing.bench import Comparison, Runtime, compare
 from hardy.timing.payoff import reasons
 from hardy.timing.targets import Outcome
 
-__all__ = ["Change", "Found", "cost_values", "costs", "show_costs", "show_module"]
+__all__ = ["Change", "PruningReport", "cost_values", "costs", "show_costs", "show_module"]
 
 _log = logging.getLogger("hardy")
 
@@ -32,7 +32,7 @@ Change = list[tuple[str, float, float]]
 
 
 @dataclass(frozen=True)
-class Found:
+class PruningReport:
     """What is worth telling of the pruning itself.
 
     Attributes:
@@ -52,7 +52,7 @@ class Found:
         write_text(folder / "pruning.json", json.dumps(asdict(self), indent=1))
 
     @classmethod
-    def read(cls, folder: Path) -> "Found":
+    def read(cls, folder: Path) -> "PruningReport":
         """What an earlier call kept in ``folder``; nothing where there is none.
 
         Raises:
@@ -108,7 +108,7 @@ def _number(value: float) -> str:
 
 
 def show_costs(
-    changes: Change, comparisons: Sequence[Comparison], found: Found, dense: Network, small: Network
+    changes: Change, comparisons: Sequence[Comparison], found: PruningReport, dense: Network, small: Network
 ) -> None:
     """Print costs before and after, predicted beside measured, and where pruning did not pay and why."""
     rows = [
@@ -126,7 +126,7 @@ def show_costs(
             f"{one.runtime}: {verdict}: takes {one.ratio:.2f} of the time (quartiles {one.low:.2f} to {one.high:.2f}, "
             f"{one.runs} pairs, {one.threads} threads)"
         )
-        times = layer_tables.table(one.runtime, torch.device("cpu"))
+        times = layer_tables.open_table(one.runtime, torch.device("cpu"))
         for line in reasons(dense, small, one.size, times, one.after_p50, found.blocked):
             say(f"  {line}")
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 from hardy.records import Record
-from hardy.report.pivot import Duel, Pivot, Place, Values, chosen, duel, markdown, pivot
+from hardy.report.pivot import Coordinates, Duel, Pivot, Values, chosen, duel, markdown, pivot
 from hardy.studies.study import Compare, Study, against, compared, label, listed
 
 __all__ = ["Summary"]
@@ -20,7 +20,7 @@ class Summary:
         records: of these and other cells.
     """
 
-    def __init__(self, study: Study, name: str, places: Sequence[Place], records: Sequence[Record]) -> None:
+    def __init__(self, study: Study, name: str, places: Sequence[Coordinates], records: Sequence[Record]) -> None:
         self._show, self._grid, self._name = study.table, study.grid, name
         self._places = places
         everywhere = chosen(records, self._show.value, self._show.metric)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
 
-from hardy.commands._costs import Change, Found, cost_values, costs, show_costs, show_module
+from hardy.commands._costs import Change, PruningReport, cost_values, costs, show_costs, show_module
 from hardy.commands._memory import from_sections, opened, sections_of
 from hardy.commands._print import say, show_table
 from hardy.commands._progress import terminal
@@ -18,12 +18,12 @@ from hardy.commands._sensitivity import show_sweep, sweep_values
 from hardy.commands._words import adapt_words
 from hardy.engine import artefact
 from hardy.engine.evaluate import Table
-from hardy.engine.finished import whole
 from hardy.engine.protocol import Split
 from hardy.engine.prune import prune as operate
 from hardy.engine.prune import prune_module, rehearse
 from hardy.engine.prune import sensitivity as swept
 from hardy.engine.run import Run
+from hardy.engine.run_files import holds_network
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.ops.tensors import check_finite
@@ -91,7 +91,7 @@ class _Done:
 
     dense: Network
     network: Network
-    found: Found
+    found: PruningReport
     changes: Change
     comparisons: Sequence[Comparison]
 
@@ -141,7 +141,7 @@ def sensitivity(recipe: Recipe, *, show: bool = True) -> Path:
         network = here.network()
         images = here.images(network)
         dense = _dense(here, network, images)
-        found = swept(dense, choice, here.sight(images), pixel_loss=here.pixel_loss(dense))
+        found = swept(dense, choice, here.view(images), pixel_loss=here.pixel_loss(dense))
         _record_sweep(here, found, images, choice, show=show)
     return here.folder
 
@@ -167,7 +167,7 @@ def _recoverable(here: Run, network: Network, images: Split, choice: Prune) -> N
         built.check(len(images.train), optim.batch // optim.accumulate)
         if not built.trains_network:
             name = (choice.recover_with or here.recipe.algorithm).name
-            raise InputError(f"prune.recover_with: {name} leaves the network as it is; recover with erm or the like")
+            raise InputError(f"prune.recover_with: {name} does not train the network; recover with erm or the like")
     elif choice.recover_with:
         raise InputError(
             f"prune.recover_with: {choice.recover_with.name} is to recover in 0 steps; give prune.recovery some"
@@ -204,22 +204,22 @@ def _dense(here: Run, network: Network, images: Split) -> Network:
             _log.warning("%s is already pruned: what is removed now is counted from what it has left", chosen.run)
         return network
     if kept := here.part("dense", network):
-        if not whole(here.folder / "pruned"):  # a checkpoint here can only be what became `dense`
-            here.forget()
+        if not holds_network(here.folder / "pruned"):  # a checkpoint here can only be what became `dense`
+            here.remove_checkpoint()
         return kept
-    rehearse(network, _choice(here.recipe), here.sight(images), pixel_loss=here.pixel_loss(network))
+    rehearse(network, _choice(here.recipe), here.view(images), pixel_loss=here.pixel_loss(network))
     here.fit(network, images, "train")
     here.keep_part(network, "dense")
-    here.forget()
+    here.remove_checkpoint()
     return network
 
 
 def _pruned(
     here: Run, dense: Network, images: Split, choice: Prune, *, show: bool, keep: bool
-) -> tuple[Network, Found]:
+) -> tuple[Network, PruningReport]:
     """The smaller network before its recovery and what pruning found: kept, so that a stopped recovery goes on."""
     if keep and (earlier := here.part("pruned", dense)):
-        return earlier, Found.read(here.folder)
+        return earlier, PruningReport.read(here.folder)
     network = deepcopy(dense)
     found = _cut(here, network, images, choice, show=show)
     if keep:
@@ -228,17 +228,17 @@ def _pruned(
     return network, found
 
 
-def _cut(here: Run, network: Network, images: Split, choice: Prune, *, show: bool) -> Found:
+def _cut(here: Run, network: Network, images: Split, choice: Prune, *, show: bool) -> PruningReport:
     """Score and remove, in place; record the sensitivities and how far a stop rule let it go."""
     with here.progress(here, "score", 0) as log:
-        surgery = operate(network, choice, here.sight(images), pixel_loss=here.pixel_loss(network), log=log)
+        surgery = operate(network, choice, here.view(images), pixel_loss=here.pixel_loss(network), log=log)
     here.cost["score_steps"] = float(surgery.pruned.steps)
     if surgery.sweep:
         _record_sweep(here, surgery.sweep, images, choice, show=show)
     if choice.stop:
         notes = {"stop": list(choice.stop.domains), "drop": choice.stop.drop}
         here.record("prune", images.sources, [("cost", "removed", surgery.pruned.ratio)], notes)
-    return Found(surgery.outcome, surgery.blocked)
+    return PruningReport(surgery.outcome, surgery.blocked)
 
 
 def _recovered(here: Run, network: Network, images: Split, choice: Prune, dense: Network) -> None:

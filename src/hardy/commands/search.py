@@ -13,7 +13,7 @@ from hardy.commands._progress import terminal
 from hardy.data.labels import LabelSpace, label_space
 from hardy.engine.protocol import Settings, Split
 from hardy.engine.run import Run
-from hardy.engine.search import Found, Judge, kept_within
+from hardy.engine.search import Judge, SearchResult, kept_within
 from hardy.engine.search import search as tried
 from hardy.errors import InputError
 from hardy.files import write_text
@@ -59,11 +59,11 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
         space = Space(choice.filters, choice.layers, choice.branches)
         supernet = Supernet(labels, space=space)
         images = here.images(supernet)
-        judge = Judge(supernet, here.sight(images), reestimate=choice.reestimate, images=choice.images)
+        judge = Judge(supernet, here.view(images), reestimate=choice.reestimate, images=choice.images)
         prices = _prices(here, labels, space, choice)
         _trained(here, supernet, images, choice)
         found = _found(here, prices, judge, choice)
-        _kept(here, found, judge, prices, images.sources, show=show)
+        _keep_result(here, found, judge, prices, images.sources, show=show)
     return here.folder
 
 
@@ -92,7 +92,7 @@ def _prices(here: Run, labels: LabelSpace, space: Space, choice: Search) -> Pric
     """What architectures take, measured as far as it is not known."""
     recipe = here.recipe
     device = place_of(choice.runtime, recipe.run)
-    times = layer_tables.table(choice.runtime, device)
+    times = layer_tables.open_table(choice.runtime, device)
     size = recipe.data.size or recipe.data.crop
     prices = Priced(Bench(space, labels, size, choice.runtime, device, times), here.folder / "latency.json")
     prices.prepare(choice.budget_ms, recipe.run.seed)
@@ -107,7 +107,7 @@ def _trained(here: Run, supernet: Supernet, images: Split, choice: Search) -> No
     here.fit_algorithm(algorithm, images, "supernet", settings)
 
 
-def _found(here: Run, prices: Priced, judge: Judge, choice: Search) -> Found:
+def _found(here: Run, prices: Priced, judge: Judge, choice: Search) -> SearchResult:
     """Try architectures, and measure the best."""
     space = prices.bench.space
     proposer = Proposer(
@@ -124,7 +124,7 @@ def _found(here: Run, prices: Priced, judge: Judge, choice: Search) -> Found:
     machine = prices.bench.times.machine
     size = "x".join(map(str, prices.bench.size))
     where = f"{choice.runtime}, {machine['device']}, {size}, {torch.get_num_threads()} threads"
-    return Found(best, value, choice.budget_ms, len(history), checked, where)
+    return SearchResult(best, value, choice.budget_ms, len(history), checked, where)
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,9 @@ class _Row:
     gmacs: float
 
 
-def _kept(here: Run, found: Found, judge: Judge, prices: Priced, sources: tuple[str, ...], *, show: bool) -> None:
+def _keep_result(
+    here: Run, found: SearchResult, judge: Judge, prices: Priced, sources: tuple[str, ...], *, show: bool
+) -> None:
     """Write the architecture and the networks, record what was found, and show it."""
     recipe, largest = here.recipe, prices.bench.space.largest()
     assert recipe.search is not None
@@ -177,7 +179,7 @@ def _kept(here: Run, found: Found, judge: Judge, prices: Priced, sources: tuple[
         say(str(found))
 
 
-def _line(name: str, row: _Row, found: Found) -> list[str]:
+def _line(name: str, row: _Row, found: SearchResult) -> list[str]:
     measured = f"{found.milliseconds:.4g}" if name == "found" else "–"
     numbers = [f"{row.predicted:.4g}", measured, f"{row.gmacs:.3f}", f"{cost.parameters(row.network):,}"]
     return [name, percent(row.score), *numbers]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hardy.commands._board import Board
 from hardy.studies import cluster
-from hardy.studies.cells import filters, plan
+from hardy.studies.cells import filters, make_cells
 from hardy.studies.cluster import Job, Left
 from hardy.studies.ledger import Failure, Ledger
 from hardy.studies.order import Order
@@ -44,13 +44,13 @@ def run(
     study, others = read(file, overrides)
     typed = names_typed(overrides)
     with from_file([*trust, *typed]):
-        planned = plan(study, file, others)
+        planned = make_cells(study, file, others)
     ledger = Ledger(Path(study.study.folder), file.stem, planned.cells)
     after = {cell.name: cell.after for cell in planned.chosen(study.only, filters(only))}
     order = Order(after, ledger.done(after))
     board = Board(study, ledger, order)
     if dry_run:
-        board.plan()
+        board.show_cells()
         return 0
     with ledger.alone() as going:
         ledger.tidy(order.named("done"))

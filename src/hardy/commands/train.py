@@ -12,9 +12,9 @@ from hardy.commands._scores import refuse_unmeasured
 from hardy.commands._words import adapt_words
 from hardy.engine import artefact
 from hardy.engine.evaluate import Table
-from hardy.engine.finished import START
 from hardy.engine.protocol import Split
 from hardy.engine.run import Run
+from hardy.engine.run_files import START
 from hardy.engine.stop import Stopped
 from hardy.engine.teachers import Given
 from hardy.errors import InputError

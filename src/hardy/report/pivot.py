@@ -13,15 +13,27 @@ from statistics import fmean, stdev
 
 from hardy.records import Record
 
-__all__ = ["Duel", "Pivot", "Place", "Values", "chosen", "duel", "markdown", "pivot", "place", "sign_test", "spread"]
+__all__ = [
+    "Coordinates",
+    "Duel",
+    "Pivot",
+    "Values",
+    "chosen",
+    "coordinates",
+    "duel",
+    "markdown",
+    "pivot",
+    "sign_test",
+    "spread",
+]
 
 HEADLINES = ("miou", "accuracy")
 """Metrics of which a record of a target has one when no other is asked for."""
 
-Place = tuple[tuple[str, str], ...]
+Coordinates = tuple[tuple[str, str], ...]
 """The labels of a cell on all axes, the stage under ``stage``: (axis, label) pairs, sorted."""
 
-Values = dict[Place, float]
+Values = dict[Coordinates, float]
 
 
 @dataclass(frozen=True)
@@ -60,17 +72,17 @@ def chosen(records: Sequence[Record], target: str, metric: str | None = None) ->
     for record in records:
         right = record.metric == metric if metric else record.metric in HEADLINES
         if record.target == target and right and record.value is not None:
-            found[place(record.notes.get("of", record.stage), record.notes.get("axes", {}))] = record.value
+            found[coordinates(record.notes.get("of", record.stage), record.notes.get("axes", {}))] = record.value
     return found
 
 
-def place(stage: str, axes: Mapping[str, str]) -> Place:
+def coordinates(stage: str, axes: Mapping[str, str]) -> Coordinates:
     """The place of a cell."""
     return tuple(sorted({**axes, "stage": stage}.items()))
 
 
 def pivot(
-    values: Values, places: Sequence[Place], rows: Sequence[str], columns: Sequence[str], *, percent: bool = True
+    values: Values, places: Sequence[Coordinates], rows: Sequence[str], columns: Sequence[str], *, percent: bool = True
 ) -> Pivot:
     """Mean ± sample standard deviation over all axes that are neither in ``rows`` nor in ``columns``.
 
@@ -141,7 +153,7 @@ def spread(numbers: Sequence[float], planned: int, *, percent: bool = True) -> s
 
 def markdown(table: Pivot) -> list[str]:
     """The lines of ``table`` in Markdown."""
-    rule = "|".join("---" if index < table.labels else "---:" for index in range(len(table.columns)))
+    rule = "|".join("---" if index < table.text_columns else "---:" for index in range(len(table.columns)))
     return [
         f"| {' | '.join(table.columns)} |",
         f"|{rule}|",
@@ -150,20 +162,20 @@ def markdown(table: Pivot) -> list[str]:
     ]
 
 
-def _means(values: Values, here: Sequence[Place], columns: Sequence[str]) -> tuple[list[float], int]:
+def _means(values: Values, here: Sequence[Coordinates], columns: Sequence[str]) -> tuple[list[float], int]:
     """For each place on the axes that are not columns the mean over its columns, where all are there; and how many."""
-    groups: dict[Place, list[Place]] = {}
+    groups: dict[Coordinates, list[Coordinates]] = {}
     for where in here:
         groups.setdefault(tuple(pair for pair in where if pair[0] not in columns), []).append(where)
     whole = [group for group in groups.values() if all(where in values for where in group)]
     return [fmean(values[where] for where in group) for group in whole], len(groups)
 
 
-def _part(where: Place, axes: Sequence[str]) -> tuple[str, ...]:
+def _part(where: Coordinates, axes: Sequence[str]) -> tuple[str, ...]:
     labels = dict(where)
     return tuple(labels.get(axis, "–") for axis in axes)
 
 
-def _distinct(places: Sequence[Place], axes: Sequence[str]) -> list[tuple[str, ...]]:
+def _distinct(places: Sequence[Coordinates], axes: Sequence[str]) -> list[tuple[str, ...]]:
     """The combinations of ``axes`` that occur, in order of first appearance."""
     return list(dict.fromkeys(_part(where, axes) for where in places))

@@ -18,7 +18,7 @@ from hardy.files import expanded
 from hardy.recipe import Recipe, from_values
 from hardy.studies.study import Axis, Stage, Study, against, compared, label, listed, mapping
 
-__all__ = ["Cell", "Cells", "filters", "plan"]
+__all__ = ["Cell", "Cells", "filters", "make_cells"]
 
 MOST_CELLS = 20_000
 """The most cells of a study."""
@@ -87,7 +87,7 @@ class Cells:
                     raise InputError(f"{name} has no value {text!r}{nearest(text, self.labels[name])}; it has: {have}")
 
 
-def plan(study: Study, file: Path, overrides: Sequence[str] = ()) -> Cells:
+def make_cells(study: Study, file: Path, overrides: Sequence[str] = ()) -> Cells:
     """The cells of ``study``, which was read from ``file``, with ``key=value`` overrides for the recipes of all stages.
 
     Raises:

@@ -32,7 +32,7 @@ class StoppedStudy(Exception):  # noqa: N818 - not an error: it did as it was as
     """A study stopped because signal number ``signal_number`` asked; its cells' checkpoints are written."""
 
     def __init__(self, signal_number: int) -> None:
-        super().__init__("stopped; the same command goes on from there")
+        super().__init__("stopped; the same command resumes from there")
         self.signal_number = signal_number
 
 

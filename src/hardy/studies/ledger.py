@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hardy import records
-from hardy.engine.finished import WEIGHTS, going, whole
+from hardy.engine.run_files import WEIGHTS, holds_network, unfinished
 from hardy.engine.run_folder import tidy
 from hardy.errors import InputError
 from hardy.files import clear, expanded, write_text
@@ -55,7 +55,7 @@ class Ledger:
         self.cells = {cell.name: cell for cell in cells}
         self.store = self.folder / "records.jsonl"
 
-    def place(self, cell: str) -> Path:
+    def run_folder(self, cell: str) -> Path:
         """The folder of a cell's run."""
         return self.folder / "cells" / cell
 
@@ -77,13 +77,13 @@ class Ledger:
         finished = [name for name in asked if self._finished(self.cells[name])]
         while True:  # the cell that a cell without weights continues from may lack them too
             needed = {self.cells[name].after for name in asked if name not in finished}
-            lost = [name for name in finished if name in needed and not (self.place(name) / WEIGHTS).exists()]
+            lost = [name for name in finished if name in needed and not (self.run_folder(name) / WEIGHTS).exists()]
             if not lost:
                 return finished
             finished = [name for name in finished if name not in lost]
 
     def _finished(self, cell: Cell) -> bool:
-        folder = self.place(cell.name)
+        folder = self.run_folder(cell.name)
         if not (folder / "network.json").exists():
             return False
         if (folder / "recipe.yaml").exists():
@@ -94,26 +94,26 @@ class Ledger:
                     f"{folder}: holds the run of another recipe or seed ({first_of(changes)}); delete it, or give "
                     "another study.folder"
                 )
-        there = whole(folder) or not (folder / WEIGHTS).exists()  # weights that no other cell needs may be dropped
-        return there and not going(folder)
+        dropped = not (folder / WEIGHTS).exists()  # as `drop` does with weights that no other cell needs
+        return (dropped or holds_network(folder)) and not unfinished(folder)
 
     def tidy(self, names: Iterable[str]) -> None:
         """Remove what killed processes left in the folders of these cells, which are finished."""
         for name in names:
-            tidy(self.place(name))
+            tidy(self.run_folder(name))
 
     def prepare(self, cell: str) -> None:
         """Write the recipe of a cell that is to run, and make it unfinished if its weights were dropped."""
         self.cells[cell].recipe.write(self.asked(cell), {"study": self.study, "cell": cell})
         self.log(cell).parent.mkdir(parents=True, exist_ok=True)
-        (self.place(cell) / "network.json").unlink(missing_ok=True)
+        (self.run_folder(cell) / "network.json").unlink(missing_ok=True)
         self._failures([failure for failure in self.failures() if failure.cell != cell])
 
     def gather(self, names: Iterable[str]) -> None:
         """Append to the store the new measurements of these cells."""
         new: list[Record] = []
         for name in names:
-            file = self.place(name) / "records.jsonl"
+            file = self.run_folder(name) / "records.jsonl"
             found = {_key(record): record for record in self._measured(name, file)} if file.exists() else {}
             new += [record for key, record in found.items() if self._latest.get(key) != record]
         records.append(self.store, new)
@@ -163,13 +163,13 @@ class Ledger:
 
     def drop(self) -> None:
         """Delete the weights of all finished cells that no unfinished cell continues from."""
-        finished = [name for name in self.cells if (self.place(name) / "network.json").exists()]
+        finished = [name for name in self.cells if (self.run_folder(name) / "network.json").exists()]
         needed = {cell.after for name, cell in self.cells.items() if name not in finished}
         for name in finished:
             if name not in needed:
-                (self.place(name) / WEIGHTS).unlink(missing_ok=True)
+                (self.run_folder(name) / WEIGHTS).unlink(missing_ok=True)
                 for part in ("dense", "pruned"):
-                    shutil.rmtree(self.place(name) / part, ignore_errors=True)
+                    shutil.rmtree(self.run_folder(name) / part, ignore_errors=True)
 
     @contextmanager
     def alone(self) -> Iterator[Path]:

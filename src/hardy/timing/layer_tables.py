@@ -31,7 +31,7 @@ from hardy.timing.clock import Runtime
 from hardy.timing.hardware import fingerprint
 from hardy.timing.layer_times import layer_times
 
-__all__ = ["LayerTable", "Measure", "Sum", "cache_folder", "grid", "name_of", "preferred_multiple", "table"]
+__all__ = ["LayerTable", "Measure", "Sum", "cache_folder", "grid", "name_of", "open_table", "preferred_multiple"]
 
 Measure = Callable[[Sequence[Shape]], Sequence[float]]
 """Milliseconds of shapes."""
@@ -105,7 +105,7 @@ class LayerTable:
             write_text(self.path, text)
 
 
-def table(runtime: Runtime, device: torch.device) -> LayerTable:
+def open_table(runtime: Runtime, device: torch.device) -> LayerTable:
     """The table of this machine for ``runtime`` on ``device``, with torch's current number of threads."""
     machine = fingerprint()
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else machine.cpu

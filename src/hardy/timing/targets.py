@@ -148,7 +148,7 @@ class Timed:
     ) -> None:
         self._twin, self._units = deepcopy(network).cpu().eval(), units
         self._clock = clock or Turns(self._twin, size, runtime, device)
-        raw = Sum(Layers(self._twin, units, size), units, limits, times or layer_tables.table(runtime, device))
+        raw = Sum(Layers(self._twin, units, size), units, limits, times or layer_tables.open_table(runtime, device))
         self.cost = Anchored(raw)
         self.dense, ratio = self._clock(self._without(at_floors(units, limits)))
         self.least = ratio * self.dense
@@ -213,7 +213,8 @@ def limits_of(choice: Prune, run: RunSection) -> Limits:
     """The limits of a selection; ``round_to: auto`` is found by measuring."""
     multiple = choice.round_to
     if isinstance(multiple, str):
-        multiple = layer_tables.preferred_multiple(layer_tables.table(choice.runtime, place_of(choice.runtime, run)))
+        times = layer_tables.open_table(choice.runtime, place_of(choice.runtime, run))
+        multiple = layer_tables.preferred_multiple(times)
     return Limits(choice.scope, choice.min_width, multiple)
 
 
