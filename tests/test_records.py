@@ -72,7 +72,7 @@ def test_a_line_that_is_no_record_is_named(tmp_path, line):
     append(file, [ONE])
     with file.open("a", encoding="utf-8") as handle:
         handle.write(line + "\n")
-    with pytest.raises(InputError, match=r"records\.jsonl:2: not a record: .*delete the line to go on"):
+    with pytest.raises(InputError, match=r"records\.jsonl:2: not a record: .*delete the line to continue"):
         read(file)
 
 

@@ -14,19 +14,19 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
 )
 BAD = {
-    "bomb": (BOMB, "stands for 490,329,064 values or more; at most 50,000 are read"),
-    "circle": ("a: &a [*a]", "line 1, column 4: what is named here contains itself"),
-    "deep flow": ("[" * 1000 + "]" * 1000, "lie more than 24 deep"),
-    "deep unended": ("{a: " * 5000, "lie more than 24 deep"),
-    "deep block": ("- " * 1000 + "a", "lie more than 24 deep"),
+    "bomb": (BOMB, "expands to 490,329,064 values or more; at most 50,000 are read"),
+    "circle": ("a: &a [*a]", "line 1, column 4: the anchored value contains itself"),
+    "deep flow": ("[" * 1000 + "]" * 1000, "are nested more than 24 deep"),
+    "deep unended": ("{a: " * 5000, "are nested more than 24 deep"),
+    "deep block": ("- " * 1000 + "a", "are nested more than 24 deep"),
     "bytes key": ("? !!binary aGk=\n: 1", "the tag 'tag:yaml.org,2002:binary' is not used here"),
     "wrong tag": ("a: !!int abc", "the tag 'tag:yaml.org,2002:int' is not used here"),
     "python tag": ("a: !!python/object/apply:os.abort []", "is not used here; leave it out"),
     "digits": ("a: " + "9" * 5000, "line 1, column 4: '9999"),
     "sixty digits": ("a: " + "9" * 60, "is out of range; numbers end at 9223372036854775807"),
     "base 60": ("a: " + ":".join(["59"] * 20), "is out of range"),
-    "twice": ("a: 1\nb: 2\na: 3", "line 3, column 1: 'a' is there already, on line 1; leave one"),
-    "twice within": ("s:\n  a: 1\n  a: 1", "line 3, column 3: 'a' is there already, on line 2"),
+    "twice": ("a: 1\nb: 2\na: 3", "line 3, column 1: 'a' is given already, on line 1; keep one of them"),
+    "twice within": ("s:\n  a: 1\n  a: 1", "line 3, column 3: 'a' is given already, on line 2"),
     "twice as text": ("1: a\n'1': b", "'1' is there already"),
     "list as key": ("? [a]\n: 1", "a key is a list or a mapping"),
     "long": ("a" * 2_000_000, "more than 1,048,576 characters"),
@@ -79,7 +79,7 @@ def test_plain_values_stay_what_they_were() -> None:
 
 def test_an_override_that_names_no_key_of_a_recipe() -> None:
     values = {"network": {"name": "tiny"}, "data": {"sources": ["folder/day"]}}
-    with pytest.raises(InputError, match="no key lies that deep"):
+    with pytest.raises(InputError, match="no key is nested so deep"):
         recipe.from_values(values, ["network." + "a." * 2000 + "b=1"])
 
 

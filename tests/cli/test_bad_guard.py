@@ -39,7 +39,7 @@ def prune(recipe, trained):
         ({"stop": {"domains": ["fodler/night"]}}, "there is no dataset 'fodler'; did you mean 'folder'?"),
         ({"stop": {"domains": ["folder/day"]}}, "prune.stop.domains: 'folder/day' is trained on; name a domain not in"),
         ({"recover_with": "self_destillation"}, "no algorithm 'self_destillation'; did you mean 'self_distillation'?"),
-        ({"recover_with": "self_distillation"}, "prune.recover_with: self_distillation is to recover in 0 steps; give"),
+        ({"recover_with": "self_distillation"}, "prune.recover_with: self_distillation would recover in 0 steps; set"),
         ({"recovery": 2, "recover_with": {"name": "self_distillation", "temprature": 2}}, "has no option 'temprature'"),
         (
             {"recovery": 2, "recover_with": {"name": "self_distillation", "temperature": 0}},
@@ -97,10 +97,10 @@ def test_a_batch_of_one_cannot_be_counted(refused, recipe, tmp_path):
 
 def test_there_is_no_teacher_in_plain_training(refused, recipe):
     line = refused("train", recipe(algorithm={"name": "self_distillation"}))
-    assert line.startswith("algorithm: self_distillation needs 'teacher', and there is none here: the frozen")
+    assert line.startswith("algorithm: self_distillation needs 'teacher', which is missing: the frozen")
     assert line.endswith("name one as teacher: {run: runs/x}")
     line = refused(
         "prune",
         recipe(algorithm={"name": "self_distillation"}, prune={"criterion": "l2", "min_width": 2, "ratio": 0.3}),
     )
-    assert line.startswith("algorithm: self_distillation needs 'teacher', and there is none here")
+    assert line.startswith("algorithm: self_distillation needs 'teacher', which is missing")

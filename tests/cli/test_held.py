@@ -27,7 +27,7 @@ def test_a_second_process_on_a_run_folder_gets_one_line(refused, call, recipe, t
         holder.kill()
         holder.communicate()
     assert line == (
-        f"{tmp_path}/run: another hardy run is at work in this folder (process {holder.pid}); wait for it, or give "
+        f"{tmp_path}/run: another hardy run works in this folder (process {holder.pid}); wait for it, or give "
         "another run.folder"
     )
     assert call("train", recipe()).code == 0, "a killed process holds nothing"
@@ -91,7 +91,7 @@ def test_numbers_are_shown_where_one_may_not_keep_them(call, trained, town, tmp_
     for call_words in words:
         said = call(*call_words)
         assert said.code == 0, said
-        assert said.err == f"{trained}: may not be written, so the numbers above are not in its records\n"
+        assert said.err == f"{trained}: no permission to write, so the numbers above are not in its records\n"
         assert any(text in said.out for text in ("folder/day", "p50", "proven"))
 
 
@@ -99,7 +99,7 @@ def test_an_export_under_way_keeps_another_one_out(refused, call, trained, tmp_p
     target = tmp_path / "x.onnx"
     with Lock(tmp_path / ".x.onnx.tmp"):
         line = refused("export", trained, target, "--size", "32x32", leaving=[".lock"])
-    assert "another hardy export is at work in this folder" in line
+    assert "another hardy export works in this folder" in line
     (tmp_path / ".x.onnx.tmp" / "classes.onnx").write_bytes(b"left by a killed process")
     assert call("export", trained, target, "--size", "32x32").code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["x.onnx"]

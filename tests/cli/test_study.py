@@ -67,7 +67,7 @@ def test_a_study_runs_keeps_failures_apart_and_runs_again_only_what_is_not_done(
     said = call("study", study, "--jobs", "2")
     assert said.code == 1, said
     assert f"/4 failed: {BAD}: data.unseen_splits: streets/night has no split 'tset'" in said.out
-    assert "skipped: pruned,criterion=random,data=bad: what it goes on from failed" in said.out
+    assert "skipped: pruned,criterion=random,data=bad: the cell that it continues from failed" in said.out
     assert "4 cells: 2 done, 1 failed, 1 skipped" in said.out
     (failure,) = [json.loads(line) for line in (out / "failures.jsonl").read_text().splitlines()]
     assert (failure["cell"], failure["code"]) == (BAD, 2)
@@ -184,5 +184,5 @@ def test_parts_of_cards_and_cores(cpus, gpus, resources, fit):
 
 
 def test_a_cell_that_fits_nowhere_is_refused():
-    with pytest.raises(InputError, match="a cell takes 1 cores and 2 cards; there are 8 cores and 1 cards"):
+    with pytest.raises(InputError, match="a cell takes 1 cores and 2 GPUs; there are 8 cores and 1 GPUs"):
         share(1, 2, {"CPU": 8, "GPU": 1})

@@ -201,7 +201,7 @@ def test_python_takes_a_network_a_folder_or_a_file(town, of_python, network, kep
     assert same(trained({"run": str(kept)}).state_dict(), wanted)
     for name, value in trained(exported).state_dict().items():
         torch.testing.assert_close(value, wanted[name], rtol=1e-3, atol=1e-4, msg=name)
-    with pytest.raises(InputError, match="needs 'teacher', and there is none here"):
+    with pytest.raises(InputError, match="needs 'teacher', which is missing"):
         trained(None)
 
 

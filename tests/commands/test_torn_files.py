@@ -97,7 +97,7 @@ def test_a_line_that_is_no_record_is_named(tmp_path, text):
     file.write_bytes(file.read_bytes() + text + b"\n")
     line = refusal(records.read, file)
     assert line.startswith(f"{file}:2: not ")
-    assert line.endswith("; delete the line to go on")
+    assert line.endswith("; delete the line to continue")
 
 
 @pytest.mark.parametrize("text", [b"\xff", b"{", b"3", b"{}", b'{"cell": 1, "reason": "", "code": 1, "log": ""}'])

@@ -115,7 +115,7 @@ def test_options_of_the_command_line_that_would_do_nothing(tmp_path):
     run = hardy.save(create("tiny", "camvid11"), tmp_path / "run")
     with pytest.raises(InputError, match="bench blocks times blocks as they are"):
         bench.check(blocks=True, channels=None, others=True)
-    with pytest.raises(InputError, match="--channels 64 is of hardy bench blocks"):
+    with pytest.raises(InputError, match="--channels 64 is only for hardy bench blocks"):
         bench.check(blocks=False, channels=64, others=False)
     with pytest.raises(InputError, match="--images and --root are for the domains"):
         exporting.run(run, tmp_path / "x.onnx", [], size=(64, 64), dynamic=False, logits=False, images=3, root=None)

@@ -66,7 +66,11 @@ def test_files_of_others_and_torn_ones_are_refused_and_change_nothing(tmp_path):
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     torn = tmp_path / "torn.safetensors"
-    for content, said in ((bytes(data), "does not match its checksum"), (b"", "damaged"), (bytes(data[:300]), "damaged")):
+    for content, said in (
+        (bytes(data), "does not match its checksum"),
+        (b"", "damaged"),
+        (bytes(data[:300]), "damaged"),
+    ):
         torn.write_bytes(content)
         with pytest.raises(InputError, match=f"torn.safetensors: .*{said}"):
             load_state(live, torn)

@@ -101,7 +101,7 @@ def test_a_failure_is_kept_until_its_cell_runs_again(ledger):
     assert ledger.failures() == kept
     ledger.prepare("a")
     assert ledger.failures() == kept[1:]
-    assert "cell: a" in ledger.asked("a").read_text()
+    assert "cell: a" in ledger.recipe_file("a").read_text()
     ledger.prepare("d")
     assert not (ledger.folder / "failures.jsonl").exists()
 

@@ -234,7 +234,7 @@ def test_where_it_did_not_pay_and_why(chain, tmp_path):
     assert lines[0].startswith("about 97%")
     assert "outside convolutions" in lines[0]
     odd = next(line for line in lines if line.startswith("first (3 -> 13)"))
-    assert "no multiples of 8 are slow here; with 3 -> 16 it would take" in odd
+    assert "not multiples of 8 are slow here; with 3 -> 16 it would take" in odd
     assert any(
         line.startswith("head (8 -> 11)") and line.endswith("nothing of it was removed: its classes") for line in lines
     )

@@ -1,4 +1,4 @@
-"""What people see of a study: how its cells stand, live on a terminal and line by line elsewhere, and its table."""
+"""The display of a study: the states of its cells, live on a terminal or line by line, and its table."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from hardy.commands._print import plain
@@ -24,12 +24,12 @@ SHOWN = 12
 
 
 class Board:
-    """How the cells of a study stand, and the table of what they measured.
+    """The states of the cells of a study, and the table of their measurements.
 
     Args:
         study: the study.
         ledger: its folder.
-        order: the states of its cells, read anew whenever something is shown.
+        order: the states of its cells, read again whenever something is shown.
     """
 
     def __init__(self, study: Study, ledger: Ledger, order: Order) -> None:
@@ -45,7 +45,7 @@ class Board:
 
     @contextmanager
     def live(self) -> Iterator[None]:
-        """On a terminal, keep the board on the screen while the block lasts."""
+        """On a terminal, show the live board inside the block."""
         if not self.screen.is_terminal:
             self._say(self._counts())
             yield
@@ -55,12 +55,12 @@ class Board:
         self._live = None
 
     def show(self) -> None:
-        """Bring the live board up to date."""
+        """Update the live board."""
         if self._live:
             self._live.update(self._board())
 
     def ended(self, cell: str, how: str, reason: str) -> None:
-        """Say that a cell ended, where no live board shows it."""
+        """Print that a cell ended; with a live board only failures are printed."""
         done, all_of_them = self.order.count("done"), len(self.order.states)
         line = f"{done}/{all_of_them} {how}: {cell}{f': {reason}' if how == 'failed' else ''}"
         self._latest = None
@@ -70,26 +70,26 @@ class Board:
             self._live.console.print(plain(line), soft_wrap=True)
 
     def show_cells(self) -> None:
-        """Print every cell with its state, and the table of what is measured."""
+        """Print every cell with its state, and the table of the measurements."""
         for name, state in self.order.states.items():
             self._say(f"{state:8} {name}")
         self.summary(keep=False)
 
     def summary(self, *, keep: bool = True) -> None:
-        """Print table, comparisons and failures, and ``keep`` the table as ``table.md`` in the study's folder."""
-        found = self._summary()
-        self.out.print(plain(found.title), style="italic", soft_wrap=True)
-        self.out.print(_rich(found.table))
-        for line in found.duels:
+        """Print table, comparisons and failures; ``keep`` writes the table to ``table.md`` in the study's folder."""
+        summary = self._summary()
+        self.out.print(plain(summary.title), style="italic", soft_wrap=True)
+        self.out.print(_rich(summary.table))
+        for line in summary.duels:
             self._say(line)
         for failure in self.ledger.failures():
             if failure.cell in self.order.states:
                 self._say(f"failed: {failure.cell}: {failure.reason} (see {failure.log})")
         for name in self.order.named("skipped"):
-            self._say(f"skipped: {name}: what it goes on from failed")
+            self._say(f"skipped: {name}: the cell that it continues from failed")
         self._say(self._counts())
         if keep:
-            write_text(self.ledger.folder / "table.md", "\n".join(found.markdown()) + "\n")
+            write_text(self.ledger.folder / "table.md", "\n".join(summary.markdown()) + "\n")
 
     def _say(self, line: str) -> None:
         self.out.print(plain(line), soft_wrap=True)
@@ -99,11 +99,11 @@ class Board:
         return f"{self.ledger.folder}: {len(self.order.states)} cells: {', '.join(counts)}"
 
     def _summary(self) -> Summary:
-        """What the cells measured so far."""
+        """The measurements of the cells so far."""
         if self._latest is None:
             cells = map(self.ledger.cells.__getitem__, self.order.states)
-            places = [coordinates(cell.stage, cell.axes) for cell in cells]
-            self._latest = Summary(self.study, self.ledger.study, places, self.ledger.read())
+            shown = [coordinates(cell.stage, cell.axes) for cell in cells]
+            self._latest = Summary(self.study, self.ledger.study, shown, self.ledger.read())
         return self._latest
 
     def _board(self) -> Group:
@@ -116,9 +116,9 @@ class Board:
         return Group(Text(self._counts()), *lines, *more, _rich(self._summary().table))
 
 
-def _rich(table: Pivot) -> Table:
-    """``table`` for the terminal: labels to the left, numbers to the right."""
-    shown = Table(caption=plain(table.note) if table.note else None, caption_justify="left")
+def _rich(table: Pivot) -> RichTable:
+    """``table`` for the terminal: text aligned left, numbers aligned right."""
+    shown = RichTable(caption=plain(table.note) if table.note else None, caption_justify="left")
     for index, name in enumerate(table.columns):
         shown.add_column(plain(name), justify="left" if index < table.text_columns else "right", no_wrap=True)
     for row in table.rows:

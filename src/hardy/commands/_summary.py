@@ -1,48 +1,48 @@
-"""The table of a study and the comparisons it asks for, from the places of its cells and their records."""
+"""The table and the comparisons of a study, from the coordinates of its cells and their records."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 from hardy.records import Record
 from hardy.report.pivot import Coordinates, Duel, Pivot, Values, chosen, duel, markdown, pivot
-from hardy.studies.study import Compare, Study, against, compared, label, listed
+from hardy.studies.study import Compare, Study, against, compared, listed, value_name
 
 __all__ = ["Summary"]
 
 
 class Summary:
-    """What the cells of a study measured.
+    """The measurements of the cells of a study.
 
     Args:
         study: the study.
-        name: how it is called.
-        places: of the cells that are shown, measured or not, in order.
+        name: its name.
+        cells: the coordinates of the cells that are shown, measured or not, in order.
         records: of these and other cells.
     """
 
-    def __init__(self, study: Study, name: str, places: Sequence[Coordinates], records: Sequence[Record]) -> None:
+    def __init__(self, study: Study, name: str, cells: Sequence[Coordinates], records: Sequence[Record]) -> None:
         self._show, self._grid, self._name = study.table, study.grid, name
-        self._places = places
+        self._cells = cells
         everywhere = chosen(records, self._show.value, self._show.metric)
-        self._values: Values = {where: everywhere[where] for where in self._places if where in everywhere}
+        self._values: Values = {where: everywhere[where] for where in self._cells if where in everywhere}
 
     @property
     def title(self) -> str:
-        """One line: the study, what is measured, and on what."""
+        """One line: the study, the metric, and what it is measured on."""
         metric = self._show.metric or "mIoU or accuracy"
         return f"{self._name}: {metric}{' %' if self._percent else ''}, {self._show.value}"
 
     @cached_property
     def table(self) -> Pivot:
-        """The table as the study wants it."""
+        """The table that the study defines."""
         columns = listed(self._show.columns)
         usual = [name for name, axis in self._grid.items() if axis.key != "run.seed" and name not in columns]
         rows = usual if self._show.rows is None else listed(self._show.rows)
-        return pivot(self._values, self._places, rows, columns, percent=self._percent)
+        return pivot(self._values, self._cells, rows, columns, percent=self._percent)
 
     @cached_property
     def duels(self) -> list[str]:
-        """A line for every comparison that is asked for."""
+        """A line for every comparison in the study."""
         return [line for one in compared(self._show) for line in self._compared(one)]
 
     def markdown(self) -> list[str]:
@@ -57,8 +57,8 @@ class Summary:
         return metric is None or metric in ("miou", "accuracy", "pixel_accuracy") or metric.startswith("iou/")
 
     def _compared(self, one: Compare) -> Iterator[str]:
-        first, others = label(one.of), [label(other) for other in against(one)]
-        places = [dict(where) for where in self._places]
+        first, others = value_name(one.of), [value_name(other) for other in against(one)]
+        places = [dict(cell) for cell in self._cells]
         every = dict.fromkeys(where[one.axis] for where in places if one.axis in where)
         groups = dict.fromkeys(
             tuple((axis, where[axis]) for axis in listed(one.by) if axis in where)

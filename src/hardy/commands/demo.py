@@ -1,8 +1,8 @@
-"""``hardy demo``: the main job on drawn streets, in a few minutes on two cores and with no file needed.
+"""``hardy demo``: the complete workflow on synthetic streets, in a few minutes on two cores and without any data files.
 
-Fast-SCNN is trained on the domains ``sim`` and ``day``; half of its filters are removed by their norm, by Taylor and
-by IoR, each with the same recovery; all four networks are measured on seven domains they never saw, timed, and the
-smallest is exported and proven. What the table shows is read from the runs' records.
+Fast-SCNN is trained on the domains ``sim`` and ``day``. Half of its filters are removed by their norm, by Taylor and by
+IoR, each with the same recovery. All four networks are timed and measured on seven unseen domains, and the one pruned
+by IoR is exported and proven. The numbers in the table are read from the runs' records.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ _COMMON: dict[str, Any] = {
 
 
 def run(folder: Path) -> None:
-    """Run the demonstration in ``folder``; what is finished there already is not run again."""
+    """Run the demonstration in ``folder``; runs that are finished are not run again."""
     say("1/4 training Fast-SCNN on drawn streets, domains sim and day")
     dense = train.run(_recipe({"name": "fast_scnn", "classes": "cityscapes19"}, folder / "dense"), show=False)
     pruned = {}
@@ -70,10 +70,10 @@ def run(folder: Path) -> None:
         root=None,
         datasets=_COMMON["data"]["datasets"],
     )
-    say("4/4 what came of it\n")
+    say("4/4 the results\n")
     _show(dense, pruned)
     say(
-        f"\nEverything lies in {folder}: a folder per network with recipe.yaml (repeats the run), records.jsonl (every "
+        f"\nEverything is in {folder}: a folder per network with recipe.yaml (repeats the run), records.jsonl (every "
         f"number above),\nnetwork.safetensors and network.json (hardy.load reads them), and {file}.\n"
         "The streets are drawn and the training takes a minute: this shows that the parts work, not which criterion\n"
         "is better. For real images see docs/benchmarks.md."
@@ -119,6 +119,6 @@ def _row(name: str, scored: list[Record], costed: list[Record], when: str) -> li
 
 
 def _runtime(costed: list[Record]) -> str:
-    """The runtime that ships, if it was measured."""
+    """onnxruntime if it was measured, else eager."""
     measured = {record.metric for record in costed}
     return "onnxruntime" if "milliseconds_p50_onnxruntime_after" in measured else "eager"

@@ -1,4 +1,4 @@
-"""``hardy evaluate``: measure a network on domains, its own label space or another's."""
+"""``hardy evaluate``: measure a network on domains, in its own label space or another one."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,28 +40,28 @@ def evaluate(
 ) -> Table:
     """Measure ``network`` on the domains ``data``; each counts as unseen.
 
-    Where the label spaces differ, labels are mapped onto the network's space by the declared many-to-one map, or
-    predictions onto the labels' space where the map goes that way.
+    When the label spaces differ, labels are mapped onto the network's space by the declared many-to-one map, or
+    predictions onto the space of the labels when only that map is declared.
 
     Args:
         network: any network, wrapped ones too.
         data: domains such as ``["camvid/0001TP"]`` or ``["streets"]`` for all of one data set.
         root: folder of the data sets.
         datasets: options per data set, such as ``{"streets": {"test": 20}, "folder": {"root": "photos"}}``.
-        splits: the splits measured, such as ``["val"]``; all images without any.
-        size: (height, width) that images are resized to; scores are at the masks' own size. None keeps the images.
+        splits: the splits to measure, such as ``["val"]``; all images without any.
+        size: (height, width) that images are resized to; scores are at the masks' own size. None does not resize.
         window: (height, width) of a sliding window.
-        flip: average with the mirror image.
-        scales: average over these factors on the image's size.
+        flip: average with the horizontally flipped image.
+        scales: average over these factors of the image's size.
         batch: images at a time.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         adapt: a method of ``hardy list adaptation`` by which a copy of the network learns from the images while it is
-            measured, or ``{"name": ..., "reset": ..., options}``. It takes no window, flip or scales.
-        seed: decides the method's draws.
+            measured, or ``{"name": ..., "reset": ..., options}``. Window, flip and scales are refused with it.
+        seed: decides the method's random draws.
 
     Raises:
         InputError: for no or unknown domains, missing data, weights that are not finite, label spaces without a map, or
-            a method, option or ``reset`` that is not there.
+            an unknown method or option, or a wrong ``reset``.
     """
     reading = {"root": root, "datasets": dict(datasets or {}), "size": size, "unseen_splits": list(splits)}
     views = {"window": window, "flip": flip, "scales": list(scales), "batch": batch}
@@ -120,14 +120,14 @@ def run(
 ) -> None:
     """Measure the network in ``folder``, print the table and append it to the folder's records.
 
-    Without ``size`` the images are resized as in the run's own recipe. The network adapts where words such as
-    ``adapt.name=source`` among the domains ask for it, whatever the recipe says; the run's seed decides its draws.
+    Without ``size`` the images are resized as in the run's own recipe. Words such as ``adapt.name=source`` among
+    ``words`` make the network adapt; the recipe's section ``adapt`` is not used. The run's seed decides random draws.
 
     Raises:
-        InputError: what `evaluate` raises; for a domain that cannot be read once the others are shown.
+        InputError: what `evaluate` raises; for a domain that cannot be read, after the others are shown.
     """
-    domains, asked = adapt_apart(words)
-    adapt = chosen(None, asked)
+    domains, adapting = adapt_apart(words)
+    adapt = chosen(None, adapting)
     network = artefact.load(folder)
     if per_class and network.image_level:
         raise InputError(

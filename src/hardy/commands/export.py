@@ -37,13 +37,13 @@ def run(
     """Export the network in ``folder`` to ``file``, prove it on the first ``images`` images of each domain, record it.
 
     Raises:
-        InputError: when the proof fails; no file is left.
+        InputError: when the proof fails; then no file is written.
     """
     if not domains and (images is not None or root is not None):
         raise InputError("export: --images and --root are for the domains whose images prove the file; name a domain")
     network = artefact.load(folder)
-    found = sources.domains(domains, root=sources.data_root(root), options=datasets) if domains else []
-    pictures, truth = _images(network, found, 20 if images is None else images)
+    chosen = sources.domains(domains, root=sources.data_root(root), options=datasets) if domains else []
+    pictures, truth = _images(network, chosen, 20 if images is None else images)
     try:
         proof = export(
             network,
@@ -93,7 +93,7 @@ def _show(proof: Proof, file: Path, upsample: str, *, scored: bool) -> None:
 
 
 def _images(network: Network, domains: Sequence[Domain], count: int) -> tuple[list[Tensor], list[Tensor]]:
-    """Up to ``count`` images of each domain, and their labels where these can be mapped onto the network's space."""
+    """Up to ``count`` images of each domain, and their labels if they can be mapped onto the network's space."""
     pictures: list[Tensor] = []
     truth: list[Tensor] = []
     for domain in domains:

@@ -1,4 +1,4 @@
-"""``hardy study``: a grid of recipes run side by side on Ray, resumed cell by cell, its numbers in one table."""
+"""``hardy study``: run a grid of recipes in parallel on Ray, resume cell by cell, and show one table."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -31,11 +31,11 @@ def run(
     Args:
         file: a study (YAML).
         overrides: ``key=value`` for the study's own keys or for the recipes of all its stages.
-        address: of a Ray cluster, such as ``auto`` or ``head:6379``; without one Ray is started on this machine.
-        jobs: cells at a time; without it as many as cores and cards hold.
-        only: ``axis=label`` filters.
-        dry_run: show the cells and how they stand, and run none.
-        trust: modules whose code may run where a recipe names it.
+        address: of a Ray cluster, such as ``auto`` or ``head:6379``; without it Ray is started on this machine.
+        jobs: cells at a time; without it as many as fit on the cores and GPUs.
+        only: ``axis=value`` filters.
+        dry_run: show the cells and their states, and run none.
+        trust: modules whose code may run when a recipe names it.
 
     Raises:
         InputError: for a study, a recipe of a cell or an address that cannot be used, or where Ray is missing.
@@ -86,7 +86,7 @@ def _start(
 
     trusted = [word for name in trust for word in ("--trust", name)]
     words = {
-        name: Job((ledger.cells[name].verb, str(ledger.asked(name).absolute()), *trusted), ledger.log(name))
+        name: Job((ledger.cells[name].verb, str(ledger.recipe_file(name).absolute()), *trusted), ledger.log(name))
         for name in order.states
     }
     with cluster.cluster(address, ceil(jobs * settings.cpus) if jobs else None) as ray:
