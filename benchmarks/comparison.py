@@ -101,10 +101,12 @@ def example() -> str:
             counts = {
                 domain: Counts(
                     tuple(f"f{at}" for at in range(len(one))),
-                    matrices(one - 0.5 + BETTER[name] + 0.03 * draws.standard_normal(), draws), CLASSES, "unseen",
+                    matrices(one - 0.5 + BETTER[name] + 0.03 * draws.standard_normal(), draws),
+                    CLASSES,
+                    "unseen",
                 )
                 for domain, one in hard.items()
-            }  # fmt: skip
+            }
             kept[f"{name} {seed}"] = counts
             found += measured(name, seed, where, counts)
     with tempfile.TemporaryDirectory() as folder:
@@ -120,17 +122,19 @@ def measured(name: str, seed: int, where: Place, counts: Mapping[str, Counts]) -
     notes = {"of": dict(where)["stage"], "axes": labels, "cell": f"{name} {seed}"}
     taken = score("miou", CLASSES)
     by_domain = [float(taken(images(c.names, c.matrices).sums.sum(axis=0))) for c in counts.values()]
-    values = {("unseen", "miou"): float(np.mean(by_domain)), ("worst", "miou"): min(by_domain),
-              ("intra", "miou"): by_domain[0] + 0.1}  # fmt: skip
+    values = {
+        ("unseen", "miou"): float(np.mean(by_domain)),
+        ("worst", "miou"): min(by_domain),
+        ("intra", "miou"): by_domain[0] + 0.1,
+    }
     cost = {"train_seconds": 300.0, "train_steps": 1500.0}
     values["cost", "gmacs" if name == "dense" else "gmacs_after"] = GMACS[name]
     values["cost", "milliseconds_p50_onnxruntime"] = 300 * GMACS[name]
     if name != "dense":
         cost = {"score_seconds": SECONDS[name], "score_steps": 100.0, "recover_seconds": 80.0, "recover_steps": 400.0}
     return [
-        Record("", "", (), target, seed, metric, value, cost, notes=notes)
-        for (target, metric), value in values.items()
-    ]  # fmt: skip
+        Record("", "", (), target, seed, metric, value, cost, notes=notes) for (target, metric), value in values.items()
+    ]
 
 
 def main() -> None:

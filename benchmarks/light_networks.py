@@ -31,7 +31,7 @@ from hardy.networks.base import Network
 from hardy.ops import cost
 from hardy.records import Record
 from hardy.report.pareto import Point, figure, front, write
-from hardy.studies.study import label, read
+from hardy.studies.study import read, value_name
 from hardy.timing.clock import draw, interleave, prepare, threads_set
 from hardy.timing.hardware import fingerprint
 
@@ -83,7 +83,7 @@ def train(given: argparse.Namespace) -> None:
 def scores(known: Sequence[Record]) -> list[Record]:
     """The mean IoU of every trained network that is not measured yet."""
     done = {(one.notes["network"], one.notes["data"], one.seed) for one in known if one.stage == "evaluate"}
-    named = {label(one): one for one in (*networks(), *SPLITS)}
+    named = {value_name(one): one for one in (*networks(), *SPLITS)}
     size = recipe.read(RECIPE).data.size
     found = []
     store = TRAINED / "records.jsonl"

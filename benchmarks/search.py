@@ -24,7 +24,7 @@ from hardy import records
 from hardy.data.labels import label_space
 from hardy.engine import protocol
 from hardy.engine.protocol import Settings
-from hardy.engine.safeguards import Sight
+from hardy.engine.safeguards import DataView
 from hardy.engine.search import Judge, kept_within, search
 from hardy.losses.cross_entropy import CrossEntropy
 from hardy.networks.architectures.multipath import Architecture, content
@@ -80,9 +80,9 @@ def run(seed: int, budget: float | None) -> list[Record]:
     parts_of = protocol.split(recipe.data, seed)
     seed_all(seed, "network")
     supernet = Supernet(labels, space=SPACE)
-    sight = Sight(parts_of, Settings.of(recipe))
-    judge = Judge(supernet, sight, reestimate=3, images=40)
-    times = layer_tables.table("onnxruntime", torch.device("cpu"))
+    view = DataView(parts_of, Settings.of(recipe))
+    judge = Judge(supernet, view, reestimate=3, images=40)
+    times = layer_tables.open_table("onnxruntime", torch.device("cpu"))
     if budget is None:
         times.fill(every_part(SPACE, SIZE, len(labels)))
         ends = [

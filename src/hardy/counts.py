@@ -164,9 +164,12 @@ def _unpacked(domains: list[dict[str, Any]], arrays: Mapping[str, np.ndarray]) -
         table[np.repeat(np.arange(count), lengths[first : first + count]), places[here]] = values[here]
         square = table.reshape(count, classes, classes + 1)
         found[one["domain"]] = Counts(
-            tuple(one["names"]), np.ascontiguousarray(square[:, :, :-1]), tuple(one["classes"]), one["split"],
+            tuple(one["names"]),
+            np.ascontiguousarray(square[:, :, :-1]),
+            tuple(one["classes"]),
+            one["split"],
             np.ascontiguousarray(square[:, :, -1]),
-        )  # fmt: skip
+        )
         first += count
     return found
 

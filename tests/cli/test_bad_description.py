@@ -70,7 +70,7 @@ BAD = {
     "a tuner of no mapping": ({"changes": [TUNE | {"options": []}]}, "a mapping"),
     "a tuner that is not there": ({"changes": [TUNE | {"name": "frosen"}]}, "did you mean 'frozen'"),
     "a tuner's option": ({"changes": [TUNE | {"options": {"rank": 1}}]}, "has no option 'rank'"),
-    "a tuner's option by its name": ({"changes": [TUNE | {"options": {"name": "x"}}]}, "cannot be repeated"),
+    "a tuner's option by its name": ({"changes": [TUNE | {"options": {"name": "x"}}]}, "cannot be applied"),
     "a tuner from elsewhere": ({"changes": [TUNE | {"name": "os:system"}]}, "would run code of module 'os'"),
     "a network without an encoder": ({"changes": [TUNE]}, "Tiny names no encoder"),
     "merged before it is tuned": ({"changes": [{"change": "merge"}]}, "is a merge, but no tuner is attached there"),
@@ -100,7 +100,7 @@ BAD = {
     "a colour is text": ({"labels": LABELS | {"colours": ["abc"] * 3}}, "is not three numbers"),
     "a colour is infinite": ({"labels": LABELS | {"colours": [[1e308] * 3] * 3}}, "is not three numbers"),
     "too many classes": ({"labels": LABELS | {"classes": [str(n) for n in range(10_000)]}}, "10000 classes"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("changes", "said"), BAD.values(), ids=BAD)
@@ -153,9 +153,12 @@ def test_weights_that_are_not_finite_are_refused_by_every_verb(
     said = f"Tiny: {name} holds NaN or infinity"
     file = recipe(network={"run": str(folder)}, prune={"ratio": 0.3})
     for words in (
-        ("evaluate", folder, "folder/day", "--root", town), ("predict", folder, town, tmp_path / "masks"),
-        ("export", folder, tmp_path / "x.onnx"), ("prune", file), ("train", file, "prune=null"),
-    ):  # fmt: skip
+        ("evaluate", folder, "folder/day", "--root", town),
+        ("predict", folder, town, tmp_path / "masks"),
+        ("export", folder, tmp_path / "x.onnx"),
+        ("prune", file),
+        ("train", file, "prune=null"),
+    ):
         assert refused(*words).startswith(said), words
     assert not (tmp_path / "masks").exists()
     broken = hardy.load(folder)

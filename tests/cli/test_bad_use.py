@@ -133,7 +133,7 @@ def test_a_prediction_that_cannot_be(refused, trained, town, tmp_path):
 
 
 def test_a_run_that_is_none_has_no_headline(refused, tmp_path):
-    assert refused("runs", tmp_path).startswith(f"{tmp_path}: no run's records.jsonl is below it")
+    assert refused("runs", tmp_path).startswith(f"{tmp_path}: has no run with a records.jsonl below it")
     (tmp_path / "records.jsonl").write_text('{"recipe": "x"}\n')
     assert refused("runs", tmp_path).startswith(f"{tmp_path}/records.jsonl:1: not a record: ")
 

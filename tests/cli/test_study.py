@@ -18,13 +18,17 @@ from hardy.studies.order import Order
 RECIPE = {
     "network": {"name": "tiny", "width": 16, "classes": "cityscapes19"},
     "data": {
-        "sources": ["streets/sim"], "unseen": ["streets/night"], "unseen_splits": ["test"], "crop": [32, 32],
-        "datasets": {"streets": {"size": [32, 48], "train": 4, "val": 1, "test": 1}}, "check": False,
+        "sources": ["streets/sim"],
+        "unseen": ["streets/night"],
+        "unseen_splits": ["test"],
+        "crop": [32, 32],
+        "datasets": {"streets": {"size": [32, 48], "train": 4, "val": 1, "test": 1}},
+        "check": False,
     },
     "optim": {"steps": 1, "batch": 2},
     "evaluate": {"select": "last"},
     "run": {"workers": 0, "device": "cpu"},
-}  # fmt: skip
+}
 GOOD, BAD = "pruned,criterion=random,data=good", "dense,data=bad"
 
 
@@ -65,7 +69,7 @@ def test_a_study_runs_keeps_failures_apart_and_runs_again_only_what_is_not_done(
     said = call("study", study, "--jobs", "2")
     assert said.code == 1, said
     assert f"/4 failed: {BAD}: data.unseen_splits: streets/night has no split 'tset'" in said.out
-    assert "skipped: pruned,criterion=random,data=bad: what it goes on from failed" in said.out
+    assert "skipped: pruned,criterion=random,data=bad: the cell that it continues from failed" in said.out
     assert "4 cells: 2 done, 1 failed, 1 skipped" in said.out
     (failure,) = [json.loads(line) for line in (out / "failures.jsonl").read_text().splitlines()]
     assert (failure["cell"], failure["code"]) == (BAD, 2)
@@ -144,9 +148,16 @@ def test_runs_wait_for_one_another_and_a_failed_one_is_told_with_its_last_line(r
     order = Order({"first": None, "again": "first", "never": "again"})
     started, ended, ticks = [], {}, []
     run(
-        ray, jobs, order, Share(1, 0), limit=2, going=going, starts=started.append,
-        ended=lambda name, left, code, reason: ended.update({name: (left, code, reason)}), tick=lambda: ticks.append(1),
-    )  # fmt: skip
+        ray,
+        jobs,
+        order,
+        Share(1, 0),
+        limit=2,
+        going=going,
+        starts=started.append,
+        ended=lambda name, left, code, reason: ended.update({name: (left, code, reason)}),
+        tick=lambda: ticks.append(1),
+    )
     assert started == ["first", "again"]
     assert ended["first"] == ("done", 0, "")
     left, code, reason = ended["again"]
@@ -162,9 +173,16 @@ def test_a_signal_stops_the_runs_and_starts_no_other(ray, tmp_path, going):
     order = Order({"one": None, "two": "one"})
     with pytest.raises(StoppedStudy) as stopped:
         run(
-            ray, jobs, order, Share(1, 0), limit=1, going=going, starts=lambda _: signal.raise_signal(signal.SIGTERM),
-            ended=lambda *_: None, tick=lambda: None,
-        )  # fmt: skip
+            ray,
+            jobs,
+            order,
+            Share(1, 0),
+            limit=1,
+            going=going,
+            starts=lambda _: signal.raise_signal(signal.SIGTERM),
+            ended=lambda *_: None,
+            tick=lambda: None,
+        )
     assert stopped.value.signal_number == signal.SIGTERM
     assert order.states["one"] in ("done", "stopped")
     assert order.states["two"] == "waiting"
@@ -190,5 +208,5 @@ def test_parts_of_cards_and_cores(cpus, gpus, resources, fit):
 
 
 def test_a_cell_that_fits_nowhere_is_refused():
-    with pytest.raises(InputError, match="a cell takes 1 cores and 2 cards; there are 8 cores and 1 cards"):
+    with pytest.raises(InputError, match="a cell takes 1 cores and 2 GPUs; there are 8 cores and 1 GPUs"):
         share(1, 2, {"CPU": 8, "GPU": 1})

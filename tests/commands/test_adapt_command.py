@@ -154,7 +154,7 @@ def test_views_beside_it_are_refused_before_anything_is_trained(sections):
 
 def test_a_search_has_no_use_for_it(sections):
     recipe = from_values(sections(adapt={"name": "source"}, search={"budget_ms": 1}))
-    with pytest.raises(InputError, match=r"^adapt: the section has no effect: a search measures no network"):
+    with pytest.raises(InputError, match=r"^adapt: the section has no effect: a search does not adapt networks"):
         refuse_unused(recipe, "search")
 
 

@@ -10,7 +10,7 @@ from hardy.commands._comparison import Compared, refuse
 from hardy.counts import Counts
 from hardy.errors import InputError
 from hardy.records import Record
-from hardy.report.pivot import place
+from hardy.report.pivot import coordinates
 from hardy.studies.study import read
 
 STUDY = {
@@ -26,9 +26,9 @@ STUDY = {
 }
 CLASSES = ("road", "vessel")
 CELLS = {
-    "dense": [place("dense", {"seed": seed}) for seed in "01"],
-    "ior": [place("pruned", {"seed": seed, "method": "ior"}) for seed in "01"],
-    "l2": [place("pruned", {"seed": seed, "method": "l2"}) for seed in "01"],
+    "dense": [coordinates("dense", {"seed": seed}) for seed in "01"],
+    "ior": [coordinates("pruned", {"seed": seed, "method": "ior"}) for seed in "01"],
+    "l2": [coordinates("pruned", {"seed": seed, "method": "l2"}) for seed in "01"],
 }
 PLACES = [where for cells in CELLS.values() for where in cells]
 NAME = {where: ",".join(text for _, text in where) for where in PLACES}
@@ -84,11 +84,35 @@ def test_a_table_by_hand(tmp_path):
     assert one.title == "bed: accuracy, against dense"
     assert one.table.rows == (
         ("dense", "65.0 ± 7.1", "65.0 ± 7.1", "65.0 ± 7.1", "0.0 ± 0.0", "control", "", "", "", "2", "–", "100"),
-        ("pruned ior", "75.0 ± 7.1", "75.0 ± 7.1", "75.0 ± 7.1", "0.0 ± 0.0", "+10.0 [+10.0, +10.0] ≠", "2/2",
-         "0.5, illustration", "ms?", "1", "–", "20"),
-        ("pruned l2", "65.0 ± 7.1", "65.0 ± 7.1", "65.0 ± 7.1", "0.0 ± 0.0", "+0.0 [+0.0, +0.0] ≠", "0/2, 2 equal",
-         "1, illustration", "ms?", "1", "–", "20"),
-    )  # fmt: skip
+        (
+            "pruned ior",
+            "75.0 ± 7.1",
+            "75.0 ± 7.1",
+            "75.0 ± 7.1",
+            "0.0 ± 0.0",
+            "+10.0 [+10.0, +10.0] ≠",
+            "2/2",
+            "0.5, illustration",
+            "ms?",
+            "1",
+            "–",
+            "20",
+        ),
+        (
+            "pruned l2",
+            "65.0 ± 7.1",
+            "65.0 ± 7.1",
+            "65.0 ± 7.1",
+            "0.0 ± 0.0",
+            "+0.0 [+0.0, +0.0] ≠",
+            "0/2, 2 equal",
+            "1, illustration",
+            "ms?",
+            "1",
+            "–",
+            "20",
+        ),
+    )
     assert one.table.columns[4] == "unseen iou/vessel %"
     notes = "\n".join(one.notes)
     assert "(drive/a: 2 blocks of 2, photo/b: 4); the seeds are as they are" in notes
@@ -115,8 +139,9 @@ def test_the_score_of_one_class_can_be_compared(tmp_path):
 def test_an_axis_may_have_a_table_for_each_label(tmp_path):
     first, second = compared(study(tmp_path, "comparison.by=method")).tables
     assert (first.title, second.title) == (
-        "bed: accuracy, method ior, against dense", "bed: accuracy, method l2, against dense"
-    )  # fmt: skip
+        "bed: accuracy, method ior, against dense",
+        "bed: accuracy, method l2, against dense",
+    )
     assert [row[0] for row in first.table.rows] == ["dense", "pruned"]
 
 

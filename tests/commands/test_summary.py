@@ -22,8 +22,9 @@ def record(metric, value, rate, seed):
 def test_the_iou_of_a_class_and_a_count_beside_the_miou():
     study = Study.model_validate({**STUDY, "table": {"beside": ["iou/vessel", "gmacs"]}})
     places = [place("dense", {"seed": seed, "rate": rate}) for rate in ("low", "high") for seed in "01"]
-    records = [record("miou", value, rate, seed) for value, rate, seed in
-               ((0.5, "low", 0), (0.5, "low", 1), (0.75, "high", 0))]  # fmt: skip
+    records = [
+        record("miou", value, rate, seed) for value, rate, seed in ((0.5, "low", 0), (0.5, "low", 1), (0.75, "high", 0))
+    ]
     records += [record("iou/vessel", 0.25, "low", seed) for seed in (0, 1)] + [record("gmacs", 1.5, "high", 0)]
     found = Summary(study, "name", places, records).table
     assert found.columns == ("rate", "value", "iou/vessel %", "gmacs")

@@ -53,11 +53,15 @@ def test_records_hold_what_it_takes_to_compare(sections):
     values = {(r.target, r.metric): r.value for r in found}
     assert len(values) == len(found)
     assert set(values) == {
-        *((domain, metric) for domain in ("folder/day", "folder/night")
-          for metric in ("miou", "pixel_accuracy", "iou/road", "iou/wall", "iou/sky")),
+        *(
+            (domain, metric)
+            for domain in ("folder/day", "folder/night")
+            for metric in ("miou", "pixel_accuracy", "iou/road", "iou/wall", "iou/sky")
+        ),
         *((group, "miou") for group in ("intra", "unseen", "worst", "gap")),
-        ("cost", "parameters"), ("cost", "gmacs"),
-    }  # fmt: skip
+        ("cost", "parameters"),
+        ("cost", "gmacs"),
+    }
     network = hardy.load(recipe.run.folder)
     assert values["cost", "parameters"] == cost.parameters(network)
     assert values["cost", "gmacs"] == cost.gmacs(network, recipe.data.size or recipe.data.crop)
@@ -213,7 +217,7 @@ def test_the_selection_rule_is_obeyed_and_recorded(sections, scored, tmp_path, s
 
 
 def test_the_oracle_needs_unseen_domains(sections):
-    with pytest.raises(InputError, match=r"evaluate\.select: oracle chooses by data\.unseen, which names no domain"):
+    with pytest.raises(InputError, match=r"evaluate\.select: oracle selects by data\.unseen, which names no domain"):
         train.run(from_values(sections(evaluate={"select": "oracle"}, data={"unseen": []})))
 
 

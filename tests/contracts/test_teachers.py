@@ -217,5 +217,5 @@ def test_what_is_not_there_damaged_or_another_is_refused(places: dict[str, Path]
 
 
 def test_it_cannot_be_saved_or_pruned_as_a_network(places: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="does not know how it was made"):
+    with pytest.raises(InputError, match="has no description of its architecture"):
         hardy.save(teachers.load(section("onnx", places)).network, tmp_path / "run")

@@ -84,14 +84,21 @@ def test_pictures_of_one_class_are_counted_each():
 def recipe(town, tmp_path):
     def build(**choice):
         data = {
-            "sources": ["folder/day"], "unseen": ["folder/night"], "crop": [32, 48], "holdout": 0.4,
+            "sources": ["folder/day"],
+            "unseen": ["folder/night"],
+            "crop": [32, 48],
+            "holdout": 0.4,
             "datasets": {"folder": {"root": str(town)}},
-        }  # fmt: skip
-        return from_values({
-            "network": {"name": "tiny", "width": 8, "classes": str(town)}, "data": data,
-            "optim": {"steps": 8, "batch": 4, "lr": 0.05}, "evaluate": choice,
-            "run": {"folder": str(tmp_path / "run"), "device": "cpu", "workers": 0, "threads": 1},
-        })  # fmt: skip
+        }
+        return from_values(
+            {
+                "network": {"name": "tiny", "width": 8, "classes": str(town)},
+                "data": data,
+                "optim": {"steps": 8, "batch": 4, "lr": 0.05},
+                "evaluate": choice,
+                "run": {"folder": str(tmp_path / "run"), "device": "cpu", "workers": 0, "threads": 1},
+            }
+        )
 
     return build
 

@@ -82,8 +82,11 @@ def two(recipe, folder):
     done = subprocess.run(
         [*launcher, "-m", "hardy", "train", str(recipe), f"run.folder={folder}", "--trust", "plain_for_parallel"],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(recipe.parent)},
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from hardy.engine import safeguards
 from hardy.engine.protocol import Settings, Split
-from hardy.engine.safeguards import Sight, stop_rule
+from hardy.engine.safeguards import DataView, stop_rule
 from hardy.errors import InputError
 from hardy.pruning.schedules.base import Work
 from hardy.pruning.units import find_units
@@ -16,11 +16,11 @@ from hardy.recipe import Prune, RunSection
 
 
 @pytest.fixture
-def sight():
-    return Sight(Split((), (), ()), Settings(run=RunSection(device="cpu")))
+def view():
+    return DataView(Split((), (), ()), Settings(run=RunSection(device="cpu")))
 
 
-def test_images_are_spread_evenly_over_domains_and_over_each(sight):
+def test_images_are_spread_evenly_over_domains_and_over_each(view):
     parts = safeguards.spread([("a", range(10)), ("b", range(3))], 5)
     assert parts == (("a", (1, 5, 8)), ("b", (0, 2)))
     assert safeguards.spread([("a", range(4)), ("b", range(3))], 100) == (("a", (0, 1, 2, 3)), ("b", (0, 1, 2)))
@@ -31,7 +31,7 @@ def test_images_are_spread_evenly_over_domains_and_over_each(sight):
     ]
 
 
-def test_the_rule_bears_a_fall_up_to_its_drop_from_the_dense_score(sight, monkeypatch):
+def test_the_rule_bears_a_fall_up_to_its_drop_from_the_dense_score(view, monkeypatch):
     """The score is the share of a unit's filters that are not zero: 8 of 8 before, then 7, 6 and 5."""
     torch.manual_seed(0)
     layers = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 3, 1))
@@ -43,15 +43,15 @@ def test_the_rule_bears_a_fall_up_to_its_drop_from_the_dense_score(sight, monkey
         scored.append(float((network[0].weight.flatten(1).abs().sum(1) > 0).double().mean()))
         return scored[-1]
 
-    monkeypatch.setattr(Sight, "score", score)
+    monkeypatch.setattr(DataView, "score", score)
     work = Work(layers, SimpleNamespace(), units, SimpleNamespace(), SimpleNamespace())
-    good = stop_rule(work, Prune(stop={"domains": ["a/b"], "drop": 0.25}), (), sight)
+    good = stop_rule(work, Prune(stop={"domains": ["a/b"], "drop": 0.25}), (), view)
     assert [good({"0": list(range(gone))}) for gone in (1, 2, 3, 0)] == [True, True, False, True]
     assert scored == [1.0, 7 / 8, 6 / 8, 5 / 8, 1.0]
     assert all(torch.equal(value, before[name]) for name, value in layers.state_dict().items())
 
 
-def test_images_without_a_labelled_pixel_score_nothing(sight, monkeypatch):
+def test_images_without_a_labelled_pixel_score_nothing(view, monkeypatch):
     monkeypatch.setattr(safeguards.protocol, "measure", lambda *_: SimpleNamespace(intra=None))
-    with pytest.raises(InputError, match="prune: a/b: the images looked at have no labelled pixel; look at more"):
-        sight.score(None, [(SimpleNamespace(name="a/b"), ())])
+    with pytest.raises(InputError, match="prune: a/b: the measured images have no labelled pixel; measure more"):
+        view.score(None, [(SimpleNamespace(name="a/b"), ())])

@@ -61,7 +61,7 @@ def test_what_the_limits_keep_is_named(caplog):
     network = nn.Sequential(grouped(2, 16)[:4], nn.Conv2d(32, 48, 1), nn.Conv2d(48, 5, 1))
     with caplog.at_level(logging.WARNING, "hardy"):
         hardy.prune(network, example=IMAGES, criterion="l2", ratio=0.3, prune={"min_width": 16}, show=False)
-    assert "left whole: 0.0: has 16 channels in groups of 8: min_width 16 and round_to 8 keep all" in caplog.text
+    assert "not pruned: 0.0: has 16 channels in groups of 8: min_width 16 and round_to 8 keep all" in caplog.text
     with pytest.raises(InputError, match="cannot be reached"):
         target(find_units(network, IMAGES), 0.9, Limits(min_width=16))
 

@@ -9,18 +9,18 @@ from hardy.errors import InputError
 from hardy.records import Record
 from hardy.report.arms import Cost, arms, groups, own_cost, plain_step, scores, size, steps
 from hardy.report.comparison import Numbers, Rules, compare, known, missing, shown
-from hardy.report.pivot import place, sign_test
+from hardy.report.pivot import coordinates, sign_test
 from hardy.report.resample import Interval
 
 AXES = ["seed", "fold", "gmacs", "method"]
 
 
 def dense(seed, fold="a"):
-    return place("dense", {"seed": str(seed), "fold": fold})
+    return coordinates("dense", {"seed": str(seed), "fold": fold})
 
 
 def pruned(method, seed, fold="a", gmacs="1"):
-    return place("pruned", {"seed": str(seed), "fold": fold, "method": method, "gmacs": gmacs})
+    return coordinates("pruned", {"seed": str(seed), "fold": fold, "method": method, "gmacs": gmacs})
 
 
 def record(where, target, metric, value, cost=None, sources=()):
@@ -59,11 +59,12 @@ def test_an_unknown_control_names_the_nearest_arm():
 def test_scores_of_a_class_are_made_from_the_domains():
     where = dense(0)
     iou = {"s/a": 0.2, "s/b": 0.4, "t/c": 0.5, "t/d": 0.1}
-    found = scores([record(where, name, "iou/vessel", value, sources=("s/a", "s/b")) for name, value in iou.items()]
-                   + [record(where, "unseen", "miou", 0.9)], "iou/vessel")  # fmt: skip
-    assert found == {
-        "intra": {where: pytest.approx(0.3)}, "unseen": {where: pytest.approx(0.3)}, "worst": {where: 0.1}
-    }  # fmt: skip
+    found = scores(
+        [record(where, name, "iou/vessel", value, sources=("s/a", "s/b")) for name, value in iou.items()]
+        + [record(where, "unseen", "miou", 0.9)],
+        "iou/vessel",
+    )
+    assert found == {"intra": {where: pytest.approx(0.3)}, "unseen": {where: pytest.approx(0.3)}, "worst": {where: 0.1}}
 
 
 def test_the_cost_of_a_dense_network_is_that_before_its_pruning():
@@ -78,16 +79,25 @@ def test_times_are_compared_by_their_ratio_to_the_same_network():
     """The second cell ran on a machine twice as slow: 10 of 20 ms is 5 of 10; the median of the times before is 15."""
     places = [dense(0), dense(1), pruned("ior", 0), pruned("ior", 1)]
     times = {places[2]: (10.0, 4.0), places[3]: (20.0, 10.0)}
-    records = [record(where, "cost", f"ms_{when}", value) for where, both in times.items()
-               for when, value in zip(("before", "after"), both, strict=True)]  # fmt: skip
+    records = [
+        record(where, "cost", f"ms_{when}", value)
+        for where, both in times.items()
+        for when, value in zip(("before", "after"), both, strict=True)
+    ]
     found = size(records, places, {"pruned": "dense"}, "ms", turns=["seed"])
     assert found == {places[0]: 15.0, places[1]: 15.0, places[2]: pytest.approx(6.0), places[3]: pytest.approx(7.5)}
 
 
 def test_cost_in_plain_steps():
     """A step takes 0.5 s. Scoring took 10 s, recovery 30 s: 80 steps; without the seconds of scoring its 12 steps."""
-    rate = plain_step([{"train_seconds": 40.0, "train_steps": 100}, {"train_seconds": 50.0, "train_steps": 100},
-                       {"train_seconds": 99.0, "train_steps": 100}, {}])  # fmt: skip
+    rate = plain_step(
+        [
+            {"train_seconds": 40.0, "train_steps": 100},
+            {"train_seconds": 50.0, "train_steps": 100},
+            {"train_seconds": 99.0, "train_steps": 100},
+            {},
+        ]
+    )
     assert rate == 0.5
     took = {"score_steps": 12, "recover_seconds": 30.0, "recover_steps": 50}
     assert own_cost({**took, "score_seconds": 10.0}, rate) == Cost(80.0)
@@ -111,11 +121,17 @@ def test_what_a_cell_took_is_the_most_that_any_of_its_records_says():
 def compared(arm, control, *, folds="a", planned=None, gmacs=(1.0, 1.0), milliseconds=(1.0, 1.0), **rules):
     """The lines of an arm ``pruned ior`` against ``dense``: a score per seed and fold, None where not measured."""
     many = planned or max(len(arm), len(control))
-    cells = {"dense": [dense(s, f) for s in range(many) for f in folds],
-             "pruned": [pruned("ior", s, f) for s in range(many) for f in folds]}  # fmt: skip
+    cells = {
+        "dense": [dense(s, f) for s in range(many) for f in folds],
+        "pruned": [pruned("ior", s, f) for s in range(many) for f in folds],
+    }
     given = {"dense": control, "pruned": arm}
-    values = {where: value for stage, own in cells.items() for where, value in zip(own, given[stage], strict=False)
-              if value is not None}  # fmt: skip
+    values = {
+        where: value
+        for stage, own in cells.items()
+        for where, value in zip(own, given[stage], strict=False)
+        if value is not None
+    }
     found = arms([*cells["dense"], *cells["pruned"]], ["seed", "fold"], ["seed", "fold", "method"])
     of = {where: side for side, stage in enumerate(("pruned", "dense")) for where in cells[stage]}
     numbers = Numbers(
@@ -139,9 +155,7 @@ def test_pairs_by_hand():
 def test_a_missing_partner_is_named_and_never_counted():
     lines, rules = compared([0.5, 0.6, None], [0.4, None, 0.3])
     assert lines[1].gains == pytest.approx((0.1,))
-    assert lines[1].alone == (
-        "fold=a,seed=1 (the control is not measured)", "fold=a,seed=2 (the arm is not measured)"
-    )  # fmt: skip
+    assert lines[1].alone == ("fold=a,seed=1 (the control is not measured)", "fold=a,seed=2 (the arm is not measured)")
     assert f"left out of the pairs: {'; '.join(lines[1].alone)}: pruned ior" in missing(lines, rules)
     lines, rules = compared([0.5], [None])
     assert missing(lines, rules)[0] == "no pair with dense is measured: pruned ior"
@@ -169,8 +183,8 @@ def test_fewer_than_six_seeds_and_twelve_pairs_are_an_illustration(seeds, folds,
 
 
 def test_without_an_axis_of_seeds_only_pairs_count():
-    cells = {(("fold", str(f)),): place("dense", {"fold": str(f)}) for f in range(11)}
-    other = {key: place("more", dict(where)) for key, where in cells.items()}
+    cells = {(("fold", str(f)),): coordinates("dense", {"fold": str(f)}) for f in range(11)}
+    other = {key: coordinates("more", dict(where)) for key, where in cells.items()}
     values = dict.fromkeys((*cells.values(), *other.values()), 0.5)
     numbers = Numbers({"intra": {}, "unseen": values, "worst": {}})
     _, more = compare({"dense": cells, "more": other}, numbers, Rules("dense", ()), lambda pairs: "")
@@ -184,9 +198,11 @@ def test_arms_that_cost_otherwise_are_marked():
         row = dict(zip(shown(lines, rules).columns, shown(lines, rules).rows[1], strict=True))
         columns[name] = row["difference"], row["equal in"]
     assert columns == {
-        "level": ("+10.0", "GMACs, ms"), "cheap": ("+10.0 ≠", "ms"), "neither": ("+10.0 ≠", "neither"),
+        "level": ("+10.0", "GMACs, ms"),
+        "cheap": ("+10.0 ≠", "ms"),
+        "neither": ("+10.0 ≠", "neither"),
         "none": ("+10.0 ?", "GMACs?"),
-    }  # fmt: skip
+    }
     assert "no GMACs recorded: pruned ior" in missing(*compared([0.5], [0.4], gmacs=(None, 1.0)))
     (_, arm), _ = compared([0.5], [0.4], gmacs=(1.2, 1.0), tolerance=0.2)
     assert arm.level[0] is True
@@ -209,11 +225,30 @@ def test_the_table_shows_interval_ties_and_bounds():
     rules = Rules("dense", ("seed",))
     lines = compare(found, numbers, rules, lambda pairs: Interval(0.01, -0.002, 0.02, {"d": 9}, 0.005))
     table = shown(lines, rules)
-    assert table.columns == ("arm", "intra %", "unseen %", "worst %", "iou/vessel %", "difference", "won", "p",
-                             "equal in", "GMACs", "ms", "plain steps")  # fmt: skip
+    assert table.columns == (
+        "arm",
+        "intra %",
+        "unseen %",
+        "worst %",
+        "iou/vessel %",
+        "difference",
+        "won",
+        "p",
+        "equal in",
+        "GMACs",
+        "ms",
+        "plain steps",
+    )
     assert table.rows[0][5:] == ("control", "", "", "", "0.03148", "–", "1,000")
-    assert table.rows[1][5:] == ("+1.0 [-0.2, +2.0]", "1/2, 1 equal", "1, illustration", "GMACs, ms?", "0.03148", "–",
-                                 "≥ 7")  # fmt: skip
+    assert table.rows[1][5:] == (
+        "+1.0 [-0.2, +2.0]",
+        "1/2, 1 equal",
+        "1, illustration",
+        "GMACs, ms?",
+        "0.03148",
+        "–",
+        "≥ 7",
+    )
     assert missing(lines, rules) == [
         "no ms recorded: dense, pruned ior",
         "0.5% of the resamples have no score: pruned ior",

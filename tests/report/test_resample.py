@@ -169,8 +169,10 @@ def test_domains_count_alike_and_the_worst_is_of_each_resample():
     near, far = one_pixel([1, 1, 1, 0], "near"), one_pixel([1, 0, 0, 0, 0, 0, 0, 0], "far")
     zero = {**one_pixel(np.zeros(4), "near"), **one_pixel(np.zeros(8), "far")}
     taken = score("accuracy", TWO)
-    gains = {over: bootstrap([({**near, **far}, zero)], taken, over=over, resamples=100).gain
-             for over in ("mean", "worst", "images")}  # fmt: skip
+    gains = {
+        over: bootstrap([({**near, **far}, zero)], taken, over=over, resamples=100).gain
+        for over in ("mean", "worst", "images")
+    }
     assert gains == pytest.approx({"mean": (3 / 4 + 1 / 8) / 2, "worst": 1 / 8, "images": 4 / 12}, abs=1e-15)
     assert bootstrap([({**near, **far}, zero)], taken, over="worst").high <= 0.75
 

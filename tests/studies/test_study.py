@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from hardy.errors import InputError
-from hardy.studies.cells import Cell, Cells, filters, plan
+from hardy.studies.cells import Cell, Cells, filters, make_cells
 from hardy.studies.study import Study, listed, paired, read
 
 RECIPE = {
@@ -37,7 +37,7 @@ def file(tmp_path: Path) -> Path:
 
 def planned(file: Path, *overrides: str) -> tuple[Study, Cells]:
     study, others = read(file, overrides)
-    return study, plan(study, file, others)
+    return study, make_cells(study, file, others)
 
 
 def cells(file: Path, *overrides: str) -> dict[str, Cell]:
@@ -108,18 +108,24 @@ def test_an_axis_may_set_several_keys_at_once(file):
 def test_skip_takes_out_cells_and_what_goes_on_from_them(file):
     found = cells(file, "skip=[{loss: hard, seed: [1]}, {ratio: 0.5, seed: 0}]")
     assert list(found) == [
-        "dense,loss=ce,seed=0", "dense,loss=hard,seed=0", "dense,loss=ce,seed=1",
-        "pruned,loss=ce,ratio=0.3,seed=0", "pruned,loss=hard,ratio=0.3,seed=0",
-        "pruned,loss=ce,ratio=0.3,seed=1", "pruned,loss=ce,ratio=0.5,seed=1",
-    ]  # fmt: skip
+        "dense,loss=ce,seed=0",
+        "dense,loss=hard,seed=0",
+        "dense,loss=ce,seed=1",
+        "pruned,loss=ce,ratio=0.3,seed=0",
+        "pruned,loss=hard,ratio=0.3,seed=0",
+        "pruned,loss=ce,ratio=0.3,seed=1",
+        "pruned,loss=ce,ratio=0.5,seed=1",
+    ]
 
 
 def test_only_keeps_cells_and_what_they_go_on_from(file):
     _, found = planned(file)
     chosen = found.chosen({"loss": ["ce"]}, filters(["stage=pruned", "seed=1", "ratio=0.3,0.5"]))
     assert [cell.name for cell in chosen] == [
-        "dense,loss=ce,seed=1", "pruned,loss=ce,ratio=0.3,seed=1", "pruned,loss=ce,ratio=0.5,seed=1"
-    ]  # fmt: skip
+        "dense,loss=ce,seed=1",
+        "pruned,loss=ce,ratio=0.3,seed=1",
+        "pruned,loss=ce,ratio=0.5,seed=1",
+    ]
     assert [cell.stage for cell in found.chosen(filters(["stage=dense"]))] == ["dense"] * 4
 
 
@@ -132,8 +138,8 @@ BAD = {
     "stages.dense.recipe=none.yaml": "none.yaml: cannot be read: No such file or directory",
     "stages={}": "stages: is empty",
     "grid={}": "grid: is empty",
-    "grid.stage={key: run.seed, values: [1]}": "grid: 'stage' is no name for one",
-    "grid.seed.values=[]": "grid.seed: names no values",
+    "grid.stage={key: run.seed, values: [1]}": "grid: 'stage' is not a name",
+    "grid.seed.values=[]": "grid.seed: has no values",
     "grid.seed.values=[1, 1]": "grid.seed: two values are called '1'",
     "grid.seed.key=null": "grid.seed: without a key each value is a mapping",
     "grid.seed.values=[[1, 2]]": "grid.seed: values that are lists or mappings need names",

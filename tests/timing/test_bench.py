@@ -27,8 +27,11 @@ def tiny():
 def test_a_row_for_every_runtime_batch_and_network(tiny):
     rows = bench(tiny, size=(32, 48), batches=(1, 3), runtime=("eager", "onnxruntime"), runs=3, warm_up=1)
     assert [(row.runtime, row.batch) for row in rows] == [
-        ("eager", 1), ("eager", 3), ("onnxruntime", 1), ("onnxruntime", 3)
-    ]  # fmt: skip
+        ("eager", 1),
+        ("eager", 3),
+        ("onnxruntime", 1),
+        ("onnxruntime", 3),
+    ]
     for row in rows:
         assert 0 < row.least <= row.p50 <= row.p95
         assert (row.size, row.runs, row.warm_up, row.device, row.copies) == ((32, 48), 3, 1, "cpu", False)
@@ -122,12 +125,15 @@ def test_a_form_is_timed_beside_the_network_as_it_is(tiny, monkeypatch):
     rows = bench(tiny, size=(32, 48), against=other, fold=True, channels_last=True)
     words = "folded, channels last"
     assert [(row.network, row.form, row.beside, row.ratio) for row in rows] == [
-        ("network", "as it is", "against", 2), ("against", "as it is", "network", 0.5),
-        ("network", words, "as it is", 0.375), ("against", words, "as it is", 0.25),
-    ]  # fmt: skip
+        ("network", "as it is", "against", 2),
+        ("against", "as it is", "network", 0.5),
+        ("network", words, "as it is", 0.375),
+        ("against", words, "as it is", 0.25),
+    ]
     assert [(row.folded, row.norms, row.layout) for row in rows[::2]] == [
-        (False, "", "channels first"), (True, "16 of 16 batch norms folded", "channels last")
-    ]  # fmt: skip
+        (False, "", "channels first"),
+        (True, "16 of 16 batch norms folded", "channels last"),
+    ]
     (told,) = rows[2].told
     assert told.startswith("16 of 16 batch norms folded: the same classes on 2 random images")
     assert "(float32, batch norm folded, channels last); not timed" in rows[2].timed
@@ -145,8 +151,12 @@ def test_bfloat16_takes_the_same_images_and_says_what_it_costs(tiny):
 
 
 def test_what_is_partly_folded_is_said_so():
-    network = wrap(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4), nn.ReLU(),
-                                 nn.Conv2d(4, 11, 1)), "camvid11")  # fmt: skip
+    network = wrap(
+        nn.Sequential(
+            nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 11, 1)
+        ),
+        "camvid11",
+    )
     row = bench(network, size=(32, 32), runs=1, warm_up=0, fold=True)[1]
     assert not row.folded
     assert "(float32, 1 of 2 batch norms folded); not timed" in row.timed

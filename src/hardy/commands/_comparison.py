@@ -10,7 +10,7 @@ from hardy.errors import InputError, nearest
 from hardy.records import Record
 from hardy.report.arms import arms, groups, plain_step, scores, size, steps
 from hardy.report.comparison import Line, Numbers, Rules, compare, known, missing, shown
-from hardy.report.pivot import HEADLINES, Pivot, Place, markdown, place
+from hardy.report.pivot import HEADLINES, Coordinates, Pivot, coordinates, markdown
 from hardy.report.resample import Images, Interval, Over, bootstrap, images, score
 from hardy.studies.study import Comparison, Study, listed, paired
 
@@ -29,7 +29,7 @@ class Table:
     notes: tuple[str, ...]
 
 
-def refuse(study: Study, places: Sequence[Place], domains: Iterable[str], file: str) -> None:
+def refuse(study: Study, places: Sequence[Coordinates], domains: Iterable[str], file: str) -> None:
     """Refuse a comparison whose names do not fit the cells that the study has, or the ``domains`` it reads.
 
     Raises:
@@ -64,7 +64,7 @@ class Compared:
     """
 
     def __init__(
-        self, study: Study, name: str, places: Sequence[Place], records: Sequence[Record], counts: Reader
+        self, study: Study, name: str, places: Sequence[Coordinates], records: Sequence[Record], counts: Reader
     ) -> None:
         assert study.comparison is not None, "asked for by the study"
         self._asked: Comparison = study.comparison
@@ -76,7 +76,7 @@ class Compared:
         self._metric = self._asked.metric or next(
             (one.metric for one in self._records if one.metric in HEADLINES and one.target == "unseen"), HEADLINES[0]
         )
-        self._kept: dict[Place, tuple[dict[str, Images], tuple[str, ...]]] = {}
+        self._kept: dict[Coordinates, tuple[dict[str, Images], tuple[str, ...]]] = {}
 
     @cached_property
     def tables(self) -> list[Table]:
@@ -122,7 +122,7 @@ class Compared:
         )
 
     @cached_property
-    def _plain(self) -> tuple[str, list[Place]]:
+    def _plain(self) -> tuple[str, list[Coordinates]]:
         """The first arm of the first stage that continues from none, whose training steps are plain ones."""
         stages = self._study.stages.items()
         stage = next(name for name, one in stages if one.after is None)
@@ -131,7 +131,7 @@ class Compared:
         name, cells = next(first, (stage, {}))
         return name, list(cells.values())
 
-    def _interval(self, pairs: Sequence[tuple[Place, Place]]) -> Interval | str:
+    def _interval(self, pairs: Sequence[tuple[Coordinates, Coordinates]]) -> Interval | str:
         """The interval of the mean difference over ``pairs``, or why there is none."""
         over: Over = "mean"
         if self._asked.value == "worst":
@@ -144,10 +144,13 @@ class Compared:
             if len(classes) > 1:
                 raise InputError("its cells do not share their classes")
             found = bootstrap(
-                [(arm[0], control[0]) for arm, control in sides], score(self._metric, classes.pop()),
-                lengths={domain: self._length(domain) for side, _ in sides for domain in side[0]}, over=over,
-                resamples=self._asked.resamples, seed=self._asked.seed,
-            )  # fmt: skip
+                [(arm[0], control[0]) for arm, control in sides],
+                score(self._metric, classes.pop()),
+                lengths={domain: self._length(domain) for side, _ in sides for domain in side[0]},
+                over=over,
+                resamples=self._asked.resamples,
+                seed=self._asked.seed,
+            )
         except InputError as error:
             return str(error)
         values = scores(self._records, self._asked.metric)[self._asked.value]
@@ -158,7 +161,7 @@ class Compared:
             )
         return found
 
-    def _images(self, where: Place) -> tuple[dict[str, Images], tuple[str, ...]]:
+    def _images(self, where: Coordinates) -> tuple[dict[str, Images], tuple[str, ...]]:
         """The images of a cell that the compared value is of, by domain; and the classes."""
         if where not in self._kept:
             group = "source-val" if self._asked.value == "intra" else "unseen"
@@ -183,8 +186,10 @@ class Compared:
         )
         drawn = {d: n for line in lines if isinstance(line.interval, Interval) for d, n in line.interval.blocks.items()}
         if drawn:
-            of = [f"{domain}: {many}{f' blocks of {self._length(domain)}' if self._length(domain) > 1 else ''}"
-                  for domain, many in drawn.items()]  # fmt: skip
+            of = [
+                f"{domain}: {many}{f' blocks of {self._length(domain)}' if self._length(domain) > 1 else ''}"
+                for domain, many in drawn.items()
+            ]
             images_of = f"the images ({', '.join(of)})"
             yield f"[ ]: 95 % of {asked.resamples:,} resamples of {images_of}; the seeds are as they are"
         yield (
@@ -198,5 +203,5 @@ class Compared:
             yield "illustration: fewer than 6 seeds and fewer than 12 pairs; no claim rests on it"
 
 
-def _where(record: Record) -> Place:
-    return place(record.notes.get("of", record.stage), record.notes.get("axes", {}))
+def _where(record: Record) -> Coordinates:
+    return coordinates(record.notes.get("of", record.stage), record.notes.get("axes", {}))

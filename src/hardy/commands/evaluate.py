@@ -1,4 +1,4 @@
-"""``hardy evaluate``: measure a network on domains, its own label space or another's."""
+"""``hardy evaluate``: measure a network on domains, in its own label space or another one."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,62 +44,72 @@ def evaluate(
 ) -> Table:
     """Measure ``network`` on the domains ``data``; each counts as unseen.
 
-    Where the label spaces differ, labels are mapped onto the network's space by the declared many-to-one map, or
-    predictions onto the labels' space where the map goes that way.
+    When the label spaces differ, labels are mapped onto the network's space by the declared many-to-one map, or
+    predictions onto the space of the labels when only that map is declared.
 
     Args:
         network: any network, wrapped ones too.
         data: domains such as ``["camvid/0001TP"]`` or ``["streets"]`` for all of one data set.
         root: folder of the data sets.
         datasets: options per data set, such as ``{"streets": {"test": 20}, "folder": {"root": "photos"}}``.
-        splits: the splits measured, such as ``["val"]``; all images without any.
-        size: (height, width) that images are resized to; scores are at the masks' own size. None keeps the images.
+        splits: the splits to measure, such as ``["val"]``; all images without any.
+        size: (height, width) that images are resized to; scores are at the masks' own size. None does not resize.
         window: (height, width) of a sliding window.
-        flip: average with the mirror image.
-        scales: average over these factors on the image's size.
+        flip: average with the horizontally flipped image.
+        scales: average over these factors of the image's size.
         batch: images at a time.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         adapt: a method of ``hardy list adaptation`` by which a copy of the network learns from the images while it is
-            measured, or ``{"name": ..., "reset": ..., options}``. It takes no window, flip or scales.
-        seed: decides the method's draws.
+            measured, or ``{"name": ..., "reset": ..., options}``. Window, flip and scales are refused with it.
+        seed: decides the method's random draws.
         classes: those whose IoU stands beside the mIoU in the table.
         keep_counts: keep the confusion counts of every image in the table's ``counts``.
 
     Raises:
         InputError: for no or unknown domains, missing data, weights that are not finite, label spaces without a map, or
-            a method, option or ``reset`` that is not there.
+            an unknown method or option, or a wrong ``reset``.
     """
-    return _table(
-        network, data, root=root, datasets=datasets, splits=splits, size=size, window=window, flip=flip, scales=scales,
-        batch=batch, device=device, adapt=adapt, seed=seed, classes=classes, keep_counts=keep_counts,
-    )  # fmt: skip
+    reading = {"root": root, "datasets": dict(datasets or {}), "size": size, "unseen_splits": list(splits)}
+    views = {
+        "window": window,
+        "flip": flip,
+        "scales": list(scales),
+        "batch": batch,
+        "classes": list(classes),
+        "keep_counts": keep_counts,
+    }
+    return _measure(network, data, reading, views, {"device": device, "seed": seed}, adapt)
 
 
-def _table(
-    network: Network, data: Sequence[str], *, root: str | Path | None = None,
-    datasets: Mapping[str, Mapping[str, Any]] | None = None, splits: Sequence[str] = (),
-    size: Sequence[int] | None = None, window: Sequence[int] | None = None, flip: bool = False,
-    scales: Sequence[float] = (1.0,), batch: int = 1, device: str = "auto", tolerant: bool = False,
-    adapt: str | Mapping[str, Any] | None = None, seed: int = 0, classes: Sequence[str] = (),
-    keep_counts: bool = False,
-) -> Table:  # fmt: skip
-    """See `evaluate`; a ``tolerant`` table names a domain that cannot be read and has the others."""
-    if not data:
+def _measure(
+    network: Network,
+    domains: Sequence[str],
+    reading: Mapping[str, Any],
+    views: Mapping[str, Any],
+    machine: Mapping[str, Any],
+    adapt: str | Mapping[str, Any] | None,
+    *,
+    tolerant: bool = False,
+) -> Table:
+    """See `evaluate`; a ``tolerant`` table names the domains that cannot be read and has the scores of the others.
+
+    Args:
+        network: any network.
+        domains: what it is measured on.
+        reading: the rest of a recipe's ``data`` section.
+        views: a recipe's ``evaluate`` section.
+        machine: the keys ``device`` and ``seed`` of a recipe's ``run`` section.
+        adapt: a test-time method.
+        tolerant: measure the other domains when one cannot be read.
+    """
+    if not domains:
         raise InputError("no data named; give domains such as camvid/0001TP")
     check_finite(network)
-    where = {"root": root, "datasets": dict(datasets or {}), "size": size}
     recipe = from_sections(
         {"run": "a network in memory"},
-        data={"unseen": list(data), "unseen_splits": list(splits), **where},
-        evaluate={
-            "window": window,
-            "flip": flip,
-            "scales": list(scales),
-            "batch": batch,
-            "classes": list(classes),
-            "keep_counts": keep_counts,
-        },
-        run={"device": device, "workers": 0, "seed": seed},
+        data={"unseen": list(domains), **reading},
+        evaluate=views,
+        run={**machine, "workers": 0},
         adapt=adapt,
     )
     parts = protocol.split(recipe.data, seed=0)
@@ -111,23 +121,30 @@ def run(
     folder: Path,
     words: Sequence[str],
     *,
+    root: str | None = None,
+    datasets: Mapping[str, Mapping[str, Any]] | None = None,
+    splits: Sequence[str] = (),
     size: Sequence[int] | None,
+    window: Sequence[int] | None = None,
+    flip: bool = False,
+    scales: Sequence[float] = (1.0,),
     per_class: bool,
+    device: str = "auto",
+    classes: Sequence[str] = (),
     counts: Path | None = None,
-    **options: Any,
 ) -> None:
     """Measure the network in ``folder``, print the table and append it to the folder's records.
 
-    Confusion counts of every image go to the folder ``counts``, if there is one.
+    The confusion counts of every image go to the folder ``counts``, if there is one.
 
-    Without ``size`` the images are resized as in the run's own recipe. The network adapts where words such as
-    ``adapt.name=source`` among the domains ask for it, whatever the recipe says; the run's seed decides its draws.
+    Without ``size`` the images are resized as in the run's own recipe. Words such as ``adapt.name=source`` among
+    ``words`` make the network adapt; the recipe's section ``adapt`` is not used. The run's seed decides random draws.
 
     Raises:
-        InputError: what `evaluate` raises; for a domain that cannot be read once the others are shown.
+        InputError: what `evaluate` raises; for a domain that cannot be read, after the others are shown.
     """
-    domains, asked = adapt_apart(words)
-    adapt = chosen(None, asked)
+    domains, adapting = adapt_apart(words)
+    adapt = chosen(None, adapting)
     network = artefact.load(folder)
     if per_class and network.image_level:
         raise InputError(
@@ -136,10 +153,16 @@ def run(
     made = origin_of(folder)
     size = size or (made.recipe.data.size if made.recipe else None)
     method = adapt.model_dump(mode="json") if adapt else None
-    keep = counts is not None
-    table = _table(
-        network, domains, size=size, tolerant=True, adapt=method, seed=made.seed, keep_counts=keep, **options
-    )
+    reading = {"root": root, "datasets": dict(datasets or {}), "size": size, "unseen_splits": list(splits)}
+    views = {
+        "window": window,
+        "flip": flip,
+        "scales": list(scales),
+        "classes": list(classes),
+        "keep_counts": counts is not None,
+    }
+    machine = {"device": device, "seed": made.seed}
+    table = _measure(network, domains, reading, views, machine, method, tolerant=True)
     if counts is not None:
         write(expanded(counts), table.counts)
     here = {"size": list(size) if size else None, "domains": list(domains), **notes(adapt)}

@@ -13,15 +13,15 @@ __all__ = ["run"]
 def run(folder: Path, *, metric: str | None = None) -> None:
     """Print a row per run below ``folder``: stage, seed, intra, unseen and worst.
 
-    That is of the mean IoU or the accuracy, or of another ``metric`` of the records, such as ``iou/vessel``. What was
-    measured while the network adapted has rows of its own.
+    The score is the mean IoU or the accuracy, or another ``metric`` of the records, such as ``iou/vessel``.
+    Measurements with test-time adaptation have separate rows.
 
     Raises:
         InputError: when there is no run.
     """
     files = sorted(file for file in folder.rglob("records.jsonl") if not (file.parent / "cells").is_dir())
     if not files:
-        raise InputError(f"{folder}: no run's records.jsonl is below it; hardy train writes one")
+        raise InputError(f"{folder}: has no run with a records.jsonl below it; hardy train writes one")
     rows = []
     for file in files:
         found = records.read(file)
@@ -36,16 +36,16 @@ def run(folder: Path, *, metric: str | None = None) -> None:
 
 
 def _headlines(group: list[Record], metric: str | None) -> dict[str, dict[str, float | None]]:
-    """The headline numbers by target, by how the network adapted; the latest of each."""
-    found: dict[str, dict[str, float | None]] = {}
+    """Adaptation -> target -> the latest headline number."""
+    numbers: dict[str, dict[str, float | None]] = {}
     for record in group:
         if record.metric == metric if metric else record.metric in ("miou", "accuracy"):
-            found.setdefault(_adapted(record.notes.get("adapt")), {})[record.target] = record.value
-    return found
+            numbers.setdefault(_adapted(record.notes.get("adapt")), {})[record.target] = record.value
+    return numbers
 
 
 def _adapted(note: object) -> str:
-    """What a row says of the adaptation that a record's note names."""
+    """The text in a row for the adaptation in a record's notes; empty without one."""
     if not isinstance(note, dict):
         return ""
     options = "".join(f", {key} {value}" for key, value in note.items() if key not in ("name", "reset"))

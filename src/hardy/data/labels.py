@@ -152,9 +152,13 @@ _RETINA = {"background": (30, 30, 30), "vessel": (220, 60, 60)}
 SPACES = {
     name: LabelSpace(name, tuple(colours), tuple(colours.values()))
     for name, colours in (
-        ("cityscapes19", _CITYSCAPES), ("camvid11", _CAMVID), ("idd7", _IDD), ("pacs7", _PACS), ("retina2", _RETINA),
+        ("cityscapes19", _CITYSCAPES),
+        ("camvid11", _CAMVID),
+        ("idd7", _IDD),
+        ("pacs7", _PACS),
+        ("retina2", _RETINA),
     )
-}  # fmt: skip
+}
 """The built-in label spaces by name."""
 
 _SYNTHIA = tuple(name for name in _CITYSCAPES if name not in ("terrain", "truck", "train"))

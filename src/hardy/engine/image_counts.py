@@ -30,6 +30,9 @@ def counted(
     size = len(classes)
     tables = np.stack([one.numpy() for one in each]) if each else np.zeros((0, size + 1, size + 1), np.int64)
     return Counts(
-        names_of(dataset, items), np.ascontiguousarray(tables[:, :size, :size]), tuple(classes), group,
+        names_of(dataset, items),
+        np.ascontiguousarray(tables[:, :size, :size]),
+        tuple(classes),
+        group,
         np.ascontiguousarray(tables[:, :size, size]),
-    )  # fmt: skip
+    )

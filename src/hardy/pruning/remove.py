@@ -19,7 +19,7 @@ from hardy.pruning.cut import cut, width
 from hardy.pruning.mask import mask
 from hardy.pruning.norms import unmask
 from hardy.pruning.tracing.declared import DECLARED
-from hardy.stored import whole
+from hardy.stored import is_integer
 
 __all__ = ["Plan", "remove", "replay"]
 
@@ -77,7 +77,7 @@ def _check(plan: Any, modules: Mapping[str, nn.Module]) -> None:
     for name, sides in plan.items():
         for side, kept in sides.items():
             where = f"channels of {name!r} ({side})"
-            if not isinstance(kept, list | tuple) or not all(whole(channel) for channel in kept):
+            if not isinstance(kept, list | tuple) or not all(is_integer(channel) for channel in kept):
                 raise InputError(f"the plan keeps {kept!r} as {where}; it must be a list of whole numbers from 0 up")
             if any(before >= after for before, after in pairwise(kept)):
                 raise InputError(f"the plan keeps {kept!r} as {where}; they must ascend, each once")

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from hardy.records import Record
-from hardy.report.pivot import HEADLINES, Place, Values, chosen, place
+from hardy.report.pivot import HEADLINES, Coordinates, Values, chosen, coordinates
 
 __all__ = ["Arms", "Cost", "arms", "groups", "own_cost", "plain_step", "scores", "size", "steps"]
 
-Arms = dict[str, dict[Place, Place]]
+Arms = dict[str, dict[Coordinates, Coordinates]]
 """Arm -> labels on the axes of the pairs -> the cell there."""
 
 STAGES = ("train", "score", "recover")
@@ -32,9 +32,9 @@ class Cost:
     bound: bool = False
 
 
-def groups(places: Sequence[Place], by: Sequence[str]) -> dict[Place, list[Place]]:
+def groups(places: Sequence[Coordinates], by: Sequence[str]) -> dict[Coordinates, list[Coordinates]]:
     """Labels on the axes ``by`` -> the cells with them; a cell without one of these axes is in every group."""
-    found: dict[Place, list[Place]] = {
+    found: dict[Coordinates, list[Coordinates]] = {
         group: [] for group in dict.fromkeys(_on(where, by) for where in places if len(_on(where, by)) == len(by))
     }
     for group, cells in found.items():
@@ -42,7 +42,7 @@ def groups(places: Sequence[Place], by: Sequence[str]) -> dict[Place, list[Place
     return found
 
 
-def arms(places: Sequence[Place], pairs: Sequence[str], axes: Sequence[str], by: Sequence[str] = ()) -> Arms:
+def arms(places: Sequence[Coordinates], pairs: Sequence[str], axes: Sequence[str], by: Sequence[str] = ()) -> Arms:
     """The arms of these cells, in order.
 
     An arm is called by its stage, where there are several, and its labels on all axes that are neither in ``pairs`` nor
@@ -66,14 +66,16 @@ def scores(records: Sequence[Record], metric: str | None = None) -> dict[str, Va
     """
     if metric is None or metric in HEADLINES:
         return {name: chosen(records, name, metric) for name in ("intra", "unseen", "worst")}
-    domains: dict[Place, tuple[list[float], list[float]]] = {}
+    domains: dict[Coordinates, tuple[list[float], list[float]]] = {}
     for record in records:
         if record.metric == metric and "/" in record.target and record.value is not None:
             away = record.target not in record.sources
             domains.setdefault(_where(record), ([], []))[away].append(record.value)
     reduced: dict[str, tuple[int, Callable[[Sequence[float]], float]]] = {
-        "intra": (0, fmean), "unseen": (1, fmean), "worst": (1, min)
-    }  # fmt: skip
+        "intra": (0, fmean),
+        "unseen": (1, fmean),
+        "worst": (1, min),
+    }
     return {
         name: {where: over(both[side]) for where, both in domains.items() if both[side]}
         for name, (side, over) in reduced.items()
@@ -82,7 +84,7 @@ def scores(records: Sequence[Record], metric: str | None = None) -> dict[str, Va
 
 def size(
     records: Sequence[Record],
-    places: Sequence[Place],
+    places: Sequence[Coordinates],
     after: Mapping[str, str | None],
     name: str,
     *,
@@ -101,10 +103,10 @@ def size(
     own, before, left = (chosen(records, "cost", f"{name}{when}") for when in ("", "_before", "_after"))
     parents = _parents(places, after)
 
-    def alike(where: Place) -> Place:
+    def alike(where: Coordinates) -> Coordinates:
         return where if turns is None else tuple(pair for pair in where if pair[0] not in turns)
 
-    measured: dict[Place, list[float]] = {}
+    measured: dict[Coordinates, list[float]] = {}
     for where, parent in parents.items():
         if where in before:
             measured.setdefault(alike(parent), []).append(before[where])
@@ -121,9 +123,9 @@ def size(
     return found
 
 
-def steps(records: Sequence[Record]) -> dict[Place, dict[str, float]]:
+def steps(records: Sequence[Record]) -> dict[Coordinates, dict[str, float]]:
     """What every cell took: ``train_seconds``, ``score_steps`` and the like."""
-    found: dict[Place, dict[str, float]] = {}
+    found: dict[Coordinates, dict[str, float]] = {}
     for record in records:
         mine = found.setdefault(_where(record), {})
         mine.update({name: max(value, mine.get(name, value)) for name, value in record.cost.items()})
@@ -132,8 +134,11 @@ def steps(records: Sequence[Record]) -> dict[Place, dict[str, float]]:
 
 def plain_step(took: Sequence[Mapping[str, float]]) -> float | None:
     """Seconds of a training step, the median over these cells; None where no cell tells."""
-    rates = [one["train_seconds"] / one["train_steps"] for one in took if one.get("train_steps", 0) > 0
-             and one.get("train_seconds", 0) > 0]  # fmt: skip
+    rates = [
+        one["train_seconds"] / one["train_steps"]
+        for one in took
+        if one.get("train_steps", 0) > 0 and one.get("train_seconds", 0) > 0
+    ]
     return median(rates) if rates else None
 
 
@@ -155,7 +160,7 @@ def own_cost(took: Mapping[str, float], rate: float | None) -> Cost | None:
     return Cost(total, bound) if known else None
 
 
-def _parents(places: Sequence[Place], after: Mapping[str, str | None]) -> dict[Place, Place]:
+def _parents(places: Sequence[Coordinates], after: Mapping[str, str | None]) -> dict[Coordinates, Coordinates]:
     """Cell -> the cell that it continues from, where that is among ``places``."""
     there = set(places)
     axes = {dict(where)["stage"]: {axis for axis, _ in where} for where in places}
@@ -170,9 +175,9 @@ def _parents(places: Sequence[Place], after: Mapping[str, str | None]) -> dict[P
     return found
 
 
-def _where(record: Record) -> Place:
-    return place(record.notes.get("of", record.stage), record.notes.get("axes", {}))
+def _where(record: Record) -> Coordinates:
+    return coordinates(record.notes.get("of", record.stage), record.notes.get("axes", {}))
 
 
-def _on(where: Place, axes: Sequence[str]) -> Place:
+def _on(where: Coordinates, axes: Sequence[str]) -> Coordinates:
     return tuple(pair for pair in where if pair[0] in axes)

@@ -14,7 +14,7 @@ from statistics import fmean, median
 
 from hardy.errors import InputError, nearest
 from hardy.report.arms import Arms, Cost, own_cost
-from hardy.report.pivot import Pivot, Place, Values, sign_test, spread
+from hardy.report.pivot import Coordinates, Pivot, Values, sign_test, spread
 from hardy.report.resample import Interval
 
 __all__ = ["SEEDS", "Line", "Numbers", "Rules", "compare", "known", "missing", "shown"]
@@ -25,7 +25,7 @@ SEEDS, PAIRS = 6, 12
 NAMED = 6
 """Missing pairs that a note names."""
 
-Taken = Callable[[Sequence[tuple[Place, Place]]], Interval | str]
+Taken = Callable[[Sequence[tuple[Coordinates, Coordinates]]], Interval | str]
 """The interval of the mean difference over (arm, control) cells, or why there is none."""
 
 
@@ -63,7 +63,7 @@ class Numbers:
     scores: Mapping[str, Values]
     gmacs: Values = field(default_factory=dict)
     milliseconds: Values = field(default_factory=dict)
-    took: Mapping[Place, Mapping[str, float]] = field(default_factory=dict)
+    took: Mapping[Coordinates, Mapping[str, float]] = field(default_factory=dict)
     plain_step: float | None = None
 
 
@@ -127,8 +127,9 @@ def known(control: str, found: Arms, where: str) -> None:
 def compare(found: Arms, numbers: Numbers, rules: Rules, taken: Taken) -> list[Line]:
     """A line for each arm, the control first."""
     control = found[rules.control]
-    sizes = {name: [_middle(side, cells) for side in (numbers.gmacs, numbers.milliseconds)]
-             for name, cells in found.items()}  # fmt: skip
+    sizes = {
+        name: [_middle(side, cells) for side in (numbers.gmacs, numbers.milliseconds)] for name, cells in found.items()
+    }
     value = numbers.scores[rules.value]
     lines = []
     for name, cells in sorted(found.items(), key=lambda one: one[0] != rules.control):
@@ -156,14 +157,28 @@ def shown(lines: Sequence[Line], rules: Rules, *, percent: bool = True) -> Pivot
     beside = [name for name in lines[0].scores if name not in ("intra", "unseen", "worst")]
     scores = ["intra", "unseen", "worst", *beside]
     unit = " %" if percent else ""
-    head = ["arm", *(f"{name}{unit}" for name in scores), "difference", "won", "p", "equal in", "GMACs", "ms",
-            "plain steps"]  # fmt: skip
+    head = [
+        "arm",
+        *(f"{name}{unit}" for name in scores),
+        "difference",
+        "won",
+        "p",
+        "equal in",
+        "GMACs",
+        "ms",
+        "plain steps",
+    ]
     rows = [
-        (line.arm, *(spread(line.scores[name], line.planned, percent=percent) for name in scores),
-         *_against(line, control=line.arm == rules.control, scale=100 if percent else 1),
-         _number(line.gmacs), _number(line.milliseconds), _steps(line.cost))
+        (
+            line.arm,
+            *(spread(line.scores[name], line.planned, percent=percent) for name in scores),
+            *_against(line, control=line.arm == rules.control, scale=100 if percent else 1),
+            _number(line.gmacs),
+            _number(line.milliseconds),
+            _steps(line.cost),
+        )
         for line in lines
-    ]  # fmt: skip
+    ]
     return Pivot(tuple(head), tuple(rows), 1, "")
 
 
@@ -196,14 +211,17 @@ def _lacks(line: Line, control: str) -> Iterator[str]:
 
 
 def _paired(
-    arm: Mapping[Place, Place], control: Mapping[Place, Place], value: Values
-) -> tuple[list[tuple[Place, Place]], list[str]]:
+    arm: Mapping[Coordinates, Coordinates], control: Mapping[Coordinates, Coordinates], value: Values
+) -> tuple[list[tuple[Coordinates, Coordinates]], list[str]]:
     """The measured pairs as (arm, control) cells, and the others with what they lack."""
     pairs, alone = [], []
     for key in dict.fromkeys((*arm, *control)):
         sides = {"the arm": arm.get(key), "the control": control.get(key)}
-        lacks = [f"{name} has no such cell" if where is None else f"{name} is not measured"
-                 for name, where in sides.items() if where is None or where not in value]  # fmt: skip
+        lacks = [
+            f"{name} has no such cell" if where is None else f"{name} is not measured"
+            for name, where in sides.items()
+            if where is None or where not in value
+        ]
         if lacks:
             labels = ",".join(f"{axis}={text}" for axis, text in key) or "the only pair"
             alone.append(f"{labels} ({' and '.join(lacks)})")
@@ -212,20 +230,20 @@ def _paired(
     return pairs, alone
 
 
-def _claim(cells: Sequence[Place], seeds: Sequence[str]) -> bool:
+def _claim(cells: Sequence[Coordinates], seeds: Sequence[str]) -> bool:
     """Whether so many pairs carry a claim."""
     return len(cells) >= PAIRS or len(_by_seed(cells, seeds)) >= SEEDS
 
 
-def _by_seed(cells: Iterable[Place], seeds: Sequence[str]) -> dict[Place, list[Place]]:
+def _by_seed(cells: Iterable[Coordinates], seeds: Sequence[str]) -> dict[Coordinates, list[Coordinates]]:
     """Labels on the axes of seeds -> the cells with them, one for each fold."""
-    found: dict[Place, list[Place]] = {}
+    found: dict[Coordinates, list[Coordinates]] = {}
     for where in cells:
         found.setdefault(tuple(pair for pair in where if pair[0] in seeds), []).append(where)
     return found
 
 
-def _of_seeds(name: str, values: Values, cells: Iterable[Place], seeds: Sequence[str]) -> tuple[float, ...]:
+def _of_seeds(name: str, values: Values, cells: Iterable[Coordinates], seeds: Sequence[str]) -> tuple[float, ...]:
     folds = [[values[where] for where in one if where in values] for one in _by_seed(cells, seeds).values()]
     planned = [len(one) for one in _by_seed(cells, seeds).values()]
     reduce = min if name == "worst" else fmean
@@ -242,7 +260,7 @@ def _level(
     return found[0], found[1]
 
 
-def _middle(values: Values, cells: Mapping[Place, Place]) -> float | None:
+def _middle(values: Values, cells: Mapping[Coordinates, Coordinates]) -> float | None:
     there = [values[where] for where in cells.values() if where in values]
     return median(there) if there else None
 

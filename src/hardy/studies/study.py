@@ -1,6 +1,6 @@
-"""A study as data: recipes as stages, a grid of values over them, and the table to make. One YAML, one screen.
+"""The YAML file of a study: recipes as stages, a grid of values over them, and the table to show.
 
-Reading a study checks its own file; `hardy.studies.cells` makes its cells and checks a recipe for each.
+Reading a study checks this file only; `hardy.studies.cells` makes its cells and checks the recipe of each.
 """
 
 import json
@@ -28,22 +28,22 @@ __all__ = [
     "Study",
     "against",
     "compared",
-    "label",
     "listed",
     "mapping",
     "paired",
     "read",
+    "value_name",
 ]
 
 Several = str | tuple[str, ...]
-Labels = tuple[str | float | bool | None, ...]
+AxisValues = tuple[str | float | bool | None, ...]
 
 
 class Settings(Section):
     """The folder of a study and the resources of one cell.
 
-    ``cpus`` are cores and threads of a cell, ``gpus`` its share of a card, used where the machine has one; ``keep:
-    records`` drops the weights of a cell once no other cell needs them.
+    ``cpus`` are the cores and threads of a cell, ``gpus`` its share of a GPU, used if the machine has one. ``keep:
+    records`` deletes the weights of a cell when no other cell needs them any more.
     """
 
     folder: str = ""
@@ -64,9 +64,9 @@ class Stage(Section):
 class Axis(Section):
     """One axis of the grid: the values of a recipe's key, of several keys at once, or which domain is left out.
 
-    Without ``stages`` it belongs to all. ``values`` are a list, or a mapping from the name that tables show to the
-    value; without a ``key`` each value is itself a mapping from keys to values. ``leave_out`` makes each of the named
-    domains, or of all domains of the named data set, the unseen one in turn and the others the sources.
+    Without ``stages`` it applies to all stages. ``values`` are a list, or a mapping from the name shown in tables to
+    the value; without a ``key`` each value is a mapping from keys to values. With ``leave_out`` each of the named
+    domains, or each domain of a named data set, is the unseen one in turn, and the others are the sources.
     """
 
     stages: Several = ()
@@ -78,20 +78,20 @@ class Axis(Section):
 class Compare(Section):
     """A paired sign test along ``axis``: the value ``of`` against one other, several, or (by default) all others.
 
-    Pairs agree in all other axes; ``by`` names axes along which they are counted separately.
+    The two cells of a pair agree on all other axes; for the axes in ``by`` there is one test per value.
     """
 
     axis: str
     of: str | float
-    against: str | float | Labels = ()
+    against: str | float | AxisValues = ()
     by: Several = ()
 
 
 class Show(Section):
     """The table: its rows and columns, the recorded number, and the comparisons.
 
-    Values are averaged over all other axes. ``value`` is a record's target (``unseen``, ``worst``,
-    ``intra``, ``camvid/0001TP``, ``cost``), ``metric`` its metric, by default the mean IoU or the accuracy; ``beside``
+    Values are averaged over all other axes. ``value`` is the target of the records (``unseen``, ``worst``, ``intra``,
+    ``camvid/0001TP``, ``cost``), ``metric`` their metric, by default the mean IoU or the accuracy. ``beside``
     names further metrics, such as ``iou/vessel``, with columns of their own.
     """
 
@@ -140,7 +140,7 @@ class Study(Section):
 
 
 def read(file: Path | str, overrides: Iterable[str] = ()) -> tuple[Study, tuple[str, ...]]:
-    """The study in a YAML file with overrides of its own keys, such as ``study.gpus=0.5``; and those of its recipes.
+    """The study in a YAML file, with overrides of its own keys such as ``study.gpus=0.5``; and the other overrides.
 
     An override that begins with a section of a recipe, such as ``optim.steps=100``, applies to every stage and is
     returned unchanged.
@@ -167,10 +167,10 @@ def read(file: Path | str, overrides: Iterable[str] = ()) -> tuple[Study, tuple[
 
 
 def mapping(file: Path, meant: str) -> dict[str, Any]:
-    """The mapping in a YAML file; a name in it such as 0.5 becomes text.
+    """The mapping in a YAML file; its keys, such as 0.5, become text.
 
     Raises:
-        InputError: when there is none, saying what is ``meant``.
+        InputError: when the file holds none; ``meant`` is the rest of the message.
     """
     values = safe_yaml.read(expanded(file))
     if not isinstance(values, dict):
@@ -194,15 +194,17 @@ def _override(values: dict[str, Any], text: str) -> None:
 
 
 def _check(study: Study, file: str) -> None:
-    """Refuse a study whose names do not fit each other."""
-    for section, first in {"stages": "dense: {verb: train, recipe: dense.yaml}",
-                           "grid": "seed: {key: run.seed, values: [0, 1, 2]}"}.items():  # fmt: skip
+    """Refuse a study with wrong, unknown or repeated names."""
+    for section, first in {
+        "stages": "dense: {verb: train, recipe: dense.yaml}",
+        "grid": "seed: {key: run.seed, values: [0, 1, 2]}",
+    }.items():
         names = list(getattr(study, section))
         if not names:
-            raise InputError(f"{file}: {section}: is empty; such as {first}")
+            raise InputError(f"{file}: {section}: is empty; give one, such as {first}")
         for name in names:
             if not re.fullmatch(r"[\w-]+", name) or name == "stage":
-                raise InputError(f"{file}: {section}: {name!r} is no name for one; letters, digits, _ and - make one")
+                raise InputError(f"{file}: {section}: {name!r} is not a name; use letters, digits, _ and -")
     for name in study.stages:
         _acyclic(study, name, file)
     for name, axis in study.grid.items():
@@ -249,13 +251,12 @@ def _check_table(table: Show, axes: list[str], file: str) -> None:
 
 
 def compared(table: Show) -> tuple[Compare, ...]:
-    """The comparisons that ``table`` asks for."""
+    """The comparisons of ``table``."""
     return (table.compare,) if isinstance(table.compare, Compare) else table.compare
 
 
-def label(value: Any) -> str:
-    """The label of a plain value of an axis: as YAML writes it, with _ for characters that a folder's name must not
-    have."""
+def value_name(value: Any) -> str:
+    """The name of a plain value of an axis: as YAML writes it, with _ for characters not allowed in folder names."""
     text = yaml.safe_dump(value, default_flow_style=True).split("\n")[0] if not isinstance(value, str) else value
     return re.sub(r"[^\w.+-]", "_", text)
 
@@ -269,10 +270,10 @@ def _check_axis(name: str, axis: Axis, file: str) -> None:
     here = f"{file}: grid.{name}"
     if axis.leave_out is not None:
         if axis.key is not None or axis.values:
-            raise InputError(f"{here}: leave_out sets data.sources and data.unseen by itself; give no key and values")
+            raise InputError(f"{here}: leave_out sets data.sources and data.unseen; give no key and no values")
         return
     if not axis.values:
-        raise InputError(f"{here}: names no values; such as values: [0, 1, 2]")
+        raise InputError(f"{here}: has no values; give some, such as values: [0, 1, 2]")
     if axis.key is None:
         kept = axis.values.values() if isinstance(axis.values, dict) else [None]
         if not all(isinstance(value, dict) for value in kept):

@@ -28,7 +28,7 @@ from hardy.ops.style_vae import DVAE, mirror
 from hardy.ops.tensors import decoded, load_strictly, not_finite
 from hardy.ops.vgg import VGG19
 from hardy.seed import seeded
-from hardy.stored import contents, intact, read_json, sealed, whole
+from hardy.stored import contents, intact, is_integer, read_json, sealed
 from hardy.trust import from_file
 
 __all__ = ["FORMAT", "first_layers", "load_dsp", "load_vgg", "save_dsp"]
@@ -153,7 +153,7 @@ def _empty(origin: Mapping[str, Any], size: int) -> Perturbation:
     if origin["kind"] == _VGG:
         encoder = VGG19()
     else:
-        if not whole(origin["stride"], 1):
+        if not is_integer(origin["stride"], 1):
             raise InputError(f"stride is {origin['stride']!r}; it must be a whole number of 1 or more")
         network = rebuild(origin["architecture"], LabelSpace.from_json(origin["labels"]), size=size)
         encoder = FirstLayers(network, origin["stride"])
