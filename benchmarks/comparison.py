@@ -18,7 +18,7 @@ import numpy as np
 from hardy.commands._comparison import Compared
 from hardy.counts import Counts
 from hardy.records import Record
-from hardy.report.pivot import Place, place
+from hardy.report.pivot import Place, coordinates
 from hardy.report.resample import Images, bootstrap, images, score
 from hardy.studies.study import read
 
@@ -95,8 +95,8 @@ def example() -> str:
     hard = {"drive/dusk": along(124, 0.8, draws), "photos/rain": along(100, 0.0, draws)}
     found, kept = [], {}
     for seed in range(6):
-        dense = place("dense", {"seed": str(seed)})
-        pruned = {name: place("pruned", {"seed": str(seed), "method": name}) for name in BETTER if name != "dense"}
+        dense = coordinates("dense", {"seed": str(seed)})
+        pruned = {name: coordinates("pruned", {"seed": str(seed), "method": name}) for name in BETTER if name != "dense"}
         for name, where in {"dense": dense, **pruned}.items():
             counts = {
                 domain: Counts(
@@ -112,7 +112,7 @@ def example() -> str:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "drawn.yaml"
         file.write_text(STUDY, encoding="utf-8")
-        places = list(dict.fromkeys(place(one.notes["of"], one.notes["axes"]) for one in found))
+        places = list(dict.fromkeys(coordinates(one.notes["of"], one.notes["axes"]) for one in found))
         return "\n".join(Compared(read(file)[0], "drawn", places, found, kept.__getitem__).markdown()).strip()
 
 

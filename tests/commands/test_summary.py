@@ -2,7 +2,7 @@
 
 from hardy.commands._summary import Summary
 from hardy.records import Record
-from hardy.report.pivot import place
+from hardy.report.pivot import coordinates
 from hardy.studies.study import Study
 
 STUDY = {
@@ -21,7 +21,7 @@ def record(metric, value, rate, seed):
 
 def test_the_iou_of_a_class_and_a_count_beside_the_miou():
     study = Study.model_validate({**STUDY, "table": {"beside": ["iou/vessel", "gmacs"]}})
-    places = [place("dense", {"seed": seed, "rate": rate}) for rate in ("low", "high") for seed in "01"]
+    places = [coordinates("dense", {"seed": seed, "rate": rate}) for rate in ("low", "high") for seed in "01"]
     records = [
         record("miou", value, rate, seed) for value, rate, seed in ((0.5, "low", 0), (0.5, "low", 1), (0.75, "high", 0))
     ]

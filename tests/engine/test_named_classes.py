@@ -7,7 +7,7 @@ import torch
 
 import hardy
 from hardy.commands import evaluate, runs, train
-from hardy.engine.evaluate import table
+from hardy.engine.evaluate import build_table
 from hardy.errors import InputError
 from hardy.recipe import Recipe, from_values
 
