@@ -44,7 +44,7 @@ def _covers(module: nn.Conv2d) -> bool:
     return all((kernel - 1) * dilation + 1 >= stride for kernel, dilation, stride in sides)
 
 
-def _taken_over(module: nn.Conv2d) -> SameConv:
+def _taken_over(module: Any) -> SameConv:
     made = SameConv(
         module.in_channels, module.out_channels, module.kernel_size, module.stride,
         dilation=module.dilation, groups=module.groups, bias=module.bias is not None, device="meta",
