@@ -8,8 +8,9 @@ import torch
 import hardy
 from hardy.commands import evaluate, runs, train
 from hardy.engine.evaluate import table
+from hardy.engine.unused import refuse_unused
 from hardy.errors import InputError
-from hardy.recipe import Recipe, from_values
+from hardy.recipe import Recipe, Search, from_values
 
 
 def counts_of(hits, misses, false):
@@ -104,6 +105,12 @@ def test_a_class_that_is_not_there_is_refused_before_anything_is_trained(recipe,
     with pytest.raises(InputError, match=message):
         train.run(recipe(**choice), show=False)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("choice", [{"classes": ["wall"]}, {"keep_counts": True}])
+def test_a_search_refuses_what_it_would_not_do(recipe, choice):
+    with pytest.raises(InputError, match=f"evaluate.{next(iter(choice))}: .* has no effect: a search measures no"):
+        refuse_unused(recipe(**choice).model_copy(update={"search": Search(budget_ms=1)}), "search")
 
 
 def test_pictures_have_no_iou():
