@@ -12,6 +12,7 @@ from hardy.data.disk_cache import OWN, DiskCache
 from hardy.data.streets.domains import DOMAINS
 from hardy.data.streets.version import version
 from hardy.errors import InputError
+from hardy.recipe import from_values
 
 SIZE = (16, 24)
 FILE = 16 * 24 * 4 + 34
@@ -198,3 +199,12 @@ def test_the_version_is_of_the_code_and_of_what_computes_with_it(monkeypatch):
     assert len(version()) == 16
     monkeypatch.setattr(np, "__version__", "0")
     assert version.__wrapped__() != version()
+
+
+def test_where_pictures_are_kept_does_not_make_another_run():
+    def digest(**options):
+        data = {"sources": ["streets/sim"], "datasets": {"streets": {"size": [96, 192], **options}}}
+        return from_values({"network": "tiny", "data": data}).digest()
+
+    assert digest() == digest(cache_folder="kept", cache_mb=10)
+    assert digest() != digest(seed=1)

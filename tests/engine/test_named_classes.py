@@ -8,8 +8,9 @@ import torch
 import hardy
 from hardy.commands import evaluate, runs, train
 from hardy.engine.evaluate import build_table
+from hardy.engine.unused import refuse_unused
 from hardy.errors import InputError
-from hardy.recipe import Recipe, from_values
+from hardy.recipe import Recipe, Search, from_values
 
 
 def counts_of(hits, misses, false):
@@ -27,7 +28,7 @@ ROWS = [
 
 
 def test_means_of_a_class_by_hand():
-    made = table(ROWS, ("background", "vessel"), named=("vessel",))
+    made = build_table(ROWS, ("background", "vessel"), named=("vessel",))
     assert made.summary("vessel") == pytest.approx({"intra": 0.375, "unseen": 0.5, "worst": 0.2, "gap": -0.125})
     found = {(target, metric): value for target, metric, value in made.values()}
     assert found["worst", "iou/vessel"] == pytest.approx(0.2)
@@ -38,7 +39,7 @@ def test_means_of_a_class_by_hand():
 
 
 def test_without_named_classes_the_records_are_what_they_were():
-    made = table(ROWS, ("background", "vessel"))
+    made = build_table(ROWS, ("background", "vessel"))
     assert [name for name in made.values() if name[0] in ("intra", "unseen", "worst", "gap")] == [
         (name, "miou", value) for name, value in made.summary().items()
     ]
@@ -111,6 +112,12 @@ def test_a_class_that_is_not_there_is_refused_before_anything_is_trained(recipe,
     with pytest.raises(InputError, match=message):
         train.run(recipe(**choice), show=False)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("choice", [{"classes": ["wall"]}, {"keep_counts": True}])
+def test_a_search_refuses_what_it_would_not_do(recipe, choice):
+    with pytest.raises(InputError, match=f"evaluate.{next(iter(choice))}: .* has no effect: a search measures no"):
+        refuse_unused(recipe(**choice).model_copy(update={"search": Search(budget_ms=1)}), "search")
 
 
 def test_pictures_have_no_iou():
