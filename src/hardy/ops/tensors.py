@@ -80,7 +80,7 @@ def not_finite(tensors: Mapping[str, Tensor], masks: Collection[str] = ()) -> st
 def check_kinds(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
     """Refuse numbers of another kind (integer, real, complex) than those that they replace.
 
-    torch would convert them and drop what does not fit.
+    Torch would convert them and drop what does not fit.
 
     Raises:
         ValueError: naming the first of them.
