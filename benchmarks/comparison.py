@@ -96,7 +96,8 @@ def example() -> str:
     found, kept = [], {}
     for seed in range(6):
         dense = coordinates("dense", {"seed": str(seed)})
-        pruned = {name: coordinates("pruned", {"seed": str(seed), "method": name}) for name in BETTER if name != "dense"}
+        others = [name for name in BETTER if name != "dense"]
+        pruned = {name: coordinates("pruned", {"seed": str(seed), "method": name}) for name in others}
         for name, where in {"dense": dense, **pruned}.items():
             counts = {
                 domain: Counts(
