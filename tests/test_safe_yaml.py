@@ -27,7 +27,7 @@ BAD = {
     "base 60": ("a: " + ":".join(["59"] * 20), "is out of range"),
     "twice": ("a: 1\nb: 2\na: 3", "line 3, column 1: 'a' is given already, on line 1; keep one of them"),
     "twice within": ("s:\n  a: 1\n  a: 1", "line 3, column 3: 'a' is given already, on line 2"),
-    "twice as text": ("1: a\n'1': b", "'1' is there already"),
+    "twice as text": ("1: a\n'1': b", "'1' is given already"),
     "list as key": ("? [a]\n: 1", "a key is a list or a mapping"),
     "long": ("a" * 2_000_000, "more than 1,048,576 characters"),
     "two documents": ("a: 1\n---\nb: 2", "not YAML: expected a single document"),

@@ -52,7 +52,7 @@ def no_clock(monkeypatch, tmp_path):
     def measured(runtime, device):
         return LayerTable(MACHINE, milliseconds, tmp_path / "cache")
 
-    monkeypatch.setattr(layer_tables, "table", measured)
+    monkeypatch.setattr(layer_tables, "open_table", measured)
     monkeypatch.setattr(priced, "Turns", Turns)
 
 

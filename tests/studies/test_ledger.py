@@ -109,7 +109,7 @@ def test_a_failure_is_kept_until_its_cell_runs_again(ledger):
 def test_one_study_at_a_time_works_in_a_folder(ledger):
     with ledger.alone() as going:
         assert going.exists()
-        with pytest.raises(InputError, match="another hardy study is at work"), ledger.alone():
+        with pytest.raises(InputError, match="another hardy study works in this folder"), ledger.alone():
             pass
         assert going.exists()
     assert not going.exists()

@@ -143,7 +143,7 @@ BAD = {
     "grid.seed.values=[1, 1]": "grid.seed: two values are called '1'",
     "grid.seed.key=null": "grid.seed: without a key each value is a mapping",
     "grid.seed.values=[[1, 2]]": "grid.seed: values that are lists or mappings need names",
-    "grid.seed.leave_out=streets": "grid.seed: leave_out sets data.sources and data.unseen by itself",
+    "grid.seed.leave_out=streets": "grid.seed: leave_out sets data.sources and data.unseen; give no key",
     "grid={a: {stages: dense, leave_out: streets/sim}}": "grid.a.leave_out: needs two or more different domains",
     "grid.seed.key=run.sed": "cell dense,loss=ce,seed=0: unknown key 'run.sed'; did you mean 'seed'?",
     "grid.ratio.values=[1.5]": "cell pruned,loss=ce,ratio=1.5,seed=0: prune.ratio: input should be less than 1",

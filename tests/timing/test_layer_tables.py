@@ -215,7 +215,7 @@ def test_two_goals_and_none():
 
 def test_rounding_found_by_measuring_is_what_limits_use(monkeypatch, tmp_path):
     made = LayerTable(MACHINE, Abacus(lambda shape: 1.0 if shape.outputs % 4 == 0 else 9.0), tmp_path)
-    monkeypatch.setattr(layer_tables, "table", lambda runtime, device: made)
+    monkeypatch.setattr(layer_tables, "open_table", lambda runtime, device: made)
     run = RunSection(device="cpu")
     assert targets.limits_of(Prune(round_to="auto"), run).round_to == 4
     assert targets.limits_of(Prune(round_to=3), run).round_to == 3

@@ -276,8 +276,7 @@ def prune(
     """A physically smaller copy of ``network``, in evaluation mode; ``network`` itself does not change.
 
     Args:
-        network: from `hardy.create`, `hardy.load` or `hardy.wrap`; or any module, scored in its current mode and cut
-            once.
+        network: from `hardy.create`, `hardy.load` or `hardy.wrap`; or any module, scored in its current mode, cut once.
         example: an input of a module that is none of these; its ``data`` are pairs of images and labels.
         criterion: a name of ``hardy list criterion``, or ``{"name": ..., options}``; by default ``ior``, and for a
             plain module ``taylor`` with data and ``l2`` without.
