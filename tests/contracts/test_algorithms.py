@@ -116,8 +116,7 @@ def test_mixed_precision_gives_nearly_the_same_terms(name: str, kind: str) -> No
     assert values[1] == pytest.approx(values[0], rel=0.05)
 
 
-@pytest.mark.parametrize("stop", [1, 2])
-def test_a_resumed_run_ends_with_the_same_bits(name: str, kind: str, stop: int, tmp_path) -> None:
+def test_a_resumed_run_ends_with_the_same_bits(name: str, kind: str, tmp_path) -> None:
     def batches(start: int, rank: int, processes: int):
         step = start
         while True:
@@ -131,7 +130,7 @@ def test_a_resumed_run_ends_with_the_same_bits(name: str, kind: str, stop: int, 
     whole = fit(None)
     whole.run()
     first = fit(tmp_path)
-    first.run(stop)
+    first.run(2)
     first.save()
     second = fit(tmp_path)
     assert second.resume()

@@ -22,9 +22,9 @@ def pixel_loss(logits, labels):
     return F.cross_entropy(logits, labels, ignore_index=255)
 
 
-@pytest.fixture
-def network():
-    """As after some training: the norms' scales and shifts are not 1 and 0."""
+@pytest.fixture(scope="module")
+def drawn():
+    """As after some training: the norms' scales and shifts are not 1 and 0; no test changes it."""
     torch.manual_seed(0)
     network = create("tiny", "camvid11", width=16)
     with torch.no_grad():
@@ -33,6 +33,17 @@ def network():
                 module.weight.uniform_(0.5, 1.5)
                 module.bias.normal_(0, 0.3)
     return network
+
+
+@pytest.fixture
+def network(drawn):
+    torch.manual_seed(0)
+    return copy.deepcopy(drawn)
+
+
+@pytest.fixture(scope="module")
+def units(drawn):
+    return find_units(drawn)
 
 
 def batch(seed=0):
@@ -72,9 +83,8 @@ def observed(criterion, seeds=(0, 1)):
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", CRITERIA.names())
-def test_scores_every_channel_of_every_unit(name, network, training):
+def test_scores_every_channel_of_every_unit(name, network, units, training):
     network.train(training)
-    units = find_units(network)
     scores = observed(build(name, network, units, pixel_loss))
     assert list(scores) == [unit.name for unit in units]
     for unit in units:
@@ -89,8 +99,7 @@ def test_scores_every_channel_of_every_unit(name, network, training):
 
 
 @pytest.mark.parametrize("name", CRITERIA.names())
-def test_same_network_and_batches_same_scores(name, network):
-    units = find_units(network)
+def test_same_network_and_batches_same_scores(name, network, units):
     first = observed(build(name, copy.deepcopy(network), units, pixel_loss))
     torch.rand(3)
     second = observed(build(name, copy.deepcopy(network), units, pixel_loss))
@@ -98,9 +107,8 @@ def test_same_network_and_batches_same_scores(name, network):
 
 
 @pytest.mark.parametrize("name", CRITERIA.names())
-def test_reset_forgets(name, network):
+def test_reset_forgets(name, network, units):
     network.eval()
-    units = find_units(network)
     criterion = build(name, network, units, pixel_loss)
     expected = observed(criterion, seeds=(1,))
     criterion.reset()
@@ -111,9 +119,8 @@ def test_reset_forgets(name, network):
 
 
 @pytest.mark.parametrize("name", CRITERIA.names())
-def test_reset_drops_a_step_that_was_never_finished(name, network):
+def test_reset_drops_a_step_that_was_never_finished(name, network, units):
     network.eval()
-    units = find_units(network)
     expected = observed(build(name, network, units, pixel_loss))
     criterion = build(name, network, units, pixel_loss)
     if criterion.needs_data:
@@ -125,9 +132,8 @@ def test_reset_drops_a_step_that_was_never_finished(name, network):
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", CRITERIA.names())
-def test_mixed_precision_keeps_the_order(name, network, training):
+def test_mixed_precision_keeps_the_order(name, network, units, training):
     network.train(training)
-    units = find_units(network)
     exact = torch.cat(list(observed(build(name, copy.deepcopy(network), units, pixel_loss)).values()))
     with torch.autocast("cpu", torch.bfloat16):
         scores = torch.cat(list(observed(build(name, network, units, pixel_loss)).values()))
@@ -136,16 +142,15 @@ def test_mixed_precision_keeps_the_order(name, network, training):
 
 
 @pytest.mark.parametrize("name", CRITERIA.names())
-def test_observing_leaves_weights_alone(name, network):
+def test_observing_leaves_weights_alone(name, network, units):
     before = {key: value.clone() for key, value in network.named_parameters()}
-    observed(build(name, network, find_units(network), pixel_loss))
+    observed(build(name, network, units, pixel_loss))
     assert all(torch.equal(value, before[key]) for key, value in network.named_parameters())
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in network.modules())
 
 
 @pytest.mark.parametrize("name", CRITERIA.names())
-def test_prunes_a_network(name, network):
-    units = find_units(network)
+def test_prunes_a_network(name, network, units):
     criterion = build(name, network, units, pixel_loss)
     goal, limits = Ratio(units, 0.3, Limits()), Limits()
     done = OneShot().run(Work(network, criterion, units, goal, limits, batches=iter([batch()])))

@@ -122,6 +122,10 @@ LAYOUTS = {
 """The files of each dataset that reads files; one that is not here must need none."""
 
 
+OPTIONS = {"streets": {"size": (32, 64)}}
+"""Of a dataset that makes its images: small ones."""
+
+
 @pytest.fixture(params=DATASETS.names())
 def name(request):
     return request.param
@@ -135,7 +139,7 @@ def root(name, tmp_path):
 
 @pytest.fixture
 def dataset(name, root):
-    return DATASETS.build(name, {"root": root})
+    return DATASETS.build(name, {"root": root}, **OPTIONS.get(name, {}))
 
 
 def listed(dataset, most=2):
@@ -186,7 +190,7 @@ def test_reading_is_repeatable_and_survives_pickling(dataset):
 
 
 def test_it_serves_the_check_and_the_loader(name, root):
-    found = domains([name], root=root)
+    found = domains([name], root=root, options={name: OPTIONS.get(name, {})})
     assert all(domain.name.startswith(f"{name}/") for domain in found)
     data = [(domain, domain.items()[:2]) for domain in found]
     labels = found[0].dataset.labels

@@ -17,7 +17,7 @@ from hardy.engine.fit import Fit
 from hardy.errors import InputError
 from hardy.recipe import Optim, RunSection, read
 
-STEPS = 120
+STEPS = 80
 
 
 # ------------------------------------------------------------------------------------------ in one process, each step
@@ -97,7 +97,7 @@ def recipe(town, tmp_path):
             "scale": [0.8, 1.2],
         },
         "optim": {"name": "adamw", "steps": STEPS, "batch": 4, "lr": 0.01, "accumulate": 2, "ema": 0.9, "clip": 1.0},
-        "evaluate": {"every": 50},
+        "evaluate": {"every": 30},
         "run": {"device": "cpu", "threads": 1, "log_every": 1, "checkpoint_every": 7, "seed": 3},
     }
     file = tmp_path / "recipe.yaml"
@@ -106,7 +106,7 @@ def recipe(town, tmp_path):
 
 
 def start(recipe, folder):
-    command = [sys.executable, "-m", "hardy", "train", str(recipe), f"run.folder={folder}", "run.workers=2"]
+    command = [sys.executable, "-m", "hardy", "train", str(recipe), f"run.folder={folder}", "run.workers=1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True)
 
@@ -132,19 +132,19 @@ def interrupted(recipe, folder, number, at):
 
 def test_interrupt_terminate_and_kill_change_no_bit(recipe, tmp_path):
     folder, never = tmp_path / "stopped", tmp_path / "never"
-    code, said, steps = interrupted(recipe, folder, signal.SIGINT, 15)
+    code, said, steps = interrupted(recipe, folder, signal.SIGINT, 9)
     assert code == 130, said
     assert said == f"hardy: stopped after step {steps[-1]}; the same command resumes from there\n"
-    assert 15 <= steps[-1] < STEPS
+    assert 9 <= steps[-1] < STEPS
     begun = steps[-1]
 
-    code, said, steps = interrupted(recipe, folder, signal.SIGTERM, begun + 20)
+    code, said, steps = interrupted(recipe, folder, signal.SIGTERM, begun + 9)
     assert code == 143, said
     assert said == f"hardy: stopped after step {steps[-1]}; the same command resumes from there\n"
     assert steps[0] == begun + 1
     begun = steps[-1]
 
-    code, _, steps = interrupted(recipe, folder, signal.SIGKILL, begun + 10)
+    code, _, steps = interrupted(recipe, folder, signal.SIGKILL, begun + 9)
     assert code == -signal.SIGKILL
     assert steps[0] == begun + 1
     assert not (folder / "network.json").exists()
