@@ -52,6 +52,6 @@ def test_the_rule_bears_a_fall_up_to_its_drop_from_the_dense_score(view, monkeyp
 
 
 def test_images_without_a_labelled_pixel_score_nothing(view, monkeypatch):
-    monkeypatch.setattr(safeguards.protocol, "measure", lambda *_: SimpleNamespace(intra=None))
+    monkeypatch.setattr(safeguards.protocol, "measure", lambda *_: SimpleNamespace(intra_of=lambda _: None))
     with pytest.raises(InputError, match="prune: a/b: the measured images have no labelled pixel; measure more"):
         view.score(None, [(SimpleNamespace(name="a/b"), ())])
