@@ -18,7 +18,7 @@ import numpy as np
 from hardy.commands._comparison import Compared
 from hardy.counts import Counts
 from hardy.records import Record
-from hardy.report.pivot import Place, coordinates
+from hardy.report.pivot import Coordinates, coordinates
 from hardy.report.resample import Images, bootstrap, images, score
 from hardy.studies.study import read
 
@@ -117,7 +117,7 @@ def example() -> str:
         return "\n".join(Compared(read(file)[0], "drawn", places, found, kept.__getitem__).markdown()).strip()
 
 
-def measured(name: str, seed: int, where: Place, counts: Mapping[str, Counts]) -> list[Record]:
+def measured(name: str, seed: int, where: Coordinates, counts: Mapping[str, Counts]) -> list[Record]:
     """The records of a cell."""
     labels = {axis: text for axis, text in where if axis != "stage"}
     notes = {"of": dict(where)["stage"], "axes": labels, "cell": f"{name} {seed}"}

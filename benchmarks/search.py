@@ -22,6 +22,7 @@ import torch
 import hardy
 from hardy import records
 from hardy.data.labels import label_space
+from hardy.device import limit_threads
 from hardy.engine import protocol
 from hardy.engine.protocol import Settings
 from hardy.engine.safeguards import DataView
@@ -190,7 +191,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="only print the table of what is recorded")
     given = parser.parse_args()
     logging.disable(logging.INFO)
-    protocol.limit_threads(1)
+    limit_threads(1)
     found = records.read(STORE) if STORE.exists() else []
     for seed in () if given.quick else given.seeds:
         if seed not in {record.seed for record in found}:

@@ -49,7 +49,7 @@ def test_what_scoring_took_is_recorded_also_where_a_call_goes_on(cut, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(prune, "_recovered", stopped)
+        patch.setattr(prune, "_recover", stopped)
         with pytest.raises(KeyboardInterrupt):
             cut("run")
     kept = json.loads((tmp_path / "run" / "pruning.json").read_text(encoding="utf-8"))["took"]

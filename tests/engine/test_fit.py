@@ -10,6 +10,7 @@ from hardy.algorithms.erm import ERM
 from hardy.engine.fit import Fit
 from hardy.losses.cross_entropy import CrossEntropy
 from hardy.recipe import Optim, RunSection
+from hardy.seed import seed_all
 from hardy.types import Batch
 
 
@@ -71,6 +72,30 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(shallow, colours, pa
         torch.testing.assert_close(before - now, before - other, rtol=1e-4, atol=1e-7)
         assert not torch.equal(before, now)
     assert logged_split[0][1]["segmentation"] == pytest.approx(logged[0][1]["segmentation"], rel=1e-6)
+
+
+def test_every_step_draws_under_a_key_of_its_own(shallow, colours):
+    """The same whatever was drawn before, another at every step and in every stage."""
+
+    class Drawing(ERM):
+        def forward(self, batch):
+            drawn.append(torch.rand(2).tolist())
+            return super().forward(batch)
+
+    def run(stage, steps):
+        drawn.clear()
+        torch.rand(len(stage))
+        algorithm = Drawing(shallow().network, CrossEntropy(3))
+        Fit(algorithm, colours(), Optim(steps=steps), place(seed=4), stage=stage).run()
+        return list(drawn)
+
+    drawn = []
+    wanted = []
+    for step in range(3):
+        seed_all(4, "train", step, 0)
+        wanted.append(torch.rand(2).tolist())
+    assert run("train", 3) == wanted
+    assert len({tuple(pair) for pair in [*wanted, *run("recover", 3)]}) == 6
 
 
 def test_the_parts_of_a_batch_keep_its_balance_of_domains(shallow):

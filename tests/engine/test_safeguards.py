@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from hardy.engine.held import Held
 from torch import nn
 
 from hardy.engine import safeguards
@@ -49,6 +50,26 @@ def test_the_rule_bears_a_fall_up_to_its_drop_from_the_dense_score(view, monkeyp
     assert [good({"0": list(range(gone))}) for gone in (1, 2, 3, 0)] == [True, True, False, True]
     assert scored == [1.0, 7 / 8, 6 / 8, 5 / 8, 1.0]
     assert all(torch.equal(value, before[name]) for name, value in layers.state_dict().items())
+
+
+def test_the_rule_tries_a_network_with_the_statistics_that_it_will_have(monkeypatch):
+    """What is tried has the means of its own channels over the two batches asked for; the dense one keeps its own."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 1))
+    batches = [(torch.rand(4, 3, 8, 8), torch.zeros(4, 8, 8)) for _ in range(3)]
+    view = DataView(Split((), (), ()), Settings(run=RunSection(device="cpu")), Held(batches))
+    seen = []
+    monkeypatch.setattr(
+        DataView, "score", lambda _, network, parts: seen.append(network[1].running_mean.clone()) or 1.0
+    )
+    work = Work(layers, SimpleNamespace(), find_units(layers, batches[0][0]), SimpleNamespace(), SimpleNamespace())
+    good = stop_rule(work, Prune(stop={"domains": ["a/b"], "drop": 0.25}, reestimate=2), (), view)
+    assert good({"0": [5]})
+    with torch.no_grad():
+        wanted = layers[0](torch.cat([images for images, _ in batches[:2]])).mean((0, 2, 3))
+    wanted[5] = 0
+    assert torch.equal(seen[0], torch.zeros(8))
+    torch.testing.assert_close(seen[1], wanted)
 
 
 def test_images_without_a_labelled_pixel_score_nothing(view, monkeypatch):

@@ -75,9 +75,9 @@ NETWORKS = {
     "swin": (swin, {"heads": 4, "hidden": 4, "embedding": 2}, 32),
     "efficientformer": (efficientformer, {"filters": 1, "heads": 3, "hidden": 6, "embedding": 4}, 64),
     "poolformer": (poolformer, {"hidden": 4, "embedding": 3}, 64),
-    "mit": (mit, {"heads": 8, "hidden": 14, "embedding": 4}, 64),
-    "topformer": (topformer, {"filters": 10, "heads": 4, "hidden": 4, "embedding": 4}, 64),
-    "seaformer": (seaformer, {"filters": 22, "hidden": 4, "embedding": 2}, 64),
+    "mit": (mit, {"heads": 4, "hidden": 7, "embedding": 4}, 64),
+    "topformer": (topformer, {"filters": 10, "heads": 1, "hidden": 1, "embedding": 4}, 64),
+    "seaformer": (seaformer, {"filters": 18, "hidden": 2, "embedding": 2}, 64),
 }
 
 

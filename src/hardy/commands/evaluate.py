@@ -69,16 +69,24 @@ def evaluate(
         InputError: for no or unknown domains, missing data, weights that are not finite, label spaces without a map, or
             an unknown method or option, or a wrong ``reset``.
     """
-    reading = {"root": root, "datasets": dict(datasets or {}), "size": size, "unseen_splits": list(splits)}
-    views = {
-        "window": window,
-        "flip": flip,
-        "scales": list(scales),
-        "batch": batch,
-        "classes": list(classes),
-        "keep_counts": keep_counts,
-    }
+    reading = _reading(root, datasets, size, splits)
+    views = {**_views(window, scales, classes, flip=flip), "batch": batch, "keep_counts": keep_counts}
     return _measure(network, data, reading, views, {"device": device, "seed": seed}, adapt)
+
+
+def _reading(
+    root: str | Path | None,
+    datasets: Mapping[str, Mapping[str, Any]] | None,
+    size: Sequence[int] | None,
+    splits: Sequence[str],
+) -> dict[str, Any]:
+    return {"root": root, "datasets": dict(datasets or {}), "size": size, "unseen_splits": list(splits)}
+
+
+def _views(
+    window: Sequence[int] | None, scales: Sequence[float], classes: Sequence[str], *, flip: bool
+) -> dict[str, Any]:
+    return {"window": window, "flip": flip, "scales": list(scales), "classes": list(classes)}
 
 
 def _measure(
@@ -153,16 +161,9 @@ def run(
     made = origin_of(folder)
     size = size or (made.recipe.data.size if made.recipe else None)
     method = adapt.model_dump(mode="json") if adapt else None
-    reading = {"root": root, "datasets": dict(datasets or {}), "size": size, "unseen_splits": list(splits)}
-    views = {
-        "window": window,
-        "flip": flip,
-        "scales": list(scales),
-        "classes": list(classes),
-        "keep_counts": counts is not None,
-    }
-    machine = {"device": device, "seed": made.seed}
-    table = _measure(network, domains, reading, views, machine, method, tolerant=True)
+    reading = _reading(root, datasets, size, splits)
+    views = {**_views(window, scales, classes, flip=flip), "keep_counts": counts is not None}
+    table = _measure(network, domains, reading, views, {"device": device, "seed": made.seed}, method, tolerant=True)
     if counts is not None:
         write(expanded(counts), table.counts)
     here = {"size": list(size) if size else None, "domains": list(domains), **notes(adapt)}

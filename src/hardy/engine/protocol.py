@@ -264,7 +264,7 @@ def measure(
     """
     choice = settings.evaluate
     check_classes([part for _, part in parts], network, choice)
-    device, was_training = pick(settings.run.device), network.training
+    device = pick(settings.run.device)
     network.to(device)
     was_training = network.training
     network.eval()  # `count` cannot do it: with windows and views it is given a function, not a module
@@ -285,15 +285,9 @@ def measure(
             kept[domain.name] = counted(domain.dataset, items, each, _shared(domain, network)[0].classes, group)
     network.train(was_training)
     classes = _one_space([domain for _, (domain, _) in parts if domain.name not in failed], network)
-    return evaluate.build_table(
-        rows,
-        classes,
-        image_level=network.image_level,
-        failed=failed,
-        named=choice.classes,
-        counts=kept,
-        partial=any(domain.dataset.never for _, (domain, _) in parts),
-    )
+    partial = any(domain.dataset.never for _, (domain, _) in parts)
+    known: dict[str, Any] = {"image_level": network.image_level, "named": choice.classes, "partial": partial}
+    return evaluate.build_table(rows, classes, failed=failed, counts=kept, **known)
 
 
 def _count(
