@@ -33,7 +33,7 @@ def prepare(folder: Path) -> dict[str, Any]:
         "run": {**values["run"], "folder": str(folder / "pruned")},
     }  # fmt: skip
     file.write_text(yaml.safe_dump(stopped), encoding="utf-8")
-    with mock.patch.object(prune, "_recovered", side_effect=KeyboardInterrupt):
+    with mock.patch.object(prune, "_recover", side_effect=KeyboardInterrupt):
         try:
             prune.run(recipe.read(file), show=False)
         except KeyboardInterrupt:
