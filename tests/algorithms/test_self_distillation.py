@@ -153,9 +153,7 @@ def test_what_cannot_be_is_refused(scenes, pictures, teacher, loss):
     with pytest.raises(InputError, match="both must predict the same classes"):
         SelfDistillation(scenes, loss, Teacher(pictures))
     supply = {"network": scenes, "pixel_loss": loss}
-    with pytest.raises(
-        InputError, match=r"self_distillation needs 'teacher', which is missing: .* teacher: {run"
-    ):
+    with pytest.raises(InputError, match=r"self_distillation needs 'teacher', which is missing: .* teacher: {run"):
         ALGORITHMS.build("self_distillation", supply)
     built = ALGORITHMS.build("self_distillation", {**supply, "teacher": Teacher(teacher)}, weight=2.0)
     assert built.weight == 2.0

@@ -133,17 +133,17 @@ def run(
         raise InputError(
             f"--per-class: {type(network).__name__} predicts one class per image, of which there is no IoU"
         )
-    made = origin_of(folder)
-    size = size or (made.recipe.data.size if made.recipe else None)
+    origin = origin_of(folder)
+    size = size or (origin.recipe.data.size if origin.recipe else None)
     method = adapt.model_dump(mode="json") if adapt else None
     reading = {"root": root, "datasets": dict(datasets or {}), "size": size, "unseen_splits": list(splits)}
     views = {"window": window, "flip": flip, "scales": list(scales)}
-    machine = {"device": device, "seed": made.seed}
+    machine = {"device": device, "seed": origin.seed}
     table = _measure(network, domains, reading, views, machine, method, tolerant=True)
     here = {"size": list(size) if size else None, "domains": list(domains), **notes(adapt)}
     versions = provenance()
     lines = [
-        Record(made.digest, "evaluate", made.sources, target, made.seed, metric, value, {}, versions, here)
+        Record(origin.digest, "evaluate", origin.sources, target, origin.seed, metric, value, {}, versions, here)
         for target, metric, value in table.values()
     ]
     show_table(f"{folder} on {', '.join(domains)}{adapt_words(adapt)}", table, per_class=per_class)
