@@ -79,7 +79,7 @@ BAD = {
     "rest from nowhere": ({"rest": {"sha256": "0", "from": {}}}, "it must be"),
     "rest with more": ({"rest": REST | {"code": 1}}, "it must be"),
     "rest from a number": ({"rest": REST | {"from": {"run": 3, "sha256": "0"}}}, "rest.from.run is 3"),
-    "rest without a tuner": ({"rest": REST}, "names a rest, but no tuner with frozen weights is attached"),
+    "rest without a tuner": ({"rest": REST}, "no tuner with frozen weights is attached"),
     "an entry of format 1": ({"plan": {}}, "has an unknown entry 'plan'"),
     "no architecture": ({"architecture": None}, "architecture is None"),
     "name is a list": ({"architecture": {"name": [], "options": {}}}, "must be a string"),

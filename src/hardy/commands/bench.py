@@ -59,11 +59,13 @@ def run(
         if each is not None:
             say(f"{name}: {cost.parameters(each):,} parameters, {cost.gmacs(each, size):.3f} GMACs at {shape}")
     say(str(fingerprint()))
-    versions, made = provenance(), origin_of(folder)
+    versions, origin = provenance(), origin_of(folder)
     kept = [row for row in rows if row.network == "network"]
     triples = [(row, f"milliseconds_{name}", getattr(row, name)) for row in kept for name in ("p50", "p95", "least")]
     new = [
-        Record(made.digest, "bench", made.sources, _target(row), made.seed, name, value, {}, versions, _notes(row))
+        Record(
+            origin.digest, "bench", origin.sources, _target(row), origin.seed, name, value, {}, versions, _notes(row)
+        )
         for row, name, value in triples
     ]
     keep_records(folder, new)

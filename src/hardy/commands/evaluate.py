@@ -158,18 +158,18 @@ def run(
         raise InputError(
             f"--per-class: {type(network).__name__} predicts one class per image, of which there is no IoU"
         )
-    made = origin_of(folder)
-    size = size or (made.recipe.data.size if made.recipe else None)
+    origin = origin_of(folder)
+    size = size or (origin.recipe.data.size if origin.recipe else None)
     method = adapt.model_dump(mode="json") if adapt else None
     reading = _reading(root, datasets, size, splits)
     views = {**_views(window, scales, classes, flip=flip), "keep_counts": counts is not None}
-    table = _measure(network, domains, reading, views, {"device": device, "seed": made.seed}, method, tolerant=True)
+    table = _measure(network, domains, reading, views, {"device": device, "seed": origin.seed}, method, tolerant=True)
     if counts is not None:
         write(expanded(counts), table.counts)
     here = {"size": list(size) if size else None, "domains": list(domains), **notes(adapt)}
     versions = provenance()
     lines = [
-        Record(made.digest, "evaluate", made.sources, target, made.seed, metric, value, {}, versions, here)
+        Record(origin.digest, "evaluate", origin.sources, target, origin.seed, metric, value, {}, versions, here)
         for target, metric, value in table.values()
     ]
     show_table(f"{folder} on {', '.join(domains)}{adapt_words(adapt)}", table, per_class=per_class)
