@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hardy.engine.held import Held
 from torch import nn
 
 from hardy.engine import safeguards
+from hardy.engine.memory_batches import MemoryBatches
 from hardy.engine.protocol import Settings, Split
 from hardy.engine.safeguards import DataView, stop_rule
 from hardy.errors import InputError
@@ -57,7 +57,7 @@ def test_the_rule_tries_a_network_with_the_statistics_that_it_will_have(monkeypa
     torch.manual_seed(0)
     layers = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 1))
     batches = [(torch.rand(4, 3, 8, 8), torch.zeros(4, 8, 8)) for _ in range(3)]
-    view = DataView(Split((), (), ()), Settings(run=RunSection(device="cpu")), Held(batches))
+    view = DataView(Split((), (), ()), Settings(run=RunSection(device="cpu")), MemoryBatches(batches))
     seen = []
     monkeypatch.setattr(
         DataView, "score", lambda _, network, parts: seen.append(network[1].running_mean.clone()) or 1.0

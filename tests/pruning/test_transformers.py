@@ -63,7 +63,7 @@ def mit() -> nn.Module:
 
 
 def topformer() -> nn.Module:
-    return without_repeats(create("topformer", "camvid11", variant="t"))
+    return create("topformer", "camvid11", variant="t")
 
 
 def seaformer() -> nn.Module:
@@ -76,7 +76,7 @@ NETWORKS = {
     "efficientformer": (efficientformer, {"filters": 1, "heads": 3, "hidden": 6, "embedding": 4}, 64),
     "poolformer": (poolformer, {"hidden": 4, "embedding": 3}, 64),
     "mit": (mit, {"heads": 4, "hidden": 7, "embedding": 4}, 64),
-    "topformer": (topformer, {"filters": 10, "heads": 1, "hidden": 1, "embedding": 4}, 64),
+    "topformer": (topformer, {"filters": 10, "heads": 4, "hidden": 4, "embedding": 4}, 64),
     "seaformer": (seaformer, {"filters": 18, "hidden": 2, "embedding": 2}, 64),
 }
 
