@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hardy.commands.prune import prune
     from hardy.commands.train import train
     from hardy.engine.artefact import load, save
+    from hardy.engine.changes import merge
     from hardy.networks.building.create import create
     from hardy.networks.building.importing import import_weights
     from hardy.networks.building.wrapped import wrap
@@ -34,6 +35,7 @@ __all__ = [
     "export",
     "import_weights",
     "load",
+    "merge",
     "predict",
     "prune",
     "save",
@@ -45,6 +47,7 @@ _HOMES = {
     "create": "hardy.networks.building.create",
     "import_weights": "hardy.networks.building.importing",
     "load": "hardy.engine.artefact",
+    "merge": "hardy.engine.changes",
     "save": "hardy.engine.artefact",
     "wrap": "hardy.networks.building.wrapped",
 }

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import hardy
+from hardy.deployment.folding import fold
 from hardy.engine import changes
 from hardy.errors import InputError
 from hardy.networks.base import Network
@@ -150,7 +151,7 @@ def merges(method: Method) -> bool:
 
 def merged(network: Network) -> None:
     before = logits(network)
-    changes.merge(network)
+    assert hardy.merge(network) is network
     apart = (logits(network) - before).abs().max() / before.abs().max()
     assert apart <= 1e-5
 
@@ -180,6 +181,9 @@ STEPS = {
     "tuned, pruned, merged": ["tune", "prune", "merge"],
     "tuned, merged, pruned": ["tune", "merge", "prune"],
     "tuned, merged, tuned": ["tune", "merge", "tune"],
+    "folded, tuned, pruned": ["fold", "tune", "prune"],
+    "pruned, tuned, folded": ["prune", "tune", "fold"],
+    "tuned, merged, folded, pruned": ["tune", "merge", "fold", "prune"],
 }
 
 
@@ -191,11 +195,18 @@ def test_changes_in_any_order_load_with_the_same_logits(
         attach(network, method)
         learn(network)
 
+    def fold_it() -> None:
+        nonlocal network
+        before = logits(network)
+        network = fold(network, size=(32, 48)).network
+        torch.testing.assert_close(logits(network), before, rtol=0, atol=1e-5)
+
     seeds = iter(range(9))
     does: dict[str, Callable[[], None]] = {
         "tune": tune,
         "prune": lambda: prune(network, next(seeds)),
         "merge": lambda: merged(network),
+        "fold": fold_it,
     }
     if "merge" in steps and not merges(method):
         return

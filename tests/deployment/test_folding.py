@@ -23,7 +23,7 @@ def settled(name, **options):
     return network
 
 
-def test_ddrnet_folds_as_the_field_counts():
+def test_ddrnet_folds_as_the_field_counts(tmp_path):
     """43 of its 55; those before a ReLU and a convolution stay."""
     network = settled("ddrnet")
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -34,7 +34,7 @@ def test_ddrnet_folds_as_the_field_counts():
     assert str(found).startswith("43 of 55 batch norms folded: the same classes on 2 random images in float64")
     assert len(found.left) == 12
     assert all("its output goes into relu" in reason for reason in found.left.values())
-    # The network is as it was; the folded one is of its kind, gives the same features, and is no artefact.
+    # The network is as it was; the folded one is of its kind, gives the same features, and is saved and loaded.
     assert network.training
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     images = torch.rand(2, 3, 80, 70)
@@ -43,11 +43,15 @@ def test_ddrnet_folds_as_the_field_counts():
     assert outputs.features.keys() == expected.features.keys()
     for name, value in expected.features.items():
         torch.testing.assert_close(outputs.features[name], value, atol=1e-4, rtol=1e-4)
-    with pytest.raises(InputError, match="cannot be saved"):
-        artefact.check(found.network)
+    loaded = artefact.load(artefact.save(found.network, tmp_path))
+    assert loaded.changes == found.network.changes
+    assert loaded.changes[-1]["change"] == "fold"
+    assert network.changes == []
+    with torch.no_grad():
+        assert torch.equal(loaded(images), found.network(images))
 
 
-def test_what_timm_re_parameterises_goes_first():
+def test_what_timm_re_parameterises_goes_first(tmp_path):
     network = settled("encoder_decoder", encoder="repvit_m0_9", decoder="segformer")
     found = fold(network, size=(32, 64), images=[torch.rand(3, 32, 64)])
     norms = sum(isinstance(module, _BatchNorm) for module in network.modules())
@@ -58,6 +62,14 @@ def test_what_timm_re_parameterises_goes_first():
     assert all(value.dtype == torch.float32 for value in found.network.parameters())
     assert f"{norms} of {norms} batch norms folded ({found.reparameterised} by timm): the same" in str(found)
     assert "1 given images" in str(found)
+    loaded = artefact.load(artefact.save(found.network, tmp_path))
+    assert loaded.changes[0]["parts"] == ["backbone"]
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(loaded(images), found.network(images))
+    loaded.changes[0]["parts"] = []
+    with pytest.raises(InputError, match="do not fit the network|made from another network"):
+        artefact.load(artefact.save(loaded, tmp_path))
 
 
 class Padding(nn.Module):
@@ -86,3 +98,20 @@ def test_nothing_to_fold_is_an_error():
     module = nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 11, 1))
     with pytest.raises(InputError, match="none of the 1 batch norms of Wrapped can be folded; of 1, its input comes"):
         fold(wrap(module, "camvid11"), size=(32, 32))
+
+
+def test_a_fold_of_another_network_is_refused_in_one_line(tmp_path):
+    found = fold(settled("tiny"), size=(32, 32)).network
+    (change,) = found.changes
+    for key, wrong, said in (
+        ("folded", ["nowhere"], "no batch norm 'nowhere' to fold: it was made from another network"),
+        ("biased", ["head"], "'head' is no layer without a bias"),
+        ("parts", ["nowhere"], "no part 'nowhere' to re-parameterise"),
+        ("folded", "stem", r"changes\[0\]: folded 'stem' must be a list of different names"),
+        ("parts", [3], r"changes\[0\]: parts \[3\] must be a list of different names"),
+    ):
+        found.changes = [{**change, key: wrong}]
+        artefact.save(found, tmp_path)
+        with pytest.raises(InputError, match=said) as error:
+            artefact.load(tmp_path)
+        assert "\n" not in str(error.value)

@@ -3,6 +3,9 @@
 timm first re-parameterises the modules that it knows for inference (RepViT, MobileOne, FastViT, ...);
 `hardy.ops.folding` then folds the batch norms that are left. Both run and are proven in float64, where an exact
 identity leaves only rounding. The agreement in the network's own precision is also measured.
+
+A folded network is a network like any other: it can be saved, loaded, pruned and exported. Its list of changes ends
+with ``{"change": "fold", ...}`` (`hardy.networks.building.changes`), which `refold` replays.
 """
 
 import copy
@@ -20,10 +23,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from hardy.deployment.proof import Picture, ProofError, as_image, random_images
 from hardy.errors import InputError
 from hardy.networks.base import Network, resize
-from hardy.ops.folding import fold_norms
+from hardy.networks.building.changes import Change
+from hardy.ops.folding import fold_norms, fold_structure
 from hardy.seed import key
 
-__all__ = ["TOLERANCE", "Folding", "agreement", "fold"]
+__all__ = ["TOLERANCE", "Folding", "agreement", "fold", "refold"]
 
 _log = logging.getLogger("hardy")
 
@@ -36,7 +40,8 @@ class Folding:
     """A folded network and its proof.
 
     Attributes:
-        network: in evaluation mode, of the same class and on the same device; it cannot be saved or trained further.
+        network: in evaluation mode, of the same class and on the same device. Training it further is of little use,
+            since most of its batch norms are gone.
         reparameterised: number of batch norms that timm removed when it re-parameterised modules.
         folded: names of the batch norms folded into other layers.
         left: batch norms that could not be folded: name -> reason.
@@ -85,7 +90,7 @@ def fold(network: Network, *, size: Sequence[int], images: Sequence[Picture] | N
     """
     pictures = random_images(size, 2) if images is None else [as_image(image) for image in images]
     before = copy.deepcopy(network).cpu().double().eval()
-    after = _reparameterised(before)
+    after, parts = _reparameterised(before)
     total, gone = _norms(before), _norms(before) - _norms(after)
     if not total:
         raise InputError(f"{type(network).__name__} has no batch norm to fold")
@@ -95,10 +100,31 @@ def fold(network: Network, *, size: Sequence[int], images: Sequence[Picture] | N
         name = type(network).__name__
         raise InputError(f"none of the {total} batch norms of {name} can be folded; of {count}, {reason}")
     difference = _proven(before, after, pictures, size)
-    after.architecture, after.changes = {}, []  # a saved description of it could not be loaded
+    change = {"change": "fold", "parts": parts, "folded": list(found.folded), "biased": list(found.biased)}
+    after.changes, after.origin = [*network.changes, change], None
     own, device = network.mean.dtype, network.mean.device
     same = agreement(before.to(own), after.to(own), pictures, size)
     return Folding(after.to(device), gone, found.folded, found.left, len(pictures), images is None, difference, same)
+
+
+def refold(network: Network, change: Change) -> None:
+    """Give ``network`` the structure that `fold` gave another one of its form, in place; its weights are loaded later.
+
+    Args:
+        network: has the form that the other one had before.
+        change: a "fold" of `hardy.networks.building.changes`.
+
+    Raises:
+        InputError: for a change of another network.
+    """
+    children = dict(network.named_children())
+    for name in change["parts"]:
+        if name not in children:
+            raise InputError(f"the network has no part {name!r} to re-parameterise: it was made from another network")
+        with _new_tensors_in(network.mean.dtype):
+            setattr(network, name, _without_branches(children[name]))
+    fold_structure(network, change["folded"], change["biased"])
+    network.changes, network.origin = [*network.changes, change], None
 
 
 @torch.inference_mode()
@@ -161,23 +187,30 @@ def _returned(network: Network) -> list[Tensor]:
     return [outputs.logits, *outputs.features.values(), *outputs.extras.values(), *named]
 
 
-def _reparameterised(network: Network) -> Network:
-    """A copy of ``network`` in which timm re-parameterised those parts that have fewer batch norms afterwards.
+def _reparameterised(network: Network) -> tuple[Network, list[str]]:
+    """A copy of ``network`` in which timm re-parameterised those parts that have fewer batch norms afterwards, and the
+    names of these.
 
     timm calls every module's ``fuse``, ``reparameterize`` or ``switch_to_deploy`` without arguments. A part whose
     methods of these names do something else fails and is left unchanged.
     """
-    changed = copy.deepcopy(network)
+    changed, names = copy.deepcopy(network), []
     for name, part in list(changed.named_children()):
         try:
             with _new_tensors_in(network.mean.dtype):
-                other = next(reparameterize_model(nn.ModuleList([part])).eval().children())
+                other = _without_branches(part)
         except (TypeError, RuntimeError, AttributeError) as error:
             _log.debug("%s is not re-parameterised: %s: %s", name, type(error).__name__, error)
             continue
         if _norms(other) < _norms(part):
             setattr(changed, name, other)
-    return changed
+            names.append(name)
+    return changed, names
+
+
+def _without_branches(part: nn.Module) -> nn.Module:
+    """A copy of ``part`` as timm re-parameterises it for inference."""
+    return next(reparameterize_model(nn.ModuleList([part])).eval().children())
 
 
 @contextmanager

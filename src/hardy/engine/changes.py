@@ -1,7 +1,7 @@
 """The changes of a network: attaching and merging a tuner, and replaying the changes that a file lists.
 
-Pruning records its own change (`hardy.pruning.remove`). The format of the list is in
-`hardy.networks.building.changes`.
+Pruning and folding record their own changes (`hardy.pruning.remove`, `hardy.deployment.folding`). The format of the list
+is in `hardy.networks.building.changes`.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def attach(network: Network, method: Method) -> None:
         name = next(change["name"] for change in reversed(network.changes) if change["change"] == "tune")
         raise InputError(
             f"tuner: the network is tuned by {name} already; leave tuner out to train that on, or merge it first "
-            "(hardy.engine.changes.merge)"
+            "(hardy.merge, or network.merge: true in a recipe)"
         )
     options = TUNERS.describe(method.name).check(method.options)
     tuner: Tuner = TUNERS.build(method.name, **options)
@@ -51,8 +51,10 @@ def attach(network: Network, method: Method) -> None:
     network.origin = _with_rest(network)
 
 
-def merge(network: Network) -> None:
-    """Merge the tuner that is attached to ``network`` into its weights, in place; then all weights can be trained.
+def merge(network: Network) -> Network:
+    """Merge the tuner that is attached to ``network`` into its weights, in place, and return the network.
+
+    Its logits change by rounding only. The inserted modules are gone, and all weights can be trained.
 
     Raises:
         InputError: when no tuner is attached, or it cannot be merged exactly.
@@ -63,6 +65,7 @@ def merge(network: Network) -> None:
     network.resting, network.origin = (), None
     network.requires_grad_(True).train(network.training)
     network.changes = [*network.changes, {"change": "merge"}]
+    return network
 
 
 def untrained(network: Network) -> frozenset[str]:
@@ -88,9 +91,16 @@ def replay(network: Network, changes: Any, *, size: int = 2**40) -> None:
         "prune": lambda change: cut(network, change["plan"]),
         "tune": lambda change: attach(network, Method(name=change["name"], **change["options"])),
         "merge": lambda change: merge(network),
+        "fold": lambda change: _refold(network, change),
     }
     for change in changes:
         _tried(steps[change["change"]], change, size)
+
+
+def _refold(network: Network, change: Change) -> None:
+    from hardy.deployment.folding import refold  # here, since it imports timm, which takes seconds
+
+    refold(network, change)
 
 
 def _tried(step: Callable[[Change], None], change: Change, size: int) -> None:

@@ -16,7 +16,7 @@ Source: Jacob et al., "Quantization and training of neural networks for efficien
 CVPR 2018, eq. 14, for a convolution before a batch norm; the other cases follow from the same identity.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -25,10 +25,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
+from hardy.errors import InputError
 from hardy.ops.axes import output_blocks, side_width
 from hardy.ops.dataflow import Call, Dataflow
 
-__all__ = ["Folded", "fold_norms"]
+__all__ = ["Folded", "fold_norms", "fold_structure"]
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,12 @@ class Folded:
     Attributes:
         folded: the names of those folded into other layers.
         left: the names of those that stayed, with the reason.
+        biased: the names of the layers that had no bias (a batch norm: no scale and shift) and have one now.
     """
 
     folded: tuple[str, ...]
     left: Mapping[str, str]
+    biased: tuple[str, ...]
 
 
 class _Stays(Exception):  # noqa: N818 - no error, an answer
@@ -73,6 +76,7 @@ def fold_norms(network: nn.Module, run: Callable[[], list[Tensor]]) -> Folded:
         returned = run()
     work = _Work(flow, flow.outlives(returned))
     names = {module: name for name, module in network.named_modules() if isinstance(module, _BatchNorm)}
+    plain = {module: name for name, module in network.named_modules() if _lacks_bias(module)}
     folded = []
     left = {
         name: "does not run in evaluation mode" if module.running_mean is not None else "keeps no running statistics"
@@ -90,7 +94,43 @@ def fold_norms(network: nn.Module, run: Callable[[], list[Tensor]]) -> Folded:
             folded.append(names[norm])
             del left[names[norm]]
             _replace(network, norm)
-    return Folded(tuple(folded), left)
+    present = set(network.modules())
+    biased = (name for module, name in plain.items() if module in present and not _lacks_bias(module))
+    return Folded(tuple(folded), left, tuple(biased))
+
+
+@torch.no_grad()
+def fold_structure(network: nn.Module, folded: Iterable[str], biased: Iterable[str]) -> None:
+    """Give ``network`` the structure that `fold_norms` gave another one of its form, in place; no weight is computed.
+
+    Args:
+        network: has the form that the other one had before.
+        folded: see `Folded`; these batch norms are taken out.
+        biased: see `Folded`; these layers get a bias of zeros.
+
+    Raises:
+        InputError: for names that are not those of batch norms or of layers without a bias; nothing is changed then.
+    """
+    modules = dict(network.named_modules())
+    norms, layers = [modules.get(name) for name in folded], [modules.get(name) for name in biased]
+    for name, module in zip(folded, norms, strict=True):
+        if not isinstance(module, _BatchNorm):
+            raise InputError(f"the network has no batch norm {name!r} to fold: it was made from another network")
+    for name, module in zip(biased, layers, strict=True):
+        if module is None or not _lacks_bias(module):
+            raise InputError(f"{name!r} is no layer without a bias: it was made from another network")
+    for module in layers:
+        assert isinstance(module, (_ConvNd, nn.Linear, _BatchNorm))
+        weight = module.weight if module.weight is not None else torch.ones_like(module.running_mean)
+        _set(module, weight, weight.new_zeros(side_width(module, "out")))
+    for norm in norms:
+        assert norm is not None
+        _replace(network, norm)
+
+
+def _lacks_bias(module: nn.Module) -> bool:
+    """Whether `fold_norms` may give ``module`` a bias that it lacks."""
+    return isinstance(module, (_ConvNd, nn.Linear, _BatchNorm)) and module.bias is None
 
 
 def _replace(network: nn.Module, norm: nn.Module) -> None:
@@ -249,6 +289,14 @@ _PASSING = {
 """Averages with weights that sum to 1, and operations that move values; channel counts are checked elsewhere."""
 
 
+def _set(module: _ConvNd | nn.Linear | _BatchNorm, weight: Tensor, bias: Tensor) -> None:
+    """Set both, in place. Each requires a gradient if the one before does; a new bias, if the weight does."""
+    trained = module.weight is None or module.weight.requires_grad
+    also = trained if module.bias is None else module.bias.requires_grad
+    module.weight = nn.Parameter(weight.detach(), requires_grad=trained)
+    module.bias = nn.Parameter(bias.detach(), requires_grad=also)
+
+
 def _affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     """``a`` and ``b`` of a batch norm, (C,) each."""
     assert norm.running_mean is not None
@@ -265,8 +313,7 @@ def _into_outputs(layer: _Layer, norm: _BatchNorm) -> None:
     if isinstance(module, _BatchNorm):
         scale, shift = (part[chosen] for part in _affine(norm))
         own = torch.ones_like(scale) if module.weight is None else module.weight
-        module.weight = nn.Parameter(own * scale)
-        module.bias = nn.Parameter(shift if module.bias is None else module.bias * scale + shift)
+        _set(module, own * scale, shift if module.bias is None else module.bias * scale + shift)
         return
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -274,9 +321,7 @@ def _into_outputs(layer: _Layer, norm: _BatchNorm) -> None:
     gamma = torch.ones_like(mean) if norm.weight is None else norm.weight[chosen]
     beta = torch.zeros_like(mean) if norm.bias is None else norm.bias[chosen]
     if isinstance(module, nn.Linear):
-        module.weight, module.bias = fuse_linear_bn_weights(
-            module.weight, module.bias, mean, var, norm.eps, gamma, beta
-        )
+        _set(module, *fuse_linear_bn_weights(module.weight, module.bias, mean, var, norm.eps, gamma, beta))
         return
     assert isinstance(module, _ConvNd)
     bias = torch.zeros_like(mean) if module.bias is None else module.bias
@@ -284,8 +329,7 @@ def _into_outputs(layer: _Layer, norm: _BatchNorm) -> None:
         *(each.chunk(output_blocks(module)) for each in (module.weight, bias, mean, var, gamma, beta)), strict=True
     )
     parts = [fuse_conv_bn_weights(w, b, m, v, norm.eps, g, s, module.transposed) for w, b, m, v, g, s in chunks]
-    module.weight = nn.Parameter(torch.cat([weight for weight, _ in parts]))
-    module.bias = nn.Parameter(torch.cat([each for _, each in parts]))
+    _set(module, torch.cat([weight for weight, _ in parts]), torch.cat([each for _, each in parts]))
 
 
 def _into_inputs(layer: _Layer, norm: _BatchNorm) -> None:
@@ -300,5 +344,5 @@ def _into_inputs(layer: _Layer, norm: _BatchNorm) -> None:
     # (groups, outputs of a group, its inputs, places)
     weight = module.weight.reshape(groups, module.weight.shape[0] // groups, module.weight.shape[1], -1)
     added = (weight * shift.reshape(groups, 1, -1, 1)).sum((2, 3)).flatten()
-    module.weight = nn.Parameter((weight * scale.reshape(groups, 1, -1, 1)).reshape(module.weight.shape))
-    module.bias = nn.Parameter(added if module.bias is None else module.bias + added)
+    scaled = (weight * scale.reshape(groups, 1, -1, 1)).reshape(module.weight.shape)
+    _set(module, scaled, added if module.bias is None else module.bias + added)

@@ -1,7 +1,13 @@
-"""The changes made to a network after it was built, in order: channels pruned, a tuner attached, a tuner merged.
+"""The changes made to a network after it was built, in order. Replayed on a newly built network, they restore its form.
 
-Each change is plain JSON: ``{"change": "prune", "plan": {...}}``, ``{"change": "tune", "name": ..., "options": {...}}``
-or ``{"change": "merge"}``. Replayed in order on a newly built network they restore its structure.
+Each change is plain JSON:
+
+    {"change": "prune", "plan": {...}}                      channels were removed
+    {"change": "tune", "name": ..., "options": {...}}       a tuner was attached
+    {"change": "merge"}                                     that tuner was merged into the weights
+    {"change": "fold", "parts": [...], "folded": [...], "biased": [...]}
+                                                            batch norms were folded into other layers: timm
+        re-parameterised ``parts``, the batch norms ``folded`` are gone, and the layers ``biased`` got a bias
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +22,12 @@ Plan = dict[str, dict[str, list[int]]]
 
 Change = dict[str, Any]
 
-_KEYS = {"prune": {"change", "plan"}, "tune": {"change", "name", "options"}, "merge": {"change"}}
+_KEYS = {
+    "prune": {"change", "plan"},
+    "tune": {"change", "name", "options"},
+    "merge": {"change"},
+    "fold": {"change", "parts", "folded", "biased"},
+}
 """The keys of each kind of change."""
 
 _MOST = 1000
@@ -76,6 +87,17 @@ def check_changes(changes: Any) -> None:
             raise InputError(f"{where} ({kind}) has the entries {have}; it must have: {want}")
         if kind == "tune" and not (isinstance(change["name"], str) and isinstance(change["options"], Mapping)):
             raise InputError(f"{where}: name {quoted(change['name'])} must be a string and options a mapping")
-        if kind != "prune" and tuned == (kind == "tune"):
+        if kind == "fold" and (wrong := [key for key in _NAMES if not _texts(change[key])]):
+            raise InputError(f"{where}: {wrong[0]} {quoted(change[wrong[0]])} must be a list of different names")
+        if kind in ("tune", "merge") and tuned == (kind == "tune"):
             raise InputError(f"{where} is a {kind}, but {'a' if tuned else 'no'} tuner is attached there")
         tuned = kind == "tune" or (tuned and kind != "merge")
+
+
+_NAMES = ("parts", "folded", "biased")
+"""The entries of a "fold" that list names."""
+
+
+def _texts(value: Any) -> bool:
+    """Whether ``value`` is a list of different strings."""
+    return isinstance(value, list) and all(isinstance(one, str) for one in value) and len(set(value)) == len(value)
