@@ -19,6 +19,7 @@ NAMES = [
     "export",
     "import_weights",
     "load",
+    "merge",
     "predict",
     "prune",
     "save",

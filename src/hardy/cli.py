@@ -210,6 +210,7 @@ def export(
     upsample: Annotated[
         str, typer.Option(help="full; borders: the same, faster; half: classes doubled; none: at own stride.")
     ] = "full",
+    merge: Annotated[bool, typer.Option("--merge", help="Merge the network's tuner into its weights first.")] = False,
     root: Root = None,
     trust: Trust = None,
 ) -> None:
@@ -225,6 +226,7 @@ def export(
         logits=logits,
         images=images,
         upsample=upsample,
+        merge=merge,
         root=root,
     )
 

@@ -133,7 +133,8 @@ class Recipe(Section):
                 values.pop(name)
         if self.network.run:  # the same for a network that keeps its classes
             values["network"]["classes"] = f"new {classes}" if (classes := self.network.classes) else "cityscapes19"
-        _drop_unset(values["prune"] or {}, "keep")  # the same for a key added later
+        _drop_unset(values["network"], "merge")  # the same for keys added later
+        _drop_unset(values["prune"] or {}, "keep")
         _drop_unset(values["evaluate"], "classes", "select_class", "keep_counts")
         if self.network.sha256:  # then the folder of the weights does not matter
             values["network"] = {k: v for k, v in values["network"].items() if k not in ("run", "weights")}

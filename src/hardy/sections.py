@@ -122,7 +122,8 @@ class NetworkChoice(Method):
 
     A run's network keeps its classes. Other ``classes`` give it a new last layer, in which classes with the same name
     keep their weights; the same holds for a file of ``weights`` for other classes. ``sha256`` is the checksum of the
-    weights of the run or the file: other weights are refused.
+    weights of the run or the file: other weights are refused. ``merge`` merges the tuner of a tuned run into its
+    weights first (`hardy.merge`).
     """
 
     origins: ClassVar[tuple[str, ...]] = ("name", "run")
@@ -131,11 +132,14 @@ class NetworkChoice(Method):
     classes: str | None = None
     weights: str | None = None
     sha256: str | None = None
+    merge: bool = False
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
         if bool(self.name) == bool(self.run) or (self.run and (self.model_extra or self.weights)):
             raise ValueError("give either a network's name or the folder of a run, as run: runs/x (without options)")
+        if self.merge and not self.run:
+            raise ValueError("merge: only the network of a run can have a tuner to merge; give run: runs/x")
         return self
 
     @model_validator(mode="before")

@@ -97,6 +97,40 @@ def test_a_study_runs_keeps_failures_apart_and_runs_again_only_what_is_not_done(
     assert "2/2" not in call("study", study, "--only", "data=good").out, "nothing is left to run"
 
 
+def test_a_study_that_keeps_records_only_prunes_what_it_tuned(ray, call, tmp_path):
+    """The tuned cell holds only what was trained: the dense one keeps its weights until the pruned one is done."""
+    network = {"name": "encoder_decoder", "encoder": "shufflenet_v2_x0_5", "decoder": "linear", "classes": "camvid11"}
+    data = {**RECIPE["data"], "crop": [64, 64], "datasets": {"streets": {"size": [64, 96], "train": 4, "val": 1}}}
+    prune = {"criterion": "l2", "schedule": {"name": "one_shot"}, "ratio": 0.2, "recovery": 1}
+    (tmp_path / "any.yaml").write_text(yaml.safe_dump({**RECIPE, "network": network, "data": {**data, "unseen": []}}))
+    (tmp_path / "tuned.yaml").write_text(
+        yaml.safe_dump({**RECIPE, "network": network, "data": data, "tuner": "frozen"})
+    )
+    (tmp_path / "pruned.yaml").write_text(yaml.safe_dump({**RECIPE, "network": network, "data": data, "prune": prune}))
+    values = {
+        "study": {"folder": str(tmp_path / "out"), "keep": "records"},
+        "stages": {
+            "dense": {"verb": "train", "recipe": "any.yaml"},
+            "tuned": {"verb": "train", "recipe": "tuned.yaml", "after": "dense"},
+            "pruned": {"verb": "prune", "recipe": "pruned.yaml", "after": "tuned", "set": {"evaluate.latency": False}},
+        },
+        "grid": {"seed": {"key": "run.seed", "values": [0]}},
+        "table": {"rows": ["stage"]},
+    }
+    (tmp_path / "tuned_study.yaml").write_text(yaml.safe_dump(values))
+    said = call("study", tmp_path / "tuned_study.yaml", "--jobs", "1")
+    assert said.code == 0, said
+    assert "3 cells: 3 done" in said.out
+    assert not list((tmp_path / "out" / "cells").rglob("*.safetensors"))
+    again = call("study", tmp_path / "tuned_study.yaml")
+    assert (again.code, "3/3" in again.out) == (0, False), "nothing is left to run"
+    # Without its weights and not finished, the last cell needs all three again.
+    (tmp_path / "out" / "cells" / "pruned,seed=0" / "network.json").unlink()
+    resumed = call("study", tmp_path / "tuned_study.yaml", "--jobs", "1")
+    assert resumed.code == 0, resumed
+    assert "3 cells: 3 done" in resumed.out
+
+
 def test_a_dry_run_shows_the_cells_and_writes_nothing(call, study):
     said = call("study", study, "--dry-run", "study.folder=elsewhere")
     assert said.code == 0, said

@@ -4,13 +4,14 @@ import json
 import shutil
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 import hardy
-from hardy.commands import prune, train
+from hardy.commands import export, prune, train
 from hardy.engine import artefact, changes
 from hardy.engine.fit import Fit
 from hardy.engine.stop import Stopped
@@ -174,6 +175,52 @@ def test_a_tuned_run_is_pruned_and_goes_on_being_tuned(moved: Path, town: Path, 
     assert set(held) == set(small.state_dict()), "the rest was cut: no other file has it"
     frozen = [{name for name, value in each.named_parameters() if not value.requires_grad} for each in (before, small)]
     assert frozen[0] == frozen[1] != set()
+
+
+def test_a_tuned_run_is_merged_and_then_pruned_like_any_other(moved: Path, town: Path, tmp_path: Path) -> None:
+    """By a criterion that reads the gradients of what the tuner froze; the rest of the weights is in the new folder."""
+    choice = {"criterion": "taylor", "ratio": 0.4, "round_to": 1, "min_width": 2, "recovery": 2, "reestimate": 2}
+    merged = {"network": {"run": str(moved / "tuned"), "merge": True}, "evaluate": {"latency": False}}
+    given = recipe(town, tmp_path / "small", **merged, prune=choice)
+    assert given.digest() != recipe(town, tmp_path / "x", network={"run": str(moved / "tuned")}, prune=choice).digest()
+    with hardy_trust():
+        prune.run(given, show=False)
+    shutil.rmtree(moved)
+    small = load(tmp_path / "small")
+    assert [change["change"] for change in small.changes] == ["tune", "merge", "prune"]
+    assert all(value.requires_grad for value in small.parameters())
+    assert "layer" not in dict(small.body[0].named_children())
+
+
+@pytest.mark.slow
+def test_a_tuned_run_is_exported_with_its_tuner_merged(runs: Path, tmp_path: Path) -> None:
+    with hardy_trust():
+        plain, merged = (
+            export.run(
+                runs / "tuned",
+                tmp_path / f"{merge}.onnx",
+                (),
+                size=(32, 48),
+                dynamic=False,
+                logits=True,
+                images=None,
+                root=None,
+                merge=merge,
+            )
+            for merge in (False, True)
+        )
+    inserted = load(runs / "tuned").changes[0]["name"] == INSERTS
+    assert (merged.nodes < plain.nodes) == inserted
+    sessions = [onnxruntime.InferenceSession(one.path, providers=["CPUExecutionProvider"]) for one in (plain, merged)]
+    answers = [session.run(None, {"images": IMAGES[:1].numpy()})[0] for session in sessions]
+    assert abs(answers[0] - answers[1]).max() <= 1e-4 * abs(answers[0]).max()
+
+
+def test_a_merge_of_nothing_is_refused_in_one_line(dense: Path, town: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"network: merge: only the network of a run can have a tuner to merge"):
+        recipe(town, tmp_path / "a", network={"name": "tiny", "classes": "camvid11", "merge": True})
+    said = refusal(recipe(town, tmp_path / "b", network={"run": str(dense), "merge": True}))
+    assert said == "tuner: none is attached to this network, so there is nothing to merge"
 
 
 # ------------------------------------------------------------------------------------------------------- training

@@ -94,6 +94,36 @@ def test_weights_go_when_no_unfinished_cell_needs_them(ledger, finish):
     assert not (ledger.run_folder("b") / "network.json").exists()
 
 
+def test_what_holds_the_rest_of_a_tuned_cell_stays_as_long_as_that_is_needed(ledger, finish):
+    """``b`` was tuned from ``a`` and holds only what was trained; ``c`` continues from it."""
+    finish("a", 0.5)
+    finish("b", 0.5)
+    file = ledger.run_folder("b") / "network.json"
+    tuned = {**json.loads(file.read_text()), "rest": {"sha256": "", "from": {"run": "../a", "sha256": ""}}}
+    file.write_text(json.dumps(tuned))
+    ledger.drop()
+    assert [(ledger.run_folder(name) / "network.safetensors").exists() for name in "ab"] == [True, True]
+    assert ledger.done("abcd") == ["a", "b"]
+    (ledger.run_folder("a") / "network.safetensors").unlink()
+    assert ledger.done("abcd") == [], "without a, b cannot be loaded"
+    assert ledger.done("abd") == ["a", "b"], "nothing continues from b"
+    finish("c", 0.5)
+    assert ledger.done("abc") == ["a", "b", "c"]
+    finish("a", 0.5)
+    ledger.drop()
+    assert [(ledger.run_folder(name) / "network.safetensors").exists() for name in "abc"] == [False] * 3
+
+
+def test_the_weights_of_a_cell_that_is_not_measured_yet_stay(ledger, finish):
+    finish("d", 0.5)
+    (ledger.run_folder("d") / "checkpoint.safetensors").touch()
+    ledger.drop()
+    assert (ledger.run_folder("d") / "network.safetensors").exists()
+    (ledger.run_folder("d") / "checkpoint.safetensors").unlink()
+    ledger.drop()
+    assert not (ledger.run_folder("d") / "network.safetensors").exists()
+
+
 def test_a_failure_is_kept_until_its_cell_runs_again(ledger):
     kept = [Failure(name, "why", 2, "log") for name in "ad"]
     for failure in kept:

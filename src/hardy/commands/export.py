@@ -11,7 +11,7 @@ from hardy.data import loader, sources
 from hardy.data.base import Domain
 from hardy.data.labels import convert
 from hardy.deployment.export import Proof, ProofError, export
-from hardy.engine import artefact
+from hardy.engine import artefact, changes
 from hardy.engine.provenance import provenance
 from hardy.engine.run_folder import origin_of
 from hardy.errors import InputError
@@ -32,16 +32,21 @@ def run(
     images: int | None,
     root: str | None,
     upsample: Any = "full",
+    merge: bool = False,
     datasets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Proof:
     """Export the network in ``folder`` to ``file``, prove it on the first ``images`` images of each domain, record it.
 
+    With ``merge`` the tuner of the network is merged into its weights first; the folder does not change.
+
     Raises:
-        InputError: when the proof fails; then no file is written.
+        InputError: when there is no tuner, it cannot be merged, or the proof fails; then no file is written.
     """
     if not domains and (images is not None or root is not None):
         raise InputError("export: --images and --root are for the domains whose images prove the file; name a domain")
     network = artefact.load(folder)
+    if merge:
+        changes.merge(network)
     chosen = sources.domains(domains, root=sources.data_root(root), options=datasets) if domains else []
     pictures, truth = _images(network, chosen, 20 if images is None else images)
     try:
@@ -60,6 +65,7 @@ def run(
     versions, origin = provenance(), origin_of(folder)
     notes = {"file": str(file), "size": list(size), "dynamic": dynamic, "images": proof.images}
     notes |= {} if upsample == "full" else {"upsample": upsample}
+    notes |= {"merge": True} if merge else {}
     lines = [
         Record(origin.digest, "export", origin.sources, ",".join(domains), origin.seed, k, v, {}, versions, notes)
         for k, v in _values(proof, upsample, scored=bool(truth)).items()
@@ -81,7 +87,7 @@ def _values(proof: Proof, upsample: str, *, scored: bool) -> dict[str, float | N
 
 
 def _show(proof: Proof, file: Path, upsample: str, *, scored: bool) -> None:
-    mode = f"{proof.images} {'drawn' if proof.drawn else 'given'} images"
+    mode = f"{proof.images} {'random' if proof.drawn else 'given'} images"
     say(
         f"{file}: proven in onnxruntime on {mode}: {proof.agreement:.4%} of pixels agree, largest logit difference "
         f"{proof.difference:.2g}, {proof.nodes} nodes"

@@ -18,7 +18,7 @@ _SHOWN = 3
 
 _BASES = {
     "files": "the published files",
-    "code": "the release's code with drawn weights, not on a file",
+    "code": "the release's code with random weights, not on a file",
     "names": "published names and shapes, not on a file",
 }
 

@@ -1,7 +1,7 @@
 """The changes of a network: attaching and merging a tuner, and replaying the changes that a file lists.
 
-Pruning and folding record their own changes (`hardy.pruning.remove`, `hardy.deployment.folding`). The format of the list
-is in `hardy.networks.building.changes`.
+Pruning and folding record their own changes (`hardy.pruning.remove`, `hardy.deployment.folding`). The format of the
+list is in `hardy.networks.building.changes`.
 """
 
 from collections.abc import Callable

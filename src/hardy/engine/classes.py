@@ -61,7 +61,9 @@ def _built(network: Network, labels: LabelSpace, source: str) -> tuple[Network, 
 def _wrapped(network: Network, labels: LabelSpace, source: str) -> tuple[Network, Sequence[str]]:
     assert isinstance(network, Wrapped)
     if tuner_of(network) is not None:
-        raise InputError(f"{source}: is a wrapped module that is tuned; merge the tuner before changing the classes")
+        raise InputError(
+            f"{source}: is a wrapped module that is tuned; merge the tuner (hardy.merge) before changing the classes"
+        )
     layers = last_layers(network)
     if not layers:
         raise InputError(

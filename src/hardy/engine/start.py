@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hardy.data.labels import SPACES, label_space
-from hardy.engine import artefact
+from hardy.engine import artefact, changes
 from hardy.engine.run_files import START, WEIGHTS
 from hardy.errors import InputError
 from hardy.networks.base import Network
@@ -26,12 +26,14 @@ def network(choice: NetworkChoice) -> Network:
 
     Raises:
         InputError: for weights that are not finite or have another checksum than ``choice`` names, and what loading
-            raises.
+            and merging raise.
     """
     if choice.run:
         refuse_other(choice.sha256, Path(choice.run) / WEIGHTS)
         loaded = artefact.load(choice.run, classes=choice.classes)
         check_finite(loaded)
+        if choice.merge:
+            changes.merge(loaded)
         if loaded.origin is None and not choice.classes:
             loaded.origin = artefact.origin(choice.run)
         return loaded

@@ -23,7 +23,7 @@ from hardy.files import clear, expanded, write_text
 from hardy.lock import Lock
 from hardy.recipe import Recipe, first_of, read
 from hardy.records import Record
-from hardy.stored import json_lines, json_value
+from hardy.stored import json_lines, json_value, read_json
 from hardy.studies.cells import Cell
 from hardy.trust import allowing, names_in
 
@@ -68,7 +68,9 @@ class Ledger:
         return self.folder / "recipes" / f"{cell}.yaml"
 
     def done(self, names: Iterable[str]) -> list[str]:
-        """The finished cells among ``names``, except those whose weights are deleted and needed by an unfinished cell.
+        """The finished cells among ``names``, except those whose weights an unfinished cell needs and that are deleted.
+
+        The weights of a tuned cell are complete only with those of the cell that it was tuned from.
 
         Raises:
             InputError: for a cell in whose folder another recipe has run.
@@ -76,8 +78,8 @@ class Ledger:
         wanted = list(names)
         finished = [name for name in wanted if self._finished(self.cells[name])]
         while True:  # the cell before one without weights may have no weights either
-            needed = {self.cells[name].after for name in wanted if name not in finished}
-            lost = [name for name in finished if name in needed and not (self.run_folder(name) / WEIGHTS).exists()]
+            needed = self._needed(name for name in wanted if name not in finished)
+            lost = [name for name in finished if name in needed and not self._complete(name)]
             if not lost:
                 return finished
             finished = [name for name in finished if name not in lost]
@@ -96,6 +98,33 @@ class Ledger:
                 )
         dropped = not (folder / WEIGHTS).exists()  # as `drop` does with weights that no other cell needs
         return (dropped or holds_network(folder)) and not unfinished(folder)
+
+    def _needed(self, unfinished: Iterable[str]) -> set[str]:
+        """The cells whose weights these cells need: those that they continue from, and the rest of tuned ones."""
+        needed: set[str] = set()
+        for name in unfinished:
+            before = self.cells[name].after
+            while before is not None and before not in needed:
+                needed.add(before)
+                before = self._rest(before)
+        return needed
+
+    def _complete(self, name: str) -> bool:
+        """Whether the weights of a cell are there, with those of the cell that hold the rest of them."""
+        rest = self._rest(name)
+        return (self.run_folder(name) / WEIGHTS).exists() and (rest is None or self._complete(rest))
+
+    def _rest(self, name: str) -> str | None:
+        """The cell, earlier in its stages, whose weights are the rest of those of ``name``; None without one."""
+        folder = self.run_folder(name)
+        try:
+            origin = (folder / read_json(folder / "network.json")["rest"]["from"]["run"]).resolve()
+        except (OSError, InputError, KeyError, TypeError):  # not tuned, or not saved
+            return None
+        before = self.cells[name].after
+        while before is not None and self.run_folder(before).resolve() != origin:
+            before = self.cells[before].after
+        return before
 
     def tidy(self, names: Iterable[str]) -> None:
         """Remove leftovers of killed processes from the folders of these cells, which are finished."""
@@ -162,9 +191,10 @@ class Ledger:
         write_text(file, "".join(json.dumps(asdict(failure)) + "\n" for failure in failures))
 
     def drop(self) -> None:
-        """Delete the weights of all finished cells that no unfinished cell continues from."""
-        finished = [name for name in self.cells if (self.run_folder(name) / "network.json").exists()]
-        needed = {cell.after for name, cell in self.cells.items() if name not in finished}
+        """Delete the weights of all finished cells that no unfinished cell needs."""
+        folders = {name: self.run_folder(name) for name in self.cells}
+        finished = [name for name, f in folders.items() if (f / "network.json").exists() and not unfinished(f)]
+        needed = self._needed(name for name in self.cells if name not in finished)
         for name in finished:
             if name not in needed:
                 (self.run_folder(name) / WEIGHTS).unlink(missing_ok=True)

@@ -92,7 +92,7 @@ class Observed(Watch):
             name = next(name for name, parameter in self._network.named_parameters() if parameter is frozen)
             raise InputError(
                 f"{name!r} is frozen: a criterion that reads gradients needs it trainable; "
-                "prune by the one_shot schedule, or merge the tuner that froze it"
+                "prune by the one_shot schedule, or merge the tuner that froze it (network.merge)"
             )
         return super().expect(risk)
 
