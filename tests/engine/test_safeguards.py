@@ -11,9 +11,10 @@ from hardy.engine.memory_batches import MemoryBatches
 from hardy.engine.protocol import Settings, Split
 from hardy.engine.safeguards import DataView, stop_rule
 from hardy.errors import InputError
+from hardy.networks.building.create import create
 from hardy.pruning.schedules.base import Work
 from hardy.pruning.units import find_units
-from hardy.recipe import Prune, RunSection
+from hardy.recipe import Data, Prune, RunSection
 
 
 @pytest.fixture
@@ -30,6 +31,19 @@ def test_images_are_spread_evenly_over_domains_and_over_each(view):
         1,
         1,
     ]
+
+
+def test_the_images_of_the_stop_rule_are_spread_over_its_domains_and_over_each():
+    """Five of two domains with twenty images each: three and two, at the middles of thirds and halves."""
+    streets = {"size": [32, 48], "train": 20, "val": 0, "test": 0}
+    data = Data(sources=["streets/sim"], datasets={"streets": streets}, check=False)
+    view = DataView(Split((), (), ()), Settings(data=data, run=RunSection(device="cpu")))
+    network = create("tiny", "cityscapes19", width=8)
+    rule = Prune(stop={"domains": ["streets/night", "streets/fog"], "images": 5})
+    parts = safeguards.checked(rule, network, view)
+    assert [domain.name for domain, _ in parts] == ["streets/night", "streets/fog"]
+    places = [[domain.items().index(item) for item in items] for domain, items in parts]
+    assert places == [[3, 10, 16], [5, 15]]
 
 
 def test_the_rule_bears_a_fall_up_to_its_drop_from_the_dense_score(view, monkeypatch):
