@@ -17,7 +17,7 @@ import camvid_latency
 import light_networks
 import search
 from hardy import records
-from hardy.commands._summary import Summary
+from hardy.commands.output.summary import Summary
 from hardy.records import Record
 from hardy.report.pivot import coordinates, spread
 from hardy.studies.study import read

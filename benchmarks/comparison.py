@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hardy.commands._comparison import Compared
+from hardy.commands.output.comparison import Compared
 from hardy.counts import Counts
 from hardy.records import Record
 from hardy.report.pivot import Coordinates, coordinates

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hardy import recipe, safe_yaml
-from hardy.commands._words import nested, size_of
+from hardy.commands.input.words import nested, size_of
 from hardy.data.labels import read_classes
 from hardy.errors import InputError
 from hardy.studies import study

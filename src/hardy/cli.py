@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hardy import __version__
-from hardy.commands._arguments import (
+from hardy.commands.input.arguments import (
     Adapting,
     DatasetOptions,
     Device,
@@ -21,8 +21,8 @@ from hardy.commands._arguments import (
     Trust,
     typed,
 )
-from hardy.commands._ending import leave
-from hardy.commands._words import at_home, nested, size_of
+from hardy.commands.input.words import at_home, nested, size_of
+from hardy.commands.output.ending import leave
 from hardy.engine.stop import stop_with_parent
 from hardy.trust import from_file
 

@@ -138,7 +138,7 @@ def test_a_dry_run_shows_the_cells_and_writes_nothing(call, study):
 def test_no_cell_of_a_comparison_is_cut_on_a_narrow_screen():
     from rich.console import Console
 
-    from hardy.commands._board import _rich
+    from hardy.commands.output.board import _rich
     from hardy.report.pivot import Pivot
 
     cells = ("pruned activation_variance", "+10.0 [+9.0, +11.0] ≠", "0.25, illustration")

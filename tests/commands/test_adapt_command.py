@@ -11,7 +11,7 @@ from stream_method import SEEN
 import hardy
 from hardy.cli import main
 from hardy.commands import train
-from hardy.commands._scores import refuse_unmeasured
+from hardy.commands.output.unmeasured import refuse_unmeasured
 from hardy.data.decoding import read_image
 from hardy.data.transforms import evaluation
 from hardy.engine.evaluate import Table

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from hardy.commands._comparison import Compared, refuse
+from hardy.commands.output.comparison import Compared, refuse
 from hardy.counts import Counts
 from hardy.errors import InputError
 from hardy.records import Record

@@ -1,6 +1,6 @@
 """The table of a study with further metrics beside the first, by hand."""
 
-from hardy.commands._summary import Summary
+from hardy.commands.output.summary import Summary
 from hardy.records import Record
 from hardy.report.pivot import coordinates
 from hardy.studies.study import Study

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from hardy import records
-from hardy.commands._costs import PruningReport
+from hardy.commands.output.costs import PruningReport
 from hardy.engine.run_files import WEIGHTS, holds_network
 from hardy.errors import InputError
 from hardy.networks.building.classes import names_beside

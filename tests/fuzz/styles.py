@@ -16,7 +16,7 @@ from _small import sections
 from safetensors.torch import load, save
 
 import hardy
-from hardy.commands._ending import leave
+from hardy.commands.output.ending import leave
 from hardy.networks.styles.dsp import FORMAT, first_layers, load_dsp, save_dsp
 from hardy.ops.dsp import Perturbation
 from hardy.ops.style_vae import DVAE, mirror

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hardy.commands._print import keep_records, say, show_rows
+from hardy.commands.output.printing import keep_records, say, show_rows
 from hardy.deployment.forms import AS_IT_IS
 from hardy.device import pick
 from hardy.engine import artefact

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from hardy.commands._print import percent, say, show_rows
+from hardy.commands.output.printing import percent, say, show_rows
 from hardy.data import check, sources
 from hardy.data.base import Item
 

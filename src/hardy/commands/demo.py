@@ -11,7 +11,7 @@ from typing import Any
 
 from hardy import records
 from hardy.commands import export, prune, train
-from hardy.commands._print import percent, say, show_rows
+from hardy.commands.output.printing import percent, say, show_rows
 from hardy.recipe import Recipe, from_values
 from hardy.records import Record
 

@@ -2,7 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from hardy.commands._print import show_rows
+from hardy.commands.output.printing import show_rows
 from hardy.data import sources
 from hardy.errors import InputError
 from hardy.registry import DATASETS

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hardy.commands._memory import from_sections
-from hardy.commands._print import keep_records, show_table
-from hardy.commands._scores import refuse_unmeasured
-from hardy.commands._words import adapt_apart, adapt_words
+from hardy.commands.input.in_memory import from_sections
+from hardy.commands.input.words import adapt_apart, adapt_words
+from hardy.commands.output.printing import keep_records, show_table
+from hardy.commands.output.unmeasured import refuse_unmeasured
 from hardy.counts import write
 from hardy.engine import artefact, protocol
 from hardy.engine.adapting import chosen, notes

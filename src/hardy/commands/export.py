@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hardy.commands._print import keep_records, percent, say
+from hardy.commands.output.printing import keep_records, percent, say
 from hardy.data import loader, sources
 from hardy.data.base import Domain
 from hardy.data.labels import convert
@@ -44,9 +44,7 @@ def run(
     """
     if not domains and (images is not None or root is not None):
         raise InputError("export: --images and --root are for the domains whose images prove the file; name a domain")
-    network = artefact.load(folder)
-    if merge:
-        changes.merge(network)
+    network = changes.merge(artefact.load(folder)) if merge else artefact.load(folder)
     chosen = sources.domains(domains, root=sources.data_root(root), options=datasets) if domains else []
     pictures, truth = _images(network, chosen, 20 if images is None else images)
     try:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hardy import records
-from hardy.commands._print import say
+from hardy.commands.output.printing import say
 from hardy.engine import artefact
 from hardy.engine.provenance import provenance
 from hardy.errors import InputError

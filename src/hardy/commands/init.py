@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from hardy import schema
-from hardy.commands._print import say
+from hardy.commands.output.printing import say
 from hardy.errors import InputError
 from hardy.files import write_text
 from hardy.studies.study import Study

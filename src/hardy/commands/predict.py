@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from hardy.commands._print import say
+from hardy.commands.output.printing import say
 from hardy.engine import artefact
 from hardy.engine.adapting import chosen
 from hardy.engine.predict import predict

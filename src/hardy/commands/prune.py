@@ -10,13 +10,13 @@ from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
 
-from hardy.commands._costs import Change, PruningReport, cost_values, costs, show_costs, show_module
-from hardy.commands._memory import from_sections, open_run, sections_of
-from hardy.commands._print import say, show_table
-from hardy.commands._progress import terminal
-from hardy.commands._scores import refuse_unmeasured
-from hardy.commands._sensitivity import show_sweep, sweep_values
-from hardy.commands._words import adapt_words
+from hardy.commands.input.in_memory import from_sections, open_run, sections_of
+from hardy.commands.input.words import adapt_words
+from hardy.commands.output.costs import Change, PruningReport, cost_values, costs, show_costs, show_module
+from hardy.commands.output.printing import say, show_table
+from hardy.commands.output.progress import terminal
+from hardy.commands.output.sensitivity import show_sweep, sweep_values
+from hardy.commands.output.unmeasured import refuse_unmeasured
 from hardy.engine import artefact
 from hardy.engine.evaluate import Table
 from hardy.engine.protocol import Split

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hardy import records
-from hardy.commands._print import percent, show_rows
+from hardy.commands.output.printing import percent, show_rows
 from hardy.errors import InputError
 from hardy.records import Record
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from hardy.commands._print import percent, say, show_rows
-from hardy.commands._progress import terminal
+from hardy.commands.output.printing import percent, say, show_rows
+from hardy.commands.output.progress import terminal
 from hardy.data.labels import LabelSpace, label_space
 from hardy.engine.protocol import Settings, Split
 from hardy.engine.run import Run

@@ -5,8 +5,8 @@ from math import ceil
 from pathlib import Path
 
 from hardy import counts
-from hardy.commands._board import Board
-from hardy.commands._comparison import refuse
+from hardy.commands.output.board import Board
+from hardy.commands.output.comparison import refuse
 from hardy.report.pivot import coordinates
 from hardy.studies import cluster
 from hardy.studies.cells import filters, make_cells

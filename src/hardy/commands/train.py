@@ -5,12 +5,12 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from hardy.commands._costs import own_costs
-from hardy.commands._memory import open_run, sections_of
-from hardy.commands._print import say, show_table
-from hardy.commands._progress import terminal
-from hardy.commands._scores import refuse_unmeasured
-from hardy.commands._words import adapt_words
+from hardy.commands.input.in_memory import open_run, sections_of
+from hardy.commands.input.words import adapt_words
+from hardy.commands.output.costs import own_costs
+from hardy.commands.output.printing import say, show_table
+from hardy.commands.output.progress import terminal
+from hardy.commands.output.unmeasured import refuse_unmeasured
 from hardy.engine import artefact
 from hardy.engine.evaluate import Table
 from hardy.engine.protocol import Split

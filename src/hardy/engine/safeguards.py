@@ -19,8 +19,8 @@ from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.ops import norms
 from hardy.pruning.masked import masked_copy
-from hardy.pruning.schedules._rest import score_at_rest
 from hardy.pruning.schedules.base import Work
+from hardy.pruning.scoring import score_without_training
 from hardy.pruning.select import Removed
 from hardy.pruning.sweep import Sweep, alone, stages, sweep
 from hardy.recipe import Prune
@@ -142,7 +142,7 @@ def measure_sensitivity(work: Work, floors: Floors, view: DataView) -> Sweep:
     uses_batches = criterion.needs_data and not criterion.sparse
     if uses_batches:
         work = replace(work, batches=view.batches(network, "score"))
-    scores = score_at_rest(work, floors.batches) if uses_batches else criterion.scores()
+    scores = score_without_training(work, floors.batches) if uses_batches else criterion.scores()
     groups = stages(network, work.units) if floors.by == "stage" else alone(work.units)
     parts = spread(view.parts.val, floors.images)
     logger.info("prune: measuring %d groups of units at %d shares", len(groups), len(floors.shares))

@@ -10,8 +10,8 @@ ICLR 2017, section 3.4.
 from hardy.errors import InputError
 from hardy.pruning.goal import choose
 from hardy.pruning.schedules._allowed import allowed
-from hardy.pruning.schedules._rest import score_at_rest
 from hardy.pruning.schedules.base import Pruned, Schedule, Work, remove_and_check
+from hardy.pruning.scoring import score_without_training
 
 __all__ = ["OneShot"]
 
@@ -35,7 +35,7 @@ class OneShot(Schedule):
 
     def run(self, work: Work) -> Pruned:
         """See `Schedule.run`."""
-        scores = score_at_rest(work, self.batches)
+        scores = score_without_training(work, self.batches)
         chosen = choose(scores, work.units, work.goal, {}, work.limits)
         removed = allowed(work, scores, {}, chosen)
         return remove_and_check(work, removed, scores, 1, self.batches if work.criterion.needs_data else 0)

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from hardy.commands._progress import terminal
+from hardy.commands.output.progress import terminal
 from hardy.engine import artefact, start, teachers
 from hardy.engine.run import Run
 from hardy.files import expanded

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hardy.commands._words import adapt_words
+from hardy.commands.input.words import adapt_words
 from hardy.engine.evaluate import Table
 from hardy.errors import InputError
 from hardy.sections import Adapt

@@ -12,10 +12,10 @@ from hardy.pruning.schedules.base import Work
 from hardy.seed import seeded
 from hardy.types import Batch
 
-__all__ = ["score_at_rest"]
+__all__ = ["score_without_training"]
 
 
-def score_at_rest(work: Work, batches: int) -> dict[str, Tensor]:
+def score_without_training(work: Work, batches: int) -> dict[str, Tensor]:
     """Return the criterion's scores of the network in its present mode, over the first ``batches`` of ``work.batches``.
 
     A criterion that needs no data reads no batch.
@@ -30,7 +30,7 @@ def score_at_rest(work: Work, batches: int) -> dict[str, Tensor]:
 
 def _observe(work: Work, batches: Iterable[Batch]) -> None:
     work.criterion.reset()
-    with _at_rest(work):
+    with _unchanged(work):
         for number, batch in enumerate(batches):
             work.network.zero_grad(set_to_none=True)
             with seeded(0, "one-shot", number):
@@ -40,7 +40,7 @@ def _observe(work: Work, batches: Iterable[Batch]) -> None:
 
 
 @contextmanager
-def _at_rest(work: Work) -> Iterator[None]:
+def _unchanged(work: Work) -> Iterator[None]:
     """Inside only the gates' parameters get gradients; buffers, gradients and ``requires_grad`` are restored."""
     network = work.network
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}

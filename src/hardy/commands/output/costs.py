@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hardy.commands._print import say, show_rows
+from hardy.commands.output.printing import say, show_rows
 from hardy.errors import InputError
 from hardy.files import write_text
 from hardy.networks.base import Network

@@ -1,6 +1,6 @@
 """The table of a sensitivity sweep, and its numbers as records."""
 
-from hardy.commands._print import percent, show_rows
+from hardy.commands.output.printing import percent, show_rows
 from hardy.pruning.sweep import Sweep
 from hardy.sections import Floors
 

@@ -10,9 +10,9 @@ from rich.live import Live
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from hardy.commands._comparison import Compared, Reader, Table
-from hardy.commands._print import plain
-from hardy.commands._summary import Summary
+from hardy.commands.output.comparison import Compared, Reader, Table
+from hardy.commands.output.printing import plain
+from hardy.commands.output.summary import Summary
 from hardy.files import write_text
 from hardy.report.pivot import Coordinates, Pivot, coordinates
 from hardy.studies.ledger import Ledger
