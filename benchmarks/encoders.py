@@ -148,12 +148,12 @@ def matrix(names: tuple[str, ...]) -> dict[str, str]:
     print(f"\n{'M parameters / GMACs':24}" + "".join(f"{decoder:>14}" for decoder in DECODERS))
     wrong: dict[str, str] = {}
     for name in names:
-        told, cells = costs(name), []
+        cost, cells = costs(name), []
         network = hardy.create("encoder_decoder", classes="cityscapes19", encoder=name, decoder="linear")
         for decoder in DECODERS:
             reason = runs(with_decoder(network, decoder))
             wrong |= {f"{name} + {decoder}": reason} if reason else {}
-            millions, gmacs = told[decoder]
+            millions, gmacs = cost[decoder]
             cells.append("fails" if reason else f"{millions:.1f} / {gmacs:.1f}")
         print(f"{name:24}" + "".join(f"{cell:>14}" for cell in cells), flush=True)
     return wrong

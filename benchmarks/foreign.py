@@ -63,14 +63,14 @@ def by_hardy(network: nn.Module, example: Tensor, name: str) -> tuple[nn.Module,
     choice = Prune.model_validate({"criterion": {"name": "l2"}, "schedule": {"name": "one_shot"}, "round_to": 1})
     small, surgery = prune_module(network, example, choice)
     lost = Counter(surgery.kinds[unit] for unit, (before, after) in surgery.pruned.widths.items() if after < before)
-    told = " ".join(f"{kind} {count}" for kind, count in sorted(lost.items()))
+    removed = " ".join(f"{kind} {count}" for kind, count in sorted(lost.items()))
     plan = json.loads(json.dumps(small.hardy_plan))
 
     def again(fresh: nn.Module) -> None:
         replay(fresh, plan)
         fresh.load_state_dict(small.state_dict(), strict=True)
 
-    return small, again, f"{told}; {len(surgery.blocked)} whole"
+    return small, again, f"{removed}; {len(surgery.blocked)} whole"
 
 
 def by_torch_pruning(

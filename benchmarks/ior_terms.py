@@ -89,7 +89,7 @@ def ranks(values: Tensor) -> Tensor:
     return values.argsort().argsort().double()
 
 
-def told(name: str, quick: bool) -> None:
+def show(name: str, quick: bool) -> None:
     """Print one network's rows."""
     network, batches = trained(name, quick)
     state = {key: value.clone() for key, value in network.state_dict().items()}
@@ -126,7 +126,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for name in SETTINGS:
         if "PACS" not in name or (not quick and (data_root() / "pacs").is_dir()):
-            told(name, quick)
+            show(name, quick)
     print(f"\n{fingerprint()}")
 
 

@@ -219,9 +219,9 @@ def text(found: Sequence[Record]) -> str:
     for ours, theirs in PAIRS.items():
         if ours in known and theirs in known:
             one, other = known[ours], known[theirs]
-            told = ", ".join(f"{data} {spread(one.get(data))} against {spread(other.get(data))}" for data in SPLITS)
+            scored = ", ".join(f"{data} {spread(one.get(data))} against {spread(other.get(data))}" for data in SPLITS)
             ratios = ", ".join(f"{runtime} {one[f'{runtime}_ratio']:.2f}" for runtime in RUNTIMES)
-            lines.append(f"- {ours} against {theirs}: time {ratios}; mIoU {told}")
+            lines.append(f"- {ours} against {theirs}: time {ratios}; mIoU {scored}")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""What reading a batch of `streets` costs beside the training step on it: drawn anew, and kept on disk.
+"""What reading a batch of `streets` costs, compared with the training step on it: drawn each time, and kept on disk.
 
 Batches of 12 images of 96 x 192 pixels of two domains, cut, mirrored and coloured as a recipe does by default, and
 Fast-SCNN's step on such a batch: both in one thread, in turns, by processor time. With the cache every picture was

@@ -97,7 +97,7 @@ def test_every_flipped_byte_is_seen_or_harmless(tmp_path):
 
 
 def rewrite(file, about=None, **changed):
-    """Write ``file`` anew with some of its parts, and of what its header says, in place of others."""
+    """Write ``file`` again with some of its parts, and of what its header says, in place of others."""
     data = gzip.decompress(file.read_bytes())
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     said = json.dumps({**json.loads(header["__metadata__"]["about"]), **(about or {})})

@@ -1,4 +1,4 @@
-"""Confusion counts per image, kept beside a run's records: intervals and new metrics then need no new training.
+"""Confusion counts per image, kept with a run's records: intervals and new metrics then need no new training.
 
 One file in the folder of a run, a gzip of a safetensors file. Per domain it holds the names of the images in the order
 measured, and the entries of their confusion matrices that are not zero: an image has few. A checksum in it is over all
@@ -72,7 +72,7 @@ class Counts:
 
 
 def write(folder: Path, counts: Mapping[str, Counts]) -> None:
-    """Write ``counts``, by domain, as `FILE` in ``folder``, whole or not at all; what was there before is replaced.
+    """Write ``counts``, by domain, as `FILE` in ``folder``, completely or not at all; an earlier file is replaced.
 
     Raises:
         InputError: for more than a file may hold.

@@ -333,7 +333,7 @@ class Teacher(Section):
 class Evaluate(Section):
     """How networks are measured and which weights are selected.
 
-    The IoU of each of ``classes`` stands beside the mIoU in tables and records, with its means; ``select_class`` names
+    The IoU of each of ``classes`` is shown with the mIoU in tables and records, with its means; ``select_class`` names
     the class by whose IoU, in place of the mIoU, weights are selected. ``keep_counts`` keeps the confusion counts of
     every image (`hardy.counts`).
     Pruning measures milliseconds before and after, unless ``latency`` is false, as in a study whose cells share cores.

@@ -36,7 +36,7 @@ def tinted(seed, count=6, size=(32, 48)):
 
 
 def test_terms_are_those_of_the_formula(tiny):
-    """Worked out anew with the noise and the partners of the same seed."""
+    """Worked out again with the noise and the partners of the same seed."""
     torch.manual_seed(1)
     algorithm = StyleVAE(tiny, None, style=2.0, kl=3.0, reconstruction=5.0, image=7.0)
     batch = tinted(0)

@@ -56,7 +56,7 @@ def test_it_reaches_16_cells_far() -> None:
     assert rows == {sign * d for d in (0, 1, 2, 4, 8, 16) for sign in (1, -1)}
 
 
-def test_drawn_anew_the_last_sum_varies_as_the_input() -> None:
+def test_with_random_weights_the_last_sum_varies_as_the_input() -> None:
     torch.manual_seed(0)
     block = ESP(200, 200)
     block.draw()

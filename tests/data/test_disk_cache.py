@@ -105,7 +105,7 @@ def test_pictures_of_other_versions_give_way_where_it_is_full(tmp_path):
 
 
 @pytest.mark.parametrize("said", ["", "many", "-1", "99999999999999999999"])
-def test_bytes_are_counted_anew_where_the_file_does_not_say_them(tmp_path, said):
+def test_bytes_are_counted_again_where_the_file_does_not_say_them(tmp_path, said):
     DiskCache(tmp_path, "v1", "s", most=10**6).write("sim/0", picture())
     (tmp_path / OWN / "bytes").write_text(said)
     cache = DiskCache(tmp_path, "v1", "s", most=2 * FILE + 100)

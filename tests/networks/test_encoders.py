@@ -156,7 +156,9 @@ def test_kept_biases_go_with_the_size_and_with_what_they_were_made_of(name: str,
             with torch.no_grad():
                 kept = encoder(images)[-1]
                 assert all(len(module.attention_bias_cache) == 1 for module in asking)
-            torch.testing.assert_close(encoder(images)[-1].detach(), kept, rtol=0, atol=0)  # with gradients: anew
+            torch.testing.assert_close(
+                encoder(images)[-1].detach(), kept, rtol=0, atol=0
+            )  # with gradients: computed again
         with torch.no_grad():
             for module in asking:
                 module.attention_biases.mul_(-3)

@@ -1,4 +1,4 @@
-"""ESPNet's published weights: the published network, stated anew on the raw state dict, gives the same logits."""
+"""ESPNet's published weights: the published network, written here on the raw state dict, gives the same logits."""
 
 from pathlib import Path
 

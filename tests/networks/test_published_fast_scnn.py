@@ -1,4 +1,4 @@
-"""Fast-SCNN's most used release, stated anew: no padding around the image, and maps enlarged corner to corner."""
+"""Fast-SCNN's most used release, written here: no padding around the image, and maps enlarged corner to corner."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Running statistics that stay as they are, and some that are counted anew."""
+"""Running statistics that stay as they are, and some that are estimated again."""
 
 import copy
 
@@ -31,7 +31,7 @@ def test_put_back_after_an_error_too():
     assert int(norm.num_batches_tracked) == 0
 
 
-# ---------------------------------------------------------------------------------------------------- counted anew
+# ---------------------------------------------------------------------------------------------------- estimated again
 
 
 @pytest.fixture

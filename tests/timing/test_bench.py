@@ -124,7 +124,7 @@ def test_a_form_is_timed_beside_the_network_as_it_is(tiny, monkeypatch):
     monkeypatch.setattr("hardy.timing.bench.interleave", lambda *_: list(np.array([[8, 8], [4, 4], [2, 4], [1, 1]])))
     rows = bench(tiny, size=(32, 48), against=other, fold=True, channels_last=True)
     words = "folded, channels last"
-    assert [(row.network, row.form, row.beside, row.ratio) for row in rows] == [
+    assert [(row.network, row.form, row.against, row.ratio) for row in rows] == [
         ("network", "as it is", "against", 2),
         ("against", "as it is", "network", 0.5),
         ("network", words, "as it is", 0.375),
@@ -134,17 +134,17 @@ def test_a_form_is_timed_beside_the_network_as_it_is(tiny, monkeypatch):
         (False, "", "channels first"),
         (True, "16 of 16 batch norms folded", "channels last"),
     ]
-    (told,) = rows[2].told
-    assert told.startswith("16 of 16 batch norms folded: the same classes on 2 random images")
+    (note,) = rows[2].notes
+    assert note.startswith("16 of 16 batch norms folded: the same classes on 2 random images")
     assert "(float32, batch norm folded, channels last); not timed" in rows[2].timed
     assert tiny.state_dict().keys() == other.state_dict().keys()  # neither network was changed
 
 
 def test_bfloat16_takes_the_same_images_and_says_what_it_costs(tiny):
     plain, low = bench(tiny, size=(32, 48), runs=2, warm_up=0, dtype="bfloat16")
-    assert (plain.precision, plain.beside, plain.told) == ("float32", "bfloat16", ())
-    assert (low.precision, low.beside, low.form) == ("bfloat16", "as it is", "bfloat16")
-    share = float(low.told[0].removeprefix("bfloat16: the class of float32 on ").split("%")[0])
+    assert (plain.precision, plain.against, plain.notes) == ("float32", "bfloat16", ())
+    assert (low.precision, low.against, low.form) == ("bfloat16", "as it is", "bfloat16")
+    share = float(low.notes[0].removeprefix("bfloat16: the class of float32 on ").split("%")[0])
     assert 50 < share <= 100
     assert low.memory < plain.memory
     assert next(tiny.parameters()).dtype == torch.float32

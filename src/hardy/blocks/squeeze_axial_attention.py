@@ -1,7 +1,7 @@
 """Squeeze-enhanced axial attention: the means of rows ask each other, so do those of columns; details come by a gate.
 
 With q, k, v 1x1 convolutions of the map, a mean over each row gives a line of h cells, and attention along it, with
-position embeddings stretched to h added to q and k, gives a line y_h; y_w likewise from the columns. Then
+position embeddings stretched to h added to q and k, gives a line y_h; y_w comes from the columns in the same way. Then
 ``s(B W relu6(v + y_h + y_w)) * detail`` with s the hard sigmoid, and ``detail`` a depthwise 3x3 and a 1x1 convolution
 of q, k and v side by side. The cost of attention grows with h^2 + w^2 and not with (h w)^2.
 

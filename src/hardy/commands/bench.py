@@ -86,13 +86,13 @@ def _line(row: Row, names: Mapping[str, str]) -> list[str]:
         "–" if row.memory is None else f"{row.memory:.0f}",
         row.memory_of,
         "–" if row.ratio is None else f"{row.ratio:.3f}",
-        names.get(row.beside or "–", row.beside or "–"),
+        names.get(row.against or "–", row.against or "–"),
     ]
 
 
 def _show_forms(rows: Sequence[Row], names: Mapping[str, str]) -> None:
     """Print the effects of folding and precision, and the timed region of each runtime and form."""
-    for name, line in dict.fromkeys((names[row.network], line) for row in rows for line in row.told):
+    for name, line in dict.fromkeys((names[row.network], line) for row in rows for line in row.notes):
         say(f"{name}: {line}")
     for what, timed in dict.fromkeys((f"{row.runtime}, {row.form}", row.timed) for row in rows):
         say(f"{what}: {timed}")
@@ -151,4 +151,4 @@ def blocks(*, size: tuple[int, int], channels: int, threads: int | None, runs: i
 
 def _notes(row: Row) -> dict[str, Any]:
     notes = {"size": list(row.size), "batch": row.batch, "threads": row.threads, "runs": row.runs, "device": row.device}
-    return notes if row.form == AS_IT_IS else {**notes, "form": row.form, "norms": row.norms}
+    return notes if row.form == AS_IT_IS else {**notes, "form": row.form, "folding": row.folding}

@@ -62,7 +62,7 @@ def evaluate(
         adapt: a method of ``hardy list adaptation`` by which a copy of the network learns from the images while it is
             measured, or ``{"name": ..., "reset": ..., options}``. Window, flip and scales are refused with it.
         seed: decides the method's random draws.
-        classes: those whose IoU stands beside the mIoU in the table.
+        classes: those whose IoU is shown with the mIoU in the table.
         keep_counts: keep the confusion counts of every image in the table's ``counts``.
 
     Raises:

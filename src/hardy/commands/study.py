@@ -47,11 +47,11 @@ def run(
     study, others = read(file, overrides)
     typed = names_typed(overrides)
     with from_file([*trust, *typed]):
-        planned = make_cells(study, file, others)
-    read_by = {domain for one in planned.cells for domain in (*one.recipe.data.sources, *one.recipe.data.unseen)}
-    refuse(study, [coordinates(one.stage, one.axes) for one in planned.cells], sorted(read_by), str(file))
-    ledger = Ledger(Path(study.study.folder), file.stem, planned.cells)
-    after = {cell.name: cell.after for cell in planned.chosen(study.only, filters(only))}
+        cells = make_cells(study, file, others)
+    read_by = {domain for one in cells.cells for domain in (*one.recipe.data.sources, *one.recipe.data.unseen)}
+    refuse(study, [coordinates(one.stage, one.axes) for one in cells.cells], sorted(read_by), str(file))
+    ledger = Ledger(Path(study.study.folder), file.stem, cells.cells)
+    after = {cell.name: cell.after for cell in cells.chosen(study.only, filters(only))}
     order = Order(after, ledger.done(after))
     board = Board(study, ledger, order, lambda cell: _counts(ledger.run_folder(cell)))
     if dry_run:

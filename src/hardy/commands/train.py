@@ -85,8 +85,8 @@ def train(
         algorithm: a name of ``hardy list algorithm``, or ``{"name": ..., options}``.
         teacher: for an algorithm that learns from one: a network, a run's folder, an ONNX file with logits, or a
             recipe's ``teacher`` section.
-        loss: likewise of ``hardy list loss``.
-        tuner: likewise of ``hardy list tuner``; it is attached first, and the rest of the network is frozen.
+        loss: in the same form, of ``hardy list loss``.
+        tuner: in the same form, of ``hardy list tuner``; it is attached first, and the rest of the network is frozen.
         steps: optimiser steps.
         optim: the rest of a recipe's ``optim`` section, such as ``{"lr": 0.05, "batch": 16}``.
         evaluate: a recipe's ``evaluate`` section.

@@ -35,7 +35,7 @@ _HEAD = struct.Struct(f"<{len(_MAGIC)}sII16s")
 """What a file begins with: the magic, height, width, and the checksum of the name, the sizes and all that follows."""
 
 _TOTAL = "bytes"
-"""The file that says how many bytes the cache has taken; absent or torn, they are counted anew."""
+"""The file that says how many bytes the cache has taken; if it is missing or damaged, they are counted again."""
 
 
 class DiskCache:
@@ -79,7 +79,7 @@ class DiskCache:
         return pixels[: -height * width].reshape(height, width, 3), pixels[-height * width :].reshape(height, width)
 
     def write(self, name: str, picture: Picture) -> None:
-        """Keep ``picture`` as ``name``, if there is room; a file is whole or absent.
+        """Keep ``picture`` as ``name``, if there is room; a file is complete or absent.
 
         Raises:
             InputError: when the folder cannot be written.

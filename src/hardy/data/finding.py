@@ -125,7 +125,7 @@ def pair(
         masks: the masks by key.
         where: the folder of the images.
         mask: where the mask of a key is looked for, with ``{}`` in place of the key.
-        image: likewise of an image; ``{}`` in ``where`` when empty.
+        image: the same for an image; ``{}`` in ``where`` when empty.
         hint: added to the message about a missing mask.
 
     Raises:

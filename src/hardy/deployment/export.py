@@ -221,9 +221,9 @@ def _sign(file: Path, proof: Proof, pretrained: dict[str, str] | None) -> None:
     model = onnx.load(file)
     model.producer_name, model.producer_version = "hardy", proof.versions["hardy"]
     entry = model.metadata_props.add()
-    # Not the path: it says nothing about the file, but may tell who wrote it.
+    # Not the path: it says nothing about the file, but may identify its author.
     entry.key = "hardy"
-    told = {name: value for name, value in proof.to_json().items() if name != "path"}
-    entry.value = json.dumps({**told, **({"pretrained": pretrained} if pretrained else {})})
+    shown = {name: value for name, value in proof.to_json().items() if name != "path"}
+    entry.value = json.dumps({**shown, **({"pretrained": pretrained} if pretrained else {})})
     onnx.checker.check_model(model)
     onnx.save(model, file)

@@ -54,7 +54,7 @@ class Table:
         image_level: True when the headline number is accuracy, not intersection over union.
         partial: True when a dataset lacks some of the classes, so that the `means` are more informative than the mIoU.
         failed: domain -> the reason why it could not be measured, such as a torn image; it has no row.
-        named: of ``classes`` those whose IoU stands beside the headline number.
+        named: of ``classes`` those whose IoU is shown with the headline number.
         counts: domain -> confusion counts of every image, where they were kept.
     """
 

@@ -20,7 +20,7 @@ class CrossEntropy(Loss):
 
     Args:
         class_count: K.
-        class_weights: K weights, one per class, none below 0; None weighs all alike.
+        class_weights: K weights, one per class, none below 0; None gives all the same weight.
 
     Raises:
         InputError: when there are not K weights, or one is below 0.

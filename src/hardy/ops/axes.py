@@ -104,7 +104,7 @@ def output_blocks(module: _ConvNd) -> int:
 
 
 def whole_groups(kept: Sequence[int], channels: int, groups: int) -> bool:
-    """True when ``kept`` of a grouped layer's ``channels`` are whole groups, False when every group keeps the same
+    """True when ``kept`` of a grouped layer's ``channels`` are complete groups, False when every group keeps the same
     places.
 
     Raises:
@@ -115,7 +115,9 @@ def whole_groups(kept: Sequence[int], channels: int, groups: int) -> bool:
     if set(places) <= {frozenset(), frozenset(range(each))}:
         return True
     if len(set(places)) > 1:
-        raise ValueError(f"{len(kept)} of {channels} channels in {groups} groups are no whole groups, nor alike in all")
+        raise ValueError(
+            f"{len(kept)} of {channels} channels are neither some of {groups} groups nor the same places of each"
+        )
     return False
 
 

@@ -181,7 +181,7 @@ class _Work:
         self.gone.add(call)
 
     def before(self, value: int, first: int, count: int) -> list[_Layer]:
-        """The layers whose outputs are channels ``first`` to ``first + count`` of a norm, all for ``value`` alone."""
+        """The layers of channels ``first`` to ``first + count`` of a norm's input, if only ``value`` has them."""
         call = self.flow.maker.get(value)
         if call is None:
             raise _Stays("its input is given to the network")
@@ -249,10 +249,10 @@ class _Work:
             value = weight.reads[0] if weight is not None and weight.name == "t" else -1
         module, name = self.flow.held.get(value, (None, ""))
         if norm is None and (not isinstance(module, (_ConvNd, nn.Linear)) or name != "weight"):
-            raise _Stays(f"the weights of the {call.name} beside it are no layer's own")
+            raise _Stays(f"the weights of the {call.name} next to it belong to no layer")
         assert module is not None
         if len(self.flow.readers[value]) > 1:
-            raise _Stays("the layer beside it runs more than once")
+            raise _Stays("the layer next to it runs more than once")
         return module
 
     def passes(self, call: Call, made: int) -> bool:

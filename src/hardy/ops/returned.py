@@ -19,7 +19,7 @@ def logits_in(result: Any) -> Tensor | None:
     """The logits among what a module returned; None where there are none.
 
     A tensor is the logits itself. A mapping holds them as ``"out"`` or ``"logits"``, else as its first value; a list or
-    tuple as its first entry; any other object as its attribute ``logits``. What is found is looked into alike.
+    tuple as its first entry; any other object as its attribute ``logits``. What is found is searched in the same way.
     """
     if isinstance(result, Tensor):
         return result

@@ -90,7 +90,7 @@ def size(
     *,
     turns: Sequence[str] | None = None,
 ) -> Values:
-    """``gmacs`` or ``milliseconds_p50_eager`` and the like of every cell that records tell it of.
+    """``gmacs`` or ``milliseconds_p50_eager`` and the like of every cell that the records have it for.
 
     Args:
         records: of the cells.
@@ -133,7 +133,7 @@ def steps(records: Sequence[Record]) -> dict[Coordinates, dict[str, float]]:
 
 
 def plain_step(took: Sequence[Mapping[str, float]]) -> float | None:
-    """Seconds of a training step, the median over these cells; None where no cell tells."""
+    """Seconds of a training step, the median over these cells; None where no cell has a record of it."""
     rates = [
         one["train_seconds"] / one["train_steps"]
         for one in took
@@ -143,7 +143,7 @@ def plain_step(took: Sequence[Mapping[str, float]]) -> float | None:
 
 
 def own_cost(took: Mapping[str, float], rate: float | None) -> Cost | None:
-    """What a cell took in plain steps of ``rate`` seconds, without what it continues from; None where nothing tells.
+    """What a cell took in plain steps of ``rate`` seconds, without what it continues from; None without a record.
 
     A stage of which only the number of steps is known counts as that many: a lower bound, as a step of a method may
     take several passes.

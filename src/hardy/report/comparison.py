@@ -53,9 +53,9 @@ class Numbers:
     """What the records say of the cells.
 
     Attributes:
-        scores: name -> cell -> score: ``intra``, ``unseen``, ``worst``, and what stands beside them.
+        scores: name -> cell -> score: ``intra``, ``unseen``, ``worst``, and the further metrics.
         gmacs: of the cells of which they are recorded.
-        milliseconds: likewise.
+        milliseconds: in the same form.
         took: seconds and steps by stage.
         plain_step: seconds of the training step that is the unit of a method's cost; None where not recorded.
     """
@@ -73,20 +73,20 @@ class Line:
 
     Attributes:
         arm: its name.
-        planned: how many seeds it has, measured or not.
+        expected: how many seeds it has, measured or not.
         scores: name -> of each seed the mean over its folds, or of ``worst`` the lowest; of those wholly measured.
         gains: arm less control, of each pair; of the control none.
         interval: of their mean, or why there is none.
         claim: whether there are seeds or pairs enough.
         gmacs: median over the cells; None where not recorded.
-        milliseconds: likewise.
+        milliseconds: in the same form.
         level: whether GMACs, and milliseconds, are the control's; None where one of the two is not recorded.
         cost: in plain training steps, the median over the cells.
         alone: pairs of which one side is missing, with what is missing.
     """
 
     arm: str
-    planned: int
+    expected: int
     scores: Mapping[str, tuple[float, ...]]
     gains: tuple[float, ...] = ()
     interval: Interval | str = ""
@@ -137,7 +137,7 @@ def compare(found: Arms, numbers: Numbers, rules: Rules, taken: Taken) -> list[L
         costs = [own_cost(numbers.took[where], numbers.plain_step) for where in cells.values() if where in numbers.took]
         line = Line(
             arm=name,
-            planned=len(_by_seed(cells.values(), rules.seeds)),
+            expected=len(_by_seed(cells.values(), rules.seeds)),
             scores={key: _of_seeds(key, one, cells.values(), rules.seeds) for key, one in numbers.scores.items()},
             gains=tuple(value[arm] - value[other] for arm, other in pairs),
             interval=taken(pairs) if pairs else "",
@@ -171,7 +171,7 @@ def shown(lines: Sequence[Line], rules: Rules, *, percent: bool = True) -> Pivot
     rows = [
         (
             line.arm,
-            *(spread(line.scores[name], line.planned, percent=percent) for name in scores),
+            *(spread(line.scores[name], line.expected, percent=percent) for name in scores),
             *_against(line, control=line.arm == rules.control, scale=100 if percent else 1),
             _number(line.gmacs),
             _number(line.milliseconds),
@@ -245,9 +245,9 @@ def _by_seed(cells: Iterable[Coordinates], seeds: Sequence[str]) -> dict[Coordin
 
 def _of_seeds(name: str, values: Values, cells: Iterable[Coordinates], seeds: Sequence[str]) -> tuple[float, ...]:
     folds = [[values[where] for where in one if where in values] for one in _by_seed(cells, seeds).values()]
-    planned = [len(one) for one in _by_seed(cells, seeds).values()]
+    expected = [len(one) for one in _by_seed(cells, seeds).values()]
     reduce = min if name == "worst" else fmean
-    return tuple(reduce(one) for one, many in zip(folds, planned, strict=True) if len(one) == many)
+    return tuple(reduce(one) for one, many in zip(folds, expected, strict=True) if len(one) == many)
 
 
 def _level(

@@ -149,15 +149,15 @@ def sign_test(won: int, lost: int) -> float:
     return min(1.0, 2 * tail / (1 << count))
 
 
-def spread(numbers: Sequence[float], planned: int, *, percent: bool = True) -> str:
+def spread(numbers: Sequence[float], expected: int, *, percent: bool = True) -> str:
     """``mean ± standard deviation`` (n - 1); one number gives the mean only, none a dash; (2/3) when some are missing.
 
     Numbers that are not percentages have four digits; from a mean of 10,000 up they have no decimals.
     """
     if not numbers:
-        return "–" if planned else ""
+        return "–" if expected else ""
     moments = [fmean(numbers), *([stdev(numbers)] if len(numbers) > 1 else [])]
-    lacking = f" ({len(numbers)}/{planned})" if len(numbers) < planned else ""
+    lacking = f" ({len(numbers)}/{expected})" if len(numbers) < expected else ""
     scale, digits = (100, ".1f") if percent else (1, ",.0f" if abs(moments[0]) >= 1e4 else ".4g")
     return " ± ".join(f"{scale * value:{digits}}" for value in moments) + lacking
 

@@ -98,7 +98,7 @@ def make_cells(study: Study, file: Path, overrides: Sequence[str] = ()) -> Cells
     values = {name: _settings(name, axis, study, file) for name, axis in study.grid.items()}
     axes = {name: tuple(axis for axis in study.grid if axis in _axes(study, name)) for name in study.stages}
     _refuse_endless(study, values, axes)
-    planned: dict[str, Cell] = {}
+    made: dict[str, Cell] = {}
     for name in _in_order(study):
         stage = study.stages[name]
         fixed = [*_texts(stage.set), *(text for text in overrides if stage.verb == "prune" or text[:6] != "prune.")]
@@ -108,15 +108,15 @@ def make_cells(study: Study, file: Path, overrides: Sequence[str] = ()) -> Cells
         for combination in product(*(values[axis] for axis in axes[name])):
             chosen = dict(zip(axes[name], combination, strict=True))
             before = _name(stage.after, chosen, axes) if stage.after else None
-            if _skipped(study, name, chosen) or (before and before not in planned):
+            if _skipped(study, name, chosen) or (before and before not in made):
                 continue
             cell = _name(name, chosen, axes)
             own = [values[axis][text] for axis, text in chosen.items() if name in _stages(study, axis)]
             texts = [*fixed, *(text for setting in own for text in _texts(setting)), *_run_keys(study, cell, before)]
             recipe = from_values(written, texts, f"{file}: cell {cell}")
             _refuse_no_prune(stage, recipe, file.parent / expanded(stage.recipe))
-            planned[cell] = Cell(cell, name, stage.verb, chosen, recipe, before)
-    cells = Cells(tuple(planned.values()), {**{name: list(named) for name, named in values.items()}, "stage": [*axes]})
+            made[cell] = Cell(cell, name, stage.verb, chosen, recipe, before)
+    cells = Cells(tuple(made.values()), {**{name: list(named) for name, named in values.items()}, "stage": [*axes]})
     cells.check(*study.skip, *({one.axis: [one.of, *against(one)]} for one in compared(study.table)))
     return cells
 

@@ -158,8 +158,8 @@ def _measure(
                 folded=made.folded,
                 resize=not one.network.image_level,
                 form=one.words,
-                norms=one.folding,
-                told=one.notes,
+                folding=one.folding,
+                notes=one.notes,
                 layout="channels last" if form.channels_last else "channels first",
                 **same,
             )
@@ -179,8 +179,8 @@ def _with_ratios(rows: Sequence[Row], times: Sequence[np.ndarray]) -> list[Row]:
         if not others:
             return list(rows)
         other = rows[others[0]]
-        beside = other.network if other.network != row.network else other.form
-        compared.append(replace(row, ratio=float(np.median(spent / times[others[0]])), beside=beside))
+        against = other.network if other.network != row.network else other.form
+        compared.append(replace(row, ratio=float(np.median(spent / times[others[0]])), against=against))
     return compared
 
 

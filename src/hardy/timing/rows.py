@@ -21,16 +21,16 @@ class Row:
         size: (height, width).
         threads: threads of one operation.
         p50, p95, least: median, 95th percentile and minimum over the runs.
-        ratio: of this row's time to that of ``beside``, the median over the pairs of runs; None without another row.
+        ratio: of this row's time to that of ``against``, the median over the pairs of runs; None without another row.
         memory: peak in MiB, None where it cannot be read. See `hardy.timing.memory` for what is counted.
         memory_of: ``tensors`` (eager) or ``process`` (onnxruntime); the two are not comparable.
         runs, warm_up: the number of timed runs, and of runs before them.
         precision: of weights and activations.
         form: changes to the network before timing, such as ``folded, bfloat16``; ``as it is`` without any.
-        beside: the row that ``ratio`` compares with: for a changed form the same network as it is, else the other
+        against: the row that ``ratio`` compares with: for a changed form the same network as it is, else the other
             network as it is, else the other form; None without another row.
-        norms: how many batch norms were folded, as in ``43 of 55 batch norms folded``; empty without folding.
-        told: the effect of folding and precision on the classes, a line each.
+        folding: how many batch norms were folded, as in ``43 of 55 batch norms folded``; empty without folding.
+        notes: the effect of folding and precision on the classes, a line each.
         folded: whether every batch norm was folded into a convolution in the network or graph that ran.
         resize: whether upsampling to the size of the images is timed; an image-level network has none.
         argmax: whether argmax to uint8 classes is timed.
@@ -58,9 +58,9 @@ class Row:
     argmax: bool
     copies: bool
     form: str = AS_IT_IS
-    beside: str | None = None
-    norms: str = ""
-    told: tuple[str, ...] = ()
+    against: str | None = None
+    folding: str = ""
+    notes: tuple[str, ...] = ()
     layout: str = "channels first"
 
     def to_json(self) -> dict[str, Any]:
@@ -72,11 +72,10 @@ class Row:
         """The timed region in words: what is inside and what is not."""
         parts = {"normalisation": True, "network": True, "upsampling": self.resize, "argmax": self.argmax}
         inside = ", ".join(name for name, there in parts.items() if there)
-        norms = "batch norm folded" if self.folded else self.norms or "batch norm not folded"
+        folding = "batch norm folded" if self.folded else self.folding or "batch norm not folded"
         last = f", {self.layout}" if self.layout != "channels first" else ""
-        return (
-            f"timed: {inside} ({self.precision}, {norms}{last}); not timed: reading, image resize, copies to the device"
-        )
+        what = f"{self.precision}, {folding}{last}"
+        return f"timed: {inside} ({what}); not timed: reading, image resize, copies to the device"
 
 
 @dataclass(frozen=True)

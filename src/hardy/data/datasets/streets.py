@@ -2,7 +2,7 @@
 
 A street is drawn from numbers: a layout with carriageway, pavements, houses, walls, fences, gardens and side streets;
 vehicles, people, riders, trees, lamps, signals and signs on it; a camera. All domains share that generator, so their
-label statistics are alike (but for `city_b`, another town); they differ in light, weather and camera:
+label statistics are similar (except for `city_b`, another town); they differ in light, weather and camera:
 
 - ``sim``: flat shading, no shadow, no texture, no noise
 - ``day``: texture, sun and cast shadows, clouds, sensor noise

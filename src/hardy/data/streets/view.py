@@ -1,7 +1,7 @@
 """The camera of `streets` and what each pixel of the empty street shows: ground, upright face or sky, and how far.
 
 A pinhole camera with level horizon looks along the street. Its vertical picture lines are vertical in the world, so
-an upright face has one distance per image column: all faces are intersected with all columns in one plan-view pass,
+an upright face has one distance per image column: all faces are intersected with all columns in one pass from above,
 and a pixel shows the nearest face whose top is above it, unless the ground is nearer still.
 """
 

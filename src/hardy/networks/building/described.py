@@ -48,8 +48,8 @@ def check_architecture(architecture: Any) -> None:
     for key in ("mean", "std"):
         if key in architecture:
             _check_colours(f"architecture.{key}", architecture[key])
-    if not _texts(told := architecture.get("pretrained", {})):
-        raise InputError(f"architecture.pretrained is {quoted(told)}; it must be {{what: text}}")
+    if not _texts(origin := architecture.get("pretrained", {})):
+        raise InputError(f"architecture.pretrained is {quoted(origin)}; it must be {{what: text}}")
 
 
 def check_wrapped(options: Mapping[str, Any]) -> None:

@@ -51,8 +51,8 @@ class UNet(Decoder):
         ends = [strides[0] // 2, *strides] if strides[0] > 1 else list(strides)
         stride = strides[0] if stride is None else stride
         if stride not in ends:
-            told = ", ".join(map(str, dict.fromkeys(ends)))
-            raise InputError(f"unet stride={stride}: it can end at {told} with this encoder")
+            allowed = ", ".join(map(str, dict.fromkeys(ends)))
+            raise InputError(f"unet stride={stride}: it can end at {allowed} with this encoder")
         self.first = next((place for place, one in enumerate(strides) if one >= stride), 0)
         # Without a batch norm: of a small image the coarsest map has one cell, which has no variance.
         self.bottom = nn.Conv2d(channels[-1], width, 1)

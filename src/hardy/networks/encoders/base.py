@@ -28,7 +28,7 @@ class Encoder(nn.Module, ABC):
     Attributes:
         variants: the names of its sizes, which networks use to select it.
         in_timm: whether timm has these sizes, and so weights for them.
-        beside: prefixes of the names in a checkpoint that do not belong to the encoder.
+        outside: prefixes of the names in a checkpoint that do not belong to the encoder.
         name: one of `variants`.
         channels: channels of each map as built.
         strides: stride of each map.
@@ -38,7 +38,7 @@ class Encoder(nn.Module, ABC):
 
     variants: ClassVar[Collection[str]]
     in_timm: ClassVar[bool] = False
-    beside: ClassVar[tuple[str, ...]] = ()
+    outside: ClassVar[tuple[str, ...]] = ()
     multiple: int = 1
 
     def __init__(self, name: str, channels: Sequence[int], strides: Sequence[int] = (4, 8, 16, 32)) -> None:
@@ -65,8 +65,8 @@ class Encoder(nn.Module, ABC):
         """Load published weights into the encoder, in place.
 
         Args:
-            weights: a file, with or without the names `beside` the encoder; for a size that timm has also ``"timm"`` or
-                a timm tag.
+            weights: a file, with or without the names `outside` the encoder; for a size that timm has also ``"timm"``
+                or a timm tag.
 
         Raises:
             InputError: for weights that do not exist, cannot be downloaded or do not fit.
@@ -79,8 +79,8 @@ class Encoder(nn.Module, ABC):
             found = load_encoder(self.name, weights, lambda model: model.reset_classifier(0), img_size=224).state_dict()
         else:
             raise InputError(f"weights {weights!r}: timm has none of {self.name}; give a weights file or None")
-        beside = self.beside
-        fill(self, self.renamed(found), weights, may_be_left=lambda names: [n for n in names if n.startswith(beside)])
+        outside = self.outside
+        fill(self, self.renamed(found), weights, may_be_left=lambda names: [n for n in names if n.startswith(outside)])
 
 
 def encoder_names() -> list[str]:

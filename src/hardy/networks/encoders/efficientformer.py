@@ -31,7 +31,7 @@ class EfficientFormer(Encoder):
 
     variants = ("efficientformer_l1", "efficientformer_l3", "efficientformer_l7")
     in_timm = True
-    beside = ("head.", "head_dist.")
+    outside = ("head.", "head_dist.")
 
     def __init__(self, name: str) -> None:
         model: Any = timm.create_model(name)

@@ -30,7 +30,7 @@ class EfficientFormerV2(Encoder):
 
     variants = ("efficientformerv2_s0", "efficientformerv2_s1", "efficientformerv2_s2", "efficientformerv2_l")
     in_timm = True
-    beside = ("head.", "head_dist.")
+    outside = ("head.", "head_dist.")
 
     def __init__(self, name: str) -> None:
         model: Any = timm.create_model(name)

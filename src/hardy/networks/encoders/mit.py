@@ -53,7 +53,7 @@ class MixTransformer(Encoder):
     """
 
     variants = tuple(VARIANTS)
-    beside = ("head.", "classifier.", "decode_head.")
+    outside = ("head.", "classifier.", "decode_head.")
 
     def __init__(self, name: str, *, drop_path: float = 0.1, eps: float = 1e-6, embedding_eps: float = 1e-6) -> None:
         widths, depths = VARIANTS[name]

@@ -43,7 +43,7 @@ class ShuffleNetV1(Encoder):
     """
 
     variants = tuple(VARIANTS)
-    beside = ("fc.",)
+    outside = ("fc.",)
 
     def __init__(self, name: str) -> None:
         groups, stem, width = VARIANTS[name]

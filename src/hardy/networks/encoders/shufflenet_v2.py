@@ -35,7 +35,7 @@ class ShuffleNetV2(Encoder):
     """
 
     variants = tuple(VARIANTS)
-    beside = ("fc.", "conv5.")
+    outside = ("fc.", "conv5.")
 
     def __init__(self, name: str) -> None:
         super().__init__(name, VARIANTS[name])

@@ -24,7 +24,7 @@ class STDCNet(Encoder):
     """
 
     variants = tuple(VARIANTS)
-    beside = ("conv_last.", "fc.", "bn.", "linear.", "x2.", "x4.", "x8.", "x16.", "x32.")
+    outside = ("conv_last.", "fc.", "bn.", "linear.", "x2.", "x4.", "x8.", "x16.", "x32.")
     """The authors' classifier, and copies of the stages under other names."""
 
     def __init__(self, name: str) -> None:

@@ -86,7 +86,7 @@ class ShippedWeights(ABC):
 
         Args:
             weights: what `read` gives.
-            own: the state dict of the whole encoder, its classifier included.
+            own: the state dict of the complete encoder, its classifier included.
 
         Raises:
             InputError: for tensors that are more or fewer, naming both numbers, or of another shape or role (weight,
