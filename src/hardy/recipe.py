@@ -133,7 +133,7 @@ class Recipe(Section):
                 values.pop(name)
         if self.network.run:  # the same for a network that keeps its classes
             values["network"]["classes"] = f"new {classes}" if (classes := self.network.classes) else "cityscapes19"
-        _drop_unset(values["network"], "merge")  # the same for keys added later
+        _drop_unset(values["network"], "merge", "form")  # the same for keys added later
         _drop_unset(values["prune"] or {}, "keep")
         _drop_unset(values["evaluate"], "classes", "select_class", "keep_counts")
         if self.network.sha256:  # then the folder of the weights does not matter
@@ -143,6 +143,7 @@ class Recipe(Section):
         if self.teacher:
             unnamed = ("run", "onnx") if self.teacher.sha256 else ("sha256",)
             values["teacher"] = {key: value for key, value in values["teacher"].items() if key not in unnamed}
+            _drop_unset(values["teacher"], "form")
         for key in ("folder", "device", "workers", "threads", "trackers", "log_every", "checkpoint_every"):
             values["run"].pop(key)
         for options in (values["data"], *values["data"]["datasets"].values()):

@@ -122,7 +122,8 @@ class NetworkChoice(Method):
 
     A run's network keeps its classes. Other ``classes`` give it a new last layer, in which classes with the same name
     keep their weights; the same holds for a file of ``weights`` for other classes. ``sha256`` is the checksum of the
-    weights of the run or the file: other weights are refused. ``merge`` merges the tuner of a tuned run into its
+    weights of the run or the file: other weights are refused. ``form`` does the same for the architecture, the classes
+    and the changes of a network that Python passed in memory. ``merge`` merges the tuner of a tuned run into its
     weights first (`hardy.merge`).
     """
 
@@ -132,6 +133,7 @@ class NetworkChoice(Method):
     classes: str | None = None
     weights: str | None = None
     sha256: str | None = None
+    form: str | None = None
     merge: bool = False
 
     @model_validator(mode="after")
@@ -307,6 +309,7 @@ class Teacher(Section):
 
     It is the network of an earlier ``run``, or an ``onnx`` file of ``hardy export --logits``, which has no features. It
     computes in its own ``precision``. ``sha256`` is the checksum of the weights or the file: others are refused.
+    ``form`` does the same for the architecture, the classes and the changes of a network that Python passed in memory.
     """
 
     model_config = ConfigDict(
@@ -318,6 +321,7 @@ class Teacher(Section):
     onnx: Annotated[str, Field(min_length=1)] | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     sha256: str | None = None
+    form: str | None = None
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:

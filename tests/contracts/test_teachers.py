@@ -129,6 +129,7 @@ def test_autocast_around_it_does_not_reach_it(kind: str, teacher: Teacher, place
     found = low.outputs(images())
     assert found.logits.dtype == torch.float32
     assert {value.dtype for value in found.features.values()} == {torch.float32}
+    assert {value.dtype for value in (found.coarse, found.embedding) if value is not None} <= {torch.float32}
     assert not torch.equal(found.logits, wanted.logits)
     torch.testing.assert_close(found.logits, wanted.logits, rtol=0.1, atol=0.1)
 

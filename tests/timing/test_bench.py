@@ -130,7 +130,7 @@ def test_a_form_is_timed_beside_the_network_as_it_is(tiny, monkeypatch):
         ("network", words, "as it is", 0.375),
         ("against", words, "as it is", 0.25),
     ]
-    assert [(row.folded, row.norms, row.layout) for row in rows[::2]] == [
+    assert [(row.folded, row.folding, row.layout) for row in rows[::2]] == [
         (False, "", "channels first"),
         (True, "16 of 16 batch norms folded", "channels last"),
     ]

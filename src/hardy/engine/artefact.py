@@ -31,7 +31,19 @@ from hardy.ops.tensors import decoded, load_strictly
 from hardy.stored import contents, intact, json_value, sealed
 from hardy.trust import from_file, names_in
 
-__all__ = ["FORMAT", "check", "checksum", "like", "load", "origin", "restore", "save", "saved_checksum"]
+__all__ = [
+    "FORMAT",
+    "check",
+    "checksum",
+    "form",
+    "like",
+    "load",
+    "origin",
+    "restore",
+    "save",
+    "saved_checksum",
+    "saved_form",
+]
 
 FORMAT, _FIRST = "hardy-network/2", "hardy-network/1"
 _TENSORS = "hardy-network/1"
@@ -83,6 +95,24 @@ def save(
 def checksum(network: Network) -> str:
     """The sha256 of the weights of ``network`` as `save` writes them, in hexadecimal digits."""
     return _sha256(_encoded(network.state_dict()))
+
+
+def form(network: Network) -> str:
+    """Twelve hexadecimal digits that identify the architecture, the classes and the changes of ``network``.
+
+    Two networks with the same weights may differ in these, for example in the normalisation of their images.
+    """
+    return _form(network.architecture, network.labels.to_json(), network.changes)
+
+
+def saved_form(folder: Path) -> str:
+    """The `form` of the network saved in ``folder``, read from its description."""
+    description = _describe(folder)
+    return _form(description["architecture"], description["labels"], description["changes"])
+
+
+def _form(*parts: Any) -> str:
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=6).hexdigest()
 
 
 def _encoded(weights: Mapping[str, Tensor]) -> bytes:

@@ -186,8 +186,8 @@ class Run:
         """Use ``network``, which is in memory, as the teacher that the recipe names; ``keep`` saves it once."""
         assert self.recipe.teacher, "the recipe names the checksum of a teacher in memory"
         self._teacher = Teacher(network, self.recipe.teacher.precision)
-        if keep and self.main and not holds_network(self.folder / teachers.FOLDER):
-            artefact.save(network, self.folder / teachers.FOLDER)
+        if keep and self.main:
+            self._keep_once(network, teachers.FOLDER)
 
     def algorithm(self, network: Network, method: Method | None = None, teacher: Network | None = None) -> Algorithm:
         """The algorithm ``method``, by default the recipe's, on ``network``.
@@ -298,10 +298,18 @@ class Run:
 
     def keep_start(self, network: Network) -> None:
         """Save ``network``, the network in memory that the run starts from, once and with all its weights."""
-        start_folder = self.folder / START
-        known = holds_network(start_folder) and artefact.saved_checksum(start_folder) == self.recipe.network.sha256
-        if self.main and not known:
-            artefact.save(network, start_folder, complete=True)
+        if self.main:
+            self._keep_once(network, START)
+
+    def _keep_once(self, network: Network, part: str) -> None:
+        """Save ``network``, with all its weights, in the sub-folder ``part``, unless it is there already."""
+        folder = self.folder / part
+        known = holds_network(folder) and (
+            (artefact.saved_checksum(folder), artefact.saved_form(folder))
+            == (artefact.checksum(network), artefact.form(network))
+        )
+        if not known:
+            artefact.save(network, folder, complete=True)
 
     def remove_checkpoint(self) -> None:
         """Remove the checkpoint and the best weights of the stage that ended; the next stage writes its own."""

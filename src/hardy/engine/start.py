@@ -1,7 +1,7 @@
 """The network that a run starts from: a named one, an earlier run's, or one in memory, which is saved in the folder.
 
-For a network in memory the recipe holds the checksum of its weights and the file that they are saved in. So two
-different networks never have the same digest, and the recipe can repeat the run.
+For a network in memory the recipe holds the checksum of its weights, its architecture or a checksum of its form, and
+the file that it is saved in. So two different networks never have the same digest, and the recipe can repeat the run.
 """
 
 import hashlib
@@ -18,18 +18,19 @@ from hardy.networks.building.wrapped import Wrapped
 from hardy.ops.tensors import check_finite
 from hardy.sections import NetworkChoice
 
-__all__ = ["network", "refuse_other", "section"]
+__all__ = ["network", "refuse_other", "refuse_other_form", "section"]
 
 
 def network(choice: NetworkChoice) -> Network:
     """The network of ``choice``; the weights of a new one are drawn from torch's generator.
 
     Raises:
-        InputError: for weights that are not finite or have another checksum than ``choice`` names, and what loading
-            and merging raise.
+        InputError: for weights that are not finite, a checksum or a form that ``choice`` does not name, and what
+            loading and merging raise.
     """
     if choice.run:
         refuse_other(choice.sha256, Path(choice.run) / WEIGHTS)
+        refuse_other_form(choice.form, Path(choice.run))
         loaded = artefact.load(choice.run, classes=choice.classes)
         check_finite(loaded)
         if choice.merge:
@@ -54,15 +55,16 @@ def section(network: Network, folder: Path | None) -> dict[str, Any]:
         folder: the run's folder, whose sub-folder `START` the network will be saved in; None when it is not saved.
     """
     sha256 = artefact.checksum(network)
+    identity = {"sha256": sha256, "form": artefact.form(network)}
     if folder is None:
-        return {"run": "a network in memory", "sha256": sha256}
+        return {"run": "a network in memory", **identity}
     name, options = network.architecture["name"], network.architecture["options"]
     shipped = SPACES.get(network.labels.name) == network.labels
     as_built = not network.changes and "mean" not in network.architecture and not options.get("encoder_weights")
     if shipped and as_built and not isinstance(network, Wrapped):
         weights = str(folder / START / WEIGHTS)
         return {"name": name, **options, "classes": network.labels.name, "weights": weights, "sha256": sha256}
-    return {"run": str(folder / START), "sha256": sha256}
+    return {"run": str(folder / START), **identity}
 
 
 def refuse_other(sha256: str | None, weights: Path, section: str = "network") -> None:
@@ -79,3 +81,16 @@ def refuse_other(sha256: str | None, weights: Path, section: str = "network") ->
                 f"{section}.sha256: {weights} holds other weights ({checksum[:12]}, not {sha256[:12]}); give the "
                 "file that the recipe was made with"
             )
+
+
+def refuse_other_form(form: str | None, folder: Path, section: str = "network") -> None:
+    """Refuse a network in ``folder`` whose form differs from the one in the ``section`` of a recipe, if it has one.
+
+    Raises:
+        InputError: naming the folder and both forms.
+    """
+    if form and (saved := artefact.saved_form(folder)) != form:
+        raise InputError(
+            f"{section}.form: {folder} holds another network with these weights ({saved}, not {form}); give the folder "
+            "that the recipe was made with"
+        )

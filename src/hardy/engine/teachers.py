@@ -53,6 +53,7 @@ def load(choice: Section) -> Teacher:
         assert choice.run, "a teacher is a run or a file"
         folder = expanded(choice.run)
         start.refuse_other(choice.sha256, folder / WEIGHTS, "teacher")
+        start.refuse_other_form(choice.form, folder, "teacher")
         try:
             return Teacher(artefact.load(folder), choice.precision)
         except InputError as error:
@@ -76,4 +77,4 @@ def section(given: Given, folder: Path | None) -> dict[str, Any]:
     if folder is not None:
         artefact.check(given)
     place = "a network in memory" if folder is None else str(folder / FOLDER)
-    return {"run": place, "sha256": artefact.checksum(given)}
+    return {"run": place, "sha256": artefact.checksum(given), "form": artefact.form(given)}

@@ -92,5 +92,6 @@ def _with_dtype(outputs: Outputs, dtype: torch.dtype) -> Outputs:
     def cast(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()}
 
-    logits = outputs.logits.to(dtype)
-    return replace(outputs, logits=logits, features=cast(outputs.features), extras=cast(outputs.extras))
+    fields = ("logits", "coarse", "embedding")
+    own = cast({name: value for name in fields if (value := getattr(outputs, name)) is not None})
+    return replace(outputs, features=cast(outputs.features), extras=cast(outputs.extras), **own)
