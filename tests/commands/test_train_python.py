@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 import hardy
+from hardy import recipe
+from hardy.commands import train
 from hardy.data.labels import read_classes
 from hardy.engine import artefact
 from hardy.engine.stop import Stopped
@@ -112,3 +114,24 @@ def test_a_network_kept_by_a_call_that_trained_nothing_gives_way(town, of_python
     expected = network.state_dict()["head.weight"].clone()
     hardy.train(network, steps=1, folder=run, **of_python)
     assert torch.equal(artefact.load(run / "start").state_dict()["head.weight"], expected)
+
+
+def test_networks_with_the_same_weights_and_another_form_are_two_runs(town, of_python, tmp_path):
+    """Their normalisation differs, which no tensor of the weights file shows."""
+
+    def made(mean):
+        torch.manual_seed(0)
+        network = hardy.create("tiny", str(town), width=8)
+        network.renormalise([mean] * 3, [0.5] * 3)
+        return network
+
+    call = {"steps": 1, "folder": tmp_path / "run", **of_python}
+    hardy.train(made(0.1), **call)
+    with pytest.raises(InputError, match=r"holds the run of another recipe .*network\.form was"):
+        hardy.train(made(0.2), **call)
+    assert artefact.checksum(made(0.1)) == artefact.checksum(made(0.2))
+    hardy.train(made(0.1), **call)
+    artefact.save(made(0.2), tmp_path / "run" / "start")
+    again = recipe.read(tmp_path / "run" / "recipe.yaml", [f"run.folder={tmp_path}/again"])
+    with pytest.raises(InputError, match=r"^network\.form: .*start holds another network with these weights"):
+        train.run(again, show=False)
