@@ -8,7 +8,6 @@ that it says.
 import gzip
 import hashlib
 import json
-import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,8 +18,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from hardy.errors import InputError, named
-from hardy.files import temporary
+from hardy.errors import InputError
+from hardy.files import write_together
 from hardy.stored import contents, json_value
 
 __all__ = ["FILE", "FORMAT", "Counts", "read", "write"]
@@ -93,15 +92,7 @@ def write(folder: Path, counts: Mapping[str, Counts]) -> None:
     data = save(arrays, {"about": json.dumps(about, sort_keys=True)})  # one key: of several the order is not fixed
     if len(data) > MOST_BYTES:
         raise InputError(f"{file}: would have more than {MOST_BYTES // 2**20} MiB; measure fewer images at a time")
-    waiting = temporary(file)
-    try:
-        with named(file), waiting.open("wb") as handle:
-            handle.write(gzip.compress(data, mtime=0))
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(waiting, file)
-    finally:
-        waiting.unlink(missing_ok=True)
+    write_together({file: gzip.compress(data, mtime=0)})
 
 
 def read(folder: Path | str) -> dict[str, Counts]:

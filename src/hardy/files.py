@@ -6,12 +6,13 @@ several files.
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from hardy.errors import InputError, named
 
-__all__ = ["clear", "expanded", "leftovers", "remove", "temporary", "write_text", "write_together"]
+__all__ = ["clear", "expanded", "leftovers", "remove", "replacing", "temporary", "write_text", "write_together"]
 
 
 def expanded(path: Path | str) -> Path:
@@ -31,15 +32,25 @@ def temporary(file: Path) -> Path:
     return file.with_name(f".{file.name}.tmp")
 
 
-def write_text(file: Path, text: str) -> None:
-    """Write ``text`` to ``file`` atomically."""
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Inside the block: the path to write the new content of ``file`` to, which replaces it when the block ends.
+
+    When the block raises an error, ``file`` stays as it was.
+    """
     waiting = temporary(file)
     try:
         with named(file):
-            waiting.write_text(text, encoding="utf-8")
+            yield waiting
             os.replace(waiting, file)
     finally:
         waiting.unlink(missing_ok=True)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write ``text`` to ``file`` atomically."""
+    with replacing(file) as waiting:
+        waiting.write_text(text, encoding="utf-8")
 
 
 def write_together(files: Mapping[Path, bytes]) -> None:

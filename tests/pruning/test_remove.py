@@ -136,21 +136,31 @@ def test_every_kind_of_layer_is_cut_where_it_should():
 
 def test_every_kind_of_layer_is_masked_where_it_should():
     """Weight and bias of what makes a channel, and the weights that take it; all else stays."""
-    network = nn.ModuleDict({
-        "conv": nn.Conv2d(3, 4, 3), "norm": nn.BatchNorm2d(4),
-        "up": nn.ConvTranspose2d(4, 5, 2), "linear": nn.Linear(5, 6),
-    })  # fmt: skip
+    network = nn.ModuleDict(
+        {
+            "conv": nn.Conv2d(3, 4, 3),
+            "norm": nn.BatchNorm2d(4),
+            "up": nn.ConvTranspose2d(4, 5, 2),
+            "linear": nn.Linear(5, 6),
+        }
+    )
     with torch.no_grad():
         for value in network.parameters():
             value.add_(1.5)  # none is zero by chance
     before = copy.deepcopy(network)
-    unit = Unit("conv", 4, tuple(
-        Member(name, side, tuple((c,) for c in range(4)))
-        for name, side in (("conv", "out"), ("norm", "out"), ("up", "in"))
-    ))  # fmt: skip
-    other = Unit("up", 5, tuple(
-        Member(name, side, tuple((c,) for c in range(5))) for name, side in (("up", "out"), ("linear", "in"))
-    ))  # fmt: skip
+    unit = Unit(
+        "conv",
+        4,
+        tuple(
+            Member(name, side, tuple((c,) for c in range(4)))
+            for name, side in (("conv", "out"), ("norm", "out"), ("up", "in"))
+        ),
+    )
+    other = Unit(
+        "up",
+        5,
+        tuple(Member(name, side, tuple((c,) for c in range(5))) for name, side in (("up", "out"), ("linear", "in"))),
+    )
     mask(network, [unit, other], {"conv": [1], "up": [0, 3]})
     wanted = {name: value.clone() for name, value in before.state_dict().items()}
     for name in ("conv.weight", "conv.bias", "norm.weight", "norm.bias", "up.weight"):

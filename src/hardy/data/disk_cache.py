@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from hardy.errors import InputError
-from hardy.files import temporary
+from hardy.files import replacing, write_text
 
 __all__ = ["OWN", "DiskCache"]
 
@@ -93,8 +93,8 @@ class DiskCache:
             with self._alone():
                 if self._reserved(len(data) - _size(file)):
                     file.parent.mkdir(parents=True, exist_ok=True)
-                    temporary(file).write_bytes(data)
-                    os.replace(temporary(file), file)
+                    with replacing(file) as waiting:
+                        waiting.write_bytes(data)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise InputError(
@@ -113,9 +113,7 @@ class DiskCache:
         if total + more > self.most:
             self._tell(f"it has {self.most:,} bytes, the most that it may have")
             return False
-        waiting = temporary(self.folder / _TOTAL)
-        waiting.write_text(str(total + more), encoding="ascii")
-        os.replace(waiting, self.folder / _TOTAL)
+        write_text(self.folder / _TOTAL, str(total + more))
         return True
 
     def _total(self) -> int:

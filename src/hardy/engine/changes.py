@@ -87,7 +87,7 @@ def replay(network: Network, changes: Any, *, size: int = 2**40) -> None:
             with which a tuner cannot be attached.
     """
     check_changes(changes)
-    steps: dict[str, Callable[[Change], None]] = {
+    steps: dict[str, Callable[[Change], object]] = {
         "prune": lambda change: cut(network, change["plan"]),
         "tune": lambda change: attach(network, Method(name=change["name"], **change["options"])),
         "merge": lambda change: merge(network),
@@ -103,7 +103,7 @@ def _refold(network: Network, change: Change) -> None:
     refold(network, change)
 
 
-def _tried(step: Callable[[Change], None], change: Change, size: int) -> None:
+def _tried(step: Callable[[Change], object], change: Change, size: int) -> None:
     try:
         with in_proportion(size) if change["change"] == "tune" else nullcontext():
             step(change)

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from hardy.commands.output.comparison import Compared, Reader, Table
+from hardy.commands.output.comparison import Compared, ComparisonTable, Reader
 from hardy.commands.output.printing import plain
 from hardy.commands.output.summary import Summary
 from hardy.files import write_text
@@ -99,7 +99,7 @@ class Board:
             lines = [*summary.markdown(), *(compared.markdown() if compared else [])]
             write_text(self.ledger.folder / "table.md", "\n".join(lines) + "\n")
 
-    def _say_table(self, one: Table) -> None:
+    def _say_table(self, one: ComparisonTable) -> None:
         self.out.print(plain(one.title), style="italic", soft_wrap=True)
         self.out.print(_rich(one.table, wide=True))
         for note in one.notes:

@@ -14,14 +14,14 @@ from hardy.report.pivot import HEADLINES, Coordinates, Pivot, coordinates, markd
 from hardy.report.resample import Images, Interval, Over, bootstrap, images, score
 from hardy.studies.study import Comparison, Study, listed, paired
 
-__all__ = ["Compared", "Reader", "Table", "refuse"]
+__all__ = ["Compared", "ComparisonTable", "Reader", "refuse"]
 
 Reader = Callable[[str], Mapping[str, Counts]]
 """A cell's counts by domain; nothing where none are kept."""
 
 
 @dataclass(frozen=True)
-class Table:
+class ComparisonTable:
     """One table of a comparison: its title, its rows, and what must be said of them."""
 
     title: str
@@ -79,7 +79,7 @@ class Compared:
         self._kept: dict[Coordinates, tuple[dict[str, Images], tuple[str, ...]]] = {}
 
     @cached_property
-    def tables(self) -> list[Table]:
+    def tables(self) -> list[ComparisonTable]:
         """A table, or one for each label of the axes ``by``; none where the control is not among the cells."""
         asked = self._asked
         numbers, seeds = self._numbers(), paired(self._study, asked, seeds=True)
@@ -92,7 +92,7 @@ class Compared:
                 lines = compare(found, numbers, rules, self._interval)
                 notes = (*self._notes(lines, numbers.plain_step), *missing(lines, rules))
                 table = shown(lines, rules, percent=self._percent)
-                made.append(Table(f"{head}, against {asked.control}", table, notes))
+                made.append(ComparisonTable(f"{head}, against {asked.control}", table, notes))
         return made
 
     def markdown(self) -> list[str]:
