@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hardy.commands.input.in_memory import from_sections, open_run, sections_of
 from hardy.commands.input.words import adapt_words
-from hardy.commands.output.costs import Change, PruningReport, cost_values, costs, show_costs, show_module
+from hardy.commands.output.costs import CostPairs, PruningReport, cost_values, costs, show_costs, show_module
 from hardy.commands.output.printing import say, show_table
 from hardy.commands.output.progress import terminal
 from hardy.commands.output.sensitivity import show_sweep, sweep_values
@@ -92,7 +92,7 @@ class _Result:
     dense: Network
     network: Network
     report: PruningReport
-    changes: Change
+    changes: CostPairs
     comparisons: Sequence[Comparison]
 
 

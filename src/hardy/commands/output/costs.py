@@ -23,11 +23,11 @@ from hardy.timing.bench import Comparison, Runtime, compare
 from hardy.timing.payoff import reasons
 from hardy.timing.targets import Outcome
 
-__all__ = ["Change", "PruningReport", "cost_values", "costs", "own_costs", "show_costs", "show_module"]
+__all__ = ["CostPairs", "PruningReport", "cost_values", "costs", "own_costs", "show_costs", "show_module"]
 
 _log = logging.getLogger("hardy")
 
-Change = list[tuple[str, float, float]]
+CostPairs = list[tuple[str, float, float]]
 """(name, before, after) of every cost that pruning should reduce."""
 
 
@@ -76,10 +76,10 @@ class PruningReport:
             raise InputError(f"{path}: not a pruning report ({error}); {again}") from None
 
 
-def costs(dense: Network, network: Network, recipe: Recipe) -> tuple[Change, list[Comparison]]:
+def costs(dense: Network, network: Network, recipe: Recipe) -> tuple[CostPairs, list[Comparison]]:
     """Parameters, GMACs and, unless the recipe turns it off, milliseconds that are measured in turns in one process."""
     size = recipe.data.size or recipe.data.crop
-    changes: Change = [
+    changes: CostPairs = [
         ("parameters", cost.parameters(dense), cost.parameters(network)),
         ("gmacs", cost.gmacs(dense, size), cost.gmacs(network, size)),
     ]
@@ -110,7 +110,7 @@ def own_costs(network: Network, recipe: Recipe) -> list[tuple[str, str, float]]:
     return found
 
 
-def cost_values(changes: Change) -> list[tuple[str, str, float]]:
+def cost_values(changes: CostPairs) -> list[tuple[str, str, float]]:
     """(target, metric, value) of every cost, before and after."""
     before = [("cost", f"{name}_before", value) for name, value, _ in changes]
     return before + [("cost", f"{name}_after", value) for name, _, value in changes]
@@ -122,7 +122,7 @@ def _number(value: float) -> str:
 
 
 def show_costs(
-    changes: Change, comparisons: Sequence[Comparison], report: PruningReport, dense: Network, small: Network
+    changes: CostPairs, comparisons: Sequence[Comparison], report: PruningReport, dense: Network, small: Network
 ) -> None:
     """Print costs before and after, predicted and measured, and the layers that did not get faster, with reasons."""
     rows = [
