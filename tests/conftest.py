@@ -3,7 +3,8 @@
 import os
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -35,6 +36,23 @@ def _shared() -> Path:
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What tests measure is not kept among the user's own measurements."""
     os.environ["HARDY_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_table_of_operators() -> Iterator[None]:
+    """The exporter reads its table of ONNX operators once, not anew for every file: most of the time of a small one."""
+    export = torch.onnx.export
+    with pytest.MonkeyPatch.context() as patch:
+
+        def quick(*args: object, **options: object) -> object:
+            from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+            if not isinstance(vars(ONNXRegistry)["from_torchlib"], staticmethod):
+                patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
+            return export(*args, **options)
+
+        patch.setattr(torch.onnx, "export", quick)
+        yield
 
 
 @pytest.fixture(scope="session")

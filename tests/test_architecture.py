@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from hardy.registry import KINDS
@@ -53,7 +54,7 @@ def room_of(file: Path) -> str:
 
 def rooms_called(file: Path) -> Iterator[str]:
     """The rooms of Hardy that ``file`` imports, wherever in the file it does so."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(file)):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name_of(file)}:{node.lineno}: imports are absolute"
             inside = node.module == "hardy"
@@ -71,11 +72,16 @@ def wrong_arrows(room: str, called: set[str]) -> set[str]:
     return called - allowed - {room}
 
 
+@cache
+def tree_of(file: Path) -> ast.Module:
+    """The syntax tree of a file."""
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
 def trees() -> Iterator[tuple[Path, str, ast.Module]]:
     """Each file of ours with its text and its syntax tree."""
     for file in OURS:
-        text = file.read_text(encoding="utf-8")
-        yield file, text, ast.parse(text)
+        yield file, file.read_text(encoding="utf-8"), tree_of(file)
 
 
 def code_lines(text: str, tree: ast.Module) -> int:
@@ -111,7 +117,7 @@ def test_pruning_has_no_import_circles() -> None:
     for file in SHIPPED:
         if room_of(file) == "pruning":
             name = ".".join(file.relative_to(SOURCE).with_suffix("").parts)
-            nodes = [n for n in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(n, ast.ImportFrom)]
+            nodes = [n for n in ast.walk(tree_of(file)) if isinstance(n, ast.ImportFrom)]
             calls[name] = {n.module or "" for n in nodes}
             calls[name] |= {f"{n.module}.{alias.name}" for n in nodes for alias in n.names}
     assert not circles(calls)
@@ -145,7 +151,7 @@ def test_names_places_and_manners() -> None:
         wrong += [f"{name_of(file)}: says nothing by {sorted(found)}"] if (found := BANNED & words) else []
         wrong += [f"{name_of(file)}: more than three levels of folders"] * (len(parts) - 1 > 3)
         banned_calls = {"hasattr"} | (set() if room_of(file) == "cli" else {"print"})
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(file)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in banned_calls:
                 wrong.append(f"{name_of(file)}:{node.lineno} calls {node.func.id}")
     assert not wrong, "\n".join(wrong)

@@ -73,6 +73,8 @@ def inet(processes: set[int]) -> set[str]:
             own |= {os.readlink(file) for file in Path(f"/proc/{process}/fd").iterdir()}
         except OSError:
             continue
+    if not any(name.startswith("socket:") for name in own):
+        return set()
     try:
         tables = [Path(f"/proc/net/{kind}").read_text() for kind in ("tcp", "tcp6", "udp", "udp6")]
     except OSError:
