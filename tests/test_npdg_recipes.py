@@ -24,7 +24,8 @@ TASKS = {
 }
 """Source -> the unseen domains of its tasks, and how many images of each the folders below hold in ``val``."""
 SMALL = [
-    "network.encoder=test_resnet", "network.encoder_weights=null", "network.decoder_options={width: 16, separable: true}",
+    "network.encoder=test_resnet", "network.encoder_weights=null",
+    "network.decoder_options={width: 16, separable: true}",
     "data.crop=[32, 48]", "optim.steps=1", "optim.batch=2", "run.workers=0", "run.device=cpu", "run.threads=1",
 ]  # fmt: skip
 
