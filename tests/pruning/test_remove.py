@@ -39,6 +39,7 @@ def choose(units, seed, ratio=0.4, limits=None):
     return select(scores, units, target(units, ratio, limits), None, limits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_masked_is_removed_is_replayed(name, randomised):
     torch.manual_seed(0)

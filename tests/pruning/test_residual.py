@@ -39,6 +39,7 @@ def basic(randomised):
     return network.double().eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("encoder", "own", "paper"), [("resnet18", 2_880, 4_800), ("resnet50", 11_456, 11_392)])
 def test_the_counts_are_the_authors(encoder, own, paper, monkeypatch):
     """3,840 inner and 960 skip gates, 7,552 and 3,840; what is tried out on copies is left out here, for time."""

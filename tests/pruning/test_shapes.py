@@ -24,6 +24,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_predicted_gmacs_are_those_of_the_network_that_was_cut(name):
     network = without_repeats(hardy.create(name, classes="camvid11", **NETWORKS[name])).eval()
