@@ -19,7 +19,7 @@ import search
 from hardy import records
 from hardy.commands._summary import Summary
 from hardy.records import Record
-from hardy.report.pivot import place, spread
+from hardy.report.pivot import coordinates, spread
 from hardy.studies.study import read
 
 ROOT = Path(__file__).parents[1]
@@ -75,7 +75,7 @@ def study(name: str, **shown: str) -> list[str]:
         for axis, label in cell.notes["axes"].items():
             axes.setdefault(axis, {})[label] = None
     places = [
-        place(stage, dict(zip(labels[stage], combination, strict=True)))
+        coordinates(stage, dict(zip(labels[stage], combination, strict=True)))
         for stage in asked.stages
         if stage in labels
         for combination in product(*labels[stage].values())

@@ -52,9 +52,11 @@ class Cell:
         """The command line that runs this cell."""
         sources = ",".join(f"camvid/{name}" for name in SEQUENCES if name != self.unseen)
         common = [
-            f"data.sources=[{sources}]", f"data.unseen=[camvid/{self.unseen}]",
-            f"run.seed={self.seed}", f"run.folder={self.folder(out)}",
-        ]  # fmt: skip
+            f"data.sources=[{sources}]",
+            f"data.unseen=[camvid/{self.unseen}]",
+            f"run.seed={self.seed}",
+            f"run.folder={self.folder(out)}",
+        ]
         hardy = [sys.executable, "-m", "hardy"]
         if self.removed:
             dense = Cell(self.network, self.unseen, self.seed, "dense").folder(out)

@@ -50,10 +50,15 @@ def text(found: list[Record]) -> str:
     for (method, removed), group in records.group(found, "notes.method", "notes.removed"):
         v = {record.metric: record.value or 0.0 for record in group}
         row = [
-            method, f"{1 - removed:.0%}", f"{v['gmacs_after']:.3f}", f"{v['gmacs_after'] / v['gmacs_before']:.2f}",
-            f"{v['onnxruntime_after']:.2f}", f"{v['onnxruntime_ratio']:.2f}", f"{v['eager_after']:.1f}",
+            method,
+            f"{1 - removed:.0%}",
+            f"{v['gmacs_after']:.3f}",
+            f"{v['gmacs_after'] / v['gmacs_before']:.2f}",
+            f"{v['onnxruntime_after']:.2f}",
+            f"{v['onnxruntime_ratio']:.2f}",
+            f"{v['eager_after']:.1f}",
             f"{v['eager_ratio']:.2f}",
-        ]  # fmt: skip
+        ]
         lines.append("| " + " | ".join(row) + " |")
     if found:
         v = {record.metric: record.value or 0.0 for record in found}

@@ -41,10 +41,21 @@ repvit_m1_0 7302796 1.108, repvit_m1_1 8802912 1.339
 DISTILLED = ("efficientformer", "repvit")
 """Published with a second head, which learns from a teacher."""
 ENCODERS = (
-    "resnet18", "shufflenet_v1_x1_0_g3", "shufflenet_v2_x1_0", "mobilenetv1_100", "mobilenetv2_100",
-    "mobilenetv3_large_100", "efficientnet_b0", "efficientnet_lite0", "poolformer_s12", "efficientformer_l1",
-    "efficientformerv2_s0", "mit_b0", "stdc1", "repvit_m0_9",
-)  # fmt: skip
+    "resnet18",
+    "shufflenet_v1_x1_0_g3",
+    "shufflenet_v2_x1_0",
+    "mobilenetv1_100",
+    "mobilenetv2_100",
+    "mobilenetv3_large_100",
+    "efficientnet_b0",
+    "efficientnet_lite0",
+    "poolformer_s12",
+    "efficientformer_l1",
+    "efficientformerv2_s0",
+    "mit_b0",
+    "stdc1",
+    "repvit_m0_9",
+)
 BRIEF = ("shufflenet_v1_x1_0_g3", "shufflenet_v2_x0_5", "efficientformerv2_s0")
 
 

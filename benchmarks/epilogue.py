@@ -44,11 +44,18 @@ VARIANTS: dict[str, tuple[Upsample, int]] = {
 """How logits are upsampled, and the multiplications up to which resizing is a product."""
 SIZES = [(360, 480), (512, 1024)]
 CAMVID = {
-    "sources": ["camvid/0006R0", "camvid/0016E5", "camvid/Seq05VD"], "split": "holdout", "size": [180, 240],
-    "crop": [180, 240], "scale": [0.5, 2.0],
-}  # fmt: skip
-STREETS = {"sources": ["streets/sim", "streets/day"], "size": [96, 128], "crop": [96, 128],
-           "datasets": {"streets": {"size": [96, 128]}}}  # fmt: skip
+    "sources": ["camvid/0006R0", "camvid/0016E5", "camvid/Seq05VD"],
+    "split": "holdout",
+    "size": [180, 240],
+    "crop": [180, 240],
+    "scale": [0.5, 2.0],
+}
+STREETS = {
+    "sources": ["streets/sim", "streets/day"],
+    "size": [96, 128],
+    "crop": [96, 128],
+    "datasets": {"streets": {"size": [96, 128]}},
+}
 SEEN = {"camvid": ("camvid/0001TP", "camvid/Seq05VD"), "streets": ("streets/night", "streets/day")}
 
 
@@ -120,7 +127,7 @@ def measured(
 
 def shown(
     size: tuple[int, int], networks: Mapping[str, Network], images: list[Tensor], quick: bool
-) -> dict[str, float]:  # fmt: skip
+) -> dict[str, float]:
     """Print the rows of one size; its figures by name."""
     variants = dict.fromkeys(networks, tuple(VARIANTS))
     if quick:
@@ -137,8 +144,10 @@ def shown(
             ratio = found[f"{variant}_by_work"] = float(np.median(spent["dense", variant] / times)) / work
             row += f"{ratio:>15.2f}"
         print(row, flush=True)
-    print(f"work by {work:.2f}; the file with borders names the class of Resize on "
-          + ", ".join(f"{share:.4%} ({name})" for name, share in same.items()))  # fmt: skip
+    print(
+        f"work by {work:.2f}; the file with borders names the class of Resize on "
+        + ", ".join(f"{share:.4%} ({name})" for name, share in same.items())
+    )
     return {**found, "same": min(same.values())}
 
 

@@ -75,17 +75,25 @@ def by_hardy(network: nn.Module, example: Tensor, name: str) -> tuple[nn.Module,
 
 def by_torch_pruning(
     network: nn.Module, example: Tensor, name: str
-) -> tuple[nn.Module, Callable[[nn.Module], None], str]:  # fmt: skip
+) -> tuple[nn.Module, Callable[[nn.Module], None], str]:
     small = copy.deepcopy(network)
     layers = [m for m in small.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     ignored = [m for m in layers if CLASSES in (getattr(m, "out_features", 0), getattr(m, "out_channels", 0))]
     attention = [m for m in small.modules() if isinstance(vars(m).get("num_heads"), int) and "qkv" in m._modules]
     attention = [m for m in attention if isinstance(m.qkv, nn.Linear)]
     pruner = tp.pruner.MagnitudePruner(
-        small, example, importance=tp.importance.MagnitudeImportance(p=2), pruning_ratio=0.5, ignored_layers=ignored,
-        num_heads={m.qkv: m.num_heads for m in attention}, prune_num_heads=True, head_pruning_ratio=0.5,
-        customized_pruners={}, in_channel_groups={}, out_channel_groups={},
-    )  # fmt: skip
+        small,
+        example,
+        importance=tp.importance.MagnitudeImportance(p=2),
+        pruning_ratio=0.5,
+        ignored_layers=ignored,
+        num_heads={m.qkv: m.num_heads for m in attention},
+        prune_num_heads=True,
+        head_pruning_ratio=0.5,
+        customized_pruners={},
+        in_channel_groups={},
+        out_channel_groups={},
+    )
     pruner.step()
     for module in attention:
         module.num_heads = pruner.num_heads[module.qkv]

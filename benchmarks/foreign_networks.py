@@ -78,31 +78,69 @@ def shuffled(classes: int) -> nn.Module:
 
 
 OWN = {
-    "weight_norm": weight_normed, "group_norm": group_normed, "channel_shuffle": shuffled,
+    "weight_norm": weight_normed,
+    "group_norm": group_normed,
+    "channel_shuffle": shuffled,
     "TransformerEncoder": Encoder,
-}  # fmt: skip
+}
 """By name, a function of the number of classes; images of 64x64."""
 
 TIMM = {
-    "resnet18": 64, "resnext50_32x4d": 64, "regnety_002": 64, "densenet121": 64, "efficientnet_b0": 64,
-    "mobilenetv2_100": 64, "mobilenetv3_small_100": 64, "mobilenetv4_conv_small": 64, "ghostnet_100": 64,
-    "repvit_m0_9": 64, "mobileone_s0": 64, "hrnet_w18_small": 64, "convnext_atto": 64, "convnextv2_atto": 64,
-    "edgenext_xx_small": 64, "fastvit_t8": 64, "poolformer_s12": 64, "caformer_s18": 64, "pvt_v2_b0": 64,
-    "vit_small_patch14_reg4_dinov2": 56, "deit_tiny_patch16_224": 64, "swin_tiny_patch4_window7_224": 64,
-    "efficientformerv2_s0": 64, "resnetv2_50x1_bit": 64, "nf_resnet26": 64, "eca_nfnet_l0": 64,
-    "res2net50_26w_4s": 64, "resnest14d": 64, "skresnet18": 64, "swinv2_tiny_window8_256": 64, "davit_tiny": 64,
-    "coat_tiny": 64, "levit_128s": 224, "tiny_vit_5m_224": 64, "mobilevit_xxs": 64,
-}  # fmt: skip
+    "resnet18": 64,
+    "resnext50_32x4d": 64,
+    "regnety_002": 64,
+    "densenet121": 64,
+    "efficientnet_b0": 64,
+    "mobilenetv2_100": 64,
+    "mobilenetv3_small_100": 64,
+    "mobilenetv4_conv_small": 64,
+    "ghostnet_100": 64,
+    "repvit_m0_9": 64,
+    "mobileone_s0": 64,
+    "hrnet_w18_small": 64,
+    "convnext_atto": 64,
+    "convnextv2_atto": 64,
+    "edgenext_xx_small": 64,
+    "fastvit_t8": 64,
+    "poolformer_s12": 64,
+    "caformer_s18": 64,
+    "pvt_v2_b0": 64,
+    "vit_small_patch14_reg4_dinov2": 56,
+    "deit_tiny_patch16_224": 64,
+    "swin_tiny_patch4_window7_224": 64,
+    "efficientformerv2_s0": 64,
+    "resnetv2_50x1_bit": 64,
+    "nf_resnet26": 64,
+    "eca_nfnet_l0": 64,
+    "res2net50_26w_4s": 64,
+    "resnest14d": 64,
+    "skresnet18": 64,
+    "swinv2_tiny_window8_256": 64,
+    "davit_tiny": 64,
+    "coat_tiny": 64,
+    "levit_128s": 224,
+    "tiny_vit_5m_224": 64,
+    "mobilevit_xxs": 64,
+}
 FIXED = ("vit", "deit", "swin", "efficientformerv2", "coat")
 """timm's families that are built for one size of image."""
 
 TORCHVISION = {"shufflenet_v2_x0_5": 64, "vgg11_bn": 64, "squeezenet1_1": 64, "mnasnet0_5": 64, "swin_v2_t": 64}
 SEGMENTATION = {"deeplabv3_mobilenet_v3_large": 64, "lraspp_mobilenet_v3_large": 64, "fcn_resnet50": 64}
 SMP = {
-    "Unet/resnet18": 64, "UnetPlusPlus/mobilenet_v2": 64, "MAnet/resnet18": 64, "FPN/resnet18": 64,
-    "PSPNet/resnet18": 64, "PAN/resnet18": 128, "Linknet/resnet18": 64, "DeepLabV3/resnet18": 64,
-    "DeepLabV3Plus/efficientnet-b0": 64, "UPerNet/resnet18": 64, "Segformer/mit_b0": 64, "Unet/mit_b0": 64,
-}  # fmt: skip
+    "Unet/resnet18": 64,
+    "UnetPlusPlus/mobilenet_v2": 64,
+    "MAnet/resnet18": 64,
+    "FPN/resnet18": 64,
+    "PSPNet/resnet18": 64,
+    "PAN/resnet18": 128,
+    "Linknet/resnet18": 64,
+    "DeepLabV3/resnet18": 64,
+    "DeepLabV3Plus/efficientnet-b0": 64,
+    "UPerNet/resnet18": 64,
+    "Segformer/mit_b0": 64,
+    "Unet/mit_b0": 64,
+}
 
 
 TRANSFORMER = {"image_size": 64, "patch_size": 16, "num_layers": 4, "num_heads": 4, "hidden_dim": 128, "mlp_dim": 256}

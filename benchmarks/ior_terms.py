@@ -36,10 +36,20 @@ from hardy.types import Batch
 ROOT = Path(__file__).parents[1]
 SETTINGS = {
     "Fast-SCNN, streets": ("streets_dense", ["optim.steps=300", "data.unseen=[]", "evaluate.every=0"]),
-    "MobileNetV2, PACS": ("pacs_pretrain", ["network.freeze_norm=false", "optim.lr=0.005", "optim.encoder_rate=0.2",
-                          "optim.schedule=cosine", "optim.steps=150", "optim.batch=33", "data.unseen=[]",
-                          "evaluate.every=0"]),
-}  # fmt: skip
+    "MobileNetV2, PACS": (
+        "pacs_pretrain",
+        [
+            "network.freeze_norm=false",
+            "optim.lr=0.005",
+            "optim.encoder_rate=0.2",
+            "optim.schedule=cosine",
+            "optim.steps=150",
+            "optim.batch=33",
+            "data.unseen=[]",
+            "evaluate.every=0",
+        ],
+    ),
+}
 ALPHAS = (1, 30, 1000)
 REMOVED = 0.47
 
@@ -93,8 +103,10 @@ def told(name: str, quick: bool) -> None:
     seen = m > 0
     share = float((v / (m + v))[seen].median())
     print(f"{name}: {len(m)} channels, {len(batches)} batches of {len(batches[0])}")
-    print(f"  v is {share:.1%} of m + v; signal in m {float((m_mean / m)[seen].median()):.2f}, "
-          f"in v {float((v_mean / v)[v > 0].median()):.2f} (only noise: {1 / len(batches):.2f})")  # fmt: skip
+    print(
+        f"  v is {share:.1%} of m + v; signal in m {float((m_mean / m)[seen].median()):.2f}, "
+        f"in v {float((v_mean / v)[v > 0].median()):.2f} (only noise: {1 / len(batches):.2f})"
+    )
     count = int(REMOVED * len(m))
     for alpha in ALPHAS:
         ior = m + alpha * v

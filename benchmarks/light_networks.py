@@ -31,7 +31,7 @@ from hardy.networks.base import Network
 from hardy.ops import cost
 from hardy.records import Record
 from hardy.report.pareto import Point, figure, front, write
-from hardy.studies.study import label, read
+from hardy.studies.study import read, value_name
 from hardy.timing.clock import draw, interleave, prepare, threads_set
 from hardy.timing.hardware import fingerprint
 
@@ -83,7 +83,7 @@ def train(given: argparse.Namespace) -> None:
 def scores(known: Sequence[Record]) -> list[Record]:
     """The mean IoU of every trained network that is not measured yet."""
     done = {(one.notes["network"], one.notes["data"], one.seed) for one in known if one.stage == "evaluate"}
-    named = {label(one): one for one in (*networks(), *SPLITS)}
+    named = {value_name(one): one for one in (*networks(), *SPLITS)}
     size = recipe.read(RECIPE).data.size
     found = []
     store = TRAINED / "records.jsonl"
@@ -94,9 +94,13 @@ def scores(known: Sequence[Record]) -> list[Record]:
             continue
         domain, splits = SPLITS[data]
         table = hardy.evaluate(
-            hardy.load(TRAINED / "cells" / cell), [domain], splits=splits, size=size, device="cpu",
+            hardy.load(TRAINED / "cells" / cell),
+            [domain],
+            splits=splits,
+            size=size,
+            device="cpu",
             datasets={"camvid": {"domains": "all"}} if domain.endswith("/all") else None,
-        )  # fmt: skip
+        )
         notes = {"network": network, "data": data, "steps": made.cost["train_steps"]}
         cost_of = {"train_seconds": made.cost["train_seconds"]}
         value = table.summary()["unseen"]
@@ -153,10 +157,15 @@ def rows(found: Sequence[Record]) -> list[dict[str, Any]]:
 def points(table: Sequence[Mapping[str, Any]], data: str, runtime: str = "onnxruntime") -> list[Point]:
     """The networks that have a score, for the plot."""
     return [
-        Point(row["name"], row[f"{runtime}_p50"], fmean(row[data].values()),
-              "segmentation_models_pytorch" if row["name"].startswith("smp ") else "Hardy")
-        for row in table if data in row
-    ]  # fmt: skip
+        Point(
+            row["name"],
+            row[f"{runtime}_p50"],
+            fmean(row[data].values()),
+            "segmentation_models_pytorch" if row["name"].startswith("smp ") else "Hardy",
+        )
+        for row in table
+        if data in row
+    ]
 
 
 def spread(values: Mapping[int, float] | None) -> str:
@@ -176,8 +185,9 @@ def trained(found: Sequence[Record]) -> str:
     machines = {one.versions["cpu"] for one in scored if "cpu" in one.versions}
     return (
         f"Trained for {' or '.join(map(str, sorted(steps)))} steps, seeds {', '.join(map(str, sorted(seeds)))}"
-        + (f", on {' and '.join(sorted(machines))}" if machines else "") + "."
-    )  # fmt: skip
+        + (f", on {' and '.join(sorted(machines))}" if machines else "")
+        + "."
+    )
 
 
 def text(found: Sequence[Record]) -> str:
@@ -196,11 +206,13 @@ def text(found: Sequence[Record]) -> str:
     for row in table:
         marks = {data: "**" if row["name"] in best[data] else "" for data in SPLITS}
         cells = [
-            row["name"], f"{row['parameters']:,.0f}", f"{row['gmacs']:.2f}",
+            row["name"],
+            f"{row['parameters']:,.0f}",
+            f"{row['gmacs']:.2f}",
             f"{row['onnxruntime_p50']:.1f} / {row['onnxruntime_p95']:.1f}",
             f"{row['eager_p50']:.0f} / {row['eager_p95']:.0f}",
             *(f"{marks[data]}{spread(row.get(data))}{marks[data]}" for data in SPLITS),
-        ]  # fmt: skip
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", f"Bold: on the Pareto front of score against milliseconds in onnxruntime. {trained(found)}".rstrip()]
     known = {row["name"]: row for row in table}

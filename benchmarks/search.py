@@ -22,9 +22,10 @@ import torch
 import hardy
 from hardy import records
 from hardy.data.labels import label_space
+from hardy.device import limit_threads
 from hardy.engine import protocol
 from hardy.engine.protocol import Settings
-from hardy.engine.safeguards import Sight
+from hardy.engine.safeguards import DataView
 from hardy.engine.search import Judge, kept_within, search
 from hardy.losses.cross_entropy import CrossEntropy
 from hardy.networks.architectures.multipath import Architecture, content
@@ -54,14 +55,23 @@ SHARE = 0.3
 def recipe_of(seed: int) -> Recipe:
     """How weights are trained and images held out."""
     streets = {"size": list(SIZE), "train": 60, "val": 20, "test": 40, "seed": seed}
-    return from_values({
-        "network": {"name": "fasterseg"},
-        "data": {"sources": list(SOURCES), "datasets": {"streets": streets}, "split": "given", "crop": list(SIZE),
-                 "photometric": 0.0, "cache": True, "check": False},
-        "optim": {"steps": STEPS, "batch": 8, "lr": 0.05},
-        "evaluate": {"batch": 8},
-        "run": {"seed": seed, "workers": 0, "device": "cpu", "threads": 1},
-    })  # fmt: skip
+    return from_values(
+        {
+            "network": {"name": "fasterseg"},
+            "data": {
+                "sources": list(SOURCES),
+                "datasets": {"streets": streets},
+                "split": "given",
+                "crop": list(SIZE),
+                "photometric": 0.0,
+                "cache": True,
+                "check": False,
+            },
+            "optim": {"steps": STEPS, "batch": 8, "lr": 0.05},
+            "evaluate": {"batch": 8},
+            "run": {"seed": seed, "workers": 0, "device": "cpu", "threads": 1},
+        }
+    )
 
 
 def run(seed: int, budget: float | None) -> list[Record]:
@@ -71,9 +81,9 @@ def run(seed: int, budget: float | None) -> list[Record]:
     parts_of = protocol.split(recipe.data, seed)
     seed_all(seed, "network")
     supernet = Supernet(labels, space=SPACE)
-    sight = Sight(parts_of, Settings.of(recipe))
-    judge = Judge(supernet, sight, reestimate=3, images=40)
-    times = layer_tables.table("onnxruntime", torch.device("cpu"))
+    view = DataView(parts_of, Settings.of(recipe))
+    judge = Judge(supernet, view, reestimate=3, images=40)
+    times = layer_tables.open_table("onnxruntime", torch.device("cpu"))
     if budget is None:
         times.fill(every_part(SPACE, SIZE, len(labels)))
         ends = [
@@ -103,16 +113,19 @@ def run(seed: int, budget: float | None) -> list[Record]:
                 "measured_ms": milliseconds,
             }
             curve = [max(each.score for each in history[:count]) for count in range(10, EVALUATIONS + 1, 10)]
-            notes = {"method": method, "budget_ms": budget, "evaluations": len(history), "best_after_tens": curve,
-                     "architecture": content(best.architecture)}  # fmt: skip
+            notes = {
+                "method": method,
+                "budget_ms": budget,
+                "evaluations": len(history),
+                "best_after_tens": curve,
+                "architecture": content(best.architecture),
+            }
             cost = {"shared_seconds": round(shared, 1), "seconds": round(time.process_time() - began, 1)}
             made += recorded(recipe, values, cost, notes)
     return made
 
 
-def recorded(
-    recipe: Recipe, values: dict[str, float], cost: dict[str, float], notes: dict[str, Any]
-) -> list[Record]:  # fmt: skip
+def recorded(recipe: Recipe, values: dict[str, float], cost: dict[str, float], notes: dict[str, Any]) -> list[Record]:
     versions = {name: str(value) for name, value in fingerprint().to_json().items()}
     return [
         Record(recipe.digest(), "search", SOURCES, "streets", recipe.run.seed, name, value, cost, versions, notes)
@@ -178,7 +191,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="only print the table of what is recorded")
     given = parser.parse_args()
     logging.disable(logging.INFO)
-    protocol.limit_threads(1)
+    limit_threads(1)
     found = records.read(STORE) if STORE.exists() else []
     for seed in () if given.quick else given.seeds:
         if seed not in {record.seed for record in found}:

@@ -32,7 +32,7 @@ from hardy.pruning.shapes import Layers, widths_left
 from hardy.pruning.units import find_units
 from hardy.registry import CRITERIA
 from hardy.timing.hardware import fingerprint
-from hardy.timing.layer_tables import table
+from hardy.timing.layer_tables import open_table
 from hardy.timing.payoff import reasons, spent
 from hardy.timing.targets import Timed, Turns
 
@@ -51,7 +51,7 @@ def measure(name: str, size: tuple[int, int], quick: bool) -> Iterator[tuple[str
     torch.manual_seed(0)
     kind, options, upsample = NETWORKS[name]
     dense = hardy.create(kind, classes="camvid11", **options).eval()
-    units, times = find_units(dense), table("onnxruntime", CPU)
+    units, times = find_units(dense), open_table("onnxruntime", CPU)
     turns = Turns(dense, size, "onnxruntime", CPU, upsample)
     timed = None if quick else Timed(dense, units, LIMITS, size, "onnxruntime", CPU, times=times, clock=turns)
     whole = cost.gmacs(dense, size)

@@ -19,7 +19,7 @@ import hardy
 from hardy import cli, recipe
 from hardy.registry import Method, Registry
 
-PLURALS = {"criterion": "criteria", "loss": "losses"}
+PLURALS = {"criterion": "criteria", "loss": "losses", "weights": "weights"}
 SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields):$")
 TYPES = {"integer": "int", "number": "float", "string": "str", "boolean": "bool", "null": "None"}
 SIGNS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}

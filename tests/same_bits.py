@@ -24,8 +24,10 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("HARDY_DATA", ROOT.parent / "shared" / "data")).resolve()
 STREETS = [
-    "data.datasets={streets: {size: [64, 128], train: 8, val: 2, test: 2}}", "data.crop=[64, 128]", "optim.batch=4",
-]  # fmt: skip
+    "data.datasets={streets: {size: [64, 128], train: 8, val: 2, test: 2}}",
+    "data.crop=[64, 128]",
+    "optim.batch=4",
+]
 SHORT = ["run.threads=1", "run.workers=0", "run.device=cpu"]
 STUDY = """
 study: {folder: cells, cpus: 1, keep: all}
@@ -38,9 +40,13 @@ table: {rows: [stage], columns: []}
 def hardy(place: Path, *words: str) -> None:
     """Run one command of Hardy in ``place``; stop with its message when it fails."""
     done = subprocess.run(
-        [sys.executable, "-m", "hardy", *words], cwd=place, capture_output=True, text=True, check=False,
+        [sys.executable, "-m", "hardy", *words],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, "HARDY_DATA": str(DATA), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     if done.returncode:
         raise SystemExit(f"hardy {' '.join(words)}: {done.returncode}\n{done.stderr[-2000:]}")
 
@@ -56,14 +62,19 @@ def runs(place: Path) -> dict[str, str]:
     dense = [str(recipes / "streets_dense.yaml"), *STREETS, *SHORT, "optim.steps=12", "evaluate.every=6"]
     hardy(place, "train", *dense, "run.folder=dense")
     hardy(
-        place, "train", str(recipes / "streets_style.yaml"), *STREETS, *SHORT, "network.run=dense", "optim.steps=6",
-        "algorithm.pictures=''", "run.folder=style",
-    )  # fmt: skip
+        place,
+        "train",
+        str(recipes / "streets_style.yaml"),
+        *STREETS,
+        *SHORT,
+        "network.run=dense",
+        "optim.steps=6",
+        "algorithm.pictures=''",
+        "run.folder=style",
+    )
     prune = ["prune", str(recipes / "streets_prune.yaml"), *STREETS, *SHORT, "network.run=dense"]
     goal = ["prune.target_gmacs=null", "prune.ratio=0.3", "prune.recovery=4"]
-    hardy(
-        place, *prune, *goal, "prune.schedule={name: iterative, every: 2, per_round: 200}", "run.folder=ior",
-    )  # fmt: skip
+    hardy(place, *prune, *goal, "prune.schedule={name: iterative, every: 2, per_round: 200}", "run.folder=ior")
     npdg = "prune.criterion={name: npdg, style: style, copies: 1}"
     sparse = "prune.schedule={name: sparse, steps: 6, beta: 0.08, adapt: 0, fill: true}"
     hardy(place, *prune, *goal, npdg, sparse, "run.folder=npdg")
@@ -75,10 +86,20 @@ def runs(place: Path) -> dict[str, str]:
     (place / "study.yaml").write_text(text, encoding="utf-8")
     hardy(place, "study", "study.yaml")
     hardy(
-        place, "train", str(recipes / "pacs_pretrain.yaml"), *SHORT, "algorithm.name=mixup", "optim.steps=3",
-        "optim.batch=6", "data.unseen=[]", "data.holdout=0.01", "data.size=[64, 64]", "data.crop=[64, 64]",
-        "run.folder=pacs", "data.check=false",
-    )  # fmt: skip
+        place,
+        "train",
+        str(recipes / "pacs_pretrain.yaml"),
+        *SHORT,
+        "algorithm.name=mixup",
+        "optim.steps=3",
+        "optim.batch=6",
+        "data.unseen=[]",
+        "data.holdout=0.01",
+        "data.size=[64, 64]",
+        "data.crop=[64, 64]",
+        "run.folder=pacs",
+        "data.check=false",
+    )
     folders = {name: place / name for name in ("dense", "ior", "npdg", "pacs")}
     folders |= {f"study {path.name}": path for path in sorted((place / "cells" / "cells").iterdir())}
     return {name: checksum((folder / "network.safetensors").read_bytes()) for name, folder in folders.items()}

@@ -39,6 +39,13 @@ def test_every_block_has_its_place(pages, texts):
     assert all(placed), [name for name, found in zip(texts, placed, strict=True) if not found]
 
 
+def test_the_example_of_the_page_on_studies_is_the_recorded_one():
+    page = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8").split("| arm |")[1].split("\n\n")[0]
+    record = (ROOT / "benchmarks" / "records" / "comparison.txt").read_text(encoding="utf-8")
+    assert page == record.split("| arm |")[1].split("\n\n")[0]
+    assert page.count("\n") == 5
+
+
 def test_every_record_has_a_page_that_the_conclusions_link_to(pages):
     files = {path.stem for path in (ROOT / "benchmarks" / "records").iterdir()}
     made = {path.stem for path in pages.PAGES[:-1]}

@@ -4,6 +4,7 @@ The folder joins the kind's package by its ``__path__``, as a package of somebod
 each file is a module of its own under the name ``"module:Class"``.
 """
 
+import hashlib
 import importlib
 import json
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
+import timm
 import torch
 from new_methods import KIND, METHODS
 
@@ -146,7 +148,6 @@ def test_they_train_measure_and_prune_through_the_front_door(names: dict[str, st
         data=data,
         ratio=0.5,
         prune={"schedule": names["schedule"], "min_width": 2, "round_to": 1},
-        show=False,
         **here,
     )
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in network.parameters())
@@ -186,6 +187,24 @@ def test_a_network_of_a_new_encoder_and_a_new_decoder_is_saved_and_loaded(
     assert wanted.shape == (2, 11, 32, 48)
     hardy.save(network, tmp_path / "run")
     assert torch.equal(hardy.load(tmp_path / "run")(images), wanted)
+
+
+def test_new_weights_by_a_short_name_fill_an_encoder(
+    names: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = timm.create_model("test_resnet").state_dict()
+    torch.save(theirs, tmp_path / "new_weights.pth")
+    (tmp_path / "new_weights-1.0.dist-info").mkdir()
+    (tmp_path / "new_weights-1.0.dist-info" / "METADATA").write_text("Name: new-weights\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sha256 = hashlib.sha256((tmp_path / "new_weights.pth").read_bytes()).hexdigest()
+    monkeypatch.setattr(KINDS["weights"].get(names["weights"]), "sha256", sha256)
+    network = hardy.create("classifier", "camvid11", encoder="test_resnet", encoder_weights=names["weights"])
+    assert all(torch.equal(value, theirs[name]) for name, value in network.backbone.state_dict().items())
+    hardy.save(network, tmp_path / "run")
+    again = hardy.load(tmp_path / "run")
+    assert again.mean.flatten().tolist() == [0.25, 0.25, 0.25]
+    assert again.architecture["pretrained"]["package"] == "new-weights 1.0"
 
 
 def test_weights_of_a_new_publication_are_imported(names: dict[str, str], tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def holder(tmp_path: Path):
 def test_another_process_is_told_who_holds_the_folder(holder, tmp_path):
     with pytest.raises(InputError) as caught, Lock(tmp_path, who="hardy run", advice="wait for it"):
         pass
-    line = f"{tmp_path}: another hardy run is at work in this folder (process {holder.pid}); wait for it"
+    line = f"{tmp_path}: another hardy run works in this folder (process {holder.pid}); wait for it"
     assert str(caught.value) == line
 
 

@@ -24,10 +24,16 @@ TASKS = {
 }
 """Source -> the unseen domains of its tasks, and how many images of each the folders below hold in ``val``."""
 SMALL = [
-    "network.encoder=test_resnet", "network.encoder_weights=null",
+    "network.encoder=test_resnet",
+    "network.encoder_weights=null",
     "network.decoder_options={width: 16, separable: true}",
-    "data.crop=[32, 48]", "optim.steps=1", "optim.batch=2", "run.workers=0", "run.device=cpu", "run.threads=1",
-]  # fmt: skip
+    "data.crop=[32, 48]",
+    "optim.steps=1",
+    "optim.batch=2",
+    "run.workers=0",
+    "run.device=cpu",
+    "run.threads=1",
+]
 
 
 @pytest.fixture(scope="module")
@@ -116,12 +122,20 @@ def test_style_warm_up_sparse_training_removal_and_recovery(root, tmp_path):
     folder = prune.run(
         read(
             ROOT / "recipes" / "npdg_cityscapes.yaml",
-            [*place, f"algorithm.style={style}", f"prune.criterion.style={style}", "prune.schedule.steps=2",
-             "prune.schedule.fill=true", "prune.recovery=1", "data.unseen=[bdd100k]", "evaluate.latency=false",
-             f"run.folder={tmp_path / 'run'}"],
+            [
+                *place,
+                f"algorithm.style={style}",
+                f"prune.criterion.style={style}",
+                "prune.schedule.steps=2",
+                "prune.schedule.fill=true",
+                "prune.recovery=1",
+                "data.unseen=[bdd100k]",
+                "evaluate.latency=false",
+                f"run.folder={tmp_path / 'run'}",
+            ],
         ),
         show=False,
-    )  # fmt: skip
+    )
     found = {(r.target, r.metric): r.value for r in records.read(folder / "records.jsonl")}
     assert found["cost", "parameters_after"] < 0.9 * found["cost", "parameters_before"]
     assert ("bdd100k/10k", "miou") in found

@@ -12,7 +12,7 @@ from hardy import records
 from hardy.commands import prune, train
 from hardy.data.labels import SPACES
 from hardy.recipe import read
-from hardy.studies.cells import plan
+from hardy.studies.cells import make_cells
 from hardy.studies.study import read as read_study
 
 pytestmark = pytest.mark.slow
@@ -38,7 +38,7 @@ def root(tmp_path_factory):
 def test_the_study_is_the_whole_grid(root):
     file = RECIPES.parent / "studies" / "ior_pacs.yaml"
     study, others = read_study(file)
-    planned = plan(study, file, [*others, f"data.root={root}"]).cells
+    planned = make_cells(study, file, [*others, f"data.root={root}"]).cells
     by_name = {cell.name: cell for cell in planned}
     dense, pruned = ([cell for cell in planned if cell.stage == stage] for stage in ("dense", "pruned"))
     assert (len(dense), len(pruned)) == (4 * 3 * 3, 4 * 3 * 3 * 2 * 2)
@@ -57,17 +57,34 @@ def test_the_recipes_run_and_frozen_norms_stay_frozen(root, tmp_path, algorithm,
     small = [*SMALL, f"data.root={root}"]
     network = ["network.encoder=test_resnet", "network.encoder_weights=null"]
     dense = train.run(
-        read(RECIPES / "pacs_pretrain.yaml", [
-            *small, *network, f"algorithm.name={algorithm}", "optim.steps=2", "optim.batch=6",
-            f"run.folder={tmp_path / 'dense'}",
-        ]), show=False,
-    )  # fmt: skip
+        read(
+            RECIPES / "pacs_pretrain.yaml",
+            [
+                *small,
+                *network,
+                f"algorithm.name={algorithm}",
+                "optim.steps=2",
+                "optim.batch=6",
+                f"run.folder={tmp_path / 'dense'}",
+            ],
+        ),
+        show=False,
+    )
     smaller = prune.run(
-        read(RECIPES / "pacs_prune.yaml", [
-            *small, f"network.run={dense}", "optim.batch=6", "prune.schedule.every=1", "prune.schedule.per_round=1000",
-            "prune.recovery=1", f"run.folder={tmp_path / 'pruned'}",
-        ]), show=False,
-    )  # fmt: skip
+        read(
+            RECIPES / "pacs_prune.yaml",
+            [
+                *small,
+                f"network.run={dense}",
+                "optim.batch=6",
+                "prune.schedule.every=1",
+                "prune.schedule.per_round=1000",
+                "prune.recovery=1",
+                f"run.folder={tmp_path / 'pruned'}",
+            ],
+        ),
+        show=False,
+    )
     for folder in (dense, smaller):
         found = {(r.target, r.metric): r.value for r in records.read(folder / "records.jsonl")}
         assert {f"pacs/{domain}" for domain in DOMAINS} | {"intra", "unseen"} <= {target for target, _ in found}

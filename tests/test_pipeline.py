@@ -54,10 +54,15 @@ def test_from_nothing_to_a_shipped_file(streets, place, tmp_path, monkeypatch):
 
     wide = sum(parameter.numel() for parameter in net.parameters())
     small = hardy.prune(
-        net, criterion="ior", data=streets, ratio=0.4,
+        net,
+        criterion="ior",
+        data=streets,
+        ratio=0.4,
         prune={"schedule": {"name": "iterative", "every": 1}, "min_width": 2, "recovery": 1},
-        optim={"batch": 4}, run=place, show=False, folder=tmp_path / "small",
-    )  # fmt: skip
+        optim={"batch": 4},
+        run=place,
+        folder=tmp_path / "small",
+    )
     assert sum(parameter.numel() for parameter in net.parameters()) == wide, "the dense network stays as it is"
     assert sum(parameter.numel() for parameter in small.parameters()) < wide
     shipped = hardy.load(tmp_path / "small" / "network.json")
@@ -89,9 +94,11 @@ def test_what_python_trains_is_what_the_command_line_trains(streets, place, tmp_
     from hardy.recipe import from_values
 
     values = {
-        "network": {"name": "tiny", "width": 8}, "data": streets, "optim": {"steps": 2, "batch": 4},
+        "network": {"name": "tiny", "width": 8},
+        "data": streets,
+        "optim": {"steps": 2, "batch": 4},
         "run": {**place, "folder": str(tmp_path / "by_recipe")},
-    }  # fmt: skip
+    }
     by_recipe = hardy.load(train.run(from_values(values), show=False))
     from hardy.seed import seed_all
 
@@ -149,8 +156,9 @@ def test_a_foreign_module_is_saved_and_loaded_with_its_module(pruned, tmp_path):
 
 
 def test_a_foreign_module_is_trained_and_measured(streets, place):
-    net = hardy.wrap(nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 19, 1)),
-                     "cityscapes19")  # fmt: skip
+    net = hardy.wrap(
+        nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 19, 1)), "cityscapes19"
+    )
     hardy.train(net, data=streets, steps=1, optim={"batch": 4}, run=place)
     table = hardy.evaluate(net, ["streets/fog"], datasets=streets["datasets"], splits=["test"], device="cpu")
     assert 0 <= table.unseen <= 1

@@ -110,9 +110,15 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path):
 def test_overrides_are_yaml_values_at_dotted_paths(file):
     made = read(
         file,
-        ["optim.lr=1e-3", "data.crop=[64, 96]", "network.width=8", "prune.criterion.name=l2", "run.threads=null",
-         "data.datasets.folder.root=a=b"],
-    )  # fmt: skip
+        [
+            "optim.lr=1e-3",
+            "data.crop=[64, 96]",
+            "network.width=8",
+            "prune.criterion.name=l2",
+            "run.threads=null",
+            "data.datasets.folder.root=a=b",
+        ],
+    )
     assert made.optim.lr == 0.001
     assert made.data.crop == (64, 96)
     assert made.network.options["width"] == 8
@@ -178,15 +184,29 @@ def test_the_digest_names_what_changes_the_result_and_nothing_else(file):
     digest = read(file).digest()
     assert re.fullmatch("[0-9a-f]{12}", digest)
     for same in (
-        "run.seed=7", "run.folder=elsewhere", "run.device=cpu", "run.workers=0", "run.threads=1", "data.root=/data",
-        "data.datasets.folder.root=/photos", "run.log_every=1", "run.checkpoint_every=2",
+        "run.seed=7",
+        "run.folder=elsewhere",
+        "run.device=cpu",
+        "run.workers=0",
+        "run.threads=1",
+        "data.root=/data",
+        "data.datasets.folder.root=/photos",
+        "run.log_every=1",
+        "run.checkpoint_every=2",
         "data.datasets.folder.mask_ending=''",
-    ):  # fmt: skip
+    ):
         assert read(file, [same]).digest() == digest, same
     for other in (
-        "optim.lr=0.02", "network.width=16", "data.crop=[32, 32]", "loss.name=ohem", "run.precision=bf16",
-        "run.channels_last=true", "data.datasets.folder.mask_ending=_m", "evaluate.select=last", "prune.ratio=0.5",
-    ):  # fmt: skip
+        "optim.lr=0.02",
+        "network.width=16",
+        "data.crop=[32, 32]",
+        "loss.name=ohem",
+        "run.precision=bf16",
+        "run.channels_last=true",
+        "data.datasets.folder.mask_ending=_m",
+        "evaluate.select=last",
+        "prune.ratio=0.5",
+    ):
         assert read(file, [other]).digest() != digest, other
 
 

@@ -13,9 +13,17 @@ from hardy.errors import InputError
 from hardy.records import Record, append, group, read
 
 ONE = Record(
-    "0123456789ab", "train", ("camvid/0006R0", "camvid/0016E5"), "camvid/0001TP", 3, "miou", 0.5, {"train_steps": 10},
-    {"hardy": "0.1.0"}, {"criterion": "ior", "size": [192, 256]},
-)  # fmt: skip
+    "0123456789ab",
+    "train",
+    ("camvid/0006R0", "camvid/0016E5"),
+    "camvid/0001TP",
+    3,
+    "miou",
+    0.5,
+    {"train_steps": 10},
+    {"hardy": "0.1.0"},
+    {"criterion": "ior", "size": [192, 256]},
+)
 
 
 def test_what_is_appended_is_read_back_in_order(tmp_path):
@@ -64,7 +72,7 @@ def test_a_line_that_is_no_record_is_named(tmp_path, line):
     append(file, [ONE])
     with file.open("a", encoding="utf-8") as handle:
         handle.write(line + "\n")
-    with pytest.raises(InputError, match=r"records\.jsonl:2: not a record: .*delete the line to go on"):
+    with pytest.raises(InputError, match=r"records\.jsonl:2: not a record: .*delete the line to continue"):
         read(file)
 
 

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from hardy.errors import InputError
-from hardy.stored import contents, finite, json_lines, json_value, read_json, whole
+from hardy.stored import contents, finite, is_integer, json_lines, json_value, read_json
 
 
 def test_what_hardy_writes_is_read(tmp_path):
@@ -22,11 +22,22 @@ def test_what_hardy_writes_is_read(tmp_path):
 @pytest.mark.parametrize(
     "text",
     [
-        "[" * 5000, "[" * 100_000, '{"a":' * 5000, "[" * 60 + "]" * 60, "NaN", "[Infinity]", "1e999", "9" * 5000,
-        '"\\ud800"', '{"\\udc00": 1}', "{", b"\xff\xfe", "",
+        "[" * 5000,
+        "[" * 100_000,
+        '{"a":' * 5000,
+        "[" * 60 + "]" * 60,
+        "NaN",
+        "[Infinity]",
+        "1e999",
+        "9" * 5000,
+        '"\\ud800"',
+        '{"\\udc00": 1}',
+        "{",
+        b"\xff\xfe",
+        "",
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_what_nobody_could_use_is_refused_in_one_line(text, tmp_path):
     file = tmp_path / "a.json"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -52,5 +63,5 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 
 
 def test_numbers():
-    assert [value for value in (0, 1, -1, True, 2**63, 1.0, "1", None) if whole(value)] == [0, 1]
+    assert [value for value in (0, 1, -1, True, 2**63, 1.0, "1", None) if is_integer(value)] == [0, 1]
     assert [value for value in (0, -1.5, True, float("nan"), float("inf"), 10**400, "1") if finite(value)] == [0, -1.5]

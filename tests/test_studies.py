@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hardy.studies.cells import plan
+from hardy.studies.cells import make_cells
 from hardy.studies.study import read
 
 STUDIES = sorted((Path(__file__).parents[1] / "studies").glob("*.yaml"))
@@ -12,7 +12,7 @@ def test_every_cell_is_a_recipe():
     wrong = []
     for file in (file for file in STUDIES if "pacs" not in file.stem):
         study, others = read(file)
-        cells = plan(study, file, others).cells
+        cells = make_cells(study, file, others).cells
         names = [cell.name for cell in cells]
         claims = {
             "six different cells or more": len(set(names)) == len(names) >= 6,
@@ -26,6 +26,6 @@ def test_every_cell_is_a_recipe():
 def test_at_equal_gmacs_every_method_has_one_goal():
     file = next(file for file in STUDIES if file.stem == "camvid_gmacs")
     study, others = read(file)
-    pruned = [cell.recipe.prune for cell in plan(study, file, others).cells if cell.stage == "pruned"]
+    pruned = [cell.recipe.prune for cell in make_cells(study, file, others).cells if cell.stage == "pruned"]
     assert {(prune.target_gmacs, prune.ratio) for prune in pruned} == {(0.0481, None)}
     assert {prune.recovery for prune in pruned} == {400}

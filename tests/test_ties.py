@@ -166,7 +166,7 @@ def test_a_coupling_that_cannot_be_meant(coupling, message, registered):
 
 
 def test_what_cannot_be_registered():
-    with pytest.raises(InputError, match="is no class"):
+    with pytest.raises(InputError, match="is not a class"):
         register(Silent(), Silent.heads_now, follow)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="couplings of Silent is 3"):
         register(Silent, 3, follow)  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
-"""Hardy makes small segmentation networks that hold up in domains they have never seen.
+"""Hardy makes small segmentation networks that are robust in domains they have never seen.
 
-Importing `hardy` imports nothing heavy: each public name is fetched when it is first used.
+Importing `hardy` is fast: each public name is imported when it is first used.
 """
 
 import os
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from hardy.networks.building.importing import import_weights
     from hardy.networks.building.wrapped import wrap
 
-# onnxruntime's wheel reports its use over the network unless this is set before it is imported, wherever that is: here,
-# in libraries that import it by themselves, in worker processes. Whoever wants that sets the variable to 0.
+# onnxruntime's wheel reports its use over the network unless this is set before it is imported, here, by other
+# libraries or in worker processes. Set the variable to 0 to allow the reports.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"

@@ -1,6 +1,6 @@
-"""``python -m hardy`` and ``hardy``: Ctrl-C is answered from here on, while everything else is still being imported.
+"""``python -m hardy`` and ``hardy``: Ctrl-C is handled from here on, also during the import of everything else.
 
-The current folder, which ``-m`` puts first on the path, holds nobody's modules.
+The current folder, which ``-m`` puts first on the path, is removed from it: no module is imported from there.
 """
 
 import os
@@ -21,9 +21,9 @@ def main() -> None:
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
-    """Ctrl-C: as Python answers it, but in the middle of an import leave at once.
+    """Handle Ctrl-C as Python does; but during an import exit at once.
 
-    Libraries catch an exception there, or are left half imported by it: numpy then recurses without end.
+    There libraries catch the exception, or it leaves them half imported, and numpy then recurses endlessly.
     """
     while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
         frame = frame.f_back

@@ -1,6 +1,6 @@
-"""What follows from the `Kind` that a section's field is marked with: completion, overrides and the paths of choices.
+"""Fields of a recipe that are marked with a `Kind` of method: their completion and their paths.
 
-No torch is imported here, and no method: options are read from source (`hardy.registry`).
+Neither torch nor a method is imported here: options are read from source (`hardy.registry`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,9 +23,9 @@ class Choice:
     Attributes:
         path: its dotted path, such as ``prune.criterion``.
         registry: the methods that it chooses from.
-        model: the class of its value, `Method` or a class of its own.
-        usual: the method chosen where nothing is said, None without one.
-        optional: whether nothing may be chosen.
+        model: the class of its value, `Method` or a subclass.
+        usual: the default method, None without one.
+        optional: whether the field may be null.
     """
 
     path: str
@@ -62,7 +62,7 @@ def choices(model: type[BaseModel], path: str = "") -> Iterator[Choice]:
 
 
 def completed(section: BaseModel) -> dict[str, Any]:
-    """The values of ``section`` as JSON, every option of every method that it chooses written out.
+    """The values of ``section`` as JSON, with every option of every method that it chooses.
 
     Raises:
         InputError: for an unknown method, an unknown option or a value of a wrong type.
@@ -81,7 +81,7 @@ def completed(section: BaseModel) -> dict[str, Any]:
 
 
 def references(section: BaseModel, kind: str) -> Iterator[str]:
-    """The methods of ``kind`` that the lists in ``section`` refer to, as in ``streets/night``; some more than once."""
+    """The methods of ``kind`` that the lists in ``section`` name, as in ``streets/night``; some more than once."""
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         if isinstance(value, tuple) and kind_of(tuple(field.metadata)) == kind:
@@ -91,7 +91,7 @@ def references(section: BaseModel, kind: str) -> Iterator[str]:
 
 
 def _permitted(options: dict[str, Any]) -> dict[str, Any]:
-    """``options``, after what they name of other kinds, such as a decoder, was permitted to run."""
+    """``options``, after the methods of other kinds that they name, such as a decoder, were permitted to run."""
     for key, name in options.items():
         if key in KINDS and isinstance(name, str) and ":" in name:
             permit(key, name)
@@ -99,6 +99,6 @@ def _permitted(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _options(registry: Registry, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of ``name``, and its ``root`` where one is given: a place is no option of its own."""
-    place = {key: value for key, value in options.items() if key == "root"}
-    return {**place, **registry.describe(name).check({key: options[key] for key in options if key not in place})}
+    """The options of ``name``, and its ``root`` if one is given, which is not an option of the method."""
+    root = {key: value for key, value in options.items() if key == "root"}
+    return {**root, **registry.describe(name).check({key: options[key] for key in options if key not in root})}

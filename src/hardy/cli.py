@@ -1,4 +1,4 @@
-"""The command line: verb + recipe + ``key=value`` -> command. Nothing heavy is imported before a verb runs."""
+"""The command line: verb + recipe + ``key=value`` -> command. Large libraries are imported when a verb runs."""
 
 import sys
 from pathlib import Path
@@ -34,7 +34,7 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     name="hardy",
     pretty_exceptions_enable=False,
-    help="Small segmentation networks that hold up in domains they have never seen.",
+    help="Small segmentation networks that are robust in domains they have never seen.",
 )
 
 
@@ -52,7 +52,7 @@ def _without_verb(
 
 @app.command()
 def train(recipe: RecipeFile, overrides: Overrides = None, trust: Trust = None) -> None:
-    """Train the network of a recipe, measure it on every domain named, and save it. Goes on where it stopped."""
+    """Train the network of a recipe, measure it on every domain in the recipe, and save it. Resumes a stopped run."""
     from hardy.commands import train as command
 
     command.run(_recipe(recipe, overrides))
@@ -62,10 +62,12 @@ def train(recipe: RecipeFile, overrides: Overrides = None, trust: Trust = None) 
 def prune(
     recipe: RecipeFile,
     overrides: Overrides = None,
-    ratio: Annotated[float | None, typer.Option(help="Share of filters removed, not the recipe's.")] = None,
-    target_ms: Annotated[float | None, typer.Option(help="Milliseconds an image may take.")] = None,
-    target_gmacs: Annotated[float | None, typer.Option(help="Billions of multiply-accumulates it may take.")] = None,
-    sensitivity: Annotated[bool, typer.Option("--sensitivity", help="Show what each unit would cost; stop.")] = False,
+    ratio: Annotated[float | None, typer.Option(help="Share of filters removed, in place of the recipe's.")] = None,
+    target_ms: Annotated[float | None, typer.Option(help="Upper limit of milliseconds per image.")] = None,
+    target_gmacs: Annotated[float | None, typer.Option(help="Upper limit of billions of multiply-accumulates.")] = None,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Show each unit's drop of the score; stop.")
+    ] = False,
     trust: Trust = None,
 ) -> None:
     """Prune the network of a recipe (network.run=runs/x starts from a trained one), recover, measure and save."""
@@ -79,7 +81,7 @@ def prune(
 
 @app.command()
 def search(recipe: RecipeFile, overrides: Overrides = None, trust: Trust = None) -> None:
-    """Search for a fasterseg architecture within a budget of milliseconds measured here. Goes on where it stopped."""
+    """Search for a fasterseg architecture within a budget of milliseconds on this machine. Resumes a stopped search."""
     from hardy.commands import search as command
 
     command.run(_recipe(recipe, overrides))
@@ -89,14 +91,17 @@ def search(recipe: RecipeFile, overrides: Overrides = None, trust: Trust = None)
 def evaluate(
     run: RunFolder,
     domains: DomainsAdapting,
+    *,
     root: Root = None,
     size: SizeText = None,
     split: Annotated[list[str] | None, typer.Option(help="Measure this split only; repeat for several.")] = None,
     dataset: DatasetOptions = None,
     window: SizeText = None,
-    flip: Annotated[bool, typer.Option(help="Average with the mirrored image.")] = False,
+    flip: Annotated[bool, typer.Option(help="Average with the horizontally flipped image.")] = False,
     scale: Annotated[list[float] | None, typer.Option(help="Average over these image scales.")] = None,
     per_class: Annotated[bool, typer.Option(help="Print the IoU of every class.")] = False,
+    class_: Annotated[list[str] | None, typer.Option("--class", help="Show this class's IoU beside the mIoU.")] = None,
+    counts: Annotated[Path | None, typer.Option(help="Folder for the confusion counts of every image.")] = None,
     device: Device = "auto",
     trust: Trust = None,
 ) -> None:
@@ -104,9 +109,20 @@ def evaluate(
     from hardy.commands import evaluate as command
 
     command.run(
-        run, domains, root=root, splits=tuple(split or ()), size=size_of(size), datasets=nested(dataset),
-        window=size_of(window), flip=flip, scales=tuple(scale or (1.0,)), per_class=per_class, device=device,
-    )  # fmt: skip
+        run,
+        domains,
+        root=root,
+        splits=tuple(split or ()),
+        size=size_of(size),
+        datasets=nested(dataset),
+        window=size_of(window),
+        flip=flip,
+        scales=tuple(scale or (1.0,)),
+        per_class=per_class,
+        device=device,
+        classes=tuple(class_ or ()),
+        counts=counts,
+    )
 
 
 @app.command()
@@ -117,7 +133,7 @@ def predict(
     adapt: Adapting = None,
     size: SizeText = None,
     window: SizeText = None,
-    overlay: Annotated[bool, typer.Option(help="Also write the mask laid over the image.")] = False,
+    overlay: Annotated[bool, typer.Option(help="Also write the image overlaid with the mask.")] = False,
     device: Device = "auto",
     trust: Trust = None,
 ) -> None:
@@ -138,18 +154,20 @@ def predict(
 
 @app.command()
 def bench(
-    run: Annotated[Path, typer.Argument(help="A run's folder; or 'blocks', for what every block costs.")],
-    against: Annotated[Path | None, typer.Option(help="A second run, measured interleaved with the first.")] = None,
+    run: Annotated[Path, typer.Argument(help="A run's folder; or 'blocks', for the cost of every block.")],
+    against: Annotated[Path | None, typer.Option(help="A second run, measured in turns with the first.")] = None,
     size: SizeText = "512x1024",
     batch: Annotated[list[int] | None, typer.Option(help="Images at a time; repeat for several.")] = None,
     runtime: Annotated[list[str] | None, typer.Option(help="eager or onnxruntime; repeat for both.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     runs: Annotated[int, typer.Option(help="Timed runs after the warm-up.")] = 30,
-    channels: Annotated[int | None, typer.Option(min=32, help="Of blocks: channels in and out (256).")] = None,
+    channels: Annotated[int | None, typer.Option(min=32, help="For blocks: channels in and out (256).")] = None,
     *,
-    fold: Annotated[bool, typer.Option("--fold", help="Time it with batch norms folded too.")] = False,
-    channels_last: Annotated[bool, typer.Option("--channels-last", help="Time it in that layout too; eager.")] = False,
-    dtype: Annotated[str, typer.Option(help="Time it in bfloat16 too; eager.")] = "float32",
+    fold: Annotated[bool, typer.Option("--fold", help="Also time it with folded batch norms.")] = False,
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last", help="Also time it in that layout; eager only.")
+    ] = False,
+    dtype: Annotated[str, typer.Option(help="bfloat16: also time it in it; eager only.")] = "float32",
     device: Device = "cpu",
     trust: Trust = None,
 ) -> None:
@@ -164,10 +182,18 @@ def bench(
         return
     both = ("eager",) if channels_last or dtype != "float32" else ("eager", "onnxruntime")
     command.run(
-        run, against=against, size=size_of(size) or (512, 1024), batches=tuple(batch or (1,)),
-        runtimes=tuple(runtime or both), threads=threads, runs=runs, device=device, fold=fold,
-        channels_last=channels_last, dtype=dtype,
-    )  # fmt: skip
+        run,
+        against=against,
+        size=size_of(size) or (512, 1024),
+        batches=tuple(batch or (1,)),
+        runtimes=tuple(runtime or both),
+        threads=threads,
+        runs=runs,
+        device=device,
+        fold=fold,
+        channels_last=channels_last,
+        dtype=dtype,
+    )
 
 
 @app.command()
@@ -182,18 +208,25 @@ def export(
     logits: Annotated[bool, typer.Option(help="Logits in place of uint8 class ids.")] = False,
     images: Annotated[int | None, typer.Option(min=1, help="Images of each domain that prove the file (20).")] = None,
     upsample: Annotated[
-        str, typer.Option(help="full; borders: the same, faster; half: doubled classes; none: classes at own stride.")
+        str, typer.Option(help="full; borders: the same, faster; half: classes doubled; none: at own stride.")
     ] = "full",
     root: Root = None,
     trust: Trust = None,
 ) -> None:
-    """Export to ONNX and prove the file equal in onnxruntime; where the proof fails no file is left."""
+    """Export to ONNX and prove in onnxruntime that the file is equal; if the proof fails, no file is written."""
     from hardy.commands import export as command
 
     command.run(
-        run, file, domains or [], size=size_of(size) or (512, 1024), dynamic=dynamic, logits=logits, images=images,
-        upsample=upsample, root=root,
-    )  # fmt: skip
+        run,
+        file,
+        domains or [],
+        size=size_of(size) or (512, 1024),
+        dynamic=dynamic,
+        logits=logits,
+        images=images,
+        upsample=upsample,
+        root=root,
+    )
 
 
 @app.command("list")
@@ -214,10 +247,10 @@ def study(
     address: Annotated[str | None, typer.Option(help="A Ray cluster: auto or HOST:PORT (else this machine).")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Cells at a time (else as many as fit).")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only these cells: seed=0,1 or stage=dense; repeat.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the cells and how they stand; run none.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the cells and their states; run none.")] = False,
     trust: Trust = None,
 ) -> int:
-    """Run a grid of recipes side by side, go on where it stopped, and show one table. Exit code 1 if a cell failed."""
+    """Run a grid of recipes in parallel, or resume it, and show one table. Exit code 1 if a cell failed."""
     from hardy.commands import study as command
 
     return command.run(
@@ -226,16 +259,19 @@ def study(
 
 
 @app.command()
-def runs(folder: Annotated[Path, typer.Argument(help="Folder that holds runs.")] = Path("runs")) -> None:
+def runs(
+    folder: Annotated[Path, typer.Argument(help="Folder that holds runs.")] = Path("runs"),
+    metric: Annotated[str | None, typer.Option(help="Another metric of the records: iou/vessel.")] = None,
+) -> None:
     """List the runs of a folder with their headline numbers."""
     from hardy.commands import runs as command
 
-    command.run(folder)
+    command.run(folder, metric=metric)
 
 
 @app.command()
 def data(domains: Domains, root: Root = None, dataset: DatasetOptions = None) -> None:
-    """Decode and check data: images per domain and split, pixels per class, torn images, foreign ids."""
+    """Decode and check data: images per domain and split, pixels per class, damaged images, unknown ids."""
     from hardy.commands import data as command
 
     command.run(domains, root=root, datasets=nested(dataset))
@@ -251,13 +287,13 @@ def init(folder: Annotated[Path, typer.Argument(help="Folder to write into.")] =
 
 @app.command("import")
 def import_(
-    weights: Annotated[Path, typer.Argument(help="A state dict as it was published.")],
+    weights: Annotated[Path, typer.Argument(help="A published state dict.")],
     to: Annotated[Path, typer.Option(help="Folder for the run.")],
     classes: Annotated[str, typer.Option(help="Label space: cityscapes19, camvid11, or a classes.yaml.")],
-    network: Annotated[str | None, typer.Option(help="The network it must be of.")] = None,
-    source: Annotated[str | None, typer.Option("--from", help="A publication (else found by the names).")] = None,
+    network: Annotated[str | None, typer.Option(help="The network that it must be.")] = None,
+    source: Annotated[str | None, typer.Option("--from", help="A publication (else found by tensor names).")] = None,
 ) -> None:
-    """Turn published weights into a run that every other verb takes; say what became of every tensor."""
+    """Turn published weights into a run for every other verb; report which tensors were used and dropped."""
     from hardy.commands import import_weights as command
 
     command.run(weights, classes=classes, to=to, network=network, source=source)
@@ -265,7 +301,7 @@ def import_(
 
 @app.command()
 def doctor(root: Root = None) -> None:
-    """Tell what is installed, which devices are here and which data sets can be found."""
+    """Show the installed packages, the devices and the data sets that can be found."""
     from hardy.commands import doctor as command
 
     command.run(root)
@@ -273,7 +309,7 @@ def doctor(root: Root = None) -> None:
 
 @app.command()
 def demo(folder: Annotated[Path, typer.Argument(help="Folder for the runs.")] = Path("runs/demo")) -> None:
-    """The main job on drawn streets in a few minutes: train, prune three ways, measure unseen domains, export."""
+    """Demonstrate the workflow on synthetic streets: train, prune three ways, measure unseen domains, export."""
     from hardy.commands import demo as command
 
     command.run(folder)
@@ -282,7 +318,7 @@ def demo(folder: Annotated[Path, typer.Argument(help="Folder for the runs.")] = 
 def main() -> None:
     """Run the command line: bad input prints one line and exits with 2, a stopped run with 128 + its signal."""
     stop_with_parent()
-    with from_file():  # a name that the user typed is allowed where it is read
+    with from_file():  # names that the user typed are allowed when they are parsed
         leave(lambda: app(args=at_home(sys.argv[1:]), standalone_mode=False))
 
 

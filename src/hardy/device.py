@@ -1,4 +1,4 @@
-"""Where a run happens: device, precision and processes, through Accelerate."""
+"""Device, precision and processes of a run, through Accelerate."""
 
 import os
 
@@ -14,10 +14,11 @@ __all__ = ["accelerator", "limit_threads", "pick"]
 def pick(device: str) -> torch.device:
     """The device of this name; ``auto`` is a GPU if there is one, else the CPU.
 
-    Of several GPUs a process of a parallel run takes the one of its place (``LOCAL_RANK``), any other the first.
+    With several GPUs, a process of a parallel run uses the one of its local rank (``LOCAL_RANK``), any other process
+    the first.
 
     Raises:
-        InputError: for a device that is not there, with those that are.
+        InputError: for a device that this machine does not have, naming those that it has.
     """
     gpus = torch.cuda.device_count()
     there = ["cpu", *(f"cuda:{index}" for index in range(gpus))]
@@ -31,10 +32,10 @@ def pick(device: str) -> torch.device:
 def accelerator(device: str, precision: str) -> Accelerator:
     """An `Accelerator` on ``device`` with ``precision`` (``fp32``, ``bf16``, ``fp16``).
 
-    Accelerate keeps one configuration per process; it is cleared first, so that two runs in one process may differ.
+    Accelerate stores one configuration per process; it is cleared first, so that two runs in one process can differ.
 
     Raises:
-        InputError: for a device that is not there, or fp16 on the CPU.
+        InputError: for an unknown device, or fp16 on the CPU.
     """
     chosen = pick(device)
     if precision == "fp16" and chosen.type == "cpu":
@@ -47,6 +48,6 @@ def accelerator(device: str, precision: str) -> Accelerator:
 
 
 def limit_threads(threads: int | None) -> None:
-    """Use this many CPU threads from now on; None leaves torch's choice."""
+    """Use this many CPU threads from now on; None keeps torch's default."""
     if threads:
         torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""The one exception that means "what you gave me cannot be used"."""
+"""The exception for wrong input, and the formatting of its one-line messages."""
 
 import math
 import re
@@ -13,10 +13,10 @@ _MOST = 80
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used.
+    """Wrong input from the user.
 
-    The message is one line that names the file or key, the value found and the fix. The command line prints it
-    alone and exits with code 2; every other exception is a defect of Hardy and keeps its traceback. Values in it are
+    The message is one line that names the file or key, the value and the fix. The command line prints only this line
+    and exits with code 2. Every other exception is a bug of Hardy and keeps its traceback. Values in the message are
     `shortened`.
     """
 
@@ -25,14 +25,14 @@ class InputError(ValueError):
 
 
 def shortened(message: str) -> str:
-    """``message`` with each quoted text, list, mapping and word (no path) in it cut to 80 characters: start and end."""
+    """``message`` with each long quoted text, list, mapping and word (no path) cut to 80 characters: start and end."""
     parts: list[str] = []
-    place = 0
+    position = 0
     for start, end in _values(message):
-        if start >= place and end - start > _MOST:
-            parts += [message[place:start], _cut(message[start:end])]
-            place = end
-    return re.sub(r"""[^\s/'"\[\]{}]{81,}""", lambda word: _cut(word.group()), "".join((*parts, message[place:])))
+        if start >= position and end - start > _MOST:
+            parts += [message[position:start], _cut(message[start:end])]
+            position = end
+    return re.sub(r"""[^\s/'"\[\]{}]{81,}""", lambda word: _cut(word.group()), "".join((*parts, message[position:])))
 
 
 def _cut(text: str) -> str:
@@ -40,23 +40,23 @@ def _cut(text: str) -> str:
 
 
 def _values(message: str) -> list[tuple[int, int]]:
-    """Start and end of each quoted text, list and mapping in ``message``, the outer before the inner."""
-    found: list[tuple[int, int]] = []
+    """Start and end of each quoted text, list and mapping in ``message``; outer values come before inner ones."""
+    spans: list[tuple[int, int]] = []
     opened: list[tuple[str, int]] = []
     quote = ""
-    for place, letter in enumerate(message):
-        beside = message[place - 1 : place] if not quote else message[place + 1 : place + 2]
+    for index, letter in enumerate(message):
+        beside = message[index - 1 : index] if not quote else message[index + 1 : index + 2]
         if letter in "'\"" and letter == (quote or letter) and not beside.isalnum():
             if quote:
-                found.append((opened.pop()[1], place + 1))
+                spans.append((opened.pop()[1], index + 1))
             else:
-                opened.append((letter, place))
+                opened.append((letter, index))
             quote = "" if quote else letter
         elif not quote and letter in "[{":
-            opened.append((letter, place))
+            opened.append((letter, index))
         elif not quote and letter in "]}" and opened and opened[-1][0] == {"]": "[", "}": "{"}[letter]:
-            found.append((opened.pop()[1], place + 1))
-    return sorted(found)
+            spans.append((opened.pop()[1], index + 1))
+    return sorted(spans)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -68,10 +68,10 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def quoted(value: object, most: int = 80) -> str:
     """``value`` as Python writes it, cut at ``most`` characters."""
     if isinstance(value, (str, bytes)):
-        value = value[: most + 1]  # so that nothing endless is written out first
+        value = value[: most + 1]  # a long text is cut before it is formatted
     try:
         text = repr(value)
-    except (ValueError, RecursionError):  # a number of thousands of digits, lists too deep in each other
+    except (ValueError, RecursionError):  # a number with thousands of digits, or lists nested too deep
         return f"a {type(value).__name__} that is too large to show"
     return text if len(text) <= most else f"{text[:most]}..."
 
@@ -85,7 +85,7 @@ def within(option: str, value: float, least: float, most: float = math.inf) -> N
 
 @contextmanager
 def named(file: object) -> Iterator[None]:
-    """Inside the block an `OSError` that names no file, such as that of a full disk, comes to name ``file``."""
+    """Inside the block an `OSError` without a file name, such as that of a full disk, gets the name ``file``."""
     try:
         yield
     except OSError as error:

@@ -1,6 +1,7 @@
-"""Files written whole or not at all: under a temporary name first, then renamed; and what a killed process left.
+"""Atomic writes: files are written under a temporary name and then renamed; and the leftovers of killed processes.
 
-A temporary name is ``.NAME.tmp`` beside the file NAME, or a folder of that name for what others write inside it.
+The temporary name of a file NAME is ``.NAME.tmp`` in the same folder. It can be a folder, for libraries that write
+several files.
 """
 
 import os
@@ -17,7 +18,7 @@ def expanded(path: Path | str) -> Path:
     """``path`` with a leading ``~`` replaced by the home folder.
 
     Raises:
-        InputError: when there is no such home.
+        InputError: when there is no such home folder.
     """
     try:
         return Path(path).expanduser()
@@ -31,7 +32,7 @@ def temporary(file: Path) -> Path:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write ``text`` to ``file`` whole or not at all."""
+    """Write ``text`` to ``file`` atomically."""
     waiting = temporary(file)
     try:
         with named(file):
@@ -42,7 +43,7 @@ def write_text(file: Path, text: str) -> None:
 
 
 def write_together(files: Mapping[Path, bytes]) -> None:
-    """Write ``files`` under temporary names, and rename them when all are on the disk: an old pair stays till then."""
+    """Write ``files`` under temporary names, and rename them when all are on disk; until then the old files stay."""
     try:
         for file, data in files.items():
             with named(file), temporary(file).open("wb") as handle:
@@ -57,23 +58,23 @@ def write_together(files: Mapping[Path, bytes]) -> None:
 
 
 def leftovers(folder: Path, *within: str) -> list[Path]:
-    """What a killed process left under temporary names in ``folder`` and in its sub-folders ``within``."""
-    places = [folder, *(folder / name for name in within)]
-    return sorted(path for place in places for path in place.glob(".*.tmp") if Path(path.name[1:-4]).suffix in _OURS)
+    """Temporary files of killed processes in ``folder`` and in its sub-folders ``within``."""
+    folders = [folder, *(folder / name for name in within)]
+    return sorted(path for each in folders for path in each.glob(".*.tmp") if Path(path.name[1:-4]).suffix in _OURS)
 
 
-_OURS = {".json", ".jsonl", ".onnx", ".png", ".safetensors", ".yaml"}
-"""The endings of files that are written under a temporary name in a folder that may hold other people's files."""
+_OURS = {".gz", ".json", ".jsonl", ".onnx", ".png", ".safetensors", ".yaml"}
+"""The suffixes of files that Hardy writes under a temporary name; other files in the folder are not touched."""
 
 
 def clear(folder: Path, *within: str) -> None:
-    """Remove `leftovers`: only for the process that holds ``folder`` (`hardy.lock.Lock`)."""
+    """Remove `leftovers`; only for the process that has locked ``folder`` (`hardy.lock.Lock`)."""
     for path in leftovers(folder, *within):
         remove(path)
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder with all it holds, if it is there."""
+    """Remove a file, or a folder with its content, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

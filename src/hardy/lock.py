@@ -1,8 +1,8 @@
-"""A folder that one process at a time works in.
+"""The lock of a folder, in which one process at a time may work.
 
-The lock is a POSIX record lock on the file ``.lock`` in the folder (fcntl): the system frees it when its process ends,
-however that ends, processes forked from it do not hold it, and it works on network file systems. The file itself says
-nothing: one that a killed process left holds nobody up.
+It is a POSIX record lock (fcntl) on the file ``.lock`` in the folder. The system releases it when its process ends for
+whatever reason, forked processes do not inherit it, and it works on network file systems. The existence of the file
+means nothing: a file that a killed process left does not block others.
 """
 
 import errno
@@ -17,18 +17,18 @@ from hardy.errors import InputError, named
 __all__ = ["NAME", "Lock"]
 
 NAME = ".lock"
-"""The file in a folder under lock."""
+"""The name of the lock file."""
 
 _held: set[tuple[int, str]] = set()
-"""(process, file) of every lock held here: the system keeps other processes out, this keeps the same one out."""
+"""(process, file) of every lock of this process: the system refuses other processes, this set refuses the same one."""
 
 
 class Lock:
-    """Holds ``folder`` from ``with`` to its end, or from `acquire` to `release`; the folder is made if need be.
+    """Locks ``folder`` inside a ``with`` block, or from `acquire` to `release`; the folder is made if it is missing.
 
     Args:
-        folder: what is held.
-        who: what else may hold it, for the message.
+        folder: the folder to lock.
+        who: what else may have locked it, for the message.
         advice: what to do then, for the message.
     """
 
@@ -42,14 +42,14 @@ class Lock:
         self._handle: int | None = None
 
     def acquire(self) -> Self:
-        """Take the folder.
+        """Lock the folder.
 
         Raises:
-            InputError: when another process, or another part of this one, holds it.
+            InputError: when another process, or another part of this one, has locked it.
             OSError: when the folder cannot be made or written.
         """
         key = (os.getpid(), os.path.realpath(self._file))
-        if key in _held:  # opening and closing the file once more would free the lock
+        if key in _held:  # opening and closing the file again would release the lock
             self._refuse("this process itself")
         with named(self._file):
             while self._handle is None:
@@ -67,8 +67,8 @@ class Lock:
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             mine = os.fstat(handle)
-            there = os.stat(self._file)
-            if (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino):
+            named_file = os.stat(self._file)
+            if (mine.st_dev, mine.st_ino) == (named_file.st_dev, named_file.st_ino):
                 os.ftruncate(handle, 0)
                 os.write(handle, f"{os.getpid()}\n".encode())
                 self._handle = handle
@@ -83,15 +83,13 @@ class Lock:
                 os.close(handle)
 
     def _refuse(self, holder: str) -> None:
-        raise InputError(
-            f"{self.folder}: another {self.who} is at work in this folder ({holder}); {self.advice}"
-        ) from None
+        raise InputError(f"{self.folder}: another {self.who} works in this folder ({holder}); {self.advice}") from None
 
     def release(self) -> None:
-        """Free the folder; its lock file goes."""
+        """Release the lock and remove its file."""
         if self._handle is None:
             return
-        self._file.unlink(missing_ok=True)  # while it is locked: whoever waits for it looks at the name again
+        self._file.unlink(missing_ok=True)  # before unlocking: a waiting process then checks the name again
         os.close(self._handle)
         self._handle = None
         _held.discard((os.getpid(), os.path.realpath(self._file)))

@@ -1,7 +1,7 @@
-"""Confusion counts, and the scores read from them.
+"""Confusion counts, and the scores computed from them.
 
-The field's mean intersection over union: one confusion matrix per data set (never a mean over images), intersection
-over union per class, and the mean over the classes that occur in the labels or in the predictions of that data set.
+The standard mean intersection over union: one confusion matrix per data set (not a mean over images), intersection over
+union per class, and the mean over the classes that occur in the labels or in the predictions of that data set.
 Source: Everingham et al., IJCV 2010 (VOC challenge), section 4.1; Cordts et al., CVPR 2016 (Cityscapes), section 4.1.
 """
 
@@ -24,7 +24,7 @@ def confusion(predictions: Tensor, labels: Tensor, class_count: int) -> Tensor:
         labels: class ids of the same shape, with `IGNORE` where unlabelled.
         class_count: K.
 
-    Counts stay on the device of ``labels``. On the CPU numpy counts: 8 to 20 times as fast as torch there.
+    The counts are on the device of ``labels``. On the CPU numpy is used, which is 8 to 20 times faster than torch.
     """
     count = _by_numpy if labels.device.type == "cpu" else _by_torch
     return count(predictions, labels, class_count).view(class_count, class_count)
@@ -38,19 +38,19 @@ def _by_numpy(predictions: Tensor, labels: Tensor, class_count: int) -> Tensor:
 
 
 def _by_torch(predictions: Tensor, labels: Tensor, class_count: int) -> Tensor:
-    # The ignored pixels are sent to one bin past the end: cheaper on a GPU than a masked copy.
+    # The ignored pixels go to one extra bin: faster on a GPU than a masked copy.
     flat = torch.where(labels == IGNORE, class_count**2, labels.long() * class_count + predictions.long())
     return torch.bincount(flat.flatten(), minlength=class_count**2 + 1)[: class_count**2]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a confusion matrix says, all in [0, 1].
+    """The scores of a confusion matrix, all in [0, 1].
 
     Attributes:
-        miou: mean intersection over union over the classes that occur; NaN where none does.
-        iou: per class, NaN for one that occurs neither in labels nor in predictions.
-        pixel_accuracy: share of labelled pixels (or images) predicted right.
+        miou: mean intersection over union over the classes that occur; NaN when none does.
+        iou: per class; NaN for a class that occurs neither in labels nor in predictions.
+        pixel_accuracy: share of labelled pixels (or images) with a correct prediction.
     """
 
     miou: float

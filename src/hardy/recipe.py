@@ -1,6 +1,6 @@
-"""A run as data: one YAML, read, overridden, checked and written out complete, before any data is touched.
+"""The recipe of a run: one YAML file, which is read, overridden, checked and completed before any data is read.
 
-No torch is imported here: the methods' options are checked through `hardy.registry`, which reads them from source.
+No torch is imported here: the options of methods are checked through `hardy.registry`, which reads them from source.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ __all__ = [
 
 
 class Recipe(Section):
-    """One whole run."""
+    """The recipe of one run."""
 
     network: Annotated[NetworkChoice, Kind("network")]
     data: Data
@@ -70,7 +70,7 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _without_data(cls, value: Any) -> Any:
-        """Pruning may do without data; nothing is trained between rounds then: the usual schedule is ``one_shot``."""
+        """Pruning is possible without data. Then nothing is trained, and the default schedule is ``one_shot``."""
         if not isinstance(value, dict) or not isinstance(prune := value.get("prune"), dict):
             return value
         data = value.get("data", {})
@@ -103,7 +103,7 @@ class Recipe(Section):
             raise InputError(f"{origin}: {error}") from None
 
     def completed(self) -> Self:
-        """The same recipe with every option of every method and data set written out.
+        """The same recipe with every option of every method and data set.
 
         Raises:
             InputError: for an unknown method, an unknown option or a value of a wrong type.
@@ -114,28 +114,28 @@ class Recipe(Section):
         return type(self).model_validate(json.loads(json.dumps(values)))
 
     def digest(self) -> str:
-        """Twelve hexadecimal digits that name the recipe less its seed, folder, device, workers and data's places."""
+        """Twelve hexadecimal digits that identify the recipe without seed, folder, device, workers and data folders."""
         values = self._named()
         values["run"].pop("seed")
         return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=6).hexdigest()
 
     def changes(self, earlier: "Recipe") -> list[str]:
-        """``key was x, now y`` of each key in which this recipe is another run than ``earlier``; see `digest`."""
+        """``key was x, now y`` for each key that makes this recipe another run than ``earlier``; see `digest`."""
         before, now = _flat(earlier._named()), _flat(self._named())
         keys = [key for key in dict.fromkeys([*before, *now]) if before.get(key, _ABSENT) != now.get(key, _ABSENT)]
         return [f"{key} was {_shown(before, key)}, now {_shown(now, key)}" for key in keys]
 
     def _named(self) -> dict[str, Any]:
-        """What makes this run another one than a run with other values."""
+        """The values that identify this run: other values are another run."""
         values = self.model_dump(mode="json")
         for name in type(self).model_fields:
-            if values[name] is None and name != "prune":  # a section that came later does not rename older recipes
+            if values[name] is None and name != "prune":  # sections added later must not change old digests
                 values.pop(name)
-        if self.network.run:  # nor does a network that keeps its classes
+        if self.network.run:  # the same for a network that keeps its classes
             values["network"]["classes"] = f"new {classes}" if (classes := self.network.classes) else "cityscapes19"
-        if values["prune"] and not values["prune"]["keep"]:  # nor does a key that came later
-            values["prune"].pop("keep")
-        if self.network.sha256:  # then it does not matter where they lie
+        _drop_unset(values["prune"] or {}, "keep")  # the same for a key added later
+        _drop_unset(values["evaluate"], "classes", "select_class", "keep_counts")
+        if self.network.sha256:  # then the folder of the weights does not matter
             values["network"] = {k: v for k, v in values["network"].items() if k not in ("run", "weights")}
         else:
             values["network"].pop("sha256")
@@ -144,16 +144,24 @@ class Recipe(Section):
             values["teacher"] = {key: value for key, value in values["teacher"].items() if key not in unnamed}
         for key in ("folder", "device", "workers", "threads", "trackers", "log_every", "checkpoint_every"):
             values["run"].pop(key)
-        for place in (values["data"], *values["data"]["datasets"].values()):
-            place.pop("root", None)
+        for options in (values["data"], *values["data"]["datasets"].values()):
+            for key in ("root", "cache_folder", "cache_mb"):
+                options.pop(key, None)
         return values
 
     def write(self, file: Path, provenance: Mapping[str, str]) -> None:
-        """Write the recipe to ``file`` whole or not at all, ``provenance`` as comments above it."""
+        """Write the recipe to ``file`` atomically, with ``provenance`` as comments at the top."""
         head = "".join(f"# {name}: {value}\n" for name, value in provenance.items())
         body = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120)
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, head + body)
+
+
+def _drop_unset(section: dict[str, Any], *keys: str) -> None:
+    """Remove from ``section``, in place, those of ``keys`` that say nothing."""
+    for key in keys:
+        if key in section and not section[key]:
+            section.pop(key)
 
 
 _ABSENT = object()
@@ -161,10 +169,10 @@ _ABSENT = object()
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted key -> value, of nested mappings."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in values.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
-    return found
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
+    return flat
 
 
 def first_of(changes: Sequence[str], most: int = 3) -> str:
@@ -181,8 +189,8 @@ def read(file: Path | str, overrides: Iterable[str] = (), *, trust: Iterable[str
     """The completed recipe of a YAML file with ``key=value`` overrides such as ``optim.lr=1e-3``.
 
     Raises:
-        InputError: one line naming the file, the key, the value and the nearest right name; also where the file, not an
-            override, names code outside Hardy of no module in ``trust``.
+        InputError: one line naming the file, the key, the value and the nearest right name; also when the file (not an
+            override) names code outside Hardy that is in no module of ``trust``.
     """
     values = safe_yaml.read(expanded(file))
     if not isinstance(values, dict):
@@ -201,13 +209,13 @@ def parsed(text: str, such_as: str = "optim.lr=1e-3") -> tuple[str, Any]:
     """The dotted path and the YAML value of an override ``path=value``.
 
     Raises:
-        InputError: when it is not of that form, naming one that is: ``such_as``.
+        InputError: when it does not have this form; ``such_as`` is the example in the message.
     """
     path, sign, value = text.partition("=")
     if not sign:
         raise InputError(f"override {quoted(text)} is not of the form key=value, such as {such_as}")
     if path.count(".") > _DEEPEST:
-        raise InputError(f"override {quoted(text)}: no key lies that deep; give one such as {such_as}")
+        raise InputError(f"override {quoted(text)}: no key is nested so deep; give one such as {such_as}")
     return path.strip(), safe_yaml.value(value, f"override {quoted(text)}")
 
 
@@ -216,8 +224,8 @@ _DEEPEST = 8
 
 
 def _override(values: dict[str, Any], text: str, choices: Mapping[str, Choice]) -> None:
-    """Set in ``values``, in place, what ``text`` says; ``choices`` are the fields that choose a method, by path."""
-    path, found = parsed(text)
+    """Apply the override ``text`` to ``values``, in place; ``choices`` are the fields that choose a method, by path."""
+    path, given = parsed(text)
     *parents, last = path.split(".")
     for depth, name in enumerate(parents, 1):
         below = values.get(name)
@@ -226,16 +234,16 @@ def _override(values: dict[str, Any], text: str, choices: Mapping[str, Choice]) 
         values[name] = below if isinstance(below, dict) else {"name": usual} if isinstance(usual, str) else {}
         values = values[name]
     chosen = choices.get(path.rpartition(".")[0])
-    if chosen and last in chosen.model.origins and values.get(last) != found:
-        # The options written there are another method's, or those of a network that is not built.
+    if chosen and last in chosen.model.origins and values.get(last) != given:
+        # The other options belong to another method, or to a network that is not built.
         kept = set(chosen.model.model_fields) - set(chosen.model.origins) if last == "name" else set()
         for key in set(values) - kept:
             del values[key]
-    values[last] = found
+    values[last] = given
 
 
 def _first(error: ValidationError, model: type[BaseModel]) -> str:
-    """One line for the first problem pydantic found: key, what is wrong, what is right."""
+    """One line for pydantic's first error: key, what is wrong, what is right."""
     problem = error.errors()[0]
     path = [str(part) for part in problem["loc"]]
     where = ".".join(path)

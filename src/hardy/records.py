@@ -1,4 +1,4 @@
-"""Records: one JSON line per measured number, appended to a run's ``records.jsonl``; reports read nothing else."""
+"""Records: one JSON line per measured number in a run's ``records.jsonl``, from which all reports are made."""
 
 import errno
 import fcntl
@@ -19,19 +19,19 @@ __all__ = ["Record", "append", "group", "read"]
 
 @dataclass(frozen=True)
 class Record:
-    """One measured number and what it takes to compare it with another.
+    """One measured number, with everything needed to compare it with others.
 
     Attributes:
-        recipe: short hash of the completed recipe, less its seed and folder.
+        recipe: short hash of the completed recipe, without seed and folder.
         stage: ``train``, ``prune``, ``evaluate``, ``bench``, ``export``.
-        sources: names of the domains trained on.
-        target: domain or group the number belongs to, such as ``camvid/0001TP``, ``unseen``, ``source-val``.
+        sources: names of the source domains.
+        target: the domain or group of the number, such as ``camvid/0001TP``, ``unseen``, ``source-val``.
         seed: the run's seed.
-        metric: what was measured: ``miou``, ``iou/road``, ``gmacs``, ``milliseconds_p50``.
-        value: the number; None where it is undefined (a class that does not occur).
-        cost: what it took, such as ``{"seconds": 12.1, "steps": 500}``.
+        metric: such as ``miou``, ``iou/road``, ``gmacs``, ``milliseconds_p50``.
+        value: the number; None when it is undefined (a class that does not occur).
+        cost: the resources used, such as ``{"seconds": 12.1, "steps": 500}``.
         versions: of hardy, torch and Python, the commit and the hardware.
-        notes: anything else that names the cell, such as ``{"criterion": "ior", "ratio": 0.5}``.
+        notes: other properties, such as ``{"criterion": "ior", "ratio": 0.5}``.
     """
 
     recipe: str
@@ -47,14 +47,14 @@ class Record:
 
 
 def append(file: Path, records: Iterable[Record], *, once: bool = False) -> None:
-    """Append ``records`` to ``file`` under a lock, so that a line is whole or absent even with several writers.
+    """Append ``records`` to ``file`` under a lock, so that lines are complete even with several writers.
 
-    A torn last line that a crash left is ended first, so that it takes no new record with it. With ``once`` a record
-    that is there already, whatever it cost and whichever versions measured it, is not written again: a run that was
-    killed after it had measured measures once more.
+    An incomplete last line after a crash is ended first, so that no new record is lost in it. With ``once`` a record
+    that the file has already (apart from cost and versions) is not written again: a run that was killed after a
+    measurement repeats that measurement.
 
     Raises:
-        OSError: when the disk is full; the file is then as it was.
+        OSError: when the disk is full; the file does not change then.
     """
     lines = [json.dumps(_plain(asdict(record)), sort_keys=True, allow_nan=False) for record in records]
     if not lines:
@@ -68,12 +68,14 @@ def append(file: Path, records: Iterable[Record], *, once: bool = False) -> None
                 raise InputError(f"{file}: is a pipe or a device, not a file")
             size = os.fstat(handle).st_size
             if once and size:
-                there = {_measured(line) for line in os.pread(handle, size, 0).decode("utf-8", "replace").splitlines()}
-                lines = [line for line in lines if _measured(line) not in there]
+                present = {
+                    _measured(line) for line in os.pread(handle, size, 0).decode("utf-8", "replace").splitlines()
+                }
+                lines = [line for line in lines if _measured(line) not in present]
                 if not lines:
                     return
-            torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
-            data = ("\n" * torn + "\n".join(lines) + "\n").encode()
+            incomplete = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
+            data = ("\n" * incomplete + "\n".join(lines) + "\n").encode()
             written = os.write(handle, data)
             if written < len(data):
                 os.ftruncate(handle, size)
@@ -84,7 +86,7 @@ def append(file: Path, records: Iterable[Record], *, once: bool = False) -> None
 
 
 def _measured(line: str) -> str:
-    """What a line says was measured; the line itself where it is no record."""
+    """The record in a line without cost and versions; the line itself when it is not a record."""
     try:
         values = json.loads(line)
         return json.dumps({name: values[name] for name in sorted(values.keys() - {"cost", "versions"})}, sort_keys=True)
@@ -98,20 +100,20 @@ def read(file: Path) -> list[Record]:
     Raises:
         InputError: when a line is not a record, naming file and line.
     """
-    found = []
+    records = []
     for number, line in enumerate(json_lines(file), start=1):
         try:
             values = json_value(line)
             record = Record(**{**values, "sources": tuple(values["sources"])})
             _check(record)
         except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{file}:{number}: not a record: {error}; delete the line to go on") from None
-        found.append(record)
-    return found
+            raise InputError(f"{file}:{number}: not a record: {error}; delete the line to continue") from None
+        records.append(record)
+    return records
 
 
 def _check(record: Record) -> None:
-    """Raise `ValueError` for a field of a type that no record has."""
+    """Raise `ValueError` for a field of a wrong type."""
     texts = (record.recipe, record.stage, record.target, record.metric, *record.sources)
     tables = (record.cost, record.versions, record.notes)
     if not all(isinstance(text, str) for text in texts):
@@ -124,7 +126,7 @@ def _check(record: Record) -> None:
 
 
 def group(records: Iterable[Record], *by: str) -> Iterator[tuple[tuple[Any, ...], list[Record]]]:
-    """The records that agree in the fields ``by`` (``notes.x`` reads a note), in order of first appearance."""
+    """Groups of records with equal fields ``by`` (``notes.x`` is a note), in order of first appearance."""
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:
         groups.setdefault(tuple(_field(record, name) for name in by), []).append(record)

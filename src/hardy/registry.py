@@ -1,8 +1,8 @@
-"""A method's name is its file's name; its options are its constructor's keywords.
+"""The registries of methods: a method's name is its file's name, its options are its constructor's keywords.
 
-`Registry` finds the methods of one kind: the modules of a package less ``base`` and those with a leading
-underscore. What a method does, where it comes from and which options it has is read from its source with `ast`, so
-that listing, completion and the check of a recipe import neither the method nor torch.
+`Registry` finds the methods of one kind: the modules of a package except ``base`` and those with a leading underscore.
+The purpose, the source and the options of a method are read from its file with `ast`. So listing, completing and
+checking a recipe import neither the method nor torch.
 """
 
 import ast
@@ -24,26 +24,26 @@ from hardy.trust import permit
 __all__ = ["KINDS", "SUPPLIES", "Method", "Option", "Registry"]
 
 ANNOTATIONS: dict[str, Any] = {"Literal": Literal, "Sequence": Sequence, "Mapping": Mapping, "Any": Any, "Path": Path}
-"""The names that an option's annotation may use besides the builtins."""
+"""The names that an option's annotation may use in addition to the builtins."""
 
 SUPPLIES = {
     "network": "the network that is trained, pruned, tuned or adapted",
     "labels": "the label space of a network",
     "pixel_loss": "the loss of one head",
     "class_count": "the number of classes K",
-    "teacher": "the frozen network that is learned from; name one as teacher: {run: runs/x}",
+    "teacher": "the frozen network to learn from; name one as teacher: {run: runs/x}",
     "units": "the coupled channels of the network",
     "channels": "the channels of an encoder's maps, finest first",
     "strides": "the strides of these maps",
     "root": "the folder of a dataset",
     "name": "the size of an encoder, by name",
 }
-"""What the program can supply to a constructor, by the name of the argument before the ``*``, and what it is."""
+"""What the program can supply to a constructor: the name of the argument before the ``*``, and its meaning."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """One keyword option of a method: its name, the text of its type, and its default."""
+    """One option of a method: its name, the text of its type, and its default."""
 
     name: str
     type: str
@@ -51,21 +51,21 @@ class Option:
 
     def annotation(self) -> Any:
         """The type itself."""
-        return eval(self.type, dict(ANNOTATIONS))  # noqa: S307 - text of our own or the user's own source file
+        return eval(self.type, dict(ANNOTATIONS))  # noqa: S307 - text of Hardy's or the user's own source file
 
 
 @dataclass(frozen=True)
 class Method:
-    """What can be known about a method without importing it.
+    """The description of a method, read without importing it.
 
     Attributes:
-        name: as it is written in a recipe.
+        name: as in a recipe.
         class_name: its class.
         purpose: first line of the module docstring.
         source: the ``Source:`` paragraph of the module docstring (authors, venue, year), or ``""``.
-        options: its keyword options in order.
-        supplied: the names before the ``*``, what the program must supply; None for a class without constructor, before
-            its registry puts the interface's there.
+        options: its options in order.
+        supplied: the arguments before the ``*``, which the program must supply; None for a class without a constructor,
+            which its registry replaces by those of the interface.
     """
 
     name: str
@@ -82,10 +82,10 @@ class Method:
         return create_model(self.class_name, __config__=ConfigDict(extra="forbid", strict=False), **fields)
 
     def check(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Every option with its value, defaults filled in.
+        """Every option with its given or default value.
 
         Raises:
-            InputError: for an option the method does not have (with the nearest it has) or a value of a wrong type.
+            InputError: for an unknown option (naming the nearest known one) or a value of a wrong type.
         """
         known = [option.name for option in self.options]
         for name in options:
@@ -104,10 +104,10 @@ class Registry:
     """The methods of one kind, found by file name.
 
     Args:
-        kind: what they are called, in the singular.
+        kind: the name of the kind, in the singular.
         package: the package whose modules are the methods.
-        interface: name of the interface's class.
-        home: the module that holds the interface; by default ``package.base``.
+        interface: the name of the interface's class.
+        home: the module of the interface; by default ``package.base``.
     """
 
     def __init__(self, kind: str, package: str, interface: str, home: str | None = None) -> None:
@@ -122,7 +122,7 @@ class Registry:
         return getattr(importlib.import_module(self.home), self.interface_name)  # type: ignore[no-any-return]
 
     def folders(self) -> list[str]:
-        """The folders that hold the methods; a folder appended to the package's ``__path__`` counts."""
+        """The folders with the methods, including folders appended to the package's ``__path__``."""
         module = importlib.import_module(self.package)
         return list(module.__path__)
 
@@ -138,11 +138,11 @@ class Registry:
         return iter(self.names())
 
     def describe(self, name: str) -> Method:
-        """What is known about ``name`` without importing it (an outside ``module:Class`` is found, not run).
+        """The description of ``name``, which is not imported, also when it is an outside ``module:Class``.
 
         Raises:
-            InputError: for a name that is not there, with the nearest that is; or for one outside that a file names and
-                the user does not trust: to find it imports the packages that it stands in.
+            InputError: for an unknown name, naming the nearest known one; or for an outside name that comes from a file
+                and is not trusted, since finding it imports its parent packages.
         """
         if ":" in name:
             permit(self.kind, name)
@@ -151,7 +151,7 @@ class Registry:
         return self._described(_describe(name, self._file(name), None))
 
     def _described(self, method: Method) -> Method:
-        """``method``, which without a constructor of its own is supplied with what the interface's asks for."""
+        """``method``; without a constructor it gets the supplied arguments of the interface."""
         return method if method.supplied is not None else replace(method, supplied=self._inherited)
 
     @cached_property
@@ -162,42 +162,42 @@ class Registry:
         """The class of method ``name``, or of an outside ``"module:Class"``.
 
         Raises:
-            InputError: when it is not there or is not of this kind, or as `describe`.
+            InputError: when it is not of this kind, and what `describe` raises.
         """
         method = self.describe(name)
         module_name = name.split(":", maxsplit=1)[0] if ":" in name else f"{self.package}.{name}"
-        found = getattr(importlib.import_module(module_name), method.class_name)
-        if not (inspect.isclass(found) and issubclass(found, self.interface)):
-            raise InputError(f"{name!r} is not a {self.kind}: {found!r} does not implement {self.interface_name}")
-        return found
+        cls = getattr(importlib.import_module(module_name), method.class_name)
+        if not (inspect.isclass(cls) and issubclass(cls, self.interface)):
+            raise InputError(f"{name!r} is not a {self.kind}: {cls!r} does not implement {self.interface_name}")
+        return cls
 
     def build(self, name: str, supply: Mapping[str, Any] | None = None, /, **options: Any) -> Any:
         """An instance of ``name``.
 
         Args:
             name: the method.
-            supply: values by the names of `SUPPLIES`. The constructor takes those that it names before its ``*``, as a
-                test takes fixtures; the rest is not used.
-            options: the method's options, checked.
+            supply: values by the names of `SUPPLIES`. The constructor gets the ones that it names before its ``*``, as
+                pytest passes fixtures; the others are not used.
+            options: the method's options; they are checked.
 
         Raises:
-            InputError: for wrong options, or a constructor that names what is not supplied here.
+            InputError: for wrong options, or a constructor with an argument that is not supplied here.
         """
         method = self.describe(name)
-        taken = {asked: self._supplied(method, asked, supply or {}) for asked in method.supplied or ()}
-        return self.get(name)(**taken, **method.check(options))
+        supplied = {argument: self._supplied(method, argument, supply or {}) for argument in method.supplied or ()}
+        return self.get(name)(**supplied, **method.check(options))
 
-    def _supplied(self, method: Method, asked: str, supply: Mapping[str, Any]) -> Any:
-        found = supply.get(asked)
-        if found is not None:
-            return found
-        if asked not in SUPPLIES:
+    def _supplied(self, method: Method, argument: str, supply: Mapping[str, Any]) -> Any:
+        value = supply.get(argument)
+        if value is not None:
+            return value
+        if argument not in SUPPLIES:
             have = ", ".join(SUPPLIES)
             raise InputError(
-                f"{self.kind} {method.name!r}: its constructor asks for {asked!r}{nearest(asked, SUPPLIES)}; what "
-                f"stands before its * may be: {have}"
+                f"{self.kind} {method.name!r}: its constructor has the argument {argument!r}"
+                f"{nearest(argument, SUPPLIES)}; before its * there may be: {have}"
             )
-        raise InputError(f"{self.kind}: {method.name} needs {asked!r}, and there is none here: {SUPPLIES[asked]}")
+        raise InputError(f"{self.kind}: {method.name} needs {argument!r}, which is missing: {SUPPLIES[argument]}")
 
     def _file(self, name: str) -> Path:
         if name not in (known := self.names()):
@@ -221,8 +221,8 @@ def _describe(name: str, file: Path, class_name: str | None) -> Method:
     if class_name is not None:
         classes = [node for node in classes if node.name == class_name]
     if len(classes) != 1:
-        found = ", ".join(node.name for node in classes) or "none"
-        raise InputError(f"{file}: a method's file holds exactly one public class; found {found}")
+        names = ", ".join(node.name for node in classes) or "none"
+        raise InputError(f"{file}: a method's file holds exactly one public class; found {names}")
     doc = inspect.cleandoc(ast.get_docstring(tree) or "")
     purpose = doc.split("\n", 1)[0].strip()
     source = next((" ".join(p.split())[7:].strip() for p in doc.split("\n\n") if p.startswith("Source:")), "")
@@ -263,9 +263,10 @@ KINDS = {
         Registry("publication", "hardy.networks.published", "Publication"),
         Registry("schedule", "hardy.pruning.schedules", "Schedule"),
         Registry("tuner", "hardy.tuning", "Tuner"),
+        Registry("weights", "hardy.networks.shipped", "ShippedWeights"),
     )
 }
-"""Every kind of method there is, by its name."""
+"""All kinds of methods, by name."""
 
 ADAPTATIONS = KINDS["adaptation"]
 ALGORITHMS = KINDS["algorithm"]
@@ -278,3 +279,4 @@ NETWORKS = KINDS["network"]
 PUBLICATIONS = KINDS["publication"]
 SCHEDULES = KINDS["schedule"]
 TUNERS = KINDS["tuner"]
+WEIGHTS = KINDS["weights"]

@@ -1,8 +1,8 @@
-"""The one reader of YAML: text from anybody becomes plain values, or one line that says what is wrong.
+"""The only YAML reader: text from any source becomes plain values, or an error of one line.
 
-YAML lets a short text stand for endless values: an alias repeats what it names, a tag calls a constructor, a key that
-is given twice hides what came first. Size, depth, repetitions and numbers have bounds here, tags are refused, keys are
-given once, and a date is text.
+In YAML a short text can expand to a huge value (an alias repeats its anchor), a tag calls a constructor, and a repeated
+key hides the first one. So this reader limits size, depth, expansion and numbers. It refuses tags and repeated keys,
+and a date is text.
 """
 
 import json
@@ -20,26 +20,26 @@ from hardy.stored import contents
 __all__ = ["CHARACTERS", "DEPTH", "VALUES", "parse", "read", "value"]
 
 CHARACTERS = 2**20
-"""The longest text that is read."""
+"""The maximum length of a text."""
 
 DEPTH = 24
-"""How deep lists and mappings may lie in each other; a recipe needs 6."""
+"""The maximum nesting of lists and mappings; a recipe needs 6."""
 
 VALUES = 50_000
-"""The most values a text may stand for once every alias is replaced by what it names."""
+"""The maximum number of values in a text after every alias is expanded."""
 
 LARGEST = 2**63 - 1
 """The largest whole number."""
 
 _DIGITS = 70
-"""The longest text that is tried as a whole number: 64 binary digits with sign and prefix."""
+"""The maximum length of the text of a whole number: 64 binary digits with sign and prefix."""
 
 
 def read(path: Path | str) -> Any:
     """The value in the YAML file ``path``.
 
     Raises:
-        InputError: for a file that cannot be read, is not YAML or goes beyond a bound, naming file and line.
+        InputError: for a file that cannot be read, is not YAML or exceeds a limit, naming file and line.
     """
     try:
         text = contents(Path(path), 4 * CHARACTERS + 1).decode("utf-8-sig")
@@ -49,10 +49,10 @@ def read(path: Path | str) -> Any:
 
 
 def parse(text: str, origin: str) -> Any:
-    """The value of the YAML ``text``; ``origin`` says in messages where it is from.
+    """The value of the YAML ``text``; ``origin`` is its name in messages.
 
     Raises:
-        InputError: for what is not YAML or goes beyond a bound.
+        InputError: for text that is not YAML or exceeds a limit.
     """
     if len(text) > CHARACTERS:
         raise InputError(f"{origin}: more than {CHARACTERS:,} characters; a file of settings has a few thousand")
@@ -65,7 +65,7 @@ def parse(text: str, origin: str) -> Any:
 
 
 def value(text: str, origin: str) -> Any:
-    """The value of a short YAML ``text``, such as what an override gives a key."""
+    """The value of a short YAML ``text``, such as the value in an override."""
     try:
         yaml.compose(text[: CHARACTERS + 1], Loader=_Loader)
     except (yaml.YAMLError, ValueError):
@@ -76,7 +76,7 @@ def value(text: str, origin: str) -> Any:
 
 
 class _BeyondError(Exception):
-    """A bound that a text goes beyond."""
+    """A text exceeds a limit."""
 
 
 def _line(error: Exception) -> str:
@@ -89,7 +89,7 @@ def _place(node: Any) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with bounds."""
+    """PyYAML's safe loader with limits."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - as PyYAML has it
         first: [(tag, pattern) for tag, pattern in rules if tag != "tag:yaml.org,2002:timestamp"]
@@ -105,7 +105,7 @@ class _Loader(yaml.SafeLoader):
         if getattr(event, "tag", None) is not None:
             raise _BeyondError(f"{_place(event)}: the tag {quoted(event.tag)} is not used here; leave it out")
         if self.depth > DEPTH:
-            raise _BeyondError(f"{_place(event)}: lists and mappings lie more than {DEPTH} deep in each other")
+            raise _BeyondError(f"{_place(event)}: lists and mappings are nested more than {DEPTH} deep")
         self.depth += 1
         try:
             return super().compose_node(parent, index)
@@ -114,14 +114,14 @@ class _Loader(yaml.SafeLoader):
 
     def compose_mapping_node(self, anchor: Any) -> MappingNode:
         node = super().compose_mapping_node(anchor)
-        given: dict[str, Node] = {}  # here and not where values are made: a merge has put other keys beside these then
+        given: dict[str, Node] = {}  # checked here, because a merge adds other keys before values are made
         for key, _ in node.value:
             if not isinstance(key, ScalarNode):
                 raise _BeyondError(f"{_place(key)}: a key is a list or a mapping; keys are text")
             name = key.value if key.tag == "tag:yaml.org,2002:merge" else _text(self.construct_object(key))
             if name in given:
                 first = given[name].start_mark.line + 1
-                raise _BeyondError(f"{_place(key)}: {quoted(name)} is there already, on line {first}; leave one")
+                raise _BeyondError(f"{_place(key)}: {quoted(name)} is given already, on line {first}; keep one of them")
             given[name] = key
         return node
 
@@ -130,7 +130,7 @@ class _Loader(yaml.SafeLoader):
         if node is None:
             return None
         if (count := _values(node, {})) > VALUES:
-            raise _BeyondError(f"stands for {min(count, 10**12):,} values or more; at most {VALUES:,} are read")
+            raise _BeyondError(f"expands to {min(count, 10**12):,} values or more; at most {VALUES:,} are read")
         return self.construct_document(node)
 
     def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -152,12 +152,12 @@ def _text(key: Any) -> str:
 
 
 def _values(node: Node, known: dict[int, int]) -> int:
-    """How many values ``node`` stands for with every alias replaced; ``known`` holds 0 for what is under way."""
+    """The number of values in ``node`` after every alias is expanded; ``known`` is 0 for unfinished nodes."""
     if isinstance(node, ScalarNode):
         return 1
     if id(node) in known:
         if not known[id(node)]:
-            raise _BeyondError(f"{_place(node)}: what is named here contains itself; write it out")
+            raise _BeyondError(f"{_place(node)}: the anchored value contains itself; write it without an alias")
         return known[id(node)]
     known[id(node)] = 0
     within = node.value if isinstance(node, SequenceNode) else [part for pair in node.value for part in pair]

@@ -1,4 +1,4 @@
-"""The JSON schema of a recipe, with every method and its options: what an editor completes and checks recipes by."""
+"""The JSON schema of a recipe, with every method and its options, so that editors can complete and check recipes."""
 
 from typing import Any
 
@@ -11,36 +11,36 @@ __all__ = ["schema"]
 
 
 def schema(recipe: type[Section] = Recipe) -> dict[str, Any]:
-    """The JSON schema of ``recipe``, with every method that its fields choose and their options, for editors."""
-    whole = recipe.model_json_schema()
+    """The JSON schema of ``recipe``, with the options of every method that its fields can choose."""
+    root = recipe.model_json_schema()
     for choice in choices(recipe):
         *sections, name = choice.path.split(".")
-        place = whole
+        node = root
         for section in sections:
-            place = _resolved(whole, place["properties"][section])
-        place["properties"][name] = _choice(whole, choice)
-    return whole
+            node = _resolved(root, node["properties"][section])
+        node["properties"][name] = _choice(root, choice)
+    return root
 
 
-def _resolved(whole: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
-    """The section that ``value`` refers to, among null and other values too."""
+def _resolved(root: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
+    """The section that ``value`` refers to; other alternatives, such as null, are skipped."""
     parts = [value, *value.get("anyOf", ()), *value.get("allOf", ())]
     reference = next(part["$ref"] for part in parts if "$ref" in part)
-    found: dict[str, Any] = whole["$defs"][reference.rsplit("/", 1)[1]]
-    return found
+    section: dict[str, Any] = root["$defs"][reference.rsplit("/", 1)[1]]
+    return section
 
 
-def _choice(whole: dict[str, Any], choice: Choice) -> dict[str, Any]:
-    """The schema of a field that chooses a method: what its class declares beside the name goes with every method."""
-    found = _choices(choice.registry)
-    model = whole["$defs"][choice.model.__name__]
+def _choice(root: dict[str, Any], choice: Choice) -> dict[str, Any]:
+    """The schema of a field that chooses a method; the other keys of its class are added to every method."""
+    methods = _choices(choice.registry)
+    model = root["$defs"][choice.model.__name__]
     common = {key: value for key, value in model["properties"].items() if key != "name"}
-    for method in found["anyOf"]:
+    for method in methods["anyOf"]:
         method.get("properties", {}).update(common)
     for origin in choice.model.origins[1:]:
         elsewhere = {"properties": {"name": {"const": ""}, **common}, "required": [origin]}
-        found["anyOf"].append({"type": "object", **elsewhere, "additionalProperties": False})
-    return {"anyOf": [*found["anyOf"], {"type": "null"}], "default": None} if choice.optional else found
+        methods["anyOf"].append({"type": "object", **elsewhere, "additionalProperties": False})
+    return {"anyOf": [*methods["anyOf"], {"type": "null"}], "default": None} if choice.optional else methods
 
 
 def _choices(registry: Registry) -> dict[str, Any]:

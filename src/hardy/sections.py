@@ -1,6 +1,6 @@
-"""The sections of a recipe: what a run can be told, each value with its type, its range and its default.
+"""The sections of a recipe: all settings of a run, with type, range and default.
 
-No torch is imported here. `hardy.recipe` reads them from YAML and completes them.
+No torch is imported here. `hardy.recipe` reads the sections from YAML and completes them.
 """
 
 from dataclasses import dataclass
@@ -26,14 +26,14 @@ __all__ = [
 ]
 
 MOST_PIXELS = 2**27
-"""The largest image that a size may name, 134 megapixels."""
+"""The maximum number of pixels of a size, 134 megapixels."""
 
 MOST_THREADS = 1024
-"""More threads than this end the process on most machines."""
+"""The maximum number of threads; on most machines more would end the process."""
 
 
 MOST_IMAGES = 2**16
-"""The most images that are in memory at once."""
+"""The maximum number of images in memory at once."""
 
 
 def _area(size: tuple[int, int]) -> tuple[int, int]:
@@ -66,34 +66,34 @@ Multiple = Annotated[
 ]
 
 
-def _forgets(value: object) -> object:
-    whole = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10**9
-    if value not in ("domain", "never") and not whole:
+def _reset(value: object) -> object:
+    counts = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10**9
+    if value not in ("domain", "never") and not counts:
         raise ValueError("give domain, never, or a whole number of images from 1 up")
     return value
 
 
 Reset = Annotated[
     int | str,
-    BeforeValidator(_forgets),
+    BeforeValidator(_reset),
     WithJsonSchema({"anyOf": [{"enum": ["domain", "never"]}, {"type": "integer", "minimum": 1}]}),
 ]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Marks a value that names a method: the kind of method that it is one of, as in ``hardy list``.
+    """Marks a field that names a method, with the kind of method as in ``hardy list``.
 
-    On a `Method` it says which registry the name and the options belong to; on a mapping, that its keys are methods and
-    its values their options; on a tuple, that each entry begins with a method's name and a slash. Completion,
-    overrides, the checks, the digest and the JSON schema follow from it (`hardy.choices`).
+    On a `Method` it is the registry of the name and the options. On a mapping, the keys are methods and the values
+    their options. On a tuple, each entry begins with a method's name and a slash. Completion, overrides, checks, digest
+    and JSON schema follow from it (`hardy.choices`).
     """
 
     name: str
 
 
 class Section(BaseModel):
-    """A part of a recipe: unknown keys are errors, values are finite and do not change."""
+    """A part of a recipe: unknown keys are errors, values are finite and immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
@@ -103,7 +103,7 @@ class Method(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     origins: ClassVar[tuple[str, ...]] = ("name",)
-    """The keys that choose: an override of one of them replaces the others and the options."""
+    """The keys that choose the method: an override of one of them replaces the others and the options."""
     name: str
 
     @model_validator(mode="before")
@@ -118,11 +118,11 @@ class Method(BaseModel):
 
 
 class NetworkChoice(Method):
-    """Which network: by ``name`` with its options and ``classes``, or an earlier ``run`` to go on from.
+    """The network: a ``name`` with its options and ``classes``, or an earlier ``run`` to start from.
 
-    A run's network keeps its classes. Other ``classes`` give it a new last layer, by the names of the classes where
-    they agree; so do ``weights`` of a file for other classes. ``sha256`` is the checksum of the weights, those of the
-    run or of the file: others are refused.
+    A run's network keeps its classes. Other ``classes`` give it a new last layer, in which classes with the same name
+    keep their weights; the same holds for a file of ``weights`` for other classes. ``sha256`` is the checksum of the
+    weights of the run or the file: other weights are refused.
     """
 
     origins: ClassVar[tuple[str, ...]] = ("name", "run")
@@ -141,7 +141,7 @@ class NetworkChoice(Method):
     @model_validator(mode="before")
     @classmethod
     def _usual_classes(cls, value: Any) -> Any:
-        """A network that is named predicts those of Cityscapes where nothing is said."""
+        """The default classes of a named network are those of Cityscapes."""
         named = {"name": value} if isinstance(value, str) else value
         if isinstance(named, dict) and named.get("name") and named.get("classes") is None:
             return {**named, "classes": "cityscapes19"}
@@ -149,10 +149,10 @@ class NetworkChoice(Method):
 
 
 class Data(Section):
-    """Which domains, how they are split and how training images are transformed. Sizes are (height, width).
+    """The domains, their splits and the transforms of training images. Sizes are (height, width).
 
-    ``unseen_splits`` names the splits that unseen domains are measured on; without any, all their images count.
-    ``check`` reads every label and decodes a sample of the images before the first step; ``full`` decodes all images.
+    ``unseen_splits`` names the splits of unseen domains that are measured; without any, all their images are. ``check``
+    reads every label and decodes a sample of the images before the first step; ``full`` decodes all images.
     """
 
     sources: Annotated[tuple[str, ...], Kind("dataset")] = ()
@@ -172,7 +172,7 @@ class Data(Section):
 
 
 class Optim(Section):
-    """The optimiser, its rate over time, and how many steps of how many images.
+    """The optimiser, the learning-rate schedule, the number of steps and the batch size.
 
     ``momentum`` is the first beta of ``adam`` and ``adamw``.
     """
@@ -193,10 +193,11 @@ class Optim(Section):
 
 
 class Floors(Section):
-    """Least widths that are measured: each unit alone, or all of a stage, is pruned to each of ``shares`` removed.
+    """Measured minimum widths: each of ``shares`` is removed from each unit alone, or from all units of a stage.
 
-    A unit keeps the least width tried up to which the score on ``images`` of the sources' held-out images, in all, fell
-    by ``tolerance`` at most. A criterion that needs data looks at ``batches`` first.
+    The minimum width of a unit is the smallest width up to which the score fell by at most ``tolerance``. The score is
+    measured on ``images`` held-out images of the sources, in total. A criterion that needs data first reads ``batches``
+    batches.
     """
 
     tolerance: Annotated[float, Field(ge=0, le=1)] = 0.02
@@ -207,9 +208,10 @@ class Floors(Section):
 
 
 class Stop(Section):
-    """Pruning ends before the mean score over ``domains`` falls by more than ``drop`` below the dense network's.
+    """The stop rule: pruning ends before the mean score over ``domains`` falls by more than ``drop``.
 
-    The domains are neither sources nor, unless ``evaluate.select`` is oracle, unseen; ``images`` of them are measured.
+    The score of the dense network is the reference. The domains must not be sources, and not unseen unless
+    ``evaluate.select`` is oracle. ``images`` of them are measured.
     """
 
     domains: Annotated[tuple[str, ...], Field(min_length=1), Kind("dataset")]
@@ -220,15 +222,15 @@ class Stop(Section):
 class Prune(Section):
     """What is removed, when, and how the network recovers.
 
-    One of three says how much: ``ratio``, the share of filters REMOVED (half when nothing is said), ``target_gmacs``
-    or ``target_ms``, the most that one image of ``data.size`` (else ``data.crop``) may cost; milliseconds are measured
-    in ``runtime``. Kept widths are multiples of ``round_to``: runtimes are slow on odd widths; ``auto`` finds out by
-    measuring. The papers rank single filters, 1. ``kinds`` are the units that take part. ``floors`` measures how narrow
-    each unit may get (``tolerance, shares, images, by, batches``), ``stop`` ends pruning early (``domains, drop,
-    images``). After the cut the statistics of batch norms are re-estimated from ``reestimate`` batches of the sources,
-    if there are any. Layers that ``keep`` names, and those inside modules that it names, keep every weight. Where
-    ``data.sources`` names none, the usual schedule is ``one_shot``. The recovery trains by
-    ``recover_with``, else by the recipe's algorithm.
+    One of three keys sets the goal: ``ratio``, the share of filters REMOVED (default 0.5), or ``target_gmacs`` or
+    ``target_ms``, the upper limits for one image of ``data.size`` (else ``data.crop``); milliseconds are measured in
+    ``runtime``. Kept widths are multiples of ``round_to``, since runtimes are slow on odd widths; ``auto`` measures the
+    best multiple, 1 ranks single filters as the papers do. ``kinds`` are the kinds of units that are pruned. ``floors``
+    measures the minimum width of each unit (``tolerance, shares, images, by, batches``), ``stop`` ends pruning early
+    (``domains, drop, images``). After the cut, batch norms are re-estimated from ``reestimate`` batches of the sources,
+    if there are any. Layers named in ``keep``, and layers inside modules named there, keep every weight. Without
+    ``data.sources`` the default schedule is ``one_shot``. The recovery uses ``recover_with``, by default the recipe's
+    algorithm.
     """
 
     criterion: Annotated[Method, Kind("criterion")] = Method(name="ior")
@@ -262,15 +264,15 @@ class Prune(Section):
 
 
 class Search(Section):
-    """A network of fasterseg's space is searched for that takes at most ``budget_ms`` for one image.
+    """A search for a network of fasterseg's space that takes at most ``budget_ms`` for one image.
 
-    The image has ``data.size`` (else ``data.crop``), and milliseconds are measured in ``runtime``. Branches have
-    ``layers`` layers at most, and ``filters`` is an eighth of the channels at stride 8 and full width (the format's
-    Fch). One set of weights for all architectures is trained as ``optim`` says, the smaller ones on what the largest
-    predicts at ``temperature``. Then ``evaluations`` of them are tried: batch norms are counted anew from
-    ``reestimate`` batches, and the score is that on ``images``, in all, of those by which ``evaluate.select`` selects.
-    In an ``evolution`` the best of ``sample`` drawn from the last ``population`` is changed; ``random`` draws each
-    anew. With ``data.cache`` the images that an evaluation needs stay in memory.
+    The image has ``data.size`` (else ``data.crop``), and milliseconds are measured in ``runtime``. Branches have at
+    most ``layers`` layers, and ``filters`` is an eighth of the channels at stride 8 and full width (the format's Fch).
+    One set of weights for all architectures is trained as ``optim`` says; the smaller ones learn from the predictions
+    of the largest at ``temperature``. Then ``evaluations`` architectures are evaluated: batch norms are re-estimated
+    from ``reestimate`` batches, and the score is measured on ``images``, in total, of the images by which
+    ``evaluate.select`` selects. ``evolution`` mutates the best of ``sample`` drawn from the last ``population``;
+    ``random`` draws each one independently. With ``data.cache`` the images of an evaluation stay in memory.
     """
 
     budget_ms: Annotated[float, Field(gt=0)]
@@ -287,20 +289,20 @@ class Search(Section):
     images: Count = 50
 
     @model_validator(mode="after")
-    def _room_to_breed(self) -> Self:
+    def _enough_evaluations(self) -> Self:
         if self.method == "evolution" and self.population >= self.evaluations:
             raise ValueError(
-                f"a population of {self.population} breeds only after as many evaluations, and there are "
+                f"a population of {self.population} mutates only after as many evaluations, and there are "
                 f"{self.evaluations}; give more evaluations, or method: random"
             )
         return self
 
 
 class Teacher(Section):
-    """The network that an algorithm learns from, where it asks for one, as ``self_distillation`` does.
+    """The network from which an algorithm such as ``self_distillation`` learns.
 
-    It is that of an earlier ``run``, or an ``onnx`` file of ``hardy export --logits``, which has no features. It
-    computes in its own ``precision``. ``sha256`` is the checksum of the weights or of the file: others are refused.
+    It is the network of an earlier ``run``, or an ``onnx`` file of ``hardy export --logits``, which has no features. It
+    computes in its own ``precision``. ``sha256`` is the checksum of the weights or the file: others are refused.
     """
 
     model_config = ConfigDict(
@@ -325,9 +327,12 @@ class Teacher(Section):
 
 
 class Evaluate(Section):
-    """How networks are measured and which checkpoint is kept.
+    """How networks are measured and which weights are selected.
 
-    Pruning measures milliseconds before and after unless ``latency`` is false, as for a study whose cells share cores.
+    The IoU of each of ``classes`` stands beside the mIoU in tables and records, with its means; ``select_class`` names
+    the class by whose IoU, in place of the mIoU, weights are selected. ``keep_counts`` keeps the confusion counts of
+    every image (`hardy.counts`).
+    Pruning measures milliseconds before and after, unless ``latency`` is false, as in a study whose cells share cores.
     """
 
     select: Literal["source-val", "last", "oracle"] = "source-val"
@@ -337,19 +342,22 @@ class Evaluate(Section):
     scales: Annotated[tuple[Factor, ...], Field(max_length=32)] = (1.0,)
     window: Size | None = None
     latency: bool = True
+    classes: tuple[str, ...] = ()
+    select_class: str | None = None
+    keep_counts: bool = False
 
 
 class Adapt(Method):
     """A test-time method by ``name`` with its options: the network learns while it is measured or predicts.
 
-    It forgets what it learned before each ``domain``, ``never``, or with a number before the next batch once it has
-    seen so many images. Nothing adapts during training, nor where weights are selected.
+    ``reset`` says when it returns to its start: before each ``domain``, ``never``, or with a number before the next
+    batch after so many images. There is no adaptation during training and the selection of weights.
     """
 
     reset: Reset = "domain"
 
     def refuse_views(self, choice: Evaluate) -> None:
-        """Refuse what would let the network learn more than once from an image.
+        """Refuse settings with which the network would learn more than once from an image.
 
         Raises:
             ValueError: for a window, flip or scales, naming them.
@@ -364,7 +372,7 @@ class Adapt(Method):
 
 
 class RunSection(Section):
-    """Where and on what a run happens."""
+    """The folder, the seed and the machine's settings of a run."""
 
     folder: str = ""
     seed: int = 0

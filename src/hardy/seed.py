@@ -1,8 +1,8 @@
-"""One number decides all randomness.
+"""All random draws depend on one seed.
 
-Every random draw in Hardy is made under a key derived from the run's seed and the place of the draw (a step, a
-sample, a rank), never from the state some earlier draw left behind. So a run can stop anywhere and go on with the
-same bits, and the number of loader workers changes nothing.
+Every random draw in Hardy uses a key computed from the run's seed and the place of the draw (a step, a sample, a rank).
+It does not depend on earlier draws. So a run can be stopped anywhere and resumed with exactly the same results, and the
+number of loader workers has no effect.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ __all__ = ["key", "seed_all", "seeded"]
 
 
 def key(seed: int, *place: int | str) -> int:
-    """A 63-bit number that depends on ``seed`` and on every part of ``place``, and on nothing else."""
+    """A 63-bit number that depends only on ``seed`` and on every part of ``place``."""
     text = ":".join(str(part) for part in (seed, *place)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
@@ -26,13 +26,13 @@ def seed_all(seed: int, *place: int | str) -> None:
     """Seed torch (every device), numpy and `random` from ``key(seed, *place)``."""
     number = key(seed, *place)
     random.seed(number)
-    np.random.seed(number % 2**32)  # noqa: NPY002 - for code of others that draws from numpy's global state
+    np.random.seed(number % 2**32)  # noqa: NPY002 - for other libraries that use numpy's global state
     torch.manual_seed(number)
 
 
 @contextmanager
 def seeded(seed: int, *place: int | str) -> Iterator[None]:
-    """Draw under ``key(seed, *place)`` on the CPU inside the block; the outer CPU state is untouched after it."""
+    """Inside the block the CPU generator is seeded with ``key(seed, *place)``; afterwards its old state is restored."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(key(seed, *place))
         yield

@@ -1,4 +1,4 @@
-"""JSON that a file holds, within bounds on size and depth, and descriptions that know whether they are intact."""
+"""Reading JSON files with limits on size and depth, and JSON descriptions with a checksum."""
 
 import hashlib
 import json
@@ -9,13 +9,13 @@ from typing import Any
 
 from hardy.errors import InputError
 
-__all__ = ["contents", "finite", "intact", "json_lines", "json_value", "read_json", "sealed", "whole"]
+__all__ = ["contents", "finite", "intact", "is_integer", "json_lines", "json_value", "read_json", "sealed"]
 
 _SIZE = 64 * 2**20
-"""Bytes of a JSON file at most; the plan of a pruned network of 100,000 channels takes one."""
+"""The maximum size of a JSON file in bytes; the plan of a pruned network of 100,000 channels needs one MiB."""
 
 _DEPTH = 50
-"""Lists and mappings inside one another at most; what Hardy writes has seven."""
+"""The maximum nesting of lists and mappings; Hardy's own files have seven levels."""
 
 
 def read_json(file: Path) -> Any:
@@ -23,11 +23,11 @@ def read_json(file: Path) -> Any:
 
     Raises:
         OSError: when it cannot be read.
-        InputError: when it is too large, nested too deep or no JSON, naming the file.
+        InputError: when it is too large, nested too deep or not JSON, naming the file.
     """
     data = contents(file, _SIZE + 1)
     if len(data) > _SIZE:
-        raise InputError(f"{file}: has more than {_SIZE // 2**20} MiB, which no description takes")
+        raise InputError(f"{file}: has more than {_SIZE // 2**20} MiB, too much for a description")
     try:
         return json_value(data)
     except ValueError as error:
@@ -38,7 +38,7 @@ def json_value(data: bytes | str) -> Any:
     """The value of JSON text.
 
     Raises:
-        ValueError: for anything else, NaN and infinity, text that is no Unicode, or more than 50 levels.
+        ValueError: for text that is not JSON, NaN and infinity, invalid Unicode, or more than 50 levels.
     """
     try:
         value = json.loads(data, parse_constant=_no_number, parse_float=_number)
@@ -57,18 +57,20 @@ def json_lines(file: Path) -> list[str]:
 
     Raises:
         OSError: when it cannot be read.
-        InputError: when it is no text, naming file and line.
+        InputError: when it is not text, naming file and line.
     """
     data = contents(file)
     try:
         return data.decode("utf-8").split("\n")[: None if data and data[-1:] != b"\n" else -1]
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise InputError(f"{file}:{line}: not text (byte {data[error.start]:#x}); delete the line to go on") from None
+        raise InputError(
+            f"{file}:{line}: not text (byte {data[error.start]:#x}); delete the line to continue"
+        ) from None
 
 
 def contents(file: Path, most: int = -1) -> bytes:
-    """The bytes of a file, of those at most the first ``most``; a pipe or a device, which may never end, is none.
+    """The first ``most`` bytes of a file, by default all. Pipes and devices, which may never end, are refused.
 
     Raises:
         OSError: when it cannot be read.
@@ -80,8 +82,8 @@ def contents(file: Path, most: int = -1) -> bytes:
         return handle.read(most)
 
 
-def whole(value: Any, least: int = 0) -> bool:
-    """Whether ``value`` is a whole number of ``least`` or more that 64 bits hold."""
+def is_integer(value: Any, least: int = 0) -> bool:
+    """Whether ``value`` is an integer of at least ``least`` that fits into 64 bits."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
 
 
@@ -92,7 +94,7 @@ def finite(value: Any) -> bool:
 
 def _inside(value: Any) -> list[Any]:
     if isinstance(value, str):
-        value.encode("utf-8")  # a lone surrogate could be printed nowhere: UnicodeEncodeError is a ValueError
+        value.encode("utf-8")  # refuses a lone surrogate: UnicodeEncodeError is a ValueError
         return []
     return [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
 
@@ -103,22 +105,22 @@ def _number(text: str) -> float:
 
 
 def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no finite number")
+    raise ValueError(f"{text} is not a finite number")
 
 
 _SEAL = "description_sha256"
 
 
 def sealed(description: Mapping[str, Any]) -> dict[str, Any]:
-    """``description`` with the checksum of all that it says."""
+    """``description`` with the checksum of its content."""
     return {**description, _SEAL: _sum(description)}
 
 
 def intact(description: Mapping[str, Any]) -> bool:
-    """Whether ``description`` says what it said when it was `sealed`; True for one from before there were seals."""
+    """Whether ``description`` has not changed since it was `sealed`; True for an old one without a checksum."""
     return _SEAL not in description or description[_SEAL] == _sum(description)
 
 
 def _sum(description: Mapping[str, Any]) -> str:
-    said = {key: value for key, value in description.items() if key != _SEAL}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    content = {key: value for key, value in description.items() if key != _SEAL}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

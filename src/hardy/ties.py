@@ -1,13 +1,13 @@
-"""What a block's code fixes about its channels, said by the block itself, so that pruning can cut it.
+"""Channel couplings that are fixed in a block's code and declared by the block, so that pruning can cut it.
 
-Pruning follows channels through a network that runs. It cannot see a number that the code holds: how many heads an
-attention has, or how wide the parts are that a map is split into. A block says so with two methods,
+Pruning traces channels through a forward pass. It cannot see numbers in the code, such as the number of attention heads
+or the widths of the parts that a map is split into. A block declares them with two methods,
 
-    def channel_couplings(self) -> tuple[Coupling, ...]     # what belongs together
+    def channel_couplings(self) -> tuple[Coupling, ...]     # which channels belong together
     def follow_cut(self, side: str, count: int) -> None     # set the numbers after a cut, in place
 
-For a class that you cannot change, `register` takes two functions in their place. What is said is tried out as
-everything else is: where the smaller network computes something else than the masked one, nothing of it goes.
+For a class that you cannot change, give `register` two functions instead. A declaration is tested like all other
+couplings: when the smaller network computes something else than the masked one, none of these channels is removed.
 
 Source: Hardy's own.
 """
@@ -21,24 +21,25 @@ from hardy.errors import InputError
 __all__ = ["Coupling", "Follow", "Tie", "Tied", "couplings_of", "follow_cut", "head_rows", "register"]
 
 Tie = tuple[str, str, tuple[tuple[int, ...], ...]]
-"""(layer, side, the layer's channels of each coupled channel). The layer is named from the block, ``""`` for the block
-itself; sides are ``"out"`` and ``"in"`` of a layer, ``"name:axis"`` of a parameter or buffer of another module."""
+"""(layer, side, the layer's channels for each coupled channel). The layer's name is relative to the block, ``""`` is
+the block itself. Sides are ``"out"`` and ``"in"`` of a layer, and ``"name:axis"`` of a parameter or buffer of another
+module."""
 
 Side = Literal["heads", "embedding", "parts", "hidden"]
 
 
 @dataclass(frozen=True)
 class Coupling:
-    """Channels of a block that its code counts.
+    """Coupled channels of a block whose number is in its code.
 
     Attributes:
-        side: what one of them is. ``"heads"``: an attention head. ``"embedding"``: a channel of the residual stream.
-            ``"parts"``: a channel of one of the equal parts that the block splits a map into; with a count of 0 the
-            block splits by widths that it reads from other maps. ``"hidden"``, without a count: the block widens, acts
-            and narrows, and the width between is a hidden width.
+        side: the meaning of one of them. ``"heads"``: an attention head. ``"embedding"``: a channel of the residual
+            stream. ``"parts"``: a channel of one of the equal parts that the block splits a map into; with a count of 0
+            the block splits by widths that it reads from other maps. ``"hidden"``, without a count: the block widens,
+            applies an activation and narrows, and the width between is a hidden width.
         count: how many there are.
-        ties: what goes with each of them.
-        gate: for heads the layer that takes their outputs, at whose input a head's gate sits.
+        ties: the channels of layers that belong to each of them.
+        gate: for heads the layer that reads their outputs; a head's gate is at its input.
     """
 
     side: Side
@@ -49,17 +50,17 @@ class Coupling:
 
 @runtime_checkable
 class Tied(Protocol):
-    """A block that says what its code fixes."""
+    """A block that declares its couplings."""
 
     def channel_couplings(self) -> tuple[Coupling, ...]:
-        """The couplings of the block as it is now."""
+        """The current couplings of the block."""
 
     def follow_cut(self, side: str, count: int) -> None:
-        """Set, in place, the attributes that depend on ``side``, of which ``count`` channels are left."""
+        """Set, in place, the attributes that depend on ``side``, which has ``count`` channels left."""
 
 
 Couplings = Callable[[Any], Sequence[Coupling]]
-"""From a module of the registered class its couplings as it is now."""
+"""Returns the current couplings of a module of the registered class."""
 
 Follow = Callable[[Any, str, int], None]
 """``follow(module, side, count)``: see `Tied.follow_cut`."""
@@ -68,10 +69,11 @@ _REGISTERED: dict[type, tuple[Couplings, Follow]] = {}
 
 
 def register(kind: type, couplings: Couplings, follow: Follow) -> None:
-    """Say for the modules of class ``kind``, and of its subclasses, what their code fixes.
+    """Declare the couplings of the modules of class ``kind`` and of its subclasses.
 
-    It holds for this process, before what Hardy knows of the class and what its methods say; a later call for the same
-    class replaces it. A network that was pruned by it loads only after the same call.
+    The declaration is valid in this process. It has priority over Hardy's own knowledge of the class and over its
+    methods; a later call for the same class replaces it. A network pruned with it can be loaded only after the same
+    call.
 
     >>> from torch import nn
     >>> class Attention(nn.Module):
@@ -91,14 +93,14 @@ def register(kind: type, couplings: Couplings, follow: Follow) -> None:
 
     Args:
         kind: a class of modules.
-        couplings: from such a module its couplings.
+        couplings: returns the couplings of such a module.
         follow: sets the attributes of such a module after a cut, in place.
 
     Raises:
-        InputError: when ``kind`` is no class, or one of the others cannot be called.
+        InputError: when ``kind`` is not a class, or one of the others is not callable.
     """
     if not isinstance(kind, type):
-        raise InputError(f"ties.register: {kind!r} is no class; give the class of the modules, not a module")
+        raise InputError(f"ties.register: {kind!r} is not a class; give the class of the modules, not a module")
     for name, value in (("couplings", couplings), ("follow", follow)):
         if not callable(value):
             raise InputError(f"ties.register: {name} of {kind.__name__} is {value!r}; it must be a function")
@@ -106,27 +108,27 @@ def register(kind: type, couplings: Couplings, follow: Follow) -> None:
 
 
 def couplings_of(module: object) -> tuple[Coupling, ...] | None:
-    """What is registered for the class of ``module``, or else what the class says itself; None where neither is.
+    """The couplings registered for the class of ``module``, or else declared by the class; None without any.
 
-    Of its class and the classes above the nearest counts.
+    The class itself has priority over its base classes.
     """
-    found = _registered(module)
-    if found is not None:
-        return tuple(found[0](module))
-    return module.channel_couplings() if _says(module) else None
+    functions = _registered(module)
+    if functions is not None:
+        return tuple(functions[0](module))
+    return module.channel_couplings() if _declares(module) else None
 
 
 def follow_cut(module: object, side: str, count: int) -> None:
-    """Let a module that `couplings_of` knows set its attributes after a cut, in place."""
-    found = _registered(module)
-    if found is not None:
-        found[1](module, side, count)
-    elif _says(module):
+    """Set the attributes of a module that `couplings_of` knows after a cut, in place."""
+    functions = _registered(module)
+    if functions is not None:
+        functions[1](module, side, count)
+    elif _declares(module):
         module.follow_cut(side, count)
 
 
 def _registered(module: object) -> tuple[Couplings, Follow] | None:
-    """The functions for the nearest class of ``module`` that has some; None where a nearer class has the methods."""
+    """The functions of the nearest registered class of ``module``; None when a nearer class has the methods."""
     for kind in type(module).__mro__:
         if kind in _REGISTERED:
             return _REGISTERED[kind]
@@ -135,13 +137,12 @@ def _registered(module: object) -> tuple[Couplings, Follow] | None:
     return None
 
 
-def _says(module: object) -> TypeGuard[Tied]:
+def _declares(module: object) -> TypeGuard[Tied]:
     return issubclass(type(module), Tied)
 
 
 def head_rows(heads: int, wide: int, parts: int = 1) -> tuple[tuple[int, ...], ...]:
-    """The rows of each head in a layer that makes ``parts`` vectors of ``wide`` rows for every head, one part after
-    the other.
+    """The rows of each head in a layer that computes ``parts`` vectors of ``wide`` rows for every head, part by part.
 
     >>> head_rows(2, 2, 2)
     ((0, 1, 4, 5), (2, 3, 6, 7))

@@ -1,8 +1,8 @@
-"""Which code outside Hardy may run: a name typed in this call may, a name found in a file needs the user's trust.
+"""Trust in code outside Hardy: names typed in this call may run, names in a file need the user's trust.
 
-``"module:Class"`` and a factory ``"module:function"`` import their module, and importing runs it. Whoever reads names
-from a file does so inside `from_file`; every import of such a name asks `permit` first. The list of all such places is
-held by ``tests/test_trust.py``.
+``"module:Class"`` and a factory ``"module:function"`` import their module, and importing runs its code. Code that reads
+names from a file does so inside `from_file`; every import of such a name calls `permit` first.
+``tests/cli/test_trust.py`` lists all these places.
 """
 
 import re
@@ -26,7 +26,7 @@ _allowed: ContextVar[frozenset[str]] = ContextVar("allowed", default=frozenset()
 
 @contextmanager
 def from_file(trust: str | Iterable[str] = ()) -> Iterator[None]:
-    """Inside the block names come from a file: only code of modules in ``trust``, and what is allowed already, runs."""
+    """Inside the block names come from a file: only code of modules in ``trust`` or allowed before may run."""
     token = _in_file.set(True)
     try:
         with allowing(trust):
@@ -37,7 +37,7 @@ def from_file(trust: str | Iterable[str] = ()) -> Iterator[None]:
 
 @contextmanager
 def allowing(trust: str | Iterable[str]) -> Iterator[None]:
-    """Inside the block the modules, packages or single ``"module:name"`` in ``trust`` may run as well."""
+    """Inside the block the modules, packages or single ``"module:name"`` in ``trust`` may also run."""
     token = _allowed.set(_allowed.get())
     try:
         allow(trust)
@@ -47,18 +47,18 @@ def allowing(trust: str | Iterable[str]) -> Iterator[None]:
 
 
 def allow(trust: str | Iterable[str]) -> None:
-    """Let code of the modules, packages or single ``"module:name"`` in ``trust`` run until the block around ends."""
+    """Allow code of the modules, packages or single ``"module:name"`` in ``trust`` until the surrounding block ends."""
     _allowed.set(_allowed.get() | frozenset([trust] if isinstance(trust, str) else trust))
 
 
 def permit(kind: str, name: str) -> None:
-    """Refuse to run the code behind the ``kind`` called ``name``, such as ``"module:Class"``, if a file named it.
+    """Refuse to run the code of the ``kind`` called ``name``, such as ``"module:Class"``, if a file named it.
 
     Raises:
-        InputError: saying how to allow it.
+        InputError: when it is not trusted; the message says how to allow it.
     """
     module = name.partition(":")[0]
-    parents = {module[:place] for place, letter in enumerate(module) if letter == "."}
+    parents = {module[:index] for index, letter in enumerate(module) if letter == "."}
     if _in_file.get() and not {name, module, *parents} & _allowed.get():
         raise InputError(
             f"{kind} {name!r} is named in a file and would run code of module {module!r}; to allow that in this call: "
@@ -78,8 +78,8 @@ def names_in(value: Any) -> set[str]:
 
 def names_typed(words: Iterable[str]) -> set[str]:
     """Every ``"module:name"`` in domains and in overrides ``key=value``, as a key or inside the value."""
-    found: set[str] = set()
+    names: set[str] = set()
     for word in words:
         path, _, value = word.partition("=")
-        found |= names_in([path, *path.split("."), *_WORD.findall(value)])
-    return found
+        names |= names_in([path, *path.split("."), *_WORD.findall(value)])
+    return names

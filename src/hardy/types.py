@@ -1,4 +1,4 @@
-"""The two structures that travel: a `Batch` goes into a network, `Outputs` come out of it.
+"""The input and output of networks: a `Batch` and `Outputs`.
 
 Letters used in shapes throughout: B batch, C channels, H W pixels, h w cells, K classes, D domains.
 """
@@ -16,17 +16,17 @@ IGNORE = 255
 """The label of pixels that no loss and no metric counts."""
 
 Terms = dict[str, Tensor]
-"""Named scalar loss terms; their sum is what is minimised."""
+"""Named scalar loss terms; their sum is minimised."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Images with their labels and the domain each came from.
+    """Images with their labels and domains.
 
     Attributes:
         images: (B, 3, H, W) float RGB in [0, 1].
-        labels: (B, H, W) int64 class ids with `IGNORE` where unlabelled, or (B,) for image-level classes.
-        domains: (B,) int64 index of each image's domain in the order the data were named.
+        labels: (B, H, W) int64 class ids, `IGNORE` for unlabelled pixels; or (B,) for image-level classes.
+        domains: (B,) int64 index of each image's domain, in the order in which the domains were named.
     """
 
     images: Tensor
@@ -48,17 +48,17 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What a network says about a batch of images.
+    """The outputs of a network for a batch of images.
 
     Attributes:
         logits: (B, K, H, W), or (B, K) for image-level networks.
         features: named feature maps (B, C, h, w), the encoder's stages first; `Network.feature_stages` lists them.
         extras: named further tensors, batch first; auxiliary logits are ``extras["aux_<name>"]`` (B, K, h, w).
         coarse: (B, K, h, w), the logits at the network's own stride, before `Network.enlarged` resizes them to the
-            images; of the padded images where an encoder pads to whole patches. None for image-level networks.
-        embedding: what the head reads, (B, C, h, w), or pooled (B, C) for image-level networks, before any dropout. The
-            head is the classifying layer with the layers before it that read nothing else: the embedding is the last
-            map that joins all branches and scales. None for a wrapped module that does not name it.
+            images; of the padded images if an encoder pads to complete patches. None for image-level networks.
+        embedding: the input of the head, (B, C, h, w), or pooled (B, C) for image-level networks, before any dropout.
+            The head is the classifying layer and the layers before it that have a single input. So the embedding is the
+            last map that joins all branches and scales. None for a wrapped module that does not name it.
     """
 
     logits: Tensor
@@ -83,7 +83,7 @@ class Stage(NamedTuple):
 
     Attributes:
         name: its key in `Outputs.features`.
-        stride: pixels of the image per cell, the same along both sides.
+        stride: pixels of the image per cell, the same in both directions.
         channels: C of the map (B, C, h, w).
     """
 

@@ -80,9 +80,12 @@ def test_domains_follow_each_other_in_one_random_cycle(pictures, loss, share, se
         torch.manual_seed(seed)
         algorithm(plain(list(values.values()), list(values)))
         pairs = {
-            (a, b) for x in seen[-1] for a, one in values.items() for b, two in values.items()
+            (a, b)
+            for x in seen[-1]
+            for a, one in values.items()
+            for b, two in values.items()
             if a != b and 0.25 * one + 0.75 * two == x
-        }  # fmt: skip
+        }
         follows = dict(pairs)
         assert len(pairs) == len(follows) == 4
         walk = [0]

@@ -51,8 +51,11 @@ def test_terms_are_those_of_the_formula(tiny):
     target = adain(maps[-1], *found[partner].chunk(2, 1))
     drawn = algorithm.decoder(target)
     again = algorithm.encoder(drawn)
-    styles = [F.mse_loss(a, b[partner]) for one, two in zip(again, maps, strict=True)
-              for a, b in zip(statistics(one), statistics(two), strict=True)]  # fmt: skip
+    styles = [
+        F.mse_loss(a, b[partner])
+        for one, two in zip(again, maps, strict=True)
+        for a, b in zip(statistics(one), statistics(two), strict=True)
+    ]
     outside = (drawn - drawn.clamp(0, 1)).square().mean()
     expected = {
         "kl": 3 * divergence(psi, xi),
@@ -82,8 +85,10 @@ def test_the_decoder_learns_from_the_drawing_and_the_vae_from_the_styles(tiny):
     }
     assert {term for (term, part), found in reached.items() if found and part == "vae"} == {"kl", "reconstruction"}
     assert {term for (term, part), found in reached.items() if found and part == "decoder"} == {
-        "content", "style", "image"
-    }  # fmt: skip
+        "content",
+        "style",
+        "image",
+    }
 
 
 def test_partners_are_of_another_domain_where_there_is_one():
@@ -163,9 +168,11 @@ def test_vgg_is_trained_without_the_image_part(tiny, tmp_path):
 def test_a_run_leaves_the_network_as_it_was_and_its_artefact_beside_it(town, tmp_path):
     sections = {
         "data": {"sources": ["folder"], "crop": [32, 48], "datasets": {"folder": {"root": str(town)}}},
-        "algorithm": {"name": "style_vae"}, "evaluate": {"select": "last"},
-        "optim": {"name": "adam", "lr": 1e-3, "batch": 4}, "steps": 3,
-    }  # fmt: skip
+        "algorithm": {"name": "style_vae"},
+        "evaluate": {"select": "last"},
+        "optim": {"name": "adam", "lr": 1e-3, "batch": 4},
+        "steps": 3,
+    }
     found = []
     for folder in ("one", "two"):
         torch.manual_seed(0)

@@ -31,13 +31,24 @@ def test_every_kernel_keeps_the_size_but_for_the_stride(kernel, dilation, stride
     assert DepthwiseSeparable(4, 6, kernel=kernel, stride=stride, dilation=dilation).eval()(x).shape == shape
 
 
-@pytest.mark.parametrize("make", [
-    lambda: ConvNormAct(4, 4, 2), lambda: Asymmetric(4, 4, kernel=4), lambda: NonBottleneck1D(4, 4, kernel=2),
-    lambda: ConvNormAct(10, 15, groups=3), lambda: GroupedShuffle(10, 16, groups=8), lambda: Ghost(4, 5),
-    lambda: ShuffleNetV2(5, 5), lambda: ShuffleNetV1(8, 16), lambda: ShuffleNetV1(8, 8, groups=2, stride=2),
-    lambda: NonBottleneck1D(4, 8),
-    lambda: Downsample(4, 8, kind="max"), lambda: Upsample(4, 8), lambda: Upsample(4, 4, kind="transposed", factor=3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ConvNormAct(4, 4, 2),
+        lambda: Asymmetric(4, 4, kernel=4),
+        lambda: NonBottleneck1D(4, 4, kernel=2),
+        lambda: ConvNormAct(10, 15, groups=3),
+        lambda: GroupedShuffle(10, 16, groups=8),
+        lambda: Ghost(4, 5),
+        lambda: ShuffleNetV2(5, 5),
+        lambda: ShuffleNetV1(8, 16),
+        lambda: ShuffleNetV1(8, 8, groups=2, stride=2),
+        lambda: NonBottleneck1D(4, 8),
+        lambda: Downsample(4, 8, kind="max"),
+        lambda: Upsample(4, 8),
+        lambda: Upsample(4, 4, kind="transposed", factor=3),
+    ],
+)
 def test_what_cannot_be_built_is_refused(make):
     with pytest.raises(AssertionError):
         make()
@@ -91,7 +102,7 @@ def test_a_unit_of_shufflenet_v1_sets_its_averages_beside_or_adds_its_input():
     for unit, expected in [
         (ShuffleNetV1(8, 8, groups=2), F.relu(x)),
         (ShuffleNetV1(8, 24, groups=2, stride=2), F.pad(F.relu(F.avg_pool2d(x, 3, 2, 1)), (0, 0, 0, 0, 0, 16))),
-    ]:  # fmt: skip
+    ]:
         unit.eval()
         nn.init.zeros_(unit.widen[0].weight)
         torch.testing.assert_close(unit(x), expected)

@@ -191,9 +191,9 @@ def test_an_internal_error_keeps_its_traceback_and_the_run_goes_on(stopped, call
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda file: file.write_bytes(file.read_bytes()[:300]), "torn or not a checkpoint ("),
-        (lambda file: file.write_bytes(file.read_bytes()[:-10]), "torn or not a checkpoint ("),
-        (lambda file: file.write_bytes(pickle.dumps({})), "torn or not a checkpoint ("),
+        (lambda file: file.write_bytes(file.read_bytes()[:300]), "damaged or not a checkpoint ("),
+        (lambda file: file.write_bytes(file.read_bytes()[:-10]), "damaged or not a checkpoint ("),
+        (lambda file: file.write_bytes(pickle.dumps({})), "damaged or not a checkpoint ("),
         (lambda file: save_file({"a": torch.zeros(1)}, file), "format None, but this Hardy reads 'hardy-checkpoint/1'"),
         (
             lambda file: save_file({"a": torch.zeros(1)}, file, {"format": "hardy-checkpoint/9"}),
@@ -201,7 +201,7 @@ def test_an_internal_error_keeps_its_traceback_and_the_run_goes_on(stopped, call
         ),
         (
             lambda file: save_file({"a": torch.zeros(1)}, file, {"format": "hardy-checkpoint/1", "state": "{"}),
-            "its header is torn; delete it to start again",
+            "its header is damaged; delete it to start again",
         ),
     ],
     ids=["truncated", "shorter", "pickle", "foreign", "version", "header"],
@@ -227,4 +227,4 @@ def test_selected_weights_that_are_torn(stopped, refused, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hardy.engine.protocol._score", lambda *all_: -1.0)
         line = refused("train", tmp_path / "recipe.yaml")
-    assert line.startswith(f"{best}: torn or gone (")
+    assert line.startswith(f"{best}: damaged or missing (")

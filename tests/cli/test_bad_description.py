@@ -66,11 +66,11 @@ BAD = {
     "a change is a list": ({"changes": [{"change": ["prune"]}]}, "it must be"),
     "a change with more": ({"changes": [{"change": "merge", "code": 1}]}, "has the entries change, code"),
     "a change with less": ({"changes": [{"change": "tune", "name": "frozen"}]}, "it must have: change, name, options"),
-    "a tuner of a number": ({"changes": [TUNE | {"name": 3}]}, "must be a text"),
+    "a tuner of a number": ({"changes": [TUNE | {"name": 3}]}, "must be a string"),
     "a tuner of no mapping": ({"changes": [TUNE | {"options": []}]}, "a mapping"),
     "a tuner that is not there": ({"changes": [TUNE | {"name": "frosen"}]}, "did you mean 'frozen'"),
     "a tuner's option": ({"changes": [TUNE | {"options": {"rank": 1}}]}, "has no option 'rank'"),
-    "a tuner's option by its name": ({"changes": [TUNE | {"options": {"name": "x"}}]}, "cannot be repeated"),
+    "a tuner's option by its name": ({"changes": [TUNE | {"options": {"name": "x"}}]}, "cannot be applied"),
     "a tuner from elsewhere": ({"changes": [TUNE | {"name": "os:system"}]}, "would run code of module 'os'"),
     "a network without an encoder": ({"changes": [TUNE]}, "Tiny names no encoder"),
     "merged before it is tuned": ({"changes": [{"change": "merge"}]}, "is a merge, but no tuner is attached there"),
@@ -79,14 +79,14 @@ BAD = {
     "rest from nowhere": ({"rest": {"sha256": "0", "from": {}}}, "it must be"),
     "rest with more": ({"rest": REST | {"code": 1}}, "it must be"),
     "rest from a number": ({"rest": REST | {"from": {"run": 3, "sha256": "0"}}}, "rest.from.run is 3"),
-    "rest without a tuner": ({"rest": REST}, "no tuner is attached that leaves one"),
+    "rest without a tuner": ({"rest": REST}, "no tuner with frozen weights is attached"),
     "an entry of format 1": ({"plan": {}}, "has an unknown entry 'plan'"),
     "no architecture": ({"architecture": None}, "architecture is None"),
-    "name is a list": ({"architecture": {"name": [], "options": {}}}, "must be a text"),
+    "name is a list": ({"architecture": {"name": [], "options": {}}}, "must be a string"),
     "options are text": ({"architecture": {"name": "tiny", "options": "x"}}, "a mapping"),
     "an entry more": ({"architecture": {"name": "tiny", "options": {}, "code": "x"}}, "unknown entry 'code'"),
     "mean of text": ({"architecture": {"name": "tiny", "options": {}, "mean": "abc", "std": [1, 1, 1]}}, "mean 'abc'"),
-    "mean alone": ({"architecture": {"name": "tiny", "options": {}, "mean": [0, 0, 0]}}, "go together"),
+    "mean alone": ({"architecture": {"name": "tiny", "options": {}, "mean": [0, 0, 0]}}, "must both be given"),
     "width 0": (architecture(width=0), ""),
     "width below 0": (architecture(width=-8), ""),
     "width of petabytes": (architecture(width=10**7), "GiB"),
@@ -100,7 +100,7 @@ BAD = {
     "a colour is text": ({"labels": LABELS | {"colours": ["abc"] * 3}}, "is not three numbers"),
     "a colour is infinite": ({"labels": LABELS | {"colours": [[1e308] * 3] * 3}}, "is not three numbers"),
     "too many classes": ({"labels": LABELS | {"classes": [str(n) for n in range(10_000)]}}, "10000 classes"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("changes", "said"), BAD.values(), ids=BAD)
@@ -135,7 +135,7 @@ def test_a_description_that_was_changed_is_refused_and_one_from_before_there_wer
 
 def test_options_that_ask_for_endless_layers_stop(trained, tmp_path, monkeypatch):
     monkeypatch.setattr("hardy.networks.building.described._MODULES", 50)
-    with pytest.raises(InputError, match="its options ask for more than 50 modules"):
+    with pytest.raises(InputError, match="its options need more than 50 modules"):
         hardy.load(hardy.save(hardy.create("fast_scnn", "camvid11"), tmp_path / "net"))
 
 
@@ -153,9 +153,12 @@ def test_weights_that_are_not_finite_are_refused_by_every_verb(
     said = f"Tiny: {name} holds NaN or infinity"
     file = recipe(network={"run": str(folder)}, prune={"ratio": 0.3})
     for words in (
-        ("evaluate", folder, "folder/day", "--root", town), ("predict", folder, town, tmp_path / "masks"),
-        ("export", folder, tmp_path / "x.onnx"), ("prune", file), ("train", file, "prune=null"),
-    ):  # fmt: skip
+        ("evaluate", folder, "folder/day", "--root", town),
+        ("predict", folder, town, tmp_path / "masks"),
+        ("export", folder, tmp_path / "x.onnx"),
+        ("prune", file),
+        ("train", file, "prune=null"),
+    ):
         assert refused(*words).startswith(said), words
     assert not (tmp_path / "masks").exists()
     broken = hardy.load(folder)

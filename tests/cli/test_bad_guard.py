@@ -39,7 +39,7 @@ def prune(recipe, trained):
         ({"stop": {"domains": ["fodler/night"]}}, "there is no dataset 'fodler'; did you mean 'folder'?"),
         ({"stop": {"domains": ["folder/day"]}}, "prune.stop.domains: 'folder/day' is trained on; name a domain not in"),
         ({"recover_with": "self_destillation"}, "no algorithm 'self_destillation'; did you mean 'self_distillation'?"),
-        ({"recover_with": "self_distillation"}, "prune.recover_with: self_distillation is to recover in 0 steps; give"),
+        ({"recover_with": "self_distillation"}, "prune.recover_with: self_distillation would recover in 0 steps; set"),
         ({"recovery": 2, "recover_with": {"name": "self_distillation", "temprature": 2}}, "has no option 'temprature'"),
         (
             {"recovery": 2, "recover_with": {"name": "self_distillation", "temperature": 0}},
@@ -58,7 +58,7 @@ def test_unseen_domains_stop_nothing_unless_the_recipe_says_so(refused, call, pr
     monkeypatch.setattr(command, "show_costs", lambda *_: None)
     words = prune(data={"unseen": ["folder/night"]}, stop={"domains": ["folder/night"], "drop": 1.0}, reestimate=1)
     line = refused(*words)
-    assert line.startswith("prune.stop.domains: 'folder/night' is in data.unseen, and unseen domains choose nothing")
+    assert line.startswith("prune.stop.domains: 'folder/night' is in data.unseen, and unseen domains select nothing")
     assert call(*words, "evaluate.select=oracle").code == 0
 
 
@@ -84,21 +84,23 @@ def test_a_batch_of_one_cannot_be_counted(refused, recipe, tmp_path):
     net = hardy.save(theirs, tmp_path / "net")
     few = {"streets": {"size": [64, 64], "train": 2, "val": 1, "test": 1}}
     file = recipe(
-        network={"run": str(net)}, data={"sources": ["streets/sim"], "datasets": few, "crop": [32, 32]},
-        prune={"criterion": "l2", "schedule": "one_shot"}, optim={"batch": 1},
-    )  # fmt: skip
+        network={"run": str(net)},
+        data={"sources": ["streets/sim"], "datasets": few, "crop": [32, 32]},
+        prune={"criterion": "l2", "schedule": "one_shot"},
+        optim={"batch": 1},
+    )
     line = refused("prune", file)
     assert line.startswith(
-        "optim.batch: 1 image at a time is too few to count the batch norm of EncoderDecoder's 1x1 map anew"
+        "optim.batch: 1 image at a time is too few to re-estimate the batch norm of EncoderDecoder's 1x1 map"
     )
 
 
 def test_there_is_no_teacher_in_plain_training(refused, recipe):
     line = refused("train", recipe(algorithm={"name": "self_distillation"}))
-    assert line.startswith("algorithm: self_distillation needs 'teacher', and there is none here: the frozen")
+    assert line.startswith("algorithm: self_distillation needs 'teacher', which is missing: the frozen")
     assert line.endswith("name one as teacher: {run: runs/x}")
     line = refused(
         "prune",
         recipe(algorithm={"name": "self_distillation"}, prune={"criterion": "l2", "min_width": 2, "ratio": 0.3}),
     )
-    assert line.startswith("algorithm: self_distillation needs 'teacher', and there is none here")
+    assert line.startswith("algorithm: self_distillation needs 'teacher', which is missing")

@@ -67,8 +67,9 @@ def test_half_a_record_is_taken_back(refused, call, own, town, monkeypatch):
     assert (own / "records.jsonl").read_bytes() == whole
 
 
-def test_a_disk_that_is_full_when_a_recipe_a_schema_a_graph_or_a_mask_is_written(refused, recipe, own, town, tmp_path,
-                                                                                 monkeypatch):  # fmt: skip
+def test_a_disk_that_is_full_when_a_recipe_a_schema_a_graph_or_a_mask_is_written(
+    refused, recipe, own, town, tmp_path, monkeypatch
+):
     file = recipe()
     monkeypatch.setattr(os, "replace", full)
     said = "No space left on device"

@@ -100,7 +100,7 @@ def test_a_file_that_is_no_recipe(refused, tmp_path):
         ("data.sources=[folder/day, folder/day]", "domain 'folder/day' is named twice"),
         ("data.unseen=[folder/day]", "data.unseen: 'folder/day' is also in data.sources"),
         ("data.split=given", "folder/day: has no split 'train', only all; use the split 'holdout'"),
-        ("evaluate.select=oracle", "evaluate.select: oracle chooses by data.unseen, which names no domain"),
+        ("evaluate.select=oracle", "evaluate.select: oracle selects by data.unseen, which names no domain"),
         ("evaluate.window=[8, 8]", "evaluate.window: 8x8 pixels, but Tiny needs at least 16 on each side"),
         ("run.trackers=[tensorbord]", "run.trackers: 'tensorbord' is not installed or not known"),
     ],

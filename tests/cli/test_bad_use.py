@@ -51,7 +51,7 @@ def test_a_criterion_that_reads_data_needs_some(refused, prune):
     ("settings", "said"),
     [
         ({"min_width": 0}, "prune.min_width: input should be greater than 0 (got 0)"),
-        ({"schedule": {"name": "iterative", "per_round": 1}, "round_to": 2}, "per_round 1 lets nothing go: it must"),
+        ({"schedule": {"name": "iterative", "per_round": 1}, "round_to": 2}, "per_round 1 allows no removal: it must"),
         ({"criterion": {"name": "ior", "alpha": -1}}, "IoR.alpha: -1.0 must be 0 or more"),
         ({"criterion": {"name": "ior", "alpha": "big"}}, "IoR.alpha: Input should be a valid number"),
         ({"scope": "local"}, "prune.scope: input should be 'global' or 'layer' (got 'local')"),
@@ -133,7 +133,7 @@ def test_a_prediction_that_cannot_be(refused, trained, town, tmp_path):
 
 
 def test_a_run_that_is_none_has_no_headline(refused, tmp_path):
-    assert refused("runs", tmp_path).startswith(f"{tmp_path}: no run's records.jsonl is below it")
+    assert refused("runs", tmp_path).startswith(f"{tmp_path}: has no run with a records.jsonl below it")
     (tmp_path / "records.jsonl").write_text('{"recipe": "x"}\n')
     assert refused("runs", tmp_path).startswith(f"{tmp_path}/records.jsonl:1: not a record: ")
 

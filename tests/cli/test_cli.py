@@ -26,8 +26,11 @@ SCREEN = re.search(
 ).group(1)
 SIZE = "32x64"
 STREETS = {"streets": {"size": [32, 64], "train": 4, "val": 1, "test": 1}}
-FEW = [word for key, value in (("size", "[32,64]"), ("train", 1), ("val", 0), ("test", 0))
-       for word in ("--dataset", f"streets.{key}={value}")]  # fmt: skip
+FEW = [
+    word
+    for key, value in (("size", "[32,64]"), ("train", 1), ("val", 0), ("test", 0))
+    for word in ("--dataset", f"streets.{key}={value}")
+]
 
 
 # ------------------------------------------------------------------------------------------------------ the words
@@ -85,8 +88,11 @@ def test_list_tells_source_options_and_defaults(call):
 def test_the_shell_gets_a_completion_script():
     done = subprocess.run(
         [sys.executable, "-c", "from hardy.cli import app; app(prog_name='hardy')"],
-        env={**os.environ, "_HARDY_COMPLETE": "source_bash"}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        env={**os.environ, "_HARDY_COMPLETE": "source_bash"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "complete -o default -F" in done.stdout
     assert "_HARDY_COMPLETE=complete_bash" in done.stdout
 
@@ -103,9 +109,12 @@ def home(call, tmp_path_factory) -> Path:
     values = yaml.safe_load(file.read_text())
     values["network"] = {"name": "tiny", "classes": "cityscapes19", "width": 8}
     values["data"] = {
-        "sources": ["streets/sim", "streets/day"], "unseen": ["streets/night"], "unseen_splits": ["test"],
-        "datasets": STREETS, "crop": [32, 64],
-    }  # fmt: skip
+        "sources": ["streets/sim", "streets/day"],
+        "unseen": ["streets/night"],
+        "unseen_splits": ["test"],
+        "datasets": STREETS,
+        "crop": [32, 64],
+    }
     values["optim"] |= {"steps": 3, "batch": 4}
     values["run"] |= {"folder": str(folder / "runs" / "dense"), "workers": 0, "device": "cpu"}
     file.write_text(yaml.safe_dump(values))
@@ -122,8 +131,15 @@ def dense(call, home) -> tuple[Path, tuple[int, str, str]]:
 def small(call, home, dense) -> tuple[Path, tuple[int, str, str]]:
     """The folder that ``hardy prune`` left, and what it said."""
     folder = home / "runs" / "small"
-    settings = ["prune.ratio=0.3", "prune.criterion.name=ior", "prune.schedule.every=1", "prune.min_width=2",
-                "prune.recovery=1", f"network={{run: {dense[0]}}}", f"run.folder={folder}"]  # fmt: skip
+    settings = [
+        "prune.ratio=0.3",
+        "prune.criterion.name=ior",
+        "prune.schedule.every=1",
+        "prune.min_width=2",
+        "prune.recovery=1",
+        f"network={{run: {dense[0]}}}",
+        f"run.folder={folder}",
+    ]
     return folder, call("prune", home / "recipe.yaml", *settings)
 
 
@@ -193,7 +209,7 @@ def test_bench(call, dense, small):
 def test_bench_of_forms(call, small):
     said = call("bench", small[0], "--size", SIZE, "--runs", "1", "--fold", "--dtype", "bfloat16", "--threads", "1")
     assert (said.code, said.err) == (0, "")
-    assert "16 of 16 batch norms folded: the same classes on 2 drawn images" in said.out
+    assert "16 of 16 batch norms folded: the same classes on 2 random images" in said.out
     assert "bfloat16: the class of float32 on" in said.out
     assert "eager, folded, bfloat16: timed: normalisation, network, upsampling, argmax (bfloat16, batch" in said.out
     assert "1 runs after 5" in said.out

@@ -67,7 +67,7 @@ def test_binary_masks_of_0_and_255_do_not_pass_for_perfect_in_silence(call, stre
     network.state_dict()["head.bias"][1] = -1e9
     said = call("evaluate", hardy.save(network, tmp_path / "net"), "folder", "--root", street)
     assert "100.0" in said.out
-    line = "folder/day, folder/night: the mIoU is over 1 of 2 classes; neither labels nor predictions have vessel"
+    line = "folder/day, folder/night: the mIoU is over 1 of 2 classes; neither labels nor predictions contain vessel"
     assert line in said.out
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hardy import records
-from hardy.engine.finished import BEST
+from hardy.engine.run_files import BEST
 from hardy.lock import Lock
 
 
@@ -27,7 +27,7 @@ def test_a_second_process_on_a_run_folder_gets_one_line(refused, call, recipe, t
         holder.kill()
         holder.communicate()
     assert line == (
-        f"{tmp_path}/run: another hardy run is at work in this folder (process {holder.pid}); wait for it, or give "
+        f"{tmp_path}/run: another hardy run works in this folder (process {holder.pid}); wait for it, or give "
         "another run.folder"
     )
     assert call("train", recipe()).code == 0, "a killed process holds nothing"
@@ -82,14 +82,16 @@ def test_numbers_are_shown_where_one_may_not_keep_them(call, trained, town, tmp_
         raise OSError(number, os.strerror(number), str(trained / "records.jsonl"))
 
     monkeypatch.setattr(records, "append", refuse)
-    words = [("evaluate", trained, "folder/day", "--root", town),
-             ("bench", trained, "--size", "32x32", "--runs", "1", "--runtime", "eager")]  # fmt: skip
+    words = [
+        ("evaluate", trained, "folder/day", "--root", town),
+        ("bench", trained, "--size", "32x32", "--runs", "1", "--runtime", "eager"),
+    ]
     if number == 13:
         words.append(("export", trained, tmp_path / "x.onnx", "--size", "32x32"))
     for call_words in words:
         said = call(*call_words)
         assert said.code == 0, said
-        assert said.err == f"{trained}: may not be written, so the numbers above are not in its records\n"
+        assert said.err == f"{trained}: no permission to write, so the numbers above are not in its records\n"
         assert any(text in said.out for text in ("folder/day", "p50", "proven"))
 
 
@@ -97,7 +99,7 @@ def test_an_export_under_way_keeps_another_one_out(refused, call, trained, tmp_p
     target = tmp_path / "x.onnx"
     with Lock(tmp_path / ".x.onnx.tmp"):
         line = refused("export", trained, target, "--size", "32x32", leaving=[".lock"])
-    assert "another hardy export is at work in this folder" in line
+    assert "another hardy export works in this folder" in line
     (tmp_path / ".x.onnx.tmp" / "classes.onnx").write_bytes(b"left by a killed process")
     assert call("export", trained, target, "--size", "32x32").code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["x.onnx"]
@@ -106,13 +108,9 @@ def test_an_export_under_way_keeps_another_one_out(refused, call, trained, tmp_p
 @pytest.mark.parametrize("library", ["multiarray", "libtorch_python"])
 def test_interrupted_while_starting(recipe, library):
     words = [sys.executable, "-m", "hardy", "train", str(recipe())]
-    process = subprocess.Popen(
-        words,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background job ignores
-    )
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background ignores it
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    signal.signal(signal.SIGINT, before)
     while library not in Path(f"/proc/{process.pid}/maps").read_text():
         time.sleep(0.001)
     os.killpg(process.pid, signal.SIGINT)

@@ -89,8 +89,12 @@ def listened(verbs, folder):
     environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"} | {"HOME": str(folder)}
     process = subprocess.Popen(
         ["bash", "-c", f'exec 3>&{other}; exec "$@"', "-", sys.executable, "-c", CHILD, json.dumps(verbs)],
-        pass_fds=(other,), env=environment, cwd=folder, stdout=(folder / "printed").open("w"), stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        pass_fds=(other,),
+        env=environment,
+        cwd=folder,
+        stdout=(folder / "printed").open("w"),
+        stderr=subprocess.STDOUT,
+    )
     os.close(other)
     now, codes, found = "start-up", {}, {}
 

@@ -34,15 +34,18 @@ def test_an_option_takes_the_place_of_the_recipes_ratio(call, words, trained, tm
     assert made[0].notes["target"]["met"]
 
 
-@pytest.mark.parametrize(("settings", "more", "said"), [
-    ({"ratio": 0.3, "target_ms": 3}, [], "prune: ratio and target_ms are given; give one of ratio, target_ms and"),
-    ({"ratio": 0.3}, ["prune.target_gmacs=1"], "ratio and target_gmacs are given; give one of"),
-    ({}, ["--target-gmacs", "1e-9"], "target_gmacs 1e-09 cannot be reached: with every width at its floor"),
-    ({}, ["--target-gmacs", "100"], "GMACs as it is; give a lower target_gmacs"),
-    ({}, ["--target-ms", "0"], "prune.target_ms: input should be greater than 0 (got 0.0)"),
-    ({}, ["--ratio", "1.5"], "prune.ratio: input should be less than 1 (got 1.5)"),
-    ({"round_to": 0}, [], "prune.round_to: give a whole number from 1 up, or auto (got 0)"),
-    ({"runtime": "tensorrt"}, [], "prune.runtime: input should be 'eager' or 'onnxruntime' (got 'tensorrt')"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "more", "said"),
+    [
+        ({"ratio": 0.3, "target_ms": 3}, [], "prune: ratio and target_ms are given; give one of ratio, target_ms and"),
+        ({"ratio": 0.3}, ["prune.target_gmacs=1"], "ratio and target_gmacs are given; give one of"),
+        ({}, ["--target-gmacs", "1e-9"], "target_gmacs 1e-09 cannot be reached: at the minimum widths"),
+        ({}, ["--target-gmacs", "100"], "GMACs as it is; give a lower target_gmacs"),
+        ({}, ["--target-ms", "0"], "prune.target_ms: input should be greater than 0 (got 0.0)"),
+        ({}, ["--ratio", "1.5"], "prune.ratio: input should be less than 1 (got 1.5)"),
+        ({"round_to": 0}, [], "prune.round_to: give a whole number from 1 up, or auto (got 0)"),
+        ({"runtime": "tensorrt"}, [], "prune.runtime: input should be 'eager' or 'onnxruntime' (got 'tensorrt')"),
+    ],
+)
 def test_a_target_that_cannot_be(refused, words, settings, more, said):
     assert said in refused(*words(**settings), *more)

@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,17 @@ from hardy.studies.order import Order
 RECIPE = {
     "network": {"name": "tiny", "width": 16, "classes": "cityscapes19"},
     "data": {
-        "sources": ["streets/sim"], "unseen": ["streets/night"], "unseen_splits": ["test"], "crop": [32, 32],
-        "datasets": {"streets": {"size": [32, 48], "train": 4, "val": 1, "test": 1}}, "check": False,
+        "sources": ["streets/sim"],
+        "unseen": ["streets/night"],
+        "unseen_splits": ["test"],
+        "crop": [32, 32],
+        "datasets": {"streets": {"size": [32, 48], "train": 4, "val": 1, "test": 1}},
+        "check": False,
     },
     "optim": {"steps": 1, "batch": 2},
     "evaluate": {"select": "last"},
     "run": {"workers": 0, "device": "cpu"},
-}  # fmt: skip
+}
 GOOD, BAD = "pruned,criterion=random,data=good", "dense,data=bad"
 
 
@@ -53,6 +58,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "criterion": {"stages": "pruned", "key": "prune.criterion", "values": ["random"]},
         },
         "table": {"rows": ["criterion"], "columns": ["data"]},
+        "comparison": {"control": "dense", "pairs": "data"},
     }
     (folder / "small.yaml").write_text(yaml.safe_dump(values))
     return folder / "small.yaml"
@@ -63,7 +69,7 @@ def test_a_study_runs_keeps_failures_apart_and_runs_again_only_what_is_not_done(
     said = call("study", study, "--jobs", "2")
     assert said.code == 1, said
     assert f"/4 failed: {BAD}: data.unseen_splits: streets/night has no split 'tset'" in said.out
-    assert "skipped: pruned,criterion=random,data=bad: what it goes on from failed" in said.out
+    assert "skipped: pruned,criterion=random,data=bad: the cell that it continues from failed" in said.out
     assert "4 cells: 2 done, 1 failed, 1 skipped" in said.out
     (failure,) = [json.loads(line) for line in (out / "failures.jsonl").read_text().splitlines()]
     assert (failure["cell"], failure["code"]) == (BAD, 2)
@@ -74,7 +80,12 @@ def test_a_study_runs_keeps_failures_apart_and_runs_again_only_what_is_not_done(
     assert {(r.target, r.metric, r.value) for r in own} == {
         (r.target, r.metric, r.value) for r in found if r.notes["cell"] == GOOD
     }
-    assert "| pruned | random |" in (out / "table.md").read_text()
+    table = (out / "table.md").read_text()
+    assert "| pruned | random |" in table
+    assert "small: miou, against dense" in table
+    assert "| pruned random |" in table
+    assert "left out of the pairs: data=bad (the arm is not measured and the control is not measured)" in table
+    assert "small: miou, against dense" in said.out
 
     (out / "cells" / GOOD / "network.json").unlink()
     dense = (out / "cells" / "dense,data=good" / "network.json").stat().st_mtime_ns
@@ -94,9 +105,26 @@ def test_a_dry_run_shows_the_cells_and_writes_nothing(call, study):
     assert not Path("elsewhere").exists()
 
 
+def test_no_cell_of_a_comparison_is_cut_on_a_narrow_screen():
+    from rich.console import Console
+
+    from hardy.commands._board import _rich
+    from hardy.report.pivot import Pivot
+
+    cells = ("pruned activation_variance", "+10.0 [+9.0, +11.0] ≠", "0.25, illustration")
+    console = Console(width=52, record=True, file=StringIO())
+    console.print(_rich(Pivot(("arm", "difference", "p"), (cells,), 1, ""), wide=True))
+    shown = console.export_text()
+    assert "…" not in shown
+    assert all(word in shown for word in ("+11.0]", "≠", "illustration"))
+
+
 def test_bad_input_is_refused_before_anything_is_written(refused, study):
     line = refused("study", study, "grid.data.values={other: [test]}", "optim.stps=3")
     assert line.startswith(f"{study}: cell dense,data=other: unknown key 'optim.stps'")
+    line = refused("study", study, "comparison.control=dens")
+    known = "there are: dense, pruned random"
+    assert line == f"{study}: comparison.control: there is no arm 'dens'; did you mean 'dense'?; {known}"
     assert refused("study", study, "--only", "data=goood").startswith("data has no value 'goood'; did you mean 'good'?")
 
 
@@ -120,9 +148,16 @@ def test_runs_wait_for_one_another_and_a_failed_one_is_told_with_its_last_line(r
     order = Order({"first": None, "again": "first", "never": "again"})
     started, ended, ticks = [], {}, []
     run(
-        ray, jobs, order, Share(1, 0), limit=2, going=going, starts=started.append,
-        ended=lambda name, left, code, reason: ended.update({name: (left, code, reason)}), tick=lambda: ticks.append(1),
-    )  # fmt: skip
+        ray,
+        jobs,
+        order,
+        Share(1, 0),
+        limit=2,
+        going=going,
+        starts=started.append,
+        ended=lambda name, left, code, reason: ended.update({name: (left, code, reason)}),
+        tick=lambda: ticks.append(1),
+    )
     assert started == ["first", "again"]
     assert ended["first"] == ("done", 0, "")
     left, code, reason = ended["again"]
@@ -138,9 +173,16 @@ def test_a_signal_stops_the_runs_and_starts_no_other(ray, tmp_path, going):
     order = Order({"one": None, "two": "one"})
     with pytest.raises(StoppedStudy) as stopped:
         run(
-            ray, jobs, order, Share(1, 0), limit=1, going=going, starts=lambda _: signal.raise_signal(signal.SIGTERM),
-            ended=lambda *_: None, tick=lambda: None,
-        )  # fmt: skip
+            ray,
+            jobs,
+            order,
+            Share(1, 0),
+            limit=1,
+            going=going,
+            starts=lambda _: signal.raise_signal(signal.SIGTERM),
+            ended=lambda *_: None,
+            tick=lambda: None,
+        )
     assert stopped.value.signal_number == signal.SIGTERM
     assert order.states["one"] in ("done", "stopped")
     assert order.states["two"] == "waiting"
@@ -166,5 +208,5 @@ def test_parts_of_cards_and_cores(cpus, gpus, resources, fit):
 
 
 def test_a_cell_that_fits_nowhere_is_refused():
-    with pytest.raises(InputError, match="a cell takes 1 cores and 2 cards; there are 8 cores and 1 cards"):
+    with pytest.raises(InputError, match="a cell takes 1 cores and 2 GPUs; there are 8 cores and 1 GPUs"):
         share(1, 2, {"CPU": 8, "GPU": 1})

@@ -99,11 +99,14 @@ def test_a_saved_network_runs_no_code(architecture, trained, mark, tmp_path, ref
     said = f"is named in a file and would run code of module '{module}'; to allow that in this call: "
     assert f"{said}--trust {module}, in Python trust=['{module}']" in str(caught.value)
     for words in (
-        ("evaluate", folder, "folder/day", "--root", town), ("predict", folder, town, tmp_path / "masks"),
-        ("bench", folder), ("bench", trained, "--against", folder), ("export", folder, tmp_path / "x.onnx"),
+        ("evaluate", folder, "folder/day", "--root", town),
+        ("predict", folder, town, tmp_path / "masks"),
+        ("bench", folder),
+        ("bench", trained, "--against", folder),
+        ("export", folder, tmp_path / "x.onnx"),
         ("train", recipe(network={"run": str(folder)}), "prune=null"),
         ("prune", recipe(network={"run": str(folder)}, prune={"ratio": 0.3})),
-    ):  # fmt: skip
+    ):
         assert said in refused(*words, leaving={"recipe.yaml"}), words
     assert not mark.exists()
 
@@ -113,14 +116,18 @@ def section_values(town: Path) -> dict[str, dict[str, object]]:
     return {
         "network": {"network": {"name": "stranger:Net", "classes": str(town)}},
         "decoder": {"network": {"name": "encoder_decoder", "encoder": "resnet18", "decoder": "stranger:Net"}},
-        "algorithm": {"algorithm": named}, "algorithm by its name": {"algorithm": "stranger:Learn"},
-        "package": {"algorithm": "stranger_package.inner:Learn"}, "loss": {"loss": named},
-        "criterion": {"prune": {"criterion": named}}, "schedule": {"prune": {"schedule": "stranger:Learn"}},
+        "algorithm": {"algorithm": named},
+        "algorithm by its name": {"algorithm": "stranger:Learn"},
+        "package": {"algorithm": "stranger_package.inner:Learn"},
+        "loss": {"loss": named},
+        "criterion": {"prune": {"criterion": named}},
+        "schedule": {"prune": {"schedule": "stranger:Learn"}},
         "recovery": {"prune": {"recover_with": named, "recovery": 1}},
-        "sources": {"data": {"sources": ["stranger:Net/day"]}}, "unseen": {"data": {"unseen": ["stranger:Net"]}},
+        "sources": {"data": {"sources": ["stranger:Net/day"]}},
+        "unseen": {"data": {"unseen": ["stranger:Net"]}},
         "datasets": {"data": {"datasets": {"stranger:Net": {"wide": 2}}}},
         "stop": {"prune": {"stop": {"domains": ["stranger:Net/day"]}}},
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture
@@ -152,9 +159,11 @@ def test_a_study_runs_no_code(where, told, recipe, refused, tmp_path, mark):
     file = told("loss") if where == "recipe" else recipe()
     values: dict[str, object] = {"key": "loss.name", "values": ["stranger:Learn"]}
     grid = {
-        "grid": values, "left out": {"leave_out": ["stranger:Net"]}, "set": {"key": "run.seed", "values": [0]},
+        "grid": values,
+        "left out": {"leave_out": ["stranger:Net"]},
+        "set": {"key": "run.seed", "values": [0]},
         "recipe": {"key": "run.seed", "values": [0]},
-    }  # fmt: skip
+    }
     stage = {"verb": "train", "recipe": str(file), "set": {"loss": "stranger:Learn"} if where == "set" else {}}
     study = tmp_path / "study.yaml"
     study.write_text(yaml.safe_dump({"stages": {"a": stage}, "grid": {"axis": grid[where]}}), encoding="utf-8")

@@ -11,12 +11,15 @@ def sections(town, tmp_path):
         values = {
             "network": {"name": "tiny", "width": 8, "classes": str(town)},
             "data": {
-                "sources": ["folder/day"], "unseen": ["folder/night"], "crop": [32, 48], "scale": [0.9, 1.2],
+                "sources": ["folder/day"],
+                "unseen": ["folder/night"],
+                "crop": [32, 48],
+                "scale": [0.9, 1.2],
                 "datasets": {"folder": {"root": str(town)}},
             },
             "optim": {"steps": 8, "batch": 4, "lr": 0.05},
             "run": {"folder": str(tmp_path / "run"), "device": "cpu", "workers": 0, "threads": 1, "log_every": 4},
-        }  # fmt: skip
+        }
         for name, more in changes.items():
             values[name] = {**values.get(name, {}), **more}
         return values

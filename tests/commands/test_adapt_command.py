@@ -125,7 +125,10 @@ def test_a_recipe_adapts_when_it_measures_and_never_when_it_selects(sections, se
     held_out = 1  # a tenth of twelve
     assert [one.step for one in seen] == list(range(held_out + 12)), "the end's images, each once; no validation's"
     found = records_of(folder / "records.jsonl")
-    assert all(record.notes["adapt"] == {**NEVER, "rate": 0.05, "breaks": -1} for record in found)
+    scores = [record for record in found if record.target != "cost"]
+    assert all(record.notes["adapt"] == {**NEVER, "rate": 0.05, "breaks": -1} for record in scores)
+    costs = {record.metric for record in found if "adapt" not in record.notes}
+    assert costs == {"parameters", "gmacs"}, "of the network as it was trained"
     assert read(folder / "recipe.yaml", trust=["stream_method"]) == recipe
 
 
@@ -151,7 +154,7 @@ def test_views_beside_it_are_refused_before_anything_is_trained(sections):
 
 def test_a_search_has_no_use_for_it(sections):
     recipe = from_values(sections(adapt={"name": "source"}, search={"budget_ms": 1}))
-    with pytest.raises(InputError, match=r"^adapt: the section has no effect: a search measures no network"):
+    with pytest.raises(InputError, match=r"^adapt: the section has no effect: a search does not adapt networks"):
         refuse_unused(recipe, "search")
 
 

@@ -190,8 +190,11 @@ def test_the_command_prints_and_records(root, tmp_path, capsys):
     assert values["worst", "miou"] == table.worst
     for record in found:
         assert (record.recipe, record.stage, record.sources, record.seed) == (
-            recipe.digest(), "evaluate", ("streets/day",), 4,
-        )  # fmt: skip
+            recipe.digest(),
+            "evaluate",
+            ("streets/day",),
+            4,
+        )
         assert record.notes["domains"] == ["camvid"]
         assert record.notes["size"] == [24, 32]
         assert "torch" in record.versions

@@ -1,5 +1,7 @@
 """Pruning what is pruned already, and pruning without a clock."""
 
+import json
+
 import pytest
 
 import hardy
@@ -29,7 +31,7 @@ def test_a_pruned_run_is_named_and_pruned_further(cut, caplog):
     once = cut("once")
     assert "already pruned" not in caplog.text
     twice = cut("twice", once)
-    assert f"{once} is already pruned: what is removed now is counted from what it has left" in caplog.text
+    assert f"{once} is already pruned: the goal is relative to the channels it has left" in caplog.text
     sizes = [sum(p.numel() for p in hardy.load(run).parameters()) for run in (once / "dense", once, twice)]
     assert sizes[0] > sizes[1] > sizes[2]
 
@@ -40,3 +42,21 @@ def test_without_latency_nothing_is_timed(cut, capsys):
     assert {"gmacs_before", "gmacs_after", "parameters_after"} <= metrics
     assert not any("milliseconds" in metric for metric in metrics)
     assert "before and after pruning" in capsys.readouterr().out
+
+
+def test_what_scoring_took_is_recorded_also_where_a_call_goes_on(cut, monkeypatch, tmp_path):
+    def stopped(*_given, **_named):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prune, "_recover", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            cut("run")
+    kept = json.loads((tmp_path / "run" / "pruning.json").read_text(encoding="utf-8"))["took"]
+    assert kept.keys() == {"score_steps", "score_seconds"}
+    kept["score_seconds"] = 12.5
+    told = json.loads((tmp_path / "run" / "pruning.json").read_text(encoding="utf-8"))
+    (tmp_path / "run" / "pruning.json").write_text(json.dumps({**told, "took": kept}), encoding="utf-8")
+    found = records_of(cut("run") / "records.jsonl")
+    assert found
+    assert all((record.cost["score_steps"], record.cost["score_seconds"]) == (0.0, 12.5) for record in found)

@@ -1,4 +1,4 @@
-"""``hardy prune`` with floors, a stop rule, batch norms counted anew, and the dense network as a teacher."""
+"""``hardy prune`` with floors, a stop rule, batch-norm re-estimation, and the dense network as a teacher."""
 
 import copy
 from itertools import islice
@@ -25,9 +25,10 @@ def dense(town, tmp_path_factory):
     values = {
         "network": {"name": "tiny", "width": 8, "classes": str(town)},
         "data": {"sources": ["folder/day"], "datasets": {"folder": {"root": str(town)}}, "crop": [32, 48]},
-        "optim": {"steps": 60, "batch": 4, "lr": 0.05}, "evaluate": {"select": "last"},
+        "optim": {"steps": 60, "batch": 4, "lr": 0.05},
+        "evaluate": {"select": "last"},
         "run": {"folder": str(folder / "run"), "device": "cpu", "workers": 0, "threads": 1},
-    }  # fmt: skip
+    }
     return train.run(from_values(values), show=False)
 
 
@@ -62,7 +63,7 @@ def drawn(recipe, network, stage, count):
     return [batch.images for batch in islice(stream(0, 0, 1), count)]
 
 
-def test_statistics_are_counted_anew_after_the_cut(values, tmp_path):
+def test_statistics_are_reestimated_after_the_cut(values, tmp_path):
     networks = {}
     for count in (0, 3):
         made = values(reestimate=count)
@@ -176,8 +177,14 @@ def test_the_dense_network_teaches_the_recovery(values, dense):
 def test_recover_with_takes_the_place_of_the_algorithm_from_python_too(dense, town):
     network = hardy.load(dense)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    here = {"data": {"sources": ["folder/day"], "root": str(town), "crop": [32, 48]}, "optim": {"batch": 4},
-            "run": {"device": "cpu", "workers": 0}, "criterion": "l2", "ratio": 0.4, "show": False}  # fmt: skip
+    here = {
+        "data": {"sources": ["folder/day"], "root": str(town), "crop": [32, 48]},
+        "optim": {"batch": 4},
+        "run": {"device": "cpu", "workers": 0},
+        "criterion": "l2",
+        "ratio": 0.4,
+        "show": False,
+    }
     settings = {key: value for key, value in ONCE.items() if key not in ("ratio", "criterion")} | {"recovery": 4}
     plain, taught, again = (
         hardy.prune(network, prune={**settings, "recover_with": method}, **here)
@@ -189,5 +196,5 @@ def test_recover_with_takes_the_place_of_the_algorithm_from_python_too(dense, to
 
 
 def test_a_recovery_that_would_not_train_the_network_is_refused(values):
-    with pytest.raises(InputError, match=r"prune\.recover_with: style_vae leaves the network as it is"):
+    with pytest.raises(InputError, match=r"prune\.recover_with: style_vae does not train the network"):
         prune.run(from_values(values(recover_with="style_vae", recovery=2)), show=False)

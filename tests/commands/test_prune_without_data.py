@@ -25,16 +25,22 @@ def test_a_criterion_that_reads_the_weights_needs_no_data(criterion, capsys):
 
 def test_it_is_what_one_shot_prunes():
     network = hardy.create("tiny", "camvid11", width=16)
-    told = [hardy.prune(network, criterion="l2", ratio=0.4, prune=prune, show=False).plan
-            for prune in ({}, {"schedule": "one_shot"})]  # fmt: skip
+    told = [
+        hardy.prune(network, criterion="l2", ratio=0.4, prune=prune, show=False).plan
+        for prune in ({}, {"schedule": "one_shot"})
+    ]
     assert told[0] == told[1] != {}
 
 
 @pytest.mark.parametrize("data", [{}, {"data": {}}, {"data": {"crop": [32, 48]}}], ids=["absent", "empty", "a crop"])
 def test_the_command_prunes_a_run_without_sources(tmp_path, data, capsys):
     run = hardy.save(hardy.create("tiny", "camvid11", width=16), tmp_path / "dense")
-    values = {"network": {"run": str(run)}, "prune": {"criterion": "l1", "ratio": 0.5, "min_width": 1, "round_to": 1},
-              "evaluate": {"latency": False}, "run": {"folder": str(tmp_path / "small"), "device": "cpu"}}  # fmt: skip
+    values = {
+        "network": {"run": str(run)},
+        "prune": {"criterion": "l1", "ratio": 0.5, "min_width": 1, "round_to": 1},
+        "evaluate": {"latency": False},
+        "run": {"folder": str(tmp_path / "small"), "device": "cpu"},
+    }
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump({**values, **data}))
     recipe = hardy.recipe.read(file)

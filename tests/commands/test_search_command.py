@@ -17,8 +17,16 @@ from hardy.timing import layer_tables, priced
 from hardy.timing.layer_tables import LayerTable
 
 MACHINE = {"device": "abacus", "runtime": "eager", "threads": "1", "version": "1"}
-CHOICE = {"budget_ms": 15, "evaluations": 5, "population": 2, "sample": 2, "filters": 2, "layers": 4, "images": 2,
-          "reestimate": 1}  # fmt: skip
+CHOICE = {
+    "budget_ms": 15,
+    "evaluations": 5,
+    "population": 2,
+    "sample": 2,
+    "filters": 2,
+    "layers": 4,
+    "images": 2,
+    "reestimate": 1,
+}
 
 
 def milliseconds(shapes):
@@ -44,7 +52,7 @@ def no_clock(monkeypatch, tmp_path):
     def measured(runtime, device):
         return LayerTable(MACHINE, milliseconds, tmp_path / "cache")
 
-    monkeypatch.setattr(layer_tables, "table", measured)
+    monkeypatch.setattr(layer_tables, "open_table", measured)
     monkeypatch.setattr(priced, "Turns", Turns)
 
 
@@ -113,15 +121,22 @@ def test_stopped_and_gone_on_it_ends_with_the_same_bits(values, monkeypatch):
     assert not (stopped / "checkpoint.safetensors").exists()
 
 
-@pytest.mark.parametrize(("section", "settings", "said"), [
-    ("search", {"budget_ms": 4}, "search.budget_ms: 4 cannot be reached: the fastest network of the space takes 10 ms"),
-    ("search", {"population": 9}, "a population of 9 breeds only after as many evaluations, and there are 5"),
-    ("search", {"method": "evolving"}, "search.method: input should be 'evolution' or 'random' (got 'evolving')"),
-    ("search", {"budgetms": 4}, "unknown key 'search.budgetms'; did you mean 'budget_ms'?"),
-    ("network", {"arch": "teacher"}, "network: a search finds a fasterseg from scratch"),
-    ("algorithm", {"name": "mixup"}, "algorithm: mixup cannot train weights that architectures share"),
-    ("evaluate", {"select": "last"}, "held-out images, and none may choose; set evaluate.select to source-val"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("section", "settings", "said"),
+    [
+        (
+            "search",
+            {"budget_ms": 4},
+            "search.budget_ms: 4 cannot be reached: the fastest network of the space takes 10 ms",
+        ),
+        ("search", {"population": 9}, "a population of 9 mutates only after as many evaluations, and there are 5"),
+        ("search", {"method": "evolving"}, "search.method: input should be 'evolution' or 'random' (got 'evolving')"),
+        ("search", {"budgetms": 4}, "unknown key 'search.budgetms'; did you mean 'budget_ms'?"),
+        ("network", {"arch": "teacher"}, "network: a search finds a fasterseg from scratch"),
+        ("algorithm", {"name": "mixup"}, "algorithm: mixup cannot train shared weights"),
+        ("evaluate", {"select": "last"}, "held-out images, and there are none; set evaluate.select to source-val"),
+    ],
+)
 def test_what_cannot_be(values, section, settings, said):
     made = values()
     made[section] = {**made.get(section, {}), **settings}

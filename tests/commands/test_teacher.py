@@ -92,15 +92,15 @@ def test_it_is_in_the_digest_when_present():
 @pytest.mark.parametrize(
     ("verb", "values", "why"),
     [
-        ("train", TRAIN, "erm asks for no teacher; train with self_distillation or the like"),
-        ("prune", {**TRAIN, "prune": {**CUT, "recovery": 5}}, "erm asks for no teacher"),
-        ("prune", {**TRAIN, "network": {"run": "x"}, "prune": CUT, "algorithm": DISTIL}, "nothing that asks for one"),
+        ("train", TRAIN, "erm needs no teacher; train with self_distillation or the like"),
+        ("prune", {**TRAIN, "prune": {**CUT, "recovery": 5}}, "erm needs no teacher"),
+        ("prune", {**TRAIN, "network": {"run": "x"}, "prune": CUT, "algorithm": DISTIL}, "no algorithm that needs one"),
         (
             "prune",
             {**TRAIN, "prune": {**CUT, "recovery": 5, "recover_with": "mixup"}},
-            "erm and mixup asks for no teacher",
+            "erm and mixup needs no teacher",
         ),
-        ("search", {**TRAIN, "algorithm": DISTIL, "search": {"budget_ms": 5}}, "nothing that asks for one is trained"),
+        ("search", {**TRAIN, "algorithm": DISTIL, "search": {"budget_ms": 5}}, "no algorithm that needs one is used"),
     ],
 )
 def test_a_section_that_no_algorithm_asks_for_is_refused(verb, values, why):
@@ -201,7 +201,7 @@ def test_python_takes_a_network_a_folder_or_a_file(town, of_python, network, kep
     assert same(trained({"run": str(kept)}).state_dict(), wanted)
     for name, value in trained(exported).state_dict().items():
         torch.testing.assert_close(value, wanted[name], rtol=1e-3, atol=1e-4, msg=name)
-    with pytest.raises(InputError, match="needs 'teacher', and there is none here"):
+    with pytest.raises(InputError, match="needs 'teacher', which is missing"):
         trained(None)
 
 

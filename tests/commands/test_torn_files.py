@@ -7,8 +7,8 @@ import os
 import pytest
 
 from hardy import records
-from hardy.commands._costs import Found
-from hardy.engine.finished import WEIGHTS, whole
+from hardy.commands._costs import PruningReport
+from hardy.engine.run_files import WEIGHTS, holds_network
 from hardy.errors import InputError
 from hardy.networks.building.classes import names_beside
 from hardy.records import Record
@@ -26,26 +26,35 @@ def refusal(read, *given):
 
 
 def test_what_pruning_found_comes_back(tmp_path):
-    found = Found(OUTCOME, {"head": "reaches the output"})
+    found = PruningReport(OUTCOME, {"head": "reaches the output"}, {"score_seconds": 1.5})
     found.write(tmp_path)
-    assert Found.read(tmp_path) == found
-    assert Found.read(tmp_path / "nothing") == Found()
+    assert PruningReport.read(tmp_path) == found
+    assert PruningReport.read(tmp_path / "nothing") == PruningReport()
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        b"", b"{", b"\xff\xfe\x00", b"[]", b"3", b"{}", b"[" * 5000, b'{"outcome": null}',
+        b"",
+        b"{",
+        b"\xff\xfe\x00",
+        b"[]",
+        b"3",
+        b"{}",
+        b"[" * 5000,
+        b'{"outcome": null}',
         b'{"outcome": 3, "blocked": {}}',
-        b'{"outcome": null, "blocked": 3}', b'{"outcome": null, "blocked": {"a": 3}}',
+        b'{"outcome": null, "blocked": 3}',
+        b'{"outcome": null, "blocked": {"a": 3}}',
         b'{"outcome": {"key": 1}, "blocked": {}}',
+        b'{"outcome": null, "blocked": {}, "took": {"score_seconds": "long"}}',
         json.dumps({"outcome": {**dataclasses.asdict(OUTCOME), "reached": "fast"}, "blocked": {}}).encode(),
         json.dumps({"outcome": {**dataclasses.asdict(OUTCOME), "code": "x"}, "blocked": {}}).encode(),
     ],
-)  # fmt: skip
+)
 def test_a_damaged_pruning_json_is_named(tmp_path, data):
     (tmp_path / "pruning.json").write_bytes(data)
-    assert refusal(Found.read, tmp_path).startswith(f"{tmp_path / 'pruning.json'}: not ")
+    assert refusal(PruningReport.read, tmp_path).startswith(f"{tmp_path / 'pruning.json'}: not ")
 
 
 LINE = dataclasses.asdict(Record("r", "train", ("a",), "unseen", 0, "miou", 0.5))
@@ -54,21 +63,42 @@ LINE = dataclasses.asdict(Record("r", "train", ("a",), "unseen", 0, "miou", 0.5)
 @pytest.mark.parametrize(
     "text",
     [
-        b"\xff\xfe", b"[", b"[" * 5000, b"3", b"null", b"{}", b'"text"', b"\x00" * 50,
-        *(json.dumps(LINE | {key: value}).encode() for key, value in (
-            ("recipe", 3), ("stage", None), ("sources", 3), ("sources", [3]), ("target", []), ("seed", "x"),
-            ("metric", {}), ("value", "x"), ("value", True), ("cost", 3), ("versions", []), ("notes", "x"), ("more", 1),
-        )),
+        b"\xff\xfe",
+        b"[",
+        b"[" * 5000,
+        b"3",
+        b"null",
+        b"{}",
+        b'"text"',
+        b"\x00" * 50,
+        *(
+            json.dumps(LINE | {key: value}).encode()
+            for key, value in (
+                ("recipe", 3),
+                ("stage", None),
+                ("sources", 3),
+                ("sources", [3]),
+                ("target", []),
+                ("seed", "x"),
+                ("metric", {}),
+                ("value", "x"),
+                ("value", True),
+                ("cost", 3),
+                ("versions", []),
+                ("notes", "x"),
+                ("more", 1),
+            )
+        ),
     ],
     ids=lambda text: text[:60].decode("latin-1"),
-)  # fmt: skip
+)
 def test_a_line_that_is_no_record_is_named(tmp_path, text):
     file = tmp_path / "records.jsonl"
     records.append(file, [Record("r", "train", ("a",), "unseen", 0, "miou", 0.5)])
     file.write_bytes(file.read_bytes() + text + b"\n")
     line = refusal(records.read, file)
     assert line.startswith(f"{file}:2: not ")
-    assert line.endswith("; delete the line to go on")
+    assert line.endswith("; delete the line to continue")
 
 
 @pytest.mark.parametrize("text", [b"\xff", b"{", b"3", b"{}", b'{"cell": 1, "reason": "", "code": 1, "log": ""}'])
@@ -81,7 +111,7 @@ def test_a_line_that_is_no_failure_is_named(tmp_path, text):
 def test_a_pipe_in_place_of_weights_is_no_network_and_is_not_waited_for(tmp_path):
     (tmp_path / "network.json").write_text('{"sha256": ""}')
     os.mkfifo(tmp_path / WEIGHTS)
-    assert not whole(tmp_path)
+    assert not holds_network(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "{", '{"labels": 3}', "\ufffd"])

@@ -15,6 +15,7 @@ from hardy.engine.evaluate import Table
 from hardy.engine.run import Run
 from hardy.errors import InputError
 from hardy.metrics import Scores
+from hardy.ops import cost
 from hardy.recipe import from_values, read
 from hardy.records import read as records_of
 
@@ -52,10 +53,18 @@ def test_records_hold_what_it_takes_to_compare(sections):
     values = {(r.target, r.metric): r.value for r in found}
     assert len(values) == len(found)
     assert set(values) == {
-        *((domain, metric) for domain in ("folder/day", "folder/night")
-          for metric in ("miou", "pixel_accuracy", "iou/road", "iou/wall", "iou/sky")),
+        *(
+            (domain, metric)
+            for domain in ("folder/day", "folder/night")
+            for metric in ("miou", "pixel_accuracy", "iou/road", "iou/wall", "iou/sky")
+        ),
         *((group, "miou") for group in ("intra", "unseen", "worst", "gap")),
-    }  # fmt: skip
+        ("cost", "parameters"),
+        ("cost", "gmacs"),
+    }
+    network = hardy.load(recipe.run.folder)
+    assert values["cost", "parameters"] == cost.parameters(network)
+    assert values["cost", "gmacs"] == cost.gmacs(network, recipe.data.size or recipe.data.crop)
     ious = [values["folder/night", f"iou/{name}"] for name in ("road", "wall", "sky")]
     assert values["folder/night", "miou"] == pytest.approx(sum(ious) / 3, rel=1e-12)
     assert values["unseen", "miou"] == values["worst", "miou"] == values["folder/night", "miou"]
@@ -208,7 +217,7 @@ def test_the_selection_rule_is_obeyed_and_recorded(sections, scored, tmp_path, s
 
 
 def test_the_oracle_needs_unseen_domains(sections):
-    with pytest.raises(InputError, match=r"evaluate\.select: oracle chooses by data\.unseen, which names no domain"):
+    with pytest.raises(InputError, match=r"evaluate\.select: oracle selects by data\.unseen, which names no domain"):
         train.run(from_values(sections(evaluate={"select": "oracle"}, data={"unseen": []})))
 
 

@@ -41,7 +41,7 @@ SEARCH = {**TRAIN, "search": {"budget_ms": 5}}
         ("prune", {**PRUNE, "prune": {"criterion": "l2", "schedule": "one_shot", "lr": 0.1}}, "prune.lr: 0.1"),
         ("prune", {**PRUNE, "prune": {"criterion": "l2", "recovery_lr": 0.1}}, "prune.recovery_lr: 0.1"),
     ],
-)  # fmt: skip
+)
 def test_a_key_without_effect_is_refused_by_its_name(verb, values, key):
     with pytest.raises(InputError) as caught:
         refuse_unused(from_values(values), verb)
@@ -96,7 +96,7 @@ def test_an_option_of_a_method_without_effect_is_refused(registry, name, options
 
 def test_weights_of_the_whole_network_leave_nothing_for_those_of_the_encoder(tmp_path):
     file = hardy.save(create("swiftnet", "camvid11"), tmp_path / "run") / "network.safetensors"
-    with pytest.raises(InputError, match=r"whole network, so encoder_weights='timm' would have no effect"):
+    with pytest.raises(InputError, match=r"complete network: encoder_weights='timm' would have no effect"):
         create("swiftnet", "camvid11", weights=file, encoder_weights="timm")
 
 
@@ -115,7 +115,7 @@ def test_options_of_the_command_line_that_would_do_nothing(tmp_path):
     run = hardy.save(create("tiny", "camvid11"), tmp_path / "run")
     with pytest.raises(InputError, match="bench blocks times blocks as they are"):
         bench.check(blocks=True, channels=None, others=True)
-    with pytest.raises(InputError, match="--channels 64 is of hardy bench blocks"):
+    with pytest.raises(InputError, match="--channels 64 is only for hardy bench blocks"):
         bench.check(blocks=False, channels=64, others=False)
     with pytest.raises(InputError, match="--images and --root are for the domains"):
         exporting.run(run, tmp_path / "x.onnx", [], size=(64, 64), dynamic=False, logits=False, images=3, root=None)

@@ -155,7 +155,12 @@ def test_too_few_domains_are_refused_before_the_first_step(name: str, kind: str,
         data = {"sources": ["folder/day"], "datasets": {"folder": {"root": str(town)}}, "crop": [32, 48]}
         with pytest.raises(InputError, match=r"data.sources names 1"):
             hardy.train(
-                hardy.create("tiny", classes=town, width=8), data=data, algorithm=name, steps=1,
-                optim={"batch": 4}, run={"workers": 0, "device": "cpu"}, folder=tmp_path / "run",
-            )  # fmt: skip
+                hardy.create("tiny", classes=town, width=8),
+                data=data,
+                algorithm=name,
+                steps=1,
+                optim={"batch": 4},
+                run={"workers": 0, "device": "cpu"},
+                folder=tmp_path / "run",
+            )
         assert not (tmp_path / "run").exists()

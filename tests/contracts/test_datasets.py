@@ -93,6 +93,14 @@ def mapillary(root):
         save(root / "mapillary" / split / "v1.2" / "labels" / "__CRyFzoDOXn6unQ6a3DnQ.png", 13)
 
 
+def retina(root):
+    for domain in ("drive", "hrf", "les_av"):
+        for name in ("test_01", "train_02", "train_03"):
+            save(root / "retina" / "images" / domain / f"{name}.jpg", None)
+            save(root / "retina" / "masks" / domain / f"{name}.png", 1)
+    (root / "retina" / "classes.yaml").write_text("- {name: background}\n- {name: vessel}\n")
+
+
 def synthia(root):
     for number in range(4):
         save(root / "synthia" / "RAND_CITYSCAPES" / "RGB" / f"{number:07}.png", None)
@@ -109,7 +117,7 @@ def synthia(root):
 
 LAYOUTS = {
     make.__name__: make
-    for make in (acdc, bdd100k, camvid, cityscapes, folder, gta5, idd, kitti, mapillary, pacs, synthia)
+    for make in (acdc, bdd100k, camvid, cityscapes, folder, gta5, idd, kitti, mapillary, pacs, retina, synthia)
 }
 """The files of each dataset that reads files; one that is not here must need none."""
 

@@ -16,7 +16,7 @@ from hardy.registry import NETWORKS
 from hardy.types import Outputs
 
 LABELS = label_space("pacs7")
-SIZES = ((128, 192), (161, 259))
+SIZES = ((128, 160), (161, 195))
 
 
 @pytest.fixture(scope="module", params=NETWORKS.names())

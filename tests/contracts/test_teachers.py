@@ -178,7 +178,7 @@ def test_a_file_takes_no_other_batch_or_size_than_it_was_exported_for(places: di
     teacher = teachers.load(section("fixed", places))
     assert teacher(images(1)).shape == (1, 11, *SIZE)
     for wrong, got in ((images(2), "2x32x48"), (images(1, (40, 48)), "1x40x48")):
-        with pytest.raises(InputError, match=rf"fixed\.onnx: takes images 1x32x48 .* and got {got}; export it with"):
+        with pytest.raises(InputError, match=rf"fixed\.onnx: takes images 1x32x48 .*, not {got}; export it with"):
             teacher(wrong)
     with pytest.raises(InputError, match="takes RGB images"):
         teacher(images()[:, :1])
@@ -192,8 +192,8 @@ def test_a_file_that_does_not_give_logits_or_say_of_what_is_refused(places: dict
     for text, said in (
         ("{", "its description is damaged"),
         ("[]", "its description is damaged"),
-        (entry.value.replace('"output": "logits"', '"output": "classes"'), "returns 'classes' at upsample 'full', and"),
-        (entry.value.replace('"upsample": "full"', '"upsample": "half"'), "returns 'logits' at upsample 'half', and"),
+        (entry.value.replace('"output": "logits"', '"output": "classes"'), "returns 'classes' at upsample 'full', but"),
+        (entry.value.replace('"upsample": "full"', '"upsample": "half"'), "returns 'logits' at upsample 'half', but"),
         ('{"output": "logits", "labels": {"name": "x"}}', "label space record is malformed"),
         (entry.value.replace('"sky", ', ""), "10 classes"),
     ):
@@ -204,7 +204,7 @@ def test_a_file_that_does_not_give_logits_or_say_of_what_is_refused(places: dict
         assert said in line
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "x.onnx")
-    assert "does not say which classes it predicts" in refusal(Section(onnx=str(tmp_path / "x.onnx")))
+    assert "does not name the classes it predicts" in refusal(Section(onnx=str(tmp_path / "x.onnx")))
 
 
 def test_what_is_not_there_damaged_or_another_is_refused(places: dict[str, Path], tmp_path: Path) -> None:
@@ -217,5 +217,5 @@ def test_what_is_not_there_damaged_or_another_is_refused(places: dict[str, Path]
 
 
 def test_it_cannot_be_saved_or_pruned_as_a_network(places: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="does not know how it was made"):
+    with pytest.raises(InputError, match="has no description of its architecture"):
         hardy.save(teachers.load(section("onnx", places)).network, tmp_path / "run")

@@ -137,8 +137,17 @@ def test_sixteen_bits_per_channel_are_said(tmp_path, colour, channels):
 
 
 def test_sixteen_bit_colours_of_a_tiff_are_said(tmp_path):
-    tags = ((256, 3, 1, 1), (257, 3, 1, 1), (258, 3, 3, 8), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 14),
-            (277, 3, 1, 3), (278, 3, 1, 1), (279, 4, 1, 6))  # fmt: skip
+    tags = (
+        (256, 3, 1, 1),
+        (257, 3, 1, 1),
+        (258, 3, 3, 8),
+        (259, 3, 1, 1),
+        (262, 3, 1, 2),
+        (273, 4, 1, 14),
+        (277, 3, 1, 3),
+        (278, 3, 1, 1),
+        (279, 4, 1, 6),
+    )
     head = b"II*\0" + struct.pack("<I", 20) + struct.pack("<HHH", 16, 16, 16) + struct.pack("<HHH", 1, 2, 3)
     entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
     path = tmp_path / "a.tif"

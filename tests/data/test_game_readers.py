@@ -16,8 +16,7 @@ VOID = np.full((2, 40), 255, dtype=np.uint8)
 
 # Raw id -> class id as the specification lists them; what is not there is 255.
 CITYSCAPES = dict(zip((7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33), range(19), strict=True))
-SYNTHIA = {3: 0, 4: 1, 2: 2, 21: 3, 5: 4, 7: 5, 15: 6, 9: 7, 6: 8, 16: 9, 1: 10, 10: 11, 17: 12, 8: 13, 18: 14, 19: 15,
-           20: 16, 12: 17, 11: 18}  # fmt: skip
+SYNTHIA = dict(zip((3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11), range(19), strict=True))
 
 
 def expected(raw, table):

@@ -9,7 +9,7 @@ import torch
 from hardy.data.base import Dataset, Domain
 from hardy.data.check import check_labels
 from hardy.data.labels import SPACES
-from hardy.data.loader import evaluation_batches, plan, training_batches
+from hardy.data.loader import evaluation_batches, step_slots, training_batches
 from hardy.data.transforms import SceneAugmentation, evaluation, training
 from hardy.errors import InputError
 
@@ -147,10 +147,10 @@ def test_one_image_fills_a_batch():
     assert items(batches(2, data=[domain("a", 1, 9)], batch=3)) == [[9, 9, 9]] * 2
 
 
-def test_the_plan_of_a_far_step_needs_no_earlier_one():
-    places = plan((("a", 1000), ("b", 3)), batch=7, seed=0, step=10**9)
-    assert [place.slot for place in places] == list(range(7))
-    assert [place.domain for place in places] in ([0] * 4 + [1] * 3, [0] * 3 + [1] * 4)
+def test_the_samples_of_a_far_step_need_no_earlier_one():
+    slots = step_slots((("a", 1000), ("b", 3)), batch=7, seed=0, step=10**9)
+    assert [one.slot for one in slots] == list(range(7))
+    assert [one.domain for one in slots] in ([0] * 4 + [1] * 3, [0] * 3 + [1] * 4)
 
 
 def test_labels_are_mapped_onto_the_wanted_space():

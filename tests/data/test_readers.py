@@ -10,6 +10,7 @@ from hardy.data.datasets.cityscapes import Cityscapes
 from hardy.data.datasets.idd import IDD
 from hardy.data.datasets.kitti import KITTI
 from hardy.data.datasets.pacs import PACS
+from hardy.data.datasets.retina import Retina
 
 # ---------------------------------------------------------------------------------------------- published layouts
 
@@ -120,6 +121,33 @@ def test_a_split_without_images(tmp_path):
     refused("train: holds no images", CamVid, tmp_path)
 
 
+def retina(root, names, classes="- {name: background}\n- {name: vessel}\n- {name: outside, id: 255, ignore: true}\n"):
+    for name in names:
+        save(root / "images" / f"{name}.png", RGB)
+        save(root / "masks" / f"{name}.png", np.array([[0, 1, 255]] * 2, dtype=np.uint8))
+    (root / "classes.yaml").write_text(classes)
+
+
+def test_retina_has_the_published_test_images_and_a_stated_validation_split(tmp_path):
+    names = [f"drive/test_{n:02}" for n in range(3)] + [f"drive/train_{n:02}" for n in range(11)] + ["hrf/train_1"]
+    retina(tmp_path / "retina", names)
+    dataset = Retina(tmp_path)
+    assert counts(dataset) == {"drive": {"train": 8, "val": 3, "test": 3}, "hrf": {"val": 1}}
+    assert [item[0].stem for item in dataset.index()["drive"]["val"]] == ["train_00", "train_05", "train_10"]
+    assert [item[0].stem for item in dataset.index()["drive"]["test"]] == ["test_00", "test_01", "test_02"]
+    assert counts(Retina(tmp_path / "retina")) == counts(dataset)
+    item = dataset.index()["hrf"]["val"][0]
+    assert dataset.read(item)[1].tolist() == dataset.read_label(item).tolist() == [[0, 1, 255]] * 2
+    assert dataset.labels.classes == ("background", "vessel")
+
+
+def test_retina_does_not_take_another_folder_for_its_own(tmp_path):
+    retina(tmp_path / "folder", ["drive/1"])
+    refused("no retina here", Retina, tmp_path)
+    retina(tmp_path / "retina", ["drive/1"], "- {name: road}\n- {name: sky}\n- {name: void, id: 255, ignore: true}\n")
+    refused("retina/classes.yaml: has the classes road, sky", Retina, tmp_path)
+
+
 # ------------------------------------------------------------------------------------------------------ real data
 
 
@@ -154,3 +182,18 @@ def test_real_pacs(real_data):
     expected = {"art_painting": 2048, "cartoon": 2344, "photo": 1670, "sketch": 3929}
     assert counts(dataset) == {domain: {"all": count} for domain, count in expected.items()}
     assert dataset.read(only_item(dataset))[0].shape == (128, 128, 3)
+
+
+def test_real_retina(real_data):
+    dataset = Retina(real_data)
+    assert counts(dataset) == {
+        "drive": {"train": 16, "val": 4, "test": 20},
+        "hrf": {"train": 19, "val": 5, "test": 21},
+        "les_av": {"train": 8, "val": 3, "test": 11},
+    }
+    image, mask = dataset.read(dataset.index()["drive"]["val"][0])
+    assert image.shape == (*mask.shape, 3)
+    assert image.shape[1] == 540
+    vessel, field = (mask == 1).sum(), (mask < 255).sum()
+    assert set(np.unique(mask)) == {0, 1, 255}
+    assert 0.08 < vessel / field < 0.16

@@ -15,9 +15,12 @@ RGB = np.random.default_rng(0).integers(0, 256, (2, 40, 3), dtype=np.uint8)
 VOID = np.full((2, 40), 255, dtype=np.uint8)
 
 # The class id of each raw id, as the specification lists them.
-OPENSEG = [255, 255, 1, 4, 255, 255, 3, 0, 0, 1, 0, 1, 255, 0, 0, 1, 255, 2, 255, 11, 12, 12, 12, 0, 0, 255, 255, 10,
-           255, 9, 8, *[255] * 13, 5, 5, 7, 5, 6, 7, 7, 255, 18, 255, 15, 13, 255, 17, 16, 255, 255, 14, 255, 255, 255,
-           255]  # fmt: skip
+OPENSEG_TEXT = """
+    255 255 1 4 255 255 3 0 0 1 0 1 255 0 0 1 255 2 255 11 12 12 12 0 0 255 255 10 255 9 8
+    255 255 255 255 255 255 255 255 255 255 255 255 255
+    5 5 7 5 6 7 7 255 18 255 15 13 255 17 16 255 255 14 255 255 255 255
+"""
+OPENSEG = [int(word) for word in OPENSEG_TEXT.split()]
 ROBUSTNET = [0 if i == 41 else 255 if i in (7, 8, 9, 10, 11, 14, 23, 44, 46, 49) else c for i, c in enumerate(OPENSEG)]
 
 

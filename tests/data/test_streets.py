@@ -10,9 +10,9 @@ import pytest
 
 from hardy.data.datasets.streets import Streets
 from hardy.data.streets.domains import DOMAINS
+from hardy.data.streets.layout import Wall, draw_layout
 from hardy.data.streets.light import Surface, house_shadow
 from hardy.data.streets.mesh import Builder, Placed, merge
-from hardy.data.streets.plan import Wall, draw_plan
 from hardy.data.streets.raster import draw
 from hardy.data.streets.scene import stage
 from hardy.data.streets.sensor import distort, lens
@@ -197,13 +197,13 @@ def test_every_pixel_of_an_object_carries_the_class_of_the_face_it_shows():
 
 
 def test_a_house_shades_what_is_lower_than_the_line_from_its_roof_to_the_sun():
-    plan = draw_plan(np.random.default_rng(1), TOWN_A)
-    plan.skyline[:] = 10.0
-    line = plan.line(1)
+    layout = draw_layout(np.random.default_rng(1), TOWN_A)
+    layout.skyline[:] = 10.0
+    line = layout.line(1)
     x = np.array([line - 1, line - 12, line - 18, line - 30], np.float32)  # the shadow of 10 m is 15 m long here
     flat = Surface(x, np.zeros(4, np.float32), np.full(4, 30, np.float32), np.full(4, 30, np.float32))
     sun = np.array([3.0, 2.0, 0.0]) / 13**0.5
-    np.testing.assert_array_equal(house_shadow(plan, flat, sun), [1, 1, 0, 0])
+    np.testing.assert_array_equal(house_shadow(layout, flat, sun), [1, 1, 0, 0])
 
 
 # ------------------------------------------------------------------------------------------------- weather and camera

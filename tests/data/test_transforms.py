@@ -106,12 +106,14 @@ def test_strength_scales_the_colour_changes():
     bright = np.random.default_rng(0).integers(0, 256, (H, W, 3), dtype=np.uint8)
     plain = torch.from_numpy(bright).permute(2, 0, 1) / 255
     change = [
-        np.mean([
-            float((drawn(SceneAugmentation((H, W), (1, 1), 0, strength), seed, bright)[0] - plain).abs().mean())
-            for seed in range(30)
-        ])
+        np.mean(
+            [
+                float((drawn(SceneAugmentation((H, W), (1, 1), 0, strength), seed, bright)[0] - plain).abs().mean())
+                for seed in range(30)
+            ]
+        )
         for strength in (0.0, 0.1, 1.0)
-    ]  # fmt: skip
+    ]
     assert change[0] < 1e-6
     assert 0.005 < change[1] < change[2] / 3
 

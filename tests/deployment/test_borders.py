@@ -16,13 +16,16 @@ def run(logits, size, more="borders_their_pixels"):
     """The classes, and how many squares had their pixels interpolated."""
     nodes, constants = borders.nodes(onnx, "logits", logits.shape, size)
     float32, byte = onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8
-    outputs = [onnx.helper.make_tensor_value_info("classes", byte, [len(logits), *size]),
-               onnx.helper.make_tensor_value_info(more, float32, [None] * 3)]  # fmt: skip
+    outputs = [
+        onnx.helper.make_tensor_value_info("classes", byte, [len(logits), *size]),
+        onnx.helper.make_tensor_value_info(more, float32, [None] * 3),
+    ]
     given = [onnx.helper.make_tensor_value_info("logits", float32, list(logits.shape))]
     made = onnx.helper.make_model(
         onnx.helper.make_graph(nodes, "borders", given, outputs, constants),
-        opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10,
-    )  # fmt: skip
+        opset_imports=[onnx.helper.make_opsetid("", 18)],
+        ir_version=10,
+    )
     onnx.checker.check_model(made)
     session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
     classes, pixels = session.run(None, {"logits": logits.numpy()})
@@ -58,6 +61,6 @@ def test_only_squares_with_differing_corners_are_interpolated():
 
 
 def test_an_open_size_is_refused(tmp_path):
-    with pytest.raises(InputError, match="laid out for one size"):
+    with pytest.raises(InputError, match="works at one image size only"):
         export(create("tiny", "camvid11"), tmp_path / "net.onnx", size=(64, 64), upsample="borders", dynamic=True)
     assert list(tmp_path.iterdir()) == []

@@ -31,7 +31,7 @@ def test_ddrnet_folds_as_the_field_counts():
     assert found.counted == "43 of 55 batch norms folded"
     assert found.difference < 1e-12
     assert (found.images, found.drawn, found.reparameterised) == (2, True, 0)
-    assert str(found).startswith("43 of 55 batch norms folded: the same classes on 2 drawn images in float64")
+    assert str(found).startswith("43 of 55 batch norms folded: the same classes on 2 random images in float64")
     assert len(found.left) == 12
     assert all("its output goes into relu" in reason for reason in found.left.values())
     # The network is as it was; the folded one is of its kind, gives the same features, and is no artefact.
@@ -75,7 +75,7 @@ class Padding(nn.Module):
 
 def test_a_network_that_says_something_else_is_refused():
     torch.manual_seed(0)
-    with pytest.raises(ProofError, match=r"names another class on \d+ pixels; .*it cannot be folded") as caught:
+    with pytest.raises(ProofError, match=r"gives another class on \d+ pixels; .*it cannot be folded") as caught:
         fold(wrap(Padding(), "camvid11"), size=(32, 32))
     assert "\n" not in str(caught.value)
 

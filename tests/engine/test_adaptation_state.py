@@ -1,4 +1,4 @@
-"""What was learned goes through a file: a method made anew goes on with the same bits."""
+"""What was learned goes through a file: a new method continues with the same bits."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def learned(seed=4):
     return live
 
 
-def test_one_made_anew_goes_on_with_the_same_bits(tmp_path):
+def test_a_new_one_continues_with_the_same_bits(tmp_path):
     live = learned()
     save_state(live, tmp_path / "live.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["live.safetensors"]
@@ -66,11 +66,15 @@ def test_files_of_others_and_torn_ones_are_refused_and_change_nothing(tmp_path):
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     torn = tmp_path / "torn.safetensors"
-    for content, said in ((bytes(data), "does not match its checksum"), (b"", "torn"), (bytes(data[:300]), "torn")):
+    for content, said in (
+        (bytes(data), "does not match its checksum"),
+        (b"", "damaged"),
+        (bytes(data[:300]), "damaged"),
+    ):
         torn.write_bytes(content)
         with pytest.raises(InputError, match=f"torn.safetensors: .*{said}"):
             load_state(live, torn)
-    with pytest.raises(InputError, match=r"gone\.safetensors: torn, or not what"):
+    with pytest.raises(InputError, match=r"gone\.safetensors: damaged, or not the state"):
         load_state(live, tmp_path / "gone.safetensors")
     assert all(torch.equal(value, before[name]) for name, value in live.state()["tensors"].items())
     assert isinstance(live, Learning)

@@ -139,7 +139,7 @@ def test_saving_changes_nothing_in_the_network(tmp_path, three):
 
 
 def test_a_network_that_could_not_be_built_again_is_not_saved(tmp_path, three):
-    with pytest.raises(InputError, match=r"this Tiny does not know how it was made.*'your\.module:Tiny'"):
+    with pytest.raises(InputError, match=r"this Tiny has no description of its architecture.*'your\.module:Tiny'"):
         hardy.save(Tiny(three), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -34,9 +34,12 @@ def state_of(algorithm, made, average=None):
 
 
 OPTIMISERS = [
-    Optim(name="sgd"), Optim(name="sgd", momentum=0.0), Optim(name="adam"), Optim(name="adamw", weight_decay=0.1),
+    Optim(name="sgd"),
+    Optim(name="sgd", momentum=0.0),
+    Optim(name="adam"),
+    Optim(name="adamw", weight_decay=0.1),
     Optim(name="rmsprop"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("optim", OPTIMISERS, ids=lambda optim: f"{optim.name}-{optim.momentum}")
@@ -112,7 +115,7 @@ def file(shallow, tmp_path):
 def test_a_torn_checkpoint_is_refused(file, share):
     data = file.read_bytes()
     file.write_bytes(data[: int(share * len(data))])
-    assert "torn or not a checkpoint" in refusal(file)
+    assert "damaged or not a checkpoint" in refusal(file)
     assert "delete it to start again" in refusal(file)
 
 
@@ -123,16 +126,16 @@ def test_a_pickle_is_refused_and_not_run(file, tmp_path):
 
     for data in (pickle.dumps(Harm()), b"\x80\x02}q\x00."):
         file.write_bytes(data)
-        assert "torn or not a checkpoint" in refusal(file)
+        assert "damaged or not a checkpoint" in refusal(file)
     torch.save({"weight": torch.zeros(2), "harm": Harm()}, file)
-    assert "torn or not a checkpoint" in refusal(file)
+    assert "damaged or not a checkpoint" in refusal(file)
     assert not (tmp_path / "harmed").exists()
 
 
 def test_a_folder_and_a_missing_file_are_refused(tmp_path):
     (tmp_path / "c.safetensors").mkdir()
-    assert "torn or not a checkpoint" in refusal(tmp_path / "c.safetensors")
-    assert "torn or not a checkpoint" in refusal(tmp_path / "gone.safetensors")
+    assert "damaged or not a checkpoint" in refusal(tmp_path / "c.safetensors")
+    assert "damaged or not a checkpoint" in refusal(tmp_path / "gone.safetensors")
 
 
 def test_another_version_and_other_tensors_are_refused(file):

@@ -63,7 +63,7 @@ def test_what_is_kept_and_drawn_is_said(tmp_path, gone_on):
     hardy.load(folder, classes=OTHER)
     assert gone_on() == [
         f"{folder}: predicts 4 classes, the network 3 (other): new last layer head.bias, head.weight: 2 of 3 classes "
-        "by their names, drawn at random: river"
+        "by their names, initialised at random: river"
     ]
 
 
@@ -142,7 +142,7 @@ def test_a_wrapped_classifier_too():
 
 
 def test_where_the_last_layers_cannot_be_told_one_line_says_so():
-    with pytest.raises(InputError, match=r"layers of the wrapped TwoHeads predict its 4 classes cannot be told"):
+    with pytest.raises(InputError, match=r"of the wrapped TwoHeads that predict its 4 classes cannot be identified"):
         for_classes(wrap(TwoHeads(), OLD), OTHER)
 
 
@@ -193,5 +193,5 @@ def test_a_network_that_is_named_predicts_the_classes_of_cityscapes_where_nothin
 
 def test_pruning_refuses_a_last_layer_that_nobody_trained(values):
     recipe = from_values({**values, "prune": {"criterion": "l2", "schedule": "one_shot", "ratio": 0.3}})
-    with pytest.raises(InputError, match=r"network.classes: .* a last layer that is not trained yet; hardy train it"):
+    with pytest.raises(InputError, match=r"network.classes: .* a new last layer that is not trained; train that"):
         pruning.run(recipe)

@@ -12,7 +12,7 @@ import hardy
 from hardy.data.base import Dataset, Domain
 from hardy.data.labels import SPACES, LabelSpace, convert
 from hardy.engine import protocol
-from hardy.engine.evaluate import Table, count, judged, table
+from hardy.engine.evaluate import Table, build_table, count, judged
 from hardy.engine.protocol import Settings
 from hardy.errors import InputError
 from hardy.networks.base import Network
@@ -150,7 +150,7 @@ def test_the_table_by_hand():
         ("a/fog", "unseen", counts_of(2, 2), 5),
         ("a/snow", "unseen", counts_of(1, 3), 6),
     ]
-    made = table(rows, ("x", "y"))
+    made = build_table(rows, ("x", "y"))
     assert [(row.domain, row.images) for row in made.rows] == [
         ("a/day", 2),
         ("a/night", 4),
@@ -165,25 +165,33 @@ def test_the_table_by_hand():
 
 
 def test_what_was_not_measured_is_none():
-    only = table([("a/day", "source-val", counts_of(1, 1), 1)], ("x", "y"))
+    only = build_table([("a/day", "source-val", counts_of(1, 1), 1)], ("x", "y"))
     assert (only.unseen, only.worst, only.gap) == (None, None, None)
     assert only.summary() == {"intra": only.intra}
-    assert table([("a/fog", "unseen", counts_of(1, 1), 1)], ("x", "y")).intra is None
+    assert build_table([("a/fog", "unseen", counts_of(1, 1), 1)], ("x", "y")).intra is None
     assert Table((), ()).summary() == {}
 
 
 def test_image_level_domains_are_judged_by_accuracy():
     counts = torch.tensor([[3, 1, 0], [0, 0, 0], [0, 0, 0]])
-    made = table([("pacs/photo", "unseen", counts, 4)], ("x", "y"), image_level=True)
+    made = build_table([("pacs/photo", "unseen", counts, 4)], ("x", "y"), image_level=True)
     assert made.unseen == made.worst == 3 / 4
 
 
 def test_home_pictures_are_pooled_and_unseen_domains_weigh_alike():
     right, wrong = torch.tensor([[1, 0, 0], [0, 0, 0], [0, 0, 0]]), torch.tensor([[0, 3, 0], [0, 0, 0], [0, 0, 0]])
-    rows = [(f"pacs/{i}", group, counts, int(counts.sum())) for i, (group, counts) in enumerate([
-        ("source-val", right), ("source-val", wrong), ("unseen", right), ("unseen", wrong),
-    ])]  # fmt: skip
-    made = table(rows, ("x", "y"), image_level=True)
+    rows = [
+        (f"pacs/{i}", group, counts, int(counts.sum()))
+        for i, (group, counts) in enumerate(
+            [
+                ("source-val", right),
+                ("source-val", wrong),
+                ("unseen", right),
+                ("unseen", wrong),
+            ]
+        )
+    ]
+    made = build_table(rows, ("x", "y"), image_level=True)
     assert (made.intra, made.unseen) == (1 / 4, 1 / 2)
 
 

@@ -37,7 +37,7 @@ def test_a_stop_is_obeyed_after_the_step_and_the_checkpoint_is_written(shallow, 
 
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     loop = Fit(Stopping(shallow().network, CrossEntropy(3)), colours(), Optim(steps=9), place(), folder=tmp_path)
-    with pytest.raises(Stopped, match="stopped after step 3; the same command goes on from there") as caught:
+    with pytest.raises(Stopped, match="stopped after step 3; the same command resumes from there") as caught:
         loop.run()
     assert (caught.value.step, caught.value.signal_number) == (3, signal.SIGTERM)
     assert read(tmp_path / "checkpoint.safetensors", "").step == 3
@@ -94,7 +94,7 @@ def test_a_term_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(s
 
 
 def test_the_message_does_not_promise_a_checkpoint_that_is_not_there(shallow, colours, tmp_path):
-    for folder, said in ((None, "no checkpoint was asked for"), (tmp_path, "no checkpoint was written yet")):
+    for folder, said in ((None, "checkpoints are off"), (tmp_path, "no checkpoint was written yet")):
         algorithm = Breaking(shallow().network, CrossEntropy(3))
         with pytest.raises(InputError, match=said):
             Fit(algorithm, colours(), Optim(steps=20), place(), folder=folder).run()
@@ -110,9 +110,7 @@ def test_weights_that_are_not_finite_are_never_written(shallow, colours, tmp_pat
 
     algorithm = Exploding(shallow().network, CrossEntropy(3))
     loop = Fit(algorithm, colours(), Optim(steps=20), place(checkpoint_every=3), folder=tmp_path)
-    with pytest.raises(
-        InputError, match=r"train step 6: network\.module\.3\.bias is not finite any more; the last good"
-    ):
+    with pytest.raises(InputError, match=r"train step 6: network\.module\.3\.bias is no longer finite; the last good"):
         loop.run()
     assert read(tmp_path / "checkpoint.safetensors", "").step == 3
 

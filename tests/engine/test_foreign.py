@@ -48,11 +48,11 @@ def test_what_cannot_go_is_named_and_the_rest_is_smaller(caplog, capsys):
     assert (small.stem[0].out_channels, small.stem[2].num_parameters, small.body.out_channels) == (16, 16, 32)
     assert small(IMAGES)["out"].shape == (4, 5, 32, 32)
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
-    assert "left whole: body: a mean over channels" in caplog.text
+    assert "not pruned: body: a mean over channels" in caplog.text
     assert not any("output" in r.getMessage() for r in caplog.records if r.levelno > logging.INFO), "as it should be"
     shown = capsys.readouterr().out
     assert "7,853" in shown
-    assert "left whole: body, head" in shown
+    assert "not pruned: body, head" in shown
 
 
 def test_the_plan_cuts_a_fresh_module():
@@ -76,7 +76,7 @@ def test_gradients_come_from_the_batches_given(pairs):
     assert small.hardy_plan != other.hardy_plan
 
 
-def test_the_statistics_of_norms_are_counted_anew_from_the_data():
+def test_the_statistics_of_norms_are_reestimated_from_the_data():
     module = timm.create_model("test_resnet", num_classes=5)
     data = [(IMAGES, torch.tensor([0, 1, 2, 3])), (IMAGES.flip(2), torch.tensor([0, 1, 2, 3]))]
     kept, counted = (pruned(module, data=iter(data), prune={"reestimate": n}) for n in (0, 2))

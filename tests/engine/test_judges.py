@@ -139,7 +139,7 @@ def test_a_domain_that_cannot_be_read_at_a_validation_leaves_the_choice_to_the_o
     with pytest.raises(InputError, match="not measured on folder/day"):
         train.run(recipe)
     log = (tmp_path / "run" / "train.log").read_text(encoding="utf-8")
-    assert "train step 6: folder/day does not take part in the choice of weights" in log
+    assert "train step 6: folder/day does not count in the selection of weights" in log
     assert {r.notes["selected_step"] for r in hardy.records.read(tmp_path / "run" / "records.jsonl")} == {6}
 
 
@@ -152,8 +152,12 @@ def test_a_run_that_stopped_while_it_was_measured_is_measured_again(town, tmp_pa
     assert hardy.load(tmp_path / "run").labels.classes == ("road", "wall", "sky"), "the network is there already"
     train.run(recipe)
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
-        "network.json", "network.safetensors", "recipe.yaml", "records.jsonl", "train.log",
-    }  # fmt: skip
+        "network.json",
+        "network.safetensors",
+        "recipe.yaml",
+        "records.jsonl",
+        "train.log",
+    }
 
 
 def stop(*args, **keywords):

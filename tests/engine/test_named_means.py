@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hardy.data.labels import MEANS, SPACES
-from hardy.engine.evaluate import table
+from hardy.engine.evaluate import build_table
 
 CITY = SPACES["cityscapes19"]
 
@@ -30,7 +30,7 @@ def test_by_hand():
     every[CITY.index("truck")] = ("truck", 0, 5)  # in 19 classes only
     every[CITY.index("wall")] = ("wall", 3, 0)  # in 19 and 16
     every[CITY.index("sky")] = ("sky", 1, 1)  # in all three
-    made = table([("a/b", "unseen", counts(every), 1)], CITY.classes)
+    made = build_table([("a/b", "unseen", counts(every), 1)], CITY.classes)
     assert made.rows[0].scores.miou == pytest.approx((16 / 4 + 0 + 1 + 1 / 2) / 19, abs=1e-15)
     means = made.means(made.rows[0])
     assert list(means) == ["miou16", "miou13"]
@@ -39,16 +39,16 @@ def test_by_hand():
 
 
 def test_classes_that_occur_nowhere_do_not_count():
-    made = table([("a/b", "unseen", counts([("road", 1, 1), ("sky", 1, 0), ("wall", 1, 3)]), 1)], CITY.classes)
+    made = build_table([("a/b", "unseen", counts([("road", 1, 1), ("sky", 1, 0), ("wall", 1, 3)]), 1)], CITY.classes)
     means = made.means(made.rows[0])
     assert means["miou16"] == pytest.approx((1 / 2 + 1 + 1 / 4) / 3, abs=1e-15)
     assert means["miou13"] == pytest.approx((1 / 2 + 1) / 2, abs=1e-15)
-    only = table([("a/b", "unseen", counts([("truck", 1, 0)]), 1)], CITY.classes)
+    only = build_table([("a/b", "unseen", counts([("truck", 1, 0)]), 1)], CITY.classes)
     assert all(math.isnan(value) for value in only.means(only.rows[0]).values())
 
 
 def test_spaces_without_these_classes_and_pictures_have_none():
-    camvid = table([("a/b", "unseen", torch.eye(12, dtype=torch.int64), 1)], SPACES["camvid11"].classes)
+    camvid = build_table([("a/b", "unseen", torch.eye(12, dtype=torch.int64), 1)], SPACES["camvid11"].classes)
     assert camvid.means(camvid.rows[0]) == {}
-    pictures = table([("a/b", "unseen", counts([]), 1)], CITY.classes, image_level=True)
+    pictures = build_table([("a/b", "unseen", counts([]), 1)], CITY.classes, image_level=True)
     assert pictures.means(pictures.rows[0]) == {}

@@ -51,15 +51,26 @@ def test_norms_biases_and_depthwise_weights_are_not_decayed(mixed):
     spared = {name for name, group in found.items() if group["weight_decay"] == 0.0}
     assert decayed == {"conv.weight", "grouped.weight", "single.weight", "head.weight"}
     assert spared == {
-        "conv.bias", "depthwise.weight", "multiplied.weight", "norm.weight", "norm.bias", "layer.weight", "layer.bias",
-        "group.weight", "group.bias", "act.weight", "head.bias", "embedding_bias", "scale",
-    }  # fmt: skip
+        "conv.bias",
+        "depthwise.weight",
+        "multiplied.weight",
+        "norm.weight",
+        "norm.bias",
+        "layer.weight",
+        "layer.bias",
+        "group.weight",
+        "group.bias",
+        "act.weight",
+        "head.bias",
+        "embedding_bias",
+        "scale",
+    }
 
 
 def test_frozen_weights_are_left_out_and_none_at_all_is_an_error(mixed):
     assert not [name for name in groups_of(mixed, optimiser.build(mixed, Optim())) if name.startswith("frozen")]
     mixed.requires_grad_(False)
-    with pytest.raises(InputError, match="Wrapped has no parameter that is trained"):
+    with pytest.raises(InputError, match="Wrapped has no trained parameter"):
         optimiser.build(mixed, Optim())
 
 

@@ -184,7 +184,7 @@ def test_a_header_of_wrong_values_is_refused(fit, tmp_path, value):
     del header["sha256"]
     header["state"] = json.dumps({**json.loads(header["state"]), "optimisers": value})
     save_file(tensors, loop.file, header)
-    with pytest.raises(InputError, match="its header is torn"):
+    with pytest.raises(InputError, match="its header is damaged"):
         read(loop.file, "o")
 
 

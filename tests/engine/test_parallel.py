@@ -97,8 +97,11 @@ def two(recipe, *folders):
     done = subprocess.run(
         [*launcher, str(recipe.parent / "twice.py"), str(recipe), *map(str, folders)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(recipe.parent)},
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done
 

@@ -91,8 +91,8 @@ def test_one_class_at_a_time_gives_the_same_classes():
 
 
 def test_an_image_too_large_to_take_at_once_needs_windows(network, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "MOST_WHOLE", 1999)
-    line = r"image: 40x50 pixels are more than the 0 megapixels .* at once; give a window such as 1024x1024"
+    monkeypatch.setattr(module, "MOST_PIXELS", 1999)
+    line = r"image: 40x50 pixels are more than the 0 megapixels .* without windows; give a window such as 1024x1024"
     with pytest.raises(InputError, match=line):
         predict(network, photo(40, 50), tmp_path)
     assert predict(network, photo(40, 50), tmp_path, window=(32, 32))

@@ -91,13 +91,16 @@ def recipe(town, tmp_path):
     values = {
         "network": {"name": "tiny", "width": 8, "aux": True, "classes": str(town)},
         "data": {
-            "sources": ["folder/day"], "unseen": ["folder/night"], "datasets": {"folder": {"root": str(town)}},
-            "crop": [32, 48], "scale": [0.8, 1.2],
+            "sources": ["folder/day"],
+            "unseen": ["folder/night"],
+            "datasets": {"folder": {"root": str(town)}},
+            "crop": [32, 48],
+            "scale": [0.8, 1.2],
         },
         "optim": {"name": "adamw", "steps": STEPS, "batch": 4, "lr": 0.01, "accumulate": 2, "ema": 0.9, "clip": 1.0},
         "evaluate": {"every": 30},
         "run": {"device": "cpu", "threads": 1, "log_every": 1, "checkpoint_every": 7, "seed": 3},
-    }  # fmt: skip
+    }
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(values), encoding="utf-8")
     return file
@@ -151,13 +154,13 @@ def test_interrupt_terminate_and_kill_change_no_bit(recipe, tmp_path):
     folder, never = tmp_path / "stopped", tmp_path / "never"
     code, said, steps = interrupted(recipe, folder, signal.SIGINT, 9)
     assert code == 130, said
-    assert said == f"hardy: stopped after step {steps[-1]}; the same command goes on from there\n"
+    assert said == f"hardy: stopped after step {steps[-1]}; the same command resumes from there\n"
     assert 9 <= steps[-1] < STEPS
     begun = steps[-1]
 
     code, said, steps = interrupted(recipe, folder, signal.SIGTERM, begun + 9)
     assert code == 143, said
-    assert said == f"hardy: stopped after step {steps[-1]}; the same command goes on from there\n"
+    assert said == f"hardy: stopped after step {steps[-1]}; the same command resumes from there\n"
     assert steps[0] == begun + 1
     begun = steps[-1]
 

@@ -99,10 +99,10 @@ def test_another_rest_is_refused_in_one_line(moved: Path) -> None:
     with torch.no_grad():
         network.body[0].weight += 1
     hardy.save(network, moved / "dense")
-    with pytest.raises(InputError, match=r"tuned: holds only what was tuned, and .*dense holds other weights than"):
+    with pytest.raises(InputError, match=r"tuned: holds only the tuned weights, and .*dense holds other weights than"):
         load(moved / "tuned")
     shutil.rmtree(moved / "dense")
-    with pytest.raises(InputError, match=r"and the rest is in .*dense, which holds no network; put back what") as error:
+    with pytest.raises(InputError, match=r"and the rest is in .*dense, which holds no network; restore what") as error:
         load(moved / "tuned")
     assert "\n" not in str(error.value)
 
@@ -152,7 +152,7 @@ def test_the_rest_of_pretrained_weights_comes_from_them(tmp_path: Path) -> None:
     assert torch.equal(logits(hardy.load(folder)), logits(network))
     weights["conv_stem.weight"] += 1
     torch.save(weights, tmp_path / "encoder.pth")
-    with pytest.raises(InputError, match=r"run: holds only what was tuned, and encoder_weights .* other weights"):
+    with pytest.raises(InputError, match=r"run: holds only the tuned weights, and encoder_weights .* other weights"):
         hardy.load(folder)
 
 
@@ -229,7 +229,7 @@ def test_a_checkpoint_of_another_rest_is_refused(shallow, colours, tmp_path: Pat
     torch.manual_seed(0)
     assert fit(0.5).resume()
     torch.manual_seed(0)
-    with pytest.raises(InputError, match=r"the weights that are not trained are others\); use another folder"):
+    with pytest.raises(InputError, match=r"the weights that are not trained differ\); use another folder"):
         fit(0.6).resume()
 
 
@@ -282,7 +282,7 @@ def test_what_has_nothing_to_tune_is_refused_in_one_line(town: Path, runs: Path,
     tiny = {"network": {"name": "tiny", "classes": str(town / "classes.yaml")}, "tuner": "frozen"}
     assert refusal(recipe(town, tmp_path / "a", **tiny)).startswith("tuner: Tiny names no encoder (Network.encoder)")
     style = {"tuner": "frozen", "algorithm": "style_vae"}
-    said = "tuner: frozen has no effect: style_vae leaves the network as it is; leave it out"
+    said = "tuner: frozen has no effect: style_vae does not train the network; leave it out"
     assert refusal(recipe(town, tmp_path / "b", **style)) == said
     again = {"network": {"run": str(runs / "tuned")}, "tuner": "frozen"}
     assert "already; leave tuner out to train that on" in refusal(recipe(town, tmp_path / "c", **again))
@@ -293,7 +293,7 @@ def test_what_has_nothing_to_tune_is_refused_in_one_line(town: Path, runs: Path,
 
 def test_pruning_attaches_no_tuner(town: Path, dense: Path, tmp_path: Path) -> None:
     given = recipe(town, tmp_path / "run", network={"run": str(dense)}, tuner="frozen", prune={"ratio": 0.3})
-    with pytest.raises(InputError, match=r"^tuner: frozen has no effect: hardy prune attaches none; hardy train with"):
+    with pytest.raises(InputError, match=r"^tuner: frozen has no effect: hardy prune attaches no tuner; hardy train"):
         prune.run(given, show=False)
 
 

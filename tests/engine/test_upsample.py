@@ -129,7 +129,7 @@ class Untold(Padded):
         ),
         (lambda: create("classifier", "pacs7"), (32, 32), "half", "predicts one class per image"),
         (Untold, (32, 32), "none", "Untold does not give its coarse logits; use 'full'"),
-        (lambda: wrap(nn.Conv2d(3, 11, 1), "camvid11"), (32, 32), "none", "Wrapped has its own logits at full size"),
+        (lambda: wrap(nn.Conv2d(3, 11, 1), "camvid11"), (32, 32), "none", "Wrapped computes its logits at full size"),
         (lambda: create("linknet", "camvid11"), (64, 64), "none", "at full size; use 'full' or 'half'"),
         (lambda: create("linknet", "camvid11"), (64, 64), "borders", "at full size; use 'full' or 'half'"),
         (Padded, (45, 70), "half", "at 45x70 .* pads .*, such as 64x96"),
@@ -143,7 +143,7 @@ def test_what_would_do_nothing_or_wrong_is_refused(tmp_path, network, size, upsa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_half_enlarges_from_corner_to_corner_where_the_network_does(tmp_path):
+def test_half_enlarges_with_aligned_corners_where_the_network_does(tmp_path):
     class Cornered(Coarse):
         align_corners = True
 
@@ -154,5 +154,5 @@ def test_half_enlarges_from_corner_to_corner_where_the_network_does(tmp_path):
     best = F.interpolate(own(network, images), size=(32, 48), mode="bilinear", align_corners=True).argmax(1)
     expected = best.repeat_interleave(2, 1).repeat_interleave(2, 2)
     assert (run(tmp_path / "net.onnx", images) == expected).float().mean() > 0.999
-    with pytest.raises(InputError, match="'borders': Cornered enlarges its logits from corner to corner"):
+    with pytest.raises(InputError, match="'borders': Cornered resizes its logits with aligned corners"):
         export(network, tmp_path / "net.onnx", size=(64, 96), upsample="borders")

@@ -35,10 +35,43 @@ def damaged(data: bytes, draw: Random) -> tuple[bytes, str]:
 
 
 RUBBISH: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 255, 2**31, 2**63, 10**30, -(10**30), 0.5, -1.5, 1e308, float("nan"), float("inf"),
-    "", "x", "a" * 5000, "\x00", "\u202e", "[/x]", "[red]x", "../../etc/passwd", "os:abort", "1e3", "\ud800",
-    [], {}, [[]], [None], {"": None}, {"name": "x"}, [0, 1, 2], [[0, 1], [2]], "[" * 3000,
-)  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    255,
+    2**31,
+    2**63,
+    10**30,
+    -(10**30),
+    0.5,
+    -1.5,
+    1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    "x",
+    "a" * 5000,
+    "\x00",
+    "\u202e",
+    "[/x]",
+    "[red]x",
+    "../../etc/passwd",
+    "os:abort",
+    "1e3",
+    "\ud800",
+    [],
+    {},
+    [[]],
+    [None],
+    {"": None},
+    {"name": "x"},
+    [0, 1, 2],
+    [[0, 1], [2]],
+    "[" * 3000,
+)
 """Values of a wrong type, out of range, too long or too deep."""
 
 

@@ -15,11 +15,23 @@ __all__ = ["put"]
 FORMATS = {"png": {}, "jpg": {}, "webp": {"lossless": True}, "tif": {}, "gif": {}, "bmp": {}, "ppm": {}}
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "I;16", "F")
 HEADS = (
-    b"", b"\0" * 600, b"\0\0\0\x20ftypisom", b"%PDF-1.7", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
-    b"GIF89a", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"RIFF\xff\xff\xff\xffWEBPVP8X", b"II*\0\x08\0\0\0\xff\xff",
-    b"<svg/>", b"MM\0*\xff\xff\xff\xff", b"BM", b"P6 99999999 99999999 255\n", b"P5 1 1 70000\n\0",
+    b"",
+    b"\0" * 600,
+    b"\0\0\0\x20ftypisom",
+    b"%PDF-1.7",
+    b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+    b"GIF89a",
+    b"\x89PNG\r\n\x1a\n",
+    b"\xff\xd8\xff\xe0",
+    b"RIFF\xff\xff\xff\xffWEBPVP8X",
+    b"II*\0\x08\0\0\0\xff\xff",
+    b"<svg/>",
+    b"MM\0*\xff\xff\xff\xff",
+    b"BM",
+    b"P6 99999999 99999999 255\n",
+    b"P5 1 1 70000\n\0",
     b"version https://git-lfs",
-)  # fmt: skip
+)
 
 
 def put(draw: Random, file: Path, sound: np.ndarray) -> tuple[str, bool]:

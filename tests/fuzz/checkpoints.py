@@ -84,9 +84,14 @@ def _forged(file: Path, how: str, draw: Random) -> str:
         name = draw.choice(sorted(tensors))
         value = tensors.pop(name)
         odd = {
-            "nan": value.float() * float("nan"), "gone": None, "renamed": value, "scalar": torch.tensor(1.0),
-            "empty": torch.zeros(0), "wider": torch.zeros([*value.shape, 2]), "double": value.double(),
-        }  # fmt: skip
+            "nan": value.float() * float("nan"),
+            "gone": None,
+            "renamed": value,
+            "scalar": torch.tensor(1.0),
+            "empty": torch.zeros(0),
+            "wider": torch.zeros([*value.shape, 2]),
+            "double": value.double(),
+        }
         note = draw.choice(sorted(odd))
         if odd[note] is not None:
             tensors[draw.choice((f"{name}x", "x", f"optimiser/{name}")) if note == "renamed" else name] = odd[note]

@@ -28,12 +28,14 @@ def prepare(folder: Path) -> dict[str, Any]:
     train.run(recipe.read(file), show=False)
     cut = {"criterion": "l2", "schedule": "one_shot", "ratio": 0.4, "min_width": 2, "round_to": 1, "recovery": 2}
     stopped = {
-        **values, "network": {"run": str(folder / "run")}, "prune": cut,
+        **values,
+        "network": {"run": str(folder / "run")},
+        "prune": cut,
         "evaluate": {"latency": False, "select": "last"},
         "run": {**values["run"], "folder": str(folder / "pruned")},
-    }  # fmt: skip
+    }
     file.write_text(yaml.safe_dump(stopped), encoding="utf-8")
-    with mock.patch.object(prune, "_recovered", side_effect=KeyboardInterrupt):
+    with mock.patch.object(prune, "_recover", side_effect=KeyboardInterrupt):
         try:
             prune.run(recipe.read(file), show=False)
         except KeyboardInterrupt:

@@ -82,10 +82,16 @@ def _tensors(description: Path, weights: Path, draw: Random) -> str:
     name = draw.choice(sorted(tensors))
     value = tensors.pop(name)
     odd = {
-        "nan": value.float() * float("nan"), "infinite": value.float() + float("inf"), "gone": None, "renamed": value,
-        "scalar": torch.tensor(1.0), "empty": torch.zeros(0), "wider": torch.zeros([*value.shape, 2]),
-        "complex": torch.zeros(value.shape, dtype=torch.complex64), "bool": value > 0,
-    }  # fmt: skip
+        "nan": value.float() * float("nan"),
+        "infinite": value.float() + float("inf"),
+        "gone": None,
+        "renamed": value,
+        "scalar": torch.tensor(1.0),
+        "empty": torch.zeros(0),
+        "wider": torch.zeros([*value.shape, 2]),
+        "complex": torch.zeros(value.shape, dtype=torch.complex64),
+        "bool": value > 0,
+    }
     how = draw.choice(sorted(odd))
     if odd[how] is not None:
         tensors[f"{name}x" if how == "renamed" else name] = odd[how]

@@ -48,12 +48,20 @@ def _tensors(weights: dict[str, torch.Tensor], name: str, draw: Random) -> tuple
     which = draw.choice(sorted(weights))
     value = weights[which]
     odd = {
-        "nan": torch.full_like(value, float("nan")), "inf": torch.full_like(value, float("inf")),
-        "scalar": torch.tensor(1.0), "empty": torch.zeros(0), "deep": torch.zeros([1] * 20), "bool": value > 0,
-        "complex": torch.zeros(value.shape, dtype=torch.complex64), "int": value.to(torch.int64),
-        "half": value.half(), "spread": torch.zeros(1).expand(10**6, 10**6), "sparse": torch.zeros(3, 3).to_sparse(),
-        "meta": torch.zeros(3, device="meta"), "transposed": value.transpose(0, -1),
-    }  # fmt: skip
+        "nan": torch.full_like(value, float("nan")),
+        "inf": torch.full_like(value, float("inf")),
+        "scalar": torch.tensor(1.0),
+        "empty": torch.zeros(0),
+        "deep": torch.zeros([1] * 20),
+        "bool": value > 0,
+        "complex": torch.zeros(value.shape, dtype=torch.complex64),
+        "int": value.to(torch.int64),
+        "half": value.half(),
+        "spread": torch.zeros(1).expand(10**6, 10**6),
+        "sparse": torch.zeros(3, 3).to_sparse(),
+        "meta": torch.zeros(3, device="meta"),
+        "transposed": value.transpose(0, -1),
+    }
     how = draw.choice(sorted(odd))
     if draw.random() < 0.2:
         weights.pop(which)

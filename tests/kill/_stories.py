@@ -24,13 +24,17 @@ torch.set_num_threads(1)
 RECIPE: dict[str, Any] = {
     "network": {"name": "tiny", "width": 16, "classes": "cityscapes19"},
     "data": {
-        "sources": ["streets/sim"], "unseen": ["streets/night"], "unseen_splits": ["test"], "crop": [32, 32],
-        "datasets": {"streets": {"size": [32, 48], "train": 4, "val": 1, "test": 1}}, "check": False,
+        "sources": ["streets/sim"],
+        "unseen": ["streets/night"],
+        "unseen_splits": ["test"],
+        "crop": [32, 32],
+        "datasets": {"streets": {"size": [32, 48], "train": 4, "val": 1, "test": 1}},
+        "check": False,
     },
     "optim": {"steps": 4, "batch": 2, "ema": 0.5},
     "evaluate": {"every": 2, "latency": False},
     "run": {"folder": "run", "workers": 0, "device": "cpu", "checkpoint_every": 2, "log_every": 1},
-}  # fmt: skip
+}
 PRUNE = {"criterion": "l2", "schedule": "one_shot", "ratio": 0.5, "recovery": 2, "reestimate": 1}
 STUDY: dict[str, Any] = {
     "study": {"folder": "out"},

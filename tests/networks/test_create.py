@@ -25,6 +25,7 @@ def test_every_option_is_written_down_even_the_decoders() -> None:
             "encoder": "mobilenetv2_035",
             "encoder_weights": None,
             "output_stride": None,
+            "finest_stride": 4,
             "decoder": "linear",
             "decoder_options": {"maps": "last", "dropout": 0.0},
             "aux": False,

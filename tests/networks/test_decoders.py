@@ -34,8 +34,10 @@ def trained(name: str, **options: Any) -> Network:
 def filled(decoder: Decoder, network: Network, names: dict[str, str]) -> nn.Module:
     """The decoder with the network's weights, where ``names`` tells under which name of the network each part is."""
     weights = network.state_dict()
-    own = {key: weights[names.get(key.split(".")[0], key.split(".")[0]) + key[key.find(".") :]] for key in
-           decoder.state_dict()}  # fmt: skip
+    own = {
+        key: weights[names.get(key.split(".")[0], key.split(".")[0]) + key[key.find(".") :]]
+        for key in decoder.state_dict()
+    }
     decoder.load_state_dict(own, strict=True)
     return decoder.eval()
 
@@ -100,9 +102,41 @@ def test_logits_come_at_the_stride_of_the_finest_map_used(name: str, maps: int |
         ).shape[-2:] == (24, 40)
 
 
+@pytest.mark.parametrize(("stride", "sides"), [(None, (24, 40)), (2, (48, 80)), (8, (12, 20)), (32, (3, 5))])
+def test_unet_ends_where_it_is_told_and_uses_every_map_from_there_on(
+    stride: int | None, sides: tuple[int, int]
+) -> None:
+    supply = {"channels": CHANNELS, "strides": STRIDES, "class_count": 5}
+    decoder = DECODERS.build("unet", supply, stride=stride).eval()
+    maps = maps_of(96, 160)
+    before = decoder(maps)
+    assert before.shape == (2, 5, *sides)
+    for place, other in enumerate(STRIDES):
+        changed = [torch.zeros_like(x) if place == here else x for here, x in enumerate(maps)]
+        assert torch.equal(decoder(changed), before) == (other < (stride or 4))
+
+
+def test_unet_sees_a_line_that_a_map_of_stride_4_does_not_show() -> None:
+    """Of stripes 2 pixels wide a map that averages over 4 has one value, one that averages over 2 has two."""
+    stripes = (torch.arange(64) // 2 % 2).float().expand(1, 1, 64, 64)
+    maps = [torch.nn.functional.avg_pool2d(stripes, stride) for stride in (2, 4, 8)]
+    assert maps[1].unique().tolist() == [0.5]
+    torch.manual_seed(0)
+    decoder = DECODERS.build("unet", {"channels": (1, 1, 1), "strides": (2, 4, 8), "class_count": 2}, width=4)
+    optimiser = torch.optim.Adam(decoder.parameters(), lr=0.05)
+    labels = stripes[:, 0].long()[:, ::2, ::2]
+    for _ in range(60):
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(decoder(maps), labels).backward()
+        optimiser.step()
+    assert float((decoder(maps).argmax(1) == labels).float().mean()) > 0.99
+
+
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
+        ("unet", {"width": 0}, "width"),
+        ("unet", {"stride": 1}, "it can end at 2, 4, 8, 16, 32"),
         ("fanet", {"maps": 5}, "give 2 to 4"),
         ("fanet", {"queries": 0}, "queries"),
         ("fast_scnn", {"maps": 1}, "give 2 to 4"),
@@ -138,6 +172,7 @@ def test_two_maps_are_too_few_for_some(name: str) -> None:
         ("poolformer_s12", "fast_scnn"),
         ("repvit_m0_9", "pp_liteseg"),
         ("stdc1", "stdc"),
+        ("mobilenetv2_035", "unet"),
     ],
 )
 def test_encoders_and_decoders_go_together(encoder: str, decoder: str) -> None:

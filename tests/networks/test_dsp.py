@@ -64,10 +64,10 @@ def test_a_network_without_such_a_map_is_refused(tiny):
     deep = hardy.wrap(nn.Conv2d(3, 11, 16, stride=16), "camvid11", factory="a:b")
     with pytest.raises(InputError, match=r"has no map at stride 4; it has: none"):
         first_layers(deep, 4)
-    with pytest.raises(InputError, match="cannot be saved; make it by"):
+    with pytest.raises(InputError, match=r"cannot be saved; use hardy\.create"):
         first_layers(hardy.wrap(nn.Conv2d(3, 11, 1), "camvid11"), 2)
     tiny.changes = [{"change": "prune", "plan": {"detail.0.0": {"out": [0]}}}]
-    with pytest.raises(InputError, match="this network is pruned or tuned; take the dense run"):
+    with pytest.raises(InputError, match="this network is pruned or tuned; use the dense run"):
         first_layers(tiny, 4)
 
 

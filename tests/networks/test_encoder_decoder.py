@@ -45,6 +45,35 @@ def test_output_stride_keeps_the_last_map_fine() -> None:
     assert strides == [[4, 8, 8, 8], [4, 8, 16, 16], [4, 8, 16, 32]]
 
 
+def test_the_finest_stride_gives_the_decoder_one_map_more() -> None:
+    options = {"encoder": "tf_efficientnet_lite0", "decoder": "unet", "decoder_options": {"width": 16}}
+    network = create("encoder_decoder", "retina2", finest_stride=2, **options).eval()
+    assert network.backbone.strides == [2, 4, 8, 16, 32]
+    with torch.no_grad():
+        for size in [(64, 96), (97, 131)]:
+            outputs = network.outputs(torch.rand(1, 3, *size))
+            assert outputs.logits.shape == (1, 2, *size)
+            assert outputs.coarse.shape[-2:] == tuple(-(-side // 2) for side in size)
+            assert list(outputs.features) == [f"stage{number}" for number in range(1, 6)]
+    plain = create("encoder_decoder", "retina2", **options)
+    assert plain.backbone.strides == [4, 8, 16, 32]
+    shared = {key: value.shape for key, value in plain.state_dict().items() if key.startswith("backbone.")}
+    assert shared == {k: v.shape for k, v in network.state_dict().items() if k.startswith("backbone.")}
+
+
+@pytest.mark.parametrize(
+    ("encoder", "words"),
+    [
+        (VIT, "finest_stride 2: encoder 'vit_tiny_patch16_224' has no map of that stride, its finest one has 16"),
+        ("convnext_atto", "its finest one has 4; leave finest_stride out"),
+        ("stdc1", "takes no finest_stride: its strides are 4, 8, 16, 32"),
+    ],
+)
+def test_encoders_without_a_map_of_stride_2_say_so(encoder: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        create("encoder_decoder", "retina2", encoder=encoder, finest_stride=2, decoder="linear")
+
+
 def test_the_patches_of_a_transformer_are_padded_not_stretched() -> None:
     network = create("encoder_decoder", "camvid11", encoder=VIT, decoder="linear").eval()
     whole = network.mean.expand(1, 3, 64, 96).clone()  # normalises to the zeros of the padding

@@ -18,8 +18,8 @@ from hardy.errors import InputError
 from hardy.networks import encoders
 from hardy.networks.building.create import create
 from hardy.networks.encoders import base, shufflenet_v1
-from hardy.networks.encoders._any_size import AnySizeAttention, AnySizeAttention2d, AnySizeDownsample
 from hardy.networks.encoders.base import Encoder, encoder_names, family_of, load
+from hardy.networks.parts.any_size_attention import AnySizeAttention, AnySizeAttention2d, AnySizeDownsample
 from hardy.ops.cost import gmacs, parameters
 from hardy.pruning.units import survey
 from surgery import halved
@@ -296,5 +296,5 @@ def test_what_shuffled_groups_forbid_is_told(small: None) -> None:
     found = survey(network.eval())
     inside = [unit.name for unit in found.units if not unit.name.startswith("decoder.")]
     assert set(inside) == {"backbone.stem.0.0", "backbone.stages.2.0.widen.0"}
-    assert found.blocked["backbone.stages.1.0.reduce.0"].startswith("all channels are tied to each other")
+    assert found.blocked["backbone.stages.1.0.reduce.0"].startswith("all channels are coupled to each other")
     assert len(found.units) > 1

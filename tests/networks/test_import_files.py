@@ -159,4 +159,4 @@ def test_the_nearest_publication_and_what_is_missing_are_named(tmp_path: Path) -
         less = {name: torch.zeros(1) for name in publication if name != sign}
         line = refusal(less, tmp_path)
         name = {"pag3": "pidnet", "down": "ddrnet", "back": "swiftnet"}[sign[:4]]
-        assert f"nearest is {name}, of whose tensors {missing} is missing; known are: " in line
+        assert f"nearest is {name}, but {missing} is missing; known are: " in line

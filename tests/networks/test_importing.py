@@ -88,9 +88,7 @@ def test_another_normalisation_for_any_network(tmp_path: Path) -> None:
 
 def test_files_of_no_publication(weights: dict[str, Tensor], tmp_path: Path) -> None:
     line = refusal({"a.weight": torch.zeros(1), "b.weight": torch.zeros(1)}, tmp_path)
-    assert line.startswith(
-        "its names (a.weight, b.weight, ...) are of no publication known; known are: bisenetv2 (Coin"
-    )
+    assert line.startswith("its names (a.weight, b.weight, ...) match no known publication; known are: bisenetv2 (Coin")
     assert all(name in line for name in PUBLICATIONS)
     line = refusal(weights, tmp_path, network="pidnet")
     assert line == "holds weights of espnet, as espnet (sacmehta/ESPNet), not of pidnet"
@@ -102,7 +100,7 @@ def test_files_of_no_publication(weights: dict[str, Tensor], tmp_path: Path) -> 
 
 def test_names_missing_and_left_over(weights: dict[str, Tensor], tmp_path: Path) -> None:
     line = refusal(weights | {"extra.weight": torch.zeros(1), "extra.bias": torch.zeros(1)}, tmp_path)
-    assert line == "2 left over that espnet has no place for (extra.bias, extra.weight)"
+    assert line == "2 left over that espnet does not have (extra.bias, extra.weight)"
     less = {name: value for name, value in weights.items() if name != "encoder.level2.0.d4.conv.weight"}
     line = refusal(less, tmp_path)
     assert line == "these are not the weights of this ESPNet: 1 missing (level2.blocks.0.branches.2.weight)"
@@ -126,7 +124,7 @@ def test_what_training_adds_to_names_is_dropped(tmp_path: Path) -> None:
     save_file(model | {"loss.criterion.weight": torch.ones(5)}, tmp_path / "some.safetensors")
     found = imported(tmp_path / "some.safetensors", space(5))
     assert found.publication == "ddrnet"
-    assert dict(found.dropped) == {"loss.criterion.weight": "a weight of the loss it was trained with"}
+    assert dict(found.dropped) == {"loss.criterion.weight": "a weight of the training loss"}
     assert found.used == len(model)
 
 

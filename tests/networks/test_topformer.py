@@ -56,8 +56,12 @@ def conv(x: Tensor, layer: nn.Sequential, stride: int = 1, act: float | None = N
 
 def by_the_formulas(network: TopFormer, images: Tensor) -> Tensor:
     """Logits at stride 8 of T, from the weights and the authors' table: kernel, expansion, channels, stride."""
-    table = [[(3, 4, 16, 2), (3, 3, 16, 1)], [(5, 3, 32, 2), (5, 3, 32, 1)], [(3, 3, 64, 2), (3, 3, 64, 1)],
-             [(5, 6, 96, 2), (5, 6, 96, 1)]]  # fmt: skip
+    table = [
+        [(3, 4, 16, 2), (3, 3, 16, 1)],
+        [(5, 3, 32, 2), (5, 3, 32, 1)],
+        [(3, 3, 64, 2), (3, 3, 64, 1)],
+        [(5, 6, 96, 2), (5, 6, 96, 1)],
+    ]
     endless = float("inf")
     x = conv((images - network.mean) / network.std, network.stem[0], 2, endless)
     x = x + conv(conv(x, network.stem[1].depthwise, 1, endless), network.stem[1].project)

@@ -97,7 +97,7 @@ def test_being_offline_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> Non
         raise OSError("We couldn't connect\nto the hub")
 
     monkeypatch.setattr(pyramid.timm, "create_model", offline)
-    with pytest.raises(InputError, match="could not be fetched; give a weights file") as caught:
+    with pytest.raises(InputError, match="could not be downloaded; give a weights file") as caught:
         create("swiftnet", "camvid11", weights="timm")
     assert "\n" not in str(caught.value)
 

@@ -58,10 +58,19 @@ def test_an_archive_that_unpacks_to_far_more(tmp_path):
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"PK\x03\x04",
-     b"\x80\x02h\xffq\x00.", b"((((.", b"\x80\xff.", b"\x80\x02\x8b\xff\xff\xff\x7f.", b"cos\nabort\n(tR.",
-     pickle.dumps({"a": 1}), b"\x00" * 100, b"V" * 100],
-)  # fmt: skip
+    [
+        b"",
+        b"PK\x03\x04",
+        b"\x80\x02h\xffq\x00.",
+        b"((((.",
+        b"\x80\xff.",
+        b"\x80\x02\x8b\xff\xff\xff\x7f.",
+        b"cos\nabort\n(tR.",
+        pickle.dumps({"a": 1}),
+        b"\x00" * 100,
+        b"V" * 100,
+    ],
+)
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
 def test_rubbish_is_refused_by_import_in_one_line(tmp_path, data, name):
     (tmp_path / name).write_bytes(data)

@@ -94,7 +94,7 @@ def test_is_built_again_by_its_factory_or_from_its_module(monkeypatch: pytest.Mo
     for factory in ("their_networks:full", "nowhere_at_all:half", "their_networks", ":half"):
         with pytest.raises(InputError, match="cannot be found"):
             rebuild({"name": "wrapped", "options": {"factory": factory}}, labels)
-    with pytest.raises(InputError, match="made a int"):
+    with pytest.raises(InputError, match="returned a int"):
         rebuild({"name": "wrapped", "options": {"factory": "their_networks:number"}}, labels)
 
 
@@ -164,9 +164,9 @@ def test_an_exported_graph_has_the_coarse_logits_of_declared_modules() -> None:
 @pytest.mark.parametrize(
     ("declared", "message"),
     [
-        ({"features": {"first": "stam"}}, r"features\['first'\] is 'stam', .* no module of; did you mean 'stem'"),
-        ({"embedding": "body.9"}, "embedding is 'body.9', which Staged has no module of"),
-        ({"embedding": ""}, "embedding is '', which"),
+        ({"features": {"first": "stam"}}, r"features\['first'\] is 'stam', .* no such module; did you mean 'stem'"),
+        ({"embedding": "body.9"}, "embedding is 'body.9', but Staged has no such module"),
+        ({"embedding": ""}, "embedding is '', but"),
     ],
 )
 def test_names_that_are_not_there_are_refused(declared: dict[str, Any], message: str) -> None:

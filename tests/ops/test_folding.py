@@ -80,7 +80,7 @@ FOLDS = {
     "into two branches": nn.Sequential(Joined(conv(out=6), conv(), norm(10)), nn.ReLU()),
     "of one branch into what joins them": Joined(nn.Sequential(nn.ReLU(), norm()), nn.ReLU(), conv(1, into=8)),
     "timm's with an activation": nn.Sequential(conv(), BatchNormAct2d(4), conv()),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", FOLDS)
@@ -101,7 +101,7 @@ STAYS = {
     "a transposed convolution after": (nn.Sequential(norm(), nn.ConvTranspose2d(4, 4, 2, 2)), "transposed"),
     "statistics of the batch": (nn.Sequential(conv(), norm(track_running_stats=False)), "keeps no running statistics"),
     "maxima": (nn.Sequential(conv(), nn.MaxPool2d(2), norm()), "comes from max_pool2d"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", STAYS)
@@ -157,8 +157,9 @@ def test_a_fold_by_hand():
     with torch.no_grad():
         for value, number in zip(
             (module[0].weight, module[1].weight, module[1].bias, module[1].running_mean, module[1].running_var),
-            (2.0, 3.0, 5.0, 1.0, 3.0), strict=True,
-        ):  # fmt: skip
+            (2.0, 3.0, 5.0, 1.0, 3.0),
+            strict=True,
+        ):
             value.fill_(number)
     fold_norms(module, lambda: [module(torch.rand(1, 1, 4, 4))])
     assert module[0].weight.item() == 3.0

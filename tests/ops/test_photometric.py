@@ -7,9 +7,13 @@ from torchvision.transforms.v2 import functional as F
 from hardy.ops.photometric import photometric, recolour
 
 NEUTRAL = {
-    "brightness": torch.ones(2), "contrast": torch.ones(2), "saturation": torch.ones(2), "hue": torch.zeros(2),
-    "gain": torch.ones(2, 3), "offset": torch.zeros(2, 3),
-}  # fmt: skip
+    "brightness": torch.ones(2),
+    "contrast": torch.ones(2),
+    "saturation": torch.ones(2),
+    "hue": torch.zeros(2),
+    "gain": torch.ones(2, 3),
+    "offset": torch.zeros(2, 3),
+}
 
 
 @pytest.fixture
@@ -41,9 +45,11 @@ def test_a_third_of_a_turn_permutes_the_channels(images):
 def test_all_at_once_is_one_after_the_other(images):
     images = 0.4 + 0.2 * images  # so that nothing is cut off on the way
     steps = {
-        "brightness": torch.tensor([0.9, 1.2]), "contrast": torch.tensor([0.7, 1.3]),
-        "saturation": torch.tensor([0.2, 1.4]), "hue": torch.tensor([0.1, -0.2]),
-    }  # fmt: skip
+        "brightness": torch.tensor([0.9, 1.2]),
+        "contrast": torch.tensor([0.7, 1.3]),
+        "saturation": torch.tensor([0.2, 1.4]),
+        "hue": torch.tensor([0.1, -0.2]),
+    }
     expected = images
     for name, values in steps.items():
         expected = recolour(expected, **{**NEUTRAL, name: values})
@@ -52,9 +58,11 @@ def test_all_at_once_is_one_after_the_other(images):
 
 def test_gain_and_offset_come_last_and_the_rest_is_cut_off(images):
     options = {
-        "brightness": torch.tensor([0.8, 1.1]), "contrast": torch.tensor([0.7, 1.2]),
-        "saturation": torch.tensor([0.0, 1.3]), "hue": torch.tensor([0.1, 0.0]),
-    }  # fmt: skip
+        "brightness": torch.tensor([0.8, 1.1]),
+        "contrast": torch.tensor([0.7, 1.2]),
+        "saturation": torch.tensor([0.0, 1.3]),
+        "hue": torch.tensor([0.1, 0.0]),
+    }
     gain, offset = torch.tensor([[0.7, 1.0, 1.3], [1.0, 1.2, 0.9]]), torch.tensor([[0.1, -0.1, 0.0], [0.0, 0.9, -0.9]])
     before = recolour(images, **{**NEUTRAL, **options})
     made = recolour(images, **options, gain=gain, offset=offset)

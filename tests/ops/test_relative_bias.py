@@ -28,19 +28,23 @@ def test_every_pair_of_cells_has_the_bias_of_its_distance(grid: tuple[int, int],
         floors = [min(int(p), side - 2) for p, side in zip(place, trained, strict=True)]
         shares = [p - floor for p, floor in zip(place, floors, strict=True)]
         return sum(
-            (shares[0] if down else 1 - shares[0]) * (shares[1] if right else 1 - shares[1])
+            (shares[0] if down else 1 - shares[0])
+            * (shares[1] if right else 1 - shares[1])
             * float(table[head, (floors[0] + down) * trained[1] + floors[1] + right])
-            for down in (0, 1) for right in (0, 1)
-        )  # fmt: skip
+            for down in (0, 1)
+            for right in (0, 1)
+        )
 
     queries = [(y, x) for y in range(0, grid[0], stride) for x in range(0, grid[1], stride)]
     keys = [(y, x) for y in range(grid[0]) for x in range(grid[1])]
     scale = [(there - 1) / (here - 1) for there, here in zip(trained, grid, strict=True)]
     expected = [
-        [[at(head, [abs(q - k) * s for q, k, s in zip(query, key, scale, strict=True)]) for key in keys]
-         for query in queries]
+        [
+            [at(head, [abs(q - k) * s for q, k, s in zip(query, key, scale, strict=True)]) for key in keys]
+            for query in queries
+        ]
         for head in range(heads)
-    ]  # fmt: skip
+    ]
     torch.testing.assert_close(told, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12)
 
 

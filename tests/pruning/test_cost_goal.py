@@ -27,13 +27,16 @@ def weighed(widths):
     return widths["a"] + 10 * widths["b"]
 
 
-@pytest.mark.parametrize(("target", "expected"), [
-    (45, {"a": [1]}),
-    (44.5, {"a": [1, 3]}),
-    (44, {"a": [1, 3]}),
-    (34, {"a": [1, 3], "b": [0]}),
-    (11, {"a": [0, 1, 2, 3, 4], "b": [0, 1, 2]}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (45, {"a": [1]}),
+        (44.5, {"a": [1, 3]}),
+        (44, {"a": [1, 3]}),
+        (34, {"a": [1, 3], "b": [0]}),
+        (11, {"a": [0, 1, 2, 3, 4], "b": [0, 1, 2]}),
+    ],
+)
 def test_the_fewest_channels_that_are_enough(target, expected):
     goal = CostGoal(UNITS, weighed, target, LIMITS)
     assert choose(SCORES, UNITS, goal, {}, LIMITS) == expected
@@ -43,7 +46,7 @@ def test_what_floors_forbid_and_what_is_reached_already():
     with pytest.raises(InputError) as refused:
         CostGoal(UNITS, weighed, 10.9, LIMITS, named=("target_ms", "ms"))
     assert str(refused.value) == (
-        "target_ms 10.9 cannot be reached: with every width at its floor (min_width 1, round_to 1) "
+        "target_ms 10.9 cannot be reached: at the minimum widths (min_width 1, round_to 1) "
         "the network needs 11 ms; raise target_ms or lower min_width"
     )
     with pytest.raises(InputError, match=r"target_gmacs 46: the network needs 46 GMACs as it is; give a lower"):
@@ -58,13 +61,13 @@ def test_most_is_what_the_floors_leave():
 def test_a_line_through_measured_networks_by_hand():
     cost = Anchored(weighed)
     assert cost({"a": 6, "b": 4}) == 46
-    cost.measured({"a": 6, "b": 4}, 92.0)
+    cost.add({"a": 6, "b": 4}, 92.0)
     assert cost({"a": 6, "b": 1}) == 32  # one point: in proportion
-    cost.measured({"a": 6, "b": 0}, 12.0)  # raw 6
+    cost.add({"a": 6, "b": 0}, 12.0)  # raw 6
     assert cost({"a": 6, "b": 2}) == pytest.approx(12 + 20 * 80 / 40)
     assert cost({"a": 1, "b": 0}) == pytest.approx(12 - 5 * 2)  # goes on as straight
     assert cost({"a": 16, "b": 4}) == pytest.approx(92 + 10 * 2)
-    cost.measured({"a": 6, "b": 2}, 5.0)  # less than a smaller network took: noise, and no reason to fall
+    cost.add({"a": 6, "b": 2}, 5.0)  # less than a smaller network took: noise, and no reason to fall
     assert cost({"a": 6, "b": 2}) == 12
     assert cost({"a": 6, "b": 3}) == pytest.approx((12 + 92) / 2)
 
@@ -73,7 +76,7 @@ def measured_goal(target, truth):
     """A goal whose prediction knows the two ends of ``truth``, and the networks it measures."""
     cost = Anchored(weighed)
     for widths in ({"a": 6, "b": 4}, {"a": 1, "b": 1}):
-        cost.measured(widths, truth(widths))
+        cost.add(widths, truth(widths))
     return CostGoal(UNITS, cost, target, LIMITS, measure=lambda dead: truth(widths_left(UNITS, dead)))
 
 
@@ -136,8 +139,9 @@ def test_every_schedule_stops_at_the_cost(toy, draw_batch, pixel_loss, schedule,
     work = Work(toy, Random(toy, units, pixel_loss, seed=0), units, goal, limits, tune=tune, batches=stream)
     done = schedule.run(work)
     left = count({name: after for name, (_, after) in done.widths.items()})
-    largest = max(count(dense_widths(units)) - count({**dense_widths(units), unit.name: unit.size - 1})
-                  for unit in units)  # fmt: skip
+    largest = max(
+        count(dense_widths(units)) - count({**dense_widths(units), unit.name: unit.size - 1}) for unit in units
+    )
     assert left <= dense / 2
     step = largest * (1 if scope == "global" else len(units))
     assert left > dense / 2 - step  # no more than the last channels needed

@@ -10,7 +10,7 @@ from hardy.errors import InputError
 from hardy.pruning.criteria.ior import IoR
 from hardy.pruning.criteria.random import Random
 from hardy.pruning.criteria.taylor import Taylor
-from hardy.pruning.gates import by_unit, gate_gradients, gate_parameters, gate_places
+from hardy.pruning.gates import by_unit, gate_gradients, gate_parameters, gate_sites
 from hardy.pruning.risk import domain_risks
 from hardy.pruning.units import find_units
 from hardy.seed import seeded
@@ -33,14 +33,14 @@ def close(one, other, **tolerance):
 
 def jacobian(network, units, batch, pixel_loss):
     """The risks (D,) and their gate gradients (D, G), one backward pass for each domain."""
-    places = gate_places(network, units)
-    parameters = gate_parameters(places)
+    sites = gate_sites(network, units)
+    parameters = gate_parameters(sites)
     risks, _ = domain_risks(network, batch, pixel_loss)
     count = sum(unit.size for unit in units)
     rows = []
     for risk in risks:
         found = torch.autograd.grad(risk, parameters, retain_graph=True, allow_unused=True)
-        rows.append(gate_gradients(places, dict(zip(parameters, found, strict=True)), count))
+        rows.append(gate_gradients(sites, dict(zip(parameters, found, strict=True)), count))
     return risks.detach(), torch.stack(rows)
 
 

@@ -83,7 +83,7 @@ def test_the_mean_over_the_layers_of_a_unit(toy, draw_batch, pixel_loss):
 def test_maps_of_several_sizes_or_of_one_domain_are_refused():
     criterion = DSS(Colours(), [UNIT], mean_logit)
     scored(criterion, batch_of([0, 1], [[1.0], [1.0]], [[1.0], [1.0]]))
-    with pytest.raises(InputError, match="must all have one size"):
+    with pytest.raises(InputError, match="must all have the same size"):
         scored(criterion, batch_of([0, 1], [[1.0, 2.0], [1.0, 2.0]], [[1.0, 0.0], [1.0, 0.0]]))
     with pytest.raises(InputError, match="dss compares domains and collected maps of 1"):
         scored(DSS(Colours(), [UNIT], mean_logit), batch_of([3, 3], [[1.0], [1.0]], [[1.0], [1.0]]))

@@ -21,7 +21,7 @@ from torch.nn.utils import parametrizations, weight_norm
 from torchvision.models import VisionTransformer
 from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2
 
-from hardy.pruning.mask import mask, masker
+from hardy.pruning.mask import mask, prepare_mask
 from hardy.pruning.masked import masked_copy
 from hardy.pruning.remove import remove, replay
 from hardy.pruning.units import survey
@@ -162,7 +162,8 @@ NETWORKS = {
     "encoder": (encoder, {"heads": 2, "hidden": 2, "embedding": 1}),
     "encoder, norm first": (lambda: encoder(norm_first=True, bias=False), {"heads": 2, "hidden": 2, "embedding": 1}),
     "torchvision": (
-        lambda: VisionTransformer(16, 4, 2, 3, 24, 32, num_classes=5), {"heads": 2, "hidden": 2, "embedding": 1}
+        lambda: VisionTransformer(16, 4, 2, 3, 24, 32, num_classes=5),
+        {"heads": 2, "hidden": 2, "embedding": 1},
     ),
     "attention": (Attended, {"heads": 1}),
     "attention of two widths": (lambda: Attended(kdim=8, vdim=8, bias=False), {"heads": 1}),
@@ -171,16 +172,18 @@ NETWORKS = {
     "cosine, no bias": (lambda: Tokens(Squares(CosineAttention(24, (4, 4), 3, qkv_bias=False))), {"heads": 1}),
     "shifted": (lambda: Tokens(Maps(ShiftedWindowAttention(24, [3, 2], [1, 1], 3))), {"heads": 1, "embedding": 1}),
     "shifted, second": (
-        lambda: Tokens(Maps(ShiftedWindowAttentionV2(24, [3, 2], [1, 1], 3))), {"heads": 1, "embedding": 1}
+        lambda: Tokens(Maps(ShiftedWindowAttentionV2(24, [3, 2], [1, 1], 3))),
+        {"heads": 1, "embedding": 1},
     ),
     "windows": (lambda: Tokens(Squares(DavitWindows(24, (4, 4), 3))), {"heads": 1, "embedding": 1}),
     "channels": (lambda: Tokens(Squares(ChannelAttention(24, 3))), {"heads": 1, "embedding": 1}),
     "channels, second": (lambda: Tokens(Squares(ChannelAttentionV2(24, 3))), {"heads": 1, "embedding": 1}),
     "levit": (
-        lambda: Tokens(LevitAttention(24, 8, 3, 2.0, 4), AttentionDownsample(24, 32, 8, 4, 2.0, 2, 4)), {"heads": 2}
+        lambda: Tokens(LevitAttention(24, 8, 3, 2.0, 4), AttentionDownsample(24, 32, 8, 4, 2.0, 2, 4)),
+        {"heads": 2},
     ),
     "tiny vit": (lambda: Tokens(TinyAttention(24, 8, 3, 2, (4, 4))), {"heads": 1}),
-}  # fmt: skip
+}
 
 
 def grown(build) -> nn.Module:
@@ -230,7 +233,7 @@ def test_masks_last_through_training(name):
     network = grown(NETWORKS[name][0])
     units = survey(network, IMAGES).units
     removed = {unit.name: [0, 2] for unit in units}
-    zero = masker(network, units, removed)
+    zero = prepare_mask(network, units, removed)
     optimiser = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
     for _ in range(3):
         zero()
@@ -264,7 +267,7 @@ def test_the_mean_weights_of_all_heads_keep_the_heads():
             return self.head((query + seen).mean(1)) + weights.amax((1, 2)).unsqueeze(1)
 
     found = survey(grown(Shown), IMAGES)
-    assert found.blocked["attention"] == "removing it changes what the network computes"
+    assert found.blocked["attention"] == "removing it changes the outputs of the network"
     assert "heads" not in {unit.kind for unit in found.units}
 
 

@@ -14,7 +14,7 @@ from hardy.pruning.gates import (
     by_unit,
     gate_gradients,
     gate_parameters,
-    gate_places,
+    gate_sites,
     samples_interact,
 )
 from hardy.pruning.samples import SampleGradients
@@ -50,10 +50,10 @@ def loss_of(network, batch, pixel_loss):
 
 
 def without_gates(network, units, loss):
-    places = gate_places(network, units)
-    parameters = gate_parameters(places)
+    sites = gate_sites(network, units)
+    parameters = gate_parameters(sites)
     found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    total = gate_gradients(places, dict(zip(parameters, found, strict=True)), sum(unit.size for unit in units))
+    total = gate_gradients(sites, dict(zip(parameters, found, strict=True)), sum(unit.size for unit in units))
     return by_unit(total, units)
 
 
@@ -132,7 +132,7 @@ def test_samples_own_gradients(toy, draw_batch, pixel_loss, randomised):
             alone = pixel_loss(network(batch.images[n : n + 1]), labels[n : n + 1])
             mine = without_gates(network, units, alone)
             expected += weights[n] * torch.cat([mine[unit.name] for unit in units])
-        with SampleGradients(gate_places(network, units), count, 4) as samples:
+        with SampleGradients(gate_sites(network, units), count, 4) as samples:
             logits = network(batch.images)
         assert all(not m._forward_hooks and not m._forward_pre_hooks for m in network.modules())
         sum(pixel_loss(logits[n : n + 1], labels[n : n + 1]) for n in range(4)).backward()
@@ -148,6 +148,6 @@ def test_samples_interact_by_batch_statistics_only():
 
 def test_no_gradient_counts_as_zero(toy):
     units = find_units(toy)
-    total = gate_gradients(gate_places(toy, units), {}, 71)
+    total = gate_gradients(gate_sites(toy, units), {}, 71)
     assert torch.equal(total, torch.zeros(71, dtype=torch.float64))
     assert F.relu(total).sum() == 0

@@ -25,7 +25,7 @@ class Weighted:
     def met(self, dead):
         return len(dead.get("a", ())) + 10 * len(dead.get("b", ())) >= self.least
 
-    def confirmed(self, dead):
+    def confirm(self, dead):
         return True
 
 
@@ -36,17 +36,20 @@ def test_a_ratio_counts():
     assert goal.met({"a": [1, 2, 3], "b": [0, 1]})
     assert choose(SCORES, UNITS, goal, {}, LIMITS) == {"a": [0, 1, 2, 3], "b": [0]}
     assert choose(SCORES, UNITS, goal, {"a": [1, 3]}, LIMITS, at_most=2) == {"a": [2], "b": [0]}
-    with pytest.raises(InputError, match="must lie between 0 and 1"):
+    with pytest.raises(InputError, match="must be between 0 and 1"):
         Ratio(UNITS, 1.5, LIMITS)
 
 
-@pytest.mark.parametrize(("least", "expected"), [
-    (1, {"a": [1]}),
-    (2, {"a": [1, 3]}),
-    (3, {"a": [1, 3], "b": [0]}),
-    (12, {"a": [1, 3], "b": [0]}),
-    (13, {"a": [1, 2, 3], "b": [0]}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("least", "expected"),
+    [
+        (1, {"a": [1]}),
+        (2, {"a": [1, 3]}),
+        (3, {"a": [1, 3], "b": [0]}),
+        (12, {"a": [1, 3], "b": [0]}),
+        (13, {"a": [1, 2, 3], "b": [0]}),
+    ],
+)
 def test_no_more_go_than_a_cost_needs(least, expected):
     assert choose(SCORES, UNITS, Weighted(least), {}, LIMITS) == expected
 

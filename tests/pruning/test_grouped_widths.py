@@ -61,7 +61,7 @@ def test_what_the_limits_keep_is_named(caplog):
     network = nn.Sequential(grouped(2, 16)[:4], nn.Conv2d(32, 48, 1), nn.Conv2d(48, 5, 1))
     with caplog.at_level(logging.WARNING, "hardy"):
         hardy.prune(network, example=IMAGES, criterion="l2", ratio=0.3, prune={"min_width": 16}, show=False)
-    assert "left whole: 0.0: has 16 channels in groups of 8: min_width 16 and round_to 8 keep all" in caplog.text
+    assert "not pruned: 0.0: has 16 channels in groups of 8: min_width 16 and round_to 8 keep all" in caplog.text
     with pytest.raises(InputError, match="cannot be reached"):
         target(find_units(network, IMAGES), 0.9, Limits(min_width=16))
 
@@ -69,7 +69,7 @@ def test_what_the_limits_keep_is_named(caplog):
 def test_heads_are_counted_as_heads():
     unit = Unit("a", 4, (Member("a", "out", tuple(tuple(range(16 * c, 16 * c + 16)) for c in range(4))),), kind="heads")
     assert Limits(min_width=64, round_to=32, min_heads=2).floor(unit) == 2
-    assert Limits(min_heads=4).left_whole([unit]) == {"a": "has 4 heads: min_heads 4 keeps all"}
+    assert Limits(min_heads=4).unprunable([unit]) == {"a": "has 4 heads: min_heads 4 keeps all"}
 
 
 def test_the_work_of_a_convolution_that_loses_a_place_in_every_group():

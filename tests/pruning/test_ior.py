@@ -10,7 +10,7 @@ from hardy.errors import InputError
 from hardy.pruning.criteria._observed import divisor
 from hardy.pruning.criteria.ior import IoR
 from hardy.pruning.criteria.taylor import Taylor
-from hardy.pruning.gates import by_unit, gate_gradients, gate_parameters, gate_places
+from hardy.pruning.gates import by_unit, gate_gradients, gate_parameters, gate_sites
 from hardy.pruning.risk import domain_risks
 from hardy.pruning.units import Member, Unit, find_units
 
@@ -31,12 +31,12 @@ def close(one, other):
 
 def gate_rows(network, units, risks):
     """dR_i/dz (D, G) by one backward pass for each risk."""
-    places = gate_places(network, units)
-    parameters = gate_parameters(places)
+    sites = gate_sites(network, units)
+    parameters = gate_parameters(sites)
     rows = []
     for risk in risks:
         found = torch.autograd.grad(risk, parameters, retain_graph=True, allow_unused=True)
-        rows.append(gate_gradients(places, dict(zip(parameters, found, strict=True)), sum(u.size for u in units)))
+        rows.append(gate_gradients(sites, dict(zip(parameters, found, strict=True)), sum(u.size for u in units)))
     return torch.stack(rows)
 
 
@@ -110,14 +110,14 @@ def test_what_the_passes_cannot_do_is_said(toy, batch, draw_batch, pixel_loss):
     with pytest.raises(InputError, match=r"a batch has one image of a domain; raise optim\.batch"):
         IoR(toy, units, pixel_loss, passes="per_domain").observe(batch)
     toy.mix_norm.running_mean = None
-    with pytest.raises(InputError, match=r"frozen needs running statistics, and 'mix_norm' keeps none; take two"):
+    with pytest.raises(InputError, match=r"frozen needs running statistics, and 'mix_norm' has none; use two"):
         IoR(toy, units, pixel_loss, passes="frozen").observe(batch)
     with pytest.raises(InputError, match="two domains or more"):
         IoR(toy, units, pixel_loss, passes="jacobian").observe(draw_batch([1, 1]))
 
 
-def unit_with(places):
-    names = [f"norm{i}" for i in range(places)]
+def unit_with(sites):
+    names = [f"norm{i}" for i in range(sites)]
     return Unit("a", 1, tuple(Member(name, "out", ((0,),)) for name in names), tuple(names))
 
 

@@ -10,7 +10,7 @@ from torch import nn
 import hardy
 from hardy.engine.protocol import Settings, Split
 from hardy.engine.prune import prune
-from hardy.engine.safeguards import Sight
+from hardy.engine.safeguards import DataView
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.networks.building.create import create
@@ -36,7 +36,7 @@ def test_a_layer_keeps_what_it_makes_and_what_it_takes(caplog):
     assert set(free.hardy_plan) == {"0.0", "1", "3", "4"}
     with caplog.at_level(logging.INFO, "hardy"):
         cut(keep=["3"])
-    assert "left whole: 1: prune.keep names 3" in caplog.text
+    assert "not pruned: 1: prune.keep names 3" in caplog.text
     assert {name: set(sides) for name, sides in kept.hardy_plan.items()} == {"0.0": {"out"}, "1": {"in"}}
     assert torch.equal(kept[3].weight, module()[3].weight)
 
@@ -77,6 +77,6 @@ def test_a_network_of_hardys():
 
 def by_engine(network: Network, keep: list[str]) -> Network:
     choice = {"criterion": "l2", "schedule": "one_shot", "round_to": 1, "min_width": 2, "ratio": 0.2, "keep": keep}
-    small, sight = copy.deepcopy(network), Sight(Split((), (), ()), Settings())
-    prune(small, Prune.model_validate(choice), sight, pixel_loss=nn.functional.cross_entropy)
+    small, view = copy.deepcopy(network), DataView(Split((), (), ()), Settings())
+    prune(small, Prune.model_validate(choice), view, pixel_loss=nn.functional.cross_entropy)
     return small

@@ -9,7 +9,7 @@ from torch import nn
 from hardy.data.labels import label_space
 from hardy.networks.base import Network
 from hardy.pruning.criteria.michel_heads import MichelHeads
-from hardy.pruning.gates import gate_places
+from hardy.pruning.gates import gate_sites
 from hardy.pruning.samples import SampleGradients
 from hardy.pruning.units import Member, Unit
 from hardy.types import Batch, Outputs
@@ -36,10 +36,12 @@ class Attention(Network):
 
 HEADS = ((0, 1), (2, 3))
 UNIT = Unit(
-    "query", 2,
+    "query",
+    2,
     (*(Member(name, "out", HEADS) for name in ("query", "key", "value")), Member("proj", "in", HEADS)),
-    ("proj",), "heads",
-)  # fmt: skip
+    ("proj",),
+    "heads",
+)
 
 
 def loss(logits, labels):
@@ -98,8 +100,8 @@ def test_images_own_gradients_at_the_input_of_a_layer():
     """Where nothing before the layer is trained, as while a network that stands still is scored."""
     network, batch = Attention().requires_grad_(False), batch_of(2, [0, 0, 0])
     network.proj.weight.requires_grad_(True)
-    places = gate_places(network, [UNIT])
-    with SampleGradients(places, 2, 3) as samples:
+    sites = gate_sites(network, [UNIT])
+    with SampleGradients(sites, 2, 3) as samples:
         logits = network(batch.images)
     logits.square().sum().backward()
     for n in range(3):

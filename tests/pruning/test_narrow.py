@@ -38,10 +38,14 @@ def test_narrowed_attention_computes_what_torchs_does(grouped):
     if grouped == "sequence first":
         query, key = query.transpose(0, 1), key.transpose(0, 1)
     for options in (
-        {}, {"attn_mask": mask}, {"key_padding_mask": padding}, {"attn_mask": torch.rand(5, 7)},
-        {"average_attn_weights": False}, {"need_weights": False},
+        {},
+        {"attn_mask": mask},
+        {"key_padding_mask": padding},
+        {"attn_mask": torch.rand(5, 7)},
+        {"average_attn_weights": False},
+        {"need_weights": False},
         {"attn_mask": torch.rand(4 if grouped == "unbatched" else 8, 5, 7)},
-    ):  # fmt: skip
+    ):
         (one, weights), (two, more) = module(query, key, key, **options), other(query, key, key, **options)
         torch.testing.assert_close(two, one, rtol=1e-5, atol=1e-6)
         assert (weights is None) == (more is None)

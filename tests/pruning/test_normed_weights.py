@@ -12,7 +12,7 @@ import hardy
 from hardy.errors import InputError
 from hardy.pruning.activations import Activations
 from hardy.pruning.criteria._filters import banks_of
-from hardy.pruning.gates import gate_gradients, gate_parameters, gate_places
+from hardy.pruning.gates import gate_gradients, gate_parameters, gate_sites
 from hardy.pruning.samples import SampleGradients
 from hardy.pruning.scales import Scales
 from hardy.pruning.schedules.soft import zeroer
@@ -53,16 +53,16 @@ def test_gates_of_a_weight_norm_are_its_scales():
     hook = network[0].register_forward_hook(lambda _, __, out: out * gates.view(1, -1, 1, 1))
     (expected,) = torch.autograd.grad(network(images).sin().sum(), gates)
     hook.remove()
-    places = gate_places(network, [unit])
-    parameters = gate_parameters(places)
+    sites = gate_sites(network, [unit])
+    parameters = gate_parameters(sites)
     found = torch.autograd.grad(network(images).sin().sum(), parameters)
-    torch.testing.assert_close(gate_gradients(places, dict(zip(parameters, found, strict=True)), 6), expected)
+    torch.testing.assert_close(gate_gradients(sites, dict(zip(parameters, found, strict=True)), 6), expected)
 
 
 @pytest.mark.parametrize(
     ("build", "told"),
     [
-        (lambda: normed(dim=1), "has its weights normed over what the gate scales"),
+        (lambda: normed(dim=1), "normalises its weights over what the gate scales"),
         (lambda: nn.Sequential(StdConv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 5, 1)), "standardises its weights"),
     ],
 )
@@ -70,8 +70,8 @@ def test_gates_without_a_gradient_are_refused(build, told):
     network = build()
     units = find_units(network, IMAGES)
     with pytest.raises(InputError, match=told):
-        gate_places(network, units)
-    with pytest.raises(InputError, match="normed weights"):
+        gate_sites(network, units)
+    with pytest.raises(InputError, match="normalised weights"):
         Scales(network, units)
     assert hardy.prune(network, IMAGES, "l2", prune={"round_to": 1, "min_width": 1}, show=False)[0].out_channels == 3
 
@@ -98,11 +98,11 @@ def test_taylor_reads_the_heads_of_torchs_attention_and_others_refuse():
     assert small[1][2].layers[0].self_attn.num_heads == 2
     units = [unit for unit in find_units(network, IMAGES) if unit.kind == "heads"]
     with (
-        pytest.raises(InputError, match="runs without being called"),
-        SampleGradients(gate_places(network, units), 4, 4),
+        pytest.raises(InputError, match="runs without a call"),
+        SampleGradients(gate_sites(network, units), 4, 4),
     ):
         network(IMAGES)
-    with pytest.raises(InputError, match="without a call of a layer"), Activations(network, units):
+    with pytest.raises(InputError, match="pass no layer call"), Activations(network, units):
         network(IMAGES)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from hardy.errors import InputError
 from hardy.networks.building.create import create
-from hardy.pruning.mask import mask, masker
+from hardy.pruning.mask import mask, prepare_mask
 from hardy.pruning.remove import remove, replay
 from hardy.pruning.select import Limits, select, target
 from hardy.pruning.units import Member, Unit, find_units
@@ -22,6 +22,10 @@ NETWORKS = {
     "linear": ("encoder_decoder", {"decoder": "linear", "decoder_options": {"maps": "all"}}),
     "deeplabv3plus": ("encoder_decoder", {"decoder": "deeplabv3plus", "decoder_options": {"width": 32}}),
     "mobilenetv2": ("encoder_decoder", {"encoder": "mobilenetv2_035", "decoder": "linear"}),
+    "unet": (
+        "encoder_decoder",
+        {"encoder": "mobilenetv2_035", "finest_stride": 2, "decoder": "unet", "decoder_options": {"width": 16}},
+    ),
     "classifier": ("classifier", {}),
     "squeeze": ("classifier", {"encoder": "mobilenetv3_small_050"}),
 }
@@ -163,7 +167,7 @@ def test_masked_channels_come_back_with_a_step_and_go_with_the_next_mask(toy, ba
     toy.train()
     units = find_units(toy)
     removed = {unit.name: [0, 1] for unit in units}
-    zero = masker(toy, units, removed)
+    zero = prepare_mask(toy, units, removed)
     optimiser = torch.optim.SGD(toy.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-2)
     for step in range(4):
         optimiser.zero_grad()

@@ -16,7 +16,7 @@ from hardy.pruning import units as surveying
 from hardy.pruning.criteria._observed import divisor
 from hardy.pruning.criteria.ior import IoR
 from hardy.pruning.criteria.taylor import Taylor
-from hardy.pruning.gates import gate_gradients, gate_parameters, gate_places, opened
+from hardy.pruning.gates import gate_gradients, gate_parameters, gate_sites, gates_applied
 from hardy.pruning.residual import refined
 from hardy.pruning.risk import domain_risks
 from hardy.pruning.units import find_units
@@ -142,11 +142,11 @@ def surveyed(network):
 def test_gradients_are_those_of_multipliers_at_the_outputs_of_norms_and_blocks(network, batch, pixel_loss, training):
     network.train(training)
     units = refined(network, find_units(network))
-    places = gate_places(network, units)
-    with opened(places):
+    sites = gate_sites(network, units)
+    with gates_applied(sites):
         risk = domain_risks(network, batch, pixel_loss)[0].mean()
-    found = torch.autograd.grad(risk, gate_parameters(places))
-    total = gate_gradients(places, dict(zip(gate_parameters(places), found, strict=True)), sum(u.size for u in units))
+    found = torch.autograd.grad(risk, gate_parameters(sites))
+    total = gate_gradients(sites, dict(zip(gate_parameters(sites), found, strict=True)), sum(u.size for u in units))
     assert float(risk.detach()) == float(
         domain_risks(network, batch, pixel_loss)[0].mean().detach()
     )  # ones change nothing

@@ -47,8 +47,11 @@ def test_gammas_are_the_scales(toy):
 def test_a_tied_unit_has_the_mean_size_of_its_places(toy):
     unit = next(unit for unit in find_units(toy) if len(unit.gates) > 1)
     sizes = Scales(toy, [unit]).sizes()[unit.name]
-    norms = [toy.get_submodule(m.module).weight.detach().abs()[[c[0] for c in m.channels]]
-             for m in unit.members if m.module in unit.gates and m.side == "out"]  # fmt: skip
+    norms = [
+        toy.get_submodule(m.module).weight.detach().abs()[[c[0] for c in m.channels]]
+        for m in unit.members
+        if m.module in unit.gates and m.side == "out"
+    ]
     torch.testing.assert_close(sizes, torch.stack(norms).mean(0))
 
 

@@ -112,12 +112,12 @@ def test_target_out_of_reach_names_what_is():
 
 @pytest.mark.parametrize("ratio", [0, 1, -0.1, 1.5, float("nan")])
 def test_ratio_lies_between_0_and_1(ratio):
-    with pytest.raises(InputError, match="must lie between 0 and 1: it is the share of filters removed"):
+    with pytest.raises(InputError, match="must be between 0 and 1: it is the share of filters removed"):
         target(units(a=16), ratio, Limits())
 
 
 def test_limits_are_checked():
-    with pytest.raises(InputError, match="scope 'layers' is neither"):
+    with pytest.raises(InputError, match="scope 'layers' must be"):
         Limits("layers")
     with pytest.raises(InputError, match="round_to 0 must be at least 1"):
         Limits(round_to=0)

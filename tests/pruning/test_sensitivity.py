@@ -87,8 +87,9 @@ def test_weights():
     assert [v.tolist() for v in normalised(values)] == [[0.5, 1.5], [0.5, 0.5, 2.0]]
     assert [v.tolist() for v in normalised(values, "sum")] == [[0.25, 0.75], pytest.approx([1 / 6, 1 / 6, 2 / 3])]
     assert [v.tolist() for v in normalised(values, "minmax", together=True)] == [
-        pytest.approx([0, 2 / 7]), pytest.approx([1 / 7, 1 / 7, 1]),
-    ]  # fmt: skip
+        pytest.approx([0, 2 / 7]),
+        pytest.approx([1 / 7, 1 / 7, 1]),
+    ]
     assert float(torch.cat(normalised(values, "softmax", together=True)).sum()) == pytest.approx(1)
     spike = torch.zeros(100)
     spike[0] = 1

@@ -57,13 +57,16 @@ def test_couplings_of_every_kind(toy):
     assert floors["up"] == 8
 
 
-@pytest.mark.parametrize("module", [
-    nn.Conv2d(6, 4, 3, stride=2, padding=1, dilation=2),
-    nn.Conv2d(6, 6, (3, 5), padding=(1, 2), groups=6),
-    nn.Conv2d(6, 4, 3, padding="same", groups=2),
-    nn.Conv2d(6, 4, 3, padding="valid"),
-    nn.ConvTranspose2d(6, 4, 3, stride=2, padding=1, output_padding=1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Conv2d(6, 4, 3, stride=2, padding=1, dilation=2),
+        nn.Conv2d(6, 6, (3, 5), padding=(1, 2), groups=6),
+        nn.Conv2d(6, 4, 3, padding="same", groups=2),
+        nn.Conv2d(6, 4, 3, padding="valid"),
+        nn.ConvTranspose2d(6, 4, 3, stride=2, padding=1, output_padding=1),
+    ],
+)
 def test_a_shape_knows_its_output_and_its_work(module):
     layers = Layers(nn.Sequential(nn.Conv2d(3, 6, 1), module), (), (9, 12))
     shape = layers.layers[1].shape

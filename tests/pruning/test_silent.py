@@ -11,7 +11,7 @@ from hardy.pruning.masked import masked_copy
 from hardy.pruning.remove import remove, replay
 from hardy.pruning.residual import refined
 from hardy.pruning.risk import domain_risks
-from hardy.pruning.schedules.base import Work, finished
+from hardy.pruning.schedules.base import Work, remove_and_check
 from hardy.pruning.select import Limits, select
 from hardy.pruning.shapes import Layers, dense_widths
 from hardy.pruning.silent import kept_silent, silent
@@ -39,7 +39,7 @@ def test_masked_and_removed_agree_and_only_what_stands_alone_is_cut(basic):
     masked = masked_copy(basic, units, removal(units))
     with torch.no_grad():
         expected, before = masked(images), basic(images)
-    pruned = finished(Work(basic, None, units, None, Limits(min_width=1)), removal(units), {}, 1)
+    pruned = remove_and_check(Work(basic, None, units, None, Limits(min_width=1)), removal(units), {}, 1)
     with torch.no_grad():
         torch.testing.assert_close(basic(images), expected, rtol=0, atol=1e-12)
     assert float((expected - before).abs().max()) > 1e-3

@@ -56,5 +56,7 @@ def test_only_prunable_channels_are_shrunk(toy, pixel_loss):
 
 def test_a_network_without_norms_is_refused(pixel_loss):
     network, _, alone = made()
-    with pytest.raises(InputError, match=r"slimming needs norms with a scale .* ModuleDict has none; use l2 or taylor"):
+    with pytest.raises(
+        InputError, match=r"slimming needs norm layers with a scale .* ModuleDict has none; use l2 or taylor"
+    ):
         Slimming(network, [alone], pixel_loss)

@@ -180,7 +180,7 @@ class Weigh:
     def met(self, dead):
         return 3 * len(dead.get("block.expand", ())) + len(dead.get("mix", ())) >= self.least
 
-    def confirmed(self, dead):
+    def confirm(self, dead):
         return True
 
 

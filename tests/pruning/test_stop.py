@@ -69,9 +69,7 @@ def test_one_shot_with_rounded_widths_asks_for_no_choice_twice(toy, pixel_loss):
 def test_where_nothing_can_go_it_says_so(toy, pixel_loss, draw_batch, schedule):
     before = find_units(toy)
     work = work_on(toy, L2, 0.4, lambda removed: False, pixel_loss, [draw_batch([0, 1])])
-    with pytest.raises(
-        InputError, match=r"prune\.stop: no channel can go without a fall of more than prune\.stop\.drop"
-    ):
+    with pytest.raises(InputError, match=r"prune\.stop: any removal lowers the score by more than prune\.stop\.drop"):
         schedule.run(work)
     assert find_units(toy) == before
 

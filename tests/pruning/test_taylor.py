@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hardy.pruning.criteria.taylor import Taylor
-from hardy.pruning.gates import gate_gradients, gate_parameters, gate_places
+from hardy.pruning.gates import gate_gradients, gate_parameters, gate_sites
 from hardy.pruning.samples import SampleGradients
 from hardy.pruning.units import find_units
 
@@ -19,12 +19,12 @@ def score(criterion, batches, scale=1.0):
 
 def alone(network, units, batch, pixel_loss, n):
     """dL/dz (G,) of image ``n`` by itself, on frozen norms."""
-    places = gate_places(network, units)
-    parameters = gate_parameters(places)
+    sites = gate_sites(network, units)
+    parameters = gate_parameters(sites)
     images, labels = batch.images[n : n + 1], batch.labels[n : n + 1]
     loss = sum(network.losses(network.outputs(images), labels, pixel_loss).values())
     found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    return gate_gradients(places, dict(zip(parameters, found, strict=True)), sum(unit.size for unit in units))
+    return gate_gradients(sites, dict(zip(parameters, found, strict=True)), sum(unit.size for unit in units))
 
 
 @pytest.mark.parametrize("scale", [1.0, 256.0])
@@ -47,10 +47,10 @@ def test_rows_add_up_to_the_shared_gates_gradient(toy, batch, pixel_loss, traini
     """With batch statistics too, where a sample also acts on the others; the mean differs by the pixels only."""
     toy.train(training)
     units = [unit for unit in find_units(toy) if unit.name in ("mix", "up")]
-    places, count = gate_places(toy, units), sum(unit.size for unit in units)
-    with SampleGradients(places, count, len(batch), mean=mean) as samples:
+    sites, count = gate_sites(toy, units), sum(unit.size for unit in units)
+    with SampleGradients(sites, count, len(batch), mean=mean) as samples:
         outputs = toy.outputs(batch.images)
     sum(toy.losses(outputs, batch.labels, pixel_loss).values()).backward()
-    expected = gate_gradients(places, {p: p.grad for p in gate_parameters(places)}, count)
+    expected = gate_gradients(sites, {p: p.grad for p in gate_parameters(sites)}, count)
     pixels = torch.tensor([8 * 8] * 14 + [16 * 16] * 9) if mean else 1
     torch.testing.assert_close(samples.rows.sum(0) * pixels, expected, rtol=1e-9, atol=1e-15)

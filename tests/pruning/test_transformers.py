@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from hardy.deployment import graph
 from hardy.networks.base import Network
 from hardy.networks.building.create import create
-from hardy.pruning.gates import gate_gradients, gate_parameters, gate_places
+from hardy.pruning.gates import gate_gradients, gate_parameters, gate_sites
 from hardy.pruning.heads import heads_of
-from hardy.pruning.mask import mask, masker
+from hardy.pruning.mask import mask, prepare_mask
 from hardy.pruning.remove import remove, replay
 from hardy.pruning.samples import SampleGradients
 from hardy.pruning.units import Unit, survey
@@ -45,10 +45,17 @@ def efficientformer() -> nn.Module:
 
 def poolformer() -> nn.Module:
     return MetaFormer(
-        depths=(1, 1, 1, 1), dims=(16, 16, 24, 32), token_mixers=Pooling, mlp_act=nn.GELU, mlp_bias=True,
-        norm_layers=GroupNorm1, layer_scale_init_values=1e-5, res_scale_init_values=None, use_mlp_head=False,
+        depths=(1, 1, 1, 1),
+        dims=(16, 16, 24, 32),
+        token_mixers=Pooling,
+        mlp_act=nn.GELU,
+        mlp_bias=True,
+        norm_layers=GroupNorm1,
+        layer_scale_init_values=1e-5,
+        res_scale_init_values=None,
+        use_mlp_head=False,
         num_classes=5,
-    )  # fmt: skip
+    )
 
 
 def mit() -> nn.Module:
@@ -56,7 +63,7 @@ def mit() -> nn.Module:
 
 
 def topformer() -> nn.Module:
-    return without_repeats(create("topformer", "camvid11", variant="t"))
+    return create("topformer", "camvid11", variant="t")
 
 
 def seaformer() -> nn.Module:
@@ -69,7 +76,7 @@ NETWORKS = {
     "efficientformer": (efficientformer, {"filters": 1, "heads": 3, "hidden": 6, "embedding": 4}, 64),
     "poolformer": (poolformer, {"hidden": 4, "embedding": 3}, 64),
     "mit": (mit, {"heads": 4, "hidden": 7, "embedding": 4}, 64),
-    "topformer": (topformer, {"filters": 10, "heads": 1, "hidden": 1, "embedding": 4}, 64),
+    "topformer": (topformer, {"filters": 10, "heads": 4, "hidden": 4, "embedding": 4}, 64),
     "seaformer": (seaformer, {"filters": 18, "hidden": 2, "embedding": 2}, 64),
 }
 
@@ -187,7 +194,7 @@ def test_masked_norms_come_back_and_last_through_training():
     images = torch.rand(2, 3, 32, 32)
     found = survey(network, images)
     removed = odd(found.units)
-    zero = masker(network, found.units, removed)
+    zero = prepare_mask(network, found.units, removed)
     names = list(network.state_dict())
     optimiser = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     for _ in range(3):
@@ -218,17 +225,17 @@ def test_gates_at_inputs_equal_inserted_gates():
         expected = torch.autograd.grad(loss_of(network(images)).sum(), list(gates.values()))
         for hook in hooks:
             hook.remove()
-        places, count = gate_places(network, units), sum(unit.size for unit in units)
-        parameters = gate_parameters(places)
-        with SampleGradients(places, count, 2) as samples:
+        sites, count = gate_sites(network, units), sum(unit.size for unit in units)
+        parameters = gate_parameters(sites)
+        with SampleGradients(sites, count, 2) as samples:
             loss = loss_of(network(images)).sum()
         loss.backward()
-        ours = gate_gradients(places, {p: p.grad for p in parameters}, count)
+        ours = gate_gradients(sites, {p: p.grad for p in parameters}, count)
         torch.testing.assert_close(ours, torch.cat(list(expected)), rtol=1e-9, atol=1e-13)
         torch.testing.assert_close(samples.rows.sum(0), ours, rtol=1e-9, atol=1e-13)
         network.zero_grad()
         loss_of(network(images[:1])).sum().backward()
-        alone = gate_gradients(places, {p: p.grad for p in parameters}, count)
+        alone = gate_gradients(sites, {p: p.grad for p in parameters}, count)
         torch.testing.assert_close(samples.rows[0], alone, rtol=1e-9, atol=1e-13)
 
 

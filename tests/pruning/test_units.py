@@ -156,9 +156,9 @@ def test_squeeze_and_excitation_weighs_and_does_not_make():
         (
             lambda s, x: s.h(s.a(x).view(2, 4, 8, 8)),
             {"a": conv(3, 4), "h": conv(4, 2)},
-            "without it Function breaks: shape",
+            "after its removal Function fails: shape",
         ),
-        (lambda s, x: s.h(s.a(x) * (s.a.out_channels / 4)), {"a": conv(3, 4), "h": conv(4, 2)}, "changes what"),
+        (lambda s, x: s.h(s.a(x) * (s.a.out_channels / 4)), {"a": conv(3, 4), "h": conv(4, 2)}, "changes the outputs"),
     ],
 )
 def test_what_cannot_be_followed_is_left_out_by_name(forward, layers, reason):
@@ -245,7 +245,7 @@ def test_auxiliary_heads_take_part_but_are_no_units(toy: Network):
     units = {unit.name: unit for unit in found.units}
     assert list(units) == ["stem", "block.expand", "side", "mix", "up"]
     assert ("aux_hidden", "in") in sides(units["stem"])
-    assert found.blocked["aux_hidden"] == "runs only while training"
+    assert found.blocked["aux_hidden"] == "runs only in training"
     assert units["stem"].gates == ("stem_norm", "block.norm3", "early")
     assert units["side"].gates == ("early",)
     assert units["block.expand"].gates == ("block.norm2",)
@@ -268,11 +268,11 @@ def test_network_is_left_as_it_is(toy: Network):
 
 
 def test_plain_module_needs_an_example():
-    with pytest.raises(InputError, match="Sequential is no Network: give an example"):
+    with pytest.raises(InputError, match="Sequential is not a Network: give an example"):
         find_units(nn.Sequential(conv(3, 4), conv(4, 2)))
 
 
 def test_a_shuffle_that_ties_all_channels_is_told():
     layers = {"a": conv(3, 6), "g": conv(6, 6, groups=2), "h": conv(6, 6, groups=2), "o": conv(6, 2)}
     found = survey(Function(lambda s, x: s.o(s.h(F.channel_shuffle(s.g(s.a(x)), 2))), **layers), IMAGE)
-    assert "all channels are tied to each other" in found.blocked["g"]
+    assert "all channels are coupled to each other" in found.blocked["g"]

@@ -55,7 +55,10 @@ def test_a_browser_shows_the_page(tmp_path) -> None:
     assert "http" not in page.read_text(encoding="utf-8").split("<body>")[0]
     shown = subprocess.run(
         ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=4000", "--dump-dom", page],
-        capture_output=True, text=True, check=True, timeout=120,
-    ).stdout  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    ).stdout
     for text in ("slow and good", "Pareto front", "All of them", "a table"):
         assert f">{text}<" in shown

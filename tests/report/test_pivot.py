@@ -5,7 +5,7 @@ import math
 import pytest
 
 from hardy.records import Record
-from hardy.report.pivot import chosen, duel, markdown, pivot, place, sign_test, spread
+from hardy.report.pivot import beside, chosen, coordinates, duel, markdown, pivot, sign_test, spread
 
 
 def record(value, target="unseen", metric="miou", **axes):
@@ -14,10 +14,14 @@ def record(value, target="unseen", metric="miou", **axes):
 
 def test_the_number_of_a_cell_is_that_of_its_target_and_metric():
     records = [
-        record(0.5, seed="0"), record(0.9, target="worst", seed="0"), record(0.7, metric="pixel_accuracy", seed="0"),
-        record(None, seed="1"), record(0.6, metric="accuracy", seed="2"), record(12.0, "cost", "gmacs_after", seed="0"),
-    ]  # fmt: skip
-    at = [place("pruned", {"seed": str(seed)}) for seed in range(3)]
+        record(0.5, seed="0"),
+        record(0.9, target="worst", seed="0"),
+        record(0.7, metric="pixel_accuracy", seed="0"),
+        record(None, seed="1"),
+        record(0.6, metric="accuracy", seed="2"),
+        record(12.0, "cost", "gmacs_after", seed="0"),
+    ]
+    at = [coordinates("pruned", {"seed": str(seed)}) for seed in range(3)]
     assert chosen(records, "unseen") == {at[0]: 0.5, at[2]: 0.6}
     assert chosen(records, "unseen", "pixel_accuracy") == {at[0]: 0.7}
     assert chosen(records, "cost", "gmacs_after") == {at[0]: 12.0}
@@ -56,7 +60,7 @@ def values():
     """Two criteria on two domains with two seeds; one number is missing."""
     numbers = {"ior": {"a": (0.5, 0.7), "b": (0.2, 0.4)}, "l1": {"a": (0.4, 0.7), "b": (0.3, None)}}
     every = {
-        place("pruned", {"seed": str(seed), "away": away, "criterion": criterion}): value
+        coordinates("pruned", {"seed": str(seed), "away": away, "criterion": criterion}): value
         for criterion, domains in numbers.items()
         for away, pair in domains.items()
         for seed, value in enumerate(pair)
@@ -68,7 +72,7 @@ def test_a_table_averages_over_what_is_neither_row_nor_column():
     measured, places = values()
     table = pivot(measured, places, ["criterion"], ["away"])
     assert table.columns == ("criterion", "a", "b", "mean")
-    assert table.labels == 1
+    assert table.text_columns == 1
     spread_02 = f"{100 * math.sqrt(2 * 0.1**2):.1f}"  # of two numbers that are 0.2 apart
     # The means over a and b of ior are 0.35 and 0.55; l1 has both only with seed 0: (0.4 + 0.3) / 2.
     assert table.rows == (
@@ -77,13 +81,15 @@ def test_a_table_averages_over_what_is_neither_row_nor_column():
     )
     assert table.note == "mean ± standard deviation over seed"
     assert markdown(table)[:3] == [
-        "| criterion | a | b | mean |", "|---|---:|---:|---:|", f"| {' | '.join(table.rows[0])} |"
-    ]  # fmt: skip
+        "| criterion | a | b | mean |",
+        "|---|---:|---:|---:|",
+        f"| {' | '.join(table.rows[0])} |",
+    ]
 
 
 def test_a_stage_without_an_axis_has_its_own_row():
     measured, places = values()
-    dense = place("dense", {"seed": "0", "away": "a"})
+    dense = coordinates("dense", {"seed": "0", "away": "a"})
     table = pivot({**measured, dense: 0.8}, [dense, *places], ["criterion"], ["away"])
     assert table.columns == ("stage", "criterion", "a", "b", "mean")
     assert table.rows[0] == ("dense", "–", "80.0", "", "80.0")
@@ -98,3 +104,16 @@ def test_pairs_agree_in_every_other_axis():
     assert found.gain == pytest.approx(0.0, abs=1e-15)
     assert found.p == 1.0
     assert math.isnan(duel(measured, "criterion", "ior", "taylor").gain)
+
+
+def test_further_metrics_stand_beside_with_columns_of_their_own():
+    at = [coordinates("pruned", {"seed": "0", "away": away, "criterion": "ior"}) for away in "ab"]
+    first = pivot({at[0]: 0.5, at[1]: 0.7}, at, ["criterion"], ["away"])
+    second = pivot({at[0]: 0.25}, at, ["criterion"], ["away"])
+    found = beside(first, {"iou/vessel %": second})
+    assert found.columns == ("criterion", "a", "b", "mean", "a iou/vessel %", "b iou/vessel %", "mean iou/vessel %")
+    assert found.rows == (("ior", "50.0", "70.0", "60.0", "25.0", "–", "–"),)
+    assert (found.text_columns, found.note) == (first.text_columns, first.note)
+    alone = pivot({at[0]: 0.5}, at[:1], ["criterion"], [])
+    assert beside(alone, {"iou/vessel %": alone}).columns == ("criterion", "value", "iou/vessel %")
+    assert beside(first, {}) == first

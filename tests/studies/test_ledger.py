@@ -36,7 +36,7 @@ def finish(ledger: Ledger) -> Callable[[str, float], None]:
     """``finish("a", 0.5)``: what a finished run leaves."""
 
     def write(name: str, value: float) -> None:
-        folder = ledger.place(name)
+        folder = ledger.run_folder(name)
         ledger.cells[name].recipe.write(folder / "recipe.yaml", {})
         (folder / "network.json").write_text(json.dumps({"sha256": hashlib.sha256(b"weights").hexdigest()}))
         (folder / "network.safetensors").write_bytes(b"weights")
@@ -50,16 +50,16 @@ def test_a_cell_is_done_when_its_run_is_finished(ledger, finish):
     finish("d", 0.6)
     assert ledger.done("abcd") == ["a", "d"]
     assert ledger.done("ab") == ["a"]
-    (ledger.place("a") / "network.safetensors").write_bytes(b"weigh")
+    (ledger.run_folder("a") / "network.safetensors").write_bytes(b"weigh")
     assert ledger.done("a") == [], "its weights are torn"
 
 
 def test_a_folder_with_the_run_of_another_recipe_is_refused_but_a_moved_study_is_not(ledger, finish):
     finish("b", 0.5)
-    cell("b", "a", home="elsewhere").recipe.write(ledger.place("b") / "recipe.yaml", {})
+    cell("b", "a", home="elsewhere").recipe.write(ledger.run_folder("b") / "recipe.yaml", {})
     assert ledger.done("b") == ["b"]
     for other in (cell("b", "a", seed=1), cell("b", "d"), cell("b")):
-        other.recipe.write(ledger.place("b") / "recipe.yaml", {})
+        other.recipe.write(ledger.run_folder("b") / "recipe.yaml", {})
         with pytest.raises(InputError, match="holds the run of another recipe or seed"):
             ledger.done("b")
 
@@ -85,13 +85,13 @@ def test_weights_go_when_no_unfinished_cell_needs_them(ledger, finish):
     for name in "ab":
         finish(name, 0.5)
     ledger.drop()
-    assert [(ledger.place(name) / "network.safetensors").exists() for name in "ab"] == [False, True]
+    assert [(ledger.run_folder(name) / "network.safetensors").exists() for name in "ab"] == [False, True]
     assert ledger.done("abcd") == ["a", "b"]
-    (ledger.place("b") / "network.safetensors").unlink()
+    (ledger.run_folder("b") / "network.safetensors").unlink()
     assert ledger.done("abcd") == [], "c needs the weights of b, and those of a to make them"
     assert ledger.done("abd") == ["a", "b"]
     ledger.prepare("b")
-    assert not (ledger.place("b") / "network.json").exists()
+    assert not (ledger.run_folder("b") / "network.json").exists()
 
 
 def test_a_failure_is_kept_until_its_cell_runs_again(ledger):
@@ -101,7 +101,7 @@ def test_a_failure_is_kept_until_its_cell_runs_again(ledger):
     assert ledger.failures() == kept
     ledger.prepare("a")
     assert ledger.failures() == kept[1:]
-    assert "cell: a" in ledger.asked("a").read_text()
+    assert "cell: a" in ledger.recipe_file("a").read_text()
     ledger.prepare("d")
     assert not (ledger.folder / "failures.jsonl").exists()
 
@@ -109,7 +109,7 @@ def test_a_failure_is_kept_until_its_cell_runs_again(ledger):
 def test_one_study_at_a_time_works_in_a_folder(ledger):
     with ledger.alone() as going:
         assert going.exists()
-        with pytest.raises(InputError, match="another hardy study is at work"), ledger.alone():
+        with pytest.raises(InputError, match="another hardy study works in this folder"), ledger.alone():
             pass
         assert going.exists()
     assert not going.exists()
@@ -119,8 +119,8 @@ def test_one_study_at_a_time_works_in_a_folder(ledger):
 
 def test_what_a_killed_process_left_in_a_finished_cell_goes_and_its_results_stay(ledger, finish):
     finish("a", 0.5)
-    kept = {path.name for path in ledger.place("a").iterdir()}
+    kept = {path.name for path in ledger.run_folder("a").iterdir()}
     for name in (".lock", "best.safetensors"):
-        (ledger.place("a") / name).touch()
+        (ledger.run_folder("a") / name).touch()
     ledger.tidy("a")
-    assert {path.name for path in ledger.place("a").iterdir()} == kept
+    assert {path.name for path in ledger.run_folder("a").iterdir()} == kept

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from hardy.errors import InputError
-from hardy.studies.cells import Cell, Cells, filters, plan
-from hardy.studies.study import Study, listed, read
+from hardy.studies.cells import Cell, Cells, filters, make_cells
+from hardy.studies.study import Study, listed, paired, read
 
 RECIPE = {
     "network": {"name": "tiny", "classes": "cityscapes19"},
@@ -37,7 +37,7 @@ def file(tmp_path: Path) -> Path:
 
 def planned(file: Path, *overrides: str) -> tuple[Study, Cells]:
     study, others = read(file, overrides)
-    return study, plan(study, file, others)
+    return study, make_cells(study, file, others)
 
 
 def cells(file: Path, *overrides: str) -> dict[str, Cell]:
@@ -108,18 +108,24 @@ def test_an_axis_may_set_several_keys_at_once(file):
 def test_skip_takes_out_cells_and_what_goes_on_from_them(file):
     found = cells(file, "skip=[{loss: hard, seed: [1]}, {ratio: 0.5, seed: 0}]")
     assert list(found) == [
-        "dense,loss=ce,seed=0", "dense,loss=hard,seed=0", "dense,loss=ce,seed=1",
-        "pruned,loss=ce,ratio=0.3,seed=0", "pruned,loss=hard,ratio=0.3,seed=0",
-        "pruned,loss=ce,ratio=0.3,seed=1", "pruned,loss=ce,ratio=0.5,seed=1",
-    ]  # fmt: skip
+        "dense,loss=ce,seed=0",
+        "dense,loss=hard,seed=0",
+        "dense,loss=ce,seed=1",
+        "pruned,loss=ce,ratio=0.3,seed=0",
+        "pruned,loss=hard,ratio=0.3,seed=0",
+        "pruned,loss=ce,ratio=0.3,seed=1",
+        "pruned,loss=ce,ratio=0.5,seed=1",
+    ]
 
 
 def test_only_keeps_cells_and_what_they_go_on_from(file):
     _, found = planned(file)
     chosen = found.chosen({"loss": ["ce"]}, filters(["stage=pruned", "seed=1", "ratio=0.3,0.5"]))
     assert [cell.name for cell in chosen] == [
-        "dense,loss=ce,seed=1", "pruned,loss=ce,ratio=0.3,seed=1", "pruned,loss=ce,ratio=0.5,seed=1"
-    ]  # fmt: skip
+        "dense,loss=ce,seed=1",
+        "pruned,loss=ce,ratio=0.3,seed=1",
+        "pruned,loss=ce,ratio=0.5,seed=1",
+    ]
     assert [cell.stage for cell in found.chosen(filters(["stage=dense"]))] == ["dense"] * 4
 
 
@@ -132,12 +138,12 @@ BAD = {
     "stages.dense.recipe=none.yaml": "none.yaml: cannot be read: No such file or directory",
     "stages={}": "stages: is empty",
     "grid={}": "grid: is empty",
-    "grid.stage={key: run.seed, values: [1]}": "grid: 'stage' is no name for one",
-    "grid.seed.values=[]": "grid.seed: names no values",
+    "grid.stage={key: run.seed, values: [1]}": "grid: 'stage' is not a name",
+    "grid.seed.values=[]": "grid.seed: has no values",
     "grid.seed.values=[1, 1]": "grid.seed: two values are called '1'",
     "grid.seed.key=null": "grid.seed: without a key each value is a mapping",
     "grid.seed.values=[[1, 2]]": "grid.seed: values that are lists or mappings need names",
-    "grid.seed.leave_out=streets": "grid.seed: leave_out sets data.sources and data.unseen by itself",
+    "grid.seed.leave_out=streets": "grid.seed: leave_out sets data.sources and data.unseen; give no key",
     "grid={a: {stages: dense, leave_out: streets/sim}}": "grid.a.leave_out: needs two or more different domains",
     "grid.seed.key=run.sed": "cell dense,loss=ce,seed=0: unknown key 'run.sed'; did you mean 'seed'?",
     "grid.ratio.values=[1.5]": "cell pruned,loss=ce,ratio=1.5,seed=0: prune.ratio: input should be less than 1",
@@ -148,6 +154,13 @@ BAD = {
     "table.rows=[sed]": "table.rows: there is no axis 'sed'; did you mean 'seed'?",
     "table={rows: [seed], columns: seed}": "table: 'seed' is both a row and a column",
     "table.compare={axis: loss, of: ce, against: hrd}": "loss has no value 'hrd'; did you mean 'hard'?; it has: ce",
+    "comparison={}": "comparison.control is missing",
+    "comparison={control: dense, pair: seed}": "unknown key 'comparison.pair'; did you mean 'pairs'?",
+    "comparison={control: dense, pairs: [sed]}": "comparison.pairs: there is no axis 'sed'; did you mean 'seed'?",
+    "comparison={control: dense, by: rato}": "comparison.by: there is no axis 'rato'; did you mean 'ratio'?",
+    "comparison={control: dense, by: seed}": "comparison: 'seed' is both in pairs and in by",
+    "comparison={control: dense, value: intr}": "comparison.value: input should be 'unseen', 'worst' or 'intra'",
+    "comparison={control: dense, blocks: {streets: 0}}": "comparison.blocks.streets: input should be greater than or",
     "skip=[{sed: 1}]": "there is no axis 'sed'; did you mean 'seed'?",
     "run.seed=3": "override 'run.seed=3': grid.seed sets that key; override grid.seed.values",
     "study.folder": "is not of the form key=value",
@@ -190,6 +203,18 @@ def test_a_file_that_is_no_study_is_refused(tmp_path):
         (tmp_path / "study.yaml").write_text(text)
         with pytest.raises(InputError, match=said):
             read(tmp_path / "study.yaml")
+
+
+def test_cells_are_paired_by_seeds_and_by_domains_left_out(file):
+    grid = """{away: {leave_out: streets}, rate: {key: optim.lr, values: [0.1]}, seed: {key: run.seed, values: [0]},
+              both: {values: {a: {run.seed: 3, optim.lr: 0.2}}}}"""
+    study, _ = read(file, [f"grid={grid}", "comparison={control: dense}"])
+    assert paired(study, study.comparison) == ("away", "seed", "both")
+    assert paired(study, study.comparison, seeds=True) == ("seed", "both")
+    study, _ = read(file, [f"grid={grid}", "comparison={control: dense, pairs: [rate, seed]}"])
+    assert paired(study, study.comparison) == ("rate", "seed")
+    with pytest.raises(InputError, match=r"comparison\.pairs: no axis sets run.seed or leaves domains out"):
+        read(file, ["grid={rate: {key: optim.lr, values: [0.1]}}", "comparison={control: dense}"])
 
 
 def test_one_name_or_several():

@@ -137,12 +137,29 @@ class Twice(Network):
         logits = self.head(seen)
         return Outputs(resize(logits, images.shape[-2:]), {"seen": seen}, coarse=logits, embedding=seen)
 ''',
+    "weights": '''"""Of a small ResNet.
+
+Source: written by a test.
+"""
+from hardy.networks.shipped.base import ShippedWeights
+
+class Small(ShippedWeights):
+    encoder, package, file = "test_resnet", "new-weights", "new_weights.pth"
+    licence, origin, sha256 = "CC0-1.0", "a test", "SHA256"
+    mean = std = (0.25, 0.25, 0.25)
+
+    def __init__(self, *, slope: float = 1.0):
+        self.slope = slope
+
+    def named(self, weights, own):
+        return {name: self.slope * value for name, value in super().named(weights, own).items()}
+''',
     "schedule": '''"""Removes by the scores of the weights, at once.
 
 Source: written by a test.
 """
 from hardy.pruning.goal import choose
-from hardy.pruning.schedules.base import Schedule, finished
+from hardy.pruning.schedules.base import Schedule, remove_and_check
 
 class Now(Schedule):
     trains = False
@@ -152,7 +169,7 @@ class Now(Schedule):
 
     def run(self, work):
         scores = {name: self.slope * value for name, value in work.criterion.scores().items()}
-        return finished(work, choose(scores, work.units, work.goal, {}, work.limits), scores, self.slope)
+        return remove_and_check(work, choose(scores, work.units, work.goal, {}, work.limits), scores, self.slope)
 ''',
     "tuner": '''"""Trains the last parameters.
 

@@ -171,10 +171,12 @@ def segformer(root: Path) -> Release:
         encoder = from_file("mmseg.models.backbones_mit", folder / "backbones" / "mix_transformer.py").mit_b0()
         head = from_file("mmseg.models.decode_heads.one", folder / "decode_heads" / "segformer_head.py").SegFormerHead
     widths = {"in_channels": [32, 64, 160, 256], "num_classes": 19, "channels": 128}
-    network = nn.ModuleDict({
-        "backbone": encoder,
-        "decode_head": head(feature_strides=[4, 8, 16, 32], decoder_params={"embed_dim": 256}, **widths),
-    })  # fmt: skip
+    network = nn.ModuleDict(
+        {
+            "backbone": encoder,
+            "decode_head": head(feature_strides=[4, 8, 16, 32], decoder_params={"embed_dim": 256}, **widths),
+        }
+    )
     return network, _two_parts, ((100, 150), (128, 96))
 
 
@@ -182,13 +184,23 @@ def segformer_mmseg(root: Path) -> Release:
     with without("mmcv.ops", "mmcv._ext"):
         models = importlib.import_module("mmseg.models")
         encoder = models.MixVisionTransformer(
-            embed_dims=32, num_heads=[1, 2, 5, 8], num_layers=[2, 2, 2, 2], sr_ratios=[8, 4, 2, 1], drop_path_rate=0.1,
-            out_indices=(0, 1, 2, 3), mlp_ratio=4, qkv_bias=True,
-        )  # fmt: skip
+            embed_dims=32,
+            num_heads=[1, 2, 5, 8],
+            num_layers=[2, 2, 2, 2],
+            sr_ratios=[8, 4, 2, 1],
+            drop_path_rate=0.1,
+            out_indices=(0, 1, 2, 3),
+            mlp_ratio=4,
+            qkv_bias=True,
+        )
         head = models.SegformerHead(
-            in_channels=[32, 64, 160, 256], in_index=[0, 1, 2, 3], channels=256, num_classes=19,
-            norm_cfg={"type": "BN"}, align_corners=False,
-        )  # fmt: skip
+            in_channels=[32, 64, 160, 256],
+            in_index=[0, 1, 2, 3],
+            channels=256,
+            num_classes=19,
+            norm_cfg={"type": "BN"},
+            align_corners=False,
+        )
     return nn.ModuleDict({"backbone": encoder, "decode_head": head}), _two_parts, ((100, 150), (128, 96))
 
 

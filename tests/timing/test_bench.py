@@ -29,8 +29,11 @@ def test_a_row_for_every_runtime_batch_and_network():
     network = wrap(nn.Sequential(*layers), "camvid11")
     rows = bench(network, size=(32, 48), batches=(1, 3), runtime=("eager", "onnxruntime"), runs=3, warm_up=1)
     assert [(row.runtime, row.batch) for row in rows] == [
-        ("eager", 1), ("eager", 3), ("onnxruntime", 1), ("onnxruntime", 3)
-    ]  # fmt: skip
+        ("eager", 1),
+        ("eager", 3),
+        ("onnxruntime", 1),
+        ("onnxruntime", 3),
+    ]
     for row in rows:
         assert 0 < row.least <= row.p50 <= row.p95
         assert (row.size, row.runs, row.warm_up, row.device, row.copies) == ((32, 48), 3, 1, "cpu", False)
@@ -124,14 +127,17 @@ def test_a_form_is_timed_beside_the_network_as_it_is(tiny, monkeypatch):
     rows = bench(tiny, size=(32, 48), against=other, fold=True, channels_last=True)
     words = "folded, channels last"
     assert [(row.network, row.form, row.beside, row.ratio) for row in rows] == [
-        ("network", "as it is", "against", 2), ("against", "as it is", "network", 0.5),
-        ("network", words, "as it is", 0.375), ("against", words, "as it is", 0.25),
-    ]  # fmt: skip
+        ("network", "as it is", "against", 2),
+        ("against", "as it is", "network", 0.5),
+        ("network", words, "as it is", 0.375),
+        ("against", words, "as it is", 0.25),
+    ]
     assert [(row.folded, row.norms, row.layout) for row in rows[::2]] == [
-        (False, "", "channels first"), (True, "16 of 16 batch norms folded", "channels last")
-    ]  # fmt: skip
+        (False, "", "channels first"),
+        (True, "16 of 16 batch norms folded", "channels last"),
+    ]
     (told,) = rows[2].told
-    assert told.startswith("16 of 16 batch norms folded: the same classes on 2 drawn images")
+    assert told.startswith("16 of 16 batch norms folded: the same classes on 2 random images")
     assert "(float32, batch norm folded, channels last); not timed" in rows[2].timed
     assert tiny.state_dict().keys() == other.state_dict().keys()  # neither network was changed
 
@@ -147,8 +153,12 @@ def test_bfloat16_takes_the_same_images_and_says_what_it_costs(tiny):
 
 
 def test_what_is_partly_folded_is_said_so():
-    network = wrap(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4), nn.ReLU(),
-                                 nn.Conv2d(4, 11, 1)), "camvid11")  # fmt: skip
+    network = wrap(
+        nn.Sequential(
+            nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 11, 1)
+        ),
+        "camvid11",
+    )
     row = bench(network, size=(32, 32), runs=1, warm_up=0, fold=True)[1]
     assert not row.folded
     assert "(float32, 1 of 2 batch norms folded); not timed" in row.timed
@@ -201,7 +211,7 @@ def test_measuring_memory_says_nothing(capfd, tiny):
         ({"size": (32, 32), "warm_up": -1}, "warm_up -1"),
         ({"size": (32, 32), "runtime": ("eagre",)}, "no runtime 'eagre'"),
         ({"size": (32, 32), "device": "cuda:99"}, "cuda:99"),
-        ({"size": (32, 32), "dtype": "float8"}, "no dtype 'float8' to time; there are: float32, bfloat16"),
+        ({"size": (32, 32), "dtype": "float8"}, "no dtype 'float8'; there are: float32, bfloat16"),
         ({"size": (32, 32), "dtype": "bfloat16", "runtime": ("onnxruntime",)}, "dtype bfloat16: .* runtime eager"),
         ({"size": (32, 32), "channels_last": True, "runtime": ("eager", "onnxruntime")}, "channels_last: .* eager"),
     ],

@@ -85,11 +85,18 @@ def test_what_another_process_measured_meanwhile_is_kept(tmp_path):
     assert len(json.loads(one.path.read_text())["milliseconds"]) == 2
 
 
-@pytest.mark.parametrize("text", [
-    "", "{", "[]", "{}", '{"machine": {}, "milliseconds": {}}',
-    json.dumps({"machine": MACHINE, "milliseconds": {"x": "y"}}),
-])  # fmt: skip
-def test_a_damaged_file_is_measured_anew(tmp_path, text):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"machine": {}, "milliseconds": {}}',
+        json.dumps({"machine": MACHINE, "milliseconds": {"x": "y"}}),
+    ],
+)
+def test_a_damaged_file_is_measured_again(tmp_path, text):
     path = LayerTable(MACHINE, Abacus(), tmp_path).path
     path.parent.mkdir()
     path.write_text(text)
@@ -208,7 +215,7 @@ def test_two_goals_and_none():
 
 def test_rounding_found_by_measuring_is_what_limits_use(monkeypatch, tmp_path):
     made = LayerTable(MACHINE, Abacus(lambda shape: 1.0 if shape.outputs % 4 == 0 else 9.0), tmp_path)
-    monkeypatch.setattr(layer_tables, "table", lambda runtime, device: made)
+    monkeypatch.setattr(layer_tables, "open_table", lambda runtime, device: made)
     run = RunSection(device="cpu")
     assert targets.limits_of(Prune(round_to="auto"), run).round_to == 4
     assert targets.limits_of(Prune(round_to=3), run).round_to == 3
@@ -227,9 +234,10 @@ def test_where_it_did_not_pay_and_why(chain, tmp_path):
     assert lines[0].startswith("about 97%")
     assert "outside convolutions" in lines[0]
     odd = next(line for line in lines if line.startswith("first (3 -> 13)"))
-    assert "no multiples of 8 are slow here; with 3 -> 16 it would take" in odd
-    assert any(line.startswith("head (8 -> 11)") and line.endswith("nothing of it was removed: its classes")
-               for line in lines)  # fmt: skip
+    assert "not multiples of 8 are slow here; with 3 -> 16 it would take" in odd
+    assert any(
+        line.startswith("head (8 -> 11)") and line.endswith("nothing of it was removed: its classes") for line in lines
+    )
     paid = LayerTable(MACHINE, Abacus(), tmp_path / "paid")
     total = sum(paid[layer.shape] for layer in Layers(small, (), (8, 8)).layers)
     assert [line.split()[0] for line in reasons(network, small, (8, 8), paid, total)] == ["head"]
@@ -240,8 +248,16 @@ def test_times_of_kernels_are_lower_quartiles_by_branch():
         return {"cat": category, "name": f"{name}_kernel_time", "dur": microseconds}
 
     turns = [(9000, 50), (100, 60), (300, 40), (200, 70)]  # the first turn warms up
-    events = [e for one, two in turns for e in (event("branch0_y_nchwc", one), event("branch10_product", two),
-                                                event("branch10_bias", 10), event("ReorderOutput", 5000))]  # fmt: skip
+    events = [
+        e
+        for one, two in turns
+        for e in (
+            event("branch0_y_nchwc", one),
+            event("branch10_product", two),
+            event("branch10_bias", 10),
+            event("ReorderOutput", 5000),
+        )
+    ]
     found = _by_branch([*events, event("branch0_y_nchwc", 9, "Session")], 11, 3)
     assert found[0] == pytest.approx(0.15)
     assert found[10] == pytest.approx(0.05 + 0.01)
@@ -249,8 +265,10 @@ def test_times_of_kernels_are_lower_quartiles_by_branch():
 
 
 BARE = [
-    Shape("normalise", 3, 3, 8, 12), Shape("resize", 5, 5, 8, 12, extra=(3, -6)), Shape("argmax", 5, 5, 8, 12),
-]  # fmt: skip
+    Shape("normalise", 3, 3, 8, 12),
+    Shape("resize", 5, 5, 8, 12, extra=(3, -6)),
+    Shape("argmax", 5, 5, 8, 12),
+]
 
 
 def test_steps_without_weights_compute_the_same_in_both_runtimes():
@@ -277,9 +295,13 @@ def test_every_kind_of_layer_is_timed(runtime):
         pytest.importorskip("onnxruntime")
         pytest.importorskip("onnx")
     shapes = [
-        LAYER, LAYER.narrowed(7, 5), Shape("convolution", 6, 6, 8, 8, (3, 3), (2, 2), (1, 1), groups=6),
-        Shape("transposed", 6, 4, 8, 8, (2, 2), (2, 2)), Shape("linear", 6, 10, 20, 1), *BARE,
-    ]  # fmt: skip
+        LAYER,
+        LAYER.narrowed(7, 5),
+        Shape("convolution", 6, 6, 8, 8, (3, 3), (2, 2), (1, 1), groups=6),
+        Shape("transposed", 6, 4, 8, 8, (2, 2), (2, 2)),
+        Shape("linear", 6, 10, 20, 1),
+        *BARE,
+    ]
     state = torch.random.get_rng_state()
     found = layer_times(shapes, runtime, CPU)
     assert len(found) == len(shapes)

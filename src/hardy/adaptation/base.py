@@ -1,4 +1,4 @@
-"""The interface of a network that learns while it predicts: images in, logits out, and back to the start on request."""
+"""The interface of test-time adaptation: a network learns while it predicts and can be reset exactly."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -15,30 +15,30 @@ from hardy.seed import seeded
 __all__ = ["State", "TestTimeAdaptation"]
 
 State = dict[str, Any]
-"""What `TestTimeAdaptation.state` returns: the seed, and copies by name of tensors and of optimisers' states."""
+"""What `TestTimeAdaptation.state` returns: the seed, and copies of tensors and of optimiser states by name."""
 
 
 class TestTimeAdaptation(nn.Module, ABC):
     """A copy of ``network`` that may change with every batch that it predicts.
 
-    A subclass writes `adapt`. Its constructor takes ``network`` before the ``*`` and its options after, and configures
-    ``self.network`` once: what it freezes, the modes of norms. What it remembers from batch to batch are parameters and
-    buffers of its own or of the network, which keep their names, shapes and types, and the state of `optimisers`;
-    nothing else, or `reset` could not be exact. Gradients are cleared before each batch. ``reset`` and ``seed`` are no
-    names for options: a recipe's section ``adapt`` and `hardy.adapt` have them.
+    A subclass implements `adapt`. Its constructor takes ``network`` before the ``*`` and its options after it. The
+    constructor configures ``self.network`` once: what is frozen and the modes of norm layers. All state that changes
+    from batch to batch must be in parameters and buffers, of the method or the network, which keep their names, shapes
+    and types, or in the state of `optimisers`; otherwise `reset` would not be exact. Gradients are cleared before each
+    batch. Options cannot be named ``reset`` or ``seed``: the recipe section ``adapt`` and `hardy.adapt` use these.
 
-    Contract, held by ``tests/contracts/test_adaptations.py`` for every method: the network given stays as it is;
-    `reset` and `restore` are exact to the bit; neither `train` nor ``torch.no_grad`` around a call changes what it
-    does; the same seed and images give the same bits; a batch of one image and image-level networks work.
+    Contract, checked by ``tests/contracts/test_adaptations.py`` for every method: the network that was passed in does
+    not change; `reset` and `restore` are bit-exact; neither `train` nor ``torch.no_grad`` around a call changes the
+    result; the same seed and images give the same bits; a batch of one image and image-level networks work.
 
     Attributes:
         network: the copy, in evaluation mode unless the subclass changes the mode of some modules.
-        predicts: whether the logits of a batch come ``before`` or ``after`` the update that the batch causes.
-        seed: decides every draw of the method, with the number of the batch; set it before the first batch.
-        step: how many batches were seen since the start, a buffer of shape ().
+        predicts: whether the logits of a batch are computed ``before`` or ``after`` the update on that batch.
+        seed: with the number of the batch, it seeds all random draws; set it before the first batch.
+        step: number of batches since the start, a buffer of shape ().
     """
 
-    __test__ = False  # pytest collects classes by this beginning of a name
+    __test__ = False  # or pytest would collect the class, because its name begins with "Test"
     predicts: ClassVar[Literal["before", "after"]]
     step: Tensor
 
@@ -51,17 +51,17 @@ class TestTimeAdaptation(nn.Module, ABC):
 
     @abstractmethod
     def adapt(self, images: Tensor) -> Tensor:
-        """The logits (B, K, H, W), or (B, K), of ``images`` (B, 3, H, W) RGB in [0, 1], and one update, in place.
+        """Return the logits (B, K, H, W), or (B, K), of ``images`` (B, 3, H, W), RGB in [0, 1], and update in place.
 
-        Gradients are enabled. Draws are those of ``torch``'s CPU generator, which is seeded for each batch.
+        Gradients are enabled. Use torch's CPU generator for random draws; it is seeded for each batch.
         """
 
     def optimisers(self) -> Mapping[str, torch.optim.Optimizer]:
-        """The optimisers that `adapt` steps, by a name of the method's own; none by default."""
+        """The optimisers that `adapt` steps, by names that the method chooses; none by default."""
         return {}
 
     def forward(self, images: Tensor) -> Tensor:
-        """The logits (B, K, H, W), or (B, K), of ``images`` without a graph; the network learns from them."""
+        """Return the detached logits (B, K, H, W), or (B, K), of ``images``, and adapt the network to them."""
         self._keep_start()
         self.zero_grad(set_to_none=True)
         with torch.inference_mode(False), torch.enable_grad(), seeded(self.seed, "adapt", int(self.step)):
@@ -71,24 +71,24 @@ class TestTimeAdaptation(nn.Module, ABC):
         return logits
 
     def reset(self) -> None:
-        """Forget everything learned since the start, in place and to the bit."""
+        """Undo everything learned since the start, in place and bit-exact."""
         if self._start is not None:
             self.restore(self._start)
 
     def state(self) -> State:
-        """A copy of all that was learned, for `restore`."""
+        """A copy of everything learned, for `restore`."""
         optimisers = {name: copy.deepcopy(one.state_dict()) for name, one in self.optimisers().items()}
         tensors = {name: value.detach().clone() for name, value in self._tensors()}
         return {"seed": self.seed, "tensors": tensors, "optimisers": optimisers}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Return to ``state``, in place and to the bit; `reset` still returns to the start.
+        """Return to ``state``, in place and bit-exact; a later `reset` still returns to the start.
 
         Args:
             state: what `state` returned, of a method with the same options on the same network.
 
         Raises:
-            InputError: for the state of another method or network; nothing was changed then.
+            InputError: for the state of another method or network; nothing is changed then.
         """
         self._refuse_other(state)
         self._keep_start()
@@ -100,16 +100,16 @@ class TestTimeAdaptation(nn.Module, ABC):
             optimiser.load_state_dict(copy.deepcopy(state["optimisers"][name]))
 
     def train(self, mode: bool = True) -> Self:
-        """Do nothing: the method alone decides the mode of its modules."""
+        """Do nothing: the method sets the modes of its modules itself."""
         return self
 
     def _keep_start(self) -> None:
-        """Remember the start when it is first left: then the subclass has configured its copy."""
+        """Save the start state before the first change, when the constructor of the subclass has run."""
         if self._start is None:
             self._start = self.state()
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every parameter and buffer, also those that a state dict leaves out."""
+        """Every parameter and buffer, including those that the state dict leaves out."""
         yield from self.named_parameters()
         yield from self.named_buffers()
 

@@ -1,4 +1,4 @@
-"""Predicts as the network was trained and learns nothing: what every other method is measured against.
+"""The unadapted network: it learns nothing and is the baseline of every other method.
 
 Source: the baseline "Source" of Wang, Shelhamer, Liu, Olshausen and Darrell, "Tent: fully test-time adaptation by
 entropy minimization", ICLR 2021, section 4.

@@ -1,4 +1,4 @@
-"""What algorithms that compare domains share: the outputs and the loss terms of each domain, from one forward pass."""
+"""Shared by the algorithms that compare domains: outputs and loss terms of each domain, from one forward pass."""
 
 from collections.abc import Sequence
 
@@ -14,10 +14,10 @@ __all__ = ["domain_terms", "refuse_fewer", "weighted"]
 
 
 def domain_terms(algorithm: Algorithm, batch: Batch, pixel_loss: PixelLoss) -> tuple[list[Outputs], list[Terms]]:
-    """The outputs and the network's loss terms of each domain in ``batch``, by ascending index.
+    """The outputs and the network's loss terms of each domain in ``batch``, by ascending domain index.
 
     Raises:
-        InputError: when the batch holds fewer domains than ``algorithm`` needs.
+        InputError: when the batch has fewer domains than ``algorithm`` needs.
     """
     parts, _ = domain_outputs(algorithm.network, batch)
     refuse_fewer(algorithm, len(parts))
@@ -26,7 +26,7 @@ def domain_terms(algorithm: Algorithm, batch: Batch, pixel_loss: PixelLoss) -> t
 
 
 def refuse_fewer(algorithm: Algorithm, domains: int) -> None:
-    """Raise `InputError` for a batch of fewer ``domains`` than ``algorithm`` needs."""
+    """Raise `InputError` when a batch has fewer ``domains`` than ``algorithm`` needs."""
     if domains < algorithm.needs_domains:
         raise InputError(
             f"{type(algorithm).__name__} compares domains, and a batch holds images of {domains}; raise optim.batch "
@@ -35,7 +35,7 @@ def refuse_fewer(algorithm: Algorithm, domains: int) -> None:
 
 
 def weighted(terms: Sequence[Terms], weights: Sequence[float]) -> Terms:
-    """``sum_i w_i terms_i``, name by name; all of ``terms`` have the names of the first."""
+    """``sum_i w_i terms_i`` for each name; all of ``terms`` have the same names."""
     return {
         name: torch.stack([weight * one[name] for weight, one in zip(weights, terms, strict=True)]).sum()
         for name in terms[0]

@@ -1,4 +1,4 @@
-"""The interface of what is trained: a batch goes in, named loss terms come out."""
+"""The interface of a training algorithm: it maps a batch to named loss terms."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -17,19 +17,20 @@ __all__ = ["Algorithm"]
 class Algorithm(nn.Module, ABC):
     """A way to train ``network``: `forward` returns the loss terms of a batch.
 
-    The training loop (`hardy.engine.fit`) sums the terms, goes backward, steps and calls `after_step`. What else an
-    algorithm learns are its own parameters, what it must remember from step to step its buffers: a checkpoint holds
-    both. A part with an optimiser of its own, such as a critic, steps inside `forward`; see `optimisers`.
+    The training loop (`hardy.engine.fit`) sums the terms, runs the backward pass, steps the optimiser and calls
+    `after_step`. An algorithm registers what it learns besides the network as its own parameters, and what it keeps
+    from step to step as buffers; a checkpoint holds both. A part with its own optimiser, such as a critic, is stepped
+    inside `forward`; see `optimisers`.
 
-    The constructor takes ``network`` and ``pixel_loss`` before the ``*``, and its options, each with a type and a
-    default, after. One that learns from another network asks there for a ``teacher`` too, a
+    The constructor takes ``network`` and ``pixel_loss`` before the ``*``. Its options follow the ``*``; each has a type
+    and a default. An algorithm that learns from another network also takes a ``teacher`` before the ``*``, a
     `hardy.networks.building.teacher.Teacher`.
     """
 
     needs_domains: int = 1
-    """The least number of domains that a batch must hold for the terms to mean anything."""
+    """The smallest number of domains that a batch must hold for the terms to be defined."""
     trains_network: bool = True
-    """False when it learns something beside the network, which stays as it is."""
+    """False when the algorithm trains something else and leaves the network unchanged."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -40,23 +41,23 @@ class Algorithm(nn.Module, ABC):
         """The named scalar loss terms of ``batch``."""
 
     def optimisers(self) -> Mapping[str, Optimizer]:
-        """The optimisers that `forward` steps, by names of the algorithm's own; none by default.
+        """The optimisers that `forward` steps, by names that the algorithm chooses; none by default.
 
-        The training loop neither steps, clips nor decays what they hold, which are parameters of the algorithm, and its
-        checkpoint keeps their state. They are made in the constructor. The loop's backward pass leaves gradients in
-        what they hold: set these to zero before each of their own.
+        Create them in the constructor. They hold parameters of the algorithm, which the training loop neither steps,
+        clips nor decays. The checkpoint keeps their state. The loop's backward pass leaves gradients in these
+        parameters: set them to zero before each backward pass of the algorithm's own.
         """
         return {}
 
     def check(self, domains: int, batch: int) -> None:
-        """Refuse, before the first step, data that cannot be worked on.
+        """Check, before the first step, that the algorithm can work on the data.
 
         Args:
             domains: how many domains are trained on.
-            batch: the fewest images that `forward` gets at a time.
+            batch: the smallest number of images that one call of `forward` gets.
 
         Raises:
-            InputError: naming the key, what it holds and what is needed.
+            InputError: when it cannot; the message names the key, its value and what is needed.
         """
         name, least = type(self).__name__, self.needs_domains
         if domains < least:
@@ -70,18 +71,18 @@ class Algorithm(nn.Module, ABC):
             )
 
     def restarts(self, step: int) -> bool:
-        """Whether the optimiser forgets its moments before its step number ``step`` (the first is 1).
+        """Whether to reset the optimiser's moments before step ``step`` (the first is 1).
 
-        For an objective that jumps at a known step. The answer depends on ``step`` alone, so that a resumed run
-        forgets where one that never stopped did.
+        For an objective that changes abruptly at a known step. The answer depends on ``step`` alone, so a resumed run
+        resets at the same step as one that was never interrupted.
         """
         return False
 
     def after_backward(self) -> None:
-        """Called when the gradients of a step are there and before they are clipped or used."""
+        """Called after the backward pass of a step, before gradients are clipped or used."""
 
     def after_step(self, step: int) -> None:
-        """Called after the optimiser's step number ``step`` (the first is 1)."""
+        """Called after optimiser step ``step`` (the first is 1)."""
 
     def keep(self, folder: Path) -> None:
-        """Write to the run's ``folder`` what was learned besides the network; called once, after the last step."""
+        """Write what was learned besides the network to the run's ``folder``; called once, after the last step."""

@@ -3,11 +3,11 @@
     mean_i R_i + weight * mean over pairs i < j of [ mean((mu_i - mu_j)^2) + mean((C_i - C_j)^2) ]
 
 ``mu`` (C,) is the mean and ``C`` (C, C) the unbiased covariance of a domain's samples; the means in the brackets are
-over their elements. Every network is aligned in its embedding (`hardy.types.Outputs`), which the head reads. A network
-for pictures has one sample per image; in one for scenes every cell is a sample and a random few stand for all.
+over the elements. The samples come from the embedding (`hardy.types.Outputs`), the input of the head. A classifier has
+one sample per image. In a segmentation network every cell of the embedding is a sample, and a random subset is used.
 
-All domains go through the network in one forward pass. With frozen norms, as in DomainBed of 2022, that is the same as
-one pass for each.
+All domains go through the network in one forward pass. With frozen batch norms, as in DomainBed of 2022, this equals
+one pass per domain.
 
 Source: Sun and Saenko, "Deep CORAL: correlation alignment for deep domain adaptation", ECCV 2016 workshops, eq. 1 to
 3; between all pairs of sources and with the means: Gulrajani and Lopez-Paz, "In search of lost domain generalization",
@@ -30,14 +30,14 @@ __all__ = ["CORAL"]
 
 
 class CORAL(Algorithm):
-    """Minimise the mean risk of the domains while their embeddings are drawn to one mean and one covariance.
+    """Minimise the mean risk of the domains and align the means and covariances of their embeddings.
 
     Args:
         network: what is trained; its `outputs` must give the embedding.
         pixel_loss: the loss of one head.
-        weight: of the distance between the moments; 0 leaves the mean risk.
-        positions: the most cells of the embedding that stand for a domain, drawn anew in each step from all of its
-            images; all cells where there are fewer.
+        weight: of the distance between the moments; with 0 only the mean risk is left.
+        positions: the largest number of cells of the embedding used per domain, drawn again in each step from all
+            of its images; all cells where there are fewer.
 
     Raises:
         InputError: for a negative ``weight``, or fewer than 2 ``positions``.
@@ -52,7 +52,7 @@ class CORAL(Algorithm):
         self.pixel_loss, self.weight, self.positions = pixel_loss, weight, positions
 
     def check(self, domains: int, batch: int) -> None:
-        """See `Algorithm.check`: an embedding has a covariance from two pictures of a domain on."""
+        """See `Algorithm.check`: the covariance needs at least two images of each domain."""
         super().check(domains, batch)
         if self.network.image_level and batch < 2 * domains:
             raise InputError(
@@ -64,7 +64,7 @@ class CORAL(Algorithm):
         """The mean over domains of the network's loss terms, and ``coral``, the weighted distance of the moments.
 
         Raises:
-            InputError: when the batch holds one domain only or a domain with a single sample, or the network gives no
+            InputError: when the batch holds one domain only or a domain with a single sample, or the network has no
                 embedding.
         """
         outputs, terms = domain_terms(self, batch, self.pixel_loss)

@@ -1,12 +1,12 @@
-"""DSP: every image is learned together with copies in styles that climb the loss.
+"""DSP: the network trains on every image and on copies of it in adversarial styles.
 
-Each copy begins with a random style epsilon ~ N(0, I), which takes ``ascent`` steps up the gradient of the copies' loss
-(`hardy.ops.dsp`); then the network learns from originals and copies alike, their mean loss, in one batch. The steps of
-epsilon leave no gradient in the network and do not touch its batch norms' running statistics, though they do use the
-statistics of their batch: those follow once a step, from originals and copies together.
+Each copy starts from a random style epsilon ~ N(0, I) and takes ``ascent`` gradient ascent steps on the loss of the
+copies (`hardy.ops.dsp`). Then the network trains on originals and copies in one batch, by their mean loss. The ascent
+steps leave no gradients in the network. They use the statistics of their batch and do not change the running statistics
+of the batch norms; these are updated once per training step, from originals and copies together.
 
 Source: Luo, Liu and Yang, "Domain generalization for semantic segmentation by pruning", IJCV 2024, doi
-10.1007/s11263-024-02194-5 (the rows with DSP alone); the steps of epsilon: Luo, Liu, Guan, Yu and Yang, "Adversarial
+10.1007/s11263-024-02194-5 (the rows with DSP alone); the ascent of epsilon: Luo, Liu, Guan, Yu and Yang, "Adversarial
 style mining for one-shot unsupervised domain adaptation", NeurIPS 2020, algorithm 1 and the authors' code.
 """
 
@@ -36,13 +36,13 @@ class DSP(Algorithm):
         network: what is trained.
         pixel_loss: the loss of one head.
         style: folder of a run of the algorithm ``style_vae``.
-        copies: restyled copies of every image.
-        ascent: gradient steps K of each copy's epsilon; 0 leaves it random.
+        copies: number of restyled copies of every image.
+        ascent: number K of ascent steps of each copy's epsilon; with 0 it stays random.
         rate: the step is ``rate / loss`` times the gradient.
-        limit: the most that an epsilon changes in a step, as a share of its length.
+        limit: the largest change of an epsilon in one step, as a share of its length.
 
     Raises:
-        InputError: for a number out of range, or a ``style`` that is no such run.
+        InputError: for a number out of range, or a ``style`` that is not the folder of such a run.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class DSP(Algorithm):
 
     @property
     def dsp(self) -> Perturbation:
-        """What draws the copies."""
+        """The style perturbation that makes the copies."""
         assert isinstance(self._dsp.module, Perturbation), "it was put there"
         return self._dsp.module
 
@@ -92,7 +92,7 @@ class DSP(Algorithm):
         return self.network.losses(self.network.outputs(images), labels, self.pixel_loss)
 
     def _climbed(self, batch: Batch, content: Tensor, epsilon: Tensor) -> Tensor:
-        """``epsilon`` (B, C) after one step up the loss of the copies of ``batch`` that it gives."""
+        """``epsilon`` (B, C) after one ascent step on the loss of the copies that it gives of ``batch``."""
         epsilon = epsilon.detach().requires_grad_(True)
         with torch.enable_grad(), statistics_kept(self.network):
             copies = self.dsp.redraw(content, epsilon, batch.images.shape[-2:]).to(batch.images)
@@ -105,6 +105,6 @@ class DSP(Algorithm):
 
 
 def _repeated(batch: Batch, times: int) -> Batch:
-    """``batch`` ``times`` over."""
+    """``batch`` repeated ``times`` times."""
     labels = batch.labels.repeat(times, *[1] * (batch.labels.ndim - 1))
     return Batch(batch.images.repeat(times, 1, 1, 1), labels, batch.domains.repeat(times))

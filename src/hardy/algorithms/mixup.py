@@ -1,12 +1,12 @@
 """Mixup across domains: images of two domains are blended, and so are their losses.
 
-The domains of a batch are paired in a random cycle; for each of the D pairs (i, j) a share ``lambda ~ Beta(alpha,
+The domains of a batch are paired in a random cycle. For each of the D pairs (i, j) a share ``lambda ~ Beta(alpha,
 alpha)`` is drawn, and
 
     x = lambda x_i + (1 - lambda) x_j,    loss = lambda l(f(x), y_i) + (1 - lambda) l(f(x), y_j)
 
-on as many images as the smaller of the two has; the objective is the mean over the pairs. Scenes are blended pixel by
-pixel, each pixel with the losses of both its labels.
+on as many images as the smaller of the two domains has. The objective is the mean over the pairs. In segmentation each
+pixel is blended, and its loss is the blend of the losses for its two labels.
 
 Source: Zhang, Cisse, Dauphin and Lopez-Paz, "mixup: beyond empirical risk minimization", ICLR 2018, eq. 2; across
 domains: Yan, Song, Li, Zou and Ren, arXiv:2001.00677; between the sources, as here: Gulrajani and Lopez-Paz, "In
@@ -31,7 +31,7 @@ class Mixup(Algorithm):
     Args:
         network: what is trained.
         pixel_loss: the loss of one head.
-        alpha: of the shares' Beta distribution: near 0 one image outweighs the other, 1 is uniform.
+        alpha: parameter of the Beta distribution of the shares; near 0 one image dominates, 1 is uniform.
 
     Raises:
         InputError: for an ``alpha`` that is not above 0.

@@ -1,11 +1,11 @@
-"""Self-distillation: a smaller network is trained on the labels and on what the whole one says of each pixel.
+"""Self-distillation: the network is trained on the labels and on the class probabilities of a teacher.
 
     loss = loss of the labels + weight T^2 mean_i KL(softmax(t_i / T) || softmax(s_i / T))
 
 s and t are the logits of the network and of its teacher, and i runs over the labelled pixels. The teacher is frozen, in
-evaluation mode, and sees the very images that the network sees. A recipe names it as ``teacher``; in the recovery after
-pruning it is the network before pruning where none is named. Both terms need no adapter: teacher and student have one
-shape of logits.
+evaluation mode, and gets the same images as the network. A recipe names it as ``teacher``. In the recovery after
+pruning the default teacher is the network before pruning. No adapter is needed, because both networks have logits of
+the same shape.
 
 Source: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", arXiv:1503.02531, 2015, section 2; to
 recover a pruned network from the unpruned one by its logits: Muralidharan et al., "Compact language models via pruning
@@ -25,14 +25,14 @@ __all__ = ["SelfDistillation"]
 
 
 class SelfDistillation(Algorithm):
-    """Minimise the loss of the labels and the divergence from the teacher.
+    """Minimise the loss on the labels plus the divergence from the teacher.
 
     Args:
         network: what is trained.
         pixel_loss: the loss of one head.
-        teacher: predicts the classes that ``network`` does.
-        temperature: T; above 1 the teacher's small probabilities count more.
-        weight: of the divergence beside the loss of the labels; 0 leaves the latter alone.
+        teacher: predicts the same classes as ``network``.
+        temperature: T; above 1 the small probabilities of the teacher have more weight.
+        weight: of the divergence; with 0 only the loss on the labels is left.
 
     Raises:
         InputError: for a ``temperature`` that is not above 0, a negative ``weight``, or a teacher of other classes.

@@ -1,18 +1,18 @@
-"""D-VAE and AdaIN decoder: learns the styles of the images, and to redraw an image in any of them.
+"""D-VAE and AdaIN decoder: learns the styles of images and how to redraw an image in any of these styles.
 
-The network itself stays as it is; what is kept besides it in the run's folder is the style perturbation that the
-algorithm ``dsp`` and the criterion ``npdg`` load. With E the frozen encoder, D the decoder, s = (mu, sigma) of E(x) and
+The network itself is not changed. The run's folder also gets the style perturbation, which the algorithm ``dsp`` and
+the criterion ``npdg`` load. With E the frozen encoder, D the decoder, s = (mu, sigma) of E(x) and
 s_hat its reconstruction by the D-VAE, g = D(t), t = AdaIN(E(x_content), s_hat):
 
     L = MSE(E(g), t) + a sum_l [MSE(mu_l(g), mu_l(x)) + MSE(sigma_l(g), sigma_l(x))] + b KL + c MSE(s_hat, s)
 
-over the maps l of the encoder, x being the image whose style it is. The decoder learns from the first two parts alone,
-the D-VAE from the last two. One more part, MSE(D(E(x)), x) and the squares of what g has outside [0, 1], ties the
-decoder to the colours that a light encoder's maps leave open.
+over the maps l of the encoder, where x is the image that gives the style. The decoder learns from the first two terms
+only, the D-VAE from the last two. The image term, MSE(D(E(x)), x) plus the squared excess of g outside [0, 1], fixes
+the colours, which the maps of a light encoder do not determine.
 
 Source: Luo, Liu, Guan, Yu and Yang, "Adversarial style mining for one-shot unsupervised domain adaptation", NeurIPS
 2020, section 3.2, and the authors' code for weights and routing; Luo, Liu and Yang, IJCV 2024, doi
-10.1007/s11263-024-02194-5, figure 1. The image part is Hardy's, after the identity loss of Park and Lee, CVPR 2019.
+10.1007/s11263-024-02194-5, figure 1. The image term is Hardy's, after the identity loss of Park and Lee, CVPR 2019.
 """
 
 from collections.abc import Sequence
@@ -47,20 +47,20 @@ class StyleVAE(Algorithm):
     """Train a style perturbation beside ``network``.
 
     Args:
-        network: lends its first layers as encoder; it does not learn.
+        network: its first layers are the encoder; it is not trained.
         pixel_loss: not used.
-        encoder: ``"network"``, or a file of VGG-19's weights (see `hardy.networks.styles.dsp.load_vgg`).
-        stride: of the map in which the network's style is read.
-        pictures: a folder, here or in that of the data sets, whose images give the styles; empty for the images
-            trained on.
+        encoder: ``"network"``, or a file with the weights of VGG-19 (see `hardy.networks.styles.dsp.load_vgg`).
+        stride: of the network's map whose statistics are the style.
+        pictures: a folder of images that give the styles, a path or a folder beside the data sets; empty for the
+            training images.
         style: a.
         kl: b.
         reconstruction: c.
         reduction: whether the KL is a mean over its dimensions, as in the authors' code, or their sum.
-        image: weight of the image part; None for 200 with the network's layers and, as in the papers, 0 with VGG-19.
+        image: weight of the image term; None means 200 with the network's layers and 0 with VGG-19, as in the papers.
 
     Raises:
-        InputError: for a weight below 0, an encoder that cannot be had, or a folder without images.
+        InputError: for a weight below 0, an encoder that cannot be loaded, or a folder without images.
     """
 
     trains_network = False
@@ -99,12 +99,12 @@ class StyleVAE(Algorithm):
 
     @property
     def encoder(self) -> FirstLayers | VGG19:
-        """E, frozen; its parameters are none of the algorithm's."""
+        """The frozen encoder E; its parameters are not parameters of the algorithm."""
         assert isinstance(self._encoder.module, FirstLayers | VGG19), "it was put there"
         return self._encoder.module
 
     def forward(self, batch: Batch) -> Terms:
-        """The four or five terms; the moments of the codes follow, in place."""
+        """The four or five loss terms; also updates the moments of the codes, in place."""
         images = batch.images
         styled = self._drawn(len(images), images) if self.pictures else images
         with torch.no_grad():
@@ -128,7 +128,9 @@ class StyleVAE(Algorithm):
         save_dsp(Perturbation(self.encoder, deepcopy(self.vae.decoder), deepcopy(self.decoder), centre, root), folder)
 
     def _redrawing(self, images: Tensor, content: Tensor, found: Tensor, wanted: Sequence[Tensor]) -> Terms:
-        """The terms of the decoder: ``content`` in the styles ``found`` (B, 2C), whose maps should have ``wanted``."""
+        """The terms of the decoder, which redraws ``content`` in the styles ``found`` (B, 2C).
+
+        ``wanted`` are the target styles of the maps."""
         target = adain(content, *found.chunk(2, dim=1))
         redrawn = self._decoded(target, images)
         drawn = self.encoder(redrawn)
@@ -142,29 +144,29 @@ class StyleVAE(Algorithm):
         return terms
 
     def _decoded(self, features: Tensor, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) of ``features``, cut to the size of ``images``: the encoder's strides round up."""
+        """Images (B, 3, H, W) of ``features``, cut to the size of ``images``; the encoder's strides round up."""
         decoded: Tensor = self.decoder(features)
         return decoded[..., : images.shape[-2], : images.shape[-1]]
 
     def _drawn(self, count: int, like: Tensor) -> Tensor:
-        """``count`` pictures, each resized to cover the size of ``like`` and cut to it at random."""
+        """``count`` pictures, each resized to cover the size of ``like`` and cropped to it at a random position."""
         chosen = torch.randint(len(self.pictures), (count,)).tolist()
         return torch.stack([_covering(read_image(self.pictures[index]), like) for index in chosen])
 
 
 def _covering(picture: np.ndarray, like: Tensor) -> Tensor:
-    """(3, H, W) in [0, 1]."""
+    """``picture`` (h, w, 3) resized to cover ``like`` (..., H, W) and cropped at random: (3, H, W) in [0, 1]."""
     height, width = like.shape[-2:]
-    whole = torch.from_numpy(picture).to(like.device, like.dtype).permute(2, 0, 1)[None] / 255
-    factor = max(height / whole.shape[-2], width / whole.shape[-1])
-    size = [max(least, round(factor * side)) for least, side in zip((height, width), whole.shape[-2:], strict=True)]
-    whole = F.interpolate(whole, size=size, mode="bilinear", align_corners=False, antialias=True)[0].clamp(0, 1)
+    resized = torch.from_numpy(picture).to(like.device, like.dtype).permute(2, 0, 1)[None] / 255
+    factor = max(height / resized.shape[-2], width / resized.shape[-1])
+    size = [max(least, round(factor * side)) for least, side in zip((height, width), resized.shape[-2:], strict=True)]
+    resized = F.interpolate(resized, size=size, mode="bilinear", align_corners=False, antialias=True)[0].clamp(0, 1)
     top, left = (int(torch.randint(side - least + 1, ())) for side, least in zip(size, (height, width), strict=True))
-    return whole[:, top : top + height, left : left + width]
+    return resized[:, top : top + height, left : left + width]
 
 
 def _partners(domains: Tensor) -> Tensor:
-    """For each image of ``domains`` (B,) another one at random, of another domain where there is one."""
+    """For each image of ``domains`` (B,) the index of a random other image, of another domain where there is one."""
     count = len(domains)
     order = torch.rand(count, count, device=domains.device)
     order = order + (domains[:, None] != domains[None]) * 2 - torch.eye(count, device=domains.device) * 2

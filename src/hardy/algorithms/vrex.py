@@ -2,8 +2,8 @@
 
     mean_i R_i + weight * (1/D) sum_i (R_i - mean R)^2
 
-For the first steps (``anneal``) the variance has the weight ``early_weight``; when that changes, the optimiser forgets
-its moments, which were those of another objective.
+For the first ``anneal`` steps the variance has the weight ``early_weight``. When the weight changes, the moments of the
+optimiser are reset, because they belong to the earlier objective.
 
 Source: Krueger et al., "Out-of-distribution generalization via risk extrapolation (REx)", ICML 2021, eq. 8; the
 weights and the annealing are those of Gulrajani and Lopez-Paz, "In search of lost domain generalization", ICLR 2021
@@ -25,14 +25,14 @@ __all__ = ["VREx"]
 class VREx(Algorithm):
     """Minimise the mean risk of the domains and make their risks equal.
 
-    With several processes, or a batch in parts, the variance is that of each one's share of the images.
+    With several processes or gradient accumulation, the variance is computed over each part of the batch.
 
     Args:
         network: what is trained.
         pixel_loss: the loss of one head.
-        weight: of the variance, once ``anneal`` steps are made.
-        anneal: how many steps ``early_weight`` lasts; with as many as the run has it lasts to the end.
-        early_weight: of the variance before that.
+        weight: of the variance, after the first ``anneal`` steps.
+        anneal: number of steps with ``early_weight``; if the run has no more steps, it applies to the end.
+        early_weight: of the variance during these steps.
 
     Raises:
         InputError: for a weight or an ``anneal`` below 0.
@@ -59,7 +59,7 @@ class VREx(Algorithm):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, batch: Batch) -> Terms:
-        """The mean over domains of the network's loss terms, and ``variance``, weighted, of their sums.
+        """The mean over domains of the network's loss terms, and ``variance``, the weighted variance of their sums.
 
         Raises:
             InputError: when the batch holds one domain only.
@@ -71,9 +71,9 @@ class VREx(Algorithm):
         return {**mean, "variance": weight * risks.var(correction=0)}
 
     def restarts(self, step: int) -> bool:
-        """See `Algorithm.restarts`: at the first step with the later weight."""
+        """See `Algorithm.restarts`: true at the first step with ``weight``."""
         return step == self.anneal + 1
 
     def after_step(self, step: int) -> None:
-        """Remember how many steps are made."""
+        """Store the number of steps made."""
         self.steps.fill_(step)

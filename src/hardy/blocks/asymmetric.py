@@ -45,18 +45,21 @@ class Asymmetric(nn.Sequential, Costed):
     ) -> None:
         assert kernel % 2 == 1, f"kernel {kernel} is even: no padding keeps the size"
         reach = dilation * (kernel - 1) // 2
-        column = nn.Conv2d(
-            in_channels, out_channels, (kernel, 1), (stride, 1), (reach, 0), (dilation, 1), bias=False
-        )  # fmt: skip
+        column = nn.Conv2d(in_channels, out_channels, (kernel, 1), (stride, 1), (reach, 0), (dilation, 1), bias=False)
         row = nn.Conv2d(out_channels, out_channels, (1, kernel), (1, stride), (0, reach), (1, dilation), bias=False)
         between = [nn.BatchNorm2d(out_channels), nn.ReLU()] if mid_act else []
         super().__init__(column, *between, row, nn.BatchNorm2d(out_channels), nn.ReLU())
 
     @staticmethod
     def cost(
-        in_channels: int, out_channels: int, size: tuple[int, int], *, kernel: int = 3, stride: int = 1,
+        in_channels: int,
+        out_channels: int,
+        size: tuple[int, int],
+        *,
+        kernel: int = 3,
+        stride: int = 1,
         dilation: int = 1,
-    ) -> Cost:  # fmt: skip
+    ) -> Cost:
         """``K M N + K N^2`` weights; the first convolution still runs over all columns."""
         column, row = kernel * in_channels * out_channels, kernel * out_channels**2
         return Cost(column + row, column * strided((size[0], 1), stride) * size[1] + row * strided(size, stride))

@@ -57,7 +57,7 @@ def _separable(channels: int) -> nn.Sequential:
 def enlarged(x: Tensor, size: Sequence[int], upsample: str, factor: int) -> Tensor:
     """``x`` (B, C, h, w) at ``size`` (H, W), which is ``factor`` times as large or up to ``factor - 1`` less.
 
-    To the nearest, a cell fills the square of cells that it stands for; squares are cut off at the right and below.
+    To the nearest, a cell fills the square of cells that it covers; squares are cut off at the right and below.
     """
     if upsample == "bilinear":
         return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)

@@ -62,9 +62,15 @@ class ConvNormAct(nn.Sequential, Costed):
 
     @staticmethod
     def cost(
-        in_channels: int, out_channels: int, size: tuple[int, int], *, kernel: int = 3, stride: int = 1,
-        dilation: int = 1, groups: int = 1,
-    ) -> Cost:  # fmt: skip
+        in_channels: int,
+        out_channels: int,
+        size: tuple[int, int],
+        *,
+        kernel: int = 3,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+    ) -> Cost:
         """``K^2 M N / g`` weights, each used once for every cell of the result; ``dilation`` costs nothing."""
         weights = kernel**2 * in_channels * out_channels // groups
         return Cost(weights, weights * strided(size, stride))

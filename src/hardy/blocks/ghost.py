@@ -44,9 +44,14 @@ class Ghost(nn.Module, Costed):
 
     @staticmethod
     def cost(
-        in_channels: int, out_channels: int, size: tuple[int, int], *, kernel: int = 1, ratio: int = 2,
+        in_channels: int,
+        out_channels: int,
+        size: tuple[int, int],
+        *,
+        kernel: int = 1,
+        ratio: int = 2,
         stride: int = 1,
-    ) -> Cost:  # fmt: skip
+    ) -> Cost:
         """``K^2 M N / s + 9 (s - 1) N / s`` weights, each used once for every cell of the result."""
         few = out_channels // ratio
         weights = kernel**2 * in_channels * few + 9 * few * (ratio - 1)

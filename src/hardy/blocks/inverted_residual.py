@@ -48,9 +48,14 @@ class InvertedResidual(nn.Module, Costed):
 
     @staticmethod
     def cost(
-        in_channels: int, out_channels: int, size: tuple[int, int], *, stride: int = 1, expansion: int | None = 6,
+        in_channels: int,
+        out_channels: int,
+        size: tuple[int, int],
+        *,
+        stride: int = 1,
+        expansion: int | None = 6,
         kernel: int = 3,
-    ) -> Cost:  # fmt: skip
+    ) -> Cost:
         """``t M^2`` weights before the stride, none without the layer that widens; ``K^2 t M + t M N`` behind it."""
         wide = in_channels * (1 if expansion is None else expansion)
         before = 0 if expansion is None else in_channels * wide

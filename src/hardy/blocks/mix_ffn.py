@@ -1,4 +1,4 @@
-"""Mix-FFN: a feed-forward layer that looks at the eight cells around, and so needs no position encoding.
+"""Mix-FFN: a feed-forward layer that reads the eight neighbouring cells and so needs no position encoding.
 
 ``W2 GELU(D(W1 x))`` with D a 3x3 depthwise convolution; the sum with x is the caller's.
 

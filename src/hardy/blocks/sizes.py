@@ -1,4 +1,4 @@
-"""Heights and widths of maps, as numbers or as the symbols that stand for them while `torch.export` leaves them open.
+"""Heights and widths of maps, as numbers or as the symbols that `torch.export` uses for open sizes.
 
 An exported graph must be right at every size, so nothing may be decided by the size of the example; and what it
 computes of sizes must be what ONNX computes, whose integer division cuts toward zero where Python's rounds down.

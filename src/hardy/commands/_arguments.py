@@ -1,4 +1,4 @@
-"""The arguments that several verbs take, and which code the words of a call let run."""
+"""The arguments that several verbs share, and the trust in code that is named on the command line."""
 
 import sys
 from pathlib import Path
@@ -10,13 +10,23 @@ from hardy import trust
 from hardy.errors import InputError
 
 __all__ = [
-    "Adapting", "DatasetOptions", "Device", "Domains", "DomainsAdapting", "Overrides", "RecipeFile", "Root",
-    "RunFolder", "SizeText", "Trust", "typed",
-]  # fmt: skip
+    "Adapting",
+    "DatasetOptions",
+    "Device",
+    "Domains",
+    "DomainsAdapting",
+    "Overrides",
+    "RecipeFile",
+    "Root",
+    "RunFolder",
+    "SizeText",
+    "Trust",
+    "typed",
+]
 
 
 def _allow(names: set[str] | list[str]) -> None:
-    """Let what the user typed run, and find it in the current folder too, behind everything that is installed."""
+    """Allow the modules that the user typed, and search the current folder for them after all installed packages."""
     if names:
         trust.allow(names)
         here = str(Path.cwd())
@@ -67,5 +77,5 @@ SizeText = Annotated[str | None, typer.Option(help="HEIGHTxWIDTH in pixels.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Trust = Annotated[
     list[str] | None,
-    typer.Option(help="Let code of this module run where a file names it; repeat for several.", callback=_trusted),
+    typer.Option(help="Allow code of this module to run when a file names it; repeat for several.", callback=_trusted),
 ]

@@ -1,18 +1,20 @@
-"""What people see of a study: how its cells stand, live on a terminal and line by line elsewhere, and its table."""
+"""The display of a study: the states of its cells, live on a terminal or line by line, and its table."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
+from hardy.commands._comparison import Compared, Reader, Table
 from hardy.commands._print import plain
 from hardy.commands._summary import Summary
 from hardy.files import write_text
-from hardy.report.pivot import Pivot, place
+from hardy.report.pivot import Coordinates, Pivot, coordinates
 from hardy.studies.ledger import Ledger
 from hardy.studies.order import STATES, Order
 from hardy.studies.study import Study
@@ -24,18 +26,20 @@ SHOWN = 12
 
 
 class Board:
-    """How the cells of a study stand, and the table of what they measured.
+    """The states of the cells of a study, and the table of their measurements.
 
     Args:
         study: the study.
         ledger: its folder.
-        order: the states of its cells, read anew whenever something is shown.
+        order: the states of its cells, read again whenever something is shown.
+        counts: reads the per-image counts of a cell, for the comparison that the study may ask for.
     """
 
-    def __init__(self, study: Study, ledger: Ledger, order: Order) -> None:
+    def __init__(self, study: Study, ledger: Ledger, order: Order, counts: Reader) -> None:
         self.study = study
         self.ledger = ledger
         self.order = order
+        self.counts = counts
         self.out = Console(highlight=False)
         self.screen = Console(stderr=True, highlight=False)
         self._live: Live | None = None
@@ -45,7 +49,7 @@ class Board:
 
     @contextmanager
     def live(self) -> Iterator[None]:
-        """On a terminal, keep the board on the screen while the block lasts."""
+        """On a terminal, show the live board inside the block."""
         if not self.screen.is_terminal:
             self._say(self._counts())
             yield
@@ -55,12 +59,12 @@ class Board:
         self._live = None
 
     def show(self) -> None:
-        """Bring the live board up to date."""
+        """Update the live board."""
         if self._live:
             self._live.update(self._board())
 
     def ended(self, cell: str, how: str, reason: str) -> None:
-        """Say that a cell ended, where no live board shows it."""
+        """Print that a cell ended; with a live board only failures are printed."""
         done, all_of_them = self.order.count("done"), len(self.order.states)
         line = f"{done}/{all_of_them} {how}: {cell}{f': {reason}' if how == 'failed' else ''}"
         self._latest = None
@@ -69,27 +73,37 @@ class Board:
         elif how == "failed":
             self._live.console.print(plain(line), soft_wrap=True)
 
-    def plan(self) -> None:
-        """Print every cell with its state, and the table of what is measured."""
+    def show_cells(self) -> None:
+        """Print every cell with its state, and the table of the measurements."""
         for name, state in self.order.states.items():
             self._say(f"{state:8} {name}")
         self.summary(keep=False)
 
     def summary(self, *, keep: bool = True) -> None:
-        """Print table, comparisons and failures, and ``keep`` the table as ``table.md`` in the study's folder."""
-        found = self._summary()
-        self.out.print(plain(found.title), style="italic", soft_wrap=True)
-        self.out.print(_rich(found.table))
-        for line in found.duels:
+        """Print table, comparisons and failures; ``keep`` writes the table to ``table.md`` in the study's folder."""
+        summary = self._summary()
+        self.out.print(plain(summary.title), style="italic", soft_wrap=True)
+        self.out.print(_rich(summary.table))
+        for line in summary.duels:
             self._say(line)
+        compared = self._compared()
+        for one in compared.tables if compared else ():
+            self._say_table(one)
         for failure in self.ledger.failures():
             if failure.cell in self.order.states:
                 self._say(f"failed: {failure.cell}: {failure.reason} (see {failure.log})")
         for name in self.order.named("skipped"):
-            self._say(f"skipped: {name}: what it goes on from failed")
+            self._say(f"skipped: {name}: the cell that it continues from failed")
         self._say(self._counts())
         if keep:
-            write_text(self.ledger.folder / "table.md", "\n".join(found.markdown()) + "\n")
+            lines = [*summary.markdown(), *(compared.markdown() if compared else [])]
+            write_text(self.ledger.folder / "table.md", "\n".join(lines) + "\n")
+
+    def _say_table(self, one: Table) -> None:
+        self.out.print(plain(one.title), style="italic", soft_wrap=True)
+        self.out.print(_rich(one.table, wide=True))
+        for note in one.notes:
+            self._say(f"- {note}")
 
     def _say(self, line: str) -> None:
         self.out.print(plain(line), soft_wrap=True)
@@ -99,26 +113,40 @@ class Board:
         return f"{self.ledger.folder}: {len(self.order.states)} cells: {', '.join(counts)}"
 
     def _summary(self) -> Summary:
-        """What the cells measured so far."""
+        """The measurements of the cells so far."""
         if self._latest is None:
-            cells = map(self.ledger.cells.__getitem__, self.order.states)
-            places = [place(cell.stage, cell.axes) for cell in cells]
-            self._latest = Summary(self.study, self.ledger.study, places, self.ledger.read())
+            self._latest = Summary(self.study, self.ledger.study, self._cells(), self.ledger.read())
         return self._latest
+
+    def _compared(self) -> Compared | None:
+        """The comparison that the study asks for."""
+        if self.study.comparison is None:
+            return None
+        return Compared(self.study, self.ledger.study, self._cells(), self.ledger.read(), self.counts)
+
+    def _cells(self) -> list[Coordinates]:
+        cells = map(self.ledger.cells.__getitem__, self.order.states)
+        return [coordinates(cell.stage, cell.axes) for cell in cells]
 
     def _board(self) -> Group:
         running = self.order.named("running")
-        lines = [Text(f"  {name}  {_last(self.ledger.place(name) / 'train.log')}", overflow="ellipsis", no_wrap=True)
-                 for name in running[:SHOWN]]  # fmt: skip
+        lines = [
+            Text(f"  {name}  {_last(self.ledger.run_folder(name) / 'train.log')}", overflow="ellipsis", no_wrap=True)
+            for name in running[:SHOWN]
+        ]
         more = [Text(f"  and {len(running) - SHOWN} more")] if len(running) > SHOWN else []
         return Group(Text(self._counts()), *lines, *more, _rich(self._summary().table))
 
 
-def _rich(table: Pivot) -> Table:
-    """``table`` for the terminal: labels to the left, numbers to the right."""
-    shown = Table(caption=plain(table.note) if table.note else None, caption_justify="left")
+def _rich(table: Pivot, *, wide: bool = False) -> RichTable:
+    """``table`` for the terminal: text aligned left, numbers aligned right.
+
+    The cells of a ``wide`` one may take several lines, so that none is cut.
+    """
+    shown = RichTable(caption=plain(table.note) if table.note else None, caption_justify="left")
     for index, name in enumerate(table.columns):
-        shown.add_column(plain(name), justify="left" if index < table.labels else "right", no_wrap=True)
+        side: Literal["left", "right"] = "left" if index < table.text_columns else "right"
+        shown.add_column(plain(name), justify=side, no_wrap=not wide, overflow="fold" if wide else "ellipsis")
     for row in table.rows:
         shown.add_row(*map(plain, row))
     return shown

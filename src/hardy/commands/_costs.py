@@ -1,4 +1,4 @@
-"""What pruning changed in parameters, multiply-accumulates and milliseconds, and the tables that say so."""
+"""The costs before and after pruning: parameters, multiply-accumulates and milliseconds, and tables of them."""
 
 import json
 import logging
@@ -17,63 +17,67 @@ from hardy.files import write_text
 from hardy.networks.base import Network
 from hardy.ops import cost
 from hardy.recipe import Recipe
-from hardy.stored import read_json
+from hardy.stored import finite, read_json
 from hardy.timing import layer_tables
 from hardy.timing.bench import Comparison, Runtime, compare
 from hardy.timing.payoff import reasons
 from hardy.timing.targets import Outcome
 
-__all__ = ["Change", "Found", "cost_values", "costs", "show_costs", "show_module"]
+__all__ = ["Change", "PruningReport", "cost_values", "costs", "own_costs", "show_costs", "show_module"]
 
 _log = logging.getLogger("hardy")
 
 Change = list[tuple[str, float, float]]
-"""(what, before, after) of everything that pruning should make smaller."""
+"""(name, before, after) of every cost that pruning should reduce."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """What is worth telling of the pruning itself.
+class PruningReport:
+    """The part of a pruning result that is saved and shown.
 
     Attributes:
-        outcome: of a target of cost, None for a ratio.
-        blocked: channels that could not go, by the layer that makes them, with the reason.
+        outcome: of a cost target, None for a ratio.
+        blocked: the layers whose channels could not be removed, with the reason.
+        took: steps and seconds of scoring and removing, by name.
     """
 
     outcome: Outcome | None = None
     blocked: dict[str, str] = field(default_factory=dict)
+    took: dict[str, float] = field(default_factory=dict)
 
     def notes(self) -> dict[str, Any]:
-        """For the record."""
+        """The notes for records."""
         return {} if self.outcome is None else {"target": self.outcome.to_json()}
 
     def write(self, folder: Path) -> None:
-        """Keep it in ``folder``, whole or not at all."""
+        """Write it to ``folder`` atomically."""
         write_text(folder / "pruning.json", json.dumps(asdict(self), indent=1))
 
     @classmethod
-    def read(cls, folder: Path) -> "Found":
-        """What an earlier call kept in ``folder``; nothing where there is none.
+    def read(cls, folder: Path) -> "PruningReport":
+        """The report that an earlier call wrote to ``folder``; an empty one when there is none.
 
         Raises:
-            InputError: when it is torn or damaged.
+            InputError: when it is damaged.
         """
         path = folder / "pruning.json"
         if not path.exists():
             return cls()
-        kept = read_json(path)
+        values = read_json(path)
         try:
-            outcome, blocked = kept["outcome"], dict(kept["blocked"])
+            outcome, blocked, took = values["outcome"], dict(values["blocked"]), dict(values.get("took", {}))
             if not all(isinstance(reason, str) for reason in blocked.values()):
                 raise ValueError("blocked holds no reasons")
-            return cls(Outcome.from_json(outcome) if outcome else None, blocked)
+            if not all(map(finite, took.values())):
+                raise ValueError("took holds no numbers")
+            return cls(Outcome.from_json(outcome) if outcome else None, blocked, took)
         except (KeyError, TypeError, ValueError) as error:
             again = "delete the folder 'pruned' beside it to prune again"
-            raise InputError(f"{path}: not what pruning found ({error}); {again}") from None
+            raise InputError(f"{path}: not a pruning report ({error}); {again}") from None
 
 
 def costs(dense: Network, network: Network, recipe: Recipe) -> tuple[Change, list[Comparison]]:
-    """Parameters, GMACs and, unless the recipe says no, measured milliseconds, taken in turns in one process."""
+    """Parameters, GMACs and, unless the recipe turns it off, milliseconds that are measured in turns in one process."""
     size = recipe.data.size or recipe.data.crop
     changes: Change = [
         ("parameters", cost.parameters(dense), cost.parameters(network)),
@@ -86,7 +90,7 @@ def costs(dense: Network, network: Network, recipe: Recipe) -> tuple[Change, lis
     for runtime in runtimes if recipe.evaluate.latency else ():
         try:
             comparisons.append(compare(dense, network, size=size, runtime=runtime))
-        except InputError as error:  # a user's module that cannot be exported is pruned all the same
+        except InputError as error:  # a user's module that cannot be exported can still be pruned
             if runtime == "eager":
                 raise
             _log.warning("not measured in %s: %s", runtime, error)
@@ -96,6 +100,16 @@ def costs(dense: Network, network: Network, recipe: Recipe) -> tuple[Change, lis
     return changes, comparisons
 
 
+def own_costs(network: Network, recipe: Recipe) -> list[tuple[str, str, float]]:
+    """(target, metric, value) of the parameters of ``network`` and, where it can be counted, of its GMACs."""
+    found: list[tuple[str, str, float]] = [("cost", "parameters", cost.parameters(network))]
+    try:
+        found.append(("cost", "gmacs", cost.gmacs(network, recipe.data.size or recipe.data.crop)))
+    except RuntimeError as error:  # a user's module that does not run without data
+        _log.info("GMACs are not recorded: %s", " ".join(str(error).split()))
+    return found
+
+
 def cost_values(changes: Change) -> list[tuple[str, str, float]]:
     """(target, metric, value) of every cost, before and after."""
     before = [("cost", f"{name}_before", value) for name, value, _ in changes]
@@ -103,14 +117,14 @@ def cost_values(changes: Change) -> list[tuple[str, str, float]]:
 
 
 def _number(value: float) -> str:
-    """Whole from a thousand up, four digits below."""
+    """Without decimals from a thousand up, four digits below."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def show_costs(
-    changes: Change, comparisons: Sequence[Comparison], found: Found, dense: Network, small: Network
-) -> None:  # fmt: skip
-    """Print costs before and after, predicted beside measured, and where pruning did not pay and why."""
+    changes: Change, comparisons: Sequence[Comparison], report: PruningReport, dense: Network, small: Network
+) -> None:
+    """Print costs before and after, predicted and measured, and the layers that did not get faster, with reasons."""
     rows = [
         [name.replace("_", " "), _number(before), _number(after), f"{after / before:.2f}"]
         for name, before, after in changes
@@ -118,25 +132,25 @@ def show_costs(
     sizes = {one.size for one in comparisons}
     where = "".join(f", batch 1 at {height}x{width}" for height, width in sizes)
     show_rows(f"before and after pruning{where}", ["cost", "before", "after", "ratio"], rows)
-    if found.outcome is not None:
-        say(str(found.outcome))
+    if report.outcome is not None:
+        say(str(report.outcome))
     for one in comparisons:
         verdict = "faster" if one.faster else "NOT FASTER"
-        say(f"{one.runtime}: {verdict}: takes {one.ratio:.2f} of the time (quartiles {one.low:.2f} to {one.high:.2f}, "
-            f"{one.runs} pairs, {one.threads} threads)")  # fmt: skip
-        times = layer_tables.table(one.runtime, torch.device("cpu"))
-        for line in reasons(dense, small, one.size, times, one.after_p50, found.blocked):
+        say(
+            f"{one.runtime}: {verdict}: takes {one.ratio:.2f} of the time (quartiles {one.low:.2f} to {one.high:.2f}, "
+            f"{one.runs} pairs, {one.threads} threads)"
+        )
+        times = layer_tables.open_table(one.runtime, torch.device("cpu"))
+        for line in reasons(dense, small, one.size, times, one.after_p50, report.blocked):
             say(f"  {line}")
 
 
-def show_module(
-    dense: nn.Module, small: nn.Module, example: Tensor, kinds: Sequence[str], left: Sequence[str]
-) -> None:  # fmt: skip
-    """Print parameters and GMACs of any module before and after, what was pruned, and what was left whole."""
+def show_module(dense: nn.Module, small: nn.Module, example: Tensor, kinds: Sequence[str], left: Sequence[str]) -> None:
+    """Print parameters and GMACs of any module before and after, the kinds pruned, and the layers not pruned."""
     rows = []
     for what, count in (("parameters", cost.parameters), ("gmacs", lambda one: cost.operations(one, example))):
         before, after = count(dense), count(small)
         rows.append([what, f"{before:,.6g}", f"{after:,.6g}", f"{after / max(before, 1e-12):.2f}"])
     size = "x".join(map(str, example.shape[1:]))
     show_rows(f"before and after pruning, one input of {size}", ["cost", "before", "after", "ratio"], rows)
-    say(f"pruned: {', '.join(kinds)}; left whole: {', '.join(left) or 'nothing'}")
+    say(f"pruned: {', '.join(kinds)}; not pruned: {', '.join(left) or 'nothing'}")

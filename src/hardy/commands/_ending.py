@@ -1,4 +1,4 @@
-"""How a call of the command line ends: its exit code, and one line where it did not do what was asked."""
+"""The end of a call of the command line: its exit code, and one line for an error."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from hardy.errors import InputError, shortened
 
 __all__ = ["leave"]
 
-# Typer carries its own copy of click since 0.29 and none before: its exceptions are reached through a public name.
+# Since 0.29 Typer has its own copy of click, earlier it imports click: both exceptions have this public base class.
 _UsageError: Any = typer.BadParameter.__mro__[1]
 
 
@@ -39,14 +39,14 @@ def leave(call: Callable[[], object]) -> NoReturn:
 
 
 def _exit(line: str, code: int) -> NoReturn:
-    if code > 128:  # a second Ctrl-C while Python ends would print a traceback
+    if code > 128:  # a second Ctrl-C while Python exits would print a traceback
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.stderr.write(f"hardy: {shortened(' '.join(line.split()))}\n")
     sys.exit(code)
 
 
 def _interrupted(error: BaseException) -> bool:
-    """Whether Ctrl-C is behind ``error``: libraries that were being imported wrap it in an error of their own."""
+    """Whether Ctrl-C caused ``error``: libraries that were being imported wrap it in an error of their own."""
     seen: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in seen:
@@ -60,7 +60,7 @@ def _interrupted(error: BaseException) -> bool:
 def _usage(error: Any) -> str:
     context = error.ctx
     command = context.command_path if context is not None else "hardy"
-    return f"{error.format_message()} ({command} --help tells more)"
+    return f"{error.format_message()} (see {command} --help)"
 
 
 def _os_line(error: OSError) -> str:

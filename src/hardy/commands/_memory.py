@@ -1,4 +1,4 @@
-"""A run that a Python call starts on a network in memory: as complete and as repeatable as one of the command line."""
+"""A run that a Python call starts on a network in memory; recorded and repeatable like one of the command line."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from hardy.networks.base import Network
 from hardy.recipe import Recipe, from_values
 from hardy.trust import allowing
 
-__all__ = ["from_sections", "opened", "sections_of"]
+__all__ = ["from_sections", "open_run", "sections_of"]
 
 
 def from_sections(network: Mapping[str, Any], **sections: Any) -> Recipe:
@@ -41,7 +41,7 @@ def sections_of(
 
 
 @contextmanager
-def opened(
+def open_run(
     network: Network,
     verb: str,
     sections: Mapping[str, Any],
@@ -51,22 +51,22 @@ def opened(
     trust: str | Iterable[str] = (),
     teacher: teachers.Given | None = None,
 ) -> Iterator[tuple[Run | None, Path | None]]:
-    """A run of ``verb`` that starts from ``network``, and its folder where it is one that stays.
+    """A run of ``verb`` that starts from ``network``, and its folder if it is permanent.
 
-    The run is None where it is finished already. Without a folder it works in a temporary one. With one the network is
-    kept in it as it was given, so that the recipe beside it repeats the run.
+    The run is None when it is finished already. Without ``folder`` it works in a temporary folder. With ``folder`` the
+    given network is saved there, so that the recipe in the folder can repeat the run.
 
     Args:
-        network: what the run starts from; it is not changed here.
+        network: the run starts from it; it is not changed here.
         verb: ``train`` or ``prune``.
         sections: of the recipe, without ``network`` and ``run``.
-        folder: where everything goes, ``run["folder"]`` being the same.
+        folder: for all files of the run; the same as ``run["folder"]``.
         run: the section ``run``.
-        trust: modules whose code may run where a file names it.
-        teacher: what an algorithm learns from; a network is kept as ``network`` is.
+        trust: modules whose code may run when a file names it.
+        teacher: for an algorithm that learns from one; a network in memory is saved as ``network`` is.
 
     Raises:
-        InputError: for anything in the sections that cannot be used, or a network that could not be kept.
+        InputError: for a section that cannot be used, or a network that cannot be saved.
     """
     named = folder or (run or {}).get("folder")
     kept = expanded(named) if named else None

@@ -1,4 +1,4 @@
-"""Tables that people read on the terminal."""
+"""Tables and lines on the terminal."""
 
 import errno
 import math
@@ -17,7 +17,7 @@ __all__ = ["keep_records", "percent", "plain", "say", "show_rows", "show_table"]
 
 
 SHOWN = 6
-"""How many absent classes are named."""
+"""How many absent classes a line names."""
 
 
 def percent(value: float | None) -> str:
@@ -26,7 +26,7 @@ def percent(value: float | None) -> str:
 
 
 def plain(text: str) -> Text:
-    """``text`` as it is: what looks like rich's markup is no markup, and what no terminal prints is written out."""
+    """``text`` without markup: rich's markup characters are printed as they are, unprintable characters escaped."""
     return Text("".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text))
 
 
@@ -36,14 +36,14 @@ def say(line: str) -> None:
 
 
 def keep_records(folder: Path, lines: Sequence[Record]) -> None:
-    """Append ``lines`` to the records of ``folder``; where one may not write there, say so: the numbers are shown."""
+    """Append ``lines`` to the records of ``folder``; without permission to write, print a message instead."""
     try:
         records.append(folder / "records.jsonl", lines)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         console = Console(highlight=False, soft_wrap=True, stderr=True)
-        console.print(f"{folder}: may not be written, so the numbers above are not in its records", markup=False)
+        console.print(f"{folder}: no permission to write, so the numbers above are not in its records", markup=False)
 
 
 def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> None:
@@ -61,27 +61,31 @@ def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]],
 
 
 def show_table(title: str, table: Table, *, per_class: bool = False) -> None:
-    """Print an evaluation: a row per domain, then the mean and the worst over the unseen ones; then the names of the
-    domains that are not in them.
+    """Print an evaluation: a row per domain, then the mean and the worst of the unseen ones; then the domains without a
+    score.
 
-    Means over named classes have columns of their own where a data set lacks some classes, else rows of the table per
-    class.
+    The IoU of the table's ``named`` classes has a column each. Means over named sets of classes are columns when a data
+    set lacks some classes, else rows of the table per class.
     """
     means = {row.domain: table.means(row) for row in table.rows}
     named = list(next(iter(means.values()), {}))
     metric = "accuracy %" if table.image_level else "mIoU %"
     apart = named if table.partial else []
-    more = [f"{_written(name)} %" for name in apart] + ([] if table.image_level else ["pixel accuracy %"])
+    more = [f"{name} IoU %" for name in table.named]
+    more += [f"{_written(name)} %" for name in apart] + ([] if table.image_level else ["pixel accuracy %"])
     columns = ["domain", "", "images", metric, *more]
     rows = []
     for row in table.rows:
         extra = [] if table.image_level else [percent(row.scores.pixel_accuracy)]
-        shown = [percent(means[row.domain][name]) for name in apart]
+        shown = [percent(table.score(row, name)) for name in table.named]
+        shown += [percent(means[row.domain][name]) for name in apart]
         rows.append([row.domain, row.group, str(row.images), percent(table.headline(row)), *shown, *extra])
+    of_classes = [table.summary(name) for name in table.named]
     for name, value in table.summary().items():
         pooled = "all of source-val" if table.image_level else "mean over source-val"
         text = {"intra": pooled, "unseen": "mean over unseen", "worst": "worst unseen"}.get(name, name)
-        rows.append([text, "", "", percent(value), *[""] * len(more)])
+        shown = [percent(found.get(name)) for found in of_classes]
+        rows.append([text, "", "", percent(value), *shown, *[""] * (len(more) - len(shown))])
     show_rows(title, columns, rows)
     for line in (*_absent(table), *_left_out(table)):
         say(line)
@@ -97,23 +101,23 @@ def show_table(title: str, table: Table, *, per_class: bool = False) -> None:
 def _left_out(table: Table) -> list[str]:
     """A line for each domain without a score."""
     unscored = [
-        f"{name}: no score, for none of its labels is in the classes measured; it is in no mean and no worst"
+        f"{name}: no score, because none of its labels is in the classes measured; it is in no mean and no minimum"
         for name in table.unscored
     ]
     return [*unscored, *(f"{name}: NOT MEASURED: {reason}" for name, reason in table.failed.items())]
 
 
 def _absent(table: Table) -> list[str]:
-    """A line for each set of classes that the mIoU of some domains does not count."""
-    found: dict[tuple[str, ...], list[str]] = {}
+    """A line for each set of classes that is not in the mIoU of some domains."""
+    domains_by_absent: dict[tuple[str, ...], list[str]] = {}
     for row in [] if table.image_level or table.partial else [r for r in table.rows if r.domain not in table.unscored]:
         absent = tuple(name for name, iou in zip(table.classes, row.scores.iou, strict=True) if math.isnan(iou))
-        found.setdefault(absent, []).append(row.domain)
+        domains_by_absent.setdefault(absent, []).append(row.domain)
     return [
         f"{', '.join(domains)}: the mIoU is over {len(table.classes) - len(absent)} of {len(table.classes)} classes; "
-        f"neither labels nor predictions have {', '.join(absent[:SHOWN])}"
+        f"neither labels nor predictions contain {', '.join(absent[:SHOWN])}"
         + (f" and {len(absent) - SHOWN} more" if len(absent) > SHOWN else "")
-        for absent, domains in found.items()
+        for absent, domains in domains_by_absent.items()
         if absent
     ]
 

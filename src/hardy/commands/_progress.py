@@ -1,4 +1,4 @@
-"""How far a stage of a run is: a bar with the time left on a terminal, lines in the log, and what trackers show."""
+"""The progress of a stage: a bar with the remaining time on a terminal, lines in the log, and trackers."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +44,7 @@ def terminal(run: Run, stage: str, steps: int) -> Iterator[Log]:
 
 
 def _trackers(names: Sequence[str], folder: Path) -> list[GeneralTracker]:
-    """The started trackers of these names, such as ``tensorboard``, that write into ``folder``."""
+    """Started trackers by name, such as ``tensorboard``, that write into ``folder``."""
     usable = [str(tracker.value) for tracker in get_available_trackers()]
     started = []
     for name in names:

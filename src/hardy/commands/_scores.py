@@ -1,4 +1,4 @@
-"""The error at the end where a domain is not in a table of scores."""
+"""The error at the end of a command when a domain could not be measured."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ __all__ = ["refuse_unmeasured"]
 
 
 def refuse_unmeasured(table: Table, folder: Path, adapt: Adapt | None = None) -> None:
-    """Say by an error that ``table``, measured with ``adapt``, lacks domains, once everything else is done.
+    """Raise an error when domains are missing in ``table``, which was measured with ``adapt``.
 
     Raises:
-        InputError: naming them, the first one's reason, and what measures them.
+        InputError: naming the domains, the first one's reason, and the command that measures them.
     """
     if table.failed:
         names, reason = " ".join(table.failed), next(iter(table.failed.values()))
         raise InputError(
-            f"{folder}: the network is there, but not measured on {names}: {reason}; once the data are right, run: "
+            f"{folder}: the network is saved, but not measured on {names}: {reason}; when the data are correct, run: "
             f"hardy evaluate {folder} {names}{adapt_words(adapt)}"
         )

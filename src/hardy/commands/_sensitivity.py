@@ -8,7 +8,7 @@ __all__ = ["show_sweep", "sweep_values"]
 
 
 def show_sweep(title: str, sweep: Sweep, choice: Floors) -> None:
-    """Print a row per group of units: its width, the fall of the score at each share, and the floor that follows."""
+    """Print a row per group of units: its width, the drop of the score at each share, and its minimum width."""
     floors = sweep.floors(choice.tolerance)
     columns = ["unit", "width", *(f"-{share:.0%}" for share in sweep.shares), "floor"]
     rows = []
@@ -18,18 +18,18 @@ def show_sweep(title: str, sweep: Sweep, choice: Floors) -> None:
         rows.append([group.name, _range(sizes), *(percent(loss.drop) for loss in losses), _range(least)])
     note = (
         f"points lost of {percent(sweep.score)} when this share of the unit alone is masked; "
-        f"the floor keeps the fall at {percent(choice.tolerance)} or less"
+        f"the floor, the minimum width, keeps the drop at {percent(choice.tolerance)} or less"
     )
     show_rows(title, columns, rows, note)
 
 
 def sweep_values(sweep: Sweep, choice: Floors) -> list[tuple[str, str, float]]:
-    """(target, metric, value): the score as it is, for each group the fall at each share, for each unit its floor."""
+    """(target, metric, value): the unpruned score, each group's drop at each share, each unit's minimum width."""
     values = [("network", "score", sweep.score)]
     values += [(loss.group.name, f"drop_{loss.share:g}", loss.drop) for loss in sweep.losses]
     return values + [(name, "floor", float(width)) for name, width in sweep.floors(choice.tolerance).items()]
 
 
 def _range(values: list[int]) -> str:
-    """One number, or the least and the most of several."""
+    """One number, or the smallest and the largest of several."""
     return str(values[0]) if len(set(values)) == 1 else f"{min(values)} to {max(values)}"

@@ -1,48 +1,54 @@
-"""The table of a study and the comparisons it asks for, from the places of its cells and their records."""
+"""The table and the comparisons of a study, from the coordinates of its cells and their records."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 from hardy.records import Record
-from hardy.report.pivot import Duel, Pivot, Place, Values, chosen, duel, markdown, pivot
-from hardy.studies.study import Compare, Study, against, compared, label, listed
+from hardy.report.pivot import Coordinates, Duel, Pivot, Values, beside, chosen, duel, markdown, pivot
+from hardy.studies.study import Compare, Study, against, compared, listed, value_name
 
 __all__ = ["Summary"]
 
 
 class Summary:
-    """What the cells of a study measured.
+    """The measurements of the cells of a study.
 
     Args:
         study: the study.
-        name: how it is called.
-        places: of the cells that are shown, measured or not, in order.
+        name: its name.
+        cells: the coordinates of the cells that are shown, measured or not, in order.
         records: of these and other cells.
     """
 
-    def __init__(self, study: Study, name: str, places: Sequence[Place], records: Sequence[Record]) -> None:
+    def __init__(self, study: Study, name: str, cells: Sequence[Coordinates], records: Sequence[Record]) -> None:
         self._show, self._grid, self._name = study.table, study.grid, name
-        self._places = places
-        everywhere = chosen(records, self._show.value, self._show.metric)
-        self._values: Values = {where: everywhere[where] for where in self._places if where in everywhere}
+        self._cells = cells
+        self._values = self._chosen(records, self._show.metric)
+        self._beside = {metric: self._chosen(records, metric) for metric in listed(self._show.beside)}
 
     @property
     def title(self) -> str:
-        """One line: the study, what is measured, and on what."""
+        """One line: the study, the metric, and what it is measured on."""
         metric = self._show.metric or "mIoU or accuracy"
         return f"{self._name}: {metric}{' %' if self._percent else ''}, {self._show.value}"
 
     @cached_property
     def table(self) -> Pivot:
-        """The table as the study wants it."""
+        """The table that the study defines."""
         columns = listed(self._show.columns)
         usual = [name for name, axis in self._grid.items() if axis.key != "run.seed" and name not in columns]
         rows = usual if self._show.rows is None else listed(self._show.rows)
-        return pivot(self._values, self._places, rows, columns, percent=self._percent)
+        others = {
+            f"{metric}{' %' if _percent(metric) else ''}": pivot(
+                values, self._cells, rows, columns, percent=_percent(metric)
+            )
+            for metric, values in self._beside.items()
+        }
+        return beside(pivot(self._values, self._cells, rows, columns, percent=self._percent), others)
 
     @cached_property
     def duels(self) -> list[str]:
-        """A line for every comparison that is asked for."""
+        """A line for every comparison in the study."""
         return [line for one in compared(self._show) for line in self._compared(one)]
 
     def markdown(self) -> list[str]:
@@ -52,24 +58,33 @@ class Summary:
 
     @property
     def _percent(self) -> bool:
-        """Whether the metric lies in [0, 1] and is shown as a percentage."""
-        metric = self._show.metric
-        return metric is None or metric in ("miou", "accuracy", "pixel_accuracy") or metric.startswith("iou/")
+        return _percent(self._show.metric)
+
+    def _chosen(self, records: Sequence[Record], metric: str | None) -> Values:
+        """The number that is shown of each cell."""
+        everywhere = chosen(records, self._show.value, metric)
+        return {where: everywhere[where] for where in self._cells if where in everywhere}
 
     def _compared(self, one: Compare) -> Iterator[str]:
-        first, others = label(one.of), [label(other) for other in against(one)]
-        places = [dict(where) for where in self._places]
+        first, others = value_name(one.of), [value_name(other) for other in against(one)]
+        places = [dict(cell) for cell in self._cells]
         every = dict.fromkeys(where[one.axis] for where in places if one.axis in where)
         groups = dict.fromkeys(
             tuple((axis, where[axis]) for axis in listed(one.by) if axis in where)
-            for where in places if one.axis in where
-        )  # fmt: skip
+            for where in places
+            if one.axis in where
+        )
         for group in groups:
             mine = {where: value for where, value in self._values.items() if set(group) <= set(where)}
             head = ", ".join(f"{axis} {text}" for axis, text in group)
             for other in others or [text for text in every if text != first]:
                 line = _line(first, other, duel(mine, one.axis, first, other), percent=self._percent)
                 yield f"{head}: {line}" if head else line
+
+
+def _percent(metric: str | None) -> bool:
+    """Whether ``metric`` lies in [0, 1] and is shown as a percentage."""
+    return metric is None or metric in ("miou", "accuracy", "pixel_accuracy") or metric.startswith("iou/")
 
 
 def _line(first: str, second: str, found: Duel, *, percent: bool) -> str:

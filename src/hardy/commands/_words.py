@@ -1,4 +1,4 @@
-"""What words of the command line mean: sizes, options of data sets, and how a network adapts."""
+"""Parsing words of the command line: sizes, options of data sets, and how a network adapts."""
 
 import json
 import shlex
@@ -13,7 +13,7 @@ __all__ = ["adapt_apart", "adapt_words", "at_home", "nested", "size_of"]
 
 
 def at_home(words: Sequence[str]) -> list[str]:
-    """``words`` with a leading ``~`` replaced by the home folder: shells leave it as it is in ``--to=~/x``."""
+    """``words`` with a leading ``~`` replaced by the home folder, which shells do not do in ``--to=~/x``."""
     return [_at_home(word) for word in words]
 
 
@@ -23,20 +23,20 @@ def _at_home(word: str) -> str:
 
 
 def adapt_apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The domains among ``words``, and what says how the network adapts, such as ``adapt.name=source``."""
-    ours = [word for word in words if "=" in word and word.partition("=")[0].partition(".")[0] == "adapt"]
-    return [word for word in words if word not in ours], ours
+    """The domains among ``words``, and the words for the adaptation, such as ``adapt.name=source``."""
+    adapting = [word for word in words if "=" in word and word.partition("=")[0].partition(".")[0] == "adapt"]
+    return [word for word in words if word not in adapting], adapting
 
 
 def adapt_words(adapt: Adapt | None) -> str:
-    """The words by which ``hardy evaluate`` adapts like ``adapt``, each after a space; nothing without one."""
+    """The words for ``hardy evaluate`` that give the section ``adapt``, each after a space; empty without it."""
     values = adapt.model_dump(mode="json") if adapt else {}
     texts = (f"adapt.{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in values.items())
     return "".join(f" {shlex.quote(text)}" for text in texts)
 
 
 def size_of(text: str | None) -> tuple[int, int] | None:
-    """(height, width) of ``HEIGHTxWIDTH``; None of None.
+    """(height, width) of ``HEIGHTxWIDTH``; None for None.
 
     Raises:
         InputError: for anything else.

@@ -13,13 +13,13 @@ __all__ = ["adapt"]
 def adapt(network: Network, name: str, *, seed: int = 0, **options: Any) -> TestTimeAdaptation:
     """A copy of ``network`` that learns from each batch it predicts: ``live(images) -> logits``, ``live.reset()``.
 
-    ``live.reset()`` forgets everything to the bit. ``live.state()`` is a copy of what was learned, and
-    ``live.restore(state)`` returns to it. The mode of the network and ``torch.no_grad`` around a call change nothing.
+    ``live.reset()`` restores the start exactly. ``live.state()`` is a copy of the current state, and
+    ``live.restore(state)`` returns to it. The mode of the network and ``torch.no_grad`` around a call have no effect.
 
     Args:
-        network: from `hardy.create`, `hardy.load` or `hardy.wrap`; it stays as it is, and the copy is on its device.
+        network: from `hardy.create`, `hardy.load` or `hardy.wrap`; it does not change. The copy is on its device.
         name: a method of ``hardy list adaptation``, or ``"their.module:Class"``.
-        seed: decides the method's draws, with the number of the batch.
+        seed: decides the method's random draws, together with the number of the batch.
         options: the method's options.
 
     Raises:

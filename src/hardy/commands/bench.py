@@ -1,4 +1,4 @@
-"""``hardy bench``: milliseconds and memory on this machine; ``hardy bench blocks``: what blocks cost."""
+"""``hardy bench``: milliseconds and memory on this machine; ``hardy bench blocks``: the costs of blocks."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,49 +21,77 @@ from hardy.timing.rows import Row
 
 __all__ = ["bench", "blocks", "check", "run"]
 
+_COLUMNS = [
+    "network",
+    "form",
+    "runtime",
+    "batch",
+    "threads",
+    "p50 ms",
+    "p95 ms",
+    "least ms",
+    "memory MiB",
+    "of",
+    "ratio",
+    "to",
+]
+
 
 def run(
     folder: Path, *, against: Path | None, size: tuple[int, int], runtimes: Sequence[Any], **options: Any
 ) -> list[Row]:
-    """Measure the network in ``folder``, beside the one in ``against`` in turns, print a table and record it.
+    """Measure the network in ``folder``, in turns with the one in ``against``, print a table and record it.
 
-    Both are measured in another form too where ``options`` ask for one.
+    With ``options`` for another form, such as folded, both networks are measured in that form too.
     """
     network = artefact.load(folder)
     other = artefact.load(against) if against else None
     rows = bench(network, size=size, runtime=runtimes, against=other, **options)
     names = {"network": str(folder), "against": str(against)}
-    columns = ["network", "form", "runtime", "batch", "threads", "p50 ms", "p95 ms", "least ms", "memory MiB", "of",
-               "ratio", "to"]  # fmt: skip
-    lines = [
-        [names[row.network], row.form, row.runtime, str(row.batch), str(row.threads), f"{row.p50:.2f}",
-         f"{row.p95:.2f}", f"{row.least:.2f}", "–" if row.memory is None else f"{row.memory:.0f}", row.memory_of,
-         "–" if row.ratio is None else f"{row.ratio:.3f}", names.get(row.beside or "–", row.beside or "–")]
-        for row in rows
-    ]  # fmt: skip
+    columns, lines = _COLUMNS, [_line(row, names) for row in rows]
     if all(row.form == AS_IT_IS for row in rows):
         columns, *lines = ([line[0], *line[2:-1]] for line in (columns, *lines))
     shape = f"{size[0]}x{size[1]}"
     title = f"{shape}, times per batch, {rows[0].runs} runs after {rows[0].warm_up}; ratio: median over pairs of runs"
     show_rows(title, columns, lines)
-    _tell(rows, names)
+    _show_forms(rows, names)
     for name, each in ((folder, network), (against, other)):
         if each is not None:
             say(f"{name}: {cost.parameters(each):,} parameters, {cost.gmacs(each, size):.3f} GMACs at {shape}")
     say(str(fingerprint()))
-    versions, made = provenance(), origin_of(folder)
+    versions, origin = provenance(), origin_of(folder)
     kept = [row for row in rows if row.network == "network"]
     triples = [(row, f"milliseconds_{name}", getattr(row, name)) for row in kept for name in ("p50", "p95", "least")]
     new = [
-        Record(made.digest, "bench", made.sources, _target(row), made.seed, name, value, {}, versions, _notes(row))
+        Record(
+            origin.digest, "bench", origin.sources, _target(row), origin.seed, name, value, {}, versions, _notes(row)
+        )
         for row, name, value in triples
     ]
     keep_records(folder, new)
     return rows
 
 
-def _tell(rows: Sequence[Row], names: Mapping[str, str]) -> None:
-    """What folding and precision did, and what is inside the timed region of each runtime and form."""
+def _line(row: Row, names: Mapping[str, str]) -> list[str]:
+    """The cells of a row of the table, under `_COLUMNS`."""
+    return [
+        names[row.network],
+        row.form,
+        row.runtime,
+        str(row.batch),
+        str(row.threads),
+        f"{row.p50:.2f}",
+        f"{row.p95:.2f}",
+        f"{row.least:.2f}",
+        "–" if row.memory is None else f"{row.memory:.0f}",
+        row.memory_of,
+        "–" if row.ratio is None else f"{row.ratio:.3f}",
+        names.get(row.beside or "–", row.beside or "–"),
+    ]
+
+
+def _show_forms(rows: Sequence[Row], names: Mapping[str, str]) -> None:
+    """Print the effects of folding and precision, and the timed region of each runtime and form."""
     for name, line in dict.fromkeys((names[row.network], line) for row in rows for line in row.told):
         say(f"{name}: {line}")
     for what, timed in dict.fromkeys((f"{row.runtime}, {row.form}", row.timed) for row in rows):
@@ -75,27 +103,35 @@ def _target(row: Row) -> str:
 
 
 def check(*, blocks: bool, channels: int | None, others: bool) -> None:
-    """Refuse options that would have no effect: ``channels`` is of blocks alone, and the ``others`` are of networks."""
+    """Refuse options without effect: ``channels`` is for blocks only, and the ``others`` are for networks only."""
     if blocks and others:
         raise InputError(
             "bench blocks times blocks as they are: it takes --size, --channels, --threads, --runs, --device"
         )
     if channels is not None and not blocks:
-        raise InputError(f"bench: --channels {channels} is of hardy bench blocks; a network has its own; leave it out")
+        raise InputError(f"bench: --channels {channels} is only for hardy bench blocks; leave it out")
 
 
 def blocks(*, size: tuple[int, int], channels: int, threads: int | None, runs: int, device: str) -> list[BlockCost]:
-    """Print what every block costs on a map of ``channels`` at an eighth of ``size``, and return it."""
+    """Print and return the cost of every block on a map of ``channels`` at an eighth of ``size``."""
     cells = (max(1, size[0] // 8), max(1, size[1] // 8))
     with threads_set(threads):
-        found = block_costs(channels, cells, runs=runs, device=pick(device))
-    plain = next(row for row in found if row.name == "3x3 convolution")
+        rows = block_costs(channels, cells, runs=runs, device=pick(device))
+    plain = next(row for row in rows if row.name == "3x3 convolution")
     lines = [
-        [row.name, f"{row.formula.weights:,}", f"{row.counted.weights:,}", f"{row.formula.macs / 1e6:,.1f}",
-         f"{row.counted.macs / 1e6:,.1f}", f"{row.formula.macs / plain.formula.macs:.3f}", f"{row.moved / 1e6:.2f}",
-         f"{row.milliseconds:.2f}", f"{row.milliseconds / plain.milliseconds:.3f}"]
-        for row in found
-    ]  # fmt: skip
+        [
+            row.name,
+            f"{row.formula.weights:,}",
+            f"{row.counted.weights:,}",
+            f"{row.formula.macs / 1e6:,.1f}",
+            f"{row.counted.macs / 1e6:,.1f}",
+            f"{row.formula.macs / plain.formula.macs:.3f}",
+            f"{row.moved / 1e6:.2f}",
+            f"{row.milliseconds:.2f}",
+            f"{row.milliseconds / plain.milliseconds:.3f}",
+        ]
+        for row in rows
+    ]
     columns = [
         "block",
         "weights",
@@ -110,7 +146,7 @@ def blocks(*, size: tuple[int, int], channels: int, threads: int | None, runs: i
     show_rows(f"{channels} channels in and out, a map of {cells[0]}x{cells[1]}", columns, lines)
     say("weights and MACs by formula, then as counted; m: millions; ms: median in PyTorch, in turns")
     say(str(fingerprint()))
-    return found
+    return rows
 
 
 def _notes(row: Row) -> dict[str, Any]:

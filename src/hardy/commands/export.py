@@ -22,41 +22,65 @@ __all__ = ["export", "run"]
 
 
 def run(
-    folder: Path, file: Path, domains: Sequence[str], *, size: tuple[int, int], dynamic: bool, logits: bool,
-    images: int | None, root: str | None, upsample: Any = "full",
+    folder: Path,
+    file: Path,
+    domains: Sequence[str],
+    *,
+    size: tuple[int, int],
+    dynamic: bool,
+    logits: bool,
+    images: int | None,
+    root: str | None,
+    upsample: Any = "full",
     datasets: Mapping[str, Mapping[str, Any]] | None = None,
-) -> Proof:  # fmt: skip
+) -> Proof:
     """Export the network in ``folder`` to ``file``, prove it on the first ``images`` images of each domain, record it.
 
     Raises:
-        InputError: when the proof fails; no file is left.
+        InputError: when the proof fails; then no file is written.
     """
     if not domains and (images is not None or root is not None):
         raise InputError("export: --images and --root are for the domains whose images prove the file; name a domain")
     network = artefact.load(folder)
-    found = sources.domains(domains, root=sources.data_root(root), options=datasets) if domains else []
-    pictures, truth = _images(network, found, 20 if images is None else images)
+    chosen = sources.domains(domains, root=sources.data_root(root), options=datasets) if domains else []
+    pictures, truth = _images(network, chosen, 20 if images is None else images)
     try:
         proof = export(
-            network, file, size=size, dynamic=dynamic, output="logits" if logits else "classes",
-            images=pictures or None, labels=truth or None, upsample=upsample,
-        )  # fmt: skip
+            network,
+            file,
+            size=size,
+            dynamic=dynamic,
+            output="logits" if logits else "classes",
+            images=pictures or None,
+            labels=truth or None,
+            upsample=upsample,
+        )
     except ProofError as error:
         raise InputError(str(error)) from None
-    versions, made = provenance(), origin_of(folder)
+    versions, origin = provenance(), origin_of(folder)
+    notes = {"file": str(file), "size": list(size), "dynamic": dynamic, "images": proof.images}
+    notes |= {} if upsample == "full" else {"upsample": upsample}
+    lines = [
+        Record(origin.digest, "export", origin.sources, ",".join(domains), origin.seed, k, v, {}, versions, notes)
+        for k, v in _values(proof, upsample, scored=bool(truth)).items()
+    ]
+    _show(proof, file, upsample, scored=bool(truth))
+    keep_records(folder, lines)
+    return proof
+
+
+def _values(proof: Proof, upsample: str, *, scored: bool) -> dict[str, float | None]:
+    """The numbers of ``proof`` to record, by metric; ``scored`` where the images have labels."""
     values: dict[str, float | None] = {
         "agreement": proof.agreement,
         "logit_difference": proof.difference,
         "nodes": proof.nodes,
     }
     values |= {} if upsample == "full" else {"agreement_full": proof.agreement_full}
-    values |= {"miou_torch": proof.miou_torch, "miou_onnx": proof.miou_onnx} if truth else {}
-    notes = {"file": str(file), "size": list(size), "dynamic": dynamic, "images": proof.images}
-    notes |= {} if upsample == "full" else {"upsample": upsample}
-    lines = [
-        Record(made.digest, "export", made.sources, ",".join(domains), made.seed, k, v, {}, versions, notes)
-        for k, v in values.items()
-    ]
+    return values | ({"miou_torch": proof.miou_torch, "miou_onnx": proof.miou_onnx} if scored else {})
+
+
+def _show(proof: Proof, file: Path, upsample: str, *, scored: bool) -> None:
     mode = f"{proof.images} {'drawn' if proof.drawn else 'given'} images"
     say(
         f"{file}: proven in onnxruntime on {mode}: {proof.agreement:.4%} of pixels agree, largest logit difference "
@@ -64,14 +88,12 @@ def run(
     )
     if upsample != "full":
         say(f"upsample {upsample}: {proof.agreement_full:.4%} of pixels as at full size")
-    if truth:
+    if scored:
         say(f"mIoU: PyTorch {percent(proof.miou_torch)}, file {percent(proof.miou_onnx)}")
-    keep_records(folder, lines)
-    return proof
 
 
 def _images(network: Network, domains: Sequence[Domain], count: int) -> tuple[list[Tensor], list[Tensor]]:
-    """Up to ``count`` images of each domain, and their labels where these can be mapped onto the network's space."""
+    """Up to ``count`` images of each domain, and their labels if they can be mapped onto the network's space."""
     pictures: list[Tensor] = []
     truth: list[Tensor] = []
     for domain in domains:

@@ -1,4 +1,4 @@
-"""``hardy import``: weights that others published become a run's folder, which every other verb takes."""
+"""``hardy import``: turn published weights into a run's folder, which every other verb accepts."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from hardy.records import Record
 __all__ = ["run"]
 
 _SHOWN = 3
-"""Names of dropped tensors that a line shows for each reason; the records have all of them."""
+"""How many dropped tensors are named for each reason; the records name all of them."""
 
 _BASES = {
     "files": "the published files",
@@ -24,7 +24,7 @@ _BASES = {
 
 
 def run(file: Path, *, classes: str, to: Path, network: str | None, source: str | None) -> None:
-    """Write the network of ``file`` into the folder ``to`` and say what became of every tensor.
+    """Write the network of ``file`` into the folder ``to`` and report which tensors were used and which were dropped.
 
     Raises:
         InputError: when ``to`` holds a network already, or for a file that cannot be imported.
@@ -53,7 +53,7 @@ def _account(found: Imported, file: Path, count: int) -> list[str]:
     lines = [
         f"{file}: {network.architecture['name']} of {found.repository}, {count:,} parameters ({options})",
         f"images in [0, 1], RGB{turned}, less ({mean}), over ({std})",
-        f"this map was checked on {basis}",
+        f"this mapping was checked on {basis}",
         f"{found.used} of its tensors used",
     ]
     reasons: dict[str, list[str]] = {}

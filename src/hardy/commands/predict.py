@@ -25,7 +25,7 @@ def run(
 ) -> None:
     """Predict every image of ``source`` with the network in ``folder`` and write masks to ``target``.
 
-    ``words`` such as ``adapt.name=source`` say how the network adapts meanwhile; the run's seed decides its draws.
+    Words such as ``adapt.name=source`` in ``words`` make the network adapt; the run's seed decides its random draws.
     """
     adapt = chosen(None, words)
     network = artefact.load(folder)

@@ -1,6 +1,7 @@
-"""``hardy prune``: remove what matters least, recover, measure before and after."""
+"""``hardy prune``: remove the least important channels, fine-tune, and measure before and after."""
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -9,8 +10,8 @@ from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
 
-from hardy.commands._costs import Change, Found, cost_values, costs, show_costs, show_module
-from hardy.commands._memory import from_sections, opened, sections_of
+from hardy.commands._costs import Change, PruningReport, cost_values, costs, show_costs, show_module
+from hardy.commands._memory import from_sections, open_run, sections_of
 from hardy.commands._print import say, show_table
 from hardy.commands._progress import terminal
 from hardy.commands._scores import refuse_unmeasured
@@ -18,12 +19,12 @@ from hardy.commands._sensitivity import show_sweep, sweep_values
 from hardy.commands._words import adapt_words
 from hardy.engine import artefact
 from hardy.engine.evaluate import Table
-from hardy.engine.finished import whole
 from hardy.engine.protocol import Split
 from hardy.engine.prune import prune as operate
 from hardy.engine.prune import prune_module, rehearse
-from hardy.engine.prune import sensitivity as swept
+from hardy.engine.prune import sensitivity as measure_sensitivity
 from hardy.engine.run import Run
+from hardy.engine.run_files import holds_network
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.ops.tensors import check_finite
@@ -41,7 +42,7 @@ _log = logging.getLogger("hardy")
 
 Module = TypeVar("Module", bound=nn.Module)
 
-_TRAINED = (
+_NEED_NETWORK = (
     "target_ms",
     "target_gmacs",
     "runtime",
@@ -52,15 +53,14 @@ _TRAINED = (
     "recovery_lr",
     "recover_with",
 )
-"""What a prune section may say only where there are a training loop and measured domains."""
+"""Keys of a prune section that need a `Network`: a training loop and measured domains."""
 
 
 def run(recipe: Recipe, *, show: bool = True) -> Path:
-    """Prune the network of ``recipe``, recover, measure and show tables; the run's folder.
+    """Prune the network of ``recipe``, recover, measure and show tables; returns the run's folder.
 
-    Goes on where an earlier call stopped.
-
-    A recipe that names a network, not a run, trains it first and keeps it in the folder's ``dense``.
+    A stopped run is resumed. When the recipe names a network, not a run, the network is trained first and saved in the
+    sub-folder ``dense``.
 
     Raises:
         InputError: for anything in the recipe or the data that cannot be used.
@@ -74,10 +74,10 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
     with Run.open(recipe, "prune", terminal) as here:
         network = here.network()
         images = here.images(network)
-        _recoverable(here, network, images, choice)
+        _check_recovery(here, network, images, choice)
         dense = _dense(here, network, images)
-        made = _story(here, dense, images, choice, show=show)
-        table = _measured(here, made, images, choice)
+        made = _prune_and_recover(here, dense, images, choice, show=show)
+        table = _measure_and_save(here, made, images, choice)
     if show:
         show_table(f"{here.folder}: {_goal(choice)} by {choice.criterion.name}{adapt_words(recipe.adapt)}", table)
         _show(made)
@@ -86,47 +86,53 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
 
 
 @dataclass(frozen=True)
-class _Done:
-    """What pruning and recovery made of ``dense``, and what it costs."""
+class _Result:
+    """The network made from ``dense`` by pruning and recovery, and its costs."""
 
     dense: Network
     network: Network
-    found: Found
+    report: PruningReport
     changes: Change
     comparisons: Sequence[Comparison]
 
 
-def _story(here: Run, dense: Network, images: Split, choice: Prune, *, show: bool, keep: bool = True) -> _Done:
-    """Prune a copy of ``dense``, recover and count; with ``keep`` a call that was stopped goes on."""
-    network, found = _pruned(here, dense, images, choice, show=show, keep=keep)
-    _recovered(here, network, images, choice, dense)
+def _prune_and_recover(
+    here: Run, dense: Network, images: Split, choice: Prune, *, show: bool, keep: bool = True
+) -> _Result:
+    """Prune a copy of ``dense``, recover and compute costs; with ``keep`` a stopped call can be resumed."""
+    network, report = _pruned(here, dense, images, choice, show=show, keep=keep)
+    _recover(here, network, images, choice, dense)
     if choice.recovery and keep:
         here.keep(network, measured=False)
-    seen = costs(dense, network, here.recipe) if show or keep else ([], [])
-    return _Done(dense, network, found, *seen)
+    changes, comparisons = costs(dense, network, here.recipe) if show or keep else ([], [])
+    return _Result(dense, network, report, changes, comparisons)
 
 
-def _measured(here: Run, done: _Done, images: Split, choice: Prune) -> Table:
-    """Measure the smaller network, record it with its costs, save it, and end the run."""
+def _measure_and_save(here: Run, result: _Result, images: Split, choice: Prune) -> Table:
+    """Measure the smaller network, record it with its costs, save it, and finish the run."""
     chosen = here.recipe.network
     notes = {
-        "network": chosen.name or chosen.run, "criterion": choice.criterion.name, "ratio": choice.ratio,
-        "schedule": choice.schedule.name, **done.found.notes(), **here.selection,
-    }  # fmt: skip
-    table = here.measure(done.network, images, "prune", notes)
-    here.record("prune", images.sources, cost_values(done.changes), notes)
-    here.keep(done.network)
+        "network": chosen.name or chosen.run,
+        "criterion": choice.criterion.name,
+        "ratio": choice.ratio,
+        "schedule": choice.schedule.name,
+        **result.report.notes(),
+        **here.selection,
+    }
+    table = here.measure(result.network, images, "prune", notes)
+    here.record("prune", images.sources, cost_values(result.changes), notes)
+    here.keep(result.network)
     return table
 
 
-def _show(done: _Done) -> None:
-    show_costs(done.changes, done.comparisons, done.found, done.dense, done.network)
+def _show(result: _Result) -> None:
+    show_costs(result.changes, result.comparisons, result.report, result.dense, result.network)
 
 
 def sensitivity(recipe: Recipe, *, show: bool = True) -> Path:
-    """Measure and show what each unit's pruning alone would cost, and stop; the run's folder, which holds the records.
+    """Measure and show the drop of the score when each unit alone is pruned; returns the run's folder with the records.
 
-    A recipe that names a network, not a run, trains it first; `run` goes on from there.
+    When the recipe names a network, not a run, the network is trained first; `run` continues from it.
 
     Raises:
         InputError: for anything in the recipe or the data that cannot be used.
@@ -137,25 +143,25 @@ def sensitivity(recipe: Recipe, *, show: bool = True) -> Path:
         network = here.network()
         images = here.images(network)
         dense = _dense(here, network, images)
-        found = swept(dense, choice, here.sight(images), pixel_loss=here.pixel_loss(dense))
-        _record_sweep(here, found, images, choice, show=show)
+        sweep = measure_sensitivity(dense, choice, here.view(images), pixel_loss=here.pixel_loss(dense))
+        _record_sweep(here, sweep, images, choice, show=show)
     return here.folder
 
 
-def _record_sweep(here: Run, found: Sweep, images: Split, choice: Prune, *, show: bool) -> None:
+def _record_sweep(here: Run, sweep: Sweep, images: Split, choice: Prune, *, show: bool) -> None:
     """Record a sweep, and show it."""
     floors, criterion = choice.floors or Floors(), choice.criterion.name
     notes = {"criterion": criterion, "tolerance": floors.tolerance, "images": floors.images}
-    here.record("sensitivity", images.sources, sweep_values(found, floors), notes)
+    here.record("sensitivity", images.sources, sweep_values(sweep, floors), notes)
     if here.main and show:
-        show_sweep(f"{here.folder}: sensitivity by {criterion}", found, floors)
+        show_sweep(f"{here.folder}: sensitivity by {criterion}", sweep, floors)
 
 
-def _recoverable(here: Run, network: Network, images: Split, choice: Prune) -> None:
-    """Refuse, before anything is trained, a recovery that cannot be.
+def _check_recovery(here: Run, network: Network, images: Split, choice: Prune) -> None:
+    """Refuse, before anything is trained, a recovery that cannot run.
 
     Raises:
-        InputError: for an algorithm that the data or its options do not allow, or one named for no steps.
+        InputError: for an algorithm that the data or its options do not allow, or one that is given with 0 steps.
     """
     if choice.recovery:
         optim = here.recipe.optim
@@ -163,11 +169,9 @@ def _recoverable(here: Run, network: Network, images: Split, choice: Prune) -> N
         built.check(len(images.train), optim.batch // optim.accumulate)
         if not built.trains_network:
             name = (choice.recover_with or here.recipe.algorithm).name
-            raise InputError(f"prune.recover_with: {name} leaves the network as it is; recover with erm or the like")
+            raise InputError(f"prune.recover_with: {name} does not train the network; recover with erm or the like")
     elif choice.recover_with:
-        raise InputError(
-            f"prune.recover_with: {choice.recover_with.name} is to recover in 0 steps; give prune.recovery some"
-        )
+        raise InputError(f"prune.recover_with: {choice.recover_with.name} would recover in 0 steps; set prune.recovery")
 
 
 def _choice(recipe: Recipe) -> Prune:
@@ -177,14 +181,14 @@ def _choice(recipe: Recipe) -> Prune:
         )
     if recipe.network.run and recipe.network.classes:
         raise InputError(
-            f"network.classes: {recipe.network.classes} would give {recipe.network.run} a last layer that is not "
-            "trained yet; hardy train it from there first, or leave network.classes out"
+            f"network.classes: {recipe.network.classes} would give {recipe.network.run} a new last layer that is not "
+            "trained; train that network first by hardy train, or leave network.classes out"
         )
     return recipe.prune
 
 
 def _goal(choice: Prune) -> str:
-    """What ``choice`` prunes to, in words."""
+    """The goal of ``choice`` in words."""
     if choice.ratio is not None:
         return f"{'at most ' if choice.stop else ''}{choice.ratio:.0%} of filters removed"
     if choice.target_ms is not None:
@@ -193,53 +197,58 @@ def _goal(choice: Prune) -> str:
 
 
 def _dense(here: Run, network: Network, images: Split) -> Network:
-    """The network before pruning: an earlier run's as it is, or a new one trained now and kept."""
+    """The network before pruning: an earlier run's, or a new one that is trained now and saved."""
     chosen = here.recipe.network
     if chosen.run or chosen.sha256:
         if network.plan:
-            _log.warning("%s is already pruned: what is removed now is counted from what it has left", chosen.run)
+            _log.warning("%s is already pruned: the goal is relative to the channels it has left", chosen.run)
         return network
-    if kept := here.part("dense", network):
-        if not whole(here.folder / "pruned"):  # a checkpoint here can only be what became `dense`
-            here.forget()
-        return kept
-    rehearse(network, _choice(here.recipe), here.sight(images), pixel_loss=here.pixel_loss(network))
+    if trained := here.part("dense", network):
+        if not holds_network(here.folder / "pruned"):  # a checkpoint here is from the training of `dense`
+            here.remove_checkpoint()
+        return trained
+    rehearse(network, _choice(here.recipe), here.view(images), pixel_loss=here.pixel_loss(network))
     here.fit(network, images, "train")
     here.keep_part(network, "dense")
-    here.forget()
+    here.remove_checkpoint()
     return network
 
 
 def _pruned(
     here: Run, dense: Network, images: Split, choice: Prune, *, show: bool, keep: bool
-) -> tuple[Network, Found]:  # fmt: skip
-    """The smaller network before its recovery and what pruning found: kept, so that a stopped recovery goes on."""
+) -> tuple[Network, PruningReport]:
+    """The smaller network before its recovery, and a report; both are saved, so that a recovery can be resumed."""
     if keep and (earlier := here.part("pruned", dense)):
-        return earlier, Found.read(here.folder)
+        report = PruningReport.read(here.folder)
+        here.cost.update(report.took)
+        return earlier, report
     network = deepcopy(dense)
-    found = _cut(here, network, images, choice, show=show)
+    report = _cut(here, network, images, choice, show=show)
     if keep:
-        found.write(here.folder)
+        report.write(here.folder)
         here.keep_part(network, "pruned")
-    return network, found
+    return network, report
 
 
-def _cut(here: Run, network: Network, images: Split, choice: Prune, *, show: bool) -> Found:
-    """Score and remove, in place; record the sensitivities and how far a stop rule let it go."""
+def _cut(here: Run, network: Network, images: Split, choice: Prune, *, show: bool) -> PruningReport:
+    """Score and remove channels, in place; record the sensitivities, and with a stop rule the share removed."""
+    began = time.perf_counter()
     with here.progress(here, "score", 0) as log:
-        surgery = operate(network, choice, here.sight(images), pixel_loss=here.pixel_loss(network), log=log)
-    here.cost["score_steps"] = float(surgery.pruned.steps)
+        surgery = operate(network, choice, here.view(images), pixel_loss=here.pixel_loss(network), log=log)
+    seconds = round(time.perf_counter() - began, 2)
+    took = {"score_steps": float(surgery.pruned.steps), "score_seconds": seconds}
+    here.cost.update(took)
     if surgery.sweep:
         _record_sweep(here, surgery.sweep, images, choice, show=show)
     if choice.stop:
         notes = {"stop": list(choice.stop.domains), "drop": choice.stop.drop}
         here.record("prune", images.sources, [("cost", "removed", surgery.pruned.ratio)], notes)
-    return Found(surgery.outcome, surgery.blocked)
+    return PruningReport(surgery.outcome, surgery.blocked, took)
 
 
-def _recovered(here: Run, network: Network, images: Split, choice: Prune, dense: Network) -> None:
-    """Train the smaller network in place for ``choice.recovery`` steps; ``dense`` teaches where the recipe
-    names no teacher."""
+def _recover(here: Run, network: Network, images: Split, choice: Prune, dense: Network) -> None:
+    """Train the smaller network in place for ``choice.recovery`` steps; ``dense`` is the teacher when the recipe names
+    none."""
     if choice.recovery:
         optim = here.recipe.optim.model_copy(update={"steps": choice.recovery, "lr": choice.recovery_lr})
         optim = Optim.model_validate(optim.model_dump())
@@ -264,39 +273,39 @@ def prune(
     show: bool = True,
     trust: Sequence[str] = (),
 ) -> Module:
-    """A physically smaller copy of ``network``, in evaluation mode; ``network`` itself stays as it is.
+    """A physically smaller copy of ``network``, in evaluation mode; ``network`` itself does not change.
 
     Args:
-        network: from `hardy.create`, `hardy.load` or `hardy.wrap`; or any module, scored as it stands and cut once.
+        network: from `hardy.create`, `hardy.load` or `hardy.wrap`; or any module, scored in its current mode, cut once.
         example: an input of a module that is none of these; its ``data`` are pairs of images and labels.
         criterion: a name of ``hardy list criterion``, or ``{"name": ..., options}``; by default ``ior``, and for a
-            plain module ``taylor`` where there are data, else ``l2``.
+            plain module ``taylor`` with data and ``l2`` without.
         data: source domains such as ``["streets/sim", "streets/day"]``, or a recipe's ``data`` section. A criterion
-            that reads the weights alone, such as ``l2``, needs none: without data the schedule is ``one_shot``.
+            that reads only the weights, such as ``l2``, needs no data; then the default schedule is ``one_shot``.
         ratio: share of filters REMOVED, in (0, 1); 0.5 when neither this nor a target is given.
-        target_ms: the most milliseconds that one image of the data's size may take, measured here in
+        target_ms: the upper limit of the milliseconds for one image of the data's size, measured on this machine in
             ``prune["runtime"]``.
-        target_gmacs: the most billions of multiply-accumulates for one image.
+        target_gmacs: the upper limit of the billions of multiply-accumulates for one image.
         prune: the rest of a recipe's ``prune`` section, such as ``{"schedule": "one_shot", "recovery": 200}``.
         loss: a name of ``hardy list loss``, or ``{"name": ..., options}``.
         optim: a recipe's ``optim`` section, such as ``{"batch": 8}``.
         run: a recipe's ``run`` section, such as ``{"seed": 1}``.
-        folder: where checkpoints, records and the network go; without one nothing is kept on disk.
-        show: print parameters, GMACs and, of a `Network`, measured milliseconds before and after.
-        trust: modules whose code may run where a file, such as a run of ``style_vae``, names it.
+        folder: for checkpoints, records and the network; without a folder nothing is saved.
+        show: print parameters, GMACs and, for a `Network`, measured milliseconds before and after.
+        trust: modules whose code may run when a file, such as a run of ``style_vae``, names it.
 
     Raises:
         InputError: for anything that cannot be used.
     """
     given = {"criterion": criterion, "ratio": ratio, "target_ms": target_ms, "target_gmacs": target_gmacs}
-    said = {**(prune or {}), **{name: value for name, value in given.items() if value is not None}}
+    section = {**(prune or {}), **{name: value for name, value in given.items() if value is not None}}
     if isinstance(network, Network):
-        sections = {**sections_of(data, "erm", loss, (optim or {}).get("steps", 1), optim, None), "prune": said}
+        sections = {**sections_of(data, "erm", loss, (optim or {}).get("steps", 1), optim, None), "prune": section}
         return cast(Module, _in_memory(network, sections, folder=folder, run=run, show=show, trust=trust))
-    asked = [f"prune.{name}" for name in _TRAINED if name in said]
-    asked += [name for name, value in {"folder": folder, "optim": optim}.items() if value]
+    refused = [f"prune.{name}" for name in _NEED_NETWORK if name in section]
+    refused += [name for name, value in {"folder": folder, "optim": optim}.items() if value]
     sections = {**sections_of((), "erm", loss, 1, None, None), "run": run or {}}
-    return _bare(network, example, data, said, sections, asked, show=show)
+    return _bare(network, example, data, section, sections, refused, show=show)
 
 
 def _in_memory(
@@ -308,65 +317,65 @@ def _in_memory(
     show: bool,
     trust: Sequence[str],
 ) -> Network:
-    """`prune` of a `Network`: the story of the command, and with a ``folder`` its records and snapshots too."""
+    """`prune` of a `Network`: the steps of the command, and with a ``folder`` also its records and checkpoints."""
     check_finite(network)
-    with opened(network, "prune", sections, folder=folder, run=run, trust=trust) as (here, kept):
+    with open_run(network, "prune", sections, folder=folder, run=run, trust=trust) as (here, kept):
         if here is None:
             assert kept is not None, "only a run with a folder is finished"
             return artefact.like(kept, network)
         images, choice = here.images(network), _choice(here.recipe)
-        _recoverable(here, network, images, choice)
-        done = _story(here, network, images, choice, show=show, keep=kept is not None)
-        table = _measured(here, done, images, choice) if kept else None
+        _check_recovery(here, network, images, choice)
+        result = _prune_and_recover(here, network, images, choice, show=show, keep=kept is not None)
+        table = _measure_and_save(here, result, images, choice) if kept else None
     if show:
-        _show(done)
+        _show(result)
     if table:
         refuse_unmeasured(table, here.folder)
-    return done.network.eval()
+    return result.network.eval()
 
 
 def _bare(
     module: Module,
     example: Tensor | None,
     data: Any,
-    said: Mapping[str, Any],
+    section: Mapping[str, Any],
     sections: Mapping[str, Any],
-    asked: Sequence[str],
+    refused: Sequence[str],
     *,
     show: bool,
 ) -> Module:
-    """A smaller copy of a module that is no `Network`; what could not be pruned is logged with the reason.
+    """A smaller copy of a module that is no `Network`; layers that could not be pruned are logged with the reason.
 
     Args:
         module: what is pruned.
         example: an input for it.
-        data: batches, or nothing.
-        said: a recipe's ``prune`` section; without a criterion ``taylor`` where there are data, else ``l2``.
-        sections: the others.
-        asked: what the call asked for that only a `Network` can be given.
+        data: batches, or an empty tuple.
+        section: a recipe's ``prune`` section; the default criterion is ``taylor`` with data, else ``l2``.
+        sections: the other sections of a recipe.
+        refused: arguments of the call that only a `Network` supports.
         show: print parameters and GMACs before and after.
 
     Raises:
-        InputError: without an ``example``, for what only a `Network` can be given, and as `prune_module`.
+        InputError: without an ``example``, for ``refused`` arguments, and what `prune_module` raises.
     """
     if example is None:
         raise InputError(
             f"{type(module).__name__} is no Network: give example=, an input such as torch.rand(2, 3, H, W)"
         )
     batches = None if isinstance(data, tuple) and not data else data
-    named = said.get("schedule", "one_shot")
+    named = section.get("schedule", "one_shot")
     schedule = {"name": named} if isinstance(named, str) else dict(named)
-    given = {"criterion": "l2" if batches is None else "taylor", **said, "schedule": schedule}
+    given = {"criterion": "l2" if batches is None else "taylor", **section, "schedule": schedule}
     recipe = from_sections({"run": "a module in memory"}, **sections, prune=given)
     choice = _choice(recipe)
     built: Schedule = SCHEDULES.build(choice.schedule.name, **choice.schedule.options)
-    if asked or built.trains:
-        what = asked[0] if asked else f"the {choice.schedule.name} schedule"
+    if refused or built.trains:
+        what = refused[0] if refused else f"the {choice.schedule.name} schedule"
         raise InputError(f"{what} needs a Network: wrap the module with hardy.wrap, or prune it one_shot to a ratio")
     small, surgery = prune_module(module, example, choice, data=batches, loss=recipe.loss, run=recipe.run)
     for name, reason in surgery.blocked.items():
         expected = reason == "reaches the network's output"  # as the last layer of any network does
-        _log.log(logging.INFO if expected else logging.WARNING, "left whole: %s: %s", name, reason)
+        _log.log(logging.INFO if expected else logging.WARNING, "not pruned: %s: %s", name, reason)
     if show:
         show_module(module, small, example, sorted(set(surgery.kinds.values())), list(surgery.blocked))
     return small

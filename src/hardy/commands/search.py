@@ -1,4 +1,4 @@
-"""``hardy search``: find an architecture of fasterseg's space that keeps a budget of milliseconds on this machine."""
+"""``hardy search``: find a fasterseg architecture within a budget of milliseconds on this machine."""
 
 import json
 import logging
@@ -13,8 +13,8 @@ from hardy.commands._progress import terminal
 from hardy.data.labels import LabelSpace, label_space
 from hardy.engine.protocol import Settings, Split
 from hardy.engine.run import Run
-from hardy.engine.search import Found, Judge, kept_within
-from hardy.engine.search import search as tried
+from hardy.engine.search import Judge, SearchResult, kept_within
+from hardy.engine.search import search as evaluate_architectures
 from hardy.errors import InputError
 from hardy.files import write_text
 from hardy.networks.architectures.multipath import content
@@ -37,11 +37,11 @@ _log = logging.getLogger("hardy")
 
 
 def run(recipe: Recipe, *, show: bool = True) -> Path:
-    """Search as ``recipe`` says, going on where an earlier call stopped, and show what was found; the run's folder.
+    """Search as ``recipe`` says, or resume a stopped search, and show the result; returns the run's folder.
 
-    In it lie ``architecture.json``, which ``network.arch`` of a recipe takes; the network with the shared weights it
-    was ranked by, from which ``network.run`` goes on; the largest network of the space in ``largest``; what was tried,
-    in ``search.jsonl``; and what was measured, in ``layer_tables.json``.
+    The folder holds ``architecture.json``, for ``network.arch`` of a recipe; the found network with the shared weights
+    that it was ranked by, for ``network.run``; the largest network of the space in ``largest``; all evaluations in
+    ``search.jsonl``; and the measured times in ``latency.json``.
 
     Raises:
         InputError: for anything in the recipe or the data that cannot be used, or a budget below the fastest network.
@@ -59,16 +59,16 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
         space = Space(choice.filters, choice.layers, choice.branches)
         supernet = Supernet(labels, space=space)
         images = here.images(supernet)
-        judge = Judge(supernet, here.sight(images), reestimate=choice.reestimate, images=choice.images)
+        judge = Judge(supernet, here.view(images), reestimate=choice.reestimate, images=choice.images)
         prices = _prices(here, labels, space, choice)
-        _trained(here, supernet, images, choice)
-        found = _found(here, prices, judge, choice)
-        _kept(here, found, judge, prices, images.sources, show=show)
+        _train(here, supernet, images, choice)
+        result = _find(here, prices, judge, choice)
+        _keep_result(here, result, judge, prices, images.sources, show=show)
     return here.folder
 
 
 def _choice(recipe: Recipe) -> Search:
-    """The search of ``recipe``, after what it does not use was refused."""
+    """The search section of ``recipe``; sections that a search does not use are refused."""
     if recipe.search is None:
         raise InputError("recipe: hardy search needs a search section, such as search: {budget_ms: 20}")
     network = recipe.network
@@ -80,41 +80,41 @@ def _choice(recipe: Recipe) -> Search:
         )
     if recipe.algorithm.name != "erm":
         raise InputError(
-            f"algorithm: {recipe.algorithm.name} cannot train weights that architectures share; leave algorithm out, "
-            "and train what is found with it"
+            f"algorithm: {recipe.algorithm.name} cannot train shared weights; leave algorithm out, and use it to train "
+            "the network that is found"
         )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("search: runs in one process; train what is found in several")
+        raise InputError("search: runs in one process; train the network that is found in several")
     return recipe.search
 
 
 def _prices(here: Run, labels: LabelSpace, space: Space, choice: Search) -> Priced:
-    """What architectures take, measured as far as it is not known."""
+    """The times of architectures; parts that are not in the table yet are measured now."""
     recipe = here.recipe
     device = place_of(choice.runtime, recipe.run)
-    times = layer_tables.table(choice.runtime, device)
+    times = layer_tables.open_table(choice.runtime, device)
     size = recipe.data.size or recipe.data.crop
     prices = Priced(Bench(space, labels, size, choice.runtime, device, times), here.folder / "latency.json")
     prices.prepare(choice.budget_ms, recipe.run.seed)
     return prices
 
 
-def _trained(here: Run, supernet: Supernet, images: Split, choice: Search) -> None:
-    """Train the shared weights in place; a search that goes on finds them in the checkpoint."""
+def _train(here: Run, supernet: Supernet, images: Split, choice: Search) -> None:
+    """Train the shared weights in place; a resumed search reads them from the checkpoint."""
     algorithm = Sandwich(supernet, here.pixel_loss(supernet), temperature=choice.temperature)
     last = here.recipe.evaluate.model_copy(update={"select": "last"})
     settings = Settings(here.recipe.data, here.recipe.optim, last, here.recipe.run)
     here.fit_algorithm(algorithm, images, "supernet", settings)
 
 
-def _found(here: Run, prices: Priced, judge: Judge, choice: Search) -> Found:
-    """Try architectures, and measure the best."""
+def _find(here: Run, prices: Priced, judge: Judge, choice: Search) -> SearchResult:
+    """Evaluate architectures, and time the best."""
     space = prices.bench.space
     proposer = Proposer(
         space, prices.predicted, choice.budget_ms, here.recipe.run.seed, choice.method, choice.population, choice.sample
     )
     with here.progress(here, "search", choice.evaluations) as log:
-        history = tried(proposer, judge, choice.evaluations, here.folder / "search.jsonl", log)
+        history = evaluate_architectures(proposer, judge, choice.evaluations, here.folder / "search.jsonl", log)
     if not history:
         raise InputError(
             f"search.budget_ms: no architecture is predicted to take {choice.budget_ms:g} ms or less; raise it"
@@ -124,12 +124,12 @@ def _found(here: Run, prices: Priced, judge: Judge, choice: Search) -> Found:
     machine = prices.bench.times.machine
     size = "x".join(map(str, prices.bench.size))
     where = f"{choice.runtime}, {machine['device']}, {size}, {torch.get_num_threads()} threads"
-    return Found(best, value, choice.budget_ms, len(history), checked, where)
+    return SearchResult(best, value, choice.budget_ms, len(history), checked, where)
 
 
 @dataclass(frozen=True)
 class _Row:
-    """A network of the table at the end."""
+    """A row of the table at the end."""
 
     network: Network
     score: float
@@ -137,39 +137,53 @@ class _Row:
     gmacs: float
 
 
-def _kept(here: Run, found: Found, judge: Judge, prices: Priced, sources: tuple[str, ...], *, show: bool) -> None:
-    """Write the architecture and the networks, record what was found, and show it."""
+def _keep_result(
+    here: Run, result: SearchResult, judge: Judge, prices: Priced, sources: tuple[str, ...], *, show: bool
+) -> None:
+    """Write the architecture and the networks, record the result, and show it."""
     recipe, largest = here.recipe, prices.bench.space.largest()
     assert recipe.search is not None
     meta = {
-        **found.meta(), "runtime": recipe.search.runtime, "device": prices.bench.times.machine["device"],
-        "size": list(prices.bench.size), "method": recipe.search.method, "seed": recipe.run.seed,
+        **result.meta(),
+        "runtime": recipe.search.runtime,
+        "device": prices.bench.times.machine["device"],
+        "size": list(prices.bench.size),
+        "method": recipe.search.method,
+        "seed": recipe.run.seed,
         "recipe": recipe.digest(),
-    }  # fmt: skip
+    }
     rows = {
         name: _Row(judge.network(architecture).cpu(), score, prices.predicted(architecture), prices.gmacs(architecture))
         for name, architecture, score in (
-            ("found", found.best.architecture, found.best.score), ("largest", largest, judge(largest))
+            ("found", result.best.architecture, result.best.score),
+            ("largest", largest, judge(largest)),
         )
-    }  # fmt: skip
-    notes = {"method": recipe.search.method, "budget_ms": found.budget, "met": found.met, "where": found.where}
-    values = [("cost", "milliseconds_measured", found.milliseconds)]
+    }
+    notes = {"method": recipe.search.method, "budget_ms": result.budget, "met": result.met, "where": result.where}
+    values = [("cost", "milliseconds_measured", result.milliseconds)]
     for name, row in rows.items():
-        values += [("intra" if name == "found" else name, "miou", row.score), ("cost", f"gmacs_{name}", row.gmacs),
-                   ("cost", f"parameters_{name}", float(cost.parameters(row.network))),
-                   ("cost", f"milliseconds_predicted_{name}", row.predicted)]  # fmt: skip
+        values += [
+            ("intra" if name == "found" else name, "miou", row.score),
+            ("cost", f"gmacs_{name}", row.gmacs),
+            ("cost", f"parameters_{name}", float(cost.parameters(row.network))),
+            ("cost", f"milliseconds_predicted_{name}", row.predicted),
+        ]
     here.record("search", sources, values, notes)
-    write_text(here.folder / "architecture.json", json.dumps(content(found.best.architecture, **meta), indent=1) + "\n")
+    write_text(
+        here.folder / "architecture.json", json.dumps(content(result.best.architecture, **meta), indent=1) + "\n"
+    )
     here.keep_part(rows["largest"].network, "largest")
     here.keep(rows["found"].network)
-    _log.info("%s", found)
+    _log.info("%s", result)
     if show:
         columns = ["", "mIoU % with shared weights", "ms predicted", "ms measured", "GMACs", "parameters"]
-        show_rows(f"{here.folder}: architecture.json", columns, [_line(name, row, found) for name, row in rows.items()])
-        say(str(found))
+        show_rows(
+            f"{here.folder}: architecture.json", columns, [_line(name, row, result) for name, row in rows.items()]
+        )
+        say(str(result))
 
 
-def _line(name: str, row: _Row, found: Found) -> list[str]:
-    measured = f"{found.milliseconds:.4g}" if name == "found" else "–"
+def _line(name: str, row: _Row, result: SearchResult) -> list[str]:
+    measured = f"{result.milliseconds:.4g}" if name == "found" else "–"
     numbers = [f"{row.predicted:.4g}", measured, f"{row.gmacs:.3f}", f"{cost.parameters(row.network):,}"]
     return [name, percent(row.score), *numbers]

@@ -1,12 +1,15 @@
-"""``hardy study``: a grid of recipes run side by side on Ray, resumed cell by cell, its numbers in one table."""
+"""``hardy study``: run a grid of recipes in parallel on Ray, resume cell by cell, and show one table."""
 
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
 
+from hardy import counts
 from hardy.commands._board import Board
+from hardy.commands._comparison import refuse
+from hardy.report.pivot import coordinates
 from hardy.studies import cluster
-from hardy.studies.cells import filters, plan
+from hardy.studies.cells import filters, make_cells
 from hardy.studies.cluster import Job, Left
 from hardy.studies.ledger import Failure, Ledger
 from hardy.studies.order import Order
@@ -31,11 +34,11 @@ def run(
     Args:
         file: a study (YAML).
         overrides: ``key=value`` for the study's own keys or for the recipes of all its stages.
-        address: of a Ray cluster, such as ``auto`` or ``head:6379``; without one Ray is started on this machine.
-        jobs: cells at a time; without it as many as cores and cards hold.
-        only: ``axis=label`` filters.
-        dry_run: show the cells and how they stand, and run none.
-        trust: modules whose code may run where a recipe names it.
+        address: of a Ray cluster, such as ``auto`` or ``head:6379``; without it Ray is started on this machine.
+        jobs: cells at a time; without it as many as fit on the cores and GPUs.
+        only: ``axis=value`` filters.
+        dry_run: show the cells and their states, and run none.
+        trust: modules whose code may run when a recipe names it.
 
     Raises:
         InputError: for a study, a recipe of a cell or an address that cannot be used, or where Ray is missing.
@@ -44,13 +47,15 @@ def run(
     study, others = read(file, overrides)
     typed = names_typed(overrides)
     with from_file([*trust, *typed]):
-        planned = plan(study, file, others)
+        planned = make_cells(study, file, others)
+    read_by = {domain for one in planned.cells for domain in (*one.recipe.data.sources, *one.recipe.data.unseen)}
+    refuse(study, [coordinates(one.stage, one.axes) for one in planned.cells], sorted(read_by), str(file))
     ledger = Ledger(Path(study.study.folder), file.stem, planned.cells)
     after = {cell.name: cell.after for cell in planned.chosen(study.only, filters(only))}
     order = Order(after, ledger.done(after))
-    board = Board(study, ledger, order)
+    board = Board(study, ledger, order, lambda cell: _counts(ledger.run_folder(cell)))
     if dry_run:
-        board.plan()
+        board.show_cells()
         return 0
     with ledger.alone() as going:
         ledger.tidy(order.named("done"))
@@ -60,10 +65,21 @@ def run(
     return 1 if order.count("failed") else 0
 
 
+def _counts(folder: Path) -> dict[str, counts.Counts]:
+    """The per-image counts that a run in ``folder`` kept; nothing where it kept none."""
+    return counts.read(folder) if (folder / counts.FILE).exists() else {}
+
+
 def _start(
-    study: Study, ledger: Ledger, order: Order, board: Board, going: Path, address: str | None, jobs: int | None,
+    study: Study,
+    ledger: Ledger,
+    order: Order,
+    board: Board,
+    going: Path,
+    address: str | None,
+    jobs: int | None,
     trust: Sequence[str],
-) -> None:  # fmt: skip
+) -> None:
     """Run the cells that are not done, if there are any."""
     if not any(order.ready()):
         return
@@ -80,7 +96,7 @@ def _start(
 
     trusted = [word for name in trust for word in ("--trust", name)]
     words = {
-        name: Job((ledger.cells[name].verb, str(ledger.asked(name).absolute()), *trusted), ledger.log(name))
+        name: Job((ledger.cells[name].verb, str(ledger.recipe_file(name).absolute()), *trusted), ledger.log(name))
         for name in order.states
     }
     with cluster.cluster(address, ceil(jobs * settings.cpus) if jobs else None) as ray:
@@ -88,5 +104,6 @@ def _start(
         one = cluster.share(settings.cpus, settings.gpus, resources)
         limit = min(jobs, cluster.slots(one, resources)) if jobs and address is None else jobs
         with board.live():
-            cluster.run(ray, words, order, one, limit=limit, going=going, starts=ledger.prepare, ended=ended,
-                        tick=board.show)  # fmt: skip
+            cluster.run(
+                ray, words, order, one, limit=limit, going=going, starts=ledger.prepare, ended=ended, tick=board.show
+            )

@@ -5,16 +5,17 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from hardy.commands._memory import opened, sections_of
+from hardy.commands._costs import own_costs
+from hardy.commands._memory import open_run, sections_of
 from hardy.commands._print import say, show_table
 from hardy.commands._progress import terminal
 from hardy.commands._scores import refuse_unmeasured
 from hardy.commands._words import adapt_words
 from hardy.engine import artefact
 from hardy.engine.evaluate import Table
-from hardy.engine.finished import START
 from hardy.engine.protocol import Split
 from hardy.engine.run import Run
+from hardy.engine.run_files import START
 from hardy.engine.stop import Stopped
 from hardy.engine.teachers import Given
 from hardy.errors import InputError
@@ -26,12 +27,12 @@ __all__ = ["run", "train"]
 
 
 def run(recipe: Recipe, *, show: bool = True) -> Path:
-    """Do what ``recipe`` says, going on where an earlier call stopped, and show a table; the run's folder.
+    """Train as ``recipe`` says, or resume a stopped run, and show a table; returns the run's folder.
 
     Raises:
         InputError: for anything in the recipe or the data that cannot be used. When a domain cannot be read after
-            training, the network is saved and the others are measured first.
-        Stopped: after Ctrl-C or SIGTERM, when the checkpoint is written.
+            training, the network is saved and the other domains are measured first.
+        Stopped: after Ctrl-C or SIGTERM, when the checkpoint has been written.
     """
     if done := Run.finished(recipe, "train"):
         if show:
@@ -42,19 +43,21 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
         images = here.images(network)
         here.tune(network)
         here.fit(network, images, "train")
-        table = measured(here, network, images)
+        table = save_and_measure(here, network, images)
     if here.main and show:
         show_table(f"{here.folder}: {type(network).__name__}, {network.labels.name}{adapt_words(recipe.adapt)}", table)
     refuse_unmeasured(table, here.folder, recipe.adapt)
     return here.folder
 
 
-def measured(here: Run, network: Network, images: Split) -> Table:
-    """Save ``network``, measure it, and end the run."""
+def save_and_measure(here: Run, network: Network, images: Split) -> Table:
+    """Save ``network``, measure it, and finish the run."""
     here.keep(network, measured=False)
     name = here.recipe.network.name or type(network).__name__
     tuner = {"tuner": here.recipe.tuner.name} if here.recipe.tuner else {}
-    table = here.measure(network, images, "train", {"network": name, **tuner, **here.selection})
+    notes = {"network": name, **tuner, **here.selection}
+    table = here.measure(network, images, "train", notes)
+    here.record("train", images.sources, own_costs(network, here.recipe), notes)
     here.keep(network)
     return table
 
@@ -83,25 +86,25 @@ def train(
         teacher: for an algorithm that learns from one: a network, a run's folder, an ONNX file with logits, or a
             recipe's ``teacher`` section.
         loss: likewise of ``hardy list loss``.
-        tuner: likewise of ``hardy list tuner``; it is attached first, and the rest of the network stays as it is.
+        tuner: likewise of ``hardy list tuner``; it is attached first, and the rest of the network is frozen.
         steps: optimiser steps.
         optim: the rest of a recipe's ``optim`` section, such as ``{"lr": 0.05, "batch": 16}``.
         evaluate: a recipe's ``evaluate`` section.
         run: a recipe's ``run`` section, such as ``{"seed": 1}``.
-        folder: where checkpoints, records, the network as given (in ``start``) and the trained one go,
-            ``run["folder"]`` being the same; without one nothing is measured at the end or kept on disk. If the run in
-            it is finished, its weights are loaded.
-        trust: modules whose code may run where a file, such as a run of ``style_vae``, names it.
+        folder: for checkpoints, records, the given network (in ``start``) and the trained one; the same as
+            ``run["folder"]``. Without a folder nothing is measured at the end and nothing is saved. If the run in it is
+            finished, its weights are loaded.
+        trust: modules whose code may run when a file, such as a run of ``style_vae``, names it.
 
     Raises:
         InputError: for anything that cannot be used.
-        Stopped: after Ctrl-C or SIGTERM; with a folder, the same call goes on from there, and ``network`` is as it was
-            given.
+        Stopped: after Ctrl-C or SIGTERM; with a folder, ``network`` has its original weights again, and the same call
+            resumes.
     """
     sections = sections_of(data, algorithm, loss, steps, optim, evaluate)
     if tuner is not None:
         sections["tuner"] = {"name": tuner} if isinstance(tuner, str) else tuner
-    with opened(network, "train", sections, folder=folder, run=run, trust=trust, teacher=teacher) as (here, kept):
+    with open_run(network, "train", sections, folder=folder, run=run, trust=trust, teacher=teacher) as (here, kept):
         if here is None:
             assert kept is not None, "only a run with a folder is finished"
             artefact.restore(network, kept, trust=names_in([network.architecture, network.changes, tuner]))
@@ -111,8 +114,8 @@ def train(
 
 
 def _fit(here: Run, network: Network, kept: Path | None) -> None:
-    """Train ``network`` in place, and measure and keep it where the run has a folder that is ``kept``."""
-    give_back = _remembered(network, tuned=here.recipe.tuner is not None)
+    """Train ``network`` in place; with a permanent folder ``kept``, also measure and save it."""
+    restore = _restorer(network, tuned=here.recipe.tuner is not None)
     images = here.images(network)
     try:
         if kept and here.recipe.tuner:
@@ -120,22 +123,22 @@ def _fit(here: Run, network: Network, kept: Path | None) -> None:
         here.tune(network)
         here.fit(network, images, "train")
     except (Stopped, InputError) as error:
-        if here.recipe.tuner or (kept and isinstance(error, Stopped)):  # so that the same call goes on
-            give_back()
+        if here.recipe.tuner or (kept and isinstance(error, Stopped)):  # so that the same call resumes
+            restore()
         raise
     if kept:
-        refuse_unmeasured(measured(here, network, images), here.folder)
+        refuse_unmeasured(save_and_measure(here, network, images), here.folder)
 
 
-def _remembered(network: Network, *, tuned: bool) -> Callable[[], object]:
-    """A function that makes ``network``, in place, what it is now; where it is ``tuned`` it gets other modules."""
+def _restorer(network: Network, *, tuned: bool) -> Callable[[], object]:
+    """A function that restores the current state of ``network``, in place; with ``tuned`` also its modules."""
     if not tuned:
         state = {name: value.clone() for name, value in network.state_dict().items()}
         return lambda: network.load_state_dict(state)
     given = deepcopy(network)
 
-    def give_back() -> None:
+    def restore() -> None:
         vars(network).clear()
         vars(network).update(vars(given))
 
-    return give_back
+    return restore

@@ -27,7 +27,7 @@ class Dataset(ABC):
         labels: the label space of what `read` returns.
         image_level: True when labels are one class per image.
         never: classes of `labels` that no label of this dataset holds.
-        drawn: True when images and labels are computed, not read: a few labels then stand for all in a check.
+        drawn: True when images and labels are computed, not read: a check then reads a few labels only.
         void: which pixels its label map ignores, in words.
     """
 

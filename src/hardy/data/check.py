@@ -18,7 +18,7 @@ __all__ = ["Counts", "Decode", "check_labels", "count_labels", "gaps"]
 _log = logging.getLogger("hardy")
 
 DRAWN = 16
-"""How many labels of a drawn domain are looked at."""
+"""How many labels of a drawn domain are checked."""
 
 SAMPLE = 8
 """How many images of a domain are decoded in a sample, besides those whose files do not end as they should."""

@@ -54,8 +54,11 @@ def files(folder: Path, ending: str | Sequence[str] = IMAGE_SUFFIXES) -> list[Pa
         count = f"{len(left_out)} file{'s are' if len(left_out) > 1 else ' is'}"
         _log.warning(
             "%s: %s left out, such as %s; images end in %s",
-            folder, count, min(left_out).relative_to(folder), ", ".join(IMAGE_SUFFIXES),
-        )  # fmt: skip
+            folder,
+            count,
+            min(left_out).relative_to(folder),
+            ", ".join(IMAGE_SUFFIXES),
+        )
     return sorted(found)
 
 

@@ -96,29 +96,68 @@ class LabelSpace:
 # ---------------------------------------------------------------------------------------------- the built-in spaces
 
 _CITYSCAPES = {
-    "road": (128, 64, 128), "sidewalk": (244, 35, 232), "building": (70, 70, 70), "wall": (102, 102, 156),
-    "fence": (190, 153, 153), "pole": (153, 153, 153), "light": (250, 170, 30), "sign": (220, 220, 0),
-    "vegetation": (107, 142, 35), "terrain": (152, 251, 152), "sky": (70, 130, 180), "person": (220, 20, 60),
-    "rider": (255, 0, 0), "car": (0, 0, 142), "truck": (0, 0, 70), "bus": (0, 60, 100), "train": (0, 80, 100),
-    "motorcycle": (0, 0, 230), "bicycle": (119, 11, 32),
-}  # fmt: skip
+    "road": (128, 64, 128),
+    "sidewalk": (244, 35, 232),
+    "building": (70, 70, 70),
+    "wall": (102, 102, 156),
+    "fence": (190, 153, 153),
+    "pole": (153, 153, 153),
+    "light": (250, 170, 30),
+    "sign": (220, 220, 0),
+    "vegetation": (107, 142, 35),
+    "terrain": (152, 251, 152),
+    "sky": (70, 130, 180),
+    "person": (220, 20, 60),
+    "rider": (255, 0, 0),
+    "car": (0, 0, 142),
+    "truck": (0, 0, 70),
+    "bus": (0, 60, 100),
+    "train": (0, 80, 100),
+    "motorcycle": (0, 0, 230),
+    "bicycle": (119, 11, 32),
+}
 _CAMVID = {
-    "sky": (128, 128, 128), "building": (128, 0, 0), "pole": (192, 192, 128), "road": (128, 64, 128),
-    "pavement": (0, 0, 192), "tree": (128, 128, 0), "sign": (192, 128, 128), "fence": (64, 64, 128),
-    "car": (64, 0, 128), "pedestrian": (64, 64, 0), "bicyclist": (0, 128, 192),
-}  # fmt: skip
+    "sky": (128, 128, 128),
+    "building": (128, 0, 0),
+    "pole": (192, 192, 128),
+    "road": (128, 64, 128),
+    "pavement": (0, 0, 192),
+    "tree": (128, 128, 0),
+    "sign": (192, 128, 128),
+    "fence": (64, 64, 128),
+    "car": (64, 0, 128),
+    "pedestrian": (64, 64, 0),
+    "bicyclist": (0, 128, 192),
+}
 _IDD = {
-    "drivable": (128, 64, 128), "non-drivable": (244, 35, 232), "living things": (220, 20, 60),
-    "vehicles": (0, 0, 142), "road-side objects": (220, 220, 0), "far objects": (70, 70, 70), "sky": (70, 130, 180),
-}  # fmt: skip
+    "drivable": (128, 64, 128),
+    "non-drivable": (244, 35, 232),
+    "living things": (220, 20, 60),
+    "vehicles": (0, 0, 142),
+    "road-side objects": (220, 220, 0),
+    "far objects": (70, 70, 70),
+    "sky": (70, 130, 180),
+}
 _PACS = {
-    "dog": (31, 119, 180), "elephant": (255, 127, 14), "giraffe": (44, 160, 44), "guitar": (214, 39, 40),
-    "horse": (148, 103, 189), "house": (140, 86, 75), "person": (227, 119, 194),
-}  # fmt: skip
+    "dog": (31, 119, 180),
+    "elephant": (255, 127, 14),
+    "giraffe": (44, 160, 44),
+    "guitar": (214, 39, 40),
+    "horse": (148, 103, 189),
+    "house": (140, 86, 75),
+    "person": (227, 119, 194),
+}
+_RETINA = {"background": (30, 30, 30), "vessel": (220, 60, 60)}
 
 SPACES = {
     name: LabelSpace(name, tuple(colours), tuple(colours.values()))
-    for name, colours in (("cityscapes19", _CITYSCAPES), ("camvid11", _CAMVID), ("idd7", _IDD), ("pacs7", _PACS))
+    for name, colours in (
+        ("cityscapes19", _CITYSCAPES),
+        ("camvid11", _CAMVID),
+        ("idd7", _IDD),
+        ("pacs7", _PACS),
+        ("retina2", _RETINA),
+    )
 }
 """The built-in label spaces by name."""
 
@@ -135,24 +174,61 @@ CITYSCAPES_IDS = RawMap.of({raw: i for i, raw in enumerate(_CITYSCAPES_RAW)}, ig
 
 _MAPS: dict[tuple[str, str], dict[str, str]] = {
     ("cityscapes19", "camvid11"): {
-        "road": "road", "sidewalk": "pavement", "building": "building", "wall": "fence", "fence": "fence",
-        "pole": "pole", "light": "sign", "sign": "sign", "vegetation": "tree", "terrain": "tree", "sky": "sky",
-        "person": "pedestrian", "rider": "bicyclist", "car": "car", "truck": "car", "bus": "car", "train": "car",
-        "motorcycle": "bicyclist", "bicycle": "bicyclist",
+        "road": "road",
+        "sidewalk": "pavement",
+        "building": "building",
+        "wall": "fence",
+        "fence": "fence",
+        "pole": "pole",
+        "light": "sign",
+        "sign": "sign",
+        "vegetation": "tree",
+        "terrain": "tree",
+        "sky": "sky",
+        "person": "pedestrian",
+        "rider": "bicyclist",
+        "car": "car",
+        "truck": "car",
+        "bus": "car",
+        "train": "car",
+        "motorcycle": "bicyclist",
+        "bicycle": "bicyclist",
     },
     ("cityscapes19", "idd7"): {
-        "road": "drivable", "sidewalk": "non-drivable", "terrain": "non-drivable", "person": "living things",
-        "rider": "living things", "car": "vehicles", "truck": "vehicles", "bus": "vehicles", "train": "vehicles",
-        "motorcycle": "vehicles", "bicycle": "vehicles", "wall": "road-side objects", "fence": "road-side objects",
-        "pole": "road-side objects", "light": "road-side objects", "sign": "road-side objects",
-        "building": "far objects", "vegetation": "far objects", "sky": "sky",
+        "road": "drivable",
+        "sidewalk": "non-drivable",
+        "terrain": "non-drivable",
+        "person": "living things",
+        "rider": "living things",
+        "car": "vehicles",
+        "truck": "vehicles",
+        "bus": "vehicles",
+        "train": "vehicles",
+        "motorcycle": "vehicles",
+        "bicycle": "vehicles",
+        "wall": "road-side objects",
+        "fence": "road-side objects",
+        "pole": "road-side objects",
+        "light": "road-side objects",
+        "sign": "road-side objects",
+        "building": "far objects",
+        "vegetation": "far objects",
+        "sky": "sky",
     },
     ("camvid11", "idd7"): {
-        "road": "drivable", "pavement": "non-drivable", "pedestrian": "living things", "bicyclist": "living things",
-        "car": "vehicles", "pole": "road-side objects", "sign": "road-side objects", "fence": "road-side objects",
-        "building": "far objects", "tree": "far objects", "sky": "sky",
+        "road": "drivable",
+        "pavement": "non-drivable",
+        "pedestrian": "living things",
+        "bicyclist": "living things",
+        "car": "vehicles",
+        "pole": "road-side objects",
+        "sign": "road-side objects",
+        "fence": "road-side objects",
+        "building": "far objects",
+        "tree": "far objects",
+        "sky": "sky",
     },
-}  # fmt: skip
+}
 
 
 def convert(source: LabelSpace, target: LabelSpace) -> np.ndarray | None:

@@ -25,7 +25,7 @@ from hardy.errors import InputError
 from hardy.seed import key, seeded
 from hardy.types import Batch
 
-__all__ = ["DomainItems", "evaluation_batches", "label_map", "plan", "training_batches"]
+__all__ = ["DomainItems", "evaluation_batches", "label_map", "step_slots", "training_batches"]
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ def training_batches(
     sizes = tuple((domain.name, len(items)) for domain, items in data)
     loader = DataLoader(
         samples,
-        batch_sampler=_Steps(plan(sizes, batch, seed, step)[rank::processes] for step in count(start)),
+        batch_sampler=_Steps(step_slots(sizes, batch, seed, step)[rank::processes] for step in count(start)),
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=pin,
@@ -109,11 +109,11 @@ def evaluation_batches(
     """
     _check(data, batch)
     samples = _Samples(data, labels, evaluation(resize), None, 0)
-    places = [_Slot(0, 0, d, i) for d, (_, items) in enumerate(data) for i in range(len(items))]
+    slots = [_Slot(0, 0, d, i) for d, (_, items) in enumerate(data) for i in range(len(items))]
     loader = DataLoader(
         samples,
         batch_size=None,
-        sampler=_Steps(iter(places)),
+        sampler=_Steps(iter(slots)),
         num_workers=workers,
         generator=torch.Generator(),
         worker_init_fn=_outlive_signals,
@@ -171,21 +171,21 @@ class _Slot:
     item: int
 
 
-def plan(sizes: Sequence[tuple[str, int]], batch: int, seed: int, step: int) -> list[_Slot]:
+def step_slots(sizes: Sequence[tuple[str, int]], batch: int, seed: int, step: int) -> list[_Slot]:
     """The samples of ``step``, slot by slot, given each domain's name and number of items.
 
     The batch is split evenly; the remainder goes to the domains in turn, continuing over the steps. Slots of
     one domain are adjacent, so that ``rank::processes`` gives every rank a fair share of each.
     """
     share, extra = divmod(batch, len(sizes))
-    places: list[_Slot] = []
+    slots: list[_Slot] = []
     for domain, (name, size) in enumerate(sizes):
         before, after = (s * share + _turns(s * extra, domain, len(sizes)) for s in (step, step + 1))
         for drawn in range(before, after):
             epoch, position = divmod(drawn, size)
             item = int(_order(seed, name, epoch, size)[position])
-            places.append(_Slot(step, len(places), domain, item))
-    return places
+            slots.append(_Slot(step, len(slots), domain, item))
+    return slots
 
 
 def _turns(given: int, domain: int, domains: int) -> int:
@@ -201,11 +201,11 @@ def _order(seed: int, name: str, epoch: int, size: int) -> np.ndarray:
 class _Steps(Generic[T]):
     """An iterator as the sampler of a `DataLoader`, which only iterates over it."""
 
-    def __init__(self, places: Iterator[T]) -> None:
-        self._places = places
+    def __init__(self, slots: Iterator[T]) -> None:
+        self._slots = slots
 
     def __iter__(self) -> Iterator[T]:
-        return self._places
+        return self._slots
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Classes at full size from logits at a coarser stride, interpolated only where neighbouring cells disagree.
 
-Between the centres of four cells bilinear interpolation is a weighted mean of their logits with weights that are not
-negative. So where one class is the best at all four corners it is the best at every pixel between them, and only the
-squares whose corners differ need their pixels interpolated and compared: the borders between classes. The classes are
-those of resizing the whole map, for a fraction of its time that grows with the length of the borders in the image.
+Between the centres of four cells, bilinear interpolation is a weighted mean of their logits with non-negative weights.
+If one class is the best at all four corners, it is the best at every pixel between them. So pixels are interpolated and
+compared only in squares whose corners differ: at the borders between classes. The classes are the same as after
+resizing the complete map; the time is a fraction of that and grows with the length of the borders in the image.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ def nodes(onnx: Any, logits: str, shape: Sequence[int], size: Sequence[int]) -> 
         onnx: the package.
         logits: name of a float tensor.
         shape: its (B, K, h, w).
-        size: (H, W) of the classes (B, H, W) uint8; whole multiples of (h, w).
+        size: (H, W) of the classes (B, H, W) uint8; multiples of (h, w).
     """
     (batch, classes, *cells), strides = shape, [side // count for side, count in zip(size, shape[2:], strict=True)]
     squares = [count + 1 for count in cells]
@@ -42,14 +42,14 @@ def nodes(onnx: Any, logits: str, shape: Sequence[int], size: Sequence[int]) -> 
         "borders_end": [first + side for first, side in zip(begin, size, strict=True)],
         "borders_sides": [1, 2],
     }
-    made = [
+    steps = [
         onnx.helper.make_node(*call, name=f"borders_{place}", **how) for place, (call, how) in enumerate(_steps(logits))
     ]
-    return made, [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    return steps, [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
 
 
 def _steps(logits: str) -> list[tuple[tuple[str, list[str], list[str]], dict[str, Any]]]:
-    """Each node's operation, inputs, outputs and attributes; N squares of which n have different corners."""
+    """The operation, inputs, outputs and attributes of each node; n of the N squares have different corners."""
     byte = {"to": 2}  # TensorProto.UINT8
 
     def step(
@@ -87,8 +87,8 @@ def _steps(logits: str) -> list[tuple[tuple[str, list[str], list[str]], dict[str
 
 
 def _corners(batch: int, cells: Sequence[int]) -> np.ndarray:
-    """(N, 4): for each square between centres, in the order of the image, its corners in maps with a row and a column
-    repeated around, flattened."""
+    """(N, 4): the four corners of each square between cell centres, in image order, as indices into the flattened maps
+    padded by one repeated row and column on each side."""
     height, width = cells
     maps = np.arange(batch * (height + 2) * (width + 2), dtype=np.int64).reshape(batch, height + 2, width + 2)
     found = [maps[:, y : height + 1 + y, x : width + 1 + x].reshape(-1) for y in (0, 1) for x in (0, 1)]
@@ -96,8 +96,8 @@ def _corners(batch: int, cells: Sequence[int]) -> np.ndarray:
 
 
 def _weights(strides: Sequence[int]) -> np.ndarray:
-    """(4, pixels of a square): what each corner gives to each pixel. The first pixel of a square lies half a pixel from
-    the centre of a cell where the stride is even, on it where it is odd."""
+    """(4, pixels of a square): the weight of each corner for each pixel. The first pixel of a square is half a pixel
+    from a cell's centre if the stride is even, and on the centre if it is odd."""
     down, right = ((np.arange(stride) + (0 if stride % 2 else 0.5)) / stride for stride in strides)
     sides = [(1 - down, down), (1 - right, right)]
     return np.stack([np.outer(y, x).reshape(-1) for y in sides[0] for x in sides[1]]).astype(np.float32)

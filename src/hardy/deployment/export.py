@@ -1,8 +1,8 @@
-"""Export to ONNX with a proof on images: a file that does not say what the network says is never left behind.
+"""Export to ONNX with a proof on images: a file that does not give the network's outputs is not kept.
 
-The file is written into a temporary folder beside its target and run in onnxruntime on the given images. Compared
-are the logits (largest absolute difference), the classes (share of equal pixels) and, with labels, the mean IoU of
-both. Only a file that passes is renamed to its target; the proof travels in its metadata under ``hardy``.
+The file is written to a temporary folder next to its target and run in onnxruntime on the given images. The proof
+compares the logits (largest absolute difference), the classes (share of equal pixels) and, with labels, the mean IoU.
+A file that passes is renamed to its target; its metadata holds the proof under ``hardy``.
 """
 
 import copy
@@ -23,7 +23,7 @@ from torch import Tensor
 from hardy.deployment import epilogue, graph
 from hardy.deployment.epilogue import Upsample
 from hardy.deployment.graph import Output
-from hardy.deployment.proof import Found, Picture, ProofError, as_image, compare, drawn, proof_sizes
+from hardy.deployment.proof import Parity, Picture, ProofError, as_image, compare, proof_sizes, random_images
 from hardy.errors import InputError, within
 from hardy.files import expanded, remove, temporary
 from hardy.lock import NAME as LOCK
@@ -35,26 +35,26 @@ from hardy.sections import MOST_IMAGES, MOST_PIXELS
 __all__ = ["AGREEMENT", "Proof", "ProofError", "export"]
 
 AGREEMENT = 0.9999
-"""The share of pixels on which file and network must name the same class."""
+"""The least share of pixels for which file and network must give the same class."""
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What an exported file was found to be.
+    """An exported file and how it compares with its network.
 
     Attributes:
         path: the file.
         output: ``classes`` (uint8 ids) or ``logits``.
         upsample: ``full``, ``half`` or ``none``; see `hardy.deployment.epilogue`.
-        size: (height, width) it was exported and proven at.
-        batch: images at once.
+        size: (height, width) at which it was exported and proven.
+        batch: images per run.
         dynamic: whether batch, height and width are open.
         images: how many images it was proven on.
-        drawn: True when these were drawn at random because none were given: a weaker proof.
+        drawn: True if these are random images because none were given: a weaker proof.
         difference: largest absolute difference of a logit between the file and PyTorch.
-        agreement: share of pixels (or images) with the same class, the network treated as the file is.
-        agreement_full: share of pixels of which the file and the network at full size name the same class.
-        miou_torch, miou_onnx: mean IoU on the labels of the network at full size and of the file, None without labels.
+        agreement: share of pixels (or images) with the same class, where both upsample in the same way.
+        agreement_full: share of pixels with the same class as the network at full size.
+        miou_torch, miou_onnx: mean IoU of the network at full size and of the file; None without labels.
         nodes: operations in the graph.
         opset: the ONNX operator set.
         labels: the label space: name, classes, colours.
@@ -99,37 +99,37 @@ def export(
 ) -> Proof:
     """Write ``network`` to the ONNX file ``path`` and prove it on ``images``.
 
-    The network itself is left as it is: a copy in evaluation mode is exported, in float32, without auxiliary heads.
+    The network does not change: a copy in evaluation mode is exported, in float32, without auxiliary heads.
 
     Args:
         network: any network, on any device.
-        path: the file; its folder is made. A file that is there already stays until the new one is proven.
-        size: (height, width); images are resized to it.
+        path: the file; its folder is created. An existing file is replaced only by a proven one.
+        size: (height, width) to which images are resized.
         dynamic: leave batch, height and width open; proven at ``size`` and at about three quarters of it.
-        output: uint8 class ids (B, H, W) from the graph itself, or the float32 logits that these are the best of.
-        upsample: logits resized to ``full`` or ``half`` size, or ``none``; see `hardy.deployment.epilogue.Upsample`.
-        batch: images at once.
-        images: uint8 (H, W, 3) RGB or float (3, H, W) in [0, 1]; without any, four are drawn.
+        output: ``"classes"`` for uint8 class ids (B, H, W) computed in the graph, ``"logits"`` for float32 logits.
+        upsample: how logits become full size; see `hardy.deployment.epilogue.Upsample`.
+        batch: images per run.
+        images: uint8 (H, W, 3) RGB or float (3, H, W) in [0, 1]; None for four random images.
         labels: a (H, W) mask of class ids per image, 255 where ignored, or one class id per image.
-        agreement: the share of pixels that must have the same class.
+        agreement: the least share of pixels that must have the same class.
 
     Raises:
-        InputError: when a package is missing, an argument or the weights cannot be used, or the export cannot be done.
-        ProofError: when the file disagrees with the network; no file is left.
+        InputError: if a package is missing, an argument or the weights cannot be used, or the export fails.
+        ProofError: if the file disagrees with the network; no file is written.
     """
     target = _check(network, expanded(path), size, batch, images, labels)
     still = copy.deepcopy(network).cpu().float().eval()
     epilogue.check(still, upsample, proof_sizes(size, dynamic, network.least_size))
-    pictures = drawn(size) if images is None else [as_image(image) for image in images]
+    pictures = random_images(size) if images is None else [as_image(image) for image in images]
     truths = None if labels is None else [torch.as_tensor(np.asarray(label)) for label in labels]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _workshop(target) as folder:
-            told: dict[str, Any] = {"output": output, "upsample": upsample, "batch": batch, "dynamic": dynamic}
-            file, found = _made(still, folder, pictures, truths, size=size, **told)
-            told |= {"path": str(target), "nodes": graph.count(file), "drawn": images is None}
-            _judge(proof := _proof(still, found, **told), agreement)
-            _sign(file, proof)
+        with _work_folder(target) as folder:
+            settings: dict[str, Any] = {"output": output, "upsample": upsample, "batch": batch, "dynamic": dynamic}
+            file, parity = _written(still, folder, pictures, truths, size=size, **settings)
+            settings |= {"path": str(target), "nodes": graph.count(file), "drawn": images is None}
+            _judge(proof := _proof(still, parity, **settings), agreement)
+            _sign(file, proof, network.architecture.get("pretrained"))
             os.replace(file, target)
     except OSError as error:
         raise InputError(f"{target}: cannot be written: {error.strerror or error}") from None
@@ -137,8 +137,8 @@ def export(
 
 
 @contextmanager
-def _workshop(target: Path) -> Iterator[Path]:
-    """A folder beside ``target`` to make it in: without what a killed process left in it, and gone afterwards."""
+def _work_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder next to ``target``, without files of a killed process; it is removed at the end."""
     folder = temporary(target)
     with Lock(folder, who="hardy export", advice="wait for it, or name another file"):
         for left in folder.iterdir():
@@ -150,28 +150,36 @@ def _workshop(target: Path) -> Iterator[Path]:
             remove(folder)
 
 
-def _made(
-    network: Network, folder: Path, images: Sequence[Tensor], labels: Sequence[Tensor] | None, *,
-    size: Sequence[int], output: Output, dynamic: bool, upsample: Upsample, batch: int,
-) -> tuple[Path, Found]:  # fmt: skip
-    """The file in ``folder`` that returns ``output``, and how it and its like compare with ``network``."""
+def _written(
+    network: Network,
+    folder: Path,
+    images: Sequence[Tensor],
+    labels: Sequence[Tensor] | None,
+    *,
+    size: Sequence[int],
+    output: Output,
+    dynamic: bool,
+    upsample: Upsample,
+    batch: int,
+) -> tuple[Path, Parity]:
+    """The file in ``folder`` that returns ``output``, and how it compares with ``network``."""
     files: dict[Output, Path] = {"logits": folder / "logits.onnx", "classes": folder / "classes.onnx"}
     graph.write(network, files["logits"], size=size, batch=batch, dynamic=dynamic, upsample=upsample)
     graph.with_classes(files["logits"], files["classes"], upsample=upsample)
     sessions = {name: graph.Session(file) for name, file in files.items()}
-    found = compare(
+    parity = compare(
         network, sessions, size=size, dynamic=dynamic, batch=batch, images=images, labels=labels, upsample=upsample
     )
-    return files[output], found
+    return files[output], parity
 
 
-def _proof(network: Network, found: Found, **told: Any) -> Proof:
+def _proof(network: Network, parity: Parity, **settings: Any) -> Proof:
     return Proof(
-        **told,
+        **settings,
         opset=graph.OPSET,
         labels=network.labels.to_json(),
         versions={name: metadata.version(name) for name in ("hardy", "torch", "onnx", "onnxruntime")},
-        **vars(found),
+        **vars(parity),
     )
 
 
@@ -192,7 +200,7 @@ def _check(
     if path.is_dir() or path.suffix != ".onnx":
         raise InputError(f"{path}: the target is a file that ends in .onnx")
     if images is not None and not images:
-        raise InputError("images is empty; leave it out to prove the file on drawn images")
+        raise InputError("images is empty; leave it out to prove the file on random images")
     if labels is not None and len(labels) != len(images or ()):
         raise InputError(f"{len(labels)} labels for {len(images or ())} images; give one per image")
     check_finite(network)
@@ -202,19 +210,20 @@ def _check(
 def _judge(proof: Proof, agreement: float) -> None:
     if not (proof.agreement >= agreement and math.isfinite(proof.difference)):
         raise ProofError(
-            f"{proof.path}: the file and the network agree on {proof.agreement:.4%} of the pixels, needed is "
-            f"{agreement:.2%}; largest logit difference {proof.difference:.3g}; nothing was kept"
+            f"{proof.path}: the file and the network agree on {proof.agreement:.4%} of the pixels, needed: "
+            f"{agreement:.2%}; largest logit difference {proof.difference:.3g}; no file was written"
         )
 
 
-def _sign(file: Path, proof: Proof) -> None:
-    """Store the proof in the file, as an edit of its metadata only."""
+def _sign(file: Path, proof: Proof, pretrained: dict[str, str] | None) -> None:
+    """Store the proof, and the origin of the encoder's weights, in the metadata of ``file``, in place."""
     onnx = graph.package("onnx")
     model = onnx.load(file)
     model.producer_name, model.producer_version = "hardy", proof.versions["hardy"]
     entry = model.metadata_props.add()
-    # Where it was written says nothing about the file, and may say much about whoever wrote it.
+    # Not the path: it says nothing about the file, but may tell who wrote it.
     entry.key = "hardy"
-    entry.value = json.dumps({name: value for name, value in proof.to_json().items() if name != "path"})
+    told = {name: value for name, value in proof.to_json().items() if name != "path"}
+    entry.value = json.dumps({**told, **({"pretrained": pretrained} if pretrained else {})})
     onnx.checker.check_model(model)
     onnx.save(model, file)

@@ -1,6 +1,6 @@
-"""An exported file as a network: onnxruntime gives its logits, and it has no features.
+"""An exported file as a network: onnxruntime computes its logits; it has no features.
 
-What it predicts and takes is read from what `hardy.deployment.export` wrote into the file.
+Its classes and the shape of its images come from the metadata that `hardy.deployment.export` wrote into the file.
 """
 
 from pathlib import Path
@@ -19,18 +19,18 @@ __all__ = ["Exported"]
 
 
 class Exported(Network):
-    """The network in the ONNX file ``path``; it runs on the CPU in float32, cannot be trained and has logits alone.
+    """The network in the ONNX file ``path``: it runs on the CPU in float32, cannot be trained and gives logits only.
 
     Args:
         path: a file of `hardy.export` with logits at the size of the images (``output="logits"``,
             ``upsample="full"``).
 
     Attributes:
-        takes: (B, H, W) of the images that the file takes, None where any number is.
+        takes: (B, H, W) of the images that the file takes; None for an open dimension.
 
     Raises:
-        InputError: when onnxruntime is missing or cannot read the file, or the file does not say which classes it
-            predicts, returns classes, or its logits are smaller than its images.
+        InputError: if onnxruntime is missing or cannot read the file, or if the file does not name its classes, returns
+            classes, or returns logits smaller than its images.
     """
 
     least_size = 1
@@ -46,7 +46,7 @@ class Exported(Network):
         self.image_level = len(gives) == 2
         if len(takes) != 4 or len(gives) not in (2, 4) or gives[1] != len(self.labels):
             raise InputError(
-                f"{path}: its logits {_shown(gives)} of images {_shown(takes)} are not those of {len(self.labels)} "
+                f"{path}: its logits {_shown(gives)} for images {_shown(takes)} do not fit {len(self.labels)} "
                 "classes; export the network again"
             )
 
@@ -54,13 +54,13 @@ class Exported(Network):
         """The logits (B, K, H, W), or (B, K), in float32 on the device of ``images`` (B, 3, H, W).
 
         Raises:
-            InputError: for images of another number or size than the file takes.
+            InputError: for a batch size or an image size that the file does not take.
         """
         self._check(images)
         given = (len(images), *images.shape[-2:])
         if any(want not in (None, have) for want, have in zip(self.takes, given, strict=True)):
             raise InputError(
-                f"{self.path}: takes images {_shown(self.takes)} (batch, height, width) and got {_shown(given)}; "
+                f"{self.path}: takes images {_shown(self.takes)} (batch, height, width), not {_shown(given)}; "
                 "export it with dynamic sizes, or train on batches and crops of that size"
             )
         return Outputs(self._session(images.detach().float().cpu().contiguous()).to(images.device))
@@ -71,29 +71,30 @@ def _session(path: Path) -> Session:
         return Session(path)
     except InputError:
         raise
-    except Exception as error:  # onnxruntime has an exception for each kind of damage, with no common ancestor
+    except Exception as error:  # onnxruntime's exceptions have no common base class
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: onnxruntime cannot read it ({reason}); export the network again") from None
 
 
 def _described(path: Path, text: str | None) -> LabelSpace:
-    """The classes of a file with ``text`` in its metadata.
+    """The classes of a file whose metadata is ``text``.
 
     Raises:
-        InputError: naming the file, for one that does not say, or does not return logits at full size.
+        InputError: naming the file, if it does not name its classes or does not return logits at full size.
     """
     if text is None:
         raise InputError(
-            f"{path}: does not say which classes it predicts; export the network with hardy export --logits"
+            f"{path}: does not name the classes it predicts; export the network with hardy export --logits"
         )
     try:
-        said: dict[str, Any] = json_value(text)
-        output, upsample, labels = said["output"], said.get("upsample", "full"), said["labels"]
+        description: dict[str, Any] = json_value(text)
+        output, upsample = description["output"], description.get("upsample", "full")
+        labels = description["labels"]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{path}: its description is damaged; export the network again") from None
     if output != "logits" or upsample != "full":
         what = f"{quoted(output)} at upsample {quoted(upsample)}"
-        raise InputError(f"{path}: returns {what}, and logits at full size are needed; export it with --logits")
+        raise InputError(f"{path}: returns {what}, but logits at full size are needed; export it with --logits")
     try:
         return LabelSpace.from_json(labels)
     except InputError as error:

@@ -1,8 +1,8 @@
-"""A network with its batch norms folded away, and the proof on images that it says the same.
+"""A network with its batch norms folded into other layers, and a proof on images that its outputs are the same.
 
-Modules that timm re-parameterises for inference (RepViT, MobileOne, FastViT, ...) are first changed by timm; what batch
-norms are left then is the affair of `hardy.ops.folding`. Both is done and proven in float64, where an exact identity
-leaves no difference to argue about; what the network's own precision makes of it is measured beside.
+timm first re-parameterises the modules that it knows for inference (RepViT, MobileOne, FastViT, ...);
+`hardy.ops.folding` then folds the batch norms that are left. Both run and are proven in float64, where an exact
+identity leaves only rounding. The agreement in the network's own precision is also measured.
 """
 
 import copy
@@ -17,7 +17,7 @@ from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hardy.deployment.proof import Picture, ProofError, as_image, drawn
+from hardy.deployment.proof import Picture, ProofError, as_image, random_images
 from hardy.errors import InputError
 from hardy.networks.base import Network, resize
 from hardy.ops.folding import fold_norms
@@ -33,15 +33,15 @@ TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class Folding:
-    """A folded network and what was found.
+    """A folded network and its proof.
 
     Attributes:
-        network: in evaluation mode, of the class and on the device that it had; it cannot be saved or trained on.
-        reparameterised: batch norms that went as timm re-parameterised the modules around them.
-        folded: the names of those folded into other layers.
-        left: of those that stayed, by name, the reason.
+        network: in evaluation mode, of the same class and on the same device; it cannot be saved or trained further.
+        reparameterised: number of batch norms that timm removed when it re-parameterised modules.
+        folded: names of the batch norms folded into other layers.
+        left: batch norms that could not be folded: name -> reason.
         images: how many images it was proven on.
-        drawn: True when these were drawn at random because none were given.
+        drawn: True if these are random images because none were given.
         difference: largest absolute difference of a logit in float64, as a share of the largest logit.
         agreement: share of pixels (or images) with the same class in the network's own precision.
     """
@@ -62,28 +62,28 @@ class Folding:
         return f"{gone} of {gone + len(self.left)} batch norms folded"
 
     def __str__(self) -> str:
-        """One line: how many went, and how the network was proven."""
+        """One line: how many batch norms were folded, and how the network was proven."""
         timm = f" ({self.reparameterised} by timm)" if self.reparameterised else ""
         return (
-            f"{self.counted}{timm}: the same classes on {self.images} {'drawn' if self.drawn else 'given'} images in "
+            f"{self.counted}{timm}: the same classes on {self.images} {'random' if self.drawn else 'given'} images in "
             f"float64, largest logit difference {self.difference:.1e} of the largest logit; {self.agreement:.4%} of "
             f"the pixels in the network's own precision"
         )
 
 
 def fold(network: Network, *, size: Sequence[int], images: Sequence[Picture] | None = None) -> Folding:
-    """A copy of ``network`` with its batch norms folded, proven on ``images``; the network stays as it is.
+    """A copy of ``network`` with its batch norms folded, proven on ``images``; the network does not change.
 
     Args:
         network: any network, on any device.
-        size: (height, width) the images are resized to; the proof is repeated at about three quarters of it.
-        images: uint8 (H, W, 3) RGB or float (3, H, W) in [0, 1]; without any, two are drawn at random.
+        size: (height, width) to which images are resized; the proof is repeated at about three quarters of it.
+        images: uint8 (H, W, 3) RGB or float (3, H, W) in [0, 1]; None for two random images.
 
     Raises:
-        InputError: when the network has no batch norm, or none that can be folded.
-        ProofError: when the folded network says something else.
+        InputError: if the network has no batch norm, or none that can be folded.
+        ProofError: if the folded network has other outputs.
     """
-    pictures = drawn(size, 2) if images is None else [as_image(image) for image in images]
+    pictures = random_images(size, 2) if images is None else [as_image(image) for image in images]
     before = copy.deepcopy(network).cpu().double().eval()
     after = _reparameterised(before)
     total, gone = _norms(before), _norms(before) - _norms(after)
@@ -95,7 +95,7 @@ def fold(network: Network, *, size: Sequence[int], images: Sequence[Picture] | N
         name = type(network).__name__
         raise InputError(f"none of the {total} batch norms of {name} can be folded; of {count}, {reason}")
     difference = _proven(before, after, pictures, size)
-    after.architecture, after.changes = {}, []  # what `hardy.save` would write could not be loaded
+    after.architecture, after.changes = {}, []  # a saved description of it could not be loaded
     own, device = network.mean.dtype, network.mean.device
     same = agreement(before.to(own), after.to(own), pictures, size)
     return Folding(after.to(device), gone, found.folded, found.left, len(pictures), images is None, difference, same)
@@ -103,13 +103,13 @@ def fold(network: Network, *, size: Sequence[int], images: Sequence[Picture] | N
 
 @torch.inference_mode()
 def agreement(one: Network, other: Network, images: Sequence[Tensor], size: Sequence[int]) -> float:
-    """The share of pixels (or images) of which ``one`` and ``other`` say the same class.
+    """The share of pixels (or images) to which ``one`` and ``other`` give the same class.
 
     Args:
         one: in evaluation mode.
-        other: in evaluation mode; each gets the images on its device and in its precision.
+        other: in evaluation mode; each gets the images on its own device and in its own precision.
         images: (3, H, W) float in [0, 1] each.
-        size: (height, width) they are resized to.
+        size: (height, width) to which they are resized.
     """
     same, total = 0, 0
     for image in images:
@@ -124,7 +124,7 @@ def _proven(before: Network, after: Network, images: Sequence[Tensor], size: Seq
     """The largest difference of a logit as a share of the largest logit.
 
     Raises:
-        ProofError: when it is above `TOLERANCE`, or one class differs.
+        ProofError: if it is above `TOLERANCE`, or if any class differs.
     """
     smaller = [max(before.least_size, side * 3 // 4) | 1 for side in size]
     difference, largest, other = 0.0, 0.0, 0
@@ -137,8 +137,8 @@ def _proven(before: Network, after: Network, images: Sequence[Tensor], size: Seq
     share = difference / (largest or 1.0)
     if other or not share <= TOLERANCE:
         raise ProofError(
-            f"{type(before).__name__} with its batch norms folded names another class on {other} pixels; largest logit "
-            f"difference {share:.3g} of the largest logit, allowed is {TOLERANCE:g}; it cannot be folded"
+            f"{type(before).__name__} with its batch norms folded gives another class on {other} pixels; largest logit "
+            f"difference {share:.3g} of the largest logit, allowed: {TOLERANCE:g}; it cannot be folded"
         )
     return share
 
@@ -153,7 +153,7 @@ def _norms(network: nn.Module) -> int:
 
 
 def _returned(network: Network) -> list[Tensor]:
-    """All that the network returns for images of an awkward size, where padding that depends on the size is done."""
+    """All outputs for an image of odd size, at which layers pad whose padding depends on the size."""
     side = 2 * max(network.least_size, 48) + 1
     generator = torch.Generator().manual_seed(key(0, "fold"))
     outputs = network.outputs(torch.rand(1, 3, side, side + 34, generator=generator).to(network.mean))
@@ -162,10 +162,10 @@ def _returned(network: Network) -> list[Tensor]:
 
 
 def _reparameterised(network: Network) -> Network:
-    """A copy of ``network`` whose parts are as timm has them for inference, where that takes batch norms away.
+    """A copy of ``network`` in which timm re-parameterised those parts that have fewer batch norms afterwards.
 
     timm calls every module's ``fuse``, ``reparameterize`` or ``switch_to_deploy`` without arguments. A part whose
-    modules mean something else by these words fails at that and stays as it is.
+    methods of these names do something else fails and is left unchanged.
     """
     changed = copy.deepcopy(network)
     for name, part in list(changed.named_children()):
@@ -182,7 +182,7 @@ def _reparameterised(network: Network) -> Network:
 
 @contextmanager
 def _new_tensors_in(dtype: torch.dtype) -> Iterator[None]:
-    """Inside the block new tensors are of ``dtype``, so that timm's new layers take the weights as they are."""
+    """Inside the block new tensors have ``dtype``, so that timm's new layers take the weights without rounding."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

@@ -1,4 +1,4 @@
-"""The form in which a network is timed: as it is, or with batch norms folded, channels last, in bfloat16."""
+"""The form in which a network is timed: unchanged, or with folded batch norms, channels last, or in bfloat16."""
 
 import copy
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from hardy.deployment.folding import agreement, fold
-from hardy.deployment.proof import ProofError, drawn
+from hardy.deployment.proof import ProofError, random_images
 from hardy.errors import InputError
 from hardy.networks.base import Network
 
 __all__ = ["AS_IT_IS", "Form", "Formed", "Precision"]
 
 Precision = Literal["float32", "bfloat16"]
-"""Of weights and activations; images are float32 and cast inside the timed region."""
+"""Of weights and activations; images are float32 and are cast inside the timed region."""
 
 AS_IT_IS = "as it is"
 
@@ -26,25 +26,25 @@ class Formed:
     """A network in a form.
 
     Attributes:
-        network: in evaluation mode; a copy.
+        network: a copy in evaluation mode.
         words: the form in words; `AS_IT_IS` for a plain copy.
-        told: what folding and precision did to it, a line each; empty for a plain copy.
-        norms: ``43 of 55 batch norms folded``, or empty where no folding was asked for.
+        notes: what folding and precision changed, one line each; empty for a plain copy.
+        folding: ``43 of 55 batch norms folded``; empty if the form does not fold.
     """
 
     network: Network
     words: str = AS_IT_IS
-    told: tuple[str, ...] = ()
-    norms: str = ""
+    notes: tuple[str, ...] = ()
+    folding: str = ""
 
 
 @dataclass(frozen=True)
 class Form:
-    """What is done to a network before it is timed; nothing by default.
+    """How a network is changed before it is timed; by default it is not.
 
     Attributes:
         fold: fold batch norms and re-parameterise timm's modules; see `hardy.deployment.folding`.
-        channels_last: keep the channels of a pixel beside each other in memory.
+        channels_last: store the channels of a pixel next to each other in memory.
         dtype: precision of weights and activations.
     """
 
@@ -54,63 +54,63 @@ class Form:
 
     @property
     def plain(self) -> bool:
-        """Whether nothing is done."""
+        """Whether the network is not changed."""
         return self == Form()
 
     @property
     def layout(self) -> torch.memory_format:
-        """Of images and weights."""
+        """The memory format of images and weights."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def checked(self, runtimes: Sequence[str]) -> "Form":
         """This form, if ``runtimes`` can run it.
 
         Raises:
-            InputError: for a precision that is not there, and for a layout or a precision off eager.
+            InputError: for an unknown precision, and for channels last or bfloat16 in a runtime other than eager.
         """
         if self.dtype not in get_args(Precision):
-            raise InputError(f"there is no dtype {self.dtype!r} to time; there are: {', '.join(get_args(Precision))}")
+            raise InputError(f"there is no dtype {self.dtype!r}; there are: {', '.join(get_args(Precision))}")
         eager_only = {"channels_last": self.channels_last, f"dtype {self.dtype}": self.dtype != "float32"}
         for name in (name for name, chosen in eager_only.items() if chosen and set(runtimes) != {"eager"}):
-            raise InputError(f"{name}: onnxruntime has a layout and a precision of its own; choose the runtime eager")
+            raise InputError(f"{name}: onnxruntime chooses its own layout and precision; choose the runtime eager")
         return self
 
     def of(self, network: Network, size: Sequence[int], device: torch.device) -> Formed:
-        """A copy of ``network`` on ``device`` in this form, tried on drawn images of ``size``.
+        """A copy of ``network`` on ``device`` in this form, run on random images of ``size``.
 
         Raises:
-            InputError: when it cannot be folded or does not run in this precision.
+            InputError: if it cannot be folded or does not run in this precision.
         """
         still = copy.deepcopy(network).to(device).eval()
         if self.plain:
             return Formed(still)
-        made, norms, words, told = still, "", [], []
+        made, folded, words, notes = still, "", [], []
         if self.fold:
             try:
                 folding = fold(still, size=size)
             except ProofError as error:
                 raise InputError(str(error)) from None
-            made, norms = folding.network, folding.counted
+            made, folded = folding.network, folding.counted
             words.append("folded")
-            told.append(str(folding))
+            notes.append(str(folding))
         if self.channels_last:
             words.append("channels last")
         if self.dtype != "float32":
             words.append(self.dtype)
         made = copy.deepcopy(made).to(getattr(torch, self.dtype)).to(memory_format=self.layout)
         if self.dtype != "float32":
-            told.append(self._same(still, made, size))
-        return Formed(made, ", ".join(words), tuple(told), norms)
+            notes.append(self._agreement(still, made, size))
+        return Formed(made, ", ".join(words), tuple(notes), folded)
 
-    def _same(self, still: Network, made: Network, size: Sequence[int]) -> str:
-        images = drawn(size, 2)
+    def _agreement(self, still: Network, made: Network, size: Sequence[int]) -> str:
+        images = random_images(size, 2)
         try:
             share = agreement(still, made, images, size)
         except RuntimeError as error:
             why = " ".join(str(error).split())[:200]
             raise InputError(f"{type(still).__name__} does not run in {self.dtype}: {why}") from None
-        return f"{self.dtype}: the class of float32 on {share:.2%} of the pixels of {len(images)} drawn images"
+        return f"{self.dtype}: the class of float32 on {share:.2%} of the pixels of {len(images)} random images"
 
     def images(self, images: Tensor) -> Tensor:
-        """``images`` in the layout of this form."""
+        """``images`` in the memory format of this form."""
         return images.contiguous(memory_format=self.layout)

@@ -1,7 +1,7 @@
 """A network as an ONNX graph: written by torch's exporter, run by onnxruntime on the CPU.
 
-Adaptive average pooling is written as matrix products, and at a fixed size bilinear resizing too where that is faster;
-see `hardy.deployment.products`.
+Adaptive average pooling is written as matrix products; at a fixed size so is bilinear resizing where that is faster.
+See `hardy.deployment.products`.
 """
 
 import contextlib
@@ -42,10 +42,10 @@ Output = Literal["classes", "logits"]
 
 
 def package(name: str) -> Any:
-    """The module ``name`` of the ``export`` extra, imported here and nowhere earlier.
+    """The module ``name`` of the ``export`` extra, imported on first use.
 
     Raises:
-        InputError: naming the extra when it is not installed.
+        InputError: naming the extra if it is not installed.
     """
     try:
         return import_module(name)
@@ -54,81 +54,92 @@ def package(name: str) -> Any:
 
 
 def write(
-    network: Network, path: Path, *, size: Sequence[int], batch: int = 1, dynamic: bool = False,
+    network: Network,
+    path: Path,
+    *,
+    size: Sequence[int],
+    batch: int = 1,
+    dynamic: bool = False,
     upsample: Upsample = "full",
-) -> None:  # fmt: skip
+) -> None:
     """Write ``network`` as one ONNX file from ``images`` (B, 3, H, W) float32 to ``logits`` (B, K, H, W).
 
     Args:
         network: in evaluation mode, on the CPU; hooks on it are not exported.
-        path: the file; written in one go, not atomically.
-        size: (height, width) of the images; with ``dynamic`` an example only.
-        batch: images at once; with ``dynamic`` an example only.
+        path: the file; it is not written atomically.
+        size: (height, width) of the images; with ``dynamic`` only an example.
+        batch: images per run; with ``dynamic`` only an example.
         dynamic: leave batch, height and width open, under these names.
-        upsample: at which size the logits are; see `hardy.deployment.epilogue.logits`.
+        upsample: the size of the logits; see `hardy.deployment.epilogue.logits`.
 
     Raises:
-        InputError: naming the module at which the exporter gave up, or a dimension that did not stay open.
+        InputError: naming the module at which the export failed, or a dimension that did not stay open.
     """
     onnx, _ = package("onnx"), package("onnxscript")
-    # A dimension of 1 would be taken for a constant, so the example of an open batch has two images.
+    # The exporter treats a dimension of 1 as a constant, so the example of an open batch has two images.
     images = torch.zeros(max(2, batch) if dynamic else batch, 3, *size)
-    opened = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC) if dynamic else None
     treated = network if upsample == "full" else Treated(network, upsample)
     with _silence():
         try:
-            with Products(resizing=not dynamic):
-                program = torch.export.export(treated, (images,), dynamic_shapes=(opened,))
-            exported = torch.onnx.export(
-                program,
-                (),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=["images"],
-                output_names=["logits"],
-                external_data=False,
-                verbose=False,
-            )
+            model = _model(treated, images, dynamic)
         except Exception as error:
-            raise InputError(_refusal(error, network, dynamic)) from error
-    assert exported is not None, "the dynamo exporter returns a program"
-    model = exported.model_proto
+            raise InputError(_failure(error, network, dynamic)) from error
     fixed = [axis for axis in (0, 2, 3) if dynamic and not _shape(model.graph.input[0])[axis].dim_param]
     if fixed:
         raise InputError(
-            f"{type(network).__name__} fixed dimension {fixed[0]} of its images; export it at a fixed size"
+            f"{type(network).__name__} fixes dimension {fixed[0]} of its images; export it at a fixed size"
         )
     _name_dimensions(model)
     onnx.save(model, path)
 
 
+def _model(network: nn.Module, images: Tensor, dynamic: bool) -> Any:
+    """The ONNX model of ``network``, exported on ``images``."""
+    opened = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC) if dynamic else None
+    with Products(resizing=not dynamic):
+        program = torch.export.export(network, (images,), dynamic_shapes=(opened,))
+    exported = torch.onnx.export(
+        program,
+        (),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=["images"],
+        output_names=["logits"],
+        external_data=False,
+        verbose=False,
+    )
+    assert exported is not None, "the dynamo exporter returns a program"
+    return exported.model_proto
+
+
 def _name_dimensions(model: Any) -> None:
-    """Call the open dimensions of ``images`` batch, height and width, in place, wherever the graph speaks of them."""
+    """Rename the open dimensions of ``images`` to batch, height and width in the graph, in place."""
     names = dict(zip((0, 2, 3), ("batch", "height", "width"), strict=True))
     given = {_shape(model.graph.input[0])[axis].dim_param: name for axis, name in names.items()}
     given.pop("", None)
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
         for dimension in _shape(value):
             if dimension.dim_param:
-                dimension.dim_param = re.sub(r"[A-Za-z_]\w*", lambda word: given.get(word[0], word[0]),
-                                             dimension.dim_param)  # fmt: skip
+                dimension.dim_param = re.sub(
+                    r"[A-Za-z_]\w*", lambda word: given.get(word[0], word[0]), dimension.dim_param
+                )
 
 
 def with_classes(source: Path, path: Path, *, upsample: Upsample = "full") -> None:
     """Write the graph ``source`` with its logits replaced by ``classes``: their argmax as uint8.
 
-    ONNX's ArgMax yields int64, eight times the bytes; with equal logits the first class wins, as in torch. At ``half``
-    the logits are at half the size of the images, rounded up: every class is written twice in both directions, and what
-    lies beyond the images is cut off. For ``borders`` see `hardy.deployment.borders`.
+    ONNX's ArgMax returns int64, eight times the bytes; of equal logits it takes the first class, as torch does. For
+    ``half`` the logits are at half the size of the images, rounded up: every class is repeated twice in both directions
+    and cropped to the images. For ``borders`` see `hardy.deployment.borders`.
     """
     onnx = package("onnx")
     model = onnx.load(source)
     logits, images = model.graph.output[0], model.graph.input[0]
-    kept = [axis.dim_param or axis.dim_value for axis in _shape(logits)]
-    whole = [axis.dim_param or axis.dim_value for axis in _shape(images)]
+    coarse = [axis.dim_param or axis.dim_value for axis in _shape(logits)]
+    full = [axis.dim_param or axis.dim_value for axis in _shape(images)]
     constants: list[Any] = []
     if upsample == "borders":
-        nodes, constants = borders.nodes(onnx, logits.name, kept, whole[2:])
+        nodes, constants = borders.nodes(onnx, logits.name, coarse, full[2:])
     elif upsample == "half":
         nodes, constants = _doubled(onnx, logits.name, images.name)
     else:
@@ -136,9 +147,9 @@ def with_classes(source: Path, path: Path, *, upsample: Upsample = "full") -> No
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(constants)
     del model.graph.output[:]
-    sides = whole[2:] if upsample in ("borders", "half") else kept[2:]
+    sides = full[2:] if upsample in ("borders", "half") else coarse[2:]
     byte = onnx.TensorProto.UINT8
-    model.graph.output.append(onnx.helper.make_tensor_value_info("classes", byte, [kept[0], *sides]))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("classes", byte, [coarse[0], *sides]))
     onnx.save(model, path)
 
 
@@ -154,8 +165,11 @@ def _best(onnx: Any, logits: str, output: str) -> list[Any]:
 def _doubled(onnx: Any, logits: str, images: str) -> tuple[list[Any], list[Any]]:
     """The nodes from logits at half the size of ``images`` to classes at their size, and their constants."""
     make = onnx.helper.make_node
-    constants = {"twice": np.array([1, 2, 2], np.float32), "corner": np.zeros(2, np.int64),
-                 "sides": np.array([1, 2], np.int64)}  # fmt: skip
+    constants = {
+        "twice": np.array([1, 2, 2], np.float32),
+        "corner": np.zeros(2, np.int64),
+        "sides": np.array([1, 2], np.int64),
+    }
     modes = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
     nodes = [
         *_best(onnx, logits, "classes_at_half"),
@@ -167,7 +181,7 @@ def _doubled(onnx: Any, logits: str, images: str) -> tuple[list[Any], list[Any]]
 
 
 def count(path: Path, kind: str | None = None) -> int:
-    """The number of operations in the graph of file ``path``; of one ``kind`` only, such as BatchNormalization."""
+    """Number of operations in the graph of file ``path``; with ``kind``, such as BatchNormalization, only of that."""
     nodes = package("onnx").load(path).graph.node
     return sum(kind is None or node.op_type == kind for node in nodes)
 
@@ -177,8 +191,8 @@ class Session:
 
     Args:
         path: the file.
-        threads: threads of one operation; as many as torch's when None.
-        optimised: where to write the graph as onnxruntime runs it, if anywhere.
+        threads: threads per operation; None for as many as torch uses.
+        optimised: a file to write the graph to as onnxruntime runs it; None writes none.
     """
 
     def __init__(self, path: Path, *, threads: int | None = None, optimised: Path | None = None) -> None:
@@ -187,34 +201,34 @@ class Session:
         options.intra_op_num_threads = threads or torch.get_num_threads()
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
-        # Threads that spin after a run would take the cores from whatever is timed next in this process.
+        # Threads that spin after a run would slow down the next measurement in this process.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if optimised is not None:
             options.optimized_model_filepath = str(optimised)
         self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def __deepcopy__(self, memo: dict[int, object]) -> "Session":
-        """The same session: a run changes nothing in it."""
+        """The same session: it has no state."""
         return self
 
     @property
     def described(self) -> str | None:
-        """What `hardy.export` wrote into the file of its network, as JSON; None in a file of others."""
+        """The description of the network that `hardy.export` wrote into the file, as JSON; None if there is none."""
         found: str | None = self._session.get_modelmeta().custom_metadata_map.get("hardy")
         return found
 
     @property
     def takes(self) -> tuple[int | str | None, ...]:
-        """The shape of the images, a name or None for an open dimension."""
+        """The shape of the images; a name or None for an open dimension."""
         return tuple(self._session.get_inputs()[0].shape)
 
     @property
     def gives(self) -> tuple[int | str | None, ...]:
-        """The shape of what the graph returns, likewise."""
+        """The shape of the output; a name or None for an open dimension."""
         return tuple(self._session.get_outputs()[0].shape)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """What the graph returns for ``images`` (B, 3, H, W) float32 on the CPU."""
+        """The output of the graph for ``images`` (B, 3, H, W) float32 on the CPU."""
         return torch.from_numpy(self._session.run(None, {"images": images.numpy()})[0])
 
 
@@ -222,7 +236,7 @@ def _shape(value: Any) -> Any:
     return value.type.tensor_type.shape.dim
 
 
-def _refusal(error: Exception, network: nn.Module, dynamic: bool) -> str:
+def _failure(error: Exception, network: nn.Module, dynamic: bool) -> str:
     """One line: which module of ``network`` could not be exported, and why."""
     names = {id(module): name for name, module in network.named_modules()}
     place, seen = "", list[BaseException]()

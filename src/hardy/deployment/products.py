@@ -1,13 +1,13 @@
-"""Pooling and resizing as matrix products, the form in which a graph of fixed size holds them.
+"""Pooling and resizing as matrix products: how a graph of fixed size computes them.
 
 Adaptive average pooling is ``P_h x P_w^T``: row i of P (cells, length) holds 1 / n at the n pixels of cell i, those
-from ``floor(i * length / cells)`` to ``ceil((i + 1) * length / cells) - 1``. That is the operator's own definition. The
-exporter's way, a gather per cell, takes a hundred nodes for a pyramid whose cells do not divide the map, and at a
-dynamic size the example's indices stay in the graph: at another size it fails or is wrong.
+from ``floor(i * length / cells)`` to ``ceil((i + 1) * length / cells) - 1``. This is the operator's own definition. The
+exporter instead writes one gather per cell: about a hundred nodes for a pyramid whose cells do not divide the map. At a
+dynamic size it keeps the example's indices in the graph, which then fails or is wrong at any other size.
 
-Bilinear resizing is ``R_h x R_w^T``: row i of R (length, cells) holds the two weights of the cells between which pixel
-i lies. Almost all of R_h is zeros where there are many cells, so that product is taken in windows: so many rows of
-pixels at once, with the few rows of cells that they touch.
+Bilinear resizing is ``R_h x R_w^T``: row i of R (length, cells) holds the weights of the two cells next to pixel i.
+With many cells R_h is almost all zeros, so its product is computed in windows: a block of pixel rows at a time, with
+only the rows of cells that they need.
 """
 
 import math
@@ -22,20 +22,20 @@ from torch.overrides import TorchFunctionMode
 __all__ = ["PRODUCT_LIMIT", "Products", "adaptive_mean", "bilinear", "multiplications"]
 
 PRODUCT_LIMIT = 64
-"""The multiplications for each value up to which bilinear resizing is written as products, and not as ONNX's Resize.
+"""Bilinear resizing is written as products up to this many multiplications per value, above it as ONNX's Resize.
 
 ``benchmarks/epilogue.py`` times both forms.
 """
 
 _ROWS = 32
-"""About so many rows of pixels are made at once: fewer pay for more calls, more for more zeros."""
+"""Target number of pixel rows per window: fewer rows mean more calls, more rows mean more zeros."""
 
 
 class Products(TorchFunctionMode):
     """Inside this context `torch.nn.functional`'s ``adaptive_avg_pool2d`` and bilinear ``interpolate`` are products.
 
     Args:
-        resizing: whether ``interpolate`` is one where that pays; the product holds the sizes, which must not be open.
+        resizing: also replace ``interpolate`` where products are faster; sizes must be fixed, since products hold them.
     """
 
     def __init__(self, *, resizing: bool) -> None:
@@ -44,12 +44,12 @@ class Products(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """The product, or what ``func`` returns."""
-        given, made = kwargs or {}, None
+        kwargs, replaced = kwargs or {}, None
         if func is F.adaptive_avg_pool2d:
-            made = _pooled(*args, **given)
+            replaced = _pooled(*args, **kwargs)
         elif func is F.interpolate and self.resizing:
-            made = _resized(*args, **given)
-        return func(*args, **given) if made is None else made
+            replaced = _resized(*args, **kwargs)
+        return func(*args, **kwargs) if replaced is None else replaced
 
 
 def adaptive_mean(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -71,21 +71,26 @@ def bilinear(x: Tensor, size: Sequence[int]) -> Tensor:
     if len(centre) == 1:
         return weights[0] @ wide
     parts = wide.index_select(-2, inside.flatten()).unflatten(-2, (len(centre), touched))
-    made: Tensor = (weights @ parts).flatten(-3, -2)
-    return made
+    resized: Tensor = (weights @ parts).flatten(-3, -2)
+    return resized
 
 
 def _pooled(input: Tensor, output_size: Any) -> Tensor | None:
-    """``F.adaptive_avg_pool2d`` as products; None where a side stays as it is."""
+    """``F.adaptive_avg_pool2d`` as products; None if a side of the output size is None."""
     size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
     return None if None in size else adaptive_mean(input, size)
 
 
 def _resized(
-    input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest", align_corners: bool | None = None,
-    recompute_scale_factor: bool | None = None, antialias: bool = False,
-) -> Tensor | None:  # fmt: skip
-    """``F.interpolate`` as products; None where it is no bilinear resizing to a size, or they do not pay."""
+    input: Tensor,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
+) -> Tensor | None:
+    """``F.interpolate`` as products; None if it is not bilinear resizing to a size, or if products are slower."""
     if mode != "bilinear" or size is None or align_corners or antialias:
         return None
     size = (size, size) if isinstance(size, int) else tuple(size)
@@ -93,13 +98,12 @@ def _resized(
 
 
 def multiplications(cells: Sequence[int], size: Sequence[int]) -> float:
-    """Of both products of `bilinear` from ``cells`` (h, w) to ``size`` (H, W), for each value that is made."""
+    """Multiplications per output value of `bilinear` from ``cells`` (h, w) to ``size`` (H, W), for both products."""
     return cells[1] * cells[0] / size[0] + _window(size[0], cells[0])[1]
 
 
 def _window(length: int, cells: int) -> tuple[int, int]:
-    """How many rows of pixels are made at once, and the most rows of cells that they touch; all of both where windows
-    would save little."""
+    """Pixel rows per window, and the most rows of cells that a window needs; all of both if windows save little."""
     fitting = [rows for rows in range(_ROWS // 4, 4 * _ROWS) if length % rows == 0]
     if not fitting:
         return length, cells
@@ -112,7 +116,7 @@ def _window(length: int, cells: int) -> tuple[int, int]:
 
 
 def _centre(pixel: int, length: int, cells: int) -> float:
-    """Where among the cells a pixel lies; outside their centres at the nearest."""
+    """The position of a pixel in cells, clamped to the centres of the first and the last cell."""
     return min(max((pixel + 0.5) * (cells / length) - 0.5, 0.0), cells - 1.0)
 
 
@@ -123,14 +127,14 @@ def _centres(length: int, cells: int, like: Tensor) -> Tensor:
 
 
 def _weights(centre: Tensor, cell: Tensor) -> Tensor:
-    """(..., pixels, cells): what each of ``cell`` (..., cells) gives to the pixels at ``centre`` (..., pixels)."""
+    """(..., pixels, cells): the weight of each of ``cell`` (..., cells) for the pixels at ``centre`` (..., pixels)."""
     return (1 - (centre.unsqueeze(-1) - cell.unsqueeze(-2)).abs()).clamp(min=0)
 
 
 def _shares(length: int, cells: int, like: Tensor) -> Tensor:
-    """(cells, length): the share each pixel has in each cell; rows sum to 1.
+    """(cells, length): the weight of each pixel in each cell; rows sum to 1.
 
-    The bounds are compared in integers times ``cells``: floor and ceil of a quotient without dividing.
+    The bounds are compared as integers, multiplied by ``cells``: floor and ceil of a quotient without a division.
     """
     cell = torch.arange(cells, device=like.device).unsqueeze(1)
     pixel = torch.arange(length, device=like.device).unsqueeze(0)

@@ -1,4 +1,4 @@
-"""Do a network and its exported graphs say the same? Logits, classes and mean IoU of both, on images."""
+"""Compares a network with its exported graphs: logits, classes and mean IoU of both, on images."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,28 +17,28 @@ from hardy.metrics import confusion, scores
 from hardy.networks.base import Network, resize
 from hardy.seed import key
 
-__all__ = ["Found", "Picture", "ProofError", "as_image", "compare", "drawn", "proof_sizes"]
+__all__ = ["Parity", "Picture", "ProofError", "as_image", "compare", "proof_sizes", "random_images"]
 
 Picture = np.ndarray | Tensor
-"""An image or a mask as the user holds it."""
+"""An image or a mask as the user passes it."""
 
 
 class ProofError(RuntimeError):
-    """What was made of a network does not agree with it, and was not kept. The message is one line."""
+    """A derived network or file does not agree with its network, and was not kept. The message is one line."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a comparison measured.
+class Parity:
+    """How far a network and its exported graphs agree.
 
     Attributes:
-        size: (height, width) of the first, and for closed sizes the only, size compared at.
+        size: (height, width) of the first comparison; the only one for a graph of fixed size.
         images: how many images were compared.
-        difference: largest absolute difference of a logit; NaN if any logit is.
-        agreement: share of pixels (or images) with the same class, the network's logits upsampled as the graph's are.
-        agreement_full: share of pixels at the size of the images of which the graph, its classes enlarged, and the
-            network at full size name the same class; the same as ``agreement`` where the graph works at full size.
-        miou_torch, miou_onnx: mean IoU on the labels of the network at full size and of the graph, None without labels.
+        difference: largest absolute difference of a logit; NaN if any logit is NaN.
+        agreement: share of pixels (or images) with the same class, where both upsample their logits in the same way.
+        agreement_full: share of pixels, at the size of the images, with the same class: the graph's classes are
+            enlarged, the network upsamples to full size. Equal to ``agreement`` if the graph does that too.
+        miou_torch, miou_onnx: mean IoU of the network at full size and of the graph; None without labels.
     """
 
     size: tuple[int, int]
@@ -60,20 +60,20 @@ def compare(
     images: Sequence[Tensor],
     labels: Sequence[Tensor] | None,
     upsample: Upsample = "full",
-) -> Found:
-    """Run ``network`` and its two graphs on every image at every size; labels count at the first size.
+) -> Parity:
+    """Run ``network`` and its two graphs on every image at every size; mean IoU is measured at the first size.
 
     Args:
         network: in evaluation mode, on the CPU.
-        sessions: its graphs, the one that returns logits and the one that returns classes.
-        size: (height, width) the images are resized to.
-        dynamic: compare at a second, odd size as well.
-        batch: images at once.
+        sessions: its two graphs: one returns logits, one returns classes.
+        size: (height, width) to which the images are resized.
+        dynamic: also compare at a second, odd size.
+        batch: images per run.
         images: (3, H, W) float in [0, 1] each.
         labels: per image a (H, W) mask or a () class id.
-        upsample: how the graphs upsample; the network's logits are treated alike.
+        upsample: how the graphs upsample; the network's logits are upsampled in the same way.
     """
-    differences, (same, alike) = [], torch.zeros(2, 2, dtype=torch.float64)
+    differences, (equal, equal_full) = [], torch.zeros(2, 2, dtype=torch.float64)
     count = len(network.labels)
     by_torch, by_onnx = (torch.zeros(count, count, dtype=torch.int64) for _ in range(2))
     sizes = proof_sizes(size, dynamic, network.least_size)
@@ -82,20 +82,20 @@ def compare(
             real = min(batch, len(images) - first)
             expected, best, classes = (each[:real] for each in _expected(network, chosen, at, upsample))
             found = sessions["classes"](chosen)[:real]
-            guesses = epilogue.enlarged(found, at)
+            found_full = epilogue.enlarged(found, at)
             differences.append(float((sessions["logits"](chosen)[:real] - expected).abs().max()))
-            same += _equal(found, best)
-            alike += _equal(guesses, classes)
+            equal += _equal(found, best)
+            equal_full += _equal(found_full, classes)
             if labels is not None and at == sizes[0]:
                 masks = torch.stack([_mask(label, at) for label in labels[first : first + real]])
                 by_torch += confusion(classes, masks, count)
-                by_onnx += confusion(guesses, masks, count)
-    return Found(
+                by_onnx += confusion(found_full, masks, count)
+    return Parity(
         size=sizes[0],
         images=len(images),
         difference=math.nan if any(map(math.isnan, differences)) else max(differences),
-        agreement=float(same[0] / same[1]),
-        agreement_full=float(alike[0] / alike[1]),
+        agreement=float(equal[0] / equal[1]),
+        agreement_full=float(equal_full[0] / equal_full[1]),
         miou_torch=scores(by_torch).miou if labels is not None else None,
         miou_onnx=scores(by_onnx).miou if labels is not None else None,
     )
@@ -104,27 +104,27 @@ def compare(
 @torch.inference_mode()
 def _expected(
     network: Network, images: Tensor, size: Sequence[int], upsample: Upsample
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """The network's logits treated as the graph's are, their classes, and its classes at full size."""
-    treated = epilogue.logits(network, images, upsample)
-    best = epilogue.classes(treated, size, upsample)
-    return treated, best, best if upsample == "full" else network(images).argmax(1)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The network's logits upsampled like the graph's, their classes, and the network's classes at full size."""
+    upsampled = epilogue.logits(network, images, upsample)
+    best = epilogue.classes(upsampled, size, upsample)
+    return upsampled, best, best if upsample == "full" else network(images).argmax(1)
 
 
 def _equal(one: Tensor, other: Tensor) -> Tensor:
-    """How many of the classes are equal, and how many there are."""
+    """(number of equal classes, number of classes compared)."""
     return torch.tensor([int((one == other).sum()), one.numel()], dtype=torch.float64)
 
 
 def proof_sizes(size: Sequence[int], dynamic: bool, least: int) -> list[tuple[int, int]]:
-    """The sizes to prove: with open sizes a second one, odd on purpose."""
+    """The sizes at which to compare; for dynamic sizes also a second, odd size."""
     sizes = [(int(size[0]), int(size[1]))]
     other = tuple(max(least, side * 3 // 4) | 1 for side in sizes[0])
     return [*sizes, (other[0], other[1])] if dynamic else sizes
 
 
 def _batches(pictures: Sequence[Tensor], size: tuple[int, int], batch: int) -> Iterator[tuple[int, Tensor]]:
-    """``(index of the first, images (batch, 3, H, W))``; the last batch is filled up with its last image."""
+    """``(index of the first, images (batch, 3, H, W))``; the last batch is padded with copies of its last image."""
     for first in range(0, len(pictures), batch):
         chosen = [resize(picture.unsqueeze(0), size) for picture in pictures[first : first + batch]]
         chosen += chosen[-1:] * (batch - len(chosen))
@@ -147,14 +147,14 @@ def as_image(image: Picture) -> Tensor:
 
 
 def _mask(truth: Tensor, size: tuple[int, int]) -> Tensor:
-    """Labels at ``size``, nearest neighbour; a class id of a whole image as it is."""
+    """Labels at ``size`` by nearest neighbour; an image-level class id is returned unchanged."""
     if truth.ndim == 0:
         return truth.long()
     return F.interpolate(truth[None, None].float(), size=size, mode="nearest-exact")[0, 0].long()
 
 
-def drawn(size: Sequence[int], count: int = 4) -> list[Tensor]:
-    """Smooth random images (3, H, W): coarse blobs with fine noise, the same ones always."""
+def random_images(size: Sequence[int], count: int = 4) -> list[Tensor]:
+    """Smooth random images (3, H, W): coarse blobs with fine noise, always the same ones."""
     generator = torch.Generator().manual_seed(key(0, "export"))
     coarse = torch.rand(count, 3, max(2, size[0] // 32), max(2, size[1] // 32), generator=generator)
     fine = torch.rand(count, 3, *size, generator=generator)

@@ -1,7 +1,7 @@
-"""What a network that adapts has learned, in one safetensors file: another process goes on with the same bits.
+"""The state of a network that adapts, in one safetensors file: another process can continue with exactly the same bits.
 
-Tensors are those of the method and of its optimisers; the seed, the settings of the optimisers and the method's class
-are JSON in the file's header. No pickle is read or written.
+The file holds the tensors of the method and of its optimisers. Its header holds the seed, the settings of the
+optimisers and the method's class as JSON. No pickle is read or written.
 """
 
 import json
@@ -16,7 +16,7 @@ from hardy.engine.checkpoint import write_tensors
 from hardy.errors import InputError
 from hardy.files import expanded
 from hardy.ops.tensors import checksum, opened
-from hardy.stored import json_value, whole
+from hardy.stored import is_integer, json_value
 
 __all__ = ["load_state", "save_state"]
 
@@ -24,7 +24,7 @@ FORMAT = "hardy-adaptation/1"
 
 
 def save_state(live: TestTimeAdaptation, file: Path | str) -> None:
-    """Write what ``live`` has learned to ``file``, whole or not at all.
+    """Write the state of ``live`` to ``file`` atomically.
 
     Raises:
         OSError: when it cannot be written.
@@ -43,14 +43,14 @@ def save_state(live: TestTimeAdaptation, file: Path | str) -> None:
 
 
 def load_state(live: TestTimeAdaptation, file: Path | str) -> None:
-    """Let ``live`` go on from what `save_state` wrote, in place; `reset` still returns to its own start.
+    """Restore in ``live``, in place, the state that `save_state` wrote; `reset` still returns to the start of ``live``.
 
     Args:
         live: the same method with the same options on the same network.
-        file: what `save_state` wrote.
+        file: written by `save_state`.
 
     Raises:
-        InputError: for a file that is gone, torn, or of another method or network; ``live`` stays as it was then.
+        InputError: for a file that is missing, damaged, or of another method or network; ``live`` does not change then.
     """
     path = expanded(file)
     try:
@@ -59,9 +59,9 @@ def load_state(live: TestTimeAdaptation, file: Path | str) -> None:
             raise ValueError(f"no {FORMAT}, or it does not match its checksum")
         method, state = header["method"], _state(tensors, json_value(header["state"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: torn, or not what a network that adapts has learned ({error})") from None
+        raise InputError(f"{path}: damaged, or not the state of a network that adapts ({error})") from None
     if method != _name(live):
-        raise InputError(f"{path}: is the state of {method}, not of {_name(live)}; give one of the same method")
+        raise InputError(f"{path}: is the state of {method}, not of {_name(live)}; give a file of the same method")
     try:
         live.restore(state)
     except InputError as error:
@@ -72,12 +72,12 @@ def _name(live: TestTimeAdaptation) -> str:
     return f"{type(live).__module__}:{type(live).__qualname__}"
 
 
-def _state(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> State:
-    """The state whose tensors and JSON these are."""
-    if not whole(said["seed"], -(2**63)):
-        raise ValueError(f"seed is {said['seed']!r}")
+def _state(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> State:
+    """The state of these tensors and this JSON."""
+    if not is_integer(header["seed"], -(2**63)):
+        raise ValueError(f"seed is {header['seed']!r}")
     optimisers: dict[str, dict[str, Any]] = {}
-    for name, one in said["optimisers"].items():
+    for name, one in header["optimisers"].items():
         values = {int(index): dict(slots) for index, slots in one["values"].items()}
         groups = [{key: _plain(key, value) for key, value in group.items()} for group in one["groups"]]
         optimisers[name] = {"state": values, "param_groups": groups}
@@ -88,9 +88,9 @@ def _state(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> State:
         else:
             name, index, slot = place.rsplit("/", 2)
             optimisers[name]["state"][int(index)][slot] = value
-    return {"seed": said["seed"], "tensors": own, "optimisers": optimisers}
+    return {"seed": header["seed"], "tensors": own, "optimisers": optimisers}
 
 
 def _plain(key: str, value: Any) -> Any:
-    """A setting of an optimiser's group; JSON has made lists of its tuples."""
+    """A setting of an optimiser's group; JSON turned its tuples into lists."""
     return tuple(value) if isinstance(value, list) and key != "params" else value

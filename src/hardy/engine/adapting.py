@@ -1,8 +1,8 @@
-"""A network that learns while it is measured or predicts: which method, and when it forgets.
+"""Test-time adaptation: a network that learns while it is measured or predicts.
 
-One method sees a stream of images in the order of the data, each image once. It forgets as the section ``adapt`` says:
-before each domain, never, or before the next batch once it has seen so many images. A domain that fails leaves it as it
-was before that domain.
+The method sees the images in the order of the data, each image once. The section ``adapt`` of the recipe says when it
+is reset: before each domain, never, or before the next batch after a number of images. When a domain fails, the method
+returns to the state that it had before that domain.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ __all__ = ["Adapting", "adapted", "chosen", "notes"]
 
 
 def chosen(adapt: str | Mapping[str, Any] | Adapt | None, overrides: Sequence[str] = ()) -> Adapt | None:
-    """The completed section of a name, of ``{"name": ..., "reset": ..., options}``, or of ``adapt.key=value`` words.
+    """The completed section ``adapt``, from a name, ``{"name": ..., "reset": ..., options}`` or ``adapt.key=value``.
 
     Raises:
         InputError: for an unknown method, an unknown option, a value of a wrong type, or a word for another section.
@@ -37,29 +37,29 @@ def chosen(adapt: str | Mapping[str, Any] | Adapt | None, overrides: Sequence[st
 
 
 def notes(adapt: Adapt | None) -> dict[str, Any]:
-    """What a record says of the adaptation it was made with; nothing without one."""
+    """The notes of a record that was measured with ``adapt``; empty without it."""
     return {"adapt": adapt.model_dump(mode="json")} if adapt else {}
 
 
 def adapted(network: Network, name: str, options: Mapping[str, Any], seed: int) -> TestTimeAdaptation:
-    """The method ``name`` on a copy of ``network``, on its device; ``seed`` decides its draws.
+    """The method ``name`` on a copy of ``network``, on its device; ``seed`` decides its random draws.
 
     Raises:
         InputError: for an unknown method, an unknown option or a value of a wrong type.
     """
-    with torch.inference_mode(False), seeded(seed, "adapt"):  # what is made in inference mode can never learn
+    with torch.inference_mode(False), seeded(seed, "adapt"):  # tensors made in inference mode cannot be trained
         live: TestTimeAdaptation = ADAPTATIONS.build(name, {"network": network}, **options)
     live.seed = seed
     return live.to(next(network.buffers()).device)
 
 
 class Adapting:
-    """Images to logits by one method that learns from them, and forgets as declared.
+    """Maps images to logits by a method that learns from them and is reset as declared.
 
     Args:
-        network: what adapts; a copy of it learns.
-        choice: the method and when it forgets.
-        seed: decides the method's draws.
+        network: a copy of it adapts.
+        choice: the method and when it is reset.
+        seed: decides the method's random draws.
     """
 
     def __init__(self, network: Network, choice: Adapt, seed: int) -> None:
@@ -70,17 +70,17 @@ class Adapting:
         self._seen = 0
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The logits of ``images`` (B, 3, H, W), which are the next of the stream.
+        """The logits of the next ``images`` (B, 3, H, W).
 
         Raises:
             InputError: when they hold NaN: the method has diverged.
         """
         if self._most is not None and self._seen >= self._most:
-            self._forget()
+            self._reset()
         logits: Tensor = self.method(images)
         if bool(torch.isnan(logits).any()):
             raise InputError(
-                f"adapt: the logits of {self._name} hold NaN after {int(self.method.step)} batches; take options by "
+                f"adapt: the logits of {self._name} hold NaN after {int(self.method.step)} batches; give options by "
                 "which it changes less, or a smaller adapt.reset"
             )
         self._seen += len(images)
@@ -88,9 +88,9 @@ class Adapting:
 
     @contextmanager
     def domain(self) -> Iterator[None]:
-        """Inside the block the images are those of one domain; an error leaves the method as it was before them."""
+        """Inside the block the images are of one domain; after an error the method has the state from before it."""
         if self._per_domain:
-            self._forget()
+            self._reset()
         before, seen = self.method.state(), self._seen
         try:
             yield
@@ -99,6 +99,6 @@ class Adapting:
             self._seen = seen
             raise
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self.method.reset()
         self._seen = 0

@@ -1,9 +1,9 @@
-"""One artefact from dense to shipped: a folder with ``network.safetensors`` and ``network.json``.
+"""The artefact of a network: a folder with ``network.safetensors`` and ``network.json``.
 
-The JSON names the architecture and its options, the label space and the changes since it was built, in order (channels
-pruned, a tuner attached or merged); loading builds the network, replays the changes and fills in the weights. Of a
-tuned network whose origin is known the file holds only what was trained (`hardy.engine.rest`). No pickle is read or
-written. Format 1, which had one channel plan in place of the changes, is read for ever.
+The JSON holds the architecture and its options, the label space and the list of changes since the network was built, in
+order (channels pruned, a tuner attached or merged). Loading builds the network, replays the changes and loads the
+weights. For a tuned network with a known origin the file holds only the trained weights (`hardy.engine.rest`). No
+pickle is read or written. Format 1, which had one channel plan in place of the changes, will always be supported.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ __all__ = ["FORMAT", "check", "checksum", "like", "load", "origin", "restore", "
 
 FORMAT, _FIRST = "hardy-network/2", "hardy-network/1"
 _TENSORS = "hardy-network/1"
-"""The format in the header of the tensors' file, which has not changed."""
+"""The format in the header of the weights file, which has not changed."""
 
 _KEYS = {"format", "hardy", "architecture", "labels", "changes", "sha256", "rest", "description_sha256"}
 
@@ -43,20 +43,20 @@ _KEYS = {"format", "hardy", "architecture", "labels", "changes", "sha256", "rest
 def save(
     network: Network, folder: Path | str, *, weights: Mapping[str, Tensor] | None = None, complete: bool = False
 ) -> Path:
-    """Write ``network`` to ``folder``: both files or neither, and the JSON names the weights' checksum.
+    """Write ``network`` to ``folder``: both files or neither. The JSON holds the checksum of the weights.
 
     Args:
-        network: any network of Hardy's, pruned or not.
-        folder: made if it is not there.
-        weights: saved in place of the network's own, such as its moving average.
-        complete: write all weights of a tuned network; else those that its tuner leaves as they are stay out where it
-            is known which run, or which encoder's weights, they can be read from again.
+        network: any Hardy network, pruned or not.
+        folder: made if it is missing.
+        weights: saved instead of the network's own, such as its moving average.
+        complete: write all weights of a tuned network. Else the weights that its tuner freezes are left out when their
+            origin is known: a run, or pre-trained encoder weights.
 
     Returns:
         the folder.
 
     Raises:
-        InputError: for a network that could not be built again.
+        InputError: for a network that could not be loaded again.
     """
     check(network)
     folder = expanded(folder)
@@ -103,7 +103,7 @@ def check(network: Network) -> None:
     if not network.architecture:
         name = type(network).__name__
         raise InputError(
-            f"this {name} does not know how it was made, so it cannot be saved; make it by hardy.create, with "
+            f"this {name} has no description of its architecture, so it cannot be saved; make it by hardy.create, with "
             f"'your.module:{name}' for a class of your own"
         )
 
@@ -115,20 +115,20 @@ def load(
     classes: str | Path | LabelSpace | None = None,
     trust: str | Iterable[str] = (),
 ) -> Network:
-    """The network saved in ``folder``, in evaluation mode. No code runs but Hardy's and that of modules in ``trust``.
+    """The network saved in ``folder``, in evaluation mode. Only code of Hardy and of modules in ``trust`` runs.
 
     Args:
         folder: a run's folder, or the ``network.json`` in it.
-        module: for a wrapped module saved without a factory, the module itself, built as it was before pruning.
-        classes: a label space, its name, or the path of a ``classes.yaml``, in place of the classes that the network
-            was trained for: its last layer is new, by the names of the classes where they agree, and else drawn.
-        trust: modules such as ``["their.module"]`` whose code may run where the folder names it, as a class
+        module: for a wrapped module saved without a factory, the module itself, as it was before pruning.
+        classes: a label space, its name, or the path of a ``classes.yaml``, to replace the classes that the network was
+            trained for. The last layer is new: classes with the same name keep their weights, others get random ones.
+        trust: modules such as ``["their.module"]`` whose code may run when the folder names it, as a class
             ``"their.module:Class"`` or a factory.
 
     Raises:
-        InputError: when the folder holds no network, a torn one, one of another version, a pickle, a description from
-            which no network can be built, the name of code that is not trusted, or a network whose last layer cannot be
-            told from the others.
+        InputError: when the folder holds no network, a damaged one, one of another version, a pickle, a description
+            from which no network can be built, the name of code that is not trusted, or a network whose last layer
+            cannot be identified.
     """
     folder = expanded(folder)
     folder = folder.parent if folder.name == "network.json" else folder
@@ -151,12 +151,12 @@ def load(
 
 
 def saved_checksum(folder: Path) -> str:
-    """The sha256 of the weights of the network saved in ``folder``, as its description names it."""
+    """The sha256 of the weights of the network saved in ``folder``, read from its description."""
     return str(_describe(folder)["sha256"])
 
 
 def _fill(network: Network, data: bytes, description: Mapping[str, Any], folder: Path, load_run: Load) -> None:
-    """Give ``network`` its weights, in place: those in ``data``, and the rest from where it is."""
+    """Load the weights of ``network``, in place: those in ``data``, and the rest from its origin."""
     try:
         tensors = decoded(data)
         if "rest" in description:
@@ -172,34 +172,34 @@ def _fill(network: Network, data: bytes, description: Mapping[str, Any], folder:
 
 
 def origin(folder: Path | str) -> dict[str, Any]:
-    """Where a network that was loaded from ``folder`` has its weights from, for its attribute ``origin``."""
+    """The attribute ``origin`` of a network that was loaded from ``folder``."""
     folder = expanded(folder)
     folder = folder.parent if folder.name == "network.json" else folder
     return {"run": str(folder.resolve()), "sha256": _describe(folder)["sha256"]}
 
 
 def like(folder: Path, network: Network) -> Network:
-    """The network saved in ``folder``, which was made of ``network``: the code of that one is trusted."""
+    """The network saved in ``folder``, which was made from ``network``; the code of ``network`` is trusted."""
     description = _describe(folder)
     known = len(network.changes)
     trust = names_in([network.architecture, network.changes])
     if isinstance(network, Wrapped) and known and description["changes"][:known] == network.changes:
-        made = deepcopy(network)  # its module is not the one that it was before the first change
+        made = deepcopy(network)  # its module differs from the one before the first change
         restore(made, folder, trust=trust)
         return made.eval()
     return load(folder, trust=trust, module=deepcopy(network.module) if isinstance(network, Wrapped) else None)
 
 
 def restore(network: Network, folder: Path, *, trust: Iterable[str] = ()) -> None:
-    """Give ``network`` the weights saved in ``folder``, in place, after the changes that it has not seen yet.
+    """Load the weights saved in ``folder`` into ``network``, in place, after replaying the changes that it lacks.
 
     Args:
-        network: what the network in ``folder`` was made of.
+        network: the network in ``folder`` was made from it.
         folder: holds a network.
         trust: see `load`.
 
     Raises:
-        InputError: when it is torn or gone, or was made of another network.
+        InputError: when the network in ``folder`` is damaged or missing, or was made from another network.
     """
     description = _describe(folder)
     data = _weights(folder, description)
@@ -216,10 +216,10 @@ def restore(network: Network, folder: Path, *, trust: Iterable[str] = ()) -> Non
 
 
 def _weights(folder: Path, description: Mapping[str, Any]) -> bytes:
-    """The bytes of the tensors' file in ``folder``.
+    """The bytes of the weights file in ``folder``.
 
     Raises:
-        InputError: when they are not those that ``description`` names.
+        InputError: when their checksum is not the one in ``description``.
     """
     data = _read(folder / "network.safetensors")
     if _sha256(data) != description["sha256"]:
@@ -228,7 +228,7 @@ def _weights(folder: Path, description: Mapping[str, Any]) -> bytes:
 
 
 def _describe(folder: Path) -> dict[str, Any]:
-    """What ``network.json`` says, as format 2 would say it."""
+    """The content of ``network.json``, converted to format 2."""
     file = folder / "network.json"
     if not file.exists():
         pickles = [path.name for path in folder.glob("*.pt*")] if folder.is_dir() else []

@@ -1,6 +1,6 @@
-"""The changes of a network: a tuner is attached or merged, and what a file lists is replayed in order.
+"""The changes of a network: attaching and merging a tuner, and replaying the changes that a file lists.
 
-Pruning notes its own change (`hardy.pruning.remove`); what a list looks like is in
+Pruning records its own change (`hardy.pruning.remove`). The format of the list is in
 `hardy.networks.building.changes`.
 """
 
@@ -33,10 +33,10 @@ def tuner_of(network: Network) -> Tuner | None:
 
 
 def attach(network: Network, method: Method) -> None:
-    """Attach the tuner ``method`` to ``network``, in place; what it inserts is drawn from torch's generator.
+    """Attach the tuner ``method`` to ``network``, in place; its new weights are drawn from torch's generator.
 
     Raises:
-        InputError: for a network that is tuned already, or one that the tuner does not suit.
+        InputError: for a network that has a tuner already, or that this tuner does not support.
     """
     if tuner_of(network) is not None:
         name = next(change["name"] for change in reversed(network.changes) if change["change"] == "tune")
@@ -52,10 +52,10 @@ def attach(network: Network, method: Method) -> None:
 
 
 def merge(network: Network) -> None:
-    """Merge the tuner that is attached to ``network`` into its weights, in place; all of them can be trained then.
+    """Merge the tuner that is attached to ``network`` into its weights, in place; then all weights can be trained.
 
     Raises:
-        InputError: when none is attached, or when it cannot be merged exactly.
+        InputError: when no tuner is attached, or it cannot be merged exactly.
     """
     if (tuner := tuner_of(network)) is None:
         raise InputError("tuner: none is attached to this network, so there is nothing to merge")
@@ -66,22 +66,22 @@ def merge(network: Network) -> None:
 
 
 def untrained(network: Network) -> frozenset[str]:
-    """The names of the entries of ``network.state_dict()`` that the attached tuner leaves as they are; none without."""
+    """The names of the entries of ``network.state_dict()`` that the attached tuner freezes; none without a tuner."""
     tuner = tuner_of(network)
     return frozenset() if tuner is None else frozenset(network.state_dict()) - tuner.trained(network)
 
 
 def replay(network: Network, changes: Any, *, size: int = 2**40) -> None:
-    """Repeat ``changes``, which come from a file, on ``network`` in place, in order.
+    """Apply ``changes``, which come from a file, to ``network`` in place, in order.
 
     Args:
-        network: built, and of the form that it had before the first of them.
+        network: in the form that it had before the first change.
         changes: see `hardy.networks.building.changes`.
-        size: bytes of the file that holds the weights; memory is bounded by it.
+        size: the size in bytes of the file with the weights; it limits the memory that is used.
 
     Raises:
-        InputError: for what is no list of changes, changes of another network, a tuner that is not there or not
-            trusted, and options with which none can be attached.
+        InputError: for a wrong format, changes of another network, a tuner that is unknown or not trusted, and options
+            with which a tuner cannot be attached.
     """
     check_changes(changes)
     steps: dict[str, Callable[[Change], None]] = {
@@ -99,24 +99,24 @@ def _tried(step: Callable[[Change], None], change: Change, size: int) -> None:
             step(change)
     except InputError:
         raise
-    except Exception as error:  # options of a right type that no network can have end anywhere inside torch
+    except Exception as error:  # impossible options of the right type can raise anything inside torch
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise InputError(f"the change {change['change']!r} cannot be repeated ({reason})") from error
+        raise InputError(f"the change {change['change']!r} cannot be applied ({reason})") from error
 
 
 def _with_rest(network: Network) -> dict[str, Any] | None:
-    """The origin of ``network``, to which a tuner was attached just now, and the checksum of what it leaves as it is.
+    """The origin of ``network``, which has just got a tuner, with the checksum of the weights that the tuner freezes.
 
-    None where the origin does not give all of that: an encoder's weights do not where other layers are frozen too, or
-    where the encoder was changed before.
+    None when the origin does not have all of these weights: pre-trained encoder weights are not enough when other
+    layers are frozen too, or when the encoder was changed before.
     """
     origin, names = network.origin, untrained(network)
     if origin is None or not names:
         return None
     state = network.state_dict()
     if "encoder_weights" in origin:
-        held = {name for name, module in network.named_modules() if module in set(network.encoder())}
-        inside = all(any(name.startswith(f"{module}.") for module in held) for name in names)
+        encoder = {name for name, module in network.named_modules() if module in set(network.encoder())}
+        inside = all(any(name.startswith(f"{module}.") for module in encoder) for name in names)
         if len(network.changes) > 1 or not inside:
             return None
     return {**origin, "rest": checksum({name: state[name] for name in names}, {})}

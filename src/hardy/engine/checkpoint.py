@@ -1,7 +1,7 @@
-"""Checkpoints: all that a run needs to go on, in one safetensors file that is whole or absent.
+"""Checkpoints: the state that a run needs to resume, in one safetensors file that is written atomically.
 
-Tensors are the state of the algorithm and of the optimisers, and the moving average; everything else (step, best score,
-what the checkpoint belongs to) is JSON in the file's header. No pickle is read or written.
+Its tensors are the state of the algorithm and of the optimisers, and the moving average. Its header holds the rest
+(step, best score, owner) as JSON. No pickle is read or written.
 """
 
 import inspect
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from hardy.errors import InputError, named
 from hardy.files import remove, temporary
 from hardy.ops.tensors import checksum, load_strictly, not_finite, opened
-from hardy.stored import finite, json_value, whole
+from hardy.stored import finite, is_integer, json_value
 
 __all__ = [
     "FORMAT",
@@ -42,15 +42,15 @@ class Checkpoint:
     """The state of a run after ``step`` steps.
 
     Attributes:
-        owner: what it belongs to, the recipe's digest and the stage; another owner refuses it.
+        owner: the recipe's digest and the stage that it belongs to; a run with another owner refuses it.
         step: optimiser steps made.
         best: the best validation score so far and its step, or None.
         algorithm: state of the algorithm by name.
         optimiser: ``optimiser.state_dict()``.
         average: the moving average by name, empty without one.
         optimisers: the ``state_dict()`` of each of the algorithm's own optimisers, by name.
-        rest: checksum of the network's weights that a tuner leaves as they are and that stand in none of these; empty
-            where everything is trained.
+        rest: checksum of the network's weights that a tuner freezes, which the checkpoint does not hold; empty when
+            all weights are trained.
     """
 
     owner: str
@@ -64,9 +64,9 @@ class Checkpoint:
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
-    """Write a safetensors file, its checksum in the header, under a temporary name; flush it, then rename it."""
+    """Write a safetensors file with its checksum in the header: under a temporary name, flushed, then renamed."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    waiting = temporary(file)  # a folder, since safetensors writes under a name of its own beside the one given
+    waiting = temporary(file)  # a folder: safetensors writes a temporary file of its own beside the given one
     remove(waiting)
     try:
         with named(file):
@@ -74,7 +74,7 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor], header: Mapping[str
             save_file(own := apart(tensors), waiting / file.name, {**header, "sha256": checksum(own, header)})
             with (waiting / file.name).open("rb") as handle:
                 os.fsync(handle.fileno())
-            (waiting / file.name).chmod(0o644)  # safetensors writes for the owner alone
+            (waiting / file.name).chmod(0o644)  # safetensors gives read permission to the owner only
             os.replace(waiting / file.name, file)
     except SafetensorError as error:
         raise OSError(f"{file}: cannot be written: {error}") from None
@@ -86,19 +86,19 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     """The tensors that `write_tensors` wrote.
 
     Raises:
-        InputError: when the file is gone or torn.
+        InputError: when the file is missing or damaged.
     """
     try:
         return _intact(file)[0]
     except (ValueError, OSError) as error:
-        raise InputError(f"{file}: torn or gone ({error}); start again in another run.folder") from None
+        raise InputError(f"{file}: damaged or missing ({error}); start again in another run.folder") from None
 
 
 def load_tensors(file: Path, network: nn.Module, rest: Mapping[str, Tensor] | None = None) -> None:
-    """Put the tensors that `write_tensors` wrote, and the ``rest`` beside them, into ``network``, in place.
+    """Load the tensors that `write_tensors` wrote, and those in ``rest``, into ``network``, in place.
 
     Raises:
-        InputError: when the file is gone, torn or of another network.
+        InputError: when the file is missing, damaged or of another network.
     """
     tensors = read_tensors(file)
     try:
@@ -110,10 +110,10 @@ def load_tensors(file: Path, network: nn.Module, rest: Mapping[str, Tensor] | No
 
 
 def _intact(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and header of what `write_tensors` wrote, now or before there were checksums.
+    """Tensors and header of a file that `write_tensors` wrote; old files have no checksum.
 
     Raises:
-        OSError: when it is not there.
+        OSError: when it is missing.
         ValueError: when it is damaged.
     """
     tensors, header = opened(file)
@@ -126,19 +126,19 @@ def _intact(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``tensors`` on the CPU, each with memory of its own: weights that two layers share are written twice."""
-    apart: dict[str, Tensor] = {}
+    """``tensors`` on the CPU, each with its own memory: weights that two layers share are written twice."""
+    separate: dict[str, Tensor] = {}
     taken: set[int] = set()
     for name, tensor in tensors.items():
         value = tensor.detach().cpu().contiguous()
         memory = value.untyped_storage().data_ptr()
-        apart[name] = value.clone() if memory in taken else value
+        separate[name] = value.clone() if memory in taken else value
         taken.add(memory)
-    return apart
+    return separate
 
 
 def write(file: Path, checkpoint: Checkpoint) -> None:
-    """Write ``checkpoint`` to ``file`` whole or not at all."""
+    """Write ``checkpoint`` to ``file`` atomically."""
     tensors = {f"algorithm/{name}": value for name, value in checkpoint.algorithm.items()}
     tensors |= {f"average/{name}": value for name, value in checkpoint.average.items()}
     numbers: dict[str, Any] = {}
@@ -158,7 +158,7 @@ def write(file: Path, checkpoint: Checkpoint) -> None:
 
 
 def _plain_groups(state: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The groups of an optimiser's ``state`` as JSON holds them; betas are the recipe's or the algorithm's."""
+    """The groups of an optimiser's ``state`` for JSON, without the betas, which the recipe or the algorithm sets."""
     return [{key: value for key, value in group.items() if key != "betas"} for group in state["param_groups"]]
 
 
@@ -166,24 +166,23 @@ def read(file: Path, owner: str) -> Checkpoint:
     """The checkpoint in ``file``.
 
     Raises:
-        InputError: when the file is torn, not a checkpoint of this version, or belongs to another run.
+        InputError: when the file is damaged, not a checkpoint of this version, or belongs to another run.
     """
     try:
         tensors, header = _intact(file)
     except (ValueError, OSError) as error:
-        raise InputError(f"{file}: torn or not a checkpoint ({error}); delete it to start again") from None
+        raise InputError(f"{file}: damaged or not a checkpoint ({error}); delete it to start again") from None
     if header.get("format") == FORMAT and header.keys() != {"format", "state"}:
-        raise InputError(f"{file}: its header is torn ({', '.join(header)}); delete it to start again")
+        raise InputError(f"{file}: its header is damaged ({', '.join(header)}); delete it to start again")
     if header.get("format") != FORMAT:
         raise InputError(f"{file}: format {header.get('format')!r}, but this Hardy reads {FORMAT!r}; delete it")
     try:
         state = _checked(json_value(header["state"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file}: its header is torn; delete it to start again ({error})") from None
-    found = state["owner"]
-    if found != owner:
+        raise InputError(f"{file}: its header is damaged; delete it to start again ({error})") from None
+    if state["owner"] != owner:
         raise InputError(
-            f"{file}: belongs to another run ({found}, not {owner}): the recipe changed; "
+            f"{file}: belongs to another run ({state['owner']}, not {owner}): the recipe changed; "
             "use another run.folder, or delete the file to start again"
         )
     try:
@@ -201,18 +200,18 @@ def read(file: Path, owner: str) -> Checkpoint:
 
 
 def _checked(state: Any) -> dict[str, Any]:
-    """The header's ``state``, each value of the type that `write` gives it.
+    """The header's ``state``, after a check that each value has the type that `write` gives it.
 
     Raises:
-        KeyError, TypeError, ValueError: naming what is not.
+        KeyError, TypeError, ValueError: naming the wrong value.
     """
     owner, step, best, groups, numbers = (state[key] for key in ("owner", "step", "best", "groups", "numbers"))
-    scored = best is None or (isinstance(best, list) and len(best) == 2 and finite(best[0]) and whole(best[1]))
-    own = state.get("optimisers", {})  # absent without any, as before there could be some
+    scored = best is None or (isinstance(best, list) and len(best) == 2 and finite(best[0]) and is_integer(best[1]))
+    own = state.get("optimisers", {})  # absent without any, and in old checkpoints
     for name, good in (
         ("owner", isinstance(owner, str)),
         ("rest", isinstance(state.get("rest", ""), str)),
-        ("step", whole(step)),
+        ("step", is_integer(step)),
         ("best", scored),
         ("groups", _are_groups(groups)),
         ("numbers", isinstance(numbers, dict) and all(value is None or finite(value) for value in numbers.values())),
@@ -230,10 +229,10 @@ def _are_groups(value: Any) -> bool:
 
 
 def _check_group(group: Mapping[str, Any]) -> None:
-    """Raise `ValueError` for a setting of a group that is neither plain nor a list of parameters' places."""
+    """Raise `ValueError` for a setting of a group that is neither a plain value nor a list of parameter indices."""
     for key, value in group.items():
-        places = key == "params" and isinstance(value, list) and all(whole(place) for place in value)
-        if not places and not isinstance(value, (str, int, float, type(None))):
+        indices = key == "params" and isinstance(value, list) and all(is_integer(index) for index in value)
+        if not indices and not isinstance(value, (str, int, float, type(None))):
             raise ValueError(f"{key} of a group is {value!r}")
 
 
@@ -243,7 +242,7 @@ def _optimiser_states(
     """The state of the optimiser, and those of the algorithm's own optimisers by name.
 
     Raises:
-        ValueError, KeyError: for a place that is none of theirs.
+        ValueError, KeyError: for a name of no optimiser.
     """
     outer: dict[str, Any] = {"state": {}, "param_groups": state["groups"]}
     own = {name: {"state": {}, "param_groups": groups} for name, groups in state["optimisers"].items()}
@@ -259,10 +258,10 @@ def _optimiser_states(
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Load ``state`` into ``optimiser`` in place; group settings that JSON does not hold stay as they are.
+    """Load ``state`` into ``optimiser`` in place; group settings that JSON does not hold do not change.
 
     Raises:
-        ValueError: when it is the state of another optimiser; nothing was changed then.
+        ValueError: when it is the state of another optimiser; nothing is changed then.
     """
     saved, now = state["param_groups"], optimiser.param_groups
     _refuse_other(optimiser, state)
@@ -273,7 +272,7 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]
 
 
 def _refuse_other(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Raise `ValueError` for the state of an optimiser of other groups, settings or shapes than ``optimiser``."""
+    """Raise `ValueError` for a state with other groups, settings or shapes than ``optimiser``."""
     saved, now = state["param_groups"], optimiser.param_groups
     own = optimiser.state_dict()["param_groups"]
     if [there.get("params") for there in saved] != [here["params"] for here in own]:
@@ -288,7 +287,7 @@ def _refuse_other(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) ->
 
 
 def _refuse_other_slots(optimiser: torch.optim.Optimizer, state: Mapping[int, Mapping[str, Any]]) -> None:
-    """Raise `ValueError` for what ``optimiser`` does not keep for a parameter, or not in that shape."""
+    """Raise `ValueError` for values of a parameter that ``optimiser`` does not have, or has in another shape."""
     order = [value for group in optimiser.param_groups for value in group["params"]]
     expected = _slots(optimiser)
     for index, slots in state.items():
@@ -303,7 +302,10 @@ def _refuse_other_slots(optimiser: torch.optim.Optimizer, state: Mapping[int, Ma
 
 
 def _slots(optimiser: torch.optim.Optimizer) -> dict[str, bool]:
-    """What ``optimiser`` keeps for a parameter, by name, and whether it has the parameter's shape: seen in one step."""
+    """The values that ``optimiser`` has for a parameter, by name, and whether each has the parameter's shape.
+
+    They are read from one step of an optimiser of the same class.
+    """
     kind = type(optimiser)
     value = torch.nn.Parameter(torch.zeros(2))
     value.grad = torch.zeros(2)

@@ -1,7 +1,7 @@
-"""A network that is there for other classes: its last layers go by the names of the classes, all else stays.
+"""A network changed to predict other classes: its last layers are replaced, all other weights stay.
 
-A network of the registry is built for the other classes and cut to the same plan; of a wrapped module the last layers
-are found by what turning their rows does to the logits.
+A network of the registry is built again for the other classes and pruned by the same plan. In a wrapped module the last
+layers are found by a trial: permuting the rows of a last layer permutes the logits.
 """
 
 from collections.abc import Sequence
@@ -11,33 +11,33 @@ from hardy.data.labels import LabelSpace
 from hardy.engine.changes import replay, tuner_of
 from hardy.errors import InputError
 from hardy.networks.base import Network
-from hardy.networks.building.classes import class_axes, tell, with_classes
+from hardy.networks.building.classes import class_axes, warn_of_new_classes, with_classes
 from hardy.networks.building.create import rebuild
-from hardy.networks.building.last_layer import last_layers, resized
+from hardy.networks.building.last_layer import last_layers, resize_last_layer
 from hardy.networks.building.wrapped import Wrapped
 
 __all__ = ["for_classes"]
 
 
 def for_classes(network: Network, labels: LabelSpace, *, source: str = "network") -> Network:
-    """``network`` for the classes of ``labels``, in evaluation mode; a warning says what became of its last layers.
+    """``network`` for the classes of ``labels``, in evaluation mode; a warning says how its last layers changed.
 
-    The slices of classes with equal names keep their weights, those of the others are drawn. Pruned networks stay as
-    pruned. The same classes in the same order leave ``network`` as it is, but for their colours.
+    The weights of classes with the same name are kept; the weights of other classes are drawn at random. Pruned
+    channels stay removed. With the same classes in the same order only the colours of ``network`` change.
 
     Args:
-        network: any network that `hardy.create`, `hardy.wrap` or `hardy.load` made; it may be taken apart.
-        labels: the classes that are to be predicted.
-        source: what messages call the network.
+        network: any network that `hardy.create`, `hardy.wrap` or `hardy.load` made; its modules may be reused.
+        labels: the classes to predict.
+        source: the name of the network in messages.
 
     Raises:
-        InputError: for a network whose last layers cannot be told from the others.
+        InputError: for a network whose last layers cannot be identified.
     """
     if network.labels.classes == labels.classes:
         network.labels = labels
         return network.eval()
     made, layers = (_wrapped if isinstance(network, Wrapped) else _built)(network, labels, source)
-    tell(source, network.labels.classes, labels, layers)
+    warn_of_new_classes(source, network.labels.classes, labels, layers)
     return made.eval()
 
 
@@ -47,7 +47,7 @@ def _built(network: Network, labels: LabelSpace, source: str) -> tuple[Network, 
 
     def build(classes: LabelSpace) -> Network:
         built = rebuild(architecture, classes)
-        if any(change["change"] != "prune" for change in network.changes):  # what goes into layers may name them anew
+        if any(change["change"] != "prune" for change in network.changes):  # a tuner may rename layers
             replay(built, network.changes)
         return built
 
@@ -61,16 +61,17 @@ def _built(network: Network, labels: LabelSpace, source: str) -> tuple[Network, 
 def _wrapped(network: Network, labels: LabelSpace, source: str) -> tuple[Network, Sequence[str]]:
     assert isinstance(network, Wrapped)
     if tuner_of(network) is not None:
-        raise InputError(f"{source}: is a wrapped module that is tuned; merge it before it gets other classes")
+        raise InputError(f"{source}: is a wrapped module that is tuned; merge the tuner before changing the classes")
     layers = last_layers(network)
     if not layers:
         raise InputError(
-            f"{source}: which layers of the wrapped {type(network.module).__name__} predict its {len(network.labels)} "
-            "classes cannot be told: replace them in the module, and wrap it for the other classes"
+            f"{source}: the layers of the wrapped {type(network.module).__name__} that predict its "
+            f"{len(network.labels)} classes cannot be identified; replace them in the module, and wrap it for the "
+            "other classes"
         )
     made = deepcopy(network)
     for name in layers:
-        resized(made, name, network.labels.classes, labels.classes)
+        resize_last_layer(made, name, network.labels.classes, labels.classes)
     made.labels, made.origin = labels, None
     options = {**made.architecture["options"], "last": [name.removeprefix("module.") for name in layers]}
     made.architecture = {**made.architecture, "options": options}

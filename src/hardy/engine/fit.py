@@ -1,7 +1,7 @@
-"""THE training loop: next batch, terms, sum, backward, step.
+"""The one training loop: next batch, loss terms, sum, backward, step.
 
-Everything that is trained in Hardy passes through `Fit.run`. A step's randomness depends on the seed and the step
-alone, so a run that stops anywhere and goes on ends with the bits of one that never stopped.
+All training in Hardy uses `Fit.run`. The random draws of a step depend only on the seed and the step. So a run that was
+stopped and resumed ends with exactly the same weights as one that was not stopped.
 """
 
 import logging
@@ -31,7 +31,7 @@ Log = Callable[[int, dict[str, float]], None]
 """``log(step, values)``: the only callback."""
 
 Batches = Callable[[int, int, int], Iterator[Batch]]
-"""``batches(start, rank, processes)``: the endless batches of steps ``start + 1`` and on, this process's share."""
+"""``batches(start, rank, processes)``: the endless batches from step ``start + 1`` on, this process's share of them."""
 
 Validate = Callable[[int], float | None]
 
@@ -40,13 +40,13 @@ logger = logging.getLogger("hardy")
 
 @dataclass
 class Progress:
-    """Where a run is: steps made, the best validation score and the step it was reached at."""
+    """The progress of a run: the steps made, and the best validation score with its step."""
 
     step: int = 0
     best: tuple[float, int] | None = None
 
     def beaten_by(self, score: float) -> bool:
-        """Whether ``score`` is above the best so far: of equal scores the first is kept."""
+        """Whether ``score`` is above the best so far; of equal scores the first is kept."""
         return self.best is None or score > self.best[0]
 
 
@@ -56,12 +56,12 @@ class Fit:
     Args:
         algorithm: what is trained, in place.
         batches: where the batches come from.
-        optim: optimiser, schedule and number of steps.
-        place: seed, device, precision and how often to write and log.
-        folder: where checkpoints go, or None for none.
-        owner: what a checkpoint belongs to; another owner's is refused.
-        stage: names the stage in messages and in the keys of its random draws.
-        log: called every ``place.log_every`` steps with the terms, the rate and the step.
+        optim: optimiser, learning-rate schedule and number of steps.
+        run_section: seed, device, precision and how often to write and log.
+        folder: for checkpoints; None writes none.
+        owner: what a checkpoint belongs to; a checkpoint of another owner is refused.
+        stage: the name of the stage in messages and in the keys of its random draws.
+        log: called every ``run_section.log_every`` steps with the step, the loss terms and the learning rate.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Fit:
         algorithm: Algorithm,
         batches: Batches,
         optim: Optim,
-        place: RunSection,
+        run_section: RunSection,
         *,
         folder: Path | None = None,
         owner: str = "",
@@ -79,16 +79,16 @@ class Fit:
         self.algorithm = algorithm
         self.batches = batches
         self.optim = optim
-        self.place = place
+        self.run_section = run_section
         self.file = folder / "checkpoint.safetensors" if folder else None
         self.owner = owner
         self.stage = stage
         self.log = log
         self.progress = Progress()
-        self.accelerator = accelerator(place.device, place.precision)
+        self.accelerator = accelerator(run_section.device, run_section.precision)
         self._refuse_processes()
         algorithm.to(self.accelerator.device)
-        self.layout = torch.channels_last if place.channels_last else torch.contiguous_format
+        self.layout = torch.channels_last if run_section.channels_last else torch.contiguous_format
         algorithm.network.to(memory_format=self.layout)  # type: ignore[call-overload]
         self.optimiser = self.accelerator.prepare(optimiser.build(algorithm, optim))
         self.model = self.accelerator.prepare(algorithm)
@@ -102,10 +102,10 @@ class Fit:
         self._stream: Iterator[Batch] | None = None
 
     def resume(self) -> bool:
-        """Go back to the state of the checkpoint, if there is one; True when there was.
+        """Load the state of the checkpoint, if there is one; returns whether there was.
 
         Raises:
-            InputError: when the checkpoint is torn, of another version, of another run or of another network.
+            InputError: when the checkpoint is damaged, or of another version, run or network.
         """
         if self.file is None or not self.file.exists():
             return False
@@ -127,16 +127,16 @@ class Fit:
         return True
 
     def _refuse_processes(self) -> None:
-        """Refuse optimisers of the algorithm's own in a parallel run: nothing averages their gradients."""
+        """Refuse an algorithm with its own optimisers in a parallel run: their gradients would not be averaged."""
         own = ", ".join(self.algorithm.optimisers())
         if own and self.accelerator.num_processes > 1:
             name = type(self.algorithm).__name__
             raise InputError(f"algorithm: {name} has an optimiser of its own ({own}); train it in one process")
 
     def _refuse_other(self, saved: checkpoint.Checkpoint) -> None:
-        """Raise `ValueError` for untrained weights, an average, optimisers or a step that this run cannot have."""
+        """Raise `ValueError` for untrained weights, an average, optimisers or a step that do not fit this run."""
         if saved.rest != self._rest:
-            raise ValueError("the weights that are not trained are others")
+            raise ValueError("the weights that are not trained differ")
         if saved.optimisers.keys() != (own := self.algorithm.optimisers()).keys():
             there, here = (", ".join(names) or "none" for names in (saved.optimisers, own))
             raise ValueError(f"the optimisers of its algorithm are {there}, here {here}")
@@ -149,18 +149,18 @@ class Fit:
             raise ValueError(f"it is at step {saved.step} of {self.optim.steps}")
 
     def run(self, steps: int | None = None, *, validate: Validate | None = None, every: int = 0) -> Progress:
-        """Train up to ``steps`` steps more, at most up to ``optim.steps`` in all.
+        """Train for at most ``steps`` more steps, up to ``optim.steps`` in total.
 
         Args:
-            steps: how many; all that are left by default.
-            validate: ``validate(step) -> score``, higher is better, or None where there is no score; called every
-                ``every`` steps and after the last.
-            every: see there; 0 calls it after the last step only.
+            steps: the number of steps; all remaining steps by default.
+            validate: ``validate(step) -> score``, higher is better, or None when there is no score; called every
+                ``every`` steps and after the last step.
+            every: see ``validate``; 0 calls it after the last step only.
 
         Raises:
-            InputError: when a loss term is not finite, naming step, term and images' domains; when a weight is not,
-                before it is written.
-            Stopped: after Ctrl-C or SIGTERM, when the checkpoint is written.
+            InputError: when a loss term is not finite, naming step, term and the domains of the images; when a weight
+                is not finite, before it is written.
+            Stopped: after Ctrl-C or SIGTERM, when the checkpoint has been written.
         """
         last = self.optim.steps if steps is None else min(self.progress.step + steps, self.optim.steps)
         self.model.train()
@@ -170,21 +170,21 @@ class Fit:
                 done = self.progress.step
                 if validate and (done == self.optim.steps or (every and done % every == 0)):
                     self._validate(validate, done)
-                if stop.asked or done % self.place.checkpoint_every == 0 or done == self.optim.steps:
+                if stop.asked or done % self.run_section.checkpoint_every == 0 or done == self.optim.steps:
                     self.save()
                 if stop.asked:
                     raise Stopped(done, stop.asked)
         return self.progress
 
     def close(self) -> None:
-        """End the processes that read images; the next `run` starts new ones."""
+        """Stop the processes that read images; the next `run` starts new ones."""
         self._stream = None
 
     def save(self) -> None:
-        """Write the checkpoint, on the main process, if there is a folder.
+        """Write the checkpoint if there is a folder; only the main process writes.
 
         Raises:
-            InputError: when a weight is not finite; the checkpoint written before stays.
+            InputError: when a weight is not finite; the previous checkpoint is kept.
         """
         if self.file is None or not self.accelerator.is_main_process:
             return
@@ -192,10 +192,10 @@ class Fit:
         bad = [name for name, value in state_and_average if not torch.isfinite(value).all()]
         if bad:
             raise InputError(
-                f"{self.stage} step {self.progress.step}: {bad[0]} is not finite any more; {self._kept()}; "
+                f"{self.stage} step {self.progress.step}: {bad[0]} is no longer finite; {self._kept()}; "
                 "lower optim.lr or set optim.clip"
             )
-        whole = checkpoint.Checkpoint(
+        state = checkpoint.Checkpoint(
             self.owner,
             self.progress.step,
             self.progress.best,
@@ -205,14 +205,14 @@ class Fit:
             {name: own.state_dict() for name, own in self.algorithm.optimisers().items()},
             self._rest,
         )
-        checkpoint.write(self.file, whole)
+        checkpoint.write(self.file, state)
 
     def averaged(self) -> dict[str, Tensor]:
         """The weights to measure and keep: the moving average if there is one, else the weights themselves."""
         return self.average or self.algorithm.state_dict()
 
     def _trained(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Of the algorithm's ``state`` what training changes: without the weights that a tuner leaves as they are."""
+        """The part of the algorithm's ``state`` that training changes: without the weights that a tuner freezes."""
         return {name: value for name, value in state.items() if name not in self.untrained}
 
     def _untrained(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -220,7 +220,7 @@ class Fit:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """What reads images inside the block ends with the run's last step, and when the run fails."""
+        """Stop the processes that read images after the last step of the run, and when the block fails."""
         try:
             yield
         except BaseException:
@@ -243,7 +243,7 @@ class Fit:
 
     def _step(self, batch: Batch) -> None:
         step = self.progress.step
-        seed_all(self.place.seed, self.stage, step, self.accelerator.process_index)
+        seed_all(self.run_section.seed, self.stage, step, self.accelerator.process_index)
         optimiser.set_rate(self.optimiser.optimizer, factor := optimiser.rate(self.optim, step))
         self.optimiser.zero_grad(set_to_none=True)
         if self.algorithm.restarts(step + 1):
@@ -251,8 +251,8 @@ class Fit:
         logged: dict[str, Tensor] = {}
         parts = _split(batch, self.optim.accumulate)
         for index, part in enumerate(parts):
-            whole = index == len(parts) - 1
-            with nullcontext() if whole else self.accelerator.no_sync(self.model):
+            last = index == len(parts) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
                 with self.accelerator.autocast():
                     terms = self._terms(part)
                 self.accelerator.backward(torch.stack(list(terms.values())).sum() / len(parts))
@@ -266,7 +266,7 @@ class Fit:
         self.algorithm.after_step(step + 1)
         if self.optim.ema:
             average_into(self.average, self.algorithm, self.optim.ema, step + 1)
-        if self.log and (step + 1) % self.place.log_every == 0:
+        if self.log and (step + 1) % self.run_section.log_every == 0:
             self.log(step + 1, {name: float(v) for name, v in logged.items()} | {"lr": self.optim.lr * factor})
 
     def _terms(self, part: Batch) -> Terms:
@@ -291,13 +291,13 @@ class Fit:
 
     def _kept(self) -> str:
         if self.file is None:
-            return "no checkpoint was asked for"
+            return "checkpoints are off"
         if not self.file.exists():
-            return f"no checkpoint was written yet (run.checkpoint_every is {self.place.checkpoint_every})"
+            return f"no checkpoint was written yet (run.checkpoint_every is {self.run_section.checkpoint_every})"
         return f"the last good state is in {self.file}"
 
 
 def _split(batch: Batch, parts: int) -> list[Batch]:
-    """``batch`` in ``parts`` parts of nearly equal size that each keep the balance of domains."""
+    """``batch`` in ``parts`` parts of nearly equal size; each keeps the balance of domains."""
     order = torch.arange(len(batch), device=batch.images.device)
     return [batch.where(order % parts == index) for index in range(min(parts, len(batch)))]

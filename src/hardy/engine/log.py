@@ -1,4 +1,4 @@
-"""The log of a run: a line that cannot be written stops the run."""
+"""The log file of a run; an error in writing it stops the run."""
 
 import logging
 import sys
@@ -10,21 +10,21 @@ __all__ = ["LogFile"]
 
 
 class LogFile(logging.FileHandler):
-    """A log file that stops the run when its disk is full, where logging would print a traceback a line.
+    """A log file that raises when it cannot be written; Python's own would print a traceback for every line.
 
     Raises:
-        InputError: for what is there and is no file.
+        InputError: when the path exists and is not a file.
     """
 
     def __init__(self, file: Path) -> None:
-        if file.exists() and not file.is_file():  # to open a pipe would wait for its reader
+        if file.exists() and not file.is_file():  # opening a pipe blocks until it has a reader
             raise InputError(f"{file}: is a pipe or a device, not a file; give another run.folder")
         super().__init__(file)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Raise the error again, naming the file."""
         error = sys.exc_info()[1]
-        assert error is not None, "logging calls this where it caught something"
+        assert error is not None, "logging calls this while it handles an exception"
         with named(self.baseFilename):
             raise error
 

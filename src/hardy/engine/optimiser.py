@@ -1,4 +1,4 @@
-"""The optimiser: which weights learn at which rate and decay, and the rate over time."""
+"""The optimiser: learning rate and weight decay of each group of weights, and the learning-rate schedule."""
 
 import logging
 import math
@@ -15,7 +15,7 @@ __all__ = ["build", "rate", "set_rate", "trained"]
 
 _log = logging.getLogger("hardy")
 
-_NORMS = (
+_NORMALISATION = (
     nn.modules.batchnorm._NormBase,
     nn.LayerNorm,
     nn.GroupNorm,
@@ -23,8 +23,8 @@ _NORMS = (
 
 
 def rate(optim: Optim, step: int) -> float:
-    """The learning rate's factor in [0, 1] for step number ``step`` (the first is 0): a linear warm-up, then the
-    schedule over all of ``optim.steps``.
+    """The learning-rate factor in [0, 1] at step ``step`` (the first is 0): a linear warm-up, then the schedule over
+    all of ``optim.steps``.
 
     Poly is ``(1 - step / steps) ** power``; cosine is Loshchilov and Hutter, ICLR 2017, eq. 5 with one period.
     """
@@ -40,13 +40,13 @@ def rate(optim: Optim, step: int) -> float:
 
 
 def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:
-    """Set every group's learning rate in place to its base rate times ``factor``."""
+    """Set the learning rate of every group in place to its base rate times ``factor``."""
     for group in optimiser.param_groups:
         group["lr"] = group["base_lr"] * factor
 
 
 def trained(algorithm: Algorithm) -> list[nn.Parameter]:
-    """The parameters of ``algorithm``, in order, less those that optimisers of its own hold."""
+    """The parameters of ``algorithm``, in order, without those of its own optimisers."""
     own = {id(p) for one in algorithm.optimisers().values() for group in one.param_groups for p in group["params"]}
     return [parameter for parameter in algorithm.parameters() if id(parameter) not in own]
 
@@ -54,48 +54,53 @@ def trained(algorithm: Algorithm) -> list[nn.Parameter]:
 def build(algorithm: Algorithm, optim: Optim) -> torch.optim.Optimizer:
     """An optimiser over all `trained` parameters of ``algorithm`` in up to four groups: encoder or not, decayed or not.
 
-    Norms, biases and depthwise weights are not decayed (Sandler et al., CVPR 2018; Poudel et al., BMVC 2019). The
-    encoder's rate is ``optim.lr * optim.encoder_rate``; a warning says where there is no pre-trained encoder.
-    ``optim.momentum`` is the first beta of Adam and AdamW.
+    Normalisation layers, biases and depthwise weights have no weight decay (Sandler et al., CVPR 2018; Poudel et al.,
+    BMVC 2019). The learning rate of a pre-trained encoder is ``optim.lr * optim.encoder_rate``; without one a warning
+    is logged. ``optim.momentum`` is the first beta of Adam and AdamW.
 
     Raises:
-        InputError: when nothing in ``algorithm`` is trained.
+        InputError: when ``algorithm`` has no trained parameter.
     """
     pretrained = algorithm.network.encoder() if algorithm.network.pretrained else ()
     encoder = {id(p) for module in pretrained for p in module.parameters()}
     if optim.encoder_rate != 1 and not encoder:
         name = type(algorithm.network).__name__
-        _log.warning("optim.encoder_rate %g: %s has no pre-trained encoder, so all learns at optim.lr",
-                     optim.encoder_rate, name)  # fmt: skip
-    spared = _spared(algorithm)
+        _log.warning(
+            "optim.encoder_rate %g: %s has no pre-trained encoder, so all its weights learn at optim.lr",
+            optim.encoder_rate,
+            name,
+        )
+    not_decayed = _not_decayed(algorithm)
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in trained(algorithm):
         if parameter.requires_grad:
-            groups.setdefault((id(parameter) in encoder, id(parameter) in spared), []).append(parameter)
+            groups.setdefault((id(parameter) in encoder, id(parameter) in not_decayed), []).append(parameter)
     settings = [
         {
             "params": parameters,
             "base_lr": optim.lr * (optim.encoder_rate if in_encoder else 1.0),
-            "weight_decay": 0.0 if bare else optim.weight_decay,
+            "weight_decay": 0.0 if without_decay else optim.weight_decay,
         }
-        for (in_encoder, bare), parameters in groups.items()
+        for (in_encoder, without_decay), parameters in groups.items()
     ]
     if not settings:
-        raise InputError(f"{type(algorithm.network).__name__} has no parameter that is trained: all are frozen")
+        raise InputError(f"{type(algorithm.network).__name__} has no trained parameter: all are frozen")
     if optim.name == "sgd":
         return torch.optim.SGD(settings, lr=optim.lr, momentum=optim.momentum)
-    if optim.name == "rmsprop":  # smoothing 0.9 and a denominator of at least 1, as the networks trained by it have it
+    if (
+        optim.name == "rmsprop"
+    ):  # smoothing 0.9 and a denominator of at least 1, as in the papers of the networks trained by it
         return torch.optim.RMSprop(settings, lr=optim.lr, momentum=optim.momentum, alpha=0.9, eps=1.0)
     kind = torch.optim.Adam if optim.name == "adam" else torch.optim.AdamW
     return kind(settings, lr=optim.lr, betas=(optim.momentum, 0.999))
 
 
-def _spared(algorithm: Algorithm) -> set[int]:
+def _not_decayed(algorithm: Algorithm) -> set[int]:
     """The ids of parameters without weight decay."""
-    spared = {id(p) for name, p in algorithm.named_parameters() if p.ndim <= 1 or name.endswith("bias")}
+    not_decayed = {id(p) for name, p in algorithm.named_parameters() if p.ndim <= 1 or name.endswith("bias")}
     for module in algorithm.modules():
-        if isinstance(module, _NORMS):
-            spared |= {id(p) for p in module.parameters(recurse=False)}
+        if isinstance(module, _NORMALISATION):
+            not_decayed |= {id(p) for p in module.parameters(recurse=False)}
         if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
-            spared.add(id(module.weight))
-    return spared
+            not_decayed.add(id(module.weight))
+    return not_decayed

@@ -1,7 +1,7 @@
-"""Masks of the user's own images: index PNGs in the colours of the label space, and overlays on request.
+"""Masks of the user's own images: index PNGs in the colours of the label space, and optional overlays.
 
-With windows an image's logits exist in bands of one window's height, and where they are resized, for one class at a
-time: beside the decoded image and its mask, memory grows with neither its height nor the number of classes.
+With windows, logits are computed in bands of one window's height. Logits are resized one class at a time. So apart from
+the decoded image and its mask, the memory does not grow with the image's height or the number of classes.
 """
 
 import copy
@@ -33,10 +33,10 @@ __all__ = ["mask_image", "overlay_image", "predict"]
 _OVERLAYS = "overlays"
 
 _ROWS = 256
-"""Rows of an overlay that are mixed at once: the sums take twice the memory of the image."""
+"""Rows of an overlay that are mixed at once, since the sums take twice the memory of the image."""
 
-MOST_WHOLE = 90_000_000
-"""The most pixels of an image that a network is given at once."""
+MOST_PIXELS = 90_000_000
+"""The largest image, in pixels, that is predicted without windows."""
 
 
 def predict(
@@ -54,56 +54,56 @@ def predict(
 ) -> list[Path]:
     """Write a mask for every image of ``source`` into the folder ``target``; returns the masks' paths, in order.
 
-    A mask ``a/b.png`` belongs to the image ``a/b.*`` below ``source`` and has its (upright) size; its pixels are class
-    ids, its palette the classes' colours. Each file appears whole or not at all; masks written before an error stay.
-    The network stays as it is: a copy in evaluation mode predicts, or with ``adapt`` one that learns.
+    A mask ``a/b.png`` belongs to the image ``a/b.*`` below ``source`` and has its (upright) size. Its pixels are class
+    ids and its palette holds the classes' colours. Each file is written atomically; masks written before an error stay.
+    The network does not change: a copy in evaluation mode predicts, or with ``adapt`` a copy that learns.
 
     Args:
-        network: one that labels pixels.
-        source: a folder of images (searched at any depth, without what lies in ``target``), one image file, or
-            one image (H, W, 3) uint8, whose mask is ``image.png``.
+        network: predicts a class per pixel.
+        source: a folder of images (searched at any depth, except ``target``), one image file, or one image (H, W, 3)
+            uint8, whose mask is ``image.png``.
         target: the folder for the masks; made if it is missing.
-        size: (height, width) at which the network sees the images; each at its own size when None.
+        size: (height, width) that images are resized to for the network; None keeps each image's size.
         window: (height, width) of a sliding window, as in `hardy.evaluate`; images over 90 megapixels need it.
         overlay: also write the image with its mask on top, below ``target/overlays``.
-        batch: images of equal size that are predicted at once.
+        batch: how many images of equal size are predicted at once.
         device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``.
-        adapt: a method of ``hardy list adaptation`` by which the copy learns from the images in order, one domain; or
-            ``{"name": ..., "reset": ..., options}``. It takes no window.
-        seed: decides the method's draws.
+        adapt: a method of ``hardy list adaptation`` by which the copy learns from the images, in order and as one
+            domain; or ``{"name": ..., "reset": ..., options}``. A window is refused.
+        seed: decides the method's random draws.
 
     Raises:
-        InputError: for a source that is missing, empty or torn, two images for one mask, an image too small or too
-            large for the network, a target that cannot be written, weights that are not finite, an image-level
-            network, or an adaptation that is not there.
+        InputError: for a source that is missing, empty or damaged, two images with the same mask name, an image too
+            small or too large for the network, a target that cannot be written, weights that are not finite, an
+            image-level network, or an unknown adaptation method.
     """
     folder = expanded(target)
     _check(network, {"size": size, "window": window}, batch)
     named = {"image": source} if isinstance(source, np.ndarray) else _named(expanded(source), folder, overlay)
-    still = copy.deepcopy(network).to(where := pick(device)).eval()
-    see = _seeing(still, window, chosen(adapt), seed)
+    copied = copy.deepcopy(network).to(where := pick(device)).eval()
+    forward = _forward(copied, window, chosen(adapt), seed)
     _clear(folder, folder / _OVERLAYS)
     written = []
     for names, images in _batches(named, batch, size):
-        found = _classes(still, see, images, size, window, where, names)
-        for name, image, ids in zip(names, images, found, strict=True):
+        masks = _classes(copied, forward, images, size, window, where, names)
+        for name, image, ids in zip(names, images, masks, strict=True):
             written.append(_write(folder, name, image, ids, network.labels, overlay=overlay))
     return written
 
 
 def _write(folder: Path, name: str, image: np.ndarray, ids: np.ndarray, labels: LabelSpace, *, overlay: bool) -> Path:
-    """Write the mask of an image, and its overlay on request; the mask's path."""
+    """Write the mask of an image, and its overlay if asked; returns the mask's path."""
     file = _save(mask_image(ids, labels), folder / f"{name}.png")
     if overlay:
         _save(overlay_image(image, ids, labels), folder / _OVERLAYS / f"{name}.png")
     return file
 
 
-def _seeing(network: Network, window: Sequence[int] | None, adapt: Adapt | None, seed: int) -> windows.Forward:
-    """``network`` as it predicts: through windows, or as it adapts.
+def _forward(network: Network, window: Sequence[int] | None, adapt: Adapt | None, seed: int) -> windows.Forward:
+    """The forward pass of ``network``: in windows, or with adaptation.
 
     Raises:
-        InputError: for both.
+        InputError: for both together.
     """
     if adapt is None:
         return windows.views(network, window=window)
@@ -115,7 +115,7 @@ def _seeing(network: Network, window: Sequence[int] | None, adapt: Adapt | None,
 
 
 def _check(network: Network, sizes: Mapping[str, Sequence[int] | None], batch: int) -> None:
-    """Refuse a network that cannot label pixels, and sizes by their names.
+    """Refuse an image-level network, and wrong sizes, which have the names of their arguments.
 
     Raises:
         InputError: naming the value and what is needed.
@@ -131,14 +131,14 @@ def _check(network: Network, sizes: Mapping[str, Sequence[int] | None], batch: i
 
 
 def mask_image(ids: np.ndarray, labels: LabelSpace) -> Image.Image:
-    """Class ids (H, W) uint8 as a palette image in the classes' colours; ids without a class are black."""
+    """Class ids (H, W) uint8 as a palette image in the classes' colours; unknown ids are black."""
     image = Image.fromarray(ids)
     image.putpalette(_palette(labels).flatten().tolist())
     return image
 
 
 def overlay_image(image: np.ndarray, ids: np.ndarray, labels: LabelSpace) -> Image.Image:
-    """``image`` (H, W, 3) uint8 half covered by the colours of its classes."""
+    """``image`` (H, W, 3) uint8, averaged with the colours of its classes."""
     mixed, palette = np.empty_like(image), _palette(labels).astype(np.uint16)
     for top in range(0, len(image), _ROWS):
         rows = slice(top, top + _ROWS)
@@ -154,7 +154,7 @@ def _palette(labels: LabelSpace) -> np.ndarray:
 
 
 def _named(source: Path, target: Path, overlay: bool) -> dict[str, Path]:
-    """The images by the name of their mask, without its ending."""
+    """The images by the name of their mask, without its suffix."""
     if not source.exists():
         raise InputError(f"{source}: there is no such image or folder of images")
     if source.is_file():
@@ -181,7 +181,7 @@ def _named(source: Path, target: Path, overlay: bool) -> dict[str, Path]:
 
 
 def _outside(found: Sequence[Path], source: Path, target: Path) -> list[Path]:
-    """The images that are not masks of an earlier run, in a target folder below the source."""
+    """The images without the masks of an earlier run in a target folder below the source."""
     below = target.resolve()
     if below == source.resolve() or not below.is_relative_to(source.resolve()):
         return list(found)
@@ -191,7 +191,7 @@ def _outside(found: Sequence[Path], source: Path, target: Path) -> list[Path]:
 def _batches(
     named: Mapping[str, Path | np.ndarray], batch: int, size: Sequence[int] | None
 ) -> Iterator[tuple[list[str], list[np.ndarray]]]:
-    """Names and images, up to ``batch`` neighbours at once that the network sees at one size."""
+    """Names and images, up to ``batch`` consecutive ones at a time that have the same size for the network."""
     names: list[str] = []
     images: list[np.ndarray] = []
     for name, source in named.items():
@@ -207,7 +207,7 @@ def _batches(
 @torch.inference_mode()
 def _classes(
     network: Network,
-    see: windows.Forward,
+    forward: windows.Forward,
     images: Sequence[np.ndarray],
     size: Sequence[int] | None,
     window: Sequence[int] | None,
@@ -221,33 +221,33 @@ def _classes(
             f"{names[0]}: {height}x{width} pixels, but {type(network).__name__} needs at least {network.least_size} "
             f"on each side; give a size"
         )
-    if window is None and height * width > MOST_WHOLE:
+    if window is None and height * width > MOST_PIXELS:
         raise InputError(
-            f"{names[0]}: {height}x{width} pixels are more than the {MOST_WHOLE // 10**6} megapixels that a network is "
-            "given at once; give a window such as 1024x1024"
+            f"{names[0]}: {height}x{width} pixels are more than the {MOST_PIXELS // 10**6} megapixels that are "
+            "predicted without windows; give a window such as 1024x1024"
         )
     if window is not None and size is None:
         yield from _by_bands(network, images, window, device)
         return
     seen = torch.stack([_tensor(image, size) for image in images]).to(device)
-    for image, logits in zip(images, see(seen), strict=True):
+    for image, logits in zip(images, forward(seen), strict=True):
         yield _best(logits, image.shape[:2]).cpu().numpy()
 
 
 def _by_bands(
     network: Network, images: Sequence[np.ndarray], window: Sequence[int], device: torch.device
 ) -> Iterator[np.ndarray]:
-    """As `_classes`, of images of one size, through windows."""
+    """As `_classes`, for images of one size, in windows."""
 
-    def take(place: windows.Region) -> Tensor:
-        rows, columns = place[1:]
+    def take(region: windows.Region) -> Tensor:
+        rows, columns = region[1:]
         return torch.stack([_tensor(image[rows, columns], None) for image in images]).to(device)
 
     height, width = images[0].shape[:2]
     ids = np.empty((len(images), height, width), dtype=np.uint8)
     for top, logits in windows.bands(network, take, (height, width), window, windows.strides(window)):
         ids[:, top : top + logits.shape[-2]] = logits.argmax(1).to(torch.uint8).cpu().numpy()
-        del logits  # before the next band is made
+        del logits  # frees the memory before the next band is computed
     yield from ids
 
 
@@ -257,34 +257,34 @@ def _best(logits: Tensor, size: Sequence[int]) -> Tensor:
         return logits.argmax(0).to(torch.uint8)
     best = resize(logits[None, :1], size)[0, 0]
     ids = torch.zeros_like(best, dtype=torch.uint8)
-    for place in range(1, len(logits)):
-        other = resize(logits[None, place : place + 1], size)[0, 0]
-        ids[(other > best) | (other.isnan() & ~best.isnan())] = place  # as argmax does
+    for index in range(1, len(logits)):
+        other = resize(logits[None, index : index + 1], size)[0, 0]
+        ids[(other > best) | (other.isnan() & ~best.isnan())] = index  # as argmax does
         torch.maximum(best, other, out=best)
     return ids
 
 
 def _tensor(image: np.ndarray, size: Sequence[int] | None) -> Tensor:
-    """(3, h, w) in [0, 1], to the bit what `hardy.evaluate` shows a network."""
+    """(3, h, w) in [0, 1], exactly the input that `hardy.evaluate` gives a network."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise InputError(f"an image array must be (H, W, 3) uint8; got {image.shape} {image.dtype}")
     return evaluation(None if size is None else (size[0], size[1]))(image, np.zeros((), dtype=np.int64))[0]
 
 
 def _clear(*folders: Path) -> None:
-    """Remove what `_save` of a process that was killed left in ``folders``."""
+    """Remove the temporary files that `_save` of a killed process left in ``folders``."""
     for path in (path for folder in folders for path in folder.glob(".*.png.*.tmp")):
         number = path.name.rsplit(".", 2)[1]
         try:
             os.kill(int(number), 0)
         except ProcessLookupError:
             path.unlink(missing_ok=True)
-        except (ValueError, OverflowError, OSError):  # not our name, or the process of another user
+        except (ValueError, OverflowError, OSError):  # not a name of ours, or a process of another user
             continue
 
 
 def _save(image: Image.Image, path: Path) -> Path:
-    """Write a PNG under a temporary name, then rename it into place."""
+    """Write a PNG under a temporary name, then rename it."""
     waiting = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # two processes may write to one folder
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,15 +1,17 @@
-"""The protocol of a run: which images are trained on, which select, which judge; and the stages from data to table.
+"""The protocol of a run: which images train, which select the weights and which are only measured; fit and measure.
 
-Sources are split into training and validation images (9:1 by seed, or as the data set gives them); the unseen
-domains are measured whole and choose nothing, unless ``evaluate.select`` says ``oracle``.
+Sources are split into training and validation images (9:1 by seed, or as the data set gives them). All images of the
+unseen domains are measured. They do not select weights, unless ``evaluate.select`` is ``oracle``.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from hardy.algorithms.base import Algorithm
@@ -23,9 +25,10 @@ from hardy.engine import evaluate
 from hardy.engine.adapting import Adapting
 from hardy.engine.checkpoint import load_tensors, write_tensors
 from hardy.engine.evaluate import Predictor, Table
-from hardy.engine.finished import BEST
 from hardy.engine.fit import Batches, Fit, Log
-from hardy.engine.judges import chosen, labelled, warn_of
+from hardy.engine.image_counts import counted
+from hardy.engine.judges import chosen, known_classes, labelled, warn_of
+from hardy.engine.run_files import BEST
 from hardy.errors import InputError, nearest
 from hardy.networks.base import Network
 from hardy.ops import windows
@@ -33,12 +36,23 @@ from hardy.recipe import Adapt, Data, Evaluate, Optim, Recipe, RunSection
 from hardy.seed import key
 from hardy.types import Batch
 
-__all__ = ["Settings", "Split", "checked", "fit", "measure", "predictor", "reading", "split", "training"]
+__all__ = [
+    "Settings",
+    "Split",
+    "check_classes",
+    "checked",
+    "fit",
+    "measure",
+    "predictor",
+    "reading",
+    "split",
+    "training",
+]
 
 Part = tuple[Domain, Sequence[Item]]
 
 Stream = Callable[[Part, LabelSpace], Iterable[Batch]]
-"""The batches of a part that is measured, their labels in a space."""
+"""The batches of a part that is measured, with labels in the given space."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +66,18 @@ class Settings:
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Settings":
-        """Those of ``recipe``."""
+        """The settings of ``recipe``."""
         return cls(recipe.data, recipe.optim, recipe.evaluate, recipe.run)
 
 
 @dataclass(frozen=True)
 class Split:
-    """The images of a run by what they are for.
+    """The images of a run by purpose.
 
     Attributes:
-        train: per source domain the images trained on.
-        val: per source domain the images held out for selection and the intra-domain score.
-        unseen: domains never trained on, whole.
+        train: for each source domain the training images.
+        val: for each source domain the images held out for selection and the intra-domain score.
+        unseen: the domains never trained on, with all their images.
     """
 
     train: tuple[Part, ...]
@@ -72,7 +86,7 @@ class Split:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The names of the domains trained on."""
+        """The names of the source domains."""
         return tuple(domain.name for domain, _ in self.train)
 
 
@@ -83,23 +97,23 @@ def split(data: Data, seed: int) -> Split:
         InputError: for unknown domains, a domain both source and unseen, or one too small to split.
     """
     root = sources.data_root(data.root)
-    home, away = (
+    source_domains, unseen_domains = (
         sources.domains(names, root=root, options=data.datasets) if names else []
         for names in (data.sources, data.unseen)
     )
-    both = {domain.name for domain in home} & {domain.name for domain in away}
+    both = {domain.name for domain in source_domains} & {domain.name for domain in unseen_domains}
     if both:
         raise InputError(f"data.unseen: {min(both)!r} is also in data.sources; a domain is one or the other")
-    halves = sources.sources(home, split=data.split, share=data.holdout, seed=seed)
+    halves = sources.sources(source_domains, split=data.split, share=data.holdout, seed=seed)
     return Split(
         tuple((half.domain, half.train) for half in halves),
         tuple((half.domain, half.val) for half in halves),
-        tuple((domain, _chosen(domain, data.unseen_splits)) for domain in away),
+        tuple((domain, _chosen(domain, data.unseen_splits)) for domain in unseen_domains),
     )
 
 
 def _chosen(domain: Domain, splits: Sequence[str]) -> tuple[Item, ...]:
-    """The items of the named splits of ``domain``, or all."""
+    """The items of the named splits of ``domain``; all without any."""
     for name in splits:
         if name not in domain.splits:
             have = ", ".join(domain.splits)
@@ -110,11 +124,12 @@ def _chosen(domain: Domain, splits: Sequence[str]) -> tuple[Item, ...]:
 
 
 def checked(parts: Split, network: Network, data: Data) -> Split:
-    """``parts``, after every label was read once and a sample of the images (``data.check: full``: all) decoded.
+    """``parts``, after all labels and a sample of the images (``data.check: full``: all of them) were decoded once.
 
     Raises:
-        InputError: naming a torn file, or file, id and count; or that every pixel is ignored, label spaces have no map,
-            the network is for pictures and the data are scenes or the other way round, or a size is below its least.
+        InputError: for a torn file, an unknown class id (naming file, id and count), labels that are all ignored, label
+            spaces without a map, pixel labels for a network that predicts one class per image (or the other way round),
+            or a size below the network's minimum.
     """
     _large_enough(network, {"data.size": data.size, "data.crop": data.crop})
     shared = [_shared(domain, network)[0] for domain, _ in parts.unseen]
@@ -129,8 +144,18 @@ def checked(parts: Split, network: Network, data: Data) -> Split:
     return parts
 
 
+def check_classes(parts: Iterable[Part], network: Network, choice: Evaluate) -> None:
+    """Refuse classes of ``choice`` that are not among those in which each of ``parts`` is measured.
+
+    Raises:
+        InputError: naming key and class, or for a network of pictures, whose classes have no IoU.
+    """
+    for domain, _ in parts if choice.classes or choice.select_class else ():
+        known_classes(choice, _shared(domain, network)[0], image_level=network.image_level)
+
+
 def _large_enough(network: Network, sizes: Mapping[str, Size | None]) -> None:
-    """Refuse a (height, width) below the least that ``network`` takes, by the name of its key."""
+    """Refuse a (height, width) below the minimum size of ``network``; the message names the key."""
     for name, size in sizes.items():
         if size is not None and min(size) < network.least_size:
             least = f"{type(network).__name__} needs at least {network.least_size} on each side"
@@ -138,12 +163,12 @@ def _large_enough(network: Network, sizes: Mapping[str, Size | None]) -> None:
 
 
 def _shared(domain: Domain, network: Network) -> tuple[LabelSpace, np.ndarray | None]:
-    """The space in which ``domain`` and ``network`` are compared, and the map of predictions onto it, if any.
+    """The label space in which ``domain`` and ``network`` are compared, and the map of predictions onto it, if any.
 
-    That is the network's space, or where only the other direction is declared the domain's.
+    It is the network's space, or the domain's where only a map from the network's space to the domain's is declared.
 
     Raises:
-        InputError: without a map, or for pictures and a network for scenes, or the other way round.
+        InputError: without a map, or when one has a class per pixel and the other a class per image.
     """
     if domain.dataset.image_level != network.image_level:
         kinds = ("a class per pixel", "one class per image")
@@ -165,10 +190,10 @@ def training(parts: Sequence[Part], labels: LabelSpace, settings: Settings, *, s
     """``batches(start, rank, processes)``: the endless domain-balanced training batches from step ``start`` on.
 
     Args:
-        parts: the domains and the images trained on.
+        parts: the domains and their training images.
         labels: the space that labels are mapped onto.
-        settings: how images are transformed, how many make a batch, and the seed.
-        stage: its random draws are its own.
+        settings: the transforms, the batch size and the seed.
+        stage: the name of the stage; each stage has its own random draws.
 
     Raises:
         InputError: when there is no domain to train on.
@@ -183,21 +208,29 @@ def training(parts: Sequence[Part], labels: LabelSpace, settings: Settings, *, s
 
     def batches(start: int, rank: int, processes: int) -> Iterator[Batch]:
         return loader.training_batches(
-            parts, labels, transform, batch=settings.optim.batch, seed=key(run.seed, stage), start=start,
-            workers=run.workers, rank=rank, processes=processes, resize=None if image_level else data.size,
+            parts,
+            labels,
+            transform,
+            batch=settings.optim.batch,
+            seed=key(run.seed, stage),
+            start=start,
+            workers=run.workers,
+            rank=rank,
+            processes=processes,
+            resize=None if image_level else data.size,
             cache=data.cache,
-        )  # fmt: skip
+        )
 
     return batches
 
 
 def predictor(network: Predictor, choice: Evaluate) -> Predictor:
-    """``network`` with the sliding window, scales and mirror image of ``choice``."""
+    """``network`` with the sliding window, scales and horizontal flip of ``choice``."""
     return windows.views(network, window=choice.window, scales=choice.scales, flip=choice.flip)
 
 
 def reading(settings: Settings) -> Stream:
-    """A stream that reads every image each time it is measured."""
+    """A stream that reads every image again at each measurement."""
     choice, workers, size = settings.evaluate, settings.run.workers, settings.data.size
 
     def stream(part: Part, space: LabelSpace) -> Iterator[Batch]:
@@ -217,49 +250,74 @@ def measure(
 ) -> Table:
     """The table of ``network`` over (group, part) pairs; groups are ``source-val`` and ``unseen``.
 
-    Without a ``stream`` the images are read as `reading` does. A ``tolerant`` measurement leaves a domain out whose
-    images cannot be read, and names it in the table's ``failed``.
+    Without a ``stream`` the images are read as `reading` does. With ``tolerant`` a domain that cannot be read has no
+    row, and the table's ``failed`` names it.
 
-    The labels are mapped onto the network's space; where only the other direction is declared (a network of 19
-    classes on data of 11), its predictions are mapped onto the labels' space instead.
+    Labels are mapped onto the network's space. Where only the other direction is declared (a network of 19 classes,
+    data of 11), the predictions are mapped onto the space of the labels.
 
-    With ``adapt`` one copy of the network learns from the images of all parts, in their order and batch by batch, and
-    forgets as declared; ``network`` stays as it is. A domain that is left out leaves what was learned as it was.
+    With ``adapt`` a copy of the network learns from the images of all parts, batch by batch in their order, and is
+    reset as declared; ``network`` does not change. After a domain that failed, the copy has the state from before it.
 
     Raises:
         InputError: when no map between the spaces is declared, domains of one table have different classes, an image
-            cannot be read, or a window, flip or scales would show it more than once to a network that adapts.
+            cannot be read, or a window, flip or scales would show an image more than once to a network that adapts.
     """
+    choice = settings.evaluate
+    check_classes([part for _, part in parts], network, choice)
     device = pick(settings.run.device)
     network.to(device)
     was_training = network.training
-    network.eval()  # `count` does not see a network through its windows and views
+    network.eval()  # `count` cannot do it: with windows and views it is given a function, not a module
     live = _adapting(network, adapt, settings) if adapt else None
-    predict = live or predictor(network, settings.evaluate)
-    rows, spaces, failed = [], set(), {}
+    predict, rows, failed, kept = live or predictor(network, choice), [], {}, {}
     for group, (domain, items) in parts:
-        space, onto = _shared(domain, network)
-        batches = (stream or reading(settings))((domain, items), space)
+        batches = (stream or reading(settings))((domain, items), _shared(domain, network)[0])
+        each: list[Tensor] | None = [] if choice.keep_counts else None
         try:
             with live.domain() if live else nullcontext():
-                counts, images = evaluate.count(predict, batches, len(space), device=device, onto=onto)
+                rows.append((domain.name, group, *_count(predict, network, domain, batches, device, each)))
         except (InputError, OSError) as error:
             if not tolerant:
                 raise
             failed[domain.name] = " ".join(str(error).split())
             continue
-        rows.append((domain.name, group, counts, images))
-        spaces.add(space.classes)
+        if each is not None:
+            kept[domain.name] = counted(domain.dataset, items, each, _shared(domain, network)[0].classes, group)
     network.train(was_training)
+    classes = _one_space([domain for _, (domain, _) in parts if domain.name not in failed], network)
+    partial = any(domain.dataset.never for _, (domain, _) in parts)
+    known: dict[str, Any] = {"image_level": network.image_level, "named": choice.classes, "partial": partial}
+    return evaluate.build_table(rows, classes, failed=failed, counts=kept, **known)
+
+
+def _count(
+    predict: Predictor,
+    network: Network,
+    domain: Domain,
+    batches: Iterable[Batch],
+    device: torch.device,
+    each: list[Tensor] | None,
+) -> tuple[Tensor, int]:
+    """The confusion counts of ``predict``, a view of ``network``, over ``batches`` of ``domain``; see `count`."""
+    space, onto = _shared(domain, network)
+    return evaluate.count(predict, batches, len(space), device=device, onto=onto, each=each)
+
+
+def _one_space(measured: Iterable[Domain], network: Network) -> tuple[str, ...]:
+    """The classes in which all of the domains are compared with ``network``.
+
+    Raises:
+        InputError: when they differ.
+    """
+    spaces = {_shared(domain, network)[0].classes for domain in measured}
     if len(spaces) > 1:
         raise InputError("the domains of one table must share their classes; measure them in two runs")
-    partial = any(domain.dataset.never for _, (domain, _) in parts)
-    classes = next(iter(spaces), ())
-    return evaluate.table(rows, classes, image_level=network.image_level, partial=partial, failed=failed)
+    return next(iter(spaces), ())
 
 
 def _adapting(network: Network, adapt: Adapt, settings: Settings) -> Adapting:
-    """``network`` as it adapts while it is measured.
+    """A copy of ``network`` that adapts while it is measured.
 
     Raises:
         InputError: for a window, flip or scales.
@@ -282,16 +340,16 @@ def fit(
     log: Log | None = None,
     validated: Callable[[int, float], None] | None = None,
 ) -> int:
-    """Train the network of ``algorithm`` in place, going on from a checkpoint in ``folder``; it keeps the weights that
-    were selected.
+    """Train the network of ``algorithm`` in place, resuming from a checkpoint in ``folder``; it ends with the selected
+    weights.
 
     Args:
         algorithm: what is trained.
-        parts: the images trained on, and those that select.
-        settings: how.
-        folder: where the checkpoint and the best weights lie meanwhile.
+        parts: the training images, and those that select the weights.
+        settings: of data, optimiser, selection and run.
+        folder: for the checkpoint and the best weights.
         owner: what the checkpoint belongs to.
-        stage: names the stage; its random draws are its own.
+        stage: the name of the stage; each stage has its own random draws.
         log: see `Fit`.
         validated: called with step and score after each validation.
 
@@ -299,7 +357,7 @@ def fit(
         the step whose weights were selected.
 
     Raises:
-        InputError: without sources, without labelled images to select by, or what training meets.
+        InputError: without sources, without labelled images for the selection, and what training raises.
     """
     network, optim, choice = algorithm.network, settings.optim, settings.evaluate
     _large_enough(network, {"evaluate.window": choice.window})
@@ -308,9 +366,10 @@ def fit(
     loop = Fit(algorithm, batches, optim, settings.run, folder=folder, owner=owner, stage=stage, log=log)
     algorithm.check(len(parts.train), optim.batch // loop.accelerator.num_processes // optim.accumulate)
     loop.resume()
+    on_the_way = replace(settings, evaluate=choice.model_copy(update={"keep_counts": False}))
 
     def validate(step: int) -> float | None:
-        score = _score(loop, network, lambda: measure(network, judges, settings, tolerant=True))
+        score = _score(loop, network, lambda: measure(network, judges, on_the_way, tolerant=True), choice.select_class)
         if score is not None and loop.accelerator.is_main_process and loop.progress.beaten_by(score):
             write_tensors(folder / BEST, _trained(network, loop), {"step": str(step), "owner": owner})
         if score is not None and validated:
@@ -323,7 +382,7 @@ def fit(
 
 
 def _select(network: Network, loop: Fit, best: Path) -> None:
-    """Load the best weights into ``network``, in place and on the CPU; the last ones where nothing was measured."""
+    """Load the best weights into ``network``, in place and on the CPU; the last weights when none was measured."""
     loop.accelerator.wait_for_everyone()
     network.to("cpu")
     if loop.progress.best:
@@ -334,24 +393,27 @@ def _select(network: Network, loop: Fit, best: Path) -> None:
     loop.accelerator.wait_for_everyone()  # the main process removes the file once all have read it
 
 
-def _score(loop: Fit, network: Network, judge: Callable[[], Table]) -> float | None:
-    """The intra-domain mean of the weights that would be kept, the moving average if there is one; None where nothing
-    could be measured. A domain that could not be read is named in the log."""
+def _score(loop: Fit, network: Network, judge: Callable[[], Table], name: str | None) -> float | None:
+    """The intra-domain mean of the weights to keep, which are the moving average if there is one.
+
+    It is that of the IoU of class ``name`` if given; None when nothing could be measured. The log names the domains
+    that could not be read.
+    """
     live = {name: value.clone() for name, value in network.state_dict().items()}
     network.load_state_dict(_selected(network, loop))
     table = judge()
     network.load_state_dict(live)
-    warn_of(table, f"{loop.stage} step {loop.progress.step}")
-    return table.intra
+    warn_of(table, f"{loop.stage} step {loop.progress.step}", name)
+    return table.intra_of(name)
 
 
 def _selected(network: Network, loop: Fit) -> dict[str, Tensor]:
-    """The network's weights to measure and keep."""
+    """The weights of the network to measure and keep."""
     prefix = "network."
     state = loop.averaged()
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def _trained(network: Network, loop: Fit) -> dict[str, Tensor]:
-    """Of the weights to keep those that training changes."""
+    """Those of the weights to keep that training changes."""
     return {name: value for name, value in _selected(network, loop).items() if f"network.{name}" not in loop.untrained}

@@ -1,4 +1,4 @@
-"""What a recorded number depends on besides its recipe: versions, the commit of Hardy's own source, the hardware."""
+"""The provenance of a recorded number: versions, the commit of Hardy's own source, and the hardware."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from hardy.timing.hardware import fingerprint
 __all__ = ["commit", "provenance"]
 
 _SECONDS = 20
-"""How long git may take."""
+"""The time limit of a git command."""
 
 
 def provenance() -> dict[str, str]:
@@ -20,31 +20,35 @@ def provenance() -> dict[str, str]:
 
 
 def commit(package: Path) -> str:
-    """The commit of the source tree that ``package`` is ``src/hardy`` of, ``-dirty`` where files differ from it.
+    """The commit of the source tree in which ``package`` is ``src/hardy``, with ``-dirty`` when files differ from it.
 
-    ``unknown`` for an installed package, though a repository may lie around it, and where there is no git. Nothing is
-    written, not even the times of files in the repository's index.
+    ``unknown`` for an installed package, even inside another repository, and without git. Nothing is written, not even
+    to the repository's index.
     """
     top = _git(package, "rev-parse", "--show-toplevel")
     if not top or Path(top).resolve() / "src" / "hardy" != package.resolve():
         return "unknown"
     if not _git(package, "ls-files", "--", "__init__.py"):
         return "unknown"
-    found = _git(package, "rev-parse", "--short", "HEAD")
+    revision = _git(package, "rev-parse", "--short", "HEAD")
     changed = _git(package, "status", "--porcelain", "--untracked-files=no")
-    return (found + "-dirty" * bool(changed)) if found else "unknown"
+    return (revision + "-dirty" * bool(changed)) if revision else "unknown"
 
 
 def _git(folder: Path, *words: str) -> str:
-    """What git prints; nothing where it is missing or fails."""
+    """The output of git; empty when it is missing or fails."""
     # A hook or an alias that runs hardy may have set variables that name its own repository.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(  # noqa: S603 - fixed arguments
             ["git", "-C", str(folder), *words],  # noqa: S607
-            capture_output=True, text=True, check=False, timeout=_SECONDS, stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_SECONDS,
+            stdin=subprocess.DEVNULL,
             env={**environment, "GIT_OPTIONAL_LOCKS": "0"},
-        )  # fmt: skip
+        )
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

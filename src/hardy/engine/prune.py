@@ -1,4 +1,4 @@
-"""Pruning as a stage of a run: a criterion, a schedule, and the training loop that goes on meanwhile."""
+"""Pruning as a stage of a run: a criterion, a pruning schedule, and the training between its rounds."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -13,9 +13,9 @@ from hardy.algorithms.base import Algorithm
 from hardy.device import pick
 from hardy.engine import protocol, safeguards
 from hardy.engine.fit import Fit, Log
-from hardy.engine.held import Batches, Held
+from hardy.engine.memory_batches import Batches, MemoryBatches
 from hardy.engine.protocol import Settings, Split
-from hardy.engine.safeguards import Sight
+from hardy.engine.safeguards import DataView
 from hardy.errors import InputError
 from hardy.networks.base import Network, PixelLoss
 from hardy.networks.building.adapted import Adapted
@@ -40,19 +40,19 @@ __all__ = ["Surgery", "prune", "prune_module", "rehearse", "sensitivity"]
 Module = TypeVar("Module", bound=nn.Module)
 
 _ENDLESS = 10**9
-"""Steps of the loop that a schedule advances piece by piece and ends itself."""
+"""Steps of the training loop; the pruning schedule advances it in pieces and ends it."""
 
 
 @dataclass(frozen=True)
 class Surgery:
-    """What pruning did to a network.
+    """The result of pruning a network.
 
     Attributes:
         pruned: see `hardy.pruning.schedules.base.Pruned`.
-        blocked: channels that cannot go, by the layer that makes them, with the reason.
-        outcome: what a target of cost came to, None for a ratio.
-        sweep: the sensitivities that gave the floors, None where none were measured.
-        kinds: for each unit what its channels are.
+        blocked: the layers whose channels cannot be removed, with the reason.
+        outcome: the outcome of a cost target, None for a ratio.
+        sweep: the sensitivities that gave the minimum widths, None when they were not measured.
+        kinds: for each coupled group what its channels are.
     """
 
     pruned: Pruned
@@ -63,7 +63,7 @@ class Surgery:
 
 
 class _Watched(Algorithm):
-    """The terms and hooks that a schedule sets for its next steps."""
+    """An algorithm whose loss terms and hooks the pruning schedule sets for its next steps."""
 
     def __init__(self, network: Network) -> None:
         super().__init__(network)
@@ -80,51 +80,51 @@ class _Watched(Algorithm):
         self.hooks[1]()
 
 
-def prune(network: Network, choice: Prune, sight: Sight, *, pixel_loss: PixelLoss, log: Log | None = None) -> Surgery:
+def prune(network: Network, choice: Prune, view: DataView, *, pixel_loss: PixelLoss, log: Log | None = None) -> Surgery:
     """Prune ``network`` in place as ``choice`` says.
 
-    A schedule that trains does so at the constant rate ``choice.lr``, on the batches of the sources.
+    A pruning schedule that trains uses the constant learning rate ``choice.lr``, and training batches of the sources.
 
     Args:
         network: what is pruned.
-        choice: criterion, schedule and goal.
-        sight: the images and how they are read and measured; the sources' training images are used, and their held-out
-            ones where floors are measured. Of the optimiser, rate, steps and schedule are not used.
+        choice: criterion, pruning schedule and goal.
+        view: the images and how they are read and measured. The training images of the sources are used, and their
+            held-out images when minimum widths are measured. The optimiser's rate, steps and schedule are not used.
         pixel_loss: the loss of one head.
-        log: called as the training loop and the schedule do.
+        log: called by the training loop and the pruning schedule.
 
     Raises:
-        InputError: when nothing can be pruned, the goal cannot be reached, a criterion that compares domains gets
-            one only, or one that needs data gets none; for a stop rule on domains that may not choose; or in a parallel
-            run.
+        InputError: when nothing can be pruned or the goal cannot be reached; for a criterion that compares domains and
+            gets only one, or that needs data and gets none; for a stop rule on source or unseen domains; or in a
+            parallel run.
     """
-    found, schedule, work, target = _prepared(network, choice, sight, pixel_loss)
-    held, run = safeguards.checked(choice, network, sight), sight.settings.run
-    if sight.held is None:
+    surveyed, schedule, work, target = _prepared(network, choice, view, pixel_loss)
+    stop_images, run = safeguards.checked(choice, network, view), view.settings.run
+    if view.memory is None:
         network.to(pick(run.device))
     sweep = None
     if choice.floors:
-        sweep = safeguards.swept(work, choice.floors, sight)
+        sweep = safeguards.measure_sensitivity(work, choice.floors, view)
         limits = replace(work.limits, floors=sweep.floors(choice.floors.tolerance))
-        target = target_of(network, work.units, choice, limits, _size(sight), run)
+        target = target_of(network, work.units, choice, limits, _size(view), run)
         work = replace(work, limits=limits, goal=target.goal)
-    if held:
-        work = replace(work, good=safeguards.stop_rule(work, choice, held, sight))
+    if stop_images:
+        work = replace(work, good=safeguards.stop_rule(work, choice, stop_images, view))
     if schedule.trains:
-        with _training(network, choice, sight, log) as tune:
+        with _training(network, choice, view, log) as tune:
             pruned = schedule.run(replace(work, tune=tune, log=log))
     else:
-        if sight.held is None:
+        if view.memory is None:
             network.train()
         if work.criterion.needs_data:
-            work = replace(work, batches=sight.batches(network, "score"))
+            work = replace(work, batches=view.batches(network, "score"))
         pruned = schedule.run(work)
-    safeguards.reestimated(network, choice, sight)
-    if sight.held is None:
+    safeguards.reestimate_norms(network, choice, view)
+    if view.memory is None:
         network.to("cpu")
-    narrow = {network.known_as(name): why for name, why in work.limits.left_whole(work.units).items()}
+    narrow = {network.known_as(name): why for name, why in work.limits.unprunable(work.units).items()}
     kinds = {unit.name: unit.kind for unit in work.units}
-    return Surgery(pruned, {**found.blocked, **narrow}, target.outcome(pruned.removed), sweep, kinds)
+    return Surgery(pruned, {**surveyed.blocked, **narrow}, target.outcome(pruned.removed), sweep, kinds)
 
 
 def prune_module(
@@ -136,34 +136,34 @@ def prune_module(
     loss: Method | None = None,
     run: RunSection | None = None,
 ) -> tuple[Module, Surgery]:
-    """A smaller copy of any module, in evaluation mode, and what pruning did; ``module`` itself stays as it is.
+    """A smaller copy of any module, in evaluation mode, and the result of pruning; ``module`` does not change.
 
-    The copy has the attribute ``hardy_plan``: `hardy.pruning.remove.replay` cuts a fresh module to the same shape.
+    The copy has the attribute ``hardy_plan``: `hardy.pruning.remove.replay` cuts a new module to the same shape by it.
 
     Args:
-        module: its forward pass takes one tensor. It is scored in the mode that it is in.
+        module: its forward pass takes one tensor. It is scored in its current mode.
         example: an input such as noise, of a size that the module accepts.
-        choice: criterion, ratio, kinds of units and limits; the schedule must be one that does not train.
-        data: what a criterion that reads gradients looks at; of its first ``choice.reestimate`` batches the statistics
-            of batch norms are estimated after the cut.
+        choice: criterion, ratio, kinds of units and limits; the pruning schedule must be one that does not train.
+        data: for a criterion that reads gradients, and for batch-norm re-estimation from its first
+            ``choice.reestimate`` batches after the cut.
         loss: the loss of the logits; cross entropy by default.
-        run: its seed is that of all that is drawn.
+        run: has the seed of all random draws.
 
     Raises:
         InputError: when the module does not run on ``example``, and what `prune` raises.
     """
     check_finite(module)
-    held = Held(data)
+    batches = MemoryBatches(data)
     network = Adapted(duplicate(module), example)
-    sight = Sight(Split((), (), ()), Settings(run=run or RunSection()), held)
-    surgery = prune(network, choice, sight, pixel_loss=_loss_of(network, loss))
+    view = DataView(Split((), (), ()), Settings(run=run or RunSection()), batches)
+    surgery = prune(network, choice, view, pixel_loss=_loss_of(network, loss))
     small = network.module.eval()
     small.hardy_plan = {network.known_as(name): sides for name, sides in surgery.pruned.plan.items()}  # type: ignore[assignment]
     return cast(Module, small), surgery
 
 
 def _loss_of(network: Adapted, loss: Method | None) -> PixelLoss:
-    """The loss of as many classes as the module has logits."""
+    """The loss for as many classes as the module has logits."""
     twin = duplicate(network.module).eval()
     device = next((value.device for value in twin.parameters()), torch.device("cpu"))
     try:
@@ -176,42 +176,42 @@ def _loss_of(network: Adapted, loss: Method | None) -> PixelLoss:
     return cast(PixelLoss, LOSSES.build(chosen.name, {"class_count": count}, **chosen.options))
 
 
-def sensitivity(network: Network, choice: Prune, sight: Sight, *, pixel_loss: PixelLoss) -> Sweep:
-    """The sweep that the floors of ``choice`` come from, with the usual floors where it has none, on a copy.
+def sensitivity(network: Network, choice: Prune, view: DataView, *, pixel_loss: PixelLoss) -> Sweep:
+    """The sensitivity sweep for the ``floors`` of ``choice``, or for the default ones, on a copy of ``network``.
 
     Raises:
         InputError: what `prune` raises before its first step.
     """
     trial = deepcopy(network)
-    work = _prepared(trial, choice, sight, pixel_loss)[2]
-    trial.to(pick(sight.settings.run.device))
-    return safeguards.swept(work, choice.floors or Floors(), sight)
+    work = _prepared(trial, choice, view, pixel_loss)[2]
+    trial.to(pick(view.settings.run.device))
+    return safeguards.measure_sensitivity(work, choice.floors or Floors(), view)
 
 
-def rehearse(network: Network, choice: Prune, sight: Sight, *, pixel_loss: PixelLoss) -> None:
-    """Raise what `prune` would before its first step, on a copy: worth knowing before a network is trained for it."""
-    _prepared(deepcopy(network), choice, sight, pixel_loss)
-    safeguards.checked(choice, network, sight)
+def rehearse(network: Network, choice: Prune, view: DataView, *, pixel_loss: PixelLoss) -> None:
+    """Raise what `prune` would raise before its first step, on a copy: known before the network is trained for it."""
+    _prepared(deepcopy(network), choice, view, pixel_loss)
+    safeguards.checked(choice, network, view)
 
 
-def _size(sight: Sight) -> tuple[int, int]:
-    return sight.settings.data.size or sight.settings.data.crop
+def _size(view: DataView) -> tuple[int, int]:
+    return view.settings.data.size or view.settings.data.crop
 
 
 def _prepared(
-    network: Network, choice: Prune, sight: Sight, pixel_loss: PixelLoss
+    network: Network, choice: Prune, view: DataView, pixel_loss: PixelLoss
 ) -> tuple[Survey, Schedule, Work, Target]:
-    """The units of ``network``, the schedule, work and target, after all that can be known beforehand was checked."""
-    found = survey(network)
-    asked = [unit for unit in found.units if unit.kind in choice.kinds]
-    units, kept = left_alone(network, asked, choice.keep)
-    found = replace(found, blocked={**found.blocked, **kept})
+    """The survey of ``network``, the pruning schedule, the work and the target, after all checks of the arguments."""
+    surveyed = survey(network)
+    wanted = [unit for unit in surveyed.units if unit.kind in choice.kinds]
+    units, kept = left_alone(network, wanted, choice.keep)
+    surveyed = replace(surveyed, blocked={**surveyed.blocked, **kept})
     if not units:
-        have = ", ".join(sorted({unit.kind for unit in found.units})) if not kept else ""
-        reasons = "; ".join(f"{name}: {why}" for name, why in list((kept or found.blocked).items())[:3])
+        have = ", ".join(sorted({unit.kind for unit in surveyed.units})) if not kept else ""
+        reasons = "; ".join(f"{name}: {why}" for name, why in list((kept or surveyed.blocked).items())[:3])
         why = f"its units are {have}" if have else reasons or "it has no convolution"
         raise InputError(f"nothing of {type(network.get_submodule(network.part)).__name__} can be pruned: {why}")
-    run = sight.settings.run
+    run = view.settings.run
     with seeded(run.seed, "criterion"):
         name, options = choice.criterion.name, choice.criterion.options
         criterion: Criterion = CRITERIA.build(
@@ -219,18 +219,18 @@ def _prepared(
         )
     units = list(criterion.units)
     schedule: Schedule = SCHEDULES.build(choice.schedule.name, **choice.schedule.options)
-    _check(criterion, schedule, choice, sight)
+    _check(criterion, schedule, choice, view)
     limits = limits_of(choice, run)
-    target = target_of(network, units, choice, limits, _size(sight), run)
+    target = target_of(network, units, choice, limits, _size(view), run)
     work = Work(network, criterion, units, target.goal, limits)
     schedule.check(work)
-    return found, schedule, work, target
+    return surveyed, schedule, work, target
 
 
-def _check(criterion: Criterion, schedule: Schedule, choice: Prune, sight: Sight) -> None:
-    name, parts, batch = choice.criterion.name, sight.parts, sight.settings.optim.batch
-    if sight.held is not None:
-        if criterion.needs_data and not sight.held.given:
+def _check(criterion: Criterion, schedule: Schedule, choice: Prune, view: DataView) -> None:
+    name, parts, batch = choice.criterion.name, view.parts, view.settings.optim.batch
+    if view.memory is not None:
+        if criterion.needs_data and not view.memory.given:
             raise InputError(f"criterion {name!r} needs data: give data=[(images, labels), ...], or use l2")
         return
     if not parts.train and (criterion.needs_data or schedule.trains or choice.recovery):
@@ -250,14 +250,14 @@ def _check(criterion: Criterion, schedule: Schedule, choice: Prune, sight: Sight
 
 
 @contextmanager
-def _training(network: Network, choice: Prune, sight: Sight, log: Log | None) -> Iterator[Tune]:
-    """Fine-tuning at the constant rate of ``choice``, piece by piece, inside the block."""
+def _training(network: Network, choice: Prune, view: DataView, log: Log | None) -> Iterator[Tune]:
+    """Inside the block: a function that fine-tunes for some steps at the constant learning rate of ``choice``."""
     algorithm = _Watched(network)
-    settings = sight.settings
+    settings = view.settings
     steady = settings.optim.model_copy(
         update={"lr": choice.lr, "steps": _ENDLESS, "schedule": "constant", "warm_up": 0, "ema": None}
     )
-    batches = protocol.training(sight.parts.train, network.labels, settings, stage="score")
+    batches = protocol.training(view.parts.train, network.labels, settings, stage="score")
     loop = Fit(algorithm, batches, steady, settings.run, stage="score", log=log)
     if loop.accelerator.num_processes > 1:
         raise InputError("prune: scores are not averaged over processes; prune in one process, recover in several")

@@ -1,7 +1,7 @@
-"""The rest of a tuned network: the weights that its tuner leaves as they are, which its file need not hold.
+"""The rest of a tuned network: the weights that its tuner freezes. Its file need not hold them.
 
-The file names the checksum of the rest and where it comes from: the run that was tuned, by its folder as seen from the
-file's and the checksum of its weights, or the encoder's pre-trained weights.
+The file names the checksum of the rest and its origin: the run that was tuned (its folder, relative to the file's, and
+the checksum of its weights), or the encoder's pre-trained weights.
 """
 
 import os
@@ -25,12 +25,12 @@ Load = Callable[[Path], Network]
 
 
 def rest_of(network: Network, weights: Mapping[str, Tensor], folder: Path) -> dict[str, Any] | None:
-    """What a file in ``folder`` says of the rest; None where it must hold everything, as when no origin is known.
+    """The entry ``rest`` of a file in ``folder``; None when the file must hold all weights, as without a known origin.
 
     Args:
         network: tuned or not.
-        weights: its tensors by name, as they are to be saved.
-        folder: where the file goes.
+        weights: its tensors by name, as they will be saved.
+        folder: the folder of the file.
     """
     origin = network.origin
     if origin is None or "rest" not in origin or network.changes[-1]["change"] != "tune":
@@ -47,7 +47,7 @@ def rest_of(network: Network, weights: Mapping[str, Tensor], folder: Path) -> di
 
 
 def _holds(run: Path, sha256: str) -> bool:
-    """Whether ``run`` holds a network with the weights ``sha256``, all of them."""
+    """Whether ``run`` holds a complete network whose weights have the checksum ``sha256``."""
     try:
         description = read_json(run / "network.json")
         return bool(description["sha256"] == sha256 and "rest" not in description)
@@ -64,10 +64,10 @@ def origin_of(rest: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def check_rest(rest: Any) -> None:
-    """Refuse what `rest_of` did not write.
+    """Refuse an entry ``rest`` that `rest_of` did not write.
 
     Raises:
-        InputError: naming what it holds and what it must hold.
+        InputError: naming what it is and what it must be.
     """
     places = ({"run", "sha256"}, {"encoder_weights"})
     place = rest.get("from") if isinstance(rest, Mapping) and rest.keys() == {"sha256", "from"} else None
@@ -80,43 +80,43 @@ def check_rest(rest: Any) -> None:
 
 
 def fetched(description: Mapping[str, Any], folder: Path, network: Network, load: Load) -> dict[str, Tensor]:
-    """The rest of ``network``, by name, from where ``description`` says.
+    """The rest of ``network``, by name, from the origin that ``description`` names.
 
     Args:
         description: of the file in ``folder``, with an entry ``rest``.
-        folder: see there.
+        folder: the folder of the file.
         network: built from the description.
         load: loads the run that was tuned.
 
     Raises:
-        InputError: when it is not there, or is another one.
+        InputError: when the origin is missing or has other weights.
     """
     rest, names = description["rest"], untrained(network)
     if not names:
-        raise InputError("names a rest, but no tuner is attached that leaves one; save the network again")
+        raise InputError("names a rest, but no tuner with frozen weights is attached; save the network again")
     own = network.state_dict()
-    held = {name: own[name] for name in names}
-    if checksum(held, {}) == rest["sha256"]:  # as when the network in memory is the one that was tuned
-        return held
+    present = {name: own[name] for name in names}
+    if checksum(present, {}) == rest["sha256"]:  # the network in memory is the one that was tuned
+        return present
     where, origin = _origin(description, folder, network, load)
     known = len(origin.changes)
     if origin.changes != network.changes[:known] or type(origin) is not type(network):
-        raise InputError(f"holds only what was tuned, and {where} holds a network of another form; {_ADVICE}")
+        raise InputError(f"holds only the tuned weights, and {where} holds a network of another form; {_ADVICE}")
     replay(origin, network.changes[known:])
     state = origin.state_dict()
-    found = {name: state[name] for name in names if name in state}
-    if checksum(found, {}) != rest["sha256"]:
+    frozen = {name: state[name] for name in names if name in state}
+    if checksum(frozen, {}) != rest["sha256"]:
         raise InputError(
-            f"holds only what was tuned, and {where} holds other weights than it was tuned with; {_ADVICE}"
+            f"holds only the tuned weights, and {where} holds other weights than it was tuned with; {_ADVICE}"
         )
-    return found
+    return frozen
 
 
-_ADVICE = "put back what it was tuned from (hardy.save(network, folder, complete=True) writes all weights)"
+_ADVICE = "restore what it was tuned from (hardy.save(network, folder, complete=True) writes all weights)"
 
 
 def _origin(description: Mapping[str, Any], folder: Path, network: Network, load: Load) -> tuple[str, Network]:
-    """What the network was tuned from, and what messages call it."""
+    """The network that was tuned, and its name in messages."""
     place = description["rest"]["from"]
     if "encoder_weights" in place:
         options = network.architecture["options"]
@@ -127,7 +127,9 @@ def _origin(description: Mapping[str, Any], folder: Path, network: Network, load
             return f"encoder_weights {weights}", create(network.architecture["name"], network.labels, **options)
     run = (folder / place["run"]).resolve()
     if not (run / "network.json").is_file():
-        raise InputError(f"holds only what was tuned, and the rest is in {run}, which holds no network; {_ADVICE}")
+        raise InputError(f"holds only the tuned weights, and the rest is in {run}, which holds no network; {_ADVICE}")
     if not _holds(run, place["sha256"]):
-        raise InputError(f"holds only what was tuned, and {run} holds other weights than it was tuned with; {_ADVICE}")
+        raise InputError(
+            f"holds only the tuned weights, and {run} holds other weights than it was tuned with; {_ADVICE}"
+        )
     return str(run), load(run)

@@ -1,7 +1,7 @@
-"""A run as an object: a recipe that is carried out in a folder which this process holds.
+"""A run: a recipe that is executed in a folder which this process has locked.
 
-It owns the folder, its lock, the completed recipe in it, its log and its records; checkpoints and resuming are the
-affair of `fit`. A verb is a short story over it:
+It owns the folder, its lock, the completed recipe in it, its log and its records; `fit` writes checkpoints and resumes
+from them. A verb of the command line is a short sequence of calls:
 
     with Run.open(recipe, "train") as run:
         network = run.network()
@@ -21,18 +21,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hardy import records
+from hardy import counts, records
 from hardy.algorithms.base import Algorithm
 from hardy.device import limit_threads, pick
 from hardy.engine import adapting, artefact, changes, protocol, start, teachers
 from hardy.engine.evaluate import Table
-from hardy.engine.finished import PASSING, START, whole
 from hardy.engine.fit import Log
 from hardy.engine.log import LogFile
 from hardy.engine.protocol import Settings, Split
 from hardy.engine.provenance import provenance
-from hardy.engine.run_folder import finished, folder_of, held, unused
-from hardy.engine.safeguards import Sight
+from hardy.engine.run_files import PASSING, START, holds_network
+from hardy.engine.run_folder import finished, folder_of, locked, unused
+from hardy.engine.safeguards import DataView
 from hardy.engine.unused import refuse_unused
 from hardy.errors import InputError
 from hardy.networks.base import Network, PixelLoss
@@ -48,8 +48,8 @@ Values = Sequence[tuple[str, str, float | None]]
 """(target, metric, value) of numbers to record."""
 
 Progress = Callable[["Run", str, int], AbstractContextManager[Log]]
-"""``progress(run, stage, steps)``: inside the block ``log(step, values)`` shows how far a stage is; 0 ``steps`` where
-nobody knows how many there will be."""
+"""``progress(run, stage, steps)``: inside the block ``log(step, values)`` shows the progress of a stage; ``steps`` is 0
+when their number is not known in advance."""
 
 _log = logging.getLogger("hardy")
 
@@ -57,27 +57,27 @@ _log = logging.getLogger("hardy")
 @contextmanager
 def lines(run: "Run", stage: str, steps: int) -> Iterator[Log]:
     """A `Progress` that writes a line to the log for each call."""
-    among = f"/{steps}" if steps else ""
+    total = f"/{steps}" if steps else ""
 
     def log(step: int, values: Mapping[str, float]) -> None:
         text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-        _log.info("%s step %d%s: %s", stage, step, among, text)
+        _log.info("%s step %d%s: %s", stage, step, total, text)
 
     yield log
 
 
 @dataclass
 class Run:
-    """One run under way; `open` makes it.
+    """An open run; `open` makes it.
 
     Attributes:
         recipe: the completed recipe.
-        folder: where everything goes.
+        folder: for all files of the run.
         versions: see `hardy.engine.provenance`.
-        progress: shows how far a stage is.
-        main: False on all but one process of a parallel run; only that one writes.
-        cost: what the run has taken so far, by name.
-        selection: how the weights kept were selected, for the records.
+        progress: shows the progress of a stage.
+        main: True on the one process of a parallel run that writes files.
+        cost: the seconds and steps used so far, by name.
+        selection: how the weights were selected, for the records.
     """
 
     recipe: Recipe
@@ -101,13 +101,13 @@ class Run:
     @classmethod
     @contextmanager
     def open(cls, recipe: Recipe, verb: str, progress: Progress = lines) -> Iterator["Run"]:
-        """A run in the recipe's folder, which it holds, the completed recipe written there and the log open.
+        """Inside the block: a run in the recipe's folder, locked, with the completed recipe written and the log open.
 
-        A folder that was made here and holds no more than these is removed when what happens inside is refused.
+        When the block raises an error, a folder that was made here and holds only these files is removed.
 
         Raises:
-            InputError: when the folder cannot be written, is held by another process, or holds the run of another
-                recipe; for a key that would have no effect.
+            InputError: when the folder cannot be written, is locked by another process, or holds the run of another
+                recipe; for a key that has no effect.
         """
         refuse_unused(recipe, verb)
         folder = folder_of(recipe, verb)
@@ -115,7 +115,7 @@ class Run:
         pick(recipe.run.device)
         main = int(os.environ.get("RANK", "0")) == 0
         versions = provenance()
-        with held(folder, recipe) if main else nullcontext():
+        with locked(folder, recipe) if main else nullcontext():
             try:
                 with _logging(folder, main):
                     if main:
@@ -133,16 +133,17 @@ class Run:
         return Settings.of(self.recipe)
 
     def network(self) -> Network:
-        """The network that the recipe begins with: an earlier run's, or a new one whose weights the seed draws.
+        """The network that the recipe starts from: an earlier run's, or a new one with random weights by the seed.
 
         Raises:
-            InputError: for weights that are not finite or not those that the recipe names, or what loading meets.
+            InputError: for weights that are not finite or have another checksum than the recipe names, and what loading
+                raises.
         """
         seed_all(self.recipe.run.seed, "network")
         return start.network(self.recipe.network)
 
     def tune(self, network: Network) -> None:
-        """Attach the recipe's tuner, if it names one, to ``network`` in place; the seed draws what it inserts.
+        """Attach the recipe's tuner, if it names one, to ``network`` in place; its new weights depend on the seed.
 
         Raises:
             InputError: what `changes.attach` raises.
@@ -155,13 +156,15 @@ class Run:
         """The images of the recipe, checked for ``network``.
 
         Raises:
-            InputError: what `protocol.split` and `protocol.checked` raise.
+            InputError: what `protocol.split`, `protocol.check_classes` and `protocol.checked` raise.
         """
-        return protocol.checked(protocol.split(self.recipe.data, self.recipe.run.seed), network, self.recipe.data)
+        parts = protocol.split(self.recipe.data, self.recipe.run.seed)
+        protocol.check_classes([*parts.val, *parts.unseen], network, self.recipe.evaluate)
+        return protocol.checked(parts, network, self.recipe.data)
 
-    def sight(self, images: Split) -> Sight:
+    def view(self, images: Split) -> DataView:
         """``images``, and how they are read and measured."""
-        return Sight(images, self.settings)
+        return DataView(images, self.settings)
 
     def pixel_loss(self, network: Network) -> PixelLoss:
         """The loss of one head, as the recipe chooses it."""
@@ -180,20 +183,20 @@ class Run:
         return self._teacher
 
     def learn_from(self, network: Network, *, keep: bool) -> None:
-        """Take ``network``, which is in memory, for the teacher that the recipe names; ``keep`` saves it once."""
+        """Use ``network``, which is in memory, as the teacher that the recipe names; ``keep`` saves it once."""
         assert self.recipe.teacher, "the recipe names the checksum of a teacher in memory"
         self._teacher = Teacher(network, self.recipe.teacher.precision)
-        if keep and self.main and not whole(self.folder / teachers.FOLDER):
+        if keep and self.main and not holds_network(self.folder / teachers.FOLDER):
             artefact.save(network, self.folder / teachers.FOLDER)
 
     def algorithm(self, network: Network, method: Method | None = None, teacher: Network | None = None) -> Algorithm:
         """The algorithm ``method``, by default the recipe's, on ``network``.
 
-        One that asks for a teacher learns from the recipe's, else from ``teacher``, in the precision of the run.
+        An algorithm that needs a teacher gets the recipe's, or else ``teacher``, in the precision of the run.
         """
         chosen = method or self.recipe.algorithm
         supply: dict[str, Any] = {"network": network, "pixel_loss": self.pixel_loss(network)}
-        if teachers.asked_by(chosen):
+        if teachers.needed_by(chosen):
             supply["teacher"] = self.teacher() or (Teacher(teacher) if teacher else None)
         built: Algorithm = ALGORITHMS.build(chosen.name, supply, **chosen.options)
         return built
@@ -208,15 +211,15 @@ class Run:
         method: Method | None = None,
         teacher: Network | None = None,
     ) -> None:
-        """Train ``network`` in place; it keeps the weights that were selected, and `selection` says how.
+        """Train ``network`` in place; it ends with the selected weights, and `selection` says how they were selected.
 
         Args:
             network: what is trained.
-            images: the images trained on, and those that select.
-            stage: names the stage; its random draws are its own.
-            optim: in place of the recipe's.
-            method: the algorithm in place of the recipe's.
-            teacher: for an algorithm that learns from one, where the recipe names none.
+            images: the training images, and those that select the weights.
+            stage: the name of the stage; each stage has its own random draws.
+            optim: used instead of the recipe's.
+            method: the algorithm, used instead of the recipe's.
+            teacher: for an algorithm that learns from one, when the recipe names none.
         """
         settings = self.settings
         settings = Settings(settings.data, optim or settings.optim, settings.evaluate, settings.run)
@@ -228,7 +231,7 @@ class Run:
         self.selection = {"select": settings.evaluate.select, "selected_step": step}
 
     def fit_algorithm(self, algorithm: Algorithm, images: Split, stage: str, settings: Settings) -> int:
-        """Train the network of ``algorithm`` in place; the step whose weights were selected."""
+        """Train the network of ``algorithm`` in place; returns the step whose weights were selected."""
         began = time.perf_counter()
         with self.progress(self, stage, settings.optim.steps) as log:
             step = protocol.fit(
@@ -248,12 +251,15 @@ class Run:
     def measure(self, network: Network, images: Split, stage: str, notes: Mapping[str, Any]) -> Table:
         """Measure ``network`` on the held-out images of the sources and on the unseen domains, and record it.
 
-        A domain that cannot be read is named in the table's ``failed``, and the others are measured. Where the recipe
-        has a section ``adapt`` a copy of the network adapts meanwhile, and the records say so.
+        A domain that cannot be read is named in the table's ``failed``, and the others are measured. When the recipe
+        has a section ``adapt``, a copy of the network adapts during the measurement, and the records say so.
+        If the recipe asks for the counts of every image, they go to the run's folder (`hardy.counts`).
         """
         pairs = [("source-val", part) for part in images.val] + [("unseen", part) for part in images.unseen]
         adapt = self.recipe.adapt
         table = protocol.measure(network, pairs, self.settings, tolerant=True, adapt=adapt)
+        if self.main and self.recipe.evaluate.keep_counts:
+            counts.write(self.folder, table.counts)
         self.record(stage, images.sources, table.values(), {**notes, **adapting.notes(adapt)})
         return table
 
@@ -269,35 +275,36 @@ class Run:
         records.append(self.folder / "records.jsonl", new, once=True)
 
     def keep(self, network: Network, *, measured: bool = True) -> None:
-        """Save ``network`` in the folder; once it is ``measured``, the checkpoint and the selection that led to it go.
+        """Save ``network`` in the folder; when it is ``measured``, the checkpoint and the best weights are removed.
 
-        A folder with a checkpoint is not `finished`: the next call measures.
+        A run with a checkpoint is not `finished`: the next call measures its network.
         """
         if self.main:
             artefact.save(network, self.folder)
             if measured:
-                self.forget()
+                self.remove_checkpoint()
 
     def keep_part(self, network: Network, part: str) -> None:
-        """Save ``network`` in the sub-folder ``part``: a stage that need not be done again."""
+        """Save ``network`` in the sub-folder ``part``, so that a resumed run does not repeat the stage."""
         artefact.save(network, self.folder / part)
 
     def part(self, part: str, like: Network) -> Network | None:
-        """What an earlier call made of ``like`` and kept in the sub-folder ``part``; None where nothing complete is.
+        """The network that an earlier call made from ``like`` and saved in the sub-folder ``part``, None without one.
 
         The code of ``like`` is trusted.
         """
-        kept = self.folder / part
-        return artefact.like(kept, like) if whole(kept) else None
+        saved = self.folder / part
+        return artefact.like(saved, like) if holds_network(saved) else None
 
     def keep_start(self, network: Network) -> None:
-        """Save ``network``, whose weights the recipe names, as the one that the run was given, once and complete."""
-        kept = self.folder / START
-        if self.main and not (whole(kept) and artefact.saved_checksum(kept) == self.recipe.network.sha256):
-            artefact.save(network, kept, complete=True)
+        """Save ``network``, the network in memory that the run starts from, once and with all its weights."""
+        start_folder = self.folder / START
+        known = holds_network(start_folder) and artefact.saved_checksum(start_folder) == self.recipe.network.sha256
+        if self.main and not known:
+            artefact.save(network, start_folder, complete=True)
 
-    def forget(self) -> None:
-        """Remove what the stage that ended needed to go on: the next one would take it for its own."""
+    def remove_checkpoint(self) -> None:
+        """Remove the checkpoint and the best weights of the stage that ended; the next stage writes its own."""
         if self.main:
             for name in PASSING:
                 (self.folder / name).unlink(missing_ok=True)
@@ -305,7 +312,7 @@ class Run:
 
 @contextmanager
 def _logging(folder: Path, main: bool) -> Iterator[None]:
-    """What happens inside goes to ``train.log`` in ``folder``, and warnings to the terminal as well."""
+    """Inside the block messages are logged to ``train.log`` in ``folder``, and warnings also to the terminal."""
     handlers: list[logging.Handler] = [LogFile(folder / "train.log")] if main else []
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))

@@ -1,4 +1,4 @@
-"""The folder of a run: where it is, who holds it, whether its run is finished, and what killed processes left in it."""
+"""The folder of a run: its path, its lock, whether the run is finished, and the cleaning up after killed processes."""
 
 import os
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from hardy.engine.finished import PASSING, START, going, whole
+from hardy.engine.run_files import PASSING, START, holds_network, unfinished
 from hardy.errors import InputError
 from hardy.files import clear, expanded, leftovers
 from hardy.lock import NAME as LOCK
@@ -14,14 +14,14 @@ from hardy.lock import Lock
 from hardy.recipe import Recipe, first_of, read
 from hardy.trust import allowing, names_in
 
-__all__ = ["Origin", "finished", "folder_of", "held", "origin_of", "tidy", "unused"]
+__all__ = ["Origin", "finished", "folder_of", "locked", "origin_of", "tidy", "unused"]
 
 _PARTS = ("dense", "pruned", "largest", "teacher", START)
 """Sub-folders with networks of their own."""
 
 
 class Origin(NamedTuple):
-    """What a record says of the run that made a network: its recipe's digest, its sources, its seed."""
+    """The run that made a network, for records: its recipe's digest, its sources and its seed."""
 
     digest: str = ""
     sources: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ class Origin(NamedTuple):
 
 
 def origin_of(folder: Path) -> Origin:
-    """The origin of the network in ``folder``; an empty one where no recipe lies beside it.
+    """The origin of the network in ``folder``; an empty one when the folder has no recipe.
 
     Raises:
         InputError: for a recipe that cannot be read.
@@ -43,17 +43,17 @@ def origin_of(folder: Path) -> Origin:
 
 
 def folder_of(recipe: Recipe, verb: str) -> Path:
-    """Where the run of ``recipe`` goes."""
+    """The folder of the run of ``recipe``."""
     name = recipe.network.name.split(":")[-1] or verb
     return expanded(recipe.run.folder or f"runs/{name}-{recipe.digest()}-s{recipe.run.seed}")
 
 
 @contextmanager
-def held(folder: Path, recipe: Recipe) -> Iterator[None]:
-    """The folder, made if need be, for this process alone and for ``recipe``, without what a killed process left.
+def locked(folder: Path, recipe: Recipe) -> Iterator[None]:
+    """Lock ``folder`` for this process and ``recipe``; it is made if it is missing, and leftover files are removed.
 
     Raises:
-        InputError: when it cannot be written, another process is at work in it, or another recipe has run in it.
+        InputError: when it cannot be written, another process works in it, or another recipe has run in it.
     """
     fresh = not folder.exists()
     try:
@@ -76,9 +76,9 @@ def held(folder: Path, recipe: Recipe) -> Iterator[None]:
 
 
 def finished(recipe: Recipe, verb: str) -> Path | None:
-    """The folder of ``recipe`` if its run is finished and its weights are whole, else None."""
+    """The folder of ``recipe`` if its run is finished and its weights are complete, else None."""
     folder = folder_of(recipe, verb)
-    if not whole(folder) or going(folder):
+    if not holds_network(folder) or unfinished(folder):
         return None
     _refuse_other(folder, recipe)
     tidy(folder)
@@ -86,7 +86,7 @@ def finished(recipe: Recipe, verb: str) -> Path | None:
 
 
 def tidy(folder: Path) -> None:
-    """Remove what a process left in the folder of a finished run when it was killed between its last two files."""
+    """Remove the files of an unfinished run from the folder of a finished one: a process was killed at its end."""
     passing = [folder / name for name in PASSING if (folder / name).exists()]
     if passing or leftovers(folder, *_PARTS) or (folder / LOCK).exists():
         with suppress(InputError, OSError), Lock(folder):
@@ -98,7 +98,7 @@ def tidy(folder: Path) -> None:
 def _refuse_other(folder: Path, recipe: Recipe) -> None:
     """Refuse a folder in which another recipe, or the same with another seed, has run.
 
-    One that is `unused`, as after a mistyped domain, is free.
+    An `unused` folder, as after a misspelt domain, is accepted.
 
     Raises:
         InputError: naming the keys that changed.
@@ -106,7 +106,7 @@ def _refuse_other(folder: Path, recipe: Recipe) -> None:
     file = folder / "recipe.yaml"
     if not file.exists() or unused(folder):
         return
-    with allowing(names_in(recipe.model_dump())):  # what this call runs anyway
+    with allowing(names_in(recipe.model_dump())):  # code that this call runs anyway
         changes = recipe.changes(read(file))
     if changes:
         raise InputError(
@@ -115,6 +115,6 @@ def _refuse_other(folder: Path, recipe: Recipe) -> None:
 
 
 def unused(folder: Path) -> bool:
-    """Whether ``folder`` is there and holds no more than a recipe, a log, and the networks that a run was given."""
+    """Whether ``folder`` exists and holds only a recipe, a log, and the networks that a run was given."""
     given = {"recipe.yaml", "train.log", LOCK, START, "teacher"}
     return folder.is_dir() and {path.name for path in folder.iterdir()} <= given

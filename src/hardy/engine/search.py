@@ -1,8 +1,8 @@
-"""Searching for an architecture: shared weights are trained, architectures are tried on them, the best is measured.
+"""Architecture search: shared weights are trained, architectures are evaluated with them, the best are timed.
 
-An architecture is tried by taking its weights out of the shared ones, counting its batch norms anew and measuring it on
-held-out images; see `hardy.searching`. What was tried stands in a ledger of JSON lines, so that a search goes on where
-it stopped. At the end the best are measured in milliseconds until one keeps the budget in fact.
+An architecture is evaluated with its slice of the shared weights, after batch-norm re-estimation, on held-out images;
+see `hardy.searching`. All evaluations are written to a file of JSON lines, so that a stopped search can be resumed. At
+the end the best architectures are timed, in order, until the measured time of one is within the budget.
 """
 
 import json
@@ -19,7 +19,7 @@ from hardy.data.labels import LabelSpace
 from hardy.device import pick
 from hardy.engine import protocol
 from hardy.engine.protocol import Part
-from hardy.engine.safeguards import Sight, spread
+from hardy.engine.safeguards import DataView, spread
 from hardy.engine.stop import Stopped, stop_signal
 from hardy.errors import InputError
 from hardy.files import write_text
@@ -31,13 +31,13 @@ from hardy.searching.supernet import Supernet
 from hardy.stored import json_lines, json_value
 from hardy.types import Batch
 
-__all__ = ["Found", "Judge", "kept_within", "search"]
+__all__ = ["Judge", "SearchResult", "kept_within", "search"]
 
 _CHECKED = 8
-"""Networks measured, at most, to find one that keeps the budget in fact."""
+"""The most networks that are timed to find one within the budget."""
 
 _MARGIN = 0.03
-"""By how much of the budget the next must be predicted to take less, for each that was too slow."""
+"""The share of the budget by which the next prediction must be lower, for each network that was too slow."""
 
 _log = logging.getLogger("hardy")
 
@@ -45,15 +45,15 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a search came to.
+class SearchResult:
+    """The result of a search.
 
     Attributes:
-        best: the architecture, what was predicted for it, and its score with the shared weights.
+        best: the architecture, its predicted milliseconds, and its score with the shared weights.
         milliseconds: measured.
-        budget: the most that it was to take.
-        tried: how many architectures were.
-        checked: how many of them were measured at the end.
+        budget: the upper limit of its milliseconds.
+        tried: how many architectures were evaluated.
+        checked: how many of them were timed at the end.
         where: runtime, device, size and threads, in words.
     """
 
@@ -66,15 +66,20 @@ class Found:
 
     @property
     def met(self) -> bool:
-        """Whether it keeps the budget in fact."""
+        """Whether the measured time is within the budget."""
         return self.milliseconds <= self.budget
 
     def meta(self) -> dict[str, Any]:
-        """What the architecture's file says of where it comes from."""
+        """The entries of the architecture's file that say how it was found."""
         return {
-            "predicted_ms": self.best.milliseconds, "measured_ms": self.milliseconds, "budget_ms": self.budget,
-            "met": self.met, "where": self.where, "score": self.best.score, "tried": self.tried,
-        }  # fmt: skip
+            "predicted_ms": self.best.milliseconds,
+            "measured_ms": self.milliseconds,
+            "budget_ms": self.budget,
+            "met": self.met,
+            "where": self.where,
+            "score": self.best.score,
+            "tried": self.tried,
+        }
 
     def __str__(self) -> str:
         """One line, with the verdict in plain words."""
@@ -87,41 +92,41 @@ class Found:
 
 
 class Judge:
-    """Scores architectures on held-out images, with weights that are taken out of shared ones.
+    """Scores architectures on held-out images, each with its slice of the shared weights.
 
     Args:
         supernet: the shared weights, on the CPU.
-        sight: the images and how they are measured.
-        reestimate: batches from which the batch norms of each network are counted anew.
-        images: how many held-out images are measured, in all.
+        view: the images and how they are measured.
+        reestimate: the number of batches for the batch-norm re-estimation of each network.
+        images: the number of held-out images that are measured, in total.
 
     Raises:
-        InputError: when no images may select, or there are none to train on.
+        InputError: when there are no images to select by, or none to train on.
     """
 
-    def __init__(self, supernet: Supernet, sight: Sight, *, reestimate: int, images: int) -> None:
-        self._supernet, self._sight = supernet, sight
-        select = sight.settings.evaluate.select
-        chosen = {"source-val": sight.parts.val, "oracle": sight.parts.unseen, "last": ()}[select]
-        if not sight.parts.train or not chosen:
+    def __init__(self, supernet: Supernet, view: DataView, *, reestimate: int, images: int) -> None:
+        self._supernet, self._view = supernet, view
+        select = view.settings.evaluate.select
+        chosen = {"source-val": view.parts.val, "oracle": view.parts.unseen, "last": ()}[select]
+        if not view.parts.train or not chosen:
             where = {"source-val": "name data.sources", "oracle": "name data.unseen"}
             fix = where.get(select, "set evaluate.select to source-val")
-            raise InputError(f"search: architectures are ranked on held-out images, and none may choose; {fix}")
+            raise InputError(f"search: architectures are ranked on held-out images, and there are none; {fix}")
         self._parts = [("source-val", part) for part in spread(chosen, images)]
         seen: dict[str, list[Batch]] = {}
-        read = protocol.reading(sight.settings)
+        read = protocol.reading(view.settings)
 
         def kept(part: Part, space: LabelSpace) -> Iterable[Batch]:
             if part[0].name not in seen:
                 seen[part[0].name] = list(read(part, space))
             return seen[part[0].name]
 
-        self._stream = kept if sight.settings.data.cache else read
-        self._drawn = _kept(self._draw(reestimate), keep=sight.settings.data.cache)
+        self._stream = kept if view.settings.data.cache else read
+        self._drawn = _kept(self._draw(reestimate), keep=view.settings.data.cache)
 
     def network(self, architecture: Architecture) -> Network:
-        """``architecture`` with the shared weights, its batch norms counted anew, in evaluation mode."""
-        device = pick(self._sight.settings.run.device)
+        """``architecture`` with the shared weights, after batch-norm re-estimation, in evaluation mode."""
+        device = pick(self._view.settings.run.device)
         network = self._supernet.network(architecture).to(device)
         try:
             norms.reestimate(network, (images.to(device) for images in self._drawn()))
@@ -129,38 +134,49 @@ class Judge:
             if isinstance(error, InputError) or "more than 1 value per channel" not in str(error):
                 raise
             raise InputError(
-                f"optim.batch: {self._sight.settings.optim.batch} image at a time is too few to count a 1x1 map's "
-                "batch norm anew; use 2 or more, or larger images"
+                f"optim.batch: {self._view.settings.optim.batch} image at a time is too few to re-estimate the "
+                "batch norm of a 1x1 map; use 2 or more, or larger images"
             ) from None
         return network.eval()
 
     def __call__(self, architecture: Architecture) -> float:
-        """The mean over the domains of the mIoU of ``architecture``.
+        """The mIoU (or the IoU of ``evaluate.select_class``) of ``architecture``, averaged over the domains.
 
         Raises:
-            InputError: when no image that is measured has a labelled pixel.
+            InputError: when no measured image has a labelled pixel.
         """
-        table = protocol.measure(self.network(architecture), self._parts, self._sight.settings, self._stream)
-        if table.intra is None:
-            raise InputError("search.images: those measured have no labelled pixel; measure more images")
+        table = protocol.measure(self.network(architecture), self._parts, self._view.settings, self._stream)
+        score = table.intra_of(self._view.settings.evaluate.select_class)
+        if score is None:
+            raise InputError("search.images: the measured images have no labelled pixel; measure more images")
         for name in table.unscored:
-            _log.info("search: %s: its images have no labelled pixel, so it has no part in the score", name)
-        return table.intra
+            _log.info("search: %s: its images have no labelled pixel, so it does not count in the score", name)
+        return score
 
     def _draw(self, count: int) -> Callable[[], Iterable[Tensor]]:
         def drawn() -> Iterable[Tensor]:
-            return (batch.images for batch in islice(self._sight.batches(self._supernet, "reestimate"), count))
+            return (batch.images for batch in islice(self._view.batches(self._supernet, "reestimate"), count))
 
         return drawn
 
 
 def search(
-    proposer: Proposer, judge: Callable[[Architecture], float], evaluations: int, file: Path,
-    told: Callable[[int, dict[str, float]], None] = lambda number, values: None,
-) -> list[Evaluated]:  # fmt: skip
-    """Try ``evaluations`` architectures, those in ``file`` among them, and write each to it; all of them in order.
+    proposer: Proposer,
+    judge: Callable[[Architecture], float],
+    evaluations: int,
+    file: Path,
+    progress: Callable[[int, dict[str, float]], None] = lambda number, values: None,
+) -> list[Evaluated]:
+    """Evaluate architectures until there are ``evaluations`` in ``file``, and write each to it; returns all, in order.
 
-    Fewer are tried where the space has no more within the budget.
+    There are fewer when no new architecture within the budget is found.
+
+    Args:
+        proposer: proposes the next architecture.
+        judge: scores an architecture.
+        evaluations: the total number, with those that ``file`` holds already.
+        file: JSON lines, one per evaluation.
+        progress: called with the number of evaluations, and the last and the best score.
 
     Raises:
         InputError: when ``file`` is damaged.
@@ -175,20 +191,20 @@ def search(
             if proposed is None:
                 _log.warning("search: no new architecture within the budget was found after %d", len(history))
                 break
-            tried = Evaluated(proposed, proposer.price(proposed), judge(proposed))
-            history.append(tried)
+            evaluated = Evaluated(proposed, proposer.price(proposed), judge(proposed))
+            history.append(evaluated)
             write_text(file, "".join(_line(number, each) for number, each in enumerate(history)))
-            told(len(history), {"score": tried.score, "best": max(each.score for each in history)})
+            progress(len(history), {"score": evaluated.score, "best": max(each.score for each in history)})
     return history
 
 
 def kept_within(
     history: Sequence[Evaluated], milliseconds: Callable[[Architecture], float], budget: float
 ) -> tuple[Evaluated, float, int]:
-    """The best of ``history`` that keeps ``budget`` in fact, what it was measured to take, and how many were measured.
+    """The best of ``history`` whose measured time is within ``budget``, that time, and how many were timed.
 
-    After each that was too slow, the next must be predicted to take another 3 % less. When eight were too slow, or none
-    is left, the fastest of those measured is given.
+    After each one that was too slow, the limit on the next prediction is 3 % of the budget lower. When eight were too
+    slow, or none is left, the fastest of the timed ones is returned.
     """
     missed: list[tuple[float, Evaluated]] = []
     for tried in sorted(history, key=lambda each: -each.score):
@@ -205,29 +221,29 @@ def kept_within(
 
 
 def _kept(make: Callable[[], Iterable[T]], *, keep: bool) -> Callable[[], Iterable[T]]:
-    """``make``, or what it made the first time again and again."""
-    made: list[T] = []
+    """``make``; with ``keep`` a function that calls it once and always returns the same items."""
+    items: list[T] = []
 
-    def again() -> Iterable[T]:
-        if not made:
-            made.extend(make())
-        return made
+    def stored() -> Iterable[T]:
+        if not items:
+            items.extend(make())
+        return items
 
-    return again if keep else make
+    return stored if keep else make
 
 
 def _line(number: int, tried: Evaluated) -> str:
-    told = {"number": number, "score": tried.score, "predicted_ms": tried.milliseconds}
-    return json.dumps({**told, "architecture": content(tried.architecture)}) + "\n"
+    values = {"number": number, "score": tried.score, "predicted_ms": tried.milliseconds}
+    return json.dumps({**values, "architecture": content(tried.architecture)}) + "\n"
 
 
 def _read(file: Path) -> list[Evaluated]:
-    found = []
+    history = []
     for number, text in enumerate(json_lines(file) if file.exists() else ()):
         try:
-            told = json_value(text)
-            architecture = parse(told["architecture"], f"{file}:{number + 1}")
-            found.append(Evaluated(architecture, float(told["predicted_ms"]), float(told["score"])))
+            values = json_value(text)
+            architecture = parse(values["architecture"], f"{file}:{number + 1}")
+            history.append(Evaluated(architecture, float(values["predicted_ms"]), float(values["score"])))
         except (ValueError, KeyError, TypeError):
-            raise InputError(f"{file}:{number + 1}: not an evaluation; delete the file to search anew") from None
-    return found
+            raise InputError(f"{file}:{number + 1}: not an evaluation; delete the file to search again") from None
+    return history

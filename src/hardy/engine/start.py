@@ -1,7 +1,7 @@
-"""What a run starts from: a network by name, an earlier run's, or one in memory, whose weights are then kept beside it.
+"""The network that a run starts from: a named one, an earlier run's, or one in memory, which is saved in the folder.
 
-A recipe names the weights of a network that was in memory by their checksum, so that two networks never share a digest,
-and the recipe repeats the run from the file in which they are kept.
+For a network in memory the recipe holds the checksum of its weights and the file that they are saved in. So two
+different networks never have the same digest, and the recipe can repeat the run.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from typing import Any
 
 from hardy.data.labels import SPACES, label_space
 from hardy.engine import artefact
-from hardy.engine.finished import START, WEIGHTS
+from hardy.engine.run_files import START, WEIGHTS
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.networks.building.create import create
@@ -22,18 +22,19 @@ __all__ = ["network", "refuse_other", "section"]
 
 
 def network(choice: NetworkChoice) -> Network:
-    """The network of ``choice``; a new one draws its weights from torch's generator.
+    """The network of ``choice``; the weights of a new one are drawn from torch's generator.
 
     Raises:
-        InputError: for weights that are not finite or not those that ``choice`` names, or what loading meets.
+        InputError: for weights that are not finite or have another checksum than ``choice`` names, and what loading
+            raises.
     """
     if choice.run:
         refuse_other(choice.sha256, Path(choice.run) / WEIGHTS)
-        found = artefact.load(choice.run, classes=choice.classes)
-        check_finite(found)
-        if found.origin is None and not choice.classes:
-            found.origin = artefact.origin(choice.run)
-        return found
+        loaded = artefact.load(choice.run, classes=choice.classes)
+        check_finite(loaded)
+        if loaded.origin is None and not choice.classes:
+            loaded.origin = artefact.origin(choice.run)
+        return loaded
     assert choice.classes, "a network that is named has classes"
     if choice.weights:
         refuse_other(choice.sha256, Path(choice.weights))
@@ -48,7 +49,7 @@ def section(network: Network, folder: Path | None) -> dict[str, Any]:
 
     Args:
         network: any network.
-        folder: of the run, in whose sub-folder `START` the network is to be kept; None where nothing is.
+        folder: the run's folder, whose sub-folder `START` the network will be saved in; None when it is not saved.
     """
     sha256 = artefact.checksum(network)
     if folder is None:
@@ -63,16 +64,16 @@ def section(network: Network, folder: Path | None) -> dict[str, Any]:
 
 
 def refuse_other(sha256: str | None, weights: Path, section: str = "network") -> None:
-    """Refuse a file with another checksum than the one that a ``section`` of a recipe names, if it names one.
+    """Refuse a weights file whose checksum differs from the one in the ``section`` of a recipe, if it has one.
 
     Raises:
         InputError: naming the file and both checksums.
     """
     if sha256 and weights.is_file():
         with weights.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != sha256:
+            checksum = hashlib.file_digest(file, "sha256").hexdigest()
+        if checksum != sha256:
             raise InputError(
-                f"{section}.sha256: {weights} holds other weights ({found[:12]}, not {sha256[:12]}); give the "
+                f"{section}.sha256: {weights} holds other weights ({checksum[:12]}, not {sha256[:12]}); give the "
                 "file that the recipe was made with"
             )

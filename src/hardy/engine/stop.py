@@ -1,4 +1,4 @@
-"""Stopping in good order: Ctrl-C and SIGTERM ask, and the loop stops after the step it is in."""
+"""Stopping cleanly: after Ctrl-C or SIGTERM the training loop stops at the end of the current step."""
 
 import os
 import signal
@@ -11,24 +11,25 @@ from types import FrameType
 __all__ = ["LEASH", "Stopped", "stop_signal", "stop_with_parent"]
 
 LEASH = "HARDY_LEASH"
-"""The environment's variable that names the end of a pipe whose other end the parent holds."""
+"""The environment variable with the file descriptor of a pipe whose other end the parent process has open."""
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: the run did as it was asked
-    """A run stopped after ``step`` steps because signal number ``signal`` asked; its checkpoint is written."""
+class Stopped(Exception):  # noqa: N818 - not an error: the user asked for it
+    """A run stopped after ``step`` steps because of signal number ``signal_number``; its checkpoint is written."""
 
     def __init__(self, step: int, signal_number: int) -> None:
-        super().__init__(f"stopped after step {step}; the same command goes on from there")
+        super().__init__(f"stopped after step {step}; the same command resumes from there")
         self.step = step
         self.signal_number = signal_number
 
 
 def stop_with_parent() -> None:
-    """From now on end this process as SIGTERM does once the process that started it is gone, if `LEASH` says so.
+    """If `LEASH` is set, send SIGTERM to this process as soon as the process that started it has ended.
 
-    The parent holds the other end of a pipe and writes nothing: the system closes it however the parent ends.
+    The parent has the other end of a pipe open and writes nothing to it. The system closes it when the parent ends, for
+    whatever reason.
     """
-    number = os.environ.pop(LEASH, "")  # popped: what this process starts is not on the leash
+    number = os.environ.pop(LEASH, "")  # popped, so that processes started by this one do not read it
     if number:
         threading.Thread(target=_wait_for_end, args=(int(number),), daemon=True).start()
 
@@ -40,16 +41,16 @@ def _wait_for_end(handle: int) -> None:
 
 @dataclass
 class Stop:
-    """Whether a stop was asked for: the signal's number, or 0."""
+    """Whether a stop was requested: the signal's number, or 0."""
 
     asked: int = 0
 
 
 @contextmanager
 def stop_signal() -> Iterator[Stop]:
-    """Within the block SIGINT and SIGTERM set ``asked``; a second one acts as it did before.
+    """Within the block the first SIGINT or SIGTERM sets ``asked``; a second one has its usual effect.
 
-    Python delivers signals to the main thread only: in another thread nothing is caught.
+    Python delivers signals to the main thread only, so in another thread nothing is caught.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""The teacher of a run: which algorithms ask for one, and the one that the recipe names."""
+"""The teacher of a run: which algorithms need one, and loading the one that the recipe names."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from hardy.deployment.exported import Exported
 from hardy.engine import artefact, start
-from hardy.engine.finished import WEIGHTS
+from hardy.engine.run_files import WEIGHTS
 from hardy.errors import InputError
 from hardy.files import expanded
 from hardy.networks.base import Network
@@ -16,23 +16,23 @@ from hardy.registry import ALGORITHMS
 from hardy.sections import Teacher as Section
 from hardy.seed import seeded
 
-__all__ = ["FOLDER", "Given", "asked_by", "load", "section", "trained_by"]
+__all__ = ["FOLDER", "Given", "load", "needed_by", "section", "trained_by"]
 
 FOLDER = "teacher"
-"""The sub-folder of a run that holds the teacher which it was given in memory."""
+"""The sub-folder of a run for a teacher that was given in memory."""
 
 Given = Network | str | Path | Mapping[str, Any]
 """A teacher as Python gives it: a network, a run's folder, an ONNX file, or a recipe's section."""
 
 
-def asked_by(method: Method) -> bool:
-    """Whether the algorithm ``method`` asks for a teacher; it is not imported."""
+def needed_by(method: Method) -> bool:
+    """Whether the algorithm ``method`` needs a teacher; it is not imported."""
     return "teacher" in (ALGORITHMS.describe(method.name).supplied or ())
 
 
 def trained_by(recipe: Recipe, verb: str) -> Iterator[Method]:
-    """The algorithms by which ``hardy VERB`` trains with ``recipe``."""
-    given = recipe.network.run or recipe.network.sha256  # pruning takes such a network as it is
+    """The algorithms that ``hardy VERB`` trains with by ``recipe``."""
+    given = recipe.network.run or recipe.network.sha256  # pruning does not train such a network first
     if verb == "train" or (verb == "prune" and not given):
         yield recipe.algorithm
     if verb == "prune" and recipe.prune and recipe.prune.recovery:
@@ -40,12 +40,12 @@ def trained_by(recipe: Recipe, verb: str) -> Iterator[Method]:
 
 
 def load(choice: Section) -> Teacher:
-    """The teacher of ``choice``, on the CPU; torch's generator is left as it is.
+    """The teacher of ``choice``, on the CPU; the state of torch's generator does not change.
 
     Raises:
-        InputError: for other weights than ``choice`` names, or what loading meets.
+        InputError: for weights with another checksum than ``choice`` names, and what loading raises.
     """
-    with seeded(0, "teacher"):  # a network that is built before its weights are loaded draws
+    with seeded(0, "teacher"):  # building a network draws weights before its own are loaded
         if choice.onnx:
             file = expanded(choice.onnx)
             start.refuse_other(choice.sha256, file, "teacher")
@@ -64,10 +64,10 @@ def section(given: Given, folder: Path | None) -> dict[str, Any]:
 
     Args:
         given: see `Given`.
-        folder: of the run, in whose sub-folder `FOLDER` a network is to be kept; None where nothing is.
+        folder: the run's folder, whose sub-folder `FOLDER` a network will be saved in; None when it is not saved.
 
     Raises:
-        InputError: for a network that is to be kept and could not be loaded again.
+        InputError: for a network that must be saved and could not be loaded again.
     """
     if isinstance(given, Mapping):
         return dict(given)

@@ -1,8 +1,8 @@
-"""Keys of a recipe that would have no effect beside its other keys: refused before anything is written."""
+"""Keys of a recipe that have no effect with its other keys; they are refused before anything is written."""
 
 from collections.abc import Iterator
 
-from hardy.engine.teachers import asked_by, trained_by
+from hardy.engine.teachers import needed_by, trained_by
 from hardy.errors import InputError
 from hardy.recipe import Evaluate, Optim, Prune, Recipe
 from hardy.registry import ALGORITHMS, SCHEDULES
@@ -12,7 +12,7 @@ __all__ = ["refuse_unused"]
 
 
 def refuse_unused(recipe: Recipe, verb: str) -> None:
-    """Refuse the first key of ``recipe`` that differs from its default and does nothing in ``hardy VERB``.
+    """Refuse the first key of ``recipe`` that differs from its default and has no effect in ``hardy VERB``.
 
     Raises:
         InputError: naming the key, its value, why it has no effect, and what to change.
@@ -22,7 +22,7 @@ def refuse_unused(recipe: Recipe, verb: str) -> None:
 
 
 def _unused(recipe: Recipe, verb: str) -> Iterator[tuple[str, object, str]]:
-    """(key, value, why) of each."""
+    """(key, value, reason) of each key without effect."""
     yield from _sections(recipe, verb)
     yield from _data(recipe.data)
     yield from _optim(recipe.optim)
@@ -35,16 +35,16 @@ def _sections(recipe: Recipe, verb: str) -> Iterator[tuple[str, object, str]]:
     for name in ("prune", "search"):
         if getattr(recipe, name) is not None and name != verb:
             yield name, "the section", f"hardy {verb} does not {name}; use hardy {name}, or leave the section out"
-    if recipe.teacher and not any(map(asked_by, methods := tuple(trained_by(recipe, verb)))):
+    if recipe.teacher and not any(map(needed_by, methods := tuple(trained_by(recipe, verb)))):
         names = " and ".join(dict.fromkeys(method.name for method in methods))
-        why = f"{names} asks for no teacher" if names else "nothing that asks for one is trained"
+        why = f"{names} needs no teacher" if names else "no algorithm that needs one is used"
         yield "teacher", "the section", f"{why}; train with self_distillation or the like, or leave the section out"
     if recipe.adapt and verb == "search":
-        yield "adapt", "the section", "a search measures no network that adapts; leave the section out"
+        yield "adapt", "the section", "a search does not adapt networks; leave the section out"
     if recipe.tuner and verb != "train":
-        yield "tuner", recipe.tuner.name, f"hardy {verb} attaches none; hardy train with it, and {verb} that run"
+        yield "tuner", recipe.tuner.name, f"hardy {verb} attaches no tuner; hardy train with it, and {verb} that run"
     elif recipe.tuner and not ALGORITHMS.get(recipe.algorithm.name).trains_network:  # type: ignore[attr-defined]
-        yield "tuner", recipe.tuner.name, f"{recipe.algorithm.name} leaves the network as it is; leave it out"
+        yield "tuner", recipe.tuner.name, f"{recipe.algorithm.name} does not train the network; leave it out"
 
 
 def _data(data: Data) -> Iterator[tuple[str, object, str]]:
@@ -65,14 +65,20 @@ def _optim(optim: Optim) -> Iterator[tuple[str, object, str]]:
 def _evaluate(evaluate: Evaluate, verb: str) -> Iterator[tuple[str, object, str]]:
     if evaluate.every and (evaluate.select == "last" or verb == "search"):
         why = "a search selects architectures" if verb == "search" else "evaluate.select is last"
-        yield "evaluate.every", evaluate.every, f"{why}, so no weights are measured on the way; set it to 0"
+        yield "evaluate.every", evaluate.every, f"{why}, so no weights are measured during training; set it to 0"
+    for key in ("classes", "keep_counts") if verb == "search" else ():
+        if value := getattr(evaluate, key):
+            yield f"evaluate.{key}", value, "a search measures no network at its end; train what it found"
+    if evaluate.select_class and evaluate.select == "last":
+        why = "evaluate.select is last, so nothing is chosen by a score; leave it out"
+        yield "evaluate.select_class", evaluate.select_class, why
 
 
 def _prune(prune: Prune) -> Iterator[tuple[str, object, str]]:
     usual = Prune()
     trains = SCHEDULES.get(prune.schedule.name).trains  # type: ignore[attr-defined]
     if prune.runtime != usual.runtime and prune.target_ms is None and prune.round_to != "auto":
-        yield "prune.runtime", prune.runtime, "nothing is pruned by milliseconds; give target_ms, or leave it out"
+        yield "prune.runtime", prune.runtime, "the goal is not in milliseconds; give target_ms, or leave it out"
     if prune.lr != usual.lr and not trains:
         yield "prune.lr", prune.lr, f"the {prune.schedule.name} schedule does not train; set prune.recovery_lr"
     if prune.recovery_lr != usual.recovery_lr and not prune.recovery:

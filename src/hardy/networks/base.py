@@ -31,30 +31,31 @@ class Network(nn.Module, ABC):
     """A map from images (B, 3, H, W) RGB in [0, 1] to logits (B, K, H, W), or (B, K) for image-level classes.
 
     A subclass writes `outputs` and, if it has more than one head, `losses`. Its constructor takes ``labels`` before
-    the ``*`` (the program supplies it) and its options after; `hardy.create` remembers the options so that the
+    the ``*`` (the program supplies it) and its options after; `hardy.create` stores the options so that the
     artefact can build the network again.
 
-    Contract, held by ``tests/contracts/test_networks.py`` for every network: normalisation is the first step;
-    every input size from `least_size` up works; auxiliary heads run only in training mode; the same images give the
-    same logits in evaluation mode whatever the batch.
+    Contract, tested by ``tests/contracts/test_networks.py`` for every network: normalisation is the first step;
+    every input size from `least_size` up works; auxiliary heads run only in training mode; in evaluation mode the
+    logits of an image do not depend on the other images of the batch.
 
     Attributes:
         labels: the classes predicted.
-        part: the name of the submodule whose layers users know by the names that it gives them; by default empty: the
-            network itself.
-        least_size: the smallest side, in pixels, of an image the network accepts.
+        part: name of the submodule whose layer names users know, such as a wrapped module; empty for the network
+            itself.
+        least_size: the smallest side, in pixels, of an image that the network accepts.
         image_level: True when the network predicts one class per image.
         auxiliary_weight: the weight of each auxiliary head's loss.
-        align_corners: whether logits are enlarged from corner to corner, in losses too, not with half-pixel centres.
-        architecture: ``{"name": ..., "options": {...}}``, every option written out: what `hardy.create` was told,
-            so that the artefact can build the network again. Empty for one that `hardy.create` did not build. With
-            ``"mean"`` and ``"std"`` for one that was given another normalisation by `renormalise`.
-        written: options that `architecture` keeps in place of what was told: a file's content for its path.
-        pretrained: True when `encoder` started from pre-trained weights.
-        changes: what was done to the network since it was built, in order; see `hardy.networks.building.changes`.
-        resting: names of the modules that stay in evaluation mode whatever `train` says; a tuner sets them.
-        origin: where the weights that a tuner leaves as they are come from; None where nobody knows, or where another
-            place would not do. Written and read by `hardy.engine.rest`.
+        align_corners: resize logits with aligned corners, also in losses; False for half-pixel centres.
+        architecture: ``{"name": ..., "options": {...}}`` with the value of every option, from which the artefact builds
+            the network again. Empty for a network that `hardy.create` did not build. Also holds ``"mean"`` and
+            ``"std"`` after `renormalise`, and ``"pretrained"``: origin, licence and checksum of encoder weights of
+            ``hardy list weights``.
+        written: options that `architecture` stores instead of those given, such as a file's content for its path.
+        pretrained: True if `encoder` started from pre-trained weights.
+        changes: changes made to the network since it was built, in order; see `hardy.networks.building.changes`.
+        resting: names of the modules that always stay in evaluation mode; a tuner sets them.
+        origin: the source of the weights that a tuner does not train; None if it is unknown or must not be used.
+            Written and read by `hardy.engine.rest`.
     """
 
     part: ClassVar[str] = ""
@@ -72,7 +73,7 @@ class Network(nn.Module, ABC):
     std: Tensor
 
     def __deepcopy__(self, memo: dict[int, object]) -> "Network":
-        """A copy; what modules inside keep from one call to the next is copied without its history."""
+        """A copy; tensors that modules cache between calls are copied without their autograd graph."""
         memo.update(without_history(self))
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
@@ -94,51 +95,51 @@ class Network(nn.Module, ABC):
 
     @property
     def plan(self) -> Plan:
-        """The channels kept by pruning, by module and side, as indices of the dense network's; empty when nothing was
-        removed. A module that a tuner gave another name stands under each of its names."""
+        """The channels kept by pruning, by module and side, as indices into the dense network's; empty if nothing was
+        removed. A module that a tuner renamed is listed under each of its names."""
         return plan_of(self.changes)
 
     def train(self, mode: bool = True) -> Self:
-        """See `torch.nn.Module.train`; the modules named by `resting` stay in evaluation mode."""
+        """See `torch.nn.Module.train`; the modules named in `resting` stay in evaluation mode."""
         super().train(mode)
         for name in self.resting:
             self.get_submodule(name).eval()
         return self
 
     def normalise(self, images: Tensor) -> Tensor:
-        """``(images - mean) / std``, (B, 3, H, W); a new tensor, the caller's images stay as they are.
+        """``(images - mean) / std``, (B, 3, H, W), as a new tensor.
 
         Raises:
-            InputError: for images that are not (B, 3, H, W), not of a floating type, or smaller than `least_size`.
+            InputError: for images that are not (B, 3, H, W), not floating point, or smaller than `least_size`.
         """
-        if not torch.compiler.is_exporting():  # an exported graph must not carry the checks as bounds on its sizes
+        if not torch.compiler.is_exporting():  # in an exported graph the checks would become bounds on its sizes
             self._check(images)
         return (images - self.mean) / self.std
 
     def example(self, side: int = 64, count: int = 2) -> Tensor:
-        """Input to look at the network with, on the CPU: noise (``count``, 3, s, s), s twice ``side`` or `least_size`,
-        whichever is more."""
+        """An input for tracing, on the CPU: noise (``count``, 3, s, s), where s is twice the larger of ``side`` and
+        `least_size`."""
         edge = 2 * max(self.least_size, side)
         return torch.rand(count, 3, edge, edge, dtype=self.mean.dtype, generator=torch.Generator().manual_seed(0))
 
     def read(self, images: Tensor) -> list[Tensor]:
-        """What others read of the outputs, and pruning must not change: the logits, and in training those of heads."""
+        """The outputs that pruning must keep: the logits, and in training the auxiliary logits."""
         outputs = self.outputs(images)
         return [outputs.logits, *(value for name, value in outputs.extras.items() if name.startswith("aux_"))]
 
     def known_as(self, name: str) -> str:
-        """By which name users know the layer ``name``: see `part`."""
+        """The name by which users know the layer ``name``; see `part`."""
         return name.removeprefix(self.part).removeprefix(".") if self.part else name
 
     def renormalise(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Let `normalise` subtract ``mean`` and divide by ``std`` from now on, in place; the artefact keeps both.
+        """Set the ``mean`` and ``std`` that `normalise` uses, in place; the artefact stores both.
 
         Args:
             mean: of the RGB values in [0, 1].
             std: of the RGB values.
 
         Raises:
-            InputError: when they are not three finite numbers each, or a deviation is not above 0.
+            InputError: if they are not three finite numbers each, or a deviation is not above 0.
         """
         for name, numbers in (("mean", mean), ("std", std)):
             if len(numbers) != 3 or not all(math.isfinite(number) for number in numbers):
@@ -162,8 +163,8 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def outputs(self, images: Tensor) -> Outputs:
-        """Logits at the size of ``images`` (B, 3, H, W) and what `hardy.types.Outputs` holds beside them: the features
-        on the way, the coarse logits, the embedding, and in training mode the auxiliary logits at their own size, as
+        """Logits at the size of ``images`` (B, 3, H, W) and the other fields of `hardy.types.Outputs`: intermediate
+        features, coarse logits, the embedding, and in training mode the auxiliary logits at their own size, as
         ``extras["aux_<name>"]``."""
 
     def forward(self, images: Tensor) -> Tensor:
@@ -171,23 +172,23 @@ class Network(nn.Module, ABC):
         return self.outputs(images).logits
 
     def feature_stages(self, size: Sequence[int] | None = None) -> list[Stage]:
-        """The features of `outputs` in their order: the encoder's stages, finest first, then the maps made of them.
+        """The features of `outputs` in order: the encoder's stages, finest first, then the maps computed from them.
 
-        Nothing is computed: a copy of the network without values is traced, so that weights, buffers, modes and the
-        random state stay as they are. What pruning removed is gone here too. A map of a feature has ceil(H / stride) x
-        ceil(W / stride) cells; where a network pads small images it has more.
+        The network does not run: a copy without values is traced, so weights, buffers, modes and the random state do
+        not change. For a pruned network the channels are those that are left. A feature has ceil(H / stride) x
+        ceil(W / stride) cells; more where the network pads small images.
 
         Args:
             size: (H, W) of the images to trace with; None tries sizes that most networks take.
 
         Raises:
-            InputError: for a network that runs at none of the sizes, or whose code depends on values of its tensors.
+            InputError: for a network that runs at none of the sizes, or whose code depends on tensor values.
         """
         return stages_of(self, size)
 
     def losses(self, outputs: Outputs, labels: Tensor, pixel_loss: PixelLoss) -> Terms:
-        """Named terms whose sum is minimised: ``pixel_loss`` of the logits, and of each auxiliary head with
-        `auxiliary_weight`, its logits enlarged to the labels as `enlarged` does.
+        """Named terms whose sum is minimised: ``pixel_loss`` of the logits, and of the logits of each auxiliary head,
+        resized to the labels by `enlarged` and weighted by `auxiliary_weight`.
 
         Args:
             outputs: what `outputs` returned for these images.
@@ -201,12 +202,12 @@ class Network(nn.Module, ABC):
         return terms
 
     def enlarged(self, logits: Tensor, size: Sequence[int]) -> Tensor:
-        """``logits`` (B, K, h, w) at ``size`` (H, W), bilinear, with the corners where `align_corners` puts them."""
+        """``logits`` (B, K, h, w) resized to ``size`` (H, W), bilinear, as `align_corners` says."""
         return resize(logits, size, align_corners=self.align_corners)
 
     def encoder(self) -> Sequence[nn.Module]:
-        """The modules of the encoder, whatever weights they started from; empty for a network without one.
+        """The modules of the encoder; empty for a network without one.
 
-        Where it is `pretrained`, it may learn at another rate than the rest; a tuner freezes it.
+        A `pretrained` encoder may have its own learning-rate factor; a tuner may freeze the encoder.
         """
         return ()

@@ -1,6 +1,6 @@
-"""BiSeNetV2: a wide, shallow branch for detail and a narrow, deep one for meaning weigh each other; 3.4 M parameters.
+"""BiSeNetV2: a wide, shallow detail branch and a narrow, deep semantic branch gate each other; 3.4 M parameters.
 
-Made to be trained from scratch: while training, a booster head reads every stage of the semantic branch.
+Designed for training from scratch: in training, booster heads read every stage of the semantic branch.
 
 Source: Yu, Gao, Wang, Yu, Shen and Sang, "BiSeNet V2: bilateral network with guided aggregation for real-time semantic
 segmentation", IJCV 2021, table 1 and figures 3 to 6; the widths of the heads are those of public implementations.
@@ -29,20 +29,20 @@ __all__ = ["BiSeNetV2"]
 
 class BiSeNetV2(Network):
     """Features: ``stage1`` .. ``stage4`` of the semantic branch (16, 32, 64, 128 channels at strides 4, 8, 16, 32),
-    ``detail`` (B, 128, H/8, W/8), ``context`` (B, 128, H/32, W/32), the last stage with the mean of the map embedded,
+    ``detail`` (B, 128, H/8, W/8), ``context`` (B, 128, H/32, W/32), the last stage with the mean of the map added,
     ``fused`` (B, 128, H/8, W/8), the embedding. Coarse logits at stride 8.
 
-    An image with a side below 64 pixels is padded to 64 with the mean to the right and below, so that the map at
-    stride 32 has two cells each way; logits are without the padding.
+    An image with a side below 64 pixels is padded to 64 with the mean at the right and the bottom, so that the map at
+    stride 32 has at least 2x2 cells; the logits are cropped to the image.
 
     Args:
         labels: the classes predicted.
-        aux: while training, a booster head on each stage of the semantic branch, ``aux_stage1`` .. ``aux_stage4``, at
-            twice the size of its map and weighed with 1.
+        aux: in training, a booster head on each stage of the semantic branch, ``aux_stage1`` .. ``aux_stage4``, at
+            twice the size of its map, with weight 1.
         head_width: channels before the classifier.
         booster_width: channels of the boosters' first convolution.
         dropout: share of values zeroed before each classifier while training.
-        upsample: how the fusion and the boosters enlarge their maps; ``"nearest"`` in the most used public release.
+        upsample: how the fusion and the boosters enlarge maps; ``"nearest"`` in the most used public release.
     """
 
     auxiliary_weight = 1.0
@@ -113,7 +113,7 @@ def _stage(in_channels: int, out_channels: int, count: int) -> nn.Sequential:
 
 
 class _Stem(nn.Module):
-    """Figure 4a: stride 4 by a strided convolution and then, side by side, by two convolutions and by pooling."""
+    """Figure 4a: a strided convolution, then two convolutions and a pooling in parallel, down to stride 4."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ class _Stem(nn.Module):
 
 
 class _Booster(nn.Module):
-    """A head on a map at ``stride``, at twice its size: a channel for each pixel of a cell, then classes."""
+    """A head on a map at ``stride``, at twice its size: one channel per pixel of a cell, then classes."""
 
     def __init__(
         self, in_channels: int, width: int, stride: int, class_count: int, dropout: float, upsample: str

@@ -1,4 +1,4 @@
-"""Any encoder, timm's or Hardy's own, with a linear layer, for image-level classes such as those of PACS.
+"""Any encoder of timm or Hardy with a linear layer, for image-level classes such as those of PACS.
 
 Source: He, Zhang, Ren and Sun, CVPR 2016, for ResNets and their pooled linear classifier; Gulrajani and Lopez-Paz, "In
 search of lost domain generalization", ICLR 2021, for its use; the encoders are those of timm (Wightman, 2019) and
@@ -13,10 +13,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hardy.data.labels import LabelSpace
 from hardy.errors import within
-from hardy.networks._refusal import refused, sized
 from hardy.networks.base import Network
 from hardy.networks.building.weights import initialise
 from hardy.networks.encoders.base import Encoder, family_of, load
+from hardy.networks.parts.encoder_errors import one_line_errors, size_errors
 from hardy.networks.parts.pyramid import load_encoder, pad, stages
 from hardy.types import Outputs
 
@@ -29,15 +29,16 @@ class Classifier(Network):
 
     Args:
         labels: the classes predicted.
-        encoder: a size of an encoder of ``hardy list encoder``, or a model of timm's.
-        encoder_weights: None for a random draw; a weights file; ``"timm"`` or a tag of timm's.
+        encoder: a size of an encoder of ``hardy list encoder``, or a timm model.
+        encoder_weights: None for random initialisation; a weights file; a short name of ``hardy list weights``;
+            ``"timm"`` or a timm tag.
         dropout: share of the embedding zeroed while training.
-        freeze_norm: batch norms keep the statistics that came with the weights, while their scales and shifts are
-            trained like the rest, as in DomainBed of 2022. It stays so when the network is pruned.
+        freeze_norm: batch norms keep the running statistics of the weights, while their scales and shifts are trained,
+            as in DomainBed of 2022. This also holds after pruning.
 
     Raises:
-        InputError: for an encoder that is not there, for weights that do not fit or cannot be fetched, and for a
-            dropout that is no share.
+        InputError: for an unknown encoder, for weights that do not fit or cannot be downloaded, and for a dropout
+            outside [0, 1].
     """
 
     image_level = True
@@ -60,7 +61,9 @@ class Classifier(Network):
             self.multiple, width = self.backbone.multiple, self.backbone.width
         else:
             self.backbone = load_encoder(encoder, encoder_weights, lambda model: model.reset_classifier(0))
-            with refused(f"encoder {encoder!r} cannot be the encoder of a classifier", "choose another encoder"):
+            with one_line_errors(
+                f"encoder {encoder!r} cannot be the encoder of a classifier", "choose another encoder"
+            ):
                 self.indices, _, _, self.multiple = stages(self.backbone)
                 width = self.backbone.head_hidden_size
         self.dropout = nn.Dropout(dropout)
@@ -92,11 +95,11 @@ class Classifier(Network):
         return Outputs(logits, features, embedding=embedding)
 
     def _seen(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The encoder's maps, and its embedding."""
+        """The encoder's maps and its embedding."""
         if isinstance(self.backbone, Encoder):
             maps = self.backbone(images)
             return maps, self.backbone.embed(maps[-1])
-        with sized(self.encoder_name, self.backbone, self._of_timm, images):
+        with size_errors(self.encoder_name, self.backbone, self._of_timm, images):
             return self._of_timm(images)
 
     def _of_timm(self, images: Tensor) -> tuple[list[Tensor], Tensor]:

@@ -1,8 +1,8 @@
-"""ContextNet: a deep branch on a quarter of the image and a shallow one on all of it; 0.88 M parameters.
+"""ContextNet: a deep branch at a quarter of the resolution and a shallow one at full resolution; 0.88 M parameters.
 
-The deep branch is one of inverted residuals down to stride 32, the shallow one is depthwise separable down to stride 8,
-where both are added and classified. Two depthwise separable convolutions before the classifier make the parameters
-0.88 million; without them it has 0.84, the paper says 0.85.
+The deep branch has inverted residuals down to stride 32, the shallow branch depthwise separable convolutions down to
+stride 8, where both are added and classified. With two depthwise separable convolutions before the classifier it has
+0.88 million parameters, without them 0.84; the paper says 0.85.
 
 Source: Poudel, Bonde, Liwicki and Zach, "ContextNet: exploring context and detail for semantic segmentation in
 real-time", BMVC 2018, tables 1 to 3.
@@ -33,8 +33,8 @@ class ContextNet(Network):
 
     Args:
         labels: the classes predicted.
-        factor: the deep branch sees the image so many times smaller on each side (its stride is 8 times that), and its
-            map is filtered with this dilation when it is enlarged.
+        factor: by how much each side of the image is reduced for the deep branch (its stride is 8 times that), and the
+            dilation of the convolution after its map is enlarged.
         blocks: depthwise separable convolutions before the classifier.
         dropout: share of values zeroed before the classifier while training.
     """

@@ -1,8 +1,7 @@
-"""DDRNet-23 and DDRNet-23-slim: two branches, at stride 8 and down to stride 64, that exchange maps twice; 5.7 to
-20.1 M parameters.
+"""DDRNet-23 and DDRNet-23-slim: two branches, at strides 8 and 64, that exchange maps twice; 5.7 to 20.1 M parameters.
 
-Each branch adds to itself what the other holds, after the third and after the fourth stage: the detail strided down,
-the context narrowed and brought up. Context ends in pooling over windows of several sizes.
+After the third and after the fourth stage each branch adds the map of the other: detail by strided convolutions,
+context by a 1x1 convolution and resizing. The context branch ends in pooling over windows of several sizes.
 
 Source: Hong, Pan, Sun and Jia, "Deep dual-resolution networks for real-time and accurate semantic segmentation of road
 scenes", arXiv:2101.06085, 2021, sections 3.2 to 3.4, equations 1 to 4 and table 1.
@@ -27,7 +26,7 @@ from hardy.types import Outputs
 __all__ = ["DDRNet"]
 
 _SIZES = {"23_slim": (32, 64), "23": (64, 128)}
-"""For each variant the channels of the stem and of the head."""
+"""Variant -> channels of the stem and of the head."""
 
 
 class DDRNet(Network):
@@ -36,17 +35,17 @@ class DDRNet(Network):
     ``detail`` (B, 4c, H/8, W/8), ``context`` (B, 4c, H/64, W/64) after pooling, ``fused``, their sum at stride 8,
     the embedding. Coarse logits at stride 8.
 
-    An image with a side below 128 pixels is padded to 128 with the mean to the right and below, so that the map at
-    stride 64 has two cells each way; logits are without the padding.
+    An image with a side below 128 pixels is padded to 128 with the mean at the right and the bottom, so that the map at
+    stride 64 has at least 2x2 cells; the logits are cropped to the image.
 
     Args:
         labels: the classes predicted.
         variant: size.
-        aux: while training, a second head on the detail branch after its first exchange; the paper weighs it with 0.4.
-        encoder_weights: None for a random draw; a file of the authors' ImageNet weights, under their names.
+        aux: in training, a second head on the detail branch after its first exchange; its weight in the paper is 0.4.
+        encoder_weights: None for random initialisation; a file of the authors' ImageNet weights, with their names.
 
     Raises:
-        InputError: for weights that are no file or do not fit.
+        InputError: for weights that are not a file or do not fit.
     """
 
     def __init__(
@@ -89,7 +88,7 @@ class DDRNet(Network):
 
 
 class _DualResolution(nn.Module):
-    """The two branches, under the names of the authors' checkpoints; an underscore ends those of the detail branch."""
+    """The two branches, named as in the authors' checkpoints; names of the detail branch end with an underscore."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -115,7 +114,7 @@ class _DualResolution(nn.Module):
         )
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """The context branch's stages, the detail after its first exchange, and at its end."""
+        """The stages of the context branch, and the detail map after its first exchange and at the end."""
         first = self.layer1(self.conv1(images))
         second = self.layer2(F.relu(first))
         third, detail = self.layer3(F.relu(second)), self.layer3_(F.relu(second))

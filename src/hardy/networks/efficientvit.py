@@ -1,7 +1,7 @@
 """EfficientViT-Seg B0 to B2: linear attention at several scales, and a light head; 0.7, 4.8 and 15.3 M parameters.
 
-ReLU takes the place of the softmax, so that attention costs in proportion to the number of cells; depthwise
-convolutions of queries, keys and values give it several scales. The encoder is timm's, the head ours.
+ReLU replaces the softmax, so that the cost of attention is linear in the number of cells; depthwise convolutions of
+queries, keys and values add larger scales. The encoder is timm's, the head Hardy's.
 
 Source: Cai, Li, Hu, Gan and Han, "EfficientViT: lightweight multi-scale attention for high-resolution dense
 prediction", ICCV 2023, section 3 and table 1.
@@ -26,17 +26,17 @@ HEADS = {"b0": (32, 1), "b1": (64, 3), "b2": (96, 3)}
 
 class EfficientViT(Network):
     """Features: ``stage1`` .. ``stage4``, the encoder's maps at strides 4, 8, 16, 32 (16, 32, 64, 128 channels for B0,
-    twice and three times as many for B1 and B2). Coarse logits at stride 8; the embedding is the head's
-    sum of the last three maps, refined.
+    twice and three times as many for B1 and B2). Coarse logits at stride 8; the embedding is the head's refined sum of
+    the last three maps.
 
     Args:
         labels: the classes predicted.
         variant: size of the encoder and the head.
-        encoder_weights: None for a random draw; a file of timm's names; ``"timm"`` or a tag of timm's.
+        encoder_weights: None for random initialisation; a file with timm's names; ``"timm"`` or a timm tag.
         dropout: share of channels zeroed before the classifier while training.
 
     Raises:
-        InputError: for a number out of range, or weights that do not fit or cannot be fetched.
+        InputError: for a number out of range, or weights that do not fit or cannot be downloaded.
     """
 
     def __init__(

@@ -1,10 +1,11 @@
-"""Any encoder, timm's or Hardy's own, with any decoder.
+"""Any encoder of timm or Hardy with any decoder.
 
-Convolutional encoders give their stages from stride 4 on; plain vision transformers give four maps spaced evenly over
-their depth, and take any image size (the image is padded to whole patches, the logits are cut back).
+Convolutional encoders give their stages from stride 4 on, or from 2; plain vision transformers give four maps spaced
+evenly over their depth, and take any image size (the image is padded to a multiple of the patch size, the logits are
+cropped).
 
-Source: Ronneberger, Fischer and Brox, MICCAI 2015, for the split in two; the encoders are timm's (Wightman, 2019) and
-those of `hardy.networks.encoders`.
+Source: Ronneberger, Fischer and Brox, MICCAI 2015, for the split into encoder and decoder; the encoders are
+timm's (Wightman, 2019) and those of `hardy.networks.encoders`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,10 +16,10 @@ from torch import Tensor, nn
 from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.data.labels import LabelSpace
 from hardy.errors import InputError
-from hardy.networks._refusal import refused
 from hardy.networks.base import Network, resize
 from hardy.networks.building.weights import initialise
 from hardy.networks.encoders.base import Encoder, family_of, load
+from hardy.networks.parts.encoder_errors import one_line_errors
 from hardy.networks.parts.pyramid import Pyramid, pad
 from hardy.registry import DECODERS
 from hardy.types import Outputs
@@ -27,21 +28,23 @@ __all__ = ["EncoderDecoder"]
 
 
 class EncoderDecoder(Network):
-    """Features: ``stage1`` .. ``stageN``, the encoder's maps, finest first. The decoder gives the embedding and
-    the coarse logits, at its stride and of the padded image.
+    """Features: ``stage1`` .. ``stageN``, the encoder's maps, finest first. The decoder gives the embedding and the
+    coarse logits, at its stride; both belong to the padded image.
 
     Args:
         labels: the classes predicted.
-        encoder: a size of an encoder of ``hardy list encoder``, or a model of timm's.
-        encoder_weights: None for a random draw; a weights file; ``"timm"`` or a tag of timm's.
-        output_stride: stride of the encoder's last map, kept by dilation; None leaves the encoder as it is.
+        encoder: a size of an encoder of ``hardy list encoder``, or a timm model.
+        encoder_weights: None for random initialisation; a weights file; a short name of ``hardy list weights``;
+            ``"timm"`` or a timm tag.
+        output_stride: stride of the encoder's last map, reached by dilation; None does not change the encoder.
+        finest_stride: stride of the encoder's first map that the decoder is given; 2 is for thin structures.
         decoder: a decoder of ``hardy list decoder``.
         decoder_options: its options.
-        aux: while training, a second head (3x3 convolution and classifier) on the last map but one.
+        aux: in training, a second head (3x3 convolution and classifier) on the second to last map.
 
     Raises:
-        InputError: for an encoder that is not there or does not suit the decoder, and for weights that do
-            not fit or cannot be fetched.
+        InputError: for an unknown encoder or one that does not fit the decoder, and for weights that do not fit or
+            cannot be downloaded.
     """
 
     def __init__(
@@ -51,14 +54,17 @@ class EncoderDecoder(Network):
         encoder: str = "resnet18",
         encoder_weights: str | None = None,
         output_stride: Literal[8, 16, 32] | None = None,
+        finest_stride: Literal[2, 4] = 4,
         decoder: str = "deeplabv3plus",
         decoder_options: Mapping[str, Any] | None = None,
         aux: bool = False,
     ) -> None:
         super().__init__(labels)
-        self.backbone = _backbone(encoder, encoder_weights, output_stride)
+        self.backbone = _backbone(encoder, encoder_weights, output_stride, finest_stride)
         channels, strides = self.backbone.channels, self.backbone.strides
-        with refused(f"decoder {decoder!r} does not fit encoder {encoder!r}", "choose another, or other options"):
+        with one_line_errors(
+            f"decoder {decoder!r} does not fit encoder {encoder!r}", "choose another, or other options"
+        ):
             self.decoder = DECODERS.build(
                 decoder,
                 {"channels": channels, "strides": strides, "class_count": len(labels)},
@@ -81,13 +87,15 @@ class EncoderDecoder(Network):
         if self.aux is not None and self.training:
             extras["aux_stage"] = resize(self.aux(maps[-2:][0]), padded.shape[-2:])[..., :height, :width]
         features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
-        whole = resize(logits, padded.shape[-2:])[..., :height, :width]
-        return Outputs(whole, features, extras, coarse=logits, embedding=embedding)
+        full_size = resize(logits, padded.shape[-2:])[..., :height, :width]
+        return Outputs(full_size, features, extras, coarse=logits, embedding=embedding)
 
 
-def _backbone(name: str, weights: str | None, output_stride: int | None) -> Pyramid | Encoder:
+def _backbone(name: str, weights: str | None, output_stride: int | None, finest: int) -> Pyramid | Encoder:
     if family_of(name) is None:
-        return Pyramid(name, weights, output_stride)
+        return Pyramid(name, weights, output_stride, finest=finest)
+    if finest != 4:
+        raise InputError(f"encoder {name!r} takes no finest_stride: its strides are 4, 8, 16, 32; leave it out")
     if output_stride is not None:
         raise InputError(f"encoder {name!r} takes no output_stride: its strides are 4, 8, 16, 32; leave it out")
     return load(name, weights)

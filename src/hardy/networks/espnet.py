@@ -1,8 +1,8 @@
 """ESPNet: efficient spatial pyramids at three levels and a light decoder up to the image's size; 0.36 M parameters.
 
-Each level joins what its first and last block make, and the first two also take the image averaged to their size. The
-decoder works with as many channels as there are classes. Without it the network is ESPNet-C, which classifies at
-stride 8. The authors' published weights are of a decoder that joins the finest map before the image comes to it.
+Each level joins the outputs of its first and last block; the first two also join the image, averaged to their size. The
+decoder has as many channels as there are classes. Without it the network is ESPNet-C, which classifies at stride 8. In
+the authors' published weights the decoder joins the finest map without the image.
 
 Source: Mehta, Rastegari, Caspi, Shapiro and Hajishirzi, "ESPNet: efficient spatial pyramid of dilated convolutions for
 semantic segmentation", ECCV 2018, section 3.3 and figure 4.
@@ -27,17 +27,17 @@ __all__ = ["ESPNet"]
 
 class ESPNet(Network):
     """Features: ``level1`` (B, 19, H/2, W/2), ``level2`` (B, 131, H/4, W/4), ``level3`` (B, 256, H/8, W/8), with the
-    decoder ``fused`` (B, width, H/2, W/2), the embedding, which is ``level3`` without. Coarse logits at
+    decoder ``fused`` (B, width, H/2, W/2), the embedding; without it the embedding is ``level3``. Coarse logits at
     stride 1 with the decoder and 8 without.
 
     Args:
         labels: the classes predicted.
         p: blocks of the second level after the one that halves the map.
         q: blocks of the third level after the one that halves the map.
-        decoder: False leaves it out: ESPNet-C.
+        decoder: False omits it: ESPNet-C.
         width: channels of the decoder; None for as many as there are classes, at least 5, one for each dilation.
-        finest: what the decoder joins at stride 2: ``"level1"``, the map with the image beside it, or the map alone,
-            ``"convolution"``, as in the published weights.
+        finest: what the decoder joins at stride 2: ``"level1"``, the map and the image, or ``"convolution"``, the map
+            only, as in the published weights.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class ESPNet(Network):
         self.level3 = _Level(2 * 64 + 3, 128, q)
         self.norm3 = _norm_act(2 * 128)
         inside = (max(5, len(labels)) if width is None else width) if decoder else len(labels)
-        self.written = {"width": inside} if decoder else {}  # so that other classes leave what is inside alone
+        self.written = {"width": inside} if decoder else {}  # so that other classes do not change the inner layers
         self.classifier = nn.Conv2d(256, inside, 1, bias=False)
         skips = (16 + 3 if finest == "level1" else 16, 2 * 64 + 3)
         self.decoder = _Decoder(skips, inside, len(labels)) if decoder else None
@@ -93,7 +93,7 @@ class ESPNet(Network):
 
 
 class _Level(nn.Module):
-    """A block that halves the map and ``count`` blocks behind it: the results of the last and of the first."""
+    """A block that halves the map and ``count`` blocks after it; returns the outputs of the last and of the first."""
 
     def __init__(self, in_channels: int, out_channels: int, count: int) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
 """FANet: a ResNet to stride 64 with fast attention on each of its four maps and a top-down path; 13.1 M parameters.
 
-The first stage halves the map too, which a ResNet's does not, so its maps are at strides 8, 16, 32 and 64. Attention
-sees each of them whole; the coarse ones are handed down, and the maps at stride 8 and 32 are classified together.
-Layers of the published code that nothing reads are left out: a 3x3 convolution at stride 16, one at stride 64 that only
-an auxiliary head takes, and a 1x1 convolution at stride 8; with them it has 13.8 million parameters.
+Unlike in a ResNet the first stage also halves the map, so the maps are at strides 8, 16, 32 and 64. Attention covers
+each complete map; coarse maps are added to finer ones, and the maps at strides 8 and 32 are classified together. Layers
+of the published code whose output is not used are left out: a 3x3 convolution at stride 16, one at stride 64 that only
+an auxiliary head reads, and a 1x1 convolution at stride 8. With them it has 13.8 million parameters.
 
 Source: Hu, Perazzi, Heilbron, Wang, Lin, Saenko and Sclaroff, "Real-time semantic segmentation with fast attention",
 IEEE Robotics and Automation Letters 2021, section III and figure 2.
@@ -39,13 +39,13 @@ class FANet(Network):
 
     Args:
         labels: the classes predicted.
-        variant: 18 or 34, layers of the ResNet.
-        encoder_weights: None for a random draw; a file of the ResNet's weights, under the names of torchvision or timm;
-            ``"timm"`` or a tag of timm's. The shortcut that halves the map in the first stage is always drawn.
-        aux: while training, a head on each of the maps at strides 64 and 32, which the paper weighs with 0.5.
-        published: all that the code published with the paper does otherwise: attention adds cells up in place of their
-            mean, maps handed down have a border of zeros, and maps and logits are resized from corner to corner, in
-            losses too.
+        variant: layers of the ResNet, 18 or 34.
+        encoder_weights: None for random initialisation; a file of the ResNet's weights with the names of torchvision or
+            timm; ``"timm"`` or a timm tag. The shortcut that halves the map in the first stage is always random.
+        aux: in training, a head on each of the maps at strides 64 and 32; their weight in the paper is 0.5.
+        published: follow the published code where it differs from the paper: attention sums over cells instead of
+            averaging, maps of the top-down path have a border of zeros, and maps and logits are resized with aligned
+            corners, also in losses.
     """
 
     auxiliary_weight = 0.5
@@ -74,8 +74,8 @@ class FANet(Network):
         initialise(self)
         if encoder_weights is not None:
             trained = load_encoder(name, encoder_weights, lambda model: model.reset_classifier(0)).state_dict()
-            drawn = {name: own for name, own in self.backbone.state_dict().items() if name not in trained}
-            fill(self.backbone, {**drawn, **trained}, encoder_weights)
+            initial = {name: own for name, own in self.backbone.state_dict().items() if name not in trained}
+            fill(self.backbone, {**initial, **trained}, encoder_weights)
             self.pretrained = True
 
     def encoder(self) -> Sequence[nn.Module]:
@@ -98,19 +98,19 @@ class FANet(Network):
         if self.aux is not None and self.training:
             extras["aux_coarsest"] = self.aux["coarsest"](seen[3])
             extras["aux_coarse"] = self.aux["coarse"](coarse)
-        whole = self.enlarged(logits, images.shape[-2:])
-        return Outputs(whole, features, extras, coarse=logits, embedding=fused)
+        full_size = self.enlarged(logits, images.shape[-2:])
+        return Outputs(full_size, features, extras, coarse=logits, embedding=fused)
 
     def _down(self, level: int, x: Tensor, inside: Tensor | None, size: Sequence[int]) -> Tensor:
-        """``x`` handed down to ``level``, whose map is of ``size``."""
+        """The contribution of ``x`` to the map of ``level``, which has ``size``."""
         if inside is None:
             return self.enlarged(self.down[level](x), size)
         return resized_from_wider(self.down[level](masked(x, inside)), size, align_corners=self.align_corners)
 
 
 class _Backbone(nn.Module):
-    """Normalised images -> the maps of the four stages at strides 8, 16, 32, 64, after the ReLU, and None; while
-    `torch.export` leaves the size open the last with a row and a column of zeros more, and its mask."""
+    """Normalised images -> the maps of the four stages at strides 8, 16, 32, 64, after the ReLU, and None. While
+    `torch.export` leaves the size open, the last map has one more row and column of zeros, and its mask is returned."""
 
     def __init__(self, depths: Sequence[int]) -> None:
         super().__init__()
@@ -138,8 +138,7 @@ def _stage(in_channels: int, out_channels: int, count: int) -> nn.Sequential:
 
 
 class _Block(nn.Module):
-    """The basic residual block with a leaky ReLU inside and a ReLU behind its sum, under the names of ImageNet
-    checkpoints."""
+    """The basic residual block with a leaky ReLU inside and a ReLU after its sum, named as in ImageNet checkpoints."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
         super().__init__()
@@ -157,7 +156,7 @@ class _Block(nn.Module):
 
 
 def _auxiliary(class_count: int) -> nn.ModuleDict:
-    """A head on ``coarse``, and one on the map at stride 64, which is first made as narrow."""
+    """A head on ``coarse``, and one on the map at stride 64, which is first projected to 128 channels."""
     coarse, coarsest = (
         [ConvNormLeaky(128, 64, 3), nn.Conv2d(64, class_count, 1, bias=False)] for _ in ("coarse", "coarsest")
     )

@@ -1,7 +1,7 @@
 """Fast-SCNN: two branches that share their first layers; 1.14 M parameters.
 
-A detailed branch at stride 8 and a context branch at stride 32 with pyramid pooling are added and classified at
-stride 8. The layers are those whose count of convolution weights (1.11 M) is the paper's.
+A detail branch at stride 8 and a context branch at stride 32 with pyramid pooling are added and classified at stride 8.
+The number of convolution weights (1.11 M) is the paper's.
 
 Source: Poudel, Liwicki and Cipolla, "Fast-SCNN: fast semantic segmentation network", BMVC 2019, table 1.
 """
@@ -28,13 +28,13 @@ class FastSCNN(Network):
 
     Args:
         labels: the classes predicted.
-        width: every layer has this multiple of the paper's channels, rounded to a multiple of 8.
-        aux: while training, a second head on ``detail``; the paper weighs it with 0.4.
+        width: channels of every layer as a multiple of the paper's, rounded to a multiple of 8.
+        aux: in training, a second head on ``detail``; its weight in the paper is 0.4.
         ffm_dilation: dilation of the fusion's depthwise convolution; 4 is the paper's.
         dropout: share of values zeroed before each classifier while training.
-        padding: zeros around the image before the first convolution; 0 in the most used public release.
-        align_corners: maps are enlarged from corner to corner, as in that release, not with half-pixel centres; so are
-            the logits of both heads in the losses.
+        padding: padding of the first convolution; 0 in the most used public release.
+        align_corners: resize maps with aligned corners, as in that release, instead of half-pixel centres; also the
+            logits of both heads in the losses.
     """
 
     def __init__(
@@ -81,8 +81,8 @@ class FastSCNN(Network):
         logits = self.head(fused)
         extras = {"aux_detail": self.aux(detail)} if self.aux is not None and self.training else {}
         features = {"detail": detail, "context": context, "fused": fused}
-        whole = self.enlarged(logits, images.shape[-2:])
-        return Outputs(whole, features, extras, coarse=logits, embedding=fused)
+        full_size = self.enlarged(logits, images.shape[-2:])
+        return Outputs(full_size, features, extras, coarse=logits, embedding=fused)
 
 
 def _bottlenecks(in_channels: int, out_channels: int, *, stride: int) -> list[InvertedResidual]:

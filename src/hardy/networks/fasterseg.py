@@ -1,8 +1,8 @@
 """FasterSeg: branches of searched cells at strides 8, 16 and 32, fused at stride 8; any architecture of that space.
 
-The student and the teacher of the published search come with Hardy, at 3.4 and 22.1 M parameters; ``hardy search``
+Hardy contains the student and the teacher of the published search, with 3.4 and 22.1 M parameters; ``hardy search``
 finds others within a budget of milliseconds. Cells are plain or zoomed convolutions; branches share their first cells
-for as long as these are equal.
+as far as these are equal.
 
 Source: Chen, Gong, Liu, Zhang, Li and Wang, "FasterSeg: searching for faster real-time semantic segmentation",
 ICLR 2020, section 3 and figure 6.
@@ -29,19 +29,19 @@ T = TypeVar("T")
 
 
 class FasterSeg(Network):
-    """Features: ``stem`` (at stride 8); ``stage1`` and so on, the last maps at strides 8, 16, 32 of the branch that
-    goes deepest; ``fused`` (at stride 8), the embedding. Coarse logits at stride 8.
+    """Features: ``stem`` (at stride 8); ``stage1`` and so on, the last maps at strides 8, 16, 32 of the deepest branch;
+    ``fused`` (at stride 8), the embedding. Coarse logits at stride 8.
 
     Args:
-        labels: the classes predicted, whatever number of classes the architecture was found for.
+        labels: the classes predicted; the architecture may have been found for another number of classes.
         arch: ``"student"`` or ``"teacher"``, the published ones; the path of a JSON file; or the content of one (see
-            `hardy.networks.architectures.multipath`). The artefact keeps a file's content, not its path.
-        attention: select the fused channels by their average; the authors' release has the weights for it (they are in
-            its parameter counts), but never applies them.
-        aux: while training, a head on all maps at stride 32 side by side and one on those at stride 16, of weight 0.2.
-        published: as in the authors' release: maps and logits are resized from corner to corner, in losses too, and
-            zoomed convolutions round half of an odd side down. The release's logits end at the last whole cell of
-            stride 8; these are as large as the images.
+            `hardy.networks.architectures.multipath`). The artefact stores a file's content, not its path.
+        attention: gate the fused channels by their average; the authors' release has the weights for it (they are in
+            its parameter counts) but never uses them.
+        aux: in training, a head on all concatenated maps at stride 32 and one on those at stride 16, of weight 0.2.
+        published: as in the authors' release: maps and logits are resized with aligned corners, also in losses, and
+            zoomed convolutions round half of an odd side down. The release crops its logits to a multiple of stride 8;
+            here they are as large as the images.
 
     Raises:
         InputError: for an architecture that cannot be read or breaks a rule of the format.
@@ -65,16 +65,17 @@ class FasterSeg(Network):
             source, found = f"arch {arch!r}", read(PUBLISHED.get(found, found))
             if arch not in PUBLISHED:
                 self.written = {"arch": found}
-        plan = parse(found, source)
+        architecture = parse(found, source)
+        fine, coarse = (architecture.channels(multiple, architecture.stem_width) for multiple in (4, 8))
         self.stem = nn.Sequential(
-            ConvNormAct(3, plan.channels(4, plan.stem_width), stride=2),
-            *_convs(plan.channels(4, plan.stem_width), plan.channels(8, plan.stem_width), 2, stride=2),
-            *_convs(plan.channels(8, plan.stem_width), plan.channels(8, plan.stem_width), 2, stride=2),
+            ConvNormAct(3, fine, stride=2),
+            *_convs(fine, coarse, 2, stride=2),
+            *_convs(coarse, coarse, 2, stride=2),
         )
-        cells, self.routes = plan.shared()
+        cells, self.routes = architecture.shared()
         self.before = [place for place, _ in cells]
         widths = [layer.channels for _, layer in cells]
-        ahead = [widths[place] if place >= 0 else plan.channels(8, plan.stem_width) for place in self.before]
+        ahead = [widths[place] if place >= 0 else coarse for place in self.before]
         self.cells = nn.ModuleList(
             _cell(layer.op, wide, layer.channels, layer.stride, published)
             for wide, (_, layer) in zip(ahead, cells, strict=True)
@@ -82,8 +83,8 @@ class FasterSeg(Network):
         self.ends = [_ends(route, [layer.scale for _, layer in cells]) for route in self.routes]
         self.deepest = max(range(len(self.ends)), key=lambda branch: len(self.ends[branch]))
         wide = [[widths[place] if place >= 0 else ahead[0] for place in ends] for ends in self.ends]
-        self.branches = nn.ModuleList(_Climb(of, plan, align_corners=published) for of in wide)
-        fused = plan.channels(8, plan.head_width) * len(self.branches)
+        self.branches = nn.ModuleList(_Climb(of, architecture, align_corners=published) for of in wide)
+        fused = architecture.channels(8, architecture.head_width) * len(self.branches)
         self.fusion = FeatureFusion(fused, fused, reduction=1 if attention else None)
         self.head = _head(fused, len(labels))
         self.aux = nn.ModuleDict()
@@ -96,10 +97,10 @@ class FasterSeg(Network):
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""
         stem = self.stem(self.normalise(images))
-        told = [stem]  # the stem is before the first cell, at place -1
+        results = [stem]  # the stem is before the first cell, at place -1
         for place, cell in zip(self.before, self.cells, strict=True):
-            told.append(cell(told[place + 1]))
-        maps = [[told[place + 1] for place in ends] for ends in self.ends]
+            results.append(cell(results[place + 1]))
+        maps = [[results[place + 1] for place in ends] for ends in self.ends]
         fused = self.fusion(torch.cat([climb(of) for climb, of in zip(self.branches, maps, strict=True)], dim=1))
         logits = self.head(fused)
         features = {"stem": stem}
@@ -109,17 +110,17 @@ class FasterSeg(Network):
         if self.training:
             for scale, (name, head) in enumerate(self.aux.items(), start=1):
                 extras[f"aux_{name}"] = head(torch.cat(_at(maps, scale), dim=1))
-        whole = self.enlarged(logits, images.shape[-2:])
-        return Outputs(whole, features, extras, coarse=logits, embedding=fused)
+        full_size = self.enlarged(logits, images.shape[-2:])
+        return Outputs(full_size, features, extras, coarse=logits, embedding=fused)
 
 
 class _Climb(nn.Module):
-    """A branch's last maps at strides 8, 16, 32, as far as it goes, joined from the coarsest to stride 8."""
+    """Joins a branch's last maps at strides 8, 16, 32 (as many as it has) from the coarsest to stride 8."""
 
-    def __init__(self, channels: Sequence[int], plan: Architecture, *, align_corners: bool) -> None:
+    def __init__(self, channels: Sequence[int], architecture: Architecture, *, align_corners: bool) -> None:
         super().__init__()
         self.align_corners = align_corners
-        narrow = [plan.channels(8 * 2**scale, plan.head_width) for scale in range(len(channels) - 1)]
+        narrow = [architecture.channels(8 * 2**scale, architecture.head_width) for scale in range(len(channels) - 1)]
         above = [*narrow[1:], channels[-1]]
         self.narrow = nn.ModuleList(ConvNormAct(wide, width, 1) for wide, width in zip(above, narrow, strict=False))
         self.refine = nn.ModuleList(
@@ -127,7 +128,7 @@ class _Climb(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps, finest first -> the map at stride 8; the only one as it is."""
+        """Maps, finest first -> the map at stride 8; a single map is returned unchanged."""
         x = maps[-1]
         for narrow, refine, finer in zip(
             reversed(self.narrow), reversed(self.refine), reversed(maps[:-1]), strict=True
@@ -138,7 +139,7 @@ class _Climb(nn.Module):
 
 
 def _ends(route: Sequence[int], scales: Sequence[int]) -> list[int]:
-    """The places of a branch's last cells at scales 0, 1, 2, as far as it goes; -1 for the stem, at scale 0."""
+    """The places of a branch's last cells at scales 0, 1, 2, as many as it has; -1 for the stem, at scale 0."""
     ends = {0: -1}
     for place in route:
         ends[scales[place]] = place
@@ -146,7 +147,7 @@ def _ends(route: Sequence[int], scales: Sequence[int]) -> list[int]:
 
 
 def _at(branches: Iterable[Sequence[T]], scale: int) -> list[T]:
-    """What those of ``branches`` that go as deep as ``scale`` have there."""
+    """The entries at ``scale`` of those ``branches`` that have one."""
     return [of[scale] for of in branches if len(of) > scale]
 
 

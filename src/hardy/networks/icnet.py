@@ -1,7 +1,7 @@
-"""ICNet: three resolutions in cascade, the deep layers on the smallest map only; half of a ResNet-50's width, 6.7 M.
+"""ICNet: a cascade of three resolutions with deep layers on the smallest only; a ResNet-50 at half width, 6.7 M.
 
-The image at full size goes through three convolutions, at half size through the first layers of a dilated ResNet, whose
-map is halved again before the deep ones; pyramid pooling and two fusion units bring the three together at stride 8.
+Three convolutions process the image at full size; the first layers of a dilated ResNet process it at half size, and its
+deep layers a map that is halved again. Pyramid pooling and two fusion units join the three at stride 8.
 
 Source: Zhao, Qi, Shen, Shi and Jia, "ICNet for real-time semantic segmentation on high-resolution images", ECCV 2018,
 sections 3.2 and 3.3, figures 2 and 3, equation 1; layers of the published network with half of its filters.
@@ -30,22 +30,22 @@ GRIDS = (1, 2, 3, 6)
 """Sides of the pooling grids."""
 
 WEIGHTS = {"aux_quarter": 0.16, "aux_half": 0.4}
-"""Of the auxiliary terms, for the maps at strides 16 and 8."""
+"""Weights of the auxiliary terms, for the maps at strides 16 and 8."""
 
 
 class ICNet(Network):
     """Features, at width 0.5: ``full`` (B, 64, H/8, W/8), ``half`` (B, 256, H/16, W/16), ``quarter`` (B, 1024, H/32,
-    W/32), of the three resolutions; ``fused`` (B, 128, H/4, W/4), the embedding. Coarse logits at stride 4.
+    W/32) of the three resolutions; ``fused`` (B, 128, H/4, W/4), the embedding. Coarse logits at stride 4.
 
     Args:
         labels: the classes predicted.
-        width: every layer has this multiple of the channels of the network before its filters were pruned.
-        backbone: of the two smaller resolutions: ``"resnet50"`` with three 3x3 convolutions first, as published, or
-            ``"resnet18"`` with a 7x7 convolution first, which ImageNet weights fit at width 1.
-        encoder_weights: None for a random draw; for ``"resnet18"`` at width 1 a file of its weights, under the names of
-            torchvision or timm, ``"timm"`` or a tag of timm's.
-        aux: while training, a head on what each fusion unit takes from the coarser resolution, at strides 16 and 8,
-            against labels of that size; the paper weighs them with 0.16 and 0.4.
+        width: channels of every layer as a multiple of the paper's network before its filters were pruned.
+        backbone: encoder of the two smaller resolutions: ``"resnet50"`` with three 3x3 convolutions first, as
+            published, or ``"resnet18"`` with a 7x7 convolution first, which ImageNet weights fit at width 1.
+        encoder_weights: None for random initialisation; for ``"resnet18"`` at width 1 a file of its weights with the
+            names of torchvision or timm, ``"timm"`` or a timm tag.
+        aux: in training, a head on the coarser map of each fusion unit, at strides 16 and 8, with labels of that size;
+            their weights in the paper are 0.16 and 0.4.
 
     Raises:
         InputError: for a width out of range, or weights that do not fit.
@@ -103,7 +103,7 @@ class ICNet(Network):
         return Outputs(resize(logits, images.shape[-2:]), features, extras, coarse=logits, embedding=fused)
 
     def losses(self, outputs: Outputs, labels: Tensor, pixel_loss: PixelLoss) -> Terms:
-        """See `Network.losses`; the labels of the auxiliary heads are those of the nearest pixels at their size."""
+        """See `Network.losses`; for the auxiliary heads labels are resized by nearest neighbour."""
         terms = {"segmentation": pixel_loss(outputs.logits, labels)}
         for name, weight in WEIGHTS.items():
             if name in outputs.extras:
@@ -113,7 +113,7 @@ class ICNet(Network):
 
 
 def _pooled(x: Tensor) -> Tensor:
-    """``x`` (B, C, h, w) and its averages over `GRIDS`, brought back to its size, added up."""
+    """The sum of ``x`` (B, C, h, w) and its averages over `GRIDS`, resized to its size."""
     total = x
     for grid in GRIDS:
         level = F.adaptive_avg_pool2d(x, grid)
@@ -122,6 +122,6 @@ def _pooled(x: Tensor) -> Tensor:
 
 
 def _nearest(labels: Tensor, like: Tensor) -> Tensor:
-    """``labels`` (B, H, W) at the size of ``like`` (B, K, h, w): those of the pixels at the centres of its cells."""
+    """``labels`` (B, H, W) at the size of ``like`` (B, K, h, w), by nearest neighbour at the centres of cells."""
     small = F.interpolate(labels.unsqueeze(1).float(), size=like.shape[-2:], mode="nearest-exact")
     return small.squeeze(1).to(labels.dtype)

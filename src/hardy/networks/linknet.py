@@ -1,6 +1,6 @@
-"""LinkNet: a ResNet-18 whose maps are handed straight to a decoder that adds them up, to stride 1; 11.5 M parameters.
+"""LinkNet: a ResNet-18 and a decoder that adds the encoder's maps, up to stride 1; 11.5 M parameters.
 
-The encoder's map before its first stage is one of those handed on, so there are four steps back to stride 4.
+The decoder also adds the map before the encoder's first stage, so there are four steps up to stride 4.
 
 Source: Chaurasia and Culurciello, "LinkNet: exploiting encoder representations for efficient semantic segmentation",
 VCIP 2017, section III and figures 1 to 3.
@@ -28,8 +28,8 @@ class LinkNet(Network):
 
     Args:
         labels: the classes predicted.
-        encoder_weights: None for a random draw; a file of ResNet-18 weights, under the names of torchvision or timm;
-            ``"timm"`` or a tag of timm's.
+        encoder_weights: None for random initialisation; a file of ResNet-18 weights with the names of torchvision or
+            timm; ``"timm"`` or a timm tag.
     """
 
     def __init__(self, labels: LabelSpace, *, encoder_weights: str | None = None) -> None:

@@ -1,7 +1,7 @@
 """PIDNet S, M and L: three branches for detail, context and boundaries; 7.6 to 36.9 M parameters.
 
-The context branch goes down to stride 64; the detail branch takes from it where the two agree; the boundary branch
-tells where the detail is to be believed when the branches meet. While training, boundaries are learned from the labels.
+The context branch goes down to stride 64; the detail branch takes over context where the two agree; the boundary branch
+gates detail against context in the fusion. In training, boundaries are learned from the labels.
 
 Source: Xu, Xiong and Bhattacharyya, "PIDNet: a real-time semantic segmentation network inspired by PID controllers",
 CVPR 2023, sections 3.2 to 3.4, equations 5 to 9 and figure 4.
@@ -35,7 +35,7 @@ __all__ = ["PIDNet"]
 
 
 class _Size(NamedTuple):
-    """Blocks of the early and of the later stages; channels of the stem, of pooling's scales and of the heads."""
+    """Blocks of the early and the later stages; channels of the stem, of the pooling scales and of the heads."""
 
     early: int
     late: int
@@ -58,26 +58,26 @@ class PIDNet(Network):
     W/8), ``context`` (B, 4c, H/64, W/64) after pooling, ``fused`` (B, 4c, H/8, W/8), the embedding. Coarse
     logits at stride 8.
 
-    An image with a side below 128 pixels is padded to 128 with the mean to the right and below, so that the map at
-    stride 64 has two cells each way; logits are without the padding.
+    An image with a side below 128 pixels is padded to 128 with the mean at the right and the bottom, so that the map at
+    stride 64 has at least 2x2 cells; the logits are cropped to the image.
 
     Args:
         labels: the classes predicted.
         variant: size.
-        aux: while training, a second head on the detail branch, weighed with 0.4, and a head that finds boundaries.
-        encoder_weights: None for a random draw; a file of the authors' ImageNet weights, under their names. They are
-            those of the detail and context branches; the boundary branch and pooling were never trained on ImageNet.
-        align_corners: logits of all heads are enlarged from corner to corner, in losses too, as the authors train and
-            test, not with half-pixel centres.
+        aux: in training, a second head on the detail branch, with weight 0.4, and a head that predicts boundaries.
+        encoder_weights: None for random initialisation; a file of the authors' ImageNet weights, with their names. They
+            cover the detail and context branches; the boundary branch and pooling were not trained on ImageNet.
+        align_corners: resize the logits of all heads with aligned corners, also in losses, as the authors do, instead
+            of half-pixel centres.
 
     Raises:
-        InputError: for weights that are no file or do not fit.
+        InputError: for weights that are not a file or do not fit.
     """
 
     boundary_weight = 20.0
-    """Of the boundary head's loss."""
+    """Weight of the boundary head's loss."""
     boundary_threshold = 0.8
-    """Pixels whose predicted probability of a boundary is above it are asked for their class once more."""
+    """Pixels with a predicted boundary probability above it are in ``segmentation_at_boundaries``."""
 
     def __init__(
         self,
@@ -108,8 +108,8 @@ class PIDNet(Network):
         return (self.backbone,)
 
     def outputs(self, images: Tensor) -> Outputs:
-        """See `Network.outputs`; in training with `aux` also ``extras["boundary"]`` (B, 1, H/8, W/8), the logits of a
-        boundary."""
+        """See `Network.outputs`; in training with `aux` also ``extras["boundary"]`` (B, 1, H/8, W/8), the boundary
+        logits."""
         maps: list[Tensor]
         maps, early, detail = self.backbone(padded(self.normalise(images), 128))
         features = {f"stage{number}": stage for number, stage in enumerate(maps, start=1)}
@@ -123,14 +123,14 @@ class PIDNet(Network):
         if self.aux is not None and self.boundary_head is not None and self.training:
             extras["aux_detail"] = cropped(self.aux(F.relu(early)), size)
             extras["boundary"] = cropped(self.boundary_head(F.relu(middle)), size)
-        whole = self.enlarged(logits, images.shape[-2:])
-        return Outputs(whole, features, extras, coarse=logits, embedding=fused)
+        full_size = self.enlarged(logits, images.shape[-2:])
+        return Outputs(full_size, features, extras, coarse=logits, embedding=fused)
 
     def losses(self, outputs: Outputs, labels: Tensor, pixel_loss: PixelLoss) -> Terms:
-        """See `Network.losses`, with ``pixel_loss`` on the final head alone: that on the detail has `Loss.plain` of it,
-        the mean over all pixels. With the boundary head also ``boundary``, `boundary_weight` times the balanced binary
-        cross-entropy of its logits, and ``segmentation_at_boundaries``, ``pixel_loss`` of the pixels that it finds
-        there."""
+        """See `Network.losses`. ``pixel_loss`` is for the final head only; the detail head uses its `Loss.plain`, the
+        mean over all pixels. With the boundary head also ``boundary``, `boundary_weight` times the balanced binary
+        cross-entropy of its logits, and ``segmentation_at_boundaries``, ``pixel_loss`` over the pixels that it predicts
+        as boundaries."""
         terms = {"segmentation": pixel_loss(outputs.logits, labels)}
         if "aux_detail" in outputs.extras:
             plain = pixel_loss.plain if isinstance(pixel_loss, Loss) else pixel_loss
@@ -145,7 +145,7 @@ class PIDNet(Network):
 
 
 class _DetailAndContext(nn.Module):
-    """Two branches, under the names of the authors' checkpoints; an underscore ends those of the detail branch."""
+    """The two branches, named as in the authors' checkpoints; names of the detail branch end with an underscore."""
 
     def __init__(self, size: _Size) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ class _DetailAndContext(nn.Module):
         self.pag4 = Pag(fine, width)
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """The context branch's stages, the detail after its first fusion, and at its end."""
+        """The stages of the context branch, and the detail map after its first fusion and at the end."""
         first = self.layer1(self.conv1(images))
         second = self.layer2(F.relu(first))
         third = self.layer3(F.relu(second))
@@ -180,11 +180,11 @@ class _DetailAndContext(nn.Module):
 
 
 class _Boundary(nn.Module):
-    """The boundary branch at stride 8: blocks of its own, to which two stages of the context branch are added.
+    """The boundary branch at stride 8: three blocks, to which two stages of the context branch are added.
 
     Args:
         width: channels c of the stem.
-        light: in S and M it has c channels up to its second block, in L 2 c.
+        light: True for S and M, with c channels up to the second block; False for L, with 2 c.
     """
 
     def __init__(self, width: int, *, light: bool) -> None:
@@ -198,7 +198,7 @@ class _Boundary(nn.Module):
         self.from_fourth = nn.Sequential(nn.Conv2d(8 * width, fine, 3, padding=1, bias=False), nn.BatchNorm2d(fine))
 
     def forward(self, second: Tensor, third: Tensor, fourth: Tensor) -> tuple[Tensor, Tensor]:
-        """Stages of the context branch -> the map that the boundary head reads, and the map at the end."""
+        """Stages of the context branch -> the input of the boundary head, and the last map."""
         size = second.shape[-2:]
         x = self.early(F.relu(second)) + resize(self.from_third(F.relu(third)), size)
         middle = self.middle(F.relu(x)) + resize(self.from_fourth(F.relu(fourth)), size)

@@ -20,7 +20,7 @@ from hardy.types import Outputs
 __all__ = ["PPLiteSeg"]
 
 VARIANTS = {"t": ("stdc1", (32, 64, 128)), "b": ("stdc2", (64, 96, 128))}
-"""Name -> encoder, and widths of the decoder at strides 8, 16 and 32."""
+"""Name -> encoder, and channels of the decoder at strides 8, 16 and 32."""
 
 HEAD = 64
 """Channels of the auxiliary heads."""
@@ -35,11 +35,11 @@ class PPLiteSeg(Network):
     Args:
         labels: the classes predicted.
         variant: ``"t"`` on STDC1 or ``"b"`` on STDC2.
-        encoder_weights: None for a random draw; a file of the STDC authors' ImageNet weights.
+        encoder_weights: None for random initialisation; a file of the STDC authors' ImageNet weights.
         grids: sides of the pyramid pooling's grids.
         dropout: share of channels zeroed before the classifier while training.
-        aux: while training, two further heads of weight 1, on the decoder's maps at strides 16 and 32, as in the
-            authors' release.
+        aux: in training, two more heads of weight 1, on the decoder's maps at strides 16 and 32, as in the authors'
+            release.
 
     Raises:
         InputError: for a number out of range, or weights that are no file or do not fit.
@@ -68,7 +68,7 @@ class PPLiteSeg(Network):
                 mix, classifier = ConvNormAct(width, HEAD), nn.Conv2d(HEAD, len(labels), 1, bias=False)
                 self.aux[f"fused{stride}"] = nn.Sequential(mix, classifier)
                 initialise(mix)
-                nn.init.normal_(classifier.weight, std=HEAD**-0.5)  # as a layer that no ReLU follows
+                nn.init.normal_(classifier.weight, std=HEAD**-0.5)  # no ReLU follows
         self.pretrained = encoder_weights is not None
 
     def encoder(self) -> Sequence[nn.Module]:

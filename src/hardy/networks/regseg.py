@@ -1,7 +1,7 @@
-"""RegSeg: a narrow encoder down to stride 16 that sees far through dilated, grouped convolutions; 3.3 M parameters.
+"""RegSeg: a narrow encoder to stride 16, whose dilated, grouped convolutions see far; 3.3 M parameters.
 
-Made to be trained from scratch. The last seven blocks reach 14 cells with one half of their channels and one cell with
-the other; a light decoder goes back to stride 4.
+Designed for training from scratch. In the last seven blocks half of the channels have dilation 14, the others
+dilation 1; a light decoder goes up to stride 4.
 
 Source: Gao, "Rethink dilated convolution for real-time semantic segmentation", arXiv:2111.09957, 2021, tables 1 and 2
 and figures 2 to 4.
@@ -24,7 +24,7 @@ from hardy.types import Outputs
 __all__ = ["RegSeg"]
 
 _DILATIONS = ((1,), (1, 2), *[(1, 4)] * 4, *[(1, 14)] * 7)
-"""Of the blocks of the last stage behind its first; the last of them widens from 256 to 320 channels."""
+"""Dilations of the blocks of the last stage after its first; the last of them goes from 256 to 320 channels."""
 
 
 class RegSeg(Network):
@@ -33,10 +33,10 @@ class RegSeg(Network):
 
     Args:
         labels: the classes predicted.
-        variant: ``"paper"``, or ``"strided"`` as in a public implementation: its last block strides to 32 and costs
-            less, squeeze and excitation is as wide as a quarter of a block's outputs instead of its inputs, and the
-            classifier has no bias. There an image with a side below 64 pixels is padded to 64 with the mean to the
-            right and below; logits are without the padding.
+        variant: ``"paper"``, or ``"strided"`` as in a public implementation: the last block has stride 2, down to 32,
+            and costs less; squeeze and excitation has a quarter of the channels of a block's output, not of its input;
+            the classifier has no bias. ``"strided"`` pads an image with a side below 64 pixels to 64, with the mean at
+            the right and the bottom, and crops the logits to the image.
     """
 
     def __init__(self, labels: LabelSpace, *, variant: Literal["paper", "strided"] = "paper") -> None:

@@ -1,9 +1,7 @@
-"""SeaFormer T, S, B and L: convolutions down to stride 64 with axial attention in the last stages, whose maps say what
-of a fine one counts; 1.7 to 13.9 M parameters.
+"""SeaFormer T, S, B and L: convolutions to stride 64, axial attention in the last stages; 1.7 to 13.9 M parameters.
 
-Attention works on the means of rows and of columns, so that it costs little at any size, and a convolution beside it
-keeps the details. A light head starts from the map at stride 8 and multiplies it by a gate from each of the stages with
-attention, one after the other.
+Attention works on the means of rows and of columns, so it is cheap at any size; a parallel convolution keeps the
+details. A light head multiplies the map at stride 8 by one gate after another, one from each stage with attention.
 
 Source: Wan, Huang, Lu, Yu and Zhang, "SeaFormer: squeeze-enhanced axial transformer for mobile semantic segmentation",
 ICLR 2023, section 3; strides, widths and depths as in the authors' release.
@@ -28,7 +26,7 @@ __all__ = ["SeaFormer"]
 
 
 _LEAST = 3
-"""Cells that the map at stride 32 is padded to."""
+"""Least sides, in cells, to which the map at stride 32 is padded."""
 
 
 class _Size(NamedTuple):
@@ -37,18 +35,18 @@ class _Size(NamedTuple):
     stages: tuple[tuple[Layer, ...], ...]
     """The inverted residuals down to strides 4, 8, 16, 32 and 64."""
     depth: int
-    """Blocks of the transformer of each of the last stages."""
+    """Transformer blocks of each of the last stages."""
     heads: int
     keys: tuple[int, ...]
-    """Channels of a head's keys in each of the last stages."""
+    """Key channels per head in each of the last stages."""
     ratios: tuple[int, ...]
-    """How much wider their feed-forward layers are inside."""
+    """Hidden channels of their feed-forward layers, as a multiple of the stage's channels."""
     widths: tuple[int, ...]
-    """Of the head, after the gate of each of the last stages."""
+    """Channels of the segmentation head after the gate of each of the last stages."""
 
 
 def _stages(c4: int, c8: int, c16: int, c32: int, c64: int, expansion: int) -> tuple[tuple[Layer, ...], ...]:
-    """Of T, S and B, which differ in widths and in the ``expansion`` at stride 32."""
+    """The stages of T, S and B, which differ in channels and in the ``expansion`` at stride 32."""
     return (
         ((3, None, 16, 1), (3, 4, c4, 2), (3, 3, c4, 1)),
         ((5, 3, c8, 2), (5, 3, c8, 1)),
@@ -75,19 +73,19 @@ SIZES = {
 
 
 class SeaFormer(Network):
-    """Features: ``stage1`` .. ``stage5``, the maps at strides 4, 8, 16, 32, 64, the last two (of L three) after their
+    """Features: ``stage1`` .. ``stage5``, the maps at strides 4, 8, 16, 32, 64, the last two (in L three) after their
     transformers ((24, 48, 96, 160, 192) channels for S, (32, 64, 128, 192, 256) for B), ``fused`` (B, 96, 128, 160 or
     192, H/8, W/8), the embedding. Coarse logits at stride 8.
 
-    A map at stride 32 with a side below three cells is padded to three with zeros to the right and below before it goes
-    to stride 64: a single cell there would be a size that `torch.export` takes for a constant.
+    A map at stride 32 with a side below three cells is padded to three, with zeros at the right and the bottom, before
+    the stage at stride 64: `torch.export` would treat a single cell there as a constant size.
 
     Args:
         labels: the classes predicted.
         variant: size.
         dropout: share of channels zeroed before the classifier while training.
-        drop_path: share of images for which the last block of each transformer is skipped while training; it rises to
-            it linearly.
+        drop_path: stochastic depth: share of images that skip the last block of each transformer in training; it rises
+            linearly over the blocks.
 
     Raises:
         InputError: for a number out of range.

@@ -1,7 +1,7 @@
 """SegFormer B0 to B5: a mix transformer and a head of linear layers; 3.7 to 84.6 M parameters.
 
-Attention sees the whole image from the first stage on; depthwise convolutions between the linear layers take the place
-of position encoding, so that every image size works. Heads and hidden channels can be cut out physically.
+Attention covers the complete image from the first stage on; depthwise convolutions between the linear layers replace
+position encoding, so every image size works. Heads and hidden channels can be pruned.
 
 Source: Xie, Wang, Yu, Anandkumar, Alvarez and Luo, "SegFormer: simple and efficient design for semantic segmentation
 with transformers", NeurIPS 2021, section 3.
@@ -24,23 +24,23 @@ __all__ = ["SegFormer"]
 
 class SegFormer(Network):
     """Features: ``stage1`` .. ``stage4``, the encoder's maps at strides 4, 8, 16, 32; (32, 64, 160, 256) channels for
-    B0, (64, 128, 320, 512) for the others. Coarse logits at stride 4; the embedding is the head's
-    mixture of all maps.
+    B0, (64, 128, 320, 512) for the others. Coarse logits at stride 4; the embedding is the head's mix of all maps.
 
     Args:
         labels: the classes predicted.
         variant: size of the encoder.
-        encoder_weights: None for a random draw; a file of a mix transformer's weights, under the names of the authors'
-            checkpoints or of the transformers library.
+        encoder_weights: None for random initialisation; a file of a mix transformer's weights with the names of the
+            authors' checkpoints or of the transformers library.
         width: channels of the head; None for the paper's, 256 for B0 and B1 and 768 for the others.
         projection: the head's first layers, one per map: ``"batch_norm"`` for a 1x1 convolution, batch norm and ReLU
-            (MMSegmentation), ``"linear"`` for a linear layer alone (the paper).
+            (MMSegmentation), ``"linear"`` for a linear layer only (the paper).
         dropout: share of channels zeroed before the classifier while training.
-        drop_path: share of images for which the last block is skipped while training; it rises to it linearly.
-        eps: of the layer norms, but for those next; 1e-6 in the authors' and MMSegmentation's code, 1e-5 in the
-            transformers library's.
-        embedding_eps: of the layer norms of patch embeddings and of reduced keys and values; 1e-6 in MMSegmentation's
-            code, 1e-5 in the others.
+        drop_path: stochastic depth: share of images that skip the last block in training; it rises linearly over the
+            blocks.
+        eps: epsilon of all other layer norms; 1e-6 in the authors' and MMSegmentation's code, 1e-5 in the transformers
+            library.
+        embedding_eps: epsilon of the layer norms of patch embeddings and of reduced keys and values; 1e-6 in
+            MMSegmentation's code, 1e-5 in the others.
 
     Raises:
         InputError: for a number out of range, or weights that are no file or do not fit.

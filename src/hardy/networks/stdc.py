@@ -1,8 +1,8 @@
 """STDC1-Seg and STDC2-Seg: one branch, whose fine maps learn details from a second head; 8.3 and 12.3 M parameters.
 
-Attention refinement brings the maps at strides 32 and 16 and the image's average down to stride 8, where they are fused
-with the encoder's own map at that stride. While training a head on that map is shown the details of the labels, in
-place of BiSeNet's second branch.
+Attention refines the maps at strides 32 and 16; with the global average they are enlarged to stride 8 and fused with
+the encoder's map at that stride. In training a head on that map predicts the details of the labels; this replaces
+BiSeNet's second branch.
 
 Source: Fan, Lai, Huang, Wei, Chai, Luo and Wei, "Rethinking BiSeNet for real-time semantic segmentation", CVPR 2021,
 sections 3.2 and 3.3.
@@ -33,13 +33,13 @@ class STDC(Network):
     Args:
         labels: the classes predicted.
         variant: number of modules in the encoder, 6 or 12.
-        encoder_weights: None for a random draw; a file of the authors' ImageNet weights.
-        aux: while training, two further heads, on ``context16`` and ``context8``.
-        detail: while training, a head on ``stage2`` that is to find the details of the labels; its logits are
+        encoder_weights: None for random initialisation; a file of the authors' ImageNet weights.
+        aux: in training, two more heads, on ``context16`` and ``context8``.
+        detail: in training, a head on ``stage2`` that predicts the details of the labels; its logits are
             ``extras["detail"]`` (B, 1, H/8, W/8).
 
     Raises:
-        InputError: for weights that are no file or do not fit.
+        InputError: for weights that are not a file or do not fit.
     """
 
     auxiliary_weight = 1.0
@@ -79,8 +79,8 @@ class STDC(Network):
         heads = {"aux_context16": (self.aux16, context16), "aux_context8": (self.aux8, context8)}
         heads |= {"detail": (self.detail, maps[1])}
         extras = {name: head(x) for name, (head, x) in heads.items() if head is not None and self.training}
-        whole = resize(logits, images.shape[-2:])
-        return Outputs(whole, features, extras, coarse=logits, embedding=fused["fused"])
+        full_size = resize(logits, images.shape[-2:])
+        return Outputs(full_size, features, extras, coarse=logits, embedding=fused["fused"])
 
     def losses(self, outputs: Outputs, labels: Tensor, pixel_loss: PixelLoss) -> Terms:
         """See `Network.losses`; with a detail head also ``detail_bce`` and ``detail_dice``, all of weight 1."""

@@ -1,7 +1,7 @@
-"""SwiftNet, single scale: a ResNet-18 and a light ladder of sums back to stride 4; 11.8 M parameters.
+"""SwiftNet, single scale: a ResNet-18 and a light ladder decoder of sums, up to stride 4; 11.8 M parameters.
 
-In the paper the ladder takes each stage's residual sum before its ReLU. In the authors' code that ReLU works in place,
-so that the ladder and the pooling take the map after it. Every unit after the encoder is batch norm, ReLU, convolution.
+In the paper the ladder reads each stage's residual sum before its ReLU. In the authors' code that ReLU works in place,
+so the ladder and the pooling read the map after it. Every unit after the encoder is batch norm, ReLU, convolution.
 Context comes from pooling over grids that follow the image's aspect ratio.
 
 Source: Orsic, Kreso, Bevandic and Segvic, "In defense of pre-trained ImageNet architectures for real-time semantic
@@ -30,10 +30,10 @@ class SwiftNet(Network):
 
     Args:
         labels: the classes predicted.
-        encoder_weights: None for a random draw; a file of ResNet-18 weights, under the names of torchvision or timm;
-            ``"timm"`` or a tag of timm's.
-        skip: what the ladder and the pooling take of a stage: its residual ``"sum"``, as in the paper, or what its
-            ``"relu"`` makes of it, as in the authors' release and so in weights trained with it.
+        encoder_weights: None for random initialisation; a file of ResNet-18 weights with the names of torchvision or
+            timm; ``"timm"`` or a timm tag.
+        skip: what the ladder and the pooling read of a stage: its residual ``"sum"``, as in the paper, or the map after
+            its ``"relu"``, as in the authors' release and its published weights.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""SwiftNet with an image pyramid: one ResNet-18 sees the image at three sizes, a ladder of sums joins them; 12.1 M.
+"""SwiftNet with an image pyramid: one ResNet-18 on the image at three sizes, joined by a ladder of sums; 12.1 M.
 
-The sizes share all weights but those of the batch norms in the encoder's main path. Maps of equal stride are added,
-made equally wide by one convolution per stage, so the ladder goes from stride 128 to stride 4 and no pooling is needed.
+The sizes share all weights but the batch norms in the encoder's main path. One convolution per stage projects maps to
+one width; maps of equal stride are added. The ladder goes from stride 128 to stride 4 and needs no pooling.
 
 Source: Orsic, Kreso, Bevandic and Segvic, "In defense of pre-trained ImageNet architectures for real-time semantic
 segmentation of road-driving images", CVPR 2019, section 3.3 and figure 3; split norms and the ladder: Orsic and Segvic,
@@ -34,7 +34,7 @@ WIDTH = 128
 """Channels of the ladder."""
 
 Map = tuple[Tensor, Tensor | None]
-"""A map, and its mask while `torch.export` leaves open whether it has a single row or column (see `open_size`)."""
+"""A map, and its mask where `torch.export` cannot know whether it has a single row or column (see `open_size`)."""
 
 
 class SwiftNetPyramid(Network):
@@ -44,10 +44,10 @@ class SwiftNetPyramid(Network):
     Args:
         labels: the classes predicted.
         levels: sizes of the image, each half of the one before.
-        encoder_weights: None for a random draw; a file of ResNet-18 weights, under the names of torchvision or timm;
-            ``"timm"`` or a tag of timm's. Each size's batch norms start from the same.
-        subsample: how the image is made smaller: ``"bilinear"``, by half at a time, or ``"bicubic"``, each size from
-            the whole image, as in the authors' release.
+        encoder_weights: None for random initialisation; a file of ResNet-18 weights with the names of torchvision or
+            timm; ``"timm"`` or a timm tag. The batch norms of all sizes start from the same values.
+        subsample: how the image is reduced: ``"bilinear"`` from the size before, or ``"bicubic"`` from the full size,
+            as in the authors' release.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class SwiftNetPyramid(Network):
 
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""
-        x = whole = self.normalise(images)
+        x = full = self.normalise(images)
         skips: dict[int, list[Tensor]] = defaultdict(list)
         masks: dict[int, Tensor | None] = {}
         features = {}
@@ -89,7 +89,7 @@ class SwiftNetPyramid(Network):
             if level:
                 size = cells(x.shape[-2:], 2)
                 cubic = self.subsample == "bicubic"
-                x = F.interpolate(whole, size=size, mode="bicubic", align_corners=False) if cubic else resize(x, size)
+                x = F.interpolate(full, size=size, mode="bicubic", align_corners=False) if cubic else resize(x, size)
             for stage, (total, inside) in enumerate(self.backbone(x, level)):
                 skips[level + stage].append(self.narrow[stage](total))
                 masks[level + stage] = inside
@@ -117,13 +117,13 @@ def _enlarged(coarse: Map, fine: Map) -> Tensor:
 
 
 def _split(name: str) -> str:
-    """The name that a checkpoint gives to the parameter ``name``, whatever size's norm it belongs to."""
+    """The parameter ``name`` without the index of the image size, as in a checkpoint."""
     return re.sub(r"\b(bn\d)\.\d+\.", r"\1.", name)
 
 
 class _ResNet18(nn.Module):
-    """The sums of the four stages, before their ReLU, of images at one of the sizes; under the names of ImageNet
-    checkpoints, but for the norms' numbers."""
+    """The residual sums of the four stages, before their ReLU, for images of one of the sizes. Parameters are named as
+    in ImageNet checkpoints, with an index added to norms."""
 
     def __init__(self, levels: int) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ class _ResNet18(nn.Module):
 
 
 class _Block(nn.Module):
-    """The basic residual block before its last ReLU, with norms for each size of the image."""
+    """The basic residual block before its last ReLU, with separate norms for each image size."""
 
     def __init__(self, in_channels: int, out_channels: int, levels: int, *, stride: int = 1) -> None:
         super().__init__()
@@ -166,5 +166,5 @@ class _Block(nn.Module):
 
 
 def _norms(channels: int, levels: int) -> nn.ModuleList:
-    """Batch norms that take their running statistics where a small image leaves a single cell."""
+    """Batch norms that use their running statistics for maps of a single cell."""
     return nn.ModuleList(PooledNorm(channels) for _ in range(levels))

@@ -1,7 +1,7 @@
-"""A network of 40 thousand parameters with one of everything, for demonstrations and tests.
+"""A network of 40 thousand parameters with one block of each kind, for demonstrations and tests.
 
 It has a strided stem, depthwise separable convolutions, inverted residuals, a sum of two scales and an optional
-auxiliary head, so it meets every kind of coupling that the larger ones have, in milliseconds.
+auxiliary head, so it has every kind of channel coupling of the larger networks and runs in milliseconds.
 
 Source: Hardy's own; its blocks are those of Howard et al., arXiv:1704.04861, and Sandler et al., CVPR 2018.
 """
@@ -27,7 +27,7 @@ class Tiny(Network):
     Args:
         labels: the classes predicted.
         width: C, the channels at stride 4.
-        aux: while training, a second head on ``detail``.
+        aux: in training, a second head on ``detail``.
     """
 
     least_size = 16

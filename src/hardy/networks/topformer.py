@@ -1,9 +1,8 @@
-"""TopFormer T, S and B: a few convolutions make a pyramid of tokens, one small transformer at stride 64 mixes all of
-it, and what it found goes back into the fine maps; 1.4, 3.0 and 5.0 M parameters.
+"""TopFormer T, S and B: convolutions and one transformer at stride 64 on all scales; 1.4, 3.0 and 5.0 M parameters.
 
-The transformer sees the maps of strides 4 to 32, pooled to stride 64 and laid side by side, so that it is cheap and
-knows every scale. Its result is cut into parts again, and each weighs and shifts the map that it came from; at strides
-8, 16 and 32 these are added up and classified.
+The transformer reads the maps of strides 4 to 32, pooled to stride 64 and concatenated, so it is cheap and sees every
+scale. Its output is split again, and each part scales and shifts the map from which it came; the results at strides 8,
+16 and 32 are added and classified.
 
 Source: Zhang, Huang, Luo, Chen, Wang, Liu, Yu and Shen, "TopFormer: token pyramid transformer for mobile semantic
 segmentation", CVPR 2022, section 3; widths and depths as in the authors' release.
@@ -37,15 +36,15 @@ STEM = 16
 
 class _Size(NamedTuple):
     channels: tuple[int, int, int, int]
-    """Of the maps at strides 4, 8, 16 and 32."""
+    """Channels of the maps at strides 4, 8, 16 and 32."""
     layers: int
     """Inverted residuals at stride 32."""
     heads: int
-    """Of the attention, each with 16 channels of keys and 32 of values."""
+    """Attention heads, each with 16 key channels and 32 value channels."""
     width: int
-    """Of the head."""
+    """Channels of the segmentation head."""
     depthwise: bool
-    """Whether the head's 1x1 convolution sees each channel alone."""
+    """Whether the segmentation head's 1x1 convolution is depthwise."""
 
 
 SIZES = {
@@ -60,15 +59,15 @@ class TopFormer(Network):
     96, 128) for S, (32, 64, 128, 160) for B), ``tokens`` (B, the sum of these, H/64, W/64) after the transformer,
     ``fused`` (B, 128, 192 or 256, H/8, W/8), the embedding. Coarse logits at stride 8.
 
-    Tokens of an image with a side below 65 pixels have two cells there all the same: a single one would be a size that
-    `torch.export` takes for a constant.
+    Tokens have at least two cells along each side, also for images below 65 pixels: `torch.export` would treat a single
+    cell as a constant size.
 
     Args:
         labels: the classes predicted.
         variant: size.
         dropout: share of channels zeroed before the classifier while training.
-        drop_path: share of images for which the last block of the transformer is skipped while training; it rises to
-            it linearly.
+        drop_path: stochastic depth: share of images that skip the transformer's last block in training; it rises
+            linearly over the blocks.
 
     Raises:
         InputError: for a number out of range.
@@ -121,9 +120,9 @@ class TopFormer(Network):
         return Outputs(resize(logits, images.shape[-2:]), features, coarse=logits, embedding=fused)
 
     def _summed(self, maps: Sequence[Tensor], tokens: Tensor) -> Tensor:
-        """The maps from stride 8 on, each with its part of the tokens, at stride 8."""
-        told = zip(self.inject, maps[1:], self.parts(tokens, maps)[1:], strict=True)
-        injected: list[Tensor] = [inject(x, part) for inject, x, part in told]
+        """The sum, at stride 8, of the maps from stride 8 on, each combined with its part of the tokens."""
+        triples = zip(self.inject, maps[1:], self.parts(tokens, maps)[1:], strict=True)
+        injected: list[Tensor] = [inject(x, part) for inject, x, part in triples]
         total = injected[0]
         for x in injected[1:]:
             total = total + resize(x, total.shape[-2:])
@@ -131,7 +130,7 @@ class TopFormer(Network):
 
 
 def _pooled(maps: Sequence[Tensor]) -> Tensor:
-    """The maps averaged over the cells of half the coarsest one, rounded up and two at least, side by side."""
+    """The maps averaged to half the size of the coarsest (rounded up, at least two cells) and concatenated."""
     height, width = (torch.sym_max(2, (side + 1) // 2) for side in maps[-1].shape[-2:])
     grid = cast(int, height), cast(int, width)
     return torch.cat([F.adaptive_avg_pool2d(x, grid) for x in maps], dim=1)

@@ -93,7 +93,7 @@ class Perturbation(nn.Module):
         return torch.randn(count, len(self.centre), device=self.centre.device, dtype=self.centre.dtype)
 
     def style(self, epsilon: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation (B, C) each that ``epsilon`` (B, C) stands for; a deviation may be negative."""
+        """Mean and deviation (B, C) each of the style ``epsilon`` (B, C); a deviation may be negative."""
         mean, deviation = self.style_decoder(self.centre + epsilon @ self.root).chunk(2, dim=1)
         return mean, deviation
 

@@ -236,10 +236,17 @@ _LAYERS = {"convolution": "input", "addmm": "mat1", "mm": "self"}
 """What is a layer if its weights are a module's, and the argument that it takes in."""
 
 _PASSING = {
-    "_adaptive_avg_pool2d", "upsample_bilinear2d", "upsample_nearest2d", "_upsample_nearest_exact2d",
-    "reflection_pad2d", "replication_pad2d", "view", "_unsafe_view", "clone",
-}  # fmt: skip
-"""Averages with weights that sum to 1, and what moves values; the number of channels is looked at apart."""
+    "_adaptive_avg_pool2d",
+    "upsample_bilinear2d",
+    "upsample_nearest2d",
+    "_upsample_nearest_exact2d",
+    "reflection_pad2d",
+    "replication_pad2d",
+    "view",
+    "_unsafe_view",
+    "clone",
+}
+"""Averages with weights that sum to 1, and operations that move values; channel counts are checked elsewhere."""
 
 
 def _affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:

@@ -33,16 +33,26 @@ def photometric(images: Tensor, strength: float = 1.0) -> Tensor:
 
     factors = around(slice(0, 3), 1, 0.6).clamp(min=0)
     return recolour(
-        images, brightness=factors[:, 0], contrast=factors[:, 1], saturation=factors[:, 2],
-        hue=around(slice(3, 4), 0, 0.1)[:, 0], gain=around(slice(4, 7), 1, 0.3).clamp(min=0),
+        images,
+        brightness=factors[:, 0],
+        contrast=factors[:, 1],
+        saturation=factors[:, 2],
+        hue=around(slice(3, 4), 0, 0.1)[:, 0],
+        gain=around(slice(4, 7), 1, 0.3).clamp(min=0),
         offset=around(slice(7, 10), 0, 0.1),
-    )  # fmt: skip
+    )
 
 
 def recolour(
-    images: Tensor, *, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor, gain: Tensor,
+    images: Tensor,
+    *,
+    brightness: Tensor,
+    contrast: Tensor,
+    saturation: Tensor,
+    hue: Tensor,
+    gain: Tensor,
     offset: Tensor,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """``images`` (B, 3, H, W) with given colours, in [0, 1], in this order.
 
     Args:

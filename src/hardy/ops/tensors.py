@@ -78,8 +78,9 @@ def not_finite(tensors: Mapping[str, Tensor], masks: Collection[str] = ()) -> st
 
 
 def check_kinds(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Refuse numbers of another kind (whole, real, complex) than those whose places they take: torch would convert them
-    and drop what does not fit.
+    """Refuse numbers of another kind (integer, real, complex) than those that they replace.
+
+    Torch would convert them and drop what does not fit.
 
     Raises:
         ValueError: naming the first of them.

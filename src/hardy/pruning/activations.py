@@ -1,12 +1,12 @@
-"""What passes the gates of a network: the activations that each gate scales, caught in a forward pass.
+"""The activations at the gates of a network, recorded in a forward pass.
 
-Read before the scale, so that a channel whose scale has shrunk still shows what it carries: at a norm its input, at a
-convolution or linear layer its output, and where the gate multiplies the input of a layer (the heads of an attention)
-that input. They are kept as they are, with the factor that standardises each channel: whoever only compares styles of
-one channel needs no mean taken off, and multiplies the few numbers made of them.
+They are read before the scale, so that a channel with a small scale still shows its content: the input of a norm layer,
+the output of a convolution or linear layer, and the input of a layer where the gate multiplies that input (attention
+heads). The values are stored unchanged, together with the factor that standardises each channel. To compare styles of
+one channel no mean has to be subtracted, and the factor is applied to the few resulting numbers.
 
-Of a large map some positions are looked at, the same for all images and so for the copies that are compared, and others
-in each forward pass (`hardy.pruning.positions`).
+Of a large map only some positions are read. They are the same for all images, and so for the copies that are compared,
+and are drawn again in each forward pass (`hardy.pruning.positions`).
 """
 
 from collections import defaultdict
@@ -28,24 +28,24 @@ from hardy.pruning.scales import gate_members
 __all__ = ["Activations", "Read", "Seen"]
 
 Read = Literal["batch", "running", "scaled"]
-"""Standardise by the batch's own statistics, by a batch norm's running ones, or multiply the scale in after all."""
+"""Standardise by the statistics of the batch, by a batch norm's running statistics, or by the batch and the scale."""
 
 _POSITIONS = 64
-"""The most positions of a map that are looked at where it has many channels: the product is n x n."""
+"""The largest number of positions read of a map with many channels; the covariance is n x n."""
 
 _VALUES = 8192
-"""The most values of an image that are looked at where it has few channels, which costs next to nothing more."""
+"""The largest number of values read per image where a map has few channels; this costs almost no extra time."""
 
 _EPSILON = 1e-5
-"""Added to a variance of the batch's own, as batch norms do."""
+"""Added to a variance of the batch, as batch norms do."""
 
 
 class Seen(NamedTuple):
-    """The activations at one place of a unit.
+    """The activations at one gate site of a unit.
 
     Attributes:
-        values: (B, n, L), as they are there.
-        factor: (n,); ``factor * (values - their mean)`` is what the gate scales, standardised as asked.
+        values: (B, n, L), not standardised.
+        factor: (n,); ``factor * (values - mean)`` is what the gate scales, standardised as `Read` says.
     """
 
     values: Tensor
@@ -55,14 +55,14 @@ class Seen(NamedTuple):
 class Activations:
     """The activations at the gates of ``units`` during a forward pass inside a ``with`` block.
 
-    The positions looked at are drawn from a seed that torch's CPU generator gives when the block is entered, so a
-    seeded step repeats them.
+    The positions are drawn from a seed that torch's CPU generator gives when the block is entered. A seeded step
+    therefore repeats them.
 
     Args:
-        network: what is watched.
-        units: whose gates.
+        network: the network that runs.
+        units: the units whose gates are read.
         read: see `Read`.
-        attached: keep them part of the graph, so that what is made of them has gradients.
+        attached: keep the activations in the autograd graph.
     """
 
     def __init__(
@@ -95,16 +95,16 @@ class Activations:
         missed = [unit.name for unit in self._units if unit.kind == "heads" and not self._seen[unit.name]]
         if kind is None and missed:
             raise InputError(
-                f"the heads of {missed[0]!r} are taken without a call of a layer, as inside torch's own attention: "
-                "their activations cannot be read; use l2, or leave heads out of prune.kinds"
+                f"the heads of {missed[0]!r} pass no layer call, as inside torch's own attention, so their activations "
+                "cannot be read; use l2, or leave heads out of prune.kinds"
             )
 
     def of(self, unit: Unit) -> list[Seen]:
-        """The activations of the last forward pass at each place of ``unit``; none where it did not run."""
+        """The activations of the last forward pass at each gate site of ``unit``; none for a site that did not run."""
         return self._seen[unit.name]
 
     def forget(self) -> None:
-        """Drop what was seen."""
+        """Drop the recorded activations."""
         self._seen.clear()
 
     def _watch(self, unit: Unit, member: Member) -> None:
@@ -123,8 +123,7 @@ class Activations:
             self._handles.append(module.register_forward_pre_hook(lambda _, args: note(args[0])))
 
     def _gathered(self, value: Tensor, index: Tensor, *, channels_first: bool) -> Tensor:
-        """(B, n, L) of (B, C, ...) or (B, ..., C): for each of the n gates all its channels m and positions, L in
-        all."""
+        """(B, n, L) from (B, C, ...) or (B, ..., C): for each of n gates L values, all its channels and positions."""
         if value.ndim == 2:
             flat = value.unsqueeze(2)
         else:
@@ -137,7 +136,7 @@ class Activations:
         return gathered.flatten(2)
 
     def _sample(self, flat: Tensor, sides: tuple[int, ...], most: int) -> Tensor:
-        """(B, C, L) of (B, C, N): the positions of this forward pass, one draw for all maps of a size."""
+        """(B, C, L) from (B, C, N): the positions of this forward pass, drawn once for all maps of one size."""
         if flat.shape[2] <= most:
             return flat
         if (sides, most) not in self._drawn:
@@ -155,4 +154,4 @@ class Activations:
 
 
 _LAST = (nn.Linear, nn.LayerNorm)
-"""Modules whose channels are the last axis."""
+"""Modules whose channels are on the last axis."""

@@ -1,9 +1,9 @@
-"""Goals of cost: enough is removed when the network left is predicted, and where possible measured, to cost no more.
+"""Cost goals: channels are removed until the predicted, and where possible measured, cost is at most the target.
 
-The cost of given widths is handed in as a function. A prediction of time is a line through measured networks: between
-two of them, by what the layers' times add up to, it is interpolated, and beyond the last it goes on as straight. Each
-network that is measured on the way is one point more, so that a choice that was predicted to be fast enough and was
-not is followed by one with fewer channels, and one that overshot by one with more.
+The cost of given widths is passed in as a function. For time, the prediction is a piecewise linear function through the
+measured networks. Its argument is the sum of the layers' times; beyond the last point it is extrapolated. Each network
+measured during the search adds a point. After a choice that is measured to be too slow the next one has fewer channels,
+and after one that is faster than needed the next one has more.
 
 Source: the additive model of a network's time from its layers', measured one by one on the device, is that of Yang,
 Howard, Chen, Zhang, Go, Sandler, Sze and Adam, "NetAdapt: platform-aware neural network adaptation for mobile
@@ -21,35 +21,35 @@ from hardy.pruning.shapes import Widths, at_floors, dense_widths, widths_left
 __all__ = ["Anchored", "CostGoal"]
 
 _TRIES = 8
-"""Networks measured for one choice, at most."""
+"""The largest number of networks measured for one choice."""
 
 _NEAR = 0.95
-"""A network that takes less than this share of the target has lost more than was needed."""
+"""Below this share of the target more channels than necessary were removed."""
 
 _LOOSER = 3
-"""Networks measured for one choice before one that lost more than was needed is taken all the same."""
+"""After this many measurements for one choice a network is accepted even if too many channels were removed."""
 
 
 @dataclass
 class Anchored:
-    """A model of cost set right by measurements.
+    """A cost model that is corrected by measurements.
 
     Args:
-        raw: what is known to grow with the cost, such as the sum of the layers' times.
+        raw: a quantity that grows with the cost, such as the sum of the layers' times.
 
     Attributes:
-        points: (raw, measured) of each network measured.
+        points: (raw, measured cost) of each network measured.
     """
 
     raw: Callable[[Widths], float]
     points: list[tuple[float, float]] = field(default_factory=list)
 
-    def measured(self, widths: Widths, value: float) -> None:
-        """Note, in place, what a network of ``widths`` was measured to cost."""
+    def add(self, widths: Widths, value: float) -> None:
+        """Add the measured cost ``value`` of a network of ``widths``."""
         self.points.append((self.raw(widths), value))
 
     def __call__(self, widths: Widths) -> float:
-        """The cost predicted; the raw one where nothing was measured, and never falling while the raw one grows."""
+        """The predicted cost, which never falls as ``raw`` grows; ``raw`` itself when nothing was measured."""
         raw = self.raw(widths)
         if not self.points:
             return raw
@@ -63,22 +63,22 @@ class Anchored:
 
 
 class CostGoal:
-    """A cost that the network is to come down to.
+    """The goal that the network costs at most ``target``.
 
     Args:
         units: what is pruned.
-        cost: what the network costs with such widths; it falls with every channel.
-        target: the most it may cost.
-        limits: what the selection respects.
-        named: the recipe's key and the unit, as ``("target_ms", "ms")``.
-        measure: the cost in fact of the network less some channels, if it can be measured; then ``cost`` is
-            `Anchored` and learns from it.
+        cost: the cost of the network with given widths; it falls with every channel removed.
+        target: the largest allowed cost.
+        limits: limits of the selection.
+        named: the recipe's key and the physical unit, such as ``("target_ms", "ms")``.
+        measure: the measured cost of the network without some channels, if it can be measured; then ``cost`` must be
+            `Anchored`, and the measurements correct it.
 
     Attributes:
-        checked: (widths, measured) of the networks that were measured, in order.
+        checked: (widths, measured cost) of the networks measured, in order.
 
     Raises:
-        InputError: when the network costs no more already, or still costs more with every unit at its minimum width.
+        InputError: when the network meets the target already, or cannot meet it at minimum widths.
     """
 
     def __init__(
@@ -101,13 +101,13 @@ class CostGoal:
             raise InputError(f"{key} {target:g}: the network needs {dense:.4g} {unit} as it is; give a lower {key}")
         if least > target:
             raise InputError(
-                f"{key} {target:g} cannot be reached: with every width at its floor (min_width {limits.min_width}, "
-                f"round_to {limits.round_to}) the network needs {least:.4g} {unit}; raise {key} or lower min_width"
+                f"{key} {target:g} cannot be reached: at the minimum widths (min_width {limits.min_width}, round_to "
+                f"{limits.round_to}) the network needs {least:.4g} {unit}; raise {key} or lower min_width"
             )
 
     def most(self, dead: Removed) -> int:
-        """See `Goal.most`: all that the floors leave; `select` holds to each unit's own."""
-        if self._limits.scope == "layer":  # there the count stands for a share of every unit, which has no other bound
+        """See `Goal.most`: all channels above the minimum widths; `select` applies each unit's own minimum."""
+        if self._limits.scope == "layer":  # the count is then a share of every unit, without another bound
             return sum(unit.size - len(dead.get(unit.name, ())) for unit in self._units)
         floors = at_floors(self._units, self._limits)
         return sum(max(len(gone) - len(dead.get(name, ())), 0) for name, gone in floors.items())
@@ -116,8 +116,8 @@ class CostGoal:
         """See `Goal.met`."""
         return self._cost(widths_left(self._units, dead)) <= self._target
 
-    def confirmed(self, dead: Removed) -> bool:
-        """See `Goal.confirmed`: measured at most eight times for one choice, and at most three to remove less."""
+    def confirm(self, dead: Removed) -> bool:
+        """See `Goal.confirm`: at most 8 measurements for one choice, and at most 3 to remove fewer channels."""
         if self._measure is None or not isinstance(self._cost, Anchored):
             return True
         widths = widths_left(self._units, dead)
@@ -126,7 +126,7 @@ class CostGoal:
             return True
         value = self._measure(dead)
         self.checked.append((widths, value))
-        self._cost.measured(widths, value)
+        self._cost.add(widths, value)
         self._tries += 1
         enough = _LOOSER if value < _NEAR * self._target else _TRIES if value > self._target else 0
         if self._tries < enough:
@@ -136,7 +136,7 @@ class CostGoal:
 
 
 def _rising(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """``points`` by their first value, each once, the second never falling."""
+    """``points`` sorted by their first value, each value once; the second value never falls."""
     line: dict[float, float] = {}
     highest = 0.0
     for at, value in sorted(points):

@@ -1,6 +1,6 @@
-"""Coupled groups: channels of several layers that must be removed together, and the sides of the layers they lie on.
+"""Units, also called coupled groups: channels of several layers that must be removed together.
 
-How they are found is in `hardy.pruning.units`.
+`hardy.pruning.units` finds them.
 """
 
 from dataclasses import dataclass, replace
@@ -10,20 +10,20 @@ __all__ = ["Kind", "Member", "Unit"]
 
 Kind = Literal["filters", "heads", "hidden", "embedding"]
 """What the channels of a unit are: filters, attention heads, hidden channels of a feed-forward block, or channels of
-the residual stream that such blocks read and add to."""
+the residual stream that transformer blocks read from and add to."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """One side of one module that follows a unit.
+    """One side of one module whose channels belong to a unit.
 
     Attributes:
         module: the module's name in the network.
         side: ``"out"`` for its output channels (filters, norms), ``"in"`` for its input channels, ``"heads"`` for
-            the attributes and tables of an attention block, ``"name:axis"`` for a parameter that it holds itself.
-        channels: for channel c of the unit the module's channels that go with it; at the input of a grouped
-            convolution their place in every group.
-        standardised: the layer standardises its weights, over the channels that it takes in.
+            the attributes and tables of an attention block, ``"name:axis"`` for an axis of its own parameter.
+        channels: for each channel of the unit, the module's channels that belong to it; at the input of a grouped
+            convolution, their index within every group.
+        standardised: whether the layer standardises its weights over its input channels.
     """
 
     module: str
@@ -34,17 +34,17 @@ class Member:
 
 @dataclass(frozen=True)
 class Unit:
-    """A set of coupled channels, all of one width.
+    """A coupled group: channels that are removed together, one set of entries in every member per channel.
 
     Attributes:
-        name: the module name of the first layer that makes these channels.
-        size: number n of channels, of gates.
-        members: every module side that follows.
-        gates: the modules, among the members, at which the unit's shared gate sits: at the output of those that are
-            members by it, or else at the input.
+        name: the module name of the first layer that produces these channels.
+        size: number n of channels, and of gates.
+        members: every module side whose channels belong to the unit.
+        gates: the member modules at which the unit's shared gate sits: at the output where the output is a member,
+            else at the input.
         kind: what the channels are.
-        outputs: blocks of a residual stream at whose outputs the gate sits instead (`hardy.pruning.residual`).
-        within: the name of the unit that its channels are part of; they are masked, and cut out only with that.
+        outputs: blocks of a residual stream with the gate at their outputs instead (`hardy.pruning.residual`).
+        within: the name of the unit that contains its channels; alone they are masked, and only cut with that unit.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Unit:
     within: str = ""
 
     def within_part(self, part: str) -> "Unit":
-        """The unit of a module that is the submodule ``part`` of a network, with the names that the network gives."""
+        """This unit of the submodule ``part``, with module names as seen from the complete network."""
 
         def named(name: str) -> str:
             return f"{part}.{name}" if name else part
@@ -75,12 +75,12 @@ class Unit:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """How many channels of each layer's sides go with one gate."""
+        """For each layer side, the number of its channels per gate."""
         return tuple(len(m.channels[0]) for m in self.members if m.side in ("out", "in")) or (1,)
 
     @property
     def gated(self) -> tuple[Member, ...]:
-        """Where the gate sits: at blocks, at members' outputs, or at the inputs of what takes the unit's channels."""
+        """Where the gate sits: at block outputs, at member outputs, or at the inputs of layers that read the unit."""
         if self.outputs:
             return self.outputs
         found = [member for member in self.members if member.module in self.gates]

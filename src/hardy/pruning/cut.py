@@ -1,7 +1,7 @@
-"""Cutting one side of one module to the channels kept: its parameters, and the attributes that tell its size.
+"""Cuts one side of a module to the channels kept: its parameters, and the attributes that hold its size.
 
-Sides are ``"out"`` and ``"in"`` of convolutions and linear layers, ``"out"`` of norms, ``"name:axis"`` of a parameter
-or buffer that a module of another kind holds, and the sides that `hardy.pruning.tracing.declared` adds.
+Sides are ``"out"`` and ``"in"`` of convolutions and linear layers, ``"out"`` of norm layers, ``"name:axis"`` of a
+parameter or buffer of any other module, and the sides that `hardy.pruning.tracing.declared` adds.
 """
 
 import torch
@@ -17,7 +17,7 @@ __all__ = ["cut", "width"]
 
 
 def width(module: nn.Module, side: str) -> int:
-    """How many channels a side of a module has; 0 for a side that it has not."""
+    """How many channels a side of a module has; 0 for a side that does not exist."""
     if side in DECLARED:
         return declared_width(module, side)
     return side_width(module, side)
@@ -45,7 +45,7 @@ def cut(module: nn.Module, side: str, kept: list[int]) -> None:
 
 
 def _narrow_convolution(module: _ConvNd, side: str, kept: list[int]) -> None:
-    """Of a grouped convolution go whole groups with what they take in, or the same places of every group."""
+    """Set the sizes; a grouped convolution loses complete groups and their inputs, or the same indices per group."""
     if side == "in":
         module.in_channels = len(kept) * module.groups
     if side != "out":

@@ -1,18 +1,19 @@
 """Gates: the gradient of a loss with respect to a multiplier of ones on every channel, without inserting any.
 
-A gate z after a norm, y = z (gamma xhat + beta), has at z = 1 exactly dL/dz = gamma dL/dgamma + beta dL/dbeta, for
-batch statistics and for frozen ones alike; after a convolution or linear layer it is the sum of w dL/dw over the
-filter plus b dL/db. A unit's gate is shared by all its places, so their gradients are added (before any square).
-Where the places are is told by `hardy.pruning.units`. A path that crosses two places of one unit counts in both.
+A gate z after a norm layer, y = z (gamma xhat + beta), has at z = 1 exactly dL/dz = gamma dL/dgamma + beta dL/dbeta,
+for batch statistics and for running statistics. After a convolution or linear layer it is the sum of w dL/dw over the
+filter plus b dL/db. A unit has one gate at all its gate sites, so the gradients of the sites are added (before any
+square). `hardy.pruning.units` chooses the sites. A path that passes two sites of one unit counts in both.
 
 With weight norm (w = g v / ||v||) the sum of w dL/dw over a filter is g dL/dg.
 
-Where a layer takes what the gates multiply (the heads of an attention, a hidden width), dL/dz is the sum of w dL/dw
-over the weights that take the channel. At the output of a block, which has no parameter of its own, a gate of ones does
-multiply, inside `opened`, and has its gradient itself. The gradients of single samples are in `hardy.pruning.samples`.
+Where the gates multiply the input of a layer (attention heads, a hidden width), dL/dz is the sum of w dL/dw over the
+weights that read the channel. At the output of a block, which has no parameter of its own, a gate of ones multiplies
+the output inside `gates_applied`, and its gradient is read directly. Gradients of single samples are in
+`hardy.pruning.samples`.
 
-Source: the gates of Molchanov et al., "Importance estimation for neural network pruning", CVPR 2019;
-the identities above are the chain rule.
+Source: the gates of Molchanov et al., "Importance estimation for neural network pruning", CVPR 2019; the identities
+above follow from the chain rule.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,19 +31,27 @@ from hardy.ops.axes import weight_axis
 from hardy.pruning.coupled import Member, Unit
 from hardy.pruning.weight_norm import weight_norm_of
 
-__all__ = ["Place", "by_unit", "gate_gradients", "gate_parameters", "gate_places", "opened", "samples_interact"]
+__all__ = [
+    "GateSite",
+    "by_unit",
+    "gate_gradients",
+    "gate_parameters",
+    "gate_sites",
+    "gates_applied",
+    "samples_interact",
+]
 
 
 @dataclass(frozen=True)
-class Place:
+class GateSite:
     """A module at whose output, or input, gates sit.
 
     Attributes:
-        module: an affine norm, a convolution or linear layer, or a block.
+        module: an affine norm layer, a convolution or linear layer, or a block.
         channels: the module's channels that have a gate.
-        gates: the number of each one's gate; gates count through all units in order.
+        gates: the index of the gate of each of these channels; gates are numbered over all units in order.
         side: ``"out"`` for gates at its output, ``"in"`` for gates at the input of a convolution or linear layer.
-        factor: the gates themselves, ones (C,), at the output of a block.
+        factor: at the output of a block the gates themselves, ones (C,).
     """
 
     module: nn.Module
@@ -53,8 +62,7 @@ class Place:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """The weight (with weight norm its scale) and, at the output of a module that has one, the bias; of a block the
-        gates."""
+        """The weight, with weight norm also its scale, and for a gate at the output the bias; for a block its gates."""
         if self.factor is not None:
             return [self.factor]
         held = dict(self.module.named_parameters(recurse=False))
@@ -63,9 +71,9 @@ class Place:
         return found if normed is None else [normed.g, *found]
 
 
-def gate_places(network: nn.Module, units: Sequence[Unit]) -> list[Place]:
+def gate_sites(network: nn.Module, units: Sequence[Unit]) -> list[GateSite]:
     """Where the gates of ``units`` sit in ``network``."""
-    places = []
+    sites = []
     first = 0
     for unit in units:
         for member in unit.gated:
@@ -75,18 +83,16 @@ def gate_places(network: nn.Module, units: Sequence[Unit]) -> list[Place]:
             some = next(module.parameters())
             channels, gates = torch.tensor(pairs, device=some.device).unbind(1)
             factor = nn.Parameter(some.new_ones(int(channels.max()) + 1)) if unit.outputs else None
-            places.append(Place(module, channels, gates, "out" if member.side == "out" else "in", factor))
+            sites.append(GateSite(module, channels, gates, "out" if member.side == "out" else "in", factor))
         first += unit.size
-    return places
+    return sites
 
 
 @contextmanager
-def opened(places: Sequence[Place]) -> Iterator[None]:
-    """The gates at the outputs of blocks multiply in the forward passes inside."""
+def gates_applied(sites: Sequence[GateSite]) -> Iterator[None]:
+    """Inside the block, forward passes multiply the outputs of residual blocks by their gates."""
     handles = [
-        place.module.register_forward_hook(partial(_multiply, place.factor))
-        for place in places
-        if place.factor is not None
+        site.module.register_forward_hook(partial(_multiply, site.factor)) for site in sites if site.factor is not None
     ]
     try:
         yield
@@ -95,66 +101,68 @@ def opened(places: Sequence[Place]) -> Iterator[None]:
             handle.remove()
 
 
-def gate_parameters(places: Sequence[Place]) -> list[nn.Parameter]:
-    """The parameters whose gradients the gates are computed from, each once, in order."""
-    return list(dict.fromkeys(parameter for place in places for parameter in place.parameters))
+def gate_parameters(sites: Sequence[GateSite]) -> list[nn.Parameter]:
+    """The parameters from whose gradients the gate gradients are computed, each once, in order."""
+    return list(dict.fromkeys(parameter for site in sites for parameter in site.parameters))
 
 
-def gate_gradients(places: Sequence[Place], gradients: Mapping[nn.Parameter, Tensor | None], count: int) -> Tensor:
-    """dL/dz of all ``count`` gates from dL/dp of their parameters: (G,) float64; no gradient counts as 0."""
+def gate_gradients(sites: Sequence[GateSite], gradients: Mapping[nn.Parameter, Tensor | None], count: int) -> Tensor:
+    """dL/dz of all ``count`` gates from dL/dp of their parameters: (G,) float64; a missing gradient counts as 0."""
     total: Tensor | None = None
-    for place in places:
-        summed = _per_channel(place, gradients)
+    for site in sites:
+        summed = _per_channel(site, gradients)
         if total is None:
-            total = torch.zeros(count, dtype=torch.float64, device=place.gates.device)
+            total = torch.zeros(count, dtype=torch.float64, device=site.gates.device)
         if summed is not None:
-            total.index_add_(0, place.gates, summed.double()[place.channels])
+            total.index_add_(0, site.gates, summed.double()[site.channels])
     return torch.zeros(count, dtype=torch.float64) if total is None else total
 
 
 def by_unit(values: Tensor, units: Sequence[Unit]) -> dict[str, Tensor]:
-    """The values (G,) of all gates as one (n,) float64 CPU tensor for each unit."""
+    """Split the values (G,) of all gates into one (n,) float64 CPU tensor per unit."""
     parts = torch.split(values.cpu().double(), [unit.size for unit in units])
     return {unit.name: part.clone() for unit, part in zip(units, parts, strict=True)}
 
 
 def samples_interact(network: nn.Module) -> bool:
-    """True when some batch norm uses the statistics of the batch."""
+    """True when at least one batch norm uses the statistics of the batch."""
     norms = (module for module in network.modules() if isinstance(module, _BatchNorm))
     return any(norm.training or norm.running_mean is None for norm in norms)
 
 
 def _check(member: Member, module: nn.Module) -> None:
-    """Refuse a place where no parameter's gradient is that of the gate.
+    """Raise `InputError` for a gate site where the gate gradient cannot be computed from a parameter.
 
-    A standardised weight does not depend on its scale, and a weight norm has one scale for all that a layer takes in.
+    A standardised weight does not depend on its scale, and weight norm has one scale for all inputs of a layer.
     """
     normed = weight_norm_of(module)
     if member.standardised or (
         normed is not None and (member.side != "out" or normed.axis != weight_axis(module, "out"))
     ):
-        what = "standardises its weights" if member.standardised else "has its weights normed over what the gate scales"
+        what = "standardises its weights" if member.standardised else "normalises its weights over what the gate scales"
         raise InputError(
-            f"the gates of {member.module!r} have no gradient: it {what}; use a criterion of weights, such as l2"
+            f"the gates of {member.module!r} have no gradient: it {what}; use a weight criterion, such as l2"
         )
 
 
 def _multiply(factor: Tensor, module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
-    """What a block gives (B, C, ...) times its gates; channels behind the last gate stay as they are."""
-    whole = factor if len(factor) == out.shape[1] else torch.cat([factor, factor.new_ones(out.shape[1] - len(factor))])
-    return out * whole.to(out.dtype).view(-1, *(1,) * (out.ndim - 2))
+    """A block's output (B, C, ...) times its gates; channels after the last gate do not change."""
+    full_factor = (
+        factor if len(factor) == out.shape[1] else torch.cat([factor, factor.new_ones(out.shape[1] - len(factor))])
+    )
+    return out * full_factor.to(out.dtype).view(-1, *(1,) * (out.ndim - 2))
 
 
-def _per_channel(place: Place, gradients: Mapping[nn.Parameter, Tensor | None]) -> Tensor | None:
-    """The sum of p dL/dp over the parameters of each channel at the place; None when none has a gradient."""
+def _per_channel(site: GateSite, gradients: Mapping[nn.Parameter, Tensor | None]) -> Tensor | None:
+    """The sum of p dL/dp over the parameters of each channel at ``site``; None without any gradient."""
     total: Tensor | None = None
-    for parameter in place.parameters:
+    for parameter in site.parameters:
         gradient = gradients.get(parameter)
         if gradient is None:
             continue
         product = parameter.detach() * gradient
         if product.ndim > 1:
-            axis = weight_axis(place.module, place.side)
+            axis = weight_axis(site.module, site.side)
             product = product.sum([other for other in range(product.ndim) if other != axis])
         total = product if total is None else total + product
     return total

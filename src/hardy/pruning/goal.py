@@ -1,7 +1,7 @@
-"""Goals: when enough was removed, and which channels of a round are the last ones needed.
+"""Goals: when enough channels are removed, and which channels a round removes to reach the goal.
 
-A goal looks at what has gone and says whether that is enough. `Ratio` counts channels. Goals of cost (GMACs,
-milliseconds) are in `hardy.pruning.cost_goal`.
+A goal decides from the removed channels whether they are enough. `Ratio` counts channels. `hardy.pruning.cost_goal` has
+the goals of cost (GMACs, milliseconds).
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,16 +16,17 @@ __all__ = ["Goal", "Ratio", "choose", "fewest", "joined"]
 
 
 class Goal(Protocol):
-    """What pruning is to reach."""
+    """When pruning has removed enough. ``dead`` are the channels that are masked or removed so far."""
 
     def most(self, dead: Removed) -> int:
-        """The most channels that may still go when ``dead`` have gone."""
+        """The largest number of channels that may be removed in addition to ``dead``."""
 
     def met(self, dead: Removed) -> bool:
         """True when ``dead`` is enough."""
 
-    def confirmed(self, dead: Removed) -> bool:
-        """True when what was chosen holds; False when the goal learned better, and it is to be chosen again."""
+    def confirm(self, dead: Removed) -> bool:
+        """True when ``dead`` is accepted; False when a measurement corrected the goal, so that channels must be
+        chosen again. May measure, and then changes the goal in place."""
 
 
 class Ratio:
@@ -34,7 +35,7 @@ class Ratio:
     Args:
         units: what is pruned.
         ratio: the share REMOVED, in (0, 1).
-        limits: what the selection respects.
+        limits: limits of the selection.
 
     Raises:
         InputError: when ``ratio`` is not between 0 and 1, or the limits do not allow it.
@@ -51,47 +52,58 @@ class Ratio:
         """See `Goal.met`."""
         return self.most(dead) <= 0
 
-    def confirmed(self, dead: Removed) -> bool:
-        """See `Goal.confirmed`: a count is what it is."""
+    def confirm(self, dead: Removed) -> bool:
+        """See `Goal.confirm`: a count needs no confirmation."""
         return True
 
 
 def joined(dead: Removed, chosen: Removed) -> Removed:
-    """Both, each unit's channels ascending."""
+    """The union of both, with the channels of each unit ascending."""
     names = dict.fromkeys([*dead, *chosen])
     return {name: sorted([*dead.get(name, ()), *chosen.get(name, ())]) for name in names}
 
 
 def choose(
-    scores: Mapping[str, Tensor], units: Sequence[Unit], goal: Goal, dead: Removed, limits: Limits,
+    scores: Mapping[str, Tensor],
+    units: Sequence[Unit],
+    goal: Goal,
+    dead: Removed,
+    limits: Limits,
     at_most: int | None = None,
-) -> Removed:  # fmt: skip
-    """The channels that go next: the lowest scores, no more than the goal needs.
+) -> Removed:
+    """The channels to remove next: the lowest scores, no more than the goal needs.
 
     Args:
         scores: for each unit its (n,) scores.
         units: the units to take from.
-        goal: what is to be reached.
-        dead: the channels that have gone before.
+        goal: what to reach.
+        dead: the channels removed before.
         limits: scope, minimum width and rounding.
-        at_most: the most channels taken now; all that the goal allows by default.
+        at_most: the largest number of channels to remove now; by default as many as the goal allows.
     """
     chosen = fewest(scores, units, goal, dead, limits, at_most)
-    while goal.met(joined(dead, chosen)) and not goal.confirmed(joined(dead, chosen)):
+    while goal.met(joined(dead, chosen)) and not goal.confirm(joined(dead, chosen)):
         chosen = fewest(scores, units, goal, dead, limits, at_most)
     return chosen
 
 
 def fewest(
-    scores: Mapping[str, Tensor], units: Sequence[Unit], goal: Goal, dead: Removed, limits: Limits,
+    scores: Mapping[str, Tensor],
+    units: Sequence[Unit],
+    goal: Goal,
+    dead: Removed,
+    limits: Limits,
     at_most: int | None = None,
-) -> Removed:  # fmt: skip
-    """The fewest channels that are enough as far as the goal knows, or all that may go."""
+) -> Removed:
+    """The smallest number of lowest-scored channels that meets the goal, or all that may be removed.
+
+    The arguments are those of `choose`. A cost goal uses its present prediction.
+    """
     high = goal.most(dead) if at_most is None else min(at_most, goal.most(dead))
     chosen = select(scores, units, high, dead, limits)
     if not goal.met(joined(dead, chosen)):
         return chosen
-    low = 0  # the fewest that are enough lie above `low` and up to `high`: cost falls with every channel
+    low = 0  # the smallest sufficient count is in (low, high]: the cost falls with every channel
     while high - low > 1:
         middle = (low + high) // 2
         fewer = select(scores, units, middle, dead, limits)

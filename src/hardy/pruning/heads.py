@@ -1,8 +1,8 @@
-"""Heads: the rows and columns of an attention block's layers that belong to one head, and go with it.
+"""Heads: the rows and columns of the layers of an attention block that belong to one head and are removed with it.
 
-An attention block keeps its number of heads in an attribute that no trace shows. Hardy's own blocks say it themselves
-(`hardy.ties`); for each block of timm, torchvision and torch known here it is declared. Blocks whose code takes the
-width of their heads together to be that of their input are replaced when they lose heads (`hardy.pruning.narrow`).
+An attention block keeps its number of heads in an attribute, which a trace cannot find. Hardy's own blocks declare it
+(`hardy.ties`); this file declares it for blocks of timm, torchvision and torch. Some blocks assume that their heads
+together are as wide as their input; these get another class when they lose heads (`hardy.pruning.narrow`).
 """
 
 from collections.abc import Callable, Mapping
@@ -23,10 +23,10 @@ __all__ = ["follow_heads", "heads_of"]
 
 
 def heads_of(module: nn.Module) -> Coupling | None:
-    """The heads of ``module``: as its class says or is registered for, or as is known here; None without heads."""
-    said = couplings_of(module)
-    if said is not None:
-        return next((coupling for coupling in said if coupling.side == "heads"), None)
+    """The heads of ``module``, as its class declares them, as registered, or as known here; None without heads."""
+    couplings = couplings_of(module)
+    if couplings is not None:
+        return next((coupling for coupling in couplings if coupling.side == "heads"), None)
     for kind, describe in _HEADS.items():
         if isinstance(module, kind):
             return describe(module)
@@ -34,7 +34,7 @@ def heads_of(module: nn.Module) -> Coupling | None:
 
 
 def follow_heads(module: nn.Module, count: int) -> None:
-    """Set the attributes of an attention block that tell its size, after it was cut to ``count`` heads, in place."""
+    """After a cut to ``count`` heads, set the attributes of an attention block that hold its size, in place."""
     if isinstance(module, davit.ChannelAttentionV2):
         module.groups = count
     else:
@@ -86,8 +86,7 @@ def _window(module: WindowAttention) -> Coupling:
 
 
 def _talking(module: Attention2d | Attention2dDownsample) -> Coupling:
-    """Heads that are mixed with each other before and after the softmax, or not; either way one attribute counts
-    them."""
+    """With or without talking heads, which mix the heads before and after the softmax; one attribute counts them."""
     heads = module.num_heads
     keys, values, single = head_rows(heads, module.key_dim), head_rows(heads, module.d), head_rows(heads, 1)
     query = "q.proj.conv" if isinstance(module, Attention2dDownsample) else "q.conv"
@@ -105,7 +104,7 @@ def _talking(module: Attention2d | Attention2dDownsample) -> Coupling:
 
 
 def _rowed(module: RowAttention | tiny_vit.Attention) -> Coupling:
-    """Query, key and value of a head lie side by side in one layer."""
+    """Query, key and value of a head are adjacent rows of one layer."""
     heads = module.num_heads
     return Coupling(
         "heads",
@@ -120,7 +119,7 @@ def _rowed(module: RowAttention | tiny_vit.Attention) -> Coupling:
 
 
 def _normed(module: levit.Attention | levit.AttentionDownsample) -> Coupling:
-    """Each layer has its norm beside it; only a block that keeps its size makes the query in the same layer."""
+    """A norm layer follows each layer; only a block that keeps its size computes the query in the same layer."""
     heads, keys, values = module.num_heads, module.key_dim, module.val_dim
     first: tuple[Tie, ...] = (("qkv.linear", "out", head_rows(heads, 2 * keys + values)),)
     if isinstance(module, levit.AttentionDownsample):
@@ -138,7 +137,7 @@ def _plain(module: davit.WindowAttention | davit.ChannelAttention | davit.Channe
 
 
 def _cosine(module: swin_transformer_v2.WindowAttention) -> Coupling:
-    """With biases beside the layer, a temperature for each head, and a position bias that a small network makes."""
+    """With biases outside the layer, a temperature per head, and a position bias from a small network."""
     found = _plain(module)  # type: ignore[arg-type]
     rows, single = head_rows(found.count, module.proj.in_features // found.count), head_rows(found.count, 1)
     biases = ("q_bias:0", "k_bias:0", "v_bias:0") if module.q_bias is not None else ()
@@ -147,7 +146,7 @@ def _cosine(module: swin_transformer_v2.WindowAttention) -> Coupling:
 
 
 def _shifted(module: ShiftedWindowAttention) -> Coupling:
-    """Of the first kind with a table of position biases, of the second as `_cosine`."""
+    """Version 1 has a table of position biases, version 2 is like `_cosine`."""
     found = _plain(module)  # type: ignore[arg-type]
     single = head_rows(found.count, 1)
     ties: tuple[Tie, ...] = (("", "relative_position_bias_table:1", single),)
@@ -157,7 +156,7 @@ def _shifted(module: ShiftedWindowAttention) -> Coupling:
 
 
 def _torch(module: nn.MultiheadAttention) -> Coupling:
-    """Torch may append a learned key and value to those of the input."""
+    """Torch may append a learned key and value to the keys and values of the input."""
     heads = module.num_heads
     rows, thrice = head_rows(heads, module.head_dim), head_rows(heads, module.head_dim, 3)
     makers = tuple(("", side, thrice if side == "in_proj_weight:0" else rows) for side in making(module))

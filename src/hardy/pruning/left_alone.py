@@ -1,4 +1,4 @@
-"""Layers that the user names to be left alone: no unit that reaches them is pruned."""
+"""Layers that the user excludes from pruning: no unit with a channel of such a layer is pruned."""
 
 from collections.abc import Sequence
 
@@ -10,14 +10,14 @@ __all__ = ["left_alone"]
 
 
 def left_alone(network: Network, units: Sequence[Unit], names: Sequence[str]) -> tuple[list[Unit], dict[str, str]]:
-    """The units that may be pruned, and for the others, by the name users know, the reason.
+    """The units that may be pruned, and for the others the reason, by the name that users know.
 
-    A layer that is left alone keeps every weight. So channels that another layer makes and this one takes stay too.
+    An excluded layer keeps every weight. So the channels that it reads from other layers are kept too.
 
     Args:
-        network: whose units these are.
-        units: what could be pruned.
-        names: of layers, or of modules with all layers inside, as users know them.
+        network: the network that has the units.
+        units: the units that could be pruned.
+        names: names of layers, or of modules for all layers inside, as users know them.
 
     Raises:
         InputError: for a name that ``network`` does not have.

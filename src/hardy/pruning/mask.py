@@ -1,9 +1,9 @@
-"""Masking: channels are set to zero and stay in place.
+"""Masking: channels are set to zero and keep their place in the tensors.
 
-A masked channel computes nothing: the layers that make it have zero weights, its norms zero scale and shift, and the
-layers that take it zero weights for it; norms over channels, and layers that standardise their weights over what they
-take, leave it out (`hardy.pruning.norms`). So in evaluation mode
-the masked network is the pruned one, in its old shape.
+A masked channel has no effect: the layers that produce it get zero weights, its norm layers get zero scale and shift,
+and the layers that read it get zero weights for it. Norm layers over channels, and layers that standardise their
+weights over their inputs, leave it out (`hardy.pruning.norms`). So in evaluation mode the masked network computes the
+same as the pruned one, with the old shapes.
 """
 
 from collections import defaultdict
@@ -21,16 +21,20 @@ from hardy.pruning.coupled import Unit
 from hardy.pruning.norms import CHANNEL_NORMS, mask_inputs, mask_norm
 from hardy.pruning.weight_norm import weight_norm_of
 
-__all__ = ["filling", "mask", "masker"]
+__all__ = ["filling", "mask", "prepare_mask"]
 
 
 def mask(network: nn.Module, units: Sequence[Unit], removed: Mapping[str, Sequence[int]]) -> None:
     """Zero the channels ``removed`` of ``units`` in ``network``, in place."""
-    masker(network, units, removed)()
+    prepare_mask(network, units, removed)()
 
 
-def masker(network: nn.Module, units: Sequence[Unit], removed: Mapping[str, Sequence[int]]) -> Callable[[], None]:
-    """A function that zeroes the channels ``removed`` of ``units`` in place, made once and called after each step."""
+def prepare_mask(network: nn.Module, units: Sequence[Unit], removed: Mapping[str, Sequence[int]]) -> Callable[[], None]:
+    """Prepare ``network``, in place, and return a function that zeroes the channels ``removed`` of ``units`` in it.
+
+    Call the function at once and after each training step. Only the norm layers over channels and the layers that
+    standardise their weights are changed before the first call.
+    """
     fills: list[Callable[[], object]] = []
     for (name, side, standardised), channels in _gone(units, removed).items():
         module = network.get_submodule(name)
@@ -41,10 +45,10 @@ def masker(network: nn.Module, units: Sequence[Unit], removed: Mapping[str, Sequ
             mask_norm(module, channels)
         device = next((value.device for value in module.parameters()), None)
         gone = torch.tensor(channels, device=device)
-        fills += [filling(module, kind, axis, gone) for kind, axis in _places(module, side)]
+        fills += [filling(module, kind, axis, gone) for kind, axis in _masked_parameters(module, side)]
     for module in network.modules():
         if isinstance(module, nn.TransformerEncoderLayer):
-            module.activation_relu_or_gelu = 0  # else in evaluation mode it reads its norms' weights and calls none
+            module.activation_relu_or_gelu = 0  # so that in evaluation mode it calls its norm layers
 
     def zero() -> None:
         with torch.no_grad():
@@ -54,10 +58,8 @@ def masker(network: nn.Module, units: Sequence[Unit], removed: Mapping[str, Sequ
     return zero
 
 
-def _gone(
-    units: Sequence[Unit], removed: Mapping[str, Sequence[int]]
-) -> dict[tuple[str, str, bool], list[int]]:  # fmt: skip
-    """For each module's side, and whether it standardises its weights, the channels that go."""
+def _gone(units: Sequence[Unit], removed: Mapping[str, Sequence[int]]) -> dict[tuple[str, str, bool], list[int]]:
+    """The channels to mask, by module, side, and whether the module standardises its weights."""
     found: dict[tuple[str, str, bool], list[int]] = defaultdict(list)
     for unit in units:
         for member in unit.members:
@@ -75,20 +77,20 @@ def filling(module: nn.Module, name: str, axis: int, gone: Tensor) -> Callable[[
     return partial(_stored(module, name).index_fill_, axis, gone, 0.0)
 
 
-def _places(module: nn.Module, side: str) -> list[tuple[str, int]]:
-    """The parameters of ``module`` that make (or take) its channels, each with the axis they lie along."""
+def _masked_parameters(module: nn.Module, side: str) -> list[tuple[str, int]]:
+    """The parameters of ``module`` to zero for channels of ``side``, each with the axis of the channels."""
     if ":" in side:
         return parameter_axes(module, side)
     if isinstance(module, (_ConvNd, nn.Linear)):
         return [place for place in parameter_axes(module, side) if place[0] == "weight" or module.bias is not None]
     if isinstance(module, (_NormBase, *CHANNEL_NORMS)):
-        own = ("weight", "bias")  # the running statistics make nothing without them
+        own = ("weight", "bias")  # without them the running statistics have no effect
         return [p for p in parameter_axes(module, side) if p[0] in own and getattr(module, p[0], None) is not None]
     return []
 
 
 def _stored(module: nn.Module, name: str) -> Tensor:
-    """The parameter itself, also where sparse training multiplies it (`hardy.pruning.scales`)."""
+    """The stored parameter, without the factor of sparse training (`hardy.pruning.scales`)."""
     if parametrize.is_parametrized(module, name):
         return module.parametrizations[name].original  # type: ignore[index,union-attr,no-any-return]
     return getattr(module, name)  # type: ignore[no-any-return]

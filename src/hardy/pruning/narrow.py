@@ -1,8 +1,8 @@
-"""Attention blocks with fewer heads than their code allows.
+"""Classes for attention blocks whose original code does not allow fewer heads.
 
-The code of these blocks takes the width of all heads together to be the width of their input. A block that lost heads
-or part of its input keeps its parameters, names and state dict, and gets a class whose forward pass does not assume
-that; it computes the same function.
+The original code assumes that all heads together are as wide as the input. A block that loses heads or part of its
+input keeps its parameters, names and state dict. It gets a class whose forward pass computes the same function without
+this assumption.
 
 Sources: Vaswani et al., "Attention is all you need", NeurIPS 2017, section 3.2.2 (torch's attention, DaViT's windows);
 Liu et al., "Swin Transformer", ICCV 2021, section 3.2, and "Swin Transformer V2", CVPR 2022, equations 2 and 3; Ding
@@ -23,12 +23,12 @@ __all__ = ["narrow"]
 
 
 def narrow(module: nn.Module, side: str, count: int) -> None:
-    """Give an attention block that was cut a class that allows it, in place; other modules stay as they are.
+    """Give an attention block a class that works after the cut, in place; other modules do not change.
 
     Args:
-        module: what was cut.
-        side: where it was cut.
-        count: how many channels are left there.
+        module: the module that was cut.
+        side: the side that was cut.
+        count: how many channels are left on that side.
     """
     if isinstance(module, nn.MultiheadAttention):
         if side == "heads":
@@ -37,7 +37,7 @@ def narrow(module: nn.Module, side: str, count: int) -> None:
             module.embed_dim = count
         module.kdim = count if side in ("in_proj_weight:1", "k_proj_weight:1") else module.kdim
         module.vdim = count if side in ("in_proj_weight:1", "v_proj_weight:1") else module.vdim
-        module._qkv_same_embed_dim = False  # so torch's transformer layers call it and do not read its weights
+        module._qkv_same_embed_dim = False  # so that torch's transformer layers call it and do not read its weights
     kind = next((narrower for kind, narrower in _NARROWER.items() if type(module) is kind), None)
     if kind is not None:
         module.__class__ = kind
@@ -54,13 +54,19 @@ def _merged(values: Tensor) -> Tensor:
 
 
 class _MultiheadAttention(nn.MultiheadAttention):
-    """See `torch.nn.MultiheadAttention`; the inputs may have another width than the heads together."""
+    """See `torch.nn.MultiheadAttention`; the inputs and the heads together may have different widths."""
 
     def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None = None,
-        need_weights: bool = True, attn_mask: Tensor | None = None, average_attn_weights: bool = True,
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
         is_causal: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    ) -> tuple[Tensor, Tensor | None]:
         given = [query, key, value]
         batched = query.ndim == 3
         if not batched:
@@ -84,10 +90,10 @@ class _MultiheadAttention(nn.MultiheadAttention):
             scores, v = F.pad(scores, (0, 1)), F.pad(v, (0, 0, 0, 1))
         weights = F.dropout(scores.softmax(-1), self.dropout, self.training)
         out: Tensor = self.out_proj(_merged(weights @ v))
-        told = (weights.mean(1) if average_attn_weights else weights) if need_weights else None
+        returned = (weights.mean(1) if average_attn_weights else weights) if need_weights else None
         if not batched:
-            return out.squeeze(0), None if told is None else told.squeeze(0)
-        return out if self.batch_first else out.transpose(0, 1), told
+            return out.squeeze(0), None if returned is None else returned.squeeze(0)
+        return out if self.batch_first else out.transpose(0, 1), returned
 
     def _projected(self, given: list[Tensor]) -> list[Tensor]:
         if self.in_proj_weight is not None:
@@ -101,7 +107,7 @@ class _MultiheadAttention(nn.MultiheadAttention):
 
 
 def _added(mask: Tensor, scores: Tensor) -> Tensor:
-    """What a mask adds to the scores: True stands for minus infinity."""
+    """What a mask adds to the scores; True means minus infinity."""
     return scores.new_zeros(mask.shape).masked_fill(mask, -math.inf) if mask.dtype == torch.bool else mask
 
 
@@ -119,7 +125,7 @@ class _CosineAttention(swin_transformer_v2.WindowAttention):
         return self.proj_drop(self.proj(_merged(self.attn_drop(scores.softmax(-1)) @ v)))  # type: ignore[no-any-return]
 
     def _positions(self) -> Tensor:
-        """The bias (heads, N, N) of the relative position of two pixels in a window."""
+        """The bias (heads, N, N) for the relative position of two pixels in a window."""
         table = self.cpb_mlp(self.relative_coords_table).flatten(0, -2)
         return 16 * table[self.relative_position_index].permute(2, 0, 1).sigmoid()  # type: ignore[no-any-return]
 
@@ -151,7 +157,7 @@ class _ShiftedWindowsV2(ShiftedWindowAttentionV2):
 
 def _in_windows(
     module: ShiftedWindowAttention, x: Tensor, bias: Tensor | None, scored: Callable[[Tensor, Tensor], Tensor]
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Attention within shifted windows of x (B, h, w, C), which is padded with zeros to full windows."""
     batch, *size, _ = x.shape
     edges = module.window_size
@@ -174,7 +180,7 @@ def _in_windows(
 
 
 def _regions(length: int, edge: int, shift: int) -> Tensor:
-    """For each place along a rolled axis which of the three parts it comes from that do not see each other."""
+    """For each index along a rolled axis the number of its part; three parts do not attend to each other."""
     at = torch.arange(length)
     return (at >= length - edge).long() + (at >= length - shift).long() if shift else torch.zeros_like(at)
 

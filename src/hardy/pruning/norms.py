@@ -1,10 +1,10 @@
-"""Norms over channels (layer norm, group norm, RMS norm), and what they compute while some channels are masked.
+"""Norm layers over channels (layer norm, group norm, RMS norm) while some channels are masked.
 
-A channel set to zero still counts in the mean and the variance over channels. A layer that standardises its weights
-over what it takes in (Qiao et al., "Micro-batch training with batch-channel normalization and weight standardization",
-arXiv 1903.10520, equation 11) has such a mean and variance too. So masking replaces the class of either in place by one
-that normalises over the kept channels only: parameters, names and state dict stay what they were, and the masked
-network computes what the pruned one will.
+A channel of zeros still changes the mean and variance over channels. A layer that standardises its weights over its
+inputs (Qiao et al., "Micro-batch training with batch-channel normalization and weight standardization", arXiv
+1903.10520, equation 11) has such a mean and variance too. So masking replaces the class of both, in place, by one that
+normalises over the kept channels only. Parameters, names and state dict do not change, and the masked network computes
+the same as the pruned one.
 """
 
 import copy
@@ -32,7 +32,7 @@ CHANNEL_NORMS = (
     layers.SimpleNorm,
     layers.SimpleNorm2d,
 )
-"""Norms whose statistics run over channels."""
+"""Norm layers whose statistics are over channels."""
 
 _MAPS = (
     LayerNorm2d,
@@ -44,17 +44,17 @@ _MAPS = (
     layers.SimpleNorm2d,
     nn.GroupNorm,
 )
-"""Those that take maps (B, C, h, w); the others take channels last."""
+"""Those with inputs (B, C, h, w); the others have channels on the last axis."""
 
 
 def channel_axis(module: nn.Module) -> int:
-    """The axis of the channels in what a norm over channels, a convolution or a linear layer takes and makes."""
+    """The channel axis of the inputs and outputs of a norm layer over channels, a convolution or a linear layer."""
     last = isinstance(module, (nn.Linear, *CHANNEL_NORMS)) and not isinstance(module, _MAPS)
     return -1 if last else 1
 
 
 def norm_width(module: nn.Module) -> int | None:
-    """How many channels a norm has; None when its statistics run over several axes of its input."""
+    """How many channels a norm layer has; None when its statistics are over several axes of its input."""
     if not isinstance(module, nn.GroupNorm):
         shape: Sequence[int] = module.normalized_shape  # type: ignore[assignment]
         if len(shape) != 1:
@@ -63,7 +63,7 @@ def norm_width(module: nn.Module) -> int | None:
 
 
 class _Masked:
-    """Mixed into a norm's class: only the channels ``kept`` are normalised."""
+    """Mixed into the class of a norm layer: only the channels ``kept`` are normalised."""
 
     kept: Tensor
 
@@ -77,7 +77,7 @@ class _Masked:
 
 
 class _MaskedInputs(_Masked):
-    """Mixed into the class of a layer that standardises its weights: only the input channels ``kept`` are taken."""
+    """Mixed into the class of a layer that standardises its weights: only the input channels ``kept`` are used."""
 
     def forward(self, x: Tensor) -> Tensor:
         module: Any = self
@@ -97,10 +97,10 @@ def mask_inputs(module: nn.Module, gone: Sequence[int]) -> None:
 
 
 def mask_norm(module: nn.Module, gone: Sequence[int]) -> None:
-    """Make a norm over channels leave out the channels ``gone``, in place; all others count again."""
+    """Make a norm layer over channels leave out the channels ``gone``, in place; all other channels are used."""
     unmask(module)
     narrow = copy.deepcopy(module)
-    if parametrize.is_parametrized(narrow):  # its class was made for both; to take a parametrization away changes it
+    if parametrize.is_parametrized(narrow):  # both share a generated class, which removing a parametrization changes
         shared = type(narrow)
         members = {name: value for name, value in vars(shared).items() if name not in ("__dict__", "__weakref__")}
         narrow.__class__ = type(shared.__name__, shared.__bases__, members)
@@ -116,13 +116,13 @@ def mask_norm(module: nn.Module, gone: Sequence[int]) -> None:
 def _masked(module: nn.Module, narrow: nn.Module, kept: list[int], mixin: type[_Masked]) -> None:
     device = next((p.device for p in module.parameters()), None)
     module.register_buffer("kept", torch.tensor(kept, device=device), persistent=False)
-    module.narrow = (narrow,)  # type: ignore[assignment]  # in a tuple: it is no part of the network
+    module.narrow = (narrow,)  # type: ignore[assignment]  # in a tuple, so that it is not a submodule
     kind = type(module)
     module.__class__ = type(f"Masked{kind.__name__}", (mixin, kind), {"__module__": kind.__module__})
 
 
 def unmask(module: nn.Module) -> None:
-    """Undo `mask_norm`, in place; other modules stay as they are."""
+    """Undo `mask_norm` and `mask_inputs`, in place; other modules do not change."""
     if isinstance(module, _Masked):
         module.__class__ = type(module).__bases__[1]  # type: ignore[assignment]
         del module.kept, module.narrow

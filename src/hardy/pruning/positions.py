@@ -1,8 +1,8 @@
-"""Which positions of a map are looked at where all of them would cost too much: a random sample, even over the map.
+"""A random sample of positions, spread evenly over a map, for maps where reading all positions costs too much.
 
-The map is cut into a grid of cells of about square shape and one position is drawn in each (a stratified sample), so
-every row and every column has its share and none is left out for good, as it is by a fixed stride over the flattened
-map, which reads one column alone wherever it is a multiple of the width. Each position has the same chance.
+The map is divided into a grid of roughly square cells, and one position is drawn in each cell (a stratified sample).
+So all rows and columns are covered, and no position is always left out. A fixed stride over the flattened map would
+read a single column when the stride is a multiple of the width. Each position has the same probability.
 
 Source: stratified sampling, Cochran, "Sampling techniques", Wiley, 1977, chapter 5.
 """
@@ -17,12 +17,12 @@ __all__ = ["sampled"]
 
 
 def sampled(sides: Sequence[int], most: int, generator: torch.Generator) -> Tensor:
-    """Indices (L,) int64 into the flattened map, L <= ``most``; all of them, in order, where there are no more.
+    """Indices (L,) int64 into the flattened map, L <= ``most``; all in order if the map has at most ``most`` positions.
 
     Args:
-        sides: of the map: (h, w), or (N,) of a row of tokens; all but the last are taken as one.
-        most: the most positions that may be drawn, at least 1.
-        generator: of the CPU; the same state gives the same positions.
+        sides: the size of the map: (h, w), or (N,) for tokens; all axes but the last are flattened.
+        most: the largest number of positions, at least 1.
+        generator: a CPU generator; the same state gives the same positions.
     """
     rows, columns = math.prod(sides[:-1]), sides[-1]
     if rows * columns <= most:
@@ -36,7 +36,7 @@ def sampled(sides: Sequence[int], most: int, generator: torch.Generator) -> Tens
 
 
 def _cells(rows: int, columns: int, most: int) -> tuple[int, int]:
-    """How many cells stand below and beside each other: about as many as asked for, none smaller than a position."""
+    """(rows, columns) of the grid: at most ``most`` cells, none smaller than one position."""
     high = min(rows, max(1, round(math.sqrt(most * rows / columns))), most)
     wide = min(columns, most // high)
     return min(rows, most // wide), wide

@@ -1,8 +1,8 @@
-"""Removal: channels are cut out of the parameters, so the network is smaller in fact.
+"""Removal: channels are cut out of the parameters, so the network gets smaller.
 
-What was kept is written down as a plan, relative to the dense network: ``{module: {"out": [...], "in": [...]}}``, the
-indices kept on each side that lost some. A plan is plain JSON; pruning again composes it; `replay` cuts a freshly
-built dense network to the same shape without tracing anything, so a pruned artefact loads from its weights and plan.
+A plan records what was kept, relative to the dense network: ``{module: {"out": [...], "in": [...]}}``, the indices kept
+on each side that lost channels. A plan is plain JSON. Pruning again composes the plans. `replay` cuts a newly built
+dense network to the same shape without tracing, so a pruned artefact loads from its weights and its plan.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,20 +19,20 @@ from hardy.pruning.cut import cut, width
 from hardy.pruning.mask import mask
 from hardy.pruning.norms import unmask
 from hardy.pruning.tracing.declared import DECLARED
-from hardy.stored import whole
+from hardy.stored import is_integer
 
 __all__ = ["Plan", "remove", "replay"]
 
 
 def remove(network: nn.Module, units: Sequence[Unit], removed: Mapping[str, Sequence[int]]) -> Plan:
-    """Cut the channels ``removed`` of ``units`` out of ``network``, in place; those of a unit ``within`` another are
-    masked.
+    """Cut the channels ``removed`` of ``units`` out of ``network``, in place.
 
-    Parameters that lost channels are new tensors: make a new optimiser. A `Network` remembers the plan among its
-    ``changes``, composed with what it lost just before; units found before are stale afterwards.
+    Channels of a unit ``within`` another unit are masked. Parameters that lost channels are new tensors, so a new
+    optimiser is needed. A `Network` stores the plan in its ``changes``; consecutive plans are composed. Units found
+    before the cut are no longer valid.
 
     Returns:
-        The plan relative to the network's dense form (for a module that is no `Network`, to its form before).
+        The plan relative to the dense network; for a module that is not a `Network`, relative to the module before.
     """
     lost: dict[str, dict[str, set[int]]] = {}
     mask(network, [unit for unit in units if unit.within], removed)
@@ -59,7 +59,7 @@ def replay(network: nn.Module, plan: Mapping[str, Mapping[str, Sequence[int]]]) 
     """Cut a dense ``network`` to the channels that ``plan`` keeps, in place.
 
     Raises:
-        InputError: when the plan was made for another network, or is none; nothing was cut then.
+        InputError: when the plan is not valid, or was made for another network; nothing is cut then.
     """
     modules = dict(network.named_modules())
     _check(plan, modules)
@@ -71,13 +71,13 @@ def replay(network: nn.Module, plan: Mapping[str, Mapping[str, Sequence[int]]]) 
 
 
 def _check(plan: Any, modules: Mapping[str, nn.Module]) -> None:
-    """Refuse a plan from a file that is none, or that was made for another network."""
+    """Raise `InputError` for a plan that is not valid, or was made for another network."""
     if not isinstance(plan, Mapping) or not all(isinstance(sides, Mapping) for sides in plan.values()):
         raise InputError(f"the plan is {plan!r}; it must be {{module: {{side: [channels kept]}}}}")
     for name, sides in plan.items():
         for side, kept in sides.items():
             where = f"channels of {name!r} ({side})"
-            if not isinstance(kept, list | tuple) or not all(whole(channel) for channel in kept):
+            if not isinstance(kept, list | tuple) or not all(is_integer(channel) for channel in kept):
                 raise InputError(f"the plan keeps {kept!r} as {where}; it must be a list of whole numbers from 0 up")
             if any(before >= after for before, after in pairwise(kept)):
                 raise InputError(f"the plan keeps {kept!r} as {where}; they must ascend, each once")
@@ -90,6 +90,6 @@ def _check(plan: Any, modules: Mapping[str, nn.Module]) -> None:
 
 
 def _width(module: nn.Module, side: Any) -> int:
-    """`width`, and 0 for a side that is none."""
+    """`width`, and 0 for an unknown side."""
     known = isinstance(side, str) and (side in ("out", "in", *DECLARED) or side.partition(":")[2] in tuple("01234"))
     return width(module, side) if known else 0

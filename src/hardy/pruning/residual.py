@@ -1,15 +1,17 @@
-"""Gates where the authors of "Importance estimation" put them in residual networks.
+"""The gate placement of the authors of "Importance estimation" in residual networks.
 
-Hardy's own gates are one for each channel that can be cut out: the channels of a residual stream have one, at the last
-norms of all blocks that add to it and of the stem or shortcut that starts it. The authors have more:
+Hardy has one gate for each channel that can be cut out. A channel of a residual stream has one gate, with gate sites
+at the last norm layer of each block that adds to the stream and of the stem or shortcut at its start. The authors use
+more:
 
-- one after the batch norm of every convolution of a block but of one with a 1x1 kernel that adds to the stream (the
-  third of a bottleneck, a shortcut): so also after the second norm of a basic block, before the sum;
-- one for each channel of a stage, shared by all its blocks, at the output of each, behind the activation (skip gate);
-- none after the stem.
+- one gate after the batch norm of every convolution of a block, except a 1x1 convolution that adds to the stream (the
+  third of a bottleneck, a shortcut); so also after the second batch norm of a basic block, before the sum;
+- one gate for each channel of a stage, at the output of each of its blocks, after the activation (skip gate);
+- no gate after the stem.
 
-ResNet-18 has 4,800 of them (2,880 of Hardy's own), ResNet-50 11,392. Where a norm adds to a stream, its channels alone
-cannot be cut out: `refined` makes units of them that are masked, and go when the stream's channel goes.
+ResNet-18 has 4,800 of these gates (and 2,880 of Hardy's), ResNet-50 has 11,392. The channels of a batch norm that adds
+to a stream cannot be cut out alone: `refined` makes separate units of them. They are masked, and are cut out together
+with the channel of the stream.
 
 Source: Molchanov, Mallya, Tyree, Frosio and Kautz, "Importance estimation for neural network pruning", CVPR 2019, and
 the placement in the authors' code; Cai, Li and Kot, arXiv:2210.13810, prune with it.
@@ -36,15 +38,15 @@ __all__ = ["refined"]
 
 
 def refined(network: Network, units: Sequence[Unit]) -> list[Unit]:
-    """The units of ``network`` with the authors' gates; a network without residual blocks keeps its own.
+    """The units of ``network`` with the authors' gates; without residual blocks the units do not change.
 
     Args:
-        network: it stays as it is.
+        network: the network; it does not change.
         units: as `hardy.pruning.units.find_units` gives them.
 
     Returns:
-        The units without the stem's; a stream's have their gates at the outputs of its blocks, and behind each stand
-        the norms that add to it and have gates of their own, ``within`` it.
+        The units without that of the stem. The unit of a stream has its gates at the outputs of its blocks. After it
+        come the units ``within`` it: batch norms that add to the stream and have their own gates.
     """
     look = _Look(network)
     order = {name: place for place, (name, _) in enumerate(network.named_modules())}
@@ -64,17 +66,15 @@ def refined(network: Network, units: Sequence[Unit]) -> list[Unit]:
 
 
 def _ends(unit: Unit, block: str, network: nn.Module) -> list[Member]:
-    """The batch norms of ``block`` by which filters may leave it; none where the unit's channels stay inside."""
+    """The batch norms of ``block`` on ``unit`` if its channels leave the block; none if they stay inside."""
     if unit.kind != "filters" or all(_inside(member.module, block) for member in unit.members):
         return []
     left = (member for member in unit.members if member.side == "out" and _inside(member.module, block))
     return [member for member in left if isinstance(network.get_submodule(member.module), _BatchNorm)]
 
 
-def _branch(
-    unit: Unit, block: str, norm: Member, network: nn.Module, order: Mapping[str, int]
-) -> Unit | None:  # fmt: skip
-    """The unit of a norm with gates of its own that adds to the stream ``unit``; None behind a 1x1 convolution."""
+def _branch(unit: Unit, block: str, norm: Member, network: nn.Module, order: Mapping[str, int]) -> Unit | None:
+    """The unit of the batch norm ``norm`` that adds to the stream ``unit``; None after a 1x1 convolution."""
     makers = [
         member
         for member in unit.members
@@ -94,7 +94,7 @@ def _branch(
 
 
 def _is_stem(unit: Unit, first: str | None, network: nn.Module, order: Mapping[str, int]) -> bool:
-    """Whether ``unit`` is made before the ``first`` block and taken in by it."""
+    """Whether ``unit`` is produced before the ``first`` block and read by it."""
     if first is None or unit.kind != "filters":
         return False
     made = [m for m in unit.members if m.side == "out" and isinstance(network.get_submodule(m.module), _ConvNd)]
@@ -107,7 +107,7 @@ def _inside(name: str, block: str) -> bool:
 
 
 class _Sums(TorchDispatchMode):
-    """Notes the modules that add two maps, by name, while a network runs."""
+    """Records the names of modules that add two maps while a network runs."""
 
     def __init__(self, running: Sequence[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -123,11 +123,11 @@ class _Sums(TorchDispatchMode):
 
 
 class _Look:
-    """A copy of a network that runs on noise, to see where it adds and what its blocks give.
+    """A copy of a network that runs on noise to find its additions and the outputs of its blocks.
 
     Attributes:
-        blocks: the residual blocks by name, in order: the modules in which two maps are added, and those of their
-            classes, as the blocks of a stage that have no shortcut.
+        blocks: the names of the residual blocks in order: modules in which two maps are added, and other modules of
+            the same classes.
     """
 
     def __init__(self, network: Network) -> None:
@@ -135,22 +135,24 @@ class _Look:
         self._example = example_for(network, None)
         with torch.no_grad():
             for name, value in self._twin.named_parameters():
-                if name.endswith("bias"):  # so that only what is masked is zero
+                if name.endswith("bias"):  # so that only masked channels are zero
                     value.fill_(0.1)
         running: list[str] = []
         with _Sums(running) as sums:
-            self._given = _ran(self._twin, self._example, running)
+            self._given = _run(self._twin, self._example, running)
         kinds = {type(self._twin.get_submodule(name)) for name in sums.found}
         self.blocks = [name for name, m in self._twin.named_modules() if type(m) in kinds and name in self._given]
 
     def carrying(self, unit: Unit, ends: Mapping[str, Sequence[Member]]) -> list[str]:
-        """Those blocks whose output is the channels of ``unit``, at the places that its norms there have: with every
-        other one masked these are zero, and the others are not."""
+        """The blocks whose output holds the channels of ``unit``, at the indices of its batch norms.
+
+        Every second channel is masked: in the output these must be zero, and the others must not.
+        """
         if not ends:
             return []
         masked = copy.deepcopy(self._twin)
         mask(masked, [unit], {unit.name: list(range(0, unit.size, 2))})
-        given = _ran(masked, self._example, [])
+        given = _run(masked, self._example, [])
         found = []
         for block, norms in ends.items():
             gone = [i for channel in norms[-1].channels[::2] for i in channel]
@@ -161,8 +163,8 @@ class _Look:
         return found
 
 
-def _ran(network: nn.Module, example: Tensor, running: list[str]) -> dict[str, Tensor]:
-    """What each module gives that gives a map, by its name; ``running`` are meanwhile the modules that run."""
+def _run(network: nn.Module, example: Tensor, running: list[str]) -> dict[str, Tensor]:
+    """The output of each module that returns a map, by name; ``running`` holds the modules that run at the moment."""
     given: dict[str, Tensor] = {}
 
     def entering(name: str) -> Callable[..., None]:
@@ -183,9 +185,9 @@ def _ran(network: nn.Module, example: Tensor, running: list[str]) -> dict[str, T
     try:
         with torch.no_grad():
             outputs_of(network, example)
-    except Exception as error:  # whatever a foreign forward pass raises
+    except Exception as error:  # foreign code may raise anything
         raise InputError(
-            f"gates: paper looks for residual blocks on images of shape {tuple(example.shape)}, and the network does "
+            f"gates: paper looks for residual blocks with images of shape {tuple(example.shape)}, and the network does "
             f"not run on them ({type(error).__name__}: {' '.join(str(error).split())[:120]}); use gates: unit"
         ) from error
     finally:

@@ -1,7 +1,7 @@
-"""Domain risks: the loss of a batch by domain, from one forward pass.
+"""Domain risks: the loss of each domain in a batch, from one forward pass.
 
-``R_i`` is the sum of the network's loss terms over the images of domain i. Pruning scores and the loss that is
-trained meanwhile both use them: their mean weighs domains equally, however many images each has in the batch.
+``R_i`` is the sum of the network's loss terms over the images of domain i. Pruning scores and the training loss during
+pruning both use them. Their mean gives all domains the same weight, however many images each has in the batch.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,11 +16,11 @@ __all__ = ["domain_outputs", "domain_risks"]
 
 
 def domain_risks(network: Network, batch: Batch, pixel_loss: PixelLoss) -> tuple[Tensor, Tensor]:
-    """The risk of each domain in ``batch``, and the domain of each image in the order they went through.
+    """The risk of each domain in ``batch``, and the domain of each image in the order of the forward pass.
 
     Returns:
-        (D,) risks of the D domains present, by ascending index; (B,) int64, ascending, the row of the risks that
-        each image of the forward pass belongs to.
+        (D,) risks of the D domains present, by ascending index; (B,) int64, ascending: for each image of the forward
+        pass the index of its risk.
     """
     parts, rows = domain_outputs(network, batch)
     risks = [torch.stack(list(network.losses(part, labels, pixel_loss).values())).sum() for part, labels in parts]
@@ -42,7 +42,7 @@ def domain_outputs(network: Network, batch: Batch) -> tuple[list[tuple[Outputs, 
 
 
 def _split(outputs: Outputs, sizes: list[int]) -> Iterator[Outputs]:
-    """Views of consecutive images. One split, and not D slices, whose gradients would each be as large as the whole."""
+    """Views of consecutive images. One split, because each of D slices would have a gradient of the full size."""
     features, extras = _parts(outputs.features, sizes), _parts(outputs.extras, sizes)
     named = {"logits": outputs.logits, "coarse": outputs.coarse, "embedding": outputs.embedding}
     own = _parts({name: tensor for name, tensor in named.items() if tensor is not None}, sizes)

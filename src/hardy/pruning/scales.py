@@ -1,9 +1,9 @@
 """Scales: the trained factor of every channel, which sparse training shrinks towards zero.
 
-Where a unit's gates all sit at affine norms, the norms' own gammas are its scales. Elsewhere (the heads of an
-attention, convolutions without a norm) or when asked for, a factor of ones is trained beside the weights: a
-parametrization of the modules at the gate's places multiplies what they make, or what they take, by one vector shared
-by all places of the unit. `Scales.fold` multiplies it into the weights and leaves the plain modules.
+Where all gate sites of a unit are affine norm layers, their gammas are the scales. Elsewhere (attention heads,
+convolutions without a norm layer), or on request, a separate factor that starts at 1 is trained: a parametrization of
+the modules at the gate sites multiplies their outputs, or their inputs, by one vector that all sites of the unit share.
+`Scales.fold` multiplies the factor into the weights and removes the parametrization.
 
 Source: the gammas of Liu, Li, Shen, Huang, Yan and Zhang, "Learning efficient convolutional networks through network
 slimming", ICCV 2017; the factor per attention head of Luo, Liu and Yang, IJCV 2024, doi 10.1007/s11263-024-02194-5.
@@ -26,7 +26,7 @@ __all__ = ["Scales", "gate_members"]
 
 
 def gate_members(unit: Unit) -> list[Member]:
-    """The module sides of ``unit`` at which its gate sits: outputs, or the inputs of what takes its channels."""
+    """The gate sites of ``unit`` as module sides: outputs, or the inputs of the layers that read its channels."""
     found = [member for member in unit.members if member.module in unit.gates]
     out = [member for member in found if member.side == "out"]
     return out or [member for member in found if member.side == "in"]
@@ -36,9 +36,9 @@ class Scales:
     """The scales of all units of a network.
 
     Args:
-        network: gets parametrizations where a unit needs a factor of its own.
+        network: gets parametrizations where a unit needs a separate factor.
         units: its units.
-        separate: give every unit a factor of its own, initialised at 1, and leave the norms' gammas alone.
+        separate: give every unit a separate factor, initialised at 1, and do not use the gammas of norm layers.
 
     Raises:
         InputError: when there is no unit with a gate.
@@ -48,30 +48,30 @@ class Scales:
         self._network = network
         self._units = [unit for unit in units if gate_members(unit)]
         if not self._units:
-            raise InputError(f"{type(network).__name__} has no gates: no norm scales and no heads that could be shrunk")
+            raise InputError(f"{type(network).__name__} has no gates: no scales of norm layers and no heads")
         self._factors: dict[str, str] = {}
         for unit in self._units:
             if separate or not all(_is_norm(network, member) for member in gate_members(unit)):
                 self._attach(unit)
 
     def of(self, unit: Unit) -> list[Tensor]:
-        """The scales (n,) of ``unit`` at each of its places, attached to the parameters; one for a shared factor."""
+        """The scales (n,) of ``unit`` at each of its gate sites, in the graph; a single one for a shared factor."""
         if unit.name in self._factors:
             return [self._network.get_parameter(self._factors[unit.name])]
         found = []
         for member in gate_members(unit):
             weight: Tensor = self._network.get_submodule(member.module).weight  # type: ignore[assignment]
-            places = torch.tensor(member.channels, device=weight.device)
-            found.append(weight[places].mean(1) if places.shape[1] > 1 else weight[places[:, 0]])
+            indices = torch.tensor(member.channels, device=weight.device)
+            found.append(weight[indices].mean(1) if indices.shape[1] > 1 else weight[indices[:, 0]])
         return found
 
     def sizes(self) -> dict[str, Tensor]:
-        """For each unit's name its (n,) mean sizes |scale| over its places, float64 on the CPU."""
+        """For each unit's name (n,) means of |scale| over its gate sites, float64 on the CPU."""
         sizes = {unit.name: torch.stack([scale.detach().abs() for scale in self.of(unit)]) for unit in self._units}
         return {name: size.double().mean(0).cpu() for name, size in sizes.items()}
 
     def penalty(self, weights: dict[str, Tensor] | None = None) -> Tensor:
-        """``sum_i w_i |scale_i|`` over all units and places; w (n,) by unit's name, 1 where there is none."""
+        """``sum_i w_i |scale_i|`` over all units and gate sites; w (n,) by the unit's name, 1 where missing."""
         terms: list[Tensor] = []
         for unit in self._units:
             weight = (weights or {}).get(unit.name, 1.0)
@@ -79,12 +79,12 @@ class Scales:
         return torch.stack(terms).sum()
 
     def fold(self) -> None:
-        """Multiply the factors into the weights, in place, and take the parametrizations away."""
+        """Multiply the factors into the weights, in place, and remove the parametrizations."""
         for unit in self._units:
             if unit.name in self._factors:
                 for member in gate_members(unit):
                     module = self._network.get_submodule(member.module)
-                    unmask(module)  # a masked norm's class stands above the parametrized one's; who masks masks again
+                    unmask(module)  # its class hides the parametrized class; the caller masks again
                     for name in ("weight", "bias"):
                         if parametrize.is_parametrized(module, name):
                             parametrize.remove_parametrizations(module, name, leave_parametrized=True)
@@ -96,8 +96,8 @@ class Scales:
             module = self._network.get_submodule(member.module)
             if weight_norm_of(module) is not None or member.standardised:
                 raise InputError(
-                    f"{member.module!r} has normed weights, which no factor can be trained beside; use a schedule "
-                    "that is not sparse"
+                    f"{member.module!r} has normalised weights, which cannot have a trained factor; use a pruning "
+                    "schedule other than sparse"
                 )
             if factor is None:
                 factor = nn.Parameter(torch.ones(unit.size, dtype=module.weight.dtype, device=module.weight.device))  # type: ignore[arg-type]
@@ -110,7 +110,7 @@ class Scales:
 
 
 class _Times(nn.Module):
-    """The weight with the rows (or columns) of each channel multiplied by its factor."""
+    """Multiplies the rows (or columns) of each channel of a weight by the factor of the channel."""
 
     index: Tensor
 
@@ -122,10 +122,10 @@ class _Times(nn.Module):
         self.register_buffer("index", torch.tensor(pairs), persistent=False)
 
     def forward(self, weight: Tensor) -> Tensor:
-        whole = weight.new_ones(weight.shape[self.axis])
+        factors = weight.new_ones(weight.shape[self.axis])
         rows, channels = self.index.unbind(1)
-        whole = whole.index_put((rows,), self.factor[channels])
-        return weight * whole.view([-1 if axis == self.axis else 1 for axis in range(weight.ndim)])
+        factors = factors.index_put((rows,), self.factor[channels])
+        return weight * factors.view([-1 if axis == self.axis else 1 for axis in range(weight.ndim)])
 
 
 def _is_norm(network: nn.Module, member: Member) -> bool:

@@ -1,8 +1,8 @@
-"""Which channels go: the lowest scores of all units together, or of each unit by itself.
+"""Selects the channels to remove: the lowest scores over all units, or within each unit.
 
-Channels are offered in blocks: with ``round_to`` 1 a block is one channel; otherwise it is as many of a unit's lowest
-as bring its kept width to the next multiple, ranked by their mean score. Ties are broken by the order of the units
-and the index of the channel, so the same scores always remove the same channels.
+Channels are selected in blocks. With ``round_to`` 1 a block is one channel. Otherwise it is the number of a unit's
+lowest channels that brings its kept width to the next multiple, ranked by their mean score. Ties are broken by the
+order of the units and the index of the channel, so the same scores always remove the same channels.
 """
 
 import math
@@ -19,20 +19,20 @@ from hardy.pruning.coupled import Unit
 __all__ = ["Limits", "Removed", "select", "target"]
 
 Removed = dict[str, list[int]]
-"""For each unit's name the channels removed, ascending; units that lose none are left out."""
+"""For each unit's name the channels removed, ascending; units without removed channels are left out."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a selection must respect.
+    """The limits of a selection.
 
     Attributes:
         scope: rank the channels of all units together (``"global"``) or take the same share of each (``"layer"``).
-        min_width: the least channels a unit keeps; a smaller unit keeps all. Channels of the layers are counted: where
-            they go in groups (a group norm, a grouped convolution), those of all groups.
-        round_to: kept widths are multiples of this (except of a unit's full width), counted alike.
-        min_heads: the least heads an attention block keeps; neither ``min_width`` nor ``round_to`` counts heads.
-        floors: by unit's name the least channels that it keeps, where that is more than the above.
+        min_width: the minimum width of a unit; a narrower unit keeps all channels. It counts channels of the layers:
+            where these are removed in groups (a group norm, a grouped convolution), the channels of all groups.
+        round_to: kept widths are multiples of this, unless a unit keeps its full width; counted in the same way.
+        min_heads: the minimum number of heads of an attention block; ``min_width`` and ``round_to`` ignore heads.
+        floors: by the unit's name a minimum width in channels of the unit; it applies where it is the larger one.
     """
 
     scope: Literal["global", "layer"] = "global"
@@ -43,26 +43,24 @@ class Limits:
 
     def __post_init__(self) -> None:
         if self.scope not in ("global", "layer"):
-            raise InputError(f"scope {self.scope!r} is neither 'global' nor 'layer'")
-        for name, value in (
-            ("min_width", self.min_width), ("round_to", self.round_to), ("min_heads", self.min_heads)
-        ):  # fmt: skip
+            raise InputError(f"scope {self.scope!r} must be 'global' or 'layer'")
+        for name, value in (("min_width", self.min_width), ("round_to", self.round_to), ("min_heads", self.min_heads)):
             if value < 1:
                 raise InputError(f"{name} {value} must be at least 1")
 
     def floor(self, unit: Unit) -> int:
-        """The least gates that ``unit`` keeps."""
+        """The smallest number of gates that ``unit`` keeps."""
         step = self.step(unit)
         wide = self.min_heads if unit.kind == "heads" else -(-self.min_width // min(unit.widths))
         least = max(wide, self.floors.get(unit.name, 0))
         return min(unit.size, -(-least // step) * step)
 
     def step(self, unit: Unit) -> int:
-        """What the number of gates that ``unit`` keeps is a multiple of, so that each layer's width is one."""
+        """The kept number of gates is a multiple of this, so that each layer's width is a multiple of ``round_to``."""
         return 1 if unit.kind == "heads" else self.round_to // math.gcd(self.round_to, *unit.widths)
 
-    def left_whole(self, units: Sequence[Unit]) -> dict[str, str]:
-        """The units of which nothing may go, by name, each with the reason."""
+    def unprunable(self, units: Sequence[Unit]) -> dict[str, str]:
+        """The units from which no channel may be removed, by name, each with the reason."""
         return {unit.name: self._why(unit) for unit in units if self.floor(unit) == unit.size}
 
     def _why(self, unit: Unit) -> str:
@@ -70,24 +68,24 @@ class Limits:
             return f"has {unit.size} head{'s' * (unit.size > 1)}: min_heads {self.min_heads} keeps all"
         each = min(unit.widths)
         grouped = f" in groups of {each}" if each > 1 else ""
-        floor = " and its floor" if unit.name in self.floors else ""
+        floor = " and prune.floors" if unit.name in self.floors else ""
         limits = f"min_width {self.min_width} and round_to {self.round_to}{floor}"
         return f"has {unit.size * each} channels{grouped}: {limits} keep all"
 
 
 def target(units: Sequence[Unit], ratio: float, limits: Limits) -> int:
-    """How many channels ``ratio`` of all channels of ``units`` are.
+    """The number of channels in the share ``ratio`` of all channels of ``units``.
 
     Raises:
-        InputError: when ``ratio`` is not between 0 and 1, or the floors of the limits do not allow it; then it names
-            the ratio that can be reached.
+        InputError: when ``ratio`` is not between 0 and 1, or the minimum widths do not allow it; the message then names
+            the largest possible ratio.
     """
     if not 0 < ratio < 1:
-        raise InputError(f"ratio {ratio} must lie between 0 and 1: it is the share of filters removed")
+        raise InputError(f"ratio {ratio} must be between 0 and 1: it is the share of filters removed")
     total = sum(unit.size for unit in units)
     if limits.scope == "layer":
-        whole = [unit for unit in units if unit.kind == "heads" and limits.floor(unit) == unit.size]
-        shares = [(1 - limits.floor(unit) / unit.size, unit) for unit in units if unit not in whole]
+        fixed = [unit for unit in units if unit.kind == "heads" and limits.floor(unit) == unit.size]
+        shares = [(1 - limits.floor(unit) / unit.size, unit) for unit in units if unit not in fixed]
         reachable, tightest = min(shares, key=lambda share: share[0], default=(0.0, None))
         least = f" in every unit ({tightest.name!r} has {tightest.size})" if tightest is not None else ""
     else:
@@ -100,7 +98,7 @@ def target(units: Sequence[Unit], ratio: float, limits: Limits) -> int:
         floors = " and the widths that prune.floors measured" if limits.floors else ""
         raise InputError(
             f"ratio {ratio} cannot be reached: with min_width {limits.min_width}{floors}{least} at most "
-            f"{int(reachable * 1000) / 1000:.3f} of the filters can go; lower ratio or min_width"
+            f"{int(reachable * 1000) / 1000:.3f} of the filters can be removed; lower ratio or min_width"
             f"{' or raise prune.floors.tolerance' if floors else ''}"
         )
     return count
@@ -113,15 +111,15 @@ def select(
     dead: Mapping[str, Sequence[int]] | None = None,
     limits: Limits = Limits(),
 ) -> Removed:
-    """At most ``count`` further channels to remove, the lowest scores first.
+    """At most ``count`` more channels to remove, the lowest scores first.
 
-    With ``round_to`` 1 and global scope it is exactly ``count``, unless the floors leave fewer.
+    With ``round_to`` 1 and global scope it returns exactly ``count`` channels, unless the minimum widths allow fewer.
 
     Args:
         scores: for each unit its (n,) scores.
         units: the units to take from.
-        count: how many channels may go now.
-        dead: channels that have gone before; they count for widths and are not chosen again.
+        count: the largest number of channels to remove now.
+        dead: channels removed before; they reduce the widths and are not selected again.
         limits: scope, minimum width and rounding.
     """
     gone = {unit.name: set((dead or {}).get(unit.name, ())) for unit in units}
@@ -150,7 +148,7 @@ def select(
 
 
 def _blocks(scores: Tensor, unit: Unit, gone: set[int], limits: Limits) -> Iterator[tuple[float, list[int]]]:
-    """The unit's channels that may still go, in the order in which they would, with their mean score."""
+    """The blocks of ``unit`` that may still be removed, in order of removal, each with its mean score."""
     order = [i for i in torch.argsort(scores, stable=True).tolist() if i not in gone]
     kept, floor = len(order), limits.floor(unit)
     while kept > floor:

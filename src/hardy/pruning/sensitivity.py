@@ -1,14 +1,14 @@
-"""Style sensitivity: how far a layer's channels follow the style of an image and not its content.
+"""Style sensitivity: how strongly the channels of a layer depend on the style of an image and not on its content.
 
-Of P images in S styles each, A (S, P, n, L) are the activations of n channels at L positions and
-``D = A - mean over the styles of A`` is what style alone changes. Both sensitivities are of its covariance:
+For P images in S styles each, A (S, P, n, L) are the activations of n channels at L positions, and
+``D = A - mean over the styles of A`` is the part that changes with the style. Both sensitivities use its covariance:
 
     Sigma_ij = mean over styles, images and positions of D_i D_j
-    unary     u_i = Sigma_ii                                      the variance that style causes
-    binary    b_i = sum_{j != i} |Sigma_ij| / sqrt(Sigma_ii Sigma_jj)    how far others follow the same styles
+    unary     u_i = Sigma_ii                                      the variance caused by style
+    binary    b_i = sum_{j != i} |Sigma_ij| / sqrt(Sigma_ii Sigma_jj)    the correlation with the other channels
 
-Where the factor of each channel gives it unit variance over the whole batch, u_i is the share of its variance that is
-due to style, in [0, 1] (law of total variance).
+If the factors scale each channel to unit variance over the complete batch, u_i is the share of the variance caused by
+style, in [0, 1] (law of total variance).
 
 Source: Luo, Liu and Yang, "Domain generalization for semantic segmentation by pruning", IJCV 2024,
 doi 10.1007/s11263-024-02194-5; the whitened form: Choi et al., "RobustNet", CVPR 2021, eq. 8 to 10.
@@ -26,12 +26,12 @@ Scale = Literal["mean", "sum", "minmax", "softmax"]
 
 _TINY = 1e-12
 _CLIP = 5.0
-"""The most a normalised weight may be, in multiples of the mean."""
+"""The largest value of a normalised weight, in multiples of the mean."""
 
 
 def deviations(activations: Tensor) -> Tensor:
-    """D (n, R) of activations (S, P, n, L): what style alone changes of each channel, R times."""
-    if len(activations) == 2:  # the two deviations are one, and its negative
+    """D (n, R) of activations (S, P, n, L): for each channel R deviations caused by style."""
+    if len(activations) == 2:  # the second deviation is the negative of the first
         apart = (activations[0] - activations[1]) / 2
     else:
         apart = (activations - activations.mean(0, keepdim=True)).flatten(0, 1)  # (S P, n, L)
@@ -47,8 +47,10 @@ def unary(apart: Tensor, factor: Tensor | None = None) -> Tensor:
 def binary(
     apart: Tensor, kind: Literal["correlation", "covariance"] = "correlation", factor: Tensor | None = None
 ) -> Tensor:
-    """b (n,) of the deviations D (n, R): the row sums of |Sigma| off its diagonal, as correlations, to which the
-    ``factor`` (n,) of each channel does nothing, or as they are."""
+    """b (n,) of the deviations D (n, R): the row sums of |Sigma| without its diagonal.
+
+    ``kind`` chooses correlations, which do not depend on the ``factor`` (n,) of each channel, or covariances.
+    """
     if kind == "correlation":
         rows = apart * apart.square().sum(1, keepdim=True).clamp_min(_TINY).rsqrt()
     else:
@@ -57,8 +59,10 @@ def binary(
 
 
 def whitened_variance(activations: Tensor) -> Tensor:
-    """b (n,) of activations (S, P, n, L): the variance over styles of each image's instance-whitened covariance,
-    the mean over images, and its row sums off the diagonal."""
+    """b (n,) of activations (S, P, n, L), from the instance-whitened covariance of each image.
+
+    Its variance over styles is averaged over images; b are the row sums of the result without the diagonal.
+    """
     mean = activations.mean(-1, keepdim=True)
     deviation = activations.var(-1, keepdim=True, correction=0).clamp_min(_TINY).sqrt()
     whitened = (activations - mean) / deviation
@@ -68,8 +72,11 @@ def whitened_variance(activations: Tensor) -> Tensor:
 
 
 def normalised(values: list[Tensor], scale: Scale = "mean", *, together: bool = False) -> list[Tensor]:
-    """Each layer's values (n,) as weights: divided by their ``mean``, by their ``sum``, put into [0, 1] (``minmax``) or
-    through a ``softmax``; clipped at 5. With ``together`` the layers share one mean, sum, range or softmax."""
+    """Each layer's values (n,) as weights, clipped at 5.
+
+    They are divided by their ``mean`` or ``sum``, scaled to [0, 1] (``minmax``), or passed through a ``softmax``. With
+    ``together`` all layers share one mean, sum, range or softmax.
+    """
     if together:
         return list(torch.split(_normalised(torch.cat(values), scale), [len(value) for value in values]))
     return [_normalised(value, scale) for value in values]

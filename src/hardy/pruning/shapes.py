@@ -1,14 +1,13 @@
-"""The layers of a network as one forward pass meets them, and what they become when channels go.
+"""The layers of a network in the order of a forward pass, and their shapes after channels are removed.
 
-A pass on the ``meta`` device notes each convolution and linear layer with the size of its input. Which unit each of
-its two sides follows is known, so the shapes of a narrower network, and from them its multiply-accumulates, follow
-without building it:
+A pass on the ``meta`` device records each convolution and linear layer with the size of its input. The unit of each
+side of a layer is known. So the shapes and multiply-accumulates of a narrower network are computed without building it:
 
     convolution             h' w' C_out C_in k_h k_w / groups    (h', w': of its output)
     transposed convolution  h w C_out C_in k_h k_w / groups      (h, w: of its input)
     linear                  rows C_out C_in
 
-Matrix products inside an attention block shrink with its heads; every other product is taken as it is.
+Matrix products inside an attention block shrink with its heads; all other products are taken as constant.
 
 Source: the convention of `hardy.ops.cost`; the rule for cost under pruning is that of Molchanov, Tyree, Karras, Aila
 and Kautz, "Pruning convolutional neural networks for resource efficient inference", ICLR 2017, section 2.2 and
@@ -38,15 +37,15 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class Shape:
-    """All that the time of a layer depends on, for one image.
+    """Everything that the time of a layer depends on, for one image.
 
     Attributes:
-        kind: what it computes; ``resize`` is bilinear, ``normalise`` takes images by mean and standard deviation, and
-            ``argmax`` makes classes of logits. These three have no weights and are not among `Layers`.
-        inputs, outputs: channels.
+        kind: what it computes. ``resize`` is bilinear, ``normalise`` normalises images by mean and standard deviation,
+            ``argmax`` turns logits into classes. These three have no weights and are not part of `Layers`.
+        inputs, outputs: numbers of channels.
         height, width: of the input map; for ``linear`` the rows of the input (tokens), and 1.
         kernel, stride, padding, dilation: (vertical, horizontal).
-        groups: of the channels; a depthwise convolution has as many as channels.
+        groups: number of channel groups; a depthwise convolution has one group per channel.
         extra: rows and columns that a transposed convolution adds to its output, or a resize to its input.
     """
 
@@ -100,7 +99,7 @@ class Layer:
 
     Attributes:
         name: the module's name in the network.
-        shape: as it is now.
+        shape: its present shape.
     """
 
     name: str
@@ -108,11 +107,11 @@ class Layer:
 
 
 class Layers:
-    """The layers of a network, and their shapes at any widths of its units.
+    """The layers of a network, and their shapes for any widths of its units.
 
     Args:
-        network: maps images (B, 3, H, W) to anything; it is not changed.
-        units: its units, as it is now.
+        network: takes images (B, 3, H, W), with any outputs; it does not change.
+        units: its units in its present state.
         size: (height, width) of the images.
 
     Attributes:
@@ -133,7 +132,7 @@ class Layers:
         self._rest = counts[""] - self._macs_below("") - sum(self._products.values())
 
     def at(self, widths: Widths) -> list[Shape]:
-        """The shape of each of `layers` when each unit has so many channels left."""
+        """The shape of each of `layers` when the units have these widths."""
         return [self._narrowed(layer, widths) for layer in self.layers]
 
     def gmacs(self, widths: Widths) -> float:
@@ -148,7 +147,7 @@ class Layers:
             side: sum(each * (self._dense[unit] - widths[unit]) for unit, each in self._sides[layer.name, side])
             for side in ("in", "out")
         }
-        gone["in"] *= shape.groups  # a place in every group
+        gone["in"] *= shape.groups  # an index within every group
         inputs = shape.inputs - gone["out" if shape.depthwise else "in"]
         return shape.narrowed(inputs, shape.outputs - gone["out"]) if any(gone.values()) else shape
 
@@ -157,22 +156,22 @@ class Layers:
 
 
 def dense_widths(units: Sequence[Unit]) -> dict[str, int]:
-    """The widths of ``units`` when nothing has gone."""
+    """The widths of ``units`` before any channel is removed."""
     return {unit.name: unit.size for unit in units}
 
 
 def widths_left(units: Sequence[Unit], dead: Removed) -> dict[str, int]:
-    """The widths of ``units`` when ``dead`` have gone."""
+    """The widths of ``units`` when ``dead`` are removed."""
     return {unit.name: unit.size - len(dead.get(unit.name, ())) for unit in units}
 
 
 def at_floors(units: Sequence[Unit], limits: Limits) -> Removed:
-    """As many channels of every unit as may go at all, whichever: the last ones."""
+    """The largest removal that ``limits`` allow: each unit keeps its first channels, as many as its minimum width."""
     return {unit.name: list(range(limits.floor(unit), unit.size)) for unit in units}
 
 
 def _seen(network: nn.Module, size: Sequence[int]) -> tuple[tuple[Layer, ...], dict[str, int]]:
-    """The layers that run on one image of ``size``, and the multiply-accumulates inside each module by name."""
+    """The layers that run on one image of ``size``, and by name the multiply-accumulates inside each module."""
     twin = copy.deepcopy(network).to("meta").eval()
     found: list[Layer] = []
     names = {module: name for name, module in twin.named_modules()}

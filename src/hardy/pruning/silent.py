@@ -1,8 +1,8 @@
-"""Channels of a norm that were masked and not cut out stay silent while the network is trained further.
+"""Keeps channels of a batch norm at zero in later training if they were masked and not cut out.
 
-A channel is silent when scale and shift of its batch norm and all weights of its filter are exactly 0, as
-`hardy.pruning.mask` leaves them where the channel of the residual stream that it adds to lives on. The filter would get
-no gradient through a scale of 0; scale and shift do, so theirs are set to 0.
+A channel is silent when the scale and shift of its batch norm and all weights of its filter are exactly 0.
+`hardy.pruning.mask` leaves such channels where the channel of the residual stream is kept. The filter gets no gradient
+through a scale of 0, but the scale and the shift do, so their gradients are set to 0.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ __all__ = ["kept_silent", "silent"]
 
 
 def silent(network: nn.Module) -> dict[str, Tensor]:
-    """For each batch norm with silent channels, by name, which ones they are: (C,) bool."""
+    """By name, for each batch norm with silent channels, a (C,) bool mask of these."""
     found: dict[str, Tensor] = {}
     before: _ConvNd | None = None
     for name, module in network.named_modules():
@@ -35,7 +35,7 @@ def silent(network: nn.Module) -> dict[str, Tensor]:
 
 @contextmanager
 def kept_silent(network: nn.Module) -> Iterator[None]:
-    """The channels of ``network`` that are silent now stay so in the training inside."""
+    """Inside the block, training keeps the channels of ``network`` silent that are silent at its start."""
     handles = []
     for name, quiet in silent(network).items():
         norm = network.get_submodule(name)

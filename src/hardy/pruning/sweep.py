@@ -1,11 +1,11 @@
-"""The sensitivity sweep: what a network loses when one unit alone is pruned, and the widths that follow from it.
+"""The sensitivity sweep: how much score is lost when only one unit is pruned, and minimum widths from it.
 
-For each unit, or for all units of a stage together, the lowest shares of its channels by the criterion's scores are
-masked and the network is measured on a few images, otherwise untouched and not trained. The floor of a unit is the
-minimum width measured up to which the loss stayed within a tolerance.
+For each unit, or for all units of a stage together, the lowest-scored shares of the channels are masked, and the
+network is measured on a few images without training. The floor of a unit is the smallest width for which the loss of
+score, and the loss at all larger widths measured, is within a tolerance.
 
 Source: Li, Kadav, Durdanovic, Samet and Graf, "Pruning filters for efficient ConvNets", ICLR 2017, section 3.2 (the
-sensitivity of single layers on the validation set); floors from it and stages by resolution are Hardy's.
+sensitivity of single layers on the validation set); the floors and the stages by resolution are Hardy's.
 """
 
 import copy
@@ -25,7 +25,7 @@ from hardy.pruning.select import Removed
 __all__ = ["Group", "Loss", "Sweep", "alone", "stages", "sweep"]
 
 Measure = Callable[[Network], float]
-"""A score of a network, high is good."""
+"""Returns a score of a network; higher is better."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Group:
 
     @property
     def name(self) -> str:
-        """The unit's name, or that of the first with how many follow."""
+        """The name of the unit, or of the first unit and the number of others."""
         return self.units[0].name + (f" + {len(self.units) - 1}" if len(self.units) > 1 else "")
 
     def lowest(self, scores: Mapping[str, Tensor], share: float) -> Removed:
-        """The lowest ``share`` of each unit's channels, rounded down; at least one is left."""
+        """The lowest-scored ``share`` of each unit's channels, rounded down; at least one channel is kept."""
         counts = {unit.name: min(int(share * unit.size + 1e-9), unit.size - 1) for unit in self.units}
         order = {name: torch.argsort(scores[name], stable=True).tolist() for name in counts}
         return {name: sorted(order[name][:count]) for name, count in counts.items() if count}
@@ -48,13 +48,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Loss:
-    """What pruning a group cost.
+    """The loss of score when a group is pruned.
 
     Attributes:
-        group: what was pruned.
-        share: how much of each of its units.
-        widths: for each unit's name the channels left.
-        drop: the score of the network as it is, less the score without these channels.
+        group: the group that was pruned.
+        share: the share removed from each of its units.
+        widths: for each unit's name the number of channels left.
+        drop: the score of the unpruned network minus the score without these channels.
     """
 
     group: Group
@@ -65,12 +65,12 @@ class Loss:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep found.
+    """The result of a sweep.
 
     Attributes:
-        score: of the network as it is.
+        score: score of the unpruned network.
         shares: the shares tried, ascending.
-        losses: by group, by share.
+        losses: for each group in order, its losses in the order of `shares`.
     """
 
     score: float
@@ -85,8 +85,8 @@ class Sweep:
             yield row[0].group, row
 
     def floors(self, tolerance: float) -> dict[str, int]:
-        """For each unit's name the minimum width measured at which the drop, and each before it, is at most
-        ``tolerance``; the unit's full width where the first is more."""
+        """For each unit's name the smallest width for which the drop, and each drop at a larger width, is at most
+        ``tolerance``; the full width of the unit where the first drop is larger."""
         floors: dict[str, int] = {}
         for group, row in self.rows():
             floors |= {unit.name: unit.size for unit in group.units}
@@ -98,14 +98,14 @@ class Sweep:
 
 
 def alone(units: Sequence[Unit]) -> list[Group]:
-    """Each unit for itself."""
+    """One group per unit."""
     return [Group((unit,)) for unit in units]
 
 
 def stages(network: Network, units: Sequence[Unit]) -> list[Group]:
-    """The units by stage: neighbours, in the order of the modules, whose maps have the same number of positions.
+    """One group per stage: consecutive units, in the order of the modules, with the same number of map positions.
 
-    A unit on a single position (after a global pool) belongs to the stage it stands in.
+    A unit with a single position (after global pooling) belongs to the stage before it.
     """
     positions = _positions(network, units)
     groups: list[list[Unit]] = []
@@ -122,15 +122,15 @@ def stages(network: Network, units: Sequence[Unit]) -> list[Group]:
 
 def sweep(
     network: Network, scores: Mapping[str, Tensor], groups: Sequence[Group], shares: Sequence[float], measure: Measure
-) -> Sweep:  # fmt: skip
-    """Measure ``network`` with each share of each group masked; it stays as it is.
+) -> Sweep:
+    """Measure ``network`` with each share of each group masked; the network does not change.
 
     Args:
-        network: what is measured, in copies.
-        scores: for each unit's name its (n,) scores, high means keep.
-        groups: what is pruned at a time.
-        shares: in (0, 1).
-        measure: gives the score of a network.
+        network: the network; copies of it are measured.
+        scores: for each unit's name its (n,) scores; a high score means keep.
+        groups: the units to prune together.
+        shares: the shares to remove, in (0, 1).
+        measure: returns the score of a network.
     """
     shares = sorted(set(shares))
     dense = measure(masked_copy(network, (), {}))
@@ -149,7 +149,7 @@ def sweep(
 
 
 def _positions(network: Network, units: Sequence[Unit]) -> dict[str, int]:
-    """For each unit's name how many positions the map of its first layer has; none for one that did not run."""
+    """For each unit's name the number of positions of its first layer's map; units that did not run are left out."""
     twin = copy.deepcopy(network).to("cpu").eval()
     makers = {unit.name: twin.get_submodule(unit.name.split(":")[0]) for unit in units}
     found: dict[str, int] = {}

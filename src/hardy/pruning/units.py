@@ -1,17 +1,17 @@
-"""Units: the channels of a network that must be removed together.
+"""Finds the units (coupled groups) of a network: channels that must be removed together.
 
-Filters tied by a residual sum, by a depthwise convolution or by a concatenation form one unit; each of its channels
-is one gate. So do the heads of an attention block, the hidden width of a feed-forward block and the width of a
-residual stream with its norms, tokens and position embeddings. `survey` follows the channels of a copy of the network
-(`hardy.pruning.tracing.trace`), sorts those that reach the same places into units, tries their removal out
-(`hardy.pruning.tracing.trial`), and says which channels cannot go, and why.
+Filters coupled by a residual sum, a depthwise convolution or a concatenation form one unit; each of its channels has
+one gate. The heads of an attention block form a unit too, as do the hidden width of a feed-forward block and the width
+of a residual stream with its norm layers, tokens and position embeddings. `survey` follows the channels of a copy of
+the network (`hardy.pruning.tracing.trace`), groups channels that reach the same module sides into units, tests their
+removal (`hardy.pruning.tracing.trial`), and reports which channels cannot be removed and why.
 
-Where the gate of a unit sits is decided here too. A gate of filters or of a residual stream sits at an output: from
-every layer that takes the unit's channels walk back; the first norm met carries the gate, and a convolution met before
-any norm carries it itself. So in conv - BN - ReLU - depthwise conv - BN - ReLU - conv it is the second norm, and where
-several blocks add into one residual stream it is the last norm of each. A gate in front of a norm that uses batch
-statistics would be undone by that norm: its gradient is zero and its score noise. A gate of heads or of a hidden width
-sits at the input of the layers that take them.
+This file also chooses the gate sites of a unit. The gate of filters or of a residual stream is at an output. Go back
+from each layer that reads the unit's channels: the first norm layer is the gate site, or a convolution if it comes
+before any norm layer. So in conv - BN - ReLU - depthwise conv - BN - ReLU - conv the site is the
+second BN; where several blocks add to one residual stream, the sites are the last norm layer of each block. A gate
+before a norm layer with batch statistics would have no effect: its gradient would be zero and its score noise. The gate
+of heads or of a hidden width is at the input of the layers that read them.
 """
 
 from collections import defaultdict
@@ -32,12 +32,11 @@ __all__ = ["Kind", "Member", "Survey", "Unit", "find_units", "survey"]
 
 @dataclass(frozen=True)
 class Survey:
-    """What of a network can be pruned.
+    """Which channels of a network can be pruned.
 
     Attributes:
         units: the units, in the order of the network's modules.
-        blocked: for channels that cannot go, by the name of the first layer that makes them as users know it
-            (`Network.known_as`), the reason.
+        blocked: for channels that cannot be removed the reason, by the name of the first layer that produces them.
     """
 
     units: tuple[Unit, ...]
@@ -50,14 +49,14 @@ def find_units(network: nn.Module, example: Tensor | None = None) -> list[Unit]:
 
 
 def survey(network: nn.Module, example: Tensor | None = None) -> Survey:
-    """The units of ``network`` and the reasons why the rest of its channels cannot go.
+    """The units of ``network``, and the reasons why its other channels cannot be removed.
 
-    The network is left as it is, batch statistics included. Channels that run only while training (auxiliary heads)
-    are no units: removing them makes nothing smaller that is shipped.
+    The network does not change, and neither do its batch statistics. Channels that run only in training (auxiliary
+    heads) are not units, because removing them does not make the deployed network smaller.
 
     Args:
         network: a `Network`, or any module whose forward pass takes one tensor.
-        example: what to trace with, such as noise; needed only for a module that is no `Network`.
+        example: input for the trace, such as noise; needed only for a module that is not a `Network`.
 
     Raises:
         InputError: when an ``example`` is needed and missing, or the network does not run on it.
@@ -89,7 +88,7 @@ def survey(network: nn.Module, example: Tensor | None = None) -> Survey:
 
 
 def _signature(atoms: Iterable[Atom], order: Mapping[str, int]) -> tuple[tuple[str, str, int], ...]:
-    """The module sides that one channel reaches, with how many of their channels go with it."""
+    """The module sides that one channel reaches, each with the number of its channels that belong to it."""
     counts: dict[tuple[str, str], int] = defaultdict(int)
     for module, side, _ in atoms:
         counts[module, side] += 1
@@ -98,7 +97,7 @@ def _signature(atoms: Iterable[Atom], order: Mapping[str, int]) -> tuple[tuple[s
 
 
 def _first(channels: Sequence[Sequence[Atom]], traced: Trace, order: Mapping[str, int]) -> tuple[int, int]:
-    """Where the first layer that makes these channels stands, and its first channel among them."""
+    """The index of the first layer that produces these channels, and its first channel among them."""
     makers = (atom for atoms in channels for atom in atoms if atom[:2] in traced.makers)
     return min((order[module], index) for module, _, index in makers)
 
@@ -124,7 +123,7 @@ def _unit(name: str, module: str, channels: Sequence[Sequence[Atom]], traced: Tr
 
 
 def _by_side(atoms: Iterable[Atom]) -> dict[tuple[str, str], tuple[int, ...]]:
-    """For each module side that a channel reaches its channels there, ascending."""
+    """For each module side that a channel reaches, the indices there, ascending."""
     found: dict[tuple[str, str], list[int]] = defaultdict(list)
     for module, side, index in atoms:
         found[module, side].append(index)

@@ -1,8 +1,8 @@
-"""Weight norm: the weight of a layer is ``g v / ||v||``, and both ``g`` and ``v`` are what is cut and masked.
+"""Weight norm: the weight of a layer is ``g v / ||v||``, so ``g`` and ``v`` are cut and masked.
 
-The norm runs over all axes of ``v`` but one. When channels go along one of those, ``g`` falls as ``||v||`` does, so the
-weights that stay are what they were. Torch keeps ``g`` and ``v`` in a parametrization, or by its older function in the
-module itself, with a hook that makes the weight before each call.
+``||v||`` is taken over all axes of ``v`` but one. When channels are removed along one of these axes, ``g`` is reduced
+in proportion to ``||v||``, so the other weights keep their values. Torch stores ``g`` and ``v`` in a parametrization.
+Its older function stores them in the module, with a hook that computes the weight before each call.
 
 Source: Salimans and Kingma, "Weight normalization: a simple reparameterization to accelerate training of deep neural
 networks", NeurIPS 2016, equation 2.
@@ -21,7 +21,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from hardy.ops.caches import without_history
 
-__all__ = ["NormedWeight", "duplicate", "plain", "unfollowed", "weight_norm_of"]
+__all__ = ["NormedWeight", "duplicate", "make_plain", "unfollowed", "weight_norm_of"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -33,7 +33,8 @@ class NormedWeight:
     Attributes:
         owner: the module that holds them.
         scale, direction: the names of ``g`` and ``v`` in it.
-        axis: the axis of the weight that each have a norm of their own; -1 for one norm of all.
+        axis: the axis of the weight along which each index has its own ``||v||``; -1 for one value for the complete
+            weight.
     """
 
     owner: nn.Module
@@ -48,7 +49,7 @@ class NormedWeight:
 
     @property
     def v(self) -> nn.Parameter:
-        """The directions, of the weight's shape."""
+        """The directions, with the shape of the weight."""
         return self.owner.get_parameter(self.direction)
 
     def keep(self, kept: Sequence[int], axis: int) -> None:
@@ -56,26 +57,26 @@ class NormedWeight:
         chosen = torch.tensor(kept, device=self.v.device)
         g, v = self.g.detach(), self.v.detach()
         left = v.index_select(axis, chosen)
-        g = g.index_select(axis, chosen) if axis == self.axis else g * self._norm(left) / self._norm(v)
+        g = g.index_select(axis, chosen) if axis == self.axis else g * self._length(left) / self._length(v)
         for name, value, before in ((self.scale, g, self.g), (self.direction, left, self.v)):
             setattr(self.owner, name, nn.Parameter(value, requires_grad=before.requires_grad))
-        if "weight" in vars(self.owner):  # what the older function's hook made before the last call
+        if "weight" in vars(self.owner):  # computed by the hook of the older function before the last call
             self.owner.weight = torch._weight_norm(self.v.detach(), self.g.detach(), self.axis)
 
     @torch.no_grad()
     def zero(self, gone: Tensor, axis: int) -> None:
-        """Make the weight zero for the channels ``gone`` along ``axis`` and leave the rest as it is, in place."""
+        """Set the weight to zero for the channels ``gone`` along ``axis``, in place; other weights do not change."""
         left = self.v.index_fill(axis, gone, 0.0)
-        norm = self._norm(left)
-        self.g.mul_(norm / self._norm(self.v))
-        self.v.copy_(torch.where(norm > 0, left, self.v))  # a direction of zeros has no norm to divide by
+        norm = self._length(left)
+        self.g.mul_(norm / self._length(self.v))
+        self.v.copy_(torch.where(norm > 0, left, self.v))  # a zero direction would divide by zero
 
-    def _norm(self, v: Tensor) -> Tensor:
+    def _length(self, v: Tensor) -> Tensor:
         return torch.norm_except_dim(v, 2, self.axis)
 
 
 def weight_norm_of(module: nn.Module) -> NormedWeight | None:
-    """What the weight of ``module`` is made of; None without weight norm, or with something else beside it."""
+    """``g`` and ``v`` of the weight of ``module``; None without weight norm, or with other parametrizations too."""
     if parametrize.is_parametrized(module, "weight"):
         held = module.parametrizations["weight"]  # type: ignore[index,union-attr]
         steps = list(held)  # type: ignore[call-overload]
@@ -87,7 +88,7 @@ def weight_norm_of(module: nn.Module) -> NormedWeight | None:
 
 
 def unfollowed(module: nn.Module) -> str | None:
-    """Why the weights of ``module`` cannot be cut where a parametrization other than weight norm makes them."""
+    """Why the weights of ``module`` cannot be cut: another parametrization than weight norm; None if they can."""
     if not parametrize.is_parametrized(module) or weight_norm_of(module) is not None:
         return None
     for name, steps in module.parametrizations.items():  # type: ignore[operator,union-attr]
@@ -96,14 +97,14 @@ def unfollowed(module: nn.Module) -> str | None:
 
 
 def duplicate(network: Module) -> Module:
-    """A copy of ``network``, which stays as it is; what it has cached with a history is copied without."""
+    """A copy of ``network``, which does not change; cached tensors are copied without their autograd graph."""
     return copy.deepcopy(network, without_history(network))
 
 
-def plain(network: nn.Module) -> None:
-    """Make every parametrized or weight-normed tensor of a copied network a plain parameter, in place.
+def make_plain(network: nn.Module) -> None:
+    """Turn every parametrized tensor and every weight with weight norm into a plain parameter, in place.
 
-    Torch's own function would take the property from the class, which the copy shares with the original.
+    Only for a copied network. Torch's own function would delete the property from the class that the original shares.
     """
     for module in list(network.modules()):
         if parametrize.is_parametrized(module):

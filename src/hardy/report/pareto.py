@@ -1,4 +1,4 @@
-"""Accuracy against milliseconds: the points that no other beats in both, and their plot.
+"""Accuracy against milliseconds: the Pareto front and its plot.
 
 A point is on the Pareto front when no other is at least as fast and at least as accurate, and better in one of the two.
 
@@ -32,7 +32,7 @@ class Point:
 
 
 def front(points: Sequence[Point]) -> list[Point]:
-    """The points that no other beats, fastest first; equal points all count."""
+    """The points of the Pareto front, fastest first; equal points are all on it."""
 
     def beaten(one: Point) -> bool:
         return any(
@@ -50,9 +50,9 @@ def figure(points: Sequence[Point], *, title: str, score: str, milliseconds: str
 
     Args:
         points: at least one.
-        title: over the figure.
+        title: of the figure.
         score: title of the axis of scores.
-        milliseconds: title of the other.
+        milliseconds: title of the axis of milliseconds.
 
     Raises:
         InputError: without points, or when plotly is not installed.
@@ -64,40 +64,53 @@ def figure(points: Sequence[Point], *, title: str, score: str, milliseconds: str
     sides = dict(zip(map(id, points), _sides(points), strict=True))
     best = front(points)
     drawn.add_scatter(
-        x=[one.milliseconds for one in best], y=[one.score for one in best], mode="lines", name="Pareto front",
-        line={"color": "#b9b9b9", "width": 2, "shape": "hv"}, hoverinfo="skip",
-    )  # fmt: skip
-    for place, group in enumerate(dict.fromkeys(one.group for one in points)):
+        x=[one.milliseconds for one in best],
+        y=[one.score for one in best],
+        mode="lines",
+        name="Pareto front",
+        line={"color": "#b9b9b9", "width": 2, "shape": "hv"},
+        hoverinfo="skip",
+    )
+    for index, group in enumerate(dict.fromkeys(one.group for one in points)):
         mine = [one for one in points if one.group == group]
         drawn.add_scatter(
-            x=[one.milliseconds for one in mine], y=[one.score for one in mine], text=[one.name for one in mine],
-            mode="markers+text", textposition=[sides[id(one)] for one in mine], textfont={"size": 10}, cliponaxis=False,
+            x=[one.milliseconds for one in mine],
+            y=[one.score for one in mine],
+            text=[one.name for one in mine],
+            mode="markers+text",
+            textposition=[sides[id(one)] for one in mine],
+            textfont={"size": 10},
+            cliponaxis=False,
             name=group or "networks",
-            marker={"size": 9, "color": _COLOURS[place % len(_COLOURS)]},
+            marker={"size": 9, "color": _COLOURS[index % len(_COLOURS)]},
             hovertemplate="%{text}<br>%{x:.2f} ms, %{y:.1f}<extra></extra>",
-        )  # fmt: skip
+        )
     drawn.update_layout(
-        title=title, template="plotly_white", width=1000, height=640, legend={"orientation": "h", "y": -0.15},
+        title=title,
+        template="plotly_white",
+        width=1000,
+        height=640,
+        legend={"orientation": "h", "y": -0.15},
         xaxis={"title": milliseconds, "type": "log", **_axis([one.milliseconds for one in points])},
         yaxis={"title": score},
-    )  # fmt: skip
+    )
     return drawn
 
 
 def _sides(points: Sequence[Point]) -> list[str]:
-    """Where each name is written: on the side of its point that is away from the nearest other one."""
+    """The side of its point on which each name is written: away from the nearest other point."""
 
-    def place(one: Point) -> tuple[float, float]:
+    def position(one: Point) -> tuple[float, float]:
         return _share(math.log(one.milliseconds), times), _share(one.score, scores)
 
     times = [math.log(one.milliseconds) for one in points]
     scores = [one.score for one in points]
-    found = []
+    sides = []
     for one in points:
         others = [other for other in points if other is not one]
-        nearest = min(others, key=lambda other: math.dist(place(one), place(other)), default=one)
-        found.append("bottom center" if nearest.score > one.score else "top center")
-    return found
+        nearest = min(others, key=lambda other: math.dist(position(one), position(other)), default=one)
+        sides.append("bottom center" if nearest.score > one.score else "top center")
+    return sides
 
 
 def _share(value: float, among: Sequence[float]) -> float:
@@ -115,15 +128,15 @@ def _axis(values: Sequence[float]) -> dict[str, Any]:
 
 
 def write(path: Path, figures: Sequence[Any], *, title: str, table: str = "") -> None:
-    """One self-contained page at ``path``: ``figures`` and, below them, ``table``, which is HTML.
+    """Write one self-contained page to ``path``: ``figures`` and, below them, ``table``, which is HTML.
 
     Raises:
         InputError: when plotly is not installed.
     """
     _plotly()
     parts = [
-        drawn.to_html(full_html=False, include_plotlyjs=place == 0, config={"displaylogo": False})
-        for place, drawn in enumerate(figures)
+        drawn.to_html(full_html=False, include_plotlyjs=index == 0, config={"displaylogo": False})
+        for index, drawn in enumerate(figures)
     ]
     text = (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'

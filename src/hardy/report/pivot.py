@@ -1,6 +1,6 @@
 """A table from records: a number by two sets of axes, mean and standard deviation over the rest, and paired sign tests.
 
-A study writes the place of every record on its axes into the record's notes (``axes``, and ``of`` for the stage).
+A study writes the coordinates of every record into the record's notes (``axes``, and ``of`` for the stage).
 
 Source: the sign test is two-sided and exact, J. Arbuthnott, "An Argument for Divine Providence", Philosophical
 Transactions 27, 1710; ties are left out, as W. J. Dixon and A. M. Mood, "The Statistical Sign Test", JASA 41, 1946, do.
@@ -13,31 +13,43 @@ from statistics import fmean, stdev
 
 from hardy.records import Record
 
-__all__ = ["Duel", "Pivot", "Place", "Values", "chosen", "duel", "markdown", "pivot", "place", "sign_test", "spread"]
+__all__ = [
+    "Coordinates",
+    "Duel",
+    "Pivot",
+    "Values",
+    "beside",
+    "chosen",
+    "coordinates",
+    "duel",
+    "markdown",
+    "pivot",
+    "sign_test",
+    "spread",
+]
 
 HEADLINES = ("miou", "accuracy")
-"""Metrics of which a record of a target has one when no other is asked for."""
+"""The default metrics; the records of a target have one of them."""
 
-Place = tuple[tuple[str, str], ...]
-"""The labels of a cell on all axes, the stage under ``stage``: (axis, label) pairs, sorted."""
+Coordinates = tuple[tuple[str, str], ...]
+"""The coordinates of a cell: sorted (axis, value name) pairs, with the stage as axis ``stage``."""
 
-Values = dict[Place, float]
+Values = dict[Coordinates, float]
 
 
 @dataclass(frozen=True)
 class Pivot:
-    """A table ready to be printed: titles of its columns, of which the first ``labels`` hold text, its rows, and a
-    note."""
+    """A table to print: the titles of its columns (the first ``text_columns`` hold text), its rows and a note."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    labels: int
+    text_columns: int
     note: str
 
 
 @dataclass(frozen=True)
 class Duel:
-    """One value of an axis against another where both were measured with all else equal.
+    """One value of an axis compared with another, over pairs of cells that agree on all other axes.
 
     Attributes:
         won: in how many pairs the first is higher.
@@ -55,59 +67,70 @@ class Duel:
 
 
 def chosen(records: Sequence[Record], target: str, metric: str | None = None) -> Values:
-    """The number of ``target`` in every cell; without a ``metric`` the mean IoU or the accuracy."""
-    found: Values = {}
+    """The number of ``target`` in every cell; the default ``metric`` is the mean IoU or the accuracy."""
+    values: Values = {}
     for record in records:
         right = record.metric == metric if metric else record.metric in HEADLINES
         if record.target == target and right and record.value is not None:
-            found[place(record.notes.get("of", record.stage), record.notes.get("axes", {}))] = record.value
-    return found
+            values[coordinates(record.notes.get("of", record.stage), record.notes.get("axes", {}))] = record.value
+    return values
 
 
-def place(stage: str, axes: Mapping[str, str]) -> Place:
-    """The place of a cell."""
+def coordinates(stage: str, axes: Mapping[str, str]) -> Coordinates:
+    """The coordinates of a cell."""
     return tuple(sorted({**axes, "stage": stage}.items()))
 
 
 def pivot(
-    values: Values, places: Sequence[Place], rows: Sequence[str], columns: Sequence[str], *, percent: bool = True
+    values: Values, cells: Sequence[Coordinates], rows: Sequence[str], columns: Sequence[str], *, percent: bool = True
 ) -> Pivot:
     """Mean ± sample standard deviation over all axes that are neither in ``rows`` nor in ``columns``.
 
-    With more than one column a last one holds the mean over them, taken before the spread and only where all columns
-    are measured. A cell without an axis has a dash there; with several stages, the stage is an axis.
+    With more than one column, a last column has the mean over the columns. It is computed before the standard
+    deviation, from the cells that are measured in all columns. A cell without an axis has a dash there. With several
+    stages, the stage is an axis.
 
     Args:
-        values: what was measured.
-        places: all cells there are, measured or not, in order; a number over only some of its cells shows how many.
-        rows: axes down.
-        columns: axes across.
+        values: the measured numbers.
+        cells: all cells, measured or not, in order; a number over only some of its cells shows how many.
+        rows: the axes of the rows.
+        columns: the axes of the columns.
         percent: show numbers in [0, 1] as percentages.
     """
-    stages = dict.fromkeys(dict(where)["stage"] for where in places)
+    stages = dict.fromkeys(dict(where)["stage"] for where in cells)
     down = ["stage", *rows] if len(stages) > 1 and "stage" not in (*rows, *columns) else list(rows)
-    across = _distinct(places, columns)
+    across = _distinct(cells, columns)
     lines = []
-    for row in _distinct(places, down):
-        here = [where for where in places if _part(where, down) == row]
+    for row in _distinct(cells, down):
+        here = [where for where in cells if _part(where, down) == row]
         texts = []
         for column in across:
-            cells = [where for where in here if _part(where, columns) == column]
-            texts.append(spread([values[where] for where in cells if where in values], len(cells), percent=percent))
+            both = [where for where in here if _part(where, columns) == column]
+            texts.append(spread([values[where] for where in both if where in values], len(both), percent=percent))
         if len(across) > 1:
             texts.append(spread(*_means(values, here, columns), percent=percent))
         lines.append((*row, *texts))
     names = [" ".join(column) or "value" for column in across] + ["mean"] * (len(across) > 1)
     rest = [
-        name for name in dict.fromkeys(name for where in places for name, _ in where) if name not in (*down, *columns)
+        name for name in dict.fromkeys(name for where in cells for name, _ in where) if name not in (*down, *columns)
     ]
     rest = [name for name in rest if name != "stage"]
     note = f"mean ± standard deviation over {', '.join(rest)}" if rest else ""
     return Pivot((*down, *names), tuple(lines), len(down), note)
 
 
+def beside(table: Pivot, others: Mapping[str, Pivot]) -> Pivot:
+    """``table`` with the columns of ``others``, tables of the same rows, behind its own; each titled with its name."""
+    columns, rows = table.columns, table.rows
+    for name, other in others.items():
+        titles = other.columns[other.text_columns :]
+        columns += tuple(name if title == "value" else f"{title} {name}" for title in titles)
+        rows = tuple((*row, *more[other.text_columns :]) for row, more in zip(rows, other.rows, strict=True))
+    return Pivot(columns, rows, table.text_columns, table.note)
+
+
 def duel(values: Values, axis: str, first: str, second: str) -> Duel:
-    """Compare two values of ``axis`` over all pairs that agree in every other axis."""
+    """Compare two values of ``axis`` over all pairs of cells that agree on every other axis."""
     sides: tuple[Values, Values] = ({}, {})
     for where, value in values.items():
         rest = tuple(pair for pair in where if pair[0] != axis)
@@ -127,9 +150,9 @@ def sign_test(won: int, lost: int) -> float:
 
 
 def spread(numbers: Sequence[float], planned: int, *, percent: bool = True) -> str:
-    """``mean ± standard deviation`` (n - 1), the mean alone of one number, a dash of none; (2/3) where some lack.
+    """``mean ± standard deviation`` (n - 1); one number gives the mean only, none a dash; (2/3) when some are missing.
 
-    What is no percentage has four digits, or, from a mean of 10,000 up, all before the point.
+    Numbers that are not percentages have four digits; from a mean of 10,000 up they have no decimals.
     """
     if not numbers:
         return "–" if planned else ""
@@ -141,27 +164,29 @@ def spread(numbers: Sequence[float], planned: int, *, percent: bool = True) -> s
 
 def markdown(table: Pivot) -> list[str]:
     """The lines of ``table`` in Markdown."""
-    rule = "|".join("---" if index < table.labels else "---:" for index in range(len(table.columns)))
+    rule = "|".join("---" if index < table.text_columns else "---:" for index in range(len(table.columns)))
     return [
-        f"| {' | '.join(table.columns)} |", f"|{rule}|", *(f"| {' | '.join(row)} |" for row in table.rows),
+        f"| {' | '.join(table.columns)} |",
+        f"|{rule}|",
+        *(f"| {' | '.join(row)} |" for row in table.rows),
         *(["", f"{table.note}."] if table.note else []),
-    ]  # fmt: skip
+    ]
 
 
-def _means(values: Values, here: Sequence[Place], columns: Sequence[str]) -> tuple[list[float], int]:
-    """For each place on the axes that are not columns the mean over its columns, where all are there; and how many."""
-    groups: dict[Place, list[Place]] = {}
+def _means(values: Values, here: Sequence[Coordinates], columns: Sequence[str]) -> tuple[list[float], int]:
+    """The means over the columns, for each combination of the other axes with all columns; and how many there are."""
+    groups: dict[Coordinates, list[Coordinates]] = {}
     for where in here:
         groups.setdefault(tuple(pair for pair in where if pair[0] not in columns), []).append(where)
-    whole = [group for group in groups.values() if all(where in values for where in group)]
-    return [fmean(values[where] for where in group) for group in whole], len(groups)
+    complete = [group for group in groups.values() if all(where in values for where in group)]
+    return [fmean(values[where] for where in group) for group in complete], len(groups)
 
 
-def _part(where: Place, axes: Sequence[str]) -> tuple[str, ...]:
-    labels = dict(where)
-    return tuple(labels.get(axis, "–") for axis in axes)
+def _part(where: Coordinates, axes: Sequence[str]) -> tuple[str, ...]:
+    names = dict(where)
+    return tuple(names.get(axis, "–") for axis in axes)
 
 
-def _distinct(places: Sequence[Place], axes: Sequence[str]) -> list[tuple[str, ...]]:
+def _distinct(cells: Sequence[Coordinates], axes: Sequence[str]) -> list[tuple[str, ...]]:
     """The combinations of ``axes`` that occur, in order of first appearance."""
-    return list(dict.fromkeys(_part(where, axes) for where in places))
+    return list(dict.fromkeys(_part(where, axes) for where in cells))

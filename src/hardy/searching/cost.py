@@ -1,8 +1,8 @@
-"""The parts of a multi-path architecture whose times add up to its own: convolutions, resizes, first and last steps.
+"""The parts of a multi-path architecture whose times are summed: convolutions, resizes, first and last steps.
 
-They follow from the architecture without building the network, for one architecture and for the complete space, so
-that all can be measured before any is tried. Concatenation is not among them: the line that
-`hardy.timing.priced` fits to measured networks covers its time.
+They are computed from the architecture without building the network, for one architecture or for the complete space, so
+that all parts can be measured before the search. Concatenation is not a part: the line that `hardy.timing.priced` fits
+to measured networks includes its time.
 
 Source: the look-up table of Chen et al., "FasterSeg", ICLR 2020, section 3.3, there of complete ops.
 """
@@ -19,43 +19,43 @@ __all__ = ["every_part", "parts"]
 Size = tuple[int, int]
 
 _NARROWED = 256
-"""A segmentation head that gets more channels than these makes half as many."""
+"""A segmentation head with more input channels than this halves them."""
 
 
 def parts(architecture: Architecture, size: Sequence[int], classes: int) -> list[Shape]:
     """The parts of the network that ``architecture`` describes, for one image of ``size`` (height, width)."""
     grids = _grids(size)
-    found = [*_ends(grids, classes), *_stem(architecture, architecture.stem_width, grids)]
+    shapes = [*_ends(grids, classes), *_stem(architecture, architecture.stem_width, grids)]
     stem = architecture.channels(8, architecture.stem_width)
     cells, routes = architecture.shared()
     for before, layer in cells:
         channels = cells[before][1].channels if before >= 0 else stem
-        found += _cell(layer.op, channels, layer.channels, layer.stride, grids[layer.scale - layer.stride + 4])
+        shapes += _cell(layer.op, channels, layer.channels, layer.stride, grids[layer.scale - layer.stride + 4])
     for route in routes:
         beside = {0: stem} | {cells[place][1].scale: cells[place][1].channels for place in route}
         for scale in range(max(beside)):
-            found += _climb(architecture, architecture.head_width, scale, beside[scale], grids)
-    return found + list(_head(architecture, architecture.head_width, len(routes), grids, classes))
+            shapes += _climb(architecture, architecture.head_width, scale, beside[scale], grids)
+    return shapes + list(_head(architecture, architecture.head_width, len(routes), grids, classes))
 
 
 def every_part(space: Space, size: Sequence[int], classes: int) -> list[Shape]:
-    """Each part that an architecture of ``space`` can have, once."""
+    """All different parts of the architectures of ``space``."""
     grids, some = _grids(size), space.largest()
     wide = [[some.channels(8 * 2**scale, width) for width in WIDTHS] for scale in range(3)]
-    found = [*_ends(grids, classes)]
+    shapes = [*_ends(grids, classes)]
     for width in WIDTHS:
-        found += _stem(some, width, grids)
+        shapes += _stem(some, width, grids)
         for count in range(1, space.branches + 1):
-            found += _head(some, width, count, grids, classes)
+            shapes += _head(some, width, count, grids, classes)
         for scale in range(2):
             for beside in wide[scale]:
-                found += _climb(some, width, scale, beside, grids)
+                shapes += _climb(some, width, scale, beside, grids)
     for op, scale in product(OPS, range(3)):
         for given, made in product(wide[scale], wide[scale]):
-            found += _cell(op, given, made, 1, grids[scale + 3])
+            shapes += _cell(op, given, made, 1, grids[scale + 3])
         for given, made in product(wide[scale], wide[scale + 1] if scale < 2 else ()):
-            found += _cell(op, given, made, 2, grids[scale + 3])
-    return list(dict.fromkeys(found))
+            shapes += _cell(op, given, made, 2, grids[scale + 3])
+    return list(dict.fromkeys(shapes))
 
 
 def _grids(size: Sequence[int]) -> list[Size]:
@@ -87,12 +87,12 @@ def _ends(grids: Sequence[Size], classes: int) -> Iterator[Shape]:
 
 
 def _stem(architecture: Architecture, width: int, grids: Sequence[Size]) -> Iterator[Shape]:
-    half, whole = architecture.channels(4, width), architecture.channels(8, width)
+    half, full = architecture.channels(4, width), architecture.channels(8, width)
     yield _conv(3, half, grids[0], stride=2)
-    yield _conv(half, whole, grids[1], stride=2)
-    yield _conv(whole, whole, grids[2])
-    yield _conv(whole, whole, grids[2], stride=2)
-    yield _conv(whole, whole, grids[3])
+    yield _conv(half, full, grids[1], stride=2)
+    yield _conv(full, full, grids[2])
+    yield _conv(full, full, grids[2], stride=2)
+    yield _conv(full, full, grids[3])
 
 
 def _cell(op: str, inputs: int, outputs: int, stride: int, at: Size) -> Iterator[Shape]:
@@ -123,7 +123,7 @@ def _climb(architecture: Architecture, width: int, scale: int, beside: int, grid
 
 def _head(
     architecture: Architecture, width: int, branches: int, grids: Sequence[Size], classes: int
-) -> Iterator[Shape]:  # fmt: skip
+) -> Iterator[Shape]:
     fused = architecture.channels(8, width) * branches
     narrowed = fused if fused <= _NARROWED else fused // 2
     yield _conv(fused, fused, grids[3], kernel=1)

@@ -1,11 +1,11 @@
-"""Which architecture to try next: regularised evolution, and random search beside it.
+"""The choice of the next architecture: regularised evolution, or random search.
 
-The population is a queue: each new architecture enters, the oldest leaves, however good it is. A child is one mutation
-of the best of a few members drawn at random (with replacement). So the population is always the last architectures that
-were tried, and what comes next follows from the history and the seed alone: a search continues where it stopped.
+The population is a queue: each new architecture enters and the oldest leaves, even if it is the best. A child is one
+mutation of the best of a few members drawn at random (with replacement). So the population is always the last
+architectures that were evaluated, and the next one depends only on the history and the seed: a search can be resumed.
 
-No architecture is tried twice, and none with a prediction above the budget. A random architecture over it is made
-cheaper, step by random step, until it is not.
+No architecture is evaluated twice, and none with a prediction above the budget. A random architecture above the budget
+is made cheaper in random steps until it is within it.
 
 Source: Real, Aggarwal, Huang and Le, "Regularized evolution for image classifier architecture search", AAAI 2019,
 algorithm 1. The budget and the rejection of repeated architectures are ours.
@@ -26,12 +26,12 @@ Price = Callable[[Architecture], float]
 """Milliseconds predicted for an architecture."""
 
 _TRIES = 200
-"""Mutations of a parent, and then random architectures, before a search ends for want of new ones."""
+"""Attempts by mutation of a parent, and then by random draws, before a search ends without a new architecture."""
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """An architecture that was tried: the milliseconds predicted for it, and how well it did."""
+    """An evaluated architecture: its predicted milliseconds and its score."""
 
     architecture: Architecture
     milliseconds: float
@@ -43,13 +43,13 @@ class Proposer:
     """Proposes architectures.
 
     Attributes:
-        space: they are of.
+        space: of the architectures.
         price: predicts milliseconds.
-        budget: the most of them.
-        seed: of all draws.
+        budget: the upper limit of the milliseconds.
+        seed: of all random draws.
         method: ``evolution``, or ``random`` for independent draws.
-        population: how many of the last ones can be parents.
-        sample: how many of these compete to be the parent.
+        population: how many of the last architectures can be parents.
+        sample: how many of these are drawn; the best of them is the parent.
     """
 
     space: Space
@@ -61,7 +61,7 @@ class Proposer:
     sample: int = 5
 
     def next(self, history: Sequence[Evaluated]) -> Architecture | None:
-        """What to try after ``history``; None when nothing new was found."""
+        """The next architecture after ``history``; None when no new one was found."""
         rng = Random(key(self.seed, "search", len(history)))
         known = {tried.architecture for tried in history}
         if self.method == "evolution" and len(history) >= self.population:
@@ -77,15 +77,15 @@ class Proposer:
         return None
 
     def parent(self, history: Sequence[Evaluated], rng: Random) -> Evaluated:
-        """The best of ``sample`` draws from the last ``population`` of ``history``; the older of equals."""
+        """The best of ``sample`` draws from the last ``population`` of ``history``; of equals the older."""
         alive = history[-self.population :]
         drawn = [rng.randrange(len(alive)) for _ in range(self.sample)]
-        return alive[max(drawn, key=lambda place: (alive[place].score, -place))]
+        return alive[max(drawn, key=lambda index: (alive[index].score, -index))]
 
 
 def within_budget(space: Space, architecture: Architecture, price: Price, budget: float, rng: Random) -> Architecture:
-    """``architecture`` made cheaper by random steps until it costs no more than ``budget``; where no step is left, the
-    fastest of the lightest."""
+    """``architecture`` made cheaper in random steps until its price is within ``budget``; when no step is left, the
+    fastest of the smallest ones."""
     while price(architecture) > budget:
         if not (steps := space.cheaper(architecture)):
             return min(space.lightest(), key=price)

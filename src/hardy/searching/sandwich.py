@@ -1,13 +1,13 @@
-"""Training shared weights by the sandwich rule: the largest architecture teaches the smaller ones while it learns.
+"""Training shared weights by the sandwich rule: the largest architecture is the teacher of the smaller ones.
 
-In every step the largest architecture learns from the labels, and the smallest and two drawn at random learn from the
-class probabilities that the largest gives the same images:
+In every step the largest architecture learns from the labels. The smallest and two random ones learn from the class
+probabilities that the largest predicts for the same images:
 
     loss = loss of the labels for the largest
          + sum over the three of T^2 mean_i KL(softmax(t_i / T) || softmax(s_i / T))
 
-t are the largest's logits, which get no gradient from these terms, and i runs over the labelled pixels. So one search
-finds teacher and students, as FasterSeg's co-search does.
+t are the logits of the largest, which get no gradient from these terms, and i runs over the labelled pixels. So one
+search trains teacher and students, as FasterSeg's co-search does.
 
 Source: Yu and Huang, "Universally slimmable networks and improved training techniques", ICCV 2019, sections 3.3
 (sandwich rule, two random widths) and 3.4 (in-place distillation); temperature: Hinton, Vinyals and Dean,
@@ -42,15 +42,17 @@ class Sandwich(Algorithm):
         self.pixel_loss, self.temperature = pixel_loss, temperature
 
     def forward(self, batch: Batch) -> Terms:
-        """``largest``, the loss of its labels, and the divergences ``smallest``, ``first`` and ``second``."""
+        """``largest``, the loss by the labels, and the divergences ``smallest``, ``first`` and ``second``."""
         supernet = cast(Supernet, self.network)
         space = supernet.space
         taught = supernet.logits(space.largest(), batch.images)
         terms = {"largest": self.pixel_loss(taught, batch.labels)}
         rng = Random(int(torch.randint(2**62, ())))  # drawn under the step's key
         for name, architecture in (
-            ("smallest", space.smallest()), ("first", space.draw(rng)), ("second", space.draw(rng))
-        ):  # fmt: skip
+            ("smallest", space.smallest()),
+            ("first", space.draw(rng)),
+            ("second", space.draw(rng)),
+        ):
             logits = supernet.logits(architecture, batch.images)
             terms[name] = divergence(taught, logits, batch.labels != IGNORE, self.temperature)
         return terms

@@ -1,9 +1,9 @@
-"""The space of multi-path architectures that a search walks: what is in it, how one is drawn, changed and made cheaper.
+"""The search space of multi-path architectures: drawing one, mutating it and making it cheaper.
 
 An architecture has a branch that goes down to stride 32 and at most ``branches - 1`` more that end at strides 16 and 8,
 each of at most ``layers`` layers. The search chooses the widths of stem, head and every layer, every layer's op, where
-the branches step down, how deep they are, and which branches exist. A further branch is drawn as a fork: it begins with
-layers of the first, which then run once for both; what changes a layer that branches share changes it for all.
+the branches downsample, their depths, and which branches exist. A further branch is drawn as a fork: it begins with
+layers of the first branch, which run once for both. A change of a shared layer applies to all branches that share it.
 
 Source: the space of Chen, Gong, Liu, Zhang, Li and Wang, "FasterSeg: searching for faster real-time semantic
 segmentation", ICLR 2020, section 3 (there stem and head have fixed widths, and every layer may be skipped).
@@ -20,7 +20,7 @@ from hardy.networks.architectures.multipath import OPS, WIDTHS, Architecture, Br
 __all__ = ["Space"]
 
 _DEEPEST = 2
-"""The scale of stride 32, where the first branch ends."""
+"""The scale of stride 32, at which the first branch ends."""
 
 _LIGHTER = {"conv_2x": "conv_2x_downup", "conv_2x_downup": "conv_downup", "conv": "conv_downup"}
 
@@ -29,7 +29,7 @@ _T = TypeVar("_T")
 
 
 class _Row(NamedTuple):
-    """A layer of a branch: its op, whether it steps down, and its width in twelfths (0 for a last layer)."""
+    """A layer of a branch: its op, whether it downsamples, and its width in twelfths (0 for a last layer)."""
 
     op: str
     down: bool
@@ -45,8 +45,8 @@ class Space:
 
     Attributes:
         filters: Fch, an eighth of the channels at stride 8 and full width.
-        layers: most layers of a branch, at least 3.
-        branches: most branches, 1 to 3.
+        layers: the maximum number of layers of a branch, at least 3.
+        branches: the maximum number of branches, 1 to 3.
     """
 
     filters: int = 12
@@ -54,7 +54,7 @@ class Space:
     branches: int = 2
 
     def largest(self) -> Architecture:
-        """All branches, all layers, two convolutions in each, every width full; steps down after each third."""
+        """All branches, all layers, two convolutions in each, every width full; it downsamples after each third."""
         downs = (self.layers // 3 - 1, 2 * self.layers // 3 - 1)
         branches = [
             [_Row("conv_2x", place in downs[:last], WIDTHS[-1]) for place in range(self.layers)]
@@ -63,11 +63,11 @@ class Space:
         return self._made(WIDTHS[-1], WIDTHS[-1], [tuple(rows) for rows in branches])
 
     def smallest(self) -> Architecture:
-        """One branch of three layers, one zoomed convolution in each, every width the least."""
+        """One branch of three layers, one zoomed convolution in each, every width minimal."""
         return self.lightest()[0]
 
     def lightest(self) -> list[Architecture]:
-        """The architectures of one branch of three layers of the least width and one convolution: which of them is the
+        """The architectures of one branch of three layers of minimal width and one convolution. Which of them is the
         fastest depends on the device. The first is `smallest`."""
         least = WIDTHS[0]
         return [
@@ -76,7 +76,7 @@ class Space:
         ]
 
     def contains(self, architecture: Architecture) -> bool:
-        """Whether ``architecture`` is of this space."""
+        """Whether ``architecture`` is in this space."""
         lasts = [branch.last for branch in architecture.branches]
         return (
             architecture.filters == self.filters
@@ -87,15 +87,15 @@ class Space:
         )
 
     def draw(self, rng: Random) -> Architecture:
-        """Any architecture of the space."""
+        """A random architecture of the space."""
         first = _tail(rng.randint(_DEEPEST + 1, self.layers), _DEEPEST, rng)
         lasts = sorted(rng.sample(range(_DEEPEST), rng.randint(1, self.branches) - 1), reverse=True)
         branches = [first, *(self._fork(first, last, rng) for last in lasts)]
         return self._made(rng.choice(WIDTHS), rng.choice(WIDTHS), branches)
 
     def mutate(self, architecture: Architecture, rng: Random) -> Architecture:
-        """Another architecture of the space, one change away: of an op, a width (of a layer, the stem or the head), the
-        place of a step down, the number of layers, or the branches."""
+        """Another architecture of the space with one random change: of an op, a width (of a layer, the stem or the
+        head), the place of a downsampling step, the number of layers, or the branches."""
         changes = (self._op, self._width, self._down, self._layer, self._branches, self._ends)
         while True:
             changed = rng.choice(changes)(architecture, rng)
@@ -103,27 +103,27 @@ class Space:
                 return changed
 
     def cheaper(self, architecture: Architecture) -> list[Architecture]:
-        """All that are one step lighter: a width one lower, an op lighter, a layer or a branch less; none for
+        """All architectures one step cheaper: a lower width, a cheaper op, one layer or one branch less; none for
         `smallest`."""
         rows = _rows_of(architecture)
-        found = []
+        steps = []
         if architecture.stem_width > WIDTHS[0]:
-            found.append(replace(architecture, stem_width=_narrower(architecture.stem_width)))
+            steps.append(replace(architecture, stem_width=_narrower(architecture.stem_width)))
         if architecture.head_width > WIDTHS[0]:
-            found.append(replace(architecture, head_width=_narrower(architecture.head_width)))
+            steps.append(replace(architecture, head_width=_narrower(architecture.head_width)))
         for branch, place in _places(rows):
             row = rows[branch][place]
             if row.width > WIDTHS[0]:
-                found.append(self._put(architecture, branch, place, [row._replace(width=_narrower(row.width))]))
+                steps.append(self._put(architecture, branch, place, [row._replace(width=_narrower(row.width))]))
             if row.op in _LIGHTER:
-                found.append(self._put(architecture, branch, place, [row._replace(op=_LIGHTER[row.op])]))
+                steps.append(self._put(architecture, branch, place, [row._replace(op=_LIGHTER[row.op])]))
             if _removable(rows[branch], place):
-                found.append(self._put(architecture, branch, place, []))
-        found += [
+                steps.append(self._put(architecture, branch, place, []))
+        steps += [
             replace(architecture, branches=architecture.branches[:gone] + architecture.branches[gone + 1 :])
             for gone in range(1, len(rows))
         ]
-        return found
+        return steps
 
     def _op(self, architecture: Architecture, rng: Random) -> Architecture:
         rows = _rows_of(architecture)
@@ -185,7 +185,7 @@ class Space:
         return replace(architecture, head_width=_other(WIDTHS, architecture.head_width, rng))
 
     def _fork(self, first: _Rows, last: int, rng: Random) -> _Rows:
-        """A branch that ends at scale ``last`` and begins with some, or none, of the layers of ``first``."""
+        """A random branch that ends at scale ``last`` and begins with some (or none) of the layers of ``first``."""
         lengths = [
             length
             for length in range(len(first))
@@ -197,7 +197,7 @@ class Space:
         return first[:length] + _tail(more, missing, rng)
 
     def _put(self, architecture: Architecture, branch: int, place: int, rows: Sequence[_Row]) -> Architecture:
-        """``architecture`` with ``rows`` for a layer, in every branch that shares it."""
+        """``architecture`` with a layer replaced by ``rows``, in every branch that shares it."""
         made = _rows_of(architecture)
         for each in _together(made, branch, place):
             made[each] = made[each][:place] + tuple(rows) + made[each][place + 1 :]
@@ -226,7 +226,7 @@ def _downs(rows: Sequence[_Row]) -> int:
 
 
 def _places(rows: Sequence[_Rows]) -> Iterator[tuple[int, int]]:
-    """(branch, place) of every layer, once for those that branches share."""
+    """(branch, place) of every layer; a shared layer is listed once."""
     for branch, of in enumerate(rows):
         for place in range(len(of)):
             if min(_together(rows, branch, place)) == branch:
@@ -234,7 +234,7 @@ def _places(rows: Sequence[_Rows]) -> Iterator[tuple[int, int]]:
 
 
 def _together(rows: Sequence[_Rows], branch: int, place: int) -> list[int]:
-    """The branches that share a layer of ``branch``, itself among them; a last layer is never shared."""
+    """The branches that share a layer of ``branch``, with ``branch`` itself; a last layer is never shared."""
     if place == len(rows[branch]) - 1:
         return [branch]
     until = rows[branch][: place + 1]
@@ -246,7 +246,7 @@ def _removable(rows: _Rows, place: int) -> bool:
 
 
 def _tail(count: int, downs: int, rng: Random) -> _Rows:
-    """``count`` random layers, the last ones of a branch, with so many steps down among them."""
+    """``count`` random layers, the last ones of a branch; ``downs`` of them downsample."""
     steps = rng.sample(range(count - 1), downs)
     rows = [_Row(rng.choice(OPS), place in steps, rng.choice(WIDTHS)) for place in range(count)]
     return (*rows[:-1], rows[-1]._replace(width=0))

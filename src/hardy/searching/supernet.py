@@ -1,12 +1,12 @@
-"""One set of weights for every architecture of a space: each takes the slices it needs.
+"""One set of weights for all architectures of a space: each uses slices of them.
 
-A convolution is as wide as the space has it, and an architecture uses its first channels; every width has a batch norm
-of its own, of which scale and shift are kept. Running statistics are not: in the supernet a batch norm normalises by
-the batch, and a network extracted from it needs batch-norm re-estimation (`hardy.ops.norms.reestimate`).
+A convolution has the largest width in the space, and an architecture uses its first channels. Every width has its own
+batch norm, with scale and shift but without running statistics: in the supernet a batch norm normalises by the batch,
+and a network extracted from it needs batch-norm re-estimation (`hardy.ops.norms.reestimate`).
 
-A cell is identified by its scale and by how many layers of its branch came before it at that scale; one that steps
-down, by its scale. All ops of a cell share its two kernels: plain and zoomed, one convolution and two. So every kernel
-is trained by every architecture that passes there, and a score depends little on how often an op happened to be drawn.
+A cell is identified by its scale and by the number of earlier layers of its branch at that scale; a cell that
+downsamples, by its scale. All ops of a cell share its two kernels: plain and zoomed, one convolution and two. So every
+kernel is trained by every architecture with that cell, and a score depends little on how often an op was drawn.
 
 Source: slimmable convolutions: Yu, Yang, Xu, Yang and Huang, "Slimmable neural networks", ICLR 2019, section 3.2;
 weights shared by depths: Cai, Gan, Wang, Zhang and Han, "Once-for-all", ICLR 2020, section 3.2. FasterSeg (Chen et al.,
@@ -35,11 +35,11 @@ __all__ = ["Supernet"]
 _SCALES = 3
 
 _KEPT = 4
-"""Skeletons kept: those of one step of the sandwich rule."""
+"""How many skeletons are cached: those of one step of the sandwich rule."""
 
 
 class Supernet(Network):
-    """The shared weights; as a network it is the largest architecture of its space.
+    """The shared weights; used as a network it is the largest architecture of its space.
 
     Args:
         labels: the classes predicted.
@@ -76,13 +76,13 @@ class Supernet(Network):
         return Outputs(self.logits(self.space.largest(), images), {}, {})
 
     def logits(self, architecture: Architecture, images: Tensor) -> Tensor:
-        """The logits (B, K, H, W) of ``architecture``, batch norms normalising by the batch."""
+        """The logits (B, K, H, W) of ``architecture``; batch norms normalise by the batch."""
         given = {**self.weights(architecture), "mean": self.mean, "std": self.std}
-        found: Tensor = functional_call(self._skeleton(architecture), given, (images,))
-        return found
+        logits: Tensor = functional_call(self._skeleton(architecture), given, (images,))
+        return logits
 
     def network(self, architecture: Architecture) -> Network:
-        """A stand-alone FasterSeg with copies of the weights, in training mode, running statistics not yet set."""
+        """A separate FasterSeg with copies of the weights, in training mode; its running statistics are not set."""
         with seeded(0, "stand-alone"):  # the random weights are overwritten
             network = create("fasterseg", self.labels, arch=content(architecture))
         network.load_state_dict(self.weights(architecture), strict=False)
@@ -91,21 +91,21 @@ class Supernet(Network):
     def weights(self, architecture: Architecture) -> dict[str, Tensor]:
         """The parameters of ``architecture`` by their names in `FasterSeg`, as slices of the shared ones."""
         shapes = {name: value.shape for name, value in self._skeleton(architecture).named_parameters()}
-        found: dict[str, Tensor] = {}
+        weights: dict[str, Tensor] = {}
         for name, slim, columns in self._slices(architecture, shapes):
             outputs, inputs = shapes[f"{name}.0.weight"][:2]
             layer = cast(_Slim, self.slims.get_submodule(slim))
             sliced = layer.sliced(outputs, columns or [(0, inputs)])
-            found |= {f"{name}.{own}": value for own, value in sliced.items()}
+            weights |= {f"{name}.{own}": value for own, value in sliced.items()}
         inputs = shapes["head.1.weight"][1]
         assert self.classifier.bias is not None
-        return found | {"head.1.weight": self.classifier.weight[:, :inputs], "head.1.bias": self.classifier.bias}
+        return weights | {"head.1.weight": self.classifier.weight[:, :inputs], "head.1.bias": self.classifier.bias}
 
     def _slices(
         self, architecture: Architecture, shapes: Mapping[str, Sequence[int]]
     ) -> Iterator[tuple[str, str, list[tuple[int, int]]]]:
-        """(name in FasterSeg, name of the slim layer, input blocks as (start, count) or none for the first channels) of
-        every convolution with a norm."""
+        """For every convolution with a batch norm: its name in FasterSeg, the name of the slim layer, and its input
+        blocks as (start, count), empty for the first channels."""
         yield from ((f"stem.{place}", f"stem{place}", []) for place in range(5))
         cells, _ = architecture.shared()
         seen = {-1: (0, 0)}  # after each cell: the scale, and how many layers there were at it
@@ -128,7 +128,7 @@ class Supernet(Network):
         yield "head.0", "head", []
 
     def _skeleton(self, architecture: Architecture) -> FasterSeg:
-        """The architecture as modules without weights or running statistics; those used last are kept."""
+        """The architecture as modules without weights or running statistics; the last ones used are cached."""
         if architecture in self._skeletons:
             self._skeletons[architecture] = self._skeletons.pop(architecture)
             return self._skeletons[architecture]
@@ -145,19 +145,19 @@ class Supernet(Network):
 
 
 class _Cell(nn.Sequential):
-    """The kernels of one cell: for its first convolution and for its second."""
+    """The kernels of one cell: of its first and its second convolution."""
 
     def __init__(self, inputs: int, outputs: Sequence[int]) -> None:
         super().__init__(_Slim(inputs, outputs), _Slim(max(outputs), outputs))
 
 
 class _Slim(nn.Module):
-    """A convolution without bias of which parts are used, and a batch norm's scale and shift for every width.
+    """A convolution without bias, of which slices are used, and a batch norm's scale and shift for every width.
 
     Args:
-        inputs: most input channels.
-        outputs: the widths it may have.
-        kernel: its side.
+        inputs: the maximum number of input channels.
+        outputs: the possible widths.
+        kernel: the side of the kernel.
     """
 
     def __init__(self, inputs: int, outputs: Sequence[int], *, kernel: int = 3) -> None:
@@ -168,7 +168,7 @@ class _Slim(nn.Module):
         self.shifts = nn.ParameterDict({str(width): nn.Parameter(torch.zeros(width)) for width in widths})
 
     def sliced(self, outputs: int, columns: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
-        """The parameters of a `ConvNormAct` with so many outputs, its inputs the blocks (start, count)."""
+        """The parameters of a `ConvNormAct` with ``outputs`` channels; its inputs are the blocks (start, count)."""
         blocks = [self.conv.weight[:outputs, start : start + count] for start, count in columns]
         kernel = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
         return {"0.weight": kernel, "1.weight": self.scales[str(outputs)], "1.bias": self.shifts[str(outputs)]}

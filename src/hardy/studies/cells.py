@@ -1,7 +1,7 @@
 """The cells of a study: every combination of the values of a stage's axes, with its recipe.
 
-A stage has the axes that name it and those of the stage it comes after: a pruned network continues from the dense one
-with the same values of the dense one's axes. Every recipe is checked before any cell starts.
+A stage has its own axes and those of the stage that it comes after: a pruned network continues from the dense one with
+the same values on the dense one's axes. Every recipe is checked before any cell starts.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,15 +16,15 @@ import yaml
 from hardy.errors import InputError, nearest
 from hardy.files import expanded
 from hardy.recipe import Recipe, from_values
-from hardy.studies.study import Axis, Stage, Study, against, compared, label, listed, mapping
+from hardy.studies.study import Axis, Stage, Study, against, compared, listed, mapping, value_name
 
-__all__ = ["Cell", "Cells", "filters", "plan"]
+__all__ = ["Cell", "Cells", "filters", "make_cells"]
 
 MOST_CELLS = 20_000
 """The most cells of a study."""
 
 Setting = Mapping[str, Any]
-"""Keys of a recipe and their values: what one value of an axis sets."""
+"""Keys of a recipe and their values, which one value of an axis sets."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Cell:
     """One run of a study.
 
     Attributes:
-        name: ``stage,axis=label,...`` with the axes sorted: its folder below ``cells``.
+        name: ``stage,axis=value,...`` with the axes sorted: its folder below ``cells``.
         stage: the stage's name.
         verb: ``train`` or ``prune``.
-        axes: axis -> label of its value, in the grid's order.
-        recipe: what is run, complete.
+        axes: axis -> name of its value, in the grid's order.
+        recipe: the complete recipe.
         after: name of the cell whose network it continues from.
     """
 
@@ -50,25 +50,25 @@ class Cell:
 
 @dataclass(frozen=True)
 class Cells:
-    """All cells of a study, each after the one it continues from, and the labels of every axis and of ``stage``."""
+    """All cells of a study, each after the one it continues from; and the value names of each axis and ``stage``."""
 
     cells: tuple[Cell, ...]
-    labels: Mapping[str, Sequence[str]]
+    value_names: Mapping[str, Sequence[str]]
 
     def chosen(self, *filters: Mapping[str, Any]) -> tuple[Cell, ...]:
-        """The cells that meet every filter (axis -> a value or several) on the axes they have.
+        """The cells that match every filter (axis -> a value or several) on the axes they have.
 
-        The cells that those continue from stay as well.
+        The cells that those continue from are included.
 
         Raises:
-            InputError: for an axis or a value that is not there, or when no cell is left.
+            InputError: for an unknown axis or value, or when no cell is left.
         """
         self.check(*filters)
         kept: set[str] = set()
         for cell in reversed(self.cells):
             here = {**cell.axes, "stage": cell.stage}
             if cell.name in kept or all(
-                here[name] in _labels(wanted) for one in filters for name, wanted in one.items() if name in here
+                here[name] in _names(wanted) for one in filters for name, wanted in one.items() if name in here
             ):
                 kept |= {cell.name, cell.after or cell.name}
         if not kept:
@@ -76,22 +76,23 @@ class Cells:
         return tuple(cell for cell in self.cells if cell.name in kept)
 
     def check(self, *filters: Mapping[str, Any]) -> None:
-        """Refuse filters that name what is not there."""
+        """Refuse filters with an unknown axis or value."""
         for one in filters:
             for name, wanted in one.items():
-                if name not in self.labels:
-                    have = ", ".join(self.labels)
-                    raise InputError(f"there is no axis {name!r}{nearest(name, self.labels)}; there are: {have}")
-                for text in sorted(_labels(wanted) - set(self.labels[name])):
-                    have = ", ".join(self.labels[name])
-                    raise InputError(f"{name} has no value {text!r}{nearest(text, self.labels[name])}; it has: {have}")
+                if name not in self.value_names:
+                    have = ", ".join(self.value_names)
+                    raise InputError(f"there is no axis {name!r}{nearest(name, self.value_names)}; there are: {have}")
+                known = self.value_names[name]
+                for text in sorted(_names(wanted) - set(known)):
+                    hint = nearest(text, known)
+                    raise InputError(f"{name} has no value {text!r}{hint}; it has: {', '.join(known)}")
 
 
-def plan(study: Study, file: Path, overrides: Sequence[str] = ()) -> Cells:
+def make_cells(study: Study, file: Path, overrides: Sequence[str] = ()) -> Cells:
     """The cells of ``study``, which was read from ``file``, with ``key=value`` overrides for the recipes of all stages.
 
     Raises:
-        InputError: for a recipe that cannot be used, naming the cell; or for a value or axis that is not there.
+        InputError: for a recipe that cannot be used, naming the cell; or for an unknown axis or value.
     """
     _refuse_overridden(study, overrides)
     values = {name: _settings(name, axis, study, file) for name, axis in study.grid.items()}
@@ -105,34 +106,32 @@ def plan(study: Study, file: Path, overrides: Sequence[str] = ()) -> Cells:
             file.parent / expanded(stage.recipe), f"a recipe is a mapping of sections: {', '.join(Recipe.model_fields)}"
         )
         for combination in product(*(values[axis] for axis in axes[name])):
-            labels = dict(zip(axes[name], combination, strict=True))
-            before = _name(stage.after, labels, axes) if stage.after else None
-            if _skipped(study, name, labels) or (before and before not in planned):
+            chosen = dict(zip(axes[name], combination, strict=True))
+            before = _name(stage.after, chosen, axes) if stage.after else None
+            if _skipped(study, name, chosen) or (before and before not in planned):
                 continue
-            cell = _name(name, labels, axes)
-            own = [values[axis][text] for axis, text in labels.items() if name in _stages(study, axis)]
-            texts = [*fixed, *(text for setting in own for text in _texts(setting)), *_place(study, cell, before)]
+            cell = _name(name, chosen, axes)
+            own = [values[axis][text] for axis, text in chosen.items() if name in _stages(study, axis)]
+            texts = [*fixed, *(text for setting in own for text in _texts(setting)), *_run_keys(study, cell, before)]
             recipe = from_values(written, texts, f"{file}: cell {cell}")
             _refuse_no_prune(stage, recipe, file.parent / expanded(stage.recipe))
-            planned[cell] = Cell(cell, name, stage.verb, labels, recipe, before)
-    found = Cells(
-        tuple(planned.values()), {**{name: list(labels) for name, labels in values.items()}, "stage": [*axes]}
-    )
-    found.check(*study.skip, *({one.axis: [one.of, *against(one)]} for one in compared(study.table)))
-    return found
+            planned[cell] = Cell(cell, name, stage.verb, chosen, recipe, before)
+    cells = Cells(tuple(planned.values()), {**{name: list(named) for name, named in values.items()}, "stage": [*axes]})
+    cells.check(*study.skip, *({one.axis: [one.of, *against(one)]} for one in compared(study.table)))
+    return cells
 
 
 def _refuse_endless(
     study: Study, values: Mapping[str, Mapping[str, Setting]], axes: Mapping[str, Sequence[str]]
 ) -> None:
-    """Refuse a grid with more cells than a study can hold, before any is made."""
+    """Refuse a grid with too many cells before any cell is made."""
     count = sum(prod(len(values[axis]) for axis in axes[name]) for name in study.stages)
     if count > MOST_CELLS:
         raise InputError(f"grid: makes {count:,} cells; a study has at most {MOST_CELLS:,}: name fewer values")
 
 
 def filters(texts: Sequence[str]) -> dict[str, list[str]]:
-    """``axis=label`` and ``axis=label,label`` as one filter."""
+    """``axis=value`` and ``axis=value,value`` as one filter."""
     given: dict[str, list[str]] = {}
     for text in texts:
         name, sign, wanted = text.partition("=")
@@ -162,27 +161,31 @@ def _in_order(study: Study) -> Iterator[str]:
         yield name
 
 
-def _name(stage: str, labels: Mapping[str, str], axes: Mapping[str, Sequence[str]]) -> str:
-    """What a cell is called, whatever the order of the axes in the file."""
-    return ",".join([stage, *(f"{axis}={labels[axis]}" for axis in sorted(axes[stage]))])
+def _name(stage: str, chosen: Mapping[str, str], axes: Mapping[str, Sequence[str]]) -> str:
+    """The name of a cell, which does not depend on the order of the axes in the file."""
+    return ",".join([stage, *(f"{axis}={chosen[axis]}" for axis in sorted(axes[stage]))])
 
 
 def _settings(name: str, axis: Axis, study: Study, file: Path) -> dict[str, Setting]:
-    """Label -> what it sets, of every value of an axis."""
+    """Value name -> setting, for every value of an axis."""
     if axis.leave_out is not None:
         return _left_out(name, axis, study, file)
-    named = axis.values.items() if isinstance(axis.values, dict) else [(label(value), value) for value in axis.values]
-    found: dict[str, Setting] = {}
+    named = (
+        axis.values.items() if isinstance(axis.values, dict) else [(value_name(value), value) for value in axis.values]
+    )
+    settings: dict[str, Setting] = {}
     for text, value in named:
-        if label(text) in found:
-            raise InputError(f"{file}: grid.{name}: two values are called {label(text)!r}; name them apart")
-        found[label(text)] = value if axis.key is None else {axis.key: value}
-    return found
+        if value_name(text) in settings:
+            raise InputError(
+                f"{file}: grid.{name}: two values are called {value_name(text)!r}; give them different names"
+            )
+        settings[value_name(text)] = value if axis.key is None else {axis.key: value}
+    return settings
 
 
 def _left_out(name: str, axis: Axis, study: Study, file: Path) -> dict[str, Setting]:
     """Each domain in turn as the unseen one with the others as sources."""
-    from hardy.data import sources  # which brings torch
+    from hardy.data import sources  # which imports torch
 
     references = listed(axis.leave_out or ())
     if any("/" not in reference or reference.endswith("/*") for reference in references):
@@ -190,15 +193,15 @@ def _left_out(name: str, axis: Axis, study: Study, file: Path) -> dict[str, Sett
         written = mapping(file.parent / expanded(stage.recipe), "a recipe is a mapping of sections").get("data", {})
         texts = [text for text in _texts(stage.set) if text.startswith("data.")]
         data = from_values({"network": {"run": "any"}, "data": written}, texts, stage.recipe).data
-        found = sources.domains(references, root=sources.data_root(data.root), options=data.datasets)
-        references = tuple(domain.name for domain in found)
+        domains = sources.domains(references, root=sources.data_root(data.root), options=data.datasets)
+        references = tuple(domain.name for domain in domains)
     if len(set(references)) < max(2, len(references)):
         raise InputError(f"{file}: grid.{name}.leave_out: needs two or more different domains, got {list(references)}")
-    short = [label(reference.split("/", 1)[1]) for reference in references]
-    names = short if len(set(short)) == len(short) else [label(reference) for reference in references]
+    short = [value_name(reference.split("/", 1)[1]) for reference in references]
+    names = short if len(set(short)) == len(short) else [value_name(reference) for reference in references]
     return {
-        text: {"data.unseen": [away], "data.sources": [other for other in references if other != away]}
-        for text, away in zip(names, references, strict=True)
+        text: {"data.unseen": [unseen], "data.sources": [other for other in references if other != unseen]}
+        for text, unseen in zip(names, references, strict=True)
     }
 
 
@@ -207,27 +210,25 @@ def _texts(setting: Setting) -> list[str]:
     return [f"{key}={yaml.safe_dump(value, default_flow_style=True, width=10**9)}" for key, value in setting.items()]
 
 
-def _place(study: Study, cell: str, before: str | None) -> list[str]:
-    """Where a cell runs, how many threads it takes and which cell it continues from."""
+def _run_keys(study: Study, cell: str, before: str | None) -> list[str]:
+    """Overrides for a cell's folder, its threads and the network that it continues from."""
     folder = expanded(study.study.folder) / "cells"
-    place: dict[str, Any] = {"run.folder": str(folder / cell), "run.threads": max(1, int(study.study.cpus))}
-    return _texts({**place, **({"network.run": str(folder / before)} if before else {})})
+    keys: dict[str, Any] = {"run.folder": str(folder / cell), "run.threads": max(1, int(study.study.cpus))}
+    return _texts({**keys, **({"network.run": str(folder / before)} if before else {})})
 
 
-def _skipped(study: Study, stage: str, labels: Mapping[str, str]) -> bool:
-    """Whether one of the study's ``skip`` filters meets this cell in all that it names."""
-    here = {**labels, "stage": stage}
-    return any(
-        all(name in here and here[name] in _labels(wanted) for name, wanted in one.items()) for one in study.skip
-    )
+def _skipped(study: Study, stage: str, chosen: Mapping[str, str]) -> bool:
+    """Whether one of the study's ``skip`` filters matches this cell on all axes that it names."""
+    here = {**chosen, "stage": stage}
+    return any(all(name in here and here[name] in _names(wanted) for name, wanted in one.items()) for one in study.skip)
 
 
-def _labels(wanted: Any) -> set[str]:
-    return {label(value) for value in (wanted if isinstance(wanted, list) else [wanted])}
+def _names(wanted: Any) -> set[str]:
+    return {value_name(value) for value in (wanted if isinstance(wanted, list) else [wanted])}
 
 
 def _refuse_overridden(study: Study, overrides: Sequence[str]) -> None:
-    """Refuse an override of what the grid sets."""
+    """Refuse an override of a key that the grid sets."""
     for name, axis in study.grid.items():
         for text in overrides:
             if axis.key and text.split("=", 1)[0].strip() == axis.key:

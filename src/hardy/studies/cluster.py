@@ -1,7 +1,7 @@
-"""Runs of the command line side by side on Ray: on this machine, or on a cluster by its address.
+"""Parallel runs of the command line on Ray: on this machine, or on a cluster at an address.
 
-Each run is a process of its own, started by a Ray task that holds its share of cores and cards; it sees only the card
-that Ray assigned to it. All machines of a cluster must see the same files under the same paths.
+Each run is a process, started by a Ray task that reserves its share of cores and GPUs. It sees only the GPU that Ray
+assigned to it. All machines of a cluster must have the same files under the same paths.
 """
 
 import os
@@ -22,23 +22,23 @@ from hardy.studies.order import Order
 __all__ = ["Job", "Left", "Share", "StoppedStudy", "cluster", "run", "share", "slots"]
 
 STORE_BYTES = 100 * 2**20
-"""Size of Ray's object store: nothing but short texts travels."""
+"""Size of Ray's object store: only short texts are transferred."""
 
 POLL = 0.25
-"""Seconds between two looks at a run."""
+"""Seconds between two checks of a run."""
 
 
-class StoppedStudy(Exception):  # noqa: N818 - not an error: it did as it was asked
-    """A study stopped because signal number ``signal_number`` asked; its cells' checkpoints are written."""
+class StoppedStudy(Exception):  # noqa: N818 - not an error: the user asked for it
+    """A study stopped because of signal number ``signal_number``; the checkpoints of its cells are written."""
 
     def __init__(self, signal_number: int) -> None:
-        super().__init__("stopped; the same command goes on from there")
+        super().__init__("stopped; the same command resumes from there")
         self.signal_number = signal_number
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run: the words of its command line, and the file that takes what it prints."""
+    """One run: the words of its command line, and the file for its output."""
 
     words: tuple[str, ...]
     log: Path
@@ -46,7 +46,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Share:
-    """What one run holds: cores, and cards or a part of one."""
+    """The resources of one run: cores, and GPUs or a part of one."""
 
     cpus: float
     gpus: float
@@ -60,45 +60,45 @@ Ended = Callable[[str, Left, int, str], None]
 
 
 def share(cpus: float, gpus: float, resources: Mapping[str, float]) -> Share:
-    """The share of a run on a machine with these resources; no card where the machine has none.
+    """The share of a run on a machine with these resources; without a GPU when the machine has none.
 
     Raises:
-        InputError: when not even one run fits.
+        InputError: when the resources are too small for one run.
     """
     here = Share(cpus, gpus if resources.get("GPU", 0) else 0)
     if slots(here, resources) < 1:
-        has = f"{resources.get('CPU', 0):g} cores and {resources.get('GPU', 0):g} cards"
+        has = f"{resources.get('CPU', 0):g} cores and {resources.get('GPU', 0):g} GPUs"
         raise InputError(
-            f"study.cpus, study.gpus: a cell takes {here.cpus:g} cores and {here.gpus:g} cards; there are {has}"
+            f"study.cpus, study.gpus: a cell takes {here.cpus:g} cores and {here.gpus:g} GPUs; there are {has}"
         )
     return here
 
 
 def slots(one: Share, resources: Mapping[str, float]) -> int:
-    """How many runs fit at a time; a part of a card lies on one card, so 0.4 fits twice on each."""
+    """How many runs fit at a time; a part of a GPU is on one GPU, so 0.4 fits twice on each."""
     cores = int(resources.get("CPU", 0) / one.cpus + 1e-9)
-    cards = resources.get("GPU", 0)
+    gpus = resources.get("GPU", 0)
     if not one.gpus:
         return cores
-    return min(cores, int(cards) * int(1 / one.gpus + 1e-9) if one.gpus < 1 else int(cards / one.gpus + 1e-9))
+    return min(cores, int(gpus) * int(1 / one.gpus + 1e-9) if one.gpus < 1 else int(gpus / one.gpus + 1e-9))
 
 
 @contextmanager
 def cluster(address: str | None, cores: int | None = None) -> Iterator[Any]:
-    """Ray, connected to ``address`` or started on this machine with ``cores`` (else all), and disconnected at the end.
+    """Ray, connected to ``address`` or started on this machine with ``cores`` (default: all); disconnected at the end.
 
     Raises:
-        InputError: when Ray is not installed or nothing answers at ``address``.
+        InputError: when Ray is not installed or does not answer at ``address``.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a run without a card sees none
-    if address is None:  # Ray's name for: this machine alone, so that no port is open to others
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # hides all GPUs from a run without one
+    if address is None:  # with this only the local machine is used, and no port is open to others
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
     except ImportError:
         raise InputError("hardy study needs Ray, which is not installed; pip install 'hardy[bulk]'") from None
-    if ray.is_initialized():  # by the program that called; it stays connected
+    if ray.is_initialized():  # by the calling program; it stays connected
         yield ray
         return
     quiet: Any = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -129,7 +129,7 @@ def cluster(address: str | None, cores: int | None = None) -> Iterator[Any]:
 
 @contextmanager
 def _no_reporter() -> Iterator[None]:
-    """Inside, Ray starts no process for reports of its use: even where they are off it asks cloud providers by name."""
+    """Inside the block Ray starts no usage reporter: even with reports off it contacts cloud providers."""
     try:
         from ray._private.node import Node
 
@@ -146,27 +146,32 @@ def _no_reporter() -> Iterator[None]:
 
 
 def run(
-    ray: Any, jobs: Mapping[str, Job], order: Order, one: Share, *, limit: int | None, going: Path,
-    starts: Callable[[str], None], ended: Ended, tick: Callable[[], None],
-) -> None:  # fmt: skip
-    """Run ``jobs`` as ``order`` lets them, as many at a time as fit, or ``limit``.
+    ray: Any,
+    jobs: Mapping[str, Job],
+    order: Order,
+    one: Share,
+    *,
+    limit: int | None,
+    going: Path,
+    starts: Callable[[str], None],
+    ended: Ended,
+    tick: Callable[[], None],
+) -> None:
+    """Run ``jobs`` in the order that ``order`` allows, as many at a time as fit, or ``limit``.
 
     Args:
         ray: from `cluster`.
         jobs: name -> job.
-        order: the states, which are kept up to date.
-        one: what each run holds.
-        limit: how many at a time at most.
+        order: the states; it is updated in place.
+        one: the resources of each run.
+        limit: the most runs at a time.
         going: a file; runs stop when it is deleted.
-        starts: called with a run's name before it starts.
-        ended: called when a run ended.
-        tick: called a few times a second.
+        starts, ended, tick: called before a run starts, after it has ended, and a few times a second.
 
     Raises:
         StoppedStudy: after Ctrl-C or SIGTERM, when all runs have stopped.
     """
-    task = ray.remote(num_cpus=one.cpus, num_gpus=one.gpus, max_retries=0)(_run)
-    environment = _environment(max(1, int(one.cpus)))
+    submit = _submitter(ray, one, going)
     under_way: dict[Any, str] = {}
     try:
         with stop_signal() as stop:
@@ -175,16 +180,14 @@ def run(
                 for name in list(order.ready())[: max(0, room)]:
                     starts(name)
                     order.start(name)
-                    job = jobs[name]
-                    given = (job.words, str(job.log.absolute()), os.getcwd(), str(going.absolute()), environment)
-                    under_way[task.remote(*given)] = name
+                    under_way[submit(jobs[name])] = name
                 if not under_way:
                     break
                 for reference in ray.wait(list(under_way), num_returns=1, timeout=POLL)[0]:
                     name = under_way.pop(reference)
-                    left, code, reason = _outcome(ray, reference, jobs[name].log, stop.asked)
-                    order.end(name, left)
-                    ended(name, left, code, reason)
+                    outcome = _outcome(ray, reference, jobs[name].log, stop.asked)
+                    order.end(name, outcome[0])
+                    ended(name, *outcome)
                 if stop.asked:
                     going.unlink(missing_ok=True)
                 tick()
@@ -194,8 +197,19 @@ def run(
         raise StoppedStudy(stop.asked)
 
 
+def _submitter(ray: Any, one: Share, going: Path) -> Callable[[Job], Any]:
+    """A function that starts a job as a Ray task and returns the task's reference; see `run`."""
+    task = ray.remote(num_cpus=one.cpus, num_gpus=one.gpus, max_retries=0)(_run)
+    environment = _environment(max(1, int(one.cpus)))
+
+    def submit(job: Job) -> Any:
+        return task.remote(job.words, str(job.log.absolute()), os.getcwd(), str(going.absolute()), environment)
+
+    return submit
+
+
 def _environment(cores: int) -> dict[str, str]:
-    """What a run's environment holds besides that of its machine."""
+    """Environment variables of a run, in addition to those of its machine."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(cores))
     ours = {name: value for name, value in os.environ.items() if name.startswith("HARDY_") or name == "PYTHONPATH"}
     return {**ours, **threads, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
@@ -205,14 +219,19 @@ def _run(words: tuple[str, ...], log: str, folder: str, going: str, environment:
     """Run the command line in ``folder`` while the file ``going`` exists, inside a Ray task; returns the exit code."""
     if not Path(going).exists():
         return -signal.SIGTERM
-    there, here = os.pipe()  # nothing is written to it: it closes when this worker is killed, and then the run stops
+    reader, writer = os.pipe()  # the pipe closes when this worker is killed, and then the run stops
     with Path(log).open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own command line
-            [sys.executable, "-m", "hardy", *words], cwd=folder, stdout=output, stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=(there,),
-            env={**os.environ, **environment, LEASH: str(there)},
-        )  # fmt: skip
-        os.close(there)
+            [sys.executable, "-m", "hardy", *words],
+            cwd=folder,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            pass_fds=(reader,),
+            env={**os.environ, **environment, LEASH: str(reader)},
+        )
+        os.close(reader)
         asked = False
         try:
             while process.poll() is None:
@@ -223,12 +242,12 @@ def _run(words: tuple[str, ...], log: str, folder: str, going: str, environment:
         finally:
             if process.poll() is None:
                 process.terminate()
-            os.close(here)
+            os.close(writer)
     return process.returncode
 
 
 def _outcome(ray: Any, reference: Any, log: Path, asked: int) -> tuple[Left, int, str]:
-    """How the run of ``reference`` ended: the state, the exit code, and the reason in one line."""
+    """The outcome of the run of ``reference``: the state, the exit code, and the reason in one line."""
     try:
         code = ray.get(reference)
     except ray.exceptions.RayError as error:
@@ -242,8 +261,8 @@ def _outcome(ray: Any, reference: Any, log: Path, asked: int) -> tuple[Left, int
 
 
 def _reason(log: Path, code: int) -> str:
-    """Why a run failed: the last line it printed, or the signal that killed it."""
+    """The reason why a run failed: its last line of output, or the signal that killed it."""
     if code < 0:
         return f"killed by {signal.Signals(-code).name}{' (out of memory?)' if code == -signal.SIGKILL else ''}"
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return (lines[-1] if lines else f"exit code {code} without a word").removeprefix("hardy: ")
+    return (lines[-1] if lines else f"exit code {code} without output").removeprefix("hardy: ")

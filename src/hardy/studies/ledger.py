@@ -1,8 +1,8 @@
-"""The files of a study on disk: which cells are done, the one store of records, the failures, the weights to delete.
+"""The folder of a study: finished cells, the records of all cells, failures, and deleting weights.
 
-A study's folder holds ``cells/<cell>`` (each the folder of a run), ``recipes/<cell>.yaml`` (what each has to
-do), ``logs/<cell>.txt`` (what it printed), ``records.jsonl`` (the numbers of all cells) and ``failures.jsonl`` (the
-cells that failed when they last ran).
+The folder holds ``cells/<cell>`` (each the folder of a run), ``recipes/<cell>.yaml`` (the recipe of each cell),
+``logs/<cell>.txt`` (its output), ``records.jsonl`` (the numbers of all cells) and ``failures.jsonl`` (the cells that
+failed in their last run).
 """
 
 import json
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hardy import records
-from hardy.engine.finished import WEIGHTS, going, whole
+from hardy.engine.run_files import WEIGHTS, holds_network, unfinished
 from hardy.engine.run_folder import tidy
 from hardy.errors import InputError
 from hardy.files import clear, expanded, write_text
@@ -32,7 +32,7 @@ __all__ = ["Failure", "Ledger"]
 
 @dataclass(frozen=True)
 class Failure:
-    """A cell that failed: the reason in one line, the exit code, and the log."""
+    """A failed cell: the reason in one line, the exit code, and the log."""
 
     cell: str
     reason: str
@@ -45,7 +45,7 @@ class Ledger:
 
     Args:
         folder: its path.
-        study: the study's name, which goes into the records.
+        study: the study's name, for the records.
         cells: all its cells.
     """
 
@@ -55,77 +55,77 @@ class Ledger:
         self.cells = {cell.name: cell for cell in cells}
         self.store = self.folder / "records.jsonl"
 
-    def place(self, cell: str) -> Path:
+    def run_folder(self, cell: str) -> Path:
         """The folder of a cell's run."""
         return self.folder / "cells" / cell
 
     def log(self, cell: str) -> Path:
-        """Where a cell's output goes."""
+        """The file for a cell's output."""
         return self.folder / "logs" / f"{cell}.txt"
 
-    def asked(self, cell: str) -> Path:
-        """The file of the recipe that a cell runs."""
+    def recipe_file(self, cell: str) -> Path:
+        """The file of a cell's recipe."""
         return self.folder / "recipes" / f"{cell}.yaml"
 
     def done(self, names: Iterable[str]) -> list[str]:
-        """The finished cells among ``names``, without those whose deleted weights an unfinished cell needs.
+        """The finished cells among ``names``, except those whose weights are deleted and needed by an unfinished cell.
 
         Raises:
             InputError: for a cell in whose folder another recipe has run.
         """
-        asked = list(names)
-        finished = [name for name in asked if self._finished(self.cells[name])]
-        while True:  # the cell that a cell without weights continues from may lack them too
-            needed = {self.cells[name].after for name in asked if name not in finished}
-            lost = [name for name in finished if name in needed and not (self.place(name) / WEIGHTS).exists()]
+        wanted = list(names)
+        finished = [name for name in wanted if self._finished(self.cells[name])]
+        while True:  # the cell before one without weights may have no weights either
+            needed = {self.cells[name].after for name in wanted if name not in finished}
+            lost = [name for name in finished if name in needed and not (self.run_folder(name) / WEIGHTS).exists()]
             if not lost:
                 return finished
             finished = [name for name in finished if name not in lost]
 
     def _finished(self, cell: Cell) -> bool:
-        folder = self.place(cell.name)
+        folder = self.run_folder(cell.name)
         if not (folder / "network.json").exists():
             return False
         if (folder / "recipe.yaml").exists():
-            with allowing(names_in(cell.recipe.model_dump())):  # what this study runs anyway
+            with allowing(names_in(cell.recipe.model_dump())):  # code that this study runs anyway
                 earlier, now = _alike(read(folder / "recipe.yaml")), _alike(cell.recipe)
             if changes := now.changes(earlier):
                 raise InputError(
                     f"{folder}: holds the run of another recipe or seed ({first_of(changes)}); delete it, or give "
                     "another study.folder"
                 )
-        there = whole(folder) or not (folder / WEIGHTS).exists()  # weights that no other cell needs may be dropped
-        return there and not going(folder)
+        dropped = not (folder / WEIGHTS).exists()  # as `drop` does with weights that no other cell needs
+        return (dropped or holds_network(folder)) and not unfinished(folder)
 
     def tidy(self, names: Iterable[str]) -> None:
-        """Remove what killed processes left in the folders of these cells, which are finished."""
+        """Remove leftovers of killed processes from the folders of these cells, which are finished."""
         for name in names:
-            tidy(self.place(name))
+            tidy(self.run_folder(name))
 
     def prepare(self, cell: str) -> None:
-        """Write the recipe of a cell that is to run, and make it unfinished if its weights were dropped."""
-        self.cells[cell].recipe.write(self.asked(cell), {"study": self.study, "cell": cell})
+        """Write the recipe of a cell before it runs, and mark the cell as unfinished if its weights were dropped."""
+        self.cells[cell].recipe.write(self.recipe_file(cell), {"study": self.study, "cell": cell})
         self.log(cell).parent.mkdir(parents=True, exist_ok=True)
-        (self.place(cell) / "network.json").unlink(missing_ok=True)
+        (self.run_folder(cell) / "network.json").unlink(missing_ok=True)
         self._failures([failure for failure in self.failures() if failure.cell != cell])
 
     def gather(self, names: Iterable[str]) -> None:
-        """Append to the store the new measurements of these cells."""
+        """Append the new records of these cells to the study's records."""
         new: list[Record] = []
         for name in names:
-            file = self.place(name) / "records.jsonl"
-            found = {_key(record): record for record in self._measured(name, file)} if file.exists() else {}
-            new += [record for key, record in found.items() if self._latest.get(key) != record]
+            file = self.run_folder(name) / "records.jsonl"
+            measured = {_key(record): record for record in self._measured(name, file)} if file.exists() else {}
+            new += [record for key, record in measured.items() if self._latest.get(key) != record]
         records.append(self.store, new)
         self._latest.update((_key(record), record) for record in new)
 
     def read(self) -> list[Record]:
-        """The store's records of this study's cells; the latest where a cell was measured twice."""
+        """The records of this study's cells; the latest one when a cell was measured twice."""
         return [record for record in self._latest.values() if record.notes.get("cell") in self.cells]
 
     @cached_property
     def _latest(self) -> dict[tuple[Any, ...], Record]:
-        """What the store holds, by cell, target and metric; this ledger alone writes to it."""
+        """The study's records by cell, target and metric; only this ledger writes them."""
         return {_key(record): record for record in records.read(self.store)} if self.store.exists() else {}
 
     def _measured(self, name: str, file: Path) -> Iterator[Record]:
@@ -136,13 +136,13 @@ class Ledger:
                 yield replace(record, notes={**record.notes, **about})
 
     def failed(self, failure: Failure) -> None:
-        """Add to the failures."""
+        """Add a failure."""
         self._failures([*(other for other in self.failures() if other.cell != failure.cell), failure])
 
     def failures(self) -> list[Failure]:
-        """The cells that failed when they last ran."""
+        """The cells that failed in their last run."""
         file = self.folder / "failures.jsonl"
-        found = []
+        failures = []
         for number, line in enumerate(json_lines(file) if file.exists() else (), start=1):
             try:
                 failure = Failure(**json_value(line))
@@ -150,9 +150,9 @@ class Ledger:
                 if not isinstance(failure.code, int) or not all(isinstance(text, str) for text in texts):
                     raise ValueError("fields of wrong types")
             except (TypeError, ValueError) as error:
-                raise InputError(f"{file}:{number}: not a failure: {error}; delete the line to go on") from None
-            found.append(failure)
-        return found
+                raise InputError(f"{file}:{number}: not a failure: {error}; delete the line to continue") from None
+            failures.append(failure)
+        return failures
 
     def _failures(self, failures: Sequence[Failure]) -> None:
         file = self.folder / "failures.jsonl"
@@ -163,17 +163,17 @@ class Ledger:
 
     def drop(self) -> None:
         """Delete the weights of all finished cells that no unfinished cell continues from."""
-        finished = [name for name in self.cells if (self.place(name) / "network.json").exists()]
+        finished = [name for name in self.cells if (self.run_folder(name) / "network.json").exists()]
         needed = {cell.after for name, cell in self.cells.items() if name not in finished}
         for name in finished:
             if name not in needed:
-                (self.place(name) / WEIGHTS).unlink(missing_ok=True)
+                (self.run_folder(name) / WEIGHTS).unlink(missing_ok=True)
                 for part in ("dense", "pruned"):
-                    shutil.rmtree(self.place(name) / part, ignore_errors=True)
+                    shutil.rmtree(self.run_folder(name) / part, ignore_errors=True)
 
     @contextmanager
     def alone(self) -> Iterator[Path]:
-        """Lock the folder, and keep a file in it while the block lasts: cells stop when it is deleted.
+        """Lock the folder, and create a file in it for the duration of the block: cells stop when it is deleted.
 
         Raises:
             InputError: when another study runs in the folder.

@@ -1,4 +1,4 @@
-"""What may start next: runs that depend on each other, each in one state at a time."""
+"""The order of runs that depend on each other: the state of each, and which can start next."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, get_args
@@ -15,14 +15,14 @@ class Order:
     """The states of runs by name.
 
     Args:
-        after: name -> name of the run that must be done before it, or None; in the order in which they start.
-        done: the names of those that are done already.
+        after: name -> name of the run that must be done first, or None; in the order in which they start.
+        done: the names of the runs that are done already.
     """
 
     def __init__(self, after: Mapping[str, str | None], done: Iterable[str] = ()) -> None:
-        finished = set(done)
+        already = set(done)
         self.after = dict(after)
-        self.states: dict[str, State] = {name: "done" if name in finished else "waiting" for name in after}
+        self.states: dict[str, State] = {name: "done" if name in already else "waiting" for name in after}
 
     def ready(self) -> Iterator[str]:
         """The waiting runs that may start now, in order."""
@@ -37,7 +37,7 @@ class Order:
         self.states[name] = "running"
 
     def end(self, name: str, state: State) -> list[str]:
-        """``name`` ended in ``state``; those that continue from a failed one are skipped, and returned."""
+        """Set the final ``state`` of ``name``; the runs that continue from a failed one are skipped and returned."""
         self.states[name] = state
         if state not in ("failed", "skipped"):
             return []
@@ -45,9 +45,9 @@ class Order:
         return lost + [below for other in lost for below in self.end(other, "skipped")]
 
     def count(self, state: State) -> int:
-        """How many are in ``state``."""
-        return sum(found == state for found in self.states.values())
+        """How many runs are in ``state``."""
+        return sum(other == state for other in self.states.values())
 
     def named(self, state: State) -> list[str]:
-        """The names of those in ``state``, in order."""
-        return [name for name, found in self.states.items() if found == state]
+        """The names of the runs in ``state``, in order."""
+        return [name for name, other in self.states.items() if other == state]

@@ -1,6 +1,6 @@
-"""A study as data: recipes as stages, a grid of values over them, and the table to make. One YAML, one screen.
+"""The YAML file of a study: recipes as stages, a grid of values over them, and the table to show.
 
-Reading a study checks its own file; `hardy.studies.cells` makes its cells and checks a recipe for each.
+Reading a study checks this file only; `hardy.studies.cells` makes its cells and checks the recipe of each.
 """
 
 import json
@@ -21,27 +21,29 @@ from hardy.sections import MOST_THREADS, Section
 __all__ = [
     "Axis",
     "Compare",
+    "Comparison",
     "Settings",
     "Show",
     "Stage",
     "Study",
     "against",
     "compared",
-    "label",
     "listed",
     "mapping",
+    "paired",
     "read",
+    "value_name",
 ]
 
 Several = str | tuple[str, ...]
-Labels = tuple[str | float | bool | None, ...]
+AxisValues = tuple[str | float | bool | None, ...]
 
 
 class Settings(Section):
     """The folder of a study and the resources of one cell.
 
-    ``cpus`` are cores and threads of a cell, ``gpus`` its share of a card, used where the machine has one; ``keep:
-    records`` drops the weights of a cell once no other cell needs them.
+    ``cpus`` are the cores and threads of a cell, ``gpus`` its share of a GPU, used if the machine has one. ``keep:
+    records`` deletes the weights of a cell when no other cell needs them any more.
     """
 
     folder: str = ""
@@ -62,9 +64,9 @@ class Stage(Section):
 class Axis(Section):
     """One axis of the grid: the values of a recipe's key, of several keys at once, or which domain is left out.
 
-    Without ``stages`` it belongs to all. ``values`` are a list, or a mapping from the name that tables show to the
-    value; without a ``key`` each value is itself a mapping from keys to values. ``leave_out`` makes each of the named
-    domains, or of all domains of the named data set, the unseen one in turn and the others the sources.
+    Without ``stages`` it applies to all stages. ``values`` are a list, or a mapping from the name shown in tables to
+    the value; without a ``key`` each value is a mapping from keys to values. With ``leave_out`` each of the named
+    domains, or each domain of a named data set, is the unseen one in turn, and the others are the sources.
     """
 
     stages: Several = ()
@@ -76,31 +78,57 @@ class Axis(Section):
 class Compare(Section):
     """A paired sign test along ``axis``: the value ``of`` against one other, several, or (by default) all others.
 
-    Pairs agree in all other axes; ``by`` names axes along which they are counted separately.
+    The two cells of a pair agree on all other axes; for the axes in ``by`` there is one test per value.
     """
 
     axis: str
     of: str | float
-    against: str | float | Labels = ()
+    against: str | float | AxisValues = ()
     by: Several = ()
 
 
 class Show(Section):
     """The table: its rows and columns, the recorded number, and the comparisons.
 
-    Values are averaged over all other axes. ``value`` is a record's target (``unseen``, ``worst``,
-    ``intra``, ``camvid/0001TP``, ``cost``), ``metric`` its metric, by default the mean IoU or the accuracy.
+    Values are averaged over all other axes. ``value`` is the target of the records (``unseen``, ``worst``, ``intra``,
+    ``camvid/0001TP``, ``cost``), ``metric`` their metric, by default the mean IoU or the accuracy. ``beside``
+    names further metrics, such as ``iou/vessel``, with columns of their own.
     """
 
     rows: Several | None = None
     columns: Several = ()
     value: str = "unseen"
     metric: str | None = None
+    beside: Several = ()
     compare: Compare | tuple[Compare, ...] = ()
 
 
+class Comparison(Section):
+    """Every arm against ``control`` in one table: paired differences with an interval, a sign test, and costs.
+
+    ``pairs`` are the axes along which cells are paired, by default those of seeds and of domains left out; an arm is
+    called by its stage and its labels on the axes that are left, such as ``pruned ior``. ``by`` names axes that have a
+    table for each label. ``value`` is the score whose difference is shown; ``beside`` names further metrics. Costs are
+    equal within ``tolerance`` (GMACs) and ``tolerance_ms`` (milliseconds in ``runtime``). ``blocks`` gives, for a data
+    set or a domain whose images are frames of a drive, how many of them are drawn together.
+    """
+
+    control: str
+    pairs: Several = ()
+    by: Several = ()
+    metric: str | None = None
+    beside: Several = ()
+    value: Literal["unseen", "worst", "intra"] = "unseen"
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    tolerance_ms: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    runtime: Literal["onnxruntime", "eager"] = "onnxruntime"
+    blocks: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    resamples: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
 class Study(Section):
-    """A study: settings, stages, grid and table."""
+    """A study: settings, stages, grid, table and comparison."""
 
     study: Settings = Settings()
     stages: dict[str, Stage]
@@ -108,10 +136,11 @@ class Study(Section):
     skip: tuple[dict[str, Any], ...] = ()
     only: dict[str, Any] = Field(default_factory=dict)
     table: Show = Show()
+    comparison: Comparison | None = None
 
 
 def read(file: Path | str, overrides: Iterable[str] = ()) -> tuple[Study, tuple[str, ...]]:
-    """The study in a YAML file with overrides of its own keys, such as ``study.gpus=0.5``; and those of its recipes.
+    """The study in a YAML file, with overrides of its own keys such as ``study.gpus=0.5``; and the other overrides.
 
     An override that begins with a section of a recipe, such as ``optim.steps=100``, applies to every stage and is
     returned unchanged.
@@ -138,10 +167,10 @@ def read(file: Path | str, overrides: Iterable[str] = ()) -> tuple[Study, tuple[
 
 
 def mapping(file: Path, meant: str) -> dict[str, Any]:
-    """The mapping in a YAML file; a name in it such as 0.5 becomes text.
+    """The mapping in a YAML file; its keys, such as 0.5, become text.
 
     Raises:
-        InputError: when there is none, saying what is ``meant``.
+        InputError: when the file holds none; ``meant`` is the rest of the message.
     """
     values = safe_yaml.read(expanded(file))
     if not isinstance(values, dict):
@@ -165,15 +194,17 @@ def _override(values: dict[str, Any], text: str) -> None:
 
 
 def _check(study: Study, file: str) -> None:
-    """Refuse a study whose names do not fit each other."""
-    for section, first in {"stages": "dense: {verb: train, recipe: dense.yaml}",
-                           "grid": "seed: {key: run.seed, values: [0, 1, 2]}"}.items():  # fmt: skip
+    """Refuse a study with wrong, unknown or repeated names."""
+    for section, first in {
+        "stages": "dense: {verb: train, recipe: dense.yaml}",
+        "grid": "seed: {key: run.seed, values: [0, 1, 2]}",
+    }.items():
         names = list(getattr(study, section))
         if not names:
-            raise InputError(f"{file}: {section}: is empty; such as {first}")
+            raise InputError(f"{file}: {section}: is empty; give one, such as {first}")
         for name in names:
             if not re.fullmatch(r"[\w-]+", name) or name == "stage":
-                raise InputError(f"{file}: {section}: {name!r} is no name for one; letters, digits, _ and - make one")
+                raise InputError(f"{file}: {section}: {name!r} is not a name; use letters, digits, _ and -")
     for name in study.stages:
         _acyclic(study, name, file)
     for name, axis in study.grid.items():
@@ -181,6 +212,32 @@ def _check(study: Study, file: str) -> None:
             _known(f"{file}: grid.{name}.stages", stage_name, "stage", study.stages)
         _check_axis(name, axis, file)
     _check_table(study.table, [*study.grid, "stage"], file)
+    _check_comparison(study, file)
+
+
+def _check_comparison(study: Study, file: str) -> None:
+    if (asked := study.comparison) is None:
+        return
+    for where, names in {"pairs": listed(asked.pairs), "by": listed(asked.by)}.items():
+        for name in names:
+            _known(f"{file}: comparison.{where}", name, "axis", study.grid)
+    if not (pairs := paired(study, asked)):
+        have = ", ".join(study.grid)
+        raise InputError(f"{file}: comparison.pairs: no axis sets run.seed or leaves domains out; name some of: {have}")
+    if both := set(pairs) & set(listed(asked.by)):
+        raise InputError(f"{file}: comparison: {min(both)!r} is both in pairs and in by; leave it out of one")
+
+
+def paired(study: Study, asked: Comparison, *, seeds: bool = False) -> tuple[str, ...]:
+    """The axes along which the cells of a comparison are paired, or of these only the ``seeds``."""
+
+    def sets_seed(axis: Axis) -> bool:
+        values = axis.values.values() if isinstance(axis.values, dict) else axis.values
+        return axis.key == "run.seed" or any(isinstance(one, dict) and "run.seed" in one for one in values)
+
+    usual = [name for name, axis in study.grid.items() if sets_seed(axis) or axis.leave_out is not None]
+    names = listed(asked.pairs) or tuple(usual)
+    return tuple(name for name in names if sets_seed(study.grid[name])) if seeds else names
 
 
 def _check_table(table: Show, axes: list[str], file: str) -> None:
@@ -194,13 +251,12 @@ def _check_table(table: Show, axes: list[str], file: str) -> None:
 
 
 def compared(table: Show) -> tuple[Compare, ...]:
-    """The comparisons that ``table`` asks for."""
+    """The comparisons of ``table``."""
     return (table.compare,) if isinstance(table.compare, Compare) else table.compare
 
 
-def label(value: Any) -> str:
-    """The label of a plain value of an axis: as YAML writes it, with _ for characters that a folder's name must not
-    have."""
+def value_name(value: Any) -> str:
+    """The name of a plain value of an axis: as YAML writes it, with _ for characters not allowed in folder names."""
     text = yaml.safe_dump(value, default_flow_style=True).split("\n")[0] if not isinstance(value, str) else value
     return re.sub(r"[^\w.+-]", "_", text)
 
@@ -214,10 +270,10 @@ def _check_axis(name: str, axis: Axis, file: str) -> None:
     here = f"{file}: grid.{name}"
     if axis.leave_out is not None:
         if axis.key is not None or axis.values:
-            raise InputError(f"{here}: leave_out sets data.sources and data.unseen by itself; give no key and values")
+            raise InputError(f"{here}: leave_out sets data.sources and data.unseen; give no key and no values")
         return
     if not axis.values:
-        raise InputError(f"{here}: names no values; such as values: [0, 1, 2]")
+        raise InputError(f"{here}: has no values; give some, such as values: [0, 1, 2]")
     if axis.key is None:
         kept = axis.values.values() if isinstance(axis.values, dict) else [None]
         if not all(isinstance(value, dict) for value in kept):
@@ -260,4 +316,5 @@ def _section(path: list[str]) -> Any:
     """The section at ``path``."""
     if path[:1] == ["table"] and "compare" in path:
         return Compare
-    return {"study": Settings, "stages": Stage, "grid": Axis, "table": Show}[path[0]] if path else Study
+    known = {"study": Settings, "stages": Stage, "grid": Axis, "table": Show, "comparison": Comparison}
+    return known[path[0]] if path else Study

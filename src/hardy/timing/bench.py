@@ -1,10 +1,10 @@
-"""Latency and memory of networks: warmed up, synchronised, with a record of what is timed and on which machine.
+"""Latency and memory of networks, with warm-up and synchronisation; rows say what was timed and on which machine.
 
-The timed region starts with float32 RGB images in [0, 1] on the device and ends when the classes (or logits) at the
-size of the images are there: normalisation, network, upsampling to full size and, for classes, argmax to uint8.
-Reading and resizing images and copies to and from the device are not timed; with channels last the images are converted
-before. Two networks, or two forms of one, are timed in turns, A B A B, in one process, so that load on the machine
-slows both; their ratio is the median over the pairs.
+The timed region starts with float32 RGB images in [0, 1] on the device and ends with the classes (or logits) at the
+size of the images: normalisation, network, upsampling to full size and, for classes, argmax to uint8. Reading and
+resizing images and copies to and from the device are not timed; for channels last the images are converted before. Two
+networks, or two forms of one, are timed in turns (A B A B) in one process, so that load on the machine slows down both.
+Their ratio is the median over the pairs.
 """
 
 import copy
@@ -47,23 +47,22 @@ def bench(
     channels_last: bool = False,
     dtype: Precision = "float32",
 ) -> list[Row]:
-    """Measure ``network``: a row per batch size, two with ``against``, and as many more in another form.
+    """Measure ``network``: a row per batch size and runtime, and the same rows for ``against`` and for another form.
 
-    With ``fold``, ``channels_last`` or ``dtype`` each network is timed as it is and in that form, in turns.
-
-    Neither network is changed: copies in evaluation mode run. Torch's number of threads is restored.
+    With ``fold``, ``channels_last`` or ``dtype`` each network is timed both as it is and in that form, in turns. The
+    networks do not change: copies in evaluation mode run. Torch's number of threads is restored.
 
     Args:
         network: any network.
         size: (height, width) of the images.
-        batches: how many images at once.
+        batches: batch sizes.
         threads: of one operation; torch's current number when None.
-        runtime: what runs the network.
-        runs, warm_up: timed runs, and runs before these, each.
+        runtime: see `hardy.timing.clock.Runtime`; one or both.
+        runs, warm_up: the number of timed runs, and of runs before them, of each network.
         device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``.
         against: a second network, timed in turns with the first.
         output: end with classes (argmax timed) or with logits.
-        fold: batch norms folded and timm's modules re-parameterised, checked to be equal on random images.
+        fold: fold batch norms and re-parameterise timm's modules; the result is checked on random images.
         channels_last: images and weights in channels-last memory format; eager only.
         dtype: precision of weights and activations; other than float32 eager only.
 
@@ -94,7 +93,7 @@ def compare(
     threads: int | None = None,
     device: str = "cpu",
 ) -> Comparison:
-    """Is ``after`` faster than ``before`` on one image? Timed in turns; arguments and errors as for `bench`."""
+    """Compare the times of ``before`` and ``after`` on one image, in turns; arguments and errors as for `bench`."""
     where = _check(before, size, (1,), threads, runs, warm_up, device, (runtime,))
     with threads_set(threads), torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
         images = draw(1, size, where)
@@ -131,15 +130,23 @@ def _measure(
     with tempfile.TemporaryDirectory() as folder:
         images = draw(batch, size, device)
         ready = [
-            prepare(one.network, runtime, form.images(images), output, Path(folder, str(place)))
-            for place, (_, form, one) in enumerate(formed)
+            prepare(one.network, runtime, form.images(images), output, Path(folder, str(index)))
+            for index, (_, form, one) in enumerate(formed)
         ]
         times = interleave([one.run for one in ready], runs, warm_up, device)
         same: dict[str, Any] = {
-            "runtime": runtime, "device": str(device), "batch": batch, "size": _pair(size),
-            "threads": torch.get_num_threads(), "runs": runs, "warm_up": warm_up, "argmax": output == "classes",
-            "copies": False, "ratio": None, "memory_of": "tensors" if runtime == "eager" else "process",
-        }  # fmt: skip
+            "runtime": runtime,
+            "device": str(device),
+            "batch": batch,
+            "size": _pair(size),
+            "threads": torch.get_num_threads(),
+            "runs": runs,
+            "warm_up": warm_up,
+            "argmax": output == "classes",
+            "copies": False,
+            "ratio": None,
+            "memory_of": "tensors" if runtime == "eager" else "process",
+        }
         rows = [
             Row(
                 network=name,
@@ -151,8 +158,8 @@ def _measure(
                 folded=made.folded,
                 resize=not one.network.image_level,
                 form=one.words,
-                norms=one.norms,
-                told=one.told,
+                norms=one.folding,
+                told=one.notes,
                 layout="channels last" if form.channels_last else "channels first",
                 **same,
             )
@@ -162,19 +169,19 @@ def _measure(
 
 
 def _with_ratios(rows: Sequence[Row], times: Sequence[np.ndarray]) -> list[Row]:
-    """Every row with the median ratio to the row it is compared with: the same network unchanged, the other network, or
-    the other form."""
-    found = []
+    """The rows with their median ratio to the row they are compared with: the same network as it is, the other network,
+    or the other form."""
+    compared = []
     for row, spent in zip(rows, times, strict=True):
-        others = [place for place, other in enumerate(rows) if other is not row]
+        others = [index for index, other in enumerate(rows) if other is not row]
         if row.form != AS_IT_IS:
-            others = [place for place in others if rows[place].network == row.network]
+            others = [index for index in others if rows[index].network == row.network]
         if not others:
             return list(rows)
         other = rows[others[0]]
         beside = other.network if other.network != row.network else other.form
-        found.append(replace(row, ratio=float(np.median(spent / times[others[0]])), beside=beside))
-    return found
+        compared.append(replace(row, ratio=float(np.median(spent / times[others[0]])), beside=beside))
+    return compared
 
 
 def _pair(size: Sequence[int]) -> tuple[int, int]:

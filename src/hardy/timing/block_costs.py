@@ -1,7 +1,7 @@
-"""What every block costs: by its formula, as counted, in memory traffic, and in milliseconds.
+"""The cost of every block: by its formula, as counted, in memory traffic, and in milliseconds.
 
-Multiply-accumulates alone do not predict time: a depthwise convolution makes K^2 of them for every value it moves, a
-1x1 convolution as many as it has channels, so that the first waits for memory where the second computes.
+Multiply-accumulates alone do not predict time: per value that it moves, a depthwise convolution makes K^2 of them, and
+a 1x1 convolution as many as it has channels. So memory limits the first, and computation the second.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,12 +24,12 @@ _LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 @dataclass(frozen=True)
 class BlockCost:
-    """One form of one block.
+    """The cost of one form of one block.
 
     Attributes:
         name: of the form.
-        formula: its cost by the block's formula.
-        counted: the same, counted in the module.
+        formula: the cost by the block's formula.
+        counted: the cost counted in the module.
         moved: values read and written by its convolutions and linear layers: inputs, results and weights.
         milliseconds: median of a forward pass in evaluation mode.
     """
@@ -45,7 +45,7 @@ def block_costs(channels: int, size: Sequence[int], *, runs: int, device: torch.
     """The cost of every form of every block on one map of ``channels`` and ``size`` (H, W), timed in turns.
 
     Raises:
-        InputError: for a number of channels that not every block can work with.
+        InputError: for a number of channels that some block does not support.
     """
     height, width = size
     forms = [(block, name, options) for block in costed() for name, options in block.shown.items()]

@@ -1,4 +1,4 @@
-"""Timing networks: prepared for a runtime, run in turns, synchronised."""
+"""Timing networks: preparing them for a runtime and running them in turns, with synchronisation."""
 
 import contextlib
 import gc
@@ -33,7 +33,7 @@ class Prepared:
 
     Attributes:
         run: one forward pass.
-        folded: whether no batch norm is left in what runs.
+        folded: whether no batch norm is left in the network or graph that runs.
         memory: peak in MiB of one pass, or None; see `hardy.timing.memory`.
     """
 
@@ -49,11 +49,11 @@ def prepare(
 
     Args:
         network: what is timed.
-        runtime: what runs it.
+        runtime: see `Runtime`.
         images: (B, 3, H, W).
         output: whether a pass ends with uint8 classes or with logits.
         folder: for the graph that onnxruntime runs; must not exist yet.
-        upsample: at which size the best class is taken; see `hardy.deployment.epilogue`.
+        upsample: the size at which the argmax is taken; see `hardy.deployment.epilogue`.
 
     Raises:
         InputError: when the network cannot be exported or a package is missing.
@@ -91,19 +91,19 @@ def _onnx(network: Network, images: Tensor, output: Output, folder: Path, upsamp
 def interleave(
     runners: Sequence[Callable[[], object]], runs: int, warm_up: int, device: torch.device
 ) -> list[np.ndarray]:
-    """Milliseconds (runs,) of each runner, taken in turns after ``warm_up`` turns that are not timed."""
+    """Milliseconds (runs,) of each runner; they run in turns, after ``warm_up`` turns that are not timed."""
     for _ in range(warm_up):
         for run in runners:
             run()
     spent = np.zeros((len(runners), runs))
     with _no_collection():
         for turn in range(runs):
-            for place, run in enumerate(runners):
+            for index, run in enumerate(runners):
                 _wait(device)
                 start = time.perf_counter()
                 run()
                 _wait(device)
-                spent[place, turn] = 1e3 * (time.perf_counter() - start)
+                spent[index, turn] = 1e3 * (time.perf_counter() - start)
     return list(spent)
 
 
@@ -114,7 +114,7 @@ def _wait(device: torch.device) -> None:
 
 @contextlib.contextmanager
 def threads_set(count: int | None) -> Iterator[None]:
-    """Set torch's threads of one operation to ``count`` inside the block (None: unchanged); restore them after it."""
+    """Inside the block torch uses ``count`` threads for one operation (None: unchanged); restored afterwards."""
     if count is not None:
         within("threads", count, 1, MOST_THREADS)
     before = torch.get_num_threads()
@@ -127,7 +127,7 @@ def threads_set(count: int | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """No garbage collection inside the block: it would be timed with a run."""
+    """Inside the block the garbage collector is off, so that it is not timed with a run."""
     was = gc.isenabled()
     gc.collect()
     gc.disable()

@@ -1,4 +1,4 @@
-"""The fingerprint of the machine a number was measured on: a latency means nothing without it."""
+"""The fingerprint of the machine on which a number was measured; a latency is meaningless without it."""
 
 import os
 import platform
@@ -15,16 +15,16 @@ __all__ = ["Hardware", "fingerprint"]
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where a measurement was taken.
+    """The machine of a measurement.
 
     Attributes:
         cpu: the processor's name.
         cores: how many cores this process may use.
         threads: threads of one PyTorch operation.
         load: load average over the last minute, None where the system does not report it.
-        gpu: name of the first GPU, None without one.
+        gpu: name of the first GPU, None without a GPU.
         system: operating system and architecture.
-        python, torch, onnxruntime: versions; None for what is not installed.
+        python, torch, onnxruntime: versions; None for a package that is not installed.
     """
 
     cpu: str
@@ -66,7 +66,7 @@ def fingerprint() -> Hardware:
 
 
 def _cpu() -> str:
-    """`platform` knows no name on Linux; the kernel does."""
+    """The processor's name; on Linux it is read from the kernel, since `platform` does not have it."""
     listing = Path("/proc/cpuinfo")
     if listing.is_file():
         lines = listing.read_text(encoding="utf-8", errors="replace").splitlines()

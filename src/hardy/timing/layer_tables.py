@@ -1,8 +1,8 @@
 """Times of the layers of a network on one device and runtime: measured once, stored, interpolated, summed.
 
-The table holds milliseconds per layer shape. A layer is measured at four widths of each side that pruning can change
-(its minimum, about a quarter, a half, full) and interpolated bilinearly; values never decrease with a width. The sum
-over the layers is the raw prediction of `hardy.pruning.cost_goal.Anchored`.
+The table holds milliseconds per layer shape. A layer is measured at four input and four output widths where pruning can
+change them (the minimum, about a quarter, a half, full) and interpolated bilinearly; values never decrease with a
+width. The sum over the layers is the raw prediction of `hardy.pruning.cost_goal.Anchored`.
 
 Source: layer-wise look-up tables as in Yang et al., "NetAdapt", ECCV 2018, section 3.3, there with every width
 measured; the bilinear grid is ours.
@@ -31,14 +31,14 @@ from hardy.timing.clock import Runtime
 from hardy.timing.hardware import fingerprint
 from hardy.timing.layer_times import layer_times
 
-__all__ = ["LayerTable", "Measure", "Sum", "cache_folder", "grid", "name_of", "preferred_multiple", "table"]
+__all__ = ["LayerTable", "Measure", "Sum", "cache_folder", "grid", "name_of", "open_table", "preferred_multiple"]
 
 Measure = Callable[[Sequence[Shape]], Sequence[float]]
 """Milliseconds of shapes."""
 
 _MULTIPLES = (1, 2, 4, 8, 16, 32)
 _BETTER = 0.93
-"""A multiple is worth its coarseness when the time per multiply-accumulate falls below this share."""
+"""A larger multiple is preferred when the time per multiply-accumulate falls below this share."""
 
 
 def cache_folder() -> Path:
@@ -53,9 +53,8 @@ class LayerTable:
 
     Args:
         machine: what the numbers depend on besides the shape: device, runtime, threads, versions.
-        measure: measures shapes; those of one layer are given together.
-        folder: where the file goes; it is named by ``machine``. Measurements that another process added meanwhile
-            are kept.
+        measure: measures shapes; all shapes of one layer are measured in one call.
+        folder: for the file, whose name depends on ``machine``. Measurements that another process has added are kept.
 
     Attributes:
         machine: as given.
@@ -67,10 +66,10 @@ class LayerTable:
         digest = blake2b(json.dumps(self.machine, sort_keys=True).encode(), digest_size=8).hexdigest()
         self.path = folder / "latency" / f"{self.machine.get('runtime', 'layers')}-{digest}.json"
         self._measure = measure
-        self._known = self._kept()
+        self._known = self._stored()
 
     def fill(self, shapes: Iterable[Shape]) -> int:
-        """Measure and store those of ``shapes`` that are not known yet; returns how many."""
+        """Measure and store the ``shapes`` that are not known yet; returns how many."""
         layers: dict[Shape, list[Shape]] = {}
         for shape in dict.fromkeys(shapes):
             if name_of(shape) not in self._known:
@@ -78,34 +77,34 @@ class LayerTable:
         for together in layers.values():
             values = self._measure(together)
             self._known |= {name_of(shape): float(value) for shape, value in zip(together, values, strict=True)}
-            self._keep()
+            self._store()
         return sum(map(len, layers.values()))
 
     def __getitem__(self, shape: Shape) -> float:
-        """Milliseconds of ``shape``, measured now if it is not known."""
+        """Milliseconds of ``shape``; measured now if they are not known."""
         self.fill([shape])
         return self._known[name_of(shape)]
 
-    def _kept(self) -> dict[str, float]:
-        """The content of the file; empty where it is missing, damaged or another machine's."""
+    def _stored(self) -> dict[str, float]:
+        """The content of the file; empty when it is missing, damaged or of another machine."""
         try:
-            found = read_json(self.path)
-            if found["machine"] == self.machine:
-                return {str(name): float(value) for name, value in found["milliseconds"].items()}
+            content = read_json(self.path)
+            if content["machine"] == self.machine:
+                return {str(name): float(value) for name, value in content["milliseconds"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
         return {}
 
-    def _keep(self) -> None:
-        """Write the file atomically; where that fails, or another process is writing it, only this process has the
+    def _store(self) -> None:
+        """Write the file atomically; when that fails, or another process is writing it, only this process has the
         times."""
-        self._known = self._kept() | self._known
+        self._known = self._stored() | self._known
         text = json.dumps({"machine": self.machine, "milliseconds": self._known}, indent=0)
         with contextlib.suppress(OSError, InputError), Lock(self.path.parent):
             write_text(self.path, text)
 
 
-def table(runtime: Runtime, device: torch.device) -> LayerTable:
+def open_table(runtime: Runtime, device: torch.device) -> LayerTable:
     """The table of this machine for ``runtime`` on ``device``, with torch's current number of threads."""
     machine = fingerprint()
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else machine.cpu
@@ -125,16 +124,17 @@ class Sum:
 
     Args:
         layers: of the network.
-        units: what can be narrowed.
-        limits: how narrow.
+        units: the units that can be narrowed.
+        limits: their minimum widths.
         times: the table; missing shapes are measured now.
     """
 
     def __init__(self, layers: Layers, units: Sequence[Unit], limits: Limits, times: LayerTable) -> None:
         self._layers = layers
-        narrow, whole = (layers.at(widths) for widths in (widths_left(units, at_floors(units, limits)),
-                                                           dense_widths(units)))  # fmt: skip
-        self._ends = list(zip(narrow, whole, strict=True))
+        narrow, full = (
+            layers.at(widths) for widths in (widths_left(units, at_floors(units, limits)), dense_widths(units))
+        )
+        self._ends = list(zip(narrow, full, strict=True))
         points = {ends: _points(*ends, limits.round_to) for ends in self._ends}
         times.fill(shape for rows in points.values() for row in rows for shape in row)
         self._surfaces = {ends: _Surface(rows, times) for ends, rows in points.items()}
@@ -160,20 +160,20 @@ class _Surface:
         return float(np.interp(shape.outputs, self._outputs, across))
 
 
-def _points(narrow: Shape, whole: Shape, multiple: int) -> list[list[Shape]]:
-    """The shapes that are measured between two of one layer: a row per output width."""
-    outputs = grid(narrow.outputs, whole.outputs, multiple)
-    if whole.depthwise:
-        return [[whole.narrowed(width, width)] for width in outputs]
-    inputs = grid(narrow.inputs, whole.inputs, multiple)
-    return [[whole.narrowed(given, made) for given in inputs] for made in outputs]
+def _points(narrow: Shape, full: Shape, multiple: int) -> list[list[Shape]]:
+    """The shapes that are measured between two shapes of one layer: a row per output width."""
+    outputs = grid(narrow.outputs, full.outputs, multiple)
+    if full.depthwise:
+        return [[full.narrowed(width, width)] for width in outputs]
+    inputs = grid(narrow.inputs, full.inputs, multiple)
+    return [[full.narrowed(given, made) for given in inputs] for made in outputs]
 
 
 def grid(least: int, most: int, multiple: int) -> list[int]:
     """The widths measured from ``least`` to ``most``: both, and a quarter and a half of the full width.
 
-    They are odd multiples of ``multiple`` where that is below 8: typical of what pruning leaves, not the few widths
-    that happen to be fast on the device.
+    When ``multiple`` is below 8 they are odd multiples of it: typical widths after pruning, not the few widths that are
+    fast on the device.
     """
     between = set()
     for share in (4, 2):
@@ -183,21 +183,25 @@ def grid(least: int, most: int, multiple: int) -> list[int]:
 
 
 def preferred_multiple(times: LayerTable) -> int:
-    """The number that widths should be multiples of on this device, found by measuring a 1x1 and a 3x3 convolution.
+    """The m of which widths should be multiples on this device, from measurements of a 1x1 and a 3x3 convolution.
 
-    Around 48 channels, widths that are multiples of m and not of 2 m are measured for m = 1, 2, 4, 8, 16, and 32 and 64
-    for m = 32; the smallest m is taken after which the time per multiply-accumulate falls by less than 7 %.
+    For m = 1, 2, 4, 8, 16, widths around 48 that are multiples of m and not of 2 m are measured; for m = 32, the widths
+    32 and 64. The result is the smallest m for which larger ones reduce the time per multiply-accumulate by less than
+    7 %.
     """
     layers = [Shape("convolution", 48, 48, 32, 64), Shape("convolution", 48, 48, 32, 64, (3, 3), padding=(1, 1))]
     around = {m: (48 - m, 48 + m) for m in _MULTIPLES} | {16: (48,), 32: (32, 64)}
     shapes = {m: [layer.narrowed(w, w) for layer in layers for w in around[m]] for m in _MULTIPLES}
     times.fill(shape for each in shapes.values() for shape in each)
     rates = {
-        m: sum(float(np.mean([times[shape] / shape.macs for shape in each if shape.kernel == layer.kernel]))
-               / (times[layer] / layer.macs) for layer in layers)
+        m: sum(
+            float(np.mean([times[shape] / shape.macs for shape in each if shape.kernel == layer.kernel]))
+            / (times[layer] / layer.macs)
+            for layer in layers
+        )
         for m, each in shapes.items()
-    }  # fmt: skip
-    for place, m in enumerate(_MULTIPLES):
-        if all(rates[later] > _BETTER * rates[m] for later in _MULTIPLES[place + 1 :]):
+    }
+    for index, m in enumerate(_MULTIPLES):
+        if all(rates[later] > _BETTER * rates[m] for later in _MULTIPLES[index + 1 :]):
             return m
     return _MULTIPLES[-1]

@@ -1,10 +1,10 @@
 """Milliseconds of single layers: the same layer at several widths, timed in turns.
 
-In ``eager`` a layer is the module with batch norm and ReLU behind it (a linear layer has none), timed on its own.
-In ``onnxruntime`` all widths are one graph of independent branches, convolution with bias and ReLU as they are left
-when batch norm was folded; the times are those that the runtime reports for its kernels. So re-ordering to and from its
-blocked layout at the ends, which a layer inside a network does not pay, is not counted. Times are lower quartiles, so
-that the load of other processes has little effect on stored numbers.
+In ``eager`` a layer is the module followed by batch norm and ReLU (a linear layer has neither), timed separately.
+In ``onnxruntime`` all widths are independent branches of one graph: convolution with bias, then ReLU, as after folding
+the batch norm. The times are those that the runtime reports for its kernels. So re-ordering to and from its blocked
+layout at the ends, which a layer inside a network does not need, is not counted. Times are lower quartiles, so that the
+load of other processes has little effect on stored numbers.
 """
 
 import json
@@ -31,7 +31,7 @@ __all__ = ["layer_times"]
 _WARM_UP = 2
 _LEAST, _MOST = 5, 15
 _SECONDS = 0.4
-"""Runs of one layer's widths together: between the least and the most, about so many seconds."""
+"""The runs of one layer's widths take about this many seconds together; their number is between _LEAST and _MOST."""
 
 _UINT8 = 2
 """ONNX's number for the type (TensorProto.UINT8)."""
@@ -42,8 +42,8 @@ def layer_times(shapes: Sequence[Shape], runtime: Runtime, device: torch.device)
 
     Args:
         shapes: preferably one layer at several widths, since they are timed in turns.
-        runtime: what runs them.
-        device: where; onnxruntime runs on the CPU.
+        runtime: see `hardy.timing.clock.Runtime`.
+        device: for eager; onnxruntime runs on the CPU.
 
     Raises:
         InputError: when onnxruntime is not installed.
@@ -52,7 +52,7 @@ def layer_times(shapes: Sequence[Shape], runtime: Runtime, device: torch.device)
 
 
 def _runs(once: Callable[[], object]) -> int:
-    """How often a call is repeated, from how long the second of two takes."""
+    """How often a call is repeated, computed from the time of the second of two calls."""
     once()
     start = time.perf_counter()
     once()
@@ -80,7 +80,7 @@ def _given(shape: Shape) -> tuple[int, ...]:
 
 
 class _Bare(nn.Module):
-    """A step of a network that has no weights, as `Network`, its blocks and the timed region write it."""
+    """A step of a network without weights, as in `Network`, its blocks and the timed region."""
 
     mean: Tensor
     std: Tensor
@@ -134,7 +134,7 @@ def _in_onnxruntime(shapes: Sequence[Shape]) -> list[float]:
 
 
 def _inputs(shapes: Sequence[Shape]) -> list[tuple[int, Shape]]:
-    """For each different input of ``shapes`` the place of the first shape that takes it."""
+    """For each different input of ``shapes`` the index and the shape of the first one with it."""
     first: dict[tuple[int, ...], int] = {}
     for place, shape in enumerate(shapes):
         first.setdefault(_given(shape), place)
@@ -142,7 +142,7 @@ def _inputs(shapes: Sequence[Shape]) -> list[tuple[int, Shape]]:
 
 
 def _model(shapes: Sequence[Shape], draw: np.random.Generator) -> Any:
-    """An ONNX graph with a branch for each shape; everything that belongs to branch i is called ``branch{i}_``."""
+    """An ONNX graph with a branch for each shape; all names of branch i begin with ``branch{i}_``."""
     onnx = graph.package("onnx")
     helper, tensor = onnx.helper, onnx.numpy_helper.from_array
     kind = onnx.TensorProto.FLOAT
@@ -177,9 +177,12 @@ def _nodes(helper: Any, shape: Shape, own: str, given: str) -> list[Any]:
         product = helper.make_node("MatMul", [given, f"{own}w"], [f"{own}m"], name=f"{own}product")
         return [product, helper.make_node("Add", [f"{own}m", f"{own}b"], [f"{own}y"], name=f"{own}bias")]
     settings = {
-        "kernel_shape": shape.kernel, "strides": shape.stride, "dilations": shape.dilation, "group": shape.groups,
+        "kernel_shape": shape.kernel,
+        "strides": shape.stride,
+        "dilations": shape.dilation,
+        "group": shape.groups,
         "pads": [*shape.padding, *shape.padding],
-    }  # fmt: skip
+    }
     if shape.kind == "transposed":
         settings["output_padding"] = shape.extra
     operation = "ConvTranspose" if shape.kind == "transposed" else "Conv"
@@ -213,7 +216,7 @@ def _typical(spent: Any) -> float:
 
 
 def _by_branch(events: Sequence[dict[str, Any]], count: int, runs: int) -> list[float]:
-    """Milliseconds of each branch: for each of its kernels the lower quartile of the last ``runs`` times, added up."""
+    """Milliseconds of each branch: the sum over its kernels of the lower quartile of the last ``runs`` times."""
     times: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for event in events:
         found = re.search(r"branch(\d+)_", event["name"])

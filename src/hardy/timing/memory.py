@@ -40,28 +40,28 @@ sys.stdout.write(str(max(kibibytes("VmHWM:") - before, 0)))
 
 
 def tensors(run: Callable[[], object], network: nn.Module, images: Tensor) -> float:
-    """Peak MiB of all tensors alive during ``run``: weights, images, and all other allocations in that time.
+    """Peak MiB of all tensors in memory during ``run``: weights, images, and all other allocations.
 
-    On the CPU the allocations are those the profiler sees, scratch tensors inside an operation among them; on a GPU
-    the allocator's own peak. Memory that libraries (oneDNN, cuDNN) allocate themselves is not counted.
+    On the CPU the allocations are counted by the profiler, with temporary tensors inside operations; on a GPU the peak
+    of PyTorch's allocator is read. Memory that libraries (oneDNN, cuDNN) allocate themselves is not counted.
     """
-    held = [*network.parameters(), *network.buffers(), images]
-    fixed = sum(tensor.numel() * tensor.element_size() for tensor in held)
+    inputs = [*network.parameters(), *network.buffers(), images]
+    fixed = sum(tensor.numel() * tensor.element_size() for tensor in inputs)
     grown = _cuda_growth(run, images.device) if images.is_cuda else _cpu_growth(run)
     return (fixed + grown) / MIB
 
 
 def process(path: Path, shape: Sequence[int], threads: int) -> float | None:
-    """Growth in MiB of a fresh process that opens the ONNX file ``path`` and runs it on images of ``shape``.
+    """Memory growth in MiB of a new process that opens the ONNX file ``path`` and runs it on images of ``shape``.
 
-    The peak resident memory less that with onnxruntime imported and the images made: weights,
-    activations and onnxruntime's own arena. None where the system has no ``/proc``.
+    It is the peak resident memory minus the memory after importing onnxruntime and making the images: weights,
+    activations and onnxruntime's arena. None when the system has no ``/proc``.
     """
     if not Path("/proc/self/status").is_file():
         return None
     command = [sys.executable, "-c", _READ_GROWTH, str(path), str(threads), *map(str, shape)]
-    found = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - our own command
-    return int(found.stdout) * 1024 / MIB
+    process = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - our own command
+    return int(process.stdout) * 1024 / MIB
 
 
 def _cuda_growth(run: Callable[[], object], device: torch.device) -> int:
@@ -74,25 +74,25 @@ def _cuda_growth(run: Callable[[], object], device: torch.device) -> int:
 
 
 def _cpu_growth(run: Callable[[], object]) -> int:
-    """The highest sum of the bytes allocated less those freed, in the profiler's order."""
+    """The peak of the bytes allocated minus the bytes freed, in the profiler's order."""
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder, "trace.json")
-        with _no_chatter(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        with _quiet_stderr(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
             run()
-        with _no_chatter():
+        with _quiet_stderr():
             seen.export_chrome_trace(str(trace))
         events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
     changes = sorted((event["ts"], event["args"]["Bytes"]) for event in events if event["name"] == "[memory]")
-    held, peak = 0, 0
+    allocated, peak = 0, 0
     for _, change in changes:
-        held += change
-        peak = max(peak, held)
+        allocated += change
+        peak = max(peak, allocated)
     return peak
 
 
 @contextlib.contextmanager
-def _no_chatter() -> Iterator[None]:
-    """The profiler's C++ side writes to the process's standard error whatever its log level says."""
+def _quiet_stderr() -> Iterator[None]:
+    """Inside the block standard error is discarded: the profiler's C++ code writes to it at any log level."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:

@@ -1,7 +1,7 @@
-"""Where removing channels did not pay in time, and why: each layer before and after, measured one by one.
+"""Layers whose time did not fall with their channels, with the reasons; each layer is measured before and after.
 
-A layer pays when its time falls nearly as much as its multiply-accumulates. Those that do not are named, with the
-reason from the measurements; the ones with the most time left come first.
+A layer pays off when its time falls nearly as much as its multiply-accumulates. The layers that do not are named with a
+reason from the measurements, in order of their remaining time.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,23 +14,23 @@ from hardy.timing.layer_tables import LayerTable, preferred_multiple
 __all__ = ["Spent", "reasons", "spent"]
 
 _PAYS = 0.8
-"""A layer pays when its speed-up is at least this share of the reduction of its multiply-accumulates."""
+"""A layer pays off when its speed-up is at least this share of the reduction of its multiply-accumulates."""
 
 _SHARE = 0.03
-"""Layers with less than this share of the layers' time left are not worth a line."""
+"""Layers with less than this share of the total remaining time are not reported."""
 
 _LINES = 5
 
 _WORTH = 0.9
-"""Wider is advised when it takes less than this share of the time."""
+"""A wider layer is recommended when it takes less than this share of the time."""
 
 
 @dataclass(frozen=True)
 class Spent:
-    """One layer before and after, its calls together.
+    """The time and work of one layer before and after pruning, summed over its calls.
 
     Attributes:
-        name: the module's.
+        name: of the module.
         before, after: the shape of its first call.
         ms_before, ms_after: milliseconds.
         macs_before, macs_after: multiply-accumulates.
@@ -46,37 +46,47 @@ class Spent:
 
     @property
     def pay(self) -> float:
-        """Speed-up by reduction of the multiply-accumulates; 1 is in proportion."""
+        """Speed-up divided by the reduction of the multiply-accumulates; 1 is proportional."""
         return (self.ms_before / self.ms_after) / (self.macs_before / self.macs_after)
 
 
 def spent(dense: Network, small: Network, size: Sequence[int], times: LayerTable) -> list[Spent]:
-    """The layers of ``small`` beside those of ``dense``, which it was pruned from; the longest time left first."""
+    """The layers of ``dense`` and ``small``, which was pruned from it, in pairs; the longest remaining time first."""
     before, after = (Layers(network, (), size).layers for network in (dense, small))
     times.fill(layer.shape for pair in zip(before, after, strict=True) for layer in pair)
     calls: dict[str, list[tuple[Shape, Shape]]] = {}
     for one, other in zip(before, after, strict=True):
         calls.setdefault(one.name, []).append((one.shape, other.shape))
-    found = [
-        Spent(name, *pairs[0], sum(times[one] for one, _ in pairs), sum(times[other] for _, other in pairs),
-              sum(one.macs for one, _ in pairs), sum(other.macs for _, other in pairs))
+    layers = [
+        Spent(
+            name,
+            *pairs[0],
+            sum(times[one] for one, _ in pairs),
+            sum(times[other] for _, other in pairs),
+            sum(one.macs for one, _ in pairs),
+            sum(other.macs for _, other in pairs),
+        )
         for name, pairs in calls.items()
-    ]  # fmt: skip
-    return sorted(found, key=lambda one: -one.ms_after)
+    ]
+    return sorted(layers, key=lambda one: -one.ms_after)
 
 
 def reasons(
-    dense: Network, small: Network, size: Sequence[int], times: LayerTable, measured: float, blocked: Mapping[str,
-        str] = {}
-) -> list[str]:  # fmt: skip
-    """Lines that say where time is left and why removing channels did not reduce it; none where every layer paid.
+    dense: Network,
+    small: Network,
+    size: Sequence[int],
+    times: LayerTable,
+    measured: float,
+    blocked: Mapping[str, str] = {},
+) -> list[str]:
+    """Lines that name the layers whose time did not fall with their channels, with reasons; empty if all paid off.
 
     Args:
         dense, small: before and after.
         size: (height, width) of the images.
-        times: of layers, on the device and runtime in question.
+        times: of layers, on the device and runtime of the measurement.
         measured: milliseconds of the complete network ``small``.
-        blocked: the channels that could not be removed, by layer, with the reason.
+        blocked: the layers whose channels could not be removed, with the reason.
     """
     layers = spent(dense, small, size, times)
     total = sum(one.ms_after for one in layers)
@@ -96,7 +106,7 @@ def reasons(
 
 
 def _why(one: Spent, times: LayerTable, blocked: Mapping[str, str]) -> str:
-    """Why a layer's time did not fall with its work."""
+    """The reason why a layer's time did not fall with its work."""
     if one.before == one.after:
         reason = blocked.get(one.name)
         return f"nothing of it was removed{f': {reason}' if reason else ''}"
@@ -105,27 +115,29 @@ def _why(one: Spent, times: LayerTable, blocked: Mapping[str, str]) -> str:
     rounded = _rounded(one, multiple)
     if rounded != one.after and (share := times[rounded] / times[one.after]) < _WORTH:
         return (
-            f"{taken}: widths that are no multiples of {multiple} are slow here; with {rounded.inputs} -> "
-            f"{rounded.outputs} it would take {share:.2f} of what it takes; set prune.round_to to {multiple} or auto"
+            f"{taken}: widths that are not multiples of {multiple} are slow here; with {rounded.inputs} -> "
+            f"{rounded.outputs} it would take {share:.2f} of its time; set prune.round_to to {multiple} or auto"
         )
     if one.after.depthwise:
-        return f"{taken}: depthwise, it moves about as many values as it multiplies, and memory sets its time"
+        return f"{taken}: a depthwise layer moves about as many values as it multiplies, so memory limits its time"
     least = times[one.after.narrowed(*_least(one.after))]
     if least > 0.5 * times[one.after]:
         ends = _least(one.after)
-        return f"{taken}: width hardly matters to its time; with {ends[0]} -> {ends[1]} it would take {least:.3g} ms"
-    return f"{taken}: at this width the device multiplies more slowly"
+        return (
+            f"{taken}: its time hardly depends on its width; with {ends[0]} -> {ends[1]} it would take {least:.3g} ms"
+        )
+    return f"{taken}: at this width the device computes more slowly"
 
 
 def _rounded(one: Spent, multiple: int) -> Shape:
-    """The shape with the widths that were changed rounded up to ``multiple``, never beyond the dense ones."""
+    """The shape with the changed widths rounded up to ``multiple``, but not above the dense ones."""
     pairs = ((one.before.inputs, one.after.inputs), (one.before.outputs, one.after.outputs))
     wide = [now if now == full else min(full, -(-now // multiple) * multiple) for full, now in pairs]
     return one.after.narrowed(*wide)
 
 
 def _least(shape: Shape) -> tuple[int, int]:
-    """The widths of a hardly working layer of the same form."""
+    """The widths of a very small layer of the same form."""
     if shape.groups > 1:
         return shape.inputs, shape.outputs
     return min(8, shape.inputs), min(8, shape.outputs)

@@ -1,9 +1,9 @@
 """Milliseconds of an architecture of a space: a table of its parts, calibrated by complete networks.
 
 Every part that the space can have is measured once (`hardy.timing.layer_tables.LayerTable`). The sum over an
-architecture's parts is the raw prediction. What the parts leave out (maps put side by side, what a runtime does between
-its kernels) is about a constant and a share, so the prediction is a line over that sum, fitted to complete networks of
-the space that are measured: the fastest, and some with a prediction near the budget.
+architecture's parts is the raw prediction. The time outside the parts (concatenation, work of the runtime between
+kernels) is about a constant plus a share of the sum. So the prediction is a linear function of the sum, fitted to
+measurements of complete networks of the space: the fastest, and some with a prediction near the budget.
 
 Networks are timed in turns with the fastest one, as `hardy.timing.targets.Turns` does: a higher load an hour
 later does not change the budget. One file stores all measurements, so that a resumed search predicts the same
@@ -40,26 +40,26 @@ from hardy.timing.targets import Clock, Turns
 __all__ = ["Bench", "Priced", "line"]
 
 _NEAR = (1.0, 0.6, 0.8, 1.0)
-"""The shares of the budget near which networks are measured for the line."""
+"""Networks near these shares of the budget are measured to fit the line."""
 
 _log = logging.getLogger("hardy")
 
 Point = tuple[float, float]
-"""Of a network: the sum of its parts, and what it took."""
+"""Of a network: the sum of its parts, and its measured milliseconds."""
 
 
 @dataclass
 class Bench:
-    """What milliseconds are measured for and on.
+    """The conditions of the measurements.
 
     Attributes:
         space: of the architectures.
         labels: the classes that the networks predict.
         size: (height, width) of the image.
-        runtime: what runs the networks.
-        device: where.
+        runtime: see `hardy.timing.clock.Runtime`.
+        device: for the networks.
         times: the table of parts.
-        clock: times networks in turns with a first one, which is made by `start`; `Turns` by default.
+        clock: times networks in turns with the first one that `timed` gets; `Turns` by default.
     """
 
     space: Space
@@ -71,12 +71,12 @@ class Bench:
     clock: Clock | None = None
 
     def network(self, architecture: Architecture) -> Network:
-        """``architecture`` with any weights, which do not affect the time."""
+        """``architecture`` with random weights, which do not affect the time."""
         with seeded(0, "priced"):
             return create("fasterseg", self.labels, arch=content(architecture)).eval()
 
     def timed(self, architecture: Architecture, beside: Architecture) -> tuple[float, float]:
-        """Milliseconds of ``beside``, always the same one, and the ratio of those of ``architecture`` to them."""
+        """Milliseconds of ``beside``, always the same one, and the ratio of the time of ``architecture`` to them."""
         self.clock = self.clock or Turns(self.network(beside), self.size, self.runtime, self.device)
         return self.clock(self.network(architecture))
 
@@ -91,10 +91,10 @@ class Priced:
 
     Attributes:
         bench: measures.
-        file: where all measurements are stored.
+        file: for all measurements.
         table: milliseconds of every part by its name.
-        anchors: (architecture, milliseconds) of the networks that the line goes through; the first is the fastest.
-        measured: the same of those measured later, which do not change the predictions.
+        anchors: (architecture, milliseconds) of the networks that the line is fitted to; the first is the fastest.
+        measured: the same for networks measured later, which do not change the predictions.
     """
 
     bench: Bench
@@ -108,7 +108,7 @@ class Priced:
         """Measure what is not in the file yet: all parts, then the networks for the line, drawn by ``seed``.
 
         Raises:
-            InputError: when ``budget`` is below the fastest network, or the file is another machine's.
+            InputError: when ``budget`` is below the time of the fastest network, or the file is of another machine.
         """
         self._read()
         space = self.bench.space

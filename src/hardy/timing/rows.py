@@ -14,24 +14,24 @@ class Row:
     """One measurement; times in milliseconds per batch.
 
     Attributes:
-        network: ``network``, or ``against`` for the one it is compared with.
-        runtime: what ran it.
-        device: where.
+        network: ``network`` or ``against``, by the argument of `hardy.timing.bench.bench`.
+        runtime: ``eager`` or ``onnxruntime``.
+        device: of the measurement.
         batch: images at once.
         size: (height, width).
         threads: threads of one operation.
         p50, p95, least: median, 95th percentile and minimum over the runs.
-        ratio: median over the pairs of runs of this network's time to that of ``beside``; None without another.
+        ratio: of this row's time to that of ``beside``, the median over the pairs of runs; None without another row.
         memory: peak in MiB, None where it cannot be read. See `hardy.timing.memory` for what is counted.
         memory_of: ``tensors`` (eager) or ``process`` (onnxruntime); the two are not comparable.
-        runs, warm_up: how often it ran, timed and before.
+        runs, warm_up: the number of timed runs, and of runs before them.
         precision: of weights and activations.
-        form: what was done to the network before, such as ``folded, bfloat16``; ``as it is`` where nothing was.
-        beside: the row that ``ratio`` is to: the same network as it is for another form of it, else the other network
-            as it is, else the other form; None without another.
-        norms: how many batch norms were folded before, ``43 of 55 batch norms folded``; empty without folding.
+        form: changes to the network before timing, such as ``folded, bfloat16``; ``as it is`` without any.
+        beside: the row that ``ratio`` compares with: for a changed form the same network as it is, else the other
+            network as it is, else the other form; None without another row.
+        norms: how many batch norms were folded, as in ``43 of 55 batch norms folded``; empty without folding.
         told: the effect of folding and precision on the classes, a line each.
-        folded: whether every batch norm was folded into a convolution in what ran.
+        folded: whether every batch norm was folded into a convolution in the network or graph that ran.
         resize: whether upsampling to the size of the images is timed; an image-level network has none.
         argmax: whether argmax to uint8 classes is timed.
         copies: whether copies to and from the device are timed; they never are.
@@ -69,7 +69,7 @@ class Row:
 
     @property
     def timed(self) -> str:
-        """What is inside the timed region and what is not, in words."""
+        """The timed region in words: what is inside and what is not."""
         parts = {"normalisation": True, "network": True, "upsampling": self.resize, "argmax": self.argmax}
         inside = ", ".join(name for name, there in parts.items() if there)
         norms = "batch norm folded" if self.folded else self.norms or "batch norm not folded"
@@ -84,7 +84,7 @@ class Comparison:
     """Two networks timed in turns; times in milliseconds per image.
 
     Attributes:
-        before_p50, before_p95, after_p50, after_p95: of the two.
+        before_p50, before_p95, after_p50, after_p95: median and 95th percentile of the two networks.
         ratio: median over the pairs of after / before.
         low, high: the quartiles of these ratios.
         runtime, size, threads, runs: how it was measured.

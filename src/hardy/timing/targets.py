@@ -1,13 +1,13 @@
 """The goal of a pruning run: a share of the channels, GMACs, or milliseconds that are measured.
 
-For milliseconds the network is measured unpruned and with every width at its minimum; between these two the sum of its
-layers' times predicts (`hardy.timing.layer_tables`). A choice is cut out of a copy and measured before it
-is accepted: see `hardy.pruning.cost_goal`. Latency does not depend on what the weights are, so the copy need not be
-trained.
+For milliseconds the network is measured unpruned and with every width at its minimum. Between these two, the sum of
+the layers' times is the prediction (`hardy.timing.layer_tables`). Before a selection of channels is accepted, a copy is
+pruned by it and measured: see `hardy.pruning.cost_goal`. Latency does not depend on the values of the weights, so the
+copy is not trained.
 
-Each smaller network is timed in turns with the dense one: its milliseconds are the dense network's, as first measured,
-times the ratio of the two. So a higher load an hour later does not change the target. Both are lower
-quartiles: another process takes slices of some milliseconds, which would make the median of a short pass unstable.
+Each smaller network is timed in turns with the dense one. Its milliseconds are the first measurement of the dense
+network times the ratio of the two. So a higher load an hour later does not change the target. Both are lower quartiles:
+other processes take slices of some milliseconds, which would make the median of a short pass unstable.
 """
 
 import tempfile
@@ -40,10 +40,10 @@ __all__ = ["Outcome", "Target", "Timed", "Turns", "limits_of", "place_of", "targ
 
 _SECONDS = 3.0
 _LEAST, _MOST = 15, 400
-"""Timed pairs of passes of each network that is measured: between the least and the most, about so many seconds."""
+"""The timed pairs of passes of a network take about this many seconds; their number is between _LEAST and _MOST."""
 
 Clock = Callable[[Network], tuple[float, float]]
-"""Of a smaller network: milliseconds of the dense one beside it, and the ratio of its own time to that."""
+"""For a smaller network: the milliseconds of the dense one, timed in turns with it, and the ratio of the two times."""
 
 
 @dataclass(frozen=True)
@@ -80,36 +80,36 @@ class Outcome:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Outcome":
-        """What ``asdict`` wrote.
+        """The outcome that ``asdict`` turned into ``values``.
 
         Raises:
             TypeError, ValueError: for anything else.
         """
-        found = cls(**values)
-        numbers = (found.target, found.before, found.least, found.predicted, found.reached, found.networks)
-        if not all(finite(number) for number in numbers) or not isinstance(found.key, str):
+        made = cls(**values)
+        numbers = (made.target, made.before, made.least, made.predicted, made.reached, made.networks)
+        if not all(finite(number) for number in numbers) or not isinstance(made.key, str):
             raise ValueError("the outcome holds something other than numbers")
-        return found
+        return made
 
     def __str__(self) -> str:
         """One line, with the verdict in plain words."""
         unit = "ms" if self.key == "target_ms" else "GMACs"
-        found = "measured" if self.key == "target_ms" else "counted"
-        verdict = "met" if self.met else f"NOT met: the least that the floors allow is {self.least:.4g} {unit}"
+        method = "measured" if self.key == "target_ms" else "counted"
+        verdict = "met" if self.met else f"NOT met: the minimum widths allow at least {self.least:.4g} {unit}"
         where = f" ({self.where}, {self.networks} networks measured)" if self.where else ""
         return (
             f"{self.key} {self.target:g}: from {self.before:.4g} {unit}, predicted {self.predicted:.4g}, "
-            f"{found} {self.reached:.4g}: {verdict}{where}"
+            f"{method} {self.reached:.4g}: {verdict}{where}"
         )
 
 
 @dataclass(frozen=True)
 class Target:
-    """A goal, and how to compute its outcome.
+    """A goal, and a function for its outcome.
 
     Attributes:
-        goal: for the schedule.
-        outcome: the outcome once these channels are removed; None for a share of the channels.
+        goal: for the pruning schedule.
+        outcome: from the removed channels the outcome; None for a ratio.
     """
 
     goal: Goal
@@ -121,17 +121,17 @@ class Timed:
 
     Attributes:
         dense, least: milliseconds of the network and of the one with every width at its minimum.
-        cost: the prediction, which learns from what is measured later.
+        cost: the prediction, which is corrected by later measurements.
 
     Args:
-        network: a copy is kept and measured.
+        network: a copy of it is measured.
         units: its units.
         limits: their minimum widths.
         size: (height, width) of the images.
-        runtime: what runs it.
-        device: where.
+        runtime: see `hardy.timing.clock.Runtime`.
+        device: for the measurements.
         times: the table of layers; this machine's by default.
-        clock: times smaller networks beside ``network``; `Turns` by default.
+        clock: times smaller networks in turns with ``network``; `Turns` by default.
     """
 
     def __init__(
@@ -148,20 +148,20 @@ class Timed:
     ) -> None:
         self._twin, self._units = deepcopy(network).cpu().eval(), units
         self._clock = clock or Turns(self._twin, size, runtime, device)
-        raw = Sum(Layers(self._twin, units, size), units, limits, times or layer_tables.table(runtime, device))
+        raw = Sum(Layers(self._twin, units, size), units, limits, times or layer_tables.open_table(runtime, device))
         self.cost = Anchored(raw)
         self.dense, ratio = self._clock(self._without(at_floors(units, limits)))
         self.least = ratio * self.dense
-        self.cost.measured(dense_widths(units), self.dense)
-        self.cost.measured(widths_left(units, at_floors(units, limits)), self.least)
+        self.cost.add(dense_widths(units), self.dense)
+        self.cost.add(widths_left(units, at_floors(units, limits)), self.least)
         self._first = Anchored(raw, list(self.cost.points))
 
     def milliseconds(self, dead: Removed) -> float:
-        """Measured, of the network without the channels ``dead``."""
+        """The measured milliseconds of the network without the channels ``dead``."""
         return self.dense * self._clock(self._without(dead))[1]
 
     def predicted(self, widths: Widths) -> float:
-        """Of the network with ``widths``, from the two ends alone."""
+        """The predicted milliseconds at ``widths``, from the two end points only."""
         return self._first(widths)
 
     def _without(self, dead: Removed) -> Network:
@@ -176,9 +176,9 @@ class Turns:
     Args:
         dense: in evaluation mode.
         size: (height, width) of the image.
-        runtime: what runs them.
-        device: where.
-        upsample: at which size the best class is taken; see `hardy.deployment.epilogue`.
+        runtime: see `hardy.timing.clock.Runtime`.
+        device: for both networks.
+        upsample: the size at which the argmax is taken; see `hardy.deployment.epilogue`.
     """
 
     def __init__(
@@ -205,30 +205,31 @@ class Turns:
 
 
 def place_of(runtime: Runtime, run: RunSection) -> torch.device:
-    """Where ``runtime`` runs: eager on the device of the run, onnxruntime on the CPU."""
+    """The device of ``runtime``: the device of the run for eager, the CPU for onnxruntime."""
     return torch.device("cpu") if runtime == "onnxruntime" else pick(run.device)
 
 
 def limits_of(choice: Prune, run: RunSection) -> Limits:
-    """The limits of a selection; ``round_to: auto`` is found by measuring."""
+    """The limits of a selection; the value of ``round_to: auto`` is measured."""
     multiple = choice.round_to
     if isinstance(multiple, str):
-        multiple = layer_tables.preferred_multiple(layer_tables.table(choice.runtime, place_of(choice.runtime, run)))
+        times = layer_tables.open_table(choice.runtime, place_of(choice.runtime, run))
+        multiple = layer_tables.preferred_multiple(times)
     return Limits(choice.scope, choice.min_width, multiple)
 
 
 def target_of(
     network: Network, units: Sequence[Unit], choice: Prune, limits: Limits, size: Sequence[int], run: RunSection
-) -> Target:  # fmt: skip
+) -> Target:
     """The goal that ``choice`` names.
 
     Args:
-        network: what is pruned; a copy is measured.
+        network: the network to prune; a copy is measured.
         units: its units.
         choice: names one of ratio, target_gmacs and target_ms.
         limits: of the selection.
-        size: (height, width) of the images that cost is counted and measured for.
-        run: where it runs.
+        size: (height, width) of the images for which the cost is counted or measured.
+        run: has the device.
 
     Raises:
         InputError: when the goal cannot be reached, or is reached already.

@@ -1,4 +1,4 @@
-"""The interface of parameter-efficient tuning: a network keeps most of its weights, and a few are trained."""
+"""The interface of parameter-efficient tuning: most weights of a network are frozen, and a few are trained."""
 
 from abc import ABC, abstractmethod
 
@@ -11,35 +11,35 @@ __all__ = ["Tuner", "freeze_encoder"]
 
 
 class Tuner(ABC):
-    """A way to train few weights of a network.
+    """A parameter-efficient way to train a network.
 
-    A subclass writes `attach`, and `merge` where what it inserted can become part of the weights it stands beside. Its
-    constructor takes its options after the ``*`` and nothing before. An object of it keeps nothing of a network: one
-    that is made again with the same options does the same, so a file needs the name and the options alone.
+    A subclass implements `attach`, and also `merge` if its inserted modules can be merged into the existing weights.
+    Its constructor takes its options after the ``*`` and nothing before it. A tuner keeps no reference to a network:
+    another object with the same options does the same, so a file stores the name and the options only.
 
-    Contract, held by ``tests/contracts/test_tuners.py`` for every method: what is not among `trained` has the same bits
-    after training; what is inserted are modules, not hooks, so copies, `torch.export`, saving and pruning work; the
-    form of the network after `attach` follows from its form before and from the options, not from any weight; `merge`
-    changes no logit by more than 1e-5 of the largest.
+    Contract, checked by ``tests/contracts/test_tuners.py`` for every method: entries that are not `trained` keep their
+    bits in training; what is inserted are modules, not hooks, so that copying, `torch.export`, saving and pruning work;
+    the structure after `attach` depends on the structure before and on the options, not on the weights; `merge` changes
+    no logit by more than 1e-5 of the largest one.
     """
 
     @abstractmethod
     def attach(self, network: Network) -> None:
-        """Freeze and insert, in place.
+        """Freeze parameters and insert modules, in place.
 
-        What is frozen gets ``requires_grad`` False; modules whose statistics rest too are named in ``network.resting``.
-        What is inserted is drawn from torch's generator.
+        Frozen parameters get ``requires_grad`` False. Modules whose statistics are frozen too are named in
+        ``network.resting``. New parameters are drawn from torch's generator.
 
         Raises:
-            InputError: for a network that the method does not suit; nothing was changed then.
+            InputError: for a network that the method does not support; nothing is changed then.
         """
 
     def trained(self, network: Network) -> frozenset[str]:
-        """The names of the entries of ``network.state_dict()`` that training changes: the parameters that have
-        gradients, and the buffers outside ``network.resting``.
+        """The names of the entries of ``network.state_dict()`` that training changes: the parameters with
+        ``requires_grad``, and the buffers outside ``network.resting``.
 
         Args:
-            network: one that the method is attached to, pruned or not.
+            network: a network after `attach`, pruned or not.
         """
         resting = {module for name in network.resting for module in network.get_submodule(name).modules()}
         owners = dict(network.named_modules())
@@ -54,19 +54,19 @@ class Tuner(ABC):
         )
 
     def merge(self, network: Network) -> None:
-        """Put what was inserted into the weights beside it, in place, so that the network has its first form.
+        """Merge the inserted modules into the original weights, in place; the network gets its original structure.
 
         Raises:
-            InputError: when that cannot be exact; nothing was changed then.
+            InputError: when that cannot be exact; nothing is changed then.
         """
         raise InputError(f"tuner: what {type(self).__name__} inserts cannot be merged into the weights of a network")
 
 
 def freeze_encoder(network: Network) -> None:
-    """Freeze the encoder of ``network``, in place: no gradients, and all of it stays in evaluation mode.
+    """Freeze the encoder of ``network``, in place: its parameters get no gradients and it stays in evaluation mode.
 
     Raises:
-        InputError: for a network that has none.
+        InputError: for a network without an encoder.
     """
     modules = list(network.encoder())
     if not modules:

@@ -50,8 +50,11 @@ def split(
             found["val" if place % period < most else "train"].append(item)
         _log.warning(
             "%s: no lists %s beside it; val is the first %d of every %d images in order, not the published split",
-            images, lists.format("{train,val}"), most, period,
-        )  # fmt: skip
+            images,
+            lists.format("{train,val}"),
+            most,
+            period,
+        )
     return {name: found[name] for name in _SPLITS if found.get(name)}
 
 

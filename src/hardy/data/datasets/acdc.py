@@ -46,9 +46,12 @@ class ACDC(ImagesAndMasks):
                 if folder.is_dir():
                     truth = self.root / "gt" / condition / split
                     found = pair(
-                        by_frame(folder, _IMAGE), by_frame(truth, _MASK), folder,
-                        mask=f"{truth}/{{}}{_MASK}", image=f"{folder}/{{}}{_IMAGE}",
-                    )  # fmt: skip
+                        by_frame(folder, _IMAGE),
+                        by_frame(truth, _MASK),
+                        folder,
+                        mask=f"{truth}/{{}}{_MASK}",
+                        image=f"{folder}/{{}}{_IMAGE}",
+                    )
                     self._index.setdefault(condition, {})[split] = list(found)
         if not self._index:
             conditions = ",".join(_CONDITIONS)

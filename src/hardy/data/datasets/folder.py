@@ -56,9 +56,13 @@ class Folder(ImagesAndMasks):
         images, masks = _by_path(self.root / "images", ""), _by_path(self.root / "masks", mask_ending)
         self._index: dict[str, list[Item]] = {}
         for item in pair(
-            images, masks, self.root / "images", mask=f"{self.root}/masks/{{}}{mask_ending}.*",
-            image=f"{self.root}/images/{{}}.*", hint=_hint(images, masks, mask_ending),
-        ):  # fmt: skip
+            images,
+            masks,
+            self.root / "images",
+            mask=f"{self.root}/masks/{{}}{mask_ending}.*",
+            image=f"{self.root}/images/{{}}.*",
+            hint=_hint(images, masks, mask_ending),
+        ):
             domain = composed(item[0].parent.relative_to(self.root / "images").as_posix())
             self._index.setdefault("all" if domain == "." else domain, []).append(item)
 

@@ -56,8 +56,10 @@ class GTA5(ImagesAndMasks):
         if left_out:
             _log.warning(
                 "%s: %d images are left out because their labels have another size, such as %s",
-                self.root, len(left_out), left_out[0].name,
-            )  # fmt: skip
+                self.root,
+                len(left_out),
+                left_out[0].name,
+            )
         stems = {path.stem for path in left_out}
         self._index = split(kept, images, "gtav_split_{}.txt", drawn=(1, 4), left_out=stems)
         self._files = ImageAndMask(_IDS)

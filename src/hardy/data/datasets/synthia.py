@@ -32,10 +32,26 @@ from hardy.errors import InputError
 __all__ = ["Synthia"]
 
 _IDS = {
-    3: "road", 4: "sidewalk", 2: "building", 21: "wall", 5: "fence", 7: "pole", 15: "light", 9: "sign",
-    6: "vegetation", 16: "terrain", 1: "sky", 10: "person", 17: "rider", 8: "car", 18: "truck", 19: "bus",
-    20: "train", 12: "motorcycle", 11: "bicycle",
-}  # fmt: skip
+    3: "road",
+    4: "sidewalk",
+    2: "building",
+    21: "wall",
+    5: "fence",
+    7: "pole",
+    15: "light",
+    9: "sign",
+    6: "vegetation",
+    16: "terrain",
+    1: "sky",
+    10: "person",
+    17: "rider",
+    8: "car",
+    18: "truck",
+    19: "bus",
+    20: "train",
+    12: "motorcycle",
+    11: "bicycle",
+}
 _IGNORED = (0, 13, 14, 22)
 """Void, parking slot, road work and lane marking."""
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hardy.data.streets.layout import Wall
 from hardy.data.streets.noise import grain, hashed, tile
-from hardy.data.streets.plan import Wall
 from hardy.data.streets.town import BUILDING, FENCE, VEGETATION, WALL
 from hardy.data.streets.view import View
 

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from hardy.data.streets.domains import Appearance
+from hardy.data.streets.layout import FIRST, STEP, Layout
 from hardy.data.streets.mesh import HEADLIGHT, INTERIOR, LAMP, REARLIGHT, SIGNAL, SIGNPLATE
-from hardy.data.streets.plan import FIRST, STEP, Plan
 from hardy.data.streets.town import Colour
 
 __all__ = ["Surface", "bloom", "emission_table", "headlight", "house_shadow", "lamp_light", "mirrored", "sun_direction"]
@@ -44,7 +44,7 @@ def sun_direction(rng: np.random.Generator, height: tuple[float, float]) -> np.n
     return np.array([math.cos(up) * math.sin(turn), math.sin(up), math.cos(up) * math.cos(turn)])
 
 
-def house_shadow(plan: Plan, surface: Surface, sun: np.ndarray) -> np.ndarray:
+def house_shadow(layout: Layout, surface: Surface, sun: np.ndarray) -> np.ndarray:
     """(P,) share of sunlight that the houses on the sun's side take from each pixel.
 
     The ray from a point to the sun meets the plane of the building line; it is stopped if it is lower there than
@@ -52,13 +52,13 @@ def house_shadow(plan: Plan, surface: Surface, sun: np.ndarray) -> np.ndarray:
     """
     right, up, ahead = (float(part) for part in sun)
     side = int(right > 0)
-    way = plan.line(side) * (1 if side else -1) - surface.x
+    way = layout.line(side) * (1 if side else -1) - surface.x
     way *= 1 / right
     cell = surface.z + way * ahead
     cell -= FIRST
     cell *= FINE / STEP
-    count = plan.skyline.shape[1]
-    skyline = np.interp(np.arange(count * FINE) / FINE, np.arange(count), plan.skyline[side]).astype(np.float32)
+    count = layout.skyline.shape[1]
+    skyline = np.interp(np.arange(count * FINE) / FINE, np.arange(count), layout.skyline[side]).astype(np.float32)
     np.clip(cell, 0, len(skyline) - 1, out=cell)
     below = skyline.take(cell.astype(np.int32))
     below -= surface.y

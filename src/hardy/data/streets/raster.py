@@ -131,9 +131,9 @@ def contact_shadow(camera: Camera, mesh: Mesh) -> np.ndarray:
     ahead = np.stack([np.sin(turn), np.cos(turn)], axis=-1)[:, None, None, :]
     right = np.stack([np.cos(turn), -np.sin(turn)], axis=-1)[:, None, None, :]
     place = np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])[None, :, None, :] * half[:, None, None, :]
-    plan = mesh.centre[:, None, None, :2] + place[..., :1] * right + place[..., 1:] * ahead
-    plan = plan[:, :, 0]
-    points = camera.enter(np.stack([plan[..., 0], np.zeros(plan.shape[:2]), plan[..., 1]], axis=-1))
+    footprint = mesh.centre[:, None, None, :2] + place[..., :1] * right + place[..., 1:] * ahead
+    footprint = footprint[:, :, 0]
+    points = camera.enter(np.stack([footprint[..., 0], np.zeros(footprint.shape[:2]), footprint[..., 1]], axis=-1))
     keep = (points[..., 2].min(axis=1) > NEAR) & (half[:, 0] > 0)
     canvas = Image.new("L", (width, height), 0)
     pen = ImageDraw.Draw(canvas)

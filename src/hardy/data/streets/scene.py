@@ -8,10 +8,10 @@ from numpy.random import Generator
 from hardy.data.streets.domains import Appearance
 from hardy.data.streets.facade import Painted, paint_upright
 from hardy.data.streets.ground import Ground, paint_ground
+from hardy.data.streets.layout import Layout, draw_layout
 from hardy.data.streets.light import Surface
 from hardy.data.streets.mesh import Mesh
 from hardy.data.streets.noise import grain, tile
-from hardy.data.streets.plan import Plan, draw_plan
 from hardy.data.streets.raster import Drawn, draw
 from hardy.data.streets.town import SKY, Town
 from hardy.data.streets.traffic import populate
@@ -26,7 +26,7 @@ class Scene:
 
     Attributes:
         camera: the camera.
-        plan: the street.
+        layout: the street.
         mesh: its objects.
         lamps: places of the street lamps.
         label: (H, W) uint8 class of every pixel.
@@ -36,7 +36,7 @@ class Scene:
     """
 
     camera: Camera
-    plan: Plan
+    layout: Layout
     mesh: Mesh
     lamps: tuple[tuple[float, float, float], ...]
     label: np.ndarray
@@ -54,16 +54,16 @@ class Scene:
         return np.asarray(self.depth * np.sqrt(1 + column**2 + row**2))
 
 
-def _camera(rng: Generator, plan: Plan, town: Town, size: tuple[int, int]) -> Camera:
-    left, right = (plan.road[side] - plan.parking[side] for side in range(2))
-    lane = (right - left) / 2 + (right + left) / 4 / plan.lanes
+def _camera(rng: Generator, layout: Layout, town: Town, size: tuple[int, int]) -> Camera:
+    left, right = (layout.road[side] - layout.parking[side] for side in range(2))
+    lane = (right - left) / 2 + (right + left) / 4 / layout.lanes
     return Camera(
         size,
         lane + float(rng.normal(0, 0.25)),
         float(rng.uniform(*town.eye)),
         float(rng.normal(0, 0.035)),
         float(rng.uniform(*town.horizon)),
-        plan.bend,
+        layout.bend,
     )
 
 
@@ -88,17 +88,17 @@ def _raise(camera: Camera, surface: Surface, drawn: Drawn) -> None:
 def stage(rng: Generator, look: Appearance, size: tuple[int, int], seed: int) -> Scene:
     """Draw a street, its objects and the camera, and find what every pixel shows."""
     town = look.town
-    plan = draw_plan(rng, town)
-    mesh, lamps = populate(rng, plan, town)
-    camera = _camera(rng, plan, town, size)
-    view = survey(camera, plan.walls)
+    layout = draw_layout(rng, town)
+    mesh, lamps = populate(rng, layout, town)
+    camera = _camera(rng, layout, town, size)
+    view = survey(camera, layout.walls)
     surface = _surface(camera, view.depth)
     at, up = view.ground, view.upright
     pose = (camera.focal, camera.eye)
     ground = paint_ground(
-        plan, surface.x[at], surface.z[at], surface.depth[at], pose, town.marking, (seed, look.texture)
+        layout, surface.x[at], surface.z[at], surface.depth[at], pose, town.marking, (seed, look.texture)
     )
-    upright = paint_upright(view, plan.walls, surface.y[up], camera.focal, seed, look.texture)
+    upright = paint_upright(view, layout.walls, surface.y[up], camera.focal, seed, look.texture)
     drawn = draw(camera, mesh, view.depth, at)
     label = np.full(size[0] * size[1], SKY, np.uint8)
     albedo = np.zeros((3, label.size), np.float32)
@@ -111,7 +111,7 @@ def stage(rng: Generator, look: Appearance, size: tuple[int, int], seed: int) ->
     depth = view.depth.copy()
     depth.ravel()[drawn.pixel] = drawn.depth
     _raise(camera, surface, drawn)
-    return Scene(camera, plan, mesh, lamps, label.reshape(size), depth, albedo, view, ground, upright, drawn, surface)
+    return Scene(camera, layout, mesh, lamps, label.reshape(size), depth, albedo, view, ground, upright, drawn, surface)
 
 
 def _object_paint(camera: Camera, mesh: Mesh, drawn: Drawn, seed: int, texture: float) -> np.ndarray:

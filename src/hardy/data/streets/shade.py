@@ -30,10 +30,10 @@ def _incidence(scene: Scene, sun: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     size = scene.label.size
     direct, open_ = np.zeros(size, np.float32), np.ones(size, np.float32)
     direct[scene.view.ground] = sun[1]
-    plan = np.array([wall[:4] for wall in scene.plan.walls])
-    normal = np.stack([plan[:, 3] - plan[:, 1], plan[:, 0] - plan[:, 2]], axis=-1)
+    walls = np.array([wall[:4] for wall in scene.layout.walls])
+    normal = np.stack([walls[:, 3] - walls[:, 1], walls[:, 0] - walls[:, 2]], axis=-1)
     normal /= np.maximum(np.hypot(normal[:, 0], normal[:, 1]), 1e-6)[:, None]
-    centre = plan[:, :2] - (scene.camera.x, 0.0)
+    centre = walls[:, :2] - (scene.camera.x, 0.0)
     normal *= -np.sign((normal * centre).sum(axis=1))[:, None]
     toward = np.maximum(normal @ sun[[0, 2]], 0).astype(np.float32)
     up = scene.view.upright
@@ -88,7 +88,7 @@ def _cast_shadows(scene: Scene, direct: np.ndarray, share: float, sun: np.ndarra
     """Remove the sunlight in the shadow of objects or houses, in place."""
     ground = scene.view.ground
     direct[ground] *= 1 - np.float32(share) * sun_shadow(scene.camera, scene.mesh, sun).ravel()[ground]
-    blocked = light.house_shadow(scene.plan, scene.surface, sun)
+    blocked = light.house_shadow(scene.layout, scene.surface, sun)
     blocked *= -share
     blocked += 1
     direct *= blocked

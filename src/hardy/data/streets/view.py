@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hardy.data.streets.plan import Wall
+from hardy.data.streets.layout import Wall
 
 __all__ = ["Camera", "View", "survey"]
 
@@ -104,9 +104,9 @@ class View:
 
 
 def _ends(camera: Camera, walls: Sequence[Wall]) -> tuple[np.ndarray, np.ndarray]:
-    plan = np.array([wall[:4] for wall in walls], np.float32)
-    first = np.stack([plan[:, 0], np.zeros(len(plan), np.float32), plan[:, 1]], axis=-1)
-    last = np.stack([plan[:, 2], np.zeros(len(plan), np.float32), plan[:, 3]], axis=-1)
+    layout = np.array([wall[:4] for wall in walls], np.float32)
+    first = np.stack([layout[:, 0], np.zeros(len(layout), np.float32), layout[:, 1]], axis=-1)
+    last = np.stack([layout[:, 2], np.zeros(len(layout), np.float32), layout[:, 3]], axis=-1)
     return camera.enter(first)[:, ::2].astype(np.float32), camera.enter(last)[:, ::2].astype(np.float32)
 
 
@@ -159,8 +159,8 @@ def survey(camera: Camera, walls: Sequence[Wall]) -> View:
     """What ``camera`` sees of the ground and of ``walls``."""
     height, width = camera.size
     near, face, place, scale = _hits(camera, walls)
-    plan = np.array([wall[:4] for wall in walls], np.float32)
-    length = np.hypot(plan[:, 2] - plan[:, 0], plan[:, 3] - plan[:, 1])
+    layout = np.array([wall[:4] for wall in walls], np.float32)
+    length = np.hypot(layout[:, 2] - layout[:, 0], layout[:, 3] - layout[:, 1])
     tops = _tops(walls, face, place, length)
     rows = camera.rows()[:, None]
     horizon = (camera.eye - tops) / near

@@ -1,12 +1,12 @@
 """Multi-path architectures: branches of searched cells at strides 8, 16 and 32, as JSON (``multipath/1``).
 
 ``{"format": "multipath/1", "Fch": 12, "stem": {"width": 8}, "head_width": 8, "branches": [{"last": 2, "ops": [...],
-"path": [...], "widths": [...]}, ...]}``, and if wanted ``num_classes`` and ``meta``, which tell for what it was found.
+"path": [...], "widths": [...]}, ...]}``, optionally ``num_classes`` and ``meta``, which say for what it was found.
 
-A branch is a row of layers. Layer i applies ``ops[i]`` at scale ``path[i]``, where scale s is stride 8, 16 or 32; the
+A branch is a list of layers. Layer i applies ``ops[i]`` at scale ``path[i]``, where scale s is stride 8, 16 or 32; the
 next layer's scale is ``path[i + 1]``, and a layer whose next scale is coarser has stride 2. Its output has
-``8 * 2^s * Fch * widths[i] / 12`` channels at the scale s it goes to; the last layer has the head's width and stays at
-scale ``last``. Branches share their first layers for as long as these are equal; a last layer is never shared.
+``8 * 2^s * Fch * widths[i] / 12`` channels at its output scale s; the last layer has the head's width and stays at
+scale ``last``. Branches share their first layers as far as these are equal; a last layer is never shared.
 
 Source: Chen, Gong, Liu, Zhang, Li and Wang, "FasterSeg: searching for faster real-time semantic segmentation",
 ICLR 2020, section 3; the layout of the file is Hardy's.
@@ -26,7 +26,7 @@ __all__ = ["OPS", "PUBLISHED", "WIDTHS", "Architecture", "Branch", "Layer", "con
 FORMAT = "multipath/1"
 OPS = ("conv", "conv_2x", "conv_downup", "conv_2x_downup")
 WIDTHS = (4, 6, 8, 10, 12)
-"""Shares of the full width, in twelfths."""
+"""Allowed widths, in twelfths of the full width."""
 
 FOLDER = Path(__file__).parent
 PUBLISHED = {"student": FOLDER / "fasterseg_student.json", "teacher": FOLDER / "fasterseg_teacher.json"}
@@ -38,9 +38,9 @@ class Layer:
 
     Attributes:
         op: one of `OPS`.
-        scale: it goes to; 0, 1, 2 for strides 8, 16, 32.
+        scale: scale of its output; 0, 1, 2 for strides 8, 16, 32.
         stride: 1 or 2.
-        channels: of its output.
+        channels: channels of its output.
     """
 
     op: str
@@ -51,7 +51,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Branch:
-    """The layers of one branch, as the file has them; see the module."""
+    """The layers of one branch as in the file; see the module."""
 
     last: int
     ops: tuple[str, ...]
@@ -65,8 +65,8 @@ class Architecture:
 
     Attributes:
         filters: Fch, an eighth of the channels at stride 8 and full width.
-        stem_width: of the layers before the branches, in twelfths.
-        head_width: of the branches' last layers and what follows, in twelfths.
+        stem_width: width of the layers before the branches, in twelfths.
+        head_width: width of the last layers of the branches and of the layers after them, in twelfths.
         branches: one or more.
     """
 
@@ -89,11 +89,11 @@ class Architecture:
         ]
 
     def shared(self) -> tuple[list[tuple[int, Layer]], list[list[int]]]:
-        """Every cell once, and how the branches run through them.
+        """The cells, shared ones once, and the sequence of cells of each branch.
 
         Returns:
-            ``cells``, each the place of the cell before it (-1 for the stem) and its layer; and for each branch the
-            places of its cells in order.
+            ``cells``, each as the index of the cell before it (-1 for the stem) and its layer; and for each branch the
+            indices of its cells in order.
         """
         cells: list[tuple[int, Layer]] = []
         known: dict[tuple[int, Layer], int] = {}
@@ -113,25 +113,29 @@ class Architecture:
 
 
 def content(architecture: Architecture, **meta: Any) -> dict[str, Any]:
-    """What a file of ``architecture`` holds, with ``meta`` if there is any: `parse` gives the architecture back."""
+    """The file content of ``architecture``, with ``meta`` if given; `parse` is the inverse."""
     branches = [
         {"last": of.last, "ops": list(of.ops), "path": list(of.path), "widths": list(of.widths)}
         for of in architecture.branches
     ]
     return {
-        "format": FORMAT, "Fch": architecture.filters, "stem": {"width": architecture.stem_width},
-        "head_width": architecture.head_width, "branches": branches, **({"meta": meta} if meta else {}),
-    }  # fmt: skip
+        "format": FORMAT,
+        "Fch": architecture.filters,
+        "stem": {"width": architecture.stem_width},
+        "head_width": architecture.head_width,
+        "branches": branches,
+        **({"meta": meta} if meta else {}),
+    }
 
 
 def read(file: str | Path) -> dict[str, Any]:
     """The content of a JSON file, not yet checked.
 
     Raises:
-        InputError: for a file that is not there or is no JSON object.
+        InputError: for a file that does not exist or is not a JSON object.
     """
     file = expanded(file)
-    if not file.is_file():  # a pipe or a device would never end
+    if not file.is_file():  # reading a pipe or a device may never end
         raise InputError(f"arch {str(file)!r}: no such file; give {', '.join(PUBLISHED)}, or a JSON file")
     try:
         found = read_json(file)
@@ -147,10 +151,10 @@ def parse(found: Mapping[str, Any], source: str) -> Architecture:
 
     Args:
         found: the content of a file; see the module.
-        source: what messages call it.
+        source: its name in messages.
 
     Raises:
-        InputError: naming the key, what it holds and what it may hold.
+        InputError: naming the key, its value and the allowed values.
     """
     needed = ("format", "Fch", "stem", "head_width", "branches")
     _keys(found, needed, source, optional=("num_classes", "meta"))

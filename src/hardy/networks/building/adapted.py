@@ -1,4 +1,4 @@
-"""A module as it is, seen as a `Network`, so that it can be pruned as one."""
+"""A `Network` around a module that was not wrapped, so that it can be pruned like a network."""
 
 import math
 from typing import ClassVar
@@ -15,13 +15,13 @@ __all__ = ["Adapted"]
 
 
 class Adapted(Network):
-    """A network around any module and an input of it; nothing is normalised, and there are no classes to name.
+    """A network around any module and an example input; it does not normalise and has no class names.
 
-    It takes what the module takes, of any channels and size, and makes what it makes; only logits (B, K, h, w) are
-    enlarged to the size of the input. It is no network to save: what is kept is the module.
+    It takes the module's inputs, of any channels and size, and returns its outputs; only logits (B, K, h, w) are
+    resized to the size of the input. It is not meant to be saved: callers keep the module.
 
     Args:
-        module: its forward pass takes one tensor; it is shared, not copied, and so is its mode.
+        module: takes one tensor; it is shared, not copied, and keeps its mode.
         example: an input of the module.
     """
 
@@ -38,16 +38,16 @@ class Adapted(Network):
         """See `Network.outputs`.
 
         Raises:
-            InputError: when the module returns no logits.
+            InputError: if the module returns no logits.
         """
         logits = logits_of(self.module(images), "a module that is scored on data")
         return Outputs(resize(logits, images.shape[-2:]) if logits.ndim == 4 else logits)
 
     def read(self, images: Tensor) -> list[Tensor]:
-        """All tensors that the module returns, as they are."""
+        """All tensors that the module returns, unchanged."""
         return tensors_in(self.module(images))
 
     def example(self, side: int = 64, count: int = 2) -> Tensor:
-        """The example that was given, with at least ``count`` samples."""
+        """The given example, repeated to at least ``count`` samples."""
         example = self._example.cpu()
         return torch.cat([example] * math.ceil(count / len(example))) if len(example) < count else example

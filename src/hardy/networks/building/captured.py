@@ -1,6 +1,6 @@
-"""What modules inside a module of the user's give while it runs: the features that a wrapped module declares by name.
+"""The outputs of submodules of a wrapped module during one call: the features that it declares by module name.
 
-The modules are watched for one call only, so that nothing stays in a copy, a pruned module or an exported graph.
+The hooks exist for one call only, so that copies, pruned modules and exported graphs have none.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,41 +10,42 @@ from torch import Tensor, nn
 
 from hardy.errors import InputError, nearest
 
-__all__ = ["check_map", "check_names", "watched"]
+__all__ = ["captured", "check_map", "check_names"]
 
 Hook = Callable[[nn.Module, Any, Any], None]
 
 
 def check_names(module: nn.Module, declared: Mapping[str, str]) -> None:
-    """Refuse names of modules that ``module`` does not have inside.
+    """Check that ``module`` has all declared submodules.
 
     Args:
-        module: the whole.
-        declared: what declares them, for messages -> the name of a module inside.
+        module: the module that contains them.
+        declared: the declaring option, for messages -> the name of a submodule.
 
     Raises:
-        InputError: naming what declares it and the nearest name.
+        InputError: naming the declaring option and the nearest name.
     """
     names = [name for name, _ in module.named_modules(remove_duplicate=False) if name]
     for source, name in declared.items():
         if name not in names:
             hint = nearest(name, names)
-            raise InputError(f"{source} is {name!r}, which {type(module).__name__} has no module of{hint}")
+            raise InputError(f"{source} is {name!r}, but {type(module).__name__} has no such module{hint}")
 
 
-def watched(module: nn.Module, names: Mapping[str, str], run: Callable[[], Any]) -> tuple[Any, dict[str, Tensor]]:
-    """The result of ``run``, and what modules inside ``module`` gave in it: the last time, if they ran several times.
+def captured(module: nn.Module, names: Mapping[str, str], run: Callable[[], Any]) -> tuple[Any, dict[str, Tensor]]:
+    """The result of ``run``, and the outputs of submodules of ``module`` in it; of a submodule's last call if it ran
+    several times.
 
     Args:
-        module: the whole.
-        names: what declares them, for messages -> the name of a module inside.
+        module: the module that contains them.
+        names: the declaring option, for messages -> the name of a submodule.
         run: calls ``module``.
 
     Returns:
-        the result; the tensors by what declares them. Each is as its module gave it, whatever later layers overwrite.
+        the result, and the tensors by declaring option. They are copies, which later in-place layers do not change.
 
     Raises:
-        InputError: for a module that did not run, or that gave something else than a tensor.
+        InputError: for a submodule that did not run or did not return a tensor.
     """
     seen: dict[str, Any] = {}
 
@@ -65,12 +66,12 @@ def watched(module: nn.Module, names: Mapping[str, str], run: Callable[[], Any])
             raise InputError(f"{source} is {name!r}, which does not run; name a module that does")
         if not isinstance(seen[source], Tensor):
             kind = type(seen[source]).__name__
-            raise InputError(f"{source} is {name!r}, which gives a {kind}; name a module that gives one tensor")
+            raise InputError(f"{source} is {name!r}, which returns a {kind}; name a module that returns one tensor")
     return result, {source: seen[source] for source in names}
 
 
 def check_map(source: str, value: Tensor, *, batch: int) -> Tensor:
-    """``value``, which must be a map (B, C, h, w) of B = ``batch`` images.
+    """``value``, checked to be a map (B, C, h, w) of B = ``batch`` images.
 
     Raises:
         InputError: naming ``source`` and the shape.

@@ -1,7 +1,7 @@
-"""What was done to a network after it was built, in order: channels pruned, a tuner attached, a tuner merged.
+"""The changes made to a network after it was built, in order: channels pruned, a tuner attached, a tuner merged.
 
 Each change is plain JSON: ``{"change": "prune", "plan": {...}}``, ``{"change": "tune", "name": ..., "options": {...}}``
-or ``{"change": "merge"}``. Replayed in order on a newly built network they give its form again.
+or ``{"change": "merge"}``. Replayed in order on a newly built network they restore its structure.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,13 +20,13 @@ _KEYS = {"prune": {"change", "plan"}, "tune": {"change", "name", "options"}, "me
 """The keys of each kind of change."""
 
 _MOST = 1000
-"""Changes that a file may name at most."""
+"""The most changes that a file may list."""
 
 
 def plan_of(changes: Sequence[Change]) -> Plan:
-    """The channels that all pruning in ``changes`` together kept, relative to the network before the first change.
+    """The channels kept by all pruning in ``changes`` together, as indices into the network before the first change.
 
-    A module that a tuner gave another name stands under each of its names.
+    A module that a tuner renamed is listed under each of its names.
     """
     plan: Plan = {}
     for change in changes:
@@ -36,7 +36,7 @@ def plan_of(changes: Sequence[Change]) -> Plan:
 
 
 def with_plan(changes: Sequence[Change], plan: Mapping[str, Mapping[str, Sequence[int]]]) -> list[Change]:
-    """``changes`` and one pruning more, which keeps ``plan`` of what is there; it joins one that came just before."""
+    """``changes`` and one more pruning, which keeps ``plan`` of the present channels; two in a row are joined."""
     before: Mapping[str, Mapping[str, Sequence[int]]] = {}
     if changes and changes[-1]["change"] == "prune":
         *changes, last = changes
@@ -48,7 +48,7 @@ def with_plan(changes: Sequence[Change], plan: Mapping[str, Mapping[str, Sequenc
 def _composed(
     earlier: Mapping[str, Mapping[str, Sequence[int]]], later: Mapping[str, Mapping[str, Sequence[int]]]
 ) -> Plan:
-    """The plan that keeps what ``later`` keeps of what ``earlier`` kept."""
+    """One plan for pruning by ``earlier`` and then by ``later``."""
     both: Plan = {name: {side: list(kept) for side, kept in sides.items()} for name, sides in earlier.items()}
     for name, sides in later.items():
         for side, kept in sides.items():
@@ -58,10 +58,10 @@ def _composed(
 
 
 def check_changes(changes: Any) -> None:
-    """Refuse what is no list of changes; plans are checked where they are replayed, tuners' options by the registry.
+    """Check a list of changes; plans are checked when they are replayed, tuner options by the registry.
 
     Raises:
-        InputError: naming the entry, what it holds and what it must hold.
+        InputError: naming the entry, its value and the allowed values.
     """
     if not isinstance(changes, list) or len(changes) > _MOST:
         raise InputError(f"changes is {quoted(changes)}; it must be a list of at most {_MOST} changes")
@@ -75,7 +75,7 @@ def check_changes(changes: Any) -> None:
             have, want = ", ".join(map(str, sorted(change))), ", ".join(sorted(_KEYS[kind]))
             raise InputError(f"{where} ({kind}) has the entries {have}; it must have: {want}")
         if kind == "tune" and not (isinstance(change["name"], str) and isinstance(change["options"], Mapping)):
-            raise InputError(f"{where}: name {quoted(change['name'])} must be a text and options a mapping")
+            raise InputError(f"{where}: name {quoted(change['name'])} must be a string and options a mapping")
         if kind != "prune" and tuned == (kind == "tune"):
             raise InputError(f"{where} is a {kind}, but {'a' if tuned else 'no'} tuner is attached there")
         tuned = kind == "tune" or (tuned and kind != "merge")

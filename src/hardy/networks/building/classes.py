@@ -1,11 +1,12 @@
-"""Other classes for weights that are there: all stays but the last layers, and these go by the names of the classes.
+"""Weights for other classes: all layers keep their weights but the last, which keeps the slices of equal class names.
 
-Which tensors hold a slice per class is read off the network built for one class more, on the ``meta`` device.
+The tensors with one slice per class are found by building the network for one more class, on the ``meta`` device.
 """
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,25 +14,34 @@ from torch import Tensor
 from hardy.data.labels import LabelSpace
 from hardy.errors import InputError
 from hardy.networks.base import Network
+from hardy.networks.building.described import check_architecture
 from hardy.stored import read_json
 
-__all__ = ["class_axes", "class_count", "nameless", "names_beside", "tell", "with_classes"]
+__all__ = [
+    "architecture_beside",
+    "class_axes",
+    "class_count",
+    "nameless",
+    "names_beside",
+    "warn_of_new_classes",
+    "with_classes",
+]
 
 _log = logging.getLogger("hardy")
 
 Build = Callable[[LabelSpace], Network]
-"""A network for a label space, all else the same; called on the ``meta`` device."""
+"""Builds the same network for another label space; called on the ``meta`` device."""
 
 
 def nameless(count: int) -> LabelSpace:
-    """A label space of ``count`` classes of which no more is known."""
+    """A label space of ``count`` classes whose names are unknown."""
     return LabelSpace("nameless", tuple(map(str, range(count))), ((0, 0, 0),) * count)
 
 
 def class_axes(build: Build, count: int) -> dict[str, list[int]]:
-    """By name, the axes of the tensors that change with the number of classes, for a network of ``count``.
+    """Tensor name -> the axes whose size depends on the number of classes, for a network of ``count`` classes.
 
-    Where there are 255 already, the most there can be, one class less is compared.
+    Found by comparison with one more class; at 255, the most there can be, with one class less.
     """
     other = count - 1 if count == 255 else count + 1
     with torch.device("meta"):
@@ -46,11 +56,11 @@ def class_axes(build: Build, count: int) -> dict[str, list[int]]:
 def class_count(
     axes: Mapping[str, Sequence[int]], weights: Mapping[str, Tensor], built: Mapping[str, Tensor], count: int
 ) -> int | None:
-    """How many classes ``weights`` predict, None where they do not tell.
+    """The number of classes that ``weights`` predict; None if it cannot be determined.
 
     Args:
-        axes: as `class_axes` has them for a network of ``count`` classes.
-        weights: of a network of the same kind.
+        axes: of `class_axes` for a network of ``count`` classes.
+        weights: of the same network for an unknown number of classes.
         built: the tensors of the network of ``count`` classes.
         count: see ``axes``.
     """
@@ -62,13 +72,29 @@ def class_count(
 
 def names_beside(file: str | Path) -> tuple[str, ...] | None:
     """The classes of the run whose ``network.safetensors`` is ``file``; None for any other file."""
-    description = Path(file).with_name("network.json")
-    if Path(file).name != "network.safetensors" or not description.is_file():
-        return None
     try:
-        return LabelSpace.from_json(read_json(description)["labels"]).classes
+        return LabelSpace.from_json(_beside(file)["labels"]).classes
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def architecture_beside(file: str | Path) -> Mapping[str, Any]:
+    """The architecture of the run whose ``network.safetensors`` is ``file``; empty for any other file."""
+    try:
+        check_architecture(found := _beside(file)["architecture"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return dict(found)
+
+
+def _beside(file: str | Path) -> Any:
+    """What the description beside ``file`` holds; nothing for a file that is no run's.
+
+    Raises:
+        OSError, ValueError: when it cannot be read.
+    """
+    description = Path(file).with_name("network.json")
+    return read_json(description) if Path(file).name == "network.safetensors" and description.is_file() else {}
 
 
 def with_classes(
@@ -78,23 +104,23 @@ def with_classes(
     names: Sequence[str | None],
     source: str,
 ) -> dict[str, Tensor]:
-    """``weights`` of a network for the classes ``names`` as weights of ``network``, which has classes of its own.
+    """``weights`` of a network for the classes ``names``, changed to fit ``network`` and its own classes.
 
-    Slices of classes with equal names are kept; those of the others are as ``network`` has them. A class whose name is
-    not known is None.
+    Slices of classes with equal names are kept; all others are those of ``network``. The name of an unknown class is
+    None.
 
     Raises:
-        InputError: when more than last layers depends on the number of classes.
+        InputError: if layers other than the last depend on the number of classes.
     """
     own, classes = network.state_dict(), network.labels.classes
     found = dict(weights)
     for name, (axis, *more) in axes.items():
         if name not in weights or weights[name].ndim != own[name].ndim:
-            continue  # whoever fills the network in says what does not fit
+            continue  # `fill` reports what does not fit
         if more or (weights[name].shape[axis], own[name].shape[axis]) != (len(names), len(classes)):
             raise InputError(
-                f"{source}: {name} of this {type(network).__name__} depends on the number of classes, and is no last "
-                "layer: other classes need a network of their own; leave network.classes as they were"
+                f"{source}: {name} of this {type(network).__name__} depends on the number of classes but is not a last "
+                "layer, so the classes cannot change; leave network.classes as they were"
             )
         value = own[name].clone()
         if value.select(axis, 0).shape != weights[name].select(axis, 0).shape:
@@ -106,17 +132,23 @@ def with_classes(
     return found
 
 
-def tell(source: str, names: Sequence[str | None], labels: LabelSpace, layers: Sequence[str]) -> None:
-    """Say in the log what became of the last ``layers``; ``names`` are the classes there were."""
+def warn_of_new_classes(source: str, names: Sequence[str | None], labels: LabelSpace, layers: Sequence[str]) -> None:
+    """Log a warning that names the classes that are new in the last ``layers``; ``names`` are the old classes."""
     kept = [name for name in labels.classes if name in names]
-    drawn = [name for name in labels.classes if name not in names]
+    new = [name for name in labels.classes if name not in names]
     parts = [f"{len(kept)} of {len(labels)} classes by their names"] if kept else []
-    parts += [f"drawn at random: {_few(drawn)}"] if drawn else []
+    parts += [f"initialised at random: {_few(new)}"] if new else []
     unnamed = "; its classes have no names" if None in names else ""
     _log.warning(
         "%s: predicts %d classes, the network %d (%s): new last layer %s: %s%s",
-        source, len(names), len(labels), labels.name, _few(layers), ", ".join(parts), unnamed,
-    )  # fmt: skip
+        source,
+        len(names),
+        len(labels),
+        labels.name,
+        _few(layers),
+        ", ".join(parts),
+        unnamed,
+    )
 
 
 def _few(names: Sequence[str]) -> str:

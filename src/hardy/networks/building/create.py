@@ -1,4 +1,4 @@
-"""`create`: a network by name; `rebuild`: the same network again from what `create` wrote down."""
+"""`create`: a network by name; `rebuild`: the same network from the description that `create` stored in it."""
 
 import json
 import logging
@@ -16,10 +16,19 @@ from hardy.data.labels import LabelSpace, label_space
 from hardy.errors import InputError
 from hardy.files import expanded
 from hardy.networks.base import Network
-from hardy.networks.building.classes import class_axes, class_count, nameless, names_beside, tell, with_classes
+from hardy.networks.building.classes import (
+    architecture_beside,
+    class_axes,
+    class_count,
+    nameless,
+    names_beside,
+    warn_of_new_classes,
+    with_classes,
+)
 from hardy.networks.building.described import check_architecture, check_wrapped, in_proportion
 from hardy.networks.building.weights import fill, is_file, read_weights
 from hardy.networks.building.wrapped import Wrapped
+from hardy.networks.shipped.base import shipped
 from hardy.ops.bounded import bounded
 from hardy.registry import KINDS, NETWORKS
 
@@ -37,28 +46,31 @@ def create(
     Args:
         name: a network of ``hardy list network``, or ``"module:Class"``.
         classes: a label space, its name, or the path of a ``classes.yaml``.
-        weights: None starts from a random draw; a file holds the weights of the whole network; anything else is
-            taken as the network's option ``encoder_weights`` (``"timm"`` or a tag of timm's). A file for other classes
-            fills all but the last layer; of that it fills the classes with equal names where it is a run's
-            ``network.safetensors``, whose classes have names, and the rest is drawn. A warning says so.
+        weights: None for random initialisation; a file with the weights of the complete network; any other value is
+            the network's option ``encoder_weights`` (``"timm"`` or a timm tag). A file for other classes fills all
+            layers but the last. If it is a run's ``network.safetensors``, the last layer keeps the classes with equal
+            names; all other classes are initialised at random. A warning names them.
         options: the keyword options of the network's constructor.
 
     Raises:
         InputError: for an unknown network, option or label space, or weights that do not fit.
     """
     labels = label_space(classes)
-    whole = weights is not None and is_file(weights)
-    if weights is not None and not whole:
+    complete = weights is not None and is_file(weights)
+    if weights is not None and not complete:
         options = {**options, "encoder_weights": _encoder_weights(name, options, str(weights))}
     completed = _completed(name, options)
-    if whole and completed.get("encoder_weights") is not None:
+    if complete and completed.get("encoder_weights") is not None:
         raise InputError(
-            f"weights={str(weights)!r} is of the whole network, so encoder_weights={completed['encoder_weights']!r} "
+            f"weights={str(weights)!r} is for the complete network: encoder_weights={completed['encoder_weights']!r} "
             "would have no effect; give one of them"
         )
     network = _built(name, labels, completed)
-    if whole:
+    if short := shipped(completed.get("encoder_weights")):
+        _tell_of(network, {"mean": short.mean, "std": short.std, "pretrained": short.described()})
+    if complete:
         network = _filled(network, name, completed, read_weights(str(weights)), str(weights))
+        _tell_of(network, architecture_beside(str(weights)))
     elif completed.get("encoder_weights", "") is None and not _quiet.get():
         _log.warning(
             "%s starts from RANDOM WEIGHTS, its encoder included: expect longer training and lower scores; "
@@ -69,19 +81,19 @@ def create(
 
 
 def rebuild(architecture: Any, labels: LabelSpace, *, module: nn.Module | None = None, size: int = 2**40) -> Network:
-    """The network that ``architecture`` describes, for weights that come after: none are read or fetched.
+    """The network that ``architecture`` describes; the caller fills in the weights, none are read or downloaded.
 
-    It comes from a file, so nothing in it is believed: see `hardy.networks.building.described`.
+    The description comes from a file, so all of it is checked; see `hardy.networks.building.described`.
 
     Args:
         architecture: the attribute of a network that `create` or `hardy.wrap` made.
         labels: its label space.
         module: the module of a wrapped network saved without a factory.
-        size: bytes of the file that holds the weights; memory is bounded by it.
+        size: bytes of the file that holds the weights; it limits the memory that the network may take.
 
     Raises:
-        InputError: for a wrapped network with neither module nor factory, a method or option that is gone, a
-            description that is none, or one from which no network can be built.
+        InputError: for a wrapped network with neither module nor factory, an unknown method or option, or a description
+            that is invalid or from which no network can be built.
     """
     check_architecture(architecture)
     try:
@@ -89,16 +101,23 @@ def rebuild(architecture: Any, labels: LabelSpace, *, module: nn.Module | None =
             network = _rebuilt(architecture, labels, module)
     except InputError:
         raise
-    except Exception as error:  # options of a right type that no network can have end anywhere inside torch and timm
+    except Exception as error:  # invalid values of a valid type can fail anywhere in torch or timm
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise InputError(f"no {architecture['name']!r} can be built from these options ({reason})") from error
-    if "mean" in architecture:
-        network.renormalise(architecture["mean"], architecture["std"])
+    _tell_of(network, architecture)
     return network
 
 
+def _tell_of(network: Network, architecture: Mapping[str, Any]) -> None:
+    """Give ``network``, in place, the normalisation and the origin of encoder weights that ``architecture`` names."""
+    if "mean" in architecture:
+        network.renormalise(architecture["mean"], architecture["std"])
+    if "pretrained" in architecture:
+        network.architecture = {**network.architecture, "pretrained": dict(architecture["pretrained"])}
+
+
 def _built(name: str, labels: LabelSpace, completed: Mapping[str, Any]) -> Network:
-    """The network ``name`` with these options, as drawn."""
+    """The network ``name`` with these options and random weights."""
     with bounded(name):
         network: Network = NETWORKS.build(name, {"labels": labels}, **completed)
     spare_single_values(network)
@@ -108,8 +127,8 @@ def _built(name: str, labels: LabelSpace, completed: Mapping[str, Any]) -> Netwo
 
 def _filled(
     network: Network, name: str, completed: Mapping[str, Any], found: Mapping[str, Tensor], file: str
-) -> Network:  # fmt: skip
-    """``network`` with the weights ``found`` in ``file``; made again where those are for another number of classes."""
+) -> Network:
+    """``network`` with the weights ``found`` in ``file``; built again if they are for another number of classes."""
     own, labels, names = network.state_dict(), network.labels, names_beside(file)
     if names in (None, labels.classes) and all(found[key].shape == own[key].shape for key in own if key in found):
         fill(network, found, file)
@@ -123,14 +142,14 @@ def _filled(
     axes = class_axes(bare, len(labels))
     count = class_count(axes, found, own, len(labels))
     if count is None or (count == len(labels) and names in (None, labels.classes)):
-        fill(network, found, file)  # which says what does not fit
+        fill(network, found, file)  # it reports what does not fit
         return network
     with torch.device("meta"):
         written = bare(nameless(count)).written
     network, axes = _built(name, labels, {**completed, **written}), class_axes(bare, len(labels))
     known = names if names is not None and len(names) == count else (None,) * count
     fill(network, with_classes(network, found, axes, known, file), file)
-    tell(file, known, labels, sorted(axes))
+    warn_of_new_classes(file, known, labels, sorted(axes))
     return network
 
 
@@ -149,7 +168,7 @@ def _rebuilt(architecture: Mapping[str, Any], labels: LabelSpace, module: nn.Mod
 
 @contextmanager
 def unwarned() -> Iterator[None]:
-    """No warning about a random start inside the block: the weights come afterwards."""
+    """Inside the block `create` does not warn of random weights, because they are filled in afterwards."""
     token = _quiet.set(True)
     try:
         yield
@@ -169,7 +188,7 @@ def _encoder_weights(name: str, options: Mapping[str, Any], weights: str) -> str
 
 
 def _completed(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Every option with its default; also those of the method that an option such as ``decoder_options`` is for."""
+    """All options with defaults filled in, including nested ones such as ``decoder_options``."""
     completed = NETWORKS.describe(name).check(options)
     for key, value in completed.items():
         kind = key.removesuffix("_options")

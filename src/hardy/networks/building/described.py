@@ -1,4 +1,4 @@
-"""An architecture that a file describes: its form is checked, and what is built from it is bounded as it grows."""
+"""An architecture that a file describes: checks of its form, and limits on the memory of the network built from it."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,47 +11,52 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from hardy.errors import InputError
+from hardy.errors import InputError, quoted
 from hardy.stored import finite
 
 __all__ = ["check_architecture", "check_wrapped", "in_proportion"]
 
 _MODULES = 100_000
-"""Modules that a network may have while it is built; the largest of timm's have some 5,000."""
+"""The most modules that a network may have; the largest timm models have about 5,000."""
 
 _LEAST, _TIMES = 2**30, 1000
-"""Bytes that any network may take, and how many times its file's size a dense network may take before its plan."""
+"""A network may take this many bytes, or this multiple of its file's size (it is built dense, before pruning)."""
 
+
+_ENTRIES = ("name", "options", "mean", "std", "pretrained")
+"""Entries of an architecture; the last three may be missing."""
 
 _WRAPPED = ("factory", "mean", "std", "image_level", "last", "features", "embedding")
 """Options of a wrapped module."""
 
 
 def check_architecture(architecture: Any) -> None:
-    """Refuse a description that is not ``{"name": text, "options": mapping}``, with ``mean`` and ``std`` or without.
+    """Check a description: ``{"name": string, "options": mapping}``, optionally with ``mean`` and ``std``.
 
     Raises:
-        InputError: naming the entry, what it holds and what it must hold.
+        InputError: naming the entry, its value and the allowed values.
     """
     if not isinstance(architecture, Mapping) or not {"name", "options"} <= architecture.keys():
         raise InputError(f'architecture is {architecture!r}; it must be {{"name": ..., "options": {{...}}}}')
-    if unknown := sorted(architecture.keys() - {"name", "options", "mean", "std"}):
-        raise InputError(f"architecture has an unknown entry {unknown[0]!r}; it has: name, options, mean, std")
+    if unknown := sorted(architecture.keys() - set(_ENTRIES)):
+        raise InputError(f"architecture has an unknown entry {unknown[0]!r}; it has: {', '.join(_ENTRIES)}")
     name, options = architecture["name"], architecture["options"]
     if not isinstance(name, str) or not isinstance(options, Mapping):
-        raise InputError(f"architecture: name {name!r} must be a text and options {options!r} a mapping")
+        raise InputError(f"architecture: name {name!r} must be a string and options {options!r} a mapping")
     if ("mean" in architecture) != ("std" in architecture):
-        raise InputError("architecture: mean and std go together; one of them is missing")
+        raise InputError("architecture: mean and std must both be given; one of them is missing")
     for key in ("mean", "std"):
         if key in architecture:
             _check_colours(f"architecture.{key}", architecture[key])
+    if not _texts(told := architecture.get("pretrained", {})):
+        raise InputError(f"architecture.pretrained is {quoted(told)}; it must be {{what: text}}")
 
 
 def check_wrapped(options: Mapping[str, Any]) -> None:
-    """Refuse options that no wrapped module was saved with.
+    """Check the options of a wrapped module.
 
     Raises:
-        InputError: naming the option, what it holds and what it must hold.
+        InputError: naming the option, its value and the allowed values.
     """
     for key, value in options.items():
         if key in ("mean", "std"):
@@ -71,12 +76,12 @@ def check_wrapped(options: Mapping[str, Any]) -> None:
 
 
 def _texts(value: Any) -> bool:
-    """Whether ``value`` is a mapping of texts to texts."""
+    """Whether ``value`` is a mapping of strings to strings."""
     return isinstance(value, Mapping) and all(isinstance(one, str) for pair in value.items() for one in pair)
 
 
 def _check_colours(what: str, numbers: Any) -> None:
-    """Refuse what is not three finite numbers.
+    """Check that ``numbers`` is a list of three finite numbers.
 
     Raises:
         InputError: naming it.
@@ -87,14 +92,14 @@ def _check_colours(what: str, numbers: Any) -> None:
 
 @contextmanager
 def in_proportion(size: int) -> Iterator[None]:
-    """Building inside the block stops before its parameters take memory out of proportion to ``size``.
+    """Inside the block, a network whose parameters are far larger than ``size`` is refused while it is built.
 
     Args:
         size: bytes of the file that holds the weights.
 
     Raises:
-        InputError: where parameters would have more than 1 GiB and 1,000 times the file's size, or more than is free;
-            or for more than 100,000 modules.
+        InputError: if parameters take more than the free memory, or more than both 1 GiB and 1,000 times ``size``; or
+            for more than 100,000 modules.
     """
     most = min(max(_LEAST, _TIMES * size), _free())
     modules, taken = 0, 0
@@ -103,14 +108,14 @@ def in_proportion(size: int) -> Iterator[None]:
         nonlocal modules
         modules += 1
         if modules > _MODULES:
-            raise InputError(f"its options ask for more than {_MODULES:,} modules")
+            raise InputError(f"its options need more than {_MODULES:,} modules")
 
     def weigh(_: nn.Module, name: str, value: Tensor) -> None:
         nonlocal taken
         taken += value.numel() * value.element_size()
         if taken > most:
             raise InputError(
-                f"its options ask for parameters of more than {most / 2**30:.3g} GiB, for weights of {size:,} bytes"
+                f"its options need more than {most / 2**30:.3g} GiB of parameters, for a weights file of {size:,} bytes"
             )
 
     hooks = [register_module_module_registration_hook(count), register_module_parameter_registration_hook(weigh)]
@@ -122,7 +127,7 @@ def in_proportion(size: int) -> Iterator[None]:
 
 
 def _free() -> int:
-    """Bytes of memory that are free here; a great many where the system does not say."""
+    """Free memory in bytes; 2^60 if the system does not report it."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:

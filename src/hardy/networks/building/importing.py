@@ -1,7 +1,7 @@
-"""`import_weights`: weights that others published, as a network of Hardy's.
+"""`import_weights`: published weights as a Hardy network.
 
-The publication (`hardy.networks.published`) is recognised by the names in the file; the network's options are read off
-names and shapes. Each tensor lands in the network or is told as dropped, and nothing of the network stays as drawn.
+The publication (`hardy.networks.published`) is recognised by the tensor names in the file; the network's options follow
+from names and shapes. Each tensor is loaded or logged as dropped, and no weight of the network stays random.
 """
 
 import logging
@@ -27,16 +27,16 @@ _log = logging.getLogger("hardy")
 
 @dataclass(frozen=True)
 class Imported:
-    """A network with published weights, and where they come from.
+    """A network with published weights, and their source.
 
     Attributes:
         network: in evaluation mode.
         publication: its name in the registry.
-        repository: whose names the file has.
-        checked: what the publication's map was checked on, ``"files"``, ``"code"`` or ``"names"``.
-        channels: the order of an image's channels in the file; the network takes RGB.
-        used: how many tensors of the file are in the network.
-        dropped: the name of each tensor that is not -> why.
+        repository: the repository whose tensor names the file has.
+        checked: what the name map was checked on: ``"files"``, ``"code"`` or ``"names"``; see `Publication`.
+        channels: the channel order of the release; the network always takes RGB.
+        used: number of tensors of the file that the network uses.
+        dropped: name of each unused tensor -> reason.
     """
 
     network: Network
@@ -54,15 +54,15 @@ def import_weights(
     """The network of a published state dict, with its weights and its normalisation, in evaluation mode.
 
     Args:
-        file: a state dict as it was published; read without running its pickle code. Its classes are those of
-            ``classes`` in the same order; a last class that training called void may be left out of ``classes``.
+        file: a published state dict; read without running its pickle code. Its classes must be those of ``classes`` in
+            the same order; ``classes`` may leave out a last void class.
         classes: a label space, its name, or the path of a ``classes.yaml``.
-        network: the network it must be of; None takes any.
-        source: a publication of ``hardy list publication``; None finds it by the names in the file.
+        network: the required network; None accepts any.
+        source: a publication of ``hardy list publication``; None recognises it by the names in the file.
 
     Raises:
-        InputError: for a file that cannot be read, is of no known publication or of another network, lacks or has left
-            over what it should not, or predicts another number of classes.
+        InputError: for a file that cannot be read, is of no known publication or of another network, has missing or
+            unknown tensors, or predicts another number of classes.
     """
     return imported(file, classes, network=network, source=source).network
 
@@ -70,7 +70,7 @@ def import_weights(
 def imported(
     file: str | Path, classes: str | Path | LabelSpace, *, network: str | None = None, source: str | None = None
 ) -> Imported:
-    """`import_weights` with the account of what became of the file; arguments and errors are the same."""
+    """Like `import_weights`, also with the source and the tensors used and dropped; same arguments and errors."""
     labels, found = label_space(classes), read_weights(file)
     name = _recognised(found, str(file), network, source)
     publication: Publication = PUBLICATIONS.build(name)
@@ -80,7 +80,7 @@ def imported(
         raise InputError(f"{file}: {str(error).removeprefix(f'{file}: ')}") from None
     except KeyError as error:
         raise InputError(f"{file}: lacks {error.args[0]}, which {publication.repository}'s files have") from None
-    except DAMAGED as error:  # what a publication's map makes of tensors of other shapes
+    except DAMAGED as error:  # the name map fails on tensors of unexpected shapes
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
         raise InputError(f"{file}: its tensors are not those of {publication.repository}'s files ({reason})") from None
 
@@ -93,22 +93,22 @@ def _filled(
     if len(labels) not in ((count, count - 1) if publication.void else (count,)):
         void = f", or {count - 1} without void, the last" if publication.void else ""
         raise InputError(f"predicts {count} classes{void}; label space {labels.name!r} has {len(labels)}")
-    told = publication.renamed(weights)
+    renamed = publication.renamed(weights)
     with unwarned():
         network = create(publication.network, labels, **publication.options(weights))
-    fill(network, publication.converted(told.weights, len(labels)), file)
+    fill(network, publication.converted(renamed.weights, len(labels)), file)
     network.renormalise(*publication.colours(weights))
     if len(labels) < count:
-        told.dropped[f"class {count - 1}"] = "void, which is no class"
-    _log.info("%s of %s: %d tensors used", publication.network, publication.repository, len(told.weights))
-    for dropped, why in told.dropped.items():
+        renamed.dropped[f"class {count - 1}"] = "void, which is no class"
+    _log.info("%s of %s: %d tensors used", publication.network, publication.repository, len(renamed.weights))
+    for dropped, why in renamed.dropped.items():
         _log.info("dropped %s: %s", dropped, why)
-    parts = (publication.repository, publication.checked, publication.channels, len(told.weights), told.dropped)
+    parts = (publication.repository, publication.checked, publication.channels, len(renamed.weights), renamed.dropped)
     return Imported(network.eval(), name, *parts)
 
 
 def _recognised(found: Mapping[str, Tensor], file: str, network: str | None, source: str | None) -> str:
-    """The name of the publication that ``found`` is of."""
+    """The name of the publication of ``found``."""
     if source is not None:
         publication: Publication = PUBLICATIONS.build(source)
         if missing := publication.lacks(found):
@@ -121,17 +121,17 @@ def _recognised(found: Mapping[str, Tensor], file: str, network: str | None, sou
     if not names:
         first = ", ".join(list(found)[:2])
         raise InputError(
-            f"{file}: its names ({first}, ...) are of no publication known{_nearest(known, found)}; known are: {shown}"
+            f"{file}: its names ({first}, ...) match no known publication{_nearest(known, found)}; known are: {shown}"
         )
     fitting = [name for name in names if network in (None, known[name].network)]
     if not fitting:
         raise InputError(f"{file}: holds weights of {known[names[0]].network}, as {shown}, not of {network}")
     if len(fitting) > 1:
-        raise InputError(f"{file}: its names are of more than one publication; say which: {shown}")
+        raise InputError(f"{file}: its names match more than one publication; choose one: {shown}")
     return fitting[0]
 
 
 def _nearest(known: Mapping[str, Publication], found: Mapping[str, Tensor]) -> str:
-    """The publication with a place for the largest share of the names, and what it has that ``found`` has not."""
+    """The publication that knows the largest share of the names, and a tensor of it that ``found`` lacks."""
     name, likeness = max(((name, one.likeness(found)) for name, one in known.items()), key=lambda pair: pair[1])
-    return f"; nearest is {name}, of whose tensors {known[name].lacks(found)} is missing" if likeness else ""
+    return f"; nearest is {name}, but {known[name].lacks(found)} is missing" if likeness else ""

@@ -1,6 +1,7 @@
-"""Which layers of a module of the user's predict the classes, and the same layers for other classes.
+"""Finds the layers of a wrapped module that predict the classes, and replaces them for other classes.
 
-A layer predicts the classes when turning its rows turns the logits: that is tried, not guessed from names.
+A layer predicts the classes if rolling its output rows by one rolls the logits by one. That is measured, not guessed
+from names.
 """
 
 from collections.abc import Sequence
@@ -12,20 +13,24 @@ from torch import Tensor, nn
 from hardy.networks.base import Network
 from hardy.ops.axes import weight_axis
 
-__all__ = ["last_layers", "resized"]
+__all__ = ["last_layers", "resize_last_layer"]
 
 _SAME = 1e-4
-"""By how much of the largest logit the turned logits may differ from those of turned rows."""
+"""The largest difference allowed between rolled logits and logits of rolled rows, as a share of the largest logit."""
 
 Layer = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
 
 
 @torch.no_grad()
 def last_layers(network: Network) -> list[str]:
-    """The names of the layers of ``network`` that predict its classes, alone or by their sum; none when not found."""
+    """The names of the layers of ``network`` that predict its classes, alone or as a sum; empty if none is found."""
     trial = deepcopy(network).eval()
     count = len(network.labels)
-    named = [(name, layer) for name, layer in trial.named_modules() if isinstance(layer, Layer) and _apart(layer)]
+    named = [
+        (name, layer)
+        for name, layer in trial.named_modules()
+        if isinstance(layer, Layer) and _has_one_output_axis(layer)
+    ]
     having = [name for name, layer in named if layer.weight.shape[weight_axis(layer, "out")] == count]
     side = 2 * max(network.least_size, 64)
     weight = next(trial.parameters())
@@ -33,20 +38,20 @@ def last_layers(network: Network) -> list[str]:
     before = trial(images)
     for names in (*([name] for name in reversed(having)), having):
         for name in names:
-            _turn(trial.get_submodule(name))
+            _roll(trial.get_submodule(name))
         after = trial(images)
         for _ in range(count - 1):
             for name in names:
-                _turn(trial.get_submodule(name))
-        if names and _turned(before, after):
+                _roll(trial.get_submodule(name))
+        if names and _is_rolled(before, after):
             return names
     return []
 
 
-def resized(network: nn.Module, name: str, old: Sequence[str], new: Sequence[str]) -> None:
-    """Put in place of the layer ``name`` of ``network`` one for the classes ``new``, in place.
+def resize_last_layer(network: nn.Module, name: str, old: Sequence[str], new: Sequence[str]) -> None:
+    """Replace the layer ``name`` of ``network`` by one for the classes ``new``, in place.
 
-    Rows of classes that were among ``old`` keep their weights; the others are as torch draws them.
+    Rows of classes that are also in ``old`` keep their weights; the others are initialised by torch.
     """
     layer = network.get_submodule(name)
     assert isinstance(layer, Layer)
@@ -69,20 +74,20 @@ def resized(network: nn.Module, name: str, old: Sequence[str], new: Sequence[str
     network.set_submodule(name, fresh)
 
 
-def _apart(layer: Layer) -> bool:
-    """Whether a layer has its outputs along one axis; those of a grouped transposed one are not told apart."""
+def _has_one_output_axis(layer: Layer) -> bool:
+    """Whether the layer's outputs are along one axis of its weight; not so in a grouped transposed convolution."""
     return not (isinstance(layer, nn.ConvTranspose2d) and layer.groups > 1)
 
 
-def _turn(layer: nn.Module) -> None:
+def _roll(layer: nn.Module) -> None:
     assert isinstance(layer, Layer)
     layer.weight.copy_(layer.weight.roll(1, weight_axis(layer, "out")))
     if layer.bias is not None:
         layer.bias.copy_(layer.bias.roll(1, 0))
 
 
-def _turned(before: Tensor, after: Tensor) -> bool:
-    """Whether ``after`` (B, K, ...) is ``before`` with its classes turned by one, and not ``before`` itself."""
+def _is_rolled(before: Tensor, after: Tensor) -> bool:
+    """Whether ``after`` (B, K, ...) is ``before`` with its classes rolled by one, and differs from ``before``."""
     if before.shape[1] == 1:
         return False
     most = float(before.abs().max())

@@ -1,7 +1,7 @@
-"""NumPy's numbers in a checkpoint, such as the best score so far, read without a call into NumPy that a file chooses.
+"""Reads NumPy numbers in a checkpoint, such as the best score, without running NumPy functions that the file names.
 
-A pickled number names two of NumPy's functions, its type and its constructor, which ``torch.load`` refuses to run with
-``weights_only``. Stand-ins of Hardy's take their places: they make a number of a plain type and refuse the rest.
+A pickled NumPy number names two NumPy functions, its type and its constructor, and ``torch.load`` with
+``weights_only`` refuses to run them. Two functions of Hardy replace them: they accept numbers of plain types only.
 """
 
 import pickle
@@ -15,11 +15,11 @@ import torch
 __all__ = ["numpy_numbers"]
 
 _PLAIN = {f"{kind}{size}" for kind, sizes in {"b": "1", "i": "1248", "u": "1248", "f": "248"}.items() for size in sizes}
-"""Codes of booleans, whole numbers and floating-point numbers of 1 to 8 bytes."""
+"""Codes of booleans, integers and floating-point numbers of 1 to 8 bytes."""
 
 
 class _Type:
-    """What stands for ``numpy.dtype``: the code of a plain type, and the order of its bytes.
+    """Replaces ``numpy.dtype``: the code of a plain type, and its byte order.
 
     Raises:
         UnpicklingError: for any other type.
@@ -36,7 +36,7 @@ class _Type:
 
 
 def _number(kind: object, data: object) -> float:
-    """What stands for ``numpy.core.multiarray.scalar``."""
+    """Replaces ``numpy.core.multiarray.scalar``."""
     if not isinstance(kind, _Type) or not isinstance(data, bytes) or len(data) != np.dtype(kind.code).itemsize:
         raise pickle.UnpicklingError("a NumPy value that is no number")
     number: float = np.frombuffer(data, kind.code)[0].item()
@@ -45,7 +45,7 @@ def _number(kind: object, data: object) -> float:
 
 @contextmanager
 def numpy_numbers() -> Iterator[None]:
-    """Inside this context ``torch.load(..., weights_only=True)`` reads numbers of NumPy as Python's."""
+    """Inside this context ``torch.load(..., weights_only=True)`` reads NumPy numbers as Python numbers."""
     places = [(_number, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     with torch.serialization.safe_globals([(_Type, "numpy.dtype"), *places]):
         yield

@@ -1,4 +1,4 @@
-"""A teacher: a frozen network that another one learns from, whatever trains that one."""
+"""A teacher: a frozen network from which another network learns."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -19,18 +19,18 @@ Precision = Literal["fp32", "bf16"]
 
 
 class Teacher(nn.Module):
-    """A frozen copy of ``network`` in evaluation mode that gives all of its `Outputs`, without gradient.
+    """A frozen copy of ``network`` in evaluation mode that returns complete `Outputs`, without gradient.
 
-    An algorithm asks for one by the name ``teacher`` before the ``*`` of its constructor, and may keep it as a module.
-    It follows its holder to a device and nothing else reaches it: it has no parameter, no buffer and no state, so no
-    optimiser, checkpoint or count sees it; neither `train`, `requires_grad_` nor a change of dtype changes the copy.
+    An algorithm gets one through the argument ``teacher`` before the ``*`` of its constructor, and may keep it as a
+    submodule. It moves between devices with its parent. It has no parameters, buffers or state, so optimisers,
+    checkpoints and parameter counts do not include it; `train`, `requires_grad_` and dtype changes do not affect it.
 
-    Contract, held by ``tests/contracts/test_teachers.py``.
+    Contract, tested by ``tests/contracts/test_teachers.py``.
 
     Args:
-        network: what is copied; it stays as it is.
-        precision: ``fp32`` computes in the dtype of the weights whatever autocast is on, ``bf16`` under autocast to
-            bfloat16; both give outputs in the dtype of the images. None computes as the code around it does.
+        network: the network to copy.
+        precision: ``fp32`` computes in the dtype of the weights and ignores autocast, ``bf16`` computes under autocast
+            to bfloat16; both return outputs in the dtype of the images. None follows the surrounding autocast.
     """
 
     def __init__(self, network: Network, precision: Precision | None = None) -> None:
@@ -41,7 +41,7 @@ class Teacher(nn.Module):
 
     @property
     def network(self) -> Network:
-        """The copy, to be looked at: its stages, its name."""
+        """The copy, for reading its stages or its name."""
         return self._frozen.module  # type: ignore[return-value]
 
     @property
@@ -58,7 +58,7 @@ class Teacher(nn.Module):
     def outputs(self, images: Tensor) -> Outputs:
         """Logits, features and extras of ``images`` (B, 3, H, W) RGB in [0, 1], without a graph.
 
-        A network of an ONNX file has logits alone.
+        A network from an ONNX file returns logits only.
 
         Raises:
             InputError: for images that the network does not take.
@@ -82,7 +82,7 @@ class Teacher(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         device = fn(torch.empty(0, device=self.network.mean.device)).device
-        self._frozen._apply(lambda value: value.to(device))  # the device alone: its dtype is its own
+        self._frozen._apply(lambda value: value.to(device))  # only the device: its dtype does not change
         return self
 
 

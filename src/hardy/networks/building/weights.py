@@ -1,4 +1,4 @@
-"""Where a network's weights come from: a random draw, or a file that must fit to the last name."""
+"""The weights of a network: random initialisation, or a file whose names and shapes must all match."""
 
 import hashlib
 import logging
@@ -22,19 +22,19 @@ from hardy.ops.tensors import DAMAGED, not_finite, opened
 __all__ = ["digest", "fill", "initialise", "is_file", "read_weights"]
 
 _SWELL = 20
-"""How many times its file's size weights may take."""
+"""The most memory that weights may take, as a multiple of their file's size."""
 
 _log = logging.getLogger("hardy")
 
 
 def initialise(module: nn.Module) -> None:
-    """Draw the convolutions and linear layers of ``module`` in place, and set its norms to the identity.
+    """Initialise the convolutions and linear layers of ``module`` at random and its norms as the identity, in place.
 
-    On the ``meta`` device there are no values, and nothing is drawn.
+    Does nothing on the ``meta`` device.
 
-    Where a norm and a ReLU follow (no bias): He et al., ICCV 2015, eq. 14, by the fan-out within a group, so that
-    depthwise filters are not drawn too small by the number of groups. With a bias: variance 1 / fan-in (LeCun et al.,
-    "Efficient backprop", 1998, section 4.6), and the bias is 0.
+    Layers without bias (a norm and a ReLU follow): He et al., ICCV 2015, eq. 14, with the fan-out of one group, so that
+    depthwise filters are not too small by the number of groups. Layers with bias: variance 1 / fan-in (LeCun et al.,
+    "Efficient backprop", 1998, section 4.6), bias 0.
     """
     for layer in module.modules():
         if any(weight.is_meta for weight in layer.parameters(recurse=False)):
@@ -51,12 +51,12 @@ def initialise(module: nn.Module) -> None:
 
 
 def is_file(weights: Path | str) -> bool:
-    """Whether ``weights`` is meant as a file, and not as the name of weights on the network."""
+    """Whether ``weights`` is a file name, and not the name of weights to download."""
     return Path(weights).suffix in {".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl"}
 
 
 def digest(weights: Mapping[str, Tensor]) -> str:
-    """The SHA-256 of all tensors' bytes in the order of their names."""
+    """The SHA-256 of the bytes of all tensors, ordered by name."""
     total = hashlib.sha256()
     for name in sorted(weights):
         total.update(weights[name].detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
@@ -64,15 +64,15 @@ def digest(weights: Mapping[str, Tensor]) -> str:
 
 
 def read_weights(file: Path | str) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors`` file or of a torch checkpoint, by name; its SHA-256 goes to the log.
+    """The tensors of a ``.safetensors`` file or of a torch checkpoint, by name; its SHA-256 is logged.
 
-    A torch checkpoint is read without running its pickle code (``weights_only``). A nesting under one of `_WRAPPERS`
-    and a common ``module.`` prefix are taken away; numbers and text beside the tensors are left out, and the log names
-    them. A relative path that is not there is looked for in the folder of all datasets
+    A torch checkpoint is read without running its pickle code (``weights_only``). Tensors nested under one of
+    `_WRAPPERS` are taken from there, and a common ``module.`` prefix is removed. Numbers and strings next to the
+    tensors are left out and logged. A relative path that does not exist is searched in the folder of all datasets
     (`hardy.data.sources.beside_data`).
 
     Raises:
-        InputError: when the file is missing, torn, holds anything but tensors, or NaN or infinite numbers in one.
+        InputError: if the file is missing or damaged, holds anything but tensors, or a tensor with NaN or infinity.
     """
     file = beside_data(file)
     if not file.is_file():
@@ -82,8 +82,8 @@ def read_weights(file: Path | str) -> dict[str, Tensor]:
         found = opened(file)[0] if file.suffix == ".safetensors" else _unpickled(file)
     except (struct.error, pickle.UnpicklingError, EOFError, AssertionError, OSError, *DAMAGED) as error:
         foreign = isinstance(error, pickle.UnpicklingError)
-        told = f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else str(error)
-        reason = "a pickle of more than tensors, which is not run" if foreign else told.split("\n", 1)[0][:120]
+        text = f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else str(error)
+        reason = "a pickle of more than tensors, which is not run" if foreign else text.split("\n", 1)[0][:120]
         raise InputError(f"{file}: cannot be read as weights ({reason}); give a .safetensors or state_dict") from None
     weights = _flat(found, file)
     _check(weights, file)
@@ -91,18 +91,18 @@ def read_weights(file: Path | str) -> dict[str, Tensor]:
 
 
 def _unpickled(file: Path) -> Any:
-    """What a torch checkpoint holds; one whose archive would unpack to far more than its size is not read."""
+    """The content of a torch checkpoint; an archive that unpacks to far more than its size is refused."""
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > _SWELL * file.stat().st_size:
                 raise ValueError(f"its archive unpacks to more than {_SWELL} times its size")
     with warnings.catch_warnings(), numpy_numbers():
-        warnings.simplefilter("ignore", UserWarning)  # torch remarks on the pickle's protocol
+        warnings.simplefilter("ignore", UserWarning)  # torch warns of the pickle's protocol
         return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _check(weights: Mapping[str, Tensor], file: Path) -> None:
-    """Refuse tensors that are not plain, that spread a little memory over a great size, or that are not finite."""
+    """Check that tensors are dense and finite, and not views that claim far more memory than the file has."""
     for name, value in weights.items():
         if value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_complex():
             raise InputError(f"{file}: {name} is sparse, quantised, complex or without values; save plain tensors")
@@ -114,11 +114,11 @@ def _check(weights: Mapping[str, Tensor], file: Path) -> None:
 
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "ema")
-"""Keys under which training loops save the weights, beside what they need to go on; the first that is there counts."""
+"""Keys under which training loops save weights in a checkpoint; the first that exists is used."""
 
 
 def _flat(found: Any, file: Path) -> dict[str, Tensor]:
-    for _ in range(3):  # a file may hold itself
+    for _ in range(3):  # a file may contain itself
         key = next((k for k in _WRAPPERS if isinstance(found, Mapping) and isinstance(found.get(k), Mapping)), None)
         if key is None:
             break
@@ -144,16 +144,16 @@ def fill(
     *,
     may_be_left: Callable[[Collection[str]], Collection[str]] = lambda names: (),
 ) -> None:
-    """Put ``weights`` into ``module`` in place; every name and shape must match.
+    """Load ``weights`` into ``module`` in place; all names and shapes must match.
 
     Args:
-        module: what is filled.
+        module: the module to fill.
         weights: tensors by name. Batch counters (``num_batches_tracked``) may be missing.
-        source: what messages call the weights.
-        may_be_left: which of the names that ``module`` does not have may go unused, such as a classifier's.
+        source: the name of the weights in messages.
+        may_be_left: of the names that ``module`` does not have, those that may be ignored, such as a classifier's.
 
     Raises:
-        InputError: naming what is missing, left over or of another shape; nothing was changed then.
+        InputError: naming missing and left-over names and wrong shapes; ``module`` is not changed then.
     """
     own = module.state_dict()
     missing = [name for name in own if name not in weights and not name.endswith("num_batches_tracked")]

@@ -1,4 +1,4 @@
-"""`wrap`: any module from images to logits becomes a `Network`."""
+"""`wrap`: makes a `Network` of any module that maps images to logits."""
 
 import importlib
 from collections.abc import Mapping, Sequence
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from hardy.data.labels import LabelSpace, label_space
 from hardy.errors import InputError
 from hardy.networks.base import IMAGENET_MEAN, IMAGENET_STD, Network, resize
-from hardy.networks.building.captured import check_map, check_names, watched
-from hardy.networks.building.last_layer import resized
+from hardy.networks.building.captured import captured, check_map, check_names
+from hardy.networks.building.last_layer import resize_last_layer
 from hardy.ops.returned import logits_of
 from hardy.trust import permit
 from hardy.types import Outputs
@@ -20,26 +20,26 @@ __all__ = ["Wrapped", "wrap"]
 
 
 class Wrapped(Network):
-    """A network whose layers are a module of the user's.
+    """A network around a module of the user.
 
     Args:
         labels: the classes predicted.
         module: normalised images (B, 3, H, W) -> logits (B, K, h, w) or (B, K), as a tensor or in
-            a list, mapping or object that `hardy.ops.returned.logits_in` understands. None calls ``factory`` for it.
-        factory: ``"package.module:function"`` that makes the module, so that the artefact can make it again.
-        mean: of the RGB values in [0, 1], subtracted first.
-        std: of the RGB values; divided by.
-        image_level: True when the logits are (B, K).
-        last: the layers of ``module`` that predict the classes, where they are not those that the factory makes: each
-            is made for as many as ``labels`` has.
-        features: for each feature the name of the module inside ``module`` whose output (B, C, h, w) it is, in the
-            order of `feature_stages`.
-        embedding: the name of the module inside whose output the head reads: (B, C, h, w), or (B, C) or (B, C, 1, 1)
-            for image-level logits. None where it is not known.
+            a list, mapping or object that `hardy.ops.returned.logits_in` understands. None calls ``factory``.
+        factory: ``"package.module:function"`` that builds the module, so that the artefact can build it again.
+        mean: of the RGB values in [0, 1]; subtracted first.
+        std: of the RGB values; the difference is divided by it.
+        image_level: True if the logits are (B, K).
+        last: the layers of ``module`` that predict the classes, if their number is not the factory's: each is resized
+            to the number of ``labels``.
+        features: feature name -> name of the submodule of ``module`` whose output (B, C, h, w) it is, in the order of
+            `feature_stages`.
+        embedding: name of the submodule whose output the head reads: (B, C, h, w), or (B, C) or (B, C, 1, 1) for
+            image-level logits. None if it is unknown.
 
     Raises:
-        InputError: without module and factory, for a factory that is not there or makes no module, or for a feature or
-            an embedding that names no module.
+        InputError: without module and factory, for a factory that does not exist or returns no module, or for a
+            feature or an embedding that names no submodule.
     """
 
     NAME: ClassVar[str] = "wrapped"
@@ -61,13 +61,11 @@ class Wrapped(Network):
         super().__init__(labels, mean, std)
         self.module = module if module is not None else _made_by(factory)
         self.image_level = image_level
-        options: dict[str, Any] = {
-            "factory": factory, "mean": list(mean), "std": list(std), "image_level": image_level
-        }  # fmt: skip
+        options: dict[str, Any] = {"factory": factory, "mean": list(mean), "std": list(std), "image_level": image_level}
         if last:
             options["last"] = list(last)
             for name in last:
-                resized(self.module, name, (), labels.classes)
+                resize_last_layer(self.module, name, (), labels.classes)
         if features:
             options["features"] = dict(features)
         if embedding is not None:
@@ -81,13 +79,13 @@ class Wrapped(Network):
         self.train(self.module.training)
 
     def outputs(self, images: Tensor) -> Outputs:
-        """See `Network.outputs`; features and embedding are those declared by the names of modules.
+        """See `Network.outputs`; features and embedding are the outputs of the declared submodules.
 
         Raises:
-            InputError: when what the module returns holds no logits for the K classes, or a declared module does not
-                run or gives no map.
+            InputError: if the module returns no logits for the K classes, or a declared submodule does not run or
+                returns no map.
         """
-        coarse, seen = watched(self.module, self.declared, lambda: self._own(images))
+        coarse, seen = captured(self.module, self.declared, lambda: self._own(images))
         batch = images.shape[0]
         features = {name: check_map(source, seen[source], batch=batch) for source, name in self.named.items()}
         embedding = seen.get("embedding")
@@ -95,24 +93,24 @@ class Wrapped(Network):
             embedding = embedding.flatten(1) if tuple(embedding.shape[2:]) == (1, 1) else embedding
             if embedding.ndim != 2:
                 shape = tuple(embedding.shape)
-                raise InputError(f"embedding has the shape {shape}; of image-level logits it must be (B, C)")
+                raise InputError(f"embedding has the shape {shape}; for image-level logits it must be (B, C)")
         elif embedding is not None:
             check_map("embedding", embedding, batch=batch)
         return Outputs(
-            self._whole(coarse, images), features, coarse=None if self.image_level else coarse, embedding=embedding
+            self._full_size(coarse, images), features, coarse=None if self.image_level else coarse, embedding=embedding
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """The logits of `outputs`; features are not kept."""
-        return self._whole(self._own(images), images)
+        """The logits of `outputs`, without capturing features."""
+        return self._full_size(self._own(images), images)
 
-    def _whole(self, coarse: Tensor, images: Tensor) -> Tensor:
+    def _full_size(self, coarse: Tensor, images: Tensor) -> Tensor:
         return coarse if self.image_level else resize(coarse, images.shape[-2:])
 
     def _own(self, images: Tensor) -> Tensor:
-        """The logits as the module returns them."""
+        """The logits that the module returns, unchanged."""
         logits = logits_of(self.module(self.normalise(images)), "a wrapped module")
-        expected = (images.shape[0], len(self.labels))  # `len` would fix the batch of an exported graph
+        expected = (images.shape[0], len(self.labels))  # `len(images)` would fix the batch of an exported graph
         if logits.ndim != (2 if self.image_level else 4) or tuple(logits.shape[:2]) != expected:
             wanted = f"{expected}" if self.image_level else f"({expected[0]}, {expected[1]}, h, w)"
             raise InputError(
@@ -155,7 +153,7 @@ def wrap(
 
 def _made_by(factory: str | None) -> nn.Module:
     if factory is None:
-        raise InputError("a wrapped network needs its module, or a factory 'package.module:function' that makes it")
+        raise InputError("a wrapped network needs its module, or a factory 'package.module:function' that builds it")
     permit("factory", factory)
     module_name, _, function = factory.partition(":")
     try:
@@ -163,5 +161,5 @@ def _made_by(factory: str | None) -> nn.Module:
     except (ImportError, KeyError, ValueError) as error:
         raise InputError(f"factory {factory!r} cannot be found: {error}; write 'package.module:function'") from None
     if not isinstance(module, nn.Module):
-        raise InputError(f"factory {factory!r} made a {type(module).__name__}, not a torch module")
+        raise InputError(f"factory {factory!r} returned a {type(module).__name__}, not a torch module")
     return module

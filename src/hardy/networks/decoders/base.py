@@ -1,4 +1,4 @@
-"""The interface of a decoder: an encoder's feature maps to logits."""
+"""The interface of a decoder: from an encoder's feature maps to logits."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ __all__ = ["Decoded", "Decoder", "enough"]
 
 
 class Decoded(NamedTuple):
-    """What a decoder makes of an encoder's maps.
+    """The result of a decoder.
 
     Attributes:
-        embedding: (B, C, h, w), what the decoder's head reads, before any dropout; see `hardy.types.Outputs`.
+        embedding: (B, C, h, w), the input of the decoder's head, before any dropout; see `hardy.types.Outputs`.
         logits: (B, K, h, w), at some stride.
     """
 
@@ -24,10 +24,10 @@ class Decoded(NamedTuple):
 
 
 class Decoder(nn.Module, ABC):
-    """The maps of an encoder, finest first, to logits at some stride.
+    """From the maps of an encoder, finest first, to logits at some stride.
 
-    The constructor takes ``channels`` and ``strides``, one of each per map, and ``class_count`` K before the ``*`` and
-    its options after. It raises `InputError` for maps it cannot work with.
+    The constructor takes ``channels`` and ``strides``, one of each per map, and ``class_count`` K before the ``*``, and
+    its options after. It raises `InputError` for maps that it does not support.
     """
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], class_count: int) -> None:
@@ -45,10 +45,10 @@ class Decoder(nn.Module, ABC):
 
 
 def enough(name: str, maps: int, channels: Sequence[int], *, least: int) -> None:
-    """Refuse an option ``maps`` of the decoder ``name`` that is below ``least`` or more than the encoder has.
+    """Check the option ``maps`` of the decoder ``name``: from ``least`` to the number of the encoder's maps.
 
     Raises:
-        InputError: naming both bounds.
+        InputError: naming both bounds, if it is outside.
     """
     if not least <= maps <= len(channels):
         raise InputError(f"{name} maps={maps}: give {least} to {len(channels)}, the encoder's maps")

@@ -1,6 +1,7 @@
-"""DeepLabV3+: atrous pyramid pooling on the last map, refined with the finest; layers by segmentation_models_pytorch.
+"""DeepLabV3+: atrous spatial pyramid pooling on the last map, joined with the finest map.
 
-The context is resized to the finest map's own size, so that every image size works.
+The layers are segmentation_models_pytorch's. The context is resized to the size of the finest map, so every image size
+works.
 
 Source: Chen, Zhu, Papandreou, Schroff and Adam, "Encoder-decoder with atrous separable convolution for semantic image
 segmentation", ECCV 2018, figure 2.
@@ -21,20 +22,20 @@ __all__ = ["DeepLabV3Plus"]
 
 
 class DeepLabV3Plus(Decoder):
-    """Logits at the stride of the finest map. While training it needs at least two images a batch (a batch norm follows
-    the pooling over the whole image).
+    """Logits at the stride of the finest map. Training needs at least two images per batch: a batch norm follows the
+    global pooling.
 
     Args:
         channels: of each map.
         strides: of each map.
         class_count: K.
-        width: channels of every layer but the one that narrows the finest map to 48.
-        atrous_rates: three dilations; 6, 12, 18 are meant for an encoder of ``output_stride`` 16, twice that for 8.
+        width: channels of every layer; only the projection of the finest map has 48.
+        atrous_rates: three dilations; 6, 12, 18 are for an encoder of ``output_stride`` 16, twice that for 8.
         separable: depthwise separable atrous convolutions.
         dropout: share of values zeroed after the pooling while training.
 
     Raises:
-        InputError: when all maps have one stride, for other than three rates, or a number out of range.
+        InputError: if all maps have the same stride, if there are not three rates, or for a number out of range.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The EfficientViT head: the last maps made equally wide, brought to the finest of them and added, then refined.
+"""The EfficientViT head: the last maps are projected to one width, resized to the finest of them, added and refined.
 
 Source: Cai, Li, Hu, Gan and Han, "EfficientViT: lightweight multi-scale attention for high-resolution dense
 prediction", ICCV 2023, section 3.2 and figure 5.
@@ -26,12 +26,12 @@ class EfficientViTHead(Decoder):
         class_count: K.
         width: channels of the sum; the paper's is 32 for B0, 64 for B1 and 96 for B2.
         depth: number of inverted residuals after it; the paper's is 1 for B0 and 3 for B1 and B2.
-        expansion: of the inverted residuals, and of the last layer before the classifier.
+        expansion: expansion of the inverted residuals and of the last layer before the classifier.
         maps: how many of the last maps are used, 1 or more.
         dropout: share of channels zeroed before the classifier while training.
 
     Raises:
-        InputError: for fewer maps than are to be used, or a number out of range.
+        InputError: for an encoder with too few maps, or a number out of range.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ def _layer(in_channels: int, out_channels: int, kernel: int = 1, *, groups: int 
 
 
 def _inverted_residual(width: int, expansion: int) -> nn.Sequential:
-    """Widen, filter depthwise, narrow; Hardswish after the first two."""
+    """Expand, depthwise convolution, project; Hardswish after the first two."""
     wide = expansion * width
     layers = {"expand": _layer(width, wide), "depthwise": _layer(wide, wide, 3, groups=wide)}
     return nn.Sequential(OrderedDict(layers, project=_layer(wide, width, act=False)))

@@ -1,6 +1,6 @@
-"""FANet's decoder: fast attention on each map, coarse ones handed down, and the finest joined with a coarse one.
+"""FANet's decoder: fast attention on each map, a top-down path, and the finest map joined with a coarse one.
 
-Attention without softmax costs in proportion to the number of cells, so that fine maps can have it too.
+The cost of attention without softmax is linear in the number of cells, so it also suits fine maps.
 
 Source: Hu, Perazzi, Heilbron, Wang, Lin, Saenko and Sclaroff, "Real-time semantic segmentation with fast attention",
 IEEE Robotics and Automation Letters 2021, section III and figure 2.
@@ -29,13 +29,13 @@ class FANetDecoder(Decoder):
         channels: of each map.
         strides: of each map.
         class_count: K.
-        width: channels of the finest map used and of the last but one when they are joined; the paper's is 128.
+        width: channels of the finest and of the second to last map used when they are joined; the paper's is 128.
         queries: channels of the attention's queries and keys; the paper's is 32.
-        maps: how many of the last maps are used, 2 or more. The paper has four, of an encoder whose finest map is at
-            stride 8; of other encoders that is the last three.
+        maps: how many of the last maps are used, 2 or more. The paper uses four, from stride 8 on; of other encoders
+            these are the last three.
 
     Raises:
-        InputError: for fewer maps than are to be used, or a number out of range.
+        InputError: for an encoder with too few maps, or a number out of range.
     """
 
     def __init__(

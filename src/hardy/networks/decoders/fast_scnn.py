@@ -1,4 +1,4 @@
-"""What Fast-SCNN does behind its branches: pyramid pooling of the last map, added to a fine one, and light filters.
+"""The part of Fast-SCNN after its branches: pyramid pooling of the last map, added to a fine map, and light layers.
 
 Source: Poudel, Liwicki and Cipolla, "Fast-SCNN: fast semantic segmentation network", BMVC 2019, sections 3.2.2 to 3.2.4
 and table 1.
@@ -25,14 +25,14 @@ class FastSCNNDecoder(Decoder):
         channels: of each map.
         strides: of each map.
         class_count: K.
-        width: channels of the context, of the sum and of the filters behind it; the paper's is 128.
-        maps: the fine map is the last but so many, 2 or more of them counted with the last; 3 takes that at stride 8 of
-            an encoder that ends at 32, as in the paper.
-        dilation: of the fusion's depthwise convolution; the paper's is 4.
+        width: channels of the context, of the sum and of the layers after it; the paper's is 128.
+        maps: position of the fine map counted from the end, 2 or more; 3 is the map at stride 8 of an encoder that ends
+            at stride 32, as in the paper.
+        dilation: dilation of the fusion's depthwise convolution; the paper's is 4.
         dropout: share of values zeroed before the classifier while training.
 
     Raises:
-        InputError: for fewer maps than are to be counted, or a number out of range.
+        InputError: for an encoder with too few maps, or a number out of range.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """A linear classifier per pixel, on the last map or on all maps.
 
-On all maps it is one 1x1 convolution of all maps side by side: a sum of one per map, each taken before the resize,
-where it costs less.
+On all maps it equals one 1x1 convolution of the concatenated maps: a sum of one convolution per map, each before the
+resize, where it costs less.
 
 Source: Long, Shelhamer and Darrell, "Fully convolutional networks for semantic segmentation", CVPR 2015, section 4.2.
 """
@@ -21,8 +21,8 @@ __all__ = ["Linear"]
 
 
 class Linear(Decoder):
-    """Logits at the stride of the finest map used. The embedding of several maps is these side by side, the finer ones
-    resized to the coarsest: what the classifiers read, at the least cost.
+    """Logits at the stride of the finest map used. The embedding of several maps is their concatenation, resized to the
+    coarsest map.
 
     Args:
         channels: of each map.

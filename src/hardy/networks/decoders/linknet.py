@@ -1,7 +1,7 @@
-"""LinkNet's decoder: blocks that narrow, double the map by a transposed convolution and widen, each added to a skip.
+"""LinkNet's decoder: blocks that reduce channels, double the map by a transposed convolution and expand channels.
 
-From the coarsest map on, each block brings the map to the width and size of the next finer one, which is added. Two
-transposed convolutions then bring the finest to the size of the image.
+From the coarsest map on, each block produces the channels and the size of the next finer map, which is added. Two
+transposed convolutions then enlarge the finest map to the size of the image.
 
 Source: Chaurasia and Culurciello, "LinkNet: exploiting encoder representations for efficient semantic segmentation",
 VCIP 2017, section III and figures 1 and 3.
@@ -27,7 +27,7 @@ class LinkNetDecoder(Decoder):
 
     Args:
         channels: of each map, multiples of 4.
-        strides: of each map: the finest at 4, each other at the stride before it or at twice that.
+        strides: of each map: 4 for the finest, then equal to the one before or twice it.
         class_count: K.
 
     Raises:
@@ -37,11 +37,11 @@ class LinkNetDecoder(Decoder):
     def __init__(self, channels: Sequence[int], strides: Sequence[int], class_count: int) -> None:
         super().__init__(channels, strides, class_count)
         if strides[0] != 4 or any(coarse not in (fine, 2 * fine) for fine, coarse in pairwise(strides)):
-            told = ", ".join(map(str, strides))
-            raise InputError(f"linknet needs strides that start at 4 and double or stay; this encoder has {told}")
+            have = ", ".join(map(str, strides))
+            raise InputError(f"linknet needs strides that start at 4 and double or stay; this encoder has {have}")
         if any(width % 4 for width in channels):
-            told = ", ".join(map(str, channels))
-            raise InputError(f"linknet needs maps whose channels are multiples of 4; this encoder has {told}")
+            have = ", ".join(map(str, channels))
+            raise InputError(f"linknet needs maps whose channels are multiples of 4; this encoder has {have}")
         steps = list(zip(pairwise(channels), pairwise(strides), strict=True))
         self.blocks = nn.ModuleList(
             _Block(wide, narrow, stride=coarse // fine) for (narrow, wide), (fine, coarse) in reversed(steps)
@@ -61,7 +61,7 @@ class LinkNetDecoder(Decoder):
 
 
 class _Block(nn.Module):
-    """``(B, C_in, h, w) -> (B, C_out, H, W)``: 1x1 to a quarter, transposed 3x3, 1x1; H and W given."""
+    """``(B, C_in, h, w) -> (B, C_out, H, W)``: 1x1 to a quarter of the channels, transposed 3x3, 1x1; H and W given."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
         super().__init__()

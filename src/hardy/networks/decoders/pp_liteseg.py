@@ -1,6 +1,6 @@
-"""The PP-LiteSeg head: pyramid pooling of the last map, then step by step weighed against ever finer maps.
+"""The PP-LiteSeg head: pyramid pooling of the last map, then attention fusion with the next finer map, step by step.
 
-The finer a map, the narrower the decoder there.
+The decoder has fewer channels at finer maps.
 
 Source: Peng et al., "PP-LiteSeg: a superior real-time semantic segmentation model", arXiv:2204.02681, 2022, sections
 3.2 to 3.4.
@@ -21,16 +21,16 @@ __all__ = ["PPLiteSegHead"]
 
 
 class PPLiteSegHead(Decoder):
-    """Logits at the stride of the finest map used; the last as many maps are used as there are ``widths``.
+    """Logits at the stride of the finest map used; it uses as many of the last maps as there are ``widths``.
 
     Args:
         channels: of each map.
         strides: of each map.
         class_count: K.
-        widths: channels of the decoder at each map used, finest first; (32, 64, 128) is the paper's T, (64, 96, 128)
+        widths: channels of the decoder at each map used, finest first; (32, 64, 128) in the paper's T, (64, 96, 128) in
             its B.
         context: channels of the pyramid pooling.
-        grids: sides of its grids.
+        grids: sides of its pooling grids.
         dropout: share of channels zeroed before the classifier while training.
 
     Raises:
@@ -63,7 +63,7 @@ class PPLiteSegHead(Decoder):
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(widths[0], class_count, 1, bias=False)
         initialise(self)
-        nn.init.normal_(self.classifier.weight, std=widths[0] ** -0.5)  # as a layer that no ReLU follows
+        nn.init.normal_(self.classifier.weight, std=widths[0] ** -0.5)  # no ReLU follows
 
     def decode(self, maps: Sequence[Tensor]) -> Decoded:
         """See `Decoder.decode`."""
@@ -71,7 +71,7 @@ class PPLiteSegHead(Decoder):
         return Decoded(fused, self.classify(fused))
 
     def project(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """The maps used, each as wide as the decoder below it, finest first."""
+        """The maps used, projected to the channels of the decoder's coarser neighbour, finest first."""
         used = maps[-len(self.projections) :]
         return [project(x) for project, x in zip(self.projections, used, strict=True)]
 

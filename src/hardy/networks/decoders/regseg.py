@@ -1,4 +1,4 @@
-"""RegSeg's decoder: the coarsest map is added to a middle one, and their mixture joined to a fine one, thin on purpose.
+"""RegSeg's decoder: the coarsest map is added to a middle map, and the result is joined with a narrow fine map.
 
 Source: Gao, "Rethink dilated convolution for real-time semantic segmentation", arXiv:2111.09957, 2021, section 3.4
 and figure 4.
@@ -19,15 +19,15 @@ __all__ = ["RegSegDecoder"]
 
 
 class RegSegDecoder(Decoder):
-    """Logits at the stride of the finest map; the middle one is that behind it, at stride 8 of most encoders.
+    """Logits at the stride of the finest map; the middle map is the second finest, at stride 8 in most encoders.
 
     Args:
         channels: of each map, three or more.
         strides: of each map.
         class_count: K.
-        fine: channels that are left of the finest map; the paper's is 8.
+        fine: channels to which the finest map is projected; the paper's is 8.
         middle: channels of the sum; the paper's is 128.
-        width: channels of the two mixtures; the paper's is 64.
+        width: channels after the sum and after the join; the paper's is 64.
 
     Raises:
         InputError: for fewer than three maps, or a number out of range.
@@ -62,7 +62,7 @@ class RegSegDecoder(Decoder):
         return Decoded(fused, self.classifier(fused))
 
     def fuse(self, maps: Sequence[Tensor]) -> Tensor:
-        """What is classified, at the stride of the finest map."""
+        """The input of the classifier, at the stride of the finest map."""
         fine, middle = self.from_fine(maps[0]), self.from_middle(maps[1])
         middle = self.mix_middle(middle + resize(self.from_coarse(maps[-1]), middle.shape[-2:]))
         fused: Tensor = self.mix_fine(torch.cat([resize(middle, fine.shape[-2:]), fine], dim=1))

@@ -1,8 +1,7 @@
-"""The SegFormer head: every map made equally wide and brought to the finest, then mixed and classified per pixel.
+"""The SegFormer head: maps are projected to one width, resized to the finest, mixed and classified per pixel.
 
 Source: Xie et al., "SegFormer: simple and efficient design for semantic segmentation with transformers", NeurIPS 2021,
-equation 4. There the projections are plain linear layers; with a batch norm and ReLU after each it is the head of
-MMSegmentation (2020).
+equation 4. There the projections are linear layers; in MMSegmentation (2020) each has a batch norm and a ReLU.
 """
 
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ class SegFormerHead(Decoder):
         channels: of each map.
         strides: of each map.
         class_count: K.
-        width: channels of each projection and of their mixture; the paper's is 256 for B0 and B1 and 768 for B2 to B5.
+        width: channels of each projection and of their mix; the paper's is 256 for B0 and B1 and 768 for B2 to B5.
         projection: ``"batch_norm"`` for a 1x1 convolution, batch norm and ReLU; ``"linear"`` for a linear layer alone.
         dropout: share of channels zeroed before the classifier while training.
     """

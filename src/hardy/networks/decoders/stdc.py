@@ -1,4 +1,4 @@
-"""The context path of BiSeNet as STDC-Seg has it: attention refines the coarse maps, which are fused with a fine one.
+"""BiSeNet's context path as in STDC-Seg: attention refines the coarse maps, which are fused with a fine map.
 
 Source: Yu, Wang, Peng, Gao, Yu and Sang, "BiSeNet: bilateral segmentation network for real-time semantic segmentation",
 ECCV 2018, section 3.2; Fan et al., "Rethinking BiSeNet for real-time semantic segmentation", CVPR 2021, section 3.3.
@@ -22,7 +22,7 @@ __all__ = ["STDCDecoder"]
 
 
 class STDCDecoder(Decoder):
-    """Logits at the stride of the last map but two, which is 8 for most encoders.
+    """Logits at the stride of the third map from the end, which is 8 for most encoders.
 
     Args:
         channels: of each map, three or more.
@@ -67,7 +67,7 @@ class STDCDecoder(Decoder):
         return Decoded(fused, self.head(fused))
 
     def fuse(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
-        """``context_middle`` and ``context_fine``, at the sizes of the last map but one and but two, and ``fused``."""
+        """``context_middle`` and ``context_fine``, at the sizes of the middle and the fine map, and ``fused``."""
         fine, middle, coarse = maps[-3:]
         x = self.refine_coarse(coarse) + self.average(coarse)
         context_middle = self.smooth_coarse(_spread(x, middle))
@@ -77,5 +77,5 @@ class STDCDecoder(Decoder):
 
 
 def _spread(x: Tensor, finer: Tensor) -> Tensor:
-    """``x`` at the size of ``finer``, each value as often as it takes."""
+    """``x`` resized to ``finer`` by nearest neighbour."""
     return F.interpolate(x, size=finer.shape[-2:], mode="nearest")

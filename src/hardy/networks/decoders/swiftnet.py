@@ -1,6 +1,6 @@
-"""SwiftNet's ladder: pyramid pooling of the last map, then up by sums with ever finer maps, all equally wide.
+"""SwiftNet's ladder decoder: pyramid pooling of the last map, then sums with the next finer map, step by step.
 
-Every unit is batch norm, ReLU, convolution, and so meant for maps before their ReLU; it takes others too.
+Every unit is batch norm, ReLU, convolution, so it expects maps before their ReLU; other maps work too.
 
 Source: Orsic, Kreso, Bevandic and Segvic, "In defense of pre-trained ImageNet architectures for real-time semantic
 segmentation of road-driving images", CVPR 2019, section 3 and figure 2.
@@ -30,7 +30,7 @@ class SwiftNetDecoder(Decoder):
         width: channels of the ladder; the paper's is 128.
 
     Raises:
-        InputError: for a width below 3, one channel for each grid of the pooling.
+        InputError: for a width below 3; each grid of the pooling needs a channel.
     """
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], class_count: int, *, width: int = 128) -> None:
@@ -47,7 +47,7 @@ class SwiftNetDecoder(Decoder):
         return Decoded(fused, self.head(fused))
 
     def fuse(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
-        """``pyramid``, what is pooled at the stride of the last map, and ``fused``, what is classified."""
+        """``pyramid``, the pooled map at the stride of the last map, and ``fused``, the input of the classifier."""
         x = pooled = self.pyramid(maps[-1])
         for step, skip in zip(self.ladder, reversed(maps[:-1]), strict=True):
             x = step(x, skip)

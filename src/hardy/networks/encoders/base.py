@@ -1,6 +1,6 @@
-"""The interface of an encoder: images to feature maps; and Hardy's own encoders by the names of their sizes.
+"""The interface of an encoder, images to feature maps, and Hardy's own encoders by name.
 
-A file of this package holds one family. Encoders of timm's that run at any size as they are need no file here.
+A file of this package holds one family. timm encoders that run at any image size need no file here.
 """
 
 from abc import ABC, abstractmethod
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hardy.errors import InputError, nearest
 from hardy.networks.building.weights import fill, is_file, read_weights
 from hardy.networks.parts.pyramid import load_encoder
+from hardy.networks.shipped.base import shipped
 from hardy.registry import ENCODERS
 
 __all__ = ["Encoder", "encoder_names", "family_of", "load"]
@@ -21,18 +22,18 @@ __all__ = ["Encoder", "encoder_names", "family_of", "load"]
 class Encoder(nn.Module, ABC):
     """Normalised images (B, 3, H, W) -> maps (B, C_i, h_i, w_i), finest first; H and W at least 32, of any size.
 
-    The constructor takes ``name``, one of `variants`, before the ``*`` and its options after. Parameters have the names
-    that published checkpoints give them.
+    The constructor takes ``name``, one of `variants`, before the ``*`` and its options after. Parameters are named as
+    in published checkpoints.
 
     Attributes:
-        variants: the names of its sizes, by which a network asks for it.
-        in_timm: whether timm has these sizes too, and so weights.
-        beside: how the names of what a checkpoint holds besides the encoder begin.
+        variants: the names of its sizes, which networks use to select it.
+        in_timm: whether timm has these sizes, and so weights for them.
+        beside: prefixes of the names in a checkpoint that do not belong to the encoder.
         name: one of `variants`.
-        channels: width of each map as built.
-        strides: of each map.
-        multiple: sides of the images must be multiples of it: 1, any size will do.
-        width: channels of what `embed` gives.
+        channels: channels of each map as built.
+        strides: stride of each map.
+        multiple: the sides of the images must be multiples of it: 1 for any size.
+        width: channels of the result of `embed`.
     """
 
     variants: ClassVar[Collection[str]]
@@ -50,26 +51,28 @@ class Encoder(nn.Module, ABC):
         """Shapes as above."""
 
     def embed(self, coarsest: Tensor) -> Tensor:
-        """What a linear classifier of whole images sees, (B, `width`), of the coarsest map: its mean."""
+        """The input of an image-level linear classifier, (B, `width`): the mean of the coarsest map."""
         return coarsest.mean((2, 3))
 
     def trim(self) -> None:
-        """Take away in place the layers that only `embed` runs; there are none."""
+        """Remove the layers that only `embed` uses, in place; by default there are none."""
 
     def renamed(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors of a checkpoint under the names of this encoder."""
         return dict(weights)
 
     def load_weights(self, weights: str) -> None:
-        """Put published weights into the encoder, in place.
+        """Load published weights into the encoder, in place.
 
         Args:
-            weights: a file, with or without what is `beside` the encoder; of a size that timm has also ``"timm"`` or a
-                tag of timm's.
+            weights: a file, with or without the names `beside` the encoder; for a size that timm has also ``"timm"`` or
+                a timm tag.
 
         Raises:
-            InputError: for weights that are not there, cannot be fetched or do not fit.
+            InputError: for weights that do not exist, cannot be downloaded or do not fit.
         """
+        if short := shipped(weights):
+            short.check_encoder(self.name, self.state_dict())
         if is_file(weights):
             found = read_weights(weights)
         elif self.in_timm:
@@ -86,10 +89,10 @@ def encoder_names() -> list[str]:
 
 
 def family_of(name: str) -> type[Encoder] | None:
-    """The family of this package that has the size ``name``; None for one that timm alone has.
+    """The family of this package that has the size ``name``; None for a size that only timm has.
 
     Raises:
-        InputError: for a name that neither has, with the nearest.
+        InputError: for a name that neither has; the message names the nearest.
     """
     size = name.partition(".")[0]
     found = next((family for family in _families() if size in family.variants), None)
@@ -103,13 +106,13 @@ def load(name: str, weights: str | None, *, embedding: bool = False, **options: 
     """The encoder ``name`` of this package.
 
     Args:
-        name: one that has a `family_of` it; a tag of timm's may follow, which ``"timm"`` then stands for.
-        weights: None for a random draw, or see `Encoder.load_weights`.
+        name: a size of a family of this package; a timm tag may follow, which is then the meaning of ``"timm"``.
+        weights: None for random initialisation, or see `Encoder.load_weights`.
         embedding: whether `Encoder.embed` will be called.
-        options: of the family's constructor.
+        options: options of the family's constructor.
 
     Raises:
-        InputError: for weights that do not fit or are not there.
+        InputError: for weights that do not fit or do not exist.
     """
     family = family_of(name)
     assert family is not None, f"{name} is no encoder of this package"

@@ -1,7 +1,7 @@
-"""EfficientFormer L1, L3 and L7 at any size: pooling for four stages, attention in the last blocks alone.
+"""EfficientFormer L1, L3 and L7 at any size: four stages of pooling, with attention in the last blocks only.
 
-The layers are timm's. The attention's biases, trained on the 7x7 cells of an image of 224x224 pixels, are stretched
-over whatever grid the image gives.
+The layers are timm's. The attention's position biases, trained on the 7x7 cells of an image of 224x224 pixels, are
+resized to the grid of the image.
 
 Source: Li et al., "EfficientFormer: vision transformers at MobileNet speed", NeurIPS 2022, section 4 and appendix; the
 biases' interpolation: `hardy.ops.relative_bias`.
@@ -14,8 +14,8 @@ import timm
 from timm.models.efficientformer import Flat, MetaBlock1d
 from torch import Tensor, nn
 
-from hardy.networks.encoders._any_size import AnySizeAttention
 from hardy.networks.encoders.base import Encoder
+from hardy.networks.parts.any_size_attention import AnySizeAttention
 
 __all__ = ["EfficientFormer"]
 
@@ -23,7 +23,7 @@ __all__ = ["EfficientFormer"]
 class EfficientFormer(Encoder):
     """Maps of (48, 96, 224, 448), (64, 128, 320, 512) or (96, 192, 384, 768) channels at strides 4, 8, 16, 32.
 
-    Weights come from a file under timm's names, or by one of timm's tags.
+    Weights come from a file with timm's names, or by a timm tag.
 
     Args:
         name: ``efficientformer_l1``, ``efficientformer_l3`` or ``efficientformer_l7``.
@@ -53,12 +53,12 @@ class EfficientFormer(Encoder):
         return [*maps[:-1], self.norm(x).permute(0, 3, 1, 2)]
 
     def renamed(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """See `Encoder.renamed`; without the tables of distances, which are computed."""
+        """See `Encoder.renamed`; the tables of distances are left out, because they are computed."""
         return {name: value for name, value in weights.items() if not name.endswith(".attention_bias_idxs")}
 
 
 class _ChannelsLast(nn.Module):
-    """``(B, C, h, w) -> (B, h, w, C)``, where timm has ``(B, h w, C)``: linear layers and norms take either."""
+    """``(B, C, h, w) -> (B, h, w, C)``, where timm has ``(B, h w, C)``: linear layers and norms accept both."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.permute(0, 2, 3, 1)

@@ -1,8 +1,7 @@
-"""EfficientFormerV2 S0, S1, S2 and L at any size: depthwise filters, and attention in the last blocks of two stages.
+"""EfficientFormerV2 S0, S1, S2 and L at any size: depthwise convolutions, and attention at the end of two stages.
 
-The layers are timm's. Attention at stride 16 works on a map of half the sides, and on the way to stride 32 every other
-cell asks all. The biases, trained on the cells of an image of 224x224 pixels, are stretched over whatever grid the
-image gives.
+The layers are timm's. Attention at stride 16 works on a map of half the sides; the downsampling to stride 32 has
+queries at every other cell. The position biases, trained on images of 224x224 pixels, are resized to the image's grid.
 
 Source: Li et al., "Rethinking vision transformers for MobileNet size and speed", ICCV 2023, section 3; the biases'
 interpolation: `hardy.ops.relative_bias`.
@@ -13,8 +12,8 @@ from typing import Any
 import timm
 from torch import Tensor
 
-from hardy.networks.encoders._any_size import AnySizeAttention2d, AnySizeDownsample
 from hardy.networks.encoders.base import Encoder
+from hardy.networks.parts.any_size_attention import AnySizeAttention2d, AnySizeDownsample
 
 __all__ = ["EfficientFormerV2"]
 
@@ -23,7 +22,7 @@ class EfficientFormerV2(Encoder):
     """Maps at strides 4, 8, 16, 32 of (32, 48, 96, 176) channels for S0, (32, 48, 120, 224) for S1, (32, 64, 144, 288)
     for S2 and (40, 80, 192, 384) for L.
 
-    Weights come from a file under timm's names, or by one of timm's tags.
+    Weights come from a file with timm's names, or by a timm tag.
 
     Args:
         name: ``efficientformerv2_s0``, ``efficientformerv2_s1``, ``efficientformerv2_s2`` or ``efficientformerv2_l``.
@@ -38,8 +37,8 @@ class EfficientFormerV2(Encoder):
         super().__init__(name, [stage["num_chs"] for stage in model.feature_info])
         self.stem, self.stages, self.norm = model.stem, model.stages, model.norm
         for stage in self.stages[2:]:
-            if (asking := getattr(stage.downsample, "attn", None)) is not None:
-                stage.downsample.attn = AnySizeDownsample(asking)
+            if (attention := getattr(stage.downsample, "attn", None)) is not None:
+                stage.downsample.attn = AnySizeDownsample(attention)
             for block in stage.blocks:
                 if block.token_mixer is not None:
                     block.token_mixer = AnySizeAttention2d(block.token_mixer)

@@ -1,8 +1,8 @@
 """Mix transformers B0 to B5, the encoders of SegFormer: four stages of efficient attention, without position encoding.
 
 A stage begins with an overlapping patch embedding (7x7 with stride 4, then 3x3 with stride 2) and ends with a layer
-norm. Heads 1, 2, 5, 8 and reductions 8, 4, 2, 1; hidden layers are four times as wide as their stage, which gives the
-published counts of parameters.
+norm. The stages have 1, 2, 5, 8 heads and reductions 8, 4, 2, 1; hidden layers have four times the channels of their
+stage. The parameter counts are the published ones.
 
 Source: Xie et al., "SegFormer: simple and efficient design for semantic segmentation with transformers", NeurIPS 2021,
 section 3.1; stochastic depth: Huang et al., "Deep networks with stochastic depth", ECCV 2016, equation 4.
@@ -18,8 +18,8 @@ from torchvision.ops import StochasticDepth
 
 from hardy.blocks.efficient_attention import EfficientAttention
 from hardy.blocks.mix_ffn import MixFFN
-from hardy.networks.encoders._mit_names import in_our_names
 from hardy.networks.encoders.base import Encoder
+from hardy.networks.parts.mit_names import in_our_names
 
 __all__ = ["VARIANTS", "MixTransformer"]
 
@@ -41,15 +41,15 @@ EXPANSION = 4
 class MixTransformer(Encoder):
     """Maps at strides 4, 8, 16, 32, each after its layer norm.
 
-    Its parts, by the names of ImageNet checkpoints: ``patch_embed1``, ``block1``, ``norm1`` and so on to 4. Weights
-    come from a file under the names of the authors' checkpoints or of transformers'.
+    Its parts are named as in ImageNet checkpoints: ``patch_embed1``, ``block1``, ``norm1`` and so on to 4. Weights
+    come from a file with the names of the authors' checkpoints or of the transformers library.
 
     Args:
         name: ``mit_b0`` .. ``mit_b5``.
-        drop_path: share of images for which the last block is skipped while training; it rises to it linearly from 0 at
+        drop_path: stochastic depth: share of images that skip the last block in training; it rises linearly from 0 at
             the first block.
-        eps: of the layer norms, but for those next.
-        embedding_eps: of the layer norms of patch embeddings and of the keys and values made coarser.
+        eps: epsilon of all other layer norms.
+        embedding_eps: epsilon of the layer norms of patch embeddings and of reduced keys and values.
     """
 
     variants = tuple(VARIANTS)
@@ -99,7 +99,7 @@ class _PatchEmbedding(nn.Module):
 
 
 class _Block(nn.Module):
-    """``(B, h, w, C) -> (B, h, w, C)``: attention and Mix-FFN, each of the normed map and added to it."""
+    """``(B, h, w, C) -> (B, h, w, C)``: attention and Mix-FFN, each on the normed map and added to the map."""
 
     def __init__(self, channels: int, attention: EfficientAttention, drop_path: float, eps: float) -> None:
         super().__init__()
@@ -116,8 +116,8 @@ class _Block(nn.Module):
 
 
 def _initialise(encoder: nn.Module) -> None:
-    """Draw all layers in place: linear ones with a deviation of 0.02, cut at 2; convolutions as He et al., ICCV 2015,
-    eq. 14, by the fan-out within a group; every bias 0 and every norm the identity."""
+    """Initialise all layers at random, in place: linear ones with a standard deviation of 0.02, truncated at 2;
+    convolutions as He et al., ICCV 2015, eq. 14, with the fan-out of one group; biases 0 and norms the identity."""
     for layer in encoder.modules():
         if isinstance(layer, nn.Linear):
             nn.init.trunc_normal_(layer.weight, std=0.02)

@@ -1,7 +1,7 @@
-"""ShuffleNet V1 x0.5 to x2.0 with 1 to 8 groups: grouped 1x1 convolutions whose groups are shuffled.
+"""ShuffleNet V1 x0.5 to x2.0 with 1 to 8 groups: grouped 1x1 convolutions and channel shuffles.
 
-The more groups, the wider the stages at about the same cost. The stem is 24 channels wide at x1.0 and x1.5; at x0.5 and
-x2.0 it scales with the stages: 12 with 3 groups and 16 with 8, whose stem must be a multiple of 8, and 48.
+With more groups the stages are wider at about the same cost. The stem has 24 channels at x1.0 and x1.5 and 48 at x2.0.
+At x0.5 it has 12 with 3 groups, and 16 with 8 groups, where it must be a multiple of 8.
 
 Source: Zhang, Zhou, Lin and Sun, "ShuffleNet: an extremely efficient convolutional neural network for mobile devices",
 CVPR 2018, table 1.
@@ -30,7 +30,7 @@ VARIANTS = {
     for scale, factor in {"x0_5": 0.5, "x1_0": 1.0, "x1_5": 1.5, "x2_0": 2.0}.items()
     for groups in (WIDTHS if factor == 1 else (3, 8))
 }
-"""Name -> groups, channels of the stem, and of the first stage."""
+"""Name -> groups, channels of the stem, channels of the first stage."""
 
 
 class ShuffleNetV1(Encoder):

@@ -1,4 +1,4 @@
-"""ShuffleNet V2 x0.5 to x2.0: half of the channels passes each unit, the other half is filtered, and both are shuffled.
+"""ShuffleNet V2 x0.5 to x2.0: each unit filters half of the channels, keeps the others and shuffles both halves.
 
 The layers are torchvision's.
 
@@ -27,7 +27,7 @@ VARIANTS = {
 class ShuffleNetV2(Encoder):
     """Maps at strides 4, 8, 16, 32, the first after the pooling; 24 channels, then 116, 232 and 464 for x1.0.
 
-    Weights come from a file under torchvision's names. A classifier of images sees the mean of one more 1x1
+    Weights come from a file with torchvision's names. An image-level classifier reads the mean of one more 1x1
     convolution.
 
     Args:
@@ -57,5 +57,5 @@ class ShuffleNetV2(Encoder):
         return super().embed(self.conv5(coarsest))
 
     def trim(self) -> None:
-        """See `Encoder.trim`: the last 1x1 convolution."""
+        """See `Encoder.trim`; removes the last 1x1 convolution."""
         self.conv5 = nn.Identity()

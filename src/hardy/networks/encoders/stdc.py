@@ -1,4 +1,4 @@
-"""The encoders of STDC: modules that join the ever shorter outputs of ever fewer filters.
+"""The encoders of STDC: modules of several convolutions, each with fewer filters, whose outputs are concatenated.
 
 Source: Fan, Lai, Huang, Wei, Chai, Luo and Wei, "Rethinking BiSeNet for real-time semantic segmentation", CVPR 2021,
 section 3.2 and table 2.
@@ -17,7 +17,7 @@ VARIANTS = {"stdc1": (2, 2, 2), "stdc2": (4, 5, 3)}
 
 
 class STDCNet(Encoder):
-    """Maps of 64, 256, 512 and 1024 channels at strides 4, 8, 16 and 32; weights come from a file of the authors'.
+    """Maps of 64, 256, 512 and 1024 channels at strides 4, 8, 16 and 32; weights come from the authors' file.
 
     Args:
         name: ``stdc1`` or ``stdc2``.
@@ -25,7 +25,7 @@ class STDCNet(Encoder):
 
     variants = tuple(VARIANTS)
     beside = ("conv_last.", "fc.", "bn.", "linear.", "x2.", "x4.", "x8.", "x16.", "x32.")
-    """The authors' classifier, and the stages a second time."""
+    """The authors' classifier, and copies of the stages under other names."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name, (64, 256, 512, 1024))

@@ -1,4 +1,4 @@
-"""What the networks of several branches share: small images, stem and head, weights of an ImageNet training."""
+"""What multi-branch networks share: padding of small images, stem, head, and loading of ImageNet weights."""
 
 from collections.abc import Sequence
 
@@ -14,10 +14,10 @@ __all__ = ["cropped", "fill_trunk", "head", "padded", "stem"]
 
 
 def padded(images: Tensor, least: int) -> Tensor:
-    """``images`` with zeros to the right and below where a side is less than ``least``; itself where none is.
+    """``images`` padded with zeros at the right and the bottom up to sides of ``least``; unchanged if none is smaller.
 
-    The coarsest maps of these networks would have a single cell otherwise: nothing to normalise in a batch of one, and
-    a size that `torch.export` takes for a constant.
+    Without it the coarsest map of a small image would have a single cell: a batch norm cannot normalise it in a batch
+    of one, and `torch.export` treats a size of 1 as a constant.
     """
     height, width = images.shape[-2:]
     below, right = torch.sym_max(0, least - height), torch.sym_max(0, least - width)
@@ -27,7 +27,7 @@ def padded(images: Tensor, least: int) -> Tensor:
 
 
 def cropped(x: Tensor, size: Sequence[int]) -> Tensor:
-    """The upper left ``size`` (h, w) cells of ``x`` (B, C, h', w'): without those that stand for padding."""
+    """The upper left ``size`` (h, w) cells of ``x`` (B, C, h', w'), without those of the padding."""
     return x if has_size(x, size) else x[..., : size[0], : size[1]]
 
 
@@ -44,18 +44,19 @@ def stem(width: int) -> nn.Sequential:
 
 
 def head(in_channels: int, width: int, out_channels: int) -> nn.Sequential:
-    """A 3x3 convolution to ``width`` and a classifier, each behind a batch norm and a ReLU."""
+    """A 3x3 convolution to ``width`` and a classifier, each after a batch norm and a ReLU."""
     return nn.Sequential(NormActConv(in_channels, width, kernel=3), NormActConv(width, out_channels, bias=True))
 
 
 def fill_trunk(trunk: nn.Module, file: str, *, optional: Sequence[str] = ()) -> None:
-    """Put the weights of ``file`` into ``trunk`` in place, under the names of its children.
+    """Load the weights of ``file`` into ``trunk`` in place, under the names of its children.
 
-    The networks that the authors trained to classify images have other heads: what the file has beside the trunk stays
-    unused. Children of the trunk that are ``optional`` keep their draw where the file has nothing of them.
+    The authors' ImageNet classifiers have other heads, so tensors outside the trunk are ignored. ``optional`` children
+    keep their random weights if the file has none for them.
 
     Raises:
-        InputError: when the file cannot be read, lacks a weight, or has one of another shape; nothing was changed.
+        InputError: if the file cannot be read, lacks a weight, or has one of another shape; ``trunk`` is not changed
+            then.
     """
     found = read_weights(file)
     prefix = "model." if all(name.startswith("model.") for name in found) else ""

@@ -1,11 +1,11 @@
-"""Detail guidance: which pixels lie on the fine structure of a label map, and the loss of a head that is to find them.
+"""Detail guidance: the pixels on the fine structure of a label map, and the loss of a head that predicts them.
 
-A Laplacian of the label map, taken at strides 1, 2 and 4 and brought back to full size, marks edges; they are joined
-with weights 0.6, 0.3 and 0.1, and a pixel whose sum is above 0.1 is a detail. Labels are ids, so the Laplacian is
-positive on the side of the higher id: edges are one pixel thin.
+A Laplacian of the label map at strides 1, 2 and 4, enlarged to full size, marks edges. Their sum is weighted by 0.6,
+0.3 and 0.1; a pixel whose sum is above 0.1 is a detail. Labels are ids, so the Laplacian is positive only on the side
+of the higher id: edges are one pixel wide.
 
-Only pairs of labelled pixels make edges: an ignored pixel, and what lies outside the image, is no class, gives no edge
-to its neighbours, and counts in no loss.
+Edges exist between labelled pixels only: ignored pixels and positions outside the image have no class, cause no edge
+and are in no loss.
 
 Source: Fan, Lai, Huang, Wei, Chai, Luo and Wei, "Rethinking BiSeNet for real-time semantic segmentation", CVPR 2021,
 section 3.3 and equations 2 and 3; the weights and the sign are those of the authors' release. The handling of ignored
@@ -21,7 +21,7 @@ from hardy.types import IGNORE, Terms
 __all__ = ["detail_losses", "detail_targets"]
 
 TENTHS = {1: 6, 2: 3, 4: 1}
-"""Stride -> weight of its edges in the sum, in tenths: whole numbers, so that the threshold is exact."""
+"""Stride -> weight of its edges, in tenths: integers, so that the threshold is exact."""
 THRESHOLD = 1
 
 
@@ -32,13 +32,13 @@ def detail_targets(labels: Tensor) -> Tensor:
     total: Tensor = torch.zeros_like(labels)
     for stride, weight in TENTHS.items():
         sampled = edges[:, ::stride, ::stride]
-        whole = sampled.repeat_interleave(stride, dim=1).repeat_interleave(stride, dim=2)[:, :height, :width]
-        total = total + weight * whole
+        full_size = sampled.repeat_interleave(stride, dim=1).repeat_interleave(stride, dim=2)[:, :height, :width]
+        total = total + weight * full_size
     return (total > THRESHOLD) & (labels != IGNORE)
 
 
 def _edges(labels: Tensor) -> Tensor:
-    """Where the sum over the labelled ones of the eight neighbours of ``label - neighbour`` is positive; (B, H, W)."""
+    """Where the sum of ``label - neighbour`` over the labelled neighbours, of eight, is positive; (B, H, W)."""
     counted = (labels != IGNORE).float()
     ids = labels * counted
     around = torch.ones(1, 1, 3, 3, dtype=counted.dtype, device=labels.device)
@@ -49,22 +49,22 @@ def _edges(labels: Tensor) -> Tensor:
 
 
 def detail_losses(logits: Tensor, labels: Tensor) -> Terms:
-    """The two terms of a detail head, each the mean over the images or pixels that count; 0 if none does.
+    """The two loss terms of a detail head, each a mean over labelled pixels or images; 0 if there are none.
 
     Args:
-        logits: (B, 1, H, W), at the size of the labels.
+        logits: (B, 1, H, W) at the size of the labels.
         labels: (B, H, W) int64.
 
     Returns:
-        ``"detail_bce"``, the binary cross-entropy of the labelled pixels, and ``"detail_dice"``, equation 2's
-        ``1 - (2 sum(p g) + 1) / (sum(p) + sum(g) + 1)`` of each image.
+        ``"detail_bce"``, the binary cross-entropy over labelled pixels, and ``"detail_dice"``, equation 2's
+        ``1 - (2 sum(p g) + 1) / (sum(p) + sum(g) + 1)`` per image.
     """
     counted = labels != IGNORE
     logits = logits.squeeze(1).to(torch.promote_types(logits.dtype, torch.float32))
     targets = detail_targets(labels).to(logits)
     losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     bce = (losses * counted).sum() / counted.sum().clamp(min=1)
-    said = logits.sigmoid() * counted
-    both, each = (said * targets).flatten(1).sum(1), (said + targets).flatten(1).sum(1)
+    predicted = logits.sigmoid() * counted
+    both, each = (predicted * targets).flatten(1).sum(1), (predicted + targets).flatten(1).sum(1)
     dice = (1 - (2 * both + 1) / (each + 1)).mean()
     return {"detail_bce": bce, "detail_dice": dice}

@@ -1,6 +1,6 @@
-"""ICNet's two smaller resolutions: a ResNet whose map is halved by resizing, with dilation in place of later strides.
+"""ICNet's encoder of the two smaller resolutions: a ResNet that resizes its map to half and dilates its last stages.
 
-After the first block of the second stage the map is halved; the third and the fourth stage keep its size and have
+The map is resized after the first block of the second stage; the third and the fourth stage keep its size and have
 dilations 2 and 4.
 
 Source: Zhao, Qi, Shen, Shi and Jia, "ICNet for real-time semantic segmentation on high-resolution images", ECCV 2018,
@@ -18,19 +18,19 @@ from hardy.blocks.sizes import cells, resize
 __all__ = ["DilatedResNet18", "DilatedResNet50", "halved"]
 
 DILATIONS = (1, 1, 2, 4)
-"""Of each stage."""
+"""Dilation of each stage."""
 
 
 class DilatedResNet50(nn.Module):
-    """Images (B, 3, H, W) -> (B, 512 width, H/8, W/8), (B, 2048 width, H/16, W/16): the maps before and behind.
+    """Images (B, 3, H, W) -> (B, 512 width, H/8, W/8), (B, 2048 width, H/16, W/16): before the resizing, at the end.
 
-    The first convolutions are three of 3x3, as in the published network.
+    It starts with three 3x3 convolutions, as in the published network.
 
     Attributes:
-        channels: of the two maps.
+        channels: channels of the two maps.
 
     Args:
-        width: of every layer, as a multiple of a ResNet-50's.
+        width: channels of every layer, as a multiple of those of ResNet-50.
     """
 
     def __init__(self, width: float) -> None:
@@ -54,15 +54,15 @@ class DilatedResNet50(nn.Module):
 
 
 class DilatedResNet18(nn.Module):
-    """Images (B, 3, H, W) -> (B, 128 width, H/8, W/8), (B, 512 width, H/16, W/16): the maps before and behind.
+    """Images (B, 3, H, W) -> (B, 128 width, H/8, W/8), (B, 512 width, H/16, W/16): before the resizing, at the end.
 
-    Parameters have the names that ImageNet checkpoints give them.
+    Parameters are named as in ImageNet checkpoints.
 
     Attributes:
-        channels: of the two maps.
+        channels: channels of the two maps.
 
     Args:
-        width: of every layer, as a multiple of a ResNet-18's.
+        width: channels of every layer, as a multiple of those of ResNet-18.
     """
 
     def __init__(self, width: float) -> None:

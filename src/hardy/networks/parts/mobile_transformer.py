@@ -1,4 +1,4 @@
-"""What TopFormer and SeaFormer share: stages of inverted residuals, and of transformer blocks on maps.
+"""What TopFormer and SeaFormer share: stages of inverted residuals, and transformer blocks on maps.
 
 Source: Zhang et al., "TopFormer", CVPR 2022, sections 3.1 and 3.2; Wan et al., "SeaFormer", ICLR 2023, section 3.1;
 inverted residuals: Sandler et al., CVPR 2018; stochastic depth: Huang et al., ECCV 2016, equation 4.
@@ -18,11 +18,11 @@ from hardy.networks.building.weights import initialise
 __all__ = ["Layer", "convolutions", "draw", "transformer"]
 
 Layer = tuple[int, int | None, int, int]
-"""Of an inverted residual: side of the kernel, expansion (None leaves the first layer out), channels, stride."""
+"""An inverted residual: kernel size, expansion (None omits the first layer), channels, stride."""
 
 
 def convolutions(in_channels: int, layers: Sequence[Layer]) -> nn.Sequential:
-    """Inverted residuals one after the other, (B, in_channels, h, w) to the channels of the last."""
+    """A sequence of inverted residuals, from ``in_channels`` to the channels of the last."""
     found = []
     for kernel, expansion, channels, stride in layers:
         found.append(InvertedResidual(in_channels, channels, stride=stride, expansion=expansion, kernel=kernel))
@@ -33,25 +33,25 @@ def convolutions(in_channels: int, layers: Sequence[Layer]) -> nn.Sequential:
 def transformer(
     depth: int, channels: int, ratio: int, drop_path: float, attention: Callable[[], nn.Module]
 ) -> nn.Sequential:
-    """Blocks of attention and a feed-forward layer, (B, channels, h, w) to the same shape.
+    """A sequence of blocks of attention and a feed-forward layer, (B, channels, h, w) to the same shape.
 
     Args:
         depth: number of blocks.
-        channels: of the map.
-        ratio: the feed-forward layer is so many times as wide inside.
-        drop_path: share of images for which the last block is skipped while training; it rises to it linearly from 0 at
-            the first.
-        attention: makes the attention of one block.
+        channels: channels of the map.
+        ratio: hidden channels of the feed-forward layer, as a multiple of ``channels``.
+        drop_path: stochastic depth: share of images that skip the last block in training; it rises linearly from 0 at
+            the first block.
+        attention: builds the attention of one block.
     """
     rates = [drop_path * place / max(depth - 1, 1) for place in range(depth)]
     return nn.Sequential(*(_Block(attention(), ConvFFN(channels, ratio * channels), rate) for rate in rates))
 
 
 def draw(network: nn.Module) -> None:
-    """Draw the layers of ``network`` in place; its attention says nothing at first.
+    """Initialise the layers of ``network`` at random, in place; its attention has no effect at first.
 
-    Sums that nothing has normalised yet grow from block to block, and a softmax of large products makes a large
-    difference of the rounding of a small one; so every transformer block begins as what is beside its attention.
+    The blocks have no norm that limits their sums, which grow from block to block, and a softmax of large products
+    amplifies rounding errors. So every transformer block starts as the rest of the block without its attention.
     """
     initialise(network)
     for module in network.modules():
@@ -60,7 +60,7 @@ def draw(network: nn.Module) -> None:
 
 
 class _Block(nn.Module):
-    """``(B, C, h, w) -> (B, C, h, w)``: attention and a feed-forward layer, each added to what it got."""
+    """``(B, C, h, w) -> (B, C, h, w)``: attention and a feed-forward layer, each added to its input."""
 
     def __init__(self, attention: nn.Module, feed_forward: nn.Module, drop_path: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Encoders from timm: by name, with weights from a file or from timm, as a list of feature maps."""
+"""timm encoders by name, with weights from a file or from timm, that return a list of feature maps."""
 
 import logging
 from collections.abc import Callable
@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hardy.errors import InputError, nearest
-from hardy.networks._refusal import reason, refused, sized
 from hardy.networks.building.weights import digest, fill, is_file, read_weights
+from hardy.networks.parts.encoder_errors import one_line_errors, reason, size_errors
+from hardy.networks.parts.same_padding import with_open_padding
 from hardy.networks.parts.torchvision_names import in_timm_names
+from hardy.networks.shipped.base import shipped
 
 __all__ = ["Pyramid", "load_encoder", "pad", "stages"]
 
@@ -20,39 +22,46 @@ _log = logging.getLogger("hardy")
 
 
 class Pyramid(nn.Module):
-    """The feature maps of a timm encoder, finest first: those of its stages from stride 4 on, or of four blocks spaced
-    evenly over the depth of a plain transformer.
+    """The feature maps of a timm encoder, finest first: those of its stages from a stride on; of a plain transformer
+    those of four blocks, spaced evenly over its depth.
 
     Attributes:
         channels: width of each map as built.
         strides: of each map.
-        multiple: sides of the images must be multiples of it; 1 where any size will do.
+        multiple: the sides of the images must be multiples of it; 1 for any size.
 
     Args:
         name: the encoder's name in timm.
         weights: see `load_encoder`.
-        output_stride: stride of the coarsest map, kept by dilation; None leaves the encoder as it is.
+        output_stride: stride of the coarsest map, reached by dilation; None does not change the encoder.
+        finest: stride of the first map; only one below 4 must exist.
     """
 
-    def __init__(self, name: str, weights: str | None, output_stride: int | None) -> None:
+    def __init__(self, name: str, weights: str | None, output_stride: int | None, *, finest: int = 4) -> None:
         super().__init__()
+        self._finest = finest
         kwargs = {} if output_stride is None else {"output_stride": output_stride}
         self.name = name
         self.model: Any = load_encoder(name, weights, self._trim, **kwargs)
         if output_stride is not None and self.strides[-1] != output_stride:
             raise InputError(
-                f"output_stride {output_stride}: encoder {name!r} has a last map of stride {self.strides[-1]} all the "
-                "same; leave output_stride out, or choose another encoder"
+                f"output_stride {output_stride}: encoder {name!r} still has a last map of stride {self.strides[-1]}; "
+                "leave output_stride out, or choose another encoder"
             )
 
     def _trim(self, model: Any) -> None:
-        """Note which maps to take from ``model``, and take away in place what lies behind the last of them."""
-        self.indices, self.channels, self.strides, self.multiple = stages(model)
+        """Choose the maps of ``model`` to return, and remove the layers after the last of them, in place."""
+        self.indices, self.channels, self.strides, self.multiple = stages(model, finest=self._finest)
+        if self._finest < 4 and self.strides[0] != self._finest:
+            raise InputError(
+                f"finest_stride {self._finest}: encoder {self.name!r} has no map of that stride, its finest one has "
+                f"{self.strides[0]}; leave finest_stride out, or choose another encoder"
+            )
         model.prune_intermediate_layers(self.indices, prune_head=True)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised images (B, 3, H, W) -> maps (B, C, h, w)."""
-        with sized(self.name, self.model, self._maps, images):
+        with size_errors(self.name, self.model, self._maps, images):
             return self._maps(images)
 
     def _maps(self, images: Tensor) -> list[Tensor]:
@@ -62,43 +71,48 @@ class Pyramid(nn.Module):
         return maps
 
 
-def stages(model: Any) -> tuple[list[int], list[int], list[int], int]:
-    """Which maps of a timm ``model`` make its pyramid: (indices, channels, strides, multiple); see `Pyramid`."""
-    told = [(info["num_chs"], info["reduction"]) for info in model.feature_info]
-    count = len(told)
-    plain = count > 1 and len({stride for _, stride in told}) == 1
+def stages(model: Any, *, finest: int = 4) -> tuple[list[int], list[int], list[int], int]:
+    """The maps of a timm ``model`` that form its pyramid: (indices, channels, strides, multiple); see `Pyramid`."""
+    infos = [(info["num_chs"], info["reduction"]) for info in model.feature_info]
+    count = len(infos)
+    plain = count > 1 and len({stride for _, stride in infos}) == 1
     if plain:
         indices = sorted({max(0, count * quarter // 4 - 1) for quarter in (1, 2, 3, 4)})
     else:
-        indices = [index for index, (_, stride) in enumerate(told) if stride >= 4]
-    channels, strides = zip(*(told[index] for index in indices), strict=True)
+        indices = [index for index, (_, stride) in enumerate(infos) if stride >= finest]
+    channels, strides = zip(*(infos[index] for index in indices), strict=True)
     return indices, list(channels), list(strides), strides[-1] if plain else 1
 
 
 def load_encoder(name: str, weights: str | None, trim: Callable[[Any], object], **kwargs: Any) -> Any:
-    """The timm model ``name`` after ``trim``, which takes its head away in place.
+    """The timm model ``name`` after ``trim``, which removes its head in place.
 
     Args:
-        name: a model of timm's, with or without a tag (``resnet18.a1_in1k``).
-        weights: None for a random draw; a file of the names of timm or torchvision; ``"timm"`` for those timm takes by
-            default; or a tag of timm's. What `trim` took away may be in the file, or not.
-        trim: called with the whole model.
+        name: a timm model, with or without a tag (``resnet18.a1_in1k``).
+        weights: None for random initialisation; a file with timm's or torchvision's names; a short
+            name of ``hardy list weights``; ``"timm"`` for timm's
+            default weights; or a timm tag. The file may contain the layers that `trim` removes.
+        trim: called with the complete model.
         kwargs: for ``timm.create_model``.
 
     Raises:
-        InputError: for a name or a tag that timm does not have, an encoder of one input size only, weights that do not
-            fit or cannot be fetched.
+        InputError: for a name or a tag that timm does not have, an encoder of fixed input size, or weights that do not
+            fit or cannot be downloaded.
     """
-    fetched = weights is not None and not is_file(weights)
+    short = shipped(weights)
+    fetched = weights is not None and not short and not is_file(weights)
     tagged = name if weights is None or not fetched else _tagged(name, weights)
     model = _made(tagged, fetched, kwargs)
-    known = set(model.state_dict())
-    with refused(f"encoder {name!r} gives no maps that a decoder could take", "choose another encoder"):
+    known = model.state_dict()
+    if short:
+        short.check_encoder(name, known)
+    with one_line_errors(f"encoder {name!r} gives no maps that a decoder can use", "choose another encoder"):
         trim(model)
     if fetched:
         _log.info("weights of %s from timm, sha256 of the tensors %s", tagged, digest(model.state_dict()))
     elif weights is not None:
-        fill(model, in_timm_names(read_weights(weights)), weights, may_be_left=known.intersection)
+        found = short.named(short.read(), known) if short else in_timm_names(read_weights(weights))
+        fill(model, found, weights, may_be_left=set(known).intersection)
     return model
 
 
@@ -118,21 +132,21 @@ def _made(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:
     if config is not None and config.fixed_input_size:
         kwargs = {**kwargs, "dynamic_img_size": True}
     try:
-        return timm.create_model(name, pretrained=pretrained, **kwargs)
+        return with_open_padding(timm.create_model(name, pretrained=pretrained, **kwargs))
     except Exception as error:
         raise InputError(_unmade(name, pretrained, kwargs, error)) from error
 
 
 def _unmade(name: str, pretrained: bool, kwargs: dict[str, Any], error: Exception) -> str:
-    """Why timm could not make the model ``name``: what can be made without an option is not made because of it."""
+    """Why timm could not build the model ``name``. If it can be built without an option, that option is the reason."""
     if pretrained and (isinstance(error, OSError) or _makes(name, kwargs)):
-        return f"the weights of {name!r} could not be fetched; give a weights file ({reason(error)})"
+        return f"the weights of {name!r} could not be downloaded; give a weights file ({reason(error)})"
     for option, value in kwargs.items():
         if not _makes(name, {key: kwargs[key] for key in kwargs if key != option}):
             continue
         if option == "output_stride":
             return (
-                f"output_stride {value}: encoder {name!r} takes no output_stride, for it cannot dilate "
+                f"output_stride {value}: encoder {name!r} takes no output_stride, because it cannot dilate "
                 f"({reason(error)}); leave it out, or choose an encoder that can, such as resnet18"
             )
         if option == "dynamic_img_size":
@@ -142,7 +156,7 @@ def _unmade(name: str, pretrained: bool, kwargs: dict[str, Any], error: Exceptio
 
 
 def _makes(name: str, kwargs: dict[str, Any]) -> bool:
-    """Whether timm makes the model ``name`` with these options, without weights."""
+    """Whether timm can build the model ``name`` with these options, without weights."""
     try:
         with torch.device("meta"):
             timm.create_model(name.partition(".")[0], **kwargs)
@@ -152,7 +166,7 @@ def _makes(name: str, kwargs: dict[str, Any]) -> bool:
 
 
 def _tagged(name: str, weights: str) -> str:
-    """The name in timm of encoder ``name`` with ``weights``, ``"timm"`` or a tag; only names that have weights."""
+    """timm's name of encoder ``name`` with ``weights``, ``"timm"`` or a tag; only names that have weights."""
     architecture = name.partition(".")[0]
     available = timm.list_pretrained(architecture)
     wanted = name if weights == "timm" else f"{architecture}.{weights}"

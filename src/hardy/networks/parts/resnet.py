@@ -1,4 +1,4 @@
-"""ResNet-18 and ResNet-34 as encoders: the sums of the four stages, before the ReLU behind them.
+"""ResNet-18 and ResNet-34 as encoders: the residual sums of the four stages, before the ReLU.
 
 Source: He, Zhang, Ren and Sun, "Deep residual learning for image recognition", CVPR 2016, table 1.
 """
@@ -19,11 +19,11 @@ DEPTHS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
 class ResNet(nn.Module):
     """Normalised images (B, 3, H, W) -> maps (B, C, h, w) at strides 4, 8, 16, 32; sides round up.
 
-    Parameters have the names that ImageNet checkpoints give them.
+    Parameters are named as in ImageNet checkpoints.
 
     Attributes:
-        channels: of each map as built.
-        strides: of each map.
+        channels: channels of each map as built.
+        strides: stride of each map.
 
     Args:
         name: one of `DEPTHS`.
@@ -41,7 +41,7 @@ class ResNet(nn.Module):
         self.layer4 = ResidualStage(256, 512, four, stride=2)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """The sums of the stages, finest first."""
+        """The residual sums of the stages, finest first."""
         return self.stages(self.stem(images))
 
     def stem(self, images: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class ResNet(nn.Module):
         return F.max_pool2d(F.relu(self.bn1(self.conv1(images))), 3, 2, 1)
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """The sums of the stages from what `stem` makes."""
+        """The residual sums of the stages, from the map of `stem`."""
         maps = []
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)
@@ -59,15 +59,15 @@ class ResNet(nn.Module):
 
 
 def fill_resnet(encoder: nn.Module, name: str, weights: str) -> None:
-    """Put the ImageNet ``weights`` of ``name`` into an ``encoder`` with the same layers, in place.
+    """Load the ImageNet ``weights`` of ``name`` into an ``encoder`` with the same layers, in place.
 
     Args:
-        encoder: what is filled; names and shapes are those of timm's and torchvision's model ``name``.
-        name: a ResNet of timm's.
-        weights: a file of its weights, under the names of torchvision or timm; ``"timm"`` or a tag of timm's.
+        encoder: its names and shapes are those of timm's and torchvision's model ``name``.
+        name: a timm ResNet.
+        weights: a weights file with the names of torchvision or timm; ``"timm"`` or a timm tag.
 
     Raises:
-        InputError: for weights that are no file and no tag, or do not fit.
+        InputError: for weights that are neither a file nor a tag, or that do not fit.
     """
     trained = load_encoder(name, weights, lambda model: model.reset_classifier(0))
     fill(encoder, trained.state_dict(), weights)

@@ -1,7 +1,7 @@
 """The features of a network, their strides and channels, without computing one value.
 
-A copy of the network is traced on fake tensors, which have a shape, a type and a device, but no memory. The shapes of
-its features for images of H x W pixels give the strides.
+A copy of the network is traced on fake tensors, which have a shape, a type and a device, but no memory. The strides
+follow from the shapes of its features for images of H x W pixels.
 
 Source: Hardy's own; fake tensors are PyTorch's (``FakeTensorMode``).
 """
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 __all__ = ["stages_of"]
 
 _SIDES = (256, 384, 640, 896)
-"""Heights that are tried, 128 times 2, 3, 5 and 7, so that most strides divide one of them; widths are twice that."""
+"""Heights to try, 128 times 2, 3, 5 and 7, so that most strides divide one of them; widths are twice that."""
 
 _FIXED = ((224, 224), (256, 256), (384, 384), (512, 512))
-"""Sizes that many networks for images of one size were made for."""
+"""Common sizes of networks with a fixed image size."""
 
 
 class _Seen(NamedTuple):
-    """A feature's name, the pixels of the image per cell along its height and its width, and its channels."""
+    """A feature: its name, image pixels per cell along height and width, and channels."""
 
     name: str
     height: float
@@ -40,7 +40,7 @@ class _Seen(NamedTuple):
 
 
 def stages_of(network: "Network", size: Sequence[int] | None = None) -> list[Stage]:
-    """What `Network.feature_stages` returns; arguments and errors as there."""
+    """See `Network.feature_stages`."""
     found: list[_Seen] | None = None
     error: Exception | None = None
     for at in _sizes(network.least_size) if size is None else [(size[0], size[1])]:
@@ -48,7 +48,7 @@ def stages_of(network: "Network", size: Sequence[int] | None = None) -> list[Sta
             break
         try:
             found = _traced(network, at)
-        except Exception as caught:  # what does not run at this size may run at another
+        except Exception as caught:  # it may run at another size
             error = error or caught
             continue
         if all(seen.height == seen.width == round(seen.width) for seen in found):
@@ -56,16 +56,16 @@ def stages_of(network: "Network", size: Sequence[int] | None = None) -> list[Sta
     if found is None:
         if error is None or isinstance(error, InputError):
             raise error or InputError("no size to trace with")
-        said = " ".join(str(error).split())[:120]
+        text = " ".join(str(error).split())[:120]
         raise InputError(
-            f"{type(network).__name__} cannot be traced without values ({type(error).__name__}: {said}); give "
+            f"{type(network).__name__} cannot be traced without values ({type(error).__name__}: {text}); give "
             "feature_stages a size (H, W) that it takes, or read the shapes of the features of outputs(images)"
         ) from error
     return [Stage(seen.name, max(1, round(seen.width)), seen.channels) for seen in found]
 
 
 def _sizes(least: int) -> Iterator[tuple[int, int]]:
-    """Those to try in turn, none smaller than ``least``."""
+    """The sizes to try, in order, none smaller than ``least``."""
     times = math.ceil(least / _SIDES[0])
     yield from ((times * side, 2 * times * side) for side in _SIDES)
     yield from _FIXED
@@ -73,7 +73,7 @@ def _sizes(least: int) -> Iterator[tuple[int, int]]:
 
 @torch.no_grad()
 def _traced(network: "Network", size: tuple[int, int]) -> list[_Seen]:
-    """The features of one image of ``size`` (H, W); ``network`` and the random state stay as they are."""
+    """The features for one image of ``size`` (H, W); ``network`` and the random state do not change."""
     height, width = size
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     copied = copy.deepcopy(network, _fakes(network, mode)).eval()
@@ -87,7 +87,7 @@ def _traced(network: "Network", size: tuple[int, int]) -> list[_Seen]:
 
 
 def _fakes(network: nn.Module, mode: FakeTensorMode) -> dict[int, object]:
-    """For `copy.deepcopy`: in place of each tensor that a module holds one of its shape, type and device."""
+    """A memo for `copy.deepcopy` that replaces each tensor of a module by a fake one of its shape, type and device."""
     held = (value for module in network.modules() for value in _values(module) if isinstance(value, Tensor))
     return {id(value): value if isinstance(value, FakeTensor) else mode.from_tensor(value) for value in held}
 

@@ -1,7 +1,7 @@
-"""The names of torchvision's MobileNetV2 checkpoints in timm's words.
+"""Renames the weights of torchvision's MobileNetV2 to timm's names.
 
-Both count the same layers in the same order (Sandler et al., CVPR 2018, table 2): torchvision numbers the blocks
-``features.1`` to ``features.17`` through, timm by stage and place within it. ResNets have the same names in both.
+Both have the same layers in the same order (Sandler et al., CVPR 2018, table 2): torchvision numbers the blocks
+``features.1`` to ``features.17``, timm by stage and index within the stage. ResNets have the same names in both.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _OTHER = {"0.0": "conv_pw", "0.1": "bn1", "1.0": "conv_dw", "1.1": "bn2", "2": "
 
 
 def in_timm_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``weights`` under timm's names if they are a MobileNetV2 of torchvision's, else as they are."""
+    """``weights`` under timm's names if they are of torchvision's MobileNetV2, else unchanged."""
     if "features.1.conv.0.0.weight" not in weights:
         return dict(weights)
     names = {f"features.{old}": new for old, new in _STEM.items()} | {"classifier.1": "classifier"}

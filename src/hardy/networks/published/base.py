@@ -1,4 +1,4 @@
-"""The interface of every publication: whose weights a file holds, and how its names and values become ours."""
+"""The interface of every publication: recognises its weights files and converts their names and values."""
 
 import re
 from abc import ABC, abstractmethod
@@ -25,32 +25,32 @@ class Colours(NamedTuple):
 
 
 class Renamed(NamedTuple):
-    """The tensors of a file under our names, and those without a place in our network: published name -> why."""
+    """The tensors of a file under Hardy's names, and the unused ones: published name -> reason."""
 
     weights: dict[str, Tensor]
     dropped: dict[str, str]
 
 
 class Publication(ABC):
-    """Weights that somebody published for one of Hardy's networks, as state dicts under their names.
+    """Weights that others published for one of Hardy's networks, as state dicts with their own names.
 
-    A subclass names its source in the attributes, reads the network's options off names and shapes, and says where each
-    layer goes. Values that are laid out in another way are changed by `converted`. Nothing of a file is left over in
-    silence: a tensor that neither `layers` nor `dropped` knows is an error.
+    A subclass names its source in the attributes, derives the network's options from names and shapes, and maps layer
+    names. `converted` changes values that have another layout. No tensor is ignored silently: one that neither `layers`
+    nor `dropped` matches is an error.
 
     Attributes:
-        network: the name of our network.
-        repository: where the names come from, ``owner/name``.
-        checked: what the map was checked on: the published ``"files"``, drawn weights in the release's ``"code"``, or
-            their ``"names"`` and shapes only.
-        prefix: a pattern that is taken away from the front of names that have it, after ``model.`` and ``module.``,
-            which the training loops of any publication put there.
-        signs: patterns of names; a file that has one of each is of this publication.
-        layers: patterns of published layers (names less their last part) -> our layers, with groups as for `re.sub`;
-            the first that fits counts.
-        dropped: patterns of whole names that have no place in our network -> why.
-        channels: the order of an image's channels in the release; `converted` makes RGB of BGR.
-        void: True when the last of the file's classes is what training called void, and may be cut off.
+        network: the name of Hardy's network.
+        repository: the repository of the release, ``owner/name``.
+        checked: what the name map was checked on: the published ``"files"``, random weights in the release's
+            ``"code"``, or ``"names"`` and shapes only.
+        prefix: a pattern that is removed from the start of names, after ``model.`` and ``module.``, which training
+            loops add in any publication.
+        signs: patterns of names; a file in which each matches a name is of this publication.
+        layers: patterns of published layers (names without their last part) -> Hardy's layers, with groups as for
+            `re.sub`; the first match is used.
+        dropped: patterns of complete names that Hardy's network does not use -> reason.
+        channels: the channel order of images in the release; `converted` turns BGR into RGB.
+        void: True if the last class of the file is void, which may be removed.
     """
 
     network: ClassVar[str]
@@ -64,19 +64,19 @@ class Publication(ABC):
     void: ClassVar[bool] = False
 
     def published(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """``weights`` without `prefix` and those of training loops.
+        """``weights`` without `prefix` and the prefixes of training loops.
 
         Raises:
-            InputError: when two names become one.
+            InputError: if two names become equal.
         """
         plain = {self._plain(name): value for name, value in weights.items()}
         if len(plain) < len(weights):
             name, _ = Counter(map(self._plain, weights)).most_common(1)[0]
-            raise InputError(f"some names occur twice, with and without the prefix, {name} for one")
+            raise InputError(f"some names occur twice, with and without the prefix, such as {name}")
         return plain
 
     def lacks(self, names: Collection[str]) -> str | None:
-        """The first of `signs`, as a name, that a file with ``names`` does not have; None when it has all."""
+        """The first of `signs`, as a name, that a file with ``names`` does not have; None if it has all."""
         plain = [self._plain(name) for name in names]
         missing = (sign for sign in self.signs if not any(_fits(sign, name) for name in plain))
         return next((sign.replace("\\", "") for sign in missing), None)
@@ -86,7 +86,7 @@ class Publication(ABC):
         return self.lacks(names) is None
 
     def likeness(self, names: Collection[str]) -> float:
-        """The share of ``names`` that have a place in this publication."""
+        """The share of ``names`` that match `layers`."""
         plain = [self._plain(name) for name in names]
         return sum(self._layer(name) is not None for name in plain) / max(1, len(plain))
 
@@ -94,36 +94,36 @@ class Publication(ABC):
         return re.sub(f"^{_LOOPS}(?:{self.prefix})?", "", name)
 
     def _layer(self, name: str) -> str | None:
-        """Our layer of the tensor ``name``, or None."""
+        """Hardy's layer of the tensor ``name``, or None."""
         layer = name.rpartition(".")[0]
         return next((re.sub(f"^{old}$", new, layer) for old, new in self.layers.items() if _fits(old, layer)), None)
 
     @abstractmethod
     def class_count(self, weights: Mapping[str, Tensor]) -> int:
-        """How many classes the file predicts, the void one included; ``weights`` as from `published`.
+        """The number of classes of the file, including void; ``weights`` as from `published`.
 
         Raises:
-            KeyError: when the classifier is not in the file.
+            KeyError: if the classifier is not in the file.
         """
 
     @abstractmethod
     def options(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
-        """The options of our network that the file needs; ``weights`` as from `published`.
+        """The options of Hardy's network that the file needs; ``weights`` as from `published`.
 
         Raises:
             InputError: for a size of the network that Hardy does not have.
-            KeyError: when a layer that tells the size is not in the file.
+            KeyError: if a layer that determines the size is not in the file.
         """
 
     def colours(self, weights: Mapping[str, Tensor]) -> Colours:
-        """The normalisation of RGB images; ImageNet's unless told otherwise."""
+        """The normalisation of RGB images; by default ImageNet's."""
         return Colours(IMAGENET_MEAN, IMAGENET_STD)
 
     def renamed(self, weights: Mapping[str, Tensor]) -> Renamed:
-        """``weights``, as from `published`, under our names.
+        """``weights``, as from `published`, under Hardy's names.
 
         Raises:
-            InputError: naming what has no place, or two tensors that would take the same.
+            InputError: naming tensors that match no pattern, or two tensors that would get the same name.
         """
         found, left = Renamed({}, {}), []
         for name, value in weights.items():
@@ -139,15 +139,15 @@ class Publication(ABC):
                 found.weights[f"{ours}.{leaf}"] = value
         if left:
             shown = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
-            raise InputError(f"{len(left)} left over that {self.network} has no place for ({shown})")
+            raise InputError(f"{len(left)} left over that {self.network} does not have ({shown})")
         return found
 
     def converted(self, weights: dict[str, Tensor], class_count: int) -> dict[str, Tensor]:
-        """``weights``, under our names, with the values that our layers take.
+        """``weights``, under Hardy's names, converted to the layout of Hardy's layers.
 
         Args:
-            weights: of `renamed`.
-            class_count: K of the network they are for; with `void` it may be one less than the file's.
+            weights: as from `renamed`.
+            class_count: K of the network; with `void` it may be one less than the file's.
         """
         return weights
 
@@ -157,7 +157,7 @@ def _fits(pattern: str, name: str) -> bool:
 
 
 def in_rgb(weights: Tensor, first: int = 0, *, axis: int = 1) -> Tensor:
-    """``weights`` for RGB where they were for BGR: three channels from ``first`` on along ``axis`` in reverse order."""
+    """``weights`` for BGR changed to RGB: the three channels from ``first`` on along ``axis`` in reverse order."""
     order = list(range(weights.shape[axis]))
     order[first : first + 3] = reversed(order[first : first + 3])
     return weights[(slice(None),) * axis + (order,)]

@@ -1,8 +1,8 @@
-"""BiSeNetV2 as CoinCheung trained it on Cityscapes, COCO-Stuff or ADE20K: the most used public release of it.
+"""BiSeNetV2 as trained by CoinCheung on Cityscapes, COCO-Stuff or ADE20K: its most used public release.
 
-Of the release's present network, whose maps are enlarged to the nearest; the first one's heads made pixels of channels
-and are not ours. The number of classes tells which data set's normalisation the images had: 171 for COCO-Stuff, 150 for
-ADE20K, any other for Cityscapes, as in the release's demonstration.
+For the current version of the release, which enlarges maps by nearest neighbour; the first version has other heads
+(pixel shuffle). The number of classes determines the normalisation: 171 for COCO-Stuff, 150 for ADE20K, any other for
+Cityscapes, as in the release's demo.
 
 Source: Yu, Gao, Wang, Yu, Shen and Sang, "BiSeNet V2: bilateral network with guided aggregation for real-time semantic
 segmentation", IJCV 2021; github.com/CoinCheung/BiSeNet.
@@ -31,7 +31,7 @@ def _unit(published: str, ours: str) -> dict[str, str]:
 
 
 def _detail() -> dict[str, str]:
-    """Three stages of two, three and three convolutions; ours count through."""
+    """Three stages of two, three and three convolutions, which Hardy numbers consecutively."""
     names: dict[str, str] = {}
     count = 0
     for stage, convolutions in enumerate((2, 3, 3), start=1):
@@ -42,7 +42,7 @@ def _detail() -> dict[str, str]:
 
 
 def _gather(published: str, ours: str) -> dict[str, str]:
-    """A gather-and-expand block; the first of a stage strides and has a shortcut of two convolutions."""
+    """A gather-and-expansion block; the first of a stage has stride 2 and a shortcut of two convolutions."""
     return {
         **_unit(rf"{published}\.conv1", f"{ours}.gather"),
         rf"{published}\.dwconv1?\.([01])": rf"{ours}.expand.0.\g<last>",
@@ -57,8 +57,8 @@ def _gather(published: str, ours: str) -> dict[str, str]:
 def _stages() -> dict[str, str]:
     names: dict[str, str] = {}
     for number, stage in enumerate(("S3", "S4", "S5_4"), start=1):
-        told = _gather(rf"segment\.{stage}\.(\d)", rf"semantic.{number}.\1")
-        names |= {old: new.replace(r"\g<last>", r"\2") for old, new in told.items()}
+        layers = _gather(rf"segment\.{stage}\.(\d)", rf"semantic.{number}.\1")
+        names |= {old: new.replace(r"\g<last>", r"\2") for old, new in layers.items()}
     return names
 
 
@@ -72,7 +72,7 @@ def _boosters() -> dict[str, str]:
 
 
 class BiSeNetV2Publication(Publication):
-    """With the booster heads where the file has them."""
+    """With the booster heads, if the file has them."""
 
     network = "bisenetv2"
     repository = "CoinCheung/BiSeNet"
@@ -106,10 +106,10 @@ class BiSeNetV2Publication(Publication):
 
     def options(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
         """See `Publication.options`."""
-        told = {"head_width": len(weights["head.conv.conv.weight"]), "upsample": "nearest"}
+        options = {"head_width": len(weights["head.conv.conv.weight"]), "upsample": "nearest"}
         if "aux2.conv.conv.weight" not in weights:
-            return told | {"aux": False}
-        return told | {"aux": True, "booster_width": len(weights["aux2.conv.conv.weight"])}
+            return options | {"aux": False}
+        return options | {"aux": True, "booster_width": len(weights["aux2.conv.conv.weight"])}
 
     def colours(self, weights: Mapping[str, Tensor]) -> Colours:
         """See `Publication.colours`."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from hardy.errors import InputError
-from hardy.networks.published._dual import BACKBONE, LOSSES, POOLING, head
+from hardy.networks.parts.dual_branch_names import BACKBONE, LOSSES, POOLING, head
 from hardy.networks.published.base import Publication
 
 __all__ = ["DDRNetPublication"]
@@ -19,7 +19,7 @@ _VARIANTS = {32: "23_slim", 64: "23"}
 
 
 class DDRNetPublication(Publication):
-    """With the auxiliary head where the file has one."""
+    """With the auxiliary head, if the file has one."""
 
     network = "ddrnet"
     repository = "ydhongHIT/DDRNet"

@@ -1,8 +1,8 @@
-"""ESPNet and ESPNet-C as its authors published them, on Cityscapes (20 classes) and CamVid (12), the last one void.
+"""ESPNet and ESPNet-C as published by the authors, on Cityscapes (20 classes) and CamVid (12); the last class is void.
 
-The decoder of the Cityscapes files joins the finest map without the image beside it, that of the CamVid file with it.
-All take BGR images; the permutation goes into the weights that read an image: the first convolution, and where the
-averaged image lies beside the maps, the norms and the convolutions behind it.
+The decoder of the Cityscapes files joins the finest map without the image, that of the CamVid file with the image. All
+take BGR images; the weights that read an image are permuted to RGB: the first convolution, and the norms and
+convolutions after each place where the averaged image joins a map.
 
 Source: Mehta, Rastegari, Caspi, Shapiro and Hajishirzi, "ESPNet: efficient spatial pyramid of dilated convolutions for
 semantic segmentation", ECCV 2018; github.com/sacmehta/ESPNet.
@@ -22,14 +22,14 @@ _BRANCHES |= {"d16": "branches.4"}
 
 
 def _pyramid(published: str, ours: str, *, nested: bool) -> dict[str, str]:
-    """The layers of one efficient spatial pyramid; its last norm and activation are ``nested`` in a module or not."""
+    """The layers of one efficient spatial pyramid; ``nested``: its last norm and activation are inside a module."""
     norm = r"bn\." if nested else ""
     parts = {rf"{old}\.conv": new for old, new in _BRANCHES.items()} | {f"{norm}bn": "norm", f"{norm}act": "act"}
     return {rf"{published}\.{old}": f"{ours}.{new}" for old, new in parts.items()}
 
 
 class ESPNetPublication(Publication):
-    """Encoders alone are ESPNet-C. The decoder is as wide as the file's classes, the void one included."""
+    """A file with an encoder only is ESPNet-C. The decoder has as many channels as the file has classes, with void."""
 
     network = "espnet"
     repository = "sacmehta/ESPNet"
@@ -69,19 +69,19 @@ class ESPNetPublication(Publication):
     def options(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
         """See `Publication.options`."""
         blocks = {level: {name.split(".")[1] for name in weights if name.startswith(f"{level}.")} for level in _LEVELS}
-        told: dict[str, Any] = {"p": len(blocks["level2"]), "q": len(blocks["level3"])}
+        options: dict[str, Any] = {"p": len(blocks["level2"]), "q": len(blocks["level3"])}
         if "classifier.weight" not in weights:
-            return told | {"decoder": False}
+            return options | {"decoder": False}
         width, joined = weights["conv.conv.weight"].shape[:2]
-        return told | {"width": width, "finest": "convolution" if joined == width + 16 else "level1"}
+        return options | {"width": width, "finest": "convolution" if joined == width + 16 else "level1"}
 
     def colours(self, weights: Mapping[str, Tensor]) -> Colours:
-        """``((255 images - mean) / std) / 255``; with 12 classes by CamVid's numbers, else by Cityscapes'."""
+        """For ``((255 images - mean) / std) / 255``, with CamVid's numbers for 12 classes, else with Cityscapes'."""
         mean, std = _COLOURS["camvid" if self.class_count(weights) == 12 else "cityscapes"]
         return Colours(tuple(number / 255 for number in mean), std)
 
     def converted(self, weights: dict[str, Tensor], class_count: int) -> dict[str, Tensor]:
-        """See `Publication.converted`: BGR to RGB, and without the void class where it is not asked for."""
+        """See `Publication.converted`: BGR to RGB, and without void if ``class_count`` excludes it."""
         flipped = {name: in_rgb(value, *_IMAGES[name]) for name, value in weights.items() if name in _IMAGES}
         for norm, first in (("norm1", 16), ("norm2", 128)):
             own = [name for name in weights if name.startswith(f"{norm}.") and weights[name].ndim == 1]
@@ -99,8 +99,8 @@ _COLOURS = {
     "cityscapes": Colours((73.15840149, 82.90893555, 72.3923111), (44.91483307, 46.15289307, 45.3192215)),
     "camvid": Colours((105.033194, 108.408863, 110.331026), (69.904348, 72.690745, 72.125710)),
 }
-"""Of RGB images in [0, 255]. Those of Cityscapes stand in the release. It has none for CamVid: they are the means over
-the 367 training images of each image's mean and deviation, as its training computes them."""
+"""For RGB images in [0, 255]. Those of Cityscapes are in the release. Those of CamVid are not: they are averages over
+the 367 training images of each image's mean and standard deviation, as the training code computes them."""
 _LEVELS = ("level2", "level3")
 _IMAGES = {
     "level1.0.weight": (0,),
@@ -108,4 +108,4 @@ _IMAGES = {
     "level3.down.reduce.weight": (128,),
     "decoder.narrow.weight": (128,),
 }
-"""The convolutions that read an image -> the first of its three channels."""
+"""Convolutions that read an image -> the index of its first channel."""

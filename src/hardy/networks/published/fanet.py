@@ -1,6 +1,6 @@
-"""FANet-18 as its authors' training code saves it, with all that the code does otherwise than the paper.
+"""FANet as the authors' training code saves it, with the differences of that code from the paper.
 
-Three layers of that code compute what nothing reads; the convolution at stride 64 is read by an auxiliary head alone.
+The output of three layers of that code is not used; only an auxiliary head reads the convolution at stride 64.
 
 Source: Hu, Perazzi, Heilbron, Wang, Lin, Saenko and Sclaroff, "Real-time semantic segmentation with fast attention",
 IEEE Robotics and Automation Letters 2021; github.com/feinanshan/FANet.
@@ -17,7 +17,7 @@ from hardy.networks.published.base import Publication
 __all__ = ["FANetPublication"]
 
 _LEVELS = (4, 8, 16, 32)
-"""How the release calls the maps at strides 8 to 64."""
+"""The release's names of the maps at strides 8 to 64."""
 _PARTS = {"w_qs": "query", "w_ks": "key", "w_vs": "value", "latlayer3": "mix"}
 
 
@@ -35,7 +35,7 @@ def _attention() -> dict[str, str]:
 
 
 class FANetPublication(Publication):
-    """With the auxiliary heads where the file has them, as all that its training code saves have."""
+    """With the auxiliary heads, if the file has them; files saved by the training code always have them."""
 
     network = "fanet"
     repository = "feinanshan/FANet"
@@ -71,5 +71,5 @@ class FANetPublication(Publication):
         blocks = len({name.split(".")[2] for name in weights if name.startswith("resnet.layer3.")})
         variants = {2: 18, 6: 34}
         if blocks not in variants or "resnet.layer1.0.conv3.weight" in weights:
-            raise InputError("a FANet of another ResNet than 18 and 34, which Hardy has")
+            raise InputError("a FANet with another ResNet; Hardy has 18 and 34")
         return {"variant": variants[blocks], "aux": "clslayer_32.conv_out.weight" in weights, "published": True}

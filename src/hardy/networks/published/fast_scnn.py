@@ -1,6 +1,6 @@
-"""Fast-SCNN as Tramac trained it on Cityscapes: the most used public release of it; the paper's authors have none.
+"""Fast-SCNN as trained by Tramac on Cityscapes: its most used public release; the paper's authors published none.
 
-Its first convolution has no padding and its maps are enlarged from corner to corner.
+Its first convolution has no padding, and it resizes maps with aligned corners.
 
 Source: Poudel, Liwicki and Cipolla, "Fast-SCNN: fast semantic segmentation network", BMVC 2019;
 github.com/Tramac/Fast-SCNN-pytorch.
@@ -17,13 +17,13 @@ __all__ = ["FastSCNNPublication"]
 
 
 def _separable(published: str, ours: str) -> dict[str, str]:
-    """A depthwise and a pointwise convolution with their norms, which the release keeps in one list."""
+    """A depthwise and a pointwise convolution with their norms, which the release has in one list."""
     places = {"0": "0.0", "1": "0.1", "3": "1.0", "4": "1.1"}
     return {rf"{published}\.conv\.{old}": f"{ours}.{new}" for old, new in places.items()}
 
 
 def _bottlenecks() -> dict[str, str]:
-    """Three stages of three inverted residuals each; ours count through."""
+    """Three stages of three inverted residuals each, which Hardy numbers consecutively."""
     parts = {"0\\.conv\\.(0|1)": "expand", "1\\.conv\\.(0|1)": "depthwise"}
     names: dict[str, str] = {}
     for stage in range(3):
@@ -42,7 +42,7 @@ def _pooling() -> dict[str, str]:
 
 
 class FastSCNNPublication(Publication):
-    """With the auxiliary head where the file has one."""
+    """With the auxiliary head, if the file has one."""
 
     network = "fast_scnn"
     repository = "Tramac/Fast-SCNN-pytorch"

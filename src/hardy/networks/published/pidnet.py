@@ -1,4 +1,4 @@
-"""PIDNet S, M and L as their authors published them on Cityscapes and CamVid; logits are enlarged corner to corner.
+"""PIDNet S, M and L as published by the authors on Cityscapes and CamVid; they resize logits with aligned corners.
 
 Source: Xu, Xiong and Bhattacharyya, "PIDNet: a real-time semantic segmentation network inspired by PID controllers",
 CVPR 2023; github.com/XuJiacong/PIDNet.
@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from hardy.errors import InputError
-from hardy.networks.published._dual import BACKBONE, LOSSES, POOLING, head
+from hardy.networks.parts.dual_branch_names import BACKBONE, LOSSES, POOLING, head
 from hardy.networks.published.base import Publication
 
 __all__ = ["PIDNetPublication"]
@@ -20,10 +20,10 @@ _VARIANTS = {(32, 128): "s", (64, 128): "m", (64, 256): "l"}
 
 
 class PIDNetPublication(Publication):
-    """With the auxiliary head and that of boundaries where the file has them.
+    """With the auxiliary head and the boundary head, if the file has them.
 
-    A boundary branch names the layers of a block that stands alone without a number; in M and S its second stage is a
-    list of one block.
+    In the boundary branch the layers of a single block have no block number; in M and S its second stage is a list of
+    one block.
     """
 
     network = "pidnet"

@@ -1,6 +1,6 @@
-"""SegFormer B0 to B5 as its authors published it on Cityscapes and ADE20K, of Hardy's head with linear projections.
+"""SegFormer B0 to B5 as published by the authors on Cityscapes and ADE20K; the head has linear projections.
 
-The release normalises patch embeddings and reduced keys with an epsilon of 1e-5, all else with 1e-6.
+The release's layer norms of patch embeddings and reduced keys have an epsilon of 1e-5, all others 1e-6.
 
 Source: Xie, Wang, Yu, Anandkumar, Alvarez and Luo, "SegFormer: simple and efficient design for semantic segmentation
 with transformers", NeurIPS 2021; github.com/NVlabs/SegFormer.
@@ -11,14 +11,14 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from hardy.networks.published._mit import depths, fused_from_coarse, variant
+from hardy.networks.parts.segformer_files import depths, fused_from_coarse, variant
 from hardy.networks.published.base import Publication
 
 __all__ = ["SegFormerPublication"]
 
 
 class SegFormerPublication(Publication):
-    """The release carries a classifier that its head never uses."""
+    """The release has a classifier that its head never uses."""
 
     network = "segformer"
     repository = "NVlabs/SegFormer"
@@ -47,9 +47,7 @@ class SegFormerPublication(Publication):
         widths = [len(weights[f"backbone.patch_embed{stage}.proj.weight"]) for stage in range(1, 5)]
         counts = [depths(weights, f"backbone.block{stage}.")[0] for stage in range(1, 5)]
         width = len(weights["decode_head.linear_pred.weight"][0])
-        return {
-            "variant": variant(widths, counts), "width": width, "projection": "linear", "embedding_eps": 1e-5
-        }  # fmt: skip
+        return {"variant": variant(widths, counts), "width": width, "projection": "linear", "embedding_eps": 1e-5}
 
     def converted(self, weights: dict[str, Tensor], class_count: int) -> dict[str, Tensor]:
         """See `Publication.converted`: linear layers as 1x1 convolutions, and the finest map first."""

@@ -1,4 +1,4 @@
-"""SegFormer B0 to B5 as MMSegmentation trained it: a head of 1x1 convolutions with norms, and names of its own.
+"""SegFormer B0 to B5 as trained by MMSegmentation: a head of 1x1 convolutions with norms, and other names.
 
 Source: Xie, Wang, Yu, Anandkumar, Alvarez and Luo, "SegFormer: simple and efficient design for semantic segmentation
 with transformers", NeurIPS 2021; github.com/open-mmlab/mmsegmentation.
@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from hardy.networks.published._mit import depths, squeezed, variant
+from hardy.networks.parts.segformer_files import depths, squeezed, variant
 from hardy.networks.published.base import Publication
 
 __all__ = ["SegFormerMMSegPublication"]
@@ -39,7 +39,7 @@ def _stage(stage: int) -> dict[str, str]:
 
 
 class SegFormerMMSegPublication(Publication):
-    """Queries, keys and values, which are one layer there, become two."""
+    """The release has queries, keys and values in one layer; Hardy has a layer for queries and one for the others."""
 
     network = "segformer"
     repository = "open-mmlab/mmsegmentation"
@@ -69,15 +69,15 @@ class SegFormerMMSegPublication(Publication):
         return {"variant": size, "width": width, "projection": "batch_norm"}
 
     def converted(self, weights: dict[str, Tensor], class_count: int) -> dict[str, Tensor]:
-        """See `Publication.converted`: 1x1 convolutions as linear layers, and queries apart from keys and values."""
-        told: dict[str, Tensor] = {}
+        """See `Publication.converted`: 1x1 convolutions as linear layers, and queries split from keys and values."""
+        result: dict[str, Tensor] = {}
         for name, value in weights.items():
             if name.endswith((".attn.in_proj_weight", ".attn.in_proj_bias")):
                 place, leaf = name.rsplit(".in_proj_", 1)
                 count = len(value) // 3
-                told |= {f"{place}.q.{leaf}": value[:count], f"{place}.kv.{leaf}": value[count:]}
+                result |= {f"{place}.q.{leaf}": value[:count], f"{place}.kv.{leaf}": value[count:]}
             elif name.endswith((".mlp.fc1.weight", ".mlp.fc2.weight")):
-                told[name] = squeezed(value)
+                result[name] = squeezed(value)
             else:
-                told[name] = value
-        return told
+                result[name] = value
+        return result

@@ -1,4 +1,4 @@
-"""SegFormer B0 to B5 as the transformers library saves it: the authors' weights under its names.
+"""SegFormer B0 to B5 as saved by the transformers library: the authors' weights with other names.
 
 That library's layer norms have an epsilon of 1e-5.
 
@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from hardy.networks.published._mit import depths, fused_from_coarse, joined, variant
+from hardy.networks.parts.segformer_files import depths, fused_from_coarse, joined, variant
 from hardy.networks.published.base import Publication
 
 __all__ = ["SegFormerTransformersPublication"]
@@ -30,7 +30,7 @@ _BLOCK = {
 
 
 def _stage(stage: int) -> dict[str, str]:
-    """The layers of one stage, counted from 0; the group of a block's number comes first."""
+    """The layers of one stage, counted from 0; the first group is the block's number."""
     start, ours = r"segformer\.encoder", f"backbone.block{stage + 1}"
     blocks = {
         rf"{start}\.block\.{stage}\.(\d+)\.{old}": rf"{ours}.\1.{new.replace(chr(92) + '1', chr(92) + '2')}"
@@ -45,7 +45,7 @@ def _stage(stage: int) -> dict[str, str]:
 
 
 class SegFormerTransformersPublication(Publication):
-    """Keys and values, which stand apart there, become one layer."""
+    """The release has keys and values in two layers; Hardy has them in one."""
 
     network = "segformer"
     repository = "huggingface/transformers"
@@ -75,9 +75,9 @@ class SegFormerTransformersPublication(Publication):
 
     def converted(self, weights: dict[str, Tensor], class_count: int) -> dict[str, Tensor]:
         """See `Publication.converted`: linear layers as 1x1 convolutions, and the finest map first."""
-        told = joined(weights)
-        for name in [name for name in told if name.startswith("head.projections.") and name.endswith(".weight")]:
-            told[name] = told[name][..., None, None]
-        if "head.fuse.0.weight" in told:
-            told["head.fuse.0.weight"] = fused_from_coarse(told["head.fuse.0.weight"])
-        return told
+        result = joined(weights)
+        for name in [name for name in result if name.startswith("head.projections.") and name.endswith(".weight")]:
+            result[name] = result[name][..., None, None]
+        if "head.fuse.0.weight" in result:
+            result["head.fuse.0.weight"] = fused_from_coarse(result["head.fuse.0.weight"])
+        return result

@@ -1,7 +1,7 @@
-"""SwiftNetRN-18, single scale, as its authors published it on Cityscapes.
+"""SwiftNetRN-18, single scale, as published by the authors on Cityscapes.
 
-Later files hold the mean and the deviation of the images in [0, 255], earlier ones were trained with ImageNet's. The
-release's ReLU works in place, so that skips and pooling take the maps after it.
+Later files contain the mean and standard deviation of images in [0, 255]; earlier ones were trained with ImageNet's.
+The release's ReLU works in place, so skips and pooling read the maps after it.
 
 Source: Orsic, Kreso, Bevandic and Segvic, "In defense of pre-trained ImageNet architectures for real-time semantic
 segmentation of road-driving images", CVPR 2019; github.com/orsic/swiftnet.
@@ -12,14 +12,14 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from hardy.networks.published._swiftnet import BACKBONE, COLOURS, colours, unit
+from hardy.networks.parts.swiftnet_names import BACKBONE, COLOURS, colours, unit
 from hardy.networks.published.base import Colours, Publication
 
 __all__ = ["SwiftNetPublication"]
 
 
 class SwiftNetPublication(Publication):
-    """Every tensor has a place; the normalisation is taken from the file."""
+    """All tensors are used; the normalisation comes from the file."""
 
     network = "swiftnet"
     repository = "orsic/swiftnet"

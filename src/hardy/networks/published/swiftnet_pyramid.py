@@ -1,4 +1,4 @@
-"""SwiftNetRN-18 with an image pyramid as its authors published it on Cityscapes; each size has norms of its own.
+"""SwiftNetRN-18 with an image pyramid as published by the authors on Cityscapes; each image size has its own norms.
 
 Source: Orsic and Segvic, "Efficient semantic segmentation with pyramidal fusion", Pattern Recognition 2021;
 github.com/orsic/swiftnet.
@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from hardy.networks.published._swiftnet import BACKBONE, COLOURS, colours, unit
+from hardy.networks.parts.swiftnet_names import BACKBONE, COLOURS, colours, unit
 from hardy.networks.published.base import Colours, Publication
 
 __all__ = ["SwiftNetPyramidPublication"]
 
 
 class SwiftNetPyramidPublication(Publication):
-    """Every tensor has a place; the normalisation is taken from the file."""
+    """All tensors are used; the normalisation comes from the file."""
 
     network = "swiftnet_pyramid"
     repository = "orsic/swiftnet"

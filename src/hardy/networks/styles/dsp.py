@@ -1,8 +1,8 @@
 """Encoders of a style perturbation, and its artefact: ``style.safetensors`` and ``style.json``, no pickle.
 
-An encoder is either VGG-19 up to ``relu4_1`` with weights from a file, or the first layers of a network of Hardy's: a
-copy of it, frozen, without the modules behind the map that is read. The artefact holds the encoder as well, so that it
-needs neither the network's run nor the file of weights again.
+An encoder is either VGG-19 up to ``relu4_1`` with weights from a file, or the first layers of a Hardy network: a frozen
+copy without the modules after the last map. The artefact includes the encoder, so it does not need the network's run or
+the weights file.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from hardy.ops.style_vae import DVAE, mirror
 from hardy.ops.tensors import decoded, load_strictly, not_finite
 from hardy.ops.vgg import VGG19
 from hardy.seed import seeded
-from hardy.stored import contents, intact, read_json, sealed, whole
+from hardy.stored import contents, intact, is_integer, read_json, sealed
 from hardy.trust import from_file
 
 __all__ = ["FORMAT", "first_layers", "load_dsp", "load_vgg", "save_dsp"]
@@ -41,12 +41,12 @@ def load_vgg(file: Path | str) -> VGG19:
     """VGG-19 up to ``relu4_1``, frozen, with the weights in ``file``.
 
     Args:
-        file: the public ``vgg_normalised`` state dict (numbered layers, a 1x1 convolution first), for which the
-            paper's loss weights are meant; or torchvision's ``vgg19`` (``features.N``), whose maps have a larger scale
-            and whose images are normalised by ImageNet's mean and deviation.
+        file: the public ``vgg_normalised`` state dict (numbered layers, a 1x1 convolution first), to which the paper's
+            loss weights belong; or torchvision's ``vgg19`` (``features.N``), whose maps have a larger scale and whose
+            images are normalised by ImageNet's mean and standard deviation.
 
     Raises:
-        InputError: when the file cannot be read or is of another network.
+        InputError: if the file cannot be read or is of another network.
     """
     vgg, weights = VGG19(), read_weights(file)
     if any(name.startswith("features.") for name in weights):
@@ -57,7 +57,7 @@ def load_vgg(file: Path | str) -> VGG19:
 
 
 def _numbered(weights: Mapping[str, Tensor], vgg: VGG19) -> dict[str, Tensor]:
-    """torchvision's weights under the layers' numbers in ``vgg``; its first layer normalises colours."""
+    """torchvision's weights with the layer numbers of ``vgg``, whose first layer normalises the colours."""
     deviation = torch.tensor(IMAGENET_STD)
     found = {"0.weight": (1 / deviation).diag()[..., None, None], "0.bias": -torch.tensor(IMAGENET_MEAN) / deviation}
     theirs = sorted({int(name.split(".")[1]) for name in weights if name.startswith("features.")})
@@ -73,21 +73,21 @@ def first_layers(network: Network, stride: int) -> FirstLayers:
     """The first layers of ``network`` as an encoder that `save_dsp` can write.
 
     Raises:
-        InputError: for a network that could not be built again without its module or its changes, or that has no map at
+        InputError: for a network that cannot be rebuilt from its description, is pruned or tuned, or has no map at
             ``stride``.
     """
     if not network.architecture or network.architecture["options"].get("factory", "") is None:
         raise InputError(
-            f"StyleVAE: this {type(network).__name__} does not know how it was made, so its first layers cannot be "
-            "saved; make it by hardy.create, wrap it with a factory, or name a file of VGG-19's weights as encoder"
+            f"StyleVAE: this {type(network).__name__} does not know how it was built, so its first layers cannot be "
+            "saved; use hardy.create, wrap it with a factory, or give a file of VGG-19 weights as encoder"
         )
     if network.changes:
-        raise InputError("StyleVAE: this network is pruned or tuned; take the dense run that it came from")
+        raise InputError("StyleVAE: this network is pruned or tuned; use the dense run that it came from")
     return FirstLayers(network, stride)
 
 
 def save_dsp(dsp: Perturbation, folder: Path | str) -> Path:
-    """Write ``dsp`` to ``folder``, both files or neither, and return the folder; the JSON names the checksum."""
+    """Write ``dsp`` to ``folder``, both files or neither, and return the folder; the JSON contains the checksum."""
     folder, encoder = expanded(folder), dsp.encoder
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in dsp.state_dict().items()}
@@ -109,16 +109,17 @@ def save_dsp(dsp: Perturbation, folder: Path | str) -> Path:
 
 
 def load_dsp(folder: Path | str) -> Perturbation:
-    """The style perturbation that a run of the algorithm ``style_vae`` left in ``folder``: frozen, on the CPU.
+    """The style perturbation that a run of the algorithm ``style_vae`` saved in ``folder``: frozen, on the CPU.
 
     Raises:
-        InputError: when the folder holds none, a torn one, one of another version, or names code that is not trusted.
+        InputError: if the folder has none, or one that is damaged, of another version, or names code that is not
+            trusted.
     """
     folder = expanded(folder)
     if not (folder / "style.json").is_file():
         raise InputError(
-            f"{folder}: no style.json here, so this is no finished run of style_vae; train one by "
-            "algorithm: {name: style_vae} and name its run.folder"
+            f"{folder}: no style.json here, so this is no finished run of style_vae; train one with "
+            "algorithm: {name: style_vae} and give its run.folder"
         )
     try:
         description = read_json(folder / "style.json")
@@ -132,7 +133,10 @@ def load_dsp(folder: Path | str) -> Perturbation:
     if hashlib.sha256(data).hexdigest() != expected or not intact(description):
         raise InputError(f"{folder}: style.safetensors does not match style.json (torn write?); train it again")
     try:
-        with seeded(0, "style"), from_file():  # the draws are filled in below; the caller's go on as they were
+        with (
+            seeded(0, "style"),
+            from_file(),
+        ):  # the caller's random state does not change
             dsp = _empty(origin, len(data))
         load_strictly(dsp, decoded(data))
         if bad := not_finite(dsp.state_dict()):
@@ -144,12 +148,12 @@ def load_dsp(folder: Path | str) -> Perturbation:
 
 
 def _empty(origin: Mapping[str, Any], size: int) -> Perturbation:
-    """The modules for `load_dsp` to fill."""
+    """The modules that `load_dsp` fills."""
     encoder: VGG19 | FirstLayers
     if origin["kind"] == _VGG:
         encoder = VGG19()
     else:
-        if not whole(origin["stride"], 1):
+        if not is_integer(origin["stride"], 1):
             raise InputError(f"stride is {origin['stride']!r}; it must be a whole number of 1 or more")
         network = rebuild(origin["architecture"], LabelSpace.from_json(origin["labels"]), size=size)
         encoder = FirstLayers(network, origin["stride"])

@@ -1,7 +1,7 @@
-"""The first layers of a network as an encoder of their own: images to the maps at the first strides.
+"""The first layers of a network as a separate encoder: from images to the maps at the first strides.
 
-Source: the layers are the network's own; that the first ones hold an image's style in the statistics of their channels
-is what Huang and Belongie, ICCV 2017, and Zhou et al., ICLR 2021 (MixStyle), build on.
+Source: the layers are the network's; that the channel statistics of the first layers represent an image's style is the
+basis of Huang and Belongie, ICCV 2017, and Zhou et al., ICLR 2021 (MixStyle).
 """
 
 import math
@@ -20,20 +20,20 @@ __all__ = ["FirstLayers"]
 STRIDES = (2, 4, 8)
 
 
-class _Reached(BaseException):  # no error that anybody catches: the way out of a forward pass that has gone far enough
-    """The last map is there."""
+class _Reached(BaseException):  # not an Exception, so that the network's code does not catch it
+    """Ends a forward pass when the last map is computed."""
 
 
 class FirstLayers(nn.Module):
-    """Images (B, 3, H, W) RGB in [0, 1] -> the maps at strides 2, 4, .. up to ``stride`` that the network has, finest
-    first. At each stride it is the last map before one of a coarser stride.
+    """Images (B, 3, H, W) RGB in [0, 1] -> the network's maps at strides 2, 4, .. up to ``stride``, finest first. Of
+    each stride it is the last map before the first coarser one.
 
-    The layers are a frozen copy, always in evaluation mode; what the network would do after the last map is left out.
+    The layers are a frozen copy, always in evaluation mode; layers after the last map do not run.
 
     Attributes:
         network: the copy, without the modules that the last map does not need.
-        channels: of the last map.
-        stride: of the last map.
+        channels: channels of the last map.
+        stride: stride of the last map.
 
     Raises:
         InputError: for a network that has no map at ``stride``.
@@ -67,7 +67,7 @@ class FirstLayers(nn.Module):
         return [maps[name] for name in self.taps]
 
     def _entered(self, probe: Tensor) -> tuple[set[str], set[str]]:
-        """The names of the modules entered on the way to the last map, and of those that were left again."""
+        """The names of the modules that start to run before the last map, and of those that also finish."""
         entered: set[str] = set()
         left: set[str] = set()
         with ExitStack() as hooks:
@@ -93,7 +93,7 @@ def _pass(network: Network, images: Tensor) -> None:
 
 
 def _probe(network: Network) -> Tensor:
-    """An image whose sides tell height, width and channels apart."""
+    """An image with different height, width and number of channels."""
     height = 64 * math.ceil(network.least_size / 64)
     device = next(network.parameters()).device
     return torch.zeros(1, 3, height, height + 64, device=device)
@@ -124,7 +124,7 @@ def _taps(network: Network, probe: Tensor, stride: int) -> tuple[list[str], int]
 
 
 def _trim(network: Network, seen: tuple[set[str], set[str]]) -> None:
-    """Take away in place the modules that were never entered; a module that was left again keeps all it has."""
+    """Remove the modules that never run, in place; a module that finishes keeps all its submodules."""
     entered, left = seen
     for name, _ in list(network.named_modules()):
         inside = any(other == name or other.startswith(f"{name}.") for other in entered)

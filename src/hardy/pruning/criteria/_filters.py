@@ -1,4 +1,4 @@
-"""What the criteria that read weights share: the filters that make each channel of a unit, over all its layers."""
+"""Shared by the weight criteria: the filters that produce each channel of a unit, in all its layers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from hardy.ops.axes import making, weight_axis
 from hardy.pruning.coupled import Unit
 from hardy.pruning.gates import by_unit
 
-__all__ = ["Bank", "Norms", "banks_of", "filter_sums", "rows"]
+__all__ = ["Bank", "FilterNorms", "banks_of", "filter_sums", "rows"]
 
 
 @dataclass(frozen=True)
 class Bank:
-    """The filters of one layer that make the channels of a unit.
+    """The filters of one layer that produce the channels of a unit.
 
     Attributes:
         module: a convolution or linear layer.
-        axis: the axis of its weight along which the filters lie.
-        channels: (n, k), the k filters that make each of the unit's n channels.
+        axis: the axis of its weight that counts the filters.
+        channels: (n, k), the indices of the k filters that produce each of the unit's n channels.
         name: of the parameter that holds them.
     """
 
@@ -33,7 +33,7 @@ class Bank:
 
     @property
     def weight(self) -> Tensor:
-        """The layer's weight as it is now."""
+        """The present weight of the layer."""
         return getattr(self.module, self.name)  # type: ignore[no-any-return]
 
 
@@ -50,41 +50,44 @@ def banks_of(network: Network, unit: Unit) -> list[Bank]:
 
 
 def rows(bank: Bank, values: Tensor) -> Tensor:
-    """``values``, of the weight's shape, as (n, F) float64: for each channel of the unit those of its filters."""
+    """``values``, with the shape of the weight, as (n, F) float64: one row per channel, with all its filters."""
     filters = values.detach().double().transpose(0, bank.axis).flatten(1)
     return filters[bank.channels.to(values.device)].flatten(1)
 
 
 def filter_sums(banks: Sequence[Sequence[Bank]], values: Callable[[Tensor], Tensor]) -> Tensor:
-    """The sum over its filters of what ``values`` makes of their weights, for each gate: (G,) float64.
+    """For each gate the sum of ``values(weight)`` over its filters: (G,) float64.
 
     Args:
         banks: for each unit its banks.
-        values: from a weight a tensor of the same shape.
+        values: maps a weight to a tensor of the same shape.
     """
     return torch.cat([torch.stack([rows(bank, values(bank.weight)).sum(1) for bank in some]).sum(0) for some in banks])
 
 
-class Norms:
-    """The l1 or l2 norm of all weights that make each channel.
+class FilterNorms:
+    """The l1 or l2 norm of all weights that produce each channel.
 
     Args:
         network: what is pruned.
         units: its units.
         power: 1 or 2.
-        normalise: divide by the mean that the unit has now, so that layers of different scale can be ranked together.
+        normalise: divide by the present mean of the unit, so that layers of different scale can be ranked together.
     """
 
     def __init__(self, network: Network, units: Sequence[Unit], power: int, normalise: bool) -> None:
         self._units = units
         self._power = power
         self._banks = [banks_of(network, unit) for unit in units]
-        self._means = {name: float(norms.mean()) if normalise else 1.0 for name, norms in self._norms().items()}
+        self._means = {
+            name: float(filter_norms.mean()) if normalise else 1.0
+            for name, filter_norms in self._filter_norms().items()
+        }
 
     def scores(self) -> dict[str, Tensor]:
-        """For each unit's name the (n,) norms; a unit that had no weights but zeros has zeros."""
-        return {name: norms / (self._means[name] or 1.0) for name, norms in self._norms().items()}
+        """For each unit's name its (n,) filter norms; a unit with only zero weights gets zeros."""
+        return {name: filter_norms / (self._means[name] or 1.0) for name, filter_norms in self._filter_norms().items()}
 
-    def _norms(self) -> dict[str, Tensor]:
+    def _filter_norms(self) -> dict[str, Tensor]:
         sums = filter_sums(self._banks, lambda weight: weight.detach().double().abs() ** self._power)
         return by_unit(sums ** (1 / self._power), self._units)

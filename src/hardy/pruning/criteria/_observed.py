@@ -1,4 +1,4 @@
-"""What the gradient criteria share: gate gradients of each batch, their means, and these in any order with a square."""
+"""Shared by the gradient criteria: gate gradients of each batch, and their means, squared before or after."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -11,29 +11,29 @@ from torch import Tensor, nn
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.pruning.coupled import Unit
-from hardy.pruning.gates import Place, by_unit, gate_gradients, gate_parameters, gate_places, opened
+from hardy.pruning.gates import GateSite, by_unit, gate_gradients, gate_parameters, gate_sites, gates_applied
 from hardy.pruning.residual import refined
 
 __all__ = ["Means", "Observed", "Skip", "Squares", "Watch", "divisor", "placed", "relative"]
 
 Skip = Literal["none", "places", "blocks", "nvidia"]
-"""How the squared gradient of a gate that sits in several places is divided: not, by their number, by the number of
-residual blocks, or so and by 3 where a gate sits in one place only."""
+"""By what the squared gradient of a gate with several sites is divided: nothing, the number of sites, the number of
+residual blocks, or the number of residual blocks and 3 for a gate with a single site."""
 
 _ALONE = 3
-"""What the authors' code of "Importance estimation" divides every gate by that is not of a longer stage's stream."""
+"""The authors' code of "Importance estimation" divides a gate with a single site by this."""
 
 
 def placed(network: Network, units: Sequence[Unit], gates: Literal["unit", "paper"]) -> Sequence[Unit]:
-    """The ``units`` with one gate for each channel that can be cut out, or with those of the papers' code."""
+    """The ``units`` with one gate for each channel that can be cut out, or with the gates of the papers' code."""
     return refined(network, units) if gates == "paper" else units
 
 
 class Watch:
-    """What the risks of a step were multiplied with on their way to the loss.
+    """Measures the factor between the risks of a step and the loss.
 
-    The loss may be scaled (mixed precision, gradient accumulation): the scale is read off the gradient that reaches
-    the risk itself, so that it can be divided out.
+    The loss may be scaled (mixed precision, gradient accumulation). The scale is read from the gradient at the risk, so
+    that it can be divided out.
     """
 
     def __init__(self) -> None:
@@ -45,20 +45,20 @@ class Watch:
         return risk
 
     def scale(self) -> Tensor:
-        """The scales of this step's risks added up; then forgotten."""
+        """Return the sum of the scales of this step's risks, and clear them."""
         total = torch.stack(self._scales).double().sum()
         self._scales.clear()
         return total
 
     def forget(self) -> None:
-        """Drop what was expected and never went backward."""
+        """Clear the scales of risks without a completed step."""
         self._scales.clear()
 
 
 class Observed(Watch):
-    """The gates of the units, and the gradient of the mean risk at them after a backward pass.
+    """The gates of the units, and the gradient of the mean risk at the gates after a backward pass.
 
-    The gradients of the parameters must have been cleared before the step.
+    The gradients of the parameters must be cleared before the step.
     """
 
     def __init__(self, network: Network, units: Sequence[Unit]) -> None:
@@ -68,24 +68,24 @@ class Observed(Watch):
         self.count = sum(unit.size for unit in units)
 
     @cached_property
-    def places(self) -> list[Place]:
-        """The gate places; looked up when first used, as the network may move to its device after the criterion."""
-        return gate_places(self._network, self._units)
+    def sites(self) -> list[GateSite]:
+        """The gate sites; found at first use, because the network may move to its device only after `__init__`."""
+        return gate_sites(self._network, self._units)
 
     @cached_property
     def parameters(self) -> list[nn.Parameter]:
-        """The parameters that the gates are read from."""
-        return gate_parameters(self.places)
+        """The parameters from which the gate gradients are computed."""
+        return gate_parameters(self.sites)
 
-    def opened(self) -> AbstractContextManager[None]:
-        """The forward passes inside go through the gates; see `hardy.pruning.gates.opened`."""
-        return opened(self.places)
+    def gates_applied(self) -> AbstractContextManager[None]:
+        """Forward passes inside use the gates; see `hardy.pruning.gates.gates_applied`."""
+        return gates_applied(self.sites)
 
     def expect(self, risk: Tensor) -> Tensor:
         """``risk`` itself, watched for the scale of its gradient.
 
         Raises:
-            InputError: when a gate's parameter is frozen, so that it will have no gradient.
+            InputError: when the parameter of a gate is frozen, because then it gets no gradient.
         """
         frozen = next((parameter for parameter in self.parameters if not parameter.requires_grad), None)
         if frozen is not None:
@@ -97,21 +97,21 @@ class Observed(Watch):
         return super().expect(risk)
 
     def gradients(self, scale: Tensor) -> Tensor:
-        """dR/dz (G,) float64, R the mean risk, from the gradients that the parameters hold."""
-        found = gate_gradients(self.places, {p: p.grad for p in self.parameters}, self.count) / scale
+        """dR/dz (G,) float64, where R is the mean risk, from the gradients of the parameters."""
+        found = gate_gradients(self.sites, {p: p.grad for p in self.parameters}, self.count) / scale
         self._clear()
         return found
 
     def forget(self) -> None:
-        """See `Watch.forget`; the gates' own gradients go too."""
+        """See `Watch.forget`; also clears the gradients of the gates."""
         super().forget()
         self._clear()
 
     def _clear(self) -> None:
-        """Gates that are parameters of their own are no optimiser's, so nobody else clears their gradients."""
-        for place in self.places:
-            if place.factor is not None:
-                place.factor.grad = None
+        """Clear the gradients of gates that are parameters; they belong to no optimiser, which would clear them."""
+        for site in self.sites:
+            if site.factor is not None:
+                site.factor.grad = None
 
 
 class Means:
@@ -126,7 +126,7 @@ class Means:
         self._batches = 0
 
     def add(self, *rows: Tensor) -> None:
-        """Add one batch's values, each (G,); one that overflowed (a step that mixed precision skips) counts not."""
+        """Add the values of one batch, each (G,); a batch that overflowed (skipped by mixed precision) is ignored."""
         values = torch.stack(rows)
         if not torch.isfinite(values).all():
             return
@@ -140,7 +140,7 @@ class Means:
             InputError: when nothing was collected.
         """
         if self._total is None:
-            raise InputError("no batch with finite values was collected; observe, go backward and collect first")
+            raise InputError("no batch with finite values was collected; call observe, backward and collect first")
         return self._total / self._batches
 
 
@@ -148,8 +148,8 @@ class Squares:
     """The mean over batches of squares, or the square of the mean.
 
     Args:
-        square: ``"before"`` squares each batch's value, so the noise of the batches adds to the score; ``"after"``
-            squares their mean; ``"sample"`` takes values that are sums of squares already.
+        square: ``"before"`` squares the value of each batch, so the noise of the batches adds to the score; ``"after"``
+            squares the mean; ``"sample"`` expects values that are sums of squares already.
     """
 
     def __init__(self, square: Literal["sample", "before", "after"]) -> None:
@@ -161,11 +161,11 @@ class Squares:
         self._means.reset()
 
     def add(self, *rows: Tensor) -> None:
-        """Add one batch's values, each (G,)."""
+        """Add the values of one batch, each (G,)."""
         self._means.add(*(row.square() if self._square == "before" else row for row in rows))
 
     def scores(self, units: Sequence[Unit], weights: Sequence[float], skip: Skip) -> dict[str, Tensor]:
-        """For each unit the weighted sum of the rows' squares, divided by what `Skip` says.
+        """For each unit the weighted sum of the squared rows, divided as `Skip` says.
 
         Raises:
             InputError: when nothing was collected.
@@ -178,21 +178,21 @@ class Squares:
 
 
 def divisor(unit: Unit, skip: Skip) -> int:
-    """What the squared gradient of ``unit``'s gate is divided by, where a gate in several places sums over them.
+    """The divisor of the squared gradient of ``unit``'s gate, which is a sum over the gate sites.
 
-    The channels of a residual stream have a gate at the last norm of every block that adds to them and of the stem or
-    shortcut that starts them: n + 1 places for n blocks; or one at the output of each of its n blocks.
+    A channel of a residual stream has gate sites at the last norm layer of every block that adds to the stream and of
+    the stem or shortcut at its start: n + 1 sites for n blocks. Or it has a site at the output of each of the n blocks.
     """
-    places = len(unit.gated)
+    sites = len(unit.gated)
     if unit.outputs:
-        return 1 if skip == "none" else places
+        return 1 if skip == "none" else sites
     if skip == "places":
-        return max(places, 1)
+        return max(sites, 1)
     if skip == "none":
         return 1
-    return places - 1 if places > 1 else (_ALONE if skip == "nvidia" else 1)
+    return sites - 1 if sites > 1 else (_ALONE if skip == "nvidia" else 1)
 
 
 def relative(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The scores of each unit divided by their Euclidean norm; a unit of zeros stays as it is."""
+    """The scores of each unit divided by their Euclidean norm; zeros stay zeros."""
     return {name: values / (float(values.norm()) or 1.0) for name, values in scores.items()}

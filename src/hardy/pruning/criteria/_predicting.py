@@ -1,4 +1,4 @@
-"""What the criteria that read activations share: the network as it predicts."""
+"""Shared by the criteria that read activations: run the network in evaluation mode."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +14,9 @@ __all__ = ["predicting"]
 
 @contextmanager
 def predicting(network: nn.Module, *, batch_statistics: bool = False) -> Iterator[None]:
-    """Inside, ``network`` is in evaluation mode and there are no gradients; each module's mode is put back.
+    """Inside the block ``network`` is in evaluation mode without gradients; afterwards all modes are restored.
 
-    With ``batch_statistics`` the batch norms stay in the mode they are in, and their running statistics as they are.
+    With ``batch_statistics`` the batch norms keep their present mode, and their running statistics do not change.
     """
     modes = {module: module.training for module in network.modules()}
     network.eval()

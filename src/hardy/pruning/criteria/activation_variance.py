@@ -1,13 +1,13 @@
-"""Activation variance: channels go first whose activations vary most when only the style of the images changes.
+"""Activation variance: removes the channels whose activations vary most when only the style of the images changes.
 
-Each image is shown S times, as it is and in other colours. The sensitivity u of a channel is the mean over contents
-and pixels of the variance over the S styles, as a fraction of the channel's whole variance: 0 for a channel that sees
-content only, 1 for one that sees style only. The score is 1 - u, averaged over batches. A fraction is the same before
-and behind a scale and shift, so it is that of the normalised activation where the gate sits, and does not fall with
-gamma. A unit in several places has the mean of their u. A channel that never varies holds no style and scores 1.
+Each image is used S times, unchanged and in other colours. The sensitivity u of a channel is the mean over contents and
+pixels of the variance over the S styles, as a fraction of the total variance of the channel: 0 for a channel that
+depends on content only, 1 for one that depends on style only. The score is 1 - u, averaged over batches. A scale and
+shift do not change a fraction, so it is that of the normalised activation at the gate and does not depend on gamma. A
+unit with several gate sites has the mean of their u. A constant channel has no style and scores 1.
 
 Source: the unary sensitivity of Luo, Liu and Yang, "Domain generalization for semantic segmentation by pruning", IJCV
-2024, doi 10.1007/s11263-024-02194-5, without its training; what it normalises by is Hardy's reading.
+2024, doi 10.1007/s11263-024-02194-5, without its training; the normalisation is Hardy's interpretation.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,22 +33,21 @@ __all__ = ["ActivationVariance"]
 
 
 class ActivationVariance(Criterion):
-    """``1 - u``, u the fraction of a channel's variance that is due to style.
+    """``1 - u``, where u is the fraction of a channel's variance that is due to style.
 
-    The styles are looked at in a forward pass of their own, in evaluation mode except for the batch norms, which use
-    the statistics of all S styles when the network is trained; the loss is that of the batch as it is, and no gradient
-    of it is read.
+    The styles get a separate forward pass, in evaluation mode except for the batch norms: while the network is trained
+    they use the statistics of all S styles. The loss is that of the unchanged batch; its gradients are not read.
 
     Args:
         network: what is pruned.
         units: its units.
         pixel_loss: the loss of one head.
-        copies: S - 1, how many restyled copies of each image are looked at.
-        strength: how far their colours are from the image's; see `hardy.ops.photometric`.
-        seed: another seed draws other colours and positions; None follows the run's.
+        copies: S - 1, the number of restyled copies of each image.
+        strength: how strongly their colours change; see `hardy.ops.photometric`.
+        seed: seeds colours and positions; None takes it from the seed of the run.
 
     Attributes:
-        style: makes a restyled copy of images (B, 3, H, W) in [0, 1], drawing from torch's CPU generator.
+        style: makes a restyled copy of images (B, 3, H, W) in [0, 1]; draws from torch's CPU generator.
     """
 
     style: Callable[[Tensor], Tensor]
@@ -75,7 +74,7 @@ class ActivationVariance(Criterion):
         self._looks = 0
 
     def observe(self, batch: Batch) -> Terms:
-        """The mean of the domain risks of ``batch``, after a look at its styles."""
+        """The mean of the domain risks of ``batch``; first reads the activations of its styles."""
         with seeded(key(self.seed, "style"), self._looks):
             images = torch.cat([batch.images, *(self.style(batch.images) for _ in range(self.copies))])
             self._seen.append(self._sensitivities(images))
@@ -99,7 +98,7 @@ class ActivationVariance(Criterion):
         return by_unit(self._means.mean()[0], self.units)
 
     def _sensitivities(self, images: Tensor) -> Tensor:
-        """u (G,) float64 of images (S B, 3, H, W), style by style."""
+        """u (G,) float64 of images (S B, 3, H, W), ordered by style."""
         with predicting(self.network, batch_statistics=True), self._activations:
             self.network(images)
         found = [
@@ -111,8 +110,8 @@ class ActivationVariance(Criterion):
 
 
 def style_fraction(values: Tensor, styles: int) -> Tensor:
-    """(n,) in [0, 1]: the variance over styles as a fraction of the whole variance of ``values`` (S B, n, L)."""
+    """(n,) in [0, 1]: the variance over styles as a fraction of the total variance of ``values`` (S B, n, L)."""
     values = values.to(torch.promote_types(values.dtype, torch.float32))
-    whole = values.var((0, 2), correction=0)
+    total = values.var((0, 2), correction=0)
     style = values.unflatten(0, (styles, -1)).var(0, correction=0).mean((0, 2))
-    return torch.where(whole > 0, style / whole, 0).clamp(0, 1)
+    return torch.where(total > 0, style / total, 0).clamp(0, 1)

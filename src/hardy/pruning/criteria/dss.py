@@ -1,13 +1,12 @@
-"""DSS: channels go first whose mean activation map differs most between domains.
+"""DSS: removes the channels whose mean activation maps differ most between domains.
 
-For every convolution and linear layer the maps that it puts out are averaged over all images of a domain; the score
-of a channel is the cosine similarity of the mean maps of two domains, and the mean of that over the layers of its
-unit. The author compares the sources with unlabelled images of the test domain; here only source domains are ever
-seen, so the score is the mean over all pairs of them. 1 is added, which leaves the order; a zero map is similar to
-nothing (0).
+The output maps of every convolution and linear layer are averaged over all images of a domain. The score of a channel
+is the cosine similarity of the mean maps of two domains, averaged over the layers of its unit. The author compares the
+sources with unlabelled images of the test domain. Here only source domains are used, so the score is the mean over all
+pairs of them. 1 is added, which does not change the order. The similarity with a zero map is 0.
 
 Source: Sun, "Pruning for better domain generalizability", ICML 2023 workshop on spurious correlations, invariance and
-stability, arXiv:2306.13237; the formula and where it is read are those of the author's code. It prunes the same share
+stability, arXiv:2306.13237; the formula and the layers are those of the author's code, which prunes the same share
 of each layer (scope ``layer``).
 """
 
@@ -30,14 +29,14 @@ from hardy.types import Batch, Terms
 __all__ = ["DSS"]
 
 _Sums = dict[tuple[int, int], Tensor]
-"""By (number of the bank, domain) the sum of its maps, (C, L)."""
+"""The sum of the maps, (C, L), by (index of the bank, domain)."""
 
 
 class DSS(Criterion):
     """``1 + cos(mean map of one domain, mean map of another)``, averaged over pairs of domains.
 
-    The maps are looked at in evaluation mode, in a forward pass of their own; the loss is that of the batch, and no
-    gradient of it is read. Images must have one size.
+    The maps are read in a separate forward pass in evaluation mode. The loss is that of the batch; its gradients are
+    not read. All images must have the same size.
 
     Args:
         network: what is pruned.
@@ -54,7 +53,7 @@ class DSS(Criterion):
         self._seen: _Sums = {}
 
     def observe(self, batch: Batch) -> Terms:
-        """The mean of the domain risks of ``batch``, after a look at its maps."""
+        """The mean of the domain risks of ``batch``; first reads its maps."""
         handles = [
             bank.module.register_forward_hook(partial(self._look, number, batch.domains))
             for number, (_, bank) in enumerate(self._banks)
@@ -73,7 +72,7 @@ class DSS(Criterion):
         for place, total in self._seen.items():
             known = self._sums.get(place)
             if known is not None and known.shape != total.shape:
-                raise InputError("dss averages maps over images: they must all have one size; set data.crop")
+                raise InputError("dss averages maps over images, which must all have the same size; set data.crop")
             self._sums[place] = total if known is None else known + total
         self._seen = {}
 
@@ -98,14 +97,14 @@ class DSS(Criterion):
         return {name: 1 + torch.stack(values).mean(0) for name, values in found.items()}
 
     def _look(self, number: int, domains: Tensor, module: nn.Module, _: object, values: Tensor) -> None:
-        """Add the maps (B, C, ...) that a bank's module puts out to the sums of their domains."""
+        """Add the output maps (B, C, ...) of a bank's module to the sums of their domains."""
         maps = by_channel(module, values)
         if len(maps) % len(domains):
             raise InputError(
-                f"dss: a {type(module).__name__} puts out {len(maps)} rows for {len(domains)} images: its maps cannot "
-                "be told apart by domain; leave such units out with prune.kinds"
+                f"dss: a {type(module).__name__} outputs {len(maps)} rows for {len(domains)} images: its maps cannot "
+                "be separated by domain; leave such units out with prune.kinds"
             )
-        maps = maps.unflatten(0, (len(domains), -1)).transpose(1, 2).flatten(2)  # an image's windows end to end
+        maps = maps.unflatten(0, (len(domains), -1)).transpose(1, 2).flatten(2)  # concatenates the windows of an image
         maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
         for domain in domains.unique().tolist():
             total = maps[domains == domain].sum(0)

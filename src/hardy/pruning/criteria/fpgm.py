@@ -1,12 +1,12 @@
-"""FPGM: channels near the geometric median of their layer go first, as the others can stand in for them; no data.
+"""FPGM: removes channels near the geometric median of their layer, which others can replace; needs no data.
 
-The vector of a channel is all filters that make it, over every convolution and linear layer of its unit, end to end.
-Its score is the sum of its Euclidean distances to the vectors of the other channels. Channels that are zero, which is
-how masked ones look, are no others, so a masked network scores like the smaller one that it stands for.
+The vector of a channel is the concatenation of all filters that produce it, over every convolution and linear layer of
+its unit. The score is the sum of the Euclidean distances to the vectors of the other channels. Zero channels, such as
+masked ones, are not counted, so a masked network scores like the pruned one.
 
 Source: He, Liu, Wang, Hu and Yang, "Filter pruning via geometric median for deep convolutional neural networks
-acceleration", CVPR 2019, section 3; the norm cut is that of the authors' code (1 less its ``rate_norm``). Ranking
-all layers by the share of their layer's mean is Hardy's; the paper prunes the same share of each (scope ``layer``).
+acceleration", CVPR 2019, section 3; the norm cut is that of the authors' code (1 minus its ``rate_norm``). Hardy
+ranks all layers together, relative to the mean of each; the paper prunes the same share of each (scope ``layer``).
 """
 
 from collections.abc import Sequence
@@ -30,10 +30,10 @@ class FPGM(Criterion):
         network: what is pruned.
         units: its units.
         pixel_loss: the loss of one head; not used.
-        normalise: take the mean distance instead of the sum, divided by the mean that the unit had when the criterion
-            was made.
-        norm_cut: this share of each unit, rounded down, goes first, by the filters' norms; distances are then taken
-            among the rest: a cut channel's score is its norm over the unit's largest, any other's lies 1 higher.
+        normalise: take the mean distance instead of the sum, and divide it by the mean of the unit at construction.
+        norm_cut: this share of each unit, rounded down, is removed first, by filter norm. The score of such a channel
+            is its filter norm divided by the largest one of the unit. The score of the others is 1 plus their distance
+            to each other.
 
     Raises:
         InputError: for a ``norm_cut`` outside [0, 1).
@@ -52,7 +52,7 @@ class FPGM(Criterion):
     ) -> None:
         super().__init__(network, units, pixel_loss)
         if not 0 <= norm_cut < 1:
-            raise InputError(f"FPGM.norm_cut: {norm_cut} must lie in [0, 1): it is the share of filters cut by norm")
+            raise InputError(f"FPGM.norm_cut: {norm_cut} must be in [0, 1): it is the share of filters cut by norm")
         self.normalise = normalise
         self.norm_cut = norm_cut
         self._banks = {unit.name: banks_of(network, unit) for unit in units}
@@ -68,9 +68,9 @@ class FPGM(Criterion):
         cut = int(unit.size * self.norm_cut)
         if not cut:
             return self._distances(vectors) / scale
-        norms: Tensor = torch.linalg.vector_norm(vectors, dim=1)
-        order = norms.argsort(stable=True)
-        scores = norms / norms.max().clamp(min=torch.finfo(norms.dtype).tiny)
+        filter_norms: Tensor = torch.linalg.vector_norm(vectors, dim=1)
+        order = filter_norms.argsort(stable=True)
+        scores = filter_norms / filter_norms.max().clamp(min=torch.finfo(filter_norms.dtype).tiny)
         scores[order[cut:]] = 1 + self._distances(vectors[order[cut:]]) / scale
         return scores
 

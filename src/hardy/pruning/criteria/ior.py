@@ -1,12 +1,12 @@
-"""IoR: channels matter that change the mean risk or the variance of the risks across domains.
+"""IoR: scores how much a channel changes the mean of the domain risks and their variance.
 
 For each gate z = 1 the score is (dRbar/dz)^2 + alpha (dVar{R_1..R_D}/dz)^2 over the risks of the batch's domains.
 Both derivatives are exact and cost one forward and at most two backward passes, however many domains there are:
 
-- with batch statistics samples interact, so the variance gets a backward pass of its own, which asks for the gates'
-  parameters only; the caller's backward pass gives the mean;
-- with all batch norms frozen, or each domain forwarded by itself, dVar/dz = (2/D) sum_i (R_i - Rbar) dR_i/dz is a
-  weighted sum of the samples' own gradients, which the caller's one backward pass yields too.
+- with batch statistics the samples interact. So the variance gets a separate backward pass, with gradients for the
+  gates' parameters only; the caller's backward pass gives the mean;
+- with all batch norms frozen, or a separate forward pass per domain, dVar/dz = (2/D) sum_i (R_i - Rbar) dR_i/dz is a
+  weighted sum of the gradients of single samples, which the caller's backward pass gives too.
 
 Source: Cai, Li and Kot, "Toward domain generalized pruning by scoring out-of-distribution importance", NeurIPS 2022
 workshop on distribution shifts, arXiv:2210.13810, eq. 4; the division of ``skip="nvidia"`` is that of the code of
@@ -41,19 +41,19 @@ class IoR(Criterion):
         network: what is pruned.
         units: its units.
         pixel_loss: the loss of one head.
-        alpha: weight of the variance's square; 0 is `Taylor`.
-        variance: of the risks over the D domains of a batch, ``"population"`` divides by D and ``"sample"`` by D - 1.
-        square: square each batch's gradients and then average (``"before"``), or average and then square.
-        skip: a gate in several places (a residual stream) has the sum of their gradients; both squares are divided by
-            1 (``"none"``), by the number of places, or by the number n of residual blocks, that is places less one
-            (``"blocks"``); ``"nvidia"`` is ``"blocks"``, and divides by 3 where a gate sits in one place only.
+        alpha: weight of the square of the variance's derivative; 0 gives `Taylor`.
+        variance: the variance over the D domains of a batch divides by D (``"population"``) or D - 1 (``"sample"``).
+        square: square the gradients of each batch and then average (``"before"``), or average and then square.
+        skip: a gate with several sites (a residual stream) has the sum of their gradients; both squares are divided by
+            1 (``"none"``), by the number of sites (``"places"``), or by the number n of residual blocks, which is the
+            number of sites minus 1 (``"blocks"``); ``"nvidia"`` is ``"blocks"``, and 3 for a gate with a single site.
         passes: ``"two"`` backward passes over one forward pass; the ``"jacobian"`` of all risks in one batched pass;
-            ``"per_domain"`` forwards every domain by itself, so batch statistics are those of one domain, in training
-            too; ``"frozen"`` runs all batch norms on their running statistics, in training too; the last two need one
-            backward pass. ``"auto"`` takes the single pass where batch norms are frozen already, else two.
-        gates: one for each channel that can be cut out (``"unit"``), or the paper's (``"paper"``): after every batch
-            norm of a residual block and at the output of each block, see `hardy.pruning.residual`; then a ratio counts
-            these.
+            ``"per_domain"`` makes one forward pass per domain, so batch statistics are those of one domain;
+            ``"frozen"`` uses the running statistics in all batch norms. These two need one backward pass, and apply in
+            training too. ``"auto"`` takes one pass where batch norms are frozen already, else two.
+        gates: one for each channel that can be cut out (``"unit"``), or those of the paper (``"paper"``): after every
+            batch norm of a residual block and at the output of each block, see `hardy.pruning.residual`; a ratio then
+            counts these gates.
 
     Raises:
         InputError: for a negative ``alpha``.
@@ -91,15 +91,15 @@ class IoR(Criterion):
         """The mean of the domain risks of ``batch``.
 
         Raises:
-            InputError: when the batch holds one domain only, or ``passes`` cannot work on this network or batch.
+            InputError: when the batch holds one domain only, or ``passes`` does not work for this network or batch.
         """
         if len(batch.domains.unique()) < self.needs_domains:
             raise InputError("ior needs batches of two domains or more: with one the variance of the risks is 0")
-        with self._observed.opened():
+        with self._observed.gates_applied():
             return self._observed_by(batch)
 
     def _observed_by(self, batch: Batch) -> Terms:
-        """`observe` by the asked passes."""
+        """`observe` with the chosen ``passes``."""
         if self.passes == "per_domain":
             return self._per_domain(batch)
         if self.passes == "frozen":
@@ -135,33 +135,37 @@ class IoR(Criterion):
         return self._squares.scores(self.units, (1.0, self.alpha), self.skip)
 
     def _second(self, risks: Tensor) -> Tensor:
-        """dVar/dz (G,) by a backward pass of its own."""
+        """dVar/dz (G,) from a separate backward pass."""
         parameters = self._observed.parameters
         spread = risks.var(correction=self._correction)
         found = torch.autograd.grad(spread, parameters, retain_graph=True, allow_unused=True)
-        return gate_gradients(self._observed.places, dict(zip(parameters, found, strict=True)), self._observed.count)
+        return gate_gradients(self._observed.sites, dict(zip(parameters, found, strict=True)), self._observed.count)
 
     def _batched(self, risks: Tensor) -> Tensor:
-        """dVar/dz (G,) from the Jacobian (D, G) of the risks, by one batched backward pass."""
+        """dVar/dz (G,) from the Jacobian (D, G) of the risks, in one batched backward pass."""
         parameters = self._observed.parameters
         found = torch.autograd.grad(
-            risks, parameters, torch.eye(len(risks), dtype=risks.dtype, device=risks.device),
-            retain_graph=True, allow_unused=True, is_grads_batched=True,
-        )  # fmt: skip
-        places, count = self._observed.places, self._observed.count
+            risks,
+            parameters,
+            torch.eye(len(risks), dtype=risks.dtype, device=risks.device),
+            retain_graph=True,
+            allow_unused=True,
+            is_grads_batched=True,
+        )
+        sites, count = self._observed.sites, self._observed.count
         jacobian = [
             gate_gradients(
-                places, {p: None if g is None else g[row] for p, g in zip(parameters, found, strict=True)}, count
+                sites, {p: None if g is None else g[row] for p, g in zip(parameters, found, strict=True)}, count
             )
             for row in range(len(risks))
         ]
         return self._weights(risks).double() @ torch.stack(jacobian)
 
     def _single(self, batch: Batch) -> Terms:
-        """One pass for samples that do not interact: the variance from the samples' own gradients."""
+        """One pass for samples that do not interact: the variance from the gradients of single samples."""
         with self._watched(batch) as samples:
             risks, rows = domain_risks(self.network, batch, self.pixel_loss)
-        # the loss is the mean risk, so a sample's gradient is 1/D of its part of its own domain's
+        # the loss is the mean risk, so the gradient of a sample is 1/D of its part in the risk of its domain
         self._samples.append((len(risks) * self._weights(risks)[rows], samples))
         return {"risk": self._observed.expect(risks.mean())}
 
@@ -170,7 +174,7 @@ class IoR(Criterion):
         parts = [batch.where(batch.domains == domain) for domain in batch.domains.unique()]
         if samples_interact(self.network) and min(map(len, parts)) < 2:
             raise InputError(
-                "ior.passes: per_domain takes batch statistics domain by domain and a batch has one image of a domain; "
+                "ior.passes: per_domain takes batch statistics per domain, and a batch has one image of a domain; "
                 "raise optim.batch"
             )
         found: list[Tensor] = []
@@ -185,10 +189,10 @@ class IoR(Criterion):
         return {"risk": self._observed.expect(risks.mean())}
 
     def _watched(self, batch: Batch) -> SampleGradients:
-        return SampleGradients(self._observed.places, self._observed.count, len(batch))
+        return SampleGradients(self._observed.sites, self._observed.count, len(batch))
 
     def _weights(self, risks: Tensor) -> Tensor:
-        """w (D,) with dVar/dz = sum_i w_i dR_i/dz: they add up to zero, so the mean's part drops out."""
+        """w (D,) with dVar/dz = sum_i w_i dR_i/dz; they sum to zero, so the derivative of the mean cancels."""
         apart = risks.detach() - risks.detach().mean()
         return 2 / (len(risks) - self._correction) * apart
 
@@ -203,11 +207,11 @@ class IoR(Criterion):
 
 @contextmanager
 def _frozen(network: nn.Module) -> Iterator[None]:
-    """All batch norms use their running statistics inside."""
+    """Inside the block all batch norms use their running statistics."""
     norms = [(name, module) for name, module in network.named_modules() if isinstance(module, _BatchNorm)]
     without = next((name for name, norm in norms if norm.running_mean is None), None)
     if without is not None:
-        raise InputError(f"ior.passes: frozen needs running statistics, and {without!r} keeps none; take two")
+        raise InputError(f"ior.passes: frozen needs running statistics, and {without!r} has none; use two")
     modes = [norm.training for _, norm in norms]
     for _, norm in norms:
         norm.training = False

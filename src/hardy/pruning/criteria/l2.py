@@ -1,10 +1,10 @@
-"""L2: channels whose filters have the smallest Euclidean norm go first; no data needed.
+"""L2: removes the channels whose filters have the smallest Euclidean norm; needs no data.
 
-A channel's score is the norm of all weights that make it, over every convolution and linear layer of its unit,
-divided by the unit's mean at the start so that layers of different scale can be ranked together.
+A channel's score is the norm of all weights that produce it, over every convolution and linear layer of its unit,
+divided by the mean of the unit at construction, so that layers of different scale can be ranked together.
 
 Source: He, Kang, Dong, Fu and Yang, "Soft filter pruning for accelerating deep convolutional neural networks", IJCAI
-2018, section 3, which ranks the filters of one layer; ranking all layers by the share of their layer's mean is Hardy's.
+2018, section 3, which ranks the filters of one layer; Hardy ranks all layers together, relative to the mean of each.
 """
 
 from collections.abc import Sequence
@@ -13,20 +13,20 @@ from torch import Tensor
 
 from hardy.networks.base import Network, PixelLoss
 from hardy.pruning.coupled import Unit
-from hardy.pruning.criteria._filters import Norms
+from hardy.pruning.criteria._filters import FilterNorms
 from hardy.pruning.criteria.base import Criterion
 
 __all__ = ["L2"]
 
 
 class L2(Criterion):
-    """``sqrt(sum w ** 2)`` over the filters that make each channel.
+    """``sqrt(sum w ** 2)`` over the filters that produce each channel.
 
     Args:
         network: what is pruned.
         units: its units.
         pixel_loss: the loss of one head; not used.
-        normalise: divide by the mean that the unit had when the criterion was made.
+        normalise: divide by the mean of the unit at construction.
     """
 
     needs_data = False
@@ -35,8 +35,8 @@ class L2(Criterion):
         self, network: Network, units: Sequence[Unit], pixel_loss: PixelLoss, *, normalise: bool = True
     ) -> None:
         super().__init__(network, units, pixel_loss)
-        self._norms = Norms(network, units, 2, normalise)
+        self._filter_norms = FilterNorms(network, units, 2, normalise)
 
     def scores(self) -> dict[str, Tensor]:
         """See `Criterion.scores`."""
-        return self._norms.scores()
+        return self._filter_norms.scores()

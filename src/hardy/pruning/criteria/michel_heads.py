@@ -1,8 +1,8 @@
-"""Michel: how much the loss reacts to the mask of an attention head, its size averaged over batches.
+"""Michel: how much the loss changes with the mask of an attention head, as an absolute value averaged over batches.
 
 The score of a gate is |dR/dz|, averaged over batches and divided by the Euclidean norm over its unit; R is the mean of
-the domain risks. It is made for units whose kind is ``heads``, where a gate masks what one head gives to the output
-projection, and works for any unit. Each batch gives one absolute value: batches of one image per domain come nearest
+the domain risks. It is designed for units of kind ``heads``, where a gate masks the input of the output projection from
+one head, and works for any unit. Each batch gives one absolute value, so batches with one image per domain are closest
 to the expectation over samples in the paper.
 
 Source: Michel, Levy and Neubig, "Are sixteen heads really better than one?", NeurIPS 2019, section 4.1, with the
@@ -25,7 +25,7 @@ __all__ = ["MichelHeads"]
 
 
 class MichelHeads(Criterion):
-    """``|dR/dz|`` of each gate, divided by the unit's norm.
+    """``|dR/dz|`` of each gate, divided by the Euclidean norm over the unit.
 
     Args:
         network: what is pruned.

@@ -1,17 +1,17 @@
-"""NPDG: the scales of channels that follow an image's style shrink first; what stays small is pruned.
+"""NPDG: sparse training with a penalty on the scales of style-sensitive channels; removes the smallest scales.
 
-Every batch is seen in its own style and in styles that a trained D-VAE and AdaIN decoder give it (DSP); each copy's
-style vector epsilon climbs the gradient of the very objective that the network descends,
+The network trains on every batch and on copies in styles from a trained D-VAE and AdaIN decoder (DSP). The style vector
+epsilon of each copy takes gradient ascent steps on the objective that the network minimises,
 
     L_NPDG = L_task + beta sum_i w_i |gamma_i|,      w = lambda wU + (1 - lambda) wB,
 
 where wU and wB are a channel's unary and binary style sensitivity (`hardy.pruning.sensitivity`), normalised within its
-layer and smoothed over the steps. In the climb the scales are constant and w follows epsilon; in the network's step w
-is constant. A channel's score is the size of its scale. Made for the ``sparse`` schedule.
+layer and averaged over the steps. In the ascent the scales are constant and w depends on epsilon; in the network's step
+w is constant. The score of a channel is |gamma|. Designed for the pruning schedule ``sparse``.
 
 Source: Luo, Liu and Yang, "Domain generalization for semantic segmentation by pruning", IJCV 2024,
-doi 10.1007/s11263-024-02194-5; the climb: Luo, Liu, Guan, Yu and Yang, "Adversarial style mining for one-shot
-unsupervised domain adaptation", NeurIPS 2020. What the papers leave open is an option here.
+doi 10.1007/s11263-024-02194-5; the ascent: Luo, Liu, Guan, Yu and Yang, "Adversarial style mining for one-shot
+unsupervised domain adaptation", NeurIPS 2020. Choices that the papers do not specify are options.
 """
 
 from collections.abc import Sequence
@@ -35,29 +35,29 @@ from hardy.types import Batch, Terms
 __all__ = ["NPDG"]
 
 _MOMENTUM = 0.9
-"""Of the weights' moving average over the steps; the first weights start it."""
+"""Momentum of the moving average of the weights over the steps; it starts at the first weights."""
 
 
 class NPDG(Criterion):
-    """Size of each scale after training with a style-sensitive penalty.
+    """The size of each scale after training with a style-sensitive penalty.
 
     Args:
         network: what is pruned.
-        units: its units; a head of an attention gets a factor of its own, trained from 1.
+        units: its units; an attention head gets a separate factor, trained from 1.
         pixel_loss: the loss of one head.
         style: folder of a run of the algorithm ``style_vae``.
-        copies: restyled copies K of every image.
-        climb: (rate, limit) of a climb: an epsilon moves by rate / L times its gradient, at most by this share of its
-            length; a 0 leaves it random.
+        copies: number K of restyled copies of every image.
+        climb: (rate, limit) of an ascent step: an epsilon moves by rate / L times its gradient, at most by ``limit``
+            times its length; with a 0 it stays random.
         unary: lambda, the weight of the unary sensitivity, in [0, 1]; None gives every channel the weight 1 (DSP only).
-        binary: what the binary sensitivity sums: correlations, raw covariances, or the variance over styles of the
+        binary: what the binary sensitivity sums: correlations, covariances, or the variance over styles of the
             instance-whitened covariance.
-        normalise: how sensitivities become weights: within each layer or, with ``global_`` before it, over all at once.
-        gates: shrink the norms' own gammas where there are some, or a separate factor everywhere.
-        read: standardise activations by the batch, by running statistics, or read them after the scale.
+        normalise: how sensitivities become weights: within each layer, or with the prefix ``global_`` over all layers.
+        gates: shrink the gammas of norm layers where they exist, or a separate factor everywhere.
+        read: standardise activations by the batch or by running statistics, or by the batch and the scale.
 
     Raises:
-        InputError: for a value out of range, or a ``style`` that is no such run.
+        InputError: for a value out of range, or a ``style`` that is not the folder of such a run.
     """
 
     sparse = True
@@ -97,16 +97,16 @@ class NPDG(Criterion):
         self._activations = Activations(network, units, read, attached=False)
         self._climbing = Activations(network, units, read)
         self.weights: dict[str, Tensor] = {}
-        """For each unit's name its smoothed weights w (n,)."""
+        """For each unit's name its averaged weights w (n,)."""
 
     def observe(self, batch: Batch) -> Terms:
-        """The loss terms over the images of ``batch`` and their copies; the weights follow."""
+        """The loss terms over the images of ``batch`` and their copies; also updates the weights."""
         self.dsp.to(batch.images.device)
-        whole = _joined(batch, [batch.images, *self._copies(batch)])
+        joint = _joined(batch, [batch.images, *self._copies(batch)])
         if self.unary is None:
-            return self._terms(whole)
+            return self._terms(joint)
         with self._activations:
-            terms = self._terms(whole)
+            terms = self._terms(joint)
         with torch.no_grad():
             fresh = self._sensitivities(self._activations, 1 + self.copies)
         for name, weight in fresh.items():
@@ -131,8 +131,10 @@ class NPDG(Criterion):
         return self.network.losses(self.network.outputs(batch.images), batch.labels, self.pixel_loss)
 
     def _copies(self, batch: Batch) -> list[Tensor]:
-        """K restyled copies (B, 3, H, W) of the images, each from the epsilon that the one before climbed to, or where
-        nothing climbs each in a random style."""
+        """K restyled copies (B, 3, H, W) of the images; each takes one more ascent step than the one before.
+
+        Without an ascent each copy has a random style.
+        """
         with torch.no_grad():
             content = self.dsp.content(batch.images)
         if not all(self.climb):
@@ -141,15 +143,14 @@ class NPDG(Criterion):
         for _ in range(self.copies):
             epsilon, copies = self._climbed(batch, content, epsilon)
             before.append(copies)
-        return [*before[1:], self._drawn(batch, content, epsilon)]  # the first climb began at a random style
+        return [*before[1:], self._drawn(batch, content, epsilon)]  # the first ascent step starts at a random style
 
     @torch.no_grad()
     def _drawn(self, batch: Batch, content: Tensor, epsilon: Tensor) -> Tensor:
         return self.dsp.redraw(content, epsilon, batch.images.shape[-2:])
 
     def _climbed(self, batch: Batch, content: Tensor, epsilon: Tensor) -> tuple[Tensor, Tensor]:
-        """``epsilon`` (B, E) one step up the gradient of L_NPDG, and the copies (B, 3, H, W) before the step; nothing
-        else changes."""
+        """``epsilon`` (B, E) after one ascent step on L_NPDG, and the copies (B, 3, H, W) before it."""
         epsilon = epsilon.detach().requires_grad_(True)
         copies = self.dsp.redraw(content, epsilon, batch.images.shape[-2:])
         pair = _joined(batch, [batch.images, copies])
@@ -166,7 +167,7 @@ class NPDG(Criterion):
         return ascend(epsilon.detach(), gradient, objective.detach(), rate=rate, limit=limit)[0], copies.detach()
 
     def _sensitivities(self, activations: Activations, styles: int) -> dict[str, Tensor]:
-        """For each unit's name its weights w (n,) from the activations of a forward pass."""
+        """For each unit's name its weights w (n,) from the activations of one forward pass."""
         assert self.unary is not None, "without sensitivities every weight is 1"
         names, unaries, binaries = [], [], []
         for unit in self.units:
@@ -182,7 +183,7 @@ class NPDG(Criterion):
         return normalised(values, self._scale, together=self._together)
 
     def _pair(self, seen: Seen, styles: int) -> tuple[Tensor, Tensor]:
-        """Unary and binary sensitivity (n,) at one place."""
+        """Unary and binary sensitivity (n,) at one gate site."""
         values = seen.values.unflatten(0, (styles, -1))
         apart = deviations(values)
         if self._binary == "whitened":
@@ -191,7 +192,10 @@ class NPDG(Criterion):
 
 
 def _joined(batch: Batch, versions: Sequence[Tensor]) -> Batch:
-    """The batch once for each of its versions, one after the other."""
+    """One batch of all ``versions`` (B, 3, H, W) of the images, one after the other."""
     times = len(versions)
-    return Batch(torch.cat(list(versions)), batch.labels.repeat(times, *[1] * (batch.labels.ndim - 1)),
-                 batch.domains.repeat(times))  # fmt: skip
+    return Batch(
+        torch.cat(list(versions)),
+        batch.labels.repeat(times, *[1] * (batch.labels.ndim - 1)),
+        batch.domains.repeat(times),
+    )

@@ -1,7 +1,7 @@
-"""Random: every channel gets a uniform draw; the control that any other criterion must beat.
+"""Random: every channel gets a uniform random score; the baseline that any other criterion must beat.
 
-Source: the usual control; method 1 of the code of Molchanov et al., CVPR 2019, which draws from U(0, 5) anew for every
-batch. Only the order counts: here it is drawn once, from U(0, 1).
+Source: the usual baseline; method 1 of the code of Molchanov et al., CVPR 2019, which draws from U(0, 5) again for
+every batch. Only the order counts, so here it is drawn once, from U(0, 1).
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ __all__ = ["Random"]
 class Random(Criterion):
     """Draws from U(0, 1) that depend on the seed and the unit's name only.
 
-    Without a seed of its own it draws one from torch's CPU generator when it is made, which a run seeds from its own.
+    Without ``seed`` the constructor draws one from torch's CPU generator, which a run seeds.
 
     Args:
         network: what is pruned; not used.
         units: its units.
         pixel_loss: the loss of one head; not used.
-        seed: another seed removes other channels; None follows the run's.
+        seed: another seed removes other channels; None takes it from the seed of the run.
     """
 
     needs_data = False

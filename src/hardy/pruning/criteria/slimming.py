@@ -1,8 +1,8 @@
-"""Network slimming: channels whose norms scale them least go first; sparse training drives those scales to zero.
+"""Network slimming: removes the channels with the smallest |gamma|, which sparse training drives to zero.
 
-The score of a channel is |gamma| of the batch norm that its gate sits on, the mean over them where a unit has several;
-the penalty is the sum of all of these |gamma|. Without sparse training it is the criterion "BN scale". A unit with no
-such norm cannot be compared: its score is far above all others, so it goes last.
+The score of a channel is |gamma| of the norm layer at its gate site, or the mean over several sites. The penalty is the
+sum of all these |gamma|. Without sparse training it is the criterion "BN scale". A unit without such a norm layer
+cannot be compared: it gets a very high score, so it is removed last.
 
 Source: Liu, Li, Shen, Huang, Yan and Zhang, "Learning efficient convolutional networks through network slimming",
 ICCV 2017, eq. 1; as a plain criterion method 30 of the code of Molchanov et al., CVPR 2019.
@@ -23,11 +23,11 @@ from hardy.pruning.norms import CHANNEL_NORMS
 __all__ = ["Slimming"]
 
 _LAST = 1e12
-"""The score of what has no scale; finite, so that means of it are too."""
+"""The score of units without a scale; finite, so that its means are finite too."""
 
 
 class Slimming(Criterion):
-    """``|gamma|`` of the norms where the gates sit.
+    """``|gamma|`` of the norm layers at the gate sites.
 
     Args:
         network: what is pruned.
@@ -35,7 +35,7 @@ class Slimming(Criterion):
         pixel_loss: the loss of one head; not used.
 
     Raises:
-        InputError: when no unit has its gates on a norm with a scale.
+        InputError: when no unit has its gates at a norm layer with a scale.
     """
 
     needs_data = False
@@ -46,12 +46,12 @@ class Slimming(Criterion):
         self._scales = [_scales(network, unit) for unit in units]
         if units and not any(self._scales):
             raise InputError(
-                f"slimming needs norms with a scale behind the layers that are pruned, and {type(network).__name__} "
-                "has none; use l2 or taylor"
+                f"slimming needs norm layers with a scale after the layers that are pruned, and "
+                f"{type(network).__name__} has none; use l2 or taylor"
             )
 
     def penalty(self) -> Tensor:
-        """The sum of ``|gamma|`` over the channels that can be pruned, each norm's by itself."""
+        """The sum of ``|gamma|`` over all norm layers and all channels that can be pruned."""
         scales = [scale[channels.to(scale.device)] for some in self._scales for scale, channels in some]
         return torch.stack([gamma.abs().sum() for gamma in scales]).sum()
 
@@ -67,7 +67,7 @@ class Slimming(Criterion):
 
 
 def _scales(network: Network, unit: Unit) -> list[tuple[nn.Parameter, Tensor]]:
-    """The gammas of the unit's gate norms, each with the (n, k) places of the unit's channels in it."""
+    """The gammas at the gate sites of ``unit``, each with the (n, k) indices of the unit's channels in it."""
     found = []
     for member in unit.gated:
         module = network.get_submodule(member.module)

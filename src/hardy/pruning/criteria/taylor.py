@@ -1,8 +1,9 @@
 """First-order Taylor: how much the mean risk would change if a channel were removed.
 
 For each gate z = 1 (`hardy.pruning.gates`) the score is the mean over batches of (dR/dz)^2, where R is the mean of the
-domain risks: what the loss would lose to first order, squared. With ``square="sample"`` it is the sum over the images
-of a batch of the square of each image's own part of dR/dz ("FG", full gradient, method 23 of the authors' code).
+domain risks. This is the squared first-order change of the loss when the channel is removed. With ``square="sample"``
+it is the sum over the images of a batch of the squared parts of dR/dz ("FG", full gradient, method 23 of the authors'
+code).
 
 Source: Molchanov, Mallya, Tyree, Frosio and Kautz, "Importance estimation for neural network pruning", CVPR 2019,
 methods "Taylor FO" and "Taylor FO-FG" with gates after batch norms; eq. 2 of Cai, Li and Kot, arXiv:2210.13810.
@@ -32,15 +33,15 @@ class Taylor(Criterion):
         network: what is pruned.
         units: its units.
         pixel_loss: the loss of one head.
-        square: square each image's gradient and sum (``"sample"``); each batch's and then average (``"before"``); or
-            average and then square (``"after"``).
-        skip: a gate in several places (a residual stream) has the sum of their gradients; its square is divided by 1
-            (``"none"``), by the number of places, or by the number n of residual blocks, that is places less one
-            (``"blocks"``); ``"nvidia"`` is ``"blocks"``, and divides by 3 where a gate sits in one place only: the
-            weights 1, 1, 3/4, 3/6 and 1 of inner and skip gates that the authors' code gives to ResNet-50.
-        gates: one for each channel that can be cut out (``"unit"``), or the authors' (``"paper"``): after every batch
-            norm of a residual block and at the output of each block, see `hardy.pruning.residual`; then a ratio counts
-            these.
+        square: square the gradient of each image and sum (``"sample"``), square that of each batch and then average
+            (``"before"``), or average and then square (``"after"``).
+        skip: a gate with several sites (a residual stream) has the sum of their gradients; its square is divided by 1
+            (``"none"``), by the number of sites (``"places"``), or by the number n of residual blocks, which is the
+            number of sites minus 1 (``"blocks"``); ``"nvidia"`` is ``"blocks"``, and 3 for a gate with a single site.
+            These are the weights 1, 1, 3/4, 3/6 and 1 of inner and skip gates in the authors' code for ResNet-50.
+        gates: one for each channel that can be cut out (``"unit"``), or those of the authors (``"paper"``): after every
+            batch norm of a residual block and at the output of each block, see `hardy.pruning.residual`; a ratio then
+            counts these gates.
     """
 
     def __init__(
@@ -64,10 +65,10 @@ class Taylor(Criterion):
     def observe(self, batch: Batch) -> Terms:
         """The mean of the domain risks of ``batch``."""
         if not self._by_sample:
-            with self._observed.opened():
+            with self._observed.gates_applied():
                 risks, _ = domain_risks(self.network, batch, self.pixel_loss)
             return {"risk": self._observed.expect(risks.mean())}
-        with SampleGradients(self._observed.places, self._observed.count, len(batch)) as samples:
+        with SampleGradients(self._observed.sites, self._observed.count, len(batch)) as samples:
             risks, _ = domain_risks(self.network, batch, self.pixel_loss)
         self._samples.append(samples)
         return {"risk": self._observed.expect(risks.mean())}

@@ -1,9 +1,9 @@
-"""First-order Taylor of 2017: the mean over pixels of activation times gradient, its size averaged over images.
+"""First-order Taylor of 2017: |mean over pixels of activation times gradient|, averaged over images.
 
-For image n and a channel's activation a, |mean over pixels of dR/da times a|; where a unit has several places their
-means are added before the absolute value, since they are removed together. The sum over the images of a batch,
-R being the mean of the domain risks, is averaged over batches and divided by the unit's Euclidean norm. The product is
-taken where the gates sit, behind the last norm: a ReLU behind it leaves the product as it is.
+For image n and the activation a of a channel it is |mean over pixels of dR/da times a|, where R is the mean of the
+domain risks. If a unit has several gate sites, their means are added before the absolute value, because they are
+removed together. The sum over the images of a batch is averaged over batches and divided by the Euclidean norm over the
+unit. The product is taken at the gate sites, after the last norm layer; a ReLU after it does not change the product.
 
 Source: Molchanov, Tyree, Karras, Aila and Kautz, "Pruning convolutional neural networks for resource efficient
 inference", ICLR 2017, the Taylor expansion criterion with layer-wise l2 normalisation. (Method 6 of the code of
@@ -28,7 +28,7 @@ __all__ = ["TaylorActivation"]
 
 
 class TaylorActivation(Criterion):
-    """``sum_n |mean_hw (dR/da_n a_n)|``, divided by the unit's norm.
+    """``sum_n |mean_hw (dR/da_n a_n)|``, divided by the Euclidean norm over the unit.
 
     Args:
         network: what is pruned.
@@ -48,7 +48,7 @@ class TaylorActivation(Criterion):
 
     def observe(self, batch: Batch) -> Terms:
         """The mean of the domain risks of ``batch``."""
-        with SampleGradients(self._observed.places, self._observed.count, len(batch), mean=True) as samples:
+        with SampleGradients(self._observed.sites, self._observed.count, len(batch), mean=True) as samples:
             risks, _ = domain_risks(self.network, batch, self.pixel_loss)
         self._samples.append(samples)
         return {"risk": self._observed.expect(risks.mean())}

@@ -1,7 +1,7 @@
-"""First-order Taylor on the weights: what each weight of a filter is worth to the loss, squared and added up.
+"""First-order Taylor on the weights: the squared first-order effect of each weight on the loss, summed per channel.
 
-The score of a channel is the sum over all weights that make it, in every convolution and linear layer of its unit, of
-(w dR/dw)^2, averaged over batches; R is the mean of the domain risks. Biases and norms do not count.
+The score of a channel is the sum of (w dR/dw)^2 over all weights that produce it, in every convolution and linear layer
+of its unit, averaged over batches. R is the mean of the domain risks. Biases and norm layers are not counted.
 
 Source: Molchanov, Mallya, Tyree, Frosio and Kautz, "Importance estimation for neural network pruning", CVPR 2019,
 first order on weights, the squares of single weights added up: method 0 of the authors' code.
@@ -25,9 +25,9 @@ __all__ = ["TaylorWeight"]
 
 
 class TaylorWeight(Criterion):
-    """``sum (w dR/dw) ** 2`` over the filters that make each channel.
+    """``sum (w dR/dw) ** 2`` over the filters that produce each channel.
 
-    Weights that are frozen get their gradient for the score only and stay frozen.
+    Frozen weights get a gradient for the score only and stay frozen.
 
     Args:
         network: what is pruned.
@@ -74,7 +74,7 @@ class TaylorWeight(Criterion):
 
 
 def _square(weight: Tensor, scale: Tensor) -> Tensor:
-    """``(w dR/dw) ** 2`` from the gradient that the parameter holds; 0 where it has none."""
+    """``(w dR/dw) ** 2`` from the gradient of the parameter; 0 without a gradient."""
     if weight.grad is None:
         return torch.zeros_like(weight)
     return (weight.detach().double() * weight.grad.double() / scale).square()

@@ -1,4 +1,4 @@
-"""The stop rule: of what would go now, as much as the network bears."""
+"""The stop rule: how many of the chosen channels can be removed before the score falls too far."""
 
 import logging
 
@@ -14,17 +14,16 @@ __all__ = ["allowed", "refuse_all"]
 logger = logging.getLogger("hardy")
 
 _PARTS = 100
-"""The largest part that is borne is found to one in this many of the channels asked about."""
+"""The largest allowed part is found with an accuracy of one in this many of the chosen channels."""
 
 
 def allowed(work: Work, scores: dict[str, Tensor], dead: Removed, chosen: Removed) -> Removed:
-    """``chosen`` where ``work.good`` bears it, else the largest part of it, lowest scores first, that it bears.
+    """``chosen`` if ``work.good`` allows it, else the largest part of it, lowest scores first, that is allowed.
 
-    That part is found by halving: about seven questions, each a measurement; that bearing fewer channels is no harder
-    is taken for granted.
+    Bisection finds this part with about seven measurements. It assumes that removing fewer channels is never worse.
 
     Raises:
-        InputError: when nothing is gone and nothing may go.
+        InputError: when nothing is removed so far and nothing may be removed.
     """
     if work.good is None or not chosen or work.good(joined(dead, chosen)):
         return chosen
@@ -40,13 +39,13 @@ def allowed(work: Work, scores: dict[str, Tensor], dead: Removed, chosen: Remove
             high, refused = middle, fewer
     if not any(joined(dead, best).values()):
         refuse_all()
-    logger.info("prune: the stop rule lets %d more channels go", sum(map(len, best.values())))
+    logger.info("prune: the stop rule allows %d more channels", sum(map(len, best.values())))
     return best
 
 
 def refuse_all() -> None:
-    """Raise the `InputError` of a stop rule that lets nothing go."""
+    """Raise the `InputError` of a stop rule that allows no removal."""
     raise InputError(
-        "prune.stop: no channel can go without a fall of more than prune.stop.drop; raise it, or use a schedule that "
-        "trains more between its rounds"
+        "prune.stop: any removal lowers the score by more than prune.stop.drop; raise it, or use a pruning schedule "
+        "that trains more between its rounds"
     )

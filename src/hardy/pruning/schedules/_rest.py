@@ -1,4 +1,4 @@
-"""Scoring a network that stands still: weights, gradients and batch statistics are after it what they were before."""
+"""Scores a network without training it: weights, gradients and batch statistics are restored afterwards."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -7,21 +7,21 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from hardy.pruning.gates import gate_parameters, gate_places
+from hardy.pruning.gates import gate_parameters, gate_sites
 from hardy.pruning.schedules.base import Work
 from hardy.seed import seeded
 from hardy.types import Batch
 
-__all__ = ["scored"]
+__all__ = ["score_at_rest"]
 
 
-def scored(work: Work, batches: int) -> dict[str, Tensor]:
-    """The criterion's scores of the network as it stands, in the mode it is in, over ``batches`` of ``work.batches``.
+def score_at_rest(work: Work, batches: int) -> dict[str, Tensor]:
+    """Return the criterion's scores of the network in its present mode, over the first ``batches`` of ``work.batches``.
 
-    None is looked at by a criterion that needs no data.
+    A criterion that needs no data reads no batch.
 
     Raises:
-        InputError: what the criterion raises, such as that there is no batch.
+        InputError: raised by the criterion, for example when there is no batch.
     """
     if work.criterion.needs_data:
         _observe(work, islice(work.batches, batches))
@@ -41,12 +41,12 @@ def _observe(work: Work, batches: Iterable[Batch]) -> None:
 
 @contextmanager
 def _at_rest(work: Work) -> Iterator[None]:
-    """Only the gates' parameters get gradients inside; buffers, gradients and ``requires_grad`` are put back after."""
+    """Inside only the gates' parameters get gradients; buffers, gradients and ``requires_grad`` are restored."""
     network = work.network
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in network.parameters()]
     network.requires_grad_(False)
-    for parameter in gate_parameters(gate_places(network, work.units)):
+    for parameter in gate_parameters(gate_sites(network, work.units)):
         parameter.requires_grad_(True)
     try:
         yield

@@ -1,7 +1,7 @@
-"""The interface of a schedule: how scores become a smaller network, and when.
+"""The interface of a pruning schedule: when channels are scored, masked and removed.
 
-Every schedule ends in `finished`: remove, and compare what was cut with a masked copy on the network's example; a
-removal that changes the network is refused.
+Every pruning schedule ends with `remove_and_check`: it removes the channels and compares the result with a masked copy
+on the example of the network. A removal that changes the outputs is an error.
 """
 
 from abc import ABC, abstractmethod
@@ -22,27 +22,28 @@ from hardy.pruning.risk import domain_risks
 from hardy.pruning.select import Limits, Removed
 from hardy.types import Batch, Terms
 
-__all__ = ["Log", "Pruned", "Schedule", "Tune", "Work", "finished", "terms_of"]
+__all__ = ["Log", "Pruned", "Schedule", "Tune", "Work", "remove_and_check", "terms_of"]
 
 Tune = Callable[[int, Callable[[Batch], Terms], Callable[[], None], Callable[[], None]], None]
-"""``tune(steps, terms, after_backward, after_step)``: train ``steps`` steps more on the sum of ``terms(batch)``, with
-one optimiser and one stream of batches over all calls; ``after_backward`` is called when the gradients of a step are
-there, before they are clipped, and ``after_step`` after the optimiser's step."""
+"""``tune(steps, terms, after_backward, after_step)``: train for ``steps`` more steps on the sum of ``terms(batch)``.
+All calls share one optimiser and one stream of batches. ``after_backward`` is called after the backward pass of a step,
+before gradients are clipped, and ``after_step`` after the optimiser step."""
 
 Log = Callable[[int, dict[str, float]], None]
+"""``log(step, values)``."""
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """What a schedule did.
+    """The result of a pruning schedule.
 
     Attributes:
         plan: the channels kept, relative to the dense network.
-        removed: for each unit the channels removed; units that lost none are left out.
+        removed: for each unit the channels removed; units without removed channels are left out.
         widths: for each unit its width before and after.
-        scores: the scores that decided last.
-        rounds: how many times channels were chosen.
-        steps: how many steps the network was trained or looked at.
+        scores: the scores of the last selection.
+        rounds: the number of selections.
+        steps: the number of training steps, or of scored batches.
     """
 
     plan: Plan
@@ -60,19 +61,19 @@ class Pruned:
 
 @dataclass(frozen=True)
 class Work:
-    """What a schedule works on.
+    """What a pruning schedule works on.
 
     Attributes:
         network: what is pruned, in place.
-        criterion: made for this network and these units.
+        criterion: the criterion, made for this network and these units.
         units: the network's units.
-        goal: when enough is removed.
-        limits: what a selection respects.
-        tune: training, for a schedule that trains.
-        batches: an endless stream of batches, for one that looks at a network that stands still.
-        log: ``log(step, values)`` after each round, or None.
-        good: the stop rule, or None: ``good(removed)`` is True while the network, as it is now and without the channels
-            ``removed``, is still good enough. Asked before channels go; the network stays as it is.
+        goal: when enough channels are removed.
+        limits: the limits of a selection.
+        tune: the training function, for a schedule that trains.
+        batches: an endless stream of batches, for a schedule that scores without training.
+        log: ``log(step, values)``, called after each round, or None.
+        good: the stop rule, or None. ``good(removed)`` is True if the present network without the channels ``removed``
+            is good enough. It is called before channels are removed and does not change the network.
     """
 
     network: Network
@@ -86,28 +87,28 @@ class Work:
     good: Callable[[Removed], bool] | None = None
 
     def report(self, step: int, dead: Removed, **values: float) -> None:
-        """Log how many channels are dead, and ``values``."""
+        """Log how many channels are masked or removed, and ``values``."""
         if self.log is not None:
             gone, total = sum(map(len, dead.values())), sum(unit.size for unit in self.units)
             self.log(step, {"removed": float(gone), "left": 1 - gone / total} | values)
 
 
 class Schedule(ABC):
-    """When channels are scored, masked and removed.
+    """A pruning schedule: when channels are scored, masked and removed.
 
-    The constructor takes its options after the ``*``; what it works on comes with `run`.
+    The constructor takes its options after the ``*``; `run` gets the `Work`.
 
     Attributes:
-        trains: True when the network is trained meanwhile: it needs data whatever the criterion.
+        trains: True when it trains the network; then it needs data with every criterion.
     """
 
     trains: bool = True
 
-    def check(self, work: Work) -> None:  # noqa: B027 - most have nothing more to check
-        """Refuse what cannot work, before the first step.
+    def check(self, work: Work) -> None:  # noqa: B027 - most schedules have nothing to check
+        """Check before the first step that the schedule can do ``work``.
 
         Raises:
-            InputError: saying what and why.
+            InputError: when it cannot; the message says why.
         """
 
     @abstractmethod
@@ -115,12 +116,12 @@ class Schedule(ABC):
         """Prune ``work.network`` in place.
 
         Raises:
-            InputError: when nothing can go.
+            InputError: when no channel can be removed.
         """
 
 
 def terms_of(work: Work) -> Callable[[Batch], Terms]:
-    """The loss that is trained while the criterion looks on: its own, or the mean of the domain risks."""
+    """The training loss during pruning: that of the criterion, or the mean of the domain risks."""
     criterion = work.criterion
 
     def terms(batch: Batch) -> Terms:
@@ -131,31 +132,31 @@ def terms_of(work: Work) -> Callable[[Batch], Terms]:
     return terms
 
 
-def finished(work: Work, removed: Removed, scores: dict[str, Tensor], rounds: int, steps: int = 0) -> Pruned:
-    """Remove, and compare with a copy that is masked.
+def remove_and_check(work: Work, removed: Removed, scores: dict[str, Tensor], rounds: int, steps: int = 0) -> Pruned:
+    """Remove the channels ``removed``, in place, and compare the network with a masked copy.
 
     Raises:
         InputError: when ``removed`` is empty.
-        RuntimeError: when the smaller network computes something else than the masked one.
+        RuntimeError: when the pruned network and the masked copy compute different outputs.
     """
     network, units = work.network, work.units
     removed = {name: channels for name, channels in removed.items() if channels}
     if not removed:
         raise InputError(
-            "nothing can go: the ratio is less than one block of round_to channels; raise it or lower round_to"
+            "nothing can be removed: the ratio is less than one block of round_to channels; raise it or lower round_to"
         )
     masked = _probe(masked_copy(network, units, removed))
     plan = remove(network, units, removed)
     for one, other in zip(masked, _probe(network), strict=True):
         apart, size = float((one - other).abs().max()), float(one.abs().max())
-        if not apart <= 1e-3 * max(size, 1.0):  # so that NaN is refused too
+        if not apart <= 1e-3 * max(size, 1.0):  # also raises for NaN
             raise RuntimeError(f"removing channels changed the network's logits by {apart:.3g} of {size:.3g}")
     widths = {unit.name: (unit.size, unit.size - len(removed.get(unit.name, ()))) for unit in units}
     return Pruned(plan, removed, widths, scores, rounds, steps)
 
 
 def _probe(network: Network) -> list[Tensor]:
-    """What is read of the network's outputs for its example in evaluation mode; the network's mode is put back."""
+    """The outputs for the example of the network in evaluation mode; the modes are restored."""
     modes = {module: module.training for module in network.modules()}
     example = network.example(side=32, count=1).to(next(network.parameters()).device)
     network.eval()

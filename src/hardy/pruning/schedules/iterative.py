@@ -1,8 +1,8 @@
-"""Scores, masks and trains in turn: every 30 batches at most 100 more channels are masked and stay dead.
+"""Scores, masks and trains in turns: every 30 batches at most 100 more channels are masked for good.
 
-The mean score of the batches of a round enters a moving average (0.9); the lowest channels are masked; when the goal
-is reached they are cut out. A stop rule is asked before each mask; where it says no, the network goes back to what it
-was after the last mask, and that is cut.
+The mean score over the batches of a round enters a moving average (0.9), and the lowest channels are masked. When the
+goal is reached the masked channels are cut out. A stop rule is checked before each mask; if it fails, the state after
+the last mask is restored and then cut.
 
 Source: the loop of Molchanov, Mallya, Tyree, Frosio and Kautz, "Importance estimation for neural network pruning",
 CVPR 2019, with the numbers of Cai, Li and Kot, arXiv:2210.13810.
@@ -14,9 +14,9 @@ from torch import Tensor
 
 from hardy.errors import InputError
 from hardy.pruning.goal import choose, joined
-from hardy.pruning.mask import mask, masker
+from hardy.pruning.mask import mask, prepare_mask
 from hardy.pruning.schedules._allowed import refuse_all
-from hardy.pruning.schedules.base import Pruned, Schedule, Work, finished, terms_of
+from hardy.pruning.schedules.base import Pruned, Schedule, Work, remove_and_check, terms_of
 from hardy.pruning.select import Removed
 
 __all__ = ["Iterative"]
@@ -28,7 +28,7 @@ class Iterative(Schedule):
     Args:
         every: steps between rounds.
         per_round: the most channels masked in a round.
-        momentum: weight of the past in the scores' moving average, in [0, 1); the first mean starts it.
+        momentum: of the moving average of the scores, in [0, 1); it starts at the first mean.
 
     Raises:
         InputError: for an ``every`` below 1 or a ``momentum`` outside [0, 1).
@@ -36,14 +36,14 @@ class Iterative(Schedule):
 
     def __init__(self, *, every: int = 30, per_round: int = 100, momentum: float = 0.9) -> None:
         if every < 1 or not 0 <= momentum < 1:
-            raise InputError(f"schedule: every {every} must be at least 1 and momentum {momentum} lie in [0, 1)")
+            raise InputError(f"prune.schedule: every {every} must be at least 1 and momentum {momentum} in [0, 1)")
         self.every, self.per_round, self.momentum = every, per_round, momentum
 
     def check(self, work: Work) -> None:
-        """See `Schedule.check`: a round must be able to take one block."""
+        """See `Schedule.check`: one block must fit into a round."""
         if self.per_round < work.limits.round_to:
             raise InputError(
-                f"per_round {self.per_round} lets nothing go: it must be at least round_to {work.limits.round_to}"
+                f"per_round {self.per_round} allows no removal: it must be at least round_to {work.limits.round_to}"
             )
 
     def run(self, work: Work) -> Pruned:
@@ -57,7 +57,7 @@ class Iterative(Schedule):
         last: dict[str, Tensor] = {}
         while not work.goal.met(dead):
             work.criterion.reset()
-            work.tune(self.every, terms, work.criterion.collect, masker(work.network, work.units, dead))
+            work.tune(self.every, terms, work.criterion.collect, prepare_mask(work.network, work.units, dead))
             average = self._smoothed(average, work.criterion.scores())
             chosen = choose(average, work.units, work.goal, dead, work.limits, self.per_round)
             if not chosen:
@@ -73,10 +73,10 @@ class Iterative(Schedule):
                 last = {name: value.clone() for name, value in work.network.state_dict().items()}
             rounds += 1
             work.report(rounds * self.every, dead)
-        return finished(work, dead, average, rounds, rounds * self.every)
+        return remove_and_check(work, dead, average, rounds, rounds * self.every)
 
     def _smoothed(self, average: Mapping[str, Tensor], mean: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The moving average after ``mean``; the first mean starts it."""
+        """The moving average after ``mean``; it starts at the first mean."""
         if not average:
             return mean
         return {name: self.momentum * average[name] + (1 - self.momentum) * value for name, value in mean.items()}

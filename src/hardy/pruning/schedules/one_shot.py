@@ -1,7 +1,7 @@
-"""Scores a network that stands still, and removes once.
+"""Scores the network without training it, and removes once.
 
-Weights, gradients and batch statistics are after the scoring what they were before it. With a stop rule as much goes
-as it bears, found by halving.
+Scoring does not change weights, gradients and batch statistics. With a stop rule, bisection finds the largest removal
+that the rule allows.
 
 Source: "prune once and retrain" of Li, Kadav, Durdanovic, Samet and Graf, "Pruning filters for efficient ConvNets",
 ICLR 2017, section 3.4.
@@ -10,17 +10,17 @@ ICLR 2017, section 3.4.
 from hardy.errors import InputError
 from hardy.pruning.goal import choose
 from hardy.pruning.schedules._allowed import allowed
-from hardy.pruning.schedules._rest import scored
-from hardy.pruning.schedules.base import Pruned, Schedule, Work, finished
+from hardy.pruning.schedules._rest import score_at_rest
+from hardy.pruning.schedules.base import Pruned, Schedule, Work, remove_and_check
 
 __all__ = ["OneShot"]
 
 
 class OneShot(Schedule):
-    """Score a network as it stands, in the mode it is in, and remove once.
+    """Score the network in its present mode, and remove once.
 
     Args:
-        batches: how many batches are looked at; none by a criterion that needs no data.
+        batches: number of batches for scoring; a criterion that needs no data uses none.
 
     Raises:
         InputError: for ``batches`` below 1.
@@ -30,12 +30,12 @@ class OneShot(Schedule):
 
     def __init__(self, *, batches: int = 30) -> None:
         if batches < 1:
-            raise InputError(f"schedule: batches {batches} must be at least 1")
+            raise InputError(f"prune.schedule: batches {batches} must be at least 1")
         self.batches = batches
 
     def run(self, work: Work) -> Pruned:
         """See `Schedule.run`."""
-        scores = scored(work, self.batches)
+        scores = score_at_rest(work, self.batches)
         chosen = choose(scores, work.units, work.goal, {}, work.limits)
         removed = allowed(work, scores, {}, chosen)
-        return finished(work, removed, scores, 1, self.batches if work.criterion.needs_data else 0)
+        return remove_and_check(work, removed, scores, 1, self.batches if work.criterion.needs_data else 0)

@@ -1,8 +1,9 @@
-"""Soft pruning: filters set to zero go on learning and may come back; only the last choice is final.
+"""Soft pruning: filters set to zero are trained further and may recover; only the last selection is removed.
 
-Every some steps the lowest channels are chosen again, all of them, and the filters that make them are set to zero;
-norms and the layers behind keep their weights, so that a gradient reaches the zeroed filters and they may grow again.
-With ``hold`` they stay at zero until the next choice. A stop rule is asked at the end, and shrinks the last choice.
+After a fixed number of steps all lowest channels are selected again, and the filters that produce them are set to zero.
+Norm layers and the layers that follow keep their weights, so that the zeroed filters get gradients and may grow again.
+With ``hold`` they stay at zero until the next selection. A stop rule is checked at the end and reduces the last
+selection.
 
 Source: He, Kang, Dong, Fu and Yang, "Soft filter pruning for accelerating deep convolutional neural networks", IJCAI
 2018, algorithm 1 (criterion ``l2``, scope ``layer``); with ``hold``: He, Liu, Wang, Hu and Yang, "Filter pruning via
@@ -20,19 +21,19 @@ from hardy.ops.axes import weight_axis
 from hardy.pruning.goal import choose
 from hardy.pruning.mask import filling
 from hardy.pruning.schedules._allowed import allowed
-from hardy.pruning.schedules.base import Pruned, Schedule, Work, finished, terms_of
+from hardy.pruning.schedules.base import Pruned, Schedule, Work, remove_and_check, terms_of
 from hardy.pruning.select import Removed
 
 __all__ = ["Soft"]
 
 
 class Soft(Schedule):
-    """Zero the lowest filters again and again while all are trained.
+    """Set the lowest filters to zero repeatedly while all filters are trained.
 
     Args:
-        every: steps between choices; the papers take an epoch.
-        rounds: how many choices are made; the last one is cut out.
-        hold: keep the chosen filters at zero until the next choice.
+        every: steps between selections; the papers use one epoch.
+        rounds: number of selections; the last one is cut out.
+        hold: keep the selected filters at zero until the next selection.
 
     Raises:
         InputError: for ``every`` or ``rounds`` below 1.
@@ -40,7 +41,7 @@ class Soft(Schedule):
 
     def __init__(self, *, every: int = 100, rounds: int = 10, hold: bool = False) -> None:
         if every < 1 or rounds < 1:
-            raise InputError(f"schedule: every {every} and rounds {rounds} must be at least 1")
+            raise InputError(f"prune.schedule: every {every} and rounds {rounds} must be at least 1")
         self.every, self.rounds, self.hold = every, rounds, hold
 
     def run(self, work: Work) -> Pruned:
@@ -58,11 +59,11 @@ class Soft(Schedule):
             chosen = choose(scores, work.units, work.goal, {}, work.limits)
             work.report(number * self.every, chosen)
         chosen = allowed(work, scores, {}, chosen)
-        return finished(work, chosen, scores, self.rounds, self.rounds * self.every)
+        return remove_and_check(work, chosen, scores, self.rounds, self.rounds * self.every)
 
 
 def zeroer(work: Work, chosen: Removed) -> Callable[[], None]:
-    """A function that zeroes, in place, the filters that make the channels ``chosen``, and nothing else."""
+    """A function that zeroes, in place, only the filters that produce the channels ``chosen``."""
     fills: list[Callable[[], object]] = []
     for unit in work.units:
         for member in unit.members:

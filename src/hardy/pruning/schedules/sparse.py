@@ -1,10 +1,10 @@
-"""Sparse training: a penalty shrinks the channels' scales while the network learns; the smallest are removed.
+"""Sparse training: a penalty shrinks the scales of the channels during training; the smallest are removed.
 
-Each step adds ``beta * penalty`` of the criterion (``sum w |scale|``) to the loss. beta is steered: where the share of
-scales under the threshold t lags behind a straight line to the ratio it grows by a quarter, where it is ahead it
-shrinks by as much. When enough scales are under t, or the steps are over, the smallest are removed, the rest settles,
-and the whole may be repeated with equal parts of the ratio. A stop rule is asked at each removal, and ends the whole
-where it lets less go.
+Each step adds ``beta * penalty`` of the criterion (``sum w |scale|``) to the loss. beta is adapted: it is multiplied by
+1.25 if the number of scales under the threshold t is below a straight line to the goal, and divided by 1.25 if it is
+above. When enough scales are under t, or the steps are used up, the smallest scales are removed and the network trains
+without the penalty. All this can be repeated with equal parts of the goal. A stop rule is checked at each removal and
+ends the schedule if it does not allow the complete removal.
 
 Source: Luo, Liu and Yang, "Domain generalization for semantic segmentation by pruning", IJCV 2024,
 doi 10.1007/s11263-024-02194-5 (joint training, threshold, prune iterations); Liu, Li, Shen, Huang, Yan and Zhang,
@@ -18,9 +18,9 @@ from torch import Tensor
 
 from hardy.errors import InputError
 from hardy.pruning.goal import choose, fewest, joined
-from hardy.pruning.mask import masker
+from hardy.pruning.mask import prepare_mask
 from hardy.pruning.schedules._allowed import allowed
-from hardy.pruning.schedules.base import Pruned, Schedule, Work, finished, terms_of
+from hardy.pruning.schedules.base import Pruned, Schedule, Work, remove_and_check, terms_of
 from hardy.pruning.select import Removed, select
 from hardy.types import Batch, Terms
 
@@ -28,21 +28,21 @@ __all__ = ["Sparse"]
 
 logger = logging.getLogger("hardy")
 
-_QUARTER = 1.25
+_FACTOR = 1.25
 
 
 class Sparse(Schedule):
     """Train with a sparsity penalty, then remove the smallest scales.
 
     Args:
-        steps: steps of sparse training of each iteration, at most; it ends early when enough scales are under t.
-        beta: strength of the penalty at the start.
-        adapt: steps between corrections of beta; 0 leaves it as it is.
+        steps: largest number of steps of an iteration; it ends early when enough scales are under t.
+        beta: initial strength of the penalty.
+        adapt: steps between changes of beta; 0 keeps it constant.
         threshold: t; a scale below counts as pruned.
-        relative: t is a multiple of each unit's mean scale at the start, not an absolute size.
-        fill: when fewer scales than the goal needs are under t, remove the next smallest too.
-        iterations: how many times sparse training and removal are gone through, with equal parts of the goal.
-        settle: steps without penalty after each removal but the last (the recovery follows that one).
+        relative: t is a multiple of the initial mean scale of each unit, not an absolute size.
+        fill: if fewer scales than the goal needs are under t, also remove the next smallest.
+        iterations: number of rounds of sparse training and removal, with equal parts of the goal.
+        settle: steps without penalty after each removal but the last, which the recovery follows.
 
     Raises:
         InputError: for a value out of range.
@@ -62,13 +62,15 @@ class Sparse(Schedule):
     ) -> None:
         if steps < 1 or iterations < 1 or adapt < 0 or settle < 0:
             raise InputError(
-                f"schedule: steps {steps} and iterations {iterations} must be at least 1, "
+                f"prune.schedule: steps {steps} and iterations {iterations} must be at least 1, "
                 f"adapt {adapt} and settle {settle} at least 0"
             )
         if settle and iterations == 1:
-            raise InputError(f"schedule: settle {settle} has no effect in one iteration; give iterations, or recovery")
+            raise InputError(
+                f"prune.schedule: settle {settle} has no effect in one iteration; set iterations or recovery"
+            )
         if beta < 0 or threshold <= 0:
-            raise InputError(f"schedule: beta {beta} must be 0 or more and threshold {threshold} more than 0")
+            raise InputError(f"prune.schedule: beta {beta} must be at least 0 and threshold {threshold} above 0")
         self.steps, self.beta, self.adapt = steps, beta, adapt
         self.threshold, self.relative, self.fill = threshold, relative, fill
         self.iterations, self.settle = iterations, settle
@@ -77,8 +79,8 @@ class Sparse(Schedule):
         """See `Schedule.check`: the criterion must have a penalty."""
         if not work.criterion.sparse:
             raise InputError(
-                f"schedule: sparse training needs a criterion with a penalty, such as npdg or slimming; "
-                f"{type(work.criterion).__name__} has none: use another schedule for it"
+                f"prune.schedule: sparse training needs a criterion with a penalty, such as npdg or slimming; "
+                f"{type(work.criterion).__name__} has none: use another pruning schedule"
             )
 
     def run(self, work: Work) -> Pruned:
@@ -93,28 +95,30 @@ class Sparse(Schedule):
             last = number == self.iterations
             part = -(-state.needed() // (self.iterations + 1 - number))
             self._shrink(work, state, part, last)
-            most = [] if last else [part]  # the last removal ends where the goal is met, the others at their part
+            most = [] if last else [part]  # the last removal meets the goal, the others remove their part
             stopped = state.remove(min(most if self.fill else [*most, state.under()], default=None))
             work.report(state.steps, state.dead, beta=state.beta)
             if stopped:
                 break
             if number < self.iterations and self.settle:
-                work.tune(self.settle, terms_of(work), work.criterion.collect, state.zeroing())
+                work.tune(self.settle, terms_of(work), work.criterion.collect, state.mask_dead())
                 state.steps += self.settle
         if not any(state.dead.values()):
             raise InputError(
-                f"schedule: no scale is under {self.threshold} after {state.steps} steps; "
+                f"prune.schedule: no scale is under {self.threshold} after {state.steps} steps; "
                 "raise beta or steps, or set fill"
             )
-        scores = state.scores()  # factors of their own are gone once they are released
+        scores = state.scores()  # `release` removes separate factors
         work.criterion.release()
-        return finished(work, state.dead, scores, self.iterations, state.steps)
+        return remove_and_check(work, state.dead, scores, self.iterations, state.steps)
 
     def _shrink(self, work: Work, state: "_State", part: int, last: bool) -> None:
-        """Train with the penalty until ``part`` more scales are under the threshold and, the last time, the goal is met
-        without them."""
+        """Train with the penalty until ``part`` more scales are under the threshold.
+
+        In the last iteration the removal of these scales must also meet the goal.
+        """
         assert work.tune is not None
-        plain, zero = terms_of(work), state.zeroing()
+        plain, zero = terms_of(work), state.mask_dead()
         start, made = state.under(), 0
         while made < self.steps:
             work.criterion.strength = state.beta
@@ -128,31 +132,31 @@ class Sparse(Schedule):
                 break
             if self.adapt:
                 line = start + (part - start) * made / self.steps
-                state.beta *= _QUARTER if under < line else 1 / _QUARTER
+                state.beta *= _FACTOR if under < line else 1 / _FACTOR
 
 
 class _State:
-    """What is dead, how strong the penalty is, and how many steps were made.
+    """The removed channels, the strength of the penalty, and the number of steps made.
 
     Args:
         work: what is pruned.
         threshold: t.
-        units: what one unit of a scale is, by the unit's name: 1, or the unit's mean scale at the start.
-        beta: strength of the penalty at the start.
+        references: by the unit's name the value that its scales are divided by: 1, or its initial mean scale.
+        beta: initial strength of the penalty.
     """
 
-    def __init__(self, work: Work, threshold: float, units: Mapping[str, float], beta: float) -> None:
-        self._work, self._threshold, self._units = work, threshold, units
+    def __init__(self, work: Work, threshold: float, references: Mapping[str, float], beta: float) -> None:
+        self._work, self._threshold, self._references = work, threshold, references
         self.beta = beta
         self.dead: Removed = {}
         self.steps = 0
 
     def scores(self) -> dict[str, Tensor]:
-        """The scales in multiples of their unit."""
-        return {name: scale / self._units[name] for name, scale in self._work.criterion.scores().items()}
+        """The scales divided by their references."""
+        return {name: scale / self._references[name] for name, scale in self._work.criterion.scores().items()}
 
     def under(self) -> int:
-        """How many living channels have a scale under the threshold."""
+        """The number of channels not yet removed that have a scale under the threshold."""
         under = 0
         for name, scale in self.scores().items():
             low = scale < self._threshold
@@ -161,36 +165,36 @@ class _State:
         return under
 
     def needed(self) -> int:
-        """How many more channels the goal needs as far as it knows, were the smallest to go now."""
+        """The number of channels to remove now to reach the goal, by its present prediction."""
         work = self._work
         return sum(map(len, fewest(self.scores(), work.units, work.goal, self.dead, work.limits).values()))
 
     def enough(self, count: int) -> bool:
-        """Whether as many channels as the goal needs are among the ``count`` smallest, as far as the limits let go."""
+        """Whether removing the ``count`` smallest, as far as the limits allow, removes as many as the goal needs."""
         work = self._work
         chosen = select(self.scores(), work.units, count, self.dead, work.limits)
         return sum(map(len, chosen.values())) >= self.needed()
 
     def remove(self, count: int | None) -> bool:
-        """Let the ``count`` smallest die, or fewer if the goal needs fewer (as many as it needs where ``count`` is
-        None); True where the stop rule let fewer go."""
+        """Remove the ``count`` smallest, or fewer if the goal needs fewer; None removes as many as the goal needs.
+
+        Returns True if the stop rule allowed only a part.
+        """
         work, scores = self._work, self.scores()
         chosen = choose(scores, work.units, work.goal, self.dead, work.limits, count)
-        borne = allowed(work, scores, self.dead, chosen)
-        self.dead = joined(self.dead, borne)
-        return borne != chosen
+        allowed_now = allowed(work, scores, self.dead, chosen)
+        self.dead = joined(self.dead, allowed_now)
+        return allowed_now != chosen
 
-    def zeroing(self) -> Callable[[], None]:
-        """Mask the dead channels, and return the function that does so again after each step."""
-        zero = masker(self._work.network, self._work.units, self.dead)
+    def mask_dead(self) -> Callable[[], None]:
+        """Mask the removed channels, and return a function that masks them again after each step."""
+        zero = prepare_mask(self._work.network, self._work.units, self.dead)
         zero()
         return zero
 
 
-def _penalised(
-    work: Work, plain: Callable[[Batch], Terms], strength: float
-) -> Callable[[Batch], Terms]:  # fmt: skip
-    """The terms of ``plain`` and the penalty with its strength."""
+def _penalised(work: Work, plain: Callable[[Batch], Terms], strength: float) -> Callable[[Batch], Terms]:
+    """The terms of ``plain`` and the penalty times its ``strength``."""
 
     def terms(batch: Batch) -> Terms:
         found = plain(batch)

@@ -1,8 +1,8 @@
-"""What the code of modules fixes and no trace can see: heads, parts, and the attributes that hold a size.
+"""Couplings that the code of a module fixes and a trace cannot find: heads, parts, and attributes that hold a size.
 
-Hardy's blocks and registered classes say it themselves (`hardy.ties`); here it is declared for classes of timm and
-torchvision. What belongs to a head is in `hardy.pruning.heads`; here are the width of a residual stream and of the
-parts that a map is split into, where a module keeps them as a number, and the attributes that follow what is cut.
+Hardy's blocks and registered classes declare these themselves (`hardy.ties`); this file declares them for classes of
+timm and torchvision. `hardy.pruning.heads` has the rows and columns of heads. Here are the width of a residual stream
+and of the parts that a map is split into, where a module stores them as numbers, and the attributes to set after a cut.
 """
 
 from typing import Literal
@@ -26,19 +26,27 @@ from hardy.ties import Coupling, couplings_of, follow_cut
 __all__ = ["DECLARED", "check", "declared", "declared_width", "follow"]
 
 DECLARED = ("heads", "embedding", "parts")
-"""Sides that modules have by declaration."""
+"""Sides that exist by declaration."""
 
 _FEED_FORWARD = (
-    Mlp, GluMlp, SwiGLU, GatedMlp, ConvMlp, GlobalResponseNormMlp, ConvMlpWithNorm, PlainConvMlpWithNorm, MLP,
-)  # fmt: skip
-"""Blocks that widen, act and narrow: the width between is a hidden width."""
+    Mlp,
+    GluMlp,
+    SwiGLU,
+    GatedMlp,
+    ConvMlp,
+    GlobalResponseNormMlp,
+    ConvMlpWithNorm,
+    PlainConvMlpWithNorm,
+    MLP,
+)
+"""Feed-forward blocks, with a hidden width between their two layers."""
 
 
 def declared(module: nn.Module) -> tuple[Coupling, ...]:
-    """What the code of ``module`` fixes: as its class says or is registered for (`hardy.ties`), else as known here."""
-    said = couplings_of(module)
-    if said is not None:
-        return said
+    """The couplings of ``module``: as its class declares or registers them (`hardy.ties`), else as known here."""
+    couplings = couplings_of(module)
+    if couplings is not None:
+        return couplings
     heads = heads_of(module)
     found = [] if heads is None else [heads]
     if isinstance(module, _FEED_FORWARD):
@@ -55,10 +63,10 @@ def declared(module: nn.Module) -> tuple[Coupling, ...]:
 
 
 def check(coupling: Coupling, module: nn.Module) -> None:
-    """Refuse what a class says, or is registered for, that its module cannot mean.
+    """Check a coupling that a class declares or registers against its module.
 
     Raises:
-        InputError: for a layer that it does not have, or channels that the layer does not have.
+        InputError: for a layer that the module does not have, or channels that the layer does not have.
     """
     if couplings_of(module) is None:
         return
@@ -78,7 +86,7 @@ def check(coupling: Coupling, module: nn.Module) -> None:
 
 
 def _tied(kind: Literal["embedding", "parts"], width: int, layer: str, side: str) -> Coupling:
-    """Channels that a module counts, tied one by one to a side of a layer that makes or takes them."""
+    """A coupling of channels that a module counts, one to one with the channels of a side of a layer."""
     return Coupling(kind, width, ((layer, side, tuple((channel,) for channel in range(width))),))
 
 
@@ -88,7 +96,7 @@ def declared_width(module: nn.Module, side: str) -> int:
 
 
 def follow(module: nn.Module, side: str, count: int) -> None:
-    """Set the attributes of ``module`` that tell its size, after a side was cut to ``count`` channels, in place."""
+    """After a side was cut to ``count`` channels, set the attributes of ``module`` that hold its size, in place."""
     if couplings_of(module) is not None:
         follow_cut(module, side, count)
         return

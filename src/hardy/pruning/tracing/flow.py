@@ -1,9 +1,9 @@
-"""Where channels go while a network runs: every operation below autograd passes on the labels of what it reads.
+"""Follows channels through a running network: every operation below autograd passes the tags of its inputs on.
 
-`Flow` watches a forward pass. Operations that only move elements are applied to the labels as to the data; elementwise
-ones join the channels of their operands; products and convolutions take channels in and make others; reductions,
-softmax and whatever is not known must not mix channels, or these cannot be pruned. Norms over channels are followed as
-modules. What is assumed on the way (a view that splits channels keeps the last axis free) is tried out afterwards by
+`Flow` watches a forward pass. Operations that only move elements are applied to the tags as to the data. Elementwise
+operations join the channels of their operands. Products and convolutions read channels and produce others. Reductions,
+softmax and unknown operations block channels that they may mix. Norm layers over channels are followed as modules. Some
+rules are assumptions, such as that a view that splits channels lets the last axis change; the result is tested by
 `hardy.pruning.tracing.trial`.
 """
 
@@ -21,8 +21,8 @@ from torch.utils.hooks import RemovableHandle
 
 from hardy.pruning.norms import CHANNEL_NORMS, channel_axis, norm_width
 from hardy.pruning.tracing import movement, products
+from hardy.pruning.tracing.atom_sets import lifted, varying
 from hardy.pruning.tracing.carried import Carried
-from hardy.pruning.tracing.labels import lifted, varying
 from hardy.pruning.tracing.tables import LIKE, MOVES, POINTWISE, REDUCTIONS, SATURATING, SOFTMAXES, SPATIAL
 
 __all__ = ["Flow"]
@@ -30,7 +30,7 @@ __all__ = ["Flow"]
 
 @dataclass(frozen=True)
 class Call:
-    """One operation: its name, what it was given, the tensors among that with their shapes before, and what it made."""
+    """One operation: its name, arguments, input tensors with their shapes before the call, and result."""
 
     name: str
     func: Any
@@ -45,7 +45,7 @@ class Flow(TorchDispatchMode):
     """Follow channels while a network runs inside the ``with`` block.
 
     Args:
-        carried: what parameters carry at first; what is found is put there.
+        carried: has the tags of the parameters; gets the tags of all results.
 
     Attributes:
         failed: the innermost module that was running when an error was raised.
@@ -61,7 +61,7 @@ class Flow(TorchDispatchMode):
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Inside the block forward passes are followed; attention is taken apart into products and softmax."""
+        """Inside the block forward passes are followed; attention is split into products and softmax."""
         handles: list[RemovableHandle] = []
         for name, module in self.carried.network.named_modules():
             handles.append(module.register_forward_pre_hook(self._entering(name, module)))
@@ -91,7 +91,7 @@ class Flow(TorchDispatchMode):
             if isinstance(module, CHANNEL_NORMS):
                 self._paused -= 1
                 if not self._paused:
-                    self._norm(module, args[0], out)
+                    self._follow_norm(module, args[0], out)
             self.carried.running.pop()
 
         return leave
@@ -105,8 +105,8 @@ class Flow(TorchDispatchMode):
         before = {id(t): tuple(t.shape) for t in read}
         out = func(*args, **given)
         if not self._paused and any(self.carried.of(t) for t in read):
-            for layer in (one for t in read for one in self.carried.of(t)):
-                self.carried.labels.reach(layer)
+            for tag in (one for t in read for one in self.carried.of(t)):
+                self.carried.sets.reach(tag)
             name = str(func.overloadpacket.__name__)
             self._follow(Call(name.rstrip("_") or name, func, args, given, read, before, out))
         return out
@@ -117,7 +117,7 @@ class Flow(TorchDispatchMode):
         if rule is not None:
             rule(call)
         elif name in POINTWISE or torch.Tag.pointwise in call.func.tags:
-            self.pointwise(call)
+            self._follow_pointwise(call)
         elif isinstance(call.out, Tensor) and call.out.is_floating_point() and call.out.ndim:
             for tensor in call.read:
                 self.carried.fix(self.carried.of(tensor), f"the operation {name} may mix channels")
@@ -127,105 +127,106 @@ class Flow(TorchDispatchMode):
         return (
             (
                 ("cat", "stack"),
-                lambda c: movement.joined(self.carried, c.args, c.given, c.out, stacked=c.name == "stack"),
+                lambda c: movement.tag_joined(self.carried, c.args, c.given, c.out, stacked=c.name == "stack"),
             ),
-            (MOVES, lambda c: movement.moved(self.carried, c.name, c.func, c.args, c.given, c.out)),
+            (MOVES, lambda c: movement.tag_moved(self.carried, c.name, c.func, c.args, c.given, c.out)),
             (products.PRODUCTS, lambda c: products.PRODUCTS[c.name](self.carried, c.args, c.given, c.out)),
-            (SOFTMAXES, self._softmax),
-            (REDUCTIONS, self._reduced),
-            (SPATIAL, self._spatial),
-            (LIKE, self._shaped),
+            (SOFTMAXES, self._follow_softmax),
+            (REDUCTIONS, self._follow_reduction),
+            (SPATIAL, self._follow_spatial),
+            (LIKE, self._follow_shaped),
         )
 
     # kinds of operations --------------------------------------------------------------------------------------------
 
-    def pointwise(self, call: "Call") -> None:
-        """Elementwise: operands' channels at one place are one."""
+    def _follow_pointwise(self, call: "Call") -> None:
+        """Elementwise: join the channels of the operands at each element."""
         read, out, name = call.read, call.out, call.name
         rank = out.ndim
         operands = [(self.carried.of(t), (1,) * (rank - len(call.shapes[id(t)])) + call.shapes[id(t)]) for t in read]
         biggest = max(t.numel() for t in read)
         found: list[Tensor] = []
-        for place, (layers, _) in enumerate(operands):
+        for place, (tags, _) in enumerate(operands):
             weighs = name in SATURATING or (name == "mul" and read[place].numel() < biggest)
-            for layer in (lifted(one, rank) for one in layers):
+            for tag in (lifted(one, rank) for one in tags):
                 if any(
                     shape[axis] > 1 and not any(axis in varying(lifted(other, rank)) for other in others)
-                    for axis in varying(layer)
+                    for axis in varying(tag)
                     for others, shape in operands
                 ):
-                    self.carried.fix([layer], "is tied to a tensor of fixed width")
+                    self.carried.fix([tag], "is coupled to a tensor of fixed width")
                 else:
-                    found.append(self.carried.labels.sourced(layer) if weighs else layer)
+                    found.append(self.carried.sets.sourced(tag) if weighs else tag)
         self.carried.put(out, found)
 
-    def _softmax(self, call: "Call") -> None:
+    def _follow_softmax(self, call: "Call") -> None:
         axis = call.args[1] % call.out.ndim
-        layers = self.carried.of(call.args[0])
-        self.carried.fix([layer for layer in layers if axis in varying(layer)], "the operation Softmax mixes channels")
-        self.carried.put(call.out, [layer for layer in layers if axis not in varying(layer)])
+        tags = self.carried.of(call.args[0])
+        self.carried.fix([tag for tag in tags if axis in varying(tag)], "the operation Softmax mixes channels")
+        self.carried.put(call.out, [tag for tag in tags if axis not in varying(tag)])
 
-    def _reduced(self, call: "Call") -> None:
+    def _follow_reduction(self, call: "Call") -> None:
         source: Tensor = call.args[0]
         gone = _reduced_axes(call, source.ndim)
-        layers = self.carried.of(source)
-        for layer in layers:
-            self.carried.weighs(layer, source)
-        mixed = [layer for layer in layers if gone & set(varying(layer)) and not self._averaged(layer, source)]
-        if self.carried.here not in self.carried.trusted:  # else a mean over heads, of weights that may not be used
+        tags = self.carried.of(source)
+        for tag in tags:
+            self.carried.note_own_weight(tag, source)
+        mixed = [tag for tag in tags if gone & set(varying(tag)) and not self._is_own_average(tag, source)]
+        if (
+            self.carried.here not in self.carried.trusted
+        ):  # there it is a mean over heads, of weights that may not be used
             self.carried.fix(mixed, f"a {call.name} over channels")
-        kept = [layer for layer in layers if not gone & set(varying(layer))]
+        kept = [tag for tag in tags if not gone & set(varying(tag))]
         for result in tree_leaves(call.out):
             if result.ndim:
                 same = result.ndim == source.ndim
-                self.carried.put(result, [layer if same else layer.squeeze(sorted(gone)) for layer in kept])
+                self.carried.put(result, [tag if same else tag.squeeze(sorted(gone)) for tag in kept])
 
-    def _averaged(self, layer: Tensor, source: Tensor) -> bool:
-        """True where a layer takes the mean or variance of its own weight over what it takes in."""
-        return self.carried.labels.owners(layer) == {(self.carried.here, "in")} and self.carried.weighs(layer, source)
+    def _is_own_average(self, tag: Tensor, source: Tensor) -> bool:
+        """Whether a layer takes the mean or variance of its own weight over its inputs."""
+        owners = self.carried.sets.owners(tag)
+        return owners == {(self.carried.here, "in")} and self.carried.note_own_weight(tag, source)
 
-    def _spatial(self, call: "Call") -> None:
+    def _follow_spatial(self, call: "Call") -> None:
         source: Tensor = call.args[0]
         last = source.ndim - (1 if call.name.endswith("1d") else 2)
-        layers = self.carried.of(source)
-        mixed = [layer for layer in layers if any(axis >= last for axis in varying(layer))]
+        tags = self.carried.of(source)
+        mixed = [tag for tag in tags if any(axis >= last for axis in varying(tag))]
         self.carried.fix(mixed, f"the operation {call.name} may mix channels")
         for result in tree_leaves(call.out):
-            self.carried.put(result, [layer for layer in layers if all(axis < last for axis in varying(layer))])
+            self.carried.put(result, [tag for tag in tags if all(axis < last for axis in varying(tag))])
 
-    def _shaped(self, call: "Call") -> None:
-        """Made in the shape of its argument, or, with new strides, from it."""
+    def _follow_shaped(self, call: "Call") -> None:
+        """An operation that returns a tensor in the shape of its argument, or its argument with new strides."""
         same = tuple(call.out.shape) == call.shapes[id(call.args[0])]
         strided = call.name == "as_strided"
-        layers = self.carried.of(call.args[0])
+        tags = self.carried.of(call.args[0])
         if strided and not same:
-            self.carried.fix(layers, "the operation as_strided may mix channels")
-        self.carried.put(
-            call.out, [layer if strided else self.carried.labels.sourced(layer) for layer in layers if same]
-        )
+            self.carried.fix(tags, "the operation as_strided may mix channels")
+        self.carried.put(call.out, [tag if strided else self.carried.sets.sourced(tag) for tag in tags if same])
 
-    def _norm(self, module: nn.Module, source: Tensor, out: Tensor) -> None:
-        """A norm over channels: its own channels join those of its input and carry the gate."""
+    def _follow_norm(self, module: nn.Module, source: Tensor, out: Tensor) -> None:
+        """A norm layer over channels: its channels are joined with those of its input, and it is their gate site."""
         own = next(iter(self.carried.of(module)), None)
         width = norm_width(module)
         axis = channel_axis(module) % source.ndim
-        for layer in self.carried.of(source):
-            self.carried.labels.reach(layer)
+        for tag in self.carried.of(source):
+            self.carried.sets.reach(tag)
         if own is None or width is None:
             self.carried.fix(self.carried.of(source), "is normalised over several axes")
             return
-        self.carried.labels.reach(own)
+        self.carried.sets.reach(own)
         passed = []
-        for layer in self.carried.of(source):
-            if axis not in varying(layer):
-                passed.append(layer)
+        for tag in self.carried.of(source):
+            if axis not in varying(tag):
+                passed.append(tag)
                 continue
             shape = [1] * source.ndim
             shape[axis] = width
-            text = self.carried.reason("is tied to a fixed number of channels")
-            passed.append(self.carried.labels.join(own.reshape(shape), layer, text, keep=not _scales(module)))
+            text = self.carried.reason("is coupled to a fixed number of channels")
+            passed.append(self.carried.sets.join(own.reshape(shape), tag, text, keep=not _scales(module)))
         if isinstance(module, nn.GroupNorm) and module.num_groups > 1:
-            self.carried.labels.tie(own.reshape(module.num_groups, -1), 0)
+            self.carried.sets.tie(own.reshape(module.num_groups, -1), 0)
         self.carried.put(out, passed)
 
 
@@ -234,7 +235,7 @@ def _scales(module: nn.Module) -> bool:
 
 
 def _reduced_axes(call: Call, rank: int) -> set[int]:
-    """The axes that a reduction takes away."""
+    """The axes that a reduction removes."""
     first = 2 if call.name == "linalg_vector_norm" else 1
     given = [*call.args[first:], call.given.get("dim")]
     axes = next((a for a in given if isinstance(a, (list, tuple)) or type(a) is int), None)

@@ -1,4 +1,4 @@
-"""Convolutions, products and batch norms: what takes channels in and makes others."""
+"""Convolutions, products and batch norms: operations that read channels and produce others."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -6,44 +6,44 @@ from typing import Any
 from torch import Tensor
 
 from hardy.ops.axes import weight_axes
+from hardy.pruning.tracing.atom_sets import lifted, varying
 from hardy.pruning.tracing.carried import Carried
-from hardy.pruning.tracing.labels import lifted, varying
 
 __all__ = ["PRODUCTS"]
 
-TAKES = "is taken by a layer of fixed width"
-FEEDS = "is fed by a fixed number of channels"
+TAKES = "is read by a layer of fixed width"
+FEEDS = "reads a fixed number of channels"
 
 
-def _contracted(carried: Carried, left: Tensor, right: Tensor) -> list[Tensor]:
-    """The layers of a product (b, m, k) x (b, k, n), or without b: the channels along k are taken in."""
-    first = [lifted(layer, 3) for layer in carried.of(left)]
-    second = [lifted(layer, 3) for layer in carried.of(right)]
-    taken = [layer for layer in first if 2 in varying(layer)]
-    taking = [layer for layer in second if 1 in varying(layer)]
-    for layer in taken:
-        if not taking or 1 in varying(layer):
-            carried.fix([layer], TAKES)
+def _contract(carried: Carried, left: Tensor, right: Tensor) -> list[Tensor]:
+    """The tags of a product (b, m, k) x (b, k, n), or without b: the channels along k are read."""
+    first = [lifted(tag, 3) for tag in carried.of(left)]
+    second = [lifted(tag, 3) for tag in carried.of(right)]
+    taken = [tag for tag in first if 2 in varying(tag)]
+    taking = [tag for tag in second if 1 in varying(tag)]
+    for tag in taken:
+        if not taking or 1 in varying(tag):
+            carried.fix([tag], TAKES)
         for other in taking:
-            met = carried.labels.join(layer[:, :1].transpose(1, 2), other[:, :, :1], carried.reason(TAKES))
-            carried.labels.take(met)
+            met = carried.sets.join(tag[:, :1].transpose(1, 2), other[:, :, :1], carried.reason(TAKES))
+            carried.sets.take(met)
     if not taken:
         carried.fix(taking, FEEDS)
-    made = [layer[:, :, :1] for layer in first] + [layer[:, :1] for layer in second]
-    return [layer if left.ndim == 3 else layer[0] for layer in made]
+    made = [tag[:, :, :1] for tag in first] + [tag[:, :1] for tag in second]
+    return [tag if left.ndim == 3 else tag[0] for tag in made]
 
 
 def _mm(carried: Carried, args: tuple[Any, ...], given: Mapping[str, Any], out: Tensor) -> None:
-    carried.put(out, _contracted(carried, args[0], args[1]))
+    carried.put(out, _contract(carried, args[0], args[1]))
 
 
 def _addmm(carried: Carried, args: tuple[Any, ...], given: Mapping[str, Any], out: Tensor) -> None:
-    made = _contracted(carried, args[1], args[2])
-    bias = [lifted(layer, out.ndim) for layer in carried.of(args[0])]
-    for layer in bias:
-        for axis in varying(layer):
+    made = _contract(carried, args[1], args[2])
+    bias = [lifted(tag, out.ndim) for tag in carried.of(args[0])]
+    for tag in bias:
+        for axis in varying(tag):
             if not any(axis in varying(other) for other in made):
-                carried.fix([layer], TAKES)
+                carried.fix([tag], TAKES)
     carried.put(out, made + bias)
 
 
@@ -51,60 +51,58 @@ def _convolution(carried: Carried, args: tuple[Any, ...], given: Mapping[str, An
     source, weight, bias = args[:3]
     transposed, groups = args[6], args[8]
     outof, into = weight_axes(transposed, groups)
-    for layer in carried.of(source):
-        if any(axis > 1 for axis in varying(layer)):
-            carried.fix([layer], "is mixed as pixels")
-    fed = [layer for layer in carried.of(source) if varying(layer) == [1]]
-    made = [layer.transpose(outof, 0) for layer in carried.of(weight) if varying(layer) == [outof]]
-    own = [layer for layer in carried.of(weight) if varying(layer) == [into]]
-    made = [layer.flatten() for layer in made]
+    for tag in carried.of(source):
+        if any(axis > 1 for axis in varying(tag)):
+            carried.fix([tag], "is mixed like pixels")
+    fed = [tag for tag in carried.of(source) if varying(tag) == [1]]
+    made = [tag.transpose(outof, 0) for tag in carried.of(weight) if varying(tag) == [outof]]
+    own = [tag for tag in carried.of(weight) if varying(tag) == [into]]
+    made = [tag.flatten() for tag in made]
     if groups == 1:
-        _taken(carried, [layer.flatten() for layer in fed], [layer.flatten() for layer in own])
+        _take(carried, [tag.flatten() for tag in fed], [tag.flatten() for tag in own])
     elif own:
-        _placed(carried, [layer.flatten() for layer in fed], [layer.flatten() for layer in own], made, groups)
+        _tie_positions(carried, [tag.flatten() for tag in fed], [tag.flatten() for tag in own], made, groups)
     else:
-        made = [_grouped(carried, [layer.flatten() for layer in fed], layer, groups, transposed) for layer in made]
+        made = [_tie_groups(carried, [tag.flatten() for tag in fed], tag, groups, transposed) for tag in made]
         if not made:
             carried.fix(fed, TAKES)
-    made += [carried.labels.sourced(layer) for layer in carried.of(bias)]
+    made += [carried.sets.sourced(tag) for tag in carried.of(bias)]
     shape = (1, -1, *(1,) * (out.ndim - 2))
-    kept = [layer for layer in carried.of(source) if varying(layer) == [0]]
-    carried.put(out, [layer.reshape(shape) for layer in made] + kept)
+    kept = [tag for tag in carried.of(source) if varying(tag) == [0]]
+    carried.put(out, [tag.reshape(shape) for tag in made] + kept)
 
 
-def _taken(carried: Carried, fed: list[Tensor], own: list[Tensor]) -> None:
-    for layer in fed:
+def _take(carried: Carried, fed: list[Tensor], own: list[Tensor]) -> None:
+    for tag in fed:
         if not own:
-            carried.fix([layer], TAKES)
+            carried.fix([tag], TAKES)
         for other in own:
-            carried.labels.take(carried.labels.join(layer, other, carried.reason(TAKES)))
+            carried.sets.take(carried.sets.join(tag, other, carried.reason(TAKES)))
     if not fed:
         carried.fix(own, FEEDS)
 
 
-def _grouped(
-    carried: Carried, fed: list[Tensor], made: Tensor, groups: int, transposed: bool
-) -> Tensor:  # fmt: skip
-    """A group's channels, what it takes in and what it makes, go together; a depthwise filter passes its gate on."""
+def _tie_groups(carried: Carried, fed: list[Tensor], made: Tensor, groups: int, transposed: bool) -> Tensor:
+    """Join the inputs and outputs of each group; a depthwise convolution passes its gate site on."""
     if not fed or (transposed and groups != made.numel()):
         carried.fix([made, *fed], "is a grouped convolution that cannot be followed")
         return made
-    carried.labels.tie(made.reshape(groups, -1), 0)
-    for layer in fed:
-        carried.labels.tie(layer.reshape(groups, -1), 0)
-        ends = layer.reshape(groups, -1)[:, :1], made.reshape(groups, -1)
-        text = carried.reason("is tied to a fixed number of channels")
-        if layer.numel() == groups == made.numel():
-            return carried.labels.join(layer, carried.labels.sourced(made), text)
-        carried.labels.join(*ends, text)
+    carried.sets.tie(made.reshape(groups, -1), 0)
+    for tag in fed:
+        carried.sets.tie(tag.reshape(groups, -1), 0)
+        ends = tag.reshape(groups, -1)[:, :1], made.reshape(groups, -1)
+        text = carried.reason("is coupled to a fixed number of channels")
+        if tag.numel() == groups == made.numel():
+            return carried.sets.join(tag, carried.sets.sourced(made), text)
+        carried.sets.join(*ends, text)
     return made
 
 
-def _placed(carried: Carried, fed: list[Tensor], own: list[Tensor], made: list[Tensor], groups: int) -> None:
-    """The same places of every group go together."""
-    for layer in (*fed, *made):
-        carried.labels.tie(layer.reshape(groups, -1), 1)
-    _taken(carried, [layer.reshape(groups, -1) for layer in fed], [layer.reshape(1, -1) for layer in own])
+def _tie_positions(carried: Carried, fed: list[Tensor], own: list[Tensor], made: list[Tensor], groups: int) -> None:
+    """Join the same indices of all groups."""
+    for tag in (*fed, *made):
+        carried.sets.tie(tag.reshape(groups, -1), 1)
+    _take(carried, [tag.reshape(groups, -1) for tag in fed], [tag.reshape(1, -1) for tag in own])
 
 
 def _batch_norm(carried: Carried, args: tuple[Any, ...], given: Mapping[str, Any], out: Any) -> None:
@@ -113,17 +111,17 @@ def _batch_norm(carried: Carried, args: tuple[Any, ...], given: Mapping[str, Any
     shape = (1, -1, *(1,) * (source.ndim - 2))
     scales = carried.of(weight) if isinstance(weight, Tensor) else []
     found = []
-    for layer in carried.of(source):
-        own = carried.weighs(layer, source)
-        if own and (varying(layer) != [1] or not scales):
-            found.append(layer)
-        elif varying(layer) != [1]:
-            carried.fix([layer], "is normalised with others")
+    for tag in carried.of(source):
+        own = carried.note_own_weight(tag, source)
+        if own and (varying(tag) != [1] or not scales):
+            found.append(tag)
+        elif varying(tag) != [1]:
+            carried.fix([tag], "is normalised together with others")
         elif not scales:
-            carried.fix([layer], "is normalised by a norm without scale and shift")
+            carried.fix([tag], "is normalised by a norm layer without scale and shift")
         else:
-            text = carried.reason("is tied to a fixed number of channels")
-            found.append(carried.labels.join(scales[0].reshape(shape), layer, text, keep=own))
+            text = carried.reason("is coupled to a fixed number of channels")
+            found.append(carried.sets.join(scales[0].reshape(shape), tag, text, keep=own))
     carried.put(result, found)
 
 
@@ -139,4 +137,4 @@ PRODUCTS: Mapping[str, Callable[..., None]] = {
     "mm": _mm,
     "native_batch_norm": _batch_norm,
 }
-"""Operations that take channels in and make others, by name."""
+"""Operations that read channels and produce others, by name."""

@@ -1,4 +1,4 @@
-"""Operations below autograd, by what they do to channels (their names without the trailing underscore)."""
+"""Operations below autograd, grouped by their effect on channels (names without a trailing underscore)."""
 
 __all__ = ["LIKE", "MOVES", "POINTWISE", "REDUCTIONS", "SATURATING", "SOFTMAXES", "SPATIAL"]
 
@@ -12,13 +12,13 @@ MOVES = _names("""
     flip gather index index_select lift_fresh narrow permute pixel_shuffle pixel_unshuffle repeat reshape roll select
     slice split split_with_sizes squeeze t transpose unbind unfold unsafe_split unsqueeze view
 """)
-"""Operations that move elements and change none: they are applied to the labels as they are to the data."""
+"""Operations that move elements without changing them: they are applied to the tags as to the data."""
 
 POINTWISE = _names("_prelu_kernel bernoulli dropout hardswish log_sigmoid_forward native_dropout rrelu_with_noise")
-"""Elementwise operations that do not say so themselves."""
+"""Elementwise operations without torch's tag for these."""
 
 SATURATING = _names("hardsigmoid sigmoid")
-"""Operations that turn a zero into something else: what goes through them weighs channels and does not make them."""
+"""Operations that map zero to another value: their results weight channels and do not produce them."""
 
 SOFTMAXES = _names("_log_softmax _safe_softmax _softmax")
 
@@ -32,10 +32,10 @@ SPATIAL = _names("""
     reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d upsample_bicubic2d upsample_bilinear2d
     upsample_linear1d upsample_nearest1d upsample_nearest2d
 """)
-"""Operations within each channel's map."""
+"""Operations within the map of each channel."""
 
 LIKE = _names("""
     as_strided empty_like full_like new_empty new_empty_strided new_full new_ones new_zeros ones_like rand_like
     randn_like zero zeros_like
 """)
-"""Operations that read no element, or not by place."""
+"""Operations that read no elements, or not by their index."""

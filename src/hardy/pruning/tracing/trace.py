@@ -1,8 +1,8 @@
-"""Which channels of which modules follow each other: a copy of the network runs, and its channels are followed.
+"""Finds which channels of which modules are coupled: a copy of the network runs, and its channels are followed.
 
-A channel of a side of a module is an atom ``(module, side, index)``. Every parameter is labelled with the atoms along
-its axes, what is declared of known modules is joined, and `hardy.pruning.tracing.flow` joins what meets while the copy
-runs in evaluation mode and in training mode, auxiliary heads included.
+A channel of a side of a module is an atom ``(module, side, index)``. Every parameter gets tags with the atoms along its
+axes. The declared couplings of known modules are joined. `hardy.pruning.tracing.flow` joins atoms that meet while the
+copy runs in evaluation mode and in training mode, with its auxiliary heads.
 """
 
 import logging
@@ -21,11 +21,11 @@ from hardy.networks.base import Network
 from hardy.ops.axes import is_depthwise, making, parameter_axes, side_width, splits_groups
 from hardy.ops.returned import tensors_in
 from hardy.pruning.norms import CHANNEL_NORMS, norm_width
+from hardy.pruning.tracing.atom_sets import Atom, AtomSets
 from hardy.pruning.tracing.carried import Carried
 from hardy.pruning.tracing.declared import check, declared
 from hardy.pruning.tracing.flow import Flow
-from hardy.pruning.tracing.labels import Atom, Labels
-from hardy.pruning.weight_norm import duplicate, plain, unfollowed
+from hardy.pruning.weight_norm import duplicate, make_plain, unfollowed
 from hardy.seed import seeded
 
 __all__ = ["Atom", "Trace", "outputs_of", "trace", "twin_of"]
@@ -35,16 +35,16 @@ _log = logging.getLogger("hardy")
 
 @dataclass(frozen=True)
 class Trace:
-    """What the trace of a network found.
+    """The result of tracing a network.
 
     Attributes:
         order: the names of all modules, in the network's order.
-        channels: for each channel the atoms that must go together.
-        blocked: for atoms that cannot go, the reason.
-        makers: the sides (module, side) that make channels: outputs of linear layers and convolutions, not depthwise
-            ones, and what torch's own attention holds in their place.
-        sources: for atoms that some layer takes in, the modules at whose output their gate sits.
-        gates: for attention blocks, by name, the layer at whose input the heads' gates sit.
+        channels: for each channel the atoms that must be removed together.
+        blocked: for atoms that cannot be removed, the reason.
+        makers: the sides (module, side) that produce channels: outputs of linear layers and convolutions that are not
+            depthwise, and the parameters that torch's own attention has instead.
+        sources: for atoms that a layer reads, the modules at whose output their gate is.
+        gates: by name of an attention block, the layer at whose input the gates of the heads are.
         standardised: the names of the layers that standardise their weights.
     """
 
@@ -58,78 +58,78 @@ class Trace:
 
 
 def trace(network: nn.Module, example: Tensor | None = None) -> Trace:
-    """Trace a copy of ``network``; the network itself is not touched.
+    """Trace a copy of ``network``; the network itself does not change.
 
-    A grouped convolution gives up whole groups with all that they take in. Where that is not possible (radix splits,
-    channel shuffles), the network is traced once more and the same places of each of its groups go.
+    A grouped convolution loses complete groups with all their inputs. Where that is not possible (radix splits, channel
+    shuffles), the network is traced again, and the convolution loses the same indices in each group.
 
     Raises:
-        InputError: when ``network`` is no `Network` and no ``example`` is given, or when it does not run on it.
+        InputError: when ``network`` is not a `Network` and has no ``example``, or does not run on the example.
     """
     example = example_for(network, example)
     twin = twin_of(network)
     fixed = {name: why for name, module in network.named_modules() if (why := unfollowed(module)) is not None}
-    found = _traced(twin, example, fixed, frozenset())
-    whole = {name for atoms in found.channels for atom in atoms if atom in found.blocked for name, *_ in atoms}
-    alike = frozenset(name for name, m in twin.named_modules() if name in whole and splits_groups(m))
-    return _traced(twin_of(network), example, fixed, alike) if alike else found
+    found = _trace_once(twin, example, fixed, frozenset())
+    stuck = {name for atoms in found.channels for atom in atoms if atom in found.blocked for name, *_ in atoms}
+    alike = frozenset(name for name, m in twin.named_modules() if name in stuck and splits_groups(m))
+    return _trace_once(twin_of(network), example, fixed, alike) if alike else found
 
 
-def _traced(twin: nn.Module, example: Tensor, fixed: Mapping[str, str], alike: frozenset[str]) -> Trace:
+def _trace_once(twin: nn.Module, example: Tensor, fixed: Mapping[str, str], alike: frozenset[str]) -> Trace:
     """One trace.
 
     Args:
-        twin: a copy of the network; it is run.
-        example: what to run it on.
+        twin: the copy of the network that runs.
+        example: its input.
         fixed: the modules whose weights cannot be cut, with the reason.
-        alike: the grouped convolutions that give up the same places of each group.
+        alike: the grouped convolutions that lose the same indices in each group.
     """
-    labels = Labels()
-    known, bases = _labelled(twin, labels, alike)
+    sets = AtomSets()
+    known, bases = _tag_parameters(twin, sets, alike)
     for (name, _), cells in bases.items():
         if name in fixed:
-            labels.block(cells, f"{name} cannot be cut: {fixed[name]}")
-    gates = _declared(twin, labels, bases)
+            sets.block(cells, f"{name} cannot be cut: {fixed[name]}")
+    gates = _join_declared(twin, sets, bases)
     parted = frozenset(n for n, m in twin.named_modules() if any(c.side == "parts" for c in declared(m)))
-    carried = Carried(twin, labels, known, trusted=parted.union(gates))
+    carried = Carried(twin, sets, known, trusted=parted.union(gates))
     flow = Flow(carried)
     with seeded(0, "trace"):
         _run(twin, flow, example, training=False)
-        shipped = set(labels.reached)
+        shipped = set(sets.reached)
         _run(twin, flow, example, training=True)
     makers = {
         (n, "out") for n, m in twin.named_modules() if isinstance(m, (_ConvNd, nn.Linear)) and not is_depthwise(m)
     }
     makers |= {(n, side) for n, m in twin.named_modules() for side in making(m)}
-    return _traced_atoms(twin, labels, shipped, frozenset(makers), gates, frozenset(carried.standardised))
+    return _traced_atoms(twin, sets, shipped, frozenset(makers), gates, frozenset(carried.standardised))
 
 
 def twin_of(network: nn.Module) -> nn.Module:
-    """A copy of ``network`` on the CPU with plain parameters, whatever it has cached."""
+    """A copy of ``network`` on the CPU with plain parameters; works with cached tensors too."""
     try:
         twin = duplicate(network)
-    except RuntimeError:  # a cached tensor with a history: moving a module is what clears such caches
+    except RuntimeError:  # a cached tensor in a graph: moving a module clears such caches
         twin = duplicate(network._apply(lambda value: value))
-    plain(twin)
+    make_plain(twin)
     return twin.cpu().requires_grad_(True)
 
 
 def example_for(network: nn.Module, example: Tensor | None) -> Tensor:
-    """``example`` on the CPU with two samples at least; noise for a `Network` without one.
+    """``example`` on the CPU with at least two samples; noise for a `Network` without an example.
 
     Raises:
-        InputError: when ``network`` is no `Network` and there is no example.
+        InputError: when ``network`` is not a `Network` and there is no example.
     """
     if example is not None:
         example = example.detach().cpu()
         return example if len(example) > 1 else torch.cat([example, example])
     if not isinstance(network, Network):
-        raise InputError(f"{type(network).__name__} is no Network: give an example input to trace it with")
+        raise InputError(f"{type(network).__name__} is not a Network: give an example input to trace it")
     return network.example()
 
 
 def outputs_of(network: nn.Module, example: Tensor) -> list[Tensor]:
-    """What others read of a network's outputs."""
+    """The output tensors of a network."""
     return network.read(example) if isinstance(network, Network) else tensors_in(network(example))
 
 
@@ -151,64 +151,64 @@ def _run(twin: nn.Module, flow: Flow, example: Tensor, *, training: bool) -> Non
             raise InputError(
                 f"{name} does not run on an example of shape {tuple(example.shape)}{where}: {text}"
             ) from error
-        _log.warning("what runs only in training mode is not followed: it fails%s (%s)", where, text)
+        _log.warning("layers that run only in training mode are not followed: training mode fails%s (%s)", where, text)
         return
     for output in outputs:
-        for layer in flow.carried.of(output):
-            flow.carried.labels.block(layer, "reaches the network's output")
+        for tag in flow.carried.of(output):
+            flow.carried.sets.block(tag, "reaches the network's output")
 
 
-def _labelled(
-    twin: nn.Module, labels: Labels, alike: frozenset[str]
+def _tag_parameters(
+    twin: nn.Module, sets: AtomSets, alike: frozenset[str]
 ) -> tuple[dict[Any, list[Tensor]], dict[tuple[str, str], Tensor]]:
-    """The layers of every parameter, buffer and norm over channels, and the cells of every side of every module."""
+    """The tags of every parameter, buffer and norm layer over channels, and the cells of every side of every module."""
     known: dict[Any, list[Tensor]] = {}
     bases: dict[tuple[str, str], Tensor] = {}
     for name, module in twin.named_modules():
-        sides = _sides(name, module, labels, alike)
+        sides = _sides(name, module, sets, alike)
         bases.update({(name, side): cells for side, cells in sides.items()})
         if isinstance(module, CHANNEL_NORMS) and "out" in sides:
             known[module] = [sides["out"]]
         held = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         for kind, value in held:
-            layers = _layers(module, kind, value, sides)
+            tags = _tags_of(module, kind, value, sides)
             if value in known:
-                for layer in (*known[value], *layers):
-                    labels.block(layer, f"{name}.{kind} is shared with another module")
+                for tag in (*known[value], *tags):
+                    sets.block(tag, f"{name}.{kind} is shared with another module")
             else:
-                known[value] = layers
+                known[value] = tags
     return known, bases
 
 
-def _sides(name: str, module: nn.Module, labels: Labels, alike: frozenset[str]) -> dict[str, Tensor]:
-    """The new cells of every side of a module."""
+def _sides(name: str, module: nn.Module, sets: AtomSets, alike: frozenset[str]) -> dict[str, Tensor]:
+    """Add atoms for every side of a module; returns their cells."""
     if isinstance(module, (_NormBase, nn.PReLU, *CHANNEL_NORMS)):
-        return _norm_sides(name, module, labels)
+        return _norm_sides(name, module, sets)
     found = {}
     if isinstance(module, (_ConvNd, nn.Linear)):
-        found["out"] = labels.new(name, "out", side_width(module, "out"), name)
+        found["out"] = sets.new(name, "out", side_width(module, "out"), name)
         if isinstance(module, nn.Linear) or module.groups == 1 or name in alike:
-            found["in"] = labels.new(name, "in", side_width(module, "in"))
+            found["in"] = sets.new(name, "in", side_width(module, "in"))
     for kind, value in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
         if value.is_floating_point() and not ("out" in found and kind in ("weight", "bias")):
             for axis, size in enumerate(value.shape):
                 if size > 1:
-                    found[f"{kind}:{axis}"] = labels.new(name, f"{kind}:{axis}", size)
+                    found[f"{kind}:{axis}"] = sets.new(name, f"{kind}:{axis}", size)
     return found
 
 
-def _norm_sides(name: str, module: nn.Module, labels: Labels) -> dict[str, Tensor]:
-    """The new cells of a norm or of an activation with parameters."""
+def _norm_sides(name: str, module: nn.Module, sets: AtomSets) -> dict[str, Tensor]:
+    """Add atoms for a norm layer or an activation with parameters; returns their cells by side."""
     if isinstance(module, _NormBase):
-        return {"out": labels.new(name, "out", module.num_features, name)}
+        return {"out": sets.new(name, "out", module.num_features, name)}
     if isinstance(module, nn.PReLU):
-        return {"out": labels.new(name, "out", module.num_parameters)} if module.num_parameters > 1 else {}
+        return {"out": sets.new(name, "out", module.num_parameters)} if module.num_parameters > 1 else {}
     count = norm_width(module)
-    return {} if count is None else {"out": labels.new(name, "out", count, name)}
+    return {} if count is None else {"out": sets.new(name, "out", count, name)}
 
 
-def _layers(module: nn.Module, kind: str, value: Tensor, sides: Mapping[str, Tensor]) -> list[Tensor]:
-    """The layers of a parameter or buffer."""
+def _tags_of(module: nn.Module, kind: str, value: Tensor, sides: Mapping[str, Tensor]) -> list[Tensor]:
+    """The tags of a parameter or buffer."""
     axes: dict[int, Tensor]
     if isinstance(module, (_ConvNd, nn.Linear)) and kind in ("weight", "bias"):
         held = [(side, place) for side in ("out", "in") if side in sides for place in parameter_axes(module, side)]
@@ -226,11 +226,11 @@ def _layers(module: nn.Module, kind: str, value: Tensor, sides: Mapping[str, Ten
     return found
 
 
-def _declared(twin: nn.Module, labels: Labels, bases: Mapping[tuple[str, str], Tensor]) -> dict[str, str]:
-    """Join what is declared of modules; for attention blocks, by name, the layer that takes the heads' outputs.
+def _join_declared(twin: nn.Module, sets: AtomSets, bases: Mapping[tuple[str, str], Tensor]) -> dict[str, str]:
+    """Join the declared couplings; returns, by name of an attention block, the layer that reads its heads.
 
     Raises:
-        InputError: for a coupling that names layers or channels which the module does not have.
+        InputError: for a coupling with layers or channels that the module does not have.
     """
     gates = {}
     for name, module in twin.named_modules():
@@ -241,38 +241,42 @@ def _declared(twin: nn.Module, labels: Labels, bases: Mapping[tuple[str, str], T
                 gates[name] = f"{prefix}{coupling.gate}"
             if not coupling.count:
                 continue
-            first = labels.new(name, coupling.side, coupling.count)
-            labels.whole.update([labels.number(first[0])] if coupling.count == 1 else [])
+            first = sets.new(name, coupling.side, coupling.count)
+            sets.single.update([sets.number(first[0])] if coupling.count == 1 else [])
             for part, side, channels in coupling.ties:
                 cells = bases.get((prefix + part if part else name, side))
-                if cells is None:  # a parameter of size 1: the only head's
+                if cells is None:  # a parameter of size 1, for the only head
                     continue
                 for channel, rows in enumerate(channels):
-                    labels.tie(torch.cat([first[channel : channel + 1], cells[list(rows)]]).unsqueeze(0), 0)
+                    sets.tie(torch.cat([first[channel : channel + 1], cells[list(rows)]]).unsqueeze(0), 0)
     return gates
 
 
 def _traced_atoms(
-    twin: nn.Module, labels: Labels, shipped: set[int], makers: frozenset[tuple[str, str]], gates: dict[str, str],
+    twin: nn.Module,
+    sets: AtomSets,
+    shipped: set[int],
+    makers: frozenset[tuple[str, str]],
+    gates: dict[str, str],
     standardised: frozenset[str],
-) -> Trace:  # fmt: skip
-    """The trace in terms of atoms: only sets that some layer makes and that take part in a forward pass."""
+) -> Trace:
+    """The trace in terms of atoms: only sets that a layer produces and that are used in a forward pass."""
     channels: list[list[Atom]] = []
     blocked: dict[Atom, str] = {}
-    for members in labels.sets():
-        atoms = [labels.atom(number) for number in members]
+    for members in sets.groups():
+        atoms = [sets.atom(number) for number in members]
         made = [n for n, atom in zip(members, atoms, strict=True) if atom[:2] in makers]
-        if not made or not labels.reached & set(made):
+        if not made or not sets.reached & set(made):
             continue
         channels.append(atoms)
-        reasons = [labels.blocked[n] for n in members if n in labels.blocked]
+        reasons = [sets.blocked[n] for n in members if n in sets.blocked]
         if not shipped & set(made):
-            reasons.insert(0, "runs only while training")
+            reasons.insert(0, "runs only in training")
         if reasons:
             blocked[atoms[0]] = reasons[0]
     sources: dict[Atom, frozenset[str]] = {}
-    for number, found in labels.taken:
-        atom = labels.atom(number)
+    for number, found in sets.taken:
+        atom = sets.atom(number)
         sources[atom] = sources.get(atom, frozenset()) | found
     order = tuple(name for name, _ in twin.named_modules())
     return Trace(order, channels, blocked, makers, sources, gates, standardised)

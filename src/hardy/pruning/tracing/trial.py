@@ -1,9 +1,9 @@
-"""Trial: units are removed from a copy, and the copy must compute what masking them computes.
+"""Trial: tests that removing units from a copy computes the same as masking them.
 
-A network's code may rely on widths in ways that no trace shows: a number in an attribute, a view, a split. So before a
-unit is offered, half of its channels are masked in one copy of the network and removed from another; where the two
-differ, or the smaller one breaks, the unit is refused. All units are tried together, and only those of a half that
-fails are tried in parts.
+The code of a network may depend on widths in ways that a trace cannot find: a number in an attribute, a view, a split.
+So half of the channels of each unit are masked in one copy of the network and removed from another. If the outputs
+differ, or the smaller network fails, the unit is rejected. All units are tested together; only when a test fails are
+the units of each half tested separately.
 """
 
 import copy
@@ -22,17 +22,17 @@ from hardy.seed import seeded
 __all__ = ["tried"]
 
 TOLERANCE = 1e-4
-"""The largest difference, relative to the largest output."""
+"""The largest allowed difference, relative to the largest output."""
 
 
 def tried(
     network: nn.Module, units: Sequence[Unit], example: Tensor | None = None
 ) -> tuple[list[Unit], dict[str, str]]:
-    """The units that can be removed, and for the others, by name, what went wrong.
+    """The units that can be pruned, and for the others, by name, the reason why not.
 
     Args:
-        network: a `Network` or any module; it stays as it is.
-        units: what to try.
+        network: a `Network` or any module; it does not change.
+        units: the units to test.
         example: see `hardy.pruning.tracing.trace.trace`.
     """
     trial = _Trial(network, example)
@@ -56,7 +56,7 @@ def tried(
 
 
 class _Trial:
-    """A copy of the network with weights that let every channel matter."""
+    """A copy of the network with weights for which every channel has an effect."""
 
     def __init__(self, network: nn.Module, example: Tensor | None) -> None:
         self._twin = twin_of(network).requires_grad_(False).eval()
@@ -65,17 +65,17 @@ class _Trial:
             _shake(self._twin)
 
     def fault(self, units: Sequence[Unit]) -> str | None:
-        """What goes wrong when every other channel of ``units`` is removed; None when nothing does."""
+        """The error when every second channel of ``units`` is removed; None without an error."""
         removed = {unit.name: list(range(0, unit.size - unit.size % 2, 2)) for unit in units}
         masked, smaller = copy.deepcopy(self._twin), copy.deepcopy(self._twin)
         mask(masked, units, removed)
         remove(smaller, units, removed)
-        expected, _ = _ran(masked, self._example)
-        found, reason = _ran(smaller, self._example)
+        expected, _ = _run(masked, self._example)
+        found, reason = _run(smaller, self._example)
         if reason is not None:
-            return f"without it {reason}"
+            return f"after its removal {reason}"
         if not expected or not all(_alike(one, other) for one, other in zip(expected, found, strict=True)):
-            return "removing it changes what the network computes"
+            return "removing it changes the outputs of the network"
         return None
 
 
@@ -86,8 +86,8 @@ def _alike(one: Tensor, other: Tensor) -> bool:
     return apart <= TOLERANCE * max(size, 1e-12)  # False for NaN
 
 
-def _ran(network: nn.Module, example: Tensor) -> tuple[list[Tensor], str | None]:
-    """The outputs, or what broke and where."""
+def _run(network: nn.Module, example: Tensor) -> tuple[list[Tensor], str | None]:
+    """The outputs, or none and where and how the network failed."""
     running: list[str] = []
 
     def entering(name: str) -> Callable[..., None]:
@@ -105,13 +105,13 @@ def _ran(network: nn.Module, example: Tensor) -> tuple[list[Tensor], str | None]
     try:
         with torch.no_grad():
             return outputs_of(network, example), None
-    except Exception as error:  # whatever a foreign forward pass raises is the finding
+    except Exception as error:  # foreign code may raise anything; the error is the result
         text = " ".join(str(error).split())[:120]
-        return [], f"{running[-1] if running else type(network).__name__} breaks: {text}"
+        return [], f"{running[-1] if running else type(network).__name__} fails: {text}"
 
 
 def _shake(network: nn.Module) -> None:
-    """Vectors of one value, such as the scales and shifts of a fresh norm, become different ones, in place."""
+    """Replace constant vectors, such as the scales and shifts of a new norm layer, by random ones, in place."""
     for value in [*network.parameters(), *network.buffers()]:
         if value.is_floating_point() and value.numel() > 1 and float(value.max()) == float(value.min()):
             value.copy_(torch.rand(value.shape) + 0.5)

@@ -1,4 +1,4 @@
-"""Batches that the caller holds in memory, in place of images of domains."""
+"""Batches in the caller's memory, used instead of the images of domains."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -9,20 +9,20 @@ from torch import Tensor
 from hardy.errors import InputError
 from hardy.types import Batch
 
-__all__ = ["Batches", "Held"]
+__all__ = ["Batches", "MemoryBatches"]
 
 Batches = Iterable[Batch | tuple[Tensor, Tensor]]
 """Batches, or pairs of images (B, C, H, W) and labels (B, ...) of class ids with 255 where unlabelled."""
 
 
-class Held:
-    """Batches that can be read several times from the first on, even where they come from an iterator.
+class MemoryBatches:
+    """Batches that can be read several times from the start, even when they come from an iterator.
 
     Args:
-        data: batches; None for none.
+        data: the batches, or None.
 
     Raises:
-        InputError: for names of domains, which are no batches.
+        InputError: for names of domains in place of batches.
     """
 
     def __init__(self, data: Batches | None = None) -> None:
@@ -33,7 +33,7 @@ class Held:
         self._read: list[Batch] = []
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches from the first on.
+        """The batches, from the first one.
 
         Raises:
             InputError: for one that is neither a `Batch` nor a pair of tensors.

@@ -1,4 +1,4 @@
-"""What the published DDRNets and PIDNets share: two branches under names that are ours too, pooling, and heads."""
+"""The layer names that the published DDRNets and PIDNets share: two branches, pooling and heads, and Hardy's names."""
 
 __all__ = ["BACKBONE", "LOSSES", "POOLING", "head"]
 
@@ -8,7 +8,7 @@ BACKBONE = {
     rf"(layer[1-5]_?\.\d\.{_BLOCK})": r"backbone.\1",
     r"(compression[34]\.[01])": r"backbone.\1",
 }
-"""The stem, the stages of both branches and the narrowing between them."""
+"""The stem, the stages of both branches and the compression layers between them."""
 
 _UNIT = {0: 0, 2: 2}
 POOLING = {
@@ -19,12 +19,12 @@ POOLING = {
     r"spp\.compression\.([02])": r"pyramid.join.\1",
     r"spp\.shortcut\.([02])": r"pyramid.shortcut.\1",
 }
-"""Pooling over windows: in the published scales the average stands first, so that norm and convolution are one on."""
+"""Pooling over windows: the published scales start with the average, so norm and convolution have one index more."""
 
-LOSSES = {r"(loss|sem_loss|bd_loss)\..*": "a weight of the loss it was trained with"}
+LOSSES = {r"(loss|sem_loss|bd_loss)\..*": "a weight of the training loss"}
 
 
 def head(published: str, ours: str) -> dict[str, str]:
-    """A 3x3 convolution and a classifier, each behind a norm."""
+    """A 3x3 convolution and a classifier, each after a norm."""
     places = {"bn1": "0.0", "conv1": "0.2", "bn2": "1.0", "conv2": "1.2"}
     return {rf"{published}\.{old}": f"{ours}.{new}" for old, new in places.items()}

@@ -1,4 +1,4 @@
-"""What the published SegFormers share: the variant of a file, and the values of attention and head."""
+"""What the published SegFormers share: the variant of a file, and conversions of attention and head weights."""
 
 from collections.abc import Mapping
 
@@ -12,10 +12,10 @@ __all__ = ["depths", "fused_from_coarse", "joined", "squeezed", "variant"]
 
 
 def variant(widths: list[int], depths: list[int]) -> str:
-    """The size, ``"b0"`` to ``"b5"``, of an encoder with ``widths`` channels and ``depths`` blocks by stage.
+    """The variant, ``"b0"`` to ``"b5"``, whose encoder has ``widths`` channels and ``depths`` blocks by stage.
 
     Raises:
-        InputError: when none has them.
+        InputError: if there is none.
     """
     for name, (channels, blocks) in VARIANTS.items():
         if (list(channels), list(blocks)) == (widths, depths):
@@ -24,8 +24,8 @@ def variant(widths: list[int], depths: list[int]) -> str:
 
 
 def depths(names: Mapping[str, Tensor], pattern: str) -> list[int]:
-    """For each of the four stages how many blocks ``names`` has; ``pattern`` is what comes before a block's number,
-    with ``{}`` for the stage counted from 0."""
+    """The number of blocks of each of the four stages in ``names``; ``pattern`` is the text before a block's number,
+    with ``{}`` for the stage, counted from 0."""
     return [
         len({name.removeprefix(start).split(".")[0] for name in names if name.startswith(start)})
         for start in (pattern.format(stage) for stage in range(4))
@@ -33,25 +33,25 @@ def depths(names: Mapping[str, Tensor], pattern: str) -> list[int]:
 
 
 def fused_from_coarse(weight: Tensor) -> Tensor:
-    """A fusion's weight (C, 4 C, 1, 1) for maps from the finest on where it was for maps from the coarsest on."""
+    """A fusion's weight (C, 4 C, 1, 1) for coarsest-first maps, reordered for finest-first maps."""
     return torch.cat(weight.chunk(4, dim=1)[::-1], dim=1)
 
 
 def joined(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """``weights`` with the keys and values of each attention, ``k`` and ``v``, as one layer ``kv``, keys first.
+    """``weights`` with the layers ``k`` and ``v`` of each attention joined into one layer ``kv``, keys first.
 
     Raises:
         InputError: for keys without values.
     """
-    told = {name: value for name, value in weights.items() if ".attn.k." not in name and ".attn.v." not in name}
+    merged = {name: value for name, value in weights.items() if ".attn.k." not in name and ".attn.v." not in name}
     for name in (name for name in weights if ".attn.k." in name):
         values = name.replace(".attn.k.", ".attn.v.")
         if values not in weights:
             raise InputError(f"the keys of an attention have no values ({values})")
-        told[name.replace(".attn.k.", ".attn.kv.")] = torch.cat([weights[name], weights[values]])
-    return told
+        merged[name.replace(".attn.k.", ".attn.kv.")] = torch.cat([weights[name], weights[values]])
+    return merged
 
 
 def squeezed(weight: Tensor) -> Tensor:
-    """The weight of a 1x1 convolution (M, N, 1, 1) as that of a linear layer (M, N)."""
+    """The weight of a 1x1 convolution (M, N, 1, 1) as the weight of a linear layer (M, N)."""
     return weight.flatten(1)

@@ -1,4 +1,4 @@
-"""What timm says by an assertion, Hardy says in one line: the option, its value, the way out."""
+"""Where timm fails with an assertion, Hardy says in one line: the option, its value, the fix."""
 
 import pytest
 import timm
@@ -18,7 +18,9 @@ def test_an_encoder_that_cannot_dilate_says_so(name, stride):
     with torch.device("meta"), pytest.raises(InputError) as caught:
         create("encoder_decoder", "pacs7", encoder=name, output_stride=stride, decoder="linear")
     line = str(caught.value)
-    assert line.startswith(f"output_stride {stride}: encoder {name!r} takes no output_stride, for it cannot dilate (")
+    assert line.startswith(
+        f"output_stride {stride}: encoder {name!r} takes no output_stride, because it cannot dilate ("
+    )
     assert line.endswith("; leave it out, or choose an encoder that can, such as resnet18")
     assert "\n" not in line
 
@@ -30,7 +32,7 @@ def test_a_size_that_an_encoder_does_not_take_comes_with_one_that_it_takes(netwo
     with torch.no_grad(), pytest.raises(InputError) as caught:
         halo(torch.rand(1, 3, 45, 33))
     assert str(caught.value) == (
-        "encoder 'halonet26t' does not take 45x33 (AssertionError); sides such as 256x256 do (data.size, data.crop)"
+        "encoder 'halonet26t' does not take 45x33 (AssertionError); sides such as 256x256 work (data.size, data.crop)"
     )
     with torch.no_grad():
         assert halo(torch.rand(1, 3, 256, 256)).shape[:2] == (1, 7)
@@ -49,7 +51,7 @@ def test_an_output_stride_that_changes_nothing_is_refused(monkeypatch):
     monkeypatch.setattr(pyramid.timm, "create_model", lambda name, output_stride=32, **rest: made(name, **rest))
     with (
         torch.device("meta"),
-        pytest.raises(InputError, match=r"output_stride 8: .* a last map of stride 32 all"),
+        pytest.raises(InputError, match=r"output_stride 8: .* still has a last map of stride 32"),
     ):
         create("encoder_decoder", "pacs7", encoder="resnet10t", output_stride=8)
 

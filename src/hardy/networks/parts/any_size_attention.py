@@ -1,7 +1,7 @@
-"""The attention of timm's EfficientFormers at any size: it asks the map for its sides, and stretches its biases.
+"""The attention of timm's EfficientFormers at any image size: its position biases are resized to the map.
 
-timm's modules hold layers and biases for one size of image. Those here take them over, under the same names, and
-compute the same at that size. In evaluation mode the biases of the last size are kept.
+timm's modules have layers and biases for one image size. The modules here take over their layers, under the same
+names, and compute the same at that size. In evaluation mode the biases of the last size are cached.
 """
 
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ Biased = Attention | Attention2d | Attention2dDownsample
 
 
 class AnySizeAttention(Attention):
-    """``(B, h, w, C) -> (B, h, w, C)``: every cell asks every cell.
+    """``(B, h, w, C) -> (B, h, w, C)``: every cell attends to every cell.
 
     Args:
-        trained: whose layers it takes.
-        grid: sides of the grid of cells its biases were trained on.
+        trained: the timm module whose layers it takes over.
+        grid: (rows, columns) of cells on which its biases were trained.
     """
 
     def __init__(self, trained: Attention, grid: tuple[int, int] = (7, 7)) -> None:
@@ -44,11 +44,11 @@ class AnySizeAttention(Attention):
 
 
 class AnySizeAttention2d(Attention2d):
-    """``(B, C, h, w) -> (B, C, h, w)``: every cell asks every cell, of a map of half the sides in strided blocks; the
-    heads are mixed before and after the softmax.
+    """``(B, C, h, w) -> (B, C, h, w)``: every cell attends to every cell, in strided blocks on a map of half the sides;
+    the heads are mixed before and after the softmax.
 
     Args:
-        trained: whose layers it takes.
+        trained: the timm module whose layers it takes over.
     """
 
     def __init__(self, trained: Attention2d) -> None:
@@ -70,10 +70,10 @@ class AnySizeAttention2d(Attention2d):
 
 
 class AnySizeDownsample(Attention2dDownsample):
-    """``(B, C_in, h, w) -> (B, C_out, ceil(h / 2), ceil(w / 2))``: every other cell of every other row asks every cell.
+    """``(B, C_in, h, w) -> (B, C_out, ceil(h / 2), ceil(w / 2))``: queries at stride 2 attend to all cells.
 
     Args:
-        trained: whose layers it takes.
+        trained: the timm module whose layers it takes over.
     """
 
     def __init__(self, trained: Attention2dDownsample) -> None:
@@ -89,17 +89,17 @@ class AnySizeDownsample(Attention2dDownsample):
 
 
 def _take_over(module: Biased, trained: Biased) -> None:
-    """Make ``module`` hold what ``trained`` holds, in place, but for the table of distances of one size."""
+    """Give ``module`` all attributes of ``trained`` but the table of distances for one size, in place."""
     nn.Module.__init__(module)
     vars(module).update(vars(trained))
     del module.attention_bias_idxs
 
 
 def _biases(module: Biased, trained: Any, grid: Sequence[int], stride: int = 1) -> Tensor:
-    """(heads, queries, keys) on a ``grid`` of (rows, columns), stretched from ``trained``, its like; kept for the next
-    map of that size where nothing learns, is traced or has changed.
+    """(heads, queries, keys) on a ``grid`` of (rows, columns), resized from the ``trained`` grid. Cached for the next
+    map of that size, but not in training, with gradients, while traced, or after the biases changed.
 
-    What is kept goes when ``module`` moves or changes mode, as timm has it.
+    As in timm, the cache is cleared when ``module`` moves to another device or changes mode.
     """
     table = module.attention_biases
     if module.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
@@ -107,12 +107,12 @@ def _biases(module: Biased, trained: Any, grid: Sequence[int], stride: int = 1) 
     key = f"{tuple(grid)} {id(table)} {table._version} {table.device}"
     if key not in module.attention_bias_cache:
         module.attention_bias_cache = {key: relative_biases(table, trained, grid, stride)}
-    kept: Tensor = module.attention_bias_cache[key]
-    return kept
+    cached: Tensor = module.attention_bias_cache[key]
+    return cached
 
 
 def _products(module: Attention2d | Attention2dDownsample, query: Tensor, key: Tensor) -> Tensor:
-    """(B, heads, queries, keys)."""
+    """Scaled products of queries and keys, (B, heads, queries, keys)."""
     query, key = (x.unflatten(1, (module.num_heads, -1)).flatten(3) for x in (query, key))
     products: Tensor = (query.mT @ key) * module.scale
     return products
@@ -121,7 +121,7 @@ def _products(module: Attention2d | Attention2dDownsample, query: Tensor, key: T
 def _answer(
     module: Attention2d | Attention2dDownsample, attention: Tensor, value: Tensor, size: Sequence[int]
 ) -> Tensor:
-    """(B, C, h, w) of ``size``."""
+    """The weighted sum of the values as a map (B, C, h, w) of ``size``."""
     answer = value.unflatten(1, (module.num_heads, -1)).flatten(3) @ attention.mT
-    told: Tensor = answer.flatten(1, 2).unflatten(2, tuple(size))
-    return told
+    as_map: Tensor = answer.flatten(1, 2).unflatten(2, tuple(size))
+    return as_map

@@ -1,7 +1,7 @@
-"""The names of published mix transformers in ours, which are those of the authors' ImageNet checkpoints.
+"""Renames the weights of published mix transformers to Hardy's names, those of the authors' ImageNet checkpoints.
 
-The transformers library has the same layers under names of its own, with the keys and the values of the attention
-apart; stages and places count from 0 there. A segmentation network's encoder has a prefix in both.
+The transformers library has the same layers under other names, with separate keys and values of the attention, and
+counts stages and blocks from 0. The encoder of a segmentation network has a prefix in both.
 """
 
 import re
@@ -29,7 +29,7 @@ _EMBEDDINGS = {"proj": "proj", "layer_norm": "norm"}
 
 
 def in_our_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``weights`` of a mix transformer under our names; names known to neither stay as they are."""
+    """``weights`` of a mix transformer under Hardy's names; unknown names do not change."""
     renamed = {_renamed(name): value for name, value in weights.items()}
     for name in [name for name in renamed if ".attn.k." in name]:
         key, value = renamed.pop(name), renamed.pop(name.replace(".attn.k.", ".attn.v."), None)

@@ -1,4 +1,4 @@
-"""Errors of the libraries that build and run an encoder, as one line: what was chosen, why not, and what would do."""
+"""Errors from the libraries that build and run an encoder, as one line: the choice, the reason and a fix."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -9,21 +9,21 @@ from torch import Tensor, nn
 
 from hardy.errors import InputError
 
-__all__ = ["reason", "refused", "sized"]
+__all__ = ["one_line_errors", "reason", "size_errors"]
 
 _MULTIPLES = (8, 16, 32, 64, 128, 256)
-"""Of which the sides of an image are tried to be, where an encoder does not take it as it is."""
+"""To find a size that an encoder takes, the sides of the image are rounded up to multiples of these, in turn."""
 
 
 def reason(error: Exception) -> str:
-    """The kind of ``error`` and the beginning of what it says, in one line."""
-    said = " ".join(str(error).split())
-    return f"{type(error).__name__}: {said[:120]}{'...' * (len(said) > 120)}" if said else type(error).__name__
+    """The type of ``error`` and the beginning of its message, in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:120]}{'...' * (len(text) > 120)}" if text else type(error).__name__
 
 
 @contextmanager
-def refused(what: str, fix: str) -> Iterator[None]:
-    """Inside the block, any error but `InputError` and lack of memory becomes one line of ``what``, why and ``fix``."""
+def one_line_errors(what: str, fix: str) -> Iterator[None]:
+    """Inside the block, every error but `InputError` and out-of-memory becomes one line: ``what``, reason, ``fix``."""
     try:
         yield
     except (InputError, torch.OutOfMemoryError, MemoryError):
@@ -33,16 +33,16 @@ def refused(what: str, fix: str) -> Iterator[None]:
 
 
 @contextmanager
-def sized(name: str, model: nn.Module, run: Callable[[Tensor], object], images: Tensor) -> Iterator[None]:
-    """Inside the block, in which encoder ``name`` runs on ``images``, an error names their size and one that would do.
+def size_errors(name: str, model: nn.Module, run: Callable[[Tensor], object], images: Tensor) -> Iterator[None]:
+    """Inside the block, in which encoder ``name`` runs on ``images``, an error names their size and a size that works.
 
-    What a batch norm says of one value per channel stays as it is, for it is about the batch; so does every error while
-    a graph is exported.
+    The error of a batch norm with one value per channel is not changed, because it concerns the batch; nor is any error
+    during an export.
 
     Args:
-        name: of the encoder.
+        name: the encoder's name.
         model: the encoder.
-        run: what is tried on images of other sizes.
+        run: called with images of other sizes.
         images: (B, 3, H, W).
     """
     try:
@@ -58,20 +58,20 @@ def sized(name: str, model: nn.Module, run: Callable[[Tensor], object], images: 
             raise
         size = tuple(images.shape[-2:])
         found = _fitting(model, run, images)
-        fix = f"sides such as {found[0]}x{found[1]} do (data.size, data.crop)" if found else "choose another encoder"
+        fix = f"sides such as {found[0]}x{found[1]} work (data.size, data.crop)" if found else "choose another encoder"
         raise InputError(f"encoder {name!r} does not take {size[0]}x{size[1]} ({reason(error)}); {fix}") from error
 
 
 @torch.no_grad()
 def _fitting(model: nn.Module, run: Callable[[Tensor], object], images: Tensor) -> tuple[int, int] | None:
-    """The least size of at least that of ``images`` that ``run`` takes, of those tried; None where it takes none."""
+    """The smallest of the tried sizes that ``run`` takes, none smaller than ``images``; None if it takes none."""
     training, found = model.training, None
     model.eval()
     for multiple in _MULTIPLES:
         height, width = (math.ceil(side / multiple) * multiple for side in images.shape[-2:])
         try:
             run(images.new_zeros(1, 3, height, width))
-        except Exception:  # noqa: S112 - what does not run is not proposed
+        except Exception:  # noqa: S112 - a size that does not run is not proposed
             continue
         found = (height, width)
         break

@@ -1,7 +1,7 @@
-"""The plan of one street: carriageway, pavements, and everything that stands as an upright face along it.
+"""The layout of one street: carriageway, pavements, and everything that stands as an upright face along it.
 
 Street coordinates in metres: x to the right of the centre line, y up, z along the street from the camera. Houses,
-yard walls, fences and hedges are upright `Wall` faces over a line of the plan, so that one pass over the image
+yard walls, fences and hedges are upright `Wall` faces over a line of the layout, so that one pass over the image
 columns finds them all (`hardy.data.streets.view`).
 """
 
@@ -22,10 +22,10 @@ from hardy.data.streets.town import (
     Town,
 )
 
-__all__ = ["FIRST", "LAST", "STEP", "Plan", "Wall", "draw_plan"]
+__all__ = ["FIRST", "LAST", "STEP", "Layout", "Wall", "draw_layout"]
 
 FIRST, LAST, STEP = -24.0, 200.0, 0.5
-"""Reach of the plan along the street and the resolution of its tables, in metres."""
+"""Reach of the layout along the street and the resolution of its tables, in metres."""
 
 _BLANK: Colour = (0.0, 0.0, 0.0)
 
@@ -59,7 +59,7 @@ class Wall(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
+class Layout:
     """One street.
 
     Attributes:
@@ -231,7 +231,7 @@ def _lots(side: _Side, rng: Generator, town: Town, opening: float) -> None:
     side.backdrop(rng, town)
 
 
-def draw_plan(rng: Generator, town: Town) -> Plan:
+def draw_layout(rng: Generator, town: Town) -> Layout:
     """Draw a street of ``town``; every draw comes from ``rng``."""
     parking = tuple(2.2 if rng.random() < 0.6 else 0.0 for _ in range(2))
     verge = tuple(_between(rng, (1.2, 2.4)) if rng.random() < 0.35 else 0.0 for _ in range(2))
@@ -248,7 +248,7 @@ def draw_plan(rng: Generator, town: Town) -> Plan:
     crossings = (first - _between(rng, (3.5, 5.0)),) if rng.random() < 0.6 else ()
     end = _between(rng, (120.0, 165.0))
     bend = float(rng.normal(0, 0.0005))
-    return Plan(
+    return Layout(
         (road[0], road[1]),
         (parking[0], parking[1]),
         (verge[0], verge[1]),

@@ -1,4 +1,4 @@
-"""What the published SwiftNets of one and of several scales share: ResNet-18, units and the normalisation."""
+"""What the published single-scale and pyramid SwiftNets share: names of ResNet-18 and units, and the normalisation."""
 
 from collections.abc import Mapping
 
@@ -13,9 +13,9 @@ BACKBONE = {
     r"backbone\.(conv1|bn1)": r"backbone.\1",
     r"backbone\.(layer[1-4]\.[01]\.(?:conv1|bn1|conv2|bn2|downsample\.[01]))": r"backbone.\1",
 }
-"""The encoder's layers, which have the names of ImageNet checkpoints in both."""
+"""The encoder's layers, named as in ImageNet checkpoints."""
 
-COLOURS = {r"backbone\.img_(mean|std|scale)": "the normalisation of the images, which network.json keeps"}
+COLOURS = {r"backbone\.img_(mean|std|scale)": "the normalisation of the images, which network.json stores"}
 
 
 def unit(published: str, ours: str) -> dict[str, str]:
@@ -24,7 +24,7 @@ def unit(published: str, ours: str) -> dict[str, str]:
 
 
 def colours(weights: Mapping[str, Tensor]) -> Colours:
-    """``(255 images / scale - mean) / std`` with the file's numbers; ImageNet's where it has none."""
+    """The mean and std of ``(255 images / scale - mean) / std`` in the file, for images in [0, 1]; else ImageNet's."""
     if "backbone.img_mean" not in weights:
         return Colours(IMAGENET_MEAN, IMAGENET_STD)
     scale = weights["backbone.img_scale"].flatten().double() if "backbone.img_scale" in weights else 1

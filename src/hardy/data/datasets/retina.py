@@ -1,0 +1,76 @@
+"""Retinal vessels: 107 photographs of the back of the eye from three cameras, a class for the vessels.
+
+Layout: that of the dataset `folder`, with the sub-folders ``drive`` (40 images), ``hrf`` (45) and ``les_av`` (22) as
+domains and the classes background and vessel; masks are 255 outside the field of view. Images whose names begin with
+``test_`` are the split ``test``, as published. Nobody published a validation split: of the others the first of every
+five in order of name are ``val``, and the rest ``train``.
+
+Source: Staal et al., "Ridge-based vessel segmentation in color images of the retina", IEEE TMI 2004 (DRIVE); Budai et
+al., "Robust vessel segmentation in fundus images", Int. J. Biomedical Imaging 2013 (HRF); Orlando et al., "Towards a
+glaucoma risk index based on simulated hemodynamics from fundus images", MICCAI 2018 (LES-AV).
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hardy.data.base import Dataset, Item, find_root
+from hardy.data.datasets.folder import Folder
+from hardy.data.labels import SPACES
+from hardy.errors import InputError
+
+__all__ = ["Retina"]
+
+_VAL_EVERY = 5
+
+
+class Retina(Dataset):
+    """The images and masks below ``root``, which is the folder of ``images/`` or one that holds it as ``retina``.
+
+    Raises:
+        InputError: when it is not there; what the dataset `folder` raises; for a ``classes.yaml`` of other classes.
+    """
+
+    labels = SPACES["retina2"]
+    void = "255: outside the field of view"
+
+    def __init__(self, root: Path) -> None:
+        self.root = find_root(Path(root), "retina")
+        if not (self.root / "images").is_dir():
+            raise InputError(f"{self.root}: no retina here; it has images/, masks/ and classes.yaml")
+        self._folder = Folder(self.root)
+        if self._folder.labels.classes != self.labels.classes:
+            found = ", ".join(self._folder.labels.classes)
+            raise InputError(
+                f"{self.root / 'classes.yaml'}: has the classes {found}, and retina has "
+                f"{', '.join(self.labels.classes)}; read other classes as the dataset folder"
+            )
+
+    def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
+        """Each camera's images by split."""
+        return {domain: _by_split(splits["all"]) for domain, splits in self._folder.index().items()}
+
+    def read(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
+        """See `Dataset.read`."""
+        return self._folder.read(item)
+
+    def read_label(self, item: Item) -> np.ndarray:
+        """See `Dataset.read_label`."""
+        return self._folder.read_label(item)
+
+
+def _by_split(items: Sequence[Item]) -> dict[str, list[Item]]:
+    """``train``, ``val`` and ``test``, none of them empty."""
+    rest = [item for item in items if not _is_test(item)]
+    found = {
+        "train": [item for place, item in enumerate(rest) if place % _VAL_EVERY],
+        "val": rest[::_VAL_EVERY],
+        "test": [item for item in items if _is_test(item)],
+    }
+    return {split: those for split, those in found.items() if those}
+
+
+def _is_test(item: Item) -> bool:
+    assert isinstance(item, tuple)
+    return bool(item[0].name.startswith("test_"))
