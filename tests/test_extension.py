@@ -148,6 +148,7 @@ def test_they_train_measure_and_prune_through_the_front_door(names: dict[str, st
         data=data,
         ratio=0.5,
         prune={"schedule": names["schedule"], "min_width": 2, "round_to": 1},
+        show=False,
         **here,
     )
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in network.parameters())

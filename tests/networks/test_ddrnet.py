@@ -104,6 +104,7 @@ def test_weights_of_a_classifier_fill_the_branches(tmp_path: Path) -> None:
         create("ddrnet", "camvid11", encoder_weights=str(file))
 
 
+@pytest.mark.exhaustive
 def test_every_layer_can_be_pruned() -> None:
     network = create("ddrnet", "camvid11")
     before = parameters(network)

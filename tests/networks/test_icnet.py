@@ -125,6 +125,6 @@ def test_one_image_of_an_odd_size_trains() -> None:
     assert all(value.grad is not None and bool(value.grad.isfinite().all()) for value in network.parameters())
 
 
-@pytest.mark.parametrize("backbone", ["resnet50", "resnet18"])
+@pytest.mark.parametrize("backbone", [pytest.param("resnet50", marks=pytest.mark.exhaustive), "resnet18"])
 def test_half_of_it_can_go(backbone: str) -> None:
     assert halved(create("icnet", "pacs7", width=0.25, backbone=backbone)) > 0.9

@@ -110,5 +110,6 @@ def test_one_image_of_an_odd_size_trains(network: Network) -> None:
     assert bool(loss.isfinite())
 
 
+@pytest.mark.exhaustive
 def test_half_of_it_can_go() -> None:
     assert halved(create("linknet", "pacs7")) > 0.9

@@ -159,6 +159,7 @@ def test_weights_of_a_classifier_fill_two_branches(tmp_path: Path) -> None:
         create("pidnet", "camvid11", encoder_weights=str(file))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("variant", ["s", "l"])
 def test_every_layer_can_be_pruned(variant: str) -> None:
     network = without_repeats(create("pidnet", "camvid11", variant=variant))

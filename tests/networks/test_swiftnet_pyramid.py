@@ -120,5 +120,6 @@ def test_other_numbers_of_sizes(levels: int) -> None:
         create("swiftnet_pyramid", "pacs7", levels=0)
 
 
+@pytest.mark.exhaustive
 def test_half_of_it_can_go() -> None:
     assert halved(create("swiftnet_pyramid", "pacs7")) > 0.7
