@@ -13,7 +13,7 @@ __all__ = ["forked"]
 
 
 def forked(words: Sequence[object], said: Path, first: Callable[[], object] = lambda: None) -> tuple[int | None, str]:
-    """The exit code of ``hardy`` with ``words``, and what it wrote to standard error, which is kept in the file ``said``.
+    """The exit code of ``hardy`` with ``words``, and what it wrote to standard error, into the file ``said``.
 
     In the process, ``first`` is called before the command.
     """
