@@ -11,39 +11,47 @@ from hardy.ops.dsp import Perturbation
 from hardy.ops.style_vae import DVAE, mirror
 from hardy.seed import seeded
 
-COSTLY = {
-    "test_one_exported_graph_takes_every_size",
-    "test_stages_of_a_pruned_network_are_its_own",
-    "test_counting_costs_changes_nothing",
-    "test_other_classes_keep_the_logits_of_those_with_the_same_names",
-}
-"""Claims of every network that take seconds each."""
-
 ALIKE = {
     "bisenetv2": "fast_scnn",
     "contextnet": "fast_scnn",
     "ddrnet": "pidnet",
-    "fanet": "swiftnet",
+    "efficientvit": "segformer",
+    "fanet": "encoder_decoder",
     "icnet": "swiftnet_pyramid",
     "linknet": "espnet",
-    "pp_liteseg": "stdc",
+    "pp_liteseg": "encoder_decoder",
     "regseg": "encoder_decoder",
-    "seaformer": "topformer",
-    "efficientvit": "segformer",
+    "seaformer": "segformer",
+    "stdc": "encoder_decoder",
+    "swiftnet": "encoder_decoder",
+    "topformer": "segformer",
 }
-"""Network -> the one of its kind with which `make test` tries the costly claims in its place."""
+"""Network -> the one of its kind, for which `make test` tries every claim; a network that is not named here is new."""
+
+EACH = {
+    "test_any_size_from_the_least_up_gives_logits_of_that_size",
+    "test_the_loss_reaches_every_parameter",
+    "test_is_built_again_from_what_was_written_down",
+    "test_stages_are_those_of_a_real_pass",
+    "test_coarse_logits_resized_are_the_logits",
+}
+"""What `make test` tries for every network."""
+
+DEAREST = {"test_one_exported_graph_takes_every_size", "test_stages_of_a_pruned_network_are_its_own"}
+"""What takes seconds a network; `make test` tries it for one plain network, the image-level one, one with transposed
+convolutions, one of three branches and one with attention."""
+NOT_DEAREST = ALIKE.keys() | {"encoder_decoder", "fast_scnn", "fasterseg", "swiftnet_pyramid"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the costly claims of networks that have one of their kind in `make test`."""
+    """Mark the claims of networks that `make test` tries with others of their kind."""
+    files = {Path(__file__).parent / name for name in ("test_networks.py", "test_stages.py")}
     for item in items:
-        name = getattr(item, "originalname", None)
-        if item.path.parent == Path(__file__).parent and name in COSTLY and ALIKE.keys() & _parameters(item):
-            item.add_marker(pytest.mark.exhaustive)
-
-
-def _parameters(item: pytest.Item) -> set[object]:
-    return {value for value in item.callspec.params.values() if isinstance(value, str)}  # type: ignore[attr-defined]
+        if item.path in files and isinstance(item, pytest.Function):
+            given = {value for value in item.callspec.params.values() if isinstance(value, str)}
+            claim = item.originalname
+            if given & (NOT_DEAREST if claim in DEAREST else ALIKE.keys() if claim not in EACH else set()):
+                item.add_marker(pytest.mark.exhaustive)
 
 
 @pytest.fixture(scope="session")
