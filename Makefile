@@ -1,7 +1,7 @@
 # The words that people and .ci/run both use. Nothing is needed before them but Python >= 3.11, git and make.
 
 PYTHON ?= python3
-JOBS   ?= 3
+JOBS   ?= 2
 
 VENV  := .venv
 BIN   := $(VENV)/bin

@@ -21,6 +21,12 @@ SLOW = {"cli", "commands", "contracts", "deployment", "engine", "fuzz", "kill", 
 """Folders whose tests train, export or start processes: marked slow as a group. Others mark single tests."""
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Slow folders are not even imported where their tests are deselected."""
+    deselected = "not slow" in str(config.option.markexpr)
+    return True if deselected and collection_path.name in SLOW and collection_path.is_dir() else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of the slow folders."""
     for item in items:

@@ -131,6 +131,9 @@ def test_they_work_together(names: dict[str, str], tmp_path: Path) -> None:
     assert criterion.scores()["a"].tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize(
+    "names", ["in the package", pytest.param("outside", marks=pytest.mark.exhaustive)], indirect=True
+)
 def test_they_train_measure_and_prune_through_the_front_door(names: dict[str, str], tmp_path: Path) -> None:
     data = {"sources": [names["dataset"]], "root": str(tmp_path), "crop": [32, 64], "scale": [1.0, 1.0]}
     here = {"optim": {"batch": 4}, "run": {"workers": 0, "device": "cpu"}}

@@ -164,6 +164,7 @@ def test_a_foreign_module_is_trained_and_measured(streets, place):
     assert 0 <= table.unseen <= 1
 
 
+@pytest.mark.exhaustive  # the next one holds it at every size
 def test_a_foreign_module_is_exported_at_one_size(pruned, tmp_path):
     proof = hardy.export(pruned, tmp_path / "theirs.onnx", size=(32, 48))
     assert (proof.agreement, proof.dynamic) == (1.0, False)

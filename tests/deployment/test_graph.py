@@ -74,8 +74,15 @@ class _Summed(nn.Module):
     [
         pytest.param(128, lambda: create("fast_scnn", "camvid11").context[-1], 4, 5, id="fast_scnn"),
         pytest.param(12, _Summed, 4, 0, id="icnet"),
-        pytest.param(512, lambda: create("swiftnet", "camvid11").decoder.pyramid, 3, 5, id="swiftnet"),
-        pytest.param(256, lambda: SimplePyramidPooling(256, 32), 3, 4, id="pp_liteseg"),
+        pytest.param(
+            512,
+            lambda: create("swiftnet", "camvid11").decoder.pyramid,
+            3,
+            5,
+            id="swiftnet",
+            marks=pytest.mark.exhaustive,
+        ),
+        pytest.param(256, lambda: SimplePyramidPooling(256, 32), 3, 4, id="pp_liteseg", marks=pytest.mark.exhaustive),
     ],
 )
 def test_a_pyramid_is_a_few_nodes_and_no_gathers(tmp_path, channels, part, grids, convolutions):

@@ -64,7 +64,15 @@ def test_half_is_the_best_class_at_half_size_doubled(coarse, tmp_path, size, dyn
     assert 0.5 < proof.agreement_full < 1  # borders between classes fall a pixel aside
 
 
-@pytest.mark.parametrize("upsample", ["full", "borders", "half", "none"])
+@pytest.mark.parametrize(
+    "upsample",
+    [
+        pytest.param("full", marks=pytest.mark.exhaustive),
+        "borders",
+        "half",
+        pytest.param("none", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_what_is_timed_is_what_is_exported(coarse, tmp_path, upsample):
     images = torch.rand(1, 3, 40, 56)
     ran = {}
