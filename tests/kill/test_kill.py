@@ -11,7 +11,7 @@ import pytest
 @pytest.mark.parametrize("story", [pytest.param("train", marks=pytest.mark.exhaustive), "prune"])
 def test_kills_leave_nothing_and_change_no_bit(story):
     words = [sys.executable, str(Path(__file__).parent), "--story", story]
-    done = subprocess.run([*words, "--share", "0.03", "--seed", "9"], capture_output=True, text=True, check=False)
+    done = subprocess.run([*words, "--share", "0.03", "--seed", "10"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     told = re.findall(r"^(\w+): (\d+) file events, (\d+) kills, 0 not as", done.stdout, flags=re.MULTILINE)
     assert [name for name, _, _ in told] == [story]

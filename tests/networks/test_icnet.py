@@ -96,6 +96,7 @@ def test_auxiliary_labels_are_those_of_the_nearest_pixels() -> None:
     assert terms["segmentation"].item() == pytest.approx(whole.item(), rel=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_resnet18_takes_the_weights_of_timm(tmp_path: Path) -> None:
     reference = timm.create_model("resnet18")
     torch.save(reference.state_dict(), tmp_path / "r18.pth")
