@@ -131,6 +131,7 @@ def test_they_work_together(names: dict[str, str], tmp_path: Path) -> None:
     assert criterion.scores()["a"].tolist() == [0, 1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names", ["in the package", pytest.param("outside", marks=pytest.mark.exhaustive)], indirect=True
 )
