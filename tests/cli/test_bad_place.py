@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,7 @@ def test_a_file_that_may_grow_no_further_as_the_shell_sees_it(recipe, tmp_path):
     code, said = forked(
         ["train", recipe()],
         tmp_path / "said",
-        lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+        partial(resource.setrlimit, resource.RLIMIT_FSIZE, (20_000, 20_000)),
     )
     assert code == 2
     assert said.startswith(f"hardy: {tmp_path}/run/checkpoint.safetensors: ")

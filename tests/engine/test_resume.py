@@ -4,15 +4,13 @@ import json
 import os
 import re
 import signal
-import sys
 import time
-from multiprocessing import get_context
 
 import pytest
 import torch
 import yaml
+from forked import ended, started
 
-from hardy.__main__ import main
 from hardy.commands import train
 from hardy.engine.fit import Fit
 from hardy.errors import InputError
@@ -107,29 +105,13 @@ def recipe(town, tmp_path):
 
 
 def start(recipe, folder):
-    """The command in a process forked for it, as a shell starts it, but that torch is imported already."""
-    process = get_context("fork").Process(target=_command, args=(recipe, folder))
-    process.start()
-    return process
-
-
-def _command(recipe, folder):
-    os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.stdout, sys.stderr = open(os.devnull, "w"), said_in(folder).open("w", buffering=1)  # noqa: SIM115
-    sys.argv = ["hardy", "train", str(recipe), f"run.folder={folder}", "run.workers=1"]
-    main()
+    """The command, begun."""
+    return started(["train", recipe, f"run.folder={folder}", "run.workers=1"], said_in(folder))
 
 
 def said_in(folder):
     """The file of what the process said last."""
     return folder.with_suffix(".said")
-
-
-def ended(process, folder):
-    """The exit code of the process, and what it said."""
-    process.join(timeout=60)
-    return process.exitcode, said_in(folder).read_text(encoding="utf-8")
 
 
 def logged(folder):
@@ -144,10 +126,10 @@ def interrupted(recipe, folder, number, at):
     before = len(logged(folder))
     process = start(recipe, folder)
     while max(logged(folder)[before:], default=0) < at:
-        assert process.is_alive(), ended(process, folder)
+        assert process.is_alive(), ended(process, said_in(folder))
         time.sleep(0.005)
     os.killpg(process.pid, number)
-    return *ended(process, folder), logged(folder)[before:]
+    return *ended(process, said_in(folder)), logged(folder)[before:]
 
 
 def test_interrupt_terminate_and_kill_change_no_bit(recipe, tmp_path):
@@ -171,7 +153,7 @@ def test_interrupt_terminate_and_kill_change_no_bit(recipe, tmp_path):
     # A step may be in the log before its checkpoint is on the disk, never after.
     begun = {max(begun, (last // 7) * 7) for last in (steps[-1], steps[-1] - 1)}
 
-    code, said = ended(start(recipe, folder), folder)
+    code, said = ended(start(recipe, folder), said_in(folder))
     assert code == 0, said
     again = logged(folder)
     assert again[-1] == STEPS
