@@ -4,11 +4,12 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from forked import forked
 from safetensors.torch import save_file
 
 import hardy
@@ -153,9 +154,11 @@ def test_weights_files_that_hold_no_weights(refused, recipe, tmp_path):
 
 def test_a_pickle_is_not_run_and_torch_says_nothing_beside(recipe, tmp_path):
     (tmp_path / "evil.pth").write_bytes(pickle.dumps(Touch(tmp_path / "evil")))
-    code, said = forked(["train", recipe(), f"network.weights={tmp_path}/evil.pth"], tmp_path / "said")
+    words = ["train", str(recipe()), f"network.weights={tmp_path}/evil.pth"]
+    done = subprocess.run([sys.executable, "-m", "hardy", *words], capture_output=True, text=True, check=False)
     reason = "cannot be read as weights (a pickle of more than tensors, which is not run)"
-    assert (code, said) == (2, f"hardy: {tmp_path}/evil.pth: {reason}; give a .safetensors or state_dict\n")
+    assert done.stderr == f"hardy: {tmp_path}/evil.pth: {reason}; give a .safetensors or state_dict\n"
+    assert done.returncode == 2
     assert not (tmp_path / "evil").exists()
 
 

@@ -2,13 +2,12 @@
 
 import errno
 import os
-import resource
 import shutil
-from functools import partial
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from forked import forked
 
 from hardy.engine import checkpoint
 
@@ -83,14 +82,15 @@ def test_a_disk_that_is_full_when_a_recipe_a_schema_a_graph_or_a_mask_is_written
 
 
 def test_a_file_that_may_grow_no_further_as_the_shell_sees_it(recipe, tmp_path):
-    code, said = forked(
-        ["train", recipe()],
-        tmp_path / "said",
-        partial(resource.setrlimit, resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    words = ["hardy", "train", str(recipe())]
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000));"
+        f"sys.argv = {words!r}; from hardy.cli import main; main()"
     )
-    assert code == 2
-    assert said.startswith(f"hardy: {tmp_path}/run/checkpoint.safetensors: ")
-    assert said.count("\n") == 1
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"hardy: {tmp_path}/run/checkpoint.safetensors: ")
+    assert done.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 

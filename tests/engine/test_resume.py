@@ -4,12 +4,13 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 import torch
 import yaml
-from forked import ended, started
 
 from hardy.commands import train
 from hardy.engine.fit import Fit
@@ -105,13 +106,9 @@ def recipe(town, tmp_path):
 
 
 def start(recipe, folder):
-    """The command, begun."""
-    return started(["train", recipe, f"run.folder={folder}", "run.workers=1"], said_in(folder))
-
-
-def said_in(folder):
-    """The file of what the process said last."""
-    return folder.with_suffix(".said")
+    command = [sys.executable, "-m", "hardy", "train", str(recipe), f"run.folder={folder}", "run.workers=1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True)
 
 
 def logged(folder):
@@ -126,10 +123,11 @@ def interrupted(recipe, folder, number, at):
     before = len(logged(folder))
     process = start(recipe, folder)
     while max(logged(folder)[before:], default=0) < at:
-        assert process.is_alive(), ended(process, said_in(folder))
+        assert process.poll() is None, process.stderr.read()
         time.sleep(0.005)
     os.killpg(process.pid, number)
-    return *ended(process, said_in(folder)), logged(folder)[before:]
+    said = process.communicate(timeout=60)[1]
+    return process.returncode, said, logged(folder)[before:]
 
 
 def test_interrupt_terminate_and_kill_change_no_bit(recipe, tmp_path):
@@ -153,8 +151,9 @@ def test_interrupt_terminate_and_kill_change_no_bit(recipe, tmp_path):
     # A step may be in the log before its checkpoint is on the disk, never after.
     begun = {max(begun, (last // 7) * 7) for last in (steps[-1], steps[-1] - 1)}
 
-    code, said = ended(start(recipe, folder), said_in(folder))
-    assert code == 0, said
+    process = start(recipe, folder)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 0, said
     again = logged(folder)
     assert again[-1] == STEPS
     assert again[len(again) - (STEPS - min(begun)) :][0] - 1 in begun
