@@ -61,6 +61,16 @@ def one_table_of_operators() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_tables() -> Iterator[None]:
+    """Layers are timed five times at most, not fifteen: no test says how exactly."""
+    from hardy.timing import layer_times
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layer_times, "_MOST", 5)
+        yield
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real images; the test is skipped by name where it is missing."""
