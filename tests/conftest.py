@@ -3,7 +3,8 @@
 import os
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -18,6 +19,12 @@ torch.set_num_threads(1)
 
 SLOW = {"cli", "commands", "contracts", "deployment", "engine", "fuzz", "kill", "networks"}
 """Folders whose tests train, export or start processes: marked slow as a group. Others mark single tests."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Slow folders are not even imported where their tests are deselected."""
+    deselected = "not slow" in str(config.option.markexpr)
+    return True if deselected and collection_path.name in SLOW and collection_path.is_dir() else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,6 +42,33 @@ def _shared() -> Path:
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What tests measure is not kept among the user's own measurements."""
     os.environ["HARDY_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_table_of_operators() -> Iterator[None]:
+    """The exporter reads its table of ONNX operators once, not anew for every file: most of the time of a small one."""
+    export = torch.onnx.export
+    with pytest.MonkeyPatch.context() as patch:
+
+        def quick(*args: object, **options: object) -> object:
+            from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+            if not isinstance(vars(ONNXRegistry)["from_torchlib"], staticmethod):
+                patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
+            return export(*args, **options)
+
+        patch.setattr(torch.onnx, "export", quick)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_tables() -> Iterator[None]:
+    """Layers are timed five times at most, not fifteen: no test says how exactly."""
+    from hardy.timing import layer_times
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layer_times, "_MOST", 5)
+        yield
 
 
 @pytest.fixture(scope="session")

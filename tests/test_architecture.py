@@ -1,7 +1,8 @@
 """The rules of the house: which way the arrows point, how long things are, what they are called."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 from hardy.registry import KINDS
@@ -53,7 +54,7 @@ def room_of(file: Path) -> str:
 
 def rooms_called(file: Path) -> Iterator[str]:
     """The rooms of Hardy that ``file`` imports, wherever in the file it does so."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(file)):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name_of(file)}:{node.lineno}: imports are absolute"
             inside = node.module == "hardy"
@@ -71,17 +72,22 @@ def wrong_arrows(room: str, called: set[str]) -> set[str]:
     return called - allowed - {room}
 
 
+@cache
+def tree_of(file: Path) -> ast.Module:
+    """The syntax tree of a file."""
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
 def trees() -> Iterator[tuple[Path, str, ast.Module]]:
     """Each file of ours with its text and its syntax tree."""
     for file in OURS:
-        text = file.read_text(encoding="utf-8")
-        yield file, text, ast.parse(text)
+        yield file, file.read_text(encoding="utf-8"), tree_of(file)
 
 
-def code_lines(text: str, tree: ast.Module) -> int:
-    """The lines of code in ``text``: docstrings, comments and blank lines do not count."""
+def code_lines(text: str, nodes: Iterable[ast.AST]) -> int:
+    """The lines of code in ``text`` of these nodes: docstrings, comments and blank lines do not count."""
     silent = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             silent.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     lines = enumerate(text.splitlines(), start=1)
@@ -111,7 +117,7 @@ def test_pruning_has_no_import_circles() -> None:
     for file in SHIPPED:
         if room_of(file) == "pruning":
             name = ".".join(file.relative_to(SOURCE).with_suffix("").parts)
-            nodes = [n for n in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(n, ast.ImportFrom)]
+            nodes = [n for n in ast.walk(tree_of(file)) if isinstance(n, ast.ImportFrom)]
             calls[name] = {n.module or "" for n in nodes}
             calls[name] |= {f"{n.module}.{alias.name}" for n in nodes for alias in n.names}
     assert not circles(calls)
@@ -122,15 +128,16 @@ def test_the_rules_themselves_catch_what_they_forbid() -> None:
     assert wrong_arrows("pruning", {"engine", "networks", "tuning", "pruning"}) == {"engine", "tuning"}
     assert wrong_arrows("report", {"records", "metrics"}) == {"metrics"}
     text = '"""Two\nlines."""\n\nA = 1\n"""Of A."""\n# why\nB = """\n\nx"""  # both\n'
-    assert code_lines(text, ast.parse(text)) == 3
+    assert code_lines(text, ast.walk(ast.parse(text))) == 3
 
 
 def test_files_and_functions_stay_short() -> None:
     long = []
     for file, text, tree in trees():
-        if (lines := code_lines(text, tree)) > 300:
+        nodes = list(ast.walk(tree))
+        if (lines := code_lines(text, nodes)) > 300:
             long.append(f"{name_of(file)}: {lines} lines of code want another room")
-        for node in ast.walk(tree):
+        for node in nodes:
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 length = (node.end_lineno or node.lineno) - node.lineno + 1
                 long += [f"{name_of(file)}: {node.name} has {length} lines"] * (length > 50)
@@ -145,7 +152,7 @@ def test_names_places_and_manners() -> None:
         wrong += [f"{name_of(file)}: says nothing by {sorted(found)}"] if (found := BANNED & words) else []
         wrong += [f"{name_of(file)}: more than three levels of folders"] * (len(parts) - 1 > 3)
         banned_calls = {"hasattr"} | (set() if room_of(file) == "cli" else {"print"})
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(file)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in banned_calls:
                 wrong.append(f"{name_of(file)}:{node.lineno} calls {node.func.id}")
     assert not wrong, "\n".join(wrong)

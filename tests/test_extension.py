@@ -131,6 +131,10 @@ def test_they_work_together(names: dict[str, str], tmp_path: Path) -> None:
     assert criterion.scores()["a"].tolist() == [0, 1, 2]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "names", ["in the package", pytest.param("outside", marks=pytest.mark.exhaustive)], indirect=True
+)
 def test_they_train_measure_and_prune_through_the_front_door(names: dict[str, str], tmp_path: Path) -> None:
     data = {"sources": [names["dataset"]], "root": str(tmp_path), "crop": [32, 64], "scale": [1.0, 1.0]}
     here = {"optim": {"batch": 4}, "run": {"workers": 0, "device": "cpu"}}
@@ -148,6 +152,7 @@ def test_they_train_measure_and_prune_through_the_front_door(names: dict[str, st
         data=data,
         ratio=0.5,
         prune={"schedule": names["schedule"], "min_width": 2, "round_to": 1},
+        show=False,
         **here,
     )
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in network.parameters())

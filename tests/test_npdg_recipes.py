@@ -24,7 +24,7 @@ TASKS = {
 }
 """Source -> the unseen domains of its tasks, and how many images of each the folders below hold in ``val``."""
 SMALL = [
-    "network.encoder=resnet18",
+    "network.encoder=test_resnet",
     "network.encoder_weights=null",
     "network.decoder_options={width: 16, separable: true}",
     "data.crop=[32, 48]",

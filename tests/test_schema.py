@@ -15,6 +15,12 @@ SHIPPED = sorted((ROOT / "recipes").glob("*.yaml"))
 SMALL = {"network": {"name": "tiny"}, "data": {"sources": ["folder/day"]}}
 
 
+@pytest.fixture(scope="module")
+def whole():
+    """The schema as an editor reads it."""
+    return json.loads(json.dumps(schema()))
+
+
 def fits(value, rule, root):
     """Whether ``value`` satisfies ``rule``, by the words of JSON Schema 2020-12."""
     if "$ref" in rule:
@@ -62,8 +68,7 @@ def variant(path, value):
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_the_schema_takes_the_shipped_recipes_and_their_completed_form(path):
-    whole = json.loads(json.dumps(schema()))
+def test_the_schema_takes_the_shipped_recipes_and_their_completed_form(path, whole):
     assert fits(yaml.safe_load(path.read_text(encoding="utf-8")), whole, whole)
     assert fits(read(path).model_dump(mode="json"), whole, whole)
 
@@ -101,13 +106,12 @@ def test_the_schema_takes_the_shipped_recipes_and_their_completed_form(path):
         ("section", {}, False),
     ],
 )
-def test_the_schema_and_the_check_agree(path, value, right):
-    whole = json.loads(json.dumps(schema()))
+def test_the_schema_and_the_check_agree(path, value, right, whole):
     assert fits(variant(path, value), whole, whole) is right
 
 
-def test_the_schema_offers_every_method():
-    properties = schema()["properties"]
+def test_the_schema_offers_every_method(whole):
+    properties = whole["properties"]
     choices = properties["network"]["anyOf"]
     names = {choice["properties"]["name"].get("const") for choice in choices if "properties" in choice}
     assert {"tiny", "fast_scnn", "swiftnet"} <= names

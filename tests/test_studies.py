@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import pytest
+
 from hardy.studies.cells import make_cells
 from hardy.studies.study import read
 
 STUDIES = sorted((Path(__file__).parents[1] / "studies").glob("*.yaml"))
 
 
+@pytest.mark.slow
 def test_every_cell_is_a_recipe():
     wrong = []
     for file in (file for file in STUDIES if "pacs" not in file.stem):

@@ -1,5 +1,7 @@
 """What methods with an artefact of their own are given in the contracts."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -8,6 +10,48 @@ from hardy.networks.styles.dsp import first_layers, save_dsp
 from hardy.ops.dsp import Perturbation
 from hardy.ops.style_vae import DVAE, mirror
 from hardy.seed import seeded
+
+ALIKE = {
+    "bisenetv2": "fast_scnn",
+    "contextnet": "fast_scnn",
+    "ddrnet": "pidnet",
+    "efficientvit": "segformer",
+    "fanet": "encoder_decoder",
+    "icnet": "swiftnet_pyramid",
+    "linknet": "espnet",
+    "pp_liteseg": "encoder_decoder",
+    "regseg": "encoder_decoder",
+    "seaformer": "segformer",
+    "stdc": "encoder_decoder",
+    "swiftnet": "encoder_decoder",
+    "topformer": "segformer",
+}
+"""Network -> the one of its kind, for which `make test` tries every claim; a network that is not named here is new."""
+
+EACH = {
+    "test_any_size_from_the_least_up_gives_logits_of_that_size",
+    "test_the_loss_reaches_every_parameter",
+    "test_is_built_again_from_what_was_written_down",
+    "test_stages_are_those_of_a_real_pass",
+    "test_coarse_logits_resized_are_the_logits",
+}
+"""What `make test` tries for every network."""
+
+DEAREST = {"test_one_exported_graph_takes_every_size", "test_stages_of_a_pruned_network_are_its_own"}
+"""What takes seconds a network; `make test` tries it for one plain network, the image-level one, one with transposed
+convolutions, one of three branches and one with attention."""
+NOT_DEAREST = ALIKE.keys() | {"encoder_decoder", "fast_scnn", "fasterseg", "swiftnet_pyramid"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the claims of networks that `make test` tries with others of their kind."""
+    files = {Path(__file__).parent / name for name in ("test_networks.py", "test_stages.py")}
+    for item in items:
+        if item.path in files and isinstance(item, pytest.Function):
+            given = {value for value in item.callspec.params.values() if isinstance(value, str)}
+            claim = item.originalname
+            if given & (NOT_DEAREST if claim in DEAREST else ALIKE.keys() if claim not in EACH else set()):
+                item.add_marker(pytest.mark.exhaustive)
 
 
 @pytest.fixture(scope="session")

@@ -130,7 +130,7 @@ def test_reset_drops_a_step_that_was_never_finished(name, network, units):
     assert all(torch.equal(expected[unit], again[unit]) for unit in expected)
 
 
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("training", [pytest.param(True, marks=pytest.mark.exhaustive), False])
 @pytest.mark.parametrize("name", CRITERIA.names())
 def test_mixed_precision_keeps_the_order(name, network, units, training):
     network.train(training)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from hardy.networks.building.create import create
 from hardy.pruning.remove import remove
 from hardy.pruning.units import find_units
 from hardy.registry import NETWORKS
-from hardy.types import Outputs
+from hardy.types import Outputs, Stage
 
 LABELS = label_space("pacs7")
 SIZES = ((128, 160), (161, 195))
@@ -34,9 +35,14 @@ def seen(network: Network) -> dict[tuple[int, int], Outputs]:
         return {size: ready.outputs(torch.rand(1, 3, *size)) for size in SIZES}
 
 
-def holds(network: Network, size: tuple[int, int], outputs: Outputs) -> None:
+@pytest.fixture(scope="module")
+def listed(network: Network) -> tuple[Stage, ...]:
+    """The stages that the network lists."""
+    return tuple(network.feature_stages())
+
+
+def holds(stages: Sequence[Stage], size: tuple[int, int], outputs: Outputs) -> None:
     """The features are those listed, with their channels and ceil(H / stride) x ceil(W / stride) cells."""
-    stages = network.feature_stages()
     assert [stage.name for stage in stages] == list(outputs.features)
     for name, stride, channels in stages:
         shape = (1, channels, *(math.ceil(side / stride) for side in size))
@@ -44,9 +50,9 @@ def holds(network: Network, size: tuple[int, int], outputs: Outputs) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_stages_are_those_of_a_real_pass(network: Network, seen: dict[tuple[int, int], Outputs], size) -> None:
-    holds(network, size, seen[size])
-    strides = [stage.stride for stage in network.feature_stages() if stage.name.startswith("stage")]
+def test_stages_are_those_of_a_real_pass(listed: Sequence[Stage], seen: dict[tuple[int, int], Outputs], size) -> None:
+    holds(listed, size, seen[size])
+    strides = [stage.stride for stage in listed if stage.name.startswith("stage")]
     assert strides == sorted(strides), "finest first"
 
 
@@ -91,14 +97,14 @@ def test_gradients_flow_back_from_features_and_embedding(network: Network) -> No
     assert back.abs().sum() > 0, "the head reads it"
 
 
-def test_stages_of_a_pruned_network_are_its_own(network: Network) -> None:
+def test_stages_of_a_pruned_network_are_its_own(network: Network, listed: Sequence[Stage]) -> None:
     """Without the blocks that repeat the one before: they are coupled as it is, and trying them out costs as much."""
     dense = without_repeats(copy.deepcopy(network)).eval()
     small, units = copy.deepcopy(dense), find_units(dense)
     remove(small, units, {unit.name: range(unit.size // 2) for unit in units})
     images = torch.rand(1, 3, *SIZES[0])
     with torch.no_grad():
-        holds(small, SIZES[0], small.outputs(images))
-    assert [stage[:2] for stage in small.feature_stages()] == [stage[:2] for stage in dense.feature_stages()]
-    before, after = (sum(stage.channels for stage in one.feature_stages()) for one in (dense, small))
-    assert after < before
+        left = small.feature_stages()
+        holds(left, SIZES[0], small.outputs(images))
+    assert [stage[:2] for stage in left] == [stage[:2] for stage in listed]
+    assert sum(stage.channels for stage in left) < sum(stage.channels for stage in listed)

@@ -13,7 +13,7 @@ from hardy.networks.parts.same_padding import SameConv
 LITE0 = {"encoder": "tf_efficientnet_lite0", "encoder_weights": "efficientnet_lite0"}
 
 
-@pytest.mark.parametrize("size", [(64, 96), (65, 97)])
+@pytest.mark.parametrize("size", [pytest.param((64, 96), marks=pytest.mark.exhaustive), (65, 97)])
 def test_lite0_with_imagenet_weights_is_proven_at_even_and_odd_sizes(size: tuple[int, int], tmp_path: Path) -> None:
     network = hardy.create("encoder_decoder", "camvid11", decoder="linear", **LITE0)
     proof = hardy.export(network, tmp_path / "net.onnx", size=size, output="logits")

@@ -38,7 +38,10 @@ def same(network, new, images):
 TRANSPOSED = {"encoder": "test_resnet", "decoder": "linknet"}
 
 
-@pytest.mark.parametrize(("name", "options"), [("tiny", {}), ("espnet", {}), ("encoder_decoder", TRANSPOSED)])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("tiny", {}), ("espnet", {}), pytest.param("encoder_decoder", TRANSPOSED, marks=pytest.mark.exhaustive)],
+)
 def test_a_pruned_network_stays_as_pruned(name, options, tmp_path):
     torch.manual_seed(0)
     dense = create(name, OLD, **options)
@@ -77,7 +80,7 @@ def test_the_same_classes_change_nothing_but_their_colours(tmp_path, gone_on):
     assert gone_on() == []
 
 
-@pytest.mark.parametrize("name", ["tiny", "espnet", "fast_scnn"])
+@pytest.mark.parametrize("name", ["tiny", "espnet", pytest.param("fast_scnn", marks=pytest.mark.exhaustive)])
 def test_a_file_for_other_classes_fills_all_but_the_last_layer(name, tmp_path, gone_on):
     network = create(name, OLD)
     folder = hardy.save(network, tmp_path / "run")

@@ -73,6 +73,7 @@ def test_a_number_out_of_range_is_refused() -> None:
         create("bisenetv2", "camvid11", dropout=2.0)
 
 
+@pytest.mark.exhaustive
 def test_every_layer_can_be_pruned() -> None:
     network = create("bisenetv2", "camvid11")
     before = parameters(network)

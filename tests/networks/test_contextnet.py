@@ -58,5 +58,6 @@ def test_numbers_out_of_range_are_refused() -> None:
             create("contextnet", "pacs7", **options)
 
 
+@pytest.mark.exhaustive
 def test_half_of_it_can_go() -> None:
     assert halved(create("contextnet", "pacs7")) > 0.9

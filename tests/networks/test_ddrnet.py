@@ -91,6 +91,7 @@ def test_one_image_of_any_size_can_be_trained_on(size: tuple[int, int]) -> None:
     assert network(torch.rand(1, 3, *size)).shape == (1, 11, *size)
 
 
+@pytest.mark.exhaustive
 def test_weights_of_a_classifier_fill_the_branches(tmp_path: Path) -> None:
     trained = create("ddrnet", "camvid11").backbone.state_dict()
     file = tmp_path / "trained.safetensors"
@@ -104,6 +105,7 @@ def test_weights_of_a_classifier_fill_the_branches(tmp_path: Path) -> None:
         create("ddrnet", "camvid11", encoder_weights=str(file))
 
 
+@pytest.mark.exhaustive
 def test_every_layer_can_be_pruned() -> None:
     network = create("ddrnet", "camvid11")
     before = parameters(network)

@@ -284,7 +284,7 @@ def test_what_is_not_there_is_refused(options: dict[str, Any], words: str) -> No
         ("shufflenet_v1_x1_0_g1", 1.0),
         ("shufflenet_v2_x0_5", 0.9),
         ("efficientformer_l1", 1.0),
-        ("efficientformerv2_s0", 1.0),
+        pytest.param("efficientformerv2_s0", 1.0, marks=pytest.mark.exhaustive),
     ],
 )
 def test_half_of_it_can_go(name: str, share: float, small: None) -> None:

@@ -96,6 +96,7 @@ def test_auxiliary_labels_are_those_of_the_nearest_pixels() -> None:
     assert terms["segmentation"].item() == pytest.approx(whole.item(), rel=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_resnet18_takes_the_weights_of_timm(tmp_path: Path) -> None:
     reference = timm.create_model("resnet18")
     torch.save(reference.state_dict(), tmp_path / "r18.pth")
@@ -125,6 +126,6 @@ def test_one_image_of_an_odd_size_trains() -> None:
     assert all(value.grad is not None and bool(value.grad.isfinite().all()) for value in network.parameters())
 
 
-@pytest.mark.parametrize("backbone", ["resnet50", "resnet18"])
+@pytest.mark.parametrize("backbone", [pytest.param("resnet50", marks=pytest.mark.exhaustive), "resnet18"])
 def test_half_of_it_can_go(backbone: str) -> None:
     assert halved(create("icnet", "pacs7", width=0.25, backbone=backbone)) > 0.9

@@ -67,6 +67,7 @@ def test_the_decoder_adds_up_with_the_sizes_of_its_skips(size: tuple[int, int]) 
     torch.testing.assert_close(told, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.exhaustive
 def test_the_encoder_takes_the_weights_of_timm(tmp_path, network: Network) -> None:  # type: ignore[no-untyped-def]
     reference = timm.create_model("resnet18")
     torch.save(reference.state_dict(), tmp_path / "r18.pth")
@@ -110,5 +111,6 @@ def test_one_image_of_an_odd_size_trains(network: Network) -> None:
     assert bool(loss.isfinite())
 
 
+@pytest.mark.exhaustive
 def test_half_of_it_can_go() -> None:
     assert halved(create("linknet", "pacs7")) > 0.9

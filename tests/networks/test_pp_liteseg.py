@@ -98,6 +98,7 @@ def test_the_decoder_refuses_what_cannot_be_built(options: dict[str, object], wo
         DECODERS.build("pp_liteseg", {"channels": [3, 5, 7], "strides": [4, 8, 16], "class_count": 2}, **options)
 
 
+@pytest.mark.exhaustive
 def test_half_of_nearly_every_layer_can_go() -> None:
     torch.manual_seed(0)
     assert halved(create("pp_liteseg", "camvid11")) > 0.9  # a mean over channels holds its three maps together

@@ -111,6 +111,7 @@ def test_the_encoder_goes_with_any_decoder() -> None:
         create("encoder_decoder", "camvid11", encoder="stdc2", output_stride=16)
 
 
+@pytest.mark.exhaustive
 def test_half_of_every_layer_can_go() -> None:
     torch.manual_seed(0)
     assert halved(create("stdc", "camvid11")) == 1

@@ -81,6 +81,7 @@ def test_each_size_has_norms_of_its_own_but_for_the_shortcuts() -> None:
     assert not torch.equal(means[1], means[2])
 
 
+@pytest.mark.exhaustive
 def test_the_encoder_takes_the_weights_of_timm(tmp_path: Path) -> None:
     reference = timm.create_model("resnet18")
     for norm in (layer for layer in reference.modules() if isinstance(layer, nn.BatchNorm2d)):
@@ -120,5 +121,6 @@ def test_other_numbers_of_sizes(levels: int) -> None:
         create("swiftnet_pyramid", "pacs7", levels=0)
 
 
+@pytest.mark.exhaustive
 def test_half_of_it_can_go() -> None:
     assert halved(create("swiftnet_pyramid", "pacs7")) > 0.7

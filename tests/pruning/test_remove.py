@@ -30,6 +30,9 @@ NETWORKS = {
     "squeeze": ("classifier", {"encoder": "mobilenetv3_small_050"}),
 }
 
+ALIKE = ("swiftnet", "linear", "deeplabv3plus", "mobilenetv2")
+"""The same ResNet with other decoders, and the encoder of the U-Net with another."""
+
 
 def build(name):
     kind, options = NETWORKS[name]
@@ -43,7 +46,8 @@ def choose(units, seed, ratio=0.4, limits=None):
     return select(scores, units, target(units, ratio, limits), None, limits)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.exhaustive] * (n in ALIKE)) for n in NETWORKS])
 def test_masked_is_removed_is_replayed(name, randomised):
     torch.manual_seed(0)
     dense = build(name).eval()

@@ -39,7 +39,11 @@ def basic(randomised):
     return network.double().eval()
 
 
-@pytest.mark.parametrize(("encoder", "own", "paper"), [("resnet18", 2_880, 4_800), ("resnet50", 11_456, 11_392)])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("encoder", "own", "paper"),
+    [("resnet18", 2_880, 4_800), pytest.param("resnet50", 11_456, 11_392, marks=pytest.mark.exhaustive)],
+)
 def test_the_counts_are_the_authors(encoder, own, paper, monkeypatch):
     """3,840 inner and 960 skip gates, 7,552 and 3,840; what is tried out on copies is left out here, for time."""
     monkeypatch.setattr(surveying, "tried", lambda network, units, example: (list(units), {}))

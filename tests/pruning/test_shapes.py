@@ -22,9 +22,12 @@ NETWORKS = {
     "segformer": {},
     "topformer": {},
 }
+ALIKE = ("swiftnet", "encoder_decoder", "segformer")
+"""Convolutions as in Fast-SCNN, and attention as in TopFormer."""
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.exhaustive] * (n in ALIKE)) for n in NETWORKS])
 def test_predicted_gmacs_are_those_of_the_network_that_was_cut(name):
     network = without_repeats(hardy.create(name, classes="camvid11", **NETWORKS[name])).eval()
     units, size = find_units(network), (64, 96)

@@ -49,6 +49,7 @@ def test_nothing_to_plot_is_said() -> None:
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+@pytest.mark.slow
 def test_a_browser_shows_the_page(tmp_path) -> None:
     page = tmp_path / "page.html"
     write(page, [figure(POINTS, title="All of them", score="mIoU %")], title="Networks", table="<p>a table</p>")

@@ -1,0 +1,27 @@
+"""What the tests of networks share."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+SIZES = {"test_size", "test_size_as_a_classifier", "test_size_with_auxiliary_heads"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the table of sizes of one network `make test` tries the first row."""
+    tried: set[Path] = set()
+    for item in items:
+        own = item.path.parent == Path(__file__).parent and item.path.name != "test_check_table.py"
+        if own and getattr(item, "originalname", None) == "test_size":
+            if item.path in tried:
+                item.add_marker(pytest.mark.exhaustive)
+            tried.add(item.path)
+
+
+@pytest.fixture(autouse=True)
+def counted_without_weights(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tests of sizes build their networks on the ``meta`` device: they count, and need no weights."""
+    with torch.device("meta" if request.node.originalname in SIZES else "cpu"):
+        yield
