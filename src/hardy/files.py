@@ -18,8 +18,10 @@ def expanded(path: Path | str) -> Path:
     """``path`` with a leading ``~`` replaced by the home folder.
 
     Raises:
-        InputError: when there is no such home folder.
+        InputError: when there is no such home folder, or the path holds a NUL character.
     """
+    if "\0" in str(path):
+        raise InputError(f"{str(path)!r}: a path holds no NUL character; leave it out")
     try:
         return Path(path).expanduser()
     except RuntimeError:

@@ -9,19 +9,38 @@ import ast
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model, field_validator
 
 from hardy.errors import InputError, nearest
 from hardy.trust import permit
 
-__all__ = ["KINDS", "SUPPLIES", "Method", "Option", "Registry"]
+__all__ = ["KINDS", "SUPPLIES", "Method", "Option", "Registry", "no_truth_as_number"]
+
+
+def no_truth_as_number(value: Any, check: Callable[[Any], Any]) -> Any:
+    """The checked ``value`` of a setting; for pydantic, which reads true as the number 1.
+
+    Raises:
+        ValueError: for a truth value, also inside a list, where a number belongs.
+    """
+    checked = check(value)
+    if _truth_values(value) > _truth_values(checked):
+        raise ValueError("a truth value is no number; give a number")
+    return checked
+
+
+def _truth_values(value: Any) -> int:
+    """The number of truth values in ``value``, a list or one value."""
+    inner = value if isinstance(value, list | tuple) else [value]
+    return sum(isinstance(each, bool) for each in inner)
+
 
 ANNOTATIONS: dict[str, Any] = {"Literal": Literal, "Sequence": Sequence, "Mapping": Mapping, "Any": Any, "Path": Path}
 """The names that an option's annotation may use in addition to the builtins."""
@@ -79,7 +98,12 @@ class Method:
     def model(self) -> type[BaseModel]:
         """A strict pydantic model of the options."""
         fields: dict[str, Any] = {option.name: (option.annotation(), option.default) for option in self.options}
-        return create_model(self.class_name, __config__=ConfigDict(extra="forbid", strict=False), **fields)
+        return create_model(
+            self.class_name,
+            __config__=ConfigDict(extra="forbid", allow_inf_nan=False),
+            __validators__={"truth": field_validator("*", mode="wrap")(no_truth_as_number)},
+            **fields,
+        )
 
     def check(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Every option with its given or default value.
@@ -97,7 +121,8 @@ class Method:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise InputError(f"{self.class_name}.{where}: {first['msg']} (got {first['input']!r})") from None
+            said = first["msg"].removeprefix("Value error, ")
+            raise InputError(f"{self.class_name}.{where}: {said} (got {first['input']!r})") from None
 
 
 class Registry:

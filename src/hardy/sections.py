@@ -6,7 +6,18 @@ No torch is imported here. `hardy.recipe` reads the sections from YAML and compl
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from hardy.registry import no_truth_as_number
 
 __all__ = [
     "Adapt",
@@ -96,6 +107,8 @@ class Section(BaseModel):
     """A part of a recipe: unknown keys are errors, values are finite and immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    _truth = field_validator("*", mode="wrap")(no_truth_as_number)
 
 
 class Method(BaseModel):

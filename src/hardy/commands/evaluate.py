@@ -120,6 +120,7 @@ def _measure(
         run={**machine, "workers": 0},
         adapt=adapt,
     )
+    protocol.large_enough(network, {"size": recipe.data.size, "window": recipe.evaluate.window})
     parts = protocol.split(recipe.data, seed=0)
     unseen = [("unseen", part) for part in parts.unseen]
     return protocol.measure(network, unseen, Settings.of(recipe), tolerant=tolerant, adapt=recipe.adapt)
@@ -154,6 +155,7 @@ def run(
     domains, adapting = adapt_apart(words)
     adapt = chosen(None, adapting)
     network = artefact.load(folder)
+    check_finite(network, folder)
     if per_class and network.image_level:
         raise InputError(
             f"--per-class: {type(network).__name__} predicts one class per image, of which there is no IoU"

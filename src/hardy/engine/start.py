@@ -31,7 +31,7 @@ def network(choice: NetworkChoice) -> Network:
     if choice.run:
         refuse_other(choice.sha256, Path(choice.run) / WEIGHTS)
         loaded = artefact.load(choice.run, classes=choice.classes)
-        check_finite(loaded)
+        check_finite(loaded, choice.run)
         if loaded.origin is None and not choice.classes:
             loaded.origin = artefact.origin(choice.run)
         return loaded
