@@ -54,7 +54,7 @@ BAD = {
     "out of range": (pruned({"detail.0.0": {"out": [0, 99]}}), "keeps channel 99 of 'detail.0.0' (out)"),
     "huge": (pruned({"detail.0.0": {"out": [2**62]}}), "which has"),
     "too huge": (pruned({"detail.0.0": {"out": [10**30]}}), "must be a list of whole numbers"),
-    "none": (pruned({"detail.0.0": {"out": []}}), "keeps channel -1"),
+    "none": (pruned({"detail.0.0": {"out": []}}), "keeps none of the channels"),
     "no side": (pruned({"detail.0.0": {"up": [0]}}), "which has 0"),
     "no axis": (pruned({"detail.0.0": {"weight:x": [0]}}), "which has 0"),
     "many colons": (pruned({"detail.0.0": {"weight:0:1": [0]}}), "which has 0"),

@@ -89,7 +89,9 @@ class LabelSpace:
             raise InputError(f"the label space is {quoted(record)}; it must have name, classes and colours")
         name, classes, colours = record["name"], record["classes"], record["colours"]
         if not isinstance(classes, list) or not all(isinstance(word, str) for word in (name, *classes)):
-            raise InputError(f"the label space's name {name!r} and classes {classes!r} must be text and a list of texts")
+            raise InputError(
+                f"the label space's name {name!r} and classes {classes!r} must be text and a list of texts"
+            )
         if not isinstance(colours, list):
             raise InputError(f"label space {name!r}: colours {colours!r} must be a list with a colour for each class")
         return cls(name, tuple(classes), tuple(tuple(each) if isinstance(each, list) else each for each in colours))
@@ -337,7 +339,9 @@ def _entries(path: Path) -> list[dict[str, Any]]:
                     f"{path}: class {entry['name']!r} has an unknown key {quoted(key)}{nearest(str(key), _KEYS)}"
                 )
         if not isinstance(entry.get("ignore", False), bool):
-            raise InputError(f"{path}: ignore {quoted(entry['ignore'])} of class {entry['name']!r} is not true or false")
+            raise InputError(
+                f"{path}: ignore {quoted(entry['ignore'])} of class {entry['name']!r} is not true or false"
+            )
         if "id" in entry and "ids" in entry:
             raise InputError(f"{path}: class {entry['name']!r} has both id and ids; keep one of them")
     return entries
