@@ -126,5 +126,6 @@ def check_finite(network: nn.Module, source: object = None) -> None:
     if bad := not_finite(network.state_dict(), masks):
         raise InputError(
             f"{source or type(network).__name__}: {bad} holds NaN or infinity, so nothing can be computed with it; its "
-            "training diverged or its file was damaged: take other weights, or train again with a lower optim.lr or optim.clip"
+            "training diverged or its file was damaged: take other weights, or train again with a lower optim.lr or "
+            "optim.clip"
         )
