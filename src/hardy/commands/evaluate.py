@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hardy.commands._memory import from_sections
+from hardy.commands._memory import from_sections, references
 from hardy.commands._print import keep_records, show_table
 from hardy.commands._scores import refuse_unmeasured
 from hardy.commands._words import adapt_apart, adapt_words
@@ -17,7 +17,7 @@ from hardy.engine.provenance import provenance
 from hardy.engine.run_folder import origin_of
 from hardy.errors import InputError
 from hardy.files import expanded
-from hardy.networks.base import Network
+from hardy.networks.base import Network, refuse_plain
 from hardy.ops.tensors import check_finite
 from hardy.records import Record
 
@@ -26,7 +26,7 @@ __all__ = ["evaluate", "run"]
 
 def evaluate(
     network: Network,
-    data: Sequence[str],
+    data: str | Sequence[str],
     *,
     root: str | Path | None = None,
     datasets: Mapping[str, Mapping[str, Any]] | None = None,
@@ -110,8 +110,10 @@ def _measure(
         adapt: a test-time method.
         tolerant: measure the other domains when one cannot be read.
     """
+    domains = references(domains)
     if not domains:
         raise InputError("no data named; give domains such as camvid/0001TP")
+    refuse_plain(network)
     check_finite(network)
     recipe = from_sections(
         {"run": "a network in memory"},
