@@ -9,7 +9,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -19,28 +19,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model, field_validator
 
 from hardy.errors import InputError, nearest
+from hardy.sections import no_truth_as_number
 from hardy.trust import permit
 
-__all__ = ["KINDS", "SUPPLIES", "Method", "Option", "Registry", "no_truth_as_number"]
-
-
-def no_truth_as_number(value: Any, check: Callable[[Any], Any]) -> Any:
-    """The checked ``value`` of a setting; for pydantic, which reads true as the number 1.
-
-    Raises:
-        ValueError: for a truth value, also inside a list, where a number belongs.
-    """
-    checked = check(value)
-    if _truth_values(value) > _truth_values(checked):
-        raise ValueError("a truth value is no number; give a number")
-    return checked
-
-
-def _truth_values(value: Any) -> int:
-    """The number of truth values in ``value``, a list or one value."""
-    inner = value if isinstance(value, list | tuple) else [value]
-    return sum(isinstance(each, bool) for each in inner)
-
+__all__ = ["KINDS", "SUPPLIES", "Method", "Option", "Registry"]
 
 ANNOTATIONS: dict[str, Any] = {"Literal": Literal, "Sequence": Sequence, "Mapping": Mapping, "Any": Any, "Path": Path}
 """The names that an option's annotation may use in addition to the builtins."""
