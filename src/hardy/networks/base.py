@@ -223,7 +223,7 @@ def refuse_plain(network: object) -> None:
         )
 
 
-def _check_normalisation(mean: object, std: object) -> None:
+def _check_normalisation(mean: Any, std: Any) -> None:
     """Refuse a mean and a deviation that are not three finite numbers each, or a deviation of 0 or less."""
     for name, numbers in (("mean", mean), ("std", std)):
         three = isinstance(numbers, Sequence) and not isinstance(numbers, str) and len(numbers) == 3
