@@ -78,7 +78,7 @@ def test_floors_need_sources_and_leave_what_the_ratio_needs(refused, prune):
     assert line.startswith(
         "ratio 0.3 cannot be reached: with min_width 2, round_to 8 and the widths that prune.floors measured"
     )
-    assert line.endswith("lower ratio or min_width or raise prune.floors.tolerance")
+    assert line.endswith("lower ratio or min_width or round_to or raise prune.floors.tolerance")
 
 
 def test_a_batch_of_one_cannot_be_counted(refused, recipe, tmp_path):
