@@ -5,8 +5,9 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from typing import Any
 
-__all__ = ["InputError", "named", "nearest", "quoted", "shortened", "within"]
+__all__ = ["InputError", "check_size", "named", "nearest", "quoted", "shortened", "within"]
 
 _MOST = 80
 """Characters of a quoted value that a message shows."""
@@ -81,6 +82,14 @@ def within(option: str, value: float, least: float, most: float = math.inf) -> N
     if not least <= value <= most:
         allowed = f"{least} or more" if most == math.inf else f"from {least} to {most}"
         raise InputError(f"{option}: {value} is out of range; it must be {allowed}")
+
+
+def check_size(option: str, size: Any, least: int) -> None:
+    """Raise `InputError` for a ``size`` that is not (height, width), two whole numbers of at least ``least``."""
+    pair = isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(side, int) for side in size)
+    if not pair or min(size) < least:
+        shown = tuple(size) if isinstance(size, list | tuple) else size
+        raise InputError(f"{option} {quoted(shown)}: give (height, width), each at least {least}")
 
 
 @contextmanager

@@ -19,8 +19,12 @@ def expanded(path: Path | str) -> Path:
     """``path`` with a leading ``~`` replaced by the home folder.
 
     Raises:
-        InputError: when there is no such home folder.
+        InputError: when there is no such home folder, or ``path`` is no path, or holds a NUL character.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"{path!r} is no path; give a text or a Path")
+    if "\0" in str(path):
+        raise InputError(f"{str(path)!r}: a path holds no NUL character; leave it out")
     try:
         return Path(path).expanduser()
     except RuntimeError:

@@ -16,9 +16,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model, field_validator
 
 from hardy.errors import InputError, nearest
+from hardy.sections import no_truth_as_number
 from hardy.trust import permit
 
 __all__ = ["KINDS", "SUPPLIES", "Method", "Option", "Registry"]
@@ -79,7 +80,12 @@ class Method:
     def model(self) -> type[BaseModel]:
         """A strict pydantic model of the options."""
         fields: dict[str, Any] = {option.name: (option.annotation(), option.default) for option in self.options}
-        return create_model(self.class_name, __config__=ConfigDict(extra="forbid", strict=False), **fields)
+        return create_model(
+            self.class_name,
+            __config__=ConfigDict(extra="forbid", allow_inf_nan=False),
+            __validators__={"truth": field_validator("*", mode="wrap")(no_truth_as_number)},
+            **fields,
+        )
 
     def check(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Every option with its given or default value.
@@ -97,7 +103,8 @@ class Method:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise InputError(f"{self.class_name}.{where}: {first['msg']} (got {first['input']!r})") from None
+            said = first["msg"].removeprefix("Value error, ")
+            raise InputError(f"{self.class_name}.{where}: {said} (got {first['input']!r})") from None
 
 
 class Registry:

@@ -1,11 +1,12 @@
 """The only YAML reader: text from any source becomes plain values, or an error of one line.
 
 In YAML a short text can expand to a huge value (an alias repeats its anchor), a tag calls a constructor, and a repeated
-key hides the first one. So this reader limits size, depth, expansion and numbers. It refuses tags and repeated keys,
-and a date is text.
+key hides the first one. So this reader limits size, depth, expansion and numbers. It refuses tags, repeated keys, NUL
+characters and numbers to the base of 8 or 60, and a date is text.
 """
 
 import json
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ VALUES = 50_000
 
 LARGEST = 2**63 - 1
 """The largest whole number."""
+
+_OTHER_BASE = re.compile(r"[-+]?(0[0-7_]+$|.*:)")
+"""Numbers that few mean as YAML reads them: 010 is octal, 1:30 is 90 to the base of 60."""
 
 _DIGITS = 70
 """The maximum length of the text of a whole number: 64 binary digits with sign and prefix."""
@@ -108,9 +112,12 @@ class _Loader(yaml.SafeLoader):
             raise _BeyondError(f"{_place(event)}: lists and mappings are nested more than {DEPTH} deep")
         self.depth += 1
         try:
-            return super().compose_node(parent, index)
+            node = super().compose_node(parent, index)
         finally:
             self.depth -= 1
+        if isinstance(node, ScalarNode) and "\0" in node.value:
+            raise _BeyondError(f"{_place(node)}: {quoted(node.value)} holds a NUL character; leave it out")
+        return node
 
     def compose_mapping_node(self, anchor: Any) -> MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -140,10 +147,19 @@ class _Loader(yaml.SafeLoader):
         value = super().construct_yaml_int(node) if len(node.value) <= _DIGITS else LARGEST + 1
         if abs(value) > LARGEST:
             raise _BeyondError(f"{_place(node)}: {quoted(node.value)} is out of range; numbers end at {LARGEST}")
+        if _OTHER_BASE.match(node.value):
+            raise _BeyondError(f"{_place(node)}: {quoted(node.value)} is {value} in YAML; write that, or quote a text")
         return int(value)
+
+    def construct_yaml_float(self, node: ScalarNode) -> float:
+        value = super().construct_yaml_float(node)
+        if ":" in node.value:
+            raise _BeyondError(f"{_place(node)}: {quoted(node.value)} is {value} in YAML; write that, or quote a text")
+        return float(value)
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 
 
 def _text(key: Any) -> str:

@@ -3,10 +3,20 @@
 No torch is imported here. `hardy.recipe` reads the sections from YAML and completes them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 __all__ = [
     "Adapt",
@@ -23,6 +33,7 @@ __all__ = [
     "Section",
     "Stop",
     "Teacher",
+    "no_truth_as_number",
 ]
 
 MOST_PIXELS = 2**27
@@ -92,10 +103,30 @@ class Kind:
     name: str
 
 
+def no_truth_as_number(value: Any, check: Callable[[Any], Any]) -> Any:
+    """The checked ``value`` of a setting; for pydantic, which reads true as the number 1.
+
+    Raises:
+        ValueError: for a truth value, also inside a list, where a number belongs.
+    """
+    checked = check(value)
+    if _truth_values(value) > _truth_values(checked):
+        raise ValueError("a truth value is no number; give a number")
+    return checked
+
+
+def _truth_values(value: Any) -> int:
+    """The number of truth values in ``value``, a list or one value."""
+    inner = value if isinstance(value, list | tuple) else [value]
+    return sum(isinstance(each, bool) for each in inner)
+
+
 class Section(BaseModel):
     """A part of a recipe: unknown keys are errors, values are finite and immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    _truth = field_validator("*", mode="wrap")(no_truth_as_number)
 
 
 class Method(BaseModel):

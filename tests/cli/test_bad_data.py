@@ -61,8 +61,8 @@ def test_an_image_without_mask_and_a_mask_without_image(refused, train, street):
 def test_a_mask_of_another_size(refused, train, street):
     Image.new("L", (47, 32)).save(street / "masks" / "day" / "03.png")
     image = street / "images" / "day" / "03.png"
-    line = f"{street}/masks/day/03.png: mask is 32x47 but its image {image} is 32x48 (height x width)"
-    assert refused(*train()) == line
+    line = f"{street}/masks/day/03.png: mask is 32x47 but its image {image} is 32x48 (height x width); "
+    assert refused(*train()) == line + "one of them is of another image"
 
 
 @pytest.mark.parametrize("kind", ["images", "masks"])

@@ -54,7 +54,7 @@ BAD = {
     "out of range": (pruned({"detail.0.0": {"out": [0, 99]}}), "keeps channel 99 of 'detail.0.0' (out)"),
     "huge": (pruned({"detail.0.0": {"out": [2**62]}}), "which has"),
     "too huge": (pruned({"detail.0.0": {"out": [10**30]}}), "must be a list of whole numbers"),
-    "none": (pruned({"detail.0.0": {"out": []}}), "keeps channel -1"),
+    "none": (pruned({"detail.0.0": {"out": []}}), "keeps none of the channels"),
     "no side": (pruned({"detail.0.0": {"up": [0]}}), "which has 0"),
     "no axis": (pruned({"detail.0.0": {"weight:x": [0]}}), "which has 0"),
     "many colons": (pruned({"detail.0.0": {"weight:0:1": [0]}}), "which has 0"),
@@ -94,9 +94,13 @@ BAD = {
     "wrapped": ({"architecture": {"name": "wrapped", "options": {"image_level": "yes"}}}, "must be true or false"),
     "wrapped mean": ({"architecture": {"name": "wrapped", "options": {"mean": [1]}}}, "wrapped.mean"),
     "wrapped option": ({"architecture": {"name": "wrapped", "options": {"mode": 1}}}, "has no option 'mode'"),
-    "labels are a list": ({"labels": []}, "label space record is malformed"),
-    "classes are text": ({"labels": LABELS | {"classes": "xyz"}}, "label space record is malformed"),
-    "a class is a number": ({"labels": LABELS | {"classes": ["x", "y", 3]}}, "label space record is malformed"),
+    "labels are a list": ({"labels": []}, "the label space is []; it must have name, classes and colours"),
+    "labels are a number": ({"labels": 5}, "the label space is 5; it must have name, classes and colours"),
+    "classes are text": ({"labels": LABELS | {"classes": "xyz"}}, "classes 'xyz' must be text and a list of texts"),
+    "a class is a number": ({"labels": LABELS | {"classes": ["x", "y", 3]}}, "must be text and a list of texts"),
+    "colours are a number": ({"labels": LABELS | {"colours": 7}}, "colours 7 must be a list with a colour for each"),
+    "a colour is a number": ({"labels": LABELS | {"colours": [7] * 3}}, "colour 7 is not three numbers"),
+    "a colour of two": ({"labels": LABELS | {"colours": [[1, 2]] * 3}}, "colour (1, 2) is not three numbers"),
     "a colour is text": ({"labels": LABELS | {"colours": ["abc"] * 3}}, "is not three numbers"),
     "a colour is infinite": ({"labels": LABELS | {"colours": [[1e308] * 3] * 3}}, "is not three numbers"),
     "too many classes": ({"labels": LABELS | {"classes": [str(n) for n in range(10_000)]}}, "10000 classes"),
@@ -150,7 +154,7 @@ def test_weights_that_are_not_finite_are_refused_by_every_verb(
     weights = load((trained / "network.safetensors").read_bytes())
     weights[name][0] = rubbish
     folder = edited({}, save(weights))
-    said = f"Tiny: {name} holds NaN or infinity"
+    said = f"{folder}: {name} holds NaN or infinity"
     file = recipe(network={"run": str(folder)}, prune={"ratio": 0.3})
     for words in (
         ("evaluate", folder, "folder/day", "--root", town),

@@ -75,8 +75,10 @@ def test_floors_need_sources_and_leave_what_the_ratio_needs(refused, prune):
     assert line == "prune.floors: sensitivities are measured on the sources' held-out images; name data.sources"
     assert refused(*prune("--sensitivity"), "data.sources=[]") == line
     line = refused(*prune(floors={"shares": [0.01], "images": 1}), leaving=["records.jsonl"])
-    assert line.startswith("ratio 0.3 cannot be reached: with min_width 2 and the widths that prune.floors measured at")
-    assert line.endswith("lower ratio or min_width or raise prune.floors.tolerance")
+    assert line.startswith(
+        "ratio 0.3 cannot be reached: with min_width 2, round_to 8 and the widths that prune.floors measured"
+    )
+    assert line.endswith("lower ratio or min_width or round_to or raise prune.floors.tolerance")
 
 
 def test_a_batch_of_one_cannot_be_counted(refused, recipe, tmp_path):

@@ -62,9 +62,9 @@ def test_impossible_spaces(classes, colours, message):
 
 
 def test_from_json_names_what_is_missing():
-    with pytest.raises(InputError, match="malformed: 'colours'"):
+    with pytest.raises(InputError, match="it must have name, classes and colours"):
         LabelSpace.from_json({"name": "x", "classes": ["a"]})
-    with pytest.raises(InputError, match="malformed"):
+    with pytest.raises(InputError, match="is not three numbers"):
         LabelSpace.from_json({"name": "x", "classes": ["a"], "colours": [[1, 2]]})
 
 
@@ -157,7 +157,11 @@ def test_classes_yaml_without_colours_shows_distinct_ones(tmp_path):
         ("", "must be a list"),
         ("name: road", "must be a list"),
         ("- [road", "not YAML: "),
-        ("- {colour: [1, 2, 3]}", "entry 0 has no name"),
+        ("- {colour: [1, 2, 3]}", r"entry 0 is .*; write it with a name, such as {name: road}"),
+        ("- road", "entry 0 is 'road'; write it with a name"),
+        ("- {name: road, colour: [true, 2, 3]}", r"colour \[True, 2, 3\] of class 'road'"),
+        ("- {name: road, id: 1, ids: [2]}", "class 'road' has both id and ids"),
+        ("- {name: void, ignore: 'no'}", "ignore 'no' of class 'void' is not true or false"),
         ("- {name: road, color: [1, 2, 3]}", "unknown key 'color'; did you mean 'colour'"),
         ("- {name: road, colour: [1, 2]}", r"colour \[1, 2\] of class 'road'"),
         ("- {name: road, id: 65536}", "id 65536 of class 'road'"),

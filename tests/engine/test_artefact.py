@@ -232,6 +232,8 @@ def test_other_architectures_classes_and_plans_are_refused(folder):
     assert "the weights do not fit the network" in refusal(folder)
     edit(folder, changes=[{"change": "prune", "plan": {"nowhere": {"out": [0, 1]}}}])
     assert "the plan keeps channel 1 of 'nowhere' (out), which has 0" in refusal(folder)
+    edit(folder, changes=[{"change": "prune", "plan": {"stem.0": {"out": []}}}])
+    assert "the plan keeps none of the channels of 'stem.0' (out); it must keep at least one" in refusal(folder)
 
 
 def test_weights_of_other_names_are_refused(folder):

@@ -59,7 +59,6 @@ def test_an_archive_that_unpacks_to_far_more(tmp_path):
 @pytest.mark.parametrize(
     "data",
     [
-        b"",
         b"PK\x03\x04",
         b"\x80\x02h\xffq\x00.",
         b"((((.",
@@ -74,6 +73,15 @@ def test_an_archive_that_unpacks_to_far_more(tmp_path):
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
 def test_rubbish_is_refused_by_import_in_one_line(tmp_path, data, name):
     (tmp_path / name).write_bytes(data)
-    assert "cannot be read as weights (" in refusal(
+    said = refusal(tmp_path / name, lambda file: hardy.import_weights(file, "camvid11"))
+    assert "()" not in said
+    assert "Error" not in said.replace("Error while deserializing header", "")
+    assert "cannot be read as weights (" in said
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
+def test_an_empty_file_is_called_empty(tmp_path, name):
+    (tmp_path / name).touch()
+    assert f"{name}: is empty; fetch it again" in refusal(
         tmp_path / name, lambda file: hardy.import_weights(file, "camvid11")
     )

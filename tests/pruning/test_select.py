@@ -108,6 +108,14 @@ def test_target_out_of_reach_names_what_is():
         target(units(a=16, b=48), 0.8, Limits())
     with pytest.raises(InputError, match=r"'a' has 16\) at most 0\.500"):
         target(units(a=16, b=48), 0.75, Limits("layer"))
+    with pytest.raises(
+        InputError, match=r"with min_width 1, round_to 40 \('a' has 16 channels: min_width 1 and round_to 40 k"
+    ):
+        target(units(a=16, b=24), 0.5, Limits(min_width=1, round_to=40))
+    with pytest.raises(
+        InputError, match=r"round_to 16 at most 0\.333 of the filters .*; lower ratio or min_width or round_to$"
+    ):
+        target(units(a=16, b=32), 0.8, Limits(min_width=1, round_to=16))
 
 
 @pytest.mark.parametrize("ratio", [0, 1, -0.1, 1.5, float("nan")])

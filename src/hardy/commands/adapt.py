@@ -4,7 +4,7 @@ from typing import Any
 
 from hardy.adaptation.base import TestTimeAdaptation
 from hardy.engine.adapting import adapted
-from hardy.networks.base import Network
+from hardy.networks.base import Network, refuse_plain
 from hardy.ops.tensors import check_finite
 
 __all__ = ["adapt"]
@@ -25,5 +25,6 @@ def adapt(network: Network, name: str, *, seed: int = 0, **options: Any) -> Test
     Raises:
         InputError: for an unknown method or option, a value of a wrong type, or weights that are not finite.
     """
+    refuse_plain(network)
     check_finite(network)
     return adapted(network, name, options, seed)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hardy.commands.input.in_memory import from_sections
+from hardy.commands.input.in_memory import from_sections, references
 from hardy.commands.input.words import adapt_apart, adapt_words
 from hardy.commands.output.printing import keep_records, show_table
 from hardy.commands.output.unmeasured import refuse_unmeasured
@@ -17,7 +17,7 @@ from hardy.engine.provenance import provenance
 from hardy.engine.run_folder import origin_of
 from hardy.errors import InputError
 from hardy.files import expanded
-from hardy.networks.base import Network
+from hardy.networks.base import Network, refuse_plain
 from hardy.ops.tensors import check_finite
 from hardy.records import Record
 
@@ -26,7 +26,7 @@ __all__ = ["evaluate", "run"]
 
 def evaluate(
     network: Network,
-    data: Sequence[str],
+    data: str | Sequence[str],
     *,
     root: str | Path | None = None,
     datasets: Mapping[str, Mapping[str, Any]] | None = None,
@@ -110,8 +110,10 @@ def _measure(
         adapt: a test-time method.
         tolerant: measure the other domains when one cannot be read.
     """
+    domains = references(domains)
     if not domains:
         raise InputError("no data named; give domains such as camvid/0001TP")
+    refuse_plain(network)
     check_finite(network)
     recipe = from_sections(
         {"run": "a network in memory"},
@@ -120,6 +122,7 @@ def _measure(
         run={**machine, "workers": 0},
         adapt=adapt,
     )
+    protocol.large_enough(network, {"size": recipe.data.size, "window": recipe.evaluate.window})
     parts = protocol.split(recipe.data, seed=0)
     unseen = [("unseen", part) for part in parts.unseen]
     return protocol.measure(network, unseen, Settings.of(recipe), tolerant=tolerant, adapt=recipe.adapt)
@@ -154,10 +157,10 @@ def run(
     domains, adapting = adapt_apart(words)
     adapt = chosen(None, adapting)
     network = artefact.load(folder)
+    check_finite(network, folder)
     if per_class and network.image_level:
-        raise InputError(
-            f"--per-class: {type(network).__name__} predicts one class per image, of which there is no IoU"
-        )
+        name = type(network).__name__
+        raise InputError(f"--per-class: {name} predicts one class per image, of which there is no IoU")
     origin = origin_of(folder)
     size = size or (origin.recipe.data.size if origin.recipe else None)
     method = adapt.model_dump(mode="json") if adapt else None

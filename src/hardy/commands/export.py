@@ -16,6 +16,7 @@ from hardy.engine.provenance import provenance
 from hardy.engine.run_folder import origin_of
 from hardy.errors import InputError
 from hardy.networks.base import Network
+from hardy.ops.tensors import check_finite
 from hardy.records import Record
 
 __all__ = ["export", "run"]
@@ -44,7 +45,10 @@ def run(
     """
     if not domains and (images is not None or root is not None):
         raise InputError("export: --images and --root are for the domains whose images prove the file; name a domain")
-    network = changes.merge(artefact.load(folder)) if merge else artefact.load(folder)
+    network = artefact.load(folder)
+    check_finite(network, folder)
+    if merge:
+        changes.merge(network)
     chosen = sources.domains(domains, root=sources.data_root(root), options=datasets) if domains else []
     pictures, truth = _images(network, chosen, 20 if images is None else images)
     try:

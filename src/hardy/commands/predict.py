@@ -8,6 +8,7 @@ from hardy.engine import artefact
 from hardy.engine.adapting import chosen
 from hardy.engine.predict import predict
 from hardy.engine.run_folder import origin_of
+from hardy.ops.tensors import check_finite
 
 __all__ = ["predict", "run"]
 
@@ -29,6 +30,7 @@ def run(
     """
     adapt = chosen(None, words)
     network = artefact.load(folder)
+    check_finite(network, folder)
     files = predict(
         network,
         source,

@@ -261,7 +261,7 @@ def prune(
     example: Tensor | None = None,
     criterion: str | Mapping[str, Any] | None = None,
     *,
-    data: Sequence[str] | Mapping[str, Any] = (),
+    data: str | Sequence[str] | Mapping[str, Any] = (),
     ratio: float | None = None,
     target_ms: float | None = None,
     target_gmacs: float | None = None,

@@ -19,7 +19,7 @@ from hardy.engine.run_files import START
 from hardy.engine.stop import Stopped
 from hardy.engine.teachers import Given
 from hardy.errors import InputError
-from hardy.networks.base import Network
+from hardy.networks.base import Network, refuse_plain
 from hardy.recipe import Recipe
 from hardy.trust import names_in
 
@@ -65,7 +65,7 @@ def save_and_measure(here: Run, network: Network, images: Split) -> Table:
 def train(
     network: Network,
     *,
-    data: Sequence[str] | Mapping[str, Any],
+    data: str | Sequence[str] | Mapping[str, Any],
     algorithm: str | Mapping[str, Any] = "erm",
     teacher: Given | None = None,
     loss: str | Mapping[str, Any] = "cross_entropy",
@@ -101,6 +101,7 @@ def train(
         Stopped: after Ctrl-C or SIGTERM; with a folder, ``network`` has its original weights again, and the same call
             resumes.
     """
+    refuse_plain(network)
     sections = sections_of(data, algorithm, loss, steps, optim, evaluate)
     if tuner is not None:
         sections["tuner"] = {"name": tuner} if isinstance(tuner, str) else tuner

@@ -21,6 +21,7 @@ from hardy import safe_yaml
 from hardy.data.rawmap import IGNORE, Colour, ColourMap, RawMap
 from hardy.errors import InputError, nearest, quoted
 from hardy.files import expanded
+from hardy.stored import is_integer
 
 __all__ = ["CITYSCAPES_IDS", "MEANS", "SPACES", "Classes", "LabelSpace", "convert", "label_space", "read_classes"]
 
@@ -55,7 +56,8 @@ class LabelSpace:
         if len(self.colours) != len(self.classes):
             raise InputError(f"label space {self.name!r}: {len(self.colours)} colours for {len(self.classes)} classes")
         for colour in self.colours:
-            if len(colour) != 3 or not all(isinstance(part, int) and 0 <= part <= 255 for part in colour):
+            three = isinstance(colour, tuple) and len(colour) == 3
+            if not three or not all(is_integer(part) and part <= 255 for part in colour):
                 raise InputError(f"label space {self.name!r}: colour {colour!r} is not three numbers from 0 to 255")
 
     def __len__(self) -> int:
@@ -83,14 +85,16 @@ class LabelSpace:
         Raises:
             InputError: for a missing or malformed entry.
         """
-        try:
-            name, classes = record["name"], record["classes"]
-            colours = tuple((r, g, b) for r, g, b in record["colours"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"label space record is malformed: {error}") from None
+        if not isinstance(record, Mapping) or not {"name", "classes", "colours"} <= set(record):
+            raise InputError(f"the label space is {quoted(record)}; it must have name, classes and colours")
+        name, classes, colours = record["name"], record["classes"], record["colours"]
         if not isinstance(classes, list) or not all(isinstance(word, str) for word in (name, *classes)):
-            raise InputError(f"label space record is malformed: name {name!r} or classes {classes!r} are no text")
-        return cls(name, tuple(classes), colours)
+            raise InputError(
+                f"the label space's name {name!r} and classes {classes!r} must be text and a list of texts"
+            )
+        if not isinstance(colours, list):
+            raise InputError(f"label space {name!r}: colours {colours!r} must be a list with a colour for each class")
+        return cls(name, tuple(classes), tuple(tuple(each) if isinstance(each, list) else each for each in colours))
 
 
 # ---------------------------------------------------------------------------------------------- the built-in spaces
@@ -328,12 +332,18 @@ def _entries(path: Path) -> list[dict[str, Any]]:
         raise InputError(f"{path}: must be a list of classes such as '- {{name: road, colour: [128, 64, 128]}}'")
     for place, entry in enumerate(entries):
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-            raise InputError(f"{path}: entry {place} has no name (got {quoted(entry)})")
+            raise InputError(f"{path}: entry {place} is {quoted(entry)}; write it with a name, such as {{name: road}}")
         for key in entry:
             if key not in _KEYS:
                 raise InputError(
                     f"{path}: class {entry['name']!r} has an unknown key {quoted(key)}{nearest(str(key), _KEYS)}"
                 )
+        if not isinstance(entry.get("ignore", False), bool):
+            raise InputError(
+                f"{path}: ignore {quoted(entry['ignore'])} of class {entry['name']!r} is not true or false"
+            )
+        if "id" in entry and "ids" in entry:
+            raise InputError(f"{path}: class {entry['name']!r} has both id and ids; keep one of them")
     return entries
 
 
@@ -351,7 +361,7 @@ def _colour(path: Path, entry: Mapping[str, Any]) -> Colour | None:
     if "colour" not in entry:
         return None
     given = entry["colour"]
-    if not isinstance(given, list) or len(given) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in given):
+    if not isinstance(given, list) or len(given) != 3 or not all(is_integer(c) and c <= 255 for c in given):
         raise InputError(
             f"{path}: colour {quoted(given)} of class {entry['name']!r} is not three numbers from 0 to 255"
         )

@@ -25,8 +25,12 @@ def same_size(image: Path, size: Sequence[int], mask: Path, mask_size: Sequence[
     """
     if tuple(size) != tuple(mask_size):
         (h, w), (y, x) = size, mask_size
-        turned = "; one of them is turned: check its EXIF orientation" if (y, x) == (w, h) else ""
-        raise InputError(f"{mask}: mask is {y}x{x} but its image {image} is {h}x{w} (height x width){turned}")
+        turned = (
+            "one of them is turned: check its EXIF orientation"
+            if (y, x) == (w, h)
+            else "one of them is of another image"
+        )
+        raise InputError(f"{mask}: mask is {y}x{x} but its image {image} is {h}x{w} (height x width); {turned}")
 
 
 class ImageAndMask:

@@ -14,7 +14,7 @@ import numpy as np
 
 from hardy.data.base import Dataset, Domain, Item
 from hardy.data.finding import composed
-from hardy.errors import InputError, nearest
+from hardy.errors import InputError, nearest, quoted
 from hardy.files import expanded
 from hardy.registry import DATASETS
 from hardy.seed import key
@@ -78,7 +78,10 @@ def domains(
         name, _, wanted = reference.partition("/")
         if name not in built:
             own = dict((options or {}).get(name, {}))
-            built[name] = DATASETS.build(name, {"root": expanded(own.pop("root", root))}, **own)
+            place = own.pop("root", root)
+            if not isinstance(place, str | Path):
+                raise InputError(f"data.datasets.{name}.root: {quoted(place)} is no path; write it as text")
+            built[name] = DATASETS.build(name, {"root": expanded(place)}, **own)
         found.extend(_matching(reference, name, wanted or "*", built[name]))
     names = [domain.name for domain in found]
     for name in names:

@@ -24,11 +24,11 @@ from hardy.deployment import epilogue, graph
 from hardy.deployment.epilogue import Upsample
 from hardy.deployment.graph import Output
 from hardy.deployment.proof import Parity, Picture, ProofError, as_image, compare, proof_sizes, random_images
-from hardy.errors import InputError, within
+from hardy.errors import InputError, check_size, within
 from hardy.files import expanded, remove, temporary
 from hardy.lock import NAME as LOCK
 from hardy.lock import Lock
-from hardy.networks.base import Network
+from hardy.networks.base import Network, refuse_plain
 from hardy.ops.tensors import check_finite
 from hardy.sections import MOST_IMAGES, MOST_PIXELS
 
@@ -191,8 +191,8 @@ def _check(
     images: Sequence[Picture] | None,
     labels: Sequence[Picture] | None,
 ) -> Path:
-    if len(size) != 2 or min(size) < network.least_size:
-        raise InputError(f"size {tuple(size)}: give (height, width), each at least {network.least_size}")
+    refuse_plain(network)
+    check_size("size", size, network.least_size)
     if batch < 1:
         raise InputError(f"batch {batch}: must be at least 1")
     within("batch", batch, 1, MOST_IMAGES)

@@ -21,9 +21,9 @@ from hardy.data.labels import LabelSpace
 from hardy.data.transforms import evaluation
 from hardy.device import pick
 from hardy.engine.adapting import Adapting, chosen
-from hardy.errors import InputError
+from hardy.errors import InputError, check_size
 from hardy.files import expanded
-from hardy.networks.base import Network, resize
+from hardy.networks.base import Network, refuse_plain, resize
 from hardy.ops import windows
 from hardy.ops.tensors import check_finite
 from hardy.recipe import Adapt, Evaluate
@@ -120,14 +120,15 @@ def _check(network: Network, sizes: Mapping[str, Sequence[int] | None], batch: i
     Raises:
         InputError: naming the value and what is needed.
     """
+    refuse_plain(network)
     check_finite(network)
     if network.image_level:
         raise InputError(f"{type(network).__name__} predicts one class per image; it has no masks to write")
     if batch < 1:
         raise InputError(f"batch {batch}: must be at least 1")
     for name, sides in sizes.items():
-        if sides is not None and (len(sides) != 2 or min(sides) < network.least_size):
-            raise InputError(f"{name} {tuple(sides)}: give (height, width), each at least {network.least_size}")
+        if sides is not None:
+            check_size(name, sides, network.least_size)
 
 
 def mask_image(ids: np.ndarray, labels: LabelSpace) -> Image.Image:

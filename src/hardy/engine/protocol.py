@@ -42,6 +42,7 @@ __all__ = [
     "check_classes",
     "checked",
     "fit",
+    "large_enough",
     "measure",
     "predictor",
     "reading",
@@ -131,7 +132,7 @@ def checked(parts: Split, network: Network, data: Data) -> Split:
             spaces without a map, pixel labels for a network that predicts one class per image (or the other way round),
             or a size below the network's minimum.
     """
-    _large_enough(network, {"data.size": data.size, "data.crop": data.crop})
+    large_enough(network, {"data.size": data.size, "data.crop": data.crop})
     shared = [_shared(domain, network)[0] for domain, _ in parts.unseen]
     for domain, _ in parts.train:
         _shared(domain, network)
@@ -154,7 +155,7 @@ def check_classes(parts: Iterable[Part], network: Network, choice: Evaluate) -> 
         known_classes(choice, _shared(domain, network)[0], image_level=network.image_level)
 
 
-def _large_enough(network: Network, sizes: Mapping[str, Size | None]) -> None:
+def large_enough(network: Network, sizes: Mapping[str, Size | None]) -> None:
     """Refuse a (height, width) below the minimum size of ``network``; the message names the key."""
     for name, size in sizes.items():
         if size is not None and min(size) < network.least_size:
@@ -360,7 +361,7 @@ def fit(
         InputError: without sources, without labelled images for the selection, and what training raises.
     """
     network, optim, choice = algorithm.network, settings.optim, settings.evaluate
-    _large_enough(network, {"evaluate.window": choice.window})
+    large_enough(network, {"evaluate.window": choice.window})
     batches = training(parts.train, network.labels, settings, stage=stage)
     judges = labelled(chosen(parts.val, parts.unseen, choice), lambda domain: _shared(domain, network)[0])
     loop = Fit(algorithm, batches, optim, settings.run, folder=folder, owner=owner, stage=stage, log=log)

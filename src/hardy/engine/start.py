@@ -32,7 +32,7 @@ def network(choice: NetworkChoice) -> Network:
         refuse_other(choice.sha256, Path(choice.run) / WEIGHTS)
         refuse_other_form(choice.form, Path(choice.run))
         loaded = artefact.load(choice.run, classes=choice.classes)
-        check_finite(loaded)
+        check_finite(loaded, choice.run)
         if choice.merge:
             changes.merge(loaded)
         if loaded.origin is None and not choice.classes:

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from hardy.blocks.sizes import resize
 from hardy.data.labels import LabelSpace
-from hardy.errors import InputError
+from hardy.errors import InputError, quoted
 from hardy.networks.building.changes import Change, Plan, plan_of
 from hardy.networks.parts.stages import stages_of
 from hardy.ops.caches import without_history
 from hardy.types import Outputs, Stage, Terms
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Network", "PixelLoss", "resize"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Network", "PixelLoss", "refuse_plain", "resize"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -87,6 +87,7 @@ class Network(nn.Module, ABC):
         std: Sequence[float] = IMAGENET_STD,
     ) -> None:
         super().__init__()
+        _check_normalisation(mean, std)
         self.labels = labels
         self.architecture = {}
         self.changes = []
@@ -141,11 +142,7 @@ class Network(nn.Module, ABC):
         Raises:
             InputError: if they are not three finite numbers each, or a deviation is not above 0.
         """
-        for name, numbers in (("mean", mean), ("std", std)):
-            if len(numbers) != 3 or not all(math.isfinite(number) for number in numbers):
-                raise InputError(f"{name} {list(numbers)} is not one number for each of R, G and B")
-        if min(std) <= 0:
-            raise InputError(f"std {list(std)} is not above 0")
+        _check_normalisation(mean, std)
         self.mean = torch.tensor(list(mean)).view(1, 3, 1, 1).to(self.mean)
         self.std = torch.tensor(list(std)).view(1, 3, 1, 1).to(self.std)
         if self.architecture:
@@ -211,3 +208,26 @@ class Network(nn.Module, ABC):
         A `pretrained` encoder may have its own learning-rate factor; a tuner may freeze the encoder.
         """
         return ()
+
+
+def refuse_plain(network: object) -> None:
+    """Refuse a module that is no `Network`, with the way to make one.
+
+    Raises:
+        InputError: naming its class.
+    """
+    if not isinstance(network, Network):
+        raise InputError(
+            f"{type(network).__name__} is no Network; make one of a module: hardy.wrap(module, classes=...), or load a "
+            "folder: hardy.load(folder)"
+        )
+
+
+def _check_normalisation(mean: Any, std: Any) -> None:
+    """Refuse a mean and a deviation that are not three finite numbers each, or a deviation of 0 or less."""
+    for name, numbers in (("mean", mean), ("std", std)):
+        three = isinstance(numbers, Sequence) and not isinstance(numbers, str) and len(numbers) == 3
+        if not three or not all(isinstance(each, float | int) and math.isfinite(each) for each in numbers):
+            raise InputError(f"{name} {quoted(numbers)} is not one number for each of R, G and B")
+        if name == "std" and min(numbers) <= 0:
+            raise InputError(f"std {quoted(numbers)} is not above 0")

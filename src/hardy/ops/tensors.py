@@ -107,10 +107,11 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         raise ValueError(" ".join(str(error).split())) from None
 
 
-def check_finite(network: nn.Module) -> None:
+def check_finite(network: nn.Module, source: object = None) -> None:
     """Refuse weights that hold NaN or infinity: results computed from them would be meaningless.
 
-    A buffer that is no statistic of a norm may hold minus infinity, as the masks of attention do.
+    A buffer that is no statistic of a norm may hold minus infinity, as the masks of attention do. The message begins
+    with ``source``, the network's folder, if there is one, and else with the network's class.
 
     Raises:
         InputError: naming the first of them.
@@ -124,6 +125,7 @@ def check_finite(network: nn.Module) -> None:
     masks = {name for name, _ in network.named_buffers() if name not in statistics}
     if bad := not_finite(network.state_dict(), masks):
         raise InputError(
-            f"{type(network).__name__}: {bad} holds NaN or infinity, so nothing can be computed with it; its training "
-            "diverged or its file was damaged: take other weights, or train again with a lower optim.lr or optim.clip"
+            f"{source or type(network).__name__}: {bad} holds NaN or infinity, so nothing can be computed with it; its "
+            "training diverged or its file was damaged: take other weights, or train again with a lower optim.lr or "
+            "optim.clip"
         )

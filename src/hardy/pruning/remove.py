@@ -79,12 +79,14 @@ def _check(plan: Any, modules: Mapping[str, nn.Module]) -> None:
             where = f"channels of {name!r} ({side})"
             if not isinstance(kept, list | tuple) or not all(is_integer(channel) for channel in kept):
                 raise InputError(f"the plan keeps {kept!r} as {where}; it must be a list of whole numbers from 0 up")
+            if not kept:
+                raise InputError(f"the plan keeps none of the {where}; it must keep at least one")
             if any(before >= after for before, after in pairwise(kept)):
                 raise InputError(f"the plan keeps {kept!r} as {where}; they must ascend, each once")
             size = _width(modules[name], side) if name in modules else 0
-            if not kept or kept[-1] >= size:
+            if kept[-1] >= size:
                 raise InputError(
-                    f"the plan keeps channel {kept[-1] if kept else -1} of {name!r} ({side}), which has {size}: "
+                    f"the plan keeps channel {kept[-1]} of {name!r} ({side}), which has {size}: "
                     "it was made for another network"
                 )
 

@@ -95,13 +95,23 @@ def target(units: Sequence[Unit], ratio: float, limits: Limits) -> int:
     if not count:
         raise InputError(f"ratio {ratio} of {total} filters is less than one filter; raise the ratio")
     if ratio > reachable and count > reachable * total:
-        floors = " and the widths that prune.floors measured" if limits.floors else ""
-        raise InputError(
-            f"ratio {ratio} cannot be reached: with min_width {limits.min_width}{floors}{least} at most "
-            f"{int(reachable * 1000) / 1000:.3f} of the filters can be removed; lower ratio or min_width"
-            f"{' or raise prune.floors.tolerance' if floors else ''}"
-        )
+        raise InputError(_out_of_reach(ratio, reachable, units, limits, least))
     return count
+
+
+def _out_of_reach(ratio: float, reachable: float, units: Sequence[Unit], limits: Limits, least: str) -> str:
+    """The message for a ratio above the largest possible one, ``reachable``; it names what limits the widths."""
+    if whole := limits.unprunable(units):
+        name, why = next(iter(whole.items()))
+        least += f" ({name!r} {why})" if len(whole) == len(units) else ""
+    rounded = limits.round_to > 1
+    floors = " and the widths that prune.floors measured" if limits.floors else ""
+    return (
+        f"ratio {ratio} cannot be reached: with min_width {limits.min_width}"
+        f"{f', round_to {limits.round_to}' if rounded else ''}{floors}{least} at most "
+        f"{int(reachable * 1000) / 1000:.3f} of the filters can be removed; lower ratio or min_width"
+        f"{' or round_to' if rounded else ''}{' or raise prune.floors.tolerance' if floors else ''}"
+    )
 
 
 def select(

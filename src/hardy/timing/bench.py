@@ -22,8 +22,8 @@ from hardy.deployment import graph
 from hardy.deployment.forms import AS_IT_IS, Form, Formed, Precision
 from hardy.deployment.graph import Output
 from hardy.device import pick
-from hardy.errors import InputError, within
-from hardy.networks.base import Network
+from hardy.errors import InputError, check_size, within
+from hardy.networks.base import Network, refuse_plain
 from hardy.sections import MOST_IMAGES, MOST_PIXELS, MOST_THREADS
 from hardy.timing.clock import Runtime, draw, interleave, prepare, threads_set
 from hardy.timing.rows import Comparison, Row
@@ -198,8 +198,8 @@ def _check(
     device: str,
     runtime: Sequence[Runtime],
 ) -> torch.device:
-    if len(size) != 2 or min(size) < network.least_size:
-        raise InputError(f"size {tuple(size)}: give (height, width), each at least {network.least_size}")
+    refuse_plain(network)
+    check_size("size", size, network.least_size)
     counts = {"runs": runs, "threads": 1 if threads is None else threads, "batch": min(batches, default=0)}
     for name, value in counts.items():
         if value < 1:

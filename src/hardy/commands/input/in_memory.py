@@ -9,12 +9,13 @@ from typing import Any
 from hardy.commands.output.progress import terminal
 from hardy.engine import artefact, start, teachers
 from hardy.engine.run import Run
+from hardy.errors import InputError, quoted
 from hardy.files import expanded
 from hardy.networks.base import Network
 from hardy.recipe import Recipe, from_values
 from hardy.trust import allowing
 
-__all__ = ["from_sections", "open_run", "sections_of"]
+__all__ = ["from_sections", "open_run", "references", "sections_of"]
 
 
 def from_sections(network: Mapping[str, Any], **sections: Any) -> Recipe:
@@ -22,8 +23,22 @@ def from_sections(network: Mapping[str, Any], **sections: Any) -> Recipe:
     return from_values({"network": network, **sections}, origin="arguments")
 
 
+def references(data: str | Sequence[str]) -> list[str]:
+    """The domains that ``data`` names: one, or several.
+
+    Raises:
+        InputError: for anything else.
+    """
+    names = [data] if isinstance(data, str) else list(data) if isinstance(data, Iterable) else [data]
+    if not all(isinstance(name, str) for name in names):
+        raise InputError(
+            f"data {quoted(data)}: give domains such as ['camvid/0001TP'], or a section 'data' of a recipe"
+        )
+    return names
+
+
 def sections_of(
-    data: Sequence[str] | Mapping[str, Any],
+    data: str | Sequence[str] | Mapping[str, Any],
     algorithm: str | Mapping[str, Any],
     loss: str | Mapping[str, Any],
     steps: int,
@@ -32,7 +47,7 @@ def sections_of(
 ) -> dict[str, Any]:
     """A recipe's sections from the arguments of a Python call."""
     return {
-        "data": data if isinstance(data, Mapping) else {"sources": list(data)},
+        "data": data if isinstance(data, Mapping) else {"sources": references(data)},
         "algorithm": {"name": algorithm} if isinstance(algorithm, str) else algorithm,
         "loss": {"name": loss} if isinstance(loss, str) else loss,
         "optim": {**(optim or {}), "steps": steps},

@@ -86,7 +86,8 @@ def show_table(title: str, table: Table, *, per_class: bool = False) -> None:
         text = {"intra": pooled, "unseen": "mean over unseen", "worst": "worst unseen"}.get(name, name)
         shown = [percent(found.get(name)) for found in of_classes]
         rows.append([text, "", "", percent(value), *shown, *[""] * (len(more) - len(shown))])
-    show_rows(title, columns, rows)
+    if rows:
+        show_rows(title, columns, rows)
     for line in (*_absent(table), *_left_out(table)):
         say(line)
     if per_class and not table.image_level:

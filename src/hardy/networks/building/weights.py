@@ -77,12 +77,16 @@ def read_weights(file: Path | str) -> dict[str, Tensor]:
     file = beside_data(file)
     if not file.is_file():
         raise InputError(f"{file}: no such weights file")
+    if not file.stat().st_size:
+        raise InputError(f"{file}: is empty; fetch it again")
     _log.info("weights from %s, sha256 %s", file, hashlib.sha256(file.read_bytes()).hexdigest())
     try:
         found = opened(file)[0] if file.suffix == ".safetensors" else _unpickled(file)
     except (struct.error, pickle.UnpicklingError, EOFError, AssertionError, OSError, *DAMAGED) as error:
         foreign = isinstance(error, pickle.UnpicklingError)
-        text = f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else str(error)
+        text = "torn, or no torch checkpoint" if isinstance(error, LookupError) else str(error)
+        if "legacy .tar format" in text:
+            text = "an archive, or a torch file of before 2017"
         reason = "a pickle of more than tensors, which is not run" if foreign else text.split("\n", 1)[0][:120]
         raise InputError(f"{file}: cannot be read as weights ({reason}); give a .safetensors or state_dict") from None
     weights = _flat(found, file)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from hardy.data.labels import LabelSpace, label_space
-from hardy.errors import InputError
+from hardy.errors import InputError, quoted
 from hardy.networks.base import IMAGENET_MEAN, IMAGENET_STD, Network, resize
 from hardy.networks.building.captured import captured, check_map, check_names
 from hardy.networks.building.last_layer import resize_last_layer
@@ -38,8 +38,9 @@ class Wrapped(Network):
             image-level logits. None if it is unknown.
 
     Raises:
-        InputError: without module and factory, for a factory that does not exist or returns no module, or for a
-            feature or an embedding that names no submodule.
+        InputError: for a ``module`` that is no torch module, without module and factory, for a factory that does not
+            exist or returns no module, for a feature or an embedding that names no submodule, or for a mean or a
+            deviation that is not three finite numbers.
     """
 
     NAME: ClassVar[str] = "wrapped"
@@ -59,6 +60,8 @@ class Wrapped(Network):
         embedding: str | None = None,
     ) -> None:
         super().__init__(labels, mean, std)
+        if module is not None and not isinstance(module, nn.Module):
+            raise InputError(f"module {quoted(module)} is no torch module (nn.Module); give the object itself")
         self.module = module if module is not None else _made_by(factory)
         self.image_level = image_level
         options: dict[str, Any] = {"factory": factory, "mean": list(mean), "std": list(std), "image_level": image_level}
