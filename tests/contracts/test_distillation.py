@@ -47,10 +47,12 @@ def network(kind: str, width: int, seed: int) -> Network:
 
 
 def build(name: str, kind: str) -> DistillationTerms:
-    """The loss with its defaults between a network and a wider teacher."""
+    """The loss with its defaults between a network and a wider teacher, late in a run: past any first stage."""
     student, teacher = network(kind, 8, 0), network(kind, 16, 1)
     seed_all(0, "algorithm")  # as a run does
-    return DistillationTerms(student, Teacher(teacher), {name: {}}).train()
+    built = DistillationTerms(student, Teacher(teacher), {name: {}}).train()
+    built.after_step(10**6)
+    return built
 
 
 def batch(kind: str, seed: int = 0, count: int = 3) -> Batch:
