@@ -5,7 +5,8 @@ Stage one, for ``autoencoder_steps`` steps: an auto-encoder of the teacher's fea
     L_AE = mean (D(E(t)) - t)^2 + 1e-7 |E(t)|_1
 
 by an optimiser of its own, while the student learns nothing from this loss. The l1 norm is that of an image, averaged
-over images. Stage two: E is fixed, and the student's feature s learns
+over images; t is divided by its root mean square over the first batch, so that the learning rate fits features of any
+size (features of 170 made the paper's rate diverge). Stage two: E is fixed, and the student's feature s learns
 
     L = 50 mean |u(C_f(s)) - u(E(t))| + 1 / n^2 sum_ij (cos(a_i, a_j) - cos(e_i, e_j))^2
 
@@ -98,7 +99,9 @@ class KnowledgeAdaptation(DistillationLoss):
         own = [*self.encoder.parameters(), *self.decoder.parameters()]
         self.optimiser = SGD(own, lr=autoencoder_lr, momentum=0.9, weight_decay=1e-4)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("scale", torch.zeros(()))  # of the teacher's feature; 0 until it is known
         self.steps: Tensor
+        self.scale: Tensor
 
     def optimisers(self) -> dict[str, Optimizer]:
         """That of the auto-encoder."""
@@ -132,7 +135,7 @@ class KnowledgeAdaptation(DistillationLoss):
                 return {"adaptation": nothing, "affinity": nothing}
             self.encoder.eval()
             with torch.no_grad():
-                compact = self.encoder(teacher)
+                compact = self.encoder(self._scaled(teacher))
             adapted = resize(self.feature_adapter(student), compact.shape[-2:])
             related = resize(self.affinity_adapter(student), compact.shape[-2:])
             return {
@@ -145,6 +148,7 @@ class KnowledgeAdaptation(DistillationLoss):
         self.encoder.train()
         self.decoder.train()
         self.optimiser.zero_grad()
+        teacher = self._scaled(teacher)
         with torch.enable_grad():
             compact = self.encoder(teacher)
             rebuilt = resize(self.decoder(compact), teacher.shape[-2:])
@@ -152,6 +156,12 @@ class KnowledgeAdaptation(DistillationLoss):
             loss.backward()
         self.optimiser.step()
         self.optimiser.zero_grad()
+
+    def _scaled(self, teacher: Tensor) -> Tensor:
+        """``teacher`` divided by `scale`, which the first call sets in place."""
+        if not self.scale:
+            self.scale.copy_(teacher.square().mean().sqrt().clamp_min(1e-12))
+        return teacher / self.scale
 
 
 def _distance(student: Tensor, teacher: Tensor) -> Tensor:
