@@ -104,19 +104,29 @@ def test_it_steps_the_critic_once_and_returns_its_judgement_of_the_student() -> 
 
 def test_the_critic_learns_to_tell_the_two_and_the_student_to_pass() -> None:
     loss = built(critic_lr=0.05)
-    student, teacher = draw(4, 3, 16, 16), 1 + draw(4, 3, 16, 16, seed=1)
+    student, teacher = draw(2, 3, 16, 16), 1 + draw(2, 3, 16, 16, seed=1)
 
     def gap() -> float:
         loss.critic.eval()
         return float((loss.critic(teacher) - loss.critic(student)).mean().detach())
 
     start = gap()
-    for _ in range(30):
+    for _ in range(12):
         loss(paired(student, teacher))
     assert gap() > start + 0.2
     moved = student.clone().requires_grad_()
     (slope,) = torch.autograd.grad(loss.eval()(paired(moved, teacher)), moved)
     assert (slope * (teacher - student)).sum() < 0  # toward the teacher's maps the loss falls
+
+
+def test_a_critic_that_is_too_steep_makes_a_bounded_step() -> None:
+    """SGD's first step is the rate times the gradient, of a norm of at most 1, and the decay of the weights."""
+    loss = built(critic_lr=0.5)
+    loss.critic.layers[-1].weight.data *= 1000
+    before = [value.detach().clone() for value in loss.critic.parameters()]
+    loss(paired(draw(2, 3, 16, 16), draw(2, 3, 16, 16, seed=1)))
+    moves = [(new.detach() - old) / 0.5 + 1e-4 * old for new, old in zip(loss.critic.parameters(), before, strict=True)]
+    assert torch.stack([move.norm() for move in moves]).norm().item() == pytest.approx(1, rel=1e-3)
 
 
 def test_no_other_optimiser_steps_the_critic() -> None:
