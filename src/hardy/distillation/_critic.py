@@ -72,7 +72,8 @@ class _Attention(nn.Module):
         query, key, value = (layer(x).flatten(2) for layer in (self.query, self.key, self.value))
         attention = (query.mT @ key).softmax(2)  # (B, n, n), rows sum to 1
         gathered = value @ attention.mT
-        return x + self.gamma * gathered.view_as(x)
+        mixed: Tensor = x + self.gamma * gathered.view_as(x)
+        return mixed
 
 
 def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
@@ -88,4 +89,6 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Ten
     share = torch.rand(len(real), 1, 1, 1).to(real)
     between = (share * real.detach() + (1 - share) * fake.detach()).requires_grad_()
     (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
-    return (slope.flatten(1).norm(dim=1) - 1).square().mean()
+    length = torch.linalg.vector_norm(slope.flatten(1), dim=1)
+    penalty: Tensor = (length - 1).square().mean()
+    return penalty

@@ -66,4 +66,4 @@ class IFVD(DistillationLoss):
         labels = labels.clamp_max(self.class_count)  # what is ignored becomes a class of its own
         member = F.one_hot(labels, self.class_count + 1).to(x)
         means = (x @ member) / member.sum(1, keepdim=True).clamp_min(1)
-        return F.cosine_similarity(x, means.gather(2, labels[:, None].expand_as(x)), 1)
+        return F.cosine_similarity(x, means @ member.mT, 1)

@@ -84,7 +84,8 @@ class Pairwise(DistillationLoss):
             pool = F.avg_pool2d if self.pooling == "avg" else F.max_pool2d
             return pool(x, side, ceil_mode=True)
         across = math.ceil(1 / self.size - 1e-9)  # a third written as 0.333333333 gives 3
-        while math.prod(shape := [min(across, cells) for cells in x.shape[-2:]]) > self.most_nodes:
+        high, wide_ = x.shape[-2:]
+        while (shape := (min(across, high), min(across, wide_)))[0] * shape[1] > self.most_nodes:
             across = min(across, max(shape)) - 1
         adaptive = F.adaptive_avg_pool2d if self.pooling == "avg" else F.adaptive_max_pool2d
         return adaptive(x, shape)
