@@ -93,7 +93,7 @@ def test_it_reads_the_embedding_or_the_deepest_stage_of_a_classifier() -> None:
     [
         ({"size": 0}, r"Pairwise.size: 0 is not a whole number of cells"),
         ({"size": 1.5}, r"Pairwise.size: 1.5 is not a whole number of cells"),
-        ({"node": "fraction"}, r"Pairwise.size: 2 is not a fraction"),
+        ({"node": "fraction"}, r"Pairwise.size: 2.0 is not a fraction"),
         ({"node": "fraction", "size": float("nan")}, r"Pairwise.size: nan is not a fraction"),
         ({"most_nodes": 0}, r"Pairwise.most_nodes: 0 is out of range"),
     ],

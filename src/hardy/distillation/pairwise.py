@@ -52,7 +52,7 @@ class Pairwise(DistillationLoss):
         weight: float = 1.0,
         taps: Sequence[Any] | None = None,
         node: Literal["pixels", "fraction"] = "pixels",
-        size: float = 2,
+        size: float = 2.0,
         pooling: Literal["avg", "max"] = "avg",
         most_nodes: int = 4096,
     ) -> None:
