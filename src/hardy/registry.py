@@ -14,17 +14,25 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model, field_validator
 
 from hardy.errors import InputError, nearest
-from hardy.sections import no_truth_as_number
+from hardy.sections import Kind, no_truth_as_number
 from hardy.trust import permit
 
 __all__ = ["KINDS", "SUPPLIES", "Method", "Option", "Registry"]
 
-ANNOTATIONS: dict[str, Any] = {"Literal": Literal, "Sequence": Sequence, "Mapping": Mapping, "Any": Any, "Path": Path}
+ANNOTATIONS: dict[str, Any] = {
+    "Annotated": Annotated,
+    "Any": Any,
+    "Kind": Kind,
+    "Literal": Literal,
+    "Mapping": Mapping,
+    "Path": Path,
+    "Sequence": Sequence,
+}
 """The names that an option's annotation may use in addition to the builtins."""
 
 SUPPLIES = {
@@ -33,6 +41,7 @@ SUPPLIES = {
     "pixel_loss": "the loss of one head",
     "class_count": "the number of classes K",
     "teacher": "the frozen network to learn from; name one as teacher: {run: runs/x}",
+    "matching": "the features of student and teacher that belong together",
     "units": "the coupled channels of the network",
     "channels": "the channels of an encoder's maps, finest first",
     "strides": "the strides of these maps",
@@ -53,6 +62,13 @@ class Option:
     def annotation(self) -> Any:
         """The type itself."""
         return eval(self.type, dict(ANNOTATIONS))  # noqa: S307 - text of Hardy's or the user's own source file
+
+    @property
+    def kind(self) -> str | None:
+        """The kind of the methods that are the keys of its value, ``{method: options}``; None for any other option."""
+        if "Kind(" not in self.type:
+            return None
+        return next(mark.name for mark in get_args(self.annotation())[1:] if isinstance(mark, Kind))
 
 
 @dataclass(frozen=True)
@@ -99,12 +115,19 @@ class Method:
                 have = ", ".join(known) or "none"
                 raise InputError(f"{self.class_name} has no option {name!r}{nearest(name, known)}; it has: {have}")
         try:
-            return dict(self.model(**options))
+            values = dict(self.model(**options))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             said = first["msg"].removeprefix("Value error, ")
             raise InputError(f"{self.class_name}.{where}: {said} (got {first['input']!r})") from None
+        for option in self.options:
+            if option.kind:
+                registry = KINDS[option.kind]
+                values[option.name] = {
+                    name: registry.describe(name).check(inner) for name, inner in values[option.name].items()
+                }
+        return values
 
 
 class Registry:
@@ -264,6 +287,7 @@ KINDS = {
         Registry("criterion", "hardy.pruning.criteria", "Criterion"),
         Registry("dataset", "hardy.data.datasets", "Dataset", "hardy.data.base"),
         Registry("decoder", "hardy.networks.decoders", "Decoder"),
+        Registry("distillation", "hardy.distillation", "DistillationLoss"),
         Registry("encoder", "hardy.networks.encoders", "Encoder"),
         Registry("loss", "hardy.losses", "Loss"),
         Registry("network", "hardy.networks", "Network"),
@@ -280,6 +304,7 @@ ALGORITHMS = KINDS["algorithm"]
 CRITERIA = KINDS["criterion"]
 DATASETS = KINDS["dataset"]
 DECODERS = KINDS["decoder"]
+DISTILLATIONS = KINDS["distillation"]
 ENCODERS = KINDS["encoder"]
 LOSSES = KINDS["loss"]
 NETWORKS = KINDS["network"]

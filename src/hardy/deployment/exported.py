@@ -34,6 +34,7 @@ class Exported(Network):
     """
 
     least_size = 1
+    gives_features = False
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():

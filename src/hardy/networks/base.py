@@ -44,6 +44,7 @@ class Network(nn.Module, ABC):
             itself.
         least_size: the smallest side, in pixels, of an image that the network accepts.
         image_level: True when the network predicts one class per image.
+        gives_features: False for a network that returns logits only, such as an exported file.
         auxiliary_weight: the weight of each auxiliary head's loss.
         align_corners: resize logits with aligned corners, also in losses; False for half-pixel centres.
         architecture: ``{"name": ..., "options": {...}}`` with the value of every option, from which the artefact builds
@@ -61,6 +62,7 @@ class Network(nn.Module, ABC):
     part: ClassVar[str] = ""
     least_size: int = 32
     image_level: bool = False
+    gives_features: bool = True
     auxiliary_weight: float = 0.4
     align_corners: bool = False
     architecture: dict[str, Any]

@@ -8,7 +8,7 @@ Source: Hardy's own; fake tensors are PyTorch's (``FakeTensorMode``).
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -16,12 +16,15 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from hardy.errors import InputError
-from hardy.types import Stage
+from hardy.types import Outputs, Stage
 
 if TYPE_CHECKING:
     from hardy.networks.base import Network
 
-__all__ = ["stages_of"]
+__all__ = ["EMBEDDING", "places_of", "stages_of"]
+
+EMBEDDING = "embedding"
+"""The name of `Outputs.embedding` among the places of a network."""
 
 _SIDES = (256, 384, 640, 896)
 """Heights to try, 128 times 2, 3, 5 and 7, so that most strides divide one of them; widths are twice that."""
@@ -41,13 +44,41 @@ class _Seen(NamedTuple):
 
 def stages_of(network: "Network", size: Sequence[int] | None = None) -> list[Stage]:
     """See `Network.feature_stages`."""
+    return [_stage(seen) for seen in _found(network, size, _features)]
+
+
+def places_of(network: "Network", modules: Sequence[str] = ()) -> list[Stage]:
+    """The features of ``network``, its embedding, if it has one, as `EMBEDDING`, and the outputs of ``modules``.
+
+    The stride of a vector (B, C), which has no positions, is 0.
+
+    Args:
+        network: see `Network.feature_stages`.
+        modules: names of modules, as in ``named_modules``.
+
+    Raises:
+        InputError: for a module whose output is neither a map (B, C, h, w) nor a vector (B, C), or that does not run;
+            and what `Network.feature_stages` raises.
+    """
+    return [_stage(seen) for seen in _found(network, None, lambda copied, image: _all(copied, image, modules))]
+
+
+def _stage(seen: _Seen) -> Stage:
+    return Stage(seen.name, max(1, round(seen.width)) if seen.width else 0, seen.channels)
+
+
+_Look = Callable[["Network", Tensor], list[_Seen]]
+
+
+def _found(network: "Network", size: Sequence[int] | None, look: _Look) -> list[_Seen]:
+    """What ``look`` sees at the first size at which every stride is a whole number."""
     found: list[_Seen] | None = None
     error: Exception | None = None
     for at in _sizes(network.least_size) if size is None else [(size[0], size[1])]:
         if found is not None and at in _FIXED:
             break
         try:
-            found = _traced(network, at)
+            found = _traced(network, at, look)
         except Exception as caught:  # it may run at another size
             error = error or caught
             continue
@@ -61,7 +92,7 @@ def stages_of(network: "Network", size: Sequence[int] | None = None) -> list[Sta
             f"{type(network).__name__} cannot be traced without values ({type(error).__name__}: {text}); give "
             "feature_stages a size (H, W) that it takes, or read the shapes of the features of outputs(images)"
         ) from error
-    return [Stage(seen.name, max(1, round(seen.width)), seen.channels) for seen in found]
+    return found
 
 
 def _sizes(least: int) -> Iterator[tuple[int, int]]:
@@ -72,18 +103,38 @@ def _sizes(least: int) -> Iterator[tuple[int, int]]:
 
 
 @torch.no_grad()
-def _traced(network: "Network", size: tuple[int, int]) -> list[_Seen]:
-    """The features for one image of ``size`` (H, W); ``network`` and the random state do not change."""
-    height, width = size
+def _traced(network: "Network", size: tuple[int, int], look: _Look) -> list[_Seen]:
+    """What ``look`` sees for one image of ``size`` (H, W); ``network`` and the random state do not change."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     copied = copy.deepcopy(network, _fakes(network, mode)).eval()
     with torch.random.fork_rng(devices=[]), mode:
-        image = torch.empty(1, 3, height, width, dtype=network.mean.dtype, device=network.mean.device)
-        features = copied.outputs(image).features
-    return [
-        _Seen(name, height / value.shape[-2], width / value.shape[-1], value.shape[1])
-        for name, value in features.items()
-    ]
+        return look(copied, torch.empty(1, 3, *size, dtype=network.mean.dtype, device=network.mean.device))
+
+
+def _features(network: "Network", image: Tensor) -> list[_Seen]:
+    return [_seen(name, value, image) for name, value in network.outputs(image).features.items()]
+
+
+def _all(network: "Network", image: Tensor, modules: Sequence[str]) -> list[_Seen]:
+    """See `places_of`."""
+    given: dict[str, object] = {}
+    for name in modules:
+        network.get_submodule(name).register_forward_hook(lambda _, __, value, name=name: given.update({name: value}))
+    outputs: Outputs = network.outputs(image)
+    if missing := [name for name in modules if name not in given]:
+        raise InputError(f"the module {missing[0]!r} of {type(network).__name__} does not run in evaluation mode")
+    embedding = {} if outputs.embedding is None else {EMBEDDING: outputs.embedding}
+    return [_seen(name, value, image) for name, value in {**outputs.features, **embedding, **given}.items()]
+
+
+def _seen(name: str, value: object, image: Tensor) -> _Seen:
+    """The shape of ``value`` beside that of ``image`` (1, 3, H, W)."""
+    if not isinstance(value, Tensor) or value.ndim not in (2, 4):
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise InputError(f"{name!r} gives {shape}; a map (B, C, h, w) or a vector (B, C) is needed")
+    if value.ndim == 2:
+        return _Seen(name, 0, 0, value.shape[1])
+    return _Seen(name, image.shape[-2] / value.shape[-2], image.shape[-1] / value.shape[-1], value.shape[1])
 
 
 def _fakes(network: nn.Module, mode: FakeTensorMode) -> dict[int, object]:

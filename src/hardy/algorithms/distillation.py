@@ -1,0 +1,124 @@
+"""Distillation: the network is trained on the labels and on what a teacher computes for the same images.
+
+    loss = loss of the labels + s sum_l w_l L_l(student, teacher)
+
+The L_l are the losses of ``hardy list distillation``. The teacher is frozen, in evaluation mode. A recipe names it as
+``teacher``; in the recovery after pruning the default teacher is the network before pruning. Student and teacher may
+differ in family, strides, order of classes, normalisation and image size.
+
+With ``balance: gradients``, s keeps distillation from drowning the task: the norm of the gradient of all distillation
+terms is at most ``limit`` times that of the labels' loss. Both norms are over the network's trained parameters. s is
+measured every ``balance_every`` steps, smoothed by half, and logged. With ``balance: fixed``, s is 1.
+
+Source: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", arXiv:1503.02531, 2015, section 2; the
+sum of weighted losses for segmentation: Liu et al., "Structured knowledge distillation for semantic segmentation", CVPR
+2019, eq. 7; weights by the norm of gradients after: Chen et al., "GradNorm", ICML 2018, section 3.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from hardy.algorithms.base import Algorithm
+from hardy.distillation._terms import DistillationTerms
+from hardy.errors import InputError, within
+from hardy.networks.base import Network, PixelLoss
+from hardy.networks.building.teacher import Teacher
+from hardy.sections import Kind
+from hardy.types import Batch, Terms
+
+__all__ = ["Distillation"]
+
+_log = logging.getLogger("hardy")
+
+
+class Distillation(Algorithm):
+    """Minimise the loss on the labels plus a weighted list of distillation losses.
+
+    Args:
+        network: what is trained.
+        pixel_loss: the loss of one head.
+        teacher: predicts at least the classes of ``network``.
+        losses: the losses by name, each with its options, ``weight`` among them.
+        resolution: where logits are compared: at the network's own stride (``coarse``) or at the images' size.
+        balance: ``gradients`` or ``fixed``; see the module.
+        limit: the largest ratio of the two gradient norms.
+        balance_every: steps between two measurements of the gradients.
+
+    Raises:
+        InputError: for a ``limit`` that is not above 0, and what `DistillationTerms` raises.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        pixel_loss: PixelLoss,
+        teacher: Teacher,
+        *,
+        losses: Annotated[Mapping[str, Mapping[str, Any]], Kind("distillation")] = {"kl": {}, "cwd": {}},
+        resolution: Literal["coarse", "full"] = "coarse",
+        balance: Literal["gradients", "fixed"] = "gradients",
+        limit: float = 1.0,
+        balance_every: int = 50,
+    ) -> None:
+        within("Distillation.balance_every", balance_every, 1)
+        if not limit > 0:
+            raise InputError(f"Distillation.limit: {limit} is out of range; it must be above 0")
+        super().__init__(network)
+        self.pixel_loss, self.balance, self.limit, self.balance_every = pixel_loss, balance, limit, balance_every
+        self.teacher = teacher
+        self.distilled = DistillationTerms(network, teacher, losses, resolution)
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.scale: Tensor
+        self.steps: Tensor
+
+    def optimisers(self) -> dict[str, Optimizer]:
+        """Those of the losses."""
+        return self.distilled.optimisers()
+
+    def forward(self, batch: Batch) -> Terms:
+        """The network's loss terms of ``batch``, and one weighted term for each distillation loss."""
+        with self.distilled.matching.recording() as recorded:
+            outputs = self.network.outputs(batch.images)
+            taught = self.teacher.outputs(batch.images)
+        terms = self.network.losses(outputs, batch.labels, self.pixel_loss)
+        distilled = self.distilled(batch.images, batch.labels, outputs, taught, recorded)
+        if self.balance == "gradients":
+            if int(self.steps) % self.balance_every == 0:
+                self._measure(terms, distilled)
+            distilled = {name: self.scale * value for name, value in distilled.items()}
+        return {**terms, **distilled}
+
+    def after_step(self, step: int) -> None:
+        """See `Algorithm.after_step`."""
+        self.steps.fill_(step)
+        self.distilled.after_step(step)
+
+    def _measure(self, terms: Terms, distilled: Terms) -> None:
+        """Set `scale` from the gradient norms of the two groups of terms."""
+        task, teaching = (_gradient_norm(group, self.network) for group in (terms, distilled))
+        wanted = torch.ones(()) if teaching <= self.limit * task else self.limit * task / teaching
+        first = int(self.steps) == 0
+        self.scale.copy_(wanted if first else (self.scale + wanted.to(self.scale)) / 2)
+        _log.info(
+            "step %d: distillation is scaled by %.4g (gradient norms: labels %.4g, distillation %.4g)",
+            int(self.steps) + 1,
+            float(self.scale),
+            float(task),
+            float(teaching),
+        )
+
+
+def _gradient_norm(terms: Terms, network: Network) -> Tensor:
+    """The norm of the gradient of the sum of ``terms`` in the trained parameters of ``network``; 0 without one."""
+    total = torch.stack(list(terms.values())).sum() if terms else torch.zeros(())
+    if not total.requires_grad:
+        return torch.zeros(())
+    trained = [value for value in network.parameters() if value.requires_grad]
+    found = torch.autograd.grad(total, trained, retain_graph=True, allow_unused=True)
+    return torch.stack([value.float().norm() for value in found if value is not None]).norm()

@@ -1,0 +1,208 @@
+"""Which values of a student and its teacher belong together: features by stride, classes by name."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hardy.data.labels import LabelSpace
+from hardy.distillation.base import FeaturePair, Tap
+from hardy.errors import InputError, nearest, quoted
+from hardy.networks.base import Network
+from hardy.networks.parts.stages import EMBEDDING, places_of
+from hardy.types import Outputs
+
+__all__ = ["DEEPEST", "STAGES", "Matching", "class_order", "in_order", "values_of"]
+
+DEEPEST = "deepest"
+"""The tap entry for the last stage of the encoder."""
+
+STAGES = "stages"
+"""The tap entry for every stage of the encoder."""
+
+
+class Matching:
+    """The taps of a student and its teacher, and the values that they read while both run.
+
+    An entry of an option ``taps`` is one of
+
+    - ``deepest``: the encoder's last stage; ``stages``: all its stages;
+    - ``embedding``: the input of the head;
+    - the name of a feature or a module of the student, matched with the teacher's stage of the nearest stride, or with
+      the feature or module of the same name where the teacher has it;
+    - a pair ``[student, teacher]`` of such names.
+
+    Stages are matched by stride. Where several stages of one network have the stride that fits, as in a plain vision
+    transformer, the student's stages take them in order, evenly spread.
+
+    Args:
+        student: the network that learns.
+        teacher: the network that it learns from, or None when it gives logits only.
+    """
+
+    def __init__(self, student: Network, teacher: Network | None) -> None:
+        self.student, self.teacher = student, teacher
+        self._known: dict[int, dict[str, Tap]] = {}
+        self._modules: tuple[set[str], set[str]] = (set(), set())
+
+    def pairs(self, taps: Sequence[Any], owner: str, *, vectors: bool = False) -> tuple[FeaturePair, ...]:
+        """The pairs of taps that the entries ``taps`` name.
+
+        Args:
+            taps: the entries, see the class.
+            owner: the option in messages, such as ``NFD.taps``.
+            vectors: also compare values without positions, such as the embedding of a classifier. Without it
+                ``embedding`` is left out of several entries, and refused if nothing else is left.
+
+        Raises:
+            InputError: for a teacher without features, no entry, an unknown name (with the nearest), or a vector where
+                a map is needed.
+        """
+        if self.teacher is None:
+            raise InputError(
+                f"{owner.partition('.')[0]} compares features, and the teacher gives logits only; name a run as "
+                "teacher.run, or use losses of logits such as kl and cwd"
+            )
+        found = [pair for entry in taps for pair in self._named(entry, owner)]
+        kept = [pair for pair in dict.fromkeys(found) if vectors or (pair.student.stride and pair.teacher.stride)]
+        dropped = [pair for pair in found if pair not in kept]
+        if not kept or any(pair.student.name != EMBEDDING for pair in dropped):
+            what = f"{dropped[0].student.name!r} is a vector without positions" if dropped else "it names nothing"
+            raise InputError(f"{owner}: {what}; name a stage or a layer, such as {DEEPEST}")
+        return tuple(kept)
+
+    @contextmanager
+    def recording(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+        """Inside the block the outputs of the modules that taps name are kept, the student's and the teacher's.
+
+        Each is copied, since the layer that follows may overwrite it.
+        """
+        values: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
+        handles = [
+            network.get_submodule(name).register_forward_hook(_keeper(kept, name))
+            for network, names, kept in zip((self.student, self.teacher), self._modules, values, strict=True)
+            if network is not None
+            for name in sorted(names)
+        ]
+        try:
+            yield values
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _named(self, entry: Any, owner: str) -> list[FeaturePair]:
+        """The pairs of one entry."""
+        assert self.teacher is not None, "pairs checks it"
+        if isinstance(entry, str):
+            if entry in (STAGES, DEEPEST):
+                pairs = _matched(self._stages(self.student, owner), self._stages(self.teacher, owner))
+                return pairs if entry == STAGES else pairs[-1:]
+            student = self._tap(0, entry, owner)
+            here = entry == EMBEDDING or entry in self._taps(self.teacher) or _is_module(self.teacher, entry)
+            if here:
+                return [FeaturePair(student, self._tap(1, entry, owner))]
+            return _matched([student], self._stages(self.teacher, owner))
+        if isinstance(entry, Sequence) and len(entry) == 2 and all(isinstance(name, str) for name in entry):
+            return [FeaturePair(self._tap(0, entry[0], owner), self._tap(1, entry[1], owner))]
+        raise InputError(f"{owner}: {quoted(entry)} is neither a name nor a pair [student, teacher]")
+
+    def _tap(self, side: int, name: str, owner: str) -> Tap:
+        """The tap ``name`` of the student (``side`` 0) or the teacher (1)."""
+        network = (self.student, self.teacher)[side]
+        assert network is not None, "pairs checks it"
+        taps = self._taps(network)
+        if name in taps:
+            return taps[name]
+        full = _full_name(network, name)
+        if full is None:
+            whose = ("the student", "the teacher")[side]
+            words = [*taps, *(network.known_as(key) for key, _ in network.named_modules() if key)]
+            hint = nearest(name, words)
+            raise InputError(f"{owner}: {whose}, {type(network).__name__}, has no {name!r}{hint}; {_have(taps)}")
+        tap = next(Tap(*place) for place in places_of(network, [full]) if place.name == full)
+        self._modules[side].add(full)
+        taps[full] = taps[name] = tap
+        return tap
+
+    def _taps(self, network: Network) -> dict[str, Tap]:
+        """The features and the embedding of ``network``, by name, in order; modules that were asked for follow."""
+        if id(network) not in self._known:
+            self._known[id(network)] = {place.name: Tap(*place) for place in places_of(network)}
+        return self._known[id(network)]
+
+    def _stages(self, network: Network, owner: str) -> list[Tap]:
+        """The encoder's stages: the first features, as long as no stride falls."""
+        found: list[Tap] = []
+        for tap in self._taps(network).values():
+            if tap.name == EMBEDDING or (found and tap.stride < found[-1].stride):
+                break
+            found.append(tap)
+        if not found:
+            raise InputError(f"{owner}: {type(network).__name__} lists no features; name a layer: [student, teacher]")
+        return found
+
+
+def _matched(student: Sequence[Tap], teacher: Sequence[Tap]) -> list[FeaturePair]:
+    """Each of ``student`` with the one of ``teacher`` of the nearest stride, by ratio; the coarser of two as near."""
+    pairs = []
+    nearest_strides = [_nearest(tap.stride, [other.stride for other in teacher]) for tap in student]
+    for place, (tap, stride) in enumerate(zip(student, nearest_strides, strict=True)):
+        same = [other for other in teacher if other.stride == stride]
+        rank, among = nearest_strides[:place].count(stride) + 1, nearest_strides.count(stride)
+        pairs.append(FeaturePair(tap, same[max(1, round(rank * len(same) / among)) - 1]))
+    return pairs
+
+
+def _nearest(stride: int, strides: Sequence[int]) -> int:
+    return min(strides, key=lambda other: (max(other, stride) / max(1, min(other, stride)), -other))
+
+
+def _full_name(network: Network, name: str) -> str | None:
+    """The name in ``named_modules`` of the module that users know as ``name``."""
+    return next((key for key, _ in network.named_modules() if key and name in (key, network.known_as(key))), None)
+
+
+def _is_module(network: Network, name: str) -> bool:
+    return _full_name(network, name) is not None
+
+
+def _have(taps: Mapping[str, Tap]) -> str:
+    return f"there are: {', '.join(taps)}, and the names of modules"
+
+
+def _keeper(kept: dict[str, Tensor], name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+    def keep(module: nn.Module, args: Any, value: Tensor) -> None:
+        kept[name] = value.clone()
+
+    return keep
+
+
+def values_of(outputs: Outputs, modules: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The values of all taps by name: the features and the embedding of ``outputs``, and what was recorded."""
+    embedding = {} if outputs.embedding is None else {EMBEDDING: outputs.embedding}
+    return {**outputs.features, **embedding, **modules}
+
+
+def class_order(student: LabelSpace, teacher: LabelSpace) -> list[int] | None:
+    """The teacher's class of each of the student's classes, by name; None when they are the same in the same order.
+
+    Raises:
+        InputError: for classes that the teacher does not have, listing them.
+    """
+    if student.classes == teacher.classes:
+        return None
+    missing = [name for name in student.classes if name not in teacher.classes]
+    if missing:
+        names = ", ".join(missing)
+        raise InputError(
+            f"teacher: predicts {teacher.name} and lacks {len(missing)} of the {len(student)} classes of "
+            f"{student.name}: {names}; name a teacher that predicts them, or train for the teacher's classes"
+        )
+    return [teacher.classes.index(name) for name in student.classes]
+
+
+def in_order(logits: Tensor, order: Sequence[int] | None) -> Tensor:
+    """``logits`` (B, K', ...) with the classes of ``order``."""
+    return logits if order is None else logits[:, torch.tensor(order, device=logits.device)]
