@@ -41,6 +41,7 @@ SUPPLIES = {
     "pixel_loss": "the loss of one head",
     "class_count": "the number of classes K",
     "teacher": "the frozen network to learn from; name one as teacher: {run: runs/x}",
+    "steps": "the number of optimiser steps",
     "matching": "the features of student and teacher that belong together",
     "units": "the coupled channels of the network",
     "channels": "the channels of an encoder's maps, finest first",

@@ -17,6 +17,7 @@ from hardy.types import Batch
 
 SIZE = (32, 48)
 DOMAINS = (0, 0, 1, 1, 2, 2)
+STEPS = 3
 
 
 @pytest.fixture(params=ALGORITHMS.names())
@@ -53,7 +54,7 @@ def build(name: str, kind: str) -> Algorithm:
     }
     seed_all(0, "algorithm")  # as a run does
     pixel_loss = LOSSES.build("cross_entropy", {"class_count": len(made.labels)})
-    supply = {"network": made, "pixel_loss": pixel_loss, "teacher": Teacher(teacher)}
+    supply = {"network": made, "pixel_loss": pixel_loss, "teacher": Teacher(teacher), "steps": STEPS}
     built: Algorithm = ALGORITHMS.build(name, supply, **options)
     return built.train()
 
@@ -124,7 +125,7 @@ def test_a_resumed_run_ends_with_the_same_bits(name: str, kind: str, tmp_path) -
             step += 1
 
     def fit(folder):
-        optim = Optim(name="adam", lr=1e-3, steps=3, accumulate=1)
+        optim = Optim(name="adam", lr=1e-3, steps=STEPS, accumulate=1)
         return Fit(build(name, kind), batches, optim, RunSection(device="cpu"), folder=folder)
 
     whole = fit(None)

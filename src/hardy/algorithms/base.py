@@ -24,7 +24,9 @@ class Algorithm(nn.Module, ABC):
 
     The constructor takes ``network`` and ``pixel_loss`` before the ``*``. Its options follow the ``*``; each has a type
     and a default. An algorithm that learns from another network also takes a ``teacher`` before the ``*``, a
-    `hardy.networks.building.teacher.Teacher`.
+    `hardy.networks.building.teacher.Teacher`; one that changes at a share of the run takes ``steps``, their number.
+
+    Images without labels have the domain index -1, and their labels are `IGNORE`; see `hardy.algorithms._labelled`.
     """
 
     needs_domains: int = 1
@@ -83,6 +85,13 @@ class Algorithm(nn.Module, ABC):
 
     def after_step(self, step: int) -> None:
         """Called after optimiser step ``step`` (the first is 1)."""
+
+    def peers(self) -> Mapping[str, Network]:
+        """The networks that are trained beside ``network`` and not shipped, by names that are folder names.
+
+        A run measures them at its end, records their scores, and saves them in its folder.
+        """
+        return {}
 
     def keep(self, folder: Path) -> None:
         """Write what was learned besides the network to the run's ``folder``; called once, after the last step."""

@@ -89,7 +89,8 @@ class Fit:
         self._refuse_processes()
         algorithm.to(self.accelerator.device)
         self.layout = torch.channels_last if run_section.channels_last else torch.contiguous_format
-        algorithm.network.to(memory_format=self.layout)  # type: ignore[call-overload]
+        for network in (algorithm.network, *algorithm.peers().values()):
+            network.to(memory_format=self.layout)  # type: ignore[call-overload]
         self.optimiser = self.accelerator.prepare(optimiser.build(algorithm, optim))
         self.model = self.accelerator.prepare(algorithm)
         self.average: dict[str, Tensor] = {}
