@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from hardy.algorithms._labelled import labelled_terms, unlabelled
-from hardy.algorithms.base import Algorithm
+from hardy.algorithms._unlabelled import task_terms, unlabelled_of
+from hardy.algorithms.base import Algorithm, Table
 from hardy.distillation._terms import DistillationTerms
 from hardy.errors import InputError, quoted, within
 from hardy.networks.base import Network, PixelLoss
@@ -56,6 +56,8 @@ class Mutual(Algorithm):
             one class per image, or the reverse, a ``warm_up`` outside [0, 1], and what `DistillationTerms` raises.
     """
 
+    uses_unlabelled = True
+
     def __init__(
         self,
         network: Network,
@@ -79,6 +81,7 @@ class Mutual(Algorithm):
         self.distilled = nn.ModuleList(
             DistillationTerms(self.all[k], teacher, losses) for (k, _), teacher in zip(self.pairs, teachers, strict=True)
         )
+        self.uses_unlabelled = not self._each()[0].needs_labels
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.steps: Tensor
 
@@ -111,17 +114,26 @@ class Mutual(Algorithm):
         names = ["", *(f"{name}_" for name in self.peers())]
         found: Terms = {}
         for name, network, said in zip(names, self.all, outputs, strict=True):
-            own = labelled_terms(network, said, batch, self.pixel_loss)
+            own = task_terms(network, said, batch, self.pixel_loss)
             found |= {f"{name}{term}": value for term, value in own.items()}
         mean = _mean(outputs) if self.by == "mean" else None
         share = self._share() / (len(self.pairs) // len(self.all))
         for (k, l), terms, values in zip(self.pairs, self._each(), recorded, strict=True):
             taught = outputs[l] if mean is None else mean
-            apart = terms(batch.images, batch.labels, outputs[k], taught, values, unlabelled(batch))
+            apart = terms(batch.images, batch.labels, outputs[k], taught, values, unlabelled_of(batch))
             for term, value in apart.items():
                 key = f"{names[k]}{term}"
                 found[key] = found.get(key, 0.0) + share * value
         return found
+
+    def table(self) -> Table:
+        """The losses of each pair of networks, the values that they compare, and what aligns these."""
+        names = ["the network", *self.peers()]
+        rows = []
+        for (k, l), terms in zip(self.pairs, self._each(), strict=True):
+            other = names[l] if self.by == "peers" else "the mean"
+            rows += [(f"{names[k]} from {other}", *row) for row in terms.table()]
+        return Table("mutual learning", ("pair", "loss", "learns", "teaches", "aligner"), rows)
 
     def after_step(self, step: int) -> None:
         """See `Algorithm.after_step`."""

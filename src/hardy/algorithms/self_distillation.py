@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from hardy.algorithms._labelled import labelled_terms, unlabelled
-from hardy.algorithms.base import Algorithm
+from hardy.algorithms._unlabelled import task_terms, unlabelled_of
+from hardy.algorithms.base import Algorithm, Table
 from hardy.distillation._matching import STAGES, Matching
 from hardy.distillation._terms import Choices, DistillationTerms
 from hardy.errors import InputError, within
@@ -73,6 +73,8 @@ class SelfDistillation(Algorithm):
             and what `DistillationTerms` raises.
     """
 
+    uses_unlabelled = True
+
     def __init__(
         self,
         network: Network,
@@ -103,6 +105,7 @@ class SelfDistillation(Algorithm):
         if by == "attention":
             chosen = {name: {"taps": _successors(network), **options} for name, options in chosen.items()}
         self.distilled = DistillationTerms(network, network if self.average is None else self.average, chosen)
+        self.uses_unlabelled = not self.distilled.needs_labels
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.steps: Tensor
 
@@ -122,7 +125,7 @@ class SelfDistillation(Algorithm):
         with self.distilled.matching.recording() as recorded:
             outputs = self.network.outputs(batch.images)
             taught = outputs if self.average is None else _without_gradient(self.average, batch.images)
-        terms = labelled_terms(self.network, outputs, batch, self.pixel_loss)
+        terms = task_terms(self.network, outputs, batch, self.pixel_loss)
         if self.by == "deep":
             return self._deep(batch, outputs, terms)
         if self.by == "attention" and int(self.steps) < self.begin:
@@ -132,6 +135,11 @@ class SelfDistillation(Algorithm):
             share = _confident(taught, self.confidence)
             found = {name: share * value for name, value in found.items()}
         return {**terms, **found}
+
+    def table(self) -> Table:
+        """The losses, the values that they compare, and what aligns these."""
+        rows = [*self.distilled.table(), *(self.hints.table() if self.hints is not None else ())]
+        return Table(f"self-distillation by {self.by}", ("loss", "learns", "teaches", "aligner"), rows)
 
     def after_step(self, step: int) -> None:
         """See `Algorithm.after_step`."""
@@ -160,7 +168,7 @@ class SelfDistillation(Algorithm):
         taught: Outputs,
         recorded: Sequence[Mapping[str, Tensor]] = ({}, {}),
     ) -> Terms:
-        found: Terms = terms(batch.images, batch.labels, outputs, taught, recorded, unlabelled(batch))
+        found: Terms = terms(batch.images, batch.labels, outputs, taught, recorded, unlabelled_of(batch))
         return found
 
 
