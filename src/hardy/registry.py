@@ -109,7 +109,8 @@ class Method:
         for name in options:
             if name not in known:
                 have = ", ".join(known) or "none"
-                raise InputError(f"{self.class_name} has no option {name!r}{nearest(name, known)}; it has: {have}")
+                hint = self._inside(name) or nearest(name, known)
+                raise InputError(f"{self.class_name} has no option {name!r}{hint}; it has: {have}")
         try:
             values = dict(self.model(**options))
         except ValidationError as error:
@@ -123,6 +124,14 @@ class Method:
                     name: registry.describe(name).check(inner) for name, inner in values[option.name].items()
                 }
         return values
+
+    def _inside(self, name: str) -> str:
+        """Where the methods that an option holds have an option ``name``, in words; empty if none has."""
+        for option in self.options:
+            inner = KINDS[option.kind] if option.kind else ()
+            if any(name == each.name for method in inner for each in inner.describe(method).options):
+                return f", but each of its {option.name} may: {option.name}: {{NAME: {{{name}: ...}}}}"
+        return ""
 
 
 class Registry:

@@ -122,7 +122,8 @@ def test_peers_of_other_kinds_learn_together(draw_batch):
     assert [type(one).__name__ for one in algorithm.all] == ["Tiny", "Tiny", "FastSCNN"]
     assert algorithm.all[1].head.in_channels == 16
     generator = torch.Generator().manual_seed(0)
-    batch = Batch(torch.rand(2, 3, 64, 64, generator=generator), torch.zeros(2, 64, 64, dtype=torch.long), torch.zeros(2))
+    images = torch.rand(2, 3, 64, 64, generator=generator)
+    batch = Batch(images, torch.zeros(2, 64, 64, dtype=torch.long), torch.zeros(2))
     terms = algorithm(batch)
     assert {"kl", "peer2_cwd", "peer2_segmentation"} <= terms.keys()
     torch.stack(list(terms.values())).sum().backward()

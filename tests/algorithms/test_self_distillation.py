@@ -211,7 +211,7 @@ def test_a_resumed_run_has_the_same_bits(by, tmp_path):
         ({"alpha": 0.5}, "SelfDistillation.alpha: 0.5 has no effect with by: ema, which reads decay, confidence"),
         ({"by": "attention", "decay": 0.9}, "decay: 0.9 has no effect with by: attention, which reads start"),
         ({"by": "deep"}, "by: deep needs auxiliary heads, and Cells has none; create it with aux: true"),
-        ({"by": "deep", "losses": {"fitnets": {"taps": ["first"]}}}, "losses.fitnets: deep compares the logits of heads"),
+        ({"by": "deep", "losses": {"fitnets": {"taps": ["first"]}}}, "losses.fitnets: deep compares the logits"),
     ],
 )
 def test_what_cannot_be_is_refused(scenes, loss, options, said):

@@ -11,13 +11,14 @@ All networks have one optimiser, which acts on each weight alone; ``optim.clip``
 network of the recipe is the one that is kept, also when a peer is better. The run measures the peers at their last
 step, records their scores under stages of their own, and saves them in its folder ``peers``.
 
-Source: Zhang, Xiang, Hospedales and Lu, "Deep mutual learning", CVPR 2018, eq. 4 to 9; the mean: Guo et al., "Online
-knowledge distillation via collaborative learning" (KDCL), CVPR 2020, section 3.2.
+Source: Zhang, Xiang, Hospedales and Lu, "Deep mutual learning", CVPR 2018; the mean: Guo et al., "Online
+knowledge distillation via collaborative learning" (KDCL), CVPR 2020.
 """
 
 import copy
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from itertools import permutations
 from typing import Annotated, Any, Literal
 
 import torch
@@ -74,12 +75,11 @@ class Mutual(Algorithm):
         self.pixel_loss, self.by = pixel_loss, by
         self.warm = round(warm_up * steps)
         self.others = nn.ModuleList(_peers(network, peers))
-        self.pairs = [(k, l) for k in range(len(self.all)) for l in range(len(self.all)) if k != l]
-        if by == "mean":
-            self.pairs = [(k, k) for k in range(len(self.all))]
-        teachers = [self.all[l] if by == "peers" else _Logits(network) for _, l in self.pairs]
+        places = range(len(self.all))
+        self.pairs = [(k, k) for k in places] if by == "mean" else list(permutations(places, 2))
+        mean = _Logits(network)
         self.distilled = nn.ModuleList(
-            DistillationTerms(self.all[k], teacher, losses) for (k, _), teacher in zip(self.pairs, teachers, strict=True)
+            DistillationTerms(self.all[k], mean if by == "mean" else self.all[other], losses) for k, other in self.pairs
         )
         self.uses_unlabelled = not self._each()[0].needs_labels
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
@@ -118,8 +118,8 @@ class Mutual(Algorithm):
             found |= {f"{name}{term}": value for term, value in own.items()}
         mean = _mean(outputs) if self.by == "mean" else None
         share = self._share() / (len(self.pairs) // len(self.all))
-        for (k, l), terms, values in zip(self.pairs, self._each(), recorded, strict=True):
-            taught = outputs[l] if mean is None else mean
+        for (k, other), terms, values in zip(self.pairs, self._each(), recorded, strict=True):
+            taught = outputs[other] if mean is None else mean
             apart = terms(batch.images, batch.labels, outputs[k], taught, values, unlabelled_of(batch))
             for term, value in apart.items():
                 key = f"{names[k]}{term}"
@@ -130,9 +130,9 @@ class Mutual(Algorithm):
         """The losses of each pair of networks, the values that they compare, and what aligns these."""
         names = ["the network", *self.peers()]
         rows = []
-        for (k, l), terms in zip(self.pairs, self._each(), strict=True):
-            other = names[l] if self.by == "peers" else "the mean"
-            rows += [(f"{names[k]} from {other}", *row) for row in terms.table()]
+        for (k, other), terms in zip(self.pairs, self._each(), strict=True):
+            teaches = names[other] if self.by == "peers" else "the mean"
+            rows += [(f"{names[k]} from {teaches}", *row) for row in terms.table()]
         return Table("mutual learning", ("pair", "loss", "learns", "teaches", "aligner"), rows)
 
     def after_step(self, step: int) -> None:
@@ -209,6 +209,7 @@ def _redrawn(network: Network) -> Network:
     peer = copy.deepcopy(network)
     for module in peer.modules():
         own = list(module.parameters(recurse=False))
-        if own and all(value.requires_grad for value in own) and callable(redraw := getattr(module, "reset_parameters", 0)):
+        redraw = getattr(module, "reset_parameters", None)
+        if own and redraw is not None and all(value.requires_grad for value in own):
             redraw()
     return peer.train()

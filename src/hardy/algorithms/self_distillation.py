@@ -15,13 +15,14 @@
 No gradient flows into what teaches. Images without labels count in all losses that need none. A network that learns
 from an earlier run of the same network (born-again) is trained by ``distillation``.
 
-Source: Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017, section 2; the confidence: Tranheden
-et al., "DACS", WACV 2021, section 3.2; Zhang et al., "Be your own teacher", ICCV 2019, eq. 4; Hou, Ma, Liu and Loy,
-"Learning lightweight lane detection CNNs by self attention distillation", ICCV 2019, eq. 4.
+Source: Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017, section 2; the confidence:
+Tranheden et al., "DACS", WACV 2021, section 3; Zhang et al., "Be your own teacher", ICCV 2019; Hou, Ma, Liu and Loy,
+"Learning lightweight lane detection CNNs by self attention distillation", ICCV 2019.
 """
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -215,7 +216,9 @@ def _of_logits(losses: Choices) -> Choices:
     """``losses``, of which none has taps."""
     for name, options in losses.items():
         if "taps" in options:
-            raise InputError(f"SelfDistillation.losses.{name}: deep compares the logits of heads; use kl, cwd or the like")
+            raise InputError(
+                f"SelfDistillation.losses.{name}: deep compares the logits of heads; use kl, cwd or the like"
+            )
     return losses
 
 
@@ -236,7 +239,9 @@ def _hints(network: Network, weight: float) -> DistillationTerms | None:
         )
     maps = outputs.embedding is not None and outputs.embedding.ndim == 4
     taps = [[name, EMBEDDING] for name in names if name in outputs.features and maps]
-    return DistillationTerms(network, network, {"fitnets": {"taps": taps, "weight": weight}}) if taps and weight else None
+    if not taps or not weight:
+        return None
+    return DistillationTerms(network, network, {"fitnets": {"taps": taps, "weight": weight}})
 
 
 def _successors(network: Network) -> list[list[str]]:
@@ -250,4 +255,4 @@ def _successors(network: Network) -> list[list[str]]:
         raise InputError(
             f"SelfDistillation: by: attention compares stages, and {type(network).__name__} has {len(stages)}; use ema"
         )
-    return [[stage, later] for stage, later in zip(stages, stages[1:], strict=False)]
+    return [[stage, later] for stage, later in pairwise(stages)]

@@ -147,8 +147,8 @@ class TwoStage(Algorithm):
         with self.matching.recording() as (own, others):
             outputs = self.network.outputs(images)
             taught = values_of(self.teacher.outputs(images), others)
-        seen, every = values_of(outputs, own), torch.ones(len(images), *images.shape[-2:], dtype=torch.bool, device=images.device)
-        terms = self.whole.terms(_paired(images, outputs, every, seen, taught))
+        every = torch.ones_like(images[:, 0], dtype=torch.bool)
+        terms = self.whole.terms(_paired(images, outputs, every, values_of(outputs, own), taught))
         if self.hidden is None:
             return terms
         mask = self._drawn(images)
