@@ -128,8 +128,8 @@ class Method:
     def _inside(self, name: str) -> str:
         """Where the methods that an option holds have an option ``name``, in words; empty if none has."""
         for option in self.options:
-            inner = KINDS[option.kind] if option.kind else ()
-            if any(name == each.name for method in inner for each in inner.describe(method).options):
+            inner = KINDS.get(option.kind or "")
+            if inner and any(name == each.name for method in inner for each in inner.describe(method).options):
                 return f", but each of its {option.name} may: {option.name}: {{NAME: {{{name}: ...}}}}"
         return ""
 

@@ -186,7 +186,7 @@ def test_a_resumed_run_has_the_same_bits(tmp_path, accumulate):
 
 
 @pytest.mark.slow
-def test_a_run_keeps_the_network_and_reports_its_peers(town, tmp_path):
+def test_a_run_keeps_the_network_and_reports_its_peers(town, tmp_path, capsys):
     values = {
         "network": {"name": "tiny", "width": 8, "classes": str(town)},
         "data": {
@@ -200,7 +200,7 @@ def test_a_run_keeps_the_network_and_reports_its_peers(town, tmp_path):
         "evaluate": {"keep_counts": True},
         "run": {"folder": str(tmp_path / "run"), "device": "cpu", "workers": 0, "threads": 1},
     }
-    folder = train.run(from_values(values), show=False)
+    folder = train.run(from_values(values))
     assert hardy.load(folder).head.in_channels == 8
     peer = hardy.load(folder / "peers" / "peer1")
     assert peer.head.in_channels == 12
@@ -213,5 +213,6 @@ def test_a_run_keeps_the_network_and_reports_its_peers(town, tmp_path):
     (note,) = {record.notes["peer"] for record in found if record.stage == "train/peer1"}
     assert note == "peer1"
     log = (folder / "train.log").read_text(encoding="utf-8")
+    assert "peer1 (tiny) was trained beside the network, which is kept" in " ".join(capsys.readouterr().out.split())
     assert "peer1 (tiny) was trained beside the network, which is kept: source-val " in log
     assert len(list(hardy.counts.read(folder))) == 2, "the counts are those of the network"

@@ -81,6 +81,8 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
     if show:
         show_table(f"{here.folder}: {_goal(choice)} by {choice.criterion.name}{adapt_words(recipe.adapt)}", table)
         _show(made)
+        for remark in here.remarks:
+            say(remark)
     refuse_unmeasured(table, here.folder, recipe.adapt)
     return here.folder
 

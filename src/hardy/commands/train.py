@@ -46,6 +46,8 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
         table = save_and_measure(here, network, images)
     if here.main and show:
         show_table(f"{here.folder}: {type(network).__name__}, {network.labels.name}{adapt_words(recipe.adapt)}", table)
+        for remark in here.remarks:
+            say(remark)
     refuse_unmeasured(table, here.folder, recipe.adapt)
     return here.folder
 

@@ -78,6 +78,7 @@ class Run:
         main: True on the one process of a parallel run that writes files.
         cost: the seconds and steps used so far, by name.
         selection: how the weights were selected, for the records.
+        remarks: lines to show at the end.
     """
 
     recipe: Recipe
@@ -87,6 +88,7 @@ class Run:
     main: bool = True
     cost: dict[str, float] = field(default_factory=dict)
     selection: dict[str, Any] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
     _teacher: Teacher | None = field(default=None, init=False, repr=False)
     _peers: Mapping[str, Network] = field(default_factory=dict, init=False, repr=False)
 
@@ -282,7 +284,7 @@ class Run:
     def measure_peers(self, images: Split, stage: str, notes: Mapping[str, Any]) -> None:
         """Measure and record the networks that the last `fit` trained beside its network, and save them in `PEERS`.
 
-        Their records have the stage ``STAGE/NAME``. A line of the log has their scores.
+        Their records have the stage ``STAGE/NAME``. A line of the log and of `remarks` has their scores.
         """
         choice = self.recipe.evaluate.model_copy(update={"keep_counts": False})  # those are of the network itself
         for name, peer in self._peers.items():
@@ -291,13 +293,10 @@ class Run:
             table = self._measured(peer, images, f"{stage}/{name}", marks, replace(self.settings, evaluate=choice))
             if self.main:
                 artefact.save(peer, self.folder / PEERS / name)
-            _log.info(
-                "%s (%s) was trained beside the network, which is kept: source-val %s, unseen %s; it is in %s",
-                name,
-                kind,
-                *("-" if score is None else f"{score:.4f}" for score in (table.intra, table.unseen)),
-                self.folder / PEERS / name,
-            )
+            scores = ("-" if score is None else f"{score:.4f}" for score in (table.intra, table.unseen))
+            said = "{} ({}) was trained beside the network, which is kept: source-val {}, unseen {}; it is in {}"
+            self.remarks.append(said.format(name, kind, *scores, self.folder / PEERS / name))
+            _log.info("%s", self.remarks[-1])
         self._peers = {}
 
     def record(self, stage: str, sources: Sequence[str], values: Values, notes: Mapping[str, Any]) -> None:
