@@ -250,7 +250,7 @@ def test_an_earlier_run_of_the_same_network_teaches_the_next(algorithm, sections
     found = [weights(folder) for folder in generations]
     assert not any(same(found[i], found[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
     log = (generations[1] / "train.log").read_text(encoding="utf-8")
-    assert log.count("kl ") == 8 if algorithm == "distillation" else log.count("positions ") == 4
+    assert log.count("  kl ") == 8 if algorithm == "distillation" else log.count("  positions ") == 4
     assert (generations[1] / "records.jsonl").exists()
 
 
@@ -262,4 +262,4 @@ def test_a_recovery_in_two_stages_counts_its_own_steps(sections, town, tmp_path,
     made = sections(prune={**CUT, "recovery": 4, "recover_with": "two_stage"}, run={"log_every": 1})
     folder = prune.run(from_values(made | {"network": {"run": str(tmp_path / "dense")}}), show=False)
     log = (folder / "train.log").read_text(encoding="utf-8")
-    assert (log.count("positions "), log.count("segmentation ")) == (2, 2)
+    assert (log.count("  positions "), log.count(": segmentation ")) == (2, 2)
