@@ -11,6 +11,7 @@ import hardy
 from hardy.algorithms.erm import ERM
 from hardy.algorithms.mutual import Mutual
 from hardy.commands import train
+from hardy.engine import optimiser
 from hardy.engine.fit import Fit
 from hardy.errors import InputError
 from hardy.losses.cross_entropy import CrossEntropy
@@ -216,3 +217,13 @@ def test_a_run_keeps_the_network_and_reports_its_peers(town, tmp_path, capsys):
     assert "peer1 (tiny) was trained beside the network, which is kept" in " ".join(capsys.readouterr().out.split())
     assert "peer1 (tiny) was trained beside the network, which is kept: source-val " in log
     assert len(list(hardy.counts.read(folder))) == 2, "the counts are those of the network"
+
+
+def test_the_encoders_of_peers_have_the_encoders_rate():
+    network, peer = (create("encoder_decoder", "camvid11", encoder="test_resnet", decoder="linear") for _ in range(2))
+    algorithm = mutual(network, CrossEntropy(11))
+    algorithm.others[0] = peer
+    peer.pretrained = True
+    built = optimiser.build(algorithm, Optim(steps=1, lr=0.5, encoder_rate=0.1))
+    slow = {id(value) for group in built.param_groups if group["base_lr"] == 0.05 for value in group["params"]}
+    assert slow == {id(value) for module in peer.encoder() for value in module.parameters()}

@@ -282,3 +282,12 @@ def test_a_teacher_without_features_is_refused(network, loss, scenes):
     module = nn.Conv2d(3, 3, 1)
     with pytest.raises(InputError, match="lists no features"):
         TwoStage(network, loss, Teacher(hardy.wrap(module, scenes.labels)), 10)
+
+
+def test_it_is_trained_in_one_process(network, teacher, loss, monkeypatch):
+    from accelerate import Accelerator
+
+    algorithm = TwoStage(network, loss, teacher, 10)
+    monkeypatch.setattr(Accelerator, "num_processes", 2)
+    with pytest.raises(InputError, match="TwoStage does not train all weights in each step; train it in one process"):
+        Fit(algorithm, lambda *_: iter(()), Optim(steps=1), RunSection(device="cpu"))
