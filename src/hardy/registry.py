@@ -41,6 +41,7 @@ SUPPLIES = {
     "pixel_loss": "the loss of one head",
     "class_count": "the number of classes K",
     "teacher": "the frozen network to learn from; name one as teacher: {run: runs/x}",
+    "steps": "the number of optimiser steps",
     "matching": "the features of student and teacher that belong together",
     "units": "the coupled channels of the network",
     "channels": "the channels of an encoder's maps, finest first",
@@ -113,7 +114,8 @@ class Method:
         for name in options:
             if name not in known:
                 have = ", ".join(known) or "none"
-                raise InputError(f"{self.class_name} has no option {name!r}{nearest(name, known)}; it has: {have}")
+                hint = self._inside(name) or nearest(name, known)
+                raise InputError(f"{self.class_name} has no option {name!r}{hint}; it has: {have}")
         try:
             values = dict(self.model(**options))
         except ValidationError as error:
@@ -128,6 +130,14 @@ class Method:
                     name: registry.describe(name).check(inner) for name, inner in values[option.name].items()
                 }
         return values
+
+    def _inside(self, name: str) -> str:
+        """Where the methods that an option holds have an option ``name``, in words; empty if none has."""
+        for option in self.options:
+            inner = KINDS.get(option.kind or "")
+            if inner and any(name == each.name for method in inner for each in inner.describe(method).options):
+                return f", but each of its {option.name} may: {option.name}: {{NAME: {{{name}: ...}}}}"
+        return ""
 
 
 class Registry:

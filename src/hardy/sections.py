@@ -336,7 +336,7 @@ class Search(Section):
 
 
 class Teacher(Section):
-    """The network from which an algorithm such as ``self_distillation`` learns.
+    """The network from which an algorithm such as ``distillation`` learns.
 
     It is the network of an earlier ``run``, or an ``onnx`` file of ``hardy export --logits``, which has no features. It
     computes in its own ``precision``. ``sha256`` is the checksum of the weights or the file: others are refused.

@@ -1,159 +1,240 @@
-"""Self-distillation by hand, at its limits, and what training does to the teacher: nothing."""
+"""Self-distillation: the average by its rule, the heads and the stages by hand, and a resume of each."""
 
 import copy
 from itertools import count
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-import hardy
 from hardy.algorithms.erm import ERM
 from hardy.algorithms.self_distillation import SelfDistillation
 from hardy.engine.fit import Fit
 from hardy.errors import InputError
 from hardy.losses.cross_entropy import CrossEntropy
-from hardy.networks.building.teacher import Teacher
+from hardy.networks.base import Network
+from hardy.networks.building.create import create
 from hardy.recipe import Optim, RunSection
 from hardy.registry import ALGORITHMS
-from hardy.types import Batch
+from hardy.seed import seed_all, seeded
+from hardy.types import Batch, Outputs
+
+
+class Deep(Network):
+    """Two stages of equal size, an auxiliary head on the first in training, and the main head on the second."""
+
+    least_size = 1
+
+    def __init__(self, labels):
+        super().__init__(labels, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, 1)
+        self.aux, self.head = nn.Conv2d(4, 3, 1), nn.Conv2d(6, 3, 1)
+
+    def outputs(self, images):
+        first = torch.tanh(self.first(self.normalise(images)))
+        second = torch.tanh(self.second(first))
+        extras = {"aux_first": self.aux(first), "boundary": first[:, :1]} if self.training else {}
+        logits = self.head(second)
+        return Outputs(logits, {"first": first, "second": second}, extras, coarse=logits, embedding=second)
 
 
 @pytest.fixture
-def teacher(scenes):
-    """Another network for the scenes."""
-    torch.manual_seed(9)
-    other = copy.deepcopy(scenes)
-    for parameter in other.parameters():
-        torch.nn.init.normal_(parameter)
-    return other
+def deep(scenes):
+    torch.manual_seed(3)
+    return Deep(scenes.labels).double().train()
 
 
-@pytest.mark.parametrize(("temperature", "weight"), [(1.0, 3.0), (4.0, 0.5)])
-def test_its_terms_are_the_labels_loss_and_the_divergence(scenes, teacher, draw_batch, loss, temperature, weight):
-    batch = draw_batch([0, 1, 1], size=(3, 4))
-    terms = SelfDistillation(scenes, loss, Teacher(teacher), temperature=temperature, weight=weight)(batch)
-    assert list(terms) == ["segmentation", "distillation"]
-    assert terms["segmentation"].item() == ERM(scenes, loss)(batch)["segmentation"].item()
-    labelled = batch.labels != 255
-    assert 0 < int(labelled.sum()) < labelled.numel()
-    taught, said = (net(batch.images).movedim(1, -1)[labelled] / temperature for net in (teacher, scenes))
-    wanted = F.kl_div(F.log_softmax(said, 1), F.softmax(taught, 1), reduction="none").sum(1).mean()
-    assert terms["distillation"].item() == pytest.approx(weight * temperature**2 * wanted.item(), rel=1e-11)
+def divergence(taught, said, counted, temperature):
+    """The mean over the pixels that count, by torch's own divergence."""
+    taught, said = (value.movedim(1, -1)[counted] / temperature for value in (taught, said))
+    each = F.kl_div(F.log_softmax(said, 1), F.softmax(taught, 1), reduction="none").sum(1)
+    return temperature**2 * each.mean().item()
 
 
-def test_a_teacher_that_says_the_same_adds_nothing(scenes, pictures, draw_batch, loss, total):
-    for network, size in ((scenes, (2, 3)), (pictures, None)):
-        batch = draw_batch([0, 1], size=size)
-        terms = SelfDistillation(network, loss, Teacher(network), weight=1e6)(batch)
-        assert terms["distillation"].item() == 0
-        torch.stack(list(terms.values())).sum().backward()
-        found = [parameter.grad.clone() for parameter in network.parameters()]
-        network.zero_grad()
-        ERM(network, loss)(batch)[next(iter(terms))].backward()
-        for one, parameter in zip(found, network.parameters(), strict=True):
-            torch.testing.assert_close(one, parameter.grad, rtol=1e-9, atol=1e-9)
+# ------------------------------------------------------------------------------------------------ a moving average
 
 
-def test_its_gradient_reaches_the_network_alone_and_is_that_of_its_value(scenes, teacher, draw_batch, loss):
-    batch = draw_batch([0, 1], size=(2, 2))
-    algorithm = SelfDistillation(scenes, loss, Teacher(teacher), temperature=2.0)
+def test_the_average_follows_by_its_rule_and_its_buffers_are_copies(pictures, loss):
+    class Normed(type(pictures)):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3)
 
-    def value(weight):
+    torch.manual_seed(0)
+    network = Normed().train()
+    algorithm = SelfDistillation(network, loss, 100, decay=0.4).train()
+    assert not any(module.training for module in algorithm.average.modules())
+    assert not any(value.requires_grad for value in algorithm.average.parameters())
+    wanted = network.head.weight.detach().clone()
+    for step, decay in ((1, 0.1), (2, 2 / 11), (1000, 0.4)):
         with torch.no_grad():
-            scenes.head.weight.copy_(weight)
-        return algorithm(batch)["distillation"]
-
-    start = scenes.head.weight.detach().clone()
-    value(start).backward()
-    direction = torch.randn_like(start)
-    slope = (scenes.head.weight.grad * direction).sum().item()
-    numeric = (value(start + 1e-6 * direction) - value(start - 1e-6 * direction)).item() / 2e-6
-    assert slope == pytest.approx(numeric, rel=1e-6)
-    assert all(parameter.grad is None for parameter in (*teacher.parameters(), *algorithm.teacher.network.parameters()))
+            network.head.weight.add_(step)
+            network.norm.running_mean.add_(1)
+            network.norm.num_batches_tracked.add_(1)
+        algorithm.after_step(step)
+        wanted = decay * wanted + (1 - decay) * network.head.weight.detach()
+        torch.testing.assert_close(algorithm.average.head.weight, wanted)
+    assert torch.equal(algorithm.average.norm.running_mean, network.norm.running_mean)
+    assert int(algorithm.average.norm.num_batches_tracked) == 3
 
 
-def batches(start, rank, processes):
-    for step in count(start):
-        generator = torch.Generator().manual_seed(step)
-        images = torch.rand(4, 3, 8, 8, generator=generator)
-        yield Batch(images, images.argmax(1), torch.zeros(4, dtype=torch.long))
+def test_the_divergence_counts_by_the_share_of_confident_pixels(scenes, draw_batch, loss):
+    batch = draw_batch([0, 1, 1], size=(3, 4))
+    algorithm = SelfDistillation(scenes, loss, 10, confidence=0.4)
+    with torch.no_grad():
+        algorithm.average.head.weight.mul_(-3)
+    terms = algorithm(batch)
+    assert list(terms) == ["segmentation", "kl"]
+    assert terms["segmentation"].item() == ERM(scenes, loss)(batch)["segmentation"].item()
+    taught = algorithm.average(batch.images)
+    share = (taught.softmax(1).amax(1) > 0.4).double().mean().item()
+    assert 0 < share < 1
+    whole = divergence(taught, scenes(batch.images), batch.labels != 255, 1.0)
+    assert terms["kl"].item() == pytest.approx(share * whole, rel=1e-6)
+    algorithm.confidence = 0.0
+    assert algorithm(batch)["kl"].item() == pytest.approx(whole, rel=1e-9)
+    algorithm.confidence = 1.0
+    assert algorithm(batch)["kl"].item() == 0
 
 
-def fit(folder=None, seed=0):
-    space = hardy.create("tiny", "camvid11", width=8).labels
-    torch.manual_seed(seed)
-
-    def built():
-        layers = torch.nn.Sequential(
-            torch.nn.Conv2d(3, 6, 3, padding=1), torch.nn.BatchNorm2d(6), torch.nn.Conv2d(6, 11, 1)
-        )
-        return hardy.wrap(layers, space).train()
-
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        teacher = built()
-    algorithm = SelfDistillation(built(), CrossEntropy(11), Teacher(teacher))
-    return Fit(
-        algorithm, batches, Optim(name="adam", steps=4, lr=1e-2), RunSection(device="cpu"), folder=folder
-    ), teacher
+def test_a_network_that_is_its_average_learns_from_the_labels_alone(scenes, draw_batch, loss):
+    terms = SelfDistillation(scenes, loss, 10, confidence=0.0)(draw_batch([0, 1], size=(2, 3)))
+    assert terms["kl"].item() == 0
 
 
-def test_training_leaves_the_teacher_and_a_resumed_run_has_the_same_bits(tmp_path):
-    whole, teacher = fit()
-    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+# ------------------------------------------------------------------------------------------------ deep supervision
+
+
+def test_the_main_head_teaches_the_auxiliary_heads(deep, draw_batch, loss):
+    batch = draw_batch([0, 1], size=(3, 4))
+    algorithm = SelfDistillation(deep, loss, 10, by="deep", alpha=0.25, hint=0.5).train().double()
+    terms = algorithm(batch)
+    assert list(terms) == ["segmentation", "aux_first", "aux_first_kl", "fitnets"]
+    plain = ERM(deep, loss)(batch)
+    assert terms["segmentation"].item() == plain["segmentation"].item()
+    assert terms["aux_first"].item() == pytest.approx(0.75 * plain["aux_first"].item(), rel=1e-12)
+    outputs = deep.outputs(batch.images)
+    said = divergence(outputs.logits, outputs.extras["aux_first"], batch.labels != 255, 3.0)
+    assert terms["aux_first_kl"].item() == pytest.approx(0.25 * 0.4 * said, rel=1e-9)
+    align = algorithm.hints.losses["fitnets"].aligners[0].project.weight
+    seen = torch.einsum("oc,bchw->bohw", align[:, :, 0, 0], outputs.features["first"])
+    wanted = 0.5 * (seen - outputs.features["second"]).square().mean()
+    assert terms["fitnets"].item() == pytest.approx(wanted.item(), rel=1e-9)
+
+
+def test_no_gradient_reaches_what_teaches(deep, draw_batch, loss):
+    batch = draw_batch([0, 1], size=(3, 4))
+    algorithm = SelfDistillation(deep, loss, 10, by="deep").train().double()
+    terms = algorithm(batch)
+    (terms["aux_first_kl"] + terms["fitnets"]).backward()
+    reached = {name for name, value in deep.named_parameters() if value.grad is not None and value.grad.any()}
+    assert reached == {"first.weight", "first.bias", "aux.weight", "aux.bias"}
+
+
+def test_without_a_hint_or_a_map_of_its_name_only_logits_are_compared(deep, loss, draw_batch):
+    algorithm = SelfDistillation(deep, loss, 10, by="deep", hint=0.0).train()
+    assert algorithm.hints is None
+    network = create("fast_scnn", "camvid11", aux=True)
+    assert SelfDistillation(network, CrossEntropy(11), 10, by="deep").hints is not None
+    network = create("encoder_decoder", "camvid11", encoder="test_resnet", decoder="linear", aux=True)
+    assert SelfDistillation(network, CrossEntropy(11), 10, by="deep").hints is None, "its head has no feature's name"
+
+
+# ------------------------------------------------------------------------------------------------ attention
+
+
+def test_each_stage_looks_where_the_next_looks_after_the_start(deep, draw_batch, loss):
+    batch = draw_batch([0, 1], size=(3, 4))
+    losses = {"attention_transfer": {"weight": 7.0}}
+    algorithm = SelfDistillation(deep, loss, 10, by="attention", losses=losses, start=0.5)
+    assert list(algorithm(batch)) == ["segmentation", "aux_first"]
+    algorithm.after_step(4)
+    assert list(algorithm(batch)) == ["segmentation", "aux_first"]
+    algorithm.after_step(5)
+    terms = algorithm(batch)
+    assert list(terms) == ["segmentation", "aux_first", "attention_transfer"]
+    features = deep.outputs(batch.images).features
+    maps = [F.normalize(value.square().mean(1).flatten(1)) for value in features.values()]
+    wanted = 7 * (maps[0] - maps[1]).square().mean()
+    assert terms["attention_transfer"].item() == pytest.approx(wanted.item(), rel=1e-9)
+    terms["attention_transfer"].backward()
+    assert deep.first.weight.grad.any()
+    assert deep.second.weight.grad is None
+
+
+# ------------------------------------------------------------------------------------------------ training
+
+
+@pytest.mark.parametrize("by", ["ema", "deep", "attention"])
+def test_a_resumed_run_has_the_same_bits(by, tmp_path):
+    def batches(start, rank, processes):
+        for step in count(start):
+            generator = torch.Generator().manual_seed(step)
+            images = torch.rand(2, 3, 32, 48, generator=generator)
+            domains = torch.tensor([0, -1])
+            labels = torch.where(domains[:, None, None] < 0, 255, images.argmax(1))
+            yield Batch(images, labels, domains)
+
+    def fit(folder):
+        with seeded(0, "network"):
+            network = create("tiny", "camvid11", width=8, aux=True)
+        seed_all(0, "algorithm")
+        options = {"confidence": 0.05} if by == "ema" else {}
+        algorithm = SelfDistillation(network, CrossEntropy(11), 4, by=by, **options)
+        optim = Optim(name="adam", lr=1e-2, steps=4)
+        return Fit(algorithm, batches, optim, RunSection(device="cpu"), folder=folder)
+
+    whole = fit(None)
     whole.run()
-    kept = whole.algorithm.teacher.network
-    for state in (teacher.state_dict(), kept.state_dict()):
-        assert all(torch.equal(value, before[name]) for name, value in state.items())
-    assert not kept.training
-    assert all(name.startswith("network.") for name in whole.algorithm.state_dict())
-    learnt = {id(p) for group in whole.optimiser.optimizer.param_groups for p in group["params"]}
-    assert learnt == {id(parameter) for parameter in whole.algorithm.network.parameters()}
-    first, _ = fit(tmp_path)
+    first = fit(tmp_path)
     first.run(2)
     first.save()
-    second, _ = fit(tmp_path, seed=7)
+    second = fit(tmp_path)
     assert second.resume()
     second.run()
     wanted = whole.algorithm.state_dict()
     assert all(torch.equal(value, wanted[name]) for name, value in second.algorithm.state_dict().items())
+    if by == "ema":
+        learnt = {id(p) for group in whole.optimiser.optimizer.param_groups for p in group["params"]}
+        assert learnt == {id(parameter) for parameter in whole.algorithm.network.parameters()}
+        assert not torch.equal(wanted["average.head.weight"], wanted["network.head.weight"])
 
 
-def test_it_draws_the_network_to_its_teacher():
-    """With weight on the divergence alone, training lowers it."""
-    loop, _ = fit()
-    loop.algorithm.pixel_loss = lambda logits, labels: 0.0 * logits.sum()
-    batch = next(batches(99, 0, 1))
-    start = loop.algorithm(batch)["distillation"].item()
-    loop.run()
-    assert loop.algorithm(batch)["distillation"].item() < 0.9 * start
+# ------------------------------------------------------------------------------------------------ bad input
 
 
-def test_what_a_constructor_names_before_the_star_is_known_without_an_import(scenes, loss, tmp_path, monkeypatch):
-    assert ALGORITHMS.describe("self_distillation").supplied == ("network", "pixel_loss", "teacher")
-    assert ALGORITHMS.describe("erm").supplied == ("network", "pixel_loss")
-    text = (
-        "from hardy.algorithms.erm import ERM\n\n\n"
-        "class Asks(ERM):\n    def __init__(self, network, pixel_loss, oracle):\n        pass\n"
-    )
-    (tmp_path / "asking.py").write_text(text, encoding="utf-8")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(
-        InputError, match=r"'asking:Asks': its constructor has the argument 'oracle'; .* may be: network, labels"
-    ):
-        ALGORITHMS.build("asking:Asks", {"network": scenes, "pixel_loss": loss, "teacher": scenes})
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"decay": 1.5}, "SelfDistillation.decay: 1.5 is out of range; it must be from 0 to 1"),
+        ({"alpha": 0.5}, "SelfDistillation.alpha: 0.5 has no effect with by: ema, which reads decay, confidence"),
+        ({"by": "attention", "decay": 0.9}, "decay: 0.9 has no effect with by: attention, which reads start"),
+        ({"by": "deep"}, "by: deep needs auxiliary heads, and Cells has none; create it with aux: true"),
+        ({"by": "deep", "losses": {"fitnets": {"taps": ["first"]}}}, "losses.fitnets: deep compares the logits"),
+    ],
+)
+def test_what_cannot_be_is_refused(scenes, loss, options, said):
+    with pytest.raises(InputError) as caught:
+        SelfDistillation(scenes, loss, 10, **options)
+    assert said in str(caught.value)
 
 
-def test_what_cannot_be_is_refused(scenes, pictures, teacher, loss):
-    with pytest.raises(InputError, match=r"temperature: 0\.0 is out of range; it must be above 0"):
-        SelfDistillation(scenes, loss, Teacher(teacher), temperature=0.0)
-    with pytest.raises(InputError, match=r"SelfDistillation.weight: -1.0 is out of range"):
-        SelfDistillation(scenes, loss, Teacher(teacher), weight=-1.0)
-    with pytest.raises(InputError, match="both must predict the same classes"):
-        SelfDistillation(scenes, loss, Teacher(pictures))
-    supply = {"network": scenes, "pixel_loss": loss}
-    with pytest.raises(InputError, match=r"self_distillation needs 'teacher', which is missing: .* teacher: {run"):
-        ALGORITHMS.build("self_distillation", supply)
-    built = ALGORITHMS.build("self_distillation", {**supply, "teacher": Teacher(teacher)}, weight=2.0)
-    assert built.weight == 2.0
+def test_one_stage_has_no_next(pictures, loss):
+    with pytest.raises(InputError, match="by: attention compares stages, and Colours has 1; use ema"):
+        SelfDistillation(pictures, loss, 10, by="attention")
+
+
+def test_its_old_options_are_refused_with_the_new_ones(scenes, loss):
+    supply = {"network": scenes, "pixel_loss": loss, "steps": 10}
+    for option in ("temperature", "weight"):
+        with pytest.raises(InputError, match=f"SelfDistillation has no option '{option}'.*; it has: by, losses, decay"):
+            ALGORITHMS.build("self_distillation", supply, **{option: 2.0})
+
+
+def test_a_copy_is_taken_not_the_network(scenes, loss):
+    before = copy.deepcopy(scenes.state_dict())
+    algorithm = SelfDistillation(scenes, loss, 10)
+    algorithm.after_step(5)
+    assert algorithm.average is not scenes
+    assert all(torch.equal(value, before[name]) for name, value in scenes.state_dict().items())

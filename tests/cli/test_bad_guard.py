@@ -38,14 +38,25 @@ def prune(recipe, trained):
         ),
         ({"stop": {"domains": ["fodler/night"]}}, "there is no dataset 'fodler'; did you mean 'folder'?"),
         ({"stop": {"domains": ["folder/day"]}}, "prune.stop.domains: 'folder/day' is trained on; name a domain not in"),
-        ({"recover_with": "self_destillation"}, "no algorithm 'self_destillation'; did you mean 'self_distillation'?"),
-        ({"recover_with": "self_distillation"}, "prune.recover_with: self_distillation would recover in 0 steps; set"),
-        ({"recovery": 2, "recover_with": {"name": "self_distillation", "temprature": 2}}, "has no option 'temprature'"),
+        ({"recover_with": "destillation"}, "no algorithm 'destillation'; did you mean 'distillation'?"),
+        ({"recover_with": "distillation"}, "prune.recover_with: distillation would recover in 0 steps; set"),
+        ({"recovery": 2, "recover_with": {"name": "distillation", "limt": 2}}, "no option 'limt'; did you mean"),
         (
-            {"recovery": 2, "recover_with": {"name": "self_distillation", "temperature": 0}},
-            "temperature: 0.0 is out of",
+            {"recovery": 2, "recover_with": {"name": "distillation", "losses": {"kl": {"temprature": 2}}}},
+            "KL has no option 'temprature'; did you mean 'temperature'",
         ),
-        ({"recovery": 2, "recover_with": {"name": "self_distillation", "weight": -1}}, "weight: -1.0 is out of range"),
+        (
+            {"recovery": 2, "recover_with": {"name": "distillation", "losses": {"kl": {"temperature": 0}}}},
+            "KL.temperature: 0.0 is out of",
+        ),
+        (
+            {"recovery": 2, "recover_with": {"name": "distillation", "losses": {"kl": {"weight": -1}}}},
+            "weight: -1.0 is out of range",
+        ),
+        (
+            {"recovery": 2, "recover_with": {"name": "self_distillation", "temperature": 2}},
+            "SelfDistillation has no option 'temperature', but each of its losses may: losses: {NAME: {temp",
+        ),
         ({"recovery": 2, "recover_with": "coral"}, "CORAL compares domains and data.sources names 1; name 2 or more"),
     ],
 )
@@ -98,11 +109,11 @@ def test_a_batch_of_one_cannot_be_counted(refused, recipe, tmp_path):
 
 
 def test_there_is_no_teacher_in_plain_training(refused, recipe):
-    line = refused("train", recipe(algorithm={"name": "self_distillation"}))
-    assert line.startswith("algorithm: self_distillation needs 'teacher', which is missing: the frozen")
+    line = refused("train", recipe(algorithm={"name": "distillation"}))
+    assert line.startswith("algorithm: distillation needs 'teacher', which is missing: the frozen")
     assert line.endswith("name one as teacher: {run: runs/x}")
     line = refused(
         "prune",
-        recipe(algorithm={"name": "self_distillation"}, prune={"criterion": "l2", "min_width": 2, "ratio": 0.3}),
+        recipe(algorithm={"name": "distillation"}, prune={"criterion": "l2", "min_width": 2, "ratio": 0.3}),
     )
-    assert line.startswith("algorithm: self_distillation needs 'teacher', which is missing")
+    assert line.startswith("algorithm: distillation needs 'teacher', which is missing")

@@ -162,13 +162,13 @@ def test_the_look_trains_a_network_that_is_only_named_and_pruning_goes_on_from_i
 
 
 def test_the_dense_network_teaches_the_recovery(values, dense):
-    made = values(recovery=3, recover_with={"name": "self_distillation", "temperature": 2.0})
+    made = values(recovery=3, recover_with={"name": "distillation", "losses": {"kl": {"temperature": 2.0}}})
     made["run"] = {**made["run"], "log_every": 1}
     before = (dense / "network.safetensors").read_bytes()
     folder = prune.run(from_values(made), show=False)
     log = (folder / "train.log").read_text(encoding="utf-8")
-    assert log.count("distillation ") == 3
-    first = float(log.split("distillation ")[1].split()[0])
+    assert log.count("  kl ") == 3
+    first = float(log.split("  kl ")[1].split()[0])
     assert 0 < first < 20
     assert (dense / "network.safetensors").read_bytes() == before
     assert set(hardy.load(folder).state_dict()) == set(hardy.load(dense).state_dict())
@@ -188,7 +188,7 @@ def test_recover_with_takes_the_place_of_the_algorithm_from_python_too(dense, to
     settings = {key: value for key, value in ONCE.items() if key not in ("ratio", "criterion")} | {"recovery": 4}
     plain, taught, again = (
         hardy.prune(network, prune={**settings, "recover_with": method}, **here)
-        for method in (None, "self_distillation", {"name": "self_distillation", "weight": 3.0})
+        for method in (None, "distillation", {"name": "distillation", "losses": {"kl": {"weight": 3.0}, "cwd": {}}})
     )
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in taught.state_dict().items())

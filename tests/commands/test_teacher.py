@@ -7,7 +7,7 @@ import torch
 import yaml
 
 import hardy
-from hardy.algorithms.self_distillation import SelfDistillation
+from hardy.algorithms.distillation import Distillation
 from hardy.commands import prune, train
 from hardy.data.labels import read_classes
 from hardy.deployment.export import export
@@ -18,7 +18,8 @@ from hardy.errors import InputError
 from hardy.recipe import from_values, read
 from hardy.seed import seeded
 
-DISTIL = {"name": "self_distillation", "weight": 5.0}
+# An ONNX file gives logits of full size.
+DISTIL = {"name": "distillation", "losses": {"kl": {"weight": 5.0}}, "resolution": "full"}
 TRAIN = {"network": "tiny", "data": {"sources": ["streets/sim"]}, "teacher": {"run": "runs/x"}}
 CUT = {"criterion": "l2", "schedule": "one_shot", "min_width": 2, "round_to": 1, "ratio": 0.4}
 
@@ -92,7 +93,7 @@ def test_it_is_in_the_digest_when_present():
 @pytest.mark.parametrize(
     ("verb", "values", "why"),
     [
-        ("train", TRAIN, "erm needs no teacher; train with self_distillation or the like"),
+        ("train", TRAIN, "erm needs no teacher; train with distillation or the like"),
         ("prune", {**TRAIN, "prune": {**CUT, "recovery": 5}}, "erm needs no teacher"),
         ("prune", {**TRAIN, "network": {"run": "x"}, "prune": CUT, "algorithm": DISTIL}, "no algorithm that needs one"),
         (
@@ -135,7 +136,7 @@ def test_the_recipes_teacher_is_learned_from(sections, kept, network, tmp_path, 
     assert len(loaded) == 1
     by_hand = []
     for teacher in (network, None):
-        name = "self_distillation" if teacher else "erm"
+        name = "distillation" if teacher else "erm"
         made = sections(algorithm=DISTIL if teacher else {"name": name}, run={"folder": str(tmp_path / name)})
         with Run.open(from_values(made), "train") as run:
             trained = run.network()
@@ -168,13 +169,13 @@ def test_recovery_learns_from_the_recipes_teacher_else_from_the_dense_network(
         dense = hardy.create("tiny", read_classes(town / "classes.yaml").space, width=8).eval()
     hardy.save(dense, tmp_path / "dense")
     taught = []
-    build = SelfDistillation.__init__
+    build = Distillation.__init__
 
     def seen(self, network, pixel_loss, teacher, **options):
         taught.append(teacher)
         build(self, network, pixel_loss, teacher, **options)
 
-    monkeypatch.setattr(SelfDistillation, "__init__", seen)
+    monkeypatch.setattr(Distillation, "__init__", seen)
     for name, teacher, wanted in (("with", {"run": str(kept)}, network), ("without", None, dense)):
         made = sections(prune={**CUT, "recovery": 2, "recover_with": DISTIL}, run={"folder": str(tmp_path / name)})
         made |= {"network": {"run": str(tmp_path / "dense")}, **({"teacher": teacher} if teacher else {})}
@@ -224,6 +225,41 @@ def test_a_teacher_in_memory_is_kept_and_the_recipe_beside_it_repeats_the_run(to
 
 def test_a_teacher_of_other_classes_leaves_nothing_behind(town, of_python, tmp_path):
     student, other = (hardy.create("tiny", classes, width=8) for classes in (str(town), "camvid11"))
-    with pytest.raises(InputError, match="both must predict the same classes"):
+    with pytest.raises(InputError, match=r"teacher: predicts camvid11 and lacks \d+ of the"):
         hardy.train(student, algorithm=DISTIL, teacher=other, folder=tmp_path / "run", **of_python)
     assert not (tmp_path / "run").exists()
+
+
+# ------------------------------------------------------------------------------------------------------ born again
+
+
+@pytest.mark.parametrize("algorithm", ["distillation", "two_stage"])
+def test_an_earlier_run_of_the_same_network_teaches_the_next(algorithm, sections, tmp_path):
+    """Born again, twice: each generation starts anew and learns from the one before; a finished run repeats nothing."""
+    first = train.run(from_values(sections(run={"folder": str(tmp_path / "run0")})), show=False)
+    generations = [first]
+    for number in (1, 2):
+        made = sections(
+            algorithm={"name": algorithm},
+            teacher={"run": str(generations[-1])},
+            run={"folder": str(tmp_path / f"run{number}"), "log_every": 1},
+        )
+        folder = train.run(from_values(made), show=False)
+        assert train.run(read(folder / "recipe.yaml"), show=False) == folder
+        generations.append(folder)
+    found = [weights(folder) for folder in generations]
+    assert not any(same(found[i], found[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+    log = (generations[1] / "train.log").read_text(encoding="utf-8")
+    assert log.count("  kl ") == 8 if algorithm == "distillation" else log.count("  positions ") == 4
+    assert (generations[1] / "records.jsonl").exists()
+
+
+def test_a_recovery_in_two_stages_counts_its_own_steps(sections, town, tmp_path, no_timing):
+    """Not those of the recipe's training."""
+    with seeded(1, "dense"):
+        dense = hardy.create("tiny", read_classes(town / "classes.yaml").space, width=8).eval()
+    hardy.save(dense, tmp_path / "dense")
+    made = sections(prune={**CUT, "recovery": 4, "recover_with": "two_stage"}, run={"log_every": 1})
+    folder = prune.run(from_values(made | {"network": {"run": str(tmp_path / "dense")}}), show=False)
+    log = (folder / "train.log").read_text(encoding="utf-8")
+    assert (log.count("  positions "), log.count(": segmentation ")) == (2, 2)

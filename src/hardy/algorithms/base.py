@@ -1,8 +1,9 @@
 """The interface of a training algorithm: it maps a batch to named loss terms."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import nn
 from torch.optim import Optimizer
@@ -11,7 +12,21 @@ from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.types import Batch, Terms
 
-__all__ = ["Algorithm"]
+__all__ = ["Algorithm", "Table"]
+
+
+class Table(NamedTuple):
+    """Rows of text to show.
+
+    Attributes:
+        title: what they are.
+        columns: the heads.
+        rows: a text for each column.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
 
 class Algorithm(nn.Module, ABC):
@@ -24,13 +39,18 @@ class Algorithm(nn.Module, ABC):
 
     The constructor takes ``network`` and ``pixel_loss`` before the ``*``. Its options follow the ``*``; each has a type
     and a default. An algorithm that learns from another network also takes a ``teacher`` before the ``*``, a
-    `hardy.networks.building.teacher.Teacher`.
+    `hardy.networks.building.teacher.Teacher`; one that changes at a share of the run takes ``steps``, their number.
     """
 
     needs_domains: int = 1
     """The smallest number of domains that a batch must hold for the terms to be defined."""
     trains_network: bool = True
     """False when the algorithm trains something else and leaves the network unchanged."""
+    reaches_all: bool = True
+    """False when some steps give some parameters no gradient; then it is refused in a run of several processes."""
+    uses_unlabelled: bool = False
+    """True when `forward` learns from images without labels, those of domain -1; all their labels are `IGNORE`. An
+    instance sets it to False when its options leave nothing to learn from them."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -39,6 +59,10 @@ class Algorithm(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: Batch) -> Terms:
         """The named scalar loss terms of ``batch``."""
+
+    def table(self) -> Table | None:
+        """What to show before the first step, such as which features are compared; None for nothing."""
+        return None
 
     def optimisers(self) -> Mapping[str, Optimizer]:
         """The optimisers that `forward` steps, by names that the algorithm chooses; none by default.
@@ -83,6 +107,13 @@ class Algorithm(nn.Module, ABC):
 
     def after_step(self, step: int) -> None:
         """Called after optimiser step ``step`` (the first is 1)."""
+
+    def peers(self) -> Mapping[str, Network]:
+        """The networks that are trained beside ``network`` and not shipped, by names that are folder names.
+
+        A run measures them at its end, records their scores, and saves them in its folder.
+        """
+        return {}
 
     def keep(self, folder: Path) -> None:
         """Write what was learned besides the network to the run's ``folder``; called once, after the last step."""

@@ -4,18 +4,24 @@
 
 The L_l are the losses of ``hardy list distillation``. The teacher is frozen, in evaluation mode. A recipe names it as
 ``teacher``; in the recovery after pruning the default teacher is the network before pruning. Student and teacher may
-differ in family, strides, order of classes, normalisation and image size.
+differ in family, strides, order of classes, normalisation and image size. With an earlier run of the same network as
+the teacher these are born-again networks. Of images without labels (``data.unlabelled``) only the L_l are computed,
+those that read no labels; batch norms see all images.
 
 With ``balance: gradients``, s keeps distillation from drowning the task: the norm of the gradient of all distillation
 terms is at most ``limit`` times that of the labels' loss. Both norms are over the network's trained parameters. s is
-measured every ``balance_every`` steps, smoothed by half, and logged. With ``balance: fixed``, s is 1.
+measured every ``balance_every`` steps, in the first part of an accumulated batch that has labels, as the mean with the
+s before, and logged. With ``balance: fixed``, s is 1.
 
 Source: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", arXiv:1503.02531, 2015, section 2; the
 sum of weighted losses for segmentation: Liu et al., "Structured knowledge distillation for semantic segmentation", CVPR
-2019, eq. 7; weights by the norm of gradients after: Chen et al., "GradNorm", ICML 2018, section 3.
+2019, eq. 7; weights by the norm of gradients after: Chen et al., "GradNorm", ICML 2018, section 3; to recover a pruned
+network from the unpruned one: Muralidharan et al., "Compact language models via pruning and knowledge distillation",
+NeurIPS 2024, section 3; the same network as the teacher: Furlanello et al., "Born-again neural networks", ICML 2018.
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -23,8 +29,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from hardy.algorithms.base import Algorithm
-from hardy.distillation._terms import DistillationTerms
+from hardy.algorithms._unlabelled import task_terms, unlabelled_of
+from hardy.algorithms.base import Algorithm, Table
+from hardy.distillation._terms import Choices, DistillationTerms
 from hardy.errors import InputError, within
 from hardy.networks.base import Network, PixelLoss
 from hardy.networks.building.teacher import Teacher
@@ -43,7 +50,8 @@ class Distillation(Algorithm):
         network: what is trained.
         pixel_loss: the loss of one head.
         teacher: predicts at least the classes of ``network``.
-        losses: the losses by name, each with its options, ``weight`` among them.
+        losses: the losses by name, each with its options, ``weight`` among them; without any ``{kl: {}, cwd: {}}``, and
+            ``{kl: {}}`` for image-level classes.
         resolution: where logits are compared: at the network's own stride (``coarse``) or at the images' size.
         balance: ``gradients`` or ``fixed``; see the module.
         limit: the largest ratio of the two gradient norms.
@@ -53,13 +61,15 @@ class Distillation(Algorithm):
         InputError: for a ``limit`` that is not above 0, and what `DistillationTerms` raises.
     """
 
+    uses_unlabelled = True
+
     def __init__(
         self,
         network: Network,
         pixel_loss: PixelLoss,
         teacher: Teacher,
         *,
-        losses: Annotated[Mapping[str, Mapping[str, Any]], Kind("distillation")] = {"kl": {}, "cwd": {}},
+        losses: Annotated[Mapping[str, Mapping[str, Any]], Kind("distillation")] = {},
         resolution: Literal["coarse", "full"] = "coarse",
         balance: Literal["gradients", "fixed"] = "gradients",
         limit: float = 1.0,
@@ -71,11 +81,15 @@ class Distillation(Algorithm):
         super().__init__(network)
         self.pixel_loss, self.balance, self.limit, self.balance_every = pixel_loss, balance, limit, balance_every
         self.teacher = teacher
-        self.distilled = DistillationTerms(network, teacher, losses, resolution)
+        usual: Choices = {"kl": {}} if network.image_level else {"kl": {}, "cwd": {}}
+        self.distilled = DistillationTerms(network, teacher, losses or usual, resolution)
+        self.uses_unlabelled = not self.distilled.needs_labels
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.register_buffer("measured", torch.full((), -1, dtype=torch.long))
         self.scale: Tensor
         self.steps: Tensor
+        self.measured: Tensor
 
     def optimisers(self) -> dict[str, Optimizer]:
         """Those of the losses."""
@@ -86,39 +100,60 @@ class Distillation(Algorithm):
         with self.distilled.matching.recording() as recorded:
             outputs = self.network.outputs(batch.images)
             taught = self.teacher.outputs(batch.images)
-        terms = self.network.losses(outputs, batch.labels, self.pixel_loss)
-        distilled = self.distilled(batch.images, batch.labels, outputs, taught, recorded)
+        terms = task_terms(self.network, outputs, batch, self.pixel_loss)
+        distilled = self.distilled(batch.images, batch.labels, outputs, taught, recorded, unlabelled_of(batch))
         if self.balance == "gradients":
-            if int(self.steps) % self.balance_every == 0:
+            if self._due():
                 self._measure(terms, distilled)
             distilled = {name: self.scale * value for name, value in distilled.items()}
         return {**terms, **distilled}
+
+    def table(self) -> Table:
+        """The losses, the values that they compare, and what aligns these."""
+        return Table("distillation", ("loss", "student", "teacher", "aligner"), self.distilled.table())
 
     def after_step(self, step: int) -> None:
         """See `Algorithm.after_step`."""
         self.steps.fill_(step)
         self.distilled.after_step(step)
 
+    def _due(self) -> bool:
+        """Whether to measure now; not twice in a step."""
+        done = int(self.steps)
+        return self.training and done % self.balance_every == 0 and done != int(self.measured)
+
     def _measure(self, terms: Terms, distilled: Terms) -> None:
-        """Set `scale` from the gradient norms of the two groups of terms."""
-        task, teaching = (_gradient_norm(group, self.network) for group in (terms, distilled))
-        wanted = torch.ones(()) if teaching <= self.limit * task else self.limit * task / teaching
-        first = int(self.steps) == 0
-        self.scale.copy_(wanted if first else (self.scale + wanted.to(self.scale)) / 2)
+        """Set `scale` from the gradient norms of the two groups of terms, where both are known.
+
+        Without labels the first is 0, and float16 may overflow; then `scale` stays as it is.
+        """
+        task, teaching = (gradient_norm(group, self.network) for group in (terms, distilled))
+        if not (0 < task < math.inf and teaching < math.inf):
+            return
+        wanted = min(1.0, self.limit * task / teaching) if teaching else 1.0
+        first = int(self.measured) < 0
+        self.scale.fill_(wanted if first else (float(self.scale) + wanted) / 2)
+        self.measured.copy_(self.steps)
         _log.info(
             "step %d: distillation is scaled by %.4g (gradient norms: labels %.4g, distillation %.4g)",
             int(self.steps) + 1,
             float(self.scale),
-            float(task),
-            float(teaching),
+            task,
+            teaching,
         )
 
 
-def _gradient_norm(terms: Terms, network: Network) -> Tensor:
+_FACTOR = 2.0**12
+"""The terms are multiplied by it before their gradient is taken and the norm is divided by it: in float16 small
+gradients would be 0. A power of 2 changes no bits in float32."""
+
+
+def gradient_norm(terms: Terms, network: Network) -> float:
     """The norm of the gradient of the sum of ``terms`` in the trained parameters of ``network``; 0 without one."""
-    total = torch.stack(list(terms.values())).sum() if terms else torch.zeros(())
-    if not total.requires_grad:
-        return torch.zeros(())
     trained = [value for value in network.parameters() if value.requires_grad]
-    found = torch.autograd.grad(total, trained, retain_graph=True, allow_unused=True)
-    return torch.stack([value.float().norm() for value in found if value is not None]).norm()
+    total = torch.stack(list(terms.values())).sum() if terms else torch.zeros(())
+    if not trained or not total.requires_grad:
+        return 0.0
+    found = torch.autograd.grad(_FACTOR * total, trained, retain_graph=True, allow_unused=True)
+    norms = [value.float().norm() for value in found if value is not None]
+    return float(torch.stack(norms).norm()) / _FACTOR if norms else 0.0

@@ -81,6 +81,8 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
     if show:
         show_table(f"{here.folder}: {_goal(choice)} by {choice.criterion.name}{adapt_words(recipe.adapt)}", table)
         _show(made)
+        for remark in here.remarks:
+            say(remark)
     refuse_unmeasured(table, here.folder, recipe.adapt)
     return here.folder
 
@@ -121,6 +123,7 @@ def _measure_and_save(here: Run, result: _Result, images: Split, choice: Prune) 
     }
     table = here.measure(result.network, images, "prune", notes)
     here.record("prune", images.sources, cost_values(result.changes), notes)
+    here.measure_peers(images, "prune", notes)
     here.keep(result.network)
     return table
 
@@ -165,7 +168,7 @@ def _check_recovery(here: Run, network: Network, images: Split, choice: Prune) -
     """
     if choice.recovery:
         optim = here.recipe.optim
-        built = here.algorithm(deepcopy(network), choice.recover_with, network)
+        built = here.algorithm(deepcopy(network), choice.recover_with, network, choice.recovery)
         built.check(len(images.train), optim.batch // optim.accumulate)
         if not built.trains_network:
             name = (choice.recover_with or here.recipe.algorithm).name
@@ -209,6 +212,7 @@ def _dense(here: Run, network: Network, images: Split) -> Network:
         return trained
     rehearse(network, _choice(here.recipe), here.view(images), pixel_loss=here.pixel_loss(network))
     here.fit(network, images, "train")
+    here.measure_peers(images, "train", {"network": here.recipe.network.name, **here.selection})
     here.keep_part(network, "dense")
     here.remove_checkpoint()
     return network

@@ -46,6 +46,8 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
         table = save_and_measure(here, network, images)
     if here.main and show:
         show_table(f"{here.folder}: {type(network).__name__}, {network.labels.name}{adapt_words(recipe.adapt)}", table)
+        for remark in here.remarks:
+            say(remark)
     refuse_unmeasured(table, here.folder, recipe.adapt)
     return here.folder
 
@@ -58,6 +60,7 @@ def save_and_measure(here: Run, network: Network, images: Split) -> Table:
     notes = {"network": name, **tuner, **here.selection}
     table = here.measure(network, images, "train", notes)
     here.record("train", images.sources, own_costs(network, here.recipe), notes)
+    here.measure_peers(images, "train", notes)
     here.keep(network)
     return table
 

@@ -89,7 +89,8 @@ class Fit:
         self._refuse_processes()
         algorithm.to(self.accelerator.device)
         self.layout = torch.channels_last if run_section.channels_last else torch.contiguous_format
-        algorithm.network.to(memory_format=self.layout)  # type: ignore[call-overload]
+        for network in (algorithm.network, *algorithm.peers().values()):
+            network.to(memory_format=self.layout)  # type: ignore[call-overload]
         self.optimiser = self.accelerator.prepare(optimiser.build(algorithm, optim))
         self.model = self.accelerator.prepare(algorithm)
         self.average: dict[str, Tensor] = {}
@@ -127,11 +128,15 @@ class Fit:
         return True
 
     def _refuse_processes(self) -> None:
-        """Refuse an algorithm with its own optimisers in a parallel run: their gradients would not be averaged."""
-        own = ", ".join(self.algorithm.optimisers())
-        if own and self.accelerator.num_processes > 1:
-            name = type(self.algorithm).__name__
+        """Refuse, in a parallel run, an algorithm with its own optimisers, whose gradients would not be averaged, or
+        one that leaves parameters without gradient, for which the other processes would wait."""
+        if self.accelerator.num_processes == 1:
+            return
+        name = type(self.algorithm).__name__
+        if own := ", ".join(self.algorithm.optimisers()):
             raise InputError(f"algorithm: {name} has an optimiser of its own ({own}); train it in one process")
+        if not self.algorithm.reaches_all:
+            raise InputError(f"algorithm: {name} does not train all weights in each step; train it in one process")
 
     def _refuse_other(self, saved: checkpoint.Checkpoint) -> None:
         """Raise `ValueError` for untrained weights, an average, optimisers or a step that do not fit this run."""

@@ -61,7 +61,8 @@ def build(algorithm: Algorithm, optim: Optim) -> torch.optim.Optimizer:
     Raises:
         InputError: when ``algorithm`` has no trained parameter.
     """
-    pretrained = algorithm.network.encoder() if algorithm.network.pretrained else ()
+    networks = (algorithm.network, *algorithm.peers().values())
+    pretrained = [module for network in networks if network.pretrained for module in network.encoder()]
     encoder = {id(p) for module in pretrained for p in module.parameters()}
     if optim.encoder_rate != 1 and not encoder:
         name = type(algorithm.network).__name__

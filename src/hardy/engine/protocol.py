@@ -386,6 +386,10 @@ def _select(network: Network, loop: Fit, best: Path) -> None:
     """Load the best weights into ``network``, in place and on the CPU; the last weights when none was measured."""
     loop.accelerator.wait_for_everyone()
     network.to("cpu")
+    for peer in loop.algorithm.peers().values():
+        prefix = next(f"{name}." for name, module in loop.algorithm.named_modules() if module is peer)
+        peer.load_state_dict(_selected(peer, loop, prefix))
+        peer.to("cpu")
     if loop.progress.best:
         rest = {name: value for name, value in network.state_dict().items() if f"network.{name}" in loop.untrained}
         load_tensors(best, network, rest)
@@ -408,9 +412,8 @@ def _score(loop: Fit, network: Network, judge: Callable[[], Table], name: str | 
     return table.intra_of(name)
 
 
-def _selected(network: Network, loop: Fit) -> dict[str, Tensor]:
-    """The weights of the network to measure and keep."""
-    prefix = "network."
+def _selected(network: Network, loop: Fit, prefix: str = "network.") -> dict[str, Tensor]:
+    """The weights of ``network``, part ``prefix`` of the algorithm, to measure and keep."""
     state = loop.averaged()
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 

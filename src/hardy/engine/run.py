@@ -17,7 +17,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from hardy.engine.fit import Log
 from hardy.engine.log import LogFile
 from hardy.engine.protocol import Settings, Split
 from hardy.engine.provenance import provenance
-from hardy.engine.run_files import PASSING, START, holds_network
+from hardy.engine.run_files import PASSING, PEERS, START, holds_network
 from hardy.engine.run_folder import finished, folder_of, locked, unused
 from hardy.engine.safeguards import DataView
 from hardy.engine.unused import refuse_unused
@@ -78,6 +78,7 @@ class Run:
         main: True on the one process of a parallel run that writes files.
         cost: the seconds and steps used so far, by name.
         selection: how the weights were selected, for the records.
+        remarks: lines to show at the end.
     """
 
     recipe: Recipe
@@ -87,7 +88,9 @@ class Run:
     main: bool = True
     cost: dict[str, float] = field(default_factory=dict)
     selection: dict[str, Any] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
     _teacher: Teacher | None = field(default=None, init=False, repr=False)
+    _peers: Mapping[str, Network] = field(default_factory=dict, init=False, repr=False)
 
     @staticmethod
     def finished(recipe: Recipe, verb: str) -> Path | None:
@@ -189,13 +192,20 @@ class Run:
         if keep and self.main:
             self._keep_once(network, teachers.FOLDER)
 
-    def algorithm(self, network: Network, method: Method | None = None, teacher: Network | None = None) -> Algorithm:
-        """The algorithm ``method``, by default the recipe's, on ``network``.
+    def algorithm(
+        self,
+        network: Network,
+        method: Method | None = None,
+        teacher: Network | None = None,
+        steps: int | None = None,
+    ) -> Algorithm:
+        """The algorithm ``method``, by default the recipe's, on ``network``, for ``steps``, by default the recipe's.
 
         An algorithm that needs a teacher gets the recipe's, or else ``teacher``, in the precision of the run.
         """
         chosen = method or self.recipe.algorithm
-        supply: dict[str, Any] = {"network": network, "pixel_loss": self.pixel_loss(network)}
+        steps = steps or self.recipe.optim.steps
+        supply: dict[str, Any] = {"network": network, "pixel_loss": self.pixel_loss(network), "steps": steps}
         if teachers.needed_by(chosen):
             supply["teacher"] = self.teacher() or (Teacher(teacher) if teacher else None)
         built: Algorithm = ALGORITHMS.build(chosen.name, supply, **chosen.options)
@@ -224,8 +234,9 @@ class Run:
         settings = self.settings
         settings = Settings(settings.data, optim or settings.optim, settings.evaluate, settings.run)
         seed_all(self.recipe.run.seed, stage, "algorithm")
-        algorithm = self.algorithm(network, method, teacher)
+        algorithm = self.algorithm(network, method, teacher, settings.optim.steps)
         step = self.fit_algorithm(algorithm, images, stage, settings)
+        self._peers = algorithm.peers()
         if self.main:
             algorithm.keep(self.folder)
         self.selection = {"select": settings.evaluate.select, "selected_step": step}
@@ -255,13 +266,38 @@ class Run:
         has a section ``adapt``, a copy of the network adapts during the measurement, and the records say so.
         If the recipe asks for the counts of every image, they go to the run's folder (`hardy.counts`).
         """
-        pairs = [("source-val", part) for part in images.val] + [("unseen", part) for part in images.unseen]
-        adapt = self.recipe.adapt
-        table = protocol.measure(network, pairs, self.settings, tolerant=True, adapt=adapt)
+        table = self._measured(network, images, stage, notes, self.settings)
         if self.main and self.recipe.evaluate.keep_counts:
             counts.write(self.folder, table.counts)
+        return table
+
+    def _measured(
+        self, network: Network, images: Split, stage: str, notes: Mapping[str, Any], settings: Settings
+    ) -> Table:
+        """The table of ``network``, which is recorded."""
+        pairs = [("source-val", part) for part in images.val] + [("unseen", part) for part in images.unseen]
+        adapt = self.recipe.adapt
+        table = protocol.measure(network, pairs, settings, tolerant=True, adapt=adapt)
         self.record(stage, images.sources, table.values(), {**notes, **adapting.notes(adapt)})
         return table
+
+    def measure_peers(self, images: Split, stage: str, notes: Mapping[str, Any]) -> None:
+        """Measure and record the networks that the last `fit` trained beside its network, and save them in `PEERS`.
+
+        Their records have the stage ``STAGE/NAME``. A line of the log and of `remarks` has their scores.
+        """
+        choice = self.recipe.evaluate.model_copy(update={"keep_counts": False})  # those are of the network itself
+        for name, peer in self._peers.items():
+            kind = peer.architecture.get("name") or type(peer).__name__
+            marks = {**notes, "network": kind, "peer": name}
+            table = self._measured(peer, images, f"{stage}/{name}", marks, replace(self.settings, evaluate=choice))
+            if self.main:
+                artefact.save(peer, self.folder / PEERS / name)
+            scores = ("-" if score is None else f"{score:.4f}" for score in (table.intra, table.unseen))
+            said = "{} ({}) was trained beside the network, which is kept: source-val {}, unseen {}; it is in {}"
+            self.remarks.append(said.format(name, kind, *scores, self.folder / PEERS / name))
+            _log.info("%s", self.remarks[-1])
+        self._peers = {}
 
     def record(self, stage: str, sources: Sequence[str], values: Values, notes: Mapping[str, Any]) -> None:
         """Append ``values`` to the run's records."""

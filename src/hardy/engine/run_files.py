@@ -4,12 +4,15 @@ import hashlib
 import json
 from pathlib import Path
 
-__all__ = ["BEST", "CHECKPOINT", "PASSING", "START", "WEIGHTS", "holds_network", "unfinished"]
+__all__ = ["BEST", "CHECKPOINT", "PASSING", "PEERS", "START", "WEIGHTS", "holds_network", "unfinished"]
 
 WEIGHTS = "network.safetensors"
 
 START = "start"
 """The sub-folder for the network in memory that a run started from."""
+
+PEERS = "peers"
+"""The sub-folder for the networks that were trained beside the one that is kept, each in a sub-folder of its name."""
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
 PASSING = (CHECKPOINT, BEST)

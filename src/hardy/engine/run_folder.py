@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from hardy.engine.run_files import PASSING, START, holds_network, unfinished
+from hardy.engine.run_files import PASSING, PEERS, START, holds_network, unfinished
 from hardy.errors import InputError
 from hardy.files import clear, expanded, leftovers
 from hardy.lock import NAME as LOCK
@@ -18,6 +18,11 @@ __all__ = ["Origin", "finished", "folder_of", "locked", "origin_of", "tidy", "un
 
 _PARTS = ("dense", "pruned", "largest", "teacher", START)
 """Sub-folders with networks of their own."""
+
+
+def _parts(folder: Path) -> list[str]:
+    """The sub-folders of ``folder`` that may hold a network, those of `PEERS` among them."""
+    return [*_PARTS, *(f"{PEERS}/{path.name}" for path in folder.glob(f"{PEERS}/*"))]
 
 
 class Origin(NamedTuple):
@@ -69,7 +74,7 @@ def locked(folder: Path, recipe: Recipe) -> Iterator[None]:
         raise InputError(f"run.folder: {folder} cannot be written{why}; give another folder") from None
     try:
         _refuse_other(folder, recipe)
-        clear(folder, *_PARTS)
+        clear(folder, *_parts(folder))
         yield
     finally:
         lock.release()
@@ -88,9 +93,9 @@ def finished(recipe: Recipe, verb: str) -> Path | None:
 def tidy(folder: Path) -> None:
     """Remove the files of an unfinished run from the folder of a finished one: a process was killed at its end."""
     passing = [folder / name for name in PASSING if (folder / name).exists()]
-    if passing or leftovers(folder, *_PARTS) or (folder / LOCK).exists():
+    if passing or leftovers(folder, *_parts(folder)) or (folder / LOCK).exists():
         with suppress(InputError, OSError), Lock(folder):
-            clear(folder, *_PARTS)
+            clear(folder, *_parts(folder))
             for path in passing:
                 path.unlink(missing_ok=True)
 

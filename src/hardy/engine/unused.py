@@ -38,7 +38,7 @@ def _sections(recipe: Recipe, verb: str) -> Iterator[tuple[str, object, str]]:
     if recipe.teacher and not any(map(needed_by, methods := tuple(trained_by(recipe, verb)))):
         names = " and ".join(dict.fromkeys(method.name for method in methods))
         why = f"{names} needs no teacher" if names else "no algorithm that needs one is used"
-        yield "teacher", "the section", f"{why}; train with self_distillation or the like, or leave the section out"
+        yield "teacher", "the section", f"{why}; train with distillation or the like, or leave the section out"
     if recipe.adapt and verb == "search":
         yield "adapt", "the section", "a search does not adapt networks; leave the section out"
     if recipe.tuner and verb != "train":
