@@ -25,11 +25,9 @@ from hardy.networks.parts.stages import EMBEDDING, INPUT, traced
 
 __all__ = ["Preactivations"]
 
-_ACTIVATIONS = frozenset(
-    ("relu", "relu_", "relu6", "hardtanh", "leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "silu", "gelu")
-    + ("mish", "hardswish", "softplus")
-)
-_SUMS = frozenset(("add", "add_", "__add__", "__iadd__", "__radd__"))
+_ACTIVATIONS = {"relu", "relu_", "relu6", "hardtanh", "leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "silu"}
+_ACTIVATIONS |= {"gelu", "mish", "hardswish", "softplus"}
+_SUMS = {"add", "add_", "__add__", "__iadd__", "__radd__"}
 
 
 class _Call(NamedTuple):

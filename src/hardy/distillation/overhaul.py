@@ -9,9 +9,9 @@ from the batch norm before the tap with scale g and shift b, as x ~ N(b, |g|):
     m = E[x | x < 0] = b - |g| phi(b / |g|) / Phi(-b / |g|),    m = -3 |g| where Phi(-b / |g|) <= 0.001
 
 r is a 1x1 convolution without bias, drawn from N(0, 2 / channels), and a batch norm, trained with the student. Where
-the maps differ in size, its output is resized to the teacher's. d_i is 2^(n - 1 - i) for pairs 0 to n - 1, finest first.
-N images of H x W pixels: the paper's sum grows with the map, so it is scaled to crops of 512 x 512, where the value is
-that of the authors' code.
+the maps differ in size, its output is resized to the teacher's. d_i is 2^(n - 1 - i) for the pairs 0 to n - 1, finest
+first. N images of H x W pixels: the paper's sum grows with the map, so it is scaled to crops of 512 x 512, where the
+value is that of the authors' code.
 
 The taps are found: see `hardy.distillation._preactivations`. In a residual stage the batch norm does not know the
 shortcut, so the margin is an approximation; the same holds for activations other than ReLU.
