@@ -56,7 +56,7 @@ class Sums(nn.Module):
         self.second, self.shortcut = nn.BatchNorm2d(8), nn.BatchNorm2d(8)
         self.act = nn.ReLU(inplace=True)
         self.plain, self.twice = nn.Conv2d(8, 8, 1), nn.ReLU()
-        self.out = nn.Identity()
+        self.out, self.middle = nn.Identity(), nn.Identity()
         self.head = nn.Conv2d(8, 11, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,7 +64,8 @@ class Sums(nn.Module):
         y = self.second(x)
         y += self.shortcut(x)
         y = self.out(self.act(y))
-        return self.head(self.twice(self.twice(self.plain(y)) - 1))
+        y = self.middle(self.twice(2 * self.plain(y)))
+        return self.head(self.twice(y - 1))
 
 
 def sums(**features: str) -> Network:
@@ -81,9 +82,21 @@ def test_a_sum_in_place_is_the_input_of_its_activation_and_has_the_first_norm() 
     assert seen.norm("module.twice.input") is None
 
 
+def test_a_feature_may_be_what_an_activation_reads() -> None:
+    assert found(sums(stage1="norm")) == {"stage1": ("module.norm", "module.norm")}
+
+
+def test_a_shortcut_may_come_first() -> None:
+    """Inverted residuals are ``x + y``; x comes from the block before."""
+    seen = Preactivations(create("tiny", "camvid11"))
+    assert seen.norm("context.1") == "context.1.project.1"
+    assert seen.norm("context.1.project.1.input") is None
+
+
 def test_a_layer_that_runs_again_is_not_read() -> None:
-    """The last call of ``twice`` reads a difference that no layer returns; its first call read ``plain``."""
+    """The first call of ``twice`` makes ``middle``, but the input that it has in the end is the second call's."""
     assert found(sums(stage1="twice")) == {"stage1": ("module.twice.input", None)}
+    assert found(sums(stage1="middle")) == {"stage1": ("module.act.input", "module.second")}
     assert Preactivations(sums(stage1="twice")).layer("stage1", normed=True) == "module.act.input"
 
 

@@ -76,9 +76,10 @@ class Preactivations:
     def norm(self, layer: str) -> str | None:
         """The batch norm whose output the value of ``layer`` is, or an operand of it; None if there is none.
 
-        In a sum of two such outputs it is that of the first operand, as blocks write their shortcut second.
+        In a sum of two such outputs it is one from the block that sums, and of two from there that of the first
+        operand, as blocks write their shortcut second.
         """
-        return self._seen.norm_of(layer)
+        return self._seen.values.get(layer)
 
 
 class _Seen(TorchFunctionMode):
@@ -89,10 +90,11 @@ class _Seen(TorchFunctionMode):
         self.time = 0
         self.kept: list[object] = []  # so that an id stays that of one tensor
         self.born: dict[int, int] = {}
+        self.copied: dict[int, int] = {}
         self.running: list[tuple[str, Any]] = []
         self.counts: Counter[str] = Counter()
         self.makers: dict[tuple[int, int], tuple[str, int]] = {}
-        self.values: dict[str, int] = {}
+        self.values: dict[str, str | None] = {}
         self.plain: dict[str, tuple[str, int]] = {}
         self.norms: dict[int, str] = {}
         self.calls: list[_Call] = []
@@ -112,14 +114,16 @@ class _Seen(TorchFunctionMode):
         self.born.setdefault(id(returned), self.time)
         if name == "batch_norm" and self.running:
             self.norms[id(returned)] = self.running[-1][0]
+        elif name == "clone":
+            self.copied[id(returned)] = id(args[0])
         elif name in _SUMS:
-            origin = next((norm for each in args[:2] if (norm := self.norms.get(id(each)))), None)
-            if origin is not None:
-                self.norms.setdefault(id(returned), origin)
+            if origin := self._origin(args[:2]):
+                self.norms[id(returned)] = origin
         elif before is not None and read is not None and read.ndim == 4:
             norm = self.norms.get(before[0])
             layer = self.makers.get(before) or self._activation(read) or self.plain.get(norm or "")
             self.calls.append(_Call(self.time, before[0], id(returned), tuple(read.shape[-2:]), layer, norm))
+            self.norms.pop(id(returned), None)  # where it is the same tensor, changed in place
         return returned
 
     def enter(self, name: str, given: Sequence[Any]) -> None:
@@ -127,7 +131,7 @@ class _Seen(TorchFunctionMode):
         self.running.append((name, given[0] if given else None))
         self.counts[name] += 1
         if given and isinstance(given[0], Tensor):
-            self.values[f"{name}{INPUT}"] = id(given[0])
+            self.values[f"{name}{INPUT}"] = self.norms.get(id(given[0]))
 
     def leave(self, name: str, value: object) -> None:
         """The module ``name`` ends."""
@@ -136,14 +140,15 @@ class _Seen(TorchFunctionMode):
             maker = self.makers.setdefault((id(value), value._version), (name, self.counts[name]))
             if maker[0] == name == self.norms.get(id(value)):  # a batch norm that is nothing else
                 self.plain[name] = maker
-            self.values[name] = id(value)
+            self.values[name] = self.norms.get(id(value))
 
     def calls_of(self, feature: str) -> list[_Call]:
         """The activations that may be the last of ``feature``, the best first."""
         value = self.features[feature]
         size, born = tuple(value.shape[-2:]), self.born.get(id(value), 0)
-        made = [call for call in self.calls if call.returned == id(value)]
-        read = [call for call in self.calls if call.read == id(value)]
+        same = {id(value), self.copied.get(id(value))}
+        made = [call for call in self.calls if call.returned in same]
+        read = [call for call in self.calls if call.read in same]
         before = [call for call in self.calls if call.time < born and call.size == size]
         after = [call for call in self.calls if born < call.time < self._coarser(value)]
         following = after[:1] if after and after[0].size == size else []
@@ -155,9 +160,11 @@ class _Seen(TorchFunctionMode):
             return None
         return call.layer[0]
 
-    def norm_of(self, layer: str) -> str | None:
-        """See `Preactivations.norm`."""
-        return self.norms.get(self.values.get(layer, 0))
+    def _origin(self, operands: Sequence[Any]) -> str | None:
+        """The batch norm of a sum: the first operand's that lies in the running module, else the first's that has one."""
+        norms = [norm for each in operands if (norm := self.norms.get(id(each)))]
+        inside = f"{self.running[-1][0]}." if self.running else ""
+        return next((norm for norm in norms if norm.startswith(inside)), norms[0] if norms else None)
 
     def _activation(self, read: Tensor) -> tuple[str, int] | None:
         """The input of the running module, if it is what is read."""
