@@ -161,7 +161,7 @@ class _Seen(TorchFunctionMode):
         return call.layer[0]
 
     def _origin(self, operands: Sequence[Any]) -> str | None:
-        """The batch norm of a sum: the first operand's that lies in the running module, else the first's that has one."""
+        """The batch norm of a sum: the first operand's from inside the running module, else the first of all."""
         norms = [norm for each in operands if (norm := self.norms.get(id(each)))]
         inside = f"{self.running[-1][0]}." if self.running else ""
         return next((norm for norm in norms if norm.startswith(inside)), norms[0] if norms else None)
