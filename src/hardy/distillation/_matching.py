@@ -5,13 +5,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hardy.data.labels import LabelSpace
 from hardy.distillation.base import FeaturePair, Tap
 from hardy.errors import InputError, nearest, quoted
 from hardy.networks.base import Network
-from hardy.networks.parts.stages import EMBEDDING, places_of
+from hardy.networks.parts.stages import EMBEDDING, INPUT, places_of, watch
 from hardy.types import Outputs
 
 __all__ = ["DEEPEST", "STAGES", "Matching", "class_order", "in_order", "values_of"]
@@ -34,6 +34,9 @@ class Matching:
       the feature or module of the same name where the teacher has it;
     - a pair ``[student, teacher]`` of such names.
 
+    The name of a module means its output, and with ``.input`` at its end its input; of a module that runs several
+    times, the last.
+
     Stages are matched by stride. Where several stages of one network have the stride that fits, as in a plain vision
     transformer, the student's stages take them in order, evenly spread.
 
@@ -45,6 +48,7 @@ class Matching:
     def __init__(self, student: Network, teacher: Network | None) -> None:
         self.student, self.teacher = student, teacher
         self._known: dict[int, dict[str, Tap]] = {}
+        self._layers: tuple[dict[str, Tap], dict[str, Tap]] = ({}, {})
         self._modules: tuple[set[str], set[str]] = (set(), set())
 
     def pairs(self, taps: Sequence[Any], owner: str, *, vectors: bool = False) -> tuple[FeaturePair, ...]:
@@ -54,7 +58,8 @@ class Matching:
             taps: the entries, see the class.
             owner: the option in messages, such as ``NFD.taps``.
             vectors: also compare values without positions, such as the embedding of a classifier. Without it
-                ``embedding`` is left out of several entries, and refused if nothing else is left.
+                ``embedding`` is left out of several entries, and refused if nothing else is left. It is also left out
+                of several where a network names none.
 
         Raises:
             InputError: for a teacher without features, no entry, an unknown name (with the nearest), or a vector where
@@ -65,7 +70,10 @@ class Matching:
                 f"{owner.partition('.')[0]} compares features, and the teacher gives logits only; name a run as "
                 "teacher.run, or use losses of logits such as kl and cwd"
             )
-        found = [pair for entry in taps for pair in self._named(entry, owner)]
+        both = [EMBEDDING in self._taps(network) for network in (self.student, self.teacher)]
+        named = [entry for entry in taps if entry != EMBEDDING or len(taps) == 1 or all(both)]
+        self._trace([entry for entry in named if not isinstance(entry, str)])
+        found = [pair for entry in named for pair in self._named(entry, owner)]
         kept = [pair for pair in dict.fromkeys(found) if vectors or (pair.student.stride and pair.teacher.stride)]
         dropped = [pair for pair in found if pair not in kept]
         if not kept or any(pair.student.name != EMBEDDING for pair in dropped):
@@ -75,13 +83,13 @@ class Matching:
 
     @contextmanager
     def recording(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-        """Inside the block the outputs of the modules that taps name are kept, the student's and the teacher's.
+        """Inside the block the values of the modules that taps name are kept, the student's and the teacher's.
 
         Each is copied, since the layer that follows may overwrite it.
         """
         values: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
         handles = [
-            network.get_submodule(name).register_forward_hook(_keeper(kept, name))
+            watch(network, name, _keeper(kept, name))
             for network, names, kept in zip((self.student, self.teacher), self._modules, values, strict=True)
             if network is not None
             for name in sorted(names)
@@ -121,13 +129,23 @@ class Matching:
             words = [*taps, *(network.known_as(key) for key, _ in network.named_modules() if key)]
             hint = nearest(name, words)
             raise InputError(f"{owner}: {whose}, {type(network).__name__}, has no {name!r}{hint}; {_have(taps)}")
-        tap = next(Tap(*place) for place in places_of(network, [full]) if place.name == full)
+        if full not in self._layers[side]:
+            self._layers[side][full] = next(Tap(*place) for place in places_of(network, [full]) if place.name == full)
         self._modules[side].add(full)
-        taps[full] = taps[name] = tap
-        return tap
+        self._layers[side][name] = self._layers[side][full]
+        return self._layers[side][full]
+
+    def _trace(self, entries: Sequence[Any]) -> None:
+        """Read the modules that several pairs name in one pass; wrong names are left to `_tap`."""
+        for side, network in enumerate((self.student, self.teacher)):
+            names = {str(entry[side]) for entry in entries if isinstance(entry, Sequence) and len(entry) == 2}
+            if network is not None and len(names) > 1:
+                full = {key for name in names - self._taps(network).keys() if (key := _full_name(network, name))}
+                places = places_of(network, sorted(full))
+                self._layers[side].update({place.name: Tap(*place) for place in places if place.name in full})
 
     def _taps(self, network: Network) -> dict[str, Tap]:
-        """The features and the embedding of ``network``, by name, in order; modules that were asked for follow."""
+        """The features and the embedding of ``network``, by name, in order."""
         if id(network) not in self._known:
             self._known[id(network)] = {place.name: Tap(*place) for place in places_of(network)}
         return self._known[id(network)]
@@ -160,8 +178,12 @@ def _nearest(stride: int, strides: Sequence[int]) -> int:
 
 
 def _full_name(network: Network, name: str) -> str | None:
-    """The name in ``named_modules`` of the module that users know as ``name``."""
-    return next((key for key, _ in network.named_modules() if key and name in (key, network.known_as(key))), None)
+    """The name in ``named_modules`` of the module that users know as ``name``, which may end with `INPUT`."""
+    found = next((key for key, _ in network.named_modules() if key and name in (key, network.known_as(key))), None)
+    if found is None and name.endswith(INPUT):
+        module = _full_name(network, name.removesuffix(INPUT))
+        return module and f"{module}{INPUT}"
+    return found
 
 
 def _is_module(network: Network, name: str) -> bool:
@@ -172,8 +194,8 @@ def _have(taps: Mapping[str, Tap]) -> str:
     return f"there are: {', '.join(taps)}, and the names of modules"
 
 
-def _keeper(kept: dict[str, Tensor], name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-    def keep(module: nn.Module, args: Any, value: Tensor) -> None:
+def _keeper(kept: dict[str, Tensor], name: str) -> Callable[[Tensor], None]:
+    def keep(value: Tensor) -> None:
         kept[name] = value.clone()
 
     return keep

@@ -16,9 +16,9 @@ al., "Logit standardization in knowledge distillation", CVPR 2024, algorithm 1.
 
 import math
 
-import torch
 from torch import Tensor
 
+from hardy.distillation._features import standardised, wide
 from hardy.distillation.base import DistillationLoss, PairedOutputs
 from hardy.errors import InputError
 from hardy.ops.divergence import divergence
@@ -53,7 +53,5 @@ class KL(DistillationLoss):
 
 
 def _standardised(logits: Tensor) -> Tensor:
-    """``logits`` (B, K, ...) with mean 0 and standard deviation 1 over K, in float32 at least."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    centred = logits - logits.mean(1, keepdim=True)
-    return centred / (centred.square().mean(1, keepdim=True).sqrt() + 1e-7)
+    """``logits`` (B, K, ...) with mean 0 and standard deviation 1 over K, in float32 at least; 0 for equal logits."""
+    return standardised(wide(logits), (1,), 1e-7)

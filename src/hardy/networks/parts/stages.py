@@ -9,11 +9,13 @@ Source: Hardy's own; fake tensors are PyTorch's (``FakeTensorMode``).
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils.hooks import RemovableHandle
 
 from hardy.errors import InputError
 from hardy.types import Outputs, Stage
@@ -21,10 +23,15 @@ from hardy.types import Outputs, Stage
 if TYPE_CHECKING:
     from hardy.networks.base import Network
 
-__all__ = ["EMBEDDING", "places_of", "stages_of"]
+__all__ = ["EMBEDDING", "INPUT", "places_of", "stages_of", "traced", "watch"]
 
 EMBEDDING = "embedding"
 """The name of `Outputs.embedding` among the places of a network."""
+
+INPUT = ".input"
+"""The end of a name that means the first input of a module, not its output."""
+
+_T = TypeVar("_T")
 
 _SIDES = (256, 384, 640, 896)
 """Heights to try, 128 times 2, 3, 5 and 7, so that most strides divide one of them; widths are twice that."""
@@ -44,45 +51,69 @@ class _Seen(NamedTuple):
 
 def stages_of(network: "Network", size: Sequence[int] | None = None) -> list[Stage]:
     """See `Network.feature_stages`."""
-    return [_stage(seen) for seen in _found(network, size, _features)]
+    return [_stage(seen) for seen in _found(network, size, _features, _whole)]
 
 
 def places_of(network: "Network", modules: Sequence[str] = ()) -> list[Stage]:
-    """The features of ``network``, its embedding, if it has one, as `EMBEDDING`, and the outputs of ``modules``.
+    """The features of ``network``, its embedding, if it has one, as `EMBEDDING`, and the values of ``modules``.
 
     The stride of a vector (B, C), which has no positions, is 0.
 
     Args:
         network: see `Network.feature_stages`.
-        modules: names of modules, as in ``named_modules``.
+        modules: names of modules, as in ``named_modules``, whose outputs are read, or whose inputs, see `INPUT`.
 
     Raises:
-        InputError: for a module whose output is neither a map (B, C, h, w) nor a vector (B, C), or that does not run;
+        InputError: for a module whose value is neither a map (B, C, h, w) nor a vector (B, C), or that does not run;
             and what `Network.feature_stages` raises.
     """
-    return [_stage(seen) for seen in _found(network, None, lambda copied, image: _all(copied, image, modules))]
+    return [_stage(seen) for seen in _found(network, None, lambda copied, image: _all(copied, image, modules), _whole)]
+
+
+def watch(network: nn.Module, name: str, keep: Callable[[Any], object]) -> RemovableHandle:
+    """Give ``keep`` each output of the module ``name``, or with `INPUT` at its end its first input, until removed."""
+    if name.endswith(INPUT) and name not in dict(network.named_modules()):
+        module = network.get_submodule(name.removesuffix(INPUT))
+        return module.register_forward_pre_hook(lambda _, given: (keep(given[0]), None)[1])
+    return network.get_submodule(name).register_forward_hook(lambda _, __, value: (keep(value), None)[1])
+
+
+def traced(network: "Network", look: Callable[["Network", Tensor], _T]) -> _T:
+    """What ``look`` returns for a copy of ``network`` without values and an image (1, 3, H, W) of a size that it takes.
+
+    Raises:
+        InputError: see `Network.feature_stages`.
+    """
+    return _found(network, None, look, lambda _: True)
 
 
 def _stage(seen: _Seen) -> Stage:
     return Stage(seen.name, max(1, round(seen.width)) if seen.width else 0, seen.channels)
 
 
-_Look = Callable[["Network", Tensor], list[_Seen]]
+def _whole(seen: Sequence[_Seen]) -> bool:
+    """Whether every stride is a whole number."""
+    return all(each.height == each.width == round(each.width) for each in seen)
 
 
-def _found(network: "Network", size: Sequence[int] | None, look: _Look) -> list[_Seen]:
-    """What ``look`` sees at the first size at which every stride is a whole number."""
-    found: list[_Seen] | None = None
+def _found(
+    network: "Network",
+    size: Sequence[int] | None,
+    look: Callable[["Network", Tensor], _T],
+    good: Callable[[_T], bool],
+) -> _T:
+    """What ``look`` returns at the first size at which it is ``good``, or at the last size that the network takes."""
+    found: _T | None = None
     error: Exception | None = None
     for at in _sizes(network.least_size) if size is None else [(size[0], size[1])]:
         if found is not None and at in _FIXED:
             break
         try:
-            found = _traced(network, at, look)
+            found = _looked(network, at, look)
         except Exception as caught:  # it may run at another size
             error = error or caught
             continue
-        if all(seen.height == seen.width == round(seen.width) for seen in found):
+        if good(found):
             break
     if found is None:
         if error is None or isinstance(error, InputError):
@@ -103,8 +134,8 @@ def _sizes(least: int) -> Iterator[tuple[int, int]]:
 
 
 @torch.no_grad()
-def _traced(network: "Network", size: tuple[int, int], look: _Look) -> list[_Seen]:
-    """What ``look`` sees for one image of ``size`` (H, W); ``network`` and the random state do not change."""
+def _looked(network: "Network", size: tuple[int, int], look: Callable[["Network", Tensor], _T]) -> _T:
+    """What ``look`` returns for one image of ``size`` (H, W); ``network`` and the random state do not change."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     copied = copy.deepcopy(network, _fakes(network, mode)).eval()
     with torch.random.fork_rng(devices=[]), mode:
@@ -119,7 +150,7 @@ def _all(network: "Network", image: Tensor, modules: Sequence[str]) -> list[_See
     """See `places_of`."""
     given: dict[str, object] = {}
     for name in modules:
-        network.get_submodule(name).register_forward_hook(lambda _, __, value, name=name: given.update({name: value}))
+        watch(network, name, partial(given.__setitem__, name))
     outputs: Outputs = network.outputs(image)
     if missing := [name for name in modules if name not in given]:
         raise InputError(f"the module {missing[0]!r} of {type(network).__name__} does not run in evaluation mode")

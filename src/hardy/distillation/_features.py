@@ -1,0 +1,101 @@
+"""What the losses of features share: aligners to the teacher's map, and values standardised over some dimensions."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hardy.distillation.base import DistillationLoss, FeaturePair, PairedOutputs
+from hardy.networks.base import resize
+
+__all__ = ["Aligner", "FeatureLoss", "at_size", "standardised", "wide"]
+
+
+def wide(x: Tensor) -> Tensor:
+    """``x`` in float32 at least."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def at_size(x: Tensor, size: Sequence[int]) -> Tensor:
+    """``x`` (B, C, h, w) at ``size`` (H, W), bilinear; its mean where that is a single cell."""
+    return x.mean((2, 3), keepdim=True) if tuple(size) == (1, 1) else resize(x, size)
+
+
+class Aligner(nn.Module):
+    """The student's value of a pair at the channels and the size of the teacher's.
+
+    A 1x1 convolution without bias, then `at_size`. The two commute, so the one that makes the map smaller goes first.
+
+    Args:
+        pair: the two taps; a vector is a map of one cell.
+        always: False leaves out the convolution where the channels are the same.
+        normed: with a batch norm after the convolution, at the student's size.
+    """
+
+    def __init__(self, pair: FeaturePair, *, always: bool = True, normed: bool = False) -> None:
+        super().__init__()
+        self.inner, self.outer = pair.student.channels, pair.teacher.channels
+        convolution = nn.Conv2d(self.inner, self.outer, 1, bias=False)
+        self.project = convolution if always or self.inner != self.outer else nn.Identity()
+        self.norm = nn.BatchNorm2d(self.outer) if normed else nn.Identity()
+        self.smaller_first = not normed
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """``student`` (B, C, h, w) like ``teacher`` (B, C', h', w'), in float32 at least."""
+        size = teacher.shape[-2:]
+        smaller = self.smaller_first and size.numel() < student.shape[-2:].numel()
+        aligned: Tensor = self.norm(self.project(at_size(student, size) if smaller else student))
+        return at_size(wide(aligned), size)
+
+    def __str__(self) -> str:
+        return "none" if isinstance(self.project, nn.Identity) else f"1x1 convolution {self.inner} to {self.outer}"
+
+
+def standardised(x: Tensor, over: Sequence[int], eps: float = 1e-6) -> Tensor:
+    """``(x - mean) / (std + eps)`` with the mean and the biased standard deviation over the dimensions ``over``.
+
+    Where the deviation is at most ``eps``, the result and its gradient are 0: what is left there is rounding.
+    """
+    over = tuple(over)
+    centred = x - x.mean(over, keepdim=True)
+    centred = centred - centred.mean(over, keepdim=True)  # a constant becomes 0 exactly enough, whatever its size
+    variance = centred.square().mean(over, keepdim=True)
+    varies = variance > eps**2
+    return torch.where(varies, centred, 0.0) / (torch.where(varies, variance, 1.0).sqrt() + eps)
+
+
+class FeatureLoss(DistillationLoss):
+    """The sum over pairs of a comparison of the student's value, aligned by an `Aligner`, with the teacher's.
+
+    A subclass implements `compare`.
+
+    Args:
+        weight: of the loss.
+        pairs: the taps.
+        always: see `Aligner`.
+        normed: see `Aligner`.
+    """
+
+    def __init__(
+        self, weight: float, pairs: tuple[FeaturePair, ...], *, always: bool = True, normed: bool = False
+    ) -> None:
+        super().__init__(weight)
+        self.pairs = pairs
+        self.aligners = nn.ModuleList(Aligner(pair, always=always, normed=normed) for pair in pairs)
+
+    @abstractmethod
+    def compare(self, student: Tensor, teacher: Tensor, place: int) -> Tensor:
+        """The scalar loss of pair number ``place``, of two maps (B, C', h', w') in float32 at least."""
+
+    def forward(self, outputs: PairedOutputs) -> Tensor:
+        """See `DistillationLoss.forward`."""
+        found = []
+        for place, (pair, align) in enumerate(zip(self.pairs, self.aligners, strict=True)):
+            student, teacher = outputs.features(pair)
+            found.append(self.compare(align(student, teacher), wide(teacher), place))
+        return torch.stack(found).sum()
+
+    def aligner(self, pair: FeaturePair) -> str:
+        """See `DistillationLoss.aligner`."""
+        return str(self.aligners[self.pairs.index(pair)])
