@@ -1,8 +1,9 @@
 """The interface of a training algorithm: it maps a batch to named loss terms."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import nn
 from torch.optim import Optimizer
@@ -11,7 +12,21 @@ from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.types import Batch, Terms
 
-__all__ = ["Algorithm"]
+__all__ = ["Algorithm", "Table"]
+
+
+class Table(NamedTuple):
+    """Rows of text to show.
+
+    Attributes:
+        title: what they are.
+        columns: the heads.
+        rows: a text for each column.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
 
 class Algorithm(nn.Module, ABC):
@@ -31,6 +46,9 @@ class Algorithm(nn.Module, ABC):
     """The smallest number of domains that a batch must hold for the terms to be defined."""
     trains_network: bool = True
     """False when the algorithm trains something else and leaves the network unchanged."""
+    uses_unlabelled: bool = False
+    """True when `forward` learns from images without labels, those of domain -1; all their labels are `IGNORE`. An
+    instance sets it to False when its options leave nothing to learn from them."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -39,6 +57,10 @@ class Algorithm(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: Batch) -> Terms:
         """The named scalar loss terms of ``batch``."""
+
+    def table(self) -> Table | None:
+        """What to show before the first step, such as which features are compared; None for nothing."""
+        return None
 
     def optimisers(self) -> Mapping[str, Optimizer]:
         """The optimisers that `forward` steps, by names that the algorithm chooses; none by default.

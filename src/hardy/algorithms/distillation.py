@@ -4,7 +4,8 @@
 
 The L_l are the losses of ``hardy list distillation``. The teacher is frozen, in evaluation mode. A recipe names it as
 ``teacher``; in the recovery after pruning the default teacher is the network before pruning. Student and teacher may
-differ in family, strides, order of classes, normalisation and image size.
+differ in family, strides, order of classes, normalisation and image size. Of images without labels
+(``data.unlabelled``) only the L_l are computed, those that read no labels; batch norms see all images.
 
 With ``balance: gradients``, s keeps distillation from drowning the task: the norm of the gradient of all distillation
 terms is at most ``limit`` times that of the labels' loss. Both norms are over the network's trained parameters. s is
@@ -23,7 +24,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from hardy.algorithms.base import Algorithm
+from hardy.algorithms._unlabelled import task_terms, unlabelled_of
+from hardy.algorithms.base import Algorithm, Table
 from hardy.distillation._terms import DistillationTerms
 from hardy.errors import InputError, within
 from hardy.networks.base import Network, PixelLoss
@@ -53,6 +55,8 @@ class Distillation(Algorithm):
         InputError: for a ``limit`` that is not above 0, and what `DistillationTerms` raises.
     """
 
+    uses_unlabelled = True
+
     def __init__(
         self,
         network: Network,
@@ -72,6 +76,7 @@ class Distillation(Algorithm):
         self.pixel_loss, self.balance, self.limit, self.balance_every = pixel_loss, balance, limit, balance_every
         self.teacher = teacher
         self.distilled = DistillationTerms(network, teacher, losses, resolution)
+        self.uses_unlabelled = not self.distilled.needs_labels
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.scale: Tensor
@@ -86,13 +91,18 @@ class Distillation(Algorithm):
         with self.distilled.matching.recording() as recorded:
             outputs = self.network.outputs(batch.images)
             taught = self.teacher.outputs(batch.images)
-        terms = self.network.losses(outputs, batch.labels, self.pixel_loss)
-        distilled = self.distilled(batch.images, batch.labels, outputs, taught, recorded)
+        terms = task_terms(self.network, outputs, batch, self.pixel_loss)
+        unlabelled = unlabelled_of(batch)
+        distilled = self.distilled(batch.images, batch.labels, outputs, taught, recorded, unlabelled)
         if self.balance == "gradients":
             if int(self.steps) % self.balance_every == 0:
                 self._measure(terms, distilled)
             distilled = {name: self.scale * value for name, value in distilled.items()}
         return {**terms, **distilled}
+
+    def table(self) -> Table:
+        """The losses, the values that they compare, and what aligns these."""
+        return Table("distillation", ("loss", "student", "teacher", "aligner"), self.distilled.table())
 
     def after_step(self, step: int) -> None:
         """See `Algorithm.after_step`."""

@@ -62,8 +62,9 @@ class Matching:
         """
         if self.teacher is None:
             raise InputError(
-                f"{owner.partition('.')[0]} compares features, and the teacher gives logits only; name a run as "
-                "teacher.run, or use losses of logits such as kl and cwd"
+                f"{owner.partition('.')[0]} compares features, and the teacher gives logits only, as an ONNX file, "
+                "several teachers and one with a cache do; name one run as teacher.run, or use losses of logits such "
+                "as kl and cwd"
             )
         found = [pair for entry in taps for pair in self._named(entry, owner)]
         kept = [pair for pair in dict.fromkeys(found) if vectors or (pair.student.stride and pair.teacher.stride)]
