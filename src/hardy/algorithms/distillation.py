@@ -95,7 +95,7 @@ class Distillation(Algorithm):
         unlabelled = unlabelled_of(batch)
         distilled = self.distilled(batch.images, batch.labels, outputs, taught, recorded, unlabelled)
         if self.balance == "gradients":
-            if int(self.steps) % self.balance_every == 0:
+            if terms and int(self.steps) % self.balance_every == 0:
                 self._measure(terms, distilled)
             distilled = {name: self.scale * value for name, value in distilled.items()}
         return {**terms, **distilled}

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hardy.commands._memory import from_sections
-from hardy.commands._print import keep_records, show_table
+from hardy.commands._print import keep_records, say_lineage, show_table
 from hardy.commands._scores import refuse_unmeasured
 from hardy.commands._words import adapt_apart, adapt_words
 from hardy.counts import write
@@ -173,5 +173,6 @@ def run(
         for target, metric, value in table.values()
     ]
     show_table(f"{folder} on {', '.join(domains)}{adapt_words(adapt)}", table, per_class=per_class)
+    say_lineage(str(folder), network)
     keep_records(folder, lines)
     refuse_unmeasured(table, folder, adapt)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hardy.commands._costs import Change, PruningReport, cost_values, costs, show_costs, show_module
 from hardy.commands._memory import from_sections, open_run, sections_of
-from hardy.commands._print import say, show_table
+from hardy.commands._print import say, say_lineage, show_table
 from hardy.commands._progress import terminal
 from hardy.commands._scores import refuse_unmeasured
 from hardy.commands._sensitivity import show_sweep, sweep_values
@@ -81,6 +81,7 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
     if show:
         show_table(f"{here.folder}: {_goal(choice)} by {choice.criterion.name}{adapt_words(recipe.adapt)}", table)
         _show(made)
+        say_lineage(str(here.folder), made.network)
     refuse_unmeasured(table, here.folder, recipe.adapt)
     return here.folder
 

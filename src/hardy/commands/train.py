@@ -7,7 +7,7 @@ from typing import Any
 
 from hardy.commands._costs import own_costs
 from hardy.commands._memory import open_run, sections_of
-from hardy.commands._print import say, show_table
+from hardy.commands._print import say, say_lineage, show_table
 from hardy.commands._progress import terminal
 from hardy.commands._scores import refuse_unmeasured
 from hardy.commands._words import adapt_words
@@ -46,6 +46,7 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
         table = save_and_measure(here, network, images)
     if here.main and show:
         show_table(f"{here.folder}: {type(network).__name__}, {network.labels.name}{adapt_words(recipe.adapt)}", table)
+        say_lineage(str(here.folder), network)
     refuse_unmeasured(table, here.folder, recipe.adapt)
     return here.folder
 

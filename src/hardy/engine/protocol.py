@@ -20,6 +20,7 @@ from hardy.data.base import Domain, Item
 from hardy.data.labels import LabelSpace, convert
 from hardy.data.transforms import Size
 from hardy.data.transforms import training as augmentation
+from hardy.data.unlabelled import Folders
 from hardy.device import pick
 from hardy.engine import evaluate
 from hardy.engine.adapting import Adapting
@@ -84,7 +85,7 @@ class Split:
     train: tuple[Part, ...]
     val: tuple[Part, ...]
     unseen: tuple[Part, ...]
-    unlabelled: unlabelled.Folders = ()
+    unlabelled: Folders = ()
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -202,7 +203,7 @@ def training(
     settings: Settings,
     *,
     stage: str = "train",
-    folders: unlabelled.Folders = (),
+    folders: Folders = (),
 ) -> Batches:
     """``batches(start, rank, processes)``: the endless domain-balanced training batches from step ``start`` on.
 
@@ -404,7 +405,7 @@ def fit(
     return loop.progress.best[1] if loop.progress.best else loop.progress.step
 
 
-def _usable(algorithm: Algorithm, folders: unlabelled.Folders) -> unlabelled.Folders:
+def _usable(algorithm: Algorithm, folders: Folders) -> Folders:
     """``folders`` if ``algorithm`` learns from images without labels.
 
     Raises:

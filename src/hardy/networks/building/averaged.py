@@ -66,4 +66,6 @@ def _shared(spaces: Sequence[LabelSpace]) -> LabelSpace:
         raise InputError(f"teacher: {names} have no class in common; name teachers that predict the same classes")
     if len(common) == len(first):
         return first
-    return LabelSpace(f"the classes common to {names}", tuple(common), tuple(first.colours[first.index(c)] for c in common))
+    return LabelSpace(
+        f"the classes common to {names}", tuple(common), tuple(first.colours[first.index(c)] for c in common)
+    )

@@ -2,9 +2,9 @@
 
 An entry is found by the hash of the image as the teacher gets it, augmented and resized. So it is hit by other runs
 with the same seed, images, batches and transforms, such as the cells of a study that differ in the student, and never
-by another view of an image. A folder belongs to one teacher and one choice of data sets; others are refused. Entries are in
-float32, so that a run with a cache has the same bits as one without. Each holds a checksum: a torn or damaged one
-counts as absent.
+by another view of an image. A folder belongs to one teacher and one choice of data sets; others are refused. Entries
+are in float32, so that a run with a cache has the same bits as one without. Each holds a checksum: a torn or damaged
+one counts as absent.
 """
 
 import json
