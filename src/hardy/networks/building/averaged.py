@@ -1,8 +1,10 @@
 """Several teachers as one: their class probabilities are averaged, over the classes that all of them predict.
 
-    t = log (1/n) sum_i softmax(t_i)
+    t = log (1/n) sum_i softmax(t_i) + (1/n) sum_i logsumexp(t_i)
 
-so that softmax(t) is the mean. Classes are matched by name; a teacher's logits of other classes are left out first.
+so that softmax(t) is the mean. The second sum is the same for all classes of a position; it keeps the logits of one
+teacher as they are, which matters to losses that compare positions, such as ``cwd``. Classes are matched by name; a
+teacher's logits of other classes are left out first.
 
 Source: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", arXiv:1503.02531, 2015, section 1 (the
 arithmetic mean of an ensemble's predictions).
@@ -42,19 +44,22 @@ class Averaged(Network):
         self._orders = [[teacher.labels.index(name) for name in self.labels.classes] for teacher in teachers]
 
     def outputs(self, images: Tensor) -> Outputs:
-        """The logarithm of the mean probabilities (B, K, H, W), or (B, K), in float32 at least.
+        """The logits (B, K, H, W), or (B, K), of the mean probabilities, in float32 at least.
 
         Raises:
             InputError: what a teacher raises.
         """
         total: Tensor | None = None
+        sizes: Tensor | float = 0.0
         for teacher, order in zip(self.teachers, self._orders, strict=True):
             logits = teacher(images)
             wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            own = wide[:, torch.tensor(order, device=wide.device)].log_softmax(1)
-            total = own if total is None else torch.logaddexp(total, own)
+            chosen = wide[:, torch.tensor(order, device=wide.device)]
+            size = chosen.logsumexp(1, keepdim=True)
+            total = chosen - size if total is None else torch.logaddexp(total, chosen - size)
+            sizes = sizes + size
         assert total is not None, "there is a teacher"
-        return Outputs(total - math.log(len(self.teachers)))
+        return Outputs(total - math.log(len(self.teachers)) + sizes / len(self.teachers))
 
 
 def _shared(spaces: Sequence[LabelSpace]) -> LabelSpace:
