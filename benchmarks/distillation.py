@@ -2,10 +2,10 @@
 
 The student is Fast-SCNN, the teacher an EfficientNet-Lite2 with a DeepLabV3+ decoder, both with random weights, which
 cost the same. Three things take turns in one process and one thread on the same batch: a step of ``erm``, the
-teacher's forward pass without gradient, and a step of ``distillation``. Processor time is counted, and the least of each
-is taken: what other processes do only adds to it. The figure is the ratio of the third to the sum of the first two, with the
-default losses; its share of the measurement of gradients, made every 50 steps, is in it. Then each loss alone. The peak
-is of all tensors of a step: weights, gradients, activations.
+teacher's forward pass without gradient, and a step of ``distillation``. Processor time is counted, and the least of
+each is taken: what other processes do only adds to it. The figure is the ratio of the third to the sum of the first
+two, with the default losses; its share of the measurement of gradients, made every 50 steps, is in it. Then each loss
+alone. The peak is of all tensors of a step: weights, gradients, activations.
 
     python benchmarks/distillation.py [--quick]
 """

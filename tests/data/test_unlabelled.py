@@ -10,7 +10,7 @@ from PIL import Image
 
 from hardy.data import unlabelled
 from hardy.data.labels import label_space, read_classes
-from hardy.data.loader import _unlabelled_slots, training_batches
+from hardy.data.loader import Unlabelled, _unlabelled_slots, training_batches
 from hardy.data.sources import domains
 from hardy.data.transforms import training
 from hardy.errors import InputError
@@ -36,7 +36,7 @@ def batches(town: Path, folder: Path | None, start: int = 0, many: int | None = 
     transform = training((32, 32), scale=(0.9, 1.1))
     if folder is not None:
         found = unlabelled.find([str(folder)], town)
-        more |= {"unlabelled": unlabelled.source(found, space, image_level=False), "unlabelled_batch": many}
+        more["unlabelled"] = Unlabelled(*unlabelled.source(found, space, image_level=False), many)
     return training_batches(data, space, transform, batch=4, seed=3, start=start, **more)
 
 

@@ -131,4 +131,5 @@ def _gradient_norm(terms: Terms, network: Network) -> Tensor:
         return torch.zeros(())
     trained = [value for value in network.parameters() if value.requires_grad]
     found = torch.autograd.grad(total, trained, retain_graph=True, allow_unused=True)
-    return torch.stack([value.float().norm() for value in found if value is not None]).norm()
+    norm: Tensor = torch.stack([value.float().norm() for value in found if value is not None]).norm()
+    return norm

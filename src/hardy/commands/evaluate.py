@@ -160,8 +160,7 @@ def run(
         )
     origin = origin_of(folder)
     size = size or (origin.recipe.data.size if origin.recipe else None)
-    method = adapt.model_dump(mode="json") if adapt else None
-    reading = _reading(root, datasets, size, splits)
+    method, reading = adapt.model_dump(mode="json") if adapt else None, _reading(root, datasets, size, splits)
     views = {**_views(window, scales, classes, flip=flip), "keep_counts": counts is not None}
     table = _measure(network, domains, reading, views, {"device": device, "seed": origin.seed}, method, tolerant=True)
     if counts is not None:

@@ -8,11 +8,11 @@ with the same bits, with any number of workers, and every rank of a parallel run
 """
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -26,9 +26,25 @@ from hardy.errors import InputError
 from hardy.seed import key, seeded
 from hardy.types import Batch
 
-__all__ = ["DomainItems", "evaluation_batches", "label_map", "step_slots", "training_batches"]
+__all__ = ["DomainItems", "Unlabelled", "evaluation_batches", "label_map", "step_slots", "training_batches"]
 
 T = TypeVar("T")
+
+
+class Unlabelled(NamedTuple):
+    """Images without labels that are trained on.
+
+    Attributes:
+        domain: reads them.
+        items: of all of them.
+        batch: how many follow the images of a step, over all processes; None for as many as one domain has, rounded up
+            to divide by the processes.
+    """
+
+    domain: Domain
+    items: Sequence[Item]
+    batch: int | None = None
+
 
 _GRACE = 60  # seconds that a worker lives on after its first SIGTERM
 
@@ -50,8 +66,7 @@ def training_batches(
     resize: Size | None = None,
     cache: bool = False,
     pin: bool = False,
-    unlabelled: tuple[Domain, Sequence[Item]] | None = None,
-    unlabelled_batch: int | None = None,
+    unlabelled: Unlabelled | None = None,
 ) -> Iterator[Batch]:
     """Endless domain-balanced batches.
 
@@ -68,9 +83,7 @@ def training_batches(
         resize: (height, width) to which images and masks are resized before ``transform``.
         cache: read (and resize) everything once, before the first step, and keep it in memory.
         pin: put batches into page-locked memory, for copies to a GPU.
-        unlabelled: images without labels (`hardy.data.unlabelled.source`); their domain in a batch is -1.
-        unlabelled_batch: how many of them follow the ``batch`` images of a step, over all processes; by default as many
-            as one domain has, rounded up to divide by the processes.
+        unlabelled: images without labels, in addition; their domain in a batch is -1.
 
     Raises:
         InputError: for no data, a domain without items, a batch that does not divide by the processes, masks mixed with
@@ -80,18 +93,10 @@ def training_batches(
     samples = _Samples(data, labels, transform, resize, seed, unlabelled)
     if cache:
         samples.fill()
-    sizes = tuple((domain.name, len(items)) for domain, items in data)
-    more, size = 0, 0
-    if unlabelled:
-        more, size = _more(unlabelled_batch, batch, len(data), processes), len(unlabelled[1])
-
-    def slots(step: int) -> list[_Slot]:
-        given = [*step_slots(sizes, batch, seed, step), *_unlabelled_slots(size, more, seed, step, batch, len(data))]
-        return given[rank::processes]
-
+    slots = _slots(data, batch, seed, unlabelled, processes)
     loader = DataLoader(
         samples,
-        batch_sampler=_Steps(slots(step) for step in count(start)),
+        batch_sampler=_Steps(slots(step)[rank::processes] for step in count(start)),
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=pin,
@@ -202,6 +207,20 @@ def step_slots(sizes: Sequence[tuple[str, int]], batch: int, seed: int, step: in
     return slots
 
 
+def _slots(
+    data: DomainItems, batch: int, seed: int, unlabelled: Unlabelled | None, processes: int
+) -> Callable[[int], list[_Slot]]:
+    """``slots(step)``: all samples of a step, those without labels last."""
+    sizes = tuple((domain.name, len(items)) for domain, items in data)
+    if unlabelled is None:
+        return lambda step: step_slots(sizes, batch, seed, step)
+    many, size = _more(unlabelled.batch, batch, len(data), processes), len(unlabelled.items)
+    return lambda step: [
+        *step_slots(sizes, batch, seed, step),
+        *_unlabelled_slots(size, many, seed, step, batch, len(data)),
+    ]
+
+
 def _unlabelled_slots(size: int, many: int, seed: int, step: int, after: int, domain: int) -> Iterator[_Slot]:
     """The ``many`` samples of ``step`` among ``size`` images without labels, in the slots that follow the first
     ``after``; they are of domain ``domain``, the one after the last."""
@@ -263,10 +282,10 @@ class _Samples(Dataset[_Sample | _Refused]):
         transform: Transform,
         resize: Size | None,
         seed: int,
-        unlabelled: tuple[Domain, Sequence[Item]] | None = None,
+        unlabelled: Unlabelled | None = None,
     ) -> None:
         self._labelled = len(data)
-        data = [*data, unlabelled] if unlabelled else data
+        data = [*data, (unlabelled.domain, unlabelled.items)] if unlabelled else data
         self._data = data
         self._maps = [label_map(domain, labels) for domain, _ in data]
         self._transform = transform

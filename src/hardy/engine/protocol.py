@@ -225,7 +225,8 @@ def training(
         data.crop, image_level=image_level, scale=data.scale, flip=data.flip, photometric=data.photometric
     )
 
-    others = unlabelled.source(folders, labels, image_level=image_level) if folders else None
+    domain, items = unlabelled.source(folders, labels, image_level=image_level)
+    others = loader.Unlabelled(domain, items, data.unlabelled_batch) if items else None
 
     def batches(start: int, rank: int, processes: int) -> Iterator[Batch]:
         return loader.training_batches(
@@ -241,7 +242,6 @@ def training(
             resize=None if image_level else data.size,
             cache=data.cache,
             unlabelled=others,
-            unlabelled_batch=data.unlabelled_batch,
         )
 
     return batches
@@ -384,8 +384,7 @@ def fit(
     """
     network, optim, choice = algorithm.network, settings.optim, settings.evaluate
     _large_enough(network, {"evaluate.window": choice.window})
-    folders = _usable(algorithm, parts.unlabelled)
-    batches = training(parts.train, network.labels, settings, stage=stage, folders=folders)
+    batches = training(parts.train, network.labels, settings, stage=stage, folders=_usable(algorithm, parts.unlabelled))
     judges = labelled(chosen(parts.val, parts.unseen, choice), lambda domain: _shared(domain, network)[0])
     loop = Fit(algorithm, batches, optim, settings.run, folder=folder, owner=owner, stage=stage, log=log)
     algorithm.check(len(parts.train), optim.batch // loop.accelerator.num_processes // optim.accumulate)

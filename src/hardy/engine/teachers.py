@@ -138,18 +138,23 @@ def section(given: Given, folder: Path | None) -> dict[str, Any] | list[dict[str
     Raises:
         InputError: for a network that must be saved and could not be loaded again, or a network in a list.
     """
-    if isinstance(given, Mapping):
-        return dict(given)
-    if isinstance(given, (str, Path)):
-        return {"onnx" if Path(given).suffix == ".onnx" else "run": str(given)}
+    if isinstance(given, (str, Path, Mapping)):
+        return _named(given)
     if not isinstance(given, Network):
         if any(isinstance(one, Network) for one in given):
             raise InputError("teacher: a list holds runs and files; save the network first (hardy.save)")
-        return [dict(section(one, folder)) for one in given]
+        return [_named(one) for one in given]
     if folder is not None:
         artefact.check(given)
     place = "a network in memory" if folder is None else str(folder / FOLDER)
     return {"run": place, "sha256": artefact.checksum(given)}
+
+
+def _named(given: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    """The section for a run's folder, an ONNX file, or a section."""
+    return (
+        dict(given) if isinstance(given, Mapping) else {"onnx" if Path(given).suffix == ".onnx" else "run": str(given)}
+    )
 
 
 def _built(network: Network, choice: Section) -> Teacher:
