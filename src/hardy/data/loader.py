@@ -90,9 +90,7 @@ def training_batches(
             image-level labels, or a label space without a map onto ``labels``; while iterating, what reading raises.
     """
     _check(data, batch, processes)
-    samples = _Samples(data, labels, transform, resize, seed, unlabelled)
-    if cache:
-        samples.fill()
+    samples = _Samples(data, labels, transform, resize, seed, unlabelled, fill=cache)
     slots = _slots(data, batch, seed, unlabelled, processes)
     loader = DataLoader(
         samples,
@@ -273,7 +271,7 @@ _Sample = tuple[Tensor, Tensor, Tensor]
 
 
 class _Samples(Dataset[_Sample | _Refused]):
-    """Finds, maps, resizes and transforms the sample of a `_Slot`."""
+    """Finds, maps, resizes and transforms the sample of a `_Slot`; with ``fill`` all items are read now and kept."""
 
     def __init__(
         self,
@@ -283,6 +281,8 @@ class _Samples(Dataset[_Sample | _Refused]):
         resize: Size | None,
         seed: int,
         unlabelled: Unlabelled | None = None,
+        *,
+        fill: bool = False,
     ) -> None:
         self._labelled = len(data)
         data = [*data, (unlabelled.domain, unlabelled.items)] if unlabelled else data
@@ -292,10 +292,7 @@ class _Samples(Dataset[_Sample | _Refused]):
         self._resize = resize
         self._seed = seed
         self._kept: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
-
-    def fill(self) -> None:
-        """Read all items now and keep them in memory."""
-        for domain, (_, items) in enumerate(self._data):
+        for domain, (_, items) in enumerate(data if fill else ()):
             for item in range(len(items)):
                 self._kept[domain, item] = self._read(domain, item)
 
