@@ -76,8 +76,8 @@ def test_a_teacher_of_other_classes_lists_those_that_it_lacks(refused, distil, o
 
 
 def test_a_tap_that_is_not_there_names_the_nearest(refused, distil, trained, features):
-    said = refused("train", distil({"run": str(trained)}, {features: {"taps": ["ecnoder"]}}))
-    assert "the student, Tiny, has no 'ecnoder'" in said
+    said = refused("train", distil({"run": str(trained)}, {features: {"taps": ["deatil"]}}))
+    assert "the student, Tiny, has no 'deatil'; did you mean 'detail'?" in said
     assert "there are: " in said
 
 
