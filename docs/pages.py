@@ -61,7 +61,7 @@ def kind_page(registry: Registry) -> str:
 def method_text(registry: Registry, method: Method) -> str:
     """One method: its file's docstring, its options, its class's docstring."""
     file = Path(registry.folders()[0]) / f"{method.name}.py"
-    rows = ((code(option.name), code(option.type), code(repr(option.default))) for option in method.options)
+    rows = ((code(option.name), code(option.shown), code(repr(option.default))) for option in method.options)
     options = table(("option", "type", "default"), rows) if method.options else "No options."
     return "\n\n".join(
         part for part in (f"## {method.name}", module_text(file), options, class_text(file, method.class_name)) if part

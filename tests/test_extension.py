@@ -78,7 +78,10 @@ def test_one_in_the_package_is_listed(
     listed = capsys.readouterr().out
     assert METHODS[kind].split('"""')[1].split("\n")[0] in listed
     assert f"new_{kind}" in listed
-    chosen = {choice.registry.kind for choice in choices(recipe.Recipe)}
+    fields = [choice.registry for choice in choices(recipe.Recipe)]
+    methods = [registry.describe(name) for registry in fields for name in registry]
+    options = {option.kind for method in methods for option in method.options}
+    chosen = {registry.kind for registry in fields} | options
     assert (names[kind] in json.dumps(schema.schema())) == (kind in chosen)
 
 
@@ -110,6 +113,33 @@ def test_a_recipe_takes_them_and_writes_their_options_out(names: dict[str, str])
     assert complete.prune.schedule.options == {"slope": 1}
     with pytest.raises(InputError, match="no option 'slop'"):
         recipe.from_values(values, ["prune.criterion.slop=1"])
+
+
+def test_a_new_loss_of_distillation_is_chosen_and_teaches(names: dict[str, str], tmp_path: Path) -> None:
+    values = {
+        "network": "tiny",
+        "data": {},
+        "teacher": {"run": "x"},
+        "algorithm": {"name": "distillation", "losses": {names["distillation"]: {}}},
+    }
+    complete = recipe.from_values(values, [f"algorithm.losses={{'{names['distillation']}': {{slope: 2}}}}"])
+    assert complete.algorithm.options["losses"] == {names["distillation"]: {"slope": 2.0}}
+    with pytest.raises(InputError, match="no option 'slop'; did you mean 'slope'"):
+        recipe.from_values(
+            {**values, "algorithm": {"name": "distillation", "losses": {names["distillation"]: {"slop": 1}}}}
+        )
+    data = {"sources": [names["dataset"]], "root": str(tmp_path), "crop": [32, 64], "scale": [1.0, 1.0]}
+    here = {"optim": {"batch": 4}, "run": {"workers": 0, "device": "cpu"}}
+    ends = []
+    for slope in (0.0, 5.0):
+        torch.manual_seed(0)
+        teacher, student = (hardy.create("tiny", classes="camvid11", width=8) for _ in range(2))
+        losses = {names["distillation"]: {"slope": slope}}
+        hardy.train(
+            student, data=data, algorithm={"name": "distillation", "losses": losses}, teacher=teacher, steps=2, **here
+        )
+        ends.append(student.state_dict())
+    assert any(not torch.equal(value, ends[1][key]) for key, value in ends[0].items())
 
 
 def test_they_work_together(names: dict[str, str], tmp_path: Path) -> None:

@@ -52,7 +52,8 @@ def fits(value, rule, root):
         known, more = rule.get("properties", {}), rule.get("additionalProperties", True)
         checks.append(set(rule.get("required", ())) <= set(value))
         for name, each in value.items():
-            its = known.get(name, {} if more is True else more)
+            patterns = [its for at, its in rule.get("patternProperties", {}).items() if re.search(at, name)]
+            its = known.get(name, patterns[0] if patterns else {} if more is True else more)
             checks.append(its is not False and fits(each, its, root))
     return all(checks)
 
@@ -93,6 +94,16 @@ def test_the_schema_takes_the_shipped_recipes_and_their_completed_form(path, who
         ("teacher", {}, False),
         ("teacher", {"run": "x", "precision": "fp16"}, False),
         ("teacher", None, True),
+        ("teacher", [{"run": "x"}, {"onnx": "x.onnx"}], True),
+        ("teacher", [{"run": "x", "onnx": "x.onnx"}], False),
+        ("teacher", [], False),
+        ("teacher", {"run": "x", "size": [64, 64], "precision": "auto", "cache_folder": "kept", "cache_mb": 5}, True),
+        ("data.unlabelled", ["pictures"], True),
+        ("data.unlabelled", "pictures", False),
+        ("algorithm", {"name": "distillation", "losses": {"kl": {"temperature": 2.0}, "cwd": {}}}, True),
+        ("algorithm", {"name": "distillation", "losses": {"theirs.module:Own": {"any": 1}}}, True),
+        ("algorithm", {"name": "distillation", "losses": {"kll": {}}}, False),
+        ("algorithm", {"name": "distillation", "losses": {"kl": {"tempreature": 2.0}}}, False),
         ("prune", {"ratio": 0.5, "criterion": {"name": "random"}}, True),
         ("prune", {"ratio": 0.5, "criterion": {"name": "randm"}}, False),
         ("adapt", {"name": "source", "reset": "never"}, True),

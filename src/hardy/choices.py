@@ -42,11 +42,10 @@ def kind_of(annotations: tuple[Any, ...]) -> str | None:
 
 def models(annotation: Any) -> Iterator[type[BaseModel]]:
     """The sections among the types of ``annotation``."""
-    if get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    for part in (annotation, *get_args(annotation)):
-        if isinstance(part, type) and issubclass(part, BaseModel):
-            yield part
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation)[: 1 if get_origin(annotation) is Annotated else None]:
+        yield from models(part)
 
 
 def choices(model: type[BaseModel], path: str = "") -> Iterator[Choice]:

@@ -29,6 +29,7 @@ from hardy.sections import (
     Search,
     Section,
     Teacher,
+    Teachers,
 )
 from hardy.trust import from_file, names_typed
 
@@ -57,7 +58,7 @@ class Recipe(Section):
     network: Annotated[NetworkChoice, Kind("network")]
     data: Data
     algorithm: Annotated[Method, Kind("algorithm")] = Method(name="erm")
-    teacher: Teacher | None = None
+    teacher: Teachers | None = None
     loss: Annotated[Method, Kind("loss")] = Method(name="cross_entropy")
     tuner: Annotated[Method | None, Kind("tuner")] = None
     optim: Optim = Optim()
@@ -113,6 +114,12 @@ class Recipe(Section):
         values = completed(self.model_copy(update={"data": data}))
         return type(self).model_validate(json.loads(json.dumps(values)))
 
+    @property
+    def teachers(self) -> tuple[Teacher, ...]:
+        """The teachers that are named; none without the section."""
+        found = self.teacher
+        return found if isinstance(found, tuple) else (found,) if found else ()
+
     def digest(self) -> str:
         """Twelve hexadecimal digits that identify the recipe without seed, folder, device, workers and data folders."""
         values = self._named()
@@ -136,14 +143,14 @@ class Recipe(Section):
         _drop_unset(values["network"], "merge", "form")  # the same for keys added later
         _drop_unset(values["prune"] or {}, "keep")
         _drop_unset(values["evaluate"], "classes", "select_class", "keep_counts")
+        _drop_unset(values["data"], "unlabelled", "unlabelled_batch")
         if self.network.sha256:  # then the folder of the weights does not matter
             values["network"] = {k: v for k, v in values["network"].items() if k not in ("run", "weights")}
         else:
             values["network"].pop("sha256")
         if self.teacher:
-            unnamed = ("run", "onnx") if self.teacher.sha256 else ("sha256",)
-            values["teacher"] = {key: value for key, value in values["teacher"].items() if key not in unnamed}
-            _drop_unset(values["teacher"], "form")
+            named = [_of_teacher(teacher.model_dump(mode="json")) for teacher in self.teachers]
+            values["teacher"] = named if isinstance(self.teacher, tuple) else named[0]
         for key in ("folder", "device", "workers", "threads", "trackers", "log_every", "checkpoint_every"):
             values["run"].pop(key)
         for options in (values["data"], *values["data"]["datasets"].values()):
@@ -157,6 +164,13 @@ class Recipe(Section):
         body = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120)
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, head + body)
+
+
+def _of_teacher(section: dict[str, Any]) -> dict[str, Any]:
+    """The values of a teacher's section that identify a run; a cache changes no bit of it."""
+    unnamed = {"cache_folder", "cache_mb", *(("run", "onnx") if section["sha256"] else ("sha256",))}
+    unnamed |= {key for key in ("size", "form") if not section[key]}
+    return {key: value for key, value in section.items() if key not in unnamed}
 
 
 def _drop_unset(section: dict[str, Any], *keys: str) -> None:
@@ -244,10 +258,14 @@ def _override(values: dict[str, Any], text: str, choices: Mapping[str, Choice]) 
     values[last] = given
 
 
+_TAGS = ("one", "several")
+"""What pydantic puts into the path of an error beside the keys: which alternative of `hardy.sections.Teachers`."""
+
+
 def _first(error: ValidationError, model: type[BaseModel]) -> str:
     """One line for pydantic's first error: key, what is wrong, what is right."""
     problem = error.errors()[0]
-    path = [str(part) for part in problem["loc"]]
+    path = [str(part) for part in problem["loc"] if part not in _TAGS]
     where = ".".join(path)
     if problem["type"] == "extra_forbidden":
         known = _keys(path[:-1], model)
@@ -262,6 +280,6 @@ def _first(error: ValidationError, model: type[BaseModel]) -> str:
 
 def _keys(path: list[str], model: type[BaseModel]) -> list[str]:
     """The keys of the section at ``path``."""
-    for name in path:
+    for name in (name for name in path if not name.isdecimal()):
         model = next(models(model.model_fields[name].annotation), model)
     return list(model.model_fields)

@@ -65,6 +65,11 @@ class Option:
         return eval(self.type, dict(ANNOTATIONS))  # noqa: S307 - text of Hardy's or the user's own source file
 
     @property
+    def shown(self) -> str:
+        """The type for people: its text, or for keys that are methods ``{KIND: {OPTION: VALUE}}``."""
+        return f"{{{self.kind}: {{option: value}}}}" if self.kind else self.type
+
+    @property
     def kind(self) -> str | None:
         """The kind of the methods that are the keys of its value, ``{method: options}``; None for any other option."""
         if "Kind(" not in self.type:

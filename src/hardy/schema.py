@@ -4,7 +4,7 @@ from typing import Any
 
 from hardy.choices import Choice, choices
 from hardy.recipe import Recipe
-from hardy.registry import Registry
+from hardy.registry import KINDS, Method, Registry
 from hardy.sections import Section
 
 __all__ = ["schema"]
@@ -48,7 +48,7 @@ def _choices(registry: Registry) -> dict[str, Any]:
         {
             "type": "object",
             "description": method.purpose,
-            "properties": {"name": {"const": method.name}, **method.model.model_json_schema().get("properties", {})},
+            "properties": {"name": {"const": method.name}, **_options(method)},
             "required": ["name"],
             "additionalProperties": False,
         }
@@ -56,3 +56,26 @@ def _choices(registry: Registry) -> dict[str, Any]:
     ]
     outside = {"type": "object", "properties": {"name": {"pattern": ":"}}, "required": ["name"]}
     return {"anyOf": [*choices, outside, {"enum": registry.names()}]}
+
+
+def _options(method: Method) -> dict[str, Any]:
+    """The schemas of the options of ``method``, by name; an option whose keys are methods offers them with theirs."""
+    found: dict[str, Any] = method.model.model_json_schema().get("properties", {})
+    for option in method.options:
+        if option.kind:
+            found[option.name] = {
+                "type": "object",
+                "default": option.default,
+                "properties": {
+                    each.name: {
+                        "type": "object",
+                        "description": each.purpose,
+                        "properties": _options(each),
+                        "additionalProperties": False,
+                    }
+                    for each in map(KINDS[option.kind].describe, KINDS[option.kind])
+                },
+                "patternProperties": {":": {"type": "object"}},
+                "additionalProperties": False,
+            }
+    return found

@@ -12,7 +12,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     WithJsonSchema,
     field_validator,
     model_validator,
@@ -33,6 +35,7 @@ __all__ = [
     "Section",
     "Stop",
     "Teacher",
+    "Teachers",
     "no_truth_as_number",
 ]
 
@@ -190,11 +193,15 @@ class Data(Section):
 
     ``unseen_splits`` names the splits of unseen domains that are measured; without any, all their images are. ``check``
     reads every label and decodes a sample of the images before the first step; ``full`` decodes all images.
+    ``unlabelled`` names folders of images without labels, searched at any depth, for algorithms that use such images.
+    Each step takes ``unlabelled_batch`` of them in addition to ``optim.batch``, by default as many as of one domain.
     """
 
     sources: Annotated[tuple[str, ...], Kind("dataset")] = ()
     unseen: Annotated[tuple[str, ...], Kind("dataset")] = ()
     unseen_splits: tuple[str, ...] = ()
+    unlabelled: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    unlabelled_batch: Images | None = None
     root: str | None = None
     datasets: Annotated[dict[str, dict[str, Any]], Kind("dataset")] = {}
     split: Literal["holdout", "given"] = "holdout"
@@ -339,8 +346,11 @@ class Teacher(Section):
     """The network from which an algorithm such as ``distillation`` learns.
 
     It is the network of an earlier ``run``, or an ``onnx`` file of ``hardy export --logits``, which has no features. It
-    computes in its own ``precision``. ``sha256`` is the checksum of the weights or the file: others are refused.
-    ``form`` does the same for the architecture, the classes and the changes of a network that Python passed in memory.
+    computes in its own ``precision``; ``auto`` measures once, before the first step, whether bf16 is faster, and keeps
+    the choice in the run's folder. It sees the images resized to ``size`` (height, width), by default as the network
+    sees them. Its logits are kept in ``cache_folder``, if one is named, in at most ``cache_mb`` megabytes, for other
+    runs with the same images. ``sha256`` is the checksum of the weights or the file: others are refused. ``form`` does
+    the same for the architecture, the classes and the changes of a network that Python passed in memory.
     """
 
     model_config = ConfigDict(
@@ -350,7 +360,10 @@ class Teacher(Section):
     )
     run: Annotated[str, Field(min_length=1)] | None = None
     onnx: Annotated[str, Field(min_length=1)] | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    size: Size | None = None
+    cache_folder: Annotated[str, Field(min_length=1)] | None = None
+    cache_mb: Annotated[int, Field(gt=0, le=10**9)] = 10_000
     sha256: str | None = None
     form: str | None = None
 
@@ -358,11 +371,22 @@ class Teacher(Section):
     def _one_origin(self) -> Self:
         if bool(self.run) == bool(self.onnx):
             raise ValueError("give either the folder of a run, as run: runs/x, or a file, as onnx: x.onnx")
-        if self.onnx and self.precision != "fp32":
+        if self.onnx and self.precision == "bf16":
             raise ValueError(
                 f"precision {self.precision} has no effect on an ONNX file, which runs in fp32; leave it out"
             )
         return self
+
+
+def _how_many(value: object) -> str:
+    return "several" if isinstance(value, (list, tuple)) else "one"
+
+
+Teachers = Annotated[
+    Annotated[Teacher, Tag("one")] | Annotated[tuple[Teacher, ...], Field(min_length=1, max_length=16), Tag("several")],
+    Discriminator(_how_many),
+]
+"""One teacher, or a list of some, whose class probabilities are averaged."""
 
 
 class Evaluate(Section):

@@ -26,7 +26,8 @@ class Batch:
     Attributes:
         images: (B, 3, H, W) float RGB in [0, 1].
         labels: (B, H, W) int64 class ids, `IGNORE` for unlabelled pixels; or (B,) for image-level classes.
-        domains: (B,) int64 index of each image's domain, in the order in which the domains were named.
+        domains: (B,) int64 index of each image's domain, in the order in which the domains were named; -1 for an image
+            without labels, which only algorithms with ``uses_unlabelled`` get.
     """
 
     images: Tensor

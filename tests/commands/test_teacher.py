@@ -65,7 +65,7 @@ def same(one, other):
         ({}, "teacher: give either the folder of a run, as run: runs/x, or a file, as onnx: x.onnx"),
         ({"run": "runs/x", "onnx": "x.onnx"}, "teacher: give either the folder of a run"),
         ({"onnx": "x.onnx", "precision": "bf16"}, "teacher: precision bf16 has no effect on an ONNX file"),
-        ({"run": "runs/x", "precision": "fp16"}, "teacher.precision: input should be 'fp32' or 'bf16'"),
+        ({"run": "runs/x", "precision": "fp16"}, "teacher.precision: input should be 'auto', 'fp32' or 'bf16'"),
         ({"rnu": "runs/x"}, "unknown key 'teacher.rnu'; did you mean 'run'"),
         ({"run": ""}, "teacher.run: "),
     ],

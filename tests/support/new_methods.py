@@ -186,6 +186,20 @@ class Last(Tuner):
         for value in list(network.parameters())[-self.slope :]:
             value.requires_grad_(True)
 ''',
+    "distillation": '''"""The mean difference of the logits, to a slope.
+
+Source: written by a test.
+"""
+from hardy.distillation.base import DistillationLoss
+
+class Apart(DistillationLoss):
+    def __init__(self, class_count, *, slope: float = 1.0):
+        super().__init__(slope / class_count)
+        self.slope = slope
+
+    def forward(self, outputs):
+        return (outputs.student - outputs.teacher).float().abs().mean()
+''',
     "publication": '''"""The network of the test, as nobody published it.
 
 Source: written by a test.

@@ -88,7 +88,7 @@ class TwoStage(Algorithm):
         self.pixel_loss, self.teacher = pixel_loss, teacher
         self.masked, self.encoder_rate = masked, encoder_rate
         self.change = round(feature_share * steps)
-        self.matching = Matching(network, teacher.network if teacher.network.gives_features else None)
+        self.matching = Matching(network, teacher.network if teacher.gives_features else None)
         options = {"taps": taps, "weight": weight}
         self.whole = self._loss(options)
         self.hidden = self._loss({**options, "image": False, "mask": True}) if masked else None

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hardy.commands.output.printing import keep_records, say, show_rows
+from hardy.commands.output.printing import keep_records, say, say_lineage, show_rows
 from hardy.deployment.forms import AS_IT_IS
 from hardy.device import pick
 from hardy.engine import artefact
@@ -58,6 +58,7 @@ def run(
     for name, each in ((folder, network), (against, other)):
         if each is not None:
             say(f"{name}: {cost.parameters(each):,} parameters, {cost.gmacs(each, size):.3f} GMACs at {shape}")
+            say_lineage(str(name), each)
     say(str(fingerprint()))
     versions, origin = provenance(), origin_of(folder)
     kept = [row for row in rows if row.network == "network"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from hardy.commands.input.in_memory import from_sections, references
 from hardy.commands.input.words import adapt_apart, adapt_words
-from hardy.commands.output.printing import keep_records, show_table
+from hardy.commands.output.printing import keep_records, say_lineage, show_table
 from hardy.commands.output.unmeasured import refuse_unmeasured
 from hardy.counts import write
 from hardy.engine import artefact, protocol
@@ -163,8 +163,7 @@ def run(
         raise InputError(f"--per-class: {name} predicts one class per image, of which there is no IoU")
     origin = origin_of(folder)
     size = size or (origin.recipe.data.size if origin.recipe else None)
-    method = adapt.model_dump(mode="json") if adapt else None
-    reading = _reading(root, datasets, size, splits)
+    method, reading = adapt.model_dump(mode="json") if adapt else None, _reading(root, datasets, size, splits)
     views = {**_views(window, scales, classes, flip=flip), "keep_counts": counts is not None}
     table = _measure(network, domains, reading, views, {"device": device, "seed": origin.seed}, method, tolerant=True)
     if counts is not None:
@@ -176,5 +175,6 @@ def run(
         for target, metric, value in table.values()
     ]
     show_table(f"{folder} on {', '.join(domains)}{adapt_words(adapt)}", table, per_class=per_class)
+    say_lineage(str(folder), network)
     keep_records(folder, lines)
     refuse_unmeasured(table, folder, adapt)

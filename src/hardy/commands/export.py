@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hardy.commands.output.printing import keep_records, percent, say
+from hardy.commands.output.printing import keep_records, percent, say, say_lineage
 from hardy.data import loader, sources
 from hardy.data.base import Domain
 from hardy.data.labels import convert
@@ -73,6 +73,7 @@ def run(
         for k, v in _values(proof, upsample, scored=bool(truth)).items()
     ]
     _show(proof, file, upsample, scored=bool(truth))
+    say_lineage(str(file), network)
     keep_records(folder, lines)
     return proof
 

@@ -30,5 +30,5 @@ def _show(console: Console, method: Method) -> None:
     if method.source:
         console.print(f"      Source: {method.source}", style="dim", soft_wrap=True, markup=False)
     for option in method.options:
-        text = f"      {option.name}: {option.type} = {option.default!r}"
+        text = f"      {option.name}: {option.shown} = {option.default!r}"
         console.print(text, markup=False, soft_wrap=True)

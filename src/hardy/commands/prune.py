@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hardy.commands.input.in_memory import from_sections, open_run, sections_of
 from hardy.commands.input.words import adapt_words
 from hardy.commands.output.costs import CostPairs, PruningReport, cost_values, costs, show_costs, show_module
-from hardy.commands.output.printing import say, show_table
+from hardy.commands.output.printing import say, say_lineage, show_table
 from hardy.commands.output.progress import terminal
 from hardy.commands.output.sensitivity import show_sweep, sweep_values
 from hardy.commands.output.unmeasured import refuse_unmeasured
@@ -83,6 +83,7 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
         _show(made)
         for remark in here.remarks:
             say(remark)
+        say_lineage(str(here.folder), made.network)
     refuse_unmeasured(table, here.folder, recipe.adapt)
     return here.folder
 

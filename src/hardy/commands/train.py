@@ -8,7 +8,7 @@ from typing import Any
 from hardy.commands.input.in_memory import open_run, sections_of
 from hardy.commands.input.words import adapt_words
 from hardy.commands.output.costs import own_costs
-from hardy.commands.output.printing import say, show_table
+from hardy.commands.output.printing import say, say_lineage, show_table
 from hardy.commands.output.progress import terminal
 from hardy.commands.output.unmeasured import refuse_unmeasured
 from hardy.engine import artefact
@@ -48,6 +48,7 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
         show_table(f"{here.folder}: {type(network).__name__}, {network.labels.name}{adapt_words(recipe.adapt)}", table)
         for remark in here.remarks:
             say(remark)
+        say_lineage(str(here.folder), network)
     refuse_unmeasured(table, here.folder, recipe.adapt)
     return here.folder
 

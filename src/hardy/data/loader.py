@@ -2,16 +2,17 @@
 
 The content of a training batch is a pure function of (seed, step, slot). Slot by slot a step takes its images from the
 domains in equal shares; each domain is an endless stream of permutations of its items, one per epoch, keyed by (seed,
-domain, epoch); each sample is augmented under the key (seed, step, slot). So a run may stop after any step and resume
+domain, epoch); each sample is augmented under the key (seed, step, slot). Images without labels follow them in slots of
+their own, as a stream of the same kind. So a run may stop after any step and resume
 with the same bits, with any number of workers, and every rank of a parallel run knows its slots.
 """
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -25,9 +26,25 @@ from hardy.errors import InputError
 from hardy.seed import key, seeded
 from hardy.types import Batch
 
-__all__ = ["DomainItems", "evaluation_batches", "label_map", "step_slots", "training_batches"]
+__all__ = ["DomainItems", "Unlabelled", "evaluation_batches", "label_map", "step_slots", "training_batches"]
 
 T = TypeVar("T")
+
+
+class Unlabelled(NamedTuple):
+    """Images without labels that are trained on.
+
+    Attributes:
+        domain: reads them.
+        items: of all of them.
+        batch: how many follow the images of a step, over all processes; None for as many as one domain has, rounded up
+            to divide by the processes.
+    """
+
+    domain: Domain
+    items: Sequence[Item]
+    batch: int | None = None
+
 
 _GRACE = 60  # seconds that a worker lives on after its first SIGTERM
 
@@ -49,6 +66,7 @@ def training_batches(
     resize: Size | None = None,
     cache: bool = False,
     pin: bool = False,
+    unlabelled: Unlabelled | None = None,
 ) -> Iterator[Batch]:
     """Endless domain-balanced batches.
 
@@ -65,19 +83,18 @@ def training_batches(
         resize: (height, width) to which images and masks are resized before ``transform``.
         cache: read (and resize) everything once, before the first step, and keep it in memory.
         pin: put batches into page-locked memory, for copies to a GPU.
+        unlabelled: images without labels, in addition; their domain in a batch is -1.
 
     Raises:
         InputError: for no data, a domain without items, a batch that does not divide by the processes, masks mixed with
             image-level labels, or a label space without a map onto ``labels``; while iterating, what reading raises.
     """
     _check(data, batch, processes)
-    samples = _Samples(data, labels, transform, resize, seed)
-    if cache:
-        samples.fill()
-    sizes = tuple((domain.name, len(items)) for domain, items in data)
+    samples = _Samples(data, labels, transform, resize, seed, unlabelled, fill=cache)
+    slots = _slots(data, batch, seed, unlabelled, processes)
     loader = DataLoader(
         samples,
-        batch_sampler=_Steps(step_slots(sizes, batch, seed, step)[rank::processes] for step in count(start)),
+        batch_sampler=_Steps(slots(step)[rank::processes] for step in count(start)),
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=pin,
@@ -188,6 +205,41 @@ def step_slots(sizes: Sequence[tuple[str, int]], batch: int, seed: int, step: in
     return slots
 
 
+def _slots(
+    data: DomainItems, batch: int, seed: int, unlabelled: Unlabelled | None, processes: int
+) -> Callable[[int], list[_Slot]]:
+    """``slots(step)``: all samples of a step, those without labels last."""
+    sizes = tuple((domain.name, len(items)) for domain, items in data)
+    if unlabelled is None:
+        return lambda step: step_slots(sizes, batch, seed, step)
+    many, size = _more(unlabelled.batch, batch, len(data), processes), len(unlabelled.items)
+    return lambda step: [
+        *step_slots(sizes, batch, seed, step),
+        *_unlabelled_slots(size, many, seed, step, batch, len(data)),
+    ]
+
+
+def _unlabelled_slots(size: int, many: int, seed: int, step: int, after: int, domain: int) -> Iterator[_Slot]:
+    """The ``many`` samples of ``step`` among ``size`` images without labels, in the slots that follow the first
+    ``after``; they are of domain ``domain``, the one after the last."""
+    for place in range(many):
+        epoch, position = divmod(step * many + place, size)
+        yield _Slot(step, after + place, domain, int(_order(seed, "unlabelled", epoch, size)[position]))
+
+
+def _more(given: int | None, batch: int, domains: int, processes: int) -> int:
+    """How many images without labels a step has.
+
+    Raises:
+        InputError: for a given number that does not divide by ``processes``.
+    """
+    if given is None:
+        return -(-max(1, batch // domains) // processes) * processes
+    if given % processes:
+        raise InputError(f"data.unlabelled_batch: {given} does not divide by {processes} processes")
+    return given
+
+
 def _turns(given: int, domain: int, domains: int) -> int:
     """How many of the first ``given`` turns, taken in order over all domains, are those of ``domain``."""
     return (given - domain + domains - 1) // domains
@@ -219,21 +271,28 @@ _Sample = tuple[Tensor, Tensor, Tensor]
 
 
 class _Samples(Dataset[_Sample | _Refused]):
-    """Finds, maps, resizes and transforms the sample of a `_Slot`."""
+    """Finds, maps, resizes and transforms the sample of a `_Slot`; with ``fill`` all items are read now and kept."""
 
     def __init__(
-        self, data: DomainItems, labels: LabelSpace, transform: Transform, resize: Size | None, seed: int
+        self,
+        data: DomainItems,
+        labels: LabelSpace,
+        transform: Transform,
+        resize: Size | None,
+        seed: int,
+        unlabelled: Unlabelled | None = None,
+        *,
+        fill: bool = False,
     ) -> None:
+        self._labelled = len(data)
+        data = [*data, (unlabelled.domain, unlabelled.items)] if unlabelled else data
         self._data = data
         self._maps = [label_map(domain, labels) for domain, _ in data]
         self._transform = transform
         self._resize = resize
         self._seed = seed
         self._kept: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
-
-    def fill(self) -> None:
-        """Read all items now and keep them in memory."""
-        for domain, (_, items) in enumerate(self._data):
+        for domain, (_, items) in enumerate(data if fill else ()):
             for item in range(len(items)):
                 self._kept[domain, item] = self._read(domain, item)
 
@@ -244,7 +303,7 @@ class _Samples(Dataset[_Sample | _Refused]):
             return _Refused(str(error))
         with seeded(self._seed, "sample", place.step, place.slot):
             image, label = self._transform(*found)
-        return image, label, torch.tensor(place.domain)
+        return image, label, torch.tensor(place.domain if place.domain < self._labelled else -1)
 
     def _read(self, domain: int, item: int) -> tuple[np.ndarray, np.ndarray]:
         source, items = self._data[domain]

@@ -129,7 +129,7 @@ def export(
             file, parity = _written(still, folder, pictures, truths, size=size, **settings)
             settings |= {"path": str(target), "nodes": graph.count(file), "drawn": images is None}
             _judge(proof := _proof(still, parity, **settings), agreement)
-            _sign(file, proof, network.architecture.get("pretrained"))
+            _sign(file, proof, network)
             os.replace(file, target)
     except OSError as error:
         raise InputError(f"{target}: cannot be written: {error.strerror or error}") from None
@@ -215,8 +215,8 @@ def _judge(proof: Proof, agreement: float) -> None:
         )
 
 
-def _sign(file: Path, proof: Proof, pretrained: dict[str, str] | None) -> None:
-    """Store the proof, and the origin of the encoder's weights, in the metadata of ``file``, in place."""
+def _sign(file: Path, proof: Proof, network: Network) -> None:
+    """Store the proof, the origin of the encoder's weights and the lineage in the metadata of ``file``, in place."""
     onnx = graph.package("onnx")
     model = onnx.load(file)
     model.producer_name, model.producer_version = "hardy", proof.versions["hardy"]
@@ -224,6 +224,7 @@ def _sign(file: Path, proof: Proof, pretrained: dict[str, str] | None) -> None:
     # Not the path: it says nothing about the file, but may identify its author.
     entry.key = "hardy"
     shown = {name: value for name, value in proof.to_json().items() if name != "path"}
-    entry.value = json.dumps({**shown, **({"pretrained": pretrained} if pretrained else {})})
+    more = {"pretrained": network.architecture.get("pretrained"), "lineage": list(network.lineage)}
+    entry.value = json.dumps({**shown, **{name: value for name, value in more.items() if value}})
     onnx.checker.check_model(model)
     onnx.save(model, file)

@@ -3,6 +3,7 @@
 Its classes and the shape of its images come from the metadata that `hardy.deployment.export` wrote into the file.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hardy.data.labels import LabelSpace
 from hardy.deployment.graph import Session
 from hardy.errors import InputError, quoted
 from hardy.networks.base import Network
+from hardy.networks.building.lineage import checked
 from hardy.stored import json_value
 from hardy.types import Outputs
 
@@ -27,6 +29,7 @@ class Exported(Network):
 
     Attributes:
         takes: (B, H, W) of the images that the file takes; None for an open dimension.
+        weights_from: licence and origin of the encoder weights that the network started from, if the file names them.
 
     Raises:
         InputError: if onnxruntime is missing or cannot read the file, or if the file does not name its classes, returns
@@ -40,7 +43,9 @@ class Exported(Network):
         if not path.is_file():
             raise InputError(f"{path}: no such file; give an ONNX file that hardy export wrote")
         session = _session(path)
-        super().__init__(_described(path, session.described), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        labels, told = _described(path, session.described)
+        super().__init__(labels, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        self.weights_from, self.lineage = told.get("pretrained", {}), checked(told.get("lineage", []))
         self.path, self._session = path, session
         takes, gives = session.takes, session.gives
         self.takes = tuple(side if isinstance(side, int) else None for side in (takes[0], *takes[2:]))
@@ -77,8 +82,8 @@ def _session(path: Path) -> Session:
         raise InputError(f"{path}: onnxruntime cannot read it ({reason}); export the network again") from None
 
 
-def _described(path: Path, text: str | None) -> LabelSpace:
-    """The classes of a file whose metadata is ``text``.
+def _described(path: Path, text: str | None) -> tuple[LabelSpace, Mapping[str, Any]]:
+    """The classes of a file whose metadata is ``text``, and the metadata.
 
     Raises:
         InputError: naming the file, if it does not name its classes or does not return logits at full size.
@@ -97,7 +102,7 @@ def _described(path: Path, text: str | None) -> LabelSpace:
         what = f"{quoted(output)} at upsample {quoted(upsample)}"
         raise InputError(f"{path}: returns {what}, but logits at full size are needed; export it with --logits")
     try:
-        return LabelSpace.from_json(labels)
+        return LabelSpace.from_json(labels), description
     except InputError as error:
         raise InputError(f"{path}: {error}; export the network again") from None
 

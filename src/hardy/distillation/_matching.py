@@ -67,8 +67,9 @@ class Matching:
         """
         if self.teacher is None:
             raise InputError(
-                f"{owner.partition('.')[0]} compares features, and the teacher gives logits only; name a run as "
-                "teacher.run, or use losses of logits such as kl and cwd"
+                f"{owner.partition('.')[0]} compares features, and the teacher gives logits only, as an ONNX file, "
+                "several teachers and one with a cache do; name one run as teacher.run, or use losses of logits such "
+                "as kl and cwd"
             )
         both = [EMBEDDING in self._taps(network) for network in (self.student, self.teacher)]
         named = [entry for entry in taps if entry != EMBEDDING or len(taps) == 1 or all(both)]

@@ -56,7 +56,8 @@ class DistillationTerms(nn.Module):
             )
         self.order = class_order(network.labels, taught.labels)
         self.resolution = resolution
-        self.matching = Matching(network, taught if taught.gives_features else None)
+        self.matching = Matching(network, taught if teacher.gives_features else None)
+        self.seen = teacher.size if isinstance(teacher, Teacher) else None
         supply = {
             "network": network,
             "teacher": teacher,
@@ -119,15 +120,10 @@ class DistillationTerms(nn.Module):
         if not torch.isfinite(teacher).all():
             raise InputError("teacher: its logits are not finite on a batch; check its weights or its precision")
         counted = _counted(labels, student, unlabelled)
-        paired = PairedOutputs(
-            images,
-            student,
-            teacher,
-            counted,
-            labels,
-            values_of(outputs, recorded[0]),
-            {name: value.detach() for name, value in values_of(taught, recorded[1]).items()},
-        )
+        features = {name: value.detach() for name, value in values_of(taught, recorded[1]).items()}
+        if self.seen:
+            features = {name: _at(value, self.seen, images.shape[-2:]) for name, value in features.items()}
+        paired = PairedOutputs(images, student, teacher, counted, labels, values_of(outputs, recorded[0]), features)
         terms: Terms = {}
         for name, loss in self._named():
             seen = paired if unlabelled is None or not loss.needs_labels else _where(paired, ~unlabelled)
@@ -141,7 +137,7 @@ class DistillationTerms(nn.Module):
             return outputs.logits, in_order(taught.logits, self.order).detach()
         coarse = _coarse(outputs, size) if self.resolution == "coarse" else None
         student = outputs.logits if coarse is None else coarse
-        source = _coarse(taught, size) if coarse is not None else None
+        source = _coarse(taught, self.seen or size) if coarse is not None else None
         teacher = in_order(taught.logits if source is None else source, self.order).detach()
         return student, resize(teacher, student.shape[-2:])
 
@@ -160,6 +156,14 @@ def _coarse(outputs: Outputs, size: Sequence[int]) -> Tensor | None:
     if coarse is None or any(side % cells for side, cells in zip(size, coarse.shape[-2:], strict=True)):
         return None
     return coarse
+
+
+def _at(value: Tensor, seen: Sequence[int], size: Sequence[int]) -> Tensor:
+    """A map (B, C, h, w) of images resized to ``seen`` as it would be for images of ``size``; a vector stays."""
+    if value.ndim != 4 or tuple(seen) == tuple(size):
+        return value
+    cells = zip(value.shape[-2:], seen, size, strict=True)
+    return resize(value, [max(1, round(own * wanted / given)) for own, given, wanted in cells])
 
 
 def _counted(labels: Tensor, logits: Tensor, unlabelled: Tensor | None) -> Tensor:

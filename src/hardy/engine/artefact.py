@@ -1,9 +1,10 @@
 """The artefact of a network: a folder with ``network.safetensors`` and ``network.json``.
 
-The JSON holds the architecture and its options, the label space and the list of changes since the network was built, in
-order (channels pruned, a tuner attached or merged). Loading builds the network, replays the changes and loads the
-weights. For a tuned network with a known origin the file holds only the trained weights (`hardy.engine.rest`). No
-pickle is read or written. Format 1, which had one channel plan in place of the changes, will always be supported.
+The JSON holds the architecture and its options, the label space, the list of changes since the network was built, in
+order (channels pruned, a tuner attached or merged), and what it learned from besides labelled images
+(`hardy.networks.building.lineage`). Loading builds the network, replays the changes and loads the weights. For a tuned
+network with a known origin the file holds only the trained weights (`hardy.engine.rest`). No pickle is read or
+written. Format 1, which had one channel plan in place of the changes, will always be supported.
 """
 
 import hashlib
@@ -26,6 +27,7 @@ from hardy.errors import InputError
 from hardy.files import expanded, write_together
 from hardy.networks.base import Network
 from hardy.networks.building.create import rebuild
+from hardy.networks.building.lineage import checked
 from hardy.networks.building.wrapped import Wrapped
 from hardy.ops.tensors import decoded, load_strictly
 from hardy.stored import contents, intact, json_value, sealed
@@ -49,7 +51,7 @@ FORMAT, _FIRST = "hardy-network/2", "hardy-network/1"
 _TENSORS = "hardy-network/1"
 """The format in the header of the weights file, which has not changed."""
 
-_KEYS = {"format", "hardy", "architecture", "labels", "changes", "sha256", "rest", "description_sha256"}
+_KEYS = {"format", "hardy", "architecture", "labels", "changes", "sha256", "rest", "lineage", "description_sha256"}
 
 
 def save(
@@ -85,6 +87,8 @@ def save(
         out = untrained(network)
         state = {name: value for name, value in state.items() if name not in out}
         description["rest"] = rest
+    if network.lineage:
+        description["lineage"] = list(network.lineage)
     data = _encoded(state)
     description = sealed({**description, "sha256": _sha256(data)})
     text = json.dumps(description, indent=1) + "\n"
@@ -195,6 +199,7 @@ def _fill(network: Network, data: bytes, description: Mapping[str, Any], folder:
             tensors |= fetched(description, folder, network, load_run)
             network.origin = origin_of(description["rest"], folder)
         load_strictly(network, tensors)
+        network.lineage = checked(description.get("lineage", []))
     except InputError:
         raise
     except (ValueError, RuntimeError) as error:

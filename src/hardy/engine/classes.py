@@ -55,6 +55,7 @@ def _built(network: Network, labels: LabelSpace, source: str) -> tuple[Network, 
     made = rebuild(architecture, labels)
     replay(made, network.changes)
     made.load_state_dict(with_classes(made, network.state_dict(), axes, network.labels.classes, source))
+    made.lineage = network.lineage
     return made, sorted(axes)
 
 

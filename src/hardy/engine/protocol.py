@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from hardy.algorithms.base import Algorithm
-from hardy.data import check, loader, sources
+from hardy.data import check, loader, sources, unlabelled
 from hardy.data.base import Domain, Item
 from hardy.data.labels import LabelSpace, convert
 from hardy.data.transforms import Size
 from hardy.data.transforms import training as augmentation
+from hardy.data.unlabelled import Folders
 from hardy.device import pick
 from hardy.engine import evaluate
 from hardy.engine.adapting import Adapting
@@ -79,11 +80,13 @@ class Split:
         train: for each source domain the training images.
         val: for each source domain the images held out for selection and the intra-domain score.
         unseen: the domains never trained on, with all their images.
+        unlabelled: folders of images without labels, for algorithms that use such images.
     """
 
     train: tuple[Part, ...]
     val: tuple[Part, ...]
     unseen: tuple[Part, ...]
+    unlabelled: Folders = ()
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -95,7 +98,8 @@ def split(data: Data, seed: int) -> Split:
     """Find the domains of ``data`` and split them.
 
     Raises:
-        InputError: for unknown domains, a domain both source and unseen, or one too small to split.
+        InputError: for unknown domains, a domain both source and unseen, or one too small to split; for a folder of
+            images without labels that is missing, empty, or holds an image of an unseen domain.
     """
     root = sources.data_root(data.root)
     source_domains, unseen_domains = (
@@ -106,10 +110,16 @@ def split(data: Data, seed: int) -> Split:
     if both:
         raise InputError(f"data.unseen: {min(both)!r} is also in data.sources; a domain is one or the other")
     halves = sources.sources(source_domains, split=data.split, share=data.holdout, seed=seed)
+    folders = unlabelled.find(data.unlabelled, root)
+    if folders:
+        held = [item for half in halves for item in half.val]
+        unseen = [(domain.name, item) for domain in unseen_domains for item in domain.items()]
+        folders = unlabelled.without(folders, held, unseen)
     return Split(
         tuple((half.domain, half.train) for half in halves),
         tuple((half.domain, half.val) for half in halves),
         tuple((domain, _chosen(domain, data.unseen_splits)) for domain in unseen_domains),
+        folders,
     )
 
 
@@ -142,6 +152,7 @@ def checked(parts: Split, network: Network, data: Data) -> Split:
             check.check_labels(own, network.labels, decode=decode)
         for part, space in zip(parts.unseen, shared, strict=True):
             check.check_labels([part], space, decode=decode)
+        unlabelled.check_images(parts.unlabelled, every=decode == "all")
     return parts
 
 
@@ -187,7 +198,14 @@ def _shared(domain: Domain, network: Network) -> tuple[LabelSpace, np.ndarray | 
     return own, onto
 
 
-def training(parts: Sequence[Part], labels: LabelSpace, settings: Settings, *, stage: str = "train") -> Batches:
+def training(
+    parts: Sequence[Part],
+    labels: LabelSpace,
+    settings: Settings,
+    *,
+    stage: str = "train",
+    folders: Folders = (),
+) -> Batches:
     """``batches(start, rank, processes)``: the endless domain-balanced training batches from step ``start`` on.
 
     Args:
@@ -195,6 +213,7 @@ def training(parts: Sequence[Part], labels: LabelSpace, settings: Settings, *, s
         labels: the space that labels are mapped onto.
         settings: the transforms, the batch size and the seed.
         stage: the name of the stage; each stage has its own random draws.
+        folders: of images without labels.
 
     Raises:
         InputError: when there is no domain to train on.
@@ -206,6 +225,9 @@ def training(parts: Sequence[Part], labels: LabelSpace, settings: Settings, *, s
     transform = augmentation(
         data.crop, image_level=image_level, scale=data.scale, flip=data.flip, photometric=data.photometric
     )
+
+    domain, items = unlabelled.source(folders, labels, image_level=image_level)
+    others = loader.Unlabelled(domain, items, data.unlabelled_batch) if items else None
 
     def batches(start: int, rank: int, processes: int) -> Iterator[Batch]:
         return loader.training_batches(
@@ -220,6 +242,7 @@ def training(parts: Sequence[Part], labels: LabelSpace, settings: Settings, *, s
             processes=processes,
             resize=None if image_level else data.size,
             cache=data.cache,
+            unlabelled=others,
         )
 
     return batches
@@ -362,7 +385,7 @@ def fit(
     """
     network, optim, choice = algorithm.network, settings.optim, settings.evaluate
     large_enough(network, {"evaluate.window": choice.window})
-    batches = training(parts.train, network.labels, settings, stage=stage)
+    batches = training(parts.train, network.labels, settings, stage=stage, folders=_usable(algorithm, parts.unlabelled))
     judges = labelled(chosen(parts.val, parts.unseen, choice), lambda domain: _shared(domain, network)[0])
     loop = Fit(algorithm, batches, optim, settings.run, folder=folder, owner=owner, stage=stage, log=log)
     algorithm.check(len(parts.train), optim.batch // loop.accelerator.num_processes // optim.accumulate)
@@ -380,6 +403,20 @@ def fit(
     loop.run(validate=validate if judges else None, every=choice.every)
     _select(network, loop, folder / BEST)
     return loop.progress.best[1] if loop.progress.best else loop.progress.step
+
+
+def _usable(algorithm: Algorithm, folders: Folders) -> Folders:
+    """``folders`` if ``algorithm`` learns from images without labels.
+
+    Raises:
+        InputError: when it does with other options only.
+    """
+    if folders and type(algorithm).uses_unlabelled and not algorithm.uses_unlabelled:
+        name = type(algorithm).__name__
+        raise InputError(
+            f"data.unlabelled: each loss of {name} reads labels; add one that does not, such as kl, or leave it out"
+        )
+    return folders if algorithm.uses_unlabelled else ()
 
 
 def _select(network: Network, loop: Fit, best: Path) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 
 from hardy import counts, records
 from hardy.algorithms.base import Algorithm
+from hardy.algorithms.base import Table as Shown
 from hardy.device import limit_threads, pick
 from hardy.engine import adapting, artefact, changes, protocol, start, teachers
 from hardy.engine.evaluate import Table
@@ -35,7 +36,9 @@ from hardy.engine.run_folder import finished, folder_of, locked, unused
 from hardy.engine.safeguards import DataView
 from hardy.engine.unused import refuse_unused
 from hardy.errors import InputError
+from hardy.files import expanded
 from hardy.networks.base import Network, PixelLoss
+from hardy.networks.building import lineage
 from hardy.networks.building.teacher import Teacher
 from hardy.recipe import Method, Optim, Recipe
 from hardy.records import Record
@@ -63,6 +66,9 @@ def lines(run: "Run", stage: str, steps: int) -> Iterator[Log]:
         text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         _log.info("%s step %d%s: %s", stage, step, total, text)
 
+    if run.shown:
+        for row in (run.shown.columns, *run.shown.rows):
+            _log.info("%s: %s", run.shown.title, " | ".join(row))
     yield log
 
 
@@ -79,6 +85,7 @@ class Run:
         cost: the seconds and steps used so far, by name.
         selection: how the weights were selected, for the records.
         remarks: lines to show at the end.
+        shown: what to show before the first step of the stage that begins; see `Algorithm.table`.
     """
 
     recipe: Recipe
@@ -89,7 +96,8 @@ class Run:
     cost: dict[str, float] = field(default_factory=dict)
     selection: dict[str, Any] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
-    _teacher: Teacher | None = field(default=None, init=False, repr=False)
+    shown: Shown | None = None
+    _loaded: teachers.Loaded | None = field(default=None, init=False, repr=False)
     _peers: Mapping[str, Network] = field(default_factory=dict, init=False, repr=False)
 
     @staticmethod
@@ -110,10 +118,13 @@ class Run:
 
         Raises:
             InputError: when the folder cannot be written, is locked by another process, or holds the run of another
-                recipe; for a key that has no effect.
+                recipe; for a key that has no effect, or a teacher that is this run itself.
         """
         refuse_unused(recipe, verb)
         folder = folder_of(recipe, verb)
+        for choice in recipe.teachers:
+            if choice.run and expanded(choice.run).resolve() == folder.resolve():
+                raise InputError(f"teacher.run: {choice.run} is the folder of this run itself; name an earlier run")
         fresh = not folder.exists()
         pick(recipe.run.device)
         main = int(os.environ.get("RANK", "0")) == 0
@@ -179,16 +190,15 @@ class Run:
         """The teacher that the recipe names, loaded once; None where it names none.
 
         Raises:
-            InputError: what `hardy.engine.teachers.load` raises.
+            InputError: what `hardy.engine.teachers.of_recipe` raises.
         """
-        if self._teacher is None and self.recipe.teacher:
-            self._teacher = teachers.load(self.recipe.teacher)
-        return self._teacher
+        if self._loaded is None and self.recipe.teachers:
+            self._loaded = teachers.of_recipe(self.recipe, self.folder)
+        return self._loaded.teacher if self._loaded else None
 
     def learn_from(self, network: Network, *, keep: bool) -> None:
         """Use ``network``, which is in memory, as the teacher that the recipe names; ``keep`` saves it once."""
-        assert self.recipe.teacher, "the recipe names the checksum of a teacher in memory"
-        self._teacher = Teacher(network, self.recipe.teacher.precision)
+        self._loaded = teachers.of_memory(network, self.recipe, self.folder)
         if keep and self.main:
             self._keep_once(network, teachers.FOLDER)
 
@@ -235,11 +245,29 @@ class Run:
         settings = Settings(settings.data, optim or settings.optim, settings.evaluate, settings.run)
         seed_all(self.recipe.run.seed, stage, "algorithm")
         algorithm = self.algorithm(network, method, teacher, settings.optim.steps)
+        self.shown = algorithm.table()
         step = self.fit_algorithm(algorithm, images, stage, settings)
         self._peers = algorithm.peers()
         if self.main:
             algorithm.keep(self.folder)
         self.selection = {"select": settings.evaluate.select, "selected_step": step}
+        if self._loaded:
+            self.selection |= self._loaded.notes
+        if algorithm.trains_network:
+            self._remember(network, algorithm, images, stage, method or self.recipe.algorithm, teacher)
+
+    def _remember(
+        self, network: Network, algorithm: Algorithm, images: Split, stage: str, method: Method, teacher: Network | None
+    ) -> None:
+        """Add to the lineage of ``network``, in place, what it learned from besides labelled images."""
+        taught: Sequence[Mapping[str, Any]] = []
+        if teachers.needed_by(method):
+            default = [lineage.of_teacher(teacher, "this run", artefact.checksum(teacher))] if teacher else []
+            taught = self._loaded.described if self._loaded else default
+        folders = images.unlabelled if algorithm.uses_unlabelled else ()
+        if taught or folders:
+            counts = {domain.name: len(items) for domain, items in images.train}
+            network.lineage = (*network.lineage, lineage.entry(stage, method, taught, counts, folders))
 
     def fit_algorithm(self, algorithm: Algorithm, images: Split, stage: str, settings: Settings) -> int:
         """Train the network of ``algorithm`` in place; returns the step whose weights were selected."""

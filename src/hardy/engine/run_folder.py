@@ -121,5 +121,5 @@ def _refuse_other(folder: Path, recipe: Recipe) -> None:
 
 def unused(folder: Path) -> bool:
     """Whether ``folder`` exists and holds only a recipe, a log, and the networks that a run was given."""
-    given = {"recipe.yaml", "train.log", LOCK, START, "teacher"}
+    given = {"recipe.yaml", "train.log", LOCK, START, "teacher", "teacher.json"}
     return folder.is_dir() and {path.name for path in folder.iterdir()} <= given

@@ -18,7 +18,7 @@ from hardy.networks.building.wrapped import Wrapped
 from hardy.ops.tensors import check_finite
 from hardy.sections import NetworkChoice
 
-__all__ = ["network", "refuse_other", "refuse_other_form", "section"]
+__all__ = ["checksum_of", "network", "refuse_other", "refuse_other_form", "section"]
 
 
 def network(choice: NetworkChoice) -> Network:
@@ -74,8 +74,7 @@ def refuse_other(sha256: str | None, weights: Path, section: str = "network") ->
         InputError: naming the file and both checksums.
     """
     if sha256 and weights.is_file():
-        with weights.open("rb") as file:
-            checksum = hashlib.file_digest(file, "sha256").hexdigest()
+        checksum = checksum_of(weights)
         if checksum != sha256:
             raise InputError(
                 f"{section}.sha256: {weights} holds other weights ({checksum[:12]}, not {sha256[:12]}); give the "
@@ -94,3 +93,9 @@ def refuse_other_form(form: str | None, folder: Path, section: str = "network") 
             f"{section}.form: {folder} holds another network with these weights ({saved}, not {form}); give the folder "
             "that the recipe was made with"
         )
+
+
+def checksum_of(file: Path) -> str:
+    """The sha256 of ``file``, in hexadecimal digits."""
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

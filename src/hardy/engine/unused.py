@@ -25,6 +25,7 @@ def _unused(recipe: Recipe, verb: str) -> Iterator[tuple[str, object, str]]:
     """(key, value, reason) of each key without effect."""
     yield from _sections(recipe, verb)
     yield from _data(recipe.data)
+    yield from _unlabelled(recipe, verb)
     yield from _optim(recipe.optim)
     yield from _evaluate(recipe.evaluate, verb)
     if recipe.prune and verb == "prune":
@@ -53,6 +54,16 @@ def _data(data: Data) -> Iterator[tuple[str, object, str]]:
         yield "data.unseen_splits", list(data.unseen_splits), "data.unseen names no domain; name some"
     if data.holdout != usual.holdout and data.split == "given":
         yield "data.holdout", data.holdout, "data.split is given, so the data sets say what is held out; leave it out"
+
+
+def _unlabelled(recipe: Recipe, verb: str) -> Iterator[tuple[str, object, str]]:
+    folders, many = list(recipe.data.unlabelled), recipe.data.unlabelled_batch
+    if many is not None and not folders:
+        yield "data.unlabelled_batch", many, "data.unlabelled names no folder; name some, or leave it out"
+    methods = tuple(trained_by(recipe, verb)) if folders else ()
+    if folders and not any(ALGORITHMS.get(method.name).uses_unlabelled for method in methods):  # type: ignore[attr-defined]
+        names = " and ".join(dict.fromkeys(method.name for method in methods)) or f"hardy {verb}"
+        yield "data.unlabelled", folders, f"{names} uses no images without labels; use distillation, or leave it out"
 
 
 def _optim(optim: Optim) -> Iterator[tuple[str, object, str]]:

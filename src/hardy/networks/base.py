@@ -57,6 +57,8 @@ class Network(nn.Module, ABC):
         resting: names of the modules that always stay in evaluation mode; a tuner sets them.
         origin: the source of the weights that a tuner does not train; None if it is unknown or must not be used.
             Written and read by `hardy.engine.rest`.
+        lineage: what it learned from besides labelled images, training by training; see
+            `hardy.networks.building.lineage`.
     """
 
     part: ClassVar[str] = ""
@@ -71,6 +73,7 @@ class Network(nn.Module, ABC):
     changes: list[Change]
     resting: tuple[str, ...] = ()
     origin: Mapping[str, Any] | None = None
+    lineage: tuple[Mapping[str, Any], ...] = ()
     mean: Tensor
     std: Tensor
 

@@ -11,9 +11,11 @@ from rich.text import Text
 
 from hardy import records
 from hardy.engine.evaluate import Table
+from hardy.networks.base import Network
+from hardy.networks.building import lineage
 from hardy.records import Record
 
-__all__ = ["keep_records", "percent", "plain", "say", "show_rows", "show_table"]
+__all__ = ["keep_records", "percent", "plain", "say", "say_lineage", "show_rows", "show_table"]
 
 
 SHOWN = 6
@@ -35,6 +37,12 @@ def say(line: str) -> None:
     Console(highlight=False, soft_wrap=True).print(plain(line))
 
 
+def say_lineage(name: str, network: Network) -> None:
+    """Print a line for each training in which ``network``, called ``name``, learned from more than labelled images."""
+    for line in lineage.lines(network.lineage):
+        say(f"{name}: {line}")
+
+
 def keep_records(folder: Path, lines: Sequence[Record]) -> None:
     """Append ``lines`` to the records of ``folder``; without permission to write, print a message instead."""
     try:
@@ -46,14 +54,22 @@ def keep_records(folder: Path, lines: Sequence[Record]) -> None:
         console.print(f"{folder}: no permission to write, so the numbers above are not in its records", markup=False)
 
 
-def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> None:
-    """Print rows of text under ``columns``, the first left-aligned and the rest right, with a line below."""
+def show_rows(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    note: str = "",
+    *,
+    console: Console | None = None,
+) -> None:
+    """Print rows of text under ``columns``, the first left-aligned and the rest right, with a line below; on standard
+    output, or on ``console``."""
     table = RichTable(caption=plain(note) if note else None, caption_justify="left")
     for index, column in enumerate(columns):
         table.add_column(plain(column), justify="left" if index == 0 else "right", no_wrap=index == 0)
     for row in rows:
         table.add_row(*map(plain, row))
-    console = Console(highlight=False)
+    console = console or Console(highlight=False)
     if not console.is_terminal:
         console.width = 140  # a file or a pipe has no width of its own
     console.print(plain(title), style="italic", soft_wrap=True)  # a table's own title wraps at its width

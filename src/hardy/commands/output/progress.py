@@ -10,6 +10,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_availa
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from hardy.commands.output.printing import show_rows
 from hardy.engine.fit import Log
 from hardy.engine.run import Run, lines
 from hardy.errors import InputError, nearest
@@ -29,6 +30,8 @@ def terminal(run: Run, stage: str, steps: int) -> Iterator[Log]:
     columns = (before, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), after)
     console = Console(file=sys.stderr, highlight=False)
     shown = run.main and console.is_terminal
+    if run.shown and run.main:
+        show_rows(run.shown.title, run.shown.columns, run.shown.rows, console=console)
     with Progress(*columns, console=console, disable=not shown) as bar, lines(run, stage, steps) as write:
         task = bar.add_task(stage, total=steps or None, terms="")
 

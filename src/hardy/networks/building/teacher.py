@@ -7,9 +7,11 @@ from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from hardy.data.labels import LabelSpace
-from hardy.networks.base import Network
+from hardy.networks.base import Network, resize
+from hardy.networks.building.kept_outputs import KeptOutputs, name_of, stacked
 from hardy.ops.frozen import Frozen
 from hardy.types import Outputs
 
@@ -25,18 +27,30 @@ class Teacher(nn.Module):
     submodule. It moves between devices with its parent. It has no parameters, buffers or state, so optimisers,
     checkpoints and parameter counts do not include it; `train`, `requires_grad_` and dtype changes do not affect it.
 
+    It computes under `torch.no_grad`, not in inference mode: a loss may save its tensors for the backward pass of the
+    student, as a product with the student's features does, and torch refuses that for tensors of inference mode.
+
     Contract, tested by ``tests/contracts/test_teachers.py``.
 
     Args:
         network: the network to copy.
         precision: ``fp32`` computes in the dtype of the weights and ignores autocast, ``bf16`` computes under autocast
             to bfloat16; both return outputs in the dtype of the images. None follows the surrounding autocast.
+        size: (height, width) that images are resized to for the network; None keeps theirs.
+        kept: where logits are kept; features are not, so that a teacher with it gives logits only.
     """
 
-    def __init__(self, network: Network, precision: Precision | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        precision: Precision | None = None,
+        *,
+        size: tuple[int, int] | None = None,
+        kept: KeptOutputs | None = None,
+    ) -> None:
         super().__init__()
         self._frozen = Frozen(network)
-        self.precision = precision
+        self.precision, self.size, self.kept = precision, size, kept
         self.training = False
 
     @property
@@ -54,18 +68,26 @@ class Teacher(nn.Module):
         """True when it predicts one class per image."""
         return self.network.image_level
 
+    @property
+    def gives_features(self) -> bool:
+        """False when it gives logits only."""
+        return self.network.gives_features and self.kept is None
+
     @torch.no_grad()
     def outputs(self, images: Tensor) -> Outputs:
         """Logits, features and extras of ``images`` (B, 3, H, W) RGB in [0, 1], without a graph.
 
-        A network from an ONNX file returns logits only.
+        A network from an ONNX file returns logits only. With a `size`, logits are resized to ``images``; coarse logits
+        and features are those of the resized images.
 
         Raises:
             InputError: for images that the network does not take.
         """
-        with self._precision(images.device.type):
-            found = self.network.outputs(images.to(self.network.mean.dtype))
-        return found if self.precision is None else _with_dtype(found, images.dtype)
+        seen = images if self.size is None else _resized(images, self.size)
+        found = self._computed(seen) if self.kept is None else self._kept(seen, self.kept)
+        if found.logits.ndim == 4 and seen.shape != images.shape:
+            found = replace(found, logits=resize(found.logits, images.shape[-2:]))
+        return found
 
     def forward(self, images: Tensor) -> Tensor:
         """The logits of `outputs`."""
@@ -74,6 +96,36 @@ class Teacher(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Do nothing."""
         return self
+
+    def _computed(self, images: Tensor) -> Outputs:
+        with self._precision(images.device.type):
+            found = self.network.outputs(images.to(self.network.mean.dtype))
+        return found if self.precision is None else _with_dtype(found, images.dtype)
+
+    def _kept(self, images: Tensor, kept: KeptOutputs) -> Outputs:
+        """The logits that are kept, if they are of all ``images``; else they are computed, for all, and kept.
+
+        Of a batch all are computed or none, so that values do not depend on which images were kept.
+        """
+        names = [name_of(image) for image in images]
+        found = [kept.read(name) for name in names]
+        known = stacked(found)
+        if known is None:
+            known = self._least(self._computed(images), images)
+            for name, value, old in zip(names, known[1], found, strict=True):
+                if old is None:
+                    kept.write(name, known[0], value)
+        key, values = known[0], known[1].to(images.device, images.dtype)
+        if key == "coarse":
+            return Outputs(self.network.enlarged(values, images.shape[-2:]), coarse=values)
+        return Outputs(values)
+
+    def _least(self, outputs: Outputs, images: Tensor) -> tuple[str, Tensor]:
+        """What the logits can be restored from, bit by bit: the coarse logits where possible, else themselves."""
+        coarse = outputs.coarse
+        if coarse is not None and torch.equal(self.network.enlarged(coarse, images.shape[-2:]), outputs.logits):
+            return "coarse", coarse
+        return "logits", outputs.logits
 
     def _precision(self, device: str) -> AbstractContextManager[object]:
         if self.precision is None:
@@ -86,12 +138,25 @@ class Teacher(nn.Module):
         return self
 
 
+def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """``images`` (B, 3, H, W) at ``size``, bilinear with antialias, as images are resized when they are read."""
+    if tuple(images.shape[-2:]) == size:
+        return images
+    return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
+
+
 def _with_dtype(outputs: Outputs, dtype: torch.dtype) -> Outputs:
     """``outputs`` with every floating tensor in ``dtype``."""
 
     def cast(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()}
 
-    fields = ("logits", "coarse", "embedding")
-    own = cast({name: value for name in fields if (value := getattr(outputs, name)) is not None})
-    return replace(outputs, features=cast(outputs.features), extras=cast(outputs.extras), **own)
+    coarse, embedding = (None if value is None else value.to(dtype) for value in (outputs.coarse, outputs.embedding))
+    return replace(
+        outputs,
+        logits=outputs.logits.to(dtype),
+        features=cast(outputs.features),
+        extras=cast(outputs.extras),
+        coarse=coarse,
+        embedding=embedding,
+    )

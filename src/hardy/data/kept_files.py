@@ -1,0 +1,105 @@
+"""Files kept in one folder within a number of bytes, for several processes at a time: what is full keeps no more."""
+
+import errno
+import fcntl
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hardy.errors import InputError
+from hardy.files import replacing, write_text
+
+__all__ = ["KeptFiles"]
+
+_log = logging.getLogger("hardy")
+
+_TOTAL = "bytes"
+"""The file that says how many bytes the folder has taken; if it is missing or damaged, they are counted again."""
+
+
+class KeptFiles:
+    """Files below ``folder``, of at most ``most`` bytes in all; each is complete or absent.
+
+    Where it is full, the sub-folders other than ``version`` give way; then no more are kept, and the log says so once.
+
+    Args:
+        folder: in which nobody else writes; made at the first file.
+        version: the sub-folder that stays.
+        most: bytes of all files there.
+        what: the files in messages.
+        instead: what happens to those that are not kept, in messages.
+    """
+
+    def __init__(self, folder: Path, version: Path, most: int, *, what: str, instead: str) -> None:
+        self.folder, self.version, self.most = folder, version, most
+        self._what, self._instead = what, instead
+        self._told = False
+
+    def write(self, file: Path, data: bytes) -> None:
+        """Keep ``data`` as ``file``, if there is room.
+
+        Raises:
+            InputError: when the folder cannot be written.
+        """
+        try:
+            with self._alone():
+                if self._reserved(len(data) - _size(file)):
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    with replacing(file) as waiting:
+                        waiting.write_bytes(data)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise InputError(
+                    f"{self.folder}: a cache cannot be written there ({error.strerror}); give another folder"
+                ) from None
+            self._tell("the disk is full")
+
+    def _reserved(self, more: int) -> bool:
+        """Whether there is room for ``more`` bytes; they are counted before they are written, so never too few are."""
+        total = self._total()
+        if total + more > self.most:
+            for old in self.folder.iterdir():
+                if old.is_dir() and old != self.version:
+                    shutil.rmtree(old, ignore_errors=True)
+            total = self._counted()
+        if total + more > self.most:
+            self._tell(f"it has {self.most:,} bytes, the most that it may have")
+            return False
+        write_text(self.folder / _TOTAL, str(total + more))
+        return True
+
+    def _total(self) -> int:
+        try:
+            found = int((self.folder / _TOTAL).read_bytes()[:20])
+            return found if found >= 0 else self._counted()
+        except (OSError, ValueError):
+            return self._counted()
+
+    def _counted(self) -> int:
+        return sum(_size(Path(place, name)) for place, _, names in os.walk(self.folder) for name in names)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Inside the block no other process writes to the folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+    def _tell(self, why: str) -> None:
+        if not self._told:
+            _log.warning("%s: keeps no more %s, for %s; %s", self.folder, self._what, why, self._instead)
+        self._told = True
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0

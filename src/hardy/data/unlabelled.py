@@ -1,0 +1,115 @@
+"""Images without labels, from folders: found at any depth, checked, and read as a source beside the domains."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hardy.data.base import Dataset, Domain, Item
+from hardy.data.check import SAMPLE
+from hardy.data.containers import ends_whole
+from hardy.data.decoding import read_image
+from hardy.data.finding import files
+from hardy.data.labels import LabelSpace
+from hardy.errors import InputError
+from hardy.files import expanded
+from hardy.types import IGNORE
+
+__all__ = ["Folders", "check_images", "find", "source", "without"]
+
+Folders = Sequence[tuple[str, tuple[Path, ...]]]
+"""Folders, as they are named, with the images below them."""
+
+
+class _Unlabelled(Dataset):
+    """Images whose label is `IGNORE` everywhere, or, for image-level classes, `IGNORE`."""
+
+    def __init__(self, labels: LabelSpace, *, image_level: bool) -> None:
+        self.labels, self.image_level = labels, image_level
+
+    def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
+        """None: its images are given."""
+        return {}
+
+    def read(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
+        """See `Dataset.read`."""
+        assert isinstance(item, Path)
+        image = read_image(item)
+        if self.image_level:
+            return image, np.array(IGNORE, dtype=np.int64)
+        return image, np.full(image.shape[:2], IGNORE, dtype=np.uint8)
+
+
+def find(folders: Sequence[str], root: Path) -> Folders:
+    """The images below each of ``folders``, sorted; a folder that is not there is looked for below ``root``.
+
+    Raises:
+        InputError: for a folder that is missing or holds no image, or an image that is found in two of them.
+    """
+    found: list[tuple[str, tuple[Path, ...]]] = []
+    owners: dict[Path, str] = {}
+    for name in folders:
+        place = expanded(name)
+        place = place if place.is_dir() or not (root / place).is_dir() else root / place
+        try:
+            images = tuple(files(place))
+        except InputError as error:
+            raise InputError(f"data.unlabelled: {error}") from None
+        if not images:
+            raise InputError(f"data.unlabelled: {place} holds no images")
+        for image in images:
+            if (owner := owners.setdefault(image.resolve(), name)) != name:
+                raise InputError(f"data.unlabelled: {image} is in {owner} and in {name}; name one of them")
+        found.append((name, images))
+    return tuple(found)
+
+
+def without(folders: Folders, held: Iterable[Item], unseen: Iterable[tuple[str, Item]]) -> Folders:
+    """``folders`` less the images that are ``held`` out to select weights by.
+
+    Args:
+        folders: see `find`.
+        held: items of the validation images.
+        unseen: (domain, item) of the images of unseen domains.
+
+    Raises:
+        InputError: for an image of an unseen domain, which would not be unseen then, and when no image is left.
+    """
+    own = {image.resolve() for _, images in folders for image in images}
+    if both := [(name, path) for name, item in unseen if (path := _path(item)) in own]:
+        name, path = both[0]
+        raise InputError(
+            f"data.unlabelled: {path} is an image of {name}, which is to be unseen ({len(both)} such images); leave it "
+            "out of the folder or of data.unseen"
+        )
+    out = {_path(item) for item in held}
+    left = tuple((name, tuple(image for image in images if image.resolve() not in out)) for name, images in folders)
+    for name, images in left:
+        if not images:
+            raise InputError(f"data.unlabelled: every image in {name} is held out to select weights by")
+    return left
+
+
+def check_images(folders: Folders, *, every: bool) -> None:
+    """Decode a sample of the images, and those whose files do not end as they should; or ``every`` image.
+
+    Raises:
+        InputError: for the first image that cannot be read, naming it.
+    """
+    for _, images in folders:
+        sample = {int(place) for place in np.linspace(0, len(images) - 1, min(SAMPLE, len(images)))}
+        for place, image in enumerate(images):
+            if every or place in sample or not ends_whole(image):
+                read_image(image)
+
+
+def source(folders: Folders, labels: LabelSpace, *, image_level: bool) -> tuple[Domain, tuple[Path, ...]]:
+    """All images of ``folders`` as one domain with its items, whose labels are in the space ``labels``."""
+    images = tuple(image for _, images in folders for image in images)
+    return Domain("unlabelled", _Unlabelled(labels, image_level=image_level), {}), images
+
+
+def _path(item: Item) -> Path | None:
+    """The path of the image of ``item``, if it is a file."""
+    first = item[0] if isinstance(item, tuple) else item
+    return first.resolve() if isinstance(first, Path) else None
