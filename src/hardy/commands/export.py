@@ -45,10 +45,7 @@ def run(
     """
     if not domains and (images is not None or root is not None):
         raise InputError("export: --images and --root are for the domains whose images prove the file; name a domain")
-    network = artefact.load(folder)
-    check_finite(network, folder)
-    if merge:
-        changes.merge(network)
+    network = _loaded(folder, merge=merge)
     chosen = sources.domains(domains, root=sources.data_root(root), options=datasets) if domains else []
     pictures, truth = _images(network, chosen, 20 if images is None else images)
     try:
@@ -76,6 +73,13 @@ def run(
     say_lineage(str(file), network)
     keep_records(folder, lines)
     return proof
+
+
+def _loaded(folder: Path, *, merge: bool) -> Network:
+    """The network in ``folder``, with its tuner merged if ``merge``."""
+    network = artefact.load(folder)
+    check_finite(network, folder)
+    return changes.merge(network) if merge else network
 
 
 def _values(proof: Proof, upsample: str, *, scored: bool) -> dict[str, float | None]:
