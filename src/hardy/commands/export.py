@@ -63,8 +63,7 @@ def run(
         raise InputError(str(error)) from None
     versions, origin = provenance(), origin_of(folder)
     notes = {"file": str(file), "size": list(size), "dynamic": dynamic, "images": proof.images}
-    notes |= {} if upsample == "full" else {"upsample": upsample}
-    notes |= {"merge": True} if merge else {}
+    notes |= ({} if upsample == "full" else {"upsample": upsample}) | ({"merge": True} if merge else {})
     lines = [
         Record(origin.digest, "export", origin.sources, ",".join(domains), origin.seed, k, v, {}, versions, notes)
         for k, v in _values(proof, upsample, scored=bool(truth)).items()
