@@ -86,7 +86,7 @@ def test_a_file_that_is_no_recipe(refused, tmp_path):
     [
         ("network.width=0", "Tiny.width: 0 is out of range; it must be 1 or more"),
         ("network={name: fast_scnn, dropout: 1.5}", "FastSCNN.dropout: 1.5 is out of range; it must be from 0 to 1"),
-        ("network={name: fast_scnn, dropout: .nan}", "FastSCNN.dropout: nan is out of range"),
+        ("network={name: fast_scnn, dropout: .nan}", "FastSCNN.dropout: Input should be a finite number (got nan)"),
         ("network={name: fast_scnn, ffm_dilation: 0}", "FastSCNN.ffm_dilation: 0 is out of range"),
         ("network.classes=citiscapes19", "no label space 'citiscapes19'; did you mean 'cityscapes19'?"),
         ("network.weights=timm", "weights='timm': tiny has no pre-trained encoder"),

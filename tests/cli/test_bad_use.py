@@ -27,7 +27,7 @@ def test_prune_without_its_section(refused, recipe):
         (1, "prune.ratio: input should be less than 1 (got 1)"),
         (1.2, "prune.ratio: input should be less than 1 (got 1.2)"),
         (-0.1, "prune.ratio: input should be greater than 0 (got -0.1)"),
-        (0.97, "ratio 0.97 cannot be reached: with min_width 2 at most 0."),
+        (0.97, "ratio 0.97 cannot be reached: with min_width 2, round_to 8 at most 0."),
         (0.001, "ratio 0.001 of 208 filters is less than one filter; raise the ratio"),
     ],
 )
