@@ -62,7 +62,7 @@ BAD = {
     "changes are a mapping": ({"changes": {}}, "it must be a list"),
     "too many changes": ({"changes": [{"change": "prune", "plan": {}}] * 1001}, "at most 1000 changes"),
     "a change is a text": ({"changes": ["prune"]}, "changes[0] is 'prune'; it must be"),
-    "an unknown change": ({"changes": [{"change": "split"}]}, "changes[0] is {'change': 'fold'}; it must be"),
+    "an unknown change": ({"changes": [{"change": "split"}]}, "changes[0] is {'change': 'split'}; it must be"),
     "a change is a list": ({"changes": [{"change": ["prune"]}]}, "it must be"),
     "a change with more": ({"changes": [{"change": "merge", "code": 1}]}, "has the entries change, code"),
     "a change with less": ({"changes": [{"change": "tune", "name": "frozen"}]}, "it must have: change, name, options"),
