@@ -82,7 +82,7 @@ def test_another_normalisation_for_any_network(tmp_path: Path) -> None:
     assert torch.equal(hardy.load(hardy.save(network, tmp_path / "run"))(images), network(images))
     with pytest.raises(InputError, match=r"std \(0.5, 0.0, 2.0\) is not above 0"):
         network.renormalise((0.1, 0.2, 0.3), (0.5, 0.0, 2.0))
-    with pytest.raises(InputError, match=r"mean \(0.1,\) is not one number for each of R, G and B"):
+    with pytest.raises(InputError, match=r"mean \[0.1\] is not one number for each of R, G and B"):
         network.renormalise([0.1], (0.5, 1.0, 2.0))
 
 
