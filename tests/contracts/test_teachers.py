@@ -195,7 +195,7 @@ def test_a_file_that_does_not_give_logits_or_say_of_what_is_refused(places: dict
         ("[]", "its description is damaged"),
         (entry.value.replace('"output": "logits"', '"output": "classes"'), "returns 'classes' at upsample 'full', but"),
         (entry.value.replace('"upsample": "full"', '"upsample": "half"'), "returns 'logits' at upsample 'half', but"),
-        ('{"output": "logits", "labels": {"name": "x"}}', "label space record is malformed"),
+        ('{"output": "logits", "labels": {"name": "x"}}', "must have name, classes and colours"),
         (entry.value.replace('"sky", ', ""), "10 classes"),
     ):
         entry.value = text

@@ -130,7 +130,7 @@ def test_floors_hold_in_a_selection_and_are_rounded_up(toy):
     chosen = choose(ascending(units), units, goal, {}, limits)
     assert all(unit.size - len(chosen.get(unit.name, ())) >= floors[unit.name] for unit in units)
     with pytest.raises(
-        InputError, match=r"with min_width 2 and the widths that prune\.floors measured at most 0\.\d+ of"
+        InputError, match=r"with min_width 2, round_to 4 and the widths that prune\.floors measured at most 0\.\d+ of"
     ) as caught:
         Ratio(units, reachable + 0.05, limits)
     assert str(caught.value).endswith("lower ratio or min_width or raise prune.floors.tolerance")
