@@ -52,6 +52,7 @@ def test_the_criterion_of_contributing_works(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # test_pipeline goes the same way with fewer steps
 def test_the_ten_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (text,) = fenced(ROOT / "README.md", "python")
     few = '{"streets": {"train": 8, "val": 1, "test": 1}}'

@@ -130,6 +130,7 @@ def interrupted(recipe, folder, number, at):
     return process.returncode, said, logged(folder)[before:]
 
 
+@pytest.mark.exhaustive  # tests/kill kills at file events, test_fit_stops sends the signals
 def test_interrupt_terminate_and_kill_change_no_bit(recipe, tmp_path):
     folder, never = tmp_path / "stopped", tmp_path / "never"
     code, said, steps = interrupted(recipe, folder, signal.SIGINT, 9)

@@ -7,7 +7,10 @@ CASES = 24
 """Of a kind that does not say in SHORT how many it can afford."""
 
 
-@pytest.mark.parametrize("name", kinds())
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.exhaustive] * (name not in ("artefacts", "recipes"))) for name in kinds()],
+)
 def test_mutated_inputs_are_clean_or_refused_in_one_line(name, tmp_path):
     kind = Kind(kinds()[name], tmp_path / name, seed=1)
     ends = [(number, kind.run(number)) for number in range(vars(kind.module).get("SHORT", CASES))]

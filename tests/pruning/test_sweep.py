@@ -133,7 +133,7 @@ def test_floors_hold_in_a_selection_and_are_rounded_up(toy):
         InputError, match=r"with min_width 2, round_to 4 and the widths that prune\.floors measured at most 0\.\d+ of"
     ) as caught:
         Ratio(units, reachable + 0.05, limits)
-    assert str(caught.value).endswith("lower ratio or min_width or raise prune.floors.tolerance")
+    assert str(caught.value).endswith("lower ratio or min_width or round_to or raise prune.floors.tolerance")
 
 
 # --------------------------------------------------------------------------------------------------------- the copies
