@@ -58,9 +58,9 @@ def others_of_distillation(item: pytest.Function) -> bool:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the claims that `make test` tries with others of their kind."""
     for item in items:
-        if item.path == Path(__file__).parent / "test_distillation.py" and isinstance(item, pytest.Function):
-            if hasattr(item, "callspec") and others_of_distillation(item):
-                item.add_marker(pytest.mark.exhaustive)
+        losses = item.path == Path(__file__).parent / "test_distillation.py"
+        if losses and isinstance(item, pytest.Function) and others_of_distillation(item):
+            item.add_marker(pytest.mark.exhaustive)
     files = {Path(__file__).parent / name for name in ("test_networks.py", "test_stages.py")}
     for item in items:
         if item.path in files and isinstance(item, pytest.Function):
