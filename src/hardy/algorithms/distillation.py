@@ -10,8 +10,9 @@ those that read no labels; batch norms see all images.
 
 With ``balance: gradients``, s keeps distillation from drowning the task: the norm of the gradient of all distillation
 terms is at most ``limit`` times that of the labels' loss. Both norms are over the network's trained parameters. s is
-measured every ``balance_every`` steps, in the first part of an accumulated batch that has labels, as the mean with the
-s before, and logged. With ``balance: fixed``, s is 1.
+measured every ``balance_every`` steps, in the first part of an accumulated batch where both norms are above 0, as the
+mean with the s before, and logged. So losses with a first stage in which the network learns nothing from them are
+measured at the step in which they begin to teach. With ``balance: fixed``, s is 1.
 
 Source: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", arXiv:1503.02531, 2015, section 2; the
 sum of weighted losses for segmentation: Liu et al., "Structured knowledge distillation for semantic segmentation", CVPR
@@ -50,6 +51,7 @@ class Distillation(Algorithm):
         network: what is trained.
         pixel_loss: the loss of one head.
         teacher: predicts at least the classes of ``network``.
+        steps: the number of optimiser steps; None where it is not known.
         losses: the losses by name, each with its options, ``weight`` among them; without any ``{kl: {}, cwd: {}}``, and
             ``{kl: {}}`` for image-level classes.
         resolution: where logits are compared: at the network's own stride (``coarse``) or at the images' size.
@@ -68,6 +70,7 @@ class Distillation(Algorithm):
         network: Network,
         pixel_loss: PixelLoss,
         teacher: Teacher,
+        steps: int | None = None,
         *,
         losses: Annotated[Mapping[str, Mapping[str, Any]], Kind("distillation")] = {},
         resolution: Literal["coarse", "full"] = "coarse",
@@ -82,7 +85,7 @@ class Distillation(Algorithm):
         self.pixel_loss, self.balance, self.limit, self.balance_every = pixel_loss, balance, limit, balance_every
         self.teacher = teacher
         usual: Choices = {"kl": {}} if network.image_level else {"kl": {}, "cwd": {}}
-        self.distilled = DistillationTerms(network, teacher, losses or usual, resolution)
+        self.distilled = DistillationTerms(network, teacher, losses or usual, resolution, steps)
         self.uses_unlabelled = not self.distilled.needs_labels
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
@@ -118,19 +121,23 @@ class Distillation(Algorithm):
         self.distilled.after_step(step)
 
     def _due(self) -> bool:
-        """Whether to measure now; not twice in a step."""
-        done = int(self.steps)
-        return self.training and done % self.balance_every == 0 and done != int(self.measured)
+        """Whether to measure now: at first, and when the last measurement is old enough."""
+        last = int(self.measured)
+        return self.training and (last < 0 or int(self.steps) - last >= self.balance_every)
 
     def _measure(self, terms: Terms, distilled: Terms) -> None:
         """Set `scale` from the gradient norms of the two groups of terms, where both are known.
 
-        Without labels the first is 0, and float16 may overflow; then `scale` stays as it is.
+        Without labels the first is 0, in a first stage of the losses the second, and float16 may overflow; then `scale`
+        stays as it is, and the next part or step is measured.
         """
-        task, teaching = (gradient_norm(group, self.network) for group in (terms, distilled))
-        if not (0 < task < math.inf and teaching < math.inf):
+        teaching = gradient_norm(distilled, self.network)
+        if not 0 < teaching < math.inf:
             return
-        wanted = min(1.0, self.limit * task / teaching) if teaching else 1.0
+        task = gradient_norm(terms, self.network)
+        if not 0 < task < math.inf:
+            return
+        wanted = min(1.0, self.limit * task / teaching)
         first = int(self.measured) < 0
         self.scale.fill_(wanted if first else (float(self.scale) + wanted) / 2)
         self.measured.copy_(self.steps)
