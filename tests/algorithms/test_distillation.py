@@ -203,6 +203,13 @@ def test_terms_that_do_not_reach_the_network_have_no_norm(scenes):
     assert gradient_norm({"bias": 3 * scenes.head.bias.sum()}, scenes) == pytest.approx(3 * 3**0.5, rel=1e-6)
 
 
+@pytest.mark.parametrize("weight", [1e-6, 1.0, 1e5])
+def test_half_precision_neither_overflows_nor_vanishes(scenes, weight):
+    network = scenes.half()
+    terms = {"bias": (network.head.bias * weight).sum()}
+    assert gradient_norm(terms, network) == pytest.approx(weight * 3**0.5, rel=0.1)
+
+
 def test_autocast_measures_nearly_the_same(teacher, scenes, draw_batch, loss):
     values = []
     for enabled in (False, True):

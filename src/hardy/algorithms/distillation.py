@@ -128,8 +128,8 @@ class Distillation(Algorithm):
     def _measure(self, terms: Terms, distilled: Terms) -> None:
         """Set `scale` from the gradient norms of the two groups of terms, where both are known.
 
-        Without labels the first is 0, in a first stage of the losses the second, and float16 may overflow; then `scale`
-        stays as it is, and the next part or step is measured.
+        Without labels the first is 0, and in a first stage of the losses the second; then `scale` stays as it is, and
+        the next part or step is measured.
         """
         teaching = gradient_norm(distilled, self.network)
         if not 0 < teaching < math.inf:
@@ -150,9 +150,9 @@ class Distillation(Algorithm):
         )
 
 
-_FACTOR = 2.0**12
-"""The terms are multiplied by it before their gradient is taken and the norm is divided by it: in float16 small
-gradients would be 0. A power of 2 changes no bits in float32."""
+_FACTORS = (2.0**12, 1.0, 2.0**-12)
+"""The terms are multiplied by the first before their gradient is taken and the norm is divided by it: in float16 small
+gradients would be 0. Where that overflows, the next is tried. A power of 2 changes no bits in float32."""
 
 
 def gradient_norm(terms: Terms, network: Network) -> float:
@@ -161,6 +161,11 @@ def gradient_norm(terms: Terms, network: Network) -> float:
     total = torch.stack(list(terms.values())).sum() if terms else torch.zeros(())
     if not trained or not total.requires_grad:
         return 0.0
-    found = torch.autograd.grad(_FACTOR * total, trained, retain_graph=True, allow_unused=True)
-    norms = [value.float().norm() for value in found if value is not None]
-    return float(torch.stack(norms).norm()) / _FACTOR if norms else 0.0
+    norm = 0.0
+    for factor in _FACTORS:
+        found = torch.autograd.grad(factor * total, trained, retain_graph=True, allow_unused=True)
+        norms = [value.float().norm() for value in found if value is not None]
+        norm = float(torch.stack(norms).norm()) / factor if norms else 0.0
+        if math.isfinite(norm):
+            break
+    return norm
