@@ -94,6 +94,10 @@ class Distillation(Algorithm):
         self.steps: Tensor
         self.measured: Tensor
 
+    def chosen(self) -> Mapping[str, Any]:
+        """The losses in use, each with all its options."""
+        return {"losses": self.distilled.chosen}
+
     def optimisers(self) -> dict[str, Optimizer]:
         """Those of the losses."""
         return self.distilled.optimisers()

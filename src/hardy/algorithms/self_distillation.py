@@ -118,6 +118,10 @@ class SelfDistillation(Algorithm):
             self.average.eval()
         return self
 
+    def chosen(self) -> Mapping[str, Any]:
+        """The losses in use, each with all its options."""
+        return {"losses": self.distilled.chosen}
+
     def optimisers(self) -> dict[str, Optimizer]:
         """Those of the losses."""
         return self.distilled.optimisers()

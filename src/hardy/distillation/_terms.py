@@ -37,6 +37,9 @@ class DistillationTerms(nn.Module):
             images.
         steps: the number of steps of the run; None where it is not known.
 
+    Attributes:
+        chosen: the losses, each with all its options.
+
     Raises:
         InputError: without a loss; for a loss of maps and image-level classes; for a teacher without a class of the
             student; for a loss that teaches nothing in so few ``steps``; and what the losses raise.
@@ -71,6 +74,7 @@ class DistillationTerms(nn.Module):
             "class_count": len(network.labels),
             "labels": network.labels,
         }
+        self.chosen: dict[str, dict[str, Any]] = {}
         self.losses = nn.ModuleDict()
         for name, options in choices.items():
             if network.image_level and DISTILLATIONS.get(name).dense:  # type: ignore[attr-defined]
@@ -80,6 +84,7 @@ class DistillationTerms(nn.Module):
                 )
             built = DISTILLATIONS.build(name, supply, **options)
             _refuse_short(name, built, steps)
+            self.chosen[name] = DISTILLATIONS.describe(name).check(options)
             self.losses[name.replace(".", "_")] = built
 
     @property
