@@ -158,11 +158,56 @@ def test_it_is_measured_over_what_is_trained(scenes, teacher, draw_batch, loss):
     assert (frozen.scale.item(), frozen.measured.item()) == (1, -1)
 
 
+@pytest.mark.parametrize("losses", [{"overhaul": {"warm_up": 3}}, {"knowledge_adaptation": {"autoencoder_steps": 3}}])
+def test_a_first_stage_in_which_nothing_is_taught_is_no_measurement(losses):
+    torch.manual_seed(3)
+    student, teacher = (hardy.create("tiny", "camvid11", width=width) for width in (8, 16))
+    options = {name: {**given, "weight": 1e4} for name, given in losses.items()}
+    algorithm = Distillation(student, CrossEntropy(11), Teacher(teacher), losses=options, limit=0.5).train()
+    images = torch.rand(2, 3, 64, 96)
+    batch = Batch(images, torch.randint(0, 11, (2, 64, 96)), torch.zeros(2, dtype=torch.long))
+    for step in (1, 2, 3):
+        terms = algorithm(batch)
+        assert (algorithm.scale.item(), algorithm.measured.item()) == (1, -1)
+        assert gradient_norm({name: value for name, value in terms.items() if name != "segmentation"}, student) == 0
+        algorithm.after_step(step)
+    terms = algorithm(batch)
+    assert algorithm.measured.item() == 3
+    assert 0 < algorithm.scale.item() < 1
+    labels = {name: terms.pop(name) for name in list(terms) if "overhaul" not in name and "adaptation" not in name}
+    assert gradient_norm(terms, student) == pytest.approx(0.5 * gradient_norm(labels, student), rel=1e-4)
+
+
+def test_a_run_that_ends_in_the_first_stage_of_a_loss_is_refused():
+    student, teacher = (hardy.create("tiny", "camvid11", width=width) for width in (8, 16))
+    for losses, name, option in (
+        ({"knowledge_adaptation": {"autoencoder_steps": 10}}, "knowledge_adaptation", "autoencoder_steps"),
+        ({"kl": {}, "overhaul": {"warm_up": 10}}, "overhaul", "warm_up"),
+    ):
+        said = rf"^losses\.{name}: teaches nothing in its first 10 steps \({option}\), and there are 10; train"
+        with pytest.raises(InputError, match=said):
+            Distillation(student, CrossEntropy(11), Teacher(teacher), 10, losses=losses)
+        assert Distillation(student, CrossEntropy(11), Teacher(teacher), 11, losses=losses)
+    with pytest.raises(InputError, match=r"knowledge_adaptation: .* 400 steps \(autoencoder_steps\), and there are 60"):
+        ALGORITHMS.build(
+            "distillation",
+            {"network": student, "pixel_loss": CrossEntropy(11), "teacher": Teacher(teacher), "steps": 60},
+            losses={"knowledge_adaptation": {}},
+        )
+
+
 def test_terms_that_do_not_reach_the_network_have_no_norm(scenes):
     free = torch.nn.Parameter(torch.ones(2, dtype=torch.float64))
     assert gradient_norm({"aligner": free.sum()}, scenes) == 0
     assert gradient_norm({}, scenes) == 0
     assert gradient_norm({"bias": 3 * scenes.head.bias.sum()}, scenes) == pytest.approx(3 * 3**0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize("weight", [1e-6, 1.0, 1e5])
+def test_half_precision_neither_overflows_nor_vanishes(scenes, weight):
+    network = scenes.half()
+    terms = {"bias": (network.head.bias * weight).sum()}
+    assert gradient_norm(terms, network) == pytest.approx(weight * 3**0.5, rel=0.1)
 
 
 def test_autocast_measures_nearly_the_same(teacher, scenes, draw_batch, loss):
@@ -272,7 +317,7 @@ def test_it_draws_the_network_to_its_teacher():
 
 
 def test_what_a_constructor_names_before_the_star_is_known_without_an_import(scenes, loss, tmp_path, monkeypatch):
-    assert ALGORITHMS.describe("distillation").supplied == ("network", "pixel_loss", "teacher")
+    assert ALGORITHMS.describe("distillation").supplied == ("network", "pixel_loss", "teacher", "steps")
     assert ALGORITHMS.describe("erm").supplied == ("network", "pixel_loss")
     text = (
         "from hardy.algorithms.erm import ERM\n\n\n"
@@ -297,7 +342,7 @@ def test_what_cannot_be_is_refused(scenes, pictures, teacher, loss):
             Distillation(scenes, loss, Teacher(teacher), **options)
     with pytest.raises(InputError, match="predicts image-level classes and the network masks; both must predict the"):
         Distillation(scenes, loss, Teacher(pictures))
-    supply = {"network": scenes, "pixel_loss": loss}
+    supply = {"network": scenes, "pixel_loss": loss, "steps": 10}
     with pytest.raises(InputError, match=r"distillation needs 'teacher', which is missing: .* teacher: {run"):
         ALGORITHMS.build("distillation", supply)
     with pytest.raises(InputError, match=r"there is no distillation 'kll'; did you mean 'kl'\?"):

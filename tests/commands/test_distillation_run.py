@@ -18,6 +18,7 @@ from hardy.engine import protocol, teacher_precision
 from hardy.engine.fit import Fit
 from hardy.engine.run import Run
 from hardy.errors import InputError
+from hardy.networks.building import lineage
 from hardy.networks.building.teacher import Teacher
 from hardy.ops.divergence import divergence
 from hardy.pruning.remove import remove
@@ -282,6 +283,22 @@ def test_the_artefact_says_what_it_learned_from_and_keeps_it(sections, places, p
         assert hardy.load(tmp_path / kept).lineage == (entry,)
     hardy.save(hardy.load(folder, classes="camvid11"), tmp_path / "other")
     assert hardy.load(tmp_path / "other").lineage == (entry,)
+
+
+def test_the_lineage_names_the_usual_losses_too(sections, places, pictures, tmp_path, capsys):
+    folder = trained(sections, tmp_path / "run", {"run": str(places["run"])})
+    (entry,) = hardy.load(folder).lineage
+    usual = {"kl": {"weight": 3.0, "temperature": 1.0, "standardise": False}}
+    usual["cwd"] = {"weight": 3.0, "temperature": 4.0, "mask": False, "taps": []}
+    assert json.loads(json.dumps(entry["options"]["losses"])) == usual
+    assert "learned by distillation (kl 3, cwd 3) from tiny" in " ".join(lineage.lines([entry]))
+    own = sections(
+        algorithm={"name": "self_distillation"},
+        data={"unlabelled": [str(pictures)]},
+        run={"folder": str(tmp_path / "x")},
+    )
+    (entry,) = hardy.load(train.run(from_values(own), show=False)).lineage
+    assert list(entry["options"]["losses"]) == ["kl"]
 
 
 def test_a_teachers_own_lineage_and_licence_go_on(sections, places, town, tmp_path):

@@ -61,6 +61,15 @@ def test_a_memory_keeps_the_last_of_each_class_and_draws_only_those() -> None:
     assert memory.written.tolist() == [9, 0, 1]
 
 
+def test_the_usual_memory_is_of_the_documented_size() -> None:
+    loss = CIRKD(Given(3, 288), 19)
+    assert loss.pixels is not None
+    assert loss.regions is not None
+    held = sum(memory.entries.numel() * memory.entries.element_size() for memory in (loss.pixels, loss.regions))
+    assert held == 2 * 19 * 288 * (2000 + 500)
+    assert held < 28e6
+
+
 def labelled() -> tuple[torch.Tensor, torch.Tensor]:
     """A teacher's map whose pixels of class c have the c-th unit vector, and the labels (2, 8, 8)."""
     labels = torch.zeros(2, 8, 8, dtype=torch.int64)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from hardy.errors import InputError
 from hardy.losses.cross_entropy import CrossEntropy
 from hardy.types import IGNORE
 
@@ -31,6 +32,21 @@ def test_agrees_with_torch_where_something_is_labelled() -> None:
         CrossEntropy(4, class_weights=weights)(logits, labels),
         F.cross_entropy(logits, labels, weight=torch.tensor(weights), ignore_index=IGNORE),
     )
+
+
+def test_smoothed_labels_by_hand() -> None:
+    # Of a pixel with p = (1/4, 3/4) and label 0, a fifth of the label is shared: 0.9 log 4 + 0.1 log(4/3).
+    logits = torch.tensor([[[0.0, 0.0, 5.0], [math.log(3), 0.0, -5.0]]])
+    labels = torch.tensor([[0, 1, IGNORE]])
+    first = 0.9 * math.log(4) + 0.1 * math.log(4 / 3)
+    value = CrossEntropy(2, class_weights=[3.0, 1.0], smoothing=0.2)(logits, labels).item()
+    assert value == pytest.approx((3 * first + math.log(2)) / 4)
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0])
+def test_a_smoothing_that_cannot_be_is_refused(smoothing: float) -> None:
+    with pytest.raises(InputError, match=rf"CrossEntropy.smoothing: {smoothing} is out of range"):
+        CrossEntropy(2, smoothing=smoothing)
 
 
 def test_only_pixels_of_weightless_classes_give_zero() -> None:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 from torch.optim import Optimizer
@@ -63,6 +63,10 @@ class Algorithm(nn.Module, ABC):
     def table(self) -> Table | None:
         """What to show before the first step, such as which features are compared; None for nothing."""
         return None
+
+    def chosen(self) -> Mapping[str, Any]:
+        """The options that the recipe leaves to the algorithm, such as its usual losses, with the values in use."""
+        return {}
 
     def optimisers(self) -> Mapping[str, Optimizer]:
         """The optimisers that `forward` steps, by names that the algorithm chooses; none by default.

@@ -10,8 +10,9 @@ those that read no labels; batch norms see all images.
 
 With ``balance: gradients``, s keeps distillation from drowning the task: the norm of the gradient of all distillation
 terms is at most ``limit`` times that of the labels' loss. Both norms are over the network's trained parameters. s is
-measured every ``balance_every`` steps, in the first part of an accumulated batch that has labels, as the mean with the
-s before, and logged. With ``balance: fixed``, s is 1.
+measured every ``balance_every`` steps, in the first part of an accumulated batch where both norms are above 0, as the
+mean with the s before, and logged. So losses with a first stage in which the network learns nothing from them are
+measured at the step in which they begin to teach. With ``balance: fixed``, s is 1.
 
 Source: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", arXiv:1503.02531, 2015, section 2; the
 sum of weighted losses for segmentation: Liu et al., "Structured knowledge distillation for semantic segmentation", CVPR
@@ -50,6 +51,7 @@ class Distillation(Algorithm):
         network: what is trained.
         pixel_loss: the loss of one head.
         teacher: predicts at least the classes of ``network``.
+        steps: the number of optimiser steps; None where it is not known.
         losses: the losses by name, each with its options, ``weight`` among them; without any ``{kl: {}, cwd: {}}``, and
             ``{kl: {}}`` for image-level classes.
         resolution: where logits are compared: at the network's own stride (``coarse``) or at the images' size.
@@ -68,6 +70,7 @@ class Distillation(Algorithm):
         network: Network,
         pixel_loss: PixelLoss,
         teacher: Teacher,
+        steps: int | None = None,
         *,
         losses: Annotated[Mapping[str, Mapping[str, Any]], Kind("distillation")] = {},
         resolution: Literal["coarse", "full"] = "coarse",
@@ -82,7 +85,7 @@ class Distillation(Algorithm):
         self.pixel_loss, self.balance, self.limit, self.balance_every = pixel_loss, balance, limit, balance_every
         self.teacher = teacher
         usual: Choices = {"kl": {}} if network.image_level else {"kl": {}, "cwd": {}}
-        self.distilled = DistillationTerms(network, teacher, losses or usual, resolution)
+        self.distilled = DistillationTerms(network, teacher, losses or usual, resolution, steps)
         self.uses_unlabelled = not self.distilled.needs_labels
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
@@ -90,6 +93,10 @@ class Distillation(Algorithm):
         self.scale: Tensor
         self.steps: Tensor
         self.measured: Tensor
+
+    def chosen(self) -> Mapping[str, Any]:
+        """The losses in use, each with all its options."""
+        return {"losses": self.distilled.chosen}
 
     def optimisers(self) -> dict[str, Optimizer]:
         """Those of the losses."""
@@ -118,19 +125,23 @@ class Distillation(Algorithm):
         self.distilled.after_step(step)
 
     def _due(self) -> bool:
-        """Whether to measure now; not twice in a step."""
-        done = int(self.steps)
-        return self.training and done % self.balance_every == 0 and done != int(self.measured)
+        """Whether to measure now: at first, and when the last measurement is old enough."""
+        last = int(self.measured)
+        return self.training and (last < 0 or int(self.steps) - last >= self.balance_every)
 
     def _measure(self, terms: Terms, distilled: Terms) -> None:
         """Set `scale` from the gradient norms of the two groups of terms, where both are known.
 
-        Without labels the first is 0, and float16 may overflow; then `scale` stays as it is.
+        Without labels the first is 0, and in a first stage of the losses the second; then `scale` stays as it is, and
+        the next part or step is measured.
         """
-        task, teaching = (gradient_norm(group, self.network) for group in (terms, distilled))
-        if not (0 < task < math.inf and teaching < math.inf):
+        teaching = gradient_norm(distilled, self.network)
+        if not 0 < teaching < math.inf:
             return
-        wanted = min(1.0, self.limit * task / teaching) if teaching else 1.0
+        task = gradient_norm(terms, self.network)
+        if not 0 < task < math.inf:
+            return
+        wanted = min(1.0, self.limit * task / teaching)
         first = int(self.measured) < 0
         self.scale.fill_(wanted if first else (float(self.scale) + wanted) / 2)
         self.measured.copy_(self.steps)
@@ -143,9 +154,9 @@ class Distillation(Algorithm):
         )
 
 
-_FACTOR = 2.0**12
-"""The terms are multiplied by it before their gradient is taken and the norm is divided by it: in float16 small
-gradients would be 0. A power of 2 changes no bits in float32."""
+_FACTORS = (2.0**12, 1.0, 2.0**-12)
+"""The terms are multiplied by the first before their gradient is taken and the norm is divided by it: in float16 small
+gradients would be 0. Where that overflows, the next is tried. A power of 2 changes no bits in float32."""
 
 
 def gradient_norm(terms: Terms, network: Network) -> float:
@@ -154,6 +165,11 @@ def gradient_norm(terms: Terms, network: Network) -> float:
     total = torch.stack(list(terms.values())).sum() if terms else torch.zeros(())
     if not trained or not total.requires_grad:
         return 0.0
-    found = torch.autograd.grad(_FACTOR * total, trained, retain_graph=True, allow_unused=True)
-    norms = [value.float().norm() for value in found if value is not None]
-    return float(torch.stack(norms).norm()) / _FACTOR if norms else 0.0
+    norm = 0.0
+    for factor in _FACTORS:
+        found = torch.autograd.grad(factor * total, trained, retain_graph=True, allow_unused=True)
+        norms = [value.float().norm() for value in found if value is not None]
+        norm = float(torch.stack(norms).norm()) / factor if norms else 0.0
+        if math.isfinite(norm):
+            break
+    return norm

@@ -79,7 +79,8 @@ class Mutual(Algorithm):
         self.pairs = [(k, k) for k in places] if by == "mean" else list(permutations(places, 2))
         mean = _Logits(network)
         self.distilled = nn.ModuleList(
-            DistillationTerms(self.all[k], mean if by == "mean" else self.all[other], losses) for k, other in self.pairs
+            DistillationTerms(self.all[k], mean if by == "mean" else self.all[other], losses, steps=steps)
+            for k, other in self.pairs
         )
         self.uses_unlabelled = not self._each()[0].needs_labels
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))

@@ -105,7 +105,8 @@ class SelfDistillation(Algorithm):
             chosen, self.hints = _of_logits(chosen), _hints(network, hint)
         if by == "attention":
             chosen = {name: {"taps": _successors(network), **options} for name, options in chosen.items()}
-        self.distilled = DistillationTerms(network, network if self.average is None else self.average, chosen)
+        teaches = network if self.average is None else self.average
+        self.distilled = DistillationTerms(network, teaches, chosen, steps=steps)
         self.uses_unlabelled = not self.distilled.needs_labels
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.steps: Tensor
@@ -116,6 +117,10 @@ class SelfDistillation(Algorithm):
         if self.average is not None:
             self.average.eval()
         return self
+
+    def chosen(self) -> Mapping[str, Any]:
+        """The losses in use, each with all its options."""
+        return {"losses": self.distilled.chosen}
 
     def optimisers(self) -> dict[str, Optimizer]:
         """Those of the losses."""

@@ -35,14 +35,23 @@ class DistillationTerms(nn.Module):
         resolution: ``coarse`` compares logits at the student's own stride (`Outputs.coarse`), which costs little;
             where a network has none, or pads its images, and with ``full``, they are compared at the size of the
             images.
+        steps: the number of steps of the run; None where it is not known.
+
+    Attributes:
+        chosen: the losses, each with all its options.
 
     Raises:
         InputError: without a loss; for a loss of maps and image-level classes; for a teacher without a class of the
-            student; and what the losses raise.
+            student; for a loss that teaches nothing in so few ``steps``; and what the losses raise.
     """
 
     def __init__(
-        self, network: Network, teacher: Teacher | Network, choices: Choices, resolution: Resolution = "coarse"
+        self,
+        network: Network,
+        teacher: Teacher | Network,
+        choices: Choices,
+        resolution: Resolution = "coarse",
+        steps: int | None = None,
     ) -> None:
         super().__init__()
         if not choices:
@@ -65,6 +74,7 @@ class DistillationTerms(nn.Module):
             "class_count": len(network.labels),
             "labels": network.labels,
         }
+        self.chosen: dict[str, dict[str, Any]] = {}
         self.losses = nn.ModuleDict()
         for name, options in choices.items():
             if network.image_level and DISTILLATIONS.get(name).dense:  # type: ignore[attr-defined]
@@ -72,7 +82,10 @@ class DistillationTerms(nn.Module):
                     f"losses.{name}: compares maps of logits, and {type(network).__name__} predicts one class per "
                     "image; leave it out, as in losses: {kl: {weight: 3}}"
                 )
-            self.losses[name.replace(".", "_")] = DISTILLATIONS.build(name, supply, **options)
+            built = DISTILLATIONS.build(name, supply, **options)
+            _refuse_short(name, built, steps)
+            self.chosen[name] = DISTILLATIONS.describe(name).check(options)
+            self.losses[name.replace(".", "_")] = built
 
     @property
     def needs_labels(self) -> bool:
@@ -148,6 +161,16 @@ class DistillationTerms(nn.Module):
 
     def _each(self) -> Iterator[DistillationLoss]:
         return (loss for _, loss in self._named())
+
+
+def _refuse_short(name: str, loss: DistillationLoss, steps: int | None) -> None:
+    """Refuse a run of ``steps`` in which ``loss`` never leaves its first stage."""
+    option, silent = loss.first_stage
+    if steps is not None and silent >= steps:
+        raise InputError(
+            f"losses.{name}: teaches nothing in its first {silent} steps ({option}), and there are {steps}; train for "
+            f"longer, or give a smaller {option}"
+        )
 
 
 def _coarse(outputs: Outputs, size: Sequence[int]) -> Tensor | None:

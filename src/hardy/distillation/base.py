@@ -90,6 +90,8 @@ class DistillationLoss(nn.Module, ABC):
     """True when ignored pixels change nothing."""
     draws: bool = False
     """True when its value depends on random draws."""
+    first_stage: tuple[str, int] = ("", 0)
+    """An option and its value: the steps at the start in which the student learns nothing from this loss."""
     pairs: tuple[FeaturePair, ...] = ()
     """The taps that are compared; empty for losses of logits."""
 

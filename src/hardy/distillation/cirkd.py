@@ -16,8 +16,9 @@ part off. The memory parts look at 4096 pixels of a batch, drawn at random where
 resized to the student's. The authors also add the divergence of the logits (`hardy.distillation.kl`, weight 1). For
 some data sets they use 0.01 for the two memory parts.
 
-The memory holds half-precision values, 2 K C (pixel_memory + region_memory) bytes, and is part of a checkpoint: 240 MB
-for 19 classes and 288 channels. The authors' code starts it with noise, and takes its pixels from wrong places.
+The memory holds half-precision values, 2 K C (pixel_memory + region_memory) bytes, and is part of a checkpoint: 27 MB
+for 19 classes and 288 channels. The authors' code remembers 20000 pixels and 2000 regions of a class, 241 MB; a step
+compares about 216 and 54 of them. It starts the memory with noise, and takes its pixels from wrong places.
 
 Source: Yang, Zhou, An, Jiang, Xu and Zhang, "Cross-image relational knowledge distillation for semantic segmentation",
 CVPR 2022, eq. 4 to 12; sizes and the projector from the authors' code.
@@ -74,8 +75,8 @@ class CIRKD(DistillationLoss):
         temperature: float = 0.1,
         pixel_weight: float = 0.1,
         region_weight: float = 0.1,
-        pixel_memory: int = 20000,
-        region_memory: int = 2000,
+        pixel_memory: int = 2000,
+        region_memory: int = 500,
         most_nodes: int = 1024,
     ) -> None:
         super().__init__(weight)

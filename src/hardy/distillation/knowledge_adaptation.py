@@ -85,6 +85,7 @@ class KnowledgeAdaptation(DistillationLoss):
         if len(self.pairs) > 1:
             raise InputError(f"KnowledgeAdaptation.taps: {len(self.pairs)} pairs; name one, such as [deepest]")
         self.autoencoder_steps = autoencoder_steps
+        self.first_stage = ("autoencoder_steps", autoencoder_steps)
         self.adaptation_weight, self.affinity_weight = adaptation_weight, affinity_weight
         student, teacher = (tap.channels for tap in self.pairs[0])
         half = max(1, teacher // 2)
@@ -131,7 +132,7 @@ class KnowledgeAdaptation(DistillationLoss):
             if int(self.steps) < self.autoencoder_steps:
                 if self.training:
                     self._step(teacher)
-                nothing = 0 * student.flatten()[:1].sum()  # has a graph, so a backward pass works
+                nothing = 0 * self.affinity_adapter.weight.sum()  # has a graph, so a backward pass works
                 return {"adaptation": nothing, "affinity": nothing}
             self.encoder.eval()
             with torch.no_grad():

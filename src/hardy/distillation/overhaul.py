@@ -85,6 +85,7 @@ class Overhaul(FeatureLoss):
             )
         self.divisors = tuple(divisors) or tuple(2.0 ** (len(pairs) - 1 - place) for place in range(len(pairs)))
         self.matching, self.teacher_bn, self.warm_up = matching, teacher_bn, warm_up
+        self.first_stage = ("warm_up", warm_up)
         self.factor = 1.0 if _alike(matching, pairs[-1]) else unlike
         for pair, align in zip(pairs, self.aligners, strict=True):
             nn.init.normal_(align.get_parameter("project.weight"), std=math.sqrt(2 / pair.teacher.channels))

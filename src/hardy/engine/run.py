@@ -267,6 +267,7 @@ class Run:
         folders = images.unlabelled if algorithm.uses_unlabelled else ()
         if taught or folders:
             counts = {domain.name: len(items) for domain, items in images.train}
+            method = method.model_copy(update=algorithm.chosen())
             network.lineage = (*network.lineage, lineage.entry(stage, method, taught, counts, folders))
 
     def fit_algorithm(self, algorithm: Algorithm, images: Split, stage: str, settings: Settings) -> int:

@@ -29,13 +29,17 @@ def checked_weights(class_weights: Sequence[float] | None, class_count: int) -> 
     return torch.tensor(class_weights, dtype=torch.float32)
 
 
-def pixel_losses(logits: Tensor, labels: Tensor, class_weights: Tensor | None) -> tuple[Tensor, Tensor]:
+def pixel_losses(
+    logits: Tensor, labels: Tensor, class_weights: Tensor | None, smoothing: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """The cross-entropy and the weight of every pixel, each shaped like ``labels``; both 0 where it is ignored.
+
+    The share ``smoothing`` of each label is moved to all classes alike.
 
     Computed in float32 at least: a sum over a million pixels is past the range of float16.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+    losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none", label_smoothing=smoothing)
     counted = labels != IGNORE
     if class_weights is None:
         return losses, counted.to(losses.dtype)
