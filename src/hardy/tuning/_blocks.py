@@ -68,12 +68,10 @@ def _found(network: Network, image: Tensor) -> list[BlockStage]:
     seen = {name: noted for name, noted in shapes.items() if len(noted) == 2}
     stages = []
     for root in roots:
-        for name, container in _containers(root, names[root], seen):
-            first = f"{name}.{next(iter(dict(container.named_children())))}"
-            axis = _channel_axis(seen[first])
-            prefix = _prefix(network, first, seen[first], image) if len(seen[first][0]) == 3 else 0
-            blocks = tuple(f"{name}.{child}" for child, _ in container.named_children())
-            stages.append(BlockStage(blocks, seen[first][0][axis], axis, prefix))
+        for blocks, axis, width in _rows(root, names[root], seen):
+            shape = seen[blocks[0]]
+            prefix = _prefix(network, blocks[0], shape, image) if len(shape[0]) == 3 else 0
+            stages.append(BlockStage(blocks, width, axis, prefix))
     return stages
 
 
@@ -81,16 +79,17 @@ def _note(shapes: list[tuple[int, ...]], module: nn.Module, given: object, value
     shapes.append(tuple(value.shape) if isinstance(value, Tensor) else ())
 
 
-def _containers(module: nn.Module, name: str, seen: Mapping[str, _Shapes]) -> Iterator[tuple[str, nn.Module]]:
-    """The outermost modules inside ``module`` (it included) whose children are the blocks of a stage."""
+def _rows(module: nn.Module, name: str, seen: Mapping[str, _Shapes]) -> Iterator[tuple[tuple[str, ...], int, int]]:
+    """Of each stage inside ``module`` (it included) the names of the blocks, the channel axis and the channels."""
     children = [(f"{name}.{child}".removeprefix("."), inner) for child, inner in module.named_children()]
-    if isinstance(module, nn.Sequential | nn.ModuleList) and children:
+    if isinstance(module, nn.Sequential | nn.ModuleList):
         widths = {_width(inner, seen.get(child, ())) for child, inner in children}
-        if len(widths) == 1 and widths != {None}:
-            yield name, module
+        found = widths.pop() if len(widths) == 1 else None
+        if found is not None:
+            yield tuple(child for child, _ in children), *found
             return
     for child, inner in children:
-        yield from _containers(inner, child, seen)
+        yield from _rows(inner, child, seen)
 
 
 def _width(module: nn.Module, shapes: _Shapes) -> tuple[int, int] | None:

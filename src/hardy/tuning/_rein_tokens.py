@@ -65,7 +65,7 @@ class ReinTokens(nn.Module):
     ) -> None:
         super().__init__()
         made: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.axis, self.prefix, self.temperature = axis, prefix, math.sqrt(width)
+        self.axis, self.prefix, self.free, self.temperature = axis, prefix, rank is None, math.sqrt(width)
         if rank is None:
             self.learnable_tokens = _drawn((depth, tokens, width), width, made)
         else:
@@ -85,7 +85,7 @@ class ReinTokens(nn.Module):
 
     def tokens(self) -> Tensor:
         """T (L, m, c)."""
-        if hasattr(self, "learnable_tokens"):
+        if self.free:
             return self.learnable_tokens
         return self.learnable_tokens_a @ self.learnable_tokens_b
 
@@ -99,13 +99,13 @@ class ReinTokens(nn.Module):
         return refined if self.axis == last else refined.movedim(last, self.axis)
 
     def _refined(self, cells: Tensor, block: int) -> Tensor:
-        if hasattr(self, "learnable_tokens"):
+        if self.free:
             tokens = self.learnable_tokens[block]
         else:
             tokens = self.learnable_tokens_a[block] @ self.learnable_tokens_b[block]
         shares = (cells @ tokens.mT / self.temperature).softmax(-1)
         values = F.pad(_layer(self.mlp_token2feat, block)(tokens[1:]), (0, 0, 1, 0))  # nothing from the first token
-        change = _layer(self.mlp_delta_f, block)(shares @ values + cells)
+        change: Tensor = _layer(self.mlp_delta_f, block)(shares @ values + cells)
         return cells + (change if self.scale is None else self.scale * change)
 
     def queries(self) -> Tensor:

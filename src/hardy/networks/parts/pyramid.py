@@ -134,9 +134,9 @@ def _made(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:
     if config is not None and config.fixed_input_size and not architecture.startswith("samvit"):
         kwargs = {**kwargs, "dynamic_img_size": True}
     try:
-        model = with_open_padding(timm.create_model(name, pretrained=pretrained, **kwargs))
+        model: Any = with_open_padding(timm.create_model(name, pretrained=pretrained, **kwargs))
         if isinstance(model, VisionTransformerSAM):  # it resizes its positions; only this check forbids other sizes
-            model.patch_embed.strict_img_size = False
+            model.patch_embed.strict_img_size = False  # type: ignore[assignment]
         return model
     except Exception as error:
         raise InputError(_unmade(name, pretrained, kwargs, error)) from error
