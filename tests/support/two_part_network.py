@@ -1,4 +1,4 @@
-"""An encoder of convolutions, norms and a linear layer, and a head: what a tuner of either has something to do with.
+"""An encoder of convolutions, norms and two blocks of linear layers, and a head: every tuner has something to do.
 
 Source: written for the tests.
 """
@@ -15,14 +15,14 @@ __all__ = ["TwoPart"]
 
 
 class _Mixed(nn.Module):
-    """A linear layer over the channels of a map, as residual."""
+    """Two linear layers over the channels of a map, as residual: a block."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.mix = nn.Linear(width, width)
+        self.mix, self.out = nn.Linear(width, width), nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.mix(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return x + self.out(self.mix(x.permute(0, 2, 3, 1)).relu()).permute(0, 3, 1, 2)
 
 
 class TwoPart(Network):
@@ -44,7 +44,7 @@ class TwoPart(Network):
             nn.Conv2d(width, 2 * width, 3, 2, 1, bias=False),
             nn.BatchNorm2d(2 * width),
             nn.ReLU(),
-            _Mixed(2 * width),
+            nn.Sequential(_Mixed(2 * width), _Mixed(2 * width)),
         )
         self.middle = nn.Sequential(nn.Conv2d(2 * width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU())
         self.head = nn.Conv2d(width, len(labels), 1)

@@ -96,7 +96,7 @@ def write(
 def _model(network: nn.Module, images: Tensor, dynamic: bool) -> Any:
     """The ONNX model of ``network``, exported on ``images``."""
     opened = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC) if dynamic else None
-    with Products(resizing=not dynamic):
+    with Products(resizing=not dynamic), _unfused(network):
         program = torch.export.export(network, (images,), dynamic_shapes=(opened,))
     exported = torch.onnx.export(
         program,
@@ -249,6 +249,23 @@ def _failure(error: Exception, network: nn.Module, dynamic: bool) -> str:
     why = next((line.strip() for line in str(seen[-1]).splitlines() if line.strip()), type(seen[-1]).__name__)
     where = f"module {place!r}" if place else "the network"
     return f"{type(network).__name__}: {where} cannot be exported{' at a dynamic size' if dynamic else ''}: {why}"
+
+
+@contextlib.contextmanager
+def _unfused(network: nn.Module) -> Iterator[None]:
+    """Compute SAM's attention step by step inside the block: the exporter cannot write its fused form."""
+    fused: list[Any] = [
+        module
+        for module in network.modules()
+        if type(module).__module__ == "timm.models.vision_transformer_sam" and getattr(module, "fused_attn", False)
+    ]  # by name, since to import timm takes seconds
+    for module in fused:
+        module.fused_attn = False
+    try:
+        yield
+    finally:
+        for module in fused:
+            module.fused_attn = True
 
 
 @contextlib.contextmanager

@@ -62,7 +62,7 @@ def merge(network: Network) -> Network:
     if (tuner := tuner_of(network)) is None:
         raise InputError("tuner: none is attached to this network, so there is nothing to merge")
     tuner.merge(network)
-    network.resting, network.origin = (), None
+    network.resting, network.linked, network.origin = (), (), None
     network.requires_grad_(True).train(network.training)
     network.changes = [*network.changes, {"change": "merge"}]
     return network

@@ -97,11 +97,13 @@ def build(algorithm: Algorithm, optim: Optim) -> torch.optim.Optimizer:
 
 
 def _not_decayed(algorithm: Algorithm) -> set[int]:
-    """The ids of parameters without weight decay."""
+    """The ids of parameters without weight decay; a module names more of its own in ``undecayed``."""
     not_decayed = {id(p) for name, p in algorithm.named_parameters() if p.ndim <= 1 or name.endswith("bias")}
     for module in algorithm.modules():
         if isinstance(module, _NORMALISATION):
             not_decayed |= {id(p) for p in module.parameters(recurse=False)}
         if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
             not_decayed.add(id(module.weight))
+        names = getattr(module, "undecayed", ())
+        not_decayed |= {id(p) for name, p in module.named_parameters(recurse=False) if name in names}
     return not_decayed

@@ -55,6 +55,7 @@ class Network(nn.Module, ABC):
         pretrained: True if `encoder` started from pre-trained weights.
         changes: changes made to the network since it was built, in order; see `hardy.networks.building.changes`.
         resting: names of the modules that always stay in evaluation mode; a tuner sets them.
+        linked: names of the modules whose method ``queries()`` gives `queries`; a tuner sets them.
         origin: the source of the weights that a tuner does not train; None if it is unknown or must not be used.
             Written and read by `hardy.engine.rest`.
         lineage: what it learned from besides labelled images, training by training; see
@@ -72,6 +73,7 @@ class Network(nn.Module, ABC):
     pretrained: bool = False
     changes: list[Change]
     resting: tuple[str, ...] = ()
+    linked: tuple[str, ...] = ()
     origin: Mapping[str, Any] | None = None
     lineage: tuple[Mapping[str, Any], ...] = ()
     mean: Tensor
@@ -104,6 +106,13 @@ class Network(nn.Module, ABC):
         """The channels kept by pruning, by module and side, as indices into the dense network's; empty if nothing was
         removed. A module that a tuner renamed is listed under each of its names."""
         return plan_of(self.changes)
+
+    @property
+    def queries(self) -> Tensor | None:
+        """The queries (m, C) that a tuner's link gives, with gradients, for a decoder that has m queries: the sum over
+        the modules that are `linked`. None without a link. Computed at each reading."""
+        found: list[Tensor] = [self.get_submodule(name).queries() for name in self.linked]  # type: ignore[operator]
+        return sum(found[1:], start=found[0]) if found else None
 
     def train(self, mode: bool = True) -> Self:
         """See `torch.nn.Module.train`; the modules named in `resting` stay in evaluation mode."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -57,7 +58,8 @@ class Pyramid(nn.Module):
                 f"finest_stride {self._finest}: encoder {self.name!r} has no map of that stride, its finest one has "
                 f"{self.strides[0]}; leave finest_stride out, or choose another encoder"
             )
-        model.prune_intermediate_layers(self.indices, prune_head=True)
+        neck = isinstance(model, VisionTransformerSAM)  # SAM's neck is in the place of the norm, and changes the width
+        model.prune_intermediate_layers(self.indices, prune_norm=neck, prune_head=True)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised images (B, 3, H, W) -> maps (B, C, h, w)."""
@@ -129,10 +131,13 @@ def _made(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:
     if not timm.is_model(architecture):
         raise InputError(f"timm has no encoder {name!r}{nearest(architecture, timm.list_models())}")
     config = timm.get_pretrained_cfg(architecture)
-    if config is not None and config.fixed_input_size:
+    if config is not None and config.fixed_input_size and not architecture.startswith("samvit"):
         kwargs = {**kwargs, "dynamic_img_size": True}
     try:
-        return with_open_padding(timm.create_model(name, pretrained=pretrained, **kwargs))
+        model: Any = with_open_padding(timm.create_model(name, pretrained=pretrained, **kwargs))
+        if isinstance(model, VisionTransformerSAM):  # it resizes its positions; only this check forbids other sizes
+            model.patch_embed.strict_img_size = False  # type: ignore[assignment]
+        return model
     except Exception as error:
         raise InputError(_unmade(name, pretrained, kwargs, error)) from error
 

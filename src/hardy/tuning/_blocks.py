@@ -1,0 +1,129 @@
+"""The blocks of an encoder, by stage: the modules in a row whose outputs have the same channels.
+
+The blocks are found by their form, not by name: a stage is an ``nn.Sequential`` or ``nn.ModuleList`` whose modules each
+hold at least two layers with weights and return as many channels as each other. Where channels, pixels and prefix
+tokens are in an output follows from its shape for two image sizes; no value is computed.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from hardy.errors import InputError
+from hardy.networks.base import Network
+from hardy.networks.parts.stages import traced
+from hardy.tuning.base import encoder_of
+
+__all__ = ["BlockStage", "block_stages"]
+
+_Shapes = Sequence[tuple[int, ...]]
+"""The shapes of one output for images (1, 3, H, W) and (1, 3, 2 H, 2 W)."""
+
+
+@dataclass(frozen=True)
+class BlockStage:
+    """The blocks of one stage.
+
+    Attributes:
+        names: of the blocks in the network, in order.
+        width: channels of their outputs.
+        axis: the channel axis of their outputs: 1 for maps (B, C, h, w), 3 for (B, h, w, C), 2 for tokens (B, N, C).
+        prefix: how many tokens, the first ones, belong to no patch.
+    """
+
+    names: tuple[str, ...]
+    width: int
+    axis: int
+    prefix: int
+
+
+def block_stages(network: Network) -> list[BlockStage]:
+    """The stages of the encoder of ``network``, in order; a plain transformer has one.
+
+    Raises:
+        InputError: for a network without an encoder, or one whose encoder has no blocks.
+    """
+    encoder_of(network)
+    found = traced(network, _found)
+    if not found:
+        raise InputError(
+            f"tuner: the encoder of {type(network).__name__} has no blocks, modules in a row of the same number of "
+            "channels, so none can be tuned; take encoder_decoder with a transformer, ConvNeXt, ResNet or MobileNet"
+        )
+    return found
+
+
+def _found(network: Network, image: Tensor) -> list[BlockStage]:
+    """What `block_stages` returns for a copy of the network without values."""
+    names = {module: name for name, module in network.named_modules()}
+    shapes: dict[str, list[tuple[int, ...]]] = {}
+    roots = list(network.encoder())
+    for module in {inner for root in roots for inner in root.modules()}:
+        module.register_forward_hook(partial(_note, shapes.setdefault(names[module], [])))
+    for times in (1, 2):
+        network.outputs(image.new_empty(1, 3, *(times * side for side in image.shape[-2:])))
+    seen = {name: noted for name, noted in shapes.items() if len(noted) == 2}
+    stages = []
+    for root in roots:
+        for blocks, axis, width in _rows(root, names[root], seen):
+            shape = seen[blocks[0]]
+            prefix = _prefix(network, blocks[0], shape, image) if len(shape[0]) == 3 else 0
+            stages.append(BlockStage(blocks, width, axis, prefix))
+    return stages
+
+
+def _note(shapes: list[tuple[int, ...]], module: nn.Module, given: object, value: object) -> None:
+    shapes.append(tuple(value.shape) if isinstance(value, Tensor) else ())
+
+
+def _rows(module: nn.Module, name: str, seen: Mapping[str, _Shapes]) -> Iterator[tuple[tuple[str, ...], int, int]]:
+    """Of each stage inside ``module`` (it included) the names of the blocks, the channel axis and the channels."""
+    children = [(f"{name}.{child}".removeprefix("."), inner) for child, inner in module.named_children()]
+    if isinstance(module, nn.Sequential | nn.ModuleList):
+        widths = {_width(inner, seen.get(child, ())) for child, inner in children}
+        found = widths.pop() if len(widths) == 1 else None
+        if found is not None:
+            yield tuple(child for child, _ in children), *found
+            return
+    for child, inner in children:
+        yield from _rows(inner, child, seen)
+
+
+def _width(module: nn.Module, shapes: _Shapes) -> tuple[int, int] | None:
+    """The channel axis and the channels of the outputs of a block; None for a module that is no block."""
+    weighted = sum(isinstance(inner, _ConvNd | nn.Linear) for inner in module.modules())
+    if isinstance(module, nn.Sequential | nn.ModuleList) or weighted < 2 or len(shapes) < 2:
+        return None
+    axis = _channel_axis(shapes)
+    return None if axis is None else (axis, shapes[0][axis])
+
+
+def _channel_axis(shapes: _Shapes) -> int | None:
+    """The axis that does not grow with the image, in outputs of 3 or 4 axes; None when it is not the only one."""
+    if len(shapes[0]) not in (3, 4) or len(shapes[0]) != len(shapes[1]):
+        return None
+    same = [axis for axis in range(1, len(shapes[0])) if shapes[0][axis] == shapes[1][axis]]
+    return same[0] if len(same) == 1 and same[0] in (1, len(shapes[0]) - 1) else None
+
+
+def _prefix(network: nn.Module, name: str, shapes: _Shapes, image: Tensor) -> int:
+    """How many of the tokens (1, N, C) of the block ``name`` belong to no patch.
+
+    From the two numbers of tokens, where the sides of the image are multiples of the patch; else as timm's
+    ``num_prefix_tokens`` says.
+    """
+    few, many = shapes[0][1], shapes[1][1]
+    rest, odd = divmod(4 * few - many, 3)
+    height, width = image.shape[-2:]
+    strides = (stride for stride in range(1, height + 1) if height % stride == width % stride == 0)
+    if not odd and rest >= 0 and any(height * width == (few - rest) * stride**2 for stride in strides):
+        return rest
+    while name:
+        name = name.rpartition(".")[0]
+        count = getattr(network.get_submodule(name), "num_prefix_tokens", None)
+        if isinstance(count, int):
+            return count
+    return 0
