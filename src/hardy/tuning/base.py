@@ -1,13 +1,14 @@
 """The interface of parameter-efficient tuning: most weights of a network are frozen, and a few are trained."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from torch import nn
 
 from hardy.errors import InputError
 from hardy.networks.base import Network
 
-__all__ = ["Tuner", "freeze_encoder"]
+__all__ = ["Tuner", "encoder_of", "freeze_encoder"]
 
 
 class Tuner(ABC):
@@ -62,8 +63,8 @@ class Tuner(ABC):
         raise InputError(f"tuner: what {type(self).__name__} inserts cannot be merged into the weights of a network")
 
 
-def freeze_encoder(network: Network) -> None:
-    """Freeze the encoder of ``network``, in place: its parameters get no gradients and it stays in evaluation mode.
+def encoder_of(network: Network) -> Sequence[nn.Module]:
+    """The modules of the encoder of ``network``.
 
     Raises:
         InputError: for a network without an encoder.
@@ -74,6 +75,16 @@ def freeze_encoder(network: Network) -> None:
             f"tuner: {type(network).__name__} names no encoder (Network.encoder), so none can be frozen; take a "
             "network with an encoder, such as encoder_decoder"
         )
+    return modules
+
+
+def freeze_encoder(network: Network) -> None:
+    """Freeze the encoder of ``network``, in place: its parameters get no gradients and it stays in evaluation mode.
+
+    Raises:
+        InputError: for a network without an encoder.
+    """
+    modules = encoder_of(network)
     for module in modules:
         module.requires_grad_(False)
     names = {module: name for name, module in network.named_modules()}
