@@ -112,7 +112,7 @@ def replace(network: Network, made: Mapping[nn.Module, nn.Module]) -> None:
         new.train(old.training)
     for parent in list(network.modules()):
         for name, child in list(parent._modules.items()):
-            if child in made:
+            if child is not None and child in made:
                 setattr(parent, name, made[child])
 
 
@@ -167,5 +167,7 @@ def factors(layer: Layer, rank: int, *, outputs: int | None = None) -> tuple[Lay
 
 def product(up: nn.Module, down: nn.Module) -> Tensor:
     """The weight of the one layer that computes ``up(down(x))``, for `factors`."""
-    first, second = down.weight, up.weight
-    return torch.tensordot(second.flatten(1), first, dims=1)  # type: ignore[arg-type,operator]
+    first: Tensor = down.weight  # type: ignore[assignment]
+    second: Tensor = up.weight  # type: ignore[assignment]
+    made: Tensor = torch.tensordot(second.flatten(1), first, dims=1)
+    return made
