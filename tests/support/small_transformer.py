@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hardy.networks.base import Network, resize
 from hardy.networks.building.weights import initialise
+from hardy.networks.parts.pyramid import pad
 from hardy.types import Outputs
 
 __all__ = ["SmallTransformer"]
@@ -56,8 +57,9 @@ class SmallTransformer(Network):
 
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""
-        first, last = self.body.forward_intermediates(
-            self.normalise(images), indices=[1, 2], norm=True, intermediates_only=True
-        )
+        height, width = images.shape[-2:]
+        padded = pad(self.normalise(images), 8)
+        first, last = self.body.forward_intermediates(padded, indices=[1, 2], norm=True, intermediates_only=True)
         logits = self.head(self.middle(last + first))
-        return Outputs(resize(logits, images.shape[-2:]), {"stage1": first, "stage2": last, "logits": logits})
+        full_size = resize(logits, padded.shape[-2:])[..., :height, :width]
+        return Outputs(full_size, {"stage1": first, "stage2": last, "logits": logits})

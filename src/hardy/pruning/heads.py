@@ -61,7 +61,7 @@ def _fused(module: Attention | AttentionRope) -> Coupling | None:
     ties: list[Tie] = [("proj", "in", rows)]
     if isinstance(inside(module.qkv), nn.Linear):
         ties.append(("qkv", "out", head_rows(heads, wide, 3)))
-    elif module.num_kv_groups == 1:
+    elif module.qkv is None and module.num_kv_groups == 1:
         ties += [(name, "out", rows) for name in ("q_proj", "k_proj", "v_proj")]
     else:
         return None
