@@ -3,6 +3,7 @@ import torch
 from torch.nn import functional as F
 from tuned_networks import attached, learn, logits, merging_error, small
 
+import hardy
 from hardy.errors import InputError
 from hardy.pruning.units import find_units
 
@@ -63,6 +64,20 @@ def test_pointwise_convolutions_of_a_real_encoder_merge_exactly_and_their_stride
     assert len(wrapped) == 31
     assert all(module.layer.kernel_size == (1, 1) for module in wrapped)
     assert merging_error(network) <= 1e-5
+
+
+def test_layers_are_found_where_blocks_are_no_sequence_and_not_where_position_biases_are_made() -> None:
+    network = hardy.create("encoder_decoder", "camvid11", encoder="regnety_002", decoder="linear")
+    found = wrapped(attached(network, "lora", rank=2, pointwise=True))
+    assert {"backbone.model.s1.b1.conv1.conv", "backbone.model.s4.b7.conv3.conv"} <= found
+    network = hardy.create("encoder_decoder", "camvid11", encoder="swinv2_cr_tiny_ns_224", decoder="linear")
+    found = wrapped(attached(network, "lora", rank=4))
+    assert "backbone.model.stages.0.blocks.0.attn.qkv" in found
+    assert not any("meta_mlp" in name for name in found)
+
+
+def wrapped(network) -> set[str]:
+    return {name for name, module in network.named_modules() if type(module).__name__ == "_LowRank"}
 
 
 def test_a_tuned_transformer_can_lose_heads_and_ranks() -> None:

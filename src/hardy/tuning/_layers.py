@@ -1,9 +1,12 @@
 """What several tuners share: the layers of an encoder that they act on, and how these are replaced."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from timm import layers
+from timm.models import swin_transformer_v2
+from timm.models.swin_transformer_v2_cr import WindowMultiHeadAttention
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -61,7 +64,8 @@ def is_plain(module: nn.Module) -> bool:
 
 def layers_of(network: Network, *, pointwise: bool) -> dict[str, Layer]:
     """The linear layers in the blocks of the encoder, by name, in order: those of attention and MLPs. A block is an
-    element of a sequence (`nn.Sequential`, `nn.ModuleList`), so patch embeddings and pooling heads are left out.
+    element of a sequence (`nn.Sequential`, `nn.ModuleList`), or one of several modules of a class beside each other;
+    so patch embeddings and pooling heads are left out. So are the small networks that compute position biases.
 
     Args:
         network: a network before `Tuner.attach`.
@@ -70,12 +74,10 @@ def layers_of(network: Network, *, pointwise: bool) -> dict[str, Layer]:
     Raises:
         InputError: for a network without an encoder, and for an encoder without such layers.
     """
-    blocks = {
-        inner
-        for _, module in within(network)
-        if isinstance(module, (nn.Sequential, nn.ModuleList))
-        for inner in module.modules()
-    }
+    blocks = {inner for _, module in within(network) for block in _blocks_of(module) for inner in block.modules()}
+    for _, module in within(network):
+        for kind, part in _POSITIONS.items():
+            blocks -= set(module.get_submodule(part).modules()) if isinstance(module, kind) else set()
     found = {}
     for name, module in within(network):
         if not (is_plain(module) and module in blocks):
@@ -87,6 +89,19 @@ def layers_of(network: Network, *, pointwise: bool) -> dict[str, Layer]:
         hint = "" if pointwise else "; pointwise: true takes 1x1 convolutions too"
         raise InputError(f"tuner: the encoder of {type(network).__name__} has no {kinds} in its blocks{hint}")
     return found
+
+
+_POSITIONS = {swin_transformer_v2.WindowAttention: "cpb_mlp", WindowMultiHeadAttention: "meta_mlp"}
+"""The part of an attention that computes position biases."""
+
+
+def _blocks_of(module: nn.Module) -> list[nn.Module]:
+    """The children of ``module`` that are blocks; see `layers_of`."""
+    children = list(module.children())
+    if isinstance(module, (nn.Sequential, nn.ModuleList)):
+        return children
+    kinds = Counter(type(child) for child in children if next(child.children(), None) is not None)
+    return [child for child in children if kinds[type(child)] > 1]
 
 
 def _is_pointwise(layer: nn.Conv2d) -> bool:

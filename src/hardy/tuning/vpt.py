@@ -63,7 +63,7 @@ class VPT(Tuner):
 
     def _drawn(self, model: Any) -> nn.Parameter:
         """New prompts (tokens, C)."""
-        weight = model.patch_embed.proj.weight
+        weight = next(model.blocks.parameters())
         bound = math.sqrt(6 / (3 * model.patch_embed.patch_size[0] ** 2 + model.embed_dim))
         empty = torch.empty(self.tokens, model.embed_dim, dtype=weight.dtype, device=weight.device)
         return nn.Parameter(empty.uniform_(-bound, bound))
