@@ -26,8 +26,10 @@ from hardy.seed import seeded
 from hardy.tuning.base import Tuner
 
 INSERTS = "low_rank_tuner:LowRank"
-NETWORK = "two_part_network:TwoPart"
-TRUST = ["low_rank_tuner", "two_part_network"]
+NETWORKS = ("two_part_network:TwoPart", "small_transformer:SmallTransformer")
+"""The second for tuners of transformers, which refuse the first."""
+
+TRUST = ["low_rank_tuner", "two_part_network", "small_transformer"]
 IMAGES = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
 
 
@@ -37,11 +39,40 @@ def method(request: pytest.FixtureRequest) -> Method:
 
 
 @pytest.fixture
-def network() -> Network:
+def network(request: pytest.FixtureRequest) -> Network:
+    name = NETWORKS[0]
+    if "method" in request.fixturenames:
+        name = network_for(request.getfixturevalue("method"))
+    return made(name)
+
+
+def network_for(method: Method) -> str:
+    """The first of the networks that the tuner supports."""
+    return next(name for name in NETWORKS if name == NETWORKS[-1] or not refused(made(name), method))
+
+
+def refused(network: Network, method: Method) -> bool:
+    """Whether the tuner refuses ``network``: in one line, and without changing it."""
+    said = None
+    try:
+        changes.attach(network, method)
+    except InputError as reason:
+        said = str(reason)
+    if said is None:
+        return False
+    assert said.startswith("tuner")
+    assert "\n" not in said
+    assert network.resting == ()
+    assert network.changes == []
+    assert all(value.requires_grad for value in network.parameters())
+    return True
+
+
+def made(name: str) -> Network:
     with seeded(0, "network"):
-        made = hardy.create(NETWORK, "camvid11")
-        made.train()(torch.rand(4, 3, 32, 48))
-    return made.eval()
+        network = hardy.create(name, "camvid11")
+        network.train()(torch.rand(4, 3, 32, 48))
+    return network.eval()
 
 
 @pytest.fixture
@@ -111,7 +142,7 @@ def test_some_is_trained_and_the_rest_keeps_its_bits(network: Network, method: M
 
 
 def test_the_form_follows_from_the_options_alone(network: Network, method: Method) -> None:
-    other = hardy.create(NETWORK, "camvid11")
+    other = hardy.create(network.architecture["name"], "camvid11")
     attach(network, method)
     changes.attach(other, method)
     shapes = [{name: value.shape for name, value in each.state_dict().items()} for each in (network, other)]
@@ -225,13 +256,30 @@ def test_changes_in_any_order_load_with_the_same_logits(
     assert torch.equal(logits(loaded), logits(network))
 
 
+def test_a_transformer_is_tuned_pruned_and_merged(method: Method, tmp_path: Path) -> None:
+    """Heads, hidden widths and the residual stream; what is merged is pruned again."""
+    network = made(NETWORKS[1])
+    if refused(copy.deepcopy(network), method):
+        return
+    attach(network, method)
+    learn(network)
+    assert {unit.kind for unit in find_units(network)} >= {"heads", "hidden", "embedding"}
+    prune(network, 0)
+    back(network, tmp_path / "pruned")
+    if merges(method):
+        merged(network)
+        prune(network, 1)
+        back(network, tmp_path / "merged")
+
+
 def test_what_it_inserts_is_cut_like_any_other(network: Network, tmp_path: Path) -> None:
     attach(network, Method(name=INSERTS))
     learn(network)
+    dense = {name: value.shape for name, value in network.named_parameters()}
     prune(network, 0)
-    for module in network.modules():
+    for name, module in network.named_modules():
         if type(module).__name__ == "_Beside":
-            assert module.up.weight.shape[0] == module.layer.weight.shape[0] < 24
+            assert module.up.weight.shape[0] == module.layer.weight.shape[0] < dense[f"{name}.layer.weight"][0]
             assert module.down.weight.shape[1] == module.layer.weight.shape[1]
 
 

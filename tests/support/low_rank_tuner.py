@@ -8,17 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from hardy.networks.base import Network
+from hardy.ops.around import Around
 from hardy.tuning.base import Tuner, freeze_encoder
 
 __all__ = ["LowRank"]
 
 
-class _Beside(nn.Module):
+class _Beside(Around):
     """``layer(x) + up(down(x))``; ``up`` starts at zero."""
 
     def __init__(self, layer: nn.Conv2d | nn.Linear, rank: int) -> None:
-        super().__init__()
-        self.layer = layer
+        super().__init__(layer)
         self.down: nn.Module
         self.up: nn.Module
         if isinstance(layer, nn.Linear):
@@ -42,11 +42,9 @@ class _Beside(nn.Module):
         out: Tensor = self.layer(x) + self.up(self.down(x))
         return out
 
-    @torch.no_grad()
-    def merged(self) -> nn.Module:
-        down, up = self.down.weight.double(), self.up.weight.double()
-        self.layer.weight += torch.tensordot(up.flatten(1), down, dims=1).to(self.layer.weight)
-        return self.layer
+    def effective(self) -> tuple[Tensor, Tensor | None]:
+        product = torch.tensordot(self.up.weight.flatten(1), self.down.weight, dims=1)
+        return self.layer.weight + product, self.layer.bias
 
 
 class LowRank(Tuner):

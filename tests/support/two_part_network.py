@@ -1,4 +1,4 @@
-"""An encoder of convolutions, norms and two blocks of linear layers, and a head: every tuner has something to do.
+"""An encoder of convolutions, norms and linear layers, and a head: every tuner has something to do.
 
 Source: written for the tests.
 """
@@ -14,15 +14,28 @@ from hardy.types import Outputs
 __all__ = ["TwoPart"]
 
 
-class _Mixed(nn.Module):
-    """Two linear layers over the channels of a map, as residual: a block."""
+class _FeedForward(nn.Module):
+    """Linear, ReLU, linear, over the last axis."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.mix, self.out = nn.Linear(width, width), nn.Linear(width, width)
+        self.wide = nn.Linear(width, width + width // 2)
+        self.narrow = nn.Linear(width + width // 2, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.out(self.mix(x.permute(0, 2, 3, 1)).relu()).permute(0, 3, 1, 2)
+        return self.narrow(self.wide(x).relu())
+
+
+class _Mixed(nn.Module):
+    """A norm and a feed-forward block over the channels of a map, as residual."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.mix = _FeedForward(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.mix(self.norm(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
 
 
 class TwoPart(Network):

@@ -15,6 +15,7 @@ from timm.models.swin_transformer import WindowAttention
 from torch import nn
 from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2
 
+from hardy.ops.around import inside
 from hardy.ops.axes import making
 from hardy.pruning.narrow import narrow
 from hardy.ties import Coupling, Tie, couplings_of, head_rows
@@ -58,13 +59,13 @@ def _fused(module: Attention | AttentionRope) -> Coupling | None:
     heads, wide = module.num_heads, module.head_dim
     rows = head_rows(heads, wide)
     ties: list[Tie] = [("proj", "in", rows)]
-    if isinstance(module.qkv, nn.Linear):
+    if isinstance(inside(module.qkv), nn.Linear):
         ties.append(("qkv", "out", head_rows(heads, wide, 3)))
-    elif module.num_kv_groups == 1:
+    elif module.qkv is None and module.num_kv_groups == 1:
         ties += [(name, "out", rows) for name in ("q_proj", "k_proj", "v_proj")]
     else:
         return None
-    if isinstance(module.gate, nn.Linear):
+    if isinstance(inside(module.gate), nn.Linear):
         ties.append(("gate", "out", rows))
     return Coupling("heads", heads, tuple(ties), "proj")
 

@@ -1,6 +1,7 @@
 """The interface of parameter-efficient tuning: most weights of a network are frozen, and a few are trained."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from torch import nn
 
@@ -62,7 +63,7 @@ class Tuner(ABC):
         raise InputError(f"tuner: what {type(self).__name__} inserts cannot be merged into the weights of a network")
 
 
-def encoder_of(network: Network) -> list[nn.Module]:
+def encoder_of(network: Network) -> Sequence[nn.Module]:
     """The modules of the encoder of ``network``.
 
     Raises:

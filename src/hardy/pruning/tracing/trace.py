@@ -18,6 +18,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from hardy.errors import InputError
 from hardy.networks.base import Network
+from hardy.ops.around import Around
 from hardy.ops.axes import is_depthwise, making, parameter_axes, side_width, splits_groups
 from hardy.ops.returned import tensors_in
 from hardy.pruning.norms import CHANNEL_NORMS, norm_width
@@ -233,7 +234,8 @@ def _join_declared(twin: nn.Module, sets: AtomSets, bases: Mapping[tuple[str, st
         InputError: for a coupling with layers or channels that the module does not have.
     """
     gates = {}
-    for name, module in twin.named_modules():
+    modules = dict(twin.named_modules())
+    for name, module in modules.items():
         prefix = f"{name}." if name else ""
         for coupling in declared(module):
             check(coupling, module)
@@ -244,12 +246,19 @@ def _join_declared(twin: nn.Module, sets: AtomSets, bases: Mapping[tuple[str, st
             first = sets.new(name, coupling.side, coupling.count)
             sets.single.update([sets.number(first[0])] if coupling.count == 1 else [])
             for part, side, channels in coupling.ties:
-                cells = bases.get((prefix + part if part else name, side))
+                cells = bases.get((_layer_in(modules, prefix + part if part else name), side))
                 if cells is None:  # a parameter of size 1, for the only head
                     continue
                 for channel, rows in enumerate(channels):
                     sets.tie(torch.cat([first[channel : channel + 1], cells[list(rows)]]).unsqueeze(0), 0)
     return gates
+
+
+def _layer_in(modules: Mapping[str, nn.Module], name: str) -> str:
+    """The name of the layer that a tuner put something around, when ``name`` is that of the two; else ``name``."""
+    while isinstance(modules.get(name), Around):
+        name = f"{name}.layer"
+    return name
 
 
 def _traced_atoms(

@@ -1,0 +1,63 @@
+"""A layer and what a tuner puts beside or behind it, which can be merged into the weight and bias of the layer.
+
+Source: Hardy's own.
+"""
+
+import copy
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Around", "inside"]
+
+
+class Around(nn.Module, ABC):
+    """A layer and what a tuner adds to it. ``weight`` and ``bias`` are those of the one layer that computes the same,
+    for code that reads them instead of calling the layer; all other attributes are the layer's.
+
+    Args:
+        layer: a layer, which becomes a child.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer: Any = layer
+
+    @abstractmethod
+    def effective(self) -> tuple[Tensor, Tensor | None]:
+        """The weight and the bias of the layer that computes the same."""
+
+    @property
+    def weight(self) -> Tensor:
+        """See the class."""
+        return self.effective()[0]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """See the class."""
+        return self.effective()[1]
+
+    @torch.no_grad()
+    def merged(self) -> nn.Module:
+        """The layer, with the added part merged into its weight and bias; computed in float64."""
+        weight, bias = copy.deepcopy(self).double().effective()
+        self.layer.weight.copy_(weight)
+        if bias is not None:
+            self.layer.bias.copy_(bias)
+        layer: nn.Module = self.layer
+        return layer
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("layer"), name)
+
+
+def inside(module: object) -> object:
+    """The layer in ``module``, where that is an `Around` or several, one in the other; else ``module``."""
+    while isinstance(module, Around):
+        module = module.layer
+    return module

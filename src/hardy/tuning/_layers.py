@@ -1,0 +1,188 @@
+"""What several tuners share: the layers of an encoder that they act on, and how these are replaced."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from timm import layers
+from timm.models import swin_transformer_v2
+from timm.models.swin_transformer_v2_cr import WindowMultiHeadAttention
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from hardy.errors import InputError
+from hardy.networks.base import Network
+from hardy.ops.around import Around
+from hardy.tuning.base import encoder_of, freeze_encoder
+
+__all__ = [
+    "NORMS",
+    "Layer",
+    "check_rank",
+    "factors",
+    "is_plain",
+    "layers_of",
+    "product",
+    "replace",
+    "train_only",
+    "unwrap",
+    "within",
+]
+
+Layer = nn.Linear | nn.Conv2d
+
+NORMS = (
+    _NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    layers.RmsNorm,
+    layers.RmsNorm2d,
+    layers.SimpleNorm,
+    layers.SimpleNorm2d,
+)
+"""Norm layers; their parameters are a scale and often a shift."""
+
+
+def within(network: Network) -> Iterator[tuple[str, nn.Module]]:
+    """All modules in the encoder of ``network``, with their names in the network, in order.
+
+    Raises:
+        InputError: for a network without an encoder.
+    """
+    inside = {module for root in encoder_of(network) for module in root.modules()}
+    return ((name, module) for name, module in network.named_modules() if module in inside)
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether ``module`` is a linear layer or a convolution whose output is linear in its own weight, stored as it is:
+    one that standardises or parametrises its weight is not."""
+    forward = type(module).forward
+    known = (nn.Linear.forward, nn.Conv2d.forward, layers.Linear.forward, layers.Conv2dSame.forward)
+    return isinstance(module, Layer) and forward in known and "weight" in module._parameters
+
+
+def layers_of(network: Network, *, pointwise: bool) -> dict[str, Layer]:
+    """The linear layers in the blocks of the encoder, by name, in order: those of attention and MLPs. A block is an
+    element of a sequence (`nn.Sequential`, `nn.ModuleList`), or one of several modules of a class beside each other;
+    so patch embeddings and pooling heads are left out. So are the small networks that compute position biases.
+
+    Args:
+        network: a network before `Tuner.attach`.
+        pointwise: the convolutions of size 1x1 with one group too.
+
+    Raises:
+        InputError: for a network without an encoder, and for an encoder without such layers.
+    """
+    blocks = {inner for _, module in within(network) for block in _blocks_of(module) for inner in block.modules()}
+    for _, module in within(network):
+        for kind, part in _POSITIONS.items():
+            blocks -= set(module.get_submodule(part).modules()) if isinstance(module, kind) else set()
+    found = {}
+    for name, module in within(network):
+        if not (is_plain(module) and module in blocks):
+            continue
+        if isinstance(module, nn.Linear) or (pointwise and isinstance(module, nn.Conv2d) and _is_pointwise(module)):
+            found[name] = module
+    if not found:
+        kinds = "linear layer or 1x1 convolution" if pointwise else "linear layer"
+        hint = "" if pointwise else "; pointwise: true takes 1x1 convolutions too"
+        raise InputError(f"tuner: the encoder of {type(network).__name__} has no {kinds} in its blocks{hint}")
+    return found
+
+
+_POSITIONS = {swin_transformer_v2.WindowAttention: "cpb_mlp", WindowMultiHeadAttention: "meta_mlp"}
+"""The part of an attention that computes position biases."""
+
+
+def _blocks_of(module: nn.Module) -> list[nn.Module]:
+    """The children of ``module`` that are blocks; see `layers_of`."""
+    children = list(module.children())
+    if isinstance(module, (nn.Sequential, nn.ModuleList)):
+        return children
+    kinds = Counter(type(child) for child in children if next(child.children(), None) is not None)
+    return [child for child in children if kinds[type(child)] > 1]
+
+
+def _is_pointwise(layer: nn.Conv2d) -> bool:
+    return layer.kernel_size == (1, 1) and layer.groups == 1 and not any(layer._reversed_padding_repeated_twice)
+
+
+def check_rank(found: Mapping[str, Layer], rank: int) -> None:
+    """Refuse a rank below 1 or above the width of one of the layers ``found``.
+
+    Raises:
+        InputError: naming the narrowest layer.
+    """
+    name, layer = min(found.items(), key=lambda item: min(item[1].weight.shape[:2]))
+    least = min(layer.weight.shape[:2])
+    if not 1 <= rank <= least:
+        raise InputError(f"tuner.rank is {rank}, but {name} is {least} channels wide; choose 1 to {least}")
+
+
+def replace(network: Network, made: Mapping[nn.Module, nn.Module]) -> None:
+    """Replace each module that is a key of ``made`` by its value, wherever ``network`` has it, in place; the new one
+    gets the mode of the old one."""
+    for old, new in made.items():
+        new.train(old.training)
+    for parent in list(network.modules()):
+        for name, child in list(parent._modules.items()):
+            if child is not None and child in made:
+                setattr(parent, name, made[child])
+
+
+def unwrap(network: Network, kind: type[Around]) -> None:
+    """Merge every ``kind`` in ``network`` into its layer, in place."""
+    replace(network, {module: module.merged() for module in network.modules() if isinstance(module, kind)})
+
+
+def train_only(network: Network, chosen: Callable[[nn.Module, str], bool], what: str) -> None:
+    """Freeze the encoder but for the parameters ``chosen`` of its modules, in place.
+
+    Args:
+        network: see `Tuner.attach`.
+        chosen: of a module and the name of one of its own parameters.
+        what: the name of the parameters in the message.
+
+    Raises:
+        InputError: for an encoder without such parameters.
+    """
+    values = [
+        value
+        for _, module in within(network)
+        for name, value in module.named_parameters(recurse=False)
+        if chosen(module, name)
+    ]
+    if not values:
+        raise InputError(f"tuner: the encoder of {type(network).__name__} has no {what} to train")
+    freeze_encoder(network)
+    for value in values:
+        value.requires_grad_(True)
+
+
+def factors(layer: Layer, rank: int, *, outputs: int | None = None) -> tuple[Layer, Layer]:
+    """Two new layers without bias, ``rank`` channels wide between them, for the inputs and outputs of ``layer``.
+
+    Args:
+        layer: a linear layer or a 1x1 convolution.
+        rank: the width between the two.
+        outputs: how many outputs they have; None for those of ``layer``.
+    """
+    outputs = len(layer.weight) if outputs is None else outputs
+    down: Layer
+    up: Layer
+    if isinstance(layer, nn.Linear):
+        down = nn.Linear(layer.in_features, rank, bias=False)
+        up = nn.Linear(rank, outputs, bias=False)
+    else:
+        down = nn.Conv2d(layer.in_channels, rank, 1, layer.stride, bias=False)  # type: ignore[arg-type]
+        up = nn.Conv2d(rank, outputs, 1, bias=False)
+    return down.to(layer.weight), up.to(layer.weight)
+
+
+def product(up: nn.Module, down: nn.Module) -> Tensor:
+    """The weight of the one layer that computes ``up(down(x))``, for `factors`."""
+    first: Tensor = down.weight  # type: ignore[assignment]
+    second: Tensor = up.weight  # type: ignore[assignment]
+    made: Tensor = torch.tensordot(second.flatten(1), first, dims=1)
+    return made

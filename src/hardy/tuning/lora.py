@@ -1,0 +1,67 @@
+"""LoRA: trains a low-rank product beside each linear layer of the encoder's attention and MLPs, which are frozen.
+
+    y = W x + b + (alpha / rank) B A x          A (rank, C_in) random, B (C_out, rank) zero at the start
+
+The layers are found from the modules: every linear layer in the encoder's blocks, whatever its name, and with
+``pointwise`` every 1x1 convolution. Merging is exact: ``W + (alpha / rank) B A``.
+
+Source: Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang and Chen, "LoRA: low-rank adaptation of large language models",
+ICLR 2022, section 4.1, equation 3; A is initialised as in the authors' code, like a linear layer.
+"""
+
+from torch import Tensor, nn
+
+from hardy.errors import within
+from hardy.networks.base import Network
+from hardy.ops.around import Around
+from hardy.tuning._layers import Layer, check_rank, factors, layers_of, product, replace, unwrap
+from hardy.tuning.base import Tuner, freeze_encoder
+
+__all__ = ["LoRA"]
+
+
+class LoRA(Tuner):
+    """For encoders with linear layers, or 1x1 convolutions.
+
+    Args:
+        rank: of the products; at most the width of the narrowest layer.
+        alpha: the products are multiplied by ``alpha / rank``.
+        pointwise: beside 1x1 convolutions too, as convolutional encoders need.
+
+    Raises:
+        InputError: for a negative alpha.
+    """
+
+    def __init__(self, *, rank: int = 8, alpha: float = 8.0, pointwise: bool = False) -> None:
+        within("tuner.alpha", alpha, 0)
+        self.rank, self.alpha, self.pointwise = rank, alpha, pointwise
+
+    def attach(self, network: Network) -> None:
+        """See `Tuner.attach`."""
+        found = layers_of(network, pointwise=self.pointwise)
+        check_rank(found, self.rank)
+        freeze_encoder(network)
+        scale = self.alpha / self.rank
+        replace(network, {layer: _LowRank(layer, self.rank, scale) for layer in found.values()})
+
+    def merge(self, network: Network) -> None:
+        """See `Tuner.merge`."""
+        unwrap(network, _LowRank)
+
+
+class _LowRank(Around):
+    """``layer(x) + scale * up(down(x))``; ``up`` starts at zero."""
+
+    def __init__(self, layer: Layer, rank: int, scale: float) -> None:
+        super().__init__(layer)
+        self.scale = scale
+        self.down, self.up = factors(layer, rank)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x) + self.scale * self.up(self.down(x))
+        return out
+
+    def effective(self) -> tuple[Tensor, Tensor | None]:
+        """See `Around.effective`."""
+        return self.layer.weight + self.scale * product(self.up, self.down), self.layer.bias

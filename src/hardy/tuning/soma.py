@@ -1,0 +1,126 @@
+"""SoMA: trains the minor singular components of the encoder's linear layers; the principal part is frozen.
+
+    W = U S V^T        B = U_r sqrt(S_r)        A = sqrt(S_r) V_r^T        of the ``rank`` smallest singular values
+    y = (W - B_0 A_0) x + B A x + b             A_0, B_0: A and B at the start; A, B and b are trained
+
+The decomposition is a complete one, in float64. Layers that are stored as one, such as query, key and value, are
+decomposed separately. The first layers are frozen, a third by default, as in blocks 0 to 7 of 24. At the start the
+network computes the same as before. W keeps its bits, and A_0 and B_0 are stored with what is trained: another machine
+may find other singular vectors. Merging is exact: ``W - B_0 A_0 + B A``.
+
+Source: Yun, Chae, Lee and Ro, "SoMA: singular value decomposed minor components adaptation for domain generalizable
+representation learning", CVPR 2025, sections 3.2 and 3.3.
+"""
+
+import copy
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+from hardy.errors import InputError
+from hardy.networks.base import Network
+from hardy.ops.around import Around
+from hardy.tuning._layers import Layer, check_rank, factors, layers_of, product, replace, unwrap
+from hardy.tuning.base import Tuner, freeze_encoder
+
+__all__ = ["SoMA"]
+
+
+class SoMA(Tuner):
+    """For encoders with linear layers, or 1x1 convolutions.
+
+    Args:
+        rank: how many singular values are trained in each layer; at most the width of the narrowest.
+        frozen_share: share of the layers, the first ones, that stay frozen; rounded.
+        pointwise: 1x1 convolutions too, as convolutional encoders need.
+
+    Raises:
+        InputError: for a share outside [0, 1).
+    """
+
+    def __init__(self, *, rank: int = 16, frozen_share: float = 0.3333, pointwise: bool = False) -> None:
+        if not 0 <= frozen_share < 1:
+            raise InputError(f"tuner.frozen_share: {frozen_share} is out of range; it must be at least 0 and below 1")
+        self.rank, self.frozen_share, self.pointwise = rank, frozen_share, pointwise
+
+    def attach(self, network: Network) -> None:
+        """See `Tuner.attach`."""
+        found = layers_of(network, pointwise=self.pointwise)
+        first = min(round(len(found) * self.frozen_share), len(found) - 1)
+        found = dict(islice(found.items(), first, None))
+        parts = {name: _stored_as_one(network, name, layer) for name, layer in found.items()}
+        check_rank(found, self.rank)
+        for name, count in parts.items():
+            wide = len(found[name].weight) // count
+            if self.rank > wide:
+                raise InputError(f"tuner.rank is {self.rank}, but each part of {name} is {wide} channels wide")
+        freeze_encoder(network)
+        replace(network, {layer: _Minor(layer, self.rank, parts[name]) for name, layer in found.items()})
+
+    def trained(self, network: Network) -> frozenset[str]:
+        """See `Tuner.trained`; A_0 and B_0 belong to what is stored."""
+        starts = {
+            entry
+            for name, module in network.named_modules()
+            if isinstance(module, _Minor)
+            for part in ("start_down", "start_up")
+            for entry in module.get_submodule(part).state_dict(prefix=f"{name}.{part}.")
+        }
+        return super().trained(network) | starts
+
+    def merge(self, network: Network) -> None:
+        """See `Tuner.merge`."""
+        unwrap(network, _Minor)
+
+
+def _stored_as_one(network: Network, name: str, layer: Layer) -> int:
+    """How many layers are stored as one in ``layer``: query, key and value, or the two halves of a gated layer.
+
+    That is the case when a layer beside it reads a third or half of its outputs, and none reads all of them.
+    """
+    parent = network.get_submodule(name.rpartition(".")[0])
+    beside = {other.in_features for other in parent.children() if isinstance(other, nn.Linear) and other is not layer}
+    outputs = len(layer.weight)
+    if isinstance(layer, nn.Linear) and outputs not in beside:
+        return next((count for count in (3, 2) if outputs % count == 0 and outputs // count in beside), 1)
+    return 1
+
+
+class _Minor(Around):
+    """``layer(x) + sum of parts (up(down(x)) - start_up(start_down(x)))``, each for its rows."""
+
+    def __init__(self, layer: Layer, rank: int, parts: int) -> None:
+        super().__init__(layer)
+        rows = layer.weight.detach().chunk(parts)
+        made = [_split(part, layer, rank) for part in rows]
+        self.start_down, self.start_up = (nn.ModuleList(each).requires_grad_(False) for each in zip(*made, strict=True))
+        self.down, self.up = copy.deepcopy(self.start_down), copy.deepcopy(self.start_up)
+        for trained in (self.down, self.up):
+            trained.requires_grad_(True)
+        if layer.bias is not None:
+            layer.bias.requires_grad_(True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x)
+        pairs = zip(self.down, self.up, self.start_down, self.start_up, strict=True)
+        added = [up(down(x)) - start_up(start_down(x)) for down, up, start_down, start_up in pairs]
+        return out + torch.cat(added, dim=-1 if isinstance(self.layer, nn.Linear) else 1)
+
+    def effective(self) -> tuple[Tensor, Tensor | None]:
+        """See `Around.effective`."""
+        pairs = zip(self.down, self.up, self.start_down, self.start_up, strict=True)
+        added = [product(up, down) - product(start_up, start_down) for down, up, start_down, start_up in pairs]
+        return self.layer.weight + torch.cat(added), self.layer.bias
+
+
+def _split(part: Tensor, layer: Layer, rank: int) -> tuple[Layer, Layer]:
+    """Layers A and B of the ``rank`` smallest singular values of the rows ``part`` of the weight of ``layer``."""
+    down, up = factors(layer, rank, outputs=len(part))
+    weight = part.flatten(1).double().nan_to_num()  # a network whose weights are loaded later can hold anything
+    left, values, right = torch.linalg.svd(weight, full_matrices=False)
+    roots = values[-rank:].sqrt()
+    with torch.no_grad():
+        down.weight.copy_((roots[:, None] * right[-rank:]).reshape(down.weight.shape))
+        up.weight.copy_((left[:, -rank:] * roots).reshape(up.weight.shape))
+    return down, up
