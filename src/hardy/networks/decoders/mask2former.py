@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from hardy.errors import InputError, within
-from hardy.networks.base import resize
+from hardy.networks.decoders._pyramid import one_stride, pyramid
 from hardy.networks.decoders._set_loss import set_loss, targets_of
 from hardy.networks.decoders.base import Decoded, Decoder
 from hardy.types import Terms
@@ -78,7 +78,7 @@ class Mask2Former(Decoder):
         super().__init__(channels, strides, class_count)
         parts = _parts()
         self.query_count, self.width, self.points, self._layers = query_count, width, points, layers
-        self._one_stride = len(set(strides[-4:])) == 1
+        self._one_stride = one_stride(strides)
         sizes = {"width": width, "heads": heads}
         self.pixel_decoder = parts.pixel_decoder(channels[-4:], layers=pixel_layers, hidden=pixel_hidden, **sizes)
         self.query_decoder = parts.query_decoder(layers=layers, hidden=hidden, **sizes)
@@ -114,7 +114,7 @@ class Mask2Former(Decoder):
         Raises:
             InputError: if `queries` gives a tensor of another shape.
         """
-        coarse, fine = self.pixel_decoder(_pyramid(maps) if self._one_stride else list(maps[-4:]))
+        coarse, fine = self.pixel_decoder(pyramid(maps) if self._one_stride else list(maps[-4:]))
         inner, masks = self._attended(coarse, fine)
         extras: dict[str, Tensor] = {}
         for layer in range(self._layers + 1) if self.training else [self._layers]:
@@ -163,13 +163,6 @@ class Mask2Former(Decoder):
                 f"({self.query_count}, {self.width}); set its query_count and width, or the tuner's tokens"
             )
         return given, self.query_feat(given)
-
-
-def _pyramid(maps: Sequence[Tensor]) -> list[Tensor]:
-    """The last four maps, all of one size (h, w), at 4, 2, 1 and 1/2 of it, the last rounded up."""
-    height, width = maps[-1].shape[-2:]
-    sizes = [(4 * height, 4 * width), (2 * height, 2 * width), (height, width), ((height + 1) // 2, (width + 1) // 2)]
-    return [resize(x, size) for x, size in zip(maps[-4:], sizes, strict=True)]
 
 
 def _logits(classes: Tensor, masks: Tensor) -> Tensor:
