@@ -4,6 +4,7 @@ import copy
 import sys
 from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -315,4 +316,9 @@ def test_without_the_extra_one_line_says_what_to_install(monkeypatch: pytest.Mon
     monkeypatch.delattr("hardy.networks.decoders._mask2former_parts")
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(InputError, match=r"transformers is not installed; pip install 'hardy\[heads\]'"):
+        head()
+    monkeypatch.setitem(sys.modules, "transformers", ModuleType("transformers"))  # without what is imported from it
+    with pytest.raises(
+        InputError, match=r"transformers cannot be used \(ImportError: .*; pip install 'hardy\[heads\]'"
+    ):
         head()

@@ -20,9 +20,12 @@ from hardy.errors import InputError, within
 from hardy.networks.decoders._pyramid import one_stride, pyramid
 from hardy.networks.decoders._set_loss import set_loss, targets_of
 from hardy.networks.decoders.base import Decoded, Decoder
+from hardy.networks.parts.encoder_errors import reason
 from hardy.types import Terms
 
 __all__ = ["Mask2Former"]
+
+_NAME = "decoder 'mask2former'"
 
 
 class Mask2Former(Decoder):
@@ -175,5 +178,9 @@ def _parts() -> ModuleType:
     try:
         from hardy.networks.decoders import _mask2former_parts
     except ModuleNotFoundError as error:
-        raise InputError(f"decoder 'mask2former': {error.name} is not installed; pip install 'hardy[heads]'") from None
+        raise InputError(f"{_NAME}: {error.name} is not installed; pip install 'hardy[heads]'") from None
+    except ImportError as error:  # transformers refuses versions of other packages so
+        raise InputError(
+            f"{_NAME}: transformers cannot be used ({reason(error)}); pip install 'hardy[heads]'"
+        ) from None
     return _mask2former_parts
