@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.data.labels import LabelSpace
 from hardy.errors import InputError
-from hardy.networks.base import Network, resize
+from hardy.networks.base import Network, PixelLoss, resize
 from hardy.networks.building.weights import initialise
 from hardy.networks.encoders.base import Encoder, family_of, load
 from hardy.networks.parts.encoder_errors import one_line_errors
 from hardy.networks.parts.pyramid import Pyramid, pad
 from hardy.registry import DECODERS
-from hardy.types import Outputs
+from hardy.types import IGNORE, Outputs, Terms
 
 __all__ = ["EncoderDecoder"]
 
@@ -82,13 +82,20 @@ class EncoderDecoder(Network):
         height, width = images.shape[-2:]
         padded = pad(self.normalise(images), self.backbone.multiple)
         maps = self.backbone(padded)
-        embedding, logits = self.decoder.decode(maps)
-        extras = {}
+        embedding, logits, own = self.decoder.decode(maps)
+        extras = dict(own)
         if self.aux is not None and self.training:
             extras["aux_stage"] = resize(self.aux(maps[-2:][0]), padded.shape[-2:])[..., :height, :width]
         features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
         full_size = resize(logits, padded.shape[-2:])[..., :height, :width]
         return Outputs(full_size, features, extras, coarse=logits, embedding=embedding)
+
+    def losses(self, outputs: Outputs, labels: Tensor, pixel_loss: PixelLoss) -> Terms:
+        """See `Network.losses`. A decoder with losses of its own, such as ``mask2former``, replaces ``segmentation`` by
+        them; ``pixel_loss`` is then for the auxiliary head only."""
+        terms = super().losses(outputs, labels, pixel_loss)
+        own = self.decoder.losses(outputs.extras, pad(labels, self.backbone.multiple, value=IGNORE))
+        return terms if own is None else {**terms, **own}
 
 
 def _backbone(name: str, weights: str | None, output_stride: int | None, finest: int) -> Pyramid | Encoder:

@@ -80,5 +80,5 @@ class SegFormer(Network):
         """See `Network.outputs`."""
         maps: list[Tensor] = self.backbone(self.normalise(images))
         features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
-        embedding, logits = self.head.decode(maps)
+        embedding, logits, _ = self.head.decode(maps)
         return Outputs(resize(logits, images.shape[-2:]), features, coarse=logits, embedding=embedding)

@@ -1,12 +1,14 @@
 """The interface of a decoder: from an encoder's feature maps to logits."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from hardy.errors import InputError
+from hardy.types import Terms
 
 __all__ = ["Decoded", "Decoder", "enough"]
 
@@ -17,10 +19,12 @@ class Decoded(NamedTuple):
     Attributes:
         embedding: (B, C, h, w), the input of the decoder's head, before any dropout; see `hardy.types.Outputs`.
         logits: (B, K, h, w), at some stride.
+        extras: named further tensors, batch first, which `Decoder.losses` reads; none begins with ``aux_``.
     """
 
     embedding: Tensor
     logits: Tensor
+    extras: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Decoder(nn.Module, ABC):
@@ -38,6 +42,15 @@ class Decoder(nn.Module, ABC):
     @abstractmethod
     def decode(self, maps: Sequence[Tensor]) -> Decoded:
         """Maps (B, C_i, h_i, w_i) -> the embedding and the logits (B, K, h, w)."""
+
+    def losses(self, extras: Mapping[str, Tensor], labels: Tensor) -> Terms | None:
+        """The terms that are minimised in place of the pixel loss of the logits; None for a decoder without its own.
+
+        Args:
+            extras: those of `decode`.
+            labels: (B, H, W) int64 of the image that the maps belong to, its padding `hardy.types.IGNORE`.
+        """
+        return None
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """The logits of `decode`."""

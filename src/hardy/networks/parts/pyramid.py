@@ -118,12 +118,12 @@ def load_encoder(name: str, weights: str | None, trim: Callable[[Any], object], 
     return model
 
 
-def pad(images: Tensor, multiple: int) -> Tensor:
-    """``images`` with zeros to the right and below until both sides are multiples of ``multiple``."""
+def pad(images: Tensor, multiple: int, value: float = 0) -> Tensor:
+    """``images`` with ``value`` to the right and below until both sides are multiples of ``multiple``."""
     if multiple == 1:
         return images
     height, width = images.shape[-2:]
-    return F.pad(images, (0, -width % multiple, 0, -height % multiple))
+    return F.pad(images, (0, -width % multiple, 0, -height % multiple), value=value)
 
 
 def _made(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:

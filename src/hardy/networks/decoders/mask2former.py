@@ -1,0 +1,186 @@
+"""The Mask2Former head: queries, each a class and a mask, that attend to the map inside their own masks.
+
+The pixel decoder and the masked attention are those of transformers (extra ``heads``). The logits are the logarithms of
+the paper's semantic scores ``sum_q softmax(class_q)_k sigmoid(mask_q)``, without "nothing": the order is the same, and
+their softmax is the share of each class. They come at the stride of the masks; the paper enlarges the masks first.
+
+Source: Cheng, Misra, Schwing, Kirillov and Girdhar, "Masked-attention mask transformer for universal image
+segmentation", CVPR 2022; scores as in Cheng, Schwing and Kirillov, "Per-pixel classification is not all you need for
+semantic segmentation", NeurIPS 2021, section 3.4; queries from outside as in Wei et al., "Stronger, fewer, & superior:
+harnessing vision foundation models for domain generalized semantic segmentation", CVPR 2024.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from hardy.errors import InputError, within
+from hardy.networks.decoders._pyramid import one_stride, pyramid
+from hardy.networks.decoders._set_loss import set_loss, targets_of
+from hardy.networks.decoders.base import Decoded, Decoder
+from hardy.networks.parts.encoder_errors import reason
+from hardy.types import Terms
+
+__all__ = ["Mask2Former"]
+
+_NAME = "decoder 'mask2former'"
+
+
+class Mask2Former(Decoder):
+    """Logits at the stride of the first of the last four maps. Maps of a plain transformer, which all have one stride,
+    are resized to 4, 2, 1 and 1/2 of their size first.
+
+    Trained by its own losses, not by the recipe's ``loss``: ``segmentation`` of the last layer and ``aux_layers``, the
+    sum of those before it; see `hardy.networks.decoders._set_loss`. The embedding is the map that the masks are
+    products with; the queries see the maps themselves as well. Extras: ``query_classes`` (B, Q, K + 1) and
+    ``query_masks`` (B, Q, h, w), logits; while training also ``query_classes_<i>`` and ``query_masks_<i>`` before each
+    layer i.
+
+    Args:
+        channels: of each map, four or more.
+        strides: of each map.
+        class_count: K.
+        query_count: Q.
+        width: channels of all maps and queries, 64 or more, a multiple of 32 and of ``heads``.
+        heads: of every attention.
+        pixel_layers: of the pixel decoder's deformable attention.
+        layers: of the masked attention, three or more to use all three coarse maps.
+        pixel_hidden: channels between the linear layers of the former's blocks.
+        hidden: channels between those of the latter's.
+        points: at which each mask is compared with the labels.
+
+    Raises:
+        InputError: without transformers, for fewer than four maps, or a number out of range.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        class_count: int,
+        *,
+        query_count: int = 100,
+        width: int = 256,
+        heads: int = 8,
+        pixel_layers: int = 6,
+        layers: int = 9,
+        pixel_hidden: int = 1024,
+        hidden: int = 2048,
+        points: int = 12544,
+    ) -> None:
+        for option, least in {"query_count": 1, "heads": 1, "pixel_layers": 1, "layers": 1, "points": 4}.items():
+            within(f"Mask2Former.{option}", locals()[option], least)
+        within("Mask2Former.pixel_hidden", pixel_hidden, 1)
+        within("Mask2Former.hidden", hidden, 1)
+        if width < 64 or width % 32 != 0 or width % heads != 0:
+            raise InputError(f"mask2former width={width}: give a multiple of 32 and of heads={heads}, 64 or more")
+        if len(channels) < 4:
+            raise InputError(f"mask2former needs four maps; this encoder has {len(channels)}")
+        super().__init__(channels, strides, class_count)
+        parts = _parts()
+        self.query_count, self.width, self.points, self._layers = query_count, width, points, layers
+        self._one_stride = one_stride(strides)
+        sizes = {"width": width, "heads": heads}
+        self.pixel_decoder = parts.pixel_decoder(channels[-4:], layers=pixel_layers, hidden=pixel_hidden, **sizes)
+        self.query_decoder = parts.query_decoder(layers=layers, hidden=hidden, **sizes)
+        self.positions = parts.SinePositions(width // 2)
+        self.level_embed = nn.Parameter(torch.randn(3, width))
+        self.query_embed: nn.Parameter | None = nn.Parameter(torch.randn(query_count, width))
+        self.query_feat: nn.Parameter | nn.Linear = nn.Parameter(torch.randn(query_count, width))
+        self.classifier = nn.Linear(width, class_count)
+        self.nothing = nn.Linear(width, 1)
+        self._queries: Callable[[], Tensor] | None = None
+
+    @property
+    def queries(self) -> Callable[[], Tensor] | None:
+        """Gives the queries (Q, ``width``) at each call of `decode`, with gradients; None for the head's own.
+
+        A function or a bound method, no module. Setting it removes the head's own queries: the tensor is the position
+        embedding of every layer, and a new linear layer, ``query_feat``, makes the first layer's input of it.
+        """
+        return self._queries
+
+    @queries.setter
+    def queries(self, given: Callable[[], Tensor]) -> None:
+        assert callable(given)
+        if self._queries is None:
+            like = self.level_embed
+            del self.query_embed, self.query_feat
+            self.query_feat = nn.Linear(self.width, self.width, device=like.device, dtype=like.dtype)
+        self._queries = given
+
+    def decode(self, maps: Sequence[Tensor]) -> Decoded:
+        """See `Decoder.decode`.
+
+        Raises:
+            InputError: if `queries` gives a tensor of another shape.
+        """
+        coarse, fine = self.pixel_decoder(pyramid(maps) if self._one_stride else list(maps[-4:]))
+        inner, masks = self._attended(coarse, fine)
+        extras: dict[str, Tensor] = {}
+        for layer in range(self._layers + 1) if self.training else [self._layers]:
+            end = "" if layer == self._layers else f"_{layer}"
+            queries = inner[layer].transpose(0, 1)
+            extras[f"query_classes{end}"] = torch.cat([self.classifier(queries), self.nothing(queries)], dim=-1)
+            extras[f"query_masks{end}"] = masks[layer]
+        return Decoded(fine, _logits(extras["query_classes"], extras["query_masks"]), extras)
+
+    def losses(self, extras: Mapping[str, Tensor], labels: Tensor) -> Terms:
+        """See `Decoder.losses`. Deep supervision: each layer's queries are matched anew."""
+        targets = targets_of(labels, torch.promote_types(extras["query_masks"].dtype, torch.float32))
+        ends = ["", *(f"_{layer}" for layer in range(self._layers) if f"query_masks_{layer}" in extras)]
+        found = [set_loss(extras[f"query_classes{e}"], extras[f"query_masks{e}"], targets, self.points) for e in ends]
+        inner = {"aux_layers": torch.stack(found[1:]).sum()} if found[1:] else {}
+        return {"segmentation": found[0], **inner}
+
+    def _attended(self, coarse: Sequence[Tensor], fine: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """For each layer, and before the first, the queries (Q, B, C) and their mask logits (B, Q, h, w)."""
+        places, feats = self._own()
+        batch = fine.shape[0]  # with len an exported graph would take this batch size only
+        levels = [x.flatten(2) + embed[None, :, None] for x, embed in zip(coarse, self.level_embed, strict=True)]
+        positions = [self.positions(x).flatten(2).permute(2, 0, 1) for x in coarse]
+        found = self.query_decoder(
+            inputs_embeds=feats[:, None].repeat(1, batch, 1),
+            query_position_embeddings=places[:, None].repeat(1, batch, 1),
+            pixel_embeddings=fine,
+            encoder_hidden_states=[x.permute(2, 0, 1) for x in levels],
+            multi_stage_positional_embeddings=positions,
+            feature_size_list=[x.shape[-2:] for x in coarse],
+            return_dict=True,
+        )
+        return found.intermediate_hidden_states, found.masks_queries_logits
+
+    def _own(self) -> tuple[Tensor, Tensor]:
+        """The position embeddings and the first features of the queries, (Q, C) each."""
+        if self._queries is None:
+            assert isinstance(self.query_embed, Tensor)
+            assert isinstance(self.query_feat, Tensor)
+            return self.query_embed, self.query_feat
+        assert isinstance(self.query_feat, nn.Linear)
+        given = self._queries()
+        if tuple(given.shape) != (self.query_count, self.width):
+            raise InputError(
+                f"mask2former: the queries from outside are {tuple(given.shape)}, and the head takes "
+                f"({self.query_count}, {self.width}); set its query_count and width, or the tuner's tokens"
+            )
+        return given, self.query_feat(given)
+
+
+def _logits(classes: Tensor, masks: Tensor) -> Tensor:
+    """Logarithms of the scores (B, K, h, w), at least in float32; a score of 0 counts as 1e-8."""
+    scores = torch.einsum("bqk,bqhw->bkhw", classes.softmax(-1)[..., :-1], masks.sigmoid())
+    return (scores.to(torch.promote_types(scores.dtype, torch.float32)) + 1e-8).log()
+
+
+def _parts() -> ModuleType:
+    try:
+        from hardy.networks.decoders import _mask2former_parts
+    except ModuleNotFoundError as error:
+        raise InputError(f"{_NAME}: {error.name} is not installed; pip install 'hardy[heads]'") from None
+    except ImportError as error:  # transformers refuses versions of other packages so
+        raise InputError(
+            f"{_NAME}: transformers cannot be used ({reason(error)}); pip install 'hardy[heads]'"
+        ) from None
+    return _mask2former_parts
