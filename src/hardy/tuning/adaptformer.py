@@ -7,7 +7,7 @@ it holds a linear layer to another width and one back to the first. Where a laye
 bottleneck too. The bottleneck is not linear, so it cannot be merged.
 
 Source: Chen, Ge, Tong, Wang, Song, Wang and Luo, "AdaptFormer: adapting vision transformers for scalable visual
-recognition", NeurIPS 2022, section 3.2, equations 3 and 4; the initial values are those of the authors' code.
+recognition", NeurIPS 2022; the initial values are those of the authors' code.
 """
 
 import math

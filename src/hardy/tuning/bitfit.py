@@ -6,7 +6,7 @@ A norm layer's bias is its shift. Attention that stores the biases of query, key
 (``q_bias``, ``v_bias``, ``in_proj_bias``) trains those too. Tables of position biases are weights, not biases.
 
 Source: Ben Zaken, Ravfogel and Goldberg, "BitFit: simple parameter-efficient fine-tuning for transformer-based masked
-language-models", ACL 2022, section 3.
+language-models", ACL 2022.
 """
 
 from torch import nn

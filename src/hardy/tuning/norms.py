@@ -5,7 +5,7 @@
 The running statistics of batch norms are frozen with the rest.
 
 Source: Frankle, Schwab and Morcos, "Training BatchNorm and only BatchNorm: on the expressive power of random features
-in CNNs", ICLR 2021, section 3, for batch norms; Basu, Hu, Massiceti and Feizi, "Strong baselines for
+in CNNs", ICLR 2021, for batch norms; Basu, Hu, Massiceti and Feizi, "Strong baselines for
 parameter-efficient few-shot fine-tuning", AAAI 2024, for the layer norms of transformers.
 """
 

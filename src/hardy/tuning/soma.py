@@ -9,7 +9,7 @@ network computes the same as before. W keeps its bits, and A_0 and B_0 are store
 may find other singular vectors. Merging is exact: ``W - B_0 A_0 + B A``.
 
 Source: Yun, Chae, Lee and Ro, "SoMA: singular value decomposed minor components adaptation for domain generalizable
-representation learning", CVPR 2025, sections 3.2 and 3.3.
+representation learning", CVPR 2025.
 """
 
 import copy

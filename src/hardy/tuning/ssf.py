@@ -7,7 +7,7 @@ It acts on every linear layer, convolution and norm layer. Merging is exact: wei
 activation, scale and shift stand before the activation.
 
 Source: Lian, Zhou, Feng and Wang, "Scaling & shifting your features: a new baseline for efficient model tuning",
-NeurIPS 2022, section 3.2, equations 3 to 5.
+NeurIPS 2022.
 """
 
 import torch

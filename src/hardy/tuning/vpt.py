@@ -6,8 +6,8 @@
 x are the class and register tokens, E the patches. Prompts get no position. P ~ U(-v, v) with v^2 = 6 / (3 p^2 + c), p
 the patch size and c the width. They are tokens, so they cannot be merged into weights.
 
-Source: Jia, Tang, Chen, Cardie, Belongie, Hariharan and Lim, "Visual prompt tuning", ECCV 2022, section 3.2, equations
-4 to 8; the initial values are those of the authors' code.
+Source: Jia, Tang, Chen, Cardie, Belongie, Hariharan and Lim, "Visual prompt tuning", ECCV 2022; the
+initial values are those of the authors' code.
 """
 
 import math
