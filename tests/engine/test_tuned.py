@@ -216,34 +216,6 @@ def test_a_tuned_run_is_exported_with_its_tuner_merged(runs: Path, tmp_path: Pat
     assert abs(answers[0] - answers[1]).max() <= 1e-4 * abs(answers[0]).max()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("tuner", ["adaptformer", "bitfit", "lora", "norms", "soma", "ssf"])
-def test_a_tuner_stores_what_it_trains_and_its_file_is_that_of_the_merged_network(
-    tuner: str, town: Path, dense: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(dense, tmp_path / "dense")
-    with hardy_trust():
-        chosen = recipe(town, tmp_path / "tuned", network={"run": str(tmp_path / "dense")}, tuner=tuner)
-        expected = logits(load(train.run(chosen, show=False)))
-    moved = tmp_path / "moved"
-    moved.mkdir()
-    for name in ("dense", "tuned"):
-        shutil.move(tmp_path / name, moved / name)
-    network = load(moved / "tuned")
-    assert torch.equal(logits(network), expected)
-    held = set(load_file(moved / "tuned" / "network.safetensors"))
-    assert held == set(network.state_dict()) - changes.untrained(network) < set(network.state_dict())
-    size = {"size": (32, 48), "dynamic": False, "logits": True, "images": None, "root": None}
-    merge = tuner != "adaptformer"
-    with hardy_trust():
-        exported = export.run(moved / "tuned", tmp_path / "tuned.onnx", (), merge=merge, **size)
-        plain = export.run(moved / "dense", tmp_path / "dense.onnx", (), merge=False, **size)
-    assert (exported.nodes == plain.nodes) == merge
-    session = onnxruntime.InferenceSession(exported.path, providers=["CPUExecutionProvider"])
-    answer = session.run(None, {"images": IMAGES[:1].numpy()})[0]
-    assert abs(answer - expected[:1].numpy()).max() <= 1e-4 * float(expected.abs().max())
-
-
 def test_a_merge_of_nothing_is_refused_in_one_line(dense: Path, town: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"network: merge: only the network of a run can have a tuner to merge"):
         recipe(town, tmp_path / "a", network={"name": "tiny", "classes": "camvid11", "merge": True})

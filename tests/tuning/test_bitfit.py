@@ -11,7 +11,8 @@ def trained(network):
 
 def test_every_bias_of_the_encoder_is_trained_and_no_weight() -> None:
     network = attached(small("convolutions"), "bitfit")
-    assert trained(network) == {"1.bias", "4.bias", "6.norm.bias", "6.mix.wide.bias", "6.mix.narrow.bias"}
+    layers = [f"6.{block}.{layer}" for block in (0, 1) for layer in ("norm", "mix.wide", "mix.narrow")]
+    assert trained(network) == {f"{layer}.bias" for layer in ("1", "4", *layers)}
     assert all(value.requires_grad for value in network.head.parameters())
 
 

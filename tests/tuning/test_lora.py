@@ -14,7 +14,7 @@ def body_count(network) -> int:
 
 def test_a_layer_adds_alpha_over_rank_times_b_a_x() -> None:
     network = attached(small("convolutions"), "lora", rank=2, alpha=6.0)
-    wrapped = network.body[6].mix.wide
+    wrapped = network.body[6][0].mix.wide
     torch.nn.init.normal_(wrapped.up.weight)
     x = torch.randn(5, 24)
     a, b = wrapped.down.weight, wrapped.up.weight

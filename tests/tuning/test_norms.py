@@ -11,7 +11,9 @@ def trained(network):
 
 def test_the_scales_and_shifts_of_all_norms_are_trained_and_nothing_else_of_the_encoder() -> None:
     network = attached(small("convolutions"), "norms")
-    assert trained(network) == {f"{norm}.{kind}" for norm in ("1", "4", "6.norm") for kind in ("weight", "bias")}
+    assert trained(network) == {
+        f"{norm}.{kind}" for norm in ("1", "4", "6.0.norm", "6.1.norm") for kind in ("weight", "bias")
+    }
     assert all(value.requires_grad for part in (network.middle, network.head) for value in part.parameters())
 
 
@@ -38,7 +40,9 @@ def test_merging_changes_nothing_and_frees_all_weights() -> None:
 
 def test_an_encoder_without_norms_is_refused_and_stays_as_it_is() -> None:
     network = small("convolutions")
-    network.body[1], network.body[4], network.body[6].norm = nn.Identity(), nn.Identity(), nn.Identity()
+    network.body[1], network.body[4] = nn.Identity(), nn.Identity()
+    for block in network.body[6]:
+        block.norm = nn.Identity()
     before = logits(network)
     with pytest.raises(
         InputError, match=r"^tuner: the encoder of TwoPart has no norm layer with a scale or shift to t"

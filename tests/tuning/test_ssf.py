@@ -14,13 +14,13 @@ from hardy.pruning.units import find_units
 def test_every_layer_and_norm_is_scaled_and_shifted_where_it_has_a_bias() -> None:
     network = attached(small("convolutions"), "ssf")
     trained = {name for name, value in network.body.named_parameters() if value.requires_grad}
-    shifted = ("1", "4", "6.norm", "6.mix.wide", "6.mix.narrow")
+    shifted = ("1", "4", *(f"6.{block}.{layer}" for block in (0, 1) for layer in ("norm", "mix.wide", "mix.narrow")))
     assert trained == {f"{name}.gamma" for name in ("0", "3", *shifted)} | {f"{name}.beta" for name in shifted}
 
 
 def test_a_linear_layer_and_a_convolution_by_hand() -> None:
     network = attached(small("convolutions"), "ssf")
-    linear, convolution = network.body[6].mix.wide, network.body[3]
+    linear, convolution = network.body[6][0].mix.wide, network.body[3]
     for wrapped in (linear, convolution):
         nn.init.normal_(wrapped.gamma)
     x, image = torch.randn(2, 5, 24), torch.randn(2, 12, 6, 6)
