@@ -58,6 +58,14 @@ def test_a_path_is_text_without_nul(path: Any, tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("weights", [5, ["timm"], "a\0.pth"])
+def test_weights_are_a_path_or_a_name(weights: Any) -> None:
+    assert refusal(lambda: hardy.create("tiny", classes="camvid11", weights=weights)) in (
+        f"{weights!r} is no path; give a text or a Path",
+        f"{weights!r}: a path holds no NUL character; leave it out",
+    )
+
+
 def test_one_domain_needs_no_list() -> None:
     net = hardy.create("tiny", classes="cityscapes19")
     assert refusal(lambda: hardy.train(net, data="streets/smi", steps=1)).startswith("'streets/smi': streets has no")

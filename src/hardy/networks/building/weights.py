@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from hardy.data.sources import beside_data
 from hardy.errors import InputError
+from hardy.files import expanded
 from hardy.networks.building.numpy_numbers import numpy_numbers
 from hardy.ops.tensors import DAMAGED, not_finite, opened
 
@@ -51,8 +52,12 @@ def initialise(module: nn.Module) -> None:
 
 
 def is_file(weights: Path | str) -> bool:
-    """Whether ``weights`` is a file name, and not the name of weights to download."""
-    return Path(weights).suffix in {".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl"}
+    """Whether ``weights`` is a file name, and not the name of weights to download.
+
+    Raises:
+        InputError: what `hardy.files.expanded` raises.
+    """
+    return expanded(weights).suffix in {".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl"}
 
 
 def digest(weights: Mapping[str, Tensor]) -> str:
