@@ -107,6 +107,11 @@ class Network(nn.Module, ABC):
         removed. A module that a tuner renamed is listed under each of its names."""
         return plan_of(self.changes)
 
+    def link(self, names: Sequence[str]) -> None:
+        """Let `queries` be those of the modules ``names``, in place; a network whose decoder takes queries from outside
+        makes it read them."""
+        self.linked = tuple(names)
+
     @property
     def queries(self) -> Tensor | None:
         """The queries (m, C) that a tuner's link gives, with gradients, for a decoder that has m queries: the sum over

@@ -90,6 +90,16 @@ class EncoderDecoder(Network):
         full_size = resize(logits, padded.shape[-2:])[..., :height, :width]
         return Outputs(full_size, features, extras, coarse=logits, embedding=embedding)
 
+    def link(self, names: Sequence[str]) -> None:
+        """See `Network.link`."""
+        super().link(names)
+        self.decoder.read_queries(self._linked_queries)
+
+    def _linked_queries(self) -> Tensor:
+        queries = self.queries
+        assert queries is not None, "link names modules"
+        return queries
+
     def losses(self, outputs: Outputs, labels: Tensor, pixel_loss: PixelLoss) -> Terms:
         """See `Network.losses`. A decoder with losses of its own, such as ``mask2former``, replaces ``segmentation`` by
         them; ``pixel_loss`` is then for the auxiliary head only."""

@@ -84,7 +84,7 @@ class Rein(Tuner):
             for number, name in enumerate(stage.names if self.core else ()):
                 network.set_submodule(name, Refined(network.get_submodule(name), tokens, number))
         if self.link:
-            network.linked = tuple(f"rein.{number}" for number in range(len(made)))
+            network.link([f"rein.{number}" for number in range(len(made))])
 
     def _tokens(self, network: Network, stage: BlockStage, *, several: bool) -> ReinTokens:
         like = next(network.get_submodule(stage.names[0]).parameters())

@@ -1,7 +1,7 @@
 """The interface of a decoder: from an encoder's feature maps to logits."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -51,6 +51,13 @@ class Decoder(nn.Module, ABC):
             labels: (B, H, W) int64 of the image that the maps belong to, its padding `hardy.types.IGNORE`.
         """
         return None
+
+    def read_queries(self, source: Callable[[], Tensor]) -> None:
+        """Read queries (Q, C) from ``source`` at each `decode` in place of its own, if the decoder has queries.
+
+        Args:
+            source: a function or a bound method, no module; what it returns has gradients.
+        """
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """The logits of `decode`."""

@@ -111,6 +111,10 @@ class Mask2Former(Decoder):
             self.query_feat = nn.Linear(self.width, self.width, device=like.device, dtype=like.dtype)
         self._queries = given
 
+    def read_queries(self, source: Callable[[], Tensor]) -> None:
+        """See `Decoder.read_queries` and `queries`."""
+        self.queries = source
+
     def decode(self, maps: Sequence[Tensor]) -> Decoded:
         """See `Decoder.decode`.
 
