@@ -33,6 +33,15 @@ STUDIES = (
     "streets_options",
     "streets_swiftnet",
 )
+MARKS = {
+    ("pacs", "dense"): ("miou", 0.93),
+    ("retina", "dense"): ("iou/vessel", 0.60),
+    ("camvid", "lite0"): ("miou", 0.60),
+    ("camvid", "fast_scnn"): ("miou", 0.45),
+    ("streets", "fast_scnn"): ("miou", 0.40),
+    ("streets", "mobilenetv2_035"): ("miou", 0.40),
+}
+"""The score on known domains that the dense networks of a bed must reach before methods are compared on it."""
 PAGES = (*sorted((ROOT / "docs" / "benchmarks").glob("*.md")), ROOT / "README.md")
 
 
@@ -43,6 +52,7 @@ def blocks() -> dict[str, str]:
     cells = records.read(camvid_dusk.STORE)
     found["camvid_dusk"] = camvid_dusk.text(cells)
     found["equal_work"] = "\n".join(equal_work(records.read(store / "camvid_gmacs.jsonl")))
+    found["beds"] = "\n".join(beds(records.read(store / "beds.jsonl")))
     found["latency"] = camvid_latency.text(records.read(camvid_latency.STORE))
     found["light_networks"] = light_networks.text(records.read(light_networks.STORE))
     found["search"] = f"```text\n{search.text(records.read(search.STORE))}\n```"
@@ -82,6 +92,24 @@ def study(name: str, **shown: str) -> list[str]:
     ]
     lines = Summary(asked, name, places, cells).markdown()
     return [line for line in lines if not line.endswith(("no pair is measured", "| – | – |", "| – |"))]
+
+
+def beds(cells: Sequence[Record]) -> list[str]:
+    """For each bed and its network the score on known domains against its mark, and on the unseen ones.
+
+    Args:
+        cells: the records of the studies in ``studies/beds``.
+
+    Returns:
+        The lines of a Markdown table; networks of which nothing was trained are listed too.
+    """
+    lines = ["| bed | network | cells | known % | mark % | unseen % | worst % |", "|---|---|---:|---:|---:|---:|---:|"]
+    for (bed, network), (metric, mark) in MARKS.items():
+        own = [one for one in cells if (one.notes["study"], one.notes["of"], one.metric) == (bed, network, metric)]
+        scores = [[one.value for one in own if one.target == target] for target in ("intra", "unseen", "worst")]
+        known, unseen, worst = ("–" if not values else _spread(values) for values in scores)
+        lines.append(f"| {bed} | {network} | {len(scores[0])} | {known} | {100 * mark:.0f} | {unseen} | {worst} |")
+    return lines
 
 
 def equal_work(cells: Sequence[Record]) -> list[str]:
