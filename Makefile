@@ -32,7 +32,7 @@ test: $(STAMP)  ## run the tests, of every large cross product a part
 test-fast: $(STAMP)  ## run the tests that neither train for long, nor export, nor start processes
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not exhaustive"
 
-test-all: $(STAMP)  ## run every test, as .ci/run does
+test-all: $(STAMP)  ## run every test, also those marked exhaustive (20 minutes); before a release and for large changes
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 lint: $(STAMP)  ## check style and format
