@@ -47,7 +47,7 @@ class Mutual(Algorithm):
         steps: the number of optimiser steps.
         peers: how many further networks like ``network``, with other random weights; or a list of networks, each a
             name or a mapping of ``name`` and options. A network that was changed or wrapped is copied, and its layers
-            with a method ``reset_parameters`` are drawn anew.
+            with a method ``reset_parameters`` get new random weights.
         losses: the losses between two networks by name, each with its options.
         by: what teaches: every other network (``peers``) or the mean of all (``mean``), for losses of logits.
         warm_up: the share of the steps in which w grows.

@@ -3,7 +3,7 @@
     L = 2e-5 (512 1024 / (H W)) / N * sum over pairs and elements of (G(m A(f_s)) - f_t)^2
 
 A is a 1x1 convolution without bias where the channels differ, trained with the student, and nothing where they do not.
-The mask m is drawn anew for each image and position, the same for all channels: 0 with probability ``masked``, else 1.
+A new mask m is drawn for each image and position, the same for all channels: 0 with probability ``masked``, else 1.
 G is a 3x3 convolution, ReLU and a 3x3 convolution at the teacher's width. Where the maps differ in size, the student's
 is resized to the teacher's before it is masked.
 

@@ -132,7 +132,7 @@ class Mask2Former(Decoder):
         return Decoded(fine, _logits(extras["query_classes"], extras["query_masks"]), extras)
 
     def losses(self, extras: Mapping[str, Tensor], labels: Tensor) -> Terms:
-        """See `Decoder.losses`. Deep supervision: each layer's queries are matched anew."""
+        """See `Decoder.losses`. Deep supervision: the queries of each layer are matched separately."""
         targets = targets_of(labels, torch.promote_types(extras["query_masks"].dtype, torch.float32))
         ends = ["", *(f"_{layer}" for layer in range(self._layers) if f"query_masks_{layer}" in extras)]
         found = [set_loss(extras[f"query_classes{e}"], extras[f"query_masks{e}"], targets, self.points) for e in ends]
