@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from tuned_networks import IMAGES, learn, logits
 
 import hardy
 from hardy.deployment.folding import fold
@@ -30,7 +30,6 @@ NETWORKS = ("two_part_network:TwoPart", "small_transformer:SmallTransformer")
 """The second for tuners of transformers, which refuse the first."""
 
 TRUST = ["low_rank_tuner", "two_part_network", "small_transformer"]
-IMAGES = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(params=[INSERTS, *TUNERS])
@@ -85,25 +84,6 @@ def tuned(network: Network, method: Method) -> Network:
 def attach(network: Network, method: Method) -> None:
     with seeded(0, "tuner"):
         changes.attach(network, method)
-
-
-def learn(network: Network, steps: int = 2) -> None:
-    """Train what has gradients for some steps, in place."""
-    network.train()
-    optimiser = torch.optim.SGD([value for value in network.parameters() if value.requires_grad], lr=0.1)
-    for step in range(steps):
-        with seeded(step, "images"):
-            images, labels = torch.rand(4, 3, 32, 48), torch.randint(11, (4, 32, 48))
-        optimiser.zero_grad()
-        nn.functional.cross_entropy(network(images), labels).backward()
-        optimiser.step()
-    network.eval()
-
-
-@torch.no_grad()
-def logits(network: Network) -> Tensor:
-    answer: Tensor = network.eval()(IMAGES)
-    return answer
 
 
 def prune(network: Network, seed: int) -> None:
