@@ -8,7 +8,7 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-all lint format types docs bench clean
+.PHONY: help setup demo test test-fast test-costly test-all lint format types docs bench clean
 
 help:  ## show these words
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,11 +26,14 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## train, prune, evaluate, measure and export on drawn streets, in under four minutes
 	$(BIN)/hardy demo
 
-test: $(STAMP)  ## run the tests, of every large cross product a part
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not exhaustive"
+test: $(STAMP)  ## run the tests that take no more than a few seconds each, of every large cross product a part
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not costly and not exhaustive"
 
 test-fast: $(STAMP)  ## run the tests that neither train for long, nor export, nor start processes
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not exhaustive"
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not costly and not exhaustive"
+
+test-costly: $(STAMP)  ## run the tests that take many seconds each: exports, kills, Ray, complete runs; CI runs them after make test
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "costly and not exhaustive"
 
 test-all: $(STAMP)  ## run every test, also those marked exhaustive (20 minutes); before a release and for large changes
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal

@@ -114,6 +114,7 @@ def test_a_recipe_runs_and_its_records_name_both_means(root, source, tmp_path, c
     assert "mIoU16" in shown
 
 
+@pytest.mark.costly
 def test_style_warm_up_sparse_training_removal_and_recovery(root, tmp_path):
     place = [*SMALL, f"data.root={root}", "data.sources=[cityscapes]"]
     style = train.run(

@@ -35,6 +35,7 @@ def root(tmp_path_factory):
     return root
 
 
+@pytest.mark.costly
 def test_the_study_is_the_whole_grid(root):
     file = RECIPES.parent / "studies" / "ior_pacs.yaml"
     study, others = read_study(file)
@@ -51,6 +52,7 @@ def test_the_study_is_the_whole_grid(root):
         assert {*before.data.unseen, *before.data.sources} == {f"pacs/{domain}" for domain in DOMAINS}
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("algorithm", ["coral", "mixup"])
 def test_the_recipes_run_and_frozen_norms_stay_frozen(root, tmp_path, algorithm, monkeypatch):
     monkeypatch.setattr(prune, "costs", lambda *_: ([("parameters", 2.0, 1.0)], []))

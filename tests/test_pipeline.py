@@ -89,6 +89,7 @@ def test_from_nothing_to_a_shipped_file(streets, place, tmp_path, monkeypatch):
     assert file.parent == tmp_path / "masks"
 
 
+@pytest.mark.costly
 def test_what_python_trains_is_what_the_command_line_trains(streets, place, tmp_path):
     from hardy.commands import train
     from hardy.recipe import from_values
@@ -172,6 +173,7 @@ def test_a_foreign_module_is_exported_at_one_size(pruned, tmp_path):
     assert np.array_equal(answer(tmp_path / "theirs.onnx", batch), pruned(batch).argmax(1).numpy())
 
 
+@pytest.mark.costly
 def test_a_foreign_module_is_exported_at_every_size_and_batch(pruned, tmp_path):
     proof = hardy.export(pruned, tmp_path / "open.onnx", size=(32, 48), dynamic=True, output="logits")
     assert (proof.agreement, proof.dynamic) == (1.0, True)
@@ -193,6 +195,7 @@ class Bessel(nn.Module):
         return y + torch.special.bessel_j0(x).mean()
 
 
+@pytest.mark.costly
 def test_a_module_that_cannot_be_exported_is_pruned_all_the_same(capsys, caplog, tmp_path):
     net = hardy.wrap(Bessel().eval(), "camvid11")
     small = hardy.prune(net, criterion="l2", data={"crop": [32, 48]}, ratio=0.3, prune=ONCE, run={"device": "cpu"})

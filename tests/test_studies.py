@@ -10,6 +10,7 @@ from hardy.studies.study import read
 STUDIES = sorted((Path(__file__).parents[1] / "studies").glob("*.yaml"))
 
 
+@pytest.mark.costly
 @pytest.mark.slow
 def test_every_cell_is_a_recipe():
     wrong = []

@@ -221,6 +221,7 @@ def run_of(kind, folder=None, **options):
     return Fit(algorithm, batches, optim, RunSection(device="cpu"), folder=folder)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("kind", ["scenes", "pictures"])
 @pytest.mark.parametrize("stopped", [1, 3, 4])
 @pytest.mark.parametrize("encoder_rate", [0.0, 0.1])

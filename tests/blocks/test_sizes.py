@@ -50,6 +50,7 @@ class _Sizes(nn.Module):
         return quarter, whole, chance, masked(self.conv(x), inside)[..., :-1, :-1]
 
 
+@pytest.mark.costly
 def test_an_exported_graph_is_not_that_of_its_example(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = _Sizes().eval()

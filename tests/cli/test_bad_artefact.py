@@ -152,6 +152,7 @@ def test_weights_files_that_hold_no_weights(refused, recipe, tmp_path):
     assert "is a folder: load a run with hardy.load" in refused("train", recipe(), f"network.weights={tmp_path}")
 
 
+@pytest.mark.costly
 def test_a_pickle_is_not_run_and_torch_says_nothing_beside(recipe, tmp_path):
     (tmp_path / "evil.pth").write_bytes(pickle.dumps(Touch(tmp_path / "evil")))
     words = ["train", str(recipe()), f"network.weights={tmp_path}/evil.pth"]

@@ -67,6 +67,7 @@ def test_half_a_record_is_taken_back(refused, call, own, town, monkeypatch):
     assert (own / "records.jsonl").read_bytes() == whole
 
 
+@pytest.mark.costly
 def test_a_disk_that_is_full_when_a_recipe_a_schema_a_graph_or_a_mask_is_written(
     refused, recipe, own, town, tmp_path, monkeypatch
 ):
@@ -81,6 +82,7 @@ def test_a_disk_that_is_full_when_a_recipe_a_schema_a_graph_or_a_mask_is_written
     assert line == f"{tmp_path}/masks/00.png: cannot be written: {said}"
 
 
+@pytest.mark.costly
 def test_a_file_that_may_grow_no_further_as_the_shell_sees_it(recipe, tmp_path):
     words = ["hardy", "train", str(recipe())]
     code = (

@@ -81,6 +81,7 @@ def test_a_tap_that_is_not_there_names_the_nearest(refused, distil, trained, fea
     assert "there are: " in said
 
 
+@pytest.mark.costly
 def test_a_loss_of_features_needs_a_teacher_that_has_them(refused, distil, trained, onnx, features, tmp_path):
     for teacher in (
         {"onnx": str(onnx)},
@@ -91,6 +92,7 @@ def test_a_loss_of_features_needs_a_teacher_that_has_them(refused, distil, train
         assert "compares features, and the teacher gives logits only" in said
 
 
+@pytest.mark.costly
 def test_a_cache_of_another_teacher_or_data_set(refused, call, distil, trained, town, tmp_path):
     teacher = {"run": str(trained), "cache_folder": str(tmp_path / "kept")}
     assert call("train", distil(teacher)).code == 0

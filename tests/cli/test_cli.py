@@ -182,6 +182,7 @@ def test_evaluate(call, dense):
     assert found["worst", "miou"] == min(found["streets/fog", "miou"], found["streets/rain", "miou"])
 
 
+@pytest.mark.costly
 def test_prune(dense, small):
     folder, said = small
     assert (said.code, said.err) == (0, "")
@@ -195,6 +196,7 @@ def test_prune(dense, small):
     assert found["cost", "milliseconds_p50_eager_after"] > 0
 
 
+@pytest.mark.costly
 def test_bench(call, dense, small):
     said = call("bench", small[0], "--against", dense[0], "--size", SIZE, "--runs", "2", "--batch", "2")
     assert (said.code, said.err) == (0, "")
@@ -217,6 +219,7 @@ def test_bench_of_forms(call, small):
     assert found["eager, folded, bfloat16", "milliseconds_p50"] > 0
 
 
+@pytest.mark.costly
 def test_export_at_half_size(call, small, tmp_path):
     said = call("export", small[0], tmp_path / "half.onnx", "--size", SIZE, "--upsample", "half")
     assert (said.code, said.err) == (0, "")

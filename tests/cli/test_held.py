@@ -76,6 +76,7 @@ def test_what_a_killed_process_left_goes_when_the_run_goes_on_or_is_finished(cal
     assert {path.name for path in run.iterdir()} == wanted
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("number", [13, 30, 1], ids=["EACCES", "EROFS", "EPERM"])
 def test_numbers_are_shown_where_one_may_not_keep_them(call, trained, town, tmp_path, monkeypatch, number):
     def refuse(*given, **options):
@@ -95,6 +96,7 @@ def test_numbers_are_shown_where_one_may_not_keep_them(call, trained, town, tmp_
         assert any(text in said.out for text in ("folder/day", "p50", "proven"))
 
 
+@pytest.mark.costly
 def test_an_export_under_way_keeps_another_one_out(refused, call, trained, tmp_path):
     target = tmp_path / "x.onnx"
     with Lock(tmp_path / ".x.onnx.tmp"):
@@ -105,6 +107,7 @@ def test_an_export_under_way_keeps_another_one_out(refused, call, trained, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["x.onnx"]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("library", ["multiarray", "libtorch_python"])
 def test_interrupted_while_starting(recipe, library):
     words = [sys.executable, "-m", "hardy", "train", str(recipe())]
@@ -139,6 +142,7 @@ def test_interrupted_outside_the_loop(call, recipe, monkeypatch):
     assert (said.code, said.err.strip()) == (130, "hardy: interrupted")
 
 
+@pytest.mark.costly
 def test_a_tilde_is_the_home_folder_wherever_a_path_comes_in(call, recipe, town, trained, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     for name, to in (("data", town), ("net", trained)):

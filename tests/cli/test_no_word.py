@@ -184,6 +184,7 @@ def calls(town):
     }
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     "verb",
     [pytest.param(verb, marks=[pytest.mark.exhaustive] * (verb not in ("train", "export"))) for verb in calls(Path())],

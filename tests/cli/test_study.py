@@ -64,6 +64,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "small.yaml"
 
 
+@pytest.mark.costly
 def test_a_study_runs_keeps_failures_apart_and_runs_again_only_what_is_not_done(ray, call, study):
     out = study.parent / "out"
     said = call("study", study, "--jobs", "2")
@@ -97,6 +98,7 @@ def test_a_study_runs_keeps_failures_apart_and_runs_again_only_what_is_not_done(
     assert "2/2" not in call("study", study, "--only", "data=good").out, "nothing is left to run"
 
 
+@pytest.mark.costly
 def test_a_study_that_keeps_records_only_prunes_what_it_tuned(ray, call, tmp_path):
     """The tuned cell holds only what was trained: the dense one keeps its weights until the pruned one is done."""
     network = {"name": "encoder_decoder", "encoder": "shufflenet_v2_x0_5", "decoder": "linear", "classes": "camvid11"}
@@ -172,6 +174,7 @@ def going(tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.costly
 def test_runs_wait_for_one_another_and_a_failed_one_is_told_with_its_last_line(ray, tmp_path, going):
     words = {"first": "new", "again": "new", "never": "other"}  # the second hardy init in a folder is refused
     jobs = {name: Job(("init", str(tmp_path / word)), tmp_path / f"{name}.txt") for name, word in words.items()}

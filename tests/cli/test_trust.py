@@ -252,6 +252,7 @@ def test_trust_ends_with_the_call(call, told):
     assert call("train", told("algorithm"), "prune=null", "run.seed=1").code == 2
 
 
+@pytest.mark.costly
 def test_nothing_is_imported_for_standing_in_the_current_folder(trained, tmp_path, mark):
     described(trained, tmp_path / "here", architecture=ARCHITECTURES["factory"])
     for name in ("yaml", "torch", "numpy", "stranger"):

@@ -87,6 +87,7 @@ def trained(sections, folder, teacher, **changes):
 # ---------------------------------------------------------------------------------------------- images without labels
 
 
+@pytest.mark.costly
 def test_images_without_labels_teach_and_a_resumed_run_ends_in_the_same_bits(sections, places, pictures, tmp_path):
     teacher, data = {"run": str(places["run"])}, {"unlabelled": [str(pictures)], "unlabelled_batch": 3}
     found = weights(trained(sections, tmp_path / "whole", teacher, data=data))
@@ -154,6 +155,7 @@ def test_an_image_of_an_unseen_domain_is_refused(sections, places, town, tmp_pat
 # ------------------------------------------------------------------------------------------------------------ teachers
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("kind", ["run", "pruned", "tuned", "onnx"])
 @pytest.mark.parametrize("size", [None, [64, 64]])
 def test_every_artefact_teaches_at_any_size(sections, places, tmp_path, kind, size):
@@ -171,6 +173,7 @@ def test_a_wrapped_module_teaches(town, of_python):
     assert student.lineage[0]["teachers"][0]["sha256"]
 
 
+@pytest.mark.costly
 def test_several_teachers_teach_their_mean(sections, places, tmp_path):
     one = {"run": str(places["run"])}
     full = {"algorithm": {**DISTIL, "resolution": "full"}}  # several have no coarse logits
@@ -193,6 +196,7 @@ def test_python_takes_a_list_of_runs_and_files(town, of_python, places):
 # ------------------------------------------------------------------------------------------------- precision and cache
 
 
+@pytest.mark.costly
 def test_the_measured_precision_is_kept_and_recorded(sections, places, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(teacher_precision, "faster", lambda *_: asked.append(1) or "bf16")
@@ -224,6 +228,7 @@ def test_a_measurement_chooses_by_time(town, monkeypatch):
         assert teacher_precision.faster(teacher, (1, 3, 32, 48), torch.device("cpu")) == wanted
 
 
+@pytest.mark.costly
 def test_cells_of_a_study_share_what_the_teacher_computed(sections, places, pictures, tmp_path, monkeypatch):
     ran = []
     compute = Teacher._computed
@@ -257,6 +262,7 @@ def test_the_table_is_shown_and_logged_before_the_first_step(sections, places, t
     assert log.index("distillation: kl | logits | logits | none") < log.index("train step 4")
 
 
+@pytest.mark.costly
 def test_the_artefact_says_what_it_learned_from_and_keeps_it(sections, places, pictures, town, tmp_path, capsys):
     made = sections(algorithm={**DISTIL, "losses": {"kl": {"weight": 2}}}, data={"unlabelled": [str(pictures)]})
     made |= {"network": {"name": "encoder_decoder", "classes": str(town), **ENCODED}}
@@ -301,6 +307,7 @@ def test_the_lineage_names_the_usual_losses_too(sections, places, pictures, tmp_
     assert list(entry["options"]["losses"]) == ["kl"]
 
 
+@pytest.mark.costly
 def test_a_teachers_own_lineage_and_licence_go_on(sections, places, town, tmp_path):
     first = trained(sections, tmp_path / "first", {"run": str(places["run"])})
     network = hardy.load(first)

@@ -63,6 +63,7 @@ def drawn(recipe, network, stage, count):
     return [batch.images for batch in islice(stream(0, 0, 1), count)]
 
 
+@pytest.mark.costly
 def test_statistics_are_reestimated_after_the_cut(values, tmp_path):
     networks = {}
     for count in (0, 3):
@@ -94,6 +95,7 @@ def test_without_sources_statistics_stay(dense):
         assert torch.equal(value, kept[name][list(places)]), name
 
 
+@pytest.mark.costly
 def test_the_stop_rule_bounds_the_fall_on_domains_that_are_neither_sources_nor_unseen(values, dense, town, tmp_path):
     """What is cut scores on the held-out night what the rule allowed: all of it where any fall is borne, and less where
     nine tenths of that fall are, whatever the fall is on this machine."""
@@ -113,6 +115,7 @@ def test_the_stop_rule_bounds_the_fall_on_domains_that_are_neither_sources_nor_u
     assert 0 < removed[1] < 0.595
 
 
+@pytest.mark.costly
 def test_the_table_of_sensitivities_is_shown_recorded_and_nothing_is_cut(values, dense, capsys):
     made = values(floors={"images": 4, "shares": [0.25, 0.5], "tolerance": 0.06})
     folder = prune.sensitivity(from_values(made))
@@ -174,6 +177,7 @@ def test_the_dense_network_teaches_the_recovery(values, dense):
     assert set(hardy.load(folder).state_dict()) == set(hardy.load(dense).state_dict())
 
 
+@pytest.mark.costly
 def test_recover_with_takes_the_place_of_the_algorithm_from_python_too(dense, town):
     network = hardy.load(dense)
     before = {name: value.clone() for name, value in network.state_dict().items()}

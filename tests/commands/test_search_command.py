@@ -68,6 +68,7 @@ def values(sections, town, tmp_path):
     return build
 
 
+@pytest.mark.costly
 def test_from_a_recipe_to_an_architecture_that_trains(values, tmp_path, capsys):
     recipe = from_values(values())
     folder = search.run(recipe)
@@ -100,6 +101,7 @@ def test_from_a_recipe_to_an_architecture_that_trains(values, tmp_path, capsys):
     )
 
 
+@pytest.mark.costly
 def test_stopped_and_gone_on_it_ends_with_the_same_bits(values, monkeypatch):
     whole = search.run(from_values(values("whole")), show=False)
     calls, true = [], Judge.__call__

@@ -146,6 +146,7 @@ def test_the_recipes_teacher_is_learned_from(sections, kept, network, tmp_path, 
     assert not same(found, by_hand[1])
 
 
+@pytest.mark.costly
 def test_a_file_teaches_nearly_what_its_network_does(sections, kept, exported, tmp_path):
     found = []
     for name, teacher in (("run", {"run": str(kept)}), ("onnx", {"onnx": str(exported)})):
@@ -162,6 +163,7 @@ def test_a_teacher_that_cannot_be_loaded_leaves_nothing(sections, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.costly
 def test_recovery_learns_from_the_recipes_teacher_else_from_the_dense_network(
     sections, kept, network, town, tmp_path, no_timing, monkeypatch
 ):
@@ -233,6 +235,7 @@ def test_a_teacher_of_other_classes_leaves_nothing_behind(town, of_python, tmp_p
 # ------------------------------------------------------------------------------------------------------ born again
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("algorithm", ["distillation", "two_stage"])
 def test_an_earlier_run_of_the_same_network_teaches_the_next(algorithm, sections, tmp_path):
     """Born again, twice: each generation starts anew and learns from the one before; a finished run repeats nothing."""

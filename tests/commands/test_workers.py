@@ -21,11 +21,13 @@ def read_by_two(sections):
     gc.enable()
 
 
+@pytest.mark.costly
 def test_training_ends_them(read_by_two):
     train.run(read_by_two())
     assert active_children() == []
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("schedule", [pytest.param("one_shot", marks=pytest.mark.exhaustive), "iterative"])
 def test_pruning_ends_them(read_by_two, schedule):
     chosen = {"criterion": "taylor", "schedule": schedule, "min_width": 2, "round_to": 1, "ratio": 0.3, "recovery": 1}

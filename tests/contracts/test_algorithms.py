@@ -129,6 +129,7 @@ def test_mixed_precision_gives_nearly_the_same_terms(name: str, kind: str) -> No
     assert values[1] == pytest.approx(values[0], rel=0.05)
 
 
+@pytest.mark.costly
 def test_a_resumed_run_ends_with_the_same_bits(name: str, kind: str, tmp_path) -> None:
     def batches(start: int, rank: int, processes: int):
         step = start

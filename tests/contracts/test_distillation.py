@@ -135,6 +135,7 @@ def test_half_precision_stays_finite(name: str, kind: str) -> None:
     assert all(value.isfinite() and value.dtype == torch.float32 for value in terms.values())
 
 
+@pytest.mark.costly
 def test_a_resumed_run_ends_with_the_same_bits(name: str, kind: str, tmp_path) -> None:
     def batches(start: int, rank: int, processes: int):
         step = start

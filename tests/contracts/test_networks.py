@@ -229,6 +229,7 @@ def by_layers(network: Network, size: tuple[int, int]) -> float:
     return total / 1e9
 
 
+@pytest.mark.costly
 def test_one_exported_graph_takes_every_size(network: Network) -> None:
     """Without the blocks that repeat the one before: a graph of these says nothing that the first does not say."""
     without_repeats(network).eval()

@@ -97,6 +97,7 @@ def test_gradients_flow_back_from_features_and_embedding(network: Network) -> No
     assert back.abs().sum() > 0, "the head reads it"
 
 
+@pytest.mark.costly
 def test_stages_of_a_pruned_network_are_its_own(network: Network, listed: Sequence[Stage]) -> None:
     """Without the blocks that repeat the one before: they are coupled as it is, and trying them out costs as much."""
     dense = without_repeats(copy.deepcopy(network)).eval()

@@ -66,6 +66,7 @@ class Holder(nn.Module):
         self.own, self.teacher = nn.Linear(2, 2), teacher
 
 
+@pytest.mark.costly
 def test_it_gives_the_outputs_of_its_network(kind: str, teacher: Teacher, places: dict[str, Path]) -> None:
     found = teacher.outputs(images())
     wanted = hardy.load(places["run" if kind == "onnx" else kind]).outputs(images())

@@ -279,6 +279,7 @@ def test_of_drawn_labels_a_few_stand_for_all():
     assert data[0][0].dataset.asked == 100
 
 
+@pytest.mark.costly
 def test_real_camvid_labels(real_data):
     from hardy.data.sources import domains
 

@@ -57,6 +57,7 @@ def test_index_names_the_nine_domains_and_splits_share_no_number():
         assert len(set(items)) == 10
 
 
+@pytest.mark.costly
 @pytest.mark.slow
 def test_same_numbers_give_the_same_bits_in_a_fresh_process():
     code = (

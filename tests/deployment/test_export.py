@@ -105,6 +105,7 @@ def test_miou_of_both_equals_the_metric_on_the_same_masks(exported):
     assert proof.miou_onnx == pytest.approx(proof.miou_torch, abs=1e-3)
 
 
+@pytest.mark.costly
 def test_logits_on_request_and_nothing_on_the_terminal(tiny, tmp_path, capfd):
     proof = export(tiny, tmp_path / "net.onnx", size=(32, 48), output="logits")
     assert capfd.readouterr() == ("", "")
@@ -124,6 +125,7 @@ def test_a_wrapped_image_level_module_exports(tmp_path):
     assert proof.miou_torch == proof.miou_onnx
 
 
+@pytest.mark.costly
 def test_a_pruned_network_exports_smaller_and_equal(exported, tmp_path):
     small = copy.deepcopy(exported[0])
     units = find_units(small)

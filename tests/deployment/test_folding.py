@@ -51,6 +51,7 @@ def test_ddrnet_folds_as_the_field_counts(tmp_path):
         assert torch.equal(loaded(images), found.network(images))
 
 
+@pytest.mark.costly
 def test_what_timm_re_parameterises_goes_first(tmp_path):
     network = settled("encoder_decoder", encoder="repvit_m0_9", decoder="segformer")
     found = fold(network, size=(32, 64), images=[torch.rand(3, 32, 64)])

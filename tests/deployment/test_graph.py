@@ -38,6 +38,7 @@ class _Pyramid(Network):
         return Outputs(resize(self.pyramid(self.first(self.normalise(images))), images.shape[-2:]))
 
 
+@pytest.mark.costly
 def test_dynamic_pyramid_pooling_is_right_at_sizes_the_example_does_not_divide(tmp_path):
     torch.manual_seed(0)
     network = _Pyramid().eval()
@@ -69,6 +70,7 @@ class _Summed(nn.Module):
         return _pooled(x)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("channels", "part", "grids", "convolutions"),
     [
@@ -176,6 +178,7 @@ class _Tower(Network):
         return Outputs(resize(y, images.shape[-2:]), coarse=y)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("output", "upsample"), [("logits", "full"), ("classes", "full"), ("classes", "half")])
 def test_open_dimensions_are_called_batch_height_and_width(tmp_path, output, upsample):
     file = tmp_path / "net.onnx"

@@ -13,6 +13,7 @@ from hardy.networks.parts.same_padding import SameConv
 LITE0 = {"encoder": "tf_efficientnet_lite0", "encoder_weights": "efficientnet_lite0"}
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("size", [pytest.param((64, 96), marks=pytest.mark.exhaustive), (65, 97)])
 def test_lite0_with_imagenet_weights_is_proven_at_even_and_odd_sizes(size: tuple[int, int], tmp_path: Path) -> None:
     network = hardy.create("encoder_decoder", "camvid11", decoder="linear", **LITE0)
@@ -28,6 +29,7 @@ def test_lite0_with_imagenet_weights_is_proven_at_even_and_odd_sizes(size: tuple
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.costly
 def test_same_padding_stays_open_in_a_graph(tmp_path: Path) -> None:
     torch.manual_seed(0)
     layers = [SameConv(3, 8, 3, 2), nn.ReLU6(), SameConv(8, 8, 5, 2), nn.ReLU6(), SameConv(8, 11, 3, 2)]

@@ -102,6 +102,7 @@ def test_it_steps_the_critic_once_and_returns_its_judgement_of_the_student() -> 
     assert all(torch.equal(now, kept[name]) for name, now in loss.critic.state_dict().items())
 
 
+@pytest.mark.costly
 def test_the_critic_learns_to_tell_the_two_and_the_student_to_pass() -> None:
     loss = built(critic_lr=0.05)
     student, teacher = draw(2, 3, 16, 16), 1 + draw(2, 3, 16, 16, seed=1)

@@ -147,6 +147,7 @@ def test_the_value_does_not_grow_with_the_image() -> None:
     assert loss(more).item() == pytest.approx(loss(given).item(), rel=1e-5)
 
 
+@pytest.mark.costly
 def test_unlike_networks_weigh_less_and_the_table_says_so() -> None:
     with seeded(0, "network"):
         residual = create("encoder_decoder", "camvid11", encoder="resnet10t")
@@ -190,6 +191,7 @@ def plain() -> Network:
     return wrap(Plain(), "camvid11", mean=(0.5,) * 3, std=(0.5,) * 3, features=places)
 
 
+@pytest.mark.costly
 def test_what_cannot_be_tapped_is_one_line() -> None:
     student, teacher = tiny(8, 0), tiny(16, 1)
     with pytest.raises(InputError, match=r"the teacher, Wrapped, has no layer before an activation after a batch norm"):

@@ -41,6 +41,7 @@ def test_inverted_residuals_are_read_in_the_next_stage() -> None:
     }
 
 
+@pytest.mark.costly
 def test_activations_that_are_no_modules_are_seen() -> None:
     stages = found(create("linknet", "camvid11"))
     assert stages["stage2"] == ("backbone.layer2.1", "backbone.layer2.1.bn2")  # the sum is the block's output

@@ -38,6 +38,7 @@ def same(network, new, images):
 TRANSPOSED = {"encoder": "test_resnet", "decoder": "linknet"}
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("name", "options"),
     [("tiny", {}), ("espnet", {}), pytest.param("encoder_decoder", TRANSPOSED, marks=pytest.mark.exhaustive)],

@@ -85,6 +85,7 @@ def test_the_statistics_of_norms_are_reestimated_from_the_data():
     torch.testing.assert_close(counted.conv1[1].running_mean, seen.mean((0, 2, 3)), atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.costly
 def test_without_a_criterion_it_is_l2_or_with_data_taylor():
     module = timm.create_model("test_resnet", num_classes=5)
     data = [(IMAGES, torch.tensor([0, 1, 2, 3]))]

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 WORKER = """
 import sys
 from hardy.studies.cluster import _run
@@ -14,6 +16,7 @@ _run(("train", sys.argv[1]), sys.argv[2], ".", sys.argv[3], {})
 """
 
 
+@pytest.mark.costly
 def test_the_run_of_a_killed_worker_stops_and_frees_its_folder(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(

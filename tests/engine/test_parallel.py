@@ -106,6 +106,7 @@ def two(recipe, *folders):
     return done
 
 
+@pytest.mark.costly
 def test_two_processes_train_as_one(recipe, tmp_path):
     said = two(recipe, tmp_path / "two", tmp_path / "again").stdout
 

@@ -192,6 +192,7 @@ def test_a_tuned_run_is_merged_and_then_pruned_like_any_other(moved: Path, town:
     assert "layer" not in dict(small.body[0].named_children())
 
 
+@pytest.mark.costly
 @pytest.mark.slow
 def test_a_tuned_run_is_exported_with_its_tuner_merged(runs: Path, tmp_path: Path) -> None:
     with hardy_trust():

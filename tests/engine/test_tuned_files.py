@@ -33,6 +33,7 @@ def recipe(town: Path, folder: Path, **sections) -> Recipe:
     return from_values({**values, **sections})
 
 
+@pytest.mark.costly
 @pytest.mark.slow
 @pytest.mark.parametrize("tuner", ["adaptformer", "bitfit", "lora", "norms", "soma", "ssf"])
 def test_a_tuner_stores_what_it_trains_and_its_file_is_that_of_the_merged_network(

@@ -46,6 +46,7 @@ def own(network, images):
         return network.outputs(images).coarse
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("size", "dynamic"), [((41, 56), False), ((40, 56), True)])
 def test_half_is_the_best_class_at_half_size_doubled(coarse, tmp_path, size, dynamic):
     proof = export(coarse, tmp_path / "net.onnx", size=size, dynamic=dynamic, upsample="half")
@@ -64,6 +65,7 @@ def test_half_is_the_best_class_at_half_size_doubled(coarse, tmp_path, size, dyn
     assert 0.5 < proof.agreement_full < 1  # borders between classes fall a pixel aside
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     "upsample",
     [

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("story", [pytest.param("train", marks=pytest.mark.exhaustive), "prune"])
 def test_kills_leave_nothing_and_change_no_bit(story):
     words = [sys.executable, str(Path(__file__).parent), "--story", story]

@@ -184,6 +184,7 @@ class _Asking(nn.Module):
         return y
 
 
+@pytest.mark.costly
 def test_one_exported_graph_takes_every_size() -> None:
     torch.manual_seed(0)
     network = grown(_Asking()).eval()
@@ -239,6 +240,7 @@ def test_a_new_encoder_is_one_new_file(tmp_path: Path, monkeypatch: pytest.Monke
         create("encoder_decoder", "pacs7", encoder="averages_66")
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", ["efficientformer_l1", "efficientformerv2_s0"])
 @pytest.mark.parametrize(("tag", "asked"), [("", "timm"), (".snap_dist_in1k", "snap_dist_in1k")])
 def test_timms_own_weights_are_asked_for_by_their_tag(

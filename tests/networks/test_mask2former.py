@@ -251,6 +251,7 @@ def test_a_copy_asks_its_own_source_for_queries() -> None:
         assert not torch.equal(twin["head"](maps), pair["head"](maps))
 
 
+@pytest.mark.costly
 def test_it_overfits_four_images() -> None:
     torch.manual_seed(0)
     labels = torch.zeros(4, 64, 64, dtype=torch.int64)
@@ -271,6 +272,7 @@ def test_it_overfits_four_images() -> None:
     assert right > 0.95
 
 
+@pytest.mark.costly
 def test_one_exported_graph_takes_every_size() -> None:
     made = network("resnet10t", layers=1).eval()
     sizes = ({0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO},)

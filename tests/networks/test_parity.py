@@ -32,6 +32,7 @@ def told_of(publication: str, folder: Path) -> tuple[Network, dict[str, Any]]:
     return network, told["outputs"]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("publication", list(PUBLICATIONS))
 def test_an_imported_file_computes_what_its_release_computes(publication: str, tmp_path: Path) -> None:
     agree(*told_of(publication, tmp_path))

@@ -23,6 +23,7 @@ KINDS = {"dog": range(151, 269), "elephant": (101, 385, 386), "guitar": (402, 54
 """Folder of PACS -> the classes of ImageNet that are one: dogs; tusker, Indian and African elephant; guitars."""
 
 
+@pytest.mark.costly
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [LITE0["encoder_weights"], *REST])
 def test_photographs_fall_into_their_classes_of_imagenet(name: str, real_data: Path) -> None:
@@ -99,6 +100,7 @@ def test_the_file_of_the_whole_network_keeps_the_normalisation(tmp_path: Path) -
     assert alone.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
 
 
+@pytest.mark.costly
 @pytest.mark.slow
 def test_pruning_keeps_normalisation_and_origin(tmp_path: Path) -> None:
     network = hardy.create("classifier", "pacs7", **LITE0)

@@ -289,6 +289,7 @@ def test_other_parametrisations_are_named():
     assert found.blocked["0"] == "0 cannot be cut: its weight is computed by the parametrization _SpectralNorm"
 
 
+@pytest.mark.costly
 def test_attention_over_channels_is_named():
     network = timm.create_model("eca_resnet33ts", num_classes=5).eval()
     found = survey(network, torch.rand(2, 3, 32, 32))

@@ -46,6 +46,7 @@ def choose(units, seed, ratio=0.4, limits=None):
     return select(scores, units, target(units, ratio, limits), None, limits)
 
 
+@pytest.mark.costly
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.exhaustive] * (n in ALIKE)) for n in NETWORKS])
 def test_masked_is_removed_is_replayed(name, randomised):

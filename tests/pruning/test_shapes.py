@@ -26,6 +26,7 @@ ALIKE = ("swiftnet", "encoder_decoder", "segformer")
 """Convolutions as in Fast-SCNN, and attention as in TopFormer."""
 
 
+@pytest.mark.costly
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.exhaustive] * (n in ALIKE)) for n in NETWORKS])
 def test_predicted_gmacs_are_those_of_the_network_that_was_cut(name):

@@ -95,6 +95,7 @@ def test_a_width_is_measured_once_and_one_channel_is_left():
     assert [loss.widths for loss in found.losses] == [{"0": 2}, {"0": 1}, {"0": 1}]
 
 
+@pytest.mark.costly
 def test_stages_are_neighbours_of_one_resolution():
     network = create("fast_scnn", "camvid11")
     units = find_units(network)

@@ -109,6 +109,7 @@ def case(request):
     return build, network, images, found, kinds
 
 
+@pytest.mark.costly
 def test_masked_is_removed_is_replayed(case):
     build, network, images, found, kinds = case
     counted = Counter(unit.kind for unit in found.units)
@@ -133,6 +134,7 @@ def test_masked_is_removed_is_replayed(case):
     assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in used)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     "case", [pytest.param(n, marks=[pytest.mark.exhaustive] * (n not in EXPORTED)) for n in NETWORKS], indirect=True
 )
@@ -158,6 +160,7 @@ def exported(network: nn.Module, images: Tensor, file: Path) -> Tensor:
     return graph.Session(file)(images)
 
 
+@pytest.mark.costly
 def test_the_smaller_network_is_surveyed_again(case):
     _, network, images, found, _ = case
     smaller = copy.deepcopy(network)

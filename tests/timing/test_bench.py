@@ -24,6 +24,7 @@ def tiny():
     return create("tiny", "camvid11")
 
 
+@pytest.mark.costly
 def test_a_row_for_every_runtime_batch_and_network():
     layers = nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 11, 1)
     network = wrap(nn.Sequential(*layers), "camvid11")
@@ -46,6 +47,7 @@ def test_a_row_for_every_runtime_batch_and_network():
         assert row.to_json()["size"] == (32, 48)
 
 
+@pytest.mark.costly
 def test_what_is_timed_follows_the_output_and_the_network(tiny):
     (row,) = bench(tiny, size=(32, 32), runs=1, warm_up=0, output="logits")
     assert (row.argmax, row.resize, row.ratio) == (False, True, None)
@@ -56,6 +58,7 @@ def test_what_is_timed_follows_the_output_and_the_network(tiny):
     assert "upsampling" not in row.timed
 
 
+@pytest.mark.costly
 def test_networks_and_threads_are_left_as_they_were(tiny):
     tiny.train()
     before = {name: value.clone() for name, value in tiny.state_dict().items()}
@@ -164,6 +167,7 @@ def test_what_is_partly_folded_is_said_so():
     assert "(float32, 1 of 2 batch norms folded); not timed" in row.timed
 
 
+@pytest.mark.costly
 def test_compare_in_onnxruntime_measures_both():
     small = wrap(nn.Conv2d(3, 11, 1), "camvid11")
     found = compare(small, small, size=(32, 32), runtime="onnxruntime", runs=3)

@@ -15,6 +15,7 @@ def test_every_form_is_there_and_its_formula_is_what_is_counted():
     assert all(row.milliseconds > 0 for row in rows)
 
 
+@pytest.mark.costly
 def test_a_convolution_moves_its_input_its_result_and_its_weights():
     rows = {row.name: row for row in block_costs(32, (6, 8), runs=1, device=torch.device("cpu"))}
     assert rows["3x3 convolution"].moved == 2 * 32 * 48 + 9 * 32 * 32
