@@ -179,6 +179,7 @@ def scored(monkeypatch):
     return build
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("select", "scores", "judged", "kept"),
     [

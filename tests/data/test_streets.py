@@ -112,6 +112,7 @@ def test_bad_options_and_items_are_refused():
 # ------------------------------------------------------------------------------------------------------- the domains
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("domain", NAMES)
 def test_every_promised_class_occurs_and_no_other(domain):
     classes = Streets().labels.classes
