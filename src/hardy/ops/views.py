@@ -4,9 +4,9 @@ A photometric view keeps the place of every pixel. A geometric one, `View`, is u
 of several views of an image can be compared and averaged pixel by pixel. All draws are from torch's CPU generator.
 
 Source: Wang, Fink, Van Gool and Dai, "Continual test-time domain adaptation", CVPR 2022, section 3.2, and its released
-code, for `COTTA`, `CLASSIFICATION`, `moved` and `classification_view`. The colours of `Colours` are those of Chen, Kornblith,
-Norouzi and Hinton, "A simple framework for contrastive learning of visual representations", ICML 2020, appendix A, at
-half strength.
+code, for `COTTA`, `CLASSIFICATION`, `moved` and `classification_view`. The ranges in `Colours` are those of Chen,
+Kornblith, Norouzi and Hinton, "A simple framework for contrastive learning of visual representations", ICML 2020,
+appendix A, at half strength.
 """
 
 import math
