@@ -69,6 +69,12 @@ def test_restoring_returns_a_share_of_all_weights_to_the_source_and_not_the_teac
         assert not torch.equal(live.teacher.norm.weight, live.source.norm.weight)
 
 
+def test_logits_stay_finite_where_a_probability_is_0():
+    network = OneNorm()
+    network.norm.weight.data.fill_(1000)
+    assert CoTTA(network, views="light")(frames(1)[0]).isfinite().all()
+
+
 def test_the_statistics_of_the_batch_are_an_option():
     live = CoTTA(OneNorm(), statistics="batch", views="light", confidence=0.0)
     image = frames(1)[0]
@@ -98,5 +104,7 @@ def test_networks_without_norms_adapt_and_options_out_of_range_are_refused():
     live = CoTTA(Grey(), lr=0.1, restore=0.0)
     live(frames(1)[0])
     assert not torch.equal(live.network.mix.weight, live.source.mix.weight)
+    with pytest.raises(InputError, match=r"^adapt: cotta learns all weights, and OneNorm has none"):
+        CoTTA(OneNorm(torch.nn.Identity()))
     with pytest.raises(InputError, match=r"^CoTTA\.restore: 2"):
         CoTTA(Grey(), restore=2)

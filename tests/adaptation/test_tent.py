@@ -5,6 +5,7 @@ import torch
 from tiny_stream import Grey, OneNorm, Pooled, frames, statistics
 from torch import nn
 
+from hardy.adaptation.cotta import CoTTA
 from hardy.adaptation.tent import Tent
 from hardy.errors import InputError
 from hardy.ops.batch_statistics import install, use_batch
@@ -73,6 +74,16 @@ def test_a_network_without_norms_is_one_line_that_says_how_to_get_one():
         Tent(Grey())
     with pytest.raises(InputError, match="has none"):
         Tent(OneNorm(nn.BatchNorm2d(3, affine=False)))
+
+
+@pytest.mark.parametrize(("dtype", "name"), [(torch.float16, "float16"), (torch.bfloat16, "bfloat16")])
+def test_weights_of_16_bits_are_refused_with_the_fix(dtype, name):
+    """Adam's 1e-8 is 0 in float16, and a step of 1e-5 at a weight of 1 is lost in both."""
+    for method in (Tent, CoTTA):
+        with pytest.raises(
+            InputError, match=rf"^adapt: {method.__name__.lower()} .* are {name}, .*network\.float\(\)$"
+        ):
+            method(OneNorm().to(dtype))
 
 
 def test_a_learning_rate_below_0_is_refused():

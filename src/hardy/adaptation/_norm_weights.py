@@ -9,6 +9,7 @@ from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.ops.batch_statistics import install, use_batch
 from hardy.ops.norms import NORMS
+from hardy.ops.weight_steps import refuse_narrow
 
 __all__ = ["learn_norms", "momentum_descent"]
 
@@ -26,7 +27,7 @@ def learn_norms(network: Network, method: str, *, leave: float = 0.0) -> list[nn
             does not name its encoder. Rounded down.
 
     Raises:
-        InputError: for a network without such weights, saying how to get one.
+        InputError: for a network without such weights, or with weights of 16 bits, saying how to get one.
     """
     use_batch(install(network).values())
     network.requires_grad_(False)
@@ -40,6 +41,7 @@ def learn_norms(network: Network, method: str, *, leave: float = 0.0) -> list[nn
             "they were folded into convolutions or frozen, load the network as it was before: hardy.load of its run, "
             "or torch.nn.BatchNorm2d in place of the frozen norms"
         )
+    refuse_narrow(learned, method)
     for value in learned:
         value.requires_grad_(True)
     return learned

@@ -27,11 +27,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hardy.adaptation.base import TestTimeAdaptation
-from hardy.errors import within
+from hardy.errors import InputError, within
 from hardy.networks.base import Network
 from hardy.ops.batch_statistics import install, use_batch
-from hardy.ops.views import COTTA, LIGHT, View, classification_view, mean_probabilities
-from hardy.ops.weight_steps import approach, restore_some
+from hardy.ops.views import COTTA, LIGHT, View, classification_view, mean_probabilities, probabilities
+from hardy.ops.weight_steps import approach, refuse_narrow, restore_some
 
 __all__ = ["CoTTA"]
 
@@ -50,7 +50,8 @@ class CoTTA(TestTimeAdaptation):
         statistics: of batch norms; None for ``source`` for masks, ``batch`` for image-level classes.
 
     Raises:
-        InputError: for an option out of range.
+        InputError: for an option out of range, or a network without weights, such as an exported file, or with
+            weights of 16 bits.
     """
 
     predicts: ClassVar[Literal["before", "after"]] = "before"
@@ -77,6 +78,12 @@ class CoTTA(TestTimeAdaptation):
         self.teacher = copy.deepcopy(self.network).requires_grad_(False)
         self.source = copy.deepcopy(self.network).requires_grad_(False)
         self.network.requires_grad_(True)
+        if not any(True for _ in self.network.parameters()):
+            raise InputError(
+                f"adapt: cotta learns all weights, and {type(network).__name__} has none, as an exported file; load "
+                "what it was exported from: hardy.load of its run"
+            )
+        refuse_narrow(self.network.parameters(), "cotta")
         self.views, self.decay, self.restored = views, decay, restore
         self._optimiser = torch.optim.Adam(self.network.parameters(), lr=rate)
 
@@ -88,11 +95,12 @@ class CoTTA(TestTimeAdaptation):
     def infer(self, images: Tensor) -> Tensor:
         """The teacher's logits (B, K, H, W), or (B, K), of ``images`` by what was learned so far; changes nothing but
         the random draws of image-level classes."""
-        sure = self.source(images).softmax(1).amax(1)
+        sure = probabilities(self.source(images)).amax(1)
         if self.network.image_level:
             return self._of_images(images) if float(sure.mean()) < self.confidence else self.teacher(images)
-        alone = self.teacher(images).softmax(1)
-        return torch.where((sure > self.confidence).unsqueeze(1), alone, self._of_views(images, alone)).log()
+        alone = probabilities(self.teacher(images))
+        mean = torch.where((sure > self.confidence).unsqueeze(1), alone, self._of_views(images, alone))
+        return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
 
     def adapt(self, images: Tensor) -> Tensor:
         """See `TestTimeAdaptation.adapt`."""

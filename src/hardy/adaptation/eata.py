@@ -45,7 +45,8 @@ class EATA(TestTimeAdaptation):
         penalty: the weight of the Fisher penalty.
 
     Raises:
-        InputError: for a network without norm layers that have weights, no source images, or an option below 0.
+        InputError: for a network without norm layers that have weights of 32 bits, no source images, or an
+            option below 0.
     """
 
     predicts: ClassVar[Literal["before", "after"]] = "before"

@@ -38,7 +38,7 @@ class ETA(TestTimeAdaptation):
         redundancy: the largest cosine with the running mean.
 
     Raises:
-        InputError: for a network without norm layers that have weights, or an option below 0.
+        InputError: for a network without norm layers that have weights of 32 bits, or an option below 0.
     """
 
     predicts: ClassVar[Literal["before", "after"]] = "before"

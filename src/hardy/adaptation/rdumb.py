@@ -36,7 +36,8 @@ class RDumb(TestTimeAdaptation):
         every: batches between two returns to the source.
 
     Raises:
-        InputError: for a network without norm layers that have weights, or an option below 0, or ``every`` below 1.
+        InputError: for a network without norm layers that have weights of 32 bits, an option below 0, or
+            ``every`` below 1.
     """
 
     predicts: ClassVar[Literal["before", "after"]] = "before"

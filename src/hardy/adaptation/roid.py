@@ -53,7 +53,7 @@ class ROID(TestTimeAdaptation):
         prior: whether the prior of the prediction is corrected.
 
     Raises:
-        InputError: for a network without norm layers that have weights, or an option out of range.
+        InputError: for a network without norm layers that have weights of 32 bits, or an option out of range.
     """
 
     predicts: ClassVar[Literal["before", "after"]] = "before"

@@ -45,7 +45,7 @@ class SAR(TestTimeAdaptation):
         leave: the share of the encoder's norms, the last ones, that do not learn.
 
     Raises:
-        InputError: for a network without norm layers that have weights, or an option out of range.
+        InputError: for a network without norm layers that have weights of 32 bits, or an option out of range.
     """
 
     predicts: ClassVar[Literal["before", "after"]] = "before"

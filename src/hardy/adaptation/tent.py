@@ -32,7 +32,7 @@ class Tent(TestTimeAdaptation):
         lr: the learning rate of Adam; at 0 only the statistics of batch norms adapt.
 
     Raises:
-        InputError: for a network without norm layers that have weights, or an ``lr`` below 0.
+        InputError: for a network without norm layers that have weights of 32 bits, or an ``lr`` below 0.
     """
 
     predicts: ClassVar[Literal["before", "after"]] = "before"

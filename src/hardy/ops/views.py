@@ -31,6 +31,7 @@ __all__ = [
     "mean_probabilities",
     "moved",
     "noisy",
+    "probabilities",
     "recoloured",
 ]
 
@@ -72,6 +73,11 @@ def draw_views(count: int, scales: Sequence[float] = (0.75, 1.0, 1.25)) -> list[
     return [View(scales[scale], flip) for scale, flip in zip(chosen, flips, strict=True)]
 
 
+def probabilities(logits: Tensor) -> Tensor:
+    """The softmax (B, K, ...) of ``logits`` (B, K, ...), in float32 at least."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(1)
+
+
 def mean_probabilities(
     forward: Callable[[Tensor], Tensor], images: Tensor, views: Iterable[View], least: int = 1
 ) -> Tensor:
@@ -85,7 +91,7 @@ def mean_probabilities(
     """
     total, count = None, 0
     for view in views:
-        seen = view.undo(forward(view.of(images, least)), images.shape[-2:]).float().softmax(1)
+        seen = probabilities(view.undo(forward(view.of(images, least)), images.shape[-2:]))
         total, count = seen if total is None else total + seen, count + 1
     assert total is not None, "there is at least one view"
     return total / count

@@ -10,7 +10,23 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["approach", "climb", "copies", "restore_some", "set_to"]
+from hardy.errors import InputError
+
+__all__ = ["approach", "climb", "copies", "refuse_narrow", "restore_some", "set_to"]
+
+
+def refuse_narrow(weights: Iterable[Tensor], method: str) -> None:
+    """Refuse ``weights`` of 16 bits: small steps are lost in them, and Adam divides by what has become 0.
+
+    Raises:
+        InputError: naming the ``method`` that would learn them, their type and the fix.
+    """
+    for value in weights:
+        if torch.finfo(value.dtype).bits < 32:
+            raise InputError(
+                f"adapt: {method} learns weights, and those of the network are {str(value.dtype).split('.')[-1]}, in "
+                "which its small steps are lost; give network.float()"
+            )
 
 
 def copies(weights: Iterable[Tensor]) -> nn.ParameterList:
