@@ -1,6 +1,9 @@
 """`hardy.adapt`: a network that learns from the images that it predicts."""
 
+from collections.abc import Iterable
 from typing import Any
+
+from torch import Tensor
 
 from hardy.adaptation.base import TestTimeAdaptation
 from hardy.engine.adapting import adapted
@@ -10,7 +13,14 @@ from hardy.ops.tensors import check_finite
 __all__ = ["adapt"]
 
 
-def adapt(network: Network, name: str, *, seed: int = 0, **options: Any) -> TestTimeAdaptation:
+def adapt(
+    network: Network,
+    name: str,
+    *,
+    seed: int = 0,
+    source_images: Iterable[Tensor] | Tensor | None = None,
+    **options: Any,
+) -> TestTimeAdaptation:
     """A copy of ``network`` that learns from each batch it predicts: ``live(images) -> logits``, ``live.reset()``.
 
     ``live.reset()`` restores the start exactly. ``live.state()`` is a copy of the current state, and
@@ -20,11 +30,14 @@ def adapt(network: Network, name: str, *, seed: int = 0, **options: Any) -> Test
         network: from `hardy.create`, `hardy.load` or `hardy.wrap`; it does not change. The copy is on its device.
         name: a method of ``hardy list adaptation``, or ``"their.module:Class"``.
         seed: decides the method's random draws, together with the number of the batch.
+        source_images: for a method that is not source-free, such as ``eata``: batches (B, 3, H, W) of clean images of
+            the source domain, RGB in [0, 1]; other methods do not use them.
         options: the method's options.
 
     Raises:
-        InputError: for an unknown method or option, a value of a wrong type, or weights that are not finite.
+        InputError: for an unknown method or option, a value of a wrong type, or weights that are not finite; for a
+            method that needs ``source_images`` without them.
     """
     refuse_plain(network)
     check_finite(network)
-    return adapted(network, name, options, seed)
+    return adapted(network, name, options, seed, source_images)

@@ -5,7 +5,7 @@ is reset: before each domain, never, or before the next batch after a number of 
 returns to the state that it had before that domain.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,14 +41,27 @@ def notes(adapt: Adapt | None) -> dict[str, Any]:
     return {"adapt": adapt.model_dump(mode="json")} if adapt else {}
 
 
-def adapted(network: Network, name: str, options: Mapping[str, Any], seed: int) -> TestTimeAdaptation:
+def adapted(
+    network: Network,
+    name: str,
+    options: Mapping[str, Any],
+    seed: int,
+    source_images: Iterable[Tensor] | Tensor | None = None,
+) -> TestTimeAdaptation:
     """The method ``name`` on a copy of ``network``, on its device; ``seed`` decides its random draws.
 
     Raises:
-        InputError: for an unknown method, an unknown option or a value of a wrong type.
+        InputError: for an unknown method, an unknown option or a value of a wrong type; for a method that is not
+            source-free without ``source_images``.
     """
+    supply = {"network": network, "source_images": source_images}
+    if source_images is None and "source_images" in (ADAPTATIONS.describe(name).supplied or ()):
+        raise InputError(
+            f"adapt: {name} is not source-free: it needs clean images of the source domain, which only "
+            f"hardy.adapt(network, {name!r}, source_images=...) takes; eta learns without them"
+        )
     with torch.inference_mode(False), seeded(seed, "adapt"):  # tensors made in inference mode cannot be trained
-        live: TestTimeAdaptation = ADAPTATIONS.build(name, {"network": network}, **options)
+        live: TestTimeAdaptation = ADAPTATIONS.build(name, supply, **options)
     live.seed = seed
     return live.to(next(network.buffers()).device)
 
