@@ -34,6 +34,7 @@ __all__ = [
     "Search",
     "Section",
     "Stop",
+    "Stream",
     "Teacher",
     "Teachers",
     "no_truth_as_number",
@@ -91,6 +92,20 @@ Reset = Annotated[
     int | str,
     BeforeValidator(_reset),
     WithJsonSchema({"anyOf": [{"enum": ["domain", "never"]}, {"type": "integer", "minimum": 1}]}),
+]
+
+
+def _every(value: object) -> object:
+    counts = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10**9
+    if value != "measured" and not counts:
+        raise ValueError("give measured, or a whole number of batches from 1 up")
+    return value
+
+
+Every = Annotated[
+    int | str,
+    BeforeValidator(_every),
+    WithJsonSchema({"anyOf": [{"const": "measured"}, {"type": "integer", "minimum": 1}]}),
 ]
 
 
@@ -432,6 +447,44 @@ class Adapt(Method):
                 f"adapt: {self.name} would learn more than once from an image by {' and '.join(views)}; "
                 f"leave {'it' if len(views) == 1 else 'them'} out, or do not adapt"
             )
+
+
+class Stream(Section):
+    """A stream: the seeded order in which frames of the domains reach a network that adapts, and what is measured.
+
+    Each of ``rounds`` shows the same frames: all, or ``images`` of each domain, evenly spaced. They come ``abrupt``
+    (domain after domain), ``gradual`` (neighbours cross-fade over ``block`` frames on either side), ``mixed`` (domains
+    drawn frame by frame), ``recurring`` (blocks of ``block`` frames in turn) or ``correlated`` (blocks of drawn domains
+    and lengths, ``block`` on average). The order of domains and of images is as given, or ``drawn`` by ``seed``. The
+    method adapts on every ``every``-th batch and predicts the others with what it has; ``measured`` takes as many as
+    its time is worth, in periods of ``frame_ms`` or of the source network's time. ``window`` frames are the worst
+    window. ``probe`` images of each domain, and of the ``sources``, are predicted without learning: before its first
+    frame, after its last and at the end. ``unlabelled`` are folders of images, a domain each. With ``folder`` the state
+    is saved every ``checkpoint_every`` frames, and a stopped stream continues.
+    """
+
+    kind: Literal["abrupt", "gradual", "mixed", "recurring", "correlated"] = "abrupt"
+    rounds: Images = 1
+    images: Images | None = None
+    domain_order: Literal["given", "drawn"] = "given"
+    image_order: Literal["given", "drawn"] = "given"
+    block: Images = 10
+    batch: Images = 1
+    every: Every = 1
+    frame_ms: Annotated[float, Field(gt=0)] | None = None
+    window: Images = 50
+    probe: Annotated[int, Field(ge=0, le=MOST_IMAGES)] = 20
+    sources: Annotated[tuple[str, ...], Kind("dataset")] = ()
+    unlabelled: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    seed: int = 0
+    folder: str | None = None
+    checkpoint_every: Count = 500
+
+    @model_validator(mode="after")
+    def _period(self) -> Self:
+        if self.frame_ms and self.every != "measured":
+            raise ValueError("frame_ms: has no effect unless every is measured; leave it out")
+        return self
 
 
 class RunSection(Section):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hardy.errors import InputError
 from hardy.networks.base import Network
+from hardy.ops.norms import statistics_kept
 from hardy.seed import seeded
 
 __all__ = ["State", "TestTimeAdaptation"]
@@ -21,15 +22,17 @@ State = dict[str, Any]
 class TestTimeAdaptation(nn.Module, ABC):
     """A copy of ``network`` that may change with every batch that it predicts.
 
-    A subclass implements `adapt`. Its constructor takes ``network`` before the ``*`` and its options after it. The
-    constructor configures ``self.network`` once: what is frozen and the modes of norm layers. All state that changes
-    from batch to batch must be in parameters and buffers, of the method or the network, which keep their names, shapes
-    and types, or in the state of `optimisers`; otherwise `reset` would not be exact. Gradients are cleared before each
-    batch. Options cannot be named ``reset`` or ``seed``: the recipe section ``adapt`` and `hardy.adapt` use these.
+    A subclass implements `adapt`, and `infer` where the bare network does not predict as the method does. Its
+    constructor takes ``network`` before the ``*`` and its options after it. The constructor configures
+    ``self.network`` once: what is frozen and the modes of norm layers. All state that changes from batch to batch must
+    be in parameters and buffers, of the method or the network, which keep their names, shapes and types, or in the
+    state of `optimisers`; otherwise `reset` would not be exact. Gradients are cleared before each batch. Options cannot
+    be named ``reset``, ``seed`` or ``guard``: the recipe section ``adapt`` and `hardy.adapt` use these.
 
     Contract, checked by ``tests/contracts/test_adaptations.py`` for every method: the network that was passed in does
-    not change; `reset` and `restore` are bit-exact; neither `train` nor ``torch.no_grad`` around a call changes the
-    result; the same seed and images give the same bits; a batch of one image and image-level networks work.
+    not change; `reset` and `restore` are bit-exact; `predict` changes nothing; neither `train` nor ``torch.no_grad``
+    around a call changes the result; the same seed and images give the same bits; a batch of one image and image-level
+    networks work.
 
     Attributes:
         network: the copy, in evaluation mode unless the subclass changes the mode of some modules.
@@ -56,19 +59,42 @@ class TestTimeAdaptation(nn.Module, ABC):
         Gradients are enabled. Use torch's CPU generator for random draws; it is seeded for each batch.
         """
 
+    def infer(self, images: Tensor) -> Tensor:
+        """Return the logits of ``images`` by what was learned so far, and change nothing; for `predict`.
+
+        Gradients are disabled, and running statistics of torch's batch norms do not move.
+        """
+        logits: Tensor = self.network(images)
+        return logits
+
     def optimisers(self) -> Mapping[str, torch.optim.Optimizer]:
         """The optimisers that `adapt` steps, by names that the method chooses; none by default."""
         return {}
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the detached logits (B, K, H, W), or (B, K), of ``images``, and adapt the network to them."""
+        """Return the detached logits (B, K, H, W), or (B, K), of ``images``, and adapt the network to them.
+
+        Raises:
+            InputError: for images that are no batch of three channels, before anything changes.
+        """
+        _refuse_no_images(images)
         self._keep_start()
         self.zero_grad(set_to_none=True)
         with torch.inference_mode(False), torch.enable_grad(), seeded(self.seed, "adapt", int(self.step)):
-            given = images.clone() if images.is_inference() else images.detach()
-            logits = self.adapt(given).detach()
+            logits = self.adapt(self._given(images)).detach()
         self.step += 1
         return logits
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Return the detached logits of ``images`` by what was learned so far; learn nothing, change nothing.
+
+        Raises:
+            InputError: for images that are no batch of three channels.
+        """
+        _refuse_no_images(images)
+        place = seeded(self.seed, "predict", int(self.step))
+        with torch.inference_mode(False), torch.no_grad(), statistics_kept(self.network), place:
+            return self.infer(self._given(images)).detach()
 
     def reset(self) -> None:
         """Undo everything learned since the start, in place and bit-exact."""
@@ -103,6 +129,11 @@ class TestTimeAdaptation(nn.Module, ABC):
         """Do nothing: the method sets the modes of its modules itself."""
         return self
 
+    def _given(self, images: Tensor) -> Tensor:
+        """``images`` without a graph, as floating as the network is."""
+        kind = next(value.dtype for value in self.network.parameters() if value.is_floating_point())
+        return images.clone().to(kind) if images.is_inference() else images.detach().to(kind)
+
     def _keep_start(self) -> None:
         """Save the start state before the first change, when the constructor of the subclass has run."""
         if self._start is None:
@@ -126,6 +157,15 @@ class TestTimeAdaptation(nn.Module, ABC):
                     f"state: its {what} {wrong!r} is {theirs.get(wrong, 'missing')}, and {type(self).__name__} has "
                     f"{mine.get(wrong, 'none')}; give a state of the same method with the same options and network"
                 )
+
+
+def _refuse_no_images(images: Tensor) -> None:
+    """Raise `InputError` for anything but floating images (B, 3, H, W)."""
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        raise InputError(
+            f"images of shape {tuple(images.shape)} and {images.dtype}: a network that adapts takes (B, 3, H, W) RGB "
+            "in [0, 1]"
+        )
 
 
 def _groups(state: Mapping[str, Any]) -> list[int]:

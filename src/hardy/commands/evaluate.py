@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hardy.commands import stream
 from hardy.commands.input.in_memory import from_sections, references
-from hardy.commands.input.words import adapt_apart, adapt_words
+from hardy.commands.input.words import adapt_apart, adapt_words, stream_apart
 from hardy.commands.output.printing import keep_records, say_lineage, show_table
 from hardy.commands.output.unmeasured import refuse_unmeasured
 from hardy.counts import write
@@ -89,6 +90,33 @@ def _views(
     return {"window": window, "flip": flip, "scales": list(scales), "classes": list(classes)}
 
 
+def _refuse_views(
+    window: Sequence[int] | None,
+    scales: Sequence[float],
+    classes: Sequence[str],
+    *,
+    flip: bool,
+    per_class: bool,
+    counts: Path | None,
+) -> None:
+    """Refuse what a stream does not measure.
+
+    Raises:
+        InputError: naming the first.
+    """
+    given = {
+        "--window": window,
+        "--scale": tuple(scales) != (1.0,),
+        "--class": classes,
+        "--flip": flip,
+        "--per-class": per_class,
+        "--counts": counts,
+    }
+    for name, value in given.items():
+        if value:
+            raise InputError(f"{name}: has no effect on a stream; leave it out")
+
+
 def _measure(
     network: Network,
     domains: Sequence[str],
@@ -154,7 +182,13 @@ def run(
     Raises:
         InputError: what `evaluate` raises; for a domain that cannot be read, after the others are shown.
     """
+    words, streaming = stream_apart(words)
     domains, adapting = adapt_apart(words)
+    if streaming:
+        _refuse_views(window, scales, classes, flip=flip, per_class=per_class, counts=counts)
+        places = {"root": root, "datasets": datasets, "splits": splits, "size": size, "device": device}
+        stream.run(folder, [*streaming, *adapting], domains=domains, **places)
+        return
     adapt = chosen(None, adapting)
     network = artefact.load(folder)
     check_finite(network, folder)
