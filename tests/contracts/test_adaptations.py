@@ -191,6 +191,25 @@ def test_the_state_of_another_network_is_refused_and_nothing_changes(name: str, 
     assert same(live, kept)
 
 
+def test_the_domain_that_is_entered_belongs_to_the_state_and_no_reset_forgets_it(live: TestTimeAdaptation) -> None:
+    assert live.domain is None
+    live.enter("day")
+    live(stream(1)[0])
+    kept = live.state()
+    live.enter("night")
+    live(stream(2)[1])
+    live.reset()
+    assert live.domain == "night", "it was told, not learned"
+    live.restore(kept)
+    assert live.domain == "day"
+    live.enter(None)
+    live(stream(2)[1])
+    for wrong in ("", 3, "n" * 257):
+        with pytest.raises(InputError, match=r"^domain .* is not a name of 1 to 256 bytes, nor None"):
+            live.enter(wrong)
+    assert live.domain is None
+
+
 def test_image_level_networks_and_batches_of_one_adapt(name: str) -> None:
     with seeded(0, "network"):
         live = built(name, create("classifier", "pacs7", encoder="test_resnet"))

@@ -8,15 +8,19 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from hardy.errors import InputError
+from hardy.errors import InputError, quoted
 from hardy.networks.base import Network
 from hardy.ops.norms import statistics_kept
 from hardy.seed import seeded
 
-__all__ = ["State", "TestTimeAdaptation"]
+__all__ = ["LONGEST_DOMAIN", "State", "TestTimeAdaptation"]
 
 State = dict[str, Any]
-"""What `TestTimeAdaptation.state` returns: the seed, and copies of tensors and of optimiser states by name."""
+"""What `TestTimeAdaptation.state` returns: the seed, the domain that was entered, and copies of tensors and of the
+states of optimisers by name."""
+
+LONGEST_DOMAIN = 256
+"""How many bytes of UTF-8 the name of a domain may have, so that a table of names has a fixed size."""
 
 
 class TestTimeAdaptation(nn.Module, ABC):
@@ -38,6 +42,7 @@ class TestTimeAdaptation(nn.Module, ABC):
         network: the copy, in evaluation mode unless the subclass changes the mode of some modules.
         predicts: whether the logits of a batch are computed ``before`` or ``after`` the update on that batch.
         seed: with the number of the batch, it seeds all random draws; set it before the first batch.
+        domain: the name of the domain of the images that come next, None when it is not known; `enter` sets it.
         step: number of batches since the start, a buffer of shape ().
     """
 
@@ -49,6 +54,7 @@ class TestTimeAdaptation(nn.Module, ABC):
         super().__init__()
         self.network = copy.deepcopy(network).eval()
         self.seed = 0
+        self.domain: str | None = None
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self._start: State | None = None
 
@@ -56,7 +62,8 @@ class TestTimeAdaptation(nn.Module, ABC):
     def adapt(self, images: Tensor) -> Tensor:
         """Return the logits (B, K, H, W), or (B, K), of ``images`` (B, 3, H, W), RGB in [0, 1], and update in place.
 
-        Gradients are enabled. Use torch's CPU generator for random draws; it is seeded for each batch.
+        Gradients are enabled. Use torch's CPU generator for random draws; it is seeded for each batch. A method that
+        uses the domain reads ``self.domain``; with None it detects the domain or does without.
         """
 
     def infer(self, images: Tensor) -> Tensor:
@@ -70,6 +77,21 @@ class TestTimeAdaptation(nn.Module, ABC):
     def optimisers(self) -> Mapping[str, torch.optim.Optimizer]:
         """The optimisers that `adapt` steps, by names that the method chooses; none by default."""
         return {}
+
+    def enter(self, domain: str | None) -> None:
+        """Say that all images from now on are of ``domain``, until the next call; nothing is learned or forgotten.
+
+        Most methods ignore the domain. A new name is a new domain; a name that was entered before is the same domain.
+
+        Args:
+            domain: its name, such as ``acdc/fog``; None, as at the start, when it is not known.
+
+        Raises:
+            InputError: for anything else than None or a name of 1 to 256 bytes.
+        """
+        if domain is not None and not (isinstance(domain, str) and 0 < len(domain.encode()) <= LONGEST_DOMAIN):
+            raise InputError(f"domain {quoted(domain)} is not a name of 1 to {LONGEST_DOMAIN} bytes, nor None")
+        self.domain = domain
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the detached logits (B, K, H, W), or (B, K), of ``images``, and adapt the network to them.
@@ -97,15 +119,15 @@ class TestTimeAdaptation(nn.Module, ABC):
             return self.infer(self._given(images)).detach()
 
     def reset(self) -> None:
-        """Undo everything learned since the start, in place and bit-exact."""
+        """Undo everything learned since the start, in place and bit-exact. The domain that was entered stays."""
         if self._start is not None:
-            self.restore(self._start)
+            self.restore({**self._start, "domain": self.domain})
 
     def state(self) -> State:
         """A copy of everything learned, for `restore`."""
         optimisers = {name: copy.deepcopy(one.state_dict()) for name, one in self.optimisers().items()}
         tensors = {name: value.detach().clone() for name, value in self._tensors()}
-        return {"seed": self.seed, "tensors": tensors, "optimisers": optimisers}
+        return {"seed": self.seed, "domain": self.domain, "tensors": tensors, "optimisers": optimisers}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Return to ``state``, in place and bit-exact; a later `reset` still returns to the start.
@@ -118,7 +140,7 @@ class TestTimeAdaptation(nn.Module, ABC):
         """
         self._refuse_other(state)
         self._keep_start()
-        self.seed = state["seed"]
+        self.seed, self.domain = state["seed"], state["domain"]
         with torch.no_grad():
             for name, value in self._tensors():
                 value.copy_(state["tensors"][name])

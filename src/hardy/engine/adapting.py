@@ -1,8 +1,8 @@
 """Test-time adaptation: a network that learns while it is measured or predicts.
 
 The method sees the images in the order of the data, each image once. The section ``adapt`` of the recipe says when it
-is reset: before each domain, never, or before the next batch after a number of images. When a domain fails, the method
-returns to the state that it had before that domain.
+is reset: before each domain, never, or before the next batch after a number of images. It is told the name of each
+domain that is measured. When a domain fails, the method returns to the state that it had before that domain.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -87,17 +87,24 @@ class Adapting:
         return logits
 
     @contextmanager
-    def domain(self) -> Iterator[None]:
-        """Inside the block the images are of one domain; after an error the method has the state from before it."""
+    def domain(self, name: str | None = None) -> Iterator[None]:
+        """Inside the block the images are of the domain ``name``, None when it is not known, and the method is told so;
+        afterwards it is told the name from before. After an error the method has the state from before the block.
+
+        Raises:
+            InputError: for a name that is too long.
+        """
         if self._per_domain:
             self._reset()
         before, seen = self.method.state(), self._seen
+        self.method.enter(name)
         try:
             yield
         except BaseException:
             self.method.restore(before)
             self._seen = seen
             raise
+        self.method.enter(before["domain"])
 
     def _reset(self) -> None:
         self.method.reset()

@@ -301,7 +301,7 @@ def measure(
         batches = (stream or reading(settings))((domain, items), shared(domain, network)[0])
         each: list[Tensor] | None = [] if choice.keep_counts else None
         try:
-            with live.domain() if live else nullcontext():
+            with live.domain(domain.name) if live else nullcontext():
                 rows.append((domain.name, group, *_count(predict, network, domain, batches, device, each)))
         except (InputError, OSError) as error:
             if not tolerant:

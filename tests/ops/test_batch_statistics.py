@@ -1,0 +1,163 @@
+"""Batch norms with other statistics, by hand and against torch's own; what is recorded; what stays as it was."""
+
+import copy
+
+import pytest
+import torch
+from timm.layers import BatchNormAct2d, LayerNorm2d
+from torch import nn
+
+from hardy.errors import InputError
+from hardy.networks.building.create import create
+from hardy.ops import batch_statistics as stats
+from hardy.seed import seeded
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def one_norm(mean=1.0, var=4.0):
+    net = nn.Sequential(nn.BatchNorm2d(1, eps=1e-12))
+    net[0].running_mean.fill_(mean)
+    net[0].running_var.fill_(var)
+    return net.eval()
+
+
+def test_the_moments_are_those_of_numpy():
+    x = 5 + 3 * noise(2, 4, 3, 5)
+    of_channels = x.double().numpy().transpose(1, 0, 2, 3).reshape(4, -1)
+    wanted = torch.tensor([of_channels.mean(1).tolist(), of_channels.var(1).tolist()])
+    torch.testing.assert_close(stats.moments(x), wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(stats.moments(x.movedim(1, -1), 3), wanted, rtol=1e-5, atol=1e-5)
+    assert stats.moments(x.half()).dtype == torch.float32
+
+
+def test_each_mode_by_hand():
+    """The values -1, 1, 3, 5 have mean 2 and biased variance 5; the source has mean 1 and variance 4."""
+    net = one_norm()
+    norms = list(stats.install(net).values())
+    x = torch.tensor([-1.0, 1.0, 3.0, 5.0]).view(1, 1, 2, 2)
+
+    def gave(mean, var):
+        torch.testing.assert_close(net(x), (x - mean) / var**0.5)
+
+    gave(1, 4)
+    stats.use_batch(norms)
+    gave(2, 5)
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            stats.use_mixed(norms, alpha=0.25)
+            gave(1.25, 4.25)
+            stats.use_mixed(norms, count=12)  # 4 / (12 + 4)
+            gave(1.25, 4.25)
+    stats.use_given(norms, [torch.tensor([[3.0], [9.0]])])
+    gave(3, 9)
+    stats.use_source(norms)
+    gave(1, 4)
+
+
+@pytest.mark.parametrize("mode", ["batch", "mixed", "count"])
+def test_where_there_is_one_value_the_sources_statistics_are_used_and_recorded(mode):
+    net = one_norm()
+    norms = list(stats.install(net).values())
+    use = {
+        "batch": lambda: stats.use_batch(norms),
+        "mixed": lambda: stats.use_mixed(norms, alpha=0.5),
+        "count": lambda: stats.use_mixed(norms, count=1),
+    }
+    use[mode]()
+    with stats.recording(norms) as found:
+        assert net(torch.full((1, 1, 1, 1), 7.0)).item() == 3.0
+    assert found[0].tolist() == [[1.0], [4.0]]
+    assert net(torch.tensor([5.0, 7.0]).view(2, 1, 1, 1)).flatten().tolist() != [2.0, 3.0]
+
+
+def test_gradients_flow_through_the_batchs_statistics():
+    """Against the same formula in float64, differentiated by torch, for the input and for the recorded statistics."""
+    x = noise(2, 3, 4, 4).double().requires_grad_()
+    net = nn.Sequential(nn.BatchNorm2d(3)).double().eval()
+    norms = list(stats.install(net).values())
+    stats.use_mixed(norms, alpha=0.5)
+    assert torch.autograd.gradcheck(net, (x,))
+    with stats.recording(norms, gradient=True) as found:
+        net(x)
+    (by_mean,) = torch.autograd.grad(found[0][0].sum(), x, retain_graph=True)
+    assert torch.allclose(by_mean, torch.full_like(x, 1 / 32))
+    (by_var,) = torch.autograd.grad(found[0][1].sum(), x)
+    assert torch.allclose(by_var, 2 * (x - x.mean((0, 2, 3), keepdim=True)) / 32)
+    with stats.recording(norms) as found:
+        net(x)
+    assert not found[0].requires_grad
+
+
+@pytest.mark.parametrize(
+    "norm", [nn.BatchNorm2d(3), BatchNormAct2d(3), nn.SyncBatchNorm(3), nn.BatchNorm2d(3, affine=False)]
+)
+def test_batch_statistics_are_those_of_torch_in_training_with_the_activation(norm):
+    x = noise(2, 3, 4, 5) + 2
+    like = BatchNormAct2d(3) if isinstance(norm, BatchNormAct2d) else nn.BatchNorm2d(3)
+    net = nn.Sequential(copy.deepcopy(norm)).eval()
+    wanted = like.eval()(x)
+    norms = list(stats.install(net).values())
+    assert torch.equal(net(x), wanted)
+    stats.use_batch(norms)
+    torch.testing.assert_close(net(x), like.train()(x))
+    assert norms[0].source.tolist() == [[0.0] * 3, [1.0] * 3]
+
+
+def test_layer_norms_are_recorded_on_either_side_of_the_channels():
+    net = nn.ModuleDict({"last": nn.LayerNorm(3), "first": LayerNorm2d(3)})
+    last, first = (net[name] for name in ("last", "first"))
+    x = noise(2, 3, 4, 5)
+    wanted = last(x.movedim(1, -1)), first(x)
+    norms = stats.install(net)
+    assert list(norms) == ["last", "first"]
+    with stats.recording(list(norms.values())) as found:
+        assert torch.equal(net["last"](x.movedim(1, -1)), wanted[0])
+        assert torch.equal(net["first"](x), wanted[1])
+    torch.testing.assert_close(found[0], stats.moments(x))
+    torch.testing.assert_close(found[1], stats.moments(x))
+
+
+def test_a_whole_network_computes_the_same_and_a_copy_is_its_own():
+    with seeded(0, "network"):
+        net = create("tiny", "camvid11", width=8).eval()
+    images = torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    plain, wanted = copy.deepcopy(net), net(images)
+    parameters = list(net.parameters())
+    norms = stats.install(net)
+    assert torch.equal(net(images), wanted)
+    assert all(one is other for one, other in zip(net.parameters(), parameters, strict=True))
+    assert list(norms) == [name for name, m in plain.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    assert stats.install(net) == norms
+    other = copy.deepcopy(net)
+    stats.use_batch(norms.values())
+    assert torch.equal(other(images), wanted)
+    assert not torch.allclose(net(images), wanted)
+    with stats.recording(list(norms.values()), gradient=True):
+        net(images)
+    copy.deepcopy(net)  # no graph is left in it
+    for module in plain.modules():
+        module.train(isinstance(module, nn.BatchNorm2d))
+    torch.testing.assert_close(net(images), plain(images))
+
+
+def test_a_norm_that_two_places_share_stays_one_and_one_without_statistics_stays():
+    shared = nn.BatchNorm2d(2)
+    net = nn.Sequential(shared, nn.Sequential(shared), nn.BatchNorm2d(2, track_running_stats=False))
+    norms = stats.install(net)
+    assert list(norms) == ["0"]
+    assert net[0] is net[1][0]
+    assert type(net[2]) is nn.BatchNorm2d
+    with stats.recording(list(norms.values())) as found:
+        net[1](noise(1, 2, 3, 3))
+    torch.testing.assert_close(found[0], stats.moments(noise(1, 2, 3, 3)))
+    with stats.recording(list(norms.values())) as found:
+        pass
+    assert torch.equal(found[0], norms["0"].source)
+
+
+def test_a_network_without_batch_norms_is_refused_where_a_method_needs_them():
+    with pytest.raises(InputError, match=r"^bn_stats adapts batch norms .* the network has none; give a network"):
+        stats.batch_norms(stats.install(nn.Sequential(nn.LayerNorm(3))), "bn_stats")
