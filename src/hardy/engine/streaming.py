@@ -1,8 +1,9 @@
 """A stream: frames reach a method batch by batch, which adapts on some and predicts all; everything is measured.
 
 The order of the frames is that of `hardy.data.stream`. A slow method skips adaptation, never frames: it adapts on every
-k-th batch and predicts the others with what it has. A frame that cannot be used is skipped with one line, and the
-stream goes on. A stream that was stopped continues with the same bits (`hardy.engine.stream_state`).
+k-th batch and predicts the others with what it has. It is told the domain of a batch, unless there are several. A
+frame that cannot be used is skipped with one line, and the stream goes on. A stream that was stopped continues with the
+same bits (`hardy.engine.stream_state`).
 
 Source: adaptation on every k-th frame: Alfarra et al., "Evaluation of test-time adaptation under computational time
 constraints", ICML 2024 (arXiv:2304.04795); there the slow method skips the frames themselves.
@@ -97,7 +98,8 @@ class Streaming:
         """
         end = len(self._frames) if until is None else min(until, len(self._frames))
         if not self.progress.batches and self.choice.probe:
-            self._probe_all("source", self.network, (*self._parts, *self._sources))
+            for part in (*self._parts, *self._sources):
+                self._probe("source", self.network, part)
         saved = self.progress.position
         for frames, batch in self._batches(end):
             self._step(frames, batch)
@@ -187,7 +189,7 @@ class Streaming:
         places = [place for place, _ in frames]
         for domain in dict.fromkeys(domains):
             if self.choice.probe and self._first[domain] in places:
-                self._probe("before", self.live.predict, self._parts[domain])
+                self._probe_method("before", [self._parts[domain]])
         images = batch.images.to(self._device)
         if not now.every:
             self._measure_costs(images)
@@ -195,6 +197,7 @@ class Streaming:
         if (self._reset == "domain" and changed) or (self._reset != "domain" and self._due()):
             self.live.reset()
             now.since_reset = 0
+        self.live.enter(self._parts[domains[0]][0].name if len(set(domains)) == 1 else None)
         adapts = now.batches % now.every == 0
         logits = self._timed(self.live if adapts else self.live.predict, images)
         now.updates += adapts
@@ -206,7 +209,7 @@ class Streaming:
         now.last, now.position = domains[-1], places[-1] + 1
         for domain in dict.fromkeys(domains):
             if self.choice.probe and self._final[domain] in places:
-                self._probe("left", self.live.predict, self._parts[domain])
+                self._probe_method("left", [self._parts[domain]])
 
     def _due(self) -> bool:
         return isinstance(self._reset, int) and self.progress.since_reset >= self._reset
@@ -228,9 +231,13 @@ class Streaming:
             evaluate.count(lambda _, mine=mine: mine, [alone], len(space), device=self._device, onto=onto, each=found)
         return found
 
-    def _probe_all(self, moment: str, predict: Predictor, parts: Sequence[Part]) -> None:
+    def _probe_method(self, moment: str, parts: Sequence[Part]) -> None:
+        """Measure what the method predicts on each of ``parts`` without learning; it is told the domain."""
+        before = self.live.domain
         for part in parts:
-            self._probe(moment, predict, part)
+            self.live.enter(part[0].name)
+            self._probe(moment, self.live.predict, part)
+        self.live.enter(before)
 
     def _probe(self, moment: str, predict: Predictor, part: Part) -> None:
         """Measure evenly spaced images of a domain without learning; frames that cannot be used are left out."""
@@ -253,7 +260,7 @@ class Streaming:
             reasons = self.progress.skipped[0][2] if self.progress.skipped else "nothing was read"
             raise InputError(f"no frame of the stream could be used; the first: {reasons}")
         if self.choice.probe and "final" not in self.progress.probes:
-            self._probe_all("final", self.live.predict, (*self._parts, *self._sources))
+            self._probe_method("final", (*self._parts, *self._sources))
 
     def _measure_costs(self, images: Tensor) -> None:
         """Time and memory of the method on its first batch, on a copy that is thrown away, and what follows from it."""
