@@ -267,5 +267,5 @@ def test_describes_itself() -> None:
     for name in ADAPTATIONS:
         method = ADAPTATIONS.describe(name)
         assert method.source
-        taken = {"reset", "seed"} & {option.name for option in method.options}
+        taken = {"guard", "reset", "seed"} & {option.name for option in method.options}
         assert not taken, "a recipe's section adapt and hardy.adapt have them"

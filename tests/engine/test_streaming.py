@@ -9,6 +9,7 @@ import torch
 from stream_method import SEEN
 from torch import Tensor
 
+from hardy.adaptation._guard import Guarded
 from hardy.adaptation.base import TestTimeAdaptation
 from hardy.data.base import Dataset, Domain
 from hardy.data.labels import SPACES
@@ -17,7 +18,7 @@ from hardy.engine.stream_table import StreamTable, harmful, worst_window
 from hardy.engine.streaming import Streaming
 from hardy.errors import InputError
 from hardy.networks.building.create import create
-from hardy.sections import Stream
+from hardy.sections import Guard, Stream
 from hardy.seed import seeded
 
 METHOD = "stream_method:Learning"
@@ -220,7 +221,7 @@ def test_harmful_is_where_the_source_is_better():
 
 @pytest.mark.parametrize("stop", [1, 2, 5])
 def test_a_stopped_stream_continues_with_the_same_bits(network, tmp_path, stop):
-    choice = {"rounds": 2, "probe": 2, "kind": "gradual", "block": 2, "every": 2, "checkpoint_every": 1}
+    choice = {"rounds": 2, "probe": 2, "kind": "gradual", "block": 2, "every": 2, "checkpoint_every": 3}
     parts = [part("day", 0, 1, 2, bad=(1,)), NIGHT]
     whole = streaming(network, parts, sources=[part("sim", 9)], **choice)
     wanted = whole.run()
@@ -240,7 +241,7 @@ def test_a_stopped_stream_continues_with_the_same_bits(network, tmp_path, stop):
 
 
 def test_the_state_of_another_stream_or_a_damaged_one_is_refused(network, tmp_path):
-    kept = {"folder": str(tmp_path), "checkpoint_every": 1}
+    kept = {"folder": str(tmp_path)}
     streaming(network, [DAY], owner="x", **kept).run(until=2)
     with pytest.raises(InputError, match=r"stream.safetensors: is the state of another stream; give another"):
         streaming(network, [DAY], owner="y", **kept)
@@ -292,3 +293,58 @@ def test_costs_are_measured_on_a_copy(network, costs):
     weights = sum(value.numel() * value.element_size() for value in network.state_dict().values())
     assert table.costs["memory_mib"] * 2**20 > weights
     assert isinstance(table, StreamTable)
+
+
+class Poor(TestTimeAdaptation):
+    """The source network on the first batches; then a single class."""
+
+    predicts = "after"
+
+    def adapt(self, images: Tensor) -> Tensor:
+        logits = self.network(images).detach().clone()
+        logits[:, 3] += 100.0 * (int(self.step) >= 2)
+        return logits
+
+
+def test_alarms_are_judged_by_labels_that_the_guard_never_sees(network):
+    class Good(Drawn):
+        """Its masks are what the network predicts, so that the source is always right."""
+
+        def read(self, item):
+            image, _ = super().read(item)
+            given = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+            with torch.no_grad():
+                return image, network(given)[0].argmax(0).numpy().astype(np.uint8)
+
+    right, wrong = Domain("drawn/right", Good(), {}), Domain("drawn/wrong", Drawn(), {})
+
+    def alarms(domain, **limits):
+        limits = {"entropy": 0, "agreement": 0.5, "prototypes": None, "drift": None, "resets": 99, **limits}
+        live = Guarded(Poor(network), network, Guard(**limits))
+        table = streaming(network, [(domain, (0, 1, 2, 3))], live).run()
+        return [int(table.costs[f"alarms_{name}"]) for name in ("true", "false", "missed", "quiet")], table
+
+    found, table = alarms(right)
+    assert found[0] == 1
+    assert found[1:3] == [0, 0]
+    assert table.online() == 1.0, "the source answers where there is an alarm"
+    assert next((one.frame, one.cause[:9]) for one in table.actions) == (2, "agreement")
+    assert table.costs["guard_forwards"] == 4
+    assert alarms(right, agreement=0.0)[0] == [0, 0, 2, 2]
+    assert sum(alarms(wrong)[0]) == 4
+
+
+def test_a_guarded_stream_continues_with_the_same_bits(network, tmp_path):
+    def made(**more):
+        live = Guarded(adapted(network, METHOD, {}, 0), network, Guard(keep=1, agreement=0.9))
+        return streaming(network, [DAY, NIGHT], live, rounds=2, **more)
+
+    wanted = made().run()
+    made(folder=str(tmp_path)).run(until=5)
+    table = made(folder=str(tmp_path)).run()
+    assert wanted.actions, "the guard acts on this stream"
+    assert table.actions == wanted.actions
+    assert torch.equal(table.counts, wanted.counts)
+    assert {k: v for k, v in table.costs.items() if "ms" not in k} == {
+        k: v for k, v in wanted.costs.items() if "ms" not in k
+    }

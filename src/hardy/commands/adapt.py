@@ -1,16 +1,19 @@
 """`hardy.adapt`: a network that learns from the images that it predicts."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from hardy.adaptation.base import TestTimeAdaptation
-from hardy.engine.adapting import adapted
+from hardy.engine.adapting import adapted, chosen
 from hardy.networks.base import Network, refuse_plain
 from hardy.ops.tensors import check_finite
 
 __all__ = ["adapt"]
 
 
-def adapt(network: Network, name: str, *, seed: int = 0, **options: Any) -> TestTimeAdaptation:
+def adapt(
+    network: Network, name: str, *, seed: int = 0, guard: bool | Mapping[str, Any] = False, **options: Any
+) -> TestTimeAdaptation:
     """A copy of ``network`` that learns from each batch it predicts: ``live(images) -> logits``, ``live.reset()``.
 
     ``live.reset()`` restores the start exactly. ``live.state()`` is a copy of the current state, and
@@ -20,6 +23,7 @@ def adapt(network: Network, name: str, *, seed: int = 0, **options: Any) -> Test
         network: from `hardy.create`, `hardy.load` or `hardy.wrap`; it does not change. The copy is on its device.
         name: a method of ``hardy list adaptation``, or ``"their.module:Class"``.
         seed: decides the method's random draws, together with the number of the batch.
+        guard: watches the method and undoes what looks harmful; True, or its options such as ``{"agreement": 0.6}``.
         options: the method's options.
 
     Raises:
@@ -27,4 +31,6 @@ def adapt(network: Network, name: str, *, seed: int = 0, **options: Any) -> Test
     """
     refuse_plain(network)
     check_finite(network)
-    return adapted(network, name, options, seed)
+    choice = chosen({"name": name, "guard": guard, **options})
+    assert choice is not None
+    return adapted(network, name, options, seed, choice.guard)

@@ -15,7 +15,7 @@ from hardy.engine.adapting import chosen, notes
 from hardy.engine.evaluate import Table
 from hardy.engine.protocol import Settings
 from hardy.engine.provenance import provenance
-from hardy.engine.run_folder import origin_of
+from hardy.engine.run_folder import Origin, origin_of
 from hardy.errors import InputError
 from hardy.files import expanded
 from hardy.networks.base import Network, refuse_plain
@@ -90,31 +90,24 @@ def _views(
     return {"window": window, "flip": flip, "scales": list(scales), "classes": list(classes)}
 
 
-def _refuse_views(
-    window: Sequence[int] | None,
-    scales: Sequence[float],
-    classes: Sequence[str],
-    *,
-    flip: bool,
-    per_class: bool,
-    counts: Path | None,
-) -> None:
+def _records(origin: Origin, table: Table, here: Mapping[str, Any]) -> list[Record]:
+    """The records of ``table``, with the notes ``here``."""
+    versions = provenance()
+    return [
+        Record(origin.digest, "evaluate", origin.sources, target, origin.seed, metric, value, {}, versions, here)
+        for target, metric, value in table.values()
+    ]
+
+
+def _refuse_views(given: Mapping[str, Any]) -> None:
     """Refuse what a stream does not measure.
 
     Raises:
         InputError: naming the first.
     """
-    given = {
-        "--window": window,
-        "--scale": tuple(scales) != (1.0,),
-        "--class": classes,
-        "--flip": flip,
-        "--per-class": per_class,
-        "--counts": counts,
-    }
     for name, value in given.items():
         if value:
-            raise InputError(f"{name}: has no effect on a stream; leave it out")
+            raise InputError(f"--{name}: has no effect on a stream; leave it out")
 
 
 def _measure(
@@ -185,10 +178,10 @@ def run(
     words, streaming = stream_apart(words)
     domains, adapting = adapt_apart(words)
     if streaming:
-        _refuse_views(window, scales, classes, flip=flip, per_class=per_class, counts=counts)
+        views = {"window": window, "scale": tuple(scales) != (1.0,), "class": classes, "flip": flip}
+        _refuse_views({**views, "per-class": per_class, "counts": counts})
         places = {"root": root, "datasets": datasets, "splits": splits, "size": size, "device": device}
-        stream.run(folder, [*streaming, *adapting], domains=domains, **places)
-        return
+        return stream.run(folder, [*streaming, *adapting], domains=domains, **places)
     adapt = chosen(None, adapting)
     network = artefact.load(folder)
     check_finite(network, folder)
@@ -202,13 +195,8 @@ def run(
     table = _measure(network, domains, reading, views, {"device": device, "seed": origin.seed}, method, tolerant=True)
     if counts is not None:
         write(expanded(counts), table.counts)
-    here = {"size": list(size) if size else None, "domains": list(domains), **notes(adapt)}
-    versions = provenance()
-    lines = [
-        Record(origin.digest, "evaluate", origin.sources, target, origin.seed, metric, value, {}, versions, here)
-        for target, metric, value in table.values()
-    ]
     show_table(f"{folder} on {', '.join(domains)}{adapt_words(adapt)}", table, per_class=per_class)
     say_lineage(str(folder), network)
-    keep_records(folder, lines)
+    here = {"size": list(size) if size else None, "domains": list(domains), **notes(adapt)}
+    keep_records(folder, _records(origin, table, here))
     refuse_unmeasured(table, folder, adapt)

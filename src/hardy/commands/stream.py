@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from hardy.device import pick
 from hardy.engine import artefact, protocol
 from hardy.engine.adapting import adapted, notes
 from hardy.engine.provenance import provenance
-from hardy.engine.run_folder import origin_of
-from hardy.engine.stream_table import StreamTable
+from hardy.engine.run_folder import Origin, origin_of
+from hardy.engine.stream_table import Alarms, StreamTable
 from hardy.engine.streaming import Streaming
 from hardy.errors import InputError
 from hardy.files import expanded
@@ -97,7 +98,8 @@ def _shown(network: Network, recipe: Recipe) -> StreamTable:
     was_training = network.training
     network.eval()
     try:
-        live = adapted(network, recipe.adapt.name, recipe.adapt.options, recipe.run.seed)
+        adapt = recipe.adapt
+        live = adapted(network, adapt.name, adapt.options, recipe.run.seed, adapt.guard)
         made = Streaming(
             live,
             network,
@@ -161,18 +163,20 @@ def run(
     _show(f"{folder} on {', '.join(table.domains)}: {recipe.stream.kind}, {recipe.adapt.name}", table)
     say_lineage(str(folder), network)
     here = {"domains": list(table.domains), "stream": recipe.stream.model_dump(mode="json"), **notes(recipe.adapt)}
-    versions = provenance()
-    lines = []
-    for target, metric, value, number in table.numbers():
-        own = {**here, "round": number} if number else here
-        lines.append(
-            Record(origin.digest, "stream", origin.sources, target, origin.seed, metric, value, {}, versions, own)
-        )
-    keep_records(folder, lines)
+    keep_records(folder, _records(origin, table, here))
     if table.skipped:
         place, name, reason = table.skipped[0]
         many = f"{len(table.skipped)} of {len(table.skipped) + len(table.places)} frames were skipped"
         raise InputError(f"{folder}: {many}; the first, frame {place}, {name}: {reason}")
+
+
+def _records(origin: Origin, table: StreamTable, here: Mapping[str, Any]) -> list[Record]:
+    """The records of ``table``, with the notes ``here`` and the round of numbers that have one."""
+    known, versions, made = (origin.digest, "stream", origin.sources), provenance(), []
+    for target, metric, value, number in table.numbers():
+        own = {**here, "round": number} if number else here
+        made.append(Record(*known, target, origin.seed, metric, value, {}, versions, own))
+    return made
 
 
 def _recipe(
@@ -236,5 +240,20 @@ def _show(title: str, table: StreamTable) -> None:
     )
     if costs["nan_frames"]:
         say(f"{costs['nan_frames']:.0f} frames with NaN in their logits: the method has diverged")
+    if "guard_forwards" in costs:
+        _show_guard(table)
     for place, name, reason in table.skipped:
         say(f"frame {place}, {name}: SKIPPED: {reason}")
+
+
+def _show_guard(table: StreamTable) -> None:
+    """Print what the guard did by cause, and how often it was right."""
+    causes = Counter((action.cause.split(" ")[0], action.action) for action in table.actions)
+    for (cause, action), count in causes.items():
+        first = next(one for one in table.actions if one.cause.split(" ")[0] == cause and one.action == action)
+        say(f"guard: {action} {count} times, by {cause}; first at frame {first.frame}: {first.cause}")
+    true, false, missed, _ = (f"{table.costs[f'alarms_{name}']:.0f}" for name in Alarms._fields)
+    say(
+        f"guard: {true} alarms where the source was better and {false} where it was not; {missed} batches where it was "
+        f"better without an alarm; {table.costs['guard_forwards']:.0f} forward passes"
+    )

@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hardy.adaptation._guard import Guarded
 from hardy.adaptation.base import TestTimeAdaptation
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.recipe import Adapt, from_values
 from hardy.registry import ADAPTATIONS
+from hardy.sections import Guard
 from hardy.seed import seeded
 
 __all__ = ["Adapting", "adapted", "chosen", "notes"]
@@ -41,14 +43,22 @@ def notes(adapt: Adapt | None) -> dict[str, Any]:
     return {"adapt": adapt.model_dump(mode="json")} if adapt else {}
 
 
-def adapted(network: Network, name: str, options: Mapping[str, Any], seed: int) -> TestTimeAdaptation:
+def adapted(
+    network: Network, name: str, options: Mapping[str, Any], seed: int, guard: Guard | None = None
+) -> TestTimeAdaptation:
     """The method ``name`` on a copy of ``network``, on its device; ``seed`` decides its random draws.
 
+    With a ``guard`` it is a `Guarded`.
+
     Raises:
-        InputError: for an unknown method, an unknown option or a value of a wrong type.
+        InputError: for an unknown method, an unknown option or a value of a wrong type, or a network in half precision.
     """
+    kind = next(value.dtype for value in network.parameters() if value.is_floating_point())
+    if kind in (torch.float16, torch.bfloat16):
+        raise InputError(f"the network is in {kind}; what it would learn is lost in rounding: adapt network.float()")
     with torch.inference_mode(False), seeded(seed, "adapt"):  # tensors made in inference mode cannot be trained
         live: TestTimeAdaptation = ADAPTATIONS.build(name, {"network": network}, **options)
+        live = Guarded(live, network, guard) if guard else live
     live.seed = seed
     return live.to(next(network.buffers()).device)
 
@@ -63,7 +73,7 @@ class Adapting:
     """
 
     def __init__(self, network: Network, choice: Adapt, seed: int) -> None:
-        self.method = adapted(network, choice.name, choice.options, seed)
+        self.method = adapted(network, choice.name, choice.options, seed, choice.guard)
         self._name = choice.name
         self._per_domain = choice.reset == "domain"
         self._most = choice.reset if isinstance(choice.reset, int) else None

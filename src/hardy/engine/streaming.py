@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hardy.adaptation._guard import BUDGET, Guarded
 from hardy.adaptation.base import TestTimeAdaptation
 from hardy.data.base import Domain, Item
 from hardy.data.loader import label_map
@@ -29,7 +30,7 @@ from hardy.data.transforms import evaluation
 from hardy.engine import evaluate, protocol, stream_state
 from hardy.engine.evaluate import Predictor
 from hardy.engine.stream_progress import Progress
-from hardy.engine.stream_table import StreamTable, stacked
+from hardy.engine.stream_table import Action, StreamTable, harmful, stacked
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.sections import Stream
@@ -122,6 +123,9 @@ class Streaming:
         now = self.progress
         costs = {**now.costs, "updates": now.updates, "every": now.every, "nan_frames": now.nans}
         costs["ms_per_frame"] = 1000 * now.seconds / max(len(now.places), 1)
+        if isinstance(self.live, Guarded):
+            costs["guard_forwards"] = int(self.live.forwards)
+            costs |= {f"alarms_{name}": count for name, count in now.alarms._asdict().items()}
         return StreamTable(
             tuple(domain.name for domain, _ in self._parts),
             tuple(domain.name for domain, _ in self._sources),
@@ -202,7 +206,9 @@ class Streaming:
         logits = self._timed(self.live if adapts else self.live.predict, images)
         now.updates += adapts
         now.nans += sum(bool(one.isnan().any()) for one in logits)
-        now.counts += self._counts(logits, batch, domains)
+        now.counts += (each := self._counts(logits, batch, domains))
+        if adapts and isinstance(self.live, Guarded):
+            self._heed(self.live, places[0], each, batch, domains)
         now.places += [(frame.round, frame.domain) for _, frame in frames]
         now.batches += 1
         now.since_reset += len(frames)
@@ -219,6 +225,20 @@ class Streaming:
         seconds, logits = _seconds(predict, images)
         self.progress.seconds += seconds
         return logits
+
+    def _heed(self, guarded: Guarded, place: int, each: Sequence[Tensor], batch: Batch, domains: Sequence[int]) -> None:
+        """Note what the guard did on this batch, and whether it was right, by labels that it does not see."""
+        now, seen = self.progress, guarded.watched
+        now.actions += [Action(place, cause, action) for cause, action in guarded.actions]
+        now.updates -= any(cause == BUDGET for cause, _ in guarded.actions)
+        if seen is None:
+            return
+        source = torch.stack(self._counts(seen.source, batch, domains)).sum(0)
+        mine = torch.stack(self._counts(seen.logits, batch, domains) if seen.alarm else list(each)).sum(0)
+        harm = harmful(mine, source, image_level=self.network.image_level)
+        if harm is not None:
+            name = ("true" if harm else "false") if seen.alarm else ("missed" if harm else "quiet")
+            now.alarms = now.alarms._replace(**{name: getattr(now.alarms, name) + 1})
 
     def _counts(self, logits: Tensor, batch: Batch, domains: Sequence[int]) -> list[Tensor]:
         """The confusion counts of each image of a batch."""

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from hardy import safe_yaml
 from hardy.errors import InputError, quoted
 from hardy.files import expanded
-from hardy.sections import MOST_PIXELS, Adapt
+from hardy.ranges import MOST_PIXELS
+from hardy.sections import Adapt
 
 __all__ = ["adapt_apart", "adapt_words", "at_home", "nested", "size_of", "stream_apart"]
 
