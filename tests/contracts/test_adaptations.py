@@ -59,7 +59,7 @@ def network() -> Network:
 def built(name: str, network: Network) -> TestTimeAdaptation:
     if name == "everything":
         return Everything(network)
-    return ADAPTATIONS.build(name, {"network": network})
+    return ADAPTATIONS.build(name, {"network": network, "source_images": [torch.zeros(1, 3, 32, 48), *stream(2)]})
 
 
 @pytest.fixture(params=METHODS)

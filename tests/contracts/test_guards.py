@@ -27,7 +27,7 @@ def images(count: int) -> list[Tensor]:
 
 
 def under(name: str, network: Network) -> Guarded:
-    live = adapted(network, name, {}, 3, GUARD)
+    live = adapted(network, name, {}, 3, images(2), guard=GUARD)
     assert isinstance(live, Guarded)
     return live
 

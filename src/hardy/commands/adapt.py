@@ -1,7 +1,9 @@
 """`hardy.adapt`: a network that learns from the images that it predicts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from torch import Tensor
 
 from hardy.adaptation.base import TestTimeAdaptation
 from hardy.engine.adapting import adapted, chosen
@@ -12,7 +14,13 @@ __all__ = ["adapt"]
 
 
 def adapt(
-    network: Network, name: str, *, seed: int = 0, guard: bool | Mapping[str, Any] = False, **options: Any
+    network: Network,
+    name: str,
+    *,
+    seed: int = 0,
+    source_images: Iterable[Tensor] | Tensor | None = None,
+    guard: bool | Mapping[str, Any] = False,
+    **options: Any,
 ) -> TestTimeAdaptation:
     """A copy of ``network`` that learns from each batch it predicts: ``live(images) -> logits``, ``live.reset()``.
 
@@ -23,14 +31,17 @@ def adapt(
         network: from `hardy.create`, `hardy.load` or `hardy.wrap`; it does not change. The copy is on its device.
         name: a method of ``hardy list adaptation``, or ``"their.module:Class"``.
         seed: decides the method's random draws, together with the number of the batch.
+        source_images: for a method that is not source-free, such as ``eata``: batches (B, 3, H, W) of clean images of
+            the source domain, RGB in [0, 1]; other methods do not use them.
         guard: watches the method and undoes what looks harmful; True, or its options such as ``{"agreement": 0.6}``.
         options: the method's options.
 
     Raises:
-        InputError: for an unknown method or option, a value of a wrong type, or weights that are not finite.
+        InputError: for an unknown method or option, a value of a wrong type, or weights that are not finite; for a
+            method that needs ``source_images`` without them.
     """
     refuse_plain(network)
     check_finite(network)
     choice = chosen({"name": name, "guard": guard, **options})
     assert choice is not None
-    return adapted(network, name, options, seed, choice.guard)
+    return adapted(network, name, options, seed, source_images, guard=choice.guard)

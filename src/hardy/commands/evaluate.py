@@ -167,10 +167,8 @@ def run(
 ) -> None:
     """Measure the network in ``folder``, print the table and append it to the folder's records.
 
-    The confusion counts of every image go to the folder ``counts``, if there is one.
-
-    Without ``size`` the images are resized as in the run's own recipe. Words such as ``adapt.name=source`` among
-    ``words`` make the network adapt; the recipe's section ``adapt`` is not used. The run's seed decides random draws.
+    Without ``size`` images are resized as in the run's own recipe. Words such as ``adapt.name=source`` make the network
+    adapt, words of a stream go to `hardy.commands.stream`. Counts of every image go to ``counts``, if there is one.
 
     Raises:
         InputError: what `evaluate` raises; for a domain that cannot be read, after the others are shown.
@@ -181,18 +179,20 @@ def run(
         views = {"window": window, "scale": tuple(scales) != (1.0,), "class": classes, "flip": flip}
         _refuse_views({**views, "per-class": per_class, "counts": counts})
         places = {"root": root, "datasets": datasets, "splits": splits, "size": size, "device": device}
-        return stream.run(folder, [*streaming, *adapting], domains=domains, **places)
+        stream.run(folder, [*streaming, *adapting], domains=domains, **places)
+        return
     adapt = chosen(None, adapting)
     network = artefact.load(folder)
     check_finite(network, folder)
     if per_class and network.image_level:
-        name = type(network).__name__
-        raise InputError(f"--per-class: {name} predicts one class per image, of which there is no IoU")
+        raise InputError(
+            f"--per-class: {type(network).__name__} predicts one class per image, of which there is no IoU"
+        )
     origin = origin_of(folder)
     size = size or (origin.recipe.data.size if origin.recipe else None)
     method, reading = adapt.model_dump(mode="json") if adapt else None, _reading(root, datasets, size, splits)
-    views = {**_views(window, scales, classes, flip=flip), "keep_counts": counts is not None}
-    table = _measure(network, domains, reading, views, {"device": device, "seed": origin.seed}, method, tolerant=True)
+    shown = {**_views(window, scales, classes, flip=flip), "keep_counts": counts is not None}
+    table = _measure(network, domains, reading, shown, {"device": device, "seed": origin.seed}, method, tolerant=True)
     if counts is not None:
         write(expanded(counts), table.counts)
     show_table(f"{folder} on {', '.join(domains)}{adapt_words(adapt)}", table, per_class=per_class)

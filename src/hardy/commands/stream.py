@@ -3,9 +3,11 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from hardy import safe_yaml
 from hardy.commands.input.in_memory import references
@@ -44,6 +46,7 @@ def stream(
     size: Sequence[int] | None = None,
     device: str = "auto",
     seed: int = 0,
+    source_images: Iterable[Tensor] | Tensor | None = None,
 ) -> StreamTable:
     """Show a stream of the domains ``data`` to a copy of ``network`` that adapts, and measure it.
 
@@ -59,6 +62,7 @@ def stream(
         size: (height, width) that images are resized to; scores are at the masks' own size.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         seed: decides the method's random draws; those of the order are the section's own ``seed``.
+        source_images: see `hardy.adapt`.
 
     Raises:
         InputError: what `hardy.evaluate` raises, and for an empty stream.
@@ -75,10 +79,11 @@ def stream(
         "adapt": adapt,
         "run": {"device": device, "seed": seed},
     }
-    return _shown(network, from_values({"network": {"run": "a network in memory"}, **values}, origin="arguments"))
+    recipe = from_values({"network": {"run": "a network in memory"}, **values}, origin="arguments")
+    return _shown(network, recipe, source_images)
 
 
-def _shown(network: Network, recipe: Recipe) -> StreamTable:
+def _shown(network: Network, recipe: Recipe, source_images: Iterable[Tensor] | Tensor | None = None) -> StreamTable:
     """The table of the stream of ``recipe``."""
     assert recipe.stream is not None
     assert recipe.adapt is not None
@@ -99,7 +104,7 @@ def _shown(network: Network, recipe: Recipe) -> StreamTable:
     network.eval()
     try:
         adapt = recipe.adapt
-        live = adapted(network, adapt.name, adapt.options, recipe.run.seed, adapt.guard)
+        live = adapted(network, adapt.name, adapt.options, recipe.run.seed, source_images, guard=adapt.guard)
         made = Streaming(
             live,
             network,

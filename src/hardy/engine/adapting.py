@@ -5,7 +5,7 @@ is reset: before each domain, never, or before the next batch after a number of 
 domain that is measured. When a domain fails, the method returns to the state that it had before that domain.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,20 +44,33 @@ def notes(adapt: Adapt | None) -> dict[str, Any]:
 
 
 def adapted(
-    network: Network, name: str, options: Mapping[str, Any], seed: int, guard: Guard | None = None
+    network: Network,
+    name: str,
+    options: Mapping[str, Any],
+    seed: int,
+    source_images: Iterable[Tensor] | Tensor | None = None,
+    *,
+    guard: Guard | None = None,
 ) -> TestTimeAdaptation:
     """The method ``name`` on a copy of ``network``, on its device; ``seed`` decides its random draws.
 
     With a ``guard`` it is a `Guarded`.
 
     Raises:
-        InputError: for an unknown method, an unknown option or a value of a wrong type, or a network in half precision.
+        InputError: for an unknown method, an unknown option or a value of a wrong type; for a network in half
+            precision; for a method that is not source-free without ``source_images``.
     """
     kind = next(value.dtype for value in network.parameters() if value.is_floating_point())
     if kind in (torch.float16, torch.bfloat16):
         raise InputError(f"the network is in {kind}; what it would learn is lost in rounding: adapt network.float()")
+    supply = {"network": network, "source_images": source_images}
+    if source_images is None and "source_images" in (ADAPTATIONS.describe(name).supplied or ()):
+        raise InputError(
+            f"adapt: {name} is not source-free: it needs clean images of the source domain, which only "
+            f"hardy.adapt(network, {name!r}, source_images=...) takes; eta learns without them"
+        )
     with torch.inference_mode(False), seeded(seed, "adapt"):  # tensors made in inference mode cannot be trained
-        live: TestTimeAdaptation = ADAPTATIONS.build(name, {"network": network}, **options)
+        live: TestTimeAdaptation = ADAPTATIONS.build(name, supply, **options)
         live = Guarded(live, network, guard) if guard else live
     live.seed = seed
     return live.to(next(network.buffers()).device)
@@ -73,7 +86,7 @@ class Adapting:
     """
 
     def __init__(self, network: Network, choice: Adapt, seed: int) -> None:
-        self.method = adapted(network, choice.name, choice.options, seed, choice.guard)
+        self.method = adapted(network, choice.name, choice.options, seed, guard=choice.guard)
         self._name = choice.name
         self._per_domain = choice.reset == "domain"
         self._most = choice.reset if isinstance(choice.reset, int) else None

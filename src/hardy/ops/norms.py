@@ -1,4 +1,5 @@
-"""Running statistics of batch norms: kept while a batch passes through, or re-estimated from given batches.
+"""The kinds of norm layers, and the running statistics of batch norms: kept while a batch passes through, or
+re-estimated from given batches.
 
 Source: for `reestimate` the precise batch norm of Wu and Johnson, "Rethinking 'Batch' in BatchNorm", arXiv:2105.07576,
 2021, section 3; after pruning: Li, Wu, Su and Wang, "EagleEye: fast sub-net evaluation for efficient neural network
@@ -10,10 +11,23 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from timm import layers
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
-__all__ = ["countable", "reestimate", "statistics_kept"]
+__all__ = ["NORMS", "countable", "reestimate", "statistics_kept"]
+
+NORMS = (
+    _NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    layers.RmsNorm,
+    layers.RmsNorm2d,
+    layers.SimpleNorm,
+    layers.SimpleNorm2d,
+)
+"""Norm layers; their parameters are a scale and often a shift."""
 
 
 @contextmanager

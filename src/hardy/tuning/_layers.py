@@ -8,7 +8,6 @@ from timm import layers
 from timm.models import swin_transformer_v2
 from timm.models.swin_transformer_v2_cr import WindowMultiHeadAttention
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from hardy.errors import InputError
 from hardy.networks.base import Network
@@ -16,7 +15,6 @@ from hardy.ops.around import Around
 from hardy.tuning.base import encoder_of, freeze_encoder
 
 __all__ = [
-    "NORMS",
     "Layer",
     "check_rank",
     "factors",
@@ -30,18 +28,6 @@ __all__ = [
 ]
 
 Layer = nn.Linear | nn.Conv2d
-
-NORMS = (
-    _NormBase,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-    layers.RmsNorm,
-    layers.RmsNorm2d,
-    layers.SimpleNorm,
-    layers.SimpleNorm2d,
-)
-"""Norm layers; their parameters are a scale and often a shift."""
 
 
 def within(network: Network) -> Iterator[tuple[str, nn.Module]]:

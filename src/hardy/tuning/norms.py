@@ -10,7 +10,8 @@ parameter-efficient few-shot fine-tuning", AAAI 2024, for the layer norms of tra
 """
 
 from hardy.networks.base import Network
-from hardy.tuning._layers import NORMS, train_only
+from hardy.ops.norms import NORMS
+from hardy.tuning._layers import train_only
 from hardy.tuning.base import Tuner
 
 __all__ = ["Norms"]

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.ops.around import Around
-from hardy.tuning._layers import NORMS, is_plain, replace, unwrap, within
+from hardy.ops.norms import NORMS
+from hardy.tuning._layers import is_plain, replace, unwrap, within
 from hardy.tuning.base import Tuner, freeze_encoder
 
 __all__ = ["SSF"]

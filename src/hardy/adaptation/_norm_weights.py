@@ -1,0 +1,54 @@
+"""What the methods share that learn the weights and biases of norm layers: which these are, and what steps them."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from hardy.errors import InputError
+from hardy.networks.base import Network
+from hardy.ops.batch_statistics import install, use_batch
+from hardy.ops.norms import NORMS
+
+__all__ = ["learn_norms", "momentum_descent"]
+
+
+def learn_norms(network: Network, method: str, *, leave: float = 0.0) -> list[nn.Parameter]:
+    """Freeze ``network`` but the weights and biases of its norm layers, in place, and return these.
+
+    From now on its batch norms normalise by the batch, or by their running statistics where it has one value per
+    channel, and nothing moves these statistics. Layer, group and other norms learn as well and normalise as before.
+
+    Args:
+        network: the copy that adapts.
+        method: who asks, for the error.
+        leave: the share of the encoder's norms, the last ones, that are frozen too; of all norms for a network that
+            does not name its encoder. Rounded down.
+
+    Raises:
+        InputError: for a network without such weights, saying how to get one.
+    """
+    use_batch(install(network).values())
+    network.requires_grad_(False)
+    roots = network.encoder() if leave else ()
+    inside = [norm for root in (roots or (network,)) for norm in _norms(root)]
+    left = set(inside[len(inside) - int(leave * len(inside)) :])
+    learned = [value for norm in _norms(network) if norm not in left for value in norm.parameters(recurse=False)]
+    if not learned:
+        raise InputError(
+            f"adapt: {method} learns the weights and biases of norm layers, and {type(network).__name__} has none; if "
+            "they were folded into convolutions or frozen, load the network as it was before: hardy.load of its run, "
+            "or torch.nn.BatchNorm2d in place of the frozen norms"
+        )
+    for value in learned:
+        value.requires_grad_(True)
+    return learned
+
+
+def momentum_descent(learned: list[nn.Parameter], lr: float) -> torch.optim.SGD:
+    """Stochastic gradient descent with Nesterov's momentum of 0.9, without weight decay."""
+    return torch.optim.SGD(learned, lr=lr, momentum=0.9, nesterov=True)
+
+
+def _norms(root: nn.Module) -> Iterator[nn.Module]:
+    return (module for module in root.modules() if isinstance(module, NORMS))
