@@ -185,9 +185,8 @@ def run(
     network = artefact.load(folder)
     check_finite(network, folder)
     if per_class and network.image_level:
-        raise InputError(
-            f"--per-class: {type(network).__name__} predicts one class per image, of which there is no IoU"
-        )
+        name = type(network).__name__
+        raise InputError(f"--per-class: {name} predicts one class per image, of which there is no IoU")
     origin = origin_of(folder)
     size = size or (origin.recipe.data.size if origin.recipe else None)
     method, reading = adapt.model_dump(mode="json") if adapt else None, _reading(root, datasets, size, splits)
