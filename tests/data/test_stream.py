@@ -2,10 +2,13 @@
 
 from collections import Counter
 from itertools import groupby, pairwise
+from pathlib import Path
 
 import pytest
+import yaml
 
 from hardy.data.stream import Frame, order
+from hardy.recipe import from_values
 from hardy.sections import Stream
 
 SIZES = [("a/day", 12), ("a/dusk", 8), ("a/night", 20)]
@@ -90,3 +93,16 @@ def test_no_domain_or_no_image_gives_no_frame():
         assert order([("a", 0)], Stream(kind=kind, rounds=2)) == []
     with_empty = order([("a", 0), ("b", 3)], Stream(kind="gradual"))
     assert [frame.domain for frame in with_empty] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).parents[2] / "recipes" / "streams").glob("*.yaml")), ids=lambda file: file.stem
+)
+def test_the_shipped_streams_are_valid_and_name_their_command(file):
+    text = file.read_text(encoding="utf-8")
+    values = yaml.safe_load(text)
+    assert set(values) == {"data", "stream", "adapt"}
+    recipe = from_values({"network": {"run": "x"}, **values}, (), str(file))
+    assert recipe.adapt.reset == "never"
+    assert f"hardy evaluate runs/x recipes/streams/{file.name}" in text
+    assert all(len(line) <= 140 for line in text.splitlines())

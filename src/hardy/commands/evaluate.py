@@ -178,7 +178,7 @@ def run(
     if streaming:
         views = {"window": window, "scale": tuple(scales) != (1.0,), "class": classes, "flip": flip}
         _refuse_views({**views, "per-class": per_class, "counts": counts})
-        places = {"root": root, "datasets": datasets, "splits": splits, "size": size, "device": device}
+        places: dict[str, Any] = {"root": root, "datasets": datasets, "splits": splits, "size": size, "device": device}
         stream.run(folder, [*streaming, *adapting], domains=domains, **places)
         return
     adapt = chosen(None, adapting)
