@@ -53,6 +53,10 @@ def test_each_mode_by_hand():
             gave(1.25, 4.25)
     stats.use_given(norms, [torch.tensor([[3.0], [9.0]])])
     gave(3, 9)
+    stats.use_mixed(norms, alpha=0.75, past=[torch.tensor([[6.0], [9.0]])])
+    with stats.recording(norms) as found:
+        gave(3, 6)
+    assert found[0].tolist() == [[2.0], [5.0]]
     stats.use_source(norms)
     gave(1, 4)
 
@@ -104,6 +108,9 @@ def test_batch_statistics_are_those_of_torch_in_training_with_the_activation(nor
     stats.use_batch(norms)
     torch.testing.assert_close(net(x), like.train()(x))
     assert norms[0].source.tolist() == [[0.0] * 3, [1.0] * 3]
+    stats.use_batch(norms, momentum=0.1)  # as `like` did, which trained on this batch once
+    net(x)
+    torch.testing.assert_close(norms[0].source, torch.stack((like.running_mean, like.running_var)))
 
 
 def test_layer_norms_are_recorded_on_either_side_of_the_channels():
