@@ -165,6 +165,28 @@ def test_a_norm_that_two_places_share_stays_one_and_one_without_statistics_stays
     assert torch.equal(found[0], norms["0"].source)
 
 
+def test_a_recording_can_end_the_pass_after_its_norms():
+    ran = []
+
+    class Last(nn.Module):
+        def forward(self, x):
+            ran.append(x)
+            return x
+
+    net = nn.Sequential(nn.BatchNorm2d(2), nn.LayerNorm(3), Last())
+    norms = list(stats.install(net).values())
+    x = noise(1, 2, 3, 3)
+    for some in (norms[:1], norms):
+        with stats.recording(some, end=True) as found:
+            net(x)
+        assert not ran
+        assert len(found) == len(some)
+    net(x)
+    assert len(ran) == 1
+    with pytest.raises(RuntimeError), stats.recording(norms, end=True):
+        net(noise(1, 5, 3, 3))
+
+
 def test_a_network_without_batch_norms_is_refused_where_a_method_needs_them():
     with pytest.raises(InputError, match=r"^bn_stats adapts batch norms .* the network has none; give a network"):
         stats.batch_norms(stats.install(nn.Sequential(nn.LayerNorm(3))), "bn_stats")

@@ -19,7 +19,7 @@ arXiv:2110.04065, 2021 (mixed by a constant).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -62,6 +62,7 @@ class AdaptiveNorm(nn.Module):
         given: the statistics (2, C) of ``given``, and what ``mixed`` has in place of the running ones. Neither a
             parameter nor a buffer: set them before each forward pass.
         records: whether statistics are recorded, and with gradients; see `recording`.
+        left: the norms after which the forward pass ends and which have not run yet; None to go on to the end.
     """
 
     def __init__(self, norm: _BatchNorm) -> None:
@@ -74,6 +75,7 @@ class AdaptiveNorm(nn.Module):
         self.given: Tensor | None = None
         self.records: tuple[bool, bool] = (False, False)
         self.recorded: Tensor | None = None
+        self.left: set[nn.Module] | None = None
 
     @property
     def source(self) -> Tensor:
@@ -89,6 +91,8 @@ class AdaptiveNorm(nn.Module):
         own = None
         if self.records[0]:
             own = self.recorded = _noted(x, 1, self.records[1]) if x.numel() > x.shape[1] else self.source
+        if self.left is not None:
+            _ended(self, self.left)
         if mode == "mixed" and (own is None or torch.is_grad_enabled() != self.records[1]):
             own = moments(x)
         x = self._normalised(x, mode, own)
@@ -129,6 +133,7 @@ class RecordedNorm(nn.Module):
         self.norm = norm
         self.records: tuple[bool, bool] = (False, False)
         self.recorded: Tensor | None = None
+        self.left: set[nn.Module] | None = None
 
     @property
     def source(self) -> Tensor:
@@ -142,6 +147,8 @@ class RecordedNorm(nn.Module):
             channel = 1 if isinstance(self.norm, _CHANNELS_FIRST) else x.ndim - 1
             single = x.numel() == x.shape[channel]
             self.recorded = self.source if single else _noted(x, channel, self.records[1])
+        if self.left is not None:
+            _ended(self, self.left)
         out: Tensor = self.norm(x)
         return out
 
@@ -252,7 +259,7 @@ def use_given(norms: Sequence[Norm], statistics: Iterable[Tensor]) -> None:
 
 
 @contextmanager
-def recording(norms: Sequence[Norm], *, gradient: bool = False) -> Iterator[list[Tensor]]:
+def recording(norms: Sequence[Norm], *, gradient: bool = False, end: bool = False) -> Iterator[list[Tensor]]:
     """Record the statistics of ``norms`` in the forward pass inside the block; after it the list has (2, C) for each.
 
     A norm that ran more than once has the statistics of the last run. One that did not run has those of the source.
@@ -260,16 +267,30 @@ def recording(norms: Sequence[Norm], *, gradient: bool = False) -> Iterator[list
     Args:
         norms: what is recorded.
         gradient: whether gradients flow through the statistics.
+        end: end the block as soon as all of ``norms`` have run, without what follows them in the network.
     """
+    left: set[nn.Module] | None = set(norms) if end else None
     found: list[Tensor] = []
     for norm in norms:
-        norm.records = (True, gradient)
+        norm.records, norm.left = (True, gradient), left
     try:
-        yield found
+        with suppress(_AllRanError):
+            yield found
         found += [norm.source if norm.recorded is None else norm.recorded for norm in norms]
     finally:
         for norm in norms:
-            norm.records, norm.recorded = (False, False), None
+            norm.records, norm.recorded, norm.left = (False, False), None, None
+
+
+class _AllRanError(Exception):
+    """All norms that are recorded have run."""
+
+
+def _ended(norm: nn.Module, left: set[nn.Module]) -> None:
+    """Take ``norm`` out of ``left``, in place, and end the forward pass if it was the last."""
+    left.discard(norm)
+    if not left:
+        raise _AllRanError
 
 
 def _adaptive(norms: Iterable[Norm]) -> Iterator[AdaptiveNorm]:
