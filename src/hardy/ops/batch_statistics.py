@@ -274,7 +274,7 @@ def recording(norms: Sequence[Norm], *, gradient: bool = False, end: bool = Fals
     for norm in norms:
         norm.records, norm.left = (True, gradient), left
     try:
-        with suppress(_AllRanError):
+        with suppress(_AllRan):
             yield found
         found += [norm.source if norm.recorded is None else norm.recorded for norm in norms]
     finally:
@@ -282,15 +282,15 @@ def recording(norms: Sequence[Norm], *, gradient: bool = False, end: bool = Fals
             norm.records, norm.recorded, norm.left = (False, False), None, None
 
 
-class _AllRanError(Exception):
-    """All norms that are recorded have run."""
+class _AllRan(BaseException):
+    """All norms that are recorded have run. No `Exception`, or a network that explains errors would catch it."""
 
 
 def _ended(norm: nn.Module, left: set[nn.Module]) -> None:
     """Take ``norm`` out of ``left``, in place, and end the forward pass if it was the last."""
     left.discard(norm)
     if not left:
-        raise _AllRanError
+        raise _AllRan
 
 
 def _adaptive(norms: Iterable[Norm]) -> Iterator[AdaptiveNorm]:
