@@ -69,6 +69,7 @@ class Prototypes(nn.Module):
     """
 
     counts: Tensor
+    source: Tensor
     values: Tensor
 
     def __init__(
@@ -95,6 +96,10 @@ class Prototypes(nn.Module):
     def at(self, place: int) -> list[Tensor]:
         """The prototype at ``place``: (2, C) for each norm, views that an update changes."""
         return list(self.values[place].split(self._sizes, 1))
+
+    def sources(self) -> list[Tensor]:
+        """The statistics (2, C) of the source for each norm."""
+        return list(self.source.split(self._sizes, 1))
 
     def weight(self, place: int) -> float:
         """The weight that the next batch has."""
