@@ -57,6 +57,9 @@ class Detection(nn.Module):
         votes: how many batches in a row must vote for another domain.
     """
 
+    bands: Tensor
+    state: Tensor
+
     def __init__(self, norms: Mapping[str, Norm], most: int, votes: int = 3) -> None:
         super().__init__()
         self.needed = votes
@@ -116,6 +119,8 @@ class Domains(nn.Module):
         most: the number of domains that are remembered.
         detected: detect the domain also where it is given, which then only counts in the `confusion`.
     """
+
+    met: Tensor
 
     def __init__(self, norms: Mapping[str, Norm], most: int, *, detected: bool) -> None:
         super().__init__()
