@@ -23,10 +23,11 @@ NAMES = [
     "predict",
     "prune",
     "save",
+    "stream",
     "train",
     "wrap",
 ]
-COMMANDS = {"adapt", "bench", "evaluate", "export", "predict", "prune", "train"}
+COMMANDS = {"adapt", "bench", "evaluate", "export", "predict", "prune", "stream", "train"}
 HEAVY = ("torch", "numpy", "timm", "torchvision", "torch_pruning", "segmentation_models_pytorch", "accelerate", "onnx")
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hardy.commands.export import export
     from hardy.commands.predict import predict
     from hardy.commands.prune import prune
+    from hardy.commands.stream import stream
     from hardy.commands.train import train
     from hardy.engine.artefact import load, save
     from hardy.engine.changes import merge
@@ -39,6 +40,7 @@ __all__ = [
     "predict",
     "prune",
     "save",
+    "stream",
     "train",
     "wrap",
 ]

@@ -28,6 +28,7 @@ from hardy.sections import (
     RunSection,
     Search,
     Section,
+    Stream,
     Teacher,
     Teachers,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "Recipe",
     "RunSection",
     "Search",
+    "Stream",
     "Teacher",
     "first_of",
     "from_values",
@@ -65,6 +67,7 @@ class Recipe(Section):
     prune: Prune | None = None
     search: Search | None = None
     adapt: Annotated[Adapt | None, Kind("adaptation")] = None
+    stream: Stream | None = None
     evaluate: Evaluate = Evaluate()
     run: RunSection = RunSection()
 

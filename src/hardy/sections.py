@@ -8,16 +8,30 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
+    SerializerFunctionWrapHandler,
     Tag,
-    WithJsonSchema,
     field_validator,
+    model_serializer,
     model_validator,
+)
+
+from hardy.ranges import (
+    MOST_IMAGES,
+    MOST_THREADS,
+    Count,
+    Every,
+    Factor,
+    Images,
+    Multiple,
+    Reset,
+    Share,
+    Size,
+    Steps,
 )
 
 __all__ = [
@@ -25,6 +39,7 @@ __all__ = [
     "Data",
     "Evaluate",
     "Floors",
+    "Guard",
     "Kind",
     "Method",
     "NetworkChoice",
@@ -34,63 +49,10 @@ __all__ = [
     "Search",
     "Section",
     "Stop",
+    "Stream",
     "Teacher",
     "Teachers",
     "no_truth_as_number",
-]
-
-MOST_PIXELS = 2**27
-"""The maximum number of pixels of a size, 134 megapixels."""
-
-MOST_THREADS = 1024
-"""The maximum number of threads; on most machines more would end the process."""
-
-
-MOST_IMAGES = 2**16
-"""The maximum number of images in memory at once."""
-
-
-def _area(size: tuple[int, int]) -> tuple[int, int]:
-    if size[0] * size[1] > MOST_PIXELS:
-        raise ValueError(f"is (height, width) of {size[0] * size[1]:,} pixels; give at most {MOST_PIXELS:,}")
-    return size
-
-
-Side = Annotated[int, Field(gt=0, le=2**16)]
-Size = Annotated[tuple[Side, Side], AfterValidator(_area)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-Steps = Annotated[int, Field(ge=0, le=10**9)]
-Count = Annotated[int, Field(gt=0, le=10**9)]
-"""A number of steps, images or channels."""
-Images = Annotated[int, Field(gt=0, le=MOST_IMAGES)]
-Factor = Annotated[float, Field(gt=0, le=16)]
-"""A factor on the size of an image."""
-
-
-def _multiple(value: int | str) -> int | str:
-    if value != "auto" and (isinstance(value, str) or not 1 <= value <= 10**9):
-        raise ValueError("give a whole number from 1 up, or auto")
-    return value
-
-
-Multiple = Annotated[
-    int | str,
-    AfterValidator(_multiple),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]}),
-]
-
-
-def _reset(value: object) -> object:
-    counts = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10**9
-    if value not in ("domain", "never") and not counts:
-        raise ValueError("give domain, never, or a whole number of images from 1 up")
-    return value
-
-
-Reset = Annotated[
-    int | str,
-    BeforeValidator(_reset),
-    WithJsonSchema({"anyOf": [{"enum": ["domain", "never"]}, {"type": "integer", "minimum": 1}]}),
 ]
 
 
@@ -410,14 +372,47 @@ class Evaluate(Section):
     keep_counts: bool = False
 
 
+class Guard(Section):
+    """Watches a method that adapts, by comparing it with the source network, and undoes what looks harmful.
+
+    On every ``every``-th batch the source network predicts too. An alarm is a mean entropy below ``entropy`` times the
+    source's, fewer than ``agreement`` of the pixels in the source's class, class prototypes further than ``prototypes``
+    from the source's, or NaN. Then the source's prediction is the answer, and the method returns to its last good
+    state, saved every ``keep`` good batches, or after ``resets`` alarms in a row to its start. Parameters move from
+    their start by at most ``drift`` times its norm. When the average goes above ``budget_ms`` for an image, batches are
+    predicted without learning. 0 switches entropy and agreement off, null the others.
+    """
+
+    every: Count = 1
+    entropy: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    agreement: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    prototypes: Annotated[float, Field(gt=0, le=1)] | None = 0.4
+    drift: Annotated[float, Field(gt=0)] | None = 0.1
+    keep: Count = 10
+    resets: Count = 3
+    budget_ms: Annotated[float, Field(gt=0)] | None = None
+
+
+def _guard(value: object) -> object:
+    return ({} if value else None) if isinstance(value, bool) else value
+
+
 class Adapt(Method):
     """A test-time method by ``name`` with its options: the network learns while it is measured or predicts.
 
     ``reset`` says when it returns to its start: before each ``domain``, ``never``, or with a number before the next
-    batch after so many images. There is no adaptation during training and the selection of weights.
+    batch after so many images. A ``guard`` watches it; ``true`` is one with its defaults. There is no adaptation
+    during training and the selection of weights.
     """
 
     reset: Reset = "domain"
+    guard: Annotated[Guard | None, BeforeValidator(_guard)] = None
+
+    @model_serializer(mode="wrap")
+    def _without_guard(self, inner: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Sections without a guard stay as they were before there was one, and so do their digests."""
+        values: dict[str, Any] = inner(self)
+        return values if self.guard else {name: value for name, value in values.items() if name != "guard"}
 
     def refuse_views(self, choice: Evaluate) -> None:
         """Refuse settings with which the network would learn more than once from an image.
@@ -432,6 +427,44 @@ class Adapt(Method):
                 f"adapt: {self.name} would learn more than once from an image by {' and '.join(views)}; "
                 f"leave {'it' if len(views) == 1 else 'them'} out, or do not adapt"
             )
+
+
+class Stream(Section):
+    """A stream: the seeded order in which frames of the domains reach a network that adapts, and what is measured.
+
+    Each of ``rounds`` shows the same frames: all, or ``images`` of each domain, evenly spaced. They come ``abrupt``
+    (domain after domain), ``gradual`` (neighbours cross-fade over ``block`` frames on either side), ``mixed`` (domains
+    drawn frame by frame), ``recurring`` (blocks of ``block`` frames in turn) or ``correlated`` (blocks of drawn domains
+    and lengths, ``block`` on average). The order of domains and of images is as given, or ``drawn`` by ``seed``. The
+    method adapts on every ``every``-th batch and predicts the others with what it has; ``measured`` takes as many as
+    its time is worth, in periods of ``frame_ms`` or of the source network's time. ``window`` frames are the worst
+    window. ``probe`` images of each domain, and of the ``sources``, are predicted without learning: before its first
+    frame, after its last and at the end. ``unlabelled`` are folders of images, a domain each. With ``folder`` the state
+    is saved every ``checkpoint_every`` frames, and a stopped stream continues.
+    """
+
+    kind: Literal["abrupt", "gradual", "mixed", "recurring", "correlated"] = "abrupt"
+    rounds: Images = 1
+    images: Images | None = None
+    domain_order: Literal["given", "drawn"] = "given"
+    image_order: Literal["given", "drawn"] = "given"
+    block: Images = 10
+    batch: Images = 1
+    every: Every = 1
+    frame_ms: Annotated[float, Field(gt=0)] | None = None
+    window: Images = 50
+    probe: Annotated[int, Field(ge=0, le=MOST_IMAGES)] = 20
+    sources: Annotated[tuple[str, ...], Kind("dataset")] = ()
+    unlabelled: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    seed: int = 0
+    folder: str | None = None
+    checkpoint_every: Count = 500
+
+    @model_validator(mode="after")
+    def _period(self) -> Self:
+        if self.frame_ms and self.every != "measured":
+            raise ValueError("frame_ms: has no effect unless every is measured; leave it out")
+        return self
 
 
 class RunSection(Section):

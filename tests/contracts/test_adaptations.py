@@ -149,6 +149,36 @@ def test_another_one_that_is_restored_goes_on_with_the_same_bits_and_resets_to_i
     assert same(other, start)
 
 
+def test_predicting_without_learning_changes_nothing(live: TestTimeAdaptation) -> None:
+    live(stream(1)[0])
+    kept = live.state()
+    first = live.predict(stream(2)[1])
+    assert first.shape == (1, 11, 32, 48)
+    assert not first.requires_grad
+    assert same(live, kept)
+    with torch.inference_mode():
+        assert torch.equal(live.predict(stream(2)[1].clone()), first)
+    wanted = [live(images) for images in stream(4)[2:]]
+    live.restore(kept)
+    for images, logits in zip(stream(4)[2:], wanted, strict=True):
+        live.predict(stream(2)[1])
+        assert torch.equal(live(images), logits)
+
+
+def test_images_of_other_channels_are_refused_in_one_line_and_half_precision_is_taken(live: TestTimeAdaptation) -> None:
+    live(stream(1)[0])
+    kept = live.state()
+    for wrong in (torch.rand(1, 4, 32, 48), torch.rand(3, 32, 48), torch.zeros(1, 3, 32, 48, dtype=torch.uint8)):
+        for call in (live, live.predict):
+            with pytest.raises(InputError, match=r"takes \(B, 3, H, W\) RGB in \[0, 1\]$"):
+                call(wrong)
+    assert same(live, kept)
+    rounded = stream(2)[1].half()
+    wanted = live(rounded.float())
+    live.restore(kept)
+    assert torch.equal(live(rounded), wanted)
+
+
 def test_the_state_of_another_network_is_refused_and_nothing_changes(name: str, live: TestTimeAdaptation) -> None:
     live(stream(1)[0])
     kept = live.state()
@@ -159,6 +189,25 @@ def test_the_state_of_another_network_is_refused_and_nothing_changes(name: str, 
     with pytest.raises(InputError, match=r"^state: its tensor 'step' is missing"):
         live.restore(without)
     assert same(live, kept)
+
+
+def test_the_domain_that_is_entered_belongs_to_the_state_and_no_reset_forgets_it(live: TestTimeAdaptation) -> None:
+    assert live.domain is None
+    live.enter("day")
+    live(stream(1)[0])
+    kept = live.state()
+    live.enter("night")
+    live(stream(2)[1])
+    live.reset()
+    assert live.domain == "night", "it was told, not learned"
+    live.restore(kept)
+    assert live.domain == "day"
+    live.enter(None)
+    live(stream(2)[1])
+    for wrong in ("", 3, "n" * 257):
+        with pytest.raises(InputError, match=r"^domain .* is not a name of 1 to 256 bytes, nor None"):
+            live.enter(wrong)
+    assert live.domain is None
 
 
 def test_image_level_networks_and_batches_of_one_adapt(name: str) -> None:
@@ -218,5 +267,5 @@ def test_describes_itself() -> None:
     for name in ADAPTATIONS:
         method = ADAPTATIONS.describe(name)
         assert method.source
-        taken = {"reset", "seed"} & {option.name for option in method.options}
+        taken = {"guard", "reset", "seed"} & {option.name for option in method.options}
         assert not taken, "a recipe's section adapt and hardy.adapt have them"

@@ -29,11 +29,13 @@ def learned(seed=4):
 
 def test_a_new_one_continues_with_the_same_bits(tmp_path):
     live = learned()
+    live.enter("day")
     save_state(live, tmp_path / "live.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["live.safetensors"]
     other = hardy.adapt(network(), "stream_method:Learning")
     load_state(other, tmp_path / "live.safetensors")
     assert other.step == 3
+    assert other.domain == "day"
     assert other.optimiser.state_dict()["param_groups"] == live.optimiser.state_dict()["param_groups"]
     for images in stream(5)[3:]:
         assert torch.equal(other(images), live(images))

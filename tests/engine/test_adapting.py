@@ -8,7 +8,7 @@ from stream_method import SEEN
 from hardy.data.base import Dataset, Domain
 from hardy.data.labels import SPACES
 from hardy.engine import protocol
-from hardy.engine.adapting import chosen
+from hardy.engine.adapting import Adapting, chosen
 from hardy.engine.protocol import Settings
 from hardy.errors import InputError
 from hardy.networks.building.create import create
@@ -103,6 +103,17 @@ def test_a_domain_does_not_depend_on_those_before_it_unless_it_never_forgets(net
     alone = measured(network, [NIGHT]).rows[0]
     assert measured(network, [DAY, NIGHT]).rows[1] == alone
     assert measured(network, [DAY, NIGHT], "never").rows[1] != alone
+
+
+@pytest.mark.parametrize("reset", ["domain", "never", 2])
+def test_it_is_told_the_domain_and_an_error_takes_it_back(network, seen, reset):
+    measured(network, [DAY, TORN, NIGHT], reset, tolerant=True)
+    assert [one.domain for one in seen] == ["drawn/day"] * 3 + ["drawn/torn"] + ["drawn/night"] * 3
+    adapting = Adapting(network, chosen({"name": METHOD, "reset": reset}), seed=0)
+    adapting.method.enter("before")
+    with adapting.domain("drawn/day"), adapting.domain():
+        assert adapting.method.domain is None
+    assert adapting.method.domain == "before"
 
 
 @pytest.mark.parametrize("reset", ["domain", "never", 4])

@@ -53,6 +53,10 @@ def test_each_mode_by_hand():
             gave(1.25, 4.25)
     stats.use_given(norms, [torch.tensor([[3.0], [9.0]])])
     gave(3, 9)
+    stats.use_mixed(norms, alpha=0.75, past=[torch.tensor([[6.0], [9.0]])])
+    with stats.recording(norms) as found:
+        gave(3, 6)
+    assert found[0].tolist() == [[2.0], [5.0]]
     stats.use_source(norms)
     gave(1, 4)
 
@@ -104,6 +108,9 @@ def test_batch_statistics_are_those_of_torch_in_training_with_the_activation(nor
     stats.use_batch(norms)
     torch.testing.assert_close(net(x), like.train()(x))
     assert norms[0].source.tolist() == [[0.0] * 3, [1.0] * 3]
+    stats.use_batch(norms, momentum=0.1)  # as `like` did, which trained on this batch once
+    net(x)
+    torch.testing.assert_close(norms[0].source, torch.stack((like.running_mean, like.running_var)))
 
 
 def test_layer_norms_are_recorded_on_either_side_of_the_channels():
@@ -156,6 +163,28 @@ def test_a_norm_that_two_places_share_stays_one_and_one_without_statistics_stays
     with stats.recording(list(norms.values())) as found:
         pass
     assert torch.equal(found[0], norms["0"].source)
+
+
+def test_a_recording_can_end_the_pass_after_its_norms():
+    ran = []
+
+    class Last(nn.Module):
+        def forward(self, x):
+            ran.append(x)
+            return x
+
+    net = nn.Sequential(nn.BatchNorm2d(2), nn.LayerNorm(3), Last())
+    norms = list(stats.install(net).values())
+    x = noise(1, 2, 3, 3)
+    for some in (norms[:1], norms):
+        with stats.recording(some, end=True) as found:
+            net(x)
+        assert not ran
+        assert len(found) == len(some)
+    net(x)
+    assert len(ran) == 1
+    with pytest.raises(RuntimeError), stats.recording(norms, end=True):
+        net(noise(1, 5, 3, 3))
 
 
 def test_a_network_without_batch_norms_is_refused_where_a_method_needs_them():

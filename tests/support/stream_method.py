@@ -13,13 +13,14 @@ from hardy.networks.base import Network
 
 
 class Seen(NamedTuple):
-    """One batch: its images, how many the method saw before it, and how it was called."""
+    """One batch: its images, how many the method saw before it, and how it was called, in which domain."""
 
     images: Tensor
     step: int
     grad: bool
     trains: bool
     draw: float
+    domain: str | None
 
 
 SEEN: list[Seen] = []
@@ -47,7 +48,7 @@ class Learning(TestTimeAdaptation):
     def adapt(self, images: Tensor) -> Tensor:
         draw = torch.rand(())
         trains = all(m.training for m in self.network.modules() if isinstance(m, nn.BatchNorm2d))
-        SEEN.append(Seen(images.clone(), int(self.step), torch.is_grad_enabled(), trains, float(draw)))
+        SEEN.append(Seen(images.clone(), int(self.step), torch.is_grad_enabled(), trains, float(draw), self.domain))
         logits = self.network(images + 0.02 * draw)
         (-(logits.softmax(1) * logits.log_softmax(1)).sum(1).mean()).backward()
         self.optimiser.step()

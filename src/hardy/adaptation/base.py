@@ -8,33 +8,41 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from hardy.errors import InputError
+from hardy.errors import InputError, quoted
 from hardy.networks.base import Network
+from hardy.ops.norms import statistics_kept
 from hardy.seed import seeded
 
-__all__ = ["State", "TestTimeAdaptation"]
+__all__ = ["LONGEST_DOMAIN", "State", "TestTimeAdaptation"]
 
 State = dict[str, Any]
-"""What `TestTimeAdaptation.state` returns: the seed, and copies of tensors and of optimiser states by name."""
+"""What `TestTimeAdaptation.state` returns: the seed, the domain that was entered, and copies of tensors and of the
+states of optimisers by name."""
+
+LONGEST_DOMAIN = 256
+"""How many bytes of UTF-8 the name of a domain may have, so that a table of names has a fixed size."""
 
 
 class TestTimeAdaptation(nn.Module, ABC):
     """A copy of ``network`` that may change with every batch that it predicts.
 
-    A subclass implements `adapt`. Its constructor takes ``network`` before the ``*`` and its options after it. The
-    constructor configures ``self.network`` once: what is frozen and the modes of norm layers. All state that changes
-    from batch to batch must be in parameters and buffers, of the method or the network, which keep their names, shapes
-    and types, or in the state of `optimisers`; otherwise `reset` would not be exact. Gradients are cleared before each
-    batch. Options cannot be named ``reset`` or ``seed``: the recipe section ``adapt`` and `hardy.adapt` use these.
+    A subclass implements `adapt`, and `infer` where the bare network does not predict as the method does. Its
+    constructor takes ``network`` before the ``*`` and its options after it. The constructor configures
+    ``self.network`` once: what is frozen and the modes of norm layers. All state that changes from batch to batch must
+    be in parameters and buffers, of the method or the network, which keep their names, shapes and types, or in the
+    state of `optimisers`; otherwise `reset` would not be exact. Gradients are cleared before each batch. Options cannot
+    be named ``reset``, ``seed`` or ``guard``: the recipe section ``adapt`` and `hardy.adapt` use these.
 
     Contract, checked by ``tests/contracts/test_adaptations.py`` for every method: the network that was passed in does
-    not change; `reset` and `restore` are bit-exact; neither `train` nor ``torch.no_grad`` around a call changes the
-    result; the same seed and images give the same bits; a batch of one image and image-level networks work.
+    not change; `reset` and `restore` are bit-exact; `predict` changes nothing; neither `train` nor ``torch.no_grad``
+    around a call changes the result; the same seed and images give the same bits; a batch of one image and image-level
+    networks work.
 
     Attributes:
         network: the copy, in evaluation mode unless the subclass changes the mode of some modules.
         predicts: whether the logits of a batch are computed ``before`` or ``after`` the update on that batch.
         seed: with the number of the batch, it seeds all random draws; set it before the first batch.
+        domain: the name of the domain of the images that come next, None when it is not known; `enter` sets it.
         step: number of batches since the start, a buffer of shape ().
     """
 
@@ -46,6 +54,7 @@ class TestTimeAdaptation(nn.Module, ABC):
         super().__init__()
         self.network = copy.deepcopy(network).eval()
         self.seed = 0
+        self.domain: str | None = None
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self._start: State | None = None
 
@@ -53,33 +62,72 @@ class TestTimeAdaptation(nn.Module, ABC):
     def adapt(self, images: Tensor) -> Tensor:
         """Return the logits (B, K, H, W), or (B, K), of ``images`` (B, 3, H, W), RGB in [0, 1], and update in place.
 
-        Gradients are enabled. Use torch's CPU generator for random draws; it is seeded for each batch.
+        Gradients are enabled. Use torch's CPU generator for random draws; it is seeded for each batch. A method that
+        uses the domain reads ``self.domain``; with None it detects the domain or does without.
         """
+
+    def infer(self, images: Tensor) -> Tensor:
+        """Return the logits of ``images`` by what was learned so far, and change nothing; for `predict`.
+
+        Gradients are disabled, and running statistics of torch's batch norms do not move.
+        """
+        logits: Tensor = self.network(images)
+        return logits
 
     def optimisers(self) -> Mapping[str, torch.optim.Optimizer]:
         """The optimisers that `adapt` steps, by names that the method chooses; none by default."""
         return {}
 
+    def enter(self, domain: str | None) -> None:
+        """Say that all images from now on are of ``domain``, until the next call; nothing is learned or forgotten.
+
+        Most methods ignore the domain. A new name is a new domain; a name that was entered before is the same domain.
+
+        Args:
+            domain: its name, such as ``acdc/fog``; None, as at the start, when it is not known.
+
+        Raises:
+            InputError: for anything else than None or a name of 1 to 256 bytes.
+        """
+        if domain is not None and not (isinstance(domain, str) and 0 < len(domain.encode()) <= LONGEST_DOMAIN):
+            raise InputError(f"domain {quoted(domain)} is not a name of 1 to {LONGEST_DOMAIN} bytes, nor None")
+        self.domain = domain
+
     def forward(self, images: Tensor) -> Tensor:
-        """Return the detached logits (B, K, H, W), or (B, K), of ``images``, and adapt the network to them."""
+        """Return the detached logits (B, K, H, W), or (B, K), of ``images``, and adapt the network to them.
+
+        Raises:
+            InputError: for images that are no batch of three channels, before anything changes.
+        """
+        _refuse_no_images(images)
         self._keep_start()
         self.zero_grad(set_to_none=True)
         with torch.inference_mode(False), torch.enable_grad(), seeded(self.seed, "adapt", int(self.step)):
-            given = images.clone() if images.is_inference() else images.detach()
-            logits = self.adapt(given).detach()
+            logits = self.adapt(self._given(images)).detach()
         self.step += 1
         return logits
 
+    def predict(self, images: Tensor) -> Tensor:
+        """Return the detached logits of ``images`` by what was learned so far; learn nothing, change nothing.
+
+        Raises:
+            InputError: for images that are no batch of three channels.
+        """
+        _refuse_no_images(images)
+        place = seeded(self.seed, "predict", int(self.step))
+        with torch.inference_mode(False), torch.no_grad(), statistics_kept(self.network), place:
+            return self.infer(self._given(images)).detach()
+
     def reset(self) -> None:
-        """Undo everything learned since the start, in place and bit-exact."""
+        """Undo everything learned since the start, in place and bit-exact. The domain that was entered stays."""
         if self._start is not None:
-            self.restore(self._start)
+            self.restore({**self._start, "domain": self.domain})
 
     def state(self) -> State:
         """A copy of everything learned, for `restore`."""
         optimisers = {name: copy.deepcopy(one.state_dict()) for name, one in self.optimisers().items()}
         tensors = {name: value.detach().clone() for name, value in self._tensors()}
-        return {"seed": self.seed, "tensors": tensors, "optimisers": optimisers}
+        return {"seed": self.seed, "domain": self.domain, "tensors": tensors, "optimisers": optimisers}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Return to ``state``, in place and bit-exact; a later `reset` still returns to the start.
@@ -92,7 +140,7 @@ class TestTimeAdaptation(nn.Module, ABC):
         """
         self._refuse_other(state)
         self._keep_start()
-        self.seed = state["seed"]
+        self.seed, self.domain = state["seed"], state["domain"]
         with torch.no_grad():
             for name, value in self._tensors():
                 value.copy_(state["tensors"][name])
@@ -102,6 +150,11 @@ class TestTimeAdaptation(nn.Module, ABC):
     def train(self, mode: bool = True) -> Self:
         """Do nothing: the method sets the modes of its modules itself."""
         return self
+
+    def _given(self, images: Tensor) -> Tensor:
+        """``images`` without a graph, as floating as the network is."""
+        kind = next(value.dtype for value in self.network.parameters() if value.is_floating_point())
+        return images.clone().to(kind) if images.is_inference() else images.detach().to(kind)
 
     def _keep_start(self) -> None:
         """Save the start state before the first change, when the constructor of the subclass has run."""
@@ -126,6 +179,15 @@ class TestTimeAdaptation(nn.Module, ABC):
                     f"state: its {what} {wrong!r} is {theirs.get(wrong, 'missing')}, and {type(self).__name__} has "
                     f"{mine.get(wrong, 'none')}; give a state of the same method with the same options and network"
                 )
+
+
+def _refuse_no_images(images: Tensor) -> None:
+    """Raise `InputError` for anything but floating images (B, 3, H, W)."""
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        raise InputError(
+            f"images of shape {tuple(images.shape)} and {images.dtype}: a network that adapts takes (B, 3, H, W) RGB "
+            "in [0, 1]"
+        )
 
 
 def _groups(state: Mapping[str, Any]) -> list[int]:

@@ -1,12 +1,12 @@
 """`hardy.adapt`: a network that learns from the images that it predicts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from hardy.adaptation.base import TestTimeAdaptation
-from hardy.engine.adapting import adapted
+from hardy.engine.adapting import adapted, chosen
 from hardy.networks.base import Network, refuse_plain
 from hardy.ops.tensors import check_finite
 
@@ -19,6 +19,7 @@ def adapt(
     *,
     seed: int = 0,
     source_images: Iterable[Tensor] | Tensor | None = None,
+    guard: bool | Mapping[str, Any] = False,
     **options: Any,
 ) -> TestTimeAdaptation:
     """A copy of ``network`` that learns from each batch it predicts: ``live(images) -> logits``, ``live.reset()``.
@@ -32,6 +33,7 @@ def adapt(
         seed: decides the method's random draws, together with the number of the batch.
         source_images: for a method that is not source-free, such as ``eata``: batches (B, 3, H, W) of clean images of
             the source domain, RGB in [0, 1]; other methods do not use them.
+        guard: watches the method and undoes what looks harmful; True, or its options such as ``{"agreement": 0.6}``.
         options: the method's options.
 
     Raises:
@@ -40,4 +42,6 @@ def adapt(
     """
     refuse_plain(network)
     check_finite(network)
-    return adapted(network, name, options, seed, source_images)
+    choice = chosen({"name": name, "guard": guard, **options})
+    assert choice is not None
+    return adapted(network, name, options, seed, source_images, guard=choice.guard)

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hardy.commands import stream
 from hardy.commands.input.in_memory import from_sections, references
-from hardy.commands.input.words import adapt_apart, adapt_words
+from hardy.commands.input.words import adapt_apart, adapt_words, stream_apart
 from hardy.commands.output.printing import keep_records, say_lineage, show_table
 from hardy.commands.output.unmeasured import refuse_unmeasured
 from hardy.counts import write
@@ -14,7 +15,7 @@ from hardy.engine.adapting import chosen, notes
 from hardy.engine.evaluate import Table
 from hardy.engine.protocol import Settings
 from hardy.engine.provenance import provenance
-from hardy.engine.run_folder import origin_of
+from hardy.engine.run_folder import Origin, origin_of
 from hardy.errors import InputError
 from hardy.files import expanded
 from hardy.networks.base import Network, refuse_plain
@@ -89,6 +90,26 @@ def _views(
     return {"window": window, "flip": flip, "scales": list(scales), "classes": list(classes)}
 
 
+def _records(origin: Origin, table: Table, here: Mapping[str, Any]) -> list[Record]:
+    """The records of ``table``, with the notes ``here``."""
+    versions = provenance()
+    return [
+        Record(origin.digest, "evaluate", origin.sources, target, origin.seed, metric, value, {}, versions, here)
+        for target, metric, value in table.values()
+    ]
+
+
+def _refuse_views(given: Mapping[str, Any]) -> None:
+    """Refuse what a stream does not measure.
+
+    Raises:
+        InputError: naming the first.
+    """
+    for name, value in given.items():
+        if value:
+            raise InputError(f"--{name}: has no effect on a stream; leave it out")
+
+
 def _measure(
     network: Network,
     domains: Sequence[str],
@@ -146,15 +167,20 @@ def run(
 ) -> None:
     """Measure the network in ``folder``, print the table and append it to the folder's records.
 
-    The confusion counts of every image go to the folder ``counts``, if there is one.
-
-    Without ``size`` the images are resized as in the run's own recipe. Words such as ``adapt.name=source`` among
-    ``words`` make the network adapt; the recipe's section ``adapt`` is not used. The run's seed decides random draws.
+    Without ``size`` images are resized as in the run's own recipe. Words such as ``adapt.name=source`` make the network
+    adapt, words of a stream go to `hardy.commands.stream`. Counts of every image go to ``counts``, if there is one.
 
     Raises:
         InputError: what `evaluate` raises; for a domain that cannot be read, after the others are shown.
     """
+    words, streaming = stream_apart(words)
     domains, adapting = adapt_apart(words)
+    if streaming:
+        views = {"window": window, "scale": tuple(scales) != (1.0,), "class": classes, "flip": flip}
+        _refuse_views({**views, "per-class": per_class, "counts": counts})
+        places: dict[str, Any] = {"root": root, "datasets": datasets, "splits": splits, "size": size, "device": device}
+        stream.run(folder, [*streaming, *adapting], domains=domains, **places)
+        return
     adapt = chosen(None, adapting)
     network = artefact.load(folder)
     check_finite(network, folder)
@@ -164,17 +190,12 @@ def run(
     origin = origin_of(folder)
     size = size or (origin.recipe.data.size if origin.recipe else None)
     method, reading = adapt.model_dump(mode="json") if adapt else None, _reading(root, datasets, size, splits)
-    views = {**_views(window, scales, classes, flip=flip), "keep_counts": counts is not None}
-    table = _measure(network, domains, reading, views, {"device": device, "seed": origin.seed}, method, tolerant=True)
+    shown = {**_views(window, scales, classes, flip=flip), "keep_counts": counts is not None}
+    table = _measure(network, domains, reading, shown, {"device": device, "seed": origin.seed}, method, tolerant=True)
     if counts is not None:
         write(expanded(counts), table.counts)
-    here = {"size": list(size) if size else None, "domains": list(domains), **notes(adapt)}
-    versions = provenance()
-    lines = [
-        Record(origin.digest, "evaluate", origin.sources, target, origin.seed, metric, value, {}, versions, here)
-        for target, metric, value in table.values()
-    ]
     show_table(f"{folder} on {', '.join(domains)}{adapt_words(adapt)}", table, per_class=per_class)
     say_lineage(str(folder), network)
-    keep_records(folder, lines)
+    here = {"size": list(size) if size else None, "domains": list(domains), **notes(adapt)}
+    keep_records(folder, _records(origin, table, here))
     refuse_unmeasured(table, folder, adapt)

@@ -103,10 +103,12 @@ def check_images(folders: Folders, *, every: bool) -> None:
                 read_image(image)
 
 
-def source(folders: Folders, labels: LabelSpace, *, image_level: bool) -> tuple[Domain, tuple[Path, ...]]:
-    """All images of ``folders`` as one domain with its items, whose labels are in the space ``labels``."""
+def source(
+    folders: Folders, labels: LabelSpace, *, image_level: bool, name: str = "unlabelled"
+) -> tuple[Domain, tuple[Path, ...]]:
+    """All images of ``folders`` as one domain ``name`` with its items, whose labels are in the space ``labels``."""
     images = tuple(image for _, images in folders for image in images)
-    return Domain("unlabelled", _Unlabelled(labels, image_level=image_level), {}), images
+    return Domain(name, _Unlabelled(labels, image_level=image_level), {}), images
 
 
 def _path(item: Item) -> Path | None:

@@ -30,7 +30,7 @@ from hardy.lock import NAME as LOCK
 from hardy.lock import Lock
 from hardy.networks.base import Network, refuse_plain
 from hardy.ops.tensors import check_finite
-from hardy.sections import MOST_IMAGES, MOST_PIXELS
+from hardy.ranges import MOST_IMAGES, MOST_PIXELS
 
 __all__ = ["AGREEMENT", "Proof", "ProofError", "export"]
 

@@ -1,7 +1,7 @@
 """The state of a network that adapts, in one safetensors file: another process can continue with exactly the same bits.
 
-The file holds the tensors of the method and of its optimisers. Its header holds the seed, the settings of the
-optimisers and the method's class as JSON. No pickle is read or written.
+The file holds the tensors of the method and of its optimisers. Its header holds the seed, the domain that
+was entered, the settings of the optimisers and the method's class as JSON. No pickle is read or written.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hardy.adaptation.base import State, TestTimeAdaptation
+from hardy.adaptation.base import LONGEST_DOMAIN, State, TestTimeAdaptation
 from hardy.engine.checkpoint import write_tensors
 from hardy.errors import InputError
 from hardy.files import expanded
@@ -38,7 +38,7 @@ def save_state(live: TestTimeAdaptation, file: Path | str) -> None:
             values[index] = {slot: value for slot, value in slots.items() if not isinstance(value, Tensor)}
             tensors |= {f"{name}/{index}/{slot}": v for slot, v in slots.items() if isinstance(v, Tensor)}
         optimisers[name] = {"groups": one["param_groups"], "values": values}
-    text = json.dumps({"seed": state["seed"], "optimisers": optimisers}, allow_nan=False)
+    text = json.dumps({"seed": state["seed"], "domain": state["domain"], "optimisers": optimisers}, allow_nan=False)
     write_tensors(expanded(file), tensors, {"format": FORMAT, "method": _name(live), "state": text})
 
 
@@ -76,6 +76,9 @@ def _state(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> State:
     """The state of these tensors and this JSON."""
     if not is_integer(header["seed"], -(2**63)):
         raise ValueError(f"seed is {header['seed']!r}")
+    domain = header.get("domain")  # files written before there were domains have none
+    if not (domain is None or (isinstance(domain, str) and 0 < len(domain.encode()) <= LONGEST_DOMAIN)):
+        raise ValueError(f"domain is {domain!r}")
     optimisers: dict[str, dict[str, Any]] = {}
     for name, one in header["optimisers"].items():
         values = {int(index): dict(slots) for index, slots in one["values"].items()}
@@ -88,7 +91,7 @@ def _state(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> State:
         else:
             name, index, slot = place.rsplit("/", 2)
             optimisers[name]["state"][int(index)][slot] = value
-    return {"seed": header["seed"], "tensors": own, "optimisers": optimisers}
+    return {"seed": header["seed"], "domain": domain, "tensors": own, "optimisers": optimisers}
 
 
 def _plain(key: str, value: Any) -> Any:

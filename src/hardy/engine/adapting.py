@@ -1,8 +1,8 @@
 """Test-time adaptation: a network that learns while it is measured or predicts.
 
 The method sees the images in the order of the data, each image once. The section ``adapt`` of the recipe says when it
-is reset: before each domain, never, or before the next batch after a number of images. When a domain fails, the method
-returns to the state that it had before that domain.
+is reset: before each domain, never, or before the next batch after a number of images. It is told the name of each
+domain that is measured. When a domain fails, the method returns to the state that it had before that domain.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hardy.adaptation._guard import Guarded
 from hardy.adaptation.base import TestTimeAdaptation
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.recipe import Adapt, from_values
 from hardy.registry import ADAPTATIONS
+from hardy.sections import Guard
 from hardy.seed import seeded
 
 __all__ = ["Adapting", "adapted", "chosen", "notes"]
@@ -47,13 +49,20 @@ def adapted(
     options: Mapping[str, Any],
     seed: int,
     source_images: Iterable[Tensor] | Tensor | None = None,
+    *,
+    guard: Guard | None = None,
 ) -> TestTimeAdaptation:
     """The method ``name`` on a copy of ``network``, on its device; ``seed`` decides its random draws.
 
+    With a ``guard`` it is a `Guarded`.
+
     Raises:
-        InputError: for an unknown method, an unknown option or a value of a wrong type; for a method that is not
-            source-free without ``source_images``.
+        InputError: for an unknown method, an unknown option or a value of a wrong type; for a network in half
+            precision; for a method that is not source-free without ``source_images``.
     """
+    kind = next(value.dtype for value in network.parameters() if value.is_floating_point())
+    if kind in (torch.float16, torch.bfloat16):
+        raise InputError(f"the network is in {kind}; what it would learn is lost in rounding: adapt network.float()")
     supply = {"network": network, "source_images": source_images}
     if source_images is None and "source_images" in (ADAPTATIONS.describe(name).supplied or ()):
         raise InputError(
@@ -62,6 +71,7 @@ def adapted(
         )
     with torch.inference_mode(False), seeded(seed, "adapt"):  # tensors made in inference mode cannot be trained
         live: TestTimeAdaptation = ADAPTATIONS.build(name, supply, **options)
+        live = Guarded(live, network, guard) if guard else live
     live.seed = seed
     return live.to(next(network.buffers()).device)
 
@@ -76,7 +86,7 @@ class Adapting:
     """
 
     def __init__(self, network: Network, choice: Adapt, seed: int) -> None:
-        self.method = adapted(network, choice.name, choice.options, seed)
+        self.method = adapted(network, choice.name, choice.options, seed, guard=choice.guard)
         self._name = choice.name
         self._per_domain = choice.reset == "domain"
         self._most = choice.reset if isinstance(choice.reset, int) else None
@@ -100,17 +110,24 @@ class Adapting:
         return logits
 
     @contextmanager
-    def domain(self) -> Iterator[None]:
-        """Inside the block the images are of one domain; after an error the method has the state from before it."""
+    def domain(self, name: str | None = None) -> Iterator[None]:
+        """Inside the block the images are of the domain ``name``, None when it is not known, and the method is told so;
+        afterwards it is told the name from before. After an error the method has the state from before the block.
+
+        Raises:
+            InputError: for a name that is too long.
+        """
         if self._per_domain:
             self._reset()
         before, seen = self.method.state(), self._seen
+        self.method.enter(name)
         try:
             yield
         except BaseException:
             self.method.restore(before)
             self._seen = seen
             raise
+        self.method.enter(before["domain"])
 
     def _reset(self) -> None:
         self.method.reset()

@@ -45,8 +45,10 @@ __all__ = [
     "fit",
     "large_enough",
     "measure",
+    "one_space",
     "predictor",
     "reading",
+    "shared",
     "split",
     "training",
 ]
@@ -143,14 +145,14 @@ def checked(parts: Split, network: Network, data: Data) -> Split:
             or a size below the network's minimum.
     """
     large_enough(network, {"data.size": data.size, "data.crop": data.crop})
-    shared = [_shared(domain, network)[0] for domain, _ in parts.unseen]
+    spaces = [shared(domain, network)[0] for domain, _ in parts.unseen]
     for domain, _ in parts.train:
-        _shared(domain, network)
+        shared(domain, network)
     if data.check:
         decode: check.Decode = "all" if data.check == "full" else "sample"
         for own in (parts.train, parts.val) if parts.train else ():
             check.check_labels(own, network.labels, decode=decode)
-        for part, space in zip(parts.unseen, shared, strict=True):
+        for part, space in zip(parts.unseen, spaces, strict=True):
             check.check_labels([part], space, decode=decode)
         unlabelled.check_images(parts.unlabelled, every=decode == "all")
     return parts
@@ -163,7 +165,7 @@ def check_classes(parts: Iterable[Part], network: Network, choice: Evaluate) -> 
         InputError: naming key and class, or for a network of pictures, whose classes have no IoU.
     """
     for domain, _ in parts if choice.classes or choice.select_class else ():
-        known_classes(choice, _shared(domain, network)[0], image_level=network.image_level)
+        known_classes(choice, shared(domain, network)[0], image_level=network.image_level)
 
 
 def large_enough(network: Network, sizes: Mapping[str, Size | None]) -> None:
@@ -174,7 +176,7 @@ def large_enough(network: Network, sizes: Mapping[str, Size | None]) -> None:
             raise InputError(f"{name}: {size[0]}x{size[1]} pixels, but {least}")
 
 
-def _shared(domain: Domain, network: Network) -> tuple[LabelSpace, np.ndarray | None]:
+def shared(domain: Domain, network: Network) -> tuple[LabelSpace, np.ndarray | None]:
     """The label space in which ``domain`` and ``network`` are compared, and the map of predictions onto it, if any.
 
     It is the network's space, or the domain's where only a map from the network's space to the domain's is declared.
@@ -296,10 +298,10 @@ def measure(
     live = _adapting(network, adapt, settings) if adapt else None
     predict, rows, failed, kept = live or predictor(network, choice), [], {}, {}
     for group, (domain, items) in parts:
-        batches = (stream or reading(settings))((domain, items), _shared(domain, network)[0])
+        batches = (stream or reading(settings))((domain, items), shared(domain, network)[0])
         each: list[Tensor] | None = [] if choice.keep_counts else None
         try:
-            with live.domain() if live else nullcontext():
+            with live.domain(domain.name) if live else nullcontext():
                 rows.append((domain.name, group, *_count(predict, network, domain, batches, device, each)))
         except (InputError, OSError) as error:
             if not tolerant:
@@ -307,9 +309,9 @@ def measure(
             failed[domain.name] = " ".join(str(error).split())
             continue
         if each is not None:
-            kept[domain.name] = counted(domain.dataset, items, each, _shared(domain, network)[0].classes, group)
+            kept[domain.name] = counted(domain.dataset, items, each, shared(domain, network)[0].classes, group)
     network.train(was_training)
-    classes = _one_space([domain for _, (domain, _) in parts if domain.name not in failed], network)
+    classes = one_space([domain for _, (domain, _) in parts if domain.name not in failed], network)
     partial = any(domain.dataset.never for _, (domain, _) in parts)
     known: dict[str, Any] = {"image_level": network.image_level, "named": choice.classes, "partial": partial}
     return evaluate.build_table(rows, classes, failed=failed, counts=kept, **known)
@@ -324,17 +326,17 @@ def _count(
     each: list[Tensor] | None,
 ) -> tuple[Tensor, int]:
     """The confusion counts of ``predict``, a view of ``network``, over ``batches`` of ``domain``; see `count`."""
-    space, onto = _shared(domain, network)
+    space, onto = shared(domain, network)
     return evaluate.count(predict, batches, len(space), device=device, onto=onto, each=each)
 
 
-def _one_space(measured: Iterable[Domain], network: Network) -> tuple[str, ...]:
+def one_space(measured: Iterable[Domain], network: Network) -> tuple[str, ...]:
     """The classes in which all of the domains are compared with ``network``.
 
     Raises:
         InputError: when they differ.
     """
-    spaces = {_shared(domain, network)[0].classes for domain in measured}
+    spaces = {shared(domain, network)[0].classes for domain in measured}
     if len(spaces) > 1:
         raise InputError("the domains of one table must share their classes; measure them in two runs")
     return next(iter(spaces), ())
@@ -386,7 +388,7 @@ def fit(
     network, optim, choice = algorithm.network, settings.optim, settings.evaluate
     large_enough(network, {"evaluate.window": choice.window})
     batches = training(parts.train, network.labels, settings, stage=stage, folders=_usable(algorithm, parts.unlabelled))
-    judges = labelled(chosen(parts.val, parts.unseen, choice), lambda domain: _shared(domain, network)[0])
+    judges = labelled(chosen(parts.val, parts.unseen, choice), lambda domain: shared(domain, network)[0])
     loop = Fit(algorithm, batches, optim, settings.run, folder=folder, owner=owner, stage=stage, log=log)
     algorithm.check(len(parts.train), optim.batch // loop.accelerator.num_processes // optim.accumulate)
     loop.resume()

@@ -42,6 +42,8 @@ def _sections(recipe: Recipe, verb: str) -> Iterator[tuple[str, object, str]]:
         yield "teacher", "the section", f"{why}; train with distillation or the like, or leave the section out"
     if recipe.adapt and verb == "search":
         yield "adapt", "the section", "a search does not adapt networks; leave the section out"
+    if recipe.stream:
+        yield "stream", "the section", "only hardy evaluate reads it; hardy evaluate RUN with it, or leave it out"
     if recipe.tuner and verb != "train":
         yield "tuner", recipe.tuner.name, f"hardy {verb} attaches no tuner; hardy train with it, and {verb} that run"
     elif recipe.tuner and not ALGORITHMS.get(recipe.algorithm.name).trains_network:  # type: ignore[attr-defined]

@@ -4,8 +4,9 @@ The statistics of a norm are ``b = [mu; var]`` (2, C): mean and biased variance 
 other axes. `install` puts every norm of a network into a module of this file. Such a batch norm normalises by one of
 
     source     its running statistics, as in evaluation
-    batch      b
-    mixed      (1 - a) running + a b, for mean and variance; a is given, or n / (count + n) for n values per channel
+    batch      b; with a momentum, the running statistics also move to b, as in training
+    mixed      (1 - a) running + a b, for mean and variance; a is given, or n / (count + n) for n values per channel;
+               other statistics may stand for the running ones
     given      a tensor
 
 and where a batch has a single value per channel (n = 1), such as one image after global pooling, ``batch`` and
@@ -18,7 +19,7 @@ arXiv:2110.04065, 2021 (mixed by a constant).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -57,8 +58,11 @@ class AdaptiveNorm(nn.Module):
         mode: ``source``, ``batch``, ``mixed`` or ``given``; set it with the functions of this file.
         alpha: the weight of the batch in ``mixed``; None to compute it from ``count``.
         count: how many values per channel the source's statistics count for in ``mixed``.
-        given: the statistics (2, C) of ``given``. Neither a parameter nor a buffer: set them before each forward pass.
+        momentum: how far the running statistics move to the batch's in ``batch``; 0 for not at all.
+        given: the statistics (2, C) of ``given``, and what ``mixed`` has in place of the running ones. Neither a
+            parameter nor a buffer: set them before each forward pass.
         records: whether statistics are recorded, and with gradients; see `recording`.
+        left: the norms after which the forward pass ends and which have not run yet; None to go on to the end.
     """
 
     def __init__(self, norm: _BatchNorm) -> None:
@@ -67,9 +71,11 @@ class AdaptiveNorm(nn.Module):
         self.mode = "source"
         self.alpha: float | None = None
         self.count = 0.0
+        self.momentum = 0.0
         self.given: Tensor | None = None
         self.records: tuple[bool, bool] = (False, False)
         self.recorded: Tensor | None = None
+        self.left: set[nn.Module] | None = None
 
     @property
     def source(self) -> Tensor:
@@ -81,24 +87,33 @@ class AdaptiveNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The normalised ``x`` (B, C, ...), with the activation of the norm if it has one."""
-        values = x.numel() // x.shape[1]
+        mode = "source" if self.mode in ("batch", "mixed") and x.numel() == x.shape[1] else self.mode
+        own = None
         if self.records[0]:
-            self.recorded = _noted(x, 1, self.records[1]) if values > 1 else self.source
-        x = self._normalised(x, values)
+            own = self.recorded = _noted(x, 1, self.records[1]) if x.numel() > x.shape[1] else self.source
+        if self.left is not None:
+            _ended(self, self.left)
+        if mode == "mixed" and (own is None or torch.is_grad_enabled() != self.records[1]):
+            own = moments(x)
+        x = self._normalised(x, mode, own)
         for after in self.norm.children():
             x = after(x)
         return x
 
-    def _normalised(self, x: Tensor, values: int) -> Tensor:
+    def _normalised(self, x: Tensor, mode: str, own: Tensor | None) -> Tensor:
         norm = self.norm
-        if self.mode == "batch" and values > 1:
-            return F.batch_norm(x, None, None, norm.weight, norm.bias, training=True, momentum=0.0, eps=norm.eps)
-        if self.mode == "given":
+        if mode == "batch":
+            running = (norm.running_mean, norm.running_var) if self.momentum else (None, None)
+            return F.batch_norm(x, *running, norm.weight, norm.bias, True, self.momentum, norm.eps)
+        if mode == "given":
             assert self.given is not None
             mean, var = self.given
-        elif self.mode == "mixed" and values > 1:
+        elif mode == "mixed":
+            assert own is not None
+            values = x.numel() // x.shape[1]
             alpha = values / (self.count + values) if self.alpha is None else self.alpha
-            mean, var = torch.lerp(self.source, moments(x).to(self.source), alpha)
+            past = self.source if self.given is None else self.given
+            mean, var = torch.lerp(past, own.to(past), alpha)
             if torch.is_grad_enabled():  # F.batch_norm has no gradient for the statistics that it is given
                 return _affine(x, mean, var, norm)
         else:
@@ -118,6 +133,7 @@ class RecordedNorm(nn.Module):
         self.norm = norm
         self.records: tuple[bool, bool] = (False, False)
         self.recorded: Tensor | None = None
+        self.left: set[nn.Module] | None = None
 
     @property
     def source(self) -> Tensor:
@@ -131,6 +147,8 @@ class RecordedNorm(nn.Module):
             channel = 1 if isinstance(self.norm, _CHANNELS_FIRST) else x.ndim - 1
             single = x.numel() == x.shape[channel]
             self.recorded = self.source if single else _noted(x, channel, self.records[1])
+        if self.left is not None:
+            _ended(self, self.left)
         out: Tensor = self.norm(x)
         return out
 
@@ -196,22 +214,36 @@ def use_source(norms: Iterable[Norm]) -> None:
         norm.mode, norm.given = "source", None
 
 
-def use_batch(norms: Iterable[Norm]) -> None:
-    """Let the batch norms normalise by the batch, in place."""
+def use_batch(norms: Iterable[Norm], *, momentum: float = 0.0) -> None:
+    """Let the batch norms normalise by the batch, in place.
+
+    Args:
+        norms: other norms in it do not change.
+        momentum: in [0, 1]; above 0 each forward pass also moves the running statistics so far to the batch's, with
+            the unbiased variance, as torch does in training.
+    """
     for norm in _adaptive(norms):
-        norm.mode, norm.given = "batch", None
+        norm.mode, norm.given, norm.momentum = "batch", None, momentum
 
 
-def use_mixed(norms: Iterable[Norm], *, alpha: float | None = None, count: float = 0.0) -> None:
+def use_mixed(
+    norms: Sequence[Norm],
+    *,
+    alpha: float | None = None,
+    count: float = 0.0,
+    past: Iterable[Tensor | None] | None = None,
+) -> None:
     """Let the batch norms normalise by a mixture of their running statistics and the batch's, in place.
 
     Args:
         norms: other norms in it do not change.
         alpha: the weight of the batch in [0, 1]; None for n / (``count`` + n), with n values per channel in the batch.
         count: how many values per channel the running statistics count for, above 0.
+        past: for each of ``norms`` the statistics (2, C), without gradient, in place of the running ones, or None.
     """
-    for norm in _adaptive(norms):
-        norm.mode, norm.given, norm.alpha, norm.count = "mixed", None, alpha, count
+    for norm, one in zip(norms, [None] * len(norms) if past is None else past, strict=True):
+        if isinstance(norm, AdaptiveNorm):
+            norm.mode, norm.given, norm.alpha, norm.count = "mixed", one, alpha, count
 
 
 def use_given(norms: Sequence[Norm], statistics: Iterable[Tensor]) -> None:
@@ -227,7 +259,7 @@ def use_given(norms: Sequence[Norm], statistics: Iterable[Tensor]) -> None:
 
 
 @contextmanager
-def recording(norms: Sequence[Norm], *, gradient: bool = False) -> Iterator[list[Tensor]]:
+def recording(norms: Sequence[Norm], *, gradient: bool = False, end: bool = False) -> Iterator[list[Tensor]]:
     """Record the statistics of ``norms`` in the forward pass inside the block; after it the list has (2, C) for each.
 
     A norm that ran more than once has the statistics of the last run. One that did not run has those of the source.
@@ -235,16 +267,30 @@ def recording(norms: Sequence[Norm], *, gradient: bool = False) -> Iterator[list
     Args:
         norms: what is recorded.
         gradient: whether gradients flow through the statistics.
+        end: end the block as soon as all of ``norms`` have run, without what follows them in the network.
     """
+    left: set[nn.Module] | None = set(norms) if end else None
     found: list[Tensor] = []
     for norm in norms:
-        norm.records = (True, gradient)
+        norm.records, norm.left = (True, gradient), left
     try:
-        yield found
+        with suppress(_AllRan):
+            yield found
         found += [norm.source if norm.recorded is None else norm.recorded for norm in norms]
     finally:
         for norm in norms:
-            norm.records, norm.recorded = (False, False), None
+            norm.records, norm.recorded, norm.left = (False, False), None, None
+
+
+class _AllRan(BaseException):
+    """All norms that are recorded have run. No `Exception`, or a network that explains errors would catch it."""
+
+
+def _ended(norm: nn.Module, left: set[nn.Module]) -> None:
+    """Take ``norm`` out of ``left``, in place, and end the forward pass if it was the last."""
+    left.discard(norm)
+    if not left:
+        raise _AllRan
 
 
 def _adaptive(norms: Iterable[Norm]) -> Iterator[AdaptiveNorm]:

@@ -15,8 +15,9 @@ from pydantic import Field, ValidationError
 from hardy import safe_yaml
 from hardy.errors import InputError, nearest, quoted
 from hardy.files import expanded
+from hardy.ranges import MOST_THREADS
 from hardy.recipe import Recipe, parsed
-from hardy.sections import MOST_THREADS, Section
+from hardy.sections import Section
 
 __all__ = [
     "Axis",

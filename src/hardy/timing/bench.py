@@ -24,7 +24,7 @@ from hardy.deployment.graph import Output
 from hardy.device import pick
 from hardy.errors import InputError, check_size, within
 from hardy.networks.base import Network, refuse_plain
-from hardy.sections import MOST_IMAGES, MOST_PIXELS, MOST_THREADS
+from hardy.ranges import MOST_IMAGES, MOST_PIXELS, MOST_THREADS
 from hardy.timing.clock import Runtime, draw, interleave, prepare, threads_set
 from hardy.timing.rows import Comparison, Row
 

@@ -17,7 +17,7 @@ from hardy.deployment.epilogue import Upsample
 from hardy.deployment.graph import Output
 from hardy.errors import within
 from hardy.networks.base import Network
-from hardy.sections import MOST_THREADS
+from hardy.ranges import MOST_THREADS
 from hardy.seed import key
 from hardy.timing import memory
 

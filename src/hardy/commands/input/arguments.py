@@ -60,7 +60,8 @@ Domains = Annotated[
 DomainsAdapting = Annotated[
     list[str],
     typer.Argument(
-        help="Domains such as camvid/0001TP or camvid for all; adapt.name=source adapt.reset=never to adapt on them.",
+        help="Domains such as camvid/0001TP or camvid for all; adapt.name=source adapt.reset=never to adapt on them, "
+        "stream.kind=mixed or a recipe of a stream to show them as one.",
         callback=typed,
     ),
 ]

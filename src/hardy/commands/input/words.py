@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from hardy import safe_yaml
 from hardy.errors import InputError, quoted
 from hardy.files import expanded
-from hardy.sections import MOST_PIXELS, Adapt
+from hardy.ranges import MOST_PIXELS
+from hardy.sections import Adapt
 
-__all__ = ["adapt_apart", "adapt_words", "at_home", "nested", "size_of"]
+__all__ = ["adapt_apart", "adapt_words", "at_home", "nested", "size_of", "stream_apart"]
 
 
 def at_home(words: Sequence[str]) -> list[str]:
@@ -26,6 +27,17 @@ def adapt_apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """The domains among ``words``, and the words for the adaptation, such as ``adapt.name=source``."""
     adapting = [word for word in words if "=" in word and word.partition("=")[0].partition(".")[0] == "adapt"]
     return [word for word in words if word not in adapting], adapting
+
+
+def stream_apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The other ``words``, and those of a stream: ``stream.kind=mixed`` and the like, and recipes of streams."""
+    streaming = [
+        word
+        for word in words
+        if ("=" in word and word.partition("=")[0].partition(".")[0] == "stream")
+        or ("=" not in word and word.endswith((".yaml", ".yml")))
+    ]
+    return [word for word in words if word not in streaming], streaming
 
 
 def adapt_words(adapt: Adapt | None) -> str:

@@ -1,0 +1,155 @@
+"""What `dose` is made of, as pure functions: its settings, its views, its pseudo-labels and the terms of its loss.
+
+Source: see `hardy.adaptation.dose`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from hardy.errors import InputError, quoted
+from hardy.ops.views import View, draw_views, jittered, noisy
+
+__all__ = [
+    "CONFIDENT",
+    "Memory",
+    "Parts",
+    "apart",
+    "cross_entropy",
+    "filled",
+    "pseudo_labels",
+    "restore_",
+    "two_batches",
+    "undone",
+]
+
+CONFIDENT = 0.69
+"""The probability above which a pseudo-label counts with ``labels="confident"``."""
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Parts(BaseModel):
+    """Settings of one update: weights of the terms, their distance, the number of views, and so on; see `DoSe`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    layer: Weight = 1.0
+    domain: Weight = 1.0
+    distance: Literal["mean", "sum", "scaled"] = "mean"
+    views: Positive = 4
+    restore_every: Positive = 1
+    optimiser: Literal["adam", "sgd"] = "adam"
+    prediction: Literal["prototype", "batch", "source"] = "prototype"
+
+
+class Memory(BaseModel):
+    """Settings of the buffer; see `DoSe`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    capacity: Annotated[int, Field(ge=0)] = 64
+    vog: Literal["code", "printed"] = "code"
+    every: Positive = 10
+    replay_every: Positive = 100
+    replayed: Positive = 8
+
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def filled(kind: type[Settings], name: str, given: Mapping[str, Any]) -> Settings:
+    """The settings ``kind`` of the option ``name``, with the defaults for what is not ``given``.
+
+    Raises:
+        InputError: for an unknown key or a wrong value.
+    """
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InputError(
+            f"dose: {name}.{key} {quoted(first['input'])} does not fit ({first['msg']}); {name} has: "
+            f"{', '.join(kind.model_fields)}"
+        ) from None
+
+
+def two_batches(
+    images: Tensor, views: int, *, light: bool, least: int
+) -> tuple[list[View], Tensor, list[View], Tensor]:
+    """Views of ``images`` (B, 3, H, W) in two batches, each with the geometry of its views, one after the other.
+
+    The first batch has the images and half of the other views, at their size; the second has the rest at one drawn
+    scale. Each view is mirrored with probability 1/2. With one view both batches are the images. Light: the second
+    batch is the mirrored images with noise.
+    """
+    if light:
+        return [View()], images, [View(flip=True)], noisy(images.flip(-1), 0.005)
+    if views == 1:
+        return [View()], images, [View()], images
+    scale = draw_views(1)[0].scale
+    here = [View(), *draw_views((views + 1) // 2 - 1, (1.0,))]
+    there = draw_views(views // 2, (scale,))
+    seen = [images, *(view.of(jittered(images)) for view in here[1:])]
+    return here, torch.cat(seen), there, torch.cat([view.of(jittered(images), least) for view in there])
+
+
+def undone(logits: Tensor, views: Sequence[View], size: Sequence[int]) -> list[Tensor]:
+    """The logits of each view in a batch, at the places of images of ``size`` (H, W)."""
+    return [view.undo(part, size) for view, part in zip(views, logits.chunk(len(views)), strict=True)]
+
+
+def pseudo_labels(probabilities: Tensor, kind: str) -> Tensor:
+    """Targets (B, K, ...) from mean probabilities of the same shape; all 0 where a pixel does not count.
+
+    Args:
+        probabilities: of the teacher.
+        kind: ``soft`` for themselves, ``hard`` for 1 at the most probable class, ``confident`` for that where its
+            probability is above `CONFIDENT`.
+    """
+    if kind == "soft":
+        return probabilities
+    best, classes = probabilities.max(1, keepdim=True)
+    hard = torch.zeros_like(probabilities).scatter_(1, classes, 1.0)
+    return hard * (best > CONFIDENT) if kind == "confident" else hard
+
+
+def cross_entropy(logits: Sequence[Tensor], targets: Tensor) -> Tensor:
+    """The mean over views of ``-sum_k y_k log p_k``, averaged over the pixels that count; 0 if none does."""
+    counted = targets.sum(1).gt(0).sum().clamp_min(1)
+    each = [-(targets * view.float().log_softmax(1)).sum() / counted for view in logits]
+    return torch.stack(each).mean()
+
+
+def apart(one: Iterable[Tensor], other: Iterable[Tensor], form: str, source: Iterable[Tensor]) -> Tensor:
+    """The mean over norms of the squared distance of two statistics (2, C).
+
+    Args:
+        one: the statistics of each norm.
+        other: the others.
+        form: ``mean`` over the 2 C numbers, so that a wide norm weighs as much as a narrow one; their ``sum``, the
+            squared Frobenius norm; or ``scaled``, the mean after division of means by the source's deviation and of
+            variances by its variance.
+        source: the source's statistics of each norm.
+    """
+    each = []
+    for mine, theirs, start in zip(one, other, source, strict=True):
+        square = (mine - theirs).square()
+        if form == "scaled":
+            var = start[1].clamp_min(1e-5)
+            square = square / torch.stack((var, var.square()))
+        each.append(square.sum() if form == "sum" else square.mean())
+    return torch.stack(each).mean()
+
+
+@torch.no_grad()
+def restore_(values: Iterable[Tensor], source: Iterable[Tensor], probability: float) -> None:
+    """Set each number of ``values`` to that of ``source`` with ``probability``, in place."""
+    for value, start in zip(values, source, strict=True):
+        mask = (torch.rand(value.shape) < probability).to(value.device)
+        value.copy_(torch.where(mask, start, value))

@@ -1,0 +1,256 @@
+"""A guard around any method: it compares what adapts with the source network, and undoes what looks harmful.
+
+On a watched batch, with logits z of the method and z_s of the source network, class probabilities p and p_s:
+
+    entropy      mean of -sum p log p, over the same of p_s
+    agreement    share of pixels where argmax z = argmax z_s
+    prototypes   S_k = running mean of [argmax z = k] p, for each class k; half of sum |S - S_s|, in [0, 1]
+    drift        ||theta - theta_0|| / ||theta_0||, over the parameters that the method trains
+
+Without labels none of these proves harm. They are cheap, and `hardy.stream` counts how often they are right.
+
+Source: Hardy's own. Returning to the source when adaptation fails: Niu et al., "Towards stable test-time adaptation in
+dynamic wild world", ICLR 2023, section 4; Press et al., "RDumb", NeurIPS 2023. Class prototypes whose drift is watched:
+Hoang et al., "Persistent test-time adaptation in recurring testing scenarios", NeurIPS 2024.
+"""
+
+import copy
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hardy.adaptation.base import State, TestTimeAdaptation
+from hardy.networks.base import Network
+from hardy.sections import Guard
+
+__all__ = ["BUDGET", "Guarded", "Watched"]
+
+_log = logging.getLogger("hardy")
+
+BUDGET = "budget"
+"""The cause of an action by which a batch was predicted without learning."""
+
+_GOOD = "good/"
+"""Before the names of the optimisers of the last good state."""
+
+_RATE = 0.1
+"""The weight of a batch in the running prototypes."""
+
+_LEAST = 1e-3
+"""Added to entropies, as shares of log K, before they are divided."""
+
+
+class Watched(NamedTuple):
+    """What a guard saw of one batch; no label among it.
+
+    Attributes:
+        logits: the method's, before the guard replaced them.
+        source: those of the source network.
+        alarm: whether it judged the method's to be harmful.
+    """
+
+    logits: Tensor
+    source: Tensor
+    alarm: bool
+
+
+class Guarded(TestTimeAdaptation):
+    """``method`` under a guard; it is a method itself.
+
+    Args:
+        method: what adapts; it belongs to the guard from now on.
+        network: the source network; a copy of it predicts.
+        guard: what is watched, and the limits.
+
+    Attributes:
+        method: what adapts.
+        actions: (cause, action) of each action on the last batch.
+        watched: what was seen of the last batch; None when it was not watched.
+        forwards: forward passes of the source network so far, a buffer of shape ().
+    """
+
+    predicts: ClassVar[Literal["before", "after"]] = "after"
+    forwards: Tensor
+    good_since: Tensor
+    failures: Tensor
+    debt: Tensor
+    prototypes: Tensor
+
+    def __init__(self, method: TestTimeAdaptation, network: Network, guard: Guard) -> None:
+        super().__init__(network)
+        self.network.requires_grad_(False)
+        self.method, self.guard = method, guard
+        self.actions: tuple[tuple[str, str], ...] = ()
+        self.watched: Watched | None = None
+        self._first = method.state()
+        self._anchors: dict[str, Tensor] = {}
+        self._good_optimisers: dict[str, Any] = self._first["optimisers"]
+        for place, value in enumerate(self._first["tensors"].values()):
+            self.register_buffer(f"good_{place}", value.clone())
+        for name in ("forwards", "good_since", "failures"):
+            self.register_buffer(name, torch.zeros((), dtype=torch.int64))
+        self.register_buffer("debt", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("prototypes", torch.zeros(2, len(network.labels), len(network.labels)))
+
+    def optimisers(self) -> Mapping[str, torch.optim.Optimizer]:
+        """Those of the method."""
+        return self.method.optimisers()
+
+    def adapt(self, images: Tensor) -> Tensor:
+        """See `TestTimeAdaptation.adapt`; the logits are those of the source network where there is an alarm."""
+        self.actions, self.watched = (), None
+        start = time.perf_counter()
+        self._hand_over()
+        if self.debt > 0:
+            self._note(BUDGET, "predicted without learning")
+            logits = self.method.predict(images)
+        else:
+            logits = self._adapted(images)
+        if self.guard.budget_ms is not None:
+            spent = 1000 * (time.perf_counter() - start) - self.guard.budget_ms * len(images)
+            self.debt.copy_((self.debt + spent).clamp(min=0))
+        return logits
+
+    def infer(self, images: Tensor) -> Tensor:
+        """See `TestTimeAdaptation.infer`."""
+        self._hand_over()
+        return self.method.predict(images)
+
+    def state(self) -> State:
+        """See `TestTimeAdaptation.state`; the last good state is part of it."""
+        state = super().state()
+        good = {f"{_GOOD}{name}": copy.deepcopy(one) for name, one in self._good_optimisers.items()}
+        return {**state, "optimisers": {**state["optimisers"], **good}}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See `TestTimeAdaptation.restore`."""
+        good = {name: one for name, one in state["optimisers"].items() if name.startswith(_GOOD)}
+        own = {name: one for name, one in state["optimisers"].items() if name not in good}
+        super().restore({**state, "optimisers": own})
+        self._good_optimisers = {name.removeprefix(_GOOD): copy.deepcopy(one) for name, one in good.items()}
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Give the method the seed and the domain, which the guard was given."""
+        self.method.seed = self.seed
+        self.method.enter(self.domain)
+
+    def _adapted(self, images: Tensor) -> Tensor:
+        """The logits of a batch that the method learns from, or those of the source network."""
+        watches = int(self.step) % self.guard.every == 0
+        due = watches and int(self.good_since) + 1 >= self.guard.keep
+        before = self.method.state() if due and self.method.predicts == "before" else None
+        logits = self.method(images)
+        finite = bool(logits.isfinite().all())
+        if finite and not watches:
+            return self._within_drift(logits)
+        with torch.no_grad():
+            source: Tensor = self.network(images)
+        self.forwards += 1
+        cause = self._cause(logits, source) if finite else "nan in the logits"
+        self.watched = Watched(logits, source, bool(cause))
+        if cause:
+            self._undo(cause)
+            return source
+        self.failures.zero_()
+        self.good_since += 1
+        if due:
+            self._keep(before or self.method.state())
+        return self._within_drift(logits)
+
+    def _cause(self, logits: Tensor, source: Tensor) -> str:
+        """Why this batch is an alarm, with the number and its limit; empty when it is none."""
+        guard, mine, theirs = self.guard, _pixels(logits), _pixels(source)
+        ratio = (_entropy(mine) + _LEAST) / (_entropy(theirs) + _LEAST)
+        agreement = float((mine.argmax(1) == theirs.argmax(1)).float().mean())
+        now = torch.stack([_prototypes(mine), _prototypes(theirs)])
+        started = bool(self.prototypes.any())
+        self.prototypes.lerp_(now, _RATE if started else 1.0)
+        apart = float((self.prototypes[0] - self.prototypes[1]).abs().sum()) / 2
+        if ratio < guard.entropy:
+            return f"entropy {ratio:.3f} of the source's, below {guard.entropy}"
+        if agreement < guard.agreement:
+            return f"agreement {agreement:.3f}, below {guard.agreement}"
+        if guard.prototypes is not None and apart > guard.prototypes:
+            return f"prototypes {apart:.3f} apart, above {guard.prototypes}"
+        return ""
+
+    def _undo(self, cause: str) -> None:
+        """Return to the last good state, or to the start after too many alarms in a row, in place."""
+        self.failures += 1
+        again = int(self.failures) >= self.guard.resets
+        self._note(cause, "reset to the start" if again else "rolled back to the last good state")
+        good = self._first if again else self._good()
+        if again:
+            self._keep(self._first)
+            self.failures.zero_()
+        self.method.restore({**good, "seed": self.seed, "domain": self.domain})
+        self.prototypes[0].copy_(self.prototypes[1])
+
+    def _within_drift(self, logits: Tensor) -> Tensor:
+        """``logits``, after the parameters were brought back to the limit of their drift, in place."""
+        moved = {name: value for name, value in self.method.network.named_parameters() if value.requires_grad}
+        if not moved:
+            return logits
+        anchors = self._starts(moved)
+        with torch.no_grad():
+            lengths = [torch.linalg.vector_norm(value - anchors[name]) for name, value in moved.items()]
+            total = torch.linalg.vector_norm(torch.stack(lengths))
+            size = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(one) for one in anchors.values()]))
+            share = float(total / (size if size > 0 else 1.0))
+            if not share < float("inf"):
+                self._undo("nan in the parameters")
+                return logits
+            limit = self.guard.drift
+            if limit is not None and share > limit:
+                self._note(f"drift {share:.3f}, above {limit}", "parameters brought back to the limit")
+                for name, value in moved.items():
+                    value.copy_(torch.lerp(anchors[name], value, limit / share))
+        return logits
+
+    def _starts(self, moved: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The values of ``moved`` at the start, on their device."""
+        if self._anchors.keys() != moved.keys():
+            known = self._first["tensors"]
+            self._anchors = {name: known[f"network.{name}"].to(value.device) for name, value in moved.items()}
+        return self._anchors
+
+    def _keep(self, state: State) -> None:
+        """Make ``state`` of the method the last good one, in place."""
+        for place, value in enumerate(state["tensors"].values()):
+            self.get_buffer(f"good_{place}").copy_(value)
+        self._good_optimisers = copy.deepcopy(state["optimisers"])
+        self.good_since.zero_()
+
+    def _good(self) -> State:
+        """The last good state of the method."""
+        names = self._first["tensors"]
+        tensors = {name: self.get_buffer(f"good_{place}") for place, name in enumerate(names)}
+        return {"tensors": tensors, "optimisers": self._good_optimisers}
+
+    def _note(self, cause: str, action: str) -> None:
+        """Note and log an action."""
+        self.actions += ((cause, action),)
+        _log.info("guard, batch %d: %s: %s", int(self.step), cause, action)
+
+
+def _pixels(logits: Tensor) -> Tensor:
+    """(N, K) of (B, K, H, W) or (B, K)."""
+    return logits.detach().float().movedim(1, -1).flatten(0, -2)
+
+
+def _entropy(logits: Tensor) -> float:
+    """The mean entropy of (N, K), as a share of log K."""
+    logs = logits.log_softmax(1)
+    return float(-(logs.exp() * logs).sum(1).mean()) / float(torch.tensor(float(logits.shape[1])).log())
+
+
+def _prototypes(logits: Tensor) -> Tensor:
+    """(K, K): for each class the mean over all pixels of the probabilities of those predicted as it, 0 elsewhere."""
+    classes = logits.shape[1]
+    sums = torch.zeros(classes, classes, device=logits.device)
+    return sums.index_add_(0, logits.argmax(1), logits.softmax(1)) / len(logits)

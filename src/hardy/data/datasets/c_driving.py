@@ -1,0 +1,54 @@
+"""C-Driving: 1,430 labelled street images of BDD100K by weather, for open compound domain adaptation, in 19 classes.
+
+Layout: ``val/compound/{cloudy,rainy,snowy}/*.jpg`` and ``val/open/overcast/*.jpg`` (1280x720; the fourth is read below
+``compound`` too), with the masks ``*_train_id.png`` in the same folders, or in ``labels/`` with the same folders below:
+class ids of Cityscapes. Each weather is a domain with the one split ``val``. The 14,697 training images have no labels:
+name their folder in ``data.unlabelled``. The data are linked at github.com/XingangPan/OCDA-Driving-Example.
+
+Source: Liu, Miao, Pan, Zhan, Lin, Yu and Gong, "Open compound domain adaptation", CVPR 2020.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hardy.data.base import Item, find_root
+from hardy.data.finding import by_name, pair
+from hardy.data.labels import SPACES
+from hardy.data.rawmap import RawMap
+from hardy.data.reading import ImageAndMask, ImagesAndMasks
+from hardy.errors import InputError
+
+__all__ = ["CDriving"]
+
+_DOMAINS = ("cloudy", "rainy", "snowy", "overcast")
+_FOLDERS = ("val/compound", "val/open")
+_MASK = "_train_id.png"
+
+
+class CDriving(ImagesAndMasks):
+    """C-Driving below ``root``, which is its folder or one that holds ``C-Driving`` or ``c_driving``.
+
+    Raises:
+        InputError: when no weather is there, or an image lacks its mask or a mask its image.
+    """
+
+    labels = SPACES["cityscapes19"]
+
+    def __init__(self, root: Path) -> None:
+        self.root = find_root(Path(root), "C-Driving", "c_driving")
+        self._files = ImageAndMask(RawMap.identity(len(self.labels)))
+        self._index: dict[str, dict[str, list[Item]]] = {}
+        for domain in _DOMAINS:
+            for place in (f"{folder}/{domain}" for folder in _FOLDERS):
+                folder, apart = self.root / place, self.root / "labels" / place
+                if folder.is_dir() and domain not in self._index:
+                    truth = apart if apart.is_dir() else folder
+                    named = {"mask": f"{truth}/{{}}{_MASK}", "image": f"{folder}/{{}}.jpg"}
+                    found = pair(by_name(folder, ".jpg"), by_name(truth, _MASK), folder, **named)
+                    self._index[domain] = {"val": list(found)}
+        if not self._index:
+            raise InputError(f"{self.root}: no C-Driving here; it has val/compound/{{cloudy,rainy,snowy}} and val/open")
+
+    def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
+        """Each weather's images, in the one split ``val``."""
+        return self._index

@@ -1,0 +1,238 @@
+"""The guard: what raises an alarm, what it does then, and that its own state is exact."""
+
+from typing import ClassVar
+
+import pytest
+import torch
+from stream_method import Learning
+from torch import Tensor
+
+import hardy
+from hardy.adaptation import _guard
+from hardy.adaptation._guard import Guarded, _entropy, _prototypes
+from hardy.adaptation.base import TestTimeAdaptation
+from hardy.engine.adapting import chosen
+from hardy.errors import InputError
+from hardy.networks.building.create import create
+from hardy.sections import Guard
+from hardy.seed import seeded
+
+NOTHING = {"entropy": 0.0, "agreement": 0.0, "prototypes": None, "drift": None}
+
+
+class Steered(TestTimeAdaptation):
+    """Adds to the logits of class 0 what the test says, batch by batch, and counts batches in a trained number."""
+
+    predicts: ClassVar = "after"
+
+    def __init__(self, network, *adds: float) -> None:
+        super().__init__(network)
+        self.network.requires_grad_(False)
+        self.adds = adds
+        self.count = torch.nn.Parameter(torch.zeros(()))
+        self.optimiser = torch.optim.SGD([self.count], lr=1.0, momentum=0.9)
+
+    def optimisers(self):
+        return {"count": self.optimiser}
+
+    def adapt(self, images: Tensor) -> Tensor:
+        self.optimiser.zero_grad()
+        (-self.count).backward()
+        self.optimiser.step()
+        logits = self.network(images).clone()
+        logits[:, 0] += self.adds[self.calls]
+        self.calls += 1
+        return logits
+
+    calls = 0
+
+
+class Before(Steered):
+    """Predicts before its update."""
+
+    predicts: ClassVar = "before"
+
+
+@pytest.fixture(scope="module")
+def network():
+    with seeded(0, "network"):
+        return create("tiny", "camvid11", width=8).eval()
+
+
+def image(seed=0):
+    return torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(seed))
+
+
+def guarded(network, *adds, kind=Steered, **limits):
+    return Guarded(kind(network, *adds), network, Guard(**{**NOTHING, "keep": 1, **limits}))
+
+
+def test_the_entropy_and_the_prototypes_by_hand():
+    half = torch.tensor([[0.0, 0.0, -1e9, -1e9], [0.0, -1e9, -1e9, -1e9]])
+    assert _entropy(half) == pytest.approx(0.25), "log 2 and 0, over log 4, on average"
+    logs = torch.tensor([[0.75, 0.25], [0.5, 0.5], [0.1, 0.9], [0.2, 0.8]]).log()
+    wanted = torch.tensor([[1.25, 0.75], [0.3, 1.7]]) / 4
+    torch.testing.assert_close(_prototypes(logs), wanted)
+
+
+def test_a_guard_that_watches_nothing_changes_no_bit(network):
+    alone, under = Learning(network), Guarded(Learning(network), network, Guard(**NOTHING))
+    for batch in range(3):
+        assert torch.equal(alone(image(batch)), under(image(batch)))
+        assert torch.equal(alone.predict(image(9)), under.predict(image(9)))
+    assert under.actions == ()
+    assert under.forwards == 3, "the source network still predicts, and that is counted"
+
+
+@pytest.mark.parametrize(
+    ("limits", "add", "cause"),
+    [
+        ({"agreement": 0.5}, 50.0, "agreement 0."),
+        ({"entropy": 0.1}, 500.0, "entropy 0."),
+        ({"prototypes": 0.05}, 50.0, "prototypes 0."),
+        ({}, float("nan"), "nan in the logits"),
+        ({}, float("inf"), "nan in the logits"),
+    ],
+)
+def test_each_cause_brings_back_the_last_good_state_and_the_source_answers(network, limits, add, cause):
+    live = guarded(network, 0.0, 0.0, add, 0.0, **limits)
+    live(image(0))
+    assert live.watched is not None
+    assert not live.watched.alarm
+    live(image(1))
+    good = live.method.state()
+    with torch.no_grad():
+        assert torch.equal(live(image(2)), network(image(2)))
+    assert live.watched.alarm
+    ((said, action),) = live.actions
+    assert said.startswith(cause)
+    assert action == "rolled back to the last good state"
+    now = live.method.state()
+    assert all(torch.equal(value, good["tensors"][name]) for name, value in now["tensors"].items())
+    assert torch.equal(
+        now["optimisers"]["count"]["state"][0]["momentum_buffer"],
+        good["optimisers"]["count"]["state"][0]["momentum_buffer"],
+    )
+    live(image(3))
+    assert live.actions == ()
+
+
+def test_one_that_predicts_before_its_update_goes_back_to_the_state_that_predicted_well(network):
+    live = guarded(network, 0.0, 0.0, 50.0, kind=Before, agreement=0.5)
+    live(image(0))
+    live(image(1))
+    assert live.method.count > 1
+    live(image(2))
+    assert live.method.count == 1, "the update after the second batch was never seen to be good"
+
+
+def test_alarms_in_a_row_reset_it_to_its_start(network):
+    live = guarded(network, 0.0, *[50.0] * 3, 0.0, agreement=0.5, resets=3)
+    live(image(0))
+    said = []
+    for batch in range(1, 4):
+        live(image(batch))
+        said += [action for _, action in live.actions]
+    assert said == ["rolled back to the last good state"] * 2 + ["reset to the start"]
+    assert live.method.count == 0
+    assert live.method.optimiser.state_dict()["state"] == {}
+    live(image(4))
+    assert live.failures == 0
+
+
+def test_it_watches_every_so_many_batches_but_nan_always(network):
+    live = guarded(network, 0.0, 50.0, 50.0, float("nan"), agreement=0.5, every=2)
+    alarms = []
+    for batch in range(4):
+        live(image(batch))
+        alarms.append(bool(live.actions))
+    assert alarms == [False, False, True, True]
+    assert live.forwards == 3
+
+
+class Drifting(TestTimeAdaptation):
+    """Moves every parameter by its own size with each batch, or to NaN."""
+
+    predicts: ClassVar = "before"
+
+    def __init__(self, network, *, to: float = 2.0) -> None:
+        super().__init__(network)
+        self.to_factor = to
+
+    @torch.no_grad()
+    def adapt(self, images: Tensor) -> Tensor:
+        logits = self.network(images)
+        for value in self.network.parameters():
+            value.mul_(self.to_factor)
+        return logits
+
+
+def test_parameters_stay_within_the_limit_of_their_drift(network):
+    live = Guarded(Drifting(network), network, Guard(**{**NOTHING, "drift": 0.25}))
+    live(image())
+    ((cause, action),) = live.actions
+    assert cause == "drift 1.000, above 0.25"
+    assert action == "parameters brought back to the limit"
+    for name, value in live.method.network.named_parameters():
+        torch.testing.assert_close(value, network.get_parameter(name) * 1.25)
+
+
+def test_parameters_that_are_nan_are_undone(network):
+    live = Guarded(Drifting(network, to=float("nan")), network, Guard(**NOTHING))
+    assert live(image()).isfinite().all()
+    assert live.actions == (("nan in the parameters", "rolled back to the last good state"),)
+    assert all(
+        torch.equal(value, network.get_parameter(name)) for name, value in live.method.network.named_parameters()
+    )
+
+
+def test_a_budget_is_kept_by_predicting_without_learning(network, monkeypatch):
+    now = iter(range(99))
+    monkeypatch.setattr(_guard.time, "perf_counter", lambda: float(next(now)))  # each batch takes a second
+    live = guarded(network, *[0.0] * 9, budget_ms=400)
+    learned = []
+    for batch in range(6):
+        live(image(batch))
+        learned.append(not live.actions)
+    assert learned == [True, False, False, False, False, False], "with a second for each, 0.6 s of debt are added"
+    assert live.actions == (("budget", "predicted without learning"),)
+    assert live.method.calls == 1
+
+
+def test_a_state_that_was_saved_restores_the_last_good_one_too(network, tmp_path):
+    from hardy.engine.adaptation_state import load_state, save_state
+
+    live = Guarded(Learning(network), network, Guard(**{**NOTHING, "keep": 2}))
+    for batch in range(3):
+        live(image(batch))
+    save_state(live, tmp_path / "state.safetensors")
+    other = Guarded(Learning(network), network, Guard(**{**NOTHING, "keep": 2}))
+    load_state(other, tmp_path / "state.safetensors")
+    for one in (live, other):
+        one._undo("by the test")
+    mine, theirs = live.state(), other.state()
+    assert all(torch.equal(value, theirs["tensors"][name]) for name, value in mine["tensors"].items())
+    assert live.method.step == 2
+    assert torch.equal(live(image(7)), other(image(7)))
+    other.reset()
+    assert other.method.step == other.forwards == 0
+    assert torch.equal(other(image(0)), Learning(network)(image(0)))
+
+
+def test_in_python_and_in_recipes_true_is_a_guard_with_its_defaults(network):
+    live = hardy.adapt(network, "source", guard=True)
+    assert isinstance(live, Guarded)
+    assert live.guard == Guard()
+    assert not isinstance(hardy.adapt(network, "source"), Guarded)
+    given = chosen(None, ["adapt.name=source", "adapt.guard.agreement=0.7"])
+    assert given.guard == Guard(agreement=0.7)
+    assert given.model_dump()["guard"]["agreement"] == 0.7
+    assert chosen({"name": "source", "guard": False}) == chosen("source")
+    assert "guard" not in chosen("source").model_dump()
+    with pytest.raises(InputError, match=r"unknown key 'adapt.guard.agrement'; did you mean 'agreement'"):
+        chosen({"name": "source", "guard": {"agrement": 0.7}})
+
+
+def test_half_precision_is_refused(network):
+    with pytest.raises(InputError, match=r"the network is in torch.float16; .*: adapt network.float\(\)"):
+        hardy.adapt(create("tiny", "camvid11", width=8).half(), "source")
