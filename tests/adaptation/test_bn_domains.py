@@ -51,11 +51,28 @@ def test_the_prior_and_the_momentum_by_hand():
     live = BNDomains(OneNorm(mean=1, var=4), prior=1)
     live.enter("day")
     torch.testing.assert_close(live(values(2, 10)), normal(values(2, 10), (1 + 6) / 2, (4 + 16) / 2))
-    live = BNDomains(OneNorm(), momentum=0.25)
+    live = BNDomains(OneNorm(), momentum=0.25, every=1)
     live.enter("day")
     for _ in range(100):
         live(values(0, 4))
     torch.testing.assert_close(live(values(2, 10)), normal(values(2, 10), 2 + 0.25 * 4, 4 + 0.25 * 12))
+
+
+def test_after_its_first_batches_a_prototype_moves_on_every_nth_one():
+    """Ten batches with mean 2; of the next, with mean 6, only the third. Those of another domain do not count."""
+    live = BNDomains(OneNorm(), every=3)
+    live.enter("day")
+    for _ in range(10):
+        live(values(0, 4))
+    means = []
+    for _ in range(4):
+        live.enter("night")
+        live(values(0, 2))
+        live.enter("day")
+        logits = live(values(4, 8))
+        means.append(float(live.prototypes.of("day")["parts.0"][0, 0]))
+        torch.testing.assert_close(logits, normal(values(4, 8), means[-1], 4))
+    assert means == pytest.approx([2, 2, 2 + 4 / 11, 2 + 4 / 11])
 
 
 def test_the_prototype_of_a_constant_stream_is_its_statistics_and_the_prediction_that_of_the_batch():
@@ -113,7 +130,7 @@ def test_the_network_may_be_copied_and_keeps_its_weights():
 
 
 def test_what_does_not_fit_is_refused():
-    for options in ({"momentum": 0.0}, {"prior": -1.0}, {"most": 0}):
+    for options in ({"momentum": 0.0}, {"every": 0}, {"prior": -1.0}, {"most": 0}):
         with pytest.raises(InputError, match=r"^bn_domains: momentum .* does not fit"):
             BNDomains(tiny(), **options)
     with pytest.raises(InputError, match=r"^bn_domains adapts batch norms"):

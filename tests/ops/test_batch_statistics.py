@@ -84,6 +84,8 @@ def test_gradients_flow_through_the_batchs_statistics():
     norms = list(stats.install(net).values())
     stats.use_mixed(norms, alpha=0.5)
     assert torch.autograd.gradcheck(net, (x,))
+    assert torch.autograd.gradcheck(stats.moments, (x,))
+    assert torch.autograd.gradcheck(lambda x: stats.moments(x, 3), (x,))
     with stats.recording(norms, gradient=True) as found:
         net(x)
     (by_mean,) = torch.autograd.grad(found[0][0].sum(), x, retain_graph=True)
