@@ -84,7 +84,7 @@ def test_the_second_part_is_a_new_training_at_its_rate() -> None:
 def test_the_change_depends_on_the_step_alone() -> None:
     algorithm = run_of().algorithm
     assert [step for step in range(1, 7) if algorithm.restarts(step)] == [4]
-    assert [algorithm.rate(step) for step in range(1, 7)] == [1.0] * 3 + [0.1] * 3
+    assert [algorithm.rate_factor(step) for step in range(1, 7)] == [1.0] * 3 + [0.1] * 3
     for share in (0.0, 1.0):
         algorithm = run_of(probe_share=share).algorithm
         assert not any(algorithm.restarts(step) for step in range(1, 7))

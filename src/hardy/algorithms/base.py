@@ -106,7 +106,7 @@ class Algorithm(nn.Module, ABC):
         """
         return False
 
-    def rate(self, step: int) -> float:
+    def rate_factor(self, step: int) -> float:
         """The factor on the learning rates of step ``step`` (the first is 1), beside that of the schedule.
 
         It depends on ``step`` alone, as `restarts` does.

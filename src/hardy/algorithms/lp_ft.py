@@ -70,8 +70,8 @@ class LPFT(Algorithm):
         """See `Algorithm.restarts`: at the first step that trains everything."""
         return 0 < self.change == step - 1
 
-    def rate(self, step: int) -> float:
-        """See `Algorithm.rate`."""
+    def rate_factor(self, step: int) -> float:
+        """See `Algorithm.rate_factor`."""
         return 1.0 if step <= self.change else self.tuning_rate
 
     def forward(self, batch: Batch) -> Terms:

@@ -249,7 +249,7 @@ class Fit:
     def _step(self, batch: Batch) -> None:
         step = self.progress.step
         seed_all(self.run_section.seed, self.stage, step, self.accelerator.process_index)
-        factor = optimiser.rate(self.optim, step) * self.algorithm.rate(step + 1)
+        factor = optimiser.rate(self.optim, step) * self.algorithm.rate_factor(step + 1)
         optimiser.set_rate(self.optimiser.optimizer, factor)
         self.optimiser.zero_grad(set_to_none=True)
         if self.algorithm.restarts(step + 1):

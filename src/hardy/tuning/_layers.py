@@ -117,7 +117,7 @@ def attention_of(network: Network, found: Mapping[str, Layer], *, output: bool) 
     Raises:
         InputError: for an encoder without such layers.
     """
-    chosen = set()
+    chosen: set[nn.Module] = set()
     for _, module in within(network):
         layers = [child for child in module.children() if isinstance(child, nn.Linear)]
         if isinstance(getattr(module, "num_heads", None), int):

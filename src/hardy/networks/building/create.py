@@ -120,12 +120,11 @@ def _tell_of(network: Network, architecture: Mapping[str, Any]) -> None:
 
 
 def _say(told: Mapping[str, Any], completed: Mapping[str, Any]) -> None:
-    """Show what is known of the pre-trained weights that were read; those of a short name show it themselves."""
-    if "pretrained" in told and not shipped(completed.get("encoder_weights")):
-        known = dict(told["pretrained"])
-        name, licence = known.pop("name"), known.pop("licence", "unknown")
-        origin = f", {known['origin']}" if "origin" in known else ""
-        _log.warning("encoder_weights %s: sha256 %s; licence %s%s", name, known.get("sha256"), licence, origin)
+    """Show the origin of the pre-trained weights that were read, if it is known; a short name shows its own."""
+    known = told.get("pretrained", {})
+    if "licence" in known and not shipped(completed.get("encoder_weights")):
+        told_of = (known["name"], known["sha256"], known["licence"], known["origin"])
+        _log.warning("encoder_weights %s: sha256 %s; licence %s, %s", *told_of)
 
 
 def _built(name: str, labels: LabelSpace, completed: Mapping[str, Any]) -> Network:
