@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 import hardy
 from hardy.commands import export, train
 from hardy.engine import changes
+from hardy.engine.fit import Fit
+from hardy.engine.stop import Stopped
 from hardy.recipe import Recipe, from_values
 from hardy.trust import allowing
 
@@ -63,3 +65,50 @@ def test_a_tuner_stores_what_it_trains_and_its_file_is_that_of_the_merged_networ
     session = onnxruntime.InferenceSession(exported.path, providers=["CPUExecutionProvider"])
     answer = session.run(None, {"images": IMAGES[:1].numpy()})[0]
     assert abs(answer - expected[:1].numpy()).max() <= 1e-4 * float(expected.abs().max())
+
+
+@pytest.mark.slow
+def test_wise_ft_ends_in_the_average_of_the_source_and_the_training_of_everything(
+    town: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when it was stopped, and in Python; the moving average is averaged, where there is one."""
+    real = Fit._step
+
+    def step(self, batch):
+        if self.progress.step == 2:
+            raise Stopped(2, 2)
+        real(self, batch)
+
+    def chosen(folder: str, tuner: dict) -> Recipe:
+        start = {"run": str(tmp_path / "dense")}
+        optim = {"steps": 4, "batch": 4, "lr": 0.1, "ema": 0.5}
+        return recipe(town, tmp_path / folder, network=start, tuner=tuner, optim=optim)
+
+    wise = {"name": "wise_ft", "alpha": 0.25, "decoder": True}
+    with allowing(TRUST):
+        named = {"name": NETWORK, "classes": str(town / "classes.yaml")}
+        start, full, whole = (
+            hardy.load(train.run(given, show=False), trust=TRUST)
+            for given in (
+                recipe(town, tmp_path / "dense", network=named),
+                chosen("full", {"name": "full"}),
+                chosen("whole", wise),
+            )
+        )
+        with monkeypatch.context() as patch:
+            patch.setattr(Fit, "_step", step)
+            with pytest.raises(Stopped):
+                train.run(chosen("parts", wise), show=False)
+        parts = train.run(chosen("parts", wise), show=False)
+    assert (parts / "network.safetensors").read_bytes() == (tmp_path / "whole" / "network.safetensors").read_bytes()
+    ends = full.state_dict()
+    for name, value in whole.state_dict().items():
+        if value.is_floating_point():
+            assert torch.equal(value, torch.lerp(start.state_dict()[name], ends[name], 0.25)), name
+    given = hardy.load(tmp_path / "dense", trust=TRUST)
+    data = {"sources": ["folder/day"], "root": str(town), "crop": [32, 48]}
+    optim = {"batch": 4, "lr": 0.1, "ema": 0.5}
+    hardy.train(given, data=data, tuner=wise, steps=4, optim=optim, run={"workers": 0, "device": "cpu"})
+    for name, value in given.state_dict().items():
+        if value.is_floating_point():
+            assert torch.equal(value, whole.state_dict()[name]), name

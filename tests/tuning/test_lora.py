@@ -54,6 +54,32 @@ def test_the_layers_of_attention_and_mlp_are_found_and_counted() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "targets", "layers"),
+    [
+        ("plain", "attention", {"qkv", "proj"}),
+        ("plain", "qkv", {"qkv"}),
+        ("split", "attention", {"q_proj", "k_proj", "v_proj", "proj"}),
+        ("split", "qkv", {"q_proj", "k_proj", "v_proj"}),
+    ],
+)
+def test_targets_leave_the_mlps_or_the_outputs_out(kind: str, targets: str, layers: set[str]) -> None:
+    found = wrapped(attached(small(kind), "lora", rank=4, targets=targets))
+    assert found == {f"body.blocks.{block}.attn.{layer}" for block in range(3) for layer in layers}
+
+
+@pytest.mark.parametrize(
+    ("encoder", "count"), [("vit_large_patch14_dinov2", 786_432), ("eva02_large_patch14_224", 1_179_648)]
+)
+def test_the_published_settings_have_the_published_counts(encoder: str, count: int) -> None:
+    """0.79M at rank 8 beside the query, key and value of DINOv2-L; 1.18M for EVA02-L, which stores them apart."""
+    with torch.device("meta"):
+        network = hardy.create("encoder_decoder", "camvid11", encoder=encoder, decoder="linear")
+        attached(network, "lora", rank=8, targets="qkv")
+    inside = network.backbone.parameters()
+    assert sum(value.numel() for value in inside if value.requires_grad) == count
+
+
 def test_pointwise_convolutions_of_a_real_encoder_merge_exactly_and_their_strides_hold() -> None:
     network = small("lite")
     start = logits(network)
@@ -102,3 +128,6 @@ def test_what_cannot_be_is_refused_in_one_line() -> None:
     assert refusal("plain", alpha=-1.0) == "tuner.alpha: -1.0 is out of range; it must be 0 or more"
     none = "tuner: the encoder of EncoderDecoder has no linear layer in its blocks; pointwise: true takes 1x1"
     assert refusal("lite").startswith(none)
+    assert refusal("lite", pointwise=True, targets="qkv").startswith("tuner.pointwise: has no effect: tuner.targets")
+    none = "tuner.targets: the encoder of TwoPart has no attention of linear layers; take all"
+    assert refusal("convolutions", targets="attention") == none

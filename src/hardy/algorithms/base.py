@@ -106,6 +106,13 @@ class Algorithm(nn.Module, ABC):
         """
         return False
 
+    def rate_factor(self, step: int) -> float:
+        """The factor on the learning rates of step ``step`` (the first is 1), beside that of the schedule.
+
+        It depends on ``step`` alone, as `restarts` does.
+        """
+        return 1.0
+
     def after_backward(self) -> None:
         """Called after the backward pass of a step, before gradients are clipped or used."""
 

@@ -18,7 +18,7 @@ from hardy.registry import TUNERS
 from hardy.sections import Method
 from hardy.tuning.base import Tuner
 
-__all__ = ["attach", "merge", "replay", "tuner_of", "untrained"]
+__all__ = ["attach", "finishing", "merge", "replay", "tuner_of", "untrained"]
 
 
 def tuner_of(network: Network) -> Tuner | None:
@@ -49,6 +49,15 @@ def attach(network: Network, method: Method) -> None:
     tuner.attach(network)
     network.changes = [*network.changes, {"change": "tune", "name": method.name, "options": options}]
     network.origin = _with_rest(network)
+
+
+def finishing(network: Network) -> Callable[[], None]:
+    """What to call after the training of ``network``, to which a tuner has just been attached: `Tuner.finish`."""
+    tuner = tuner_of(network)
+    assert tuner is not None, "it has just been attached"
+    state = network.state_dict()
+    start = {name: state[name].clone() for name in tuner.remembered(network)}
+    return lambda: tuner.finish(network, start)
 
 
 def merge(network: Network) -> Network:

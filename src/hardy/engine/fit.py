@@ -249,7 +249,8 @@ class Fit:
     def _step(self, batch: Batch) -> None:
         step = self.progress.step
         seed_all(self.run_section.seed, self.stage, step, self.accelerator.process_index)
-        optimiser.set_rate(self.optimiser.optimizer, factor := optimiser.rate(self.optim, step))
+        factor = optimiser.rate(self.optim, step) * self.algorithm.rate_factor(step + 1)
+        optimiser.set_rate(self.optimiser.optimizer, factor)
         self.optimiser.zero_grad(set_to_none=True)
         if self.algorithm.restarts(step + 1):
             self.optimiser.optimizer.state.clear()

@@ -98,6 +98,7 @@ class Run:
     remarks: list[str] = field(default_factory=list)
     shown: Shown | None = None
     _loaded: teachers.Loaded | None = field(default=None, init=False, repr=False)
+    _finish: Callable[[], None] | None = field(default=None, init=False, repr=False)
     _peers: Mapping[str, Network] = field(default_factory=dict, init=False, repr=False)
 
     @staticmethod
@@ -159,12 +160,15 @@ class Run:
     def tune(self, network: Network) -> None:
         """Attach the recipe's tuner, if it names one, to ``network`` in place; its new weights depend on the seed.
 
+        The next `fit` ends with what the tuner does after training.
+
         Raises:
             InputError: what `changes.attach` raises.
         """
         if self.recipe.tuner:
             seed_all(self.recipe.run.seed, "tuner")
             changes.attach(network, self.recipe.tuner)
+            self._finish = changes.finishing(network)
 
     def images(self, network: Network) -> Split:
         """The images of the recipe, checked for ``network``.
@@ -247,6 +251,8 @@ class Run:
         algorithm = self.algorithm(network, method, teacher, settings.optim.steps)
         self.shown = algorithm.table()
         step = self.fit_algorithm(algorithm, images, stage, settings)
+        if self._finish:
+            self._finish()
         self._peers = algorithm.peers()
         if self.main:
             algorithm.keep(self.folder)

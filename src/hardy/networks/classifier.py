@@ -30,8 +30,8 @@ class Classifier(Network):
     Args:
         labels: the classes predicted.
         encoder: a size of an encoder of ``hardy list encoder``, or a timm model.
-        encoder_weights: None for random initialisation; a weights file; a short name of ``hardy list weights``;
-            ``"timm"`` or a timm tag.
+        encoder_weights: None for random initialisation; a weights file, also of a foundation model under the names of
+            its release; a short name of ``hardy list weights``; ``"timm"`` or a timm tag; ``"hf-hub:OWNER/NAME"``.
         dropout: share of the embedding zeroed while training.
         freeze_norm: batch norms keep the running statistics of the weights, while their scales and shifts are trained,
             as in DomainBed of 2022. This also holds after pruning.

@@ -34,8 +34,8 @@ class EncoderDecoder(Network):
     Args:
         labels: the classes predicted.
         encoder: a size of an encoder of ``hardy list encoder``, or a timm model.
-        encoder_weights: None for random initialisation; a weights file; a short name of ``hardy list weights``;
-            ``"timm"`` or a timm tag.
+        encoder_weights: None for random initialisation; a weights file, also of a foundation model under the names of
+            its release; a short name of ``hardy list weights``; ``"timm"`` or a timm tag; ``"hf-hub:OWNER/NAME"``.
         output_stride: stride of the encoder's last map, reached by dilation; None does not change the encoder.
         finest_stride: stride of the encoder's first map that the decoder is given; 2 is for thin structures.
         decoder: a decoder of ``hardy list decoder``.

@@ -16,6 +16,7 @@ from hardy.tuning.base import encoder_of, freeze_encoder
 
 __all__ = [
     "Layer",
+    "attention_of",
     "check_rank",
     "factors",
     "is_plain",
@@ -88,6 +89,31 @@ def _blocks_of(module: nn.Module) -> list[nn.Module]:
         return children
     kinds = Counter(type(child) for child in children if next(child.children(), None) is not None)
     return [child for child in children if kinds[type(child)] > 1]
+
+
+def attention_of(network: Network, found: Mapping[str, Layer], *, output: bool) -> dict[str, Layer]:
+    """Those of the layers ``found`` that attention is made of: children of a module that counts its heads
+    (``num_heads``), the last of which is its output.
+
+    Args:
+        network: see `layers_of`.
+        found: what `layers_of` returned.
+        output: the output layers too.
+
+    Raises:
+        InputError: for an encoder without such layers.
+    """
+    chosen: set[nn.Module] = set()
+    for _, module in within(network):
+        layers = [child for child in module.children() if isinstance(child, nn.Linear)]
+        if isinstance(getattr(module, "num_heads", None), int):
+            chosen |= set(layers if output else layers[:-1])
+    kept = {name: layer for name, layer in found.items() if layer in chosen}
+    if not kept:
+        raise InputError(
+            f"tuner.targets: the encoder of {type(network).__name__} has no attention of linear layers; take all"
+        )
+    return kept
 
 
 def _is_pointwise(layer: nn.Conv2d) -> bool:

@@ -1,9 +1,9 @@
 """The interface of parameter-efficient tuning: most weights of a network are frozen, and a few are trained."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from hardy.errors import InputError
 from hardy.networks.base import Network
@@ -53,6 +53,22 @@ class Tuner(ABC):
                 else owners[name.rpartition(".")[0]] not in resting
             )
         )
+
+    def remembered(self, network: Network) -> frozenset[str]:
+        """The names of the entries of ``network.state_dict()`` whose values from before training `finish` needs.
+
+        Args:
+            network: a network after `attach`.
+        """
+        return frozenset()
+
+    def finish(self, network: Network, start: Mapping[str, Tensor]) -> None:  # noqa: B027 - most do nothing here
+        """Called once after the last step of the training that began with `attach`; changes weights in place.
+
+        Args:
+            network: with the weights that were selected.
+            start: the values of the `remembered` entries after `attach`, before the first step.
+        """
 
     def merge(self, network: Network) -> None:
         """Merge the inserted modules into the original weights, in place; the network gets its original structure.

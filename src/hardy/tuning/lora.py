@@ -3,18 +3,21 @@
     y = W x + b + (alpha / rank) B A x          A (rank, C_in) random, B (C_out, rank) zero at the start
 
 The layers are found from the modules: every linear layer in the encoder's blocks, whatever its name, and with
-``pointwise`` every 1x1 convolution. Merging is exact: ``W + (alpha / rank) B A``.
+``pointwise`` every 1x1 convolution. ``targets`` leaves the MLPs out, or all but query, key and value, as the published
+settings for vision foundation models do. Merging is exact: ``W + (alpha / rank) B A``.
 
 Source: Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang and Chen, "LoRA: low-rank adaptation of large language models",
 ICLR 2022, section 4.1, equation 3; A is initialised as in the authors' code, like a linear layer.
 """
 
+from typing import Literal
+
 from torch import Tensor, nn
 
-from hardy.errors import within
+from hardy.errors import InputError, within
 from hardy.networks.base import Network
 from hardy.ops.around import Around
-from hardy.tuning._layers import Layer, check_rank, factors, layers_of, product, replace, unwrap
+from hardy.tuning._layers import Layer, attention_of, check_rank, factors, layers_of, product, replace, unwrap
 from hardy.tuning.base import Tuner, freeze_encoder
 
 __all__ = ["LoRA"]
@@ -26,19 +29,31 @@ class LoRA(Tuner):
     Args:
         rank: of the products; at most the width of the narrowest layer.
         alpha: the products are multiplied by ``alpha / rank``.
+        targets: beside which linear layers: all; attention, its query, key, value and output; or qkv, without output.
         pointwise: beside 1x1 convolutions too, as convolutional encoders need.
 
     Raises:
-        InputError: for a negative alpha.
+        InputError: for a negative alpha, and for pointwise where only attention is a target.
     """
 
-    def __init__(self, *, rank: int = 8, alpha: float = 8.0, pointwise: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        rank: int = 8,
+        alpha: float = 8.0,
+        targets: Literal["all", "attention", "qkv"] = "all",
+        pointwise: bool = False,
+    ) -> None:
         within("tuner.alpha", alpha, 0)
-        self.rank, self.alpha, self.pointwise = rank, alpha, pointwise
+        if pointwise and targets != "all":
+            raise InputError(f"tuner.pointwise: has no effect: tuner.targets is {targets}; leave one of them out")
+        self.rank, self.alpha, self.targets, self.pointwise = rank, alpha, targets, pointwise
 
     def attach(self, network: Network) -> None:
         """See `Tuner.attach`."""
         found = layers_of(network, pointwise=self.pointwise)
+        if self.targets != "all":
+            found = attention_of(network, found, output=self.targets == "attention")
         check_rank(found, self.rank)
         freeze_encoder(network)
         scale = self.alpha / self.rank

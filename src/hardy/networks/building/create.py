@@ -26,7 +26,7 @@ from hardy.networks.building.classes import (
     with_classes,
 )
 from hardy.networks.building.described import check_architecture, check_wrapped, in_proportion
-from hardy.networks.building.weights import fill, is_file, read_weights
+from hardy.networks.building.weights import fill, is_file, noted, read_weights
 from hardy.networks.building.wrapped import Wrapped
 from hardy.networks.shipped.base import shipped
 from hardy.ops.bounded import bounded
@@ -65,7 +65,10 @@ def create(
             f"weights={str(weights)!r} is for the complete network: encoder_weights={completed['encoder_weights']!r} "
             "would have no effect; give one of them"
         )
-    network = _built(name, labels, completed)
+    with noted() as told:
+        network = _built(name, labels, completed)
+    _tell_of(network, told)
+    _say(told, completed)
     if short := shipped(completed.get("encoder_weights")):
         _tell_of(network, {"mean": short.mean, "std": short.std, "pretrained": short.described()})
     if complete:
@@ -114,6 +117,14 @@ def _tell_of(network: Network, architecture: Mapping[str, Any]) -> None:
         network.renormalise(architecture["mean"], architecture["std"])
     if "pretrained" in architecture:
         network.architecture = {**network.architecture, "pretrained": dict(architecture["pretrained"])}
+
+
+def _say(told: Mapping[str, Any], completed: Mapping[str, Any]) -> None:
+    """Show the origin of the pre-trained weights that were read, if it is known; a short name shows its own."""
+    known = told.get("pretrained", {})
+    if "licence" in known and not shipped(completed.get("encoder_weights")):
+        told_of = (known["name"], known["sha256"], known["licence"], known["origin"])
+        _log.warning("encoder_weights %s: sha256 %s; licence %s, %s", *told_of)
 
 
 def _built(name: str, labels: LabelSpace, completed: Mapping[str, Any]) -> Network:

@@ -7,7 +7,9 @@ import pickle
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,38 @@ from hardy.files import expanded
 from hardy.networks.building.numpy_numbers import numpy_numbers
 from hardy.ops.tensors import DAMAGED, not_finite, opened
 
-__all__ = ["digest", "fill", "initialise", "is_file", "read_weights"]
+__all__ = ["digest", "fill", "initialise", "is_file", "note", "noted", "read_weights"]
 
 _SWELL = 20
 """The most memory that weights may take, as a multiple of their file's size."""
 
 _log = logging.getLogger("hardy")
+_notes: ContextVar[dict[str, Any] | None] = ContextVar("notes", default=None)
+
+
+@contextmanager
+def noted() -> Iterator[dict[str, Any]]:
+    """Inside the block, what `note` is told of pre-trained weights that are read is in the mapping."""
+    found: dict[str, Any] = {}
+    token = _notes.set(found)
+    try:
+        yield found
+    finally:
+        _notes.reset(token)
+
+
+def note(**told: Any) -> None:
+    """Tell the block of `noted`, if there is one.
+
+    Args:
+        told: ``mean`` and ``std``; and ``pretrained``, the texts that an artefact keeps (name, sha256, licence,
+            origin), which are added to those of earlier calls.
+    """
+    found = _notes.get()
+    if found is not None:
+        before = found.get("pretrained", {})
+        found.update(told)
+        found["pretrained"] = {**before, **told.get("pretrained", {})}
 
 
 def initialise(module: nn.Module) -> None:
@@ -84,7 +112,9 @@ def read_weights(file: Path | str) -> dict[str, Tensor]:
         raise InputError(f"{file}: no such weights file")
     if not file.stat().st_size:
         raise InputError(f"{file}: is empty; fetch it again")
-    _log.info("weights from %s, sha256 %s", file, hashlib.sha256(file.read_bytes()).hexdigest())
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    _log.info("weights from %s, sha256 %s", file, sha256)
+    note(pretrained={"name": file.name, "sha256": sha256})
     try:
         found = opened(file)[0] if file.suffix == ".safetensors" else _unpickled(file)
     except (struct.error, pickle.UnpicklingError, EOFError, AssertionError, OSError, *DAMAGED) as error:
@@ -92,6 +122,8 @@ def read_weights(file: Path | str) -> dict[str, Tensor]:
         text = "torn, or no torch checkpoint" if isinstance(error, LookupError) else str(error)
         if "legacy .tar format" in text:
             text = "an archive, or a torch file of before 2017"
+        elif "TorchScript" in text:
+            text = "a TorchScript archive, which is a program: load it yourself, and save its state_dict()"
         reason = "a pickle of more than tensors, which is not run" if foreign else text.split("\n", 1)[0][:120]
         raise InputError(f"{file}: cannot be read as weights ({reason}); give a .safetensors or state_dict") from None
     weights = _flat(found, file)

@@ -11,8 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hardy.errors import InputError, nearest
-from hardy.networks.building.weights import digest, fill, is_file, read_weights
+from hardy.networks.base import IMAGENET_MEAN, IMAGENET_STD
+from hardy.networks.building.weights import digest, fill, is_file, note, read_weights
 from hardy.networks.parts.encoder_errors import one_line_errors, reason, size_errors
+from hardy.networks.parts.foundation_names import in_names_of_timm, release_of, stated
+from hardy.networks.parts.hub import HUB, no_retries_shown
+from hardy.networks.parts.hub import fetched as fetched_from_hub
 from hardy.networks.parts.same_padding import with_open_padding
 from hardy.networks.parts.torchvision_names import in_timm_names
 from hardy.networks.shipped.base import shipped
@@ -91,9 +95,10 @@ def load_encoder(name: str, weights: str | None, trim: Callable[[Any], object], 
 
     Args:
         name: a timm model, with or without a tag (``resnet18.a1_in1k``).
-        weights: None for random initialisation; a file with timm's or torchvision's names; a short
-            name of ``hardy list weights``; ``"timm"`` for timm's
-            default weights; or a timm tag. The file may contain the layers that `trim` removes.
+        weights: None for random initialisation; a file with the names of timm, of torchvision or of a release of
+            `hardy.networks.parts.foundation_names`; a short name of ``hardy list weights``; ``"timm"`` for timm's
+            default weights; a timm tag; or ``"hf-hub:OWNER/NAME"`` for the file ``model.safetensors`` of a repository.
+            The file may contain the layers that `trim` removes.
         trim: called with the complete model.
         kwargs: for ``timm.create_model``.
 
@@ -101,6 +106,10 @@ def load_encoder(name: str, weights: str | None, trim: Callable[[Any], object], 
         InputError: for a name or a tag that timm does not have, an encoder of fixed input size, or weights that do not
             fit or cannot be downloaded.
     """
+    if weights is not None and weights.startswith(HUB):
+        model = load_encoder(name, fetched_from_hub(weights), trim, **kwargs)
+        note(pretrained={"name": weights})
+        return model
     short = shipped(weights)
     fetched = weights is not None and not short and not is_file(weights)
     tagged = name if weights is None or not fetched else _tagged(name, weights)
@@ -111,11 +120,29 @@ def load_encoder(name: str, weights: str | None, trim: Callable[[Any], object], 
     with one_line_errors(f"encoder {name!r} gives no maps that a decoder can use", "choose another encoder"):
         trim(model)
     if fetched:
-        _log.info("weights of %s from timm, sha256 of the tensors %s", tagged, digest(model.state_dict()))
+        note(pretrained={"name": tagged, "sha256": digest(model.state_dict()), "origin": "timm"})
+        _note_stated(tagged)
     elif weights is not None:
-        found = short.named(short.read(), known) if short else in_timm_names(read_weights(weights))
+        found = short.named(short.read(), known) if short else _named(read_weights(weights), model, name, weights)
         fill(model, found, weights, may_be_left=set(known).intersection)
     return model
+
+
+def _named(found: dict[str, Tensor], model: Any, name: str, weights: str) -> dict[str, Tensor]:
+    """The tensors ``found`` in the file ``weights`` under the names of ``model``, the encoder ``name``."""
+    if release := release_of(found):
+        note(pretrained={"origin": f"names of {release.name}, whose release has this licence"})
+        _note_stated(release.like)
+    return in_names_of_timm(in_timm_names(found), model, name, weights)
+
+
+def _note_stated(model: str) -> None:
+    """Note licence and normalisation of the weights of ``model``, as timm states them."""
+    told = stated(model)
+    if told:
+        note(pretrained={"licence": told["licence"]})
+        if (tuple(told["mean"]), tuple(told["std"])) != (IMAGENET_MEAN, IMAGENET_STD):
+            note(mean=told["mean"], std=told["std"])
 
 
 def pad(images: Tensor, multiple: int, value: float = 0) -> Tensor:
@@ -134,7 +161,8 @@ def _made(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:
     if config is not None and config.fixed_input_size and not architecture.startswith("samvit"):
         kwargs = {**kwargs, "dynamic_img_size": True}
     try:
-        model: Any = with_open_padding(timm.create_model(name, pretrained=pretrained, **kwargs))
+        with no_retries_shown():
+            model: Any = with_open_padding(timm.create_model(name, pretrained=pretrained, **kwargs))
         if isinstance(model, VisionTransformerSAM):  # it resizes its positions; only this check forbids other sizes
             model.patch_embed.strict_img_size = False  # type: ignore[assignment]
         return model

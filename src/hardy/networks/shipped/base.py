@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hardy.errors import InputError
 from hardy.networks.building.weights import is_file, read_weights
+from hardy.networks.parts.hub import HUB
 from hardy.registry import WEIGHTS
 
 __all__ = ["ShippedWeights", "shipped"]
@@ -143,8 +144,10 @@ class ShippedWeights(ABC):
 
 
 def shipped(weights: Any) -> ShippedWeights | None:
-    """What the short name ``weights`` stands for; None for a file, a tag of timm's or no weights."""
-    if not isinstance(weights, str) or is_file(weights) or not (weights in WEIGHTS or ":" in weights):
+    """What the short name ``weights`` stands for; None for a file, a tag of timm's, a repository or no weights."""
+    if not isinstance(weights, str) or weights.startswith(HUB) or is_file(weights):
+        return None
+    if not (weights in WEIGHTS or ":" in weights):
         return None
     found: ShippedWeights = WEIGHTS.build(weights)
     return found

@@ -1,0 +1,108 @@
+"""LP-FT: first the head alone on a frozen encoder (linear probing), then all weights (fine-tuning), in one run.
+
+For ``probe_share`` of the steps the encoder (`Network.encoder`) is frozen, its norms included; then everything is
+trained, at ``tuning_rate`` times the learning rate. The head is then good before the encoder moves, so that its early,
+large gradients do not distort the features. The optimiser's moments are reset at the change, and the schedule of the
+rate is one for both. With a tuner, the second part trains what the tuner does.
+
+Two runs do the same with a schedule for each: one with the tuner ``frozen``, then one with ``full`` on it.
+
+Source: Kumar, Raghunathan, Jones, Ma and Liang, "Fine-tuning can distort pretrained features and underperform
+out-of-distribution", ICLR 2022, section 3.4.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from hardy.algorithms.base import Algorithm
+from hardy.errors import InputError, within
+from hardy.networks.base import Network, PixelLoss
+from hardy.types import Batch, Terms
+
+__all__ = ["LPFT"]
+
+_log = logging.getLogger("hardy")
+
+
+class LPFT(Algorithm):
+    """Train decoder and heads, then everything; the loss is the network's own.
+
+    Args:
+        network: what is trained; it has an encoder.
+        pixel_loss: the loss of one head.
+        steps: the number of optimiser steps, of both parts together.
+        probe_share: the share of the steps in which the encoder is frozen.
+        tuning_rate: the factor on the learning rate in the steps after them.
+
+    Raises:
+        InputError: for an option out of range, and for a network without an encoder.
+    """
+
+    reaches_all = False
+
+    def __init__(
+        self,
+        network: Network,
+        pixel_loss: PixelLoss,
+        steps: int,
+        *,
+        probe_share: float = 0.5,
+        tuning_rate: float = 0.1,
+    ) -> None:
+        within("LPFT.probe_share", probe_share, 0, 1)
+        within("LPFT.tuning_rate", tuning_rate, 0, 1)
+        super().__init__(network)
+        if not network.encoder():
+            raise InputError(
+                f"algorithm: lp_ft: {type(network).__name__} names no encoder (Network.encoder) to freeze at first; "
+                "use erm, or a network with an encoder, such as encoder_decoder"
+            )
+        self.pixel_loss, self.tuning_rate = pixel_loss, tuning_rate
+        self.change = round(probe_share * steps)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.steps: Tensor
+
+    def restarts(self, step: int) -> bool:
+        """See `Algorithm.restarts`: at the first step that trains everything."""
+        return 0 < self.change == step - 1
+
+    def rate_factor(self, step: int) -> float:
+        """See `Algorithm.rate_factor`."""
+        return 1.0 if step <= self.change else self.tuning_rate
+
+    def forward(self, batch: Batch) -> Terms:
+        """The network's loss terms of ``batch``."""
+        with self._probing(int(self.steps) < self.change):
+            outputs = self.network.outputs(batch.images)
+        return self.network.losses(outputs, batch.labels, self.pixel_loss)
+
+    def after_step(self, step: int) -> None:
+        """See `Algorithm.after_step`."""
+        self.steps.fill_(step)
+        if step == self.change:
+            _log.info("step %d: the head is trained; now all weights, at %g of the rate", step, self.tuning_rate)
+
+    @contextmanager
+    def _probing(self, probing: bool) -> Iterator[None]:
+        """Inside the block, when ``probing``, the encoder gets no gradients and is in evaluation mode."""
+        if not probing:
+            yield
+            return
+        inside = [module for root in self.network.encoder() for module in root.modules()]
+        modes = [(module, module.training) for module in inside]
+        held = [value for module in inside for value in module.parameters(recurse=False) if value.requires_grad]
+        for value in held:
+            value.requires_grad_(False)
+        for module in inside:
+            module.training = False
+        try:
+            yield
+        finally:
+            for value in held:
+                value.requires_grad_(True)
+            for module, mode in modes:
+                module.training = mode

@@ -1,0 +1,143 @@
+"""Weights of vision foundation models under the names of their releases: their conversion, and what is known of them.
+
+The conversion to timm's names is timm's own (``checkpoint_filter_fn``), behind checks of all that it computes sizes
+from. Position embeddings of another size are interpolated (bicubic), patches of another size resampled.
+
+Source: the tensors' names in the releases of DINOv2, DINOv3, SAM, CLIP, EVA-02 and MAE; licence and normalisation are
+those that timm states for its copies of them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+from timm.layers import QuickGELU
+from timm.models import eva, vision_transformer, vision_transformer_sam
+from torch import Tensor
+
+from hardy.errors import InputError
+from hardy.networks.parts.encoder_errors import one_line_errors
+
+__all__ = ["Release", "in_names_of_timm", "release_of", "stated"]
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release of weights.
+
+    Attributes:
+        name: of the model.
+        signs: names of tensors, all of which a file of it has.
+        like: a model of timm's with such weights.
+        dropped: beginnings of the names of tensors that no encoder has.
+    """
+
+    name: str
+    signs: tuple[str, ...]
+    like: str
+    dropped: tuple[str, ...] = ()
+
+
+_RELEASES = (
+    Release("DINOv3", ("storage_tokens", "blocks.0.ls1.gamma"), "vit_base_patch16_dinov3.lvd1689m"),
+    Release("DINOv2", ("mask_token", "blocks.0.ls1.gamma"), "vit_base_patch14_dinov2.lvd142m"),
+    Release("SAM", ("image_encoder.patch_embed.proj.weight",), "samvit_base_patch16.sa1b"),
+    Release("CLIP", ("visual.class_embedding",), "vit_base_patch16_clip_quickgelu_224.openai"),
+    Release("EVA-02", ("blocks.0.mlp.w1.weight",), "eva02_base_patch14_224.mim_in22k"),
+    Release("EVA-02", ("visual.blocks.0.mlp.w1.weight",), "eva02_base_patch14_224.mim_in22k"),
+    Release("MAE", ("mask_token", "decoder_pos_embed"), "vit_base_patch16_224.mae", ("mask_token", "decoder_")),
+)
+
+_LARGEST_PATCH = 64
+
+_FILTERS: tuple[tuple[type, Any], ...] = (
+    (vision_transformer_sam.VisionTransformerSAM, vision_transformer_sam.checkpoint_filter_fn),
+    (eva.Eva, eva.checkpoint_filter_fn),
+    (vision_transformer.VisionTransformer, vision_transformer.checkpoint_filter_fn),
+)
+
+
+def release_of(weights: Mapping[str, Tensor]) -> Release | None:
+    """The release whose names ``weights`` have; None for other names, such as timm's."""
+    return next((each for each in _RELEASES if all(sign in weights for sign in each.signs)), None)
+
+
+def stated(model: str) -> dict[str, Any]:
+    """What timm states about the weights of ``model``, a name with a tag: ``licence``, ``mean`` and ``std``."""
+    config = timm.get_pretrained_cfg(model)
+    if config is None:
+        return {}
+    return {"licence": config.license or "unknown", "mean": list(config.mean), "std": list(config.std)}
+
+
+def in_names_of_timm(weights: Mapping[str, Tensor], model: Any, name: str, file: str) -> dict[str, Tensor]:
+    """``weights`` of a plain transformer under the names of ``model`` and of its sizes; of another encoder unchanged.
+
+    Args:
+        weights: under the names of a release, or of timm.
+        model: the complete encoder.
+        name: its name in timm.
+        file: the name of the weights in messages.
+
+    Raises:
+        InputError: for a release of transformers when ``model`` is none, for tensors from which no size can be
+            computed, and for a model that would compute something else.
+    """
+    release = release_of(weights)
+    convert = next((found for kind, found in _FILTERS if isinstance(model, kind)), None)
+    if convert is None:
+        if release is not None:
+            raise InputError(f"{file}: has the names of {release.name}, but encoder {name!r} is no plain transformer")
+        return dict(weights)
+    dropped = release.dropped if release else ()
+    kept = {key: value for key, value in weights.items() if not (dropped and key.startswith(dropped))}
+    _check_sizes(kept, model, name, file)
+    if release is not None:
+        kept = _without_biases(kept, model, name, file)
+        _check_activation(weights, model, name, file)
+    with one_line_errors(f"{file}: does not fit encoder {name!r}", "give the weights of this encoder"):
+        found: dict[str, Tensor] = convert(kept, model)
+    own = model.state_dict()
+    heads = ("head.", "fc_norm.") if release else ()
+    return {key: value for key, value in found.items() if key in own or not (heads and key.startswith(heads))}
+
+
+def _check_sizes(weights: Mapping[str, Tensor], model: Any, name: str, file: str) -> None:
+    """Refuse what position embeddings and patches of another size cannot be computed from."""
+    width = model.embed_dim
+    for key, value in weights.items():
+        shape = tuple(value.shape)
+        positions = key.rpartition(".")[2] == "pos_embed" or key.endswith("visual.positional_embedding")
+        if positions and shape[-1:] != (width,):
+            raise InputError(f"{file}: {key} {shape} is not {width} channels wide, as encoder {name!r} is")
+        if key.endswith(("patch_embed.proj.weight", "visual.conv1.weight")):
+            own = tuple(model.patch_embed.proj.weight.shape)
+            if len(shape) != 4 or shape[:2] != own[:2] or not all(1 <= side <= _LARGEST_PATCH for side in shape[2:]):
+                raise InputError(f"{file}: {key} {shape} does not fit encoder {name!r}, which has {own}")
+
+
+def _without_biases(weights: dict[str, Tensor], model: Any, name: str, file: str) -> dict[str, Tensor]:
+    """``weights`` of DINOv3 without biases of query, key and value that are all zero, where ``model`` has none."""
+    own = model.state_dict()
+    if not isinstance(model, eva.Eva) or "blocks.0.attn.q_bias" in own or "blocks.0.attn.qkv.bias" in own:
+        return weights
+    biases = [key for key in weights if key.endswith(".attn.qkv.bias")]
+    for key in biases:
+        query, _, value = weights[key].chunk(3)  # the key's is the same for every query, so attention ignores it
+        if bool(query.any() or value.any()):
+            raise InputError(
+                f"{file}: {key} is not zero, and encoder {name!r} has no such bias; take its _qkvb variant"
+            )
+    return {key: value for key, value in weights.items() if key not in biases}
+
+
+def _check_activation(weights: Mapping[str, Tensor], model: Any, name: str, file: str) -> None:
+    """Refuse the weights of OpenAI's CLIP, which has an activation of its own, for an encoder with another."""
+    if "visual.class_embedding" not in weights or "input_resolution" not in weights:
+        return
+    if not any(isinstance(module, QuickGELU) for module in model.modules()):
+        raise InputError(
+            f"{file}: OpenAI's CLIP computes QuickGELU and encoder {name!r} another activation; take an encoder such "
+            "as vit_base_patch16_clip_quickgelu_224"
+        )
