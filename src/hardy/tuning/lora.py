@@ -3,7 +3,8 @@
     y = W x + b + (alpha / rank) B A x          A (rank, C_in) random, B (C_out, rank) zero at the start
 
 The layers are found from the modules: every linear layer in the encoder's blocks, whatever its name, and with
-``pointwise`` every 1x1 convolution. Merging is exact: ``W + (alpha / rank) B A``.
+``pointwise`` every 1x1 convolution. With ``frozen_share`` the first of them stay as they are: then no activation before
+the first that is tuned is kept for the backward pass. Merging is exact: ``W + (alpha / rank) B A``.
 
 Source: Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang and Chen, "LoRA: low-rank adaptation of large language models",
 ICLR 2022, section 4.1, equation 3; A is initialised as in the authors' code, like a linear layer.
@@ -14,7 +15,17 @@ from torch import Tensor, nn
 from hardy.errors import within
 from hardy.networks.base import Network
 from hardy.ops.around import Around
-from hardy.tuning._layers import Layer, check_rank, factors, layers_of, product, replace, unwrap
+from hardy.tuning._layers import (
+    Layer,
+    check_rank,
+    check_share,
+    factors,
+    last_of,
+    layers_of,
+    product,
+    replace,
+    unwrap,
+)
 from hardy.tuning.base import Tuner, freeze_encoder
 
 __all__ = ["LoRA"]
@@ -27,18 +38,22 @@ class LoRA(Tuner):
         rank: of the products; at most the width of the narrowest layer.
         alpha: the products are multiplied by ``alpha / rank``.
         pointwise: beside 1x1 convolutions too, as convolutional encoders need.
+        frozen_share: share of the layers, the first ones, that get no product; rounded.
 
     Raises:
-        InputError: for a negative alpha.
+        InputError: for a negative alpha, or a share outside [0, 1).
     """
 
-    def __init__(self, *, rank: int = 8, alpha: float = 8.0, pointwise: bool = False) -> None:
+    def __init__(
+        self, *, rank: int = 8, alpha: float = 8.0, pointwise: bool = False, frozen_share: float = 0.0
+    ) -> None:
         within("tuner.alpha", alpha, 0)
-        self.rank, self.alpha, self.pointwise = rank, alpha, pointwise
+        check_share(frozen_share)
+        self.rank, self.alpha, self.pointwise, self.frozen_share = rank, alpha, pointwise, frozen_share
 
     def attach(self, network: Network) -> None:
         """See `Tuner.attach`."""
-        found = layers_of(network, pointwise=self.pointwise)
+        found = last_of(layers_of(network, pointwise=self.pointwise), self.frozen_share)
         check_rank(found, self.rank)
         freeze_encoder(network)
         scale = self.alpha / self.rank
