@@ -17,7 +17,7 @@ from hardy.algorithms.base import Algorithm
 from hardy.device import accelerator
 from hardy.engine import checkpoint, optimiser
 from hardy.engine.changes import untrained
-from hardy.engine.gradient_checkpointing import checkpointed, refuse_without_blocks
+from hardy.engine.gradient_checkpointing import blocks_of, checkpointed
 from hardy.engine.stop import Stopped, stop_signal
 from hardy.errors import InputError
 from hardy.ops.average import average_into
@@ -93,9 +93,7 @@ class Fit:
         networks = (algorithm.network, *algorithm.peers().values())
         for network in networks:
             network.to(memory_format=self.layout)  # type: ignore[call-overload]
-        self.checkpointed = networks if run_section.gradient_checkpointing else ()
-        if self.checkpointed:
-            refuse_without_blocks(networks)
+        self.checkpointed = blocks_of(networks) if run_section.gradient_checkpointing else []
         self.optimiser = self.accelerator.prepare(optimiser.build(algorithm, optim))
         self.model = self.accelerator.prepare(algorithm)
         self.average: dict[str, Tensor] = {}

@@ -22,40 +22,37 @@ from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.tuning._blocks import stages_in
 
-__all__ = ["checkpointed", "refuse_without_blocks"]
+__all__ = ["blocks_of", "checkpointed"]
+
+
+def blocks_of(networks: Iterable[Network]) -> list[nn.Module]:
+    """The blocks of the encoders of ``networks``; a network without any gives none.
+
+    Raises:
+        InputError: when there is none at all, naming the class of the first network.
+    """
+    several = tuple(networks)
+    found = [net.get_submodule(name) for net in several for stage in stages_in(net) for name in stage.names]
+    if not found:
+        raise InputError(
+            f"run.gradient_checkpointing: true has no effect: {type(several[0]).__name__} has no encoder with blocks; "
+            "leave it out, or take encoder_decoder with a transformer, ConvNeXt, ResNet or MobileNet"
+        )
+    return found
 
 
 @contextmanager
-def checkpointed(networks: Iterable[Network]) -> Iterator[None]:
-    """Inside the block: each encoder block of ``networks`` keeps only its input where gradients are needed. A network
-    without such blocks works as before; no name and no module changes."""
-    blocks = [network.get_submodule(name) for network in networks for name in _names(network)]
-    for block in blocks:
+def checkpointed(blocks: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside the block: each of ``blocks`` keeps only its input where gradients are needed. No name and no module
+    changes."""
+    several = tuple(blocks)
+    for block in several:
         vars(block)["forward"] = MethodType(_forward, block)
     try:
         yield
     finally:
-        for block in blocks:
+        for block in several:
             vars(block).pop("forward")
-
-
-def refuse_without_blocks(networks: Iterable[Network]) -> None:
-    """Refuse networks of which none has encoder blocks.
-
-    Raises:
-        InputError: naming the class of the first.
-    """
-    first, *others = networks
-    if not any(map(_names, (first, *others))):
-        raise InputError(
-            f"run.gradient_checkpointing: true has no effect: {type(first).__name__} has no encoder with blocks; leave "
-            "it out, or take encoder_decoder with a transformer, ConvNeXt, ResNet or MobileNet"
-        )
-
-
-def _names(network: Network) -> list[str]:
-    """Of the blocks."""
-    return [name for stage in stages_in(network) for name in stage.names]
 
 
 def _forward(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
