@@ -154,7 +154,7 @@ class Recipe(Section):
         if self.teacher:
             named = [_of_teacher(teacher.model_dump(mode="json")) for teacher in self.teachers]
             values["teacher"] = named if isinstance(self.teacher, tuple) else named[0]
-        for key in ("folder", "device", "workers", "threads", "trackers", "log_every", "checkpoint_every"):
+        for key in _WITHOUT_EFFECT:
             values["run"].pop(key)
         for options in (values["data"], *values["data"]["datasets"].values()):
             for key in ("root", "cache_folder", "cache_mb"):
@@ -184,6 +184,18 @@ def _drop_unset(section: dict[str, Any], *keys: str) -> None:
 
 
 _ABSENT = object()
+
+_WITHOUT_EFFECT = (
+    "folder",
+    "device",
+    "workers",
+    "threads",
+    "trackers",
+    "log_every",
+    "checkpoint_every",
+    "gradient_checkpointing",
+)
+"""Keys of ``run`` that do not change the results."""
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -468,7 +468,11 @@ class Stream(Section):
 
 
 class RunSection(Section):
-    """The folder, the seed and the machine's settings of a run."""
+    """The folder, the seed and the machine's settings of a run.
+
+    With ``gradient_checkpointing`` the blocks of the encoder keep only their inputs for the backward pass, which
+    computes the rest again: less memory, more time, the same bits.
+    """
 
     folder: str = ""
     seed: int = 0
@@ -477,6 +481,7 @@ class RunSection(Section):
     workers: Annotated[int, Field(ge=0, le=256)] = 2
     threads: Annotated[int, Field(gt=0, le=MOST_THREADS)] | None = None
     channels_last: bool = False
+    gradient_checkpointing: bool = False
     checkpoint_every: Count = 500
     log_every: Count = 20
     trackers: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 from tuned_networks import IMAGES, learn, logits
 
 import hardy
@@ -146,6 +147,26 @@ def test_a_copy_and_an_exported_graph_say_the_same(tuned: Network) -> None:
     learn(copied)
     assert torch.equal(logits(tuned), expected)
     assert not torch.equal(logits(copied), expected)
+
+
+def test_there_is_no_graph_below_what_is_trained_first(network: Network, method: Method) -> None:
+    """Nothing is kept for the backward pass before a module runs that owns a trained parameter."""
+    attach(network, method)
+    reached: list[str] = []
+    kept_after: list[int] = []
+    for name, module in network.train().named_modules():
+        if any(value.requires_grad for value in module.parameters(recurse=False)):
+            module.register_forward_pre_hook(lambda *_, name=name: (reached.append(name), None)[1])
+
+    def keep(value: torch.Tensor) -> torch.Tensor:
+        kept_after.append(len(reached))
+        return value
+
+    with saved_tensors_hooks(keep, lambda value: value):
+        network(IMAGES).sum().backward()
+    assert kept_after
+    assert min(kept_after) > 0
+    assert reached
 
 
 def test_the_mode_of_what_rests_does_not_follow(tuned: Network) -> None:

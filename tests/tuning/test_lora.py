@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 from tuned_networks import attached, learn, logits, merging_error, small
 
@@ -78,6 +79,22 @@ def test_the_published_settings_have_the_published_counts(encoder: str, count: i
         attached(network, "lora", rank=8, targets="qkv")
     inside = network.backbone.parameters()
     assert sum(value.numel() for value in inside if value.requires_grad) == count
+
+
+def test_late_products_keep_nothing_of_the_blocks_before_them() -> None:
+    """Four layers in each of three blocks, of which a third is left as it is."""
+    network = attached(small("plain"), "lora", rank=4, frozen_share=0.3333).train()
+    blocks = network.body.blocks
+    assert [sum(value.requires_grad for value in block.parameters()) for block in blocks] == [0, 8, 8]
+    kept: list[torch.Size] = []
+    with saved_tensors_hooks(lambda value: (kept.append(value.shape), value)[1], lambda value: value):
+        seen = blocks[0](network.body.patch_embed(torch.rand(2, 3, 32, 32)).flatten(1, 2))
+        assert not kept
+        assert not seen.requires_grad
+        blocks[1](seen)
+        assert kept
+    with pytest.raises(InputError, match=r"^tuner.frozen_share: 1.0 is out of range"):
+        attached(small("plain"), "lora", frozen_share=1.0)
 
 
 def test_pointwise_convolutions_of_a_real_encoder_merge_exactly_and_their_strides_hold() -> None:

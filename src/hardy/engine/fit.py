@@ -17,6 +17,7 @@ from hardy.algorithms.base import Algorithm
 from hardy.device import accelerator
 from hardy.engine import checkpoint, optimiser
 from hardy.engine.changes import untrained
+from hardy.engine.gradient_checkpointing import blocks_of, checkpointed
 from hardy.engine.stop import Stopped, stop_signal
 from hardy.errors import InputError
 from hardy.ops.average import average_into
@@ -89,8 +90,10 @@ class Fit:
         self._refuse_processes()
         algorithm.to(self.accelerator.device)
         self.layout = torch.channels_last if run_section.channels_last else torch.contiguous_format
-        for network in (algorithm.network, *algorithm.peers().values()):
+        networks = (algorithm.network, *algorithm.peers().values())
+        for network in networks:
             network.to(memory_format=self.layout)  # type: ignore[call-overload]
+        self.checkpointed = blocks_of(networks) if run_section.gradient_checkpointing else []
         self.optimiser = self.accelerator.prepare(optimiser.build(algorithm, optim))
         self.model = self.accelerator.prepare(algorithm)
         self.average: dict[str, Tensor] = {}
@@ -169,7 +172,7 @@ class Fit:
         """
         last = self.optim.steps if steps is None else min(self.progress.step + steps, self.optim.steps)
         self.model.train()
-        with stop_signal() as stop, self._reading():
+        with stop_signal() as stop, self._reading(), checkpointed(self.checkpointed):
             while self.progress.step < last:
                 self._step(self._next())
                 done = self.progress.step

@@ -25,7 +25,7 @@ from hardy import counts, records
 from hardy.algorithms.base import Algorithm
 from hardy.algorithms.base import Table as Shown
 from hardy.device import limit_threads, pick
-from hardy.engine import adapting, artefact, changes, protocol, start, teachers
+from hardy.engine import adapting, artefact, changes, protocol, start, step_memory, teachers
 from hardy.engine.evaluate import Table
 from hardy.engine.fit import Log
 from hardy.engine.log import LogFile
@@ -82,7 +82,7 @@ class Run:
         versions: see `hardy.engine.provenance`.
         progress: shows the progress of a stage.
         main: True on the one process of a parallel run that writes files.
-        cost: the seconds and steps used so far, by name.
+        cost: the seconds and steps used so far, and the estimated MiB of a training step, by name.
         selection: how the weights were selected, for the records.
         remarks: lines to show at the end.
         shown: what to show before the first step of the stage that begins; see `Algorithm.table`.
@@ -234,6 +234,7 @@ class Run:
         optim: Optim | None = None,
         method: Method | None = None,
         teacher: Network | None = None,
+        tell: Callable[[str], object] | None = None,
     ) -> None:
         """Train ``network`` in place; it ends with the selected weights, and `selection` says how they were selected.
 
@@ -244,12 +245,15 @@ class Run:
             optim: used instead of the recipe's.
             method: the algorithm, used instead of the recipe's.
             teacher: for an algorithm that learns from one, when the recipe names none.
+            tell: if given, called before the first step with a line that says how much memory a step takes.
         """
         settings = self.settings
         settings = Settings(settings.data, optim or settings.optim, settings.evaluate, settings.run)
         seed_all(self.recipe.run.seed, stage, "algorithm")
         algorithm = self.algorithm(network, method, teacher, settings.optim.steps)
         self.shown = algorithm.table()
+        if tell and self.main:
+            self._estimate(algorithm, images, stage, settings, tell)
         step = self.fit_algorithm(algorithm, images, stage, settings)
         if self._finish:
             self._finish()
@@ -261,6 +265,26 @@ class Run:
             self.selection |= self._loaded.notes
         if algorithm.trains_network:
             self._remember(network, algorithm, images, stage, method or self.recipe.algorithm, teacher)
+
+    def _estimate(
+        self, algorithm: Algorithm, images: Split, stage: str, settings: Settings, tell: Callable[[str], object]
+    ) -> None:
+        """Estimate the memory of a step: a line for ``tell``, a cost for the records, a warning if it is too big."""
+        device = pick(settings.run.device)
+        optim, data = settings.optim, settings.data
+        few = data.unlabelled_batch or max(1, optim.batch // max(1, len(images.train)))
+        memory = step_memory.estimate(
+            algorithm.to(device),
+            optim,
+            settings.run,
+            data.crop,
+            domains=max(1, len(images.train)),
+            unlabelled=few if images.unlabelled and algorithm.uses_unlabelled else 0,
+        )
+        if memory is not None:
+            self.cost[f"{stage}_step_mib"] = round(memory.peak / step_memory.MIB, 1)
+            tell(str(memory))
+            step_memory.warn_above(memory, step_memory.available(device))
 
     def _remember(
         self, network: Network, algorithm: Algorithm, images: Split, stage: str, method: Method, teacher: Network | None

@@ -17,7 +17,7 @@ from hardy.networks.base import Network
 from hardy.networks.parts.stages import traced
 from hardy.tuning.base import encoder_of
 
-__all__ = ["BlockStage", "block_stages"]
+__all__ = ["BlockStage", "block_stages", "stages_in"]
 
 _Shapes = Sequence[tuple[int, ...]]
 """The shapes of one output for images (1, 3, H, W) and (1, 3, 2 H, 2 W)."""
@@ -47,13 +47,18 @@ def block_stages(network: Network) -> list[BlockStage]:
         InputError: for a network without an encoder, or one whose encoder has no blocks.
     """
     encoder_of(network)
-    found = traced(network, _found)
+    found = stages_in(network)
     if not found:
         raise InputError(
             f"tuner: the encoder of {type(network).__name__} has no blocks, modules in a row of the same number of "
             "channels, so none can be tuned; take encoder_decoder with a transformer, ConvNeXt, ResNet or MobileNet"
         )
     return found
+
+
+def stages_in(network: Network) -> list[BlockStage]:
+    """The same; empty for a network without an encoder, or one whose encoder has no blocks."""
+    return traced(network, _found) if network.encoder() else []
 
 
 def _found(network: Network, image: Tensor) -> list[BlockStage]:

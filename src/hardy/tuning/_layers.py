@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 
 import torch
 from timm import layers
@@ -18,8 +19,10 @@ __all__ = [
     "Layer",
     "attention_of",
     "check_rank",
+    "check_share",
     "factors",
     "is_plain",
+    "last_of",
     "layers_of",
     "product",
     "replace",
@@ -76,6 +79,22 @@ def layers_of(network: Network, *, pointwise: bool) -> dict[str, Layer]:
         hint = "" if pointwise else "; pointwise: true takes 1x1 convolutions too"
         raise InputError(f"tuner: the encoder of {type(network).__name__} has no {kinds} in its blocks{hint}")
     return found
+
+
+def last_of(found: Mapping[str, Layer], frozen_share: float) -> dict[str, Layer]:
+    """``found`` without its first layers, the share ``frozen_share`` of all, rounded; at least one is left."""
+    first = min(round(len(found) * frozen_share), len(found) - 1)
+    return dict(islice(found.items(), first, None))
+
+
+def check_share(frozen_share: float) -> None:
+    """Refuse a share outside [0, 1).
+
+    Raises:
+        InputError: naming it.
+    """
+    if not 0 <= frozen_share < 1:
+        raise InputError(f"tuner.frozen_share: {frozen_share} is out of range; it must be at least 0 and below 1")
 
 
 _POSITIONS = {swin_transformer_v2.WindowAttention: "cpb_mlp", WindowMultiHeadAttention: "meta_mlp"}

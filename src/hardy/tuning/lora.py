@@ -4,7 +4,8 @@
 
 The layers are found from the modules: every linear layer in the encoder's blocks, whatever its name, and with
 ``pointwise`` every 1x1 convolution. ``targets`` leaves the MLPs out, or all but query, key and value, as the published
-settings for vision foundation models do. Merging is exact: ``W + (alpha / rank) B A``.
+settings for vision foundation models do. With ``frozen_share`` the first of them stay as they are: then no activation
+before the first that is tuned is kept for the backward pass. Merging is exact: ``W + (alpha / rank) B A``.
 
 Source: Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang and Chen, "LoRA: low-rank adaptation of large language models",
 ICLR 2022, section 4.1, equation 3; A is initialised as in the authors' code, like a linear layer.
@@ -17,7 +18,18 @@ from torch import Tensor, nn
 from hardy.errors import InputError, within
 from hardy.networks.base import Network
 from hardy.ops.around import Around
-from hardy.tuning._layers import Layer, attention_of, check_rank, factors, layers_of, product, replace, unwrap
+from hardy.tuning._layers import (
+    Layer,
+    attention_of,
+    check_rank,
+    check_share,
+    factors,
+    last_of,
+    layers_of,
+    product,
+    replace,
+    unwrap,
+)
 from hardy.tuning.base import Tuner, freeze_encoder
 
 __all__ = ["LoRA"]
@@ -31,9 +43,10 @@ class LoRA(Tuner):
         alpha: the products are multiplied by ``alpha / rank``.
         targets: beside which linear layers: all; attention, its query, key, value and output; or qkv, without output.
         pointwise: beside 1x1 convolutions too, as convolutional encoders need.
+        frozen_share: share of the layers, the first ones, that get no product; rounded.
 
     Raises:
-        InputError: for a negative alpha, and for pointwise where only attention is a target.
+        InputError: for a negative alpha, a share outside [0, 1), and pointwise where only attention is a target.
     """
 
     def __init__(
@@ -43,17 +56,21 @@ class LoRA(Tuner):
         alpha: float = 8.0,
         targets: Literal["all", "attention", "qkv"] = "all",
         pointwise: bool = False,
+        frozen_share: float = 0.0,
     ) -> None:
         within("tuner.alpha", alpha, 0)
+        check_share(frozen_share)
         if pointwise and targets != "all":
             raise InputError(f"tuner.pointwise: has no effect: tuner.targets is {targets}; leave one of them out")
         self.rank, self.alpha, self.targets, self.pointwise = rank, alpha, targets, pointwise
+        self.frozen_share = frozen_share
 
     def attach(self, network: Network) -> None:
         """See `Tuner.attach`."""
         found = layers_of(network, pointwise=self.pointwise)
         if self.targets != "all":
             found = attention_of(network, found, output=self.targets == "attention")
+        found = last_of(found, self.frozen_share)
         check_rank(found, self.rank)
         freeze_encoder(network)
         scale = self.alpha / self.rank

@@ -13,7 +13,6 @@ representation learning", CVPR 2025.
 """
 
 import copy
-from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +20,17 @@ from torch import Tensor, nn
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.ops.around import Around
-from hardy.tuning._layers import Layer, check_rank, factors, layers_of, product, replace, unwrap
+from hardy.tuning._layers import (
+    Layer,
+    check_rank,
+    check_share,
+    factors,
+    last_of,
+    layers_of,
+    product,
+    replace,
+    unwrap,
+)
 from hardy.tuning.base import Tuner, freeze_encoder
 
 __all__ = ["SoMA"]
@@ -40,15 +49,12 @@ class SoMA(Tuner):
     """
 
     def __init__(self, *, rank: int = 16, frozen_share: float = 0.3333, pointwise: bool = False) -> None:
-        if not 0 <= frozen_share < 1:
-            raise InputError(f"tuner.frozen_share: {frozen_share} is out of range; it must be at least 0 and below 1")
+        check_share(frozen_share)
         self.rank, self.frozen_share, self.pointwise = rank, frozen_share, pointwise
 
     def attach(self, network: Network) -> None:
         """See `Tuner.attach`."""
-        found = layers_of(network, pointwise=self.pointwise)
-        first = min(round(len(found) * self.frozen_share), len(found) - 1)
-        found = dict(islice(found.items(), first, None))
+        found = last_of(layers_of(network, pointwise=self.pointwise), self.frozen_share)
         parts = {name: _stored_as_one(network, name, layer) for name, layer in found.items()}
         check_rank(found, self.rank)
         for name, count in parts.items():

@@ -23,7 +23,7 @@ from hardy.types import Outputs, Stage
 if TYPE_CHECKING:
     from hardy.networks.base import Network
 
-__all__ = ["EMBEDDING", "INPUT", "places_of", "stages_of", "traced", "watch"]
+__all__ = ["EMBEDDING", "INPUT", "fakes", "places_of", "stages_of", "traced", "watch"]
 
 EMBEDDING = "embedding"
 """The name of `Outputs.embedding` among the places of a network."""
@@ -137,7 +137,7 @@ def _sizes(least: int) -> Iterator[tuple[int, int]]:
 def _looked(network: "Network", size: tuple[int, int], look: Callable[["Network", Tensor], _T]) -> _T:
     """What ``look`` returns for one image of ``size`` (H, W); ``network`` and the random state do not change."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    copied = copy.deepcopy(network, _fakes(network, mode)).eval()
+    copied = copy.deepcopy(network, fakes(network, mode)).eval()
     with torch.random.fork_rng(devices=[]), mode:
         return look(copied, torch.empty(1, 3, *size, dtype=network.mean.dtype, device=network.mean.device))
 
@@ -168,7 +168,7 @@ def _seen(name: str, value: object, image: Tensor) -> _Seen:
     return _Seen(name, image.shape[-2] / value.shape[-2], image.shape[-1] / value.shape[-1], value.shape[1])
 
 
-def _fakes(network: nn.Module, mode: FakeTensorMode) -> dict[int, object]:
+def fakes(network: nn.Module, mode: FakeTensorMode) -> dict[int, object]:
     """A memo for `copy.deepcopy` that replaces each tensor of a module by a fake one of its shape, type and device."""
     held = (value for module in network.modules() for value in _values(module) if isinstance(value, Tensor))
     return {id(value): value if isinstance(value, FakeTensor) else mode.from_tensor(value) for value in held}
