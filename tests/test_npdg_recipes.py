@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from street_folders import street_folders
 
 from hardy import records
 from hardy.commands import evaluate as evaluation
@@ -38,40 +38,8 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory, save_png16):
-    """Each data set of the recipes: sky over road, with the raw ids of each, and one column of another class."""
-    root = tmp_path_factory.mktemp("data")
-    draw = np.random.default_rng(0)
-
-    def save(image, mask, sky, road, column):
-        ids = np.array([[sky], [road]], dtype=np.uint8).repeat(16, 0).repeat(48, 1)
-        ids[:, 20:28] = column
-        pixels = np.where(ids[..., None] == sky, 200, 60) + draw.integers(0, 40, (32, 48, 3))
-        for path in (root / image, root / mask):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels.astype(np.uint8)).save(root / image)
-        if mask.startswith("synthia"):
-            save_png16(root / mask, np.stack([ids, 0 * ids, 0 * ids], axis=-1).astype(np.uint16))
-        else:
-            Image.fromarray(ids).save(root / mask)
-
-    for number in range(8):
-        save(f"gta5/images/{number:05}.png", f"gta5/labels/{number:05}.png", 23, 7, 22)
-        place = "synthia/RAND_CITYSCAPES/{}/" + f"{number:07}.png"
-        save(place.format("RGB"), place.format("GT/LABELS"), 1, 3, 8)
-    for split, city in (("train", "aachen"), ("train", "ulm"), ("val", "lindau"), ("val", "munster")):
-        place = f"{split}/{city}/{city}_0_0"
-        save(
-            f"cityscapes/leftImg8bit/{place}_leftImg8bit.png",
-            f"cityscapes/gtFine/{place}_gtFine_labelIds.png",
-            23,
-            7,
-            22,
-        )
-    for split, long in (("train", "training"), ("val", "validation")):
-        masks = f"bdd100k/labels/sem_seg/masks/{split}/a.png"
-        save(f"bdd100k/images/10k/{split}/a.jpg", masks, 10, 0, 9)
-        save(f"mapillary/{long}/images/a.jpg", f"mapillary/{long}/v1.2/labels/a.png", 27, 13, 7)
-    return root
+    """Each data set of the recipes."""
+    return street_folders(tmp_path_factory.mktemp("data"), save_png16)
 
 
 @pytest.mark.parametrize("source", TASKS)

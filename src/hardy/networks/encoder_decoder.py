@@ -1,8 +1,8 @@
 """Any encoder of timm or Hardy with any decoder.
 
 Convolutional encoders give their stages from stride 4 on, or from 2; plain vision transformers give four maps spaced
-evenly over their depth, and take any image size (the image is padded to a multiple of the patch size, the logits are
-cropped).
+evenly over their depth or of the blocks named, and take any image size (the image is padded to a multiple of the patch
+size, the logits are cropped; positions are interpolated).
 
 Source: Ronneberger, Fischer and Brox, MICCAI 2015, for the split into encoder and decoder; the encoders are
 timm's (Wightman, 2019) and those of `hardy.networks.encoders`.
@@ -20,6 +20,7 @@ from hardy.networks.base import Network, PixelLoss, resize
 from hardy.networks.building.weights import initialise
 from hardy.networks.encoders.base import Encoder, family_of, load
 from hardy.networks.parts.encoder_errors import one_line_errors
+from hardy.networks.parts.plain import Plain, checked
 from hardy.networks.parts.pyramid import Pyramid, pad
 from hardy.registry import DECODERS
 from hardy.types import IGNORE, Outputs, Terms
@@ -41,6 +42,9 @@ class EncoderDecoder(Network):
         decoder: a decoder of ``hardy list decoder``.
         decoder_options: its options.
         aux: in training, a second head (3x3 convolution and classifier) on the second to last map.
+        vit: options of a plain transformer of timm: ``blocks``, the places of the blocks that give the maps;
+            ``final_norm``, whether the maps go through the norm after the last block, True by default; ``patch``, the
+            side of the patches in pixels, to which embedding and positions are resized.
 
     Raises:
         InputError: for an unknown encoder or one that does not fit the decoder, and for weights that do not fit or
@@ -58,9 +62,10 @@ class EncoderDecoder(Network):
         decoder: str = "deeplabv3plus",
         decoder_options: Mapping[str, Any] | None = None,
         aux: bool = False,
+        vit: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(labels)
-        self.backbone = _backbone(encoder, encoder_weights, output_stride, finest_stride)
+        self.backbone = _backbone(encoder, encoder_weights, output_stride, finest_stride, checked(vit))
         channels, strides = self.backbone.channels, self.backbone.strides
         with one_line_errors(
             f"decoder {decoder!r} does not fit encoder {encoder!r}", "choose another, or other options"
@@ -108,9 +113,12 @@ class EncoderDecoder(Network):
         return terms if own is None else {**terms, **own}
 
 
-def _backbone(name: str, weights: str | None, output_stride: int | None, finest: int) -> Pyramid | Encoder:
+def _backbone(
+    name: str, weights: str | None, output_stride: int | None, finest: int, plain: Plain
+) -> Pyramid | Encoder:
     if family_of(name) is None:
-        return Pyramid(name, weights, output_stride, finest=finest)
+        return Pyramid(name, weights, output_stride, finest=finest, plain=plain)
+    plain.refuse(name)
     if finest != 4:
         raise InputError(f"encoder {name!r} takes no finest_stride: its strides are 4, 8, 16, 32; leave it out")
     if output_stride is not None:

@@ -17,6 +17,7 @@ from hardy.networks.parts.encoder_errors import one_line_errors, reason, size_er
 from hardy.networks.parts.foundation_names import in_names_of_timm, release_of, stated
 from hardy.networks.parts.hub import HUB, no_retries_shown
 from hardy.networks.parts.hub import fetched as fetched_from_hub
+from hardy.networks.parts.plain import Plain, repatch
 from hardy.networks.parts.same_padding import with_open_padding
 from hardy.networks.parts.torchvision_names import in_timm_names
 from hardy.networks.shipped.base import shipped
@@ -28,7 +29,7 @@ _log = logging.getLogger("hardy")
 
 class Pyramid(nn.Module):
     """The feature maps of a timm encoder, finest first: those of its stages from a stride on; of a plain transformer
-    those of four blocks, spaced evenly over its depth.
+    those of four blocks, spaced evenly over its depth, or of the blocks named.
 
     Attributes:
         channels: width of each map as built.
@@ -40,14 +41,23 @@ class Pyramid(nn.Module):
         weights: see `load_encoder`.
         output_stride: stride of the coarsest map, reached by dilation; None does not change the encoder.
         finest: stride of the first map; only one below 4 must exist.
+        plain: options of a plain transformer.
+
+    Raises:
+        InputError: what `load_encoder` raises, and for strides or options that the encoder does not have.
     """
 
-    def __init__(self, name: str, weights: str | None, output_stride: int | None, *, finest: int = 4) -> None:
+    def __init__(
+        self, name: str, weights: str | None, output_stride: int | None, *, finest: int = 4, plain: Plain | None = None
+    ) -> None:
         super().__init__()
-        self._finest = finest
+        self._finest, self._plain = finest, plain or Plain()
         kwargs = {} if output_stride is None else {"output_stride": output_stride}
         self.name = name
         self.model: Any = load_encoder(name, weights, self._trim, **kwargs)
+        if self._plain.patch is not None:
+            repatch(self.model, name, self._plain.patch)
+            self.strides, self.multiple = [self._plain.patch] * len(self.strides), self._plain.patch
         if output_stride is not None and self.strides[-1] != output_stride:
             raise InputError(
                 f"output_stride {output_stride}: encoder {name!r} still has a last map of stride {self.strides[-1]}; "
@@ -56,14 +66,18 @@ class Pyramid(nn.Module):
 
     def _trim(self, model: Any) -> None:
         """Choose the maps of ``model`` to return, and remove the layers after the last of them, in place."""
-        self.indices, self.channels, self.strides, self.multiple = stages(model, finest=self._finest)
+        if not _one_stride(model):
+            self._plain.refuse(self.name)
+        blocks = self._plain.places(self.name, len(model.feature_info))
+        self.indices, self.channels, self.strides, self.multiple = stages(model, finest=self._finest, blocks=blocks)
         if self._finest < 4 and self.strides[0] != self._finest:
             raise InputError(
                 f"finest_stride {self._finest}: encoder {self.name!r} has no map of that stride, its finest one has "
                 f"{self.strides[0]}; leave finest_stride out, or choose another encoder"
             )
         neck = isinstance(model, VisionTransformerSAM)  # SAM's neck is in the place of the norm, and changes the width
-        model.prune_intermediate_layers(self.indices, prune_norm=neck, prune_head=True)
+        unused = neck or not self._plain.final_norm
+        model.prune_intermediate_layers(self.indices, prune_norm=unused, prune_head=True)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised images (B, 3, H, W) -> maps (B, C, h, w)."""
@@ -72,22 +86,30 @@ class Pyramid(nn.Module):
 
     def _maps(self, images: Tensor) -> list[Tensor]:
         maps: list[Tensor] = self.model.forward_intermediates(
-            images, indices=self.indices, norm=True, intermediates_only=True
+            images, indices=self.indices, norm=self._plain.final_norm, intermediates_only=True
         )
         return maps
 
 
-def stages(model: Any, *, finest: int = 4) -> tuple[list[int], list[int], list[int], int]:
+def stages(
+    model: Any, *, finest: int = 4, blocks: list[int] | None = None
+) -> tuple[list[int], list[int], list[int], int]:
     """The maps of a timm ``model`` that form its pyramid: (indices, channels, strides, multiple); see `Pyramid`."""
     infos = [(info["num_chs"], info["reduction"]) for info in model.feature_info]
-    count = len(infos)
-    plain = count > 1 and len({stride for _, stride in infos}) == 1
-    if plain:
+    count, plain = len(infos), _one_stride(model)
+    if blocks is not None:
+        indices = blocks
+    elif plain:
         indices = sorted({max(0, count * quarter // 4 - 1) for quarter in (1, 2, 3, 4)})
     else:
         indices = [index for index, (_, stride) in enumerate(infos) if stride >= finest]
     channels, strides = zip(*(infos[index] for index in indices), strict=True)
     return indices, list(channels), list(strides), strides[-1] if plain else 1
+
+
+def _one_stride(model: Any) -> bool:
+    """Whether ``model`` is a plain transformer: the maps of all blocks have one stride."""
+    return len(model.feature_info) > 1 and len({info["reduction"] for info in model.feature_info}) == 1
 
 
 def load_encoder(name: str, weights: str | None, trim: Callable[[Any], object], **kwargs: Any) -> Any:
