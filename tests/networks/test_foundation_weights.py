@@ -181,8 +181,10 @@ def test_values_that_would_size_something_else_are_refused_in_one_line() -> None
     assert (
         refusal("dinov2", wide) == "file.pth: pos_embed (1, 17, 32) is not 24 channels wide, as encoder 'some_vit' is"
     )
-    odd = refusal("dinov2", {**weights, "pos_embed": torch.zeros(1, 18, 24)})
-    assert odd.startswith("file.pth: does not fit encoder 'some_vit' (")
+    odd = refusal("dinov2", {**weights, "pos_embed": torch.zeros(1, 24, 24)})
+    assert odd == "file.pth: pos_embed (1, 24, 24) are 24 positions, which are no square of patches"
+    flat = refusal("dinov2", {**weights, "pos_embed": torch.zeros(24)})
+    assert flat.startswith("file.pth: does not fit encoder 'some_vit' (")
     for shape in ((24, 3, 8, 100), (24, 1, 8, 8), (24, 192), (24, 3, 8, 0)):
         said = refusal("dinov2", {**weights, "patch_embed.proj.weight": torch.zeros(shape)})
         assert (
@@ -195,10 +197,10 @@ def test_values_that_would_size_something_else_are_refused_in_one_line() -> None
 
 def test_another_architecture_is_refused_in_one_line() -> None:
     three = official("dinov3", made("dinov3", 0))
-    assert "left over (storage_tokens" in refusal("dinov2", three)
+    assert "has the names of DINOv3, and encoder 'some_vit' is no such model; take one" in refusal("dinov2", three)
     convolutional = timm.create_model("test_resnet")
     assert refusal("sam", official("sam", made("sam", 0)), convolutional) == (
-        "file.pth: has the names of SAM, but encoder 'some_vit' is no plain transformer"
+        "file.pth: has the names of SAM, and encoder 'some_vit' is no such model; take one such as samvit_base_patch16"
     )
     three["blocks.1.attn.qkv.bias"] = torch.ones(72)
     assert (
@@ -264,6 +266,9 @@ def test_a_tuned_network_holds_what_was_trained_and_refuses_another_foundation(t
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in network.state_dict().items())
     mae_file(file)  # other weights under the same name
     with pytest.raises(InputError, match=r"run: holds only the tuned weights, and encoder_weights .* other weights"):
+        hardy.load(folder)
+    file.unlink()
+    with pytest.raises(InputError, match=r"the rest cannot be had: .*mae.pth: no such weights file; restore what it"):
         hardy.load(folder)
 
 

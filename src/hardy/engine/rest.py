@@ -123,8 +123,12 @@ def _origin(description: Mapping[str, Any], folder: Path, network: Network, load
         weights = place["encoder_weights"]
         if options.get("encoder_weights") != weights:
             raise InputError(f"rest.from.encoder_weights is {weights!r}, but the network has other encoder_weights")
-        with unwarned():
-            return f"encoder_weights {weights}", create(network.architecture["name"], network.labels, **options)
+        try:
+            with unwarned():
+                made = create(network.architecture["name"], network.labels, **options)
+        except InputError as error:
+            raise InputError(f"holds only the tuned weights, and the rest cannot be had: {error}; {_ADVICE}") from error
+        return f"encoder_weights {weights}", made
     run = (folder / place["run"]).resolve()
     if not (run / "network.json").is_file():
         raise InputError(f"holds only the tuned weights, and the rest is in {run}, which holds no network; {_ADVICE}")

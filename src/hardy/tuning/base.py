@@ -76,7 +76,10 @@ class Tuner(ABC):
         Raises:
             InputError: when that cannot be exact; nothing is changed then.
         """
-        raise InputError(f"tuner: what {type(self).__name__} inserts cannot be merged into the weights of a network")
+        raise InputError(
+            f"tuner: what {type(self).__name__} inserts cannot be merged into the weights of a network; use the tuned "
+            "network as it is, without merge"
+        )
 
 
 def encoder_of(network: Network) -> Sequence[nn.Module]:

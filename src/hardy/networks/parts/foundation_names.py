@@ -7,6 +7,7 @@ Source: the tensors' names in the releases of DINOv2, DINOv3, SAM, CLIP, EVA-02 
 those that timm states for its copies of them.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,10 @@ from typing import Any
 import timm
 from timm.layers import QuickGELU
 from timm.models import eva, vision_transformer, vision_transformer_sam
-from torch import Tensor
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer_sam import VisionTransformerSAM
+from torch import Tensor, nn
 
 from hardy.errors import InputError
 from hardy.networks.parts.encoder_errors import one_line_errors
@@ -30,31 +34,33 @@ class Release:
         name: of the model.
         signs: names of tensors, all of which a file of it has.
         like: a model of timm's with such weights.
+        kind: its class.
         dropped: beginnings of the names of tensors that no encoder has.
     """
 
     name: str
     signs: tuple[str, ...]
     like: str
+    kind: type[nn.Module] = VisionTransformer
     dropped: tuple[str, ...] = ()
 
 
 _RELEASES = (
-    Release("DINOv3", ("storage_tokens", "blocks.0.ls1.gamma"), "vit_base_patch16_dinov3.lvd1689m"),
+    Release("DINOv3", ("storage_tokens", "blocks.0.ls1.gamma"), "vit_base_patch16_dinov3.lvd1689m", Eva),
     Release("DINOv2", ("mask_token", "blocks.0.ls1.gamma"), "vit_base_patch14_dinov2.lvd142m"),
-    Release("SAM", ("image_encoder.patch_embed.proj.weight",), "samvit_base_patch16.sa1b"),
+    Release("SAM", ("image_encoder.patch_embed.proj.weight",), "samvit_base_patch16.sa1b", VisionTransformerSAM),
     Release("CLIP", ("visual.class_embedding",), "vit_base_patch16_clip_quickgelu_224.openai"),
-    Release("EVA-02", ("blocks.0.mlp.w1.weight",), "eva02_base_patch14_224.mim_in22k"),
-    Release("EVA-02", ("visual.blocks.0.mlp.w1.weight",), "eva02_base_patch14_224.mim_in22k"),
-    Release("MAE", ("mask_token", "decoder_pos_embed"), "vit_base_patch16_224.mae", ("mask_token", "decoder_")),
+    Release("EVA-02", ("blocks.0.mlp.w1.weight",), "eva02_base_patch14_224.mim_in22k", Eva),
+    Release("EVA-02", ("visual.blocks.0.mlp.w1.weight",), "eva02_base_patch14_224.mim_in22k", Eva),
+    Release("MAE", ("mask_token", "decoder_pos_embed"), "vit_base_patch16_224.mae", dropped=("mask_token", "decoder_")),
 )
 
 _LARGEST_PATCH = 64
 
 _FILTERS: tuple[tuple[type, Any], ...] = (
-    (vision_transformer_sam.VisionTransformerSAM, vision_transformer_sam.checkpoint_filter_fn),
-    (eva.Eva, eva.checkpoint_filter_fn),
-    (vision_transformer.VisionTransformer, vision_transformer.checkpoint_filter_fn),
+    (VisionTransformerSAM, vision_transformer_sam.checkpoint_filter_fn),
+    (Eva, eva.checkpoint_filter_fn),
+    (VisionTransformer, vision_transformer.checkpoint_filter_fn),
 )
 
 
@@ -86,9 +92,12 @@ def in_names_of_timm(weights: Mapping[str, Tensor], model: Any, name: str, file:
     """
     release = release_of(weights)
     convert = next((found for kind, found in _FILTERS if isinstance(model, kind)), None)
+    if release is not None and not isinstance(model, release.kind):
+        raise InputError(
+            f"{file}: has the names of {release.name}, and encoder {name!r} is no such model; take one such as "
+            f"{release.like.partition('.')[0]}"
+        )
     if convert is None:
-        if release is not None:
-            raise InputError(f"{file}: has the names of {release.name}, but encoder {name!r} is no plain transformer")
         return dict(weights)
     dropped = release.dropped if release else ()
     kept = {key: value for key, value in weights.items() if not (dropped and key.startswith(dropped))}
@@ -111,16 +120,25 @@ def _check_sizes(weights: Mapping[str, Tensor], model: Any, name: str, file: str
         positions = key.rpartition(".")[2] == "pos_embed" or key.endswith("visual.positional_embedding")
         if positions and shape[-1:] != (width,):
             raise InputError(f"{file}: {key} {shape} is not {width} channels wide, as encoder {name!r} is")
+        if positions and len(shape) in (2, 3) and not _gridded(shape[-2], model):
+            raise InputError(f"{file}: {key} {shape} are {shape[-2]} positions, which are no square of patches")
         if key.endswith(("patch_embed.proj.weight", "visual.conv1.weight")):
             own = tuple(model.patch_embed.proj.weight.shape)
             if len(shape) != 4 or shape[:2] != own[:2] or not all(1 <= side <= _LARGEST_PATCH for side in shape[2:]):
                 raise InputError(f"{file}: {key} {shape} does not fit encoder {name!r}, which has {own}")
 
 
+def _gridded(count: int, model: Any) -> bool:
+    """Whether ``count`` positions are as many as those of ``model``, or a square of patches and some prefix tokens."""
+    if model.pos_embed is not None and count == model.pos_embed.shape[1]:
+        return True
+    return any(count > prefix and math.isqrt(count - prefix) ** 2 == count - prefix for prefix in (0, 1, 2))
+
+
 def _without_biases(weights: dict[str, Tensor], model: Any, name: str, file: str) -> dict[str, Tensor]:
     """``weights`` of DINOv3 without biases of query, key and value that are all zero, where ``model`` has none."""
     own = model.state_dict()
-    if not isinstance(model, eva.Eva) or "blocks.0.attn.q_bias" in own or "blocks.0.attn.qkv.bias" in own:
+    if not isinstance(model, Eva) or "blocks.0.attn.q_bias" in own or "blocks.0.attn.qkv.bias" in own:
         return weights
     biases = [key for key in weights if key.endswith(".attn.qkv.bias")]
     for key in biases:
