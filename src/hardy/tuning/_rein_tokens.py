@@ -93,20 +93,24 @@ class ReinTokens(nn.Module):
         """The output ``x`` of the block number ``block``, from 0, refined."""
         last = x.ndim - 1
         cells = x if self.axis == last else x.movedim(self.axis, last)
-        refined = self._refined(cells[:, self.prefix :] if self.prefix else cells, block)
-        if self.prefix:
-            refined = torch.cat([cells[:, : self.prefix], refined], 1)
+        if self.prefix:  # one split, whose backward pass copies the gradient once
+            head, cells = cells.split([self.prefix, cells.shape[1] - self.prefix], 1)
+            return torch.cat([head, self._refined(cells, block)], 1)
+        refined = self._refined(cells.flatten(1, -2), block).reshape(cells.shape)
         return refined if self.axis == last else refined.movedim(last, self.axis)
 
     def _refined(self, cells: Tensor, block: int) -> Tensor:
+        """``cells`` (B, n, c), any strides, refined. Batched products read them without a copy that would be kept, and
+        sums are part of products where they can be."""
         if self.free:
             tokens = self.learnable_tokens[block]
         else:
             tokens = self.learnable_tokens_a[block] @ self.learnable_tokens_b[block]
-        shares = (cells @ tokens.mT / self.temperature).softmax(-1)
+        count = cells.shape[0]
+        shares = torch.bmm(cells, (tokens / self.temperature).mT.expand(count, -1, -1)).softmax(-1)
         values = F.pad(_layer(self.mlp_token2feat, block)(tokens[1:]), (0, 0, 1, 0))  # nothing from the first token
-        change: Tensor = _layer(self.mlp_delta_f, block)(shares @ values + cells)
-        return cells + (change if self.scale is None else self.scale * change)
+        change: Tensor = _layer(self.mlp_delta_f, block)(torch.baddbmm(cells, shares, values.expand(count, -1, -1)))
+        return cells + change if self.scale is None else torch.addcmul(cells, change, self.scale)
 
     def queries(self) -> Tensor:
         """(m, 256): of the projections Q_i = T_i W_Q + b_Q of all blocks the maximum, mean and last, merged.
