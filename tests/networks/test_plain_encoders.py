@@ -8,8 +8,10 @@ import timm
 import torch
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor
+from torch.export import Dim
 
 import hardy
+from hardy.deployment.graph import Session
 from hardy.errors import InputError
 from hardy.networks.building.create import create
 from hardy.networks.parts.pyramid import Pyramid
@@ -84,6 +86,31 @@ def test_windows_see_the_network_at_their_own_size() -> None:
         left, right = made(images[..., :48]), made(images[..., 32:])
     middle = (left[..., 32:] + right[..., :16]) / 2
     torch.testing.assert_close(found, torch.cat([left[..., :32], middle, right[..., 16:]], dim=-1))
+
+
+@pytest.mark.parametrize("example", [(64, 96), (50, 90)])
+def test_one_exported_graph_takes_images_with_and_without_padding(example: tuple[int, int]) -> None:
+    """A slice would fix whether the example was padded."""
+    made = network(blocks=[0, 1])
+    sides = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
+    graph = torch.export.export(made, (torch.rand(2, 3, *example),), dynamic_shapes=sides).module()
+    with torch.no_grad():
+        for shape in ((1, 3, 64, 96), (3, 3, 50, 131), (1, 3, 48, 33)):
+            images = torch.rand(shape)
+            torch.testing.assert_close(graph(images), made(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (50, 90)])
+def test_an_exported_file_of_open_size_is_proven(size: tuple[int, int], tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    file = tmp_path / "net.onnx"
+    proof = hardy.export(network(blocks=[0]), file, size=size, dynamic=True, output="logits")
+    assert proof.dynamic
+    made, session = network(blocks=[0]), Session(file)
+    for shape in ((1, 3, 64, 96), (2, 3, 50, 131)):
+        images = torch.rand(shape)
+        with torch.no_grad():
+            torch.testing.assert_close(torch.as_tensor(session(images)), made(images), rtol=1e-3, atol=1e-3)
 
 
 # patches of another size ----------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from hardy.networks.building.weights import initialise
 from hardy.networks.encoders.base import Encoder, family_of, load
 from hardy.networks.parts.encoder_errors import one_line_errors
 from hardy.networks.parts.plain import Plain, checked
-from hardy.networks.parts.pyramid import Pyramid, pad
+from hardy.networks.parts.pyramid import Pyramid, crop, pad
 from hardy.registry import DECODERS
 from hardy.types import IGNORE, Outputs, Terms
 
@@ -75,24 +75,29 @@ class EncoderDecoder(Network):
                 {"channels": channels, "strides": strides, "class_count": len(labels)},
                 **(decoder_options or {}),
             )
+            if self.decoder.joins:
+                if not isinstance(self.backbone, Pyramid):
+                    raise InputError(f"decoder {decoder!r}: encoder {encoder!r} is no plain vision transformer of timm")
+                self.decoder.join(*self.backbone.give(self.decoder.count))
         self.aux = _auxiliary(channels[-2:][0], len(labels)) if aux else None
         self.pretrained = encoder_weights is not None
 
     def encoder(self) -> Sequence[nn.Module]:
-        """The encoder."""
-        return (self.backbone,)
+        """The encoder, and the last blocks of it that the decoder has joined."""
+        return (self.backbone, self.decoder.blocks) if self.decoder.joins else (self.backbone,)
 
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""
-        height, width = images.shape[-2:]
+        size = images.shape[-2:]
         padded = pad(self.normalise(images), self.backbone.multiple)
         maps = self.backbone(padded)
         embedding, logits, own = self.decoder.decode(maps)
+        maps = maps[: len(self.backbone.channels)]
         extras = dict(own)
         if self.aux is not None and self.training:
-            extras["aux_stage"] = resize(self.aux(maps[-2:][0]), padded.shape[-2:])[..., :height, :width]
+            extras["aux_stage"] = crop(resize(self.aux(maps[-2:][0]), padded.shape[-2:]), size)
         features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
-        full_size = resize(logits, padded.shape[-2:])[..., :height, :width]
+        full_size = crop(resize(logits, padded.shape[-2:]), size)
         return Outputs(full_size, features, extras, coarse=logits, embedding=embedding)
 
     def link(self, names: Sequence[str]) -> None:

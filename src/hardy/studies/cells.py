@@ -112,7 +112,11 @@ def make_cells(study: Study, file: Path, overrides: Sequence[str] = ()) -> Cells
                 continue
             cell = _name(name, chosen, axes)
             own = [values[axis][text] for axis, text in chosen.items() if name in _stages(study, axis)]
-            texts = [*fixed, *(text for setting in own for text in _texts(setting)), *_run_keys(study, cell, before)]
+            texts = [
+                *fixed,
+                *(text for setting in own for text in _texts(setting)),
+                *_run_keys(study, cell, before, stage.uses),
+            ]
             recipe = from_values(written, texts, f"{file}: cell {cell}")
             _refuse_no_prune(stage, recipe, file.parent / expanded(stage.recipe))
             made[cell] = Cell(cell, name, stage.verb, chosen, recipe, before)
@@ -210,11 +214,11 @@ def _texts(setting: Setting) -> list[str]:
     return [f"{key}={yaml.safe_dump(value, default_flow_style=True, width=10**9)}" for key, value in setting.items()]
 
 
-def _run_keys(study: Study, cell: str, before: str | None) -> list[str]:
-    """Overrides for a cell's folder, its threads and the network that it continues from."""
+def _run_keys(study: Study, cell: str, before: str | None, uses: str) -> list[str]:
+    """Overrides for a cell's folder, its threads and the network that it continues from, or its teacher."""
     folder = expanded(study.study.folder) / "cells"
     keys: dict[str, Any] = {"run.folder": str(folder / cell), "run.threads": max(1, int(study.study.cpus))}
-    return _texts({**keys, **({"network.run": str(folder / before)} if before else {})})
+    return _texts({**keys, **({f"{uses}.run": str(folder / before)} if before else {})})
 
 
 def _skipped(study: Study, stage: str, chosen: Mapping[str, str]) -> bool:

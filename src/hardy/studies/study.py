@@ -54,11 +54,15 @@ class Settings(Section):
 
 
 class Stage(Section):
-    """One recipe of the study: ``after`` names the stage whose network it continues from, ``set`` are overrides."""
+    """One recipe of the study: ``after`` names the stage whose network it continues from, ``set`` are overrides.
+
+    With ``uses: teacher`` it does not continue from that network but learns from it: it is the recipe's ``teacher``.
+    """
 
     verb: Literal["train", "prune"]
     recipe: str
     after: str | None = None
+    uses: Literal["network", "teacher"] = "network"
     set: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -206,8 +210,10 @@ def _check(study: Study, file: str) -> None:
         for name in names:
             if not re.fullmatch(r"[\w-]+", name) or name == "stage":
                 raise InputError(f"{file}: {section}: {name!r} is not a name; use letters, digits, _ and -")
-    for name in study.stages:
+    for name, stage in study.stages.items():
         _acyclic(study, name, file)
+        if stage.after is None and stage.uses == "teacher":
+            raise InputError(f"{file}: stages.{name}.uses: teacher of which stage? name it as after, or leave uses out")
     for name, axis in study.grid.items():
         for stage_name in listed(axis.stages):
             _known(f"{file}: grid.{name}.stages", stage_name, "stage", study.stages)

@@ -160,7 +160,7 @@ def _assignment() -> Callable[[Any], tuple[Any, Any]]:
         from scipy.optimize import linear_sum_assignment
     except ModuleNotFoundError:
         raise InputError(
-            "decoder 'mask2former': scipy, which matches queries to classes in training, is not installed; "
+            "decoders with queries: scipy, which matches queries to classes in training, is not installed; "
             "pip install 'hardy[heads]'"
         ) from None
     assign: Callable[[Any], tuple[Any, Any]] = linear_sum_assignment

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -32,12 +32,22 @@ class Decoder(nn.Module, ABC):
 
     The constructor takes ``channels`` and ``strides``, one of each per map, and ``class_count`` K before the ``*``, and
     its options after. It raises `InputError` for maps that it does not support.
+
+    Attributes:
+        joins: whether its queries join the last ``count`` blocks of a plain transformer (`join`), which are then its
+            ``blocks``. `decode` gets the maps of the blocks before, and behind them the class and register tokens
+            (B, P, C).
     """
+
+    joins: ClassVar[bool] = False
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], class_count: int) -> None:
         super().__init__()
         assert len(channels) == len(strides) > 0
         self.class_count = class_count
+
+    def join(self, blocks: Sequence[nn.Module], norm: nn.Module) -> None:
+        """Take over the last blocks of the encoder and the norm that follows them, in place; for `joins` only."""
 
     @abstractmethod
     def decode(self, maps: Sequence[Tensor]) -> Decoded:

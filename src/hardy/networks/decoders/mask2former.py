@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from hardy.errors import InputError, within
 from hardy.networks.decoders._pyramid import one_stride, pyramid
-from hardy.networks.decoders._set_loss import set_loss, targets_of
+from hardy.networks.decoders._queries import class_logits, layer_losses
 from hardy.networks.decoders.base import Decoded, Decoder
 from hardy.networks.parts.encoder_errors import reason
 from hardy.types import Terms
@@ -129,15 +129,11 @@ class Mask2Former(Decoder):
             queries = inner[layer].transpose(0, 1)
             extras[f"query_classes{end}"] = torch.cat([self.classifier(queries), self.nothing(queries)], dim=-1)
             extras[f"query_masks{end}"] = masks[layer]
-        return Decoded(fine, _logits(extras["query_classes"], extras["query_masks"]), extras)
+        return Decoded(fine, class_logits(extras["query_classes"], extras["query_masks"]), extras)
 
     def losses(self, extras: Mapping[str, Tensor], labels: Tensor) -> Terms:
         """See `Decoder.losses`. Deep supervision: the queries of each layer are matched separately."""
-        targets = targets_of(labels, torch.promote_types(extras["query_masks"].dtype, torch.float32))
-        ends = ["", *(f"_{layer}" for layer in range(self._layers) if f"query_masks_{layer}" in extras)]
-        found = [set_loss(extras[f"query_classes{e}"], extras[f"query_masks{e}"], targets, self.points) for e in ends]
-        inner = {"aux_layers": torch.stack(found[1:]).sum()} if found[1:] else {}
-        return {"segmentation": found[0], **inner}
+        return layer_losses(extras, labels, self._layers, self.points)
 
     def _attended(self, coarse: Sequence[Tensor], fine: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """For each layer, and before the first, the queries (Q, B, C) and their mask logits (B, Q, h, w)."""
@@ -170,12 +166,6 @@ class Mask2Former(Decoder):
                 f"({self.query_count}, {self.width}); set its query_count and width, or the tuner's tokens"
             )
         return given, self.query_feat(given)
-
-
-def _logits(classes: Tensor, masks: Tensor) -> Tensor:
-    """Logarithms of the scores (B, K, h, w), at least in float32; a score of 0 counts as 1e-8."""
-    scores = torch.einsum("bqk,bqhw->bkhw", classes.softmax(-1)[..., :-1], masks.sigmoid())
-    return (scores.to(torch.promote_types(scores.dtype, torch.float32)) + 1e-8).log()
 
 
 def _parts() -> ModuleType:

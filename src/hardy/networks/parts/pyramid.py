@@ -1,16 +1,17 @@
 """timm encoders by name, with weights from a file or from timm, that return a list of feature maps."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import timm
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hardy.errors import InputError, nearest
+from hardy.errors import InputError, nearest, within
 from hardy.networks.base import IMAGENET_MEAN, IMAGENET_STD
 from hardy.networks.building.weights import digest, fill, is_file, note, read_weights
 from hardy.networks.parts.encoder_errors import one_line_errors, reason, size_errors
@@ -22,7 +23,7 @@ from hardy.networks.parts.same_padding import with_open_padding
 from hardy.networks.parts.torchvision_names import in_timm_names
 from hardy.networks.shipped.base import shipped
 
-__all__ = ["Pyramid", "load_encoder", "pad", "stages"]
+__all__ = ["Pyramid", "crop", "load_encoder", "pad", "stages"]
 
 _log = logging.getLogger("hardy")
 
@@ -51,7 +52,7 @@ class Pyramid(nn.Module):
         self, name: str, weights: str | None, output_stride: int | None, *, finest: int = 4, plain: Plain | None = None
     ) -> None:
         super().__init__()
-        self._finest, self._plain = finest, plain or Plain()
+        self._finest, self._plain, self._prefix = finest, plain or Plain(), False
         kwargs = {} if output_stride is None else {"output_stride": output_stride}
         self.name = name
         self.model: Any = load_encoder(name, weights, self._trim, **kwargs)
@@ -80,15 +81,42 @@ class Pyramid(nn.Module):
         model.prune_intermediate_layers(self.indices, prune_norm=unused, prune_head=True)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Normalised images (B, 3, H, W) -> maps (B, C, h, w)."""
+        """Normalised images (B, 3, H, W) -> maps (B, C, h, w); after `give`, and the prefix tokens (B, P, C)."""
         with size_errors(self.name, self.model, self._maps, images):
             return self._maps(images)
 
+    def give(self, count: int) -> tuple[list[nn.Module], nn.Module]:
+        """Give away the last ``count`` blocks of a plain transformer and the norm after them, in place.
+
+        The maps are then spaced evenly over the blocks that are left, without the norm.
+
+        Raises:
+            InputError: unless it is timm's VisionTransformer with more blocks, and none is named.
+        """
+        model = self.model
+        if not isinstance(model, VisionTransformer):
+            raise InputError(f"encoder {self.name!r} is no plain vision transformer of timm; take one")
+        if self._plain.blocks is not None or not self._plain.final_norm:
+            raise InputError(
+                "vit.blocks and vit.final_norm: the decoder joins the last blocks and the norm; leave them out"
+            )
+        within("blocks", count, 1, len(model.blocks) - 1)
+        blocks: list[nn.Module] = list(model.blocks)
+        given, norm = blocks[-count:], model.norm
+        model.blocks, model.norm, self._prefix = nn.Sequential(*blocks[:-count]), nn.Identity(), True
+        self.indices = _even(len(blocks) - count)
+        self.channels, self.strides = self.channels[: len(self.indices)], self.strides[: len(self.indices)]
+        return given, norm
+
     def _maps(self, images: Tensor) -> list[Tensor]:
-        maps: list[Tensor] = self.model.forward_intermediates(
-            images, indices=self.indices, norm=self._plain.final_norm, intermediates_only=True
-        )
-        return maps
+        options = {"indices": self.indices, "norm": self._plain.final_norm, "intermediates_only": True}
+        if not self._prefix:
+            maps: list[Tensor] = self.model.forward_intermediates(images, **options)
+            return maps
+        pairs = self.model.forward_intermediates(images, return_prefix_tokens=True, **options)
+        if self.model.num_prefix_tokens:
+            return [*(spatial for spatial, _ in pairs), pairs[-1][1]]
+        return [*pairs, pairs[-1].flatten(2).transpose(1, 2)[:, :0]]
 
 
 def stages(
@@ -100,11 +128,16 @@ def stages(
     if blocks is not None:
         indices = blocks
     elif plain:
-        indices = sorted({max(0, count * quarter // 4 - 1) for quarter in (1, 2, 3, 4)})
+        indices = _even(count)
     else:
         indices = [index for index, (_, stride) in enumerate(infos) if stride >= finest]
     channels, strides = zip(*(infos[index] for index in indices), strict=True)
     return indices, list(channels), list(strides), strides[-1] if plain else 1
+
+
+def _even(count: int) -> list[int]:
+    """Four places, spaced evenly up to the last of ``count``; fewer of fewer than four."""
+    return sorted({max(0, count * quarter // 4 - 1) for quarter in (1, 2, 3, 4)})
 
 
 def _one_stride(model: Any) -> bool:
@@ -173,6 +206,17 @@ def pad(images: Tensor, multiple: int, value: float = 0) -> Tensor:
         return images
     height, width = images.shape[-2:]
     return F.pad(images, (0, -width % multiple, 0, -height % multiple), value=value)
+
+
+def crop(images: Tensor, size: Sequence[int]) -> Tensor:
+    """The upper left part of ``images``, of ``size`` (height, width): what stands below and to the right was padded.
+
+    An exported graph gets negative padding, because a slice would fix there whether the images need any padding.
+    """
+    height, width = size
+    if not torch.compiler.is_exporting():
+        return images[..., :height, :width]
+    return F.pad(images, (0, width - images.shape[-1], 0, height - images.shape[-2]))
 
 
 def _made(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:
