@@ -129,6 +129,16 @@ def test_the_network_may_be_copied_and_keeps_its_weights():
     assert len(learned) == len(list(network.parameters()))
 
 
+def test_half_precision_predicts_the_same_and_keeps_prototypes_in_float32():
+    network = tiny()
+    wide, narrow = BNDomains(network), BNDomains(copy.deepcopy(network).half())
+    for seed in range(12):
+        logits = narrow(images(1, seed).half())
+        torch.testing.assert_close(logits.float(), wide(images(1, seed)), rtol=0.05, atol=0.05)
+    assert logits.dtype == torch.float16
+    assert narrow.prototypes.values.dtype == torch.float32
+
+
 def test_what_does_not_fit_is_refused():
     for options in ({"momentum": 0.0}, {"every": 0}, {"prior": -1.0}, {"most": 0}):
         with pytest.raises(InputError, match=r"^bn_domains: momentum .* does not fit"):

@@ -79,6 +79,11 @@ def test_with_probability_1_each_step_begins_at_the_source(network):
     assert live.drift() > 1
     live(images())
     assert live.drift() == 0
+    forgets, keeps = (dose(network, ALONE, labels="hard", restore=restore) for restore in (1.0, 0.0))
+    forgets(images())
+    keeps(images())
+    assert torch.equal(weights(forgets), weights(keeps)), "the step comes after"
+    assert forgets.drift() > 0
     assert all(torch.equal(a, b) for a, b in zip(live.network.parameters(), network.parameters(), strict=True))
 
 
@@ -264,6 +269,8 @@ def test_networks_without_batch_norm_use_the_statistics_of_layer_norms():
     assert list(lives[0].table()) == ["parts.1"]
     with pytest.raises(InputError, match=r"^dose: the network has neither"):
         DoSe(OneNorm(nn.Conv2d(3, 11, 1)))
+    with pytest.raises(InputError, match=r"^dose: the network's weights are torch.float16; .*: network.float\(\)$"):
+        DoSe(net.half())
 
 
 def test_norms_alone_may_be_learned(network):

@@ -64,7 +64,8 @@ class DoSe(TestTimeAdaptation):
             batches; replay ``every`` 100 images (``replay_every``) as many as ``replayed`` (8).
 
     Raises:
-        InputError: for a network without batch norms and layer norms, or a setting that does not fit.
+        InputError: for a network without batch norms and layer norms, or with weights of 16 bits, or a setting that
+            does not fit.
     """
 
     predicts: ClassVar[Literal["before", "after"]] = "after"
@@ -90,6 +91,9 @@ class DoSe(TestTimeAdaptation):
         self.parts = _dose.filled(_dose.Parts, "parts", parts)
         self.memory = _dose.filled(_dose.Memory, "memory", memory)
         self.light, self.labels, self.restored = form == "light", labels, restore
+        narrow = next((v.dtype for v in self.network.parameters() if v.dtype in (torch.float16, torch.bfloat16)), None)
+        if narrow:
+            raise InputError(f"dose: the network's weights are {narrow}; its small steps need float32: network.float()")
         norms = install(self.network)
         if not norms:
             raise InputError("dose: the network has neither batch norms with running statistics nor layer norms")

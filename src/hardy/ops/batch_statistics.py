@@ -108,7 +108,7 @@ class AdaptiveNorm(nn.Module):
             return F.batch_norm(x, *running, norm.weight, norm.bias, True, self.momentum, norm.eps)
         if mode == "given":
             assert self.given is not None
-            mean, var = self.given
+            mean, var = self.given.to(norm.running_mean)
         elif mode == "mixed":
             assert own is not None
             values = x.numel() // x.shape[1]
@@ -117,6 +117,7 @@ class AdaptiveNorm(nn.Module):
             mean, var = torch.lerp(past, own.to(past), alpha)
             if torch.is_grad_enabled():  # F.batch_norm has no gradient for the statistics that it is given
                 return _affine(x, mean, var, norm)
+            mean, var = mean.to(norm.running_mean), var.to(norm.running_var)
         else:
             mean, var = norm.running_mean, norm.running_var  # type: ignore[assignment]
         return F.batch_norm(x, mean, var, norm.weight, norm.bias, training=False, eps=norm.eps)
