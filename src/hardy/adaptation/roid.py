@@ -50,7 +50,8 @@ class ROID(TestTimeAdaptation):
         clip: the largest probability in the likelihood ratio.
         consistency: whether the augmented view counts; without it a batch costs half.
         pull: the share of the source weights after each step.
-        prior: whether the prior of the prediction is corrected.
+        prior: whether the prior of the prediction is corrected. The correction favours frequent classes; the mean IoU
+            counts every class alike and can fall.
 
     Raises:
         InputError: for a network without norm layers that have weights of 32 bits, or an option out of range.
