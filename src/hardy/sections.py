@@ -376,18 +376,20 @@ class Guard(Section):
     """Watches a method that adapts, by comparing it with the source network, and undoes what looks harmful.
 
     On every ``every``-th batch the source network predicts too. An alarm is a mean entropy below ``entropy`` times the
-    source's, fewer than ``agreement`` of the pixels in the source's class, class prototypes further than ``prototypes``
-    from the source's, or NaN. Then the source's prediction is the answer, and the method returns to its last good
-    state, saved every ``keep`` good batches, or after ``resets`` alarms in a row to its start. Parameters move from
-    their start by at most ``drift`` times its norm. When the average goes above ``budget_ms`` for an image, batches are
-    predicted without learning. 0 switches entropy and agreement off, null the others.
+    source's, fewer than ``agreement`` of the pixels in the source's class, fewer than ``classes`` times as many classes
+    as the source predicts (a running mean), class prototypes further than ``prototypes`` from the source's, or NaN.
+    Then the source's prediction is the answer, and the method returns to its last good state, saved every ``keep`` good
+    batches, or after ``resets`` alarms in a row to its start. Parameters move from their start by at most ``drift``
+    times its norm. When the average goes above ``budget_ms`` for an image, batches are predicted without learning. 0
+    switches entropy, agreement and classes off, null the others.
     """
 
     every: Count = 1
-    entropy: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    agreement: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    prototypes: Annotated[float, Field(gt=0, le=1)] | None = 0.4
-    drift: Annotated[float, Field(gt=0)] | None = 0.1
+    entropy: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    agreement: Annotated[float, Field(ge=0, lt=1)] = 0.4
+    classes: Annotated[float, Field(ge=0, lt=1)] = 0.75
+    prototypes: Annotated[float, Field(gt=0, le=1)] | None = 0.5
+    drift: Annotated[float, Field(gt=0)] | None = 0.05
     keep: Count = 10
     resets: Count = 3
     budget_ms: Annotated[float, Field(gt=0)] | None = None

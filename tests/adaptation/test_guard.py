@@ -17,7 +17,7 @@ from hardy.networks.building.create import create
 from hardy.sections import Guard
 from hardy.seed import seeded
 
-NOTHING = {"entropy": 0.0, "agreement": 0.0, "prototypes": None, "drift": None}
+NOTHING = {"entropy": 0.0, "agreement": 0.0, "classes": 0.0, "prototypes": None, "drift": None}
 
 
 class Steered(TestTimeAdaptation):
@@ -89,6 +89,7 @@ def test_a_guard_that_watches_nothing_changes_no_bit(network):
     [
         ({"agreement": 0.5}, 50.0, "agreement 0."),
         ({"entropy": 0.1}, 500.0, "entropy 0."),
+        ({"classes": 0.95}, 50.0, "classes 0."),
         ({"prototypes": 0.05}, 50.0, "prototypes 0."),
         ({}, float("nan"), "nan in the logits"),
         ({}, float("inf"), "nan in the logits"),

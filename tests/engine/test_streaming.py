@@ -319,7 +319,15 @@ def test_alarms_are_judged_by_labels_that_the_guard_never_sees(network):
     right, wrong = Domain("drawn/right", Good(), {}), Domain("drawn/wrong", Drawn(), {})
 
     def alarms(domain, **limits):
-        limits = {"entropy": 0, "agreement": 0.5, "prototypes": None, "drift": None, "resets": 99, **limits}
+        limits = {
+            "entropy": 0,
+            "agreement": 0.5,
+            "classes": 0,
+            "prototypes": None,
+            "drift": None,
+            "resets": 99,
+            **limits,
+        }
         live = Guarded(Poor(network), network, Guard(**limits))
         table = streaming(network, [(domain, (0, 1, 2, 3))], live).run()
         return [int(table.costs[f"alarms_{name}"]) for name in ("true", "false", "missed", "quiet")], table

@@ -4,6 +4,7 @@ On a watched batch, with logits z of the method and z_s of the source network, c
 
     entropy      mean of -sum p log p, over the same of p_s
     agreement    share of pixels where argmax z = argmax z_s
+    classes      running mean of: the number of classes in argmax z, over that in argmax z_s
     prototypes   S_k = running mean of [argmax z = k] p, for each class k; half of sum |S - S_s|, in [0, 1]
     drift        ||theta - theta_0|| / ||theta_0||, over the parameters that the method trains
 
@@ -38,7 +39,7 @@ _GOOD = "good/"
 """Before the names of the optimisers of the last good state."""
 
 _RATE = 0.1
-"""The weight of a batch in the running prototypes."""
+"""The weight of a batch in the running means."""
 
 _LEAST = 1e-3
 """Added to entropies, as shares of log K, before they are divided."""
@@ -78,6 +79,7 @@ class Guarded(TestTimeAdaptation):
     good_since: Tensor
     failures: Tensor
     debt: Tensor
+    classes: Tensor
     prototypes: Tensor
 
     def __init__(self, method: TestTimeAdaptation, network: Network, guard: Guard) -> None:
@@ -94,6 +96,7 @@ class Guarded(TestTimeAdaptation):
         for name in ("forwards", "good_since", "failures"):
             self.register_buffer(name, torch.zeros((), dtype=torch.int64))
         self.register_buffer("debt", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("classes", torch.ones(()))
         self.register_buffer("prototypes", torch.zeros(2, len(network.labels), len(network.labels)))
 
     def optimisers(self) -> Mapping[str, torch.optim.Optimizer]:
@@ -167,6 +170,8 @@ class Guarded(TestTimeAdaptation):
         guard, mine, theirs = self.guard, _pixels(logits), _pixels(source)
         ratio = (_entropy(mine) + _LEAST) / (_entropy(theirs) + _LEAST)
         agreement = float((mine.argmax(1) == theirs.argmax(1)).float().mean())
+        kept = len(mine.argmax(1).unique()) / len(theirs.argmax(1).unique())
+        self.classes.lerp_(torch.full_like(self.classes, kept), _RATE)
         now = torch.stack([_prototypes(mine), _prototypes(theirs)])
         started = bool(self.prototypes.any())
         self.prototypes.lerp_(now, _RATE if started else 1.0)
@@ -175,6 +180,8 @@ class Guarded(TestTimeAdaptation):
             return f"entropy {ratio:.3f} of the source's, below {guard.entropy}"
         if agreement < guard.agreement:
             return f"agreement {agreement:.3f}, below {guard.agreement}"
+        if self.classes < guard.classes:
+            return f"classes {float(self.classes):.3f} of the source's, below {guard.classes}"
         if guard.prototypes is not None and apart > guard.prototypes:
             return f"prototypes {apart:.3f} apart, above {guard.prototypes}"
         return ""
@@ -190,6 +197,7 @@ class Guarded(TestTimeAdaptation):
             self.failures.zero_()
         self.method.restore({**good, "seed": self.seed, "domain": self.domain})
         self.prototypes[0].copy_(self.prototypes[1])
+        self.classes.fill_(1.0)
 
     def _within_drift(self, logits: Tensor) -> Tensor:
         """``logits``, after the parameters were brought back to the limit of their drift, in place."""
