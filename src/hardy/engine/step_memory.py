@@ -200,7 +200,7 @@ class _Live(TorchDispatchMode):
     """
 
     def __init__(self, others: Sequence[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._others = [one.untyped_storage() for one in others]  # held, or an id could be another's later
         self._sizes = {id(one): 0 for one in self._others}
