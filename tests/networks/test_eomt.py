@@ -71,7 +71,7 @@ def twin(theirs: Any) -> Any:
     supply = {"channels": [WIDTH] * 4, "strides": [16] * 4, "class_count": CLASSES}
     ours = DECODERS.build("eomt", supply, query_count=QUERIES, blocks=JOINED, mask_steps=10)
     blocks = [Block(WIDTH, 2, qkv_bias=True, init_values=1.0, norm_layer=partial(nn.LayerNorm, eps=1e-6)) for _ in "ab"]
-    ours.join(blocks, nn.LayerNorm(WIDTH, eps=1e-6))
+    ours.take_over(blocks, nn.LayerNorm(WIDTH, eps=1e-6))
     found = {"query": theirs.query.weight}
     for ending in ("weight", "bias"):
         at = theirs.state_dict()

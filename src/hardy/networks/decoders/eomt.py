@@ -83,8 +83,8 @@ class EoMT(Decoder):
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
         self.blocks, self.norm = nn.ModuleList(), nn.Module()
 
-    def join(self, blocks: Sequence[nn.Module], norm: nn.Module) -> None:
-        """See `Decoder.join`."""
+    def take_over(self, blocks: Sequence[nn.Module], norm: nn.Module) -> None:
+        """See `Decoder.take_over`."""
         self.blocks, self.norm = nn.ModuleList(blocks), norm
 
     def decode(self, maps: Sequence[Tensor]) -> Decoded:
