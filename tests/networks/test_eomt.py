@@ -70,8 +70,9 @@ def twin(theirs: Any) -> Any:
     """Hardy's decoder with the library's weights, on blocks of timm."""
     supply = {"channels": [WIDTH] * 4, "strides": [16] * 4, "class_count": CLASSES}
     ours = DECODERS.build("eomt", supply, query_count=QUERIES, blocks=JOINED, mask_steps=10)
-    blocks = [Block(WIDTH, 2, qkv_bias=True, init_values=1.0, norm_layer=partial(nn.LayerNorm, eps=1e-6)) for _ in "ab"]
-    ours.join(blocks, nn.LayerNorm(WIDTH, eps=1e-6))
+    norm: Any = partial(nn.LayerNorm, eps=1e-6)
+    blocks = [Block(WIDTH, 2, qkv_bias=True, init_values=1.0, norm_layer=norm) for _ in "ab"]
+    ours.take_over(blocks, nn.LayerNorm(WIDTH, eps=1e-6))
     found = {"query": theirs.query.weight}
     for ending in ("weight", "bias"):
         at = theirs.state_dict()
@@ -184,7 +185,7 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
     made = network(mask_steps=7).eval()
     made.decoder.steps_done.fill_(3)
     hardy.save(made, tmp_path / "run")
-    again = hardy.load(tmp_path / "run").eval()
+    again: Any = hardy.load(tmp_path / "run").eval()
     images = torch.rand(1, 3, 48, 80)
     with torch.no_grad():
         assert torch.equal(again(images), made(images))

@@ -78,7 +78,7 @@ class EncoderDecoder(Network):
             if self.decoder.joins:
                 if not isinstance(self.backbone, Pyramid):
                     raise InputError(f"decoder {decoder!r}: encoder {encoder!r} is no plain vision transformer of timm")
-                self.decoder.join(*self.backbone.give(self.decoder.count))
+                self.decoder.take_over(*self.backbone.give(self.decoder.count))
         self.aux = _auxiliary(channels[-2:][0], len(labels)) if aux else None
         self.pretrained = encoder_weights is not None
 

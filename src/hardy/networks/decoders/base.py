@@ -34,8 +34,8 @@ class Decoder(nn.Module, ABC):
     its options after. It raises `InputError` for maps that it does not support.
 
     Attributes:
-        joins: whether its queries join the last ``count`` blocks of a plain transformer (`join`), which are then its
-            ``blocks``. `decode` gets the maps of the blocks before, and behind them the class and register tokens
+        joins: whether its queries join the last ``count`` blocks of a plain transformer (`take_over`), which are then
+            its ``blocks``. `decode` gets the maps of the blocks before, and behind them the class and register tokens
             (B, P, C).
     """
 
@@ -46,7 +46,7 @@ class Decoder(nn.Module, ABC):
         assert len(channels) == len(strides) > 0
         self.class_count = class_count
 
-    def join(self, blocks: Sequence[nn.Module], norm: nn.Module) -> None:
+    def take_over(self, blocks: Sequence[nn.Module], norm: nn.Module) -> None:
         """Take over the last blocks of the encoder and the norm that follows them, in place; for `joins` only."""
 
     @abstractmethod

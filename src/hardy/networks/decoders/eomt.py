@@ -16,7 +16,6 @@ segmentation model", CVPR 2025, section 3; when each block's share falls is Hard
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +54,7 @@ class EoMT(Decoder):
     """
 
     joins = True
+    steps_done: Tensor
 
     def __init__(
         self,
@@ -83,8 +83,8 @@ class EoMT(Decoder):
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
         self.blocks, self.norm = nn.ModuleList(), nn.Module()
 
-    def join(self, blocks: Sequence[nn.Module], norm: nn.Module) -> None:
-        """See `Decoder.join`."""
+    def take_over(self, blocks: Sequence[nn.Module], norm: nn.Module) -> None:
+        """See `Decoder.take_over`."""
         self.blocks, self.norm = nn.ModuleList(blocks), norm
 
     def decode(self, maps: Sequence[Tensor]) -> Decoded:
@@ -115,8 +115,7 @@ class EoMT(Decoder):
         """The share of the queries with masked attention in block ``place``, in [0, 1]."""
         if not self.mask_steps:
             return 0.0
-        steps: Any = self.steps_done
-        done = float(steps) / self.mask_steps * (self.count + 2) - (place + 1)
+        done = float(self.steps_done) / self.mask_steps * (self.count + 2) - (place + 1)
         return float((1 - min(max(done, 0.0), 1.0)) ** 0.9)
 
     def _predicted(self, tokens: Tensor, start: int, size: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:

@@ -105,7 +105,8 @@ def repatch(model: Any, name: str, patch: int) -> None:
 
 def _resized_kernel(conv: nn.Conv2d, patch: int) -> nn.Conv2d:
     weight = _bicubic(conv.weight, (patch, patch))
-    made = nn.Conv2d(*weight.shape[1::-1], patch, patch, bias=conv.bias is not None, device="meta")
+    outputs, inputs = weight.shape[:2]
+    made = nn.Conv2d(inputs, outputs, patch, patch, bias=conv.bias is not None, device="meta")
     made.weight, made.bias = nn.Parameter(weight, requires_grad=conv.weight.requires_grad), conv.bias
     return made
 

@@ -48,6 +48,11 @@ class Pyramid(nn.Module):
         InputError: what `load_encoder` raises, and for strides or options that the encoder does not have.
     """
 
+    indices: list[int]
+    channels: list[int]
+    strides: list[int]
+    multiple: int
+
     def __init__(
         self, name: str, weights: str | None, output_stride: int | None, *, finest: int = 4, plain: Plain | None = None
     ) -> None:
@@ -58,7 +63,7 @@ class Pyramid(nn.Module):
         self.model: Any = load_encoder(name, weights, self._trim, **kwargs)
         if self._plain.patch is not None:
             repatch(self.model, name, self._plain.patch)
-            self.strides, self.multiple = [self._plain.patch] * len(self.strides), self._plain.patch
+            self.strides, self.multiple = [self._plain.patch] * len(self.indices), self._plain.patch
         if output_stride is not None and self.strides[-1] != output_stride:
             raise InputError(
                 f"output_stride {output_stride}: encoder {name!r} still has a last map of stride {self.strides[-1]}; "
