@@ -140,3 +140,81 @@ def test_skip_divides_the_squared_sum(toy, batch, pixel_loss, kind, skip):
         score(kind(toy, units, pixel_loss, skip=skip), batch), {u.name: plain[u.name] / divisor(u, skip) for u in units}
     )
     assert len({divisor(unit, skip) for unit in units}) > 1
+
+
+@pytest.mark.parametrize("correction", [0, 1])
+@pytest.mark.parametrize("passes", ["two", "jacobian", "per_domain", "frozen", "auto"])
+def test_scaled_by_the_risk_it_is_four_times_the_square_of_the_deviation(
+    toy, batch, pixel_loss, passes, correction
+):
+    """4 alpha (dsigma/dz)^2, with sigma differentiated by itself; a network of twice the risk has the same order."""
+    toy.eval()
+    units = find_units(toy)
+    risks, _ = domain_risks(toy, batch, pixel_loss)
+    mean, sigma = gate_rows(toy, units, [risks.mean(), risks.std(correction=correction)])
+    expected = by_unit(mean**2 + 0.3 * 4 * sigma**2, units)
+    options = {"alpha": 0.3, "scale": "risk", "passes": passes}
+    variance = "sample" if correction else "population"
+    close(score(IoR(toy, units, pixel_loss, variance=variance, **options), batch), expected)
+    doubled = score(IoR(toy, units, lambda x, y: 2 * pixel_loss(x, y), variance=variance, **options), batch)
+    close({name: values / 4 for name, values in doubled.items()}, expected)
+
+
+def test_equal_risks_have_no_second_term_however_it_is_scaled(toy, draw_batch, pixel_loss):
+    toy.eval()
+    same = draw_batch([0, 0])
+    twice = type(same)(same.images.repeat(2, 1, 1, 1), same.labels.repeat(2, 1, 1), torch.tensor([0, 0, 1, 1]))
+    units = find_units(toy)
+    for scale in ("none", "risk"):
+        ior = IoR(toy, units, pixel_loss, alpha=1e6, scale=scale)
+        expected = score(Taylor(toy, units, pixel_loss), twice)
+        for name, values in score(ior, twice).items():
+            torch.testing.assert_close(values, expected[name], rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("passes", ["auto", "two", "per_domain", "frozen"])
+@pytest.mark.parametrize("scale", [1.0, 64.0])
+def test_accumulated_batches_are_one_large_batch(toy, draw_batch, pixel_loss, passes, scale):
+    """On frozen norms and with the same pixels in every image two batches of 6 are one of 12."""
+    toy.eval()
+    parts = [draw_batch([0, 1, 0, 2, 1, 2], seed=seed) for seed in range(4)]
+    for part in parts:
+        part.labels[part.labels == 255] = 0  # a domain has the same number of pixels in each batch
+    together = [joined(parts[0], parts[1]), joined(parts[2], parts[3])]
+    units = find_units(toy)
+    expected = score(IoR(toy, units, pixel_loss, alpha=5.0, passes="two"), *together)
+    ior = IoR(toy, units, pixel_loss, alpha=5.0, passes=passes, accumulate=2)
+    close(score(ior, *parts, scale=scale), expected)
+    variances = [domain_risks(toy, batch, pixel_loss)[0].detach().var(correction=0) for batch in together]
+    assert ior.readings()["risk_variance"] == pytest.approx(float(sum(variances) / 2))
+    single = score(IoR(toy, units, pixel_loss, alpha=5.0, passes=passes), *parts)
+    assert not torch.allclose(single["mix"], expected["mix"], rtol=0.05)
+
+
+def test_accumulated_on_batch_statistics_is_the_mean_of_the_jacobians(toy, draw_batch, pixel_loss):
+    toy.train()
+    parts = [draw_batch([0, 1, 0, 1], seed=0), draw_batch([0, 2, 1, 0], seed=1), draw_batch([0, 1], seed=2)]
+    units = find_units(toy)
+    found = [domain_risks(toy, part, pixel_loss)[0] for part in parts[:2]]
+    (a0, a1), (b0, b1, b2) = (gate_rows(toy, units, risks) for risks in found)
+    (r0, r1), (s0, s1, s2) = (risks.detach() for risks in found)
+    risks = torch.stack([(r0 + s0) / 2, (r1 + s1) / 2, s2])
+    rows = torch.stack([(a0 + b0) / 2, (a1 + b1) / 2, b2])
+    spread = 2 / 3 * (risks - risks.mean()) @ rows
+    ior = IoR(toy, units, pixel_loss, accumulate=2)  # the third batch is a rest that does not count
+    close(score(ior, *parts), by_unit(rows.mean(0) ** 2 + spread**2, units))
+
+
+def test_accumulated_taylor_squares_the_mean_of_each_group(toy, draw_batch, pixel_loss):
+    toy.eval()
+    parts = [draw_batch([0, 1], seed=seed) for seed in range(4)]
+    units = find_units(toy)
+    rows = [gate_rows(toy, units, [domain_risks(toy, part, pixel_loss)[0].mean()])[0] for part in parts]
+    expected = by_unit((((rows[0] + rows[1]) / 2) ** 2 + ((rows[2] + rows[3]) / 2) ** 2) / 2, units)
+    close(score(Taylor(toy, units, pixel_loss, accumulate=2), *parts), expected)
+    with pytest.raises(InputError, match=r"Taylor\.accumulate: 2 has no effect with square after"):
+        Taylor(toy, units, pixel_loss, accumulate=2, square="after")
+
+
+def joined(one, other):
+    return type(one)(*(torch.cat([getattr(one, n), getattr(other, n)]) for n in ("images", "labels", "domains")))

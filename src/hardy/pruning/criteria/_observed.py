@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.pruning.coupled import Unit
+from hardy.pruning.criteria.base import Halves
 from hardy.pruning.gates import GateSite, by_unit, gate_gradients, gate_parameters, gate_sites, gates_applied
 from hardy.pruning.residual import refined
 
-__all__ = ["Means", "Observed", "Skip", "Squares", "Watch", "divisor", "placed", "relative"]
+__all__ = ["Means", "Observed", "Skip", "Squares", "Watch", "divisor", "placed", "relative", "too_few"]
 
 Skip = Literal["none", "places", "blocks", "nvidia"]
 """By what the squared gradient of a gate with several sites is divided: nothing, the number of sites, the number of
@@ -115,7 +116,7 @@ class Observed(Watch):
 
 
 class Means:
-    """Means over batches, one for each row of values."""
+    """Means over batches, one for each row of values; also those of every other batch."""
 
     def __init__(self) -> None:
         self.reset()
@@ -123,7 +124,13 @@ class Means:
     def reset(self) -> None:
         """Forget everything."""
         self._total: Tensor | None = None
+        self._second: Tensor | None = None
         self._batches = 0
+
+    @property
+    def batches(self) -> int:
+        """The number of batches added."""
+        return self._batches
 
     def add(self, *rows: Tensor) -> None:
         """Add the values of one batch, each (G,); a batch that overflowed (skipped by mixed precision) is ignored."""
@@ -132,6 +139,8 @@ class Means:
             return
         self._total = values if self._total is None else self._total + values
         self._batches += 1
+        if self._batches % 2 == 0:
+            self._second = values if self._second is None else self._second + values
 
     def mean(self) -> Tensor:
         """The (R, G) means of the R rows.
@@ -143,6 +152,13 @@ class Means:
             raise InputError("no batch with finite values was collected; call observe, backward and collect first")
         return self._total / self._batches
 
+    def halves(self) -> tuple[Tensor, Tensor] | None:
+        """The (R, G) means over the first, third, ... batch and over the others; None for fewer than two batches."""
+        if self._total is None or self._second is None:
+            return None
+        even = self._batches // 2
+        return (self._total - self._second) / (self._batches - even), self._second / even
+
 
 class Squares:
     """The mean over batches of squares, or the square of the mean.
@@ -150,31 +166,71 @@ class Squares:
     Args:
         square: ``"before"`` squares the value of each batch, so the noise of the batches adds to the score; ``"after"``
             squares the mean; ``"sample"`` expects values that are sums of squares already.
+        accumulate: the values of so many batches are averaged first and then count as one batch.
     """
 
-    def __init__(self, square: Literal["sample", "before", "after"]) -> None:
+    def __init__(self, square: Literal["sample", "before", "after"], accumulate: int = 1) -> None:
         self._square = square
+        self._accumulate = accumulate
+        self._group = Means()
         self._means = Means()
 
     def reset(self) -> None:
         """Forget everything."""
+        self._group.reset()
         self._means.reset()
 
     def add(self, *rows: Tensor) -> None:
         """Add the values of one batch, each (G,)."""
+        if self._accumulate > 1:
+            self._group.add(*rows)
+            if self._group.batches < self._accumulate:
+                return
+            rows = tuple(self._group.mean())
+            self._group.reset()
         self._means.add(*(row.square() if self._square == "before" else row for row in rows))
+
+    def rows(self) -> Tensor:
+        """The (R, G) squared rows, before they are weighted.
+
+        Raises:
+            InputError: when nothing was collected, or less than ``accumulate`` batches.
+        """
+        if self._group.batches and not self._means.batches:
+            raise too_few(self._group.batches, self._accumulate)
+        return self._squared(self._means.mean())
 
     def scores(self, units: Sequence[Unit], weights: Sequence[float], skip: Skip) -> dict[str, Tensor]:
         """For each unit the weighted sum of the squared rows, divided as `Skip` says.
 
         Raises:
-            InputError: when nothing was collected.
+            InputError: what `rows` raises.
         """
-        mean = self._means.mean()
-        mean = mean.square() if self._square == "after" else mean
-        total = torch.tensor(weights, dtype=mean.dtype, device=mean.device) @ mean
-        scores = by_unit(total, units)
-        return {unit.name: scores[unit.name] / divisor(unit, skip) for unit in units}
+        return _weighed(self.rows(), units, weights, skip)
+
+    def halves(self, units: Sequence[Unit], weights: Sequence[float], skip: Skip) -> Halves | None:
+        """`scores` of every other batch and of the rest; None for fewer than two."""
+        if (found := self._means.halves()) is None:
+            return None
+        one, other = (_weighed(self._squared(half), units, weights, skip) for half in found)
+        return one, other
+
+    def _squared(self, mean: Tensor) -> Tensor:
+        return mean.square() if self._square == "after" else mean
+
+
+def _weighed(rows: Tensor, units: Sequence[Unit], weights: Sequence[float], skip: Skip) -> dict[str, Tensor]:
+    total = torch.tensor(weights, dtype=rows.dtype, device=rows.device) @ rows
+    scores = by_unit(total, units)
+    return {unit.name: scores[unit.name] / divisor(unit, skip) for unit in units}
+
+
+def too_few(batches: int, accumulate: int) -> InputError:
+    """The error of a round that is shorter than ``accumulate`` batches."""
+    return InputError(
+        f"accumulate {accumulate}: as many batches are averaged before squaring, and a round has {batches}; lower it, "
+        "or raise prune.schedule.every or prune.scoring.batches"
+    )
 
 
 def divisor(unit: Unit, skip: Skip) -> int:

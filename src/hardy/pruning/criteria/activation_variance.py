@@ -23,7 +23,7 @@ from hardy.pruning.activations import Activations
 from hardy.pruning.coupled import Unit
 from hardy.pruning.criteria._observed import Means
 from hardy.pruning.criteria._predicting import predicting
-from hardy.pruning.criteria.base import Criterion
+from hardy.pruning.criteria.base import Criterion, Halves
 from hardy.pruning.gates import by_unit
 from hardy.pruning.risk import domain_risks
 from hardy.seed import key, seeded
@@ -96,6 +96,11 @@ class ActivationVariance(Criterion):
     def scores(self) -> dict[str, Tensor]:
         """See `Criterion.scores`."""
         return by_unit(self._means.mean()[0], self.units)
+
+    def halves(self) -> Halves | None:
+        """See `Criterion.halves`."""
+        found = self._means.halves()
+        return None if found is None else (by_unit(found[0][0], self.units), by_unit(found[1][0], self.units))
 
     def _sensitivities(self, images: Tensor) -> Tensor:
         """u (G,) float64 of images (S B, 3, H, W), ordered by style."""

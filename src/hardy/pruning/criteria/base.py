@@ -1,7 +1,7 @@
 """The interface of a criterion, which scores the importance of channels."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -9,7 +9,10 @@ from hardy.networks.base import Network, PixelLoss
 from hardy.pruning.coupled import Unit
 from hardy.types import Batch, Terms
 
-__all__ = ["Criterion"]
+__all__ = ["Criterion", "Halves"]
+
+Halves = tuple[dict[str, Tensor], dict[str, Tensor]]
+"""The scores of two halves of the data, each as `Criterion.scores` returns them."""
 
 
 class Criterion(ABC):
@@ -61,3 +64,18 @@ class Criterion(ABC):
     @abstractmethod
     def scores(self) -> dict[str, Tensor]:
         """For each unit's name its (n,) float64 scores on the CPU, finite and at least 0; a high score means keep."""
+
+    def halves(self) -> Halves | None:
+        """The scores of every other step since the last `reset`, and those of the steps between them.
+
+        None for fewer than two steps, and for a criterion whose score is no mean over steps.
+        """
+        return None
+
+    def rivals(self) -> Mapping[str, dict[str, Tensor]]:
+        """Scores of other criteria from the same observations, by the criterion's name, as `scores` returns them."""
+        return {}
+
+    def readings(self) -> dict[str, float]:
+        """Numbers about what was collected since the last `reset`, by name, for the records."""
+        return {}

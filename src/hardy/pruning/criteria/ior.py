@@ -8,6 +8,10 @@ Both derivatives are exact and cost one forward and at most two backward passes,
 - with all batch norms frozen, or a separate forward pass per domain, dVar/dz = (2/D) sum_i (R_i - Rbar) dR_i/dz is a
   weighted sum of the gradients of single samples, which the caller's backward pass gives too.
 
+Var has the unit of a squared risk and so its squared derivative shrinks with Var(R): at a converged network, whose risks
+are alike, the second term vanishes against the first. ``scale="risk"`` divides it by Var(R). As dVar = 2 sigma dsigma,
+it is then 4 alpha (dsigma/dz)^2, with the standard deviation sigma of the risks: both terms scale with the squared risk.
+
 Source: Cai, Li and Kot, "Toward domain generalized pruning by scoring out-of-distribution importance", NeurIPS 2022
 workshop on distribution shifts, arXiv:2210.13810, eq. 4; the division of ``skip="nvidia"`` is that of the code of
 Molchanov et al., CVPR 2019, which it builds on.
@@ -15,17 +19,20 @@ Molchanov et al., CVPR 2019, which it builds on.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hardy.errors import InputError
+from hardy.errors import InputError, within
 from hardy.networks.base import Network, PixelLoss
 from hardy.pruning.coupled import Unit
-from hardy.pruning.criteria._observed import Observed, Squares, placed
-from hardy.pruning.criteria.base import Criterion
+from hardy.pruning.criteria._domain_sums import DomainSums
+from hardy.pruning.criteria._observed import Observed, Squares, placed, too_few
+from hardy.pruning.criteria.base import Criterion, Halves
 from hardy.pruning.gates import gate_gradients, samples_interact
 from hardy.pruning.risk import domain_risks
 from hardy.pruning.samples import SampleGradients
@@ -54,9 +61,13 @@ class IoR(Criterion):
         gates: one for each channel that can be cut out (``"unit"``), or those of the paper (``"paper"``): after every
             batch norm of a residual block and at the output of each block, see `hardy.pruning.residual`; a ratio then
             counts these gates.
+        scale: ``"risk"`` divides the second square by the variance of the batch's risks.
+        accumulate: average the risks and their gradients over so many batches, domain by domain, before mean, variance
+            and squares; the gradients of all risks are then taken, as ``passes="jacobian"`` does. A rest of fewer
+            batches does not count.
 
     Raises:
-        InputError: for a negative ``alpha``.
+        InputError: for a negative ``alpha``, or an ``accumulate`` below 1.
     """
 
     needs_domains = 2
@@ -73,11 +84,14 @@ class IoR(Criterion):
         skip: Literal["none", "places", "blocks", "nvidia"] = "none",
         passes: Literal["auto", "two", "jacobian", "per_domain", "frozen"] = "auto",
         gates: Literal["unit", "paper"] = "unit",
+        scale: Literal["none", "risk"] = "none",
+        accumulate: int = 1,
     ) -> None:
         units = placed(network, units, gates)
         super().__init__(network, units, pixel_loss)
         if not alpha >= 0:
             raise InputError(f"IoR.alpha: {alpha} must be 0 or more")
+        within("IoR.accumulate", accumulate, 1)
         self.alpha = alpha
         self.variance = variance
         self.skip = skip
@@ -86,6 +100,12 @@ class IoR(Criterion):
         self._squares = Squares(square)
         self._spreads: list[Tensor] = []
         self._samples: list[tuple[Tensor, SampleGradients]] = []
+        self._scaled = scale == "risk"
+        self._accumulate = accumulate
+        self._sums = DomainSums()
+        self._summed = 0
+        self._jacobians: list[_Jacobian] = []
+        self._variances: list[Tensor] = []
 
     def observe(self, batch: Batch) -> Terms:
         """The mean of the domain risks of ``batch``.
@@ -109,6 +129,10 @@ class IoR(Criterion):
             return self._single(batch)
         risks, _ = domain_risks(self.network, batch, self.pixel_loss)
         terms = {"risk": self._observed.expect(risks.mean())}
+        if self._accumulate > 1:
+            self._jacobians.append(_Jacobian(batch.domains.unique(), risks.detach(), self._rows(risks)))
+            return terms
+        self._variances.append(self._variance(risks))
         self._spreads.append(self._batched(risks) if self.passes == "jacobian" else self._second(risks))
         return terms
 
@@ -116,6 +140,9 @@ class IoR(Criterion):
         """See `Criterion.collect`."""
         scale = self._observed.scale()
         mean = self._observed.gradients(scale)
+        if self._accumulate > 1:
+            self._accumulated(scale)
+            return
         spread = torch.zeros_like(mean)
         if self._spreads:
             spread = spread + torch.stack(self._spreads).mean(0)
@@ -129,20 +156,51 @@ class IoR(Criterion):
         self._observed.forget()
         self._drop()
         self._squares.reset()
+        self._sums.reset()
+        self._summed = 0
+        self._variances.clear()
 
     def scores(self) -> dict[str, Tensor]:
         """See `Criterion.scores`."""
+        if self._summed and not self._variances:
+            raise too_few(self._summed, self._accumulate)
         return self._squares.scores(self.units, (1.0, self.alpha), self.skip)
+
+    def halves(self) -> Halves | None:
+        """See `Criterion.halves`."""
+        return self._squares.halves(self.units, (1.0, self.alpha), self.skip)
+
+    def rivals(self) -> dict[str, dict[str, Tensor]]:
+        """See `Criterion.rivals`: the first square alone, which is `Taylor`'s score."""
+        return {"taylor": self._squares.scores(self.units, (1.0, 0.0), self.skip)}
+
+    def readings(self) -> dict[str, float]:
+        """See `Criterion.readings`.
+
+        Returns:
+            ``variance_share``, the median over the gates of the second term's share of the score, in [0, 1]; and
+            ``risk_variance``, the mean over batches of Var(R).
+        """
+        mean, spread = self._squares.rows() * torch.tensor([[1.0], [self.alpha]]).to(self._squares.rows())
+        total = mean + spread
+        shares = (spread / total)[total > 0]
+        found = {"risk_variance": float(torch.stack(self._variances).mean())}
+        return found | ({"variance_share": float(shares.median())} if len(shares) else {})
 
     def _second(self, risks: Tensor) -> Tensor:
         """dVar/dz (G,) from a separate backward pass."""
         parameters = self._observed.parameters
         spread = risks.var(correction=self._correction)
         found = torch.autograd.grad(spread, parameters, retain_graph=True, allow_unused=True)
-        return gate_gradients(self._observed.sites, dict(zip(parameters, found, strict=True)), self._observed.count)
+        sites, count = self._observed.sites, self._observed.count
+        return self._factor(risks) * gate_gradients(sites, dict(zip(parameters, found, strict=True)), count)
 
     def _batched(self, risks: Tensor) -> Tensor:
-        """dVar/dz (G,) from the Jacobian (D, G) of the risks, in one batched backward pass."""
+        """dVar/dz (G,) from the Jacobian of the risks."""
+        return self._weights(risks).double() @ self._rows(risks)
+
+    def _rows(self, risks: Tensor) -> Tensor:
+        """dR_i/dz (D, G) float64, in one batched backward pass."""
         parameters = self._observed.parameters
         found = torch.autograd.grad(
             risks,
@@ -153,18 +211,37 @@ class IoR(Criterion):
             is_grads_batched=True,
         )
         sites, count = self._observed.sites, self._observed.count
-        jacobian = [
+        rows = [
             gate_gradients(
                 sites, {p: None if g is None else g[row] for p, g in zip(parameters, found, strict=True)}, count
             )
             for row in range(len(risks))
         ]
-        return self._weights(risks).double() @ torch.stack(jacobian)
+        return torch.stack(rows)
+
+    def _accumulated(self, scale: Tensor) -> None:
+        """Add the risks of a step; after ``accumulate`` steps add the squares of their mean and variance."""
+        for one in self._jacobians:
+            self._sums.add(one.domains, one.risks, one.gradients(scale))
+        self._jacobians.clear()
+        self._summed += 1
+        if self._summed % self._accumulate:
+            return
+        risks, rows = self._sums.means()
+        self._sums.reset()
+        if len(risks) < self.needs_domains:
+            return
+        self._variances.append(self._variance(risks))
+        self._squares.add(rows.mean(0), self._weights(risks) @ rows)
 
     def _single(self, batch: Batch) -> Terms:
         """One pass for samples that do not interact: the variance from the gradients of single samples."""
         with self._watched(batch) as samples:
             risks, rows = domain_risks(self.network, batch, self.pixel_loss)
+        if self._accumulate > 1:
+            self._jacobians.append(_Jacobian(batch.domains.unique(), risks.detach(), None, [(rows, samples)]))
+            return {"risk": self._observed.expect(risks.mean())}
+        self._variances.append(self._variance(risks))
         # the loss is the mean risk, so the gradient of a sample is 1/D of its part in the risk of its domain
         self._samples.append((len(risks) * self._weights(risks)[rows], samples))
         return {"risk": self._observed.expect(risks.mean())}
@@ -184,6 +261,12 @@ class IoR(Criterion):
                 found.append(domain_risks(self.network, part, self.pixel_loss)[0][0])
             watched.append(samples)
         risks = torch.stack(found)
+        if self._accumulate > 1:
+            places = [torch.full((len(part),), place) for place, part in enumerate(parts)]
+            pairs = list(zip(places, watched, strict=True))
+            self._jacobians.append(_Jacobian(batch.domains.unique(), risks.detach(), None, pairs))
+            return {"risk": self._observed.expect(risks.mean())}
+        self._variances.append(self._variance(risks))
         weights = len(risks) * self._weights(risks)
         self._samples += [(w.expand(len(p)), s) for w, p, s in zip(weights, parts, watched, strict=True)]
         return {"risk": self._observed.expect(risks.mean())}
@@ -192,9 +275,22 @@ class IoR(Criterion):
         return SampleGradients(self._observed.sites, self._observed.count, len(batch))
 
     def _weights(self, risks: Tensor) -> Tensor:
-        """w (D,) with dVar/dz = sum_i w_i dR_i/dz; they sum to zero, so the derivative of the mean cancels."""
+        """w (D,) with dVar/dz = sum_i w_i dR_i/dz; they sum to zero, so the derivative of the mean cancels.
+
+        With ``scale="risk"`` the weights of dVar/dz / sqrt(Var).
+        """
         apart = risks.detach() - risks.detach().mean()
-        return 2 / (len(risks) - self._correction) * apart
+        return self._factor(risks) * (2 / (len(risks) - self._correction) * apart)
+
+    def _variance(self, risks: Tensor) -> Tensor:
+        return risks.detach().double().var(correction=self._correction)
+
+    def _factor(self, risks: Tensor) -> float:
+        """What dVar/dz is multiplied by: 1, or the inverse of the risks' standard deviation (0 where they are equal)."""
+        if not self._scaled:
+            return 1.0
+        variance = float(self._variance(risks))
+        return variance**-0.5 if variance > 0 else 0.0
 
     @property
     def _correction(self) -> int:
@@ -203,6 +299,33 @@ class IoR(Criterion):
     def _drop(self) -> None:
         self._spreads.clear()
         self._samples.clear()
+        self._jacobians.clear()
+
+
+@dataclass(frozen=True)
+class _Jacobian:
+    """The risks of a batch and their gate gradients, which exist now or after the backward pass.
+
+    Attributes:
+        domains: (D,) the domains of the risks.
+        risks: (D,).
+        rows: (D, G) dR_i/dz; or None.
+        samples: for each forward pass the place in ``risks`` of each sample (B,), and the gradients of the samples.
+    """
+
+    domains: Tensor
+    risks: Tensor
+    rows: Tensor | None
+    samples: Sequence[tuple[Tensor, SampleGradients]] = ()
+
+    def gradients(self, scale: Tensor) -> Tensor:
+        """(D, G) dR_i/dz. The loss was ``scale`` times the mean risk."""
+        if self.rows is not None:
+            return self.rows
+        count = len(self.risks)
+        total = sum(one_hot(places, count).T.to(each.rows) @ each.rows for places, each in self.samples)
+        assert isinstance(total, Tensor), "a batch has images"
+        return count * total / scale
 
 
 @contextmanager

@@ -15,10 +15,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from hardy.errors import InputError, within
 from hardy.networks.base import Network, PixelLoss
 from hardy.pruning.coupled import Unit
 from hardy.pruning.criteria._observed import Observed, Squares, placed
-from hardy.pruning.criteria.base import Criterion
+from hardy.pruning.criteria.base import Criterion, Halves
 from hardy.pruning.risk import domain_risks
 from hardy.pruning.samples import SampleGradients
 from hardy.types import Batch, Terms
@@ -42,6 +43,10 @@ class Taylor(Criterion):
         gates: one for each channel that can be cut out (``"unit"``), or those of the authors (``"paper"``): after every
             batch norm of a residual block and at the output of each block, see `hardy.pruning.residual`; a ratio then
             counts these gates.
+        accumulate: average the gradients of so many batches before squaring; a rest of fewer batches does not count.
+
+    Raises:
+        InputError: for an ``accumulate`` below 1, or one above 1 that does not precede the square of a batch.
     """
 
     def __init__(
@@ -53,13 +58,17 @@ class Taylor(Criterion):
         square: Literal["sample", "before", "after"] = "before",
         skip: Literal["none", "places", "blocks", "nvidia"] = "none",
         gates: Literal["unit", "paper"] = "unit",
+        accumulate: int = 1,
     ) -> None:
         units = placed(network, units, gates)
         super().__init__(network, units, pixel_loss)
+        within("Taylor.accumulate", accumulate, 1)
+        if accumulate > 1 and square != "before":
+            raise InputError(f"Taylor.accumulate: {accumulate} has no effect with square {square}; leave one out")
         self.skip = skip
         self._by_sample = square == "sample"
         self._observed = Observed(network, units)
-        self._squares = Squares(square)
+        self._squares = Squares(square, accumulate)
         self._samples: list[SampleGradients] = []
 
     def observe(self, batch: Batch) -> Terms:
@@ -91,3 +100,7 @@ class Taylor(Criterion):
     def scores(self) -> dict[str, Tensor]:
         """See `Criterion.scores`."""
         return self._squares.scores(self.units, (1.0,), self.skip)
+
+    def halves(self) -> Halves | None:
+        """See `Criterion.halves`."""
+        return self._squares.halves(self.units, (1.0,), self.skip)

@@ -18,7 +18,7 @@ from torch import Tensor
 from hardy.networks.base import Network, PixelLoss
 from hardy.pruning.coupled import Unit
 from hardy.pruning.criteria._observed import Means, Observed, relative
-from hardy.pruning.criteria.base import Criterion
+from hardy.pruning.criteria.base import Criterion, Halves
 from hardy.pruning.gates import by_unit
 from hardy.pruning.risk import domain_risks
 from hardy.pruning.samples import SampleGradients
@@ -67,5 +67,13 @@ class TaylorActivation(Criterion):
 
     def scores(self) -> dict[str, Tensor]:
         """See `Criterion.scores`."""
-        scores = by_unit(self._means.mean()[0], self.units)
+        return self._scored(self._means.mean())
+
+    def halves(self) -> Halves | None:
+        """See `Criterion.halves`."""
+        found = self._means.halves()
+        return None if found is None else (self._scored(found[0]), self._scored(found[1]))
+
+    def _scored(self, mean: Tensor) -> dict[str, Tensor]:
+        scores = by_unit(mean[0], self.units)
         return relative(scores) if self.normalise else scores

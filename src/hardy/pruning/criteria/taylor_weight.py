@@ -16,7 +16,7 @@ from hardy.networks.base import Network, PixelLoss
 from hardy.pruning.coupled import Unit
 from hardy.pruning.criteria._filters import banks_of, filter_sums
 from hardy.pruning.criteria._observed import Means, Watch
-from hardy.pruning.criteria.base import Criterion
+from hardy.pruning.criteria.base import Criterion, Halves
 from hardy.pruning.gates import by_unit
 from hardy.pruning.risk import domain_risks
 from hardy.types import Batch, Terms
@@ -65,6 +65,11 @@ class TaylorWeight(Criterion):
     def scores(self) -> dict[str, Tensor]:
         """See `Criterion.scores`."""
         return by_unit(self._means.mean()[0], self.units)
+
+    def halves(self) -> Halves | None:
+        """See `Criterion.halves`."""
+        found = self._means.halves()
+        return None if found is None else (by_unit(found[0][0], self.units), by_unit(found[1][0], self.units))
 
     def _freeze(self) -> None:
         for weight in self._thawed:

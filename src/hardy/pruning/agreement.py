@@ -1,0 +1,90 @@
+"""How alike two scores of the same channels are: the rank correlation, and the share of kept channels in common.
+
+Masked channels do not count. With the scores of two independent halves of the data the rank correlation is the
+reliability of a criterion; with the scores of another criterion it says whether the two differ at all.
+
+Source: Spearman, "The proof and measurement of association between two things", American Journal of Psychology 1904;
+equal scores share the mean of their ranks.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from hardy.pruning.coupled import Unit
+from hardy.pruning.criteria.base import Criterion
+from hardy.pruning.goal import Goal, fewest, joined
+from hardy.pruning.select import Limits, Removed, select
+
+__all__ = ["kept_alike", "rank_correlation", "readings"]
+
+Scores = Mapping[str, Tensor]
+
+
+def readings(
+    criterion: Criterion, units: Sequence[Unit], goal: Goal, dead: Removed, limits: Limits
+) -> dict[str, float]:
+    """Numbers about what ``criterion`` has collected, before more channels than ``dead`` are masked.
+
+    Returns:
+        the criterion's own `Criterion.readings`; ``reliability``, the rank correlation of its two halves; and for each
+        rival ``<name>_rank``, the rank correlation with it, and ``<name>_kept``, see `kept_alike`. A correlation that
+        is undefined, and halves that do not exist, are left out.
+    """
+    found = dict(criterion.readings())
+    if (halves := criterion.halves()) is not None:
+        found |= _named("reliability", rank_correlation(*halves, dead))
+    own = criterion.scores() if (rivals := criterion.rivals()) else {}
+    for name, scores in rivals.items():
+        found |= _named(f"{name}_rank", rank_correlation(own, scores, dead))
+        found[f"{name}_kept"] = kept_alike(own, scores, units, goal, dead, limits)
+    return found
+
+
+def rank_correlation(one: Scores, other: Scores, dead: Removed | None = None) -> float | None:
+    """Spearman's rank correlation in [-1, 1] over all channels that are not ``dead``; None where one is constant.
+
+    Args:
+        one: by the unit's name (n,) scores.
+        other: scores of the same channels.
+        dead: channels that do not count.
+    """
+    ranks = [_ranks(_alive(scores, dead or {})) for scores in (one, other)]
+    first, second = (values - values.mean() for values in ranks)
+    size = float(first.norm() * second.norm())
+    return float(first @ second) / size if size else None
+
+
+def kept_alike(one: Scores, other: Scores, units: Sequence[Unit], goal: Goal, dead: Removed, limits: Limits) -> float:
+    """The share of the channels that are kept by ``one``, when the goal is met now, which ``other`` also keeps.
+
+    By ``other`` as many channels are removed as by ``one``; in [0, 1].
+    """
+    chosen = fewest(one, units, goal, dead, limits)
+    instead = select(other, units, sum(map(len, chosen.values())), dead, limits)
+    gone, too = joined(dead, chosen), joined(dead, instead)
+    kept = sum(unit.size - len(gone.get(unit.name, ())) for unit in units)
+    both = sum(unit.size - len({*gone.get(unit.name, ()), *too.get(unit.name, ())}) for unit in units)
+    return both / max(kept, 1)
+
+
+def _named(name: str, value: float | None) -> dict[str, float]:
+    return {} if value is None else {name: value}
+
+
+def _alive(scores: Scores, dead: Removed) -> Tensor:
+    """The scores of all channels that are not ``dead``, in one (G,) float64 tensor."""
+    parts = []
+    for name, values in scores.items():
+        alive = torch.ones(len(values), dtype=torch.bool)
+        alive[list(dead.get(name, ()))] = False
+        parts.append(values[alive].double())
+    return torch.cat(parts)
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """(G,) ranks from 1; equal values share their mean rank."""
+    _, place, counts = torch.unique(values, return_inverse=True, return_counts=True)
+    last = counts.cumsum(0).double()
+    return (last - (counts - 1) / 2)[place]
