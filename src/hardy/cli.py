@@ -11,7 +11,6 @@ from hardy.commands.input.arguments import (
     Adapting,
     DatasetOptions,
     Device,
-    Domains,
     DomainsAdapting,
     Overrides,
     RecipeFile,
@@ -21,6 +20,7 @@ from hardy.commands.input.arguments import (
     Trust,
     typed,
 )
+from hardy.commands.input.data_words import data
 from hardy.commands.input.words import at_home, nested, size_of
 from hardy.commands.output.ending import leave
 from hardy.engine.stop import stop_with_parent
@@ -36,6 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Small segmentation networks that are robust in domains they have never seen.",
 )
+app.add_typer(data, name="data")
 
 
 @app.callback(invoke_without_command=True)
@@ -269,14 +270,6 @@ def runs(
     from hardy.commands import runs as command
 
     command.run(folder, metric=metric)
-
-
-@app.command()
-def data(domains: Domains, root: Root = None, dataset: DatasetOptions = None) -> None:
-    """Decode and check data: images per domain and split, pixels per class, damaged images, unknown ids."""
-    from hardy.commands import data as command
-
-    command.run(domains, root=root, datasets=nested(dataset))
 
 
 @app.command()
