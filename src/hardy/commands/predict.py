@@ -12,7 +12,7 @@ from hardy.deployment.exported_classes import read_exported
 from hardy.engine import artefact
 from hardy.engine.adapting import chosen
 from hardy.engine.pictures import Picture
-from hardy.engine.predict import predict, predict_all
+from hardy.engine.predict import Predicted, predict, predict_all
 from hardy.engine.run_folder import origin_of
 from hardy.errors import InputError
 from hardy.networks.base import Network
@@ -74,13 +74,19 @@ def run(
         frames=frames,
         over=_over,
     )
+    _tell(found, target, as_json=json)
+    return 1 if found.skipped else 0
+
+
+def _tell(found: Predicted, target: Path, *, as_json: bool) -> None:
+    """Print what was written and, on standard error, what was skipped; raise `InputError` if nothing was written."""
     if not found.masks:
         others = f" ({len(found.skipped)} images, none can be predicted)" if len(found.skipped) > 1 else ""
         raise InputError(next(iter(found.skipped.values())) + others)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     for reason in found.skipped.values():
         errors.print(plain(f"hardy: skipped: {reason}"))
-    if json:
+    if as_json:
         told = {"masks": [str(mask) for mask in found.masks], "kept": found.kept, "skipped": found.skipped}
         Console(highlight=False, soft_wrap=True, color_system=None).print(text.dumps(told, indent=1), markup=False)
     else:
@@ -89,7 +95,6 @@ def run(
         parts += [f"{found.kept} were there already"] if found.kept else []
         parts += [f"skipped {len(found.skipped)}"] if found.skipped else []
         say("; ".join(parts))
-    return 1 if found.skipped else 0
 
 
 def _over(found: Iterable[Picture], count: int | None) -> Iterable[Picture]:

@@ -84,7 +84,7 @@ def _by_bands(
     sure = np.empty(ids.shape, dtype=np.float32) if confidence else None
     for top, logits in windows.bands(network, take, (height, width), window, windows.strides(window)):
         rows = slice(top, top + logits.shape[-2])
-        ids[:, rows] = logits.argmax(1).to(torch.uint8).cpu().numpy()
+        ids[:, rows] = logits.max(1).indices.to(torch.uint8).cpu().numpy()
         if sure is not None:
             sure[:, rows] = logits.float().softmax(1).amax(1).cpu().numpy()
         del logits  # frees the memory before the next band is computed
@@ -95,7 +95,8 @@ def best(logits: Tensor, size: Sequence[int], *, confidence: bool = False) -> tu
     """The class (H, W) uint8 of the largest of ``logits`` (K, h, w) resized to ``size``, one class at a time; and its
     probability (H, W), or None unless it is asked for."""
     if tuple(logits.shape[-2:]) == tuple(size):
-        return logits.argmax(0).to(torch.uint8), logits.float().softmax(0).amax(0) if confidence else None
+        sure = logits.float().softmax(0).amax(0) if confidence else None
+        return logits.max(0).indices.to(torch.uint8), sure  # as argmax, in a third of its time on a CPU
     top = resize(logits[None, :1], size)[0, 0]
     total = top.clone() if confidence else None
     ids = torch.zeros_like(top, dtype=torch.uint8)

@@ -63,10 +63,32 @@ class Predicted:
 
 
 def predict(network: Network, source: Path | str | np.ndarray, target: Path | str, **options: Any) -> list[Path]:
-    """As `predict_all`, but what was skipped is an error after all others are written; returns the masks' paths.
+    """Write a mask for every image of ``source`` into the folder ``target``; returns the masks' paths, in order.
+
+    A mask ``a/b.png`` belongs to the image ``a/b.*`` below ``source`` and has its (upright) size; that of frame 7 of
+    ``b.mp4`` is ``b/000007.png``. Its pixels are class ids and its palette holds the classes' colours. Each file is
+    written atomically. Masks that the same network wrote with the same settings for the same image stay, except with
+    ``adapt``. The network does not change: a copy in evaluation mode predicts, or with ``adapt`` a copy that learns.
+
+    Args:
+        network: predicts a class per pixel; also an exported file, whose fixed size is the default of ``size``.
+        source: a folder of images (searched at any depth, except ``target``), one image file, a pattern such as
+            ``photos/**/*.jpg``, a video, ``camera:0``, or one image (H, W, 3) uint8, whose mask is ``image.png``.
+        target: the folder for the masks; made if it is missing.
+        options: any of these, by name. size: (height, width) that images are resized to for the network; None keeps
+            each image's size. window: (height, width) of a sliding window, as in `hardy.evaluate`; images over 90
+            megapixels need it. draw: more pictures, each in a folder below ``target``: ``overlay`` (the image mixed
+            with its classes, and a legend), ``coloured`` (RGB masks), ``confidence`` (the probability of each pixel's
+            class, 255 for 1). overlay: True for ``draw=["overlay"]``. batch: how many images of equal size are
+            predicted at once. device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``. adapt: a method of ``hardy list
+            adaptation`` by which the copy learns from the images, in order and as one domain, or ``{"name": ...,
+            "reset": ..., options}``; a window is refused. seed: decides the method's random draws. frames: of a video
+            or camera only this many.
 
     Raises:
-        InputError: as `predict_all`; and when an image was skipped, naming the first.
+        InputError: for a source that is missing or empty, two images with the same mask name, a target that cannot be
+            written, weights that are not finite, an image-level network, or an unknown adaptation method; and, after
+            the masks of all others are written, for images that cannot be read or have no size for the network.
     """
     found = predict_all(network, source, target, **options)
     if found.skipped:
@@ -92,51 +114,27 @@ def predict_all(
     frames: int | None = None,
     over: Callable[[Iterable[Picture], int | None], Iterable[Picture]] = lambda found, _: found,
 ) -> Predicted:
-    """Write a mask for every image of ``source`` into the folder ``target``; what cannot be read is skipped.
+    """As `predict`, but images that cannot be read are skipped and named in what is returned.
 
-    A mask ``a/b.png`` belongs to the image ``a/b.*`` below ``source`` and has its (upright) size; that of frame 7 of
-    ``b.mp4`` is ``b/000007.png``. Its pixels are class ids and its palette holds the classes' colours. Each file is
-    written atomically. Masks that the same network wrote with the same settings for the same image stay, except with
-    ``adapt``. The network does not change: a copy in evaluation mode predicts, or with ``adapt`` a copy that learns.
-
-    Args:
-        network: predicts a class per pixel; also an exported file, whose fixed size is the default of ``size``.
-        source: a folder of images (searched at any depth, except ``target``), one image file, a pattern such as
-            ``photos/**/*.jpg``, a video, ``camera:0``, or one image (H, W, 3) uint8, whose mask is ``image.png``.
-        target: the folder for the masks; made if it is missing.
-        size: (height, width) that images are resized to for the network; None keeps each image's size.
-        window: (height, width) of a sliding window, as in `hardy.evaluate`; images over 90 megapixels need it.
-        overlay: the same as ``draw=["overlay"]``.
-        draw: more pictures, each in a folder below ``target``: ``overlay`` (the image mixed with its classes, and a
-            legend), ``coloured`` (RGB masks), ``confidence`` (the probability of each pixel's class, 255 for 1).
-        batch: how many images of equal size are predicted at once.
-        device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``.
-        adapt: a method of ``hardy list adaptation`` by which the copy learns from the images, in order and as one
-            domain; or ``{"name": ..., "reset": ..., options}``. A window is refused.
-        seed: decides the method's random draws.
-        frames: of a video or camera only this many.
-        over: goes over the pictures, of this number if it is known, such as a progress bar.
+    ``over`` goes over the pictures, of this number if it is known, such as a progress bar.
 
     Raises:
-        InputError: for a source that is missing or empty, two images with the same mask name, a target that cannot be
-            written, weights that are not finite, an image-level network, or an unknown adaptation method.
+        InputError: as `predict`, but for single images.
     """
     folder, kinds = expanded(target), _kinds(network, overlay, draw)
     size, batch = _fixed(network, size, window, batch)
     _check(network, {"size": size, "window": window}, batch)
     found, count = _source(source, folder, kinds, frames)
     live = isinstance(network, Exported | ExportedClasses)
-    copied = network if live else copy.deepcopy(network).to(pick(device)).eval()
     where = torch.device("cpu") if live else pick(device)
+    copied = network if live else copy.deepcopy(network).to(where).eval()
     forward = _forward(copied, window, chosen(adapt), seed)
-    key = "" if adapt else _settings(copied, size, window)
     _clear(folder, *(folder / DRAWN[kind] for kind in kinds))
-    write = _Writer(folder, kinds, copied.labels, key)
-    result = Predicted()
+    write = _Writer(folder, kinds, copied.labels, "" if adapt else _settings(copied, size, window))
+    result, sure = Predicted(), "confidence" in kinds
     with write.running():
         for together in _batches(over(found(write.is_done), count), batch, size, result, write, copied, window):
             images = [picture.pixels for picture in together if picture.pixels is not None]
-            sure = "confidence" in kinds
             made = classes(copied, forward, images, size, window, where, confidence=sure)
             for picture, (ids, confidence) in zip(together, made, strict=True):
                 write.add(picture, ids, confidence)
