@@ -11,7 +11,6 @@ from hardy.commands.input.arguments import (
     Adapting,
     DatasetOptions,
     Device,
-    Domains,
     DomainsAdapting,
     Overrides,
     RecipeFile,
@@ -21,6 +20,7 @@ from hardy.commands.input.arguments import (
     Trust,
     typed,
 )
+from hardy.commands.input.data_words import data
 from hardy.commands.input.words import at_home, nested, size_of
 from hardy.commands.output.ending import leave
 from hardy.engine.stop import stop_with_parent
@@ -36,6 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Small segmentation networks that are robust in domains they have never seen.",
 )
+app.add_typer(data, name="data")
 
 
 @app.callback(invoke_without_command=True)
@@ -127,28 +128,38 @@ def evaluate(
 
 @app.command()
 def predict(
-    run: RunFolder,
-    source: Annotated[Path, typer.Argument(help="An image or a folder of images.")],
+    run: Annotated[Path, typer.Argument(help="A run's folder, or an exported .onnx file.")],
+    source: Annotated[str, typer.Argument(help="An image, folder, 'pattern*.jpg', video, or camera:0.")],
     target: Annotated[Path, typer.Argument(help="Folder for the masks.")],
     adapt: Adapting = None,
+    *,
     size: SizeText = None,
     window: SizeText = None,
-    overlay: Annotated[bool, typer.Option(help="Also write the image overlaid with the mask.")] = False,
+    overlay: Annotated[bool, typer.Option("--overlay", help="Also the image mixed with its mask; a legend.")] = False,
+    coloured: Annotated[bool, typer.Option("--coloured", help="Also the mask as an RGB image.")] = False,
+    confidence: Annotated[bool, typer.Option("--confidence", help="Also the probability of each class.")] = False,
+    batch: Annotated[int, typer.Option(help="Images of equal size at a time.")] = 1,
+    frames: Annotated[int | None, typer.Option(min=1, help="Of a video or camera only this many.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     device: Device = "auto",
     trust: Trust = None,
-) -> None:
-    """Write a palette PNG mask for every image."""
+) -> int:
+    """Write a palette PNG mask for every image; resumes. Exit code 1 if images were skipped."""
     from hardy.commands import predict as command
 
-    command.run(
+    kinds = {"overlay": overlay, "coloured": coloured, "confidence": confidence}
+    return command.run(
         run,
         source,
         target,
         size=size_of(size),
         window=size_of(window),
-        overlay=overlay,
+        draw=[kind for kind, asked in kinds.items() if asked],
         device=device,
         words=adapt or (),
+        batch=batch,
+        frames=frames,
+        json=json,
     )
 
 
@@ -269,14 +280,6 @@ def runs(
     from hardy.commands import runs as command
 
     command.run(folder, metric=metric)
-
-
-@app.command()
-def data(domains: Domains, root: Root = None, dataset: DatasetOptions = None) -> None:
-    """Decode and check data: images per domain and split, pixels per class, damaged images, unknown ids."""
-    from hardy.commands import data as command
-
-    command.run(domains, root=root, datasets=nested(dataset))
 
 
 @app.command()

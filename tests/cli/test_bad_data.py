@@ -1,5 +1,6 @@
 """Images and masks that cannot be used: the file is named before the first step, and what is usable is taken."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -163,10 +164,15 @@ def test_what_would_be_changed_silently_is_refused(refused, train, street):
     assert refused(*train()).startswith(f"{mask}: an RGB mask, but its classes have no colours; declare them")
 
 
-def test_predict_names_the_torn_image_and_leaves_whole_masks_only(refused, trained, street, tmp_path):
+def test_predict_skips_the_torn_image_and_its_exit_code_tells(call, refused, trained, street, tmp_path):
     halve(street / "images" / "day" / "03.png")
-    masks = [f"{number:02}.png" for number in range(3)]
-    line = refused("predict", trained, street / "images" / "day", tmp_path / "masks", leaving=masks)
+    said = call("predict", trained, street / "images" / "day", tmp_path / "masks")
+    assert said.code == 1
+    assert said.err.startswith(f"hardy: skipped: {street}/images/day/03.png: torn or no image")
+    assert said.err.count("\n") == 1
+    assert said.out == f"wrote 7 masks to {tmp_path}/masks; skipped 1\n"
+    assert sorted(file.name for file in (tmp_path / "masks").iterdir()) == [f"{n:02}.png" for n in range(8) if n != 3]
+    told = json.loads(call("predict", trained, street / "images" / "day", tmp_path / "masks", "--json").out)
+    assert (len(told["masks"]), told["kept"], [*told["skipped"]]) == (7, 7, [f"{street}/images/day/03.png"])
+    line = refused("predict", trained, street / "images" / "day" / "03.png", tmp_path / "none")
     assert line.startswith(f"{street}/images/day/03.png: torn or no image")
-    for file in (tmp_path / "masks").iterdir():
-        assert Image.open(file).size == (48, 32)

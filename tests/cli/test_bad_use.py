@@ -124,7 +124,7 @@ def test_an_export_that_cannot_be(refused, trained, tmp_path):
 def test_a_prediction_that_cannot_be(refused, trained, town, tmp_path):
     target = tmp_path / "masks"
     gone = tmp_path / "gone"
-    assert refused("predict", trained, gone, target) == f"{gone}: there is no such image or folder of images"
+    assert refused("predict", trained, gone, target) == f"{gone}: there is no such image, video or folder of images"
     assert "is a text file" in refused("predict", trained, town / "classes.yaml", target)
     assert refused("predict", trained, town / "images", target, "--size", "8x8").startswith("size (8, 8): give")
     (tmp_path / "empty").mkdir()

@@ -1,5 +1,6 @@
 """``hardy data`` decodes everything and prints its tables or one error; names print as they are."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -115,3 +116,33 @@ def test_predict_writes_beside_a_folder_of_photographs(call, trained, street, tm
     assert said.code == 0, said
     assert "wrote 12 masks to ." in said.out
     assert Image.open(tmp_path / "03.png").size == (48, 32)
+
+
+def test_check_tells_everything_and_its_exit_code_tells_mistakes(call, street):
+    said = call("data", "check", street)
+    assert (said.code, said.err) == (0, "")
+    assert "0 mistakes, " in said.out
+    assert "road" in said.out
+    whole = (street / "images" / "night" / "07.png").read_bytes()
+    (street / "images" / "night" / "07.png").write_bytes(whole[:99])
+    (street / "masks" / "day" / "03.png").unlink()
+    said = call("data", "check", "folder", "--root", street)
+    assert said.code == 1
+    assert all(len(line) <= 80 for line in said.out.splitlines() if str(street) not in line)
+    assert "2 mistakes, " in said.out
+    told = json.loads(call("data", "check", street, "--json").out)
+    assert [one["kind"] for one in told["problems"] if one["level"] == "mistake"] == ["unpaired", "unreadable"]
+    assert told["domains"][0]["splits"]["all"]["images"] == 11
+
+
+def test_data_that_are_not_there(refused, street, tmp_path):
+    assert refused("data", "check", tmp_path / "gone").startswith(f"{tmp_path}/gone: is neither a folder nor a dataset")
+    assert refused("data", street) == f"{street}: is a folder, not a domain; write: hardy data check {street}"
+    assert refused("data", "convert", street, "--to", street).startswith(f"{street}: exists already")
+
+
+def test_show_and_convert(call, street, tmp_path):
+    assert call("data", "show", street, "--to", tmp_path / "sheet.html", "--images", 2).code == 0
+    assert "<figure>" in (tmp_path / "sheet.html").read_text()
+    assert call("data", "convert", street, "--to", tmp_path / "new name").code == 0
+    assert call("data", "check", tmp_path / "new name").code == 0

@@ -9,7 +9,7 @@ from torch import nn
 from hardy.data.base import Domain
 from hardy.data.datasets.folder import Folder
 from hardy.data.loader import evaluation_batches
-from hardy.engine import predict as module
+from hardy.engine import classify as module
 from hardy.engine.predict import predict
 from hardy.errors import InputError
 from hardy.networks.building.create import create
@@ -86,8 +86,8 @@ def test_one_class_at_a_time_gives_the_same_classes():
     logits = torch.randn(7, 9, 11).round(decimals=1)  # with ties
     logits[3, 2, 2] = torch.nan
     larger = nn.functional.interpolate(logits[None], size=(30, 41), mode="bilinear", align_corners=False)
-    assert torch.equal(module._best(logits, (30, 41)).long(), larger.argmax(1)[0])
-    assert torch.equal(module._best(logits, (9, 11)).long(), logits.argmax(0))
+    assert torch.equal(module.best(logits, (30, 41))[0].long(), larger.argmax(1)[0])
+    assert torch.equal(module.best(logits, (9, 11))[0].long(), logits.argmax(0))
 
 
 def test_an_image_too_large_to_take_at_once_needs_windows(network, tmp_path, monkeypatch):

@@ -118,6 +118,8 @@ def _judged(case: Case, place: Path) -> tuple[str, str]:
         return "leftover", f"{left} after: {said}"
     if code == 0:
         return ("clean" if case.same is None or case.same() else "silent"), said
+    if code == 1 and all(line.startswith("hardy: skipped: ") for line in said.split("\n")):
+        return "refused", said
     *warnings, last = said.split("\n")
     one = last.startswith("hardy: ") and not any(line.startswith(("hardy: ", "Traceback")) for line in warnings)
     return ("refused" if code == 2 and one else "lines" if code == 2 else "exit"), f"exit code {code}: {said}"

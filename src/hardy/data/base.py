@@ -9,19 +9,24 @@ import numpy as np
 
 from hardy.data.containers import ends_whole
 from hardy.data.labels import LabelSpace
+from hardy.errors import InputError
 
-__all__ = ["Dataset", "Domain", "Item"]
+__all__ = ["AbsentError", "Dataset", "Domain", "Item", "find_root"]
 
 Item = Hashable
 """What a dataset needs to find one image and its label again: a pair of paths, an index; hashable, picklable."""
+
+
+class AbsentError(InputError):
+    """The layout of a dataset is not in the folder where it was looked for; what is there may be another dataset."""
 
 
 class Dataset(ABC):
     """A dataset on disk (or drawn): its domains, their splits, and how to read one labelled image.
 
     The constructor takes ``root`` (the folder to look in) before the ``*`` and its options after. It may list
-    files; it reads no image. It raises `InputError` where the folder is missing, empty, or holds an image without
-    mask or a mask without image, naming the first such file and the count.
+    files; it reads no image. It raises `AbsentError` where its layout is not there, and `InputError` where the folder
+    is empty, or holds an image without mask or a mask without image, naming the first such file and the count.
 
     Attributes:
         labels: the label space of what `read` returns.

@@ -9,11 +9,13 @@ import logging
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from hardy.errors import InputError, nearest
 
-__all__ = ["IMAGE_SUFFIXES", "by_frame", "by_name", "composed", "files", "pair"]
+__all__ = ["IMAGE_SUFFIXES", "by_frame", "by_name", "composed", "files", "pair", "unpaired_left_out"]
 
 _log = logging.getLogger("hardy")
 
@@ -24,6 +26,19 @@ _OF_SYSTEMS = ("thumbs.db", "desktop.ini")
 """Files that operating systems leave beside images."""
 
 _MOST_COMPARED = 200
+
+_unpaired: ContextVar[list[Path] | None] = ContextVar("unpaired", default=None)
+
+
+@contextmanager
+def unpaired_left_out() -> Iterator[list[Path]]:
+    """Inside the block `pair` leaves out images without mask and masks without image, and adds them to this list."""
+    found: list[Path] = []
+    before = _unpaired.set(found)
+    try:
+        yield found
+    finally:
+        _unpaired.reset(before)
 
 
 def files(folder: Path, ending: str | Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
@@ -134,6 +149,11 @@ def pair(
             differ only in how their accents are encoded.
     """
     images, masks = _keyed(images.items()), _keyed(masks.items())
+    if (left_out := _unpaired.get()) is not None and images.keys() & masks.keys():
+        left_out += [images[key] for key in sorted(images.keys() - masks.keys())]
+        left_out += [masks[key] for key in sorted(masks.keys() - images.keys())]
+        both = images.keys() & masks.keys()
+        return [(images[key], masks[key]) for key in sorted(both)]
     image = image or f"{where}/{{}}"
     for kind, other, mine, theirs, looked_for, more in (
         ("image", "mask", images, masks, mask, hint),

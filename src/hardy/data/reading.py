@@ -42,6 +42,11 @@ class ImageAndMask:
         margin: a mask that is larger than its image by exactly this (top, left) is cut there; None for no such cut.
         palette: whether ids or colours count in a palette mask, where classes have colours.
         classes: the class names, for messages.
+
+    Attributes:
+        ids: as given.
+        colours: as given.
+        margin: as given.
     """
 
     def __init__(
@@ -53,9 +58,9 @@ class ImageAndMask:
         palette: Palette = "agree",
         classes: Sequence[str] = (),
     ) -> None:
-        self._ids = ids
-        self._colours = colours
-        self._margin = margin
+        self.ids = ids
+        self.colours = colours
+        self.margin = margin
         self._palette = palette
         self._classes = classes
 
@@ -68,29 +73,43 @@ class ImageAndMask:
         """
         image_path, mask_path = _paths(item)
         image = read_image(image_path)
-        return image, self._mask(image_path, image.shape[:2], mask_path)
+        return image, self.label(raw_mask(mask_path), mask_path, image_path, image.shape[:2])
 
     def read_label(self, item: Item) -> np.ndarray:
         """The class ids alone; of the image only the header is read."""
         image_path, mask_path = _paths(item)
-        return self._mask(image_path, image_size(image_path), mask_path)
+        return self.label(raw_mask(mask_path), mask_path, image_path, image_size(image_path))
 
-    def _mask(self, image: Path, size: Sequence[int], path: Path) -> np.ndarray:
-        mask = raw_mask(path)
-        raw = self._coloured(mask, path)
-        top, left = self._margin or (0, 0)
+    def label(self, mask: RawMask, path: Path, image: Path, size: Sequence[int]) -> np.ndarray:
+        """The class ids (H, W) uint8 of a decoded mask.
+
+        Args:
+            mask: the content of ``path``.
+            path: the mask's file, for messages.
+            image: the image's file, for messages.
+            size: (height, width) of the image.
+
+        Raises:
+            InputError: as `read`, but for torn files.
+        """
+        raw = self.shown(mask, path)
+        top, left = self.margin or (0, 0)
         if raw.shape[:2] == (size[0] + top, size[1] + left):
             raw = raw[top:, left:]
         same_size(image, size, path, raw.shape[:2])
         if raw.ndim == 2:
-            return self._ids.apply(raw, path)
-        if self._colours is None:
+            return self.ids.apply(raw, path)
+        if self.colours is None:
             raise InputError(f"{path}: an RGB mask, but its classes have no colours; declare them or save an index PNG")
-        return self._colours.apply(raw, path)
+        return self.colours.apply(raw, path)
 
-    def _coloured(self, mask: RawMask, path: Path) -> np.ndarray:
-        """The ids of a mask, or its colours where these count."""
-        if mask.palette is None or self._colours is None or self._palette == "ids":
+    def shown(self, mask: RawMask, path: Path) -> np.ndarray:
+        """The ids (H, W) of a mask, or its colours (H, W, 3) where these count.
+
+        Raises:
+            InputError: for a palette that contradicts the ids.
+        """
+        if mask.palette is None or self.colours is None or self._palette == "ids":
             return mask.pixels
         if self._palette == "colours":
             colours: np.ndarray = _full(mask.palette)[mask.pixels]
@@ -98,7 +117,7 @@ class ImageAndMask:
         used = np.flatnonzero(np.bincount(mask.pixels.ravel(), minlength=256))
         for place in used[used < len(mask.palette)]:
             colour = mask.palette[place]
-            by_id, by_colour = int(self._ids.table[place]), self._colours.get(colour)
+            by_id, by_colour = int(self.ids.table[place]), self.colours.get(colour)
             if by_colour is not None and by_colour != by_id:
                 red, green, blue = colour.tolist()
                 raise InputError(
@@ -123,6 +142,11 @@ class ImagesAndMasks(Dataset):
     """A dataset whose items are such pairs; its constructor sets ``_files``."""
 
     _files: ImageAndMask
+
+    @property
+    def reader(self) -> ImageAndMask:
+        """How its pairs are read."""
+        return self._files
 
     def read(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
         """See `Dataset.read`."""

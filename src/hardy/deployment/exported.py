@@ -17,7 +17,7 @@ from hardy.networks.building.lineage import checked
 from hardy.stored import json_value
 from hardy.types import Outputs
 
-__all__ = ["Exported"]
+__all__ = ["Exported", "described", "opened"]
 
 
 class Exported(Network):
@@ -42,8 +42,12 @@ class Exported(Network):
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise InputError(f"{path}: no such file; give an ONNX file that hardy export wrote")
-        session = _session(path)
-        labels, told = _described(path, session.described)
+        session = opened(path)
+        labels, told = described(path, session.described)
+        output, upsample = told["output"], told["upsample"]
+        if output != "logits" or upsample != "full":
+            what = f"{quoted(output)} at upsample {quoted(upsample)}"
+            raise InputError(f"{path}: returns {what}, but logits at full size are needed; export it with --logits")
         super().__init__(labels, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
         self.weights_from, self.lineage = told.get("pretrained", {}), checked(told.get("lineage", []))
         self.path, self._session = path, session
@@ -72,7 +76,12 @@ class Exported(Network):
         return Outputs(self._session(images.detach().float().cpu().contiguous()).to(images.device))
 
 
-def _session(path: Path) -> Session:
+def opened(path: Path) -> Session:
+    """The graph in the file, ready to run.
+
+    Raises:
+        InputError: if onnxruntime is missing or cannot read the file.
+    """
     try:
         return Session(path)
     except InputError:
@@ -82,11 +91,11 @@ def _session(path: Path) -> Session:
         raise InputError(f"{path}: onnxruntime cannot read it ({reason}); export the network again") from None
 
 
-def _described(path: Path, text: str | None) -> tuple[LabelSpace, Mapping[str, Any]]:
-    """The classes of a file whose metadata is ``text``, and the metadata.
+def described(path: Path, text: str | None) -> tuple[LabelSpace, Mapping[str, Any]]:
+    """The classes of a file whose metadata is ``text``, and the metadata, which have ``output`` and ``upsample``.
 
     Raises:
-        InputError: naming the file, if it does not name its classes or does not return logits at full size.
+        InputError: naming the file, if it does not name its classes.
     """
     if text is None:
         raise InputError(
@@ -94,15 +103,12 @@ def _described(path: Path, text: str | None) -> tuple[LabelSpace, Mapping[str, A
         )
     try:
         description: dict[str, Any] = json_value(text)
-        output, upsample = description["output"], description.get("upsample", "full")
+        described = {"upsample": "full", **description, "output": description["output"]}
         labels = description["labels"]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{path}: its description is damaged; export the network again") from None
-    if output != "logits" or upsample != "full":
-        what = f"{quoted(output)} at upsample {quoted(upsample)}"
-        raise InputError(f"{path}: returns {what}, but logits at full size are needed; export it with --logits")
     try:
-        return LabelSpace.from_json(labels), description
+        return LabelSpace.from_json(labels), described
     except InputError as error:
         raise InputError(f"{path}: {error}; export the network again") from None
 

@@ -1,45 +1,104 @@
-"""Masks of the user's own images: index PNGs in the colours of the label space, and optional overlays.
+"""Masks of the user's own images: index PNGs in the colours of the label space, and what is drawn beside them.
 
-With windows, logits are computed in bands of one window's height. Logits are resized one class at a time. So apart from
-the decoded image and its mask, the memory does not grow with the image's height or the number of classes.
+Images are decoded ahead and masks written behind, in threads, while the network computes. A mask holds a checksum of
+the network, the settings and its image: a later call with the same ones leaves it as it is.
 """
 
 import copy
+import hashlib
+import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from PIL.PngImagePlugin import PngInfo
 
-from hardy.data.decoding import read_image
-from hardy.data.finding import IMAGE_SUFFIXES, files
 from hardy.data.labels import LabelSpace
-from hardy.data.transforms import evaluation
+from hardy.deployment.exported import Exported
+from hardy.deployment.exported_classes import ExportedClasses
 from hardy.device import pick
+from hardy.engine import artefact, drawing, pictures, videos
 from hardy.engine.adapting import Adapting, chosen
+from hardy.engine.classify import classes, refusal
+from hardy.engine.pictures import Picture
 from hardy.errors import InputError, check_size
 from hardy.files import expanded
-from hardy.networks.base import Network, refuse_plain, resize
+from hardy.networks.base import Network, refuse_plain
 from hardy.ops import windows
 from hardy.ops.tensors import check_finite
 from hardy.recipe import Adapt, Evaluate
 
-__all__ = ["mask_image", "overlay_image", "predict"]
+__all__ = ["DRAWN", "Predicted", "predict", "predict_all"]
 
-_OVERLAYS = "overlays"
+DRAWN = {"overlay": "overlays", "coloured": "coloured", "confidence": "confidence"}
+"""What may be drawn beside a mask, and the folder below the target that holds it."""
 
-_ROWS = 256
-"""Rows of an overlay that are mixed at once, since the sums take twice the memory of the image."""
+_KEY = "hardy"
+_FORM = "hardy-mask/1"
+_WRITERS = 2
+_BEHIND_PIXELS = 30_000_000
 
-MOST_PIXELS = 90_000_000
-"""The largest image, in pixels, that is predicted without windows."""
+
+@dataclass
+class Predicted:
+    """What a call of `predict_all` did.
+
+    Attributes:
+        masks: of every image that has one now, in order.
+        kept: how many of them an earlier call had written.
+        skipped: the images that have none -> the reason.
+    """
+
+    masks: list[Path] = field(default_factory=list)
+    kept: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
 
 
-def predict(
+def predict(network: Network, source: Path | str | np.ndarray, target: Path | str, **options: Any) -> list[Path]:
+    """Write a mask for every image of ``source`` into the folder ``target``; returns the masks' paths, in order.
+
+    A mask ``a/b.png`` belongs to the image ``a/b.*`` below ``source`` and has its (upright) size; that of frame 7 of
+    ``b.mp4`` is ``b/000007.png``. Its pixels are class ids and its palette holds the classes' colours. Each file is
+    written atomically. Masks that the same network wrote with the same settings for the same image stay, except with
+    ``adapt``. The network does not change: a copy in evaluation mode predicts, or with ``adapt`` a copy that learns.
+
+    Args:
+        network: predicts a class per pixel; also an exported file, whose fixed size is the default of ``size``.
+        source: a folder of images (searched at any depth, except ``target``), one image file, a pattern such as
+            ``photos/**/*.jpg``, a video, ``camera:0``, or one image (H, W, 3) uint8, whose mask is ``image.png``.
+        target: the folder for the masks; made if it is missing.
+        options: any of these, by name. size: (height, width) that images are resized to for the network; None keeps
+            each image's size. window: (height, width) of a sliding window, as in `hardy.evaluate`; images over 90
+            megapixels need it. draw: more pictures, each in a folder below ``target``: ``overlay`` (the image mixed
+            with its classes, and a legend), ``coloured`` (RGB masks), ``confidence`` (the probability of each pixel's
+            class, 255 for 1). overlay: True for ``draw=["overlay"]``. batch: how many images of equal size are
+            predicted at once. device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``. adapt: a method of ``hardy list
+            adaptation`` by which the copy learns from the images, in order and as one domain, or ``{"name": ...,
+            "reset": ..., options}``; a window is refused. seed: decides the method's random draws. frames: of a video
+            or camera only this many.
+
+    Raises:
+        InputError: for a source that is missing or empty, two images with the same mask name, a target that cannot be
+            written, weights that are not finite, an image-level network, or an unknown adaptation method; and, after
+            the masks of all others are written, for images that cannot be read or have no size for the network.
+    """
+    found = predict_all(network, source, target, **options)
+    if found.skipped:
+        first = next(iter(found.skipped.values()))
+        others = f" ({len(found.skipped)} images were skipped, the other masks are written)"
+        raise InputError(first + (others if found.masks or len(found.skipped) > 1 else ""))
+    return found.masks
+
+
+def predict_all(
     network: Network,
     source: Path | str | np.ndarray,
     target: Path | str,
@@ -47,71 +106,117 @@ def predict(
     size: Sequence[int] | None = None,
     window: Sequence[int] | None = None,
     overlay: bool = False,
+    draw: Sequence[str] = (),
     batch: int = 1,
     device: str = "cpu",
     adapt: str | Mapping[str, Any] | Adapt | None = None,
     seed: int = 0,
-) -> list[Path]:
-    """Write a mask for every image of ``source`` into the folder ``target``; returns the masks' paths, in order.
+    frames: int | None = None,
+    over: Callable[[Iterable[Picture], int | None], Iterable[Picture]] = lambda found, _: found,
+) -> Predicted:
+    """As `predict`, but images that cannot be read are skipped and named in what is returned.
 
-    A mask ``a/b.png`` belongs to the image ``a/b.*`` below ``source`` and has its (upright) size. Its pixels are class
-    ids and its palette holds the classes' colours. Each file is written atomically; masks written before an error stay.
-    The network does not change: a copy in evaluation mode predicts, or with ``adapt`` a copy that learns.
-
-    Args:
-        network: predicts a class per pixel.
-        source: a folder of images (searched at any depth, except ``target``), one image file, or one image (H, W, 3)
-            uint8, whose mask is ``image.png``.
-        target: the folder for the masks; made if it is missing.
-        size: (height, width) that images are resized to for the network; None keeps each image's size.
-        window: (height, width) of a sliding window, as in `hardy.evaluate`; images over 90 megapixels need it.
-        overlay: also write the image with its mask on top, below ``target/overlays``.
-        batch: how many images of equal size are predicted at once.
-        device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``.
-        adapt: a method of ``hardy list adaptation`` by which the copy learns from the images, in order and as one
-            domain; or ``{"name": ..., "reset": ..., options}``. A window is refused.
-        seed: decides the method's random draws.
+    ``over`` goes over the pictures, of this number if it is known, such as a progress bar.
 
     Raises:
-        InputError: for a source that is missing, empty or damaged, two images with the same mask name, an image too
-            small or too large for the network, a target that cannot be written, weights that are not finite, an
-            image-level network, or an unknown adaptation method.
+        InputError: as `predict`, but for single images.
     """
-    folder = expanded(target)
+    folder, kinds = expanded(target), _kinds(network, overlay, draw)
+    size, batch = _fixed(network, size, window, batch)
     _check(network, {"size": size, "window": window}, batch)
-    named = {"image": source} if isinstance(source, np.ndarray) else _named(expanded(source), folder, overlay)
-    copied = copy.deepcopy(network).to(where := pick(device)).eval()
+    found, count = _source(source, folder, kinds, frames)
+    live = isinstance(network, Exported | ExportedClasses)
+    where = torch.device("cpu") if live else pick(device)
+    copied = network if live else copy.deepcopy(network).to(where).eval()
     forward = _forward(copied, window, chosen(adapt), seed)
-    _clear(folder, folder / _OVERLAYS)
-    written = []
-    for names, images in _batches(named, batch, size):
-        masks = _classes(copied, forward, images, size, window, where, names)
-        for name, image, ids in zip(names, images, masks, strict=True):
-            written.append(_write(folder, name, image, ids, network.labels, overlay=overlay))
-    return written
+    _clear(folder, *(folder / DRAWN[kind] for kind in kinds))
+    write = _Writer(folder, kinds, copied.labels, "" if adapt else _settings(copied, size, window))
+    result, sure = Predicted(), "confidence" in kinds
+    with write.running():
+        for together in _batches(over(found(write.is_done), count), batch, size, result, write, copied, window):
+            images = [picture.pixels for picture in together if picture.pixels is not None]
+            made = classes(copied, forward, images, size, window, where, confidence=sure)
+            for picture, (ids, confidence) in zip(together, made, strict=True):
+                write.add(picture, ids, confidence)
+    return result
 
 
-def _write(folder: Path, name: str, image: np.ndarray, ids: np.ndarray, labels: LabelSpace, *, overlay: bool) -> Path:
-    """Write the mask of an image, and its overlay if asked; returns the mask's path."""
-    file = _save(mask_image(ids, labels), folder / f"{name}.png")
-    if overlay:
-        _save(overlay_image(image, ids, labels), folder / _OVERLAYS / f"{name}.png")
-    return file
+Found = Callable[[pictures.Done], Iterator[Picture]]
 
 
-def _forward(network: Network, window: Sequence[int] | None, adapt: Adapt | None, seed: int) -> windows.Forward:
-    """The forward pass of ``network``: in windows, or with adaptation.
+def _source(
+    source: Path | str | np.ndarray, target: Path, kinds: Sequence[str], most: int | None
+) -> tuple[Found, int | None]:
+    """What gives the pictures, and their number if it is known."""
+    if isinstance(source, np.ndarray):
+        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
+            raise InputError(f"an image array must be (H, W, 3) uint8; got {source.shape} {source.dtype}")
+        return lambda done: pictures.decoded({"image": source}, done), 1
+    if video := videos.source_of(str(expanded(source))):
+        if video.path is not None and not video.path.is_file():
+            raise InputError(f"{video}: there is no such video")
+        return lambda done: pictures.frames(video, most, done), most
+    if most is not None:
+        raise InputError(f"frames {most}: {source} is no video or camera; leave it out")
+    place = expanded(source)
+    named, root = pictures.find(place)
+    named = _outside(named, root if place.is_dir() else None, target)
+    if not named:
+        raise InputError(f"{source}: holds no images outside {target}")
+    _check_targets(named, target, kinds)
+    return lambda done: pictures.decoded(named, done), len(named)
 
-    Raises:
-        InputError: for both together.
-    """
-    if adapt is None:
-        return windows.views(network, window=window)
-    try:
-        adapt.refuse_views(Evaluate(window=None if window is None else (window[0], window[1])))
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    return Adapting(network, adapt, seed)
+
+def _outside(named: pictures.Pictures, root: Path | None, target: Path) -> dict[str, Path | np.ndarray]:
+    """The images without the masks of an earlier run in a target folder below their folder ``root``."""
+    below = target.resolve()
+    if root is None or below == root.resolve() or not below.is_relative_to(root.resolve()):
+        return dict(named)
+    return {name: path for name, path in named.items() if not Path(str(path)).resolve().is_relative_to(below)}
+
+
+def _check_targets(named: pictures.Pictures, target: Path, kinds: Sequence[str]) -> None:
+    """Refuse a mask or drawing that would replace an image of the source, or a mask that is named as a drawing."""
+    images = {path.resolve() for path in named.values() if isinstance(path, Path)}
+    places = {"mask": target, **{kind: target / DRAWN[kind] for kind in kinds}}
+    for name, path in named.items():
+        for what, where in places.items():
+            file = where / f"{name}.png"
+            if isinstance(path, Path) and file.resolve() in images:
+                victim = "it" if file.resolve() == path.resolve() else str(file)
+                raise InputError(f"{path}: its {what} would overwrite {victim}; choose another target folder")
+    for kind in kinds:
+        if clash := sorted({f"{DRAWN[kind]}/{name}" for name in named} & named.keys()):
+            raise InputError(
+                f"{named[clash[0]]}: its mask would have the same name as an {DRAWN[kind].removesuffix('s')}; rename "
+                "its folder"
+            )
+
+
+def _kinds(network: Network, overlay: bool, draw: Sequence[str]) -> tuple[str, ...]:
+    """What is drawn beside masks, in the order of `DRAWN`."""
+    if wrong := [kind for kind in draw if kind not in DRAWN]:
+        raise InputError(f"draw {wrong[0]!r}: there are {', '.join(DRAWN)}")
+    if "confidence" in draw and isinstance(network, ExportedClasses):
+        raise InputError(f"{network.path}: returns classes without their probabilities; export it with --logits")
+    return tuple(kind for kind in DRAWN if kind in draw or (overlay and kind == "overlay"))
+
+
+def _fixed(
+    network: Network, size: Sequence[int] | None, window: Sequence[int] | None, batch: int
+) -> tuple[Sequence[int] | None, int]:
+    """The size and the batch, which an exported file may fix."""
+    if not isinstance(network, Exported | ExportedClasses):
+        return size, batch
+    most, *sides = network.takes
+    fixed = None if None in sides else tuple(side for side in sides if side is not None)
+    seen = window if window is not None else size
+    if fixed and seen is not None and tuple(seen) != fixed:
+        what = "window" if window is not None else "size"
+        raise InputError(f"{network.path}: takes images of {fixed[0]}x{fixed[1]} pixels only; leave the {what} out")
+    if most not in (None, 1):
+        raise InputError(f"{network.path}: takes {most} images at a time; export it with --dynamic, or for one image")
+    return (fixed if window is None and fixed else size), 1 if most else batch
 
 
 def _check(network: Network, sizes: Mapping[str, Sequence[int] | None], batch: int) -> None:
@@ -131,145 +236,126 @@ def _check(network: Network, sizes: Mapping[str, Sequence[int] | None], batch: i
             check_size(name, sides, network.least_size)
 
 
-def mask_image(ids: np.ndarray, labels: LabelSpace) -> Image.Image:
-    """Class ids (H, W) uint8 as a palette image in the classes' colours; unknown ids are black."""
-    image = Image.fromarray(ids)
-    image.putpalette(_palette(labels).flatten().tolist())
-    return image
+def _forward(network: Network, window: Sequence[int] | None, adapt: Adapt | None, seed: int) -> windows.Forward:
+    """The forward pass of ``network``: in windows, or with adaptation.
+
+    Raises:
+        InputError: for both together.
+    """
+    if adapt is None:
+        return windows.views(network, window=window)
+    try:
+        adapt.refuse_views(Evaluate(window=None if window is None else (window[0], window[1])))
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    return Adapting(network, adapt, seed)
 
 
-def overlay_image(image: np.ndarray, ids: np.ndarray, labels: LabelSpace) -> Image.Image:
-    """``image`` (H, W, 3) uint8, averaged with the colours of its classes."""
-    mixed, palette = np.empty_like(image), _palette(labels).astype(np.uint16)
-    for top in range(0, len(image), _ROWS):
-        rows = slice(top, top + _ROWS)
-        mixed[rows] = (image[rows] + palette[ids[rows]]) // 2
-    return Image.fromarray(mixed)
-
-
-def _palette(labels: LabelSpace) -> np.ndarray:
-    """(256, 3) uint8."""
-    palette = np.zeros((256, 3), dtype=np.uint8)
-    palette[: len(labels)] = labels.colours
-    return palette
-
-
-def _named(source: Path, target: Path, overlay: bool) -> dict[str, Path]:
-    """The images by the name of their mask, without its suffix."""
-    if not source.exists():
-        raise InputError(f"{source}: there is no such image or folder of images")
-    if source.is_file():
-        found, root = [source], source.parent
+def _settings(network: Network, size: Sequence[int] | None, window: Sequence[int] | None) -> str:
+    """A checksum of all that decides a mask beside its image."""
+    if isinstance(network, Exported | ExportedClasses):
+        weights = [pictures.content(network.path)]
     else:
-        found, root = _outside(files(source), source, target), source
-    if not found:
-        raise InputError(f"{source}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
-    named: dict[str, Path] = {}
-    images = {path.resolve() for path in found}
-    for path in found:
-        name = path.relative_to(root).with_suffix("").as_posix()
-        other = named.setdefault(name, path)
-        if other != path:
-            raise InputError(f"{path}: its mask would have the same name as that of {other}; rename one of them")
-        for what, where in (("mask", target), ("overlay", target / _OVERLAYS))[: 2 if overlay else 1]:
-            file = where / f"{name}.png"
-            if file.resolve() in images:
-                victim = "it" if file.resolve() == path.resolve() else str(file)
-                raise InputError(f"{path}: its {what} would overwrite {victim}; choose another target folder")
-    if overlay and (clash := sorted({f"{_OVERLAYS}/{name}" for name in named} & named.keys())):
-        raise InputError(f"{named[clash[0]]}: its mask would have the same name as an overlay; rename its folder")
-    return named
-
-
-def _outside(found: Sequence[Path], source: Path, target: Path) -> list[Path]:
-    """The images without the masks of an earlier run in a target folder below the source."""
-    below = target.resolve()
-    if below == source.resolve() or not below.is_relative_to(source.resolve()):
-        return list(found)
-    return [path for path in found if not path.resolve().is_relative_to(below)]
+        weights = [artefact.checksum(network), artefact.form(network), type(network).__qualname__]
+    told = [_FORM, *weights, network.labels.to_json(), size and list(size), window and list(window)]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def _batches(
-    named: Mapping[str, Path | np.ndarray], batch: int, size: Sequence[int] | None
-) -> Iterator[tuple[list[str], list[np.ndarray]]]:
-    """Names and images, up to ``batch`` consecutive ones at a time that have the same size for the network."""
-    names: list[str] = []
-    images: list[np.ndarray] = []
-    for name, source in named.items():
-        image = source if isinstance(source, np.ndarray) else read_image(source)
-        if images and (len(images) == batch or (size is None and image.shape != images[0].shape)):
-            yield names, images
-            names, images = [], []
-        names.append(name)
-        images.append(image)
-    yield names, images
-
-
-@torch.inference_mode()
-def _classes(
-    network: Network,
-    forward: windows.Forward,
-    images: Sequence[np.ndarray],
+    found: Iterable[Picture],
+    batch: int,
     size: Sequence[int] | None,
+    result: Predicted,
+    write: "_Writer",
+    network: Network,
     window: Sequence[int] | None,
-    device: torch.device,
-    names: Sequence[str],
-) -> Iterator[np.ndarray]:
-    """Class ids (H, W) uint8 of each image at its own size."""
-    height, width = size or images[0].shape[:2]
-    if min(height, width) < network.least_size:
-        raise InputError(
-            f"{names[0]}: {height}x{width} pixels, but {type(network).__name__} needs at least {network.least_size} "
-            f"on each side; give a size"
-        )
-    if window is None and height * width > MOST_PIXELS:
-        raise InputError(
-            f"{names[0]}: {height}x{width} pixels are more than the {MOST_PIXELS // 10**6} megapixels that are "
-            "predicted without windows; give a window such as 1024x1024"
-        )
-    if window is not None and size is None:
-        yield from _by_bands(network, images, window, device)
-        return
-    seen = torch.stack([_tensor(image, size) for image in images]).to(device)
-    for image, logits in zip(images, forward(seen), strict=True):
-        yield _best(logits, image.shape[:2]).cpu().numpy()
+) -> Iterator[list[Picture]]:
+    """Up to ``batch`` consecutive pictures at a time that have the same size for the network; others are noted."""
+    together: list[Picture] = []
+    for picture in found:
+        reason = picture.reason
+        if picture.pixels is not None and (short := refusal(network, picture.pixels, size, window)):
+            reason = f"{picture.source}: {short}"
+        if reason:
+            result.skipped[picture.source] = reason
+            continue
+        result.masks.append(write.folder / f"{picture.name}.png")
+        if picture.pixels is None:
+            result.kept += 1
+            continue
+        first = together[0].pixels if together else None
+        if first is not None and (len(together) == batch or (size is None and picture.pixels.shape != first.shape)):
+            yield together
+            together = []
+        together.append(picture)
+    if together:
+        yield together
 
 
-def _by_bands(
-    network: Network, images: Sequence[np.ndarray], window: Sequence[int], device: torch.device
-) -> Iterator[np.ndarray]:
-    """As `_classes`, for images of one size, in windows."""
+class _Writer:
+    """Writes masks, and what is drawn beside them, in threads behind the network.
 
-    def take(region: windows.Region) -> Tensor:
-        rows, columns = region[1:]
-        return torch.stack([_tensor(image[rows, columns], None) for image in images]).to(device)
+    Args:
+        folder: of the masks.
+        kinds: what is drawn; see `DRAWN`.
+        labels: the classes.
+        key: a checksum of network and settings; empty to write no checksums and find nothing done.
+    """
 
-    height, width = images[0].shape[:2]
-    ids = np.empty((len(images), height, width), dtype=np.uint8)
-    for top, logits in windows.bands(network, take, (height, width), window, windows.strides(window)):
-        ids[:, top : top + logits.shape[-2]] = logits.argmax(1).to(torch.uint8).cpu().numpy()
-        del logits  # frees the memory before the next band is computed
-    yield from ids
+    def __init__(self, folder: Path, kinds: Sequence[str], labels: LabelSpace, key: str) -> None:
+        self.folder, self._kinds, self._labels, self._key = folder, kinds, labels, key
+        self._waiting: deque[tuple[int, Future[None]]] = deque()
+        self._pool: ThreadPoolExecutor | None = None
 
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The block in which `add` can be called; at its end everything is written."""
+        with ThreadPoolExecutor(_WRITERS) as self._pool:
+            yield
+            while self._waiting:
+                self._waiting.popleft()[1].result()
 
-def _best(logits: Tensor, size: Sequence[int]) -> Tensor:
-    """The class (H, W) uint8 of the largest of ``logits`` (K, h, w) resized to ``size``, one class at a time."""
-    if tuple(logits.shape[-2:]) == tuple(size):
-        return logits.argmax(0).to(torch.uint8)
-    best = resize(logits[None, :1], size)[0, 0]
-    ids = torch.zeros_like(best, dtype=torch.uint8)
-    for index in range(1, len(logits)):
-        other = resize(logits[None, index : index + 1], size)[0, 0]
-        ids[(other > best) | (other.isnan() & ~best.isnan())] = index  # as argmax does
-        torch.maximum(best, other, out=best)
-    return ids
+    def add(self, picture: Picture, ids: np.ndarray, confidence: np.ndarray | None) -> None:
+        """Write this mask soon; waits while too many others wait.
 
+        Raises:
+            InputError: when an earlier one cannot be written.
+        """
+        assert self._pool is not None, "inside running()"
+        while self._waiting and ids.size + sum(pixels for pixels, _ in self._waiting) > _BEHIND_PIXELS:
+            self._waiting.popleft()[1].result()
+        while self._waiting and self._waiting[0][1].done():
+            self._waiting.popleft()[1].result()
+        self._waiting.append((ids.size, self._pool.submit(self._write, picture, ids, confidence)))
 
-def _tensor(image: np.ndarray, size: Sequence[int] | None) -> Tensor:
-    """(3, h, w) in [0, 1], exactly the input that `hardy.evaluate` gives a network."""
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise InputError(f"an image array must be (H, W, 3) uint8; got {image.shape} {image.dtype}")
-    return evaluation(None if size is None else (size[0], size[1]))(image, np.zeros((), dtype=np.int64))[0]
+    def _write(self, picture: Picture, ids: np.ndarray, confidence: np.ndarray | None) -> None:
+        assert picture.pixels is not None, "only what was predicted is written"
+        name = f"{picture.name}.png"
+        for kind in self._kinds:
+            if kind == "overlay":
+                image = drawing.overlay_image(picture.pixels, ids, self._labels)
+            elif kind == "coloured":
+                image = drawing.coloured_image(ids, self._labels)
+            else:
+                assert confidence is not None, "asked for"
+                image = drawing.confidence_image(confidence)
+            _save(image, self.folder / DRAWN[kind] / name)
+        # The mask last: where it is, all is there.
+        _save(drawing.mask_image(ids, self._labels), self.folder / name, self._of(picture.content))
+
+    def is_done(self, name: str, content: str) -> bool:
+        """Whether the mask of this picture, and what is drawn beside it, are there already."""
+        files = [self.folder / f"{name}.png", *(self.folder / DRAWN[kind] / f"{name}.png" for kind in self._kinds)]
+        if not self._key or not content or not all(file.is_file() for file in files):
+            return False
+        try:
+            with Image.open(files[0], formats=("PNG",)) as mask:
+                return mask.info.get(_KEY) == self._of(content)
+        except Exception:  # no mask of ours: it is written again
+            return False
+
+    def _of(self, content: str) -> str:
+        return hashlib.sha256(f"{self._key}:{content}".encode()).hexdigest() if self._key else ""
 
 
 def _clear(*folders: Path) -> None:
@@ -284,13 +370,16 @@ def _clear(*folders: Path) -> None:
             continue
 
 
-def _save(image: Image.Image, path: Path) -> Path:
+def _save(image: Image.Image, path: Path, key: str = "") -> Path:
     """Write a PNG under a temporary name, then rename it."""
+    told = PngInfo()
+    if key:
+        told.add_text(_KEY, key)
     waiting = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # two processes may write to one folder
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            image.save(waiting, format="PNG")
+            image.save(waiting, format="PNG", pnginfo=told)
             os.replace(waiting, path)
         finally:
             waiting.unlink(missing_ok=True)

@@ -12,12 +12,11 @@ scene understanding", ICCV 2021.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hardy.data.base import Item, find_root
+from hardy.data.base import AbsentError, Item, find_root
 from hardy.data.finding import by_frame, pair
 from hardy.data.labels import SPACES
 from hardy.data.rawmap import RawMap
 from hardy.data.reading import ImageAndMask, ImagesAndMasks
-from hardy.errors import InputError
 
 __all__ = ["ACDC"]
 
@@ -55,7 +54,7 @@ class ACDC(ImagesAndMasks):
                     self._index.setdefault(condition, {})[split] = list(found)
         if not self._index:
             conditions = ",".join(_CONDITIONS)
-            raise InputError(f"{self.root}: no ACDC here; it has rgb_anon/{{{conditions}}}/{{train,val}} and gt")
+            raise AbsentError(f"{self.root}: no ACDC here; it has rgb_anon/{{{conditions}}}/{{train,val}} and gt")
 
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
         """Each condition's images by published split."""

@@ -11,12 +11,11 @@ Source: Yu et al., "BDD100K: a diverse driving dataset for heterogeneous multita
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hardy.data.base import Item, find_root
+from hardy.data.base import AbsentError, Item, find_root
 from hardy.data.finding import by_name, pair
 from hardy.data.labels import SPACES
 from hardy.data.rawmap import RawMap
 from hardy.data.reading import ImageAndMask, ImagesAndMasks
-from hardy.errors import InputError
 
 __all__ = ["BDD100K"]
 
@@ -51,7 +50,7 @@ class BDD100K(ImagesAndMasks):
             if self._index:
                 return
         expected = "images/10k/{train,val} and labels/sem_seg/masks/{train,val}"
-        raise InputError(f"{self.root}: no BDD100K here; it has {expected}")
+        raise AbsentError(f"{self.root}: no BDD100K here; it has {expected}")
 
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
         """One domain ``10k`` with the published splits ``train`` and ``val``."""

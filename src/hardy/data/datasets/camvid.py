@@ -13,12 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from hardy.data.base import Item, find_root
+from hardy.data.base import AbsentError, Item, find_root
 from hardy.data.finding import by_name, pair
 from hardy.data.labels import SPACES
 from hardy.data.rawmap import IGNORE, RawMap
 from hardy.data.reading import ImageAndMask, ImagesAndMasks
-from hardy.errors import InputError
 
 __all__ = ["CamVid"]
 
@@ -50,7 +49,7 @@ class CamVid(ImagesAndMasks):
                 domain = item[0].stem.split("_")[0] if domains == "sequence" else "all"
                 self._index.setdefault(domain, {}).setdefault(split, []).append(item)
         if not self._index:
-            raise InputError(f"{self.root}: no CamVid here; it has folders train, trainannot, val, valannot, ...")
+            raise AbsentError(f"{self.root}: no CamVid here; it has folders train, trainannot, val, valannot, ...")
 
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
         """Each drive's images by published split."""

@@ -12,11 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from hardy.data.base import Item, find_root
+from hardy.data.base import AbsentError, Item, find_root
 from hardy.data.finding import by_frame, pair
 from hardy.data.labels import CITYSCAPES_IDS, SPACES
 from hardy.data.reading import ImageAndMask, ImagesAndMasks
-from hardy.errors import InputError
 
 __all__ = ["Cityscapes"]
 
@@ -49,7 +48,7 @@ class Cityscapes(ImagesAndMasks):
                 domain = item[0].parent.name if domains == "city" else "all"
                 self._index.setdefault(domain, {}).setdefault(split, []).append(item)
         if not self._index:
-            raise InputError(f"{self.root}: no Cityscapes here; it has leftImg8bit/{{train,val}} and gtFine")
+            raise AbsentError(f"{self.root}: no Cityscapes here; it has leftImg8bit/{{train,val}} and gtFine")
 
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
         """Each domain's images by published split."""

@@ -4,7 +4,8 @@ Each file of ``images/`` has its mask in ``masks/`` under the same relative path
 domains, named by their path; images that lie directly in ``images/`` are the domain ``all``. A mask is an index PNG
 (8 or 16 bits) or a palette PNG, whose ids the ``id``s of ``classes.yaml`` name, or an RGB image in its ``colour``s:
 each file decides for itself. Masks in a lossy format, such as JPEG, are refused. The format of ``classes.yaml``:
-`hardy.data.labels.read_classes`.
+`hardy.data.labels.read_classes`. Where ``train.txt``, ``val.txt`` or ``test.txt`` lie beside it, they are the splits:
+each line is the path of an image below ``images/``, its ending left out; an image on no list is in no split.
 
 Source: the layout is Hardy's own.
 """
@@ -13,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from hardy.data.base import Item, find_root
+from hardy.data.base import AbsentError, Item, find_root
 from hardy.data.finding import composed, files, pair
 from hardy.data.labels import read_classes
 from hardy.data.rawmap import IGNORE
@@ -21,6 +22,8 @@ from hardy.data.reading import ImageAndMask, ImagesAndMasks, Palette
 from hardy.errors import InputError
 
 __all__ = ["Folder"]
+
+_SPLITS = ("train", "val", "test")
 
 
 class Folder(ImagesAndMasks):
@@ -42,10 +45,10 @@ class Folder(ImagesAndMasks):
     ) -> None:
         self.root = Path(root) if (Path(root) / "images").is_dir() else find_root(Path(root), "folder")
         if not self.root.is_dir():
-            raise InputError(f"{self.root}: there is no such folder; it holds images/, masks/ and classes.yaml")
+            raise AbsentError(f"{self.root}: there is no such folder; it holds images/, masks/ and classes.yaml")
         declared = self.root / "classes.yaml"
         if not declared.is_file():
-            raise InputError(f"{declared}: there is no such file; it names the classes of the masks")
+            raise AbsentError(f"{declared}: there is no such file; it names the classes of the masks")
         if palette not in get_args(Palette):
             raise InputError(f"Folder.palette is {palette!r}; it is one of: {', '.join(get_args(Palette))}")
         classes = read_classes(declared)
@@ -54,7 +57,7 @@ class Folder(ImagesAndMasks):
             self.void = f"{IGNORE}, or declared so in {declared}; give a class `id: {IGNORE}` if it has that id"
         self._files = ImageAndMask(classes.ids, classes.colours, palette=palette, classes=self.labels.classes)
         images, masks = _by_path(self.root / "images", ""), _by_path(self.root / "masks", mask_ending)
-        self._index: dict[str, list[Item]] = {}
+        self._index: dict[str, list[tuple[Path, Path]]] = {}
         for item in pair(
             images,
             masks,
@@ -65,17 +68,46 @@ class Folder(ImagesAndMasks):
         ):
             domain = composed(item[0].parent.relative_to(self.root / "images").as_posix())
             self._index.setdefault("all" if domain == "." else domain, []).append(item)
+        self._lists = _lists(self.root, images)
 
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
-        """Each sub-folder's images, in the one split ``all``."""
-        return {domain: {"all": self._index[domain]} for domain in sorted(self._index)}
+        """Each sub-folder's images by split, or in the one split ``all``."""
+        if not self._lists:
+            return {domain: {"all": self._index[domain]} for domain in sorted(self._index)}
+        found: dict[str, dict[str, list[Item]]] = {}
+        for domain in sorted(self._index):
+            for split, keys in self._lists.items():
+                if own := [item for item in self._index[domain] if _key(item[0], self.root / "images") in keys]:
+                    found.setdefault(domain, {})[split] = own
+        return found
+
+
+def _lists(root: Path, images: Mapping[str, Path]) -> dict[str, set[str]]:
+    """Split -> the keys of its images, of the lists in ``root``."""
+    found: dict[str, set[str]] = {}
+    for split in _SPLITS:
+        file = root / f"{split}.txt"
+        if file.is_file():
+            lines = file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+            found[split] = {composed(line.strip()) for line in lines if line.strip()}
+            if missing := sorted(found[split] - images.keys()):
+                raise InputError(
+                    f"{file}: names {missing[0]}, which is not in {root / 'images'} ({len(missing)} such); correct the "
+                    "list or add the image"
+                )
+    return found
+
+
+def _key(path: Path, folder: Path) -> str:
+    """The relative path without ending, as keys are written."""
+    return composed(path.relative_to(folder).with_suffix("").as_posix())
 
 
 def _by_path(folder: Path, ending: str) -> dict[str, Path]:
     """Relative path without ending -> file."""
     found: dict[str, Path] = {}
     for path in files(folder):
-        key = composed(path.relative_to(folder).with_suffix("").as_posix())
+        key = _key(path, folder)
         key = key[: -len(ending)] if ending and key.endswith(ending) else key
         if key in found:
             raise InputError(f"{path}: {found[key].name} lies beside it with the same name; remove one of them")

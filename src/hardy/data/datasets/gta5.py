@@ -16,7 +16,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hardy.data.base import Item, find_root
+from hardy.data.base import AbsentError, Item, find_root
 from hardy.data.datasets._pieces import split
 from hardy.data.decoding import image_size
 from hardy.data.finding import files, pair
@@ -51,7 +51,7 @@ class GTA5(ImagesAndMasks):
         self.root = find_root(Path(root), "gta5", "GTA5", "gtav", "GTAV", "gta")
         images, labels = self.root / "images", self.root / "labels"
         if not (images.is_dir() and labels.is_dir()):
-            raise InputError(f"{self.root}: no GTA5 here; it has images/*.png and labels/*.png")
+            raise AbsentError(f"{self.root}: no GTA5 here; it has images/*.png and labels/*.png")
         kept, left_out = _of_one_size(pair(_by_path(images), _by_path(labels), images, mask=f"{labels}/{{}}"))
         if left_out:
             _log.warning(

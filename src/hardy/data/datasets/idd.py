@@ -12,7 +12,7 @@ WACV 2019; the hierarchy of ids as in the AutoNUE label table.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hardy.data.base import Item, find_root
+from hardy.data.base import AbsentError, Item, find_root
 from hardy.data.finding import by_frame, files, pair
 from hardy.data.labels import SPACES
 from hardy.data.rawmap import IGNORE, RawMap
@@ -43,7 +43,7 @@ class IDD(ImagesAndMasks):
         images = self.root / "leftImg8bit"
         splits = [name for name in _SPLITS if (images / name).is_dir()]
         if not splits:
-            raise InputError(f"{self.root}: no IDD here; it has leftImg8bit/{{train,val}} and gtFine")
+            raise AbsentError(f"{self.root}: no IDD here; it has leftImg8bit/{{train,val}} and gtFine")
         self._lite = bool(files(images, "_image.jpg"))
         self._files = ImageAndMask(_LITE if self._lite else _FULL)
         self._index = {split: self._pairs(split) for split in splits}

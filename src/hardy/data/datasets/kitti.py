@@ -11,11 +11,10 @@ CVPR 2012).
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hardy.data.base import Item, find_root
+from hardy.data.base import AbsentError, Item, find_root
 from hardy.data.finding import by_name, pair
 from hardy.data.labels import CITYSCAPES_IDS, SPACES
 from hardy.data.reading import ImageAndMask, ImagesAndMasks
-from hardy.errors import InputError
 
 __all__ = ["KITTI"]
 
@@ -36,7 +35,7 @@ class KITTI(ImagesAndMasks):
         self.root = find_root(Path(root), "data_semantics", "kitti/data_semantics", "kitti")
         folder = self.root / "training" / "image_2"
         if not folder.is_dir():
-            raise InputError(f"{self.root}: no KITTI semantics here; it has training/image_2 and training/semantic")
+            raise AbsentError(f"{self.root}: no KITTI semantics here; it has training/image_2 and training/semantic")
         truth = self.root / "training" / "semantic"
         named = {"mask": f"{truth}/{{}}.png", "image": f"{folder}/{{}}.png"}
         self._items: list[Item] = list(pair(by_name(folder, ".png"), by_name(truth, ".png"), folder, **named))

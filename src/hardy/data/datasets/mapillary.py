@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from hardy.data.base import Item, find_root
+from hardy.data.base import AbsentError, Item, find_root
 from hardy.data.finding import by_name, pair
 from hardy.data.labels import SPACES
 from hardy.data.rawmap import IGNORE, RawMap
@@ -89,7 +89,7 @@ class Mapillary(ImagesAndMasks):
                 named = {"mask": f"{masks}/{{}}.png", "image": f"{images}/{{}}.jpg"}
                 self._index[split] = list(pair(by_name(images, ".jpg"), by_name(masks, ".png"), images, **named))
         if not self._index:
-            raise InputError(f"{self.root}: no Mapillary here; it has {{training,validation}}/images and labels")
+            raise AbsentError(f"{self.root}: no Mapillary here; it has {{training,validation}}/images and labels")
 
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
         """One domain ``v1.2`` with the splits ``train`` (training) and ``val`` (validation)."""

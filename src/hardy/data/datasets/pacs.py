@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hardy.data.base import Dataset, Item, find_root
+from hardy.data.base import AbsentError, Dataset, Item, find_root
 from hardy.data.decoding import read_image
 from hardy.data.finding import files
 from hardy.data.labels import SPACES
@@ -38,7 +38,7 @@ class PACS(Dataset):
         self.root = find_root(Path(root), "kfold", "pacs/kfold", "PACS/kfold")
         domains = [name for name in _DOMAINS if (self.root / name).is_dir()]
         if not domains:
-            raise InputError(f"{self.root}: no PACS here; it has folders {', '.join(_DOMAINS)}")
+            raise AbsentError(f"{self.root}: no PACS here; it has folders {', '.join(_DOMAINS)}")
         lists = find_root(self.root, "splits", "../splits")
         self._index = {name: self._listed(lists, name) or {"all": self._all(name)} for name in domains}
 

@@ -13,11 +13,10 @@ glaucoma risk index based on simulated hemodynamics from fundus images", MICCAI 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from hardy.data.base import Dataset, Item, find_root
+from hardy.data.base import AbsentError, Item, find_root
 from hardy.data.datasets.folder import Folder
 from hardy.data.labels import SPACES
+from hardy.data.reading import ImagesAndMasks
 from hardy.errors import InputError
 
 __all__ = ["Retina"]
@@ -25,7 +24,7 @@ __all__ = ["Retina"]
 _VAL_EVERY = 5
 
 
-class Retina(Dataset):
+class Retina(ImagesAndMasks):
     """The images and masks below ``root``, which is the folder of ``images/`` or one that holds it as ``retina``.
 
     Raises:
@@ -38,8 +37,9 @@ class Retina(Dataset):
     def __init__(self, root: Path) -> None:
         self.root = find_root(Path(root), "retina")
         if not (self.root / "images").is_dir():
-            raise InputError(f"{self.root}: no retina here; it has images/, masks/ and classes.yaml")
+            raise AbsentError(f"{self.root}: no retina here; it has images/, masks/ and classes.yaml")
         self._folder = Folder(self.root)
+        self._files = self._folder.reader
         if self._folder.labels.classes != self.labels.classes:
             found = ", ".join(self._folder.labels.classes)
             raise InputError(
@@ -50,14 +50,6 @@ class Retina(Dataset):
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
         """Each camera's images by split."""
         return {domain: _by_split(splits["all"]) for domain, splits in self._folder.index().items()}
-
-    def read(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
-        """See `Dataset.read`."""
-        return self._folder.read(item)
-
-    def read_label(self, item: Item) -> np.ndarray:
-        """See `Dataset.read_label`."""
-        return self._folder.read_label(item)
 
 
 def _by_split(items: Sequence[Item]) -> dict[str, list[Item]]:

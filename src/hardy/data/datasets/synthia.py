@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hardy.data.base import Dataset, Item, find_root
+from hardy.data.base import AbsentError, Dataset, Item, find_root
 from hardy.data.datasets._pieces import split
 from hardy.data.decoding import image_size, opened, read_image
 from hardy.data.finding import files, pair
@@ -74,7 +74,7 @@ class Synthia(Dataset):
         self.root = find_root(Path(root), *inner, "synthia", "SYNTHIA", "RAND_CITYSCAPES")
         images, labels = self.root / "RGB", self.root / "GT" / "LABELS"
         if not (images.is_dir() and labels.is_dir()):
-            raise InputError(f"{self.root}: no SYNTHIA here; it has RGB/*.png and GT/LABELS/*.png (RAND_CITYSCAPES)")
+            raise AbsentError(f"{self.root}: no SYNTHIA here; it has RGB/*.png and GT/LABELS/*.png (RAND_CITYSCAPES)")
         items = pair(_by_path(images), _by_path(labels), images, mask=f"{labels}/{{}}")
         self._index = split(items, images, "synthia_split_{}.txt", drawn=(3, 10))
         self._map = RawMap.of({raw: self.labels.index(name) for raw, name in _IDS.items()}, ignored=_IGNORED)

@@ -1,0 +1,169 @@
+"""What is predicted: an image, a folder, a pattern, an array, a video or a camera, as named pictures in order.
+
+Files are decoded in a few threads ahead of their use, in their order; those that wait hold at most some 30 megapixels.
+A file that cannot be read becomes a picture without pixels, with the reason.
+"""
+
+import glob
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from hardy.data.decoding import image_size, read_image
+from hardy.data.finding import IMAGE_SUFFIXES, files
+from hardy.engine import videos
+from hardy.errors import InputError
+
+__all__ = ["Done", "Picture", "Pictures", "decoded", "find", "frames"]
+
+AHEAD_PIXELS = 30_000_000
+"""How many pixels wait decoded, beside one image of any size."""
+
+_AHEAD = 16
+_THREADS = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One image.
+
+    Attributes:
+        name: of its mask, without the suffix.
+        source: its file, or what messages call it.
+        content: a checksum of the file, or of the pixels.
+        pixels: (H, W, 3) uint8; None if they cannot be read, or are not needed.
+        reason: why it cannot be read; empty if it can.
+    """
+
+    name: str
+    source: str
+    content: str
+    pixels: np.ndarray | None = None
+    reason: str = ""
+
+
+Done = Callable[[str, str], bool]
+"""Whether nothing is to be done for the picture of this name and checksum."""
+
+Pictures = Mapping[str, Path | np.ndarray]
+"""Files or arrays by the name of their mask."""
+
+
+def find(source: Path) -> tuple[Pictures, Path]:
+    """The images that ``source`` names, and the folder that their names begin below.
+
+    Raises:
+        InputError: for a source that is missing or holds no images, or for two images with the same name of a mask.
+    """
+    if source.is_dir():
+        found, root = files(source), source
+    elif source.exists():
+        found, root = [source], source.parent
+    elif glob.has_magic(str(source)):
+        found, root = _matching(source)
+    else:
+        raise InputError(f"{source}: there is no such image, video or folder of images")
+    if not found:
+        raise InputError(f"{source}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
+    named: dict[str, Path] = {}
+    for path in found:
+        name = path.relative_to(root).with_suffix("").as_posix()
+        if (other := named.setdefault(name, path)) != path:
+            raise InputError(f"{path}: its mask would have the same name as that of {other}; rename one of them")
+    return named, root
+
+
+def _matching(pattern: Path) -> tuple[list[Path], Path]:
+    """The image files that match, sorted, and the folder before the first part with a wildcard."""
+    parts = pattern.parts
+    fixed = next(place for place, part in enumerate(parts) if glob.has_magic(part))
+    root = Path(*parts[:fixed])
+    places = (Path(place) for place in sorted(glob.glob(str(pattern), recursive=True)))
+    return [path for path in places if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES], root
+
+
+def content(path: Path) -> str:
+    """A checksum of a file; empty when it cannot be read."""
+    digest = blake2b(digest_size=16)
+    try:
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    except OSError:
+        return ""
+    return digest.hexdigest()
+
+
+def decoded(named: Pictures, done: Done) -> Iterator[Picture]:
+    """The pictures in order; those that are ``done`` and arrays come without another decoding.
+
+    Args:
+        named: see `Pictures`.
+        done: tells from name and content whether a picture's pixels are not needed.
+    """
+    waiting: deque[tuple[int, Future[Picture]]] = deque()
+    with ThreadPoolExecutor(_THREADS) as pool:
+        try:
+            for name, source in named.items():
+                size = _pixels(source)
+                while waiting and (len(waiting) >= _AHEAD or size + sum(n for n, _ in waiting) > AHEAD_PIXELS):
+                    yield waiting.popleft()[1].result()
+                waiting.append((size, pool.submit(_decoded, name, source, done)))
+            while waiting:
+                yield waiting.popleft()[1].result()
+        finally:
+            for _, one in waiting:
+                one.cancel()
+
+
+def _decoded(name: str, source: Path | np.ndarray, done: Done) -> Picture:
+    if isinstance(source, np.ndarray):
+        own = blake2b(np.ascontiguousarray(source), digest_size=16, key=str(source.shape).encode()).hexdigest()
+        return Picture(name, name, own, None if done(name, own) else source)
+    known = content(source)
+    if done(name, known):
+        return Picture(name, str(source), known)
+    try:
+        return Picture(name, str(source), known, read_image(source))
+    except InputError as error:
+        return Picture(name, str(source), known, reason=str(error))
+
+
+def _pixels(source: Path | np.ndarray) -> int:
+    """How many pixels the image has; 0 when it cannot be read."""
+    if isinstance(source, np.ndarray):
+        return source.shape[0] * source.shape[1]
+    try:
+        height, width = image_size(source)
+    except InputError:
+        return 0
+    return height * width
+
+
+def frames(source: videos.Source, most: int | None, done: Done) -> Iterator[Picture]:
+    """The frames of a video or camera, decoded one ahead; the last one without pixels where the stream breaks off."""
+    known = content(source.path) if source.path is not None else ""
+    with ThreadPoolExecutor(1) as pool:
+        stream = _frames(source, most, done, known)
+        waiting = pool.submit(next, stream, None)
+        while (picture := waiting.result()) is not None:
+            waiting = pool.submit(next, stream, None)
+            yield picture
+
+
+def _frames(source: videos.Source, most: int | None, done: Done, known: str) -> Iterator[Picture]:
+    number = 0
+    try:
+        for number, pixels in enumerate(videos.frames(source)):
+            if number == most:
+                return
+            name = f"{source.name}/{number:06}"
+            needed = not done(name, f"{known}:{number}")
+            yield Picture(name, f"{source}, frame {number}", f"{known}:{number}", pixels if needed else None)
+    except InputError as error:
+        yield Picture(f"{source.name}/end", str(source), "", reason=str(error))
