@@ -34,6 +34,7 @@ from hardy.engine.provenance import provenance
 from hardy.engine.run_files import PASSING, PEERS, START, holds_network
 from hardy.engine.run_folder import finished, folder_of, locked, unused
 from hardy.engine.safeguards import DataView
+from hardy.engine.tracking import Tracking, tracking
 from hardy.engine.unused import refuse_unused
 from hardy.errors import InputError
 from hardy.files import expanded
@@ -86,6 +87,7 @@ class Run:
         selection: how the weights were selected, for the records.
         remarks: lines to show at the end.
         shown: what to show before the first step of the stage that begins; see `Algorithm.table`.
+        tracking: the trackers of the recipe.
     """
 
     recipe: Recipe
@@ -97,6 +99,7 @@ class Run:
     selection: dict[str, Any] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
     shown: Shown | None = None
+    tracking: Tracking = field(default_factory=Tracking)
     _loaded: teachers.Loaded | None = field(default=None, init=False, repr=False)
     _finish: Callable[[], None] | None = field(default=None, init=False, repr=False)
     _peers: Mapping[str, Network] = field(default_factory=dict, init=False, repr=False)
@@ -119,7 +122,8 @@ class Run:
 
         Raises:
             InputError: when the folder cannot be written, is locked by another process, or holds the run of another
-                recipe; for a key that has no effect, or a teacher that is this run itself.
+                recipe; for a key that has no effect, a tracker that is not installed, or a teacher that is this run
+                itself.
         """
         refuse_unused(recipe, verb)
         folder = folder_of(recipe, verb)
@@ -132,11 +136,11 @@ class Run:
         versions = provenance()
         with locked(folder, recipe) if main else nullcontext():
             try:
-                with _logging(folder, main):
+                with _logging(folder, main), tracking(recipe, folder, main) as trackers:
                     if main:
                         recipe.write(folder / "recipe.yaml", versions)
                     limit_threads(recipe.run.threads)
-                    yield cls(recipe, folder, versions, progress, main)
+                    yield cls(recipe, folder, versions, progress, main, tracking=trackers)
             except (InputError, OSError):
                 if main and fresh and unused(folder):
                     shutil.rmtree(folder)
@@ -312,11 +316,15 @@ class Run:
                 owner=f"{self.recipe.digest()}/{self.recipe.run.seed}/{stage}",
                 stage=stage,
                 log=log,
-                validated=lambda at, score: _log.info("%s step %d: source validation %.4f", stage, at, score),
+                validated=lambda at, score: self._validated(stage, at, score),
             )
         self.cost[f"{stage}_seconds"] = round(time.perf_counter() - began, 2)
         self.cost[f"{stage}_steps"] = settings.optim.steps
         return step
+
+    def _validated(self, stage: str, step: int, score: float) -> None:
+        _log.info("%s step %d: source validation %.4f", stage, step, score)
+        self.tracking.log(stage, step, {"source validation": score})
 
     def measure(self, network: Network, images: Split, stage: str, notes: Mapping[str, Any]) -> Table:
         """Measure ``network`` on the held-out images of the sources and on the unseen domains, and record it.
@@ -362,6 +370,7 @@ class Run:
         """Append ``values`` to the run's records."""
         if not self.main:
             return
+        self.tracking.scores(stage, values)
         digest, seed = self.recipe.digest(), self.recipe.run.seed
         new = [
             Record(digest, stage, tuple(sources), target, seed, metric, value, dict(self.cost), self.versions, notes)
