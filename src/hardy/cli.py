@@ -102,6 +102,9 @@ def evaluate(
     per_class: Annotated[bool, typer.Option(help="Print the IoU of every class.")] = False,
     class_: Annotated[list[str] | None, typer.Option("--class", help="Show this class's IoU beside the mIoU.")] = None,
     counts: Annotated[Path | None, typer.Option(help="Folder for the confusion counts of every image.")] = None,
+    worst: Annotated[
+        int, typer.Option(min=0, max=20, help="Keep so many of each domain's worst images, for hardy report.")
+    ] = 0,
     device: Device = "auto",
     trust: Trust = None,
 ) -> None:
@@ -122,6 +125,7 @@ def evaluate(
         device=device,
         classes=tuple(class_ or ()),
         counts=counts,
+        worst=worst,
     )
 
 
@@ -269,6 +273,19 @@ def runs(
     from hardy.commands import runs as command
 
     command.run(folder, metric=metric)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs or studies, or folders that hold some.")],
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    budget_ms: Annotated[float | None, typer.Option(help="Milliseconds of one image that may be spent.")] = None,
+    title: Annotated[str, typer.Option(help="The title of the page.")] = "Hardy report",
+) -> None:
+    """Write one self-contained page from records: what to ship and why, domains, classes, images, costs, commands."""
+    from hardy.commands import report as command
+
+    command.run(runs, out, budget=budget_ms, title=title)
 
 
 @app.command()

@@ -33,7 +33,7 @@ _COMMON: dict[str, Any] = {
         "cache": True,
     },
     "optim": {"steps": 240, "batch": 8, "lr": 0.06, "weight_decay": 4e-5, "warm_up": 10},
-    "evaluate": {"select": "last"},
+    "evaluate": {"select": "last", "keep_counts": True, "keep_worst": 2},
 }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hardy import pictures
 from hardy.commands.input.in_memory import from_sections, references
 from hardy.commands.input.words import adapt_apart, adapt_words
 from hardy.commands.output.printing import keep_records, say_lineage, show_table
@@ -128,6 +129,14 @@ def _measure(
     return protocol.measure(network, unseen, Settings.of(recipe), tolerant=tolerant, adapt=recipe.adapt)
 
 
+def _keep(table: Table, counts: Path | None, worst: Path) -> None:
+    """Write the counts of ``table`` to the folder ``counts``, if there is one, and its pictures to ``worst``."""
+    if counts is not None:
+        write(expanded(counts), table.counts)
+    if table.pictures.domains:
+        pictures.write(worst, table.pictures)
+
+
 def run(
     folder: Path,
     words: Sequence[str],
@@ -143,10 +152,11 @@ def run(
     device: str = "auto",
     classes: Sequence[str] = (),
     counts: Path | None = None,
+    worst: int = 0,
 ) -> None:
     """Measure the network in ``folder``, print the table and append it to the folder's records.
 
-    The confusion counts of every image go to the folder ``counts``, if there is one.
+    The confusion counts of every image go to the folder ``counts``; pictures of the ``worst`` images stay in the run's.
 
     Without ``size`` the images are resized as in the run's own recipe. Words such as ``adapt.name=source`` among
     ``words`` make the network adapt; the recipe's section ``adapt`` is not used. The run's seed decides random draws.
@@ -164,16 +174,13 @@ def run(
     origin = origin_of(folder)
     size = size or (origin.recipe.data.size if origin.recipe else None)
     method, reading = adapt.model_dump(mode="json") if adapt else None, _reading(root, datasets, size, splits)
-    views = {**_views(window, scales, classes, flip=flip), "keep_counts": counts is not None}
+    views = {**_views(window, scales, classes, flip=flip), "keep_counts": counts is not None, "keep_worst": worst}
     table = _measure(network, domains, reading, views, {"device": device, "seed": origin.seed}, method, tolerant=True)
-    if counts is not None:
-        write(expanded(counts), table.counts)
+    _keep(table, counts, pictures.place(folder, adapt.name if adapt else ""))
     here = {"size": list(size) if size else None, "domains": list(domains), **notes(adapt)}
     versions = provenance()
-    lines = [
-        Record(origin.digest, "evaluate", origin.sources, target, origin.seed, metric, value, {}, versions, here)
-        for target, metric, value in table.values()
-    ]
+    known = origin.digest, "evaluate", origin.sources
+    lines = [Record(*known, at, origin.seed, metric, value, {}, versions, here) for at, metric, value in table.values()]
     show_table(f"{folder} on {', '.join(domains)}{adapt_words(adapt)}", table, per_class=per_class)
     say_lineage(str(folder), network)
     keep_records(folder, lines)

@@ -10,6 +10,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_availa
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from hardy import curves
 from hardy.commands.output.printing import show_rows
 from hardy.engine.fit import Log
 from hardy.engine.run import Run, lines
@@ -38,6 +39,8 @@ def terminal(run: Run, stage: str, steps: int) -> Iterator[Log]:
         def log(step: int, values: Mapping[str, float]) -> None:
             bar.update(task, completed=step, terms="  ".join(f"{name} {value:.4g}" for name, value in values.items()))
             write(step, dict(values))
+            if run.main:
+                curves.append(run.folder, stage, step, values)
             for tracker in trackers:
                 tracker.log({f"{stage}/{name}": value for name, value in values.items()}, step=step)
 
