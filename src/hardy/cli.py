@@ -297,11 +297,14 @@ def data(domains: Domains, root: Root = None, dataset: DatasetOptions = None) ->
 
 
 @app.command()
-def init(folder: Annotated[Path, typer.Argument(help="Folder to write into.")] = Path()) -> None:
-    """Write a first recipe and the JSON schema that lets an editor complete and check recipes."""
+def init(
+    data: Annotated[Path | None, typer.Argument(help="A folder of data; without one an example.")] = None,
+    to: Annotated[Path, typer.Option(help="Folder to write into.")] = Path(),
+) -> None:
+    """Write a commented recipe for a folder of data, and the JSON schema by which an editor completes recipes."""
     from hardy.commands import init as command
 
-    command.run(folder)
+    command.run(data, to)
 
 
 @app.command("import")
@@ -319,19 +322,25 @@ def import_(
 
 
 @app.command()
-def doctor(root: Root = None) -> None:
-    """Show the installed packages, the devices and the data sets that can be found."""
+def doctor(
+    root: Root = None,
+    test: Annotated[bool, typer.Option(help="Train, prune, measure, save and export the smallest network.")] = True,
+) -> int:
+    """Show versions, device, threads and the data sets here, and test that everything works, in ten seconds."""
     from hardy.commands import doctor as command
 
-    command.run(root)
+    return command.run(root, test=test)
 
 
 @app.command()
-def demo(folder: Annotated[Path, typer.Argument(help="Folder for the runs.")] = Path("runs/demo")) -> None:
-    """Demonstrate the workflow on synthetic streets: train, prune three ways, measure unseen domains, export."""
+def demo(
+    folder: Annotated[Path | None, typer.Argument(help="Folder for the runs (runs/demo).")] = None,
+    data: Annotated[Path | None, typer.Option(help="Real images in place of drawn streets: a folder of data.")] = None,
+) -> None:
+    """Demonstrate the workflow: train, prune three ways, measure unseen domains, export, report."""
     from hardy.commands import demo as command
 
-    command.run(folder)
+    command.run(folder or Path("runs/demo-data" if data else "runs/demo"), data)
 
 
 def main() -> None:

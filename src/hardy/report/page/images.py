@@ -18,7 +18,8 @@ MOST_BYTES = 12 * 2**20
 
 def images(subject: Subject) -> str:
     """The section of the worst images; of each detailed network those that its run kept."""
-    choices, room, colours = [], MOST_BYTES, {}
+    choices, room = [], MOST_BYTES
+    colours: dict[str, tuple[int, int, int]] = {}
     ordered = sorted(subject.detailed, key=lambda one: one not in subject.front)
     for one in ordered:
         kept = one.first.worst
