@@ -76,7 +76,7 @@ def lines(curves: Mapping[str, tuple[int, Sequence[tuple[float, float]]]], title
     """Curves over steps: name -> (colour, points)."""
     points = [point for _, curve in curves.values() for point in curve]
     xs, ys = [x for x, _ in points], [y for _, y in points]
-    right, (bottom, top) = max(xs) or 1, _room(min(ys), max(ys), 0.06, least=1e-6)
+    right, (bottom, top) = max(xs) or 1, _room(min(ys), max(ys), 0.06, least=0.02 * max(map(abs, ys)) or 1.0)
     bottom = 0.0 if 0 <= min(ys) < 0.4 * max(ys) else bottom
     parts = [_across(value, 100 * (top - value) / (top - bottom), f"{value:g}") for value in ticks(bottom, top, most=4)]
     parts += [_down(100 * x / right, f"{x:g}") for x in ticks(0, right, most=4)]

@@ -22,7 +22,7 @@ def curves(subject: Subject) -> str:
         for stage, terms in one.first.curves.items():
             for term, curve in terms.items():
                 points = [(float(step), value) for step, value in curve]
-                if len(points) > 1:
+                if len(points) > 1 and term != "lr":  # the learning rate is in the recipe
                     found.setdefault((stage, term), {})[one.name] = place, points[:: -(-len(points) // POINTS)]
     if not found:
         return section("curves", "Training curves", "No run here has curves.jsonl, which training writes.", "")
