@@ -28,7 +28,7 @@ FLOORS = (
     {"networks"},
     {"losses", "blocks", "ops", "data", "metrics"},
     {"schema"},
-    {"recipe", "records", "counts"},
+    {"recipe", "records", "counts", "curves", "pictures"},
     {"choices"},
     {"registry", "safe_yaml", "lock"},
     {"sections", "stored", "trust", "files", "device"},
@@ -37,7 +37,7 @@ FLOORS = (
 )
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
 ONLY = {
-    "report": {"records", "counts", "errors", "files"},
+    "report": {"records", "counts", "curves", "pictures", "errors", "files"},
     "recipe": {"choices", "errors", "sections", "safe_yaml", "files", "stored", "trust"},
     "records": {"errors", "stored"},
 }

@@ -103,6 +103,9 @@ def evaluate(
     per_class: Annotated[bool, typer.Option(help="Print the IoU of every class.")] = False,
     class_: Annotated[list[str] | None, typer.Option("--class", help="Show this class's IoU beside the mIoU.")] = None,
     counts: Annotated[Path | None, typer.Option(help="Folder for the confusion counts of every image.")] = None,
+    worst: Annotated[
+        int, typer.Option(min=0, max=20, help="Keep so many of each domain's worst images, for hardy report.")
+    ] = 0,
     device: Device = "auto",
     trust: Trust = None,
 ) -> None:
@@ -123,6 +126,7 @@ def evaluate(
         device=device,
         classes=tuple(class_ or ()),
         counts=counts,
+        worst=worst,
     )
 
 
@@ -283,11 +287,27 @@ def runs(
 
 
 @app.command()
-def init(folder: Annotated[Path, typer.Argument(help="Folder to write into.")] = Path()) -> None:
-    """Write a first recipe and the JSON schema that lets an editor complete and check recipes."""
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs or studies, or folders that hold some.")],
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    budget_ms: Annotated[float | None, typer.Option(help="Milliseconds of one image that may be spent.")] = None,
+    title: Annotated[str, typer.Option(help="The title of the page.")] = "Hardy report",
+) -> None:
+    """Write one self-contained page from records: what to ship and why, domains, classes, images, costs, commands."""
+    from hardy.commands import report as command
+
+    command.run(runs, out, budget=budget_ms, title=title)
+
+
+@app.command()
+def init(
+    data: Annotated[Path | None, typer.Argument(help="A folder of data; without one an example.")] = None,
+    to: Annotated[Path, typer.Option(help="Folder to write into.")] = Path(),
+) -> None:
+    """Write a commented recipe for a folder of data, and the JSON schema by which an editor completes recipes."""
     from hardy.commands import init as command
 
-    command.run(folder)
+    command.run(data, to)
 
 
 @app.command("import")
@@ -305,19 +325,25 @@ def import_(
 
 
 @app.command()
-def doctor(root: Root = None) -> None:
-    """Show the installed packages, the devices and the data sets that can be found."""
+def doctor(
+    root: Root = None,
+    test: Annotated[bool, typer.Option(help="Train, prune, measure, save and export the smallest network.")] = True,
+) -> int:
+    """Show versions, device, threads and the data sets here, and test that everything works, in ten seconds."""
     from hardy.commands import doctor as command
 
-    command.run(root)
+    return command.run(root, test=test)
 
 
 @app.command()
-def demo(folder: Annotated[Path, typer.Argument(help="Folder for the runs.")] = Path("runs/demo")) -> None:
-    """Demonstrate the workflow on synthetic streets: train, prune three ways, measure unseen domains, export."""
+def demo(
+    folder: Annotated[Path | None, typer.Argument(help="Folder for the runs (runs/demo).")] = None,
+    data: Annotated[Path | None, typer.Option(help="Real images in place of drawn streets: a folder of data.")] = None,
+) -> None:
+    """Demonstrate the workflow: train, prune three ways, measure unseen domains, export, report."""
     from hardy.commands import demo as command
 
-    command.run(folder)
+    command.run(folder or Path("runs/demo-data" if data else "runs/demo"), data)
 
 
 def main() -> None:

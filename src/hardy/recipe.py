@@ -145,7 +145,7 @@ class Recipe(Section):
             values["network"]["classes"] = f"new {classes}" if (classes := self.network.classes) else "cityscapes19"
         _drop_unset(values["network"], "merge", "form")  # the same for keys added later
         _drop_unset(values["prune"] or {}, "keep")
-        _drop_unset(values["evaluate"], "classes", "select_class", "keep_counts")
+        _drop_unset(values["evaluate"], "classes", "select_class", "keep_counts", "keep_worst")
         _drop_unset(values["data"], "unlabelled", "unlabelled_batch")
         if self.network.sha256:  # then the folder of the weights does not matter
             values["network"] = {k: v for k, v in values["network"].items() if k not in ("run", "weights")}

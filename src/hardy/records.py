@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hardy.errors import InputError, named
-from hardy.stored import finite, json_lines, json_value
+from hardy.stored import contents, finite, json_lines, json_value
 
 __all__ = ["Record", "append", "group", "read"]
 
@@ -94,19 +94,29 @@ def _measured(line: str) -> str:
         return line
 
 
-def read(file: Path) -> list[Record]:
+def read(file: Path, *, torn: list[str] | None = None) -> list[Record]:
     """All records of ``file``, oldest first.
+
+    Args:
+        file: one JSON record per line.
+        torn: gets a line that names a last line which a crash left incomplete, and which is left out; without this list
+            it is an error.
 
     Raises:
         InputError: when a line is not a record, naming file and line.
     """
     records = []
-    for number, line in enumerate(json_lines(file), start=1):
+    lines = json_lines(file)
+    open_end = torn is not None and bool(lines) and contents(file)[-1:] != b"\n"
+    for number, line in enumerate(lines, start=1):
         try:
             values = json_value(line)
             record = Record(**{**values, "sources": tuple(values["sources"])})
             _check(record)
         except (ValueError, TypeError, KeyError) as error:
+            if torn is not None and open_end and number == len(lines):
+                torn.append(f"{file}:{number}: torn in its last line, which is left out")
+                break
             raise InputError(f"{file}:{number}: not a record: {error}; delete the line to continue") from None
         records.append(record)
     return records

@@ -356,7 +356,8 @@ class Evaluate(Section):
 
     The IoU of each of ``classes`` is shown with the mIoU in tables and records, with its means; ``select_class`` names
     the class by whose IoU, in place of the mIoU, weights are selected. ``keep_counts`` keeps the confusion counts of
-    every image (`hardy.counts`).
+    every image (`hardy.counts`), and ``keep_worst`` so many of the worst images of each domain as pictures
+    (`hardy.pictures`), for `hardy report`.
     Pruning measures milliseconds before and after, unless ``latency`` is false, as in a study whose cells share cores.
     """
 
@@ -370,6 +371,7 @@ class Evaluate(Section):
     classes: tuple[str, ...] = ()
     select_class: str | None = None
     keep_counts: bool = False
+    keep_worst: Annotated[int, Field(ge=0, le=20)] = 0
 
 
 class Guard(Section):

@@ -76,7 +76,7 @@ def test_a_disk_that_is_full_when_a_recipe_a_schema_a_graph_or_a_mask_is_written
     said = "No space left on device"
     assert refused("train", file) == f"{tmp_path}/run/recipe.yaml: {said}"
     assert not (tmp_path / "run" / "recipe.yaml").exists()
-    assert refused("init", tmp_path / "first") == f"{tmp_path}/first/recipe.schema.json: {said}"
+    assert refused("init", "--to", tmp_path / "first") == f"{tmp_path}/first/recipe.schema.json: {said}"
     assert refused("export", own, tmp_path / "x.onnx", *SMALL) == f"{tmp_path}/x.onnx: cannot be written: {said}"
     line = refused("predict", own, town / "images" / "day", tmp_path / "masks")
     assert line == f"{tmp_path}/masks/00.png: cannot be written: {said}"
@@ -126,7 +126,7 @@ def test_a_run_folder_that_may_not_be_written(refused, recipe, tmp_path, monkeyp
 def test_targets_that_cannot_be_made(refused, own, town, tmp_path):
     (tmp_path / "file.txt").write_text("mine")
     place = tmp_path / "file.txt"
-    assert refused("init", place) == f"{place}: File exists"
+    assert refused("init", "--to", place) == f"{place}: File exists"
     assert refused("export", own, place / "x.onnx", *SMALL) == f"{place}/x.onnx: cannot be written: File exists"
     line = refused("predict", own, town / "images" / "day", place / "masks")
     assert line == f"{place}/masks/00.png: cannot be written: Not a directory"

@@ -143,5 +143,5 @@ def test_a_run_that_is_none_has_no_headline(refused, tmp_path):
 
 def test_a_recipe_is_not_written_over(refused, tmp_path):
     (tmp_path / "recipe.yaml").write_text("mine")
-    assert refused("init", tmp_path) == f"{tmp_path}/recipe.yaml: is there already; give another folder"
+    assert refused("init", "--to", tmp_path) == f"{tmp_path}/recipe.yaml: is there already; give another folder by --to"
     assert (tmp_path / "recipe.yaml").read_text() == "mine"

@@ -17,6 +17,7 @@ from typer.main import get_command
 import hardy
 from hardy import recipe, records
 from hardy.cli import app
+from hardy.commands import doctor
 
 VERBS = get_command(app).commands
 SCREEN = re.search(
@@ -104,7 +105,7 @@ def test_the_shell_gets_a_completion_script():
 def home(call, tmp_path_factory) -> Path:
     """A folder in which ``hardy init`` was called; its recipe now is one of three steps on small drawn streets."""
     folder = tmp_path_factory.mktemp("story")
-    assert call("init", folder).code == 0
+    assert call("init", "--to", folder).code == 0
     file = folder / "recipe.yaml"
     values = yaml.safe_load(file.read_text())
     values["network"] = {"name": "tiny", "classes": "cityscapes19", "width": 8}
@@ -149,7 +150,7 @@ def numbers(folder: Path, stage: str) -> dict[tuple[str, str], float | None]:
 
 
 def test_init_writes_a_recipe_that_is_checked_and_its_schema(call, tmp_path):
-    said = call("init", tmp_path / "first")
+    said = call("init", "--to", tmp_path / "first")
     assert (said.code, said.err) == (0, "")
     assert "hardy train" in said.out
     assert recipe.read(tmp_path / "first" / "recipe.yaml").network.name == "fast_scnn"
@@ -264,4 +265,19 @@ def test_data_and_doctor(call, home, town):
     assert "every label was read: each id is in the map" in said.out
     said = call("doctor", "--root", home)
     assert said.code == 0
-    assert all(word in said.out for word in ("torch", "onnxruntime", "streets", "camvid", "found"))
+    assert all(word in said.out for word in ("torch", "onnxruntime", "streets", "camvid", "found", "threads", "device"))
+    assert "export to ONNX and prove" in said.out
+    assert said.out.endswith("everything works\n")
+
+
+def test_the_doctor_names_the_step_that_fails(call, home, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("no\nsuch thing")
+
+    monkeypatch.setattr(doctor, "prune", broken)
+    said = call("doctor", "--root", home)
+    assert (said.code, said.err) == (1, "")
+    assert said.out.endswith("\nprune: RuntimeError: no such thing\n")
+    assert "save and load" not in said.out
+    monkeypatch.setattr(doctor, "self_test", broken)
+    assert "self-test" not in call("doctor", "--root", home, "--no-test").out

@@ -169,8 +169,8 @@ def calls(town):
     """The words of every verb, in an order in which each finds what it needs."""
     return {
         "list": ["list"],
-        "doctor": ["doctor"],
-        "init": ["init", "first"],
+        "doctor": ["doctor", "--no-test"],
+        "init": ["init", "--to", "first"],
         "data": ["data", "folder", "--root", town],
         "import": ["import", "espnet.pth", "--classes", "camvid11", "--to", "imported"],
         "train": ["train", "train.yaml"],

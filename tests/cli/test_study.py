@@ -177,7 +177,7 @@ def going(tmp_path: Path) -> Path:
 @pytest.mark.costly
 def test_runs_wait_for_one_another_and_a_failed_one_is_told_with_its_last_line(ray, tmp_path, going):
     words = {"first": "new", "again": "new", "never": "other"}  # the second hardy init in a folder is refused
-    jobs = {name: Job(("init", str(tmp_path / word)), tmp_path / f"{name}.txt") for name, word in words.items()}
+    jobs = {name: Job(("init", "--to", str(tmp_path / word)), tmp_path / f"{name}.txt") for name, word in words.items()}
     order = Order({"first": None, "again": "first", "never": "again"})
     started, ended, ticks = [], {}, []
     run(
@@ -202,7 +202,7 @@ def test_runs_wait_for_one_another_and_a_failed_one_is_told_with_its_last_line(r
 
 
 def test_a_signal_stops_the_runs_and_starts_no_other(ray, tmp_path, going):
-    jobs = {name: Job(("init", str(tmp_path / name)), tmp_path / f"{name}.txt") for name in ("one", "two")}
+    jobs = {name: Job(("init", "--to", str(tmp_path / name)), tmp_path / f"{name}.txt") for name in ("one", "two")}
     order = Order({"one": None, "two": "one"})
     with pytest.raises(StoppedStudy) as stopped:
         run(

@@ -1,17 +1,24 @@
-"""``hardy demo``: the complete workflow on synthetic streets, in a few minutes on two cores and without any data files.
+"""``hardy demo``: the complete workflow in a few minutes on two cores, ending in the page of ``hardy report``.
 
-Fast-SCNN is trained on the domains ``sim`` and ``day``. Half of its filters are removed by their norm, by Taylor and by
-IoR, each with the same recovery. All four networks are timed and measured on seven unseen domains, and the one pruned
-by IoR is exported and proven. The numbers in the table are read from the runs' records.
+Fast-SCNN is trained, by default on drawn streets, domains ``sim`` and ``day``, and without any data files. Half of its
+filters are removed by their norm, by Taylor and by IoR, each with the same recovery. All four networks are timed and
+measured on unseen domains, and the one pruned by IoR is exported and proven. Table and page are made from the records.
 """
 
-from collections.abc import Mapping
+import logging
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hardy import records
-from hardy.commands import export, prune, train
+from hardy.commands import export, prune, report, train
+from hardy.commands.input.data_folder import find, whole
 from hardy.commands.output.printing import percent, say, show_rows
+from hardy.errors import InputError
 from hardy.recipe import Recipe, from_values
 from hardy.records import Record
 
@@ -22,8 +29,25 @@ UNSEEN = ("dusk", "night", "fog", "rain", "snow", "city_b", "camera_b")
 
 _SCORES = ("seen mIoU %", "unseen mIoU %", "worst unseen %", "which")
 
-_COMMON: dict[str, Any] = {
-    "data": {
+_log = logging.getLogger("hardy")
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """What the demonstration runs on: its name, its classes, a recipe's section ``data``, what is told at the end."""
+
+    name: str
+    classes: str
+    data: Mapping[str, Any]
+    ending: str
+
+    @property
+    def unseen(self) -> list[str]:
+        return list(self.data["unseen"])
+
+
+def _streets() -> _Scene:
+    data = {
         "sources": ["streets/sim", "streets/day"],
         "unseen": [f"streets/{name}" for name in UNSEEN],
         "unseen_splits": ["test"],
@@ -31,79 +55,152 @@ _COMMON: dict[str, Any] = {
         "crop": [128, 256],
         "scale": [0.75, 1.5],
         "cache": True,
-    },
-    "optim": {"steps": 240, "batch": 8, "lr": 0.06, "weight_decay": 4e-5, "warm_up": 10},
-    "evaluate": {"select": "last"},
-}
+    }
+    ending = (
+        "The streets are drawn and the training takes a minute: this shows that the parts work, not which criterion\n"
+        "is better. For real images: hardy demo --data DIR, and docs/benchmarks.md."
+    )
+    return _Scene("drawn streets", "cityscapes19", data, ending)
 
 
-def run(folder: Path) -> None:
-    """Run the demonstration in ``folder``; runs that are finished are not run again."""
-    say("1/4 training Fast-SCNN on drawn streets, domains sim and day")
-    dense = train.run(_recipe({"name": "fast_scnn", "classes": "cityscapes19"}, folder / "dense"), show=False)
-    pruned = {}
-    for criterion in CRITERIA:
-        say(f"2/4 removing half of its filters by {criterion}, then recovering")
-        recipe = _recipe(
-            {"run": str(dense)},
-            folder / criterion,
-            prune={
-                "criterion": {"name": criterion},
-                "ratio": 0.5,
-                "schedule": {"name": "iterative", "every": 4, "per_round": 300},
-                "lr": 0.01,
-                "recovery": 60,
-                "recovery_lr": 0.03,
-            },
-        )
-        pruned[criterion] = prune.run(recipe, show=False)
-    say("3/4 exporting the network pruned by ior and proving the file on streets")
-    file = pruned["ior"] / "network.onnx"
+def _real(folder: Path) -> _Scene:
+    """The images in ``folder``, made small.
+
+    Raises:
+        InputError: when it holds no data, one class per image, or fewer than two domains.
+    """
+    found = find(folder)
+    if found.image_level:
+        raise InputError(f"{folder}: {found.dataset} has one class per image; the demo needs masks, such as camvid's")
+    if not found.unseen:
+        raise InputError(f"{folder}: holds one domain; the demo needs another that it never trains on")
+    small = list(whole(found.size(), 160))
+    data = {**found.section(), "size": small, "crop": small, "scale": [0.75, 1.5], "cache": True}
+    ending = (
+        f"The images are small ({small[0]}x{small[1]}) and the training takes a minute: hardy init {folder} writes a "
+        "recipe\nfor more."
+    )
+    return _Scene(found.dataset, found.classes, data, ending)
+
+
+def run(folder: Path, data: Path | None = None) -> None:
+    """Run the demonstration in ``folder``, on the images in ``data``; runs that are finished are not run again.
+
+    Raises:
+        InputError: for ``data`` that the demonstration cannot use.
+    """
+    scene, began = _real(data) if data else _streets(), time.monotonic()
+
+    def stage(number: int, text: str) -> None:
+        say(f"{number}/5 {text} ({time.monotonic() - began:.0f} s so far)" if number > 1 else f"{number}/5 {text}")
+        _log.info("%d/5 %s", number, text)
+
+    with _told(folder):
+        trained = ", ".join(scene.data["sources"])
+        stage(1, f"training Fast-SCNN on {scene.name}, domains {trained}")
+        dense = train.run(_recipe(scene, {"name": "fast_scnn", "classes": scene.classes}, folder / "dense"), show=False)
+        pruned = {}
+        for criterion in CRITERIA:
+            stage(2, f"removing half of its filters by {criterion}, then recovering")
+            pruned[criterion] = prune.run(_pruning(scene, dense, criterion, folder / criterion), show=False)
+        stage(3, f"exporting the network pruned by ior and proving the file on {scene.name}")
+        file = _export(scene, pruned["ior"])
+    stage(4, "the results\n")
+    _show(scene, dense, pruned)
+    stage(5, "the page that says which network to ship, with pictures of every domain")
+    page = report.run([folder], folder / "report.html", title=f"Hardy demo: {scene.name}")
+    say(
+        f"\nEverything is in {folder}: {page.name}, a folder per network with recipe.yaml (repeats the run),\n"
+        "records.jsonl (every number above), network.safetensors and network.json (hardy.load reads them), and\n"
+        f"{file}. {scene.ending}"
+    )
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Inside the block: progress goes to ``demo.log`` in ``folder`` and, where there is no bar, to standard output."""
+    handlers: list[logging.Handler] = []
+    with suppress(OSError):  # the first run says why nothing can be written there
+        folder.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(folder / "demo.log", encoding="utf-8"))
+        handlers[0].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    if not sys.stderr.isatty():
+        handlers.append(logging.StreamHandler(sys.stdout))
+        handlers[-1].setFormatter(logging.Formatter("    %(message)s"))
+        handlers[-1].addFilter(lambda one: one.levelno < logging.WARNING and "/5 " not in str(one.msg))
+    before = _log.level
+    _log.setLevel(logging.INFO)
+    for handler in handlers:
+        _log.addHandler(handler)
+    try:
+        yield
+    finally:
+        _log.setLevel(before)
+        for handler in handlers:
+            _log.removeHandler(handler)
+            handler.close()
+
+
+def _recipe(scene: _Scene, network: Mapping[str, Any], folder: Path, **sections: Any) -> Recipe:
+    where = {"folder": str(folder), "workers": 0, "channels_last": True, "device": "cpu"}
+    common = {
+        "data": dict(scene.data),
+        "optim": {"steps": 240, "batch": 8, "lr": 0.06, "weight_decay": 4e-5, "warm_up": 10},
+        "evaluate": {"select": "last", "keep_counts": True, "keep_worst": 2},
+    }
+    return from_values({"network": network, **common, **sections, "run": where}, origin="hardy demo")
+
+
+def _pruning(scene: _Scene, dense: Path, criterion: str, folder: Path) -> Recipe:
+    choice = {
+        "criterion": {"name": criterion},
+        "ratio": 0.5,
+        "schedule": {"name": "iterative", "every": 4, "per_round": 300},
+        "lr": 0.01,
+        "recovery": 60,
+        "recovery_lr": 0.03,
+    }
+    return _recipe(scene, {"run": str(dense)}, folder, prune=choice)
+
+
+def _export(scene: _Scene, run_folder: Path) -> Path:
+    file = run_folder / "network.onnx"
+    proven = ["streets/day", "streets/night"] if scene.name == "drawn streets" else scene.unseen
+    size = scene.data["crop"]
     export.run(
-        pruned["ior"],
+        run_folder,
         file,
-        ["streets/day", "streets/night"],
-        size=(128, 256),
+        proven,
+        size=(size[0], size[1]),
         dynamic=False,
         logits=False,
         images=4,
-        root=None,
-        datasets=_COMMON["data"]["datasets"],
+        root=scene.data.get("root"),
+        datasets=scene.data.get("datasets"),
     )
-    say("4/4 the results\n")
-    _show(dense, pruned)
-    say(
-        f"\nEverything is in {folder}: a folder per network with recipe.yaml (repeats the run), records.jsonl (every "
-        f"number above),\nnetwork.safetensors and network.json (hardy.load reads them), and {file}.\n"
-        "The streets are drawn and the training takes a minute: this shows that the parts work, not which criterion\n"
-        "is better. For real images see docs/benchmarks.md."
-    )
+    return file
 
 
-def _recipe(network: Mapping[str, Any], folder: Path, **sections: Any) -> Recipe:
-    where = {"folder": str(folder), "workers": 0, "channels_last": True, "device": "cpu"}
-    return from_values({"network": network, **_COMMON, **sections, "run": where}, origin="hardy demo")
-
-
-def _show(dense: Path, pruned: Mapping[str, Path]) -> None:
+def _show(scene: _Scene, dense: Path, pruned: Mapping[str, Path]) -> None:
     found = {name: records.read(path / "records.jsonl") for name, path in pruned.items()}
     before = next(iter(found.values()))
-    rows = [_row("dense", records.read(dense / "records.jsonl"), before, "before")]
-    rows += [_row(f"half removed by {name}", lines, lines, "after") for name, lines in found.items()]
+    rows = [_row(scene, "dense", records.read(dense / "records.jsonl"), before, "before")]
+    rows += [_row(scene, f"half removed by {name}", lines, lines, "after") for name, lines in found.items()]
     columns = ("network", "parameters", "GMACs", "ms, dense → this", "time", *_SCORES)
-    title = "Fast-SCNN, 19 classes, 128x256, drawn streets; trained on sim and day, unseen: " + ", ".join(UNSEEN)
+    height, width = scene.data["crop"]
+    title = f"Fast-SCNN, {height}x{width}, {scene.name}; unseen: {', '.join(_short(name) for name in scene.unseen)}"
     note = (
         f"ms: medians of one image in {_runtime(before)}, the dense network and this one in turns; time: their ratio; "
-        "seen: held-out images of sim and day"
+        "seen: held-out images of the domains trained on"
     )
     show_rows(title, columns, rows, note)
 
 
-def _row(name: str, scored: list[Record], costed: list[Record], when: str) -> list[str]:
+def _row(scene: _Scene, name: str, scored: list[Record], costed: list[Record], when: str) -> list[str]:
     scores = {record.target: record.value for record in scored if record.metric == "miou"}
     costs = {record.metric: record.value for record in costed if record.target == "cost"}
     milliseconds = {w: costs[f"milliseconds_p50_{_runtime(costed)}_{w}"] or 0.0 for w in ("before", "after")}
-    away = {d: v for d, v in scores.items() if d.startswith("streets/") and d.split("/")[1] in UNSEEN and v is not None}
+    away = {domain: value for domain in scene.unseen if (value := scores.get(domain)) is not None}
     times = f"{milliseconds['before']:.2f}" + (f" → {milliseconds['after']:.2f}" if when == "after" else "")
     return [
         name,
@@ -114,8 +211,12 @@ def _row(name: str, scored: list[Record], costed: list[Record], when: str) -> li
         percent(scores["intra"]),
         percent(scores["unseen"]),
         percent(scores["worst"]),
-        min(away, key=lambda domain: away[domain]).split("/")[1],
+        _short(min(away, key=lambda domain: away[domain])),
     ]
+
+
+def _short(domain: str) -> str:
+    return domain.split("/", 1)[1]
 
 
 def _runtime(costed: list[Record]) -> str:

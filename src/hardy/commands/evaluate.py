@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hardy import pictures
 from hardy.commands import stream
 from hardy.commands.input.in_memory import from_sections, references
 from hardy.commands.input.words import adapt_apart, adapt_words, stream_apart
@@ -149,6 +150,14 @@ def _measure(
     return protocol.measure(network, unseen, Settings.of(recipe), tolerant=tolerant, adapt=recipe.adapt)
 
 
+def _keep(table: Table, counts: Path | None, worst: Path) -> None:
+    """Write the counts of ``table`` to the folder ``counts``, if there is one, and its pictures to ``worst``."""
+    if counts is not None:
+        write(expanded(counts), table.counts)
+    if table.pictures.domains:
+        pictures.write(worst, table.pictures)
+
+
 def run(
     folder: Path,
     words: Sequence[str],
@@ -164,11 +173,13 @@ def run(
     device: str = "auto",
     classes: Sequence[str] = (),
     counts: Path | None = None,
+    worst: int = 0,
 ) -> None:
     """Measure the network in ``folder``, print the table and append it to the folder's records.
 
     Without ``size`` images are resized as in the run's own recipe. Words such as ``adapt.name=source`` make the network
-    adapt, words of a stream go to `hardy.commands.stream`. Counts of every image go to ``counts``, if there is one.
+    adapt, words of a stream go to `hardy.commands.stream`. Confusion counts of every image go to the folder ``counts``,
+    if there is one; pictures of the ``worst`` images stay in the run's.
 
     Raises:
         InputError: what `evaluate` raises; for a domain that cannot be read, after the others are shown.
@@ -190,10 +201,9 @@ def run(
     origin = origin_of(folder)
     size = size or (origin.recipe.data.size if origin.recipe else None)
     method, reading = adapt.model_dump(mode="json") if adapt else None, _reading(root, datasets, size, splits)
-    shown = {**_views(window, scales, classes, flip=flip), "keep_counts": counts is not None}
+    shown = {**_views(window, scales, classes, flip=flip), "keep_counts": counts is not None, "keep_worst": worst}
     table = _measure(network, domains, reading, shown, {"device": device, "seed": origin.seed}, method, tolerant=True)
-    if counts is not None:
-        write(expanded(counts), table.counts)
+    _keep(table, counts, pictures.place(folder, adapt.name if adapt else ""))
     show_table(f"{folder} on {', '.join(domains)}{adapt_words(adapt)}", table, per_class=per_class)
     say_lineage(str(folder), network)
     here = {"size": list(size) if size else None, "domains": list(domains), **notes(adapt)}

@@ -1,12 +1,15 @@
-"""``hardy init``: a first recipe, and the JSON schema that lets an editor complete and check recipes."""
+"""``hardy init``: a first recipe for the data it is shown, and the JSON schema by which an editor completes recipes."""
 
 import json
+import re
 from pathlib import Path
 
 from hardy import schema
+from hardy.commands.input.data_folder import DataFolder, find, whole
 from hardy.commands.output.printing import say
 from hardy.errors import InputError
 from hardy.files import write_text
+from hardy.recipe import read
 from hardy.studies.study import Study
 
 __all__ = ["run"]
@@ -25,22 +28,135 @@ evaluate: {select: source-val, every: 300}
 run: {folder: runs/first, seed: 0}
 """
 
+_SHOWN = """\
+# yaml-language-server: $schema=recipe.schema.json
+# A first recipe for FOLDER, written by hardy init. To run it: hardy train RECIPE
+# Found: FOUND
 
-def run(folder: Path) -> None:
+network:
+NETWORK
+data:
+WHERE  # Trained on; a tenth of the images of each is held out to select the weights by.
+  sources:
+SOURCES
+UNSEEN
+  size: SIZE        # (height, width) that images are resized to; the first one has NATIVE
+  crop: SIZE        # what of it a training image shows
+  cache: false            # true keeps decoded images in memory: faster, where they fit
+
+algorithm: {name: erm}    # hardy list algorithm: others that make a network robust
+
+optim:
+  name: sgd
+  lr: 0.045
+  steps: 1500             # a first look; for good numbers ten times as many
+  batch: 12               # over all sources, as many images of each
+  weight_decay: 4.0e-5
+
+evaluate:
+  select: source-val      # by the held-out images of the sources, never by unseen ones
+  every: 300              # steps between two looks at them
+  keep_counts: true       # intervals and confusions in hardy report
+KEEP
+run:
+  folder: runs/first      # everything of the run; hardy report runs/first shows it
+  seed: 0
+  # device: cpu           # auto by default
+"""
+
+_KEEP = "  keep_worst: 2           # the worst images of each domain, for the same page\n"
+
+_PIXELS = """\
+  name: fast_scnn         # small and fast; hardy list network shows the others
+  classes: CLASSES
+"""
+_IMAGES = """\
+  name: classifier        # one class per image; hardy list network shows its options
+  encoder: mobilenetv3_small_100
+  classes: CLASSES
+"""
+
+
+def run(data: Path | None, folder: Path) -> None:
     """Write ``recipe.yaml``, its schema and the schema of studies into ``folder``.
 
+    Args:
+        data: the folder of data that the recipe is for; None writes an example.
+        folder: for the files.
+
     Raises:
-        InputError: when there is a recipe already.
+        InputError: when there is a recipe already, or the data cannot be used; then nothing is written.
     """
     target = folder / "recipe.yaml"
     if target.exists():
-        raise InputError(f"{target}: is there already; give another folder")
+        raise InputError(f"{target}: is there already; give another folder by --to")
+    text = _FIRST if data is None else _recipe(find(data), data, target)
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
         "recipe.schema.json": json.dumps(schema.schema(), indent=1),
         "study.schema.json": json.dumps(Study.model_json_schema(), indent=1),
-        "recipe.yaml": _FIRST,
+        "recipe.yaml": text,
     }
-    for name, text in texts.items():
-        write_text(folder / name, text)
+    for name, content in texts.items():
+        write_text(folder / name, content)
+    read(target)
     say(f"wrote {target} and its schema; look through it, then: hardy train {target}")
+
+
+def _recipe(found: DataFolder, shown: Path, target: Path) -> str:
+    """The text of a recipe for ``found``, with comments."""
+    counts = {one.name: len(one.items()) for one in found.domains}
+    native = found.size()
+    height, width = whole(native, 512)
+    names = found.domains[0].dataset.labels.classes
+    few = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    where = f"  root: {_text(str(found.root))}\n" if found.root else ""
+    if found.options:
+        where = f"  datasets:\n    {found.dataset}: {{root: {_text(str(found.options['root']))}}}\n"
+    beside = f"; also here, for recipes of their own: {', '.join(found.others)}" if found.others else ""
+    parts = {
+        "FOLDER": _line(str(shown)),
+        "RECIPE": _line(str(target)),
+        "FOUND": f"{found.dataset}, {len(counts)} domains, {sum(counts.values()):,} images, "
+        f"{len(names)} classes: {_line(few)}{beside}",
+        "NETWORK": _IMAGES if found.image_level else _PIXELS,
+        "CLASSES": f"{_text(found.classes)}       # the classes of these data",
+        "WHERE": where,
+        "SOURCES": _listed(found.trained, counts),
+        "UNSEEN": _unseen(found, counts),
+        "SIZE": f"[{height}, {width}]",
+        "NATIVE": f"{native[0]}x{native[1]}",
+        "KEEP": "" if found.image_level else _KEEP,
+    }
+    return re.sub(r"\b(" + "|".join(parts) + r")\b", lambda word: parts[word.group()], _with_network(parts))
+
+
+def _with_network(parts: dict[str, str]) -> str:
+    return _SHOWN.replace("NETWORK\n", parts["NETWORK"] + "\n")
+
+
+def _unseen(found: DataFolder, counts: dict[str, int]) -> str:
+    if not found.unseen:
+        return (
+            "  # Only one domain is here. Images of another place, weather or camera, in a sub-folder, are\n"
+            "  # one more: name it under unseen, and it is only ever measured.\n  unseen: []"
+        )
+    return (
+        "  # Only ever measured: they train nothing and select nothing. Which ones is yours to choose.\n"
+        f"  unseen:\n{_listed(found.unseen, counts)}"
+    )
+
+
+def _listed(names: list[str], counts: dict[str, int]) -> str:
+    wide = max(len(_text(name)) for name in names)
+    return "\n".join(f"    - {_text(name):{wide}}   # {counts[name]:,} images" for name in names)
+
+
+def _text(value: str) -> str:
+    """``value`` as YAML reads it back."""
+    return value if re.fullmatch(r"[A-Za-z_/][\w./-]*", value, re.ASCII) else json.dumps(value, ensure_ascii=False)
+
+
+def _line(value: str) -> str:
+    """``value`` within a comment."""
+    return "".join(letter if letter.isprintable() else "?" for letter in value)

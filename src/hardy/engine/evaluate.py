@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from hardy.counts import Counts
 from hardy.data.labels import MEANS
+from hardy.engine.worst import Finder
 from hardy.metrics import Scores, confusion, scores
 from hardy.networks.base import resize
+from hardy.pictures import Worst
 from hardy.types import Batch
 
 __all__ = ["DomainScores", "Table", "build_table", "count", "judged"]
@@ -56,6 +58,7 @@ class Table:
         failed: domain -> the reason why it could not be measured, such as a torn image; it has no row.
         named: of ``classes`` those whose IoU is shown with the headline number.
         counts: domain -> confusion counts of every image, where they were kept.
+        pictures: of the worst images, where they were kept.
     """
 
     rows: tuple[DomainScores, ...]
@@ -65,6 +68,7 @@ class Table:
     failed: Mapping[str, str] = field(default_factory=dict)
     named: tuple[str, ...] = ()
     counts: Mapping[str, Counts] = field(default_factory=dict, compare=False, repr=False)
+    pictures: Worst = field(default_factory=lambda: Worst({}, {}), compare=False, repr=False)
 
     def headline(self, row: DomainScores) -> float:
         """The headline number of a domain: mIoU, or accuracy for image-level classes."""
@@ -151,6 +155,7 @@ def count(
     device: torch.device | str = "cpu",
     onto: np.ndarray | None = None,
     each: list[Tensor] | None = None,
+    finder: Finder | None = None,
 ) -> tuple[Tensor, int]:
     """Confusion counts (K, K) int64 on the CPU, and the number of images, of ``predictor`` over ``batches``.
 
@@ -158,12 +163,13 @@ def count(
         predictor: a network or any callable from images to logits. A module is set to evaluation mode, and back to its
             mode at the end. No gradients are recorded, except by a network that adapts: it enables them itself and
             sets the modes of its own modules.
-        batches: images and labels; labels may be larger or smaller than the images.
+        batches: images and labels, which may be larger or smaller than the images.
         class_count: K, the number of classes of the labels.
         device: for the predictions and the counts.
         onto: (256,) uint8 map from the predictor's class ids to those of the labels; None when they are the same. A
             predicted class that the labels do not have (255) counts as a miss of the pixel's class.
         each: gets the counts (K + 1, K + 1) of every image, in order.
+        finder: is shown every image with labels per pixel, in order.
     """
     # One extra column is for predicted classes that the labels do not have.
     counts = torch.zeros(class_count + 1, class_count + 1, dtype=torch.int64, device=device)
@@ -179,16 +185,27 @@ def count(
             logits = resize(logits, on_device.labels.shape[-2:])
         best = logits.argmax(dim=1)
         best = best if lookup is None else lookup[best]
-        if each is None:
+        finding = finder is not None and finder.most and best.ndim == 3
+        if each is None and not finding:
             counts += confusion(best, on_device.labels, class_count + 1)
         else:
             mine = [confusion(*pair, class_count + 1) for pair in zip(best, on_device.labels, strict=True)]
             counts += torch.stack(mine).sum(dim=0)
-            each += [one.cpu() for one in mine]
+            _keep(batch, best, mine, each, finder if finding else None)
         images += len(batch)
     if isinstance(predictor, nn.Module):
         predictor.train(was_training)
     return counts.cpu(), images
+
+
+def _keep(
+    batch: Batch, best: Tensor, counts: Sequence[Tensor], each: list[Tensor] | None, finder: Finder | None
+) -> None:
+    """Add the ``counts`` of the images of ``batch`` to ``each``, and show them to ``finder``, where there is one."""
+    if each is not None:
+        each += [one.cpu() for one in counts]
+    for image, truth, one, mine in zip(batch.images, batch.labels, best, counts, strict=True) if finder else ():
+        finder.show(image, truth, one, judged(mine.cpu()).miou)  # type: ignore[union-attr]
 
 
 def judged(counts: Tensor) -> Scores:
@@ -212,8 +229,10 @@ def build_table(
     failed: Mapping[str, str] | None = None,
     named: Sequence[str] = (),
     counts: Mapping[str, Counts] | None = None,
+    pictures: Worst | None = None,
 ) -> Table:
     """A `Table` from (domain, group, counts, images) rows, source-val first."""
     ordered = sorted(rows, key=lambda row: row[1] != "source-val")
     judged_rows = tuple(DomainScores(name, group, images, judged(found)) for name, group, found, images in ordered)
-    return Table(judged_rows, tuple(classes), image_level, partial, failed or {}, tuple(named), counts or {})
+    kept = counts or {}, pictures or Worst({}, {})
+    return Table(judged_rows, tuple(classes), image_level, partial, failed or {}, tuple(named), *kept)

@@ -1,7 +1,7 @@
-"""The confusion counts of a measurement, image by image, under names that say nothing of the machine."""
+"""What is kept of a measurement, image by image, under names that say nothing of the machine: counts and pictures."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +9,10 @@ from torch import Tensor
 
 from hardy.counts import Counts
 from hardy.data.base import Dataset, Item
+from hardy.engine.worst import Finder
+from hardy.pictures import Worst
 
-__all__ = ["counted", "names_of"]
+__all__ = ["counted", "names_of", "pictured"]
 
 
 def names_of(dataset: Dataset, items: Sequence[Item]) -> tuple[str, ...]:
@@ -36,3 +38,11 @@ def counted(
         group,
         np.ascontiguousarray(tables[:, :size, size]),
     )
+
+
+def pictured(found: Mapping[str, tuple[Finder, Sequence[str]]]) -> Worst:
+    """The pictures of all domains: of each, by name, what found them, and what its images are called."""
+    spaces = [finder.labels for finder, _ in found.values()]
+    colours = dict(zip(spaces[0].classes, spaces[0].colours, strict=True)) if spaces else {}
+    pictures = {domain: kept for domain, (finder, names) in found.items() if (kept := finder.pictures(names))}
+    return Worst(pictures, colours)

@@ -27,9 +27,10 @@ from hardy.engine.adapting import Adapting
 from hardy.engine.checkpoint import load_tensors, write_tensors
 from hardy.engine.evaluate import Predictor, Table
 from hardy.engine.fit import Batches, Fit, Log
-from hardy.engine.image_counts import counted
+from hardy.engine.image_counts import counted, names_of, pictured
 from hardy.engine.judges import chosen, known_classes, labelled, warn_of
 from hardy.engine.run_files import BEST
+from hardy.engine.worst import Finder
 from hardy.errors import InputError, nearest
 from hardy.networks.base import Network
 from hardy.ops import windows
@@ -276,8 +277,7 @@ def measure(
 ) -> Table:
     """The table of ``network`` over (group, part) pairs; groups are ``source-val`` and ``unseen``.
 
-    Without a ``stream`` the images are read as `reading` does. With ``tolerant`` a domain that cannot be read has no
-    row, and the table's ``failed`` names it.
+    Without a ``stream`` images are read by `reading`. A ``tolerant`` table names what cannot be read in ``failed``.
 
     Labels are mapped onto the network's space. Where only the other direction is declared (a network of 19 classes,
     data of 11), the predictions are mapped onto the space of the labels.
@@ -291,18 +291,18 @@ def measure(
     """
     choice = settings.evaluate
     check_classes([part for _, part in parts], network, choice)
-    device = pick(settings.run.device)
-    network.to(device)
+    network.to(device := pick(settings.run.device))
     was_training = network.training
     network.eval()  # `count` cannot do it: with windows and views it is given a function, not a module
     live = _adapting(network, adapt, settings) if adapt else None
-    predict, rows, failed, kept = live or predictor(network, choice), [], {}, {}
+    predict, rows, failed, kept, found = live or predictor(network, choice), [], {}, {}, {}
     for group, (domain, items) in parts:
         batches = (stream or reading(settings))((domain, items), shared(domain, network)[0])
         each: list[Tensor] | None = [] if choice.keep_counts else None
+        finder = Finder(shared(domain, network)[0], choice.keep_worst)
         try:
             with live.domain(domain.name) if live else nullcontext():
-                rows.append((domain.name, group, *_count(predict, network, domain, batches, device, each)))
+                rows.append((domain.name, group, *_count(predict, network, domain, batches, device, each, finder)))
         except (InputError, OSError) as error:
             if not tolerant:
                 raise
@@ -310,11 +310,12 @@ def measure(
             continue
         if each is not None:
             kept[domain.name] = counted(domain.dataset, items, each, shared(domain, network)[0].classes, group)
+        found[domain.name] = (finder, names_of(domain.dataset, items))
     network.train(was_training)
     classes = one_space([domain for _, (domain, _) in parts if domain.name not in failed], network)
-    partial = any(domain.dataset.never for _, (domain, _) in parts)
-    known: dict[str, Any] = {"image_level": network.image_level, "named": choice.classes, "partial": partial}
-    return evaluate.build_table(rows, classes, failed=failed, counts=kept, **known)
+    known: dict[str, Any] = {"image_level": network.image_level, "named": choice.classes, "failed": failed}
+    known |= {"partial": any(domain.dataset.never for _, (domain, _) in parts)}
+    return evaluate.build_table(rows, classes, counts=kept, pictures=pictured(found), **known)
 
 
 def _count(
@@ -324,10 +325,11 @@ def _count(
     batches: Iterable[Batch],
     device: torch.device,
     each: list[Tensor] | None,
+    finder: Finder,
 ) -> tuple[Tensor, int]:
     """The confusion counts of ``predict``, a view of ``network``, over ``batches`` of ``domain``; see `count`."""
     space, onto = shared(domain, network)
-    return evaluate.count(predict, batches, len(space), device=device, onto=onto, each=each)
+    return evaluate.count(predict, batches, len(space), device=device, onto=onto, each=each, finder=finder)
 
 
 def one_space(measured: Iterable[Domain], network: Network) -> tuple[str, ...]:
@@ -392,7 +394,7 @@ def fit(
     loop = Fit(algorithm, batches, optim, settings.run, folder=folder, owner=owner, stage=stage, log=log)
     algorithm.check(len(parts.train), optim.batch // loop.accelerator.num_processes // optim.accumulate)
     loop.resume()
-    on_the_way = replace(settings, evaluate=choice.model_copy(update={"keep_counts": False}))
+    on_the_way = replace(settings, evaluate=choice.model_copy(update={"keep_counts": False, "keep_worst": 0}))
 
     def validate(step: int) -> float | None:
         score = _score(loop, network, lambda: measure(network, judges, on_the_way, tolerant=True), choice.select_class)

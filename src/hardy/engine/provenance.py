@@ -1,22 +1,32 @@
 """The provenance of a recorded number: versions, the commit of Hardy's own source, and the hardware."""
 
 import os
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import hardy
 from hardy.timing.hardware import fingerprint
 
-__all__ = ["commit", "provenance"]
+__all__ = ["command", "commit", "provenance"]
 
 _SECONDS = 20
 """The time limit of a git command."""
 
 
 def provenance() -> dict[str, str]:
-    """Versions, commit and hardware."""
+    """Versions, commit, hardware and the command line."""
     machine = {name: str(value) for name, value in fingerprint().to_json().items()}
-    return {"hardy": hardy.__version__, "commit": commit(Path(hardy.__file__).parent), **machine}
+    return {"hardy": hardy.__version__, "commit": commit(Path(hardy.__file__).parent), **machine, "command": command()}
+
+
+def command() -> str:
+    """The command line of this process, as a shell takes it; ``a Python program`` when it is not Hardy's."""
+    program = Path(sys.argv[0] if sys.argv else "")
+    ours = program.stem == "hardy" or program == Path(hardy.__file__).with_name("__main__.py")
+    line = shlex.join(["hardy", *sys.argv[1:]]) if ours else "a Python program"
+    return "".join(letter if letter.isprintable() else " " for letter in line)
 
 
 def commit(package: Path) -> str:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hardy import counts, records
+from hardy import counts, curves, pictures, records
 from hardy.algorithms.base import Algorithm
 from hardy.algorithms.base import Table as Shown
 from hardy.device import limit_threads, pick
@@ -325,17 +325,24 @@ class Run:
     def _validated(self, stage: str, step: int, score: float) -> None:
         _log.info("%s step %d: source validation %.4f", stage, step, score)
         self.tracking.log(stage, step, {"source validation": score})
+        if self.main:
+            curves.append(self.folder, stage, step, {"source validation": score})
 
     def measure(self, network: Network, images: Split, stage: str, notes: Mapping[str, Any]) -> Table:
         """Measure ``network`` on the held-out images of the sources and on the unseen domains, and record it.
 
         A domain that cannot be read is named in the table's ``failed``, and the others are measured. When the recipe
         has a section ``adapt``, a copy of the network adapts during the measurement, and the records say so.
-        If the recipe asks for the counts of every image, they go to the run's folder (`hardy.counts`).
+        If the recipe asks for the counts of every image, or for pictures of the worst ones, they go to the run's
+        folder (`hardy.counts`, `hardy.pictures`).
         """
         table = self._measured(network, images, stage, notes, self.settings)
         if self.main and self.recipe.evaluate.keep_counts:
             counts.write(self.folder, table.counts)
+        if self.main and table.pictures.domains:
+            pictures.write(
+                pictures.place(self.folder, adapt.name if (adapt := self.recipe.adapt) else ""), table.pictures
+            )
         return table
 
     def _measured(
@@ -353,7 +360,9 @@ class Run:
 
         Their records have the stage ``STAGE/NAME``. A line of the log and of `remarks` has their scores.
         """
-        choice = self.recipe.evaluate.model_copy(update={"keep_counts": False})  # those are of the network itself
+        choice = self.recipe.evaluate.model_copy(
+            update={"keep_counts": False, "keep_worst": 0}
+        )  # those are of the network itself
         for name, peer in self._peers.items():
             kind = peer.architecture.get("name") or type(peer).__name__
             marks = {**notes, "network": kind, "peer": name}

@@ -79,7 +79,7 @@ def _evaluate(evaluate: Evaluate, verb: str) -> Iterator[tuple[str, object, str]
     if evaluate.every and (evaluate.select == "last" or verb == "search"):
         why = "a search selects architectures" if verb == "search" else "evaluate.select is last"
         yield "evaluate.every", evaluate.every, f"{why}, so no weights are measured during training; set it to 0"
-    for key in ("classes", "keep_counts") if verb == "search" else ():
+    for key in ("classes", "keep_counts", "keep_worst") if verb == "search" else ():
         if value := getattr(evaluate, key):
             yield f"evaluate.{key}", value, "a search measures no network at its end; train what it found"
     if evaluate.select_class and evaluate.select == "last":

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from hardy import curves
 from hardy.commands.output.printing import show_rows
 from hardy.engine.fit import Log
 from hardy.engine.run import Run, lines
@@ -29,6 +30,8 @@ def terminal(run: Run, stage: str, steps: int) -> Iterator[Log]:
         def log(step: int, values: Mapping[str, float]) -> None:
             bar.update(task, completed=step, terms="  ".join(f"{name} {value:.4g}" for name, value in values.items()))
             write(step, dict(values))
+            if run.main:
+                curves.append(run.folder, stage, step, values)
             run.tracking.log(stage, step, values)
 
         yield log

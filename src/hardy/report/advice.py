@@ -1,0 +1,74 @@
+"""Which network to ship within a budget of milliseconds, and why: one sentence for each network of the Pareto front."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hardy.report.pareto import Point, front
+from hardy.report.runs import Network
+
+__all__ = ["Advice", "advise", "usual_budget"]
+
+CLOSE = 0.01
+"""A score that is lower by no more than this is close to the best."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to ship from a budget of ``milliseconds`` up to that of the next advice, and why."""
+
+    milliseconds: float
+    name: str
+    reason: str
+
+
+def advise(made: Sequence[Network], among: str) -> list[Advice]:
+    """The advice for every budget, fastest first; empty where no network has milliseconds.
+
+    Args:
+        made: the networks.
+        among: what the scores are means over, such as ``unseen domains``.
+    """
+    best = _front(made)
+    advice = []
+    for place, network in enumerate(best):
+        if network.milliseconds is None or network.headline is None:
+            continue  # `_front` has none of these
+        score = f"{_percent(network.headline)} % {network.metric_words} over {among}"
+        worst = f" ({_percent(network.worst[0])} % on the worst, {network.worst[1]})" if network.worst else ""
+        reason = f"{score} at {network.milliseconds:.3g} ms{worst}, and no network as fast scores higher"
+        if place + 1 < len(best):
+            more = best[place + 1]
+            gain = 100 * ((more.headline or 0) - network.headline)
+            reason += f"; {more.name} would gain {gain:.1f} points and takes {more.milliseconds:.3g} ms"
+        elif place:
+            less = best[place - 1]
+            loss = 100 * (network.headline - (less.headline or 0))
+            reason += f"; {less.name} takes {less.milliseconds:.3g} ms and would lose {loss:.1f} points"
+        advice.append(Advice(network.milliseconds, network.name, f"{reason}."))
+    return advice
+
+
+def usual_budget(made: Sequence[Network]) -> float | None:
+    """The time of the fastest network that scores at most a point below the best; None without milliseconds."""
+    best = _front(made)
+    if not best:
+        return None
+    top = max(one.headline or 0.0 for one in best)
+    return next(one.milliseconds for one in best if (one.headline or 0.0) >= top - CLOSE)
+
+
+def _front(made: Sequence[Network]) -> list[Network]:
+    """The networks of the Pareto front, fastest first, one of each time."""
+    points = [
+        Point(str(place), one.milliseconds, one.headline)
+        for place, one in enumerate(made)
+        if one.milliseconds is not None and one.headline is not None
+    ]
+    found: dict[float, Network] = {}
+    for point in front(points):
+        found.setdefault(point.milliseconds, made[int(point.name)])
+    return list(found.values())
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"

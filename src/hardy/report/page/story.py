@@ -1,0 +1,166 @@
+"""How the numbers came about: training curves, what each step cost and gained, environment, commands."""
+
+import shlex
+from html import escape
+
+from hardy.report.page.drawing import lines
+from hardy.report.page.markup import Cell, number, percent, section, table
+from hardy.report.page.overview import safe_json
+from hardy.report.page.subject import Subject
+from hardy.report.runs import Network
+
+__all__ = ["commands", "curves", "environment", "steps"]
+
+POINTS = 300
+"""Points of one curve, at most."""
+
+
+def curves(subject: Subject) -> str:
+    """A figure for each stage and term, with a line for each detailed network."""
+    found: dict[tuple[str, str], dict[str, tuple[int, list[tuple[float, float]]]]] = {}
+    for place, one in enumerate(subject.detailed):
+        for stage, terms in one.first.curves.items():
+            for term, curve in terms.items():
+                points = [(float(step), value) for step, value in curve]
+                if len(points) > 1 and term != "lr":  # the learning rate is in the recipe
+                    found.setdefault((stage, term), {})[one.name] = place, points[:: -(-len(points) // POINTS)]
+    if not found:
+        return section("curves", "Training curves", "No run here has curves.jsonl, which training writes.", "")
+    cards = ""
+    for (stage, term), drawn in found.items():
+        about = f"{term} by step while {stage} of {', '.join(drawn)}"
+        title, figure = escape(f"{stage}: {term}"), lines(drawn, (term, "step"), about)
+        cards += f'<article class="card"><h3>{title}</h3>{figure}</article>'
+    note = "By step, of the first seed." + subject.left_out()
+    return section(
+        "curves", "Training curves", escape(note), f'{subject.legend()}<div class="cards wide">{cards}</div>'
+    )
+
+
+def steps(subject: Subject) -> str:
+    """What each step cost and gained, beside the network it started from."""
+    columns = ["network", "step", "from", "took", "parameters", "ms", "seen", "unseen", "worst"]
+    rows = [_step(one) for one in subject.networks] + [row for one in subject.networks for row in _exports(one)]
+    note = (
+        "Took: seconds and training steps of this step alone. Of a step from another network: parameters and ms as a "
+        "share of that network's, and scores as the difference in points; of the first step the numbers themselves."
+    )
+    return section("steps", "What each step cost and gained", note, table("Steps", columns, rows))
+
+
+def _step(one: Network) -> list[Cell]:
+    before = one.parent
+    said = Cell(escape(before.name)) if before else Cell("–")
+    head = [Cell(escape(one.name), head=True), Cell(one.step), said, _took(one)]
+    if before is None:
+        scores = [one.mean(seen=True), one.mean(), one.worst[0] if one.worst else None]
+        return [*head, number(one.parameters, ",.0f"), number(one.milliseconds), *map(percent, scores)]
+    gains = [_less(one.mean(seen=True), before.mean(seen=True)), _less(one.mean(), before.mean())]
+    gains.append(_less(*(each.worst[0] if each.worst else None for each in (one, before))))
+    shares = [_ratio(one.parameters, before.parameters), _ratio(one.milliseconds, before.milliseconds)]
+    return [*head, *shares, *(percent(gain, signed=True) for gain in gains)]
+
+
+def _exports(one: Network) -> list[list[Cell]]:
+    """A row for the latest export of each file: its mIoU beside that of the network on the images of the proof."""
+    latest: dict[str, dict[str, float | None]] = {}
+    for line in one.first.lines:
+        if line.stage == "export":
+            latest.setdefault(str(line.notes.get("file", "")), {})[line.metric] = line.value
+    rows = []
+    for file, values in latest.items():
+        agree, kept = values.get("agreement"), _less(values.get("miou_onnx"), values.get("miou_torch"))
+        title = Cell(f'{escape(one.name)} <span class="tag">{escape(file.rsplit("/", 1)[-1])}</span>', head=True)
+        proof = Cell("–" if agree is None else f"{100 * agree:.2f} % of pixels agree", agree)
+        gain = Cell("–" if kept is None else f"{percent(kept, signed=True).html} on the proof", kept)
+        rows.append(
+            [title, Cell("export"), Cell(escape(one.name)), proof, Cell("–"), Cell("–"), Cell("–"), gain, Cell("–")]
+        )
+    return rows
+
+
+def _took(one: Network) -> Cell:
+    cost: dict[str, float] = {}
+    for line in one.first.own:
+        for name, value in line.cost.items():
+            cost[name] = max(value, cost.get(name, value))
+    seconds = sum(value for name, value in cost.items() if name.endswith("_seconds"))
+    count = sum(value for name, value in cost.items() if name.endswith("_steps"))
+    if not cost:
+        return Cell("–")
+    return Cell(f"{seconds:,.0f} s, {count:,.0f} steps", seconds)
+
+
+def _less(value: float | None, base: float | None) -> float | None:
+    return None if value is None or base is None else value - base
+
+
+def _ratio(value: float | None, base: float | None) -> Cell:
+    return Cell("–") if value is None or not base else Cell(f"× {value / base:.2f}", value / base)
+
+
+def environment(subject: Subject) -> str:
+    """The versions and machines on which the numbers were made."""
+    seen: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for network in subject.networks:
+        for run in network.runs:
+            for one in run.lines:
+                key = tuple(sorted((k, v) for k, v in one.versions.items() if k not in ("command", "load")))
+                names = seen.setdefault(key, [])
+                if network.name not in names:
+                    names.append(network.name)
+    titles = ["what", *(_whose(names, len(subject.networks)) for names in seen.values())]
+    keys = dict.fromkeys(name for key in seen for name, _ in key)
+    rows = [
+        [Cell(escape(name), head=True), *(Cell(escape(dict(key).get(name, "–"))) for key in seen)]
+        for name in sorted(keys)
+    ]
+    return section("environment", "Environment", "", table("Environment", titles, rows) if rows else "")
+
+
+def _whose(names: list[str], of: int) -> str:
+    if len(names) == of:
+        return "all networks"
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def commands(subject: Subject) -> str:
+    """The commands, numbered, and every number with that of its own."""
+    rows = []
+    for (folder, stage, command, commit), place in subject.commands.items():
+        recipe = shlex.join(["hardy", stage, f"{folder}/recipe.yaml"]) if stage in ("train", "prune") else ""
+        repeat = "" if recipe in ("", command) else f"<br><small>its run alone: <code>{escape(recipe)}</code></small>"
+        line = f"<code>{escape(command)}</code>{repeat}"
+        rows.append([Cell(str(place), place, head=True), Cell(escape(stage)), Cell(line), Cell(escape(commit) or "–")])
+    columns = ["no.", "step", "command", "commit"]
+    listed = table("Commands", columns, rows)
+    note = "The exact command of every number, and the commit of Hardy that ran it."
+    return section("commands", "Commands and numbers", note, listed + _numbers(subject))
+
+
+def _numbers(subject: Subject) -> str:
+    """Every number as data, which the page shows when it is asked for."""
+    texts: dict[str, int] = {}
+
+    def place(text: str) -> int:
+        return texts.setdefault(text, len(texts))
+
+    values = []
+    for network in subject.networks:
+        for run in network.runs:
+            for one in run.lines:
+                value = None if one.value is None else float(f"{one.value:.6g}")
+                by = subject.commands[subject.command(run.folder, one)]
+                values.append(
+                    [place(network.name), place(one.stage), place(one.target), place(one.metric), one.seed, value, by]
+                )
+    data = safe_json({"texts": list(texts), "rows": values})
+    return (
+        f'<details id="numbers"><summary>Every number ({len(values):,}) with its command</summary>'
+        '<p class="filter"><label>Filter <input type="search" placeholder="such as: ior night iou/road"></label> '
+        '<output aria-live="polite"></output></p><div class="scroll" tabindex="0" role="region" '
+        'aria-label="Every number"><table><thead><tr><th scope="col">network</th><th scope="col">step</th>'
+        '<th scope="col">of</th><th scope="col">metric</th><th scope="col">seed</th><th scope="col">value</th>'
+        '<th scope="col">command no.</th></tr></thead><tbody></tbody></table></div>'
+        f'<script type="application/json">{data}</script></details>'
+    )

@@ -1,0 +1,99 @@
+"""What the sections of the page are made of: the networks, those shown in detail, and their numbers' commands."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from pathlib import Path
+
+from hardy.records import Record
+from hardy.report.pareto import Point, front
+from hardy.report.runs import Network
+
+__all__ = ["DETAILED", "Subject"]
+
+DETAILED = 8
+"""Networks that are shown in detail, at most: as many as have colours of their own."""
+
+
+@dataclass
+class Subject:
+    """The networks of a report.
+
+    Attributes:
+        networks: all of them.
+        runtime: of their milliseconds.
+    """
+
+    networks: Sequence[Network]
+    runtime: str
+
+    @cached_property
+    def front(self) -> list[Network]:
+        """The networks of the Pareto front of score and milliseconds, fastest first."""
+        points = [
+            Point(str(place), one.milliseconds, one.headline)
+            for place, one in enumerate(self.networks)
+            if one.milliseconds is not None and one.headline is not None
+        ]
+        return [self.networks[int(point.name)] for point in front(points)]
+
+    @cached_property
+    def detailed(self) -> list[Network]:
+        """The networks shown in detail: all, or of many those of the front and then the best."""
+        if len(self.networks) <= DETAILED:
+            return list(self.networks)
+        best = sorted(self.networks, key=lambda one: -(one.headline or 0.0))
+        chosen = [*reversed(self.front), *(one for one in best if one not in self.front)][:DETAILED]
+        return [one for one in self.networks if one in chosen]
+
+    def colour(self, network: Network) -> int | None:
+        """The number of its colour; None for a network without one."""
+        return self.detailed.index(network) if network in self.detailed else None
+
+    @property
+    def metric(self) -> str:
+        """``mIoU`` or ``accuracy``."""
+        return self.networks[0].metric_words
+
+    @cached_property
+    def away(self) -> bool:
+        """Whether some network is measured on a domain that it was not trained on."""
+        return any(one.group(seen=False) for one in self.networks)
+
+    @property
+    def among(self) -> str:
+        """What the headline scores are means over."""
+        return "unseen domains" if self.away else "the domains trained on"
+
+    @cached_property
+    def commands(self) -> dict[tuple[str, str, str, str], int]:
+        """(folder, stage, command, commit) of all records, numbered from 1 in their order."""
+        found: dict[tuple[str, str, str, str], int] = {}
+        for network in self.networks:
+            for run in network.runs:
+                for one in run.lines:
+                    found.setdefault(self.command(run.folder, one), len(found) + 1)
+        return found
+
+    @staticmethod
+    def command(folder: Path, one: Record) -> tuple[str, str, str, str]:
+        """The command that made a record; of one without it, the command that repeats its run."""
+        verb = one.stage.split("/")[0]
+        again = f"hardy {verb} {folder / 'recipe.yaml'}" if verb in ("train", "prune") else ""
+        made = one.versions.get("command") or again or "was not recorded"
+        return str(folder), verb, made, one.versions.get("commit", "")
+
+    def legend(self) -> str:
+        """The names of the detailed networks in their colours."""
+        names = "".join(
+            f'<li><i class="c{place}" aria-hidden="true"></i>{escape(one.name)}</li>'
+            for place, one in enumerate(self.detailed)
+        )
+        return f'<ul class="legend" aria-label="Networks">{names}</ul>'
+
+    def left_out(self) -> str:
+        """What is said where only the detailed networks are shown."""
+        if len(self.detailed) == len(self.networks):
+            return ""
+        return f" Shown are {len(self.detailed)} of {len(self.networks)} networks: those of the front, then the best."

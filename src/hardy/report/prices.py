@@ -1,0 +1,84 @@
+"""What the networks of a report cost, comparable with each other: milliseconds, parameters, multiply-accumulates.
+
+A pruned network was timed in turns with the one it came from: their ratio is what is trusted. It is multiplied with the
+time of that network: as ``hardy bench`` measured it, else the median over all that were timed in turns with it. All
+milliseconds of a report are of one runtime, the one in which most networks were timed.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+from hardy.report.runs import Network, Run
+
+__all__ = ["price"]
+
+_RUNTIMES = ("onnxruntime", "eager")
+
+
+def price(made: Sequence[Network]) -> str:
+    """Fill in parent and costs of the networks ``made``, in place; returns the runtime of their milliseconds."""
+    _parents(made)
+    timed = {runtime: _times(made, runtime) for runtime in _RUNTIMES}
+    runtime = max(_RUNTIMES, key=lambda one: len(timed[one]))
+    for place, network in enumerate(made):
+        network.milliseconds = timed[runtime].get(place)
+        children = [one for one in made if one.parent is network and one.step == "prune"]
+        for name in ("parameters", "gmacs"):
+            known = [network.first.cost(f"{name}_after"), network.first.cost(name)]
+            known += [child.first.cost(f"{name}_before") for child in children]
+            setattr(network, name, next((value for value in known if value is not None), None))
+    for network in made:  # the same network, adapted
+        if network.step == "adapt" and network.parent:
+            network.parameters = network.parameters or network.parent.parameters
+            network.gmacs = network.gmacs or network.parent.gmacs
+    return runtime
+
+
+def _parents(made: Sequence[Network]) -> None:
+    for network in made:
+        run = network.first
+        if run.adapt or run.peer:
+            same = [
+                one for one in made if one.first.folder == run.folder and not one.first.adapt and not one.first.peer
+            ]
+        else:
+            named = run.note("network")
+            same = [one for one in made if isinstance(named, str) and _is(one.first, named, run)]
+        network.parent = next((one for one in same if one is not network), None)
+
+
+def _is(one: Run, named: str, child: Run) -> bool:
+    """Whether ``one`` is the run ``named`` that ``child`` started from; it may have moved together with the child's."""
+    if one.adapt or one.peer or "/" not in named.replace("\\", "/"):
+        return False
+    sibling = child.folder.parent / Path(named).name
+    return one.folder.resolve() in (Path(named).resolve(), sibling.resolve())
+
+
+def _times(made: Sequence[Network], runtime: str) -> dict[int, float]:
+    """Place of a network -> its milliseconds in ``runtime``."""
+    found = {place: value for place, one in enumerate(made) if (value := _benched(one.first, runtime)) is not None}
+    before, after = f"milliseconds_p50_{runtime}_before", f"milliseconds_p50_{runtime}_after"
+    for place, network in enumerate(made):
+        children = [one.first.cost(before) for one in made if one.parent is network and one.step == "prune"]
+        if place not in found and (known := [value for value in children if value]):
+            found[place] = median(known)
+    for place, network in enumerate(made):
+        own, base = network.first.cost(after), network.first.cost(before)
+        if place not in found and own is not None:
+            parent = next((at for at, one in enumerate(made) if one is network.parent and at in found), None)
+            found[place] = own if parent is None or not base else own / base * found[parent]
+    return found
+
+
+def _benched(run: Run, runtime: str) -> float | None:
+    """The latest median of one image that ``hardy bench`` recorded of the network as it is."""
+    if run.adapt or run.peer:
+        return None
+    values = [
+        one.value
+        for one in run.lines
+        if (one.stage, one.target, one.metric) == ("bench", runtime, "milliseconds_p50") and one.notes.get("batch") == 1
+    ]
+    return values[-1] if values else None

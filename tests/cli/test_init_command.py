@@ -1,0 +1,67 @@
+"""``hardy init DATA``: a recipe for the folder it is shown, which trains as it stands."""
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from hardy.commands.input.data_folder import find, whole
+from hardy.recipe import read
+
+
+def test_a_recipe_for_a_folder_of_masks_trains_as_written(call, town, tmp_path):
+    said = call("init", town, "--to", tmp_path / "my first")
+    assert (said.code, said.err) == (0, "")
+    file = tmp_path / "my first" / "recipe.yaml"
+    made = read(file)
+    assert (made.data.sources, made.data.unseen) == (("folder/day",), ("folder/night",))
+    assert made.data.datasets["folder"]["root"] == str(town)
+    assert made.data.size == made.data.crop == (32, 64)
+    assert (made.network.name, made.evaluate.keep_counts, made.evaluate.keep_worst) == ("fast_scnn", True, 2)
+    text = file.read_text(encoding="utf-8")
+    assert f"# A first recipe for {town}, written by hardy init. To run it: hardy train {file}\n" in text
+    assert "# Found: folder, 2 domains, " in text
+    words = ["network={name: tiny, width: 8, classes: " + str(town) + "}", "optim.steps=1", "evaluate.every=0"]
+    done = call("train", file, *words, f"run.folder={tmp_path / 'run'}", "run.device=cpu", "run.workers=0")
+    assert done.code == 0, done.err
+
+
+def test_a_name_that_yaml_would_misread_is_quoted_and_one_domain_is_said(call, town, tmp_path):
+    place = tmp_path / "a: b, ünïcode #1"
+    (place / "images" / "no").parent.mkdir(parents=True)
+    for part in ("images", "masks"):
+        (place / part).mkdir(exist_ok=True)
+        (place / part / "no").symlink_to(town / part / "day")
+    (place / "classes.yaml").write_bytes((town / "classes.yaml").read_bytes())
+    assert call("init", place, "--to", tmp_path / "to").code == 0
+    file = tmp_path / "to" / "recipe.yaml"
+    assert read(file).data.datasets["folder"]["root"] == str(place)
+    assert yaml.safe_load(file.read_text(encoding="utf-8"))["data"]["sources"] == ["folder/no"]
+    assert "Only one domain is here." in file.read_text(encoding="utf-8")
+
+
+def test_a_folder_without_data_is_one_line_and_no_file(refused, tmp_path):
+    (tmp_path / "images").mkdir()
+    assert "there is no such folder of data" in refused("init", tmp_path / "none", "--to", tmp_path)
+    said = refused("init", tmp_path, "--to", tmp_path)
+    assert "holds none of the data sets" in said
+    assert "classes.yaml" in said
+
+
+def test_a_data_set_is_found_beside_others_and_by_its_own_folder(tmp_path):
+    place = tmp_path / "camvid" / "CamVid"
+    for name in ("0001TP_1", "0016E5_1", "0016E5_2"):
+        for kind in ("val", "valannot"):
+            (place / kind).mkdir(parents=True, exist_ok=True)
+            shape = (24, 32, 3) if kind == "val" else (24, 32)
+            Image.fromarray(np.zeros(shape, np.uint8)).save(place / kind / f"{name}.png")
+    for shown in (tmp_path, tmp_path / "camvid"):
+        found = find(shown)
+        assert (found.dataset, found.classes, found.size()) == ("camvid", "camvid11", (24, 32))
+        assert (found.trained, found.unseen) == (["camvid/0016E5"], ["camvid/0001TP"])
+
+
+def test_sizes_are_whole_and_keep_their_shape():
+    assert whole((360, 480), 160) == (128, 160)
+    assert whole((360, 480), 512) == (352, 480)
+    assert whole((1080, 1920), 512) == (288, 512)
+    assert whole((20, 20), 512) == (32, 32)

@@ -1,0 +1,36 @@
+"""``hardy report`` as a user types it."""
+
+import pytest
+from report_runs import write_run, write_story
+
+
+def test_a_page_from_a_folder_of_runs_that_names_a_torn_line(call, tmp_path):
+    runs, page = write_story(tmp_path / "my runs"), tmp_path / "a page.html"
+    with (runs / "half" / "records.jsonl").open("a") as end:
+        end.write('{"recipe"')
+    said = call("report", runs, "--out", page, "--budget-ms", "6", "--title", "Mine")
+    assert (said.code, said.out) == (
+        0,
+        f"{page}: 4 networks; open it in a browser, also without a connection\n",
+    )
+    assert said.err.startswith(f"hardy: {runs / 'half' / 'records.jsonl'}:")
+    assert said.err.endswith(": torn in its last line, which is left out\n")
+    text = page.read_text(encoding="utf-8")
+    assert "<strong>half</strong>" in text
+    assert "<h1>Mine</h1>" in text
+
+
+@pytest.mark.parametrize("words", [("--budget-ms", "0"), ("--budget-ms", "nan")])
+def test_a_budget_that_is_none_is_refused(refused, tmp_path, words):
+    run = write_run(tmp_path / "run", 0.8, kept=False)
+    assert "must be milliseconds above 0" in refused("report", run, *words, "--out", tmp_path / "page.html")
+
+
+def test_no_records_and_other_classes_are_one_line_and_no_page(refused, tmp_path):
+    run, other = (
+        write_run(tmp_path / "a", 0.8, kept=False),
+        write_run(tmp_path / "b", 0.8, classes=("x", "y"), kept=False),
+    )
+    page = tmp_path / "page.html"
+    assert "has no records.jsonl at or below it" in refused("report", tmp_path / "none", "--out", page)
+    assert "cannot be compared; make a report of each" in refused("report", run, other, "--out", page)

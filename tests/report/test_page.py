@@ -1,0 +1,181 @@
+"""The page in headless Chromium: it sorts, filters, explains, slides, and asks nobody for anything."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from report_runs import CLASSES, write_run, write_story
+
+from hardy.errors import InputError
+from hardy.report.page import build
+
+NEEDS = pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+
+LISTEN = """<script>
+window.faults = [];
+addEventListener("error", (event) => faults.push(String(event.message)));
+addEventListener("securitypolicyviolation", (event) => faults.push(`${event.violatedDirective} ${event.blockedURI}`));
+for (const kind of ["error", "warn"]) console[kind] = (...said) => faults.push(said.join(" "));
+</script>"""
+
+ACT = Path(__file__).with_name("act_on_page.js").read_text(encoding="utf-8")
+
+
+class Outline(HTMLParser):
+    """The headings, the ids, and what lacks a name on a page."""
+
+    def __init__(self):
+        super().__init__()
+        self.headings, self.ids, self.links, self.nameless, self.inside = [], [], [], [], 0
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.ids += [found["id"]] if "id" in found else []
+        self.links += [found["href"]] if tag == "a" else []
+        self.inside += tag == "label"
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+        if tag in ("input", "select") and not self.inside and "aria-label" not in found:
+            self.nameless.append(found)
+        if tag == "img" and "alt" not in found:
+            self.nameless.append(found)
+
+    def handle_endtag(self, tag):
+        self.inside -= tag == "label"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    home = tmp_path_factory.mktemp("report")
+    build.write([write_story(home / "runs")], home / "report.html", title="A <b> & report")
+    return home / "report.html"
+
+
+def visible(clip):
+    """The part of the width, in percent, of a layer that CSS cuts by ``inset(TOP RIGHT BOTTOM LEFT)``."""
+    sides = [int(side) for side in re.findall(r"(\d+)(?:px|%)", clip)]
+    right, left = (
+        sides[1] if len(sides) > 1 else sides[0],
+        sides[3] if len(sides) > 3 else sides[min(1, len(sides) - 1)],
+    )
+    return left, max(left, 100 - right)
+
+
+def shown(page, text, size="1200,900"):
+    """What the page said after it was acted upon in a window of this size."""
+    acted = page.with_name(f"acted-{size}.html")
+    acted.write_text(
+        text.replace("<head>", f"<head>{LISTEN}", 1).replace("</body>", f"<script>{ACT}</script></body>"),
+        encoding="utf-8",
+    )
+    words = ["--headless", "--no-sandbox", "--disable-gpu", f"--window-size={size}", "--virtual-time-budget=3000"]
+    done = subprocess.run(
+        ["chromium", *words, "--dump-dom", acted.as_uri()], capture_output=True, text=True, check=True, timeout=200
+    )
+    return json.loads(re.search(r'id="said">(.*?)</script>', done.stdout, re.DOTALL).group(1))
+
+
+@NEEDS
+@pytest.mark.slow
+def test_a_browser_sorts_filters_explains_slides_and_asks_nobody(page):
+    said = shown(page, page.read_text(encoding="utf-8"))
+    assert said["faults"] == []
+    assert said["requests"] == []
+    assert said["start"] == ["beaten", "dense", "half", "quarter"]
+    assert (said["slowest"], said["sorted"]) == (["dense", "beaten", "half", "quarter"], "descending")
+    assert said["fastest"] == ["quarter", "half", "beaten", "dense"]
+    assert (said["filtered"], said["shown"]) == (["quarter", "half", "dense"], "3 of 4 shown")
+    assert said["hover"][0] is False
+    assert said["hover"][1].startswith("beaten: ")
+    assert said["away"] is True
+    assert said["focus"][0] is False
+    assert "at 3 ms" in said["focus"][1]
+    assert said["escaped"] is True
+    assert said["six"].startswith("half: ")
+    assert said["none"] == "none: no network is that fast; the fastest, quarter, takes 3 ms."
+    layers = [(visible(truth), visible(prediction)) for truth, prediction, _ in said["slides"]]
+    assert layers == [
+        ((0, 0), (0, 0)),
+        ((0, 50), (0, 0)),
+        ((0, 100), (0, 0)),
+        ((50, 100), (0, 50)),
+        ((100, 100), (0, 100)),
+    ]
+    words = [word for _, _, word in said["slides"]]
+    assert words[0::2] == ["image", "truth", "prediction"]
+    assert words[3] == "prediction on the left 50 percent, truth on the right"
+    assert said["stop"] == "50"
+    assert said["panels"][2] is False
+    assert said["panels"].count(False) == 1
+    assert said["theme"][0] != said["theme"][1]
+    assert said["wide"] is True
+    assert [row[:4] for row in said["numbers"]] == [["half", "prune", "streets/night", "iou/road"]]
+    number = int(said["numbers"][0][6])
+    text = page.read_text(encoding="utf-8")
+    assert re.search(
+        rf'<th scope="row" data-sort="{number}">{number}</th><td>prune</td><td><code>hardy prune half', text
+    )
+
+
+def test_the_page_is_one_file_that_names_everything(page):
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", text)
+    assert not re.search(r"url\(|@import|https?://", text)
+    assert "default-src 'none'" in text
+    assert "<title>A &lt;b&gt; &amp; report</title>" in text
+    outline = Outline()
+    outline.feed(text)
+    assert outline.nameless == []
+    assert outline.headings[:2] == [1, 2]
+    assert all(after - before <= 1 for before, after in zip(outline.headings, outline.headings[1:], strict=False))
+    assert len(set(outline.ids)) == len(outline.ids)
+    assert {link[1:] for link in outline.links} <= set(outline.ids)
+    assert outline.links[1:] == [f"#{name}" for name in build.TITLES if name in outline.ids]
+    for part in ("ship", "tradeoff", "networks", "domains", "images", "classes", "confusion", "curves", "steps"):
+        assert f'<section id="{part}"' in text
+
+
+def test_the_same_records_give_the_same_bytes(page):
+    again = page.with_name("again.html")
+    build.write([page.parent / "runs"], again, title="A <b> & report")
+    assert again.read_bytes() == page.read_bytes()
+
+
+def test_a_run_alone_without_anything_kept_says_what_keeps_it(tmp_path):
+    build.write([write_run(tmp_path / "alone", 0.8, kept=False)], tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    for said in (
+        "hardy bench RUN",
+        "evaluate.keep_counts: true",
+        "hardy evaluate RUN DOMAINS --worst 2",
+        "curves.jsonl",
+    ):
+        assert said in text
+    assert 'id="tradeoff"' not in text
+    assert "#tradeoff" not in text
+
+
+def test_of_many_networks_the_front_and_the_best_are_shown_in_detail(tmp_path):
+    for place in range(12):
+        cost = {"milliseconds_p50_eager_after": 10.0 - place / 2, "parameters_after": 1.0}
+        write_run(tmp_path / f"r{place:02}", 0.9 - place / 50, stage="prune", cost=cost, kept=False)
+    subject, _ = build.write([tmp_path], tmp_path / "page.html", budget=0.1)
+    assert [one.name for one in subject.detailed] == [f"r{place:02}" for place in range(8)]
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Shown are 8 of 12 networks" in text
+    assert "no network is that fast; the fastest, r11, takes 4.5 ms." in text
+    assert text.count('class="mark') == 12
+    assert all(f">{name}<" in text for name in CLASSES)
+
+
+def test_a_page_that_cannot_be_written_is_one_line(tmp_path):
+    run = write_run(tmp_path / "run", 0.8, kept=False)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        build.write([run], tmp_path / "file" / "page.html")
+    with pytest.raises(InputError, match="budget -1: must be milliseconds above 0"):
+        build.write([run], tmp_path / "page.html", budget=-1)

@@ -1,0 +1,140 @@
+"""The networks of a report, their costs and the advice, from records; each number by hand."""
+
+import json
+
+import pytest
+from report_runs import CLASSES, SEEN, iou, matrices, write_run, write_story
+
+from hardy import records
+from hardy.errors import InputError
+from hardy.records import Record
+from hardy.report.advice import advise, usual_budget
+from hardy.report.intervals import confusion, interval
+from hardy.report.page.subject import Subject
+from hardy.report.prices import price
+from hardy.report.runs import networks
+
+
+@pytest.fixture
+def story(tmp_path):
+    return write_story(tmp_path / "runs")
+
+
+def made(*paths):
+    found = networks(list(paths), torn=[])
+    price(found)
+    return {one.name: one for one in found}
+
+
+def test_names_steps_parents_and_scores(story):
+    found = made(story)
+    assert {name: one.step for name, one in found.items()} == {
+        "beaten": "prune",
+        "dense": "train",
+        "half": "prune",
+        "quarter": "prune",
+    }
+    dense = found["dense"]
+    assert [name for name, one in found.items() if one.parent is dense] == ["beaten", "half", "quarter"]
+    assert (dense.parent, dense.classes, dense.metric_words) == (None, list(CLASSES), "mIoU")
+    assert dense.group(seen=True) == list(SEEN)
+    assert dense.score("streets/fog") == pytest.approx(iou(matrices(0.7, seed=2).sum(0)).mean())
+    assert dense.worst == (dense.score("streets/fog"), "streets/fog")
+
+
+def test_milliseconds_are_the_ratio_in_turns_times_that_of_the_network_before(story):
+    assert {name: one.milliseconds for name, one in made(story).items()} == pytest.approx(
+        {"beaten": 8.0, "dense": 10.0, "half": 6.0, "quarter": 3.0}
+    )
+    line = ("r", "bench", (), "onnxruntime", 0, "milliseconds_p50", 20.0, {}, {}, {"batch": 1})
+    records.append(story / "dense" / "records.jsonl", [Record(*line), Record(*line[:6], 80.0, {}, {}, {"batch": 4})])
+    found = made(story)
+    assert {name: one.milliseconds for name, one in found.items()} == pytest.approx(
+        {"beaten": 16.0, "dense": 20.0, "half": 12.0, "quarter": 6.0}
+    )
+    assert (found["dense"].parameters, found["half"].parameters) == (1e6, 6e5)
+
+
+def test_the_advice_names_the_front_and_a_beaten_network_is_in_none(story):
+    found = list(made(story).values())
+    said = advise(found, "unseen domains")
+    assert [(one.name, one.milliseconds) for one in said] == [("quarter", 3.0), ("half", 6.0), ("dense", 10.0)]
+    half, dense = (next(one for one in found if one.name == name) for name in ("half", "dense"))
+    gain = 100 * (dense.mean() - half.mean())
+    assert said[1].reason.startswith(f"{100 * half.mean():.1f} % mIoU over unseen domains at 6 ms (")
+    assert said[1].reason.endswith(f"; dense would gain {gain:.1f} points and takes 10 ms.")
+    assert usual_budget(found) == 10.0  # half is more than a point below
+    assert [one.name for one in Subject(found, "eager").front] == ["quarter", "half", "dense"]
+
+
+def test_adapted_networks_and_peers_are_networks_of_their_own(story):
+    for notes, stage in (
+        ({"adapt": {"name": "tent", "reset": "domain"}}, "evaluate"),
+        ({"peer": "second"}, "train/second"),
+    ):
+        line = Record("r", stage, SEEN, "streets/night", 0, "miou", 0.5, {}, {}, notes)
+        other = Record("r", stage, SEEN, "streets/night", 0, "iou/road", 0.5, {}, {}, notes)
+        more = [Record("r", stage, SEEN, "streets/night", 0, f"iou/{name}", 0.5, {}, {}, notes) for name in CLASSES]
+        records.append(story / "dense" / "records.jsonl", [line, other, *more])
+    found = made(story)
+    assert {"dense + tent", "dense / second"} < set(found)
+    adapted = found["dense + tent"]
+    assert (adapted.step, adapted.parent, adapted.milliseconds) == ("adapt", found["dense"], None)
+    assert adapted.headline == 0.5
+    assert found["dense"].score("streets/night") != 0.5
+
+
+def test_cells_of_a_study_that_differ_in_their_seed_are_one_network(tmp_path):
+    lines = []
+    for seed, value in ((0, 0.4), (1, 0.6)):
+        (tmp_path / "study" / "cells" / f"dense-{seed}").mkdir(parents=True)
+        notes = {"cell": f"dense-{seed}", "of": "dense", "axes": {"seed": str(seed), "width": "wide"}}
+        lines.append(Record("r", "train", SEEN, "streets/night", seed, "miou", value, {}, {}, notes))
+    records.append(tmp_path / "study" / "records.jsonl", lines)
+    records.append(tmp_path / "study" / "cells" / "dense-0" / "records.jsonl", lines[:1])  # is in the study's own
+    (one,) = networks([tmp_path], torn=[])
+    assert (one.name, len(one.runs), one.score("streets/night")) == ("dense wide", 2, 0.5)
+    around = interval(one, "streets/night")
+    assert (around.low, around.high, around.of) == (0.4, 0.6, "2 seeds")
+
+
+def test_intervals_hold_the_score_and_shrink_with_more_images(story, tmp_path):
+    dense = made(story)["dense"]
+    around = interval(dense, "streets/night")
+    assert around.of == "6 images"
+    assert around.low < dense.score("streets/night") < around.high
+    names, pixels = confusion(dense, ["streets/night", "streets/fog"])
+    assert names == CLASSES
+    assert (pixels == matrices(0.8, seed=1).sum(0) + matrices(0.7, seed=2).sum(0)).all()
+    bare = write_run(tmp_path / "bare", 0.8, kept=False)
+    assert interval(made(bare)["bare"], "streets/night") is None
+    assert confusion(made(bare)["bare"], ["streets/night"]) is None
+
+
+def test_a_last_line_that_is_torn_is_named_and_left_out(story):
+    file, torn = story / "half" / "records.jsonl", []
+    before = len(records.read(file))
+    with file.open("a") as end:
+        end.write('{"recipe": "r", "stage": "tra')
+    assert len(networks([story], torn=torn)) == 4
+    assert torn == [f"{file}:{before + 1}: torn in its last line, which is left out"]
+    with file.open("a") as end:
+        end.write("\n" + json.dumps({"recipe": "r"}) + "\n")
+    with pytest.raises(InputError, match=f"records.jsonl:{before + 1}: not a record"):  # no crash leaves this
+        networks([story], torn=[])
+
+
+def test_what_cannot_be_reported_is_one_line(story, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "empty", tmp_path / "nowhere"):
+        with pytest.raises(InputError, match=r"has no records.jsonl at or below it; hardy train writes one"):
+            networks([path], torn=[])
+    line = Record("r", "bench", (), "eager", 0, "milliseconds_p50", 20.0)
+    records.append(tmp_path / "timed" / "records.jsonl", [line])
+    with pytest.raises(InputError, match="the records hold no score of a domain; hardy evaluate measures one"):
+        networks([tmp_path / "timed"], torn=[])
+    other = write_run(tmp_path / "other", 0.8, classes=("road", "sky", "lake"))
+    with pytest.raises(
+        InputError, match=r"has 4 classes of pixels, .*other has 3 classes of pixels \(.*lake.*only in one"
+    ):
+        networks([story, other], torn=[])
