@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from hardy.errors import named
 from hardy.stored import contents, finite, is_integer, json_value
 
 __all__ = ["FILE", "Curve", "append", "read"]
@@ -27,7 +28,7 @@ def append(folder: Path, stage: str, step: int, values: Mapping[str, float]) -> 
     """
     known = {name: float(f"{value:.6g}") for name, value in values.items() if math.isfinite(value)}
     if known:
-        with (folder / FILE).open("a", encoding="utf-8") as file:
+        with named(folder / FILE), (folder / FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"stage": stage, "step": step, "values": known}) + "\n")
 
 

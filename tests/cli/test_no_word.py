@@ -181,6 +181,7 @@ def calls(town):
         "export": ["export", "run", "net.onnx", "--size", "32x32"],
         "bench": ["bench", "run", "--size", "32x32", "--runs", "1"],
         "runs": ["runs", "."],
+        "report": ["report", "run"],
     }
 
 

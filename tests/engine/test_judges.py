@@ -152,6 +152,7 @@ def test_a_run_that_stopped_while_it_was_measured_is_measured_again(town, tmp_pa
     assert hardy.load(tmp_path / "run").labels.classes == ("road", "wall", "sky"), "the network is there already"
     train.run(recipe)
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "curves.jsonl",
         "network.json",
         "network.safetensors",
         "recipe.yaml",

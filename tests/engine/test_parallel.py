@@ -123,7 +123,7 @@ def test_two_processes_train_as_one(recipe, tmp_path):
     both = [(tmp_path / name / "network.safetensors").read_bytes() for name in ("two", "again")]
     assert both[0] == both[1]
 
-    kept = {"network.json", "network.safetensors", "recipe.yaml", "records.jsonl", "train.log"}
+    kept = {"curves.jsonl", "network.json", "network.safetensors", "recipe.yaml", "records.jsonl", "train.log"}
     assert {path.name for path in (tmp_path / "two").iterdir()} == kept
     written = records_of(tmp_path / "two" / "records.jsonl")
     assert len(written) == len({(record.target, record.metric) for record in written}), "one process writes"

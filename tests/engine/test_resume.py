@@ -167,5 +167,5 @@ def test_interrupt_terminate_and_kill_change_no_bit(recipe, tmp_path):
         for path in (folder / "records.jsonl", never / "records.jsonl")
     ]
     assert measured[0] == measured[1]
-    kept = {"network.json", "network.safetensors", "recipe.yaml", "records.jsonl", "train.log"}
+    kept = {"curves.jsonl", "network.json", "network.safetensors", "recipe.yaml", "records.jsonl", "train.log"}
     assert {path.name for path in folder.iterdir()} == kept

@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from hardy.curves import FILE as CURVES
 from hardy.engine.run_files import PASSING, PEERS, START, holds_network, unfinished
 from hardy.errors import InputError
 from hardy.files import clear, expanded, leftovers
@@ -75,6 +76,8 @@ def locked(folder: Path, recipe: Recipe) -> Iterator[None]:
     try:
         _refuse_other(folder, recipe)
         clear(folder, *_parts(folder))
+        if unused(folder):  # then training starts anew
+            (folder / CURVES).unlink(missing_ok=True)
         yield
     finally:
         lock.release()
@@ -120,6 +123,6 @@ def _refuse_other(folder: Path, recipe: Recipe) -> None:
 
 
 def unused(folder: Path) -> bool:
-    """Whether ``folder`` exists and holds only a recipe, a log, and the networks that a run was given."""
-    given = {"recipe.yaml", "train.log", LOCK, START, "teacher", "teacher.json"}
+    """Whether ``folder`` exists and holds only a recipe, a log, curves, and the networks that a run was given."""
+    given = {"recipe.yaml", "train.log", CURVES, LOCK, START, "teacher", "teacher.json"}
     return folder.is_dir() and {path.name for path in folder.iterdir()} <= given
