@@ -123,7 +123,7 @@ def decoded(named: Pictures, done: Done) -> Iterator[Picture]:
 
 def _decoded(name: str, source: Path | np.ndarray, done: Done) -> Picture:
     if isinstance(source, np.ndarray):
-        own = blake2b(np.ascontiguousarray(source), digest_size=16, key=str(source.shape).encode()).hexdigest()
+        own = blake2b(source.tobytes(), digest_size=16, key=str(source.shape).encode()).hexdigest()
         return Picture(name, name, own, None if done(name, own) else source)
     known = content(source)
     if done(name, known):
@@ -137,7 +137,7 @@ def _decoded(name: str, source: Path | np.ndarray, done: Done) -> Picture:
 def _pixels(source: Path | np.ndarray) -> int:
     """How many pixels the image has; 0 when it cannot be read."""
     if isinstance(source, np.ndarray):
-        return source.shape[0] * source.shape[1]
+        return int(source.shape[0] * source.shape[1])
     try:
         height, width = image_size(source)
     except InputError:

@@ -74,7 +74,7 @@ class Folder(ImagesAndMasks):
         """Each sub-folder's images by split, or in the one split ``all``."""
         if not self._lists:
             return {domain: {"all": self._index[domain]} for domain in sorted(self._index)}
-        found: dict[str, dict[str, list[Item]]] = {}
+        found: dict[str, dict[str, list[tuple[Path, Path]]]] = {}
         for domain in sorted(self._index):
             for split, keys in self._lists.items():
                 if own := [item for item in self._index[domain] if _key(item[0], self.root / "images") in keys]:

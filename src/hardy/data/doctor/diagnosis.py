@@ -1,6 +1,7 @@
 """From what was seen to problems and their fixes: of one image, of a domain, and of all domains together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -121,11 +122,18 @@ def _fit(size: tuple[int, int], mask: tuple[int, int], items: Sequence[Item]) ->
     if (y, x) == (w, h):
         return "one of them is turned: apply the EXIF orientation to both"
     if y >= h and x >= w and max(y / h, x / w) <= 1 + _LARGER:
-        pairs = ((read_image(item[0]), raw_mask(item[1]).pixels) for item in items[:_CROPPED])
+        pairs = ((read_image(image), raw_mask(path).pixels) for image, path in _files(items[:_CROPPED]))
         return f"cut the masks, never resize them: {_crop(size, alignment.best_crop(pairs))} fits the images best"
     if abs((y / h) / (x / w) - 1) <= _RATIO:
         return "export the masks at the size of the images, or reduce the images to that of the masks"
     return "they are of other images, or cut in another way: find each mask's own image"
+
+
+def _files(items: Sequence[Item]) -> Iterator[tuple[Path, Path]]:
+    """The files of the images and masks."""
+    for item in items:
+        assert isinstance(item, tuple), "only pairs of files have masks of another size"
+        yield item[0], item[1]
 
 
 def _crop(size: Sequence[int], place: Sequence[int]) -> str:

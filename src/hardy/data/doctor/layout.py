@@ -1,7 +1,7 @@
 """Which dataset lies in a folder: every one of the registry is tried there."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +48,14 @@ def found_in(folder: Path, *, options: Mapping[str, Mapping[str, Any]] | None = 
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: is neither a folder nor a dataset; hardy list dataset names those")
-    log = logging.getLogger("hardy.data")
+    log = logging.getLogger("hardy")
     found: dict[str, list[Domain]] = {}
     refused: list[InputError] = []
     for name in DATASETS:
         quiet, log.disabled = log.disabled, True
         try:
-            if domains := _quietly(lambda name=name: sources.domains([name], root=folder, options=options)):
+            domains = sources.domains([name], root=folder, options=options)
+            if domains and not domains[0].dataset.drawn:
                 found[name] = domains
         except AbsentError:
             continue
@@ -67,11 +68,6 @@ def found_in(folder: Path, *, options: Mapping[str, Mapping[str, Any]] | None = 
     if not found:
         raise InputError(_unknown(folder))
     return [domain for domains in _apart(folder, found).values() for domain in domains]
-
-
-def _quietly(build: Callable[[], list[Domain]]) -> list[Domain]:
-    """The domains that ``build`` finds, without those that are drawn."""
-    return [domain for domain in build() if not domain.dataset.drawn]
 
 
 def _apart(folder: Path, found: Mapping[str, list[Domain]]) -> dict[str, list[Domain]]:
