@@ -240,7 +240,7 @@ def test_an_overridden_choice_takes_the_place_of_the_whole_choice(tmp_path):
     assert (other.network.name, other.network.classes) == ("tiny", "camvid11")
     assert other.network.options == {"width": 32, "aux": False}
     assert other.prune is not None
-    assert other.prune.criterion.options == {"square": "before", "skip": "none", "gates": "unit"}
+    assert other.prune.criterion.options == {"square": "before", "skip": "none", "gates": "unit", "accumulate": 1}
     assert other.prune.ratio == 0.3
     again = read(file, ["network.run=runs/x"])
     assert (again.network.run, again.network.name, again.network.options) == ("runs/x", "", {})

@@ -178,8 +178,7 @@ def run(
     """Measure the network in ``folder``, print the table and append it to the folder's records.
 
     Without ``size`` images are resized as in the run's own recipe. Words such as ``adapt.name=source`` make the network
-    adapt, words of a stream go to `hardy.commands.stream`. Confusion counts of every image go to the folder ``counts``,
-    if there is one; pictures of the ``worst`` images stay in the run's.
+    adapt. Counts of every image go to the folder ``counts``, pictures of the ``worst`` images stay in the run's.
 
     Raises:
         InputError: what `evaluate` raises; for a domain that cannot be read, after the others are shown.
@@ -188,7 +187,7 @@ def run(
     domains, adapting = adapt_apart(words)
     if streaming:
         views = {"window": window, "scale": tuple(scales) != (1.0,), "class": classes, "flip": flip}
-        _refuse_views({**views, "per-class": per_class, "counts": counts})
+        _refuse_views({**views, "per-class": per_class, "counts": counts, "worst": worst})
         places: dict[str, Any] = {"root": root, "datasets": datasets, "splits": splits, "size": size, "device": device}
         stream.run(folder, [*streaming, *adapting], domains=domains, **places)
         return
