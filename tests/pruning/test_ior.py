@@ -144,9 +144,7 @@ def test_skip_divides_the_squared_sum(toy, batch, pixel_loss, kind, skip):
 
 @pytest.mark.parametrize("correction", [0, 1])
 @pytest.mark.parametrize("passes", ["two", "jacobian", "per_domain", "frozen", "auto"])
-def test_scaled_by_the_risk_it_is_four_times_the_square_of_the_deviation(
-    toy, batch, pixel_loss, passes, correction
-):
+def test_scaled_by_the_risk_it_is_four_times_the_square_of_the_deviation(toy, batch, pixel_loss, passes, correction):
     """4 alpha (dsigma/dz)^2, with sigma differentiated by itself; a network of twice the risk has the same order."""
     toy.eval()
     units = find_units(toy)
