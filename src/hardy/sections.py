@@ -230,13 +230,13 @@ class Scoring(Section):
     """Scoring apart from training: after the steps of a round the criterion is scored by passes that change nothing.
 
     ``batches`` are read for each scoring, by default those of the schedule ``one_shot``, else 30; they count as steps.
-    They are training images of the sources or, ``on: source-val``, their held-out images, augmented as in training.
+    They are training images of the sources or, ``part: source-val``, their held-out images, augmented as in training.
     With ``style``, the folder of a run of the algorithm ``style_vae``, ``copies`` restyled copies of each image are
-    added. Batch norms use the statistics of the batch or their running ones (``norms``). The ``risk`` of a domain is the
+    added. Batch norms use the statistics of the batch or their running ones (``norms``). A domain's ``risk`` is the
     mean over its labelled pixels, or the mean over its images of the mean over the pixels of each.
     """
 
-    on: Literal["train", "source-val"] = "train"
+    part: Literal["train", "source-val"] = "train"
     batches: Count | None = None
     style: str = ""
     copies: Count = 1
@@ -256,7 +256,7 @@ class Prune(Section):
     if there are any. Layers named in ``keep``, and layers inside modules named there, keep every weight. Without
     ``data.sources`` the default schedule is ``one_shot``. The recovery uses ``recover_with``, by default the recipe's
     algorithm. It takes ``recovery`` steps or, with ``total_steps``, what the rounds leave of these. ``scoring`` scores
-    the criterion apart from training (``on, batches, style, copies, norms, risk``).
+    the criterion apart from training (``part, batches, style, copies, norms, risk``).
     """
 
     criterion: Annotated[Method, Kind("criterion")] = Method(name="ior")

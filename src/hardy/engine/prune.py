@@ -150,7 +150,7 @@ def _scored(network: Network, choice: Prune, view: DataView) -> Iterable[Batch]:
     asked = choice.scoring
     if asked is None:
         return view.batches(network, "score")
-    batches = view.batches(network, "scoring", view.parts.val if asked.on == "source-val" else None)
+    batches = view.batches(network, "scoring", view.parts.val if asked.part == "source-val" else None)
     if not asked.style:
         return batches
     return restyled(batches, load_dsp(asked.style), asked.copies, key(view.settings.run.seed, "scoring"))
@@ -288,8 +288,8 @@ def _check_scoring(criterion: Criterion, choice: Prune, view: DataView) -> None:
     if not criterion.needs_data or criterion.sparse:
         why = "its scores are scales that training shrinks" if criterion.sparse else "it reads weights only"
         raise InputError(f"prune.scoring: {name} is not scored on images: {why}; leave prune.scoring out")
-    if asked.on == "source-val" and not view.parts.val:
-        raise InputError("prune.scoring.on: source-val are held-out images of the sources; name data.sources")
+    if asked.part == "source-val" and not view.parts.val:
+        raise InputError("prune.scoring.part: source-val are held-out images of the sources; name data.sources")
     if asked.style:
         load_dsp(asked.style)
 

@@ -8,9 +8,9 @@ Both derivatives are exact and cost one forward and at most two backward passes,
 - with all batch norms frozen, or a separate forward pass per domain, dVar/dz = (2/D) sum_i (R_i - Rbar) dR_i/dz is a
   weighted sum of the gradients of single samples, which the caller's backward pass gives too.
 
-The square of dVar/dz shrinks with Var(R): at a converged network, whose risks are alike, the second term vanishes against
-the first. ``scale="risk"`` divides it by Var(R). As dVar = 2 sigma dsigma, where sigma is the standard deviation of the
-risks, it is then 4 alpha (dsigma/dz)^2, and both terms scale with the square of the risk.
+The square of dVar/dz shrinks with Var(R): at a converged network, whose risks are alike, the second term vanishes
+against the first. ``scale="risk"`` divides it by Var(R). As dVar = 2 sigma dsigma, where sigma is the standard
+deviation of the risks, it is then 4 alpha (dsigma/dz)^2, and both terms scale with the square of the risk.
 
 Source: Cai, Li and Kot, "Toward domain generalized pruning by scoring out-of-distribution importance", NeurIPS 2022
 workshop on distribution shifts, arXiv:2210.13810, eq. 4; the division of ``skip="nvidia"`` is that of the code of
