@@ -46,6 +46,7 @@ __all__ = [
     "Optim",
     "Prune",
     "RunSection",
+    "Scoring",
     "Search",
     "Section",
     "Stop",
@@ -225,6 +226,24 @@ class Stop(Section):
     images: Count = 100
 
 
+class Scoring(Section):
+    """Scoring apart from training: after the steps of a round the criterion is scored by passes that change nothing.
+
+    ``batches`` are read for each scoring, by default those of the schedule ``one_shot``, else 30; they count as steps.
+    They are training images of the sources or, ``part: source-val``, their held-out images, augmented as in training.
+    With ``style``, the folder of a run of the algorithm ``style_vae``, ``copies`` restyled copies of each image are
+    added. Batch norms use the statistics of the batch or their running ones (``norms``). A domain's ``risk`` is the
+    mean over its labelled pixels, or the mean over its images of the mean over the pixels of each.
+    """
+
+    part: Literal["train", "source-val"] = "train"
+    batches: Count | None = None
+    style: str = ""
+    copies: Count = 1
+    norms: Literal["batch", "running"] = "batch"
+    risk: Literal["pixel", "image"] = "pixel"
+
+
 class Prune(Section):
     """What is removed, when, and how the network recovers.
 
@@ -236,7 +255,8 @@ class Prune(Section):
     (``domains, drop, images``). After the cut, batch norms are re-estimated from ``reestimate`` batches of the sources,
     if there are any. Layers named in ``keep``, and layers inside modules named there, keep every weight. Without
     ``data.sources`` the default schedule is ``one_shot``. The recovery uses ``recover_with``, by default the recipe's
-    algorithm.
+    algorithm. It takes ``recovery`` steps or, with ``total_steps``, what the rounds leave of these. ``scoring`` scores
+    the criterion apart from training (``part, batches, style, copies, norms, risk``).
     """
 
     criterion: Annotated[Method, Kind("criterion")] = Method(name="ior")
@@ -254,7 +274,9 @@ class Prune(Section):
     floors: Floors | None = None
     stop: Stop | None = None
     reestimate: Steps = 10
+    scoring: Scoring | None = None
     recovery: Steps = 0
+    total_steps: Count | None = None
     recovery_lr: Annotated[float, Field(gt=0)] = 0.01
     recover_with: Annotated[Method | None, Kind("algorithm")] = None
 
@@ -266,7 +288,14 @@ class Prune(Section):
         given = [name for name in ("ratio", "target_ms", "target_gmacs") if value.get(name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} are given; give one of ratio, target_ms and target_gmacs")
+        if value.get("total_steps") and value.get("recovery"):
+            raise ValueError("recovery and total_steps are given; give one of them")
         return value if given else {**value, "ratio": 0.5}
+
+    @property
+    def recovers(self) -> bool:
+        """Whether training follows the cut."""
+        return bool(self.recovery or self.total_steps)
 
 
 class Search(Section):

@@ -75,6 +75,25 @@ def test_a_cell_holds_what_its_stage_and_its_place_on_the_axes_set(file):
     assert pruned.recipe.run.folder == "out/cells/pruned,loss=hard,ratio=0.3,seed=1"
 
 
+def test_the_folder_of_the_cell_before_stands_for_itself(file):
+    study = yaml.safe_load(file.read_text())
+    study["stages"]["pruned"]["set"] = {"prune.recover_with": {"name": "dsp", "style": "{after}"}}
+    study["grid"]["style"] = {
+        "stages": "pruned",
+        "values": {"own": {"prune.criterion": {"name": "npdg", "style": "{after}/x"}}},
+    }
+    file.write_text(yaml.safe_dump(study))
+    found = cells(file, "study.folder=out")["pruned,loss=hard,ratio=0.3,seed=1,style=own"].recipe.prune
+    assert found.recover_with.options["style"] == "out/cells/dense,loss=hard,seed=1"
+    assert found.criterion.options["style"] == "out/cells/dense,loss=hard,seed=1/x"
+    study["stages"]["dense"]["set"] = {"run.folder": "{after}"}
+    file.write_text(yaml.safe_dump(study))
+    with pytest.raises(
+        InputError, match=r"cell dense,.*'\{after\}' is in a folder of the stage before it; name that stage"
+    ):
+        cells(file)
+
+
 def test_the_folder_is_named_by_the_file(file):
     assert read(file)[0].study.folder == "runs/studies/study"
 

@@ -12,7 +12,16 @@ from torch import Tensor, nn
 
 from hardy.commands.input.in_memory import from_sections, open_run, sections_of
 from hardy.commands.input.words import adapt_words
-from hardy.commands.output.costs import CostPairs, PruningReport, cost_values, costs, show_costs, show_module
+from hardy.commands.output.costs import (
+    CostPairs,
+    PruningReport,
+    cost_values,
+    costs,
+    reading_values,
+    show_costs,
+    show_module,
+    show_readings,
+)
 from hardy.commands.output.printing import say, say_lineage, show_table
 from hardy.commands.output.progress import terminal
 from hardy.commands.output.sensitivity import show_sweep, sweep_values
@@ -104,8 +113,8 @@ def _prune_and_recover(
 ) -> _Result:
     """Prune a copy of ``dense``, recover and compute costs; with ``keep`` a stopped call can be resumed."""
     network, report = _pruned(here, dense, images, choice, show=show, keep=keep)
-    _recover(here, network, images, choice, dense)
-    if choice.recovery and keep:
+    _recover(here, network, images, choice, dense, report)
+    if choice.recovers and keep:
         here.keep(network, measured=False)
     changes, comparisons = costs(dense, network, here.recipe) if show or keep else ([], [])
     return _Result(dense, network, report, changes, comparisons)
@@ -131,6 +140,7 @@ def _measure_and_save(here: Run, result: _Result, images: Split, choice: Prune) 
 
 def _show(result: _Result) -> None:
     show_costs(result.changes, result.comparisons, result.report, result.dense, result.network)
+    show_readings(result.report)
 
 
 def sensitivity(recipe: Recipe, *, show: bool = True) -> Path:
@@ -167,9 +177,9 @@ def _check_recovery(here: Run, network: Network, images: Split, choice: Prune) -
     Raises:
         InputError: for an algorithm that the data or its options do not allow, or one that is given with 0 steps.
     """
-    if choice.recovery:
-        optim = here.recipe.optim
-        built = here.algorithm(deepcopy(network), choice.recover_with, network, choice.recovery)
+    if choice.recovers:
+        optim, steps = here.recipe.optim, choice.recovery or choice.total_steps or 0
+        built = here.algorithm(deepcopy(network), choice.recover_with, network, steps)
         built.check(len(images.train), optim.batch // optim.accumulate)
         if not built.trains_network:
             name = (choice.recover_with or here.recipe.algorithm).name
@@ -248,17 +258,35 @@ def _cut(here: Run, network: Network, images: Split, choice: Prune, *, show: boo
     if choice.stop:
         notes = {"stop": list(choice.stop.domains), "drop": choice.stop.drop}
         here.record("prune", images.sources, [("cost", "removed", surgery.pruned.ratio)], notes)
-    return PruningReport(surgery.outcome, surgery.blocked, took)
+    report = PruningReport(surgery.outcome, surgery.blocked, took, surgery.rounds)
+    notes = {"criterion": choice.criterion.name, "schedule": choice.schedule.name}
+    here.record("prune", images.sources, reading_values(report), notes)
+    return report
 
 
-def _recover(here: Run, network: Network, images: Split, choice: Prune, dense: Network) -> None:
-    """Train the smaller network in place for ``choice.recovery`` steps; ``dense`` is the teacher when the recipe names
+def _recover(here: Run, network: Network, images: Split, choice: Prune, dense: Network, report: PruningReport) -> None:
+    """Train the smaller network in place for the steps of recovery; ``dense`` is the teacher when the recipe names
     none."""
-    if choice.recovery:
-        optim = here.recipe.optim.model_copy(update={"steps": choice.recovery, "lr": choice.recovery_lr})
+    if steps := _recovery_steps(choice, int(report.took.get("score_steps", 0))):
+        optim = here.recipe.optim.model_copy(update={"steps": steps, "lr": choice.recovery_lr})
         optim = Optim.model_validate(optim.model_dump())
         with kept_silent(network):
             here.fit(network, images, "recover", optim=optim, method=choice.recover_with, teacher=dense)
+
+
+def _recovery_steps(choice: Prune, made: int) -> int:
+    """The steps of recovery after the ``made`` steps of the rounds.
+
+    Raises:
+        InputError: when the rounds took more than ``choice.total_steps``.
+    """
+    if choice.total_steps is None:
+        return choice.recovery
+    if made > choice.total_steps:
+        raise InputError(
+            f"prune.total_steps: {choice.total_steps}, but the rounds took {made}; raise it, or let a round remove more"
+        )
+    return choice.total_steps - made
 
 
 def prune(

@@ -1,6 +1,6 @@
 """Pruning as a stage of a run: a criterion, a pruning schedule, and the training between its rounds."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -19,19 +19,22 @@ from hardy.engine.safeguards import DataView
 from hardy.errors import InputError
 from hardy.networks.base import Network, PixelLoss
 from hardy.networks.building.adapted import Adapted
+from hardy.networks.styles.dsp import load_dsp
 from hardy.ops.returned import logits_in
 from hardy.ops.tensors import check_finite
 from hardy.pruning.coupled import Kind
 from hardy.pruning.criteria.base import Criterion
 from hardy.pruning.left_alone import left_alone
-from hardy.pruning.schedules.base import Pruned, Schedule, Tune, Work
+from hardy.pruning.restyled import restyled
+from hardy.pruning.risk import per_image
+from hardy.pruning.schedules.base import Apart, Pruned, Schedule, Tune, Work
 from hardy.pruning.sweep import Sweep
 from hardy.pruning.units import Survey, survey
 from hardy.pruning.weight_norm import duplicate
 from hardy.recipe import Prune
 from hardy.registry import CRITERIA, LOSSES, SCHEDULES
 from hardy.sections import Floors, Method, RunSection
-from hardy.seed import seeded
+from hardy.seed import key, seeded
 from hardy.timing.targets import Outcome, Target, limits_of, target_of
 from hardy.types import Batch, Terms
 
@@ -53,6 +56,7 @@ class Surgery:
         outcome: the outcome of a cost target, None for a ratio.
         sweep: the sensitivities that gave the minimum widths, None when they were not measured.
         kinds: for each coupled group what its channels are.
+        rounds: of each round the step at its end, and what was logged: see `hardy.pruning.agreement.readings`.
     """
 
     pruned: Pruned
@@ -60,6 +64,7 @@ class Surgery:
     outcome: Outcome | None = None
     sweep: Sweep | None = None
     kinds: dict[str, Kind] = field(default_factory=dict)
+    rounds: list[tuple[int, dict[str, float]]] = field(default_factory=list)
 
 
 class _Watched(Algorithm):
@@ -99,6 +104,8 @@ def prune(network: Network, choice: Prune, view: DataView, *, pixel_loss: PixelL
             parallel run.
     """
     surveyed, schedule, work, target = _prepared(network, choice, view, pixel_loss)
+    rounds: list[tuple[int, dict[str, float]]] = []
+    work = replace(work, log=_noted(rounds, log))
     stop_images, run = safeguards.checked(choice, network, view), view.settings.run
     if view.memory is None:
         network.to(pick(run.device))
@@ -112,19 +119,41 @@ def prune(network: Network, choice: Prune, view: DataView, *, pixel_loss: PixelL
         work = replace(work, good=safeguards.stop_rule(work, choice, stop_images, view))
     if schedule.trains:
         with _training(network, choice, view, log) as tune:
-            pruned = schedule.run(replace(work, tune=tune, log=log))
+            pruned = schedule.run(replace(work, tune=tune, batches=_scored(network, choice, view)))
     else:
         if view.memory is None:
             network.train()
         if work.criterion.needs_data:
-            work = replace(work, batches=view.batches(network, "score"))
+            work = replace(work, batches=_scored(network, choice, view))
         pruned = schedule.run(work)
     safeguards.reestimate_norms(network, choice, view)
     if view.memory is None:
         network.to("cpu")
     narrow = {network.known_as(name): why for name, why in work.limits.unprunable(work.units).items()}
     kinds = {unit.name: unit.kind for unit in work.units}
-    return Surgery(pruned, {**surveyed.blocked, **narrow}, target.outcome(pruned.removed), sweep, kinds)
+    return Surgery(pruned, {**surveyed.blocked, **narrow}, target.outcome(pruned.removed), sweep, kinds, rounds)
+
+
+def _noted(rounds: list[tuple[int, dict[str, float]]], log: Log | None) -> Log:
+    """A log that keeps what it is given in ``rounds``, and passes it on."""
+
+    def noted(step: int, values: dict[str, float]) -> None:
+        rounds.append((step, dict(values)))
+        if log is not None:
+            log(step, values)
+
+    return noted
+
+
+def _scored(network: Network, choice: Prune, view: DataView) -> Iterable[Batch]:
+    """The batches on which the criterion is scored apart from training, on the device; read when they are asked for."""
+    asked = choice.scoring
+    if asked is None:
+        return view.batches(network, "score")
+    batches = view.batches(network, "scoring", view.parts.val if asked.part == "source-val" else None)
+    if not asked.style:
+        return batches
+    return restyled(batches, load_dsp(asked.style), asked.copies, key(view.settings.run.seed, "scoring"))
 
 
 def prune_module(
@@ -211,34 +240,38 @@ def _prepared(
         reasons = "; ".join(f"{name}: {why}" for name, why in list((kept or surveyed.blocked).items())[:3])
         why = f"its units are {have}" if have else reasons or "it has no convolution"
         raise InputError(f"nothing of {type(network.get_submodule(network.part)).__name__} can be pruned: {why}")
-    run = view.settings.run
+    run, asked = view.settings.run, choice.scoring
+    scored_by = per_image(pixel_loss) if asked and asked.risk == "image" else pixel_loss
     with seeded(run.seed, "criterion"):
         name, options = choice.criterion.name, choice.criterion.options
         criterion: Criterion = CRITERIA.build(
-            name, {"network": network, "units": units, "pixel_loss": pixel_loss}, **options
+            name, {"network": network, "units": units, "pixel_loss": scored_by}, **options
         )
     units = list(criterion.units)
     schedule: Schedule = SCHEDULES.build(choice.schedule.name, **choice.schedule.options)
     _check(criterion, schedule, choice, view)
     limits = limits_of(choice, run)
     target = target_of(network, units, choice, limits, _size(view), run)
-    work = Work(network, criterion, units, target.goal, limits)
+    apart = Apart(pixel_loss, asked.batches, asked.norms == "running") if asked else None
+    work = Work(network, criterion, units, target.goal, limits, apart=apart)
     schedule.check(work)
     return surveyed, schedule, work, target
 
 
 def _check(criterion: Criterion, schedule: Schedule, choice: Prune, view: DataView) -> None:
     name, parts, batch = choice.criterion.name, view.parts, view.settings.optim.batch
+    if choice.scoring:
+        _check_scoring(criterion, choice, view)
     if view.memory is not None:
         if criterion.needs_data and not view.memory.given:
             raise InputError(f"criterion {name!r} needs data: give data=[(images, labels), ...], or use l2")
         return
-    if not parts.train and (criterion.needs_data or schedule.trains or choice.recovery):
+    if not parts.train and (criterion.needs_data or schedule.trains or choice.recovers):
         kinds: dict[str, type[Criterion]] = {each: CRITERIA.get(each) for each in CRITERIA}
         free = ", ".join(each for each, kind in kinds.items() if not kind.needs_data)
         raise InputError(
-            f"prune: {name} with the {choice.schedule.name} schedule and {choice.recovery} steps of recovery needs "
-            f"data; name data.sources, or prune one_shot without recovery by one of: {free}"
+            f"prune: {name} with the {choice.schedule.name} schedule and {choice.recovery or choice.total_steps or 0} "
+            f"steps of recovery needs data; name data.sources, or prune one_shot without recovery by one of: {free}"
         )
     if criterion.needs_data and len(parts.train) < criterion.needs_domains:
         raise InputError(
@@ -247,6 +280,18 @@ def _check(criterion: Criterion, schedule: Schedule, choice: Prune, view: DataVi
         )
     if criterion.needs_data and batch < criterion.needs_domains:
         raise InputError(f"optim.batch: {batch} images cannot hold {criterion.needs_domains} domains")
+
+
+def _check_scoring(criterion: Criterion, choice: Prune, view: DataView) -> None:
+    asked, name = choice.scoring, choice.criterion.name
+    assert asked is not None, "the recipe has the section"
+    if not criterion.needs_data or criterion.sparse:
+        why = "its scores are scales that training shrinks" if criterion.sparse else "it reads weights only"
+        raise InputError(f"prune.scoring: {name} is not scored on images: {why}; leave prune.scoring out")
+    if asked.part == "source-val" and not view.parts.val:
+        raise InputError("prune.scoring.part: source-val are held-out images of the sources; name data.sources")
+    if asked.style:
+        load_dsp(asked.style)
 
 
 @contextmanager

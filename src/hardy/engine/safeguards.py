@@ -48,12 +48,15 @@ class DataView:
     settings: Settings
     memory: MemoryBatches | None = None
 
-    def batches(self, network: Network, stage: str) -> Iterator[Batch]:
-        """The batches in memory; else endless training batches on the device, with random draws of ``stage``."""
+    def batches(self, network: Network, stage: str, parts: Sequence[Part] | None = None) -> Iterator[Batch]:
+        """The batches in memory; else endless training batches on the device, with random draws of ``stage``.
+
+        They are of ``parts``, by default of the training images.
+        """
         if self.memory is not None:
             return iter(self.memory)
         device = pick(self.settings.run.device)
-        stream = protocol.training(self.parts.train, network.labels, self.settings, stage=stage)
+        stream = protocol.training(parts or self.parts.train, network.labels, self.settings, stage=stage)
         return (batch.to(device) for batch in stream(0, 0, 1))
 
     def score(self, network: Network, parts: Sequence[Part]) -> float:

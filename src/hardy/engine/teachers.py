@@ -58,7 +58,7 @@ def trained_by(recipe: Recipe, verb: str) -> Iterator[Method]:
     given = recipe.network.run or recipe.network.sha256  # pruning does not train such a network first
     if verb == "train" or (verb == "prune" and not given):
         yield recipe.algorithm
-    if verb == "prune" and recipe.prune and recipe.prune.recovery:
+    if verb == "prune" and recipe.prune and recipe.prune.recovers:
         yield recipe.prune.recover_with or recipe.algorithm
 
 

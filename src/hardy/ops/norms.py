@@ -15,7 +15,9 @@ from timm import layers
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
-__all__ = ["NORMS", "countable", "reestimate", "statistics_kept"]
+from hardy.errors import InputError
+
+__all__ = ["NORMS", "countable", "reestimate", "running_statistics", "statistics_kept"]
 
 NORMS = (
     _NormBase,
@@ -47,6 +49,27 @@ def statistics_kept(network: nn.Module) -> Iterator[None]:
                 norm.momentum = momentum
                 if count is not None and kept is not None:
                     count.copy_(kept)
+
+
+@contextmanager
+def running_statistics(network: nn.Module, wanted: str, instead: str) -> Iterator[None]:
+    """Inside the block all batch norms of ``network`` use their running statistics; everything else keeps its mode.
+
+    Raises:
+        InputError: for a batch norm without them; ``wanted`` is the option that asks for them, ``instead`` the other.
+    """
+    norms = [(name, module) for name, module in network.named_modules() if isinstance(module, _BatchNorm)]
+    without = next((name for name, norm in norms if norm.running_mean is None), None)
+    if without is not None:
+        raise InputError(f"{wanted} needs running statistics, and {without!r} has none; use {instead}")
+    modes = [norm.training for _, norm in norms]
+    for _, norm in norms:
+        norm.training = False
+    try:
+        yield
+    finally:
+        for (_, norm), mode in zip(norms, modes, strict=True):
+            norm.training = mode
 
 
 def countable(network: nn.Module) -> bool:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from hardy.networks.base import Network, PixelLoss
-from hardy.types import Batch, Outputs
+from hardy.types import IGNORE, Batch, Outputs
 
-__all__ = ["domain_outputs", "domain_risks"]
+__all__ = ["domain_outputs", "domain_risks", "per_image"]
 
 
 def domain_risks(network: Network, batch: Batch, pixel_loss: PixelLoss) -> tuple[Tensor, Tensor]:
@@ -25,6 +25,20 @@ def domain_risks(network: Network, batch: Batch, pixel_loss: PixelLoss) -> tuple
     parts, rows = domain_outputs(network, batch)
     risks = [torch.stack(list(network.losses(part, labels, pixel_loss).values())).sum() for part, labels in parts]
     return torch.stack(risks), rows
+
+
+def per_image(pixel_loss: PixelLoss) -> PixelLoss:
+    """A loss that gives every image the same weight: the mean over images of ``pixel_loss`` of each image alone.
+
+    Images without a labelled pixel do not count.
+    """
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        pairs = zip(logits.split(1), labels.split(1), strict=True)
+        each = [pixel_loss(some, own) for some, own in pairs if bool((own != IGNORE).any())]
+        return torch.stack(each).mean() if each else pixel_loss(logits, labels)
+
+    return loss
 
 
 def domain_outputs(network: Network, batch: Batch) -> tuple[list[tuple[Outputs, Tensor]], Tensor]:

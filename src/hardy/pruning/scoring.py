@@ -1,18 +1,41 @@
-"""Scores a network without training it: weights, gradients and batch statistics are restored afterwards."""
+"""Scores a network without training it: weights, gradients and batch statistics are restored afterwards.
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+A schedule that trains scores the batches on which it trains, unless its work says that scoring is done apart.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 
 import torch
 from torch import Tensor
 
+from hardy.ops.norms import running_statistics
 from hardy.pruning.gates import gate_parameters, gate_sites
-from hardy.pruning.schedules.base import Work
+from hardy.pruning.schedules.base import Work, terms_of
 from hardy.seed import seeded
 from hardy.types import Batch
 
-__all__ = ["score_without_training"]
+__all__ = ["score_without_training", "train_and_score"]
+
+_BATCHES = 30
+"""How many batches are read for a scoring, unless something else is said."""
+
+
+def train_and_score(work: Work, steps: int, after_step: Callable[[], None]) -> tuple[dict[str, Tensor], int]:
+    """Train for ``steps`` steps; return the criterion's scores, and how many steps this took with batches scored apart.
+
+    Raises:
+        InputError: raised by the criterion.
+    """
+    assert work.tune is not None, "the schedule trains"
+    if work.apart is None:
+        work.criterion.reset()
+        work.tune(steps, terms_of(work), work.criterion.collect, after_step)
+        return work.criterion.scores(), steps
+    work.tune(steps, terms_of(work), lambda: None, after_step)
+    batches = work.apart.batches or _BATCHES
+    return score_without_training(work, batches), steps + batches
 
 
 def score_without_training(work: Work, batches: int) -> dict[str, Tensor]:
@@ -30,7 +53,9 @@ def score_without_training(work: Work, batches: int) -> dict[str, Tensor]:
 
 def _observe(work: Work, batches: Iterable[Batch]) -> None:
     work.criterion.reset()
-    with _unchanged(work):
+    running = work.apart is not None and work.apart.running
+    norms = running_statistics(work.network, "prune.scoring.norms: running", "batch") if running else nullcontext()
+    with _unchanged(work), norms:
         for number, batch in enumerate(batches):
             work.network.zero_grad(set_to_none=True)
             with seeded(0, "one-shot", number):

@@ -23,6 +23,9 @@ __all__ = ["Cell", "Cells", "filters", "make_cells"]
 MOST_CELLS = 20_000
 """The most cells of a study."""
 
+_AFTER = "{after}"
+"""In a value of a recipe's key: the folder of the cell that this one continues from."""
+
 Setting = Mapping[str, Any]
 """Keys of a recipe and their values, which one value of an axis sets."""
 
@@ -101,7 +104,7 @@ def make_cells(study: Study, file: Path, overrides: Sequence[str] = ()) -> Cells
     made: dict[str, Cell] = {}
     for name in _in_order(study):
         stage = study.stages[name]
-        fixed = [*_texts(stage.set), *(text for text in overrides if stage.verb == "prune" or text[:6] != "prune.")]
+        more = [text for text in overrides if stage.verb == "prune" or text[:6] != "prune."]
         written = mapping(
             file.parent / expanded(stage.recipe), f"a recipe is a mapping of sections: {', '.join(Recipe.model_fields)}"
         )
@@ -112,9 +115,12 @@ def make_cells(study: Study, file: Path, overrides: Sequence[str] = ()) -> Cells
                 continue
             cell = _name(name, chosen, axes)
             own = [values[axis][text] for axis, text in chosen.items() if name in _stages(study, axis)]
+            folder = str(_folder(study) / before) if before else None
+            set_by_stage, *set_by_axes = [_texts(_continued(setting, folder, cell)) for setting in (stage.set, *own)]
             texts = [
-                *fixed,
-                *(text for setting in own for text in _texts(setting)),
+                *set_by_stage,
+                *more,
+                *(text for texts in set_by_axes for text in texts),
                 *_run_keys(study, cell, before, stage.uses),
             ]
             recipe = from_values(written, texts, f"{file}: cell {cell}")
@@ -214,9 +220,30 @@ def _texts(setting: Setting) -> list[str]:
     return [f"{key}={yaml.safe_dump(value, default_flow_style=True, width=10**9)}" for key, value in setting.items()]
 
 
+def _continued(value: Any, folder: str | None, cell: str) -> Any:
+    """``value`` with `_AFTER` in its texts replaced by ``folder``, that of the cell that this one continues from.
+
+    Raises:
+        InputError: when the stage of this cell continues from none.
+    """
+    if isinstance(value, Mapping):
+        return {key: _continued(one, folder, cell) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_continued(one, folder, cell) for one in value]
+    if not isinstance(value, str) or _AFTER not in value:
+        return value
+    if folder is None:
+        raise InputError(f"cell {cell}: {value!r} is in a folder of the stage before it; name that stage as after")
+    return value.replace(_AFTER, folder)
+
+
+def _folder(study: Study) -> Path:
+    return Path(expanded(study.study.folder)) / "cells"
+
+
 def _run_keys(study: Study, cell: str, before: str | None, uses: str) -> list[str]:
     """Overrides for a cell's folder, its threads and the network that it continues from, or its teacher."""
-    folder = expanded(study.study.folder) / "cells"
+    folder = _folder(study)
     keys: dict[str, Any] = {"run.folder": str(folder / cell), "run.threads": max(1, int(study.study.cpus))}
     return _texts({**keys, **({f"{uses}.run": str(folder / before)} if before else {})})
 

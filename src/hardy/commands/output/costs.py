@@ -23,7 +23,17 @@ from hardy.timing.bench import Comparison, Runtime, compare
 from hardy.timing.payoff import reasons
 from hardy.timing.targets import Outcome
 
-__all__ = ["CostPairs", "PruningReport", "cost_values", "costs", "own_costs", "show_costs", "show_module"]
+__all__ = [
+    "CostPairs",
+    "PruningReport",
+    "cost_values",
+    "costs",
+    "own_costs",
+    "reading_values",
+    "show_costs",
+    "show_module",
+    "show_readings",
+]
 
 _log = logging.getLogger("hardy")
 
@@ -39,11 +49,19 @@ class PruningReport:
         outcome: of a cost target, None for a ratio.
         blocked: the layers whose channels could not be removed, with the reason.
         took: steps and seconds of scoring and removing, by name.
+        rounds: of each round the step at its end, and what was logged.
     """
 
     outcome: Outcome | None = None
     blocked: dict[str, str] = field(default_factory=dict)
     took: dict[str, float] = field(default_factory=dict)
+    rounds: Sequence[tuple[int, dict[str, float]]] = ()
+
+    def readings(self) -> dict[str, tuple[float, float]]:
+        """For each number about the scores its values in the first and in the last round that have it."""
+        names = {name: None for _, values in self.rounds for name in values if name not in ("removed", "left")}
+        each = {name: [values[name] for _, values in self.rounds if name in values] for name in names}
+        return {name: (values[0], values[-1]) for name, values in each.items()}
 
     def notes(self) -> dict[str, Any]:
         """The notes for records."""
@@ -68,9 +86,10 @@ class PruningReport:
             outcome, blocked, took = values["outcome"], dict(values["blocked"]), dict(values.get("took", {}))
             if not all(isinstance(reason, str) for reason in blocked.values()):
                 raise ValueError("blocked holds no reasons")
-            if not all(map(finite, took.values())):
-                raise ValueError("took holds no numbers")
-            return cls(Outcome.from_json(outcome) if outcome else None, blocked, took)
+            rounds = [(int(step), dict(kept)) for step, kept in values.get("rounds", ())]
+            if not all(map(finite, [*took.values(), *(value for _, kept in rounds for value in kept.values())])):
+                raise ValueError("took or rounds hold no numbers")
+            return cls(Outcome.from_json(outcome) if outcome else None, blocked, took, rounds)
         except (KeyError, TypeError, ValueError) as error:
             again = "delete the folder 'pruned' beside it to prune again"
             raise InputError(f"{path}: not a pruning report ({error}); {again}") from None
@@ -114,6 +133,23 @@ def cost_values(changes: CostPairs) -> list[tuple[str, str, float]]:
     """(target, metric, value) of every cost, before and after."""
     before = [("cost", f"{name}_before", value) for name, value, _ in changes]
     return before + [("cost", f"{name}_after", value) for name, _, value in changes]
+
+
+def reading_values(report: PruningReport) -> list[tuple[str, str, float]]:
+    """(target, metric, value) of the numbers about the scores, of the first and of the last round."""
+    found = report.readings().items()
+    return [("scores_first", name, first) for name, (first, _) in found] + [
+        ("scores_last", name, last) for name, (_, last) in found
+    ]
+
+
+def show_readings(report: PruningReport) -> None:
+    """Print the numbers about the scores, such as their reliability, of the first and of the last round."""
+    rows = [
+        [name.replace("_", " "), f"{first:.3g}", f"{last:.3g}"] for name, (first, last) in report.readings().items()
+    ]
+    if rows:
+        show_rows("scores of the channels", ["", "first round", "last round"], rows)
 
 
 def _number(value: float) -> str:

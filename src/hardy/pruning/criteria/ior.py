@@ -8,27 +8,26 @@ Both derivatives are exact and cost one forward and at most two backward passes,
 - with all batch norms frozen, or a separate forward pass per domain, dVar/dz = (2/D) sum_i (R_i - Rbar) dR_i/dz is a
   weighted sum of the gradients of single samples, which the caller's backward pass gives too.
 
-Var has the unit of a squared risk and so its squared derivative shrinks with Var(R): at a converged network, whose risks
-are alike, the second term vanishes against the first. ``scale="risk"`` divides it by Var(R). As dVar = 2 sigma dsigma,
-it is then 4 alpha (dsigma/dz)^2, with the standard deviation sigma of the risks: both terms scale with the squared risk.
+The square of dVar/dz shrinks with Var(R): at a converged network, whose risks are alike, the second term vanishes
+against the first. ``scale="risk"`` divides it by Var(R). As dVar = 2 sigma dsigma, where sigma is the standard
+deviation of the risks, it is then 4 alpha (dsigma/dz)^2, and both terms scale with the square of the risk.
 
 Source: Cai, Li and Kot, "Toward domain generalized pruning by scoring out-of-distribution importance", NeurIPS 2022
 workshop on distribution shifts, arXiv:2210.13810, eq. 4; the division of ``skip="nvidia"`` is that of the code of
 Molchanov et al., CVPR 2019, which it builds on.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import one_hot
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from hardy.errors import InputError, within
 from hardy.networks.base import Network, PixelLoss
+from hardy.ops.norms import running_statistics
 from hardy.pruning.coupled import Unit
 from hardy.pruning.criteria._domain_sums import DomainSums
 from hardy.pruning.criteria._observed import Observed, Squares, placed, too_few
@@ -123,7 +122,7 @@ class IoR(Criterion):
         if self.passes == "per_domain":
             return self._per_domain(batch)
         if self.passes == "frozen":
-            with _frozen(self.network):
+            with running_statistics(self.network, "ior.passes: frozen", "two"):
                 return self._single(batch)
         if self.passes == "auto" and not samples_interact(self.network):
             return self._single(batch)
@@ -286,7 +285,7 @@ class IoR(Criterion):
         return risks.detach().double().var(correction=self._correction)
 
     def _factor(self, risks: Tensor) -> float:
-        """What dVar/dz is multiplied by: 1, or the inverse of the risks' standard deviation (0 where they are equal)."""
+        """What dVar/dz is multiplied by: 1, or one over the risks' standard deviation (0 for equal risks)."""
         if not self._scaled:
             return 1.0
         variance = float(self._variance(risks))
@@ -326,20 +325,3 @@ class _Jacobian:
         total = sum(one_hot(places, count).T.to(each.rows) @ each.rows for places, each in self.samples)
         assert isinstance(total, Tensor), "a batch has images"
         return count * total / scale
-
-
-@contextmanager
-def _frozen(network: nn.Module) -> Iterator[None]:
-    """Inside the block all batch norms use their running statistics."""
-    norms = [(name, module) for name, module in network.named_modules() if isinstance(module, _BatchNorm)]
-    without = next((name for name, norm in norms if norm.running_mean is None), None)
-    if without is not None:
-        raise InputError(f"ior.passes: frozen needs running statistics, and {without!r} has none; use two")
-    modes = [norm.training for _, norm in norms]
-    for _, norm in norms:
-        norm.training = False
-    try:
-        yield
-    finally:
-        for (_, norm), mode in zip(norms, modes, strict=True):
-            norm.training = mode

@@ -28,6 +28,7 @@ from hardy.ops.norms import statistics_kept
 from hardy.pruning.activations import Activations, Seen
 from hardy.pruning.coupled import Unit
 from hardy.pruning.criteria.base import Criterion
+from hardy.pruning.restyled import together
 from hardy.pruning.scales import Scales
 from hardy.pruning.sensitivity import Scale, binary, deviations, normalised, unary, whitened_variance
 from hardy.types import Batch, Terms
@@ -102,7 +103,7 @@ class NPDG(Criterion):
     def observe(self, batch: Batch) -> Terms:
         """The loss terms over the images of ``batch`` and their copies; also updates the weights."""
         self.dsp.to(batch.images.device)
-        joint = _joined(batch, [batch.images, *self._copies(batch)])
+        joint = together(batch, [batch.images, *self._copies(batch)])
         if self.unary is None:
             return self._terms(joint)
         with self._activations:
@@ -153,7 +154,7 @@ class NPDG(Criterion):
         """``epsilon`` (B, E) after one ascent step on L_NPDG, and the copies (B, 3, H, W) before it."""
         epsilon = epsilon.detach().requires_grad_(True)
         copies = self.dsp.redraw(content, epsilon, batch.images.shape[-2:])
-        pair = _joined(batch, [batch.images, copies])
+        pair = together(batch, [batch.images, copies])
         with statistics_kept(self.network), self._climbing:
             objective = torch.stack(list(self._terms(pair).values())).sum()
         if self.unary is not None and self.strength:
@@ -189,13 +190,3 @@ class NPDG(Criterion):
         if self._binary == "whitened":
             return unary(apart, seen.factor), whitened_variance(values)
         return unary(apart, seen.factor), binary(apart, self._binary, seen.factor)
-
-
-def _joined(batch: Batch, versions: Sequence[Tensor]) -> Batch:
-    """One batch of all ``versions`` (B, 3, H, W) of the images, one after the other."""
-    times = len(versions)
-    return Batch(
-        torch.cat(list(versions)),
-        batch.labels.repeat(times, *[1] * (batch.labels.ndim - 1)),
-        batch.domains.repeat(times),
-    )

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from hardy.errors import InputError
-from hardy.networks.base import Network
+from hardy.networks.base import Network, PixelLoss
+from hardy.pruning.agreement import readings
 from hardy.pruning.coupled import Unit
 from hardy.pruning.criteria.base import Criterion
 from hardy.pruning.goal import Goal
@@ -22,7 +23,7 @@ from hardy.pruning.risk import domain_risks
 from hardy.pruning.select import Limits, Removed
 from hardy.types import Batch, Terms
 
-__all__ = ["Log", "Pruned", "Schedule", "Tune", "Work", "remove_and_check", "terms_of"]
+__all__ = ["Apart", "Log", "Pruned", "Schedule", "Tune", "Work", "remove_and_check", "terms_of"]
 
 Tune = Callable[[int, Callable[[Batch], Terms], Callable[[], None], Callable[[], None]], None]
 """``tune(steps, terms, after_backward, after_step)``: train for ``steps`` more steps on the sum of ``terms(batch)``.
@@ -60,6 +61,21 @@ class Pruned:
 
 
 @dataclass(frozen=True)
+class Apart:
+    """Scoring apart from training: by passes that do not change the network.
+
+    Attributes:
+        batches: how many are read for each scoring; None for the number of the schedule, or 30.
+        running: batch norms use their running statistics.
+        pixel_loss: the loss of one head in the training steps between the rounds.
+    """
+
+    pixel_loss: PixelLoss
+    batches: int | None = None
+    running: bool = False
+
+
+@dataclass(frozen=True)
 class Work:
     """What a pruning schedule works on.
 
@@ -74,6 +90,8 @@ class Work:
         log: ``log(step, values)``, called after each round, or None.
         good: the stop rule, or None. ``good(removed)`` is True if the present network without the channels ``removed``
             is good enough. It is called before channels are removed and does not change the network.
+        apart: how the criterion is scored apart from training, over ``batches``; None when a schedule that trains
+            scores the batches on which it trains.
     """
 
     network: Network
@@ -85,12 +103,17 @@ class Work:
     batches: Iterable[Batch] = ()
     log: Log | None = None
     good: Callable[[Removed], bool] | None = None
+    apart: Apart | None = None
 
     def report(self, step: int, dead: Removed, **values: float) -> None:
         """Log how many channels are masked or removed, and ``values``."""
         if self.log is not None:
             gone, total = sum(map(len, dead.values())), sum(unit.size for unit in self.units)
             self.log(step, {"removed": float(gone), "left": 1 - gone / total} | values)
+
+    def readings(self, dead: Removed) -> dict[str, float]:
+        """See `hardy.pruning.agreement.readings`; nothing without a log. Call it before more is masked."""
+        return {} if self.log is None else readings(self.criterion, self.units, self.goal, dead, self.limits)
 
 
 class Schedule(ABC):
@@ -123,11 +146,12 @@ class Schedule(ABC):
 def terms_of(work: Work) -> Callable[[Batch], Terms]:
     """The training loss during pruning: that of the criterion, or the mean of the domain risks."""
     criterion = work.criterion
+    pixel_loss = work.apart.pixel_loss if work.apart else criterion.pixel_loss
 
     def terms(batch: Batch) -> Terms:
-        if criterion.needs_data:
+        if criterion.needs_data and work.apart is None:
             return criterion.observe(batch)
-        return {"risk": domain_risks(work.network, batch, criterion.pixel_loss)[0].mean()}
+        return {"risk": domain_risks(work.network, batch, pixel_loss)[0].mean()}
 
     return terms
 

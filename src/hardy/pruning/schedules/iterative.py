@@ -16,7 +16,8 @@ from hardy.errors import InputError
 from hardy.pruning.goal import choose, joined
 from hardy.pruning.mask import mask, prepare_mask
 from hardy.pruning.schedules._allowed import refuse_all
-from hardy.pruning.schedules.base import Pruned, Schedule, Work, remove_and_check, terms_of
+from hardy.pruning.schedules.base import Pruned, Schedule, Work, remove_and_check
+from hardy.pruning.scoring import train_and_score
 from hardy.pruning.select import Removed
 
 __all__ = ["Iterative"]
@@ -50,15 +51,14 @@ class Iterative(Schedule):
         """See `Schedule.run`."""
         assert work.tune is not None, "this schedule trains"
         self.check(work)
-        terms = terms_of(work)
         dead: Removed = {}
         average: dict[str, Tensor] = {}
-        rounds = 0
+        rounds = steps = 0
         last: dict[str, Tensor] = {}
         while not work.goal.met(dead):
-            work.criterion.reset()
-            work.tune(self.every, terms, work.criterion.collect, prepare_mask(work.network, work.units, dead))
-            average = self._smoothed(average, work.criterion.scores())
+            scores, took = train_and_score(work, self.every, prepare_mask(work.network, work.units, dead))
+            average, readings = self._smoothed(average, scores), work.readings(dead)
+            steps += took
             chosen = choose(average, work.units, work.goal, dead, work.limits, self.per_round)
             if not chosen:
                 break
@@ -72,8 +72,8 @@ class Iterative(Schedule):
             if work.good is not None:
                 last = {name: value.clone() for name, value in work.network.state_dict().items()}
             rounds += 1
-            work.report(rounds * self.every, dead)
-        return remove_and_check(work, dead, average, rounds, rounds * self.every)
+            work.report(steps, dead, **readings)
+        return remove_and_check(work, dead, average, rounds, steps)
 
     def _smoothed(self, average: Mapping[str, Tensor], mean: dict[str, Tensor]) -> dict[str, Tensor]:
         """The moving average after ``mean``; it starts at the first mean."""

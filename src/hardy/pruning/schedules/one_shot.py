@@ -35,7 +35,11 @@ class OneShot(Schedule):
 
     def run(self, work: Work) -> Pruned:
         """See `Schedule.run`."""
-        scores = score_without_training(work, self.batches)
+        batches = (work.apart and work.apart.batches) or self.batches
+        scores = score_without_training(work, batches)
+        readings = work.readings({})
         chosen = choose(scores, work.units, work.goal, {}, work.limits)
         removed = allowed(work, scores, {}, chosen)
-        return remove_and_check(work, removed, scores, 1, self.batches if work.criterion.needs_data else 0)
+        steps = batches if work.criterion.needs_data else 0
+        work.report(steps, removed, **readings)
+        return remove_and_check(work, removed, scores, 1, steps)

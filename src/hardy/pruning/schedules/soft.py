@@ -21,7 +21,8 @@ from hardy.ops.axes import weight_axis
 from hardy.pruning.goal import choose
 from hardy.pruning.mask import filling
 from hardy.pruning.schedules._allowed import allowed
-from hardy.pruning.schedules.base import Pruned, Schedule, Work, remove_and_check, terms_of
+from hardy.pruning.schedules.base import Pruned, Schedule, Work, remove_and_check
+from hardy.pruning.scoring import train_and_score
 from hardy.pruning.select import Removed
 
 __all__ = ["Soft"]
@@ -47,19 +48,19 @@ class Soft(Schedule):
     def run(self, work: Work) -> Pruned:
         """See `Schedule.run`."""
         assert work.tune is not None, "this schedule trains"
-        terms = terms_of(work)
         chosen: Removed = {}
         scores: dict[str, Tensor] = {}
-        for number in range(1, self.rounds + 1):
+        steps = 0
+        for _ in range(self.rounds):
             zero = zeroer(work, chosen)
             zero()
-            work.criterion.reset()
-            work.tune(self.every, terms, work.criterion.collect, zero if self.hold else lambda: None)
-            scores = work.criterion.scores()
+            scores, took = train_and_score(work, self.every, zero if self.hold else lambda: None)
+            readings = work.readings({})
+            steps += took
             chosen = choose(scores, work.units, work.goal, {}, work.limits)
-            work.report(number * self.every, chosen)
+            work.report(steps, chosen, **readings)
         chosen = allowed(work, scores, {}, chosen)
-        return remove_and_check(work, chosen, scores, self.rounds, self.rounds * self.every)
+        return remove_and_check(work, chosen, scores, self.rounds, steps)
 
 
 def zeroer(work: Work, chosen: Removed) -> Callable[[], None]:
