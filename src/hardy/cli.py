@@ -21,6 +21,7 @@ from hardy.commands.input.arguments import (
     Trust,
     typed,
 )
+from hardy.commands.input.ship_words import pull, push
 from hardy.commands.input.words import at_home, nested, size_of
 from hardy.commands.output.ending import leave
 from hardy.engine.stop import stop_with_parent
@@ -229,6 +230,10 @@ def export(
         merge=merge,
         root=root,
     )
+
+
+app.command()(push)
+app.command()(pull)
 
 
 @app.command("list")

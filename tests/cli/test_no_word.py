@@ -181,6 +181,8 @@ def calls(town):
         "export": ["export", "run", "net.onnx", "--size", "32x32"],
         "bench": ["bench", "run", "--size", "32x32", "--runs", "1"],
         "runs": ["runs", "."],
+        "push": ["push", "run", "shared/run"],
+        "pull": ["pull", "shared/run", "pulled"],
     }
 
 
