@@ -89,7 +89,7 @@ def _numbers(records: Sequence[Record]) -> Iterator[str]:
 
 def _lineage(network: Network) -> Iterator[str]:
     lines = [f"- {line}" for line in lineage.lines(network.lineage)]
-    yield from lines or ["- trained on labelled images only, without a teacher"]
+    yield from lines or ["- no teacher and no images without labels are recorded"]
 
 
 def _licences(network: Network, licence: str | None) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Networks to and from a folder or the Hugging Face hub: `push` writes an artefact with a card, `pull` checks one.
 
-A pushed folder holds ``network.safetensors``, ``network.json``, ``records.jsonl`` and the card ``README.md``; no code and
-no pickle. A tuned network is pushed with all its weights. The hub is reached through the library huggingface_hub, and
+A pushed folder holds ``network.safetensors``, ``network.json``, ``records.jsonl`` and the card ``README.md``; no code
+and no pickle. A tuned network is pushed with all its weights. The hub is reached through the library huggingface_hub, and
 only by an address ``hf-hub:OWNER/NAME``.
 """
 
