@@ -1,8 +1,8 @@
 """Networks to and from a folder or the Hugging Face hub: `push` writes an artefact with a card, `pull` checks one.
 
 A pushed folder holds ``network.safetensors``, ``network.json``, ``records.jsonl`` and the card ``README.md``; no code
-and no pickle. A tuned network is pushed with all its weights. The hub is reached through the library huggingface_hub, and
-only by an address ``hf-hub:OWNER/NAME``.
+and no pickle. A tuned network is pushed with all its weights. The hub is reached through the library huggingface_hub,
+and only by an address ``hf-hub:OWNER/NAME``.
 """
 
 import json
