@@ -21,7 +21,7 @@ from hardy.commands.input.arguments import (
     Trust,
     typed,
 )
-from hardy.commands.input.ship_words import pull, push
+from hardy.commands.input.ship_words import pull, push, quantize
 from hardy.commands.input.words import at_home, nested, size_of
 from hardy.commands.output.ending import leave
 from hardy.engine.stop import stop_with_parent
@@ -232,6 +232,7 @@ def export(
     )
 
 
+app.command()(quantize)
 app.command()(push)
 app.command()(pull)
 

@@ -181,6 +181,7 @@ def calls(town):
         "export": ["export", "run", "net.onnx", "--size", "32x32"],
         "bench": ["bench", "run", "--size", "32x32", "--runs", "1"],
         "runs": ["runs", "."],
+        "quantize": ["quantize", "run", "int8.onnx", "--size", "32x32", "--images", "1", "--limit", "100"],
         "push": ["push", "run", "shared/run"],
         "pull": ["pull", "shared/run", "pulled"],
     }

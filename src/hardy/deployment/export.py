@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hardy.deployment import epilogue, graph
+from hardy.deployment import epilogue, graph, readme
 from hardy.deployment.epilogue import Upsample
 from hardy.deployment.graph import Output
 from hardy.deployment.proof import Parity, Picture, ProofError, as_image, compare, proof_sizes, random_images
@@ -103,7 +103,8 @@ def export(
 
     Args:
         network: any network, on any device.
-        path: the file; its folder is created. An existing file is replaced only by a proven one.
+        path: the file; its folder is created. An existing file is replaced only by a proven one. A README beside it
+            says how to run it.
         size: (height, width) to which images are resized.
         dynamic: leave batch, height and width open; proven at ``size`` and at about three quarters of it.
         output: ``"classes"`` for uint8 class ids (B, H, W) computed in the graph, ``"logits"`` for float32 logits.
@@ -131,6 +132,7 @@ def export(
             _judge(proof := _proof(still, parity, **settings), agreement)
             _sign(file, proof, network)
             os.replace(file, target)
+            readme.write(target, _told(proof))
     except OSError as error:
         raise InputError(f"{target}: cannot be written: {error.strerror or error}") from None
     return proof
@@ -213,6 +215,13 @@ def _judge(proof: Proof, agreement: float) -> None:
             f"{proof.path}: the file and the network agree on {proof.agreement:.4%} of the pixels, needed: "
             f"{agreement:.2%}; largest logit difference {proof.difference:.3g}; no file was written"
         )
+
+
+def _told(proof: Proof) -> dict[str, Any]:
+    """What the README says of the file."""
+    images = f"{proof.images} {'random' if proof.drawn else 'real'} images"
+    checked = f"Proven against PyTorch on {images}: {proof.agreement:.4%} of the classes agree."
+    return {**proof.to_json(), "checked": checked}
 
 
 def _sign(file: Path, proof: Proof, network: Network) -> None:

@@ -17,7 +17,7 @@ from hardy.metrics import confusion, scores
 from hardy.networks.base import Network, resize
 from hardy.seed import key
 
-__all__ = ["Parity", "Picture", "ProofError", "as_image", "compare", "proof_sizes", "random_images"]
+__all__ = ["Parity", "Picture", "ProofError", "as_image", "as_mask", "compare", "proof_sizes", "random_images"]
 
 Picture = np.ndarray | Tensor
 """An image or a mask as the user passes it."""
@@ -87,7 +87,7 @@ def compare(
             equal += _equal(found, best)
             equal_full += _equal(found_full, classes)
             if labels is not None and at == sizes[0]:
-                masks = torch.stack([_mask(label, at) for label in labels[first : first + real]])
+                masks = torch.stack([as_mask(label, at) for label in labels[first : first + real]])
                 by_torch += confusion(classes, masks, count)
                 by_onnx += confusion(found_full, masks, count)
     return Parity(
@@ -146,7 +146,7 @@ def as_image(image: Picture) -> Tensor:
     return image.detach().cpu().float()
 
 
-def _mask(truth: Tensor, size: tuple[int, int]) -> Tensor:
+def as_mask(truth: Tensor, size: tuple[int, int]) -> Tensor:
     """Labels at ``size`` by nearest neighbour; an image-level class id is returned unchanged."""
     if truth.ndim == 0:
         return truth.long()
