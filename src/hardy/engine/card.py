@@ -31,7 +31,11 @@ def card(
         licence: of the network, as its owner states it; None when that is not stated.
         address: where `hardy pull` finds it.
     """
-    head = {"license": licence or "unknown", "library_name": "hardy", "pipeline_tag": "image-segmentation"}
+    head: dict[str, object] = {
+        "license": licence or "unknown",
+        "library_name": "hardy",
+        "pipeline_tag": "image-segmentation",
+    }
     head["tags"] = ["hardy", "semantic-segmentation", "domain-generalization"]
     parts = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n# {name}",
