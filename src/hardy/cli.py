@@ -21,6 +21,7 @@ from hardy.commands.input.arguments import (
     typed,
 )
 from hardy.commands.input.data_words import data
+from hardy.commands.input.ship_words import pull, push, quantize
 from hardy.commands.input.words import at_home, nested, size_of
 from hardy.commands.output.ending import leave
 from hardy.engine.stop import stop_with_parent
@@ -173,7 +174,7 @@ def bench(
     against: Annotated[Path | None, typer.Option(help="A second run, measured in turns with the first.")] = None,
     size: SizeText = "512x1024",
     batch: Annotated[list[int] | None, typer.Option(help="Images at a time; repeat for several.")] = None,
-    runtime: Annotated[list[str] | None, typer.Option(help="eager or onnxruntime; repeat for both.")] = None,
+    runtime: Annotated[list[str] | None, typer.Option(help="eager, onnxruntime, openvino; repeat.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     runs: Annotated[int, typer.Option(help="Timed runs after the warm-up.")] = 30,
     channels: Annotated[int | None, typer.Option(min=32, help="For blocks: channels in and out (256).")] = None,
@@ -226,6 +227,7 @@ def export(
         str, typer.Option(help="full; borders: the same, faster; half: classes doubled; none: at own stride.")
     ] = "full",
     merge: Annotated[bool, typer.Option("--merge", help="Merge the network's tuner into its weights first.")] = False,
+    openvino: Annotated[bool, typer.Option("--openvino", help="Also prove the file in OpenVINO.")] = False,
     root: Root = None,
     trust: Trust = None,
 ) -> None:
@@ -243,7 +245,13 @@ def export(
         upsample=upsample,
         merge=merge,
         root=root,
+        openvino=openvino,
     )
+
+
+app.command()(quantize)
+app.command()(push)
+app.command()(pull)
 
 
 @app.command("list")

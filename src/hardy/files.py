@@ -78,7 +78,7 @@ def leftovers(folder: Path, *within: str) -> list[Path]:
     return sorted(path for each in folders for path in each.glob(".*.tmp") if Path(path.name[1:-4]).suffix in _OURS)
 
 
-_OURS = {".gz", ".jpg", ".json", ".jsonl", ".onnx", ".png", ".safetensors", ".yaml"}
+_OURS = {".gz", ".jpg", ".json", ".jsonl", ".md", ".onnx", ".png", ".safetensors", ".yaml"}
 """The suffixes of files that Hardy writes under a temporary name; other files in the folder are not touched."""
 
 

@@ -98,7 +98,7 @@ def test_an_evaluation_that_cannot_be(refused, trained, town, words, said):
     ("words", "said"),
     [
         (["--size", "8x8"], "size (8, 8): give (height, width), each at least 16"),
-        (["--runtime", "tensorrt"], "there is no runtime 'tensorrt'; there are: eager, onnxruntime"),
+        (["--runtime", "tensorrt"], "there is no runtime 'tensorrt'; there are: eager, onnxruntime, openvino"),
         (["--batch", "0"], "batch 0: must be at least 1"),
         (["--runs", "0"], "runs 0: must be at least 1"),
         (["--threads", "0"], "threads 0: must be at least 1"),

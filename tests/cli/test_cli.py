@@ -241,6 +241,24 @@ def test_export(call, small, tmp_path):
     assert numbers(small[0], "export")["", "agreement"] == 1.0
 
 
+@pytest.mark.costly
+def test_quantize(call, dense, tmp_path):
+    file = tmp_path / "int8.onnx"
+    words = ("quantize", dense[0], file, "--size", SIZE, "--images", "1", "--limit", "100")
+    said = call(*words, "--json")
+    assert (said.code, said.err) == (0, "")
+    told = json.loads(said.out)
+    assert {drop["domain"] for drop in told["drops"]} == {"streets/sim", "streets/day", "streets/night"}
+    assert told["calibrated"] == {"streets/sim": 1, "streets/day": 1}
+    found = numbers(dense[0], "quantize")
+    for drop in told["drops"]:
+        assert found[drop["domain"], "miou_int8"] == drop["after"]
+        assert drop["points"] == pytest.approx(100 * (drop["before"] - drop["after"]))
+    refused = call("quantize", dense[0], file, "pacs", "--images", "1", "--root", tmp_path)
+    assert refused.code == 2
+    assert len(refused.err.splitlines()) == 1
+
+
 def test_predict(call, dense, tmp_path):
     (tmp_path / "photos").mkdir()
     Image.fromarray(np.full((40, 60, 3), 128, np.uint8)).save(tmp_path / "photos" / "one.jpg")

@@ -182,6 +182,9 @@ def calls(town):
         "bench": ["bench", "run", "--size", "32x32", "--runs", "1"],
         "runs": ["runs", "."],
         "report": ["report", "run"],
+        "quantize": ["quantize", "run", "int8.onnx", "--size", "32x32", "--images", "1", "--limit", "100"],
+        "push": ["push", "run", "shared/run"],
+        "pull": ["pull", "shared/run", "pulled"],
     }
 
 

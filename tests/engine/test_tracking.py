@@ -57,7 +57,6 @@ class Noted:
 
     def __init__(self, *args, **options):
         self.args, self.options, self.seen = args, options, []
-        self.name = "wandb"
         self.made.append(self)
 
     def start(self):

@@ -34,6 +34,7 @@ def run(
     root: str | None,
     upsample: Any = "full",
     merge: bool = False,
+    openvino: bool = False,
     datasets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Proof:
     """Export the network in ``folder`` to ``file``, prove it on the first ``images`` images of each domain, record it.
@@ -58,6 +59,7 @@ def run(
             images=pictures or None,
             labels=truth or None,
             upsample=upsample,
+            openvino=openvino,
         )
     except ProofError as error:
         raise InputError(str(error)) from None
@@ -88,6 +90,7 @@ def _values(proof: Proof, upsample: str, *, scored: bool) -> dict[str, float | N
         "logit_difference": proof.difference,
         "nodes": proof.nodes,
     }
+    values |= {} if proof.agreement_openvino is None else {"agreement_openvino": proof.agreement_openvino}
     values |= {} if upsample == "full" else {"agreement_full": proof.agreement_full}
     return values | ({"miou_torch": proof.miou_torch, "miou_onnx": proof.miou_onnx} if scored else {})
 
@@ -98,6 +101,8 @@ def _show(proof: Proof, file: Path, upsample: str, *, scored: bool) -> None:
         f"{file}: proven in onnxruntime on {mode}: {proof.agreement:.4%} of pixels agree, largest logit difference "
         f"{proof.difference:.2g}, {proof.nodes} nodes"
     )
+    if proof.agreement_openvino is not None:
+        say(f"in OpenVINO {proof.agreement_openvino:.4%} of pixels agree")
     if upsample != "full":
         say(f"upsample {upsample}: {proof.agreement_full:.4%} of pixels as at full size")
     if scored:

@@ -14,15 +14,16 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hardy.deployment import epilogue, graph
+from hardy.deployment import epilogue, graph, readme
 from hardy.deployment.epilogue import Upsample
 from hardy.deployment.graph import Output
+from hardy.deployment.openvino_session import OpenVINO, check_installed
 from hardy.deployment.proof import Parity, Picture, ProofError, as_image, compare, proof_sizes, random_images
 from hardy.errors import InputError, check_size, within
 from hardy.files import expanded, remove, temporary
@@ -59,6 +60,7 @@ class Proof:
         opset: the ONNX operator set.
         labels: the label space: name, classes, colours.
         versions: of hardy, torch, onnx and onnxruntime.
+        agreement_openvino: share of pixels with the same class in OpenVINO; None where it was not asked for.
     """
 
     path: str
@@ -78,6 +80,7 @@ class Proof:
     opset: int
     labels: dict[str, Any]
     versions: dict[str, str]
+    agreement_openvino: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain values."""
@@ -96,6 +99,7 @@ def export(
     images: Sequence[Picture] | None = None,
     labels: Sequence[Picture] | None = None,
     agreement: float = AGREEMENT,
+    openvino: bool = False,
 ) -> Proof:
     """Write ``network`` to the ONNX file ``path`` and prove it on ``images``.
 
@@ -103,7 +107,8 @@ def export(
 
     Args:
         network: any network, on any device.
-        path: the file; its folder is created. An existing file is replaced only by a proven one.
+        path: the file; its folder is created. An existing file is replaced only by a proven one. A README beside it
+            says how to run it.
         size: (height, width) to which images are resized.
         dynamic: leave batch, height and width open; proven at ``size`` and at about three quarters of it.
         output: ``"classes"`` for uint8 class ids (B, H, W) computed in the graph, ``"logits"`` for float32 logits.
@@ -112,12 +117,15 @@ def export(
         images: uint8 (H, W, 3) RGB or float (3, H, W) in [0, 1]; None for four random images.
         labels: a (H, W) mask of class ids per image, 255 where ignored, or one class id per image.
         agreement: the least share of pixels that must have the same class.
+        openvino: prove the file in OpenVINO too.
 
     Raises:
         InputError: if a package is missing, an argument or the weights cannot be used, or the export fails.
         ProofError: if the file disagrees with the network; no file is written.
     """
     target = _check(network, expanded(path), size, batch, images, labels)
+    if openvino:
+        check_installed()
     still = copy.deepcopy(network).cpu().float().eval()
     epilogue.check(still, upsample, proof_sizes(size, dynamic, network.least_size))
     pictures = random_images(size) if images is None else [as_image(image) for image in images]
@@ -127,10 +135,13 @@ def export(
         with _work_folder(target) as folder:
             settings: dict[str, Any] = {"output": output, "upsample": upsample, "batch": batch, "dynamic": dynamic}
             file, parity = _written(still, folder, pictures, truths, size=size, **settings)
+            if openvino:
+                settings["agreement_openvino"] = _in_openvino(still, folder, pictures, size=size, **settings)
             settings |= {"path": str(target), "nodes": graph.count(file), "drawn": images is None}
             _judge(proof := _proof(still, parity, **settings), agreement)
             _sign(file, proof, network)
             os.replace(file, target)
+            readme.write(target, _told(proof))
     except OSError as error:
         raise InputError(f"{target}: cannot be written: {error.strerror or error}") from None
     return proof
@@ -173,6 +184,14 @@ def _written(
     return files[output], parity
 
 
+def _in_openvino(
+    network: Network, folder: Path, images: Sequence[Tensor], *, size: Sequence[int], output: Output, **settings: Any
+) -> float:
+    """The agreement of ``network`` with the graphs in ``folder`` when OpenVINO runs them."""
+    sessions = {name: OpenVINO(folder / f"{name}.onnx") for name in get_args(Output)}
+    return compare(network, sessions, size=size, images=images, labels=None, **settings).agreement
+
+
 def _proof(network: Network, parity: Parity, **settings: Any) -> Proof:
     return Proof(
         **settings,
@@ -208,11 +227,23 @@ def _check(
 
 
 def _judge(proof: Proof, agreement: float) -> None:
+    if proof.agreement_openvino is not None and not proof.agreement_openvino >= agreement:
+        raise ProofError(
+            f"{proof.path}: in OpenVINO the file and the network agree on {proof.agreement_openvino:.4%} of the "
+            f"pixels, needed: {agreement:.2%}; no file was written"
+        )
     if not (proof.agreement >= agreement and math.isfinite(proof.difference)):
         raise ProofError(
             f"{proof.path}: the file and the network agree on {proof.agreement:.4%} of the pixels, needed: "
             f"{agreement:.2%}; largest logit difference {proof.difference:.3g}; no file was written"
         )
+
+
+def _told(proof: Proof) -> dict[str, Any]:
+    """What the README says of the file."""
+    images = f"{proof.images} {'random' if proof.drawn else 'real'} images"
+    checked = f"Proven against PyTorch on {images}: {proof.agreement:.4%} of the classes agree."
+    return {**proof.to_json(), "checked": checked}
 
 
 def _sign(file: Path, proof: Proof, network: Network) -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "Session",
     "count",
     "package",
+    "silence",
     "with_classes",
     "write",
 ]
@@ -79,7 +80,7 @@ def write(
     # The exporter treats a dimension of 1 as a constant, so the example of an open batch has two images.
     images = torch.zeros(max(2, batch) if dynamic else batch, 3, *size)
     treated = network if upsample == "full" else Treated(network, upsample)
-    with _silence():
+    with silence():
         try:
             model = _model(treated, images, dynamic)
         except Exception as error:
@@ -269,7 +270,7 @@ def _unfused(network: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Keep the exporter's progress lines, warnings and logs from the user's terminal."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]

@@ -1,7 +1,7 @@
 """Compares a network with its exported graphs: logits, classes and mean IoU of both, on images."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +11,13 @@ from torch.nn import functional as F
 
 from hardy.deployment import epilogue
 from hardy.deployment.epilogue import Upsample
-from hardy.deployment.graph import Output, Session
+from hardy.deployment.graph import Output
 from hardy.errors import InputError
 from hardy.metrics import confusion, scores
 from hardy.networks.base import Network, resize
 from hardy.seed import key
 
-__all__ = ["Parity", "Picture", "ProofError", "as_image", "compare", "proof_sizes", "random_images"]
+__all__ = ["Parity", "Picture", "ProofError", "as_image", "as_mask", "compare", "proof_sizes", "random_images"]
 
 Picture = np.ndarray | Tensor
 """An image or a mask as the user passes it."""
@@ -52,7 +52,7 @@ class Parity:
 
 def compare(
     network: Network,
-    sessions: Mapping[Output, Session],
+    sessions: Mapping[Output, Callable[[Tensor], Tensor]],
     *,
     size: Sequence[int],
     dynamic: bool,
@@ -87,7 +87,7 @@ def compare(
             equal += _equal(found, best)
             equal_full += _equal(found_full, classes)
             if labels is not None and at == sizes[0]:
-                masks = torch.stack([_mask(label, at) for label in labels[first : first + real]])
+                masks = torch.stack([as_mask(label, at) for label in labels[first : first + real]])
                 by_torch += confusion(classes, masks, count)
                 by_onnx += confusion(found_full, masks, count)
     return Parity(
@@ -146,7 +146,7 @@ def as_image(image: Picture) -> Tensor:
     return image.detach().cpu().float()
 
 
-def _mask(truth: Tensor, size: tuple[int, int]) -> Tensor:
+def as_mask(truth: Tensor, size: tuple[int, int]) -> Tensor:
     """Labels at ``size`` by nearest neighbour; an image-level class id is returned unchanged."""
     if truth.ndim == 0:
         return truth.long()

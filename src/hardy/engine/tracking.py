@@ -36,20 +36,20 @@ class Tracking:
 
     def __init__(self, names: Sequence[str] = (), folder: Path = Path(), settings: Mapping[str, Any] | None = None):
         self._names, self._folder, self._settings = names, folder, settings or {}
-        self._started: list[GeneralTracker] = []
+        self._started: dict[str, GeneralTracker] = {}
         self._steps: dict[str, int] = {}
 
     def log(self, stage: str, step: int, values: Mapping[str, float]) -> None:
         """Log ``values`` of a ``step`` of ``stage`` as ``stage/name``."""
         if self._names and not self._started:
-            self._started = [_start(name, self._folder) for name in self._names]
-            for tracker in self._started:
+            self._started = {name: _start(name, self._folder) for name in self._names}
+            for tracker in self._started.values():
                 tracker.store_init_configuration(dict(_flat(self._settings)))
         self._steps.setdefault(stage, 0)
         self._steps[stage] = max(step, self._steps[stage])
         before = sum(last for other, last in self._steps.items() if other != stage)
-        for tracker in self._started:
-            onward = before if tracker.name == "wandb" else 0  # it drops steps that go back
+        for kind, tracker in self._started.items():
+            onward = before if kind == "wandb" else 0  # it drops steps that go back
             tracker.log({f"{stage}/{name}": value for name, value in values.items()}, step=onward + step)
 
     def scores(self, stage: str, values: Iterable[tuple[str, str, float | None]]) -> None:
@@ -59,7 +59,7 @@ class Tracking:
 
     def close(self) -> None:
         """Write everything out."""
-        for tracker in self._started:
+        for tracker in self._started.values():
             tracker.finish()
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ import torch
 from hardy.deployment import graph
 from hardy.deployment.forms import AS_IT_IS, Form, Formed, Precision
 from hardy.deployment.graph import Output
+from hardy.deployment.openvino_session import check_installed
 from hardy.device import pick
 from hardy.errors import InputError, check_size, within
 from hardy.networks.base import Network, refuse_plain
@@ -57,7 +58,7 @@ def bench(
         size: (height, width) of the images.
         batches: batch sizes.
         threads: of one operation; torch's current number when None.
-        runtime: see `hardy.timing.clock.Runtime`; one or both.
+        runtime: see `hardy.timing.clock.Runtime`; one or several.
         runs, warm_up: the number of timed runs, and of runs before them, of each network.
         device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``.
         against: a second network, timed in turns with the first.
@@ -210,11 +211,14 @@ def _check(
     if warm_up < 0:
         raise InputError(f"warm_up {warm_up}: must not be negative")
     for kind in runtime:
-        if kind not in ("eager", "onnxruntime"):
-            raise InputError(f"there is no runtime {kind!r}; there are: eager, onnxruntime")
+        if kind not in get_args(Runtime):
+            raise InputError(f"there is no runtime {kind!r}; there are: {', '.join(get_args(Runtime))}")
     where = pick(device)
-    if "onnxruntime" in runtime:
+    exported = [kind for kind in runtime if kind != "eager"]
+    if exported:
         graph.package("onnxruntime")
         if where.type != "cpu":
-            raise InputError(f"device {device!r}: onnxruntime runs on the CPU here; leave it out or choose cpu")
+            raise InputError(f"device {device!r}: {exported[0]} runs on the CPU here; leave it out or choose cpu")
+    if "openvino" in runtime:
+        check_installed()
     return where

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hardy.deployment import epilogue, graph
 from hardy.deployment.epilogue import Upsample
 from hardy.deployment.graph import Output
+from hardy.deployment.openvino_session import OpenVINO
 from hardy.errors import within
 from hardy.networks.base import Network
 from hardy.ranges import MOST_THREADS
@@ -23,8 +24,8 @@ from hardy.timing import memory
 
 __all__ = ["Prepared", "Runtime", "draw", "interleave", "prepare", "threads_set"]
 
-Runtime = Literal["eager", "onnxruntime"]
-"""What runs the network: PyTorch as it is, or onnxruntime on the exported graph (CPU only)."""
+Runtime = Literal["eager", "onnxruntime", "openvino"]
+"""What runs the network: PyTorch as it is, or onnxruntime or OpenVINO on the exported graph (CPU only)."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def prepare(
         runtime: see `Runtime`.
         images: (B, 3, H, W).
         output: whether a pass ends with uint8 classes or with logits.
-        folder: for the graph that onnxruntime runs; must not exist yet.
+        folder: for the graph that another runtime runs; must not exist yet.
         upsample: the size at which the argmax is taken; see `hardy.deployment.epilogue`.
 
     Raises:
@@ -60,7 +61,8 @@ def prepare(
     """
     if runtime == "eager":
         return _eager(network, images, output, upsample)
-    return _onnx(network, images, output, folder, upsample)
+    file = _file(network, images, output, folder, upsample)
+    return _openvino(file, images) if runtime == "openvino" else _onnx(file, images)
 
 
 def _eager(network: Network, images: Tensor, output: Output, upsample: Upsample) -> Prepared:
@@ -76,16 +78,27 @@ def _eager(network: Network, images: Tensor, output: Output, upsample: Upsample)
     return Prepared(run, folded, lambda: memory.tensors(run, network, images))
 
 
-def _onnx(network: Network, images: Tensor, output: Output, folder: Path, upsample: Upsample) -> Prepared:
+def _file(network: Network, images: Tensor, output: Output, folder: Path, upsample: Upsample) -> Path:
+    """The exported graph in ``folder`` that ends with ``output``."""
     folder.mkdir()
     files = {"logits": folder / "logits.onnx", "classes": folder / "classes.onnx"}
     graph.write(network, files["logits"], size=images.shape[-2:], batch=len(images), upsample=upsample)
     if output == "classes":
         graph.with_classes(files["logits"], files["classes"], upsample=upsample)
-    session = graph.Session(files[output], optimised=folder / "optimised.onnx")
-    folded = graph.count(folder / "optimised.onnx", "BatchNormalization") == 0
+    return files[output]
+
+
+def _onnx(file: Path, images: Tensor) -> Prepared:
+    optimised = file.with_name("optimised.onnx")
+    session = graph.Session(file, optimised=optimised)
+    folded = graph.count(optimised, "BatchNormalization") == 0
     threads = torch.get_num_threads()
-    return Prepared(lambda: session(images), folded, lambda: memory.process(files[output], images.shape, threads))
+    return Prepared(lambda: session(images), folded, lambda: memory.process(file, images.shape, threads))
+
+
+def _openvino(file: Path, images: Tensor) -> Prepared:
+    session = OpenVINO(file)
+    return Prepared(lambda: session(images), True, lambda: None)
 
 
 def interleave(

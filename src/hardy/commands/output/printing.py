@@ -1,8 +1,10 @@
 """Tables and lines on the terminal."""
 
 import errno
+import json
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -15,7 +17,7 @@ from hardy.networks.base import Network
 from hardy.networks.building import lineage
 from hardy.records import Record
 
-__all__ = ["keep_records", "percent", "plain", "say", "say_lineage", "show_rows", "show_table"]
+__all__ = ["keep_records", "percent", "plain", "say", "say_lineage", "show_json", "show_rows", "show_table"]
 
 
 SHOWN = 6
@@ -52,6 +54,21 @@ def keep_records(folder: Path, lines: Sequence[Record]) -> None:
             raise
         console = Console(highlight=False, soft_wrap=True, stderr=True)
         console.print(f"{folder}: no permission to write, so the numbers above are not in its records", markup=False)
+
+
+def show_json(value: object) -> None:
+    """Print ``value`` as one JSON object; NaN and infinity are null."""
+    sys.stdout.write(json.dumps(_plain(value), indent=1) + "\n")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(inner) for inner in value]
+    return value if isinstance(value, str | int | float | None) else str(value)
 
 
 def show_rows(

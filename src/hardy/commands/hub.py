@@ -1,0 +1,25 @@
+"""``hardy push`` and ``hardy pull``: a network with its card to and from a folder or the Hugging Face hub."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from hardy.commands.output.printing import say, say_lineage
+from hardy.engine import hub
+
+__all__ = ["pull", "push"]
+
+
+def push(folder: Path, to: str, *, licence: str | None, public: bool) -> None:
+    """Push the network in ``folder`` to ``to``; see `hardy.engine.hub.push`."""
+    place = hub.push(folder, to, licence=licence, public=public)
+    say(f"{place}: the network, its records and its card README.md; hardy pull {to} DIR fetches it")
+    if licence is None:
+        say("the card says that no licence is stated; state one with --licence apache-2.0 or another")
+
+
+def pull(source: str, folder: Path, *, trust: Iterable[str]) -> None:
+    """Fetch the network at ``source`` into ``folder``; see `hardy.engine.hub.pull`."""
+    network = hub.pull(source, folder, trust=trust)
+    kind = network.architecture.get("name") or type(network).__name__
+    say(f"{folder}: {kind}, {network.labels.name}; checksums match. Its card: {folder / 'README.md'}")
+    say_lineage(str(folder), network)

@@ -1,0 +1,76 @@
+"""The words of the verbs that ship a network: quantize, push, pull."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hardy.commands.input.arguments import DatasetOptions, Root, RunFolder, SizeText, Trust, typed
+from hardy.commands.input.words import nested, size_of
+
+__all__ = ["pull", "push", "quantize"]
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def quantize(
+    run: RunFolder,
+    file: Annotated[Path, typer.Argument(help="The ONNX file to write.")],
+    domains: Annotated[
+        list[str] | None,
+        typer.Argument(help="Domains to measure (the run's held-out and unseen images).", callback=typed),
+    ] = None,
+    *,
+    calibrate: Annotated[
+        list[str] | None,
+        typer.Option(help="Calibrate on this domain (the run's sources); repeat.", callback=typed),
+    ] = None,
+    size: SizeText = "512x1024",
+    limit: Annotated[float, typer.Option(min=0, help="Points of mIoU that a domain may lose.")] = 2.0,
+    images: Annotated[int, typer.Option(min=1, help="Images of each domain, to calibrate and to measure.")] = 32,
+    logits: Annotated[bool, typer.Option(help="Logits in place of uint8 class ids.")] = False,
+    root: Root = None,
+    dataset: DatasetOptions = None,
+    json: Json = False,
+    trust: Trust = None,
+) -> None:
+    """Write an int8 ONNX file and measure what every domain loses; over the limit no file is written."""
+    from hardy.commands import quantize as command
+
+    command.run(
+        run,
+        file,
+        domains or (),
+        calibrate=calibrate or (),
+        size=size_of(size) or (512, 1024),
+        limit=limit,
+        images=images,
+        logits=logits,
+        root=root,
+        datasets=nested(dataset) or None,
+        json=json,
+    )
+
+
+def push(
+    run: RunFolder,
+    to: Annotated[str, typer.Argument(help="A folder, or hf-hub:OWNER/NAME.")],
+    licence: Annotated[str | None, typer.Option(help="Licence of the network, such as apache-2.0.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="A new repository of the hub can be read by all.")] = False,
+    trust: Trust = None,
+) -> None:
+    """Push a network with its card: domains, numbers, lineage, licence."""
+    from hardy.commands import hub
+
+    hub.push(run, to, licence=licence, public=public)
+
+
+def pull(
+    source: Annotated[str, typer.Argument(help="A pushed folder, or hf-hub:OWNER/NAME[@REVISION].")],
+    folder: Annotated[Path, typer.Argument(help="A new folder for the network.")],
+    trust: Trust = None,
+) -> None:
+    """Pull a network: it is checked, runs no code, and is kept only when it is whole."""
+    from hardy.commands import hub
+
+    hub.pull(source, folder, trust=trust or ())

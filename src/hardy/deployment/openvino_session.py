@@ -1,0 +1,54 @@
+"""An ONNX file run by OpenVINO on the CPU, in float32: its own choice, bfloat16 on some processors, is not taken."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hardy.errors import InputError
+
+__all__ = ["OpenVINO", "check_installed"]
+
+
+def check_installed() -> None:
+    """Refuse to go on without the package.
+
+    Raises:
+        InputError: naming the extra.
+    """
+    _package()
+
+
+class OpenVINO:
+    """The graph of an ONNX file, ready to run on the CPU: ``session(images) -> classes or logits``.
+
+    Args:
+        path: the file.
+        threads: None for as many as torch uses.
+
+    Raises:
+        InputError: if openvino is not installed.
+    """
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        openvino = _package()
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": str(threads or torch.get_num_threads()),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        runtime = openvino.Core()
+        self._request = runtime.compile_model(runtime.read_model(str(path)), "CPU", settings).create_infer_request()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The output of the graph for ``images`` (B, 3, H, W) float32 on the CPU."""
+        return torch.from_numpy(self._request.infer({"images": images.contiguous().numpy()})[0].copy())
+
+
+def _package() -> Any:
+    try:
+        import openvino
+    except ModuleNotFoundError:
+        raise InputError("openvino is not installed; it comes with: pip install 'hardy[openvino]'") from None
+    return openvino

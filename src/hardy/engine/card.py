@@ -1,0 +1,109 @@
+"""The model card of a network: what it is, where it was measured, what it learned from, under which licences.
+
+The card is the ``README.md`` of a pushed folder, in the form of the Hugging Face hub (Mitchell et al., "Model Cards for
+Model Reporting", FAT* 2019): it begins with metadata in YAML.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import yaml
+
+from hardy.networks.base import Network
+from hardy.networks.building import lineage
+from hardy.records import Record
+
+__all__ = ["card", "measured"]
+
+_MEANS = ("intra", "unseen", "worst")
+_COSTS = {"parameters": "parameters", "gmacs": "GMACs", "gmacs_after": "GMACs", "removed": "share of filters removed"}
+
+
+def card(
+    network: Network, name: str, records: Sequence[Record], *, sha256: str, licence: str | None, address: str
+) -> str:
+    """The card of ``network`` as Markdown.
+
+    Args:
+        network: what is described.
+        name: the title.
+        records: those of its run, oldest first.
+        sha256: of its weights.
+        licence: of the network, as its owner states it; None when that is not stated.
+        address: where `hardy pull` finds it.
+    """
+    head: dict[str, object] = {
+        "license": licence or "unknown",
+        "library_name": "hardy",
+        "pipeline_tag": "image-segmentation",
+    }
+    head["tags"] = ["hardy", "semantic-segmentation", "domain-generalization"]
+    parts = [
+        f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n# {name}",
+        "\n".join(_what(network)),
+        f"## Use\n\n```sh\nhardy pull {address} {name}\nhardy predict {name} photos/ masks/\n```\n\n"
+        f'```python\nimport hardy\n\nnet = hardy.load("{name}")  # images (B, 3, H, W) RGB in [0, 1] -> logits\n```',
+        "## Domains and numbers\n\n" + "\n".join(_numbers(records)),
+        "## Lineage\n\n" + "\n".join(_lineage(network)),
+        "## Licence\n\n" + "\n".join(_licences(network, licence)),
+        f"## Integrity\n\nThe weights are `network.safetensors` (sha256 `{sha256}`), the architecture is "
+        "`network.json`. Neither holds code or a pickle, and `hardy.load` checks both.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def measured(records: Sequence[Record]) -> list[Record]:
+    """The scores of the latest measurement of each domain, without adaptation and without peers, latest last."""
+    latest: dict[str, Record] = {}
+    for record in records:
+        plain = not record.notes.get("adapt") and not record.notes.get("peer") and "stream" not in record.notes
+        if record.metric in ("miou", "accuracy") and record.value is not None and plain:
+            latest.pop(record.target, None)
+            latest[record.target] = record
+    return list(latest.values())
+
+
+def _what(network: Network) -> Iterator[str]:
+    kind = network.architecture.get("name") or type(network).__name__
+    count = sum(weight.numel() for weight in network.parameters())
+    yield f"A segmentation network of Hardy: `{kind}`, {count:,} parameters."
+    yield f"Classes (`{network.labels.name}`): {', '.join(network.labels.classes)}."
+    if network.changes:
+        yield f"Changed since it was built: {', '.join(str(each['change']) for each in network.changes)}."
+
+
+def _numbers(records: Sequence[Record]) -> Iterator[str]:
+    found = measured(records)
+    if not found:
+        yield "No measurement was recorded."
+        return
+    sources = list(dict.fromkeys(name for record in found for name in record.sources))
+    yield f"Trained on: {', '.join(sources) or 'not recorded'}. Scores in percent; other domains were never trained on."
+    yield ""
+    yield "| domain | metric | % | measured in |"
+    yield "|---|---|---|---|"
+    names = {"intra": "mean over held-out source images", "unseen": "mean over unseen", "worst": "worst unseen"}
+    for record in sorted(found, key=lambda each: each.target in names):
+        shown = "mIoU" if record.metric == "miou" else record.metric
+        score = f"{100 * (record.value or 0):.1f}"
+        yield f"| {names.get(record.target, record.target)} | {shown} | {score} | {record.stage} |"
+    costs = {record.metric: record.value for record in records if record.target == "cost"}
+    lines = [f"- {text}: {costs[key]:,.4g}" for key, text in _COSTS.items() if costs.get(key) is not None]
+    yield from ["", *lines] if lines else []
+
+
+def _lineage(network: Network) -> Iterator[str]:
+    lines = [f"- {line}" for line in lineage.lines(network.lineage)]
+    yield from lines or ["- no teacher and no images without labels are recorded"]
+
+
+def _licences(network: Network, licence: str | None) -> Iterator[str]:
+    yield f"This network: {licence or 'not stated; ask its owner before use'}."
+    told = network.architecture.get("pretrained") or {}
+    if told:
+        origin = f", {told['origin']}" if told.get("origin") else ""
+        terms = told.get("licence", "licence unknown")
+        yield f"Its encoder started from {told.get('name', 'weights')}: {terms}{origin}."
+    for each in network.lineage:
+        for teacher in each["teachers"]:
+            yield f"Teacher {teacher['name']}: weights under {teacher.get('licence', 'a licence that is not known')}."
+    yield "The licences of the data sets bind too."
