@@ -406,18 +406,22 @@ class Evaluate(Section):
 class Guard(Section):
     """Watches a method that adapts, by comparing it with the source network, and undoes what looks harmful.
 
-    On every ``every``-th batch the source network predicts too. An alarm is a mean entropy below ``entropy`` times the
-    source's, fewer than ``agreement`` of the pixels in the source's class, fewer than ``classes`` times as many classes
-    as the source predicts (a running mean), class prototypes further than ``prototypes`` from the source's, or NaN.
-    Then the source's prediction is the answer, and the method returns to its last good state, saved every ``keep`` good
-    batches, or after ``resets`` alarms in a row to its start. Parameters move from their start by at most ``drift``
+    On every ``every``-th batch the source network predicts too. Where its mean entropy, as a share of log K, is below
+    ``sure``, it answers and nothing is learned. Else its probabilities have the weight ``source`` in the answer. An
+    alarm is a mean entropy below ``entropy`` times the source's, an ``agreement`` below this share with what the source
+    predicts with confidence (a mean over classes), fewer than ``classes`` times as many classes as the source predicts
+    (a running mean), class prototypes further than ``prototypes`` from the source's, or NaN. Then the source's
+    prediction is the answer, and the method returns to its last good state, saved after ``keep`` good batches in a row,
+    or after ``resets`` alarms without such a state to its start. Parameters move from their start by at most ``drift``
     times its norm. When the average goes above ``budget_ms`` for an image, batches are predicted without learning. 0
-    switches entropy, agreement and classes off, null the others.
+    switches sure, source, entropy, agreement and classes off, null the others.
     """
 
     every: Count = 1
+    sure: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    source: Annotated[float, Field(ge=0, lt=1)] = 0.5
     entropy: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    agreement: Annotated[float, Field(ge=0, lt=1)] = 0.4
+    agreement: Annotated[float, Field(ge=0, lt=1)] = 0.6
     classes: Annotated[float, Field(ge=0, lt=1)] = 0.75
     prototypes: Annotated[float, Field(gt=0, le=1)] | None = 0.5
     drift: Annotated[float, Field(gt=0)] | None = 0.05

@@ -9,7 +9,8 @@ from torch import Tensor
 
 import hardy
 from hardy.adaptation import _guard
-from hardy.adaptation._guard import Guarded, _entropy, _prototypes
+from hardy.adaptation._guard import Guarded
+from hardy.adaptation._signs import agreement, entropy, mixed, prototypes
 from hardy.adaptation.base import TestTimeAdaptation
 from hardy.engine.adapting import chosen
 from hardy.errors import InputError
@@ -17,7 +18,15 @@ from hardy.networks.building.create import create
 from hardy.sections import Guard
 from hardy.seed import seeded
 
-NOTHING = {"entropy": 0.0, "agreement": 0.0, "classes": 0.0, "prototypes": None, "drift": None}
+NOTHING = {
+    "sure": 0.0,
+    "source": 0.0,
+    "entropy": 0.0,
+    "agreement": 0.0,
+    "classes": 0.0,
+    "prototypes": None,
+    "drift": None,
+}
 
 
 class Steered(TestTimeAdaptation):
@@ -69,10 +78,66 @@ def guarded(network, *adds, kind=Steered, **limits):
 
 def test_the_entropy_and_the_prototypes_by_hand():
     half = torch.tensor([[0.0, 0.0, -1e9, -1e9], [0.0, -1e9, -1e9, -1e9]])
-    assert _entropy(half) == pytest.approx(0.25), "log 2 and 0, over log 4, on average"
+    assert entropy(half) == pytest.approx(0.25), "log 2 and 0, over log 4, on average"
     logs = torch.tensor([[0.75, 0.25], [0.5, 0.5], [0.1, 0.9], [0.2, 0.8]]).log()
     wanted = torch.tensor([[1.25, 0.75], [0.3, 1.7]]) / 4
-    torch.testing.assert_close(_prototypes(logs), wanted)
+    torch.testing.assert_close(prototypes(logs), wanted)
+
+
+def test_agreement_counts_classes_alike_and_only_what_the_source_is_confident_of():
+    source = torch.tensor([[9.0, 0, 0], [9, 0, 0], [9, 0, 0], [0, 9, 0], [0, 0, 0.5]])
+    found = torch.tensor([[9.0, 0, 0], [9, 0, 0], [0, 9, 0], [9, 0, 0], [9, 0, 0]])
+    assert agreement(found, source) == pytest.approx((2 / 3 + 0) / 2), "class 2 is predicted without confidence"
+    assert agreement(source, source) == 1
+    assert agreement(found, 0 * source) == 1, "without any confidence there is nothing to agree with"
+
+
+def test_the_answer_is_the_mean_of_two_predictions_by_hand():
+    mine, theirs = (torch.tensor(one).log() for one in ([[0.9, 0.1], [0.6, 0.4]], [[0.2, 0.8], [0.999, 0.001]]))
+    torch.testing.assert_close(mixed(mine, theirs, 0.25, 0.0).exp(), torch.tensor([[0.725, 0.275], [0.69975, 0.30025]]))
+    answer = mixed(mine, theirs, 0.5, 0.5)
+    torch.testing.assert_close(answer.exp()[0], torch.tensor([0.55, 0.45]))
+    assert torch.equal(answer[1], theirs[1]), "of the second image the source is sure"
+    assert mixed(mine, theirs, 0.0, 0.0) is mine
+
+
+class Unsure(torch.nn.Module):
+    """Multiplies the logits of a network by the mean of the image: the darker, the less sure."""
+
+    def __init__(self, network, factor):
+        super().__init__()
+        self.network, self.factor = network, factor
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images) * self.factor * (images.mean((1, 2, 3), keepdim=True) > 0.25)
+
+
+def test_where_the_source_is_sure_it_answers_and_nothing_is_learned(network):
+    live = guarded(network, *[1.0] * 4, sure=0.5, every=2)
+    live.network = Unsure(network, 1e4)
+    dark = image(0) / 4
+    live(image(0))
+    assert live.method.count == live.method.calls == 0
+    assert live.actions == (("sure", "the source answered, and nothing was learned"),)
+    assert live.watched is None
+    live(dark)
+    assert live.method.calls == 1, "also on a batch that is not watched, after one that was sure"
+    live(torch.cat([image(1), dark]))
+    assert live.method.calls == 2, "one of the images is not sure"
+    answer = live.predict(torch.cat([image(1), dark]))
+    torch.testing.assert_close(answer[:1] / 1e4, network(image(1)))
+    torch.testing.assert_close(answer[1:], network(dark))
+    assert live.forwards == 3
+
+
+def test_the_source_has_its_share_in_the_answer_also_without_learning(network):
+    live = guarded(network, 5.0, source=0.5)
+    with torch.no_grad():
+        source = network(image(0)).log_softmax(1)
+    mine = network(image(0)).detach().clone()
+    mine[:, 0] += 5
+    torch.testing.assert_close(live(image(0)).exp(), (source.exp() + mine.softmax(1)) / 2)
+    torch.testing.assert_close(live.predict(image(0)).exp(), source.exp())
 
 
 def test_a_guard_that_watches_nothing_changes_no_bit(network):

@@ -13,7 +13,7 @@ from hardy.registry import ADAPTATIONS
 from hardy.sections import Guard
 from hardy.seed import seeded
 
-GUARD = Guard(keep=1, entropy=0, agreement=0, classes=0, prototypes=None, drift=0.5)
+GUARD = Guard(keep=1, sure=0, entropy=0, agreement=0, classes=0, prototypes=None, drift=0.5)
 
 
 @pytest.fixture(scope="module")

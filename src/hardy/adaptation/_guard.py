@@ -1,18 +1,26 @@
-"""A guard around any method: it compares what adapts with the source network, and undoes what looks harmful.
+"""A guard around any method: it keeps close to the source network, and undoes what looks harmful.
 
-On a watched batch, with logits z of the method and z_s of the source network, class probabilities p and p_s:
+With logits z of the method and z_s of the source network, class probabilities p and p_s, H = -sum p log p:
 
-    entropy      mean of -sum p log p, over the same of p_s
-    agreement    share of pixels where argmax z = argmax z_s
+    sure         images with mean H(p_s) / log K below this have the answer z_s; the method learns nothing from a
+                 batch of them alone, and does not even run
+    source       the answer for other images is log((1 - source) p + source p_s)
+
+and on a watched batch that the method learns from
+
+    entropy      mean of H(p), over the same of p_s
+    agreement    mean over classes k of: share of the pixels with argmax p_s = k and p_s > 0.7 that have argmax p = k
     classes      running mean of: the number of classes in argmax z, over that in argmax z_s
     prototypes   S_k = running mean of [argmax z = k] p, for each class k; half of sum |S - S_s|, in [0, 1]
     drift        ||theta - theta_0|| / ||theta_0||, over the parameters that the method trains
 
-Without labels none of these proves harm. They are cheap, and `hardy.stream` counts how often they are right.
+Without labels nothing proves a gain or harm. Where the source is sure there is little to gain, and the mean of two
+predictions is seldom much worse than the better one. `hardy.stream` counts how often the alarms are right.
 
-Source: Hardy's own. Returning to the source when adaptation fails: Niu et al., "Towards stable test-time adaptation in
-dynamic wild world", ICLR 2023, section 4; Press et al., "RDumb", NeurIPS 2023. Class prototypes whose drift is watched:
-Hoang et al., "Persistent test-time adaptation in recurring testing scenarios", NeurIPS 2024.
+Source: Hardy's own. Keeping the source's prediction where it is confident: Wang et al., "Continual test-time domain
+adaptation", CVPR 2022. Returning to the source when adaptation fails: Niu et al., "Towards stable test-time adaptation
+in dynamic wild world", ICLR 2023, section 4; Press et al., "RDumb", NeurIPS 2023. Class prototypes whose drift is
+watched: Hoang et al., "Persistent test-time adaptation in recurring testing scenarios", NeurIPS 2024.
 """
 
 import copy
@@ -24,16 +32,20 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from hardy.adaptation import _signs
 from hardy.adaptation.base import State, TestTimeAdaptation
 from hardy.networks.base import Network
 from hardy.sections import Guard
 
-__all__ = ["BUDGET", "Guarded", "Watched"]
+__all__ = ["BUDGET", "SURE", "Guarded", "Watched"]
 
 _log = logging.getLogger("hardy")
 
 BUDGET = "budget"
 """The cause of an action by which a batch was predicted without learning."""
+
+SURE = "sure"
+"""The cause of an action by which the source network answered alone, and nothing was learned."""
 
 _GOOD = "good/"
 """Before the names of the optimisers of the last good state."""
@@ -49,7 +61,7 @@ class Watched(NamedTuple):
     """What a guard saw of one batch; no label among it.
 
     Attributes:
-        logits: the method's, before the guard replaced them.
+        logits: the answer without an alarm.
         source: those of the source network.
         alarm: whether it judged the method's to be harmful.
     """
@@ -70,7 +82,7 @@ class Guarded(TestTimeAdaptation):
     Attributes:
         method: what adapts.
         actions: (cause, action) of each action on the last batch.
-        watched: what was seen of the last batch; None when it was not watched.
+        watched: what was seen of the last batch; None when it was not watched, or the source answered alone.
         forwards: forward passes of the source network so far, a buffer of shape ().
     """
 
@@ -79,6 +91,7 @@ class Guarded(TestTimeAdaptation):
     good_since: Tensor
     failures: Tensor
     debt: Tensor
+    held: Tensor
     classes: Tensor
     prototypes: Tensor
 
@@ -95,6 +108,7 @@ class Guarded(TestTimeAdaptation):
             self.register_buffer(f"good_{place}", value.clone())
         for name in ("forwards", "good_since", "failures"):
             self.register_buffer(name, torch.zeros((), dtype=torch.int64))
+        self.register_buffer("held", torch.zeros((), dtype=torch.bool))
         self.register_buffer("debt", torch.zeros((), dtype=torch.float64))
         self.register_buffer("classes", torch.ones(()))
         self.register_buffer("prototypes", torch.zeros(2, len(network.labels), len(network.labels)))
@@ -110,7 +124,8 @@ class Guarded(TestTimeAdaptation):
         self._hand_over()
         if self.debt > 0:
             self._note(BUDGET, "predicted without learning")
-            logits = self.method.predict(images)
+            self.forwards += self._compares
+            logits = self.infer(images)
         else:
             logits = self._adapted(images)
         if self.guard.budget_ms is not None:
@@ -119,9 +134,14 @@ class Guarded(TestTimeAdaptation):
         return logits
 
     def infer(self, images: Tensor) -> Tensor:
-        """See `TestTimeAdaptation.infer`."""
+        """See `TestTimeAdaptation.infer`; the answer of the guard, but there are no alarms."""
         self._hand_over()
-        return self.method.predict(images)
+        if not self._compares:
+            return self.method.predict(images)
+        source = self._source(images)
+        if self._all_sure(source):
+            return source
+        return self._answer(self.method.predict(images), source)
 
     def state(self) -> State:
         """See `TestTimeAdaptation.state`; the last good state is part of it."""
@@ -145,34 +165,59 @@ class Guarded(TestTimeAdaptation):
     def _adapted(self, images: Tensor) -> Tensor:
         """The logits of a batch that the method learns from, or those of the source network."""
         watches = int(self.step) % self.guard.every == 0
+        source = self._source(images) if watches or self.held else None
+        if source is not None:
+            self.forwards += 1
+            self.held.fill_(self._all_sure(source))
+            if self.held:
+                self._note(SURE, "the source answered, and nothing was learned")
+                return source
         due = watches and int(self.good_since) + 1 >= self.guard.keep
         before = self.method.state() if due and self.method.predicts == "before" else None
         logits = self.method(images)
         finite = bool(logits.isfinite().all())
         if finite and not watches:
-            return self._within_drift(logits)
-        with torch.no_grad():
-            source: Tensor = self.network(images)
-        self.forwards += 1
+            return self._within_drift(logits if source is None else self._answer(logits, source))
+        if source is None:
+            source, self.forwards = self._source(images), self.forwards + 1
         cause = self._cause(logits, source) if finite else "nan in the logits"
-        self.watched = Watched(logits, source, bool(cause))
+        answer = self._answer(logits, source) if finite else logits
+        self.watched = Watched(answer, source, bool(cause))
         if cause:
             self._undo(cause)
             return source
-        self.failures.zero_()
         self.good_since += 1
         if due:
             self._keep(before or self.method.state())
-        return self._within_drift(logits)
+        return self._within_drift(answer)
+
+    @property
+    def _compares(self) -> bool:
+        """Whether the source network has a part in answers without an alarm."""
+        return self.guard.sure > 0 or self.guard.source > 0
+
+    def _source(self, images: Tensor) -> Tensor:
+        """The logits of the source network."""
+        with torch.no_grad():
+            logits: Tensor = self.network(images)
+        return logits
+
+    def _all_sure(self, source: Tensor) -> bool:
+        """Whether the source network, with the logits ``source``, is sure of every image."""
+        return bool((_signs.image_entropies(source) < self.guard.sure).all())
+
+    def _answer(self, logits: Tensor, source: Tensor) -> Tensor:
+        """The logits that stand for those of the method and of the source network."""
+        return _signs.mixed(logits, source, self.guard.source, self.guard.sure)
 
     def _cause(self, logits: Tensor, source: Tensor) -> str:
         """Why this batch is an alarm, with the number and its limit; empty when it is none."""
-        guard, mine, theirs = self.guard, _pixels(logits), _pixels(source)
-        ratio = (_entropy(mine) + _LEAST) / (_entropy(theirs) + _LEAST)
-        agreement = float((mine.argmax(1) == theirs.argmax(1)).float().mean())
+        guard, mine, theirs = self.guard, _signs.pixels(logits), _signs.pixels(source)
+        ratio = (_signs.entropy(mine) + _LEAST) / (_signs.entropy(theirs) + _LEAST)
+        agreement = _signs.agreement(mine, theirs)
         kept = len(mine.argmax(1).unique()) / len(theirs.argmax(1).unique())
         self.classes.lerp_(torch.full_like(self.classes, kept), _RATE)
-        now = torch.stack([_prototypes(mine), _prototypes(theirs)])
+        now = torch.stack([_signs.prototypes(mine), _signs.prototypes(theirs)])
         started = bool(self.prototypes.any())
         self.prototypes.lerp_(now, _RATE if started else 1.0)
         apart = float((self.prototypes[0] - self.prototypes[1]).abs().sum()) / 2
@@ -187,14 +232,14 @@ class Guarded(TestTimeAdaptation):
         return ""
 
     def _undo(self, cause: str) -> None:
-        """Return to the last good state, or to the start after too many alarms in a row, in place."""
+        """Return to the last good state, or to the start after too many alarms, in place."""
         self.failures += 1
+        self.good_since.zero_()
         again = int(self.failures) >= self.guard.resets
         self._note(cause, "reset to the start" if again else "rolled back to the last good state")
         good = self._first if again else self._good()
         if again:
             self._keep(self._first)
-            self.failures.zero_()
         self.method.restore({**good, "seed": self.seed, "domain": self.domain})
         self.prototypes[0].copy_(self.prototypes[1])
         self.classes.fill_(1.0)
@@ -233,6 +278,7 @@ class Guarded(TestTimeAdaptation):
             self.get_buffer(f"good_{place}").copy_(value)
         self._good_optimisers = copy.deepcopy(state["optimisers"])
         self.good_since.zero_()
+        self.failures.zero_()
 
     def _good(self) -> State:
         """The last good state of the method."""
@@ -244,21 +290,3 @@ class Guarded(TestTimeAdaptation):
         """Note and log an action."""
         self.actions += ((cause, action),)
         _log.info("guard, batch %d: %s: %s", int(self.step), cause, action)
-
-
-def _pixels(logits: Tensor) -> Tensor:
-    """(N, K) of (B, K, H, W) or (B, K)."""
-    return logits.detach().float().movedim(1, -1).flatten(0, -2)
-
-
-def _entropy(logits: Tensor) -> float:
-    """The mean entropy of (N, K), as a share of log K."""
-    logs = logits.log_softmax(1)
-    return float(-(logs.exp() * logs).sum(1).mean()) / float(torch.tensor(float(logits.shape[1])).log())
-
-
-def _prototypes(logits: Tensor) -> Tensor:
-    """(K, K): for each class the mean over all pixels of the probabilities of those predicted as it, 0 elsewhere."""
-    classes = logits.shape[1]
-    sums = torch.zeros(classes, classes, device=logits.device)
-    return sums.index_add_(0, logits.argmax(1), logits.softmax(1)) / len(logits)

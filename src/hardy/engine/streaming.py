@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hardy.adaptation._guard import BUDGET, Guarded
+from hardy.adaptation._guard import BUDGET, SURE, Guarded
 from hardy.adaptation.base import TestTimeAdaptation
 from hardy.data.base import Domain, Item
 from hardy.data.loader import label_map
@@ -231,7 +231,7 @@ class Streaming:
         """Note what the guard did on this batch, and whether it was right, by labels that it does not see."""
         now, seen = self.progress, guarded.watched
         now.actions += [Action(place, cause, action) for cause, action in guarded.actions]
-        now.updates -= any(cause == BUDGET for cause, _ in guarded.actions)
+        now.updates -= any(cause in (BUDGET, SURE) for cause, _ in guarded.actions)
         if seen is None:
             return
         source = torch.stack(self._counts(seen.source, batch, domains)).sum(0)

@@ -1,0 +1,79 @@
+"""What a guard reads off the logits of a method and of the source network, as pure functions. No label is among them.
+
+Source: see `hardy.adaptation._guard`.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["CONFIDENT", "LEAST", "agreement", "entropy", "image_entropies", "mixed", "pixels", "prototypes"]
+
+CONFIDENT = 0.7
+"""The source's probability above which a pixel counts in `agreement`."""
+
+LEAST = 0.004
+"""The share of the pixels that a class needs, with confidence, to count in `agreement`."""
+
+
+def pixels(logits: Tensor) -> Tensor:
+    """(N, K) of (B, K, H, W) or (B, K), in float32."""
+    return logits.detach().float().movedim(1, -1).flatten(0, -2)
+
+
+def entropy(logits: Tensor) -> float:
+    """The mean entropy of (N, K), as a share of log K."""
+    return float(_entropies(logits, 1).mean())
+
+
+def image_entropies(logits: Tensor) -> Tensor:
+    """(B,): the mean entropy of each image of (B, K, H, W) or (B, K), as a share of log K."""
+    return _entropies(logits.detach().float(), 1).flatten(1).mean(1) if logits.ndim > 2 else _entropies(logits, 1)
+
+
+def agreement(logits: Tensor, source: Tensor) -> float:
+    """The mean over classes of the share of pixels, which the source gives with confidence, that keep their class.
+
+    Args:
+        logits: (N, K) of the method.
+        source: (N, K) of the source network. Its classes with confidence on fewer than `LEAST` of the pixels do not
+            count; without any the result is 1.
+    """
+    best, classes = source.softmax(1).max(1)
+    counted, many = best > CONFIDENT, source.shape[1]
+    classes, found = classes[counted], logits.argmax(1)[counted]
+    totals = torch.bincount(classes, minlength=many)
+    shares = torch.bincount(classes[found == classes], minlength=many)[totals >= LEAST * len(source)]
+    totals = totals[totals >= LEAST * len(source)]
+    return float((shares / totals).mean()) if len(totals) else 1.0
+
+
+def prototypes(logits: Tensor) -> Tensor:
+    """(K, K) of (N, K): for each class the mean over all pixels of the probabilities of those predicted as it, 0
+    elsewhere."""
+    classes = logits.shape[1]
+    sums = torch.zeros(classes, classes, device=logits.device)
+    return sums.index_add_(0, logits.argmax(1), logits.softmax(1)) / len(logits)
+
+
+def mixed(logits: Tensor, source: Tensor, share: float, sure: float) -> Tensor:
+    """The answer for a batch, from the logits of the method and of the source network, (B, K, H, W) or (B, K).
+
+    Args:
+        logits: of the method.
+        source: of the source network.
+        share: the weight of the source's probabilities; at 0 the answer is ``logits``.
+        sure: an image on which the source's mean entropy, as a share of log K, is below this has the source's logits.
+    """
+    if 0 < share < 1:
+        ours = logits.log_softmax(1) + math.log(1 - share)
+        logits = torch.logaddexp(ours, source.log_softmax(1) + math.log(share))
+    keep = image_entropies(source) < sure
+    return torch.where(keep.view(-1, *[1] * (logits.ndim - 1)), source, logits) if bool(keep.any()) else logits
+
+
+def _entropies(logits: Tensor, axis: int) -> Tensor:
+    """The entropy over the classes on ``axis``, as a share of log K."""
+    logs = logits.log_softmax(axis)
+    return -(logs.exp() * logs).sum(axis) / math.log(logits.shape[axis])
