@@ -82,6 +82,16 @@ def test_completion_imports_nothing_heavy_and_completes() -> None:
     assert done.stdout.splitlines()[-1] == "HEAVY []"
 
 
+@pytest.mark.parametrize(("given", "kept"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")], ids=str)
+def test_waiting_threads_sleep_unless_told_otherwise(given: dict[str, str], kept: str) -> None:
+    code = "import hardy, os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    rest = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**rest, **given}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [kept, "False"]
+
+
 def test_the_installed_command_and_the_module_are_the_same() -> None:
     script = Path(sys.executable).with_name("hardy")
     by_module = subprocess.run([sys.executable, "-m", "hardy", "--version"], capture_output=True, text=True, check=True)

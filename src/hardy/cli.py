@@ -21,8 +21,9 @@ from hardy.commands.input.arguments import (
     typed,
 )
 from hardy.commands.input.data_words import data
-from hardy.commands.input.ship_words import pull, push, quantize
+from hardy.commands.input.ship_words import own_json, pull, push, quantize, runs
 from hardy.commands.input.words import at_home, nested, size_of
+from hardy.commands.output.as_json import as_json
 from hardy.commands.output.ending import leave
 from hardy.engine.stop import stop_with_parent
 from hardy.trust import from_file
@@ -44,6 +45,8 @@ app.add_typer(data, name="data")
 def _without_verb(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+    json: Annotated[bool, typer.Option("--json", help="With any verb: print its numbers as one JSON object.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="With any verb: print the traceback of an error.")] = False,
 ) -> None:
     if version:
         print(f"hardy {__version__}")
@@ -283,15 +286,7 @@ def study(
     )
 
 
-@app.command()
-def runs(
-    folder: Annotated[Path, typer.Argument(help="Folder that holds runs.")] = Path("runs"),
-    metric: Annotated[str | None, typer.Option(help="Another metric of the records: iou/vessel.")] = None,
-) -> None:
-    """List the runs of a folder with their headline numbers."""
-    from hardy.commands import runs as command
-
-    command.run(folder, metric=metric)
+app.command()(runs)
 
 
 @app.command()
@@ -358,7 +353,16 @@ def main() -> None:
     """Run the command line: bad input prints one line and exits with 2, a stopped run with 128 + its signal."""
     stop_with_parent()
     with from_file():  # names that the user typed are allowed when they are parsed
-        leave(lambda: app(args=at_home(sys.argv[1:]), standalone_mode=False))
+        leave(_call, debug="--debug" in sys.argv)
+
+
+def _call() -> object:
+    words = [word for word in at_home(sys.argv[1:]) if word != "--debug"]
+    if "--json" not in words or own_json(app, words):
+        return app(args=words, standalone_mode=False)
+    code, told = as_json(lambda: app(args=[word for word in words if word != "--json"], standalone_mode=False))
+    print(told)
+    return code
 
 
 def _recipe(file: Path, overrides: list[str] | None) -> "Recipe":

@@ -129,6 +129,10 @@ class Recipe(Section):
         values["run"].pop("seed")
         return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=6).hexdigest()
 
+    def flat(self) -> dict[str, Any]:
+        """Dotted key -> value of every setting."""
+        return _flat(self.model_dump(mode="json"))
+
     def changes(self, earlier: "Recipe") -> list[str]:
         """``key was x, now y`` for each key that makes this recipe another run than ``earlier``; see `digest`."""
         before, now = _flat(earlier._named()), _flat(self._named())

@@ -7,6 +7,8 @@ import math
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 from hardy.errors import InputError, named
 from hardy.stored import contents, finite, json_lines, json_value
 
-__all__ = ["Record", "append", "group", "read"]
+__all__ = ["Record", "append", "group", "heard", "plain", "read"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,10 @@ def append(file: Path, records: Iterable[Record], *, once: bool = False) -> None
     Raises:
         OSError: when the disk is full; the file does not change then.
     """
-    lines = [json.dumps(_plain(asdict(record)), sort_keys=True, allow_nan=False) for record in records]
+    records = list(records)
+    if (listener := _listener.get()) is not None:
+        listener += records
+    lines = [json.dumps(plain(asdict(record)), sort_keys=True, allow_nan=False) for record in records]
     if not lines:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -83,6 +88,20 @@ def append(file: Path, records: Iterable[Record], *, once: bool = False) -> None
             os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def heard() -> Iterator[list[Record]]:
+    """Inside the block, what is appended to any file is also in the list."""
+    found: list[Record] = []
+    token = _listener.set(found)
+    try:
+        yield found
+    finally:
+        _listener.reset(token)
+
+
+_listener: ContextVar[list[Record] | None] = ContextVar("listener", default=None)
 
 
 def _measured(line: str) -> str:
@@ -147,9 +166,10 @@ def _field(record: Record, name: str) -> Any:
     return record.notes.get(name[6:]) if name.startswith("notes.") else getattr(record, name)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """``value`` with NaN and infinity replaced by None, and tuples by lists."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {str(name): _plain(inner) for name, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, (tuple, list)) else value
+        return {str(name): plain(inner) for name, inner in value.items()}
+    return [plain(inner) for inner in value] if isinstance(value, (tuple, list)) else value

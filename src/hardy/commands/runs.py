@@ -1,17 +1,29 @@
-"""``hardy runs``: the runs of a folder with their headline numbers, read from their records."""
+"""``hardy runs``: the runs of a folder with their headline numbers; runs compared; runs removed."""
 
+import shutil
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
+import typer
+
 from hardy import records
-from hardy.commands.output.printing import percent, show_rows
+from hardy.commands.output.printing import percent, say, show_rows
+from hardy.engine.card import measured
+from hardy.engine.run_folder import origin_of
 from hardy.errors import InputError
+from hardy.lock import NAME, Lock
 from hardy.records import Record
+from hardy.stored import read_json
 
-__all__ = ["run"]
+__all__ = ["compare", "remove", "run"]
+
+_NUMBERS = {"parameters": "parameters", "gmacs": "GMACs", "gmacs_after": "GMACs"}
 
 
-def run(folder: Path, *, metric: str | None = None) -> None:
-    """Print a row per run below ``folder``: stage, seed, intra, unseen and worst.
+def run(*folders: Path, metric: str | None = None) -> None:
+    """Print a row per run below ``folders``: stage, seed, intra, unseen and worst.
 
     The score is the mean IoU or the accuracy, or another ``metric`` of the records, such as ``iou/vessel``.
     Measurements with test-time adaptation have separate rows.
@@ -19,13 +31,15 @@ def run(folder: Path, *, metric: str | None = None) -> None:
     Raises:
         InputError: when there is no run.
     """
-    files = sorted(file for file in folder.rglob("records.jsonl") if not (file.parent / "cells").is_dir())
-    if not files:
-        raise InputError(f"{folder}: has no run with a records.jsonl below it; hardy train writes one")
+    files = []
+    for folder in folders:
+        found = sorted(file for file in folder.rglob("records.jsonl") if not (file.parent / "cells").is_dir())
+        if not found:
+            raise InputError(f"{folder}: has no run with a records.jsonl below it; hardy train writes one")
+        files += found
     rows = []
     for file in files:
-        found = records.read(file)
-        for (stage, seed), group in records.group(found, "stage", "seed"):
+        for (stage, seed), group in records.group(records.read(file), "stage", "seed"):
             for how, values in _headlines(group, metric).items():
                 if {"intra", "unseen"} & set(values):
                     numbers = [percent(values.get(name)) for name in ("intra", "unseen", "worst")]
@@ -33,6 +47,86 @@ def run(folder: Path, *, metric: str | None = None) -> None:
     show_rows(
         f"runs: {metric}" if metric else "runs", ["folder", "stage", "seed", "intra %", "unseen %", "worst %"], rows
     )
+
+
+def compare(folders: Sequence[Path], *, metric: str | None = None) -> None:
+    """Print what differs between runs: settings of their recipes, the latest score of each domain, and costs.
+
+    Of two runs the last column is the difference of the scores in points.
+
+    Raises:
+        InputError: for fewer than two runs, the same run twice, or a folder without records.
+    """
+    if len(set(folders)) < max(2, len(folders)):
+        raise InputError("runs compare: give two runs or more, each once: hardy runs compare runs/x runs/y")
+    found = []
+    for folder in folders:
+        if not (folder / "records.jsonl").is_file():
+            raise InputError(
+                f"{folder}: has no records.jsonl, so it is no run that was measured; hardy runs lists them"
+            )
+        found.append(records.read(folder / "records.jsonl"))
+    pair = len(folders) == 2
+    columns = ["", *map(str, folders), *(["difference"] if pair else [])]
+    rows = [[*row, *([""] if pair else [])] for row in _settings(folders)]
+    scores = [{each.target: each.value for each in measured(group, metric)} for group in found]
+    for target in dict.fromkeys(name for each in scores for name in each):
+        values = [each.get(target) for each in scores]
+        both = pair and None not in values
+        change = [f"{100 * ((values[1] or 0) - (values[0] or 0)):+.1f}" if both else "–"] if pair else []
+        rows.append([f"{target} %", *map(percent, values), *change])
+    for name, text in _NUMBERS.items():
+        costs = [next((r.value for r in reversed(group) if r.metric == name), None) for group in found]
+        if any(cost is not None for cost in costs):
+            shown = ["–" if cost is None else f"{cost:.4g}" for cost in costs]
+            rows.append([text, *shown, *([""] if pair else [])])
+    show_rows(f"runs compared: {metric or 'mIoU or accuracy'}", columns, rows)
+
+
+def _settings(folders: Sequence[Path]) -> list[list[str]]:
+    """A row for each setting that is not the same in the recipes of all runs; a dash without a recipe."""
+    recipes = [origin_of(folder).recipe for folder in folders]
+    values = [recipe.flat() if recipe else {} for recipe in recipes]
+    keys = [key for key in dict.fromkeys(key for each in values for key in each) if key != "run.folder"]
+    texts = [(key, [str(each.get(key, "–")) for each in values]) for key in keys]
+    return [[key, *row] for key, row in texts if len(set(row)) > 1]
+
+
+def remove(folders: Sequence[Path], *, yes: bool = False) -> None:
+    """Remove runs with everything in them; asks first unless ``yes``.
+
+    Raises:
+        InputError: for a folder that is no run or in which a process works, or without ``yes`` where nobody can answer;
+            then nothing is removed.
+    """
+    if not folders:
+        raise InputError("runs rm: name the runs to remove: hardy runs rm runs/x")
+    for folder in folders:
+        if folder.is_symlink() or not any((folder / name).is_file() for name in ("recipe.yaml", "network.json")):
+            raise InputError(f"{folder}: has no recipe.yaml and no network.json, so it is no run; it is left alone")
+        with Lock(folder, who="hardy run", advice="wait for it"):
+            files = [path for path in folder.rglob("*") if path.is_file() and path.name != NAME]
+        say(f"{folder}: {len(files)} files, {sum(path.stat().st_size for path in files) / 2**20:.1f} MiB")
+        for other in _needing(folder):
+            say(f"{other} was tuned from it and cannot be loaded without it")
+    if not yes:
+        if not sys.stdin.isatty():
+            raise InputError("runs rm: nobody can answer here; give --yes to remove them without asking")
+        typer.confirm("Remove for good?", abort=True, err=True)
+    for folder in folders:
+        shutil.rmtree(folder)
+        say(f"{folder}: removed")
+
+
+def _needing(folder: Path) -> list[Path]:
+    """The runs beside ``folder`` whose weights are incomplete without it."""
+    found = []
+    for file in folder.parent.glob("*/network.json"):
+        with suppress(InputError, OSError, AttributeError, TypeError):
+            place = read_json(file).get("rest", {}).get("from", {}).get("run")
+            if place and (file.parent / place).resolve() == folder.resolve():
+                found.append(file.parent)
+    return found
 
 
 def _headlines(group: list[Record], metric: str | None) -> dict[str, dict[str, float | None]]:

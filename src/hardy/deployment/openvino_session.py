@@ -1,5 +1,7 @@
 """An ONNX file run by OpenVINO on the CPU, in float32: its own choice, bfloat16 on some processors, is not taken."""
 
+import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +49,14 @@ class OpenVINO:
 
 
 def _package() -> Any:
+    """The package, imported without openvino_telemetry, which would report the import over the network."""
+    loaded = "openvino_telemetry" in sys.modules
+    if not loaded:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # its import fails, and a stub replaces it
     try:
-        import openvino
+        return import_module("openvino")
     except ModuleNotFoundError:
         raise InputError("openvino is not installed; it comes with: pip install 'hardy[openvino]'") from None
-    return openvino
+    finally:
+        if not loaded:
+            del sys.modules["openvino_telemetry"]

@@ -51,12 +51,15 @@ def card(
     return "\n\n".join(parts) + "\n"
 
 
-def measured(records: Sequence[Record]) -> list[Record]:
-    """The scores of the latest measurement of each domain, without adaptation and without peers, latest last."""
+def measured(records: Sequence[Record], metric: str | None = None) -> list[Record]:
+    """The scores, or the values of ``metric``, of the latest measurement of each domain, latest last.
+
+    Those with adaptation and those of peers are left out.
+    """
     latest: dict[str, Record] = {}
     for record in records:
         plain = not record.notes.get("adapt") and not record.notes.get("peer") and "stream" not in record.notes
-        if record.metric in ("miou", "accuracy") and record.value is not None and plain:
+        if record.metric in ((metric,) if metric else ("miou", "accuracy")) and record.value is not None and plain:
             latest.pop(record.target, None)
             latest[record.target] = record
     return list(latest.values())

@@ -1,14 +1,15 @@
-"""The words of the verbs that ship a network: quantize, push, pull."""
+"""The words of quantize, push, pull and runs; and which verbs have ``--json`` of their own."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.main import get_command
 
 from hardy.commands.input.arguments import DatasetOptions, Root, RunFolder, SizeText, Trust, typed
 from hardy.commands.input.words import nested, size_of
 
-__all__ = ["pull", "push", "quantize"]
+__all__ = ["own_json", "pull", "push", "quantize", "runs"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -74,3 +75,30 @@ def pull(
     from hardy.commands import hub
 
     hub.pull(source, folder, trust=trust or ())
+
+
+def runs(
+    words: Annotated[
+        list[str] | None, typer.Argument(help="A folder that holds runs (runs); compare RUN RUN ...; or rm RUN ...")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="Another metric of the records: iou/vessel.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="With rm: remove without asking.")] = False,
+) -> None:
+    """List the runs of a folder with their headline numbers; compare runs; remove runs, which asks first."""
+    from hardy.commands import runs as command
+
+    word, *rest = words or ["runs"]
+    if word == "compare":
+        command.compare([Path(each) for each in rest], metric=metric)
+    elif word == "rm":
+        command.remove([Path(each) for each in rest], yes=yes)
+    else:
+        command.run(Path(word), *map(Path, rest), metric=metric)
+
+
+def own_json(app: typer.Typer, words: list[str]) -> bool:
+    """Whether the verb among ``words`` reads ``--json`` itself."""
+    verbs = getattr(get_command(app), "commands", {})
+    verb = next((verbs[word] for word in words if word in verbs), None)
+    inside = [verb, *getattr(verb, "commands", {}).values()] if verb else []
+    return any("--json" in parameter.opts for each in inside for parameter in each.params)

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -16,10 +17,13 @@ __all__ = ["leave"]
 _UsageError: Any = typer.BadParameter.__mro__[1]
 
 
-def leave(call: Callable[[], object]) -> NoReturn:
-    """Exit with the code that ``call`` returns; bad input exits with 2, a stopped run with 128 + its signal."""
+def leave(call: Callable[[], object], *, debug: bool = False) -> NoReturn:
+    """Exit with the code that ``call`` returns; bad input exits with 2, a stopped run with 128 + its signal.
+
+    With ``debug`` the traceback of an error comes before its line.
+    """
     try:
-        code = call()
+        code = _traced(call) if debug else call()
     except _UsageError as error:
         _exit(_usage(error), 2)
     except (InputError, OSError) as error:
@@ -36,6 +40,14 @@ def leave(call: Callable[[], object]) -> NoReturn:
     if code == 128 + signal.SIGINT:  # Typer turns KeyboardInterrupt into this code
         _exit("interrupted", code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _traced(call: Callable[[], object]) -> object:
+    try:
+        return call()
+    except Exception:
+        traceback.print_exc()
+        raise
 
 
 def _exit(line: str, code: int) -> NoReturn:

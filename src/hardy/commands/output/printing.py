@@ -1,10 +1,9 @@
 """Tables and lines on the terminal."""
 
 import errno
-import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +11,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from hardy import records
+from hardy.commands.output.as_json import collector, encoded
 from hardy.engine.evaluate import Table
 from hardy.networks.base import Network
 from hardy.networks.building import lineage
@@ -36,6 +36,9 @@ def plain(text: str) -> Text:
 
 def say(line: str) -> None:
     """Print one line."""
+    if (shown := collector()) is not None:
+        shown.lines.append(line)
+        return
     Console(highlight=False, soft_wrap=True).print(plain(line))
 
 
@@ -58,17 +61,7 @@ def keep_records(folder: Path, lines: Sequence[Record]) -> None:
 
 def show_json(value: object) -> None:
     """Print ``value`` as one JSON object; NaN and infinity are null."""
-    sys.stdout.write(json.dumps(_plain(value), indent=1) + "\n")
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(name): _plain(inner) for name, inner in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(inner) for inner in value]
-    return value if isinstance(value, str | int | float | None) else str(value)
+    sys.stdout.write(encoded(value) + "\n")
 
 
 def show_rows(
@@ -81,6 +74,9 @@ def show_rows(
 ) -> None:
     """Print rows of text under ``columns``, the first left-aligned and the rest right, with a line below; on standard
     output, or on ``console``."""
+    if console is None and (shown := collector()) is not None:
+        shown.add(title, columns, rows, note)
+        return
     table = RichTable(caption=plain(note) if note else None, caption_justify="left")
     for index, column in enumerate(columns):
         table.add_column(plain(column), justify="left" if index == 0 else "right", no_wrap=index == 0)
