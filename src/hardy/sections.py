@@ -288,8 +288,6 @@ class Prune(Section):
         given = [name for name in ("ratio", "target_ms", "target_gmacs") if value.get(name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} are given; give one of ratio, target_ms and target_gmacs")
-        if value.get("total_steps") and value.get("recovery"):
-            raise ValueError("recovery and total_steps are given; give one of them")
         return value if given else {**value, "ratio": 0.5}
 
     @property

@@ -6,6 +6,7 @@ import pytest
 
 import hardy
 from hardy.commands import prune
+from hardy.errors import InputError
 from hardy.recipe import from_values
 from hardy.records import read as records_of
 
@@ -60,3 +61,36 @@ def test_what_scoring_took_is_recorded_also_where_a_call_goes_on(cut, monkeypatc
     found = records_of(cut("run") / "records.jsonl")
     assert found
     assert all((record.cost["score_steps"], record.cost["score_seconds"]) == (0.0, 12.5) for record in found)
+
+
+def test_the_reliability_of_the_scores_is_printed_and_recorded(sections, tmp_path, capsys):
+    """Scored apart on held-out images, which counts as steps: 2 rounds of 1 step and 2 batches, and 1 step is left."""
+    made = sections()
+    made["network"] = {**made["network"], "name": "tiny"}
+    made["optim"] = {**made["optim"], "steps": 1}
+    made["evaluate"] = {"latency": False}
+    made["run"] = {**made["run"], "folder": str(tmp_path / "run")}
+    rounds = {"schedule": {"name": "iterative", "every": 1, "per_round": 4}, "total_steps": 60}
+    scoring = {"part": "source-val", "batches": 2, "norms": "running", "risk": "image"}
+    made["prune"] = {"criterion": "taylor", "min_width": 2, "round_to": 1, "ratio": 0.2, **rounds, "scoring": scoring}
+    folder = prune.run(from_values(made))
+    found = records_of(folder / "records.jsonl")
+    told = json.loads((folder / "pruning.json").read_text(encoding="utf-8"))
+    last = {record.metric: record.value for record in found if record.target == "scores_last"}
+    assert last.keys() == {"reliability"}
+    assert last["reliability"] == told["rounds"][-1][1]["reliability"]
+    assert -1 <= last["reliability"] <= 1
+    count = len(told["rounds"])
+    assert count > 1
+    assert [step for step, _ in told["rounds"]] == [3 * number for number in range(1, count + 1)]
+    costs = found[-1].cost
+    assert (costs["score_steps"], costs["recover_steps"]) == (3 * count, 60 - 3 * count)
+    assert "reliability" in capsys.readouterr().out
+
+
+def test_what_cannot_be_scored_apart_is_refused(sections, tmp_path):
+    made = sections(prune={**ONCE, "scoring": {"part": "source-val"}})
+    made["network"] = {**made["network"], "name": "tiny"}
+    made["run"] = {**made["run"], "folder": str(tmp_path / "run")}
+    with pytest.raises(InputError, match=r"prune\.scoring: l2 is not scored on images: it reads weights only"):
+        prune.run(from_values(made))

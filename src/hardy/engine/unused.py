@@ -96,5 +96,7 @@ def _prune(prune: Prune) -> Iterator[tuple[str, object, str]]:
         yield "prune.lr", prune.lr, f"the {prune.schedule.name} schedule does not train; set prune.recovery_lr"
     if prune.recovery_lr != usual.recovery_lr and not prune.recovers:
         yield "prune.recovery_lr", prune.recovery_lr, "prune.recovery is 0; give it some steps"
+    if prune.recovery and prune.total_steps:
+        yield "prune.recovery", prune.recovery, "prune.total_steps gives the recovery what the rounds leave"
     if prune.scoring and prune.scoring.copies != 1 and not prune.scoring.style:
         yield "prune.scoring.copies", prune.scoring.copies, "there is no style; name prune.scoring.style"

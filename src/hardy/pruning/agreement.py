@@ -29,8 +29,8 @@ def readings(
 
     Returns:
         the criterion's own `Criterion.readings`; ``reliability``, the rank correlation of its two halves; and for each
-        rival ``<name>_rank``, the rank correlation with it, and ``<name>_kept``, see `kept_alike`. A correlation that
-        is undefined, and halves that do not exist, are left out.
+        rival ``<name>_rank``, the rank correlation with it, and before the first removal ``<name>_kept``, see
+        `kept_alike`. A correlation that is undefined, and halves that do not exist, are left out.
     """
     found = dict(criterion.readings())
     if (halves := criterion.halves()) is not None:
@@ -38,7 +38,8 @@ def readings(
     own = criterion.scores() if (rivals := criterion.rivals()) else {}
     for name, scores in rivals.items():
         found |= _named(f"{name}_rank", rank_correlation(own, scores, dead))
-        found[f"{name}_kept"] = kept_alike(own, scores, units, goal, dead, limits)
+        if not any(dead.values()):  # several selections, too slow for every round
+            found[f"{name}_kept"] = kept_alike(own, scores, units, goal, dead, limits)
     return found
 
 

@@ -37,6 +37,9 @@ __all__ = [
 
 _log = logging.getLogger("hardy")
 
+_PROGRESS = {"removed", "left", "beta", "under"}
+"""What a round logs that is not about the scores."""
+
 CostPairs = list[tuple[str, float, float]]
 """(name, before, after) of every cost that pruning should reduce."""
 
@@ -59,7 +62,7 @@ class PruningReport:
 
     def readings(self) -> dict[str, tuple[float, float]]:
         """For each number about the scores its values in the first and in the last round that have it."""
-        names = {name: None for _, values in self.rounds for name in values if name not in ("removed", "left")}
+        names = {name: None for _, values in self.rounds for name in values if name not in _PROGRESS}
         each = {name: [values[name] for _, values in self.rounds if name in values] for name in names}
         return {name: (values[0], values[-1]) for name, values in each.items()}
 
