@@ -1,7 +1,7 @@
 """Compares a network with its exported graphs: logits, classes and mean IoU of both, on images."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from hardy.deployment import epilogue
 from hardy.deployment.epilogue import Upsample
-from hardy.deployment.graph import Output, Session
+from hardy.deployment.graph import Output
 from hardy.errors import InputError
 from hardy.metrics import confusion, scores
 from hardy.networks.base import Network, resize
@@ -52,7 +52,7 @@ class Parity:
 
 def compare(
     network: Network,
-    sessions: Mapping[Output, Session],
+    sessions: Mapping[Output, Callable[[Tensor], Tensor]],
     *,
     size: Sequence[int],
     dynamic: bool,
