@@ -222,6 +222,7 @@ def export(
     domains: Annotated[
         list[str] | None, typer.Argument(help="Domains whose images prove the file.", callback=typed)
     ] = None,
+    *,
     size: SizeText = "512x1024",
     dynamic: Annotated[bool, typer.Option(help="Let height and width vary.")] = False,
     logits: Annotated[bool, typer.Option(help="Logits in place of uint8 class ids.")] = False,
@@ -231,6 +232,12 @@ def export(
     ] = "full",
     merge: Annotated[bool, typer.Option("--merge", help="Merge the network's tuner into its weights first.")] = False,
     openvino: Annotated[bool, typer.Option("--openvino", help="Also prove the file in OpenVINO.")] = False,
+    statistics: Annotated[
+        str, typer.Option(help="Those of batch norms: fixed; inputs of the file; observed: outputs too.")
+    ] = "fixed",
+    prototypes: Annotated[
+        list[str] | None, typer.Option(help="A domain whose statistics go beside the file; repeat.", callback=typed)
+    ] = None,
     root: Root = None,
     trust: Trust = None,
 ) -> None:
@@ -249,6 +256,8 @@ def export(
         merge=merge,
         root=root,
         openvino=openvino,
+        statistics=statistics,
+        prototypes=prototypes or (),
     )
 
 

@@ -38,7 +38,7 @@ ANNOTATIONS: dict[str, Any] = {
 SUPPLIES = {
     "network": "the network that is trained, pruned, tuned or adapted",
     "labels": "the label space of a network",
-    "source_images": "batches of clean images of the source domain, hardy.adapt(network, name, source_images=...)",
+    "source_images": "clean images of the source domain: of the run's data.sources, or source_images=... in Python",
     "pixel_loss": "the loss of one head",
     "class_count": "the number of classes K",
     "teacher": "the frozen network to learn from; name one as teacher: {run: runs/x}",

@@ -61,7 +61,8 @@ def test_without_a_penalty_it_is_eta():
 
 def test_without_source_images_one_line_names_eta():
     with pytest.raises(
-        InputError, match=r"^adapt: eata is not source-free: .*source_images=\.\.\.\) takes; eta learns"
+        InputError,
+        match=r"^adapt: eata is not source-free: .*data\.sources, or give source_images=\.\.\. in Python; eta learns",
     ):
         hardy.adapt(OneNorm(), "eata")
     with pytest.raises(InputError, match=r"^adapt: eata has no source images .* or use eta$"):

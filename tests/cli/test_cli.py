@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 import yaml
 from PIL import Image
 from typer.main import get_command
@@ -18,6 +19,7 @@ import hardy
 from hardy import recipe, records
 from hardy.cli import app
 from hardy.commands import doctor
+from hardy.deployment.runner import Runner, read_table
 
 VERBS = get_command(app).commands
 SCREEN = re.search(
@@ -228,6 +230,24 @@ def test_export_at_half_size(call, small, tmp_path):
     assert 0.5 < numbers(small[0], "export")["", "agreement_full"] <= 1.0
     refused = call("export", small[0], tmp_path / "half.onnx", "--size", SIZE, "--upsample", "quarter")
     assert refused == (2, "", "hardy: there is no upsample 'quarter'; there are: full, borders, half, none\n")
+
+
+@pytest.mark.costly
+def test_export_with_prototypes(call, small, tmp_path):
+    file, options = tmp_path / "live.onnx", ("--size", SIZE, "--images", 2, "--logits", "--statistics", "inputs")
+    said = call("export", small[0], file, *options, "--prototypes", "streets/night", "--prototypes", "streets/fog")
+    assert (said.code, said.err) == (0, "")
+    table = tmp_path / "live.prototypes.safetensors"
+    assert f"{table}: the statistics of source, streets/night, streets/fog" in said.out
+    images, runner = np.full((1, 3, 32, 64), 0.25, np.float32), Runner(file)
+    source = runner(images)
+    network = hardy.load(small[0]).eval()
+    with torch.no_grad():
+        assert np.abs(source - network(torch.from_numpy(images)).numpy()).max() < 1e-4
+    runner.use("streets/night")
+    assert np.abs(runner(images) - source).max() > 1e-3
+    assert read_table(table).counts == {"source": 0, "streets/night": 2, "streets/fog": 2}
+    assert records.read(small[0] / "records.jsonl")[-1].notes["prototypes"] == ["streets/night", "streets/fog"]
 
 
 def test_export(call, small, tmp_path):

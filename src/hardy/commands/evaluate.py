@@ -1,8 +1,10 @@
 """``hardy evaluate``: measure a network on domains, in its own label space or another one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from hardy import pictures
 from hardy.commands import stream
@@ -17,6 +19,7 @@ from hardy.engine.evaluate import Table
 from hardy.engine.protocol import Settings
 from hardy.engine.provenance import provenance
 from hardy.engine.run_folder import Origin, origin_of
+from hardy.engine.source_images import of_run
 from hardy.errors import InputError
 from hardy.files import expanded
 from hardy.networks.base import Network, refuse_plain
@@ -43,6 +46,7 @@ def evaluate(
     seed: int = 0,
     classes: Sequence[str] = (),
     keep_counts: bool = False,
+    source_images: Iterable[Tensor] | Tensor | None = None,
 ) -> Table:
     """Measure ``network`` on the domains ``data``; each counts as unseen.
 
@@ -66,6 +70,7 @@ def evaluate(
         seed: decides the method's random draws.
         classes: those whose IoU is shown with the mIoU in the table.
         keep_counts: keep the confusion counts of every image in the table's ``counts``.
+        source_images: see `hardy.adapt`.
 
     Raises:
         InputError: for no or unknown domains, missing data, weights that are not finite, label spaces without a map, or
@@ -73,7 +78,7 @@ def evaluate(
     """
     reading = _reading(root, datasets, size, splits)
     views = {**_views(window, scales, classes, flip=flip), "batch": batch, "keep_counts": keep_counts}
-    return _measure(network, data, reading, views, {"device": device, "seed": seed}, adapt)
+    return _measure(network, data, reading, views, {"device": device, "seed": seed}, adapt, source_images=source_images)
 
 
 def _reading(
@@ -111,6 +116,16 @@ def _refuse_views(given: Mapping[str, Any]) -> None:
             raise InputError(f"--{name}: has no effect on a stream; leave it out")
 
 
+def _loaded(folder: Path, *, per_class: bool) -> Network:
+    """The network in ``folder``, which must have classes of pixels if ``per_class``."""
+    network = artefact.load(folder)
+    check_finite(network, folder)
+    if per_class and network.image_level:
+        name = type(network).__name__
+        raise InputError(f"--per-class: {name} predicts one class per image, of which there is no IoU")
+    return network
+
+
 def _measure(
     network: Network,
     domains: Sequence[str],
@@ -120,6 +135,7 @@ def _measure(
     adapt: str | Mapping[str, Any] | None,
     *,
     tolerant: bool = False,
+    source_images: Iterable[Tensor] | Tensor | None = None,
 ) -> Table:
     """See `evaluate`; a ``tolerant`` table names the domains that cannot be read and has the scores of the others.
 
@@ -131,6 +147,7 @@ def _measure(
         machine: the keys ``device`` and ``seed`` of a recipe's ``run`` section.
         adapt: a test-time method.
         tolerant: measure the other domains when one cannot be read.
+        source_images: for a test-time method that is not source-free.
     """
     domains = references(domains)
     if not domains:
@@ -147,7 +164,8 @@ def _measure(
     protocol.large_enough(network, {"size": recipe.data.size, "window": recipe.evaluate.window})
     parts = protocol.split(recipe.data, seed=0)
     unseen = [("unseen", part) for part in parts.unseen]
-    return protocol.measure(network, unseen, Settings.of(recipe), tolerant=tolerant, adapt=recipe.adapt)
+    ways: dict[str, Any] = {"tolerant": tolerant, "source_images": source_images}
+    return protocol.measure(network, unseen, Settings.of(recipe), adapt=recipe.adapt, **ways)
 
 
 def _keep(table: Table, counts: Path | None, worst: Path) -> None:
@@ -192,16 +210,13 @@ def run(
         stream.run(folder, [*streaming, *adapting], domains=domains, **places)
         return
     adapt = chosen(None, adapting)
-    network = artefact.load(folder)
-    check_finite(network, folder)
-    if per_class and network.image_level:
-        name = type(network).__name__
-        raise InputError(f"--per-class: {name} predicts one class per image, of which there is no IoU")
+    network = _loaded(folder, per_class=per_class)
     origin = origin_of(folder)
     size = size or (origin.recipe.data.size if origin.recipe else None)
     method, reading = adapt.model_dump(mode="json") if adapt else None, _reading(root, datasets, size, splits)
     shown = {**_views(window, scales, classes, flip=flip), "keep_counts": counts is not None, "keep_worst": worst}
-    table = _measure(network, domains, reading, shown, {"device": device, "seed": origin.seed}, method, tolerant=True)
+    machine, images = {"device": device, "seed": origin.seed}, of_run(origin, root)
+    table = _measure(network, domains, reading, shown, machine, method, tolerant=True, source_images=images)
     _keep(table, counts, pictures.place(folder, adapt.name if adapt else ""))
     show_table(f"{folder} on {', '.join(domains)}{adapt_words(adapt)}", table, per_class=per_class)
     say_lineage(str(folder), network)

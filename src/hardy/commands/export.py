@@ -1,6 +1,6 @@
 """``hardy export``: an ONNX file, proven equal to the network on real images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,9 @@ from hardy.data import loader, sources
 from hardy.data.base import Domain
 from hardy.data.labels import convert
 from hardy.deployment.export import Proof, ProofError, export
+from hardy.deployment.prototypes import measured
+from hardy.deployment.runner import Table, table_beside
+from hardy.deployment.statistics import check
 from hardy.engine import artefact, changes
 from hardy.engine.provenance import provenance
 from hardy.engine.run_folder import origin_of
@@ -20,6 +23,9 @@ from hardy.ops.tensors import check_finite
 from hardy.records import Record
 
 __all__ = ["export", "run"]
+
+MEASURED = 100
+"""Up to how many images of a domain its prototype is measured on."""
 
 
 def run(
@@ -36,18 +42,22 @@ def run(
     merge: bool = False,
     openvino: bool = False,
     datasets: Mapping[str, Mapping[str, Any]] | None = None,
+    statistics: Any = "fixed",
+    prototypes: Sequence[str] = (),
 ) -> Proof:
     """Export the network in ``folder`` to ``file``, prove it on the first ``images`` images of each domain, record it.
 
-    With ``merge`` the tuner of the network is merged into its weights first; the folder does not change.
+    With ``merge`` the tuner of the network is merged into its weights first; the folder does not change. The
+    ``prototypes`` of domains are measured on evenly spaced images, and go into the table beside the file.
 
     Raises:
         InputError: when there is no tuner, it cannot be merged, or the proof fails; then no file is written.
     """
-    if not domains and (images is not None or root is not None):
+    if not (domains or prototypes) and (images is not None or root is not None):
         raise InputError("export: --images and --root are for the domains whose images prove the file; name a domain")
+    check(statistics, dynamic=dynamic, prototypes=bool(prototypes))
     network = _loaded(folder, merge=merge)
-    chosen = sources.domains(domains, root=sources.data_root(root), options=datasets) if domains else []
+    chosen, known = _domains(domains, root, datasets), _domains(prototypes, root, datasets)
     pictures, truth = _images(network, chosen, 20 if images is None else images)
     try:
         proof = export(
@@ -60,20 +70,48 @@ def run(
             labels=truth or None,
             upsample=upsample,
             openvino=openvino,
+            statistics=statistics,
+            prototypes=_table(network, known, MEASURED if images is None else images, size) if known else None,
         )
     except ProofError as error:
         raise InputError(str(error)) from None
-    versions, origin = provenance(), origin_of(folder)
-    notes = {"file": str(file), "size": list(size), "dynamic": dynamic, "images": proof.images}
-    notes |= ({} if upsample == "full" else {"upsample": upsample}) | ({"merge": True} if merge else {})
-    lines = [
-        Record(origin.digest, "export", origin.sources, ",".join(domains), origin.seed, k, v, {}, versions, notes)
-        for k, v in _values(proof, upsample, scored=bool(truth)).items()
-    ]
     _show(proof, file, upsample, scored=bool(truth))
     say_lineage(str(file), network)
-    keep_records(folder, lines)
+    keep_records(folder, _records(folder, proof, domains, scored=bool(truth), merge=merge, file=file))
     return proof
+
+
+def _records(
+    folder: Path, proof: Proof, domains: Sequence[str], *, scored: bool, merge: bool, file: Path
+) -> list[Record]:
+    """The records of ``proof``."""
+    versions, origin = provenance(), origin_of(folder)
+    notes = {"file": str(file), "size": list(proof.size), "dynamic": proof.dynamic, "images": proof.images}
+    notes |= ({} if proof.upsample == "full" else {"upsample": proof.upsample}) | ({"merge": True} if merge else {})
+    if proof.statistics != "fixed":
+        notes |= {"statistics": proof.statistics, "prototypes": list(proof.domains)}
+    return [
+        Record(origin.digest, "export", origin.sources, ",".join(domains), origin.seed, k, v, {}, versions, notes)
+        for k, v in _values(proof, proof.upsample, scored=scored).items()
+    ]
+
+
+def _domains(
+    names: Sequence[str], root: str | None, datasets: Mapping[str, Mapping[str, Any]] | None
+) -> Sequence[Domain]:
+    return sources.domains(names, root=sources.data_root(root), options=datasets) if names else []
+
+
+def _table(network: Network, domains: Sequence[Domain], count: int, size: tuple[int, int]) -> Table:
+    """The prototypes of ``domains``, each measured on up to ``count`` evenly spaced images at ``size``."""
+
+    def images(domain: Domain) -> Iterator[Tensor]:
+        items = domain.items()
+        some = [items[place * len(items) // count] for place in range(count)] if len(items) > count else items
+        for batch in loader.evaluation_batches([(domain, some)], domain.dataset.labels, resize=size):
+            yield batch.images
+
+    return measured(network, {domain.name: images(domain) for domain in domains})
 
 
 def _loaded(folder: Path, *, merge: bool) -> Network:
@@ -103,6 +141,9 @@ def _show(proof: Proof, file: Path, upsample: str, *, scored: bool) -> None:
     )
     if proof.agreement_openvino is not None:
         say(f"in OpenVINO {proof.agreement_openvino:.4%} of pixels agree")
+    if proof.statistics != "fixed":
+        names = ", ".join(("source", *proof.domains))
+        say(f"{table_beside(file)}: the statistics of {names}; the proof was repeated at other statistics")
     if upsample != "full":
         say(f"upsample {upsample}: {proof.agreement_full:.4%} of pixels as at full size")
     if scored:

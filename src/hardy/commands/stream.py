@@ -18,6 +18,8 @@ from hardy.engine import artefact, protocol
 from hardy.engine.adapting import adapted, notes
 from hardy.engine.provenance import provenance
 from hardy.engine.run_folder import Origin, origin_of
+from hardy.engine.source_images import of_run
+from hardy.engine.source_images import source_images as images_of
 from hardy.engine.stream_table import Alarms, StreamTable
 from hardy.engine.streaming import Streaming
 from hardy.errors import InputError
@@ -103,8 +105,9 @@ def _shown(network: Network, recipe: Recipe, source_images: Iterable[Tensor] | T
     was_training = network.training
     network.eval()
     try:
-        adapt = recipe.adapt
-        live = adapted(network, adapt.name, adapt.options, recipe.run.seed, source_images, guard=adapt.guard)
+        adapt, seed = recipe.adapt, recipe.run.seed
+        images = images_of(data, seed) if source_images is None else source_images
+        live = adapted(network, adapt.name, adapt.options, seed, images, guard=adapt.guard)
         made = Streaming(
             live,
             network,
@@ -162,7 +165,7 @@ def run(
     usual = origin.recipe.data.size if origin.recipe else None
     given = {"root": root, "datasets": datasets, "unseen_splits": list(splits), "size": size or usual}
     recipe = _recipe(words, domains, given, {"device": device, "seed": origin.seed})
-    table = _shown(network, recipe)
+    table = _shown(network, recipe, None if recipe.data.sources else of_run(origin, root))
     assert recipe.adapt is not None
     assert recipe.stream is not None
     _show(f"{folder} on {', '.join(table.domains)}: {recipe.stream.kind}, {recipe.adapt.name}", table)

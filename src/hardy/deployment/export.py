@@ -2,6 +2,7 @@
 
 The file is written to a temporary folder next to its target and run in onnxruntime on the given images. The proof
 compares the logits (largest absolute difference), the classes (share of equal pixels) and, with labels, the mean IoU.
+With statistics of batch norms as inputs it is repeated at other statistics, and the table of prototypes is written too.
 A file that passes is renamed to its target; its metadata holds the proof under ``hardy``.
 """
 
@@ -12,6 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, get_args
@@ -20,11 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hardy.deployment import epilogue, graph, readme
+from hardy.deployment import epilogue, graph, readme, statistics
 from hardy.deployment.epilogue import Upsample
 from hardy.deployment.graph import Output
 from hardy.deployment.openvino_session import OpenVINO, check_installed
 from hardy.deployment.proof import Parity, Picture, ProofError, as_image, compare, proof_sizes, random_images
+from hardy.deployment.prototypes import Prototypes, described, proven, table_of, worst
+from hardy.deployment.runner import Table, table_beside, write_table
+from hardy.deployment.statistics import Statistics
 from hardy.errors import InputError, check_size, within
 from hardy.files import expanded, remove, temporary
 from hardy.lock import NAME as LOCK
@@ -50,9 +55,11 @@ class Proof:
         size: (height, width) at which it was exported and proven.
         batch: images per run.
         dynamic: whether batch, height and width are open.
+        statistics: ``fixed``, ``inputs`` or ``observed``; see `hardy.deployment.statistics`.
+        domains: those in the table of prototypes beside the file.
         images: how many images it was proven on.
         drawn: True if these are random images because none were given: a weaker proof.
-        difference: largest absolute difference of a logit between the file and PyTorch.
+        difference: largest absolute difference of a logit between the file and PyTorch, at all statistics tried.
         agreement: share of pixels (or images) with the same class, where both upsample in the same way.
         agreement_full: share of pixels with the same class as the network at full size.
         miou_torch, miou_onnx: mean IoU of the network at full size and of the file; None without labels.
@@ -69,6 +76,8 @@ class Proof:
     size: tuple[int, int]
     batch: int
     dynamic: bool
+    statistics: Statistics
+    domains: tuple[str, ...]
     images: int
     drawn: bool
     difference: float
@@ -100,6 +109,8 @@ def export(
     labels: Sequence[Picture] | None = None,
     agreement: float = AGREEMENT,
     openvino: bool = False,
+    statistics: Statistics = "fixed",
+    prototypes: Prototypes | Table | None = None,
 ) -> Proof:
     """Write ``network`` to the ONNX file ``path`` and prove it on ``images``.
 
@@ -118,47 +129,83 @@ def export(
         labels: a (H, W) mask of class ids per image, 255 where ignored, or one class id per image.
         agreement: the least share of pixels that must have the same class.
         openvino: prove the file in OpenVINO too.
+        statistics: whether those of batch norms are inputs; see `hardy.deployment.statistics`.
+        prototypes: of domains, for the table beside the file: ``live.table()`` of `hardy.adapt` with ``bn_domains``.
 
     Raises:
         InputError: if a package is missing, an argument or the weights cannot be used, or the export fails.
         ProofError: if the file disagrees with the network; no file is written.
     """
     target = _check(network, expanded(path), size, batch, images, labels)
+    if openvino and statistics != "fixed":
+        raise InputError(f"statistics {statistics}: OpenVINO proves files of fixed statistics; leave openvino out")
     if openvino:
         check_installed()
     still = copy.deepcopy(network).cpu().float().eval()
     epilogue.check(still, upsample, proof_sizes(size, dynamic, network.least_size))
-    pictures = random_images(size) if images is None else [as_image(image) for image in images]
-    truths = None if labels is None else [torch.as_tensor(np.asarray(label)) for label in labels]
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _work_folder(target) as folder:
-            settings: dict[str, Any] = {"output": output, "upsample": upsample, "batch": batch, "dynamic": dynamic}
-            file, parity = _written(still, folder, pictures, truths, size=size, **settings)
-            if openvino:
-                settings["agreement_openvino"] = _in_openvino(still, folder, pictures, size=size, **settings)
-            settings |= {"path": str(target), "nodes": graph.count(file), "drawn": images is None}
-            _judge(proof := _proof(still, parity, **settings), agreement)
-            _sign(file, proof, network)
-            os.replace(file, target)
-            readme.write(target, _told(proof))
-    except OSError as error:
-        raise InputError(f"{target}: cannot be written: {error.strerror or error}") from None
+    table = _table(still, statistics, prototypes, dynamic=dynamic)
+    settings: dict[str, Any] = {"output": output, "upsample": upsample, "batch": batch, "dynamic": dynamic}
+    pictures, truths = _shown(images, labels, size)
+    with _work_folder(target) as folder:
+        file, parity = _written(still, folder, pictures, truths, table, size=size, statistics=statistics, **settings)
+        if openvino:
+            settings["agreement_openvino"] = _in_openvino(still, folder, pictures, size=size, **settings)
+        settings |= {"path": str(target), "nodes": graph.count(file), "domains": table.domains if table else ()}
+        proof = _proof(still, parity, drawn=images is None, statistics=statistics, **settings)
+        _judge(proof, agreement)
+        _sign(file, proof, still)
+        _keep(file, target, table)
+        readme.write(target, _told(proof))
     return proof
+
+
+def _keep(file: Path, target: Path, table: Table | None) -> None:
+    """Put ``file`` at ``target``, and ``table`` beside it."""
+    if table:
+        write_table(table_beside(target), table)
+    os.replace(file, target)
+
+
+def _shown(
+    images: Sequence[Picture] | None, labels: Sequence[Picture] | None, size: Sequence[int]
+) -> tuple[list[Tensor], list[Tensor] | None]:
+    """The images that prove the file, and their labels if there are any."""
+    pictures = random_images(size) if images is None else [as_image(image) for image in images]
+    return pictures, None if labels is None else [torch.as_tensor(np.asarray(label)) for label in labels]
+
+
+def _table(network: Network, kind: Statistics, prototypes: Prototypes | Table | None, *, dynamic: bool) -> Table | None:
+    """The table of prototypes of ``network``; None for fixed statistics."""
+    statistics.check(kind, dynamic=dynamic, prototypes=bool(prototypes))
+    if kind == "fixed":
+        return None
+    if not isinstance(prototypes, Table):
+        return table_of(network, prototypes or {})
+    if described(network, prototypes) != described(network):
+        raise InputError("prototypes: the table is of another network; measure them again")
+    return prototypes
 
 
 @contextmanager
 def _work_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder next to ``target``, without files of a killed process; it is removed at the end."""
-    folder = temporary(target)
-    with Lock(folder, who="hardy export", advice="wait for it, or name another file"):
-        for left in folder.iterdir():
-            if left.name != LOCK:
-                remove(left)
-        try:
-            yield folder
-        finally:
-            remove(folder)
+    """A temporary folder next to ``target``, without files of a killed process; it is removed at the end.
+
+    Raises:
+        InputError: for an `OSError` inside the block.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = temporary(target)
+        with Lock(folder, who="hardy export", advice="wait for it, or name another file"):
+            for left in folder.iterdir():
+                if left.name != LOCK:
+                    remove(left)
+            try:
+                yield folder
+            finally:
+                remove(folder)
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written: {error.strerror or error}") from None
 
 
 def _written(
@@ -166,21 +213,22 @@ def _written(
     folder: Path,
     images: Sequence[Tensor],
     labels: Sequence[Tensor] | None,
+    table: Table | None,
     *,
-    size: Sequence[int],
     output: Output,
-    dynamic: bool,
-    upsample: Upsample,
-    batch: int,
+    statistics: Statistics,
+    **settings: Any,
 ) -> tuple[Path, Parity]:
     """The file in ``folder`` that returns ``output``, and how it compares with ``network``."""
     files: dict[Output, Path] = {"logits": folder / "logits.onnx", "classes": folder / "classes.onnx"}
-    graph.write(network, files["logits"], size=size, batch=batch, dynamic=dynamic, upsample=upsample)
-    graph.with_classes(files["logits"], files["classes"], upsample=upsample)
+    graph.write(network, files["logits"], statistics=statistics, **settings)
+    graph.with_classes(files["logits"], files["classes"], upsample=settings["upsample"])
     sessions = {name: graph.Session(file) for name, file in files.items()}
-    parity = compare(
-        network, sessions, size=size, dynamic=dynamic, batch=batch, images=images, labels=labels, upsample=upsample
-    )
+    compared = partial(compare, images=images, **settings)
+    parity = compared(network, sessions, labels=labels)
+    if table is not None:
+        others = proven(network, files, table, partial(compared, labels=None), observed=statistics == "observed")
+        parity = worst([parity, *others])
     return files[output], parity
 
 
@@ -256,6 +304,7 @@ def _sign(file: Path, proof: Proof, network: Network) -> None:
     entry.key = "hardy"
     shown = {name: value for name, value in proof.to_json().items() if name != "path"}
     more = {"pretrained": network.architecture.get("pretrained"), "lineage": list(network.lineage)}
+    more |= {} if proof.statistics == "fixed" else described(network)
     entry.value = json.dumps({**shown, **{name: value for name, value in more.items() if value}})
     onnx.checker.check_model(model)
     onnx.save(model, file)

@@ -5,12 +5,13 @@ See `hardy.deployment.products`.
 """
 
 import contextlib
+import copy
 import io
 import logging
 import re
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from hardy.deployment import borders
 from hardy.deployment.epilogue import Treated, Upsample
 from hardy.deployment.products import Products
+from hardy.deployment.statistics import Opened, Statistics, opened
 from hardy.errors import InputError
 from hardy.networks.base import Network
 
@@ -62,6 +64,7 @@ def write(
     batch: int = 1,
     dynamic: bool = False,
     upsample: Upsample = "full",
+    statistics: Statistics = "fixed",
 ) -> None:
     """Write ``network`` as one ONNX file from ``images`` (B, 3, H, W) float32 to ``logits`` (B, K, H, W).
 
@@ -72,6 +75,7 @@ def write(
         batch: images per run; with ``dynamic`` only an example.
         dynamic: leave batch, height and width open, under these names.
         upsample: the size of the logits; see `hardy.deployment.epilogue.logits`.
+        statistics: whether the statistics of batch norms are inputs too; see `hardy.deployment.statistics`.
 
     Raises:
         InputError: naming the module at which the export failed, or a dimension that did not stay open.
@@ -79,10 +83,15 @@ def write(
     onnx, _ = package("onnx"), package("onnxscript")
     # The exporter treats a dimension of 1 as a constant, so the example of an open batch has two images.
     images = torch.zeros(max(2, batch) if dynamic else batch, 3, *size)
+    network, norms = (network, {}) if statistics == "fixed" else opened(network)
     treated = network if upsample == "full" else Treated(network, upsample)
+    more: Mapping[str, Tensor] = {}
+    if norms:
+        treated = Opened(treated, list(norms.values()), observed=statistics == "observed")
+        more = treated.defaults
     with silence():
         try:
-            model = _model(treated, images, dynamic)
+            model = _model(treated, images, more, dynamic)
         except Exception as error:
             raise InputError(_failure(error, network, dynamic)) from error
     fixed = [axis for axis in (0, 2, 3) if dynamic and not _shape(model.graph.input[0])[axis].dim_param]
@@ -91,21 +100,24 @@ def write(
             f"{type(network).__name__} fixes dimension {fixed[0]} of its images; export it at a fixed size"
         )
     _name_dimensions(model)
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(value.numpy(), name) for name, value in more.items())
     onnx.save(model, path)
 
 
-def _model(network: nn.Module, images: Tensor, dynamic: bool) -> Any:
-    """The ONNX model of ``network``, exported on ``images``."""
-    opened = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC) if dynamic else None
-    with Products(resizing=not dynamic), _unfused(network):
-        program = torch.export.export(network, (images,), dynamic_shapes=(opened,))
+def _model(network: nn.Module, images: Tensor, more: Mapping[str, Tensor], dynamic: bool) -> Any:
+    """The ONNX model of ``network``, exported on ``images`` and the inputs ``more``."""
+    free = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC) if dynamic else None
+    with Products(resizing=not dynamic), _unfused(network), torch.no_grad() if more else contextlib.nullcontext():
+        program = torch.export.export(
+            network, (images, *more.values()), dynamic_shapes=(free, *[None] * len(more)) if dynamic else None
+        )
     exported = torch.onnx.export(
         program,
         (),
         dynamo=True,
         opset_version=OPSET,
-        input_names=["images"],
-        output_names=["logits"],
+        input_names=["images", *more],
+        output_names=["logits", "observed"] if "weight" in more else ["logits"],
         external_data=False,
         verbose=False,
     )
@@ -135,7 +147,7 @@ def with_classes(source: Path, path: Path, *, upsample: Upsample = "full") -> No
     """
     onnx = package("onnx")
     model = onnx.load(source)
-    logits, images = model.graph.output[0], model.graph.input[0]
+    (logits, *others), images = copy.deepcopy(list(model.graph.output)), model.graph.input[0]
     coarse = [axis.dim_param or axis.dim_value for axis in _shape(logits)]
     full = [axis.dim_param or axis.dim_value for axis in _shape(images)]
     constants: list[Any] = []
@@ -151,6 +163,7 @@ def with_classes(source: Path, path: Path, *, upsample: Upsample = "full") -> No
     sides = full[2:] if upsample in ("borders", "half") else coarse[2:]
     byte = onnx.TensorProto.UINT8
     model.graph.output.append(onnx.helper.make_tensor_value_info("classes", byte, [coarse[0], *sides]))
+    model.graph.output.extend(others)
     onnx.save(model, path)
 
 
@@ -191,12 +204,12 @@ class Session:
     """The graph of an ONNX file, ready to run on the CPU: ``session(images) -> classes or logits``.
 
     Args:
-        path: the file.
+        path: the file, or its bytes.
         threads: threads per operation; None for as many as torch uses.
         optimised: a file to write the graph to as onnxruntime runs it; None writes none.
     """
 
-    def __init__(self, path: Path, *, threads: int | None = None, optimised: Path | None = None) -> None:
+    def __init__(self, path: Path | bytes, *, threads: int | None = None, optimised: Path | None = None) -> None:
         runtime = package("onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads or torch.get_num_threads()
@@ -206,7 +219,8 @@ class Session:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if optimised is not None:
             options.optimized_model_filepath = str(optimised)
-        self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        model = path if isinstance(path, bytes) else str(path)
+        self._session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def __deepcopy__(self, memo: dict[int, object]) -> "Session":
         """The same session: it has no state."""
@@ -228,9 +242,14 @@ class Session:
         """The shape of the output; a name or None for an open dimension."""
         return tuple(self._session.get_outputs()[0].shape)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """The output of the graph for ``images`` (B, 3, H, W) float32 on the CPU."""
-        return torch.from_numpy(self._session.run(None, {"images": images.numpy()})[0])
+    def __call__(self, images: Tensor, **inputs: Tensor) -> Tensor:
+        """The first output of the graph for ``images`` (B, 3, H, W) float32 on the CPU, and for ``inputs`` by name."""
+        return self.all(images, **inputs)[0]
+
+    def all(self, images: Tensor, **inputs: Tensor) -> list[Tensor]:
+        """All outputs of the graph; see `__call__`."""
+        fed = {name: value.numpy() for name, value in {"images": images, **inputs}.items()}
+        return [torch.from_numpy(value) for value in self._session.run(None, fed)]
 
 
 def _shape(value: Any) -> Any:

@@ -66,8 +66,8 @@ def adapted(
     supply = {"network": network, "source_images": source_images}
     if source_images is None and "source_images" in (ADAPTATIONS.describe(name).supplied or ()):
         raise InputError(
-            f"adapt: {name} is not source-free: it needs clean images of the source domain, which only "
-            f"hardy.adapt(network, {name!r}, source_images=...) takes; eta learns without them"
+            f"adapt: {name} is not source-free: it needs clean images of the source domain, of which none are named; "
+            "evaluate a run whose recipe has data.sources, or give source_images=... in Python; eta learns without them"
         )
     with torch.inference_mode(False), seeded(seed, "adapt"):  # tensors made in inference mode cannot be trained
         live: TestTimeAdaptation = ADAPTATIONS.build(name, supply, **options)
@@ -83,10 +83,17 @@ class Adapting:
         network: a copy of it adapts.
         choice: the method and when it is reset.
         seed: decides the method's random draws.
+        source_images: for a method that is not source-free.
     """
 
-    def __init__(self, network: Network, choice: Adapt, seed: int) -> None:
-        self.method = adapted(network, choice.name, choice.options, seed, guard=choice.guard)
+    def __init__(
+        self,
+        network: Network,
+        choice: Adapt,
+        seed: int,
+        source_images: Iterable[Tensor] | Tensor | None = None,
+    ) -> None:
+        self.method = adapted(network, choice.name, choice.options, seed, source_images, guard=choice.guard)
         self._name = choice.name
         self._per_domain = choice.reset == "domain"
         self._most = choice.reset if isinstance(choice.reset, int) else None

@@ -30,6 +30,7 @@ from hardy.engine.fit import Batches, Fit, Log
 from hardy.engine.image_counts import counted, names_of, pictured
 from hardy.engine.judges import chosen, known_classes, labelled, warn_of
 from hardy.engine.run_files import BEST
+from hardy.engine.source_images import source_images as source_images_of
 from hardy.engine.worst import Finder
 from hardy.errors import InputError, nearest
 from hardy.networks.base import Network
@@ -274,6 +275,7 @@ def measure(
     *,
     tolerant: bool = False,
     adapt: Adapt | None = None,
+    source_images: Iterable[Tensor] | Tensor | None = None,
 ) -> Table:
     """The table of ``network`` over (group, part) pairs; groups are ``source-val`` and ``unseen``.
 
@@ -294,7 +296,7 @@ def measure(
     network.to(device := pick(settings.run.device))
     was_training = network.training
     network.eval()  # `count` cannot do it: with windows and views it is given a function, not a module
-    live = _adapting(network, adapt, settings) if adapt else None
+    live = _adapting(network, adapt, settings, source_images) if adapt else None
     predict, rows, failed, kept, found = live or predictor(network, choice), [], {}, {}, {}
     for group, (domain, items) in parts:
         batches = (stream or reading(settings))((domain, items), shared(domain, network)[0])
@@ -344,8 +346,9 @@ def one_space(measured: Iterable[Domain], network: Network) -> tuple[str, ...]:
     return next(iter(spaces), ())
 
 
-def _adapting(network: Network, adapt: Adapt, settings: Settings) -> Adapting:
-    """A copy of ``network`` that adapts while it is measured.
+def _adapting(network: Network, adapt: Adapt, settings: Settings, given: Iterable[Tensor] | Tensor | None) -> Adapting:
+    """A copy of ``network`` that adapts while it is measured; a method that is not source-free gets the images that are
+    ``given``, else those of ``data.sources``.
 
     Raises:
         InputError: for a window, flip or scales.
@@ -354,7 +357,8 @@ def _adapting(network: Network, adapt: Adapt, settings: Settings) -> Adapting:
         adapt.refuse_views(settings.evaluate)
     except ValueError as error:
         raise InputError(str(error)) from None
-    return Adapting(network, adapt, settings.run.seed)
+    seed = settings.run.seed
+    return Adapting(network, adapt, seed, source_images_of(settings.data, seed) if given is None else given)
 
 
 def fit(
