@@ -10,7 +10,7 @@ from torch import Tensor
 import hardy
 from hardy.adaptation import _guard
 from hardy.adaptation._guard import Guarded
-from hardy.adaptation._signs import agreement, entropy, mixed, prototypes
+from hardy.adaptation._signs import agreement, entropy, mixed, pixels, prototypes
 from hardy.adaptation.base import TestTimeAdaptation
 from hardy.engine.adapting import chosen
 from hardy.errors import InputError
@@ -81,15 +81,23 @@ def test_the_entropy_and_the_prototypes_by_hand():
     assert entropy(half) == pytest.approx(0.25), "log 2 and 0, over log 4, on average"
     logs = torch.tensor([[0.75, 0.25], [0.5, 0.5], [0.1, 0.9], [0.2, 0.8]]).log()
     wanted = torch.tensor([[1.25, 0.75], [0.3, 1.7]]) / 4
-    torch.testing.assert_close(prototypes(logs), wanted)
+    torch.testing.assert_close(prototypes(logs, logs.argmax(1)), wanted)
 
 
 def test_agreement_counts_classes_alike_and_only_what_the_source_is_confident_of():
     source = torch.tensor([[9.0, 0, 0], [9, 0, 0], [9, 0, 0], [0, 9, 0], [0, 0, 0.5]])
     found = torch.tensor([[9.0, 0, 0], [9, 0, 0], [0, 9, 0], [9, 0, 0], [9, 0, 0]])
-    assert agreement(found, source) == pytest.approx((2 / 3 + 0) / 2), "class 2 is predicted without confidence"
-    assert agreement(source, source) == 1
-    assert agreement(found, 0 * source) == 1, "without any confidence there is nothing to agree with"
+    assert agreement(found.argmax(1), source) == pytest.approx((2 / 3 + 0) / 2), (
+        "class 2 is predicted without confidence"
+    )
+    assert agreement(source.argmax(1), source) == 1
+    assert agreement(found.argmax(1), 0 * source) == 1, "without any confidence there is nothing to agree with"
+
+
+def test_of_a_large_image_a_grid_of_pixels_is_looked_at():
+    logits = torch.arange(2 * 300 * 400.0).view(1, 2, 300, 400)
+    assert torch.equal(pixels(logits), logits[0, :, ::2, ::2].flatten(1).T)
+    assert pixels(logits[..., :100, :300]).shape == (30000, 2)
 
 
 def test_the_answer_is_the_mean_of_two_predictions_by_hand():

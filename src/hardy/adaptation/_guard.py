@@ -179,7 +179,8 @@ class Guarded(TestTimeAdaptation):
         if finite and not watches:
             return self._within_drift(logits if source is None else self._answer(logits, source))
         if source is None:
-            source, self.forwards = self._source(images), self.forwards + 1
+            source = self._source(images)
+            self.forwards += 1
         cause = self._cause(logits, source) if finite else "nan in the logits"
         answer = self._answer(logits, source) if finite else logits
         self.watched = Watched(answer, source, bool(cause))
@@ -213,11 +214,12 @@ class Guarded(TestTimeAdaptation):
     def _cause(self, logits: Tensor, source: Tensor) -> str:
         """Why this batch is an alarm, with the number and its limit; empty when it is none."""
         guard, mine, theirs = self.guard, _signs.pixels(logits), _signs.pixels(source)
+        found, wanted = mine.argmax(1), theirs.argmax(1)
         ratio = (_signs.entropy(mine) + _LEAST) / (_signs.entropy(theirs) + _LEAST)
-        agreement = _signs.agreement(mine, theirs)
-        kept = len(mine.argmax(1).unique()) / len(theirs.argmax(1).unique())
+        agreement = _signs.agreement(found, theirs)
+        kept = int(found.bincount().count_nonzero()) / int(wanted.bincount().count_nonzero())
         self.classes.lerp_(torch.full_like(self.classes, kept), _RATE)
-        now = torch.stack([_signs.prototypes(mine), _signs.prototypes(theirs)])
+        now = torch.stack([_signs.prototypes(mine, found), _signs.prototypes(theirs, wanted)])
         started = bool(self.prototypes.any())
         self.prototypes.lerp_(now, _RATE if started else 1.0)
         apart = float((self.prototypes[0] - self.prototypes[1]).abs().sum()) / 2

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["CONFIDENT", "LEAST", "agreement", "entropy", "image_entropies", "mixed", "pixels", "prototypes"]
+__all__ = ["CONFIDENT", "LEAST", "MOST", "agreement", "entropy", "image_entropies", "mixed", "pixels", "prototypes"]
 
 CONFIDENT = 0.7
 """The source's probability above which a pixel counts in `agreement`."""
@@ -17,8 +17,15 @@ LEAST = 0.004
 """The share of the pixels that a class needs, with confidence, to count in `agreement`."""
 
 
+MOST = 2**15
+"""About how many pixels of an image are looked at; of a larger one every n-th in every n-th row."""
+
+
 def pixels(logits: Tensor) -> Tensor:
-    """(N, K) of (B, K, H, W) or (B, K), in float32."""
+    """(N, K) of (B, K, H, W) or (B, K), in float32; see `MOST`."""
+    if logits.ndim == 4:
+        step = math.ceil(math.sqrt(logits.shape[2] * logits.shape[3] / MOST))
+        logits = logits[:, :, ::step, ::step]
     return logits.detach().float().movedim(1, -1).flatten(0, -2)
 
 
@@ -32,29 +39,32 @@ def image_entropies(logits: Tensor) -> Tensor:
     return _entropies(logits.detach().float(), 1).flatten(1).mean(1) if logits.ndim > 2 else _entropies(logits, 1)
 
 
-def agreement(logits: Tensor, source: Tensor) -> float:
+def agreement(found: Tensor, source: Tensor) -> float:
     """The mean over classes of the share of pixels, which the source gives with confidence, that keep their class.
 
     Args:
-        logits: (N, K) of the method.
-        source: (N, K) of the source network. Its classes with confidence on fewer than `LEAST` of the pixels do not
-            count; without any the result is 1.
+        found: (N,) the classes that the method predicts.
+        source: (N, K) logits of the source network. Its classes with confidence on fewer than `LEAST` of the pixels do
+            not count; without any the result is 1.
     """
     best, classes = source.softmax(1).max(1)
     counted, many = best > CONFIDENT, source.shape[1]
-    classes, found = classes[counted], logits.argmax(1)[counted]
+    classes, found = classes[counted], found[counted]
     totals = torch.bincount(classes, minlength=many)
     shares = torch.bincount(classes[found == classes], minlength=many)[totals >= LEAST * len(source)]
     totals = totals[totals >= LEAST * len(source)]
     return float((shares / totals).mean()) if len(totals) else 1.0
 
 
-def prototypes(logits: Tensor) -> Tensor:
-    """(K, K) of (N, K): for each class the mean over all pixels of the probabilities of those predicted as it, 0
-    elsewhere."""
-    classes = logits.shape[1]
-    sums = torch.zeros(classes, classes, device=logits.device)
-    return sums.index_add_(0, logits.argmax(1), logits.softmax(1)) / len(logits)
+def prototypes(logits: Tensor, classes: Tensor) -> Tensor:
+    """(K, K): for each class the mean over all pixels of the probabilities of those predicted as it, 0 elsewhere.
+
+    Args:
+        logits: (N, K).
+        classes: (N,) what they predict.
+    """
+    sums = torch.zeros(logits.shape[1], logits.shape[1], device=logits.device)
+    return sums.index_add_(0, classes, logits.softmax(1)) / len(logits)
 
 
 def mixed(logits: Tensor, source: Tensor, share: float, sure: float) -> Tensor:
