@@ -63,17 +63,19 @@ def run(
         )
     except ProofError as error:
         raise InputError(str(error)) from None
-    versions, origin = provenance(), origin_of(folder)
     notes = {"file": str(file), "size": list(size), "dynamic": dynamic, "images": proof.images}
     notes |= ({} if upsample == "full" else {"upsample": upsample}) | ({"merge": True} if merge else {})
-    lines = [
-        Record(origin.digest, "export", origin.sources, ",".join(domains), origin.seed, k, v, {}, versions, notes)
-        for k, v in _values(proof, upsample, scored=bool(truth)).items()
-    ]
     _show(proof, file, upsample, scored=bool(truth))
     say_lineage(str(file), network)
-    keep_records(folder, lines)
+    _record(folder, domains, _values(proof, upsample, scored=bool(truth)), notes)
     return proof
+
+
+def _record(folder: Path, domains: Sequence[str], values: Mapping[str, float | None], notes: Mapping[str, Any]) -> None:
+    """Append ``values``, by metric, to the records of the run in ``folder``."""
+    versions, origin = provenance(), origin_of(folder)
+    known = origin.digest, "export", origin.sources, ",".join(domains), origin.seed
+    keep_records(folder, [Record(*known, metric, value, {}, versions, notes) for metric, value in values.items()])
 
 
 def _loaded(folder: Path, *, merge: bool) -> Network:

@@ -107,8 +107,7 @@ def export(
 
     Args:
         network: any network, on any device.
-        path: the file; its folder is created. An existing file is replaced only by a proven one. A README beside it
-            says how to run it.
+        path: the file; its folder is created. An existing file is replaced only by a proven one, its README too.
         size: (height, width) to which images are resized.
         dynamic: leave batch, height and width open; proven at ``size`` and at about three quarters of it.
         output: ``"classes"`` for uint8 class ids (B, H, W) computed in the graph, ``"logits"`` for float32 logits.
@@ -123,34 +122,44 @@ def export(
         InputError: if a package is missing, an argument or the weights cannot be used, or the export fails.
         ProofError: if the file disagrees with the network; no file is written.
     """
-    target = _check(network, expanded(path), size, batch, images, labels)
-    if openvino:
-        check_installed()
+    target = _check(network, expanded(path), size, batch, images, labels, openvino)
     still = copy.deepcopy(network).cpu().float().eval()
     epilogue.check(still, upsample, proof_sizes(size, dynamic, network.least_size))
-    pictures = random_images(size) if images is None else [as_image(image) for image in images]
-    truths = None if labels is None else [torch.as_tensor(np.asarray(label)) for label in labels]
+    pictures, truths = _tensors(images, labels, size)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         with _work_folder(target) as folder:
             settings: dict[str, Any] = {"output": output, "upsample": upsample, "batch": batch, "dynamic": dynamic}
             file, parity = _written(still, folder, pictures, truths, size=size, **settings)
             if openvino:
                 settings["agreement_openvino"] = _in_openvino(still, folder, pictures, size=size, **settings)
             settings |= {"path": str(target), "nodes": graph.count(file), "drawn": images is None}
-            _judge(proof := _proof(still, parity, **settings), agreement)
-            _sign(file, proof, network)
-            os.replace(file, target)
-            readme.write(target, _told(proof))
+            _keep(file, target, proof := _proof(still, parity, **settings), network, agreement)
     except OSError as error:
         raise InputError(f"{target}: cannot be written: {error.strerror or error}") from None
     return proof
+
+
+def _tensors(
+    images: Sequence[Picture] | None, labels: Sequence[Picture] | None, size: Sequence[int]
+) -> tuple[list[Tensor], list[Tensor] | None]:
+    """The images as (3, H, W), random ones for None, and the labels."""
+    pictures = random_images(size) if images is None else [as_image(image) for image in images]
+    return pictures, None if labels is None else [torch.as_tensor(np.asarray(label)) for label in labels]
+
+
+def _keep(file: Path, target: Path, proof: Proof, network: Network, agreement: float) -> None:
+    """Sign ``file``, rename it to ``target`` and write its README, unless its ``proof`` fails."""
+    _judge(proof, agreement)
+    _sign(file, proof, network)
+    os.replace(file, target)
+    readme.write(target, _told(proof))
 
 
 @contextmanager
 def _work_folder(target: Path) -> Iterator[Path]:
     """A temporary folder next to ``target``, without files of a killed process; it is removed at the end."""
     folder = temporary(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
     with Lock(folder, who="hardy export", advice="wait for it, or name another file"):
         for left in folder.iterdir():
             if left.name != LOCK:
@@ -209,8 +218,11 @@ def _check(
     batch: int,
     images: Sequence[Picture] | None,
     labels: Sequence[Picture] | None,
+    openvino: bool,
 ) -> Path:
     refuse_plain(network)
+    if openvino:
+        check_installed()
     check_size("size", size, network.least_size)
     if batch < 1:
         raise InputError(f"batch {batch}: must be at least 1")
