@@ -118,8 +118,7 @@ def export(
 
     Args:
         network: any network, on any device.
-        path: the file; its folder is created. An existing file is replaced only by a proven one. A README beside it
-            says how to run it.
+        path: the file; its folder is created. An existing file is replaced only by a proven one, its README too.
         size: (height, width) to which images are resized.
         dynamic: leave batch, height and width open; proven at ``size`` and at about three quarters of it.
         output: ``"classes"`` for uint8 class ids (B, H, W) computed in the graph, ``"logits"`` for float32 logits.
@@ -137,10 +136,8 @@ def export(
         ProofError: if the file disagrees with the network; no file is written.
     """
     target = _check(network, expanded(path), size, batch, images, labels)
-    if openvino and statistics != "fixed":
-        raise InputError(f"statistics {statistics}: OpenVINO proves files of fixed statistics; leave openvino out")
     if openvino:
-        check_installed()
+        _check_openvino(statistics)
     still = copy.deepcopy(network).cpu().float().eval()
     epilogue.check(still, upsample, proof_sizes(size, dynamic, network.least_size))
     table = _table(still, statistics, prototypes, dynamic=dynamic)
@@ -272,6 +269,12 @@ def _check(
         raise InputError(f"{len(labels)} labels for {len(images or ())} images; give one per image")
     check_finite(network)
     return path
+
+
+def _check_openvino(kind: Statistics) -> None:
+    if kind != "fixed":
+        raise InputError(f"statistics {kind}: OpenVINO proves files of fixed statistics; leave openvino out")
+    check_installed()
 
 
 def _judge(proof: Proof, agreement: float) -> None:
