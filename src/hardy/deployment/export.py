@@ -210,10 +210,10 @@ def _written(
     graph.write(network, files["logits"], statistics=statistics, **settings)
     graph.with_classes(files["logits"], files["classes"], upsample=settings["upsample"])
     sessions = {name: graph.Session(file) for name, file in files.items()}
-    compared = partial(compare, images=images, **settings)
-    parity = compared(network, sessions, labels=labels)
+    parity = compare(network, sessions, images=images, labels=labels, **settings)
     if table is not None:
-        others = proven(network, files, table, partial(compared, labels=None), observed=statistics == "observed")
+        compared = partial(compare, images=images, labels=None, **settings)
+        others = proven(network, files, table, compared, observed=statistics == "observed")
         parity = worst([parity, *others])
     return files[output], parity
 
