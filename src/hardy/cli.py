@@ -21,7 +21,7 @@ from hardy.commands.input.arguments import (
     typed,
 )
 from hardy.commands.input.data_words import data
-from hardy.commands.input.ship_words import own_json, pull, push, quantize, runs
+from hardy.commands.input.ship_words import own_json, pull, push, quantize, report, runs
 from hardy.commands.input.words import at_home, nested, size_of
 from hardy.commands.output.as_json import as_json
 from hardy.commands.output.ending import leave
@@ -296,19 +296,7 @@ def study(
 
 
 app.command()(runs)
-
-
-@app.command()
-def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs or studies, or folders that hold some.")],
-    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
-    budget_ms: Annotated[float | None, typer.Option(help="Milliseconds of one image that may be spent.")] = None,
-    title: Annotated[str, typer.Option(help="The title of the page.")] = "Hardy report",
-) -> None:
-    """Write one self-contained page from records: what to ship and why, domains, classes, images, costs, commands."""
-    from hardy.commands import report as command
-
-    command.run(runs, out, budget=budget_ms, title=title)
+app.command()(report)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Types of settings with their ranges, for the sections of a recipe; pydantic checks them."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
@@ -18,6 +19,7 @@ __all__ = [
     "Side",
     "Size",
     "Steps",
+    "no_truth_as_number",
 ]
 
 MOST_PIXELS = 2**27
@@ -86,3 +88,21 @@ Every = Annotated[
     BeforeValidator(_every),
     WithJsonSchema({"anyOf": [{"const": "measured"}, {"type": "integer", "minimum": 1}]}),
 ]
+
+
+def no_truth_as_number(value: Any, check: Callable[[Any], Any]) -> Any:
+    """The checked ``value`` of a setting; for pydantic, which reads true as the number 1.
+
+    Raises:
+        ValueError: for a truth value, also inside a list, where a number belongs.
+    """
+    checked = check(value)
+    if _truth_values(value) > _truth_values(checked):
+        raise ValueError("a truth value is no number; give a number")
+    return checked
+
+
+def _truth_values(value: Any) -> int:
+    """The number of truth values in ``value``, a list or one value."""
+    inner = value if isinstance(value, list | tuple) else [value]
+    return sum(isinstance(each, bool) for each in inner)

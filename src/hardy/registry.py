@@ -19,7 +19,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model, field_validator
 
 from hardy.errors import InputError, nearest
-from hardy.sections import Kind, no_truth_as_number
+from hardy.ranges import no_truth_as_number
+from hardy.sections import Kind
 from hardy.trust import permit
 
 __all__ = ["KINDS", "SUPPLIES", "Method", "Option", "Registry"]

@@ -3,7 +3,6 @@
 No torch is imported here. `hardy.recipe` reads the sections from YAML and completes them.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -32,6 +31,7 @@ from hardy.ranges import (
     Share,
     Size,
     Steps,
+    no_truth_as_number,
 )
 
 __all__ = [
@@ -53,7 +53,6 @@ __all__ = [
     "Stream",
     "Teacher",
     "Teachers",
-    "no_truth_as_number",
 ]
 
 
@@ -67,24 +66,6 @@ class Kind:
     """
 
     name: str
-
-
-def no_truth_as_number(value: Any, check: Callable[[Any], Any]) -> Any:
-    """The checked ``value`` of a setting; for pydantic, which reads true as the number 1.
-
-    Raises:
-        ValueError: for a truth value, also inside a list, where a number belongs.
-    """
-    checked = check(value)
-    if _truth_values(value) > _truth_values(checked):
-        raise ValueError("a truth value is no number; give a number")
-    return checked
-
-
-def _truth_values(value: Any) -> int:
-    """The number of truth values in ``value``, a list or one value."""
-    inner = value if isinstance(value, list | tuple) else [value]
-    return sum(isinstance(each, bool) for each in inner)
 
 
 class Section(BaseModel):

@@ -47,8 +47,7 @@ def run(
 ) -> Proof:
     """Export the network in ``folder`` to ``file``, prove it on the first ``images`` images of each domain, record it.
 
-    With ``merge`` the tuner of the network is merged into its weights first; the folder does not change. The
-    ``prototypes`` of domains are measured on evenly spaced images, and go into the table beside the file.
+    With ``merge`` the network's tuner is merged first. ``prototypes`` are measured on evenly spaced images of domains.
 
     Raises:
         InputError: when there is no tuner, it cannot be merged, or the proof fails; then no file is written.

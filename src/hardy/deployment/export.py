@@ -136,23 +136,41 @@ def export(
         ProofError: if the file disagrees with the network; no file is written.
     """
     target = _check(network, expanded(path), size, batch, images, labels)
-    if openvino:
-        _check_openvino(statistics)
+    _check_openvino(statistics, wanted=openvino)
     still = copy.deepcopy(network).cpu().float().eval()
     epilogue.check(still, upsample, proof_sizes(size, dynamic, network.least_size))
     table = _table(still, statistics, prototypes, dynamic=dynamic)
     settings: dict[str, Any] = {"output": output, "upsample": upsample, "batch": batch, "dynamic": dynamic}
-    pictures, truths = _shown(images, labels, size)
+    settings |= {"size": size, "statistics": statistics, "openvino": openvino, "drawn": images is None}
     with _work_folder(target) as folder:
-        file, parity = _written(still, folder, pictures, truths, table, size=size, statistics=statistics, **settings)
-        if openvino:
-            settings["agreement_openvino"] = _in_openvino(still, folder, pictures, size=size, **settings)
-        settings |= {"path": str(target), "nodes": graph.count(file), "domains": table.domains if table else ()}
-        proof = _proof(still, parity, drawn=images is None, statistics=statistics, **settings)
-        _judge(proof, agreement)
-        _sign(file, proof, still)
-        _keep(file, target, table)
-        readme.write(target, _told(proof))
+        return _proven(still, folder, target, *_shown(images, labels, size), table, agreement=agreement, **settings)
+
+
+def _proven(
+    network: Network,
+    folder: Path,
+    target: Path,
+    images: list[Tensor],
+    labels: list[Tensor] | None,
+    table: Table | None,
+    *,
+    size: Sequence[int],
+    statistics: Statistics,
+    openvino: bool,
+    drawn: bool,
+    agreement: float,
+    **settings: Any,
+) -> Proof:
+    """Write the file in ``folder``, prove it, and put it at ``target`` with what belongs beside it; see `export`."""
+    file, parity = _written(network, folder, images, labels, table, size=size, statistics=statistics, **settings)
+    if openvino:
+        settings["agreement_openvino"] = _in_openvino(network, folder, images, size=size, **settings)
+    settings |= {"path": str(target), "nodes": graph.count(file), "domains": table.domains if table else ()}
+    proof = _proof(network, parity, drawn=drawn, statistics=statistics, **settings)
+    _judge(proof, agreement)
+    _sign(file, proof, network)
+    _keep(file, target, table)
+    readme.write(target, _told(proof))
     return proof
 
 
@@ -221,10 +239,10 @@ def _written(
     graph.write(network, files["logits"], statistics=statistics, **settings)
     graph.with_classes(files["logits"], files["classes"], upsample=settings["upsample"])
     sessions = {name: graph.Session(file) for name, file in files.items()}
-    compared = partial(compare, images=images, **settings)
-    parity = compared(network, sessions, labels=labels)
+    parity = compare(network, sessions, images=images, labels=labels, **settings)
     if table is not None:
-        others = proven(network, files, table, partial(compared, labels=None), observed=statistics == "observed")
+        compared = partial(compare, images=images, labels=None, **settings)
+        others = proven(network, files, table, compared, observed=statistics == "observed")
         parity = worst([parity, *others])
     return files[output], parity
 
@@ -271,10 +289,11 @@ def _check(
     return path
 
 
-def _check_openvino(kind: Statistics) -> None:
-    if kind != "fixed":
+def _check_openvino(kind: Statistics, *, wanted: bool) -> None:
+    if wanted and kind != "fixed":
         raise InputError(f"statistics {kind}: OpenVINO proves files of fixed statistics; leave openvino out")
-    check_installed()
+    if wanted:
+        check_installed()
 
 
 def _judge(proof: Proof, agreement: float) -> None:

@@ -84,11 +84,11 @@ def write(
     # The exporter treats a dimension of 1 as a constant, so the example of an open batch has two images.
     images = torch.zeros(max(2, batch) if dynamic else batch, 3, *size)
     network, norms = (network, {}) if statistics == "fixed" else opened(network)
-    treated = network if upsample == "full" else Treated(network, upsample)
+    treated: nn.Module = network if upsample == "full" else Treated(network, upsample)
     more: Mapping[str, Tensor] = {}
     if norms:
-        treated = Opened(treated, list(norms.values()), observed=statistics == "observed")
-        more = treated.defaults
+        treated = own = Opened(treated, list(norms.values()), observed=statistics == "observed")
+        more = own.defaults
     with silence():
         try:
             model = _model(treated, images, more, dynamic)

@@ -280,7 +280,6 @@ def measure(
     """The table of ``network`` over (group, part) pairs; groups are ``source-val`` and ``unseen``.
 
     Without a ``stream`` images are read by `reading`. A ``tolerant`` table names what cannot be read in ``failed``.
-
     Labels are mapped onto the network's space. Where only the other direction is declared (a network of 19 classes,
     data of 11), the predictions are mapped onto the space of the labels.
 

@@ -1,4 +1,4 @@
-"""The words of quantize, push, pull and runs; and which verbs have ``--json`` of their own."""
+"""The words of quantize, push, pull, report and runs; and which verbs have ``--json`` of their own."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ from typer.main import get_command
 from hardy.commands.input.arguments import DatasetOptions, Root, RunFolder, SizeText, Trust, typed
 from hardy.commands.input.words import nested, size_of
 
-__all__ = ["own_json", "pull", "push", "quantize", "runs"]
+__all__ = ["own_json", "pull", "push", "quantize", "report", "runs"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -102,3 +102,15 @@ def own_json(app: typer.Typer, words: list[str]) -> bool:
     verb = next((verbs[word] for word in words if word in verbs), None)
     inside = [verb, *getattr(verb, "commands", {}).values()] if verb else []
     return any("--json" in parameter.opts for each in inside for parameter in each.params)
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs or studies, or folders that hold some.")],
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    budget_ms: Annotated[float | None, typer.Option(help="Milliseconds of one image that may be spent.")] = None,
+    title: Annotated[str, typer.Option(help="The title of the page.")] = "Hardy report",
+) -> None:
+    """Write one self-contained page from records: what to ship and why, domains, classes, images, costs, commands."""
+    from hardy.commands import report as command
+
+    command.run(runs, out, budget=budget_ms, title=title)
