@@ -88,4 +88,5 @@ def _ranks(values: Tensor) -> Tensor:
     """(G,) ranks from 1; equal values share their mean rank."""
     _, place, counts = torch.unique(values, return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()
-    return (last - (counts - 1) / 2)[place]
+    ranks: Tensor = (last - (counts - 1) / 2)[place]
+    return ranks
