@@ -29,6 +29,7 @@ def test_every_option_is_written_down_even_the_decoders() -> None:
             "decoder": "linear",
             "decoder_options": {"maps": "last", "dropout": 0.0},
             "aux": False,
+            "vit": None,
         },
     }
 

@@ -153,7 +153,7 @@ class TestTimeAdaptation(nn.Module, ABC):
 
     def _given(self, images: Tensor) -> Tensor:
         """``images`` without a graph, as floating as the network is."""
-        kind = next(value.dtype for value in self.network.parameters() if value.is_floating_point())
+        kind = self.network.mean.dtype
         return images.clone().to(kind) if images.is_inference() else images.detach().to(kind)
 
     def _keep_start(self) -> None:

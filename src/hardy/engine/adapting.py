@@ -60,7 +60,7 @@ def adapted(
         InputError: for an unknown method, an unknown option or a value of a wrong type; for a network in half
             precision; for a method that is not source-free without ``source_images``.
     """
-    kind = next((value.dtype for value in network.parameters() if value.is_floating_point()), torch.float32)
+    kind = network.mean.dtype
     if kind in (torch.float16, torch.bfloat16):
         raise InputError(f"the network is in {kind}; what it would learn is lost in rounding: adapt network.float()")
     supply = {"network": network, "source_images": source_images}

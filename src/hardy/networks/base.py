@@ -98,8 +98,9 @@ class Network(nn.Module, ABC):
         self.labels = labels
         self.architecture = {}
         self.changes = []
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        for name, values in (("mean", mean), ("std", std)):
+            value = torch.tensor(values, dtype=torch.get_default_dtype())  # whole numbers too become floats
+            self.register_buffer(name, value.view(1, 3, 1, 1), persistent=False)
 
     @property
     def plan(self) -> Plan:
