@@ -195,7 +195,7 @@ def test_runs_wait_for_one_another_and_a_failed_one_is_told_with_its_last_line(r
     assert ended["first"] == ("done", 0, "")
     left, code, reason = ended["again"]
     assert (left, code) == ("failed", 2)
-    assert reason == f"{tmp_path}/new/recipe.yaml: is there already; give another folder"
+    assert reason == f"{tmp_path}/new/recipe.yaml: is there already; give another folder by --to"
     assert order.states == {"first": "done", "again": "failed", "never": "skipped"}
     assert not (tmp_path / "other").exists()
     assert ticks

@@ -19,7 +19,7 @@ from hardy.ops import cost
 from hardy.recipe import from_values, read
 from hardy.records import read as records_of
 
-KEPT = {"network.json", "network.safetensors", "recipe.yaml", "records.jsonl", "train.log"}
+KEPT = {"curves.jsonl", "network.json", "network.safetensors", "recipe.yaml", "records.jsonl", "train.log"}
 
 
 # ------------------------------------------------------------------------------------------------ the command

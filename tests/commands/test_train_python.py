@@ -14,7 +14,7 @@ from hardy.errors import InputError
 from hardy.networks.tiny import Tiny
 from hardy.records import read as records_of
 
-KEPT = {"start", "network.json", "network.safetensors", "recipe.yaml", "records.jsonl", "train.log"}
+KEPT = {"start", "curves.jsonl", "network.json", "network.safetensors", "recipe.yaml", "records.jsonl", "train.log"}
 
 
 def test_ours_is_trained_in_place_and_nothing_is_kept(town, of_python, tmp_path, monkeypatch):

@@ -75,6 +75,28 @@ def acdc(root):
             save(root / "acdc" / "gt" / f"{place}_gt_labelTrainIds.png", 5)
 
 
+def c_driving(root):
+    for place in ("compound/cloudy", "compound/rainy", "compound/snowy", "open/overcast"):
+        save(root / "c_driving" / "val" / place / "0a-1.jpg", None)
+        save(root / "c_driving" / "val" / place / "0a-1_train_id.png", 5)
+
+
+def shift(root):
+    front = root / "shift" / "discrete" / "images" / "val" / "front"
+    for sequence in ("01a", "02b"):
+        save(front / "img" / sequence / "00000000_img_front.jpg", None)
+        save_wide(front / "semseg" / sequence / "00000000_semseg_front.png", 7)
+    text = "view,video,shift_type,start_weather_coarse,start_timeofday_coarse\n"
+    text += "front,01a,no,rainy,night\nfront,02b,no,clear,daytime\n"
+    (front / "seq.csv").write_text(text)
+
+
+def save_wide(path, value):
+    """A mask whose class id is in the red channel."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((*SHAPE, 3), (value, 3, 9), dtype=np.uint8)).save(path)
+
+
 def bdd100k(root):
     for split in ("train", "val"):
         save(root / "bdd100k" / "images" / "10k" / split / "0004a4c0-d4dff0ad.jpg", None)
@@ -117,7 +139,22 @@ def synthia(root):
 
 LAYOUTS = {
     make.__name__: make
-    for make in (acdc, bdd100k, camvid, cityscapes, folder, gta5, idd, kitti, mapillary, pacs, retina, synthia)
+    for make in (
+        acdc,
+        bdd100k,
+        c_driving,
+        camvid,
+        cityscapes,
+        folder,
+        gta5,
+        idd,
+        kitti,
+        mapillary,
+        pacs,
+        retina,
+        shift,
+        synthia,
+    )
 }
 """The files of each dataset that reads files; one that is not here must need none."""
 

@@ -49,11 +49,11 @@ def test_a_module_for_one_size_is_traced_at_that_size() -> None:
         create("tiny", "camvid11").feature_stages((8, 8))
 
 
-@pytest.mark.parametrize("name", [name for name in DECODERS.names() if name != "mask2former"])
+@pytest.mark.parametrize("name", [name for name in DECODERS.names() if name not in ("eomt", "mask2former")])
 def test_a_decoders_head_reads_its_embedding_and_no_map_else(name: str) -> None:
     """The gradient of the logits by the maps all goes through the embedding, but for a sum of several classifiers.
 
-    And but for ``mask2former``, whose queries look at the maps.
+    And but for ``mask2former``, whose queries look at the maps, and ``eomt``, whose queries join the encoder.
     """
     torch.manual_seed(0)
     maps = [torch.rand(1, 8 * 2**i, 32 // 2**i, 48 // 2**i, requires_grad=True) for i in range(4)]

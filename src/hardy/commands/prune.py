@@ -258,7 +258,7 @@ def _cut(here: Run, network: Network, images: Split, choice: Prune, *, show: boo
     if choice.stop:
         notes = {"stop": list(choice.stop.domains), "drop": choice.stop.drop}
         here.record("prune", images.sources, [("cost", "removed", surgery.pruned.ratio)], notes)
-    report = PruningReport(surgery.outcome, surgery.blocked, took, surgery.rounds)
+    report = PruningReport(surgery.outcome, surgery.blocked, took, tuple(surgery.rounds))
     notes = {"criterion": choice.criterion.name, "schedule": choice.schedule.name}
     here.record("prune", images.sources, reading_values(report), notes)
     return report

@@ -89,7 +89,7 @@ class PruningReport:
             outcome, blocked, took = values["outcome"], dict(values["blocked"]), dict(values.get("took", {}))
             if not all(isinstance(reason, str) for reason in blocked.values()):
                 raise ValueError("blocked holds no reasons")
-            rounds = [(int(step), dict(kept)) for step, kept in values.get("rounds", ())]
+            rounds = tuple((int(step), dict(kept)) for step, kept in values.get("rounds", ()))
             if not all(map(finite, [*took.values(), *(value for _, kept in rounds for value in kept.values())])):
                 raise ValueError("took or rounds hold no numbers")
             return cls(Outcome.from_json(outcome) if outcome else None, blocked, took, rounds)

@@ -11,12 +11,11 @@ Source: Liu, Miao, Pan, Zhan, Lin, Yu and Gong, "Open compound domain adaptation
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hardy.data.base import Item, find_root
+from hardy.data.base import AbsentError, Item, find_root
 from hardy.data.finding import by_name, pair
 from hardy.data.labels import SPACES
 from hardy.data.rawmap import RawMap
 from hardy.data.reading import ImageAndMask, ImagesAndMasks
-from hardy.errors import InputError
 
 __all__ = ["CDriving"]
 
@@ -47,7 +46,9 @@ class CDriving(ImagesAndMasks):
                     found = pair(by_name(folder, ".jpg"), by_name(truth, _MASK), folder, **named)
                     self._index[domain] = {"val": list(found)}
         if not self._index:
-            raise InputError(f"{self.root}: no C-Driving here; it has val/compound/{{cloudy,rainy,snowy}} and val/open")
+            raise AbsentError(
+                f"{self.root}: no C-Driving here; it has val/compound/{{cloudy,rainy,snowy}} and val/open"
+            )
 
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
         """Each weather's images, in the one split ``val``."""

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hardy.data.base import Dataset, Item, find_root
+from hardy.data.base import AbsentError, Dataset, Item, find_root
 from hardy.data.decoding import image_size, raw_mask, read_image
 from hardy.data.finding import by_frame, pair
 from hardy.data.labels import SPACES
@@ -81,7 +81,7 @@ class SHIFT(Dataset):
                     raise InputError(f"{place / 'seq.csv'}: names no sequence {sequence!r}, but {item[0]} is of it")
                 found.setdefault(domains[sequence], {}).setdefault(split, []).append(item)
         if not found:
-            raise InputError(f"{self.root}: no SHIFT here; it has discrete/images/{{train,val}}/front/{{img,semseg}}")
+            raise AbsentError(f"{self.root}: no SHIFT here; it has discrete/images/{{train,val}}/front/{{img,semseg}}")
         names = (f"{weather}_{time}" for weather in _WEATHERS for time in _TIMES)
         self._index = {name: found[name] for name in names if name in found}
 
