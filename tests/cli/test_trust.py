@@ -48,6 +48,7 @@ ALLOWED = {
     "hardy/commands/doctor.py": "_steps",  # names written there
     "hardy/commands/output/costs.py": "costs",  # names written there
     "hardy/deployment/graph.py": "package",  # names written where it is called
+    "hardy/deployment/openvino_session.py": "_package",  # the name written there
     "hardy/networks/building/wrapped.py": "_made_by",  # asks `permit`
     "hardy/registry.py": "describe, get, _source_of, interface, folders",  # asks `permit`
     "hardy/report/pareto.py": "_plotly",
