@@ -49,6 +49,8 @@ ALLOWED = {
     "hardy/commands/output/costs.py": "costs",  # names written there
     "hardy/deployment/graph.py": "package",  # names written where it is called
     "hardy/deployment/openvino_session.py": "_package",  # the name written there
+    "hardy/engine/tracking.py": "_start",  # the name written there
+    "hardy/engine/videos.py": "_package",  # the name written there
     "hardy/networks/building/wrapped.py": "_made_by",  # asks `permit`
     "hardy/registry.py": "describe, get, _source_of, interface, folders",  # asks `permit`
     "hardy/report/pareto.py": "_plotly",
