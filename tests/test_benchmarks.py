@@ -27,6 +27,7 @@ def texts(pages):
     return pages.blocks()
 
 
+@pytest.mark.costly
 def test_pages_say_what_the_records_say(pages, texts):
     written = {path.name: path.read_text(encoding="utf-8") for path in pages.PAGES}
     stale = [name for name, text in written.items() if pages.filled(text, texts) != text]

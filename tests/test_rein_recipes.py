@@ -61,6 +61,7 @@ def test_a_recipe_says_what_the_paper_does_and_finds_its_images(root, source):
     assert recipe.data.crop == recipe.evaluate.window
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("source", TASKS)
 def test_a_recipe_runs(root, source, tmp_path):
     pytest.importorskip("transformers")

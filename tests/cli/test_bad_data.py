@@ -113,6 +113,7 @@ def test_a_data_set_of_one_image(refused, call, train, street):
     assert call("data", "folder", "--root", street).code == 0
 
 
+@pytest.mark.costly
 def test_a_batch_of_one(call, recipe, town):
     one = {"optim": {"batch": 1, "steps": 1}, "data": {"crop": [32, 32]}}
     scnn = recipe(network={"name": "fast_scnn", "classes": str(town)}, **one)

@@ -92,6 +92,7 @@ def test_floors_need_sources_and_leave_what_the_ratio_needs(refused, prune):
     assert line.endswith("lower ratio or min_width or round_to or raise prune.floors.tolerance")
 
 
+@pytest.mark.costly
 def test_a_batch_of_one_cannot_be_counted(refused, recipe, tmp_path):
     theirs = hardy.create("encoder_decoder", "camvid11", encoder="mobilenetv2_035", decoder="linear")
     net = hardy.save(theirs, tmp_path / "net")

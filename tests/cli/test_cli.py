@@ -161,6 +161,7 @@ def test_init_writes_a_recipe_that_is_checked_and_its_schema(call, tmp_path):
     assert "properties" in json.loads((tmp_path / "first" / "recipe.schema.json").read_text())
 
 
+@pytest.mark.costly
 def test_train(call, dense):
     folder, said = dense
     assert (said.code, said.err) == (0, "")
@@ -296,6 +297,7 @@ def test_runs(call, home, dense, small):
     assert {str(dense[0]), str(small[0])} <= set(said.out.split())
 
 
+@pytest.mark.costly
 def test_data_and_doctor(call, home, town):
     said = call("data", "folder", "--root", town)
     assert said.code == 0

@@ -20,6 +20,7 @@ def words(recipe, trained):
     return build
 
 
+@pytest.mark.costly
 def test_an_option_takes_the_place_of_the_recipes_ratio(call, words, trained, tmp_path):
     size = (32, 48)
     dense = cost.gmacs(artefact.load(trained), size)

@@ -272,6 +272,7 @@ def test_nothing_is_imported_for_standing_in_the_current_folder(trained, tmp_pat
     assert not mark.exists()
 
 
+@pytest.mark.costly
 def test_code_that_imports_by_name_is_known():
     source = Path(hardy.__file__).parents[1]
     found: dict[str, set[str]] = {}

@@ -63,6 +63,7 @@ def test_what_scoring_took_is_recorded_also_where_a_call_goes_on(cut, monkeypatc
     assert all((record.cost["score_steps"], record.cost["score_seconds"]) == (0.0, 12.5) for record in found)
 
 
+@pytest.mark.costly
 def test_the_reliability_of_the_scores_is_printed_and_recorded(sections, tmp_path, capsys):
     """Scored apart on held-out images, which counts as steps: 2 rounds of 1 step and 2 batches, and 1 step is left."""
     made = sections()

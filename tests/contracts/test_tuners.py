@@ -219,6 +219,7 @@ STEPS = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("steps", STEPS.values(), ids=STEPS)
 def test_changes_in_any_order_load_with_the_same_logits(
     network: Network, method: Method, steps: Sequence[str], tmp_path: Path
@@ -257,6 +258,7 @@ def test_changes_in_any_order_load_with_the_same_logits(
     assert torch.equal(logits(loaded), logits(network))
 
 
+@pytest.mark.costly
 def test_a_transformer_is_tuned_pruned_and_merged(method: Method, tmp_path: Path) -> None:
     """Heads, hidden widths and the residual stream; what is merged is pruned again."""
     network = made(NETWORKS[1])

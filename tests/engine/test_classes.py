@@ -81,6 +81,7 @@ def test_the_same_classes_change_nothing_but_their_colours(tmp_path, gone_on):
     assert gone_on() == []
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", ["tiny", "espnet", pytest.param("fast_scnn", marks=pytest.mark.exhaustive)])
 def test_a_file_for_other_classes_fills_all_but_the_last_layer(name, tmp_path, gone_on):
     network = create(name, OLD)

@@ -32,6 +32,7 @@ def ids(path):
         return np.array(mask)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("output", ["logits", "classes"])
 def test_a_file_of_a_fixed_size(network, images, tmp_path, output):
     export(network, tmp_path / "net.onnx", size=(32, 48), output=output)
@@ -54,6 +55,7 @@ def test_a_file_of_a_fixed_size(network, images, tmp_path, output):
         predict(file, images, tmp_path / "x", size=(64, 64))
 
 
+@pytest.mark.costly
 def test_a_file_of_open_sizes_and_one_that_is_damaged(network, images, tmp_path):
     export(network, tmp_path / "net.onnx", size=(32, 48), output="logits", dynamic=True)
     theirs = predict(network, images, tmp_path / "net")

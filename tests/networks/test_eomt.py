@@ -192,6 +192,7 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
     assert again.decoder.steps_done == 3
 
 
+@pytest.mark.costly
 def test_one_exported_graph_takes_every_size() -> None:
     made = network().eval()
     sides = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
@@ -201,6 +202,7 @@ def test_one_exported_graph_takes_every_size() -> None:
         torch.testing.assert_close(graph(images), made(images), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.costly
 def test_it_overfits_two_images() -> None:
     made = network(vit={"patch": 8}, mask_steps=60, blocks=3).train()
     labels = torch.zeros(2, 32, 32, dtype=torch.int64)

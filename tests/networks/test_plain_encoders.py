@@ -100,6 +100,7 @@ def test_one_exported_graph_takes_images_with_and_without_padding(example: tuple
             torch.testing.assert_close(graph(images), made(images), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("size", [(64, 96), (50, 90)])
 def test_an_exported_file_of_open_size_is_proven(size: tuple[int, int], tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")

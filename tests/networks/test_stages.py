@@ -10,6 +10,7 @@ from hardy.networks.building.wrapped import wrap
 from hardy.registry import DECODERS
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("name", "options", "stage"),
     [
@@ -49,6 +50,7 @@ def test_a_module_for_one_size_is_traced_at_that_size() -> None:
         create("tiny", "camvid11").feature_stages((8, 8))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", [name for name in DECODERS.names() if name not in ("eomt", "mask2former")])
 def test_a_decoders_head_reads_its_embedding_and_no_map_else(name: str) -> None:
     """The gradient of the logits by the maps all goes through the embedding, but for a sum of several classifiers.

@@ -60,6 +60,7 @@ def test_logits_come_at_a_quarter_of_the_image(encoder: str) -> None:
     assert made(torch.rand(1, 3, 45, 33)).shape == (1, 7, 45, 33)
 
 
+@pytest.mark.costly
 def test_one_exported_graph_takes_every_size() -> None:
     made = create("encoder_decoder", "pacs7", encoder="resnet10t", decoder="upernet", decoder_options={"width": 16})
     without_repeats(made).eval()

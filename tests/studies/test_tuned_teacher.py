@@ -62,6 +62,7 @@ VIT = (
 )
 
 
+@pytest.mark.costly
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("bed", "classes", "data"),

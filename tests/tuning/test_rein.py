@@ -55,6 +55,7 @@ STAGED = {
 }
 """Name -> the containers of the blocks of each stage."""
 FAST = {"vit_small_patch14_reg4_dinov2", "samvit_base_patch16", "tf_efficientnet_lite0", "mit_b0"}
+EXPORTED = {"vit_small_patch14_reg4_dinov2", "tf_efficientnet_lite0"}
 EACH = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow, id=name) for name in (*VITS, *STAGED)]
 
 
@@ -139,6 +140,7 @@ def by_hooks(plain: Network, tuned: Network, encoder: str) -> Network:
 # ----------------------------------------------------------------------------------------- every kind of encoder
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("encoder", EACH)
 def test_every_block_is_refined_by_the_formula(encoder: str) -> None:
     plain = dense(encoder)
@@ -164,8 +166,11 @@ def test_so_it_is_in_a_classifier(encoder: str) -> None:
         assert (expected - plain(IMAGES)).abs().max() > 1e-2 * expected.abs().max()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("encoder", [*VITS, *STAGED])
+@pytest.mark.costly
+@pytest.mark.parametrize(
+    "encoder",
+    [pytest.param(name, marks=[pytest.mark.exhaustive] * (name not in EXPORTED), id=name) for name in (*VITS, *STAGED)],
+)
 def test_a_copy_an_exported_graph_and_a_file_say_the_same(encoder: str, tmp_path: Path) -> None:
     tuned = excite(attach(dense(encoder).float()))
     images = IMAGES.float()
@@ -250,6 +255,7 @@ def test_tokens_and_scale_are_not_decayed() -> None:
 ASKING = "asking_network:Asking"
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("encoder", ["vit_small_patch14_reg4_dinov2", "mit_b0"])
 def test_the_link_gives_queries(encoder: str, tmp_path: Path) -> None:
     plain = dense(encoder, ASKING)

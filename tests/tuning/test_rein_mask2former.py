@@ -69,6 +69,7 @@ def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
     assert torch.equal(loaded(images()), net(images()))
 
 
+@pytest.mark.costly
 def test_another_number_of_tokens_is_one_line_and_changes_nothing() -> None:
     net = network()
     before = {name: value.clone() for name, value in net.state_dict().items()}

@@ -66,6 +66,7 @@ def test_norms_over_maps_with_and_without_activation(norm: nn.Module) -> None:
     assert set(network.state_dict()) == names
 
 
+@pytest.mark.costly
 def test_a_real_encoder_merged_is_folded_and_pruned_like_any_other() -> None:
     network = small("lite")
     learn(attached(network, "ssf"))

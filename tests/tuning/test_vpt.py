@@ -62,6 +62,7 @@ def test_prompts_are_not_rotated_like_patches() -> None:
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("deep", [False, True])
 def test_prompts_learn_and_the_rest_of_the_encoder_stays(kind: str, deep: bool) -> None:
