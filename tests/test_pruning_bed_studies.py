@@ -19,7 +19,14 @@ def planned(file, *overrides):
     return study, {cell.name: cell for cell in make_cells(study, file, others).cells}
 
 
-@pytest.mark.parametrize("file", [pytest.param(file, marks=pytest.mark.costly, id=file.stem) for file in FILES])
+FIRST = {"retina", "streets_fast_scnn"}
+
+
+@pytest.mark.costly
+@pytest.mark.parametrize(
+    "file",
+    [pytest.param(file, marks=[pytest.mark.exhaustive] * (file.stem not in FIRST), id=file.stem) for file in FILES],
+)
 def test_every_cell_is_a_recipe_from_the_networks_of_the_bed_at_equal_steps(file):
     bed = file.stem.split("_")[0]
     pair = {"pacs": ["pacs/photo", "pacs/sketch"], "retina": ["retina/drive", "retina/hrf"]}.get(bed)

@@ -157,7 +157,7 @@ def test_it_follows_domains_as_bn_domains_does(network, files, tmp_path):
     assert far(moved.statistics, rows["new/x"]) < 1e-4
 
 
-@pytest.mark.parametrize("kind", ["tiny", "fast_scnn", "pruned"])
+@pytest.mark.parametrize("kind", ["tiny", pytest.param("fast_scnn", marks=pytest.mark.exhaustive), "pruned"])
 def test_networks_of_hardy_agree_too(kind, tmp_path):
     torch.manual_seed(0)
     size, dynamic = ((64, 96), False) if kind == "fast_scnn" else ((40, 56), kind == "tiny")
