@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint,docs,export,bench,bulk,track,report,weights,heads,video]'
 	@touch $@
 
-demo: $(STAMP)  ## train, prune, evaluate, measure, export and report on drawn streets, in under four minutes
+demo: $(STAMP)  ## train, prune, evaluate, measure, export and report on drawn streets
 	$(BIN)/hardy demo
 
 test: $(STAMP)  ## run the tests that take no more than a few seconds each, of every large cross product a part
