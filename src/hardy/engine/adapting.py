@@ -1,7 +1,7 @@
 """Test-time adaptation: a network that learns while it is measured or predicts.
 
 The method sees the images in the order of the data, each image once. The section ``adapt`` of the recipe says when it
-is reset: before each domain, never, or before the next batch after a number of images. It is told the name of each
+is reset: before each domain, never, or before the next batch after a number of images. It gets the name of each
 domain that is measured. When a domain fails, the method returns to the state that it had before that domain.
 """
 
@@ -118,8 +118,8 @@ class Adapting:
 
     @contextmanager
     def domain(self, name: str | None = None) -> Iterator[None]:
-        """Inside the block the images are of the domain ``name``, None when it is not known, and the method is told so;
-        afterwards it is told the name from before. After an error the method has the state from before the block.
+        """Inside the block the images are of the domain ``name``, None when it is not known, and the method gets it;
+        afterwards it gets the name from before. After an error the method has the state from before the block.
 
         Raises:
             InputError: for a name that is too long.

@@ -76,7 +76,7 @@ def locked(folder: Path, recipe: Recipe) -> Iterator[None]:
     try:
         _refuse_other(folder, recipe)
         clear(folder, *_parts(folder))
-        if unused(folder):  # then training starts anew
+        if unused(folder):  # then training starts again
             (folder / CURVES).unlink(missing_ok=True)
         yield
     finally:

@@ -1,7 +1,7 @@
 """A stream: frames reach a method batch by batch, which adapts on some and predicts all; everything is measured.
 
 The order of the frames is that of `hardy.data.stream`. A slow method skips adaptation, never frames: it adapts on every
-k-th batch and predicts the others with what it has. It is told the domain of a batch, unless there are several. A
+k-th batch and predicts the others with what it has. It gets the domain of a batch, unless there are several. A
 frame that cannot be used is skipped with one line, and the stream goes on. A stream that was stopped continues with the
 same bits (`hardy.engine.stream_state`).
 
@@ -253,7 +253,7 @@ class Streaming:
         return found
 
     def _probe_method(self, moment: str, parts: Sequence[Part]) -> None:
-        """Measure what the method predicts on each of ``parts`` without learning; it is told the domain."""
+        """Measure what the method predicts on each of ``parts`` without learning; the method gets the domain."""
         before = self.live.domain
         for part in parts:
             self.live.enter(part[0].name)

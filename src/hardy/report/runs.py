@@ -1,7 +1,7 @@
 """The networks of a report, each from the records of its run.
 
 A run's records speak of one network; a network that was measured while it adapted, and one that was trained beside it,
-are networks of their own. A study's records are told apart by their cell; cells that differ only in their seed are one
+are networks of their own. A study's records are grouped by their cell; cells that differ only in their seed are one
 network, whose numbers are means over the seeds.
 """
 

@@ -33,7 +33,7 @@ _notes: ContextVar[dict[str, Any] | None] = ContextVar("notes", default=None)
 
 @contextmanager
 def noted() -> Iterator[dict[str, Any]]:
-    """Inside the block, what `note` is told of pre-trained weights that are read is in the mapping."""
+    """Inside the block, the mapping has what `note` gets about pre-trained weights that are read."""
     found: dict[str, Any] = {}
     token = _notes.set(found)
     try:
