@@ -34,7 +34,7 @@ _log = logging.getLogger("hardy")
 
 @dataclass(frozen=True)
 class _Scene:
-    """What the demonstration runs on: its name, its classes, a recipe's section ``data``, what is printed at the end."""
+    """What the demonstration runs on: its name, its classes, a recipe's section ``data``, the last words."""
 
     name: str
     classes: str
