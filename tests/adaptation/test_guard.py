@@ -115,6 +115,7 @@ class Unsure(torch.nn.Module):
     def __init__(self, network, factor):
         super().__init__()
         self.network, self.factor = network, factor
+        self.register_buffer("mean", network.mean)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images) * self.factor * (images.mean((1, 2, 3), keepdim=True) > 0.25)
