@@ -7,6 +7,7 @@ import torch
 import yaml
 
 import hardy
+from hardy import records
 from hardy.algorithms.distillation import Distillation
 from hardy.commands import prune, train
 from hardy.data.labels import read_classes
@@ -132,8 +133,11 @@ def test_the_recipes_teacher_is_learned_from(sections, kept, network, tmp_path, 
     loaded = []
     load = teachers.load
     monkeypatch.setattr(teachers, "load", lambda choice: loaded.append(choice) or load(choice))
-    found = weights(train.run(from_values(made), show=False))
+    folder = train.run(from_values(made), show=False)
+    found = weights(folder)
     assert len(loaded) == 1
+    agreed = {one.target for one in records.read(folder / "records.jsonl") if one.metric == "agreement"}
+    assert agreed >= {"intra", "unseen", "worst", *made["data"]["unseen"]}
     by_hand = []
     for teacher in (network, None):
         name = "distillation" if teacher else "erm"

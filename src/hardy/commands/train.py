@@ -61,6 +61,7 @@ def save_and_measure(here: Run, network: Network, images: Split) -> Table:
     notes = {"network": name, **tuner, **here.selection}
     table = here.measure(network, images, "train", notes)
     here.record("train", images.sources, own_costs(network, here.recipe), notes)
+    here.measure_agreement(network, images, "train", notes)
     here.measure_peers(images, "train", notes)
     here.keep(network)
     return table

@@ -25,7 +25,7 @@ from hardy import counts, curves, pictures, records
 from hardy.algorithms.base import Algorithm
 from hardy.algorithms.base import Table as Shown
 from hardy.device import limit_threads, pick
-from hardy.engine import adapting, artefact, changes, protocol, start, step_memory, teachers
+from hardy.engine import adapting, agreement, artefact, changes, protocol, start, step_memory, teachers
 from hardy.engine.evaluate import Table
 from hardy.engine.fit import Log
 from hardy.engine.log import LogFile
@@ -354,6 +354,24 @@ class Run:
         table = protocol.measure(network, pairs, settings, tolerant=True, adapt=adapt)
         self.record(stage, images.sources, table.values(), {**notes, **adapting.notes(adapt)})
         return table
+
+    def measure_agreement(self, network: Network, images: Split, stage: str, notes: Mapping[str, Any]) -> None:
+        """Measure and record how often ``network`` predicts what the recipe's teacher predicts, if it learned from one.
+
+        A line of `remarks` has the means over known and unseen domains. Domains that cannot be read are left out.
+        """
+        if self._loaded is None:
+            return
+        pairs = [("source-val", part) for part in images.val] + [("unseen", part) for part in images.unseen]
+        found = agreement.agreements(network, self._loaded.teacher, pairs, self.settings)
+        values = agreement.values(found)
+        self.record(stage, images.sources, values, notes)
+        means = {target: value for target, _, value in values}
+        said = [
+            f"{means[of]:.1%} of {what}" for of, what in (("intra", "source-val"), ("unseen", "unseen")) if of in means
+        ]
+        if said:
+            self.remarks.append(f"predicts what its teacher predicts: on {', '.join(said)}")
 
     def measure_peers(self, images: Split, stage: str, notes: Mapping[str, Any]) -> None:
         """Measure and record the networks that the last `fit` trained beside its network, and save them in `PEERS`.

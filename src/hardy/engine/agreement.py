@@ -1,0 +1,106 @@
+"""How often a network predicts what its teacher predicts, domain by domain.
+
+    agreement(D) = share of the labelled pixels (or images) of D at which argmax student = argmax teacher
+
+Both predict at the size of the labels, with the window, scales and flip of the evaluation; the classes of the teacher
+are matched by name, and those that the student lacks are left out. The labels only say which pixels count, so that
+agreement and scores are about the same pixels. A student that agrees in known domains and not in unseen ones has not
+learned there what its teacher knows; one that agrees with a teacher that is wrong there gains nothing.
+
+Source: Stanton, Izmailov, Kirichenko, Alemi and Wilson, "Does knowledge distillation really work?", NeurIPS 2021,
+section 3 (average top-1 agreement), per pixel for segmentation.
+"""
+
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+
+import torch
+
+from hardy.device import pick
+from hardy.distillation._matching import class_order, in_order
+from hardy.engine.evaluate import Predictor
+from hardy.engine.protocol import Part, Settings, predictor, reading, shared
+from hardy.errors import InputError
+from hardy.networks.base import Network, resize
+from hardy.networks.building.teacher import Teacher
+from hardy.types import IGNORE, Batch
+
+__all__ = ["METRIC", "agreements", "share", "values"]
+
+_log = logging.getLogger("hardy")
+
+METRIC = "agreement"
+"""The name in records."""
+
+
+@torch.no_grad()
+def share(student: Predictor, teacher: Predictor, batches: Iterable[Batch], device: torch.device) -> float:
+    """The share, in [0, 1], of the labelled pixels or images of ``batches`` where both predict the same class.
+
+    Args:
+        student: images (B, 3, H, W) -> logits (B, K, h, w) or (B, K).
+        teacher: the same, with the same classes in the same order.
+        batches: images, and labels whose ids say no more than whether a pixel counts.
+        device: to predict on.
+
+    Returns:
+        NaN where nothing is labelled.
+    """
+    same = counted = 0
+    for batch in batches:
+        here = batch.to(device)
+        found = []
+        for predict in (student, teacher):
+            logits = predict(here.images).float()
+            found.append((resize(logits, here.labels.shape[-2:]) if logits.ndim == 4 else logits).argmax(dim=1))
+        labelled = here.labels != IGNORE
+        same += int((found[0] == found[1])[labelled].sum())
+        counted += int(labelled.sum())
+    return same / counted if counted else math.nan
+
+
+def agreements(
+    network: Network, teacher: Teacher, parts: Sequence[tuple[str, Part]], settings: Settings
+) -> dict[str, tuple[str, float]]:
+    """Domain -> (its group, the agreement of ``network`` and ``teacher`` there), for domains with a labelled pixel.
+
+    Args:
+        network: the student; it stays in the mode in which it is.
+        teacher: predicts at least its classes.
+        parts: pairs of a group, ``source-val`` or ``unseen``, and a domain with its images.
+        settings: how images are read and predicted.
+
+    Raises:
+        InputError: for a teacher that lacks classes. A domain that cannot be read, or whose images the teacher does not
+            take, is named in the log and left out.
+    """
+    order = class_order(network.labels, teacher.labels)
+    device = pick(settings.run.device)
+    network.to(device)
+    teacher.to(device)
+    was_training = network.training
+    network.eval()
+    mine = predictor(network, settings.evaluate)
+    theirs = predictor(lambda images: in_order(teacher(images), order), settings.evaluate)
+    found = {}
+    for group, (domain, items) in parts:
+        batches = reading(settings)((domain, items), shared(domain, network)[0])
+        try:
+            found[domain.name] = (group, share(mine, theirs, batches, device))
+        except (InputError, OSError) as error:
+            _log.warning("%s: no agreement with the teacher: %s", domain.name, " ".join(str(error).split()))
+    network.train(was_training)
+    return {name: pair for name, pair in found.items() if not math.isnan(pair[1])}
+
+
+def values(found: Mapping[str, tuple[str, float]]) -> list[tuple[str, str, float]]:
+    """(target, metric, value) for records: every domain, the mean ``intra`` and ``unseen``, and the ``worst``."""
+    known = [value for group, value in found.values() if group == "source-val"]
+    away = [value for group, value in found.values() if group == "unseen"]
+    summary = {"intra": fmean(known)} if known else {}
+    summary |= {"unseen": fmean(away), "worst": min(away)} if away else {}
+    return [(name, METRIC, value) for name, (_, value) in found.items()] + [
+        (target, METRIC, value) for target, value in summary.items()
+    ]
