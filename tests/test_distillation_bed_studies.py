@@ -1,4 +1,4 @@
-"""The studies of distillation on the beds: every cell is a recipe, on the images of the bed, and arms differ in one thing."""
+"""The studies of distillation on the beds: every cell is a recipe on images of the bed; arms differ in one thing."""
 
 from pathlib import Path
 
