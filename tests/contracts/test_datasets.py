@@ -18,12 +18,12 @@ from hardy.registry import DATASETS
 SHAPE = (6, 8)
 
 
-def save(path, value):
+def save(path, value, shape=SHAPE):
     """An image, or a mask where ``value`` is a class id, beside which some pixels are ignored."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(len(str(path.name))).integers(0, 256, (*SHAPE, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(len(str(path.name))).integers(0, 256, (*shape, 3), dtype=np.uint8)
     if value is not None:
-        pixels = np.full(SHAPE, value, dtype=np.uint8)
+        pixels = np.full(shape, value, dtype=np.uint8)
         pixels[0] = 255
     Image.fromarray(pixels).save(path)
 
@@ -32,6 +32,12 @@ def camvid(root):
     for split, name in (("train", "0001TP_1"), ("train", "0006R0_1"), ("val", "0006R0_2"), ("test", "0001TP_2")):
         save(root / "camvid" / "CamVid" / split / f"{name}.png", None)
         save(root / "camvid" / "CamVid" / f"{split}annot" / f"{name}.png", 3)
+
+
+def corrupted(root):
+    for name in ("0001TP_1", "0006R0_1"):
+        save(root / "camvid" / "CamVid" / "train" / f"{name}.png", None, (32, 40))
+        save(root / "camvid" / "CamVid" / "trainannot" / f"{name}.png", 3, (32, 40))
 
 
 def cityscapes(root):
@@ -145,6 +151,7 @@ LAYOUTS = {
         c_driving,
         camvid,
         cityscapes,
+        corrupted,
         folder,
         gta5,
         idd,

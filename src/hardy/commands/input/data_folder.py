@@ -17,7 +17,7 @@ __all__ = ["DataFolder", "find", "whole"]
 _UNSEEN = {"camvid": ("camvid/0001TP",), "pacs": ("pacs/sketch",)}
 """What is left out of training where there is a usual choice: the drive at dusk, the sketches."""
 
-_DRAWN, _OWN = "streets", "folder"
+_OWN = "folder"
 
 
 @dataclass(frozen=True)
@@ -88,16 +88,17 @@ def find(folder: Path | str) -> DataFolder:
     own, reason = _domains(_OWN, {"root": str(place)})
     if own:
         return DataFolder(_OWN, None, {"root": str(place)}, own)
-    below = {name: found for name in DATASETS if name not in (_DRAWN, _OWN) and (found := _below(name, place))}
+    known = [name for name in DATASETS if name != _OWN and not DATASETS.get(name).drawn]  # type: ignore[attr-defined]
+    below = {name: found for name in known if (found := _below(name, place))}
     if below:
         name, *others = below
         return DataFolder(name, place, {}, below[name], tuple(others))
-    if place.name in DATASETS and place.name not in (_DRAWN, _OWN) and (found := _below(place.name, place.parent)):
+    if place.name in known and (found := _below(place.name, place.parent)):
         return DataFolder(place.name, place.parent, {}, found)
-    known = ", ".join(name for name in DATASETS if name not in (_DRAWN, _OWN))
     why = f" ({reason})" if (place / "images").is_dir() else ""
     raise InputError(
-        f"{folder}: holds none of the data sets {known}, nor images/, masks/ and classes.yaml of your own{why}"
+        f"{folder}: holds none of the data sets {', '.join(known)}, "
+        f"nor images/, masks/ and classes.yaml of your own{why}"
     )
 
 

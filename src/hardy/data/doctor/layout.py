@@ -51,11 +51,11 @@ def found_in(folder: Path, *, options: Mapping[str, Mapping[str, Any]] | None = 
     log = logging.getLogger("hardy")
     found: dict[str, list[Domain]] = {}
     refused: list[InputError] = []
-    for name in DATASETS:
+    for name in (name for name in DATASETS if not DATASETS.get(name).drawn):  # type: ignore[attr-defined]
         quiet, log.disabled = log.disabled, True
         try:
             domains = sources.domains([name], root=folder, options=options)
-            if domains and not domains[0].dataset.drawn:
+            if domains:
                 found[name] = domains
         except AbsentError:
             continue
