@@ -39,7 +39,7 @@ LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
 ONLY = {
     "report": {"records", "counts", "curves", "pictures", "errors", "files"},
     "recipe": {"choices", "errors", "sections", "safe_yaml", "files", "stored", "trust"},
-    "records": {"errors", "stored"},
+    "records": {"errors", "lock", "stored"},
 }
 """Rooms that may call fewer rooms than their floor allows."""
 

@@ -22,12 +22,13 @@ NAMES = [
     "merge",
     "predict",
     "prune",
+    "quantize",
     "save",
     "stream",
     "train",
     "wrap",
 ]
-COMMANDS = {"adapt", "bench", "evaluate", "export", "predict", "prune", "stream", "train"}
+COMMANDS = {"adapt", "bench", "evaluate", "export", "predict", "prune", "quantize", "stream", "train"}
 HEAVY = ("torch", "numpy", "timm", "torchvision", "torch_pruning", "segmentation_models_pytorch", "accelerate", "onnx")
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hardy.commands.export import export
     from hardy.commands.predict import predict
     from hardy.commands.prune import prune
+    from hardy.commands.quantize import quantize
     from hardy.commands.stream import stream
     from hardy.commands.train import train
     from hardy.engine.artefact import load, save
@@ -43,6 +44,7 @@ __all__ = [
     "merge",
     "predict",
     "prune",
+    "quantize",
     "save",
     "stream",
     "train",

@@ -354,10 +354,14 @@ def main() -> None:
 
 
 def _call() -> object:
-    words = [word for word in at_home(sys.argv[1:]) if word != "--debug"]
-    if "--json" not in words or own_json(app, words):
+    given = [word for word in at_home(sys.argv[1:]) if word != "--debug"]
+    words = [word for word in given if word != "--json"]
+    if words == given or not words or {"--help", "--version"} & {*words}:
         return app(args=words, standalone_mode=False)
-    code, told = as_json(lambda: app(args=[word for word in words if word != "--json"], standalone_mode=False))
+    if own_json(app, words):
+        end = words.index("--") if "--" in words else len(words)
+        return app(args=[*words[:end], "--json", *words[end:]], standalone_mode=False)
+    code, told = as_json(lambda: app(args=words, standalone_mode=False))
     print(told)
     return code
 

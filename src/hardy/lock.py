@@ -1,26 +1,25 @@
-"""The lock of a folder, in which one process at a time may work.
+"""The lock of a folder, in which one process at a time may work; and that of an open file while it is written.
 
-It is a POSIX record lock (fcntl) on the file ``.lock`` in the folder. The system releases it when its process ends for
-whatever reason, forked processes do not inherit it, and it works on network file systems. The existence of the file
-means nothing: a file that a killed process left does not block others.
+The library filelock takes the lock from the system (``flock`` on POSIX systems, ``LockFileEx`` on Windows): on the file
+``.lock`` in the folder. The system releases it when its process ends for whatever reason, and a forked process does not
+keep it. The existence of the file means nothing: a file that a killed process left does not block others.
 """
 
-import errno
-import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from hardy.errors import InputError, named
 
-__all__ = ["NAME", "Lock"]
+__all__ = ["NAME", "Lock", "lock_open_file"]
 
 NAME = ".lock"
 """The name of the lock file."""
 
-_held: set[tuple[int, str]] = set()
-"""(process, file) of every lock of this process: the system refuses other processes, this set refuses the same one."""
+_held: "set[Lock]" = set()
+"""The locks of this process: one that nobody refers to is held until the process ends."""
 
 
 class Lock:
@@ -35,11 +34,13 @@ class Lock:
     def __init__(
         self, folder: Path, *, who: str = "hardy process", advice: str = "wait for it, or give another folder"
     ) -> None:
+        from filelock import FileLock
+
         self.folder = folder
         self.who = who
         self.advice = advice
         self._file = folder.absolute() / NAME
-        self._handle: int | None = None
+        self._lock = FileLock(self._file, blocking=False, thread_local=False, on_acquired=_sign)
 
     def acquire(self) -> Self:
         """Lock the folder.
@@ -48,54 +49,60 @@ class Lock:
             InputError: when another process, or another part of this one, has locked it.
             OSError: when the folder cannot be made or written.
         """
-        key = (os.getpid(), os.path.realpath(self._file))
-        if key in _held:  # opening and closing the file again would release the lock
-            self._refuse("this process itself")
+        if self._lock.is_locked:
+            self._refuse(str(os.getpid()))
         with named(self._file):
-            while self._handle is None:
+            while not self._lock.is_locked:
                 self._try()
-        _held.add(key)
+        _held.add(self)
         return self
 
     def _try(self) -> None:
-        """Lock the file, unless it was removed between opening and locking."""
+        """Lock the file, unless it or the folder was removed between opening and locking."""
+        from filelock import Timeout
+
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            handle = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._lock.acquire()
         except FileNotFoundError:  # the folder was removed meanwhile
             return
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = os.fstat(handle)
-            named_file = os.stat(self._file)
-            if (mine.st_dev, mine.st_ino) == (named_file.st_dev, named_file.st_ino):
-                os.ftruncate(handle, 0)
-                os.write(handle, f"{os.getpid()}\n".encode())
-                self._handle = handle
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
-            self._refuse(f"process {os.read(handle, 20).decode('ascii', 'replace').strip() or '?'}")
-        finally:
-            if self._handle is None:
-                os.close(handle)
+        except Timeout:
+            try:
+                holder = self._file.read_bytes()[:20].decode("ascii", "replace").strip()
+            except FileNotFoundError:  # who had locked it has removed it meanwhile
+                return
+            except PermissionError:  # Windows lets nobody else read it
+                holder = ""
+            self._refuse(holder)
 
     def _refuse(self, holder: str) -> None:
-        raise InputError(f"{self.folder}: another {self.who} works in this folder ({holder}); {self.advice}") from None
+        who = "this process itself" if holder == str(os.getpid()) else f"process {holder or '?'}"
+        raise InputError(f"{self.folder}: another {self.who} works in this folder ({who}); {self.advice}") from None
 
     def release(self) -> None:
         """Release the lock and remove its file."""
-        if self._handle is None:
+        if not self._lock.is_locked:
             return
-        self._file.unlink(missing_ok=True)  # before unlocking: a waiting process then checks the name again
-        os.close(self._handle)
-        self._handle = None
-        _held.discard((os.getpid(), os.path.realpath(self._file)))
+        with suppress(PermissionError):  # on Windows, where filelock removes it afterwards
+            self._file.unlink(missing_ok=True)  # before unlocking: a waiting process then checks the name again
+        self._lock.release()
+        _held.discard(self)
 
     def __enter__(self) -> Self:
         return self.acquire()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.release()
+
+
+def _sign(handle: int) -> None:
+    """Write the number of this process into the locked file."""
+    os.ftruncate(handle, 0)
+    os.write(handle, f"{os.getpid()}\n".encode())
+
+
+def lock_open_file(handle: int) -> None:
+    """Wait until no other process has locked the open file ``handle``, and lock it; closing it releases the lock."""
+    from filelock import lock_descriptor
+
+    lock_descriptor(handle, poll_interval=0.005)

@@ -1,7 +1,6 @@
 """Records: one JSON line per measured number in a run's ``records.jsonl``, from which all reports are made."""
 
 import errno
-import fcntl
 import json
 import math
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hardy.errors import InputError, named
+from hardy.lock import lock_open_file
 from hardy.stored import contents, finite, json_lines, json_value
 
 __all__ = ["Record", "append", "group", "heard", "plain", "read"]
@@ -65,29 +65,24 @@ def append(file: Path, records: Iterable[Record], *, once: bool = False) -> None
     if not lines:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        with named(file):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise InputError(f"{file}: is a pipe or a device, not a file")
-            size = os.fstat(handle).st_size
-            if once and size:
-                present = {
-                    _measured(line) for line in os.pread(handle, size, 0).decode("utf-8", "replace").splitlines()
-                }
-                lines = [line for line in lines if _measured(line) not in present]
-                if not lines:
-                    return
-            incomplete = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
-            data = ("\n" * incomplete + "\n".join(lines) + "\n").encode()
-            written = os.write(handle, data)
-            if written < len(data):
-                os.ftruncate(handle, size)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(handle)
-    finally:
-        os.close(handle)
+    with file.open("a+b", buffering=0) as handle, named(file):
+        lock_open_file(handle.fileno())
+        if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
+            raise InputError(f"{file}: is a pipe or a device, not a file")
+        size = os.fstat(handle.fileno()).st_size
+        handle.seek(0 if once else max(0, size - 1))
+        before = handle.readall()
+        if once:
+            present = {_measured(line) for line in before.decode("utf-8", "replace").splitlines()}
+            lines = [line for line in lines if _measured(line) not in present]
+            if not lines:
+                return
+        incomplete = before[-1:] not in (b"", b"\n")
+        data = ("\n" * incomplete + "\n".join(lines) + "\n").encode()
+        if os.write(handle.fileno(), data) < len(data):
+            os.ftruncate(handle.fileno(), size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(handle.fileno())
 
 
 @contextmanager

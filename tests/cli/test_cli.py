@@ -275,6 +275,9 @@ def test_quantize(call, dense, tmp_path):
     for drop in told["drops"]:
         assert found[drop["domain"], "miou_int8"] == drop["after"]
         assert drop["points"] == pytest.approx(100 * (drop["before"] - drop["after"]))
+    made = hardy.quantize(dense[0], tmp_path / "again.onnx", size=(32, 64), images=1, limit=100)
+    assert [vars(drop) | {"points": drop.points} for drop in made.drops] == told["drops"]
+    assert [r.stage for r in records.read(dense[0] / "records.jsonl")].count("quantize") == 2 * len(found)
     refused = call("quantize", dense[0], file, "pacs", "--images", "1", "--root", tmp_path)
     assert refused.code == 2
     assert len(refused.err.splitlines()) == 1

@@ -1,5 +1,7 @@
 """``hardy demo`` with verbs that train nothing: its scenes, its log and the page in which it ends."""
 
+import json
+
 import pytest
 from report_runs import write_run
 
@@ -58,6 +60,15 @@ def test_it_tells_its_progress_also_in_a_log_and_ends_in_a_page(call, asked, tmp
     assert page.count('class="compare"') == 4 * 3 * 2  # networks, domains, images
     assert all(one.evaluate.keep_counts and one.evaluate.keep_worst == 2 for one in asked[:4])
     assert [one.prune.criterion.name for one in asked[1:4]] == ["l2", "taylor", "ior"]
+
+
+def test_its_json_is_one_document(call, asked, tmp_path):
+    said = call("--json", "demo", tmp_path / "demo")
+    assert (said.code, said.err) == (0, "")
+    told = json.loads(said.out)
+    assert told["lines"][0].startswith("1/5 training")
+    assert told["tables"]
+    assert {one["stage"] for one in told["records"]} == {"train", "prune"}
 
 
 def test_real_images_are_made_small_and_one_domain_is_left_out(call, asked, town, tmp_path, monkeypatch):

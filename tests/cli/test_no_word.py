@@ -18,9 +18,12 @@ import pytest
 import torch
 import yaml
 from published_names import espnet, values
+from typer.main import get_command
+
+from hardy.cli import app
 
 CHILD = """
-import functools, json, os, sys
+import contextlib, functools, json, os, sys
 def heard(event, args):
     if event in ("socket.getaddrinfo", "socket.gethostbyname"):
         if args[0] not in (None, "localhost", "127.0.0.1", "::1", "0.0.0.0"):
@@ -40,11 +43,12 @@ from torch.onnx._internal.exporter._registration import ONNXRegistry
 ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))  # read once, as in conftest.py
 for verb, words in json.loads(sys.argv[1]).items():
     os.write(3, f"verb {verb}\\n".encode())
-    sys.argv = ["hardy", *words]
-    try:
-        main()
-    except SystemExit as left:
-        code = left.code
+    sys.argv = ["hardy", "--json", *words]
+    with open(f"{verb}.out", "w") as out, contextlib.redirect_stdout(out):
+        try:
+            main()
+        except SystemExit as left:
+            code = left.code
     os.write(3, f"code {code or 0}\\n".encode())
 """
 HERE = ("0100007F:", "00000000:", "0" * 24 + "01000000:", "0" * 32 + ":", "0" * 16 + "FFFF00000100007F:")
@@ -199,6 +203,15 @@ def test_no_word_to_anyone(verb, said):
     assert verb not in found
 
 
+@pytest.mark.costly
+def test_json_of_every_verb_is_one_document(said):
+    folder = said[-1]
+    assert {*calls(folder), "study", "demo"} == set(get_command(app).commands)  # these two have a test of their own
+    for verb in calls(folder):
+        told = json.loads((folder / f"{verb}.out").read_text())
+        assert any(told.values()), f"{verb} --json holds nothing"
+
+
 @pytest.mark.exhaustive  # the start of Ray takes as long as all other verbs together
 def test_neither_a_study_nor_ray_says_a_word_to_anyone(town, tmp_path):
     pytest.importorskip("ray")
@@ -207,6 +220,9 @@ def test_neither_a_study_nor_ray_says_a_word_to_anyone(town, tmp_path):
     codes, found, printed = listened({"study": ["study", "study.yaml"]}, tmp_path)
     assert codes == {"study": 0}, printed[-3000:]
     assert not found
+    told = json.loads((tmp_path / "study.out").read_text())
+    assert "1/1 done: dense,seed=0" in told["lines"]
+    assert told["records"]
 
 
 def test_start_up_is_silent_and_no_id_of_this_device_is_kept(said):

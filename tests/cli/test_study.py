@@ -64,6 +64,17 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "small.yaml"
 
 
+def test_the_json_of_its_board_is_one_document(call, study):
+    said = call("--json", "study", study, "--dry-run")
+    assert (said.code, said.err) == (0, "")
+    told = json.loads(said.out)
+    cells = {"dense,data=good", BAD, GOOD, "pruned,criterion=random,data=bad"}
+    assert {*told["lines"][:4]} == {f"waiting  {name}" for name in cells}
+    assert told["lines"][-1].endswith("4 cells: 4 waiting")
+    (table,) = [one for one in told["tables"] if one["title"] == "small: mIoU or accuracy %, unseen"]
+    assert table["columns"][0] == "criterion"
+
+
 @pytest.mark.costly
 def test_a_study_runs_keeps_failures_apart_and_runs_again_only_what_is_not_done(ray, call, study):
     out = study.parent / "out"

@@ -156,4 +156,29 @@ def test_only_runs_that_nobody_uses_are_removed(call, runs, tmp_path):
 
 def test_json_of_a_verb_of_its_own_is_left_to_it():
     assert cli.own_json(cli.app, ["quantize", "run", "net.onnx"])
+    assert cli.own_json(cli.app, ["data", "check", "show"])
     assert not cli.own_json(cli.app, ["runs", "."])
+    assert not cli.own_json(cli.app, ["data", "show", "check"])
+    assert not cli.own_json(cli.app, ["data", "camvid", "check"])
+
+
+def test_json_stands_before_or_after_any_verb(call, town):
+    shown = [call(*words) for words in (("--json", "data", "check", town), ("data", "check", town, "--json"))]
+    assert shown[0].code == shown[1].code
+    assert {*json.loads(shown[0].out)} == {*json.loads(shown[1].out)}
+    for words in (("--json", "data", "folder", "--root", town), ("data", "folder", "--root", town, "--json")):
+        assert {*json.loads(call(*words).out)} == {"records", "tables", "lines"}
+
+
+def test_json_of_the_list_has_a_row_for_each_method(call):
+    (table,) = json.loads(call("list", "criterion", "--json").out)["tables"]
+    assert table["title"] == "criterion"
+    assert table["columns"] == ["name", "purpose", "source", "options"]
+    assert {"ior", "l2", "taylor"} <= {row[0] for row in table["rows"]}
+
+
+@pytest.mark.parametrize(
+    "words", [["--json"], ["--json", "--help"], ["train", "--json", "--help"], ["--json", "--version"]]
+)
+def test_help_is_no_json(call, words):
+    assert call(*words).out == call(*(word for word in words if word != "--json")).out

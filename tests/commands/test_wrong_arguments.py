@@ -19,6 +19,7 @@ PLAINLY: dict[str, Callable[[Path], Any]] = {
     "export": lambda place: hardy.export(PLAIN, place / "x.onnx", size=(64, 64)),  # type: ignore[arg-type]
     "bench": lambda _: hardy.bench(PLAIN, size=(64, 64)),  # type: ignore[arg-type]
     "predict": lambda place: hardy.predict(PLAIN, place, place / "masks"),  # type: ignore[arg-type]
+    "quantize": lambda place: hardy.quantize(PLAIN, place / "x.onnx", size=(64, 64)),  # type: ignore[arg-type]
     "adapt": lambda _: hardy.adapt(PLAIN, "source"),  # type: ignore[arg-type]
     "save": lambda place: hardy.save(PLAIN, place / "run"),  # type: ignore[arg-type]
 }

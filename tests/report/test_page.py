@@ -12,6 +12,7 @@ from report_runs import CLASSES, write_run, write_story
 
 from hardy.errors import InputError
 from hardy.report.page import build
+from hardy.report.page.drawing import Mark, scatter
 
 NEEDS = pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 
@@ -170,6 +171,18 @@ def test_of_many_networks_the_front_and_the_best_are_shown_in_detail(tmp_path):
     assert "no network is that fast; the fastest, r11, takes 4.5 ms." in text
     assert text.count('class="mark') == 12
     assert all(f">{name}<" in text for name in CLASSES)
+
+
+def test_names_of_points_do_not_cover_each_other():
+    marks = [
+        Mark(10.0, 40.0, "behind", "behind", 0, front=False),
+        Mark(10.1, 40.1, "first", "first", 1, front=True),
+        Mark(20.0, 30.0, "apart", "apart", 2, front=False),
+        Mark(30.0, 20.0, "plain", "plain", None, front=False),
+    ]
+    drawn = scatter(marks, [], ("y", "x"), "four points")
+    assert re.findall(r'class="name"[^>]*>(\w+)<', drawn) == ["apart", "first"]
+    assert drawn.count('class="mark') == 4
 
 
 def test_a_page_that_cannot_be_written_is_one_line(tmp_path):

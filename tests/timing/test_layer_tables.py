@@ -117,6 +117,20 @@ def test_where_it_is_kept(monkeypatch, tmp_path):
     monkeypatch.delenv("HARDY_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert layer_tables.cache_folder() == tmp_path / "xdg" / "hardy"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert layer_tables.cache_folder() == tmp_path / ".cache" / "hardy"
+
+
+def test_where_it_is_kept_for_a_user_without_a_home(monkeypatch, tmp_path):
+    def nobody(path: str) -> str:
+        return path  # what os.path.expanduser returns for a user that the system does not know
+
+    for name in ("HARDY_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.path.expanduser", nobody)
+    monkeypatch.setattr(layer_tables, "gettempdir", lambda: str(tmp_path))
+    assert layer_tables.cache_folder() == tmp_path / "hardy"
 
 
 def test_the_widths_that_are_measured():

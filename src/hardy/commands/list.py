@@ -3,8 +3,9 @@
 from rich.console import Console
 from rich.text import Text
 
+from hardy.commands.output.as_json import Shown, collector
 from hardy.errors import InputError, nearest
-from hardy.registry import KINDS, Method
+from hardy.registry import KINDS, Method, Registry
 
 __all__ = ["run"]
 
@@ -17,12 +18,29 @@ def run(kind: str | None) -> None:
     """
     if kind is not None and kind not in KINDS:
         raise InputError(f"there is no kind {kind!r}{nearest(kind, KINDS)}; there are: {', '.join(KINDS)}")
-    console = Console(highlight=False)
+    console, shown = Console(highlight=False), collector()
     for name, registry in KINDS.items():
         if kind in (None, name):
+            if shown is not None:
+                _add(shown, name, registry)
+                continue
             console.print(name, style="bold", markup=False)
             for method in registry:
                 _show(console, registry.describe(method))
+
+
+def _add(shown: Shown, name: str, registry: Registry) -> None:
+    """Add the methods of a kind to what is shown, as a table."""
+    rows = [
+        [
+            each.name,
+            each.purpose,
+            each.source,
+            "; ".join(f"{option.name}: {option.shown} = {option.default!r}" for option in each.options),
+        ]
+        for each in map(registry.describe, registry)
+    ]
+    shown.add(name, ["name", "purpose", "source", "options"], rows, "")
 
 
 def _show(console: Console, method: Method) -> None:

@@ -2,92 +2,116 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from torch import Tensor
-
+from hardy.commands.input.in_memory import references
 from hardy.commands.output.printing import keep_records, percent, say, say_lineage, show_json, show_rows
-from hardy.data import loader, sources
-from hardy.data.base import Domain, Item
-from hardy.data.labels import convert
+from hardy.data import sources
+from hardy.deployment.calibration import Part, quantise_on
+from hardy.deployment.graph import Output
 from hardy.deployment.proof import ProofError
-from hardy.deployment.quantisation import Quantised, quantise
+from hardy.deployment.quantisation import LIMIT, Quantised
 from hardy.engine import artefact, protocol
 from hardy.engine.provenance import provenance
 from hardy.engine.run_folder import Origin, origin_of
-from hardy.errors import InputError
-from hardy.networks.base import Network
+from hardy.errors import InputError, quoted, within
+from hardy.files import expanded
+from hardy.networks.base import Network, refuse_plain
 from hardy.records import Record
 
-__all__ = ["run"]
-
-Parts = list[tuple[Domain, Sequence[Item]]]
+__all__ = ["quantize", "run"]
 
 
-def run(
-    folder: Path,
-    file: Path,
+def quantize(
+    network: Network | str | Path,
+    path: str | Path,
+    data: str | Sequence[str] = (),
+    *,
+    calibrate: str | Sequence[str] = (),
+    size: Sequence[int] = (512, 1024),
+    limit: float = LIMIT,
+    images: int = 32,
+    output: Output = "classes",
+    root: str | Path | None = None,
+    datasets: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Quantised:
+    """Write an int8 ONNX file, and measure what every domain loses; over the limit no file is written.
+
+    The ranges of activations come from ``images`` images of each domain in ``calibrate``; network and file are compared
+    on as many others of each domain of ``data``.
+
+    Args:
+        network: a network for pixels, which does not change; or the folder of a run, whose records then get the
+            numbers.
+        path: the ONNX file; an existing one is replaced at the end only. Its README is written beside it.
+        data: domains to measure; of a run by default its held-out images and unseen domains.
+        calibrate: domains that give the ranges; of a run by default the training images of its sources.
+        size: (height, width) to which images are resized.
+        limit: points of mean IoU that a domain may lose.
+        images: of each domain, to calibrate and to measure.
+        output: what the file returns: ``classes`` or ``logits``.
+        root: folder of the data sets; of a run by default its own.
+        datasets: options per data set, such as ``{"streets": {"test": 20}}``; of a run by default its own.
+
+    Returns:
+        What each domain loses, how many images gave the ranges, and the sizes of the files.
+
+    Raises:
+        InputError: for an argument, a network or a domain that cannot be used; a domain has too few images or no
+            labels; or a package is missing.
+        ProofError: when a domain loses more than ``limit`` points; no file is written.
+    """
+    folder = None
+    if isinstance(network, str | Path):
+        folder = expanded(network)
+        network = artefact.load(folder)
+    refuse_plain(network)
+    given: dict[str, Any] = {"calibrate": references(calibrate), "root": None if root is None else str(root)}
+    given |= {"size": size, "limit": limit, "images": images, "output": output, "datasets": datasets}
+    return _made(network, folder, path, references(data), **given)
+
+
+def _made(
+    network: Network,
+    folder: Path | None,
+    path: str | Path,
     domains: Sequence[str],
     *,
     calibrate: Sequence[str],
-    size: tuple[int, int],
-    limit: float,
-    images: int,
-    logits: bool,
     root: str | None,
-    datasets: Mapping[str, Mapping[str, Any]] | None = None,
-    json: bool = False,
+    datasets: Mapping[str, Mapping[str, Any]] | None,
+    images: int,
+    limit: float,
+    output: Output,
+    size: Sequence[int],
 ) -> Quantised:
-    """Quantise the network in ``folder`` to ``file``, show what each domain loses, record it.
-
-    The ranges come from ``images`` images of each domain in ``calibrate``, by default the training images of the run's
-    sources; the drop is measured on as many others of each of ``domains``, by default the run's held-out images and
-    unseen domains.
-
-    Raises:
-        InputError: when a domain has too few images or no labels, or loses more than ``limit`` points; then no file is
-            written.
-    """
-    network, origin = artefact.load(folder), origin_of(folder)
-    ranges, judged = _parts(folder, origin, calibrate, domains, images, root, datasets)
-    calibration = {domain.name: [image for image, _ in _read(network, domain, items)] for domain, items in ranges}
-    measured = {domain.name: _read(network, domain, items) for domain, items in judged}
-    try:
-        made = quantise(
-            network,
-            file,
-            size=size,
-            calibration=calibration,
-            measured=measured,
-            limit=limit,
-            output="logits" if logits else "classes",
-        )
-    except ProofError as error:
-        raise InputError(str(error)) from None
-    if json:
-        show_json({**vars(made), "drops": [{**vars(drop), "points": drop.points} for drop in made.drops]})
-    else:
-        _show(made, file)
-        say_lineage(str(file), network)
-    _record(folder, origin, made, size)
+    """See `quantize`; ``folder`` is that of the network's run, if it has one."""
+    within("images", images, 1)
+    within("limit", limit, 0)
+    if output not in get_args(Output):
+        raise InputError(f"output {quoted(output)}: must be {' or '.join(get_args(Output))}")
+    origin = origin_of(folder) if folder else Origin()
+    ranges, judged = _parts(folder, origin, calibrate, domains, root, datasets)
+    made = quantise_on(network, path, ranges, judged, images=images, size=size, limit=limit, output=output)
+    if folder:
+        keep_records(folder, _records(origin, made, size))
     return made
 
 
 def _parts(
-    folder: Path,
+    folder: Path | None,
     origin: Origin,
     calibrate: Sequence[str],
     domains: Sequence[str],
-    images: int,
     root: str | None,
     datasets: Mapping[str, Mapping[str, Any]] | None,
-) -> tuple[Parts, Parts]:
-    """The images that give the ranges, and other images that are measured."""
+) -> tuple[list[Part], list[Part]]:
+    """The images that may give the ranges, and those that may be measured."""
     data = origin.recipe.data if origin.recipe else None
     if data is None and not (calibrate and domains):
-        raise InputError(f"{folder}: has no recipe with sources; name domains, and --calibrate DOMAIN")
-    ranges: Parts = []
-    judged: Parts = []
+        raise InputError(f"{folder or 'the network'}: has no recipe with sources; name domains, and --calibrate DOMAIN")
+    ranges: list[Part] = []
+    judged: list[Part] = []
     if data is not None and not (calibrate and domains):
         given = {"root": root or data.root, "datasets": datasets or data.datasets}
         parts = protocol.split(data.model_copy(update=given), origin.seed)
@@ -98,42 +122,13 @@ def _parts(
         ranges = [(each, each.items()) for each in sources.domains(calibrate, root=place, options=named)]
     if domains:
         judged = [(each, each.items()) for each in sources.domains(domains, root=place, options=named)]
-    ranges = [(domain, items[:images]) for domain, items in ranges]
-    used = {(domain.name, item) for domain, items in ranges for item in items}
-    judged = [(each, [item for item in items if (each.name, item) not in used][:images]) for each, items in judged]
-    for domain, items in (*ranges, *judged):
-        if not items:
-            raise InputError(
-                f"{domain.name}: has no image left to measure beside those of the calibration; lower --images"
-            )
     return ranges, judged
 
 
-def _read(network: Network, domain: Domain, items: Sequence[Item]) -> list[tuple[Tensor, Tensor]]:
-    """The images of a domain and their masks in the network's classes."""
-    if convert(domain.dataset.labels, network.labels) is None:
-        raise InputError(
-            f"{domain.name}: its classes {domain.dataset.labels.name} have no map to {network.labels.name}, so no drop "
-            "can be measured; name other domains"
-        )
-    batches = loader.evaluation_batches([(domain, items)], network.labels)
-    return [(batch.images[0], batch.labels[0]) for batch in batches]
-
-
-def _show(made: Quantised, file: Path) -> None:
-    rows = [
-        [drop.domain, str(drop.images), percent(drop.before), percent(drop.after), f"{drop.points:.1f}"]
-        for drop in made.drops
-    ]
-    show_rows(f"{file}: int8", ["domain", "images", "mIoU %", "int8 %", "points lost"], rows)
-    counts = ", ".join(f"{name} ({count})" for name, count in made.calibrated.items())
-    say(f"calibrated on {counts}; {made.layers} layers in int8; {made.bytes_before:,} -> {made.bytes_after:,} bytes")
-
-
-def _record(folder: Path, origin: Origin, made: Quantised, size: tuple[int, int]) -> None:
+def _records(origin: Origin, made: Quantised, size: Sequence[int]) -> list[Record]:
     notes = {"file": made.path, "size": list(size), "calibrated": dict(made.calibrated)}
     versions = provenance()
-    new = [
+    return [
         Record(
             origin.digest,
             "quantize",
@@ -149,4 +144,32 @@ def _record(folder: Path, origin: Origin, made: Quantised, size: tuple[int, int]
         for drop in made.drops
         for metric, value in {"miou_int8": drop.after, "miou_float": drop.before, "agreement": drop.agreement}.items()
     ]
-    keep_records(folder, new)
+
+
+def run(folder: Path, file: Path, domains: Sequence[str], *, json: bool = False, **options: Any) -> Quantised:
+    """`quantize` the network in ``folder`` to ``file``, and show what each domain loses.
+
+    Raises:
+        InputError: what `quantize` raises, and when a domain loses too much; then no file is written.
+    """
+    network = artefact.load(folder)
+    try:
+        made = _made(network, folder, file, domains, **options)
+    except ProofError as error:
+        raise InputError(str(error)) from None
+    if json:
+        show_json({**vars(made), "drops": [{**vars(drop), "points": drop.points} for drop in made.drops]})
+    else:
+        _show(made, file)
+        say_lineage(str(file), network)
+    return made
+
+
+def _show(made: Quantised, file: Path) -> None:
+    rows = [
+        [drop.domain, str(drop.images), percent(drop.before), percent(drop.after), f"{drop.points:.1f}"]
+        for drop in made.drops
+    ]
+    show_rows(f"{file}: int8", ["domain", "images", "mIoU %", "int8 %", "points lost"], rows)
+    counts = ", ".join(f"{name} ({count})" for name, count in made.calibrated.items())
+    say(f"calibrated on {counts}; {made.layers} layers in int8; {made.bytes_before:,} -> {made.bytes_after:,} bytes")

@@ -1,7 +1,6 @@
 """Files kept in one folder within a number of bytes, for several processes at a time: what is full keeps no more."""
 
 import errno
-import fcntl
 import logging
 import os
 import shutil
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from hardy.errors import InputError
 from hardy.files import replacing, write_text
+from hardy.lock import lock_open_file
 
 __all__ = ["KeptFiles"]
 
@@ -85,12 +85,9 @@ class KeptFiles:
     def _alone(self) -> Iterator[None]:
         """Inside the block no other process writes to the folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with (self.folder / ".lock").open("ab") as file:
+            lock_open_file(file.fileno())
             yield
-        finally:
-            os.close(handle)
 
     def _tell(self, why: str) -> None:
         if not self._told:

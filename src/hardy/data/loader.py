@@ -8,6 +8,7 @@ with the same bits, with any number of workers, and every rank of a parallel run
 """
 
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -158,6 +159,8 @@ def _outlive_signals(worker: int) -> None:
 
 
 def _die_next_time(number: int) -> None:
+    if sys.platform == "win32":  # where SIGTERM ends a process at once
+        return
     for each in (number, signal.SIGALRM):  # a worker ends on an alarm, whatever the run's own handler does
         signal.signal(each, signal.SIG_DFL)
     signal.alarm(_GRACE)

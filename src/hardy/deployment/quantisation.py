@@ -10,7 +10,7 @@ import copy
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -125,6 +125,7 @@ def quantise(
         counts = {name: len(images) for name, images in calibration.items()}
         made = Quantised(str(target), drops, counts, layers, exact.stat().st_size, chosen.stat().st_size)
         told = _sign(chosen, still, made, size, output)
+        made = replace(made, bytes_after=chosen.stat().st_size)
         os.replace(chosen, target)
     readme.write(target, told)
     return made
@@ -194,7 +195,7 @@ def _judge(target: Path, drops: Sequence[Drop], limit: float) -> None:
     if not worst.points <= limit:
         every = ", ".join(f"{drop.domain} {drop.points:.1f}" for drop in drops)
         raise ProofError(
-            f"{target}: int8 costs {worst.points:.1f} points of mIoU in {worst.domain}, more than --limit {limit:g} "
+            f"{target}: int8 costs {worst.points:.1f} points of mIoU in {worst.domain}, more than the limit {limit:g} "
             f"(all: {every}); give more calibration images, or a higher limit; no file was written"
         )
 

@@ -36,24 +36,23 @@ def price(made: Sequence[Network]) -> str:
 
 
 def _parents(made: Sequence[Network]) -> None:
+    at: dict[Path, list[Network]] = {}
+    for network in made:
+        if not (network.first.adapt or network.first.peer):
+            at.setdefault(network.first.folder.resolve(), []).append(network)
     for network in made:
         run = network.first
-        if run.adapt or run.peer:
-            same = [
-                one for one in made if one.first.folder == run.folder and not one.first.adapt and not one.first.peer
-            ]
-        else:
-            named = run.note("network")
-            same = [one for one in made if isinstance(named, str) and _is(one.first, named, run)]
+        places = [run.folder] if run.adapt or run.peer else _named(run)
+        same = [one for place in dict.fromkeys(each.resolve() for each in places) for one in at.get(place, [])]
         network.parent = next((one for one in same if one is not network), None)
 
 
-def _is(one: Run, named: str, child: Run) -> bool:
-    """Whether ``one`` is the run ``named`` that ``child`` started from; it may have moved together with the child's."""
-    if one.adapt or one.peer or "/" not in named.replace("\\", "/"):
-        return False
-    sibling = child.folder.parent / Path(named).name
-    return one.folder.resolve() in (Path(named).resolve(), sibling.resolve())
+def _named(run: Run) -> list[Path]:
+    """Where the run may be that ``run`` started from: as it is named, or, if both moved together, beside ``run``."""
+    named = run.note("network")
+    if not isinstance(named, str) or "/" not in named.replace("\\", "/"):
+        return []
+    return [Path(named), run.folder.parent / Path(named).name]
 
 
 def _times(made: Sequence[Network], runtime: str) -> dict[int, float]:

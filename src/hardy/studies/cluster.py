@@ -263,6 +263,6 @@ def _outcome(ray: Any, reference: Any, log: Path, asked: int) -> tuple[Left, int
 def _reason(log: Path, code: int) -> str:
     """The reason why a run failed: its last line of output, or the signal that killed it."""
     if code < 0:
-        return f"killed by {signal.Signals(-code).name}{' (out of memory?)' if code == -signal.SIGKILL else ''}"
+        return f"killed by {signal.Signals(-code).name}{' (out of memory?)' if code == -9 else ''}"
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     return (lines[-1] if lines else f"exit code {code} without output").removeprefix("hardy: ")

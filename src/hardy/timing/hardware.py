@@ -56,7 +56,7 @@ def fingerprint() -> Hardware:
         cpu=_cpu(),
         cores=_cores(),
         threads=torch.get_num_threads(),
-        load=round(os.getloadavg()[0], 2) if sys.platform != "win32" else None,
+        load=_load(),
         gpu=torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
@@ -74,6 +74,12 @@ def _cpu() -> str:
         if named:
             return named[0]
     return platform.processor() or platform.machine()
+
+
+def _load() -> float | None:
+    if sys.platform == "win32":
+        return None
+    return round(os.getloadavg()[0], 2)
 
 
 def _cores() -> int:

@@ -16,6 +16,7 @@ from dataclasses import astuple
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
+from tempfile import gettempdir
 
 import numpy as np
 import torch
@@ -42,10 +43,18 @@ _BETTER = 0.93
 
 
 def cache_folder() -> Path:
-    """The folder of this machine's measurements: HARDY_CACHE, or ``hardy`` in the user's cache folder."""
+    """The folder of this machine's measurements: HARDY_CACHE, or ``hardy`` in the user's cache folder.
+
+    A user without a home folder, as in some containers, has it among the temporary files.
+    """
     if own := os.environ.get("HARDY_CACHE"):
         return expanded(own)
-    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "hardy"
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return expanded(given) / "hardy"
+    try:
+        return Path.home() / ".cache" / "hardy"
+    except RuntimeError:
+        return Path(gettempdir()) / "hardy"
 
 
 class LayerTable:

@@ -1,7 +1,7 @@
 """The words of quantize, push, pull, report and runs; and which verbs have ``--json`` of their own."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.main import get_command
@@ -46,7 +46,7 @@ def quantize(
         size=size_of(size) or (512, 1024),
         limit=limit,
         images=images,
-        logits=logits,
+        output="logits" if logits else "classes",
         root=root,
         datasets=nested(dataset) or None,
         json=json,
@@ -97,11 +97,15 @@ def runs(
 
 
 def own_json(app: typer.Typer, words: list[str]) -> bool:
-    """Whether the verb among ``words`` reads ``--json`` itself."""
-    verbs = getattr(get_command(app), "commands", {})
-    verb = next((verbs[word] for word in words if word in verbs), None)
-    inside = [verb, *getattr(verb, "commands", {}).values()] if verb else []
-    return any("--json" in parameter.opts for each in inside for parameter in each.params)
+    """Whether the verb that ``words`` call reads ``--json`` itself."""
+    here: Any = get_command(app)
+    for word in words:
+        inside = getattr(here, "commands", {})
+        if word in inside:
+            here = inside[word]
+        elif not word.startswith("-"):
+            break
+    return any("--json" in parameter.opts for parameter in here.params)
 
 
 def report(

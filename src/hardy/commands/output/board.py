@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from hardy.commands.output.as_json import collector
 from hardy.commands.output.comparison import Compared, ComparisonTable, Reader
 from hardy.commands.output.printing import plain
 from hardy.commands.output.summary import Summary
@@ -82,8 +83,7 @@ class Board:
     def summary(self, *, keep: bool = True) -> None:
         """Print table, comparisons and failures; ``keep`` writes the table to ``table.md`` in the study's folder."""
         summary = self._summary()
-        self.out.print(plain(summary.title), style="italic", soft_wrap=True)
-        self.out.print(_rich(summary.table))
+        self._say_pivot(summary.title, summary.table)
         for line in summary.duels:
             self._say(line)
         compared = self._compared()
@@ -100,13 +100,22 @@ class Board:
             write_text(self.ledger.folder / "table.md", "\n".join(lines) + "\n")
 
     def _say_table(self, one: ComparisonTable) -> None:
-        self.out.print(plain(one.title), style="italic", soft_wrap=True)
-        self.out.print(_rich(one.table, wide=True))
+        self._say_pivot(one.title, one.table, wide=True)
         for note in one.notes:
             self._say(f"- {note}")
 
+    def _say_pivot(self, title: str, table: Pivot, *, wide: bool = False) -> None:
+        if (shown := collector()) is not None:
+            shown.add(title, table.columns, table.rows, table.note)
+            return
+        self.out.print(plain(title), style="italic", soft_wrap=True)
+        self.out.print(_rich(table, wide=wide))
+
     def _say(self, line: str) -> None:
-        self.out.print(plain(line), soft_wrap=True)
+        if (shown := collector()) is not None:
+            shown.lines.append(line)
+        else:
+            self.out.print(plain(line), soft_wrap=True)
 
     def _counts(self) -> str:
         counts = [f"{self.order.count(state)} {state}" for state in STATES if self.order.count(state)]

@@ -68,7 +68,8 @@ def scatter(marks: Sequence[Mark], line: Sequence[tuple[float, float]], titles: 
         steps = " ".join(f"{x:.2f},{y:.2f}" for x, y in _stairs([place(*one) for one in line]))
         parts.append(_stretched(f'<polyline class="front" points="{steps}"/>'))
     ordered = sorted(marks, key=lambda one: (one.front, one.colour is not None, one.x))
-    parts += [_point(one, *place(one.x, one.y)) for one in ordered]
+    named = _named([(one, *place(one.x, one.y)) for one in marks])
+    parts += [_point(one, *place(one.x, one.y), label=any(one is other for other in named)) for one in ordered]
     return _axes("".join(parts), titles, about, 380)
 
 
@@ -136,18 +137,28 @@ def _down(x: float, text: str) -> str:
     )
 
 
-def _point(one: Mark, x: float, y: float) -> str:
+def _named(points: Sequence[tuple[Mark, float, float]]) -> list[Mark]:
+    """The coloured points, those of the front first, whose names stand clear of the names before them."""
+    found: list[Mark] = []
+    taken: list[tuple[float, float, float]] = []
+    for one, x, y in sorted(points, key=lambda point: (not point[0].front, -point[0].y)):
+        wide = 1.2 * len(one.name)  # percent of a plot of 600 pixels
+        left = x if x < 62 else x - wide
+        clear = all(left > right or left + wide < start or abs(y - height) > 4.5 for start, right, height in taken)
+        if one.colour is not None and clear:
+            found.append(one)
+            taken.append((left, left + wide, y))
+    return found
+
+
+def _point(one: Mark, x: float, y: float, *, label: bool) -> str:
     colour = "other" if one.colour is None else f"c{one.colour}"
     reach = f'tabindex="0" role="img" aria-label="{escape(one.tip)}"' if one.front or one.colour is not None else ""
     side = ('x="-9" text-anchor="end"', 'x="9"')[x < 62]
-    label = (
-        f'<text class="name" {side} dy="{18 if y < 8 else -9}">{escape(one.name)}</text>'
-        if one.colour is not None
-        else ""
-    )
+    text = f'<text class="name" {side} dy="{18 if y < 8 else -9}">{escape(one.name)}</text>' if label else ""
     return (
         f'<svg x="{x:.2f}%" y="{y:.2f}%" class="mark{" best" * one.front}" {reach} data-tip="{escape(one.tip)}">'
-        f'<circle class="{colour}" r="{7 if one.front else 5}"/>{label}</svg>'
+        f'<circle class="{colour}" r="{7 if one.front else 5}"/>{text}</svg>'
     )
 
 
@@ -171,7 +182,7 @@ def _room(low: float, high: float, share: float, *, least: float) -> tuple[float
 def _times(left: float, right: float) -> list[float]:
     """Times at 1, 2 and 5 of every decade; within one decade more of them, within half of one round numbers."""
     if right - left < 0.5:
-        return ticks(10**left, 10**right, most=5)
+        return ticks(10**left, 10**right, most=7)
     digits = (1, 2, 3, 4, 6, 8) if right - left < 1 else (1, 2, 5)
     decades = range(math.floor(left), math.ceil(right) + 1)
     return [digit * 10.0**decade for decade in decades for digit in digits]

@@ -1,0 +1,76 @@
+"""The images that give an int8 file its ranges, and the other images on which it is compared with its network."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from hardy.data import loader
+from hardy.data.base import Domain, Item
+from hardy.data.labels import convert
+from hardy.deployment.quantisation import LIMIT, Output, Quantised, quantise
+from hardy.errors import InputError
+from hardy.networks.base import Network
+
+__all__ = ["Part", "quantise_on"]
+
+Part = tuple[Domain, Sequence[Item]]
+"""A domain and images of it."""
+
+
+def quantise_on(
+    network: Network,
+    path: Path | str,
+    ranges: Iterable[Part],
+    judged: Iterable[Part],
+    *,
+    images: int,
+    size: Sequence[int],
+    limit: float = LIMIT,
+    output: Output = "classes",
+) -> Quantised:
+    """`hardy.deployment.quantisation.quantise` with images of domains.
+
+    Args:
+        network: any network for pixels; it does not change.
+        path: the ONNX file.
+        ranges: domains whose images give the ranges of activations, the first ``images`` of each.
+        judged: domains on which network and file are compared, the first ``images`` of each that are not in ``ranges``.
+        images: how many.
+        size, limit, output: see `hardy.deployment.quantisation.quantise`.
+
+    Raises:
+        InputError: what `quantise` raises; and for a domain without an image left, or without a label that can be
+            mapped to the network's classes.
+        ProofError: if a domain loses more than ``limit`` points; no file is written.
+    """
+    ranges = [(domain, items[:images]) for domain, items in ranges]
+    used = {(domain.name, item) for domain, items in ranges for item in items}
+    judged = [
+        (domain, [item for item in items if (domain.name, item) not in used][:images]) for domain, items in judged
+    ]
+    for domain, items in (*ranges, *judged):
+        if not items:
+            raise InputError(
+                f"{domain.name}: has no image left to measure beside those of the calibration; lower --images"
+            )
+    return quantise(
+        network,
+        path,
+        size=size,
+        calibration={domain.name: [image for image, _ in _read(network, domain, items)] for domain, items in ranges},
+        measured={domain.name: _read(network, domain, items) for domain, items in judged},
+        limit=limit,
+        output=output,
+    )
+
+
+def _read(network: Network, domain: Domain, items: Sequence[Item]) -> list[tuple[Tensor, Tensor]]:
+    """The images of a domain and their masks in the network's classes."""
+    if convert(domain.dataset.labels, network.labels) is None:
+        raise InputError(
+            f"{domain.name}: its classes {domain.dataset.labels.name} have no map to {network.labels.name}, so no drop "
+            "can be measured; name other domains"
+        )
+    batches = loader.evaluation_batches([(domain, items)], network.labels)
+    return [(batch.images[0], batch.labels[0]) for batch in batches]
