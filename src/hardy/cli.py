@@ -21,7 +21,7 @@ from hardy.commands.input.arguments import (
     typed,
 )
 from hardy.commands.input.data_words import data
-from hardy.commands.input.ship_words import own_json, pull, push, quantize, report, runs
+from hardy.commands.input.ship_words import fold, own_json, pull, push, quantize, report, runs
 from hardy.commands.input.words import at_home, nested, size_of
 from hardy.commands.output.as_json import as_json
 from hardy.commands.output.ending import leave
@@ -261,6 +261,7 @@ def export(
     )
 
 
+app.command()(fold)
 app.command()(quantize)
 app.command()(push)
 app.command()(pull)

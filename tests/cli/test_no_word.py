@@ -183,6 +183,7 @@ def calls(town):
         "predict": ["predict", "run", town / "images" / "night", "masks"],
         "search": ["search", "search.yaml"],
         "export": ["export", "run", "net.onnx", "--size", "32x32"],
+        "fold": ["fold", "run", "folded", "--size", "32x32"],
         "bench": ["bench", "run", "--size", "32x32", "--runs", "1"],
         "runs": ["runs", "."],
         "report": ["report", "run"],

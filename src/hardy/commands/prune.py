@@ -36,6 +36,7 @@ from hardy.engine.run import Run
 from hardy.engine.run_files import holds_network
 from hardy.errors import InputError
 from hardy.networks.base import Network
+from hardy.networks.building.changes import refuse_folded
 from hardy.ops.tensors import check_finite
 from hardy.pruning.schedules.base import Schedule
 from hardy.pruning.silent import kept_silent
@@ -82,6 +83,7 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
     choice = _choice(recipe)
     with Run.open(recipe, "prune", terminal) as here:
         network = here.network()
+        refuse_folded(network.changes, "prune")
         images = here.images(network)
         _check_recovery(here, network, images, choice)
         dense = _dense(here, network, images)
@@ -156,6 +158,7 @@ def sensitivity(recipe: Recipe, *, show: bool = True) -> Path:
     choice = _choice(recipe)
     with Run.open(recipe, "prune", terminal) as here:
         network = here.network()
+        refuse_folded(network.changes, "prune")
         images = here.images(network)
         dense = _dense(here, network, images)
         sweep = measure_sensitivity(dense, choice, here.view(images), pixel_loss=here.pixel_loss(dense))
@@ -353,6 +356,7 @@ def _in_memory(
 ) -> Network:
     """`prune` of a `Network`: the steps of the command, and with a ``folder`` also its records and checkpoints."""
     check_finite(network)
+    refuse_folded(network.changes, "prune")
     with open_run(network, "prune", sections, folder=folder, run=run, trust=trust) as (here, kept):
         if here is None:
             assert kept is not None, "only a run with a folder is finished"

@@ -11,7 +11,7 @@ from hardy.data.containers import ends_whole
 from hardy.data.labels import LabelSpace
 from hardy.errors import InputError
 
-__all__ = ["AbsentError", "Dataset", "Domain", "Item", "find_root"]
+__all__ = ["AbsentError", "Dataset", "Domain", "DomainItems", "Item", "find_root"]
 
 Item = Hashable
 """What a dataset needs to find one image and its label again: a pair of paths, an index; hashable, picklable."""
@@ -83,6 +83,10 @@ class Domain:
     def items(self, *splits: str) -> tuple[Item, ...]:
         """The items of the named splits, or of all of them when none is named, in order."""
         return tuple(item for split in (splits or self.splits) for item in self.splits[split])
+
+
+DomainItems = tuple[Domain, Sequence[Item]]
+"""A domain and those of its items that are used; in a sequence of these, the ``domains`` of a Batch are places."""
 
 
 def find_root(root: Path, *candidates: str) -> Path:

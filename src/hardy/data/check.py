@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from hardy.data.base import Domain, Item
+from hardy.data.base import Domain, DomainItems, Item
 from hardy.data.labels import LabelSpace
-from hardy.data.loader import DomainItems, label_map
+from hardy.data.loader import label_map
 from hardy.errors import InputError
 from hardy.types import IGNORE
 
@@ -42,7 +42,7 @@ class Counts:
     ignored: int
 
 
-def check_labels(data: DomainItems, labels: LabelSpace, *, decode: Decode = "none") -> np.ndarray:
+def check_labels(data: Sequence[DomainItems], labels: LabelSpace, *, decode: Decode = "none") -> np.ndarray:
     """As `count_labels`, with a warning that names the classes without a pixel; (K,) int64.
 
     Raises:
@@ -55,7 +55,7 @@ def check_labels(data: DomainItems, labels: LabelSpace, *, decode: Decode = "non
 
 
 def count_labels(
-    data: DomainItems,
+    data: Sequence[DomainItems],
     labels: LabelSpace,
     *,
     decode: Decode = "none",
@@ -93,7 +93,7 @@ def count_labels(
     return Counts(total, ignored)
 
 
-def gaps(data: DomainItems, labels: LabelSpace, counts: Counts) -> str:
+def gaps(data: Sequence[DomainItems], labels: LabelSpace, counts: Counts) -> str:
     """One line that names the classes without a single label in ``data`` and what is ignored; empty without such.
 
     Classes that a dataset is known to lack (`Dataset.never`) and drawn data sets, of which a few labels are seen, are

@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from hardy.data.base import Domain, Item
+from hardy.data.base import Domain, DomainItems, Item
 from hardy.data.labels import LabelSpace, convert
 from hardy.data.transforms import Size, Transform, at_size, evaluation
 from hardy.errors import InputError
 from hardy.seed import key, seeded
 from hardy.types import Batch
 
-__all__ = ["DomainItems", "Unlabelled", "evaluation_batches", "label_map", "step_slots", "training_batches"]
+__all__ = ["Unlabelled", "evaluation_batches", "label_map", "step_slots", "training_batches"]
 
 T = TypeVar("T")
 
@@ -49,12 +49,9 @@ class Unlabelled(NamedTuple):
 
 _GRACE = 60  # seconds that a worker lives on after its first SIGTERM
 
-DomainItems = Sequence[tuple[Domain, Sequence[Item]]]
-"""Domains with the items to take from each; a Batch's ``domains`` are places in this sequence."""
-
 
 def training_batches(
-    data: DomainItems,
+    data: Sequence[DomainItems],
     labels: LabelSpace,
     transform: Transform,
     *,
@@ -106,7 +103,7 @@ def training_batches(
 
 
 def evaluation_batches(
-    data: DomainItems,
+    data: Sequence[DomainItems],
     labels: LabelSpace,
     *,
     batch: int = 1,
@@ -209,7 +206,7 @@ def step_slots(sizes: Sequence[tuple[str, int]], batch: int, seed: int, step: in
 
 
 def _slots(
-    data: DomainItems, batch: int, seed: int, unlabelled: Unlabelled | None, processes: int
+    data: Sequence[DomainItems], batch: int, seed: int, unlabelled: Unlabelled | None, processes: int
 ) -> Callable[[int], list[_Slot]]:
     """``slots(step)``: all samples of a step, those without labels last."""
     sizes = tuple((domain.name, len(items)) for domain, items in data)
@@ -278,7 +275,7 @@ class _Samples(Dataset[_Sample | _Refused]):
 
     def __init__(
         self,
-        data: DomainItems,
+        data: Sequence[DomainItems],
         labels: LabelSpace,
         transform: Transform,
         resize: Size | None,
@@ -348,7 +345,7 @@ def _alike(one: _Sample, other: _Sample) -> bool:
     return one[0].shape == other[0].shape and one[1].shape == other[1].shape and bool(one[2] == other[2])
 
 
-def _check(data: DomainItems, batch: int, processes: int = 1) -> None:
+def _check(data: Sequence[DomainItems], batch: int, processes: int = 1) -> None:
     if not data:
         raise InputError("no data: name at least one domain")
     if batch < 1:

@@ -4,8 +4,8 @@ timm first re-parameterises the modules that it knows for inference (RepViT, Mob
 `hardy.ops.folding` then folds the batch norms that are left. Both run and are proven in float64, where an exact
 identity leaves only rounding. The agreement in the network's own precision is also measured.
 
-A folded network is a network like any other: it can be saved, loaded, pruned and exported. Its list of changes ends
-with ``{"change": "fold", ...}`` (`hardy.networks.building.changes`), which `refold` replays.
+A folded network can be saved, loaded, measured and exported; `hardy prune` and adaptation refuse it. Its list of
+changes ends with ``{"change": "fold", ...}`` (`hardy.networks.building.changes`), which `refold` replays.
 """
 
 import copy

@@ -16,6 +16,7 @@ from hardy.adaptation._guard import Guarded
 from hardy.adaptation.base import TestTimeAdaptation
 from hardy.errors import InputError
 from hardy.networks.base import Network
+from hardy.networks.building.changes import refuse_folded
 from hardy.recipe import Adapt, from_values
 from hardy.registry import ADAPTATIONS
 from hardy.sections import Guard
@@ -58,8 +59,10 @@ def adapted(
 
     Raises:
         InputError: for an unknown method, an unknown option or a value of a wrong type; for a network in half
-            precision; for a method that is not source-free without ``source_images``.
+            precision; for a method that is not source-free without ``source_images``; for a network with folded
+            batch norms.
     """
+    refuse_folded(network.changes, "adapt")
     kind = network.mean.dtype
     if kind in (torch.float16, torch.bfloat16):
         raise InputError(f"the network is in {kind}; what it would learn is lost in rounding: adapt network.float()")

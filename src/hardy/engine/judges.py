@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from hardy.data.base import Domain, Item
+from hardy.data.base import Domain, DomainItems, Item
 from hardy.data.labels import LabelSpace
 from hardy.data.loader import label_map
 from hardy.engine.evaluate import Table
@@ -15,15 +15,13 @@ from hardy.types import IGNORE
 
 __all__ = ["chosen", "known_classes", "labelled", "warn_of"]
 
-Part = tuple[Domain, Sequence[Item]]
-
-Judge = tuple[str, Part]
+Judge = tuple[str, DomainItems]
 """A part that is measured, with its group."""
 
 _log = logging.getLogger("hardy")
 
 
-def chosen(val: Sequence[Part], unseen: Sequence[Part], choice: Evaluate) -> list[Judge]:
+def chosen(val: Sequence[DomainItems], unseen: Sequence[DomainItems], choice: Evaluate) -> list[Judge]:
     """The images that select the weights, none for ``last``; their group is always source validation.
 
     Raises:

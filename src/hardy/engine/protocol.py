@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hardy.algorithms.base import Algorithm
 from hardy.data import check, loader, sources, unlabelled
-from hardy.data.base import Domain, Item
+from hardy.data.base import Domain, DomainItems, Item
 from hardy.data.labels import LabelSpace, convert
 from hardy.data.transforms import Size
 from hardy.data.transforms import training as augmentation
@@ -55,9 +55,7 @@ __all__ = [
     "training",
 ]
 
-Part = tuple[Domain, Sequence[Item]]
-
-Stream = Callable[[Part, LabelSpace], Iterable[Batch]]
+Stream = Callable[[DomainItems, LabelSpace], Iterable[Batch]]
 """The batches of a part that is measured, with labels in the given space."""
 
 
@@ -87,9 +85,9 @@ class Split:
         unlabelled: folders of images without labels, for algorithms that use such images.
     """
 
-    train: tuple[Part, ...]
-    val: tuple[Part, ...]
-    unseen: tuple[Part, ...]
+    train: tuple[DomainItems, ...]
+    val: tuple[DomainItems, ...]
+    unseen: tuple[DomainItems, ...]
     unlabelled: Folders = ()
 
     @property
@@ -160,7 +158,7 @@ def checked(parts: Split, network: Network, data: Data) -> Split:
     return parts
 
 
-def check_classes(parts: Iterable[Part], network: Network, choice: Evaluate) -> None:
+def check_classes(parts: Iterable[DomainItems], network: Network, choice: Evaluate) -> None:
     """Refuse classes of ``choice`` that are not among those in which each of ``parts`` is measured.
 
     Raises:
@@ -203,7 +201,7 @@ def shared(domain: Domain, network: Network) -> tuple[LabelSpace, np.ndarray | N
 
 
 def training(
-    parts: Sequence[Part],
+    parts: Sequence[DomainItems],
     labels: LabelSpace,
     settings: Settings,
     *,
@@ -261,7 +259,7 @@ def reading(settings: Settings) -> Stream:
     """A stream that reads every image again at each measurement."""
     choice, workers, size = settings.evaluate, settings.run.workers, settings.data.size
 
-    def stream(part: Part, space: LabelSpace) -> Iterator[Batch]:
+    def stream(part: DomainItems, space: LabelSpace) -> Iterator[Batch]:
         return loader.evaluation_batches([part], space, batch=choice.batch, workers=workers, resize=size)
 
     return stream
@@ -269,7 +267,7 @@ def reading(settings: Settings) -> Stream:
 
 def measure(
     network: Network,
-    parts: Sequence[tuple[str, Part]],
+    parts: Sequence[tuple[str, DomainItems]],
     settings: Settings,
     stream: Stream | None = None,
     *,

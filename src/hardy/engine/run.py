@@ -46,9 +46,9 @@ from hardy.records import Record
 from hardy.registry import ALGORITHMS, LOSSES
 from hardy.seed import seed_all
 
-__all__ = ["Progress", "Run", "Values", "lines"]
+__all__ = ["Progress", "Run", "TargetValues", "lines"]
 
-Values = Sequence[tuple[str, str, float | None]]
+TargetValues = Sequence[tuple[str, str, float | None]]
 """(target, metric, value) of numbers to record."""
 
 Progress = Callable[["Run", str, int], AbstractContextManager[Log]]
@@ -393,7 +393,7 @@ class Run:
             _log.info("%s", self.remarks[-1])
         self._peers = {}
 
-    def record(self, stage: str, sources: Sequence[str], values: Values, notes: Mapping[str, Any]) -> None:
+    def record(self, stage: str, sources: Sequence[str], values: TargetValues, notes: Mapping[str, Any]) -> None:
         """Append ``values`` to the run's records."""
         if not self.main:
             return

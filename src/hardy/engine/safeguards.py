@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from hardy.data import sources
-from hardy.data.base import Domain, Item
+from hardy.data.base import DomainItems
 from hardy.device import pick
 from hardy.engine import protocol
 from hardy.engine.memory_batches import MemoryBatches
@@ -29,8 +29,6 @@ from hardy.types import Batch
 
 __all__ = ["DataView", "checked", "measure_sensitivity", "reestimate_norms", "spread", "stop_rule"]
 
-Part = tuple[Domain, Sequence[Item]]
-
 logger = logging.getLogger("hardy")
 
 
@@ -48,7 +46,7 @@ class DataView:
     settings: Settings
     memory: MemoryBatches | None = None
 
-    def batches(self, network: Network, stage: str, parts: Sequence[Part] | None = None) -> Iterator[Batch]:
+    def batches(self, network: Network, stage: str, parts: Sequence[DomainItems] | None = None) -> Iterator[Batch]:
         """The batches in memory; else endless training batches on the device, with random draws of ``stage``.
 
         They are of ``parts``, by default of the training images.
@@ -59,7 +57,7 @@ class DataView:
         stream = protocol.training(parts or self.parts.train, network.labels, self.settings, stage=stage)
         return (batch.to(device) for batch in stream(0, 0, 1))
 
-    def score(self, network: Network, parts: Sequence[Part]) -> float:
+    def score(self, network: Network, parts: Sequence[DomainItems]) -> float:
         """The mIoU (or the IoU of ``evaluate.select_class``) averaged over ``parts``, or for image-level classes the
         accuracy over all their images.
 
@@ -76,7 +74,7 @@ class DataView:
         return score
 
 
-def checked(choice: Prune, network: Network, view: DataView) -> tuple[Part, ...]:
+def checked(choice: Prune, network: Network, view: DataView) -> tuple[DomainItems, ...]:
     """The images of the stop rule, none without one, after the checks for minimum widths and stop rule.
 
     Raises:
@@ -90,7 +88,7 @@ def checked(choice: Prune, network: Network, view: DataView) -> tuple[Part, ...]
 _NO_SOURCES = "prune.floors: sensitivities are measured on the sources' held-out images; name data.sources"
 
 
-def _held_out(stop: Stop, network: Network, view: DataView) -> tuple[Part, ...]:
+def _held_out(stop: Stop, network: Network, view: DataView) -> tuple[DomainItems, ...]:
     """The images of the stop rule, evenly spread over its domains and over the images of each.
 
     Raises:
@@ -113,7 +111,7 @@ def _held_out(stop: Stop, network: Network, view: DataView) -> tuple[Part, ...]:
     return chosen
 
 
-def stop_rule(work: Work, choice: Prune, parts: Sequence[Part], view: DataView) -> Callable[[Removed], bool]:
+def stop_rule(work: Work, choice: Prune, parts: Sequence[DomainItems], view: DataView) -> Callable[[Removed], bool]:
     """``good(removed)``: whether the network without ``removed`` has lost no more than the stop rule allows.
 
     It is measured on a copy, after batch-norm re-estimation as it is done after the cut.
@@ -175,7 +173,7 @@ def reestimate_norms(network: Network, choice: Prune, view: DataView) -> None:
         ) from None
 
 
-def spread(parts: Sequence[Part], images: int) -> tuple[Part, ...]:
+def spread(parts: Sequence[DomainItems], images: int) -> tuple[DomainItems, ...]:
     """About ``images`` in total, the same number from each part (at least one), evenly spread over its items."""
     chosen = []
     for index, (domain, items) in enumerate(parts):

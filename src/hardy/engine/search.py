@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from hardy.data.base import DomainItems
 from hardy.data.labels import LabelSpace
 from hardy.device import pick
 from hardy.engine import protocol
-from hardy.engine.protocol import Part
 from hardy.engine.safeguards import DataView, spread
 from hardy.engine.stop import Stopped, stop_signal
 from hardy.errors import InputError
@@ -116,7 +116,7 @@ class Judge:
         seen: dict[str, list[Batch]] = {}
         read = protocol.reading(view.settings)
 
-        def kept(part: Part, space: LabelSpace) -> Iterable[Batch]:
+        def kept(part: DomainItems, space: LabelSpace) -> Iterable[Batch]:
             if part[0].name not in seen:
                 seen[part[0].name] = list(read(part, space))
             return seen[part[0].name]

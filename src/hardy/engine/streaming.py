@@ -24,7 +24,7 @@ from torch import Tensor
 
 from hardy.adaptation._guard import BUDGET, SURE, Guarded
 from hardy.adaptation.base import TestTimeAdaptation
-from hardy.data.base import Domain, Item
+from hardy.data.base import DomainItems
 from hardy.data.loader import label_map
 from hardy.data.stream import Frame, order
 from hardy.data.transforms import evaluation
@@ -41,8 +41,6 @@ from hardy.types import Batch
 __all__ = ["Streaming"]
 
 _log = logging.getLogger("hardy")
-
-Part = tuple[Domain, Sequence[Item]]
 
 _TIMED = 3
 """Batches whose median time decides how often a method can adapt."""
@@ -69,8 +67,8 @@ class Streaming:
         self,
         live: TestTimeAdaptation,
         network: Network,
-        parts: Sequence[Part],
-        sources: Sequence[Part] = (),
+        parts: Sequence[DomainItems],
+        sources: Sequence[DomainItems] = (),
         *,
         choice: Stream,
         reset: int | str = "never",
@@ -161,7 +159,7 @@ class Streaming:
             yield waiting, _batch(waiting, samples)
         self.progress.position = end
 
-    def _read(self, part: Part, item: int) -> tuple[Tensor, Tensor]:
+    def _read(self, part: DomainItems, item: int) -> tuple[Tensor, Tensor]:
         """The image (3, H, W) and the label of one frame.
 
         Raises:
@@ -252,7 +250,7 @@ class Streaming:
             evaluate.count(predicted, [alone], len(space), device=self._device, onto=onto, each=found)
         return found
 
-    def _probe_method(self, moment: str, parts: Sequence[Part]) -> None:
+    def _probe_method(self, moment: str, parts: Sequence[DomainItems]) -> None:
         """Measure what the method predicts on each of ``parts`` without learning; the method gets the domain."""
         before = self.live.domain
         for part in parts:
@@ -260,7 +258,7 @@ class Streaming:
             self._probe(moment, self.live.predict, part)
         self.live.enter(before)
 
-    def _probe(self, moment: str, predict: Predictor, part: Part) -> None:
+    def _probe(self, moment: str, predict: Predictor, part: DomainItems) -> None:
         """Measure evenly spaced images of a domain without learning; frames that cannot be used are left out."""
         domain, items = part
         count = min(self.choice.probe, len(items))

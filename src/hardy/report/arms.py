@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from hardy.records import Record
-from hardy.report.pivot import HEADLINES, Coordinates, Values, chosen, coordinates
+from hardy.report.pivot import HEADLINES, CellValues, Coordinates, chosen, coordinates
 
 __all__ = ["Arms", "Cost", "arms", "groups", "own_cost", "plain_step", "scores", "size", "steps"]
 
@@ -58,7 +58,7 @@ def arms(places: Sequence[Coordinates], pairs: Sequence[str], axes: Sequence[str
     return found
 
 
-def scores(records: Sequence[Record], metric: str | None = None) -> dict[str, Values]:
+def scores(records: Sequence[Record], metric: str | None = None) -> dict[str, CellValues]:
     """``intra``, ``unseen`` and ``worst`` of every cell.
 
     The mean IoU and the accuracy are recorded so; of another ``metric`` the domains are recorded, and these are the
@@ -89,7 +89,7 @@ def size(
     name: str,
     *,
     turns: Sequence[str] | None = None,
-) -> Values:
+) -> CellValues:
     """``gmacs`` or ``milliseconds_p50_eager`` and the like of every cell that the records have it for.
 
     Args:
@@ -110,7 +110,7 @@ def size(
     for where, parent in parents.items():
         if where in before:
             measured.setdefault(alike(parent), []).append(before[where])
-    found: Values = {}
+    found: CellValues = {}
     for where in places:
         if where in own:
             found[where] = own[where]

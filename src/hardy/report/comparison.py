@@ -14,7 +14,7 @@ from statistics import fmean, median
 
 from hardy.errors import InputError, nearest
 from hardy.report.arms import Arms, Cost, own_cost
-from hardy.report.pivot import Coordinates, Pivot, Values, sign_test, spread
+from hardy.report.pivot import CellValues, Coordinates, Pivot, sign_test, spread
 from hardy.report.resample import Interval
 
 __all__ = ["SEEDS", "Line", "Numbers", "Rules", "compare", "known", "missing", "shown"]
@@ -60,9 +60,9 @@ class Numbers:
         plain_step: seconds of the training step that is the unit of a method's cost; None where not recorded.
     """
 
-    scores: Mapping[str, Values]
-    gmacs: Values = field(default_factory=dict)
-    milliseconds: Values = field(default_factory=dict)
+    scores: Mapping[str, CellValues]
+    gmacs: CellValues = field(default_factory=dict)
+    milliseconds: CellValues = field(default_factory=dict)
     took: Mapping[Coordinates, Mapping[str, float]] = field(default_factory=dict)
     plain_step: float | None = None
 
@@ -211,7 +211,7 @@ def _lacks(line: Line, control: str) -> Iterator[str]:
 
 
 def _paired(
-    arm: Mapping[Coordinates, Coordinates], control: Mapping[Coordinates, Coordinates], value: Values
+    arm: Mapping[Coordinates, Coordinates], control: Mapping[Coordinates, Coordinates], value: CellValues
 ) -> tuple[list[tuple[Coordinates, Coordinates]], list[str]]:
     """The measured pairs as (arm, control) cells, and the others with what they lack."""
     pairs, alone = [], []
@@ -243,7 +243,7 @@ def _by_seed(cells: Iterable[Coordinates], seeds: Sequence[str]) -> dict[Coordin
     return found
 
 
-def _of_seeds(name: str, values: Values, cells: Iterable[Coordinates], seeds: Sequence[str]) -> tuple[float, ...]:
+def _of_seeds(name: str, values: CellValues, cells: Iterable[Coordinates], seeds: Sequence[str]) -> tuple[float, ...]:
     folds = [[values[where] for where in one if where in values] for one in _by_seed(cells, seeds).values()]
     expected = [len(one) for one in _by_seed(cells, seeds).values()]
     reduce = min if name == "worst" else fmean
@@ -260,7 +260,7 @@ def _level(
     return found[0], found[1]
 
 
-def _middle(values: Values, cells: Mapping[Coordinates, Coordinates]) -> float | None:
+def _middle(values: CellValues, cells: Mapping[Coordinates, Coordinates]) -> float | None:
     there = [values[where] for where in cells.values() if where in values]
     return median(there) if there else None
 

@@ -14,10 +14,10 @@ from statistics import fmean, stdev
 from hardy.records import Record
 
 __all__ = [
+    "CellValues",
     "Coordinates",
     "Duel",
     "Pivot",
-    "Values",
     "beside",
     "chosen",
     "coordinates",
@@ -34,7 +34,7 @@ HEADLINES = ("miou", "accuracy")
 Coordinates = tuple[tuple[str, str], ...]
 """The coordinates of a cell: sorted (axis, value name) pairs, with the stage as axis ``stage``."""
 
-Values = dict[Coordinates, float]
+CellValues = dict[Coordinates, float]
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class Duel:
     p: float
 
 
-def chosen(records: Sequence[Record], target: str, metric: str | None = None) -> Values:
+def chosen(records: Sequence[Record], target: str, metric: str | None = None) -> CellValues:
     """The number of ``target`` in every cell; the default ``metric`` is the mean IoU or the accuracy."""
-    values: Values = {}
+    values: CellValues = {}
     for record in records:
         right = record.metric == metric if metric else record.metric in HEADLINES
         if record.target == target and right and record.value is not None:
@@ -82,7 +82,12 @@ def coordinates(stage: str, axes: Mapping[str, str]) -> Coordinates:
 
 
 def pivot(
-    values: Values, cells: Sequence[Coordinates], rows: Sequence[str], columns: Sequence[str], *, percent: bool = True
+    values: CellValues,
+    cells: Sequence[Coordinates],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    percent: bool = True,
 ) -> Pivot:
     """Mean ± sample standard deviation over all axes that are neither in ``rows`` nor in ``columns``.
 
@@ -129,9 +134,9 @@ def beside(table: Pivot, others: Mapping[str, Pivot]) -> Pivot:
     return Pivot(columns, rows, table.text_columns, table.note)
 
 
-def duel(values: Values, axis: str, first: str, second: str) -> Duel:
+def duel(values: CellValues, axis: str, first: str, second: str) -> Duel:
     """Compare two values of ``axis`` over all pairs of cells that agree on every other axis."""
-    sides: tuple[Values, Values] = ({}, {})
+    sides: tuple[CellValues, CellValues] = ({}, {})
     for where, value in values.items():
         rest = tuple(pair for pair in where if pair[0] != axis)
         for side, name in zip(sides, (first, second), strict=True):
@@ -173,7 +178,7 @@ def markdown(table: Pivot) -> list[str]:
     ]
 
 
-def _means(values: Values, here: Sequence[Coordinates], columns: Sequence[str]) -> tuple[list[float], int]:
+def _means(values: CellValues, here: Sequence[Coordinates], columns: Sequence[str]) -> tuple[list[float], int]:
     """The means over the columns, for each combination of the other axes with all columns; and how many there are."""
     groups: dict[Coordinates, list[Coordinates]] = {}
     for where in here:

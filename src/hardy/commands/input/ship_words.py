@@ -1,4 +1,4 @@
-"""The words of quantize, push, pull, report and runs; and which verbs have ``--json`` of their own."""
+"""The words of fold, quantize, push, pull, report and runs; and which verbs have ``--json`` of their own."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,9 +9,27 @@ from typer.main import get_command
 from hardy.commands.input.arguments import DatasetOptions, Root, RunFolder, SizeText, Trust, typed
 from hardy.commands.input.words import nested, size_of
 
-__all__ = ["own_json", "pull", "push", "quantize", "report", "runs"]
+__all__ = ["fold", "own_json", "pull", "push", "quantize", "report", "runs"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def fold(
+    run: RunFolder,
+    folder: Annotated[Path, typer.Argument(help="A new folder for the folded network.")],
+    domains: Annotated[
+        list[str] | None, typer.Argument(help="Domains whose images prove it (random images).", callback=typed)
+    ] = None,
+    *,
+    size: SizeText = "512x1024",
+    images: Annotated[int | None, typer.Option(min=1, help="Images of each domain that prove it (20).")] = None,
+    root: Root = None,
+    trust: Trust = None,
+) -> None:
+    """Fold batch norms into other layers and save the network, proven equal; evaluate, bench and export take it."""
+    from hardy.commands import fold as command
+
+    command.run(run, folder, domains or (), size=size_of(size) or (512, 1024), images=images, root=root)
 
 
 def quantize(

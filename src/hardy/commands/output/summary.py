@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 from hardy.records import Record
-from hardy.report.pivot import Coordinates, Duel, Pivot, Values, beside, chosen, duel, markdown, pivot
+from hardy.report.pivot import CellValues, Coordinates, Duel, Pivot, beside, chosen, duel, markdown, pivot
 from hardy.studies.study import Compare, Study, against, compared, listed, value_name
 
 __all__ = ["Summary"]
@@ -60,7 +60,7 @@ class Summary:
     def _percent(self) -> bool:
         return _percent(self._show.metric)
 
-    def _chosen(self, records: Sequence[Record], metric: str | None) -> Values:
+    def _chosen(self, records: Sequence[Record], metric: str | None) -> CellValues:
         """The number that is shown of each cell."""
         everywhere = chosen(records, self._show.value, metric)
         return {where: everywhere[where] for where in self._cells if where in everywhere}

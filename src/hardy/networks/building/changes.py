@@ -15,7 +15,7 @@ from typing import Any
 
 from hardy.errors import InputError, quoted
 
-__all__ = ["Change", "Plan", "check_changes", "plan_of", "with_plan"]
+__all__ = ["Change", "Plan", "check_changes", "plan_of", "refuse_folded", "with_plan"]
 
 Plan = dict[str, dict[str, list[int]]]
 """module name -> side (as in `hardy.pruning.units.Member`) -> the channels kept, ascending."""
@@ -44,6 +44,19 @@ def plan_of(changes: Sequence[Change]) -> Plan:
         if change["change"] == "prune":
             plan = _composed(plan, change["plan"])
     return plan
+
+
+def refuse_folded(changes: Sequence[Change], verb: str) -> None:
+    """Refuse to ``verb`` a network whose ``changes`` say that its batch norms were folded into other layers.
+
+    Raises:
+        InputError: then.
+    """
+    if any(change["change"] == "fold" for change in changes):
+        raise InputError(
+            f"the batch norms of this network are folded into other layers, so hardy does not {verb} it; "
+            f"{verb} the network that it was folded from"
+        )
 
 
 def with_plan(changes: Sequence[Change], plan: Mapping[str, Mapping[str, Sequence[int]]]) -> list[Change]:
