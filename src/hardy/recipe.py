@@ -198,8 +198,9 @@ _WITHOUT_EFFECT = (
     "log_every",
     "checkpoint_every",
     "gradient_checkpointing",
+    "sharding",
 )
-"""Keys of ``run`` that do not change the results."""
+"""Keys of ``run`` that do not change the results, by more than rounding."""
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -450,16 +450,17 @@ class Stream(Section):
 
     Each of ``rounds`` shows the same frames: all, or ``images`` of each domain, evenly spaced. They come ``abrupt``
     (domain after domain), ``gradual`` (neighbours cross-fade over ``block`` frames on either side), ``mixed`` (domains
-    drawn frame by frame), ``recurring`` (blocks of ``block`` frames in turn) or ``correlated`` (blocks of drawn domains
-    and lengths, ``block`` on average). The order of domains and of images is as given, or ``drawn`` by ``seed``. The
-    method adapts on every ``every``-th batch and predicts the others with what it has; ``measured`` takes as many as
-    its time is worth, in periods of ``frame_ms`` or of the source network's time. ``window`` frames are the worst
-    window. ``probe`` images of each domain, and of the ``sources``, are predicted without learning: before its first
-    frame, after its last and at the end. ``unlabelled`` are folders of images, a domain each. With ``folder`` the state
-    is saved every ``checkpoint_every`` frames, and a stopped stream continues.
+    drawn frame by frame), ``recurring`` (blocks of ``block`` frames in turn), ``correlated`` (blocks of drawn domains
+    and lengths, ``block`` on average) or ``recorded`` (the frames of all domains in the order of their files). The
+    order of domains and of images is as given, or ``drawn`` by ``seed``. The method adapts on every ``every``-th batch
+    and predicts the others with what it has; ``measured`` takes as many as its time is worth, in periods of
+    ``frame_ms`` or of the source network's time. ``window`` frames are the worst window. ``probe`` images of each
+    domain, and of the ``sources``, are predicted without learning: before its first frame, after its last and at the
+    end. ``unlabelled`` are folders of images, a domain each. With ``folder`` the state is saved every
+    ``checkpoint_every`` frames, and a stopped stream continues.
     """
 
-    kind: Literal["abrupt", "gradual", "mixed", "recurring", "correlated"] = "abrupt"
+    kind: Literal["abrupt", "gradual", "mixed", "recurring", "correlated", "recorded"] = "abrupt"
     rounds: Images = 1
     images: Images | None = None
     domain_order: Literal["given", "drawn"] = "given"
@@ -477,9 +478,12 @@ class Stream(Section):
     checkpoint_every: Count = 500
 
     @model_validator(mode="after")
-    def _period(self) -> Self:
+    def _without_effect(self) -> Self:
         if self.frame_ms and self.every != "measured":
             raise ValueError("frame_ms: has no effect unless every is measured; leave it out")
+        drawn = [name for name in ("domain_order", "image_order") if getattr(self, name) == "drawn"]
+        if self.kind == "recorded" and drawn:
+            raise ValueError(f"{drawn[0]}: drawn has no effect in a recorded stream; leave it out")
         return self
 
 
@@ -487,7 +491,9 @@ class RunSection(Section):
     """The folder, the seed and the machine's settings of a run.
 
     With ``gradient_checkpointing`` the blocks of the encoder keep only their inputs for the backward pass, which
-    computes the rest again: less memory, more time, the same bits.
+    computes the rest again: less memory, more time, the same bits. With ``sharding: full`` each of several processes
+    holds its share of all weights, gradients and optimiser states, and a block of the encoder is whole only while it
+    computes.
     """
 
     folder: str = ""
@@ -498,6 +504,7 @@ class RunSection(Section):
     threads: Annotated[int, Field(gt=0, le=MOST_THREADS)] | None = None
     channels_last: bool = False
     gradient_checkpointing: bool = False
+    sharding: Literal["none", "full"] = "none"
     checkpoint_every: Count = 500
     log_every: Count = 20
     trackers: tuple[str, ...] = ()

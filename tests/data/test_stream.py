@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from hardy.data.stream import Frame, order
 from hardy.recipe import from_values
@@ -106,3 +107,16 @@ def test_the_shipped_streams_are_valid_and_name_their_command(file):
     assert recipe.adapt.reset == "never"
     assert f"hardy evaluate runs/x recipes/streams/{file.name}" in text
     assert all(len(line) <= 140 for line in text.splitlines())
+
+
+def test_a_recorded_stream_follows_the_files_through_all_domains():
+    names = {0: ["b/frame9", "a/frame2"], 1: ["a/frame10", "b/frame10"]}
+    frames = order([("a", 2), ("b", 2)], Stream(kind="recorded", rounds=2), lambda one: names[one.domain][one.item])
+    once = ["a/frame2", "a/frame10", "b/frame9", "b/frame10"]
+    assert [names[frame.domain][frame.item] for frame in frames] == 2 * once
+    assert [frame.round for frame in frames] == [0] * 4 + [1] * 4
+
+
+def test_a_recorded_stream_draws_no_order():
+    with pytest.raises(ValidationError, match="image_order: drawn has no effect in a recorded stream"):
+        Stream(kind="recorded", image_order="drawn")

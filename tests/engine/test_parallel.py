@@ -2,14 +2,11 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import yaml
-from PIL import Image
 from safetensors.torch import load_file
 
 from hardy.commands import train
@@ -44,16 +41,6 @@ class Plain(Network):
                 file.write(f"{len(images)} {hashlib.sha256(held).hexdigest()}\\n")
         return Outputs(self.layers(self.normalise(images)))
 '''
-
-
-@pytest.fixture
-def labelled(town, tmp_path):
-    """The town with every pixel labelled: the mean over two halves of a batch is then the mean over the batch."""
-    folder = shutil.copytree(town, tmp_path / "labelled")
-    for path in folder.glob("masks/*/*.png"):
-        mask = np.array(Image.open(path))
-        Image.fromarray(np.where(mask == 255, 2, mask).astype(np.uint8)).save(path)
-    return folder
 
 
 @pytest.fixture

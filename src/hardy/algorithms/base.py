@@ -48,6 +48,8 @@ class Algorithm(nn.Module, ABC):
     """False when the algorithm trains something else and leaves the network unchanged."""
     reaches_all: bool = True
     """False when some steps give some parameters no gradient; then it is refused in a run of several processes."""
+    reads_weights: bool = False
+    """True when it reads, copies or differentiates by weights itself; then it is refused in a sharded run."""
     uses_unlabelled: bool = False
     """True when `forward` learns from images without labels, those of domain -1; all their labels are `IGNORE`. An
     instance sets it to False when its options leave nothing to learn from them."""

@@ -64,6 +64,7 @@ class Distillation(Algorithm):
     """
 
     uses_unlabelled = True
+    reads_weights = True
 
     def __init__(
         self,

@@ -75,6 +75,7 @@ class SelfDistillation(Algorithm):
     """
 
     uses_unlabelled = True
+    reads_weights = True
 
     def __init__(
         self,

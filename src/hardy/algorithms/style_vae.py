@@ -64,6 +64,7 @@ class StyleVAE(Algorithm):
     """
 
     trains_network = False
+    reads_weights = True
 
     def __init__(
         self,

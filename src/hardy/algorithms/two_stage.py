@@ -66,6 +66,7 @@ class TwoStage(Algorithm):
 
     uses_unlabelled = True
     reaches_all = False
+    reads_weights = True
 
     def __init__(
         self,

@@ -55,8 +55,8 @@ def stream(
     Args:
         network: any network; it does not change.
         data: domains such as ``["streets/day", "streets/night"]``, in the order of the stream.
-        stream: ``abrupt``, ``gradual``, ``mixed``, ``recurring``, ``correlated``, or a recipe's section ``stream``,
-            such as ``{"kind": "recurring", "rounds": 20, "every": 3}``.
+        stream: ``abrupt``, ``gradual``, ``mixed``, ``recurring``, ``correlated``, ``recorded``, or a recipe's section
+            ``stream``, such as ``{"kind": "recurring", "rounds": 20, "every": 3}``.
         adapt: a method of ``hardy list adaptation``, or ``{"name": ..., "reset": ..., options}``.
         root: folder of the data sets.
         datasets: options per data set, such as ``{"streets": {"test": 20}}``.

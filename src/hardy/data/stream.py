@@ -1,14 +1,17 @@
 """The order of a stream: which frame of which domain comes when. Numbers alone; nothing is read.
 
 A stream has rounds, and each round shows the same frames of every domain. Frames of one domain keep their order, except
-where the order of images is drawn. All draws depend on the seed and their place, not on earlier draws.
+where the order of images is drawn; ``recorded`` sorts the frames of all domains, so that a sequence that passes through
+several domains stays whole. All draws depend on the seed and their place, not on earlier draws.
 
 Source: domain after domain in rounds, and gradual changes: Wang, Fink, Van Gool and Dai, "Continual test-time domain
 adaptation", CVPR 2022; correlated samples: Yuan, Xie and Li, "Robust test-time adaptation in dynamic scenarios", CVPR
 2023. The cross-fade and the blocks of a drawn length are Hardy's own.
 """
 
+import re
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -33,12 +36,16 @@ class Frame(NamedTuple):
     item: int
 
 
-def order(sizes: Sequence[tuple[str, int]], choice: Stream) -> list[Frame]:
+def order(
+    sizes: Sequence[tuple[str, int]], choice: Stream, recorded: Callable[[Frame], str] | None = None
+) -> list[Frame]:
     """The frames of a stream.
 
     Args:
         sizes: the name of each domain, and how many images it has.
         choice: kind, rounds, images, orders, block and seed are used.
+        recorded: the name of a frame, such as the path of its file; ``recorded`` sorts by these, the numbers in them as
+            numbers.
 
     Returns:
         The frames in their order; none when no domain has an image.
@@ -49,6 +56,10 @@ def order(sizes: Sequence[tuple[str, int]], choice: Stream) -> list[Frame]:
     rounds = [[_part(sizes[place], place, number, choice) for place in places] for number in range(choice.rounds)]
     if choice.kind == "gradual":
         return _faded([part for parts in rounds for part in parts if part], choice)
+    if choice.kind == "recorded":
+        assert recorded is not None, "the caller knows the names"
+        together = [list(chain(*parts)) for parts in rounds]
+        return [frame for frames in together for frame in sorted(frames, key=lambda one: _by_number(recorded(one)))]
     arrange = _ARRANGED[choice.kind]
     return [frame for number, parts in enumerate(rounds) for frame in arrange(parts, choice, number)]
 
@@ -65,6 +76,10 @@ def _part(domain: tuple[str, int], place: int, number: int, choice: Stream) -> l
     if choice.image_order == "drawn":
         items = _draw(choice, "images", name, number).permutation(items).tolist()
     return [Frame(number, place, item) for item in items]
+
+
+def _by_number(name: str) -> list[tuple[int, int, str]]:
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _abrupt(parts: Sequence[list[Frame]], choice: Stream, number: int) -> list[Frame]:

@@ -5,17 +5,17 @@ stopped and resumed ends with exactly the same weights as one that was not stopp
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hardy.algorithms.base import Algorithm
 from hardy.device import accelerator
-from hardy.engine import checkpoint, optimiser
+from hardy.engine import checkpoint, optimiser, sharding
 from hardy.engine.changes import untrained
 from hardy.engine.gradient_checkpointing import blocks_of, checkpointed
 from hardy.engine.stop import Stopped, stop_signal
@@ -77,7 +77,6 @@ class Fit:
         stage: str = "train",
         log: Log | None = None,
     ) -> None:
-        self.algorithm = algorithm
         self.batches = batches
         self.optim = optim
         self.run_section = run_section
@@ -87,22 +86,28 @@ class Fit:
         self.log = log
         self.progress = Progress()
         self.accelerator = accelerator(run_section.device, run_section.precision)
-        self._refuse_processes()
-        algorithm.to(self.accelerator.device)
-        self.layout = torch.channels_last if run_section.channels_last else torch.contiguous_format
-        networks = (algorithm.network, *algorithm.peers().values())
-        for network in networks:
-            network.to(memory_format=self.layout)  # type: ignore[call-overload]
-        self.checkpointed = blocks_of(networks) if run_section.gradient_checkpointing else []
-        self.optimiser = self.accelerator.prepare(optimiser.build(algorithm, optim))
-        self.model = self.accelerator.prepare(algorithm)
-        self.average: dict[str, Tensor] = {}
-        if optim.ema:
-            self.average = {name: value.clone() for name, value in algorithm.state_dict().items()}
+        self.sharded = run_section.sharding == "full"
+        self._refuse_processes(algorithm)
         self.untrained = frozenset(f"network.{name}" for name in untrained(algorithm.network))
         self._rest = ""
         if self.untrained and self.file:
             self._rest = checksum({name: algorithm.state_dict()[name] for name in self.untrained}, {})
+        blocks: Sequence[nn.Module] = ()
+        if self.sharded:
+            algorithm, blocks = sharding.sharded(algorithm, self.accelerator.device)
+        else:
+            algorithm.to(self.accelerator.device)
+        self.algorithm = algorithm
+        self.layout = torch.channels_last if run_section.channels_last else torch.contiguous_format
+        networks = (algorithm.network, *algorithm.peers().values())
+        for network in networks:
+            network.to(memory_format=self.layout)  # type: ignore[call-overload]
+        self.checkpointed = (blocks or blocks_of(networks)) if run_section.gradient_checkpointing else []
+        self.optimiser = self.accelerator.prepare(optimiser.build(algorithm, optim))
+        self.model = algorithm if self.sharded else self.accelerator.prepare(algorithm)
+        self.average: dict[str, Tensor] = {}
+        if optim.ema:
+            self.average = {name: value.clone() for name, value in algorithm.state_dict().items()}
         self._stream: Iterator[Batch] | None = None
 
     def resume(self) -> bool:
@@ -116,8 +121,9 @@ class Fit:
         saved = checkpoint.read(self.file, self.owner)
         try:
             self._refuse_other(saved)
-            load_strictly(self.algorithm, {**self._untrained(self.algorithm.state_dict()), **saved.algorithm})
-            checkpoint.restore_optimiser(self.optimiser.optimizer, saved.optimiser)
+            state, steps = self.algorithm.state_dict(), self.optimiser.optimizer
+            load_strictly(self.algorithm, {**self._untrained(state), **sharding.spread(saved.algorithm, state)})
+            checkpoint.restore_optimiser(steps, sharding.spread_optimiser(saved.optimiser, steps))
             for name, own in self.algorithm.optimisers().items():
                 checkpoint.restore_optimiser(own, saved.optimisers[name])
         except (RuntimeError, ValueError) as error:
@@ -125,20 +131,23 @@ class Fit:
             raise InputError(
                 f"{self.file}: is of another network or optimiser ({reason}); use another folder"
             ) from None
-        for name, value in saved.average.items():
+        for name, value in sharding.spread(saved.average, self.average).items():
             self.average[name].copy_(value)
         self.progress = Progress(saved.step, saved.best)
         return True
 
-    def _refuse_processes(self) -> None:
+    def _refuse_processes(self, algorithm: Algorithm) -> None:
         """Refuse, in a parallel run, an algorithm with its own optimisers, whose gradients would not be averaged, or
-        one that leaves parameters without gradient, for which the other processes would wait."""
+        one that leaves parameters without gradient, for which the other processes would wait; and what cannot be
+        sharded."""
+        if self.sharded:
+            sharding.check(algorithm, self.run_section, self.accelerator.num_processes)
         if self.accelerator.num_processes == 1:
             return
-        name = type(self.algorithm).__name__
-        if own := ", ".join(self.algorithm.optimisers()):
+        name = type(algorithm).__name__
+        if own := ", ".join(algorithm.optimisers()):
             raise InputError(f"algorithm: {name} has an optimiser of its own ({own}); train it in one process")
-        if not self.algorithm.reaches_all:
+        if not algorithm.reaches_all:
             raise InputError(f"algorithm: {name} does not train all weights in each step; train it in one process")
 
     def _refuse_other(self, saved: checkpoint.Checkpoint) -> None:
@@ -194,10 +203,16 @@ class Fit:
         Raises:
             InputError: when a weight is not finite; the previous checkpoint is kept.
         """
-        if self.file is None or not self.accelerator.is_main_process:
+        if self.file is None or not (self.sharded or self.accelerator.is_main_process):
             return
-        state_and_average = [*self.algorithm.state_dict().items(), *self.average.items()]
-        bad = [name for name, value in state_and_average if not torch.isfinite(value).all()]
+        taken = self.optimiser.optimizer.state_dict()
+        algorithm, average = (
+            sharding.gathered(self._trained(state)) for state in (self.algorithm.state_dict(), self.average)
+        )
+        taken["state"] = sharding.gathered(taken["state"])
+        if not self.accelerator.is_main_process:
+            return
+        bad = [name for name, value in [*algorithm.items(), *average.items()] if not torch.isfinite(value).all()]
         if bad:
             raise InputError(
                 f"{self.stage} step {self.progress.step}: {bad[0]} is no longer finite; {self._kept()}; "
@@ -207,16 +222,17 @@ class Fit:
             self.owner,
             self.progress.step,
             self.progress.best,
-            self._trained(self.algorithm.state_dict()),
-            self.optimiser.optimizer.state_dict(),
-            self._trained(self.average),
+            algorithm,
+            taken,
+            average,
             {name: own.state_dict() for name, own in self.algorithm.optimisers().items()},
             self._rest,
         )
         checkpoint.write(self.file, state)
 
     def averaged(self) -> dict[str, Tensor]:
-        """The weights to measure and keep: the moving average if there is one, else the weights themselves."""
+        """The weights to measure and keep: the moving average if there is one, else the weights themselves. Those of a
+        sharded run are shared out."""
         return self.average or self.algorithm.state_dict()
 
     def _trained(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -261,6 +277,8 @@ class Fit:
         parts = _split(batch, self.optim.accumulate)
         for index, part in enumerate(parts):
             last = index == len(parts) - 1
+            if self.sharded:
+                sharding.same_buffers(self.algorithm)
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 with self.accelerator.autocast():
                     terms = self._terms(part)

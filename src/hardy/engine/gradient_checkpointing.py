@@ -25,17 +25,17 @@ from hardy.tuning._blocks import stages_in
 __all__ = ["blocks_of", "checkpointed"]
 
 
-def blocks_of(networks: Iterable[Network]) -> list[nn.Module]:
+def blocks_of(networks: Iterable[Network], key: str = "run.gradient_checkpointing: true") -> list[nn.Module]:
     """The blocks of the encoders of ``networks``; a network without any gives none.
 
     Raises:
-        InputError: when there is none at all, naming the class of the first network.
+        InputError: when there is none at all, naming ``key``, which needs them, and the class of the first network.
     """
     several = tuple(networks)
     found = [net.get_submodule(name) for net in several for stage in stages_in(net) for name in stage.names]
     if not found:
         raise InputError(
-            f"run.gradient_checkpointing: true has no effect: {type(several[0]).__name__} has no encoder with blocks; "
+            f"{key} has no effect: {type(several[0]).__name__} has no encoder with blocks; "
             "leave it out, or take encoder_decoder with a transformer, ConvNeXt, ResNet or MobileNet"
         )
     return found

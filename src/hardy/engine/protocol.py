@@ -24,12 +24,12 @@ from hardy.data.unlabelled import Folders
 from hardy.device import pick
 from hardy.engine import evaluate
 from hardy.engine.adapting import Adapting
-from hardy.engine.checkpoint import load_tensors, write_tensors
 from hardy.engine.evaluate import Predictor, Table
 from hardy.engine.fit import Batches, Fit, Log
 from hardy.engine.image_counts import counted, names_of, pictured
-from hardy.engine.judges import chosen, known_classes, labelled, warn_of
+from hardy.engine.judges import chosen, known_classes, labelled
 from hardy.engine.run_files import BEST
+from hardy.engine.selection import keep_best, scored, select
 from hardy.engine.source_images import source_images as source_images_of
 from hardy.engine.worst import Finder
 from hardy.errors import InputError, nearest
@@ -398,15 +398,15 @@ def fit(
     on_the_way = replace(settings, evaluate=choice.model_copy(update={"keep_counts": False, "keep_worst": 0}))
 
     def validate(step: int) -> float | None:
-        score = _score(loop, network, lambda: measure(network, judges, on_the_way, tolerant=True), choice.select_class)
-        if score is not None and loop.accelerator.is_main_process and loop.progress.beaten_by(score):
-            write_tensors(folder / BEST, _trained(network, loop), {"step": str(step), "owner": owner})
+        score = scored(loop, lambda live: measure(live, judges, on_the_way, tolerant=True), choice.select_class)
+        if score is not None and loop.progress.beaten_by(score):
+            keep_best(loop, folder / BEST, {"step": str(step), "owner": owner})
         if score is not None and validated:
             validated(step, score)
         return score
 
     loop.run(validate=validate if judges else None, every=choice.every)
-    _select(network, loop, folder / BEST)
+    select(algorithm, loop, folder / BEST)
     return loop.progress.best[1] if loop.progress.best else loop.progress.step
 
 
@@ -422,44 +422,3 @@ def _usable(algorithm: Algorithm, folders: Folders) -> Folders:
             f"data.unlabelled: each loss of {name} reads labels; add one that does not, such as kl, or leave it out"
         )
     return folders if algorithm.uses_unlabelled else ()
-
-
-def _select(network: Network, loop: Fit, best: Path) -> None:
-    """Load the best weights into ``network``, in place and on the CPU; the last weights when none was measured."""
-    loop.accelerator.wait_for_everyone()
-    network.to("cpu")
-    for peer in loop.algorithm.peers().values():
-        prefix = next(f"{name}." for name, module in loop.algorithm.named_modules() if module is peer)
-        peer.load_state_dict(_selected(peer, loop, prefix))
-        peer.to("cpu")
-    if loop.progress.best:
-        rest = {name: value for name, value in network.state_dict().items() if f"network.{name}" in loop.untrained}
-        load_tensors(best, network, rest)
-    else:
-        network.load_state_dict(_selected(network, loop))
-    loop.accelerator.wait_for_everyone()  # the main process removes the file once all have read it
-
-
-def _score(loop: Fit, network: Network, judge: Callable[[], Table], name: str | None) -> float | None:
-    """The intra-domain mean of the weights to keep, which are the moving average if there is one.
-
-    It is that of the IoU of class ``name`` if given; None when nothing could be measured. The log names the domains
-    that could not be read.
-    """
-    live = {name: value.clone() for name, value in network.state_dict().items()}
-    network.load_state_dict(_selected(network, loop))
-    table = judge()
-    network.load_state_dict(live)
-    warn_of(table, f"{loop.stage} step {loop.progress.step}", name)
-    return table.intra_of(name)
-
-
-def _selected(network: Network, loop: Fit, prefix: str = "network.") -> dict[str, Tensor]:
-    """The weights of ``network``, part ``prefix`` of the algorithm, to measure and keep."""
-    state = loop.averaged()
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-
-def _trained(network: Network, loop: Fit) -> dict[str, Tensor]:
-    """Those of the weights to keep that training changes."""
-    return {name: value for name, value in _selected(network, loop).items() if f"network.{name}" not in loop.untrained}

@@ -278,7 +278,7 @@ class Run:
         optim, data = settings.optim, settings.data
         few = data.unlabelled_batch or max(1, optim.batch // max(1, len(images.train)))
         memory = step_memory.estimate(
-            algorithm.to(device),
+            algorithm if settings.run.sharding == "full" else algorithm.to(device),
             optim,
             settings.run,
             data.crop,

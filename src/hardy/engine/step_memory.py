@@ -51,6 +51,7 @@ class StepMemory:
         peak: the most that all of these and temporary tensors take together.
         complete: False where the algorithm itself does not run without values; then it is the network with the
             cross-entropy of its logits, and what the algorithm adds is missing.
+        sharded: they are the share of one process; the peak counts gradients whole, so that it is an upper bound.
     """
 
     weights: int
@@ -59,11 +60,12 @@ class StepMemory:
     activations: int
     peak: int
     complete: bool
+    sharded: bool = False
 
     def __str__(self) -> str:
         named = ("weights", "gradients", "optimiser", "activations")
         parts = ", ".join(f"{name} {_mib(getattr(self, name))}" for name in named)
-        few = "about" if self.complete else "at least"
+        few = ("at most" if self.sharded else "about") if self.complete else "at least"
         return f"memory: {few} {_mib(self.peak)} MiB for a step ({parts})"
 
 
@@ -87,15 +89,19 @@ def estimate(
     Returns:
         None when not even the network runs without values.
     """
-    whole = [count // _processes() for count in (optim.batch, unlabelled)]
-    counts = [-(-count // optim.accumulate) for count in whole]
+    images = [count // _processes() for count in (optim.batch, unlabelled)]
+    counts = [-(-count // optim.accumulate) for count in images]
     each = 4 * 3 * size[0] * size[1] + 8 * (1 if algorithm.network.image_level else size[0] * size[1])
-    beside = each * (2 * sum(whole) - sum(counts))  # the batch, and the other parts that it is split into
+    beside = each * (2 * sum(images) - sum(counts))  # the batch, and the other parts that it is split into
     parameters = [value for value in optimiser.trained(algorithm) if value.requires_grad]
     held = _bytes([*algorithm.parameters(), *algorithm.buffers()])
     gradients, largest = _bytes(parameters), max((value.nbytes for value in parameters), default=0)
     state = _states(optim) * gradients
     average = _bytes(algorithm.state_dict().values()) if optim.ema else 0
+    whole = 0
+    if place.sharding == "full":
+        whole = _whole(algorithm)
+        held, gradients, state, average = (-(-size // _processes()) for size in (held, gradients, state, average))
     terms: tuple[Callable[[Algorithm, Batch], Tensor], ...] = (_terms, _stand_in)
     for complete, loss in zip((True, False), terms, strict=True):
         try:
@@ -105,8 +111,9 @@ def estimate(
             continue
         foreach = next(algorithm.parameters()).is_cuda  # the optimiser then handles all parameters in one call
         stepping = gradients + (gradients if foreach else 2 * largest)
-        highest = held + average + state + beside + max(peak, stepping)
-        return StepMemory(held + average, gradients, state, kept + beside, highest, complete)
+        highest = held + average + state + beside + whole + max(peak, stepping)
+        sizes = (held + average, gradients, state, kept + beside, highest)
+        return StepMemory(*sizes, complete, place.sharding == "full")
     return None
 
 
@@ -135,6 +142,13 @@ def _processes() -> int:
 def _bytes(tensors: Iterable[Tensor]) -> int:
     """Of all different ones."""
     return sum({id(one): one.nbytes for one in tensors}.values())
+
+
+def _whole(algorithm: Algorithm) -> int:
+    """The bytes of weights that a sharded step has whole at once: those outside of blocks, and two blocks, of which one
+    computes and the next is gathered."""
+    blocks = [_bytes(block.parameters()) for block in blocks_of((algorithm.network, *algorithm.peers().values()))]
+    return _bytes(algorithm.parameters()) - sum(blocks) + sum(sorted(blocks)[-2:])
 
 
 def _states(optim: Optim) -> int:

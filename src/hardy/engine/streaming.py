@@ -81,7 +81,8 @@ class Streaming:
         everything = [domain for domain, _ in (*parts, *sources)]
         self.classes = protocol.one_space(everything, network)
         self._device = next(network.buffers()).device
-        self._frames = order([(domain.name, len(items)) for domain, items in parts], choice)
+        sizes = [(domain.name, len(items)) for domain, items in parts]
+        self._frames = order(sizes, choice, self._name_of)
         if not self._frames:
             raise InputError("the stream is empty: none of its domains has an image; name others")
         self._first = {frame.domain: place for place, frame in reversed(list(enumerate(self._frames)))}
@@ -89,6 +90,10 @@ class Streaming:
         self.progress = Progress()
         if choice.folder:
             self.progress = stream_state.load(live, Path(choice.folder), owner) or self.progress
+
+    def _name_of(self, frame: Frame) -> str:
+        domain, items = self._parts[frame.domain]
+        return domain.dataset.name_of(items[frame.item])
 
     def run(self, until: int | None = None) -> StreamTable:
         """Go on to the end of the stream, or until ``until`` frames have passed, and return what was measured.

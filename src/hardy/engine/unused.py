@@ -40,6 +40,8 @@ def _sections(recipe: Recipe, verb: str) -> Iterator[tuple[str, object, str]]:
         names = " and ".join(dict.fromkeys(method.name for method in methods))
         why = f"{names} needs no teacher" if names else "no algorithm that needs one is used"
         yield "teacher", "the section", f"{why}; train with distillation or the like, or leave the section out"
+    if recipe.run.sharding != "none" and verb == "search":
+        yield "run.sharding", recipe.run.sharding, "a search runs in one process; leave it out"
     if recipe.adapt and verb == "search":
         yield "adapt", "the section", "a search does not adapt networks; leave the section out"
     if recipe.stream:

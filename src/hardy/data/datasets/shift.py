@@ -1,10 +1,18 @@
 """SHIFT: drawn driving sequences whose weather and time of day are known; each combination is a domain.
 
-Layout: ``discrete/images/{train,val}/front/``, in it ``img/{sequence}/*_img_front.jpg``,
-``semseg/{sequence}/*_semseg_front.png`` (1280x800, the class in the first channel) and ``seq.csv``, with a line for
-each sequence: ``video``, ``start_weather_coarse`` and ``start_timeofday_coarse``. Unpack ``img.zip`` and
-``semseg.zip``. The domains are ``{clear,cloudy,overcast,rainy,foggy}_{daytime,dawn_dusk,night}``; the usual source is
-``clear_daytime``. The data are at vis.xyz/shift; the labels of the test split are not public.
+Layout: ``{discrete,continuous/1x,continuous/10x,continuous/100x}/images/{train,val}/front/``, in it
+``img/{sequence}/*_img_front.jpg`` and ``semseg/{sequence}/*_semseg_front.png`` (1280x800, the class in the first
+channel). Unpack ``img.zip`` and ``semseg.zip``. The data are at vis.xyz/shift; the labels of the test split are not
+public.
+
+The weather and time of a discrete sequence stay the same: ``seq.csv`` has a line for each, with ``video``,
+``start_weather_coarse`` and ``start_timeofday_coarse``. Those of a continuous sequence change within it, in sequences
+of 1, 10 or 100 times the length, and each frame has its own: ``weather_coarse`` and ``timeofday_coarse`` in the
+``attributes`` of its entry in ``det_2d.json`` (``videoName`` is the sequence, ``name`` the file of the image).
+
+The domains are ``{clear,cloudy,overcast,rainy,foggy}_{daytime,dawn_dusk,night}``, the usual source is
+``clear_daytime``; those of continuous sequences begin with ``1x_``, ``10x_`` or ``100x_``. So a continuous sequence
+passes through several domains; a stream of the kind ``recorded`` shows its frames in their order.
 
 Labels are in the ids of cityscapes19, as the authors map theirs: road lines are road, and all vehicles are cars.
 
@@ -13,7 +21,7 @@ multi-task domain adaptation", CVPR 2022.
 """
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +33,16 @@ from hardy.data.labels import SPACES
 from hardy.data.rawmap import RawMap
 from hardy.data.reading import same_size
 from hardy.errors import InputError
+from hardy.stored import contents, json_value
 
 __all__ = ["SHIFT"]
 
+_SETS = {"discrete": "", "continuous/1x": "1x_", "continuous/10x": "10x_", "continuous/100x": "100x_"}
+"""The folder of each set, and how the names of its domains begin."""
 _SPLITS = ("train", "val")
 _IMAGE, _MASK = "_img_front.jpg", "_semseg_front.png"
 _COLUMNS = ("video", "start_weather_coarse", "start_timeofday_coarse")
+_ATTRIBUTES = ("weather_coarse", "timeofday_coarse")
 _WEATHERS = ("clear", "cloudy", "overcast", "rainy", "foggy")
 _TIMES = ("daytime", "dawn_dusk", "night")
 _IDS = {
@@ -57,8 +69,8 @@ class SHIFT(Dataset):
     """SHIFT below ``root``, which is its folder or one that holds ``shift`` or ``SHIFT``.
 
     Raises:
-        InputError: when no split is there, ``seq.csv`` is missing or does not name a sequence, or an image lacks its
-            mask or a mask its image.
+        InputError: when no split is there, ``seq.csv`` or ``det_2d.json`` is missing or does not name a sequence or a
+            frame, or an image lacks its mask or a mask its image.
     """
 
     labels = SPACES["cityscapes19"]
@@ -68,21 +80,17 @@ class SHIFT(Dataset):
         self.root = find_root(Path(root), "shift", "SHIFT")
         self._map = RawMap.of({raw: self.labels.index(name) for raw, name in _IDS.items()}, ignored=_IGNORED)
         found: dict[str, dict[str, list[Item]]] = {}
-        for split in _SPLITS:
-            place = self.root / "discrete" / "images" / split / "front"
-            images, truth = place / "img", place / "semseg"
-            if not images.is_dir():
-                continue
-            domains = _domains(place / "seq.csv")
-            named = {"mask": f"{truth}/{{}}{_MASK}", "image": f"{images}/{{}}{_IMAGE}"}
-            for item in pair(by_frame(images, _IMAGE), by_frame(truth, _MASK), images, **named):
-                sequence = item[0].parent.name
-                if sequence not in domains:
-                    raise InputError(f"{place / 'seq.csv'}: names no sequence {sequence!r}, but {item[0]} is of it")
-                found.setdefault(domains[sequence], {}).setdefault(split, []).append(item)
+        for folder, start in _SETS.items():
+            for split in _SPLITS:
+                place = self.root / folder / "images" / split / "front"
+                for domain, item in _items(place, continuous=bool(start)):
+                    found.setdefault(start + domain, {}).setdefault(split, []).append(item)
         if not found:
-            raise AbsentError(f"{self.root}: no SHIFT here; it has discrete/images/{{train,val}}/front/{{img,semseg}}")
-        names = (f"{weather}_{time}" for weather in _WEATHERS for time in _TIMES)
+            raise AbsentError(
+                f"{self.root}: no SHIFT here; it has discrete/images/{{train,val}}/front/{{img,semseg}}, or "
+                "continuous/{1x,10x,100x} in place of discrete"
+            )
+        names = (f"{start}{weather}_{time}" for start in _SETS.values() for weather in _WEATHERS for time in _TIMES)
         self._index = {name: found[name] for name in names if name in found}
 
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
@@ -107,23 +115,80 @@ class SHIFT(Dataset):
         return self._map.apply(raw, mask)
 
 
-def _domains(file: Path) -> dict[str, str]:
-    """The domain of each sequence that ``file`` names.
+def _items(place: Path, *, continuous: bool) -> Iterator[tuple[str, tuple[Path, Path]]]:
+    """The domain of each image below ``place``, which need not be there, and the image with its mask, in order."""
+    images, truth = place / "img", place / "semseg"
+    if not images.is_dir():
+        return
+    domains = _of_frames(place / "det_2d.json") if continuous else _of_sequences(place / "seq.csv")
+    named = {"mask": f"{truth}/{{}}{_MASK}", "image": f"{images}/{{}}{_IMAGE}"}
+    for item in pair(by_frame(images, _IMAGE), by_frame(truth, _MASK), images, **named):
+        yield domains(item[0]), item
+
+
+def _of_sequences(file: Path) -> Callable[[Path], str]:
+    """The domain of an image, as ``file`` says of its sequence.
 
     Raises:
-        InputError: for a file that is missing, without one of the columns, or with an unknown weather or time.
+        InputError: for a file that is missing, without one of the columns, or with an unknown weather or time; the
+            function, for a sequence that it does not name.
     """
-    if not file.is_file():
-        raise InputError(f"{file}: there is no such file; it says the weather of each sequence: fetch it with img.zip")
+    _there(file, "sequence")
     with file.open(encoding="utf-8", newline="") as lines:
         table = csv.DictReader(lines)
         missing = [name for name in _COLUMNS if name not in (table.fieldnames or ())]
         if missing:
             raise InputError(f"{file}: has no column {missing[0]!r}; fetch it again")
-        found = {}
-        for line in table:
-            weather, time = line[_COLUMNS[1]], (line[_COLUMNS[2]] or "").replace("/", "_")
-            if weather not in _WEATHERS or time not in _TIMES:
-                raise InputError(f"{file}: sequence {line['video']} is {weather!r} at {time!r}; fetch it again")
-            found[line["video"]] = f"{weather}_{time}"
-    return found
+        found = {
+            line["video"]: _domain(file, f"sequence {line['video']}", *(line[of] for of in _COLUMNS[1:]))
+            for line in table
+        }
+
+    def domain(image: Path) -> str:
+        sequence = image.parent.name
+        if sequence not in found:
+            raise InputError(f"{file}: names no sequence {sequence!r}, but {image} is of it")
+        return found[sequence]
+
+    return domain
+
+
+def _of_frames(file: Path) -> Callable[[Path], str]:
+    """The domain of an image, as ``file`` says of the frame.
+
+    Raises:
+        InputError: for a file that is missing, or without the weather and time of a frame, or with unknown ones; the
+            function, for a frame that it does not name.
+    """
+    _there(file, "frame")
+    found: dict[tuple[str, str], str] = {}
+    try:
+        for frame in json_value(contents(file))["frames"]:
+            name, says = (str(frame["videoName"]), str(frame["name"])), frame["attributes"]
+            found[name] = _domain(file, f"frame {'/'.join(name)}", *(says[of] for of in _ATTRIBUTES))
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{file}: does not have the weather and time of each frame ({error}); fetch it again"
+        ) from None
+
+    def domain(image: Path) -> str:
+        name = image.parent.name, image.name
+        if name not in found:
+            raise InputError(f"{file}: names no frame {'/'.join(name)!r}, but {image} is there")
+        return found[name]
+
+    return domain
+
+
+def _there(file: Path, of: str) -> None:
+    if not file.is_file():
+        raise InputError(f"{file}: there is no such file; it says the weather of each {of}: fetch it with img.zip")
+
+
+def _domain(file: Path, what: str, weather: str | None, time: str | None) -> str:
+    known = (time or "").replace("/", "_")
+    if weather not in _WEATHERS or known not in _TIMES:
+        raise InputError(f"{file}: {what} is {weather!r} at {known!r}; fetch it again")
+    return f"{weather}_{known}"
