@@ -23,9 +23,10 @@ Classes = tuple[np.ndarray, np.ndarray | None]
 """Class ids (H, W) uint8, and the probability (H, W) float32 of each if it is asked for."""
 
 
-def refusal(network: Network, image: np.ndarray, size: Sequence[int] | None, window: Sequence[int] | None) -> str:
-    """Why ``image`` (H, W, 3) cannot be predicted: it is too small, or too large without windows; else empty."""
-    height, width = size or image.shape[:2]
+def refusal(network: Network, shape: Sequence[int], size: Sequence[int] | None, window: Sequence[int] | None) -> str:
+    """Why an image of ``shape`` (height, width) cannot be predicted: it is too small, or too large without windows;
+    else empty."""
+    height, width = size or shape
     if min(height, width) < network.least_size:
         return (
             f"{height}x{width} pixels, but {type(network).__name__} needs at least {network.least_size} "
