@@ -6,10 +6,11 @@ A mask holds a checksum of the network, the settings and its image, so that a la
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -81,6 +82,26 @@ class MaskWriter:
         # The mask last: where it is, all is there.
         save(drawing.mask_image(ids, self._labels), self.folder / name, self._of(picture.content))
 
+    def in_bands(
+        self, picture: Picture, size: tuple[int, int], bands: Iterable[tuple[np.ndarray, np.ndarray | None]]
+    ) -> None:
+        """Write the mask, and the confidence, of a picture of ``size`` from its bands (h, W), from top to bottom.
+
+        They wait in files beside the mask, not in memory; nothing else is drawn.
+        """
+        mask, sure = self.folder / f"{picture.name}.png", self.folder / DRAWN["confidence"] / f"{picture.name}.png"
+        with ExitStack() as stack:
+            ids_file = stack.enter_context(_raw(mask))
+            sure_file = stack.enter_context(_raw(sure)) if "confidence" in self._kinds else None
+            for ids, confidence in bands:
+                ids_file.write(ids.tobytes())
+                if sure_file is not None:
+                    assert confidence is not None, "asked for"
+                    sure_file.write(drawing.confidence_bytes(confidence).tobytes())
+            if sure_file is not None:
+                save(Image.fromarray(_mapped(sure_file, size)), sure)
+            save(drawing.mask_image(_mapped(ids_file, size), self._labels), mask, self._of(picture.content))
+
     def is_done(self, name: str, content: str) -> bool:
         """Whether the mask of this picture, and what is drawn beside it, are there already."""
         files = [self.folder / f"{name}.png", *(self.folder / DRAWN[kind] / f"{name}.png" for kind in self._kinds)]
@@ -114,13 +135,39 @@ def save(image: Image.Image, path: Path, key: str = "") -> Path:
     if key:
         told.add_text(_KEY, key)
     waiting = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # two processes may write to one folder
-    try:
+    with _cannot(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             image.save(waiting, format="PNG", pnginfo=told)
             os.replace(waiting, path)
         finally:
             waiting.unlink(missing_ok=True)
+    return path
+
+
+@contextmanager
+def _raw(path: Path) -> Iterator[BinaryIO]:
+    """A temporary file beside ``path``, which `clear` knows too; it is gone after the block."""
+    waiting = path.with_name(f".{path.stem}.raw.png.{os.getpid()}.tmp")
+    with _cannot(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with waiting.open("w+b") as file:
+                yield file
+        finally:
+            waiting.unlink(missing_ok=True)
+
+
+def _mapped(file: BinaryIO, size: tuple[int, int]) -> np.ndarray:
+    """The bytes in ``file`` as an array of ``size``, on disk."""
+    file.flush()
+    return np.memmap(file, dtype=np.uint8, mode="r", shape=size)
+
+
+@contextmanager
+def _cannot(path: Path) -> Iterator[None]:
+    """Inside the block an `OSError` becomes an `InputError` that names ``path``."""
+    try:
+        yield
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
-    return path

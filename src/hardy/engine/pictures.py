@@ -11,15 +11,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from hardy.data.decoding import image_size, read_image
+from hardy.data import parts
+from hardy.data.decoding import MOST_PIXELS, image_size, read_image
 from hardy.data.finding import IMAGE_SUFFIXES, files
 from hardy.engine import videos
 from hardy.errors import InputError
 
-__all__ = ["Asked", "Done", "Picture", "content", "decoded", "find", "frames"]
+__all__ = ["Asked", "Bound", "Done", "Picture", "content", "decoded", "find", "frames"]
 
 AHEAD_PIXELS = 30_000_000
 """How many pixels wait decoded, beside one image of any size."""
@@ -36,8 +38,9 @@ class Picture:
         name: of its mask, without the suffix.
         source: its file, or what messages call it.
         content: a checksum of the file, or of the pixels.
-        pixels: (H, W, 3) uint8; None if they cannot be read, or are not needed.
+        pixels: (H, W, 3) uint8; None if they cannot be read, are not needed, or there are ``parts``.
         reason: why it cannot be read; empty if it can.
+        parts: its file, where it is too large to be decoded at once.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Picture:
     content: str
     pixels: np.ndarray | None = None
     reason: str = ""
+    parts: Path | None = None
 
 
 Done = Callable[[str, str], bool]
@@ -52,6 +56,18 @@ Done = Callable[[str, str], bool]
 
 Asked = tuple[str, Path | np.ndarray] | Picture | None
 """The name of a mask and its image; a picture that is refused; or None where nothing more is there for now."""
+
+
+class Bound(NamedTuple):
+    """When an image is too large to be decoded at once.
+
+    Attributes:
+        whole: files of more pixels are not decoded if they can be read in parts; None for none such.
+        hint: what to do about a file that is too large.
+    """
+
+    whole: int | None = None
+    hint: str = "cut it into tiles"
 
 
 def find(source: Path) -> tuple[dict[str, Path], Path]:
@@ -99,7 +115,7 @@ def content(path: Path) -> str:
     return digest.hexdigest()
 
 
-def decoded(asked: Iterable[Asked], done: Done) -> Iterator[Picture | None]:
+def decoded(asked: Iterable[Asked], done: Done, bound: Bound = Bound()) -> Iterator[Picture | None]:
     """The pictures in order; those that are ``done`` and arrays come without another decoding.
 
     Where ``asked`` has None, all pictures before it are yielded, then None, before the next one is asked for.
@@ -107,6 +123,7 @@ def decoded(asked: Iterable[Asked], done: Done) -> Iterator[Picture | None]:
     Args:
         asked: see `Asked`, such as names with their files.
         done: tells from name and content whether a picture's pixels are not needed.
+        bound: see `Bound`.
     """
     waiting: deque[tuple[int, Future[Picture]]] = deque()
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -120,7 +137,7 @@ def decoded(asked: Iterable[Asked], done: Done) -> Iterator[Picture | None]:
                 if one is None:
                     yield None
                 else:
-                    waiting.append((size, pool.submit(_decoded, one, done)))
+                    waiting.append((size, pool.submit(_decoded, one, done, bound)))
             while waiting:
                 yield waiting.popleft()[1].result()
         finally:
@@ -128,7 +145,7 @@ def decoded(asked: Iterable[Asked], done: Done) -> Iterator[Picture | None]:
                 late.cancel()
 
 
-def _decoded(asked: tuple[str, Path | np.ndarray] | Picture, done: Done) -> Picture:
+def _decoded(asked: tuple[str, Path | np.ndarray] | Picture, done: Done, bound: Bound) -> Picture:
     if isinstance(asked, Picture):
         return asked
     name, source = asked
@@ -139,9 +156,35 @@ def _decoded(asked: tuple[str, Path | np.ndarray] | Picture, done: Done) -> Pict
     if done(name, known):
         return Picture(name, str(source), known)
     try:
+        if _in_parts(source, bound):
+            return Picture(name, str(source), known, parts=source)
         return Picture(name, str(source), known, read_image(source))
     except InputError as error:
         return Picture(name, str(source), known, reason=str(error))
+
+
+def _in_parts(source: Path, bound: Bound) -> bool:
+    """Whether the image is larger than the bound and can be read in parts.
+
+    Raises:
+        InputError: when it cannot, and is too large to be decoded at once.
+    """
+    height, width = parts.size_in(source)
+    most = MOST_PIXELS if bound.whole is None else bound.whole
+    if height * width <= most:
+        return False
+    if bound.whole is None:
+        raise InputError(
+            f"{source}: {height}x{width} pixels are more than the {MOST_PIXELS // 10**6} megapixels that are decoded "
+            f"at once; {bound.hint}"
+        )
+    try:
+        parts.Parts(source)
+    except InputError:
+        if height * width > MOST_PIXELS:
+            raise
+        return False
+    return True
 
 
 def _pixels(source: Path | np.ndarray) -> int:

@@ -113,7 +113,7 @@ def predict_all(
         return watching(predictor, seen, idle=idle, say=say)
     found, count = pictures_of(source, folder, kinds, frames)
     result = Predicted()
-    predictor.run(over(found(predictor.is_done), count), result)
+    predictor.run(over(found(predictor.is_done, predictor.bound), count), result)
     return result
 
 

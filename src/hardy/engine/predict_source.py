@@ -13,8 +13,8 @@ from hardy.files import expanded
 
 __all__ = ["Found", "files_of", "pictures_of", "watched_of"]
 
-Found = Callable[[pictures.Done], Iterator[Picture | None]]
-"""Pictures, without the pixels of those that are done."""
+Found = Callable[[pictures.Done, pictures.Bound], Iterator[Picture | None]]
+"""Pictures, without the pixels of those that are done and of those that are too large."""
 
 
 def pictures_of(
@@ -29,15 +29,15 @@ def pictures_of(
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
             raise InputError(f"an image array must be (H, W, 3) uint8; got {source.shape} {source.dtype}")
-        return lambda done: pictures.decoded([("image", source)], done), 1
+        return lambda done, bound: pictures.decoded([("image", source)], done), 1
     if video := videos.source_of(str(expanded(source))):
         if video.path is not None and not video.path.is_file():
             raise InputError(f"{video}: there is no such video")
-        return lambda done: pictures.frames(video, most, done), most
+        return lambda done, bound: pictures.frames(video, most, done), most
     if most is not None:
         raise InputError(f"frames {most}: {source} is no video or camera; leave it out")
     named = files_of(expanded(source), target, kinds)
-    return lambda done: pictures.decoded(named.items(), done), len(named)
+    return lambda done, bound: pictures.decoded(named.items(), done, bound), len(named)
 
 
 def files_of(place: Path, target: Path, kinds: Sequence[str]) -> dict[str, Path]:

@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
+from hardy.data.parts import Parts, TornError
 from hardy.deployment.exported import Exported
 from hardy.deployment.exported_classes import ExportedClasses
 from hardy.device import pick
 from hardy.engine import artefact, pictures
 from hardy.engine.adapting import Adapting
-from hardy.engine.classify import classes, refusal
+from hardy.engine.classify import MOST_PIXELS, bands, classes, refusal
 from hardy.engine.mask_writer import DRAWN, MaskWriter, clear
 from hardy.engine.pictures import Picture
 from hardy.errors import InputError, check_size
@@ -74,6 +75,7 @@ class Predictor:
     Attributes:
         folder: of the masks.
         live: the method of test-time adaptation, or None.
+        bound: images that are larger are predicted in parts where they can be.
         key: a checksum of all that decides a mask beside its image; empty unless it resumes.
 
     Raises:
@@ -104,6 +106,7 @@ class Predictor:
         self._forward = _forward(self._network, window, adapt, seed)
         self.live = self._forward if isinstance(self._forward, Adapting) else None
         self._sure = "confidence" in kinds
+        self.bound = _bound(self._size, window, kinds)
         clear(folder, *(folder / DRAWN[kind] for kind in kinds))
         learns = {"adapt": adapt.model_dump(mode="json"), "seed": seed} if adapt else {}
         self.key = _settings(self._network, self._size, window, learns) if resumes else ""
@@ -132,29 +135,60 @@ class Predictor:
         Raises:
             InputError: when a mask cannot be written, or a method of adaptation diverges.
         """
+        skip = skip or result.skip
         with self._write.running():
-            for group in self._groups(found, skip or result.skip):
-                seen = [picture for picture in group if picture.pixels is not None]
-                self._predict(seen)
-                for picture in group:
-                    result.note(self.folder / f"{picture.name}.png", picture.source, new=picture.pixels is not None)
-                if not goes_on(len(seen)):
+            for group in self._groups(found, skip):
+                made = self._predicted(group, skip)
+                news = [picture.pixels is not None or picture.parts is not None for picture in made]
+                for picture, new in zip(made, news, strict=True):
+                    result.note(self.folder / f"{picture.name}.png", picture.source, new=new)
+                if not goes_on(sum(news)):
                     break
 
-    def _predict(self, seen: Sequence[Picture]) -> None:
-        images = [picture.pixels for picture in seen if picture.pixels is not None]
-        if images:
+    def _predicted(self, group: Sequence[Picture], skip: Callable[[str, str], None]) -> Sequence[Picture]:
+        """Predict what has no mask in ``group``; return the pictures that have one now, or soon."""
+        if group[0].parts is not None:
+            return self._in_parts(group[0], group[0].parts, skip)
+        seen = [(picture, picture.pixels) for picture in group if picture.pixels is not None]
+        if seen:
+            images = [pixels for _, pixels in seen]
             made = classes(
                 self._network, self._forward, images, self._size, self._window, self._where, confidence=self._sure
             )
-            for picture, (ids, confidence) in zip(seen, made, strict=True):
+            for (picture, _), (ids, confidence) in zip(seen, made, strict=True):
                 self._write.add(picture, ids, confidence)
+        return group
+
+    def _in_parts(self, picture: Picture, file: Path, skip: Callable[[str, str], None]) -> Sequence[Picture]:
+        assert self._window is not None, "parts are windows"
+        try:
+            parts = Parts(file)
+            if short := self._refusal(parts.shape):
+                raise TornError(f"{file}: {short}")
+            found = bands(
+                self._network,
+                lambda rows, columns: [parts.take(rows, columns)],
+                parts.shape,
+                self._window,
+                self._where,
+                confidence=self._sure,
+            )
+            self._write.in_bands(
+                picture, parts.shape, ((ids[0], sure if sure is None else sure[0]) for _, ids, sure in found)
+            )
+        except TornError as error:
+            skip(picture.source, str(error))
+            return []
+        return [picture]
 
     def _refusal(self, shape: Sequence[int]) -> str:
         return refusal(self._network, shape, self._size, self._window)
 
     def _groups(self, found: Iterable[Picture | None], skip: Callable[[str, str], None]) -> Iterator[list[Picture]]:
-        """Consecutive pictures, of which up to ``batch`` are to be predicted and have one size for the network."""
+        """Consecutive pictures, of which up to ``batch`` are to be predicted and have one size for the network.
+
+        One that is predicted in parts is alone.
+        """
         group: list[Picture] = []
         shape, count = None, 0
         for picture in found:
@@ -168,6 +202,11 @@ class Predictor:
                 reason = f"{picture.source}: {short}"
             if reason:
                 skip(picture.source, reason)
+                continue
+            if picture.parts is not None:
+                yield from ([group] if group else [])
+                yield [picture]
+                group, count = [], 0
                 continue
             if picture.pixels is not None:
                 if count == self._batch or (count and self._size is None and picture.pixels.shape != shape):
@@ -190,6 +229,15 @@ def kinds_of(network: Network, overlay: bool, draw: Sequence[str]) -> tuple[str,
     if "confidence" in draw and isinstance(network, ExportedClasses):
         raise InputError(f"{network.path}: returns classes without their probabilities; export it with --logits")
     return tuple(kind for kind in DRAWN if kind in draw or (overlay and kind == "overlay"))
+
+
+def _bound(size: Sequence[int] | None, window: Sequence[int] | None, kinds: Sequence[str]) -> pictures.Bound:
+    """Images are predicted in parts only in windows, and only masks and confidence are written in parts."""
+    if window is None or size is not None:
+        return pictures.Bound(hint=f"give a window such as 1024x1024{', and no size' if size is not None else ''}")
+    if {"overlay", "coloured"} & set(kinds):
+        return pictures.Bound(hint="leave out overlay and coloured, which are drawn of whole images")
+    return pictures.Bound(whole=MOST_PIXELS)
 
 
 def _fixed(

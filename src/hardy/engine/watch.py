@@ -66,7 +66,7 @@ def watch(
 
     with stop_signal() as stop:
         arrivals = Arrivals(folder, predictor.folder, idle, tuple(DRAWN.values()), lambda: bool(stop.asked), say)
-        with closing(decoded(arrivals, predictor.is_done)) as found:
+        with closing(decoded(arrivals, predictor.is_done, predictor.bound)) as found:
             predictor.run(found, result, skip=skip, goes_on=goes_on)
         if live:
             live.save()
