@@ -8,30 +8,15 @@ from rich.console import Console
 from rich.progress import track
 
 from hardy.commands.output.printing import plain, say
-from hardy.deployment.exported_classes import read_exported
-from hardy.engine import artefact
 from hardy.engine.adapting import chosen
 from hardy.engine.pictures import Picture
 from hardy.engine.predict import Predicted, predict, predict_all
+from hardy.engine.predictor import network_of
 from hardy.engine.run_folder import origin_of
 from hardy.errors import InputError
-from hardy.networks.base import Network
-from hardy.ops.tensors import check_finite
+from hardy.studies.shared_prediction import Settings, predict_on
 
-__all__ = ["network_of", "predict", "run"]
-
-
-def network_of(place: Path) -> Network:
-    """The network of a run's folder, or of an exported ``.onnx`` file.
-
-    Raises:
-        InputError: when it cannot be loaded, or its weights are not finite.
-    """
-    if place.suffix.lower() == ".onnx" and not place.is_dir():
-        return read_exported(place)
-    network = artefact.load(place)
-    check_finite(network, place)
-    return network
+__all__ = ["predict", "run"]
 
 
 def run(
@@ -48,12 +33,15 @@ def run(
     frames: int | None = None,
     watch: bool = False,
     idle: float | None = None,
+    address: str | None = None,
+    trust: Sequence[str] = (),
     json: bool = False,
 ) -> int:
     """Predict every image of ``source`` with the network in ``folder`` and write masks to ``target``.
 
     Words such as ``adapt.name=source`` in ``words`` make the network adapt; the run's seed decides its random draws.
     With ``watch`` the images of a folder that is being filled are predicted until a signal, or ``idle`` seconds.
+    With ``address`` the machines of a Ray cluster share the images.
 
     Returns:
         the exit code: 1 if some images were skipped, else 0.
@@ -62,6 +50,14 @@ def run(
         InputError: what `hardy.engine.predict.predict_all` raises; when no image at all could be read.
     """
     adapt = chosen(None, words)
+    if address is not None:
+        refused = {"--watch": watch, "adapt": adapt, "--frames": frames, "--idle": idle}
+        if wrong := [name for name, given in refused.items() if given]:
+            raise InputError(f"--address: the images are shared, and {wrong[0]} needs them in order; leave it out")
+        settings = Settings(folder, target, tuple(draw), size, window, batch, device, tuple(trust))
+        found = predict_on(address, source, settings, over=_over)
+        _tell(found, target, as_json=json)
+        return 1 if found.skipped else 0
     network = network_of(folder)
     if watch:
         _say(f"watching {source}; " + ("Ctrl-C stops" if idle is None else f"Ctrl-C or {idle:g} idle seconds stop"))

@@ -5,12 +5,14 @@ A mask holds a checksum of the network, the settings and its image, so that a la
 
 import hashlib
 import os
+import platform
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
+from zlib import crc32
 
 import numpy as np
 from PIL import Image
@@ -27,6 +29,7 @@ DRAWN = {"overlay": "overlays", "coloured": "coloured", "confidence": "confidenc
 """What may be drawn beside a mask, and the folder below the target that holds it."""
 
 _KEY = "hardy"
+_MACHINE = f"{crc32(platform.node().encode()):08x}"
 _WRITERS = 2
 _BEHIND_PIXELS = 30_000_000
 
@@ -118,9 +121,11 @@ class MaskWriter:
 
 
 def clear(*folders: Path) -> None:
-    """Remove the temporary files that `save` of a killed process left in ``folders``."""
+    """Remove the temporary files that a killed process of this machine left in ``folders``."""
     for path in (path for folder in folders for path in folder.glob(".*.png.*.tmp")):
-        number = path.name.rsplit(".", 2)[1]
+        number, _, machine = path.name.rsplit(".", 2)[1].partition("-")
+        if machine not in ("", _MACHINE):
+            continue
         try:
             os.kill(int(number), 0)
         except ProcessLookupError:
@@ -134,7 +139,7 @@ def save(image: Image.Image, path: Path, key: str = "") -> Path:
     told = PngInfo()
     if key:
         told.add_text(_KEY, key)
-    waiting = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # two processes may write to one folder
+    waiting = path.with_name(f".{path.name}.{os.getpid()}-{_MACHINE}.tmp")  # several may write to one folder
     with _cannot(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -148,7 +153,7 @@ def save(image: Image.Image, path: Path, key: str = "") -> Path:
 @contextmanager
 def _raw(path: Path) -> Iterator[BinaryIO]:
     """A temporary file beside ``path``, which `clear` knows too; it is gone after the block."""
-    waiting = path.with_name(f".{path.stem}.raw.png.{os.getpid()}.tmp")
+    waiting = path.with_name(f".{path.stem}.raw.png.{os.getpid()}-{_MACHINE}.tmp")
     with _cannot(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

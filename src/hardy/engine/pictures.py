@@ -21,7 +21,7 @@ from hardy.data.finding import IMAGE_SUFFIXES, files
 from hardy.engine import videos
 from hardy.errors import InputError
 
-__all__ = ["Asked", "Bound", "Done", "Picture", "content", "decoded", "find", "frames"]
+__all__ = ["WHOLE", "Asked", "Bound", "Done", "Picture", "content", "decoded", "find", "frames"]
 
 AHEAD_PIXELS = 30_000_000
 """How many pixels wait decoded, beside one image of any size."""
@@ -70,6 +70,10 @@ class Bound(NamedTuple):
     hint: str = "cut it into tiles"
 
 
+WHOLE = Bound()
+"""All images are decoded at once."""
+
+
 def find(source: Path) -> tuple[dict[str, Path], Path]:
     """The image files that ``source`` names by the name of their mask, and the folder that their names begin below.
 
@@ -115,7 +119,7 @@ def content(path: Path) -> str:
     return digest.hexdigest()
 
 
-def decoded(asked: Iterable[Asked], done: Done, bound: Bound = Bound()) -> Iterator[Picture | None]:
+def decoded(asked: Iterable[Asked], done: Done, bound: Bound = WHOLE) -> Iterator[Picture | None]:
     """The pictures in order; those that are ``done`` and arrays come without another decoding.
 
     Where ``asked`` has None, all pictures before it are yielded, then None, before the next one is asked for.

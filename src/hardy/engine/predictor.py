@@ -12,7 +12,7 @@ import torch
 
 from hardy.data.parts import Parts, TornError
 from hardy.deployment.exported import Exported
-from hardy.deployment.exported_classes import ExportedClasses
+from hardy.deployment.exported_classes import ExportedClasses, read_exported
 from hardy.device import pick
 from hardy.engine import artefact, pictures
 from hardy.engine.adapting import Adapting
@@ -25,7 +25,7 @@ from hardy.ops import windows
 from hardy.ops.tensors import check_finite
 from hardy.recipe import Adapt, Evaluate
 
-__all__ = ["Predicted", "Predictor", "kinds_of"]
+__all__ = ["Predicted", "Predictor", "kinds_of", "network_of"]
 
 _FORM = "hardy-mask/1"
 
@@ -216,6 +216,19 @@ class Predictor:
             group.append(picture)
         if group:
             yield group
+
+
+def network_of(place: Path) -> Network:
+    """The network of a run's folder, or of an exported ``.onnx`` file.
+
+    Raises:
+        InputError: when it cannot be loaded, or its weights are not finite.
+    """
+    if place.suffix.lower() == ".onnx" and not place.is_dir():
+        return read_exported(place)
+    network = artefact.load(place)
+    check_finite(network, place)
+    return network
 
 
 def kinds_of(network: Network, overlay: bool, draw: Sequence[str]) -> tuple[str, ...]:

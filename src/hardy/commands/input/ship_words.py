@@ -37,6 +37,7 @@ def predict(
     batch: Annotated[int, typer.Option(help="Images of equal size at a time.")] = 1,
     watch: Annotated[bool, typer.Option("--watch", help="The folder is being filled: go on until Ctrl-C.")] = False,
     idle: Annotated[float | None, typer.Option(help="With --watch: end after so many quiet seconds.")] = None,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster shares the images: auto or HOST:PORT.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Of a video or camera only this many.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     device: Device = "auto",
@@ -59,6 +60,8 @@ def predict(
         frames=frames,
         watch=watch,
         idle=idle,
+        address=address,
+        trust=trust or (),
         json=json,
     )
 
