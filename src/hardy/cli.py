@@ -8,7 +8,6 @@ import typer
 
 from hardy import __version__
 from hardy.commands.input.arguments import (
-    Adapting,
     DatasetOptions,
     Device,
     DomainsAdapting,
@@ -21,7 +20,7 @@ from hardy.commands.input.arguments import (
     typed,
 )
 from hardy.commands.input.data_words import data
-from hardy.commands.input.ship_words import fold, own_json, pull, push, quantize, report, runs
+from hardy.commands.input.ship_words import fold, own_json, predict, pull, push, quantize, report, runs
 from hardy.commands.input.words import at_home, nested, size_of
 from hardy.commands.output.as_json import as_json
 from hardy.commands.output.ending import leave
@@ -134,41 +133,7 @@ def evaluate(
     )
 
 
-@app.command()
-def predict(
-    run: Annotated[Path, typer.Argument(help="A run's folder, or an exported .onnx file.")],
-    source: Annotated[str, typer.Argument(help="An image, folder, 'pattern*.jpg', video, or camera:0.")],
-    target: Annotated[Path, typer.Argument(help="Folder for the masks.")],
-    adapt: Adapting = None,
-    *,
-    size: SizeText = None,
-    window: SizeText = None,
-    overlay: Annotated[bool, typer.Option("--overlay", help="Also the image mixed with its mask; a legend.")] = False,
-    coloured: Annotated[bool, typer.Option("--coloured", help="Also the mask as an RGB image.")] = False,
-    confidence: Annotated[bool, typer.Option("--confidence", help="Also the probability of each class.")] = False,
-    batch: Annotated[int, typer.Option(help="Images of equal size at a time.")] = 1,
-    frames: Annotated[int | None, typer.Option(min=1, help="Of a video or camera only this many.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    device: Device = "auto",
-    trust: Trust = None,
-) -> int:
-    """Write a palette PNG mask for every image; resumes. Exit code 1 if images were skipped."""
-    from hardy.commands import predict as command
-
-    kinds = {"overlay": overlay, "coloured": coloured, "confidence": confidence}
-    return command.run(
-        run,
-        source,
-        target,
-        size=size_of(size),
-        window=size_of(window),
-        draw=[kind for kind, asked in kinds.items() if asked],
-        device=device,
-        words=adapt or (),
-        batch=batch,
-        frames=frames,
-        json=json,
-    )
+app.command()(predict)
 
 
 @app.command()

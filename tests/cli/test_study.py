@@ -174,7 +174,7 @@ def test_bad_input_is_refused_before_anything_is_written(refused, study):
 def test_without_ray_one_line_names_the_extra(refused, study, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     line = refused("study", study, f"study.folder={tmp_path}/new", leaving=[".lock"])
-    assert line == "hardy study needs Ray, which is not installed; pip install 'hardy[bulk]'"
+    assert line == "this needs Ray, which is not installed; pip install 'hardy[bulk]'"
 
 
 @pytest.fixture

@@ -8,30 +8,15 @@ from rich.console import Console
 from rich.progress import track
 
 from hardy.commands.output.printing import plain, say
-from hardy.deployment.exported_classes import read_exported
-from hardy.engine import artefact
 from hardy.engine.adapting import chosen
 from hardy.engine.pictures import Picture
 from hardy.engine.predict import Predicted, predict, predict_all
+from hardy.engine.predictor import network_of
 from hardy.engine.run_folder import origin_of
 from hardy.errors import InputError
-from hardy.networks.base import Network
-from hardy.ops.tensors import check_finite
+from hardy.studies.shared_prediction import Settings, predict_on
 
-__all__ = ["network_of", "predict", "run"]
-
-
-def network_of(place: Path) -> Network:
-    """The network of a run's folder, or of an exported ``.onnx`` file.
-
-    Raises:
-        InputError: when it cannot be loaded, or its weights are not finite.
-    """
-    if place.suffix.lower() == ".onnx" and not place.is_dir():
-        return read_exported(place)
-    network = artefact.load(place)
-    check_finite(network, place)
-    return network
+__all__ = ["predict", "run"]
 
 
 def run(
@@ -46,11 +31,17 @@ def run(
     words: Sequence[str] = (),
     batch: int = 1,
     frames: int | None = None,
+    watch: bool = False,
+    idle: float | None = None,
+    address: str | None = None,
+    trust: Sequence[str] = (),
     json: bool = False,
 ) -> int:
     """Predict every image of ``source`` with the network in ``folder`` and write masks to ``target``.
 
     Words such as ``adapt.name=source`` in ``words`` make the network adapt; the run's seed decides its random draws.
+    With ``watch`` the images of a folder that is being filled are predicted until a signal, or ``idle`` seconds.
+    With ``address`` the machines of a Ray cluster share the images.
 
     Returns:
         the exit code: 1 if some images were skipped, else 0.
@@ -59,7 +50,17 @@ def run(
         InputError: what `hardy.engine.predict.predict_all` raises; when no image at all could be read.
     """
     adapt = chosen(None, words)
+    if address is not None:
+        refused = {"--watch": watch, "adapt": adapt, "--frames": frames, "--idle": idle}
+        if wrong := [name for name, given in refused.items() if given]:
+            raise InputError(f"--address: the images are shared, and {wrong[0]} needs them in order; leave it out")
+        settings = Settings(folder, target, tuple(draw), size, window, batch, device, tuple(trust))
+        found = predict_on(address, source, settings, over=_over)
+        _tell(found, target, as_json=json)
+        return 1 if found.skipped else 0
     network = network_of(folder)
+    if watch:
+        _say(f"watching {source}; " + ("Ctrl-C stops" if idle is None else f"Ctrl-C or {idle:g} idle seconds stop"))
     found = predict_all(
         network,
         source,
@@ -72,32 +73,44 @@ def run(
         adapt=adapt,
         seed=origin_of(folder).seed if adapt and folder.is_dir() else 0,
         frames=frames,
+        watch=watch,
+        idle=idle,
+        say=_say,
         over=_over,
     )
-    _tell(found, target, as_json=json)
+    _tell(found, target, as_json=json, watched=watch)
     return 1 if found.skipped else 0
 
 
-def _tell(found: Predicted, target: Path, *, as_json: bool) -> None:
-    """Print what was written and, on standard error, what was skipped; raise `InputError` if nothing was written."""
-    if not found.masks:
-        others = f" ({len(found.skipped)} images, none can be predicted)" if len(found.skipped) > 1 else ""
-        raise InputError(next(iter(found.skipped.values())) + others)
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
-    for reason in found.skipped.values():
-        errors.print(plain(f"hardy: skipped: {reason}"))
+def _tell(found: Predicted, target: Path, *, as_json: bool, watched: bool = False) -> None:
+    """Print what was written and, on standard error, what was skipped; raise `InputError` if nothing was written.
+
+    What was ``watched`` may have had no image, and what was skipped has been told.
+    """
+    if not watched:
+        if not found.masks:
+            others = f" ({len(found.skipped)} images, none can be predicted)" if len(found.skipped) > 1 else ""
+            raise InputError(next(iter(found.skipped.values())) + others)
+        for reason in found.skipped.values():
+            _say(f"skipped: {reason}")
     if as_json:
         told = {"masks": [str(mask) for mask in found.masks], "kept": found.kept, "skipped": found.skipped}
+        told |= {"written": found.written, "waiting": found.waiting} if watched else {}
         Console(highlight=False, soft_wrap=True, color_system=None).print(text.dumps(told, indent=1), markup=False)
-    else:
-        written = len(found.masks) - found.kept
-        parts = [f"wrote {written} {'mask' if written == 1 else 'masks'} to {target}"]
-        parts += [f"{found.kept} were there already"] if found.kept else []
-        parts += [f"skipped {len(found.skipped)}"] if found.skipped else []
-        say("; ".join(parts))
+        return
+    parts = [f"wrote {found.written} {'mask' if found.written == 1 else 'masks'} to {target}"]
+    parts += [f"{found.kept} were there already"] if found.kept else []
+    parts += [f"skipped {len(found.skipped)}"] if found.skipped else []
+    parts += [f"{found.waiting} images wait for the same command"] if found.waiting else []
+    say("; ".join(parts))
 
 
-def _over(found: Iterable[Picture], count: int | None) -> Iterable[Picture]:
+def _say(line: str) -> None:
+    """Print a line on standard error."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(plain(f"hardy: {line}"))
+
+
+def _over(found: Iterable[Picture | None], count: int | None) -> Iterable[Picture | None]:
     """``found`` with a progress bar on a terminal."""
     screen = Console(stderr=True)
     return track(found, "predicting", total=count, console=screen, transient=True, disable=not screen.is_terminal)

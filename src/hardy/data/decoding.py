@@ -30,6 +30,7 @@ __all__ = [
     "RawMask",
     "image_size",
     "opened",
+    "orientation",
     "raw_mask",
     "read_image",
     "read_mask",
@@ -150,23 +151,25 @@ def image_size(path: Path) -> tuple[int, int]:
     with opened(path) as image:
         if image.format == "PNG" and "exif" not in image.info and has_chunk(path, b"eXIf"):
             image.load()  # the orientation stands behind the pixels
-        turned = image.format != "TIFF" and _orientation(image) >= 5
+        turned = image.format != "TIFF" and orientation(image) >= 5
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[ImageFile]:
-    """The image at ``path``, its header read. An error inside becomes an `InputError` that describes the file."""
+def opened(path: Path, most: int | None = None) -> Iterator[ImageFile]:
+    """The image at ``path``, of up to ``most`` (`MOST_PIXELS`) pixels, its header read. An error inside becomes an
+    `InputError` that describes the file."""
+    bound = MOST_PIXELS if most is None else most
     try:
         if path.exists() and not path.is_file():
             raise InputError(f"{path}: is {'a folder' if path.is_dir() else 'no regular file'}; give an image file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of metadata; what concerns pixels is an error
             with _header(path) as image:
-                if image.width * image.height > MOST_PIXELS:
+                if image.width * image.height > bound:
                     raise InputError(
-                        f"{path}: {image.height}x{image.width} pixels are more than the {MOST_PIXELS // 10**6} "
-                        "megapixels that are decoded at once; cut it into tiles"
+                        f"{path}: {image.height}x{image.width} pixels are more than the {bound // 10**6} megapixels "
+                        f"that are decoded{' at once' if most is None else ''}; cut it into tiles"
                     )
                 yield image
     except InputError:
@@ -206,11 +209,11 @@ def _upright(image: Image.Image, path: Path) -> Image.Image:
     image.load()
     if image.format == "PNG":
         check_sums(path)
-    turn = None if image.format == "TIFF" else _TURNS.get(_orientation(image))
+    turn = None if image.format == "TIFF" else _TURNS.get(orientation(image))
     return image if turn is None else image.transpose(turn)
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; 1 without any."""
     try:
         # Not that of PngImageFile, which decodes all pixels to look behind them.

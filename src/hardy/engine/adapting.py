@@ -87,6 +87,10 @@ class Adapting:
         choice: the method and when it is reset.
         seed: decides the method's random draws.
         source_images: for a method that is not source-free.
+
+    Attributes:
+        method: the copy.
+        seen: how many images it has seen since it was reset.
     """
 
     def __init__(
@@ -100,7 +104,7 @@ class Adapting:
         self._name = choice.name
         self._per_domain = choice.reset == "domain"
         self._most = choice.reset if isinstance(choice.reset, int) else None
-        self._seen = 0
+        self.seen = 0
 
     def __call__(self, images: Tensor) -> Tensor:
         """The logits of the next ``images`` (B, 3, H, W).
@@ -108,7 +112,7 @@ class Adapting:
         Raises:
             InputError: when they hold NaN: the method has diverged.
         """
-        if self._most is not None and self._seen >= self._most:
+        if self._most is not None and self.seen >= self._most:
             self._reset()
         logits: Tensor = self.method(images)
         if bool(torch.isnan(logits).any()):
@@ -116,7 +120,7 @@ class Adapting:
                 f"adapt: the logits of {self._name} hold NaN after {int(self.method.step)} batches; give options by "
                 "which it changes less, or a smaller adapt.reset"
             )
-        self._seen += len(images)
+        self.seen += len(images)
         return logits
 
     @contextmanager
@@ -129,16 +133,16 @@ class Adapting:
         """
         if self._per_domain:
             self._reset()
-        before, seen = self.method.state(), self._seen
+        before, seen = self.method.state(), self.seen
         self.method.enter(name)
         try:
             yield
         except BaseException:
             self.method.restore(before)
-            self._seen = seen
+            self.seen = seen
             raise
         self.method.enter(before["domain"])
 
     def _reset(self) -> None:
         self.method.reset()
-        self._seen = 0
+        self.seen = 0

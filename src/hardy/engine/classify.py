@@ -4,7 +4,7 @@ With windows, logits are computed in bands of one window's height. Logits are re
 the decoded image and its mask, the memory does not grow with the image's height or the number of classes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from hardy.data.transforms import evaluation
 from hardy.networks.base import Network, resize
 from hardy.ops import windows
 
-__all__ = ["MOST_PIXELS", "Classes", "best", "classes", "refusal", "tensor_of"]
+__all__ = ["MOST_PIXELS", "Classes", "bands", "best", "classes", "refusal", "tensor_of"]
 
 MOST_PIXELS = 90_000_000
 """The largest image, in pixels, that is predicted without windows."""
@@ -23,9 +23,10 @@ Classes = tuple[np.ndarray, np.ndarray | None]
 """Class ids (H, W) uint8, and the probability (H, W) float32 of each if it is asked for."""
 
 
-def refusal(network: Network, image: np.ndarray, size: Sequence[int] | None, window: Sequence[int] | None) -> str:
-    """Why ``image`` (H, W, 3) cannot be predicted: it is too small, or too large without windows; else empty."""
-    height, width = size or image.shape[:2]
+def refusal(network: Network, shape: Sequence[int], size: Sequence[int] | None, window: Sequence[int] | None) -> str:
+    """Why an image of ``shape`` (height, width) cannot be predicted: it is too small, or too large without windows;
+    else empty."""
+    height, width = size or shape
     if min(height, width) < network.least_size:
         return (
             f"{height}x{width} pixels, but {type(network).__name__} needs at least {network.least_size} "
@@ -75,20 +76,52 @@ def _by_bands(
 ) -> Iterator[Classes]:
     """As `classes`, for images of one size, in windows."""
 
-    def take(region: windows.Region) -> Tensor:
-        rows, columns = region[1:]
-        return torch.stack([tensor_of(image[rows, columns], None) for image in images]).to(device)
+    def take(rows: slice, columns: slice) -> Sequence[np.ndarray]:
+        return [image[rows, columns] for image in images]
 
     height, width = images[0].shape[:2]
     ids = np.empty((len(images), height, width), dtype=np.uint8)
     sure = np.empty(ids.shape, dtype=np.float32) if confidence else None
-    for top, logits in windows.bands(network, take, (height, width), window, windows.strides(window)):
-        rows = slice(top, top + logits.shape[-2])
-        ids[:, rows] = logits.max(1).indices.to(torch.uint8).cpu().numpy()
+    for top, own, probability in bands(network, take, (height, width), window, device, confidence=confidence):
+        rows = slice(top, top + own.shape[1])
+        ids[:, rows] = own
         if sure is not None:
-            sure[:, rows] = logits.float().softmax(1).amax(1).cpu().numpy()
-        del logits  # frees the memory before the next band is computed
+            sure[:, rows] = probability
     yield from ((own, None if sure is None else sure[place]) for place, own in enumerate(ids))
+
+
+@torch.inference_mode()
+def bands(
+    network: Network,
+    take: Callable[[slice, slice], Sequence[np.ndarray]],
+    size: Sequence[int],
+    window: Sequence[int],
+    device: torch.device,
+    *,
+    confidence: bool = False,
+) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
+    """The classes of images of ``size`` (height, width), in windows, in bands from top to bottom.
+
+    Args:
+        network: in evaluation mode, on ``device``.
+        take: rows and columns to that part (h, w, 3) uint8 of each of the B images; rows never go back.
+        size: of the images.
+        window: (height, width) of the windows.
+        device: where the network is.
+        confidence: yield probabilities too.
+
+    Yields:
+        the place of a band's first row, its class ids (B, h, W) uint8, and their probabilities or None.
+    """
+
+    def seen(region: windows.Region) -> Tensor:
+        return torch.stack([tensor_of(part, None) for part in take(*region[1:])]).to(device)
+
+    for top, logits in windows.bands(network, seen, size, window, windows.strides(window)):
+        ids = logits.max(1).indices.to(torch.uint8).cpu().numpy()
+        sure = logits.float().softmax(1).amax(1).cpu().numpy() if confidence else None
+        del logits  # frees the memory before the next band is computed
+        yield top, ids, sure
 
 
 def best(logits: Tensor, size: Sequence[int], *, confidence: bool = False) -> tuple[Tensor, Tensor | None]:

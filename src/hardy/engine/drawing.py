@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hardy.data.labels import LabelSpace
 
-__all__ = ["coloured_image", "confidence_image", "mask_image", "overlay_image"]
+__all__ = ["coloured_image", "confidence_bytes", "confidence_image", "mask_image", "overlay_image"]
 
 _ROWS = 256
 """Rows of an overlay that are mixed at once, since the sums take twice the memory of the image."""
@@ -48,7 +48,13 @@ def overlay_image(image: np.ndarray, ids: np.ndarray, labels: LabelSpace) -> Ima
 
 def confidence_image(confidence: np.ndarray) -> Image.Image:
     """Probabilities (H, W) in [0, 1] as a grey image: 0 for 0, 255 for 1."""
-    return Image.fromarray((confidence * 255).round().astype(np.uint8))
+    return Image.fromarray(confidence_bytes(confidence))
+
+
+def confidence_bytes(confidence: np.ndarray) -> np.ndarray:
+    """Probabilities in [0, 1] as uint8: 0 for 0, 255 for 1."""
+    grey: np.ndarray = (confidence * 255).round().astype(np.uint8)
+    return grey
 
 
 def _legend(ids: np.ndarray, labels: LabelSpace, width: int) -> Image.Image:

@@ -1,4 +1,4 @@
-"""What is predicted: an image, a folder, a pattern, an array, a video or a camera, as named pictures in order.
+"""What is predicted: images, folders, patterns, arrays, videos and cameras, as named pictures in order.
 
 Files are decoded in a few threads ahead of their use, in their order; those that wait hold at most some 30 megapixels.
 A file that cannot be read becomes a picture without pixels, with the reason.
@@ -6,20 +6,22 @@ A file that cannot be read becomes a picture without pixels, with the reason.
 
 import glob
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from hardy.data.decoding import image_size, read_image
+from hardy.data import parts
+from hardy.data.decoding import MOST_PIXELS, image_size, read_image
 from hardy.data.finding import IMAGE_SUFFIXES, files
 from hardy.engine import videos
 from hardy.errors import InputError
 
-__all__ = ["Done", "Picture", "Pictures", "decoded", "find", "frames"]
+__all__ = ["WHOLE", "Asked", "Bound", "Done", "Picture", "content", "decoded", "find", "frames"]
 
 AHEAD_PIXELS = 30_000_000
 """How many pixels wait decoded, beside one image of any size."""
@@ -36,8 +38,9 @@ class Picture:
         name: of its mask, without the suffix.
         source: its file, or what messages call it.
         content: a checksum of the file, or of the pixels.
-        pixels: (H, W, 3) uint8; None if they cannot be read, or are not needed.
+        pixels: (H, W, 3) uint8; None if they cannot be read, are not needed, or there are ``parts``.
         reason: why it cannot be read; empty if it can.
+        parts: its file, where it is too large to be decoded at once.
     """
 
     name: str
@@ -45,17 +48,34 @@ class Picture:
     content: str
     pixels: np.ndarray | None = None
     reason: str = ""
+    parts: Path | None = None
 
 
 Done = Callable[[str, str], bool]
 """Whether nothing is to be done for the picture of this name and checksum."""
 
-Pictures = Mapping[str, Path | np.ndarray]
-"""Files or arrays by the name of their mask."""
+Asked = tuple[str, Path | np.ndarray] | Picture | None
+"""The name of a mask and its image; a picture that is refused; or None where nothing more is there for now."""
 
 
-def find(source: Path) -> tuple[Pictures, Path]:
-    """The images that ``source`` names, and the folder that their names begin below.
+class Bound(NamedTuple):
+    """When an image is too large to be decoded at once.
+
+    Attributes:
+        whole: files of more pixels are not decoded if they can be read in parts; None for none such.
+        hint: what to do about a file that is too large.
+    """
+
+    whole: int | None = None
+    hint: str = "cut it into tiles"
+
+
+WHOLE = Bound()
+"""All images are decoded at once."""
+
+
+def find(source: Path) -> tuple[dict[str, Path], Path]:
+    """The image files that ``source`` names by the name of their mask, and the folder that their names begin below.
 
     Raises:
         InputError: for a source that is missing or holds no images, or for two images with the same name of a mask.
@@ -99,29 +119,40 @@ def content(path: Path) -> str:
     return digest.hexdigest()
 
 
-def decoded(named: Pictures, done: Done) -> Iterator[Picture]:
+def decoded(asked: Iterable[Asked], done: Done, bound: Bound = WHOLE) -> Iterator[Picture | None]:
     """The pictures in order; those that are ``done`` and arrays come without another decoding.
 
+    Where ``asked`` has None, all pictures before it are yielded, then None, before the next one is asked for.
+
     Args:
-        named: see `Pictures`.
+        asked: see `Asked`, such as names with their files.
         done: tells from name and content whether a picture's pixels are not needed.
+        bound: see `Bound`.
     """
     waiting: deque[tuple[int, Future[Picture]]] = deque()
     with ThreadPoolExecutor(_THREADS) as pool:
         try:
-            for name, source in named.items():
-                size = _pixels(source)
-                while waiting and (len(waiting) >= _AHEAD or size + sum(n for n, _ in waiting) > AHEAD_PIXELS):
+            for one in asked:
+                size = _pixels(one[1]) if isinstance(one, tuple) else 0
+                full = len(waiting) >= _AHEAD or size + sum(n for n, _ in waiting) > AHEAD_PIXELS
+                while waiting and (full or one is None):
                     yield waiting.popleft()[1].result()
-                waiting.append((size, pool.submit(_decoded, name, source, done)))
+                    full = len(waiting) >= _AHEAD or size + sum(n for n, _ in waiting) > AHEAD_PIXELS
+                if one is None:
+                    yield None
+                else:
+                    waiting.append((size, pool.submit(_decoded, one, done, bound)))
             while waiting:
                 yield waiting.popleft()[1].result()
         finally:
-            for _, one in waiting:
-                one.cancel()
+            for _, late in waiting:
+                late.cancel()
 
 
-def _decoded(name: str, source: Path | np.ndarray, done: Done) -> Picture:
+def _decoded(asked: tuple[str, Path | np.ndarray] | Picture, done: Done, bound: Bound) -> Picture:
+    if isinstance(asked, Picture):
+        return asked
+    name, source = asked
     if isinstance(source, np.ndarray):
         own = blake2b(source.tobytes(), digest_size=16, key=str(source.shape).encode()).hexdigest()
         return Picture(name, name, own, None if done(name, own) else source)
@@ -129,9 +160,35 @@ def _decoded(name: str, source: Path | np.ndarray, done: Done) -> Picture:
     if done(name, known):
         return Picture(name, str(source), known)
     try:
+        if _in_parts(source, bound):
+            return Picture(name, str(source), known, parts=source)
         return Picture(name, str(source), known, read_image(source))
     except InputError as error:
         return Picture(name, str(source), known, reason=str(error))
+
+
+def _in_parts(source: Path, bound: Bound) -> bool:
+    """Whether the image is larger than the bound and can be read in parts.
+
+    Raises:
+        InputError: when it cannot, and is too large to be decoded at once.
+    """
+    height, width = parts.size_in(source)
+    most = MOST_PIXELS if bound.whole is None else bound.whole
+    if height * width <= most:
+        return False
+    if bound.whole is None:
+        raise InputError(
+            f"{source}: {height}x{width} pixels are more than the {MOST_PIXELS // 10**6} megapixels that are decoded "
+            f"at once; {bound.hint}"
+        )
+    try:
+        parts.Parts(source)
+    except InputError:
+        if height * width > MOST_PIXELS:
+            raise
+        return False
+    return True
 
 
 def _pixels(source: Path | np.ndarray) -> int:

@@ -127,9 +127,10 @@ def bands(
 
 def _extended(kept: Tensor | None, like: Tensor, rows: int, width: int) -> Tensor:
     """``kept`` (B, C, h, W) with rows of zeros below it up to ``rows``."""
-    above = 0 if kept is None else kept.shape[-2]
-    empty = like.new_zeros(*like.shape[:2], rows - above, width)
-    return empty if kept is None else torch.cat([kept, empty], dim=2)
+    made = like.new_zeros(*like.shape[:2], rows, width)
+    if kept is not None:
+        made[..., : kept.shape[-2], :] = kept
+    return made
 
 
 def flipped(forward: Forward, images: Tensor, average: Average = "logits") -> Tensor:

@@ -19,7 +19,7 @@ from hardy.engine.stop import LEASH, stop_signal
 from hardy.errors import InputError
 from hardy.studies.order import Order
 
-__all__ = ["Job", "Left", "Share", "StoppedStudy", "cluster", "run", "share", "slots"]
+__all__ = ["Job", "Left", "Share", "StoppedStudy", "cluster", "environment", "run", "share", "slots"]
 
 STORE_BYTES = 100 * 2**20
 """Size of Ray's object store: only short texts are transferred."""
@@ -97,7 +97,7 @@ def cluster(address: str | None, cores: int | None = None) -> Iterator[Any]:
     try:
         import ray
     except ImportError:
-        raise InputError("hardy study needs Ray, which is not installed; pip install 'hardy[bulk]'") from None
+        raise InputError("this needs Ray, which is not installed; pip install 'hardy[bulk]'") from None
     if ray.is_initialized():  # by the calling program; it stays connected
         yield ray
         return
@@ -200,15 +200,15 @@ def run(
 def _submitter(ray: Any, one: Share, going: Path) -> Callable[[Job], Any]:
     """A function that starts a job as a Ray task and returns the task's reference; see `run`."""
     task = ray.remote(num_cpus=one.cpus, num_gpus=one.gpus, max_retries=0)(_run)
-    environment = _environment(max(1, int(one.cpus)))
+    variables = environment(max(1, int(one.cpus)))
 
     def submit(job: Job) -> Any:
-        return task.remote(job.words, str(job.log.absolute()), os.getcwd(), str(going.absolute()), environment)
+        return task.remote(job.words, str(job.log.absolute()), os.getcwd(), str(going.absolute()), variables)
 
     return submit
 
 
-def _environment(cores: int) -> dict[str, str]:
+def environment(cores: int) -> dict[str, str]:
     """Environment variables of a run, in addition to those of its machine."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(cores))
     ours = {name: value for name, value in os.environ.items() if name.startswith("HARDY_") or name == "PYTHONPATH"}

@@ -1,4 +1,4 @@
-"""The words of fold, quantize, push, pull, report and runs; and which verbs have ``--json`` of their own."""
+"""The words of fold, predict, quantize, push, pull, report and runs; and which verbs have ``--json`` of their own."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -6,10 +6,19 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from hardy.commands.input.arguments import DatasetOptions, Root, RunFolder, SizeText, Trust, typed
+from hardy.commands.input.arguments import (
+    Adapting,
+    DatasetOptions,
+    Device,
+    Root,
+    RunFolder,
+    SizeText,
+    Trust,
+    typed,
+)
 from hardy.commands.input.words import nested, size_of
 
-__all__ = ["fold", "own_json", "pull", "push", "quantize", "report", "runs"]
+__all__ = ["fold", "own_json", "predict", "pull", "push", "quantize", "report", "runs"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -30,6 +39,49 @@ def fold(
     from hardy.commands import fold as command
 
     command.run(run, folder, domains or (), size=size_of(size) or (512, 1024), images=images, root=root)
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or an exported .onnx file.")],
+    source: Annotated[str, typer.Argument(help="An image, folder, 'pattern*.jpg', video, or camera:0.")],
+    target: Annotated[Path, typer.Argument(help="Folder for the masks.")],
+    adapt: Adapting = None,
+    *,
+    size: SizeText = None,
+    window: SizeText = None,
+    overlay: Annotated[bool, typer.Option("--overlay", help="Also the image mixed with its mask; a legend.")] = False,
+    coloured: Annotated[bool, typer.Option("--coloured", help="Also the mask as an RGB image.")] = False,
+    confidence: Annotated[bool, typer.Option("--confidence", help="Also the probability of each class.")] = False,
+    batch: Annotated[int, typer.Option(help="Images of equal size at a time.")] = 1,
+    watch: Annotated[bool, typer.Option("--watch", help="The folder is being filled: go on until Ctrl-C.")] = False,
+    idle: Annotated[float | None, typer.Option(help="With --watch: end after so many quiet seconds.")] = None,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster shares the images: auto or HOST:PORT.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Of a video or camera only this many.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    device: Device = "auto",
+    trust: Trust = None,
+) -> int:
+    """Write a palette PNG mask for every image; resumes. Exit code 1 if images were skipped."""
+    from hardy.commands import predict as command
+
+    kinds = {"overlay": overlay, "coloured": coloured, "confidence": confidence}
+    return command.run(
+        run,
+        source,
+        target,
+        size=size_of(size),
+        window=size_of(window),
+        draw=[kind for kind, asked in kinds.items() if asked],
+        device=device,
+        words=adapt or (),
+        batch=batch,
+        frames=frames,
+        watch=watch,
+        idle=idle,
+        address=address,
+        trust=trust or (),
+        json=json,
+    )
 
 
 def quantize(
