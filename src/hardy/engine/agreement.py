@@ -18,10 +18,11 @@ from statistics import fmean
 
 import torch
 
+from hardy.data.base import DomainItems
 from hardy.device import pick
 from hardy.distillation._matching import class_order, in_order
 from hardy.engine.evaluate import Predictor
-from hardy.engine.protocol import Part, Settings, predictor, reading, shared
+from hardy.engine.protocol import Settings, predictor, reading, shared
 from hardy.errors import InputError
 from hardy.networks.base import Network, resize
 from hardy.networks.building.teacher import Teacher
@@ -62,7 +63,7 @@ def share(student: Predictor, teacher: Predictor, batches: Iterable[Batch], devi
 
 
 def agreements(
-    network: Network, teacher: Teacher, parts: Sequence[tuple[str, Part]], settings: Settings
+    network: Network, teacher: Teacher, parts: Sequence[tuple[str, DomainItems]], settings: Settings
 ) -> dict[str, tuple[str, float]]:
     """Domain -> (its group, the agreement of ``network`` and ``teacher`` there), for domains with a labelled pixel.
 

@@ -126,7 +126,7 @@ class Corrupted(Dataset):
         corrupt = _package()
         name = Path(self.of.name_of(inner)).parts[-2:]  # not the folders above: they differ between machines
         with _drawing(key(self.seed, "corrupted", *name, kind, strength)):
-            return np.ascontiguousarray(corrupt(image, severity=strength, corruption_name=kind)), label
+            return np.array(corrupt(image, severity=strength, corruption_name=kind)), label
 
     def read_label(self, item: Item) -> np.ndarray:
         """The label of the image that is corrupted."""
