@@ -22,13 +22,13 @@ from hardy.data.base import DomainItems
 from hardy.device import pick
 from hardy.distillation._matching import class_order, in_order
 from hardy.engine.evaluate import Predictor
-from hardy.engine.protocol import Settings, predictor, reading, shared
+from hardy.engine.protocol import Settings, Split, predictor, reading, shared
 from hardy.errors import InputError
 from hardy.networks.base import Network, resize
 from hardy.networks.building.teacher import Teacher
 from hardy.types import IGNORE, Batch
 
-__all__ = ["METRIC", "agreements", "share", "values"]
+__all__ = ["METRIC", "agreements", "measured", "share", "values"]
 
 _log = logging.getLogger("hardy")
 
@@ -105,3 +105,20 @@ def values(found: Mapping[str, tuple[str, float]]) -> list[tuple[str, str, float
     return [(name, METRIC, value) for name, (_, value) in found.items()] + [
         (target, METRIC, value) for target, value in summary.items()
     ]
+
+
+def measured(
+    network: Network, teacher: Teacher, images: Split, settings: Settings
+) -> tuple[list[tuple[str, str, float]], list[str]]:
+    """The `values` of ``network`` and ``teacher`` on the measured ``images`` of a run, and the lines to show, if any.
+
+    Raises:
+        InputError: what `agreements` raises.
+    """
+    parts = [("source-val", part) for part in images.val] + [("unseen", part) for part in images.unseen]
+    found = values(agreements(network, teacher, parts, settings))
+    means = {target: value for target, _, value in found}
+    named = [
+        f"{means[of]:.1%} of {what}" for of, what in (("intra", "source-val"), ("unseen", "unseen")) if of in means
+    ]
+    return found, [f"predicts what its teacher predicts: on {', '.join(named)}"] if named else []

@@ -360,18 +360,10 @@ class Run:
 
         A line of `remarks` has the means over known and unseen domains. Domains that cannot be read are left out.
         """
-        if self._loaded is None:
-            return
-        pairs = [("source-val", part) for part in images.val] + [("unseen", part) for part in images.unseen]
-        found = agreement.agreements(network, self._loaded.teacher, pairs, self.settings)
-        values = agreement.values(found)
-        self.record(stage, images.sources, values, notes)
-        means = {target: value for target, _, value in values}
-        said = [
-            f"{means[of]:.1%} of {what}" for of, what in (("intra", "source-val"), ("unseen", "unseen")) if of in means
-        ]
-        if said:
-            self.remarks.append(f"predicts what its teacher predicts: on {', '.join(said)}")
+        if self._loaded is not None:
+            found, said = agreement.measured(network, self._loaded.teacher, images, self.settings)
+            self.record(stage, images.sources, found, notes)
+            self.remarks += said
 
     def measure_peers(self, images: Split, stage: str, notes: Mapping[str, Any]) -> None:
         """Measure and record the networks that the last `fit` trained beside its network, and save them in `PEERS`.
