@@ -199,7 +199,9 @@ def main() -> None:
     done = {tuple(one.notes[key] for key in ("stream", "method", "factor", "guard")) for one in found}
     start, drawn = time.monotonic(), TemporaryDirectory()
     for cell in cells() if given.networks and not given.quick else ():
-        if (f"{cell[0]}/{cell[1]}", *cell[2:]) in done or not network_of(given.networks, cell[1]).is_dir():
+        if (f"{cell[0]}/{cell[1]}", *cell[2:]) in done or not (
+            network_of(given.networks, cell[1]) / "network.json"
+        ).is_file():
             continue
         if given.minutes is not None and time.monotonic() - start > 60 * given.minutes:
             break
