@@ -36,7 +36,7 @@ from hardy.ops import windows
 from hardy.ops.tensors import check_finite
 from hardy.recipe import Adapt, Evaluate
 
-__all__ = ["DRAWN", "Predicted", "predict", "predict_all"]
+__all__ = ["DRAWN", "Predicted", "check", "fixed_size", "predict", "predict_all"]
 
 DRAWN = {"overlay": "overlays", "coloured": "coloured", "confidence": "confidence"}
 """What may be drawn beside a mask, and the folder below the target that holds it."""
@@ -122,8 +122,8 @@ def predict_all(
         InputError: as `predict`, but for single images.
     """
     folder, kinds = expanded(target), _kinds(network, overlay, draw)
-    size, batch = _fixed(network, size, window, batch)
-    _check(network, {"size": size, "window": window}, batch)
+    size, batch = fixed_size(network, size, window, batch)
+    check(network, {"size": size, "window": window}, batch)
     found, count = _source(source, folder, kinds, frames)
     live = isinstance(network, Exported | ExportedClasses)
     where = torch.device("cpu") if live else pick(device)
@@ -202,10 +202,14 @@ def _kinds(network: Network, overlay: bool, draw: Sequence[str]) -> tuple[str, .
     return tuple(kind for kind in DRAWN if kind in draw or (overlay and kind == "overlay"))
 
 
-def _fixed(
+def fixed_size(
     network: Network, size: Sequence[int] | None, window: Sequence[int] | None, batch: int
 ) -> tuple[Sequence[int] | None, int]:
-    """The size and the batch, which an exported file may fix."""
+    """The size and the batch, which an exported file may fix.
+
+    Raises:
+        InputError: for a size or window other than that of the file, or a file that takes several images at a time.
+    """
     if not isinstance(network, Exported | ExportedClasses):
         return size, batch
     most, *sides = network.takes
@@ -219,7 +223,7 @@ def _fixed(
     return (fixed if window is None and fixed else size), 1 if most else batch
 
 
-def _check(network: Network, sizes: Mapping[str, Sequence[int] | None], batch: int) -> None:
+def check(network: Network, sizes: Mapping[str, Sequence[int] | None], batch: int) -> None:
     """Refuse an image-level network, and wrong sizes, which have the names of their arguments.
 
     Raises:
