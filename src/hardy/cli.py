@@ -20,7 +20,7 @@ from hardy.commands.input.arguments import (
     typed,
 )
 from hardy.commands.input.data_words import data
-from hardy.commands.input.ship_words import fold, own_json, predict, pull, push, quantize, report, runs
+from hardy.commands.input.ship_words import fold, look, own_json, predict, pull, push, quantize, report, runs
 from hardy.commands.input.words import at_home, nested, size_of
 from hardy.commands.output.as_json import as_json
 from hardy.commands.output.ending import leave
@@ -263,6 +263,7 @@ def study(
 
 app.command()(runs)
 app.command()(report)
+app.command("app")(look)
 
 
 @app.command()

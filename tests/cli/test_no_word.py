@@ -207,7 +207,7 @@ def test_no_word_to_anyone(verb, said):
 @pytest.mark.costly
 def test_json_of_every_verb_is_one_document(said):
     folder = said[-1]
-    assert {*calls(folder), "study", "demo"} == set(get_command(app).commands)  # these two have a test of their own
+    assert {*calls(folder), "study", "demo", "app"} == set(get_command(app).commands)  # these have tests of their own
     for verb in calls(folder):
         told = json.loads((folder / f"{verb}.out").read_text())
         assert any(told.values()), f"{verb} --json holds nothing"

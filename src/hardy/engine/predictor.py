@@ -25,7 +25,7 @@ from hardy.ops import windows
 from hardy.ops.tensors import check_finite
 from hardy.recipe import Adapt, Evaluate
 
-__all__ = ["Predicted", "Predictor", "kinds_of", "network_of"]
+__all__ = ["Predicted", "Predictor", "check", "fixed_size", "kinds_of", "network_of"]
 
 _FORM = "hardy-mask/1"
 
@@ -97,9 +97,9 @@ class Predictor:
         resumes: bool,
     ) -> None:
         self.folder = folder
-        self._size, self._batch = _fixed(network, size, window, batch)
+        self._size, self._batch = fixed_size(network, size, window, batch)
         self._window = window
-        _check(network, {"size": self._size, "window": window}, self._batch)
+        check(network, {"size": self._size, "window": window}, self._batch)
         fixed = isinstance(network, Exported | ExportedClasses)
         self._where = torch.device("cpu") if fixed else pick(device)
         self._network = network if fixed else copy.deepcopy(network).to(self._where).eval()
@@ -253,10 +253,14 @@ def _bound(size: Sequence[int] | None, window: Sequence[int] | None, kinds: Sequ
     return pictures.Bound(whole=MOST_PIXELS)
 
 
-def _fixed(
+def fixed_size(
     network: Network, size: Sequence[int] | None, window: Sequence[int] | None, batch: int
 ) -> tuple[Sequence[int] | None, int]:
-    """The size and the batch, which an exported file may fix."""
+    """The size and the batch, which an exported file may fix.
+
+    Raises:
+        InputError: for a size or window other than that of the file, or a file that takes several images at a time.
+    """
     if not isinstance(network, Exported | ExportedClasses):
         return size, batch
     most, *sides = network.takes
@@ -270,7 +274,7 @@ def _fixed(
     return (fixed if window is None and fixed else size), 1 if most else batch
 
 
-def _check(network: Network, sizes: Mapping[str, Sequence[int] | None], batch: int) -> None:
+def check(network: Network, sizes: Mapping[str, Sequence[int] | None], batch: int) -> None:
     """Refuse an image-level network, and wrong sizes, which have the names of their arguments.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The words of fold, predict, quantize, push, pull, report and runs; and which verbs have ``--json`` of their own."""
+"""The words of fold, predict, quantize, push, pull, report, runs and app; which verbs have ``--json`` of their own."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ from hardy.commands.input.arguments import (
 )
 from hardy.commands.input.words import nested, size_of
 
-__all__ = ["fold", "own_json", "predict", "pull", "push", "quantize", "report", "runs"]
+__all__ = ["fold", "look", "own_json", "predict", "pull", "push", "quantize", "report", "runs"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -188,3 +188,16 @@ def report(
     from hardy.commands import report as command
 
     command.run(runs, out, budget=budget_ms, title=title)
+
+
+def look(
+    places: Annotated[list[Path], typer.Argument(metavar="run...", help="Folders of runs, or exported .onnx files.")],
+    size: SizeText = None,
+    port: Annotated[int | None, typer.Option(min=1024, max=65535, help="Port on this machine (a free one).")] = None,
+    device: Device = "auto",
+    trust: Trust = None,
+) -> None:
+    """Open a page on which networks are compared on a picture: masks side by side, times, classes."""
+    from hardy.commands import app as command
+
+    command.run(places, size=size_of(size), port=port, device=device)
