@@ -358,8 +358,8 @@ def _call() -> object:
     words = [word for word in at_home(sys.argv[1:]) if word != "--debug"]
     if "--json" not in words or own_json(app, words):
         return app(args=words, standalone_mode=False)
-    code, told = as_json(lambda: app(args=[word for word in words if word != "--json"], standalone_mode=False))
-    print(told)
+    code, text = as_json(lambda: app(args=[word for word in words if word != "--json"], standalone_mode=False))
+    print(text)
     return code
 
 
