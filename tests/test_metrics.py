@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 from hardy import metrics
 from hardy.metrics import confusion, scores
@@ -42,6 +41,8 @@ def test_scores_by_hand():
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.integers(2, 20), st.integers(0, 40), st.sampled_from([0.0, 0.3, 1.0]))
 def test_counts_equal_those_of_torchmetrics(seed, classes, pixels, ignored):
+    from torchmetrics.classification import MulticlassConfusionMatrix  # a second or two, which others need not wait
+
     predictions, labels = maps(seed, classes, (2, pixels), ignored)
     reference = MulticlassConfusionMatrix(classes, ignore_index=255)(predictions, labels) if pixels else 0
     for way in WAYS:

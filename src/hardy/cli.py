@@ -328,8 +328,8 @@ def _call() -> object:
     if own_json(app, words):
         end = words.index("--") if "--" in words else len(words)
         return app(args=[*words[:end], "--json", *words[end:]], standalone_mode=False)
-    code, told = as_json(lambda: app(args=words, standalone_mode=False))
-    print(told)
+    code, text = as_json(lambda: app(args=words, standalone_mode=False))
+    print(text)
     return code
 
 

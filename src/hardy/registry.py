@@ -11,7 +11,7 @@ import inspect
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -262,8 +262,15 @@ class Registry:
         return Path(spec.origin)
 
 
+@cache
+def _parsed(file: Path, changed: int, size: int) -> ast.Module:
+    """The syntax tree of ``file``, which has ``size`` bytes and was ``changed`` at that time; it is only read."""
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
 def _describe(name: str, file: Path, class_name: str | None) -> Method:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    written = file.stat()
+    tree = _parsed(file, written.st_mtime_ns, written.st_size)
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
     if class_name is not None:
         classes = [node for node in classes if node.name == class_name]

@@ -4,6 +4,7 @@ import io
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,28 +65,34 @@ def files(folder: Path) -> set[Path]:
     return {path for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.fixture
-def recipe(tmp_path: Path, town: Path) -> Callable[..., Path]:
-    """``recipe(optim={"steps": 3})``: a recipe file that trains `tiny` on the town's day for two steps.
+@pytest.fixture(scope="session")
+def recipe_in(town: Path) -> Callable[..., Path]:
+    """``recipe_in(folder, optim={"steps": 3})``: a recipe file that trains `tiny` on the town's day for two steps.
 
     A section's settings are added to these; a network is put in place of the whole section.
     """
 
-    def write(**sections: dict[str, object]) -> Path:
+    def write(folder: Path, **sections: dict[str, object]) -> Path:
         values: dict[str, dict[str, object]] = {
             "network": {"name": "tiny", "width": 16, "classes": str(town)},
             "data": {"sources": ["folder/day"], "root": str(town), "crop": [32, 32]},
             "optim": {"steps": 2, "batch": 4},
             "evaluate": {"select": "last"},
-            "run": {"folder": str(tmp_path / "run"), "workers": 0, "device": "cpu"},
+            "run": {"folder": str(folder / "run"), "workers": 0, "device": "cpu"},
         }
         for section, settings in sections.items():
             values[section] = settings if section == "network" else {**values.get(section, {}), **settings}
-        file = tmp_path / "recipe.yaml"
+        file = folder / "recipe.yaml"
         file.write_text(yaml.safe_dump(values), encoding="utf-8")
         return file
 
     return write
+
+
+@pytest.fixture
+def recipe(recipe_in: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """That in the folder of the test."""
+    return partial(recipe_in, tmp_path)
 
 
 @pytest.fixture(scope="session")

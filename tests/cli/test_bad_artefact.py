@@ -166,22 +166,32 @@ def test_a_pickle_is_not_run_and_torch_says_nothing_beside(recipe, tmp_path):
 # ---------------------------------------------------------------------------------------------------- checkpoints
 
 
-@pytest.fixture
-def stopped(call, recipe, tmp_path, monkeypatch) -> Path:
-    """The folder of a run that a defect stopped after four of six steps, with its checkpoint; `recipe()` as it was."""
+SIX = {"optim": {"steps": 6}, "run": {"checkpoint_every": 2}, "evaluate": {"select": "source-val", "every": 2}}
+
+
+@pytest.fixture(scope="module")
+def stopped_once(call, recipe_in, tmp_path_factory) -> Path:
+    """The folder of a run that a defect stopped after four of six steps, with its checkpoint; not to be written to."""
 
     def step(self, batch):
         assert self.progress.step < 4, "a defect"
         real(self, batch)
 
-    file = recipe(optim={"steps": 6}, run={"checkpoint_every": 2}, evaluate={"select": "source-val", "every": 2})
+    folder = tmp_path_factory.mktemp("stopped")
     real = Fit._step
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Fit, "_step", step)
         with pytest.raises(AssertionError, match="a defect"):
-            call("train", file)
-    assert (tmp_path / "run" / "checkpoint.safetensors").exists()
-    return tmp_path / "run"
+            call("train", recipe_in(folder, **SIX))
+    assert (folder / "run" / "checkpoint.safetensors").exists()
+    return folder / "run"
+
+
+@pytest.fixture
+def stopped(stopped_once, recipe, tmp_path) -> Path:
+    """A copy of it, with its recipe beside it."""
+    recipe(**SIX)
+    return shutil.copytree(stopped_once, tmp_path / "run")
 
 
 def test_an_internal_error_keeps_its_traceback_and_the_run_goes_on(stopped, call, tmp_path):

@@ -212,6 +212,7 @@ def test_bench(call, dense, small):
         assert 0 < found[runtime, "milliseconds_least"] <= found[runtime, "milliseconds_p95"]
 
 
+@pytest.mark.costly
 def test_bench_of_forms(call, small):
     said = call("bench", small[0], "--size", SIZE, "--runs", "1", "--fold", "--dtype", "bfloat16", "--threads", "1")
     assert (said.code, said.err) == (0, "")
@@ -251,6 +252,7 @@ def test_export_with_prototypes(call, small, tmp_path):
     assert records.read(small[0] / "records.jsonl")[-1].notes["prototypes"] == ["streets/night", "streets/fog"]
 
 
+@pytest.mark.costly
 def test_export(call, small, tmp_path):
     file = tmp_path / "small.onnx"
     said = call("export", small[0], file, "--size", SIZE)
@@ -294,6 +296,7 @@ def test_predict(call, dense, tmp_path):
     assert len(list((tmp_path / "masks").iterdir())) == 2
 
 
+@pytest.mark.costly
 def test_runs(call, home, dense, small):
     said = call("runs", home / "runs")
     assert said.code == 0

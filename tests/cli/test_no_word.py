@@ -226,6 +226,7 @@ def test_neither_a_study_nor_ray_says_a_word_to_anyone(town, tmp_path):
     assert told["records"]
 
 
+@pytest.mark.costly
 def test_start_up_is_silent_and_no_id_of_this_device_is_kept(said):
     _, found, _, home = said
     assert "start-up" not in found

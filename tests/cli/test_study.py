@@ -212,6 +212,7 @@ def test_runs_wait_for_one_another_and_a_failed_one_is_told_with_its_last_line(r
     assert ticks
 
 
+@pytest.mark.costly
 def test_a_signal_stops_the_runs_and_starts_no_other(ray, tmp_path, going):
     jobs = {name: Job(("init", "--to", str(tmp_path / name)), tmp_path / f"{name}.txt") for name in ("one", "two")}
     order = Order({"one": None, "two": "one"})

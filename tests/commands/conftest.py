@@ -1,13 +1,15 @@
 """A short run on the town, as a recipe's sections and as keywords of `hardy.train`."""
 
+from functools import partial
+
 import pytest
 
 
-@pytest.fixture
-def sections(town, tmp_path):
-    """A short run on the town's day; its night is unseen."""
+@pytest.fixture(scope="session")
+def short_run(town):
+    """``short_run(folder, optim={"steps": 3})``: a run on the town's day; its night is unseen."""
 
-    def build(**changes):
+    def build(folder, **changes):
         values = {
             "network": {"name": "tiny", "width": 8, "classes": str(town)},
             "data": {
@@ -18,13 +20,19 @@ def sections(town, tmp_path):
                 "datasets": {"folder": {"root": str(town)}},
             },
             "optim": {"steps": 8, "batch": 4, "lr": 0.05},
-            "run": {"folder": str(tmp_path / "run"), "device": "cpu", "workers": 0, "threads": 1, "log_every": 4},
+            "run": {"folder": str(folder), "device": "cpu", "workers": 0, "threads": 1, "log_every": 4},
         }
         for name, more in changes.items():
             values[name] = {**values.get(name, {}), **more}
         return values
 
     return build
+
+
+@pytest.fixture
+def sections(short_run, tmp_path):
+    """That run in a folder of the test."""
+    return partial(short_run, tmp_path / "run")
 
 
 @pytest.fixture

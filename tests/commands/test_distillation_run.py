@@ -47,7 +47,6 @@ def places(town, tmp_path_factory):
     small = drawn(town)
     units = find_units(small)
     remove(small, units, {unit.name: range(0, unit.size, 2) for unit in units})
-    export(network, folder / "net.onnx", size=(32, 48), dynamic=True, output="logits")
     tuned = hardy.create("encoder_decoder", str(town), **ENCODED)
     data = {"sources": ["folder/day"], "crop": [32, 48], "datasets": {"folder": {"root": str(town)}}}
     run = {"workers": 0, "device": "cpu"}
@@ -57,8 +56,15 @@ def places(town, tmp_path_factory):
         "other": hardy.save(drawn(town, 7, 16), folder / "other"),
         "pruned": hardy.save(small, folder / "pruned"),
         "tuned": hardy.save(tuned, folder / "tuned"),
-        "onnx": folder / "net.onnx",
     }
+
+
+@pytest.fixture(scope="module")
+def files(town, places, tmp_path_factory):
+    """The same, and an ONNX file."""
+    file = tmp_path_factory.mktemp("teachers") / "net.onnx"
+    export(drawn(town), file, size=(32, 48), dynamic=True, output="logits")
+    return {**places, "onnx": file}
 
 
 @pytest.fixture(scope="module")
@@ -158,11 +164,11 @@ def test_an_image_of_an_unseen_domain_is_refused(sections, places, town, tmp_pat
 @pytest.mark.costly
 @pytest.mark.parametrize("kind", ["run", "pruned", "tuned", "onnx"])
 @pytest.mark.parametrize("size", [None, [64, 64]])
-def test_every_artefact_teaches_at_any_size(sections, places, tmp_path, kind, size):
-    teacher = {"onnx" if kind == "onnx" else "run": str(places[kind]), "size": size}
+def test_every_artefact_teaches_at_any_size(sections, files, tmp_path, kind, size):
+    teacher = {"onnx" if kind == "onnx" else "run": str(files[kind]), "size": size}
     found = trained(sections, tmp_path / "run", teacher)
     (entry,) = hardy.load(found).lineage
-    assert entry["teachers"][0]["from"] == str(places[kind])
+    assert entry["teachers"][0]["from"] == str(files[kind])
     assert len(entry["teachers"][0]["sha256"]) == 64
 
 
@@ -174,23 +180,28 @@ def test_a_wrapped_module_teaches(town, of_python):
 
 
 @pytest.mark.costly
-def test_several_teachers_teach_their_mean(sections, places, tmp_path):
-    one = {"run": str(places["run"])}
+def test_several_teachers_teach_their_mean(sections, files, tmp_path):
+    one = {"run": str(files["run"])}
     full = {"algorithm": {**DISTIL, "resolution": "full"}}  # several have no coarse logits
     twice = weights(trained(sections, tmp_path / "twice", [one, one], **full))
     for name, value in weights(trained(sections, tmp_path / "once", one, **full)).items():
         torch.testing.assert_close(twice[name], value, rtol=1e-3, atol=1e-4)
-    both = trained(sections, tmp_path / "both", [one, {"onnx": str(places["onnx"])}, {"run": str(places["other"])}])
+    both = trained(sections, tmp_path / "both", [one, {"onnx": str(files["onnx"])}, {"run": str(files["other"])}])
     assert not same(weights(both), twice)
-    assert [each["name"] for each in hardy.load(both).lineage[0]["teachers"]] == ["tiny", str(places["onnx"]), "tiny"]
+    assert [each["name"] for each in hardy.load(both).lineage[0]["teachers"]] == [
+        "tiny",
+        str(files["onnx"]),
+        "tiny",
+    ]
 
 
-def test_python_takes_a_list_of_runs_and_files(town, of_python, places):
+@pytest.mark.costly
+def test_python_takes_a_list_of_runs_and_files(town, of_python, files):
     student = drawn(town, 3)
-    hardy.train(student, algorithm=DISTIL, teacher=[places["run"], str(places["onnx"])], steps=1, **of_python)
+    hardy.train(student, algorithm=DISTIL, teacher=[files["run"], str(files["onnx"])], steps=1, **of_python)
     assert len(student.lineage[0]["teachers"]) == 2
     with pytest.raises(InputError, match="teacher: a list holds runs and files; save the network first"):
-        hardy.train(student, algorithm=DISTIL, teacher=[drawn(town), places["run"]], steps=1, **of_python)
+        hardy.train(student, algorithm=DISTIL, teacher=[drawn(town), files["run"]], steps=1, **of_python)
 
 
 # ------------------------------------------------------------------------------------------------- precision and cache

@@ -82,8 +82,9 @@ def test_statistics_are_reestimated_after_the_cut(values, tmp_path):
     assert not any(torch.equal(value, before[name]) for name, value in wanted.items())
 
 
-def test_without_sources_statistics_stay(dense):
-    network = hardy.load(dense)
+def test_without_sources_statistics_stay(town):
+    network = hardy.create("tiny", town, width=8)
+    network(torch.rand(4, 3, 32, 48))
     small = hardy.prune(
         network, criterion="l2", ratio=0.4, prune={**ONCE, "ratio": None}, run={"device": "cpu"}, show=False
     )

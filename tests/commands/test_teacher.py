@@ -195,21 +195,31 @@ def test_recovery_learns_from_the_recipes_teacher_else_from_the_dense_network(
 # ------------------------------------------------------------------------------------------------------- from Python
 
 
-def test_python_takes_a_network_a_folder_or_a_file(town, of_python, network, kept, exported):
-    def trained(teacher):
+@pytest.fixture
+def trained(town, of_python):
+    def train(teacher):
         with seeded(3, "student"):
             student = hardy.create("tiny", str(town), width=8)
         return hardy.train(student, algorithm=DISTIL, teacher=teacher, steps=2, **of_python)
 
+    return train
+
+
+def test_python_takes_a_network_or_a_folder(trained, network, kept):
     before = copy.deepcopy(network.state_dict())
     wanted = trained(kept).state_dict()
     assert same(trained(network).state_dict(), wanted)
     assert same(network.state_dict(), before)
     assert same(trained({"run": str(kept)}).state_dict(), wanted)
-    for name, value in trained(exported).state_dict().items():
-        torch.testing.assert_close(value, wanted[name], rtol=1e-3, atol=1e-4, msg=name)
     with pytest.raises(InputError, match="needs 'teacher', which is missing"):
         trained(None)
+
+
+@pytest.mark.costly
+def test_python_takes_a_file(trained, kept, exported):
+    wanted = trained(kept).state_dict()
+    for name, value in trained(exported).state_dict().items():
+        torch.testing.assert_close(value, wanted[name], rtol=1e-3, atol=1e-4, msg=name)
 
 
 def test_a_teacher_in_memory_is_kept_and_the_recipe_beside_it_repeats_the_run(town, of_python, network, tmp_path):

@@ -48,6 +48,8 @@ class Everything(TestTimeAdaptation):
 
 
 METHODS = ["everything", *ADAPTATIONS]
+QUICK = {"cotta": {"views": "light"}}
+"""Options of what takes long; the method's own tests try the others."""
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,8 @@ def network() -> Network:
 def built(name: str, network: Network) -> TestTimeAdaptation:
     if name == "everything":
         return Everything(network)
-    return ADAPTATIONS.build(name, {"network": network, "source_images": [torch.zeros(1, 3, 32, 48), *stream(2)]})
+    supply = {"network": network, "source_images": [torch.zeros(1, 3, 32, 48), *stream(2)]}
+    return ADAPTATIONS.build(name, supply, **QUICK.get(name, {}))
 
 
 @pytest.fixture(params=METHODS)

@@ -1,10 +1,14 @@
 """What holds for every distillation loss, on scenes and, where it can be, on pictures."""
 
+from collections.abc import Iterator, Sequence
+from functools import cache
+
 import pytest
 import torch
 from torch import Tensor
 
 from hardy.algorithms.distillation import Distillation
+from hardy.distillation import _matching
 from hardy.distillation._terms import DistillationTerms
 from hardy.distillation.base import DistillationLoss
 from hardy.engine.fit import Fit
@@ -12,16 +16,33 @@ from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.networks.building.create import create
 from hardy.networks.building.teacher import Teacher
+from hardy.networks.parts.stages import places_of
 from hardy.recipe import Optim, RunSection
 from hardy.registry import DISTILLATIONS, LOSSES
 from hardy.seed import seed_all, seeded
-from hardy.types import IGNORE, Batch, Terms
+from hardy.types import IGNORE, Batch, Stage, Terms
 
 SIZE = (64, 96)
 
 
 LOSSES_OF = {name: DISTILLATIONS.get(name) for name in DISTILLATIONS}
 CASES = [(name, kind) for name, cls in LOSSES_OF.items() for kind in ("scenes", "pictures")[: 1 if cls.dense else 2]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def traced_once() -> Iterator[None]:
+    """The networks here are of three forms, and each is traced once: half of the time of a loss of features."""
+    known: dict[object, list[Stage]] = {}
+
+    def places(network: Network, modules: Sequence[str] = ()) -> list[Stage]:
+        form = (type(network), *(value.shape for value in network.parameters()), *modules)
+        if form not in known:
+            known[form] = places_of(network, modules)
+        return known[form]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_matching, "places_of", places)
+        yield
 
 
 @pytest.fixture(params=CASES, ids="-".join)
@@ -46,9 +67,15 @@ def network(kind: str, width: int, seed: int) -> Network:
         return create("classifier", "pacs7", encoder="test_resnet")
 
 
+@cache
+def drawn_teacher(kind: str) -> Network:
+    """A wider network, drawn once: a `Teacher` copies it."""
+    return network(kind, 16, 1)
+
+
 def build(name: str, kind: str) -> DistillationTerms:
     """The loss with its defaults between a network and a wider teacher, late in a run: past any first stage."""
-    student, teacher = network(kind, 8, 0), network(kind, 16, 1)
+    student, teacher = network(kind, 8, 0), drawn_teacher(kind)
     seed_all(0, "algorithm")  # as a run does
     built = DistillationTerms(student, Teacher(teacher), {name: {}}).train()
     built.after_step(10**6)
@@ -164,7 +191,7 @@ def test_a_resumed_run_ends_with_the_same_bits(name: str, kind: str, tmp_path) -
 
 @pytest.mark.parametrize("name", LOSSES_OF)
 def test_a_negative_weight_is_refused(name: str) -> None:
-    student, teacher = network("scenes", 8, 0), network("scenes", 16, 1)
+    student, teacher = network("scenes", 8, 0), drawn_teacher("scenes")
     with pytest.raises(InputError, match=r"weight: -1.0 is out of range"):
         DistillationTerms(student, Teacher(teacher), {name: {"weight": -1.0}})
 

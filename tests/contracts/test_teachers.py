@@ -36,24 +36,36 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     small = copy.deepcopy(network)
     units = find_units(small)
     remove(small, units, {unit.name: range(0, unit.size, 2) for unit in units})
-    export(network, folder / "net.onnx", size=SIZE, dynamic=True, output="logits")
-    export(network, folder / "fixed.onnx", size=SIZE, output="logits")
-    made = {"run": hardy.save(network, folder / "run"), "pruned": hardy.save(small, folder / "pruned")}
-    return {**made, "onnx": folder / "net.onnx", "fixed": folder / "fixed.onnx"}
+    return {"run": hardy.save(network, folder / "run"), "pruned": hardy.save(small, folder / "pruned")}
+
+
+@pytest.fixture(scope="module")
+def files(places: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same, and ONNX files; whoever asks for them is costly, since exporting takes seconds."""
+    made = {name: tmp_path_factory.mktemp("files") / f"{name}.onnx" for name in ("net", "fixed")}
+    export(drawn(), made["net"], size=SIZE, dynamic=True, output="logits")
+    export(drawn(), made["fixed"], size=SIZE, output="logits")
+    return {**places, "onnx": made["net"], "fixed": made["fixed"]}
 
 
 def section(kind: str, places: dict[str, Path], **more: str) -> Section:
     return Section(**{"run" if kind in ("run", "pruned") else "onnx": str(places[kind])}, **more)
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=["run", "pruned", pytest.param("onnx", marks=pytest.mark.costly)])
 def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 @pytest.fixture
-def teacher(kind: str, places: dict[str, Path]) -> Teacher:
-    return teachers.load(section(kind, places))
+def chosen(kind: str, request: pytest.FixtureRequest) -> Section:
+    """The section of a teacher of that kind."""
+    return section(kind, request.getfixturevalue("files" if kind == "onnx" else "places"))
+
+
+@pytest.fixture
+def teacher(chosen: Section) -> Teacher:
+    return teachers.load(chosen)
 
 
 def images(count: int = 2, size: tuple[int, int] = SIZE) -> torch.Tensor:
@@ -139,11 +151,11 @@ def test_a_copy_answers_alike(teacher: Teacher) -> None:
     assert torch.equal(copy.deepcopy(teacher)(images()), teacher(images()))
 
 
-def test_loading_draws_nothing(kind: str, places: dict[str, Path]) -> None:
+def test_loading_draws_nothing(chosen: Section) -> None:
     torch.manual_seed(3)
     wanted = torch.rand(2)
     torch.manual_seed(3)
-    teachers.load(section(kind, places))
+    teachers.load(chosen)
     assert torch.equal(torch.rand(2), wanted)
 
 
@@ -176,8 +188,9 @@ def refusal(choice: Section) -> str:
     return str(caught.value)
 
 
-def test_a_file_takes_no_other_batch_or_size_than_it_was_exported_for(places: dict[str, Path]) -> None:
-    teacher = teachers.load(section("fixed", places))
+@pytest.mark.costly
+def test_a_file_takes_no_other_batch_or_size_than_it_was_exported_for(files: dict[str, Path]) -> None:
+    teacher = teachers.load(section("fixed", files))
     assert teacher(images(1)).shape == (1, 11, *SIZE)
     for wrong, got in ((images(2), "2x32x48"), (images(1, (40, 48)), "1x40x48")):
         with pytest.raises(InputError, match=rf"fixed\.onnx: takes images 1x32x48 .*, not {got}; export it with"):
@@ -186,10 +199,11 @@ def test_a_file_takes_no_other_batch_or_size_than_it_was_exported_for(places: di
         teacher(images()[:, :1])
 
 
-def test_a_file_that_does_not_give_logits_or_say_of_what_is_refused(places: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.costly
+def test_a_file_that_does_not_give_logits_or_say_of_what_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
     import onnx
 
-    model = onnx.load(places["onnx"])
+    model = onnx.load(files["onnx"])
     (entry,) = model.metadata_props
     for text, said in (
         ("{", "its description is damaged"),
@@ -209,15 +223,17 @@ def test_a_file_that_does_not_give_logits_or_say_of_what_is_refused(places: dict
     assert "does not name the classes it predicts" in refusal(Section(onnx=str(tmp_path / "x.onnx")))
 
 
-def test_what_is_not_there_damaged_or_another_is_refused(places: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.costly
+def test_what_is_not_there_damaged_or_another_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
     assert "no such file" in refusal(Section(onnx=str(tmp_path / "none.onnx")))
-    (tmp_path / "torn.onnx").write_bytes(places["onnx"].read_bytes()[:999])
+    (tmp_path / "torn.onnx").write_bytes(files["onnx"].read_bytes()[:999])
     assert "onnxruntime cannot read it" in refusal(Section(onnx=str(tmp_path / "torn.onnx")))
     assert refusal(Section(run=str(tmp_path / "none"))).startswith(f"teacher.run: {tmp_path / 'none'}: no network.json")
     for kind in KINDS:
-        assert "holds other weights" in refusal(section(kind, places, sha256="0" * 64))
+        assert "holds other weights" in refusal(section(kind, files, sha256="0" * 64))
 
 
-def test_it_cannot_be_saved_or_pruned_as_a_network(places: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.costly
+def test_it_cannot_be_saved_or_pruned_as_a_network(files: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no description of its architecture"):
-        hardy.save(teachers.load(section("onnx", places)).network, tmp_path / "run")
+        hardy.save(teachers.load(section("onnx", files)).network, tmp_path / "run")

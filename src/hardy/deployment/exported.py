@@ -43,13 +43,13 @@ class Exported(Network):
         if not path.is_file():
             raise InputError(f"{path}: no such file; give an ONNX file that hardy export wrote")
         session = opened(path)
-        labels, told = described(path, session.described)
-        output, upsample = told["output"], told["upsample"]
+        labels, description = described(path, session.described)
+        output, upsample = description["output"], description["upsample"]
         if output != "logits" or upsample != "full":
             what = f"{quoted(output)} at upsample {quoted(upsample)}"
             raise InputError(f"{path}: returns {what}, but logits at full size are needed; export it with --logits")
         super().__init__(labels, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-        self.weights_from, self.lineage = told.get("pretrained", {}), checked(told.get("lineage", []))
+        self.weights_from, self.lineage = description.get("pretrained", {}), checked(description.get("lineage", []))
         self.path, self._session = path, session
         takes, gives = session.takes, session.gives
         self.takes = tuple(side if isinstance(side, int) else None for side in (takes[0], *takes[2:]))

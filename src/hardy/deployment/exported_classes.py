@@ -24,8 +24,8 @@ def read_exported(path: Path) -> "Exported | ExportedClasses":
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; give an ONNX file that hardy export wrote")
-    told = described(path, opened(path).described)[1]
-    return ExportedClasses(path) if told["output"] == "classes" else Exported(path)
+    description = described(path, opened(path).described)[1]
+    return ExportedClasses(path) if description["output"] == "classes" else Exported(path)
 
 
 class ExportedClasses(Network):

@@ -124,10 +124,10 @@ def quantise(
         layers = graph.count(small, "Conv") + graph.count(small, "Gemm") + graph.count(small, "ConvTranspose")
         counts = {name: len(images) for name, images in calibration.items()}
         made = Quantised(str(target), drops, counts, layers, exact.stat().st_size, chosen.stat().st_size)
-        told = _sign(chosen, still, made, size, output)
+        description = _sign(chosen, still, made, size, output)
         made = replace(made, bytes_after=chosen.stat().st_size)
         os.replace(chosen, target)
-    readme.write(target, told)
+    readme.write(target, description)
     return made
 
 
@@ -204,7 +204,7 @@ def _sign(file: Path, network: Network, made: Quantised, size: Sequence[int], ou
     """Store the description of ``file`` in its metadata, in place; returns it with the line for the README."""
     onnx = graph.package("onnx")
     model = onnx.load(file)
-    told: dict[str, Any] = {
+    description: dict[str, Any] = {
         "output": output,
         "upsample": "full",
         "size": list(size),
@@ -215,13 +215,13 @@ def _sign(file: Path, network: Network, made: Quantised, size: Sequence[int], ou
         "versions": {name: metadata.version(name) for name in ("hardy", "torch", "onnx", "onnxruntime")},
     }
     more = {"pretrained": network.architecture.get("pretrained"), "lineage": list(network.lineage)}
-    told |= {name: value for name, value in more.items() if value}
-    model.producer_name, model.producer_version = "hardy", told["versions"]["hardy"]
+    description |= {name: value for name, value in more.items() if value}
+    model.producer_name, model.producer_version = "hardy", description["versions"]["hardy"]
     entry = model.metadata_props.add()
-    entry.key, entry.value = "hardy", json.dumps(told)
+    entry.key, entry.value = "hardy", json.dumps(description)
     onnx.save(model, file)
     drops = ", ".join(f"{drop.domain} {drop.points:.1f}" for drop in made.drops)
-    return {**told, "checked": f"int8; points of mIoU lost against the network: {drops}."}
+    return {**description, "checked": f"int8; points of mIoU lost against the network: {drops}."}
 
 
 def _check(

@@ -214,12 +214,12 @@ def write_table(path: Path, table: Table) -> None:
         OSError: when it cannot be written.
     """
     data = np.stack(list(table.rows.values())).astype("<f4")
-    told = {
+    listed = {
         "domains": list(table.rows),
         "counts": [table.counts[name] for name in table.rows],
         "norms": table.norms,
     }
-    metadata = {"format": FORMAT, "table": json.dumps(told)}
+    metadata = {"format": FORMAT, "table": json.dumps(listed)}
     tensor = {"dtype": "F32", "shape": list(data.shape), "data_offsets": [0, data.nbytes]}
     header = json.dumps({"__metadata__": metadata, "prototypes": tensor}).encode()
     header += b" " * (-len(header) % 8)
@@ -247,8 +247,8 @@ def read_table(path: Path) -> Table:
         tensor, metadata = header["prototypes"], header["__metadata__"]
         if metadata["format"] != FORMAT or set(header) != {"prototypes", "__metadata__"} or tensor["dtype"] != "F32":
             raise ValueError(f"it is no {FORMAT}")
-        told = json.loads(metadata["table"])
-        names, counts, norms = told["domains"], told["counts"], dict(told["norms"])
+        entries = json.loads(metadata["table"])
+        names, counts, norms = entries["domains"], entries["counts"], dict(entries["norms"])
         if not all(_whole(channels, 1) for channels in norms.values()):
             raise ValueError("it names no batch norms with their channels")
         shape, rest = [len(names), 2, sum(norms.values())], len(data) - 8 - length
@@ -353,8 +353,8 @@ def _told(file: Path, session: Any, table: Table) -> str:
         ValueError: if they are neither, or ``table`` is of another network.
     """
     try:
-        told = json.loads(session.get_modelmeta().custom_metadata_map["hardy"])
-        kind, norms, source = told["statistics"], told["norms"], told["source"]
+        description = json.loads(session.get_modelmeta().custom_metadata_map["hardy"])
+        kind, norms, source = description["statistics"], description["norms"], description["source"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError(f"{file}: its statistics are fixed; export it with --statistics inputs") from None
     own = hashlib.sha256(table.rows[SOURCE].tobytes()).hexdigest()

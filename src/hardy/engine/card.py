@@ -101,11 +101,11 @@ def _lineage(network: Network) -> Iterator[str]:
 
 def _licences(network: Network, licence: str | None) -> Iterator[str]:
     yield f"This network: {licence or 'not stated; ask its owner before use'}."
-    told = network.architecture.get("pretrained") or {}
-    if told:
-        origin = f", {told['origin']}" if told.get("origin") else ""
-        terms = told.get("licence", "licence unknown")
-        yield f"Its encoder started from {told.get('name', 'weights')}: {terms}{origin}."
+    weights = network.architecture.get("pretrained") or {}
+    if weights:
+        origin = f", {weights['origin']}" if weights.get("origin") else ""
+        terms = weights.get("licence", "licence unknown")
+        yield f"Its encoder started from {weights.get('name', 'weights')}: {terms}{origin}."
     for each in network.lineage:
         for teacher in each["teachers"]:
             yield f"Teacher {teacher['name']}: weights under {teacher.get('licence', 'a licence that is not known')}."

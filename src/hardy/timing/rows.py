@@ -15,7 +15,7 @@ class Row:
 
     Attributes:
         network: ``network`` or ``against``, by the argument of `hardy.timing.bench.bench`.
-        runtime: ``eager`` or ``onnxruntime``.
+        runtime: ``eager``, ``onnxruntime`` or ``openvino``.
         device: of the measurement.
         batch: images at once.
         size: (height, width).

@@ -43,8 +43,8 @@ def as_json(call: Callable[[], object]) -> tuple[object, str]:
     """What ``call`` returns, and the JSON of what it recorded and showed; other output of it is dropped."""
     with _collecting() as shown, records.heard() as found, redirect_stdout(StringIO()):
         code = call()
-    told = {"records": [asdict(record) for record in found], "tables": shown.tables, "lines": shown.lines}
-    return code, encoded(told)
+    values = {"records": [asdict(record) for record in found], "tables": shown.tables, "lines": shown.lines}
+    return code, encoded(values)
 
 
 def encoded(value: object) -> str:

@@ -47,7 +47,7 @@ class Problems:
         self._found: dict[tuple[str, str, str], Problem] = {}
 
     def add(self, level: Level, kind: str, where: str, what: str, fix: str, *files: str, group: str = "") -> None:
-        """Add a case; cases of the same kind, place and ``group`` are one problem, told by the first."""
+        """Add a case; cases of the same kind, place and ``group`` are one problem, described by the first."""
         one = self._found.setdefault((kind, where, group), Problem(level, kind, where, what, fix))
         one.count += max(1, len(files))
         one.files += files[: max(0, _KEPT - len(one.files))]

@@ -65,10 +65,10 @@ def create(
             f"weights={str(weights)!r} is for the complete network: encoder_weights={completed['encoder_weights']!r} "
             "would have no effect; give one of them"
         )
-    with noted() as told:
+    with noted() as notes:
         network = _built(name, labels, completed)
-    _tell_of(network, told)
-    _say(told, completed)
+    _tell_of(network, notes)
+    _say(notes, completed)
     if short := shipped(completed.get("encoder_weights")):
         _tell_of(network, {"mean": short.mean, "std": short.std, "pretrained": short.described()})
     if complete:
@@ -119,9 +119,9 @@ def _tell_of(network: Network, architecture: Mapping[str, Any]) -> None:
         network.architecture = {**network.architecture, "pretrained": dict(architecture["pretrained"])}
 
 
-def _say(told: Mapping[str, Any], completed: Mapping[str, Any]) -> None:
+def _say(notes: Mapping[str, Any], completed: Mapping[str, Any]) -> None:
     """Show the origin of the pre-trained weights that were read, if it is known; a short name shows its own."""
-    known = told.get("pretrained", {})
+    known = notes.get("pretrained", {})
     if "licence" in known and not shipped(completed.get("encoder_weights")):
         told_of = (known["name"], known["sha256"], known["licence"], known["origin"])
         _log.warning("encoder_weights %s: sha256 %s; licence %s, %s", *told_of)

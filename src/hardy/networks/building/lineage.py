@@ -16,23 +16,23 @@ from hardy.sections import Method
 __all__ = ["checked", "entry", "lines", "of_teacher"]
 
 
-def of_teacher(network: Network, place: str, sha256: str, told: Mapping[str, str] | None = None) -> dict[str, Any]:
+def of_teacher(network: Network, place: str, sha256: str, of_file: Mapping[str, str] | None = None) -> dict[str, Any]:
     """A teacher in an entry.
 
     Args:
         network: the teacher's.
         place: the run or the file that it was loaded from.
         sha256: the checksum of its weights or its file.
-        told: what a file says about the weights that it started from, in place of the network's architecture.
+        of_file: what a file says about the weights that it started from, in place of the network's architecture.
 
     Returns:
         name, place, checksum, classes; if known, the licence and the origin of the encoder weights that it started
         from; its own lineage, if it has one.
     """
-    told = network.architecture.get("pretrained", {}) if told is None else told
+    of_file = network.architecture.get("pretrained", {}) if of_file is None else of_file
     name = network.architecture.get("name") or type(network).__name__
     found: dict[str, Any] = {"name": name, "from": place, "sha256": sha256, "classes": network.labels.name}
-    found |= {key: told[key] for key in ("licence", "origin") if key in told}
+    found |= {key: of_file[key] for key in ("licence", "origin") if key in of_file}
     return found | ({"lineage": list(network.lineage)} if network.lineage else {})
 
 

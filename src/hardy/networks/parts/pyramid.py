@@ -198,11 +198,11 @@ def _named(found: dict[str, Tensor], model: Any, name: str, weights: str) -> dic
 
 def _note_stated(model: str) -> None:
     """Note licence and normalisation of the weights of ``model``, as timm states them."""
-    told = stated(model)
-    if told:
-        note(pretrained={"licence": told["licence"]})
-        if (tuple(told["mean"]), tuple(told["std"])) != (IMAGENET_MEAN, IMAGENET_STD):
-            note(mean=told["mean"], std=told["std"])
+    found = stated(model)
+    if found:
+        note(pretrained={"licence": found["licence"]})
+        if (tuple(found["mean"]), tuple(found["std"])) != (IMAGENET_MEAN, IMAGENET_STD):
+            note(mean=found["mean"], std=found["std"])
 
 
 def pad(images: Tensor, multiple: int, value: float = 0) -> Tensor:
