@@ -306,3 +306,27 @@ def test_settings_that_do_not_fit_are_refused_in_one_line(network, options, said
     with pytest.raises(InputError, match=f"^dose: .*{said}") as refused:
         DoSe(network, **options)
     assert "\n" not in str(refused.value)
+
+
+def test_restored_numbers_are_independent_draws():
+    torch.manual_seed(0)
+    hit = torch.zeros(400, 1000)
+    hit.view(-1)[_dose._hits(hit.numel(), 0.1)] = 1
+    assert float(hit.mean()) == pytest.approx(0.1, abs=0.002)
+    assert float(hit.sum(1).var()) == pytest.approx(1000 * 0.1 * 0.9, rel=0.3), "as many in each part as a binomial"
+    assert float((hit[:, 1:] * hit[:, :-1]).mean()) == pytest.approx(0.01, abs=0.001), "neighbours do not know"
+    assert float(hit[:, 0].mean()) == pytest.approx(0.1, abs=0.06)
+    assert float(hit[:, -1].mean()) == pytest.approx(0.1, abs=0.06)
+
+
+@pytest.mark.parametrize("probability", [0.0, 1e-7, 0.5, 1.0])
+def test_each_value_is_restored_from_its_own_source(probability):
+    torch.manual_seed(0)
+    values, source = [torch.zeros(40, 5), torch.zeros(()), torch.zeros(300)], []
+    for number, value in enumerate(values):
+        source.append(torch.arange(value.numel()).reshape(value.shape) + 1000.0 * (number + 1))
+    _dose.restore_(values, source, probability)
+    moved = [value != 0 for value in values]
+    assert all(torch.equal(value[at], start[at]) for value, start, at in zip(values, source, moved, strict=True))
+    share = float(torch.cat([at.flatten() for at in moved]).float().mean())
+    assert share == pytest.approx(probability, abs=0.1)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from timm.layers import BatchNormAct2d, LayerNorm2d
 from torch import nn
+from torch.nn import functional as F
 
 from hardy.errors import InputError
 from hardy.networks.building.create import create
@@ -192,3 +193,26 @@ def test_a_recording_can_end_the_pass_after_its_norms():
 def test_a_network_without_batch_norms_is_refused_where_a_method_needs_them():
     with pytest.raises(InputError, match=r"^bn_stats adapts batch norms .* the network has none; give a network"):
         stats.batch_norms(stats.install(nn.Sequential(nn.LayerNorm(3))), "bn_stats")
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_the_recorded_norm_and_its_statistics_have_the_gradients_of_both(affine):
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.BatchNorm2d(3, affine=affine)).double()
+    (norm,) = stats.install(layers).values()
+    x = torch.randn(4, 3, 5, 6, dtype=torch.float64, requires_grad=True)
+    pull, towards = torch.randn(4, 3, 5, 6, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
+
+    stats.use_batch([norm])
+    with stats.recording([norm], gradient=True) as found:
+        out = layers(x)
+    assert torch.allclose(found[0], stats.moments(x), atol=1e-12)
+    wanted = [x, *layers.parameters()]
+    mine = torch.autograd.grad((out * pull).sum() + (found[0] - towards).square().sum(), wanted)
+
+    weight, bias = norm.norm.weight, norm.norm.bias
+    mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+    plain = F.batch_norm(x, None, None, weight, bias, True, 0.0, norm.norm.eps)
+    loss = (plain * pull).sum() + (torch.stack((mean, var)) - towards).square().sum()
+    assert torch.equal(out, plain)
+    assert all(torch.allclose(one, other) for one, other in zip(mine, torch.autograd.grad(loss, wanted), strict=True))

@@ -3,6 +3,7 @@
 Source: see `hardy.adaptation.dose`.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -137,19 +138,42 @@ def apart(one: Iterable[Tensor], other: Iterable[Tensor], form: str, source: Ite
             variances by its variance.
         source: the source's statistics of each norm.
     """
-    each = []
-    for mine, theirs, start in zip(one, other, source, strict=True):
-        square = (mine - theirs).square()
-        if form == "scaled":
-            var = start[1].clamp_min(1e-5)
-            square = square / torch.stack((var, var.square()))
-        each.append(square.sum() if form == "sum" else square.mean())
-    return torch.stack(each).mean()
+    norms = list(one)
+    mine, theirs, start = (torch.cat(list(of), 1) for of in (norms, other, source))
+    square = (mine - theirs).square()
+    if form == "scaled":
+        var = start[1].clamp_min(1e-5)
+        square = square / torch.stack((var, var.square()))
+    if form != "sum":
+        square = square / torch.cat([value.new_full((value.shape[1],), value.numel()) for value in norms])
+    return square.sum() / len(norms)
 
 
 @torch.no_grad()
-def restore_(values: Iterable[Tensor], source: Iterable[Tensor], probability: float) -> None:
-    """Set each number of ``values`` to that of ``source`` with ``probability``, in place."""
-    for value, start in zip(values, source, strict=True):
-        mask = (torch.rand(value.shape) < probability).to(value.device)
-        value.copy_(torch.where(mask, start, value))
+def restore_(values: Sequence[Tensor], source: Sequence[Tensor], probability: float) -> None:
+    """Set each number of ``values``, contiguous tensors, to that of ``source`` with ``probability``, in place."""
+    sizes = [value.numel() for value in values]
+    places = _hits(sum(sizes), probability)
+    ends = torch.tensor(sizes).cumsum(0)
+    own = places.split(torch.diff(torch.searchsorted(places, ends), prepend=torch.zeros(1, dtype=torch.int64)).tolist())
+    for value, start, hit, end, size in zip(values, source, own, ends.tolist(), sizes, strict=True):
+        here = (hit - (end - size)).to(value.device)
+        value.view(-1).index_copy_(0, here, start.reshape(-1).index_select(0, here))
+
+
+def _hits(count: int, probability: float) -> Tensor:
+    """Which of ``count`` independent draws hit with ``probability``: their places (N,), in order.
+
+    The gaps between hits have a geometric distribution, so that only as many numbers are drawn as there are hits, and
+    some more (Devroye, "Non-uniform random variate generation", 1986, chapter X.2).
+    """
+    if probability in (0, 1):
+        return torch.arange(count if probability else 0)
+    found, last = [], -1
+    while last < count:
+        mean = (count - last) * probability
+        gaps = torch.rand(int(mean + 6 * math.sqrt(mean)) + 1).neg_().log1p_().div_(math.log1p(-probability)).floor_()
+        found.append(gaps.long().add_(1).cumsum_(0).add_(last))
+        last = int(found[-1][-1])
+    places = torch.cat(found)
+    return places[: int(torch.searchsorted(places, count))]

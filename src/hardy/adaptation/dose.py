@@ -50,7 +50,7 @@ class DoSe(TestTimeAdaptation):
 
     Args:
         network: a copy of it adapts.
-        form: ``full``, or ``light`` at less than half of its cost.
+        form: ``full``, or ``light`` at about half of its cost.
         domains: ``given``: as entered, detected only where none is; ``detected``: always detected.
         learned: ``all`` weights, or those of the ``norms``.
         lr: the learning rate.
@@ -108,7 +108,7 @@ class DoSe(TestTimeAdaptation):
         for norm in self._norms:
             norm.requires_grad_(True)
         self.optimiser: torch.optim.Optimizer = (
-            torch.optim.Adam(self._learned(), lr=lr)
+            torch.optim.Adam(self._learned(), lr=lr, fused=True)
             if self.parts.optimiser == "adam"
             else torch.optim.SGD(self._learned(), lr=lr, momentum=0.9)
         )

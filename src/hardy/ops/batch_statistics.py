@@ -89,14 +89,17 @@ class AdaptiveNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The normalised ``x`` (B, C, ...), with the activation of the norm if it has one."""
         mode = "source" if self.mode in ("batch", "mixed") and x.numel() == x.shape[1] else self.mode
-        own = None
-        if self.records[0]:
+        own = out = None
+        if self.records[0] and mode == "batch" and not self.momentum:  # the norm has just these statistics
+            out, own = _normalised_by_own(x, self.norm, self.records[1])
+            self.recorded = own
+        elif self.records[0]:
             own = self.recorded = _noted(x, 1, self.records[1]) if x.numel() > x.shape[1] else self.source
         if self.left is not None:
             _ended(self, self.left)
         if mode == "mixed" and (own is None or torch.is_grad_enabled() != self.records[1]):
             own = moments(x)
-        x = self._normalised(x, mode, own)
+        x = self._normalised(x, mode, own) if out is None else out
         for after in self.norm.children():
             x = after(x)
         return x
@@ -310,6 +313,41 @@ class _Moments(torch.autograd.Function):
         scale = gradient[1] * (2 * len(mean) / x.numel())
         shift = gradient[0] * (len(mean) / x.numel()) - scale * mean
         return torch.addcmul(shift.view(shape), x, scale.view(shape)), None
+
+
+def _normalised_by_own(x: Tensor, norm: _BatchNorm, gradient: bool) -> tuple[Tensor, Tensor]:
+    """``x`` (B, C, ...) normalised by its batch, and its statistics (2, C), which need no pass of their own."""
+    found: tuple[Tensor, Tensor] = _OwnNorm.apply(x, norm.weight, norm.bias, norm.eps)  # type: ignore[no-untyped-call]
+    return found[0], found[1] if gradient else found[1].detach()
+
+
+class _OwnNorm(torch.autograd.Function):
+    """A batch norm by the batch and the statistics that it computes, with the gradients of both.
+
+    The variance is that which the norm divides by, ``1 / invstd^2 - eps``.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+        out, mean, invstd = torch.native_batch_norm(x, weight, bias, None, None, True, 0.0, eps)
+        ctx.save_for_backward(x, weight, mean, invstd)
+        ctx.eps = eps
+        return out, torch.stack((mean, invstd.pow(-2).sub_(eps).clamp_min_(0)))
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, of_out: Tensor, of_statistics: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, invstd = ctx.saved_tensors
+        wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.needs_input_grad[2]]
+        of_x, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            of_out, x, weight, None, None, mean, invstd, True, ctx.eps, wanted
+        )
+        if wanted[0]:
+            shape = (1, -1, *(1,) * (x.ndim - 2))
+            scale = of_statistics[1] * (2 * len(mean) / x.numel())
+            shift = of_statistics[0] * (len(mean) / x.numel()) - scale * mean
+            of_x = of_x.addcmul_(x, scale.to(x).view(shape)).add_(shift.to(x).view(shape))
+        return of_x, of_weight, of_bias, None
 
 
 class _AllRan(BaseException):
