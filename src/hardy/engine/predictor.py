@@ -336,6 +336,6 @@ def _settings(
         weights = [pictures.content(network.path)]
     else:
         weights = [artefact.checksum(network), artefact.form(network), type(network).__qualname__]
-    told = [_FORM, *weights, network.labels.to_json(), size and list(size), window and list(window)]
+    told: list[Any] = [_FORM, *weights, network.labels.to_json(), size and list(size), window and list(window)]
     told += [learns] if learns else []
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
