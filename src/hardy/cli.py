@@ -204,6 +204,7 @@ def export(
         list[str] | None, typer.Option(help="A domain whose statistics go beside the file; repeat.", callback=typed)
     ] = None,
     root: Root = None,
+    dataset: DatasetOptions = None,
     trust: Trust = None,
 ) -> None:
     """Export to ONNX and prove in onnxruntime that the file is equal; if the proof fails, no file is written."""
@@ -220,6 +221,7 @@ def export(
         upsample=upsample,
         merge=merge,
         root=root,
+        datasets=nested(dataset) or None,
         openvino=openvino,
         statistics=statistics,
         prototypes=prototypes or (),

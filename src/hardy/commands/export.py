@@ -48,12 +48,15 @@ def run(
     """Export the network in ``folder`` to ``file``, prove it on the first ``images`` images of each domain, record it.
 
     With ``merge`` the network's tuner is merged first. ``prototypes`` are measured on evenly spaced images of domains.
+    ``datasets`` holds options of data sets by name.
 
     Raises:
         InputError: when there is no tuner, it cannot be merged, or the proof fails; then no file is written.
     """
-    if not (domains or prototypes) and (images is not None or root is not None):
-        raise InputError("export: --images and --root are for the domains whose images prove the file; name a domain")
+    if not (domains or prototypes) and (images is not None or root is not None or datasets):
+        raise InputError(
+            "export: --images, --root and --dataset are for the domains whose images prove the file; name a domain"
+        )
     check(statistics, dynamic=dynamic, prototypes=bool(prototypes))
     network = _loaded(folder, merge=merge)
     chosen, known = _domains(domains, root, datasets), _domains(prototypes, root, datasets)

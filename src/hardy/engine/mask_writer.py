@@ -7,7 +7,7 @@ import hashlib
 import os
 import platform
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -41,10 +41,11 @@ class MaskWriter:
         folder: of the masks.
         kinds: what is drawn; see `DRAWN`.
         labels: the classes.
-        key: a checksum of network and settings; empty to write no checksums and find nothing done.
+        key: gives a checksum of network and settings, when the first mask is written or found; None to write no
+            checksums and find nothing done.
     """
 
-    def __init__(self, folder: Path, kinds: Sequence[str], labels: LabelSpace, key: str) -> None:
+    def __init__(self, folder: Path, kinds: Sequence[str], labels: LabelSpace, key: Callable[[], str] | None) -> None:
         self.folder, self._kinds, self._labels, self._key = folder, kinds, labels, key
         self._waiting: deque[tuple[int, Future[None]]] = deque()
         self._pool: ThreadPoolExecutor | None = None
@@ -117,7 +118,7 @@ class MaskWriter:
             return False
 
     def _of(self, content: str) -> str:
-        return hashlib.sha256(f"{self._key}:{content}".encode()).hexdigest() if self._key else ""
+        return hashlib.sha256(f"{self._key()}:{content}".encode()).hexdigest() if self._key else ""
 
 
 def clear(*folders: Path) -> None:

@@ -6,7 +6,7 @@ A file that cannot be read becomes a picture without pixels, with the reason.
 
 import glob
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -119,7 +119,7 @@ def content(path: Path) -> str:
     return digest.hexdigest()
 
 
-def decoded(asked: Iterable[Asked], done: Done, bound: Bound = WHOLE) -> Iterator[Picture | None]:
+def decoded(asked: Iterable[Asked], done: Done, bound: Bound = WHOLE) -> Generator[Picture | None, None, None]:
     """The pictures in order; those that are ``done`` and arrays come without another decoding.
 
     Where ``asked`` has None, all pictures before it are yielded, then None, before the next one is asked for.

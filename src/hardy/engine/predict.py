@@ -33,8 +33,8 @@ def predict(network: Network, source: Path | str | np.ndarray, target: Path | st
     A mask ``a/b.png`` belongs to the image ``a/b.*`` below ``source`` and has its (upright) size; that of frame 7 of
     ``b.mp4`` is ``b/000007.png``. Its pixels are class ids and its palette holds the classes' colours. Each file is
     written atomically. Masks that the same network wrote with the same settings for the same image stay, except with
-    ``adapt`` without ``watch``. The network does not change: a copy in evaluation mode predicts, or with ``adapt`` a
-    copy that learns.
+    ``adapt`` without ``watch``. The network does not change: it predicts in evaluation mode, in a copy where it is in
+    another, and with ``adapt`` a copy learns.
 
     Args:
         network: predicts a class per pixel; also an exported file, whose fixed size is the default of ``size``.

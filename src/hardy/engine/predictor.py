@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -67,7 +68,9 @@ class Predicted:
 
 
 class Predictor:
-    """A copy of ``network`` that predicts and writes into a folder; the arguments are those of `predict_all`.
+    """A ``network`` that predicts and writes into a folder; the arguments are those of `predict_all`.
+
+    It is copied where it is on another device, or not in evaluation mode.
 
     Args:
         resumes: masks hold a checksum, and those that are there stay.
@@ -76,7 +79,7 @@ class Predictor:
         folder: of the masks.
         live: the method of test-time adaptation, or None.
         bound: images that are larger are predicted in parts where they can be.
-        key: a checksum of all that decides a mask beside its image; empty unless it resumes.
+        key: gives a checksum of all that decides a mask beside its image, computed once; empty unless it resumes.
 
     Raises:
         InputError: for a network, a size or a method that cannot be used.
@@ -102,15 +105,15 @@ class Predictor:
         check(network, {"size": self._size, "window": window}, self._batch)
         fixed = isinstance(network, Exported | ExportedClasses)
         self._where = torch.device("cpu") if fixed else pick(device)
-        self._network = network if fixed else copy.deepcopy(network).to(self._where).eval()
+        self._network = network if fixed or _is_ready(network, self._where) else _readied(network, self._where)
         self._forward = _forward(self._network, window, adapt, seed)
         self.live = self._forward if isinstance(self._forward, Adapting) else None
         self._sure = "confidence" in kinds
         self.bound = _bound(self._size, window, kinds)
         clear(folder, *(folder / DRAWN[kind] for kind in kinds))
         learns = {"adapt": adapt.model_dump(mode="json"), "seed": seed} if adapt else {}
-        self.key = _settings(self._network, self._size, window, learns) if resumes else ""
-        self._write = MaskWriter(folder, kinds, self._network.labels, self.key)
+        self.key = _once(lambda: _settings(self._network, self._size, window, learns) if resumes else "")
+        self._write = MaskWriter(folder, kinds, self._network.labels, self.key if resumes else None)
 
     def is_done(self, name: str, content: str) -> bool:
         """Whether the mask of this picture, and what is drawn beside it, are there already."""
@@ -218,6 +221,29 @@ class Predictor:
             yield group
 
 
+def _is_ready(network: Network, where: torch.device) -> bool:
+    """Whether ``network`` can predict as it is: nothing would change in it."""
+    places = {value.device for value in (*network.parameters(), *network.buffers())}
+    return places <= {where} and not any(module.training for module in network.modules())
+
+
+def _readied(network: Network, where: torch.device) -> Network:
+    return copy.deepcopy(network).to(where).eval()
+
+
+def _once(make: Callable[[], str]) -> Callable[[], str]:
+    """``make``, called only by the first thread that needs what it gives."""
+    lock, found = Lock(), list[str]()
+
+    def get() -> str:
+        with lock:
+            if not found:
+                found.append(make())
+            return found[0]
+
+    return get
+
+
 def network_of(place: Path) -> Network:
     """The network of a run's folder, or of an exported ``.onnx`` file.
 
@@ -314,6 +340,6 @@ def _settings(
         weights = [pictures.content(network.path)]
     else:
         weights = [artefact.checksum(network), artefact.form(network), type(network).__qualname__]
-    told = [_FORM, *weights, network.labels.to_json(), size and list(size), window and list(window)]
+    told: list[Any] = [_FORM, *weights, network.labels.to_json(), size and list(size), window and list(window)]
     told += [learns] if learns else []
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()

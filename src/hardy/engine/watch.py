@@ -49,7 +49,7 @@ def watch(
     Raises:
         InputError: when the folder is gone, a mask cannot be written, or the state of a method is damaged.
     """
-    live = _Kept(predictor.live, predictor.folder, predictor.key) if predictor.live else None
+    live = _Kept(predictor.live, predictor.folder, predictor.key()) if predictor.live else None
     result = Predicted(last=LAST)
     handled = 0
 

@@ -63,8 +63,18 @@ class Settings:
         with from_file(self.trust):
             network = network_of(self.run)
         kinds = kinds_of(network, overlay=False, draw=self.draw)
-        options = {"size": self.size, "window": self.window, "batch": self.batch, "adapt": None, "seed": 0}
-        return Predictor(network, self.target, kinds, device=device, resumes=True, **options)
+        return Predictor(
+            network,
+            self.target,
+            kinds,
+            size=self.size,
+            window=self.window,
+            batch=self.batch,
+            device=device,
+            adapt=None,
+            seed=0,
+            resumes=True,
+        )
 
 
 def predict_on(address: str, source: str, settings: Settings, *, over: Over = lambda found, _: found) -> Predicted:
