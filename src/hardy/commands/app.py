@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from hardy.commands.output.printing import say
-from hardy.commands.predict import network_of
 from hardy.engine.beside import Look, look
-from hardy.engine.predict import check, fixed_size
+from hardy.engine.predictor import check, fixed_size, network_of
 from hardy.errors import InputError
 from hardy.networks.base import Network
 

@@ -6,23 +6,21 @@ from pathlib import Path
 from torch import Tensor
 
 from hardy.data import loader
-from hardy.data.base import Domain, Item
+from hardy.data.base import DomainItems
 from hardy.data.labels import convert
-from hardy.deployment.quantisation import LIMIT, Output, Quantised, quantise
+from hardy.deployment.graph import Output
+from hardy.deployment.quantisation import LIMIT, Quantised, quantise
 from hardy.errors import InputError
 from hardy.networks.base import Network
 
-__all__ = ["Part", "quantise_on"]
-
-Part = tuple[Domain, Sequence[Item]]
-"""A domain and images of it."""
+__all__ = ["quantise_on"]
 
 
 def quantise_on(
     network: Network,
     path: Path | str,
-    ranges: Iterable[Part],
-    judged: Iterable[Part],
+    ranges: Iterable[DomainItems],
+    judged: Iterable[DomainItems],
     *,
     images: int,
     size: Sequence[int],

@@ -58,7 +58,7 @@ def look(
 def _look(name: str, network: Network, image: np.ndarray, size: Sequence[int] | None, device: str) -> Look:
     size, _ = fixed_size(network, size, None, 1)
     check(network, {"size": size}, 1)
-    if reason := refusal(network, image, size, None):
+    if reason := refusal(network, image.shape[:2], size, None):
         return Look(name, None, 0.0, {}, reason)
     where = pick("cpu" if isinstance(network, Exported | ExportedClasses) else device)
     forward = windows.views(network.to(where), window=None)
