@@ -7,7 +7,8 @@ from typing import Any, get_args
 from hardy.commands.input.in_memory import references
 from hardy.commands.output.printing import keep_records, percent, say, say_lineage, show_json, show_rows
 from hardy.data import sources
-from hardy.deployment.calibration import Part, quantise_on
+from hardy.data.base import DomainItems
+from hardy.deployment.calibration import quantise_on
 from hardy.deployment.graph import Output
 from hardy.deployment.proof import ProofError
 from hardy.deployment.quantisation import LIMIT, Quantised
@@ -105,13 +106,13 @@ def _parts(
     domains: Sequence[str],
     root: str | None,
     datasets: Mapping[str, Mapping[str, Any]] | None,
-) -> tuple[list[Part], list[Part]]:
+) -> tuple[list[DomainItems], list[DomainItems]]:
     """The images that may give the ranges, and those that may be measured."""
     data = origin.recipe.data if origin.recipe else None
     if data is None and not (calibrate and domains):
         raise InputError(f"{folder or 'the network'}: has no recipe with sources; name domains, and --calibrate DOMAIN")
-    ranges: list[Part] = []
-    judged: list[Part] = []
+    ranges: list[DomainItems] = []
+    judged: list[DomainItems] = []
     if data is not None and not (calibrate and domains):
         given = {"root": root or data.root, "datasets": datasets or data.datasets}
         parts = protocol.split(data.model_copy(update=given), origin.seed)

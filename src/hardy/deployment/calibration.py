@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from hardy.data import loader
-from hardy.data.base import DomainItems
+from hardy.data.base import Domain, DomainItems, Item
 from hardy.data.labels import convert
 from hardy.deployment.graph import Output
 from hardy.deployment.quantisation import LIMIT, Quantised, quantise
