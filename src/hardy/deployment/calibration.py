@@ -8,7 +8,8 @@ from torch import Tensor
 from hardy.data import loader
 from hardy.data.base import Domain, Item
 from hardy.data.labels import convert
-from hardy.deployment.quantisation import LIMIT, Output, Quantised, quantise
+from hardy.deployment.graph import Output
+from hardy.deployment.quantisation import LIMIT, Quantised, quantise
 from hardy.errors import InputError
 from hardy.networks.base import Network
 
