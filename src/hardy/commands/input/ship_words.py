@@ -191,7 +191,7 @@ def report(
 
 
 def look(
-    places: Annotated[list[Path], typer.Argument(metavar="run...", help="Folders of runs, or exported .onnx files.")],
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or exported .onnx files.")],
     size: SizeText = None,
     port: Annotated[int | None, typer.Option(min=1024, max=65535, help="Port on this machine (a free one).")] = None,
     device: Device = "auto",
@@ -200,4 +200,4 @@ def look(
     """Open a page on which networks are compared on a picture: masks side by side, times, classes."""
     from hardy.commands import app as command
 
-    command.run(places, size=size_of(size), port=port, device=device)
+    command.run(runs, size=size_of(size), port=port, device=device)
