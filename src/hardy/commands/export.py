@@ -47,8 +47,7 @@ def run(
 ) -> Proof:
     """Export the network in ``folder`` to ``file``, prove it on the first ``images`` images of each domain, record it.
 
-    With ``merge`` the network's tuner is merged first. ``prototypes`` are measured on evenly spaced images of domains.
-    ``datasets`` holds options of data sets by name.
+    With ``merge`` the tuner is merged first. ``prototypes`` are measured on evenly spaced images of these domains.
 
     Raises:
         InputError: when there is no tuner, it cannot be merged, or the proof fails; then no file is written.
