@@ -47,16 +47,13 @@ def run(
 ) -> Proof:
     """Export the network in ``folder`` to ``file``, prove it on the first ``images`` images of each domain, record it.
 
-    With ``merge`` the network's tuner is merged first. ``prototypes`` are measured on evenly spaced images of domains.
-    ``datasets`` holds options of data sets by name.
+    With ``merge`` the tuner is merged first. ``prototypes`` are measured on evenly spaced images of these domains.
 
     Raises:
         InputError: when there is no tuner, it cannot be merged, or the proof fails; then no file is written.
     """
-    if not (domains or prototypes) and (images is not None or root is not None or datasets):
-        raise InputError(
-            "export: --images, --root and --dataset are for the domains whose images prove the file; name a domain"
-        )
+    if not (domains or prototypes):
+        _refuse_alone(images, root, datasets)
     check(statistics, dynamic=dynamic, prototypes=bool(prototypes))
     network = _loaded(folder, merge=merge)
     chosen, known = _domains(domains, root, datasets), _domains(prototypes, root, datasets)
@@ -81,6 +78,13 @@ def run(
     say_lineage(str(file), network)
     keep_records(folder, _records(folder, proof, domains, scored=bool(truth), merge=merge, file=file))
     return proof
+
+
+def _refuse_alone(*options: object) -> None:
+    if any(option is not None for option in options):
+        raise InputError(
+            "export: --images, --root and --dataset are for the domains whose images prove the file; name a domain"
+        )
 
 
 def _records(

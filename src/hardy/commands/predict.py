@@ -3,6 +3,7 @@
 import json as text
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
@@ -50,34 +51,18 @@ def run(
         InputError: what `hardy.engine.predict.predict_all` raises; when no image at all could be read.
     """
     adapt = chosen(None, words)
+    options: dict[str, Any] = {"size": size, "window": window, "batch": batch, "device": device}
     if address is not None:
         refused = {"--watch": watch, "adapt": adapt, "--frames": frames, "--idle": idle}
         if wrong := [name for name, given in refused.items() if given]:
             raise InputError(f"--address: the images are shared, and {wrong[0]} needs them in order; leave it out")
-        settings = Settings(folder, target, tuple(draw), size, window, batch, device, tuple(trust))
+        settings = Settings(folder, target, tuple(draw), trust=tuple(trust), **options)
         found = predict_on(address, source, settings, over=_over)
-        _tell(found, target, as_json=json)
-        return 1 if found.skipped else 0
-    network = network_of(folder)
-    if watch:
-        _say(f"watching {source}; " + ("Ctrl-C stops" if idle is None else f"Ctrl-C or {idle:g} idle seconds stop"))
-    found = predict_all(
-        network,
-        source,
-        target,
-        size=size,
-        window=window,
-        draw=draw,
-        batch=batch,
-        device=device,
-        adapt=adapt,
-        seed=origin_of(folder).seed if adapt and folder.is_dir() else 0,
-        frames=frames,
-        watch=watch,
-        idle=idle,
-        say=_say,
-        over=_over,
-    )
+    else:
+        seed = origin_of(folder).seed if adapt and folder.is_dir() else 0
+        moving: dict[str, Any] = {"adapt": adapt, "seed": seed, "frames": frames, "watch": watch, "idle": idle}
+        network = network_of(folder)
+        found = predict_all(network, source, target, draw=draw, say=_say, over=_over, **options, **moving)
     _tell(found, target, as_json=json, watched=watch)
     return 1 if found.skipped else 0
 

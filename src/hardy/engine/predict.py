@@ -89,7 +89,7 @@ def predict_all(
     """As `predict`, but images that cannot be read are skipped and named in what is returned.
 
     ``over`` goes over the pictures, of this number if it is known, such as a progress bar. While it watches, ``say`` is
-    told a line of every image that is skipped, and when many wait.
+    told that it begins, a line of every image that is skipped, and when many wait.
 
     Raises:
         InputError: as `predict`, but for single images.

@@ -44,11 +44,12 @@ def watch(
         predictor: predicts and writes; it resumes.
         folder: that is being filled.
         idle: end after so many seconds without a new image; None for never.
-        say: is told a line of each image that is skipped, and when many wait.
+        say: is told that it begins, a line of each image that is skipped, and when many wait.
 
     Raises:
         InputError: when the folder is gone, a mask cannot be written, or the state of a method is damaged.
     """
+    say(f"watching {folder}; " + ("Ctrl-C stops" if idle is None else f"Ctrl-C or {idle:g} quiet seconds stop"))
     live = _Kept(predictor.live, predictor.folder, predictor.key()) if predictor.live else None
     result = Predicted(last=LAST)
     handled = 0

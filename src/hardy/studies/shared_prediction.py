@@ -5,6 +5,7 @@ each image. All machines must have the same files under the same paths, those of
 are named in their order; masks that are there stay, so that a stopped call goes on.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -178,4 +179,5 @@ def _data() -> Any:
         import ray.data
     except ImportError as error:
         raise InputError(f"this needs Ray Data ({error}); pip install 'hardy[bulk]'") from None
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells every step on standard error
     return ray.data
