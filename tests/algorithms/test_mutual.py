@@ -63,8 +63,43 @@ def test_the_mean_of_all_can_teach(scenes, draw_batch, loss):
         assert terms[f"{name}kl"].item() == pytest.approx(wanted, rel=1e-9)
 
 
+def test_at_each_pixel_the_best_can_teach(scenes, draw_batch, loss):
+    batch = draw_batch([0, 1], size=(3, 4))
+    batch.labels[0, 0, :2] = 255
+    algorithm = mutual(scenes, loss, peers=2, by="best")
+    said = [network(batch.images) for network in algorithm.all]
+    taught = torch.stack(said).mean(0)
+    winners = set()
+    for image, row, column in (batch.labels != 255).nonzero().tolist():
+        label = int(batch.labels[image, row, column])
+        chances = [each.softmax(1)[image, label, row, column].item() for each in said]
+        winners.add(chances.index(max(chances)))
+        taught[image, :, row, column] = said[chances.index(max(chances))][image, :, row, column]
+    assert len(winners) > 1
+    terms = algorithm(batch)
+    for k, name in enumerate(("", "peer1_", "peer2_")):
+        wanted = divergence(taught, said[k], batch.labels != 255)
+        assert terms[f"{name}kl"].item() == pytest.approx(wanted, rel=1e-9)
+
+
+def test_without_labels_the_best_is_the_mean(scenes, draw_batch, loss):
+    batch = draw_batch([0, 1, 1], size=(3, 4))
+    batch.domains[1:] = -1
+    batch.labels[1:] = 255
+    algorithm = mutual(scenes, loss, by="best")
+    said = [network(batch.images) for network in algorithm.all]
+    taught = torch.stack(said).mean(0)
+    right = batch.labels[:1, None].clamp_max(said[0].shape[1] - 1)
+    first = said[0][:1].log_softmax(1).gather(1, right) >= said[1][:1].log_softmax(1).gather(1, right)
+    taught[:1] = torch.where(
+        (batch.labels[:1] == 255)[:, None], taught[:1], torch.where(first, said[0][:1], said[1][:1])
+    )
+    everywhere = (batch.labels != 255) | (batch.domains == -1)[:, None, None]
+    assert algorithm(batch)["kl"].item() == pytest.approx(divergence(taught, said[0], everywhere), rel=1e-9)
+
+
 def test_no_gradient_reaches_the_one_that_teaches(scenes, draw_batch, loss):
-    for by in ("peers", "mean"):
+    for by in ("peers", "mean", "best"):
         algorithm = mutual(scenes, loss, by=by)
         algorithm(draw_batch([0, 1], size=(3, 4)))["kl"].backward()
         assert scenes.head.weight.grad.any()

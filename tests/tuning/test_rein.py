@@ -52,6 +52,7 @@ STAGED = {
     "mobilenetv2_100": [f"blocks.{stage}" for stage in range(7)],
     "mobilenetv3_large_100": [f"blocks.{stage}" for stage in range(6)],  # the seventh is one convolution
     "mit_b0": [f"block{stage}" for stage in range(1, 5)],
+    "regnety_002": [f"s{stage}" for stage in range(1, 5)],
 }
 """Name -> the containers of the blocks of each stage."""
 FAST = {"vit_small_patch14_reg4_dinov2", "samvit_base_patch16", "tf_efficientnet_lite0", "mit_b0"}

@@ -2,8 +2,10 @@
 
     loss_k = loss of the labels_k + w(n) 1/(K - 1) sum_{l != k} L(network_k, network_l)      by: peers
     loss_k = loss of the labels_k + w(n) L(network_k, mean of the logits of all K)           by: mean
+    loss_k = loss of the labels_k + w(n) L(network_k, at each pixel the best logits of all)  by: best
 
-L is the sum of the weighted ``losses``. No gradient flows into the network that teaches. w grows linearly from 0 at the
+L is the sum of the weighted ``losses``. The best logits are those with the smallest cross-entropy with the label; where
+there is no label, the mean. No gradient flows into the network that teaches. w grows linearly from 0 at the
 first step to 1 after the share ``warm_up`` of the steps, since the networks are wrong at first. Images without labels
 count in all losses that need none.
 
@@ -11,8 +13,8 @@ All networks have one optimiser, which acts on each weight alone; ``optim.clip``
 network of the recipe is the one that is kept, also when a peer is better. The run measures the peers at their last
 step, records their scores under stages of their own, and saves them in its folder ``peers``.
 
-Source: Zhang, Xiang, Hospedales and Lu, "Deep mutual learning", CVPR 2018; the mean: Guo et al., "Online
-knowledge distillation via collaborative learning" (KDCL), CVPR 2020.
+Source: Zhang, Xiang, Hospedales and Lu, "Deep mutual learning", CVPR 2018; the mean and the best: Guo et al., "Online
+knowledge distillation via collaborative learning" (KDCL), CVPR 2020, there per image.
 """
 
 import copy
@@ -23,6 +25,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from hardy.algorithms._unlabelled import task_terms, unlabelled_of
@@ -33,7 +36,7 @@ from hardy.networks.base import Network, PixelLoss
 from hardy.networks.building.create import create, unwarned
 from hardy.networks.building.wrapped import Wrapped
 from hardy.sections import Kind
-from hardy.types import Batch, Outputs, Terms
+from hardy.types import IGNORE, Batch, Outputs, Terms
 
 __all__ = ["Mutual"]
 
@@ -49,7 +52,8 @@ class Mutual(Algorithm):
             name or a mapping of ``name`` and options. A network that was changed or wrapped is copied, and its layers
             with a method ``reset_parameters`` get new random weights.
         losses: the losses between two networks by name, each with its options.
-        by: what teaches: every other network (``peers``) or the mean of all (``mean``), for losses of logits.
+        by: what teaches: every other network (``peers``) or, for losses of logits, the ``mean`` of all or at each pixel
+            the ``best`` of all.
         warm_up: the share of the steps in which w grows.
 
     Raises:
@@ -67,7 +71,7 @@ class Mutual(Algorithm):
         *,
         peers: int | Sequence[str | Mapping[str, Any]] = 1,
         losses: Annotated[Mapping[str, Mapping[str, Any]], Kind("distillation")] = {"kl": {"weight": 1.0}},
-        by: Literal["peers", "mean"] = "peers",
+        by: Literal["peers", "mean", "best"] = "peers",
         warm_up: float = 0.1,
     ) -> None:
         within("Mutual.warm_up", warm_up, 0, 1)
@@ -76,10 +80,10 @@ class Mutual(Algorithm):
         self.warm = round(warm_up * steps)
         self.others = nn.ModuleList(_peers(network, peers))
         places = range(len(self.all))
-        self.pairs = [(k, k) for k in places] if by == "mean" else list(permutations(places, 2))
-        mean = _Logits(network)
+        self.pairs = list(permutations(places, 2)) if by == "peers" else [(k, k) for k in places]
+        together = _Logits(network)
         self.distilled = nn.ModuleList(
-            DistillationTerms(self.all[k], mean if by == "mean" else self.all[other], losses, steps=steps)
+            DistillationTerms(self.all[k], self.all[other] if by == "peers" else together, losses, steps=steps)
             for k, other in self.pairs
         )
         self.uses_unlabelled = not self._each()[0].needs_labels
@@ -117,10 +121,12 @@ class Mutual(Algorithm):
         for name, network, said in zip(names, self.all, outputs, strict=True):
             own = task_terms(network, said, batch, self.pixel_loss)
             found |= {f"{name}{term}": value for term, value in own.items()}
-        mean = _mean(outputs) if self.by == "mean" else None
+        together = None if self.by == "peers" else _mean(outputs)
+        if together and self.by == "best":
+            together = _best(outputs, batch.labels, together)
         share = self._share() / (len(self.pairs) // len(self.all))
         for (k, other), terms, values in zip(self.pairs, self._each(), recorded, strict=True):
-            taught = outputs[other] if mean is None else mean
+            taught = together or outputs[other]
             apart = terms(batch.images, batch.labels, outputs[k], taught, values, unlabelled_of(batch))
             for term, value in apart.items():
                 key = f"{names[k]}{term}"
@@ -132,7 +138,7 @@ class Mutual(Algorithm):
         names = ["the network", *self.peers()]
         rows = []
         for (k, other), terms in zip(self.pairs, self._each(), strict=True):
-            teaches = names[other] if self.by == "peers" else "the mean"
+            teaches = names[other] if self.by == "peers" else f"the {self.by}"
             rows += [(f"{names[k]} from {teaches}", *row) for row in terms.table()]
         return Table("mutual learning", ("pair", "loss", "learns", "teaches", "aligner"), rows)
 
@@ -151,7 +157,8 @@ class Mutual(Algorithm):
 
 
 class _Logits(Network):
-    """Stands for the mean of networks like ``network`` where a teacher is needed: it has their classes, no features."""
+    """Stands for the mean or the best of networks like ``network`` where a teacher is needed: it has their classes, no
+    features."""
 
     gives_features = False
 
@@ -160,7 +167,7 @@ class _Logits(Network):
         self.image_level = network.image_level
 
     def outputs(self, images: Tensor) -> Outputs:
-        raise AssertionError("the mean is computed from outputs that are there")
+        raise AssertionError("they are computed from outputs that are there")
 
 
 def _mean(outputs: Sequence[Outputs]) -> Outputs:
@@ -169,6 +176,17 @@ def _mean(outputs: Sequence[Outputs]) -> Outputs:
     alike = len(coarse) == len(outputs) and len({value.shape for value in coarse}) == 1
     logits = torch.stack([said.logits.detach() for said in outputs]).mean(0)
     return Outputs(logits, coarse=torch.stack(coarse).detach().mean(0) if alike else None)
+
+
+def _best(outputs: Sequence[Outputs], labels: Tensor, mean: Outputs) -> Outputs:
+    """Of the logits at each pixel, or for each image, those with the smallest cross-entropy; ``mean`` where ``labels``
+    is `IGNORE`. Without gradient."""
+    logits = torch.stack([said.logits.detach() for said in outputs])
+    apart = torch.stack(
+        [F.cross_entropy(each.float(), labels, ignore_index=IGNORE, reduction="none") for each in logits]
+    )
+    best = logits.take_along_dim(apart.argmin(0)[None, :, None], 0)[0]
+    return Outputs(torch.where((labels == IGNORE)[:, None], mean.logits, best))
 
 
 def _peers(network: Network, peers: int | Sequence[str | Mapping[str, Any]]) -> list[Network]:

@@ -1,14 +1,15 @@
 """The blocks of an encoder, by stage: the modules in a row whose outputs have the same channels.
 
-The blocks are found by their form, not by name: a stage is an ``nn.Sequential`` or ``nn.ModuleList`` whose modules each
-hold at least two layers with weights and return as many channels as each other. Where channels, pixels and prefix
-tokens are in an output follows from its shape for two image sizes; no value is computed.
+The blocks are found by their form, not by name: a stage is an ``nn.Sequential`` or ``nn.ModuleList``, or a stage of
+timm's RegNet, whose modules each hold at least two layers with weights and return as many channels as each other. Where
+channels, pixels and prefix tokens are in an output follows from its shape for two image sizes; no value is computed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from timm.models.regnet import RegStage
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -18,6 +19,9 @@ from hardy.networks.parts.stages import traced
 from hardy.tuning.base import encoder_of
 
 __all__ = ["BlockStage", "block_stages", "stages_in"]
+
+_ROWS = (nn.Sequential, nn.ModuleList, RegStage)
+"""The classes of modules that hold the blocks of a stage in their order."""
 
 _Shapes = Sequence[tuple[int, ...]]
 """The shapes of one output for images (1, 3, H, W) and (1, 3, 2 H, 2 W)."""
@@ -87,7 +91,7 @@ def _note(shapes: list[tuple[int, ...]], module: nn.Module, given: object, value
 def _rows(module: nn.Module, name: str, seen: Mapping[str, _Shapes]) -> Iterator[tuple[tuple[str, ...], int, int]]:
     """Of each stage inside ``module`` (it included) the names of the blocks, the channel axis and the channels."""
     children = [(f"{name}.{child}".removeprefix("."), inner) for child, inner in module.named_children()]
-    if isinstance(module, nn.Sequential | nn.ModuleList):
+    if isinstance(module, _ROWS):
         widths = {_width(inner, seen.get(child, ())) for child, inner in children}
         found = widths.pop() if len(widths) == 1 else None
         if found is not None:
@@ -100,7 +104,7 @@ def _rows(module: nn.Module, name: str, seen: Mapping[str, _Shapes]) -> Iterator
 def _width(module: nn.Module, shapes: _Shapes) -> tuple[int, int] | None:
     """The channel axis and the channels of the outputs of a block; None for a module that is no block."""
     weighted = sum(isinstance(inner, _ConvNd | nn.Linear) for inner in module.modules())
-    if isinstance(module, nn.Sequential | nn.ModuleList) or weighted < 2 or len(shapes) < 2:
+    if isinstance(module, _ROWS) or weighted < 2 or len(shapes) < 2:
         return None
     axis = _channel_axis(shapes)
     return None if axis is None else (axis, shapes[0][axis])
