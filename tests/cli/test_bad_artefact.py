@@ -236,6 +236,6 @@ def test_selected_weights_that_are_torn(stopped, refused, tmp_path):
     best = stopped / "best.safetensors"
     best.write_bytes(best.read_bytes()[:300])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hardy.engine.protocol._score", lambda *all_: -1.0)
+        patch.setattr("hardy.engine.protocol.scored", lambda *all_: -1.0)
         line = refused("train", tmp_path / "recipe.yaml")
     assert line.startswith(f"{best}: damaged or missing (")
