@@ -17,6 +17,7 @@ import inspect
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
@@ -54,13 +55,11 @@ ALLOWED = 0.5
 
 def cells() -> Iterator[tuple[str, int, str, float, bool]]:
     """Kind and seed of the stream, method, factor of its learning rate, whether it has a guard; what matters first."""
-    plans = [
-        [("source", 1.0, False), *((name, 1.0, guarded) for guarded in (False, True) for name in METHODS)],
-        [(name, 10.0, guarded) for guarded in (False, True) for name in METHODS if rate(name)],
-        [(name, 0.1, False) for name in METHODS if rate(name)],
-    ]
-    for plan in plans:
-        yield from ((kind, seed, *one) for kind, seed in STREAMS for one in plan)
+    usual = [("source", 1.0, False), *((name, 1.0, guarded) for guarded in (False, True) for name in METHODS)]
+    fast = [(name, 10.0, guarded) for guarded in (True, False) for name in METHODS if rate(name)]
+    slow = [(name, 0.1, False) for name in METHODS if rate(name)]
+    for kind, plan in [*product(("abrupt", "mixed"), (usual, fast)), ("abrupt", slow), ("mixed", slow)]:
+        yield from ((kind, seed, *one) for each, seed in STREAMS if each == kind for one in plan)
 
 
 def rate(name: str) -> float | None:
