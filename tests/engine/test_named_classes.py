@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 import hardy
 from hardy.commands import evaluate, runs, train
@@ -120,10 +121,13 @@ def test_a_search_refuses_what_it_would_not_do(recipe, choice):
         refuse_unused(recipe(**choice).model_copy(update={"search": Search(budget_ms=1)}), "search")
 
 
-def test_pictures_have_no_iou():
+def test_pictures_have_no_iou(tmp_path):
+    for domain in ("art_painting", "cartoon", "photo", "sketch"):
+        (tmp_path / "pacs" / "kfold" / domain / "dog").mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "pacs" / "kfold" / domain / "dog" / "1.png")
     made = hardy.create("classifier", "pacs7", encoder="mobilenetv2_035")
     with pytest.raises(InputError, match="no IoU where there is one class per image"):
-        hardy.evaluate(made, ["pacs/photo"], classes=["dog"])
+        hardy.evaluate(made, ["pacs/photo"], root=tmp_path, classes=["dog"])
 
 
 def test_keys_that_came_later_do_not_rename_older_recipes(recipe):
