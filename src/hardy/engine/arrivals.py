@@ -59,7 +59,7 @@ class Arrivals:
         idle: end after so many seconds in which no file appeared or grew; None for never.
         drawn: names of folders whose images are refused, since their masks would stand among drawings.
         stop: end when it returns True.
-        say: is told when many images wait, and of a folder that cannot be read.
+        say: gets a line when many images wait, and for a folder that cannot be read.
         clock: the time.
 
     Attributes:

@@ -132,7 +132,7 @@ class Predictor:
         Args:
             found: pictures; a None ends a group.
             result: is updated in place.
-            skip: is told the source and the reason of what has no mask, in place of ``result``.
+            skip: gets the source and the reason of what has no mask, in place of ``result``.
             goes_on: is asked after each group of so many images; with False the rest stays.
 
         Raises:
@@ -340,6 +340,6 @@ def _settings(
         weights = [pictures.content(network.path)]
     else:
         weights = [artefact.checksum(network), artefact.form(network), type(network).__qualname__]
-    told: list[Any] = [_FORM, *weights, network.labels.to_json(), size and list(size), window and list(window)]
-    told += [learns] if learns else []
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    settings: list[Any] = [_FORM, *weights, network.labels.to_json(), size and list(size), window and list(window)]
+    settings += [learns] if learns else []
+    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()

@@ -44,7 +44,7 @@ def watch(
         predictor: predicts and writes; it resumes.
         folder: that is being filled.
         idle: end after so many seconds without a new image; None for never.
-        say: is told that it begins, a line of each image that is skipped, and when many wait.
+        say: gets a line when it begins, for each image that is skipped, and when many wait.
 
     Raises:
         InputError: when the folder is gone, a mask cannot be written, or the state of a method is damaged.
@@ -88,13 +88,13 @@ class _Kept:
         if not file.exists():
             return
         try:
-            told = json_value(file.read_text(encoding="utf-8"))
-            if told["format"] != _FORMAT or not (is_integer(told["images"]) and is_integer(told["number"])):
+            stored = json_value(file.read_text(encoding="utf-8"))
+            if stored["format"] != _FORMAT or not (is_integer(stored["images"]) and is_integer(stored["number"])):
                 raise ValueError(f"no {_FORMAT}")
-            self._number, owner, images = told["number"], told["owner"], told["images"]
+            self._number, owner, images = stored["number"], stored["owner"], stored["images"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{file}: damaged, or not the state of a watched folder ({error}); remove it") from None
-        if owner == self._owner:  # of other settings all masks are written again, and the method starts anew
+        if owner == self._owner:  # of other settings all masks are written again, and the method starts again
             load_state(self._live.method, self._state())
             self._live.seen = images
 
@@ -113,11 +113,11 @@ class _Kept:
             return
         self._number += 1
         state = self._state()
-        told = {"format": _FORMAT, "owner": self._owner, "images": self._live.seen, "number": self._number}
+        stored = {"format": _FORMAT, "owner": self._owner, "images": self._live.seen, "number": self._number}
         with named(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
             save_state(self._live.method, state)
-            write_text(self._folder / _NAME, json.dumps(told))
+            write_text(self._folder / _NAME, json.dumps(stored))
             for other in self._folder.glob("adaptation-*.safetensors"):
                 if other != state:
                     other.unlink(missing_ok=True)
