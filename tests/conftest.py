@@ -1,5 +1,6 @@
 """One thread for every test, and where the real images are."""
 
+import gc
 import os
 import struct
 import zlib
@@ -8,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+gc.disable()  # while thousands of tests are collected; see `pytest_collection_finish`
 
 import numpy as np
 import pytest
@@ -32,6 +34,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name in SLOW:
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays to the end: the garbage collector need not look at it after every test."""
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 10)  # syntax trees and graphs take half the time, and hold little memory
+    gc.enable()
 
 
 def _shared() -> Path:
