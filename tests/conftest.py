@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-gc.disable()  # while thousands of tests are collected; see `pytest_collection_finish`
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ import torch
 from PIL import Image
 
 torch.set_num_threads(1)
+gc.disable()  # while thousands of tests are collected; see `pytest_collection_finish`
 
 
 SLOW = {"cli", "commands", "contracts", "deployment", "engine", "fuzz", "kill", "networks"}

@@ -28,6 +28,7 @@ def cut(sections, tmp_path):
     return run
 
 
+@pytest.mark.costly
 def test_a_pruned_run_is_named_and_pruned_further(cut, caplog):
     once = cut("once")
     assert "already pruned" not in caplog.text
@@ -45,6 +46,7 @@ def test_without_latency_nothing_is_timed(cut, capsys):
     assert "before and after pruning" in capsys.readouterr().out
 
 
+@pytest.mark.costly
 def test_what_scoring_took_is_recorded_also_where_a_call_goes_on(cut, monkeypatch, tmp_path):
     def stopped(*_given, **_named):
         raise KeyboardInterrupt

@@ -17,7 +17,7 @@ from hardy.registry import NETWORKS
 from hardy.types import Outputs, Stage
 
 LABELS = label_space("pacs7")
-SIZES = ((128, 160), (161, 195))
+SIZES = ((64, 96), (81, 99))
 
 
 @pytest.fixture(scope="module", params=NETWORKS.names())

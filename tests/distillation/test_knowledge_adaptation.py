@@ -37,6 +37,7 @@ def state(loss: KnowledgeAdaptation) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in loss.state_dict().items()}
 
 
+@pytest.mark.slow
 def test_stage_one_trains_the_auto_encoder_alone() -> None:
     loss = built(autoencoder_steps=100)
     outputs = maps()

@@ -26,7 +26,7 @@ DATA = Data(
     split="given",
     unseen_splits=["test"],
 )
-SETTINGS = Settings(data=DATA, evaluate=Evaluate(batch=2), run=RunSection(device="cpu"))
+SETTINGS = Settings(data=DATA, evaluate=Evaluate(batch=2), run=RunSection(device="cpu", workers=0))
 
 
 def says(*ids):

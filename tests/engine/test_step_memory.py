@@ -133,6 +133,7 @@ def test_more_than_the_device_has_is_a_warning(caplog: pytest.LogCaptureFixture)
     assert "a step needs about 3,000 MiB and the device has 2,999: take a smaller optim.batch" in caplog.text
 
 
+@pytest.mark.costly
 def test_hardy_train_says_it_in_one_line_and_records_it(
     town: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

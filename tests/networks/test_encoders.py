@@ -295,6 +295,7 @@ def test_half_of_it_can_go(name: str, share: float, small: None) -> None:
     assert halved(create("encoder_decoder", "pacs7", **options)) >= share
 
 
+@pytest.mark.costly
 def test_what_shuffled_groups_forbid_is_told(small: None) -> None:
     network = create("encoder_decoder", "pacs7", encoder="shufflenet_v1_x0_5_g3", decoder="fast_scnn")
     found = survey(network.eval())

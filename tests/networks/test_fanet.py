@@ -129,5 +129,6 @@ def test_one_small_image_trains() -> None:
     assert bool(total.isfinite())
 
 
+@pytest.mark.costly
 def test_half_of_it_can_go() -> None:
     assert halved(create("fanet", "pacs7")) > 0.7

@@ -19,6 +19,7 @@ HEADS_16 = 9 * 192**2 + 192 * 19
 HEADS_T = 9 * 384 * 192 + 192 * 19
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("arch", "count", "aux", "unused", "cost"),
     [
@@ -116,6 +117,7 @@ def test_refuses_what_cannot_be_built(tmp_path: Path) -> None:
         create("fasterseg", "camvid11", arch={})
 
 
+@pytest.mark.costly
 def test_half_of_every_layer_can_go() -> None:
     torch.manual_seed(0)
     assert halved(create("fasterseg", "camvid11")) == 1

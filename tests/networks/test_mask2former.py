@@ -28,7 +28,7 @@ TINY = {"query_count": 12, "width": 64, "heads": 4, "pixel_layers": 1, "layers":
 
 @pytest.fixture(scope="module", autouse=True)
 def library() -> Any:
-    """The library's module; without it the tests are skipped. Imported by the first test, not where they are collected."""
+    """The library's module, imported by the first test; without it the tests are skipped."""
     return pytest.importorskip("transformers.models.mask2former.modeling_mask2former")
 
 

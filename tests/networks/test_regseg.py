@@ -52,6 +52,7 @@ def test_dilations_stand_in_the_papers_order() -> None:
     assert found == [(1,), (1,), (1, 2)] + [(1, 4)] * 4 + [(1, 14)] * 7
 
 
+@pytest.mark.costly
 def test_every_layer_can_be_pruned() -> None:
     network = without_repeats(create("regseg", "camvid11"))
     before = parameters(network)

@@ -13,6 +13,7 @@ from hardy.pruning.units import survey
 from surgery import halved
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(("variant", "count", "cost"), [("s", 3_973_219, 7.661), ("b", 8_584_563, 13.287)])
 def test_size(variant: str, count: int, cost: float, training: bool) -> None:
@@ -127,6 +128,7 @@ def test_attention_only_passes_half_of_the_details_at_first() -> None:
     torch.testing.assert_close(attention(x), attention.detail(attention.depthwise(side).clamp(0, 6)) / 2)
 
 
+@pytest.mark.costly
 def test_every_layer_can_be_pruned() -> None:
     torch.manual_seed(0)
     network = without_repeats(create("seaformer", "camvid11", variant="t"))

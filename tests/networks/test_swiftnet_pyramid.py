@@ -14,6 +14,7 @@ from hardy.ops.cost import gmacs, parameters
 from surgery import halved
 
 
+@pytest.mark.costly
 def test_size() -> None:
     network = create("swiftnet_pyramid", "cityscapes19")
     assert parameters(network) == 12_056_275

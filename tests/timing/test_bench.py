@@ -145,6 +145,7 @@ def test_a_form_is_timed_beside_the_network_as_it_is(tiny, monkeypatch):
     assert tiny.state_dict().keys() == other.state_dict().keys()  # neither network was changed
 
 
+@pytest.mark.costly
 def test_bfloat16_takes_the_same_images_and_says_what_it_costs(tiny):
     plain, low = bench(tiny, size=(32, 48), runs=2, warm_up=0, dtype="bfloat16")
     assert (plain.precision, plain.against, plain.notes) == ("float32", "bfloat16", ())
@@ -155,6 +156,7 @@ def test_bfloat16_takes_the_same_images_and_says_what_it_costs(tiny):
     assert next(tiny.parameters()).dtype == torch.float32
 
 
+@pytest.mark.costly
 def test_what_is_partly_folded_is_said_so():
     network = wrap(
         nn.Sequential(
