@@ -240,6 +240,7 @@ def test_a_domain_that_is_forgotten_leaves_no_exemplars(network):
     assert sorted(live.exemplars.places.tolist()) == [-1, *range(16)]
 
 
+@pytest.mark.costly
 @pytest.mark.slow
 def test_the_light_form_costs_at_most_half_of_the_full_one(network):
     """Forward passes of one image, and two more for a backward pass, over 10 batches with their share of the buffer."""

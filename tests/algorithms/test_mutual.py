@@ -192,6 +192,7 @@ def test_what_cannot_be_is_refused(options, said):
 # ------------------------------------------------------------------------------------------------ training
 
 
+@pytest.mark.costly
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_resumed_run_has_the_same_bits(tmp_path, accumulate):

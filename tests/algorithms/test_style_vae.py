@@ -167,6 +167,7 @@ def test_vgg_is_trained_without_the_image_part(tiny, tmp_path):
     assert sum(p.numel() for p in algorithm.decoder.parameters()) == 3_505_219
 
 
+@pytest.mark.costly
 @pytest.mark.slow
 def test_a_run_leaves_the_network_as_it_was_and_its_artefact_beside_it(town, tmp_path):
     sections = {

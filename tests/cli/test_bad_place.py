@@ -27,6 +27,7 @@ def own(trained, tmp_path) -> Path:
 # ------------------------------------------------------------------------------------------------- a full disk
 
 
+@pytest.mark.costly
 def test_a_disk_that_is_full_when_the_checkpoint_is_written(refused, call, recipe, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save_file", full)

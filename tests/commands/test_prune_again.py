@@ -38,6 +38,7 @@ def test_a_pruned_run_is_named_and_pruned_further(cut, caplog):
     assert sizes[0] > sizes[1] > sizes[2]
 
 
+@pytest.mark.costly
 def test_without_latency_nothing_is_timed(cut, capsys):
     folder = cut("run")
     metrics = {record.metric for record in records_of(folder / "records.jsonl") if record.target == "cost"}

@@ -167,6 +167,7 @@ def test_the_look_trains_a_network_that_is_only_named_and_pruning_goes_on_from_i
     assert (folder / "network.json").exists()
 
 
+@pytest.mark.costly
 def test_the_dense_network_teaches_the_recovery(values, dense):
     made = values(recovery=3, recover_with={"name": "distillation", "losses": {"kl": {"temperature": 2.0}}})
     made["run"] = {**made["run"], "log_every": 1}

@@ -205,6 +205,7 @@ def trained(town, of_python):
     return train
 
 
+@pytest.mark.costly
 def test_python_takes_a_network_or_a_folder(trained, network, kept):
     before = copy.deepcopy(network.state_dict())
     wanted = trained(kept).state_dict()

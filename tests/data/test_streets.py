@@ -121,6 +121,7 @@ def test_every_promised_class_occurs_and_no_other(domain):
     assert set(np.unique(sample(domain)[1]).tolist()) == promised
 
 
+@pytest.mark.slow
 @pytest.mark.costly
 def test_domains_share_label_statistics_but_for_the_other_town():
     day = shares("day")

@@ -66,6 +66,7 @@ def test_the_critic_judges_each_map_by_itself(size: int) -> None:
     torch.testing.assert_close(critic(maps[:1]), critic(maps)[:1])
 
 
+@pytest.mark.costly
 @pytest.mark.slow
 def test_four_convolutions_have_a_spectral_norm_of_one_and_attention_starts_at_nothing() -> None:
     torch.manual_seed(0)

@@ -110,6 +110,7 @@ def test_strided_convolutions_and_maps_of_other_sizes_fit() -> None:
     assert loss(outputs).item() > 0
 
 
+@pytest.mark.costly
 @pytest.mark.slow
 @pytest.mark.parametrize("stopped", [1, 3])
 def test_a_run_resumed_in_either_stage_ends_with_the_same_bits(stopped: int, tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ def test_it_is_the_sum_of_the_authors_code() -> None:
     assert half(given).item() == pytest.approx(loss(given).item() / 2, rel=1e-6)
 
 
+@pytest.mark.costly
 @pytest.mark.slow
 def test_batch_statistics_leave_the_teacher_as_it_was() -> None:
     matching = Matching(tiny(8, 0), tiny(16, 1).eval())

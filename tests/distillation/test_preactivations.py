@@ -25,6 +25,7 @@ def places(encoder: str) -> dict[str, tuple[str | None, str | None]]:
     return {name: tuple(each.removeprefix(prefix) for each in both if each) for name, both in kept.items()}
 
 
+@pytest.mark.costly
 @pytest.mark.slow
 def test_a_residual_stage_ends_before_its_last_relu() -> None:
     assert places("resnet26") == {  # blocks of three convolutions, two in each stage
@@ -32,6 +33,7 @@ def test_a_residual_stage_ends_before_its_last_relu() -> None:
     }
 
 
+@pytest.mark.costly
 @pytest.mark.slow
 def test_inverted_residuals_are_read_in_the_next_stage() -> None:
     """The batch norm behind the convolution that widens; the last stage has no next."""

@@ -139,6 +139,7 @@ def test_a_network_in_memory_is_saved_with_everything(town: Path, tmp_path: Path
     assert torch.equal(logits(load(folder)), logits(network))
 
 
+@pytest.mark.costly
 def test_the_rest_of_pretrained_weights_comes_from_them(tmp_path: Path) -> None:
     options = {"encoder": "mobilenetv3_small_050", "decoder": "linear"}
     start = hardy.create("encoder_decoder", "camvid11", **options)
@@ -158,6 +159,7 @@ def test_the_rest_of_pretrained_weights_comes_from_them(tmp_path: Path) -> None:
         hardy.load(folder)
 
 
+@pytest.mark.costly
 def test_a_tuned_run_is_pruned_and_goes_on_being_tuned(moved: Path, town: Path, tmp_path: Path) -> None:
     choice = {"criterion": "taylor", "ratio": 0.4, "round_to": 1, "min_width": 2, "recovery": 2, "reestimate": 2}
     given = {"network": {"run": str(moved / "tuned")}, "evaluate": {"latency": False}}

@@ -19,7 +19,6 @@ HEADS_16 = 9 * 192**2 + 192 * 19
 HEADS_T = 9 * 384 * 192 + 192 * 19
 
 
-@pytest.mark.costly
 @pytest.mark.parametrize(
     ("arch", "count", "aux", "unused", "cost"),
     [

@@ -15,7 +15,6 @@ def head(width: int) -> int:
     return 9 * width * 64 + 64 * 19
 
 
-@pytest.mark.costly
 @pytest.mark.parametrize(
     ("variant", "count", "half", "full", "heads"),
     [("t", 8_027_808, 11.421, 45.676, (64, 128)), ("b", 12_234_240, None, 76.902, (96, 128))],

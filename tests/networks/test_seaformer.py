@@ -13,7 +13,6 @@ from hardy.pruning.units import survey
 from surgery import halved
 
 
-@pytest.mark.costly
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(("variant", "count", "cost"), [("s", 3_973_219, 7.661), ("b", 8_584_563, 13.287)])
 def test_size(variant: str, count: int, cost: float, training: bool) -> None:

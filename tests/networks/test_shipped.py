@@ -89,6 +89,7 @@ def test_the_artefact_is_loaded_without_the_package(tmp_path: Path, monkeypatch:
     assert other.architecture["pretrained"] == network.architecture["pretrained"]
 
 
+@pytest.mark.costly
 def test_the_file_of_the_whole_network_keeps_the_normalisation(tmp_path: Path) -> None:
     network = hardy.create("classifier", "pacs7", **LITE0)
     hardy.save(network, tmp_path)

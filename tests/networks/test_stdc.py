@@ -85,6 +85,7 @@ def test_heads_weigh_as_much_as_the_last() -> None:
     assert len(terms) == 3
 
 
+@pytest.mark.costly
 def test_the_authors_checkpoints_fit(tmp_path: Path) -> None:
     torch.manual_seed(0)
     weights = dict(STDCNet("stdc1").state_dict())

@@ -12,7 +12,6 @@ from hardy.pruning.units import survey
 from surgery import halved
 
 
-@pytest.mark.costly
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(
     ("variant", "count", "cost", "half"),

@@ -77,6 +77,7 @@ def test_resnet_of_torchvision_fills_swiftnet(tmp_path: Path) -> None:
     assert len(network.encoder()) == 1
 
 
+@pytest.mark.costly
 def test_timms_weights_are_asked_for_by_their_tag(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, bool]] = []
     make = timm.create_model

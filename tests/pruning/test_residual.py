@@ -121,6 +121,7 @@ class Ladder(Network):
         return Outputs(self.head(self.step(self.deep_norm(self.deep(x)), x)))
 
 
+@pytest.mark.costly
 @pytest.mark.slow
 def test_a_stream_that_an_adding_module_takes_has_no_gate_at_what_it_gives():
     """The module's output is as wide as the stream whose norm stands in it, and is another one."""

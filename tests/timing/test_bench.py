@@ -73,6 +73,7 @@ def test_networks_and_threads_are_left_as_they_were(tiny):
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.costly
 def test_runners_take_turns_after_the_warm_up(monkeypatch):
     turns = []
     ticks = iter(np.cumsum([0, 1, 0, 2, 0, 3, 0, 8]) / 1e3)
@@ -192,6 +193,7 @@ def test_peak_of_tensors_by_hand():
     assert memory.tensors(run, weights, mib) == 5.25
 
 
+@pytest.mark.costly
 def test_peak_of_a_network_is_its_largest_moment():
     network = wrap(nn.Conv2d(3, 19, 1), "cityscapes19")
     (row,) = bench(network, size=(256, 512), runs=1, warm_up=0)
@@ -200,6 +202,7 @@ def test_peak_of_a_network_is_its_largest_moment():
     assert 3 + 3 + 19 <= row.memory / plane <= 3 + 6 + 2 * 19 + 3
 
 
+@pytest.mark.costly
 def test_measuring_memory_says_nothing(capfd, tiny):
     bench(tiny, size=(32, 32), runs=1)
     assert capfd.readouterr() == ("", "")

@@ -69,6 +69,7 @@ def test_targets_leave_the_mlps_or_the_outputs_out(kind: str, targets: str, laye
     assert found == {f"body.blocks.{block}.attn.{layer}" for block in range(3) for layer in layers}
 
 
+@pytest.mark.costly
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("encoder", "count"), [("vit_large_patch14_dinov2", 786_432), ("eva02_large_patch14_224", 1_179_648)]

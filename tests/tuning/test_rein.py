@@ -157,6 +157,7 @@ def test_every_block_is_refined_by_the_formula(encoder: str) -> None:
     torch.testing.assert_close(found.logits, expected.logits, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.costly
 @pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["vit_small_patch14_reg4_dinov2", pytest.param("resnet18", marks=pytest.mark.slow)])
 def test_so_it_is_in_a_classifier(encoder: str) -> None:
@@ -191,6 +192,7 @@ def test_a_copy_an_exported_graph_and_a_file_say_the_same(encoder: str, tmp_path
     assert proof.agreement == 1.0 or proof.difference < 1e-4 * float(expected.abs().max())
 
 
+@pytest.mark.costly
 @pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["vit_small_patch14_reg4_dinov2", "mit_b0"])
 def test_the_parts_of_a_network_and_what_starts_at_zero(encoder: str) -> None:
@@ -222,6 +224,7 @@ def test_each_block_has_layers_of_its_own_without_sharing() -> None:
         torch.testing.assert_close(part(x, block), alone(x, 0))
 
 
+@pytest.mark.costly
 @pytest.mark.slow
 def test_a_tuned_transformer_is_pruned() -> None:
     tuned = excite(attach(dense("vit_small_patch14_reg4_dinov2")))

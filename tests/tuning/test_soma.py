@@ -84,6 +84,7 @@ def test_what_is_stored_has_the_factors_of_the_start_but_not_the_weights() -> No
     assert "body.blocks.1.mlp.fc1.layer.weight" in changes.untrained(network)
 
 
+@pytest.mark.costly
 @pytest.mark.slow
 def test_pointwise_convolutions_of_a_real_encoder_merge_exactly() -> None:
     network = small("lite")
