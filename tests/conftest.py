@@ -43,6 +43,11 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    """At the end all of it is garbage again; extension modules complain of what is left."""
+    gc.unfreeze()
+
+
 def _shared() -> Path:
     return Path(os.environ.get("HARDY_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

@@ -17,7 +17,7 @@ from hardy.registry import NETWORKS
 from hardy.types import Outputs, Stage
 
 LABELS = label_space("pacs7")
-SIZES = ((64, 96), (81, 99))
+SIZES = ((128, 160), (129, 163))
 
 
 @pytest.fixture(scope="module", params=NETWORKS.names())

@@ -42,12 +42,23 @@ def filled(decoder: Decoder, network: Network, names: dict[str, str]) -> nn.Modu
     return decoder.eval()
 
 
-@pytest.mark.parametrize("name", [name for name in DECODERS.names() if not DECODERS.get(name).joins])
+WIDE = {"upernet"}
+"""Decoders that take seconds, for `make test-costly`."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.costly] * (name in WIDE))
+        for name in DECODERS.names()
+        if not DECODERS.get(name).joins
+    ],
+)
 def test_every_decoder_takes_maps_of_every_size_and_learns(name: str) -> None:
     if name == "mask2former":
         pytest.importorskip("transformers")
     decoder = DECODERS.build(name, {"channels": CHANNELS, "strides": STRIDES, "class_count": 5})
-    for height, width in ((32, 64), (65, 99)):
+    for height, width in ((64, 96), (97, 131)):
         maps = maps_of(height, width)
         logits = decoder(maps)
         assert logits.shape[:2] == (2, 5)
