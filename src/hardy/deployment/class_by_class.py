@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["MOST_CLASSES", "Best", "best"]
+__all__ = ["MOST_CLASSES", "Best", "best", "first_largest"]
 
 MOST_CLASSES = 64
 """With more classes the graph keeps ArgMax: it would have six operations a class."""
@@ -72,22 +72,30 @@ def best(onnx: Any, graph: Any, logits: str, output: str) -> Best | None:
                 one.input[1] = f"{node.input[1]}_of_one"
             one.output[:] = [f"{node.output[0]}_{k}"]
             nodes.append(one)
-    found = [f"{logits}_{k}" for k in range(count)]
-    nodes += _first_equal(make, found, output)
-    constants += [array(np.full((1, 1, 1, 1), k, np.uint8), f"class_{k}") for k in range(count)]
-    constants.append(array(np.array([1], np.int64), "class_axis"))
-    return Best(nodes, constants, frozenset(node.output[0] for node in chain))
+    ends, values = first_largest(onnx, [f"{logits}_{k}" for k in range(count)], output)
+    return Best(nodes + ends, constants + values, frozenset(node.output[0] for node in chain))
 
 
-def _first_equal(make: Any, found: Sequence[str], output: str) -> list[Any]:
-    """The nodes from the logits of each class (1, 1, h, w) to the first class with the largest."""
-    nodes = [make("Max", found, ["largest"], name="largest")]
-    last = f"class_{len(found) - 1}"
+def first_largest(onnx: Any, found: Sequence[str], output: str, own: str = "") -> tuple[list[Any], list[Any]]:
+    """The nodes from the logits of each class (1, 1, h, w) to the first class with the largest, and their constants.
+
+    Args:
+        onnx: the package.
+        found: names of the logits.
+        output: name of the classes (1, h, w), uint8.
+        own: what the names of all nodes and constants begin with.
+    """
+    make, array = onnx.helper.make_node, onnx.numpy_helper.from_array
+    constants = [array(np.full((1, 1, 1, 1), k, np.uint8), f"{own}class_{k}") for k in range(len(found))]
+    nodes = [make("Max", found, [f"{own}largest"], name=f"{own}largest")]
+    last = constants[-1].name
     for k in reversed(range(len(found) - 1)):
-        nodes.append(make("Equal", [found[k], "largest"], [f"is_{k}"], name=f"is_{k}"))
-        nodes.append(make("Where", [f"is_{k}", f"class_{k}", last], [f"best_{k}"], name=f"best_{k}"))
-        last = f"best_{k}"
-    return [*nodes, make("Squeeze", [last, "class_axis"], [output], name="to_map")]
+        nodes.append(make("Equal", [found[k], f"{own}largest"], [f"{own}is_{k}"], name=f"{own}is_{k}"))
+        chosen = [f"{own}is_{k}", constants[k].name, last]
+        nodes.append(make("Where", chosen, [f"{own}best_{k}"], name=f"{own}best_{k}"))
+        last = f"{own}best_{k}"
+    constants.append(array(np.array([1], np.int64), f"{own}class_axis"))
+    return [*nodes, make("Squeeze", [last, constants[-1].name], [output], name=f"{own}to_map")], constants
 
 
 def _chain(
