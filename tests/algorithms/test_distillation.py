@@ -260,7 +260,7 @@ def batches(start, rank, processes):
 
 
 def fit(folder=None, seed=0, accumulate=1, **options):
-    space = hardy.create("tiny", "camvid11", width=8).labels
+    space = hardy.create("tiny", "camvid11", width=8).label_space
     torch.manual_seed(seed)
 
     def built():

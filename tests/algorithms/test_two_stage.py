@@ -27,12 +27,12 @@ class Branched(Network):
 
     least_size = 1
 
-    def __init__(self, labels, width=4):
-        super().__init__(labels, (0.2, 0.3, 0.4), (1.0, 1.0, 1.0))
+    def __init__(self, label_space, width=4):
+        super().__init__(label_space, (0.2, 0.3, 0.4), (1.0, 1.0, 1.0))
         self.stem = nn.Conv2d(3, width, 1)
         self.deep = nn.Sequential(nn.Conv2d(width, width, 2, stride=2), nn.BatchNorm2d(width))
         self.detail = nn.Conv2d(3, width, 1)
-        self.head = nn.Conv2d(width, len(labels), 1)
+        self.head = nn.Conv2d(width, len(label_space), 1)
 
     def outputs(self, images):
         x = self.normalise(images)
@@ -216,7 +216,7 @@ def run_of(kind, folder=None, **options):
         else:
             network, teacher = (create("classifier", "pacs7", encoder="test_resnet") for _ in range(2))
     seed_all(0, "algorithm")
-    algorithm = TwoStage(network, CrossEntropy(len(network.labels)), Teacher(teacher), 6, **options)
+    algorithm = TwoStage(network, CrossEntropy(len(network.label_space)), Teacher(teacher), 6, **options)
     optim = Optim(name="adam", lr=1e-2, steps=6)
     return Fit(algorithm, batches, optim, RunSection(device="cpu"), folder=folder)
 

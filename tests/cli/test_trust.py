@@ -223,7 +223,7 @@ def test_a_style_artefact_runs_no_code(section, recipe, trained, refused, tmp_pa
 
 
 def test_a_trusted_module_runs(trained, call, tmp_path, mark, told):
-    network = hardy.wrap(torch.nn.Conv2d(3, 3, 1), hardy.load(trained).labels, factory="stranger:make")
+    network = hardy.wrap(torch.nn.Conv2d(3, 3, 1), hardy.load(trained).label_space, factory="stranger:make")
     folder = hardy.save(network, tmp_path / "net")
     for trust in ("stranger", ["stranger"], ["other", "stranger:make"]):
         assert isinstance(hardy.load(folder, trust=trust), Wrapped)

@@ -41,7 +41,8 @@ class Turns:
 
     @staticmethod
     def of(network, size):
-        return sum(milliseconds(parts(parse(network.architecture["options"]["arch"], "x"), size, len(network.labels))))
+        architecture, classes = parse(network.architecture["options"]["arch"], "x"), len(network.label_space)
+        return sum(milliseconds(parts(architecture, size, classes)))
 
     def __call__(self, network):
         return 10.0, self.of(network, self.size) / self.first

@@ -9,7 +9,7 @@ from repeats import without_repeats
 from torch import nn
 from torch.export import Dim
 
-from hardy.data.labels import LabelSpace, label_space
+from hardy.data.label_spaces import LabelSpace, find_label_space
 from hardy.engine.classes import for_classes
 from hardy.errors import InputError
 from hardy.networks.base import Network
@@ -18,7 +18,7 @@ from hardy.ops.cost import gmacs, parameters
 from hardy.registry import LOSSES, NETWORKS
 from hardy.types import IGNORE
 
-LABELS = label_space("pacs7")
+LABELS = find_label_space("pacs7")
 
 
 def build(name: str, seed: int = 0) -> Network:

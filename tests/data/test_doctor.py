@@ -250,7 +250,7 @@ def test_a_sheet_shows_images_beside_their_masks(street, tmp_path, ending):
         return
     assert write(domains, to, images=1, only="11") == 2
     sheet = np.array(Image.open(to))
-    red, green, blue = domains[0].dataset.labels.colours[2]
+    red, green, blue = domains[0].dataset.label_space.colours[2]
     sky = np.array(Image.open(street / "images" / "day" / "11.png"))[0, 0]
     mixed = (0.35 * sky + 0.65 * np.array((red, green, blue))).round()
     assert (np.abs(sheet.astype(int) - mixed).max(2) <= 3).any()
@@ -281,7 +281,7 @@ def test_converted_data_are_the_same_data(real_data, tmp_path):
         assert np.array_equal(image, copied)
         assert np.array_equal(label, same)
         assert set(np.unique(idd.dataset.read_label(theirs))) <= {*range(7), 255}
-    assert own.dataset.labels.colours == domains[0].dataset.labels.colours
+    assert own.dataset.label_space.colours == domains[0].dataset.label_space.colours
 
 
 def test_a_conversion_that_fails_leaves_nothing(street, tmp_path):

@@ -6,7 +6,7 @@ import torch
 from stream_method import SEEN
 
 from hardy.data.base import Dataset, Domain
-from hardy.data.labels import SPACES
+from hardy.data.label_spaces import SPACES
 from hardy.engine import protocol
 from hardy.engine.adapting import Adapting, chosen
 from hardy.engine.protocol import Settings
@@ -22,7 +22,7 @@ SPACE = SPACES["camvid11"]
 class Drawn(Dataset):
     """Images of noise with masks of noise, 32x40; item ``torn`` cannot be read."""
 
-    labels = SPACE
+    label_space = SPACE
 
     def __init__(self, torn=-1):
         self.torn = torn

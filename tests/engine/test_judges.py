@@ -149,7 +149,7 @@ def test_a_run_that_stopped_while_it_was_measured_is_measured_again(town, tmp_pa
         patch.setattr("hardy.engine.run.Run.record", stop)
         with pytest.raises(KeyboardInterrupt):
             train.run(recipe)
-    assert hardy.load(tmp_path / "run").labels.classes == ("road", "wall", "sky"), "the network is there already"
+    assert hardy.load(tmp_path / "run").label_space.classes == ("road", "wall", "sky"), "the network is there already"
     train.run(recipe)
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         "curves.jsonl",

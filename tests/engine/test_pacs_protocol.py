@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from hardy.data.labels import SPACES
+from hardy.data.label_spaces import SPACES
 from hardy.data.transforms import training
 from hardy.engine import protocol
 from hardy.engine.protocol import Settings

@@ -12,7 +12,7 @@ from torch import Tensor
 from hardy.adaptation._guard import Guarded
 from hardy.adaptation.base import TestTimeAdaptation
 from hardy.data.base import Dataset, Domain
-from hardy.data.labels import SPACES
+from hardy.data.label_spaces import SPACES
 from hardy.engine.adapting import adapted
 from hardy.engine.stream_table import StreamTable, harmful, worst_window
 from hardy.engine.streaming import Streaming
@@ -27,7 +27,7 @@ METHOD = "stream_method:Learning"
 class Drawn(Dataset):
     """Noise with masks of noise; an item is a number, ``bad`` ones cannot be read, ``small`` ones are 4x4."""
 
-    labels = SPACES["camvid11"]
+    label_space = SPACES["camvid11"]
 
     def __init__(self, bad=(), small=(), wide=()):
         self.bad, self.small, self.wide = bad, small, wide

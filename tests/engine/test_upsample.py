@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hardy.data.labels import label_space
+from hardy.data.label_spaces import find_label_space
 from hardy.deployment.export import export
 from hardy.errors import InputError
 from hardy.metrics import confusion, scores
@@ -21,7 +21,7 @@ class Coarse(Network):
     """Logits at a quarter of the image, rounded up, from few layers: what is tested comes after them."""
 
     def __init__(self):
-        super().__init__(label_space("camvid11"))
+        super().__init__(find_label_space("camvid11"))
         half = {"stride": 2, "padding": 1}
         self.layers = nn.Sequential(nn.Conv2d(3, 16, 3, **half), nn.ReLU(), nn.Conv2d(16, 11, 3, **half))
 
@@ -111,7 +111,7 @@ class Padded(Network):
     """Its logits are those of an image filled up to multiples of 32."""
 
     def __init__(self):
-        super().__init__(label_space("camvid11"))
+        super().__init__(find_label_space("camvid11"))
         self.conv = nn.Conv2d(3, 11, 8, stride=8)
 
     def outputs(self, images):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.engine.classes import for_classes
 from hardy.errors import InputError
 from hardy.networks.base import Network
@@ -204,7 +204,7 @@ def test_a_network_with_it_keeps_the_contract_of_networks(encoder: str) -> None:
 
 def test_other_classes_keep_the_head_and_the_rows_of_the_same_names() -> None:
     made = network().eval()
-    names = (made.labels.classes[4], "unheard_of", made.labels.classes[0])
+    names = (made.label_space.classes[4], "unheard_of", made.label_space.classes[0])
     other = for_classes(made, LabelSpace("other", names, ((0, 0, 0),) * 3))
     assert torch.equal(other.decoder.classifier.weight[[0, 2]], made.decoder.classifier.weight[[4, 0]])
     assert torch.equal(other.decoder.nothing.weight, made.decoder.nothing.weight)

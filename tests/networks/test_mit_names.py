@@ -56,7 +56,7 @@ def test_weights_come_under_either_of_their_published_names(weights: dict[str, T
         assert all(torch.equal(value, weights[key]) for key, value in network.backbone.state_dict().items())
         assert network.pretrained
         assert network.encoder() == (network.backbone,)
-    again = rebuild(network.architecture, network.labels)
+    again = rebuild(network.architecture, network.label_space)
     assert again.pretrained
     assert again.architecture == network.architecture
 

@@ -8,7 +8,7 @@ from published_more_names import bisenetv2, ddrnet, pidnet, segformer, segformer
 from published_names import Shapes, espnet, fast_scnn, swiftnet, values
 from torch import Tensor
 
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.networks.building.create import create
 from hardy.networks.published.base import Publication, in_rgb
 from hardy.registry import PUBLICATIONS

@@ -53,7 +53,7 @@ def test_real_weights_fill_the_encoder_of_a_segmentation_network(
     assert network.pretrained
     inside = {id(parameter) for module in network.encoder() for parameter in module.parameters()}
     assert inside == {id(parameter) for parameter in network.backbone.parameters()}
-    again = rebuild(network.architecture, network.labels)
+    again = rebuild(network.architecture, network.label_space)
     assert again.pretrained
     assert again.architecture == network.architecture
     assert len(again.encoder()) == 1

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from hardy.data.labels import label_space
+from hardy.data.label_spaces import find_label_space
 from hardy.deployment.epilogue import Treated
 from hardy.engine.artefact import load, save
 from hardy.errors import InputError
@@ -79,7 +79,7 @@ def test_is_built_again_by_its_factory_or_from_its_module(monkeypatch: pytest.Mo
     theirs = ModuleType("their_networks")
     vars(theirs).update(half=Half, number=lambda: 3)
     monkeypatch.setitem(sys.modules, "their_networks", theirs)
-    labels = label_space("camvid11")
+    labels = find_label_space("camvid11")
     network = wrap(Half(), labels, mean=(0.5, 0.5, 0.5), factory="their_networks:half")
     again = rebuild(network.architecture, labels)
     again.load_state_dict(network.state_dict(), strict=True)
@@ -205,4 +205,4 @@ def test_an_artefact_with_wrong_declarations_is_refused() -> None:
         ({"feature": {}}, "no option 'feature'; it has: factory, mean, std, image_level, last, features, embedding"),
     ):
         with pytest.raises(InputError, match=message):
-            rebuild({"name": "wrapped", "options": options}, label_space("camvid11"), module=Staged())
+            rebuild({"name": "wrapped", "options": options}, find_label_space("camvid11"), module=Staged())

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 import torch
 
-from hardy.data.labels import label_space
+from hardy.data.label_spaces import find_label_space
 from hardy.losses.cross_entropy import CrossEntropy
 from hardy.networks.architectures.multipath import Architecture
 from hardy.ops.divergence import divergence
@@ -15,7 +15,7 @@ from hardy.searching.supernet import Supernet
 from hardy.types import IGNORE, Batch
 
 SPACE = Space(2, 4, 3)
-LABELS = label_space("camvid11")
+LABELS = find_label_space("camvid11")
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.networks.base import Network
 from hardy.types import Outputs
 

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 import torch
 
-from hardy.data.labels import label_space
+from hardy.data.label_spaces import find_label_space
 from hardy.errors import InputError
 from hardy.networks.architectures.multipath import PUBLISHED, parse, read
 from hardy.searching.cost import parts
@@ -56,13 +56,13 @@ def bench(tmp_path):
         return [rule(shape) for shape in shapes]
 
     times = LayerTable(MACHINE, measure, tmp_path)
-    return Bench(SPACE, label_space("camvid11"), SIZE, "eager", torch.device("cpu"), times, Clock()), asked
+    return Bench(SPACE, find_label_space("camvid11"), SIZE, "eager", torch.device("cpu"), times, Clock()), asked
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_sum_of_a_published_architecture_is_that_of_its_parts(name, bench, tmp_path):
     made, _ = bench
-    architecture, classes = parse(read(PUBLISHED[name]), name), len(made.labels)
+    architecture, classes = parse(read(PUBLISHED[name]), name), len(made.label_space)
     priced = Priced(replace(made, space=Space(12, 16, 2), size=(1024, 2048)), tmp_path / "latency.json")
     priced._fill(parts(architecture, (1024, 2048), classes))
     wanted = fsum(made.times[part] for part in parts(architecture, (1024, 2048), classes))

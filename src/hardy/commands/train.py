@@ -45,7 +45,9 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
         here.fit(network, images, "train", tell=say if show else None)
         table = save_and_measure(here, network, images)
     if here.main and show:
-        show_table(f"{here.folder}: {type(network).__name__}, {network.labels.name}{adapt_words(recipe.adapt)}", table)
+        show_table(
+            f"{here.folder}: {type(network).__name__}, {network.label_space.name}{adapt_words(recipe.adapt)}", table
+        )
         for remark in here.remarks:
             say(remark)
         say_lineage(str(here.folder), network)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hardy.data import loader
 from hardy.data.base import Domain, DomainItems, Item
-from hardy.data.labels import convert
+from hardy.data.label_spaces import convert
 from hardy.deployment.graph import Output
 from hardy.deployment.quantisation import LIMIT, Quantised, quantise
 from hardy.errors import InputError
@@ -65,10 +65,10 @@ def quantise_on(
 
 def _read(network: Network, domain: Domain, items: Sequence[Item]) -> list[tuple[Tensor, Tensor]]:
     """The images of a domain and their masks in the network's classes."""
-    if convert(domain.dataset.labels, network.labels) is None:
+    if convert(domain.dataset.label_space, network.label_space) is None:
         raise InputError(
-            f"{domain.name}: its classes {domain.dataset.labels.name} have no map to {network.labels.name}, so no drop "
-            "can be measured; name other domains"
+            f"{domain.name}: its classes {domain.dataset.label_space.name} have no map to "
+            f"{network.label_space.name}, so no drop can be measured; name other domains"
         )
-    batches = loader.evaluation_batches([(domain, items)], network.labels)
+    batches = loader.evaluation_batches([(domain, items)], network.label_space)
     return [(batch.images[0], batch.labels[0]) for batch in batches]

@@ -32,6 +32,7 @@ from hardy.deployment.runner import Table, table_beside, write_table
 from hardy.deployment.statistics import Statistics
 from hardy.errors import InputError, check_size, within
 from hardy.files import expanded, remove, temporary
+from hardy.former import FormerName
 from hardy.lock import NAME as LOCK
 from hardy.lock import Lock
 from hardy.networks.base import Network, refuse_plain
@@ -65,7 +66,7 @@ class Proof:
         miou_torch, miou_onnx: mean IoU of the network at full size and of the file; None without labels.
         nodes: operations in the graph.
         opset: the ONNX operator set.
-        labels: the label space: name, classes, colours.
+        label_space: the label space: name, classes, colours.
         versions: of hardy, torch, onnx and onnxruntime.
         agreement_openvino: share of pixels with the same class in OpenVINO; None where it was not asked for.
     """
@@ -87,13 +88,14 @@ class Proof:
     miou_onnx: float | None
     nodes: int
     opset: int
-    labels: dict[str, Any]
+    label_space: dict[str, Any]
     versions: dict[str, str]
     agreement_openvino: float | None = None
+    labels = FormerName("label_space")
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as plain values."""
-        return asdict(self)
+        """The fields as plain values; the label space is called ``labels``, as in files that earlier versions wrote."""
+        return {"labels" if name == "label_space" else name: value for name, value in asdict(self).items()}
 
 
 def export(
@@ -259,7 +261,7 @@ def _proof(network: Network, parity: Parity, **settings: Any) -> Proof:
     return Proof(
         **settings,
         opset=graph.OPSET,
-        labels=network.labels.to_json(),
+        label_space=network.label_space.to_json(),
         versions={name: metadata.version(name) for name in ("hardy", "torch", "onnx", "onnxruntime")},
         **vars(parity),
     )

@@ -74,7 +74,7 @@ def compare(
         upsample: how the graphs upsample; the network's logits are upsampled in the same way.
     """
     differences, (equal, equal_full) = [], torch.zeros(2, 2, dtype=torch.float64)
-    count = len(network.labels)
+    count = len(network.label_space)
     by_torch, by_onnx = (torch.zeros(count, count, dtype=torch.int64) for _ in range(2))
     sizes = proof_sizes(size, dynamic, network.least_size)
     for at in sizes:

@@ -177,7 +177,7 @@ def _drop(
     name: str, network: Network, session: graph.Session, pairs: Sequence[tuple[Tensor, Tensor]], size: Sequence[int]
 ) -> Drop:
     """What the domain ``name`` loses."""
-    count = len(network.labels)
+    count = len(network.label_space)
     before, after = (torch.zeros(count, count, dtype=torch.int64) for _ in range(2))
     equal = pixels = 0
     for image, mask in pairs:
@@ -211,7 +211,7 @@ def _sign(file: Path, network: Network, made: Quantised, size: Sequence[int], ou
         "batch": 1,
         "dynamic": False,
         "quantised": {"drops": [asdict(drop) for drop in made.drops], "calibrated": dict(made.calibrated)},
-        "labels": network.labels.to_json(),
+        "labels": network.label_space.to_json(),
         "versions": {name: metadata.version(name) for name in ("hardy", "torch", "onnx", "onnxruntime")},
     }
     more = {"pretrained": network.architecture.get("pretrained"), "lineage": list(network.lineage)}

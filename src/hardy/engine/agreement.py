@@ -77,7 +77,7 @@ def agreements(
         InputError: for a teacher that lacks classes. A domain that cannot be read, or whose images the teacher does not
             take, is named in the log and left out.
     """
-    order = class_order(network.labels, teacher.labels)
+    order = class_order(network.label_space, teacher.label_space)
     device = pick(settings.run.device)
     network.to(device)
     teacher.to(device)

@@ -71,7 +71,7 @@ def _look(name: str, network: Network, image: np.ndarray, size: Sequence[int] | 
     began = time.perf_counter()
     ids = predicted()
     took = 1e3 * (time.perf_counter() - began)
-    counts = np.bincount(ids.ravel(), minlength=256)[: len(network.labels)]
+    counts = np.bincount(ids.ravel(), minlength=256)[: len(network.label_space)]
     order = [place for place in np.argsort(-counts, kind="stable") if counts[place]]
-    shares = {network.labels.classes[place]: float(counts[place] / ids.size) for place in order}
-    return Look(name, overlay_image(image, ids, network.labels), took, shares)
+    shares = {network.label_space.classes[place]: float(counts[place] / ids.size) for place in order}
+    return Look(name, overlay_image(image, ids, network.label_space), took, shares)

@@ -69,7 +69,7 @@ def _what(network: Network) -> Iterator[str]:
     kind = network.architecture.get("name") or type(network).__name__
     count = sum(weight.numel() for weight in network.parameters())
     yield f"A segmentation network of Hardy: `{kind}`, {count:,} parameters."
-    yield f"Classes (`{network.labels.name}`): {', '.join(network.labels.classes)}."
+    yield f"Classes (`{network.label_space.name}`): {', '.join(network.label_space.classes)}."
     if network.changes:
         yield f"Changed since it was built: {', '.join(str(each['change']) for each in network.changes)}."
 

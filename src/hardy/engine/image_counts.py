@@ -42,7 +42,7 @@ def counted(
 
 def pictured(found: Mapping[str, tuple[Finder, Sequence[str]]]) -> Worst:
     """The pictures of all domains: of each, by name, what found them, and what its images are called."""
-    spaces = [finder.labels for finder, _ in found.values()]
+    spaces = [finder.label_space for finder, _ in found.values()]
     colours = dict(zip(spaces[0].classes, spaces[0].colours, strict=True)) if spaces else {}
     pictures = {domain: kept for domain, (finder, names) in found.items() if (kept := finder.pictures(names))}
     return Worst(pictures, colours)

@@ -113,7 +113,7 @@ class Predictor:
         clear(folder, *(folder / DRAWN[kind] for kind in kinds))
         learns = {"adapt": adapt.model_dump(mode="json"), "seed": seed} if adapt else {}
         self.key = _once(lambda: _settings(self._network, self._size, window, learns) if resumes else "")
-        self._write = MaskWriter(folder, kinds, self._network.labels, self.key if resumes else None)
+        self._write = MaskWriter(folder, kinds, self._network.label_space, self.key if resumes else None)
 
     def is_done(self, name: str, content: str) -> bool:
         """Whether the mask of this picture, and what is drawn beside it, are there already."""
@@ -340,6 +340,6 @@ def _settings(
         weights = [pictures.content(network.path)]
     else:
         weights = [artefact.checksum(network), artefact.form(network), type(network).__qualname__]
-    settings: list[Any] = [_FORM, *weights, network.labels.to_json(), size and list(size), window and list(window)]
+    settings: list[Any] = [_FORM, *weights, network.label_space.to_json(), size and list(size), window and list(window)]
     settings += [learns] if learns else []
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()

@@ -302,7 +302,7 @@ def _training(network: Network, choice: Prune, view: DataView, log: Log | None) 
     steady = settings.optim.model_copy(
         update={"lr": choice.lr, "steps": _ENDLESS, "schedule": "constant", "warm_up": 0, "ema": None}
     )
-    batches = protocol.training(view.parts.train, network.labels, settings, stage="score")
+    batches = protocol.training(view.parts.train, network.label_space, settings, stage="score")
     loop = Fit(algorithm, batches, steady, settings.run, stage="score", log=log)
     if loop.accelerator.num_processes > 1:
         raise InputError("prune: scores are not averaged over processes; prune in one process, recover in several")

@@ -191,7 +191,7 @@ class Run:
     def pixel_loss(self, network: Network) -> PixelLoss:
         """The loss of one head, as the recipe chooses it."""
         loss = self.recipe.loss
-        built: PixelLoss = LOSSES.build(loss.name, {"class_count": len(network.labels)}, **loss.options)
+        built: PixelLoss = LOSSES.build(loss.name, {"class_count": len(network.label_space)}, **loss.options)
         return built
 
     def teacher(self) -> Teacher | None:
