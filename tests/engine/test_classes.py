@@ -146,7 +146,7 @@ def test_a_wrapped_classifier_too():
     same(network, for_classes(network, OTHER), torch.rand(2, 3, 16, 16))
 
 
-def test_where_the_last_layers_cannot_be_told_one_line_says_so():
+def test_where_the_last_layers_cannot_be_identified_one_line_says_so():
     with pytest.raises(InputError, match=r"of the wrapped TwoHeads that predict its 4 classes cannot be identified"):
         for_classes(wrap(TwoHeads(), OLD), OTHER)
 

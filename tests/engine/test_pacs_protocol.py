@@ -18,7 +18,7 @@ SIDE = 40
 
 @pytest.fixture(scope="module")
 def pacs(tmp_path_factory):
-    """A small PACS: each picture is a ramp from left to right, so that a crop tells where it came from."""
+    """A small PACS: each picture is a ramp from left to right, so that a crop shows where it came from."""
     root = tmp_path_factory.mktemp("pacs")
     ramp = np.tile(np.arange(SIDE, dtype=np.uint8) * 6, (SIDE, 1))
     for domain, count in COUNTS.items():

@@ -94,8 +94,8 @@ def test_a_run_keeps_pictures_and_curves(town, tmp_path):
     ran = curves.read(folder)["train"]
     assert {name: [step for step, _ in curve] for name, curve in ran.items()}["source validation"] == [2, 4]
     assert len(ran) > 1
-    told = {"datasets": {"folder": {"root": str(town)}}, "device": "cpu", "size": None, "per_class": False}
-    evaluate.run(folder, ["folder/night"], worst=2, **told)
+    options = {"datasets": {"folder": {"root": str(town)}}, "device": "cpu", "size": None, "per_class": False}
+    evaluate.run(folder, ["folder/night"], worst=2, **options)
     again = pictures.read(folder / pictures.FOLDER).domains["folder/night"]
     assert again[0] == found.domains["folder/night"][0]
     assert again[0].score <= again[1].score

@@ -22,8 +22,8 @@ def published(weights: dict[str, Tensor], bgr: Tensor) -> Tensor:
     """Logits of ``bgr`` (B, 3, H, W) in [0, 255] by the table of the network, H and W multiples of 8."""
     w = {name.removeprefix("encoder."): value for name, value in weights.items()}
     decoder = "classifier.weight" in w
-    told = CAMVID if len(w["classifier.conv.weight"]) == 12 else CITYSCAPES
-    mean, std = (torch.tensor(numbers).view(1, 3, 1, 1) for numbers in told)
+    classes = CAMVID if len(w["classifier.conv.weight"]) == 12 else CITYSCAPES
+    mean, std = (torch.tensor(numbers).view(1, 3, 1, 1) for numbers in classes)
     x = (bgr - mean) / std / 255
 
     def norm(x: Tensor, name: str) -> Tensor:

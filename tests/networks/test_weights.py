@@ -59,11 +59,11 @@ def test_real_weights_fill_the_encoder_of_a_segmentation_network(
     assert len(again.encoder()) == 1
 
 
-def test_torchvisions_names_are_told_for_every_layer() -> None:
+def test_torchvisions_names_are_known_for_every_layer() -> None:
     theirs = torchvision.models.mobilenet_v2().state_dict()
     ours = timm.create_model("mobilenetv2_100").state_dict()
-    told = in_timm_names(theirs)
-    assert {name: value.shape for name, value in told.items()} == {name: value.shape for name, value in ours.items()}
+    renamed = in_timm_names(theirs)
+    assert {name: value.shape for name, value in renamed.items()} == {name: value.shape for name, value in ours.items()}
     assert in_timm_names({"conv1.weight": torch.zeros(1)}).keys() == {"conv1.weight"}
 
 

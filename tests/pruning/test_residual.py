@@ -225,7 +225,7 @@ def test_a_skip_gate_is_divided_by_its_blocks(basic):
     assert [divisor(part, skip) for skip in ("none", "places", "blocks", "nvidia")] == [1, 1, 1, 3]
 
 
-def test_a_network_that_takes_no_images_is_told(basic, pixel_loss):
+def test_a_network_that_takes_no_images_is_reported(basic, pixel_loss):
     class Grey(Residual):
         def outputs(self, images):
             if images.shape[1] != 1:

@@ -13,7 +13,7 @@ __all__ = ["halved"]
 
 
 def halved(network: Network, units: Sequence[Unit] = ()) -> float:
-    """Remove half of the channels of every unit of ``network`` in place, run what is left at two sizes, and tell the
+    """Remove half of the channels of every unit of ``network`` in place, run what is left at two sizes, and return the
     share of its convolutions and linear layers that became smaller; ``units`` are found where none are given."""
     sizes = {name: layer.weight.shape for name, layer in network.eval().named_modules() if _mixes(layer)}
     units = units or find_units(network)

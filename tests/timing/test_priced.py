@@ -117,9 +117,11 @@ def test_what_cannot_be(bench, tmp_path):
     Priced(made, file).prepare(BUDGET, 0)  # what was measured for that is not lost
     with pytest.raises(InputError, match="was measured on another machine"):
         Priced(replace(made, size=(64, 64)), file).prepare(BUDGET, 0)
-    told = json.loads(file.read_text())
-    assert told["parts_ms"][name_of(parts(SPACE.smallest(), SIZE, 11)[0])] == rule(parts(SPACE.smallest(), SIZE, 11)[0])
-    del told["anchors"]
-    file.write_text(json.dumps(told))
+    content = json.loads(file.read_text())
+    assert content["parts_ms"][name_of(parts(SPACE.smallest(), SIZE, 11)[0])] == rule(
+        parts(SPACE.smallest(), SIZE, 11)[0]
+    )
+    del content["anchors"]
+    file.write_text(json.dumps(content))
     with pytest.raises(InputError, match="damaged; delete it"):
         Priced(made, file).prepare(BUDGET, 0)

@@ -42,7 +42,7 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
         network = here.network()
         images = here.images(network)
         here.tune(network)
-        here.fit(network, images, "train", tell=say if show else None)
+        here.fit(network, images, "train", report=say if show else None)
         table = save_and_measure(here, network, images)
     if here.main and show:
         show_table(

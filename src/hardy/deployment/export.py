@@ -172,7 +172,7 @@ def _proven(
     _judge(proof, agreement)
     _sign(file, proof, network)
     _keep(file, target, table)
-    readme.write(target, _told(proof))
+    readme.write(target, _readme_values(proof))
     return proof
 
 
@@ -311,8 +311,8 @@ def _judge(proof: Proof, agreement: float) -> None:
         )
 
 
-def _told(proof: Proof) -> dict[str, Any]:
-    """What the README says of the file."""
+def _readme_values(proof: Proof) -> dict[str, Any]:
+    """What the README beside the file shows."""
     images = f"{proof.images} {'random' if proof.drawn else 'real'} images"
     checked = f"Proven against PyTorch on {images}: {proof.agreement:.4%} of the classes agree."
     return {**proof.to_json(), "checked": checked}

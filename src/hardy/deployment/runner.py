@@ -112,11 +112,11 @@ class Runner:
         self._file, self._threads = Path(file), threads
         self._fed = _session(self._file, threads)
         given = read_table(table_beside(self._file) if table is None else Path(table))
-        kind = _told(self._file, self._fed, given)
+        kind = _statistics_of(self._file, self._fed, given)
         self._observes = self._fed if kind == "observed" else None
         if observed is not None:
             self._observes = _session(Path(observed), threads)
-            if _told(Path(observed), self._observes, given) != "observed":
+            if _statistics_of(Path(observed), self._observes, given) != "observed":
                 raise ValueError(f"{observed}: observes no statistics; export it with --statistics observed")
         self._momentum, self._every, self._prior = momentum, every, prior
         self._norms, self._rows, self._counts = given.norms, dict(given.rows), dict(given.counts)
@@ -346,7 +346,7 @@ def _session(model: Path | bytes, threads: int) -> Any:
         raise ValueError(f"{model if isinstance(model, Path) else 'the file'}: cannot be read ({reason})") from None
 
 
-def _told(file: Path, session: Any, table: Table) -> str:
+def _statistics_of(file: Path, session: Any, table: Table) -> str:
     """Whether the statistics of ``file`` are ``inputs`` or ``observed``.
 
     Raises:

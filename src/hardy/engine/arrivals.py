@@ -122,11 +122,11 @@ class Arrivals:
                 self._active = now
             since[path] = known if known is not None and known[0] == stamp else (stamp, now)
         self._since, self.waiting = since, len(fresh)
-        self._tell()
+        self._report_waiting()
         whole = ((path, stamp) for path, (stamp, start) in since.items() if now - start >= _SETTLED)
         return heapq.nsmallest(MOST_TAKEN, whole, key=lambda one: (one[1].time, str(one[0])))
 
-    def _tell(self) -> None:
+    def _report_waiting(self) -> None:
         """Say that many wait, and again when there are twice as many."""
         if self.waiting > max(MOST_TAKEN, 2 * self._said):
             self._said = self.waiting

@@ -139,14 +139,14 @@ def clear(*folders: Path) -> None:
 
 def save(image: Image.Image, path: Path, key: str = "") -> Path:
     """Write a PNG under a temporary name, then rename it."""
-    told = PngInfo()
+    info = PngInfo()
     if key:
-        told.add_text(_KEY, key)
+        info.add_text(_KEY, key)
     waiting = path.with_name(f".{path.name}.{os.getpid()}-{_MACHINE}.tmp")  # several may write to one folder
     with _cannot(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            image.save(waiting, format="PNG", pnginfo=told)
+            image.save(waiting, format="PNG", pnginfo=info)
             os.replace(waiting, path)
         finally:
             waiting.unlink(missing_ok=True)

@@ -126,7 +126,7 @@ def decoded(asked: Iterable[Asked], done: Done, bound: Bound = WHOLE) -> Generat
 
     Args:
         asked: see `Asked`, such as names with their files.
-        done: tells from name and content whether a picture's pixels are not needed.
+        done: says from a picture's name and content that its pixels are not needed.
         bound: see `Bound`.
     """
     waiting: deque[tuple[int, Future[Picture]]] = deque()

@@ -88,8 +88,8 @@ def predict_all(
 ) -> Predicted:
     """As `predict`, but images that cannot be read are skipped and named in what is returned.
 
-    ``over`` goes over the pictures, of this number if it is known, such as a progress bar. While it watches, ``say`` is
-    told that it begins, a line of every image that is skipped, and when many wait.
+    ``over`` iterates over the pictures and gets their number if it is known, as a progress bar does. With ``watch``,
+    ``say`` gets a line at the start, for each image that is skipped, and when many images wait.
 
     Raises:
         InputError: as `predict`, but for single images.

@@ -1,4 +1,4 @@
-"""The doctor of data: one pass over images and labels that finds every mistake, not the first, and tells the fix."""
+"""The doctor of data: one pass over images and labels that finds every mistake, not only the first, and its fix."""
 
 import os
 from collections import Counter

@@ -67,13 +67,13 @@ def create(
         )
     with noted() as notes:
         network = _built(name, label_space, completed)
-    _tell_of(network, notes)
+    _set_normalisation_and_origin(network, notes)
     _say(notes, completed)
     if short := shipped(completed.get("encoder_weights")):
-        _tell_of(network, {"mean": short.mean, "std": short.std, "pretrained": short.described()})
+        _set_normalisation_and_origin(network, {"mean": short.mean, "std": short.std, "pretrained": short.described()})
     if complete:
         network = _filled(network, name, completed, read_weights(str(weights)), str(weights))
-        _tell_of(network, architecture_beside(str(weights)))
+        _set_normalisation_and_origin(network, architecture_beside(str(weights)))
     elif completed.get("encoder_weights", "") is None and not _quiet.get():
         _log.warning(
             "%s starts from RANDOM WEIGHTS, its encoder included: expect longer training and lower scores; "
@@ -109,11 +109,11 @@ def rebuild(
     except Exception as error:  # invalid values of a valid type can fail anywhere in torch or timm
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise InputError(f"no {architecture['name']!r} can be built from these options ({reason})") from error
-    _tell_of(network, architecture)
+    _set_normalisation_and_origin(network, architecture)
     return network
 
 
-def _tell_of(network: Network, architecture: Mapping[str, Any]) -> None:
+def _set_normalisation_and_origin(network: Network, architecture: Mapping[str, Any]) -> None:
     """Give ``network``, in place, the normalisation and the origin of encoder weights that ``architecture`` names."""
     if "mean" in architecture:
         network.renormalise(architecture["mean"], architecture["std"])
@@ -125,8 +125,8 @@ def _say(notes: Mapping[str, Any], completed: Mapping[str, Any]) -> None:
     """Show the origin of the pre-trained weights that were read, if it is known; a short name shows its own."""
     known = notes.get("pretrained", {})
     if "licence" in known and not shipped(completed.get("encoder_weights")):
-        told_of = (known["name"], known["sha256"], known["licence"], known["origin"])
-        _log.warning("encoder_weights %s: sha256 %s; licence %s, %s", *told_of)
+        shown = (known["name"], known["sha256"], known["licence"], known["origin"])
+        _log.warning("encoder_weights %s: sha256 %s; licence %s, %s", *shown)
 
 
 def _built(name: str, label_space: LabelSpace, completed: Mapping[str, Any]) -> Network:
