@@ -77,7 +77,7 @@ def test_what_arrives_is_predicted_and_what_is_bad_is_reported(network, during, 
     found = predict_all(network, tmp_path / "in", tmp_path / "out", watch=True, idle=9, batch=2, say=messages.append)
     assert found.masks == [tmp_path / "out" / f"{name}.png" for name in ("a", "sub/c", "b")]
     assert (found.written, found.kept, found.skipped, found.waiting) == (3, 0, {}, 0)
-    assert messages[0] == f"watching {tmp_path / 'in'}; Ctrl-C or 9 quiet seconds stop"
+    assert messages[0] == f"watching {tmp_path / 'in'}; Ctrl-C or 9 s without a new image stop"
     assert len(messages) == 2
     assert messages[1].startswith(f"skipped: {torn}: torn or no image")
     assert np.array_equal(ids(found.masks[2]), photo(2).argmax(2))

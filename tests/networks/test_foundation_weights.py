@@ -268,7 +268,7 @@ def test_a_tuned_network_holds_what_was_trained_and_refuses_another_foundation(t
     with pytest.raises(InputError, match=r"run: holds only the tuned weights, and encoder_weights .* other weights"):
         hardy.load(folder)
     file.unlink()
-    with pytest.raises(InputError, match=r"the rest cannot be had: .*mae.pth: no such weights file; restore what it"):
+    with pytest.raises(InputError, match=r"the rest cannot be loaded: .*mae.pth: no such weights file; restore what"):
         hardy.load(folder)
 
 

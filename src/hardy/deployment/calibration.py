@@ -33,8 +33,9 @@ def quantise_on(
         network: any network for pixels; it does not change.
         path: the ONNX file.
         ranges: domains whose images give the ranges of activations, the first ``images`` of each.
-        judged: domains on which network and file are compared, the first ``images`` of each that are not in ``ranges``.
-        images: how many.
+        judged: domains on which network and file are compared, on the first ``images`` of each that are not in
+            ``ranges``.
+        images: the number of images per domain.
         size, limit, output: see `hardy.deployment.quantisation.quantise`.
 
     Raises:
@@ -50,7 +51,7 @@ def quantise_on(
     for domain, items in (*ranges, *judged):
         if not items:
             raise InputError(
-                f"{domain.name}: has no image left to measure beside those of the calibration; lower --images"
+                f"{domain.name}: the calibration takes all its images, so none is left to measure; lower --images"
             )
     return quantise(
         network,

@@ -1,4 +1,4 @@
-"""Export to ONNX with a proof on images: a file that does not give the network's outputs is not kept.
+"""Export to ONNX with a proof on images: a file whose outputs differ from the network's is not kept.
 
 The file is written to a temporary folder next to its target and run in onnxruntime on the given images. The proof
 compares the logits (largest absolute difference), the classes (share of equal pixels) and, with labels, the mean IoU.
@@ -124,14 +124,15 @@ def export(
         size: (height, width) to which images are resized.
         dynamic: leave batch, height and width open; proven at ``size`` and at about three quarters of it.
         output: ``"classes"`` for uint8 class ids (B, H, W) computed in the graph, ``"logits"`` for float32 logits.
-        upsample: how logits become full size; see `hardy.deployment.epilogue.Upsample`.
+        upsample: how logits are resized to full size; see `hardy.deployment.epilogue.Upsample`.
         batch: images per run.
         images: uint8 (H, W, 3) RGB or float (3, H, W) in [0, 1]; None for four random images.
         labels: a (H, W) mask of class ids per image, 255 where ignored, or one class id per image.
         agreement: the least share of pixels that must have the same class.
         openvino: prove the file in OpenVINO too.
-        statistics: whether those of batch norms are inputs; see `hardy.deployment.statistics`.
-        prototypes: of domains, for the table beside the file: ``live.table()`` of `hardy.adapt` with ``bn_domains``.
+        statistics: whether the statistics of batch norms are inputs; see `hardy.deployment.statistics`.
+        prototypes: of domains, for the table beside the file, as ``hardy.adapt(network, "bn_domains").table()`` gives
+            them.
 
     Raises:
         InputError: if a package is missing, an argument or the weights cannot be used, or the export fails.
@@ -163,7 +164,7 @@ def _proven(
     agreement: float,
     **settings: Any,
 ) -> Proof:
-    """Write the file in ``folder``, prove it, and put it at ``target`` with what belongs beside it; see `export`."""
+    """Write the file in ``folder``, prove it, and move it to ``target``, with its table and README; see `export`."""
     file, parity = _written(network, folder, images, labels, table, size=size, statistics=statistics, **settings)
     if openvino:
         settings["agreement_openvino"] = _in_openvino(network, folder, images, size=size, **settings)
@@ -177,7 +178,7 @@ def _proven(
 
 
 def _keep(file: Path, target: Path, table: Table | None) -> None:
-    """Put ``file`` at ``target``, and ``table`` beside it."""
+    """Move ``file`` to ``target``, and write ``table`` beside it."""
     if table:
         write_table(table_beside(target), table)
     os.replace(file, target)
@@ -205,7 +206,7 @@ def _table(network: Network, kind: Statistics, prototypes: Prototypes | Table | 
 
 @contextmanager
 def _work_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder next to ``target``, without files of a killed process; it is removed at the end.
+    """A temporary folder next to ``target``, without files that a killed process left; it is removed at the end.
 
     Raises:
         InputError: for an `OSError` inside the block.

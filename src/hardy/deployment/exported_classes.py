@@ -1,6 +1,6 @@
 """An exported file that returns class ids, as a network: its logits are 1 for the class of a pixel and 0 for the rest.
 
-So means over windows count votes, and resizing takes the class with the largest share.
+So a mean over windows counts votes, and after resizing the class with the largest share is the best.
 """
 
 from pathlib import Path
@@ -55,7 +55,7 @@ class ExportedClasses(Network):
         self.path, self._session = path, session
 
     def outputs(self, images: Tensor) -> Outputs:
-        """The votes (B, K, h, w) float32 for images (B, 3, H, W).
+        """The one-hot classes (B, K, h, w) float32 for images (B, 3, H, W).
 
         Raises:
             InputError: for a batch size or an image size that the file does not take.

@@ -154,7 +154,7 @@ def as_mask(truth: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def random_images(size: Sequence[int], count: int = 4) -> list[Tensor]:
-    """Smooth random images (3, H, W): coarse blobs with fine noise, always the same ones."""
+    """Smooth random images (3, H, W) in [0, 1]: coarse blobs with fine noise, the same in every call."""
     generator = torch.Generator().manual_seed(key(0, "export"))
     coarse = torch.rand(count, 3, max(2, size[0] // 32), max(2, size[1] // 32), generator=generator)
     fine = torch.rand(count, 3, *size, generator=generator)

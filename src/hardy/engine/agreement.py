@@ -68,7 +68,7 @@ def agreements(
     """Domain -> (its group, the agreement of ``network`` and ``teacher`` there), for domains with a labelled pixel.
 
     Args:
-        network: the student; it stays in the mode in which it is.
+        network: the student; its mode does not change.
         teacher: predicts at least its classes.
         parts: pairs of a group, ``source-val`` or ``unseen``, and a domain with its images.
         settings: how images are read and predicted.

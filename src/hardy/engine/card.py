@@ -109,4 +109,4 @@ def _licences(network: Network, licence: str | None) -> Iterator[str]:
     for each in network.lineage:
         for teacher in each["teachers"]:
             yield f"Teacher {teacher['name']}: weights under {teacher.get('licence', 'a licence that is not known')}."
-    yield "The licences of the data sets bind too."
+    yield "The licences of the data sets also apply."

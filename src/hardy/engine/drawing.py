@@ -1,4 +1,4 @@
-"""What is drawn of a prediction: palette masks, coloured masks, overlays with their legend, maps of confidence."""
+"""Pictures of a prediction: palette masks, coloured masks, overlays with a legend, and maps of confidence."""
 
 from collections.abc import Sequence
 
@@ -32,7 +32,7 @@ def coloured_image(ids: np.ndarray, label_space: LabelSpace) -> Image.Image:
 def overlay_image(image: np.ndarray, ids: np.ndarray, label_space: LabelSpace) -> Image.Image:
     """``image`` (H, W, 3) uint8, averaged with the colours of its classes; below it the classes that it shows.
 
-    An image of less than 64 pixels across has no legend.
+    An image narrower than 64 pixels has no legend.
     """
     height, width = ids.shape
     key = _legend(ids, label_space, width) if width >= _LEAST_WIDTH else None

@@ -169,7 +169,7 @@ def count(
         onto: (256,) uint8 map from the predictor's class ids to those of the labels; None when they are the same. A
             predicted class that the labels do not have (255) counts as a miss of the pixel's class.
         each: gets the counts (K + 1, K + 1) of every image, in order.
-        finder: is shown every image with labels per pixel, in order.
+        finder: gets every image that has pixel labels, in order.
     """
     # One extra column is for predicted classes that the labels do not have.
     counts = torch.zeros(class_count + 1, class_count + 1, dtype=torch.int64, device=device)

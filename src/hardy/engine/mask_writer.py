@@ -1,4 +1,4 @@
-"""Writing masks, and what is drawn beside them, in threads behind the network.
+"""Writing masks and drawings in background threads, while the network predicts.
 
 A mask holds a checksum of the network, the settings and its image, so that a later call leaves it as it is.
 """
@@ -155,7 +155,7 @@ def save(image: Image.Image, path: Path, key: str = "") -> Path:
 
 @contextmanager
 def _raw(path: Path) -> Iterator[BinaryIO]:
-    """A temporary file beside ``path``, which `clear` knows too; it is gone after the block."""
+    """A temporary file beside ``path``, which is removed after the block, or by `clear` after a crash."""
     waiting = path.with_name(f".{path.stem}.raw.png.{os.getpid()}-{_MACHINE}.tmp")
     with _cannot(path):
         path.parent.mkdir(parents=True, exist_ok=True)

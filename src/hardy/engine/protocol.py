@@ -162,7 +162,7 @@ def check_classes(parts: Iterable[DomainItems], network: Network, choice: Evalua
     """Refuse classes of ``choice`` that are not among those in which each of ``parts`` is measured.
 
     Raises:
-        InputError: naming key and class, or for a network of pictures, whose classes have no IoU.
+        InputError: naming key and class, or for an image-level network, whose classes have no IoU.
     """
     for domain, _ in parts if choice.classes or choice.select_class else ():
         known_classes(choice, shared(domain, network)[0], image_level=network.image_level)

@@ -218,7 +218,7 @@ def sensitivity(network: Network, choice: Prune, view: DataView, *, pixel_loss: 
 
 
 def rehearse(network: Network, choice: Prune, view: DataView, *, pixel_loss: PixelLoss) -> None:
-    """Raise what `prune` would raise before its first step, on a copy: known before the network is trained for it."""
+    """Raise what `prune` would raise before its first step; it works on a copy, before the network is trained."""
     _prepared(deepcopy(network), choice, view, pixel_loss)
     safeguards.checked(choice, network, view)
 

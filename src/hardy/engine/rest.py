@@ -127,7 +127,9 @@ def _origin(description: Mapping[str, Any], folder: Path, network: Network, load
             with unwarned():
                 made = create(network.architecture["name"], network.label_space, **options)
         except InputError as error:
-            raise InputError(f"holds only the tuned weights, and the rest cannot be had: {error}; {_ADVICE}") from error
+            raise InputError(
+                f"holds only the tuned weights, and the rest cannot be loaded: {error}; {_ADVICE}"
+            ) from error
         return f"encoder_weights {weights}", made
     run = (folder / place["run"]).resolve()
     if not (run / "network.json").is_file():

@@ -73,7 +73,7 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class StreamTable:
-    """What a stream gave; scores are in [0, 1], mIoU or, for image-level classes, accuracy.
+    """The results of a stream; scores are in [0, 1], mIoU or, for image-level classes, accuracy.
 
     Attributes:
         domains: their names.

@@ -1,9 +1,9 @@
 """A stream: frames reach a method batch by batch, which adapts on some and predicts all; everything is measured.
 
 The order of the frames is that of `hardy.data.stream`. A slow method skips adaptation, never frames: it adapts on every
-k-th batch and predicts the others with what it has. It gets the domain of a batch, unless there are several. A
-frame that cannot be used is skipped with one line, and the stream goes on. A stream that was stopped continues with the
-same bits (`hardy.engine.stream_state`).
+k-th batch and predicts the others without adapting. It gets the domain of a batch, unless there are several. A frame
+that cannot be used is skipped with one line, and the stream goes on. A stream that was stopped continues with the same
+bits (`hardy.engine.stream_state`).
 
 Source: adaptation on every k-th frame: Alfarra et al., "Evaluation of test-time adaptation under computational time
 constraints", ICML 2024 (arXiv:2304.04795); there the slow method skips the frames themselves.
@@ -191,7 +191,7 @@ class Streaming:
         self.progress.skipped.append((place, name, reason))
 
     def _step(self, frames: list[tuple[int, Frame]], batch: Batch) -> None:
-        """Predict one batch, adapt on it if it is its turn, and count."""
+        """Predict one batch, adapt on it if it is the k-th, and count."""
         now = self.progress
         domains = [frame.domain for _, frame in frames]
         places = [place for place, _ in frames]
