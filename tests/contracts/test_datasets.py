@@ -237,11 +237,11 @@ def test_it_serves_the_check_and_the_loader(name, root):
     found = domains([name], root=root, options={name: OPTIONS.get(name, {})})
     assert all(domain.name.startswith(f"{name}/") for domain in found)
     data = [(domain, domain.items()[:2]) for domain in found]
-    labels = found[0].dataset.label_space
+    label_space = found[0].dataset.label_space
     read = [domain.dataset.read_label(item) for domain, items in data for item in items]
-    assert check_labels(data, labels).sum() == sum(int((label != 255).sum()) for label in read)
+    assert check_labels(data, label_space).sum() == sum(int((label != 255).sum()) for label in read)
     assert any((label != 255).any() for label in read)
-    batch = next(evaluation_batches(data, labels, batch=2))
+    batch = next(evaluation_batches(data, label_space, batch=2))
     assert batch.images.dtype.is_floating_point
     assert 0 <= batch.images.min() <= batch.images.max() <= 1
 

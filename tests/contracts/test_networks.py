@@ -18,14 +18,14 @@ from hardy.ops.cost import gmacs, parameters
 from hardy.registry import LOSSES, NETWORKS
 from hardy.types import IGNORE
 
-LABELS = find_label_space("pacs7")
+LABEL_SPACE = find_label_space("pacs7")
 
 
 def build(name: str, seed: int = 0) -> Network:
     """The network with its auxiliary heads, if it has any."""
     torch.manual_seed(seed)
     options = {"aux": True} if "aux" in {option.name for option in NETWORKS.describe(name).options} else {}
-    return create(name, LABELS, **options)
+    return create(name, LABEL_SPACE, **options)
 
 
 @pytest.fixture(scope="module", params=NETWORKS.names())
@@ -48,12 +48,12 @@ def network(built: Network) -> Network:
 
 
 def expected(network: Network, batch: int, size: tuple[int, int]) -> tuple[int, ...]:
-    return (batch, len(LABELS)) if network.image_level else (batch, len(LABELS), *size)
+    return (batch, len(LABEL_SPACE)) if network.image_level else (batch, len(LABEL_SPACE), *size)
 
 
 def labels_for(network: Network, batch: int, size: tuple[int, int]) -> torch.Tensor:
     shape = (batch,) if network.image_level else (batch, *size)
-    return torch.randint(0, len(LABELS), shape, generator=torch.Generator().manual_seed(1))
+    return torch.randint(0, len(LABEL_SPACE), shape, generator=torch.Generator().manual_seed(1))
 
 
 def test_any_size_from_the_least_up_gives_logits_of_that_size(network: Network) -> None:
@@ -75,7 +75,7 @@ def test_trains_on_one_image_of_the_least_size(network: Network) -> None:
 
 def test_other_classes_keep_the_logits_of_those_with_the_same_names(network: Network) -> None:
     """Of the auxiliary heads too; more classes, fewer, and others than there were."""
-    names, size = LABELS.classes, 48
+    names, size = LABEL_SPACE.classes, 48
     classes = (names[4], "unheard_of", names[0], names[6], names[2], "neither", "nor_this", names[1])
     images, kept = torch.rand(2, 3, size, size), [place for place, one in enumerate(classes) if one in names]
     old = logits_of(network, images)
@@ -185,7 +185,7 @@ def test_is_built_again_from_what_was_written_down(name: str, network: Network) 
     written = json.loads(json.dumps(network.architecture))
     assert set(written["options"]) == {option.name for option in NETWORKS.describe(name).options}
     torch.manual_seed(1)
-    again = rebuild(written, LABELS).eval()
+    again = rebuild(written, LABEL_SPACE).eval()
     assert again.architecture == network.architecture
     again.load_state_dict(network.state_dict(), strict=True)
     images = torch.rand(1, 3, 64, 64)

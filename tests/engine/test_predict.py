@@ -56,13 +56,13 @@ def test_a_folder_of_images_of_several_sizes(network, tmp_path):
 
 
 def test_ids_keep_their_number_and_the_ignored_are_black():
-    labels = create("tiny", "camvid11").label_space
+    label_space = create("tiny", "camvid11").label_space
     ids = np.array([[0, 10, 255]], dtype=np.uint8)
-    image = mask_image(ids, labels)
+    image = mask_image(ids, label_space)
     assert np.array_equal(np.array(image), ids)
     assert [image.convert("RGB").getpixel((x, 0)) for x in range(3)] == [
-        labels.colours[0],
-        labels.colours[10],
+        label_space.colours[0],
+        label_space.colours[10],
         (0, 0, 0),
     ]
 

@@ -15,13 +15,13 @@ from hardy.searching.supernet import Supernet
 from hardy.types import IGNORE, Batch
 
 SPACE = Space(2, 4, 3)
-LABELS = find_label_space("camvid11")
+LABEL_SPACE = find_label_space("camvid11")
 
 
 @pytest.fixture
 def supernet() -> Supernet:
     torch.manual_seed(0)
-    made = Supernet(LABELS, space=SPACE)
+    made = Supernet(LABEL_SPACE, space=SPACE)
     with torch.no_grad():
         for name, value in made.named_parameters():
             if ".scales." in name or ".shifts." in name:

@@ -25,7 +25,7 @@ from hardy.engine.gradient_checkpointing import blocks_of
 from hardy.errors import InputError
 from hardy.recipe import RunSection
 
-__all__ = ["check", "gathered", "rest_at_hand", "same_buffers", "sharded", "spread", "spread_optimiser"]
+__all__ = ["check", "gathered", "same_buffers", "sharded", "spread", "spread_optimiser", "unsharded_rest"]
 
 
 def check(algorithm: Algorithm, place: RunSection, processes: int) -> None:
@@ -105,7 +105,7 @@ def spread_optimiser(state: Mapping[str, Any], optimiser: torch.optim.Optimizer)
 
 
 @contextmanager
-def rest_at_hand(model: nn.Module) -> Iterator[None]:
+def unsharded_rest(model: nn.Module) -> Iterator[None]:
     """Inside the block the weights outside of blocks are gathered, so that parts of ``model`` can be called alone."""
     if not isinstance(model, FSDPModule):
         yield

@@ -212,7 +212,7 @@ class Streaming:
         now.nans += sum(bool(one.isnan().any()) for one in logits)
         now.counts += (each := self._counts(logits, batch, domains))
         if adapts and isinstance(self.live, Guarded):
-            self._heed(self.live, places[0], each, batch, domains)
+            self._note_guard(self.live, places[0], each, batch, domains)
         now.places += [(frame.round, frame.domain) for _, frame in frames]
         now.batches += 1
         now.since_reset += len(frames)
@@ -230,7 +230,9 @@ class Streaming:
         self.progress.seconds += seconds
         return logits
 
-    def _heed(self, guarded: Guarded, place: int, each: Sequence[Tensor], batch: Batch, domains: Sequence[int]) -> None:
+    def _note_guard(
+        self, guarded: Guarded, place: int, each: Sequence[Tensor], batch: Batch, domains: Sequence[int]
+    ) -> None:
         """Note what the guard did on this batch, and whether it was right, by labels that it does not see."""
         now, seen = self.progress, guarded.watched
         now.actions += [Action(place, cause, action) for cause, action in guarded.actions]
