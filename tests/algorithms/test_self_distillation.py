@@ -42,7 +42,7 @@ class Deep(Network):
 @pytest.fixture
 def deep(scenes):
     torch.manual_seed(3)
-    return Deep(scenes.labels).double().train()
+    return Deep(scenes.label_space).double().train()
 
 
 def divergence(taught, said, counted, temperature):

@@ -47,13 +47,13 @@ ENCODER = {"stem.weight", "stem.bias", "deep.0.weight", "deep.0.bias", "deep.1.w
 @pytest.fixture
 def network(scenes):
     torch.manual_seed(0)
-    return Branched(scenes.labels).double().train()
+    return Branched(scenes.label_space).double().train()
 
 
 @pytest.fixture
 def teacher(scenes):
     torch.manual_seed(1)
-    return Teacher(Branched(scenes.labels, width=6).double())
+    return Teacher(Branched(scenes.label_space, width=6).double())
 
 
 def built(network, loss, teacher, **options):
@@ -282,7 +282,7 @@ def test_what_cannot_be_is_refused(network, teacher, loss, options, said):
 def test_a_teacher_without_features_is_refused(network, loss, scenes):
     module = nn.Conv2d(3, 3, 1)
     with pytest.raises(InputError, match="lists no features"):
-        TwoStage(network, loss, Teacher(hardy.wrap(module, scenes.labels)), 10)
+        TwoStage(network, loss, Teacher(hardy.wrap(module, scenes.label_space)), 10)
 
 
 def test_it_is_trained_in_one_process(network, teacher, loss, monkeypatch):

@@ -121,7 +121,7 @@ class Padded(Network):
         return Outputs(whole, coarse=own)
 
 
-class Untold(Padded):
+class Silent(Padded):
     """It gives its logits only at the size of the images."""
 
     def outputs(self, images):
@@ -138,14 +138,14 @@ class Untold(Padded):
             "no upsample 'hafl'; there are: full, borders, half, none; did",
         ),
         (lambda: create("classifier", "pacs7"), (32, 32), "half", "predicts one class per image"),
-        (Untold, (32, 32), "none", "Untold does not give its coarse logits; use 'full'"),
+        (Silent, (32, 32), "none", "Silent does not give its coarse logits; use 'full'"),
         (lambda: wrap(nn.Conv2d(3, 11, 1), "camvid11"), (32, 32), "none", "Wrapped computes its logits at full size"),
         (lambda: create("linknet", "camvid11"), (64, 64), "none", "at full size; use 'full' or 'half'"),
         (lambda: create("linknet", "camvid11"), (64, 64), "borders", "at full size; use 'full' or 'half'"),
         (Padded, (45, 70), "half", "at 45x70 .* pads .*, such as 64x96"),
         (lambda: create("tiny", "camvid11"), (42, 64), "borders", "at 42x64 Tiny has 11x16 .* size such as 64x64"),
     ],
-    ids=["unknown", "image level", "untold", "wrapped", "linknet", "linknet, borders", "padded", "no whole number"],
+    ids=["unknown", "image level", "silent", "wrapped", "linknet", "linknet, borders", "padded", "no whole number"],
 )
 def test_what_would_do_nothing_or_wrong_is_refused(tmp_path, network, size, upsample, message):
     with pytest.raises(InputError, match=message):
