@@ -46,7 +46,7 @@ def test_classes_are_those_of_evaluation_through_the_same_windows(network, tmp_p
     (root / "classes.yaml").write_text("- {name: road}\n- {name: sky}\n")
     town = Folder(root)
     data = [(Domain("folder/all", town, town.index()["all"]), town.index()["all"]["all"])]
-    (batch,) = evaluation_batches(data, town.labels, resize=size)
+    (batch,) = evaluation_batches(data, town.label_space, resize=size)
     seen = windows.views(network, window=(32, 48))
     with torch.inference_mode():
         logits = nn.functional.interpolate(seen(batch.images), size=(70, 90), mode="bilinear", align_corners=False)

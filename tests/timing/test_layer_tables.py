@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from hardy.data.labels import label_space
+from hardy.data.label_spaces import find_label_space
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.pruning.goal import choose
@@ -47,7 +47,7 @@ class Chain(Network):
     least_size = 8
 
     def __init__(self):
-        super().__init__(label_space("camvid11"))
+        super().__init__(find_label_space("camvid11"))
         self.first = nn.Conv2d(3, 16, 3, padding=1)
         self.second = nn.Conv2d(16, 8, 1)
         self.head = nn.Conv2d(8, 11, 1)

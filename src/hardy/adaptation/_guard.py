@@ -111,7 +111,7 @@ class Guarded(TestTimeAdaptation):
         self.register_buffer("held", torch.zeros((), dtype=torch.bool))
         self.register_buffer("debt", torch.zeros((), dtype=torch.float64))
         self.register_buffer("classes", torch.ones(()))
-        self.register_buffer("prototypes", torch.zeros(2, len(network.labels), len(network.labels)))
+        self.register_buffer("prototypes", torch.zeros(2, len(network.label_space), len(network.label_space)))
 
     def optimisers(self) -> Mapping[str, torch.optim.Optimizer]:
         """Those of the method."""

@@ -212,7 +212,7 @@ class Session:
 
     Args:
         path: the file, or its bytes.
-        threads: threads per operation; None for as many as torch uses.
+        threads: threads per operation; None: as many as torch uses.
         optimised: a file to write the graph to as onnxruntime runs it; None writes none.
     """
 
