@@ -390,10 +390,11 @@ class Guard(Section):
     alarm is a mean entropy below ``entropy`` times the source's, an ``agreement`` below this share with what the source
     predicts with confidence (a mean over classes), fewer than ``classes`` times as many classes as the source predicts
     (a running mean), class prototypes further than ``prototypes`` from the source's, or NaN. Then the source's
-    prediction is the answer, and the method returns to its last good state, saved after ``keep`` good batches in a row,
-    or after ``resets`` alarms without such a state to its start. Parameters move from their start by at most ``drift``
-    times its norm. When the average goes above ``budget_ms`` for an image, batches are predicted without learning. 0
-    switches sure, source, entropy, agreement and classes off, null the others.
+    prediction is the answer (``fallback``), and the method returns to its last good state (``rollback``), saved after
+    ``keep`` good batches in a row, or after ``resets`` alarms without such a state to its start; on NaN always.
+    Parameters move from their start by at most ``drift`` times its norm. When the average goes above ``budget_ms`` for
+    an image, batches are predicted without learning. 0 switches sure, source, entropy, agreement and classes off, null
+    the others; without fallback and rollback alarms are only counted.
     """
 
     every: Count = 1
@@ -407,6 +408,17 @@ class Guard(Section):
     keep: Count = 10
     resets: Count = 3
     budget_ms: Annotated[float, Field(gt=0)] | None = None
+    fallback: bool = True
+    rollback: bool = True
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, inner: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Guards with fallback and rollback stay as they were before these could be switched off; so do digests."""
+        values: dict[str, Any] = inner(self)
+        return {name: value for name, value in values.items() if name not in _LATER or not value}
+
+
+_LATER = ("fallback", "rollback")
 
 
 def _guard(value: object) -> object:
