@@ -4,6 +4,8 @@ Nothing is measured here; `streams` measures, `_stream_tables` shows.
 """
 
 import inspect
+import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +86,8 @@ RECIPES = {name: ROOT / "recipes" / "streams" / f"{name}.yaml" for name in ("cam
 FRAMES = {"camvid_day_dusk": 590, "camvid_corrupted": 600}
 """Frames of the streams on real images, for the estimate of their cost."""
 
-GROUPS = ("headline", "rates", "mixed", "gradual", "guard", "dose", *RECIPES, "further", "search")
+GROUPS = ("headline", "guard", "dose", "frame_rate", "rates", "mixed", "gradual", *RECIPES, "further", "search")
+COSTS = ROOT / "benchmarks" / "records" / "adapt.txt"
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ class Cell:
         source: a further source network's name; empty for the network of the bed.
         rounds: of the stream, 0 for those of the recipe.
         images: of each domain in a round, 0 likewise.
+        every: it adapts on every so many frames.
     """
 
     group: str
@@ -114,6 +118,7 @@ class Cell:
     source: str = ""
     rounds: int = 3
     images: int = 6
+    every: int = 1
 
     @property
     def frames(self) -> int:
@@ -124,7 +129,8 @@ class Cell:
         """What ``--only`` can name."""
         rate = f"{self.factor:g}"
         own = {"group": self.group, "kind": self.kind, "order": str(self.order), "method": self.method, "rate": rate}
-        return {**own, "guard": self.guard or "none", "variant": self.variant or "none", "source": self.source or "bed"}
+        own |= {"guard": self.guard or "none", "variant": self.variant or "none", "source": self.source or "bed"}
+        return {**own, "every": str(self.every)}
 
 
 def default(name: str) -> float | None:
@@ -135,6 +141,17 @@ def default(name: str) -> float | None:
         return None
     options = inspect.signature(ADAPTATIONS.get(name)).parameters
     return float(options["lr"].default) if "lr" in options else None
+
+
+def paced() -> dict[str, int]:
+    """On every how many frames a method can adapt if each comes when the source network is done with the last.
+
+    By the times that ``benchmarks/adapt.py`` measured on Fast-SCNN; methods that it did not measure are left out.
+    """
+    lines = re.findall(r"^fast_scnn +(\S+)( light)? +[\d.]+ +([\d.]+)", COSTS.read_text(encoding="utf-8"), re.MULTILINE)
+    times = {name + light: math.ceil(float(ratio)) for name, light, ratio in lines}
+    named = {name: name + " light" * ("light" in options.values()) for name, options in METHODS.items()}
+    return {name: times[own] for name, own in named.items() if own in times}
 
 
 def cells(rounds: int, images: int, sources: Sequence[str] = ()) -> Iterator[Cell]:
@@ -166,6 +183,8 @@ def cells(rounds: int, images: int, sources: Sequence[str] = ()) -> Iterator[Cel
     ]
     yield from made("guard", "abrupt", parts)
     yield from made("dose", "abrupt", [{"method": "dose", "variant": variant} for variant in VARIANTS])
+    slowed = [{"method": name, "every": every} for name, every in paced().items() if every > 1]
+    yield from made("frame_rate", "abrupt", slowed)
     yield from made("rates", "abrupt", [*fast, *slow])
     for kind in ("mixed", "gradual"):
         yield from made(kind, kind, [*usual, *fast, *slow])
@@ -246,6 +265,7 @@ def streamed(cell: Cell, cache: str) -> dict[str, Any]:
         "domain_order": "drawn",
         "image_order": "drawn",
         "seed": cell.order,
+        "every": cell.every,
         "probe": cell.images if cell.group == "headline" else 0,
         "window": min(50, cell.images * len(NAMES)),
     }

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from _stream_cells import FACTORS, GUARDS, METHODS, RECIPES, SEARCHED, TRIED, VARIANTS, default
+from _stream_cells import FACTORS, GUARDS, METHODS, RECIPES, SEARCHED, TRIED, VARIANTS, default, paced
 from hardy.records import Record
 from hardy.report.pivot import sign_test
 from hardy.report.resample import Images, block_sums, bootstrap, score
@@ -39,6 +39,8 @@ HEAD = (
     "alarms true, false, missed",
 )
 Key = tuple[Any, ...]
+_OWN = ("method", "lr", "guard", "variant", "every")
+"""What a row and a record share, beside the stream."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Row:
     lr: float | None
     guard: str = ""
     variant: str = ""
+    every: int = 1
 
 
 def packed(sums: Sequence[np.ndarray]) -> str:
@@ -73,7 +76,7 @@ def stream_of(note: Mapping[str, Any]) -> Key:
 
 def key(note: Mapping[str, Any]) -> Key:
     """What identifies a cell."""
-    return (*stream_of(note), *(note[name] for name in ("order", "method", "lr", "guard", "variant")))
+    return (*stream_of(note), *(note[name] for name in ("order", *_OWN)))
 
 
 def rates(found: Iterable[Record]) -> dict[str, float]:
@@ -92,7 +95,7 @@ class Found:
         self.pairs: dict[Key, dict[int, tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
         for one in notes:
             if one["method"] != "source" and (base := source.get(self._shown(one))):
-                at = (*stream_of(one), one["method"], one["lr"], one["guard"], one["variant"])
+                at = (*stream_of(one), *(one[name] for name in _OWN))
                 self.pairs.setdefault(at, {})[one["order"]] = one, base
         self.streams = list(dict.fromkeys(stream_of(one) for one in notes))
 
@@ -103,7 +106,7 @@ class Found:
 
     def of(self, stream: Key, row: Row) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
         """The notes of a row's cells on a stream, order by order, each beside those of the source network."""
-        return list(self.pairs.get((*stream, row.method, row.lr, row.guard, row.variant), {}).values())
+        return list(self.pairs.get((*stream, *(getattr(row, name) for name in _OWN)), {}).values())
 
     def rate(self, name: str, factor: float) -> float | None:
         """A method's rate times ``factor``, as `_stream_cells.rate` has it."""
@@ -230,10 +233,13 @@ def blocks(recorded: Sequence[Record]) -> dict[str, str]:
         for guard in ("", *GUARDS)
     ]
     dose = [Row((variant or "as it is",), "dose", found.rate("dose", 1.0), "", variant) for variant in ("", *VARIANTS)]
+    pace = {name: every for name, every in paced().items() if every > 1}
+    slow = [Row((name, str(n)), name, found.rate(name, 1.0), every=n) for name, own in pace.items() for n in (1, own)]
     return {
         "streams": "\n".join([*table(found, heads, _usual(found, (1.0, 10.0, 0.1)), drawn), "", *_ends(found, drawn)]),
         "streams_guard": "\n".join(table(found, heads, parts, drawn)),
         "streams_dose": "\n".join(table(found, ("DoSe",), dose, drawn, dose[0])),
+        "streams_frame_rate": "\n".join(table(found, ("method", "adapts on every"), slow, drawn)),
         "streams_rates": "\n".join([*_sensitivity(found, drawn), "", *_search(recorded)]),
         "streams_camvid": "\n".join(table(found, heads, _usual(found), real)),
         "streams_further": "\n".join(table(found, heads, _usual(found), further)),
@@ -245,7 +251,7 @@ def _ends(found: Found, drawn: Sequence[Key]) -> list[str]:
     own = [one for one in found.records if one.notes["method"] == "source" and stream_of(one.notes) in drawn]
     source = list({key(one.notes): 100 * (one.value or 0) for one in own}.values())
     lines = [f"The source networks: {min(source):.1f} to {max(source):.1f} on {len(source)} streams."] if source else []
-    kept = [pair for at, each in found.pairs.items() if at[-2] == "all" for pair in each.values()]
+    kept = [pair for at, each in found.pairs.items() if at[4 + _OWN.index("guard")] == "all" for pair in each.values()]
     worst = min((float(rounds(pair).min()) for pair in kept), default=0.0)
     return [*lines, "", f"figure guarded_worst_round_points {worst:.2f} goal >={-ALLOWED}"]
 

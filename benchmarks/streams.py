@@ -115,7 +115,7 @@ def measured(network: Network, cell: Cell, rates: Mapping[str, float], size: Seq
     table = hardy.stream(network, **given, adapt=adapting(cell, rates), device="cpu", seed=cell.order)
     seconds = time.process_time() - start
     guarded = {key: int(value) for key, value in table.costs.items() if key.startswith(("alarms_", "guard_"))}
-    own = ("kind", "order", "rounds", "images", "source", "method", "guard", "variant")
+    own = ("kind", "order", "rounds", "images", "source", "method", "guard", "variant", "every")
     notes = {
         **{name: getattr(cell, name) for name in own},
         "lr": rate(cell, rates),
@@ -238,7 +238,7 @@ def tried(only: Sequence[str], *, search: bool) -> None:
     kept = chosen(made, only)
     if not search:
         kept = [replace(cell, images=1) for cell in kept if cell.order == kept[0].order]
-        source = [Cell("", cell.kind, cell.order, "source", 1.0, "", "", cell.source, cell.rounds, 1) for cell in kept]
+        source = [replace(cell, group="", method="source", factor=1.0, guard="", variant="", every=1) for cell in kept]
         kept = [*dict.fromkeys(source), *(cell for cell in kept if cell.method != "source")]
     with TemporaryDirectory() as folder:
         store = Path(folder) / "streams.jsonl"

@@ -34,6 +34,7 @@ def note(method, order, domains, **other):
         "lr": 0.001,
         "guard": "",
         "variant": "",
+        "every": 1,
         "network": "n",
         "shown": f"s{order}",
         "cells": [[0.5] * len(domains)],
@@ -116,6 +117,21 @@ def test_each_part_of_the_guard_acts_alone():
     }
     assert cells.adapting(cells.Cell("", "abrupt", 1, "tent", guard="all"), {})["guard"] is True
     assert cells.adapting(cells.Cell("", "abrupt", 1, "tent"), {})["guard"] is False
+
+
+def test_a_slow_method_adapts_on_as_many_frames_as_its_recorded_time_is_worth(tmp_path, monkeypatch):
+    costs = tmp_path / "adapt.txt"
+    costs.write_text(
+        "fast_scnn     source     21.2       1.10       8\n"
+        "fast_scnn     tent       64.4       3.62      32\n"
+        "fast_scnn     dose      392.2      23.13      76\n"
+        "fast_scnn     dose light              171.3      10.87      57\n"
+        "swiftnet      eta       64.4       3.62      32\n"
+    )
+    monkeypatch.setattr(cells, "COSTS", costs)
+    assert cells.paced() == {"tent": 4, "dose": 11}
+    slow = cells.Cell("frame_rate", "abrupt", 1, "tent", every=4)
+    assert cells.streamed(slow, "")["stream"]["every"] == 4
 
 
 def test_dose_has_the_options_of_every_variant():
