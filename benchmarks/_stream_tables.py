@@ -9,6 +9,7 @@ import base64
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import fmean
 from typing import Any
 
@@ -59,14 +60,19 @@ def packed(sums: Sequence[np.ndarray]) -> str:
     """Sums (n, 3, K) of each domain's frames as text, for a record."""
     whole = np.concatenate(sums).astype("<u4")
     planes = whole.reshape(-1).view(np.uint8).reshape(-1, 4).T  # equal bytes side by side are smaller
-    return base64.b85encode(zlib.compress(planes.tobytes(), 9)).decode()
+    return base64.b64encode(zlib.compress(planes.tobytes(), 9)).decode()
 
 
 def unpacked(note: Mapping[str, Any]) -> list[np.ndarray]:
     """What `packed` packed, of the notes of a record."""
-    planes = np.frombuffer(zlib.decompress(base64.b85decode(note["sums"])), np.uint8).reshape(4, -1)
-    whole = np.ascontiguousarray(planes.T).reshape(-1).view("<u4").reshape(-1, 3, note["classes"])
-    return np.split(whole.astype(np.float64), np.cumsum(note["frames"])[:-1])
+    return _unpacked(note["sums"], note["classes"], tuple(note["frames"]))
+
+
+@lru_cache(maxsize=4096)
+def _unpacked(sums: str, classes: int, frames: tuple[int, ...]) -> list[np.ndarray]:
+    planes = np.frombuffer(zlib.decompress(base64.b64decode(sums)), np.uint8).reshape(4, -1)
+    whole = np.ascontiguousarray(planes.T).reshape(-1).view("<u4").reshape(-1, 3, classes)
+    return np.split(whole.astype(np.float64), np.cumsum(frames)[:-1])
 
 
 def stream_of(note: Mapping[str, Any]) -> Key:
