@@ -59,9 +59,9 @@ GUARDS: dict[str, dict[str, Any]] = {
     "drift": _only("drift"),
     **{sign: _only(sign) for sign in _SIGNS},
     "signs": _only(*_SIGNS),
-    "fallback": _only(*_SIGNS, rollback=False),
-    "rollback": _only(*_SIGNS, fallback=False),
-    "watch": _only(*_SIGNS, fallback=False, rollback=False),
+    "fallback": _only(*_SIGNS, on_alarm="fallback"),
+    "rollback": _only(*_SIGNS, on_alarm="rollback"),
+    "watch": _only(*_SIGNS, on_alarm="nothing"),
 }
 """A guard whole, and its parts alone: that the source answers where it is sure; its share in the other answers; the
 limit of drift; each sign of an alarm, with both that an alarm does; all signs; of what an alarm does, only that the

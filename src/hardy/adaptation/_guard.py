@@ -118,7 +118,7 @@ class Guarded(TestTimeAdaptation):
         return self.method.optimisers()
 
     def adapt(self, images: Tensor) -> Tensor:
-        """See `TestTimeAdaptation.adapt`; with ``fallback`` the source network answers where there is an alarm."""
+        """See `TestTimeAdaptation.adapt`; with a fallback the source network answers where there is an alarm."""
         self.actions, self.watched = (), None
         start = time.perf_counter()
         self._hand_over()
@@ -185,8 +185,9 @@ class Guarded(TestTimeAdaptation):
         answer = self._answer(logits, source) if finite else logits
         self.watched = Watched(answer, source, bool(cause))
         if cause:
-            alarmed = source if self.guard.fallback or not finite else answer
-            if self.guard.rollback or not finite:
+            does = self.guard.on_alarm if finite else "both"
+            alarmed = source if does in ("both", "fallback") else answer
+            if does in ("both", "rollback"):
                 self._undo(cause)
                 return alarmed
             self.good_since.zero_()
