@@ -179,6 +179,28 @@ def test_networks_are_found_by_the_seed_of_their_run(tmp_path):
         streams._not_shown(str(tmp_path / "a"), [tmp_path / "a"])
 
 
+def test_a_cell_that_is_recorded_with_its_frames_is_not_left(tmp_path, monkeypatch, capsys):
+    words = "streams.py --rounds 1 --images 2 --only method=source --only order=1 --only group=headline --list"
+    monkeypatch.setattr("sys.argv", words.split())
+    for number, (sums_, left) in enumerate([("", 1), (None, 0)]):
+        monkeypatch.setattr(streams, "STORE", tmp_path / f"{number}.jsonl")
+        one = note("source", 1, [sums(POOR)], lr=None)
+        records.append(streams.STORE, [record(one if sums_ is None else {**one, "sums": sums_})])
+        streams.main()
+        assert capsys.readouterr().out.splitlines()[1].split()[:4] == ["headline", "1", str(left), str(left)]
+
+
+def test_wrong_words_cost_one_line(monkeypatch, capsys):
+    for word, said in (("--source=pruned", "give NAME=GLOB"), ("--only=kind=abrubt", "did you mean 'abrupt'")):
+        monkeypatch.setattr("sys.argv", ["streams.py", "--list", word])
+        with pytest.raises(SystemExit) as stopped:
+            streams.main()
+        err = capsys.readouterr().err
+        assert stopped.value.code == 2
+        assert said in err
+        assert err.count("\n") == 1
+
+
 @pytest.mark.costly
 def test_a_recorded_cell_keeps_what_its_score_is_made_of(tmp_path):
     with seeded(0, "network"):
