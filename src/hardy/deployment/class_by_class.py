@@ -123,7 +123,7 @@ def _alone(node: Any, held: dict[str, np.ndarray], rank: int) -> bool:
         return True
     if node.op_type == "Gather":
         (axis,) = [attribute.i for attribute in node.attribute if attribute.name == "axis"] or [0]
-        return axis % rank > 1
+        return bool(axis % rank > 1)
     return node.op_type == "Reshape" and node.input[1] in held and len(held[node.input[1]]) > 2
 
 

@@ -149,7 +149,9 @@ def _model(shapes: Sequence[Shape], draw: np.random.Generator) -> Any:
     kind = onnx.TensorProto.FLOAT
     inputs = _inputs(shapes)
     place_of = {_given(shape): place for place, shape in inputs}
-    nodes, weights, outputs = [], [], []
+    nodes: list[Any] = []
+    weights: list[Any] = []
+    outputs: list[Any] = []
     for place, shape in enumerate(shapes):
         own, given = f"branch{place}_", f"x{place_of[_given(shape)]}"
         if shape.kind in {"resize", "normalise", "argmax"}:
