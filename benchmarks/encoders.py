@@ -138,10 +138,10 @@ def published(brief: bool) -> tuple[int, int]:
     rows = [row for row in rows if not brief or row[0] in BRIEF]
     print(f"{'classifier, 1000 classes':26}{'parameters':>12}{'published':>12}{'GMACs @224':>12}{'published':>11}")
     same = 0
-    for name, count, macs_told in rows:
+    for name, count, macs_reported in rows:
         parameters, gmacs = sizes(name)
-        same += parameters == int(count) and abs(gmacs - float(macs_told)) <= max(1e-3 * float(macs_told), 6e-4)
-        print(f"{name:26}{parameters:>12}{count:>12}{gmacs:>12.4f}{macs_told:>11}")
+        same += parameters == int(count) and abs(gmacs - float(macs_reported)) <= max(1e-3 * float(macs_reported), 6e-4)
+        print(f"{name:26}{parameters:>12}{count:>12}{gmacs:>12.4f}{macs_reported:>11}")
     return len(rows), same
 
 

@@ -3,7 +3,7 @@
 Torchvision's, timm's and segmentation_models' own networks, and four of `foreign_networks`, with random weights are
 pruned to half of their channels by filter norm: by `hardy.prune` on the plain module, and by Torch-Pruning's
 high-level `MagnitudePruner` as its examples use it (output layers ignored; the heads of every attention that has `qkv`
-and `num_heads` told, and set afterwards). Five checks: a tenth at least of the parameters that it uses went; it runs
+and `num_heads` named, and set afterwards). Five checks: a tenth at least of the parameters that it uses went; it runs
 and gives outputs of the old shapes; a training step has finite gradients; onnxruntime gives the same outputs (to 1e-4
 of the largest); and a fresh network cut by the plan (Torch-Pruning: by its `load_state_dict`; its other way is to
 pickle the whole module) gives the same outputs.

@@ -62,7 +62,7 @@ def trained(name: str, quick: bool) -> tuple[Network, list[Batch]]:
         recipe = recipes.read(ROOT / "recipes" / f"{file}.yaml", [*overrides, *more])
         network = hardy.load(train.run(recipe, show=False))
         parts = protocol.split(recipe.data, recipe.run.seed)
-        stream = protocol.training(parts.train, network.labels, Settings.of(recipe), stage="scores")
+        stream = protocol.training(parts.train, network.label_space, Settings.of(recipe), stage="scores")
         return network, list(islice(stream(0, 0, 1), 4 if quick else 30))
 
 

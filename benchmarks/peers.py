@@ -6,7 +6,7 @@ Their sides must be multiples of 32 or 16: images are padded and the logits cut,
 import segmentation_models_pytorch as smp
 from torch import Tensor, nn
 
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.networks.base import Network, resize
 from hardy.networks.parts.pyramid import pad
 from hardy.types import Outputs
@@ -15,8 +15,8 @@ __all__ = ["DeepLabV3Plus", "LinkNet", "SegFormer"]
 
 
 class _Peer(Network):
-    def __init__(self, labels: LabelSpace, module: nn.Module) -> None:
-        super().__init__(labels)
+    def __init__(self, label_space: LabelSpace, module: nn.Module) -> None:
+        super().__init__(label_space)
         self.module = module
 
     def outputs(self, images: Tensor) -> Outputs:
@@ -30,19 +30,19 @@ class _Peer(Network):
 class LinkNet(_Peer):
     """LinkNet on ResNet-18."""
 
-    def __init__(self, labels: LabelSpace) -> None:
-        super().__init__(labels, smp.Linknet("resnet18", encoder_weights=None, classes=len(labels)))
+    def __init__(self, label_space: LabelSpace) -> None:
+        super().__init__(label_space, smp.Linknet("resnet18", encoder_weights=None, classes=len(label_space)))
 
 
 class SegFormer(_Peer):
     """SegFormer-B0."""
 
-    def __init__(self, labels: LabelSpace) -> None:
-        super().__init__(labels, smp.Segformer("mit_b0", encoder_weights=None, classes=len(labels)))
+    def __init__(self, label_space: LabelSpace) -> None:
+        super().__init__(label_space, smp.Segformer("mit_b0", encoder_weights=None, classes=len(label_space)))
 
 
 class DeepLabV3Plus(_Peer):
     """DeepLabV3+ on ResNet-18 at stride 16."""
 
-    def __init__(self, labels: LabelSpace) -> None:
-        super().__init__(labels, smp.DeepLabV3Plus("resnet18", encoder_weights=None, classes=len(labels)))
+    def __init__(self, label_space: LabelSpace) -> None:
+        super().__init__(label_space, smp.DeepLabV3Plus("resnet18", encoder_weights=None, classes=len(label_space)))

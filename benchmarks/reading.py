@@ -20,7 +20,7 @@ import torch
 
 from hardy import create
 from hardy.algorithms.erm import ERM
-from hardy.data.labels import label_space
+from hardy.data.label_spaces import find_label_space
 from hardy.data.loader import training_batches
 from hardy.data.sources import domains
 from hardy.data.transforms import training
@@ -42,7 +42,7 @@ def reader(folder: Path | None) -> Iterator[Batch]:
         for item in items:
             domain.dataset.read(item)
     transform = training(SIZE, scale=(0.5, 2.0), flip=0.5, photometric=1.0)
-    return training_batches(data, label_space("cityscapes19"), transform, batch=BATCH, seed=0)
+    return training_batches(data, find_label_space("cityscapes19"), transform, batch=BATCH, seed=0)
 
 
 def timed(turns: int, folder: Path) -> dict[str, float]:

@@ -25,7 +25,7 @@ from PIL import Image
 
 from hardy import counts, curves, pictures, records
 from hardy.data.datasets.streets import Streets
-from hardy.data.labels import LabelSpace, label_space
+from hardy.data.label_spaces import LabelSpace, find_label_space
 from hardy.records import Record
 from hardy.report.page import build
 from hardy.timing.hardware import fingerprint
@@ -42,19 +42,19 @@ MEASURE = """<script>addEventListener("load", () => {
 });</script>"""
 
 
-def matrices(labels: LabelSpace, quality: float, seed: int) -> np.ndarray:
+def matrices(label_space: LabelSpace, quality: float, seed: int) -> np.ndarray:
     """Confusion counts (20, K, K) of images in which ``quality`` of the pixels are right."""
-    draws, size = np.random.default_rng(seed), len(labels.classes)
+    draws, size = np.random.default_rng(seed), len(label_space.classes)
     wrong = draws.dirichlet(np.full(size, 0.3), size) * (1 - quality)
     np.fill_diagonal(wrong, wrong.diagonal() + quality)
     frequency = draws.dirichlet(np.full(size, 1.0), 20)[:, :, None] * 1e5
     return (frequency * wrong).astype(np.int64)
 
 
-def drawn(labels: LabelSpace) -> dict[str, list[pictures.Picture]]:
+def drawn(label_space: LabelSpace) -> dict[str, list[pictures.Picture]]:
     """Two pictures of each domain; what is predicted is the truth in coarse blocks."""
     streets = Streets(size=(144, 288), train=0, val=0, test=2)
-    palette = np.array(labels.colours, dtype=np.uint8)
+    palette = np.array(label_space.colours, dtype=np.uint8)
     found: dict[str, list[pictures.Picture]] = {}
     for domain in (*SEEN, *UNSEEN):
         for item in streets.index()[domain.split("/")[1]]["test"]:
@@ -76,12 +76,13 @@ def packed(pixels: np.ndarray, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def write_run(home: Path, place: int, labels: LabelSpace, worst: pictures.Worst) -> int:
+def write_run(home: Path, place: int, label_space: LabelSpace, worst: pictures.Worst) -> int:
     """Write run number ``place``; returns the number of its records."""
     folder, stage = home / f"r{place:03}", "prune" if place else "train"
     quality = 0.85 - 0.3 * (place * 0.618 % 1) ** 2
     tables = {
-        name: matrices(labels, quality - 0.05 * far, 100 * place + far) for far, name in enumerate((*SEEN, *UNSEEN))
+        name: matrices(label_space, quality - 0.05 * far, 100 * place + far)
+        for far, name in enumerate((*SEEN, *UNSEEN))
     }
     values, means = [], {}
     for domain, table in tables.items():
@@ -90,7 +91,7 @@ def write_run(home: Path, place: int, labels: LabelSpace, worst: pictures.Worst)
         iou = hits / (total.sum(0) + total.sum(1) - hits)
         means[domain] = float(iou.mean())
         values += [(domain, "miou", means[domain])]
-        values += [(domain, f"iou/{name}", float(value)) for name, value in zip(labels.classes, iou, strict=True)]
+        values += [(domain, f"iou/{name}", float(value)) for name, value in zip(label_space.classes, iou, strict=True)]
     values += [
         ("intra", "miou", statistics.fmean(means[name] for name in SEEN)),
         ("unseen", "miou", statistics.fmean(means[name] for name in UNSEEN)),
@@ -112,7 +113,7 @@ def write_run(home: Path, place: int, labels: LabelSpace, worst: pictures.Worst)
     if place < WITH_PICTURES:
         names = tuple(f"{number}.png" for number in range(20))
         groups = {name: "source-val" if name in SEEN else "unseen" for name in tables}
-        kept = {name: counts.Counts(names, table, labels.classes, groups[name]) for name, table in tables.items()}
+        kept = {name: counts.Counts(names, table, label_space.classes, groups[name]) for name, table in tables.items()}
         counts.write(folder, kept)
         pictures.write(folder / pictures.FOLDER, worst)
     return len(lines)
@@ -140,13 +141,13 @@ def main() -> None:
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         sys.exit("chromium is not installed, so nothing can be opened")
-    labels = label_space("cityscapes19")
-    worst = pictures.Worst(drawn(labels), dict(zip(labels.classes, labels.colours, strict=True)))
+    label_space = find_label_space("cityscapes19")
+    worst = pictures.Worst(drawn(label_space), dict(zip(label_space.classes, label_space.colours, strict=True)))
     rows = []
     with tempfile.TemporaryDirectory() as passing:
         home = options.keep or Path(passing)
         for name, networks in (("records", 3), ("networks", 100 if options.quick else 500)):
-            total = sum(write_run(home / name, place, labels, worst) for place in range(networks))
+            total = sum(write_run(home / name, place, label_space, worst) for place in range(networks))
             page, began = home / f"{name}.html", time.perf_counter()
             build.write([home / name], page)
             wrote = time.perf_counter() - began

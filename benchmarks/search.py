@@ -21,7 +21,7 @@ import torch
 
 import hardy
 from hardy import records
-from hardy.data.labels import label_space
+from hardy.data.label_spaces import find_label_space
 from hardy.device import limit_threads
 from hardy.engine import protocol
 from hardy.engine.protocol import Settings
@@ -77,27 +77,28 @@ def recipe_of(seed: int) -> Recipe:
 def run(seed: int, budget: float | None) -> list[Record]:
     """The records of one seed; ``budget`` as it was for other seeds, or None for a new one."""
     recipe, began = recipe_of(seed), time.process_time()
-    labels = label_space(recipe.network.classes)
+    label_space = find_label_space(recipe.network.classes)
     parts_of = protocol.split(recipe.data, seed)
     seed_all(seed, "network")
-    supernet = Supernet(labels, space=SPACE)
+    supernet = Supernet(label_space, space=SPACE)
     view = DataView(parts_of, Settings.of(recipe))
     judge = Judge(supernet, view, reestimate=3, images=40)
     times = layer_tables.open_table("onnxruntime", torch.device("cpu"))
     if budget is None:
-        times.fill(every_part(SPACE, SIZE, len(labels)))
+        times.fill(every_part(SPACE, SIZE, len(label_space)))
         ends = [
-            sum(times[part] for part in parts(each, SIZE, len(labels))) for each in (*SPACE.lightest(), SPACE.largest())
+            sum(times[part] for part in parts(each, SIZE, len(label_space)))
+            for each in (*SPACE.lightest(), SPACE.largest())
         ]
         budget = round((1 - SHARE) * min(ends) + SHARE * max(ends), 3)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        bench = Bench(SPACE, labels, SIZE, "onnxruntime", torch.device("cpu"), times)
+        bench = Bench(SPACE, label_space, SIZE, "onnxruntime", torch.device("cpu"), times)
         prices = Priced(bench, folder / "latency.json")
         prices.prepare(budget, seed)
         last = recipe.evaluate.model_copy(update={"select": "last"})
         settings = Settings(recipe.data, recipe.optim, last, recipe.run)
-        algorithm = Sandwich(supernet, CrossEntropy(len(labels)))
+        algorithm = Sandwich(supernet, CrossEntropy(len(label_space)))
         protocol.fit(algorithm, parts_of, settings, folder=folder, owner="benchmark", stage="supernet")
         shared, made = time.process_time() - began, []
         for method in METHODS:

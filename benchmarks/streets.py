@@ -35,7 +35,7 @@ def speed(streets: Streets, domain: str, count: int) -> float:
 def contact_sheet(streets: Streets, columns: int, first: int) -> Image.Image:
     """A row per domain: images, then the last of them with its classes laid over."""
     colours = np.zeros((256, 3), np.uint8)
-    colours[: len(streets.labels.colours)] = np.array(streets.labels.colours, np.uint8)
+    colours[: len(streets.label_space.colours)] = np.array(streets.label_space.colours, np.uint8)
     rows = []
     for domain in streets.index():
         cells = []

@@ -36,7 +36,7 @@ def tiles(network: Network, size: tuple[int, int], count: int) -> list[list[Imag
     (domain,) = domains([DUSK], root=data_root())
     items = sorted(domain.items(*domain.splits), key=domain.dataset.name_of)
     colours = np.zeros((256, 3), np.uint8)
-    colours[: len(network.labels)] = network.labels.colours
+    colours[: len(network.label_space)] = network.label_space.colours
     prepare = evaluation(size)
     rows = []
     for place in np.linspace(0, len(items) - 1, count + 2).round().astype(int)[1:-1]:

@@ -32,7 +32,7 @@ FLOORS = (
     {"choices"},
     {"registry", "safe_yaml", "lock"},
     {"sections", "stored", "trust", "files", "device"},
-    {"types", "seed", "ties", "ranges"},
+    {"types", "seed", "ties", "ranges", "former"},
     {"errors"},
 )
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}

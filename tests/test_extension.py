@@ -20,7 +20,7 @@ from new_methods import KIND, METHODS
 import hardy
 from hardy import cli, recipe, schema
 from hardy.choices import choices
-from hardy.data.labels import label_space
+from hardy.data.label_spaces import find_label_space
 from hardy.data.loader import evaluation_batches
 from hardy.data.sources import domains
 from hardy.errors import InputError
@@ -150,7 +150,7 @@ def test_a_new_loss_of_distillation_is_chosen_and_teaches(names: dict[str, str],
 
 
 def test_they_work_together(names: dict[str, str], tmp_path: Path) -> None:
-    space = label_space("camvid11")
+    space = find_label_space("camvid11")
     network = hardy.create("tiny", classes=space)
     (domain,) = domains([f"{names['dataset']}/sky"], root=tmp_path, options={names["dataset"]: {"slope": 3}})
     batch = next(iter(evaluation_batches([(domain, domain.items())], space, batch=3)))

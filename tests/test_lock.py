@@ -28,7 +28,7 @@ def holder(tmp_path: Path):
     process.stdout.close()
 
 
-def test_another_process_is_told_who_holds_the_folder(holder, tmp_path):
+def test_another_process_sees_who_holds_the_folder(holder, tmp_path):
     with pytest.raises(InputError) as caught, Lock(tmp_path, who="hardy run", advice="wait for it"):
         pass
     line = f"{tmp_path}: another hardy run works in this folder (process {holder.pid}); wait for it"

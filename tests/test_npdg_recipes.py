@@ -9,7 +9,7 @@ from street_folders import street_folders
 from hardy import records
 from hardy.commands import evaluate as evaluation
 from hardy.commands import prune, train
-from hardy.data.labels import CITYSCAPES_IDS, SPACES
+from hardy.data.label_spaces import CITYSCAPES_IDS, SPACES
 from hardy.engine import protocol
 from hardy.recipe import read
 

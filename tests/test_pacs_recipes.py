@@ -10,7 +10,7 @@ from PIL import Image
 import hardy
 from hardy import records
 from hardy.commands import prune, train
-from hardy.data.labels import SPACES
+from hardy.data.label_spaces import SPACES
 from hardy.recipe import read
 from hardy.studies.cells import make_cells
 from hardy.studies.study import read as read_study

@@ -34,10 +34,12 @@ HEAVY = ("torch", "numpy", "timm", "torchvision", "torch_pruning", "segmentation
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Python ``code`` in a process of its own; what it imported of `HEAVY` is on the last line of stdout."""
-    told = f"import atexit, sys; atexit.register(lambda: print('HEAVY', [n for n in {HEAVY!r} if n in sys.modules]))\n"
+    prelude = (
+        f"import atexit, sys; atexit.register(lambda: print('HEAVY', [n for n in {HEAVY!r} if n in sys.modules]))\n"
+    )
     settings = {**os.environ, **environment}
     return subprocess.run(
-        [sys.executable, "-c", told + code], capture_output=True, text=True, check=False, env=settings, timeout=60
+        [sys.executable, "-c", prelude + code], capture_output=True, text=True, check=False, env=settings, timeout=60
     )
 
 
@@ -86,7 +88,7 @@ def test_completion_imports_nothing_heavy_and_completes() -> None:
 
 
 @pytest.mark.parametrize(("given", "kept"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")], ids=str)
-def test_waiting_threads_sleep_unless_told_otherwise(given: dict[str, str], kept: str) -> None:
+def test_waiting_threads_sleep_unless_set_otherwise(given: dict[str, str], kept: str) -> None:
     code = "import hardy, os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
     rest = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     done = subprocess.run(

@@ -6,7 +6,7 @@ import pytest
 
 from hardy import recipe, safe_yaml
 from hardy.commands.input.words import nested, size_of
-from hardy.data.labels import read_classes
+from hardy.data.label_spaces import read_classes
 from hardy.errors import InputError
 from hardy.studies import study
 

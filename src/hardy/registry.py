@@ -38,7 +38,7 @@ ANNOTATIONS: dict[str, Any] = {
 
 SUPPLIES = {
     "network": "the network that is trained, pruned, tuned or adapted",
-    "labels": "the label space of a network",
+    "label_space": "the label space of a network",
     "source_images": "clean images of the source domain: of the run's data.sources, or source_images=... in Python",
     "pixel_loss": "the loss of one head",
     "class_count": "the number of classes K",
@@ -52,6 +52,9 @@ SUPPLIES = {
     "name": "the size of an encoder, by name",
 }
 """What the program can supply to a constructor: the name of the argument before the ``*``, and its meaning."""
+
+FORMER_SUPPLIES = {"labels": "label_space"}
+"""Former names of arguments before the ``*``; deprecated, but still supplied."""
 
 
 @dataclass(frozen=True)
@@ -235,16 +238,17 @@ class Registry:
         return self.get(name)(**supplied, **method.check(options))
 
     def _supplied(self, method: Method, argument: str, supply: Mapping[str, Any]) -> Any:
-        value = supply.get(argument)
+        known = FORMER_SUPPLIES.get(argument, argument)
+        value = supply.get(known)
         if value is not None:
             return value
-        if argument not in SUPPLIES:
+        if known not in SUPPLIES:
             have = ", ".join(SUPPLIES)
             raise InputError(
                 f"{self.kind} {method.name!r}: its constructor has the argument {argument!r}"
                 f"{nearest(argument, SUPPLIES)}; before its * there may be: {have}"
             )
-        raise InputError(f"{self.kind}: {method.name} needs {argument!r}, which is missing: {SUPPLIES[argument]}")
+        raise InputError(f"{self.kind}: {method.name} needs {argument!r}, which is missing: {SUPPLIES[known]}")
 
     def _file(self, name: str) -> Path:
         if name not in (known := self.names()):

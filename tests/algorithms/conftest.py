@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.losses.cross_entropy import CrossEntropy
 from hardy.networks.base import Network
 from hardy.types import Batch, Outputs

@@ -127,9 +127,9 @@ def test_what_cannot_be_aligned_is_refused(pictures, draw_batch, loss):
         algorithm(draw_batch([1, 1]))
     with pytest.raises(InputError, match="a single image"):
         algorithm(draw_batch([0, 1, 1]))
-    untold = hardy.wrap(torch.nn.Conv2d(3, 3, 1).double(), pictures.labels).double()
+    silent = hardy.wrap(torch.nn.Conv2d(3, 3, 1).double(), pictures.label_space).double()
     with pytest.raises(InputError, match="Wrapped gives none; wrap the module with embedding="):
-        CORAL(untold, loss)(draw_batch([0, 1], size=(2, 2)))
+        CORAL(silent, loss)(draw_batch([0, 1], size=(2, 2)))
     for options in ({"weight": -1.0}, {"positions": 1}):
         with pytest.raises(InputError, match="out of range"):
             CORAL(pictures, loss, **options)

@@ -26,8 +26,8 @@ class Deep(Network):
 
     least_size = 1
 
-    def __init__(self, labels):
-        super().__init__(labels, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    def __init__(self, label_space):
+        super().__init__(label_space, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
         self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, 1)
         self.aux, self.head = nn.Conv2d(4, 3, 1), nn.Conv2d(6, 3, 1)
 
@@ -42,7 +42,7 @@ class Deep(Network):
 @pytest.fixture
 def deep(scenes):
     torch.manual_seed(3)
-    return Deep(scenes.labels).double().train()
+    return Deep(scenes.label_space).double().train()
 
 
 def divergence(taught, said, counted, temperature):

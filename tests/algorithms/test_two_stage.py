@@ -27,12 +27,12 @@ class Branched(Network):
 
     least_size = 1
 
-    def __init__(self, labels, width=4):
-        super().__init__(labels, (0.2, 0.3, 0.4), (1.0, 1.0, 1.0))
+    def __init__(self, label_space, width=4):
+        super().__init__(label_space, (0.2, 0.3, 0.4), (1.0, 1.0, 1.0))
         self.stem = nn.Conv2d(3, width, 1)
         self.deep = nn.Sequential(nn.Conv2d(width, width, 2, stride=2), nn.BatchNorm2d(width))
         self.detail = nn.Conv2d(3, width, 1)
-        self.head = nn.Conv2d(width, len(labels), 1)
+        self.head = nn.Conv2d(width, len(label_space), 1)
 
     def outputs(self, images):
         x = self.normalise(images)
@@ -47,13 +47,13 @@ ENCODER = {"stem.weight", "stem.bias", "deep.0.weight", "deep.0.bias", "deep.1.w
 @pytest.fixture
 def network(scenes):
     torch.manual_seed(0)
-    return Branched(scenes.labels).double().train()
+    return Branched(scenes.label_space).double().train()
 
 
 @pytest.fixture
 def teacher(scenes):
     torch.manual_seed(1)
-    return Teacher(Branched(scenes.labels, width=6).double())
+    return Teacher(Branched(scenes.label_space, width=6).double())
 
 
 def built(network, loss, teacher, **options):
@@ -217,7 +217,7 @@ def run_of(kind, folder=None, **options):
         else:
             network, teacher = (create("classifier", "pacs7", encoder="test_resnet") for _ in range(2))
     seed_all(0, "algorithm")
-    algorithm = TwoStage(network, CrossEntropy(len(network.labels)), Teacher(teacher), 6, **options)
+    algorithm = TwoStage(network, CrossEntropy(len(network.label_space)), Teacher(teacher), 6, **options)
     optim = Optim(name="adam", lr=1e-2, steps=6)
     return Fit(algorithm, batches, optim, RunSection(device="cpu"), folder=folder)
 
@@ -284,7 +284,7 @@ def test_what_cannot_be_is_refused(network, teacher, loss, options, said):
 def test_a_teacher_without_features_is_refused(network, loss, scenes):
     module = nn.Conv2d(3, 3, 1)
     with pytest.raises(InputError, match="lists no features"):
-        TwoStage(network, loss, Teacher(hardy.wrap(module, scenes.labels)), 10)
+        TwoStage(network, loss, Teacher(hardy.wrap(module, scenes.label_space)), 10)
 
 
 def test_it_is_trained_in_one_process(network, teacher, loss, monkeypatch):

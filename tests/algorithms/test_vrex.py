@@ -15,7 +15,7 @@ from hardy.types import Batch
 
 
 @pytest.fixture
-def told(pictures):
+def network(pictures):
     """`pictures` whose first logit is the grey value x and whose others are 0: the risk of class 0 is known."""
     with torch.no_grad():
         pictures.head.weight.zero_()
@@ -34,9 +34,9 @@ def risk(x):
 
 
 @pytest.mark.parametrize(("done", "weight"), [(0, 0.5), (6, 0.5), (7, 10.0), (8, 10.0)])
-def test_by_hand(told, loss, done, weight):
+def test_by_hand(network, loss, done, weight):
     """Two pictures of one domain, one of another: domains weigh alike, and the variance divides by two."""
-    algorithm = VREx(told, loss, anneal=7, early_weight=0.5)
+    algorithm = VREx(network, loss, anneal=7, early_weight=0.5)
     algorithm.after_step(done)
     terms = algorithm(plain([0.0, 2.0, 1.0], [4, 4, 9]))
     first, second = (risk(0) + risk(2)) / 2, risk(1)

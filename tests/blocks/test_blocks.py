@@ -45,9 +45,9 @@ def test_cost_per_pixel_is_the_number_of_weights(block: nn.Module, weights: int)
 @pytest.mark.parametrize("stride", [1, 2])
 def test_an_inverted_residual_costs_what_its_formula_says(options: dict[str, int | None], stride: int) -> None:
     block = InvertedResidual(M, N, stride=stride, **options)  # type: ignore[arg-type]
-    told = InvertedResidual.cost(M, N, (17, 23), stride=stride, **options)  # type: ignore[arg-type]
-    assert told.weights == sum(layer.weight.numel() for layer in block.modules() if isinstance(layer, nn.Conv2d))
-    assert told.macs == pytest.approx(gmacs(block, (17, 23)) * 1e9)
+    cost = InvertedResidual.cost(M, N, (17, 23), stride=stride, **options)  # type: ignore[arg-type]
+    assert cost.weights == sum(layer.weight.numel() for layer in block.modules() if isinstance(layer, nn.Conv2d))
+    assert cost.macs == pytest.approx(gmacs(block, (17, 23)) * 1e9)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -38,8 +38,8 @@ def test_every_scale_is_refined_with_the_sum_of_those_before(size: tuple[int, in
     for index, average in enumerate([*windows, x.mean((2, 3), keepdim=True)]):
         up = F.interpolate(unit(pooling.scales[index], average), size, mode="bilinear", align_corners=False)
         levels.append(unit(pooling.refine[index], up + levels[-1]))
-    told = unit(pooling.join, torch.cat(levels, 1)) + unit(pooling.shortcut, x)
-    torch.testing.assert_close(pooling(x), told)
+    expected = unit(pooling.join, torch.cat(levels, 1)) + unit(pooling.shortcut, x)
+    torch.testing.assert_close(pooling(x), expected)
 
 
 def test_padding_counts_in_an_average() -> None:
@@ -52,8 +52,8 @@ def test_padding_counts_in_an_average() -> None:
 def test_with_an_open_size_every_scale_is_the_same(size: tuple[int, int]) -> None:
     x = torch.randn(2, 3, *size, dtype=torch.float64)
     scale = nn.Sequential(nn.ReLU(), nn.Conv2d(3, 2, 1)).double()
-    for (side, stride), told in zip(WINDOWS, scaled(x, [scale] * 4), strict=False):
-        torch.testing.assert_close(open_scale(x, scale, side, stride), told)
+    for (side, stride), expected in zip(WINDOWS, scaled(x, [scale] * 4), strict=False):
+        torch.testing.assert_close(open_scale(x, scale, side, stride), expected)
 
 
 @pytest.mark.costly

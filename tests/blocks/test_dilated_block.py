@@ -17,8 +17,8 @@ def test_squeeze_and_excitation_by_hand() -> None:
     block.excite.weight.data = torch.tensor([2.0, -2.0]).view(2, 1, 1, 1)
     block.excite.bias.data = torch.zeros(2)
     x = torch.tensor([[[[1.0, 3.0]], [[0.0, 1.0]]]])  # means 2 and 0.5: 2 - 0.5 + 0.5 = 2, then 4 and -4
-    told = x * torch.sigmoid(torch.tensor([4.0, -4.0])).view(1, 2, 1, 1)
-    torch.testing.assert_close(block(x), told)
+    expected = x * torch.sigmoid(torch.tensor([4.0, -4.0])).view(1, 2, 1, 1)
+    torch.testing.assert_close(block(x), expected)
 
 
 def test_dilated_block_by_its_formula() -> None:
@@ -39,6 +39,6 @@ def test_a_stride_averages_in_the_shortcut_and_rounds_up() -> None:
     torch.nn.init.zeros_(block.join[0].weight)
     x = torch.randn(1, 16, 5, 6, dtype=torch.float64)
     cells = torch.stack([x[..., 4, column : column + 2].mean(-1) for column in (0, 2, 4)], -1)  # half a window: its own
-    told = torch.relu(F.conv2d(cells.unsqueeze(-2), block.shortcut[1][0].weight) * KEEP)
+    expected = torch.relu(F.conv2d(cells.unsqueeze(-2), block.shortcut[1][0].weight) * KEEP)
     assert block(x).shape == (1, 16, 3, 3)
-    torch.testing.assert_close(block(x)[..., 2:, :], told)
+    torch.testing.assert_close(block(x)[..., 2:, :], expected)

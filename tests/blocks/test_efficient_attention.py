@@ -119,8 +119,8 @@ def test_cost_falls_with_the_square_of_the_reduction(reduction: int) -> None:
             self.block = EfficientAttention(3, 1, reduction=reduction)
 
         def forward(self, images: Tensor) -> Tensor:
-            told: Tensor = self.block(images.permute(0, 2, 3, 1))
-            return told
+            result: Tensor = self.block(images.permute(0, 2, 3, 1))
+            return result
 
     tokens, answers = 8 * 12, 8 * 12 // reduction**2
     reduce = 9 * reduction**2 * answers if reduction > 1 else 0

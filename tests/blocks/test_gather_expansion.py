@@ -70,5 +70,5 @@ def test_each_branch_is_weighed_by_the_other(upsample: str) -> None:
     fine = separable(block.detail_fine, detail) * torch.sigmoid(up(conv(block.semantic_fine[0], semantic)))
     coarse = F.avg_pool2d(conv(block.detail_coarse[0][0], detail), 3, 2, 1)
     coarse = coarse * torch.sigmoid(separable(block.semantic_coarse, semantic))
-    told = torch.relu(conv(block.mix[0], fine + up(coarse)))
-    torch.testing.assert_close(block(detail, semantic), told)
+    expected = torch.relu(conv(block.mix[0], fine + up(coarse)))
+    torch.testing.assert_close(block(detail, semantic), expected)

@@ -27,8 +27,8 @@ def test_pag_takes_the_context_where_the_two_agree() -> None:
     block = Pag(4, 3).double().eval()
     (x,) = maps(1)
     y = torch.randn(2, 4, 3, 4, dtype=torch.float64)
-    asked, told = F.conv2d(x, block.f_x[0].weight) * KEEP, up(F.conv2d(y, block.f_y[0].weight) * KEEP)
-    share = torch.sigmoid(torch.einsum("bchw,bchw->bhw", asked, told)).unsqueeze(1)
+    asked, answer = F.conv2d(x, block.f_x[0].weight) * KEEP, up(F.conv2d(y, block.f_y[0].weight) * KEEP)
+    share = torch.sigmoid(torch.einsum("bchw,bchw->bhw", asked, answer)).unsqueeze(1)
     torch.testing.assert_close(block(x, y), (1 - share) * x + share * up(y))
 
 
@@ -47,9 +47,9 @@ def test_bag_takes_detail_at_a_boundary_and_context_elsewhere() -> None:
     s = torch.sigmoid(boundary)
     mixed = torch.relu((s * detail + (1 - s) * context) * KEEP)
     torch.testing.assert_close(block(detail, context, boundary), F.conv2d(mixed, block.mix[2].weight, padding=1))
-    for sign, told in ((1, detail), (-1, context)):
+    for sign, expected in ((1, detail), (-1, context)):
         only = block(detail, context, torch.full_like(boundary, sign * 1e3))
-        torch.testing.assert_close(only, block.mix(told))
+        torch.testing.assert_close(only, block.mix(expected))
 
 
 def test_light_bag_by_its_equation() -> None:
@@ -75,6 +75,6 @@ def test_pappm_refines_each_scale_by_itself() -> None:
     for index, level in enumerate(scaled(x, pooling.scales)):
         weight = pooling.refine[2].weight[2 * index : 2 * index + 2]
         parts.append(unit(pooling.refine, level + narrow, weight))
-    told = unit(pooling.join, torch.cat(parts, 1)) + unit(pooling.shortcut, x)
-    torch.testing.assert_close(pooling(x), told)
+    expected = unit(pooling.join, torch.cat(parts, 1)) + unit(pooling.shortcut, x)
+    torch.testing.assert_close(pooling(x), expected)
     assert pooling.refine[2].weight.shape == (8, 2, 3, 3)

@@ -14,8 +14,8 @@ def test_levels_are_averages_summed_and_smoothed() -> None:
     quarters = torch.stack([torch.stack([q.mean((2, 3)) for q in row.chunk(2, 3)], -1) for row in x.chunk(2, 2)], -2)
     total = torch.zeros(1, 4, 4, 6, dtype=torch.float64)
     for level, pooled in zip(block.levels, (whole, quarters), strict=True):
-        told = (torch.einsum("oc,bchw->bohw", level[1].weight[..., 0, 0], pooled) / norm).relu()
-        total += F.interpolate(told, (4, 6), mode="bilinear", align_corners=False)
+        level_sum = (torch.einsum("oc,bchw->bohw", level[1].weight[..., 0, 0], pooled) / norm).relu()
+        total += F.interpolate(level_sum, (4, 6), mode="bilinear", align_corners=False)
     expected = (F.conv2d(total, block.smooth[0].weight, padding=1) / norm).relu()
     torch.testing.assert_close(block(x), expected)
 

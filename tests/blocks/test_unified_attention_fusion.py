@@ -15,9 +15,9 @@ def test_it_is_equation_1_with_the_attention_of_equation_3(block: UnifiedAttenti
     x, y = torch.randn(2, 3, 6, 9, dtype=torch.float64), torch.randn(2, 3, 3, 5, dtype=torch.float64)
     norm = (1 + block.smooth[1].eps) ** 0.5  # a batch norm that has seen nothing
     up = F.interpolate(y, (6, 9), mode="bilinear", align_corners=False)
-    told = torch.stack([x.mean(1), x.max(1).values, up.mean(1), up.max(1).values], dim=1)
-    told = (F.conv2d(told, block.attention[0][0].weight, padding=1) / norm).relu()
-    share = (F.conv2d(told, block.attention[1][0].weight, padding=1) / norm).sigmoid()
+    expected = torch.stack([x.mean(1), x.max(1).values, up.mean(1), up.max(1).values], dim=1)
+    expected = (F.conv2d(expected, block.attention[0][0].weight, padding=1) / norm).relu()
+    share = (F.conv2d(expected, block.attention[1][0].weight, padding=1) / norm).sigmoid()
     mixed = F.conv2d(share * up + (1 - share) * x, block.smooth[0].weight, padding=1)
     torch.testing.assert_close(block(x, y), (mixed / norm).relu())
 

@@ -39,7 +39,7 @@ def test_what_the_page_shows(runs):
     assert "needs at least" in rows[0][2]
 
 
-def test_networks_of_one_name_are_told_apart_and_none_is_given_twice(refused, runs, monkeypatch):
+def test_networks_of_one_name_are_distinguished_and_none_is_given_twice(refused, runs, monkeypatch):
     other = runs / "other" / "small"
     hardy.save(hardy.create("tiny", classes="camvid11", width=8), other)
     assert list(app.named([runs / "small", other])) == [str(runs / "small"), str(other)]

@@ -173,7 +173,7 @@ def test_predict_skips_the_torn_image_and_its_exit_code_tells(call, refused, tra
     assert said.err.count("\n") == 1
     assert said.out == f"wrote 7 masks to {tmp_path}/masks; skipped 1\n"
     assert sorted(file.name for file in (tmp_path / "masks").iterdir()) == [f"{n:02}.png" for n in range(8) if n != 3]
-    told = json.loads(call("predict", trained, street / "images" / "day", tmp_path / "masks", "--json").out)
-    assert (len(told["masks"]), told["kept"], [*told["skipped"]]) == (7, 7, [f"{street}/images/day/03.png"])
+    report = json.loads(call("predict", trained, street / "images" / "day", tmp_path / "masks", "--json").out)
+    assert (len(report["masks"]), report["kept"], [*report["skipped"]]) == (7, 7, [f"{street}/images/day/03.png"])
     line = refused("predict", trained, street / "images" / "day" / "03.png", tmp_path / "none")
     assert line.startswith(f"{street}/images/day/03.png: torn or no image")

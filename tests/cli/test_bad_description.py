@@ -134,7 +134,7 @@ def test_a_description_that_was_changed_is_refused_and_one_from_before_there_wer
     assert refused("bench", folder).startswith(f"{file}: does not match its own checksum")
     del values["description_sha256"]
     file.write_text(json.dumps(values), encoding="utf-8")
-    assert hardy.load(folder).labels.colours[0][0] == values["labels"]["colours"][0][0]
+    assert hardy.load(folder).label_space.colours[0][0] == values["labels"]["colours"][0][0]
 
 
 def test_options_that_ask_for_endless_layers_stop(trained, tmp_path, monkeypatch):

@@ -44,7 +44,7 @@ def test_the_screen_of_the_docs_has_every_verb_and_no_other():
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_the_help_of_a_verb_tells_every_argument_and_option(call, verb, monkeypatch):
+def test_the_help_of_a_verb_shows_every_argument_and_option(call, verb, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     said = call(verb, "--help")
     assert said.code == 0
@@ -75,7 +75,7 @@ def test_hardy_alone_is_its_help_and_its_version_one_line(call):
     assert call("--version") == (0, f"hardy {hardy.__version__}\n", "")
 
 
-def test_list_tells_source_options_and_defaults(call):
+def test_list_shows_source_options_and_defaults(call):
     said = call("list", "criterion")
     text = said.out
     assert said.code == 0
@@ -270,15 +270,15 @@ def test_quantize(call, dense, tmp_path):
     words = ("quantize", dense[0], file, "--size", SIZE, "--images", "1", "--limit", "100")
     said = call(*words, "--json")
     assert (said.code, said.err) == (0, "")
-    told = json.loads(said.out)
-    assert {drop["domain"] for drop in told["drops"]} == {"streets/sim", "streets/day", "streets/night"}
-    assert told["calibrated"] == {"streets/sim": 1, "streets/day": 1}
+    report = json.loads(said.out)
+    assert {drop["domain"] for drop in report["drops"]} == {"streets/sim", "streets/day", "streets/night"}
+    assert report["calibrated"] == {"streets/sim": 1, "streets/day": 1}
     found = numbers(dense[0], "quantize")
-    for drop in told["drops"]:
+    for drop in report["drops"]:
         assert found[drop["domain"], "miou_int8"] == drop["after"]
         assert drop["points"] == pytest.approx(100 * (drop["before"] - drop["after"]))
     made = hardy.quantize(dense[0], tmp_path / "again.onnx", size=(32, 64), images=1, limit=100)
-    assert [vars(drop) | {"points": drop.points} for drop in made.drops] == told["drops"]
+    assert [vars(drop) | {"points": drop.points} for drop in made.drops] == report["drops"]
     assert [r.stage for r in records.read(dense[0] / "records.jsonl")].count("quantize") == 2 * len(found)
     refused = call("quantize", dense[0], file, "pacs", "--images", "1", "--root", tmp_path)
     assert refused.code == 2

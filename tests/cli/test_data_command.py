@@ -119,7 +119,7 @@ def test_predict_writes_beside_a_folder_of_photographs(call, trained, street, tm
     assert Image.open(tmp_path / "03.png").size == (48, 32)
 
 
-def test_check_tells_everything_and_its_exit_code_tells_mistakes(call, street):
+def test_check_reports_everything_and_its_exit_code_shows_mistakes(call, street):
     said = call("data", "check", street)
     assert (said.code, said.err) == (0, "")
     assert "0 mistakes, " in said.out
@@ -131,9 +131,9 @@ def test_check_tells_everything_and_its_exit_code_tells_mistakes(call, street):
     assert said.code == 1
     assert all(len(line) <= 80 for line in said.out.splitlines() if str(street) not in line)
     assert "2 mistakes, " in said.out
-    told = json.loads(call("data", "check", street, "--json").out)
-    assert [one["kind"] for one in told["problems"] if one["level"] == "mistake"] == ["unpaired", "unreadable"]
-    assert told["domains"][0]["splits"]["all"]["images"] == 11
+    report = json.loads(call("data", "check", street, "--json").out)
+    assert [one["kind"] for one in report["problems"] if one["level"] == "mistake"] == ["unpaired", "unreadable"]
+    assert report["domains"][0]["splits"]["all"]["images"] == 11
 
 
 def test_data_that_are_not_there(refused, street, tmp_path):

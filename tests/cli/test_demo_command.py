@@ -39,7 +39,7 @@ def asked(monkeypatch):
     return seen
 
 
-def test_it_tells_its_progress_also_in_a_log_and_ends_in_a_page(call, asked, tmp_path):
+def test_it_shows_its_progress_also_in_a_log_and_ends_in_a_page(call, asked, tmp_path):
     said = call("demo", tmp_path / "demo")
     assert (said.code, said.err) == (0, "")
     assert [line[:4] for line in said.out.splitlines() if line[1:3] == "/5"] == [
@@ -65,10 +65,10 @@ def test_it_tells_its_progress_also_in_a_log_and_ends_in_a_page(call, asked, tmp
 def test_its_json_is_one_document(call, asked, tmp_path):
     said = call("--json", "demo", tmp_path / "demo")
     assert (said.code, said.err) == (0, "")
-    told = json.loads(said.out)
-    assert told["lines"][0].startswith("1/5 training")
-    assert told["tables"]
-    assert {one["stage"] for one in told["records"]} == {"train", "prune"}
+    report = json.loads(said.out)
+    assert report["lines"][0].startswith("1/5 training")
+    assert report["tables"]
+    assert {one["stage"] for one in report["records"]} == {"train", "prune"}
 
 
 def test_real_images_are_made_small_and_one_domain_is_left_out(call, asked, town, tmp_path, monkeypatch):

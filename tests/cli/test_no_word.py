@@ -105,8 +105,8 @@ def listened(verbs, folder):
 
     def read():
         nonlocal now
-        with os.fdopen(heard) as told:
-            for line in told:
+        with os.fdopen(heard) as pipe:
+            for line in pipe:
                 kind, _, rest = line.strip().partition(" ")
                 if kind == "verb":
                     now = rest
@@ -209,8 +209,8 @@ def test_json_of_every_verb_is_one_document(said):
     folder = said[-1]
     assert {*calls(folder), "study", "demo", "app"} == set(get_command(app).commands)  # these have tests of their own
     for verb in calls(folder):
-        told = json.loads((folder / f"{verb}.out").read_text())
-        assert any(told.values()), f"{verb} --json holds nothing"
+        report = json.loads((folder / f"{verb}.out").read_text())
+        assert any(report.values()), f"{verb} --json holds nothing"
 
 
 @pytest.mark.exhaustive  # the start of Ray takes as long as all other verbs together
@@ -221,9 +221,9 @@ def test_neither_a_study_nor_ray_says_a_word_to_anyone(town, tmp_path):
     codes, found, printed = listened({"study": ["study", "study.yaml"]}, tmp_path)
     assert codes == {"study": 0}, printed[-3000:]
     assert not found
-    told = json.loads((tmp_path / "study.out").read_text())
-    assert "1/1 done: dense,seed=0" in told["lines"]
-    assert told["records"]
+    report = json.loads((tmp_path / "study.out").read_text())
+    assert "1/1 done: dense,seed=0" in report["lines"]
+    assert report["records"]
 
 
 @pytest.mark.costly

@@ -66,11 +66,11 @@ def test_a_worker_names_what_it_kept_skipped_and_could_not_write(place):
     settings = Settings(Path("run"), Path("out"), (), None, None, 2, "cpu", ())
     block = {"name": np.array(["00", "03", "06"]), "file": np.array([f"photos/{n}.png" for n in ("00", "03", "06")])}
     worker = _Worker(settings, str(place), "cpu")
-    told = worker(block)
-    assert told["name"] == ["00", "03", "06"]
-    assert told["kept"] == [False, False, False]
-    assert [reason.partition(":")[0] for reason in told["reason"]] == ["", "photos/03.png", ""]
-    assert told["broken"] == [""] * 3
+    rows = worker(block)
+    assert rows["name"] == ["00", "03", "06"]
+    assert rows["kept"] == [False, False, False]
+    assert [reason.partition(":")[0] for reason in rows["reason"]] == ["", "photos/03.png", ""]
+    assert rows["broken"] == [""] * 3
     assert sorted(files(place / "out")) == ["00.png", "06.png"]
     assert worker(block)["kept"] == [True, False, True]
     (place / "taken").write_text("")

@@ -67,11 +67,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_json_of_its_board_is_one_document(call, study):
     said = call("--json", "study", study, "--dry-run")
     assert (said.code, said.err) == (0, "")
-    told = json.loads(said.out)
+    report = json.loads(said.out)
     cells = {"dense,data=good", BAD, GOOD, "pruned,criterion=random,data=bad"}
-    assert {*told["lines"][:4]} == {f"waiting  {name}" for name in cells}
-    assert told["lines"][-1].endswith("4 cells: 4 waiting")
-    (table,) = [one for one in told["tables"] if one["title"] == "small: mIoU or accuracy %, unseen"]
+    assert {*report["lines"][:4]} == {f"waiting  {name}" for name in cells}
+    assert report["lines"][-1].endswith("4 cells: 4 waiting")
+    (table,) = [one for one in report["tables"] if one["title"] == "small: mIoU or accuracy %, unseen"]
     assert {*table["columns"]} >= {"stage", "criterion", "good", "bad"}
 
 
@@ -186,7 +186,7 @@ def going(tmp_path: Path) -> Path:
 
 
 @pytest.mark.costly
-def test_runs_wait_for_one_another_and_a_failed_one_is_told_with_its_last_line(ray, tmp_path, going):
+def test_runs_wait_for_one_another_and_a_failed_one_is_reported_with_its_last_line(ray, tmp_path, going):
     words = {"first": "new", "again": "new", "never": "other"}  # the second hardy init in a folder is refused
     jobs = {name: Job(("init", "--to", str(tmp_path / word)), tmp_path / f"{name}.txt") for name, word in words.items()}
     order = Order({"first": None, "again": "first", "never": "again"})

@@ -51,10 +51,10 @@ def test_json_holds_the_records_that_a_verb_makes(call, tmp_path):
     run = hardy.save(hardy.create("tiny", classes="camvid11", width=8), tmp_path / "run")
     said = call("bench", run, "--size", "32x32", "--runs", "1", "--runtime", "eager", "--json")
     assert (said.code, said.err) == (0, "")
-    told = json.loads(said.out)
+    report = json.loads(said.out)
     kept = records.read(run / "records.jsonl")
-    assert [each["value"] for each in told["records"]] == [record.value for record in kept]
-    assert {each["metric"] for each in told["records"]} >= {"milliseconds_p50", "milliseconds_p95"}
+    assert [each["value"] for each in report["records"]] == [record.value for record in kept]
+    assert {each["metric"] for each in report["records"]} >= {"milliseconds_p50", "milliseconds_p95"}
 
 
 def test_an_error_with_json_is_one_line_and_no_json(call, tmp_path):

@@ -137,8 +137,8 @@ def section_values(town: Path) -> dict[str, dict[str, object]]:
 
 
 @pytest.fixture
-def told(recipe: Callable[..., Path], town: Path) -> Callable[[str], Path]:
-    """``told("loss")``: a recipe's file that names the stranger there."""
+def recipe_with(recipe: Callable[..., Path], town: Path) -> Callable[[str], Path]:
+    """``recipe_with("loss")``: a recipe's file that names the stranger there."""
 
     def write(place: str) -> Path:
         file = recipe(prune={"ratio": 0.3})
@@ -153,16 +153,16 @@ def told(recipe: Callable[..., Path], town: Path) -> Callable[[str], Path]:
 
 
 @pytest.mark.parametrize("place", section_values(Path()))
-def test_a_recipe_runs_no_code(place, told, refused, mark):
-    file = told(place)
+def test_a_recipe_runs_no_code(place, recipe_with, refused, mark):
+    file = recipe_with(place)
     for verb in ("train", "prune", "search"):
         assert "is named in a file and would run code of module 'stranger" in refused(verb, file)
     assert not mark.exists()
 
 
 @pytest.mark.parametrize("where", ["recipe", "set", "grid", "left out"])
-def test_a_study_runs_no_code(where, told, recipe, refused, tmp_path, mark):
-    file = told("loss") if where == "recipe" else recipe()
+def test_a_study_runs_no_code(where, recipe_with, recipe, refused, tmp_path, mark):
+    file = recipe_with("loss") if where == "recipe" else recipe()
     values: dict[str, object] = {"key": "loss.name", "values": ["stranger:Learn"]}
     grid = {
         "grid": values,
@@ -178,9 +178,9 @@ def test_a_study_runs_no_code(where, told, recipe, refused, tmp_path, mark):
     assert not mark.exists()
 
 
-def test_what_lies_in_a_run_folder_runs_no_code(told, trained, recipe, refused, tmp_path, town, mark):
+def test_what_lies_in_a_run_folder_runs_no_code(recipe_with, trained, recipe, refused, tmp_path, town, mark):
     run = described(trained, tmp_path / "run")
-    (run / "recipe.yaml").write_text(told("loss").read_text(encoding="utf-8"), encoding="utf-8")
+    (run / "recipe.yaml").write_text(recipe_with("loss").read_text(encoding="utf-8"), encoding="utf-8")
     words = [("evaluate", run, "folder/day", "--root", town), ("train", recipe())]
     for verb in words:
         assert "would run code of module 'stranger'" in refused(*verb, leaving={"recipe.yaml", "network.json"})
@@ -223,16 +223,16 @@ def test_a_style_artefact_runs_no_code(section, recipe, trained, refused, tmp_pa
 
 
 @pytest.mark.costly
-def test_a_trusted_module_runs(trained, call, tmp_path, mark, told):
-    network = hardy.wrap(torch.nn.Conv2d(3, 3, 1), hardy.load(trained).labels, factory="stranger:make")
+def test_a_trusted_module_runs(trained, call, tmp_path, mark, recipe_with):
+    network = hardy.wrap(torch.nn.Conv2d(3, 3, 1), hardy.load(trained).label_space, factory="stranger:make")
     folder = hardy.save(network, tmp_path / "net")
     for trust in ("stranger", ["stranger"], ["other", "stranger:make"]):
         assert isinstance(hardy.load(folder, trust=trust), Wrapped)
     assert mark.exists()
     said = call("bench", folder, "--size", "32x32", "--runs", 1, "--runtime", "eager", "--trust", "stranger")
     assert said.code == 0, said
-    assert call("train", told("algorithm"), "prune=null", "--trust", "stranger").code == 0
-    assert "is no module" in call("train", told("algorithm"), "--trust", "../stranger").err
+    assert call("train", recipe_with("algorithm"), "prune=null", "--trust", "stranger").code == 0
+    assert "is no module" in call("train", recipe_with("algorithm"), "--trust", "../stranger").err
     with pytest.raises(InputError, match="is named in a file"):
         hardy.load(folder, trust=["strange", "stranger.make", "other"])
 
@@ -254,9 +254,9 @@ def test_a_name_that_the_user_types_runs(call, recipe, tmp_path, mark):
     assert call("train", recipe(), "algorithm={name: stranger:Learn}", "run.folder=" + str(tmp_path / "b")).code == 0
 
 
-def test_trust_ends_with_the_call(call, told):
-    assert call("train", told("algorithm"), "prune=null", "--trust", "stranger").code == 0
-    assert call("train", told("algorithm"), "prune=null", "run.seed=1").code == 2
+def test_trust_ends_with_the_call(call, recipe_with):
+    assert call("train", recipe_with("algorithm"), "prune=null", "--trust", "stranger").code == 0
+    assert call("train", recipe_with("algorithm"), "prune=null", "run.seed=1").code == 2
 
 
 @pytest.mark.costly

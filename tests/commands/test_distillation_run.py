@@ -12,7 +12,7 @@ from PIL import Image
 import hardy
 from hardy.algorithms.distillation import Distillation
 from hardy.commands import prune, train
-from hardy.data.labels import read_classes
+from hardy.data.label_spaces import read_classes
 from hardy.deployment.export import export
 from hardy.engine import protocol, teacher_precision
 from hardy.engine.fit import Fit
@@ -110,7 +110,7 @@ def stop_after(run, network, steps):
     images, settings = run.images(network), run.settings
     seed_all(run.recipe.run.seed, "train", "algorithm")
     algorithm = run.algorithm(network)
-    batches = protocol.training(images.train, network.labels, settings, stage="train", folders=images.unlabelled)
+    batches = protocol.training(images.train, network.label_space, settings, stage="train", folders=images.unlabelled)
     owner = f"{run.recipe.digest()}/{run.recipe.run.seed}/train"
     loop = Fit(algorithm, batches, settings.optim, settings.run, folder=run.folder, owner=owner)
     loop.run(steps)
@@ -174,7 +174,7 @@ def test_every_artefact_teaches_at_any_size(sections, files, tmp_path, kind, siz
 
 def test_a_wrapped_module_teaches(town, of_python):
     teacher, student = drawn(town), drawn(town, 3)
-    wrapped = hardy.wrap(torch.nn.Sequential(torch.nn.Conv2d(3, 3, 3, padding=1)), classes=teacher.labels)
+    wrapped = hardy.wrap(torch.nn.Sequential(torch.nn.Conv2d(3, 3, 3, padding=1)), classes=teacher.label_space)
     hardy.train(student, algorithm=DISTIL, teacher=wrapped, steps=1, **of_python)
     assert student.lineage[0]["teachers"][0]["sha256"]
 
@@ -286,7 +286,7 @@ def test_the_artefact_says_what_it_learned_from_and_keeps_it(sections, places, p
             "name": "tiny",
             "from": str(places["run"]),
             "sha256": json.loads((places["run"] / "network.json").read_text())["sha256"],
-            "classes": drawn(town).labels.name,
+            "classes": drawn(town).label_space.name,
         }
     ]
     assert (entry["images"], entry["unlabelled"]) == ({"folder/day": 11}, {str(pictures): 5})

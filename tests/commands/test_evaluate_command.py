@@ -11,7 +11,7 @@ from torch import nn
 
 import hardy
 from hardy.commands import evaluate as command
-from hardy.data.labels import SPACES, convert
+from hardy.data.label_spaces import SPACES, convert
 from hardy.errors import InputError
 from hardy.recipe import from_values
 from hardy.records import read as records_of
@@ -52,10 +52,10 @@ def root(tmp_path):
 class ByColour(nn.Module):
     """The class whose colour is nearest, in the order of ``answers``: answers[i] is the id said for colour i."""
 
-    def __init__(self, labels, answers, classes):
+    def __init__(self, label_space, answers, classes):
         super().__init__()
         self.classes = classes
-        self.register_buffer("colours", torch.tensor(labels.colours).float().view(1, -1, 3, 1, 1) / 255)
+        self.register_buffer("colours", torch.tensor(label_space.colours).float().view(1, -1, 3, 1, 1) / 255)
         self.register_buffer("answers", torch.as_tensor(answers))
 
     def forward(self, images):

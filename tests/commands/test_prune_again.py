@@ -59,8 +59,8 @@ def test_what_scoring_took_is_recorded_also_where_a_call_goes_on(cut, monkeypatc
     kept = json.loads((tmp_path / "run" / "pruning.json").read_text(encoding="utf-8"))["took"]
     assert kept.keys() == {"score_steps", "score_seconds"}
     kept["score_seconds"] = 12.5
-    told = json.loads((tmp_path / "run" / "pruning.json").read_text(encoding="utf-8"))
-    (tmp_path / "run" / "pruning.json").write_text(json.dumps({**told, "took": kept}), encoding="utf-8")
+    description = json.loads((tmp_path / "run" / "pruning.json").read_text(encoding="utf-8"))
+    (tmp_path / "run" / "pruning.json").write_text(json.dumps({**description, "took": kept}), encoding="utf-8")
     found = records_of(cut("run") / "records.jsonl")
     assert found
     assert all((record.cost["score_steps"], record.cost["score_seconds"]) == (0.0, 12.5) for record in found)
@@ -79,14 +79,14 @@ def test_the_reliability_of_the_scores_is_printed_and_recorded(sections, tmp_pat
     made["prune"] = {"criterion": "taylor", "min_width": 2, "round_to": 1, "ratio": 0.2, **rounds, "scoring": scoring}
     folder = prune.run(from_values(made))
     found = records_of(folder / "records.jsonl")
-    told = json.loads((folder / "pruning.json").read_text(encoding="utf-8"))
+    description = json.loads((folder / "pruning.json").read_text(encoding="utf-8"))
     last = {record.metric: record.value for record in found if record.target == "scores_last"}
     assert last.keys() == {"reliability"}
-    assert last["reliability"] == told["rounds"][-1][1]["reliability"]
+    assert last["reliability"] == description["rounds"][-1][1]["reliability"]
     assert -1 <= last["reliability"] <= 1
-    count = len(told["rounds"])
+    count = len(description["rounds"])
     assert count > 1
-    assert [step for step, _ in told["rounds"]] == [3 * number for number in range(1, count + 1)]
+    assert [step for step, _ in description["rounds"]] == [3 * number for number in range(1, count + 1)]
     costs = found[-1].cost
     assert (costs["score_steps"], costs["recover_steps"]) == (3 * count, 60 - 3 * count)
     assert "reliability" in capsys.readouterr().out

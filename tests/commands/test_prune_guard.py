@@ -59,7 +59,7 @@ def statistics(network):
 def drawn(recipe, network, stage, count):
     """The first images of a stage's training batches."""
     parts = protocol.split(recipe.data, recipe.run.seed)
-    stream = protocol.training(parts.train, network.labels, Settings.of(recipe), stage=stage)
+    stream = protocol.training(parts.train, network.label_space, Settings.of(recipe), stage=stage)
     return [batch.images for batch in islice(stream(0, 0, 1), count)]
 
 

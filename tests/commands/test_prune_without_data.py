@@ -26,11 +26,11 @@ def test_a_criterion_that_reads_the_weights_needs_no_data(criterion, capsys):
 
 def test_it_is_what_one_shot_prunes():
     network = hardy.create("tiny", "camvid11", width=16)
-    told = [
+    plans = [
         hardy.prune(network, criterion="l2", ratio=0.4, prune=prune, show=False).plan
         for prune in ({}, {"schedule": "one_shot"})
     ]
-    assert told[0] == told[1] != {}
+    assert plans[0] == plans[1] != {}
 
 
 @pytest.mark.parametrize("data", [{}, {"data": {}}, {"data": {"crop": [32, 48]}}], ids=["absent", "empty", "a crop"])

@@ -49,7 +49,7 @@ def test_no_image_that_gives_the_ranges_is_measured(network, town, given, tmp_pa
         ({"output": "masks"}, "output 'masks': must be classes or logits"),
         (
             {"data": "folder/day", "calibrate": "folder/day", "images": 12},
-            "folder/day: has no image left to measure beside those of the calibration; lower --images",
+            "folder/day: the calibration takes all its images, so none is left to measure; lower --images",
         ),
     ],
     ids=["no domains", "no images", "a gain", "another output", "too many"],
@@ -63,10 +63,10 @@ def test_what_cannot_be_quantised_is_refused(network, town, given, tmp_path, opt
 
 def test_a_domain_that_loses_too_much_raises_what_an_export_raises(network, town, monkeypatch, tmp_path):
     def quantise(*given, **options):
-        raise ProofError("int8 costs 3.0 points")
+        raise ProofError("int8 loses 3.0 points")
 
     monkeypatch.setattr(calibration, "quantise", quantise)
-    with pytest.raises(ProofError, match="int8 costs"):
+    with pytest.raises(ProofError, match="int8 loses"):
         hardy.quantize(network, tmp_path / "x.onnx", "folder/day", calibrate="folder/night", images=1, root=town)
 
 

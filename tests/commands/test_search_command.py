@@ -41,7 +41,8 @@ class Turns:
 
     @staticmethod
     def of(network, size):
-        return sum(milliseconds(parts(parse(network.architecture["options"]["arch"], "x"), size, len(network.labels))))
+        architecture, classes = parse(network.architecture["options"]["arch"], "x"), len(network.label_space)
+        return sum(milliseconds(parts(architecture, size, classes)))
 
     def __call__(self, network):
         return 10.0, self.of(network, self.size) / self.first
@@ -73,8 +74,8 @@ def test_from_a_recipe_to_an_architecture_that_trains(values, tmp_path, capsys):
     recipe = from_values(values())
     folder = search.run(recipe)
     said = capsys.readouterr().out
-    told = json.loads((folder / "architecture.json").read_text())
-    meta = told["meta"]
+    description = json.loads((folder / "architecture.json").read_text())
+    meta = description["meta"]
     assert meta["met"]
     assert meta["measured_ms"] <= 15
     assert meta["predicted_ms"] == pytest.approx(meta["measured_ms"])
@@ -85,7 +86,7 @@ def test_from_a_recipe_to_an_architecture_that_trains(values, tmp_path, capsys):
     assert all(line["predicted_ms"] <= 15 for line in lines)
     assert meta["score"] in {line["score"] for line in lines}
     found = hardy.load(folder)
-    assert found.architecture["options"]["arch"] == {key: value for key, value in told.items() if key != "meta"}
+    assert found.architecture["options"]["arch"] == {key: value for key, value in description.items() if key != "meta"}
     assert parameters(found) < parameters(hardy.load(folder / "largest"))
     records = {record.metric: record.value for record in records_of(folder / "records.jsonl")}
     assert records["milliseconds_measured"] == meta["measured_ms"]
@@ -97,7 +98,7 @@ def test_from_a_recipe_to_an_architecture_that_trains(values, tmp_path, capsys):
     del trained["search"]
     trained["network"]["arch"] = str(folder / "architecture.json")
     assert parse(hardy.load(train.run(from_values(trained), show=False)).architecture["options"]["arch"], "x") == parse(
-        told, "x"
+        description, "x"
     )
 
 

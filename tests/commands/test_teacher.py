@@ -10,7 +10,7 @@ import hardy
 from hardy import records
 from hardy.algorithms.distillation import Distillation
 from hardy.commands import prune, train
-from hardy.data.labels import read_classes
+from hardy.data.label_spaces import read_classes
 from hardy.deployment.export import export
 from hardy.engine import teachers
 from hardy.engine.run import Run

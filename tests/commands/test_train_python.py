@@ -7,7 +7,7 @@ from torch import nn
 import hardy
 from hardy import recipe
 from hardy.commands import train
-from hardy.data.labels import read_classes
+from hardy.data.label_spaces import read_classes
 from hardy.engine import artefact
 from hardy.engine.stop import Stopped
 from hardy.errors import InputError

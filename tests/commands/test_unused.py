@@ -10,7 +10,6 @@ import hardy
 from hardy.commands import bench, train
 from hardy.commands import evaluate as measuring
 from hardy.commands import export as exporting
-from hardy.data.labels import label_space
 from hardy.engine import optimiser
 from hardy.engine.unused import refuse_unused
 from hardy.errors import InputError
@@ -93,7 +92,8 @@ def test_an_encoder_rate_without_encoder_is_said(caplog):
     ],
 )
 def test_an_option_of_a_method_without_effect_is_refused(registry, name, options, key):
-    supply = {"labels": label_space("camvid11"), "network": create("tiny", "camvid11"), "pixel_loss": cross_entropy}
+    network = create("tiny", "camvid11")
+    supply = {"label_space": network.label_space, "network": network, "pixel_loss": cross_entropy}
     with pytest.raises(InputError, match=key):
         registry.build(name, supply, **options)
 

@@ -42,7 +42,7 @@ def test_a_command_that_is_refused_ends_them(read_by_two):
     assert active_children() == []
 
 
-def test_one_that_is_told_to_end_by_nobody_else_ends_by_itself(monkeypatch):
+def test_one_that_nobody_else_stops_ends_by_itself(monkeypatch):
     monkeypatch.setattr(loader, "_GRACE", 1)
     child = get_context("fork").Process(target=_asked_once)
     child.start()

@@ -202,7 +202,7 @@ def test_the_domain_that_is_entered_belongs_to_the_state_and_no_reset_forgets_it
     live.enter("night")
     live(stream(2)[1])
     live.reset()
-    assert live.domain == "night", "it was told, not learned"
+    assert live.domain == "night", "it was given, not learned"
     live.restore(kept)
     assert live.domain == "day"
     live.enter(None)

@@ -68,7 +68,7 @@ def built(name: str, kind: str, *, encoder: bool = False) -> Algorithm:
         o.name: ARTEFACTS[o.name] for o in ALGORITHMS.describe(name).options if o.name in ARTEFACTS and o.type == "str"
     }
     seed_all(0, "algorithm")  # as a run does
-    pixel_loss = LOSSES.build("cross_entropy", {"class_count": len(made.labels)})
+    pixel_loss = LOSSES.build("cross_entropy", {"class_count": len(made.label_space)})
     supply = {"network": made, "pixel_loss": pixel_loss, "teacher": Teacher(teacher), "steps": STEPS}
     algorithm: Algorithm = ALGORITHMS.build(name, supply, **options)
     return algorithm.train()

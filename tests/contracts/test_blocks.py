@@ -34,9 +34,9 @@ def test_the_formula_is_what_is_counted(block, name, size):
             except AssertionError:  # a block that adds its input or sets it beside the rest takes one of the two
                 continue
             made += 1
-            told = block.cost(*channels, size, **options)
-            assert told.weights == weights(module)
-            assert operations(module, torch.empty(1, 32, *size)) * 1e9 == pytest.approx(told.macs, rel=1e-9)
+            cost = block.cost(*channels, size, **options)
+            assert cost.weights == weights(module)
+            assert operations(module, torch.empty(1, 32, *size)) * 1e9 == pytest.approx(cost.macs, rel=1e-9)
         assert made
 
 

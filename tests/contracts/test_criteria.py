@@ -95,7 +95,7 @@ def test_scores_every_channel_of_every_unit(name, network, units, training):
         assert not value.requires_grad
         assert torch.isfinite(value).all()
         assert (value >= 0).all()
-    assert len(torch.cat(list(scores.values())).unique()) > 50  # they tell channels apart
+    assert len(torch.cat(list(scores.values())).unique()) > 50  # they distinguish channels
 
 
 @pytest.mark.parametrize("name", CRITERIA.names())

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from hardy.data.check import check_labels
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.data.loader import evaluation_batches
 from hardy.data.sources import domains
 from hardy.errors import InputError
@@ -210,7 +210,7 @@ def test_items_are_hashable_pickle_and_occur_once(dataset):
 
 
 def test_images_and_labels_have_their_form(dataset):
-    assert isinstance(dataset.labels, LabelSpace)
+    assert isinstance(dataset.label_space, LabelSpace)
     for item in listed(dataset):
         image, label = dataset.read(item)
         assert image.dtype == np.uint8
@@ -220,7 +220,7 @@ def test_images_and_labels_have_their_form(dataset):
             assert (label.shape, label.dtype) == ((), np.int64)
         else:
             assert (label.shape, label.dtype) == (image.shape[:2], np.uint8)
-        assert set(np.unique(label)) <= {*range(len(dataset.labels)), 255}
+        assert set(np.unique(label)) <= {*range(len(dataset.label_space)), 255}
 
 
 def test_reading_is_repeatable_and_survives_pickling(dataset):
@@ -237,11 +237,11 @@ def test_it_serves_the_check_and_the_loader(name, root):
     found = domains([name], root=root, options={name: OPTIONS.get(name, {})})
     assert all(domain.name.startswith(f"{name}/") for domain in found)
     data = [(domain, domain.items()[:2]) for domain in found]
-    labels = found[0].dataset.labels
+    label_space = found[0].dataset.label_space
     read = [domain.dataset.read_label(item) for domain, items in data for item in items]
-    assert check_labels(data, labels).sum() == sum(int((label != 255).sum()) for label in read)
+    assert check_labels(data, label_space).sum() == sum(int((label != 255).sum()) for label in read)
     assert any((label != 255).any() for label in read)
-    batch = next(evaluation_batches(data, labels, batch=2))
+    batch = next(evaluation_batches(data, label_space, batch=2))
     assert batch.images.dtype.is_floating_point
     assert 0 <= batch.images.min() <= batch.images.max() <= 1
 

@@ -9,7 +9,7 @@ from repeats import without_repeats
 from torch import nn
 from torch.export import Dim
 
-from hardy.data.labels import LabelSpace, label_space
+from hardy.data.label_spaces import LabelSpace, find_label_space
 from hardy.engine.classes import for_classes
 from hardy.errors import InputError
 from hardy.networks.base import Network
@@ -18,14 +18,14 @@ from hardy.ops.cost import gmacs, parameters
 from hardy.registry import LOSSES, NETWORKS
 from hardy.types import IGNORE
 
-LABELS = label_space("pacs7")
+LABEL_SPACE = find_label_space("pacs7")
 
 
 def build(name: str, seed: int = 0) -> Network:
     """The network with its auxiliary heads, if it has any."""
     torch.manual_seed(seed)
     options = {"aux": True} if "aux" in {option.name for option in NETWORKS.describe(name).options} else {}
-    return create(name, LABELS, **options)
+    return create(name, LABEL_SPACE, **options)
 
 
 @pytest.fixture(scope="module", params=NETWORKS.names())
@@ -61,12 +61,12 @@ def shallow(short: Network) -> Network:
 
 
 def expected(network: Network, batch: int, size: tuple[int, int]) -> tuple[int, ...]:
-    return (batch, len(LABELS)) if network.image_level else (batch, len(LABELS), *size)
+    return (batch, len(LABEL_SPACE)) if network.image_level else (batch, len(LABEL_SPACE), *size)
 
 
 def labels_for(network: Network, batch: int, size: tuple[int, int]) -> torch.Tensor:
     shape = (batch,) if network.image_level else (batch, *size)
-    return torch.randint(0, len(LABELS), shape, generator=torch.Generator().manual_seed(1))
+    return torch.randint(0, len(LABEL_SPACE), shape, generator=torch.Generator().manual_seed(1))
 
 
 def test_any_size_from_the_least_up_gives_logits_of_that_size(network: Network) -> None:
@@ -88,15 +88,15 @@ def test_trains_on_one_image_of_the_least_size(network: Network) -> None:
 
 def test_other_classes_keep_the_logits_of_those_with_the_same_names(network: Network) -> None:
     """Of the auxiliary heads too; more classes, fewer, and others than there were."""
-    told, size = LABELS.classes, 48
-    classes = (told[4], "unheard_of", told[0], told[6], told[2], "neither", "nor_this", told[1])
-    images, kept = torch.rand(2, 3, size, size), [place for place, one in enumerate(classes) if one in told]
+    names, size = LABEL_SPACE.classes, 48
+    classes = (names[4], "unheard_of", names[0], names[6], names[2], "neither", "nor_this", names[1])
+    images, kept = torch.rand(2, 3, size, size), [place for place, one in enumerate(classes) if one in names]
     old = logits_of(network, images)
     new = logits_of(for_classes(network, LabelSpace("other", classes, ((0, 0, 0),) * len(classes))).train(), images)
     assert old.keys() == new.keys()
     for name, value in new.items():
         assert value.shape[1] == len(classes)
-        before = old[name][:, [told.index(classes[place]) for place in kept]]
+        before = old[name][:, [names.index(classes[place]) for place in kept]]
         torch.testing.assert_close(value[:, kept], before, rtol=1e-4, atol=1e-4 * float(before.abs().max()))
 
 
@@ -138,10 +138,10 @@ def test_normalisation_is_the_first_step(shallow: Network) -> None:
     shallow.eval()
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
-        told = shallow(images)
+        logits = shallow(images)
         shifted = images * 3 - 0.5
         shallow.mean, shallow.std = shallow.mean * 3 - 0.5, shallow.std * 3
-        torch.testing.assert_close(shallow(shifted), told, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(shallow(shifted), logits, atol=1e-4, rtol=1e-3)
 
 
 def test_auxiliary_heads_run_only_while_training(name: str, shallow: Network) -> None:
@@ -198,7 +198,7 @@ def test_is_built_again_from_what_was_written_down(name: str, network: Network) 
     written = json.loads(json.dumps(network.architecture))
     assert set(written["options"]) == {option.name for option in NETWORKS.describe(name).options}
     torch.manual_seed(1)
-    again = rebuild(written, LABELS).eval()
+    again = rebuild(written, LABEL_SPACE).eval()
     assert again.architecture == network.architecture
     again.load_state_dict(network.state_dict(), strict=True)
     images = torch.rand(1, 3, 64, 64)
@@ -251,9 +251,9 @@ def test_one_exported_graph_takes_every_size(shallow: Network) -> None:
         exported = torch.export.export(shallow, (torch.rand(2, 3, 64, 128),), dynamic_shapes=sizes).module()
     images = torch.rand(3, 3, 97, 160)
     with torch.no_grad():
-        told = shallow(images)
-        rounding = 1e-5 * max(1.0, float(told.abs().max()))
-        torch.testing.assert_close(exported(images), told, rtol=1e-4, atol=rounding)
+        logits = shallow(images)
+        rounding = 1e-5 * max(1.0, float(logits.abs().max()))
+        torch.testing.assert_close(exported(images), logits, rtol=1e-4, atol=rounding)
 
 
 def test_nothing_is_pretrained_that_was_drawn_and_the_encoder_is_a_part(network: Network) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from repeats import without_repeats
 
-from hardy.data.labels import label_space
+from hardy.data.label_spaces import find_label_space
 from hardy.networks.base import Network
 from hardy.networks.building.create import create
 from hardy.pruning.remove import remove
@@ -16,7 +16,7 @@ from hardy.pruning.units import find_units
 from hardy.registry import NETWORKS
 from hardy.types import Outputs, Stage
 
-LABELS = label_space("pacs7")
+LABEL_SPACE = find_label_space("pacs7")
 SIZES = ((128, 160), (129, 163))
 
 
@@ -24,7 +24,7 @@ SIZES = ((128, 160), (129, 163))
 def network(request: pytest.FixtureRequest) -> Network:
     """The network as it was drawn with seed 0, in training mode; no test changes it."""
     torch.manual_seed(0)
-    return create(request.param, LABELS)
+    return create(request.param, LABEL_SPACE)
 
 
 @pytest.fixture(scope="module")

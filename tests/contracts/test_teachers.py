@@ -96,7 +96,7 @@ def test_it_gives_the_outputs_of_its_network(kind: str, teacher: Teacher, places
 
 
 def test_it_says_what_it_predicts(teacher: Teacher) -> None:
-    assert teacher.labels.classes == drawn().labels.classes
+    assert teacher.label_space.classes == drawn().label_space.classes
     assert not teacher.image_level
 
 

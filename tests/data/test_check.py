@@ -25,7 +25,7 @@ def vessels(tmp_path):
 
 def found(root):
     (domain,) = domains(["folder"], root=root)
-    return [(domain, domain.items())], domain.dataset.labels
+    return [(domain, domain.items())], domain.dataset.label_space
 
 
 def test_a_class_without_a_pixel_is_named_and_what_255_was_taken_for(vessels, caplog):
@@ -91,8 +91,8 @@ def test_pictures_with_one_class_are_decoded_too(tmp_path):
     path.write_bytes(whole[: len(whole) // 2])
     (domain,) = domains(["pacs"], root=tmp_path)
     data = [(domain, domain.items())]
-    assert count_labels(data, domain.dataset.labels).classes.sum() == COUNT
-    refused("dog/01.jpg: torn or no image", lambda: count_labels(data, domain.dataset.labels, decode="sample"))
+    assert count_labels(data, domain.dataset.label_space).classes.sum() == COUNT
+    refused("dog/01.jpg: torn or no image", lambda: count_labels(data, domain.dataset.label_space, decode="sample"))
 
 
 def test_a_turned_photograph_needs_a_turned_mask(vessels):

@@ -247,7 +247,7 @@ def test_what_cannot_be_opened(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
-def test_the_end_tells_that_something_was_cut_off(tmp_path, ending):
+def test_the_end_shows_that_something_was_cut_off(tmp_path, ending):
     path = tmp_path / f"a.{ending}"
     Image.fromarray(TALL).save(path)
     assert ends_whole(path)
@@ -269,7 +269,7 @@ def test_pixels_that_do_not_match_their_checksum_are_refused(tmp_path):
         refused(r"a.png: torn or no image \(.*checksum|broken", read, path)
 
 
-def test_other_formats_are_told_whole_by_decoding_only(tmp_path):
+def test_other_formats_are_known_complete_by_decoding_only(tmp_path):
     buffer = io.BytesIO()
     Image.fromarray(TALL).save(buffer, "TIFF")
     (tmp_path / "a.tif").write_bytes(buffer.getvalue())

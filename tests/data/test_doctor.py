@@ -1,4 +1,4 @@
-"""The doctor of data finds what was broken on purpose, tells the fix, and finds nothing in data that are right."""
+"""The doctor of data finds what was broken on purpose, shows the fix, and finds nothing in data that are right."""
 
 import io
 import json
@@ -45,12 +45,14 @@ def test_counts_of_data_that_are_right(street):
     assert not found.mistakes
     day, night = found.domains
     assert (day.domain.name, night.domain.name) == ("folder/day", "folder/night")
-    told = json.loads(json.dumps(day.to_json()))
-    assert told["splits"] == {"all": {"listed": 12, "images": 12, "labels": 12}}
-    assert told["sizes"] == {"32x48": 12}
-    assert told["ignored"] == 12 * 32 * 2
-    assert sum(told["pixels"].values()) + told["ignored"] == 12 * 32 * 48
-    assert told["pixels"]["road"] == sum(int((np.array(Image.open(f)) == 0).sum()) for f in street.glob("masks/day/*"))
+    report = json.loads(json.dumps(day.to_json()))
+    assert report["splits"] == {"all": {"listed": 12, "images": 12, "labels": 12}}
+    assert report["sizes"] == {"32x48": 12}
+    assert report["ignored"] == 12 * 32 * 2
+    assert sum(report["pixels"].values()) + report["ignored"] == 12 * 32 * 48
+    assert report["pixels"]["road"] == sum(
+        int((np.array(Image.open(f)) == 0).sum()) for f in street.glob("masks/day/*")
+    )
 
 
 def test_torn_files_and_files_without_counterpart_are_all_found(street):
@@ -93,7 +95,7 @@ def coloured(street):
     return street
 
 
-def test_colours_that_jpeg_has_changed_are_told_from_foreign_ones(coloured):
+def test_colours_that_jpeg_has_changed_are_distinguished_from_foreign_ones(coloured):
     assert not checked(coloured).mistakes
     damaged = io.BytesIO()
     Image.open(mask(coloured)).save(damaged, "JPEG", quality=85)
@@ -252,7 +254,7 @@ def test_a_sheet_shows_images_beside_their_masks(street, tmp_path, ending):
         return
     assert write(domains, to, images=1, only="11") == 2
     sheet = np.array(Image.open(to))
-    red, green, blue = domains[0].dataset.labels.colours[2]
+    red, green, blue = domains[0].dataset.label_space.colours[2]
     sky = np.array(Image.open(street / "images" / "day" / "11.png"))[0, 0]
     mixed = (0.35 * sky + 0.65 * np.array((red, green, blue))).round()
     assert (np.abs(sheet.astype(int) - mixed).max(2) <= 3).any()
@@ -284,7 +286,7 @@ def test_converted_data_are_the_same_data(real_data, tmp_path):
         assert np.array_equal(image, copied)
         assert np.array_equal(label, same)
         assert set(np.unique(idd.dataset.read_label(theirs))) <= {*range(7), 255}
-    assert own.dataset.labels.colours == domains[0].dataset.labels.colours
+    assert own.dataset.label_space.colours == domains[0].dataset.label_space.colours
 
 
 def test_a_conversion_that_fails_leaves_nothing(street, tmp_path):

@@ -165,5 +165,5 @@ def test_synthia_splits(synthia, caplog):
 
 
 def test_the_classes_that_synthia_never_has_are_those_of_no_raw_id_in_use():
-    absent = {Synthia.labels.index(name) for name in Synthia.never}
+    absent = {Synthia.label_space.index(name) for name in Synthia.never}
     assert absent == {SYNTHIA[16], SYNTHIA[18], SYNTHIA[20]}

@@ -8,7 +8,7 @@ import torch
 
 from hardy.data.base import Dataset, Domain
 from hardy.data.check import check_labels
-from hardy.data.labels import SPACES
+from hardy.data.label_spaces import SPACES
 from hardy.data.loader import evaluation_batches, step_slots, training_batches
 from hardy.data.transforms import SceneAugmentation, evaluation, training
 from hardy.errors import InputError
@@ -21,7 +21,7 @@ class Drawn(Dataset):
     """Images of one colour: the item's number; the mask's first pixel says it too."""
 
     def __init__(self, space="cityscapes19", image_level=False, sizes=((6, 8),)):
-        self.labels = SPACES[space]
+        self.label_space = SPACES[space]
         self.image_level = image_level
         self.sizes = sizes
 
@@ -32,7 +32,7 @@ class Drawn(Dataset):
         if item == 99:
             raise InputError("town/99.png: torn or no image; fetch it again")
         size = self.sizes[item % len(self.sizes)]
-        label = np.array(item % 7) if self.image_level else np.full(size, item % len(self.labels), dtype=np.uint8)
+        label = np.array(item % 7) if self.image_level else np.full(size, item % len(self.label_space), dtype=np.uint8)
         return np.full((*size, 3), item, dtype=np.uint8), label
 
 

@@ -138,7 +138,7 @@ def test_retina_has_the_published_test_images_and_a_stated_validation_split(tmp_
     assert counts(Retina(tmp_path / "retina")) == counts(dataset)
     item = dataset.index()["hrf"]["val"][0]
     assert dataset.read(item)[1].tolist() == dataset.read_label(item).tolist() == [[0, 1, 255]] * 2
-    assert dataset.labels.classes == ("background", "vessel")
+    assert dataset.label_space.classes == ("background", "vessel")
 
 
 def test_retina_does_not_take_another_folder_for_its_own(tmp_path):
@@ -173,7 +173,7 @@ def test_real_kitti_masks_are_cut_to_their_images(real_data):
         image, label = dataset.read(item)
         assert image.shape == (*label.shape, 3) == (370, 1224, 3)
     raw = np.array(Image.open(items[0][1]))
-    road = dataset.read(items[0])[1] == dataset.labels.index("road")
+    road = dataset.read(items[0])[1] == dataset.label_space.index("road")
     np.testing.assert_array_equal(road, raw[5:375, 18:1242] == 7)
 
 

@@ -86,7 +86,7 @@ def town(tmp_path):
 def test_sub_folders_are_domains(town):
     dataset = Folder(town)
     assert counts(dataset) == {"day": {"all": 1}, "night/rain": {"all": 1}}
-    assert dataset.labels.classes == ("road", "sky")
+    assert dataset.label_space.classes == ("road", "sky")
     image, label = dataset.read(only_item(dataset))
     assert image.shape == (2, 3, 3)
     assert label.tolist() == [[0, 1, 255]] * 2

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from hardy.data.base import Dataset, Domain
-from hardy.data.labels import SPACES
+from hardy.data.label_spaces import SPACES
 from hardy.data.sources import data_root, domains, holdout, leave_one_out, sources
 from hardy.errors import InputError
 
@@ -13,7 +13,7 @@ from hardy.errors import InputError
 class Nothing(Dataset):
     """Items without images."""
 
-    labels = SPACES["camvid11"]
+    label_space = SPACES["camvid11"]
 
     def index(self):
         return {}

@@ -62,8 +62,8 @@ def test_shift_has_a_domain_for_each_weather_and_time_in_the_order_of_the_frames
     _, label = dataset.read(only_item(dataset))
     assert label[0].tolist() == [*CLASSES, *CLASSES][:40]
     assert dataset.read_label(only_item(dataset)).tolist() == label.tolist()
-    found = {dataset.labels.classes[i] for i in label.ravel().tolist() if i != 255}
-    assert found == set(dataset.labels.classes) - set(dataset.never)
+    found = {dataset.label_space.classes[i] for i in label.ravel().tolist() if i != 255}
+    assert found == set(dataset.label_space.classes) - set(dataset.never)
 
 
 def test_shift_refuses_what_it_cannot_place(tmp_path):

@@ -116,7 +116,7 @@ def test_bad_options_and_items_are_refused():
 @pytest.mark.costly
 @pytest.mark.parametrize("domain", NAMES)
 def test_every_promised_class_occurs_and_no_other(domain):
-    classes = Streets().labels.classes
+    classes = Streets().label_space.classes
     promised = {number for number, name in enumerate(classes) if name not in ABSENT}
     assert set(np.unique(sample(domain)[1]).tolist()) == promised
 
@@ -268,4 +268,4 @@ def test_traffic_lights_and_poles_show_at_half_size():
     streets = Streets(size=(128, 256))
     counts = np.sum([np.bincount(streets.read(("day", k))[1].ravel(), minlength=19) for k in range(6)], axis=0)
     for name in ("pole", "light", "sign", "person"):
-        assert counts[streets.labels.index(name)] > 6 * 20
+        assert counts[streets.label_space.index(name)] > 6 * 20

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from hardy.data import unlabelled
-from hardy.data.labels import label_space, read_classes
+from hardy.data.label_spaces import find_label_space, read_classes
 from hardy.data.loader import Unlabelled, _unlabelled_slots, training_batches
 from hardy.data.sources import domains
 from hardy.data.transforms import training
@@ -26,7 +26,7 @@ def drawn(folder: Path, count: int, start: int = 0) -> Path:
 
 
 def source(folder: Path, *, image_level: bool = False):
-    space = label_space("camvid11")
+    space = find_label_space("camvid11")
     return unlabelled.source(unlabelled.find([str(folder)], folder), space, image_level=image_level)
 
 

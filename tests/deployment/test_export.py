@@ -89,7 +89,7 @@ def test_the_proof_travels_in_the_file(exported):
     expected = json.loads(json.dumps(proof.to_json()))
     assert expected.pop("path") == str(target)
     assert json.loads(stored["hardy"]) == expected
-    assert json.loads(stored["hardy"])["labels"]["classes"] == list(network.labels.classes)
+    assert json.loads(stored["hardy"])["labels"]["classes"] == list(network.label_space.classes)
     assert model.producer_name == "hardy"
     assert [entry.version for entry in model.opset_import if entry.domain == ""] == [18]
     assert proof.nodes == len(model.graph.node)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from hardy.blocks.pyramid_pooling import PyramidPooling
 from hardy.blocks.simple_pyramid_pooling import SimplePyramidPooling
-from hardy.data.labels import label_space
+from hardy.data.label_spaces import find_label_space
 from hardy.deployment import graph, products
 from hardy.deployment.export import export
 from hardy.networks.base import Network, resize
@@ -30,7 +30,7 @@ class _Pyramid(Network):
     """Little more than a pyramid: its cells divide few maps."""
 
     def __init__(self):
-        super().__init__(label_space("camvid11"))
+        super().__init__(find_label_space("camvid11"))
         self.first = nn.Conv2d(3, 8, 8, stride=8)
         self.pyramid = PyramidPooling(8, 11, (1, 3, 6))
 
@@ -56,7 +56,7 @@ class _Pool(Network):
     """The pyramid of a network on a map of 3x5 cells at 96x160 pixels, which few of its cells divide."""
 
     def __init__(self, channels, pyramid):
-        super().__init__(label_space("camvid11"))
+        super().__init__(find_label_space("camvid11"))
         self.first = nn.Conv2d(3, channels, 32, stride=32)
         self.pyramid = pyramid
 
@@ -170,7 +170,7 @@ class _Tower(Network):
     """Two convolutions, and the resizing that names are lost in."""
 
     def __init__(self):
-        super().__init__(label_space("camvid11"))
+        super().__init__(find_label_space("camvid11"))
         self.layers = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(8, 11, 3, stride=2))
 
     def outputs(self, images):

@@ -66,12 +66,12 @@ def test_without_the_package_the_extra_is_named(network, tmp_path, monkeypatch):
 
 def test_openvino_is_imported_without_its_telemetry(tmp_path, monkeypatch):
     (tmp_path / "openvino.py").write_text(
-        "try:\n    import openvino_telemetry\n    told = True\nexcept ImportError:\n    told = False\n"
+        "try:\n    import openvino_telemetry\n    telemetry = True\nexcept ImportError:\n    telemetry = False\n"
     )
     (tmp_path / "openvino_telemetry.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "openvino", raising=False)
     openvino_session.check_installed()
-    assert sys.modules["openvino"].told is False
+    assert sys.modules["openvino"].telemetry is False
     assert "openvino_telemetry" not in sys.modules
     monkeypatch.delitem(sys.modules, "openvino")

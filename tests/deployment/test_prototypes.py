@@ -69,10 +69,10 @@ def damaged(tmp_path, *, data=b"", **changes):
     text = (tmp_path / "t.safetensors").read_bytes()
     length = int.from_bytes(text[:8], "little")
     header = json.loads(text[8 : 8 + length])
-    told = json.loads(header["__metadata__"]["table"])
+    stored = json.loads(header["__metadata__"]["table"])
     for name, value in changes.items():
-        (told if name in told else header["prototypes"] if name in header["prototypes"] else header)[name] = value
-    header["__metadata__"]["table"] = json.dumps(told)
+        (stored if name in stored else header["prototypes"] if name in header["prototypes"] else header)[name] = value
+    header["__metadata__"]["table"] = json.dumps(stored)
     head = json.dumps(header).encode()
     (tmp_path / "t.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + text[8 + length :] + data)
     return tmp_path / "t.safetensors"
@@ -160,8 +160,8 @@ def test_an_export_refuses_what_does_not_go_together(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def graph(folder, told=None):
-    """A file with the outputs ``images + statistics[0]``, and its bytes; described as ``told``."""
+def graph(folder, description=None):
+    """A file with the outputs ``images + statistics[0]``, and its bytes; described as ``description``."""
     make, float32 = onnx.helper, onnx.TensorProto.FLOAT
     named = [
         make.make_tensor_value_info(name, float32, shape) for name, shape in (("images", [3]), ("statistics", [2, 3]))
@@ -177,9 +177,9 @@ def graph(folder, told=None):
     out = make.make_tensor_value_info("out", float32, [3])
     opset = [make.make_opsetid("", 18)]
     model = make.make_model(make.make_graph(nodes, "g", named, [out], constants), opset_imports=opset, ir_version=10)
-    if told is not None:
+    if description is not None:
         entry = model.metadata_props.add()
-        entry.key, entry.value = "hardy", json.dumps(told)
+        entry.key, entry.value = "hardy", json.dumps(description)
     onnx.save(model, folder / "net.onnx")
     return folder / "net.onnx"
 
@@ -214,14 +214,14 @@ def test_the_runner_refuses_files_and_names_that_do_not_fit(tmp_path):
         Runner(tmp_path / "net.onnx", observed=tmp_path / "net.onnx")
     with pytest.raises(ValueError, match=r"momentum 0\.0"):
         Runner(tmp_path / "net.onnx", momentum=0.0)
-    for told, reason in (
+    for description, reason in (
         (None, "its statistics are fixed"),
         ({"statistics": "fixed"}, "its statistics are fixed"),
         ({**own, "source": "0"}, "the table of prototypes is of another network"),
         ({**own, "norms": {"two": 1, "one": 2}}, "the table of prototypes is of another network"),
     ):
         with pytest.raises(ValueError, match=reason):
-            Runner(graph(tmp_path, told))
+            Runner(graph(tmp_path, description))
     (tmp_path / "net.onnx").write_bytes(b"no model")
     with pytest.raises(ValueError, match=r"net\.onnx: cannot be read"):
         Runner(tmp_path / "net.onnx")

@@ -90,7 +90,7 @@ def test_a_domain_that_loses_too_much_is_named_and_nothing_is_written(network, p
     target = tmp_path / "net.onnx"
     ranges = {"day": [pictures["day"][0][0]]}
     with pytest.raises(
-        ProofError, match=r"costs 3\.5 points of mIoU in night, more than the limit 2 .*day 1\.0, night 3\.5"
+        ProofError, match=r"loses 3\.5 points of mIoU in night, more than the limit 2 .*day 1\.0, night 3\.5"
     ):
         quantise(network, target, size=SIZE, calibration=ranges, measured=pictures)
     assert not list(tmp_path.iterdir())

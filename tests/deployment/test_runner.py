@@ -198,8 +198,12 @@ def test_it_needs_no_torch(files):
 
 
 def test_the_proof_and_the_file_name_what_is_beside_it(files, table):
-    told = json.loads(onnxruntime.InferenceSession(files["inputs"]).get_modelmeta().custom_metadata_map["hardy"])
-    assert (told["statistics"], told["domains"], told["norms"]) == ("inputs", ["a/day", "a/night"], table.norms)
+    description = json.loads(onnxruntime.InferenceSession(files["inputs"]).get_modelmeta().custom_metadata_map["hardy"])
+    assert (description["statistics"], description["domains"], description["norms"]) == (
+        "inputs",
+        ["a/day", "a/night"],
+        table.norms,
+    )
     assert not table_beside(files["fixed"]).exists()
     assert read_table(table_beside(files["inputs"])).counts == {"source": 0, "a/day": 3, "a/night": 2}
 

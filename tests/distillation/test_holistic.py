@@ -43,7 +43,7 @@ def test_the_penalty_of_a_linear_critic_is_that_of_its_slope() -> None:
 
 
 def test_the_penalty_is_taken_between_the_two_maps() -> None:
-    """D(x) = |x|^2 / 2 has the slope x, so the penalty tells where it was taken; its own gradient reaches D."""
+    """D(x) = |x|^2 / 2 has the slope x, so the penalty shows where it was taken; its own gradient reaches D."""
     real, fake, factor = draw(4, 2, 3, 3), draw(4, 2, 3, 3, seed=1), torch.ones((), requires_grad=True)
     torch.manual_seed(3)
     found = gradient_penalty(lambda x: factor * x.square().sum((1, 2, 3)) / 2, real, fake)
@@ -105,7 +105,7 @@ def test_it_steps_the_critic_once_and_returns_its_judgement_of_the_student() -> 
 
 
 @pytest.mark.costly
-def test_the_critic_learns_to_tell_the_two_and_the_student_to_pass() -> None:
+def test_the_critic_learns_to_distinguish_the_two_and_the_student_to_pass() -> None:
     loss = built(critic_lr=0.05)
     student, teacher = draw(2, 3, 16, 16), 1 + draw(2, 3, 16, 16, seed=1)
 

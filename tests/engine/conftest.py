@@ -12,7 +12,7 @@ from torch import nn
 
 import hardy
 from hardy.algorithms.erm import ERM
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.losses.cross_entropy import CrossEntropy
 from hardy.seed import seeded
 from hardy.types import Batch

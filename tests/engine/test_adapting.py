@@ -6,7 +6,7 @@ import torch
 from stream_method import SEEN
 
 from hardy.data.base import Dataset, Domain
-from hardy.data.labels import SPACES
+from hardy.data.label_spaces import SPACES
 from hardy.engine import protocol
 from hardy.engine.adapting import Adapting, chosen
 from hardy.engine.protocol import Settings
@@ -22,7 +22,7 @@ SPACE = SPACES["camvid11"]
 class Drawn(Dataset):
     """Images of noise with masks of noise, 32x40; item ``torn`` cannot be read."""
 
-    labels = SPACE
+    label_space = SPACE
 
     def __init__(self, torn=-1):
         self.torn = torn
@@ -106,7 +106,7 @@ def test_a_domain_does_not_depend_on_those_before_it_unless_it_never_forgets(net
 
 
 @pytest.mark.parametrize("reset", ["domain", "never", 2])
-def test_it_is_told_the_domain_and_an_error_takes_it_back(network, seen, reset):
+def test_it_gets_the_domain_and_an_error_restores_the_one_before(network, seen, reset):
     measured(network, [DAY, TORN, NIGHT], reset, tolerant=True)
     assert [one.domain for one in seen] == ["drawn/day"] * 3 + ["drawn/torn"] + ["drawn/night"] * 3
     adapting = Adapting(network, chosen({"name": METHOD, "reset": reset}), seed=0)
@@ -179,7 +179,7 @@ def test_source_measures_what_the_network_without_it_does(network):
         (None, ["optim.lr=1"], "'optim.lr=1': only adapt.key=value can be given here"),
     ],
 )
-def test_what_it_cannot_be_told_is_refused_in_one_line(given, words, said):
+def test_what_it_cannot_take_is_refused_in_one_line(given, words, said):
     with pytest.raises(InputError, match=said):
         chosen(given, words)
 

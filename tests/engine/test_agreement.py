@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from hardy.data.labels import SPACES, LabelSpace
+from hardy.data.label_spaces import SPACES, LabelSpace
 from hardy.engine import protocol
 from hardy.engine.agreement import agreements, share, values
 from hardy.engine.protocol import Settings
@@ -84,14 +84,14 @@ def test_classes_are_matched_by_name(network, parts):
         for value in (other.head.weight, other.head.bias):
             value.copy_(value.flip(0))
     misnamed = copy.deepcopy(other)
-    other.labels = turned
+    other.label_space = turned
     assert agreements(network, Teacher(other), parts, SETTINGS) == {
         "streets/sim": ("source-val", 1.0),
         "streets/night": ("unseen", 1.0),
         "streets/fog": ("unseen", 1.0),
     }
     assert all(value < 0.5 for _, value in agreements(network, Teacher(misnamed), parts, SETTINGS).values())
-    other.labels = SPACES["camvid11"]
+    other.label_space = SPACES["camvid11"]
     with pytest.raises(InputError, match="lacks"):
         agreements(network, Teacher(other), parts, SETTINGS)
 

@@ -123,7 +123,7 @@ def test_masks_and_drawings_are_no_images_and_two_files_need_two_names(scene, tm
     assert found[1].reason == f"{tmp_path / 'a.jpg'}: its mask would have the same name as that of " + (
         f"{tmp_path / 'a.png'}; rename one of them"
     )
-    assert "would stand among drawings" in found[2].reason
+    assert "would be written among drawings" in found[2].reason
     assert len(found) == 3
 
 
@@ -138,5 +138,5 @@ def test_a_folder_that_is_gone_is_named(scene, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     scene.at(2, folder.rmdir)
-    with pytest.raises(InputError, match=r"in: cannot be listed any more: No such file"):
+    with pytest.raises(InputError, match=r"in: can no longer be listed: No such file"):
         list(watch(scene, folder))

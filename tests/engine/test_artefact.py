@@ -72,7 +72,7 @@ def test_a_dense_network_comes_back(tmp_path, three, options):
     back = hardy.load(folder)
     assert alike(network, back)
     assert not back.training
-    assert back.labels == three
+    assert back.label_space == three
     assert (
         back.architecture == network.architecture == {"name": "tiny", "options": {"width": 32, "aux": False} | options}
     )
@@ -227,7 +227,7 @@ def test_other_architectures_classes_and_plans_are_refused(folder):
     edit(
         folder,
         architecture={"name": "tiny", "options": {"width": 8}},
-        labels=hardy.create("tiny", "idd7").labels.to_json(),
+        labels=hardy.create("tiny", "idd7").label_space.to_json(),
     )
     assert "the weights do not fit the network" in refusal(folder)
     edit(folder, changes=[{"change": "prune", "plan": {"nowhere": {"out": [0, 1]}}}])

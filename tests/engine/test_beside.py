@@ -28,7 +28,7 @@ def test_each_overlay_is_the_one_that_predicting_writes(networks, image, size, t
         (written,) = (tmp_path / one.name / "overlays").iterdir()
         assert np.array_equal(np.asarray(one.overlay), np.asarray(Image.open(written)))
         ids = np.asarray(Image.open(tmp_path / one.name / "image.png"))
-        names = networks[one.name].labels.classes
+        names = networks[one.name].label_space.classes
         shares = {names[place]: (ids == place).mean() for place in np.unique(ids)}
         assert one.shares == pytest.approx(shares)
         assert list(one.shares.values()) == sorted(one.shares.values(), reverse=True)

@@ -13,7 +13,7 @@ from torch import nn
 import hardy
 from hardy.commands import prune as pruning
 from hardy.commands import train
-from hardy.data.labels import LabelSpace, label_space
+from hardy.data.label_spaces import LabelSpace, find_label_space
 from hardy.engine import start
 from hardy.engine.classes import for_classes
 from hardy.errors import InputError
@@ -76,7 +76,7 @@ def test_the_same_classes_change_nothing_but_their_colours(tmp_path, gone_on):
     folder = hardy.save(network, tmp_path / "run")
     red = LabelSpace("red", OLD.classes, ((255, 0, 0),) * 4)
     again = hardy.load(folder, classes=red)
-    assert again.labels == red
+    assert again.label_space == red
     assert all(torch.equal(value, network.state_dict()[key]) for key, value in again.state_dict().items())
     assert gone_on() == []
 
@@ -146,7 +146,7 @@ def test_a_wrapped_classifier_too():
     same(network, for_classes(network, OTHER), torch.rand(2, 3, 16, 16))
 
 
-def test_where_the_last_layers_cannot_be_told_one_line_says_so():
+def test_where_the_last_layers_cannot_be_identified_one_line_says_so():
     with pytest.raises(InputError, match=r"of the wrapped TwoHeads that predict its 4 classes cannot be identified"):
         for_classes(wrap(TwoHeads(), OLD), OTHER)
 
@@ -179,7 +179,7 @@ def values(town, tmp_path):
 def test_a_recipe_trains_the_classes_that_it_names(values, town):
     recipe = from_values(values)
     network = hardy.load(train.run(recipe))
-    assert network.labels == label_space(town)
+    assert network.label_space == find_label_space(town)
     assert network(torch.rand(1, 3, 32, 32)).shape == (1, 3, 32, 32)
     folder = Path(recipe.run.folder)
     assert "new last layer head.bias, head.weight: 3 of 3 classes by their names" in (folder / "train.log").read_text()
@@ -189,7 +189,7 @@ def test_a_recipe_trains_the_classes_that_it_names(values, town):
 def test_without_classes_a_run_keeps_its_own(values, tmp_path):
     alone = from_values({**values, "network": {"run": values["network"]["run"]}})
     assert alone.network.classes is None
-    assert start.network(alone.network).labels == OLD
+    assert start.network(alone.network).label_space == OLD
     assert alone.digest() != from_values(values).digest()
 
 

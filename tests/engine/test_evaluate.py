@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 import hardy
 from hardy.data.base import Dataset, Domain
-from hardy.data.labels import SPACES, LabelSpace, convert
+from hardy.data.label_spaces import SPACES, LabelSpace, convert
 from hardy.engine import protocol
 from hardy.engine.evaluate import Table, build_table, count, judged
 from hardy.engine.protocol import Settings
@@ -201,14 +201,14 @@ def test_home_pictures_are_pooled_and_unseen_domains_weigh_alike():
 class Painted(Dataset):
     """Three images whose red channel says the class of every pixel, five values apart, at 20x24 pixels."""
 
-    def __init__(self, labels):
-        self.labels = labels
+    def __init__(self, label_space):
+        self.label_space = label_space
 
     def index(self):
         return {}
 
     def read(self, item):
-        label = np.random.default_rng(item).integers(0, len(self.labels), (20, 24), dtype=np.uint8)
+        label = np.random.default_rng(item).integers(0, len(self.label_space), (20, 24), dtype=np.uint8)
         label[:2] = 255
         image = np.zeros((20, 24, 3), dtype=np.uint8)
         image[..., 0] = np.where(label == 255, 0, label) * 5
@@ -222,7 +222,7 @@ class Seeing(Network):
 
     def outputs(self, images):
         ids = (images[:, 0] * 255 / 5).round().long() + int(self.training)
-        return Outputs(F.one_hot(ids % len(self.labels), len(self.labels)).movedim(3, 1).float())
+        return Outputs(F.one_hot(ids % len(self.label_space), len(self.label_space)).movedim(3, 1).float())
 
 
 def measured(network, *labels, **options):

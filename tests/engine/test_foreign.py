@@ -115,7 +115,7 @@ def test_only_the_kinds_asked_for_go():
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"example": None}, "Own is no Network: give example="),
         ({"criterion": "taylor"}, "criterion 'taylor' needs data: give data="),
@@ -131,8 +131,8 @@ def test_only_the_kinds_asked_for_go():
         ({"ratio": 0.3}, "the ratio is less than one block of round_to channels"),
     ],
 )
-def test_one_clear_line(options, told):
+def test_one_clear_line(options, message):
     with pytest.raises(InputError) as error:
         pruned(Own(), **options)
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)

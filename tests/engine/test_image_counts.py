@@ -139,13 +139,13 @@ def test_without_being_asked_a_run_keeps_none(recipe):
 
 
 @pytest.mark.costly
-def test_hardy_evaluate_keeps_counts_where_it_is_told(recipe, tmp_path, town):
+def test_hardy_evaluate_keeps_counts_in_the_named_folder(recipe, tmp_path, town):
     folder = train.run(recipe(), show=False)
-    told = {"datasets": {"folder": {"root": str(town)}}, "device": "cpu"}
-    evaluate.run(folder, ["folder/night"], size=None, per_class=False, counts=tmp_path / "counts", **told)
+    options = {"datasets": {"folder": {"root": str(town)}}, "device": "cpu"}
+    evaluate.run(folder, ["folder/night"], size=None, per_class=False, counts=tmp_path / "counts", **options)
     found = counts.read(tmp_path / "counts")["folder/night"]
-    table = hardy.evaluate(hardy.load(folder), ["folder/night"], keep_counts=True, **told)
+    table = hardy.evaluate(hardy.load(folder), ["folder/night"], keep_counts=True, **options)
     assert np.array_equal(table.counts["folder/night"].matrices, found.matrices)
-    items = domains(["folder/night"], root=tmp_path, options=told["datasets"])[0].items()
+    items = domains(["folder/night"], root=tmp_path, options=options["datasets"])[0].items()
     assert len(found.names) == len(items) == table.rows[0].images
-    assert not hardy.evaluate(hardy.load(folder), ["folder/night"], **told).counts
+    assert not hardy.evaluate(hardy.load(folder), ["folder/night"], **options).counts

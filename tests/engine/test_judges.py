@@ -120,12 +120,12 @@ def test_hardy_evaluate_measures_the_domains_that_it_can_read_and_names_the_othe
     torn = root / "images" / "day" / "03.png"
     torn.write_bytes(torn.read_bytes()[:200])
     run = hardy.save(hardy.create("tiny", str(town), width=8), tmp_path / "run")
-    told = {"datasets": {"folder": {"root": str(root)}}, "device": "cpu"}
+    options = {"datasets": {"folder": {"root": str(root)}}, "device": "cpu"}
     with pytest.raises(InputError, match=r"not measured on folder/day: .*03\.png"):
-        evaluate.run(run, ["folder/day", "folder/night"], size=None, per_class=False, **told)
+        evaluate.run(run, ["folder/day", "folder/night"], size=None, per_class=False, **options)
     assert {r.target for r in hardy.records.read(run / "records.jsonl")} == {"folder/night", "unseen", "worst"}
     with pytest.raises(InputError, match=r"03\.png"):
-        hardy.evaluate(hardy.load(run), ["folder/day", "folder/night"], **told)
+        hardy.evaluate(hardy.load(run), ["folder/day", "folder/night"], **options)
 
 
 def test_a_domain_that_cannot_be_read_at_a_validation_leaves_the_choice_to_the_others(town, tmp_path):
@@ -150,7 +150,7 @@ def test_a_run_that_stopped_while_it_was_measured_is_measured_again(town, tmp_pa
         patch.setattr("hardy.engine.run.Run.record", stop)
         with pytest.raises(KeyboardInterrupt):
             train.run(recipe)
-    assert hardy.load(tmp_path / "run").labels.classes == ("road", "wall", "sky"), "the network is there already"
+    assert hardy.load(tmp_path / "run").label_space.classes == ("road", "wall", "sky"), "the network is there already"
     train.run(recipe)
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         "curves.jsonl",

@@ -85,11 +85,11 @@ def test_a_run_shows_and_records_the_class_beside_the_miou(recipe, capsys, tmp_p
 @pytest.mark.costly
 def test_hardy_evaluate_shows_it_too(recipe, capsys, town):
     folder = train.run(recipe(), show=False)
-    told = {"datasets": {"folder": {"root": str(town)}}, "device": "cpu"}
-    evaluate.run(folder, ["folder/night"], size=None, per_class=False, classes=("sky",), **told)
+    options = {"datasets": {"folder": {"root": str(town)}}, "device": "cpu"}
+    evaluate.run(folder, ["folder/night"], size=None, per_class=False, classes=("sky",), **options)
     assert "sky IoU %" in capsys.readouterr().out
     with pytest.raises(InputError, match=r"evaluate\.classes: .* has no class 'skies'; did you mean 'sky'"):
-        hardy.evaluate(hardy.load(folder), ["folder/night"], classes=["skies"], **told)
+        hardy.evaluate(hardy.load(folder), ["folder/night"], classes=["skies"], **options)
 
 
 def test_weights_are_chosen_by_the_class(recipe):

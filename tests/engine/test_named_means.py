@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hardy.data.labels import MEANS, SPACES
+from hardy.data.label_spaces import MEANS, SPACES
 from hardy.engine.evaluate import build_table
 
 CITY = SPACES["cityscapes19"]

@@ -18,7 +18,7 @@ OPTIM = Optim(name="adamw", lr=0.01, weight_decay=0.1, steps=6, clip=0.5, ema=0.
 
 
 class Adversarial(Algorithm):
-    """The network's logits are aligned, and a critic that steps inside `forward` tells them from noise."""
+    """The network's logits are aligned, and a critic that steps inside `forward` distinguishes them from noise."""
 
     def __init__(self, network, pixel_loss, critics=("critic",)):
         super().__init__(network)

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from hardy.data.labels import SPACES
+from hardy.data.label_spaces import SPACES
 from hardy.data.transforms import training
 from hardy.engine import protocol
 from hardy.engine.protocol import Settings
@@ -18,7 +18,7 @@ SIDE = 40
 
 @pytest.fixture(scope="module")
 def pacs(tmp_path_factory):
-    """A small PACS: each picture is a ramp from left to right, so that a crop tells where it came from."""
+    """A small PACS: each picture is a ramp from left to right, so that a crop shows where it came from."""
     root = tmp_path_factory.mktemp("pacs")
     ramp = np.tile(np.arange(SIDE, dtype=np.uint8) * 6, (SIDE, 1))
     for domain, count in COUNTS.items():

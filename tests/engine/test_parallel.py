@@ -30,9 +30,9 @@ from hardy.types import Outputs
 class Plain(Network):
     """Two convolutions."""
 
-    def __init__(self, labels, *, width: int = 8):
-        super().__init__(labels)
-        self.layers = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.GELU(), nn.Conv2d(width, len(labels), 1))
+    def __init__(self, label_space, *, width: int = 8):
+        super().__init__(label_space)
+        self.layers = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.GELU(), nn.Conv2d(width, len(label_space), 1))
 
     def outputs(self, images):
         if self.training:

@@ -51,18 +51,18 @@ def test_a_folder_of_images_of_several_sizes(network, tmp_path):
             assert mask.mode == "P"
             assert np.array_equal(np.array(mask), images[name].argmax(2))
             colours = np.array(mask.getpalette()).reshape(-1, 3)
-        assert tuple(colours[1]) == network.labels.colours[1]
+        assert tuple(colours[1]) == network.label_space.colours[1]
     assert sorted(path.name for path in (tmp_path / "masks").rglob("*")) == ["a.png", "b.png", "c.png", "d.png", "sub"]
 
 
 def test_ids_keep_their_number_and_the_ignored_are_black():
-    labels = create("tiny", "camvid11").labels
+    label_space = create("tiny", "camvid11").label_space
     ids = np.array([[0, 10, 255]], dtype=np.uint8)
-    image = mask_image(ids, labels)
+    image = mask_image(ids, label_space)
     assert np.array_equal(np.array(image), ids)
     assert [image.convert("RGB").getpixel((x, 0)) for x in range(3)] == [
-        labels.colours[0],
-        labels.colours[10],
+        label_space.colours[0],
+        label_space.colours[10],
         (0, 0, 0),
     ]
 
@@ -99,7 +99,7 @@ def test_overlays_are_half_image_half_colour(network, tmp_path):
     image[..., 1] = 100
     predict(network, image, tmp_path, overlay=True)
     with Image.open(tmp_path / "overlays" / "image.png") as overlay:
-        red, green, blue = network.labels.colours[1]
+        red, green, blue = network.label_space.colours[1]
         assert overlay.getpixel((0, 0)) == (red // 2, (green + 100) // 2, blue // 2)
 
 
@@ -242,7 +242,7 @@ def test_everything_that_is_drawn(network, tmp_path):
     image[..., 1], image[:, 150:, 2] = 100, 200
     predict(network, image, tmp_path, draw=["confidence", "coloured", "overlay"])
     ids = np.array(Image.open(tmp_path / "image.png"))
-    colours = np.array(network.labels.colours)
+    colours = np.array(network.label_space.colours)
     assert np.array_equal(np.array(Image.open(tmp_path / "coloured" / "image.png")), colours[ids])
     logits = np.full(11, -9.0)
     logits[:3] = 0, 100 / 255, 0

@@ -24,9 +24,9 @@ def score(architecture):
 @pytest.mark.parametrize("method", ["evolution", "random"])
 def test_a_search_goes_on_where_it_stopped(method, tmp_path):
     proposer = Proposer(SPACE, price, 1.2, 0, method, population=4, sample=2)
-    told = []
-    whole = search(proposer, score, 15, tmp_path / "whole.jsonl", lambda number, values: told.append(number))
-    assert told == list(range(1, 16))
+    messages = []
+    whole = search(proposer, score, 15, tmp_path / "whole.jsonl", lambda number, values: messages.append(number))
+    assert messages == list(range(1, 16))
     asked = []
 
     def failing(architecture):

@@ -133,8 +133,8 @@ def heard(losses, terms):
 
 CANNOT = {
     "in one process": ({}, 1, r"^run.sharding: full has no effect in one process; start several \(torchrun "),
-    "in fp16": ({"precision": "fp16"}, 2, "^run.precision: fp16 does not go with run.sharding: full"),
-    "with another layout": ({"channels_last": True}, 2, "^run.channels_last: true does not go with run.sharding"),
+    "in fp16": ({"precision": "fp16"}, 2, "^run.precision: fp16 cannot be combined with run.sharding: full"),
+    "with another layout": ({"channels_last": True}, 2, "^run.channels_last: true cannot be combined with run"),
 }
 
 
@@ -148,7 +148,7 @@ def test_an_algorithm_that_reads_weights_is_refused(shallow):
     algorithm = shallow()
     sharding.check(algorithm, RunSection(sharding="full"), 2)
     algorithm.reads_weights = True
-    with pytest.raises(InputError, match="does not go with the algorithm ERM, which reads weights"):
+    with pytest.raises(InputError, match="cannot be combined with the algorithm ERM, which reads complete weights"):
         sharding.check(algorithm, RunSection(sharding="full"), 2)
     readers = {name for name in ALGORITHMS.names() if ALGORITHMS.get(name).reads_weights}
     assert readers == {"distillation", "self_distillation", "style_vae", "two_stage"}

@@ -79,7 +79,7 @@ def called(monkeypatch, *words):
 def test_evaluate_and_streams_of_a_run_have_them(folder, town, monkeypatch, capsys, fishers):
     options = ("--dataset", f"folder.root={town}", "--device", "cpu", "adapt.name=eata")
     assert called(monkeypatch, "evaluate", folder, "folder/night", *options) == 2
-    assert "eata is not source-free: it needs clean images of the source domain, of which none are named" in (
+    assert "eata is not source-free: it needs clean images of the source domain, and none are given" in (
         capsys.readouterr().err
     )
     values = {"network": {"name": "tiny"}, "data": given(town).model_dump(mode="json")}
@@ -107,5 +107,5 @@ def test_in_python_they_are_given(town, fishers):
     named = {"datasets": {"folder": {"root": str(town)}}, "device": "cpu"}
     hardy.evaluate(network, ["folder/night"], adapt="eata", source_images=[torch.rand(1, 3, 32, 48)] * 3, **named)
     assert fishers == [3]
-    with pytest.raises(InputError, match="of which none are named"):
+    with pytest.raises(InputError, match="and none are given"):
         hardy.evaluate(network, ["folder/night"], adapt="eata", **named)

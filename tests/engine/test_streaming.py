@@ -12,7 +12,7 @@ from torch import Tensor
 from hardy.adaptation._guard import Guarded
 from hardy.adaptation.base import TestTimeAdaptation
 from hardy.data.base import Dataset, Domain
-from hardy.data.labels import SPACES
+from hardy.data.label_spaces import SPACES
 from hardy.engine.adapting import adapted
 from hardy.engine.stream_table import StreamTable, harmful, worst_window
 from hardy.engine.streaming import Streaming
@@ -27,7 +27,7 @@ METHOD = "stream_method:Learning"
 class Drawn(Dataset):
     """Noise with masks of noise; an item is a number, ``bad`` ones cannot be read, ``small`` ones are 4x4."""
 
-    labels = SPACES["camvid11"]
+    label_space = SPACES["camvid11"]
 
     def __init__(self, bad=(), small=(), wide=()):
         self.bad, self.small, self.wide = bad, small, wide
@@ -138,23 +138,23 @@ def test_the_scores_are_those_of_each_frames_prediction_by_hand(network):
     assert table.online() == pytest.approx((table.score(day) + table.score(table.counts[3:].sum(0))) / 2)
 
 
-def test_the_method_is_told_the_domain_of_a_batch_and_of_a_probe(network):
-    told = []
+def test_the_method_gets_the_domain_of_a_batch_and_of_a_probe(network):
+    messages = []
 
-    class Told(Constant):
+    class Noted(Constant):
         def infer(self, images: Tensor) -> Tensor:
-            told.append(self.domain)
+            messages.append(self.domain)
             return super().infer(images)
 
     day, night = "drawn/day", "drawn/night"
-    streaming(network, [DAY, NIGHT], Told(network)).run()
-    assert told == [day] * 3 + [night] * 3
-    told.clear()
-    streaming(network, [part("day", 0), part("night", 3)], Told(network), batch=2).run()
-    assert told == [None], "one batch of two domains"
-    told.clear()
-    streaming(network, [part("day", 0), part("night", 3)], Told(network), probe=1).run()
-    assert told == [day, day, day, night, night, night, day, night], "before, frame, left; twice; final"
+    streaming(network, [DAY, NIGHT], Noted(network)).run()
+    assert messages == [day] * 3 + [night] * 3
+    messages.clear()
+    streaming(network, [part("day", 0), part("night", 3)], Noted(network), batch=2).run()
+    assert messages == [None], "one batch of two domains"
+    messages.clear()
+    streaming(network, [part("day", 0), part("night", 3)], Noted(network), probe=1).run()
+    assert messages == [day, day, day, night, night, night, day, night], "before, frame, left; twice; final"
 
 
 def test_probes_learn_nothing_and_give_forgetting_and_what_comes_next(network):

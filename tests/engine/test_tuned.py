@@ -267,7 +267,7 @@ def test_a_checkpoint_holds_what_is_trained_and_a_stopped_run_ends_in_the_same_b
 def test_a_checkpoint_of_another_rest_is_refused(shallow, colours, tmp_path: Path) -> None:
     def fit(add: float) -> Fit:
         algorithm = shallow()
-        network = hardy.create(NETWORK, algorithm.network.labels)
+        network = hardy.create(NETWORK, algorithm.network.label_space)
         with torch.no_grad():
             network.body[0].weight.fill_(add)
         changes.attach(network, Method(name="frozen"))

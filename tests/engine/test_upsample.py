@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hardy.data.labels import label_space
+from hardy.data.label_spaces import find_label_space
 from hardy.deployment.export import export
 from hardy.errors import InputError
 from hardy.metrics import confusion, scores
@@ -21,7 +21,7 @@ class Coarse(Network):
     """Logits at a quarter of the image, rounded up, from few layers: what is tested comes after them."""
 
     def __init__(self):
-        super().__init__(label_space("camvid11"))
+        super().__init__(find_label_space("camvid11"))
         half = {"stride": 2, "padding": 1}
         self.layers = nn.Sequential(nn.Conv2d(3, 16, 3, **half), nn.ReLU(), nn.Conv2d(16, 11, 3, **half))
 
@@ -111,7 +111,7 @@ class Padded(Network):
     """Its logits are those of an image filled up to multiples of 32."""
 
     def __init__(self):
-        super().__init__(label_space("camvid11"))
+        super().__init__(find_label_space("camvid11"))
         self.conv = nn.Conv2d(3, 11, 8, stride=8)
 
     def outputs(self, images):
@@ -121,7 +121,7 @@ class Padded(Network):
         return Outputs(whole, coarse=own)
 
 
-class Untold(Padded):
+class Silent(Padded):
     """It gives its logits only at the size of the images."""
 
     def outputs(self, images):
@@ -138,14 +138,14 @@ class Untold(Padded):
             "no upsample 'hafl'; there are: full, borders, half, none; did",
         ),
         (lambda: create("classifier", "pacs7"), (32, 32), "half", "predicts one class per image"),
-        (Untold, (32, 32), "none", "Untold does not give its coarse logits; use 'full'"),
+        (Silent, (32, 32), "none", "Silent does not give its coarse logits; use 'full'"),
         (lambda: wrap(nn.Conv2d(3, 11, 1), "camvid11"), (32, 32), "none", "Wrapped computes its logits at full size"),
         (lambda: create("linknet", "camvid11"), (64, 64), "none", "at full size; use 'full' or 'half'"),
         (lambda: create("linknet", "camvid11"), (64, 64), "borders", "at full size; use 'full' or 'half'"),
         (Padded, (45, 70), "half", "at 45x70 .* pads .*, such as 64x96"),
         (lambda: create("tiny", "camvid11"), (42, 64), "borders", "at 42x64 Tiny has 11x16 .* size such as 64x64"),
     ],
-    ids=["unknown", "image level", "untold", "wrapped", "linknet", "linknet, borders", "padded", "no whole number"],
+    ids=["unknown", "image level", "silent", "wrapped", "linknet", "linknet, borders", "padded", "no whole number"],
 )
 def test_what_would_do_nothing_or_wrong_is_refused(tmp_path, network, size, upsample, message):
     with pytest.raises(InputError, match=message):

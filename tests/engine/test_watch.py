@@ -66,20 +66,20 @@ def ids(path):
         return np.array(mask)
 
 
-def test_what_arrives_is_predicted_and_what_is_bad_is_told(network, during, tmp_path):
+def test_what_arrives_is_predicted_and_what_is_bad_is_reported(network, during, tmp_path):
     save(tmp_path / "in" / "a.png", 1)
     torn = save(tmp_path / "in" / "b.png", 2)
     whole = torn.read_bytes()
     torn.write_bytes(whole[:100])
     during(3, lambda: save(tmp_path / "in" / "sub" / "c.png", 3))
     during(6, lambda: torn.write_bytes(whole))
-    told = []
-    found = predict_all(network, tmp_path / "in", tmp_path / "out", watch=True, idle=9, batch=2, say=told.append)
+    messages = []
+    found = predict_all(network, tmp_path / "in", tmp_path / "out", watch=True, idle=9, batch=2, say=messages.append)
     assert found.masks == [tmp_path / "out" / f"{name}.png" for name in ("a", "sub/c", "b")]
     assert (found.written, found.kept, found.skipped, found.waiting) == (3, 0, {}, 0)
-    assert told[0] == f"watching {tmp_path / 'in'}; Ctrl-C or 9 quiet seconds stop"
-    assert len(told) == 2
-    assert told[1].startswith(f"skipped: {torn}: torn or no image")
+    assert messages[0] == f"watching {tmp_path / 'in'}; Ctrl-C or 9 s without a new image stop"
+    assert len(messages) == 2
+    assert messages[1].startswith(f"skipped: {torn}: torn or no image")
     assert np.array_equal(ids(found.masks[2]), photo(2).argmax(2))
 
 
@@ -144,9 +144,9 @@ def test_a_state_of_other_settings_is_left_and_a_damaged_one_refused(streams, tm
     found, _ = streams(2, "out", seed=1)
     assert (found.kept, found.written) == (0, 2)
     file = tmp_path / "out" / "adaptation.json"
-    told = json.loads(file.read_text())
+    content = json.loads(file.read_text())
     assert [path.name for path in (tmp_path / "out").glob("*.safetensors")] == [
-        f"adaptation-{told['number']}.safetensors"
+        f"adaptation-{content['number']}.safetensors"
     ]
     file.write_text("{}")
     with pytest.raises(InputError, match=r"adaptation\.json: damaged, or not the state of a watched folder .*remove"):

@@ -10,7 +10,7 @@ from PIL import Image
 import hardy
 from hardy import curves, pictures
 from hardy.commands import evaluate, train
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.engine.worst import SIDE, Finder
 from hardy.errors import InputError
 from hardy.recipe import from_values
@@ -91,12 +91,12 @@ def test_a_run_keeps_pictures_and_curves(town, tmp_path):
     folder = train.run(recipe, show=False)
     found = pictures.read(folder / pictures.FOLDER)
     assert {domain: len(kept) for domain, kept in found.domains.items()} == {"folder/day": 1, "folder/night": 1}
-    assert set(found.colours) == set(hardy.load(folder).labels.classes)
+    assert set(found.colours) == set(hardy.load(folder).label_space.classes)
     ran = curves.read(folder)["train"]
     assert {name: [step for step, _ in curve] for name, curve in ran.items()}["source validation"] == [2, 4]
     assert len(ran) > 1
-    told = {"datasets": {"folder": {"root": str(town)}}, "device": "cpu", "size": None, "per_class": False}
-    evaluate.run(folder, ["folder/night"], worst=2, **told)
+    options = {"datasets": {"folder": {"root": str(town)}}, "device": "cpu", "size": None, "per_class": False}
+    evaluate.run(folder, ["folder/night"], worst=2, **options)
     again = pictures.read(folder / pictures.FOLDER).domains["folder/night"]
     assert again[0] == found.domains["folder/night"][0]
     assert again[0].score <= again[1].score

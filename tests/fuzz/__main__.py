@@ -45,14 +45,17 @@ def supervise(name: str, seed: int, first: int, count: int, *, minutes: float, s
         assert process.stdout is not None
         begun = first - 1
         for line in process.stdout:
-            told = json.loads(line)
-            if "begins" in told:
-                begun = told["begins"]
+            result = json.loads(line)
+            if "begins" in result:
+                begun = result["begins"]
                 continue
-            first = told["number"] + 1
-            ends[told["how"]] += 1
-            if show or told["how"] not in GOOD:
-                print(f"{name} {told['number']}: {told['how']}: {told['note']}\n    {told['said'][-2000:]}", flush=True)
+            first = result["number"] + 1
+            ends[result["how"]] += 1
+            if show or result["how"] not in GOOD:
+                print(
+                    f"{name} {result['number']}: {result['how']}: {result['note']}\n    {result['said'][-2000:]}",
+                    flush=True,
+                )
             if time.monotonic() > until:
                 process.kill()
                 process.wait()

@@ -35,11 +35,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         tempfile.tempdir = place  # what libraries of a killed process leave in the system's place goes with it
         for name in options.story or STORIES:
-            faults += told(STORIES[name], Path(place, name), options)
+            faults += report_of(STORIES[name], Path(place, name), options)
     return 1 if faults else 0
 
 
-def told(story: Story, place: Path, options: argparse.Namespace) -> int:
+def report_of(story: Story, place: Path, options: argparse.Namespace) -> int:
     """Kill at the events of one story; how often that did harm."""
     began, rng = time.perf_counter(), random.Random(options.seed)
     story.prepare(place / "whole")

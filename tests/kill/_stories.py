@@ -100,7 +100,7 @@ def _alone(address: str | None, cores: int | None = None) -> Iterator[Any]:
 
 
 def _one_by_one(
-    ray: Any, jobs: Mapping[str, Any], order: Any, one: Any, *, starts: Any, told: Any, **rest: Any
+    ray: Any, jobs: Mapping[str, Any], order: Any, one: Any, *, starts: Any, ended: Any, **rest: Any
 ) -> None:
     """In place of `hardy.studies.cluster.run`: every cell in this process, so that its file events are seen too."""
     while ready := list(order.ready()):
@@ -110,7 +110,7 @@ def _one_by_one(
         verb, file = jobs[name].words
         {"train": train, "prune": prune}[verb].run(read(file), show=False)
         order.end(name, "done")
-        told(name, "done", 0, "")
+        ended(name, "done", 0, "")
 
 
 def _nothing(folder: Path) -> None:

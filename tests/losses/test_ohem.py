@@ -64,7 +64,7 @@ def test_without_mining_it_is_cross_entropy_with_the_same_weights() -> None:
     torch.manual_seed(0)
     logits, labels = torch.randn(2, 4, 8, 8), torch.randint(0, 4, (2, 8, 8))
     loss = OHEM(4, threshold=0.1, min_kept=0.05, class_weights=[1.0, 2.0, 3.0, 4.0])
-    told = CrossEntropy(4, class_weights=[1.0, 2.0, 3.0, 4.0])
-    assert torch.equal(loss.plain(logits, labels), told(logits, labels))
-    assert told.plain is told
-    assert not torch.equal(loss(logits, labels), told(logits, labels))
+    expected = CrossEntropy(4, class_weights=[1.0, 2.0, 3.0, 4.0])
+    assert torch.equal(loss.plain(logits, labels), expected(logits, labels))
+    assert expected.plain is expected
+    assert not torch.equal(loss(logits, labels), expected(logits, labels))

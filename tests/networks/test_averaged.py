@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.networks.building.averaged import Averaged
@@ -21,13 +21,13 @@ def space(*names: str) -> LabelSpace:
 class Fixed(Network):
     """Gives the same logits for each pixel."""
 
-    def __init__(self, labels: LabelSpace, logits: list[float], *, image_level: bool = False) -> None:
-        super().__init__(labels)
+    def __init__(self, label_space: LabelSpace, logits: list[float], *, image_level: bool = False) -> None:
+        super().__init__(label_space)
         self.register_buffer("logits", torch.tensor(logits))
         self.image_level = image_level
 
     def outputs(self, images):
-        shape = (len(images), len(self.labels), *images.shape[-2:])
+        shape = (len(images), len(self.label_space), *images.shape[-2:])
         return Outputs(self.logits.view(1, -1, 1, 1).expand(shape).to(images.dtype))
 
 
@@ -48,7 +48,7 @@ def test_probabilities_are_averaged_by_hand():
 
 def test_classes_are_matched_by_name_and_others_left_out_first():
     both = Averaged([fixed("abc", [0.2, 0.3, 0.5]), fixed("cxa", [0.3, 0.4, 0.3])])
-    assert both.labels.classes == ("a", "c")
+    assert both.label_space.classes == ("a", "c")
     torch.testing.assert_close(
         both.outputs(IMAGES).logits.softmax(1)[0, :, 0, 0], torch.tensor([(2 / 7 + 0.5) / 2, (5 / 7 + 0.5) / 2])
     )

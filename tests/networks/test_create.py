@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from hardy.data.labels import label_space
+from hardy.data.label_spaces import find_label_space
 from hardy.errors import InputError
 from hardy.networks.building.create import create, rebuild
 
@@ -12,7 +12,7 @@ def test_a_random_encoder_is_said_loudly(caplog: pytest.LogCaptureFixture) -> No
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "RANDOM WEIGHTS" in caplog.text
     caplog.clear()
-    rebuild(network.architecture, network.labels)
+    rebuild(network.architecture, network.label_space)
     create("tiny", "pacs7")
     assert caplog.records == []
 
@@ -35,8 +35,8 @@ def test_every_option_is_written_down_even_the_decoders() -> None:
 
 
 def test_classes_are_a_name_or_a_space() -> None:
-    space = label_space("camvid11")
-    assert create("tiny", "camvid11").labels == create("tiny", space).labels == space
+    space = find_label_space("camvid11")
+    assert create("tiny", "camvid11").label_space == create("tiny", space).label_space == space
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def trained(name: str, **options: Any) -> Network:
 
 
 def filled(decoder: Decoder, network: Network, names: dict[str, str]) -> nn.Module:
-    """The decoder with the network's weights, where ``names`` tells under which name of the network each part is."""
+    """The decoder with the network's weights, where ``names`` gives each part's name in the network."""
     weights = network.state_dict()
     own = {
         key: weights[names.get(key.split(".")[0], key.split(".")[0]) + key[key.find(".") :]]
@@ -85,8 +85,8 @@ def test_fanets_top_down_path_is_that_of_the_network() -> None:
     decoder = filled(built, network, {"classifier": "head"})
     with torch.no_grad():
         outputs = network.outputs(torch.rand(1, 3, 130, 195))
-        told = decoder([outputs.features[f"stage{number}"] for number in range(1, 5)])
-    torch.testing.assert_close(told, outputs.coarse, rtol=1e-5, atol=1e-5 * float(told.abs().max()))
+        decoded = decoder([outputs.features[f"stage{number}"] for number in range(1, 5)])
+    torch.testing.assert_close(decoded, outputs.coarse, rtol=1e-5, atol=1e-5 * float(decoded.abs().max()))
 
 
 def test_what_fast_scnn_does_behind_its_branches_is_that_of_the_network() -> None:
@@ -103,8 +103,8 @@ def test_what_fast_scnn_does_behind_its_branches_is_that_of_the_network() -> Non
     pooling.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
         outputs = network.outputs(torch.rand(1, 3, 97, 131))
-        told = decoder.eval()([outputs.features["detail"], seen[0]])
-    assert torch.equal(told, outputs.coarse)
+        decoded = decoder.eval()([outputs.features["detail"], seen[0]])
+    assert torch.equal(decoded, outputs.coarse)
 
 
 @pytest.mark.parametrize(("name", "maps"), [("fast_scnn", 3), ("fanet", 3), ("stdc", None), ("regseg", None)])
@@ -118,7 +118,7 @@ def test_logits_come_at_the_stride_of_the_finest_map_used(name: str, maps: int |
 
 
 @pytest.mark.parametrize(("stride", "sides"), [(None, (24, 40)), (2, (48, 80)), (8, (12, 20)), (32, (3, 5))])
-def test_unet_ends_where_it_is_told_and_uses_every_map_from_there_on(
+def test_unet_ends_at_the_given_stage_and_uses_every_map_from_there_on(
     stride: int | None, sides: tuple[int, int]
 ) -> None:
     supply = {"channels": CHANNELS, "strides": STRIDES, "class_count": 5}

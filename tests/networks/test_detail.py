@@ -7,7 +7,7 @@ from hardy.networks.parts.detail import detail_losses, detail_targets
 from hardy.types import IGNORE
 
 
-def told(rows: list[list[int]]) -> list[list[int]]:
+def details_of(rows: list[list[int]]) -> list[list[int]]:
     return detail_targets(torch.tensor([rows]))[0].int().tolist()
 
 
@@ -15,9 +15,9 @@ def test_by_hand() -> None:
     rows = [[0] * 4 + [7] * 4] * 4
     fine = [0, 0, 0, 0, 1, 0, 0, 0]  # the side of the higher id, at stride 1
     half = [0, 0, 0, 0, 1, 1, 0, 0]  # sampled at column 4, spread over two
-    assert told(rows) == [half] * 4
+    assert details_of(rows) == [half] * 4
     rows = [[0] * 3 + [7] * 5] * 4
-    assert told(rows) == [[0, 0, 0, 1, 0, 0, 0, 0]] * 4  # column 3 is sampled at stride 1 alone
+    assert details_of(rows) == [[0, 0, 0, 1, 0, 0, 0, 0]] * 4  # column 3 is sampled at stride 1 alone
     assert fine != half
 
 

@@ -30,8 +30,8 @@ def test_any_encoder_with_any_decoder_at_any_size(options: dict[str, Any]) -> No
             assert list(outputs.features) == ["stage1", "stage2", "stage3", "stage4"]
         outputs = network.outputs(torch.rand(1, 3, 128, 256))
     shapes = [tuple(value.shape[1:]) for name, value in outputs.features.items()]
-    told = zip(network.backbone.channels, network.backbone.strides, strict=True)
-    assert shapes == [(channels, 128 // stride, 256 // stride) for channels, stride in told]
+    declared = zip(network.backbone.channels, network.backbone.strides, strict=True)
+    assert shapes == [(channels, 128 // stride, 256 // stride) for channels, stride in declared]
     terms = network.train().outputs(torch.rand(2, 3, 65, 97))
     assert all(value.shape == (2, 11, *value.shape[2:]) for value in terms.extras.values())
     assert list(terms.extras) == (["aux_stage"] if options.get("aux") else [])

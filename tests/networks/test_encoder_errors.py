@@ -57,7 +57,7 @@ def test_an_output_stride_that_changes_nothing_is_refused(monkeypatch):
 
 
 class Headless(nn.Module):
-    """A model of which timm tells no maps."""
+    """A model of which timm lists no maps."""
 
 
 class Moody(nn.Module):

@@ -124,8 +124,8 @@ def test_at_the_trained_size_the_maps_are_timms(name: str, small: None, tmp_path
             for ours, theirs in zip(network.backbone(images), expected, strict=True):
                 torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * float(theirs.detach().abs().max()))
     embedding = network.outputs(network.mean + images * network.std).embedding
-    told = reference.forward_head(reference.forward_features(images), pre_logits=True)
-    torch.testing.assert_close(embedding, told, rtol=1e-4, atol=1e-4 * float(told.detach().abs().max()))
+    map_of_timm = reference.forward_head(reference.forward_features(images), pre_logits=True)
+    torch.testing.assert_close(embedding, map_of_timm, rtol=1e-4, atol=1e-4 * float(map_of_timm.detach().abs().max()))
 
 
 def test_torchvisions_weights_give_torchvisions_outputs(tmp_path: Path) -> None:
@@ -249,16 +249,16 @@ def test_timms_own_weights_are_asked_for_by_their_tag(
 ) -> None:
     trained = grown(timm.create_model(name))
     trained.reset_classifier(0)
-    told: list[tuple[str, str]] = []
+    messages: list[tuple[str, str]] = []
 
     def fetched(size: str, weights: str, trim: Any, **options: Any) -> nn.Module:
-        told.append((size, weights))
+        messages.append((size, weights))
         assert options == {"img_size": 224}, "the size its biases were trained at"
         return trained
 
     monkeypatch.setattr(base, "load_encoder", fetched)
     encoder = load(name + tag, "timm")
-    assert told == [(name, asked)]
+    assert messages == [(name, asked)]
     assert all(torch.equal(value, trained.state_dict()[key]) for key, value in encoder.state_dict().items())
 
 
@@ -298,7 +298,7 @@ def test_half_of_it_can_go(name: str, share: float, small: None) -> None:
 
 
 @pytest.mark.costly
-def test_what_shuffled_groups_forbid_is_told(small: None) -> None:
+def test_what_shuffled_groups_forbid_is_reported(small: None) -> None:
     network = create("encoder_decoder", "pacs7", encoder="shufflenet_v1_x0_5_g3", decoder="fast_scnn")
     found = survey(network.eval())
     inside = [unit.name for unit in found.units if not unit.name.startswith("decoder.")]

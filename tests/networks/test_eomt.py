@@ -105,16 +105,16 @@ def test_it_computes_what_the_librarys_class_does(training: bool) -> None:
     theirs.attn_mask_probs.fill_(float(training))
     ours = twin(theirs).train(training)
     spatial = tokens[:, PREFIX:].transpose(1, 2).unflatten(2, (GRID, GRID))
-    told = ours.decode([spatial, tokens[:, :PREFIX]])
+    decoded = ours.decode([spatial, tokens[:, :PREFIX]])
     expected = theirs(torch.zeros(2, 3, 16 * GRID, 16 * GRID))
-    torch.testing.assert_close(told.extras["query_masks"], expected.masks_queries_logits, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(told.extras["query_classes"], expected.class_queries_logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(decoded.extras["query_masks"], expected.masks_queries_logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(decoded.extras["query_classes"], expected.class_queries_logits, rtol=1e-4, atol=1e-4)
     if training:
         assert ours.share(0) == 1.0, "the masks count"
-        shown = told.extras["query_masks_1"]
+        shown = decoded.extras["query_masks_1"]
         inside = F.interpolate(shown, size=(GRID, GRID), mode="bilinear") > 0
         assert 0 < inside.double().mean() < 1
-        assert sorted(told.extras) == sorted(f"query_{x}{e}" for x in ("masks", "classes") for e in ("", "_0", "_1"))
+        assert sorted(decoded.extras) == sorted(f"query_{x}{e}" for x in ("masks", "classes") for e in ("", "_0", "_1"))
 
 
 def test_the_loss_is_the_librarys() -> None:
@@ -124,8 +124,8 @@ def test_the_loss_is_the_librarys() -> None:
     targets = targets_of(torch.randint(CLASSES, (3, 36, 44)))
     config = module.EomtConfig(num_labels=CLASSES, train_num_points=50)
     torch.manual_seed(7)
-    told = module.EomtLoss(config, {})(masks, classes, targets.masks, targets.classes)
-    expected = 2 * told["loss_cross_entropy"] + 5 * told["loss_mask"] + 5 * told["loss_dice"]
+    library_loss = module.EomtLoss(config, {})(masks, classes, targets.masks, targets.classes)
+    expected = 2 * library_loss["loss_cross_entropy"] + 5 * library_loss["loss_mask"] + 5 * library_loss["loss_dice"]
     torch.manual_seed(7)
     torch.testing.assert_close(set_loss(classes, masks, targets, 50), expected, rtol=1e-5, atol=1e-6)
 

@@ -95,7 +95,7 @@ def test_the_artefact_keeps_the_files_content(tmp_path: Path) -> None:
     file.unlink()
     assert network.architecture["options"]["arch"] == content
     assert create("fasterseg", "camvid11").architecture["options"]["arch"] == "student"
-    again = rebuild(network.architecture, network.labels).eval()
+    again = rebuild(network.architecture, network.label_space).eval()
     again.load_state_dict(network.state_dict(), strict=True)
     assert again.architecture == network.architecture
     hardy.save(network, tmp_path / "run")

@@ -238,13 +238,13 @@ def test_a_file_is_read_and_its_origin_is_shown_and_kept(
     file = mae_file(tmp_path / f"mae{suffix}")
     with caplog.at_level(logging.WARNING):
         network = hardy.create("encoder_decoder", "camvid11", **OPTIONS, encoder_weights=str(file))
-    told = network.architecture["pretrained"]
-    assert told["name"] == file.name
-    assert len(told["sha256"]) == 64
-    assert told["licence"] == "cc-by-nc-4.0"
-    assert told["origin"].startswith("names of MAE")
-    assert f"encoder_weights {file.name}: sha256 {told['sha256']}; licence cc-by-nc-4.0" in caplog.text
-    assert hardy.load(hardy.save(network, tmp_path / "run")).architecture["pretrained"] == told
+    origin = network.architecture["pretrained"]
+    assert origin["name"] == file.name
+    assert len(origin["sha256"]) == 64
+    assert origin["licence"] == "cc-by-nc-4.0"
+    assert origin["origin"].startswith("names of MAE")
+    assert f"encoder_weights {file.name}: sha256 {origin['sha256']}; licence cc-by-nc-4.0" in caplog.text
+    assert hardy.load(hardy.save(network, tmp_path / "run")).architecture["pretrained"] == origin
 
 
 def test_a_torchscript_archive_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_a_tuned_network_holds_what_was_trained_and_refuses_another_foundation(t
     with pytest.raises(InputError, match=r"run: holds only the tuned weights, and encoder_weights .* other weights"):
         hardy.load(folder)
     file.unlink()
-    with pytest.raises(InputError, match=r"the rest cannot be had: .*mae.pth: no such weights file; restore what it"):
+    with pytest.raises(InputError, match=r"the rest cannot be loaded: .*mae.pth: no such weights file; restore what"):
         hardy.load(folder)
 
 

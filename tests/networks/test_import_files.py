@@ -62,7 +62,7 @@ def test_a_file_that_holds_itself(tmp_path: Path) -> None:
         read_weights(tmp_path / "a.pth")
 
 
-def test_of_two_wrappers_the_log_tells_which_was_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_of_two_wrappers_the_log_names_the_one_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     torch.save({"ema": {"a": torch.zeros(1)}, "model": {"a": torch.ones(1)}}, tmp_path / "a.pth")
     with caplog.at_level(logging.INFO, "hardy"):
         assert read_weights(tmp_path / "a.pth")["a"] == 1
@@ -86,10 +86,10 @@ def test_numbers_beside_the_tensors(zipped: bool, tmp_path: Path, caplog: pytest
 
 class _Runs:
     def __init__(self, function: Any, *arguments: Any) -> None:
-        self.told = (function, arguments)
+        self.call = (function, arguments)
 
     def __reduce__(self) -> Any:
-        return self.told
+        return self.call
 
 
 def test_nothing_of_numpy_runs_but_numbers(tmp_path: Path) -> None:

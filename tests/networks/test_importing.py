@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import hardy
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.errors import InputError
 from hardy.networks.building.create import create, rebuild
 from hardy.networks.building.importing import imported
@@ -67,7 +67,7 @@ def test_the_normalisation_lasts(weights: dict[str, Tensor], tmp_path: Path) -> 
     assert torch.equal(again.mean, network.mean)
     assert torch.equal(again.std, network.std)
     assert torch.equal(again(images), network(images))
-    assert torch.equal(rebuild(network.architecture, network.labels).std, network.std)
+    assert torch.equal(rebuild(network.architecture, network.label_space).std, network.std)
     hardy.save(again, tmp_path / "again")
     assert (tmp_path / "again" / "network.json").read_text() == (tmp_path / "run" / "network.json").read_text()
 

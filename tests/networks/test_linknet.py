@@ -62,9 +62,9 @@ def test_the_decoder_adds_up_with_the_sizes_of_its_skips(size: tuple[int, int]) 
         x = skip + block.widen(F.relu(block.norm(y)))
     y = decoder.mix[2](decoder.mix[1](F.conv2d(decoder.up(x), decoder.mix[0].weight, decoder.mix[0].bias, padding=1)))
     expected = F.conv_transpose2d(y, decoder.classifier.weight, decoder.classifier.bias, 2)
-    told = decoder(maps)
-    assert told.shape == (2, 5, 4 * sizes[0][0], 4 * sizes[0][1])
-    torch.testing.assert_close(told, expected, rtol=1e-12, atol=1e-12)
+    logits = decoder(maps)
+    assert logits.shape == (2, 5, 4 * sizes[0][0], 4 * sizes[0][1])
+    torch.testing.assert_close(logits, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.exhaustive

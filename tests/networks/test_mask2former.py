@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.engine.classes import for_classes
 from hardy.errors import InputError
 from hardy.networks.base import Network
@@ -84,19 +84,21 @@ def test_the_parts_compute_what_the_librarys_modules_do(library: Any) -> None:
     with torch.no_grad():
         coarse = pixels(maps)
         found = queries(coarse.multi_scale_features, coarse.mask_features)
-        told = decoder.decode(maps)
-    torch.testing.assert_close(told.embedding, coarse.mask_features, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(told.extras["query_masks"], found.masks_queries_logits[-1], rtol=1e-5, atol=1e-5)
+        decoded = decoder.decode(maps)
+    torch.testing.assert_close(decoded.embedding, coarse.mask_features, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(decoded.extras["query_masks"], found.masks_queries_logits[-1], rtol=1e-5, atol=1e-5)
     inner = found.intermediate_hidden_states[-1].transpose(0, 1)
-    torch.testing.assert_close(told.extras["query_classes"][..., :-1], decoder.classifier(inner), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        decoded.extras["query_classes"][..., :-1], decoder.classifier(inner), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_the_softmax_of_the_logits_is_the_share_of_the_papers_scores() -> None:
-    told = head().eval().decode(maps_of(64, 96))
-    classes, masks = told.extras["query_classes"].softmax(-1), told.extras["query_masks"].sigmoid()
+    decoded = head().eval().decode(maps_of(64, 96))
+    classes, masks = decoded.extras["query_classes"].softmax(-1), decoded.extras["query_masks"].sigmoid()
     scores = (classes[..., :-1, None, None] * masks[:, :, None]).sum(1)
-    assert torch.equal(told.logits.argmax(1), scores.argmax(1))
-    torch.testing.assert_close(told.logits.softmax(1), scores / scores.sum(1, keepdim=True), rtol=1e-4, atol=1e-6)
+    assert torch.equal(decoded.logits.argmax(1), scores.argmax(1))
+    torch.testing.assert_close(decoded.logits.softmax(1), scores / scores.sum(1, keepdim=True), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("points", [64, 50])
@@ -111,8 +113,8 @@ def test_the_loss_is_the_librarys_where_nothing_is_ignored(library: Any, points:
     config.train_num_points = points
     theirs = library.Mask2FormerLoss(config, {})
     torch.manual_seed(7)
-    told = theirs(masks, classes, targets.masks, targets.classes)
-    expected = 2 * told["loss_cross_entropy"] + 5 * told["loss_mask"] + 5 * told["loss_dice"]
+    library_loss = theirs(masks, classes, targets.masks, targets.classes)
+    expected = 2 * library_loss["loss_cross_entropy"] + 5 * library_loss["loss_mask"] + 5 * library_loss["loss_dice"]
     torch.manual_seed(7)
     found = set_loss(classes, masks, targets, points)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
@@ -167,15 +169,15 @@ def test_points_are_taken_from_labelled_pixels_first() -> None:
 
 def test_an_image_without_labels_is_as_if_it_were_not_there() -> None:
     decoder = head()
-    told = decoder.decode(maps_of(64, 64, batch=3))
+    decoded = decoder.decode(maps_of(64, 64, batch=3))
     labels = torch.randint(CLASSES, (3, 64, 64))
     labels[1] = IGNORE
-    kept = {name: value[[0, 2]] for name, value in told.extras.items()}
+    kept = {name: value[[0, 2]] for name, value in decoded.extras.items()}
     torch.manual_seed(1)
-    some = decoder.losses(told.extras, labels)
+    some = decoder.losses(decoded.extras, labels)
     torch.manual_seed(1)
     assert some == decoder.losses(kept, labels[[0, 2]])
-    none = decoder.losses(told.extras, torch.full_like(labels, IGNORE))
+    none = decoder.losses(decoded.extras, torch.full_like(labels, IGNORE))
     assert none == {"segmentation": 0, "aux_layers": 0}
     sum(none.values()).backward()
     assert all(value.grad is None or not value.grad.any() for value in decoder.parameters())
@@ -183,8 +185,8 @@ def test_an_image_without_labels_is_as_if_it_were_not_there() -> None:
 
 def test_fewer_queries_than_classes_are_matched_to_the_best_of_them() -> None:
     decoder = head(query_count=2)
-    told = decoder.decode(maps_of(64, 64))
-    terms = decoder.losses(told.extras, torch.randint(CLASSES, (2, 64, 64)))
+    decoded = decoder.decode(maps_of(64, 64))
+    terms = decoder.losses(decoded.extras, torch.randint(CLASSES, (2, 64, 64)))
     assert all(value.isfinite() for value in terms.values())
 
 
@@ -208,7 +210,7 @@ def test_a_network_with_it_keeps_the_contract_of_networks(encoder: str) -> None:
 
 def test_other_classes_keep_the_head_and_the_rows_of_the_same_names() -> None:
     made = network().eval()
-    names = (made.labels.classes[4], "unheard_of", made.labels.classes[0])
+    names = (made.label_space.classes[4], "unheard_of", made.label_space.classes[0])
     other = for_classes(made, LabelSpace("other", names, ((0, 0, 0),) * 3))
     assert torch.equal(other.decoder.classifier.weight[[0, 2]], made.decoder.classifier.weight[[4, 0]])
     assert torch.equal(other.decoder.nothing.weight, made.decoder.nothing.weight)
@@ -315,9 +317,9 @@ def test_queries_of_another_shape_are_refused_in_one_line() -> None:
 def test_without_the_extra_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
     decoder = head()
-    told = decoder.decode(maps_of(64, 64))
+    decoded = decoder.decode(maps_of(64, 64))
     with pytest.raises(InputError, match=r"scipy, which .* is not installed; pip install 'hardy\[heads\]'"):
-        decoder.losses(told.extras, torch.zeros(2, 64, 64, dtype=torch.int64))
+        decoder.losses(decoded.extras, torch.zeros(2, 64, 64, dtype=torch.int64))
     monkeypatch.delitem(sys.modules, "hardy.networks.decoders._mask2former_parts")
     monkeypatch.delattr("hardy.networks.decoders._mask2former_parts")
     monkeypatch.setitem(sys.modules, "transformers", None)

@@ -20,7 +20,7 @@ def weights() -> dict[str, Tensor]:
 
 def in_the_words_of_transformers(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """The encoder's weights as that library saves them, counted from 0, keys and values apart."""
-    told: dict[str, Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     words = {"attn.q": "attention.self.query", "attn.sr": "attention.self.sr", "attn.norm": "attention.self.layer_norm"}
     words |= {"attn.proj": "attention.output.dense", "mlp.fc1": "mlp.dense1", "mlp.fc2": "mlp.dense2"}
     words |= {"norm1": "layer_norm_1", "norm2": "layer_norm_2", "mlp.dwconv.dwconv": "mlp.dwconv.dwconv"}
@@ -28,19 +28,19 @@ def in_the_words_of_transformers(weights: dict[str, Tensor]) -> dict[str, Tensor
         first, *middle, leaf = name.split(".")
         part, stage = first[:-1], int(first[-1]) - 1
         if part == "norm":
-            told[f"segformer.encoder.layer_norm.{stage}.{leaf}"] = value
+            renamed[f"segformer.encoder.layer_norm.{stage}.{leaf}"] = value
         elif part == "patch_embed":
             layer = {"proj": "proj", "norm": "layer_norm"}[middle[0]]
-            told[f"segformer.encoder.patch_embeddings.{stage}.{layer}.{leaf}"] = value
+            renamed[f"segformer.encoder.patch_embeddings.{stage}.{layer}.{leaf}"] = value
         else:
             place, layer = f"segformer.encoder.block.{stage}.{middle[0]}", ".".join(middle[1:])
             if layer == "attn.kv":
-                told[f"{place}.attention.self.key.{leaf}"], told[f"{place}.attention.self.value.{leaf}"] = (
+                renamed[f"{place}.attention.self.key.{leaf}"], renamed[f"{place}.attention.self.value.{leaf}"] = (
                     half.clone() for half in value.chunk(2)
                 )
             else:
-                told[f"{place}.{words[layer]}.{leaf}"] = value
-    return told
+                renamed[f"{place}.{words[layer]}.{leaf}"] = value
+    return renamed
 
 
 def test_weights_come_under_either_of_their_published_names(weights: dict[str, Tensor], tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_weights_come_under_either_of_their_published_names(weights: dict[str, T
         assert all(torch.equal(value, weights[key]) for key, value in network.backbone.state_dict().items())
         assert network.pretrained
         assert network.encoder() == (network.backbone,)
-    again = rebuild(network.architecture, network.labels)
+    again = rebuild(network.architecture, network.label_space)
     assert again.pretrained
     assert again.architecture == network.architecture
 

@@ -23,19 +23,19 @@ from hardy.registry import PUBLICATIONS
 FOLDER = Path(__file__).parent / "parity"
 
 
-def told_of(publication: str, folder: Path) -> tuple[Network, dict[str, Any]]:
+def release_of(publication: str, folder: Path) -> tuple[Network, dict[str, Any]]:
     """The network of the drawn file of ``publication``, imported, and the outputs of its release."""
-    told = json.loads((FOLDER / f"{publication}.json").read_text())
-    assert told["repository"] == PUBLICATIONS.build(publication).repository
-    save_file(state(told["shapes"]), folder / "some.safetensors")
+    description = json.loads((FOLDER / f"{publication}.json").read_text())
+    assert description["repository"] == PUBLICATIONS.build(publication).repository
+    save_file(state(description["shapes"]), folder / "some.safetensors")
     network = hardy.import_weights(folder / "some.safetensors", "cityscapes19", source=publication)
-    return network, told["outputs"]
+    return network, description["outputs"]
 
 
 @pytest.mark.costly
 @pytest.mark.parametrize("publication", list(PUBLICATIONS))
 def test_an_imported_file_computes_what_its_release_computes(publication: str, tmp_path: Path) -> None:
-    agree(*told_of(publication, tmp_path))
+    agree(*release_of(publication, tmp_path))
 
 
 CONVENTIONS = [
@@ -45,34 +45,34 @@ CONVENTIONS = [
     ("pidnet", {"align_corners": False}),
     ("fast_scnn", {"align_corners": False}),
 ]
-"""Options that import sets, as a network has them unless told otherwise."""
+"""Options that import sets, as a network has them unless stated otherwise."""
 
 
 @pytest.mark.costly
 @pytest.mark.parametrize(
     ("publication", "options"), CONVENTIONS, ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_the_numbers_tell_a_release_from_its_paper(
+def test_the_numbers_distinguish_a_release_from_its_paper(
     publication: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind = PUBLICATIONS.get(publication)
     own = kind.options
     monkeypatch.setattr(kind, "options", lambda self, weights: own(self, weights) | options)
     with pytest.raises(AssertionError, match=r"'\d+x\d+', '"):
-        agree(*told_of(publication, tmp_path))
+        agree(*release_of(publication, tmp_path))
 
 
 def test_fasterseg_computes_what_its_release_computes() -> None:
-    """Its files do not tell the architecture, so that none can be imported; here it is known to be the student's."""
-    told = json.loads((FOLDER / "fasterseg.json").read_text())
+    """Its files do not name the architecture, so that none can be imported; here it is known to be the student's."""
+    description = json.loads((FOLDER / "fasterseg.json").read_text())
     network = create("fasterseg", "cityscapes19", arch="student", aux=True, published=True)
     weights = {}
-    for name, value in state(told["shapes"]).items():  # a shared cell has two names; the last one counts
+    for name, value in state(description["shapes"]).items():  # a shared cell has two names; the last one counts
         layer, _, leaf = name.rpartition(".")
         if not layer.startswith("ffm.channel_attention"):  # which the release never applies
             weights[f"{our_layer(layer, network)}.{leaf}"] = value
     network.load_state_dict(weights, strict=True)
-    agree(network, told["outputs"])
+    agree(network, description["outputs"])
 
 
 LAYERS = {

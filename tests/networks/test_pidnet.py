@@ -70,15 +70,15 @@ def test_the_four_terms_by_their_definition() -> None:
     found = up("boundary")[:, 0]
     near = (found.sigmoid() > 0.8) & (labels != IGNORE)
     assert 0 < near.sum() < near.numel()
-    told = {
+    expected = {
         "segmentation": F.cross_entropy(outputs.logits, labels, ignore_index=IGNORE),
         "aux_detail": 0.4 * F.cross_entropy(up("aux_detail"), labels, ignore_index=IGNORE),
         "boundary": 20 * balanced_loss(found, boundaries(labels), labels != IGNORE),
         "segmentation_at_boundaries": F.cross_entropy(outputs.logits.permute(0, 2, 3, 1)[near], labels[near]),
     }
-    assert set(terms) == set(told)
+    assert set(terms) == set(expected)
     assert terms["boundary"] > 0
-    for name, value in told.items():
+    for name, value in expected.items():
         assert terms[name].item() == pytest.approx(value.item(), rel=1e-5)
 
 

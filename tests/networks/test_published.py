@@ -8,7 +8,7 @@ from published_more_names import bisenetv2, ddrnet, pidnet, segformer, segformer
 from published_names import Shapes, espnet, fast_scnn, swiftnet, values
 from torch import Tensor
 
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.networks.building.create import create
 from hardy.networks.published.base import Publication, in_rgb
 from hardy.registry import PUBLICATIONS
@@ -55,8 +55,8 @@ def test_every_tensor_has_its_place(file: str) -> None:
     name, shapes, count, dropped = FILES[file]
     names = shapes()
     if count is not None:
-        told = (torch.Size(shape).numel() for key, shape in names.items() if not key.endswith(BUFFERS))
-        assert sum(told) == count, "the test's own list is not the published network"
+        counts = (torch.Size(shape).numel() for key, shape in names.items() if not key.endswith(BUFFERS))
+        assert sum(counts) == count, "the test's own list is not the published network"
     weights = {key: torch.empty(shape, device="meta") for key, shape in names.items()}
     publication: Publication = PUBLICATIONS.build(name)
     classes = publication.class_count(weights := publication.published(weights))
@@ -167,7 +167,7 @@ def test_the_heads_of_transformers_take_maps_in_another_order() -> None:
     assert torch.equal(found["head.projections.1.0.weight"], weights["decode_head.convs.1.conv.weight"])
 
 
-def test_queries_keys_and_values_are_told_apart() -> None:
+def test_queries_keys_and_values_are_distinguished() -> None:
     weights = values(segformer_mmseg())
     found = ours("segformer_mmseg", weights, 19)
     theirs = torch.nn.MultiheadAttention(160, 5, batch_first=True)

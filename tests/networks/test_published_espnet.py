@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import hardy
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.networks.building.importing import imported
 
 CITYSCAPES = ((72.3923111, 82.90893555, 73.15840149), (45.3192215, 46.15289307, 44.91483307))
@@ -22,8 +22,8 @@ def published(weights: dict[str, Tensor], bgr: Tensor) -> Tensor:
     """Logits of ``bgr`` (B, 3, H, W) in [0, 255] by the table of the network, H and W multiples of 8."""
     w = {name.removeprefix("encoder."): value for name, value in weights.items()}
     decoder = "classifier.weight" in w
-    told = CAMVID if len(w["classifier.conv.weight"]) == 12 else CITYSCAPES
-    mean, std = (torch.tensor(numbers).view(1, 3, 1, 1) for numbers in told)
+    classes = CAMVID if len(w["classifier.conv.weight"]) == 12 else CITYSCAPES
+    mean, std = (torch.tensor(numbers).view(1, 3, 1, 1) for numbers in classes)
     x = (bgr - mean) / std / 255
 
     def norm(x: Tensor, name: str) -> Tensor:
@@ -110,4 +110,4 @@ def test_the_published_files(name: str, real_data: Path) -> None:
     weights = torch.load(file, map_location="cpu", weights_only=True)
     assert found.used == len(weights)
     assert list(found.dropped.values()) == ["void, which is no class"]
-    agree(weights, file, len(found.network.labels))
+    agree(weights, file, len(found.network.label_space))

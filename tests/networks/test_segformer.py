@@ -107,8 +107,8 @@ def by_the_equations(encoder: MixTransformer, images: Tensor) -> list[Tensor]:
         context = x if reduction == 1 else norm(conv(x, f"{name}.sr", reduction, 0), f"{name}.norm")
         q = torch.stack(linear(x, f"{name}.q").flatten(1, 2).chunk(heads, -1), 1)
         k, v = torch.stack(linear(context, f"{name}.kv").flatten(1, 2).chunk(2 * heads, -1), 1).chunk(2, 1)
-        told = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v
-        return linear(torch.cat(told.unbind(1), -1), f"{name}.proj").reshape(x.shape)
+        expected = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v
+        return linear(torch.cat(expected.unbind(1), -1), f"{name}.proj").reshape(x.shape)
 
     x, maps = images.permute(0, 2, 3, 1), []
     for stage, reduction in enumerate(REDUCTIONS, start=1):

@@ -197,5 +197,5 @@ def test_other_weights_leave_the_normalisation_alone(tmp_path: Path, caplog: pyt
         network = create("classifier", "pacs7", encoder="test_resnet", encoder_weights=str(tmp_path / "own.pth"))
     assert network.architecture.keys() == {"name", "options", "pretrained"}
     assert network.architecture["pretrained"].keys() == {"name", "sha256"}
-    assert rebuild(network.architecture, network.labels).architecture == network.architecture
+    assert rebuild(network.architecture, network.label_space).architecture == network.architecture
     assert "licence" not in caplog.text

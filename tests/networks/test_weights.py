@@ -53,17 +53,17 @@ def test_real_weights_fill_the_encoder_of_a_segmentation_network(
     assert network.pretrained
     inside = {id(parameter) for module in network.encoder() for parameter in module.parameters()}
     assert inside == {id(parameter) for parameter in network.backbone.parameters()}
-    again = rebuild(network.architecture, network.labels)
+    again = rebuild(network.architecture, network.label_space)
     assert again.pretrained
     assert again.architecture == network.architecture
     assert len(again.encoder()) == 1
 
 
-def test_torchvisions_names_are_told_for_every_layer() -> None:
+def test_torchvisions_names_are_known_for_every_layer() -> None:
     theirs = torchvision.models.mobilenet_v2().state_dict()
     ours = timm.create_model("mobilenetv2_100").state_dict()
-    told = in_timm_names(theirs)
-    assert {name: value.shape for name, value in told.items()} == {name: value.shape for name, value in ours.items()}
+    renamed = in_timm_names(theirs)
+    assert {name: value.shape for name, value in renamed.items()} == {name: value.shape for name, value in ours.items()}
     assert in_timm_names({"conv1.weight": torch.zeros(1)}).keys() == {"conv1.weight"}
 
 

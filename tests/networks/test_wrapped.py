@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from hardy.data.labels import label_space
+from hardy.data.label_spaces import find_label_space
 from hardy.deployment.epilogue import Treated
 from hardy.engine.artefact import load, save
 from hardy.errors import InputError
@@ -79,23 +79,23 @@ def test_is_built_again_by_its_factory_or_from_its_module(monkeypatch: pytest.Mo
     theirs = ModuleType("their_networks")
     vars(theirs).update(half=Half, number=lambda: 3)
     monkeypatch.setitem(sys.modules, "their_networks", theirs)
-    labels = label_space("camvid11")
-    network = wrap(Half(), labels, mean=(0.5, 0.5, 0.5), factory="their_networks:half")
-    again = rebuild(network.architecture, labels)
+    label_space = find_label_space("camvid11")
+    network = wrap(Half(), label_space, mean=(0.5, 0.5, 0.5), factory="their_networks:half")
+    again = rebuild(network.architecture, label_space)
     again.load_state_dict(network.state_dict(), strict=True)
     images = torch.rand(1, 3, 16, 16)
     assert torch.equal(again(images), network(images))
     assert again.architecture == network.architecture
 
-    orphan = wrap(Half(), labels).architecture
+    orphan = wrap(Half(), label_space).architecture
     with pytest.raises(InputError, match="needs its module, or a factory"):
-        rebuild(orphan, labels)
-    assert isinstance(rebuild(orphan, labels, module=Half()), type(network))
+        rebuild(orphan, label_space)
+    assert isinstance(rebuild(orphan, label_space, module=Half()), type(network))
     for factory in ("their_networks:full", "nowhere_at_all:half", "their_networks", ":half"):
         with pytest.raises(InputError, match="cannot be found"):
-            rebuild({"name": "wrapped", "options": {"factory": factory}}, labels)
+            rebuild({"name": "wrapped", "options": {"factory": factory}}, label_space)
     with pytest.raises(InputError, match="returned a int"):
-        rebuild({"name": "wrapped", "options": {"factory": "their_networks:number"}}, labels)
+        rebuild({"name": "wrapped", "options": {"factory": "their_networks:number"}}, label_space)
 
 
 class Staged(nn.Module):
@@ -205,4 +205,4 @@ def test_an_artefact_with_wrong_declarations_is_refused() -> None:
         ({"feature": {}}, "no option 'feature'; it has: factory, mean, std, image_level, last, features, embedding"),
     ):
         with pytest.raises(InputError, match=message):
-            rebuild({"name": "wrapped", "options": options}, label_space("camvid11"), module=Staged())
+            rebuild({"name": "wrapped", "options": options}, find_label_space("camvid11"), module=Staged())

@@ -54,8 +54,8 @@ def test_each_side_weighs_as_much_as_the_other() -> None:
         s = 1 / (1 + math.exp(-z))
         return -math.log(s if y else 1 - s)
 
-    told = (0.75 * cost(0.5, 1) + 0.25 * (cost(-1.0, 0) + cost(2.0, 0) + cost(0.0, 0))) / 4
-    assert balanced_loss(logits, targets, counted).item() == pytest.approx(told, rel=1e-12)
+    expected = (0.75 * cost(0.5, 1) + 0.25 * (cost(-1.0, 0) + cost(2.0, 0) + cost(0.0, 0))) / 4
+    assert balanced_loss(logits, targets, counted).item() == pytest.approx(expected, rel=1e-12)
     even = torch.full((1, 1, 5), 0.3, dtype=torch.float64, requires_grad=True)
     balanced_loss(even, targets, counted).backward()
     pulled = even.grad[0, 0]

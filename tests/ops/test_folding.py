@@ -109,8 +109,8 @@ def test_stays_where_it_would_not_be_exact_and_says_why(case):
     module, reason = STAYS[case]
     folded, found = fold(drawn(copy.deepcopy(module)), torch.rand(2, 4, 9, 11, dtype=torch.float64))
     assert found.folded == ()
-    (told,) = found.left.values()
-    assert reason in told
+    (message,) = found.left.values()
+    assert reason in message
     assert [type(part) for part in folded] == [type(part) for part in module]
 
 

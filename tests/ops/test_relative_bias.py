@@ -8,10 +8,10 @@ from hardy.ops.relative_bias import relative_biases
 
 def test_a_row_of_three_stretched_over_five() -> None:
     table = torch.tensor([[10.0, 20.0, 40.0]])  # one head; at distance 0, 1, 2 of three cells
-    told = relative_biases(table, (1, 3), (1, 5))
+    biases = relative_biases(table, (1, 3), (1, 5))
     halves = [10, 15, 20, 30, 40]  # the distances of five cells are half as long
-    assert told.shape == (1, 5, 5)
-    assert told[0].tolist() == [[halves[abs(one - other)] for other in range(5)] for one in range(5)]
+    assert biases.shape == (1, 5, 5)
+    assert biases[0].tolist() == [[halves[abs(one - other)] for other in range(5)] for one in range(5)]
     assert relative_biases(table, (1, 3), (1, 2))[0].tolist() == [[10, 40], [40, 10]]
     assert relative_biases(table, (1, 3), (1, 1))[0].tolist() == [[10]]
 
@@ -21,7 +21,7 @@ def test_every_pair_of_cells_has_the_bias_of_its_distance(grid: tuple[int, int],
     torch.manual_seed(0)
     trained, heads = (4, 5), 2
     table = torch.randn(heads, 20, dtype=torch.float64)
-    told = relative_biases(table, trained, grid, stride)
+    biases = relative_biases(table, trained, grid, stride)
 
     def at(head: int, place: list[float]) -> float:
         """The table between its cells."""
@@ -45,11 +45,11 @@ def test_every_pair_of_cells_has_the_bias_of_its_distance(grid: tuple[int, int],
         ]
         for head in range(heads)
     ]
-    torch.testing.assert_close(told, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(biases, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12)
 
 
 def test_on_the_trained_grid_the_table_is_read_as_it_is() -> None:
     table = torch.randn(3, 6)
-    told = relative_biases(table, (2, 3), (2, 3))
-    assert torch.equal(told[:, 0], table), "from the first cell, distances are places"
-    assert torch.equal(told.diagonal(dim1=1, dim2=2), table[:, :1].expand(3, 6))
+    biases = relative_biases(table, (2, 3), (2, 3))
+    assert torch.equal(biases[:, 0], table), "from the first cell, distances are places"
+    assert torch.equal(biases.diagonal(dim1=1, dim2=2), table[:, :1].expand(3, 6))

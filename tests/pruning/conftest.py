@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hardy.data.labels import label_space
+from hardy.data.label_spaces import find_label_space
 from hardy.networks.base import Network, resize
 from hardy.types import Batch, Outputs
 
@@ -36,7 +36,7 @@ class Toy(Network):
     least_size = 8
 
     def __init__(self, width: int = 12) -> None:
-        super().__init__(label_space("camvid11"))
+        super().__init__(find_label_space("camvid11"))
         self.stem = nn.Conv2d(3, width, 3, stride=2, padding=1)
         self.stem_norm = nn.BatchNorm2d(width)
         self.block = Block(width)

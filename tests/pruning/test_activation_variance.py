@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from hardy.data.labels import label_space
+from hardy.data.label_spaces import find_label_space
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.ops.photometric import photometric
@@ -21,7 +21,7 @@ class Planted(Network):
     """Channels red less green, blue, and both added, then a norm with dropout behind it."""
 
     def __init__(self):
-        super().__init__(label_space("pacs7"))
+        super().__init__(find_label_space("pacs7"))
         self.a = nn.Conv2d(3, 3, 1, bias=False)
         self.a.weight.data = torch.tensor([[1.0, -1, 0], [0, 0, 1], [1, -1, 1]]).view(3, 3, 1, 1)
         self.norm = nn.BatchNorm2d(3)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hardy.data.labels import label_space
+from hardy.data.label_spaces import find_label_space
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.pruning.criteria.dss import DSS, similarity
@@ -22,7 +22,7 @@ class Colours(Network):
     """Channels that copy red and green, an in-place ReLU, then their mean."""
 
     def __init__(self):
-        super().__init__(label_space("pacs7"))
+        super().__init__(find_label_space("pacs7"))
         self.a = nn.Conv2d(3, 2, 1, bias=False)
         self.a.weight.data = torch.eye(2, 3).view(2, 3, 1, 1)
 

@@ -8,7 +8,7 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 from torch.nn import functional as F
 
-from hardy.data.labels import label_space
+from hardy.data.label_spaces import find_label_space
 from hardy.networks.base import Network
 from hardy.pruning.gates import (
     by_unit,
@@ -104,7 +104,7 @@ class Fused(Network):
     least_size = 8
 
     def __init__(self):
-        super().__init__(label_space("pacs7"))
+        super().__init__(find_label_space("pacs7"))
         self.a, self.n = nn.Conv2d(3, 8, 3, stride=2), BatchNormAct2d(8, act_layer=nn.SiLU, inplace=True)
         self.b, self.m = nn.Conv2d(8, 9, 3), BatchNormAct2d(9, act_layer=nn.ReLU, inplace=True)
         self.c, self.relu = nn.Conv2d(9, 10, 1), nn.ReLU(inplace=True)

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from hardy.data.labels import label_space
+from hardy.data.label_spaces import find_label_space
 from hardy.networks.base import Network
 from hardy.pruning.criteria.l1 import L1
 from hardy.pruning.units import find_units
@@ -16,7 +16,7 @@ class Pair(Network):
     least_size = 4
 
     def __init__(self):
-        super().__init__(label_space("pacs7"))
+        super().__init__(find_label_space("pacs7"))
         self.a, self.b = nn.Conv2d(3, 2, 1), nn.ConvTranspose2d(3, 2, 1)
         self.head = nn.Conv2d(2, 7, 1)
         with torch.no_grad():

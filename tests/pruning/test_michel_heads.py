@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from hardy.data.labels import label_space
+from hardy.data.label_spaces import find_label_space
 from hardy.networks.base import Network
 from hardy.pruning.criteria.michel_heads import MichelHeads
 from hardy.pruning.gates import gate_sites
@@ -19,7 +19,7 @@ class Attention(Network):
     """One attention of two heads of two channels over the pixels, and the mean of its output."""
 
     def __init__(self):
-        super().__init__(label_space("pacs7"))
+        super().__init__(find_label_space("pacs7"))
         torch.manual_seed(0)
         self.query, self.key, self.value = (nn.Linear(3, 4) for _ in range(3))
         self.proj = nn.Linear(4, 1)

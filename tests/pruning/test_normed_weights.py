@@ -60,16 +60,16 @@ def test_gates_of_a_weight_norm_are_its_scales():
 
 
 @pytest.mark.parametrize(
-    ("build", "told"),
+    ("build", "message"),
     [
         (lambda: normed(dim=1), "normalises its weights over what the gate scales"),
         (lambda: nn.Sequential(StdConv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 5, 1)), "standardises its weights"),
     ],
 )
-def test_gates_without_a_gradient_are_refused(build, told):
+def test_gates_without_a_gradient_are_refused(build, message):
     network = build()
     units = find_units(network, IMAGES)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         gate_sites(network, units)
     with pytest.raises(InputError, match="normalised weights"):
         Scales(network, units)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from hardy.data.labels import label_space
+from hardy.data.label_spaces import find_label_space
 from hardy.errors import InputError
 from hardy.networks.base import Network, resize
 from hardy.pruning.criteria import npdg
@@ -45,7 +45,7 @@ class TwoColours(Network):
     least_size = 8
 
     def __init__(self):
-        super().__init__(label_space("camvid11"))
+        super().__init__(find_label_space("camvid11"))
         self.look = nn.Conv2d(3, 8, 1)
         self.norm = nn.BatchNorm2d(8)
         self.head = nn.Conv2d(8, 11, 1)

@@ -8,7 +8,7 @@ from residual_network import Residual
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 
-from hardy.data.labels import label_space
+from hardy.data.label_spaces import find_label_space
 from hardy.errors import InputError
 from hardy.networks.base import Network, resize
 from hardy.networks.building.create import create
@@ -86,7 +86,7 @@ def test_a_network_without_residual_blocks_keeps_its_gates():
         least_size = 8
 
         def __init__(self):
-            super().__init__(label_space("camvid11"))
+            super().__init__(find_label_space("camvid11"))
             self.body = network
 
         def outputs(self, images):
@@ -112,7 +112,7 @@ class Ladder(Network):
     least_size = 8
 
     def __init__(self):
-        super().__init__(label_space("camvid11"))
+        super().__init__(find_label_space("camvid11"))
         self.look, self.deep, self.step = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), Step()
         self.deep_norm, self.head = nn.BatchNorm2d(8), nn.Conv2d(8, 11, 1)
 
@@ -233,7 +233,7 @@ def test_a_skip_gate_is_divided_by_its_blocks(basic):
     assert [divisor(part, skip) for skip in ("none", "places", "blocks", "nvidia")] == [1, 1, 1, 3]
 
 
-def test_a_network_that_takes_no_images_is_told(basic, pixel_loss):
+def test_a_network_that_takes_no_images_is_reported(basic, pixel_loss):
     class Grey(Residual):
         def outputs(self, images):
             if images.shape[1] != 1:

@@ -139,19 +139,19 @@ def test_iterations_share_the_ratio_and_what_is_dead_stays_dead(toy, draw_batch,
     assert not any("parametrizations" in name for name in toy.state_dict())
 
 
-def test_the_scores_told_are_those_of_factors_before_they_are_folded(toy, draw_batch, pixel_loss):
-    told = {}
+def test_the_scores_reported_are_those_of_factors_before_they_are_folded(toy, draw_batch, pixel_loss):
+    seen_values = {}
 
-    class Told(Shrink):
+    class Recorded(Shrink):
         def release(self):
-            told.update(self.scores())
+            seen_values.update(self.scores())
             super().release()
 
-    criterion = Told(toy, normed(toy), pixel_loss, separate=True)
+    criterion = Recorded(toy, normed(toy), pixel_loss, separate=True)
     done = Sparse(steps=6, beta=0.3, adapt=0, fill=True).run(work(toy, draw_batch, criterion, 0.3))
     assert not criterion.scales._factors
     assert {name: score.tolist() for name, score in done.scores.items()} == {
-        name: score.tolist() for name, score in told.items()
+        name: score.tolist() for name, score in seen_values.items()
     }
 
 

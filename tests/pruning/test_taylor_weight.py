@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hardy.data.labels import label_space
+from hardy.data.label_spaces import find_label_space
 from hardy.networks.base import Network
 from hardy.pruning.criteria.taylor_weight import TaylorWeight
 from hardy.pruning.risk import domain_risks
@@ -18,7 +18,7 @@ class Sum(Network):
     """The weighted sum of the channels of one linear layer; its loss is the mean of its output."""
 
     def __init__(self):
-        super().__init__(label_space("pacs7"))
+        super().__init__(find_label_space("pacs7"))
         self.a = nn.Linear(3, 2, bias=True)
         self.a.weight.data = torch.tensor([[1.0, -2.0, 0.5], [3.0, 1.0, 1.0]])
 

@@ -228,9 +228,9 @@ def test_a_shared_parameter_blocks():
 
 def test_a_network_that_does_not_run_is_refused_in_one_line():
     network = nn.Sequential(conv(3, 4), nn.Sequential(conv(5, 2)))
-    with pytest.raises(InputError, match=r"Sequential does not run on .* in 1\.0: RuntimeError: Given") as told:
+    with pytest.raises(InputError, match=r"Sequential does not run on .* in 1\.0: RuntimeError: Given") as error:
         survey(network, IMAGE)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 def test_crop_and_spatial_mean_are_fine():
@@ -272,7 +272,7 @@ def test_plain_module_needs_an_example():
         find_units(nn.Sequential(conv(3, 4), conv(4, 2)))
 
 
-def test_a_shuffle_that_ties_all_channels_is_told():
+def test_a_shuffle_that_ties_all_channels_is_reported():
     layers = {"a": conv(3, 6), "g": conv(6, 6, groups=2), "h": conv(6, 6, groups=2), "o": conv(6, 2)}
     found = survey(Function(lambda s, x: s.o(s.h(F.channel_shuffle(s.g(s.a(x)), 2))), **layers), IMAGE)
     assert "all channels are coupled to each other" in found.blocked["g"]

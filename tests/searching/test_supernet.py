@@ -5,7 +5,7 @@ from random import Random
 import pytest
 import torch
 
-from hardy.data.labels import label_space
+from hardy.data.label_spaces import find_label_space
 from hardy.losses.cross_entropy import CrossEntropy
 from hardy.networks.architectures.multipath import Architecture
 from hardy.ops.divergence import divergence
@@ -15,13 +15,13 @@ from hardy.searching.supernet import Supernet
 from hardy.types import IGNORE, Batch
 
 SPACE = Space(2, 4, 3)
-LABELS = label_space("camvid11")
+LABEL_SPACE = find_label_space("camvid11")
 
 
 @pytest.fixture
 def supernet() -> Supernet:
     torch.manual_seed(0)
-    made = Supernet(LABELS, space=SPACE)
+    made = Supernet(LABEL_SPACE, space=SPACE)
     with torch.no_grad():
         for name, value in made.named_parameters():
             if ".scales." in name or ".shifts." in name:

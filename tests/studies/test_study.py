@@ -68,7 +68,7 @@ def test_a_cell_holds_what_its_stage_and_its_place_on_the_axes_set(file):
     assert (dense.recipe.optim.steps, dense.recipe.optim.batch, dense.recipe.run.seed) == (7, 5, 1)
     assert (pruned.recipe.optim.batch, pruned.recipe.run.seed, pruned.recipe.run.threads) == (5, 1, 3)
     assert dense.recipe.loss.name == "ohem"
-    assert pruned.recipe.loss.name == "cross_entropy", "an axis of another stage only tells cells apart"
+    assert pruned.recipe.loss.name == "cross_entropy", "an axis of another stage only distinguishes cells"
     assert dense.recipe.prune is None, "an override of pruning is not for training"
     assert (pruned.recipe.prune.ratio, pruned.recipe.prune.recovery) == (0.3, 9)
     assert pruned.recipe.network.run == "out/cells/dense,loss=hard,seed=1"

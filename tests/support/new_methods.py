@@ -54,18 +54,18 @@ Source: written by a test.
 """
 import numpy as np
 from hardy.data.base import Dataset
-from hardy.data.labels import label_space
+from hardy.data.label_spaces import find_label_space
 
 class Plain(Dataset):
     def __init__(self, root, *, slope: int = 4):
-        self.labels, self.count = label_space("camvid11"), slope
+        self.label_space, self.count = find_label_space("camvid11"), slope
 
     def index(self):
         items = lambda name: tuple((name, number) for number in range(self.count))
         return {name: {"train": items(name)} for name in ("road", "sky")}
 
     def read(self, item):
-        value = self.labels.index(item[0])
+        value = self.label_space.index(item[0])
         return np.full((32, 64, 3), 20 * value, np.uint8), np.full((32, 64), value, np.uint8)
 ''',
     "adaptation": '''"""Predicts with the norms of each batch.
@@ -128,9 +128,9 @@ from hardy.networks.base import Network, resize
 from hardy.types import Outputs
 
 class Twice(Network):
-    def __init__(self, labels, *, slope: int = 16):
-        super().__init__(labels)
-        self.first, self.head = nn.Conv2d(3, slope, 3, stride=2, padding=1), nn.Conv2d(slope, len(labels), 1)
+    def __init__(self, label_space, *, slope: int = 16):
+        super().__init__(label_space)
+        self.first, self.head = nn.Conv2d(3, slope, 3, stride=2, padding=1), nn.Conv2d(slope, len(label_space), 1)
 
     def outputs(self, images):
         seen = self.first(self.normalise(images)).relu()

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from hardy.data.labels import SPACES
+from hardy.data.label_spaces import SPACES
 from hardy.networks.base import Network
 from hardy.types import Outputs
 

@@ -79,5 +79,5 @@ def agree(network: Network, outputs: Mapping[str, Mapping[str, Sequence[float]]]
         assert expected.keys() == {"logits", *found.extras}
         for name, numbers in expected.items():
             value = found.logits if name == "logits" else network.enlarged(found.extras[name], rgb.shape[-2:])
-            told = torch.tensor(numbers).double()
-            assert float((sample(value) - told).abs().max() / told.abs().max()) <= 1e-6, (size, name)
+            recorded = torch.tensor(numbers).double()
+            assert float((sample(value) - recorded).abs().max() / recorded.abs().max()) <= 1e-6, (size, name)

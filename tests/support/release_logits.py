@@ -273,9 +273,9 @@ def main() -> None:
     parser.add_argument("publication", choices=sorted(RELEASES))
     parser.add_argument("checkout", type=Path)
     parser.add_argument("commit", help="of the checkout, or the package's version")
-    told = parser.parse_args()
-    make, repository = RELEASES[told.publication]
-    network, outputs, sizes = make(told.checkout)
+    options = parser.parse_args()
+    make, repository = RELEASES[options.publication]
+    network, outputs, sizes = make(options.checkout)
     shapes = {name: value.shape for name, value in network.state_dict().items()}
     for name, value in state(shapes).items():  # one release loads names that are not its own
         network.state_dict()[name].copy_(value)
@@ -287,9 +287,9 @@ def main() -> None:
         }
         for height, width in sizes
     }
-    found = {"repository": repository, "commit": told.commit, "shapes": {k: list(v) for k, v in shapes.items()}}
+    found = {"repository": repository, "commit": options.commit, "shapes": {k: list(v) for k, v in shapes.items()}}
     FOLDER.mkdir(exist_ok=True)
-    (FOLDER / f"{told.publication}.json").write_text(json.dumps({**found, "outputs": logits}) + "\n")
+    (FOLDER / f"{options.publication}.json").write_text(json.dumps({**found, "outputs": logits}) + "\n")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import torch
 from timm.models.resnet import BasicBlock
 from torch import nn
 
-from hardy.data.labels import label_space
+from hardy.data.label_spaces import find_label_space
 from hardy.networks.base import Network, resize
 from hardy.types import Outputs
 
@@ -15,7 +15,7 @@ class Residual(Network):
     least_size = 8
 
     def __init__(self, block=BasicBlock):
-        super().__init__(label_space("camvid11"))
+        super().__init__(find_label_space("camvid11"))
         width = 4 * block.expansion
         self.conv1, self.bn1 = nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
         self.stage1 = nn.Sequential(block(4, 4, downsample=shortcut(4, width, 1)), block(width, 4))

@@ -29,8 +29,8 @@ class SmallTransformer(Network):
 
     least_size = 16
 
-    def __init__(self, labels, *, kind: Literal["plain", "registers", "split", "biased"] = "plain") -> None:
-        super().__init__(labels)
+    def __init__(self, label_space, *, kind: Literal["plain", "registers", "split", "biased"] = "plain") -> None:
+        super().__init__(label_space)
         shared: dict[str, Any] = {
             "img_size": 32,
             "patch_size": 8,
@@ -47,7 +47,7 @@ class SmallTransformer(Network):
             split = {"qkv_fused": False, "swiglu_mlp": True, "use_rot_pos_emb": True} if kind == "split" else {}
             self.body = Eva(**shared, **split, init_values=1.0, global_pool="")
         self.middle = nn.Sequential(nn.Conv2d(24, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU())
-        self.head = nn.Conv2d(12, len(labels), 1)
+        self.head = nn.Conv2d(12, len(label_space), 1)
         initialise(self.middle)
         initialise(self.head)
 

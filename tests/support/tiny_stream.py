@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor, nn
 
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.networks.base import Network
 from hardy.types import Outputs
 
-__all__ = ["Grey", "OneNorm", "Pooled", "frames", "labels", "statistics"]
+__all__ = ["Grey", "OneNorm", "Pooled", "frames", "grey_classes", "statistics"]
 
 
-def labels(count: int = 3) -> LabelSpace:
+def grey_classes(count: int = 3) -> LabelSpace:
     """Classes ``a``, ``b``, ...; their colours are grey."""
     names = tuple("abcdefgh"[:count])
     return LabelSpace("few", names, tuple((10 * i, 10 * i, 10 * i) for i in range(count)))
@@ -27,7 +27,7 @@ class OneNorm(Network):
     least_size = 1
 
     def __init__(self, norm: nn.Module | None = None) -> None:
-        super().__init__(labels(), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        super().__init__(grey_classes(), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
         self.norm = nn.BatchNorm2d(3) if norm is None else norm
         if norm is None:
             self.norm.running_mean.copy_(torch.tensor([0.4, 0.5, 0.6]))
@@ -46,7 +46,7 @@ class Grey(Network):
     least_size = 1
 
     def __init__(self) -> None:
-        super().__init__(labels())
+        super().__init__(grey_classes())
         self.mix = nn.Conv2d(3, 3, 1)
 
     def outputs(self, images: Tensor) -> Outputs:
@@ -59,7 +59,7 @@ class Pooled(Network):
     least_size = 1
 
     def __init__(self) -> None:
-        super().__init__(labels(), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        super().__init__(grey_classes(), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
         self.first, self.second = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
         self.eval()
 

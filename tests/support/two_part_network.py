@@ -48,8 +48,8 @@ class TwoPart(Network):
 
     least_size = 8
 
-    def __init__(self, labels, *, width: int = 12) -> None:
-        super().__init__(labels)
+    def __init__(self, label_space, *, width: int = 12) -> None:
+        super().__init__(label_space)
         self.body = nn.Sequential(
             nn.Conv2d(3, width, 3, 2, 1, bias=False),
             nn.BatchNorm2d(width),
@@ -60,7 +60,7 @@ class TwoPart(Network):
             nn.Sequential(_Mixed(2 * width), _Mixed(2 * width)),
         )
         self.middle = nn.Sequential(nn.Conv2d(2 * width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU())
-        self.head = nn.Conv2d(width, len(labels), 1)
+        self.head = nn.Conv2d(width, len(label_space), 1)
         initialise(self)
 
     def encoder(self) -> Sequence[nn.Module]:

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 import torch
 
-from hardy.data.labels import label_space
+from hardy.data.label_spaces import find_label_space
 from hardy.errors import InputError
 from hardy.networks.architectures.multipath import PUBLISHED, parse, read
 from hardy.searching.cost import parts
@@ -56,13 +56,13 @@ def bench(tmp_path):
         return [rule(shape) for shape in shapes]
 
     times = LayerTable(MACHINE, measure, tmp_path)
-    return Bench(SPACE, label_space("camvid11"), SIZE, "eager", torch.device("cpu"), times, Clock()), asked
+    return Bench(SPACE, find_label_space("camvid11"), SIZE, "eager", torch.device("cpu"), times, Clock()), asked
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_sum_of_a_published_architecture_is_that_of_its_parts(name, bench, tmp_path):
     made, _ = bench
-    architecture, classes = parse(read(PUBLISHED[name]), name), len(made.labels)
+    architecture, classes = parse(read(PUBLISHED[name]), name), len(made.label_space)
     priced = Priced(replace(made, space=Space(12, 16, 2), size=(1024, 2048)), tmp_path / "latency.json")
     priced._fill(parts(architecture, (1024, 2048), classes))
     wanted = fsum(made.times[part] for part in parts(architecture, (1024, 2048), classes))
@@ -117,9 +117,11 @@ def test_what_cannot_be(bench, tmp_path):
     Priced(made, file).prepare(BUDGET, 0)  # what was measured for that is not lost
     with pytest.raises(InputError, match="was measured on another machine"):
         Priced(replace(made, size=(64, 64)), file).prepare(BUDGET, 0)
-    told = json.loads(file.read_text())
-    assert told["parts_ms"][name_of(parts(SPACE.smallest(), SIZE, 11)[0])] == rule(parts(SPACE.smallest(), SIZE, 11)[0])
-    del told["anchors"]
-    file.write_text(json.dumps(told))
+    content = json.loads(file.read_text())
+    assert content["parts_ms"][name_of(parts(SPACE.smallest(), SIZE, 11)[0])] == rule(
+        parts(SPACE.smallest(), SIZE, 11)[0]
+    )
+    del content["anchors"]
+    file.write_text(json.dumps(content))
     with pytest.raises(InputError, match="damaged; delete it"):
         Priced(made, file).prepare(BUDGET, 0)

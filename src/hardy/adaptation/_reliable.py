@@ -1,4 +1,4 @@
-"""The loss of ETA, which EATA and RDumb use too: the entropy of samples that are reliable and tell something new."""
+"""The loss of ETA, which EATA and RDumb use too: the entropy of samples that are reliable and new."""
 
 import math
 

@@ -71,7 +71,7 @@ class EATA(TestTimeAdaptation):
         self.source = copies(self._learned)
         batches = source_images.split(1) if isinstance(source_images, Tensor) else source_images
         self.fisher = copies(_fisher(self.network, self._learned, batches))
-        self.register_buffer("mean", torch.zeros(len(network.labels)))
+        self.register_buffer("mean", torch.zeros(len(network.label_space)))
 
     def optimisers(self) -> Mapping[str, torch.optim.Optimizer]:
         """See `TestTimeAdaptation.optimisers`."""

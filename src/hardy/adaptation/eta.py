@@ -50,7 +50,7 @@ class ETA(TestTimeAdaptation):
         super().__init__(network)
         self.margin, self.redundancy = margin, redundancy
         self._optimiser = momentum_descent(learn_norms(self.network, "eta"), lr)
-        self.register_buffer("mean", torch.zeros(len(network.labels)))
+        self.register_buffer("mean", torch.zeros(len(network.label_space)))
 
     def optimisers(self) -> Mapping[str, torch.optim.Optimizer]:
         """See `TestTimeAdaptation.optimisers`."""

@@ -60,7 +60,7 @@ class RDumb(TestTimeAdaptation):
         self._learned = learn_norms(self.network, "rdumb")
         self._optimiser = momentum_descent(self._learned, lr)
         self.source = copies(self._learned)
-        self.register_buffer("mean", torch.zeros(len(network.labels)))
+        self.register_buffer("mean", torch.zeros(len(network.label_space)))
 
     def optimisers(self) -> Mapping[str, torch.optim.Optimizer]:
         """See `TestTimeAdaptation.optimisers`."""

@@ -81,7 +81,7 @@ class ROID(TestTimeAdaptation):
         self._learned = learn_norms(self.network, "roid")
         self._optimiser = momentum_descent(self._learned, lr)
         self.source = copies(self._learned)
-        self.register_buffer("mean", torch.full((len(network.labels),), 1 / len(network.labels)))
+        self.register_buffer("mean", torch.full((len(network.label_space),), 1 / len(network.label_space)))
 
     def optimisers(self) -> Mapping[str, torch.optim.Optimizer]:
         """See `TestTimeAdaptation.optimisers`."""

@@ -163,7 +163,7 @@ class _Logits(Network):
     gives_features = False
 
     def __init__(self, network: Network) -> None:
-        super().__init__(network.labels)
+        super().__init__(network.label_space)
         self.image_level = network.image_level
 
     def outputs(self, images: Tensor) -> Outputs:
@@ -205,7 +205,7 @@ def _named(network: Network, choice: str | Mapping[str, Any]) -> Network:
     if not isinstance(options.get("name"), str):
         raise InputError(f"Mutual.peers: {quoted(choice)} names no network; give {{name: fast_scnn}} and its options")
     try:
-        peer = create(options.pop("name"), network.labels, **options)
+        peer = create(options.pop("name"), network.label_space, **options)
     except (InputError, TypeError) as error:
         raise InputError(f"Mutual.peers: {error}") from error
     if peer.image_level != network.image_level:
@@ -221,7 +221,7 @@ def _redrawn(network: Network) -> Network:
     architecture = network.architecture
     if architecture and architecture["name"] != Wrapped.NAME and not network.changes:
         with unwarned():
-            peer = create(architecture["name"], network.labels, **architecture["options"])
+            peer = create(architecture["name"], network.label_space, **architecture["options"])
         if "mean" in architecture:
             peer.renormalise(architecture["mean"], architecture["std"])
         return peer

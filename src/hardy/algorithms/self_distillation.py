@@ -214,7 +214,7 @@ def _confident(outputs: Outputs, confidence: float) -> Tensor:
 def _heads(network: Network, outputs: Outputs) -> Iterator[str]:
     """The auxiliary heads that predict the classes."""
     for name, value in outputs.extras.items():
-        if name.startswith("aux_") and value.shape[1] == len(network.labels):
+        if name.startswith("aux_") and value.shape[1] == len(network.label_space):
             yield name
 
 

@@ -73,10 +73,10 @@ def compared(
         return [], []
     looks = look({name: networks[name] for name in networks if name in chosen}, image, size=size, device=device)
     pictures = [(one.overlay, f"{one.name}: {one.milliseconds:.0f} ms") for one in looks if one.overlay is not None]
-    return pictures, [[one.name, *_told(one)] for one in looks]
+    return pictures, [[one.name, *_row_of(one)] for one in looks]
 
 
-def _told(one: Look) -> list[str]:
+def _row_of(one: Look) -> list[str]:
     if one.reason:
         return ["–", one.reason]
     parts = [f"{name} {100 * share:.0f} %" for name, share in list(one.shares.items())[:_MOST_CLASSES]]

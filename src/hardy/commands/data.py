@@ -111,22 +111,22 @@ def run(domains: Sequence[str], *, root: str | None, datasets: Options = None) -
         if word.partition("/")[0] not in DATASETS and ":" not in word and Path(word).is_dir():
             raise InputError(f"{word}: is a folder, not a domain; write: hardy data check {word}")
     chosen = sources.domains(domains, root=sources.data_root(root), options=datasets)
-    labels = chosen[0].dataset.labels
+    label_space = chosen[0].dataset.label_space
     data = [(domain, domain.items()) for domain in chosen]
-    counts = check.count_labels(data, labels, decode="all", over=_over)
+    counts = check.count_labels(data, label_space, decode="all", over=_over)
     rows = [
         [
             domain.name,
             ", ".join(f"{name} {len(items)}" for name, items in domain.splits.items()),
-            domain.dataset.labels.name,
+            domain.dataset.label_space.name,
         ]
         for domain in chosen
     ]
     show_rows("domains", ["domain", "images per split", "label space"], rows)
     total = counts.classes.sum()
-    shares = [[name, percent(count / total)] for name, count in zip(labels.classes, counts.classes, strict=True)]
+    shares = [[name, percent(count / total)] for name, count in zip(label_space.classes, counts.classes, strict=True)]
     show_rows("every label was read: each id is in the map", ["class", "share of labelled pixels %"], shares)
-    if missing := check.gaps(data, labels, counts):
+    if missing := check.gaps(data, label_space, counts):
         say(missing)
 
 
@@ -146,7 +146,7 @@ def _show(found: Checked) -> None:
     show_rows("what can be read", ["domain", "split", "images", "labels", "of", "size"], rows)
     spaces: dict[tuple[str, ...], list[Examined]] = {}
     for one in (one for one in found.domains if one.pixels[:IGNORE].any()):
-        spaces.setdefault(one.domain.dataset.labels.classes, []).append(one)
+        spaces.setdefault(one.domain.dataset.label_space.classes, []).append(one)
     for own in spaces.values():
         _show_classes(own)
     problems = [*found.problems]
@@ -160,11 +160,12 @@ def _show(found: Checked) -> None:
 
 def _show_classes(own: Sequence[Examined]) -> None:
     """The share of each class in each domain of one label space; of many domains the least and the largest share."""
-    labels, what = own[0].domain.dataset.labels, "images" if own[0].domain.dataset.image_level else "labelled pixels"
-    shares = [one.pixels[: len(labels)] / max(1, one.pixels[: len(labels)].sum()) for one in own]
+    dataset = own[0].domain.dataset
+    label_space, what = dataset.label_space, "images" if dataset.image_level else "labelled pixels"
+    shares = [one.pixels[: len(label_space)] / max(1, one.pixels[: len(label_space)].sum()) for one in own]
     if len(own) <= _MOST_DOMAINS:
         columns = [one.domain.name.partition("/")[2] or one.domain.name for one in own]
-        rows = [[name, *(percent(share[place]) for share in shares)] for place, name in enumerate(labels.classes)]
+        rows = [[name, *(percent(share[place]) for share in shares)] for place, name in enumerate(label_space.classes)]
     else:
         columns = ["least", "most", "domains with it"]
         rows = [
@@ -174,9 +175,9 @@ def _show_classes(own: Sequence[Examined]) -> None:
                 percent(max(share[place] for share in shares)),
                 str(sum(bool(share[place]) for share in shares)),
             ]
-            for place, name in enumerate(labels.classes)
+            for place, name in enumerate(label_space.classes)
         ]
-    show_rows(f"{labels.name}: share of {what} %", ["class", *columns], rows)
+    show_rows(f"{label_space.name}: share of {what} %", ["class", *columns], rows)
 
 
 def _show_problem(one: Problem) -> None:

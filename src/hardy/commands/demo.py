@@ -95,7 +95,7 @@ def run(folder: Path, data: Path | None = None) -> None:
         say(f"{number}/5 {text} ({time.monotonic() - began:.0f} s so far)" if number > 1 else f"{number}/5 {text}")
         _log.info("%d/5 %s", number, text)
 
-    with _told(folder):
+    with _logging_to(folder):
         trained = ", ".join(scene.data["sources"])
         stage(1, f"training Fast-SCNN on {scene.name}, domains {trained}")
         dense = train.run(_recipe(scene, {"name": "fast_scnn", "classes": scene.classes}, folder / "dense"), show=False)
@@ -117,7 +117,7 @@ def run(folder: Path, data: Path | None = None) -> None:
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
+def _logging_to(folder: Path) -> Iterator[None]:
     """Inside the block: progress goes to ``demo.log`` in ``folder`` and, where there is no bar, to standard output."""
     handlers: list[logging.Handler] = []
     with suppress(OSError):  # the first run says why nothing can be written there

@@ -9,7 +9,7 @@ from torch import Tensor
 from hardy.commands.output.printing import keep_records, percent, say, say_lineage
 from hardy.data import loader, sources
 from hardy.data.base import Domain
-from hardy.data.labels import convert
+from hardy.data.label_spaces import convert
 from hardy.deployment.export import Proof, ProofError, export
 from hardy.deployment.prototypes import measured
 from hardy.deployment.runner import Table, table_beside
@@ -114,7 +114,7 @@ def _table(network: Network, domains: Sequence[Domain], count: int, size: tuple[
     def images(domain: Domain) -> Iterator[Tensor]:
         items = domain.items()
         some = [items[place * len(items) // count] for place in range(count)] if len(items) > count else items
-        for batch in loader.evaluation_batches([(domain, some)], domain.dataset.labels, resize=size):
+        for batch in loader.evaluation_batches([(domain, some)], domain.dataset.label_space, resize=size):
             yield batch.images
 
     return measured(network, {domain.name: images(domain) for domain in domains})
@@ -161,8 +161,8 @@ def _images(network: Network, domains: Sequence[Domain], count: int) -> tuple[li
     pictures: list[Tensor] = []
     truth: list[Tensor] = []
     for domain in domains:
-        mapped = convert(domain.dataset.labels, network.labels) is not None
-        space = network.labels if mapped else domain.dataset.labels
+        mapped = convert(domain.dataset.label_space, network.label_space) is not None
+        space = network.label_space if mapped else domain.dataset.label_space
         for batch in loader.evaluation_batches([(domain, domain.items()[:count])], space):
             pictures.append(batch.images[0])
             truth += [batch.labels[0]] if mapped else []

@@ -60,7 +60,9 @@ def run(
 def _images(domains: Sequence[str], root: str | None, count: int) -> list[Tensor]:
     """Up to ``count`` images of each domain."""
     named = sources.domains(domains, root=sources.data_root(root)) if domains else []
-    batches = (loader.evaluation_batches([(domain, domain.items()[:count])], domain.dataset.labels) for domain in named)
+    batches = (
+        loader.evaluation_batches([(domain, domain.items()[:count])], domain.dataset.label_space) for domain in named
+    )
     return [image for each in batches for batch in each for image in batch.images]
 
 

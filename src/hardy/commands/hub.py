@@ -21,5 +21,5 @@ def pull(source: str, folder: Path, *, trust: Iterable[str]) -> None:
     """Fetch the network at ``source`` into ``folder``; see `hardy.engine.hub.pull`."""
     network = hub.pull(source, folder, trust=trust)
     kind = network.architecture.get("name") or type(network).__name__
-    say(f"{folder}: {kind}, {network.labels.name}; checksums match. Its card: {folder / 'README.md'}")
+    say(f"{folder}: {kind}, {network.label_space.name}; checksums match. Its card: {folder / 'README.md'}")
     say_lineage(str(folder), network)

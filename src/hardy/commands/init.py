@@ -108,7 +108,7 @@ def _recipe(found: DataFolder, shown: Path, target: Path) -> str:
     counts = {one.name: len(one.items()) for one in found.domains}
     native = found.size()
     height, width = whole(native, 512)
-    names = found.domains[0].dataset.labels.classes
+    names = found.domains[0].dataset.label_space.classes
     few = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     where = f"  root: {_text(str(found.root))}\n" if found.root else ""
     if found.options:

@@ -63,14 +63,14 @@ def run(
         moving: dict[str, Any] = {"adapt": adapt, "seed": seed, "frames": frames, "watch": watch, "idle": idle}
         network = network_of(folder)
         found = predict_all(network, source, target, draw=draw, say=_say, over=_over, **options, **moving)
-    _tell(found, target, as_json=json, watched=watch)
+    _report(found, target, as_json=json, watched=watch)
     return 1 if found.skipped else 0
 
 
-def _tell(found: Predicted, target: Path, *, as_json: bool, watched: bool = False) -> None:
+def _report(found: Predicted, target: Path, *, as_json: bool, watched: bool = False) -> None:
     """Print what was written and, on standard error, what was skipped; raise `InputError` if nothing was written.
 
-    What was ``watched`` may have had no image, and what was skipped has been told.
+    What was ``watched`` may have had no image, and its skipped images were reported before.
     """
     if not watched:
         if not found.masks:
@@ -79,9 +79,9 @@ def _tell(found: Predicted, target: Path, *, as_json: bool, watched: bool = Fals
         for reason in found.skipped.values():
             _say(f"skipped: {reason}")
     if as_json:
-        told = {"masks": [str(mask) for mask in found.masks], "kept": found.kept, "skipped": found.skipped}
-        told |= {"written": found.written, "waiting": found.waiting} if watched else {}
-        Console(highlight=False, soft_wrap=True, color_system=None).print(text.dumps(told, indent=1), markup=False)
+        report = {"masks": [str(mask) for mask in found.masks], "kept": found.kept, "skipped": found.skipped}
+        report |= {"written": found.written, "waiting": found.waiting} if watched else {}
+        Console(highlight=False, soft_wrap=True, color_system=None).print(text.dumps(report, indent=1), markup=False)
         return
     parts = [f"wrote {found.written} {'mask' if found.written == 1 else 'masks'} to {target}"]
     parts += [f"{found.kept} were there already"] if found.kept else []

@@ -10,7 +10,7 @@ import torch
 
 from hardy.commands.output.printing import percent, say, show_rows
 from hardy.commands.output.progress import terminal
-from hardy.data.labels import LabelSpace, label_space
+from hardy.data.label_spaces import LabelSpace, find_label_space
 from hardy.engine.protocol import Settings, Split
 from hardy.engine.run import Run
 from hardy.engine.search import Judge, SearchResult, kept_within
@@ -53,14 +53,14 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
             say(f"{done}: this search is finished; give another run.folder to search again")
         return done
     assert recipe.network.classes, "a network that is named has classes"
-    labels = label_space(recipe.network.classes)
+    label_space = find_label_space(recipe.network.classes)
     with Run.open(recipe, "search", terminal) as here:
         seed_all(recipe.run.seed, "network")
         space = Space(choice.filters, choice.layers, choice.branches)
-        supernet = Supernet(labels, space=space)
+        supernet = Supernet(label_space, space=space)
         images = here.images(supernet)
         judge = Judge(supernet, here.view(images), reestimate=choice.reestimate, images=choice.images)
-        prices = _prices(here, labels, space, choice)
+        prices = _prices(here, label_space, space, choice)
         _train(here, supernet, images, choice)
         result = _find(here, prices, judge, choice)
         _keep_result(here, result, judge, prices, images.sources, show=show)
@@ -88,13 +88,13 @@ def _choice(recipe: Recipe) -> Search:
     return recipe.search
 
 
-def _prices(here: Run, labels: LabelSpace, space: Space, choice: Search) -> Priced:
+def _prices(here: Run, label_space: LabelSpace, space: Space, choice: Search) -> Priced:
     """The times of architectures; parts that are not in the table yet are measured now."""
     recipe = here.recipe
     device = place_of(choice.runtime, recipe.run)
     times = layer_tables.open_table(choice.runtime, device)
     size = recipe.data.size or recipe.data.crop
-    prices = Priced(Bench(space, labels, size, choice.runtime, device, times), here.folder / "latency.json")
+    prices = Priced(Bench(space, label_space, size, choice.runtime, device, times), here.folder / "latency.json")
     prices.prepare(choice.budget_ms, recipe.run.seed)
     return prices
 

@@ -98,7 +98,9 @@ def _shown(network: Network, recipe: Recipe, source_images: Iterable[Tensor] | T
     parts = [*protocol.split(data, seed=0).unseen]
     root = sources.data_root(data.root)
     for folder in unlabelled.find(choice.unlabelled, root):
-        domain, items = unlabelled.source([folder], network.labels, image_level=network.image_level, name=folder[0])
+        domain, items = unlabelled.source(
+            [folder], network.label_space, image_level=network.image_level, name=folder[0]
+        )
         parts.append((domain, items))
     known = sources.domains(choice.sources, root=root, options=data.datasets) if choice.sources else []
     network.to(pick(recipe.run.device))

@@ -42,10 +42,12 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
         network = here.network()
         images = here.images(network)
         here.tune(network)
-        here.fit(network, images, "train", tell=say if show else None)
+        here.fit(network, images, "train", report=say if show else None)
         table = save_and_measure(here, network, images)
     if here.main and show:
-        show_table(f"{here.folder}: {type(network).__name__}, {network.labels.name}{adapt_words(recipe.adapt)}", table)
+        show_table(
+            f"{here.folder}: {type(network).__name__}, {network.label_space.name}{adapt_words(recipe.adapt)}", table
+        )
         for remark in here.remarks:
             say(remark)
         say_lineage(str(here.folder), network)

@@ -4,12 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hardy.data.containers import ends_whole
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.errors import InputError
+from hardy.former import FormerName
 
 __all__ = ["AbsentError", "Dataset", "Domain", "DomainItems", "Item", "find_root"]
 
@@ -29,18 +31,26 @@ class Dataset(ABC):
     is empty, or holds an image without mask or a mask without image, naming the first such file and the count.
 
     Attributes:
-        labels: the label space of what `read` returns.
+        label_space: the label space of what `read` returns.
         image_level: True when labels are one class per image.
-        never: classes of `labels` that no label of this dataset holds.
+        never: classes of `label_space` that no label of this dataset holds.
         drawn: True when images and labels are computed, not read: a check then reads a few labels only.
         void: which pixels its label map ignores, in words.
     """
 
-    labels: LabelSpace
+    label_space: LabelSpace
     image_level: bool = False
     never: tuple[str, ...] = ()
     drawn: bool = False
     void: str = "what its label map leaves out"
+    labels = FormerName("label_space")
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Read the label space of a class that sets it under its former name ``labels``."""
+        super().__init_subclass__(**options)
+        if "labels" in vars(cls):
+            cls.label_space = vars(cls)["labels"]
+            del cls.labels
 
     @abstractmethod
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:

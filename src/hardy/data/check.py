@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from hardy.data.base import Domain, DomainItems, Item
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.data.loader import label_map
 from hardy.errors import InputError
 from hardy.types import IGNORE
@@ -42,21 +42,21 @@ class Counts:
     ignored: int
 
 
-def check_labels(data: Sequence[DomainItems], labels: LabelSpace, *, decode: Decode = "none") -> np.ndarray:
+def check_labels(data: Sequence[DomainItems], label_space: LabelSpace, *, decode: Decode = "none") -> np.ndarray:
     """As `count_labels`, with a warning that names the classes without a pixel; (K,) int64.
 
     Raises:
         InputError: as `count_labels`.
     """
-    counts = count_labels(data, labels, decode=decode)
-    if missing := gaps(data, labels, counts):
+    counts = count_labels(data, label_space, decode=decode)
+    if missing := gaps(data, label_space, counts):
         _log.warning("%s", missing)
     return counts.classes
 
 
 def count_labels(
     data: Sequence[DomainItems],
-    labels: LabelSpace,
+    label_space: LabelSpace,
     *,
     decode: Decode = "none",
     over: Callable[[Sequence[Item]], Iterable[Item]] = iter,
@@ -67,17 +67,17 @@ def count_labels(
 
     Args:
         data: domains with the items to check.
-        labels: the space the counts are in.
+        label_space: the space the counts are in.
         decode: which images are decoded.
         over: goes over the items of a domain, such as a progress bar.
 
     Raises:
         InputError: for the first torn image, or torn or foreign label, naming file, id and count; for a label space
-            without a map onto ``labels``; when all pixels of all images are ignored.
+            without a map onto ``label_space``; when all pixels of all images are ignored.
     """
-    total, ignored = np.zeros(len(labels), dtype=np.int64), 0
+    total, ignored = np.zeros(len(label_space), dtype=np.int64), 0
     for domain, items in data:
-        table = label_map(domain, labels)
+        table = label_map(domain, label_space)
         shown = _to_decode(domain, items, decode)
         for place, item in enumerate(over(items[:DRAWN] if domain.dataset.drawn else items)):
             counts = _counts(domain, item, decoded=place in shown)
@@ -93,7 +93,7 @@ def count_labels(
     return Counts(total, ignored)
 
 
-def gaps(data: Sequence[DomainItems], labels: LabelSpace, counts: Counts) -> str:
+def gaps(data: Sequence[DomainItems], label_space: LabelSpace, counts: Counts) -> str:
     """One line that names the classes without a single label in ``data`` and what is ignored; empty without such.
 
     Classes that a dataset is known to lack (`Dataset.never`) and drawn data sets, of which a few labels are seen, are
@@ -103,7 +103,7 @@ def gaps(data: Sequence[DomainItems], labels: LabelSpace, counts: Counts) -> str
     if any(dataset.drawn for dataset in datasets):
         return ""
     known = set.intersection(*({*dataset.never} for dataset in datasets))
-    empty = [name for name, n in zip(labels.classes, counts.classes, strict=True) if not n and name not in known]
+    empty = [name for name, n in zip(label_space.classes, counts.classes, strict=True) if not n and name not in known]
     if not empty:
         return ""
     names = ", ".join(domain.name for domain, _ in data)
@@ -131,7 +131,7 @@ def _counts(domain: Domain, item: Item, *, decoded: bool) -> np.ndarray:
     dataset = domain.dataset
     label = dataset.read(item)[1] if decoded else dataset.read_label(item)
     counts = np.bincount(np.ravel(label), minlength=256)
-    foreign = [i for i in np.flatnonzero(counts) if i >= len(dataset.labels) and i != IGNORE]
+    foreign = [i for i in np.flatnonzero(counts) if i >= len(dataset.label_space) and i != IGNORE]
     if foreign:
         raise InputError(f"{dataset.name_of(item)}: id {foreign[0]} on {counts[foreign[0]]} pixels is no class")
     return counts

@@ -36,7 +36,7 @@ class KeptFiles:
     def __init__(self, folder: Path, version: Path, most: int, *, what: str, instead: str) -> None:
         self.folder, self.version, self.most = folder, version, most
         self._what, self._instead = what, instead
-        self._told = False
+        self._reported = False
 
     def write(self, file: Path, data: bytes) -> None:
         """Keep ``data`` as ``file``, if there is room.
@@ -55,7 +55,7 @@ class KeptFiles:
                 raise InputError(
                     f"{self.folder}: a cache cannot be written there ({error.strerror}); give another folder"
                 ) from None
-            self._tell("the disk is full")
+            self._warn_once("the disk is full")
 
     def _reserved(self, more: int) -> bool:
         """Whether there is room for ``more`` bytes; they are counted before they are written, so never too few are."""
@@ -66,7 +66,7 @@ class KeptFiles:
                     shutil.rmtree(old, ignore_errors=True)
             total = self._counted()
         if total + more > self.most:
-            self._tell(f"it has {self.most:,} bytes, the most that it may have")
+            self._warn_once(f"it has {self.most:,} bytes, the most that it may have")
             return False
         write_text(self.folder / _TOTAL, str(total + more))
         return True
@@ -89,10 +89,10 @@ class KeptFiles:
             lock_open_file(file.fileno())
             yield
 
-    def _tell(self, why: str) -> None:
-        if not self._told:
+    def _warn_once(self, why: str) -> None:
+        if not self._reported:
             _log.warning("%s: keeps no more %s, for %s; %s", self.folder, self._what, why, self._instead)
-        self._told = True
+        self._reported = True
 
 
 def _size(file: Path) -> int:

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from hardy.data.base import Domain, DomainItems, Item
-from hardy.data.labels import LabelSpace, convert
+from hardy.data.label_spaces import LabelSpace, convert
 from hardy.data.transforms import Size, Transform, at_size, evaluation
 from hardy.errors import InputError
 from hardy.seed import key, seeded
@@ -52,7 +52,7 @@ _GRACE = 60  # seconds that a worker lives on after its first SIGTERM
 
 def training_batches(
     data: Sequence[DomainItems],
-    labels: LabelSpace,
+    label_space: LabelSpace,
     transform: Transform,
     *,
     batch: int,
@@ -70,7 +70,7 @@ def training_batches(
 
     Args:
         data: domains with their training items.
-        labels: the space that the batches' labels are in; each dataset's own is mapped onto it.
+        label_space: the space that the batches' labels are in; each dataset's own is mapped onto it.
         transform: makes a sample of an image and its label; all samples must have one size.
         batch: images per step over all processes.
         seed: the run's seed.
@@ -85,10 +85,10 @@ def training_batches(
 
     Raises:
         InputError: for no data, a domain without items, a batch that does not divide by the processes, masks mixed with
-            image-level labels, or a label space without a map onto ``labels``; while iterating, what reading raises.
+            image-level labels, or a dataset without a map onto ``label_space``; while iterating, what reading raises.
     """
     _check(data, batch, processes)
-    samples = _Samples(data, labels, transform, resize, seed, unlabelled, fill=cache)
+    samples = _Samples(data, label_space, transform, resize, seed, unlabelled, fill=cache)
     slots = _slots(data, batch, seed, unlabelled, processes)
     loader = DataLoader(
         samples,
@@ -104,7 +104,7 @@ def training_batches(
 
 def evaluation_batches(
     data: Sequence[DomainItems],
-    labels: LabelSpace,
+    label_space: LabelSpace,
     *,
     batch: int = 1,
     workers: int = 0,
@@ -114,7 +114,7 @@ def evaluation_batches(
 
     Args:
         data: domains with the items to evaluate.
-        labels: the space that the batches' labels are in.
+        label_space: the space that the batches' labels are in.
         batch: most images per batch.
         workers: processes that read.
         resize: (height, width) of the images; masks stay at their own size. None keeps both.
@@ -123,7 +123,7 @@ def evaluation_batches(
         InputError: as `training_batches`.
     """
     _check(data, batch)
-    samples = _Samples(data, labels, evaluation(resize), None, 0)
+    samples = _Samples(data, label_space, evaluation(resize), None, 0)
     slots = [_Slot(0, 0, d, i) for d, (_, items) in enumerate(data) for i in range(len(items))]
     loader = DataLoader(
         samples,
@@ -163,18 +163,18 @@ def _die_next_time(number: int) -> None:
     signal.alarm(_GRACE)
 
 
-def label_map(domain: Domain, labels: LabelSpace) -> np.ndarray | None:
-    """The (256,) uint8 table from the ids of ``domain`` to those of ``labels``; None when they are the same.
+def label_map(domain: Domain, label_space: LabelSpace) -> np.ndarray | None:
+    """The (256,) uint8 table from the ids of ``domain`` to those of ``label_space``; None when they are the same.
 
     Raises:
         InputError: naming both spaces when no map between them is declared.
     """
-    own = domain.dataset.labels
-    if own.classes == labels.classes:
+    own = domain.dataset.label_space
+    if own.classes == label_space.classes:
         return None
-    table = convert(own, labels)
+    table = convert(own, label_space)
     if table is None:
-        raise InputError(f"{domain.name}: no map is declared from its classes {own.name!r} onto {labels.name!r}")
+        raise InputError(f"{domain.name}: no map is declared from its classes {own.name!r} onto {label_space.name!r}")
     return table
 
 
@@ -276,7 +276,7 @@ class _Samples(Dataset[_Sample | _Refused]):
     def __init__(
         self,
         data: Sequence[DomainItems],
-        labels: LabelSpace,
+        label_space: LabelSpace,
         transform: Transform,
         resize: Size | None,
         seed: int,
@@ -287,7 +287,7 @@ class _Samples(Dataset[_Sample | _Refused]):
         self._labelled = len(data)
         data = [*data, (unlabelled.domain, unlabelled.items)] if unlabelled else data
         self._data = data
-        self._maps = [label_map(domain, labels) for domain, _ in data]
+        self._maps = [label_map(domain, label_space) for domain, _ in data]
         self._transform = transform
         self._resize = resize
         self._seed = seed

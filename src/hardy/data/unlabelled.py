@@ -10,7 +10,7 @@ from hardy.data.check import SAMPLE
 from hardy.data.containers import ends_whole
 from hardy.data.decoding import read_image
 from hardy.data.finding import files
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.errors import InputError
 from hardy.files import expanded
 from hardy.types import IGNORE
@@ -24,8 +24,8 @@ Folders = Sequence[tuple[str, tuple[Path, ...]]]
 class _Unlabelled(Dataset):
     """Images whose label is `IGNORE` everywhere, or, for image-level classes, `IGNORE`."""
 
-    def __init__(self, labels: LabelSpace, *, image_level: bool) -> None:
-        self.labels, self.image_level = labels, image_level
+    def __init__(self, label_space: LabelSpace, *, image_level: bool) -> None:
+        self.label_space, self.image_level = label_space, image_level
 
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
         """None: its images are given."""
@@ -104,11 +104,11 @@ def check_images(folders: Folders, *, every: bool) -> None:
 
 
 def source(
-    folders: Folders, labels: LabelSpace, *, image_level: bool, name: str = "unlabelled"
+    folders: Folders, label_space: LabelSpace, *, image_level: bool, name: str = "unlabelled"
 ) -> tuple[Domain, tuple[Path, ...]]:
-    """All images of ``folders`` as one domain ``name`` with its items, whose labels are in the space ``labels``."""
+    """All images of ``folders`` as one domain ``name`` with its items; its labels are in ``label_space``."""
     images = tuple(image for _, images in folders for image in images)
-    return Domain(name, _Unlabelled(labels, image_level=image_level), {}), images
+    return Domain(name, _Unlabelled(label_space, image_level=image_level), {}), images
 
 
 def _path(item: Item) -> Path | None:

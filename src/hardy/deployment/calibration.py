@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hardy.data import loader
 from hardy.data.base import Domain, DomainItems, Item
-from hardy.data.labels import convert
+from hardy.data.label_spaces import convert
 from hardy.deployment.graph import Output
 from hardy.deployment.quantisation import LIMIT, Quantised, quantise
 from hardy.errors import InputError
@@ -33,8 +33,9 @@ def quantise_on(
         network: any network for pixels; it does not change.
         path: the ONNX file.
         ranges: domains whose images give the ranges of activations, the first ``images`` of each.
-        judged: domains on which network and file are compared, the first ``images`` of each that are not in ``ranges``.
-        images: how many.
+        judged: domains on which network and file are compared, on the first ``images`` of each that are not in
+            ``ranges``.
+        images: the number of images per domain.
         size, limit, output: see `hardy.deployment.quantisation.quantise`.
 
     Raises:
@@ -50,7 +51,7 @@ def quantise_on(
     for domain, items in (*ranges, *judged):
         if not items:
             raise InputError(
-                f"{domain.name}: has no image left to measure beside those of the calibration; lower --images"
+                f"{domain.name}: the calibration takes all its images, so none is left to measure; lower --images"
             )
     return quantise(
         network,
@@ -65,10 +66,10 @@ def quantise_on(
 
 def _read(network: Network, domain: Domain, items: Sequence[Item]) -> list[tuple[Tensor, Tensor]]:
     """The images of a domain and their masks in the network's classes."""
-    if convert(domain.dataset.labels, network.labels) is None:
+    if convert(domain.dataset.label_space, network.label_space) is None:
         raise InputError(
-            f"{domain.name}: its classes {domain.dataset.labels.name} have no map to {network.labels.name}, so no drop "
-            "can be measured; name other domains"
+            f"{domain.name}: its classes {domain.dataset.label_space.name} have no map to "
+            f"{network.label_space.name}, so no drop can be measured; name other domains"
         )
-    batches = loader.evaluation_batches([(domain, items)], network.labels)
+    batches = loader.evaluation_batches([(domain, items)], network.label_space)
     return [(batch.images[0], batch.labels[0]) for batch in batches]

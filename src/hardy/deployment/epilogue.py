@@ -1,4 +1,4 @@
-"""From logits at a network's own stride to classes: at full size, at half size and doubled, or at the own stride.
+"""Classes from logits at a network's own stride: at full size, at half size and doubled, or at that stride.
 
 For light networks this last step takes as long as all layers before it: with K classes, ``full`` computes and compares
 K values for every pixel, ``borders`` for the pixels between cells of different classes, ``half`` for a quarter of the
@@ -39,7 +39,7 @@ def logits(network: Network, images: Tensor, upsample: Upsample) -> Tensor:
 
 
 def classes(found: Tensor, size: Sequence[int], upsample: Upsample) -> Tensor:
-    """Class ids (B, H, W), for ``none`` (B, h, w), from what `logits` returned for images of ``size`` (H, W)."""
+    """Class ids (B, H, W), or (B, h, w) for ``none``, from the result of `logits` for images of ``size`` (H, W)."""
     best = (resize(found, size) if upsample == "borders" else found).argmax(1)
     if upsample != "half":
         return best

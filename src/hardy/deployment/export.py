@@ -1,4 +1,4 @@
-"""Export to ONNX with a proof on images: a file that does not give the network's outputs is not kept.
+"""Export to ONNX with a proof on images: a file whose outputs differ from the network's is not kept.
 
 The file is written to a temporary folder next to its target and run in onnxruntime on the given images. The proof
 compares the logits (largest absolute difference), the classes (share of equal pixels) and, with labels, the mean IoU.
@@ -32,6 +32,7 @@ from hardy.deployment.runner import Table, table_beside, write_table
 from hardy.deployment.statistics import Statistics
 from hardy.errors import InputError, check_size, within
 from hardy.files import expanded, remove, temporary
+from hardy.former import FormerName
 from hardy.lock import NAME as LOCK
 from hardy.lock import Lock
 from hardy.networks.base import Network, refuse_plain
@@ -65,7 +66,7 @@ class Proof:
         miou_torch, miou_onnx: mean IoU of the network at full size and of the file; None without labels.
         nodes: operations in the graph.
         opset: the ONNX operator set.
-        labels: the label space: name, classes, colours.
+        label_space: the label space: name, classes, colours.
         versions: of hardy, torch, onnx and onnxruntime.
         agreement_openvino: share of pixels with the same class in OpenVINO; None where it was not asked for.
     """
@@ -87,13 +88,14 @@ class Proof:
     miou_onnx: float | None
     nodes: int
     opset: int
-    labels: dict[str, Any]
+    label_space: dict[str, Any]
     versions: dict[str, str]
     agreement_openvino: float | None = None
+    labels = FormerName("label_space")
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as plain values."""
-        return asdict(self)
+        """The fields as plain values; the label space is called ``labels``, as in files that earlier versions wrote."""
+        return {"labels" if name == "label_space" else name: value for name, value in asdict(self).items()}
 
 
 def export(
@@ -122,14 +124,15 @@ def export(
         size: (height, width) to which images are resized.
         dynamic: leave batch, height and width open; proven at ``size`` and at about three quarters of it.
         output: ``"classes"`` for uint8 class ids (B, H, W) computed in the graph, ``"logits"`` for float32 logits.
-        upsample: how logits become full size; see `hardy.deployment.epilogue.Upsample`.
+        upsample: how logits are resized to full size; see `hardy.deployment.epilogue.Upsample`.
         batch: images per run.
         images: uint8 (H, W, 3) RGB or float (3, H, W) in [0, 1]; None for four random images.
         labels: a (H, W) mask of class ids per image, 255 where ignored, or one class id per image.
         agreement: the least share of pixels that must have the same class.
         openvino: prove the file in OpenVINO too.
-        statistics: whether those of batch norms are inputs; see `hardy.deployment.statistics`.
-        prototypes: of domains, for the table beside the file: ``live.table()`` of `hardy.adapt` with ``bn_domains``.
+        statistics: whether the statistics of batch norms are inputs; see `hardy.deployment.statistics`.
+        prototypes: of domains, for the table beside the file, as ``hardy.adapt(network, "bn_domains").table()`` gives
+            them.
 
     Raises:
         InputError: if a package is missing, an argument or the weights cannot be used, or the export fails.
@@ -161,7 +164,7 @@ def _proven(
     agreement: float,
     **settings: Any,
 ) -> Proof:
-    """Write the file in ``folder``, prove it, and put it at ``target`` with what belongs beside it; see `export`."""
+    """Write the file in ``folder``, prove it, and move it to ``target``, with its table and README; see `export`."""
     file, parity = _written(network, folder, images, labels, table, size=size, statistics=statistics, **settings)
     if openvino:
         settings["agreement_openvino"] = _in_openvino(network, folder, images, size=size, **settings)
@@ -170,12 +173,12 @@ def _proven(
     _judge(proof, agreement)
     _sign(file, proof, network)
     _keep(file, target, table)
-    readme.write(target, _told(proof))
+    readme.write(target, _readme_values(proof))
     return proof
 
 
 def _keep(file: Path, target: Path, table: Table | None) -> None:
-    """Put ``file`` at ``target``, and ``table`` beside it."""
+    """Move ``file`` to ``target``, and write ``table`` beside it."""
     if table:
         write_table(table_beside(target), table)
     os.replace(file, target)
@@ -203,7 +206,7 @@ def _table(network: Network, kind: Statistics, prototypes: Prototypes | Table | 
 
 @contextmanager
 def _work_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder next to ``target``, without files of a killed process; it is removed at the end.
+    """A temporary folder next to ``target``, without files that a killed process left; it is removed at the end.
 
     Raises:
         InputError: for an `OSError` inside the block.
@@ -259,7 +262,7 @@ def _proof(network: Network, parity: Parity, **settings: Any) -> Proof:
     return Proof(
         **settings,
         opset=graph.OPSET,
-        labels=network.labels.to_json(),
+        label_space=network.label_space.to_json(),
         versions={name: metadata.version(name) for name in ("hardy", "torch", "onnx", "onnxruntime")},
         **vars(parity),
     )
@@ -309,8 +312,8 @@ def _judge(proof: Proof, agreement: float) -> None:
         )
 
 
-def _told(proof: Proof) -> dict[str, Any]:
-    """What the README says of the file."""
+def _readme_values(proof: Proof) -> dict[str, Any]:
+    """What the README beside the file shows."""
     images = f"{proof.images} {'random' if proof.drawn else 'real'} images"
     checked = f"Proven against PyTorch on {images}: {proof.agreement:.4%} of the classes agree."
     return {**proof.to_json(), "checked": checked}

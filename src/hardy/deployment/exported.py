@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.deployment.graph import Session
 from hardy.errors import InputError, quoted
 from hardy.networks.base import Network
@@ -43,20 +43,20 @@ class Exported(Network):
         if not path.is_file():
             raise InputError(f"{path}: no such file; give an ONNX file that hardy export wrote")
         session = opened(path)
-        labels, description = described(path, session.described)
+        label_space, description = described(path, session.described)
         output, upsample = description["output"], description["upsample"]
         if output != "logits" or upsample != "full":
             what = f"{quoted(output)} at upsample {quoted(upsample)}"
             raise InputError(f"{path}: returns {what}, but logits at full size are needed; export it with --logits")
-        super().__init__(labels, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        super().__init__(label_space, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
         self.weights_from, self.lineage = description.get("pretrained", {}), checked(description.get("lineage", []))
         self.path, self._session = path, session
         takes, gives = session.takes, session.gives
         self.takes = tuple(side if isinstance(side, int) else None for side in (takes[0], *takes[2:]))
         self.image_level = len(gives) == 2
-        if len(takes) != 4 or len(gives) not in (2, 4) or gives[1] != len(self.labels):
+        if len(takes) != 4 or len(gives) not in (2, 4) or gives[1] != len(self.label_space):
             raise InputError(
-                f"{path}: its logits {_shown(gives)} for images {_shown(takes)} do not fit {len(self.labels)} "
+                f"{path}: its logits {_shown(gives)} for images {_shown(takes)} do not fit {len(self.label_space)} "
                 "classes; export the network again"
             )
 
@@ -104,11 +104,11 @@ def described(path: Path, text: str | None) -> tuple[LabelSpace, Mapping[str, An
     try:
         description: dict[str, Any] = json_value(text)
         described = {"upsample": "full", **description, "output": description["output"]}
-        labels = description["labels"]
+        label_space = description["labels"]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{path}: its description is damaged; export the network again") from None
     try:
-        return LabelSpace.from_json(labels), described
+        return LabelSpace.from_json(label_space), described
     except InputError as error:
         raise InputError(f"{path}: {error}; export the network again") from None
 

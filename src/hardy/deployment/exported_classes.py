@@ -1,6 +1,6 @@
 """An exported file that returns class ids, as a network: its logits are 1 for the class of a pixel and 0 for the rest.
 
-So means over windows count votes, and resizing takes the class with the largest share.
+So a mean over windows counts votes, and after resizing the class with the largest share is the best.
 """
 
 from pathlib import Path
@@ -46,8 +46,8 @@ class ExportedClasses(Network):
 
     def __init__(self, path: Path) -> None:
         session = opened(path)
-        labels, _ = described(path, session.described)
-        super().__init__(labels, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        label_space, _ = described(path, session.described)
+        super().__init__(label_space, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
         if len(session.takes) != 4 or len(session.gives) != 3:
             raise InputError(f"{path}: returns {len(session.gives)} dimensions, not a class per pixel")
         takes = session.takes
@@ -55,7 +55,7 @@ class ExportedClasses(Network):
         self.path, self._session = path, session
 
     def outputs(self, images: Tensor) -> Outputs:
-        """The votes (B, K, h, w) float32 for images (B, 3, H, W).
+        """The one-hot classes (B, K, h, w) float32 for images (B, 3, H, W).
 
         Raises:
             InputError: for a batch size or an image size that the file does not take.
@@ -65,4 +65,4 @@ class ExportedClasses(Network):
         if any(want not in (None, have) for want, have in zip(self.takes, given, strict=True)):
             raise InputError(f"{self.path}: takes images of {self.takes} (batch, height, width), not {given}")
         ids = self._session(images.detach().float().cpu().contiguous()).long()
-        return Outputs(F.one_hot(ids, len(self.labels)).movedim(-1, 1).float().to(images.device))
+        return Outputs(F.one_hot(ids, len(self.label_space)).movedim(-1, 1).float().to(images.device))

@@ -112,7 +112,7 @@ def refold(network: Network, change: Change) -> None:
 
     Args:
         network: has the form that the other one had before.
-        change: a "fold" of `hardy.networks.building.changes`.
+        change: an entry ``fold`` of `hardy.networks.building.changes`.
 
     Raises:
         InputError: for a change of another network.

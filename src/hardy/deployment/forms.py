@@ -16,7 +16,7 @@ from hardy.networks.base import Network
 __all__ = ["AS_IT_IS", "Form", "Formed", "Precision"]
 
 Precision = Literal["float32", "bfloat16"]
-"""Of weights and activations; images are float32 and are cast inside the timed region."""
+"""The precision of weights and activations; images are float32 and are cast inside the timed region."""
 
 AS_IT_IS = "as it is"
 

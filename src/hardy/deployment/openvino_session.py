@@ -1,4 +1,4 @@
-"""An ONNX file run by OpenVINO on the CPU, in float32: its own choice, bfloat16 on some processors, is not taken."""
+"""An ONNX file run by OpenVINO on the CPU, always in float32; by default OpenVINO takes bfloat16 on some processors."""
 
 import sys
 from importlib import import_module
@@ -14,7 +14,7 @@ __all__ = ["OpenVINO", "check_installed"]
 
 
 def check_installed() -> None:
-    """Refuse to go on without the package.
+    """Check that the package is installed.
 
     Raises:
         InputError: naming the extra.
@@ -27,7 +27,7 @@ class OpenVINO:
 
     Args:
         path: the file.
-        threads: None for as many as torch uses.
+        threads: threads per operation; None: as many as torch uses.
 
     Raises:
         InputError: if openvino is not installed.

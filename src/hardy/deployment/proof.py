@@ -74,7 +74,7 @@ def compare(
         upsample: how the graphs upsample; the network's logits are upsampled in the same way.
     """
     differences, (equal, equal_full) = [], torch.zeros(2, 2, dtype=torch.float64)
-    count = len(network.labels)
+    count = len(network.label_space)
     by_torch, by_onnx = (torch.zeros(count, count, dtype=torch.int64) for _ in range(2))
     sizes = proof_sizes(size, dynamic, network.least_size)
     for at in sizes:
@@ -154,7 +154,7 @@ def as_mask(truth: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def random_images(size: Sequence[int], count: int = 4) -> list[Tensor]:
-    """Smooth random images (3, H, W): coarse blobs with fine noise, always the same ones."""
+    """Smooth random images (3, H, W) in [0, 1]: coarse blobs with fine noise, the same in every call."""
     generator = torch.Generator().manual_seed(key(0, "export"))
     coarse = torch.rand(count, 3, max(2, size[0] // 32), max(2, size[1] // 32), generator=generator)
     fine = torch.rand(count, 3, *size, generator=generator)

@@ -27,17 +27,17 @@ from hardy.seed import key
 __all__ = ["STEADY", "Prototypes", "described", "measured", "proven", "table_of", "worst"]
 
 STEADY = 100
-"""How many batches a prototype counts for that was given without a count: from then on bn_domains moves it slowly."""
+"""The number of batches that a prototype without a count counts for; bn_domains then moves it slowly."""
 
 _CLOSE = 1e-3
 """The largest difference between observed statistics, as a share of the value plus the source's deviation."""
 
 Prototypes = Mapping[str, Mapping[str, Tensor]]
-"""For each norm's name, and in it for each domain, (2, C): what `BNDomains.table` returns."""
+"""Norm -> domain -> (2, C) mean and variance, as `BNDomains.table` returns them."""
 
 
 def measured(network: Network, domains: Mapping[str, Iterable[Tensor]]) -> Table:
-    """The prototypes of ``domains``: the mean over their batches, as `BNDomains` moves them.
+    """The prototypes of ``domains``: the mean statistics over the batches of each, computed by `BNDomains`.
 
     Args:
         network: it does not change.
@@ -60,7 +60,7 @@ def table_of(network: Network, prototypes: Prototypes, counts: Mapping[str, int]
     """The table of ``prototypes`` with the source's statistics, checked against the batch norms of ``network``.
 
     Args:
-        network: whose norms they are.
+        network: has the norms of the prototypes.
         prototypes: what `BNDomains.table` returned; empty for none.
         counts: how many batches each domain's prototype counts for; `STEADY` without.
 
@@ -88,11 +88,11 @@ def table_of(network: Network, prototypes: Prototypes, counts: Mapping[str, int]
 
 
 def described(network: Network, table: Table | None = None) -> dict[str, Any]:
-    """What the description in a file says of its statistics, by which the runner knows the table of that network.
+    """The entries about statistics in a file's description, by which the runner recognises the table of its network.
 
     Args:
         network: whose file it is.
-        table: of prototypes; made from ``network`` without one.
+        table: of prototypes; None makes it from ``network``.
     """
     known = table_of(network, {}) if table is None else table
     return {"norms": known.norms, "source": hashlib.sha256(known.rows[SOURCE].tobytes()).hexdigest()}
@@ -106,14 +106,14 @@ def proven(
     *,
     observed: bool,
 ) -> list[Parity]:
-    """How ``files`` and ``network`` agree at other statistics than the source's, fed and as constants.
+    """The agreement of ``files`` and ``network`` at other statistics than the source's, as inputs and as constants.
 
     Args:
         network: in evaluation mode, on the CPU.
-        files: the graphs by what they return.
-        table: at most three of its domains are tried; drawn statistics where it has the source's only.
+        files: the graphs, by their output: ``logits`` and ``classes``.
+        table: at most three of its domains are tried; random statistics if it holds only the source's.
         compared: the comparison of a network with graphs.
-        observed: whether the graphs observe; then they are also compared at a weight of a half.
+        observed: whether the graphs return observed statistics; then they are also compared at weight 0.5.
 
     Raises:
         ProofError: if observed statistics differ from the network's.
@@ -138,7 +138,7 @@ def proven(
 
 
 def worst(parities: Sequence[Parity]) -> Parity:
-    """The first of ``parities`` with the largest difference and the least agreements of all."""
+    """The first of ``parities``, with the largest difference and the smallest agreements of all."""
     values = [one.difference for one in parities]
     return replace(
         parities[0],
@@ -168,7 +168,7 @@ def _watched(
 
 
 def _tried(table: Table) -> Iterator[np.ndarray]:
-    """Up to three prototypes of ``table``, or drawn statistics near the source's."""
+    """Up to three prototypes of ``table``, or random statistics near the source's."""
     rows = [row for name, row in table.rows.items() if name != SOURCE][:3]
     if not rows:
         mean, var = table.rows[SOURCE].astype(np.float64)

@@ -1,9 +1,9 @@
-"""Static int8 quantisation of an exported graph, and what it costs in each domain.
+"""Static int8 quantisation of an exported graph, and the mean IoU that each domain loses by it.
 
-onnxruntime's quantiser writes QuantizeLinear and DequantizeLinear pairs around convolutions and what connects them
-(Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR
-2018): weights per channel in 7 of 8 bits, so that processors without VNNI do not saturate, activations in 8 bits with
-the range that the calibration images give. Attention, normalisation of images and upsampling stay in float32.
+onnxruntime's quantiser writes QuantizeLinear and DequantizeLinear pairs around convolutions and the operations between
+them (Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR
+2018): weights per channel in 7 of 8 bits, so that processors without VNNI do not saturate, activations in 8 bits, with
+ranges from the calibration images. Attention, normalisation of images and upsampling stay in float32.
 """
 
 import copy
@@ -43,7 +43,7 @@ Pictures = Mapping[str, Sequence[tuple[Tensor, Tensor]]]
 
 @dataclass(frozen=True)
 class Drop:
-    """What a domain loses.
+    """The loss of one domain.
 
     Attributes:
         domain: its name.
@@ -60,7 +60,7 @@ class Drop:
 
     @property
     def points(self) -> float:
-        """Points of mean IoU lost; negative when it gained."""
+        """Percentage points of mean IoU lost; negative for a gain."""
         return 100 * (self.before - self.after)
 
 
@@ -176,8 +176,8 @@ class _Reader:
 def _drop(
     name: str, network: Network, session: graph.Session, pairs: Sequence[tuple[Tensor, Tensor]], size: Sequence[int]
 ) -> Drop:
-    """What the domain ``name`` loses."""
-    count = len(network.labels)
+    """The loss of the domain ``name``."""
+    count = len(network.label_space)
     before, after = (torch.zeros(count, count, dtype=torch.int64) for _ in range(2))
     equal = pixels = 0
     for image, mask in pairs:
@@ -195,7 +195,7 @@ def _judge(target: Path, drops: Sequence[Drop], limit: float) -> None:
     if not worst.points <= limit:
         every = ", ".join(f"{drop.domain} {drop.points:.1f}" for drop in drops)
         raise ProofError(
-            f"{target}: int8 costs {worst.points:.1f} points of mIoU in {worst.domain}, more than the limit {limit:g} "
+            f"{target}: int8 loses {worst.points:.1f} points of mIoU in {worst.domain}, more than the limit {limit:g} "
             f"(all: {every}); give more calibration images, or a higher limit; no file was written"
         )
 
@@ -211,7 +211,7 @@ def _sign(file: Path, network: Network, made: Quantised, size: Sequence[int], ou
         "batch": 1,
         "dynamic": False,
         "quantised": {"drops": [asdict(drop) for drop in made.drops], "calibrated": dict(made.calibrated)},
-        "labels": network.labels.to_json(),
+        "labels": network.label_space.to_json(),
         "versions": {name: metadata.version(name) for name in ("hardy", "torch", "onnx", "onnxruntime")},
     }
     more = {"pretrained": network.architecture.get("pretrained"), "lineage": list(network.lineage)}

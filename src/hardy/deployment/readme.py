@@ -1,4 +1,4 @@
-"""The README beside an exported file: what it takes and gives, and how to run it in five lines of Python or C++."""
+"""The README beside an exported file: its input and output, and how to run it in five lines of Python or C++."""
 
 from pathlib import Path
 from typing import Any

@@ -1,8 +1,9 @@
-"""Runs an exported file whose batch-norm statistics are inputs: switches domains, mixes them, and follows them.
+"""Runs an exported file whose batch-norm statistics are inputs: switches, mixes and updates domains.
 
-This one file needs numpy and onnxruntime only, so it can be copied onto a device. Beside ``net.onnx`` lies the table of
-prototypes, ``net.prototypes.safetensors``: for the ``source`` and for every domain the statistics (2, N), which are the
-means and biased variances of all N channels of the batch norms. See `hardy.deployment.statistics` for the graphs.
+This one file needs numpy and onnxruntime only, so it can be copied onto a device. The table of prototypes is beside
+``net.onnx``, in ``net.prototypes.safetensors``: for the ``source`` and for every domain the statistics (2, N), which
+are the means and biased variances of all N channels of the batch norms. See `hardy.deployment.statistics` for the
+graphs.
 
     runner = Runner("net.onnx")
     runner.use("streets/night")                                 # or {"streets/night": 0.7, "streets/fog": 0.3}
@@ -37,7 +38,7 @@ SOURCE = "source"
 
 FORMAT = "hardy-prototypes/1"
 FIRST, WARM_UP = 10, 100
-"""How many batches of a domain move its prototype one after the other, and how many have equal weights."""
+"""How many first batches of a domain all move its prototype, and how many have equal weights."""
 
 _HEADER, _FILE, _DOMAINS, _NAME = 2**20, 2**28, 4096, 256
 """The largest header and table in bytes, the most domains, and the longest name in bytes."""
@@ -87,8 +88,8 @@ class Runner:
     Args:
         file: written by ``hardy export --statistics inputs`` or ``observed``.
         table: its prototypes; by default the table beside it.
-        observed: the same network exported with ``observed``, used for the batches that `adapt` learns from; so the
-            others cost what they cost in ``file``. By default ``file``, if it is of that kind.
+        observed: the same network exported with ``observed``, used only for the batches that `adapt` learns from, since
+            it is slower. By default ``file``, if it is of that kind.
         momentum, every, prior: the options of ``bn_domains``, for `adapt`.
         threads: threads of an operation; 0 for onnxruntime's choice.
 
@@ -112,11 +113,11 @@ class Runner:
         self._file, self._threads = Path(file), threads
         self._fed = _session(self._file, threads)
         given = read_table(table_beside(self._file) if table is None else Path(table))
-        kind = _told(self._file, self._fed, given)
+        kind = _statistics_of(self._file, self._fed, given)
         self._observes = self._fed if kind == "observed" else None
         if observed is not None:
             self._observes = _session(Path(observed), threads)
-            if _told(Path(observed), self._observes, given) != "observed":
+            if _statistics_of(Path(observed), self._observes, given) != "observed":
                 raise ValueError(f"{observed}: observes no statistics; export it with --statistics observed")
         self._momentum, self._every, self._prior = momentum, every, prior
         self._norms, self._rows, self._counts = given.norms, dict(given.rows), dict(given.counts)
@@ -126,12 +127,12 @@ class Runner:
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """The names that have statistics, ``source`` first."""
+        """The names of all domains with statistics, ``source`` first."""
         return (SOURCE, *(name for name in self._rows if name != SOURCE))
 
     @property
     def statistics(self) -> np.ndarray:
-        """(2, N): what the next call normalises by."""
+        """The statistics (2, N) float32 by which the next call normalises."""
         return self._statistics.copy()
 
     def use(self, domains: str | Mapping[str, float], *, fuse: bool = True) -> None:
@@ -140,11 +141,11 @@ class Runner:
         Args:
             domains: a name of `domains`, or names with weights of at least 0, which are scaled to a sum of 1.
             fuse: build the graph again with these statistics as constants. This takes a fraction of a second, and then
-                the file runs as fast as one without inputs. False switches at once, and each call takes longer. A file
-                of observed statistics is never fused.
+                the file runs as fast as one without inputs. False switches immediately, but each call takes longer. A
+                file of observed statistics is never fused.
 
         Raises:
-            ValueError: for an unknown name, or weights that are no weights.
+            ValueError: for an unknown name, or weights that are negative, not finite, or all 0.
         """
         weights = {domains: 1.0} if isinstance(domains, str) else dict(domains)
         for name, weight in weights.items():
@@ -168,11 +169,11 @@ class Runner:
 
     def adapt(self, images: np.ndarray, domain: str) -> np.ndarray:
         """The classes or logits of ``images`` of ``domain``, whose prototype moves; see the module. A new name begins
-        at the source's statistics. What `use` chose stays for calls of the runner.
+        at the source's statistics. It does not change the statistics that `use` chose for calls of the runner.
 
         Raises:
             ValueError: for a file that observes nothing, the name ``source``, or a name that is too long; for images
-                whose statistics are not finite, and then nothing has changed.
+                whose statistics are not finite, in which case nothing changes.
         """
         if self._observes is None:
             raise ValueError(f"{self._file}: observes no statistics; export it with --statistics observed")
@@ -346,7 +347,7 @@ def _session(model: Path | bytes, threads: int) -> Any:
         raise ValueError(f"{model if isinstance(model, Path) else 'the file'}: cannot be read ({reason})") from None
 
 
-def _told(file: Path, session: Any, table: Table) -> str:
+def _statistics_of(file: Path, session: Any, table: Table) -> str:
     """Whether the statistics of ``file`` are ``inputs`` or ``observed``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Statistics of batch norms as inputs of an exported graph, so that onnxruntime alone can switch domains.
+"""Statistics of batch norms as inputs of an exported graph, so that onnxruntime can switch domains without PyTorch.
 
 Statistics are one array (2, N): means and biased variances of all batch norms, one after the other, N channels in all.
 A graph with ``inputs`` has the input ``statistics``, whose default is the network's own. One with ``observed`` also has
@@ -8,8 +8,8 @@ the input ``weight`` w, by default 0, and returns ``observed`` b, the statistics
 
 as `hardy.adaptation.bn_domains` does for a batch that moves a prototype. `hardy.deployment.runner` runs both.
 
-Statistics that are inputs are no constants, so onnxruntime cannot fold batch norms into convolutions. The runner
-therefore makes them constants again when a domain is chosen, and the folded graph costs what the plain file costs.
+With statistics as inputs onnxruntime cannot fold batch norms into convolutions. So the runner makes them constants
+again when a domain is chosen, and the folded graph is as fast as the plain file.
 
 Source: Hardy's own; the prototypes are those of Reddy, Baktashmotlagh and Arora, "Towards domain-aware knowledge
 distillation for continual model generalization", WACV 2024.
@@ -38,7 +38,7 @@ class Opened(nn.Module):
     Args:
         network: what is exported.
         norms: its batch norms.
-        observed: whether it is the second form.
+        observed: whether it is the second form, which returns the statistics of the batch too.
     """
 
     def __init__(self, network: nn.Module, norms: Sequence[AdaptiveNorm], *, observed: bool) -> None:
@@ -79,7 +79,7 @@ def opened(network: Network) -> tuple[Network, dict[str, AdaptiveNorm]]:
 
 
 def check(statistics: str, *, dynamic: bool, prototypes: bool) -> None:
-    """Check that the options of an export go together.
+    """Check that the options of an export can be combined.
 
     Raises:
         InputError: for a value outside `Statistics`, ``observed`` at dynamic sizes, or prototypes of fixed statistics.

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.distillation.base import FeaturePair, Tap
 from hardy.errors import InputError, nearest, quoted
 from hardy.networks.base import Network

@@ -63,7 +63,7 @@ class DistillationTerms(nn.Module):
                 f"teacher: predicts {kinds[taught.image_level]} and the network {kinds[network.image_level]}; both "
                 "must predict the same"
             )
-        self.order = class_order(network.labels, taught.labels)
+        self.order = class_order(network.label_space, taught.label_space)
         self.resolution = resolution
         self.matching = Matching(network, taught if teacher.gives_features else None)
         self.seen = teacher.size if isinstance(teacher, Teacher) else None
@@ -71,8 +71,8 @@ class DistillationTerms(nn.Module):
             "network": network,
             "teacher": teacher,
             "matching": self.matching,
-            "class_count": len(network.labels),
-            "labels": network.labels,
+            "class_count": len(network.label_space),
+            "label_space": network.label_space,
         }
         self.chosen: dict[str, dict[str, Any]] = {}
         self.losses = nn.ModuleDict()

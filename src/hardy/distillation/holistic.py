@@ -1,4 +1,4 @@
-"""Holistic distillation: a critic learns to tell the teacher's score maps from the student's, which learns to pass.
+"""Holistic distillation: a critic learns to distinguish the teacher's score maps from the student's.
 
     L = -E D(s),    D minimises  -E D(t) + E D(s) + 10 E (|grad D(e t + (1 - e) s)| - 1)^2
 

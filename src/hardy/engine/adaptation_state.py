@@ -76,7 +76,7 @@ def _state(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> State:
     """The state of these tensors and this JSON."""
     if not is_integer(header["seed"], -(2**63)):
         raise ValueError(f"seed is {header['seed']!r}")
-    domain = header.get("domain")  # files written before there were domains have none
+    domain = header.get("domain")  # files of earlier versions have no domain
     if not (domain is None or (isinstance(domain, str) and 0 < len(domain.encode()) <= LONGEST_DOMAIN)):
         raise ValueError(f"domain is {domain!r}")
     optimisers: dict[str, dict[str, Any]] = {}

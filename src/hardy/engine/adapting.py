@@ -65,11 +65,11 @@ def adapted(
     refuse_folded(network.changes, "adapt")
     kind = network.mean.dtype
     if kind in (torch.float16, torch.bfloat16):
-        raise InputError(f"the network is in {kind}; what it would learn is lost in rounding: adapt network.float()")
+        raise InputError(f"the network is in {kind}; small updates would be lost in rounding; adapt network.float()")
     supply = {"network": network, "source_images": source_images}
     if source_images is None and "source_images" in (ADAPTATIONS.describe(name).supplied or ()):
         raise InputError(
-            f"adapt: {name} is not source-free: it needs clean images of the source domain, of which none are named; "
+            f"adapt: {name} is not source-free: it needs clean images of the source domain, and none are given; "
             "evaluate a run whose recipe has data.sources, or give source_images=... in Python; eta learns without them"
         )
     with torch.inference_mode(False), seeded(seed, "adapt"):  # tensors made in inference mode cannot be trained
@@ -125,8 +125,9 @@ class Adapting:
 
     @contextmanager
     def domain(self, name: str | None = None) -> Iterator[None]:
-        """Inside the block the images are of the domain ``name``, None when it is not known, and the method gets it;
-        afterwards it gets the name from before. After an error the method has the state from before the block.
+        """Inside the block the images are of the domain ``name``, which the method gets; None: an unknown domain.
+
+        At the end it gets the previous name again. After an error it has the state that it had before the block.
 
         Raises:
             InputError: for a name that is too long.

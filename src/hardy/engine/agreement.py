@@ -68,7 +68,7 @@ def agreements(
     """Domain -> (its group, the agreement of ``network`` and ``teacher`` there), for domains with a labelled pixel.
 
     Args:
-        network: the student; it stays in the mode in which it is.
+        network: the student; its mode does not change.
         teacher: predicts at least its classes.
         parts: pairs of a group, ``source-val`` or ``unseen``, and a domain with its images.
         settings: how images are read and predicted.
@@ -77,7 +77,7 @@ def agreements(
         InputError: for a teacher that lacks classes. A domain that cannot be read, or whose images the teacher does not
             take, is named in the log and left out.
     """
-    order = class_order(network.labels, teacher.labels)
+    order = class_order(network.label_space, teacher.label_space)
     device = pick(settings.run.device)
     network.to(device)
     teacher.to(device)

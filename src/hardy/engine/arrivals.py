@@ -1,8 +1,8 @@
-"""A folder that is being filled: its images as they arrive, each once it is complete.
+"""A watched folder: its images as they arrive, each as soon as it is complete.
 
-The folder is listed again and again; nothing runs in between. An image is complete when its size and time have not
-changed for a while. What waits stays on disk: between two lists only `MOST_TAKEN` names are handed on, so that a folder
-that is filled faster than it is read costs no memory but the names of the files that are in it.
+The folder is listed repeatedly, with a pause in between. An image is complete when its size and time of change have
+stayed the same for a while. Waiting images stay on disk: at most `MOST_TAKEN` names are handed on after each listing.
+So memory holds only file names, even when images arrive faster than they are predicted.
 """
 
 import heapq
@@ -31,7 +31,7 @@ _LISTING_SHARE = 5
 
 
 class Stamp(NamedTuple):
-    """What changes when a file is written to or replaced: its time of change in ns, and its size."""
+    """The time of change in ns and the size of a file; at least one differs after it was written to or replaced."""
 
     time: int
     size: int
@@ -54,10 +54,10 @@ class Arrivals:
     None before each wait.
 
     Args:
-        folder: that is being filled.
+        folder: the watched folder.
         outside: a folder whose files do not count.
-        idle: end after so many seconds in which no file appeared or grew; None for never.
-        drawn: names of folders whose images are refused, since their masks would stand among drawings.
+        idle: end when no file has appeared or grown for so many seconds; None for never.
+        drawn: names of folders whose images are refused, since their masks would be written among drawings.
         stop: end when it returns True.
         say: gets a line when many images wait, and for a folder that cannot be read.
         clock: the time.
@@ -122,11 +122,11 @@ class Arrivals:
                 self._active = now
             since[path] = known if known is not None and known[0] == stamp else (stamp, now)
         self._since, self.waiting = since, len(fresh)
-        self._tell()
+        self._report_waiting()
         whole = ((path, stamp) for path, (stamp, start) in since.items() if now - start >= _SETTLED)
         return heapq.nsmallest(MOST_TAKEN, whole, key=lambda one: (one[1].time, str(one[0])))
 
-    def _tell(self) -> None:
+    def _report_waiting(self) -> None:
         """Say that many wait, and again when there are twice as many."""
         if self.waiting > max(MOST_TAKEN, 2 * self._said):
             self._said = self.waiting
@@ -142,7 +142,9 @@ class Arrivals:
             reason = f"{path}: its mask would have the same name as that of {other}; rename one of them"
             return Picture(name, str(path), "", reason=reason)
         if (first := name.partition("/")[0]) != name and first in self.drawn:
-            return Picture(name, str(path), "", reason=f"{path}: its mask would stand among drawings; rename {first}")
+            return Picture(
+                name, str(path), "", reason=f"{path}: its mask would be written among drawings; rename {first}"
+            )
         return name, path
 
     def _images(self) -> Iterator[tuple[Path, Stamp]]:
@@ -165,14 +167,14 @@ class Arrivals:
 
     def _not_listed(self, place: Path, error: OSError) -> None:
         if place == self.folder:
-            raise InputError(f"{place}: cannot be listed any more: {error.strerror}") from None
+            raise InputError(f"{place}: can no longer be listed: {error.strerror}") from None
         if place.is_dir() and str(place) not in self._unread:
             self._unread.add(str(place))
             self.say(f"{place}: cannot be read: {error.strerror}; its images are left out until it can")
 
 
 def _stamp(path: Path) -> Stamp | None:
-    """None for what is gone again, or is no file."""
+    """None for a file that is gone, or for something else than a file."""
     try:
         found = path.stat()
     except OSError:

@@ -18,7 +18,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from hardy import __version__
-from hardy.data.labels import LabelSpace, label_space
+from hardy.data.label_spaces import LabelSpace, find_label_space
 from hardy.engine.changes import replay, untrained
 from hardy.engine.checkpoint import apart
 from hardy.engine.classes import for_classes
@@ -80,7 +80,7 @@ def save(
         "format": FORMAT,
         "hardy": __version__,
         "architecture": network.architecture,
-        "labels": network.labels.to_json(),
+        "labels": network.label_space.to_json(),
         "changes": network.changes,
     }
     if not complete and (rest := rest_of(network, state, folder)):
@@ -106,7 +106,7 @@ def form(network: Network) -> str:
 
     Two networks with the same weights may differ in these, for example in the normalisation of their images.
     """
-    return _form(network.architecture, network.labels.to_json(), network.changes)
+    return _form(network.architecture, network.label_space.to_json(), network.changes)
 
 
 def saved_form(folder: Path) -> str:
@@ -181,7 +181,7 @@ def load(
             _fill(network, data, description, folder, lambda run: load(run, module=spare))
     except InputError as error:
         raise InputError(f"{folder}: {error}") from error.__cause__
-    return network.eval() if classes is None else for_classes(network, label_space(classes), source=str(folder))
+    return network.eval() if classes is None else for_classes(network, find_label_space(classes), source=str(folder))
 
 
 def saved_checksum(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""What several networks make of one image, side by side: the overlay, the time, and the share of each class."""
+"""The predictions of several networks for one image, side by side: overlay, time, and the share of each class."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ __all__ = ["Look", "look"]
 
 @dataclass(frozen=True)
 class Look:
-    """What one network makes of an image.
+    """The prediction of one network for an image.
 
     Attributes:
         name: of the network.
@@ -41,7 +41,7 @@ class Look:
 def look(
     networks: Mapping[str, Network], image: np.ndarray, *, size: Sequence[int] | None = None, device: str = "cpu"
 ) -> list[Look]:
-    """What each of ``networks`` makes of ``image``, by the same steps as `hardy.predict`.
+    """The prediction of each of ``networks`` for ``image``, by the same steps as `hardy.predict`.
 
     Args:
         networks: by name, in evaluation mode, exported ones too; those of PyTorch are moved to ``device``, in place.
@@ -71,7 +71,7 @@ def _look(name: str, network: Network, image: np.ndarray, size: Sequence[int] | 
     began = time.perf_counter()
     ids = predicted()
     took = 1e3 * (time.perf_counter() - began)
-    counts = np.bincount(ids.ravel(), minlength=256)[: len(network.labels)]
+    counts = np.bincount(ids.ravel(), minlength=256)[: len(network.label_space)]
     order = [place for place in np.argsort(-counts, kind="stable") if counts[place]]
-    shares = {network.labels.classes[place]: float(counts[place] / ids.size) for place in order}
-    return Look(name, overlay_image(image, ids, network.labels), took, shares)
+    shares = {network.label_space.classes[place]: float(counts[place] / ids.size) for place in order}
+    return Look(name, overlay_image(image, ids, network.label_space), took, shares)

@@ -69,7 +69,7 @@ def _what(network: Network) -> Iterator[str]:
     kind = network.architecture.get("name") or type(network).__name__
     count = sum(weight.numel() for weight in network.parameters())
     yield f"A segmentation network of Hardy: `{kind}`, {count:,} parameters."
-    yield f"Classes (`{network.labels.name}`): {', '.join(network.labels.classes)}."
+    yield f"Classes (`{network.label_space.name}`): {', '.join(network.label_space.classes)}."
     if network.changes:
         yield f"Changed since it was built: {', '.join(str(each['change']) for each in network.changes)}."
 
@@ -109,4 +109,4 @@ def _licences(network: Network, licence: str | None) -> Iterator[str]:
     for each in network.lineage:
         for teacher in each["teachers"]:
             yield f"Teacher {teacher['name']}: weights under {teacher.get('licence', 'a licence that is not known')}."
-    yield "The licences of the data sets bind too."
+    yield "The licences of the data sets also apply."

@@ -1,7 +1,7 @@
-"""From images to class ids, and how sure the network is: whole, resized, or in bands of windows.
+"""Class ids and their probabilities for images: complete, resized, or window by window.
 
-With windows, logits are computed in bands of one window's height. Logits are resized one class at a time. So apart from
-the decoded image and its mask, the memory does not grow with the image's height or the number of classes.
+With windows, logits are kept only where another window still covers them; else they are resized one class at a time.
+So apart from the decoded image and its mask, the memory does not grow with the image's height.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -104,7 +104,8 @@ def bands(
 
     Args:
         network: in evaluation mode, on ``device``.
-        take: rows and columns to that part (h, w, 3) uint8 of each of the B images; rows never go back.
+        take: a function from rows and columns to that part (h, w, 3) uint8 of each of the B images; it is called from
+            top to bottom.
         size: of the images.
         window: (height, width) of the windows.
         device: where the network is.
@@ -117,11 +118,17 @@ def bands(
     def seen(region: windows.Region) -> Tensor:
         return torch.stack([tensor_of(part, None) for part in take(*region[1:])]).to(device)
 
-    for top, logits in windows.bands(network, seen, size, window, windows.strides(window)):
-        ids = logits.max(1).indices.to(torch.uint8).cpu().numpy()
-        sure = logits.float().softmax(1).amax(1).cpu().numpy() if confidence else None
-        del logits  # frees the memory before the next band is computed
-        yield top, ids, sure
+    ids, sure = np.empty((0, 0, 0), dtype=np.uint8), None
+    for top, left, logits in windows.tiles(network, seen, size, window, windows.strides(window)):
+        (count, _, rows, columns), width = logits.shape, size[1]
+        if left == 0:
+            ids = np.empty((count, rows, width), dtype=np.uint8)
+            sure = np.empty(ids.shape, dtype=np.float32) if confidence else None
+        ids[..., left : left + columns] = logits.max(1).indices.to(torch.uint8).cpu().numpy()
+        if sure is not None:
+            sure[..., left : left + columns] = logits.float().softmax(1).amax(1).cpu().numpy()
+        if left + columns == width:
+            yield top, ids, sure
 
 
 def best(logits: Tensor, size: Sequence[int], *, confidence: bool = False) -> tuple[Tensor, Tensor | None]:
@@ -129,7 +136,7 @@ def best(logits: Tensor, size: Sequence[int], *, confidence: bool = False) -> tu
     probability (H, W), or None unless it is asked for."""
     if tuple(logits.shape[-2:]) == tuple(size):
         sure = logits.float().softmax(0).amax(0) if confidence else None
-        return logits.max(0).indices.to(torch.uint8), sure  # as argmax, in a third of its time on a CPU
+        return logits.max(0).indices.to(torch.uint8), sure  # the indices of argmax, in a third of its time on a CPU
     top = resize(logits[None, :1], size)[0, 0]
     total = top.clone() if confidence else None
     ids = torch.zeros_like(top, dtype=torch.uint8)
@@ -137,7 +144,7 @@ def best(logits: Tensor, size: Sequence[int], *, confidence: bool = False) -> tu
         other = resize(logits[None, index : index + 1], size)[0, 0]
         if total is not None:
             total = torch.logaddexp(total, other)
-        ids[(other > top) | (other.isnan() & ~top.isnan())] = index  # as argmax does
+        ids[(other > top) | (other.isnan() & ~top.isnan())] = index  # NaN is the largest, as in argmax
         torch.maximum(top, other, out=top)
     return ids, None if total is None else (top - total).exp()
 

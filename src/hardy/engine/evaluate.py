@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hardy.counts import Counts
-from hardy.data.labels import MEANS
+from hardy.data.label_spaces import MEANS
 from hardy.engine.worst import Finder
 from hardy.metrics import Scores, confusion, scores
 from hardy.networks.base import resize
@@ -80,8 +80,8 @@ class Table:
         return self.headline(row) if name is None else row.scores.iou[self.classes.index(name)]
 
     def means(self, row: DomainScores) -> Mapping[str, float]:
-        """By name, such as ``miou16``: the mean IoU over each set of classes in `hardy.data.labels.MEANS` that was
-        measured completely. Classes that do not occur are left out; NaN when none occurs."""
+        """By name, such as ``miou16``: the mean IoU over each set of `hardy.data.label_spaces.MEANS` whose classes are
+        all measured. Classes that do not occur are left out; NaN when none occurs."""
         iou = dict(zip(self.classes, row.scores.iou, strict=True))
         inside = {} if self.image_level else {name: over for name, over in MEANS.items() if set(over) <= set(iou)}
         return {name: _mean(iou[one] for one in over) for name, over in inside.items()}
@@ -169,7 +169,7 @@ def count(
         onto: (256,) uint8 map from the predictor's class ids to those of the labels; None when they are the same. A
             predicted class that the labels do not have (255) counts as a miss of the pixel's class.
         each: gets the counts (K + 1, K + 1) of every image, in order.
-        finder: is shown every image with labels per pixel, in order.
+        finder: gets every image that has pixel labels, in order.
     """
     # One extra column is for predicted classes that the labels do not have.
     counts = torch.zeros(class_count + 1, class_count + 1, dtype=torch.int64, device=device)

@@ -1,4 +1,4 @@
-"""What is kept of a measurement, image by image, under names that say nothing of the machine: counts and pictures."""
+"""Counts and pictures of single images, kept from a measurement under names that reveal no path of the machine."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ __all__ = ["counted", "names_of", "pictured"]
 
 
 def names_of(dataset: Dataset, items: Sequence[Item]) -> tuple[str, ...]:
-    """What ``items`` are called; of files the path below the deepest folder that holds them all."""
+    """The names of ``items``; for files the path below the deepest folder that contains all of them."""
     found = [dataset.name_of(item) for item in items]
     first = (item[0] if isinstance(item, tuple) else item for item in items)
     if not found or not all(isinstance(path, Path) for path in first):
@@ -41,8 +41,8 @@ def counted(
 
 
 def pictured(found: Mapping[str, tuple[Finder, Sequence[str]]]) -> Worst:
-    """The pictures of all domains: of each, by name, what found them, and what its images are called."""
-    spaces = [finder.labels for finder, _ in found.values()]
+    """The worst images of all domains; ``found`` maps a domain to its finder and the names of its images."""
+    spaces = [finder.label_space for finder, _ in found.values()]
     colours = dict(zip(spaces[0].classes, spaces[0].colours, strict=True)) if spaces else {}
     pictures = {domain: kept for domain, (finder, names) in found.items() if (kept := finder.pictures(names))}
     return Worst(pictures, colours)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from hardy.data.base import Domain, DomainItems, Item
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.data.loader import label_map
 from hardy.engine.evaluate import Table
 from hardy.errors import InputError, nearest

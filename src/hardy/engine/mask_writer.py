@@ -1,4 +1,4 @@
-"""Writing masks, and what is drawn beside them, in threads behind the network.
+"""Writing masks and drawings in background threads, while the network predicts.
 
 A mask holds a checksum of the network, the settings and its image, so that a later call leaves it as it is.
 """
@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.engine import drawing
 from hardy.engine.pictures import Picture
 from hardy.errors import InputError
@@ -40,13 +40,15 @@ class MaskWriter:
     Args:
         folder: of the masks.
         kinds: what is drawn; see `DRAWN`.
-        labels: the classes.
+        label_space: the classes.
         key: gives a checksum of network and settings, when the first mask is written or found; None to write no
             checksums and find nothing done.
     """
 
-    def __init__(self, folder: Path, kinds: Sequence[str], labels: LabelSpace, key: Callable[[], str] | None) -> None:
-        self.folder, self._kinds, self._labels, self._key = folder, kinds, labels, key
+    def __init__(
+        self, folder: Path, kinds: Sequence[str], label_space: LabelSpace, key: Callable[[], str] | None
+    ) -> None:
+        self.folder, self._kinds, self._label_space, self._key = folder, kinds, label_space, key
         self._waiting: deque[tuple[int, Future[None]]] = deque()
         self._pool: ThreadPoolExecutor | None = None
 
@@ -76,15 +78,15 @@ class MaskWriter:
         name = f"{picture.name}.png"
         for kind in self._kinds:
             if kind == "overlay":
-                image = drawing.overlay_image(picture.pixels, ids, self._labels)
+                image = drawing.overlay_image(picture.pixels, ids, self._label_space)
             elif kind == "coloured":
-                image = drawing.coloured_image(ids, self._labels)
+                image = drawing.coloured_image(ids, self._label_space)
             else:
                 assert confidence is not None, "asked for"
                 image = drawing.confidence_image(confidence)
             save(image, self.folder / DRAWN[kind] / name)
         # The mask last: where it is, all is there.
-        save(drawing.mask_image(ids, self._labels), self.folder / name, self._of(picture.content))
+        save(drawing.mask_image(ids, self._label_space), self.folder / name, self._of(picture.content))
 
     def in_bands(
         self, picture: Picture, size: tuple[int, int], bands: Iterable[tuple[np.ndarray, np.ndarray | None]]
@@ -104,7 +106,7 @@ class MaskWriter:
                     sure_file.write(drawing.confidence_bytes(confidence).tobytes())
             if sure_file is not None:
                 save(Image.fromarray(_mapped(sure_file, size)), sure)
-            save(drawing.mask_image(_mapped(ids_file, size), self._labels), mask, self._of(picture.content))
+            save(drawing.mask_image(_mapped(ids_file, size), self._label_space), mask, self._of(picture.content))
 
     def is_done(self, name: str, content: str) -> bool:
         """Whether the mask of this picture, and what is drawn beside it, are there already."""
@@ -137,14 +139,14 @@ def clear(*folders: Path) -> None:
 
 def save(image: Image.Image, path: Path, key: str = "") -> Path:
     """Write a PNG under a temporary name, then rename it."""
-    told = PngInfo()
+    info = PngInfo()
     if key:
-        told.add_text(_KEY, key)
+        info.add_text(_KEY, key)
     waiting = path.with_name(f".{path.name}.{os.getpid()}-{_MACHINE}.tmp")  # several may write to one folder
     with _cannot(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            image.save(waiting, format="PNG", pnginfo=told)
+            image.save(waiting, format="PNG", pnginfo=info)
             os.replace(waiting, path)
         finally:
             waiting.unlink(missing_ok=True)
@@ -153,7 +155,7 @@ def save(image: Image.Image, path: Path, key: str = "") -> Path:
 
 @contextmanager
 def _raw(path: Path) -> Iterator[BinaryIO]:
-    """A temporary file beside ``path``, which `clear` knows too; it is gone after the block."""
+    """A temporary file beside ``path``, which is removed after the block, or by `clear` after a crash."""
     waiting = path.with_name(f".{path.stem}.raw.png.{os.getpid()}-{_MACHINE}.tmp")
     with _cannot(path):
         path.parent.mkdir(parents=True, exist_ok=True)

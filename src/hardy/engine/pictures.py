@@ -1,6 +1,6 @@
 """What is predicted: images, folders, patterns, arrays, videos and cameras, as named pictures in order.
 
-Files are decoded in a few threads ahead of their use, in their order; those that wait hold at most some 30 megapixels.
+Files are decoded in a few threads ahead of their use, in their order; waiting images hold at most about 30 megapixels.
 A file that cannot be read becomes a picture without pixels, with the reason.
 """
 
@@ -24,7 +24,7 @@ from hardy.errors import InputError
 __all__ = ["WHOLE", "Asked", "Bound", "Done", "Picture", "content", "decoded", "find", "frames"]
 
 AHEAD_PIXELS = 30_000_000
-"""How many pixels wait decoded, beside one image of any size."""
+"""The limit on decoded pixels that wait, in addition to one image of any size."""
 
 _AHEAD = 16
 _THREADS = 2
@@ -52,17 +52,17 @@ class Picture:
 
 
 Done = Callable[[str, str], bool]
-"""Whether nothing is to be done for the picture of this name and checksum."""
+"""``done(name, checksum)``: whether nothing is left to do for this picture, so that its pixels are not needed."""
 
 Asked = tuple[str, Path | np.ndarray] | Picture | None
-"""The name of a mask and its image; a picture that is refused; or None where nothing more is there for now."""
+"""The name of a mask and its image; a picture that is refused; or None when no more images are there for now."""
 
 
 class Bound(NamedTuple):
-    """When an image is too large to be decoded at once.
+    """The size from which an image is too large to be decoded at once.
 
     Attributes:
-        whole: files of more pixels are not decoded if they can be read in parts; None for none such.
+        whole: a file of more pixels than this is read in parts, if it can be; None decodes all files at once.
         hint: what to do about a file that is too large.
     """
 
@@ -75,7 +75,7 @@ WHOLE = Bound()
 
 
 def find(source: Path) -> tuple[dict[str, Path], Path]:
-    """The image files that ``source`` names by the name of their mask, and the folder that their names begin below.
+    """The image files of ``source`` by the name of their mask, and the folder to which these names are relative.
 
     Raises:
         InputError: for a source that is missing or holds no images, or for two images with the same name of a mask.
@@ -120,13 +120,13 @@ def content(path: Path) -> str:
 
 
 def decoded(asked: Iterable[Asked], done: Done, bound: Bound = WHOLE) -> Generator[Picture | None, None, None]:
-    """The pictures in order; those that are ``done`` and arrays come without another decoding.
+    """The pictures in order; those that are ``done`` are not decoded, and arrays need no decoding.
 
     Where ``asked`` has None, all pictures before it are yielded, then None, before the next one is asked for.
 
     Args:
         asked: see `Asked`, such as names with their files.
-        done: tells from name and content whether a picture's pixels are not needed.
+        done: says from a picture's name and content that its pixels are not needed.
         bound: see `Bound`.
     """
     waiting: deque[tuple[int, Future[Picture]]] = deque()
@@ -203,7 +203,7 @@ def _pixels(source: Path | np.ndarray) -> int:
 
 
 def frames(source: videos.Source, most: int | None, done: Done) -> Iterator[Picture]:
-    """The frames of a video or camera, decoded one ahead; the last one without pixels where the stream breaks off."""
+    """The frames of a video or camera; one is decoded in advance. If the stream ends early, the last has no pixels."""
     known = content(source.path) if source.path is not None else ""
     with ThreadPoolExecutor(1) as pool:
         stream = _frames(source, most, done, known)

@@ -1,6 +1,6 @@
-"""Masks of the user's own images: index PNGs in the colours of the label space, and what is drawn beside them.
+"""Masks of the user's own images: index PNGs in the colours of the label space, and drawings beside them.
 
-Images are decoded ahead and masks written behind, in threads, while the network computes. A mask holds a checksum of
+Other threads decode the next images and write finished masks while the network computes. A mask holds a checksum of
 the network, the settings and its image: a later call with the same ones leaves it as it is.
 """
 
@@ -49,9 +49,9 @@ def predict(network: Network, source: Path | str | np.ndarray, target: Path | st
             predicted at once. device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``. adapt: a method of ``hardy list
             adaptation`` by which the copy learns from the images, in order and as one domain, or ``{"name": ...,
             "reset": ..., options}``; a window is refused. seed: decides the method's random draws. frames: of a video
-            or camera only this many. watch: ``source`` is a folder that is being filled; its images are predicted as
-            they are complete, until Ctrl-C, SIGTERM, or ``idle`` seconds without a new one. What the method of
-            ``adapt`` has learned is then kept beside the masks, and the next call with ``watch`` goes on from it. Of
+            or camera only this many. watch: ``source`` is a folder to which images are still added; each is predicted
+            when it is complete, until Ctrl-C, SIGTERM, or ``idle`` seconds without a new one. What the method of
+            ``adapt`` has learned is then kept beside the masks, and the next call with ``watch`` continues from it. Of
             the masks the last 1000 are returned.
 
     Raises:
@@ -88,8 +88,8 @@ def predict_all(
 ) -> Predicted:
     """As `predict`, but images that cannot be read are skipped and named in what is returned.
 
-    ``over`` goes over the pictures, of this number if it is known, such as a progress bar. While it watches, ``say`` is
-    told that it begins, a line of every image that is skipped, and when many wait.
+    ``over`` iterates over the pictures and gets their number if it is known, as a progress bar does. With ``watch``,
+    ``say`` gets a line at the start, for each image that is skipped, and when many images wait.
 
     Raises:
         InputError: as `predict`, but for single images.

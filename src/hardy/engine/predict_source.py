@@ -1,4 +1,4 @@
-"""What a source of `hardy.engine.predict` names, and that no mask would overwrite one of its images."""
+"""The images that a source of `hardy.engine.predict` names, and the check that no mask overwrites one of them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ Found = Callable[[pictures.Done, pictures.Bound], Iterator[Picture | None]]
 def pictures_of(
     source: Path | str | np.ndarray, target: Path, kinds: Sequence[str], most: int | None
 ) -> tuple[Found, int | None]:
-    """What gives the pictures, and their number if it is known.
+    """A function that yields the pictures, and their number if it is known.
 
     Raises:
         InputError: for a source that is missing or empty, two images with the same mask name, or a mask that would
@@ -62,7 +62,7 @@ def watched_of(source: Path | str | np.ndarray, target: Path) -> Path:
     """
     place = Path() if isinstance(source, np.ndarray) else expanded(source)
     if isinstance(source, np.ndarray) or not place.is_dir():
-        raise InputError(f"watch: {'an array' if isinstance(source, np.ndarray) else source} is no folder; name one")
+        raise InputError(f"watch: {'an array' if isinstance(source, np.ndarray) else source} is no folder; give one")
     if place.resolve().is_relative_to(target.resolve()):
         raise InputError(f"watch: the masks in {target} would be among the images of {place}; choose another target")
     return place

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -23,6 +24,7 @@ from hardy.engine.pictures import Picture
 from hardy.errors import InputError, check_size
 from hardy.networks.base import Network, refuse_plain
 from hardy.ops import windows
+from hardy.ops.kept_memory import kept_memory
 from hardy.ops.tensors import check_finite
 from hardy.recipe import Adapt, Evaluate
 
@@ -33,13 +35,13 @@ _FORM = "hardy-mask/1"
 
 @dataclass
 class Predicted:
-    """What a call of `hardy.engine.predict.predict_all` did.
+    """The result of a call of `hardy.engine.predict.predict_all`.
 
     Attributes:
         masks: of every image that has one now, in order; of a watched folder the last ``last`` ones.
-        kept: how many an earlier call had written.
-        written: how many this call wrote.
-        skipped: the images that have none -> the reason; of a watched folder the last ``last`` ones.
+        kept: how many masks an earlier call had written.
+        written: how many masks this call wrote.
+        skipped: image without a mask -> the reason; of a watched folder the last ``last`` ones.
         waiting: how many images of a watched folder were left when it was stopped.
         last: how many masks and reasons are held; None for all.
     """
@@ -113,7 +115,7 @@ class Predictor:
         clear(folder, *(folder / DRAWN[kind] for kind in kinds))
         learns = {"adapt": adapt.model_dump(mode="json"), "seed": seed} if adapt else {}
         self.key = _once(lambda: _settings(self._network, self._size, window, learns) if resumes else "")
-        self._write = MaskWriter(folder, kinds, self._network.labels, self.key if resumes else None)
+        self._write = MaskWriter(folder, kinds, self._network.label_space, self.key if resumes else None)
 
     def is_done(self, name: str, content: str) -> bool:
         """Whether the mask of this picture, and what is drawn beside it, are there already."""
@@ -132,14 +134,14 @@ class Predictor:
         Args:
             found: pictures; a None ends a group.
             result: is updated in place.
-            skip: gets the source and the reason of what has no mask, in place of ``result``.
-            goes_on: is asked after each group of so many images; with False the rest stays.
+            skip: called with the source and the reason of each image without a mask; by default `Predicted.skip`.
+            goes_on: called after each group with its number of new images; False ends the run.
 
         Raises:
             InputError: when a mask cannot be written, or a method of adaptation diverges.
         """
         skip = skip or result.skip
-        with self._write.running():
+        with kept_memory() if self._window is not None else nullcontext(), self._write.running():
             for group in self._groups(found, skip):
                 made = self._predicted(group, skip)
                 news = [picture.pixels is not None or picture.parts is not None for picture in made]
@@ -340,6 +342,6 @@ def _settings(
         weights = [pictures.content(network.path)]
     else:
         weights = [artefact.checksum(network), artefact.form(network), type(network).__qualname__]
-    settings: list[Any] = [_FORM, *weights, network.labels.to_json(), size and list(size), window and list(window)]
+    settings: list[Any] = [_FORM, *weights, network.label_space.to_json(), size and list(size), window and list(window)]
     settings += [learns] if learns else []
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()

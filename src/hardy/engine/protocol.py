@@ -17,7 +17,7 @@ from torch import Tensor
 from hardy.algorithms.base import Algorithm
 from hardy.data import check, loader, sources, unlabelled
 from hardy.data.base import Domain, DomainItems, Item
-from hardy.data.labels import LabelSpace, convert
+from hardy.data.label_spaces import LabelSpace, convert
 from hardy.data.transforms import Size
 from hardy.data.transforms import training as augmentation
 from hardy.data.unlabelled import Folders
@@ -151,7 +151,7 @@ def checked(parts: Split, network: Network, data: Data) -> Split:
     if data.check:
         decode: check.Decode = "all" if data.check == "full" else "sample"
         for own in (parts.train, parts.val) if parts.train else ():
-            check.check_labels(own, network.labels, decode=decode)
+            check.check_labels(own, network.label_space, decode=decode)
         for part, space in zip(parts.unseen, spaces, strict=True):
             check.check_labels([part], space, decode=decode)
         unlabelled.check_images(parts.unlabelled, every=decode == "all")
@@ -162,7 +162,7 @@ def check_classes(parts: Iterable[DomainItems], network: Network, choice: Evalua
     """Refuse classes of ``choice`` that are not among those in which each of ``parts`` is measured.
 
     Raises:
-        InputError: naming key and class, or for a network of pictures, whose classes have no IoU.
+        InputError: naming key and class, or for an image-level network, whose classes have no IoU.
     """
     for domain, _ in parts if choice.classes or choice.select_class else ():
         known_classes(choice, shared(domain, network)[0], image_level=network.image_level)
@@ -188,21 +188,21 @@ def shared(domain: Domain, network: Network) -> tuple[LabelSpace, np.ndarray | N
         kinds = ("a class per pixel", "one class per image")
         has, wants = kinds[domain.dataset.image_level], kinds[network.image_level]
         raise InputError(f"{domain.name}: has {has}, but {type(network).__name__} predicts {wants}")
-    own = domain.dataset.labels
-    if convert(own, network.labels) is not None:
-        return network.labels, None
-    onto = convert(network.labels, own)
+    own = domain.dataset.label_space
+    if convert(own, network.label_space) is not None:
+        return network.label_space, None
+    onto = convert(network.label_space, own)
     if onto is None:
         raise InputError(
             f"{domain.name}: no map is declared between its labels ({own.name}) and the network's "
-            f"({network.labels.name})"
+            f"({network.label_space.name})"
         )
     return own, onto
 
 
 def training(
     parts: Sequence[DomainItems],
-    labels: LabelSpace,
+    label_space: LabelSpace,
     settings: Settings,
     *,
     stage: str = "train",
@@ -212,7 +212,7 @@ def training(
 
     Args:
         parts: the domains and their training images.
-        labels: the space that labels are mapped onto.
+        label_space: the space that labels are mapped onto.
         settings: the transforms, the batch size and the seed.
         stage: the name of the stage; each stage has its own random draws.
         folders: of images without labels.
@@ -228,13 +228,13 @@ def training(
         data.crop, image_level=image_level, scale=data.scale, flip=data.flip, photometric=data.photometric
     )
 
-    domain, items = unlabelled.source(folders, labels, image_level=image_level)
+    domain, items = unlabelled.source(folders, label_space, image_level=image_level)
     others = loader.Unlabelled(domain, items, data.unlabelled_batch) if items else None
 
     def batches(start: int, rank: int, processes: int) -> Iterator[Batch]:
         return loader.training_batches(
             parts,
-            labels,
+            label_space,
             transform,
             batch=settings.optim.batch,
             seed=key(run.seed, stage),
@@ -369,8 +369,7 @@ def fit(
     log: Log | None = None,
     validated: Callable[[int, float], None] | None = None,
 ) -> int:
-    """Train the network of ``algorithm`` in place, resuming from a checkpoint in ``folder``; it ends with the selected
-    weights.
+    """Train the network of ``algorithm`` in place, resuming from ``folder``; it ends with the selected weights.
 
     Args:
         algorithm: what is trained.
@@ -390,7 +389,8 @@ def fit(
     """
     network, optim, choice = algorithm.network, settings.optim, settings.evaluate
     large_enough(network, {"evaluate.window": choice.window})
-    batches = training(parts.train, network.labels, settings, stage=stage, folders=_usable(algorithm, parts.unlabelled))
+    folders = _usable(algorithm, parts.unlabelled)
+    batches = training(parts.train, network.label_space, settings, stage=stage, folders=folders)
     judges = labelled(chosen(parts.val, parts.unseen, choice), lambda domain: shared(domain, network)[0])
     loop = Fit(algorithm, batches, optim, settings.run, folder=folder, owner=owner, stage=stage, log=log)
     algorithm.check(len(parts.train), optim.batch // loop.accelerator.num_processes // optim.accumulate)

@@ -218,7 +218,7 @@ def sensitivity(network: Network, choice: Prune, view: DataView, *, pixel_loss: 
 
 
 def rehearse(network: Network, choice: Prune, view: DataView, *, pixel_loss: PixelLoss) -> None:
-    """Raise what `prune` would raise before its first step, on a copy: known before the network is trained for it."""
+    """Raise what `prune` would raise before its first step; it works on a copy, before the network is trained."""
     _prepared(deepcopy(network), choice, view, pixel_loss)
     safeguards.checked(choice, network, view)
 
@@ -302,7 +302,7 @@ def _training(network: Network, choice: Prune, view: DataView, log: Log | None) 
     steady = settings.optim.model_copy(
         update={"lr": choice.lr, "steps": _ENDLESS, "schedule": "constant", "warm_up": 0, "ema": None}
     )
-    batches = protocol.training(view.parts.train, network.labels, settings, stage="score")
+    batches = protocol.training(view.parts.train, network.label_space, settings, stage="score")
     loop = Fit(algorithm, batches, steady, settings.run, stage="score", log=log)
     if loop.accelerator.num_processes > 1:
         raise InputError("prune: scores are not averaged over processes; prune in one process, recover in several")

@@ -125,9 +125,11 @@ def _origin(description: Mapping[str, Any], folder: Path, network: Network, load
             raise InputError(f"rest.from.encoder_weights is {weights!r}, but the network has other encoder_weights")
         try:
             with unwarned():
-                made = create(network.architecture["name"], network.labels, **options)
+                made = create(network.architecture["name"], network.label_space, **options)
         except InputError as error:
-            raise InputError(f"holds only the tuned weights, and the rest cannot be had: {error}; {_ADVICE}") from error
+            raise InputError(
+                f"holds only the tuned weights, and the rest cannot be loaded: {error}; {_ADVICE}"
+            ) from error
         return f"encoder_weights {weights}", made
     run = (folder / place["run"]).resolve()
     if not (run / "network.json").is_file():

@@ -191,7 +191,7 @@ class Run:
     def pixel_loss(self, network: Network) -> PixelLoss:
         """The loss of one head, as the recipe chooses it."""
         loss = self.recipe.loss
-        built: PixelLoss = LOSSES.build(loss.name, {"class_count": len(network.labels)}, **loss.options)
+        built: PixelLoss = LOSSES.build(loss.name, {"class_count": len(network.label_space)}, **loss.options)
         return built
 
     def teacher(self) -> Teacher | None:
@@ -238,7 +238,7 @@ class Run:
         optim: Optim | None = None,
         method: Method | None = None,
         teacher: Network | None = None,
-        tell: Callable[[str], object] | None = None,
+        report: Callable[[str], object] | None = None,
     ) -> None:
         """Train ``network`` in place; it ends with the selected weights, and `selection` says how they were selected.
 
@@ -249,15 +249,15 @@ class Run:
             optim: used instead of the recipe's.
             method: the algorithm, used instead of the recipe's.
             teacher: for an algorithm that learns from one, when the recipe names none.
-            tell: if given, called before the first step with a line that says how much memory a step takes.
+            report: if given, called before the first step with a line that says how much memory a step takes.
         """
         settings = self.settings
         settings = Settings(settings.data, optim or settings.optim, settings.evaluate, settings.run)
         seed_all(self.recipe.run.seed, stage, "algorithm")
         algorithm = self.algorithm(network, method, teacher, settings.optim.steps)
         self.shown = algorithm.table()
-        if tell and self.main:
-            self._estimate(algorithm, images, stage, settings, tell)
+        if report and self.main:
+            self._estimate(algorithm, images, stage, settings, report)
         step = self.fit_algorithm(algorithm, images, stage, settings)
         if self._finish:
             self._finish()
@@ -271,9 +271,9 @@ class Run:
             self._remember(network, algorithm, images, stage, method or self.recipe.algorithm, teacher)
 
     def _estimate(
-        self, algorithm: Algorithm, images: Split, stage: str, settings: Settings, tell: Callable[[str], object]
+        self, algorithm: Algorithm, images: Split, stage: str, settings: Settings, report: Callable[[str], object]
     ) -> None:
-        """Estimate the memory of a step: a line for ``tell``, a cost for the records, a warning if it is too big."""
+        """Estimate the memory of a step: a line for ``report``, a cost for the records, a warning if it is too big."""
         device = pick(settings.run.device)
         optim, data = settings.optim, settings.data
         few = data.unlabelled_batch or max(1, optim.batch // max(1, len(images.train)))
@@ -287,7 +287,7 @@ class Run:
         )
         if memory is not None:
             self.cost[f"{stage}_step_mib"] = round(memory.peak / step_memory.MIB, 1)
-            tell(str(memory))
+            report(str(memory))
             step_memory.warn_above(memory, step_memory.available(device))
 
     def _remember(

@@ -94,7 +94,7 @@ def finished(recipe: Recipe, verb: str) -> Path | None:
 
 
 def tidy(folder: Path) -> None:
-    """Remove the files of an unfinished run from the folder of a finished one: a process was killed at its end."""
+    """Remove the files of an unfinished run from the folder of a finished one, whose process was killed at its end."""
     passing = [folder / name for name in PASSING if (folder / name).exists()]
     if passing or leftovers(folder, *_parts(folder)) or (folder / LOCK).exists():
         with suppress(InputError, OSError), Lock(folder):

@@ -54,7 +54,7 @@ class DataView:
         if self.memory is not None:
             return iter(self.memory)
         device = pick(self.settings.run.device)
-        stream = protocol.training(parts or self.parts.train, network.labels, self.settings, stage=stage)
+        stream = protocol.training(parts or self.parts.train, network.label_space, self.settings, stage=stage)
         return (batch.to(device) for batch in stream(0, 0, 1))
 
     def score(self, network: Network, parts: Sequence[DomainItems]) -> float:

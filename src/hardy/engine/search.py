@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from hardy.data.base import DomainItems
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.device import pick
 from hardy.engine import protocol
 from hardy.engine.safeguards import DataView, spread

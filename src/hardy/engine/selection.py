@@ -10,7 +10,7 @@ from hardy.engine.checkpoint import load_tensors, write_tensors
 from hardy.engine.evaluate import Table
 from hardy.engine.fit import Fit
 from hardy.engine.judges import warn_of
-from hardy.engine.sharding import gathered, rest_at_hand
+from hardy.engine.sharding import gathered, unsharded_rest
 from hardy.networks.base import Network
 
 __all__ = ["keep_best", "scored", "select"]
@@ -52,7 +52,7 @@ def scored(loop: Fit, judge: Callable[[Network], Table], name: str | None) -> fl
     network = loop.algorithm.network
     live = {name: value.clone() for name, value in network.state_dict().items()}
     network.load_state_dict(_selected(loop, whole=False))
-    with rest_at_hand(loop.model):
+    with unsharded_rest(loop.model):
         table = judge(network)
     network.load_state_dict(live)
     warn_of(table, f"{loop.stage} step {loop.progress.step}", name)

@@ -1,8 +1,8 @@
 """Fully sharded training: each of several processes holds its share of every weight, gradient and optimiser state.
 
-A block of an encoder is whole only while it computes: its shares are gathered before its forward and its backward pass
-and dropped after them, and each process gets its share of the mean gradient. What belongs to no block is whole from the
-forward to the end of the backward pass.
+The weights of an encoder's block are complete only while it computes: its shares are gathered before its forward and
+its backward pass and dropped after them, and each process gets its share of the mean gradient. Weights that belong to
+no block are complete from the forward to the end of the backward pass.
 
 Source: Rajbhandari, Rasley, Ruwase and He, "ZeRO: memory optimizations toward training trillion parameter models",
 SC 2020, section 5; Zhao et al., "PyTorch FSDP", VLDB 2023. The sharding is PyTorch's ``fully_shard``.
@@ -25,7 +25,7 @@ from hardy.engine.gradient_checkpointing import blocks_of
 from hardy.errors import InputError
 from hardy.recipe import RunSection
 
-__all__ = ["check", "gathered", "rest_at_hand", "same_buffers", "sharded", "spread", "spread_optimiser"]
+__all__ = ["check", "gathered", "same_buffers", "sharded", "spread", "spread_optimiser", "unsharded_rest"]
 
 
 def check(algorithm: Algorithm, place: RunSection, processes: int) -> None:
@@ -40,18 +40,18 @@ def check(algorithm: Algorithm, place: RunSection, processes: int) -> None:
             "(torchrun --nproc_per_node 2 -m hardy train ...), or leave it out"
         )
     if place.precision == "fp16":
-        raise InputError("run.precision: fp16 does not go with run.sharding: full; use bf16 or fp32")
+        raise InputError("run.precision: fp16 cannot be combined with run.sharding: full; use bf16 or fp32")
     if place.channels_last:
-        raise InputError("run.channels_last: true does not go with run.sharding: full; leave one of them out")
+        raise InputError("run.channels_last: true cannot be combined with run.sharding: full; leave one of them out")
     if algorithm.reads_weights:
         raise InputError(
-            f"run.sharding: full does not go with the algorithm {type(algorithm).__name__}, which reads weights that "
-            "no process holds whole; leave it out, or train with erm"
+            f"run.sharding: full cannot be combined with the algorithm {type(algorithm).__name__}, which reads "
+            "complete weights, and no process has them; leave it out, or train with erm"
         )
 
 
 def sharded(algorithm: Algorithm, device: torch.device) -> tuple[Algorithm, list[nn.Module]]:
-    """A copy of ``algorithm``, which stays on the CPU, with its weights shared out to the devices of all processes; and
+    """A copy of ``algorithm``, which stays on the CPU, with its weights sharded over the devices of all processes; and
     its blocks.
 
     Raises:
@@ -67,9 +67,9 @@ def sharded(algorithm: Algorithm, device: torch.device) -> tuple[Algorithm, list
 
 
 def gathered(state: Mapping[Any, Any]) -> dict[Any, Any]:
-    """``state``, tensors by name, with every shared tensor whole and on the CPU; all processes must call it together.
+    """``state``, tensors by name, with every sharded tensor gathered on the CPU; all processes must call it together.
 
-    Values that are mappings are treated alike; all others stay as they are.
+    Values that are mappings are gathered too; all others do not change.
     """
     whole = dict(state)
     for name, value in state.items():
@@ -81,7 +81,7 @@ def gathered(state: Mapping[Any, Any]) -> dict[Any, Any]:
 
 
 def spread(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``state`` with every tensor shared out as the one of the same name in ``like``; all processes have it whole."""
+    """The complete ``state``, which all processes have, with every tensor sharded as that of its name in ``like``."""
     return {name: _shared(value, like.get(name)) for name, value in state.items()}
 
 
@@ -93,7 +93,7 @@ def _shared(value: Tensor, like: Tensor | None) -> Tensor:
 
 
 def spread_optimiser(state: Mapping[str, Any], optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-    """The ``state`` of ``optimiser``, whole, with what it keeps for a weight shared out as the weight."""
+    """The complete ``state`` of ``optimiser``, with the values of each weight sharded as the weight."""
     order = dict(enumerate(value for group in optimiser.param_groups for value in group["params"]))
     slots = {
         index: {
@@ -105,8 +105,8 @@ def spread_optimiser(state: Mapping[str, Any], optimiser: torch.optim.Optimizer)
 
 
 @contextmanager
-def rest_at_hand(model: nn.Module) -> Iterator[None]:
-    """Inside the block: the weights outside of blocks are whole, so that parts of ``model`` can be called alone."""
+def unsharded_rest(model: nn.Module) -> Iterator[None]:
+    """Inside the block the weights outside of blocks are gathered, so that parts of ``model`` can be called alone."""
     if not isinstance(model, FSDPModule):
         yield
         return

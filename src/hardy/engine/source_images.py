@@ -61,7 +61,7 @@ def _images(data: Data, seed: int, most: int) -> Iterator[Tensor]:
         domain, items = source.domain, source.train
         order = np.random.default_rng(key(seed, "source images", domain.name)).permutation(len(items))
         drawn = [items[place] for place in order[: max(1, most // len(readable))]]
-        for batch in loader.evaluation_batches([(domain, drawn)], domain.dataset.labels, resize=data.size):
+        for batch in loader.evaluation_batches([(domain, drawn)], domain.dataset.label_space, resize=data.size):
             yield batch.images
 
 

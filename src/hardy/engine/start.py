@@ -8,7 +8,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from hardy.data.labels import SPACES, label_space
+from hardy.data.label_spaces import SPACES, find_label_space
 from hardy.engine import artefact, changes
 from hardy.engine.run_files import START, WEIGHTS
 from hardy.errors import InputError
@@ -41,7 +41,7 @@ def network(choice: NetworkChoice) -> Network:
     assert choice.classes, "a network that is named has classes"
     if choice.weights:
         refuse_other(choice.sha256, Path(choice.weights))
-    made = create(choice.name, label_space(choice.classes), weights=choice.weights, **choice.options)
+    made = create(choice.name, find_label_space(choice.classes), weights=choice.weights, **choice.options)
     if choice.weights is None and made.pretrained and (weights := made.architecture["options"].get("encoder_weights")):
         made.origin = {"encoder_weights": weights}
     return made
@@ -59,11 +59,11 @@ def section(network: Network, folder: Path | None) -> dict[str, Any]:
     if folder is None:
         return {"run": "a network in memory", **identity}
     name, options = network.architecture["name"], network.architecture["options"]
-    shipped = SPACES.get(network.labels.name) == network.labels
+    shipped = SPACES.get(network.label_space.name) == network.label_space
     as_built = not network.changes and "mean" not in network.architecture and not options.get("encoder_weights")
     if shipped and as_built and not isinstance(network, Wrapped):
         weights = str(folder / START / WEIGHTS)
-        return {"name": name, **options, "classes": network.labels.name, "weights": weights, "sha256": sha256}
+        return {"name": name, **options, "classes": network.label_space.name, "weights": weights, "sha256": sha256}
     return {"run": str(folder / START), **identity}
 
 

@@ -145,8 +145,8 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 
 
 def _whole(algorithm: Algorithm) -> int:
-    """The bytes of weights that a sharded step has whole at once: those outside of blocks, and two blocks, of which one
-    computes and the next is gathered."""
+    """The bytes of weights that a sharded step has complete at one time: those outside of blocks, and two blocks; one
+    computes while the next is gathered."""
     blocks = [_bytes(block.parameters()) for block in blocks_of((algorithm.network, *algorithm.peers().values()))]
     return _bytes(algorithm.parameters()) - sum(blocks) + sum(sorted(blocks)[-2:])
 

@@ -22,7 +22,7 @@ from hardy.engine.evaluate import judged
 __all__ = ["Action", "Alarms", "Number", "Probes", "StreamTable", "Window", "harmful", "stacked", "worst_window"]
 
 Probes = Mapping[str, Mapping[str, Tensor]]
-"""moment -> domain -> confusion counts (K + 1, K + 1); the moments stand in the docstring of this module."""
+"""moment -> domain -> confusion counts (K + 1, K + 1); for the moments see the docstring of this module."""
 
 
 class Action(NamedTuple):
@@ -73,7 +73,7 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class StreamTable:
-    """What a stream gave; scores are in [0, 1], mIoU or, for image-level classes, accuracy.
+    """The results of a stream; scores are in [0, 1], mIoU or, for image-level classes, accuracy.
 
     Attributes:
         domains: their names.

@@ -1,9 +1,9 @@
 """A stream: frames reach a method batch by batch, which adapts on some and predicts all; everything is measured.
 
 The order of the frames is that of `hardy.data.stream`. A slow method skips adaptation, never frames: it adapts on every
-k-th batch and predicts the others with what it has. It gets the domain of a batch, unless there are several. A
-frame that cannot be used is skipped with one line, and the stream goes on. A stream that was stopped continues with the
-same bits (`hardy.engine.stream_state`).
+k-th batch and predicts the others without adapting. It gets the domain of a batch, unless there are several. A frame
+that cannot be used is skipped with one line, and the stream goes on. A stream that was stopped continues with the same
+bits (`hardy.engine.stream_state`).
 
 Source: adaptation on every k-th frame: Alfarra et al., "Evaluation of test-time adaptation under computational time
 constraints", ICML 2024 (arXiv:2304.04795); there the slow method skips the frames themselves.
@@ -191,7 +191,7 @@ class Streaming:
         self.progress.skipped.append((place, name, reason))
 
     def _step(self, frames: list[tuple[int, Frame]], batch: Batch) -> None:
-        """Predict one batch, adapt on it if it is its turn, and count."""
+        """Predict one batch, adapt on it if it is the k-th, and count."""
         now = self.progress
         domains = [frame.domain for _, frame in frames]
         places = [place for place, _ in frames]
@@ -212,7 +212,7 @@ class Streaming:
         now.nans += sum(bool(one.isnan().any()) for one in logits)
         now.counts += (each := self._counts(logits, batch, domains))
         if adapts and isinstance(self.live, Guarded):
-            self._heed(self.live, places[0], each, batch, domains)
+            self._note_guard(self.live, places[0], each, batch, domains)
         now.places += [(frame.round, frame.domain) for _, frame in frames]
         now.batches += 1
         now.since_reset += len(frames)
@@ -230,7 +230,9 @@ class Streaming:
         self.progress.seconds += seconds
         return logits
 
-    def _heed(self, guarded: Guarded, place: int, each: Sequence[Tensor], batch: Batch, domains: Sequence[int]) -> None:
+    def _note_guard(
+        self, guarded: Guarded, place: int, each: Sequence[Tensor], batch: Batch, domains: Sequence[int]
+    ) -> None:
         """Note what the guard did on this batch, and whether it was right, by labels that it does not see."""
         now, seen = self.progress, guarded.watched
         now.actions += [Action(place, cause, action) for cause, action in guarded.actions]

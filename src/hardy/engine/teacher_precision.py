@@ -1,8 +1,9 @@
 """The precision of a teacher with ``precision: auto``: measured once, before the first step of a run, and kept.
 
-Half precision is faster on some machines and slower on others. Which one a measurement prefers is no function of the
-recipe, and it changes bits. So the choice is kept in the run's folder, where a resumed run finds it, and in the run's
-records; the default is fp32. A run that must be repeated on other machines with the same bits names a precision.
+Half precision is faster on some machines and slower on others. The result depends on the machine, not on the recipe,
+and the precision changes the bits of a run. So the choice is kept in the run's folder, where a resumed run finds it,
+and in the run's records; the default is fp32. A run that must be repeated on other machines with the same bits names a
+precision.
 """
 
 import json

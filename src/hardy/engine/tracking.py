@@ -58,7 +58,7 @@ class Tracking:
         self.log(stage, self._steps.get(stage, 0), named)
 
     def close(self) -> None:
-        """Write everything out."""
+        """Write all that is pending and close the trackers."""
         for tracker in self._started.values():
             tracker.finish()
 

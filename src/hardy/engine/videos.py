@@ -18,7 +18,7 @@ SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".
 
 _CAMERA = "camera:"
 _LEAST_MISSING = 0.5
-"""Seconds that a video without sound may end before its stated length."""
+"""By how many seconds a video without sound may be shorter than its stated length."""
 
 _DEVICES = {"linux": ("/dev/video{}", "v4l2"), "darwin": ("{}", "avfoundation"), "win32": ("video={}", "dshow")}
 
@@ -52,7 +52,7 @@ def source_of(word: str) -> Source | None:
     if word.startswith(_CAMERA):
         number = word.removeprefix(_CAMERA)
         if sys.platform not in _DEVICES or not number:
-            raise InputError(f"{word}: no camera can be opened so; name a number such as camera:0")
+            raise InputError(f"{word}: this names no camera; give its number, such as camera:0")
         address, kind = _DEVICES[sys.platform]
         return Source(f"camera{number}", None, address.format(number), kind)
     path = Path(word)

@@ -1,8 +1,8 @@
-"""Predicting a folder that is being filled, until it is stopped or nothing new comes; with what a method has learned.
+"""Predicting a watched folder until it is stopped or no new image arrives, and keeping what a method has learned.
 
 ``adaptation.json`` beside the masks names the state of a method of test-time adaptation, a file of
 `hardy.engine.adaptation_state`. Both are written at the end and every `OFTEN` images. The JSON is written last, so that
-after a crash it names a whole state, and images that were predicted after it was written have taught nothing.
+after a crash it names a complete state, without what was learned from images after it was written.
 """
 
 import json
@@ -42,14 +42,14 @@ def watch(
 
     Args:
         predictor: predicts and writes; it resumes.
-        folder: that is being filled.
+        folder: the watched folder.
         idle: end after so many seconds without a new image; None for never.
-        say: gets a line when it begins, for each image that is skipped, and when many wait.
+        say: gets a line at the start, for each image that is skipped, and when many images wait.
 
     Raises:
         InputError: when the folder is gone, a mask cannot be written, or the state of a method is damaged.
     """
-    say(f"watching {folder}; " + ("Ctrl-C stops" if idle is None else f"Ctrl-C or {idle:g} quiet seconds stop"))
+    say(f"watching {folder}; " + ("Ctrl-C stops" if idle is None else f"Ctrl-C or {idle:g} s without a new image stop"))
     live = _Kept(predictor.live, predictor.folder, predictor.key()) if predictor.live else None
     result = Predicted(last=LAST)
     handled = 0
@@ -102,7 +102,7 @@ class _Kept:
         return self._folder / f"adaptation-{self._number}.safetensors"
 
     def after(self, images: int) -> None:
-        """So many images were predicted."""
+        """Count ``images`` that were predicted; write the state after every `OFTEN` of them."""
         self._since += images
         if self._since >= OFTEN:
             self.save()

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.pictures import Picture
 
 __all__ = ["Finder"]
@@ -22,11 +22,11 @@ class Finder:
     """Keeps the ``most`` worst images of those that it is shown.
 
     Attributes:
-        labels: the space of truth and prediction.
+        label_space: the space of truth and prediction.
         most: how many are kept.
     """
 
-    labels: LabelSpace
+    label_space: LabelSpace
     most: int
     _found: list[tuple[float, int, tuple[np.ndarray, np.ndarray, np.ndarray]]] = field(default_factory=list)
     _shown: int = 0
@@ -64,7 +64,7 @@ class Finder:
 
     def _mask(self, ids: np.ndarray, size: tuple[int, int]) -> bytes:
         palette = np.zeros((256, 3), np.uint8)
-        palette[: len(self.labels)] = self.labels.colours
+        palette[: len(self.label_space)] = self.label_space.colours
         mask, packed = Image.fromarray(ids).resize(size, Image.Resampling.NEAREST), BytesIO()
         mask.putpalette(palette.flatten().tolist())
         mask.save(packed, "PNG", optimize=True)

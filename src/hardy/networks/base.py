@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from hardy.blocks.sizes import resize
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.errors import InputError, quoted
+from hardy.former import FormerName
 from hardy.networks.building.changes import Change, Plan, plan_of
 from hardy.networks.parts.stages import stages_of
 from hardy.ops.caches import without_history
@@ -30,8 +31,8 @@ PixelLoss = Callable[[Tensor, Tensor], Tensor]
 class Network(nn.Module, ABC):
     """A map from images (B, 3, H, W) RGB in [0, 1] to logits (B, K, H, W), or (B, K) for image-level classes.
 
-    A subclass writes `outputs` and, if it has more than one head, `losses`. Its constructor takes ``labels`` before
-    the ``*`` (the program supplies it) and its options after; `hardy.create` stores the options so that the
+    A subclass writes `outputs` and, if it has more than one head, `losses`. Its constructor takes ``label_space``
+    before the ``*`` (the program supplies it) and its options after; `hardy.create` stores the options so that the
     artefact can build the network again.
 
     Contract, tested by ``tests/contracts/test_networks.py`` for every network: normalisation is the first step;
@@ -39,7 +40,7 @@ class Network(nn.Module, ABC):
     logits of an image do not depend on the other images of the batch.
 
     Attributes:
-        labels: the classes predicted.
+        label_space: the classes predicted.
         part: name of the submodule whose layer names users know, such as a wrapped module; empty for the network
             itself.
         least_size: the smallest side, in pixels, of an image that the network accepts.
@@ -74,6 +75,7 @@ class Network(nn.Module, ABC):
     changes: list[Change]
     resting: tuple[str, ...] = ()
     linked: tuple[str, ...] = ()
+    labels = FormerName("label_space")
     origin: Mapping[str, Any] | None = None
     lineage: tuple[Mapping[str, Any], ...] = ()
     mean: Tensor
@@ -89,13 +91,13 @@ class Network(nn.Module, ABC):
 
     def __init__(
         self,
-        labels: LabelSpace,
+        label_space: LabelSpace,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
     ) -> None:
         super().__init__()
         _check_normalisation(mean, std)
-        self.labels = labels
+        self.label_space = label_space
         self.architecture = {}
         self.changes = []
         for name, values in (("mean", mean), ("std", std)):

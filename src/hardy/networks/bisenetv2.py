@@ -17,7 +17,7 @@ from hardy.blocks.context_embedding import ContextEmbedding
 from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.blocks.gather_expansion import GatherExpansion
 from hardy.blocks.sizes import cells
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.errors import InputError, within
 from hardy.networks.base import Network, resize
 from hardy.networks.building.weights import initialise
@@ -36,7 +36,7 @@ class BiSeNetV2(Network):
     stride 32 has at least 2x2 cells; the logits are cropped to the image.
 
     Args:
-        labels: the classes predicted.
+        label_space: the classes predicted.
         aux: in training, a booster head on each stage of the semantic branch, ``aux_stage1`` .. ``aux_stage4``, at
             twice the size of its map, with weight 1.
         head_width: channels before the classifier.
@@ -49,7 +49,7 @@ class BiSeNetV2(Network):
 
     def __init__(
         self,
-        labels: LabelSpace,
+        label_space: LabelSpace,
         *,
         aux: bool = False,
         head_width: int = 1024,
@@ -62,7 +62,7 @@ class BiSeNetV2(Network):
         if booster_width != 128 and not aux:
             raise InputError(f"BiSeNetV2.booster_width: {booster_width} has no effect without boosters; set aux")
         within("BiSeNetV2.dropout", dropout, 0, 1)
-        super().__init__(labels)
+        super().__init__(label_space)
         self.detail = nn.Sequential(
             *_convs(3, 64, 2),
             *_convs(64, 64, 3),
@@ -72,11 +72,11 @@ class BiSeNetV2(Network):
         self.context = ContextEmbedding(128)
         self.fusion = BilateralAggregation(128, upsample=upsample)
         self.head = nn.Sequential(
-            ConvNormAct(128, head_width), nn.Dropout(dropout), nn.Conv2d(head_width, len(labels), 1)
+            ConvNormAct(128, head_width), nn.Dropout(dropout), nn.Conv2d(head_width, len(label_space), 1)
         )
         widths = {16: 4, 32: 8, 64: 16, 128: 32}
         self.boosters = nn.ModuleList(
-            _Booster(channels, booster_width, stride, len(labels), dropout, upsample)
+            _Booster(channels, booster_width, stride, len(label_space), dropout, upsample)
             for channels, stride in (widths if aux else {}).items()
         )
         initialise(self)

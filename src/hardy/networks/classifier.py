@@ -11,7 +11,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.errors import within
 from hardy.networks.base import Network
 from hardy.networks.building.weights import initialise
@@ -28,7 +28,7 @@ class Classifier(Network):
     embedding (B, C) is what the linear layer reads, before dropout.
 
     Args:
-        labels: the classes predicted.
+        label_space: the classes predicted.
         encoder: a size of an encoder of ``hardy list encoder``, or a timm model.
         encoder_weights: None for random initialisation; a weights file, also of a foundation model under the names of
             its release; a short name of ``hardy list weights``; ``"timm"`` or a timm tag; ``"hf-hub:OWNER/NAME"``.
@@ -45,7 +45,7 @@ class Classifier(Network):
 
     def __init__(
         self,
-        labels: LabelSpace,
+        label_space: LabelSpace,
         *,
         encoder: str = "resnet18",
         encoder_weights: str | None = None,
@@ -53,7 +53,7 @@ class Classifier(Network):
         freeze_norm: bool = False,
     ) -> None:
         within("Classifier.dropout", dropout, 0, 1)
-        super().__init__(labels)
+        super().__init__(label_space)
         self.backbone: Any
         self.encoder_name = encoder
         if family_of(encoder) is not None:
@@ -67,7 +67,7 @@ class Classifier(Network):
                 self.indices, _, _, self.multiple = stages(self.backbone)
                 width = self.backbone.head_hidden_size
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(width, len(labels))
+        self.head = nn.Linear(width, len(label_space))
         initialise(self.head)
         self.pretrained = encoder_weights is not None
         self.freeze_norm = freeze_norm

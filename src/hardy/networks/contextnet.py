@@ -15,7 +15,7 @@ from hardy.blocks.depthwise_separable import DepthwiseSeparable
 from hardy.blocks.fusion_unit import FusionUnit
 from hardy.blocks.inverted_residual import InvertedResidual
 from hardy.blocks.sizes import cells
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.errors import within
 from hardy.networks.base import Network, resize
 from hardy.networks.building.weights import initialise
@@ -32,18 +32,18 @@ class ContextNet(Network):
     embedding. Coarse logits at stride 8.
 
     Args:
-        labels: the classes predicted.
+        label_space: the classes predicted.
         factor: by how much each side of the image is reduced for the deep branch (its stride is 8 times that), and the
             dilation of the convolution after its map is enlarged.
         blocks: depthwise separable convolutions before the classifier.
         dropout: share of values zeroed before the classifier while training.
     """
 
-    def __init__(self, labels: LabelSpace, *, factor: int = 4, blocks: int = 2, dropout: float = 0.1) -> None:
+    def __init__(self, label_space: LabelSpace, *, factor: int = 4, blocks: int = 2, dropout: float = 0.1) -> None:
         within("ContextNet.factor", factor, 1, 8)
         within("ContextNet.blocks", blocks, 0)
         within("ContextNet.dropout", dropout, 0, 1)
-        super().__init__(labels)
+        super().__init__(label_space)
         self.factor = factor
         self.context = nn.Sequential(ConvNormAct(3, 32, stride=2), *_bottlenecks(32))
         self.detail = nn.Sequential(
@@ -56,7 +56,7 @@ class ContextNet(Network):
         self.head = nn.Sequential(
             *(DepthwiseSeparable(128, 128) for _ in range(blocks)),
             nn.Dropout(dropout),
-            nn.Conv2d(128, len(labels), 1),
+            nn.Conv2d(128, len(label_space), 1),
         )
         initialise(self)
 

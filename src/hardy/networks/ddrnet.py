@@ -17,7 +17,7 @@ from hardy.blocks.dappm import DAPPM
 from hardy.blocks.double_bottleneck import DoubleBottleneck
 from hardy.blocks.residual_stage import ResidualStage
 from hardy.blocks.sizes import cells
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.networks.base import Network, resize
 from hardy.networks.building.weights import initialise
 from hardy.networks.parts.branches import cropped, fill_trunk, head, padded, stem
@@ -39,7 +39,7 @@ class DDRNet(Network):
     stride 64 has at least 2x2 cells; the logits are cropped to the image.
 
     Args:
-        labels: the classes predicted.
+        label_space: the classes predicted.
         variant: size.
         aux: in training, a second head on the detail branch after its first exchange; its weight in the paper is 0.4.
         encoder_weights: None for random initialisation; a file of the authors' ImageNet weights, with their names.
@@ -50,18 +50,18 @@ class DDRNet(Network):
 
     def __init__(
         self,
-        labels: LabelSpace,
+        label_space: LabelSpace,
         *,
         variant: Literal["23_slim", "23"] = "23_slim",
         aux: bool = False,
         encoder_weights: str | None = None,
     ) -> None:
-        super().__init__(labels)
+        super().__init__(label_space)
         width, head_width = _SIZES[variant]
         self.backbone = _DualResolution(width)
         self.pyramid = DAPPM(16 * width, 128, 4 * width)
-        self.head = head(4 * width, head_width, len(labels))
-        self.aux = head(2 * width, head_width, len(labels)) if aux else None
+        self.head = head(4 * width, head_width, len(label_space))
+        self.aux = head(2 * width, head_width, len(label_space)) if aux else None
         initialise(self)
         if encoder_weights is not None:
             fill_trunk(self.backbone, encoder_weights)

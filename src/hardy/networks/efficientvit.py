@@ -12,7 +12,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.networks.base import Network, resize
 from hardy.networks.decoders.efficientvit import EfficientViTHead
 from hardy.networks.parts.pyramid import Pyramid
@@ -30,7 +30,7 @@ class EfficientViT(Network):
     the last three maps.
 
     Args:
-        labels: the classes predicted.
+        label_space: the classes predicted.
         variant: size of the encoder and the head.
         encoder_weights: None for random initialisation; a file with timm's names; ``"timm"`` or a timm tag.
         dropout: share of channels zeroed before the classifier while training.
@@ -41,17 +41,17 @@ class EfficientViT(Network):
 
     def __init__(
         self,
-        labels: LabelSpace,
+        label_space: LabelSpace,
         *,
         variant: Literal["b0", "b1", "b2"] = "b0",
         encoder_weights: str | None = None,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(labels)
+        super().__init__(label_space)
         self.backbone = Pyramid(f"efficientvit_{variant}", encoder_weights, None)
         width, depth = HEADS[variant]
         channels, strides = self.backbone.channels, self.backbone.strides
-        self.head = EfficientViTHead(channels, strides, len(labels), width=width, depth=depth, dropout=dropout)
+        self.head = EfficientViTHead(channels, strides, len(label_space), width=width, depth=depth, dropout=dropout)
         self.pretrained = encoder_weights is not None
 
     def encoder(self) -> Sequence[nn.Module]:

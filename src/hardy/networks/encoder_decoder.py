@@ -14,7 +14,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from hardy.blocks.conv_norm_act import ConvNormAct
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.errors import InputError
 from hardy.networks.base import Network, PixelLoss, resize
 from hardy.networks.building.weights import initialise
@@ -33,7 +33,7 @@ class EncoderDecoder(Network):
     coarse logits, at its stride; both belong to the padded image.
 
     Args:
-        labels: the classes predicted.
+        label_space: the classes predicted.
         encoder: a size of an encoder of ``hardy list encoder``, or a timm model.
         encoder_weights: None for random initialisation; a weights file, also of a foundation model under the names of
             its release; a short name of ``hardy list weights``; ``"timm"`` or a timm tag; ``"hf-hub:OWNER/NAME"``.
@@ -53,7 +53,7 @@ class EncoderDecoder(Network):
 
     def __init__(
         self,
-        labels: LabelSpace,
+        label_space: LabelSpace,
         *,
         encoder: str = "resnet18",
         encoder_weights: str | None = None,
@@ -64,7 +64,7 @@ class EncoderDecoder(Network):
         aux: bool = False,
         vit: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(labels)
+        super().__init__(label_space)
         self.backbone = _backbone(encoder, encoder_weights, output_stride, finest_stride, checked(vit))
         channels, strides = self.backbone.channels, self.backbone.strides
         with one_line_errors(
@@ -72,14 +72,14 @@ class EncoderDecoder(Network):
         ):
             self.decoder = DECODERS.build(
                 decoder,
-                {"channels": channels, "strides": strides, "class_count": len(labels)},
+                {"channels": channels, "strides": strides, "class_count": len(label_space)},
                 **(decoder_options or {}),
             )
             if self.decoder.joins:
                 if not isinstance(self.backbone, Pyramid):
                     raise InputError(f"decoder {decoder!r}: encoder {encoder!r} is no plain vision transformer of timm")
                 self.decoder.take_over(*self.backbone.give(self.decoder.count))
-        self.aux = _auxiliary(channels[-2:][0], len(labels)) if aux else None
+        self.aux = _auxiliary(channels[-2:][0], len(label_space)) if aux else None
         self.pretrained = encoder_weights is not None
 
     def encoder(self) -> Sequence[nn.Module]:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from hardy.blocks.esp import ESP
 from hardy.blocks.transposed_to import TransposedTo
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.errors import InputError, within
 from hardy.networks.base import Network, resize
 from hardy.networks.building.weights import initialise
@@ -31,7 +31,7 @@ class ESPNet(Network):
     stride 1 with the decoder and 8 without.
 
     Args:
-        labels: the classes predicted.
+        label_space: the classes predicted.
         p: blocks of the second level after the one that halves the map.
         q: blocks of the third level after the one that halves the map.
         decoder: False omits it: ESPNet-C.
@@ -42,7 +42,7 @@ class ESPNet(Network):
 
     def __init__(
         self,
-        labels: LabelSpace,
+        label_space: LabelSpace,
         *,
         p: int = 2,
         q: int = 8,
@@ -54,7 +54,7 @@ class ESPNet(Network):
         within("ESPNet.q", q, 1)
         if width is not None:
             within("ESPNet.width", width, 5)
-        super().__init__(labels)
+        super().__init__(label_space)
         if not decoder and (width is not None or finest != "level1"):
             raise InputError("ESPNet: without the decoder, width and finest have no effect; leave them out")
         self.finest = finest
@@ -64,11 +64,11 @@ class ESPNet(Network):
         self.norm2 = _norm_act(2 * 64 + 3)
         self.level3 = _Level(2 * 64 + 3, 128, q)
         self.norm3 = _norm_act(2 * 128)
-        inside = (max(5, len(labels)) if width is None else width) if decoder else len(labels)
+        inside = (max(5, len(label_space)) if width is None else width) if decoder else len(label_space)
         self.written = {"width": inside} if decoder else {}  # so that other classes do not change the inner layers
         self.classifier = nn.Conv2d(256, inside, 1, bias=False)
         skips = (16 + 3 if finest == "level1" else 16, 2 * 64 + 3)
-        self.decoder = _Decoder(skips, inside, len(labels)) if decoder else None
+        self.decoder = _Decoder(skips, inside, len(label_space)) if decoder else None
         initialise(self)
         for module in self.modules():
             if isinstance(module, ESP):

@@ -21,7 +21,7 @@ from hardy.blocks.fast_attention import FastAttention
 from hardy.blocks.open_size import halved_wider, masked, resized_from_wider
 from hardy.blocks.pooled_norm import PooledNorm
 from hardy.blocks.sizes import is_open
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.networks.base import Network
 from hardy.networks.building.weights import fill, initialise
 from hardy.networks.parts.pyramid import load_encoder
@@ -38,7 +38,7 @@ class FANet(Network):
     (B, 128, h, w) at strides 32 and 8, ``fused`` (B, 256, H/8, W/8), the embedding. Coarse logits at stride 8.
 
     Args:
-        labels: the classes predicted.
+        label_space: the classes predicted.
         variant: layers of the ResNet, 18 or 34.
         encoder_weights: None for random initialisation; a file of the ResNet's weights with the names of torchvision or
             timm; ``"timm"`` or a timm tag. The shortcut that halves the map in the first stage is always random.
@@ -52,14 +52,14 @@ class FANet(Network):
 
     def __init__(
         self,
-        labels: LabelSpace,
+        label_space: LabelSpace,
         *,
         variant: Literal[18, 34] = 18,
         encoder_weights: str | None = None,
         aux: bool = False,
         published: bool = False,
     ) -> None:
-        super().__init__(labels)
+        super().__init__(label_space)
         self.align_corners = published
         name = f"resnet{variant}"
         self.backbone = _Backbone(DEPTHS[name])
@@ -69,8 +69,8 @@ class FANet(Network):
         self.fine = ConvNormLeaky(CHANNELS[0], 128, 3)
         self.coarse = ConvNormLeaky(CHANNELS[2], 128, 3)
         self.mix = ConvNormLeaky(256, 256, 3)
-        self.head = nn.Conv2d(256, len(labels), 1, bias=False)
-        self.aux = _auxiliary(len(labels)) if aux else None
+        self.head = nn.Conv2d(256, len(label_space), 1, bias=False)
+        self.aux = _auxiliary(len(label_space)) if aux else None
         initialise(self)
         if encoder_weights is not None:
             trained = load_encoder(name, encoder_weights, lambda model: model.reset_classifier(0)).state_dict()

@@ -13,7 +13,7 @@ from hardy.blocks.depthwise_separable import DepthwiseSeparable
 from hardy.blocks.fusion_unit import FusionUnit
 from hardy.blocks.inverted_residual import InvertedResidual
 from hardy.blocks.pyramid_pooling import PyramidPooling
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.errors import within
 from hardy.networks.base import Network
 from hardy.networks.building.weights import initialise
@@ -27,7 +27,7 @@ class FastSCNN(Network):
     ``fused`` (B, 128, H/8, W/8), the embedding. Coarse logits at stride 8.
 
     Args:
-        labels: the classes predicted.
+        label_space: the classes predicted.
         width: channels of every layer as a multiple of the paper's, rounded to a multiple of 8.
         aux: in training, a second head on ``detail``; its weight in the paper is 0.4.
         ffm_dilation: dilation of the fusion's depthwise convolution; 4 is the paper's.
@@ -39,7 +39,7 @@ class FastSCNN(Network):
 
     def __init__(
         self,
-        labels: LabelSpace,
+        label_space: LabelSpace,
         *,
         width: float = 1.0,
         aux: bool = False,
@@ -52,7 +52,7 @@ class FastSCNN(Network):
         within("FastSCNN.ffm_dilation", ffm_dilation, 1)
         within("FastSCNN.dropout", dropout, 0, 1)
         within("FastSCNN.padding", padding, 0, 1)
-        super().__init__(labels)
+        super().__init__(label_space)
         self.align_corners = align_corners
         a, b, c, d, e = (max(8, round(width * channels / 8) * 8) for channels in (32, 48, 64, 96, 128))
         self.detail = nn.Sequential(
@@ -68,9 +68,11 @@ class FastSCNN(Network):
         )
         self.fusion = FusionUnit(c, e, e, dilation=ffm_dilation, align_corners=align_corners)
         self.head = nn.Sequential(
-            DepthwiseSeparable(e, e), DepthwiseSeparable(e, e), nn.Dropout(dropout), nn.Conv2d(e, len(labels), 1)
+            DepthwiseSeparable(e, e), DepthwiseSeparable(e, e), nn.Dropout(dropout), nn.Conv2d(e, len(label_space), 1)
         )
-        self.aux = nn.Sequential(ConvNormAct(c, a), nn.Dropout(dropout), nn.Conv2d(a, len(labels), 1)) if aux else None
+        self.aux = (
+            nn.Sequential(ConvNormAct(c, a), nn.Dropout(dropout), nn.Conv2d(a, len(label_space), 1)) if aux else None
+        )
         initialise(self)
 
     def outputs(self, images: Tensor) -> Outputs:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.blocks.feature_fusion import FeatureFusion
 from hardy.blocks.zoomed_conv import ZoomedConv
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.networks.architectures.multipath import PUBLISHED, Architecture, parse, read
 from hardy.networks.base import Network, resize
 from hardy.networks.building.weights import initialise
@@ -33,7 +33,7 @@ class FasterSeg(Network):
     ``fused`` (at stride 8), the embedding. Coarse logits at stride 8.
 
     Args:
-        labels: the classes predicted; the architecture may have been found for another number of classes.
+        label_space: the classes predicted; the architecture may have been found for another number of classes.
         arch: ``"student"`` or ``"teacher"``, the published ones; the path of a JSON file; or the content of one (see
             `hardy.networks.architectures.multipath`). The artefact stores a file's content, not its path.
         attention: gate the fused channels by their average; the authors' release has the weights for it (they are in
@@ -51,14 +51,14 @@ class FasterSeg(Network):
 
     def __init__(
         self,
-        labels: LabelSpace,
+        label_space: LabelSpace,
         *,
         arch: str | Mapping[str, Any] = "student",
         attention: bool = False,
         aux: bool = False,
         published: bool = False,
     ) -> None:
-        super().__init__(labels)
+        super().__init__(label_space)
         self.align_corners = published
         source, found = "arch", arch
         if isinstance(found, str):
@@ -86,12 +86,12 @@ class FasterSeg(Network):
         self.branches = nn.ModuleList(_Climb(of, architecture, align_corners=published) for of in wide)
         fused = architecture.channels(8, architecture.head_width) * len(self.branches)
         self.fusion = FeatureFusion(fused, fused, reduction=1 if attention else None)
-        self.head = _head(fused, len(labels))
+        self.head = _head(fused, len(label_space))
         self.aux = nn.ModuleDict()
         if aux:
             for scale, name in ((1, "stride16"), (2, "stride32")):
                 if side_by_side := sum(_at(wide, scale)):
-                    self.aux[name] = _head(side_by_side, len(labels))
+                    self.aux[name] = _head(side_by_side, len(label_space))
         initialise(self)
 
     def outputs(self, images: Tensor) -> Outputs:

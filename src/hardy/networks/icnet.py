@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from hardy.blocks.cascade_fusion import CascadeFusion
 from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.blocks.sizes import cells
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.errors import InputError, within
 from hardy.networks.base import Network, PixelLoss, resize
 from hardy.networks.building.weights import initialise
@@ -38,7 +38,7 @@ class ICNet(Network):
     W/32) of the three resolutions; ``fused`` (B, 128, H/4, W/4), the embedding. Coarse logits at stride 4.
 
     Args:
-        labels: the classes predicted.
+        label_space: the classes predicted.
         width: channels of every layer as a multiple of the paper's network before its filters were pruned.
         backbone: encoder of the two smaller resolutions: ``"resnet50"`` with three 3x3 convolutions first, as
             published, or ``"resnet18"`` with a 7x7 convolution first, which ImageNet weights fit at width 1.
@@ -53,7 +53,7 @@ class ICNet(Network):
 
     def __init__(
         self,
-        labels: LabelSpace,
+        label_space: LabelSpace,
         *,
         width: float = 0.5,
         backbone: Literal["resnet50", "resnet18"] = "resnet50",
@@ -66,7 +66,7 @@ class ICNet(Network):
                 f"ICNet: encoder_weights={encoder_weights!r} fit backbone='resnet18' at width=1, not {backbone!r} at "
                 f"width={width}"
             )
-        super().__init__(labels)
+        super().__init__(label_space)
         narrow, fine, wide = (round(channels * width) for channels in (64, 128, 256))
         self.full = nn.Sequential(
             ConvNormAct(3, narrow, stride=2), ConvNormAct(narrow, narrow, stride=2), ConvNormAct(narrow, fine, stride=2)
@@ -75,8 +75,10 @@ class ICNet(Network):
         middle, deep = self.backbone.channels
         self.narrow = ConvNormAct(deep, 2 * wide, kernel=1)
         self.fusion = nn.ModuleList((CascadeFusion(2 * wide, middle, wide), CascadeFusion(wide, fine, wide)))
-        self.head = nn.Conv2d(wide, len(labels), 1)
-        self.aux = nn.ModuleList(nn.Conv2d(channels, len(labels), 1) for channels in (2 * wide, wide)) if aux else None
+        self.head = nn.Conv2d(wide, len(label_space), 1)
+        self.aux = (
+            nn.ModuleList(nn.Conv2d(channels, len(label_space), 1) for channels in (2 * wide, wide)) if aux else None
+        )
         initialise(self)
         if encoder_weights is not None:
             fill_resnet(self.backbone, backbone, encoder_weights)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hardy.blocks.transposed_to import fitted
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.networks.base import Network
 from hardy.networks.building.weights import initialise
 from hardy.networks.decoders.linknet import LinkNetDecoder
@@ -27,16 +27,16 @@ class LinkNet(Network):
     32; after the ReLU). Coarse logits at stride 1; the embedding is the decoder's last sum, at stride 4.
 
     Args:
-        labels: the classes predicted.
+        label_space: the classes predicted.
         encoder_weights: None for random initialisation; a file of ResNet-18 weights with the names of torchvision or
             timm; ``"timm"`` or a timm tag.
     """
 
-    def __init__(self, labels: LabelSpace, *, encoder_weights: str | None = None) -> None:
-        super().__init__(labels)
+    def __init__(self, label_space: LabelSpace, *, encoder_weights: str | None = None) -> None:
+        super().__init__(label_space)
         self.backbone = ResNet("resnet18")
         channels, strides = self.backbone.channels, self.backbone.strides
-        self.decoder = LinkNetDecoder([channels[0], *channels], [strides[0], *strides], len(labels))
+        self.decoder = LinkNetDecoder([channels[0], *channels], [strides[0], *strides], len(label_space))
         initialise(self.backbone)
         if encoder_weights is not None:
             fill_resnet(self.backbone, "resnet18", encoder_weights)

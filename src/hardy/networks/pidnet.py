@@ -23,7 +23,7 @@ from hardy.blocks.pag import Pag
 from hardy.blocks.pappm import PAPPM
 from hardy.blocks.residual_stage import ResidualStage
 from hardy.blocks.sizes import cells
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.losses.base import Loss
 from hardy.networks.base import Network, PixelLoss, resize
 from hardy.networks.building.weights import initialise
@@ -62,7 +62,7 @@ class PIDNet(Network):
     stride 64 has at least 2x2 cells; the logits are cropped to the image.
 
     Args:
-        labels: the classes predicted.
+        label_space: the classes predicted.
         variant: size.
         aux: in training, a second head on the detail branch, with weight 0.4, and a head that predicts boundaries.
         encoder_weights: None for random initialisation; a file of the authors' ImageNet weights, with their names. They
@@ -81,22 +81,22 @@ class PIDNet(Network):
 
     def __init__(
         self,
-        labels: LabelSpace,
+        label_space: LabelSpace,
         *,
         variant: Literal["s", "m", "l"] = "s",
         aux: bool = False,
         encoder_weights: str | None = None,
         align_corners: bool = False,
     ) -> None:
-        super().__init__(labels)
+        super().__init__(label_space)
         self.align_corners = align_corners
         size, width = _SIZES[variant], _SIZES[variant].width
         self.backbone = _DetailAndContext(size)
         self.boundary = _Boundary(width, light=size.light)
         self.pyramid = (PAPPM if size.light else DAPPM)(16 * width, size.pooling, 4 * width)
         self.fusion = (LightBag if size.light else Bag)(4 * width)
-        self.head = head(4 * width, size.head, len(labels))
-        self.aux = head(2 * width, size.head, len(labels)) if aux else None
+        self.head = head(4 * width, size.head, len(label_space))
+        self.aux = head(2 * width, size.head, len(label_space)) if aux else None
         self.boundary_head = head(2 * width, width, 1) if aux else None
         initialise(self)
         if encoder_weights is not None:

@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from hardy.blocks.conv_norm_act import ConvNormAct
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.networks.base import Network, resize
 from hardy.networks.building.weights import initialise
 from hardy.networks.decoders.pp_liteseg import PPLiteSegHead
@@ -33,7 +33,7 @@ class PPLiteSeg(Network):
     ``fused8`` is the embedding.
 
     Args:
-        labels: the classes predicted.
+        label_space: the classes predicted.
         variant: ``"t"`` on STDC1 or ``"b"`` on STDC2.
         encoder_weights: None for random initialisation; a file of the STDC authors' ImageNet weights.
         grids: sides of the pyramid pooling's grids.
@@ -49,7 +49,7 @@ class PPLiteSeg(Network):
 
     def __init__(
         self,
-        labels: LabelSpace,
+        label_space: LabelSpace,
         *,
         variant: Literal["t", "b"] = "t",
         encoder_weights: str | None = None,
@@ -57,15 +57,15 @@ class PPLiteSeg(Network):
         dropout: float = 0.0,
         aux: bool = False,
     ) -> None:
-        super().__init__(labels)
+        super().__init__(label_space)
         name, widths = VARIANTS[variant]
         self.backbone = load(name, encoder_weights)
         channels, strides = self.backbone.channels, self.backbone.strides
-        self.decoder = PPLiteSegHead(channels, strides, len(labels), widths=widths, grids=grids, dropout=dropout)
+        self.decoder = PPLiteSegHead(channels, strides, len(label_space), widths=widths, grids=grids, dropout=dropout)
         self.aux = nn.ModuleDict()
         if aux:
             for stride, width in zip(strides[2:], widths[1:], strict=True):
-                mix, classifier = ConvNormAct(width, HEAD), nn.Conv2d(HEAD, len(labels), 1, bias=False)
+                mix, classifier = ConvNormAct(width, HEAD), nn.Conv2d(HEAD, len(label_space), 1, bias=False)
                 self.aux[f"fused{stride}"] = nn.Sequential(mix, classifier)
                 initialise(mix)
                 nn.init.normal_(classifier.weight, std=HEAD**-0.5)  # no ReLU follows

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.blocks.dilated_block import DilatedBlock
 from hardy.blocks.sizes import cells
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.networks.base import Network, resize
 from hardy.networks.building.weights import initialise
 from hardy.networks.decoders.regseg import RegSegDecoder
@@ -32,15 +32,15 @@ class RegSeg(Network):
     embedding. Coarse logits at stride 4.
 
     Args:
-        labels: the classes predicted.
+        label_space: the classes predicted.
         variant: ``"paper"``, or ``"strided"`` as in a public implementation: the last block has stride 2, down to 32,
             and costs less; squeeze and excitation has a quarter of the channels of a block's output, not of its input;
             the classifier has no bias. ``"strided"`` pads an image with a side below 64 pixels to 64, with the mean at
             the right and the bottom, and crops the logits to the image.
     """
 
-    def __init__(self, labels: LabelSpace, *, variant: Literal["paper", "strided"] = "paper") -> None:
-        super().__init__(labels)
+    def __init__(self, label_space: LabelSpace, *, variant: Literal["paper", "strided"] = "paper") -> None:
+        super().__init__(label_space)
         strided = self._strided = variant == "strided"
         self.stem = ConvNormAct(3, 32, stride=2)
         wide = [_block(256, 256, dilations, strided) for dilations in _DILATIONS[:-1]]
@@ -55,7 +55,7 @@ class RegSeg(Network):
             ]
         )
         initialise(self)
-        self.decoder = RegSegDecoder((48, 128, 320), (4, 8, 32 if strided else 16), len(labels))
+        self.decoder = RegSegDecoder((48, 128, 320), (4, 8, 32 if strided else 16), len(label_space))
         if strided:
             self.decoder.classifier.bias = None
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.blocks.injection import Injection
 from hardy.blocks.squeeze_axial_attention import SqueezeAxialAttention
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.errors import within
 from hardy.networks.base import Network, resize
 from hardy.networks.parts.branches import padded
@@ -81,7 +81,7 @@ class SeaFormer(Network):
     the stage at stride 64: `torch.export` would treat a single cell there as a constant size.
 
     Args:
-        labels: the classes predicted.
+        label_space: the classes predicted.
         variant: size.
         dropout: share of channels zeroed before the classifier while training.
         drop_path: stochastic depth: share of images that skip the last block of each transformer in training; it rises
@@ -93,7 +93,7 @@ class SeaFormer(Network):
 
     def __init__(
         self,
-        labels: LabelSpace,
+        label_space: LabelSpace,
         *,
         variant: Literal["t", "s", "b", "l"] = "s",
         dropout: float = 0.1,
@@ -101,7 +101,7 @@ class SeaFormer(Network):
     ) -> None:
         within("SeaFormer.dropout", dropout, 0, 1)
         within("SeaFormer.drop_path", drop_path, 0, 1)
-        super().__init__(labels)
+        super().__init__(label_space)
         size = SIZES[variant]
         channels = [stage[-1][2] for stage in size.stages]
         self.stem = ConvNormAct(3, size.stem, stride=2)
@@ -117,7 +117,7 @@ class SeaFormer(Network):
             fine = width
         self.fuse = ConvNormAct(fine, fine, kernel=1, groups=fine)
         self.dropout = nn.Dropout2d(dropout)
-        self.classifier = nn.Conv2d(fine, len(labels), 1)
+        self.classifier = nn.Conv2d(fine, len(label_space), 1)
         draw(self)
 
     def outputs(self, images: Tensor) -> Outputs:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.errors import within
 from hardy.networks.base import Network, resize
 from hardy.networks.decoders.segformer import SegFormerHead
@@ -27,7 +27,7 @@ class SegFormer(Network):
     B0, (64, 128, 320, 512) for the others. Coarse logits at stride 4; the embedding is the head's mix of all maps.
 
     Args:
-        labels: the classes predicted.
+        label_space: the classes predicted.
         variant: size of the encoder.
         encoder_weights: None for random initialisation; a file of a mix transformer's weights with the names of the
             authors' checkpoints or of the transformers library.
@@ -48,7 +48,7 @@ class SegFormer(Network):
 
     def __init__(
         self,
-        labels: LabelSpace,
+        label_space: LabelSpace,
         *,
         variant: Literal["b0", "b1", "b2", "b3", "b4", "b5"] = "b0",
         encoder_weights: str | None = None,
@@ -62,14 +62,16 @@ class SegFormer(Network):
         within("SegFormer.eps", eps, 1e-12, 1)
         within("SegFormer.embedding_eps", embedding_eps, 1e-12, 1)
         within("SegFormer.drop_path", drop_path, 0, 1)
-        super().__init__(labels)
+        super().__init__(label_space)
         self.backbone = load(
             f"mit_{variant}", encoder_weights, drop_path=drop_path, eps=eps, embedding_eps=embedding_eps
         )
         if width is None:
             width = 256 if variant in ("b0", "b1") else 768
         channels, strides = self.backbone.channels, self.backbone.strides
-        self.head = SegFormerHead(channels, strides, len(labels), width=width, projection=projection, dropout=dropout)
+        self.head = SegFormerHead(
+            channels, strides, len(label_space), width=width, projection=projection, dropout=dropout
+        )
         self.pretrained = encoder_weights is not None
 
     def encoder(self) -> Sequence[nn.Module]:

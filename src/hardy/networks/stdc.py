@@ -14,7 +14,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from hardy.blocks.conv_norm_act import ConvNormAct
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.networks.base import Network, PixelLoss, resize
 from hardy.networks.building.weights import initialise
 from hardy.networks.decoders.stdc import STDCDecoder
@@ -31,7 +31,7 @@ class STDC(Network):
     stride 8.
 
     Args:
-        labels: the classes predicted.
+        label_space: the classes predicted.
         variant: number of modules in the encoder, 6 or 12.
         encoder_weights: None for random initialisation; a file of the authors' ImageNet weights.
         aux: in training, two more heads, on ``context16`` and ``context8``.
@@ -46,18 +46,18 @@ class STDC(Network):
 
     def __init__(
         self,
-        labels: LabelSpace,
+        label_space: LabelSpace,
         *,
         variant: Literal["stdc1", "stdc2"] = "stdc1",
         encoder_weights: str | None = None,
         aux: bool = False,
         detail: bool = False,
     ) -> None:
-        super().__init__(labels)
+        super().__init__(label_space)
         self.backbone = load(variant, encoder_weights)
-        self.decoder = STDCDecoder(self.backbone.channels, self.backbone.strides, len(labels))
-        self.aux16 = _head(128, 64, len(labels)) if aux else None
-        self.aux8 = _head(128, 64, len(labels)) if aux else None
+        self.decoder = STDCDecoder(self.backbone.channels, self.backbone.strides, len(label_space))
+        self.aux16 = _head(128, 64, len(label_space)) if aux else None
+        self.aux8 = _head(128, 64, len(label_space)) if aux else None
         self.detail = _head(256, 64, 1) if detail else None
         for head in (self.aux16, self.aux8, self.detail):
             if head is not None:

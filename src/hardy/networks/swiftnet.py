@@ -14,7 +14,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.networks.base import Network, resize
 from hardy.networks.building.weights import initialise
 from hardy.networks.decoders.swiftnet import SwiftNetDecoder
@@ -29,7 +29,7 @@ class SwiftNet(Network):
     ``pyramid`` (B, 128, H/32, W/32), ``fused`` (B, 128, H/4, W/4), the embedding. Coarse logits at stride 4.
 
     Args:
-        labels: the classes predicted.
+        label_space: the classes predicted.
         encoder_weights: None for random initialisation; a file of ResNet-18 weights with the names of torchvision or
             timm; ``"timm"`` or a timm tag.
         skip: what the ladder and the pooling read of a stage: its residual ``"sum"``, as in the paper, or the map after
@@ -37,12 +37,12 @@ class SwiftNet(Network):
     """
 
     def __init__(
-        self, labels: LabelSpace, *, encoder_weights: str | None = None, skip: Literal["sum", "relu"] = "sum"
+        self, label_space: LabelSpace, *, encoder_weights: str | None = None, skip: Literal["sum", "relu"] = "sum"
     ) -> None:
-        super().__init__(labels)
+        super().__init__(label_space)
         self.skip = skip
         self.backbone = ResNet("resnet18")
-        self.decoder = SwiftNetDecoder(self.backbone.channels, self.backbone.strides, len(labels))
+        self.decoder = SwiftNetDecoder(self.backbone.channels, self.backbone.strides, len(label_space))
         initialise(self)
         if encoder_weights is not None:
             fill_resnet(self.backbone, "resnet18", encoder_weights)

@@ -20,7 +20,7 @@ from hardy.blocks.norm_act_conv import NormActConv
 from hardy.blocks.open_size import halved_wider, masked, resized_from_wider
 from hardy.blocks.pooled_norm import PooledNorm
 from hardy.blocks.sizes import cells, is_open
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.errors import within
 from hardy.networks.base import Network, resize
 from hardy.networks.building.weights import fill, initialise
@@ -42,7 +42,7 @@ class SwiftNetPyramid(Network):
     before the ReLU), ``fused`` (B, 128, H/4, W/4), the embedding. Coarse logits at stride 4.
 
     Args:
-        labels: the classes predicted.
+        label_space: the classes predicted.
         levels: sizes of the image, each half of the one before.
         encoder_weights: None for random initialisation; a file of ResNet-18 weights with the names of torchvision or
             timm; ``"timm"`` or a timm tag. The batch norms of all sizes start from the same values.
@@ -52,20 +52,20 @@ class SwiftNetPyramid(Network):
 
     def __init__(
         self,
-        labels: LabelSpace,
+        label_space: LabelSpace,
         *,
         levels: int = 3,
         encoder_weights: str | None = None,
         subsample: Literal["bilinear", "bicubic"] = "bilinear",
     ) -> None:
         within("SwiftNetPyramid.levels", levels, 1, 4)
-        super().__init__(labels)
+        super().__init__(label_space)
         self.subsample = subsample
         self.levels = levels
         self.backbone = _ResNet18(levels)
         self.narrow = nn.ModuleList(nn.Conv2d(wide, WIDTH, 1, bias=False) for wide in CHANNELS)
         self.ladder = nn.ModuleList(NormActConv(WIDTH, WIDTH, kernel=3) for _ in range(levels + 2))
-        self.head = NormActConv(WIDTH, len(labels), bias=True)
+        self.head = NormActConv(WIDTH, len(label_space), bias=True)
         initialise(self)
         if encoder_weights is not None:
             trained = load_encoder("resnet18", encoder_weights, lambda model: model.reset_classifier(0)).state_dict()

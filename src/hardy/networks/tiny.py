@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.blocks.depthwise_separable import DepthwiseSeparable
 from hardy.blocks.inverted_residual import InvertedResidual
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.errors import within
 from hardy.networks.base import Network, resize
 from hardy.networks.building.weights import initialise
@@ -25,16 +25,16 @@ class Tiny(Network):
     the embedding. Coarse logits at stride 4.
 
     Args:
-        labels: the classes predicted.
+        label_space: the classes predicted.
         width: C, the channels at stride 4.
         aux: in training, a second head on ``detail``.
     """
 
     least_size = 16
 
-    def __init__(self, labels: LabelSpace, *, width: int = 32, aux: bool = False) -> None:
+    def __init__(self, label_space: LabelSpace, *, width: int = 32, aux: bool = False) -> None:
         within("Tiny.width", width, 1)
-        super().__init__(labels)
+        super().__init__(label_space)
         wide = 2 * width
         self.detail = nn.Sequential(
             ConvNormAct(3, width, stride=2),
@@ -48,8 +48,8 @@ class Tiny(Network):
         )
         self.narrow = ConvNormAct(wide, width, kernel=1, act=False)
         self.smooth = DepthwiseSeparable(width, width)
-        self.head = nn.Conv2d(width, len(labels), 1)
-        self.aux = nn.Conv2d(width, len(labels), 1) if aux else None
+        self.head = nn.Conv2d(width, len(label_space), 1)
+        self.aux = nn.Conv2d(width, len(label_space), 1) if aux else None
         initialise(self)
 
     def outputs(self, images: Tensor) -> Outputs:

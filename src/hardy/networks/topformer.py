@@ -19,7 +19,7 @@ from hardy.blocks.conv_attention import ConvAttention
 from hardy.blocks.conv_norm_act import ConvNormAct
 from hardy.blocks.injection import Injection
 from hardy.blocks.parts import Parts
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.errors import within
 from hardy.networks.base import Network, resize
 from hardy.networks.parts.mobile_transformer import convolutions, draw, transformer
@@ -63,7 +63,7 @@ class TopFormer(Network):
     cell as a constant size.
 
     Args:
-        labels: the classes predicted.
+        label_space: the classes predicted.
         variant: size.
         dropout: share of channels zeroed before the classifier while training.
         drop_path: stochastic depth: share of images that skip the transformer's last block in training; it rises
@@ -75,7 +75,7 @@ class TopFormer(Network):
 
     def __init__(
         self,
-        labels: LabelSpace,
+        label_space: LabelSpace,
         *,
         variant: Literal["t", "s", "b"] = "t",
         dropout: float = 0.1,
@@ -83,7 +83,7 @@ class TopFormer(Network):
     ) -> None:
         within("TopFormer.dropout", dropout, 0, 1)
         within("TopFormer.drop_path", drop_path, 0, 1)
-        super().__init__(labels)
+        super().__init__(label_space)
         size = SIZES[variant]
         c4, c8, c16, c32 = size.channels
         self.stem = nn.Sequential(ConvNormAct(3, STEM, stride=2), *convolutions(STEM, [(3, None, STEM, 1)]))
@@ -102,7 +102,7 @@ class TopFormer(Network):
         self.inject = nn.ModuleList(Injection(wide, wide, size.width) for wide in size.channels[1:])
         self.fuse = ConvNormAct(size.width, size.width, kernel=1, groups=size.width if size.depthwise else 1)
         self.dropout = nn.Dropout2d(dropout)
-        self.classifier = nn.Conv2d(size.width, len(labels), 1)
+        self.classifier = nn.Conv2d(size.width, len(label_space), 1)
         draw(self)
 
     def outputs(self, images: Tensor) -> Outputs:

@@ -215,7 +215,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _runs(file: Path, lines: Sequence[Record]) -> Iterable[tuple[tuple[Any, ...], Run]]:
-    """The runs in ``file`` with what tells them apart; those with the same key differ only in their seed."""
+    """The runs in ``file`` with what distinguishes them; those with the same key differ only in their seed."""
     for (cell,), group in records.group(lines, "notes.cell"):
         folder = file.parent / "cells" / str(cell) if cell else file.parent
         axes = {name: value for name, value in (group[0].notes.get("axes") or {}).items() if name != "seed"}
@@ -236,7 +236,7 @@ def _adaptation(one: Record) -> str:
 
 
 def _names(runs: Mapping[tuple[Any, ...], Sequence[Run]]) -> list[str]:
-    """A short name for each network: the part of its folder that tells it from the others, or a cell's axes."""
+    """A short name for each network: the part of its folder that distinguishes it from the others, or a cell's axes."""
     folders = [each[0].folder.resolve() for each in runs.values()]
     above = os.path.commonpath([str(one.parent) for one in folders]) if folders else ""
     names = []

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.networks.architectures.multipath import WIDTHS, Architecture, content
 from hardy.networks.base import Network
 from hardy.networks.building.create import create
@@ -42,12 +42,12 @@ class Supernet(Network):
     """The shared weights; used as a network it is the largest architecture of its space.
 
     Args:
-        labels: the classes predicted.
+        label_space: the classes predicted.
         space: of the architectures.
     """
 
-    def __init__(self, labels: LabelSpace, *, space: Space) -> None:
-        super().__init__(labels)
+    def __init__(self, label_space: LabelSpace, *, space: Space) -> None:
+        super().__init__(label_space)
         self.space = space
         some = space.largest()
         wide = [[some.channels(8 * 2**scale, width) for width in WIDTHS] for scale in range(_SCALES)]
@@ -67,7 +67,7 @@ class Supernet(Network):
         fused = [count * each for each in wide[0] for count in range(1, space.branches + 1)]
         self.slims["fusion"] = _Slim(_SCALES * most[0], fused, kernel=1)
         self.slims["head"] = _Slim(max(fused), [*fused, *(each // 2 for each in fused)])
-        self.classifier = nn.Conv2d(max(fused), len(labels), 1)
+        self.classifier = nn.Conv2d(max(fused), len(label_space), 1)
         initialise(self)
         self._skeletons: dict[Architecture, FasterSeg] = {}
 
@@ -84,7 +84,7 @@ class Supernet(Network):
     def network(self, architecture: Architecture) -> Network:
         """A separate FasterSeg with copies of the weights, in training mode; its running statistics are not set."""
         with seeded(0, "stand-alone"):  # the random weights are overwritten
-            network = create("fasterseg", self.labels, arch=content(architecture))
+            network = create("fasterseg", self.label_space, arch=content(architecture))
         network.load_state_dict(self.weights(architecture), strict=False)
         return network
 
@@ -133,7 +133,7 @@ class Supernet(Network):
             self._skeletons[architecture] = self._skeletons.pop(architecture)
             return self._skeletons[architecture]
         with torch.device("meta"):
-            skeleton = FasterSeg(self.labels, arch=content(architecture))
+            skeleton = FasterSeg(self.label_space, arch=content(architecture))
         for module in skeleton.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.track_running_stats = False

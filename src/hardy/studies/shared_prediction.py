@@ -179,5 +179,5 @@ def _data() -> Any:
         import ray.data
     except ImportError as error:
         raise InputError(f"this needs Ray Data ({error}); pip install 'hardy[bulk]'") from None
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells every step on standard error
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it reports every step on standard error
     return ray.data

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.errors import InputError
 from hardy.files import write_text
 from hardy.networks.architectures.multipath import Architecture, content, parse
@@ -54,7 +54,7 @@ class Bench:
 
     Attributes:
         space: of the architectures.
-        labels: the classes that the networks predict.
+        label_space: the classes that the networks predict.
         size: (height, width) of the image.
         runtime: see `hardy.timing.clock.Runtime`.
         device: for the networks.
@@ -63,7 +63,7 @@ class Bench:
     """
 
     space: Space
-    labels: LabelSpace
+    label_space: LabelSpace
     size: Sequence[int]
     runtime: Runtime
     device: torch.device
@@ -73,7 +73,7 @@ class Bench:
     def network(self, architecture: Architecture) -> Network:
         """``architecture`` with random weights, which do not affect the time."""
         with seeded(0, "priced"):
-            return create("fasterseg", self.labels, arch=content(architecture)).eval()
+            return create("fasterseg", self.label_space, arch=content(architecture)).eval()
 
     def timed(self, architecture: Architecture, beside: Architecture) -> tuple[float, float]:
         """Milliseconds of ``beside``, always the same one, and the ratio of the time of ``architecture`` to them."""
@@ -82,7 +82,7 @@ class Bench:
 
     def about(self) -> dict[str, Any]:
         """The conditions that the numbers depend on."""
-        return {**self.times.machine, "size": list(self.size), "classes": len(self.labels)}
+        return {**self.times.machine, "size": list(self.size), "classes": len(self.label_space)}
 
 
 @dataclass
@@ -113,7 +113,7 @@ class Priced:
         self._read()
         space = self.bench.space
         if not self.table:
-            shapes = every_part(space, self.bench.size, len(self.bench.labels))
+            shapes = every_part(space, self.bench.size, len(self.bench.label_space))
             _log.info("search: a table of %d parts, %d of them to be measured", len(shapes), self._fill(shapes))
             self._keep()
         if not self.anchors:
@@ -135,7 +135,7 @@ class Priced:
 
     def sum(self, architecture: Architecture) -> float:
         """The milliseconds of the parts of ``architecture``, added up."""
-        shapes = parts(architecture, self.bench.size, len(self.bench.labels))
+        shapes = parts(architecture, self.bench.size, len(self.bench.label_space))
         return sum(self.table[name_of(shape)] for shape in shapes)
 
     def predicted(self, architecture: Architecture) -> float:
@@ -145,7 +145,7 @@ class Priced:
 
     def gmacs(self, architecture: Architecture) -> float:
         """Billions of multiply-accumulates of ``architecture`` for one image."""
-        return sum(shape.macs for shape in parts(architecture, self.bench.size, len(self.bench.labels))) / 1e9
+        return sum(shape.macs for shape in parts(architecture, self.bench.size, len(self.bench.label_space))) / 1e9
 
     def milliseconds(self, architecture: Architecture) -> float:
         """Milliseconds of ``architecture``, measured unless they are known."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from hardy.data import sources
 from hardy.data.base import Domain
-from hardy.data.labels import SPACES
+from hardy.data.label_spaces import SPACES
 from hardy.errors import InputError
 from hardy.files import expanded
 from hardy.registry import DATASETS
@@ -46,7 +46,7 @@ class DataFolder:
     @property
     def classes(self) -> str:
         """The label space as a recipe names it."""
-        space = self.domains[0].dataset.labels
+        space = self.domains[0].dataset.label_space
         return space.name if space.name in SPACES else str(self.domains[0].dataset.root)  # type: ignore[attr-defined]
 
     @property

@@ -44,7 +44,7 @@ def check(
     dataset: DatasetOptions = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> int:
-    """Read everything; tell counts, pixels per class, and every problem with its fix. Exit code 1 for mistakes."""
+    """Read everything; show counts, pixels per class, and every problem with its fix. Exit code 1 for mistakes."""
     from hardy.commands import data as command
 
     return command.doctor(words, root=root, datasets=nested(dataset), as_json=json)

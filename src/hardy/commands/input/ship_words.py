@@ -54,7 +54,9 @@ def predict(
     confidence: Annotated[bool, typer.Option("--confidence", help="Also the probability of each class.")] = False,
     batch: Annotated[int, typer.Option(help="Images of equal size at a time.")] = 1,
     watch: Annotated[bool, typer.Option("--watch", help="The folder is being filled: go on until Ctrl-C.")] = False,
-    idle: Annotated[float | None, typer.Option(help="With --watch: end after so many quiet seconds.")] = None,
+    idle: Annotated[
+        float | None, typer.Option(help="With --watch: end after so many seconds without an image.")
+    ] = None,
     address: Annotated[str | None, typer.Option(help="A Ray cluster shares the images: auto or HOST:PORT.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Of a video or camera only this many.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hardy.data.base import AbsentError, Item, find_root
 from hardy.data.finding import by_frame, pair
-from hardy.data.labels import SPACES
+from hardy.data.label_spaces import SPACES
 from hardy.data.rawmap import RawMap
 from hardy.data.reading import ImageAndMask, ImagesAndMasks
 
@@ -33,11 +33,11 @@ class ACDC(ImagesAndMasks):
         InputError: when no condition is there, or an image lacks its mask or a mask its image.
     """
 
-    labels = SPACES["cityscapes19"]
+    label_space = SPACES["cityscapes19"]
 
     def __init__(self, root: Path) -> None:
         self.root = find_root(Path(root), "acdc", "ACDC")
-        self._files = ImageAndMask(RawMap.identity(len(self.labels)))
+        self._files = ImageAndMask(RawMap.identity(len(self.label_space)))
         self._index: dict[str, dict[str, list[Item]]] = {}
         for condition in _CONDITIONS:
             for split in _SPLITS:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hardy.data.base import AbsentError, Item, find_root
 from hardy.data.finding import by_name, pair
-from hardy.data.labels import SPACES
+from hardy.data.label_spaces import SPACES
 from hardy.data.rawmap import RawMap
 from hardy.data.reading import ImageAndMask, ImagesAndMasks
 
@@ -35,11 +35,11 @@ class BDD100K(ImagesAndMasks):
         InputError: when no split is there, or an image lacks its mask or a mask its image.
     """
 
-    labels = SPACES["cityscapes19"]
+    label_space = SPACES["cityscapes19"]
 
     def __init__(self, root: Path) -> None:
         self.root = find_root(Path(root), "bdd100k", "BDD100K", "bdd-100k")
-        self._files = ImageAndMask(RawMap.identity(len(self.labels)))
+        self._files = ImageAndMask(RawMap.identity(len(self.label_space)))
         self._index: dict[str, list[Item]] = {}
         for images, masks, ending in _LAYOUTS:
             for split in (name for name in _SPLITS if (self.root / images / name).is_dir()):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hardy.data.base import AbsentError, Item, find_root
 from hardy.data.finding import by_name, pair
-from hardy.data.labels import SPACES
+from hardy.data.label_spaces import SPACES
 from hardy.data.rawmap import RawMap
 from hardy.data.reading import ImageAndMask, ImagesAndMasks
 
@@ -31,11 +31,11 @@ class CDriving(ImagesAndMasks):
         InputError: when no weather is there, or an image lacks its mask or a mask its image.
     """
 
-    labels = SPACES["cityscapes19"]
+    label_space = SPACES["cityscapes19"]
 
     def __init__(self, root: Path) -> None:
         self.root = find_root(Path(root), "C-Driving", "c_driving")
-        self._files = ImageAndMask(RawMap.identity(len(self.labels)))
+        self._files = ImageAndMask(RawMap.identity(len(self.label_space)))
         self._index: dict[str, dict[str, list[Item]]] = {}
         for domain in _DOMAINS:
             for place in (f"{folder}/{domain}" for folder in _FOLDERS):

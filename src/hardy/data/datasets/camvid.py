@@ -15,7 +15,7 @@ from typing import Literal
 
 from hardy.data.base import AbsentError, Item, find_root
 from hardy.data.finding import by_name, pair
-from hardy.data.labels import SPACES
+from hardy.data.label_spaces import SPACES
 from hardy.data.rawmap import IGNORE, RawMap
 from hardy.data.reading import ImageAndMask, ImagesAndMasks
 
@@ -36,11 +36,11 @@ class CamVid(ImagesAndMasks):
         InputError: when no split is there, or an image lacks its mask or a mask its image.
     """
 
-    labels = SPACES["camvid11"]
+    label_space = SPACES["camvid11"]
 
     def __init__(self, root: Path, *, domains: Literal["sequence", "all"] = "sequence") -> None:
         self.root = find_root(Path(root), "CamVid", "camvid/CamVid")
-        self._files = ImageAndMask(RawMap.of({i: i for i in range(len(self.labels))}, ignored=(_VOID, IGNORE)))
+        self._files = ImageAndMask(RawMap.of({i: i for i in range(len(self.label_space))}, ignored=(_VOID, IGNORE)))
         self._index: dict[str, dict[str, list[Item]]] = {}
         for split in (name for name in _SPLITS if (self.root / name).is_dir()):
             folder, truth = self.root / split, self.root / f"{split}annot"

@@ -14,7 +14,7 @@ from typing import Literal
 
 from hardy.data.base import AbsentError, Item, find_root
 from hardy.data.finding import by_frame, pair
-from hardy.data.labels import CITYSCAPES_IDS, SPACES
+from hardy.data.label_spaces import CITYSCAPES_IDS, SPACES
 from hardy.data.reading import ImageAndMask, ImagesAndMasks
 
 __all__ = ["Cityscapes"]
@@ -35,7 +35,7 @@ class Cityscapes(ImagesAndMasks):
         InputError: when no split is there, or an image lacks its mask or a mask its image.
     """
 
-    labels = SPACES["cityscapes19"]
+    label_space = SPACES["cityscapes19"]
 
     def __init__(self, root: Path, *, domains: Literal["city", "all"] = "city") -> None:
         self.root = find_root(Path(root), "cityscapes", "Cityscapes")

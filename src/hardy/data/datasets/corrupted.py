@@ -93,8 +93,8 @@ class Corrupted(Dataset):
         if of == "corrupted":
             raise InputError("Corrupted.of: 'corrupted' is this data set itself; name the one whose images it takes")
         self.of: Dataset = DATASETS.build(of, {"root": Path(root)}, **options)
-        self.labels, self.image_level, self.never, self.void = (
-            getattr(self.of, name) for name in ("labels", "image_level", "never", "void")
+        self.label_space, self.image_level, self.never, self.void = (
+            getattr(self.of, name) for name in ("label_space", "image_level", "never", "void")
         )
         index = self.of.index()
         for name in only:

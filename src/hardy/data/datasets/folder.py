@@ -3,9 +3,9 @@
 Each file of ``images/`` has its mask in ``masks/`` under the same relative path (endings may differ). Sub-folders are
 domains, named by their path; images that lie directly in ``images/`` are the domain ``all``. A mask is an index PNG
 (8 or 16 bits) or a palette PNG, whose ids the ``id``s of ``classes.yaml`` name, or an RGB image in its ``colour``s:
-each file decides for itself. Masks in a lossy format, such as JPEG, are refused. The format of ``classes.yaml``:
-`hardy.data.labels.read_classes`. Where ``train.txt``, ``val.txt`` or ``test.txt`` lie beside it, they are the splits:
-each line is the path of an image below ``images/``, its ending left out; an image on no list is in no split.
+each file decides for itself. Masks in a lossy format, such as JPEG, are refused. For the format of ``classes.yaml``
+see `hardy.data.label_spaces.read_classes`. Where ``train.txt``, ``val.txt`` or ``test.txt`` lie beside it, they are the
+splits: each line is the path of an image below ``images/`` without its ending; an image on no list is in no split.
 
 Source: the layout is Hardy's own.
 """
@@ -16,7 +16,7 @@ from typing import Literal, get_args
 
 from hardy.data.base import AbsentError, Item, find_root
 from hardy.data.finding import composed, files, pair
-from hardy.data.labels import read_classes
+from hardy.data.label_spaces import read_classes
 from hardy.data.rawmap import IGNORE
 from hardy.data.reading import ImageAndMask, ImagesAndMasks, Palette
 from hardy.errors import InputError
@@ -52,10 +52,10 @@ class Folder(ImagesAndMasks):
         if palette not in get_args(Palette):
             raise InputError(f"Folder.palette is {palette!r}; it is one of: {', '.join(get_args(Palette))}")
         classes = read_classes(declared)
-        self.labels = classes.space
+        self.label_space = classes.space
         if classes.ids.table[IGNORE] == IGNORE:
             self.void = f"{IGNORE}, or declared so in {declared}; give a class `id: {IGNORE}` if it has that id"
-        self._files = ImageAndMask(classes.ids, classes.colours, palette=palette, classes=self.labels.classes)
+        self._files = ImageAndMask(classes.ids, classes.colours, palette=palette, classes=self.label_space.classes)
         images, masks = _by_path(self.root / "images", ""), _by_path(self.root / "masks", mask_ending)
         self._index: dict[str, list[tuple[Path, Path]]] = {}
         for item in pair(

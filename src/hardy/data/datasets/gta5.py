@@ -20,7 +20,7 @@ from hardy.data.base import AbsentError, Item, find_root
 from hardy.data.datasets._pieces import split
 from hardy.data.decoding import image_size
 from hardy.data.finding import files, pair
-from hardy.data.labels import CITYSCAPES_IDS, SPACES
+from hardy.data.label_spaces import CITYSCAPES_IDS, SPACES
 from hardy.data.rawmap import IGNORE, RawMap
 from hardy.data.reading import ImageAndMask, ImagesAndMasks
 from hardy.errors import InputError
@@ -45,7 +45,7 @@ class GTA5(ImagesAndMasks):
         InputError: when it is not there, an image lacks its mask or a mask its image, or a list names a missing image.
     """
 
-    labels = SPACES["cityscapes19"]
+    label_space = SPACES["cityscapes19"]
 
     def __init__(self, root: Path) -> None:
         self.root = find_root(Path(root), "gta5", "GTA5", "gtav", "GTAV", "gta")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hardy.data.base import AbsentError, Item, find_root
 from hardy.data.finding import by_frame, files, pair
-from hardy.data.labels import SPACES
+from hardy.data.label_spaces import SPACES
 from hardy.data.rawmap import IGNORE, RawMap
 from hardy.data.reading import ImageAndMask, ImagesAndMasks
 from hardy.errors import InputError
@@ -36,7 +36,7 @@ class IDD(ImagesAndMasks):
         InputError: when neither release is there, or an image lacks its mask or a mask its image.
     """
 
-    labels = SPACES["idd7"]
+    label_space = SPACES["idd7"]
 
     def __init__(self, root: Path) -> None:
         self.root = find_root(Path(root), "idd", "idd20k_lite", "IDD_Segmentation")

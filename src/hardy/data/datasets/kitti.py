@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hardy.data.base import AbsentError, Item, find_root
 from hardy.data.finding import by_name, pair
-from hardy.data.labels import CITYSCAPES_IDS, SPACES
+from hardy.data.label_spaces import CITYSCAPES_IDS, SPACES
 from hardy.data.reading import ImageAndMask, ImagesAndMasks
 
 __all__ = ["KITTI"]
@@ -29,7 +29,7 @@ class KITTI(ImagesAndMasks):
         InputError: when it is not there, or an image lacks its mask or a mask its image.
     """
 
-    labels = SPACES["cityscapes19"]
+    label_space = SPACES["cityscapes19"]
 
     def __init__(self, root: Path) -> None:
         self.root = find_root(Path(root), "data_semantics", "kitti/data_semantics", "kitti")

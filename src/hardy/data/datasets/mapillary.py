@@ -21,7 +21,7 @@ from typing import Literal
 
 from hardy.data.base import AbsentError, Item, find_root
 from hardy.data.finding import by_name, pair
-from hardy.data.labels import SPACES
+from hardy.data.label_spaces import SPACES
 from hardy.data.rawmap import IGNORE, RawMap
 from hardy.data.reading import ImageAndMask, ImagesAndMasks
 from hardy.errors import InputError
@@ -77,9 +77,11 @@ class Mapillary(ImagesAndMasks):
     def __init__(self, root: Path, *, labels: Literal["openseg", "robustnet"] = "openseg") -> None:
         if labels not in _ONLY:
             raise InputError(f"Mapillary.labels is {labels!r}; it is one of: {', '.join(_ONLY)}")
-        self.labels = SPACES["cityscapes19"]
+        self.label_space = SPACES["cityscapes19"]
         self.root = find_root(Path(root), "mapillary", "Mapillary", "mapillary_vistas")
-        ids = {raw: self.labels.index(name) for part in (_BOTH, _ONLY[labels]) for name in part for raw in part[name]}
+        ids = {
+            raw: self.label_space.index(name) for part in (_BOTH, _ONLY[labels]) for name in part for raw in part[name]
+        }
         self._files = ImageAndMask(RawMap.of(ids, ignored=(*range(_CLASSES), IGNORE)))
         self._index: dict[str, list[Item]] = {}
         for split, folder in _SPLITS.items():

@@ -15,7 +15,7 @@ import numpy as np
 from hardy.data.base import AbsentError, Dataset, Item, find_root
 from hardy.data.decoding import read_image
 from hardy.data.finding import files
-from hardy.data.labels import SPACES
+from hardy.data.label_spaces import SPACES
 from hardy.errors import InputError, nearest
 
 __all__ = ["PACS"]
@@ -31,7 +31,7 @@ class PACS(Dataset):
         InputError: when no domain is there, a folder is no class, or an official list names what is not there.
     """
 
-    labels = SPACES["pacs7"]
+    label_space = SPACES["pacs7"]
     image_level = True
 
     def __init__(self, root: Path) -> None:
@@ -64,9 +64,9 @@ class PACS(Dataset):
 
     def _class(self, path: Path) -> int:
         name = path.parent.name
-        if name not in self.labels.classes:
-            raise InputError(f"{path}: folder {name!r} is no class of PACS{nearest(name, self.labels.classes)}")
-        return self.labels.index(name)
+        if name not in self.label_space.classes:
+            raise InputError(f"{path}: folder {name!r} is no class of PACS{nearest(name, self.label_space.classes)}")
+        return self.label_space.index(name)
 
     def _listed(self, lists: Path, domain: str) -> dict[str, list[Item]]:
         index: dict[str, list[Item]] = {}

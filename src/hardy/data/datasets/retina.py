@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hardy.data.base import AbsentError, Item, find_root
 from hardy.data.datasets.folder import Folder
-from hardy.data.labels import SPACES
+from hardy.data.label_spaces import SPACES
 from hardy.data.reading import ImagesAndMasks
 from hardy.errors import InputError
 
@@ -31,7 +31,7 @@ class Retina(ImagesAndMasks):
         InputError: when it is not there; what the dataset `folder` raises; for a ``classes.yaml`` of other classes.
     """
 
-    labels = SPACES["retina2"]
+    label_space = SPACES["retina2"]
     void = "255: outside the field of view"
 
     def __init__(self, root: Path) -> None:
@@ -40,11 +40,11 @@ class Retina(ImagesAndMasks):
             raise AbsentError(f"{self.root}: no retina here; it has images/, masks/ and classes.yaml")
         self._folder = Folder(self.root)
         self._files = self._folder.reader
-        if self._folder.labels.classes != self.labels.classes:
-            found = ", ".join(self._folder.labels.classes)
+        if self._folder.label_space.classes != self.label_space.classes:
+            found = ", ".join(self._folder.label_space.classes)
             raise InputError(
                 f"{self.root / 'classes.yaml'}: has the classes {found}, and retina has "
-                f"{', '.join(self.labels.classes)}; read other classes as the dataset folder"
+                f"{', '.join(self.label_space.classes)}; read other classes as the dataset folder"
             )
 
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:

@@ -29,7 +29,7 @@ import numpy as np
 from hardy.data.base import AbsentError, Dataset, Item, find_root
 from hardy.data.decoding import image_size, raw_mask, read_image
 from hardy.data.finding import by_frame, pair
-from hardy.data.labels import SPACES
+from hardy.data.label_spaces import SPACES
 from hardy.data.rawmap import RawMap
 from hardy.data.reading import same_size
 from hardy.errors import InputError
@@ -73,12 +73,12 @@ class SHIFT(Dataset):
             frame, or an image lacks its mask or a mask its image.
     """
 
-    labels = SPACES["cityscapes19"]
+    label_space = SPACES["cityscapes19"]
     never = ("rider", "truck", "bus", "train", "motorcycle", "bicycle")
 
     def __init__(self, root: Path) -> None:
         self.root = find_root(Path(root), "shift", "SHIFT")
-        self._map = RawMap.of({raw: self.labels.index(name) for raw, name in _IDS.items()}, ignored=_IGNORED)
+        self._map = RawMap.of({raw: self.label_space.index(name) for raw, name in _IDS.items()}, ignored=_IGNORED)
         found: dict[str, dict[str, list[Item]]] = {}
         for folder, start in _SETS.items():
             for split in _SPLITS:

@@ -25,7 +25,7 @@ import numpy as np
 
 from hardy.data.base import Dataset, Item
 from hardy.data.disk_cache import DiskCache
-from hardy.data.labels import label_space
+from hardy.data.label_spaces import find_label_space
 from hardy.data.streets.domains import DOMAINS
 from hardy.data.streets.photograph import photograph
 from hardy.data.streets.version import version
@@ -88,7 +88,7 @@ class Streets(Dataset):
                 raise InputError(f"streets: {name} is {count}; a number of images is 0 or more")
             if count > MOST:
                 raise InputError(f"streets: {name} is {count}; a domain has at most {MOST:,} images of a split")
-        self.labels = label_space("cityscapes19")
+        self.label_space = find_label_space("cityscapes19")
         self.size = (height, width)
         self.counts = counts
         self.seed = seed

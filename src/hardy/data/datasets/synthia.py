@@ -24,7 +24,7 @@ from hardy.data.base import AbsentError, Dataset, Item, find_root
 from hardy.data.datasets._pieces import split
 from hardy.data.decoding import image_size, opened, read_image
 from hardy.data.finding import files, pair
-from hardy.data.labels import SPACES
+from hardy.data.label_spaces import SPACES
 from hardy.data.rawmap import RawMap
 from hardy.data.reading import same_size
 from hardy.errors import InputError
@@ -66,7 +66,7 @@ class Synthia(Dataset):
         InputError: when it is not there, an image lacks its mask or a mask its image, or a list names a missing image.
     """
 
-    labels = SPACES["cityscapes19"]
+    label_space = SPACES["cityscapes19"]
     never = ("terrain", "truck", "train")
 
     def __init__(self, root: Path) -> None:
@@ -77,7 +77,7 @@ class Synthia(Dataset):
             raise AbsentError(f"{self.root}: no SYNTHIA here; it has RGB/*.png and GT/LABELS/*.png (RAND_CITYSCAPES)")
         items = pair(_by_path(images), _by_path(labels), images, mask=f"{labels}/{{}}")
         self._index = split(items, images, "synthia_split_{}.txt", drawn=(3, 10))
-        self._map = RawMap.of({raw: self.labels.index(name) for raw, name in _IDS.items()}, ignored=_IGNORED)
+        self._map = RawMap.of({raw: self.label_space.index(name) for raw, name in _IDS.items()}, ignored=_IGNORED)
 
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
         """One domain ``rand-cityscapes`` with the splits ``train`` and ``val``."""

@@ -9,8 +9,8 @@ import yaml
 from PIL import Image
 
 from hardy.data.base import Domain, Item
-from hardy.data.labels import LabelSpace, label_space
-from hardy.data.labels import convert as table_of
+from hardy.data.label_spaces import LabelSpace, find_label_space
+from hardy.data.label_spaces import convert as table_of
 from hardy.errors import InputError
 from hardy.files import remove, temporary
 from hardy.types import IGNORE
@@ -45,12 +45,12 @@ def convert(
     for domain in domains:
         if domain.dataset.image_level:
             raise InputError(f"{domain.name}: is labelled with one class per image; only masks can be converted")
-    labels = domains[0].dataset.labels if classes is None else label_space(classes)
-    tables = [_table(domain, labels) for domain in domains]
+    label_space = domains[0].dataset.label_space if classes is None else find_label_space(classes)
+    tables = [_table(domain, label_space) for domain in domains]
     waiting = temporary(target.absolute())
     remove(waiting)
     try:
-        count = _write(domains, tables, labels, waiting, over)
+        count = _write(domains, tables, label_space, waiting, over)
         if target.exists():
             target.rmdir()
         waiting.rename(target)
@@ -61,12 +61,12 @@ def convert(
     return count
 
 
-def _table(domain: Domain, labels: LabelSpace) -> np.ndarray:
-    table = table_of(domain.dataset.labels, labels)
+def _table(domain: Domain, label_space: LabelSpace) -> np.ndarray:
+    table = table_of(domain.dataset.label_space, label_space)
     if table is None:
         raise InputError(
-            f"{domain.name}: no map is declared from its classes {domain.dataset.labels.name!r} onto {labels.name!r}; "
-            "convert it alone, without --classes"
+            f"{domain.name}: no map is declared from its classes {domain.dataset.label_space.name!r} onto "
+            f"{label_space.name!r}; convert it alone, without --classes"
         )
     return table
 
@@ -74,7 +74,7 @@ def _table(domain: Domain, labels: LabelSpace) -> np.ndarray:
 def _write(
     domains: Sequence[Domain],
     tables: Sequence[np.ndarray],
-    labels: LabelSpace,
+    label_space: LabelSpace,
     folder: Path,
     over: Callable[[Sequence[Item], str], Iterable[Item]],
 ) -> int:
@@ -90,11 +90,11 @@ def _write(
             name = next(n for n in (f"{place}/{stem}{'-' * bool(i)}{i or ''}" for i in range(10**6)) if n not in taken)
             taken.add(name)
             _image(domain, item, image, folder / "images" / name)
-            _mask(table[label], labels, folder / "masks" / f"{name}.png")
+            _mask(table[label], label_space, folder / "masks" / f"{name}.png")
             splits.setdefault(split_of[item], []).append(name)
     entries = [
         {"name": name, "colour": list(colour), "id": place}
-        for place, (name, colour) in enumerate(zip(labels.classes, labels.colours, strict=True))
+        for place, (name, colour) in enumerate(zip(label_space.classes, label_space.colours, strict=True))
     ]
     (folder / "classes.yaml").write_text(yaml.safe_dump(entries, sort_keys=False, allow_unicode=True), encoding="utf-8")
     if set(splits) != {"all"}:
@@ -113,10 +113,10 @@ def _image(domain: Domain, item: Item, pixels: np.ndarray, path: Path) -> None:
         Image.fromarray(pixels).save(path.with_name(f"{path.name}.png"))
 
 
-def _mask(ids: np.ndarray, labels: LabelSpace, path: Path) -> None:
+def _mask(ids: np.ndarray, label_space: LabelSpace, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     mask = Image.fromarray(ids)
     palette = np.zeros((IGNORE + 1, 3), dtype=np.uint8)
-    palette[: len(labels)] = labels.colours
+    palette[: len(label_space)] = label_space.colours
     mask.putpalette(palette.ravel().tolist())
     mask.save(path, format="PNG")

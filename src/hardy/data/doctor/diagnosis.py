@@ -46,8 +46,8 @@ def of_image(problems: Problems, domain: Domain, seen: Seen) -> None:
     if not labelled and not seen.foreign:
         what = f"{seen.name}: every pixel of its mask is ignored"
         problems.add("warning", "empty", name, what, "label them, or remove them: they teach nothing", seen.name)
-    elif len(domain.dataset.labels) > 2 and np.count_nonzero(seen.pixels[:IGNORE]) == 1 and labelled:
-        only = domain.dataset.labels.classes[int(seen.pixels[:IGNORE].argmax())]
+    elif len(domain.dataset.label_space) > 2 and np.count_nonzero(seen.pixels[:IGNORE]) == 1 and labelled:
+        only = domain.dataset.label_space.classes[int(seen.pixels[:IGNORE].argmax())]
         what = f"{seen.name}: its mask is {only} alone"
         problems.add("note", "uniform", name, what, _LOOK, seen.name)
     if seen.scores is not None:
@@ -169,7 +169,7 @@ def _classes(problems: Problems, found: Sequence["Examined"]) -> None:
     spaces: dict[tuple[str, ...], list[Examined]] = {}
     for one in found:
         if not one.domain.dataset.drawn and one.pixels.any():
-            spaces.setdefault(one.domain.dataset.labels.classes, []).append(one)
+            spaces.setdefault(one.domain.dataset.label_space.classes, []).append(one)
     for classes, domains in spaces.items():
         lacking: dict[tuple[str, ...], list[str]] = {}
         for place, name in enumerate(classes):

@@ -1,4 +1,4 @@
-"""The doctor of data: one pass over images and labels that finds every mistake, not the first, and tells the fix."""
+"""The doctor of data: one pass over images and labels that finds every mistake, not only the first, and its fix."""
 
 import os
 from collections import Counter
@@ -68,16 +68,16 @@ class Examined:
 
     def to_json(self) -> dict[str, Any]:
         """Counts by name."""
-        labels = self.domain.dataset.labels
+        label_space = self.domain.dataset.label_space
         return {
             "domain": self.domain.name,
-            "label_space": labels.name,
+            "label_space": label_space.name,
             "splits": {
                 name: {"listed": len(items), "images": self.images[name], "labels": self.masks[name]}
                 for name, items in self.domain.splits.items()
             },
             "sizes": {f"{height}x{width}": count for (height, width), count in self.sizes.most_common()},
-            "pixels": dict(zip(labels.classes, self.pixels[: len(labels)].tolist(), strict=True)),
+            "pixels": dict(zip(label_space.classes, self.pixels[: len(label_space)].tolist(), strict=True)),
             "ignored": int(self.pixels[IGNORE]),
         }
 

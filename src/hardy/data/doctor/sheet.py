@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from hardy.data.base import Domain, Item
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.errors import InputError
 from hardy.files import replacing
 from hardy.types import IGNORE
@@ -100,9 +100,11 @@ def _tile(domain: Domain, item: Item) -> _Tile:
         return _Tile(name, picture)
     small = _small(Image.fromarray(image), Image.Resampling.BOX)
     if not label.ndim:
-        return _Tile(f"{dataset.labels.classes[int(label)]} · {name}" if label < len(dataset.labels) else name, small)
+        return _Tile(
+            f"{dataset.label_space.classes[int(label)]} · {name}" if label < len(dataset.label_space) else name, small
+        )
     palette = np.full((256, 3), 0, dtype=np.uint8)
-    palette[: len(dataset.labels)] = dataset.labels.colours
+    palette[: len(dataset.label_space)] = dataset.label_space.colours
     ids = np.asarray(_small(Image.fromarray(label), Image.Resampling.NEAREST))
     mixed = np.asarray(small).astype(np.float32) * 0.35 + palette[ids].astype(np.float32) * 0.65
     mixed[ids == IGNORE] = np.asarray(small)[ids == IGNORE] * 0.25
@@ -145,7 +147,7 @@ def _domain(domain: Domain, tiles: Sequence[_Tile]) -> Image.Image:
     wide = max(tile.picture.width for tile in tiles)
     columns = min(len(tiles), _COLUMNS * max(1, 2 * _TILE // wide))
     width = max(columns * (wide + _GAP) + _GAP, 2 * (2 * _TILE + _GAP))
-    key, heading = _key(domain.dataset.labels, width), _LINE + 2 * _GAP
+    key, heading = _key(domain.dataset.label_space, width), _LINE + 2 * _GAP
     rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
     heights = [max(tile.picture.height for tile in row) + _LINE + _GAP for row in rows]
     sheet = Image.new("RGB", (width, heading + key.height + _GAP + sum(heights)), (255, 255, 255))
@@ -167,10 +169,10 @@ def _domain(domain: Domain, tiles: Sequence[_Tile]) -> Image.Image:
     return sheet
 
 
-def _key(labels: LabelSpace, width: int) -> Image.Image:
+def _key(label_space: LabelSpace, width: int) -> Image.Image:
     """The classes with their colours, in as many lines as ``width`` needs."""
     font, places, left, top = _font(13), [], _GAP, 0
-    for name in labels.classes:
+    for name in label_space.classes:
         wide = 20 + int(font.getlength(name)) + 14
         if left + wide > width and left > _GAP:
             left, top = _GAP, top + _LINE + 2
@@ -178,7 +180,7 @@ def _key(labels: LabelSpace, width: int) -> Image.Image:
         left += wide
     key = Image.new("RGB", (width, top + _LINE + 2), (255, 255, 255))
     draw = ImageDraw.Draw(key)
-    for name, colour, (left, top) in zip(labels.classes, labels.colours, places, strict=True):
+    for name, colour, (left, top) in zip(label_space.classes, label_space.colours, places, strict=True):
         draw.rectangle((left, top + 3, left + 13, top + 16), fill=colour, outline=(120, 120, 120))
         draw.text((left + 19, top + 1), name, fill=(40, 40, 40), font=font)
     return key
@@ -191,10 +193,10 @@ def _page(shown: Sequence[tuple[Domain, list[_Tile]]]) -> str:
     """One file without outside requests."""
     parts = []
     for domain, tiles in shown:
-        labels = domain.dataset.labels
+        label_space = domain.dataset.label_space
         key = "".join(
             f'<li><i style="background:rgb{colour}"></i>{html.escape(name)}</li>'
-            for name, colour in zip(labels.classes, labels.colours, strict=True)
+            for name, colour in zip(label_space.classes, label_space.colours, strict=True)
         )
         figures = "".join(_figure(tile) for tile in tiles)
         title = html.escape(domain.name)

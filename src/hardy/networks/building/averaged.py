@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.networks.building.teacher import Teacher
@@ -36,12 +36,12 @@ class Averaged(Network):
     least_size = 1
 
     def __init__(self, teachers: Sequence[Teacher]) -> None:
-        super().__init__(_shared([teacher.labels for teacher in teachers]), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        super().__init__(_shared([teacher.label_space for teacher in teachers]), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
         if len({teacher.image_level for teacher in teachers}) > 1:
             raise InputError("teacher: one predicts masks and another image-level classes; all must predict the same")
         self.image_level = teachers[0].image_level
         self.teachers = nn.ModuleList(teachers)
-        self._orders = [[teacher.labels.index(name) for name in self.labels.classes] for teacher in teachers]
+        self._orders = [[teacher.label_space.index(name) for name in self.label_space.classes] for teacher in teachers]
 
     def outputs(self, images: Tensor) -> Outputs:
         """The logits (B, K, H, W), or (B, K), of the mean probabilities, in float32 at least.

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.networks.building.described import check_architecture
@@ -112,7 +112,7 @@ def with_classes(
     Raises:
         InputError: if layers other than the last depend on the number of classes.
     """
-    own, classes = network.state_dict(), network.labels.classes
+    own, classes = network.state_dict(), network.label_space.classes
     found = dict(weights)
     for name, (axis, *more) in axes.items():
         if name not in weights or weights[name].ndim != own[name].ndim:
@@ -132,19 +132,21 @@ def with_classes(
     return found
 
 
-def warn_of_new_classes(source: str, names: Sequence[str | None], labels: LabelSpace, layers: Sequence[str]) -> None:
+def warn_of_new_classes(
+    source: str, names: Sequence[str | None], label_space: LabelSpace, layers: Sequence[str]
+) -> None:
     """Log a warning that names the classes that are new in the last ``layers``; ``names`` are the old classes."""
-    kept = [name for name in labels.classes if name in names]
-    new = [name for name in labels.classes if name not in names]
-    parts = [f"{len(kept)} of {len(labels)} classes by their names"] if kept else []
+    kept = [name for name in label_space.classes if name in names]
+    new = [name for name in label_space.classes if name not in names]
+    parts = [f"{len(kept)} of {len(label_space)} classes by their names"] if kept else []
     parts += [f"initialised at random: {_few(new)}"] if new else []
     unnamed = "; its classes have no names" if None in names else ""
     _log.warning(
         "%s: predicts %d classes, the network %d (%s): new last layer %s: %s%s",
         source,
         len(names),
-        len(labels),
-        labels.name,
+        len(label_space),
+        label_space.name,
         _few(layers),
         ", ".join(parts),
         unnamed,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hardy.blocks.pooled_norm import spare_single_values
-from hardy.data.labels import LabelSpace, label_space
+from hardy.data.label_spaces import LabelSpace, find_label_space
 from hardy.errors import InputError
 from hardy.files import expanded
 from hardy.networks.base import Network
@@ -55,7 +55,7 @@ def create(
     Raises:
         InputError: for an unknown network, option or label space, or weights that do not fit.
     """
-    labels = label_space(classes)
+    label_space = find_label_space(classes)
     complete = weights is not None and is_file(weights)
     if weights is not None and not complete:
         options = {**options, "encoder_weights": _encoder_weights(name, options, str(weights))}
@@ -66,14 +66,14 @@ def create(
             "would have no effect; give one of them"
         )
     with noted() as notes:
-        network = _built(name, labels, completed)
-    _tell_of(network, notes)
+        network = _built(name, label_space, completed)
+    _set_normalisation_and_origin(network, notes)
     _say(notes, completed)
     if short := shipped(completed.get("encoder_weights")):
-        _tell_of(network, {"mean": short.mean, "std": short.std, "pretrained": short.described()})
+        _set_normalisation_and_origin(network, {"mean": short.mean, "std": short.std, "pretrained": short.described()})
     if complete:
         network = _filled(network, name, completed, read_weights(str(weights)), str(weights))
-        _tell_of(network, architecture_beside(str(weights)))
+        _set_normalisation_and_origin(network, architecture_beside(str(weights)))
     elif completed.get("encoder_weights", "") is None and not _quiet.get():
         _log.warning(
             "%s starts from RANDOM WEIGHTS, its encoder included: expect longer training and lower scores; "
@@ -83,14 +83,16 @@ def create(
     return network
 
 
-def rebuild(architecture: Any, labels: LabelSpace, *, module: nn.Module | None = None, size: int = 2**40) -> Network:
+def rebuild(
+    architecture: Any, label_space: LabelSpace, *, module: nn.Module | None = None, size: int = 2**40
+) -> Network:
     """The network that ``architecture`` describes; the caller fills in the weights, none are read or downloaded.
 
     The description comes from a file, so all of it is checked; see `hardy.networks.building.described`.
 
     Args:
         architecture: the attribute of a network that `create` or `hardy.wrap` made.
-        labels: its label space.
+        label_space: its label space.
         module: the module of a wrapped network saved without a factory.
         size: bytes of the file that holds the weights; it limits the memory that the network may take.
 
@@ -101,17 +103,17 @@ def rebuild(architecture: Any, labels: LabelSpace, *, module: nn.Module | None =
     check_architecture(architecture)
     try:
         with in_proportion(size):
-            network = _rebuilt(architecture, labels, module)
+            network = _rebuilt(architecture, label_space, module)
     except InputError:
         raise
     except Exception as error:  # invalid values of a valid type can fail anywhere in torch or timm
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise InputError(f"no {architecture['name']!r} can be built from these options ({reason})") from error
-    _tell_of(network, architecture)
+    _set_normalisation_and_origin(network, architecture)
     return network
 
 
-def _tell_of(network: Network, architecture: Mapping[str, Any]) -> None:
+def _set_normalisation_and_origin(network: Network, architecture: Mapping[str, Any]) -> None:
     """Give ``network``, in place, the normalisation and the origin of encoder weights that ``architecture`` names."""
     if "mean" in architecture:
         network.renormalise(architecture["mean"], architecture["std"])
@@ -123,14 +125,14 @@ def _say(notes: Mapping[str, Any], completed: Mapping[str, Any]) -> None:
     """Show the origin of the pre-trained weights that were read, if it is known; a short name shows its own."""
     known = notes.get("pretrained", {})
     if "licence" in known and not shipped(completed.get("encoder_weights")):
-        told_of = (known["name"], known["sha256"], known["licence"], known["origin"])
-        _log.warning("encoder_weights %s: sha256 %s; licence %s, %s", *told_of)
+        shown = (known["name"], known["sha256"], known["licence"], known["origin"])
+        _log.warning("encoder_weights %s: sha256 %s; licence %s, %s", *shown)
 
 
-def _built(name: str, labels: LabelSpace, completed: Mapping[str, Any]) -> Network:
+def _built(name: str, label_space: LabelSpace, completed: Mapping[str, Any]) -> Network:
     """The network ``name`` with these options and random weights."""
     with bounded(name):
-        network: Network = NETWORKS.build(name, {"labels": labels}, **completed)
+        network: Network = NETWORKS.build(name, {"label_space": label_space}, **completed)
     spare_single_values(network)
     network.architecture = {"name": name, "options": json.loads(json.dumps({**completed, **network.written}))}
     return network
@@ -140,38 +142,38 @@ def _filled(
     network: Network, name: str, completed: Mapping[str, Any], found: Mapping[str, Tensor], file: str
 ) -> Network:
     """``network`` with the weights ``found`` in ``file``; built again if they are for another number of classes."""
-    own, labels, names = network.state_dict(), network.labels, names_beside(file)
-    if names in (None, labels.classes) and all(found[key].shape == own[key].shape for key in own if key in found):
+    own, label_space, names = network.state_dict(), network.label_space, names_beside(file)
+    if names in (None, label_space.classes) and all(found[key].shape == own[key].shape for key in own if key in found):
         fill(network, found, file)
         return network
 
     def bare(classes: LabelSpace) -> Network:
-        built: Network = NETWORKS.build(name, {"labels": classes}, **{**completed, **written})
+        built: Network = NETWORKS.build(name, {"label_space": classes}, **{**completed, **written})
         return built
 
     written: Mapping[str, Any] = {}
-    axes = class_axes(bare, len(labels))
-    count = class_count(axes, found, own, len(labels))
-    if count is None or (count == len(labels) and names in (None, labels.classes)):
+    axes = class_axes(bare, len(label_space))
+    count = class_count(axes, found, own, len(label_space))
+    if count is None or (count == len(label_space) and names in (None, label_space.classes)):
         fill(network, found, file)  # it reports what does not fit
         return network
     with torch.device("meta"):
         written = bare(nameless(count)).written
-    network, axes = _built(name, labels, {**completed, **written}), class_axes(bare, len(labels))
+    network, axes = _built(name, label_space, {**completed, **written}), class_axes(bare, len(label_space))
     known = names if names is not None and len(names) == count else (None,) * count
     fill(network, with_classes(network, found, axes, known, file), file)
-    warn_of_new_classes(file, known, labels, sorted(axes))
+    warn_of_new_classes(file, known, label_space, sorted(axes))
     return network
 
 
-def _rebuilt(architecture: Mapping[str, Any], labels: LabelSpace, module: nn.Module | None) -> Network:
+def _rebuilt(architecture: Mapping[str, Any], label_space: LabelSpace, module: nn.Module | None) -> Network:
     name, options = architecture["name"], dict(architecture["options"])
     if name == Wrapped.NAME:
         check_wrapped(options)
-        return Wrapped(labels, module, **options)
+        return Wrapped(label_space, module, **options)
     fetched = options.get("encoder_weights")
     with unwarned():
-        network = create(name, labels, **({**options, "encoder_weights": None} if fetched else options))
+        network = create(name, label_space, **({**options, "encoder_weights": None} if fetched else options))
     network.pretrained = bool(fetched)
     network.architecture = {"name": name, "options": options}
     return network

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from hardy.data.labels import LabelSpace, label_space
+from hardy.data.label_spaces import LabelSpace, find_label_space
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.networks.building.create import create, unwarned
@@ -71,11 +71,11 @@ def imported(
     file: str | Path, classes: str | Path | LabelSpace, *, network: str | None = None, source: str | None = None
 ) -> Imported:
     """Like `import_weights`, also with the source and the tensors used and dropped; same arguments and errors."""
-    labels, found = label_space(classes), read_weights(file)
+    label_space, found = find_label_space(classes), read_weights(file)
     name = _recognised(found, str(file), network, source)
     publication: Publication = PUBLICATIONS.build(name)
     try:
-        return _filled(name, publication, found, labels, str(file))
+        return _filled(name, publication, found, label_space, str(file))
     except InputError as error:
         raise InputError(f"{file}: {str(error).removeprefix(f'{file}: ')}") from None
     except KeyError as error:
@@ -86,19 +86,19 @@ def imported(
 
 
 def _filled(
-    name: str, publication: Publication, found: Mapping[str, Tensor], labels: LabelSpace, file: str
+    name: str, publication: Publication, found: Mapping[str, Tensor], label_space: LabelSpace, file: str
 ) -> Imported:
     weights = publication.published(found)
     count = publication.class_count(weights)
-    if len(labels) not in ((count, count - 1) if publication.void else (count,)):
+    if len(label_space) not in ((count, count - 1) if publication.void else (count,)):
         void = f", or {count - 1} without void, the last" if publication.void else ""
-        raise InputError(f"predicts {count} classes{void}; label space {labels.name!r} has {len(labels)}")
+        raise InputError(f"predicts {count} classes{void}; label space {label_space.name!r} has {len(label_space)}")
     renamed = publication.renamed(weights)
     with unwarned():
-        network = create(publication.network, labels, **publication.options(weights))
-    fill(network, publication.converted(renamed.weights, len(labels)), file)
+        network = create(publication.network, label_space, **publication.options(weights))
+    fill(network, publication.converted(renamed.weights, len(label_space)), file)
     network.renormalise(*publication.colours(weights))
-    if len(labels) < count:
+    if len(label_space) < count:
         renamed.dropped[f"class {count - 1}"] = "void, which is no class"
     _log.info("%s of %s: %d tensors used", publication.network, publication.repository, len(renamed.weights))
     for dropped, why in renamed.dropped.items():

@@ -25,7 +25,7 @@ Layer = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
 def last_layers(network: Network) -> list[str]:
     """The names of the layers of ``network`` that predict its classes, alone or as a sum; empty if none is found."""
     trial = deepcopy(network).eval()
-    count = len(network.labels)
+    count = len(network.label_space)
     named = [
         (name, layer)
         for name, layer in trial.named_modules()

@@ -31,7 +31,7 @@ def of_teacher(network: Network, place: str, sha256: str, of_file: Mapping[str, 
     """
     of_file = network.architecture.get("pretrained", {}) if of_file is None else of_file
     name = network.architecture.get("name") or type(network).__name__
-    found: dict[str, Any] = {"name": name, "from": place, "sha256": sha256, "classes": network.labels.name}
+    found: dict[str, Any] = {"name": name, "from": place, "sha256": sha256, "classes": network.label_space.name}
     found |= {key: of_file[key] for key in ("licence", "origin") if key in of_file}
     return found | ({"lineage": list(network.lineage)} if network.lineage else {})
 

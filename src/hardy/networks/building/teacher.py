@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
+from hardy.former import FormerName
 from hardy.networks.base import Network, resize
 from hardy.networks.building.kept_outputs import KeptOutputs, name_of, stacked
 from hardy.ops.frozen import Frozen
@@ -40,6 +41,8 @@ class Teacher(nn.Module):
         kept: where logits are kept; features are not, so that a teacher with it gives logits only.
     """
 
+    labels = FormerName("label_space")
+
     def __init__(
         self,
         network: Network,
@@ -59,9 +62,9 @@ class Teacher(nn.Module):
         return self._frozen.module  # type: ignore[return-value]
 
     @property
-    def labels(self) -> LabelSpace:
+    def label_space(self) -> LabelSpace:
         """The classes that it predicts."""
-        return self.network.labels
+        return self.network.label_space
 
     @property
     def image_level(self) -> bool:

@@ -42,18 +42,18 @@ def noted() -> Iterator[dict[str, Any]]:
         _notes.reset(token)
 
 
-def note(**told: Any) -> None:
-    """Tell the block of `noted`, if there is one.
+def note(**values: Any) -> None:
+    """Add ``values`` to the mapping of `noted`; do nothing outside its block.
 
     Args:
-        told: ``mean`` and ``std``; and ``pretrained``, the texts that an artefact keeps (name, sha256, licence,
+        values: ``mean`` and ``std``; and ``pretrained``, the texts that an artefact keeps (name, sha256, licence,
             origin), which are added to those of earlier calls.
     """
     found = _notes.get()
     if found is not None:
         before = found.get("pretrained", {})
-        found.update(told)
-        found["pretrained"] = {**before, **told.get("pretrained", {})}
+        found.update(values)
+        found["pretrained"] = {**before, **values.get("pretrained", {})}
 
 
 def initialise(module: nn.Module) -> None:

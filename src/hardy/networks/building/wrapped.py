@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from hardy.data.labels import LabelSpace, label_space
+from hardy.data.label_spaces import LabelSpace, find_label_space
 from hardy.errors import InputError, quoted
 from hardy.networks.base import IMAGENET_MEAN, IMAGENET_STD, Network, resize
 from hardy.networks.building.captured import captured, check_map, check_names
@@ -23,7 +23,7 @@ class Wrapped(Network):
     """A network around a module of the user.
 
     Args:
-        labels: the classes predicted.
+        label_space: the classes predicted.
         module: normalised images (B, 3, H, W) -> logits (B, K, h, w) or (B, K), as a tensor or in
             a list, mapping or object that `hardy.ops.returned.logits_in` understands. None calls ``factory``.
         factory: ``"package.module:function"`` that builds the module, so that the artefact can build it again.
@@ -31,7 +31,7 @@ class Wrapped(Network):
         std: of the RGB values; the difference is divided by it.
         image_level: True if the logits are (B, K).
         last: the layers of ``module`` that predict the classes, if their number is not the factory's: each is resized
-            to the number of ``labels``.
+            to the number of ``label_space``.
         features: feature name -> name of the submodule of ``module`` whose output (B, C, h, w) it is, in the order of
             `feature_stages`.
         embedding: name of the submodule whose output the head reads: (B, C, h, w), or (B, C) or (B, C, 1, 1) for
@@ -48,7 +48,7 @@ class Wrapped(Network):
 
     def __init__(
         self,
-        labels: LabelSpace,
+        label_space: LabelSpace,
         module: nn.Module | None,
         *,
         factory: str | None = None,
@@ -59,7 +59,7 @@ class Wrapped(Network):
         features: Mapping[str, str] | None = None,
         embedding: str | None = None,
     ) -> None:
-        super().__init__(labels, mean, std)
+        super().__init__(label_space, mean, std)
         if module is not None and not isinstance(module, nn.Module):
             raise InputError(f"module {quoted(module)} is no torch module (nn.Module); give the object itself")
         self.module = module if module is not None else _made_by(factory)
@@ -68,7 +68,7 @@ class Wrapped(Network):
         if last:
             options["last"] = list(last)
             for name in last:
-                resize_last_layer(self.module, name, (), labels.classes)
+                resize_last_layer(self.module, name, (), label_space.classes)
         if features:
             options["features"] = dict(features)
         if embedding is not None:
@@ -113,12 +113,12 @@ class Wrapped(Network):
     def _own(self, images: Tensor) -> Tensor:
         """The logits that the module returns, unchanged."""
         logits = logits_of(self.module(self.normalise(images)), "a wrapped module")
-        expected = (images.shape[0], len(self.labels))  # `len(images)` would fix the batch of an exported graph
+        expected = (images.shape[0], len(self.label_space))  # `len(images)` would fix the batch of an exported graph
         if logits.ndim != (2 if self.image_level else 4) or tuple(logits.shape[:2]) != expected:
             wanted = f"{expected}" if self.image_level else f"({expected[0]}, {expected[1]}, h, w)"
             raise InputError(
                 f"the wrapped {type(self.module).__name__} returned logits of shape {tuple(logits.shape)}; "
-                f"label space {self.labels.name!r} needs {wanted}"
+                f"label space {self.label_space.name!r} needs {wanted}"
             )
         return logits
 
@@ -143,7 +143,7 @@ def wrap(
     [Stage(name='stage1', stride=4, channels=16)]
     """
     return Wrapped(
-        label_space(classes),
+        find_label_space(classes),
         module,
         factory=factory,
         mean=mean,

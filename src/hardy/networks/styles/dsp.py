@@ -16,7 +16,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from hardy import __version__
-from hardy.data.labels import LabelSpace
+from hardy.data.label_spaces import LabelSpace
 from hardy.errors import InputError
 from hardy.files import expanded, write_together
 from hardy.networks.base import IMAGENET_MEAN, IMAGENET_STD, Network
@@ -98,7 +98,7 @@ def save_dsp(dsp: Perturbation, folder: Path | str) -> Path:
         origin = {
             "kind": "network",
             "architecture": network.architecture,
-            "labels": network.labels.to_json(),
+            "labels": network.label_space.to_json(),
             "stride": encoder.stride,
         }
     checksum = hashlib.sha256(data).hexdigest()

@@ -32,7 +32,7 @@ TITLES = {
 def write(
     paths: Sequence[Path], file: Path, *, budget: float | None = None, title: str = "Hardy report"
 ) -> tuple[Subject, list[str]]:
-    """Write the page of the runs at or below ``paths`` to ``file``; returns what it shows, and lines to tell the user.
+    """Write the page of the runs at or below ``paths`` to ``file``; returns what it shows, and lines for the user.
 
     Args:
         paths: folders of runs or studies, folders that hold some, or files of records.

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from hardy.data.labels import CITYSCAPES_IDS, SPACES, LabelSpace, convert, label_space, read_classes
+from hardy.data.label_spaces import CITYSCAPES_IDS, SPACES, LabelSpace, convert, find_label_space, read_classes
 from hardy.data.rawmap import IGNORE, ColourMap, RawMap
 from hardy.errors import InputError
 
@@ -20,15 +20,15 @@ def test_ignore_is_the_same_number_everywhere():
 
 
 def test_labels_import_no_torch():
-    code = "import sys, hardy.data.labels; sys.exit('torch' in sys.modules)"
+    code = "import sys, hardy.data.label_spaces; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize(("name", "count"), [("cityscapes19", 19), ("camvid11", 11), ("idd7", 7), ("pacs7", 7)])
 def test_built_in_spaces(name, count):
-    space = label_space(name)
+    space = find_label_space(name)
     assert (space.name, len(space), len(set(space.colours))) == (name, count, count)
-    assert label_space(space) is space
+    assert find_label_space(space) is space
     assert LabelSpace.from_json(space.to_json()) == space
 
 
@@ -43,7 +43,7 @@ def test_an_unknown_class_or_space_gets_the_nearest():
     with pytest.raises(InputError, match="no class 'raod'; did you mean 'road'"):
         CITY.index("raod")
     with pytest.raises(InputError, match="no label space 'cityscape19'; did you mean 'cityscapes19'"):
-        label_space("cityscape19")
+        find_label_space("cityscape19")
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_classes_yaml(tmp_path):
     assert found.ids.apply(raw, "x").tolist() == [[0, 0, 1, 2, 255, 255, 255]]
     rgb = np.array([[[0, 0, 0], [70, 130, 180]]], dtype=np.uint8)
     assert found.colours.apply(rgb, "x").tolist() == [[255, 1]]
-    assert label_space(tmp_path) == label_space(str(tmp_path / "classes.yaml")) == found.space
+    assert find_label_space(tmp_path) == find_label_space(str(tmp_path / "classes.yaml")) == found.space
     assert found.space.name == tmp_path.name
 
 
