@@ -40,8 +40,8 @@ EACH = {
 """What is tried for every network: for those of `ALIKE` by `make test-costly`, for the others by `make test`."""
 
 DEAREST = {"test_one_exported_graph_takes_every_size", "test_stages_of_a_pruned_network_are_its_own"}
-"""What takes seconds a network; `make test` tries it for one plain network, the image-level one, one with transposed
-convolutions, one of three branches and one with attention."""
+"""What takes seconds a network; `make test-costly` tries it for one plain network, the image-level one, one with
+transposed convolutions, one of three branches and one with attention."""
 NOT_DEAREST = ALIKE.keys() | {"encoder_decoder", "fast_scnn"}
 
 
@@ -54,7 +54,7 @@ LONG = {
 
 
 STATEFUL = {"cirkd", "holistic", "kl", "knowledge_adaptation", "mgd", "overhaul"}
-"""The distillation losses with buffers, draws or optimisers of their own, and one without: `make test` resumes them."""
+"""The distillation losses with buffers, draws or optimisers of their own, and one without: `make test-costly` resumes them."""
 
 
 def others_of_distillation(item: pytest.Function) -> bool:
