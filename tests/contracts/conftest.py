@@ -54,7 +54,7 @@ LONG = {
 
 
 STATEFUL = {"cirkd", "holistic", "kl", "knowledge_adaptation", "mgd", "overhaul"}
-"""The distillation losses with buffers, draws or optimisers of their own, and one without: `make test-costly` resumes them."""
+"""The distillation losses with buffers, draws or optimisers of their own, and one without: these are resumed."""
 
 
 def others_of_distillation(item: pytest.Function) -> bool:
