@@ -3,6 +3,7 @@
 import gc
 import os
 import struct
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -37,7 +38,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What was imported and collected stays to the end: the garbage collector need not look at it after every test."""
+    """What was imported and collected stays to the end: the garbage collector need not look at it after every test.
+
+    Compiled files are kept of tests and of Hardy, not of the modules that tests write into folders that they look at.
+    """
+    sys.dont_write_bytecode = True
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     gc.freeze()
     gc.set_threshold(20_000, 10, 10)  # syntax trees and graphs take half the time, and hold little memory
     gc.enable()
