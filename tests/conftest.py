@@ -1,5 +1,6 @@
 """One thread for every test, and where the real images are."""
 
+import gc
 import os
 import struct
 import zlib
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 
 torch.set_num_threads(1)
+gc.disable()  # while thousands of tests are collected; see `pytest_collection_finish`
 
 
 SLOW = {"cli", "commands", "contracts", "deployment", "engine", "fuzz", "kill", "networks"}
@@ -32,6 +34,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name in SLOW:
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays to the end: the garbage collector need not look at it after every test."""
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 10)  # syntax trees and graphs take half the time, and hold little memory
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """At the end all of it is garbage again; extension modules complain of what is left."""
+    gc.unfreeze()
 
 
 def _shared() -> Path:

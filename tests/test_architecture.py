@@ -54,7 +54,7 @@ def room_of(file: Path) -> str:
 
 def rooms_called(file: Path) -> Iterator[str]:
     """The rooms of Hardy that ``file`` imports, wherever in the file it does so."""
-    for node in ast.walk(tree_of(file)):
+    for node in statements(tree_of(file)):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name_of(file)}:{node.lineno}: imports are absolute"
             inside = node.module == "hardy"
@@ -76,6 +76,15 @@ def wrong_arrows(room: str, called: set[str]) -> set[str]:
 def tree_of(file: Path) -> ast.Module:
     """The syntax tree of a file."""
     return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Every statement in ``node``, however deep; what is in no expression is found here in a tenth of the time."""
+    for name in ("body", "handlers", "orelse", "finalbody", "cases"):
+        found = getattr(node, name, ())
+        for inner in found if isinstance(found, list) else ():
+            yield inner
+            yield from statements(inner)
 
 
 def trees() -> Iterator[tuple[Path, str, ast.Module]]:
@@ -117,7 +126,7 @@ def test_pruning_has_no_import_circles() -> None:
     for file in SHIPPED:
         if room_of(file) == "pruning":
             name = ".".join(file.relative_to(SOURCE).with_suffix("").parts)
-            nodes = [n for n in ast.walk(tree_of(file)) if isinstance(n, ast.ImportFrom)]
+            nodes = [n for n in statements(tree_of(file)) if isinstance(n, ast.ImportFrom)]
             calls[name] = {n.module or "" for n in nodes}
             calls[name] |= {f"{n.module}.{alias.name}" for n in nodes for alias in n.names}
     assert not circles(calls)
@@ -128,13 +137,13 @@ def test_the_rules_themselves_catch_what_they_forbid() -> None:
     assert wrong_arrows("pruning", {"engine", "networks", "tuning", "pruning"}) == {"engine", "tuning"}
     assert wrong_arrows("report", {"records", "metrics"}) == {"metrics"}
     text = '"""Two\nlines."""\n\nA = 1\n"""Of A."""\n# why\nB = """\n\nx"""  # both\n'
-    assert code_lines(text, ast.walk(ast.parse(text))) == 3
+    assert code_lines(text, statements(ast.parse(text))) == 3
 
 
 def test_files_and_functions_stay_short() -> None:
     long = []
     for file, text, tree in trees():
-        nodes = list(ast.walk(tree))
+        nodes = list(statements(tree))
         if (lines := code_lines(text, nodes)) > 300:
             long.append(f"{name_of(file)}: {lines} lines of code want another room")
         for node in nodes:
@@ -152,7 +161,8 @@ def test_names_places_and_manners() -> None:
         wrong += [f"{name_of(file)}: says nothing by {sorted(found)}"] if (found := BANNED & words) else []
         wrong += [f"{name_of(file)}: more than three levels of folders"] * (len(parts) - 1 > 3)
         banned_calls = {"hasattr"} | (set() if room_of(file) == "cli" else {"print"})
-        for node in ast.walk(tree_of(file)):
+        named = any(word in file.read_text(encoding="utf-8") for word in banned_calls)
+        for node in ast.walk(tree_of(file)) if named else ():
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in banned_calls:
                 wrong.append(f"{name_of(file)}:{node.lineno} calls {node.func.id}")
     assert not wrong, "\n".join(wrong)

@@ -34,6 +34,8 @@ def test_pages_say_what_the_records_say(pages, texts):
     assert not stale, f"run: python benchmarks/_pages.py; differ: {stale}"
 
 
+@pytest.mark.costly
+@pytest.mark.slow
 def test_every_block_has_its_place(pages, texts):
     text = "".join(path.read_text(encoding="utf-8") for path in pages.PAGES)
     placed = [f"<!-- {name} -->" in text and f"<!-- /{name} -->" in text for name in texts]

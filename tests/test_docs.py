@@ -109,6 +109,7 @@ def test_links_and_commands_lead_somewhere() -> None:
     assert not wrong, wrong
 
 
+@pytest.mark.slow
 def test_the_reference_has_every_method_with_every_option(pages: ModuleType) -> None:
     missing = []
     for kind, registry in KINDS.items():
@@ -120,6 +121,7 @@ def test_the_reference_has_every_method_with_every_option(pages: ModuleType) -> 
     assert not missing, missing
 
 
+@pytest.mark.slow
 def test_the_reference_has_every_public_name_and_recipe_key(pages: ModuleType) -> None:
     import hardy
     from hardy.recipe import Optim

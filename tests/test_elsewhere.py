@@ -78,6 +78,7 @@ def alone(installed: Path, tmp_path: Path):
     return call
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_every_file_of_the_package(installed):
     def files(folder: Path) -> set[str]:
         found = (file for file in (folder / "hardy").rglob("*") if file.is_file())

@@ -80,6 +80,7 @@ def test_one_in_the_package_is_listed(
     assert f"new_{kind}" in listed
 
 
+@pytest.mark.slow
 def test_the_schema_has_those_of_the_kinds_that_a_recipe_chooses(names: dict[str, str]) -> None:
     fields = [choice.registry for choice in choices(recipe.Recipe)]
     methods = [registry.describe(name) for registry in fields for name in registry]
@@ -120,6 +121,7 @@ def test_a_recipe_takes_them_and_writes_their_options_out(names: dict[str, str])
         recipe.from_values(values, ["prune.criterion.slop=1"])
 
 
+@pytest.mark.slow
 def test_a_new_loss_of_distillation_is_chosen_and_teaches(names: dict[str, str], tmp_path: Path) -> None:
     values = {
         "network": "tiny",
@@ -197,6 +199,7 @@ def test_they_train_measure_and_prune_through_the_front_door(names: dict[str, st
     assert torch.equal(left, first[-len(left) :])
 
 
+@pytest.mark.slow
 def test_a_new_tuner_is_trained_with_saved_and_loaded(names: dict[str, str], tmp_path: Path) -> None:
     data = {"sources": [names["dataset"]], "root": str(tmp_path), "crop": [32, 64], "scale": [1.0, 1.0]}
     here = {"optim": {"batch": 4}, "run": {"workers": 0, "device": "cpu"}}
@@ -257,6 +260,7 @@ def test_weights_of_a_new_publication_are_imported(names: dict[str, str], tmp_pa
     assert torch.equal(found.eval()(images), network(images))
 
 
+@pytest.mark.slow
 def test_a_new_kind_is_a_package_a_registry_and_a_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Completion, overrides, checks, schema and list follow from the registry and the mark on the section's field."""
     package = tmp_path / "made_up_kind"

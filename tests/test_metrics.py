@@ -38,6 +38,7 @@ def test_scores_by_hand():
     assert found.pixel_accuracy == 3 / 5
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.integers(2, 20), st.integers(0, 40), st.sampled_from([0.0, 0.3, 1.0]))
 def test_counts_equal_those_of_torchmetrics(seed, classes, pixels, ignored):

@@ -57,6 +57,7 @@ def test_every_task_finds_its_images(root, source):
     assert label[0, 0] == CITY.index("sky")
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("source", ["synthia", "cityscapes"])
 def test_a_recipe_runs_and_its_records_name_both_means(root, source, tmp_path, capsys):
     recipe = read(

@@ -41,6 +41,7 @@ def answer(file: Path, batch: torch.Tensor) -> np.ndarray:
     return session.run(None, {"images": batch.numpy()})[0]
 
 
+@pytest.mark.costly
 def test_from_nothing_to_a_shipped_file(streets, place, tmp_path, monkeypatch):
     monkeypatch.setattr(pruning, "costs", lambda *_: ([], []))  # the ten lines of the README measure them
     net = hardy.create("tiny", "cityscapes19", width=8)

@@ -66,6 +66,7 @@ def test_a_wrong_name_is_refused_and_a_package_never_shadows_a_function() -> Non
         assert inspect.isfunction(getattr(hardy, name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [["--help"], ["--version"], ["train", "--help"], ["list"], ["list", "criterion"], ["list", "nothing"]],
@@ -78,6 +79,7 @@ def test_help_and_list_import_nothing_heavy(arguments: list[str]) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_completion_imports_nothing_heavy_and_completes() -> None:
     asked = {"_HARDY_COMPLETE": "complete_bash", "COMP_WORDS": "hardy tr", "COMP_CWORD": "1"}
     done = run("import sys; sys.argv = ['hardy']; from hardy.cli import app; app(prog_name='hardy')", **asked)
@@ -95,6 +97,7 @@ def test_waiting_threads_sleep_unless_set_otherwise(given: dict[str, str], kept:
     assert done.stdout.split() == [kept, "False"]
 
 
+@pytest.mark.slow
 def test_the_installed_command_and_the_module_are_the_same() -> None:
     script = Path(sys.executable).with_name("hardy")
     by_module = subprocess.run([sys.executable, "-m", "hardy", "--version"], capture_output=True, text=True, check=True)

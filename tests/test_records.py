@@ -48,6 +48,7 @@ def _write(file, writer, barrier):
         append(file, [replace(ONE, seed=writer, value=float(index), notes={"pad": "x" * 3000})] * 2)
 
 
+@pytest.mark.slow
 def test_the_lines_of_two_processes_stay_whole(tmp_path):
     file = tmp_path / "records.jsonl"
     context = get_context("fork")

@@ -40,6 +40,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("text", "said"), BAD.values(), ids=BAD)
 def test_what_goes_beyond_a_bound_is_one_line(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "x.yaml"
@@ -55,6 +56,7 @@ def test_what_goes_beyond_a_bound_is_one_line(tmp_path: Path, text: str, said: s
         assert len(line) < len(str(file)) + 420
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [text for text, _ in BAD.values()], ids=BAD)
 def test_overrides_and_options_have_the_same_bounds(text: str) -> None:
     values = {"network": {"name": "tiny"}, "data": {"sources": ["folder/day"]}}

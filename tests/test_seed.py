@@ -3,6 +3,7 @@
 import random
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ def test_keys_are_the_same_everywhere_and_always():
     assert key(3, "train", 5) == 8372365793305070356
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**31), st.lists(st.one_of(st.integers(0, 99), st.sampled_from(["train", "order"])), max_size=3))
 def test_keys_fit_what_takes_them(seed, place):
     number = key(seed, *place)

@@ -27,6 +27,7 @@ def test_every_cell_is_a_recipe():
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.slow
 def test_at_equal_gmacs_every_method_has_one_goal():
     file = next(file for file in STUDIES if file.stem == "camvid_gmacs")
     study, others = read(file)

@@ -99,6 +99,7 @@ def test_for_one_domain_too_many_the_oldest_is_forgotten():
     torch.testing.assert_close(live.prototypes.of("c")["parts.0"][:, 0], torch.tensor([1.0, 1.0]))
 
 
+@pytest.mark.slow
 def test_a_domain_that_is_not_given_is_detected_and_comes_back():
     """Dark and bright noise: 15 dark images, 15 bright, 15 dark; the domain changes at the third image of another."""
     draw = torch.Generator().manual_seed(0)

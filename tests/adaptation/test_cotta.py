@@ -82,6 +82,7 @@ def test_the_statistics_of_the_batch_are_an_option():
     torch.testing.assert_close(live(image).softmax(1), expected)
 
 
+@pytest.mark.slow
 def test_image_level_networks_take_the_form_of_classification():
     with seeded(0, "network"):
         network = create("classifier", "pacs7", encoder="test_resnet").eval()

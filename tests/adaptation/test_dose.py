@@ -58,6 +58,7 @@ def test_without_its_terms_it_is_plain_self_training(network):
     assert live.drift() > 1e-3
 
 
+@pytest.mark.slow
 def test_for_equal_batches_and_nothing_restored_the_layer_term_is_0(network):
     def learned(**options):
         live = dose(network, {**ALONE, **options.pop("parts")}, labels="hard", **options)
@@ -240,6 +241,7 @@ def test_random_scores_fill_the_buffer_without_any_gradient(network, monkeypatch
     assert len({*live.exemplars.scores.tolist(), 0.0}) == 3
 
 
+@pytest.mark.slow
 def test_a_domain_that_is_forgotten_leaves_no_exemplars(network):
     live = dose(network, {"views": 1}, {"capacity": 17, "every": 1}, learned="norms")
     for number in range(17):
@@ -249,6 +251,8 @@ def test_a_domain_that_is_forgotten_leaves_no_exemplars(network):
     assert sorted(live.exemplars.places.tolist()) == [-1, *range(16)]
 
 
+@pytest.mark.costly
+@pytest.mark.slow
 def test_the_light_form_costs_at_most_half_of_the_full_one(network):
     """Forward passes of one image, and two more for a backward pass, over 10 batches with their share of the buffer."""
 

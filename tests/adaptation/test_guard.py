@@ -299,6 +299,7 @@ def test_a_budget_is_kept_by_predicting_without_learning(network, monkeypatch):
     assert live.method.calls == 1
 
 
+@pytest.mark.slow
 def test_a_state_that_was_saved_restores_the_last_good_one_too(network, tmp_path):
     from hardy.engine.adaptation_state import load_state, save_state
 

@@ -158,6 +158,8 @@ def test_it_is_measured_over_what_is_trained(scenes, teacher, draw_batch, loss):
     assert (frozen.scale.item(), frozen.measured.item()) == (1, -1)
 
 
+@pytest.mark.costly
+@pytest.mark.slow
 @pytest.mark.parametrize("losses", [{"overhaul": {"warm_up": 3}}, {"knowledge_adaptation": {"autoencoder_steps": 3}}])
 def test_a_first_stage_in_which_nothing_is_taught_is_no_measurement(losses):
     torch.manual_seed(3)
@@ -178,6 +180,8 @@ def test_a_first_stage_in_which_nothing_is_taught_is_no_measurement(losses):
     assert gradient_norm(terms, student) == pytest.approx(0.5 * gradient_norm(labels, student), rel=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.costly
 def test_a_run_that_ends_in_the_first_stage_of_a_loss_is_refused():
     student, teacher = (hardy.create("tiny", "camvid11", width=width) for width in (8, 16))
     for losses, name, option in (

@@ -97,6 +97,7 @@ def test_the_climb_leaves_network_and_statistics_alone(network, style):
     assert all(int(count) == 1 for count in counts)  # once a step, however often epsilon climbed
 
 
+@pytest.mark.slow
 def test_the_step_of_the_network_takes_copies_as_they_are(network, style):
     """The gradient is that of originals and final copies with these held fixed."""
     algorithm = DSP(network.eval(), pixel_loss, style=style, ascent=1)

@@ -112,6 +112,7 @@ def test_each_pixel_has_the_losses_of_both_its_labels(scenes, loss, share):
     assert found["segmentation"].item() == pytest.approx(wanted.item(), rel=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 5.0])
 def test_shares_have_the_moments_of_their_beta_distribution(pictures, loss, seen, alpha):
     """Blends of 0 and 1 are the shares or what they lack; the distribution is symmetric."""

@@ -192,6 +192,8 @@ def test_what_cannot_be_is_refused(options, said):
 # ------------------------------------------------------------------------------------------------ training
 
 
+@pytest.mark.costly
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_resumed_run_has_the_same_bits(tmp_path, accumulate):
     def batches(start, rank, processes):
@@ -221,6 +223,7 @@ def test_a_resumed_run_has_the_same_bits(tmp_path, accumulate):
     assert {name.split(".")[0] for name in wanted} == {"network", "others", "steps"}
 
 
+@pytest.mark.costly
 @pytest.mark.slow
 def test_a_run_keeps_the_network_and_reports_its_peers(town, tmp_path, capsys):
     values = {

@@ -132,6 +132,8 @@ def test_no_gradient_reaches_what_teaches(deep, draw_batch, loss):
     assert reached == {"first.weight", "first.bias", "aux.weight", "aux.bias"}
 
 
+@pytest.mark.costly
+@pytest.mark.slow
 def test_without_a_hint_or_a_map_of_its_name_only_logits_are_compared(deep, loss, draw_batch):
     algorithm = SelfDistillation(deep, loss, 10, by="deep", hint=0.0).train()
     assert algorithm.hints is None
@@ -166,6 +168,8 @@ def test_each_stage_looks_where_the_next_looks_after_the_start(deep, draw_batch,
 # ------------------------------------------------------------------------------------------------ training
 
 
+@pytest.mark.costly
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["ema", "deep", "attention"])
 def test_a_resumed_run_has_the_same_bits(by, tmp_path):
     def batches(start, rank, processes):

@@ -100,6 +100,7 @@ def test_partners_are_of_another_domain_where_there_is_one():
     assert _partners(torch.zeros(1)).tolist() == [0]
 
 
+@pytest.mark.slow
 def test_encoded_styles_have_unit_deviation_after_calibration(tiny, tmp_path):
     torch.manual_seed(0)
     algorithm = StyleVAE(tiny, None, image=10.0)
@@ -153,6 +154,7 @@ def test_wrong_options_are_refused_in_one_line(tiny, tmp_path):
         StyleVAE(tiny, None, encoder=str(tmp_path / "vgg.pth"))
 
 
+@pytest.mark.slow
 def test_vgg_is_trained_without_the_image_part(tiny, tmp_path):
     torch.manual_seed(0)
     torch.save(VGG19().state_dict(), tmp_path / "vgg.pth")
@@ -165,6 +167,8 @@ def test_vgg_is_trained_without_the_image_part(tiny, tmp_path):
     assert sum(p.numel() for p in algorithm.decoder.parameters()) == 3_505_219
 
 
+@pytest.mark.costly
+@pytest.mark.slow
 def test_a_run_leaves_the_network_as_it_was_and_its_artefact_beside_it(town, tmp_path):
     sections = {
         "data": {"sources": ["folder"], "crop": [32, 48], "datasets": {"folder": {"root": str(town)}}},

@@ -188,6 +188,7 @@ def test_a_slow_encoder_moves_by_its_share_of_the_rate(name, network, teacher, d
         torch.testing.assert_close(algorithm.network.state_dict()[key], value, rtol=1e-9, atol=1e-9, msg=key)
 
 
+@pytest.mark.slow
 def test_the_moments_are_reset_at_the_change(network, teacher, loss):
     assert [step for step in range(1, 11) if built(network, loss, teacher).restarts(step)] == [6]
     assert not any(built(network, loss, teacher, feature_share=0.0).restarts(step) for step in range(1, 11))
@@ -238,6 +239,7 @@ def test_a_run_resumed_in_either_stage_has_the_same_bits(kind, stopped, encoder_
     assert all(torch.equal(value, wanted[name]) for name, value in second.algorithm.state_dict().items())
 
 
+@pytest.mark.slow
 def test_each_stage_trains_its_part():
     """A teacher of image-level classes, of other classes than the network's, will do."""
     loop = run_of("scenes")

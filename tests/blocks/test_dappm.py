@@ -56,6 +56,8 @@ def test_with_an_open_size_every_scale_is_the_same(size: tuple[int, int]) -> Non
         torch.testing.assert_close(open_scale(x, scale, side, stride), expected)
 
 
+@pytest.mark.costly
+@pytest.mark.slow
 def test_a_fixed_size_is_exported_as_plain_pooling() -> None:
     graph = torch.export.export(settled(DAPPM(6, 4, 5)), (torch.zeros(1, 6, 4, 3, dtype=torch.float64),)).graph
     names = [str(node.target) for node in graph.nodes]

@@ -194,6 +194,7 @@ def stopped(stopped_once, recipe, tmp_path) -> Path:
     return shutil.copytree(stopped_once, tmp_path / "run")
 
 
+@pytest.mark.costly
 def test_an_internal_error_keeps_its_traceback_and_the_run_goes_on(stopped, call, tmp_path):
     assert call("train", tmp_path / "recipe.yaml").code == 0
     assert (stopped / "network.json").exists()

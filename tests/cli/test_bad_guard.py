@@ -64,6 +64,7 @@ def test_settings_that_cannot_be(refused, prune, settings, said):
     assert said in refused(*prune(**settings))
 
 
+@pytest.mark.costly
 def test_unseen_domains_stop_nothing_unless_the_recipe_says_so(refused, call, prune, monkeypatch):
     monkeypatch.setattr(command, "costs", lambda *_: ([], []))
     monkeypatch.setattr(command, "show_costs", lambda *_: None)
@@ -81,6 +82,7 @@ def test_the_flag_shows_the_table_and_stops(call, prune, tmp_path):
     assert not (tmp_path / "run" / "network.json").exists()
 
 
+@pytest.mark.costly
 def test_floors_need_sources_and_leave_what_the_ratio_needs(refused, prune):
     line = refused(*prune(floors={}), "data.sources=[]")
     assert line == "prune.floors: sensitivities are measured on the sources' held-out images; name data.sources"

@@ -27,6 +27,7 @@ def own(trained, tmp_path) -> Path:
 # ------------------------------------------------------------------------------------------------- a full disk
 
 
+@pytest.mark.costly
 def test_a_disk_that_is_full_when_the_checkpoint_is_written(refused, call, recipe, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save_file", full)
@@ -49,6 +50,7 @@ def test_a_disk_that_is_full_when_the_network_is_written(refused, recipe, tmp_pa
     assert line == "No space left on device" or line.startswith(f"{tmp_path}/run/network")
 
 
+@pytest.mark.costly
 def test_a_disk_that_is_full_when_records_are_written(refused, own, town, monkeypatch):
     monkeypatch.setattr(os, "write", full)
     line = f"{own}/records.jsonl: No space left on device"

@@ -107,6 +107,7 @@ def test_a_cache_of_another_teacher_or_data_set(refused, call, distil, trained, 
 NETWORK = {"name": "tiny", "width": 16, "classes": "camvid11"}
 
 
+@pytest.mark.costly
 def test_nan_from_the_teacher(refused, call, distil, trained, tmp_path):
     network = hardy.load(trained)
     with torch.no_grad():

@@ -41,6 +41,7 @@ def test_a_criterion_that_compares_domains_needs_two(refused, prune):
     assert refused(*prune(), "optim.batch=1") == "optim.batch: 1 images cannot hold 2 domains"
 
 
+@pytest.mark.costly
 def test_a_criterion_that_reads_data_needs_some(refused, prune):
     for schedule in ("iterative", "one_shot"):
         line = refused(*prune(sources=[], criterion={"name": "taylor"}, schedule=schedule))
@@ -121,6 +122,7 @@ def test_an_export_that_cannot_be(refused, trained, tmp_path):
     assert refused("export", trained, file, "nothing").startswith("there is no dataset 'nothing'")
 
 
+@pytest.mark.costly
 def test_a_prediction_that_cannot_be(refused, trained, town, tmp_path):
     target = tmp_path / "masks"
     gone = tmp_path / "gone"

@@ -316,6 +316,7 @@ def test_data_and_doctor(call, home, town):
     assert said.out.endswith("everything works\n")
 
 
+@pytest.mark.costly
 def test_the_doctor_names_the_step_that_fails(call, home, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("no\nsuch thing")

@@ -47,6 +47,7 @@ def test_a_truncated_image_of_an_unseen_domain_is_found_before_the_first_step(re
     assert refused("train", file).startswith(f"{image}: torn or no image")
 
 
+@pytest.mark.costly
 def test_a_class_without_a_pixel_is_named(call, recipe, street, tmp_path):
     (street / "classes.yaml").write_text("- {name: road}\n- {name: wall}\n- {name: sky}\n- {name: tree}\n")
     line = "no pixel is labelled tree; a class without labels does not count in the mIoU; 4.2 % of the pixels are"

@@ -44,6 +44,7 @@ def test_a_rerun_with_other_values_names_each_key(call, refused, recipe):
     assert " more); give another" in line
 
 
+@pytest.mark.costly
 def test_a_run_is_finished_only_when_its_weights_are_whole(call, recipe, tmp_path):
     assert call("train", recipe()).code == 0
     weights = tmp_path / "run" / "network.safetensors"

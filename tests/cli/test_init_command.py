@@ -1,6 +1,7 @@
 """``hardy init DATA``: a recipe for the folder it is shown, which trains as it stands."""
 
 import numpy as np
+import pytest
 import yaml
 from PIL import Image
 
@@ -8,6 +9,7 @@ from hardy.commands.input.data_folder import find, whole
 from hardy.recipe import read
 
 
+@pytest.mark.costly
 def test_a_recipe_for_a_folder_of_masks_trains_as_written(call, town, tmp_path):
     said = call("init", town, "--to", tmp_path / "my first")
     assert (said.code, said.err) == (0, "")

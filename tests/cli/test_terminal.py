@@ -46,6 +46,7 @@ def test_json_holds_what_a_verb_shows(call, runs, tmp_path):
         assert table["rows"] == [[str(one), "train", 0, None, 25.0, 12.5]]
 
 
+@pytest.mark.costly
 def test_json_holds_the_records_that_a_verb_makes(call, tmp_path):
     run = hardy.save(hardy.create("tiny", classes="camvid11", width=8), tmp_path / "run")
     said = call("bench", run, "--size", "32x32", "--runs", "1", "--runtime", "eager", "--json")

@@ -222,6 +222,7 @@ def test_a_style_artefact_runs_no_code(section, recipe, trained, refused, tmp_pa
 # --------------------------------------------------------------------------------------------------- what is trusted
 
 
+@pytest.mark.costly
 def test_a_trusted_module_runs(trained, call, tmp_path, mark, recipe_with):
     network = hardy.wrap(torch.nn.Conv2d(3, 3, 1), hardy.load(trained).label_space, factory="stranger:make")
     folder = hardy.save(network, tmp_path / "net")

@@ -118,6 +118,7 @@ def test_predict_forgets_after_so_many_images_and_takes_no_window(network, town,
 # ----------------------------------------------------------------------------------------------------- in a recipe
 
 
+@pytest.mark.costly
 def test_a_recipe_adapts_when_it_measures_and_never_when_it_selects(sections, seen):
     values = sections(adapt=NEVER, evaluate={"every": 4})
     recipe = from_values(values)

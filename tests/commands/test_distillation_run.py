@@ -303,6 +303,7 @@ def test_the_artefact_says_what_it_learned_from_and_keeps_it(sections, places, p
     assert hardy.load(tmp_path / "other").lineage == (entry,)
 
 
+@pytest.mark.costly
 def test_the_lineage_names_the_usual_losses_too(sections, places, pictures, tmp_path, capsys):
     folder = trained(sections, tmp_path / "run", {"run": str(places["run"])})
     (entry,) = hardy.load(folder).lineage
@@ -342,6 +343,7 @@ def test_a_lineage_that_is_none_is_refused(places, tmp_path):
             hardy.load(tmp_path)
 
 
+@pytest.mark.costly
 def test_recovery_says_that_the_dense_network_taught(sections, town, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(prune, "costs", lambda *_: ([], []))
     dense = hardy.save(drawn(town, 1), tmp_path / "dense")

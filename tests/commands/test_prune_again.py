@@ -28,6 +28,7 @@ def cut(sections, tmp_path):
     return run
 
 
+@pytest.mark.costly
 def test_a_pruned_run_is_named_and_pruned_further(cut, caplog):
     once = cut("once")
     assert "already pruned" not in caplog.text
@@ -37,6 +38,7 @@ def test_a_pruned_run_is_named_and_pruned_further(cut, caplog):
     assert sizes[0] > sizes[1] > sizes[2]
 
 
+@pytest.mark.costly
 def test_without_latency_nothing_is_timed(cut, capsys):
     folder = cut("run")
     metrics = {record.metric for record in records_of(folder / "records.jsonl") if record.target == "cost"}
@@ -45,6 +47,7 @@ def test_without_latency_nothing_is_timed(cut, capsys):
     assert "before and after pruning" in capsys.readouterr().out
 
 
+@pytest.mark.costly
 def test_what_scoring_took_is_recorded_also_where_a_call_goes_on(cut, monkeypatch, tmp_path):
     def stopped(*_given, **_named):
         raise KeyboardInterrupt

@@ -146,6 +146,7 @@ def test_the_table_of_sensitivities_is_shown_recorded_and_nothing_is_cut(values,
     assert small.plan
 
 
+@pytest.mark.costly
 def test_stages_are_measured_with_a_criterion_that_needs_data(values):
     made = values(floors={"images": 2, "shares": [0.5], "by": "stage", "batches": 2}, criterion="taylor")
     before = from_values(made)
@@ -155,6 +156,7 @@ def test_stages_are_measured_with_a_criterion_that_needs_data(values):
     assert 1 <= len(groups) < len([r for r in records if r.metric == "floor"])
 
 
+@pytest.mark.costly
 def test_the_look_trains_a_network_that_is_only_named_and_pruning_goes_on_from_it(sections, capsys):
     made = sections(prune={**ONCE, "floors": {"images": 1, "shares": [0.5], "tolerance": 1.0}}, optim={"steps": 2})
     folder = prune.sensitivity(from_values(made), show=False)
@@ -165,6 +167,7 @@ def test_the_look_trains_a_network_that_is_only_named_and_pruning_goes_on_from_i
     assert (folder / "network.json").exists()
 
 
+@pytest.mark.costly
 def test_the_dense_network_teaches_the_recovery(values, dense):
     made = values(recovery=3, recover_with={"name": "distillation", "losses": {"kl": {"temperature": 2.0}}})
     made["run"] = {**made["run"], "log_every": 1}

@@ -14,6 +14,7 @@ from hardy.registry import CRITERIA
 FREE = [name for name in CRITERIA if not CRITERIA.get(name).needs_data]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("criterion", FREE)
 def test_a_criterion_that_reads_the_weights_needs_no_data(criterion, capsys):
     torch.manual_seed(0)

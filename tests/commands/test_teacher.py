@@ -205,6 +205,7 @@ def trained(town, of_python):
     return train
 
 
+@pytest.mark.costly
 def test_python_takes_a_network_or_a_folder(trained, network, kept):
     before = copy.deepcopy(network.state_dict())
     wanted = trained(kept).state_dict()
@@ -222,6 +223,7 @@ def test_python_takes_a_file(trained, kept, exported):
         torch.testing.assert_close(value, wanted[name], rtol=1e-3, atol=1e-4, msg=name)
 
 
+@pytest.mark.costly
 def test_a_teacher_in_memory_is_kept_and_the_recipe_beside_it_repeats_the_run(town, of_python, network, tmp_path):
     folder = tmp_path / "run"
     with seeded(3, "student"):
@@ -271,6 +273,7 @@ def test_an_earlier_run_of_the_same_network_teaches_the_next(algorithm, sections
     assert (generations[1] / "records.jsonl").exists()
 
 
+@pytest.mark.costly
 def test_a_recovery_in_two_stages_counts_its_own_steps(sections, town, tmp_path, no_timing):
     """Not those of the recipe's training."""
     with seeded(1, "dense"):

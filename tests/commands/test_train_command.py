@@ -104,6 +104,7 @@ def test_training_learns(sections):
     assert values["intra", "miou"] > 0.7
 
 
+@pytest.mark.costly
 def test_the_options_of_the_loss_reach_the_loop(sections):
     """Weights of 0 for two classes leave only the third to learn."""
     values = sections(loss={"name": "cross_entropy", "class_weights": [0.0, 0.0, 1.0]}, optim={"steps": 30, "lr": 0.1})
@@ -113,6 +114,7 @@ def test_the_options_of_the_loss_reach_the_loop(sections):
     assert found["folder/day", "iou/sky"] > 0.2
 
 
+@pytest.mark.costly
 def test_the_seed_decides_the_initial_weights_and_the_batches(sections, done, tmp_path):
     def weights(name, seed):
         torch.rand(seed + len(name))  # what was drawn before does not matter

@@ -35,6 +35,7 @@ def test_pruning_ends_them(read_by_two, schedule):
     assert active_children() == []
 
 
+@pytest.mark.costly
 def test_a_command_that_is_refused_ends_them(read_by_two):
     with pytest.raises(InputError, match="segmentation = "):
         train.run(read_by_two(optim={"lr": 1e30}))

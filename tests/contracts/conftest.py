@@ -37,16 +37,24 @@ EACH = {
     "test_stages_are_those_of_a_real_pass",
     "test_coarse_logits_resized_are_the_logits",
 }
-"""What `make test` tries for every network."""
+"""What is tried for every network: for those of `ALIKE` by `make test-costly`, for the others by `make test`."""
 
 DEAREST = {"test_one_exported_graph_takes_every_size", "test_stages_of_a_pruned_network_are_its_own"}
-"""What takes seconds a network; `make test` tries it for one plain network, the image-level one, one with transposed
-convolutions, one of three branches and one with attention."""
+"""What takes seconds a network; `make test-costly` tries it for one plain network, the image-level one, one with
+transposed convolutions, one of three branches and one with attention."""
 NOT_DEAREST = ALIKE.keys() | {"encoder_decoder", "fast_scnn"}
 
 
+LONG = {
+    "test_adaptations.py": {"cotta", "dose", "roid"},
+    "test_distillation.py": {"holistic", "overhaul"},
+    "test_guards.py": {"bn_domains", "cotta", "dose"},
+}
+"""File -> the methods that take longest in it, each with tests of its own; `make test-costly` tries these."""
+
+
 STATEFUL = {"cirkd", "holistic", "kl", "knowledge_adaptation", "mgd", "overhaul"}
-"""The distillation losses with buffers, draws or optimisers of their own, and one without: `make test` resumes them."""
+"""The distillation losses with buffers, draws or optimisers of their own, and one without: these are resumed."""
 
 
 def others_of_distillation(item: pytest.Function) -> bool:
@@ -57,9 +65,17 @@ def others_of_distillation(item: pytest.Function) -> bool:
     return kind == "pictures" and item.originalname != "test_terms_are_finite_scalars_that_teach_the_student_alone"
 
 
+def takes_long(item: pytest.Function) -> bool:
+    """Whether ``item`` tries a method of `LONG`."""
+    given = item.callspec.params if hasattr(item, "callspec") else {}
+    return bool({given.get("name"), given.get("case", [None])[0]} & LONG.get(item.path.name, set()))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the claims that `make test` tries with others of their kind."""
     for item in items:
+        if item.path.parent == Path(__file__).parent and isinstance(item, pytest.Function) and takes_long(item):
+            item.add_marker(pytest.mark.costly)
         losses = item.path == Path(__file__).parent / "test_distillation.py"
         if losses and isinstance(item, pytest.Function) and others_of_distillation(item):
             item.add_marker(pytest.mark.exhaustive)
@@ -70,6 +86,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             claim = item.originalname
             if given & (NOT_DEAREST if claim in DEAREST else ALIKE.keys() if claim not in EACH else set()):
                 item.add_marker(pytest.mark.exhaustive)
+            elif given & ALIKE.keys():
+                item.add_marker(pytest.mark.costly)
 
 
 @pytest.fixture(scope="session")

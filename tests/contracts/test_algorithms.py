@@ -1,5 +1,8 @@
 """What holds for every algorithm, on scenes and on pictures alike."""
 
+import copy
+from functools import cache
+
 import pytest
 import torch
 
@@ -36,7 +39,9 @@ scenes_first = pytest.mark.parametrize(
 """For claims in which pictures differ from scenes by their network alone."""
 
 
-def network(kind: str, seed: int = 0, *, encoder: bool = False) -> Network:
+@cache
+def drawn(kind: str, seed: int = 0, *, encoder: bool = False) -> Network:
+    """Drawn once: an algorithm is given a copy, and a `Teacher` makes its own."""
     with seeded(seed, "network"):
         if kind == "scenes" and encoder:
             return create("encoder_decoder", "camvid11", encoder="test_resnet", decoder="linear")
@@ -48,6 +53,9 @@ def network(kind: str, seed: int = 0, *, encoder: bool = False) -> Network:
 ARTEFACTS: dict[str, str] = {}
 """Options that name an artefact, by the option's name."""
 
+NEED_ENCODER: set[tuple[str, str]] = set()
+"""The algorithms and kinds that were found to need a network with an encoder."""
+
 
 @pytest.fixture(autouse=True)
 def artefacts(style_folder: str) -> None:
@@ -56,14 +64,16 @@ def artefacts(style_folder: str) -> None:
 
 def build(name: str, kind: str) -> Algorithm:
     """The algorithm with its defaults, and the artefacts that it has an option for."""
-    try:
-        return built(name, kind)
-    except InputError:  # it needs an encoder
-        return built(name, kind, encoder=True)
+    if (name, kind) not in NEED_ENCODER:
+        try:
+            return built(name, kind)
+        except InputError:
+            NEED_ENCODER.add((name, kind))
+    return built(name, kind, encoder=True)
 
 
 def built(name: str, kind: str, *, encoder: bool = False) -> Algorithm:
-    made, teacher = network(kind, encoder=encoder), network(kind, seed=1)
+    made, teacher = copy.deepcopy(drawn(kind, encoder=encoder)), drawn(kind, seed=1)
     options = {
         o.name: ARTEFACTS[o.name] for o in ALGORITHMS.describe(name).options if o.name in ARTEFACTS and o.type == "str"
     }

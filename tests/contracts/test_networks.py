@@ -47,6 +47,19 @@ def network(built: Network) -> Network:
     return copy.deepcopy(built)
 
 
+@pytest.fixture(scope="module")
+def short(built: Network) -> Network:
+    """Without the blocks that repeat the one before; no test changes it."""
+    return without_repeats(copy.deepcopy(built))
+
+
+@pytest.fixture
+def shallow(short: Network) -> Network:
+    """A copy of that, for claims that no block can break that is built as the one before it."""
+    torch.manual_seed(0)
+    return copy.deepcopy(short)
+
+
 def expected(network: Network, batch: int, size: tuple[int, int]) -> tuple[int, ...]:
     return (batch, len(LABEL_SPACE)) if network.image_level else (batch, len(LABEL_SPACE), *size)
 
@@ -95,52 +108,52 @@ def logits_of(network: Network, images: torch.Tensor) -> dict[str, torch.Tensor]
         return {"logits": network.eval()(images), **{k: v for k, v in extras.items() if k.startswith("aux_")}}
 
 
-def test_gives_logits_while_training(network: Network) -> None:
-    assert network.training
-    assert network(torch.rand(2, 3, 65, 78)).shape == expected(network, 2, (65, 78))
+def test_gives_logits_while_training(shallow: Network) -> None:
+    assert shallow.training
+    assert shallow(torch.rand(2, 3, 65, 78)).shape == expected(shallow, 2, (65, 78))
 
 
-def test_callers_images_stay_as_they_are(network: Network) -> None:
+def test_callers_images_stay_as_they_are(shallow: Network) -> None:
     images = torch.rand(2, 3, 64, 64)
     before = images.clone()
     for training in (True, False):
-        network.train(training)(images)
+        shallow.train(training)(images)
         assert torch.equal(images, before)
 
 
-def test_an_image_is_seen_alone_in_evaluation(network: Network) -> None:
-    network.double()  # in float32 the kernels for one image and for three round apart
-    network(torch.rand(4, 3, 64, 64, dtype=torch.float64))  # running statistics other than the first ones
-    network.eval()
+def test_an_image_is_seen_alone_in_evaluation(shallow: Network) -> None:
+    shallow.double()  # in float32 the kernels for one image and for three round apart
+    shallow(torch.rand(4, 3, 64, 64, dtype=torch.float64))  # running statistics other than the first ones
+    shallow.eval()
     images = torch.rand(2, 3, 64, 96, dtype=torch.float64)
     with torch.no_grad():
-        together = network(images)
+        together = shallow(images)
         rounding = 1e-10 * max(1.0, float(together.abs().max()))
         for index in range(2):
-            alone = network(images[index : index + 1])[0]
+            alone = shallow(images[index : index + 1])[0]
             torch.testing.assert_close(alone, together[index], atol=rounding, rtol=1e-9)
 
 
-def test_normalisation_is_the_first_step(network: Network) -> None:
-    network.eval()
+def test_normalisation_is_the_first_step(shallow: Network) -> None:
+    shallow.eval()
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
-        logits = network(images)
+        logits = shallow(images)
         shifted = images * 3 - 0.5
-        network.mean, network.std = network.mean * 3 - 0.5, network.std * 3
-        torch.testing.assert_close(network(shifted), logits, atol=1e-4, rtol=1e-3)
+        shallow.mean, shallow.std = shallow.mean * 3 - 0.5, shallow.std * 3
+        torch.testing.assert_close(shallow(shifted), logits, atol=1e-4, rtol=1e-3)
 
 
-def test_auxiliary_heads_run_only_while_training(name: str, network: Network) -> None:
+def test_auxiliary_heads_run_only_while_training(name: str, shallow: Network) -> None:
     images = torch.rand(2, 3, 64, 64)
     has_aux = "aux" in {option.name for option in NETWORKS.describe(name).options}
-    trained = [key for key in network.outputs(images).extras if key.startswith("aux_")]
+    trained = [key for key in shallow.outputs(images).extras if key.startswith("aux_")]
     assert bool(trained) == has_aux
-    assert not [key for key in network.eval().outputs(images).extras if key.startswith("aux_")]
+    assert not [key for key in shallow.eval().outputs(images).extras if key.startswith("aux_")]
 
 
-def test_features_are_named_maps(network: Network) -> None:
-    outputs = network.eval().outputs(torch.rand(2, 3, 64, 64))
+def test_features_are_named_maps(shallow: Network) -> None:
+    outputs = shallow.eval().outputs(torch.rand(2, 3, 64, 64))
     assert outputs.features
     assert all(value.ndim == 4 and len(value) == 2 for value in outputs.features.values())
     sides = [value.shape[-1] for key, value in outputs.features.items() if key.startswith("stage")]
@@ -159,17 +172,17 @@ def test_the_loss_reaches_every_parameter(network: Network) -> None:
     assert all(value.grad.isfinite().all() for value in network.parameters())
 
 
-def test_ignored_labels_alone_give_no_loss(network: Network) -> None:
-    labels = torch.full_like(labels_for(network, 2, (64, 64)), IGNORE)
-    terms = network.losses(
-        network.outputs(torch.rand(2, 3, 64, 64)), labels, LOSSES.build("cross_entropy", {"class_count": 7})
+def test_ignored_labels_alone_give_no_loss(shallow: Network) -> None:
+    labels = torch.full_like(labels_for(shallow, 2, (64, 64)), IGNORE)
+    terms = shallow.losses(
+        shallow.outputs(torch.rand(2, 3, 64, 64)), labels, LOSSES.build("cross_entropy", {"class_count": 7})
     )
     assert all(value == 0 for value in terms.values())
 
 
-def test_refuses_what_is_no_image(network: Network) -> None:
-    network.eval()
-    least = network.least_size
+def test_refuses_what_is_no_image(shallow: Network) -> None:
+    shallow.eval()
+    least = shallow.least_size
     for images, words in (
         (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "float"),
         (torch.zeros(1, 1, 64, 64), "RGB"),
@@ -177,7 +190,7 @@ def test_refuses_what_is_no_image(network: Network) -> None:
         (torch.zeros(1, 3, 64, least - 1), f"at least {least}x{least} pixels, not 64x{least - 1}$"),
     ):
         with pytest.raises(InputError, match=words):
-            network(images)
+            shallow(images)
 
 
 def test_is_built_again_from_what_was_written_down(name: str, network: Network) -> None:
@@ -199,16 +212,16 @@ def test_the_same_seed_draws_the_same_weights(name: str, built: Network) -> None
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
-def test_counting_costs_changes_nothing(network: Network) -> None:
-    network.eval()
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    found = gmacs(network, (64, 64), training=True)
-    least = by_layers(network, (64, 64))
+def test_counting_costs_changes_nothing(shallow: Network) -> None:
+    shallow.eval()
+    before = {key: value.clone() for key, value in shallow.state_dict().items()}
+    found = gmacs(shallow, (64, 64), training=True)
+    least = by_layers(shallow, (64, 64))
     assert found == pytest.approx(least, rel=1e-6) or found > least, "products of attention come on top"
     assert found < 2 * least
-    assert parameters(network) == sum(value.numel() for value in network.parameters())
-    assert not network.training
-    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    assert parameters(shallow) == sum(value.numel() for value in shallow.parameters())
+    assert not shallow.training
+    assert all(torch.equal(value, before[key]) for key, value in shallow.state_dict().items())
 
 
 def by_layers(network: Network, size: tuple[int, int]) -> float:
@@ -230,15 +243,15 @@ def by_layers(network: Network, size: tuple[int, int]) -> float:
 
 
 @pytest.mark.costly
-def test_one_exported_graph_takes_every_size(network: Network) -> None:
+def test_one_exported_graph_takes_every_size(shallow: Network) -> None:
     """Without the blocks that repeat the one before: a graph of these says nothing that the first does not say."""
-    without_repeats(network).eval()
+    shallow.eval()
     sizes = ({0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO},)
     with torch.no_grad():
-        exported = torch.export.export(network, (torch.rand(2, 3, 64, 128),), dynamic_shapes=sizes).module()
+        exported = torch.export.export(shallow, (torch.rand(2, 3, 64, 128),), dynamic_shapes=sizes).module()
     images = torch.rand(3, 3, 97, 160)
     with torch.no_grad():
-        logits = network(images)
+        logits = shallow(images)
         rounding = 1e-5 * max(1.0, float(logits.abs().max()))
         torch.testing.assert_close(exported(images), logits, rtol=1e-4, atol=rounding)
 

@@ -17,7 +17,7 @@ from hardy.registry import NETWORKS
 from hardy.types import Outputs, Stage
 
 LABEL_SPACE = find_label_space("pacs7")
-SIZES = ((128, 160), (161, 195))
+SIZES = ((128, 160), (129, 163))
 
 
 @pytest.fixture(scope="module", params=NETWORKS.names())
@@ -56,12 +56,11 @@ def test_stages_are_those_of_a_real_pass(listed: Sequence[Stage], seen: dict[tup
     assert strides == sorted(strides), "finest first"
 
 
-def test_listing_them_changes_nothing(network: Network) -> None:
+def test_listing_them_changes_nothing(network: Network, listed: Sequence[Stage]) -> None:
     modes = [module.training for module in network.modules()]
     before = {key: (value, value.clone()) for key, value in vars_of(network).items()}
     random = torch.get_rng_state()
-    first = network.feature_stages()
-    assert network.feature_stages() == first
+    assert tuple(network.feature_stages()) == listed
     assert torch.equal(torch.get_rng_state(), random)
     assert [module.training for module in network.modules()] == modes
     now = vars_of(network)

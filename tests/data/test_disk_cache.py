@@ -51,6 +51,7 @@ def test_another_version_or_setting_has_other_pictures(tmp_path, other):
     assert DiskCache(tmp_path, *other, most=10**6).read("sim/0") is None
 
 
+@pytest.mark.slow
 def test_every_damaged_byte_and_every_cut_count_as_absent(tmp_path):
     cache = DiskCache(tmp_path, "v1", "s", most=10**6)
     cache.write("sim/0", picture())

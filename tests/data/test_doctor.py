@@ -124,6 +124,7 @@ def test_masks_of_another_size_and_the_crop_that_fits(street):
     assert any("export the masks at the size of the images" in fix for fix in fixes)
 
 
+@pytest.mark.slow
 def test_the_crop_of_real_frames(real_data, tmp_path):
     """The frames of KITTI are the crop mask[5:375, 18:1242] of their masks."""
     frames = real_data / "kitti" / "data_semantics" / "training"
@@ -227,6 +228,7 @@ def test_layouts_that_are_found_and_those_that_are_not(town, tmp_path):
         named([str(tmp_path / "gone")], root=tmp_path)
 
 
+@pytest.mark.slow
 def test_drawn_data_are_read_in_part():
     found = checked("streets/night", options={"streets": {"size": [32, 64], "train": 99, "val": 0, "test": 2}})
     assert [*found.domains[0].images.values()] == [16, 2]
@@ -271,6 +273,7 @@ def test_a_sheet_that_cannot_be_made(street, tmp_path):
         write(domains, tmp_path / "x.pdf", images=4)
 
 
+@pytest.mark.slow
 def test_converted_data_are_the_same_data(real_data, tmp_path):
     domains, _ = named(["kitti"], root=real_data)
     assert convert(domains, tmp_path / "own") == 5

@@ -93,6 +93,7 @@ def test_a_domain_has_the_same_order_whatever_stands_beside_it():
 AUGMENTED = training((5, 6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{"workers": 2}, {"cache": True}, {"workers": 1, "cache": True}],
@@ -103,6 +104,7 @@ def test_workers_and_cache_change_no_bit(options):
     assert same(batches(**resized), batches(**resized, **options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_starting_at_a_step_gives_the_bits_of_having_run_through(workers):
     whole = batches(7, transform=AUGMENTED)
@@ -134,6 +136,7 @@ def test_domains_of_one_size_have_orders_of_their_own():
     assert first != second
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_global_generator_is_left_alone(workers):
     torch.manual_seed(5)
@@ -197,6 +200,7 @@ def test_a_torn_file_arrives_as_one_line_from_any_process(workers):
         assert str(error.value) == "town/99.png: torn or no image; fetch it again"
 
 
+@pytest.mark.slow
 def test_evaluation_takes_each_item_once_in_order():
     found = list(evaluation_batches(DATA, CITY, batch=3))
     assert items(found) == [[0, 1, 2], [3, 4], [20, 21, 22], [23, 24, 25], [26], [40, 41, 42], [43]]

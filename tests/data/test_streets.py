@@ -85,6 +85,7 @@ def test_seed_number_and_domain_each_change_the_scene():
     assert (first[1] != Streets(size=SIZE).read(("fog", 0))[1]).mean() > 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(65, 97), (16, 16), (90, 40), (512, 1024)])
 def test_any_size(size):
     streets = Streets(size=size)
@@ -120,6 +121,8 @@ def test_every_promised_class_occurs_and_no_other(domain):
     assert set(np.unique(sample(domain)[1]).tolist()) == promised
 
 
+@pytest.mark.slow
+@pytest.mark.costly
 def test_domains_share_label_statistics_but_for_the_other_town():
     day = shares("day")
     distance = {domain: np.abs(shares(domain) - day).sum() / 2 for domain in NAMES}

@@ -102,6 +102,7 @@ def test_each_epoch_shows_each_of_them_once(town, tmp_path):
     assert slots[:6] != slots[6:]
 
 
+@pytest.mark.slow
 def test_a_later_start_and_workers_give_the_same_bits(town, tmp_path):
     folder = drawn(tmp_path / "a", 5)
     whole = list(islice(batches(town, folder), 4))

@@ -23,6 +23,7 @@ def settled(name, **options):
     return network
 
 
+@pytest.mark.costly
 def test_ddrnet_folds_as_the_field_counts(tmp_path):
     """43 of its 55; those before a ReLU and a convolution stay."""
     network = settled("ddrnet")

@@ -66,6 +66,8 @@ def test_the_critic_judges_each_map_by_itself(size: int) -> None:
     torch.testing.assert_close(critic(maps[:1]), critic(maps)[:1])
 
 
+@pytest.mark.costly
+@pytest.mark.slow
 def test_four_convolutions_have_a_spectral_norm_of_one_and_attention_starts_at_nothing() -> None:
     torch.manual_seed(0)
     critic = Critic(3, 16).train()
@@ -175,6 +177,7 @@ def test_the_rate_of_the_critic_falls_where_asked() -> None:
     assert all(torch.equal(now, old) for now, old in zip(loss.critic.parameters(), kept, strict=True))
 
 
+@pytest.mark.slow
 def test_the_image_is_shown_where_asked() -> None:
     student, teacher = draw(2, 3, 16, 16), draw(2, 3, 16, 16, seed=1)
     for shown in (False, True):

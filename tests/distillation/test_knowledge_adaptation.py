@@ -37,6 +37,7 @@ def state(loss: KnowledgeAdaptation) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in loss.state_dict().items()}
 
 
+@pytest.mark.slow
 def test_stage_one_trains_the_auto_encoder_alone() -> None:
     loss = built(autoencoder_steps=100)
     outputs = maps()
@@ -109,6 +110,7 @@ def test_strided_convolutions_and_maps_of_other_sizes_fit() -> None:
     assert loss(outputs).item() > 0
 
 
+@pytest.mark.costly
 @pytest.mark.slow
 @pytest.mark.parametrize("stopped", [1, 3])
 def test_a_run_resumed_in_either_stage_ends_with_the_same_bits(stopped: int, tmp_path: Path) -> None:

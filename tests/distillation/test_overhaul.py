@@ -89,6 +89,7 @@ def by_hand(loss: Overhaul, given: PairedOutputs, features: dict[str, Tensor]) -
     return 1e-5 * total / len(given.images) * 512 * 512 / (64 * 96)
 
 
+@pytest.mark.slow
 def test_it_is_the_sum_of_the_authors_code() -> None:
     matching = Matching(tiny(8, 0), tiny(16, 1).eval())
     loss = Overhaul(matching)
@@ -100,6 +101,8 @@ def test_it_is_the_sum_of_the_authors_code() -> None:
     assert half(given).item() == pytest.approx(loss(given).item() / 2, rel=1e-6)
 
 
+@pytest.mark.costly
+@pytest.mark.slow
 def test_batch_statistics_leave_the_teacher_as_it_was() -> None:
     matching = Matching(tiny(8, 0), tiny(16, 1).eval())
     teacher = matching.teacher
@@ -118,6 +121,7 @@ def test_batch_statistics_leave_the_teacher_as_it_was() -> None:
     assert running(given).item() != pytest.approx(found.item(), rel=1e-2)
 
 
+@pytest.mark.slow
 def test_in_the_warm_up_only_the_regressors_learn() -> None:
     matching = Matching(tiny(8, 0), tiny(16, 1).eval())
     loss = Overhaul(matching, warm_up=2)
@@ -133,6 +137,7 @@ def test_in_the_warm_up_only_the_regressors_learn() -> None:
     assert loss.state_dict()["steps"] == 3
 
 
+@pytest.mark.slow
 def test_the_value_does_not_grow_with_the_image() -> None:
     matching = Matching(tiny(8, 0), tiny(16, 1).eval())
     loss = Overhaul(matching)
@@ -161,6 +166,7 @@ def test_unlike_networks_weigh_less_and_the_table_says_so() -> None:
     assert alike.aligner(alike.pairs[0]) == "1x1 convolution 16 to 32 and batch norm"
 
 
+@pytest.mark.slow
 def test_layers_may_be_named() -> None:
     matching = Matching(tiny(8, 0), tiny(16, 1).eval())
     loss = Overhaul(matching, taps=[["context.2.0", "detail.0.1"], "deepest"])
@@ -208,6 +214,7 @@ def test_what_cannot_be_tapped_is_one_line() -> None:
         Overhaul(Matching(student, teacher), warm_up=-1)
 
 
+@pytest.mark.slow
 def test_a_single_cell_has_no_statistics() -> None:
     matching = Matching(tiny(8, 0).eval(), tiny(16, 1).eval())
     loss = Overhaul(matching, taps=["deepest"])

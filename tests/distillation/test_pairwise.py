@@ -80,6 +80,7 @@ def test_the_teachers_map_is_resized_to_the_students() -> None:
     torch.testing.assert_close(loss(given(student, teacher)), loss(given(student, smaller)))
 
 
+@pytest.mark.slow
 def test_it_reads_the_embedding_or_the_deepest_stage_of_a_classifier() -> None:
     scenes = Matching(create("tiny", "camvid11", width=8), create("tiny", "camvid11", width=16))
     assert [pair.student.name for pair in Pairwise(scenes).pairs] == ["embedding"]

@@ -25,12 +25,16 @@ def places(encoder: str) -> dict[str, tuple[str | None, str | None]]:
     return {name: tuple(each.removeprefix(prefix) for each in both if each) for name, both in kept.items()}
 
 
+@pytest.mark.costly
+@pytest.mark.slow
 def test_a_residual_stage_ends_before_its_last_relu() -> None:
     assert places("resnet26") == {  # blocks of three convolutions, two in each stage
         f"stage{stage}": (f"layer{stage}.1.act3.input", f"layer{stage}.1.bn3") for stage in range(1, 5)
     }
 
 
+@pytest.mark.costly
+@pytest.mark.slow
 def test_inverted_residuals_are_read_in_the_next_stage() -> None:
     """The batch norm behind the convolution that widens; the last stage has no next."""
     assert places("mobilenetv2_035") == {

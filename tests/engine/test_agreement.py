@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ DATA = Data(
     split="given",
     unseen_splits=["test"],
 )
-SETTINGS = Settings(data=DATA, evaluate=Evaluate(batch=2), run=RunSection(device="cpu"))
+SETTINGS = Settings(data=DATA, evaluate=Evaluate(batch=2), run=RunSection(device="cpu", workers=0))
 
 
 def says(*ids):
@@ -101,7 +102,7 @@ def test_it_predicts_as_the_evaluation_does(network, parts):
         teacher = Teacher(create("tiny", "cityscapes19", width=8).eval())
     network.train()
     plain, flipped = (
-        agreements(network, teacher, parts, Settings(data=DATA, evaluate=Evaluate(batch=2, flip=flip)))
+        agreements(network, teacher, parts, replace(SETTINGS, evaluate=Evaluate(batch=2, flip=flip)))
         for flip in (False, True)
     )
     assert network.training

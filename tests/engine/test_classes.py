@@ -175,6 +175,7 @@ def values(town, tmp_path):
     }
 
 
+@pytest.mark.costly
 def test_a_recipe_trains_the_classes_that_it_names(values, town):
     recipe = from_values(values)
     network = hardy.load(train.run(recipe))

@@ -65,6 +65,7 @@ def test_the_plan_cuts_a_fresh_module():
     assert torch.equal(again(IMAGES), small(IMAGES))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("pairs", [True, False])
 def test_gradients_come_from_the_batches_given(pairs):
     module = timm.create_model("test_resnet", num_classes=5)

@@ -35,7 +35,11 @@ MORE = (
     "vit_small_patch14_reg4_dinov2",
     "vit_small_patch16_dinov3",
 )
-ENCODERS = [*FAST, *(pytest.param(name, marks=pytest.mark.exhaustive) for name in MORE)]
+ENCODERS = [
+    *FAST[:2],
+    pytest.param("lite", marks=pytest.mark.costly),
+    *(pytest.param(name, marks=pytest.mark.exhaustive) for name in MORE),
+]
 
 
 def made(encoder: str) -> Network:
@@ -105,7 +109,13 @@ def test_dropout_and_drop_path_draw_the_same_again() -> None:
     assert not torch.equal(step(network)[0]["body.blocks.0.mlp.fc1.weight"], once)
 
 
-@pytest.mark.parametrize("tuner", [*TUNERS])
+OTHERS = ("adaptformer", "bitfit", "full", "norms", "rein", "soma", "ssf", "vpt", "wise_ft")
+"""`make test` tries the tuner that trains nothing, the one that adds to layers, and new ones."""
+
+
+@pytest.mark.parametrize(
+    "tuner", [pytest.param(name, marks=[pytest.mark.costly] * (name in OTHERS)) for name in TUNERS]
+)
 def test_so_it_is_with_a_tuner(tuner: str) -> None:
     options = {"rank": 4} if tuner in ("lora", "soma", "rein") else {}
     all_kept, kept = compare(attached(small("plain"), tuner, **options).train())

@@ -138,6 +138,7 @@ def test_without_being_asked_a_run_keeps_none(recipe):
         train.run(recipe(keep_counts=True), show=False)  # finished without them: nothing would write them
 
 
+@pytest.mark.costly
 def test_hardy_evaluate_keeps_counts_in_the_named_folder(recipe, tmp_path, town):
     folder = train.run(recipe(), show=False)
     options = {"datasets": {"folder": {"root": str(town)}}, "device": "cpu"}

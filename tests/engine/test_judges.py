@@ -143,6 +143,7 @@ def test_a_domain_that_cannot_be_read_at_a_validation_leaves_the_choice_to_the_o
     assert {r.notes["selected_step"] for r in hardy.records.read(tmp_path / "run" / "records.jsonl")} == {6}
 
 
+@pytest.mark.costly
 def test_a_run_that_stopped_while_it_was_measured_is_measured_again(town, tmp_path, monkeypatch):
     recipe = recipe_of(town, tmp_path / "run", data={"unseen": ["folder/night"]})
     with monkeypatch.context() as patch:

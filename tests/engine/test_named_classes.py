@@ -69,6 +69,7 @@ def recipe(town, tmp_path):
     return build
 
 
+@pytest.mark.costly
 def test_a_run_shows_and_records_the_class_beside_the_miou(recipe, capsys, tmp_path):
     folder = train.run(recipe(classes=["wall"]))
     shown = capsys.readouterr().out
@@ -81,6 +82,7 @@ def test_a_run_shows_and_records_the_class_beside_the_miou(recipe, capsys, tmp_p
     assert f"{100 * found['unseen', 'iou/wall']:.1f}" in line
 
 
+@pytest.mark.costly
 def test_hardy_evaluate_shows_it_too(recipe, capsys, town):
     folder = train.run(recipe(), show=False)
     options = {"datasets": {"folder": {"root": str(town)}}, "device": "cpu"}

@@ -191,6 +191,7 @@ def test_what_cannot_be_read_is_skipped_and_the_rest_goes_on(network, tmp_path):
         predict(network, tmp_path / "in", tmp_path / "out")
 
 
+@pytest.mark.costly
 def test_images_that_pillow_reads_in_other_ways(network, tmp_path):
     """CMYK becomes RGB; 16 bits, animations and sizes beyond the bound are skipped and named."""
     image = photo(8, 9)

@@ -59,10 +59,11 @@ CASES = {
 }
 
 
-REST = ("convolutions", "average", "parts")
+MARKS = dict.fromkeys(("convolutions", "average", "parts"), pytest.mark.exhaustive)
+MARKS |= dict.fromkeys(("bf16", "checkpointing", "frozen"), pytest.mark.costly)
 
 
-@pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.exhaustive if c in REST else ()) for c in CASES])
+@pytest.mark.parametrize("case", [pytest.param(c, marks=MARKS.get(c, ())) for c in CASES])
 def test_it_is_the_measured_peak_within_15_percent(case: str) -> None:
     encoder, tuner, options = CASES[case]
     network = small(encoder)
@@ -117,6 +118,7 @@ def test_its_parts_by_hand() -> None:
     assert memory.peak > memory.weights + memory.gradients + memory.optimiser + memory.activations - trained
 
 
+@pytest.mark.costly
 def test_an_algorithm_that_needs_values_is_estimated_without_its_part() -> None:
     memory = estimate(CORAL(small("plain"), CrossEntropy(11)), Optim(batch=4), RunSection(), SIZE, domains=2)
     assert memory is not None
@@ -133,6 +135,7 @@ def test_more_than_the_device_has_is_a_warning(caplog: pytest.LogCaptureFixture)
     assert "a step needs about 3,000 MiB and the device has 2,999: take a smaller optim.batch" in caplog.text
 
 
+@pytest.mark.costly
 def test_hardy_train_says_it_in_one_line_and_records_it(
     town: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

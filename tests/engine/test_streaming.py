@@ -342,6 +342,7 @@ def test_alarms_are_judged_by_labels_that_the_guard_never_sees(network):
     assert sum(alarms(wrong)[0]) == 4
 
 
+@pytest.mark.costly
 def test_a_guarded_stream_continues_with_the_same_bits(network, tmp_path):
     def made(**more):
         live = Guarded(adapted(network, METHOD, {}, 0), network, Guard(keep=1, agreement=0.9))

@@ -22,6 +22,7 @@ from hardy.trust import allowing
 
 NETWORK = "two_part_network:TwoPart"
 INSERTS = "low_rank_tuner:LowRank"
+FROZEN = pytest.param("frozen", marks=pytest.mark.costly)
 TRUST = ["low_rank_tuner", "two_part_network"]
 IMAGES = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
 PLACE = {"workers": 0, "device": "cpu", "checkpoint_every": 2}
@@ -48,7 +49,7 @@ def dense(town: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train.run(recipe(town, tmp_path_factory.mktemp("tuned") / "dense"), show=False)
 
 
-@pytest.fixture(scope="module", params=["frozen", INSERTS])
+@pytest.fixture(scope="module", params=[FROZEN, INSERTS])
 def runs(request: pytest.FixtureRequest, town: Path, dense: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the run ``dense`` and the run ``tuned`` that began with it."""
     folder = tmp_path_factory.mktemp("runs")
@@ -138,6 +139,7 @@ def test_a_network_in_memory_is_saved_with_everything(town: Path, tmp_path: Path
     assert torch.equal(logits(load(folder)), logits(network))
 
 
+@pytest.mark.costly
 def test_the_rest_of_pretrained_weights_comes_from_them(tmp_path: Path) -> None:
     options = {"encoder": "mobilenetv3_small_050", "decoder": "linear"}
     start = hardy.create("encoder_decoder", "camvid11", **options)
@@ -157,6 +159,7 @@ def test_the_rest_of_pretrained_weights_comes_from_them(tmp_path: Path) -> None:
         hardy.load(folder)
 
 
+@pytest.mark.costly
 def test_a_tuned_run_is_pruned_and_goes_on_being_tuned(moved: Path, town: Path, tmp_path: Path) -> None:
     choice = {"criterion": "taylor", "ratio": 0.4, "round_to": 1, "min_width": 2, "recovery": 2, "reestimate": 2}
     given = {"network": {"run": str(moved / "tuned")}, "evaluate": {"latency": False}}
@@ -227,7 +230,7 @@ def test_a_merge_of_nothing_is_refused_in_one_line(dense: Path, town: Path, tmp_
 # ------------------------------------------------------------------------------------------------------- training
 
 
-@pytest.mark.parametrize("tuner", ["frozen", INSERTS])
+@pytest.mark.parametrize("tuner", [FROZEN, INSERTS])
 @pytest.mark.parametrize("ema", [None, 0.5])
 def test_a_checkpoint_holds_what_is_trained_and_a_stopped_run_ends_in_the_same_bits(
     tuner: str, ema: float | None, town: Path, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -67,6 +67,7 @@ def test_a_tuner_stores_what_it_trains_and_its_file_is_that_of_the_merged_networ
     assert abs(answer - expected[:1].numpy()).max() <= 1e-4 * float(expected.abs().max())
 
 
+@pytest.mark.costly
 @pytest.mark.slow
 def test_wise_ft_ends_in_the_average_of_the_source_and_the_training_of_everything(
     town: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -71,6 +71,7 @@ def test_curves_the_latest_line_of_a_step_counts_and_a_torn_one_does_not(tmp_pat
     assert curves.read(tmp_path / "none") == {}
 
 
+@pytest.mark.costly
 def test_a_run_keeps_pictures_and_curves(town, tmp_path):
     recipe = from_values(
         {

@@ -7,6 +7,7 @@ CASES = 24
 """Of a kind that does not say in SHORT how many it can afford."""
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[pytest.mark.exhaustive] * (name not in ("artefacts", "recipes"))) for name in kinds()],

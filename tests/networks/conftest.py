@@ -10,13 +10,12 @@ SIZES = {"test_size", "test_size_as_a_classifier", "test_size_with_auxiliary_hea
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of the table of sizes of one network `make test` tries the first row."""
+    """Of the sizes of one network `make test-costly` tries the first row; `test_check_table` is in `make test`."""
     tried: set[Path] = set()
     for item in items:
         own = item.path.parent == Path(__file__).parent and item.path.name != "test_check_table.py"
         if own and getattr(item, "originalname", None) == "test_size":
-            if item.path in tried:
-                item.add_marker(pytest.mark.exhaustive)
+            item.add_marker(pytest.mark.exhaustive if item.path in tried else pytest.mark.costly)
             tried.add(item.path)
 
 

@@ -62,6 +62,7 @@ def test_boosters_weigh_as_much_as_the_head() -> None:
     assert terms["aux_stage3"].item() == pytest.approx(F.cross_entropy(resized, labels).item(), rel=1e-5)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("size", [(32, 32), (161, 259)])
 def test_one_image_of_any_size_can_be_trained_on(size: tuple[int, int]) -> None:
     network = create("bisenetv2", "camvid11", aux=True)

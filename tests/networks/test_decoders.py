@@ -42,7 +42,18 @@ def filled(decoder: Decoder, network: Network, names: dict[str, str]) -> nn.Modu
     return decoder.eval()
 
 
-@pytest.mark.parametrize("name", [name for name in DECODERS.names() if not DECODERS.get(name).joins])
+WIDE = {"upernet"}
+"""Decoders that take seconds, for `make test-costly`."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.costly] * (name in WIDE))
+        for name in DECODERS.names()
+        if not DECODERS.get(name).joins
+    ],
+)
 def test_every_decoder_takes_maps_of_every_size_and_learns(name: str) -> None:
     if name == "mask2former":
         pytest.importorskip("transformers")

@@ -60,6 +60,7 @@ PUBLISHED = [  # with 1000 classes and so many heads; see benchmarks/encoders.py
 ]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("name", "heads", "count", "cost"), PUBLISHED)
 def test_size_as_a_classifier(name: str, heads: int, count: int, cost: float) -> None:
     with torch.device("meta"):
@@ -280,6 +281,7 @@ def test_what_is_not_there_is_refused(options: dict[str, Any], words: str) -> No
 # cuts -----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("name", "share"),
     [
@@ -295,6 +297,7 @@ def test_half_of_it_can_go(name: str, share: float, small: None) -> None:
     assert halved(create("encoder_decoder", "pacs7", **options)) >= share
 
 
+@pytest.mark.costly
 def test_what_shuffled_groups_forbid_is_reported(small: None) -> None:
     network = create("encoder_decoder", "pacs7", encoder="shufflenet_v1_x0_5_g3", decoder="fast_scnn")
     found = survey(network.eval())

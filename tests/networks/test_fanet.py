@@ -30,6 +30,7 @@ def test_size(variant: int, count: int, cost: float) -> None:
     assert apart == pytest.approx(sum(border) / 1e9, rel=1e-6)
 
 
+@pytest.mark.costly
 def test_size_with_auxiliary_heads() -> None:
     network = create("fanet", "cityscapes19", aux=True)
     assert parameters(network) + UNUSED - (COARSEST + 2 * 128) == 13_970_176
@@ -108,6 +109,7 @@ def test_the_encoder_takes_the_weights_of_timm(tmp_path: Path) -> None:
     assert list(network.encoder()) == [network.backbone]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("size", [(64, 65), (97, 160)])
 def test_masked_it_computes_the_same(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     for published in (False, True):
@@ -129,5 +131,6 @@ def test_one_small_image_trains() -> None:
     assert bool(total.isfinite())
 
 
+@pytest.mark.costly
 def test_half_of_it_can_go() -> None:
     assert halved(create("fanet", "pacs7")) > 0.7

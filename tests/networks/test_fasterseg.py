@@ -116,6 +116,7 @@ def test_refuses_what_cannot_be_built(tmp_path: Path) -> None:
         create("fasterseg", "camvid11", arch={})
 
 
+@pytest.mark.costly
 def test_half_of_every_layer_can_go() -> None:
     torch.manual_seed(0)
     assert halved(create("fasterseg", "camvid11")) == 1

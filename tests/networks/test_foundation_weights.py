@@ -255,6 +255,7 @@ def test_a_torchscript_archive_is_refused_in_one_line(tmp_path: Path) -> None:
         hardy.create("encoder_decoder", "camvid11", **OPTIONS, encoder_weights=str(tmp_path / "clip.pt"))
 
 
+@pytest.mark.costly
 def test_a_tuned_network_holds_what_was_trained_and_refuses_another_foundation(tmp_path: Path) -> None:
     file = mae_file(tmp_path / "mae.pth")
     network = hardy.create("encoder_decoder", "camvid11", **OPTIONS, encoder_weights=str(file))

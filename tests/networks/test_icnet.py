@@ -22,6 +22,7 @@ def test_size() -> None:
     assert gmacs(network, (1025, 2049)) == pytest.approx(29.812, rel=1e-3)
 
 
+@pytest.mark.costly
 def test_size_with_auxiliary_heads() -> None:
     network = create("icnet", "cityscapes19", aux=True)
     assert parameters(network) == 6_699_987 + (256 + 1 + 128 + 1) * 19

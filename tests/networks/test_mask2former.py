@@ -22,10 +22,14 @@ from hardy.networks.decoders.base import Decoder
 from hardy.registry import DECODERS, LOSSES
 from hardy.types import IGNORE
 
-library = pytest.importorskip("transformers.models.mask2former.modeling_mask2former")
-
 CHANNELS, STRIDES, CLASSES = (8, 12, 20, 32), (4, 8, 16, 32), 5
 TINY = {"query_count": 12, "width": 64, "heads": 4, "pixel_layers": 1, "layers": 3, "hidden": 48, "pixel_hidden": 40}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def library() -> Any:
+    """The library's module, imported by the first test; without it the tests are skipped."""
+    return pytest.importorskip("transformers.models.mask2former.modeling_mask2former")
 
 
 def head(**options: Any) -> Decoder:
@@ -50,7 +54,7 @@ def maps_of(height: int, width: int, batch: int = 2) -> list[Tensor]:
     return [torch.randn(batch, c, *side) for c, side in zip(CHANNELS, sides, strict=True)]
 
 
-def configuration() -> Any:
+def configuration(library: Any) -> Any:
     """The library's, of the head as `head` builds it."""
     return library.Mask2FormerConfig(
         feature_size=64,
@@ -67,9 +71,9 @@ def configuration() -> Any:
     )
 
 
-def test_the_parts_compute_what_the_librarys_modules_do() -> None:
+def test_the_parts_compute_what_the_librarys_modules_do(library: Any) -> None:
     decoder = head().double().eval()
-    config = configuration()
+    config = configuration(library)
     pixels = library.Mask2FormerPixelDecoder(config, list(CHANNELS)).double().eval()
     pixels.load_state_dict(decoder.pixel_decoder.state_dict(), strict=True)
     queries = library.Mask2FormerTransformerModule(in_features=64, config=config).double().eval()
@@ -98,14 +102,14 @@ def test_the_softmax_of_the_logits_is_the_share_of_the_papers_scores() -> None:
 
 
 @pytest.mark.parametrize("points", [64, 50])
-def test_the_loss_is_the_librarys_where_nothing_is_ignored(points: int) -> None:
+def test_the_loss_is_the_librarys_where_nothing_is_ignored(library: Any, points: int) -> None:
     torch.manual_seed(3)
     classes, masks = torch.randn(3, 12, CLASSES + 1, requires_grad=True), torch.randn(3, 12, 9, 11, requires_grad=True)
     labels = torch.randint(CLASSES, (3, 36, 44))
     labels[1] = 2
     targets = targets_of(labels)
     assert [len(one) for one in targets.classes] == [5, 1, 5]
-    config = configuration()
+    config = configuration(library)
     config.train_num_points = points
     theirs = library.Mask2FormerLoss(config, {})
     torch.manual_seed(7)

@@ -48,6 +48,7 @@ CONVENTIONS = [
 """Options that import sets, as a network has them unless stated otherwise."""
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("publication", "options"), CONVENTIONS, ids=lambda value: value if isinstance(value, str) else ""
 )

@@ -144,6 +144,7 @@ def test_one_image_of_any_size_can_be_trained_on(variant: str, size: tuple[int, 
     assert outputs.extras["boundary"].shape == (1, 1, -(-size[0] // 8), -(-size[1] // 8))
 
 
+@pytest.mark.costly
 def test_weights_of_a_classifier_fill_two_branches(tmp_path: Path) -> None:
     trained = create("pidnet", "camvid11").backbone.state_dict()
     file = tmp_path / "trained.safetensors"

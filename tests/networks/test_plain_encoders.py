@@ -88,6 +88,7 @@ def test_windows_see_the_network_at_their_own_size() -> None:
     torch.testing.assert_close(found, torch.cat([left[..., :32], middle, right[..., 16:]], dim=-1))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("example", [(64, 96), (50, 90)])
 def test_one_exported_graph_takes_images_with_and_without_padding(example: tuple[int, int]) -> None:
     """A slice would fix whether the example was padded."""
@@ -153,6 +154,7 @@ def test_embedding_and_positions_are_resized_to_the_new_patches(encoder: str) ->
     assert outputs.features["stage4"].shape[-2:] == (3, 4)
 
 
+@pytest.mark.costly
 def test_the_published_conversion_of_dinov2() -> None:
     options = {"blocks": [7, 11, 15, 23], "final_norm": False, "patch": 16}
     for encoder, tokens in (("vit_large_patch14_dinov2", 1 + 32**2), ("vit_large_patch14_reg4_dinov2", 32**2)):

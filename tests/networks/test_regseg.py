@@ -15,12 +15,14 @@ WIDER = sum((2 * outputs + 1) * (outputs - inputs) // 4 for inputs, outputs in W
 """Parameters that it has less: squeeze and excitation is a quarter of the inputs wide."""
 
 
+@pytest.mark.costly
 def test_size_of_the_public_implementation() -> None:
     network = create("regseg", "cityscapes19", variant="strided")
     assert parameters(network) == 3_367_132
     assert gmacs(network, (1024, 2048)) == pytest.approx(36.686, rel=1e-3)
 
 
+@pytest.mark.costly
 def test_size_of_the_papers_network() -> None:
     network = create("regseg", "cityscapes19")
     assert parameters(network) == 3_367_132 - WIDER + 19  # and the classifier's bias
@@ -52,6 +54,7 @@ def test_dilations_stand_in_the_papers_order() -> None:
     assert found == [(1,), (1,), (1, 2)] + [(1, 4)] * 4 + [(1, 14)] * 7
 
 
+@pytest.mark.costly
 def test_every_layer_can_be_pruned() -> None:
     network = without_repeats(create("regseg", "camvid11"))
     before = parameters(network)

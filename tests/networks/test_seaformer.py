@@ -127,6 +127,7 @@ def test_attention_only_passes_half_of_the_details_at_first() -> None:
     torch.testing.assert_close(attention(x), attention.detail(attention.depthwise(side).clamp(0, 6)) / 2)
 
 
+@pytest.mark.costly
 def test_every_layer_can_be_pruned() -> None:
     torch.manual_seed(0)
     network = without_repeats(create("seaformer", "camvid11", variant="t"))

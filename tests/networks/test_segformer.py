@@ -66,6 +66,7 @@ def by_formula(name: str) -> int:
     return total
 
 
+@pytest.mark.costly
 def test_b0_of_the_check_table() -> None:
     network = create("segformer", "cityscapes19")
     assert parameters(network) == 3_720_051

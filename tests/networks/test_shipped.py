@@ -75,6 +75,7 @@ def test_a_short_name_brings_weights_normalisation_licence_and_origin(
     }
 
 
+@pytest.mark.costly
 def test_the_artefact_is_loaded_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = torch.rand(2, 3, 33, 47)
     network = hardy.create("encoder_decoder", "camvid11", decoder="linear", **LITE0).eval()
@@ -88,6 +89,7 @@ def test_the_artefact_is_loaded_without_the_package(tmp_path: Path, monkeypatch:
     assert other.architecture["pretrained"] == network.architecture["pretrained"]
 
 
+@pytest.mark.costly
 def test_the_file_of_the_whole_network_keeps_the_normalisation(tmp_path: Path) -> None:
     network = hardy.create("classifier", "pacs7", **LITE0)
     hardy.save(network, tmp_path)
@@ -144,6 +146,7 @@ def test_a_file_that_is_gone_or_another_is_refused(tmp_path: Path, monkeypatch: 
         create("classifier", "pacs7", **LITE0)
 
 
+@pytest.mark.costly
 def test_tensors_that_do_not_fit_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights, own = EfficientNetLite0().read(), timm.create_model("tf_efficientnet_lite0").state_dict()
     file = installed(tmp_path, monkeypatch)

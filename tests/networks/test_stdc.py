@@ -28,6 +28,7 @@ def test_size(variant: str, count: int, half: float | None, full: float) -> None
     assert half is None or gmacs(network, (512, 1024)) == pytest.approx(half, rel=1e-4)
 
 
+@pytest.mark.costly
 def test_size_with_the_heads_of_training() -> None:
     network = create("stdc", "cityscapes19", aux=True, detail=True)
     assert parameters(network) == 8_275_123 + AUX + DETAIL
@@ -84,6 +85,7 @@ def test_heads_weigh_as_much_as_the_last() -> None:
     assert len(terms) == 3
 
 
+@pytest.mark.costly
 def test_the_authors_checkpoints_fit(tmp_path: Path) -> None:
     torch.manual_seed(0)
     weights = dict(STDCNet("stdc1").state_dict())

@@ -100,6 +100,7 @@ def test_the_encoder_takes_the_weights_of_timm(tmp_path: Path) -> None:
         create("swiftnet_pyramid", "pacs7", encoder_weights=str(tmp_path / "other.pth"))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("size", [(64, 65), (97, 160)])
 def test_masked_it_computes_the_same(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)

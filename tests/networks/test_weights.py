@@ -67,6 +67,7 @@ def test_torchvisions_names_are_known_for_every_layer() -> None:
     assert in_timm_names({"conv1.weight": torch.zeros(1)}).keys() == {"conv1.weight"}
 
 
+@pytest.mark.costly
 def test_resnet_of_torchvision_fills_swiftnet(tmp_path: Path) -> None:
     reference = torchvision.models.resnet18()
     torch.save(reference.state_dict(), tmp_path / "r18.pth")
@@ -76,6 +77,7 @@ def test_resnet_of_torchvision_fills_swiftnet(tmp_path: Path) -> None:
     assert len(network.encoder()) == 1
 
 
+@pytest.mark.costly
 def test_timms_weights_are_asked_for_by_their_tag(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, bool]] = []
     make = timm.create_model

@@ -170,6 +170,7 @@ def test_equal_risks_have_no_second_term_however_it_is_scaled(toy, draw_batch, p
             torch.testing.assert_close(values, expected[name], rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("passes", ["auto", "two", "per_domain", "frozen"])
 @pytest.mark.parametrize("scale", [1.0, 64.0])
 def test_accumulated_batches_are_one_large_batch(toy, draw_batch, pixel_loss, passes, scale):

@@ -59,6 +59,8 @@ def test_one_clear_line(keep, message):
         cut(keep=keep)
 
 
+@pytest.mark.costly
+@pytest.mark.slow
 def test_a_network_of_hardys():
     network = create("tiny", classes="camvid11")
     units = find_units(network)

@@ -74,6 +74,7 @@ def frozen_look(network):
     return network
 
 
+@pytest.mark.slow
 def test_what_sees_only_style_goes_and_what_sees_only_content_keeps_its_scale(style, colours, draw_batch, pixel_loss):
     network = frozen_look(colours)
     units = find_units(network)

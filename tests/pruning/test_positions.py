@@ -30,6 +30,8 @@ def test_all_parts_of_a_map_have_their_share(sides):
     assert 2 <= int(parts.min()) <= int(parts.max()) <= 6
 
 
+@pytest.mark.costly
+@pytest.mark.slow
 def test_every_position_has_the_same_chance():
     """5 x 7 positions, 12 drawn 4,000 times: each comes up with its share within 4.5 standard deviations."""
     generator = torch.Generator().manual_seed(0)

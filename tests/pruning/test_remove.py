@@ -75,6 +75,7 @@ def test_masked_is_removed_is_replayed(name, randomised):
     assert all(parameter.grad is not None for parameter in smaller.parameters())
 
 
+@pytest.mark.slow
 def test_pruning_again_composes_the_plan(toy, batch):
     toy.eval()
     images, dense = batch.images, copy.deepcopy(toy)

@@ -39,6 +39,7 @@ def basic(randomised):
     return network.double().eval()
 
 
+@pytest.mark.costly
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("encoder", "own", "paper"),
@@ -62,6 +63,7 @@ def test_the_counts_are_the_authors(encoder, own, paper, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_every_gate_has_its_place(network):
     found = {unit.name: unit for unit in refined(network, find_units(network))}
     basic = isinstance(network.stage1[0], BasicBlock)
@@ -119,6 +121,8 @@ class Ladder(Network):
         return Outputs(self.head(self.step(self.deep_norm(self.deep(x)), x)))
 
 
+@pytest.mark.costly
+@pytest.mark.slow
 def test_a_stream_that_an_adding_module_takes_has_no_gate_at_what_it_gives():
     """The module's output is as wide as the stream whose norm stands in it, and is another one."""
     network = Ladder()
@@ -141,6 +145,7 @@ def surveyed(network):
         return find_units(network)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False])
 def test_gradients_are_those_of_multipliers_at_the_outputs_of_norms_and_blocks(network, batch, pixel_loss, training):
     network.train(training)
@@ -184,6 +189,7 @@ def scored(criterion, batch):
     return criterion.scores()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("passes", ["two", "jacobian", "per_domain", "frozen"])
 def test_all_passes_of_ior_agree_on_frozen_norms(basic, batch, pixel_loss, passes):
     units = find_units(basic)
@@ -194,6 +200,7 @@ def test_all_passes_of_ior_agree_on_frozen_norms(basic, batch, pixel_loss, passe
         torch.testing.assert_close(found[name], values, rtol=1e-8, atol=1e-18)
 
 
+@pytest.mark.slow
 def test_each_step_counts_by_itself(basic, draw_batch, pixel_loss):
     """The blocks' gates are no optimiser's: their gradients do not pile up from step to step."""
     units, batches = find_units(basic), [draw_batch([0, 1, 2]), draw_batch([0, 1, 2], 1)]
@@ -205,6 +212,7 @@ def test_each_step_counts_by_itself(basic, draw_batch, pixel_loss):
         torch.testing.assert_close(found[name], (one[0][name] + one[1][name]) / 2)
 
 
+@pytest.mark.slow
 def test_full_gradients_sample_by_sample(basic, draw_batch, pixel_loss):
     """Taylor FO-FG: of one image alone a score is the square of the gradient, of several the sum of their squares."""
     units = find_units(basic)

@@ -133,6 +133,7 @@ def test_rounded_widths(toy, draw_batch, pixel_loss, criterion):
     assert 0.3 * total - 4 < sum(map(len, done.removed.values())) <= round(0.3 * total)
 
 
+@pytest.mark.slow
 def test_pruned_network_trains_on_and_prunes_again(toy, draw_batch, pixel_loss):
     batches = [draw_batch([0, 1, 2])]
     dense = copy.deepcopy(toy)

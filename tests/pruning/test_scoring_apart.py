@@ -28,6 +28,7 @@ def of(network, pixel_loss, batches, apart, **more):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [Iterative(every=2, per_round=1000), Soft(every=2, rounds=1)])
 def test_after_the_steps_other_batches_are_scored(toy, draw_batch, pixel_loss, schedule):
     """The scores are those of the trained network on the batches given; the mean risk trains it."""
@@ -47,6 +48,7 @@ def test_after_the_steps_other_batches_are_scored(toy, draw_batch, pixel_loss, s
         torch.testing.assert_close(done.scores[unit.name], expected.scores[unit.name], rtol=1e-9, atol=1e-18)
 
 
+@pytest.mark.slow
 def test_running_norms(toy, draw_batch, pixel_loss):
     toy.train()
     batches = [draw_batch([0, 1, 2, 0], seed=s) for s in range(2)]

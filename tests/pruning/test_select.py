@@ -61,6 +61,7 @@ def test_a_block_is_ranked_by_its_mean():
     assert select(given_scores, units(a=6, b=6), 2, None, Limits(min_width=1, round_to=4)) == {"b": [0, 1]}
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_whatever_is_given(data):
     sizes = data.draw(st.lists(st.integers(1, 30), min_size=1, max_size=5))

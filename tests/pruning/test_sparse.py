@@ -125,6 +125,7 @@ def test_a_relative_threshold_is_of_the_units_own_mean(toy, draw_batch, pixel_lo
     assert done.removed == {"mix": [3]}
 
 
+@pytest.mark.slow
 def test_iterations_share_the_ratio_and_what_is_dead_stays_dead(toy, draw_batch, pixel_loss):
     units = normed(toy)
     criterion = Shrink(toy, units, pixel_loss, separate=True)

@@ -43,6 +43,7 @@ def work_on(network, criterion, ratio, good, pixel_loss, batches=None, **limits)
     return Work(network, criterion(network, units, pixel_loss), units, goal, limits, tune=tune, good=good)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [1, 17, 40, 41])
 def test_one_shot_removes_the_most_that_is_borne(toy, pixel_loss, most):
     """The goal is 41 channels; a limit on their number is found by halving, and the lowest scores go."""
@@ -74,6 +75,7 @@ def test_where_nothing_can_go_it_says_so(toy, pixel_loss, draw_batch, schedule):
     assert find_units(toy) == before
 
 
+@pytest.mark.slow
 def test_iterative_goes_back_to_the_last_state_that_was_borne(toy, draw_batch, pixel_loss):
     """The third round is refused: the network is, to the bit, that of a run whose goal is met after two."""
     batches = [draw_batch([0, 1, 2]), draw_batch([2, 0, 1], 1)]
@@ -90,6 +92,7 @@ def test_iterative_goes_back_to_the_last_state_that_was_borne(toy, draw_batch, p
     assert all(torch.equal(value, state[name]) for name, value in toy.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_rule_that_bears_all_changes_nothing(toy, draw_batch, pixel_loss):
     batches = [draw_batch([0, 1, 2])]
     for schedule in (Iterative(every=1, per_round=9), Soft(every=1, rounds=2)):

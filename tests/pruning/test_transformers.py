@@ -224,6 +224,7 @@ def test_masked_norms_come_back_and_last_through_training():
     assert type(network.norm) is not type(smaller.norm)
 
 
+@pytest.mark.costly
 def test_gates_at_inputs_equal_inserted_gates():
     torch.manual_seed(0)
     for build, side in ((vit, 32), (swin, 32), (poolformer, 64)):

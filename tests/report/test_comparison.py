@@ -3,7 +3,6 @@
 import math
 
 import pytest
-from scipy import stats
 
 from hardy.errors import InputError
 from hardy.records import Record
@@ -267,5 +266,7 @@ def test_a_domain_of_one_block_is_said():
 
 @pytest.mark.parametrize(("won", "lost"), [(0, 0), (1, 0), (6, 0), (5, 1), (9, 3), (12, 12), (40, 61)])
 def test_the_sign_test_is_scipys_binomial_test(won, lost):
+    from scipy import stats
+
     wanted = stats.binomtest(won, won + lost, 0.5).pvalue if won + lost else 1.0
     assert sign_test(won, lost) == pytest.approx(wanted, rel=1e-12)

@@ -80,6 +80,7 @@ def shown(page, text, size="1200,900"):
     return json.loads(re.search(r'id="said">(.*?)</script>', done.stdout, re.DOTALL).group(1))
 
 
+@pytest.mark.costly
 @NEEDS
 @pytest.mark.slow
 def test_a_browser_sorts_filters_explains_slides_and_asks_nobody(page):

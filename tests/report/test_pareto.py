@@ -48,6 +48,7 @@ def test_nothing_to_plot_is_said() -> None:
         figure([], title="t", score="mIoU %")
 
 
+@pytest.mark.costly
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 @pytest.mark.slow
 def test_a_browser_shows_the_page(tmp_path) -> None:

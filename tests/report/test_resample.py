@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from hardy.errors import InputError
 from hardy.metrics import scores
@@ -76,6 +75,8 @@ def test_two_images_have_three_resamples():
 
 def test_of_a_plain_mean_it_is_scipys_to_the_last_digit():
     """The accuracy of images of one pixel is a plain mean; scipy is given the same draws."""
+    from scipy import stats
+
     hits = (np.random.default_rng(3).random(40) < 0.7).astype(int)
     scipys = stats.bootstrap(
         (hits,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(7), vectorized=True
@@ -89,6 +90,8 @@ def test_of_a_plain_mean_it_is_scipys_to_the_last_digit():
 
 def test_of_a_ratio_it_agrees_with_scipy():
     """A difference of two IoUs, each a ratio of sums, paired: scipy's own draws, so equal within their noise."""
+    from scipy import stats
+
     names, first = drawn(1, 60, 2)
     second = drawn(2, 60, 2)[1]
 

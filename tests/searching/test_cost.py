@@ -18,6 +18,8 @@ ARCHITECTURES = {name: parse(read(file), name) for name, file in PUBLISHED.items
 ARCHITECTURES |= {f"drawn {seed}": Space(3, 7, 3).draw(Random(seed)) for seed in range(2)}
 
 
+@pytest.mark.costly
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_parts_are_what_runs(name, monkeypatch):
     architecture, size = ARCHITECTURES[name], SIZES[name != "teacher"]

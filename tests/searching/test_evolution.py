@@ -71,6 +71,7 @@ def test_evolution_changes_the_best_and_random_search_looks_at_no_score() -> Non
     assert max(tried.score for tried in searched(evolved, 40)[-6:]) >= 12  # the head became as wide as may be
 
 
+@pytest.mark.slow
 def test_a_space_that_is_used_up_ends_the_search() -> None:
     tiny = Space(2, 3, 1)
     proposer = Proposer(tiny, lambda architecture: float(architecture not in tiny.lightest()), 0.5, 0, population=2)

@@ -73,6 +73,7 @@ def test_networks_and_threads_are_left_as_they_were(tiny):
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.costly
 def test_runners_take_turns_after_the_warm_up(monkeypatch):
     turns = []
     ticks = iter(np.cumsum([0, 1, 0, 2, 0, 3, 0, 8]) / 1e3)
@@ -145,6 +146,7 @@ def test_a_form_is_timed_beside_the_network_as_it_is(tiny, monkeypatch):
     assert tiny.state_dict().keys() == other.state_dict().keys()  # neither network was changed
 
 
+@pytest.mark.costly
 def test_bfloat16_takes_the_same_images_and_says_what_it_costs(tiny):
     plain, low = bench(tiny, size=(32, 48), runs=2, warm_up=0, dtype="bfloat16")
     assert (plain.precision, plain.against, plain.notes) == ("float32", "bfloat16", ())
@@ -155,6 +157,7 @@ def test_bfloat16_takes_the_same_images_and_says_what_it_costs(tiny):
     assert next(tiny.parameters()).dtype == torch.float32
 
 
+@pytest.mark.costly
 def test_what_is_partly_folded_is_said_so():
     network = wrap(
         nn.Sequential(
@@ -190,6 +193,7 @@ def test_peak_of_tensors_by_hand():
     assert memory.tensors(run, weights, mib) == 5.25
 
 
+@pytest.mark.costly
 def test_peak_of_a_network_is_its_largest_moment():
     network = wrap(nn.Conv2d(3, 19, 1), "cityscapes19")
     (row,) = bench(network, size=(256, 512), runs=1, warm_up=0)
@@ -198,6 +202,7 @@ def test_peak_of_a_network_is_its_largest_moment():
     assert 3 + 3 + 19 <= row.memory / plane <= 3 + 6 + 2 * 19 + 3
 
 
+@pytest.mark.costly
 def test_measuring_memory_says_nothing(capfd, tiny):
     bench(tiny, size=(32, 32), runs=1)
     assert capfd.readouterr() == ("", "")

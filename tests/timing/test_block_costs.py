@@ -8,6 +8,8 @@ from hardy.errors import InputError
 from hardy.timing.block_costs import block_costs
 
 
+@pytest.mark.costly
+@pytest.mark.slow
 def test_every_form_is_there_and_its_formula_is_what_is_counted():
     rows = block_costs(32, (6, 8), runs=1, device=torch.device("cpu"))
     assert [row.name for row in rows] == [name for block in costed() for name in block.shown]

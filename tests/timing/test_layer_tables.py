@@ -306,6 +306,8 @@ def test_steps_without_weights_compute_the_same_in_both_runtimes():
         assert shape.macs == 0
 
 
+@pytest.mark.costly
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["eager", "onnxruntime"])
 def test_every_kind_of_layer_is_timed(runtime):
     if runtime == "onnxruntime":

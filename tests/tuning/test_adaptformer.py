@@ -42,6 +42,7 @@ def test_the_published_count() -> None:
     assert trained == 3 * (2 * 24 * 64 + 64 + 24)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("encoder", "count"), [("convnext_tiny", 18), ("mit_b0", 8)])
 def test_encoders_of_stages_have_one_beside_each_mlp_with_linear_layers(encoder: str, count: int) -> None:
     network = hardy.create("encoder_decoder", "camvid11", encoder=encoder, decoder="linear").eval()

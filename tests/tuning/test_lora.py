@@ -69,6 +69,8 @@ def test_targets_leave_the_mlps_or_the_outputs_out(kind: str, targets: str, laye
     assert found == {f"body.blocks.{block}.attn.{layer}" for block in range(3) for layer in layers}
 
 
+@pytest.mark.costly
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("encoder", "count"), [("vit_large_patch14_dinov2", 786_432), ("eva02_large_patch14_224", 1_179_648)]
 )
@@ -97,6 +99,7 @@ def test_late_products_keep_nothing_of_the_blocks_before_them() -> None:
         attached(small("plain"), "lora", frozen_share=1.0)
 
 
+@pytest.mark.slow
 def test_pointwise_convolutions_of_a_real_encoder_merge_exactly_and_their_strides_hold() -> None:
     network = small("lite")
     start = logits(network)
@@ -109,6 +112,7 @@ def test_pointwise_convolutions_of_a_real_encoder_merge_exactly_and_their_stride
     assert merging_error(network) <= 1e-5
 
 
+@pytest.mark.slow
 def test_layers_are_found_where_blocks_are_no_sequence_and_not_where_position_biases_are_made() -> None:
     network = hardy.create("encoder_decoder", "camvid11", encoder="regnety_002", decoder="linear")
     found = wrapped(attached(network, "lora", rank=2, pointwise=True))
@@ -123,6 +127,7 @@ def wrapped(network) -> set[str]:
     return {name for name, module in network.named_modules() if type(module).__name__ == "_LowRank"}
 
 
+@pytest.mark.slow
 def test_a_tuned_transformer_can_lose_heads_and_ranks() -> None:
     units = {unit.name: unit.kind for unit in find_units(attached(small("plain"), "lora", rank=4))}
     assert units["body.blocks.0.attn.qkv.layer"] == "heads"
@@ -138,6 +143,7 @@ def refusal(kind: str, **options: object) -> str:
     return str(error.value)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_is_refused_in_one_line() -> None:
     narrowest = "body.blocks.0.attn.qkv is 24 channels wide; choose 1 to 24"
     assert refusal("plain", rank=25) == f"tuner.rank is 25, but {narrowest}"

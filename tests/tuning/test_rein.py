@@ -157,6 +157,8 @@ def test_every_block_is_refined_by_the_formula(encoder: str) -> None:
     torch.testing.assert_close(found.logits, expected.logits, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.costly
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["vit_small_patch14_reg4_dinov2", pytest.param("resnet18", marks=pytest.mark.slow)])
 def test_so_it_is_in_a_classifier(encoder: str) -> None:
     plain = dense(encoder, "classifier")
@@ -190,6 +192,8 @@ def test_a_copy_an_exported_graph_and_a_file_say_the_same(encoder: str, tmp_path
     assert proof.agreement == 1.0 or proof.difference < 1e-4 * float(expected.abs().max())
 
 
+@pytest.mark.costly
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["vit_small_patch14_reg4_dinov2", "mit_b0"])
 def test_the_parts_of_a_network_and_what_starts_at_zero(encoder: str) -> None:
     tuned = attach(dense(encoder))
@@ -220,6 +224,8 @@ def test_each_block_has_layers_of_its_own_without_sharing() -> None:
         torch.testing.assert_close(part(x, block), alone(x, 0))
 
 
+@pytest.mark.costly
+@pytest.mark.slow
 def test_a_tuned_transformer_is_pruned() -> None:
     tuned = excite(attach(dense("vit_small_patch14_reg4_dinov2")))
     units = find_units(tuned)
@@ -282,6 +288,7 @@ def test_the_link_gives_queries(encoder: str, tmp_path: Path) -> None:
         torch.testing.assert_close(exported(IMAGES.float()), tuned(IMAGES.float()), rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_without_core_only_the_queries_are_trained() -> None:
     plain = dense("vit_small_patch14_reg4_dinov2", ASKING)
     tuned = attach(copy.deepcopy(plain), core=False, link=True, tokens=12)
@@ -319,6 +326,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("call", "line"), REFUSED.values(), ids=REFUSED)
 def test_it_is_refused_in_one_line(call: Callable[[], object], line: str) -> None:
     with pytest.raises(InputError, match=line) as error:
@@ -326,6 +334,7 @@ def test_it_is_refused_in_one_line(call: Callable[[], object], line: str) -> Non
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_refusal_changes_nothing() -> None:
     network = dense("vit_small_patch14_reg4_dinov2")
     names, before = list(network.state_dict()), torch.get_rng_state()

@@ -50,6 +50,7 @@ def test_the_first_third_of_the_layers_is_frozen() -> None:
     assert len(tuned_layers(attached(small("plain"), "soma", rank=4, frozen_share=0.99))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "registers", "split", "biased", "convolutions"])
 def test_it_starts_at_the_network_moves_it_and_merges_exactly(kind: str) -> None:
     network = small(kind)
@@ -83,6 +84,8 @@ def test_what_is_stored_has_the_factors_of_the_start_but_not_the_weights() -> No
     assert "body.blocks.1.mlp.fc1.layer.weight" in changes.untrained(network)
 
 
+@pytest.mark.costly
+@pytest.mark.slow
 def test_pointwise_convolutions_of_a_real_encoder_merge_exactly() -> None:
     network = small("lite")
     start = logits(network)

@@ -75,6 +75,8 @@ def test_a_real_encoder_merged_is_folded_and_pruned_like_any_other() -> None:
     assert not fold(network, size=(32, 48)).left
 
 
+@pytest.mark.slow
+@pytest.mark.costly
 def test_a_tuned_real_encoder_is_folded_with_its_scales() -> None:
     """They stay behind the norms' place."""
     network = attached(small("lite"), "ssf")

@@ -79,6 +79,8 @@ def test_prompts_learn_and_the_rest_of_the_encoder_stays(kind: str, deep: bool) 
     assert (logits(network) - start).abs().max() > 1e-4 * start.abs().max()
 
 
+@pytest.mark.costly
+@pytest.mark.slow
 @pytest.mark.parametrize("deep", [False, True])
 def test_copies_graphs_and_other_sizes_agree(deep: bool, tmp_path) -> None:
     network = attached(small("plain"), "vpt", tokens=3, deep=deep)
