@@ -57,7 +57,7 @@ def blocks() -> dict[str, str]:
     found["latency"] = camvid_latency.text(records.read(camvid_latency.STORE))
     found["light_networks"] = light_networks.text(records.read(light_networks.STORE))
     found["search"] = f"```text\n{search.text(records.read(search.STORE))}\n```"
-    found["streams"] = streams.text(records.read(streams.STORE))
+    found |= streams.tables.blocks(records.read(streams.STORE))
     for name in STUDIES:
         found[name] = "\n".join(study(name))
     found["streets_criteria_worst"] = "\n".join(study("streets_criteria", value="worst"))

@@ -30,7 +30,7 @@ from hardy.pruning.schedules.one_shot import OneShot
 from hardy.pruning.select import Limits
 from hardy.pruning.shapes import Layers, widths_left
 from hardy.pruning.units import find_units
-from hardy.registry import CRITERIA
+from hardy.registry import CRITERIA, LOSSES
 from hardy.timing.hardware import fingerprint
 from hardy.timing.layer_tables import open_table
 from hardy.timing.payoff import reasons, spent
@@ -61,7 +61,8 @@ def measure(name: str, size: tuple[int, int], quick: bool) -> Iterator[tuple[str
         goals["work"] = CostGoal(units, count, whole / 2, LIMITS)
     for half, goal in goals.items():
         small = deepcopy(dense)
-        criterion = CRITERIA.build("l2", {"network": small, "units": units, "pixel_loss": None})
+        loss = LOSSES.build("cross_entropy", {"class_count": 11})
+        criterion = CRITERIA.build("l2", {"network": small, "units": units, "pixel_loss": loss})
         done = OneShot().run(Work(small, criterion, units, goal, LIMITS))
         before, share = turns(small)
         layers = spent(dense, small, size, times)

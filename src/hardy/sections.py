@@ -390,10 +390,11 @@ class Guard(Section):
     alarm is a mean entropy below ``entropy`` times the source's, an ``agreement`` below this share with what the source
     predicts with confidence (a mean over classes), fewer than ``classes`` times as many classes as the source predicts
     (a running mean), class prototypes further than ``prototypes`` from the source's, or NaN. Then the source's
-    prediction is the answer, and the method returns to its last good state, saved after ``keep`` good batches in a row,
-    or after ``resets`` alarms without such a state to its start. Parameters move from their start by at most ``drift``
-    times its norm. When the average goes above ``budget_ms`` for an image, batches are predicted without learning. 0
-    switches sure, source, entropy, agreement and classes off, null the others.
+    prediction is the answer (a fallback), and the method returns to its last good state (a rollback), saved after
+    ``keep`` good batches in a row, or after ``resets`` alarms without such a state to its start. ``on_alarm`` does
+    both, one or nothing; on NaN always both. Parameters move from their start by at most ``drift`` times its norm. When
+    the average goes above ``budget_ms`` for an image, batches are predicted without learning. 0 switches sure, source,
+    entropy, agreement and classes off, null the others.
     """
 
     every: Count = 1
@@ -407,6 +408,7 @@ class Guard(Section):
     keep: Count = 10
     resets: Count = 3
     budget_ms: Annotated[float, Field(gt=0)] | None = None
+    on_alarm: Literal["both", "fallback", "rollback", "nothing"] = "both"
 
 
 def _guard(value: object) -> object:
@@ -426,9 +428,10 @@ class Adapt(Method):
 
     @model_serializer(mode="wrap")
     def _without_guard(self, inner: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Sections without a guard stay as they were before there was one, and so do their digests."""
+        """Sections without a guard or ``on_alarm`` stay as they were before these, and so do their digests."""
         values: dict[str, Any] = inner(self)
-        return values if self.guard else {name: value for name, value in values.items() if name != "guard"}
+        guard = {name: value for name, value in (values.pop("guard") or {}).items() if value != "both"}
+        return {**values, "guard": guard} if self.guard else values
 
     def refuse_views(self, choice: Evaluate) -> None:
         """Refuse settings with which the network would learn more than once from an image.

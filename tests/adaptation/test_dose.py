@@ -229,6 +229,17 @@ def test_when_nothing_is_learned_the_variance_of_gradients_is_0(network):
     assert live.exemplars.scores.tolist() == [0, 0]
 
 
+def test_random_scores_fill_the_buffer_without_any_gradient(network, monkeypatch):
+    from hardy.adaptation import dose as module
+
+    monkeypatch.setattr(module, "gradients", None)
+    live = dose(network, {"views": 1}, {"capacity": 2, "every": 1, "vog": "random"}, lr=0.0)
+    live(images(seed=0))
+    live(images(seed=1))
+    assert live.exemplars.places.tolist() == [0, 0]
+    assert len({*live.exemplars.scores.tolist(), 0.0}) == 3
+
+
 def test_a_domain_that_is_forgotten_leaves_no_exemplars(network):
     live = dose(network, {"views": 1}, {"capacity": 17, "every": 1}, learned="norms")
     for number in range(17):
@@ -297,7 +308,7 @@ def test_the_domain_is_detected_where_none_is_given(network):
     [
         ({"parts": {"layr": 1}}, r"parts\.layr 1 does not fit .*; parts has: layer, domain, distance"),
         ({"parts": {"views": 0}}, r"parts\.views 0 does not fit"),
-        ({"memory": {"vog": "root"}}, r"memory\.vog 'root' does not fit .*'code' or 'printed'"),
+        ({"memory": {"vog": "root"}}, r"memory\.vog 'root' does not fit .*'code', 'printed' or 'random'"),
         ({"restore": 1.5}, r"restore 1\.5 or lr .* does not fit"),
         ({"lr": -1.0}, r"lr -1\.0 does not fit"),
     ],

@@ -192,6 +192,31 @@ def test_each_cause_brings_back_the_last_good_state_and_the_source_answers(netwo
     assert live.actions == ()
 
 
+@pytest.mark.parametrize("does", ["both", "fallback", "rollback", "nothing"])
+def test_what_an_alarm_does_can_be_switched_off_but_not_on_nan(network, does):
+    live = guarded(network, 0.0, 50.0, float("nan"), agreement=0.5, on_alarm=does)
+    live(image(0))
+    answer = live(image(1))
+    with torch.no_grad():
+        source = network(image(1))
+        mine = source.clone()
+        mine[:, 0] += 50
+        assert torch.equal(answer, source if does in ("both", "fallback") else mine)
+        assert live.watched is not None
+        assert live.watched.alarm, "it is counted in any case"
+        assert live.method.count == pytest.approx(1.0 if does in ("both", "rollback") else 2.9)
+        assert torch.equal(live(image(2)), network(image(2)))
+    assert live.method.count == 1
+
+
+def test_a_section_with_a_guard_is_the_one_from_before_it_could_do_less():
+    usual, less = (chosen({"name": "source", "guard": guard}) for guard in (True, {"on_alarm": "nothing"}))
+    said = [one.model_dump(mode="json")["guard"] for one in (usual, less)]
+    assert said[1].pop("on_alarm") == "nothing"
+    assert said[0] == said[1]
+    assert said[0]["keep"] == 10
+
+
 def test_one_that_predicts_before_its_update_goes_back_to_the_state_that_predicted_well(network):
     live = guarded(network, 0.0, 0.0, 50.0, kind=Before, agreement=0.5)
     live(image(0))

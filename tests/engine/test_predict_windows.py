@@ -1,5 +1,8 @@
 """Predicting through windows: the same classes as evaluation, in bands that bound the memory; and where masks go."""
 
+import platform
+from mmap import PAGESIZE
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +18,9 @@ from hardy.errors import InputError
 from hardy.networks.building.create import create
 from hardy.networks.building.wrapped import wrap
 from hardy.ops import windows
+
+MEBIBYTES = 40
+"""Of a block that the C library gives back to the system as soon as it is freed."""
 
 
 @pytest.fixture
@@ -63,22 +69,57 @@ def test_images_of_one_size_share_a_batch(network, tmp_path):
         assert (ids(first) == ids(second)).mean() > 0.999
 
 
-def test_no_more_than_a_row_of_windows_is_kept():
-    images = torch.rand(1, 3, 200, 30)
+def test_only_the_rows_that_two_rows_of_windows_share_are_kept_whole():
+    images = torch.rand(1, 3, 200, 90)
     forward = nn.Conv2d(3, 5, 3, padding=1)
-    seen = []
+    seen, kept = [], set()
 
     def take(place):
         seen.append(images[place].shape[-2:])
         return images[place]
 
+    rebuilt = torch.full((1, 5, 200, 90), torch.nan)
     with torch.inference_mode():
-        found = [*windows.bands(forward, take, (200, 30), (16, 16), (10, 10))]
+        for top, left, part in windows.tiles(forward, take, (200, 90), (16, 16), (10, 10)):
+            rebuilt[..., top : top + part.shape[-2], left : left + part.shape[-1]] = part
+            kept.add(part.untyped_storage().nbytes())
         together = windows.sliding(forward, images, (16, 16), (10, 10))
     assert {tuple(size) for size in seen} == {(16, 16)}
-    assert [top for top, _ in found] == [*range(0, 184, 10), 184]
-    assert max(rows.shape[-2] for _, rows in found) == 16
-    assert torch.equal(torch.cat([rows for _, rows in found], dim=2), together)
+    assert kept == {5 * 16 * 16 * 4}
+    assert torch.equal(rebuilt, together)
+
+
+def test_overlaps_of_more_than_two_windows_are_added_up_in_their_order():
+    images, forward = torch.rand(2, 3, 23, 31), nn.Conv2d(3, 4, 3, padding=1)
+    window, stride = (9, 12), (4, 5)
+    total, covered = torch.zeros(2, 4, 23, 31), torch.zeros(23, 31)
+    with torch.inference_mode():
+        for top in windows.starts(23, 9, 4):
+            for left in windows.starts(31, 12, 5):
+                place = (..., slice(top, top + 9), slice(left, left + 12))
+                total[place] += forward(images[place])
+                covered[place] += 1
+        assert covered.max() == 9
+        assert torch.equal(windows.sliding(forward, images, window, stride), total / covered)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps memory in its own way")
+def test_windows_take_their_memory_once(tmp_path):
+    from resource import RUSAGE_SELF, getrusage
+
+    class Hungry(nn.Module):
+        def forward(self, images):
+            return torch.ones(MEBIBYTES * 2**20 // 4)[:1] * images.repeat(1, 4, 1, 1)[:, :11]
+
+    def faults(window):
+        before = getrusage(RUSAGE_SELF).ru_minflt
+        predict(network, photo(16, 256), tmp_path, window=window)
+        return getrusage(RUSAGE_SELF).ru_minflt - before
+
+    network = wrap(Hungry(), "camvid11", mean=(0, 0, 0), std=(1, 1, 1))
+    faults((16, 64))
+    few, many = faults((16, 128)), faults((16, 16))  # 3 windows and 25
+    assert many - few < 3 * MEBIBYTES * 2**20 / PAGESIZE
 
 
 def test_one_class_at_a_time_gives_the_same_classes():

@@ -54,7 +54,7 @@ class Memory(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     capacity: Annotated[int, Field(ge=0)] = 64
-    vog: Literal["code", "printed"] = "code"
+    vog: Literal["code", "printed", "random"] = "code"
     every: Positive = 10
     replay_every: Positive = 100
     replayed: Positive = 8

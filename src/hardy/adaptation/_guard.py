@@ -118,7 +118,7 @@ class Guarded(TestTimeAdaptation):
         return self.method.optimisers()
 
     def adapt(self, images: Tensor) -> Tensor:
-        """See `TestTimeAdaptation.adapt`; the logits are those of the source network where there is an alarm."""
+        """See `TestTimeAdaptation.adapt`; with a fallback the source network answers where there is an alarm."""
         self.actions, self.watched = (), None
         start = time.perf_counter()
         self._hand_over()
@@ -185,8 +185,14 @@ class Guarded(TestTimeAdaptation):
         answer = self._answer(logits, source) if finite else logits
         self.watched = Watched(answer, source, bool(cause))
         if cause:
-            self._undo(cause)
-            return source
+            does = self.guard.on_alarm if finite else "both"
+            alarmed = source if does in ("both", "fallback") else answer
+            if does in ("both", "rollback"):
+                self._undo(cause)
+                return alarmed
+            self.good_since.zero_()
+            self._note(cause, "what was learned is kept")
+            return self._within_drift(alarmed)
         self.good_since += 1
         if due:
             self._keep(before or self.method.state())

@@ -60,8 +60,9 @@ class DoSe(TestTimeAdaptation):
             ``scaled``, see `hardy.adaptation._dose.apart`; ``views`` (4) with the image, for the full form;
             ``restore_every`` (1) updates; ``optimiser``: ``adam`` or ``sgd`` (momentum 0.9); ``prediction`` by the
             ``prototype``, the ``batch`` or the ``source``.
-        memory: ``capacity`` (64) of the buffer, 0 for none; ``vog``: ``code`` or ``printed``; score ``every`` (10)
-            batches; replay ``every`` 100 images (``replay_every``) as many as ``replayed`` (8).
+        memory: ``capacity`` (64) of the buffer, 0 for none; ``vog``: ``code``, ``printed``, or ``random`` for random
+            scores in its place; score ``every`` (10) batches; replay ``every`` 100 images (``replay_every``) as many as
+            ``replayed`` (8).
 
     Raises:
         InputError: for a network without batch norms and layer norms, or with weights of 16 bits, or a setting that
@@ -123,15 +124,20 @@ class DoSe(TestTimeAdaptation):
         if new:
             self.exemplars.drop(place)
         scored = self.memory.capacity > 0 and int(self.step) % self.memory.every == 0
-        if scored:
+        graded = scored and self.memory.vog != "random"
+        if graded:
             prototype = [one.clone() for one in self.prototypes.at(place)]  # the same for both states
             use_given(self._norms, prototype)
             before, classes = gradients(self.network, images, self.network.std)
         self.prototypes.update(place, self.learn(images, place))
         if scored:
-            use_given(self._norms, prototype)
-            after, _ = gradients(self.network, images, self.network.std, classes)
-            for image, score in zip(images, variance(before, after, self.memory.vog).tolist(), strict=True):
+            if graded:
+                use_given(self._norms, prototype)
+                after, _ = gradients(self.network, images, self.network.std, classes)
+                scores = variance(before, after, self.memory.vog)
+            else:
+                scores = torch.rand(len(images))
+            for image, score in zip(images, scores.tolist(), strict=True):
                 self.exemplars.push(image, place, score)
         self._replay(images)
         return self._predicted(images, place)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hardy.deployment import borders
+from hardy.deployment import borders, class_by_class
 from hardy.deployment.epilogue import Treated, Upsample
 from hardy.deployment.products import Products
 from hardy.deployment.statistics import Opened, Statistics, opened
@@ -141,22 +141,23 @@ def _name_dimensions(model: Any) -> None:
 def with_classes(source: Path, path: Path, *, upsample: Upsample = "full") -> None:
     """Write the graph ``source`` with its logits replaced by ``classes``: their argmax as uint8.
 
-    ONNX's ArgMax returns int64, eight times the bytes; of equal logits it takes the first class, as torch does. For
-    ``half`` the logits are at half the size of the images, rounded up: every class is repeated twice in both directions
-    and cropped to the images. For ``borders`` see `hardy.deployment.borders`.
+    Where the graph allows it, the argmax is computed by `hardy.deployment.class_by_class`, elsewhere by ONNX's ArgMax,
+    which returns int64, eight times the bytes; of equal logits both take the first class, as torch does. For ``half``
+    the logits are at half the size of the images, rounded up: every class is repeated twice in both directions and
+    cropped to the images. For ``borders`` see `hardy.deployment.borders`.
     """
     onnx = package("onnx")
     model = onnx.load(source)
     (logits, *others), images = copy.deepcopy(list(model.graph.output)), model.graph.input[0]
     coarse = [axis.dim_param or axis.dim_value for axis in _shape(logits)]
     full = [axis.dim_param or axis.dim_value for axis in _shape(images)]
-    constants: list[Any] = []
     if upsample == "borders":
         nodes, constants = borders.nodes(onnx, logits.name, coarse, full[2:])
-    elif upsample == "half":
-        nodes, constants = _doubled(onnx, logits.name, images.name)
     else:
-        nodes = _best(onnx, logits.name, "classes")
+        nodes, constants = _best(onnx, model.graph, logits.name, "classes_at_half" if upsample == "half" else "classes")
+    if upsample == "half":
+        doubled, needed = _doubled(onnx, images.name)
+        nodes, constants = nodes + doubled, constants + needed
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(constants)
     del model.graph.output[:]
@@ -167,17 +168,24 @@ def with_classes(source: Path, path: Path, *, upsample: Upsample = "full") -> No
     onnx.save(model, path)
 
 
-def _best(onnx: Any, logits: str, output: str) -> list[Any]:
-    """The nodes from logits to the best class as uint8."""
-    make = onnx.helper.make_node
-    return [
-        make("ArgMax", [logits], ["class_ids"], axis=1, keepdims=0, name="argmax"),
-        make("Cast", ["class_ids"], [output], to=onnx.TensorProto.UINT8, name="to_bytes"),
-    ]
+def _best(onnx: Any, graph: Any, logits: str, output: str) -> tuple[list[Any], list[Any]]:
+    """The nodes from logits to the best class as uint8, and their constants; nodes that are not needed any more go."""
+    found = class_by_class.best(onnx, graph, logits, output)
+    if found is None:
+        make = onnx.helper.make_node
+        return [
+            make("ArgMax", [logits], ["class_ids"], axis=1, keepdims=0, name="argmax"),
+            make("Cast", ["class_ids"], [output], to=onnx.TensorProto.UINT8, name="to_bytes"),
+        ], []
+    for node in [node for node in graph.node if node.output[0] in found.replaced]:
+        graph.node.remove(node)
+    for value in [value for value in graph.value_info if value.name in found.replaced]:
+        graph.value_info.remove(value)
+    return found.nodes, found.constants
 
 
-def _doubled(onnx: Any, logits: str, images: str) -> tuple[list[Any], list[Any]]:
-    """The nodes from logits at half the size of ``images`` to classes at their size, and their constants."""
+def _doubled(onnx: Any, images: str) -> tuple[list[Any], list[Any]]:
+    """The nodes from classes at half the size of ``images`` to classes at their size, and their constants."""
     make = onnx.helper.make_node
     constants = {
         "twice": np.array([1, 2, 2], np.float32),
@@ -186,7 +194,6 @@ def _doubled(onnx: Any, logits: str, images: str) -> tuple[list[Any], list[Any]]
     }
     modes = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
     nodes = [
-        *_best(onnx, logits, "classes_at_half"),
         make("Resize", ["classes_at_half", "", "twice"], ["classes_doubled"], name="double", **modes),
         make("Shape", [images], ["images_size"], start=2, name="images_size"),
         make("Slice", ["classes_doubled", "corner", "images_size", "sides"], ["classes"], name="cut"),

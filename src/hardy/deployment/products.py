@@ -12,14 +12,14 @@ only the rows of cells that they need.
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["PRODUCT_LIMIT", "Products", "adaptive_mean", "bilinear", "multiplications"]
+__all__ = ["PRODUCT_LIMIT", "Factors", "Products", "adaptive_mean", "bilinear", "factors", "multiplications"]
 
 PRODUCT_LIMIT = 64
 """Bilinear resizing is written as products up to this many multiplications per value, above it as ONNX's Resize.
@@ -59,19 +59,39 @@ def adaptive_mean(x: Tensor, size: Sequence[int]) -> Tensor:
     return _shares(x.shape[-2], size[0], x) @ x @ _shares(x.shape[-1], size[1], x).T
 
 
+class Factors(NamedTuple):
+    """The matrices of bilinear resizing from (h, w) cells to (H, W) pixels.
+
+    Attributes:
+        across: (w, W), for all rows of cells.
+        rows: (windows, t), the rows of cells that each window of pixel rows needs.
+        down: (windows, H / windows, t), for these rows.
+    """
+
+    across: Tensor
+    rows: Tensor
+    down: Tensor
+
+
+def factors(cells: Sequence[int], size: Sequence[int], like: Tensor) -> Factors:
+    """The matrices from ``cells`` (h, w) to ``size`` (H, W), on the device and in the precision of ``like``."""
+    columns = torch.arange(cells[1], device=like.device)
+    across = _weights(_centres(size[1], cells[1], like), columns).to(like.dtype).T
+    rows, touched = _window(size[0], cells[0])
+    centre = _centres(size[0], cells[0], like).view(-1, rows)  # (windows, rows)
+    first = centre[:, 0].floor().clamp(max=cells[0] - touched).long()
+    inside = first.unsqueeze(1) + torch.arange(touched, device=like.device)  # (windows, cells touched)
+    return Factors(across, inside, _weights(centre, inside).to(like.dtype))
+
+
 def bilinear(x: Tensor, size: Sequence[int]) -> Tensor:
     """``x`` (B, C, h, w) resized to ``size`` (H, W) bilinearly with half-pixel centres, as matrix products."""
-    cells, length = x.shape[-2], size[0]
-    wide = x @ _weights(_centres(size[1], x.shape[-1], x), torch.arange(x.shape[-1], device=x.device)).to(x.dtype).T
-    rows, touched = _window(length, cells)
-    centre = _centres(length, cells, x).view(-1, rows)  # (windows, rows)
-    first = centre[:, 0].floor().clamp(max=cells - touched).long()
-    inside = first.unsqueeze(1) + torch.arange(touched, device=x.device)  # (windows, cells touched)
-    weights = _weights(centre, inside).to(x.dtype)
-    if len(centre) == 1:
-        return weights[0] @ wide
-    parts = wide.index_select(-2, inside.flatten()).unflatten(-2, (len(centre), touched))
-    resized: Tensor = (weights @ parts).flatten(-3, -2)
+    across, rows, down = factors(x.shape[-2:], size, x)
+    wide = x @ across
+    if len(rows) == 1:
+        return down[0] @ wide
+    parts = wide.index_select(-2, rows.flatten()).unflatten(-2, tuple(rows.shape))
+    resized: Tensor = (down @ parts).flatten(-3, -2)
     return resized
 
 

@@ -1,7 +1,7 @@
 """Class ids and their probabilities for images: complete, resized, or window by window.
 
-Windows are computed in bands of one window's height, and logits are resized one class at a time. So, apart from the
-decoded image and its mask, the memory does not grow with the image's height or the number of classes.
+With windows, logits are kept only where another window still covers them; else they are resized one class at a time.
+So apart from the decoded image and its mask, the memory does not grow with the image's height.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -118,11 +118,17 @@ def bands(
     def seen(region: windows.Region) -> Tensor:
         return torch.stack([tensor_of(part, None) for part in take(*region[1:])]).to(device)
 
-    for top, logits in windows.bands(network, seen, size, window, windows.strides(window)):
-        ids = logits.max(1).indices.to(torch.uint8).cpu().numpy()
-        sure = logits.float().softmax(1).amax(1).cpu().numpy() if confidence else None
-        del logits  # frees the memory before the next band is computed
-        yield top, ids, sure
+    ids, sure = np.empty((0, 0, 0), dtype=np.uint8), None
+    for top, left, logits in windows.tiles(network, seen, size, window, windows.strides(window)):
+        (count, _, rows, columns), width = logits.shape, size[1]
+        if left == 0:
+            ids = np.empty((count, rows, width), dtype=np.uint8)
+            sure = np.empty(ids.shape, dtype=np.float32) if confidence else None
+        ids[..., left : left + columns] = logits.max(1).indices.to(torch.uint8).cpu().numpy()
+        if sure is not None:
+            sure[..., left : left + columns] = logits.float().softmax(1).amax(1).cpu().numpy()
+        if left + columns == width:
+            yield top, ids, sure
 
 
 def best(logits: Tensor, size: Sequence[int], *, confidence: bool = False) -> tuple[Tensor, Tensor | None]:

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -23,6 +24,7 @@ from hardy.engine.pictures import Picture
 from hardy.errors import InputError, check_size
 from hardy.networks.base import Network, refuse_plain
 from hardy.ops import windows
+from hardy.ops.kept_memory import kept_memory
 from hardy.ops.tensors import check_finite
 from hardy.recipe import Adapt, Evaluate
 
@@ -139,7 +141,7 @@ class Predictor:
             InputError: when a mask cannot be written, or a method of adaptation diverges.
         """
         skip = skip or result.skip
-        with self._write.running():
+        with kept_memory() if self._window is not None else nullcontext(), self._write.running():
             for group in self._groups(found, skip):
                 made = self._predicted(group, skip)
                 news = [picture.pixels is not None or picture.parts is not None for picture in made]

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from hardy.errors import InputError
 
-__all__ = ["Average", "Forward", "Region", "bands", "flipped", "scaled", "sliding", "starts", "strides", "views"]
+__all__ = ["Average", "Forward", "Region", "flipped", "scaled", "sliding", "starts", "strides", "tiles", "views"]
 
 Forward = Callable[[Tensor], Tensor]
 """``images (B, 3, H, W) -> logits (B, K, H, W)``."""
@@ -66,25 +66,26 @@ def sliding(
     """
     height, width = images.shape[-2:]
     found: Tensor | None = None
-    for top, rows in bands(forward, images.__getitem__, (height, width), window, stride, average):
+    for top, left, part in tiles(forward, images.__getitem__, (height, width), window, stride, average):
         if found is None:
-            found = rows.new_empty(*rows.shape[:2], height, width)
-        found[..., top : top + rows.shape[-2], :] = rows
+            found = part.new_empty(*part.shape[:2], height, width)
+        found[..., top : top + part.shape[-2], left : left + part.shape[-1]] = part
     assert found is not None, "there is always a first window"
     return found
 
 
-def bands(
+def tiles(
     forward: Forward,
     take: Callable[[Region], Tensor],
     size: Sequence[int],
     window: Sequence[int],
     stride: Sequence[int],
     average: Average = "logits",
-) -> Iterator[tuple[int, Tensor]]:
-    """The logits of `sliding` in bands from top to bottom, each as soon as no other window covers it.
+) -> Iterator[tuple[int, int, Tensor]]:
+    """The logits of `sliding` in parts, row of windows by row of windows, each as soon as no other window covers it.
 
-    Only the rows of one window are kept, so that memory does not grow with the height of the images.
+    Kept are two windows, and of the whole width only the rows that the next row of windows covers too; all three are
+    allocated once.
 
     Args:
         forward: images to logits.
@@ -95,42 +96,77 @@ def bands(
         average: what is averaged.
 
     Yields:
-        the place of a band's first row, and its logits (B, K, h, W).
+        the place of a part's first row and first column, and its logits (B, K, h, w), which the next part overwrites.
 
     Raises:
         InputError: for a stride larger than its window, or not positive.
     """
     height, width = size
+    rows, columns = min(window[0], height), min(window[1], width)
     tops, lefts = starts(height, window[0], stride[0]), starts(width, window[1], stride[1])
-    total: Tensor | None = None
-    covered: Tensor | None = None
-    for top, following in zip(tops, [*tops[1:], height], strict=True):
-        rows = min(window[0], height - top)
-        for left in lefts:
-            seen = _into(forward(take((..., slice(top, top + rows), slice(left, left + window[1])))), average)
+    above, across = _counts(tops, rows, height), _counts(lefts, columns, width)
+    sums: _Sums | None = None
+    for top, below in zip(tops, [*tops[1:], height], strict=True):
+        for left, right in zip(lefts, [*lefts[1:], width], strict=True):
+            seen = _into(forward(take((..., slice(top, top + rows), slice(left, left + columns)))), average)
             if seen.ndim != 4:
                 raise InputError("window: the network predicts one class per image; leave the window out")
-            if left == 0:  # what the windows above have left, and empty rows below it
-                total = _extended(total, seen, rows, width)
-                covered = _extended(covered, seen[:1, :1], rows, width)
-            assert total is not None, "the first window of a row begins at 0"
-            assert covered is not None, "the same"
-            total[..., left : left + window[1]] += seen
-            covered[..., left : left + window[1]] += 1
-        assert total is not None, "there is always a first window"
-        assert covered is not None, "the same"
-        done = following - top
-        left_over = total[..., done:, :].clone(), covered[..., done:, :].clone()
-        yield top, _out_of(total[..., :done, :].div_(covered[..., :done, :]), average)
-        total, covered = left_over
+            sums = sums or _Sums(seen, rows - min(map(int.__sub__, tops[1:], tops), default=rows), width)
+            done = sums.add(seen, left, right, below - top)
+            covered = above[top:below, None] * across[left:right]
+            yield top, left, _out_of(done.div_(covered.to(done)), average)
+        assert sums is not None, "there is always a first window"
+        sums.next_row(rows - (below - top))
 
 
-def _extended(kept: Tensor | None, like: Tensor, rows: int, width: int) -> Tensor:
-    """``kept`` (B, C, h, W) with rows of zeros below it up to ``rows``."""
-    made = like.new_zeros(*like.shape[:2], rows, width)
-    if kept is not None:
-        made[..., : kept.shape[-2], :] = kept
-    return made
+class _Sums:
+    """The sums of the windows that cover a pixel, where another window still will.
+
+    Args:
+        like: a window's logits (B, K, h, w).
+        shared: the most rows that two rows of windows share.
+        width: of the images.
+    """
+
+    def __init__(self, like: Tensor, shared: int, width: int) -> None:
+        self._now, self._next = like.new_zeros(like.shape), like.new_zeros(like.shape)
+        self._shared = like.new_zeros(*like.shape[:2], shared, width)
+        self._rows = 0  # of the shared ones that windows above cover
+
+    def add(self, seen: Tensor, left: int, right: int, done: int) -> Tensor:
+        """Add the window at column ``left``; the sums (B, K, done, right - left) that are complete.
+
+        ``right`` is where the next window of the row begins. Rows from ``done`` on are shared with the next row.
+        """
+        columns, ready = seen.shape[-1], right - left
+        if left == 0:
+            self._enter(self._now, 0, 0)
+        self._now += seen
+        if right < self._shared.shape[-1]:
+            self._next[..., : columns - ready] = self._now[..., ready:]
+            self._enter(self._next, columns - ready, right)
+        made = self._now[..., :ready]
+        self._shared[..., : seen.shape[-2] - done, left:right] = made[..., done:, :]
+        self._now, self._next = self._next, self._now
+        return made[..., :done, :]
+
+    def next_row(self, rows: int) -> None:
+        """Begin a row of windows, of which ``rows`` rows are shared with the row before, in place."""
+        self._rows = rows
+
+    def _enter(self, sums: Tensor, first: int, left: int) -> None:
+        """Set the columns of ``sums`` from ``first`` on to what the windows above say, in place; column 0 is
+        ``left`` of the image."""
+        sums[..., self._rows :, first:] = 0
+        sums[..., : self._rows, first:] = self._shared[..., : self._rows, left + first : left + sums.shape[-1]]
+
+
+def _counts(begins: Sequence[int], window: int, length: int) -> Tensor:
+    """How many windows that begin at ``begins`` cover each of ``length`` pixels (length,)."""
+    found = torch.zeros(length)
+    for begin in begins:
+        found[begin : begin + window] += 1
+    return found
 
 
 def flipped(forward: Forward, images: Tensor, average: Average = "logits") -> Tensor:

@@ -38,6 +38,9 @@ Measure = Callable[[Sequence[Shape]], Sequence[float]]
 """Milliseconds of shapes."""
 
 _MULTIPLES = (1, 2, 4, 8, 16, 32)
+_FORM = "products, class by class"
+"""How exports resize and choose the classes; times of files with another form are measured again."""
+
 _BETTER = 0.93
 """A larger multiple is preferred when the time per multiply-accumulate falls below this share."""
 
@@ -117,7 +120,7 @@ def open_table(runtime: Runtime, device: torch.device) -> LayerTable:
     """The table of this machine for ``runtime`` on ``device``, with torch's current number of threads."""
     machine = fingerprint()
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else machine.cpu
-    version = machine.torch if runtime == "eager" else str(machine.onnxruntime)
+    version = machine.torch if runtime == "eager" else f"{machine.onnxruntime}, {_FORM}"
     key = {"device": where, "system": machine.system, "runtime": runtime, "threads": str(machine.threads)}
     return LayerTable({**key, "version": version}, lambda shapes: layer_times(shapes, runtime, device), cache_folder())
 

@@ -2,9 +2,10 @@
 
 In ``eager`` a layer is the module followed by batch norm and ReLU (a linear layer has neither), timed separately.
 In ``onnxruntime`` all widths are independent branches of one graph: convolution with bias, then ReLU, as after folding
-the batch norm. The times are those that the runtime reports for its kernels. So re-ordering to and from its blocked
-layout at the ends, which a layer inside a network does not need, is not counted. Times are lower quartiles, so that the
-load of other processes has little effect on stored numbers.
+the batch norm; resizing and the choice of the classes are written as in an export. The times are those that the runtime
+reports for its kernels. So re-ordering to and from its blocked layout at the ends, which a layer inside a network does
+not need, is not counted. Times are lower quartiles, so that the load of other processes has little effect on stored
+numbers.
 """
 
 import json
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hardy.deployment import graph
+from hardy.deployment import class_by_class, graph, products
 from hardy.networks.base import IMAGENET_MEAN, IMAGENET_STD, resize
 from hardy.pruning.shapes import Shape
 from hardy.seed import key, seeded
@@ -148,12 +149,14 @@ def _model(shapes: Sequence[Shape], draw: np.random.Generator) -> Any:
     kind = onnx.TensorProto.FLOAT
     inputs = _inputs(shapes)
     place_of = {_given(shape): place for place, shape in inputs}
-    nodes, weights, outputs = [], [], []
+    nodes: list[Any] = []
+    weights: list[Any] = []
+    outputs: list[Any] = []
     for place, shape in enumerate(shapes):
         own, given = f"branch{place}_", f"x{place_of[_given(shape)]}"
         if shape.kind in {"resize", "normalise", "argmax"}:
-            weights += [tensor(value, f"{own}{name}") for name, value in _constants(shape).items()]
-            nodes += _bare_nodes(helper, shape, own, given)
+            steps, values = _bare_nodes(onnx, shape, own, given)
+            nodes, weights = nodes + steps, weights + values
         else:
             weight = draw.standard_normal(_weight(shape), dtype=np.float32)
             weights += [tensor(weight, f"{own}w"), tensor(np.ones(shape.outputs, np.float32), f"{own}b")]
@@ -191,24 +194,64 @@ def _nodes(helper: Any, shape: Shape, own: str, given: str) -> list[Any]:
 
 
 def _constants(shape: Shape) -> dict[str, np.ndarray]:
-    """The constant inputs of a step without weights."""
-    if shape.kind == "resize":
-        return {"size": np.array([1, shape.inputs, *shape.out_size], dtype=np.int64)}
+    """The constant inputs of normalising and resizing."""
     if shape.kind == "normalise":
         pair = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
         return {name: np.array(value, dtype=np.float32).reshape(1, 3, 1, 1) for name, value in pair.items()}
-    return {}
+    if shape.kind != "resize":
+        return {}
+    whole = np.array([1, shape.inputs, *shape.out_size], dtype=np.int64)
+    if not _by_products(shape):
+        return {"whole": whole}
+    across, rows, down = products.factors((shape.height, shape.width), shape.out_size, torch.zeros(1))
+    if len(rows) == 1:
+        return {"across": across.numpy(), "down": down[0].numpy()}
+    made = {"across": across.numpy(), "rows": rows.flatten().numpy(), "down": down.numpy(), "whole": whole}
+    made["windows"] = np.array([1, shape.inputs, *rows.shape, shape.out_size[1]], dtype=np.int64)
+    return made
 
 
-def _bare_nodes(helper: Any, shape: Shape, own: str, given: str) -> list[Any]:
-    if shape.kind == "resize":
-        how = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
-        return [helper.make_node("Resize", [given, "", "", f"{own}size"], [f"{own}y"], name=f"{own}resize", **how)]
+def _by_products(shape: Shape) -> bool:
+    """Whether an export resizes by products."""
+    return products.multiplications((shape.height, shape.width), shape.out_size) <= products.PRODUCT_LIMIT
+
+
+def _bare_nodes(onnx: Any, shape: Shape, own: str, given: str) -> tuple[list[Any], list[Any]]:
+    """The nodes of a step without weights as an export writes it, and their constants."""
+    constants = [onnx.numpy_helper.from_array(value, f"{own}{name}") for name, value in _constants(shape).items()]
     if shape.kind == "argmax":
-        best = helper.make_node("ArgMax", [given], [f"{own}m"], name=f"{own}argmax", axis=1, keepdims=0)
-        return [best, helper.make_node("Cast", [f"{own}m"], [f"{own}y"], name=f"{own}cast", to=_UINT8)]
-    apart = helper.make_node("Sub", [given, f"{own}mean"], [f"{own}m"], name=f"{own}apart")
-    return [apart, helper.make_node("Div", [f"{own}m", f"{own}std"], [f"{own}y"], name=f"{own}scaled")]
+        return _argmax_nodes(onnx, shape, own, given)
+
+    def node(kind: str, inputs: Sequence[str], output: str, **how: Any) -> Any:
+        names = [given if name == "given" else name and f"{own}{name}" for name in inputs]
+        return onnx.helper.make_node(kind, names, [f"{own}{output}"], name=f"{own}{output}", **how)
+
+    if shape.kind == "normalise":
+        return [node("Sub", ["given", "mean"], "apart"), node("Div", ["apart", "std"], "y")], constants
+    if not _by_products(shape):
+        how = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+        return [node("Resize", ["given", "", "", "whole"], "y", **how)], constants
+    wide = node("MatMul", ["given", "across"], "wide")
+    if len(constants) == 2:  # one window
+        return [wide, node("MatMul", ["down", "wide"], "y")], constants
+    return [
+        wide,
+        node("Gather", ["wide", "rows"], "needed", axis=2),
+        node("Reshape", ["needed", "windows"], "parts"),
+        node("MatMul", ["down", "parts"], "pieces"),
+        node("Reshape", ["pieces", "whole"], "y"),
+    ], constants
+
+
+def _argmax_nodes(onnx: Any, shape: Shape, own: str, given: str) -> tuple[list[Any], list[Any]]:
+    count = shape.inputs
+    if not 1 < count <= class_by_class.MOST_CLASSES:
+        best = onnx.helper.make_node("ArgMax", [given], [f"{own}m"], name=f"{own}argmax", axis=1, keepdims=0)
+        return [best, onnx.helper.make_node("Cast", [f"{own}m"], [f"{own}y"], name=f"{own}cast", to=_UINT8)], []
+    each = [f"{own}logits_{k}" for k in range(count)]
+    apart = onnx.helper.make_node("Split", [given], each, name=f"{own}apart", axis=1, num_outputs=count)
+    nodes, constants = class_by_class.first_largest(onnx, each, f"{own}y", own)
+    return [apart, *nodes], constants
 
 
 def _typical(spent: Any) -> float:
