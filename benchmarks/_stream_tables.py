@@ -306,7 +306,7 @@ def _search(recorded: Sequence[Record]) -> list[str]:
     for name, lr in frozen.items():
         own = [f"{100 * fmean(scores[name][one]):.2f}" if one in scores.get(name, {}) else "–" for one in TRIED]
         usual = default(name) or 1.0
-        told = "the default" if np.isclose(lr, usual) else f"{lr:g}"
+        best = "the default" if np.isclose(lr, usual) else f"{lr:g}"
         edge = ", at the end of the grid" if not TRIED[0] * usual * 1.01 < lr < TRIED[-1] * usual * 0.99 else ""
-        lines.append(f"| {name} | {usual:g} | {' | '.join(own)} | {told}{edge} |")
+        lines.append(f"| {name} | {usual:g} | {' | '.join(own)} | {best}{edge} |")
     return lines

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hardy import __version__
+from hardy.commands.input import completion
 from hardy.commands.input.arguments import (
     DatasetOptions,
     Device,
@@ -235,7 +236,11 @@ app.command()(pull)
 
 
 @app.command("list")
-def list_(kind: Annotated[str | None, typer.Argument(help="network, criterion, dataset, ...")] = None) -> None:
+def list_(
+    kind: Annotated[
+        str | None, typer.Argument(help="network, criterion, dataset, ...", autocompletion=completion.kinds)
+    ] = None,
+) -> None:
     """List every method: what it does, where it comes from, its options and their defaults."""
     from hardy.commands import list as command
 

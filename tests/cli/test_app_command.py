@@ -50,7 +50,17 @@ def test_networks_of_one_name_are_distinguished_and_none_is_given_twice(refused,
 @pytest.mark.costly
 def test_the_page_is_served_on_this_machine_only(runs):
     gradio = pytest.importorskip("gradio", reason="the page is Gradio's: pip install 'hardy[app]'")
-    made = app.page(gradio, app.named([runs / "dense", runs / "small"]), None, "cpu")
-    kinds = [type(block).__name__ for block in made.blocks.values()]
-    assert {"Image", "CheckboxGroup", "Gallery", "Dataframe"} <= {*kinds}
+    networks = app.named([runs / "dense", runs / "small"])
+    made = app.page(gradio, networks, None, "cpu")
+    named = [(type(block).__name__, getattr(block, "label", None)) for block in made.blocks.values()]
+    boxes = [("Image", "Picture"), ("CheckboxGroup", "Networks"), ("Image", "dense"), ("Image", "small")]
+    assert [each for each in named if each[0] in ("Image", "CheckboxGroup")] == boxes
+    assert all(
+        "share" not in block.buttons for block in made.blocks.values() if getattr(block, "label", "") in networks
+    )
+    changed = next(iter(made.fns.values())).fn
+    dense, small, rows = changed(IMAGE, ["small"])
+    assert (dense.visible, dense.value, small.visible) == (False, None, True)
+    assert small.label.startswith("small: ")
+    assert [row[0] for row in rows] == ["small"]
     assert made.analytics_enabled is False

@@ -1,10 +1,7 @@
 """Every verb says what it does; and the whole story on drawn streets, from ``init`` to ``doctor``, word by word."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -88,16 +85,60 @@ def test_list_shows_source_options_and_defaults(call):
     assert "\n  tiny  " in call("list").out
 
 
-def test_the_shell_gets_a_completion_script():
-    done = subprocess.run(
-        [sys.executable, "-c", "from hardy.cli import app; app(prog_name='hardy')"],
-        env={**os.environ, "_HARDY_COMPLETE": "source_bash"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "complete -o default -F" in done.stdout
-    assert "_HARDY_COMPLETE=complete_bash" in done.stdout
+@pytest.fixture
+def shell(monkeypatch, capsys):
+    """``shell(HARDY_COMPLETE="source_bash")``: what the command prints to a shell that sets these variables."""
+
+    def asked(**variables):
+        for name, value in variables.items():
+            monkeypatch.setenv(f"_{name}", value)
+        with pytest.raises(SystemExit) as left:
+            app(args=[], prog_name="hardy")
+        assert left.value.code == 0
+        return capsys.readouterr().out
+
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("bash", r"^complete -o default -F _hardy_completion hardy$"),
+        ("zsh", r"^compdef _hardy_completion hardy$"),
+        ("fish", r"^complete (?=.*--no-files).*\bhardy\b"),
+    ],
+)
+def test_the_shell_gets_a_completion_script(shell, name, line):
+    script = shell(HARDY_COMPLETE=f"source_{name}")
+    assert re.search(line, script, re.MULTILINE)
+    assert f"_HARDY_COMPLETE=complete_{name}" in script
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (("pr",), {"prune", "predict"}),
+        (("predict", "--over"), {"--overlay"}),
+        (("list", "cri"), {"criterion"}),
+        (("train", "x.yaml", "prune.crit"), {"prune.criterion.name="}),
+        (("train", "x.yaml", "optim.step"), {"optim.steps="}),
+        (("train", "x.yaml", "optim.lr=1", "algorithm.name", "=", "dis"), {"distillation"}),
+        (("prune", "x.yaml", "data.cache", "="), {"true", "false"}),
+        (("evaluate", "runs/x", "camvid/day", "retin"), {"retina"}),
+        (("predict", "runs/x", "in", "out", "adapt.name", "=", "tent"), {"tent"}),
+        (("evaluate", "runs/x", "camvid", "optim.st"), set()),
+    ],
+)
+def test_what_the_shell_completes(shell, monkeypatch, typed, expected):
+    monkeypatch.setenv("COMP_WORDS", " ".join(["hardy", *typed]))  # bash takes PATH=VALUE for three words
+    monkeypatch.setenv("COMP_CWORD", str(len(typed)))
+    assert {*shell(HARDY_COMPLETE="complete_bash").split()} == expected
+
+
+def test_a_shell_that_keeps_an_override_as_one_word_completes_its_value(shell):
+    words = "hardy train x.yaml algorithm.name=dis"
+    said = shell(HARDY_COMPLETE="complete_fish", TYPER_COMPLETE_FISH_ACTION="get-args", TYPER_COMPLETE_ARGS=words)
+    assert said.split() == ["algorithm.name=distillation"]
 
 
 # ------------------------------------------------------------------------------------------------------ the story

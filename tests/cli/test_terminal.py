@@ -34,6 +34,15 @@ def runs(tmp_path):
     return make
 
 
+def test_a_torn_last_line_is_left_out_and_named(call, runs):
+    folder = runs("dense", 0.1, **{"intra": 0.5, "unseen": 0.4, "streets/fog": 0.4})
+    file = folder / "records.jsonl"
+    file.write_text(file.read_text() + '{"recipe": "r", "sta')
+    said = call("runs", folder.parent)
+    assert (said.code, said.err) == (0, f"hardy: {file}:5: torn in its last line, which is left out\n")
+    assert "50.0" in said.out
+
+
 def test_json_holds_what_a_verb_shows(call, runs, tmp_path):
     one = runs("one", 0.1, unseen=0.25, worst=0.125)
     plain = call("runs", tmp_path / "runs")

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import hardy
+from hardy import records
 from hardy.algorithms.distillation import Distillation
 from hardy.commands import prune, train
 from hardy.data.label_spaces import read_classes
@@ -216,7 +217,8 @@ def test_the_measured_precision_is_kept_and_recorded(sections, places, tmp_path,
     assert len(asked) == 1
     (choice,) = json.loads((found / "teacher.json").read_text()).values()
     assert choice == "bf16"
-    assert '"teacher_precision": "bf16"' in (found / "records.jsonl").read_text()
+    noted = records.read(found / "records.jsonl")[0].notes
+    assert (noted["teacher"], noted["teacher_precision"]) == (str(places["run"]), "bf16")
     wanted = weights(trained(sections, tmp_path / "bf16", {**teacher, "precision": "bf16"}))
     assert same(weights(found), wanted)
     monkeypatch.setattr(teacher_precision, "faster", lambda *_: "fp32")

@@ -31,7 +31,7 @@ def test_a_domain_for_each_corruption_and_strength():
         for kind in ("fog", "contrast")
         for domain in ("sim", "fog")
     ]
-    assert one.labels.name == "cityscapes19"
+    assert one.label_space.name == "cityscapes19"
     assert {split: len(items) for split, items in one.index()["sim-fog-1"].items()} == {"train": 2, "val": 0, "test": 1}
 
 

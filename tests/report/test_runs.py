@@ -26,6 +26,22 @@ def made(*paths):
     return {one.name: one for one in found}
 
 
+def test_what_learned_from_a_teacher_is_beside_it(tmp_path):
+    write_run(tmp_path / "dense", 0.9)
+    taught = {"network": "tiny", "teacher": "elsewhere/dense"}  # both moved since
+    write_run(tmp_path / "student", 0.8, notes=taught)
+    write_run(tmp_path / "tuned", 0.8, notes={"network": "elsewhere/dense", "tuner": "frozen"})
+    write_run(tmp_path / "two", 0.8, notes={**taught, "teacher": ["elsewhere/dense", "elsewhere/student"]})
+    found = made(tmp_path)
+    steps = {name: (one.step, one.parent.name if one.parent else None) for name, one in found.items()}
+    assert steps == {
+        "dense": ("train", None),
+        "student": ("distil", "dense"),
+        "tuned": ("tune", "dense"),
+        "two": ("distil", None),
+    }
+
+
 def test_names_steps_parents_and_scores(story):
     found = made(story)
     assert {name: one.step for name, one in found.items()} == {

@@ -88,17 +88,35 @@ def page(gradio: Any, networks: Mapping[str, Network], size: Sequence[int] | Non
     """The page of Gradio's: an image in, overlays side by side and a table out."""
 
     def changed(image: np.ndarray | None, chosen: Sequence[str]) -> Any:
-        return compared(networks, image, chosen, size=size, device=device)
+        pictures, rows = compared(networks, image, chosen, size=size, device=device)
+        found = {caption.rpartition(":")[0]: (caption, picture) for picture, caption in pictures}
+        shown = [found.get(name, (name, None)) for name in networks]
+        boxes = [
+            gradio.Image(value=picture, label=caption, visible=name in chosen)
+            for name, (caption, picture) in zip(networks, shown, strict=True)
+        ]
+        return [*boxes, rows]
 
     with gradio.Blocks(title="Hardy", analytics_enabled=False) as made:
         gradio.Markdown(f"# Hardy\nDrop a picture: {escape(', '.join(networks))} side by side.")
         with gradio.Row():
             image = gradio.Image(type="numpy", image_mode="RGB", label="Picture", sources=["upload", "clipboard"])
             chosen = gradio.CheckboxGroup(list(networks), value=list(networks), label="Networks")
-        pictures = gradio.Gallery(label="Classes over the picture", columns=min(len(networks), 3), object_fit="contain")
-        table = gradio.Dataframe(headers=list(COLUMNS), label="Time and classes", interactive=False, wrap=True)
+        with gradio.Row():
+            buttons = ["download", "fullscreen"]  # Gradio's own also sends pictures to a site
+            boxes = [
+                gradio.Image(label=name, interactive=False, min_width=300, format="png", buttons=buttons)
+                for name in networks
+            ]
+        table = gradio.Dataframe(
+            headers=list(COLUMNS),
+            label="Time and classes",
+            interactive=False,
+            wrap=True,
+            column_widths=["30%", "20%", "50%"],
+        )
         for part in (image, chosen):
-            part.change(changed, [image, chosen], [pictures, table])
+            part.change(changed, [image, chosen], [*boxes, table])
     return made
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from hardy.commands.output.printing import plain, say
+from hardy.commands.output.printing import say, warn
 from hardy.engine.adapting import chosen
 from hardy.engine.pictures import Picture
 from hardy.engine.predict import Predicted, predict, predict_all
@@ -62,7 +62,7 @@ def run(
         seed = origin_of(folder).seed if adapt and folder.is_dir() else 0
         moving: dict[str, Any] = {"adapt": adapt, "seed": seed, "frames": frames, "watch": watch, "idle": idle}
         network = network_of(folder)
-        found = predict_all(network, source, target, draw=draw, say=_say, over=_over, **options, **moving)
+        found = predict_all(network, source, target, draw=draw, say=warn, over=_over, **options, **moving)
     _report(found, target, as_json=json, watched=watch)
     return 1 if found.skipped else 0
 
@@ -77,7 +77,7 @@ def _report(found: Predicted, target: Path, *, as_json: bool, watched: bool = Fa
             others = f" ({len(found.skipped)} images, none can be predicted)" if len(found.skipped) > 1 else ""
             raise InputError(next(iter(found.skipped.values())) + others)
         for reason in found.skipped.values():
-            _say(f"skipped: {reason}")
+            warn(f"skipped: {reason}")
     if as_json:
         report = {"masks": [str(mask) for mask in found.masks], "kept": found.kept, "skipped": found.skipped}
         report |= {"written": found.written, "waiting": found.waiting} if watched else {}
@@ -88,11 +88,6 @@ def _report(found: Predicted, target: Path, *, as_json: bool, watched: bool = Fa
     parts += [f"skipped {len(found.skipped)}"] if found.skipped else []
     parts += [f"{found.waiting} images wait for the same command"] if found.waiting else []
     say("; ".join(parts))
-
-
-def _say(line: str) -> None:
-    """Print a line on standard error."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(plain(f"hardy: {line}"))
 
 
 def _over(found: Iterable[Picture | None], count: int | None) -> Iterable[Picture | None]:

@@ -1,12 +1,9 @@
 """``hardy report``: one self-contained page that says which network to ship, from the records of runs."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
-from hardy.commands.output.printing import plain, say
+from hardy.commands.output.printing import say, warn
 from hardy.report.page import build
 
 __all__ = ["run"]
@@ -20,7 +17,7 @@ def run(paths: Sequence[Path], out: Path, *, budget: float | None = None, title:
     """
     subject, torn = build.write(paths, out, budget=budget, title=title)
     for line in torn:
-        Console(file=sys.stderr, highlight=False, soft_wrap=True).print(plain(f"hardy: {line}"))
+        warn(line)
     count = len(subject.networks)
     say(f"{out}: {count} network{'s' * (count != 1)}; open it in a browser, also without a connection")
     return out

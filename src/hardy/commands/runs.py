@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from hardy import records
-from hardy.commands.output.printing import percent, say, show_rows
+from hardy.commands.output.printing import percent, say, show_rows, warn
 from hardy.engine.card import measured
 from hardy.engine.run_folder import origin_of
 from hardy.errors import InputError
@@ -39,7 +39,7 @@ def run(*folders: Path, metric: str | None = None) -> None:
         files += found
     rows = []
     for file in files:
-        for (stage, seed), group in records.group(records.read(file), "stage", "seed"):
+        for (stage, seed), group in records.group(_read(file), "stage", "seed"):
             for how, values in _headlines(group, metric).items():
                 if {"intra", "unseen"} & set(values):
                     numbers = [percent(values.get(name)) for name in ("intra", "unseen", "worst")]
@@ -65,7 +65,7 @@ def compare(folders: Sequence[Path], *, metric: str | None = None) -> None:
             raise InputError(
                 f"{folder}: has no records.jsonl, so it is no run that was measured; hardy runs lists them"
             )
-        found.append(records.read(folder / "records.jsonl"))
+        found.append(_read(folder / "records.jsonl"))
     pair = len(folders) == 2
     columns = ["", *map(str, folders), *(["difference"] if pair else [])]
     rows = [[*row, *([""] if pair else [])] for row in _settings(folders)]
@@ -81,6 +81,15 @@ def compare(folders: Sequence[Path], *, metric: str | None = None) -> None:
             shown = ["–" if cost is None else f"{cost:.4g}" for cost in costs]
             rows.append([text, *shown, *([""] if pair else [])])
     show_rows(f"runs compared: {metric or 'mIoU or accuracy'}", columns, rows)
+
+
+def _read(file: Path) -> list[Record]:
+    """The records in ``file``; a last line that is torn, or being written, is left out and named."""
+    torn: list[str] = []
+    found = records.read(file, torn=torn)
+    for line in torn:
+        warn(line)
+    return found
 
 
 def _settings(folders: Sequence[Path]) -> list[list[str]]:

@@ -58,7 +58,9 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
 def save_and_measure(here: Run, network: Network, images: Split) -> Table:
     """Save ``network``, measure it, and finish the run."""
     here.keep(network, measured=False)
-    name = here.recipe.network.name or type(network).__name__
+    chosen = here.recipe.network
+    started = "" if not chosen.run or Path(chosen.run).name == START else chosen.run
+    name = chosen.name or started or type(network).__name__
     tuner = {"tuner": here.recipe.tuner.name} if here.recipe.tuner else {}
     notes = {"network": name, **tuner, **here.selection}
     table = here.measure(network, images, "train", notes)

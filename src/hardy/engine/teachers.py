@@ -40,7 +40,7 @@ class Loaded(NamedTuple):
     Attributes:
         teacher: one, or the average of several.
         described: an entry for each of them; see `hardy.networks.building.lineage.of_teacher`.
-        notes: for the records: the precisions that were measured.
+        notes: for the records: where the teachers are, and the precisions that were measured.
     """
 
     teacher: Teacher
@@ -108,7 +108,7 @@ def of_recipe(recipe: Recipe, folder: Path) -> Loaded:
             teacher.kept = _kept(choice, teacher, sha256, recipe)
         described.append(_described(teacher.network, choice, sha256))
         made.append(teacher)
-    notes = {"teacher_precision": ", ".join(map(str, precisions))} if precisions else {}
+    notes = _notes(recipe, precisions)
     return Loaded(made[0] if len(made) == 1 else Teacher(Averaged(made)), described, notes)
 
 
@@ -125,8 +125,15 @@ def of_memory(network: Network, recipe: Recipe, folder: Path) -> Loaded:
         _settle(teacher, sha256, recipe, folder)
     if choice.cache_folder:
         teacher.kept = _kept(choice, teacher, sha256, recipe)
-    notes = {"teacher_precision": teacher.precision} if choice.precision == "auto" else {}
+    notes = _notes(recipe, [teacher.precision] if choice.precision == "auto" else [])
     return Loaded(teacher, [lineage.of_teacher(network, str(choice.run), sha256)], notes)
+
+
+def _notes(recipe: Recipe, precisions: Sequence[object]) -> dict[str, Any]:
+    """What the records say of the teachers: where they are, and the ``precisions`` that were measured."""
+    measured = {"teacher_precision": ", ".join(map(str, precisions))} if precisions else {}
+    named = [str(one.run or one.onnx) for one in recipe.teachers]
+    return {"teacher": named[0] if len(named) == 1 else named, **measured}
 
 
 def section(given: Given, folder: Path | None) -> dict[str, Any] | list[dict[str, Any]]:

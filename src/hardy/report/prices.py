@@ -48,11 +48,12 @@ def _parents(made: Sequence[Network]) -> None:
 
 
 def _named(run: Run) -> list[Path]:
-    """Where the run may be that ``run`` started from: as it is named, or, if both moved together, beside ``run``."""
-    named = run.note("network")
-    if not isinstance(named, str) or "/" not in named.replace("\\", "/"):
-        return []
-    return [Path(named), run.folder.parent / Path(named).name]
+    """Where the run may be that ``run`` started from, else its teacher's: as it is named, or, if both moved together,
+    beside ``run``."""
+    for named in (run.note("network"), run.note("teacher")):
+        if isinstance(named, str) and "/" in named.replace("\\", "/"):
+            return [Path(named), run.folder.parent / Path(named).name]
+    return []
 
 
 def _times(made: Sequence[Network], runtime: str) -> dict[int, float]:

@@ -98,7 +98,7 @@ class Network:
         milliseconds: of one image, in the runtime that the report compares in; None where it was not measured.
         parameters: how many.
         gmacs: billions of multiply-accumulates of one image.
-        parent: the network that it was made from, where the report has it.
+        parent: the network that it was made from, or the teacher that it learned from, where the report has it.
     """
 
     name: str

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from hardy import trust
+from hardy.commands.input import completion
 from hardy.errors import InputError
 
 __all__ = [
@@ -49,13 +50,20 @@ def typed(words: list[str] | None) -> list[str] | None:
 
 
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="Overrides such as optim.lr=1e-3 run.folder=runs/x.", callback=typed)
+    list[str] | None,
+    typer.Argument(
+        help="Overrides such as optim.lr=1e-3 run.folder=runs/x.", callback=typed, autocompletion=completion.overrides
+    ),
 ]
 RecipeFile = Annotated[Path, typer.Argument(help="A recipe (YAML).")]
 RunFolder = Annotated[Path, typer.Argument(help="A run's folder: what train, prune or hardy.save wrote.")]
 Domains = Annotated[
     list[str],
-    typer.Argument(help="Domains such as camvid/0001TP, streets/night, or camvid for all.", callback=typed),
+    typer.Argument(
+        help="Domains such as camvid/0001TP, streets/night, or camvid for all.",
+        callback=typed,
+        autocompletion=completion.datasets,
+    ),
 ]
 DomainsAdapting = Annotated[
     list[str],
@@ -63,11 +71,16 @@ DomainsAdapting = Annotated[
         help="Domains such as camvid/0001TP or camvid for all; adapt.name=source adapt.reset=never to adapt on them, "
         "stream.kind=mixed or a recipe of a stream to show them as one.",
         callback=typed,
+        autocompletion=completion.domains,
     ),
 ]
 Adapting = Annotated[
     list[str] | None,
-    typer.Argument(help="adapt.name=source adapt.reset=never and the like, to adapt on the images.", callback=typed),
+    typer.Argument(
+        help="adapt.name=source adapt.reset=never and the like, to adapt on the images.",
+        callback=typed,
+        autocompletion=completion.adapting,
+    ),
 ]
 DatasetOptions = Annotated[
     list[str] | None,

@@ -17,7 +17,7 @@ from hardy.networks.base import Network
 from hardy.networks.building import lineage
 from hardy.records import Record
 
-__all__ = ["keep_records", "percent", "plain", "say", "say_lineage", "show_json", "show_rows", "show_table"]
+__all__ = ["keep_records", "percent", "plain", "say", "say_lineage", "show_json", "show_rows", "show_table", "warn"]
 
 
 SHOWN = 6
@@ -40,6 +40,11 @@ def say(line: str) -> None:
         shown.lines.append(line)
         return
     Console(highlight=False, soft_wrap=True).print(plain(line))
+
+
+def warn(line: str) -> None:
+    """Print one line on standard error: what was left out, while the rest goes on."""
+    Console(file=sys.stderr, highlight=False, soft_wrap=True).print(plain(f"hardy: {line}"))
 
 
 def say_lineage(name: str, network: Network) -> None:

@@ -42,8 +42,9 @@ def steps(subject: Subject) -> str:
     columns = ["network", "step", "from", "took", "parameters", "ms", "seen", "unseen", "worst"]
     rows = [_step(one) for one in subject.networks] + [row for one in subject.networks for row in _exports(one)]
     note = (
-        "Took: seconds and training steps of this step alone. Of a step from another network: parameters and ms as a "
-        "share of that network's, and scores as the difference in points; of the first step the numbers themselves."
+        "Took: seconds and training steps of this step alone. Of a step from another network, or from a teacher: "
+        "parameters and ms as a share of that network's, and scores as the difference in points; of the first step the "
+        "numbers themselves."
     )
     return section("steps", "What each step cost and gained", note, table("Steps", columns, rows))
 

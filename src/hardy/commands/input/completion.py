@@ -1,0 +1,74 @@
+"""What the shell completes after a verb: settings of a recipe, methods, kinds, data sets. Imports no torch."""
+
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
+
+import typer
+from pydantic import BaseModel
+
+from hardy.choices import choices, models
+from hardy.recipe import Recipe
+from hardy.registry import KINDS
+from hardy.sections import Method
+
+__all__ = ["adapting", "datasets", "domains", "kinds", "overrides"]
+
+
+def kinds(incomplete: str) -> list[str]:
+    """The kinds of methods that begin with ``incomplete``."""
+    return [name for name in KINDS if name.startswith(incomplete)]
+
+
+def overrides(context: typer.Context, incomplete: str) -> list[str]:
+    """Overrides that begin with ``incomplete``: a setting and ``=``, and behind it the values it chooses from."""
+    return _overrides(context, incomplete, "")
+
+
+def adapting(context: typer.Context, incomplete: str) -> list[str]:
+    """As `overrides`, of a network that adapts."""
+    return _overrides(context, incomplete, "adapt.")
+
+
+def datasets(incomplete: str) -> list[str]:
+    """The data sets that begin with ``incomplete``."""
+    return [name for name in KINDS["dataset"].names() if name.startswith(incomplete)]
+
+
+def domains(context: typer.Context, incomplete: str) -> list[str]:
+    """What `datasets` and `adapting` give."""
+    return [*datasets(incomplete), *adapting(context, incomplete)]
+
+
+def _overrides(context: typer.Context, incomplete: str, below: str) -> list[str]:
+    known = {path: values for path, values in _settings(Recipe) if path.startswith(below)}
+    words = next((each for each in context.params.values() if isinstance(each, list | tuple)), [])
+    before = next((str(word) for word in reversed(words) if word != "="), "")
+    if words[-1:] == ["="] or before in known:  # bash takes PATH=VALUE for three words
+        return [value for value in known.get(before, ()) if value.startswith(incomplete)]
+    path, sign, begun = incomplete.partition("=")
+    if sign:
+        return [f"{path}={value}" for value in known.get(path, ()) if value.startswith(begun)]
+    return [f"{each}=" for each in known if each.startswith(path)]
+
+
+def _settings(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, list[str]]]:
+    """The path of every setting in ``model``, and the values that it chooses from, if it does."""
+    methods = {choice.path: choice.registry for choice in choices(model)}
+    for name, field in model.model_fields.items():
+        here = f"{path}{name}"
+        inner = [each for each in models(field.annotation) if not issubclass(each, Method)]
+        if name in methods:
+            yield f"{here}.name", methods[name].names()
+        elif inner:
+            for each in inner:
+                yield from _settings(each, f"{here}.")
+        else:
+            yield here, _values(field.annotation)
+
+
+def _values(annotation: Any) -> list[str]:
+    if annotation is bool:
+        return ["true", "false"]
+    if get_origin(annotation) is Literal:
+        return [str(value) for value in get_args(annotation)]
+    return [value for part in get_args(annotation) for value in _values(part)]
