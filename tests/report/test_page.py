@@ -7,10 +7,13 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from report_runs import CLASSES, write_run, write_story
 
+from hardy import counts, records
 from hardy.errors import InputError
+from hardy.records import Record
 from hardy.report.page import build
 from hardy.report.page.drawing import Mark, scatter
 
@@ -54,6 +57,31 @@ def page(tmp_path_factory):
     home = tmp_path_factory.mktemp("report")
     build.write([write_story(home / "runs")], home / "report.html", title="A <b> & report")
     return home / "report.html"
+
+
+def test_pictures_keep_their_place_until_they_are_decoded(page):
+    assert page.read_text(encoding="utf-8").count('width="64" height="32" loading="lazy"') == 4 * 3 * 2 * 3
+
+
+def test_networks_of_one_class_per_image_have_their_page(tmp_path):
+    names = ("dog", "horse", "person")
+    table = np.eye(3, dtype=np.int64)[[0, 0, 1, 2]][:, :, None] * np.eye(3, dtype=np.int64)[[0, 1, 1, 2]][:, None]
+    found = {"pacs/photo": "source-val", "pacs/sketch": "unseen"}
+    lines = [
+        Record("r", "train", ("pacs/photo",), target, 0, "accuracy", value)
+        for target, value in (("pacs/photo", 0.75), ("pacs/sketch", 0.5), ("intra", 0.75), ("unseen", 0.5))
+    ]
+    records.append(tmp_path / "run" / "records.jsonl", lines)
+    kept = {
+        name: counts.Counts(("a.jpg", "b.jpg", "c.jpg", "d.jpg"), table, names, group) for name, group in found.items()
+    }
+    counts.write(tmp_path / "run", kept)
+    build.write([tmp_path / "run"], tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "has the highest accuracy over unseen domains, 50.0 %" in text
+    assert "These networks give one class per image: there are no masks." in text
+    assert "dog is called horse" in text
+    assert "mIoU" not in text.split("<body")[1].split("<script")[0]
 
 
 def visible(clip):

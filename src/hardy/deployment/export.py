@@ -29,6 +29,7 @@ from hardy.deployment.openvino_session import OpenVINO, check_installed
 from hardy.deployment.proof import Parity, Picture, ProofError, as_image, compare, proof_sizes, random_images
 from hardy.deployment.prototypes import Prototypes, described, proven, table_of, worst
 from hardy.deployment.runner import Table, table_beside, write_table
+from hardy.deployment.seal import reserve, seal
 from hardy.deployment.statistics import Statistics
 from hardy.errors import InputError, check_size, within
 from hardy.files import expanded, remove, temporary
@@ -331,5 +332,7 @@ def _sign(file: Path, proof: Proof, network: Network) -> None:
     more = {"pretrained": network.architecture.get("pretrained"), "lineage": list(network.lineage)}
     more |= {} if proof.statistics == "fixed" else described(network)
     entry.value = json.dumps({**shown, **{name: value for name, value in more.items() if value}})
+    reserve(model)
     onnx.checker.check_model(model)
     onnx.save(model, file)
+    seal(file)

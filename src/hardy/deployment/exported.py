@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hardy.data.label_spaces import LabelSpace
 from hardy.deployment.graph import Session
+from hardy.deployment.seal import check_seal
 from hardy.errors import InputError, quoted
 from hardy.networks.base import Network
 from hardy.networks.building.lineage import checked
@@ -80,8 +81,9 @@ def opened(path: Path) -> Session:
     """The graph in the file, ready to run.
 
     Raises:
-        InputError: if onnxruntime is missing or cannot read the file.
+        InputError: if onnxruntime is missing or cannot read the file, or the file differs from its checksum.
     """
+    check_seal(path)
     try:
         return Session(path)
     except InputError:

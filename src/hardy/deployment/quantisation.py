@@ -23,6 +23,7 @@ from torch import Tensor
 from hardy.deployment import graph, readme
 from hardy.deployment.graph import Output
 from hardy.deployment.proof import ProofError, as_mask
+from hardy.deployment.seal import reserve, seal
 from hardy.errors import InputError, check_size
 from hardy.files import expanded, temporary
 from hardy.metrics import confusion, scores
@@ -219,7 +220,9 @@ def _sign(file: Path, network: Network, made: Quantised, size: Sequence[int], ou
     model.producer_name, model.producer_version = "hardy", description["versions"]["hardy"]
     entry = model.metadata_props.add()
     entry.key, entry.value = "hardy", json.dumps(description)
+    reserve(model)
     onnx.save(model, file)
+    seal(file)
     drops = ", ".join(f"{drop.domain} {drop.points:.1f}" for drop in made.drops)
     return {**description, "checked": f"int8; points of mIoU lost against the network: {drops}."}
 

@@ -2,6 +2,9 @@
 
 from base64 import b64encode
 from html import escape
+from io import BytesIO
+
+from PIL import Image
 
 from hardy.pictures import PARTS, Picture
 from hardy.report.page.markup import panels, section
@@ -28,6 +31,8 @@ def images(subject: Subject) -> str:
             room -= size
             colours |= kept.colours
             choices.append((one.name, _of(one)))
+    if not choices and subject.networks[0].metric == "accuracy":
+        return section("images", "Worst images", "These networks give one class per image: there are no masks.", "")
     if not choices:
         note = "No pictures were kept: <code>hardy evaluate RUN DOMAINS --worst 2</code> keeps them."
         return section("images", "Worst images", note, "")
@@ -55,8 +60,9 @@ def _of(network: Network) -> str:
 
 def _figure(network: str, domain: str, one: Picture) -> str:
     said = {"image": escape(f"{one.name} of {domain}")}
+    shape = _shape(one.files["image"])
     layers = "".join(
-        f'<img class="{part}" alt="{said.get(part, "")}" loading="lazy" '
+        f'<img class="{part}" alt="{said.get(part, "")}"{shape} loading="lazy" '
         f'decoding="async" src="data:{_TYPES[part]};base64,{b64encode(one.files[part]).decode()}">'
         for part in PARTS
     )
@@ -70,3 +76,12 @@ def _figure(network: str, domain: str, one: Picture) -> str:
         f'<div class="stops">{buttons}</div>'
         f"<figcaption>{escape(one.name)} · {100 * one.score:.1f} %</figcaption></figure>"
     )
+
+
+def _shape(image: bytes) -> str:
+    """The size of ``image`` as attributes, which keep its place until it is decoded; empty if it is no image."""
+    try:
+        with Image.open(BytesIO(image)) as opened:
+            return f' width="{opened.width}" height="{opened.height}"'
+    except OSError:
+        return ""
