@@ -14,7 +14,7 @@ from hardy.commands import train
 from hardy.commands.output.unmeasured import refuse_unmeasured
 from hardy.data.decoding import read_image
 from hardy.data.transforms import evaluation
-from hardy.engine.evaluate import Table
+from hardy.engine.evaluate import ScoreTable
 from hardy.engine.unused import refuse_unused
 from hardy.errors import InputError
 from hardy.metrics import confusion
@@ -209,6 +209,6 @@ def test_words_that_cannot_be_used_end_in_one_line(folder, words, said, monkeypa
 
 def test_the_hint_for_a_domain_that_is_not_measured_adapts_too(sections):
     recipe = from_values(sections(adapt=NEVER))
-    failed = Table((), (), failed={"folder/night": "torn"})
+    failed = ScoreTable((), (), failed={"folder/night": "torn"})
     with pytest.raises(InputError, match=rf"runs/x folder/night adapt\.name={METHOD} adapt\.reset=never"):
         refuse_unmeasured(failed, "runs/x", recipe.adapt)

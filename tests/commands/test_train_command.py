@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 import hardy
 from hardy.commands import train
 from hardy.engine import protocol
-from hardy.engine.evaluate import Table
+from hardy.engine.evaluate import ScoreTable
 from hardy.engine.run import Run
 from hardy.errors import InputError
 from hardy.metrics import Scores
@@ -181,7 +181,7 @@ def scored(monkeypatch):
             if len(asked) > len(scores):
                 return table
             said = Scores(scores[len(asked) - 1], (), 0.0)
-            return Table(tuple(replace(row, scores=said) for row in table.rows), table.classes)
+            return ScoreTable(tuple(replace(row, scores=said) for row in table.rows), table.classes)
 
         monkeypatch.setattr(protocol, "measure", measure)
         return asked

@@ -14,7 +14,7 @@ from torch import nn
 from hardy.adaptation.bn_domains import BNDomains
 from hardy.deployment.export import export
 from hardy.deployment.prototypes import described, measured, table_of
-from hardy.deployment.runner import Runner, Table, constant, read_table, write_table
+from hardy.deployment.runner import PrototypeTable, Runner, constant, read_table, write_table
 from hardy.errors import InputError
 
 NORMS = {"one": 2, "two": 1}
@@ -26,7 +26,7 @@ COUNTS = {"source": 0, "night": 7}
 
 
 def table(**changes):
-    return Table(**{"norms": NORMS, "rows": ROWS, "counts": COUNTS, **changes})
+    return PrototypeTable(**{"norms": NORMS, "rows": ROWS, "counts": COUNTS, **changes})
 
 
 def test_a_table_is_read_as_it_was_written(tmp_path):

@@ -12,7 +12,7 @@ import hardy
 from hardy.data.base import Dataset, Domain
 from hardy.data.label_spaces import SPACES, LabelSpace, convert
 from hardy.engine import protocol
-from hardy.engine.evaluate import Table, build_table, count, judged
+from hardy.engine.evaluate import ScoreTable, build_table, count, judged
 from hardy.engine.protocol import Settings
 from hardy.errors import InputError
 from hardy.networks.base import Network
@@ -169,7 +169,7 @@ def test_what_was_not_measured_is_none():
     assert (only.unseen, only.worst, only.gap) == (None, None, None)
     assert only.summary() == {"intra": only.intra}
     assert build_table([("a/fog", "unseen", counts_of(1, 1), 1)], ("x", "y")).intra is None
-    assert Table((), ()).summary() == {}
+    assert ScoreTable((), ()).summary() == {}
 
 
 def test_image_level_domains_are_judged_by_accuracy():

@@ -12,7 +12,7 @@ from PIL import Image
 import hardy
 from hardy.commands import evaluate, train
 from hardy.engine import protocol
-from hardy.engine.evaluate import DomainScores, Table
+from hardy.engine.evaluate import DomainScores, ScoreTable
 from hardy.errors import InputError
 from hardy.metrics import Scores
 from hardy.recipe import from_values
@@ -27,7 +27,7 @@ def row(domain: str, value: float, group: str = "unseen", images: int = 1) -> Do
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (1, 2, 0)])
 def test_a_domain_without_labels_is_in_no_mean_and_no_worst_in_any_order(order):
     rows = (row("d/day", 0.5), row("d/empty", NAN), row("d/fog", 0.3))
-    table = Table((row("d/home", 0.6, "source-val"), *(rows[i] for i in order)), ("a",))
+    table = ScoreTable((row("d/home", 0.6, "source-val"), *(rows[i] for i in order)), ("a",))
     assert table.worst == 0.3
     assert table.unseen == pytest.approx(0.4)
     assert table.gap == pytest.approx(0.2)
@@ -35,14 +35,14 @@ def test_a_domain_without_labels_is_in_no_mean_and_no_worst_in_any_order(order):
 
 
 def test_where_nothing_has_a_score_there_is_no_number():
-    table = Table((row("d/empty", NAN), row("d/home", NAN, "source-val")), ("a",), image_level=True)
+    table = ScoreTable((row("d/empty", NAN), row("d/home", NAN, "source-val")), ("a",), image_level=True)
     assert table.summary() == {}
     assert table.unscored == ("d/empty", "d/home")
 
 
 def test_the_accuracy_over_all_images_leaves_out_those_of_a_domain_without_labels():
     rows = (row("d/one", 0.5, "source-val", 3), row("d/empty", NAN, "source-val", 9), row("d/two", 1.0, "source-val"))
-    assert Table(rows, ("a",), image_level=True).intra == pytest.approx((3 * 0.5 + 1) / 4)
+    assert ScoreTable(rows, ("a",), image_level=True).intra == pytest.approx((3 * 0.5 + 1) / 4)
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.types import Batch, Terms
 
-__all__ = ["Algorithm", "Table"]
+__all__ = ["Algorithm", "TextTable"]
 
 
-class Table(NamedTuple):
+class TextTable(NamedTuple):
     """Rows of text to show.
 
     Attributes:
@@ -62,7 +62,7 @@ class Algorithm(nn.Module, ABC):
     def forward(self, batch: Batch) -> Terms:
         """The named scalar loss terms of ``batch``."""
 
-    def table(self) -> Table | None:
+    def table(self) -> TextTable | None:
         """What to show before the first step, such as which features are compared; None for nothing."""
         return None
 

@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from hardy.algorithms._unlabelled import task_terms, unlabelled_of
-from hardy.algorithms.base import Algorithm, Table
+from hardy.algorithms.base import Algorithm, TextTable
 from hardy.distillation._terms import Choices, DistillationTerms
 from hardy.errors import InputError, within
 from hardy.networks.base import Network, PixelLoss
@@ -116,9 +116,9 @@ class Distillation(Algorithm):
             distilled = {name: self.scale * value for name, value in distilled.items()}
         return {**terms, **distilled}
 
-    def table(self) -> Table:
+    def table(self) -> TextTable:
         """The losses, the values that they compare, and what aligns these."""
-        return Table("distillation", ("loss", "student", "teacher", "aligner"), self.distilled.table())
+        return TextTable("distillation", ("loss", "student", "teacher", "aligner"), self.distilled.table())
 
     def after_step(self, step: int) -> None:
         """See `Algorithm.after_step`."""

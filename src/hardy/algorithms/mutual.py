@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from hardy.algorithms._unlabelled import task_terms, unlabelled_of
-from hardy.algorithms.base import Algorithm, Table
+from hardy.algorithms.base import Algorithm, TextTable
 from hardy.distillation._terms import DistillationTerms
 from hardy.errors import InputError, quoted, within
 from hardy.networks.base import Network, PixelLoss
@@ -133,14 +133,14 @@ class Mutual(Algorithm):
                 found[key] = found.get(key, 0.0) + share * value
         return found
 
-    def table(self) -> Table:
+    def table(self) -> TextTable:
         """The losses of each pair of networks, the values that they compare, and what aligns these."""
         names = ["the network", *self.peers()]
         rows = []
         for (k, other), terms in zip(self.pairs, self._each(), strict=True):
             teaches = names[other] if self.by == "peers" else f"the {self.by}"
             rows += [(f"{names[k]} from {teaches}", *row) for row in terms.table()]
-        return Table("mutual learning", ("pair", "loss", "learns", "teaches", "aligner"), rows)
+        return TextTable("mutual learning", ("pair", "loss", "learns", "teaches", "aligner"), rows)
 
     def after_step(self, step: int) -> None:
         """See `Algorithm.after_step`."""

@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from hardy.algorithms._unlabelled import task_terms, unlabelled_of
-from hardy.algorithms.base import Algorithm, Table
+from hardy.algorithms.base import Algorithm, TextTable
 from hardy.distillation._matching import STAGES, Matching
 from hardy.distillation._terms import Choices, DistillationTerms
 from hardy.errors import InputError, within
@@ -143,10 +143,10 @@ class SelfDistillation(Algorithm):
             found = {name: share * value for name, value in found.items()}
         return {**terms, **found}
 
-    def table(self) -> Table:
+    def table(self) -> TextTable:
         """The losses, the values that they compare, and what aligns these."""
         rows = [*self.distilled.table(), *(self.hints.table() if self.hints is not None else ())]
-        return Table(f"self-distillation by {self.by}", ("loss", "learns", "teaches", "aligner"), rows)
+        return TextTable(f"self-distillation by {self.by}", ("loss", "learns", "teaches", "aligner"), rows)
 
     def after_step(self, step: int) -> None:
         """See `Algorithm.after_step`."""

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from hardy.algorithms._unlabelled import task_terms, unlabelled_of
-from hardy.algorithms.base import Algorithm, Table
+from hardy.algorithms.base import Algorithm, TextTable
 from hardy.distillation._matching import Matching, values_of
 from hardy.distillation.base import DistillationLoss, PairedOutputs
 from hardy.errors import within
@@ -114,13 +114,13 @@ class TwoStage(Algorithm):
             outputs = self.network.outputs(batch.images)
         return task_terms(self.network, outputs, batch, self.pixel_loss) or {"segmentation": 0.0 * outputs.logits.sum()}
 
-    def table(self) -> Table:
+    def table(self) -> TextTable:
         """The features of stage 1 and their heads, and the steps of each stage."""
         rows = [
             (f"{pair.student.name} ({pair.student.channels} channels)", pair.teacher.name, self.whole.aligner(pair))
             for pair in self.whole.pairs
         ]
-        return Table(f"features of the first {self.change} steps", ("student", "teacher", "heads"), rows)
+        return TextTable(f"features of the first {self.change} steps", ("student", "teacher", "heads"), rows)
 
     def after_backward(self) -> None:
         """See `Algorithm.after_backward`: keeps the encoder's weights where they learn slowly."""

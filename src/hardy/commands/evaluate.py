@@ -15,7 +15,7 @@ from hardy.commands.output.unmeasured import refuse_unmeasured
 from hardy.counts import write
 from hardy.engine import artefact, protocol
 from hardy.engine.adapting import chosen, notes
-from hardy.engine.evaluate import Table
+from hardy.engine.evaluate import ScoreTable
 from hardy.engine.protocol import Settings
 from hardy.engine.provenance import provenance
 from hardy.engine.run_folder import Origin, origin_of
@@ -47,7 +47,7 @@ def evaluate(
     classes: Sequence[str] = (),
     keep_counts: bool = False,
     source_images: Iterable[Tensor] | Tensor | None = None,
-) -> Table:
+) -> ScoreTable:
     """Measure ``network`` on the domains ``data``; each counts as unseen.
 
     When the label spaces differ, labels are mapped onto the network's space by the declared many-to-one map, or
@@ -96,7 +96,7 @@ def _views(
     return {"window": window, "flip": flip, "scales": list(scales), "classes": list(classes)}
 
 
-def _records(origin: Origin, table: Table, here: Mapping[str, Any]) -> list[Record]:
+def _records(origin: Origin, table: ScoreTable, here: Mapping[str, Any]) -> list[Record]:
     """The records of ``table``, with the notes ``here``."""
     versions = provenance()
     return [
@@ -136,7 +136,7 @@ def _measure(
     *,
     tolerant: bool = False,
     source_images: Iterable[Tensor] | Tensor | None = None,
-) -> Table:
+) -> ScoreTable:
     """See `evaluate`; a ``tolerant`` table names the domains that cannot be read and has the scores of the others.
 
     Args:
@@ -168,7 +168,7 @@ def _measure(
     return protocol.measure(network, unseen, Settings.of(recipe), adapt=recipe.adapt, **ways)
 
 
-def _keep(table: Table, counts: Path | None, worst: Path) -> None:
+def _keep(table: ScoreTable, counts: Path | None, worst: Path) -> None:
     """Write the counts of ``table`` to the folder ``counts``, if there is one, and its pictures to ``worst``."""
     if counts is not None:
         write(expanded(counts), table.counts)

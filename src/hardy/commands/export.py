@@ -12,7 +12,7 @@ from hardy.data.base import Domain
 from hardy.data.label_spaces import convert
 from hardy.deployment.export import Proof, ProofError, export
 from hardy.deployment.prototypes import measured
-from hardy.deployment.runner import Table, table_beside
+from hardy.deployment.runner import PrototypeTable, table_beside
 from hardy.deployment.statistics import check
 from hardy.engine import artefact, changes
 from hardy.engine.provenance import provenance
@@ -108,7 +108,7 @@ def _domains(
     return sources.domains(names, root=sources.data_root(root), options=datasets) if names else []
 
 
-def _table(network: Network, domains: Sequence[Domain], count: int, size: tuple[int, int]) -> Table:
+def _table(network: Network, domains: Sequence[Domain], count: int, size: tuple[int, int]) -> PrototypeTable:
     """The prototypes of ``domains``, each measured on up to ``count`` evenly spaced images at ``size``."""
 
     def images(domain: Domain) -> Iterator[Tensor]:

@@ -27,7 +27,7 @@ from hardy.commands.output.progress import terminal
 from hardy.commands.output.sensitivity import show_sweep, sweep_values
 from hardy.commands.output.unmeasured import refuse_unmeasured
 from hardy.engine import artefact
-from hardy.engine.evaluate import Table
+from hardy.engine.evaluate import ScoreTable
 from hardy.engine.protocol import Split
 from hardy.engine.prune import prune as operate
 from hardy.engine.prune import prune_module, rehearse
@@ -122,7 +122,7 @@ def _prune_and_recover(
     return _Result(dense, network, report, changes, comparisons)
 
 
-def _measure_and_save(here: Run, result: _Result, images: Split, choice: Prune) -> Table:
+def _measure_and_save(here: Run, result: _Result, images: Split, choice: Prune) -> ScoreTable:
     """Measure the smaller network, record it with its costs, save it, and finish the run."""
     chosen = here.recipe.network
     notes = {

@@ -12,7 +12,7 @@ from hardy.commands.output.printing import say, say_lineage, show_table
 from hardy.commands.output.progress import terminal
 from hardy.commands.output.unmeasured import refuse_unmeasured
 from hardy.engine import artefact
-from hardy.engine.evaluate import Table
+from hardy.engine.evaluate import ScoreTable
 from hardy.engine.protocol import Split
 from hardy.engine.run import Run
 from hardy.engine.run_files import START
@@ -55,7 +55,7 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
     return here.folder
 
 
-def save_and_measure(here: Run, network: Network, images: Split) -> Table:
+def save_and_measure(here: Run, network: Network, images: Split) -> ScoreTable:
     """Save ``network``, measure it, and finish the run."""
     here.keep(network, measured=False)
     chosen = here.recipe.network

@@ -28,7 +28,7 @@ from hardy.deployment.graph import Output
 from hardy.deployment.openvino_session import OpenVINO, check_installed
 from hardy.deployment.proof import Parity, Picture, ProofError, as_image, compare, proof_sizes, random_images
 from hardy.deployment.prototypes import Prototypes, described, proven, table_of, worst
-from hardy.deployment.runner import Table, table_beside, write_table
+from hardy.deployment.runner import PrototypeTable, table_beside, write_table
 from hardy.deployment.seal import reserve, seal
 from hardy.deployment.statistics import Statistics
 from hardy.errors import InputError, check_size, within
@@ -113,7 +113,7 @@ def export(
     agreement: float = AGREEMENT,
     openvino: bool = False,
     statistics: Statistics = "fixed",
-    prototypes: Prototypes | Table | None = None,
+    prototypes: Prototypes | PrototypeTable | None = None,
 ) -> Proof:
     """Write ``network`` to the ONNX file ``path`` and prove it on ``images``.
 
@@ -156,7 +156,7 @@ def _proven(
     target: Path,
     images: list[Tensor],
     labels: list[Tensor] | None,
-    table: Table | None,
+    table: PrototypeTable | None,
     *,
     size: Sequence[int],
     statistics: Statistics,
@@ -178,7 +178,7 @@ def _proven(
     return proof
 
 
-def _keep(file: Path, target: Path, table: Table | None) -> None:
+def _keep(file: Path, target: Path, table: PrototypeTable | None) -> None:
     """Move ``file`` to ``target``, and write ``table`` beside it."""
     if table:
         write_table(table_beside(target), table)
@@ -193,12 +193,14 @@ def _shown(
     return pictures, None if labels is None else [torch.as_tensor(np.asarray(label)) for label in labels]
 
 
-def _table(network: Network, kind: Statistics, prototypes: Prototypes | Table | None, *, dynamic: bool) -> Table | None:
+def _table(
+    network: Network, kind: Statistics, prototypes: Prototypes | PrototypeTable | None, *, dynamic: bool
+) -> PrototypeTable | None:
     """The table of prototypes of ``network``; None for fixed statistics."""
     statistics.check(kind, dynamic=dynamic, prototypes=bool(prototypes))
     if kind == "fixed":
         return None
-    if not isinstance(prototypes, Table):
+    if not isinstance(prototypes, PrototypeTable):
         return table_of(network, prototypes or {})
     if described(network, prototypes) != described(network):
         raise InputError("prototypes: the table is of another network; measure them again")
@@ -232,7 +234,7 @@ def _written(
     folder: Path,
     images: Sequence[Tensor],
     labels: Sequence[Tensor] | None,
-    table: Table | None,
+    table: PrototypeTable | None,
     *,
     output: Output,
     statistics: Statistics,

@@ -17,7 +17,7 @@ from torch import Tensor
 from hardy.adaptation.bn_domains import BNDomains
 from hardy.deployment.graph import Output, Session
 from hardy.deployment.proof import Parity, ProofError
-from hardy.deployment.runner import SOURCE, Table, constant
+from hardy.deployment.runner import SOURCE, PrototypeTable, constant
 from hardy.deployment.statistics import opened
 from hardy.errors import InputError
 from hardy.networks.base import Network
@@ -36,7 +36,7 @@ Prototypes = Mapping[str, Mapping[str, Tensor]]
 """Norm -> domain -> (2, C) mean and variance, as `BNDomains.table` returns them."""
 
 
-def measured(network: Network, domains: Mapping[str, Iterable[Tensor]]) -> Table:
+def measured(network: Network, domains: Mapping[str, Iterable[Tensor]]) -> PrototypeTable:
     """The prototypes of ``domains``: the mean statistics over the batches of each, computed by `BNDomains`.
 
     Args:
@@ -56,7 +56,7 @@ def measured(network: Network, domains: Mapping[str, Iterable[Tensor]]) -> Table
     return table_of(network, live.table(), counts)
 
 
-def table_of(network: Network, prototypes: Prototypes, counts: Mapping[str, int] | None = None) -> Table:
+def table_of(network: Network, prototypes: Prototypes, counts: Mapping[str, int] | None = None) -> PrototypeTable:
     """The table of ``prototypes`` with the source's statistics, checked against the batch norms of ``network``.
 
     Args:
@@ -82,12 +82,12 @@ def table_of(network: Network, prototypes: Prototypes, counts: Mapping[str, int]
         rows[domain] = _row(prototypes[name][domain] for name in source)
     every = {SOURCE: 0, **{name: (counts or {}).get(name, STEADY) for name in domains}}
     try:
-        return Table({name: own.shape[1] for name, own in source.items()}, rows, every)
+        return PrototypeTable({name: own.shape[1] for name, own in source.items()}, rows, every)
     except ValueError as error:
         raise InputError(f"prototypes: {error}") from None
 
 
-def described(network: Network, table: Table | None = None) -> dict[str, Any]:
+def described(network: Network, table: PrototypeTable | None = None) -> dict[str, Any]:
     """The entries about statistics in a file's description, by which the runner recognises the table of its network.
 
     Args:
@@ -101,7 +101,7 @@ def described(network: Network, table: Table | None = None) -> dict[str, Any]:
 def proven(
     network: Network,
     files: Mapping[Output, Path],
-    table: Table,
+    table: PrototypeTable,
     compared: Callable[[Network, Mapping[Output, Callable[[Tensor], Tensor]]], Parity],
     *,
     observed: bool,
@@ -167,7 +167,7 @@ def _watched(
     return call
 
 
-def _tried(table: Table) -> Iterator[np.ndarray]:
+def _tried(table: PrototypeTable) -> Iterator[np.ndarray]:
     """Up to three prototypes of ``table``, or random statistics near the source's."""
     rows = [row for name, row in table.rows.items() if name != SOURCE][:3]
     if not rows:

@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["SOURCE", "Runner", "Table", "constant", "read_table", "table_beside", "write_table"]
+__all__ = ["SOURCE", "PrototypeTable", "Runner", "constant", "read_table", "table_beside", "write_table"]
 
 SOURCE = "source"
 """The name of the statistics with which the network was saved."""
@@ -45,7 +45,7 @@ _HEADER, _FILE, _DOMAINS, _NAME = 2**20, 2**28, 4096, 256
 
 
 @dataclass(frozen=True)
-class Table:
+class PrototypeTable:
     """Prototypes by domain.
 
     Attributes:
@@ -197,7 +197,7 @@ class Runner:
 
     def save(self, table: Path | str) -> None:
         """Write the prototypes as they are now to the file ``table``, atomically."""
-        write_table(Path(table), Table(self._norms, self._rows, self._counts))
+        write_table(Path(table), PrototypeTable(self._norms, self._rows, self._counts))
 
     def _run(self, statistics: np.ndarray, images: np.ndarray) -> np.ndarray:
         return _first(self._fed.run(None, {"images": images, "statistics": statistics}))
@@ -208,7 +208,7 @@ def table_beside(file: Path) -> Path:
     return file.with_name(f"{file.stem}.prototypes.safetensors")
 
 
-def write_table(path: Path, table: Table) -> None:
+def write_table(path: Path, table: PrototypeTable) -> None:
     """Write ``table`` as a safetensors file, atomically.
 
     Raises:
@@ -229,7 +229,7 @@ def write_table(path: Path, table: Table) -> None:
     os.replace(part, path)
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> PrototypeTable:
     """The table in ``path``. Its size, its header and each of its values are checked before they are used.
 
     Raises:
@@ -259,7 +259,7 @@ def read_table(path: Path) -> Table:
         rows = dict(zip(names, values, strict=True))
         if len(rows) != len(names):
             raise ValueError("a domain has two rows")
-        return Table(norms, rows, dict(zip(names, counts, strict=True)))
+        return PrototypeTable(norms, rows, dict(zip(names, counts, strict=True)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: is not a table of prototypes ({reason}); export the network again") from None
@@ -347,7 +347,7 @@ def _session(model: Path | bytes, threads: int) -> Any:
         raise ValueError(f"{model if isinstance(model, Path) else 'the file'}: cannot be read ({reason})") from None
 
 
-def _statistics_of(file: Path, session: Any, table: Table) -> str:
+def _statistics_of(file: Path, session: Any, table: PrototypeTable) -> str:
     """Whether the statistics of ``file`` are ``inputs`` or ``observed``.
 
     Raises:

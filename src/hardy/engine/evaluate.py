@@ -23,7 +23,7 @@ from hardy.networks.base import resize
 from hardy.pictures import Worst
 from hardy.types import Batch
 
-__all__ = ["DomainScores", "Table", "build_table", "count", "judged"]
+__all__ = ["DomainScores", "ScoreTable", "build_table", "count", "judged"]
 
 Predictor = Callable[[Tensor], Tensor]
 """images (B, 3, H, W) in [0, 1] -> logits (B, K, H, W) or (B, K)."""
@@ -47,7 +47,7 @@ class DomainScores:
 
 
 @dataclass(frozen=True)
-class Table:
+class ScoreTable:
     """The scores of an evaluation: a row per domain and the numbers computed from them, all in [0, 1].
 
     Attributes:
@@ -230,9 +230,9 @@ def build_table(
     named: Sequence[str] = (),
     counts: Mapping[str, Counts] | None = None,
     pictures: Worst | None = None,
-) -> Table:
-    """A `Table` from (domain, group, counts, images) rows, source-val first."""
+) -> ScoreTable:
+    """A `ScoreTable` from (domain, group, counts, images) rows, source-val first."""
     ordered = sorted(rows, key=lambda row: row[1] != "source-val")
     judged_rows = tuple(DomainScores(name, group, images, judged(found)) for name, group, found, images in ordered)
     kept = counts or {}, pictures or Worst({}, {})
-    return Table(judged_rows, tuple(classes), image_level, partial, failed or {}, tuple(named), *kept)
+    return ScoreTable(judged_rows, tuple(classes), image_level, partial, failed or {}, tuple(named), *kept)

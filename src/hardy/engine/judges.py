@@ -8,7 +8,7 @@ import numpy as np
 from hardy.data.base import Domain, DomainItems, Item
 from hardy.data.label_spaces import LabelSpace
 from hardy.data.loader import label_map
-from hardy.engine.evaluate import Table
+from hardy.engine.evaluate import ScoreTable
 from hardy.errors import InputError, nearest
 from hardy.sections import Evaluate
 from hardy.types import IGNORE
@@ -70,7 +70,7 @@ def known_classes(choice: Evaluate, space: LabelSpace, *, image_level: bool) -> 
             raise InputError(f"evaluate.{key}: {space.name} has no class {name!r}{hint}")
 
 
-def warn_of(table: Table, where: str, by: str | None = None) -> None:
+def warn_of(table: ScoreTable, where: str, by: str | None = None) -> None:
     """Log the domains of ``table`` that could not be read, and warn when none has a score (an IoU of class ``by``)."""
     for name, reason in table.failed.items():
         _log.warning("%s: %s does not count in the selection of weights: %s", where, name, reason)

@@ -24,7 +24,7 @@ from hardy.data.unlabelled import Folders
 from hardy.device import pick
 from hardy.engine import evaluate
 from hardy.engine.adapting import Adapting
-from hardy.engine.evaluate import Predictor, Table
+from hardy.engine.evaluate import Predictor, ScoreTable
 from hardy.engine.fit import Batches, Fit, Log
 from hardy.engine.image_counts import counted, names_of, pictured
 from hardy.engine.judges import chosen, known_classes, labelled
@@ -274,7 +274,7 @@ def measure(
     tolerant: bool = False,
     adapt: Adapt | None = None,
     source_images: Iterable[Tensor] | Tensor | None = None,
-) -> Table:
+) -> ScoreTable:
     """The table of ``network`` over (group, part) pairs; groups are ``source-val`` and ``unseen``.
 
     Without a ``stream`` images are read by `reading`. A ``tolerant`` table names what cannot be read in ``failed``.

@@ -22,11 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from hardy import counts, curves, pictures, records
-from hardy.algorithms.base import Algorithm
-from hardy.algorithms.base import Table as Shown
+from hardy.algorithms.base import Algorithm, TextTable
 from hardy.device import limit_threads, pick
 from hardy.engine import adapting, agreement, artefact, changes, protocol, start, step_memory, teachers
-from hardy.engine.evaluate import Table
+from hardy.engine.evaluate import ScoreTable
 from hardy.engine.fit import Log
 from hardy.engine.log import LogFile
 from hardy.engine.protocol import Settings, Split
@@ -98,7 +97,7 @@ class Run:
     cost: dict[str, float] = field(default_factory=dict)
     selection: dict[str, Any] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
-    shown: Shown | None = None
+    shown: TextTable | None = None
     tracking: Tracking = field(default_factory=Tracking)
     _loaded: teachers.Loaded | None = field(default=None, init=False, repr=False)
     _finish: Callable[[], None] | None = field(default=None, init=False, repr=False)
@@ -328,7 +327,7 @@ class Run:
         if self.main:
             curves.append(self.folder, stage, step, {"source validation": score})
 
-    def measure(self, network: Network, images: Split, stage: str, notes: Mapping[str, Any]) -> Table:
+    def measure(self, network: Network, images: Split, stage: str, notes: Mapping[str, Any]) -> ScoreTable:
         """Measure ``network`` on the held-out images of the sources and on the unseen domains, and record it.
 
         A domain that cannot be read is named in the table's ``failed``, and the others are measured. When the recipe
@@ -347,7 +346,7 @@ class Run:
 
     def _measured(
         self, network: Network, images: Split, stage: str, notes: Mapping[str, Any], settings: Settings
-    ) -> Table:
+    ) -> ScoreTable:
         """The table of ``network``, which is recorded."""
         pairs = [("source-val", part) for part in images.val] + [("unseen", part) for part in images.unseen]
         adapt = self.recipe.adapt

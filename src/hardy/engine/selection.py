@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hardy.algorithms.base import Algorithm
 from hardy.engine.checkpoint import load_tensors, write_tensors
-from hardy.engine.evaluate import Table
+from hardy.engine.evaluate import ScoreTable
 from hardy.engine.fit import Fit
 from hardy.engine.judges import warn_of
 from hardy.engine.sharding import gathered, unsharded_rest
@@ -43,7 +43,7 @@ def select(algorithm: Algorithm, loop: Fit, best: Path) -> None:
     loop.accelerator.wait_for_everyone()  # the main process removes the file once all have read it
 
 
-def scored(loop: Fit, judge: Callable[[Network], Table], name: str | None) -> float | None:
+def scored(loop: Fit, judge: Callable[[Network], ScoreTable], name: str | None) -> float | None:
     """The intra-domain mean, as ``judge`` measures it, of the weights to keep, the moving average if there is one.
 
     It is that of the IoU of class ``name`` if given; None when nothing could be measured. The log names the domains

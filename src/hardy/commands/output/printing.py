@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table as RichTable
+from rich.table import Table
 from rich.text import Text
 
 from hardy import records
 from hardy.commands.output.as_json import collector, encoded
-from hardy.engine.evaluate import Table
+from hardy.engine.evaluate import ScoreTable
 from hardy.networks.base import Network
 from hardy.networks.building import lineage
 from hardy.records import Record
@@ -82,7 +82,7 @@ def show_rows(
     if console is None and (shown := collector()) is not None:
         shown.add(title, columns, rows, note)
         return
-    table = RichTable(caption=plain(note) if note else None, caption_justify="left")
+    table = Table(caption=plain(note) if note else None, caption_justify="left")
     for index, column in enumerate(columns):
         table.add_column(plain(column), justify="left" if index == 0 else "right", no_wrap=index == 0)
     for row in rows:
@@ -94,7 +94,7 @@ def show_rows(
     console.print(table)
 
 
-def show_table(title: str, table: Table, *, per_class: bool = False) -> None:
+def show_table(title: str, table: ScoreTable, *, per_class: bool = False) -> None:
     """Print an evaluation: a row per domain, then the mean and the worst of the unseen ones; then the domains without a
     score.
 
@@ -133,7 +133,7 @@ def show_table(title: str, table: Table, *, per_class: bool = False) -> None:
         show_rows("IoU % per class (a dash: neither in labels nor in predictions)", names, lines)
 
 
-def _left_out(table: Table) -> list[str]:
+def _left_out(table: ScoreTable) -> list[str]:
     """A line for each domain without a score."""
     unscored = [
         f"{name}: no score, because none of its labels is in the classes measured; it is in no mean and no minimum"
@@ -142,7 +142,7 @@ def _left_out(table: Table) -> list[str]:
     return [*unscored, *(f"{name}: NOT MEASURED: {reason}" for name, reason in table.failed.items())]
 
 
-def _absent(table: Table) -> list[str]:
+def _absent(table: ScoreTable) -> list[str]:
     """A line for each set of classes that is not in the mIoU of some domains."""
     domains_by_absent: dict[tuple[str, ...], list[str]] = {}
     for row in [] if table.image_level or table.partial else [r for r in table.rows if r.domain not in table.unscored]:

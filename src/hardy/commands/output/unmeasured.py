@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from hardy.commands.input.words import adapt_words
-from hardy.engine.evaluate import Table
+from hardy.engine.evaluate import ScoreTable
 from hardy.errors import InputError
 from hardy.sections import Adapt
 
 __all__ = ["refuse_unmeasured"]
 
 
-def refuse_unmeasured(table: Table, folder: Path, adapt: Adapt | None = None) -> None:
+def refuse_unmeasured(table: ScoreTable, folder: Path, adapt: Adapt | None = None) -> None:
     """Raise an error when domains are missing in ``table``, which was measured with ``adapt``.
 
     Raises:
