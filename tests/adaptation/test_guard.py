@@ -335,5 +335,5 @@ def test_in_python_and_in_recipes_true_is_a_guard_with_its_defaults(network):
 
 
 def test_half_precision_is_refused(network):
-    with pytest.raises(InputError, match=r"the network is in torch.float16; .*: adapt network.float\(\)"):
+    with pytest.raises(InputError, match=r"the network is in torch.float16; .*; adapt network.float\(\)"):
         hardy.adapt(create("tiny", "camvid11", width=8).half(), "source")

@@ -77,7 +77,7 @@ def test_training_crops_come_from_the_whole_picture_and_measured_ones_are_resize
     shown = []
 
     class Network(torch.nn.Module):
-        image_level, labels = True, SPACES["pacs7"]
+        image_level, label_space = True, SPACES["pacs7"]
 
         def forward(self, images):
             shown.append(images.shape)
