@@ -176,6 +176,8 @@ def test_evaluate_adapts_by_words_and_its_records_say_so(folder, town, monkeypat
     half = len(notes) // 2
     assert notes == [None] * half + [{**NEVER, "rate": 0.05, "breaks": -1}] * half
     assert [record.notes["domains"] for record in found] == [["folder/night"]] * len(found)
+    assert [list(record.cost) for record in found] == [[]] * half + [["adapt_seconds"]] * half
+    assert all(record.cost["adapt_seconds"] > 0 for record in found[half:])
     assert called(monkeypatch, "runs", folder.parent) == 0
     rows = capsys.readouterr().out
     assert rows.count("evaluate") == 2

@@ -1,5 +1,6 @@
 """``hardy evaluate``: measure a network on domains, in its own label space or another one."""
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,11 +97,11 @@ def _views(
     return {"window": window, "flip": flip, "scales": list(scales), "classes": list(classes)}
 
 
-def _records(origin: Origin, table: ScoreTable, here: Mapping[str, Any]) -> list[Record]:
+def _records(origin: Origin, table: ScoreTable, here: Mapping[str, Any], cost: Mapping[str, float]) -> list[Record]:
     """The records of ``table``, with the notes ``here``."""
     versions = provenance()
     return [
-        Record(origin.digest, "evaluate", origin.sources, target, origin.seed, metric, value, {}, versions, here)
+        Record(origin.digest, "evaluate", origin.sources, target, origin.seed, metric, value, cost, versions, here)
         for target, metric, value in table.values()
     ]
 
@@ -216,10 +217,12 @@ def run(
     method, reading = adapt.model_dump(mode="json") if adapt else None, _reading(root, datasets, size, splits)
     shown = {**_views(window, scales, classes, flip=flip), "keep_counts": counts is not None, "keep_worst": worst}
     machine, images = {"device": device, "seed": origin.seed}, of_run(origin, root)
+    began = time.perf_counter()
     table = _measure(network, domains, reading, shown, machine, method, tolerant=True, source_images=images)
+    cost = {"adapt_seconds": round(time.perf_counter() - began, 2)} if adapt else {}
     _keep(table, counts, pictures.place(folder, adapt.name if adapt else ""))
     show_table(f"{folder} on {', '.join(domains)}{adapt_words(adapt)}", table, per_class=per_class)
     say_lineage(str(folder), network)
     here = {"size": list(size) if size else None, "domains": list(domains), **notes(adapt)}
-    keep_records(folder, _records(origin, table, here))
+    keep_records(folder, _records(origin, table, here, cost))
     refuse_unmeasured(table, folder, adapt)

@@ -89,7 +89,8 @@ def _took(one: Network) -> Cell:
     count = sum(value for name, value in cost.items() if name.endswith("_steps"))
     if not cost:
         return Cell("–")
-    return Cell(f"{seconds:,.0f} s, {count:,.0f} steps", seconds)
+    steps = f", {count:,.0f} steps" if count else ""
+    return Cell(f"{seconds:,.0f} s{steps}", seconds)
 
 
 def _less(value: float | None, base: float | None) -> float | None:
