@@ -18,7 +18,7 @@ from hardy.pruning.shapes import Layers, Shape, dense_widths, widths_left
 from hardy.pruning.units import find_units
 from hardy.sections import Prune, RunSection
 from hardy.timing import layer_tables, targets
-from hardy.timing.layer_tables import LayerTable, Sum, grid, preferred_multiple
+from hardy.timing.layer_tables import LayerTable, Sum, _points, grid, preferred_multiple
 from hardy.timing.layer_times import _by_branch, _given, _inputs, _model, _module, layer_times
 from hardy.timing.payoff import reasons
 from hardy.timing.targets import Timed, time_target
@@ -327,3 +327,11 @@ def test_every_kind_of_layer_is_timed(runtime):
     assert np.isfinite(found).all()
     assert min(found) > 0
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_the_widths_of_a_grouped_layer_are_those_that_its_groups_divide():
+    """Six outputs for each of 32 inputs, as in BiSeNetV2; a quarter of 192 would be 48."""
+    full = Shape("convolution", 32, 192, 8, 8, (3, 3), (1, 1), (1, 1), groups=32)
+    rows = _points(full.narrowed(32, 32), full, 8)
+    assert [row[0].outputs for row in rows] == [32, 96, 192]
+    assert {(shape.inputs, shape.groups) for row in rows for shape in row} == {(32, 32)}

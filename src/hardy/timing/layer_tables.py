@@ -10,6 +10,7 @@ measured; the bilinear grid is ours.
 
 import contextlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple
@@ -174,9 +175,10 @@ class _Surface:
 
 def _points(narrow: Shape, full: Shape, multiple: int) -> list[list[Shape]]:
     """The shapes that are measured between two shapes of one layer: a row per output width."""
-    outputs = grid(narrow.outputs, full.outputs, multiple)
     if full.depthwise:
-        return [[full.narrowed(width, width)] for width in outputs]
+        return [[full.narrowed(width, width)] for width in grid(narrow.outputs, full.outputs, multiple)]
+    multiple = math.lcm(multiple, full.groups)  # of every group as many
+    outputs = grid(narrow.outputs, full.outputs, multiple)
     inputs = grid(narrow.inputs, full.inputs, multiple)
     return [[full.narrowed(given, made) for given in inputs] for made in outputs]
 
