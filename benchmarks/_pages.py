@@ -58,6 +58,7 @@ def blocks() -> dict[str, str]:
     found["light_networks"] = light_networks.text(records.read(light_networks.STORE))
     found["search"] = f"```text\n{search.text(records.read(search.STORE))}\n```"
     found |= streams.tables.blocks(records.read(streams.STORE))
+    found["pruning_scores"] = "\n".join(pruning_scores(records.read(store / "pruning_beds.jsonl")))
     for name in STUDIES:
         found[name] = "\n".join(study(name))
     found["streets_criteria_worst"] = "\n".join(study("streets_criteria", value="worst"))
@@ -70,6 +71,21 @@ def blocks() -> dict[str, str]:
     found["camvid_gmacs_steps"] = "\n".join(apart("camvid_gmacs"))
     found["ior_pacs_intra"] = "\n".join(study("ior_pacs", value="intra"))
     return found
+
+
+def pruning_scores(lines: Sequence[Record]) -> list[str]:
+    """What is known about the scores of the pruned cells: the median over cells, with the least and the most."""
+    readings = ("variance_share", "taylor_rank", "taylor_kept", "reliability")
+    rows = ["| method | reading | first round | last round |", "|---|---|---:|---:|"]
+    for method, reading in product(("ior", "taylor"), readings):
+        found = {}
+        for place in ("scores_first", "scores_last"):
+            mine = [line for line in lines if (line.target, line.metric) == (place, reading)]
+            found[place] = sorted(line.value for line in mine if line.notes["axes"]["method"] == method)
+        if found["scores_first"]:
+            texts = [f"{median(values):.4f} ({values[0]:.4f} to {values[-1]:.4f})" for values in found.values()]
+            rows.append(f"| {method} | `{reading}` | {' | '.join(texts)} |")
+    return rows
 
 
 def study(name: str, **shown: str) -> list[str]:
