@@ -29,6 +29,8 @@ def classes(file, images, folder, **how):
     graph.with_classes(file, made, **how)
     model = onnx.load(made)
     onnx.checker.check_model(model, full_check=True)
+    read = {name for node in model.graph.node for name in node.input}
+    assert read.issuperset(value.name for value in model.graph.initializer), "onnxruntime warns of what nobody reads"
     session = onnxruntime.InferenceSession(made, providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
     return torch.from_numpy(found), [node.op_type for node in model.graph.node]

@@ -181,6 +181,9 @@ def _best(onnx: Any, graph: Any, logits: str, output: str) -> tuple[list[Any], l
         graph.node.remove(node)
     for value in [value for value in graph.value_info if value.name in found.replaced]:
         graph.value_info.remove(value)
+    read = {name for node in (*graph.node, *found.nodes) for name in node.input}
+    for value in [value for value in graph.initializer if value.name not in read]:
+        graph.initializer.remove(value)
     return found.nodes, found.constants
 
 
