@@ -17,7 +17,6 @@ import logging
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -27,16 +26,14 @@ import numpy as np
 import torch
 
 import hardy
+from _cut import cut
 from hardy.deployment import graph
 from hardy.networks.base import Network
 from hardy.ops import cost
 from hardy.pruning.cost_goal import CostGoal
-from hardy.pruning.schedules.base import Work
-from hardy.pruning.schedules.one_shot import OneShot
 from hardy.pruning.select import Limits
 from hardy.pruning.shapes import Layers
 from hardy.pruning.units import find_units
-from hardy.registry import CRITERIA, LOSSES
 from hardy.timing.hardware import fingerprint
 
 LIMITS = Limits("layer", 8, 8)
@@ -66,12 +63,9 @@ class Operation:
 
 def halved(dense: Network, size: Sequence[int]) -> Network:
     """A copy of ``dense`` with half of its multiply-accumulates."""
-    small, units = deepcopy(dense), find_units(dense)
+    units = find_units(dense)
     goal = CostGoal(units, Layers(dense, units, size).gmacs, cost.gmacs(dense, size) / 2, LIMITS)
-    loss = LOSSES.build("cross_entropy", {"class_count": 11})
-    criterion = CRITERIA.build("l2", {"network": small, "units": units, "pixel_loss": loss})
-    OneShot().run(Work(small, criterion, units, goal, LIMITS))
-    return small
+    return cut(dense, units, goal, LIMITS)[0]
 
 
 class Profiled:

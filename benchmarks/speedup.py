@@ -16,21 +16,18 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator
-from copy import deepcopy
 
 import torch
 
 import hardy
+from _cut import cut
 from hardy.deployment.epilogue import Upsample
 from hardy.ops import cost
 from hardy.pruning.cost_goal import CostGoal
 from hardy.pruning.goal import Goal, Ratio
-from hardy.pruning.schedules.base import Work
-from hardy.pruning.schedules.one_shot import OneShot
 from hardy.pruning.select import Limits
 from hardy.pruning.shapes import Layers, widths_left
 from hardy.pruning.units import find_units
-from hardy.registry import CRITERIA, LOSSES
 from hardy.timing.hardware import fingerprint
 from hardy.timing.layer_tables import open_table
 from hardy.timing.payoff import reasons, spent
@@ -60,15 +57,12 @@ def measure(name: str, size: tuple[int, int], quick: bool) -> Iterator[tuple[str
     if not quick:
         goals["work"] = CostGoal(units, count, whole / 2, LIMITS)
     for half, goal in goals.items():
-        small = deepcopy(dense)
-        loss = LOSSES.build("cross_entropy", {"class_count": 11})
-        criterion = CRITERIA.build("l2", {"network": small, "units": units, "pixel_loss": loss})
-        done = OneShot().run(Work(small, criterion, units, goal, LIMITS))
+        small, removed = cut(dense, units, goal, LIMITS)
         before, share = turns(small)
         layers = spent(dense, small, size, times)
         work = whole / cost.gmacs(small, size)
         alone = sum(one.ms_before for one in layers) / sum(one.ms_after for one in layers)
-        predicted = f"{timed.predicted(widths_left(units, done.removed)):.2f}" if timed else "-"
+        predicted = f"{timed.predicted(widths_left(units, removed)):.2f}" if timed else "-"
         row = (
             f"{name:<24}{half:<9}{whole:>7.3f}{work:>9.2f}{before:>10.2f}{share * before:>10.2f}{predicted:>11}"
             f"{1 / share:>10.2f}{1 / share / work:>8.2f}{alone / work:>8.2f}"

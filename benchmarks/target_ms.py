@@ -13,16 +13,13 @@ import argparse
 import logging
 import os
 import tempfile
-from copy import deepcopy
 
 import torch
 
 import hardy
-from hardy.pruning.schedules.base import Work
-from hardy.pruning.schedules.one_shot import OneShot
+from _cut import cut
 from hardy.pruning.select import Limits
 from hardy.pruning.units import find_units
-from hardy.registry import CRITERIA, LOSSES
 from hardy.timing.hardware import fingerprint
 from hardy.timing.targets import Outcome, Timed, Turns, time_target
 
@@ -46,11 +43,8 @@ def measure(name: str, size: tuple[int, int]) -> tuple[Outcome, float]:
     units = find_units(dense)
     timed = Timed(dense, units, LIMITS, size, "onnxruntime", CPU)
     target = time_target(timed, units, LIMITS, SHARE * timed.dense, "onnxruntime")
-    small = deepcopy(dense)
-    loss = LOSSES.build("cross_entropy", {"class_count": 11})
-    criterion = CRITERIA.build("l2", {"network": small, "units": units, "pixel_loss": loss})
-    done = OneShot().run(Work(small, criterion, units, target.goal, LIMITS))
-    outcome = target.outcome(done.removed)
+    small, removed = cut(dense, units, target.goal, LIMITS)
+    outcome = target.outcome(removed)
     assert outcome is not None, "the target is in milliseconds"
     return outcome, timed.dense * Turns(dense, size, "onnxruntime", CPU)(small)[1]
 
