@@ -81,6 +81,20 @@ def test_logits_that_no_product_resizes_keep_argmax(tmp_path):
     assert torch.equal(found, logits.relu().argmax(1).to(torch.uint8))
 
 
+def test_a_product_with_a_matrix_for_each_class_keeps_argmax(tmp_path):
+    logits = torch.randn(1, 3, 4, 6, generator=torch.Generator().manual_seed(0))
+    across = torch.randn(3, 6, 8, generator=torch.Generator().manual_seed(1))
+
+    class Product(torch.nn.Module):
+        def forward(self, x):
+            return x @ across
+
+    onnx.save(graph._model(Product(), logits, {}, False), tmp_path / "logits.onnx")
+    found, kinds = classes(tmp_path / "logits.onnx", logits, tmp_path)
+    assert "ArgMax" in kinds
+    assert torch.equal(found, Product()(logits).argmax(1).to(torch.uint8))
+
+
 def test_logits_that_something_else_reads_stay(tmp_path):
     """A second reader of the coarse logits ends the part that is computed class by class."""
     logits = torch.randn(1, 3, 12, 6, generator=torch.Generator().manual_seed(0))

@@ -110,17 +110,22 @@ def _chain(
     name, chain = logits, []
     while (node := makers.get(name)) is not None:
         data = [each for each in node.input if len(shape := shapes.get(each, [])) >= 4 and shape[:2] == [1, count]]
-        if len(data) != 1 or readers[data[0]] > 1 or not _alone(node, held, len(shapes[data[0]])):
+        if len(data) != 1 or readers[data[0]] > 1 or not _alone(node, shapes, held, len(shapes[data[0]])):
             break
         name = data[0]
         chain.append(node)
     return name, chain[::-1]
 
 
-def _alone(node: Any, held: dict[str, np.ndarray], rank: int) -> bool:
-    """Whether ``node`` treats every class alone, and its other input does not depend on the class."""
+def _alone(node: Any, shapes: dict[str, list[int]], held: dict[str, np.ndarray], rank: int) -> bool:
+    """Whether ``node`` treats every class alone, and its other input does not depend on the class.
+
+    In a product the axes of both inputs are aligned at the end: a matrix with ``rank - 2`` axes does not reach the
+    class axis.
+    """
     if node.op_type == "MatMul":
-        return True
+        ranks = [held[name].ndim if name in held else len(shapes.get(name, [0] * rank)) for name in node.input]
+        return min(ranks) <= rank - 2
     if node.op_type == "Gather":
         (axis,) = [attribute.i for attribute in node.attribute if attribute.name == "axis"] or [0]
         return bool(axis % rank > 1)
