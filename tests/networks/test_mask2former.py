@@ -190,6 +190,7 @@ def test_fewer_queries_than_classes_are_matched_to_the_best_of_them() -> None:
     assert all(value.isfinite() for value in terms.values())
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("encoder", ["mobilenetv2_035", "vit_tiny_patch16_224"])
 def test_a_network_with_it_keeps_the_contract_of_networks(encoder: str) -> None:
     made = network(encoder)

@@ -34,7 +34,7 @@ def images() -> torch.Tensor:
     return torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.slow
+@pytest.mark.costly
 def test_the_heads_queries_are_those_of_the_tokens() -> None:
     net = linked().eval()
     queries = net.queries
@@ -64,7 +64,7 @@ def test_a_copy_reads_its_own_tokens() -> None:
     assert not torch.allclose(twin(images()), before)
 
 
-@pytest.mark.slow
+@pytest.mark.costly
 def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
     net = linked().eval()
     loaded = hardy.load(hardy.save(net, tmp_path / "run")).eval()
