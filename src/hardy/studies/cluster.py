@@ -88,7 +88,7 @@ def cluster(address: str | None, cores: int | None = None) -> Iterator[Any]:
     """Ray, connected to ``address`` or started on this machine with ``cores`` (default: all); disconnected at the end.
 
     Raises:
-        InputError: when Ray is not installed or does not answer at ``address``.
+        InputError: when Ray is not installed, does not answer at ``address``, or does not start on this machine.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # hides all GPUs from a run without one
@@ -114,11 +114,15 @@ def cluster(address: str | None, cores: int | None = None) -> Iterator[Any]:
                 )
         else:
             ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises a bare Exception when a process of its own does not start in time
+        why = (str(error) or type(error).__name__).splitlines()[0]
         if address is None:
-            raise
+            raise InputError(
+                f"Ray did not start on this machine ({why}); free some memory and cores, and run the command again: "
+                "what is done stays done"
+            ) from None
         raise InputError(
-            f"--address {address}: no Ray cluster answers ({str(error).splitlines()[0]}); start one with ray start "
+            f"--address {address}: no Ray cluster answers ({why}); start one with ray start "
             "--head, set RAY_AUTH_MODE=token where it asks for a token, or leave --address out"
         ) from None
     try:
