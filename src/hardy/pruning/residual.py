@@ -13,6 +13,10 @@ ResNet-18 has 4,800 of these gates (and 2,880 of Hardy's), ResNet-50 has 11,392.
 to a stream cannot be cut out alone: `refined` makes separate units of them. They are masked, and are cut out together
 with the channel of the stream.
 
+A gate in front of a layer that filters each channel by itself and has a batch norm (a depthwise convolution) would have
+no gradient in training mode: the norm divides by the standard deviation that the gate multiplied. There the unit keeps
+Hardy's gate, which is behind that norm.
+
 Source: Molchanov, Mallya, Tyree, Frosio and Kautz, "Importance estimation for neural network pruning", CVPR 2019, and
 the placement in the authors' code; Cai, Li and Kot, arXiv:2210.13810, prune with it.
 """
@@ -54,7 +58,7 @@ def refined(network: Network, units: Sequence[Unit]) -> list[Unit]:
     for unit in units:
         ends = {block: norms for block in look.blocks if (norms := _ends(unit, block, network))}
         outputs = tuple(Member(block, "out", ends[block][-1].channels) for block in look.carrying(unit, ends))
-        if outputs:
+        if outputs and not _undone(unit, outputs, network, order):
             found.append(replace(unit, gates=(), outputs=outputs))
             parts = (
                 _branch(unit, member.module, norm, network, order) for member in outputs for norm in ends[member.module]
@@ -63,6 +67,14 @@ def refined(network: Network, units: Sequence[Unit]) -> list[Unit]:
         elif not _is_stem(unit, look.blocks[0] if look.blocks else None, network, order):
             found.append(unit)
     return found
+
+
+def _undone(unit: Unit, outputs: Sequence[Member], network: nn.Module, order: Mapping[str, int]) -> bool:
+    """Whether a batch norm behind the blocks ``outputs`` still works on the unit's own channels, one by one."""
+    blocks = [member.module for member in outputs]
+    last = max(order[block] for block in blocks)
+    norms = (m.module for m in unit.members if isinstance(network.get_submodule(m.module), _BatchNorm))
+    return any(order[norm] > last and not any(_inside(norm, block) for block in blocks) for norm in norms)
 
 
 def _ends(unit: Unit, block: str, network: nn.Module) -> list[Member]:
