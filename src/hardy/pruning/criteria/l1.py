@@ -1,4 +1,4 @@
-"""L1: removes the channels whose filters have the smallest sum of absolute weights; needs no data.
+"""L1: removes the channels whose filters have the smallest sum of absolute weights. It needs no data.
 
 A channel's score is the sum over all weights that produce it, over every convolution and linear layer of its unit,
 divided by the mean of the unit at construction, so that layers of different scale can be ranked together.

@@ -1,4 +1,4 @@
-"""L2: removes the channels whose filters have the smallest Euclidean norm; needs no data.
+"""L2: removes the channels whose filters have the smallest Euclidean norm. It needs no data.
 
 A channel's score is the norm of all weights that produce it, over every convolution and linear layer of its unit,
 divided by the mean of the unit at construction, so that layers of different scale can be ranked together.

@@ -1,4 +1,4 @@
-"""First-order Taylor of 2017: |mean over pixels of activation times gradient|, averaged over images.
+"""First-order Taylor of 2017: |mean over pixels of activation times gradient|, summed over the images of a batch.
 
 For image n and the activation a of a channel it is |mean over pixels of dR/da times a|, where R is the mean of the
 domain risks. If a unit has several gate sites, their means are added before the absolute value, because they are
