@@ -1,4 +1,4 @@
-"""Pyramid pooling over grids that follow the aspect ratio of the map, for encoders that see wide images.
+"""Pyramid pooling over grids that follow the aspect ratio of the map, for wide images.
 
 The grids have 8, 4 and 2 rows. Their columns are chosen so that the cells are as square as the map allows. If that
 number of columns ends in one half, it is rounded to the even number, as in the code published with the paper.
@@ -21,7 +21,7 @@ __all__ = ["AspectPooling"]
 class AspectPooling(nn.Module):
     """``(B, C_in, H, W) -> (B, C_out, H, W)``.
 
-    Its batch norms have a momentum of 0.005, because they see few cells per image.
+    Its batch norms have a momentum of 0.005, because they get few cells per image.
 
     Args:
         in_channels: C_in.

@@ -1,4 +1,4 @@
-"""RegSeg: a narrow encoder to stride 16, whose dilated, grouped convolutions see far; 3.3 M parameters.
+"""RegSeg: a narrow encoder to stride 16, whose dilated, grouped convolutions cover large areas; 3.3 M parameters.
 
 It is designed for training from scratch. In the last seven blocks half of the channels have dilation 14, the others
 dilation 1. A light decoder goes up to stride 4.

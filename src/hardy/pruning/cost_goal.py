@@ -66,7 +66,7 @@ class CostGoal:
     """The goal that the network costs at most ``target``.
 
     Args:
-        units: what is pruned.
+        units: the units to prune.
         cost: the cost of the network with given widths; it falls with every channel removed.
         target: the largest allowed cost.
         limits: limits of the selection.

@@ -33,7 +33,7 @@ class Ratio:
     """A share of all channels.
 
     Args:
-        units: what is pruned.
+        units: the units to prune.
         ratio: the share REMOVED, in (0, 1).
         limits: limits of the selection.
 

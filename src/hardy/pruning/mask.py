@@ -32,8 +32,9 @@ def mask(network: nn.Module, units: Sequence[Unit], removed: Mapping[str, Sequen
 def prepare_mask(network: nn.Module, units: Sequence[Unit], removed: Mapping[str, Sequence[int]]) -> Callable[[], None]:
     """Prepare ``network``, in place, and return a function that zeroes the channels ``removed`` of ``units`` in it.
 
-    Call the function at once and after each training step. Before the first call only these are changed: norm layers
-    over channels, layers that standardise their weights, and torch's transformer layers, which lose their fast path.
+    Call the function immediately and after each training step. Before the first call only these are changed: norm
+    layers over channels, layers that standardise their weights, and torch's transformer layers, which lose their fast
+    path.
     """
     fills: list[Callable[[], object]] = []
     for (name, side, standardised), channels in _gone(units, removed).items():

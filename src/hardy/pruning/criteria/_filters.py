@@ -69,7 +69,7 @@ class FilterNorms:
     """The l1 or l2 norm of all weights that produce each channel.
 
     Args:
-        network: what is pruned.
+        network: the network to prune.
         units: its units.
         power: 1 or 2.
         normalise: divide by the mean of the unit at construction, so that layers of different scale can be ranked

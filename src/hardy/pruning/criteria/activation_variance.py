@@ -39,9 +39,9 @@ class ActivationVariance(Criterion):
     they use the statistics of all S styles. The loss is that of the unchanged batch; its gradients are not read.
 
     Args:
-        network: what is pruned.
+        network: the network to prune.
         units: its units.
-        pixel_loss: the loss of one head.
+        pixel_loss: the loss of one output head.
         copies: S - 1, the number of restyled copies of each image.
         strength: how strongly their colours change; see `hardy.ops.photometric`.
         seed: the seed of colours and positions; None draws it from torch's CPU generator, which a run seeds.

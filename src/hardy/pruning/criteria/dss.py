@@ -40,9 +40,9 @@ class DSS(Criterion):
     not read. All images must have the same size.
 
     Args:
-        network: what is pruned.
+        network: the network to prune.
         units: its units.
-        pixel_loss: the loss of one head.
+        pixel_loss: the loss of one output head.
     """
 
     needs_domains = 2

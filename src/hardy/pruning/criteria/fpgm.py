@@ -27,9 +27,9 @@ class FPGM(Criterion):
     """``sum_j ||w_i - w_j||`` over the other channels j of the unit.
 
     Args:
-        network: what is pruned.
+        network: the network to prune.
         units: its units.
-        pixel_loss: the loss of one head; not used.
+        pixel_loss: the loss of one output head; not used.
         normalise: take the mean distance instead of the sum, and divide it by the mean of the unit at construction.
         norm_cut: the share of each unit, rounded down, that is removed first, by filter norm. The score of these
             channels is their filter norm divided by the largest one of the unit. The score of the others is 1 plus

@@ -44,9 +44,9 @@ class IoR(Criterion):
     """Squared first-order effect of each gate on the mean and on the variance of the domain risks.
 
     Args:
-        network: what is pruned.
+        network: the network to prune.
         units: its units.
-        pixel_loss: the loss of one head.
+        pixel_loss: the loss of one output head.
         alpha: weight of the square of the variance's derivative; 0 gives `Taylor`.
         variance: the variance over the D domains of a batch divides by D (``"population"``) or D - 1 (``"sample"``).
         square: square the gradients of each batch and then average (``"before"``), or average and then square

@@ -23,9 +23,9 @@ class L1(Criterion):
     """``sum |w|`` over the filters that produce each channel.
 
     Args:
-        network: what is pruned.
+        network: the network to prune.
         units: its units.
-        pixel_loss: the loss of one head; not used.
+        pixel_loss: the loss of one output head; not used.
         normalise: divide by the mean of the unit at construction.
     """
 

@@ -28,9 +28,9 @@ class MichelHeads(Criterion):
     """``|dR/dz|`` of each gate, divided by the Euclidean norm over the unit.
 
     Args:
-        network: what is pruned.
+        network: the network to prune.
         units: its units.
-        pixel_loss: the loss of one head.
+        pixel_loss: the loss of one output head.
         normalise: divide each unit's scores by their Euclidean norm, so that layers can be ranked together.
     """
 

@@ -43,9 +43,9 @@ class NPDG(Criterion):
     """The absolute value of each scale after training with a style-sensitive penalty.
 
     Args:
-        network: what is pruned.
+        network: the network to prune.
         units: its units; an attention head gets a separate factor, trained from 1.
-        pixel_loss: the loss of one head.
+        pixel_loss: the loss of one output head.
         style: folder of a run of the algorithm ``style_vae``.
         copies: number K of restyled copies of every image.
         climb: (rate, limit) of an ascent step: an epsilon moves by rate / L times its gradient, where L is the

@@ -21,9 +21,9 @@ class Random(Criterion):
     """Draws from U(0, 1) that depend only on the seed and the unit's name.
 
     Args:
-        network: what is pruned; not used.
+        network: the network to prune; not used.
         units: its units.
-        pixel_loss: the loss of one head; not used.
+        pixel_loss: the loss of one output head; not used.
         seed: the seed of the scores; None draws it from torch's CPU generator, which a run seeds.
     """
 

@@ -30,9 +30,9 @@ class Slimming(Criterion):
     """``|gamma|`` of the norm layers at the gate sites.
 
     Args:
-        network: what is pruned.
+        network: the network to prune.
         units: its units.
-        pixel_loss: the loss of one head; not used.
+        pixel_loss: the loss of one output head; not used.
 
     Raises:
         InputError: if no unit has its gates at a norm layer with a scale.

@@ -31,9 +31,9 @@ class Taylor(Criterion):
     """Squared first-order effect of each gate on the mean risk.
 
     Args:
-        network: what is pruned.
+        network: the network to prune.
         units: its units.
-        pixel_loss: the loss of one head.
+        pixel_loss: the loss of one output head.
         square: square the gradient of each image and sum (``"sample"``), square that of each batch and then average
             (``"before"``), or average and then square (``"after"``).
         skip: the gradient of a gate with several sites (a residual stream) is a sum over the sites. Its square is

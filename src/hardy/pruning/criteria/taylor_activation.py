@@ -31,9 +31,9 @@ class TaylorActivation(Criterion):
     """``sum_n |mean_hw (dR/da_n a_n)|``, divided by the Euclidean norm over the unit.
 
     Args:
-        network: what is pruned.
+        network: the network to prune.
         units: its units.
-        pixel_loss: the loss of one head.
+        pixel_loss: the loss of one output head.
         normalise: divide each unit's scores by their Euclidean norm, so that layers can be ranked together.
     """
 

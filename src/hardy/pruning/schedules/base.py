@@ -65,7 +65,7 @@ class Apart:
     """Scoring apart from training, by passes that do not change the network.
 
     Attributes:
-        pixel_loss: the loss of one head in the training steps between the rounds.
+        pixel_loss: the loss of one output head in the training steps between the rounds.
         batches: the number of batches for each scoring; None for the number of the schedule, or 30.
         running: whether batch norms use their running statistics.
     """
@@ -80,7 +80,7 @@ class Work:
     """What a pruning schedule works on.
 
     Attributes:
-        network: what is pruned, in place.
+        network: the network to prune, in place.
         criterion: the criterion, made for this network and these units.
         units: the network's units.
         goal: decides whether enough channels are removed.

@@ -148,7 +148,7 @@ class _State:
     """The removed channels, the strength of the penalty, and the number of steps made.
 
     Args:
-        work: what is pruned.
+        work: the work of the schedule.
         threshold: t.
         references: the unit's name -> the divisor of its scales: 1, or their initial mean.
         beta: initial strength of the penalty.
