@@ -311,7 +311,7 @@ def test_three_maps_are_too_few() -> None:
 def test_queries_of_another_shape_are_refused_in_one_line() -> None:
     decoder = head()
     decoder.queries = Tokens(9).queries
-    with pytest.raises(InputError, match=r"are \(9, 64\), and the head takes \(12, 64\); set its query_count"):
+    with pytest.raises(InputError, match=r"shape \(9, 64\), and the head takes \(12, 64\); set its query_count"):
         decoder(maps_of(64, 64))
 
 

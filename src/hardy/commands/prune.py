@@ -398,7 +398,7 @@ def _bare(
     """
     if example is None:
         raise InputError(
-            f"{type(module).__name__} is no Network: give example=, an input such as torch.rand(2, 3, H, W)"
+            f"{type(module).__name__} is not a Network: give example=, an input such as torch.rand(2, 3, H, W)"
         )
     batches = None if isinstance(data, tuple) and not data else data
     named = section.get("schedule", "one_shot")
