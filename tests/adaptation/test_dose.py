@@ -124,6 +124,19 @@ def test_the_prediction_uses_the_statistics_asked_for(network, prediction):
     assert matches == {name: name == prediction for name in wanted}
 
 
+def test_predicting_takes_the_prototype_of_the_domain_that_was_entered(network):
+    live = dose(network, {**ALONE, "prediction": "prototype"}, lr=0.0)
+    wanted = {"dusk": network(images(seed=5)).detach()}  # without a prototype: the source's statistics
+    for place, name in enumerate(("day", "night")):
+        live.enter(name)
+        live(images(seed=place))
+        wanted[name] = live.predict(images(seed=5))
+    assert not torch.allclose(wanted["day"], wanted["night"], atol=1e-3)
+    for name, logits in wanted.items():
+        live.enter(name)
+        torch.testing.assert_close(live.predict(images(seed=5)), logits, rtol=1e-4, atol=1e-4)
+
+
 def test_the_domain_term_acts_from_a_domains_second_batch_on(network):
     lives = [dose(network, {**ALONE, "domain": weight}, labels="hard") for weight in (0.0, 1.0)]
     for live in lives:

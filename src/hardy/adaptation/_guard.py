@@ -99,6 +99,7 @@ class Guarded(TestTimeAdaptation):
         super().__init__(network)
         self.network.requires_grad_(False)
         self.method, self.guard = method, guard
+        self.predicts = method.predicts  # type: ignore[misc]  # a guard's answer is from when the method's is
         self.actions: tuple[tuple[str, str], ...] = ()
         self.watched: Watched | None = None
         self._first = method.state()

@@ -91,6 +91,12 @@ class BNDomains(TestTimeAdaptation):
         self.prototypes.update(place, statistics)
         return logits
 
+    def infer(self, images: Tensor) -> Tensor:
+        """See `TestTimeAdaptation.infer`: by the prototype of the domain that was entered, or of the one detected last;
+        by the source's statistics where it has none."""
+        use_given(self._norms, self.prototypes.known(self.domains.last(self.domain)))
+        return super().infer(images)
+
     def table(self) -> dict[str, dict[str, Tensor]]:
         """For each batch norm's name, and in it for each domain, mean and biased variance (2, C)."""
         return self.prototypes.table()
