@@ -345,6 +345,8 @@ class Teacher(Section):
             raise ValueError(
                 f"precision {self.precision} has no effect on an ONNX file, which runs in fp32; leave it out"
             )
+        if not self.cache_folder and self.cache_mb != type(self).model_fields["cache_mb"].default:
+            raise ValueError("cache_mb: has no effect without cache_folder; name one, or leave it out")
         return self
 
 

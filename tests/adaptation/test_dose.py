@@ -323,7 +323,7 @@ def test_the_domain_is_detected_where_none_is_given(network):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"parts": {"layr": 1}}, r"parts\.layr 1 does not fit .*; parts has: layer, domain, distance"),
+        ({"parts": {"layr": 1}}, r"parts has no 'layr'; did you mean 'layer'\?; it has: layer, domain"),
         ({"parts": {"views": 0}}, r"parts\.views 0 does not fit"),
         ({"memory": {"vog": "root"}}, r"memory\.vog 'root' does not fit .*'code', 'printed' or 'random'"),
         ({"restore": 1.5}, r"restore 1\.5 or lr .* does not fit"),

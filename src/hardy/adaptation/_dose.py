@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from hardy.errors import InputError, quoted
+from hardy.errors import InputError, nearest, quoted
 from hardy.ops.views import View, draw_views, jittered, noisy
 
 __all__ = [
@@ -72,6 +72,12 @@ def filled(kind: type[Settings], name: str, given: Mapping[str, Any]) -> Setting
     try:
         return kind(**given)
     except ValidationError as error:
+        unknown = next((key for key in given if key not in kind.model_fields), None)
+        if unknown is not None:
+            hint = nearest(str(unknown), kind.model_fields)
+            raise InputError(
+                f"dose: {name} has no {quoted(unknown)}{hint}; it has: {', '.join(kind.model_fields)}"
+            ) from None
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise InputError(

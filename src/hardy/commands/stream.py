@@ -97,7 +97,7 @@ def _shown(network: Network, recipe: Recipe, source_images: Iterable[Tensor] | T
     protocol.large_enough(network, {"size": data.size})
     parts = [*protocol.split(data, seed=0).unseen]
     root = sources.data_root(data.root)
-    for folder in unlabelled.find(choice.unlabelled, root):
+    for folder in unlabelled.find(choice.unlabelled, root, "stream.unlabelled"):
         domain, items = unlabelled.source(
             [folder], network.label_space, image_level=network.image_level, name=folder[0]
         )
