@@ -289,6 +289,7 @@ def test_costs_are_measured_on_a_copy(network, costs):
     live = adapted(network, METHOD, {}, 0)
     table = streaming(network, [DAY], live).run()
     assert live.step == 3
+    assert {one.domain for one in SEEN} == {"drawn/day"}, "the copy knows the domain, or it would detect it"
     assert table.costs["ms_per_frame"] > 0 < table.costs["source_ms_per_frame"]
     weights = sum(value.numel() * value.element_size() for value in network.state_dict().values())
     assert table.costs["memory_mib"] * 2**20 > weights

@@ -199,13 +199,13 @@ class Streaming:
             if self.choice.probe and self._first[domain] in places:
                 self._probe_method("before", [self._parts[domain]])
         images = batch.images.to(self._device)
+        self.live.enter(self._parts[domains[0]][0].name if len(set(domains)) == 1 else None)
         if not now.every:
             self._measure_costs(images)
         changed = now.last not in (-1, domains[0])
         if (self._reset == "domain" and changed) or (self._reset != "domain" and self._due()):
             self.live.reset()
             now.since_reset = 0
-        self.live.enter(self._parts[domains[0]][0].name if len(set(domains)) == 1 else None)
         adapts = now.batches % now.every == 0
         logits = self._timed(self.live if adapts else self.live.predict, images)
         now.updates += adapts
