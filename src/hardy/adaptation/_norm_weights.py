@@ -41,7 +41,7 @@ def learn_norms(network: Network, method: str, *, leave: float = 0.0) -> list[nn
         raise InputError(
             f"adapt: {method} learns the weights and biases of norm layers, and {type(network).__name__} has none; if "
             "they were folded into convolutions or frozen, load the network as it was before: hardy.load of its run, "
-            "or torch.nn.BatchNorm2d in place of the frozen norms"
+            "or torch.nn.BatchNorm2d in place of the frozen norms; for a device, hardy export --statistics observed"
         )
     refuse_narrow(learned, method)
     for value in learned:

@@ -53,9 +53,10 @@ def refuse_folded(changes: Sequence[Change], verb: str) -> None:
         InputError: then.
     """
     if any(change["change"] == "fold" for change in changes):
+        export = " (for a device, hardy export --statistics observed)" if verb == "adapt" else ""
         raise InputError(
             f"the batch norms of this network are folded into other layers, so hardy does not {verb} it; "
-            f"{verb} the network that it was folded from"
+            f"{verb} the network that it was folded from{export}"
         )
 
 
