@@ -343,6 +343,17 @@ def test_alarms_are_judged_by_labels_that_the_guard_never_sees(network):
     assert sum(alarms(wrong)[0]) == 4
 
 
+@pytest.mark.parametrize(
+    ("choice", "reset", "limits", "passes"),
+    [({}, 2, {}, 6), ({"every": 2}, "never", {}, 6), ({"every": 2}, "never", {"sure": 0, "source": 0}, 3)],
+)
+def test_all_forward_passes_of_a_guard_count(network, choice, reset, limits, passes):
+    """Those before a reset too, and those on batches that are predicted without adaptation, if it has a part there."""
+    live = Guarded(adapted(network, METHOD, {}, 0), network, Guard(**limits))
+    table = streaming(network, [DAY, NIGHT], live, reset=reset, **choice).run()
+    assert table.costs["guard_forwards"] == passes
+
+
 @pytest.mark.costly
 def test_a_guarded_stream_continues_with_the_same_bits(network, tmp_path):
     def made(**more):

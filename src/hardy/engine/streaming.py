@@ -128,7 +128,7 @@ class Streaming:
         costs = {**now.costs, "updates": now.updates, "every": now.every, "nan_frames": now.nans}
         costs["ms_per_frame"] = 1000 * now.seconds / max(len(now.places), 1)
         if isinstance(self.live, Guarded):
-            costs["guard_forwards"] = int(self.live.forwards)
+            costs["guard_forwards"] = now.guard_forwards
             costs |= {f"alarms_{name}": count for name, count in now.alarms._asdict().items()}
         return StreamTable(
             tuple(domain.name for domain, _ in self._parts),
@@ -207,7 +207,10 @@ class Streaming:
             self.live.reset()
             now.since_reset = 0
         adapts = now.batches % now.every == 0
+        known = int(self.live.forwards) if isinstance(self.live, Guarded) else 0
         logits = self._timed(self.live if adapts else self.live.predict, images)
+        if isinstance(self.live, Guarded):
+            now.guard_forwards += int(self.live.forwards) - known if adapts else self.live.compares
         now.updates += adapts
         now.nans += sum(bool(one.isnan().any()) for one in logits)
         now.counts += (each := self._counts(logits, batch, domains))
