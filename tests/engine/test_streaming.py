@@ -343,6 +343,15 @@ def test_alarms_are_judged_by_labels_that_the_guard_never_sees(network):
     assert sum(alarms(wrong)[0]) == 4
 
 
+@pytest.mark.parametrize("guard", [None, Guard(sure=0, on_alarm="nothing")])
+def test_it_says_what_domains_were_detected_as(network, guard):
+    live = adapted(network, "bn_domains", {"domains": "detected"}, 0, guard=guard)
+    table = streaming(network, [DAY, NIGHT], live).run()
+    assert table.detected == {"drawn/day": {"detected/1": 3}, "drawn/night": {"detected/1": 3}}, "too few to tell"
+    assert ("drawn/night", "batches_detected/1", 3, None) in table.numbers()
+    assert not streaming(network, [DAY]).run().detected
+
+
 @pytest.mark.parametrize(
     ("choice", "reset", "limits", "passes"),
     [({}, 2, {}, 6), ({"every": 2}, "never", {}, 6), ({"every": 2}, "never", {"sure": 0, "source": 0}, 3)],

@@ -144,6 +144,10 @@ class Guarded(TestTimeAdaptation):
             return source
         return self._answer(self.method.predict(images), source)
 
+    def confusion(self) -> Mapping[str, Mapping[str, int]]:
+        """See `TestTimeAdaptation.confusion`: that of the method."""
+        return self.method.confusion()
+
     def state(self) -> State:
         """See `TestTimeAdaptation.state`; the last good state is part of it."""
         state = super().state()

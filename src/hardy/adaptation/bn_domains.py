@@ -102,7 +102,7 @@ class BNDomains(TestTimeAdaptation):
         return self.prototypes.table()
 
     def confusion(self) -> dict[str, dict[str, int]]:
-        """With ``domains="detected"``: for each domain entered, how many batches were detected as which domain."""
+        """See `TestTimeAdaptation.confusion`; with ``domains="detected"``."""
         return self.domains.confusion()
 
     def _first(self, images: Tensor) -> list[Tensor]:

@@ -179,7 +179,7 @@ class DoSe(TestTimeAdaptation):
         return self.prototypes.table()
 
     def confusion(self) -> dict[str, dict[str, int]]:
-        """With ``domains="detected"``: for each domain entered, how many batches were detected as which domain."""
+        """See `TestTimeAdaptation.confusion`; with ``domains="detected"``."""
         return self.domains.confusion()
 
     @torch.no_grad()

@@ -252,6 +252,8 @@ def _show(title: str, table: StreamTable) -> None:
         say(f"{costs['nan_frames']:.0f} frames with NaN in their logits: the method has diverged")
     if "guard_forwards" in costs:
         _show_guard(table)
+    for domain, found in table.detected.items():
+        say(f"{domain} was detected as {', '.join(f'{name} ({count} batches)' for name, count in found.items())}")
     for place, name, reason in table.skipped:
         say(f"frame {place}, {name}: SKIPPED: {reason}")
 

@@ -142,6 +142,7 @@ class Streaming:
             tuple(now.actions),
             self.choice.window,
             self.network.image_level,
+            self.live.confusion(),
         )
 
     def _batches(self, end: int) -> Iterator[tuple[list[tuple[int, Frame]], Batch]]:
