@@ -253,7 +253,7 @@ def _show(title: str, table: StreamTable) -> None:
     if "guard_forwards" in costs:
         _show_guard(table)
     for domain, found in table.detected.items():
-        say(f"{domain} was detected as {', '.join(f'{name} ({count} batches)' for name, count in found.items())}")
+        say(f"batches of {domain} by detected domain: {', '.join(f'{name} {n}' for name, n in found.items())}")
     for place, name, reason in table.skipped:
         say(f"frame {place}, {name}: SKIPPED: {reason}")
 
