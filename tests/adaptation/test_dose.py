@@ -101,6 +101,17 @@ def test_a_tenth_is_restored_before_the_step_and_every_so_many_updates():
         assert (live.drift() > 0) == moves
 
 
+def test_the_same_numbers_are_restored_where_channels_are_stored_last():
+    made = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        value = torch.ones(4, 5, 3, 3).contiguous(memory_format=layout)
+        with seeded(0, "test"):
+            _dose.restore_([value, torch.ones(7)], [torch.zeros(4, 5, 3, 3), torch.zeros(7)], 0.3)
+        made.append(value)
+    assert 0 < float(made[0].mean()) < 1
+    assert torch.equal(*made)
+
+
 def test_the_prototype_of_a_constant_stream_is_its_batch_statistics(network):
     live = dose(network, {**ALONE, "prediction": "prototype"}, lr=0.0)
     for _ in range(3):

@@ -157,14 +157,17 @@ def apart(one: Iterable[Tensor], other: Iterable[Tensor], form: str, source: Ite
 
 @torch.no_grad()
 def restore_(values: Sequence[Tensor], source: Sequence[Tensor], probability: float) -> None:
-    """Set each number of ``values``, contiguous tensors, to that of ``source`` with ``probability``, in place."""
+    """Set each number of ``values`` to that of ``source`` with ``probability``, in place."""
     sizes = [value.numel() for value in values]
     places = _hits(sum(sizes), probability)
     ends = torch.tensor(sizes).cumsum(0)
     own = places.split(torch.diff(torch.searchsorted(places, ends), prepend=torch.zeros(1, dtype=torch.int64)).tolist())
     for value, start, hit, end, size in zip(values, source, own, ends.tolist(), sizes, strict=True):
         here = (hit - (end - size)).to(value.device)
-        value.view(-1).index_copy_(0, here, start.reshape(-1).index_select(0, here))
+        flat = value.reshape(-1)  # a view, or where the channels are stored last a copy
+        flat.index_copy_(0, here, start.reshape(-1).index_select(0, here))
+        if not value.is_contiguous():
+            value.copy_(flat.view(value.shape))
 
 
 def _hits(count: int, probability: float) -> Tensor:
