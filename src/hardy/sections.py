@@ -342,9 +342,9 @@ class Teacher(Section):
         if bool(self.run) == bool(self.onnx):
             raise ValueError("give either the folder of a run, as run: runs/x, or a file, as onnx: x.onnx")
         if self.onnx and self.precision == "bf16":
-            raise ValueError(
-                f"precision {self.precision} has no effect on an ONNX file, which runs in fp32; leave it out"
-            )
+            raise ValueError(f"precision {self.precision} has no effect on an ONNX file: it runs in fp32; leave it out")
+        if not self.cache_folder and self.cache_mb != type(self).model_fields["cache_mb"].default:
+            raise ValueError("cache_mb: has no effect without cache_folder; name one, or leave it out")
         return self
 
 

@@ -47,6 +47,22 @@ def test_the_running_mean_of_each_domain_by_hand():
         live.prototypes.of("nigth")
 
 
+def test_predicting_takes_the_prototype_of_the_domain_that_was_entered_alone():
+    """Of a domain without a prototype the source's mean 1 and variance 4; of a detected one that of the last batch."""
+    live = BNDomains(OneNorm(mean=1, var=4))
+    for name, given in (("day", (0, 4)), ("night", (2, 10))):
+        live.enter(name)
+        live(values(*given))
+    for name, mean, var in (("day", 2, 4), ("night", 6, 16), ("dusk", 1, 4), (None, 1, 4)):
+        live.enter(name)
+        torch.testing.assert_close(live.predict(values(5, 7)), normal(values(5, 7), mean, var))
+    live = BNDomains(OneNorm(mean=1, var=4), domains="detected")
+    live.enter("day")
+    live(values(0, 4))
+    live.enter("night")
+    torch.testing.assert_close(live.predict(values(5, 7)), normal(values(5, 7), 2, 4))
+
+
 def test_the_prior_and_the_momentum_by_hand():
     live = BNDomains(OneNorm(mean=1, var=4), prior=1)
     live.enter("day")

@@ -101,6 +101,17 @@ def test_a_tenth_is_restored_before_the_step_and_every_so_many_updates():
         assert (live.drift() > 0) == moves
 
 
+def test_the_same_numbers_are_restored_where_channels_are_stored_last():
+    made = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        value = torch.ones(4, 5, 3, 3).contiguous(memory_format=layout)
+        with seeded(0, "test"):
+            _dose.restore_([value, torch.ones(7)], [torch.zeros(4, 5, 3, 3), torch.zeros(7)], 0.3)
+        made.append(value)
+    assert 0 < float(made[0].mean()) < 1
+    assert torch.equal(*made)
+
+
 def test_the_prototype_of_a_constant_stream_is_its_batch_statistics(network):
     live = dose(network, {**ALONE, "prediction": "prototype"}, lr=0.0)
     for _ in range(3):
@@ -122,6 +133,19 @@ def test_the_prediction_uses_the_statistics_asked_for(network, prediction):
     wanted = {"batch": BNStats(network)(images(1, 1)), "source": network(images(1, 1)).detach()}
     matches = {name: torch.allclose(live(images(1, 1)), one, atol=1e-5) for name, one in wanted.items()}
     assert matches == {name: name == prediction for name in wanted}
+
+
+def test_predicting_takes_the_prototype_of_the_domain_that_was_entered(network):
+    live = dose(network, {**ALONE, "prediction": "prototype"}, lr=0.0)
+    wanted = {"dusk": network(images(seed=5)).detach()}  # without a prototype: the source's statistics
+    for place, name in enumerate(("day", "night")):
+        live.enter(name)
+        live(images(seed=place))
+        wanted[name] = live.predict(images(seed=5))
+    assert not torch.allclose(wanted["day"], wanted["night"], atol=1e-3)
+    for name, logits in wanted.items():
+        live.enter(name)
+        torch.testing.assert_close(live.predict(images(seed=5)), logits, rtol=1e-4, atol=1e-4)
 
 
 def test_the_domain_term_acts_from_a_domains_second_batch_on(network):
@@ -310,7 +334,7 @@ def test_the_domain_is_detected_where_none_is_given(network):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"parts": {"layr": 1}}, r"parts\.layr 1 does not fit .*; parts has: layer, domain, distance"),
+        ({"parts": {"layr": 1}}, r"parts has no 'layr'; did you mean 'layer'\?; it has: layer, domain"),
         ({"parts": {"views": 0}}, r"parts\.views 0 does not fit"),
         ({"memory": {"vog": "root"}}, r"memory\.vog 'root' does not fit .*'code', 'printed' or 'random'"),
         ({"restore": 1.5}, r"restore 1\.5 or lr .* does not fit"),

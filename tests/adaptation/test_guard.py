@@ -76,6 +76,10 @@ def guarded(network, *adds, kind=Steered, **limits):
     return Guarded(kind(network, *adds), network, Guard(**{**NOTHING, "keep": 1, **limits}))
 
 
+def test_it_predicts_when_its_method_does(network):
+    assert [guarded(network, kind=kind).predicts for kind in (Steered, Before)] == ["after", "before"]
+
+
 def test_the_entropy_and_the_prototypes_by_hand():
     half = torch.tensor([[0.0, 0.0, -1e9, -1e9], [0.0, -1e9, -1e9, -1e9]])
     assert entropy(half) == pytest.approx(0.25), "log 2 and 0, over log 4, on average"

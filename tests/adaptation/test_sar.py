@@ -9,6 +9,7 @@ from torch import nn
 
 from hardy.adaptation._norm_weights import learn_norms
 from hardy.adaptation.sar import SAR
+from hardy.errors import InputError
 
 START = torch.tensor([[1.5, 1.0, 2.0], [0.5, 0.0, -0.2]]).double()
 BOUND = 0.8 * math.log(3)
@@ -85,3 +86,5 @@ def test_the_last_quarter_of_the_encoder_is_left_out():
     }
     assert {name for name, value in network.named_parameters() if value.requires_grad} == names
     assert len(learn_norms(OneNorm(), "sar", leave=0.25)) == 2
+    with pytest.raises(InputError, match=r"^adapt: sar: leave 1\.0 leaves no norm layer to learn; give"):
+        SAR(OneNorm(), leave=1.0)

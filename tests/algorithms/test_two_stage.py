@@ -105,6 +105,15 @@ def test_the_mask_covers_its_share_of_whole_patches(network, teacher, draw_batch
         assert share == 1 or corners.any(0).all(), "each patch has its turn"
 
 
+def test_a_patch_is_less_than_the_image(network, teacher, draw_batch, loss):
+    images = draw_batch([0, 0], size=(2, 2)).images
+    mask = built(network, loss, teacher)._drawn(images)
+    assert mask.flatten(1).sum(1).tolist() == [2, 2], "the stride of 2 would mask all; half of the image does not"
+    with pytest.raises(InputError, match=r"^TwoStage\.patch: 4 pixels cover all of the images of 2x2, so .*masked: 0"):
+        built(network, loss, teacher, patch=4)._drawn(images)
+    assert built(network, loss, teacher, patch=4, masked=1.0)._drawn(images).all(), "as was asked"
+
+
 def test_labels_do_not_matter_at_first_and_the_head_learns_nothing(network, teacher, draw_batch, loss):
     batch = draw_batch([0, 1], size=(4, 6))
     unlabelled = Batch(batch.images, torch.full_like(batch.labels, 255), torch.tensor([-1, -1]))

@@ -293,6 +293,9 @@ def test_the_artefact_says_what_it_learned_from_and_keeps_it(sections, places, p
         }
     ]
     assert (entry["images"], entry["unlabelled"]) == ({"folder/day": 11}, {str(pictures): 5})
+    (scale,) = {one.notes["distillation_scale"] for one in records.read(folder / "records.jsonl")}
+    assert 0 < scale <= 1
+    assert f"distillation is scaled by {scale:.4g} " in (folder / "train.log").read_text()
     said = capsys.readouterr().out.replace("\n", "")
     assert f"learned by distillation (kl 2) from tiny of {places['run']} (sha256 " in said
     assert f"licence unknown), on images of folder/day (11), {pictures} (5)" in said

@@ -124,7 +124,7 @@ def test_a_torn_frame_is_named_after_the_table_and_sets_the_exit_code(folder, to
         (["stream.kind=mixed"], "no data named; give domains such as camvid/0001TP, or stream.unlabelled"),
         (["folder/day", "stream.kind=mixed", "--flip"], "--flip: has no effect on a stream; leave it out"),
         (["folder/day", "stream.kind=mixed", "--per-class"], "--per-class: has no effect on a stream"),
-        (["stream.unlabelled=[nowhere]"], "data.unlabelled: "),
+        (["stream.unlabelled=[nowhere]"], "hardy: stream.unlabelled: "),
     ],
 )
 def test_wrong_words_are_refused_in_one_line(folder, town, monkeypatch, capsys, words, said):

@@ -69,6 +69,7 @@ def same(one, other):
         ({"run": "runs/x", "precision": "fp16"}, "teacher.precision: input should be 'auto', 'fp32' or 'bf16'"),
         ({"rnu": "runs/x"}, "unknown key 'teacher.rnu'; did you mean 'run'"),
         ({"run": ""}, "teacher.run: "),
+        ({"run": "runs/x", "cache_mb": 5}, "teacher: cache_mb: has no effect without cache_folder"),
     ],
 )
 def test_it_is_checked_on_reading(section, said):

@@ -147,9 +147,12 @@ def test_another_one_that_is_restored_goes_on_with_the_same_bits_and_resets_to_i
     start = other.state()
     other.restore(live.state())
     assert same(other, live.state())
+    assert torch.equal(other.predict(stream(3)[2]), live.predict(stream(3)[2])), "without learning, too"
     assert all(torch.equal(live(images), other(images)) for images in stream(4)[2:])
     other.reset()
     assert same(other, start)
+    other.seed = 0
+    assert torch.equal(other.predict(stream(1)[0]), built(name, network).predict(stream(1)[0]))
 
 
 def test_predicting_without_learning_changes_nothing(live: TestTimeAdaptation) -> None:

@@ -289,6 +289,7 @@ def test_costs_are_measured_on_a_copy(network, costs):
     live = adapted(network, METHOD, {}, 0)
     table = streaming(network, [DAY], live).run()
     assert live.step == 3
+    assert {one.domain for one in SEEN} == {"drawn/day"}, "the copy knows the domain, or it would detect it"
     assert table.costs["ms_per_frame"] > 0 < table.costs["source_ms_per_frame"]
     weights = sum(value.numel() * value.element_size() for value in network.state_dict().values())
     assert table.costs["memory_mib"] * 2**20 > weights
@@ -340,6 +341,26 @@ def test_alarms_are_judged_by_labels_that_the_guard_never_sees(network):
     assert table.costs["guard_forwards"] == 4
     assert alarms(right, agreement=0.0)[0] == [0, 0, 2, 2]
     assert sum(alarms(wrong)[0]) == 4
+
+
+@pytest.mark.parametrize("guard", [None, Guard(sure=0, on_alarm="nothing")])
+def test_it_says_what_domains_were_detected_as(network, guard):
+    live = adapted(network, "bn_domains", {"domains": "detected"}, 0, guard=guard)
+    table = streaming(network, [DAY, NIGHT], live).run()
+    assert table.detected == {"drawn/day": {"detected/1": 3}, "drawn/night": {"detected/1": 3}}, "too few to tell"
+    assert ("drawn/night", "batches_detected/1", 3, None) in table.numbers()
+    assert not streaming(network, [DAY]).run().detected
+
+
+@pytest.mark.parametrize(
+    ("choice", "reset", "limits", "passes"),
+    [({}, 2, {}, 6), ({"every": 2}, "never", {}, 6), ({"every": 2}, "never", {"sure": 0, "source": 0}, 3)],
+)
+def test_all_forward_passes_of_a_guard_count(network, choice, reset, limits, passes):
+    """Those before a reset too, and those on batches that are predicted without adaptation, if it has a part there."""
+    live = Guarded(adapted(network, METHOD, {}, 0), network, Guard(**limits))
+    table = streaming(network, [DAY, NIGHT], live, reset=reset, **choice).run()
+    assert table.costs["guard_forwards"] == passes
 
 
 @pytest.mark.costly

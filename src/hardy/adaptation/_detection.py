@@ -88,6 +88,11 @@ class Detection(nn.Module):
         self.state.copy_(torch.tensor([current, candidate, votes, opened]))
         return next(name for name, at in self.prototypes.names.listed().items() if at == current)
 
+    def current(self) -> str | None:
+        """The name of the domain of the last batch; None before the first."""
+        place = int(self.state[0])
+        return next((name for name, at in self.prototypes.names.listed().items() if at == place), None)
+
     def _vote(self, current: int, away: Mapping[int, float]) -> int:
         if current != _NONE and (self.bands[current, 0] < LEAST or away[current] <= self._limit(current)):
             return current
@@ -147,6 +152,10 @@ class Domains(nn.Module):
             self.met[:, column] *= not new
             self.met[row, column] += 1
         return name
+
+    def last(self, given: str | None) -> str | None:
+        """The name of the domain without detecting anew: ``given``, or the one detected last; None before the first."""
+        return given if given is not None and not self.detected else self.detection.current()
 
     def confusion(self) -> dict[str, dict[str, int]]:
         """For each domain that was given, how many batches of it were detected as which domain."""

@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from hardy.errors import InputError, quoted
+from hardy.errors import InputError, nearest, quoted
 from hardy.ops.views import View, draw_views, jittered, noisy
 
 __all__ = [
@@ -72,6 +72,12 @@ def filled(kind: type[Settings], name: str, given: Mapping[str, Any]) -> Setting
     try:
         return kind(**given)
     except ValidationError as error:
+        unknown = next((key for key in given if key not in kind.model_fields), None)
+        if unknown is not None:
+            hint = nearest(str(unknown), kind.model_fields)
+            raise InputError(
+                f"dose: {name} has no {quoted(unknown)}{hint}; it has: {', '.join(kind.model_fields)}"
+            ) from None
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise InputError(
@@ -151,14 +157,17 @@ def apart(one: Iterable[Tensor], other: Iterable[Tensor], form: str, source: Ite
 
 @torch.no_grad()
 def restore_(values: Sequence[Tensor], source: Sequence[Tensor], probability: float) -> None:
-    """Set each number of ``values``, contiguous tensors, to that of ``source`` with ``probability``, in place."""
+    """Set each number of ``values`` to that of ``source`` with ``probability``, in place."""
     sizes = [value.numel() for value in values]
     places = _hits(sum(sizes), probability)
     ends = torch.tensor(sizes).cumsum(0)
     own = places.split(torch.diff(torch.searchsorted(places, ends), prepend=torch.zeros(1, dtype=torch.int64)).tolist())
     for value, start, hit, end, size in zip(values, source, own, ends.tolist(), sizes, strict=True):
         here = (hit - (end - size)).to(value.device)
-        value.view(-1).index_copy_(0, here, start.reshape(-1).index_select(0, here))
+        flat = value.reshape(-1)  # a view, or where the channels are stored last a copy
+        flat.index_copy_(0, here, start.reshape(-1).index_select(0, here))
+        if not value.is_contiguous():
+            value.copy_(flat.view(value.shape))
 
 
 def _hits(count: int, probability: float) -> Tensor:

@@ -99,6 +99,7 @@ class Guarded(TestTimeAdaptation):
         super().__init__(network)
         self.network.requires_grad_(False)
         self.method, self.guard = method, guard
+        self.predicts = method.predicts  # type: ignore[misc]  # a guard's answer is from when the method's is
         self.actions: tuple[tuple[str, str], ...] = ()
         self.watched: Watched | None = None
         self._first = method.state()
@@ -124,7 +125,7 @@ class Guarded(TestTimeAdaptation):
         self._hand_over()
         if self.debt > 0:
             self._note(BUDGET, "predicted without learning")
-            self.forwards += self._compares
+            self.forwards += self.compares
             logits = self.infer(images)
         else:
             logits = self._adapted(images)
@@ -136,12 +137,16 @@ class Guarded(TestTimeAdaptation):
     def infer(self, images: Tensor) -> Tensor:
         """See `TestTimeAdaptation.infer`; the answer of the guard, but there are no alarms."""
         self._hand_over()
-        if not self._compares:
+        if not self.compares:
             return self.method.predict(images)
         source = self._source(images)
         if self._all_sure(source):
             return source
         return self._answer(self.method.predict(images), source)
+
+    def confusion(self) -> Mapping[str, Mapping[str, int]]:
+        """See `TestTimeAdaptation.confusion`: that of the method."""
+        return self.method.confusion()
 
     def state(self) -> State:
         """See `TestTimeAdaptation.state`; the last good state is part of it."""
@@ -199,8 +204,8 @@ class Guarded(TestTimeAdaptation):
         return self._within_drift(answer)
 
     @property
-    def _compares(self) -> bool:
-        """Whether the source network has a part in answers without an alarm."""
+    def compares(self) -> bool:
+        """Whether the source network has a part in answers without an alarm, and runs where nothing is learned too."""
         return self.guard.sure > 0 or self.guard.source > 0
 
     def _source(self, images: Tensor) -> Tensor:

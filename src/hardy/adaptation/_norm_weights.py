@@ -35,11 +35,13 @@ def learn_norms(network: Network, method: str, *, leave: float = 0.0) -> list[nn
     inside = [norm for root in (roots or (network,)) for norm in _norms(root)]
     left = set(inside[len(inside) - int(leave * len(inside)) :])
     learned = [value for norm in _norms(network) if norm not in left for value in norm.parameters(recurse=False)]
+    if left and not learned:
+        raise InputError(f"adapt: {method}: leave {leave} leaves no norm layer to learn; give a smaller share")
     if not learned:
         raise InputError(
             f"adapt: {method} learns the weights and biases of norm layers, and {type(network).__name__} has none; if "
             "they were folded into convolutions or frozen, load the network as it was before: hardy.load of its run, "
-            "or torch.nn.BatchNorm2d in place of the frozen norms"
+            "or torch.nn.BatchNorm2d in place of the frozen norms; for a device, hardy export --statistics observed"
         )
     refuse_narrow(learned, method)
     for value in learned:

@@ -97,6 +97,11 @@ class Prototypes(nn.Module):
         """The prototype at ``place``: (2, C) for each norm, views that an update changes."""
         return list(self.values[place].split(self._sizes, 1))
 
+    def known(self, domain: str | None) -> list[Tensor]:
+        """The prototype of ``domain``: (2, C) for each norm; the statistics of the source where it has none yet."""
+        place = None if domain is None else self.names.find(domain)
+        return self.sources() if place is None or not self.counts[place] else self.at(place)
+
     def sources(self) -> list[Tensor]:
         """The statistics (2, C) of the source for each norm."""
         return list(self.source.split(self._sizes, 1))

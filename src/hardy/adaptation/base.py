@@ -78,6 +78,11 @@ class TestTimeAdaptation(nn.Module, ABC):
         """The optimisers that `adapt` steps, by names that the method chooses; none by default."""
         return {}
 
+    def confusion(self) -> Mapping[str, Mapping[str, int]]:
+        """For each domain that was entered, how many batches of it were detected as which domain since the last
+        `reset`; empty for a method that was not told to detect domains."""
+        return {}
+
     def enter(self, domain: str | None) -> None:
         """Say that all images from now on are of ``domain``, until the next call; nothing is learned or forgotten.
 

@@ -91,12 +91,18 @@ class BNDomains(TestTimeAdaptation):
         self.prototypes.update(place, statistics)
         return logits
 
+    def infer(self, images: Tensor) -> Tensor:
+        """See `TestTimeAdaptation.infer`: by the prototype of the domain that was entered, or of the one detected last;
+        by the source's statistics where it has none."""
+        use_given(self._norms, self.prototypes.known(self.domains.last(self.domain)))
+        return super().infer(images)
+
     def table(self) -> dict[str, dict[str, Tensor]]:
         """For each batch norm's name, and in it for each domain, mean and biased variance (2, C)."""
         return self.prototypes.table()
 
     def confusion(self) -> dict[str, dict[str, int]]:
-        """With ``domains="detected"``: for each domain entered, how many batches were detected as which domain."""
+        """See `TestTimeAdaptation.confusion`; with ``domains="detected"``."""
         return self.domains.confusion()
 
     def _first(self, images: Tensor) -> list[Tensor]:

@@ -140,7 +140,12 @@ class DoSe(TestTimeAdaptation):
             for image, score in zip(images, scores.tolist(), strict=True):
                 self.exemplars.push(image, place, score)
         self._replay(images)
-        return self._predicted(images, place)
+        return self._predicted(images, self.prototypes.at(place))
+
+    def infer(self, images: Tensor) -> Tensor:
+        """See `TestTimeAdaptation.infer`: by the prototype of the domain that was entered, or of the one detected last;
+        by the source's statistics where it has none."""
+        return self._predicted(images, self.prototypes.known(self.domains.last(self.domain)))
 
     def learn(self, images: Tensor, place: int) -> list[Tensor]:
         """Update the weights once on ``images`` of the domain at ``place``; returns the teacher's norm statistics."""
@@ -174,7 +179,7 @@ class DoSe(TestTimeAdaptation):
         return self.prototypes.table()
 
     def confusion(self) -> dict[str, dict[str, int]]:
-        """With ``domains="detected"``: for each domain entered, how many batches were detected as which domain."""
+        """See `TestTimeAdaptation.confusion`; with ``domains="detected"``."""
         return self.domains.confusion()
 
     @torch.no_grad()
@@ -198,9 +203,9 @@ class DoSe(TestTimeAdaptation):
                 self.learn(image.to(images), place)
 
     @torch.no_grad()
-    def _predicted(self, images: Tensor, place: int) -> Tensor:
+    def _predicted(self, images: Tensor, prototype: list[Tensor]) -> Tensor:
         if self.parts.prediction == "prototype":
-            use_given(self._norms, self.prototypes.at(place))
+            use_given(self._norms, prototype)
         elif self.parts.prediction == "batch":
             use_batch(self._norms)
         else:

@@ -70,6 +70,10 @@ class Algorithm(nn.Module, ABC):
         """The options that the recipe leaves to the algorithm, such as its usual losses, with the values in use."""
         return {}
 
+    def notes(self) -> Mapping[str, float]:
+        """Numbers that training found, such as a weight that it measured, for the notes of the run's records."""
+        return {}
+
     def optimisers(self) -> Mapping[str, Optimizer]:
         """The optimisers that `forward` steps, by names that the algorithm chooses; none by default.
 

@@ -11,8 +11,9 @@ those that read no labels; batch norms see all images.
 With ``balance: gradients``, s keeps distillation from drowning the task: the norm of the gradient of all distillation
 terms is at most ``limit`` times that of the labels' loss. Both norms are over the network's trained parameters. s is
 measured every ``balance_every`` steps, in the first part of an accumulated batch where both norms are above 0, as the
-mean with the s before, and logged. So losses with a first stage in which the network learns nothing from them are
-measured at the step in which they begin to teach. With ``balance: fixed``, s is 1.
+mean with the s before, and logged; the last one is in the notes of the run's records. So losses with a first stage in
+which the network learns nothing from them are measured at the step in which they begin to teach. With
+``balance: fixed``, s is 1.
 
 Source: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", arXiv:1503.02531, 2015, section 2; the
 sum of weighted losses for segmentation: Liu et al., "Structured knowledge distillation for semantic segmentation", CVPR
@@ -98,6 +99,10 @@ class Distillation(Algorithm):
     def chosen(self) -> Mapping[str, Any]:
         """The losses in use, each with all its options."""
         return {"losses": self.distilled.chosen}
+
+    def notes(self) -> Mapping[str, float]:
+        """The last s, if it was measured: ``distillation_scale``."""
+        return {"distillation_scale": float(self.scale)} if int(self.measured) >= 0 else {}
 
     def optimisers(self) -> dict[str, Optimizer]:
         """Those of the losses."""

@@ -33,7 +33,7 @@ from hardy.algorithms._unlabelled import task_terms, unlabelled_of
 from hardy.algorithms.base import Algorithm, TextTable
 from hardy.distillation._matching import Matching, values_of
 from hardy.distillation.base import DistillationLoss, PairedOutputs
-from hardy.errors import within
+from hardy.errors import InputError, within
 from hardy.networks.base import Network, PixelLoss
 from hardy.networks.building.teacher import Teacher
 from hardy.ops.norms import statistics_kept
@@ -55,13 +55,15 @@ class TwoStage(Algorithm):
         steps: the number of optimiser steps, of both stages together.
         feature_share: the share of the steps of stage 1.
         masked: the share of the patches that are masked in the second view; with 0 there is no second view.
-        patch: the side of a patch in pixels; 0 is the stride of the network's feature.
+        patch: the side of a patch in pixels; 0 is the stride of the network's feature, or half of the images' smaller
+            side where that is less.
         taps: the features, see `hardy.distillation._matching.Matching`.
         weight: of the errors of stage 1.
         encoder_rate: the factor r on the learning rate of the encoder in stage 2; with 0 it is frozen.
 
     Raises:
-        InputError: for an option out of range, a teacher without features, and what `Matching.pairs` raises.
+        InputError: for an option out of range, a teacher without features, and what `Matching.pairs` raises; in
+            training for a ``patch`` that covers whole images.
     """
 
     uses_unlabelled = True
@@ -93,7 +95,8 @@ class TwoStage(Algorithm):
         options = {"taps": taps, "weight": weight}
         self.whole = self._loss(options)
         self.hidden = self._loss({**options, "image": False, "mask": True}) if masked else None
-        self.patch = patch or max(pair.student.stride for pair in self.whole.pairs) or 16
+        self.patch = patch
+        self._stride = max(pair.student.stride for pair in self.whole.pairs) or 16
         self._encoder = _reached(network, self.matching, [pair.student.name for pair in self.whole.pairs])
         self._before: list[Tensor] = []
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
@@ -162,11 +165,17 @@ class TwoStage(Algorithm):
     def _drawn(self, images: Tensor) -> Tensor:
         """(B, H, W) bool, True in the patches that are masked; as many in each image, at least one."""
         count, (height, width) = len(images), images.shape[-2:]
-        rows, columns = -(-height // self.patch), -(-width // self.patch)
+        side = self.patch or min(self._stride, max(1, min(height, width) // 2))
+        rows, columns = -(-height // side), -(-width // side)
         cells = rows * columns
+        if cells == 1 and self.masked < 1:
+            raise InputError(
+                f"TwoStage.patch: {side} pixels cover all of the images of {height}x{width}, so a masked one shows "
+                "nothing; give a smaller patch, a larger data.crop, or masked: 0"
+            )
         ranks = torch.rand(count, cells).argsort(1).argsort(1)
         chosen = (ranks < max(1, round(self.masked * cells))).view(count, rows, columns).to(images.device)
-        wide = chosen.repeat_interleave(self.patch, 1).repeat_interleave(self.patch, 2)
+        wide = chosen.repeat_interleave(side, 1).repeat_interleave(side, 2)
         return wide[:, :height, :width]
 
     @contextmanager

@@ -97,7 +97,7 @@ def _shown(network: Network, recipe: Recipe, source_images: Iterable[Tensor] | T
     protocol.large_enough(network, {"size": data.size})
     parts = [*protocol.split(data, seed=0).unseen]
     root = sources.data_root(data.root)
-    for folder in unlabelled.find(choice.unlabelled, root):
+    for folder in unlabelled.find(choice.unlabelled, root, "stream.unlabelled"):
         domain, items = unlabelled.source(
             [folder], network.label_space, image_level=network.image_level, name=folder[0]
         )
@@ -252,6 +252,8 @@ def _show(title: str, table: StreamTable) -> None:
         say(f"{costs['nan_frames']:.0f} frames with NaN in their logits: the method has diverged")
     if "guard_forwards" in costs:
         _show_guard(table)
+    for domain, found in table.detected.items():
+        say(f"batches of {domain} by detected domain: {', '.join(f'{name} {n}' for name, n in found.items())}")
     for place, name, reason in table.skipped:
         say(f"frame {place}, {name}: SKIPPED: {reason}")
 

@@ -40,8 +40,13 @@ class _Unlabelled(Dataset):
         return image, np.full(image.shape[:2], IGNORE, dtype=np.uint8)
 
 
-def find(folders: Sequence[str], root: Path) -> Folders:
+def find(folders: Sequence[str], root: Path, key: str = "data.unlabelled") -> Folders:
     """The images below each of ``folders``, sorted; a folder that is not there is looked for below ``root``.
+
+    Args:
+        folders: their paths.
+        root: of the data sets.
+        key: the setting that names them, for errors.
 
     Raises:
         InputError: for a folder that is missing or holds no image, or an image that is found in two of them.
@@ -54,12 +59,12 @@ def find(folders: Sequence[str], root: Path) -> Folders:
         try:
             images = tuple(files(place))
         except InputError as error:
-            raise InputError(f"data.unlabelled: {error}") from None
+            raise InputError(f"{key}: {error}") from None
         if not images:
-            raise InputError(f"data.unlabelled: {place} holds no images")
+            raise InputError(f"{key}: {place} holds no images; name a folder with images at any depth")
         for image in images:
             if (owner := owners.setdefault(image.resolve(), name)) != name:
-                raise InputError(f"data.unlabelled: {image} is in {owner} and in {name}; name one of them")
+                raise InputError(f"{key}: {image} is in {owner} and in {name}; name one of them")
         found.append((name, images))
     return tuple(found)
 

@@ -68,8 +68,8 @@ class Matching:
         if self.teacher is None:
             raise InputError(
                 f"{owner.partition('.')[0]} compares features, and the teacher gives logits only, as an ONNX file, "
-                "several teachers and one with a cache do; name one run as teacher.run, or use losses of logits such "
-                "as kl and cwd"
+                "several teachers, one with a cache and mutual learning from the mean or best of all do; name one run "
+                "as teacher.run (mutual: by: peers), or use losses of logits such as kl and cwd"
             )
         both = [EMBEDDING in self._taps(network) for network in (self.student, self.teacher)]
         named = [entry for entry in taps if entry != EMBEDDING or len(taps) == 1 or all(both)]

@@ -263,7 +263,7 @@ class Run:
         self._peers = algorithm.peers()
         if self.main:
             algorithm.keep(self.folder)
-        self.selection = {"select": settings.evaluate.select, "selected_step": step}
+        self.selection = {"select": settings.evaluate.select, "selected_step": step, **algorithm.notes()}
         if self._loaded:
             self.selection |= self._loaded.notes
         if algorithm.trains_network:

@@ -29,6 +29,7 @@ class Progress:
         actions: what a guard did.
         alarms: how often it was right.
         nans: frames whose logits held NaN.
+        guard_forwards: forward passes of a guard's own, also before resets and on batches without adaptation.
     """
 
     position: int = 0
@@ -39,6 +40,7 @@ class Progress:
     updates: int = 0
     seconds: float = 0.0
     nans: int = 0
+    guard_forwards: int = 0
     costs: dict[str, float] = field(default_factory=dict)
     places: list[tuple[int, int]] = field(default_factory=list)
     counts: list[Tensor] = field(default_factory=list)

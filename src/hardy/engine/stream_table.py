@@ -88,6 +88,8 @@ class StreamTable:
         actions: what the guard did.
         window: frames of the worst window.
         image_level: whether scores are accuracies.
+        detected: of a method that detects domains, how many batches of each were detected as which, since the last
+            reset.
     """
 
     domains: tuple[str, ...]
@@ -101,6 +103,7 @@ class StreamTable:
     actions: Sequence[Action]
     window: int
     image_level: bool = False
+    detected: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def metric(self) -> str:
@@ -163,6 +166,7 @@ class StreamTable:
         if self.probes:
             found += self._probed()
         found += [Number("stream", name, value) for name, value in self.costs.items()]
+        found += [Number(own, f"batches_{name}", n) for own, each in self.detected.items() for name, n in each.items()]
         found += [Number("stream", "frames", len(self.places)), Number("stream", "skipped", len(self.skipped))]
         return found
 

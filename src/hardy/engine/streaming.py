@@ -128,7 +128,7 @@ class Streaming:
         costs = {**now.costs, "updates": now.updates, "every": now.every, "nan_frames": now.nans}
         costs["ms_per_frame"] = 1000 * now.seconds / max(len(now.places), 1)
         if isinstance(self.live, Guarded):
-            costs["guard_forwards"] = int(self.live.forwards)
+            costs["guard_forwards"] = now.guard_forwards
             costs |= {f"alarms_{name}": count for name, count in now.alarms._asdict().items()}
         return StreamTable(
             tuple(domain.name for domain, _ in self._parts),
@@ -142,6 +142,7 @@ class Streaming:
             tuple(now.actions),
             self.choice.window,
             self.network.image_level,
+            self.live.confusion(),
         )
 
     def _batches(self, end: int) -> Iterator[tuple[list[tuple[int, Frame]], Batch]]:
@@ -199,15 +200,18 @@ class Streaming:
             if self.choice.probe and self._first[domain] in places:
                 self._probe_method("before", [self._parts[domain]])
         images = batch.images.to(self._device)
+        self.live.enter(self._parts[domains[0]][0].name if len(set(domains)) == 1 else None)
         if not now.every:
             self._measure_costs(images)
         changed = now.last not in (-1, domains[0])
         if (self._reset == "domain" and changed) or (self._reset != "domain" and self._due()):
             self.live.reset()
             now.since_reset = 0
-        self.live.enter(self._parts[domains[0]][0].name if len(set(domains)) == 1 else None)
         adapts = now.batches % now.every == 0
+        known = int(self.live.forwards) if isinstance(self.live, Guarded) else 0
         logits = self._timed(self.live if adapts else self.live.predict, images)
+        if isinstance(self.live, Guarded):
+            now.guard_forwards += int(self.live.forwards) - known if adapts else self.live.compares
         now.updates += adapts
         now.nans += sum(bool(one.isnan().any()) for one in logits)
         now.counts += (each := self._counts(logits, batch, domains))

@@ -209,7 +209,8 @@ def batch_norms(norms: Mapping[str, Norm], method: str) -> dict[str, AdaptiveNor
     if not found:
         raise InputError(
             f"{method} adapts batch norms with running statistics, and the network has none; give a network that has "
-            "batch norms which are not folded or frozen, or a method that adapts other layers"
+            "batch norms which are not folded or frozen, or a method that adapts other layers; for a device, "
+            "hardy export --statistics observed"
         )
     return found
 

@@ -53,9 +53,10 @@ def refuse_folded(changes: Sequence[Change], verb: str) -> None:
         InputError: if ``changes`` contain a fold.
     """
     if any(change["change"] == "fold" for change in changes):
+        export = " (for a device, hardy export --statistics observed)" if verb == "adapt" else ""
         raise InputError(
             f"the batch norms of this network are folded into other layers, so hardy does not {verb} it; "
-            f"{verb} the network before folding"
+            f"{verb} the network before folding{export}"
         )
 
 
