@@ -71,7 +71,7 @@ def onnx(trained, tmp_path_factory):
 
 def test_a_teacher_of_other_classes_lists_those_that_it_lacks(refused, distil, other):
     said = refused("train", distil({"run": str(other)}))
-    assert "teacher: predicts camvid11 and lacks 1 of the 3 classes of " in said
+    assert "teacher: it predicts camvid11 and lacks 1 of the 3 classes of " in said
     assert ": wall; name a teacher that predicts them" in said
 
 
@@ -89,7 +89,7 @@ def test_a_loss_of_features_needs_a_teacher_that_has_them(refused, distil, train
         {"run": str(trained), "cache_folder": str(tmp_path / "kept")},
     ):
         said = refused("train", distil(teacher, {features: {}}), leaving={"about.json"})
-        assert "compares features, and the teacher gives logits only" in said
+        assert "compares features, and the teacher gives only logits" in said
 
 
 @pytest.mark.costly
