@@ -310,7 +310,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "link": (
         lambda: attach(dense("vit_small_patch14_reg4_dinov2"), link=True),
-        r"^tuner: rein: link has no effect, because nothing in EncoderDecoder reads the queries \(Network\.queries\); leave",
+        r"^tuner: rein: link has no effect, because nothing in EncoderDecoder reads the queries",
     ),
     "blocks": (
         lambda: attach(hardy.create("encoder_decoder", "camvid11", encoder="stdc1", decoder="linear")),

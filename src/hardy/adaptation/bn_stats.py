@@ -5,7 +5,7 @@ s = (mu, var) are the source statistics of a norm, b those of the batch (biased 
     batch   b
     alpha   (1 - alpha) s + alpha b
     count   (count s + n b) / (count + n): n is small in deep layers, so these use more of s
-    ema     s <- (1 - momentum) s + momentum b, kept from batch to batch; then the network predicts with s
+    ema     s <- (1 - momentum) s + momentum b, with the unbiased variance and kept from batch to batch; predict with s
 
 ``ema`` takes two forward passes per batch (the first normalises by b), the others one. A norm that has one value per
 channel in a batch uses its source statistics.
