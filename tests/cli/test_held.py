@@ -164,4 +164,4 @@ def test_a_tilde_is_the_home_folder_wherever_a_path_comes_in(call, recipe, town,
     assert not Path("~").exists()
     said = call("train", recipe(data={"root": "~nobody-here/x"}))
     assert said.code == 2
-    assert said.err == "hardy: ~nobody-here/x: there is no such home folder; write the path out\n"
+    assert said.err == "hardy: ~nobody-here/x: there is no such home folder; give the full path\n"

@@ -14,7 +14,7 @@ def test_a_page_from_a_folder_of_runs_that_names_a_torn_line(call, tmp_path):
         f"{page}: 4 networks; open it in a browser, also without a connection\n",
     )
     assert said.err.startswith(f"hardy: {runs / 'half' / 'records.jsonl'}:")
-    assert said.err.endswith(": torn in its last line, which is left out\n")
+    assert said.err.endswith(": the last line is incomplete and was left out\n")
     text = page.read_text(encoding="utf-8")
     assert "<strong>half</strong>" in text
     assert "<h1>Mine</h1>" in text

@@ -39,7 +39,7 @@ def test_a_torn_last_line_is_left_out_and_named(call, runs):
     file = folder / "records.jsonl"
     file.write_text(file.read_text() + '{"recipe": "r", "sta')
     said = call("runs", folder.parent)
-    assert (said.code, said.err) == (0, f"hardy: {file}:5: torn in its last line, which is left out\n")
+    assert (said.code, said.err) == (0, f"hardy: {file}:5: the last line is incomplete and was left out\n")
     assert "50.0" in said.out
 
 

@@ -118,7 +118,7 @@ def test_a_torn_frame_is_named_after_the_table_and_sets_the_exit_code(folder, to
         (["folder/evening", "stream.kind=mixed"], "'folder/evening': folder has no domain 'evening'"),
         (["folder/day", "stream.kind=mixd"], "stream.kind: input should be 'abrupt', 'gradual', 'mixed'"),
         (["folder/day", "stream.every=0"], "stream.every: give measured, or a whole number of batches from 1 up"),
-        (["folder/day", "stream.frame_ms=20"], "stream: frame_ms: has no effect unless every is measured"),
+        (["folder/day", "stream.frame_ms=20"], "stream: frame_ms: it has no effect unless every is measured"),
         (["folder/day", "stream.rounds=0"], "stream.rounds: input should be greater than 0"),
         (["folder/day", "stream.wibble=1"], "unknown key 'stream.wibble'"),
         (["stream.kind=mixed"], "no data named; give domains such as camvid/0001TP, or stream.unlabelled"),

@@ -133,7 +133,7 @@ def test_a_last_line_that_is_torn_is_named_and_left_out(story):
     with file.open("a") as end:
         end.write('{"recipe": "r", "stage": "tra')
     assert len(networks([story], torn=torn)) == 4
-    assert torn == [f"{file}:{before + 1}: torn in its last line, which is left out"]
+    assert torn == [f"{file}:{before + 1}: the last line is incomplete and was left out"]
     with file.open("a") as end:
         end.write("\n" + json.dumps({"recipe": "r"}) + "\n")
     with pytest.raises(InputError, match=f"records.jsonl:{before + 1}: not a record"):  # no crash leaves this
