@@ -1,8 +1,8 @@
 """All random draws depend on one seed.
 
-Every random draw in Hardy uses a key computed from the run's seed and the position of the draw (a step, a sample, a
-rank). It does not depend on earlier draws. So a run can be stopped anywhere and resumed with exactly the same results,
-and the number of loader workers has no effect.
+Every random draw in Hardy uses a key computed from the run's seed and the place of the draw (a step, a sample, a rank).
+It does not depend on earlier draws. So a run can be stopped anywhere and resumed with exactly the same results, and the
+number of loader workers has no effect.
 """
 
 import hashlib
