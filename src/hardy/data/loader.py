@@ -76,8 +76,7 @@ def training_batches(
         seed: the run's seed.
         start: the first step; the batches are the same as in a run that began at step 0.
         workers: the number of processes that read and augment; it changes only the speed.
-        rank: the index of this process among ``processes``; it gets the slots ``rank, rank + processes, ...`` of a
-            step.
+        rank: the index of this process; it gets the slots ``rank, rank + processes, ...`` of a step.
         processes: the number of processes that share a step.
         resize: (height, width) to which images and masks are resized before ``transform``.
         cache: read (and resize) everything once, before the first step, and keep it in memory.
@@ -86,8 +85,7 @@ def training_batches(
 
     Raises:
         InputError: for no data, a domain without items, a batch that is not a multiple of the processes, masks mixed
-            with image-level labels, or a dataset without a map onto ``label_space``. While iterating: what reading
-            raises.
+            with image-level labels, or a dataset without a map onto ``label_space``; later, for errors of reading.
     """
     _check(data, batch, processes)
     samples = _Samples(data, label_space, transform, resize, seed, unlabelled, fill=cache)

@@ -168,9 +168,7 @@ def run(
         one: the resources of each run.
         limit: the largest number of runs at a time; None for no limit.
         going: a file; runs stop when it is deleted.
-        starts: called before a run starts.
-        ended: called after a run has ended; see `Ended`.
-        tick: called a few times a second.
+        starts, ended, tick: called before a run starts, after it has ended, and a few times per second.
 
     Raises:
         StoppedStudy: after Ctrl-C or SIGTERM, when all runs have stopped.
