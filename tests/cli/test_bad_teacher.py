@@ -144,7 +144,7 @@ def test_sections_and_folders_that_cannot_be_used(refused, distil, trained, tmp_
         ({**teacher, "cache_mb": 0}, {}, "teacher.cache_mb: input should be greater than 0"),
         ([teacher, {"run": str(tmp_path / "none")}], {}, "none: no network.json here"),
         (teacher, {"data": {"unlabelled": [str(tmp_path / "none")]}}, "data.unlabelled: "),
-        (teacher, {"data": {"unlabelled": [str(tmp_path / "empty")]}}, "empty holds no images"),
+        (teacher, {"data": {"unlabelled": [str(tmp_path / "empty")]}}, "empty contains no images"),
         (teacher, {"data": {"unlabelled_batch": 2}}, "data.unlabelled_batch: 2 has no effect"),
     ):
         assert said in refused("train", distil(values, **more))

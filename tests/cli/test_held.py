@@ -93,7 +93,7 @@ def test_numbers_are_shown_where_one_may_not_keep_them(call, trained, town, tmp_
     for call_words in words:
         said = call(*call_words)
         assert said.code == 0, said
-        assert said.err == f"{trained}: no permission to write, so the numbers above are not in its records\n"
+        assert said.err == f"{trained}: no permission to write; the numbers above are not in its records\n"
         assert any(text in said.out for text in ("folder/day", "p50", "proven"))
 
 

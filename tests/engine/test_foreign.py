@@ -117,7 +117,7 @@ def test_only_the_kinds_asked_for_go():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"example": None}, "Own is not a Network:  give example="),
+        ({"example": None}, "Own is not a Network: give example="),
         ({"criterion": "taylor"}, "criterion 'taylor' needs data: give data="),
         ({"criterion": "taylor", "data": ["camvid/dusk"]}, "a batch is a Batch or a pair of tensors"),
         ({"criterion": "ior", "data": [(IMAGES, torch.zeros(4, 32, 32))]}, "two domains"),
