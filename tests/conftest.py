@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import torch
+import typer.main
 from PIL import Image
 
 torch.set_num_threads(1)
@@ -88,6 +89,15 @@ def quick_tables() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layer_times, "_MOST", 5)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_calls() -> Iterator[None]:
+    """The command line is built once, not for every call; files are not forced to the disk: no test loses its power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
+        patch.setattr(os, "fsync", lambda _: None)
         yield
 
 

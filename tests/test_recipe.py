@@ -219,7 +219,7 @@ def test_a_recipe_does_not_change():
         from_values(SMALL).optim.lr = 1.0
 
 
-@pytest.mark.slow
+@pytest.mark.costly
 def test_reading_a_recipe_and_making_the_schema_import_no_torch(file):
     code = (
         "import sys; from hardy import recipe, records, schema; "

@@ -156,7 +156,7 @@ def test_parts_that_a_number_splits(registered):
         (Coupling("heads", 4, (("qvk", "out", head_rows(4, 8, 3)),), "proj"), "a layer 'qvk' .*mean 'qkv'"),
         (Coupling("heads", 4, (("qkv", "out", head_rows(4, 8, 3)),), "project"), "a layer 'project' .*mean 'proj'"),
         (Coupling("heads", 4, (("qkv", "out", head_rows(4, 9, 3)),), "proj"), "up to 107 of 'qkv' .*which has 96"),
-        (Coupling("heads", 3, (("qkv", "out", head_rows(4, 8, 3)),), "proj"), "ties 3 of them to 4 rows"),
+        (Coupling("heads", 3, (("qkv", "out", head_rows(4, 8, 3)),), "proj"), "counts 3, but gives 4 rows"),
     ],
 )
 def test_a_coupling_that_cannot_be_meant(coupling, message, registered):

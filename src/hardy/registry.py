@@ -251,10 +251,12 @@ class Registry:
         raise InputError(f"{self.kind}: {method.name} needs {argument!r}, which is missing: {SUPPLIES[known]}")
 
     def _file(self, name: str) -> Path:
-        if name not in (known := self.names()):
-            have = ", ".join(known)
-            raise InputError(f"there is no {self.kind} {name!r}{nearest(name, known)}; there are: {have}")
-        return next(path for folder in self.folders() if (path := Path(folder) / f"{name}.py").exists())
+        if name.isidentifier() and name != "base" and not name.startswith("_"):
+            for folder in self.folders():
+                if (path := Path(folder) / f"{name}.py").exists():
+                    return path
+        have = ", ".join(known := self.names())
+        raise InputError(f"there is no {self.kind} {name!r}{nearest(name, known)}; there are: {have}")
 
     def _source_of(self, module: str, name: str) -> Path:
         try:
@@ -266,18 +268,15 @@ class Registry:
         return Path(spec.origin)
 
 
-@cache
-def _parsed(file: Path, changed: int, size: int) -> ast.Module:
-    """The syntax tree of ``file``; the cache is keyed by its modification time ``changed`` and its ``size`` in bytes.
-
-    Do not modify it.
-    """
-    return ast.parse(file.read_text(encoding="utf-8"))
-
-
 def _describe(name: str, file: Path, class_name: str | None) -> Method:
     written = file.stat()
-    tree = _parsed(file, written.st_mtime_ns, written.st_size)
+    return _read(name, file, class_name, written.st_mtime_ns, written.st_size)
+
+
+@cache
+def _read(name: str, file: Path, class_name: str | None, changed: int, size: int) -> Method:
+    """The method in ``file``; the cache is keyed by its modification time ``changed`` and its ``size`` in bytes."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
     if class_name is not None:
         classes = [node for node in classes if node.name == class_name]

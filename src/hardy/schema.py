@@ -58,8 +58,11 @@ def _choices(registry: Registry) -> dict[str, Any]:
     return {"anyOf": [*choices, outside, {"enum": registry.names()}]}
 
 
-def _options(method: Method) -> dict[str, Any]:
-    """The schemas of the options of ``method``, by name; an option whose keys are methods offers them with theirs."""
+def _options(method: Method, around: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """The schemas of the options of ``method``, by name; an option whose keys are methods offers them with theirs.
+
+    Inside methods of the kinds ``around``, methods of these kinds once more may have any option: a schema has an end.
+    """
     found: dict[str, Any] = method.model.model_json_schema().get("properties", {})
     for option in method.options:
         if option.kind:
@@ -67,15 +70,15 @@ def _options(method: Method) -> dict[str, Any]:
                 "type": "object",
                 "default": option.default,
                 "properties": {
-                    each.name: {
-                        "type": "object",
-                        "description": each.purpose,
-                        "properties": _options(each),
-                        "additionalProperties": False,
-                    }
+                    each.name: {"type": "object", "description": each.purpose}
+                    | ({} if option.kind in around else _inside(each, around | {option.kind}))
                     for each in map(KINDS[option.kind].describe, KINDS[option.kind])
                 },
                 "patternProperties": {":": {"type": "object"}},
                 "additionalProperties": False,
             }
     return found
+
+
+def _inside(method: Method, around: frozenset[str]) -> dict[str, Any]:
+    return {"properties": _options(method, around), "additionalProperties": False}

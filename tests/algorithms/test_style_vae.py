@@ -100,7 +100,7 @@ def test_partners_are_of_another_domain_where_there_is_one():
     assert _partners(torch.zeros(1)).tolist() == [0]
 
 
-@pytest.mark.slow
+@pytest.mark.costly
 def test_encoded_styles_have_unit_deviation_after_calibration(tiny, tmp_path):
     torch.manual_seed(0)
     algorithm = StyleVAE(tiny, None, image=10.0)

@@ -239,7 +239,7 @@ def test_a_run_resumed_in_either_stage_has_the_same_bits(kind, stopped, encoder_
     assert all(torch.equal(value, wanted[name]) for name, value in second.algorithm.state_dict().items())
 
 
-@pytest.mark.slow
+@pytest.mark.costly
 def test_each_stage_trains_its_part():
     """A teacher of image-level classes, of other classes than the network's, will do."""
     loop = run_of("scenes")

@@ -129,5 +129,5 @@ def test_cost_falls_with_the_square_of_the_reduction(reduction: int) -> None:
 
 
 def test_channels_are_shared_evenly_among_heads() -> None:
-    with pytest.raises(AssertionError, match="no multiple"):
+    with pytest.raises(AssertionError, match="not a multiple"):
         EfficientAttention(20, 3)

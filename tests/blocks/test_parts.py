@@ -13,5 +13,5 @@ def test_parts_are_what_was_laid_side_by_side() -> None:
 
 
 def test_widths_must_add_up() -> None:
-    with pytest.raises(AssertionError, match="maps of 3 channels in all for one of 4"):
+    with pytest.raises(AssertionError, match="maps of 3 channels in total for a map of 4"):
         Parts()(torch.rand(1, 4, 2, 2), [torch.rand(1, 3, 2, 2)])

@@ -200,6 +200,7 @@ def test_an_internal_error_keeps_its_traceback_and_the_run_goes_on(stopped, call
     assert (stopped / "network.json").exists()
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("change", "said"),
     [

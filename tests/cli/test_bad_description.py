@@ -188,7 +188,7 @@ def test_a_mask_of_minus_infinity_is_no_fault():
 
 def test_saving_a_plain_module_says_what_to_do(tmp_path):
     with pytest.raises(
-        InputError, match=r"Linear is no Network, so it cannot be saved; wrap it: hardy\.save\(hardy\.wrap"
+        InputError, match=r"Linear is not a Network, so it cannot be saved; wrap it: hardy\.save\(hardy\.wrap"
     ):
         hardy.save(torch.nn.Linear(2, 2), tmp_path / "net")
     assert not (tmp_path / "net").exists()

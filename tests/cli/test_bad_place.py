@@ -150,5 +150,6 @@ def test_a_device_that_is_not_there(refused, recipe, own, town, tmp_path, device
     assert not (tmp_path / "masks").exists()
 
 
+@pytest.mark.costly
 def test_a_precision_that_the_device_does_not_have(refused, recipe):
     assert refused("train", recipe(), "run.precision=fp16").startswith("run.precision: fp16 needs a GPU; use fp32 or")

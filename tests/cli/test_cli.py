@@ -218,6 +218,7 @@ def test_train(call, dense):
     assert again.out == f"{folder}: this run is finished; give another run.folder to run it again\n"
 
 
+@pytest.mark.costly
 def test_evaluate(call, dense):
     folder, _ = dense
     said = call("evaluate", folder, "streets/fog", "streets/rain", *FEW, "--per-class", "--flip")

@@ -65,7 +65,7 @@ def test_a_folded_network_is_not_pruned_adapted_or_folded_again(call, refused, d
         "fold": ["fold", to, tmp_path / "again"],
     }.items():
         line = refused(*words)
-        assert line.endswith(f"so hardy does not {verb} it; {verb} the network that it was folded from")
+        assert line.endswith(f"so hardy does not {verb} it; {verb} the network before folding")
     assert not (tmp_path / "small").exists()
     with pytest.raises(InputError, match="does not prune it"):
         hardy.prune(hardy.load(to), criterion="l2", ratio=0.3)

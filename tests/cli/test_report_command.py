@@ -8,7 +8,7 @@ def test_a_page_from_a_folder_of_runs_that_names_a_torn_line(call, tmp_path):
     runs, page = write_story(tmp_path / "my runs"), tmp_path / "a page.html"
     with (runs / "half" / "records.jsonl").open("a") as end:
         end.write('{"recipe"')
-    said = call("report", runs, "--out", page, "--budget-ms", "6", "--title", "Mine")
+    said = call("report", runs, "--to", page, "--budget-ms", "6", "--title", "Mine")
     assert (said.code, said.out) == (
         0,
         f"{page}: 4 networks; open it in a browser; it needs no connection\n",

@@ -244,6 +244,7 @@ def test_a_trusted_package_holds_its_modules(trained, tmp_path, mark):
     assert mark.exists()
 
 
+@pytest.mark.costly
 def test_a_name_that_the_user_types_runs(call, recipe, tmp_path, mark):
     said = call("train", recipe(), "algorithm.name=stranger:Learn")
     assert said.code == 0, said

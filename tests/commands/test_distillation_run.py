@@ -266,6 +266,7 @@ def test_cells_of_a_study_share_what_the_teacher_computed(sections, places, pict
 # --------------------------------------------------------------------------------------------- the table, the lineage
 
 
+@pytest.mark.costly
 def test_the_table_is_shown_and_logged_before_the_first_step(sections, places, tmp_path, capsys):
     folder = trained(sections, tmp_path / "run", {"run": str(places["run"])})
     said = capsys.readouterr().err

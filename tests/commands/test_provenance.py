@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hardy.engine import provenance as module
 from hardy.engine.provenance import commit, provenance
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="there is no git here")
@@ -67,4 +68,11 @@ def test_the_repository_of_a_hook_is_not_ours(package, tmp_path, monkeypatch):
 def test_without_git_the_commit_is_unknown(package, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert commit(package) == "unknown"
+    monkeypatch.setattr(module, "_own_commit", module._own_commit.__wrapped__)  # not the one read before
     assert provenance()["commit"] == "unknown"
+
+
+def test_a_process_reads_its_own_commit_once(monkeypatch):
+    first = provenance()["commit"]
+    monkeypatch.setattr(module, "_git", lambda *_: "other")
+    assert provenance()["commit"] == first

@@ -203,6 +203,7 @@ def test_recover_with_takes_the_place_of_the_algorithm_from_python_too(dense, to
     assert not torch.equal(plain.state_dict()[(name := next(iter(plain.state_dict())))], taught.state_dict()[name])
 
 
+@pytest.mark.costly
 def test_a_recovery_that_would_not_train_the_network_is_refused(values):
     with pytest.raises(InputError, match=r"prune\.recover_with: style_vae does not train the network"):
         prune.run(from_values(values(recover_with="style_vae", recovery=2)), show=False)

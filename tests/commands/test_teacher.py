@@ -127,6 +127,7 @@ def test_one_that_is_asked_for_is_not(verb, values):
 # ---------------------------------------------------------------------------------------------------- trained with
 
 
+@pytest.mark.costly
 def test_the_recipes_teacher_is_learned_from(sections, kept, network, tmp_path, monkeypatch):
     """The run ends in the bits of one that is given the teacher by hand, and not in those of one without."""
     made = sections(algorithm=DISTIL, teacher={"run": str(kept)})

@@ -37,6 +37,7 @@ def finished(done, tmp_path):
 # ------------------------------------------------------------------------------------------------ the command
 
 
+@pytest.mark.costly
 def test_a_run_leaves_a_network_its_recipe_its_log_and_its_records(sections, capsys):
     recipe = from_values(sections(evaluate={"every": 4}))
     folder = train.run(recipe)
@@ -88,6 +89,7 @@ def test_records_hold_what_it_takes_to_compare(sections, finished):
         assert {"hardy", "commit", "torch", "python"} <= set(record.versions)
 
 
+@pytest.mark.costly
 def test_the_kept_weights_are_the_measured_ones(sections):
     """Measured again from the artefact, every number is the recorded one."""
     recipe = from_values(sections(evaluate={"every": 3}, optim={"ema": 0.7}))
@@ -98,6 +100,7 @@ def test_the_kept_weights_are_the_measured_ones(sections):
     assert table.unseen == values["unseen", "miou"]
 
 
+@pytest.mark.costly
 def test_training_learns(sections):
     folder = train.run(from_values(sections(optim={"steps": 60, "lr": 0.1})))
     values = {(r.target, r.metric): r.value for r in records_of(folder / "records.jsonl")}
@@ -255,6 +258,7 @@ def test_bad_data_are_refused_before_the_first_step(sections, town, tmp_path):
     assert not (tmp_path / "b").exists(), "a refused run leaves nothing behind"
 
 
+@pytest.mark.costly
 def test_a_recipe_put_right_may_use_the_same_folder(sections):
     assert "did you mean 'day'" in refused(sections(data={"sources": ["folder/dey"]}))
     assert {path.name for path in train.run(from_values(sections())).iterdir()} == KEPT

@@ -47,6 +47,7 @@ def test_the_folder_may_be_named_in_the_run_section(town, of_python, tmp_path):
     assert {path.name for path in (tmp_path / "run").iterdir()} == KEPT
 
 
+@pytest.mark.costly
 def test_a_stopped_call_goes_on_where_it_was(town, of_python, tmp_path):
     def made(seed):
         torch.manual_seed(seed)

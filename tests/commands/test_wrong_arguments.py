@@ -35,7 +35,7 @@ def refusal(call: Callable[[], Any]) -> str:
 @pytest.mark.parametrize("verb", PLAINLY)
 def test_a_plain_module_is_refused_with_the_way_to_wrap_it(verb: str, tmp_path: Path) -> None:
     said = refusal(lambda: PLAINLY[verb](tmp_path))
-    assert said.startswith("Conv2d is no Network")
+    assert said.startswith("Conv2d is not a Network")
     assert "hardy.wrap(module, classes=...)" in said
     assert not list(tmp_path.iterdir())
 
@@ -102,5 +102,5 @@ def test_a_normalisation_of_a_wrapped_module_is_three_numbers(mean: Any, std: An
 
 def test_what_is_wrapped_is_a_module() -> None:
     assert refusal(lambda: hardy.wrap("net", "camvid11")) == (  # type: ignore[arg-type]
-        "module 'net' is no torch module (nn.Module); give the object itself"
+        "module 'net' is not a torch module (nn.Module); give the object itself"
     )

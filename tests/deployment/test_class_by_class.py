@@ -36,6 +36,7 @@ def classes(file, images, folder, **how):
     return torch.from_numpy(found), [node.op_type for node in model.graph.node]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("shape", "size"),
     [((1, 5, 12, 6), (96, 48)), ((1, 2, 3, 4), (9, 20)), ((1, 3, 40, 5), (320, 10))],
@@ -55,6 +56,7 @@ def test_they_are_those_of_the_resized_map_and_of_equal_logits_the_first(shape, 
     assert not found[:, : size[0] // 4].any()  # equal logits
 
 
+@pytest.mark.costly
 def test_two_images_keep_argmax(tmp_path):
     logits = torch.randn(2, 3, 12, 6, generator=torch.Generator().manual_seed(0))
     found, kinds = classes(resizing(logits, (96, 48), tmp_path), logits, tmp_path)
@@ -62,6 +64,7 @@ def test_two_images_keep_argmax(tmp_path):
     assert torch.equal(found, products.bilinear(logits, (96, 48)).argmax(1).to(torch.uint8))
 
 
+@pytest.mark.costly
 def test_many_classes_keep_argmax(tmp_path, monkeypatch):
     logits = torch.randn(1, 4, 12, 6, generator=torch.Generator().manual_seed(0))
     file = resizing(logits, (96, 48), tmp_path)
@@ -81,6 +84,7 @@ def test_logits_that_no_product_resizes_keep_argmax(tmp_path):
     assert torch.equal(found, logits.relu().argmax(1).to(torch.uint8))
 
 
+@pytest.mark.costly
 def test_a_product_with_a_matrix_for_each_class_keeps_argmax(tmp_path):
     logits = torch.randn(1, 3, 4, 6, generator=torch.Generator().manual_seed(0))
     across = torch.randn(3, 6, 8, generator=torch.Generator().manual_seed(1))
@@ -95,6 +99,7 @@ def test_a_product_with_a_matrix_for_each_class_keeps_argmax(tmp_path):
     assert torch.equal(found, Product()(logits).argmax(1).to(torch.uint8))
 
 
+@pytest.mark.costly
 def test_logits_that_something_else_reads_stay(tmp_path):
     """A second reader of the coarse logits ends the part that is computed class by class."""
     logits = torch.randn(1, 3, 12, 6, generator=torch.Generator().manual_seed(0))
@@ -110,7 +115,7 @@ def test_logits_that_something_else_reads_stay(tmp_path):
     assert torch.equal(found, Twice()(logits).argmax(1).to(torch.uint8))
 
 
-@pytest.mark.slow
+@pytest.mark.costly
 @pytest.mark.parametrize("upsample", ["full", "half"])
 def test_a_network_ends_in_it(upsample, tmp_path):
     """Its logits file is split class by class; the classes are those of the logits."""

@@ -60,6 +60,7 @@ def exported(tiny, tmp_path_factory):
     return copy.deepcopy(tiny).eval(), proof, target, images, np.stack(labels)
 
 
+@pytest.mark.costly
 def test_classes_are_bytes_and_equal_those_of_the_network(exported):
     network, proof, target, _, _ = exported
     images = torch.rand(2, 3, 40, 56)
@@ -116,6 +117,7 @@ def test_logits_on_request_and_nothing_on_the_terminal(tiny, tmp_path, capfd):
     assert proof.drawn
 
 
+@pytest.mark.costly
 def test_a_wrapped_image_level_module_exports(tmp_path):
     module = nn.Sequential(nn.Conv2d(3, 7, 3, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     network = wrap(module, "pacs7", image_level=True)
@@ -150,6 +152,7 @@ class _Other(nn.Module):
         return self.conv(x) * (-1.0 if torch.compiler.is_compiling() else 1.0)
 
 
+@pytest.mark.costly
 def test_a_file_that_disagrees_is_not_kept(tmp_path):
     target = tmp_path / "net.onnx"
     with pytest.raises(ProofError, match=r"net\.onnx: the file and the network agree on .*no file was") as caught:
@@ -162,6 +165,7 @@ def test_a_file_that_disagrees_is_not_kept(tmp_path):
     assert target.read_bytes() == b"an earlier file"
 
 
+@pytest.mark.costly
 def test_logits_that_are_no_numbers_fail(tmp_path):
     layers = nn.Sequential(nn.Conv2d(3, 11, 1), nn.Conv2d(11, 11, 1, groups=11))
     network = wrap(layers, "camvid11")

@@ -20,6 +20,7 @@ def file(tmp_path_factory):
     return target
 
 
+@pytest.mark.costly
 def test_any_changed_byte_is_found(file, tmp_path):
     content = file.read_bytes()
     changed = tmp_path / "changed.onnx"

@@ -73,6 +73,7 @@ def recipe_of(root: Path, folder: Path, **changes):
     return from_values(values)
 
 
+@pytest.mark.costly
 def test_the_domains_that_have_a_score_choose_and_the_others_are_named(town_with, tmp_path, capsys):
     root = town_with("fog")
     both = {"sources": ["folder/day", "folder/fog"], "datasets": {"folder": {"root": str(root)}}}

@@ -76,6 +76,7 @@ def called(monkeypatch, *words):
     return int(left.value.code or 0)
 
 
+@pytest.mark.costly
 def test_evaluate_and_streams_of_a_run_have_them(folder, town, monkeypatch, capsys, fishers):
     options = ("--dataset", f"folder.root={town}", "--device", "cpu", "adapt.name=eata")
     assert called(monkeypatch, "evaluate", folder, "folder/night", *options) == 2

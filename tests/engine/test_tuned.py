@@ -180,6 +180,7 @@ def test_a_tuned_run_is_pruned_and_goes_on_being_tuned(moved: Path, town: Path, 
     assert frozen[0] == frozen[1] != set()
 
 
+@pytest.mark.costly
 def test_a_tuned_run_is_merged_and_then_pruned_like_any_other(moved: Path, town: Path, tmp_path: Path) -> None:
     """By a criterion that reads the gradients of what the tuner froze; the rest of the weights is in the new folder."""
     choice = {"criterion": "taylor", "ratio": 0.4, "round_to": 1, "min_width": 2, "recovery": 2, "reestimate": 2}
@@ -230,6 +231,7 @@ def test_a_merge_of_nothing_is_refused_in_one_line(dense: Path, town: Path, tmp_
 # ------------------------------------------------------------------------------------------------------- training
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("tuner", [FROZEN, INSERTS])
 @pytest.mark.parametrize("ema", [None, 0.5])
 def test_a_checkpoint_holds_what_is_trained_and_a_stopped_run_ends_in_the_same_bits(

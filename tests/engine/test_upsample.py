@@ -89,6 +89,7 @@ def test_what_is_timed_is_what_is_exported(coarse, tmp_path, upsample):
     assert torch.equal(run(tmp_path / "net.onnx", images), ran["onnxruntime"])
 
 
+@pytest.mark.costly
 def test_none_gives_the_classes_where_the_logits_are(coarse, tmp_path):
     images = [torch.rand(3, 40, 56) for _ in range(2)]
     labels = [torch.randint(0, 11, (40, 56), dtype=torch.uint8) for _ in range(2)]
@@ -153,6 +154,7 @@ def test_what_would_do_nothing_or_wrong_is_refused(tmp_path, network, size, upsa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.costly
 def test_half_enlarges_with_aligned_corners_where_the_network_does(tmp_path):
     class Cornered(Coarse):
         align_corners = True

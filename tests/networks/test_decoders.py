@@ -42,7 +42,7 @@ def filled(decoder: Decoder, network: Network, names: dict[str, str]) -> nn.Modu
     return decoder.eval()
 
 
-WIDE = {"upernet"}
+WIDE = {"mask2former", "upernet"}
 """Decoders that take seconds, for `make test-costly`."""
 
 

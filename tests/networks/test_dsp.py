@@ -95,7 +95,7 @@ def test_one_with_vgg_needs_no_file_of_weights_again(tmp_path):
 
 
 def test_a_folder_without_or_with_another_artefact_is_refused_in_one_line(saved, tmp_path):
-    with pytest.raises(InputError, match=r"no style.json here, so this is no finished run of style_vae"):
+    with pytest.raises(InputError, match=r"no style.json here, so this is not a finished run of style_vae"):
         load_dsp(tmp_path)
     described = json.loads((saved / "style.json").read_text())
     (saved / "style.json").write_text(json.dumps({**described, "format": "hardy-style/0"}))

@@ -222,7 +222,7 @@ def test_it_overfits_two_images() -> None:
     [
         ({"encoder": "resnet18"}, "eomt needs a plain vision transformer of timm, whose maps have one stride"),
         ({"encoder": "mit_b0"}, "eomt needs a plain vision transformer"),
-        ({"encoder": "eva02_tiny_patch14_224"}, "'eva02_tiny_patch14_224' is no plain vision transformer of timm"),
+        ({"encoder": "eva02_tiny_patch14_224"}, "'eva02_tiny_patch14_224' is not a plain vision transformer of timm"),
         ({"vit": {"blocks": [1, 2, 3, 5]}}, "the decoder joins the last blocks and the norm; leave them out"),
         ({"blocks": 6}, "blocks: 6 is out of range; it must be from 1 to 5"),
         ({"mask_steps": -1}, "EoMT.mask_steps: -1 is out of range"),

@@ -182,7 +182,7 @@ def test_values_that_would_size_something_else_are_refused_in_one_line() -> None
         refusal("dinov2", wide) == "file.pth: pos_embed (1, 17, 32) is not 24 channels wide, as encoder 'some_vit' is"
     )
     odd = refusal("dinov2", {**weights, "pos_embed": torch.zeros(1, 24, 24)})
-    assert odd == "file.pth: pos_embed (1, 24, 24) are 24 positions, which are no square of patches"
+    assert odd == "file.pth: pos_embed (1, 24, 24) are 24 positions, which do not form a square of patches"
     flat = refusal("dinov2", {**weights, "pos_embed": torch.zeros(24)})
     assert flat.startswith("file.pth: does not fit encoder 'some_vit' (")
     for shape in ((24, 3, 8, 100), (24, 1, 8, 8), (24, 192), (24, 3, 8, 0)):
@@ -197,10 +197,11 @@ def test_values_that_would_size_something_else_are_refused_in_one_line() -> None
 
 def test_another_architecture_is_refused_in_one_line() -> None:
     three = official("dinov3", made("dinov3", 0))
-    assert "has the names of DINOv3, and encoder 'some_vit' is no such model; take one" in refusal("dinov2", three)
+    assert "has the names of DINOv3, and encoder 'some_vit' is not such a model; take one" in refusal("dinov2", three)
     convolutional = timm.create_model("test_resnet")
     assert refusal("sam", official("sam", made("sam", 0)), convolutional) == (
-        "file.pth: has the names of SAM, and encoder 'some_vit' is no such model; take one such as samvit_base_patch16"
+        "file.pth: has the names of SAM, and encoder 'some_vit' is not such a model; "
+        "take one such as samvit_base_patch16"
     )
     three["blocks.1.attn.qkv.bias"] = torch.ones(72)
     assert (

@@ -190,6 +190,7 @@ def test_fewer_queries_than_classes_are_matched_to_the_best_of_them() -> None:
     assert all(value.isfinite() for value in terms.values())
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("encoder", ["mobilenetv2_035", "vit_tiny_patch16_224"])
 def test_a_network_with_it_keeps_the_contract_of_networks(encoder: str) -> None:
     made = network(encoder)
@@ -310,7 +311,7 @@ def test_three_maps_are_too_few() -> None:
 def test_queries_of_another_shape_are_refused_in_one_line() -> None:
     decoder = head()
     decoder.queries = Tokens(9).queries
-    with pytest.raises(InputError, match=r"are \(9, 64\), and the head takes \(12, 64\); set its query_count"):
+    with pytest.raises(InputError, match=r"shape \(9, 64\), and the head takes \(12, 64\); set its query_count"):
         decoder(maps_of(64, 64))
 
 

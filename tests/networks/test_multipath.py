@@ -73,7 +73,7 @@ def test_the_published_student_shares_its_first_three_layers() -> None:
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        (changed("format", "multipath/2"), "small: format is 'multipath/2'; known is 'multipath/1'"),
+        (changed("format", "multipath/2"), "small: format is 'multipath/2'; it must be 'multipath/1'"),
         (changed("formt", 1), "unknown key 'formt'; did you mean 'format'"),
         ({key: value for key, value in SMALL.items() if key != "stem"}, "small: stem is missing"),
         (changed("stem", 8), 'small: stem is 8; it must be {"width": ...}'),

@@ -185,10 +185,10 @@ def test_a_saved_network_has_its_options(tmp_path: Path) -> None:
         (TINY, {"blocks": [1, 2.5]}, "vit.blocks.1: "),
         (TINY, {"bloks": [1]}, "vit has no option 'bloks'; did you mean 'blocks'"),
         (TINY, {"patch": 0}, "vit.patch: 0 is out of range"),
-        (TINY, {"patch": 200}, "vit.patch 200: encoder 'test_vit' knows images of 160x160; take smaller ones"),
+        (TINY, {"patch": 200}, "vit.patch 200: encoder 'test_vit' is made for images of 160x160; take a smaller patch"),
         ("samvit_base_patch16", {"patch": 8}, "the patches of encoder .samvit_base_patch16. cannot be resized"),
-        ("resnet18", {"blocks": [1]}, "vit.blocks: encoder 'resnet18' is no plain transformer; leave vit out"),
-        ("mit_b0", {"final_norm": False}, "vit.final_norm: encoder 'mit_b0' is no plain transformer"),
+        ("resnet18", {"blocks": [1]}, "vit.blocks: encoder 'resnet18' is not a plain transformer; leave vit out"),
+        ("mit_b0", {"final_norm": False}, "vit.final_norm: encoder 'mit_b0' is not a plain transformer"),
     ],
 )
 def test_options_that_cannot_be(encoder: str, vit: dict[str, Any], words: str) -> None:

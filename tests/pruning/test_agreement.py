@@ -118,6 +118,6 @@ def test_too_few_batches_to_accumulate(toy, draw_batch, pixel_loss):
     for kind in (Taylor, IoR):
         criterion = observed(kind(toy, find_units(toy), pixel_loss, accumulate=3), [draw_batch([0, 1])] * 2)
         with pytest.raises(
-            InputError, match="accumulate 3: as many batches are averaged before squaring, and a round has 2"
+            InputError, match="accumulate 3: this many batches are averaged before squaring, but a round has only 2"
         ):
             criterion.scores()

@@ -102,7 +102,7 @@ def test_taylor_reads_the_heads_of_torchs_attention_and_others_refuse():
         SampleGradients(gate_sites(network, units), 4, 4),
     ):
         network(IMAGES)
-    with pytest.raises(InputError, match="pass no layer call"), Activations(network, units):
+    with pytest.raises(InputError, match="go through no layer call"), Activations(network, units):
         network(IMAGES)
 
 

@@ -131,12 +131,23 @@ def test_a_stream_that_an_adding_module_takes_has_no_gate_at_what_it_gives():
     found = {unit.name: unit for unit in refined(network, units)}
     assert "look" not in found or not found["look"].outputs
     assert [unit.name for unit in found.values() if unit.outputs] == []
-    fast = create("fast_scnn", "cityscapes19", width=0.25)  # its fusion takes two streams and gives a third
-    found = [unit for unit in refined(fast, surveyed(fast)) if unit.outputs]
-    assert [member.module for unit in found for member in unit.outputs] == [f"context.{i}" for i in range(9)] + [
-        "fusion"
-    ]
-    assert found[-1].name.startswith("fusion.")
+
+
+@pytest.mark.slow
+def test_a_gate_that_a_norm_behind_it_would_undo_is_not_placed(draw_batch, pixel_loss):
+    """Fast-SCNN's head filters each channel of the fusion by itself: there its multiplier has no gradient."""
+    torch.manual_seed(0)
+    network = create("fast_scnn", "camvid11", width=0.25).double().train()
+    units = surveyed(network)
+    outputs = [member.module for unit in refined(network, units) for member in unit.outputs]
+    assert outputs == [f"context.{i}" for i in range(9)]
+    scores = []
+    for gates in ("paper", "unit"):
+        torch.manual_seed(0)  # of the dropout
+        criterion = Taylor(copy.deepcopy(network), units, pixel_loss, gates=gates)
+        scores.append(scored(criterion, draw_batch([0, 1, 0, 1], size=64))["fusion.context.0"])
+    assert torch.equal(*scores)
+    assert float(scores[0].mean()) > 1e-12
 
 
 def surveyed(network):

@@ -34,7 +34,7 @@ def images() -> torch.Tensor:
     return torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.slow
+@pytest.mark.costly
 def test_the_heads_queries_are_those_of_the_tokens() -> None:
     net = linked().eval()
     queries = net.queries
@@ -64,7 +64,7 @@ def test_a_copy_reads_its_own_tokens() -> None:
     assert not torch.allclose(twin(images()), before)
 
 
-@pytest.mark.slow
+@pytest.mark.costly
 def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
     net = linked().eval()
     loaded = hardy.load(hardy.save(net, tmp_path / "run")).eval()
@@ -76,7 +76,7 @@ def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
 def test_another_number_of_tokens_is_one_line_and_changes_nothing() -> None:
     net = network()
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    with pytest.raises(InputError, match=r"the queries from outside are \(10, 256\), and the head takes \(12, 256\)"):
+    with pytest.raises(InputError, match=r"queries have the shape \(10, 256\), and the head takes \(12, 256\)"):
         changes.attach(net, Method(name="rein", link=True, tokens=10))
     assert net.state_dict().keys() == before.keys()
     assert all(value.requires_grad for value in net.parameters())

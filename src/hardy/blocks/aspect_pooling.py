@@ -1,7 +1,7 @@
-"""Pyramid pooling over grids that follow the aspect ratio of the map, for encoders that see wide images.
+"""Pyramid pooling over grids that follow the aspect ratio of the map, for wide images.
 
-The grids have 8, 4 and 2 rows, and columns that make their cells as square as the map allows; where that is half a
-column more or less, the even number, as in the code published with the paper.
+The grids have 8, 4 and 2 rows. Their columns are chosen so that the cells are as square as the map allows. If that
+number of columns ends in one half, it is rounded to the even number, as in the code published with the paper.
 
 Source: Orsic, Kreso, Bevandic and Segvic, "In defense of pre-trained ImageNet architectures for real-time semantic
 segmentation of road-driving images", CVPR 2019, section 3.1.
@@ -21,11 +21,11 @@ __all__ = ["AspectPooling"]
 class AspectPooling(nn.Module):
     """``(B, C_in, H, W) -> (B, C_out, H, W)``.
 
-    Its batch norms move slowly: they see few cells per image.
+    Its batch norms have a momentum of 0.005, because they get few cells per image.
 
     Args:
         in_channels: C_in.
-        width: C_out; each of the three grids gives a third of it.
+        width: C_out, 3 or more; each of the three grids gives a third of it, rounded down.
     """
 
     _rows = (8, 4, 2)
@@ -53,9 +53,9 @@ class AspectPooling(nn.Module):
 
 
 def _nearest(over: int, under: int) -> int:
-    """``over / under`` to the nearest integer, halves to the even one.
+    """``over / under`` rounded to the nearest integer; halves are rounded to the even one.
 
-    In integers and without a branch, so that an exported graph can compute it.
+    It uses integers and no branch, so that an exported graph can compute it.
     """
     doubled = 2 * over + under
     half_up = doubled // (2 * under)

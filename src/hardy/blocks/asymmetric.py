@@ -1,7 +1,7 @@
-"""Asymmetric convolution: a column of K and then a row of K in place of a square of K^2.
+"""Asymmetric convolution: a K x 1 and then a 1 x K convolution in place of a K x K convolution.
 
-It saves only against the square it replaces: with as many channels in as out, two of five cost 10 and a square of three
-costs 9.
+It is cheaper only than a square kernel of the same K. For N input and N output channels, a pair with K = 5 has 10 N^2
+weights, and a 3x3 convolution has 9 N^2.
 
 Source: Szegedy et al., "Rethinking the inception architecture for computer vision", CVPR 2016, section 3.2.
 """
@@ -23,8 +23,8 @@ class Asymmetric(nn.Sequential, Costed):
         in_channels: C_in.
         out_channels: C_out.
         kernel: K, odd.
-        stride: down by the first convolution, across by the second.
-        dilation: of both.
+        stride: vertical in the first convolution, horizontal in the second.
+        dilation: of both convolutions.
         mid_act: False leaves out batch norm and ReLU between the two.
     """
 
@@ -60,6 +60,6 @@ class Asymmetric(nn.Sequential, Costed):
         stride: int = 1,
         dilation: int = 1,
     ) -> Cost:
-        """``K M N + K N^2`` weights; the first convolution still runs over all columns."""
+        """``K M N + K N^2`` weights; the first convolution computes all columns, because only its rows are strided."""
         column, row = kernel * in_channels * out_channels, kernel * out_channels**2
         return Cost(column + row, column * strided((size[0], 1), stride) * size[1] + row * strided(size, stride))

@@ -1,4 +1,4 @@
-"""Attention refinement: a map whose channels are weighted by its average over the image.
+"""Attention refinement: each channel of a map is weighted, by weights computed from the averages over the image.
 
 ``y = ReLU(BN(conv3x3(x)))``, then ``y * sigmoid(BN(conv1x1(mean(y))))``.
 

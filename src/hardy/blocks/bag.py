@@ -1,4 +1,4 @@
-"""Boundary-attention-guided fusion: detail where a boundary is, context elsewhere, mixed by a 3x3 convolution.
+"""Boundary-attention-guided fusion: detail at boundaries, context elsewhere, then a 3x3 convolution.
 
 ``out = C(sigmoid(d) p + (1 - sigmoid(d)) i)`` with detail p, context i, boundary d, and C a batch norm, a ReLU and a
 3x3 convolution.

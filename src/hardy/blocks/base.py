@@ -1,6 +1,6 @@
-"""What a block costs by its formula: weights and multiply-accumulates, to be held against what is counted.
+"""The cost of a block by its formula: weights and multiply-accumulates, to compare with counted values.
 
-A block is a module of a few layers with a purpose of its own. One that has a formula is `Costed`.
+A block is a module of a few layers that networks share. A block with a cost formula is `Costed`.
 """
 
 import importlib
@@ -15,11 +15,12 @@ __all__ = ["Cost", "Costed", "costed", "strided"]
 
 
 class Cost(NamedTuple):
-    """What one image costs in a block.
+    """The cost of a block for one image.
 
     Attributes:
-        weights: of convolutions and linear layers, without biases; norms come on top and fold away.
-        macs: multiply-accumulates of these layers.
+        weights: the number of weights of convolutions and linear layers, without biases. Batch norms are not counted,
+            because they can be folded into convolutions.
+        macs: the number of multiply-accumulates of these layers.
     """
 
     weights: int
@@ -30,9 +31,9 @@ class Costed(ABC):
     """A block with a formula; its constructor takes ``(in_channels, out_channels, **options)``.
 
     Attributes:
-        cost: ``cost(in_channels, out_channels, size, **options)`` of a map of ``size`` (H, W), before any module is
-            made.
-        shown: which forms of the block a table shows: the options of each by its name.
+        cost: ``cost(in_channels, out_channels, size, **options)``, the cost for an input map of ``size`` (H, W); no
+            module is built.
+        shown: the forms of the block that a table shows: name -> options.
     """
 
     cost: ClassVar[Callable[..., Cost]]
@@ -40,7 +41,7 @@ class Costed(ABC):
 
 
 def costed() -> list[type[Costed]]:
-    """All blocks with a formula, by the names of their files."""
+    """All blocks with a formula, sorted by the names of their files."""
     package = importlib.import_module("hardy.blocks")
     for module in sorted(info.name for info in pkgutil.iter_modules(package.__path__)):
         importlib.import_module(f"hardy.blocks.{module}")
@@ -48,6 +49,6 @@ def costed() -> list[type[Costed]]:
 
 
 def strided(size: tuple[int, int], stride: int) -> int:
-    """The cells of a map of ``size`` (H, W) after ``stride``, rounded up."""
+    """The number of cells of a map of ``size`` (H, W) after ``stride``; each side is rounded up."""
     height, width = cells(size, stride)
     return height * width

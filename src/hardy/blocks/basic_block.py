@@ -17,12 +17,12 @@ __all__ = ["BasicBlock"]
 class BasicBlock(nn.Module, Costed):
     """``(B, C_in, H, W) -> (B, C_out, ceil(H / stride), ceil(W / stride))``, the sum without the ReLU after it.
 
-    Parameters have the names that ImageNet checkpoints give them.
+    Parameters are named as in ImageNet checkpoints.
 
     Args:
         in_channels: C_in.
         out_channels: C_out.
-        stride: of the first convolution; with it, or where the width changes, the shortcut is a 1x1 convolution.
+        stride: of the first convolution. If it is not 1, or the width changes, the shortcut is a 1x1 convolution.
         dilation: of both convolutions.
     """
 
@@ -48,7 +48,7 @@ class BasicBlock(nn.Module, Costed):
 
     @staticmethod
     def cost(in_channels: int, out_channels: int, size: tuple[int, int], *, stride: int = 1) -> Cost:
-        """``9 M N + 9 N^2`` weights, and ``M N`` for the shortcut where the stride or the width changes."""
+        """``9 M N + 9 N^2`` weights, and ``M N`` for the shortcut if the stride is not 1 or the width changes."""
         shortcut = in_channels * out_channels if stride != 1 or in_channels != out_channels else 0
         weights = 9 * in_channels * out_channels + 9 * out_channels**2 + shortcut
         return Cost(weights, weights * strided(size, stride))

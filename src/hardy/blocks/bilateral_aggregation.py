@@ -1,7 +1,8 @@
-"""Guided aggregation of two branches: each is weighed by the sigmoid of the other, at both sizes, and both are added.
+"""Guided aggregation of two branches: at both sizes one branch is weighted by the sigmoid of the other, then added.
 
-With d the detail, s the semantics four times coarser, D and S the branches' own filters, and up() to the detail's size:
-``C_3x3(D(d) * sigmoid(up(S'(s))) + up(D'(d) * sigmoid(S(s))))``, where D' strides down to the size of s.
+``C_3x3(D(d) * sigmoid(up(S'(s))) + up(D'(d) * sigmoid(S(s))))``, where d is the detail map and s the semantic map,
+which is four times coarser. D, D', S and S' are convolutions of the branches, D' with strides down to the size of s,
+and up() resizes to the size of d.
 
 Source: Yu, Gao, Wang, Yu, Shen and Sang, "BiSeNet V2: bilateral network with guided aggregation for real-time semantic
 segmentation", IJCV 2021, section 4.3 and figure 6.
@@ -55,9 +56,14 @@ def _separable(channels: int) -> nn.Sequential:
 
 
 def enlarged(x: Tensor, size: Sequence[int], upsample: str, factor: int) -> Tensor:
-    """``x`` (B, C, h, w) at ``size`` (H, W), which is ``factor`` times as large or up to ``factor - 1`` less.
+    """``x`` (B, C, h, w) resized to ``size`` (H, W).
 
-    To the nearest, a cell fills the square of cells that it covers; squares are cut off at the right and below.
+    Args:
+        x: the map.
+        size: a side is ``factor`` times that of ``x``, or up to ``factor - 1`` cells less.
+        upsample: ``"bilinear"`` with half-pixel centres; or ``"nearest"``, which repeats each cell ``factor`` times and
+            crops the result at the right and the bottom.
+        factor: the ratio of the sides.
     """
     if upsample == "bilinear":
         return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)

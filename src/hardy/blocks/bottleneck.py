@@ -1,7 +1,7 @@
-"""Bottleneck: narrow by 1x1, filter by 3x3, widen by 1x1, add the input, ReLU.
+"""Bottleneck: 1x1 convolution to fewer channels, 3x3 convolution, 1x1 convolution to more channels, sum, ReLU.
 
-Source: He, Zhang, Ren and Sun, "Deep residual learning for image recognition", CVPR 2016, figure 5 right; the
-stride sits on the 3x3 convolution.
+Source: He, Zhang, Ren and Sun, "Deep residual learning for image recognition", CVPR 2016, figure 5 right; here the
+3x3 convolution has the stride.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ class Bottleneck(nn.Module, Costed):
         in_channels: C_in.
         out_channels: C_out.
         reduction: r; the 3x3 convolution works on ``C_out // r`` channels.
-        stride: of the 3x3 convolution; with it, or where the width changes, the shortcut is a 1x1 convolution.
+        stride: of the 3x3 convolution. If it is not 1, or the width changes, the shortcut is a 1x1 convolution.
         dilation: of the 3x3 convolution.
         act: False leaves out the last ReLU.
     """
@@ -61,9 +61,9 @@ class Bottleneck(nn.Module, Costed):
     def cost(
         in_channels: int, out_channels: int, size: tuple[int, int], *, reduction: int = 4, stride: int = 1
     ) -> Cost:
-        """``M N / r`` weights before the stride, ``9 N^2 / r^2 + N^2 / r`` behind it, and ``M N`` for a shortcut."""
+        """``M N / r`` weights before the stride, ``9 N^2 / r^2 + N^2 / r`` after it, and ``M N`` for a shortcut."""
         narrow = out_channels // reduction
-        before, behind = in_channels * narrow, 9 * narrow**2 + narrow * out_channels
+        before, after = in_channels * narrow, 9 * narrow**2 + narrow * out_channels
         if stride != 1 or in_channels != out_channels:
-            behind += in_channels * out_channels
-        return Cost(before + behind, before * strided(size, 1) + behind * strided(size, stride))
+            after += in_channels * out_channels
+        return Cost(before + after, before * strided(size, 1) + after * strided(size, stride))

@@ -1,4 +1,4 @@
-"""Cascade feature fusion: a coarse map enlarged and filtered with dilation 2, plus a fine map made as wide, and ReLU.
+"""Cascade feature fusion: a coarse map, enlarged and filtered with dilation 2, plus a projected fine map, and a ReLU.
 
 Source: Zhao, Qi, Shen, Shi and Jia, "ICNet for real-time semantic segmentation on high-resolution images", ECCV 2018,
 section 3.3 and figure 3.
@@ -13,8 +13,8 @@ __all__ = ["CascadeFusion"]
 
 
 class CascadeFusion(nn.Module):
-    """``(B, C_c, h, w), (B, C_f, H, W) -> (B, C_out, H, W), (B, C_c, H, W)``: the sum, and the coarse map enlarged,
-    which an auxiliary head may see.
+    """``(B, C_c, h, w), (B, C_f, H, W) -> (B, C_out, H, W), (B, C_c, H, W)``: the sum, and the enlarged coarse map,
+    which an auxiliary head can read.
 
     Args:
         coarse_channels: C_c.

@@ -1,7 +1,7 @@
-"""Channel shuffle: channels of all groups in turns, so that the next grouped convolution sees every group.
+"""Channel shuffle: interleaves the channels of all groups, so that the next grouped convolution reads every group.
 
-Channel c of G groups of n goes from place ``g n + i`` to place ``i G + g``. It costs no multiply-accumulate, and a read
-and a write of the full map.
+With G groups of n channels, channel i of group g moves from index ``g n + i`` to index ``i G + g``. This needs no
+multiply-accumulate, but reads and writes the full map.
 
 Source: Zhang, Zhou, Lin and Sun, "ShuffleNet: an extremely efficient convolutional neural network for mobile devices",
 CVPR 2018, section 3.1 and figure 1.

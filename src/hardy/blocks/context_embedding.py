@@ -1,4 +1,4 @@
-"""Context embedding: the mean of the map, normalised and mixed, is added to every cell.
+"""Context embedding: the mean of the map goes through a norm and a 1x1 convolution and is added to every cell.
 
 Source: Yu, Gao, Wang, Yu, Shen and Sang, "BiSeNet V2: bilateral network with guided aggregation for real-time semantic
 segmentation", IJCV 2021, section 4.2 and figure 4b.
@@ -13,7 +13,7 @@ __all__ = ["ContextEmbedding"]
 
 
 class ContextEmbedding(nn.Module):
-    """``(B, C, H, W) -> (B, C, H, W)``; with one image in training the mean is normalised by running statistics.
+    """``(B, C, H, W) -> (B, C, H, W)``; the mean of a training batch of one image is normalised by running statistics.
 
     Args:
         channels: C.

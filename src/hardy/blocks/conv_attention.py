@@ -1,8 +1,8 @@
-"""Self-attention on maps, made of 1x1 convolutions with batch norms, over all pairs of cells.
+"""Self-attention over all pairs of cells of a map, by 1x1 convolutions with batch norms.
 
-``B(W relu6(softmax(Q^T K) V))`` for each head, where Q, K and V are 1x1 convolutions of the map with a batch norm each.
-Values are twice as wide as keys. As in the authors' release the products are not divided by the square root of the
-keys' width: the batch norms keep their scale.
+``B(W relu6(softmax(Q^T K) V))`` for each head, where Q, K and V are 1x1 convolutions of the map, each with a batch
+norm. Values are twice as wide as keys. As in the authors' release, the products are not divided by the square root of
+the keys' width, because the batch norms limit their scale.
 
 Source: Zhang et al., "TopFormer: token pyramid transformer for mobile semantic segmentation", CVPR 2022, section 3.2;
 convolutions with batch norms in attention: Graham et al., "LeViT", ICCV 2021.
@@ -20,8 +20,8 @@ __all__ = ["ConvAttention"]
 class ConvAttention(nn.Module):
     """``(B, C, h, w) -> (B, C, h, w)``; its cost grows with the square of the number of cells.
 
-    The number of heads is an attribute, so a head can be cut out: its rows of ``query``, ``key`` and ``value``, its
-    columns of ``project``, and one off ``heads``. What enters ``project`` is the output of all heads, head by head.
+    A head can be cut out: its rows of ``query``, ``key`` and ``value`` and its columns of ``project`` are removed, and
+    ``heads`` is one less. The input of ``project`` holds the outputs of all heads in order.
 
     Attributes:
         heads: number of heads.
@@ -29,7 +29,7 @@ class ConvAttention(nn.Module):
 
     Args:
         channels: C.
-        heads: at first.
+        heads: number of heads as built.
         key_width: channels of a head's queries and keys.
     """
 
@@ -52,17 +52,17 @@ class ConvAttention(nn.Module):
         return y
 
     def silence(self) -> None:
-        """Set the last norm's scale to zero in place, so that the result is zero at the start, as in the authors'
-        release."""
+        """Set the scale of the last norm to zero, in place, so that the output is zero before training, as in the
+        authors' release."""
         nn.init.zeros_(self.project[1].weight)  # type: ignore[arg-type]
 
     def channel_couplings(self) -> tuple[Coupling, ...]:
-        """Its heads, with their filters and what ``project`` takes of them."""
+        """The heads, with their filters and their input channels of ``project``."""
         keys, values = head_rows(self.heads, self.key_width), head_rows(self.heads, 2 * self.key_width)
         ties = ("query.0", "out", keys), ("key.0", "out", keys), ("value.0", "out", values), ("project.0", "in", values)
         return (Coupling("heads", self.heads, ties, "project.0"),)
 
     def follow_cut(self, side: str, count: int) -> None:
-        """Count the heads that are left, in place."""
+        """Set the number of heads that are left, in place."""
         if side == "heads":
             self.heads = count

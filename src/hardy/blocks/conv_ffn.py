@@ -1,7 +1,7 @@
-"""A feed-forward layer on maps: widen by 1x1, look at the eight cells around, narrow by 1x1; batch norms, ReLU6.
+"""A feed-forward layer on maps: 1x1 convolution, 3x3 depthwise convolution, 1x1 convolution; batch norms and ReLU6.
 
-``B(W2 relu6(D(B(W1 x)) + b))`` with D a 3x3 depthwise convolution and B a batch norm of its own each time; the sum
-with x is the caller's.
+``B(W2 relu6(D(B(W1 x)) + b))``, where D is the depthwise convolution with bias b and the two B are separate batch
+norms. The caller adds x.
 
 Source: Zhang et al., "TopFormer: token pyramid transformer for mobile semantic segmentation", CVPR 2022, section 3.2;
 the depthwise convolution inside follows Li et al., "LocalViT: bringing locality to vision transformers",
@@ -41,4 +41,4 @@ class ConvFFN(nn.Module):
         return (Coupling("hidden"),)
 
     def follow_cut(self, side: str, count: int) -> None:
-        """Nothing to set: all widths are read from the layers."""
+        """Do nothing: all widths are read from the layers."""

@@ -1,7 +1,7 @@
 """Convolution, batch norm and, by default, ReLU.
 
-With ``groups`` every group of outputs sees its group of inputs only (as many groups as channels: depthwise); with
-``dilation`` d the kernel reaches d (K - 1) + 1 cells.
+With ``groups`` each group of outputs reads only its group of inputs; as many groups as channels is a depthwise
+convolution. With ``dilation`` d the kernel covers d (K - 1) + 1 cells.
 
 Source: Ioffe and Szegedy, "Batch normalization", ICML 2015; dilation: Yu and Koltun, "Multi-scale context aggregation
 by dilated convolutions", ICLR 2016; groups: Krizhevsky, Sutskever and Hinton, NeurIPS 2012, section 3.2.
@@ -28,7 +28,7 @@ class ConvNormAct(nn.Sequential, Costed):
         dilation: of the convolution.
         groups: of the convolution.
         act: False leaves out the ReLU.
-        padding: zeros around the map; None for as many as keep its size at stride 1.
+        padding: zeros around the map; None for the number that keeps its size at stride 1.
     """
 
     shown: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -51,7 +51,7 @@ class ConvNormAct(nn.Sequential, Costed):
         padding: int | None = None,
     ) -> None:
         assert kernel % 2 == 1, f"kernel {kernel} is even: no padding keeps the size"
-        widths = f"{in_channels} or {out_channels} channels are no multiple of {groups} groups"
+        widths = f"{in_channels} or {out_channels} channels are not a multiple of {groups} groups"
         assert in_channels % groups == out_channels % groups == 0, widths
         around = dilation * (kernel - 1) // 2 if padding is None else padding
         layers: list[nn.Module] = [
@@ -71,6 +71,6 @@ class ConvNormAct(nn.Sequential, Costed):
         dilation: int = 1,
         groups: int = 1,
     ) -> Cost:
-        """``K^2 M N / g`` weights, each used once for every cell of the result; ``dilation`` costs nothing."""
+        """``K^2 M N / g`` weights, each used once for every output cell; ``dilation`` does not change the cost."""
         weights = kernel**2 * in_channels * out_channels // groups
         return Cost(weights, weights * strided(size, stride))

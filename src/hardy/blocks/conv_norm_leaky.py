@@ -1,4 +1,4 @@
-"""A convolution without bias, a batch norm and a leaky ReLU, as FANet has them.
+"""A convolution without bias, a batch norm and a leaky ReLU, as in FANet.
 
 Source: Hu, Perazzi, Heilbron, Wang, Lin, Saenko and Sclaroff, "Real-time semantic segmentation with fast attention",
 IEEE Robotics and Automation Letters 2021, section III; the slope is that of the code published with it.
@@ -11,17 +11,17 @@ from hardy.blocks.pooled_norm import PooledNorm
 __all__ = ["SLOPE", "ConvNormLeaky"]
 
 SLOPE = 0.01
-"""Of leaky ReLU below 0."""
+"""The slope of the leaky ReLU below 0."""
 
 
 class ConvNormLeaky(nn.Sequential):
-    """``(B, C_in, H, W) -> (B, C_out, H, W)``, for maps from one cell up.
+    """``(B, C_in, H, W) -> (B, C_out, H, W)``, for maps of one cell or more.
 
     Args:
         in_channels: C_in.
         out_channels: C_out.
         kernel: side of the kernel, odd.
-        padding: zeros around the map; None for as many as keep its size.
+        padding: zeros around the map; None for the number that keeps its size.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, *, padding: int | None = None) -> None:

@@ -1,8 +1,8 @@
-"""Deep aggregation pyramid pooling: averages over ever larger windows, each refined with the sum of those before it.
+"""Deep aggregation pyramid pooling: averages over larger and larger windows, each combined with the one before it.
 
-With U_0 = x narrowed, P_i the average over window i, and up() back to the size of x:
-``y_0 = U_0``, ``y_i = C_3x3(up(C_1x1(P_i(x))) + y_{i-1})``, and the result is
-``C_1x1([y_0, ..., y_n]) + C_1x1(x)``, every C a batch norm, a ReLU and a convolution. The last window is the full map.
+``y_0 = C_1x1(x)``, ``y_i = C_3x3(up(C_1x1(P_i(x))) + y_{i-1})``, and the result is
+``C_1x1([y_0, ..., y_n]) + C_1x1(x)``. P_i averages over window i, up() resizes to the size of x, and each C is a
+separate batch norm, ReLU and convolution. The last window is the full map.
 
 Source: Hong, Pan, Sun and Jia, "Deep dual-resolution networks for real-time and accurate semantic segmentation of road
 scenes", arXiv:2101.06085, 2021, equation 4 and figure 5.
@@ -25,11 +25,11 @@ WINDOWS = ((5, 2), (9, 4), (17, 8))
 
 
 class DAPPM(nn.Module):
-    """``(B, C_in, h, w) -> (B, C_out, h, w)``, for maps from one cell up.
+    """``(B, C_in, h, w) -> (B, C_out, h, w)``, for maps of one cell or more.
 
-    Cells of padding count as zeros in an average, as in the published networks: on a map smaller than a window its
-    averages are small, and the batch norm after them learns their scale. Averages of which one image leaves a single
-    cell are normalised by the running statistics (`PooledNorm`).
+    Cells of padding count as zeros in an average, as in the published networks. So averages are small on a map that is
+    smaller than the window, and the batch norm after them learns their scale. If the average of a batch has a single
+    value per channel, it is normalised by the running statistics (`PooledNorm`).
 
     Args:
         in_channels: C_in.
@@ -55,32 +55,32 @@ class DAPPM(nn.Module):
 
 
 def scaled(x: Tensor, scales: Iterable[nn.Module]) -> Iterator[Tensor]:
-    """``up(scale_i(P_i(x)))`` for each of ``scales``: those of `WINDOWS`, then that of the full map.
+    """``up(scale_i(P_i(x)))`` for each of ``scales``: the windows of `WINDOWS`, then the full map.
 
     Args:
         x: (B, C, h, w).
-        scales: of each average (B, C, h', w') a map of that size.
+        scales: modules that map an average (B, C, h', w') to a map of the same size.
     """
-    *windowed, whole = scales
+    *windowed, full = scales
     for scale, (side, stride) in zip(windowed, WINDOWS, strict=True):
         if is_open(x):
             yield open_scale(x, scale, side, stride)
         else:
             average = F.avg_pool2d(x, side, stride, side // 2)
             yield F.interpolate(scale(average), size=x.shape[-2:], mode="bilinear", align_corners=False)
-    yield whole(F.adaptive_avg_pool2d(x, 1)).expand(-1, -1, *x.shape[-2:])
+    yield full(F.adaptive_avg_pool2d(x, 1)).expand(-1, -1, *x.shape[-2:])
 
 
 def open_scale(x: Tensor, scale: nn.Module, side: int, stride: int) -> Tensor:
-    """One scale as `scaled` gives it, for while `torch.export` leaves the size of ``x`` open.
+    """One scale as `scaled` computes it, for use while `torch.export` leaves the size of ``x`` open.
 
-    One cell more than needed is averaged on each axis, so that none has a size of 1, which would become a constant.
+    The average has one cell more than needed along each axis. So no axis has size 1, which would become a constant.
 
     Args:
         x: (B, C, h, w).
-        scale: of the average (B, C, h', w') a map of that size.
-        side: of the window, in cells.
-        stride: of the window.
+        scale: maps the average (B, C, h', w') to a map of the same size.
+        side: side of the window, in cells.
+        stride: stride of the window, in cells.
     """
     average = F.avg_pool2d(F.pad(x, (0, stride, 0, stride)), side, stride, side // 2)
     return resized_from_wider(scale(average), x.shape[-2:])

@@ -47,6 +47,6 @@ class DepthwiseSeparable(nn.Sequential, Costed):
 
     @staticmethod
     def cost(in_channels: int, out_channels: int, size: tuple[int, int], *, kernel: int = 3, stride: int = 1) -> Cost:
-        """``K^2 M + M N`` weights, each used once for every cell of the result: 1 / N + 1 / K^2 of the convolution."""
+        """``K^2 M + M N`` weights, each used once for every output cell; a convolution has ``K^2 M N``."""
         weights = kernel**2 * in_channels + in_channels * out_channels
         return Cost(weights, weights * strided(size, stride))

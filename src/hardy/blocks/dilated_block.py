@@ -1,6 +1,6 @@
-"""The D block: a bottleneck as wide as its ends, whose grouped 3x3 convolution looks near and far at once.
+"""The D block: a bottleneck of constant width, whose grouped 3x3 convolution has two dilations.
 
-One half of the channels is filtered with one dilation, the other half with another; squeeze and excitation weighs them.
+Half of the channels is filtered with one dilation, the other half with another. Squeeze and excitation weights them.
 
 Source: Gao, "Rethink dilated convolution for real-time semantic segmentation", arXiv:2111.09957, 2021, figure 2; it is
 the Y block of Radosavovic et al., "Designing network design spaces", CVPR 2020, with a second dilation.
@@ -24,9 +24,9 @@ class DilatedBlock(nn.Module):
     Args:
         in_channels: C_in.
         out_channels: C_out.
-        dilations: of the parts into which the channels are split, one or two of them; 1 alone where it strides.
+        dilations: one or two; the channels are split into as many parts, and each part has one of them.
         squeezed: channels between the two layers of squeeze and excitation.
-        stride: 1 or 2; with 2 the shortcut averages over 2x2 cells.
+        stride: 1 or 2; with 2 the shortcut first averages over 2x2 cells.
         group_width: channels of each group of the 3x3 convolutions.
     """
 

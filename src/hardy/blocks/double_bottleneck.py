@@ -1,4 +1,4 @@
-"""A bottleneck whose last convolution doubles the width, before its last ReLU; it ends a branch.
+"""A bottleneck whose last convolution doubles the width, without the last ReLU; used at the end of a branch.
 
 Source: Hong, Pan, Sun and Jia, "Deep dual-resolution networks for real-time and accurate semantic segmentation of road
 scenes", arXiv:2101.06085, 2021, section 3.2; the block is that of He et al., CVPR 2016, figure 5 right, with an
@@ -14,12 +14,12 @@ __all__ = ["DoubleBottleneck"]
 class DoubleBottleneck(nn.Module):
     """``(B, C_in, H, W) -> (B, C_out, ceil(H / stride), ceil(W / stride))``, the sum without the ReLU after it.
 
-    Its 3x3 convolution works on ``C_out / 2`` channels. Parameters have the names that ImageNet checkpoints give them.
+    Its 3x3 convolution has ``C_out / 2`` channels. Parameters are named as in ImageNet checkpoints.
 
     Args:
         in_channels: C_in.
         out_channels: C_out, even.
-        stride: of the 3x3 convolution; with it, or where the width changes, the shortcut is a 1x1 convolution.
+        stride: of the 3x3 convolution. If it is not 1, or the width changes, the shortcut is a 1x1 convolution.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""Downsampling by a factor: the largest or the mean of a cell, a strided convolution, or resizing.
+"""Downsampling by a factor: the maximum or the mean of each cell, a strided convolution, or resizing.
 
 Source: for strided convolutions in place of pooling Springenberg, Dosovitskiy, Brox and Riedmiller, "Striving for
 simplicity: the all convolutional net", ICLR workshop 2015.
@@ -23,10 +23,10 @@ class Downsample(nn.Module, Costed):
     Args:
         in_channels: C_in.
         out_channels: C_out; only ``"strided"`` can change the width.
-        kind: ``"max"`` or ``"average"`` of each cell, where a cell that reaches over the border has fewer pixels;
+        kind: ``"max"`` or ``"average"`` of each cell (cells at the right and bottom border may have fewer pixels);
             ``"strided"``, a 3x3 convolution with batch norm and ReLU; ``"bilinear"`` (half-pixel centres) or
             ``"nearest"`` resizing.
-        factor: in both directions.
+        factor: the ratio of the sides, in both directions.
     """
 
     shown: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -66,6 +66,6 @@ class Downsample(nn.Module, Costed):
     def cost(
         in_channels: int, out_channels: int, size: tuple[int, int], *, kind: str = "strided", factor: int = 2
     ) -> Cost:
-        """``9 M N`` weights where there is a convolution, else none."""
+        """``9 M N`` weights for ``"strided"``, else none."""
         weights = 9 * in_channels * out_channels if kind == "strided" else 0
         return Cost(weights, weights * strided(size, factor))

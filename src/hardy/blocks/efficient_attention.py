@@ -1,7 +1,7 @@
 """Efficient self-attention: queries from every cell, keys and values from a coarser copy of the map.
 
-``softmax(Q K^T / sqrt(d)) V`` for each head, where K and V come from the map made R times smaller on each side by a
-strided convolution, so that the cost falls by R^2.
+``softmax(Q K^T / sqrt(d)) V`` for each head. K and V come from a copy of the map that a strided convolution reduces R
+times along each side, so the cost of the products is R^2 times smaller.
 
 Source: Xie et al., "SegFormer: simple and efficient design for semantic segmentation with transformers", NeurIPS 2021,
 equations 1 and 2; the reduction by convolution is that of Wang et al., "Pyramid vision transformer", ICCV 2021.
@@ -18,26 +18,26 @@ __all__ = ["EfficientAttention"]
 class EfficientAttention(nn.Module):
     """``(B, h, w, C) -> (B, h, w, C)``, channels last; h and w at least ``reduction``.
 
-    The number of heads is an attribute and the width d of a head is read from the layers, so a head can be cut out: its
-    rows of ``q``, its rows in both halves of ``kv`` (first the keys of all heads, then the values of all heads), its
-    columns of ``proj``, and one off ``heads``. The scale 1 / sqrt(d) is that of the heads as built, whatever is cut.
-    What enters ``proj`` is the output of all heads side by side, (B, h * w, heads * d), head by head.
+    A head can be cut out: its rows of ``q``, its rows in both halves of ``kv`` (first the keys of all heads, then the
+    values of all heads) and its columns of ``proj`` are removed, and ``heads`` is one less. The width d of a head is
+    read from the layers. The scale 1 / sqrt(d) is that of the heads as built and does not change. The input of ``proj``
+    (B, h * w, heads * d) holds the outputs of all heads in order.
 
-    Parameters have the names that ImageNet checkpoints give them.
+    Parameters are named as in ImageNet checkpoints.
 
     Attributes:
         heads: number of heads.
-        scale: of the products of queries and keys.
+        scale: the factor of the products of queries and keys.
 
     Args:
         channels: C.
-        heads: at first; divides C.
-        reduction: R, on each side.
-        eps: of the layer norm of the coarser copy.
+        heads: number of heads as built; divides C.
+        reduction: R, along each side.
+        eps: epsilon of the layer norm of the coarser copy.
     """
 
     def __init__(self, channels: int, heads: int, *, reduction: int = 1, eps: float = 1e-6) -> None:
-        assert channels % heads == 0, f"{channels} channels are no multiple of {heads} heads"
+        assert channels % heads == 0, f"{channels} channels are not a multiple of {heads} heads"
         super().__init__()
         self.heads = heads
         self.scale = (channels // heads) ** -0.5
@@ -61,13 +61,13 @@ class EfficientAttention(nn.Module):
         return attended
 
     def channel_couplings(self) -> tuple[Coupling, ...]:
-        """Its heads, with their rows and columns."""
+        """The heads, with their rows and columns."""
         wide = self.q.out_features // self.heads
-        rows, twice = head_rows(self.heads, wide), head_rows(self.heads, wide, 2)
-        ties = ("q", "out", rows), ("kv", "out", twice), ("proj", "in", rows)
+        rows, doubled = head_rows(self.heads, wide), head_rows(self.heads, wide, 2)
+        ties = ("q", "out", rows), ("kv", "out", doubled), ("proj", "in", rows)
         return (Coupling("heads", self.heads, ties, "proj"),)
 
     def follow_cut(self, side: str, count: int) -> None:
-        """Count the heads that are left, in place."""
+        """Set the number of heads that are left, in place."""
         if side == "heads":
             self.heads = count

@@ -1,9 +1,10 @@
-"""Efficient spatial pyramid: reduce, filter with five dilations side by side, add them up one after the other, join.
+"""Efficient spatial pyramid: a reduction, five parallel dilated convolutions, partial sums of them, concatenation.
 
-A 1x1 convolution makes n = floor(N / 5) channels of M; 3x3 convolutions with dilations 1, 2, 4, 8, 16 see these alone.
-Each result from dilation 4 on gets the sum before it (hierarchical feature fusion), which removes the grid that large
-dilations leave; the first and the four sums make N channels. In place of the 1x1 a 3x3 convolution with stride 2
-halves the map.
+A 1x1 convolution reduces M channels to n = floor(N / 5). Five 3x3 convolutions with dilations 1, 2, 4, 8, 16 read
+these. The output for dilation 4 is added to that for dilation 2, the output for 8 to this sum, and so on (hierarchical
+feature fusion). This removes the grid pattern that large dilations cause. The output for dilation 1, that for dilation
+2 and the three sums are concatenated to N channels. At stride 2 a 3x3 convolution with stride 2 replaces the 1x1
+convolution.
 
 Source: Mehta, Rastegari, Caspi, Shapiro and Hajishirzi, "ESPNet: efficient spatial pyramid of dilated convolutions for
 semantic segmentation", ECCV 2018, section 3.1 and figure 1.
@@ -30,7 +31,7 @@ class ESP(nn.Module, Costed):
         in_channels: C_in.
         out_channels: C_out, 5 or more.
         stride: 1, or 2 for the block that halves the map.
-        residual: the input is added before the norm; needs stride 1 and C_in = C_out.
+        residual: whether the input is added before the norm; needs stride 1 and C_in = C_out.
     """
 
     shown: ClassVar[Mapping[str, Mapping[str, Any]]] = {"efficient spatial pyramid": {}}
@@ -62,10 +63,10 @@ class ESP(nn.Module, Costed):
         return activated
 
     def draw(self) -> None:
-        """Draw the convolutions in place, so that the last sum varies as much as the input.
+        """Draw the weights of the convolutions, in place, so that the last sum has the variance of the input.
 
-        No activation comes between them and the norm, and they narrow the map to a fifth: the variances are 1 / fan-in
-        (LeCun et al., "Efficient backprop", 1998, section 4.6), over the four that are summed.
+        No activation lies between them and the norm. So the variance of a weight is 1 / fan-in (LeCun et al.,
+        "Efficient backprop", 1998, section 4.6), divided by 4 for the four convolutions whose outputs are summed.
         """
         for layer in (self.reduce, *self.branches):
             assert isinstance(layer, nn.Conv2d)
@@ -74,7 +75,8 @@ class ESP(nn.Module, Costed):
 
     @staticmethod
     def cost(in_channels: int, out_channels: int, size: tuple[int, int], *, stride: int = 1) -> Cost:
-        """``M n + 9 n n_1 + 36 n^2`` weights with n = floor(N / 5) and n_1 = N - 4 n; ``9 M n`` first at stride 2."""
+        """``M n + 9 n n_1 + 36 n^2`` weights with n = floor(N / 5), n_1 = N - 4 n; at stride 2 ``9 M n`` replaces
+        ``M n``."""
         first, narrow = _widths(out_channels)
         weights = (1 if stride == 1 else 9) * in_channels * narrow
         weights += 9 * narrow * first + 36 * narrow**2

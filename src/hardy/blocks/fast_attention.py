@@ -1,8 +1,7 @@
-"""Fast attention: the similarity of cells is a cosine without softmax, so keys are multiplied with values first and no
-pairs of cells occur.
+"""Fast attention: the similarity of two cells is a cosine without softmax, so keys and values can be multiplied first.
 
-``y = Q^ (K^^T V) / n`` with queries and keys of d channels scaled to length 1 in every cell and n cells: O(n d C) in
-place of O(n^2 C). A 1x1 convolution mixes y, and the map itself is added.
+``y = Q^ (K^^T V) / n`` for n cells, where Q^ and K^ are the queries and keys of d channels, scaled to length 1 in each
+cell. The cost is O(n d C) instead of O(n^2 C). A 1x1 convolution follows, and the input is added.
 
 Source: Hu, Perazzi, Heilbron, Wang, Lin, Saenko and Sclaroff, "Real-time semantic segmentation with fast attention",
 IEEE Robotics and Automation Letters 2021, equations 3 and 4.
@@ -20,13 +19,14 @@ __all__ = ["FastAttention"]
 class FastAttention(nn.Module):
     """``(B, C, H, W) -> (B, C, H, W)``.
 
-    Values and the mixture go through batch norm and leaky ReLU (slope 0.01), queries and keys through batch norm alone.
+    Batch norm and leaky ReLU (slope 0.01) follow the convolutions of the values and of y; only batch norm follows those
+    of queries and keys.
 
     Args:
         channels: C.
         width: d, channels of queries and keys.
-        mean: whether the answer is divided by n, as in the paper's equation. Without it, as in the code published with
-            the paper, it grows with the size of the image.
+        mean: divide y by n, as in the paper's equation; False, as in the code published with the paper, lets y grow
+            with the size of the image.
     """
 
     def __init__(self, channels: int, *, width: int = 32, mean: bool = True) -> None:
@@ -42,7 +42,7 @@ class FastAttention(nn.Module):
         query = F.normalize(self.query(x).flatten(2), dim=1)
         key = F.normalize(self.key(x).flatten(2), dim=1)
         value = masked(F.leaky_relu(self.value(x), 0.01), inside)
-        summed = value.flatten(2) @ key.mT  # (B, C, d): the values summed in each direction
+        summed = value.flatten(2) @ key.mT  # (B, C, d)
         if self.mean:
             summed = summed / (x.shape[-2] * x.shape[-1] if inside is None else inside.flatten(2).sum(2, keepdim=True))
         answer = (summed @ query).unflatten(2, x.shape[-2:])

@@ -1,4 +1,4 @@
-"""Feature fusion: maps side by side mixed by a 1x1 convolution, then selected channel by channel.
+"""Feature fusion: a 1x1 convolution of concatenated maps, then weights for each channel.
 
 ``y = ReLU(BN(conv1x1(x)))``, then ``y + y * sigmoid(conv1x1(ReLU(conv1x1(mean(y)))))``.
 
@@ -14,12 +14,13 @@ __all__ = ["FeatureFusion"]
 
 
 class FeatureFusion(nn.Module):
-    """``(B, C_in, H, W) -> (B, C_out, H, W)``; the caller lays the maps side by side.
+    """``(B, C_in, H, W) -> (B, C_out, H, W)``; the caller concatenates the maps.
 
     Args:
         in_channels: C_in.
         out_channels: C_out.
-        reduction: the selection goes through ``C_out / reduction`` channels; None leaves the selection out.
+        reduction: the weights are computed by two layers with ``C_out / reduction`` channels between them; None leaves
+            the weights out.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, reduction: int | None = 4) -> None:
@@ -27,7 +28,7 @@ class FeatureFusion(nn.Module):
         self.mix = ConvNormAct(in_channels, out_channels, kernel=1)
         self.attention: nn.Sequential | None = None
         if reduction is not None:
-            assert out_channels % reduction == 0, f"{out_channels} channels are no multiple of {reduction}"
+            assert out_channels % reduction == 0, f"{out_channels} channels are not a multiple of {reduction}"
             self.attention = nn.Sequential(
                 nn.AdaptiveAvgPool2d(1),
                 nn.Conv2d(out_channels, out_channels // reduction, 1, bias=False),

@@ -1,4 +1,4 @@
-"""Feature fusion of a fine and a coarse branch: the coarse one enlarged and filtered, both as wide, added, ReLU.
+"""Feature fusion of a fine and a coarse branch: the coarse map is enlarged and filtered; then sum and ReLU.
 
 Source: Poudel, Bonde, Liwicki and Zach, "ContextNet: exploring context and detail for semantic segmentation in
 real-time", BMVC 2018, section 3.2 and table 3; Poudel, Liwicki and Cipolla, "Fast-SCNN", BMVC 2019, table 3.
@@ -19,9 +19,9 @@ class FusionUnit(nn.Module):
         detail_channels: C_d, of the fine map.
         context_channels: C_c, of the coarse map.
         out_channels: C_out.
-        dilation: of the depthwise convolution that filters the enlarged map; the papers' is the factor by which it was
-            enlarged.
-        align_corners: the coarse map is enlarged from corner to corner, not with half-pixel centres.
+        dilation: of the depthwise convolution that filters the enlarged map; in the papers it is the factor by which
+            the map was enlarged.
+        align_corners: enlarge the coarse map with aligned corners; False for half-pixel centres.
     """
 
     def __init__(

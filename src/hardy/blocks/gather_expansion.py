@@ -1,5 +1,6 @@
-"""Gather and expand: a 3x3 convolution gathers, depthwise convolutions filter six times as many channels, a 1x1
-convolution brings them back; then the input is added and a ReLU taken.
+"""Gather and expand: a 3x3 convolution, depthwise convolutions with six times as many channels, a 1x1 convolution.
+
+The input is then added, and a ReLU follows.
 
 Source: Yu, Gao, Wang, Yu, Shen and Sang, "BiSeNet V2: bilateral network with guided aggregation for real-time semantic
 segmentation", IJCV 2021, section 4.2 and figure 5.
@@ -16,14 +17,14 @@ __all__ = ["GatherExpansion"]
 class GatherExpansion(nn.Module):
     """``(B, C_in, H, W) -> (B, C_out, ceil(H / stride), ceil(W / stride))``.
 
-    At stride 1 one depthwise convolution with a ReLU filters, and the input itself is added. At stride 2 two of them
-    do, the first striding and without a ReLU, and the input comes through a depthwise separable convolution.
+    At stride 1 there is one depthwise convolution, with a ReLU, and the input is added unchanged. At stride 2 there are
+    two, of which the first has the stride and no ReLU, and the input goes through a depthwise separable convolution.
 
     Args:
         in_channels: C_in.
-        out_channels: C_out; C_in at stride 1.
+        out_channels: C_out; equal to C_in at stride 1.
         stride: 1 or 2.
-        expansion: the depthwise convolutions work on ``expansion * C_in`` channels.
+        expansion: the depthwise convolutions have ``expansion * C_in`` channels.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, expansion: int = 6) -> None:

@@ -1,4 +1,4 @@
-"""Ghost module: part of the channels by a convolution, the others as cheap depthwise views of these.
+"""Ghost module: a convolution computes some channels, and depthwise convolutions of these compute the others.
 
 Source: Han, Wang, Tian, Guo, Xu and Xu, "GhostNet: more features from cheap operations", CVPR 2020, section 3.1.
 """
@@ -31,7 +31,7 @@ class Ghost(nn.Module, Costed):
     def __init__(
         self, in_channels: int, out_channels: int, *, kernel: int = 1, ratio: int = 2, stride: int = 1
     ) -> None:
-        assert out_channels % ratio == 0, f"{out_channels} channels are no multiple of the ratio {ratio}"
+        assert out_channels % ratio == 0, f"{out_channels} channels are not a multiple of the ratio {ratio}"
         super().__init__()
         few = out_channels // ratio
         self.primary = ConvNormAct(in_channels, few, kernel, stride=stride)
@@ -52,7 +52,7 @@ class Ghost(nn.Module, Costed):
         ratio: int = 2,
         stride: int = 1,
     ) -> Cost:
-        """``K^2 M N / s + 9 (s - 1) N / s`` weights, each used once for every cell of the result."""
+        """``K^2 M N / s + 9 (s - 1) N / s`` weights, each used once for every output cell."""
         few = out_channels // ratio
         weights = kernel**2 * in_channels * few + 9 * few * (ratio - 1)
         return Cost(weights, weights * strided(size, stride))

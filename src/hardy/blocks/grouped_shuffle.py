@@ -1,4 +1,4 @@
-"""Grouped 3x3 convolution and a channel shuffle: two of them in a row connect every input with every output.
+"""Grouped 3x3 convolution and channel shuffle; two of these in sequence connect every input with every output.
 
 Source: Zhang, Zhou, Lin and Sun, "ShuffleNet", CVPR 2018, section 3.1.
 """
@@ -32,5 +32,5 @@ class GroupedShuffle(nn.Sequential, Costed):
 
     @staticmethod
     def cost(in_channels: int, out_channels: int, size: tuple[int, int], *, groups: int = 8, stride: int = 1) -> Cost:
-        """``9 M N / g`` weights, each used once for every cell of the result."""
+        """``9 M N / g`` weights, each used once for every output cell."""
         return ConvNormAct.cost(in_channels, out_channels, size, groups=groups, stride=stride)

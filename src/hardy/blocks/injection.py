@@ -1,10 +1,11 @@
-"""Injection: a coarse map with a global view gates a fine one.
+"""Injection: a coarse map that has a global view gates a fine map.
 
-``local * s(gate)``, and with the sum ``local * s(gate) + context``: each a 1x1 convolution with batch norm, ``local``
-of the fine map, the others of the coarse one and resized to the fine one; s is the hard sigmoid, taken before resizing.
+``local * s(gate) + context``, or ``local * s(gate)`` without the sum. Each of the three is a 1x1 convolution with batch
+norm: ``local`` of the fine map, the others of the coarse map. s is the hard sigmoid. ``s(gate)`` and ``context`` are
+resized to the fine map.
 
-Source: with the sum Zhang et al., "TopFormer: token pyramid transformer for mobile semantic segmentation", CVPR 2022,
-section 3.3; without it Wan et al., "SeaFormer: squeeze-enhanced axial transformer for mobile semantic segmentation",
+Source: with the sum, Zhang et al., "TopFormer: token pyramid transformer for mobile semantic segmentation", CVPR 2022,
+section 3.3; without it, Wan et al., "SeaFormer: squeeze-enhanced axial transformer for mobile semantic segmentation",
 ICLR 2023, section 3.
 """
 

@@ -1,4 +1,4 @@
-"""Inverted residual with a linear bottleneck: widen by 1x1, filter depthwise, narrow by 1x1 without activation.
+"""Inverted residual with a linear bottleneck: 1x1 expansion, depthwise convolution, 1x1 projection without activation.
 
 Source: Sandler et al., "MobileNetV2: inverted residuals and linear bottlenecks", CVPR 2018, table 1; larger kernels:
 Tan et al., "MnasNet: platform-aware neural architecture search for mobile", CVPR 2019.
@@ -18,14 +18,14 @@ __all__ = ["InvertedResidual"]
 class InvertedResidual(nn.Module, Costed):
     """``(B, C_in, H, W) -> (B, C_out, ceil(H / stride), ceil(W / stride))``.
 
-    The input is added to the result where the stride is 1 and C_in = C_out.
+    The input is added if the stride is 1 and C_in = C_out.
 
     Args:
         in_channels: C_in.
         out_channels: C_out.
         stride: of the depthwise convolution.
-        expansion: the depthwise convolution works on ``expansion * C_in`` channels; None for C_in without the layer
-            that widens.
+        expansion: the depthwise convolution has ``expansion * C_in`` channels; None leaves out the expansion layer, so
+            that it has C_in.
         kernel: side of the depthwise filters, odd.
     """
 
@@ -56,8 +56,8 @@ class InvertedResidual(nn.Module, Costed):
         expansion: int | None = 6,
         kernel: int = 3,
     ) -> Cost:
-        """``t M^2`` weights before the stride, none without the layer that widens; ``K^2 t M + t M N`` behind it."""
+        """``t M^2`` weights before the stride, 0 without an expansion layer; ``K^2 t M + t M N`` after it."""
         wide = in_channels * (1 if expansion is None else expansion)
         before = 0 if expansion is None else in_channels * wide
-        behind = kernel**2 * wide + wide * out_channels
-        return Cost(before + behind, before * strided(size, 1) + behind * strided(size, stride))
+        after = kernel**2 * wide + wide * out_channels
+        return Cost(before + after, before * strided(size, 1) + after * strided(size, stride))

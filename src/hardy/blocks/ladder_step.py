@@ -1,4 +1,4 @@
-"""One step up a ladder: the map at the size of a finer one, plus that one made as wide, mixed by a 3x3 convolution.
+"""One step of a ladder decoder: a map resized to a finer map, plus the projected finer map, then a 3x3 convolution.
 
 Source: Orsic, Kreso, Bevandic and Segvic, "In defense of pre-trained ImageNet architectures for real-time semantic
 segmentation of road-driving images", CVPR 2019, section 3.2.

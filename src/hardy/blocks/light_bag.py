@@ -1,4 +1,4 @@
-"""Light boundary-attention-guided fusion: as `Bag`, by two 1x1 convolutions instead of one 3x3.
+"""Light boundary-attention-guided fusion: like `Bag`, with two 1x1 convolutions instead of one 3x3 convolution.
 
 ``out = C_p((1 - sigmoid(d)) i + p) + C_i(i + sigmoid(d) p)`` with detail p, context i, boundary d, and each C a 1x1
 convolution and a batch norm.

@@ -1,6 +1,6 @@
-"""Mix-FFN: a feed-forward layer that reads the eight neighbouring cells and so needs no position encoding.
+"""Mix-FFN: a feed-forward layer that also reads the eight neighbouring cells, so no position encoding is needed.
 
-``W2 GELU(D(W1 x))`` with D a 3x3 depthwise convolution; the sum with x is the caller's.
+``W2 GELU(D(W1 x))``, where D is a 3x3 depthwise convolution. The caller adds x.
 
 Source: Xie et al., "SegFormer: simple and efficient design for semantic segmentation with transformers", NeurIPS 2021,
 equation 3.
@@ -19,8 +19,8 @@ __all__ = ["MixFFN"]
 class MixFFN(nn.Module):
     """``(B, h, w, C) -> (B, h, w, C)``, channels last.
 
-    The hidden width is nowhere but in the layers: a hidden channel is a row of ``fc1``, a filter of the depthwise
-    convolution and a column of ``fc2``. Parameters have the names that ImageNet checkpoints give them.
+    No attribute stores the hidden width. A hidden channel is a row of ``fc1``, a filter of the depthwise convolution
+    and a column of ``fc2``. Parameters are named as in ImageNet checkpoints.
 
     Args:
         channels: C.
@@ -44,4 +44,4 @@ class MixFFN(nn.Module):
         return (Coupling("hidden"),)
 
     def follow_cut(self, side: str, count: int) -> None:
-        """Nothing to set: all widths are read from the layers."""
+        """Do nothing: all widths are read from the layers."""

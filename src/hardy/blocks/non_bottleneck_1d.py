@@ -20,7 +20,7 @@ class NonBottleneck1D(nn.Module, Costed):
 
     Args:
         in_channels: C.
-        out_channels: C again.
+        out_channels: C, equal to ``in_channels``.
         kernel: K, odd.
         dilation: of the second pair.
     """

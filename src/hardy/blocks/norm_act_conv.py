@@ -15,8 +15,8 @@ class NormActConv(nn.Sequential):
         in_channels: C_in.
         out_channels: C_out.
         kernel: side of the kernel, odd.
-        bias: whether the convolution has one.
-        momentum: of the batch norm.
+        bias: whether the convolution has a bias.
+        momentum: momentum of the batch norm.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Maps that may have a single row or column, while `torch.export` leaves their size open.
 
-Exported graphs hold sizes of 1 to be constants: a graph traced where a map has one row takes no image that gives it
-two. So such a map is computed with a row and a column more, which a mask keeps at zero, as the padding of a convolution
-is; and bilinear resizing is written as products with matrices that give them no weight. What comes of it is the same.
+`torch.export` treats a size of 1 as a constant: a graph traced with a map of one row does not accept an image whose map
+has two. So such a map is computed with one more row and column. A mask keeps them at zero, like the padding of a
+convolution, and bilinear resizing is a product with matrices that give them the weight 0. The values do not change.
 
 Source: Hardy's own.
 """
@@ -18,15 +18,15 @@ __all__ = ["halved_wider", "masked", "resized_from_wider"]
 
 
 def halved_wider(x: Tensor, inside: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """What to give to a convolution of stride 2 so that its map has a row and a column more, and the map's mask.
+    """The input of a convolution of stride 2 whose output gets one more row and column, and the mask of the output.
 
     Args:
-        x: (B, C, h, w), or with a row and a column more that are zero.
-        inside: the mask of ``x``, where it has them.
+        x: (B, C, h, w); or (B, C, h + 1, w + 1) with one more row and column of zeros.
+        inside: the mask of ``x`` if it has one more row and column, else None.
 
     Returns:
-        ``x`` with zeros, (B, C, h + 2, w + 2), and (B, 1, ceil(h / 2) + 1, ceil(w / 2) + 1): 1 for the cells that the
-        map has without them, 0 for the last row and column.
+        ``x`` padded with zeros to (B, C, h + 2, w + 2); and the mask (B, 1, ceil(h / 2) + 1, ceil(w / 2) + 1), which is
+        0 in the last row and column and 1 elsewhere.
     """
     more = 2 if inside is None else 1
     inside = torch.ones_like(x[:, :1]) if inside is None else inside
@@ -35,15 +35,18 @@ def halved_wider(x: Tensor, inside: Tensor | None = None) -> tuple[Tensor, Tenso
 
 
 def masked(x: Tensor, inside: Tensor | None) -> Tensor:
-    """``x`` (B, C, h, w) with zeros where ``inside`` (B, 1, h, w) is 0; ``x`` itself without a mask."""
+    """``x`` (B, C, h, w) with zeros where ``inside`` (B, 1, h, w) is 0; unchanged ``x`` without a mask."""
     return x if inside is None else x * inside
 
 
 def resized_from_wider(x: Tensor, size: Sequence[int], *, wide: bool = False, align_corners: bool = False) -> Tensor:
-    """``x`` (B, C, h + 1, w + 1) without its last row and column at ``size`` (H, W), bilinear, half-pixel centres, or
-    from corner to corner with ``align_corners``.
+    """The first h rows and w columns of ``x`` (B, C, h + 1, w + 1), resized to ``size`` (H, W), bilinear.
 
-    With ``wide`` the last row and column of the result are zeros, and the rest is at (H - 1, W - 1).
+    Args:
+        x: a map with one more row and column than needed.
+        size: (H, W) of the result.
+        wide: fill the last row and column of the result with zeros, and resize to (H - 1, W - 1).
+        align_corners: resize with aligned corners; False for half-pixel centres.
     """
     rows, columns = (
         _weights(there, wide, here - 1, x, align_corners) for there, here in zip(size, x.shape[-2:], strict=True)
@@ -53,11 +56,11 @@ def resized_from_wider(x: Tensor, size: Sequence[int], *, wide: bool = False, al
 
 
 def _weights(length: int, wide: bool, count: int, like: Tensor, align_corners: bool) -> Tensor:
-    """(length, count + 1): what each cell gives to each place; rows sum to 1, the last column is 0.
+    """(length, count + 1): the weight of each cell for each output place; rows sum to 1, the last column is 0.
 
-    Place i lies at ``(i + 1/2) count / length - 1/2`` among the cells 0 .. count - 1, and outside at the nearest; with
-    ``align_corners`` at ``i (count - 1) / (length - 1)``, and at 0 where there is one place. With ``wide`` there is
-    one place less; its row is zeros, so that no matrix has a side of 1.
+    Place i is at ``(i + 1/2) count / length - 1/2`` on the axis of the cells 0 .. count - 1, clamped to this range.
+    With ``align_corners`` it is at ``i (count - 1) / (length - 1)``, or at 0 if there is one place. With ``wide`` there
+    is one place less, and the last row is zeros, so that no matrix has a side of 1.
     """
     places = length - wide
     place = torch.arange(length, device=like.device, dtype=like.dtype).unsqueeze(1)

@@ -1,7 +1,7 @@
-"""Pixel-attention-guided fusion: where detail and context agree the context is taken, elsewhere the detail stays.
+"""Pixel-attention-guided fusion: takes the context where detail and context are similar, else keeps the detail.
 
-``s = sigmoid(sum_c f_x(x)_c up(f_y(y))_c)`` and ``out = (1 - s) x + s up(y)``, with f_x and f_y a 1x1 convolution and a
-batch norm, and up() to the size of x.
+``s = sigmoid(sum_c f_x(x)_c up(f_y(y))_c)`` and ``out = (1 - s) x + s up(y)``, where f_x and f_y are a 1x1 convolution
+with a batch norm and up() resizes to the size of x.
 
 Source: Xu, Xiong and Bhattacharyya, "PIDNet: a real-time semantic segmentation network inspired by PID controllers",
 CVPR 2023, equations 5 and 6 and figure 5.
@@ -15,11 +15,11 @@ __all__ = ["Pag"]
 
 
 class Pag(nn.Module):
-    """``x (B, C, H, W), y (B, C, h, w) -> (B, C, H, W)``. Parameters have the names of the authors' checkpoints.
+    """``x (B, C, H, W), y (B, C, h, w) -> (B, C, H, W)``. Parameters are named as in the authors' checkpoints.
 
     Args:
         channels: C.
-        width: channels in which the two are compared.
+        width: channels of f_x and f_y.
     """
 
     def __init__(self, channels: int, width: int) -> None:

@@ -1,8 +1,8 @@
-"""Parallel aggregation pyramid pooling: the scales of `DAPPM`, refined side by side instead of one after the other.
+"""Parallel aggregation pyramid pooling: the scales of `DAPPM`, refined in parallel instead of in sequence.
 
-With U_0 = x narrowed, P_i the average over window i, and up() back to the size of x: ``y_i = up(C_1x1(P_i(x))) + U_0``,
-one 3x3 convolution in as many groups as there are scales refines all y_i at once, and the result is
-``C_1x1([U_0, refined]) + C_1x1(x)``, every C a batch norm, a ReLU and a convolution.
+``y_0 = C_1x1(x)`` and ``y_i = up(C_1x1(P_i(x))) + y_0``, where P_i averages over window i and up() resizes to the size
+of x. One 3x3 convolution, with one group for each scale, refines all y_i together. The result is
+``C_1x1([y_0, refined]) + C_1x1(x)``. Each C is a separate batch norm, ReLU and convolution.
 
 Source: Xu, Xiong and Bhattacharyya, "PIDNet: a real-time semantic segmentation network inspired by PID controllers",
 CVPR 2023, section 3.2 and figure 6.
@@ -17,7 +17,7 @@ __all__ = ["PAPPM"]
 
 
 class PAPPM(nn.Module):
-    """``(B, C_in, h, w) -> (B, C_out, h, w)``, for maps from one cell up; on small maps as `DAPPM`.
+    """``(B, C_in, h, w) -> (B, C_out, h, w)``, for maps of one cell or more; for small maps see `DAPPM`.
 
     Args:
         in_channels: C_in.

@@ -1,6 +1,6 @@
-"""A map cut along its channels into parts, each as wide as a map given for it: a concatenation undone.
+"""Splits a map along its channels into parts that are as wide as given maps: the inverse of a concatenation.
 
-As a module of its own that says so, so that pruning knows that the parts follow the widths of the maps (`hardy.ties`).
+It is a separate module, so that it can declare to pruning that the parts follow the widths of the maps (`hardy.ties`).
 
 Source: Hardy's own.
 """
@@ -21,7 +21,7 @@ class Parts(nn.Module):
     def forward(self, x: Tensor, like: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Shapes as above; only the widths of ``like`` are read."""
         ends = tuple(accumulate(each.shape[1] for each in like))
-        assert ends[-1] == x.shape[1], f"maps of {ends[-1]} channels in all for one of {x.shape[1]}"
+        assert ends[-1] == x.shape[1], f"maps of {ends[-1]} channels in total for a map of {x.shape[1]}"
         return x.tensor_split(ends[:-1], dim=1)
 
     def channel_couplings(self) -> tuple[Coupling, ...]:
@@ -29,4 +29,4 @@ class Parts(nn.Module):
         return (Coupling("parts"),)
 
     def follow_cut(self, side: str, count: int) -> None:
-        """Nothing to set: all widths are read from maps."""
+        """Do nothing: all widths are read from maps."""

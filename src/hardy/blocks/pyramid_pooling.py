@@ -1,4 +1,4 @@
-"""Pyramid pooling: averages over grids of several sizes, brought back to full size and joined with the map itself.
+"""Pyramid pooling: averages over grids of several sizes, resized to the map and concatenated with it.
 
 Source: Zhao et al., "Pyramid scene parsing network", CVPR 2017, section 3.2 and figure 3c.
 """
@@ -22,7 +22,7 @@ class PyramidPooling(nn.Module):
         in_channels: C_in.
         out_channels: C_out.
         grids: sides of the pooling grids; each branch has ``C_in // len(grids)`` channels.
-        align_corners: grids are enlarged from corner to corner, not with half-pixel centres.
+        align_corners: enlarge the grids with aligned corners; False for half-pixel centres.
     """
 
     def __init__(

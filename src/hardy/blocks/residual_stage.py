@@ -1,4 +1,4 @@
-"""A stage of basic residual blocks with a ReLU between each two of them and none behind the last.
+"""A stage of basic residual blocks with a ReLU between them and none after the last.
 
 Source: He, Zhang, Ren and Sun, "Deep residual learning for image recognition", CVPR 2016, table 1.
 """
@@ -15,12 +15,12 @@ __all__ = ["ResidualStage"]
 class ResidualStage(nn.Sequential):
     """``(B, C_in, H, W) -> (B, C_out, ceil(H / stride), ceil(W / stride))``, the last sum without the ReLU after it.
 
-    Parameters have the names that ImageNet checkpoints give them.
+    Parameters are named as in ImageNet checkpoints.
 
     Args:
         in_channels: C_in.
         out_channels: C_out.
-        count: of blocks, at least one.
+        count: number of blocks, at least one.
         stride: of the first block.
     """
 

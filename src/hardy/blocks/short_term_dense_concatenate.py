@@ -1,8 +1,8 @@
-"""Short-term dense concatenation: a row of ever narrower convolutions, every one of whose outputs is kept.
+"""Short-term dense concatenation: a sequence of convolutions with fewer and fewer channels, whose outputs are joined.
 
-With N channels out, a 1x1 convolution gives N/2 of them, 3x3 convolutions behind one another N/4, N/8 and N/8; they lie
-side by side in the end, each having seen a wider field than the one before. At stride 2 a depthwise convolution halves
-the map between the first and the second, and an average pooling halves the first's share.
+For N output channels, a 1x1 convolution computes N/2 of them, and three 3x3 convolutions in sequence compute N/4, N/8
+and N/8. The four outputs are concatenated; each has a larger receptive field than the one before. At stride 2 a
+depthwise convolution halves the map after the first convolution, and average pooling halves the first output.
 
 Source: Fan, Lai, Huang, Wei, Chai, Luo and Wei, "Rethinking BiSeNet for real-time semantic segmentation", CVPR 2021,
 section 3.1, figure 3 and table 1.
@@ -17,7 +17,7 @@ __all__ = ["ShortTermDenseConcatenate", "conv_norm_act"]
 
 
 def conv_norm_act(in_channels: int, out_channels: int, kernel: int = 3, *, stride: int = 1) -> nn.Sequential:
-    """Convolution, batch norm and ReLU under the names of the authors' checkpoints: ``conv``, ``bn``, ``relu``."""
+    """Convolution, batch norm and ReLU, named as in the authors' checkpoints: ``conv``, ``bn``, ``relu``."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
     return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(out_channels), relu=nn.ReLU()))
 
@@ -25,7 +25,7 @@ def conv_norm_act(in_channels: int, out_channels: int, kernel: int = 3, *, strid
 class ShortTermDenseConcatenate(nn.Module):
     """``(B, C_in, H, W) -> (B, C_out, ceil(H / stride), ceil(W / stride))``.
 
-    Parameters have the names of the authors' ImageNet checkpoints.
+    Parameters are named as in the authors' ImageNet checkpoints.
 
     Args:
         in_channels: C_in.
@@ -34,7 +34,7 @@ class ShortTermDenseConcatenate(nn.Module):
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
-        assert out_channels % 8 == 0, f"{out_channels} channels are no multiple of 8"
+        assert out_channels % 8 == 0, f"{out_channels} channels are not a multiple of 8"
         assert stride in {1, 2}, f"stride {stride} is neither 1 nor 2"
         super().__init__()
         half, quarter, eighth = (out_channels // part for part in (2, 4, 8))

@@ -1,4 +1,4 @@
-"""The unit of ShuffleNet V1: grouped 1x1, shuffle, depthwise 3x3, grouped 1x1; added to its input or set beside it.
+"""The unit of ShuffleNet V1: grouped 1x1, shuffle, depthwise 3x3, grouped 1x1; then a sum or a concatenation.
 
 Source: Zhang, Zhou, Lin and Sun, "ShuffleNet: an extremely efficient convolutional neural network for mobile devices",
 CVPR 2018, figure 2b and 2c.
@@ -21,15 +21,15 @@ __all__ = ["ShuffleNetV1"]
 class ShuffleNetV1(nn.Module, Costed):
     """``(B, C_in, H, W) -> (B, C_out, ceil(H / stride), ceil(W / stride))``.
 
-    With stride 1 the input is added and C_in = C_out; with stride 2 its averages over 3x3 are the first C_in channels
-    of the result. The ReLU comes after that; there is none after the depthwise convolution.
+    With stride 1 the input is added, and C_in = C_out. With stride 2 the averages of the input over 3x3 cells are the
+    first C_in channels of the result. A ReLU follows in both cases; there is none after the depthwise convolution.
 
     Args:
         in_channels: C_in.
-        out_channels: C_out; the unit works on a quarter of it.
+        out_channels: C_out; the inner convolutions have a quarter of it.
         groups: g, of the 1x1 convolutions.
         stride: 1 or 2.
-        first_grouped: False for the very first unit, whose first convolution sees too few channels to group them.
+        first_grouped: False for the first unit of a network, whose input has too few channels for groups.
     """
 
     shown: ClassVar[Mapping[str, Mapping[str, Any]]] = {"ShuffleNet V1 unit": {}}
@@ -37,11 +37,11 @@ class ShuffleNetV1(nn.Module, Costed):
     def __init__(
         self, in_channels: int, out_channels: int, *, groups: int = 8, stride: int = 1, first_grouped: bool = True
     ) -> None:
-        assert stride == 2 or in_channels == out_channels, "with stride 1 the input is added: as many out as in"
+        assert stride == 2 or in_channels == out_channels, "stride 1 needs equal in_channels and out_channels"
         super().__init__()
         self.stride = stride
         mid, rest = out_channels // 4, out_channels - (in_channels if stride == 2 else 0)
-        assert rest > 0, f"{out_channels} channels out hold the {in_channels} averages and nothing else"
+        assert rest > 0, f"{out_channels} output channels leave none beside the {in_channels} averages"
         self.reduce = ConvNormAct(in_channels, mid, kernel=1, groups=groups if first_grouped else 1)
         self.shuffle = ChannelShuffle(groups)
         self.depthwise = ConvNormAct(mid, mid, stride=stride, groups=mid, act=False)
@@ -56,7 +56,10 @@ class ShuffleNetV1(nn.Module, Costed):
 
     @staticmethod
     def cost(in_channels: int, out_channels: int, size: tuple[int, int], *, groups: int = 8, stride: int = 1) -> Cost:
-        """``M N / 4 g`` weights before the stride, ``9 N / 4 + N R / 4 g`` behind it; R = N, with stride 2 N - M."""
+        """``M N / (4 g)`` weights before the stride, ``9 N / 4 + N R / (4 g)`` after it; R = N, or N - M at stride 2.
+
+        For a unit with ``first_grouped``.
+        """
         mid, rest = out_channels // 4, out_channels - (in_channels if stride == 2 else 0)
-        before, behind = in_channels * mid // groups, 9 * mid + mid * rest // groups
-        return Cost(before + behind, before * strided(size, 1) + behind * strided(size, stride))
+        before, after = in_channels * mid // groups, 9 * mid + mid * rest // groups
+        return Cost(before + after, before * strided(size, 1) + after * strided(size, stride))

@@ -1,7 +1,7 @@
-"""Simple pyramid pooling: averages over grids of several sizes, brought back to the map's size, summed and smoothed.
+"""Simple pyramid pooling: averages over grids of several sizes, resized to the map and added; then a 3x3 convolution.
 
-Unlike the pyramid pooling of Zhao et al. (CVPR 2017) the levels are narrow, they are added and not laid side by side,
-and the map itself is left out.
+It differs from the pyramid pooling of Zhao et al. (CVPR 2017): the levels have fewer channels, they are added and not
+concatenated, and the map itself is not included.
 
 Source: Peng et al., "PP-LiteSeg: a superior real-time semantic segmentation model", arXiv:2204.02681, 2022, section 3.4
 and figure 4.
@@ -23,7 +23,7 @@ class SimplePyramidPooling(nn.Module):
 
     Args:
         in_channels: C_in.
-        out_channels: C_out, also of each level.
+        out_channels: C_out, also the channels of each level.
         grids: sides of the pooling grids.
     """
 

@@ -1,7 +1,7 @@
 """Heights and widths of maps, as numbers or as the symbols that `torch.export` uses for open sizes.
 
-An exported graph must be right at every size, so nothing may be decided by the size of the example; and what it
-computes of sizes must be what ONNX computes, whose integer division cuts toward zero where Python's rounds down.
+An exported graph must be correct at every size, so no decision may depend on the size of the example. And size
+computations must not divide negative integers: ONNX rounds the quotient toward zero, Python rounds it down.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ __all__ = ["cells", "has_size", "is_open", "resize"]
 
 
 def cells(size: Sequence[int], stride: int) -> tuple[int, int]:
-    """(h, w) of a map of ``size`` (H, W), at least 1 each, after ``stride``: rounded up."""
+    """(h, w) of a map of ``size`` (H, W), 1 or more each, after ``stride``; both are rounded up."""
     return (size[0] - 1) // stride + 1, (size[1] - 1) // stride + 1
 
 
@@ -25,13 +25,13 @@ def is_open(x: Tensor) -> bool:
 
 
 def has_size(x: Tensor, size: Sequence[int]) -> bool:
-    """Whether ``x`` (B, C, h, w) is of ``size`` (H, W); of open sizes, whether it always is."""
+    """Whether ``x`` (B, C, h, w) has ``size`` (H, W); for open sizes, whether it has this size in every case."""
     return all(statically_known_true(here == there) for here, there in zip(x.shape[-2:], size, strict=True))
 
 
 def resize(x: Tensor, size: Sequence[int], *, align_corners: bool = False) -> Tensor:
-    """``x`` (B, C, h, w) at ``size`` (H, W), bilinear with half-pixel centres, or from corner to corner with
-    ``align_corners``; ``x`` itself if it has that size."""
+    """``x`` (B, C, h, w) resized to ``size`` (H, W), bilinear with half-pixel centres, or with aligned corners; ``x``
+    itself if it has that size."""
     if has_size(x, size):
         return x
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=align_corners)

@@ -1,9 +1,10 @@
-"""Squeeze-enhanced axial attention: the means of rows ask each other, so do those of columns; details come by a gate.
+"""Squeeze-enhanced axial attention: attention among the means of rows and of columns, which gates a map of details.
 
-With q, k, v 1x1 convolutions of the map, a mean over each row gives a line of h cells, and attention along it, with
-position embeddings stretched to h added to q and k, gives a line y_h; y_w comes from the columns in the same way. Then
-``s(B W relu6(v + y_h + y_w)) * detail`` with s the hard sigmoid, and ``detail`` a depthwise 3x3 and a 1x1 convolution
-of q, k and v side by side. The cost of attention grows with h^2 + w^2 and not with (h w)^2.
+q, k and v are 1x1 convolutions of the map. The means of q, k and v over each row are a line of h cells. Attention along
+this line gives y_h; position embeddings, resized to h, are added to q and k. y_w is computed from the columns in the
+same way. The result is ``s(B W relu6(v + y_h + y_w)) * detail``, where s is the hard sigmoid and ``detail`` is a
+depthwise 3x3 and a 1x1 convolution of the concatenated q, k and v. The cost of attention grows with h^2 + w^2, not with
+(h w)^2.
 
 Source: Wan, Huang, Lu, Yu and Zhang, "SeaFormer: squeeze-enhanced axial transformer for mobile semantic segmentation",
 ICLR 2023, section 3; the order of norms and activations is that of the authors' release.
@@ -18,18 +19,18 @@ from hardy.blocks.conv_norm_act import ConvNormAct
 __all__ = ["SqueezeAxialAttention"]
 
 _LENGTH = 16
-"""Cells of a position embedding before it is stretched."""
+"""Cells of a position embedding before it is resized."""
 
 
 class SqueezeAxialAttention(nn.Module):
     """``(B, C, h, w) -> (B, C, h, w)``.
 
-    Values are twice as wide as keys. The number of heads stays; their widths are read from the layers, so a channel can
-    be cut out of the keys or the values of all heads at once. The scale of the products is that of the keys as built.
+    Values are twice as wide as keys. Heads cannot be cut out, but a channel can be cut out of the keys or the values of
+    all heads together, because their widths are read from the layers. The scale of the products does not change then.
 
     Attributes:
         heads: number of heads.
-        scale: of the products of queries and keys.
+        scale: the factor of the products of queries and keys.
 
     Args:
         channels: C.
@@ -68,8 +69,8 @@ class SqueezeAxialAttention(nn.Module):
         return gated
 
     def silence(self) -> None:
-        """Let the lines be zero and the gate one half everywhere until something is learnt, in place, as the authors
-        start."""
+        """Set the scales of the last norms to zero, in place, as in the authors' release: before training y_h and y_w
+        are zero, and the gate is 0.5 everywhere."""
         for layer in (self.rows, self.columns, self.project):
             nn.init.zeros_(layer[1].weight)  # type: ignore[arg-type]
 
@@ -82,5 +83,5 @@ class SqueezeAxialAttention(nn.Module):
 
 
 def _placed(line: Tensor, positions: Tensor) -> Tensor:
-    """``line`` (B, C, h, w) of which one side is 1, with ``positions`` stretched to it added."""
+    """``line`` (B, C, h, w), where h or w is 1, plus ``positions`` resized to it."""
     return line + F.interpolate(positions, size=line.shape[-2:], mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""Squeeze and excitation: the mean of every channel decides how much of each channel passes.
+"""Squeeze and excitation: each channel is multiplied by a weight that is computed from the means of all channels.
 
 ``x * sigmoid(W_2 ReLU(W_1 mean(x) + b_1) + b_2)``.
 

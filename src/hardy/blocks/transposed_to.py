@@ -1,7 +1,7 @@
-"""Transposed convolution with stride 2 to a given size, so that a map meets the one it was made from at odd sizes too.
+"""Transposed convolution with stride 2 to a given size, so that its output fits an encoder's map at odd sizes too.
 
-Encoders round halves up, so twice the side of a map may be one more than that of the map before it: what a transposed
-convolution makes beyond it is cut off. Where an encoder rounded down, zeros fill the missing row or column.
+Encoders round half sizes up, so twice the side of a map can be one more than the side of the map before it. The extra
+row or column is cropped. If an encoder rounds down, the missing row or column is filled with zeros.
 
 Source: Zeiler, Krishnan, Taylor and Fergus, "Deconvolutional networks", CVPR 2010; the size is Hardy's.
 """
@@ -16,14 +16,14 @@ __all__ = ["TransposedTo", "fitted"]
 
 
 class TransposedTo(nn.ConvTranspose2d):
-    """``(B, C_in, h, w) -> (B, C_out, H, W)``, H and W given with the map: 2h and 2w or about that.
+    """``(B, C_in, h, w) -> (B, C_out, H, W)``; H and W are given with the map, about ``stride * h`` and ``stride * w``.
 
     Args:
         in_channels: C_in.
         out_channels: C_out.
-        kernel: side of the kernel, 2 or 3.
+        kernel: side of the kernel: 3, or 2 with stride 2.
         stride: 2, or 1 for a transposed convolution that keeps the size.
-        bias: whether it has one.
+        bias: whether it has a bias.
     """
 
     def __init__(
@@ -36,7 +36,8 @@ class TransposedTo(nn.ConvTranspose2d):
         )
 
     def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        """``x`` at ``output_size`` (H, W); as large as the convolution makes it where no size is given."""
+        """The transposed convolution of ``x``, cropped or padded to ``output_size`` (H, W); unchanged without a
+        size."""
         y: Tensor = super().forward(x)
         if output_size is None:
             return y
@@ -44,8 +45,8 @@ class TransposedTo(nn.ConvTranspose2d):
 
 
 def fitted(x: Tensor, size: Sequence[int]) -> Tensor:
-    """``x`` (B, C, h, w) with ``size`` (H, W): cut, or filled with zeros, on the right and below."""
+    """``x`` (B, C, h, w) with ``size`` (H, W): cropped, or padded with zeros, at the right and the bottom."""
     height, width = size[-2:]
     if not torch.compiler.is_exporting() and (height, width) == tuple(x.shape[-2:]):
-        return x  # an exported graph must not carry the question as a bound on its sizes
+        return x  # in an exported graph this comparison would become a condition on its sizes
     return F.pad(x, (0, width - x.shape[3], 0, height - x.shape[2]))

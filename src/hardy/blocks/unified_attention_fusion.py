@@ -1,7 +1,7 @@
-"""Unified attention fusion: two maps of one width weighed against each other at every cell.
+"""Unified attention fusion: a weighted sum of two maps of equal width, with one weight for each cell.
 
-``a y + (1 - a) x`` with ``a = sigmoid(f([mean x, max x, mean y, max y]))``, the means and maxima over the channels and
-f two 3x3 convolutions: a spatial attention. The coarser map y is brought to the size of x.
+``a y + (1 - a) x`` with ``a = sigmoid(f([mean x, max x, mean y, max y]))``. Means and maxima are over the channels, and
+f is two 3x3 convolutions (spatial attention). The coarser map y is resized to x.
 
 Source: Peng et al., "PP-LiteSeg: a superior real-time semantic segmentation model", arXiv:2204.02681, 2022, section 3.3
 and equations 1 and 3.
@@ -17,7 +17,7 @@ __all__ = ["UnifiedAttentionFusion"]
 
 
 class UnifiedAttentionFusion(nn.Module):
-    """``x (B, C, H, W), y (B, C, h, w) -> (B, C_out, H, W)``; a 3x3 convolution ends it.
+    """``x (B, C, H, W), y (B, C, h, w) -> (B, C_out, H, W)``; the last layer is a 3x3 convolution.
 
     Args:
         channels: C of both maps.

@@ -1,7 +1,7 @@
 """Upsampling by a factor: resizing, a transposed convolution, or a convolution whose channels become pixels.
 
-Source: transposed, with a bilinear start: Long, Shelhamer and Darrell, "Fully convolutional networks for semantic
-segmentation", CVPR 2015, section 3.3; channels to pixels: Shi et al., "Real-time single image and video
+Source: transposed convolution with bilinear initialisation: Long, Shelhamer and Darrell, "Fully convolutional networks
+for semantic segmentation", CVPR 2015, section 3.3; channels to pixels: Shi et al., "Real-time single image and video
 super-resolution using an efficient sub-pixel convolutional neural network", CVPR 2016, eq. 4.
 """
 
@@ -22,12 +22,12 @@ class Upsample(nn.Module, Costed):
 
     Args:
         in_channels: C_in.
-        out_channels: C_out; resizing keeps the width.
+        out_channels: C_out; equal to C_in for resizing.
         kind: ``"bilinear"`` (half-pixel centres) or ``"nearest"`` resizing; ``"transposed"``, a transposed convolution
-            whose kernel is twice the factor wide, so that every pixel gets as many weights, and which starts as
-            bilinear resizing; ``"pixel_shuffle"``, a 1x1 convolution to ``factor^2 C_out`` channels that are laid out
-            as pixels.
-        factor: in both directions.
+            that is initialised as bilinear resizing (its kernel has twice the side ``factor``, so every pixel gets the
+            same number of weights; ``factor`` must be even); ``"pixel_shuffle"``, a 1x1 convolution to
+            ``factor^2 C_out`` channels, which become pixels.
+        factor: the ratio of the sides, in both directions.
     """
 
     shown: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -68,23 +68,24 @@ class Upsample(nn.Module, Costed):
     def cost(
         in_channels: int, out_channels: int, size: tuple[int, int], *, kind: str = "bilinear", factor: int = 2
     ) -> Cost:
-        """``4 f^2 M N`` weights transposed, ``f^2 M N`` by pixel shuffle, each used once for every input cell."""
+        """``4 f^2 M N`` weights for ``"transposed"``, ``f^2 M N`` for ``"pixel_shuffle"``, else none; each is used once
+        for every input cell."""
         shares = {"transposed": 4 * factor**2, "pixel_shuffle": factor**2}
         weights = shares.get(kind, 0) * in_channels * out_channels
         return Cost(weights, weights * size[0] * size[1])
 
 
 def bilinear_kernel(factor: int) -> Tensor:
-    """(2 f, 2 f) float32: the weights with which a transposed convolution of stride ``factor`` f resizes bilinearly
-    with half-pixel centres; each pixel between cells gets weights that add up to 1."""
+    """(2 f, 2 f) float32: the kernel with which a transposed convolution of stride f = ``factor`` resizes bilinearly
+    with half-pixel centres. The weights of each pixel that is not at the border add up to 1."""
     places = torch.arange(2 * factor, dtype=torch.float32)
     line = 1 - (places - (factor - 0.5)).abs() / factor
     return line[:, None] * line[None, :]
 
 
 def _transposed(in_channels: int, out_channels: int, factor: int) -> nn.ConvTranspose2d:
-    """Every output channel starts as the input channel of its number, modulo their count, resized."""
-    assert factor % 2 == 0, f"factor {factor} is odd: a kernel of twice that lies off centre"
+    """A transposed convolution whose output channel i is initialised as the resized input channel i modulo C_in."""
+    assert factor % 2 == 0, f"factor {factor} is odd: a kernel with twice that side is not centred"
     conv = nn.ConvTranspose2d(in_channels, out_channels, 2 * factor, factor, factor // 2, bias=False)
     with torch.no_grad():
         conv.weight.zero_()

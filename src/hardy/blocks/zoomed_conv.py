@@ -1,6 +1,6 @@
-"""Zoomed convolution: 3x3 convolutions on a map made half as large, which then comes back to its size.
+"""Zoomed convolution: 3x3 convolutions on a map that is resized to half its size before and back after them.
 
-It sees twice as far as a plain convolution, at a quarter of its cost.
+Its receptive field has twice the side of a plain convolution's, at a quarter of the cost.
 
 Source: Chen, Gong, Liu, Zhang, Li and Wang, "FasterSeg: searching for faster real-time semantic segmentation",
 ICLR 2020, section 3.1 and figure 2.
@@ -18,19 +18,19 @@ __all__ = ["ZoomedConv"]
 
 
 class ZoomedConv(nn.Module):
-    """``(B, C_in, H, W) -> (B, C_out, ceil(H / stride), ceil(W / stride))``; ``published`` floors.
+    """``(B, C_in, H, W) -> (B, C_out, ceil(H / stride), ceil(W / stride))``; with ``published`` rounded down.
 
-    Between the convolutions come batch norm and ReLU; the last batch norm's map is resized before its ReLU. At stride 2
-    the map stays small. At stride 1 the small map has at least 2 cells a side, so that a graph traced where it is that
-    small takes larger maps too, and a batch norm has something to average.
+    Batch norm and ReLU follow each convolution; after the last batch norm the map is resized before the ReLU. At stride
+    2 the map is not resized back. At stride 1 the small map has at least 2 cells along each side. So a graph that is
+    traced with the smallest map also accepts larger ones, and a batch norm has several values.
 
     Args:
         in_channels: C_in.
         out_channels: C_out.
         repeats: number of convolutions.
         stride: 1 or 2.
-        published: as in the code published with the paper: half of an odd side is rounded down, and maps are resized
-            from corner to corner.
+        published: as in the code published with the paper, round half of an odd side down, and resize maps with aligned
+            corners.
     """
 
     def __init__(

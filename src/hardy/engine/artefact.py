@@ -131,7 +131,7 @@ def check(network: Network) -> None:
     """
     if not isinstance(network, Network):
         raise InputError(
-            f"{type(network).__name__} is no Network, so it cannot be saved; wrap it: "
+            f"{type(network).__name__} is not a Network, so it cannot be saved; wrap it: "
             "hardy.save(hardy.wrap(module, classes=...), folder)"
         )
     if not network.architecture:

@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import hardy
@@ -18,7 +19,13 @@ _SECONDS = 20
 def provenance() -> dict[str, str]:
     """Versions, commit, hardware and the command line."""
     machine = {name: str(value) for name, value in fingerprint().to_json().items()}
-    return {"hardy": hardy.__version__, "commit": commit(Path(hardy.__file__).parent), **machine, "command": command()}
+    return {"hardy": hardy.__version__, "commit": _own_commit(), **machine, "command": command()}
+
+
+@cache
+def _own_commit() -> str:
+    """The commit of the code that runs, read once in a process."""
+    return commit(Path(hardy.__file__).parent)
 
 
 def command() -> str:

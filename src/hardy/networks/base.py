@@ -31,9 +31,9 @@ PixelLoss = Callable[[Tensor, Tensor], Tensor]
 class Network(nn.Module, ABC):
     """A map from images (B, 3, H, W) RGB in [0, 1] to logits (B, K, H, W), or (B, K) for image-level classes.
 
-    A subclass writes `outputs` and, if it has more than one head, `losses`. Its constructor takes ``label_space``
-    before the ``*`` (the program supplies it) and its options after; `hardy.create` stores the options so that the
-    artefact can build the network again.
+    A subclass implements `outputs` and, if its loss is not the default one, `losses`. Its constructor takes
+    ``label_space`` before the ``*`` (the program supplies it) and its options after it; `hardy.create` stores the
+    options so that the artefact can build the network again.
 
     Contract, tested by ``tests/contracts/test_networks.py`` for every network: normalisation is the first step;
     every input size from `least_size` up works; auxiliary heads run only in training mode; in evaluation mode the
@@ -52,14 +52,15 @@ class Network(nn.Module, ABC):
             the network again. Empty for a network that `hardy.create` did not build. Also holds ``"mean"`` and
             ``"std"`` after `renormalise`, and ``"pretrained"``: origin, licence and checksum of encoder weights of
             ``hardy list weights``.
-        written: options that `architecture` stores instead of those given, such as a file's content for its path.
+        written: options that `architecture` stores instead of those given, such as a file's content instead of its
+            path.
         pretrained: True if `encoder` started from pre-trained weights.
         changes: changes made to the network since it was built, in order; see `hardy.networks.building.changes`.
         resting: names of the modules that always stay in evaluation mode; a tuner sets them.
-        linked: names of the modules whose method ``queries()`` gives `queries`; a tuner sets them.
+        linked: names of the modules whose methods ``queries()`` return the parts of `queries`; a tuner sets them.
         origin: the source of the weights that a tuner does not train; None if it is unknown or must not be used.
             Written and read by `hardy.engine.rest`.
-        lineage: what it learned from besides labelled images, training by training; see
+        lineage: an entry for each training that used more than labelled images; see
             `hardy.networks.building.lineage`.
     """
 
@@ -101,7 +102,7 @@ class Network(nn.Module, ABC):
         self.architecture = {}
         self.changes = []
         for name, values in (("mean", mean), ("std", std)):
-            value = torch.tensor(values, dtype=torch.get_default_dtype())  # whole numbers too become floats
+            value = torch.tensor(values, dtype=torch.get_default_dtype())  # integers become floats too
             self.register_buffer(name, value.view(1, 3, 1, 1), persistent=False)
 
     @property
@@ -111,14 +112,14 @@ class Network(nn.Module, ABC):
         return plan_of(self.changes)
 
     def link(self, names: Sequence[str]) -> None:
-        """Let `queries` be those of the modules ``names``, in place; a network whose decoder takes queries from outside
-        makes it read them."""
+        """Take `queries` from the modules ``names``, in place. A network whose decoder can read external queries also
+        passes them to it."""
         self.linked = tuple(names)
 
     @property
     def queries(self) -> Tensor | None:
-        """The queries (m, C) that a tuner's link gives, with gradients, for a decoder that has m queries: the sum over
-        the modules that are `linked`. None without a link. Computed at each reading."""
+        """The external queries (m, C), with gradients, for a decoder that has m queries: the sum over the `linked`
+        modules, computed at each access. None without linked modules."""
         found: list[Tensor] = [self.get_submodule(name).queries() for name in self.linked]  # type: ignore[operator]
         return sum(found[1:], start=found[0]) if found else None
 
@@ -146,7 +147,7 @@ class Network(nn.Module, ABC):
         return torch.rand(count, 3, edge, edge, dtype=self.mean.dtype, generator=torch.Generator().manual_seed(0))
 
     def read(self, images: Tensor) -> list[Tensor]:
-        """The outputs that pruning must keep: the logits, and in training the auxiliary logits."""
+        """The outputs that pruning must not remove: the logits, and in training mode the auxiliary logits."""
         outputs = self.outputs(images)
         return [outputs.logits, *(value for name, value in outputs.extras.items() if name.startswith("aux_"))]
 
@@ -162,7 +163,7 @@ class Network(nn.Module, ABC):
             std: of the RGB values.
 
         Raises:
-            InputError: if they are not three finite numbers each, or a deviation is not above 0.
+            InputError: if they are not three finite numbers each, or a standard deviation is not above 0.
         """
         _check_normalisation(mean, std)
         self.mean = torch.tensor(list(mean)).view(1, 3, 1, 1).to(self.mean)
@@ -206,11 +207,11 @@ class Network(nn.Module, ABC):
         return stages_of(self, size)
 
     def losses(self, outputs: Outputs, labels: Tensor, pixel_loss: PixelLoss) -> Terms:
-        """Named terms whose sum is minimised: ``pixel_loss`` of the logits, and of the logits of each auxiliary head,
-        resized to the labels by `enlarged` and weighted by `auxiliary_weight`.
+        """Named terms whose sum is minimised: ``pixel_loss`` of the logits, and ``pixel_loss`` of the logits of each
+        auxiliary head, resized to the labels by `enlarged` and weighted by `auxiliary_weight`.
 
         Args:
-            outputs: what `outputs` returned for these images.
+            outputs: the result of `outputs` for these images.
             labels: (B, H, W) int64, or (B,) for image-level networks.
             pixel_loss: the loss of one head.
         """
@@ -221,7 +222,7 @@ class Network(nn.Module, ABC):
         return terms
 
     def enlarged(self, logits: Tensor, size: Sequence[int]) -> Tensor:
-        """``logits`` (B, K, h, w) resized to ``size`` (H, W), bilinear, as `align_corners` says."""
+        """``logits`` (B, K, h, w) resized to ``size`` (H, W), bilinear; see `align_corners`."""
         return resize(logits, size, align_corners=self.align_corners)
 
     def encoder(self) -> Sequence[nn.Module]:
@@ -233,20 +234,20 @@ class Network(nn.Module, ABC):
 
 
 def refuse_plain(network: object) -> None:
-    """Refuse a module that is no `Network`, with the way to make one.
+    """Check that ``network`` is a `Network`.
 
     Raises:
-        InputError: naming its class.
+        InputError: if it is not; the message names its class and how to make a `Network`.
     """
     if not isinstance(network, Network):
         raise InputError(
-            f"{type(network).__name__} is no Network; make one of a module: hardy.wrap(module, classes=...), or load a "
-            "folder: hardy.load(folder)"
+            f"{type(network).__name__} is not a Network; make one from a module: hardy.wrap(module, classes=...), or "
+            "load a folder: hardy.load(folder)"
         )
 
 
 def _check_normalisation(mean: Any, std: Any) -> None:
-    """Refuse a mean and a deviation that are not three finite numbers each, or a deviation of 0 or less."""
+    """Check that mean and standard deviation are three finite numbers each, and the deviations above 0."""
     for name, numbers in (("mean", mean), ("std", std)):
         three = isinstance(numbers, Sequence) and not isinstance(numbers, str) and len(numbers) == 3
         if not three or not all(isinstance(each, float | int) and math.isfinite(each) for each in numbers):

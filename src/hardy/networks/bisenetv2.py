@@ -1,6 +1,6 @@
 """BiSeNetV2: a wide, shallow detail branch and a narrow, deep semantic branch gate each other; 3.4 M parameters.
 
-Designed for training from scratch: in training, booster heads read every stage of the semantic branch.
+It is designed for training from scratch: in training, booster heads read every stage of the semantic branch.
 
 Source: Yu, Gao, Wang, Yu, Shen and Sang, "BiSeNet V2: bilateral network with guided aggregation for real-time semantic
 segmentation", IJCV 2021, table 1 and figures 3 to 6; the widths of the heads are those of public implementations.
@@ -43,6 +43,9 @@ class BiSeNetV2(Network):
         booster_width: channels of the boosters' first convolution.
         dropout: share of values zeroed before each classifier while training.
         upsample: how the fusion and the boosters enlarge maps; ``"nearest"`` in the most used public release.
+
+    Raises:
+        InputError: for a number out of range, or a ``booster_width`` without ``aux``.
     """
 
     auxiliary_weight = 1.0

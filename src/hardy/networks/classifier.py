@@ -24,17 +24,17 @@ __all__ = ["Classifier"]
 
 
 class Classifier(Network):
-    """Logits (B, K). Features: ``stage1`` .. ``stageN``, the encoder's maps, finest first. The
-    embedding (B, C) is what the linear layer reads, before dropout.
+    """Logits (B, K). Features: ``stage1`` .. ``stageN``, the encoder's maps, finest first. The embedding (B, C) is the
+    input of the linear layer, before dropout.
 
     Args:
         label_space: the classes predicted.
         encoder: a size of an encoder of ``hardy list encoder``, or a timm model.
-        encoder_weights: None for random initialisation; a weights file, also of a foundation model under the names of
-            its release; a short name of ``hardy list weights``; ``"timm"`` or a timm tag; ``"hf-hub:OWNER/NAME"``.
+        encoder_weights: None for random initialisation; a weights file, also one of a foundation model with the names
+            of its release; a short name of ``hardy list weights``; ``"timm"`` or a timm tag; ``"hf-hub:OWNER/NAME"``.
         dropout: share of the embedding zeroed while training.
-        freeze_norm: batch norms keep the running statistics of the weights, while their scales and shifts are trained,
-            as in DomainBed of 2022. This also holds after pruning.
+        freeze_norm: batch norms keep their running statistics, while their scales and shifts are trained, as in
+            DomainBed of 2022. This also holds after pruning.
 
     Raises:
         InputError: for an unknown encoder, for weights that do not fit or cannot be downloaded, and for a dropout

@@ -28,15 +28,18 @@ BOTTLENECKS = ((1, 32, 1, 1), (6, 32, 1, 1), (6, 48, 3, 2), (6, 64, 3, 2), (6, 9
 
 
 class ContextNet(Network):
-    """Features: ``context`` (B, 128, H/32, W/32), ``detail`` (B, 128, H/8, W/8), ``fused`` (B, 128, H/8, W/8), the
-    embedding. Coarse logits at stride 8.
+    """Features: ``context`` (B, 128, H/(8 factor), W/(8 factor)), ``detail`` (B, 128, H/8, W/8), ``fused`` (B, 128,
+    H/8, W/8), the embedding. Coarse logits at stride 8.
 
     Args:
         label_space: the classes predicted.
-        factor: by how much each side of the image is reduced for the deep branch (its stride is 8 times that), and the
-            dilation of the convolution after its map is enlarged.
-        blocks: depthwise separable convolutions before the classifier.
+        factor: how many times smaller each side of the image is in the deep branch, whose stride is 8 times this; also
+            the dilation of the convolution that follows the enlarged map of this branch.
+        blocks: number of depthwise separable convolutions before the classifier.
         dropout: share of values zeroed before the classifier while training.
+
+    Raises:
+        InputError: for a number out of range.
     """
 
     def __init__(self, label_space: LabelSpace, *, factor: int = 4, blocks: int = 2, dropout: float = 0.1) -> None:

@@ -1,4 +1,4 @@
-"""DDRNet-23 and DDRNet-23-slim: two branches, at strides 8 and 64, that exchange maps twice; 5.7 to 20.1 M parameters.
+"""DDRNet-23 and DDRNet-23-slim: two branches, at strides 8 and 64, that exchange maps twice; 20.1 and 5.7 M parameters.
 
 After the third and after the fourth stage each branch adds the map of the other: detail by strided convolutions,
 context by a 1x1 convolution and resizing. The context branch ends in pooling over windows of several sizes.
@@ -31,7 +31,7 @@ _SIZES = {"23_slim": (32, 64), "23": (64, 128)}
 
 class DDRNet(Network):
     """Features, with c = 32 channels for ``23_slim`` and 64 for ``23``: ``stage1`` .. ``stage5`` of the context branch
-    (c, 2c, 4c, 8c, 16c channels at strides 4 to 64; before the ReLU, the third and fourth with the detail added),
+    (c, 2c, 4c, 8c, 16c channels at strides 4 to 64; before the ReLU; the third and fourth include the detail map),
     ``detail`` (B, 4c, H/8, W/8), ``context`` (B, 4c, H/64, W/64) after pooling, ``fused``, their sum at stride 8,
     the embedding. Coarse logits at stride 8.
 
@@ -40,7 +40,7 @@ class DDRNet(Network):
 
     Args:
         label_space: the classes predicted.
-        variant: size.
+        variant: the size of the network.
         aux: in training, a second head on the detail branch after its first exchange; its weight in the paper is 0.4.
         encoder_weights: None for random initialisation; a file of the authors' ImageNet weights, with their names.
 

@@ -1,7 +1,7 @@
 """EfficientViT-Seg B0 to B2: linear attention at several scales, and a light head; 0.7, 4.8 and 15.3 M parameters.
 
-ReLU replaces the softmax, so that the cost of attention is linear in the number of cells; depthwise convolutions of
-queries, keys and values add larger scales. The encoder is timm's, the head Hardy's.
+A ReLU replaces the softmax, so the cost of attention is linear in the number of cells. Depthwise convolutions of
+queries, keys and values add larger scales. The encoder is timm's, the head is Hardy's.
 
 Source: Cai, Li, Hu, Gan and Han, "EfficientViT: lightweight multi-scale attention for high-resolution dense
 prediction", ICCV 2023, section 3 and table 1.

@@ -1,8 +1,8 @@
 """Any encoder of timm or Hardy with any decoder.
 
-Convolutional encoders give their stages from stride 4 on, or from 2; plain vision transformers give four maps spaced
-evenly over their depth or of the blocks named, and take any image size (the image is padded to a multiple of the patch
-size, the logits are cropped; positions are interpolated).
+The maps of a convolutional encoder are its stages from stride 4 on, or from 2. Those of a plain vision transformer are
+the outputs of four blocks, spaced evenly over its depth, or of the blocks named. It takes any image size: the image is
+padded to a multiple of the patch size, the logits are cropped, and positions are interpolated.
 
 Source: Ronneberger, Fischer and Brox, MICCAI 2015, for the split into encoder and decoder; the encoders are
 timm's (Wightman, 2019) and those of `hardy.networks.encoders`.
@@ -35,16 +35,16 @@ class EncoderDecoder(Network):
     Args:
         label_space: the classes predicted.
         encoder: a size of an encoder of ``hardy list encoder``, or a timm model.
-        encoder_weights: None for random initialisation; a weights file, also of a foundation model under the names of
-            its release; a short name of ``hardy list weights``; ``"timm"`` or a timm tag; ``"hf-hub:OWNER/NAME"``.
+        encoder_weights: None for random initialisation; a weights file, also one of a foundation model with the names
+            of its release; a short name of ``hardy list weights``; ``"timm"`` or a timm tag; ``"hf-hub:OWNER/NAME"``.
         output_stride: stride of the encoder's last map, reached by dilation; None does not change the encoder.
-        finest_stride: stride of the encoder's first map that the decoder is given; 2 is for thin structures.
+        finest_stride: stride of the first encoder map that the decoder gets; 2 is for thin structures.
         decoder: a decoder of ``hardy list decoder``.
         decoder_options: its options.
         aux: in training, a second head (3x3 convolution and classifier) on the second to last map.
-        vit: options of a plain transformer of timm: ``blocks``, the places of the blocks that give the maps;
+        vit: options of a plain transformer of timm: ``blocks``, the indices of the blocks whose outputs are the maps;
             ``final_norm``, whether the maps go through the norm after the last block, True by default; ``patch``, the
-            side of the patches in pixels, to which embedding and positions are resized.
+            side of the patches in pixels, for which the patch embedding and the positions are resized.
 
     Raises:
         InputError: for an unknown encoder or one that does not fit the decoder, and for weights that do not fit or
@@ -77,13 +77,15 @@ class EncoderDecoder(Network):
             )
             if self.decoder.joins:
                 if not isinstance(self.backbone, Pyramid):
-                    raise InputError(f"decoder {decoder!r}: encoder {encoder!r} is no plain vision transformer of timm")
+                    raise InputError(
+                        f"decoder {decoder!r}: encoder {encoder!r} is not a plain vision transformer of timm"
+                    )
                 self.decoder.take_over(*self.backbone.give(self.decoder.count))
         self.aux = _auxiliary(channels[-2:][0], len(label_space)) if aux else None
         self.pretrained = encoder_weights is not None
 
     def encoder(self) -> Sequence[nn.Module]:
-        """The encoder, and the last blocks of it that the decoder has joined."""
+        """The encoder, including the last blocks that the decoder has taken over."""
         return (self.backbone, self.decoder.blocks) if self.decoder.joins else (self.backbone,)
 
     def outputs(self, images: Tensor) -> Outputs:
@@ -111,8 +113,8 @@ class EncoderDecoder(Network):
         return queries
 
     def losses(self, outputs: Outputs, labels: Tensor, pixel_loss: PixelLoss) -> Terms:
-        """See `Network.losses`. A decoder with losses of its own, such as ``mask2former``, replaces ``segmentation`` by
-        them; ``pixel_loss`` is then for the auxiliary head only."""
+        """See `Network.losses`. A decoder with its own losses, such as ``mask2former``, replaces ``segmentation`` by
+        them; ``pixel_loss`` is then used for the auxiliary head only."""
         terms = super().losses(outputs, labels, pixel_loss)
         own = self.decoder.losses(outputs.extras, pad(labels, self.backbone.multiple, value=IGNORE))
         return terms if own is None else {**terms, **own}

@@ -1,8 +1,9 @@
 """ESPNet: efficient spatial pyramids at three levels and a light decoder up to the image's size; 0.36 M parameters.
 
-Each level joins the outputs of its first and last block; the first two also join the image, averaged to their size. The
-decoder has as many channels as there are classes. Without it the network is ESPNet-C, which classifies at stride 8. In
-the authors' published weights the decoder joins the finest map without the image.
+The second and third level join the outputs of their first and last block; the first and second level also join the
+image, averaged to their size. The decoder has as many channels as there are classes. Without it the network is
+ESPNet-C, which classifies at stride 8. In the authors' published weights the decoder joins the finest map without the
+image.
 
 Source: Mehta, Rastegari, Caspi, Shapiro and Hajishirzi, "ESPNet: efficient spatial pyramid of dilated convolutions for
 semantic segmentation", ECCV 2018, section 3.3 and figure 4.
@@ -34,10 +35,13 @@ class ESPNet(Network):
         label_space: the classes predicted.
         p: blocks of the second level after the one that halves the map.
         q: blocks of the third level after the one that halves the map.
-        decoder: False omits it: ESPNet-C.
-        width: channels of the decoder; None for as many as there are classes, at least 5, one for each dilation.
+        decoder: False leaves the decoder out: ESPNet-C.
+        width: channels of the decoder; None for the number of classes, but at least 5, one for each dilation.
         finest: what the decoder joins at stride 2: ``"level1"``, the map and the image, or ``"convolution"``, the map
             only, as in the published weights.
+
+    Raises:
+        InputError: for a number out of range, or for ``width`` or ``finest`` without the decoder.
     """
 
     def __init__(

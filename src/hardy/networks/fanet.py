@@ -1,9 +1,10 @@
 """FANet: a ResNet to stride 64 with fast attention on each of its four maps and a top-down path; 13.1 M parameters.
 
 Unlike in a ResNet the first stage also halves the map, so the maps are at strides 8, 16, 32 and 64. Attention covers
-each complete map; coarse maps are added to finer ones, and the maps at strides 8 and 32 are classified together. Layers
-of the published code whose output is not used are left out: a 3x3 convolution at stride 16, one at stride 64 that only
-an auxiliary head reads, and a 1x1 convolution at stride 8. With them it has 13.8 million parameters.
+each complete map. Coarse maps are added to finer ones, and the maps at strides 8 and 32 are concatenated and
+classified. Layers of the published code whose output is not used are left out: a 3x3 convolution at stride 16, one at
+stride 64 that only an auxiliary head reads, and a 1x1 convolution at stride 8. With them it has 13.8 million
+parameters.
 
 Source: Hu, Perazzi, Heilbron, Wang, Lin, Saenko and Sclaroff, "Real-time semantic segmentation with fast attention",
 IEEE Robotics and Automation Letters 2021, section III and figure 2.
@@ -46,6 +47,9 @@ class FANet(Network):
         published: follow the published code where it differs from the paper: attention sums over cells instead of
             averaging, maps of the top-down path have a border of zeros, and maps and logits are resized with aligned
             corners, also in losses.
+
+    Raises:
+        InputError: for weights that do not fit or cannot be downloaded.
     """
 
     auxiliary_weight = 0.5
@@ -109,8 +113,11 @@ class FANet(Network):
 
 
 class _Backbone(nn.Module):
-    """Normalised images -> the maps of the four stages at strides 8, 16, 32, 64, after the ReLU, and None. While
-    `torch.export` leaves the size open, the last map has one more row and column of zeros, and its mask is returned."""
+    """Normalised images -> the maps of the four stages at strides 8, 16, 32, 64, after the ReLU, and None.
+
+    While `torch.export` leaves the size open, the last map has one more row and column of zeros, and its mask is
+    returned instead of None.
+    """
 
     def __init__(self, depths: Sequence[int]) -> None:
         super().__init__()

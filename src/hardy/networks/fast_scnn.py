@@ -35,6 +35,9 @@ class FastSCNN(Network):
         padding: padding of the first convolution; 0 in the most used public release.
         align_corners: resize maps with aligned corners, as in that release, instead of half-pixel centres; also the
             logits of both heads in the losses.
+
+    Raises:
+        InputError: for a number out of range.
     """
 
     def __init__(

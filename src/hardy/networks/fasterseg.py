@@ -1,8 +1,8 @@
 """FasterSeg: branches of searched cells at strides 8, 16 and 32, fused at stride 8; any architecture of that space.
 
-Hardy contains the student and the teacher of the published search, with 3.4 and 22.1 M parameters; ``hardy search``
-finds others within a budget of milliseconds. Cells are plain or zoomed convolutions; branches share their first cells
-as far as these are equal.
+Hardy contains the student and the teacher of the published search, with 3.4 and 22.1 M parameters. ``hardy search``
+finds other architectures within a budget of milliseconds. Cells are plain or zoomed convolutions. Branches share their
+first cells as far as these are equal.
 
 Source: Chen, Gong, Liu, Zhang, Li and Wang, "FasterSeg: searching for faster real-time semantic segmentation",
 ICLR 2020, section 3 and figure 6.
@@ -36,8 +36,8 @@ class FasterSeg(Network):
         label_space: the classes predicted; the architecture may have been found for another number of classes.
         arch: ``"student"`` or ``"teacher"``, the published ones; the path of a JSON file; or the content of one (see
             `hardy.networks.architectures.multipath`). The artefact stores a file's content, not its path.
-        attention: gate the fused channels by their average; the authors' release has the weights for it (they are in
-            its parameter counts) but never uses them.
+        attention: multiply the fused channels by weights computed from their averages; the authors' release has these
+            layers, and counts their parameters, but never uses them.
         aux: in training, a head on all concatenated maps at stride 32 and one on those at stride 16, of weight 0.2.
         published: as in the authors' release: maps and logits are resized with aligned corners, also in losses, and
             zoomed convolutions round half of an odd side down. The release crops its logits to a multiple of stride 8;

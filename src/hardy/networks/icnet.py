@@ -1,7 +1,7 @@
-"""ICNet: a cascade of three resolutions with deep layers on the smallest only; a ResNet-50 at half width, 6.7 M.
+"""ICNet: a cascade of three resolutions, the deep layers on the smallest; ResNet-50 at half width, 6.7 M parameters.
 
-Three convolutions process the image at full size; the first layers of a dilated ResNet process it at half size, and its
-deep layers a map that is halved again. Pyramid pooling and two fusion units join the three at stride 8.
+Three convolutions process the image at full size. The first layers of a dilated ResNet process the image at half size,
+and its deep layers a map that is halved again. Pyramid pooling and two fusion units join the three at stride 8.
 
 Source: Zhao, Qi, Shen, Shi and Jia, "ICNet for real-time semantic segmentation on high-resolution images", ECCV 2018,
 sections 3.2 and 3.3, figures 2 and 3, equation 1; layers of the published network with half of its filters.
@@ -40,8 +40,8 @@ class ICNet(Network):
     Args:
         label_space: the classes predicted.
         width: channels of every layer as a multiple of the paper's network before its filters were pruned.
-        backbone: encoder of the two smaller resolutions: ``"resnet50"`` with three 3x3 convolutions first, as
-            published, or ``"resnet18"`` with a 7x7 convolution first, which ImageNet weights fit at width 1.
+        backbone: encoder of the two smaller resolutions: ``"resnet50"``, which starts with three 3x3 convolutions, as
+            published, or ``"resnet18"``, which starts with a 7x7 convolution; ImageNet weights fit it at width 1.
         encoder_weights: None for random initialisation; for ``"resnet18"`` at width 1 a file of its weights with the
             names of torchvision or timm, ``"timm"`` or a timm tag.
         aux: in training, a head on the coarser map of each fusion unit, at strides 16 and 8, with labels of that size;
@@ -85,7 +85,7 @@ class ICNet(Network):
             self.pretrained = True
 
     def encoder(self) -> Sequence[nn.Module]:
-        """The ResNet-18."""
+        """The ResNet."""
         return (self.backbone,)
 
     def outputs(self, images: Tensor) -> Outputs:

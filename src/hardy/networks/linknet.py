@@ -30,6 +30,9 @@ class LinkNet(Network):
         label_space: the classes predicted.
         encoder_weights: None for random initialisation; a file of ResNet-18 weights with the names of torchvision or
             timm; ``"timm"`` or a timm tag.
+
+    Raises:
+        InputError: for weights that do not fit or cannot be downloaded.
     """
 
     def __init__(self, label_space: LabelSpace, *, encoder_weights: str | None = None) -> None:

@@ -1,7 +1,7 @@
 """PIDNet S, M and L: three branches for detail, context and boundaries; 7.6 to 36.9 M parameters.
 
-The context branch goes down to stride 64; the detail branch takes over context where the two agree; the boundary branch
-gates detail against context in the fusion. In training, boundaries are learned from the labels.
+The context branch goes down to stride 64. The detail branch takes context where the two are similar. The boundary
+branch decides between detail and context in the fusion. In training, boundaries are learned from the labels.
 
 Source: Xu, Xiong and Bhattacharyya, "PIDNet: a real-time semantic segmentation network inspired by PID controllers",
 CVPR 2023, sections 3.2 to 3.4, equations 5 to 9 and figure 4.
@@ -63,7 +63,7 @@ class PIDNet(Network):
 
     Args:
         label_space: the classes predicted.
-        variant: size.
+        variant: the size of the network.
         aux: in training, a second head on the detail branch, with weight 0.4, and a head that predicts boundaries.
         encoder_weights: None for random initialisation; a file of the authors' ImageNet weights, with their names. They
             cover the detail and context branches; the boundary branch and pooling were not trained on ImageNet.

@@ -42,7 +42,7 @@ class PPLiteSeg(Network):
             release.
 
     Raises:
-        InputError: for a number out of range, or weights that are no file or do not fit.
+        InputError: for a number out of range, or weights that are not a file or do not fit.
     """
 
     auxiliary_weight = 1.0

@@ -1,7 +1,7 @@
-"""RegSeg: a narrow encoder to stride 16, whose dilated, grouped convolutions see far; 3.3 M parameters.
+"""RegSeg: a narrow encoder to stride 16, whose dilated, grouped convolutions cover large areas; 3.3 M parameters.
 
-Designed for training from scratch. In the last seven blocks half of the channels have dilation 14, the others
-dilation 1; a light decoder goes up to stride 4.
+It is designed for training from scratch. In the last seven blocks half of the channels have dilation 14, the others
+dilation 1. A light decoder goes up to stride 4.
 
 Source: Gao, "Rethink dilated convolution for real-time semantic segmentation", arXiv:2111.09957, 2021, tables 1 and 2
 and figures 2 to 4.
@@ -28,15 +28,15 @@ _DILATIONS = ((1,), (1, 2), *[(1, 4)] * 4, *[(1, 14)] * 7)
 
 
 class RegSeg(Network):
-    """Features: ``stage1`` .. ``stage3`` (48, 128, 320 channels at strides 4, 8, 16), ``fused`` (B, 64, H/4, W/4), the
-    embedding. Coarse logits at stride 4.
+    """Features: ``stage1`` .. ``stage3`` (48, 128, 320 channels at strides 4, 8, 16; the last at 32 for ``"strided"``),
+    ``fused`` (B, 64, H/4, W/4), the embedding. Coarse logits at stride 4.
 
     Args:
         label_space: the classes predicted.
-        variant: ``"paper"``, or ``"strided"`` as in a public implementation: the last block has stride 2, down to 32,
-            and costs less; squeeze and excitation has a quarter of the channels of a block's output, not of its input;
-            the classifier has no bias. ``"strided"`` pads an image with a side below 64 pixels to 64, with the mean at
-            the right and the bottom, and crops the logits to the image.
+        variant: ``"paper"``, or ``"strided"`` as in a public implementation: the last block has stride 2, so the
+            coarsest map has stride 32; squeeze and excitation has a quarter of the channels of a block's output, not of
+            its input; the classifier has no bias. ``"strided"`` pads an image with a side below 64 pixels to 64, with
+            the mean at the right and the bottom, and crops the logits to the image.
     """
 
     def __init__(self, label_space: LabelSpace, *, variant: Literal["paper", "strided"] = "paper") -> None:

@@ -1,7 +1,7 @@
 """SeaFormer T, S, B and L: convolutions to stride 64, axial attention in the last stages; 1.7 to 13.9 M parameters.
 
 Attention works on the means of rows and of columns, so it is cheap at any size; a parallel convolution keeps the
-details. A light head multiplies the map at stride 8 by one gate after another, one from each stage with attention.
+details. A light head multiplies the map at stride 8 by a gate from each stage with attention, in sequence.
 
 Source: Wan, Huang, Lu, Yu and Zhang, "SeaFormer: squeeze-enhanced axial transformer for mobile semantic segmentation",
 ICLR 2023, section 3; strides, widths and depths as in the authors' release.
@@ -26,7 +26,7 @@ __all__ = ["SeaFormer"]
 
 
 _LEAST = 3
-"""Least sides, in cells, to which the map at stride 32 is padded."""
+"""The smallest side, in cells, to which the map at stride 32 is padded."""
 
 
 class _Size(NamedTuple):
@@ -74,15 +74,16 @@ SIZES = {
 
 class SeaFormer(Network):
     """Features: ``stage1`` .. ``stage5``, the maps at strides 4, 8, 16, 32, 64, the last two (in L three) after their
-    transformers ((24, 48, 96, 160, 192) channels for S, (32, 64, 128, 192, 256) for B), ``fused`` (B, 96, 128, 160 or
-    192, H/8, W/8), the embedding. Coarse logits at stride 8.
+    transformers: (16, 32, 64, 128, 160) channels for T, (24, 48, 96, 160, 192) for S, (32, 64, 128, 192, 256) for B,
+    (64, 128, 192, 256, 320) for L; ``fused`` (B, C, H/8, W/8), the embedding, with 96, 128, 160 or 192 channels. Coarse
+    logits at stride 8.
 
     A map at stride 32 with a side below three cells is padded to three, with zeros at the right and the bottom, before
-    the stage at stride 64: `torch.export` would treat a single cell there as a constant size.
+    the stage at stride 64. Otherwise `torch.export` would treat a single cell there as a constant size.
 
     Args:
         label_space: the classes predicted.
-        variant: size.
+        variant: the size of the network.
         dropout: share of channels zeroed before the classifier while training.
         drop_path: stochastic depth: share of images that skip the last block of each transformer in training; it rises
             linearly over the blocks.

@@ -1,6 +1,6 @@
 """SegFormer B0 to B5: a mix transformer and a head of linear layers; 3.7 to 84.6 M parameters.
 
-Attention covers the complete image from the first stage on; depthwise convolutions between the linear layers replace
+Attention covers the complete image from the first stage on. Depthwise convolutions between the linear layers replace a
 position encoding, so every image size works. Heads and hidden channels can be pruned.
 
 Source: Xie, Wang, Yu, Anandkumar, Alvarez and Luo, "SegFormer: simple and efficient design for semantic segmentation
@@ -24,7 +24,8 @@ __all__ = ["SegFormer"]
 
 class SegFormer(Network):
     """Features: ``stage1`` .. ``stage4``, the encoder's maps at strides 4, 8, 16, 32; (32, 64, 160, 256) channels for
-    B0, (64, 128, 320, 512) for the others. Coarse logits at stride 4; the embedding is the head's mix of all maps.
+    B0, (64, 128, 320, 512) for the others. Coarse logits at stride 4; the embedding is the map that joins all maps in
+    the head.
 
     Args:
         label_space: the classes predicted.
@@ -37,13 +38,13 @@ class SegFormer(Network):
         dropout: share of channels zeroed before the classifier while training.
         drop_path: stochastic depth: share of images that skip the last block in training; it rises linearly over the
             blocks.
-        eps: epsilon of all other layer norms; 1e-6 in the authors' and MMSegmentation's code, 1e-5 in the transformers
-            library.
+        eps: epsilon of all layer norms except those of ``embedding_eps``; 1e-6 in the authors' and MMSegmentation's
+            code, 1e-5 in the transformers library.
         embedding_eps: epsilon of the layer norms of patch embeddings and of reduced keys and values; 1e-6 in
             MMSegmentation's code, 1e-5 in the others.
 
     Raises:
-        InputError: for a number out of range, or weights that are no file or do not fit.
+        InputError: for a number out of range, or weights that are not a file or do not fit.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """STDC1-Seg and STDC2-Seg: one branch, whose fine maps learn details from a second head; 8.3 and 12.3 M parameters.
 
-Attention refines the maps at strides 32 and 16; with the global average they are enlarged to stride 8 and fused with
-the encoder's map at that stride. In training a head on that map predicts the details of the labels; this replaces
-BiSeNet's second branch.
+Attention refines the maps at strides 32 and 16. The global average is added to the coarser one; both are resized to
+stride 8 and fused with the encoder's map at that stride. In training a head on the encoder's map predicts the details
+of the labels; this replaces BiSeNet's second branch.
 
 Source: Fan, Lai, Huang, Wei, Chai, Luo and Wei, "Rethinking BiSeNet for real-time semantic segmentation", CVPR 2021,
 sections 3.2 and 3.3.

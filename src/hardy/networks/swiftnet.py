@@ -25,15 +25,18 @@ __all__ = ["SwiftNet"]
 
 
 class SwiftNet(Network):
-    """Features: ``stage1`` .. ``stage4`` (64, 128, 256, 512 channels at strides 4, 8, 16, 32; as ``skip`` says),
+    """Features: ``stage1`` .. ``stage4`` (64, 128, 256, 512 channels at strides 4, 8, 16, 32; see ``skip``),
     ``pyramid`` (B, 128, H/32, W/32), ``fused`` (B, 128, H/4, W/4), the embedding. Coarse logits at stride 4.
 
     Args:
         label_space: the classes predicted.
         encoder_weights: None for random initialisation; a file of ResNet-18 weights with the names of torchvision or
             timm; ``"timm"`` or a timm tag.
-        skip: what the ladder and the pooling read of a stage: its residual ``"sum"``, as in the paper, or the map after
-            its ``"relu"``, as in the authors' release and its published weights.
+        skip: the map of a stage that the ladder and the pooling read: its residual ``"sum"``, as in the paper, or the
+            map after its ``"relu"``, as in the authors' release and its published weights.
+
+    Raises:
+        InputError: for weights that do not fit or cannot be downloaded.
     """
 
     def __init__(

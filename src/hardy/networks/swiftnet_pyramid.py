@@ -1,7 +1,7 @@
-"""SwiftNet with an image pyramid: one ResNet-18 on the image at three sizes, joined by a ladder of sums; 12.1 M.
+"""SwiftNet with an image pyramid: one ResNet-18 on the image at three sizes, and a ladder of sums; 12.1 M parameters.
 
-The sizes share all weights but the batch norms in the encoder's main path. One convolution per stage projects maps to
-one width; maps of equal stride are added. The ladder goes from stride 128 to stride 4 and needs no pooling.
+The sizes share all weights except the batch norms in the encoder's main path. One convolution per stage projects maps
+to one width; maps of equal stride are added. The ladder goes from stride 128 to stride 4 and needs no pooling.
 
 Source: Orsic, Kreso, Bevandic and Segvic, "In defense of pre-trained ImageNet architectures for real-time semantic
 segmentation of road-driving images", CVPR 2019, section 3.3 and figure 3; split norms and the ladder: Orsic and Segvic,
@@ -43,11 +43,14 @@ class SwiftNetPyramid(Network):
 
     Args:
         label_space: the classes predicted.
-        levels: sizes of the image, each half of the one before.
+        levels: the number of image sizes, each half of the one before.
         encoder_weights: None for random initialisation; a file of ResNet-18 weights with the names of torchvision or
             timm; ``"timm"`` or a timm tag. The batch norms of all sizes start from the same values.
         subsample: how the image is reduced: ``"bilinear"`` from the size before, or ``"bicubic"`` from the full size,
             as in the authors' release.
+
+    Raises:
+        InputError: for a number out of range, or weights that do not fit or cannot be downloaded.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A network of 40 thousand parameters with one block of each kind, for demonstrations and tests.
+"""A network of 37 thousand parameters with one block of each kind, for demonstrations and tests.
 
 It has a strided stem, depthwise separable convolutions, inverted residuals, a sum of two scales and an optional
 auxiliary head, so it has every kind of channel coupling of the larger networks and runs in milliseconds.
@@ -28,6 +28,9 @@ class Tiny(Network):
         label_space: the classes predicted.
         width: C, the channels at stride 4.
         aux: in training, a second head on ``detail``.
+
+    Raises:
+        InputError: for a number out of range.
     """
 
     least_size = 16

@@ -1,8 +1,8 @@
 """TopFormer T, S and B: convolutions and one transformer at stride 64 on all scales; 1.4, 3.0 and 5.0 M parameters.
 
-The transformer reads the maps of strides 4 to 32, pooled to stride 64 and concatenated, so it is cheap and sees every
-scale. Its output is split again, and each part scales and shifts the map from which it came; the results at strides 8,
-16 and 32 are added and classified.
+The transformer reads the maps of strides 4 to 32, pooled to stride 64 and concatenated, so it is cheap and reads every
+scale. Its output is split into one part for each map, and the parts of the maps at strides 8, 16 and 32 scale and shift
+these. The results are added and classified.
 
 Source: Zhang, Huang, Luo, Chen, Wang, Liu, Yu and Shen, "TopFormer: token pyramid transformer for mobile semantic
 segmentation", CVPR 2022, section 3; widths and depths as in the authors' release.
@@ -64,7 +64,7 @@ class TopFormer(Network):
 
     Args:
         label_space: the classes predicted.
-        variant: size.
+        variant: the size of the network.
         dropout: share of channels zeroed before the classifier while training.
         drop_path: stochastic depth: share of images that skip the transformer's last block in training; it rises
             linearly over the blocks.

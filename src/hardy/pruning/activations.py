@@ -2,11 +2,11 @@
 
 They are read before the scale, so that a channel with a small scale still shows its content: the input of a norm layer,
 the output of a convolution or linear layer, and the input of a layer where the gate multiplies that input (attention
-heads). The values are stored unchanged, together with the factor that standardises each channel. To compare styles of
-one channel no mean has to be subtracted, and the factor is applied to the few resulting numbers.
+heads). The values are stored unchanged, together with the factor that standardises each channel. The comparison of the
+styles of one channel needs no mean, and the factor is applied to its few results.
 
-Of a large map only some positions are read. They are the same for all images, and so for the copies that are compared,
-and are drawn again in each forward pass (`hardy.pruning.positions`).
+Only some positions of a large map are read. They are the same for all images, so also for the copies that are compared,
+and are drawn again for each ``with`` block (`hardy.pruning.positions`).
 """
 
 from collections import defaultdict
@@ -31,10 +31,10 @@ Read = Literal["batch", "running", "scaled"]
 """Standardise by the statistics of the batch, by a batch norm's running statistics, or by the batch and the scale."""
 
 _POSITIONS = 64
-"""The largest number of positions read of a map with many channels; the covariance is n x n."""
+"""The largest number of positions read from a map with many channels, because the covariance is n x n."""
 
 _VALUES = 8192
-"""The largest number of values read per image where a map has few channels; this costs almost no extra time."""
+"""The largest number of values read per image from a map with few channels; this costs almost no extra time."""
 
 _EPSILON = 1e-5
 """Added to a variance of the batch, as batch norms do."""
@@ -45,7 +45,7 @@ class Seen(NamedTuple):
 
     Attributes:
         values: (B, n, L), not standardised.
-        factor: (n,); ``factor * (values - mean)`` is what the gate scales, standardised as `Read` says.
+        factor: (n,); ``factor * (values - mean)`` are the standardised values, see `Read`.
     """
 
     values: Tensor
@@ -53,16 +53,18 @@ class Seen(NamedTuple):
 
 
 class Activations:
-    """The activations at the gates of ``units`` during a forward pass inside a ``with`` block.
+    """The activations at the gates of ``units`` during one forward pass inside a ``with`` block.
 
-    The positions are drawn from a seed that torch's CPU generator gives when the block is entered. A seeded step
-    therefore repeats them.
+    When the block is entered, torch's CPU generator draws the seed of the positions. So a seeded step repeats them.
 
     Args:
         network: the network that runs.
         units: the units whose gates are read.
         read: see `Read`.
         attached: keep the activations in the autograd graph.
+
+    Raises:
+        InputError: at the end of the block, for heads whose gate has no layer call, as in torch's own attention.
     """
 
     def __init__(
@@ -95,12 +97,12 @@ class Activations:
         missed = [unit.name for unit in self._units if unit.kind == "heads" and not self._seen[unit.name]]
         if kind is None and missed:
             raise InputError(
-                f"the heads of {missed[0]!r} pass no layer call, as inside torch's own attention, so their activations "
-                "cannot be read; use l2, or leave heads out of prune.kinds"
+                f"the heads of {missed[0]!r} go through no layer call, as inside torch's own attention, so their "
+                "activations cannot be read; use l2, or leave heads out of prune.kinds"
             )
 
     def of(self, unit: Unit) -> list[Seen]:
-        """The activations of the last forward pass at each gate site of ``unit``; none for a site that did not run."""
+        """The activations at each gate site of ``unit`` in the last block; none for a site that did not run."""
         return self._seen[unit.name]
 
     def forget(self) -> None:
@@ -123,7 +125,8 @@ class Activations:
             self._handles.append(module.register_forward_pre_hook(lambda _, args: note(args[0])))
 
     def _gathered(self, value: Tensor, index: Tensor, *, channels_first: bool) -> Tensor:
-        """(B, n, L) from (B, C, ...) or (B, ..., C): for each of n gates L values, all its channels and positions."""
+        """(B, n, L) from (B, C, ...) or (B, ..., C): for each of n gates, L values of all its channels and
+        positions."""
         if value.ndim == 2:
             flat = value.unsqueeze(2)
         else:
@@ -136,7 +139,7 @@ class Activations:
         return gathered.flatten(2)
 
     def _sample(self, flat: Tensor, sides: tuple[int, ...], most: int) -> Tensor:
-        """(B, C, L) from (B, C, N): the positions of this forward pass, drawn once for all maps of one size."""
+        """(B, C, L) from (B, C, N): the positions of this block, drawn once for all maps of the same size."""
         if flat.shape[2] <= most:
             return flat
         if (sides, most) not in self._drawn:

@@ -1,7 +1,7 @@
-"""How alike two scores of the same channels are: the rank correlation, and the share of kept channels in common.
+"""The agreement of two scores of the same channels: their rank correlation, and the share of kept channels in common.
 
-Masked channels do not count. With the scores of two independent halves of the data the rank correlation is the
-reliability of a criterion; with the scores of another criterion it says whether the two differ at all.
+Masked channels do not count. For the scores of two independent halves of the data the rank correlation is the
+reliability of a criterion. For the scores of another criterion it shows whether the two differ at all.
 
 Source: Spearman, "The proof and measurement of association between two things", American Journal of Psychology 1904;
 equal scores share the mean of their ranks.
@@ -28,9 +28,9 @@ def readings(
     """Numbers about what ``criterion`` has collected, before more channels than ``dead`` are masked.
 
     Returns:
-        the criterion's own `Criterion.readings`; ``reliability``, the rank correlation of its two halves; and for each
-        rival ``<name>_rank``, the rank correlation with it, and before the first removal ``<name>_kept``, see
-        `kept_alike`. A correlation that is undefined, and halves that do not exist, are left out.
+        `Criterion.readings`; ``reliability``, the rank correlation of the criterion's two halves; for each rival
+        ``<name>_rank``, the rank correlation with it; and before the first removal ``<name>_kept``, see `kept_alike`.
+        Undefined correlations are left out, and ``reliability`` for a criterion without halves.
     """
     found = dict(criterion.readings())
     if (halves := criterion.halves()) is not None:
@@ -44,10 +44,10 @@ def readings(
 
 
 def rank_correlation(one: Scores, other: Scores, dead: Removed | None = None) -> float | None:
-    """Spearman's rank correlation in [-1, 1] over all channels that are not ``dead``; None where one is constant.
+    """Spearman's rank correlation in [-1, 1] over all channels that are not ``dead``; None if a score is constant.
 
     Args:
-        one: by the unit's name (n,) scores.
+        one: the unit's name -> (n,) scores.
         other: scores of the same channels.
         dead: channels that do not count.
     """
@@ -58,9 +58,9 @@ def rank_correlation(one: Scores, other: Scores, dead: Removed | None = None) ->
 
 
 def kept_alike(one: Scores, other: Scores, units: Sequence[Unit], goal: Goal, dead: Removed, limits: Limits) -> float:
-    """The share of the channels that are kept by ``one``, when the goal is met now, which ``other`` also keeps.
+    """The share of the channels kept by the scores ``one`` that the scores ``other`` keep too, in [0, 1].
 
-    By ``other`` as many channels are removed as by ``one``; in [0, 1].
+    ``one`` removes the fewest channels that meet the goal, and ``other`` removes the same number.
     """
     chosen = fewest(one, units, goal, dead, limits)
     instead = select(other, units, sum(map(len, chosen.values())), dead, limits)

@@ -2,12 +2,12 @@
 
 The cost of given widths is passed in as a function. For time, the prediction is a piecewise linear function through the
 measured networks. Its argument is the sum of the layers' times; beyond the last point it is extrapolated. Each network
-measured during the search adds a point. After a choice that is measured to be too slow the next one has fewer channels,
-and after one that is faster than needed the next one has more.
+measured during the search adds a point. If a choice is too slow, the next one has fewer channels; if it is faster than
+needed, the next one has more.
 
-Source: the additive model of a network's time from its layers', measured one by one on the device, is that of Yang,
-Howard, Chen, Zhang, Go, Sandler, Sze and Adam, "NetAdapt: platform-aware neural network adaptation for mobile
-applications", ECCV 2018, section 3.3; the line through measured networks is ours.
+Source: the sum of layer times, measured layer by layer on the device, as a model of a network's time: Yang, Howard,
+Chen, Zhang, Go, Sandler, Sze and Adam, "NetAdapt: platform-aware neural network adaptation for mobile applications",
+ECCV 2018, section 3.3; the line through measured networks is Hardy's.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ _NEAR = 0.95
 """Below this share of the target more channels than necessary were removed."""
 
 _LOOSER = 3
-"""After this many measurements for one choice a network is accepted even if too many channels were removed."""
+"""After this many measurements for one choice, a network is accepted even if too many channels were removed."""
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Anchored:
         self.points.append((self.raw(widths), value))
 
     def __call__(self, widths: Widths) -> float:
-        """The predicted cost, which never falls as ``raw`` grows; ``raw`` itself when nothing was measured."""
+        """The predicted cost, which does not fall as ``raw`` grows; ``raw`` itself if nothing was measured."""
         raw = self.raw(widths)
         if not self.points:
             return raw
@@ -66,19 +66,19 @@ class CostGoal:
     """The goal that the network costs at most ``target``.
 
     Args:
-        units: what is pruned.
+        units: the units to prune.
         cost: the cost of the network with given widths; it falls with every channel removed.
         target: the largest allowed cost.
         limits: limits of the selection.
         named: the recipe's key and the physical unit, such as ``("target_ms", "ms")``.
-        measure: the measured cost of the network without some channels, if it can be measured; then ``cost`` must be
-            `Anchored`, and the measurements correct it.
+        measure: returns the measured cost of the network without some channels; ``cost`` must then be `Anchored`, and
+            the measurements correct it. None if nothing is measured.
 
     Attributes:
         checked: (widths, measured cost) of the networks measured, in order.
 
     Raises:
-        InputError: when the network meets the target already, or cannot meet it at minimum widths.
+        InputError: if the network meets the target already, or cannot meet it at minimum widths.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class CostGoal:
 
     def most(self, dead: Removed) -> int:
         """See `Goal.most`: all channels above the minimum widths; `select` applies each unit's own minimum."""
-        if self._limits.scope == "layer":  # the count is then a share of every unit, without another bound
+        if self._limits.scope == "layer":  # the count is then a share of every unit, without another limit
             return sum(unit.size - len(dead.get(unit.name, ())) for unit in self._units)
         floors = at_floors(self._units, self._limits)
         return sum(max(len(gone) - len(dead.get(name, ())), 0) for name, gone in floors.items())

@@ -40,11 +40,12 @@ class Unit:
         name: the module name of the first layer that produces these channels.
         size: number n of channels, and of gates.
         members: every module side whose channels belong to the unit.
-        gates: the member modules at which the unit's shared gate sits: at the output where the output is a member,
-            else at the input.
+        gates: the names of the member modules at which the unit's shared gate is: at their outputs if an output is a
+            member, else at their inputs.
         kind: what the channels are.
-        outputs: blocks of a residual stream with the gate at their outputs instead (`hardy.pruning.residual`).
-        within: the name of the unit that contains its channels; alone they are masked, and only cut with that unit.
+        outputs: blocks of a residual stream that have the gate at their outputs instead (`hardy.pruning.residual`).
+        within: the name of the unit that contains its channels. A channel that is removed only from this unit is
+            masked; it is cut out together with that of the containing unit. Empty for other units.
     """
 
     name: str
@@ -56,7 +57,7 @@ class Unit:
     within: str = ""
 
     def within_part(self, part: str) -> "Unit":
-        """This unit of the submodule ``part``, with module names as seen from the complete network."""
+        """This unit of the submodule ``part``, with the module names of the complete network."""
 
         def named(name: str) -> str:
             return f"{part}.{name}" if name else part
@@ -75,12 +76,12 @@ class Unit:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """For each layer side, the number of its channels per gate."""
+        """For each member side of a layer, the number of its channels for one gate; (1,) without such a side."""
         return tuple(len(m.channels[0]) for m in self.members if m.side in ("out", "in")) or (1,)
 
     @property
     def gated(self) -> tuple[Member, ...]:
-        """Where the gate sits: at block outputs, at member outputs, or at the inputs of layers that read the unit."""
+        """The gate sites: block outputs, member outputs, or the inputs of layers that read the unit."""
         if self.outputs:
             return self.outputs
         found = [member for member in self.members if member.module in self.gates]

@@ -17,7 +17,7 @@ __all__ = ["cut", "width"]
 
 
 def width(module: nn.Module, side: str) -> int:
-    """How many channels a side of a module has; 0 for a side that does not exist."""
+    """The number of channels of a side of ``module``; 0 for a side that does not exist."""
     if side in DECLARED:
         return declared_width(module, side)
     return side_width(module, side)
@@ -45,7 +45,7 @@ def cut(module: nn.Module, side: str, kept: list[int]) -> None:
 
 
 def _narrow_convolution(module: _ConvNd, side: str, kept: list[int]) -> None:
-    """Set the sizes; a grouped convolution loses complete groups and their inputs, or the same indices per group."""
+    """Set the sizes; a grouped convolution loses complete groups with their inputs, or the same indices per group."""
     if side == "in":
         module.in_channels = len(kept) * module.groups
     if side != "out":

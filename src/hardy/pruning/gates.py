@@ -1,15 +1,15 @@
-"""Gates: the gradient of a loss with respect to a multiplier of ones on every channel, without inserting any.
+"""Gates: the gradient of a loss with respect to a multiplier of every channel, computed without inserting multipliers.
 
 A gate z after a norm layer, y = z (gamma xhat + beta), has at z = 1 exactly dL/dz = gamma dL/dgamma + beta dL/dbeta,
 for batch statistics and for running statistics. After a convolution or linear layer it is the sum of w dL/dw over the
 filter plus b dL/db. A unit has one gate at all its gate sites, so the gradients of the sites are added (before any
-square). `hardy.pruning.units` chooses the sites. A path that passes two sites of one unit counts in both.
+square). `hardy.pruning.units` chooses the sites. A path through two sites of one unit counts at both.
 
 With weight norm (w = g v / ||v||) the sum of w dL/dw over a filter is g dL/dg.
 
 Where the gates multiply the input of a layer (attention heads, a hidden width), dL/dz is the sum of w dL/dw over the
-weights that read the channel. At the output of a block, which has no parameter of its own, a gate of ones multiplies
-the output inside `gates_applied`, and its gradient is read directly. Gradients of single samples are in
+weights that read the channel. The output of a block has no parameter, so inside `gates_applied` a gate of ones
+multiplies it, and the gradient of this gate is read directly. Gradients of single samples are in
 `hardy.pruning.samples`.
 
 Source: the gates of Molchanov et al., "Importance estimation for neural network pruning", CVPR 2019; the identities
@@ -44,14 +44,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class GateSite:
-    """A module at whose output, or input, gates sit.
+    """A module with gates at its output or its input.
 
     Attributes:
         module: an affine norm layer, a convolution or linear layer, or a block.
         channels: the module's channels that have a gate.
         gates: the index of the gate of each of these channels; gates are numbered over all units in order.
         side: ``"out"`` for gates at its output, ``"in"`` for gates at the input of a convolution or linear layer.
-        factor: at the output of a block the gates themselves, ones (C,).
+        factor: for the output of a block the gates themselves, ones (C,); else None.
     """
 
     module: nn.Module
@@ -62,7 +62,7 @@ class GateSite:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """The weight, with weight norm also its scale, and for a gate at the output the bias; for a block its gates."""
+        """The weight (with weight norm also its scale), and for gates at the output the bias; for a block its gates."""
         if self.factor is not None:
             return [self.factor]
         held = dict(self.module.named_parameters(recurse=False))
@@ -72,7 +72,12 @@ class GateSite:
 
 
 def gate_sites(network: nn.Module, units: Sequence[Unit]) -> list[GateSite]:
-    """Where the gates of ``units`` sit in ``network``."""
+    """The gate sites of ``units`` in ``network``, unit by unit.
+
+    Raises:
+        InputError: for a site where the gate gradient cannot be computed from a parameter, because the layer normalises
+            or standardises its weights.
+    """
     sites = []
     first = 0
     for unit in units:
@@ -102,12 +107,12 @@ def gates_applied(sites: Sequence[GateSite]) -> Iterator[None]:
 
 
 def gate_parameters(sites: Sequence[GateSite]) -> list[nn.Parameter]:
-    """The parameters from whose gradients the gate gradients are computed, each once, in order."""
+    """The parameters whose gradients give the gate gradients, each once, in order."""
     return list(dict.fromkeys(parameter for site in sites for parameter in site.parameters))
 
 
 def gate_gradients(sites: Sequence[GateSite], gradients: Mapping[nn.Parameter, Tensor | None], count: int) -> Tensor:
-    """dL/dz of all ``count`` gates from dL/dp of their parameters: (G,) float64; a missing gradient counts as 0."""
+    """dL/dz (G,) float64 of all G = ``count`` gates from dL/dp of their parameters; a missing gradient counts as 0."""
     total: Tensor | None = None
     for site in sites:
         summed = _per_channel(site, gradients)
@@ -125,7 +130,7 @@ def by_unit(values: Tensor, units: Sequence[Unit]) -> dict[str, Tensor]:
 
 
 def samples_interact(network: nn.Module) -> bool:
-    """True when at least one batch norm uses the statistics of the batch."""
+    """True if at least one batch norm uses the statistics of the batch."""
     norms = (module for module in network.modules() if isinstance(module, _BatchNorm))
     return any(norm.training or norm.running_mean is None for norm in norms)
 

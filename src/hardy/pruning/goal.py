@@ -1,7 +1,7 @@
-"""Goals: when enough channels are removed, and which channels a round removes to reach the goal.
+"""Goals: whether enough channels are removed, and which channels a round removes to reach the goal.
 
 A goal decides from the removed channels whether they are enough. `Ratio` counts channels. `hardy.pruning.cost_goal` has
-the goals of cost (GMACs, milliseconds).
+the goals for cost (GMACs, milliseconds).
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,29 +16,29 @@ __all__ = ["Goal", "Ratio", "choose", "fewest", "joined"]
 
 
 class Goal(Protocol):
-    """When pruning has removed enough. ``dead`` are the channels that are masked or removed so far."""
+    """Decides whether pruning has removed enough. ``dead`` are the channels that are masked or removed so far."""
 
     def most(self, dead: Removed) -> int:
         """The largest number of channels that may be removed in addition to ``dead``."""
 
     def met(self, dead: Removed) -> bool:
-        """True when ``dead`` is enough."""
+        """True if ``dead`` is enough."""
 
     def confirm(self, dead: Removed) -> bool:
-        """True when ``dead`` is accepted; False when a measurement corrected the goal, so that channels must be
-        chosen again. May measure, and then changes the goal in place."""
+        """True if ``dead`` is accepted; False if a measurement corrected the goal, in place, so that channels must be
+        chosen again."""
 
 
 class Ratio:
     """A share of all channels.
 
     Args:
-        units: what is pruned.
+        units: the units to prune.
         ratio: the share REMOVED, in (0, 1).
         limits: limits of the selection.
 
     Raises:
-        InputError: when ``ratio`` is not between 0 and 1, or the limits do not allow it.
+        InputError: if ``ratio`` is not between 0 and 1, is less than one channel, or the limits do not allow it.
     """
 
     def __init__(self, units: Sequence[Unit], ratio: float, limits: Limits) -> None:
@@ -58,7 +58,7 @@ class Ratio:
 
 
 def joined(dead: Removed, chosen: Removed) -> Removed:
-    """The union of both, with the channels of each unit ascending."""
+    """The union of two removals without common channels; the channels of each unit ascend."""
     names = dict.fromkeys([*dead, *chosen])
     return {name: sorted([*dead.get(name, ()), *chosen.get(name, ())]) for name in names}
 
@@ -97,7 +97,7 @@ def fewest(
 ) -> Removed:
     """The smallest number of lowest-scored channels that meets the goal, or all that may be removed.
 
-    The arguments are those of `choose`. A cost goal uses its present prediction.
+    The arguments are those of `choose`. A cost goal uses its current prediction.
     """
     high = goal.most(dead) if at_most is None else min(at_most, goal.most(dead))
     chosen = select(scores, units, high, dead, limits)

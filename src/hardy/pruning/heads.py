@@ -24,7 +24,7 @@ __all__ = ["follow_heads", "heads_of"]
 
 
 def heads_of(module: nn.Module) -> Coupling | None:
-    """The heads of ``module``, as its class declares them, as registered, or as known here; None without heads."""
+    """The heads of ``module``, as its class declares or registers them, or as declared here; None without heads."""
     couplings = couplings_of(module)
     if couplings is not None:
         return next((coupling for coupling in couplings if coupling.side == "heads"), None)
@@ -35,7 +35,7 @@ def heads_of(module: nn.Module) -> Coupling | None:
 
 
 def follow_heads(module: nn.Module, count: int) -> None:
-    """After a cut to ``count`` heads, set the attributes of an attention block that hold its size, in place."""
+    """After a cut to ``count`` heads, set the attributes that hold the size of an attention block, in place."""
     if isinstance(module, davit.ChannelAttentionV2):
         module.groups = count
     else:
@@ -87,7 +87,7 @@ def _window(module: WindowAttention) -> Coupling:
 
 
 def _talking(module: Attention2d | Attention2dDownsample) -> Coupling:
-    """With or without talking heads, which mix the heads before and after the softmax; one attribute counts them."""
+    """With or without talking heads, which mix the heads before and after the softmax; ``num_heads`` counts both."""
     heads = module.num_heads
     keys, values, single = head_rows(heads, module.key_dim), head_rows(heads, module.d), head_rows(heads, 1)
     query = "q.proj.conv" if isinstance(module, Attention2dDownsample) else "q.conv"
@@ -120,7 +120,7 @@ def _rowed(module: RowAttention | tiny_vit.Attention) -> Coupling:
 
 
 def _normed(module: levit.Attention | levit.AttentionDownsample) -> Coupling:
-    """A norm layer follows each layer; only a block that keeps its size computes the query in the same layer."""
+    """A norm layer follows each layer. A block that keeps its size computes queries, keys and values in one layer."""
     heads, keys, values = module.num_heads, module.key_dim, module.val_dim
     first: tuple[Tie, ...] = (("qkv.linear", "out", head_rows(heads, 2 * keys + values)),)
     if isinstance(module, levit.AttentionDownsample):
@@ -159,9 +159,9 @@ def _shifted(module: ShiftedWindowAttention) -> Coupling:
 def _torch(module: nn.MultiheadAttention) -> Coupling:
     """Torch may append a learned key and value to the keys and values of the input."""
     heads = module.num_heads
-    rows, thrice = head_rows(heads, module.head_dim), head_rows(heads, module.head_dim, 3)
-    makers = tuple(("", side, thrice if side == "in_proj_weight:0" else rows) for side in making(module))
-    biases: tuple[Tie, ...] = (("", "in_proj_bias:0", thrice),) if module.in_proj_bias is not None else ()
+    rows, fused = head_rows(heads, module.head_dim), head_rows(heads, module.head_dim, 3)
+    makers = tuple(("", side, fused if side == "in_proj_weight:0" else rows) for side in making(module))
+    biases: tuple[Tie, ...] = (("", "in_proj_bias:0", fused),) if module.in_proj_bias is not None else ()
     learned = tuple(("", side, rows) for side in ("bias_k:2", "bias_v:2") if module.bias_k is not None)
     return Coupling("heads", heads, (*makers, *biases, *learned, ("out_proj", "in", rows)), "out_proj")
 

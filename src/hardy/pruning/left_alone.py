@@ -10,7 +10,7 @@ __all__ = ["left_alone"]
 
 
 def left_alone(network: Network, units: Sequence[Unit], names: Sequence[str]) -> tuple[list[Unit], dict[str, str]]:
-    """The units that may be pruned, and for the others the reason, by the name that users know.
+    """The units that may be pruned, and for each other unit, by the name that users know, the reason.
 
     An excluded layer keeps every weight. So the channels that it reads from other layers are kept too.
 

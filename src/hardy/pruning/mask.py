@@ -3,7 +3,7 @@
 A masked channel has no effect: the layers that produce it get zero weights, its norm layers get zero scale and shift,
 and the layers that read it get zero weights for it. Norm layers over channels, and layers that standardise their
 weights over their inputs, leave it out (`hardy.pruning.norms`). So in evaluation mode the masked network computes the
-same as the pruned one, with the old shapes.
+same as the pruned one, with unchanged shapes.
 """
 
 from collections import defaultdict
@@ -32,8 +32,9 @@ def mask(network: nn.Module, units: Sequence[Unit], removed: Mapping[str, Sequen
 def prepare_mask(network: nn.Module, units: Sequence[Unit], removed: Mapping[str, Sequence[int]]) -> Callable[[], None]:
     """Prepare ``network``, in place, and return a function that zeroes the channels ``removed`` of ``units`` in it.
 
-    Call the function at once and after each training step. Only the norm layers over channels and the layers that
-    standardise their weights are changed before the first call.
+    Call the function immediately and after each training step. Before the first call only these are changed: norm
+    layers over channels, layers that standardise their weights, and torch's transformer layers, which lose their fast
+    path.
     """
     fills: list[Callable[[], object]] = []
     for (name, side, standardised), channels in _gone(units, removed).items():

@@ -1,7 +1,7 @@
 """Classes for attention blocks whose original code does not allow fewer heads.
 
-The original code assumes that all heads together are as wide as the input. A block that loses heads or part of its
-input keeps its parameters, names and state dict. It gets a class whose forward pass computes the same function without
+The original code assumes that all heads together are as wide as the input. A block that loses heads or input channels
+keeps the names of its parameters and state dict. It gets a class whose forward pass computes the same function without
 this assumption.
 
 Sources: Vaswani et al., "Attention is all you need", NeurIPS 2017, section 3.2.2 (torch's attention, DaViT's windows);
@@ -28,7 +28,7 @@ def narrow(module: nn.Module, side: str, count: int) -> None:
     Args:
         module: the module that was cut.
         side: the side that was cut.
-        count: how many channels are left on that side.
+        count: the number of channels left on that side.
     """
     if isinstance(module, nn.MultiheadAttention):
         if side == "heads":
@@ -107,7 +107,7 @@ class _MultiheadAttention(nn.MultiheadAttention):
 
 
 def _added(mask: Tensor, scores: Tensor) -> Tensor:
-    """What a mask adds to the scores; True means minus infinity."""
+    """The values that a mask adds to the scores: minus infinity for True; a float mask is returned unchanged."""
     return scores.new_zeros(mask.shape).masked_fill(mask, -math.inf) if mask.dtype == torch.bool else mask
 
 

@@ -2,7 +2,7 @@
 
 A channel of zeros still changes the mean and variance over channels. A layer that standardises its weights over its
 inputs (Qiao et al., "Micro-batch training with batch-channel normalization and weight standardization", arXiv
-1903.10520, equation 11) has such a mean and variance too. So masking replaces the class of both, in place, by one that
+1903.10520, equation 11) has such a mean and variance too. So masking changes the class of both, in place, to one that
 normalises over the kept channels only. Parameters, names and state dict do not change, and the masked network computes
 the same as the pruned one.
 """
@@ -44,7 +44,7 @@ _MAPS = (
     layers.SimpleNorm2d,
     nn.GroupNorm,
 )
-"""Those with inputs (B, C, h, w); the others have channels on the last axis."""
+"""Norm layers with inputs (B, C, h, w); the others have the channels on the last axis."""
 
 
 def channel_axis(module: nn.Module) -> int:
@@ -54,7 +54,7 @@ def channel_axis(module: nn.Module) -> int:
 
 
 def norm_width(module: nn.Module) -> int | None:
-    """How many channels a norm layer has; None when its statistics are over several axes of its input."""
+    """The number of channels of a norm layer; None if its statistics are over several axes of its input."""
     if not isinstance(module, nn.GroupNorm):
         shape: Sequence[int] = module.normalized_shape  # type: ignore[assignment]
         if len(shape) != 1:
@@ -63,7 +63,7 @@ def norm_width(module: nn.Module) -> int | None:
 
 
 class _Masked:
-    """Mixed into the class of a norm layer: only the channels ``kept`` are normalised."""
+    """A mixin for the class of a norm layer: only the channels ``kept`` are normalised."""
 
     kept: Tensor
 
@@ -77,7 +77,7 @@ class _Masked:
 
 
 class _MaskedInputs(_Masked):
-    """Mixed into the class of a layer that standardises its weights: only the input channels ``kept`` are used."""
+    """A mixin for the class of a layer that standardises its weights: only the input channels ``kept`` are used."""
 
     def forward(self, x: Tensor) -> Tensor:
         module: Any = self

@@ -1,8 +1,8 @@
 """A random sample of positions, spread evenly over a map, for maps where reading all positions costs too much.
 
 The map is divided into a grid of roughly square cells, and one position is drawn in each cell (a stratified sample).
-So all rows and columns are covered, and no position is always left out. A fixed stride over the flattened map would
-read a single column when the stride is a multiple of the width. Each position has the same probability.
+Each position has the same probability, and the sample covers the complete map. A fixed stride over the flattened map
+would read a single column if the stride is a multiple of the width.
 
 Source: stratified sampling, Cochran, "Sampling techniques", Wiley, 1977, chapter 5.
 """
@@ -17,7 +17,7 @@ __all__ = ["sampled"]
 
 
 def sampled(sides: Sequence[int], most: int, generator: torch.Generator) -> Tensor:
-    """Indices (L,) int64 into the flattened map, L <= ``most``; all in order if the map has at most ``most`` positions.
+    """Indices (L,) int64 into the flattened map, L <= ``most``; all positions in order if there are at most ``most``.
 
     Args:
         sides: the size of the map: (h, w), or (N,) for tokens; all axes but the last are flattened.

@@ -1,8 +1,8 @@
 """Removal: channels are cut out of the parameters, so the network gets smaller.
 
-A plan records what was kept, relative to the dense network: ``{module: {"out": [...], "in": [...]}}``, the indices kept
-on each side that lost channels. A plan is plain JSON. Pruning again composes the plans. `replay` cuts a newly built
-dense network to the same shape without tracing, so a pruned artefact loads from its weights and its plan.
+A plan holds the indices kept on each side that lost channels, relative to the dense network:
+``{module: {"out": [...], "in": [...]}}``, as plain JSON. Further pruning composes the plans. `replay` cuts a newly
+built dense network to the same shape without a trace, so a pruned artefact is loaded from its weights and its plan.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,12 +27,13 @@ __all__ = ["Plan", "remove", "replay"]
 def remove(network: nn.Module, units: Sequence[Unit], removed: Mapping[str, Sequence[int]]) -> Plan:
     """Cut the channels ``removed`` of ``units`` out of ``network``, in place.
 
-    Channels of a unit ``within`` another unit are masked. Parameters that lost channels are new tensors, so a new
-    optimiser is needed. A `Network` stores the plan in its ``changes``; consecutive plans are composed. Units found
+    Channels of a unit ``within`` another unit are masked, not cut. Parameters that lost channels are new tensors, so a
+    new optimiser is needed. A `Network` stores the plan in its ``changes``; consecutive plans are composed. Units found
     before the cut are no longer valid.
 
     Returns:
-        The plan relative to the dense network; for a module that is not a `Network`, relative to the module before.
+        The plan relative to the dense network; for a module that is not a `Network`, relative to the module before the
+        cut.
     """
     lost: dict[str, dict[str, set[int]]] = {}
     mask(network, [unit for unit in units if unit.within], removed)
@@ -59,7 +60,7 @@ def replay(network: nn.Module, plan: Mapping[str, Mapping[str, Sequence[int]]]) 
     """Cut a dense ``network`` to the channels that ``plan`` keeps, in place.
 
     Raises:
-        InputError: when the plan is not valid, or was made for another network; nothing is cut then.
+        InputError: if the plan is not valid, or was made for another network; nothing is cut then.
     """
     modules = dict(network.named_modules())
     _check(plan, modules)

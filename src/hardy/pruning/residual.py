@@ -2,16 +2,20 @@
 
 Hardy has one gate for each channel that can be cut out. A channel of a residual stream has one gate, with gate sites
 at the last norm layer of each block that adds to the stream and of the stem or shortcut at its start. The authors use
-more:
+more gates:
 
 - one gate after the batch norm of every convolution of a block, except a 1x1 convolution that adds to the stream (the
-  third of a bottleneck, a shortcut); so also after the second batch norm of a basic block, before the sum;
+  third of a bottleneck, a shortcut). So the second batch norm of a basic block, before the sum, has gates too;
 - one gate for each channel of a stage, at the output of each of its blocks, after the activation (skip gate);
 - no gate after the stem.
 
-ResNet-18 has 4,800 of these gates (and 2,880 of Hardy's), ResNet-50 has 11,392. The channels of a batch norm that adds
-to a stream cannot be cut out alone: `refined` makes separate units of them. They are masked, and are cut out together
-with the channel of the stream.
+ResNet-18 has 4,800 of these gates (and 2,880 of Hardy's), ResNet-50 has 11,392. A channel of a batch norm that adds to
+a stream cannot be cut out alone. `refined` makes separate units of these channels: they are masked, and cut out
+together with the channel of the stream.
+
+A gate in front of a layer that filters each channel by itself and has a batch norm (a depthwise convolution) would have
+no gradient in training mode: the norm divides by the standard deviation that the gate multiplied. There the unit keeps
+Hardy's gate, which is behind that norm.
 
 Source: Molchanov, Mallya, Tyree, Frosio and Kautz, "Importance estimation for neural network pruning", CVPR 2019, and
 the placement in the authors' code; Cai, Li and Kot, arXiv:2210.13810, prune with it.
@@ -42,11 +46,14 @@ def refined(network: Network, units: Sequence[Unit]) -> list[Unit]:
 
     Args:
         network: the network; it does not change.
-        units: as `hardy.pruning.units.find_units` gives them.
+        units: as `hardy.pruning.units.find_units` returns them.
 
     Returns:
-        The units without that of the stem. The unit of a stream has its gates at the outputs of its blocks. After it
-        come the units ``within`` it: batch norms that add to the stream and have their own gates.
+        The units without that of the stem. The unit of a stream has its gates at the outputs of its blocks. The units
+        ``within`` it follow: batch norms that add to the stream and have their own gates.
+
+    Raises:
+        InputError: if the network does not run on its example.
     """
     look = _Look(network)
     order = {name: place for place, (name, _) in enumerate(network.named_modules())}
@@ -54,7 +61,7 @@ def refined(network: Network, units: Sequence[Unit]) -> list[Unit]:
     for unit in units:
         ends = {block: norms for block in look.blocks if (norms := _ends(unit, block, network))}
         outputs = tuple(Member(block, "out", ends[block][-1].channels) for block in look.carrying(unit, ends))
-        if outputs:
+        if outputs and not _undone(unit, outputs, network, order):
             found.append(replace(unit, gates=(), outputs=outputs))
             parts = (
                 _branch(unit, member.module, norm, network, order) for member in outputs for norm in ends[member.module]
@@ -65,8 +72,16 @@ def refined(network: Network, units: Sequence[Unit]) -> list[Unit]:
     return found
 
 
+def _undone(unit: Unit, outputs: Sequence[Member], network: nn.Module, order: Mapping[str, int]) -> bool:
+    """Whether a batch norm behind the blocks ``outputs`` still works on the unit's own channels, one by one."""
+    blocks = [member.module for member in outputs]
+    last = max(order[block] for block in blocks)
+    norms = (m.module for m in unit.members if isinstance(network.get_submodule(m.module), _BatchNorm))
+    return any(order[norm] > last and not any(_inside(norm, block) for block in blocks) for norm in norms)
+
+
 def _ends(unit: Unit, block: str, network: nn.Module) -> list[Member]:
-    """The batch norms of ``block`` on ``unit`` if its channels leave the block; none if they stay inside."""
+    """The batch norms of ``block`` that are members of ``unit``; none if all channels of the unit stay inside it."""
     if unit.kind != "filters" or all(_inside(member.module, block) for member in unit.members):
         return []
     left = (member for member in unit.members if member.side == "out" and _inside(member.module, block))

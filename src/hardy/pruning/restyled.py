@@ -25,7 +25,7 @@ def restyled(batches: Iterable[Batch], dsp: Perturbation, copies: int, seed: int
         batches: of images in [0, 1].
         dsp: makes the copies.
         copies: 1 or more.
-        seed: of the styles; those of a batch depend on it and the place of the batch only.
+        seed: the seed of the styles; the styles of a batch depend only on it and on the index of the batch.
     """
     for number, batch in enumerate(batches):
         dsp.to(batch.images.device)
@@ -36,7 +36,7 @@ def restyled(batches: Iterable[Batch], dsp: Perturbation, copies: int, seed: int
 
 
 def together(batch: Batch, versions: Sequence[Tensor]) -> Batch:
-    """One batch of all ``versions`` (B, 3, H, W) of the images, one after the other."""
+    """One batch of all ``versions`` (B, 3, H, W) of the images in order, with their labels and domains repeated."""
     times = len(versions)
     return Batch(
         torch.cat(list(versions)),

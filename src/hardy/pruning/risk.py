@@ -1,6 +1,6 @@
 """Domain risks: the loss of each domain in a batch, from one forward pass.
 
-``R_i`` is the sum of the network's loss terms over the images of domain i. Pruning scores and the training loss during
+``R_i`` is the sum of the network's loss terms for the images of domain i. Pruning scores and the training loss during
 pruning both use them. Their mean gives all domains the same weight, however many images each has in the batch.
 """
 
@@ -28,9 +28,9 @@ def domain_risks(network: Network, batch: Batch, pixel_loss: PixelLoss) -> tuple
 
 
 def per_image(pixel_loss: PixelLoss) -> PixelLoss:
-    """A loss that gives every image the same weight: the mean over images of ``pixel_loss`` of each image alone.
+    """A loss that gives every image the same weight: the mean over images of the ``pixel_loss`` of each image.
 
-    Images without a labelled pixel do not count.
+    Images without a labelled pixel do not count; if no image has one, it is ``pixel_loss`` of the batch.
     """
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:

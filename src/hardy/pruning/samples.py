@@ -5,9 +5,9 @@ sample only, so dL/dz_n is the sum over pixels of dL/dy_n times y_n. This holds 
 with batch statistics it includes the effect of the sample on the other samples in later batch norms. The sum over the
 samples is the gradient of the shared gate.
 
-The factor of the gradient must not change when later layers change the output in place. For a batch norm it is the
-input, which the batch norm's backward pass also needs unchanged; the output is computed from it again. Elsewhere it is
-a copy. A layer that works on windows must have the windows of one image as adjacent rows.
+y_n must be known in the backward pass, even if later layers change the output in place. For a batch norm the input is
+stored, which its backward pass needs unchanged too, and y_n is computed from it. Elsewhere a copy of the output is
+stored. A layer that works on windows must have the windows of one image as adjacent rows.
 
 Source: the chain rule; per-sample gates as in method "Taylor FO-FG" of Molchanov et al., "Importance estimation for
 neural network pruning", CVPR 2019.
@@ -40,12 +40,16 @@ class SampleGradients:
 
     Args:
         sites: the gate sites.
-        count: G, how many gates there are.
+        count: G, the number of gates.
         samples: B, the number of samples in the forward pass.
         mean: take the mean over the pixels of a site instead of the sum.
 
     Attributes:
         rows: (B, G) float64; zero before the backward pass.
+
+    Raises:
+        InputError: in the forward pass, for a layer whose output has no fixed number of rows for each sample; at the
+            end of the block, for a site without a layer call, as in torch's own attention.
     """
 
     def __init__(self, sites: Sequence[GateSite], count: int, samples: int, *, mean: bool = False) -> None:

@@ -1,6 +1,6 @@
 """Scales: the trained factor of every channel, which sparse training shrinks towards zero.
 
-Where all gate sites of a unit are affine norm layers, their gammas are the scales. Elsewhere (attention heads,
+If all gate sites of a unit are affine norm layers, their gammas are the scales. Elsewhere (attention heads,
 convolutions without a norm layer), or on request, a separate factor that starts at 1 is trained: a parametrization of
 the modules at the gate sites multiplies their outputs, or their inputs, by one vector that all sites of the unit share.
 `Scales.fold` multiplies the factor into the weights and removes the parametrization.
@@ -41,7 +41,8 @@ class Scales:
         separate: give every unit a separate factor, initialised at 1, and do not use the gammas of norm layers.
 
     Raises:
-        InputError: when there is no unit with a gate.
+        InputError: if no unit has a gate, or a unit that needs a separate factor has a layer that normalises or
+            standardises its weights.
     """
 
     def __init__(self, network: nn.Module, units: Sequence[Unit], *, separate: bool = False) -> None:
@@ -55,7 +56,7 @@ class Scales:
                 self._attach(unit)
 
     def of(self, unit: Unit) -> list[Tensor]:
-        """The scales (n,) of ``unit`` at each of its gate sites, in the graph; a single one for a shared factor."""
+        """The scales (n,) of ``unit`` at each gate site, with gradients; one tensor for a separate factor."""
         if unit.name in self._factors:
             return [self._network.get_parameter(self._factors[unit.name])]
         found = []
@@ -66,12 +67,12 @@ class Scales:
         return found
 
     def sizes(self) -> dict[str, Tensor]:
-        """For each unit's name (n,) means of |scale| over its gate sites, float64 on the CPU."""
+        """For each unit's name the means (n,) of |scale| over its gate sites, float64 on the CPU."""
         sizes = {unit.name: torch.stack([scale.detach().abs() for scale in self.of(unit)]) for unit in self._units}
         return {name: size.double().mean(0).cpu() for name, size in sizes.items()}
 
     def penalty(self, weights: dict[str, Tensor] | None = None) -> Tensor:
-        """``sum_i w_i |scale_i|`` over all units and gate sites; w (n,) by the unit's name, 1 where missing."""
+        """``sum_i w_i |scale_i|`` over all units and gate sites; ``weights`` are w (n,) by the unit's name, else 1."""
         terms: list[Tensor] = []
         for unit in self._units:
             weight = (weights or {}).get(unit.name, 1.0)

@@ -1,6 +1,6 @@
-"""Scores a network without training it: weights, gradients and batch statistics are restored afterwards.
+"""Scores a network without training it: weights do not change, gradients and batch statistics are restored.
 
-A schedule that trains scores the batches on which it trains, unless its work says that scoring is done apart.
+A schedule that trains scores the batches on which it trains, unless `Work.apart` is set.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -19,11 +19,11 @@ from hardy.types import Batch
 __all__ = ["score_without_training", "train_and_score"]
 
 _BATCHES = 30
-"""How many batches are read for a scoring, unless something else is said."""
+"""The number of batches for a scoring apart from training, if none is given."""
 
 
 def train_and_score(work: Work, steps: int, after_step: Callable[[], None]) -> tuple[dict[str, Tensor], int]:
-    """Train for ``steps`` steps; return the criterion's scores, and how many steps this took with batches scored apart.
+    """Train for ``steps`` steps, and return the criterion's scores and the number of steps with batches scored apart.
 
     Raises:
         InputError: raised by the criterion.
@@ -39,7 +39,7 @@ def train_and_score(work: Work, steps: int, after_step: Callable[[], None]) -> t
 
 
 def score_without_training(work: Work, batches: int) -> dict[str, Tensor]:
-    """Return the criterion's scores of the network in its present mode, over the first ``batches`` of ``work.batches``.
+    """The criterion's scores of the network in its current mode, over the next ``batches`` of ``work.batches``.
 
     A criterion that needs no data reads no batch.
 
@@ -66,7 +66,8 @@ def _observe(work: Work, batches: Iterable[Batch]) -> None:
 
 @contextmanager
 def _unchanged(work: Work) -> Iterator[None]:
-    """Inside only the gates' parameters get gradients; buffers, gradients and ``requires_grad`` are restored."""
+    """Inside the block only the gates' parameters get gradients; buffers, gradients and ``requires_grad`` are restored
+    at its end."""
     network = work.network
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in network.parameters()]

@@ -1,8 +1,8 @@
 """Selects the channels to remove: the lowest scores over all units, or within each unit.
 
-Channels are selected in blocks. With ``round_to`` 1 a block is one channel. Otherwise it is the number of a unit's
-lowest channels that brings its kept width to the next multiple, ranked by their mean score. Ties are broken by the
-order of the units and the index of the channel, so the same scores always remove the same channels.
+Channels are selected in blocks. With ``round_to`` 1 a block is one channel. Otherwise it consists of a unit's lowest
+channels, as many as reduce its width to the next multiple, and blocks are ranked by their mean score. Ties are broken
+by the order of the units and the index of the channel, so the same scores always remove the same channels.
 """
 
 import math
@@ -32,7 +32,10 @@ class Limits:
             where these are removed in groups (a group norm, a grouped convolution), the channels of all groups.
         round_to: kept widths are multiples of this, unless a unit keeps its full width; counted in the same way.
         min_heads: the minimum number of heads of an attention block; ``min_width`` and ``round_to`` ignore heads.
-        floors: by the unit's name a minimum width in channels of the unit; it applies where it is the larger one.
+        floors: the unit's name -> a minimum width in channels of the unit; the larger minimum applies.
+
+    Raises:
+        InputError: for another scope, or a number below 1.
     """
 
     scope: Literal["global", "layer"] = "global"
@@ -49,14 +52,14 @@ class Limits:
                 raise InputError(f"{name} {value} must be at least 1")
 
     def floor(self, unit: Unit) -> int:
-        """The smallest number of gates that ``unit`` keeps."""
+        """The smallest number of channels that ``unit`` keeps."""
         step = self.step(unit)
         wide = self.min_heads if unit.kind == "heads" else -(-self.min_width // min(unit.widths))
         least = max(wide, self.floors.get(unit.name, 0))
         return min(unit.size, -(-least // step) * step)
 
     def step(self, unit: Unit) -> int:
-        """The kept number of gates is a multiple of this, so that each layer's width is a multiple of ``round_to``."""
+        """The kept number of channels is a multiple of this, so each layer's width is a multiple of ``round_to``."""
         return 1 if unit.kind == "heads" else self.round_to // math.gcd(self.round_to, *unit.widths)
 
     def unprunable(self, units: Sequence[Unit]) -> dict[str, str]:
@@ -77,8 +80,8 @@ def target(units: Sequence[Unit], ratio: float, limits: Limits) -> int:
     """The number of channels in the share ``ratio`` of all channels of ``units``.
 
     Raises:
-        InputError: when ``ratio`` is not between 0 and 1, or the minimum widths do not allow it; the message then names
-            the largest possible ratio.
+        InputError: if ``ratio`` is not between 0 and 1, is less than one channel, or the minimum widths do not allow
+            it; the message then names the largest possible ratio.
     """
     if not 0 < ratio < 1:
         raise InputError(f"ratio {ratio} must be between 0 and 1: it is the share of filters removed")
@@ -101,9 +104,9 @@ def target(units: Sequence[Unit], ratio: float, limits: Limits) -> int:
 
 def _out_of_reach(ratio: float, reachable: float, units: Sequence[Unit], limits: Limits, least: str) -> str:
     """The message for a ratio above the largest possible one, ``reachable``; it names what limits the widths."""
-    if whole := limits.unprunable(units):
-        name, why = next(iter(whole.items()))
-        least += f" ({name!r} {why})" if len(whole) == len(units) else ""
+    if kept := limits.unprunable(units):
+        name, why = next(iter(kept.items()))
+        least += f" ({name!r} {why})" if len(kept) == len(units) else ""
     rounded = limits.round_to > 1
     floors = " and the widths that prune.floors measured" if limits.floors else ""
     return (
@@ -158,7 +161,7 @@ def select(
 
 
 def _blocks(scores: Tensor, unit: Unit, gone: set[int], limits: Limits) -> Iterator[tuple[float, list[int]]]:
-    """The blocks of ``unit`` that may still be removed, in order of removal, each with its mean score."""
+    """The blocks of ``unit`` that can still be removed, in order of removal, each with its mean score."""
     order = [i for i in torch.argsort(scores, stable=True).tolist() if i not in gone]
     kept, floor = len(order), limits.floor(unit)
     while kept > floor:

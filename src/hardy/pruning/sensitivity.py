@@ -26,11 +26,11 @@ Scale = Literal["mean", "sum", "minmax", "softmax"]
 
 _TINY = 1e-12
 _CLIP = 5.0
-"""The largest value of a normalised weight, in multiples of the mean."""
+"""The largest normalised weight; with ``"mean"`` it is 5 times the mean."""
 
 
 def deviations(activations: Tensor) -> Tensor:
-    """D (n, R) of activations (S, P, n, L): for each channel R deviations caused by style."""
+    """D (n, R) of activations (S, P, n, L): for each channel R deviations that are caused by style."""
     if len(activations) == 2:  # the second deviation is the negative of the first
         apart = (activations[0] - activations[1]) / 2
     else:
@@ -72,10 +72,10 @@ def whitened_variance(activations: Tensor) -> Tensor:
 
 
 def normalised(values: list[Tensor], scale: Scale = "mean", *, together: bool = False) -> list[Tensor]:
-    """Each layer's values (n,) as weights, clipped at 5.
+    """The weights of each layer: its values (n,), normalised and then clipped at 5.
 
-    They are divided by their ``mean`` or ``sum``, scaled to [0, 1] (``minmax``), or passed through a ``softmax``. With
-    ``together`` all layers share one mean, sum, range or softmax.
+    Values are divided by their ``mean`` or ``sum``, scaled to [0, 1] (``minmax``), or passed through a ``softmax``.
+    With ``together`` all layers share one mean, sum, range or softmax.
     """
     if together:
         return list(torch.split(_normalised(torch.cat(values), scale), [len(value) for value in values]))

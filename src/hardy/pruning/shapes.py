@@ -1,13 +1,15 @@
 """The layers of a network in the order of a forward pass, and their shapes after channels are removed.
 
-A pass on the ``meta`` device records each convolution and linear layer with the size of its input. The unit of each
-side of a layer is known. So the shapes and multiply-accumulates of a narrower network are computed without building it:
+A pass on the ``meta`` device records each convolution and linear layer with the size of its input. The units of the
+sides of a layer are known. So the shapes and multiply-accumulates of a narrower network are computed without building
+it:
 
     convolution             h' w' C_out C_in k_h k_w / groups    (h', w': of its output)
     transposed convolution  h w C_out C_in k_h k_w / groups      (h, w: of its input)
     linear                  rows C_out C_in
 
-Matrix products inside an attention block shrink with its heads; all other products are taken as constant.
+The cost of matrix products inside an attention block is proportional to its heads; that of all other products is
+constant.
 
 Source: the convention of `hardy.ops.cost`; the rule for cost under pruning is that of Molchanov, Tyree, Karras, Aila
 and Kautz, "Pruning convolutional neural networks for resource efficient inference", ICLR 2017, section 2.2 and
@@ -30,14 +32,14 @@ from hardy.pruning.select import Limits, Removed
 __all__ = ["Layer", "Layers", "Shape", "Widths", "at_floors", "dense_widths", "widths_left"]
 
 Widths = Mapping[str, int]
-"""For each unit's name how many of its channels are left."""
+"""The unit's name -> the number of its channels that are left."""
 
 Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Everything that the time of a layer depends on, for one image.
+    """Everything that determines the time of a layer for one image.
 
     Attributes:
         kind: what it computes. ``resize`` is bilinear, ``normalise`` normalises images by mean and standard deviation,
@@ -63,7 +65,7 @@ class Shape:
 
     @property
     def depthwise(self) -> bool:
-        """True when each channel is filtered by itself."""
+        """True if each channel is filtered separately."""
         return self.groups == self.inputs == self.outputs > 1
 
     @property
@@ -99,7 +101,7 @@ class Layer:
 
     Attributes:
         name: the module's name in the network.
-        shape: its present shape.
+        shape: its current shape.
     """
 
     name: str
@@ -111,7 +113,7 @@ class Layers:
 
     Args:
         network: takes images (B, 3, H, W), with any outputs; it does not change.
-        units: its units in its present state.
+        units: its units in its current state.
         size: (height, width) of the images.
 
     Attributes:
@@ -161,12 +163,12 @@ def dense_widths(units: Sequence[Unit]) -> dict[str, int]:
 
 
 def widths_left(units: Sequence[Unit], dead: Removed) -> dict[str, int]:
-    """The widths of ``units`` when ``dead`` are removed."""
+    """The widths of ``units`` without the channels ``dead``."""
     return {unit.name: unit.size - len(dead.get(unit.name, ())) for unit in units}
 
 
 def at_floors(units: Sequence[Unit], limits: Limits) -> Removed:
-    """The largest removal that ``limits`` allow: each unit keeps its first channels, as many as its minimum width."""
+    """The largest removal that ``limits`` allow: each unit keeps its first channels, up to its minimum width."""
     return {unit.name: list(range(limits.floor(unit), unit.size)) for unit in units}
 
 
@@ -218,7 +220,7 @@ def _shape(module: nn.Module, given: Tensor) -> Shape | None:
 
 
 def _padding(module: nn.Conv2d | nn.ConvTranspose2d) -> Pair:
-    """Rows and columns added on each side; ``"same"`` with an even kernel, which adds an odd number, is rounded up."""
+    """The padding on each side. ``"same"`` with an even kernel adds an odd number in total; its half is rounded up."""
     if not isinstance(module.padding, str):
         return _pair(module.padding)
     if module.padding == "valid":

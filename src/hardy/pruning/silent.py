@@ -1,8 +1,8 @@
 """Keeps channels of a batch norm at zero in later training if they were masked and not cut out.
 
-A channel is silent when the scale and shift of its batch norm and all weights of its filter are exactly 0.
-`hardy.pruning.mask` leaves such channels where the channel of the residual stream is kept. The filter gets no gradient
-through a scale of 0, but the scale and the shift do, so their gradients are set to 0.
+A channel is silent if the scale and shift of its batch norm and all weights of its filter are exactly 0.
+`hardy.pruning.mask` leaves such channels where the channel of the residual stream is kept. A scale of 0 passes no
+gradient on to the filter, but the scale and the shift themselves get gradients, so these are set to 0.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,10 @@ __all__ = ["kept_silent", "silent"]
 
 
 def silent(network: nn.Module) -> dict[str, Tensor]:
-    """By name, for each batch norm with silent channels, a (C,) bool mask of these."""
+    """The name of each batch norm with silent channels -> a (C,) bool mask of these channels.
+
+    The filter of a channel is that of the convolution before the batch norm; transposed convolutions are left out.
+    """
     found: dict[str, Tensor] = {}
     before: _ConvNd | None = None
     for name, module in network.named_modules():
@@ -35,7 +38,7 @@ def silent(network: nn.Module) -> dict[str, Tensor]:
 
 @contextmanager
 def kept_silent(network: nn.Module) -> Iterator[None]:
-    """Inside the block, training keeps the channels of ``network`` silent that are silent at its start."""
+    """Inside the block, channels of ``network`` that are silent at its start stay silent in training."""
     handles = []
     for name, quiet in silent(network).items():
         norm = network.get_submodule(name)

@@ -1,8 +1,8 @@
-"""The sensitivity sweep: how much score is lost when only one unit is pruned, and minimum widths from it.
+"""The sensitivity sweep: the loss of score when only one unit is pruned, and minimum widths from it.
 
-For each unit, or for all units of a stage together, the lowest-scored shares of the channels are masked, and the
-network is measured on a few images without training. The floor of a unit is the smallest width for which the loss of
-score, and the loss at all larger widths measured, is within a tolerance.
+For each unit, or for all units of a stage together, given shares of the channels with the lowest scores are masked, and
+the network is measured on a few images without training. The floor (minimum width) of a unit is the smallest width for
+which the loss of score, also at all larger widths measured, is within a tolerance.
 
 Source: Li, Kadav, Durdanovic, Samet and Graf, "Pruning filters for efficient ConvNets", ICLR 2017, section 3.2 (the
 sensitivity of single layers on the validation set); the floors and the stages by resolution are Hardy's.
@@ -36,11 +36,11 @@ class Group:
 
     @property
     def name(self) -> str:
-        """The name of the unit, or of the first unit and the number of others."""
+        """The name of the first unit, and the number of other units if there are any."""
         return self.units[0].name + (f" + {len(self.units) - 1}" if len(self.units) > 1 else "")
 
     def lowest(self, scores: Mapping[str, Tensor], share: float) -> Removed:
-        """The lowest-scored ``share`` of each unit's channels, rounded down; at least one channel is kept."""
+        """The ``share``, rounded down, of each unit's channels with the lowest scores; at least one channel is kept."""
         counts = {unit.name: min(int(share * unit.size + 1e-9), unit.size - 1) for unit in self.units}
         order = {name: torch.argsort(scores[name], stable=True).tolist() for name in counts}
         return {name: sorted(order[name][:count]) for name, count in counts.items() if count}
@@ -86,7 +86,7 @@ class Sweep:
 
     def floors(self, tolerance: float) -> dict[str, int]:
         """For each unit's name the smallest width for which the drop, and each drop at a larger width, is at most
-        ``tolerance``; the full width of the unit where the first drop is larger."""
+        ``tolerance``; the full width of the unit if the first drop is larger."""
         floors: dict[str, int] = {}
         for group, row in self.rows():
             floors |= {unit.name: unit.size for unit in group.units}
@@ -149,7 +149,7 @@ def sweep(
 
 
 def _positions(network: Network, units: Sequence[Unit]) -> dict[str, int]:
-    """For each unit's name the number of positions of its first layer's map; units that did not run are left out."""
+    """The unit's name -> the number of positions of its first layer's map; units that did not run are left out."""
     twin = copy.deepcopy(network).to("cpu").eval()
     makers = {unit.name: twin.get_submodule(unit.name.split(":")[0]) for unit in units}
     found: dict[str, int] = {}

@@ -6,12 +6,12 @@ of a residual stream with its norm layers, tokens and position embeddings. `surv
 the network (`hardy.pruning.tracing.trace`), groups channels that reach the same module sides into units, tests their
 removal (`hardy.pruning.tracing.trial`), and reports which channels cannot be removed and why.
 
-This file also chooses the gate sites of a unit. The gate of filters or of a residual stream is at an output. Go back
-from each layer that reads the unit's channels: the first norm layer is the gate site, or a convolution if it comes
-before any norm layer. So in conv - BN - ReLU - depthwise conv - BN - ReLU - conv the site is the
-second BN; where several blocks add to one residual stream, the sites are the last norm layer of each block. A gate
-before a norm layer with batch statistics would have no effect: its gradient would be zero and its score noise. The gate
-of heads or of a hidden width is at the input of the layers that read them.
+This file also chooses the gate sites of a unit. The gate of filters or of a residual stream is at an output. To find
+it, start at each layer that reads the unit's channels and move towards the input of the network: the first norm layer
+or convolution is the gate site. So in conv - BN - ReLU - depthwise conv - BN - ReLU - conv the site is the second BN.
+If several blocks add to one residual stream, the sites are the last norm layers of the blocks. A gate before a norm
+layer with batch statistics would have no effect: its gradient would be zero and its score noise. The gate of heads or
+of a hidden width is at the input of the layers that read them.
 """
 
 from collections import defaultdict
@@ -36,7 +36,7 @@ class Survey:
 
     Attributes:
         units: the units, in the order of the network's modules.
-        blocked: for channels that cannot be removed the reason, by the name of the first layer that produces them.
+        blocked: for channels that cannot be removed, the name of the first layer that produces them -> the reason.
     """
 
     units: tuple[Unit, ...]
@@ -51,15 +51,16 @@ def find_units(network: nn.Module, example: Tensor | None = None) -> list[Unit]:
 def survey(network: nn.Module, example: Tensor | None = None) -> Survey:
     """The units of ``network``, and the reasons why its other channels cannot be removed.
 
-    The network does not change, and neither do its batch statistics. Channels that run only in training (auxiliary
-    heads) are not units, because removing them does not make the deployed network smaller.
+    The network and its batch statistics do not change. Channels that run only in training (auxiliary heads) are not
+    units, because removing them does not make the deployed network smaller.
 
     Args:
         network: a `Network`, or any module whose forward pass takes one tensor.
         example: input for the trace, such as noise; needed only for a module that is not a `Network`.
 
     Raises:
-        InputError: when an ``example`` is needed and missing, or the network does not run on it.
+        InputError: if an ``example`` is needed and missing, if the network does not run on it, or if a class declares a
+            coupling that its module does not have.
     """
     if isinstance(network, Network) and network.part:
         given = network.example() if example is None else example
@@ -97,7 +98,7 @@ def _signature(atoms: Iterable[Atom], order: Mapping[str, int]) -> tuple[tuple[s
 
 
 def _first(channels: Sequence[Sequence[Atom]], traced: Trace, order: Mapping[str, int]) -> tuple[int, int]:
-    """The index of the first layer that produces these channels, and its first channel among them."""
+    """The index of the first module that produces these channels, and the first of its channels among them."""
     makers = (atom for atoms in channels for atom in atoms if atom[:2] in traced.makers)
     return min((order[module], index) for module, _, index in makers)
 

@@ -1,6 +1,6 @@
 """Weight norm: the weight of a layer is ``g v / ||v||``, so ``g`` and ``v`` are cut and masked.
 
-``||v||`` is taken over all axes of ``v`` but one. When channels are removed along one of these axes, ``g`` is reduced
+``||v||`` is computed over all axes of ``v`` but one. If channels are removed along one of these axes, ``g`` is reduced
 in proportion to ``||v||``, so the other weights keep their values. Torch stores ``g`` and ``v`` in a parametrization.
 Its older function stores them in the module, with a hook that computes the weight before each call.
 
@@ -76,7 +76,7 @@ class NormedWeight:
 
 
 def weight_norm_of(module: nn.Module) -> NormedWeight | None:
-    """``g`` and ``v`` of the weight of ``module``; None without weight norm, or with other parametrizations too."""
+    """``g`` and ``v`` of the weight of ``module``; None without weight norm, or if it has other parametrizations."""
     if parametrize.is_parametrized(module, "weight"):
         held = module.parametrizations["weight"]  # type: ignore[index,union-attr]
         steps = list(held)  # type: ignore[call-overload]
@@ -88,7 +88,7 @@ def weight_norm_of(module: nn.Module) -> NormedWeight | None:
 
 
 def unfollowed(module: nn.Module) -> str | None:
-    """Why the weights of ``module`` cannot be cut: another parametrization than weight norm; None if they can."""
+    """The reason why ``module`` cannot be cut: a parametrization other than weight norm; None if it can be cut."""
     if not parametrize.is_parametrized(module) or weight_norm_of(module) is not None:
         return None
     for name, steps in module.parametrizations.items():  # type: ignore[operator,union-attr]

@@ -1,10 +1,10 @@
-"""The parts of a multi-path architecture whose times are summed: convolutions, resizes, first and last steps.
+"""The parts of a multi-path architecture whose times are added: convolutions, resizes, first and last steps.
 
 They are computed from the architecture without building the network, for one architecture or for the complete space, so
 that all parts can be measured before the search. Concatenation is not a part: the line that `hardy.timing.priced` fits
 to measured networks includes its time.
 
-Source: the look-up table of Chen et al., "FasterSeg", ICLR 2020, section 3.3, there of complete ops.
+Source: the look-up table of Chen et al., "FasterSeg", ICLR 2020, section 3.3, which holds the times of complete ops.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,11 +19,17 @@ __all__ = ["every_part", "parts"]
 Size = tuple[int, int]
 
 _NARROWED = 256
-"""A segmentation head with more input channels than this halves them."""
+"""A segmentation head with more input channels than this has half as many inside."""
 
 
 def parts(architecture: Architecture, size: Sequence[int], classes: int) -> list[Shape]:
-    """The parts of the network that ``architecture`` describes, for one image of ``size`` (height, width)."""
+    """The parts of the network that ``architecture`` describes, for one image of ``size`` (height, width).
+
+    Args:
+        architecture: the architecture.
+        size: (height, width) of the image.
+        classes: the number of classes K.
+    """
     grids = _grids(size)
     shapes = [*_ends(grids, classes), *_stem(architecture, architecture.stem_width, grids)]
     stem = architecture.channels(8, architecture.stem_width)
@@ -39,7 +45,7 @@ def parts(architecture: Architecture, size: Sequence[int], classes: int) -> list
 
 
 def every_part(space: Space, size: Sequence[int], classes: int) -> list[Shape]:
-    """All different parts of the architectures of ``space``."""
+    """All different parts of the architectures of ``space``; see `parts`."""
     grids, some = _grids(size), space.largest()
     wide = [[some.channels(8 * 2**scale, width) for width in WIDTHS] for scale in range(3)]
     shapes = [*_ends(grids, classes)]
@@ -80,7 +86,7 @@ def _resize(channels: int, at: Size, to: Size) -> Shape:
 
 
 def _ends(grids: Sequence[Size], classes: int) -> Iterator[Shape]:
-    """Normalisation at the start; logits at full size and classes at the end."""
+    """The normalisation at the start, and at the end the resize of the logits to full size and the argmax."""
     yield Shape("normalise", 3, 3, *grids[0])
     yield _resize(classes, grids[3], grids[0])
     yield Shape("argmax", classes, classes, *grids[0])
@@ -112,7 +118,7 @@ def _cell(op: str, inputs: int, outputs: int, stride: int, at: Size) -> Iterator
 
 
 def _climb(architecture: Architecture, width: int, scale: int, beside: int, grids: Sequence[Size]) -> Iterator[Shape]:
-    """From ``scale + 1`` to ``scale``, where the branch's last map has ``beside`` channels."""
+    """The step from ``scale + 1`` to ``scale``, where the branch's last map has ``beside`` channels."""
     deep, fine = grids[scale + 4], grids[scale + 3]
     above, narrow = (architecture.channels(8 * 2**s, width) for s in (scale + 1, scale))
     yield _conv(above, narrow, deep, kernel=1)

@@ -1,14 +1,15 @@
 """The choice of the next architecture: regularised evolution, or random search.
 
 The population is a queue: each new architecture enters and the oldest leaves, even if it is the best. A child is one
-mutation of the best of a few members drawn at random (with replacement). So the population is always the last
-architectures that were evaluated, and the next one depends only on the history and the seed: a search can be resumed.
+mutation of the best of a few members that are drawn at random, with replacement. So the population always consists of
+the architectures evaluated last, and the next one depends only on the history and the seed. A search can therefore be
+resumed.
 
 No architecture is evaluated twice, and none with a prediction above the budget. A random architecture above the budget
 is made cheaper in random steps until it is within it.
 
 Source: Real, Aggarwal, Huang and Le, "Regularized evolution for image classifier architecture search", AAAI 2019,
-algorithm 1. The budget and the rejection of repeated architectures are ours.
+algorithm 1. The budget and the rejection of repeated architectures are Hardy's.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,10 +24,10 @@ from hardy.seed import key
 __all__ = ["Evaluated", "Price", "Proposer", "within_budget"]
 
 Price = Callable[[Architecture], float]
-"""Milliseconds predicted for an architecture."""
+"""Returns the milliseconds predicted for an architecture."""
 
 _TRIES = 200
-"""Attempts by mutation of a parent, and then by random draws, before a search ends without a new architecture."""
+"""The number of attempts by mutation of a parent, and then by random draws, before a search ends."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,13 @@ class Proposer:
     """Proposes architectures.
 
     Attributes:
-        space: of the architectures.
+        space: the space of the architectures.
         price: predicts milliseconds.
         budget: the upper limit of the milliseconds.
-        seed: of all random draws.
+        seed: the seed of all random draws.
         method: ``evolution``, or ``random`` for independent draws.
-        population: how many of the last architectures can be parents.
-        sample: how many of these are drawn; the best of them is the parent.
+        population: the number of last architectures that can be parents.
+        sample: the number of these that are drawn; the best of them is the parent.
     """
 
     space: Space
@@ -61,7 +62,7 @@ class Proposer:
     sample: int = 5
 
     def next(self, history: Sequence[Evaluated]) -> Architecture | None:
-        """The next architecture after ``history``; None when no new one was found."""
+        """The next architecture after ``history``; None if no new one within the budget was found."""
         rng = Random(key(self.seed, "search", len(history)))
         known = {tried.architecture for tried in history}
         if self.method == "evolution" and len(history) >= self.population:
@@ -77,15 +78,17 @@ class Proposer:
         return None
 
     def parent(self, history: Sequence[Evaluated], rng: Random) -> Evaluated:
-        """The best of ``sample`` draws from the last ``population`` of ``history``; of equals the older."""
+        """The best of ``sample`` draws from the last ``population`` of ``history``; of equal ones the oldest."""
         alive = history[-self.population :]
         drawn = [rng.randrange(len(alive)) for _ in range(self.sample)]
         return alive[max(drawn, key=lambda index: (alive[index].score, -index))]
 
 
 def within_budget(space: Space, architecture: Architecture, price: Price, budget: float, rng: Random) -> Architecture:
-    """``architecture`` made cheaper in random steps until its price is within ``budget``; when no step is left, the
-    fastest of the smallest ones."""
+    """``architecture`` made cheaper in random steps until its price is within ``budget``.
+
+    If no step is left, the fastest of `Space.lightest`, which may be above the budget.
+    """
     while price(architecture) > budget:
         if not (steps := space.cheaper(architecture)):
             return min(space.lightest(), key=price)

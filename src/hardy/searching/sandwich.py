@@ -6,8 +6,8 @@ probabilities that the largest predicts for the same images:
     loss = loss of the labels for the largest
          + sum over the three of T^2 mean_i KL(softmax(t_i / T) || softmax(s_i / T))
 
-t are the logits of the largest, which get no gradient from these terms, and i runs over the labelled pixels. So one
-search trains teacher and students, as FasterSeg's co-search does.
+t are the logits of the largest, which get no gradient from these terms, and s those of a smaller one; i runs over the
+labelled pixels. So one training gives the teacher and the students, as in FasterSeg's co-search.
 
 Source: Yu and Huang, "Universally slimmable networks and improved training techniques", ICCV 2019, sections 3.3
 (sandwich rule, two random widths) and 3.4 (in-place distillation); temperature: Hinton, Vinyals and Dean,
@@ -33,7 +33,7 @@ class Sandwich(Algorithm):
 
     Args:
         network: the shared weights.
-        pixel_loss: of the largest architecture's logits.
+        pixel_loss: the loss of the largest architecture's logits.
         temperature: T.
     """
 
@@ -42,7 +42,7 @@ class Sandwich(Algorithm):
         self.pixel_loss, self.temperature = pixel_loss, temperature
 
     def forward(self, batch: Batch) -> Terms:
-        """``largest``, the loss by the labels, and the divergences ``smallest``, ``first`` and ``second``."""
+        """``largest``, the loss with the labels, and the divergences ``smallest``, ``first`` and ``second``."""
         supernet = cast(Supernet, self.network)
         space = supernet.space
         taught = supernet.logits(space.largest(), batch.images)

@@ -1,9 +1,10 @@
-"""The search space of multi-path architectures: drawing one, mutating it and making it cheaper.
+"""The search space of multi-path architectures: random architectures, mutations and cheaper architectures.
 
-An architecture has a branch that goes down to stride 32 and at most ``branches - 1`` more that end at strides 16 and 8,
-each of at most ``layers`` layers. The search chooses the widths of stem, head and every layer, every layer's op, where
-the branches downsample, their depths, and which branches exist. A further branch is drawn as a fork: it begins with
-layers of the first branch, which run once for both. A change of a shared layer applies to all branches that share it.
+An architecture has a branch that goes down to stride 32 and at most ``branches - 1`` more branches, which end at
+strides 16 and 8. Each has at most ``layers`` layers. The search chooses the widths of the stem, the head and every
+layer, the op of every layer, where the branches downsample, their depths, and which branches exist. A further branch is
+drawn as a fork: it begins with layers of the first branch, which run once for both. A change of a shared layer applies
+to all branches that share it.
 
 Source: the space of Chen, Gong, Liu, Zhang, Li and Wang, "FasterSeg: searching for faster real-time semantic
 segmentation", ICLR 2020, section 3 (there stem and head have fixed widths, and every layer may be skipped).
@@ -54,7 +55,10 @@ class Space:
     branches: int = 2
 
     def largest(self) -> Architecture:
-        """All branches, all layers, two convolutions in each, every width full; it downsamples after each third."""
+        """All branches and all layers, two convolutions in each, at full width.
+
+        Branches downsample after the first third of their layers, the branch to stride 32 also after the second.
+        """
         downs = (self.layers // 3 - 1, 2 * self.layers // 3 - 1)
         branches = [
             [_Row("conv_2x", place in downs[:last], WIDTHS[-1]) for place in range(self.layers)]
@@ -63,12 +67,14 @@ class Space:
         return self._made(WIDTHS[-1], WIDTHS[-1], [tuple(rows) for rows in branches])
 
     def smallest(self) -> Architecture:
-        """One branch of three layers, one zoomed convolution in each, every width minimal."""
+        """One branch of three layers, one zoomed convolution in each, at minimum width."""
         return self.lightest()[0]
 
     def lightest(self) -> list[Architecture]:
-        """The architectures of one branch of three layers of minimal width and one convolution. Which of them is the
-        fastest depends on the device. The first is `smallest`."""
+        """The architectures with one branch of three layers, one convolution in each, at minimum width.
+
+        Which of them is the fastest depends on the device. The first is `smallest`.
+        """
         least = WIDTHS[0]
         return [
             self._made(least, least, [tuple(_Row(op, place < _DEEPEST, least) for place, op in enumerate(ops))])
@@ -94,8 +100,8 @@ class Space:
         return self._made(rng.choice(WIDTHS), rng.choice(WIDTHS), branches)
 
     def mutate(self, architecture: Architecture, rng: Random) -> Architecture:
-        """Another architecture of the space with one random change: of an op, a width (of a layer, the stem or the
-        head), the place of a downsampling step, the number of layers, or the branches."""
+        """Another architecture of the space with one random change: an op, a width (of a layer, the stem or the head),
+        the place of a downsampling step, the number of layers, or the branches."""
         changes = (self._op, self._width, self._down, self._layer, self._branches, self._ends)
         while True:
             changed = rng.choice(changes)(architecture, rng)
@@ -103,8 +109,8 @@ class Space:
                 return changed
 
     def cheaper(self, architecture: Architecture) -> list[Architecture]:
-        """All architectures one step cheaper: a lower width, a cheaper op, one layer or one branch less; none for
-        `smallest`."""
+        """All architectures that are one step cheaper: a smaller width, a cheaper op, one layer less or one branch
+        less; none for `smallest`."""
         rows = _rows_of(architecture)
         steps = []
         if architecture.stem_width > WIDTHS[0]:
@@ -185,7 +191,7 @@ class Space:
         return replace(architecture, head_width=_other(WIDTHS, architecture.head_width, rng))
 
     def _fork(self, first: _Rows, last: int, rng: Random) -> _Rows:
-        """A random branch that ends at scale ``last`` and begins with some (or none) of the layers of ``first``."""
+        """A random branch that ends at scale ``last`` and begins with the first layers of ``first``, or none."""
         lengths = [
             length
             for length in range(len(first))
@@ -234,7 +240,7 @@ def _places(rows: Sequence[_Rows]) -> Iterator[tuple[int, int]]:
 
 
 def _together(rows: Sequence[_Rows], branch: int, place: int) -> list[int]:
-    """The branches that share a layer of ``branch``, with ``branch`` itself; a last layer is never shared."""
+    """The branches that share a layer of ``branch``, including ``branch``; a last layer is never shared."""
     if place == len(rows[branch]) - 1:
         return [branch]
     until = rows[branch][: place + 1]

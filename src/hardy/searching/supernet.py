@@ -1,16 +1,17 @@
 """One set of weights for all architectures of a space: each uses slices of them.
 
 A convolution has the largest width in the space, and an architecture uses its first channels. Every width has its own
-batch norm, with scale and shift but without running statistics: in the supernet a batch norm normalises by the batch,
-and a network extracted from it needs batch-norm re-estimation (`hardy.ops.norms.reestimate`).
+batch norm, with scale and shift but without running statistics. In the supernet a batch norm normalises by the batch.
+A network extracted from it needs batch-norm re-estimation (`hardy.ops.norms.reestimate`).
 
 A cell is identified by its scale and by the number of earlier layers of its branch at that scale; a cell that
-downsamples, by its scale. All ops of a cell share its two kernels: plain and zoomed, one convolution and two. So every
-kernel is trained by every architecture with that cell, and a score depends little on how often an op was drawn.
+downsamples is identified by its scale. All ops of a cell share its two kernels: plain and zoomed, with one convolution
+or two. So every architecture with that cell trains the first kernel, and a score depends little on how often an op was
+drawn.
 
 Source: slimmable convolutions: Yu, Yang, Xu, Yang and Huang, "Slimmable neural networks", ICLR 2019, section 3.2;
 weights shared by depths: Cai, Gan, Wang, Zhang and Han, "Once-for-all", ICLR 2020, section 3.2. FasterSeg (Chen et al.,
-ICLR 2020) shares widths the same way, and keeps a kernel per op.
+ICLR 2020) shares widths in the same way, but has a kernel for each op.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +36,7 @@ __all__ = ["Supernet"]
 _SCALES = 3
 
 _KEPT = 4
-"""How many skeletons are cached: those of one step of the sandwich rule."""
+"""The number of cached skeletons: those of one step of the sandwich rule."""
 
 
 class Supernet(Network):
@@ -43,7 +44,7 @@ class Supernet(Network):
 
     Args:
         label_space: the classes predicted.
-        space: of the architectures.
+        space: the space of the architectures.
     """
 
     def __init__(self, label_space: LabelSpace, *, space: Space) -> None:
@@ -108,7 +109,7 @@ class Supernet(Network):
         blocks as (start, count), empty for the first channels."""
         yield from ((f"stem.{place}", f"stem{place}", []) for place in range(5))
         cells, _ = architecture.shared()
-        seen = {-1: (0, 0)}  # after each cell: the scale, and how many layers there were at it
+        seen = {-1: (0, 0)}  # after each cell: its scale, and the number of layers at that scale
         for place, (before, layer) in enumerate(cells):
             scale, count = seen[before]
             shared = f"down{scale}" if layer.stride == 2 else f"keep{scale}_{count}"
@@ -128,7 +129,7 @@ class Supernet(Network):
         yield "head.0", "head", []
 
     def _skeleton(self, architecture: Architecture) -> FasterSeg:
-        """The architecture as modules without weights or running statistics; the last ones used are cached."""
+        """The modules of ``architecture`` without weights or running statistics; the last ones used are cached."""
         if architecture in self._skeletons:
             self._skeletons[architecture] = self._skeletons.pop(architecture)
             return self._skeletons[architecture]
@@ -145,14 +146,14 @@ class Supernet(Network):
 
 
 class _Cell(nn.Sequential):
-    """The kernels of one cell: of its first and its second convolution."""
+    """The kernels of one cell, for its first and its second convolution."""
 
     def __init__(self, inputs: int, outputs: Sequence[int]) -> None:
         super().__init__(_Slim(inputs, outputs), _Slim(max(outputs), outputs))
 
 
 class _Slim(nn.Module):
-    """A convolution without bias, of which slices are used, and a batch norm's scale and shift for every width.
+    """A convolution without bias, of which slices are used, and the scale and shift of a batch norm for every width.
 
     Args:
         inputs: the maximum number of input channels.

@@ -90,7 +90,7 @@ def cluster(address: str | None, cores: int | None = None) -> Iterator[Any]:
     It is disconnected at the end of the block, unless the calling program had already connected it.
 
     Raises:
-        InputError: if Ray is not installed or does not answer at ``address``.
+        InputError: if Ray is not installed, does not answer at ``address``, or does not start on this machine.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # hides all GPUs from a run without one
@@ -116,11 +116,15 @@ def cluster(address: str | None, cores: int | None = None) -> Iterator[Any]:
                 )
         else:
             ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises a bare Exception when a process of its own does not start in time
+        why = (str(error) or type(error).__name__).splitlines()[0]
         if address is None:
-            raise
+            raise InputError(
+                f"Ray did not start on this machine ({why}); free some memory and cores, and run the command again: "
+                "finished cells stay finished"
+            ) from None
         raise InputError(
-            f"--address {address}: no Ray cluster answers ({str(error).splitlines()[0]}); start one with ray start "
+            f"--address {address}: no Ray cluster answers ({why}); start one with ray start "
             "--head, set RAY_AUTH_MODE=token if it needs a token, or leave --address out"
         ) from None
     try:

@@ -182,7 +182,7 @@ def own_json(app: typer.Typer, words: list[str]) -> bool:
 
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs or studies, or folders that contain them.")],
-    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option("--to", "--out", help="The page to write.")] = Path("report.html"),
     budget_ms: Annotated[float | None, typer.Option(help="Milliseconds that one image may take.")] = None,
     title: Annotated[str, typer.Option(help="The title of the page.")] = "Hardy report",
 ) -> None:

@@ -1,11 +1,11 @@
 """Multi-path architectures: branches of searched cells at strides 8, 16 and 32, as JSON (``multipath/1``).
 
 ``{"format": "multipath/1", "Fch": 12, "stem": {"width": 8}, "head_width": 8, "branches": [{"last": 2, "ops": [...],
-"path": [...], "widths": [...]}, ...]}``, optionally ``num_classes`` and ``meta``, which say for what it was found.
+"path": [...], "widths": [...]}, ...]}``. ``num_classes`` and ``meta``, which describe the search, are optional.
 
-A branch is a list of layers. Layer i applies ``ops[i]`` at scale ``path[i]``, where scale s is stride 8, 16 or 32; the
+A branch is a list of layers. Layer i applies ``ops[i]`` at scale ``path[i]``; scales 0, 1, 2 are strides 8, 16, 32. The
 next layer's scale is ``path[i + 1]``, and a layer whose next scale is coarser has stride 2. Its output has
-``8 * 2^s * Fch * widths[i] / 12`` channels at its output scale s; the last layer has the head's width and stays at
+``8 * 2^s * Fch * widths[i] / 12`` channels at its output scale s. The last layer has the head's width and stays at
 scale ``last``. Branches share their first layers as far as these are equal; a last layer is never shared.
 
 Source: Chen, Gong, Liu, Zhang, Li and Wang, "FasterSeg: searching for faster real-time semantic segmentation",
@@ -67,7 +67,7 @@ class Architecture:
         filters: Fch, an eighth of the channels at stride 8 and full width.
         stem_width: width of the layers before the branches, in twelfths.
         head_width: width of the last layers of the branches and of the layers after them, in twelfths.
-        branches: one or more.
+        branches: one or more branches.
     """
 
     filters: int
@@ -92,7 +92,7 @@ class Architecture:
         """The cells, shared ones once, and the sequence of cells of each branch.
 
         Returns:
-            ``cells``, each as the index of the cell before it (-1 for the stem) and its layer; and for each branch the
+            for each cell the index of the cell before it (-1 for the stem) and its layer; and for each branch the
             indices of its cells in order.
         """
         cells: list[tuple[int, Layer]] = []
@@ -142,7 +142,7 @@ def read(file: str | Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"arch {str(file)!r}: cannot be read as JSON ({error})") from None
     if not isinstance(found, dict):
-        raise InputError(f"arch {str(file)!r}: holds a {type(found).__name__}; a {FORMAT} architecture is an object")
+        raise InputError(f"arch {str(file)!r}: holds a {type(found).__name__}, but a {FORMAT} file holds an object")
     return found
 
 
@@ -159,7 +159,7 @@ def parse(found: Mapping[str, Any], source: str) -> Architecture:
     needed = ("format", "Fch", "stem", "head_width", "branches")
     _keys(found, needed, source, optional=("num_classes", "meta"))
     if found["format"] != FORMAT:
-        raise InputError(f"{source}: format is {found['format']!r}; known is {FORMAT!r}")
+        raise InputError(f"{source}: format is {found['format']!r}; it must be {FORMAT!r}")
     stem = found["stem"]
     if not isinstance(stem, Mapping):
         raise InputError(f'{source}: stem is {stem!r}; it must be {{"width": ...}}')

@@ -17,8 +17,8 @@ __all__ = ["Adapted"]
 class Adapted(Network):
     """A network around any module and an example input; it does not normalise and has no class names.
 
-    It takes the module's inputs, of any channels and size, and returns its outputs; only logits (B, K, h, w) are
-    resized to the size of the input. It is not meant to be saved: callers keep the module.
+    It takes the module's inputs, with any channels and size, and returns its outputs; only logits (B, K, h, w) are
+    resized to the size of the input. It is not saved: callers keep the module.
 
     Args:
         module: takes one tensor; it is shared, not copied, and keeps its mode.

@@ -2,9 +2,9 @@
 
     t = log (1/n) sum_i softmax(t_i) + (1/n) sum_i logsumexp(t_i)
 
-so that softmax(t) is the mean. The second sum is the same for all classes of a position; it keeps the logits of one
-teacher as they are, which matters to losses that compare positions, such as ``cwd``. Classes are matched by name; a
-teacher's logits of other classes are left out first.
+so that softmax(t) is the mean. The second sum is the same for all classes of a position. With it the logits of a single
+teacher do not change, which matters for losses that compare positions, such as ``cwd``. Classes are matched by name.
+The logits of classes that not all teachers have are removed first.
 
 Source: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", arXiv:1503.02531, 2015, section 1 (the
 arithmetic mean of an ensemble's predictions).
@@ -26,7 +26,10 @@ __all__ = ["Averaged"]
 
 
 class Averaged(Network):
-    """The average of ``teachers``; it gives logits only.
+    """The average of ``teachers``; it returns logits only.
+
+    Args:
+        teachers: one or more.
 
     Raises:
         InputError: for teachers without a class in common, or when one predicts masks and another image-level classes.
@@ -47,7 +50,7 @@ class Averaged(Network):
         """The logits (B, K, H, W), or (B, K), of the mean probabilities, in float32 at least.
 
         Raises:
-            InputError: what a teacher raises.
+            InputError: for images that a teacher does not take.
         """
         total: Tensor | None = None
         sizes: Tensor | float = 0.0
@@ -63,7 +66,7 @@ class Averaged(Network):
 
 
 def _shared(spaces: Sequence[LabelSpace]) -> LabelSpace:
-    """The classes that are in each of ``spaces``, in the order and the colours of the first."""
+    """The classes that are in each of ``spaces``, with the order and colours of the first."""
     first = spaces[0]
     common = [name for name in first.classes if all(name in space.classes for space in spaces)]
     names = " and ".join(dict.fromkeys(space.name for space in spaces))

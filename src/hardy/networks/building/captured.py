@@ -20,10 +20,10 @@ def check_names(module: nn.Module, declared: Mapping[str, str]) -> None:
 
     Args:
         module: the module that contains them.
-        declared: the declaring option, for messages -> the name of a submodule.
+        declared: the declaring option, used in messages -> the name of a submodule.
 
     Raises:
-        InputError: naming the declaring option and the nearest name.
+        InputError: if it lacks one; the message names the declaring option and the nearest name.
     """
     names = [name for name, _ in module.named_modules(remove_duplicate=False) if name]
     for source, name in declared.items():
@@ -33,12 +33,12 @@ def check_names(module: nn.Module, declared: Mapping[str, str]) -> None:
 
 
 def captured(module: nn.Module, names: Mapping[str, str], run: Callable[[], Any]) -> tuple[Any, dict[str, Tensor]]:
-    """The result of ``run``, and the outputs of submodules of ``module`` in it; of a submodule's last call if it ran
-    several times.
+    """The result of ``run``, and the outputs of submodules of ``module`` during it; if a submodule runs several times,
+    that of its last call.
 
     Args:
         module: the module that contains them.
-        names: the declaring option, for messages -> the name of a submodule.
+        names: the declaring option, used in messages -> the name of a submodule.
         run: calls ``module``.
 
     Returns:
@@ -74,7 +74,7 @@ def check_map(source: str, value: Tensor, *, batch: int) -> Tensor:
     """``value``, checked to be a map (B, C, h, w) of B = ``batch`` images.
 
     Raises:
-        InputError: naming ``source`` and the shape.
+        InputError: if it is not; the message names ``source`` and the shape.
     """
     if value.ndim != 4 or value.shape[0] != batch:
         raise InputError(f"{source} has the shape {tuple(value.shape)}; it must be a map ({batch}, C, h, w)")

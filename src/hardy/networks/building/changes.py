@@ -1,4 +1,4 @@
-"""The changes made to a network after it was built, in order. Replayed on a newly built network, they restore its form.
+"""The changes made to a network after it was built, in order; a newly built network gets its form by replaying them.
 
 Each change is plain JSON:
 
@@ -31,7 +31,7 @@ _KEYS = {
 """The keys of each kind of change."""
 
 _MOST = 1000
-"""The most changes that a file may list."""
+"""The largest number of changes that a file may list."""
 
 
 def plan_of(changes: Sequence[Change]) -> Plan:
@@ -47,20 +47,21 @@ def plan_of(changes: Sequence[Change]) -> Plan:
 
 
 def refuse_folded(changes: Sequence[Change], verb: str) -> None:
-    """Refuse to ``verb`` a network whose ``changes`` say that its batch norms were folded into other layers.
+    """Refuse to ``verb`` a network whose batch norms were folded into other layers.
 
     Raises:
-        InputError: then.
+        InputError: if ``changes`` contain a fold.
     """
     if any(change["change"] == "fold" for change in changes):
         raise InputError(
             f"the batch norms of this network are folded into other layers, so hardy does not {verb} it; "
-            f"{verb} the network that it was folded from"
+            f"{verb} the network before folding"
         )
 
 
 def with_plan(changes: Sequence[Change], plan: Mapping[str, Mapping[str, Sequence[int]]]) -> list[Change]:
-    """``changes`` and one more pruning, which keeps ``plan`` of the present channels; two in a row are joined."""
+    """``changes`` and one more pruning, which keeps ``plan`` of the current channels; consecutive prunings become
+    one."""
     before: Mapping[str, Mapping[str, Sequence[int]]] = {}
     if changes and changes[-1]["change"] == "prune":
         *changes, last = changes
@@ -108,7 +109,7 @@ def check_changes(changes: Any) -> None:
 
 
 _NAMES = ("parts", "folded", "biased")
-"""The entries of a "fold" that list names."""
+"""The entries of a ``fold`` that list names."""
 
 
 def _texts(value: Any) -> bool:

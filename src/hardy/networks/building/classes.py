@@ -1,4 +1,4 @@
-"""Weights for other classes: all layers keep their weights but the last, which keeps the slices of equal class names.
+"""Weights for other classes: the last layer keeps the slices of classes with equal names, all other layers are kept.
 
 The tensors with one slice per class are found by building the network for one more class, on the ``meta`` device.
 """
@@ -41,7 +41,7 @@ def nameless(count: int) -> LabelSpace:
 def class_axes(build: Build, count: int) -> dict[str, list[int]]:
     """Tensor name -> the axes whose size depends on the number of classes, for a network of ``count`` classes.
 
-    Found by comparison with one more class; at 255, the most there can be, with one class less.
+    They are found by comparison with a network of one more class, or one class less for 255, the largest number.
     """
     other = count - 1 if count == 255 else count + 1
     with torch.device("meta"):
@@ -59,8 +59,8 @@ def class_count(
     """The number of classes that ``weights`` predict; None if it cannot be determined.
 
     Args:
-        axes: of `class_axes` for a network of ``count`` classes.
-        weights: of the same network for an unknown number of classes.
+        axes: from `class_axes` for a network of ``count`` classes.
+        weights: weights of the same network for an unknown number of classes.
         built: the tensors of the network of ``count`` classes.
         count: see ``axes``.
     """
@@ -88,10 +88,10 @@ def architecture_beside(file: str | Path) -> Mapping[str, Any]:
 
 
 def _beside(file: str | Path) -> Any:
-    """What the description beside ``file`` holds; nothing for a file that is no run's.
+    """The content of the description beside ``file``; empty for a file that is not part of a run.
 
     Raises:
-        OSError, ValueError: when it cannot be read.
+        OSError, ValueError: if it cannot be read.
     """
     description = Path(file).with_name("network.json")
     return read_json(description) if Path(file).name == "network.safetensors" and description.is_file() else {}
@@ -106,7 +106,7 @@ def with_classes(
 ) -> dict[str, Tensor]:
     """``weights`` of a network for the classes ``names``, changed to fit ``network`` and its own classes.
 
-    Slices of classes with equal names are kept; all others are those of ``network``. The name of an unknown class is
+    Slices of classes with equal names are kept; all others are those of ``network``. An unknown class has the name
     None.
 
     Raises:

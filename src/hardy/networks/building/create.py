@@ -48,8 +48,8 @@ def create(
         classes: a label space, its name, or the path of a ``classes.yaml``.
         weights: None for random initialisation; a file with the weights of the complete network; any other value is
             the network's option ``encoder_weights`` (``"timm"`` or a timm tag). A file for other classes fills all
-            layers but the last. If it is a run's ``network.safetensors``, the last layer keeps the classes with equal
-            names; all other classes are initialised at random. A warning names them.
+            layers except the last. If it is a run's ``network.safetensors``, the last layer keeps the classes with
+            equal names; all other classes are initialised at random. A warning names them.
         options: the keyword options of the network's constructor.
 
     Raises:
@@ -86,15 +86,15 @@ def create(
 def rebuild(
     architecture: Any, label_space: LabelSpace, *, module: nn.Module | None = None, size: int = 2**40
 ) -> Network:
-    """The network that ``architecture`` describes; the caller fills in the weights, none are read or downloaded.
+    """The network that ``architecture`` describes; the caller fills in its weights, none are read or downloaded.
 
     The description comes from a file, so all of it is checked; see `hardy.networks.building.described`.
 
     Args:
-        architecture: the attribute of a network that `create` or `hardy.wrap` made.
+        architecture: the attribute `Network.architecture` of a network from `create` or `hardy.wrap`.
         label_space: its label space.
         module: the module of a wrapped network saved without a factory.
-        size: bytes of the file that holds the weights; it limits the memory that the network may take.
+        size: the bytes of the weights file; it limits the memory that the network may take.
 
     Raises:
         InputError: for a wrapped network with neither module nor factory, an unknown method or option, or a description
@@ -114,7 +114,7 @@ def rebuild(
 
 
 def _set_normalisation_and_origin(network: Network, architecture: Mapping[str, Any]) -> None:
-    """Give ``network``, in place, the normalisation and the origin of encoder weights that ``architecture`` names."""
+    """Set the normalisation and the origin of encoder weights that ``architecture`` names, in place."""
     if "mean" in architecture:
         network.renormalise(architecture["mean"], architecture["std"])
     if "pretrained" in architecture:
@@ -122,7 +122,7 @@ def _set_normalisation_and_origin(network: Network, architecture: Mapping[str, A
 
 
 def _say(notes: Mapping[str, Any], completed: Mapping[str, Any]) -> None:
-    """Show the origin of the pre-trained weights that were read, if it is known; a short name shows its own."""
+    """Log the origin of the pre-trained weights that were read, if it is known; a short name logs its own."""
     known = notes.get("pretrained", {})
     if "licence" in known and not shipped(completed.get("encoder_weights")):
         shown = (known["name"], known["sha256"], known["licence"], known["origin"])
@@ -141,7 +141,7 @@ def _built(name: str, label_space: LabelSpace, completed: Mapping[str, Any]) -> 
 def _filled(
     network: Network, name: str, completed: Mapping[str, Any], found: Mapping[str, Tensor], file: str
 ) -> Network:
-    """``network`` with the weights ``found`` in ``file``; built again if they are for another number of classes."""
+    """``network`` with the weights ``found`` in ``file``; built again if they are for other classes."""
     own, label_space, names = network.state_dict(), network.label_space, names_beside(file)
     if names in (None, label_space.classes) and all(found[key].shape == own[key].shape for key in own if key in found):
         fill(network, found, file)
@@ -181,7 +181,7 @@ def _rebuilt(architecture: Mapping[str, Any], label_space: LabelSpace, module: n
 
 @contextmanager
 def unwarned() -> Iterator[None]:
-    """Inside the block `create` does not warn of random weights, because they are filled in afterwards."""
+    """Inside the block `create` does not warn of random weights, because the caller fills the network afterwards."""
     token = _quiet.set(True)
     try:
         yield

@@ -17,7 +17,7 @@ from hardy.stored import finite
 __all__ = ["check_architecture", "check_wrapped", "in_proportion"]
 
 _MODULES = 100_000
-"""The most modules that a network may have; the largest timm models have about 5,000."""
+"""The largest number of modules that a network may have; the largest timm models have about 5,000."""
 
 _LEAST, _TIMES = 2**30, 1000
 """A network may take this many bytes, or this multiple of its file's size (it is built dense, before pruning)."""
@@ -31,7 +31,7 @@ _WRAPPED = ("factory", "mean", "std", "image_level", "last", "features", "embedd
 
 
 def check_architecture(architecture: Any) -> None:
-    """Check a description: ``{"name": string, "options": mapping}``, optionally with ``mean`` and ``std``.
+    """Check a description: ``{"name": string, "options": mapping}``, optionally with mean, std and ``pretrained``.
 
     Raises:
         InputError: naming the entry, its value and the allowed values.

@@ -1,7 +1,7 @@
 """`import_weights`: published weights as a Hardy network.
 
 The publication (`hardy.networks.published`) is recognised by the tensor names in the file; the network's options follow
-from names and shapes. Each tensor is loaded or logged as dropped, and no weight of the network stays random.
+from names and shapes. Each tensor is loaded, or logged as dropped. No weight of the network stays random.
 """
 
 import logging
@@ -61,7 +61,7 @@ def import_weights(
         source: a publication of ``hardy list publication``; None recognises it by the names in the file.
 
     Raises:
-        InputError: for a file that cannot be read, is of no known publication or of another network, has missing or
+        InputError: for a file that cannot be read, has no known publication or that of another network, has missing or
             unknown tensors, or predicts another number of classes.
     """
     return imported(file, classes, network=network, source=source).network
@@ -132,6 +132,6 @@ def _recognised(found: Mapping[str, Tensor], file: str, network: str | None, sou
 
 
 def _nearest(known: Mapping[str, Publication], found: Mapping[str, Tensor]) -> str:
-    """The publication that knows the largest share of the names, and a tensor of it that ``found`` lacks."""
+    """A hint: the publication that matches the largest share of the names, and a tensor of it that is missing."""
     name, likeness = max(((name, one.likeness(found)) for name, one in known.items()), key=lambda pair: pair[1])
     return f"; nearest is {name}, but {known[name].lacks(found)} is missing" if likeness else ""

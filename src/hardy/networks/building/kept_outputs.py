@@ -1,10 +1,10 @@
-"""Logits of a teacher kept on disk, so that the runs of a study compute them once.
+"""A cache of a teacher's logits on disk, so that the runs of a study compute them once.
 
-An entry is found by the hash of the image as the teacher gets it, augmented and resized. So it is hit by other runs
-with the same seed, images, batches and transforms, such as the cells of a study that differ in the student, and never
-by another view of an image. A folder belongs to one teacher and one choice of data sets; others are refused. Entries
-are in float32, so that a run with a cache has the same bits as one without. Each holds a checksum: a torn or damaged
-one counts as absent.
+The key of an entry is the hash of the image as the teacher gets it, augmented and resized. Runs with the same seed,
+images, batches and transforms, such as the cells of a study that differ in the student, use the same entries. Another
+view of an image has another key. A folder belongs to one teacher and one choice of data sets; others are refused.
+Entries are in float32, so that a run with a cache has the same bits as one without. Each entry has a checksum: an
+incomplete or damaged entry is computed again.
 """
 
 import json
@@ -26,7 +26,7 @@ from hardy.stored import read_json
 __all__ = ["OWN", "KeptOutputs", "name_of", "stacked"]
 
 OWN = "hardy-teacher"
-"""The sub-folder of a cache, in which nothing else lies."""
+"""The sub-folder of a cache that holds only these files."""
 
 _ABOUT = "about.json"
 _FORMAT = "hardy-teacher/1"
@@ -46,12 +46,12 @@ class KeptOutputs:
     Args:
         folder: made if it is missing.
         teacher: the checksum of the teacher's weights or file.
-        data: the names of the data sets and folders whose images it is asked for.
-        settings: what the values depend on besides: precision, size, library and device.
-        most: bytes of all files there.
+        data: the names of the data sets and folders of the images.
+        settings: everything else that determines the values: precision, size, library and device.
+        most: the largest size of all files there, in bytes.
 
     Raises:
-        InputError: for the folder of another teacher or of other data, a damaged one, or one that cannot be written.
+        InputError: for a folder of another teacher or of other data, or one that is damaged or cannot be written.
     """
 
     def __init__(
@@ -64,11 +64,11 @@ class KeptOutputs:
         self._files = KeptFiles(own, self._place, most, what="outputs of the teacher", instead=instead)
 
     def read(self, name: str) -> tuple[str, Tensor] | None:
-        """What is kept of the image ``name``: ``coarse`` or ``logits``, and its value; None where nothing is, or it is
+        """The entry of the image ``name``: ``"coarse"`` or ``"logits"``, and its value; None if it is missing or
         damaged."""
         try:
             file = self._file(name)
-            if not file.is_file():  # a pipe would be waited for
+            if not file.is_file():  # reading a pipe may never end
                 return None
             data = file.read_bytes()
             if data[:_HASH] != _sum(name, data[_HASH:]):
@@ -79,10 +79,10 @@ class KeptOutputs:
         return key, value
 
     def write(self, name: str, key: str, value: Tensor) -> None:
-        """Keep ``value`` of the image ``name`` under ``key``, if there is room.
+        """Store ``value`` of the image ``name`` under ``key``, if the size limit allows it.
 
         Raises:
-            InputError: when the folder cannot be written.
+            InputError: if the folder cannot be written.
         """
         data = save({key: value.detach().float().cpu().contiguous()})
         self._files.write(self._file(name), _sum(name, data) + data)
@@ -92,7 +92,7 @@ class KeptOutputs:
 
     @staticmethod
     def _refuse_other(folder: Path, about: dict[str, Any]) -> None:
-        """Refuse the folder of another teacher or other data; a new one is marked."""
+        """Refuse a folder of another teacher or other data; write the description into a new folder."""
         file = folder / _ABOUT
         where = f"teacher.cache_folder: {folder.parent}"
         try:
@@ -118,8 +118,8 @@ def _sum(name: str, data: bytes) -> bytes:
 
 
 def stacked(found: Sequence[tuple[str, Tensor] | None]) -> tuple[str, Tensor] | None:
-    """The kind and the values (B, ...) of a batch, if every image is kept and all are alike."""
-    whole = [each for each in found if each is not None]
-    if len(whole) < len(found) or len({(key, value.shape) for key, value in whole}) != 1:
+    """The kind and the values (B, ...) of a batch if all entries exist and have one kind and shape; else None."""
+    known = [each for each in found if each is not None]
+    if len(known) < len(found) or len({(key, value.shape) for key, value in known}) != 1:
         return None
-    return whole[0][0], torch.stack([value for _, value in whole])
+    return known[0][0], torch.stack([value for _, value in known])

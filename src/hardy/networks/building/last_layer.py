@@ -1,7 +1,7 @@
 """Finds the layers of a wrapped module that predict the classes, and replaces them for other classes.
 
-A layer predicts the classes if rolling its output rows by one rolls the logits by one. That is measured, not guessed
-from names.
+A layer predicts the classes if rolling its output rows by one rolls the logits by one. This is measured, so it does not
+depend on names.
 """
 
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ def last_layers(network: Network) -> list[str]:
 def resize_last_layer(network: nn.Module, name: str, old: Sequence[str], new: Sequence[str]) -> None:
     """Replace the layer ``name`` of ``network`` by one for the classes ``new``, in place.
 
-    Rows of classes that are also in ``old`` keep their weights; the others are initialised by torch.
+    Rows of classes that are also in ``old`` keep their weights; torch initialises the others.
     """
     layer = network.get_submodule(name)
     assert isinstance(layer, Layer)

@@ -1,8 +1,8 @@
-"""The lineage of a network: from which teachers, by which losses and on which images it learned.
+"""The lineage of a network: the teachers, losses and images that it was trained with.
 
 A training with a teacher, or with images without labels, adds an entry to `Network.lineage`. The artefact keeps the
-entries, also when the network is pruned, tuned or exported later, since the licence of a teacher may bind what learned
-from it.
+entries, also when the network is pruned, tuned or exported later, because the licence of a teacher may also apply to
+networks that learned from it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,17 +17,18 @@ __all__ = ["checked", "entry", "lines", "of_teacher"]
 
 
 def of_teacher(network: Network, place: str, sha256: str, of_file: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """A teacher in an entry.
+    """The description of a teacher in an entry.
 
     Args:
-        network: the teacher's.
+        network: the teacher's network.
         place: the run or the file that it was loaded from.
         sha256: the checksum of its weights or its file.
-        of_file: what a file says about the weights that it started from, in place of the network's architecture.
+        of_file: the licence and origin that a file states for its initial weights; None reads them from the network's
+            architecture.
 
     Returns:
-        name, place, checksum, classes; if known, the licence and the origin of the encoder weights that it started
-        from; its own lineage, if it has one.
+        name, place, checksum and classes; if known, the licence and the origin of the encoder weights that it started
+        from; and its own lineage, if it has one.
     """
     of_file = network.architecture.get("pretrained", {}) if of_file is None else of_file
     name = network.architecture.get("name") or type(network).__name__
@@ -42,11 +43,11 @@ def entry(
     """The entry of one training.
 
     Args:
-        stage: its name.
-        method: the algorithm with its options, the losses and their weights among them.
+        stage: the name of the training.
+        method: the algorithm with its options, which include the losses and their weights.
         teachers: see `of_teacher`.
         images: domain -> the number of its training images.
-        folders: of images without labels.
+        folders: folders of images without labels.
     """
     more = {"unlabelled": {name: len(paths) for name, paths in folders}} if folders else {}
     return {
@@ -79,7 +80,7 @@ def checked(value: Any) -> tuple[Mapping[str, Any], ...]:
 
 
 def lines(lineage: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """A line for each entry: what was learned, from whom and on what."""
+    """A line for each entry: the algorithm with its losses, the teachers and the images."""
     for each in lineage:
         options = each["options"]
         losses = options.get("losses")

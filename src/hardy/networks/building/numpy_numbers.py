@@ -38,7 +38,7 @@ class _Type:
 def _number(kind: object, data: object) -> float:
     """Replaces ``numpy.core.multiarray.scalar``."""
     if not isinstance(kind, _Type) or not isinstance(data, bytes) or len(data) != np.dtype(kind.code).itemsize:
-        raise pickle.UnpicklingError("a NumPy value that is no number")
+        raise pickle.UnpicklingError("a NumPy value that is not a number")
     number: float = np.frombuffer(data, kind.code)[0].item()
     return number
 

@@ -28,8 +28,8 @@ class Teacher(nn.Module):
     submodule. It moves between devices with its parent. It has no parameters, buffers or state, so optimisers,
     checkpoints and parameter counts do not include it; `train`, `requires_grad_` and dtype changes do not affect it.
 
-    It computes under `torch.no_grad`, not in inference mode: a loss may save its tensors for the backward pass of the
-    student, as a product with the student's features does, and torch refuses that for tensors of inference mode.
+    It computes under `torch.no_grad`, not in inference mode. A loss may save its tensors for the backward pass of the
+    student, for example in a product with the student's features; torch does not allow this for inference tensors.
 
     Contract, tested by ``tests/contracts/test_teachers.py``.
 
@@ -38,7 +38,7 @@ class Teacher(nn.Module):
         precision: ``fp32`` computes in the dtype of the weights and ignores autocast, ``bf16`` computes under autocast
             to bfloat16; both return outputs in the dtype of the images. None follows the surrounding autocast.
         size: (height, width) that images are resized to for the network; None keeps theirs.
-        kept: where logits are kept; features are not, so that a teacher with it gives logits only.
+        kept: the cache of logits; a teacher with a cache returns logits only.
     """
 
     labels = FormerName("label_space")
@@ -68,12 +68,12 @@ class Teacher(nn.Module):
 
     @property
     def image_level(self) -> bool:
-        """True when it predicts one class per image."""
+        """True if it predicts one class per image."""
         return self.network.image_level
 
     @property
     def gives_features(self) -> bool:
-        """False when it gives logits only."""
+        """False if it returns logits only."""
         return self.network.gives_features and self.kept is None
 
     @torch.no_grad()
@@ -106,9 +106,9 @@ class Teacher(nn.Module):
         return found if self.precision is None else _with_dtype(found, images.dtype)
 
     def _kept(self, images: Tensor, kept: KeptOutputs) -> Outputs:
-        """The logits that are kept, if they are of all ``images``; else they are computed, for all, and kept.
+        """The cached logits if all ``images`` have an entry; else the logits of all are computed, and new ones stored.
 
-        Of a batch all are computed or none, so that values do not depend on which images were kept.
+        A batch is computed completely or not at all, so that values do not depend on which images had an entry.
         """
         names = [name_of(image) for image in images]
         found = [kept.read(name) for name in names]
@@ -124,7 +124,7 @@ class Teacher(nn.Module):
         return Outputs(values)
 
     def _least(self, outputs: Outputs, images: Tensor) -> tuple[str, Tensor]:
-        """What the logits can be restored from, bit by bit: the coarse logits where possible, else themselves."""
+        """The coarse logits if the logits can be computed from them bit for bit, else the logits; with its kind."""
         coarse = outputs.coarse
         if coarse is not None and torch.equal(self.network.enlarged(coarse, images.shape[-2:]), outputs.logits):
             return "coarse", coarse
@@ -142,7 +142,7 @@ class Teacher(nn.Module):
 
 
 def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """``images`` (B, 3, H, W) at ``size``, bilinear with antialias, as images are resized when they are read."""
+    """``images`` (B, 3, H, W) resized to ``size``, bilinear with antialiasing, as when images are read."""
     if tuple(images.shape[-2:]) == size:
         return images
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)

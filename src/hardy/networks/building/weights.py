@@ -33,7 +33,7 @@ _notes: ContextVar[dict[str, Any] | None] = ContextVar("notes", default=None)
 
 @contextmanager
 def noted() -> Iterator[dict[str, Any]]:
-    """Inside the block, the mapping has what `note` gets about pre-trained weights that are read."""
+    """Inside the block, the mapping collects the values that `note` gets about pre-trained weights that are read."""
     found: dict[str, Any] = {}
     token = _notes.set(found)
     try:
@@ -47,7 +47,7 @@ def note(**values: Any) -> None:
 
     Args:
         values: ``mean`` and ``std``; and ``pretrained``, the texts that an artefact keeps (name, sha256, licence,
-            origin), which are added to those of earlier calls.
+            origin); they are merged with those of earlier calls.
     """
     found = _notes.get()
     if found is not None:
@@ -83,7 +83,7 @@ def is_file(weights: Path | str) -> bool:
     """Whether ``weights`` is a file name, and not the name of weights to download.
 
     Raises:
-        InputError: what `hardy.files.expanded` raises.
+        InputError: for a path that `hardy.files.expanded` refuses.
     """
     return expanded(weights).suffix in {".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl"}
 
@@ -119,7 +119,7 @@ def read_weights(file: Path | str) -> dict[str, Tensor]:
         found = opened(file)[0] if file.suffix == ".safetensors" else _unpickled(file)
     except (struct.error, pickle.UnpicklingError, EOFError, AssertionError, OSError, *DAMAGED) as error:
         foreign = isinstance(error, pickle.UnpicklingError)
-        text = "torn, or no torch checkpoint" if isinstance(error, LookupError) else str(error)
+        text = "torn, or not a torch checkpoint" if isinstance(error, LookupError) else str(error)
         if "legacy .tar format" in text:
             text = "an archive, or a torch file of before 2017"
         elif "TorchScript" in text:
@@ -172,7 +172,7 @@ def _flat(found: Any, file: Path) -> dict[str, Tensor]:
     if not tensors or len(tensors) + len(beside) < len(found):
         raise InputError(f"{file}: holds something other than named tensors; save the state_dict alone")
     if beside:
-        _log.info("no tensors, and left out: %s", ", ".join(beside))
+        _log.info("left out, because they are not tensors: %s", ", ".join(beside))
     while all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     return tensors
@@ -191,10 +191,11 @@ def fill(
         module: the module to fill.
         weights: tensors by name. Batch counters (``num_batches_tracked``) may be missing.
         source: the name of the weights in messages.
-        may_be_left: of the names that ``module`` does not have, those that may be ignored, such as a classifier's.
+        may_be_left: returns those of the names without a tensor in ``module`` that may be ignored, such as a
+            classifier's.
 
     Raises:
-        InputError: naming missing and left-over names and wrong shapes; ``module`` is not changed then.
+        InputError: for missing names, left-over names or wrong shapes; ``module`` is not changed then.
     """
     own = module.state_dict()
     missing = [name for name in own if name not in weights and not name.endswith("num_batches_tracked")]

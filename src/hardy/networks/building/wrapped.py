@@ -30,17 +30,17 @@ class Wrapped(Network):
         mean: of the RGB values in [0, 1]; subtracted first.
         std: of the RGB values; the difference is divided by it.
         image_level: True if the logits are (B, K).
-        last: the layers of ``module`` that predict the classes, if their number is not the factory's: each is resized
-            to the number of ``label_space``.
+        last: the names of the layers of ``module`` that predict the classes, if ``factory`` builds another number of
+            classes; each is resized to the classes of ``label_space``.
         features: feature name -> name of the submodule of ``module`` whose output (B, C, h, w) it is, in the order of
             `feature_stages`.
         embedding: name of the submodule whose output the head reads: (B, C, h, w), or (B, C) or (B, C, 1, 1) for
             image-level logits. None if it is unknown.
 
     Raises:
-        InputError: for a ``module`` that is no torch module, without module and factory, for a factory that does not
-            exist or returns no module, for a feature or an embedding that names no submodule, or for a mean or a
-            deviation that is not three finite numbers.
+        InputError: for a ``module`` that is not a torch module; without module and factory; for a factory that does not
+            exist, is not trusted, or returns something else; for a feature or an embedding that names no submodule; and
+            for a mean or a standard deviation that is not three finite numbers, or a deviation not above 0.
     """
 
     NAME: ClassVar[str] = "wrapped"
@@ -61,7 +61,7 @@ class Wrapped(Network):
     ) -> None:
         super().__init__(label_space, mean, std)
         if module is not None and not isinstance(module, nn.Module):
-            raise InputError(f"module {quoted(module)} is no torch module (nn.Module); give the object itself")
+            raise InputError(f"module {quoted(module)} is not a torch module (nn.Module); give the object itself")
         self.module = module if module is not None else _made_by(factory)
         self.image_level = image_level
         options: dict[str, Any] = {"factory": factory, "mean": list(mean), "std": list(std), "image_level": image_level}

@@ -1,7 +1,8 @@
 """The parts of Mask2Former that transformers has, without its backbone, and their initial values.
 
-The values are those of the papers' code: Deformable DETR's ring of sampling offsets, Xavier's in the transformers. The
-library sets them in whole models only: in a single part ``level_embed`` is memory that nobody has written to.
+The values are those of the papers' code: a ring of sampling offsets as in Deformable DETR, and Xavier initialisation of
+the transformers. The library initialises only complete models: in a single part ``level_embed`` is uninitialised
+memory.
 
 Source: Cheng et al., CVPR 2022; Zhu, Su, Lu, Li, Wang and Dai, "Deformable DETR", ICLR 2021, appendix A.4; Glorot and
 Bengio, AISTATS 2010.
@@ -22,10 +23,10 @@ __all__ = ["PixelDecoder", "SinePositions", "pixel_decoder", "query_decoder"]
 
 
 class SinePositions(nn.Module):
-    """Sines and cosines of the positions of a map, ``2 half`` channels: the first half of y, the second of x.
+    """Sines and cosines of the positions of a map in ``2 half`` channels: the first half for y, the second for x.
 
-    Takes the place of the library's, which keeps the last result in a cache of the process: a result that was made in
-    inference mode or without values (`Network.feature_stages`) would come back in training.
+    It replaces the module of the library, which caches its last result in the process. Training would then use a result
+    that was computed in inference mode or without values (`Network.feature_stages`).
 
     Args:
         half: channels for each of y and x, even.
@@ -50,10 +51,11 @@ class SinePositions(nn.Module):
 
 
 class PixelDecoder(library.Mask2FormerPixelDecoder):  # type: ignore[misc]
-    """The library's layers, driven such that an exported graph takes every image size."""
+    """The library's layers, called so that an exported graph accepts every image size."""
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """Four maps, finest first -> the three coarse levels, coarsest first, and the map of the masks (B, C, h, w)."""
+        """Four maps, finest first -> the three coarse levels, coarsest first, and the map for the masks (B, C, h,
+        w)."""
         coarse = [project(x) for project, x in zip(self.input_projections, reversed(maps[1:]), strict=True)]
         sizes = [tuple(x.shape[-2:]) for x in coarse]
         places = [self.position_embedding(x) + self.level_embed[level, :, None, None] for level, x in enumerate(coarse)]
@@ -76,9 +78,9 @@ def _flat(maps: Sequence[Tensor]) -> Tensor:
 
 
 def _centres(sizes: Sequence[Sequence[int]], ratios: Tensor, device: Any) -> Tensor:
-    """The centre of each token's cell as (x, y) in [0, 1], once for each level it looks at: (B, N, levels, 2).
+    """The centre of each token's cell as (x, y) in [0, 1], repeated for each level: (B, N, levels, 2).
 
-    As `torch.linspace`, which the library takes for this, but without a fixed number of cells in an exported graph.
+    The library uses `torch.linspace`, which fixes the number of cells in an exported graph. The values are the same.
     """
     centres = []
     for height, width in sizes:
@@ -97,11 +99,11 @@ def pixel_decoder(channels: Sequence[int], *, width: int, heads: int, layers: in
     """A `PixelDecoder` with its initial values.
 
     Args:
-        channels: of each map, finest first.
-        width: channels of all maps that it gives.
-        heads: of the deformable attention.
-        layers: of the encoder of the three coarse maps.
-        hidden: channels between the linear layers of its blocks.
+        channels: channels of each map, finest first.
+        width: channels of all maps that it returns.
+        heads: heads of the deformable attention.
+        layers: layers of the encoder of the three coarse maps.
+        hidden: channels between the linear layers of the encoder's blocks.
     """
     config = configured(
         feature_size=width,
@@ -129,7 +131,7 @@ def pixel_decoder(channels: Sequence[int], *, width: int, heads: int, layers: in
 
 
 def query_decoder(*, width: int, heads: int, layers: int, hidden: int) -> nn.Module:
-    """The library's masked-attention decoder with ``layers`` layers; see `pixel_decoder` for the others."""
+    """The library's masked-attention decoder with ``layers`` layers; see `pixel_decoder` for the other arguments."""
     config = configured(
         hidden_dim=width,
         mask_feature_size=width,
@@ -150,7 +152,8 @@ def _xavier(module: nn.Module) -> None:
 
 @torch.no_grad()
 def _ring(attention: Any) -> None:
-    """Head m samples in direction 2 pi m / M, its k-th point at distance k in the largest coordinate; equal weights."""
+    """Initialise sampling, in place: head m of M samples in direction 2 pi m / M, its k-th point at distance k in the
+    larger coordinate, with equal weights."""
     angle = torch.arange(attention.n_heads) * (2 * math.pi / attention.n_heads)
     direction = torch.stack([angle.cos(), angle.sin()], dim=1)
     direction = direction / direction.abs().amax(dim=1, keepdim=True)

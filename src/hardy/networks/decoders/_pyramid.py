@@ -1,7 +1,7 @@
 """A pyramid from the maps of a plain transformer, which all have one size.
 
-Source: as in Wei et al., "Stronger, fewer, & superior: harnessing vision foundation models for domain generalized
-semantic segmentation", CVPR 2024, where maps of stride 16 come to strides 4, 8, 16 and 32.
+Source: Wei et al., "Stronger, fewer, & superior: harnessing vision foundation models for domain generalized semantic
+segmentation", CVPR 2024, where maps of stride 16 are resized to strides 4, 8, 16 and 32.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def one_stride(strides: Sequence[int]) -> bool:
 
 
 def pyramid(maps: Sequence[Tensor]) -> list[Tensor]:
-    """The last four maps, all of one size (h, w), at 4, 2, 1 and 1/2 of it, the last rounded up; bilinear."""
+    """The last four maps, all of one size, resized to 4, 2, 1 and 1/2 of it (the last rounded up), bilinear."""
     height, width = maps[-1].shape[-2:]
     sizes = [(4 * height, 4 * width), (2 * height, 2 * width), (height, width), ((height + 1) // 2, (width + 1) // 2)]
     return [resize(x, size) for x, size in zip(maps[-4:], sizes, strict=True)]

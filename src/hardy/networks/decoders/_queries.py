@@ -1,4 +1,4 @@
-"""What decoders with queries share: the scores of the classes, and the losses of all layers.
+"""Shared by decoders with queries: the scores of the classes, and the losses of all layers.
 
 Source: Cheng, Schwing and Kirillov, "Per-pixel classification is not all you need for semantic segmentation", NeurIPS
 2021, section 3.4, for the scores; Cheng et al., "Masked-attention mask transformer for universal image segmentation",
@@ -19,7 +19,7 @@ __all__ = ["class_logits", "layer_losses"]
 def class_logits(classes: Tensor, masks: Tensor) -> Tensor:
     """Logarithms of the scores ``sum_q softmax(class_q)_k sigmoid(mask_q)``, (B, K, h, w), at least in float32.
 
-    A score of 0 counts as 1e-8.
+    1e-8 is added to each score, so that the logarithm of 0 is finite.
 
     Args:
         classes: (B, Q, K + 1) logits, the last for "nothing".
@@ -33,10 +33,10 @@ def layer_losses(extras: Mapping[str, Tensor], labels: Tensor, layers: int, poin
     """``segmentation`` of the last layer, and ``aux_layers``, the sum of those before it, each matched separately.
 
     Args:
-        extras: ``query_classes`` and ``query_masks``, and for the layers i before the last that are there
-            ``query_classes_<i>`` and ``query_masks_<i>``.
+        extras: ``query_classes`` and ``query_masks``; for layers i before the last also ``query_classes_<i>`` and
+            ``query_masks_<i>``, if they exist.
         labels: (B, H, W) class ids.
-        layers: how many layers there may be before the last.
+        layers: the largest number of layers before the last.
         points: see `set_loss`.
     """
     targets = targets_of(labels, torch.promote_types(extras["query_masks"].dtype, torch.float32))

@@ -1,7 +1,7 @@
 """The loss of a set of queries, each a class and a mask: matched to the classes present, compared at sampled points.
 
-Every class of an image is one binary mask. One query per mask is chosen by the Hungarian method. The others are to say
-"nothing". Points that touch an ignored pixel do not count; an image without labelled pixels does not count at all.
+Every class of an image is one binary mask. The Hungarian method assigns one query to each mask. The target of the other
+queries is "nothing". Points that touch an ignored pixel do not count, nor do images without labelled pixels.
 
 Source: Cheng, Misra, Schwing, Kirillov and Girdhar, "Masked-attention mask transformer for universal image
 segmentation", CVPR 2022, sections 3.3 and 4.1; points as in Kirillov, Wu, He and Girdhar, "PointRend", CVPR 2020.
@@ -24,14 +24,14 @@ CLASS, MASK = 2.0, 5.0
 NOTHING = 0.1
 """Weight of the queries without a mask in the class's cross-entropy."""
 _OVERSAMPLED, _UNCERTAIN = 3.0, 0.75
-"""Points drawn to choose from, as a multiple; the share of points that are the most uncertain of them."""
+"""The number of candidate points, as a multiple of the points; the share of points that are the most uncertain ones."""
 
 
 class Targets(NamedTuple):
-    """What the queries are to find in the images that have labelled pixels.
+    """The targets of the queries, for the images that have labelled pixels.
 
     Attributes:
-        images: (B',) int64, the places of these images in the batch.
+        images: (B',) int64, the indices of these images in the batch.
         classes: for each of them (n,) int64, the classes present, ascending.
         masks: for each of them (n, H, W) of 0 and 1.
         ignored: (B', H, W) of 0 and 1.
@@ -56,7 +56,7 @@ def targets_of(labels: Tensor, dtype: torch.dtype = torch.float32) -> Targets:
 
 
 def set_loss(classes: Tensor, masks: Tensor, targets: Targets, points: int) -> Tensor:
-    """``2 CE + 5 BCE + 5 Dice`` of one layer's queries; 0 without labelled pixels.
+    """``2 CE + 5 BCE + 5 Dice`` of the queries of one layer; 0 without labelled pixels.
 
     CE: weighted mean over all queries. BCE: mean over points. Dice: ``1 - (2 sum p t + 1) / (sum p + sum t + 1)``. Both
     are summed over the matched masks of the batch and divided by their number. The points are drawn with torch's
@@ -65,8 +65,11 @@ def set_loss(classes: Tensor, masks: Tensor, targets: Targets, points: int) -> T
     Args:
         classes: (B, Q, K + 1) logits, the last for "nothing".
         masks: (B, Q, h, w) logits.
-        targets: of `targets_of`.
-        points: sampled in each mask.
+        targets: from `targets_of`.
+        points: the number of points sampled in each mask.
+
+    Raises:
+        InputError: if SciPy is not installed.
     """
     if len(targets.images) == 0:
         return 0.0 * (classes.sum() + masks.sum())
@@ -80,10 +83,10 @@ def set_loss(classes: Tensor, masks: Tensor, targets: Targets, points: int) -> T
 
 @torch.no_grad()
 def match(classes: Tensor, masks: Tensor, targets: Targets, points: int) -> list[tuple[Tensor, Tensor]]:
-    """For each image the queries chosen and the positions of their masks in its targets, both (min(Q, n),) int64.
+    """For each image the assigned queries and the indices of their masks in its targets, both (min(Q, n),) int64.
 
-    The sum of the costs is minimal: the loss of the pair with ``-softmax`` in place of the cross-entropy, at points
-    that all masks of an image share. A cost that is not finite is the highest possible.
+    The sum of the costs is minimal. The cost of a pair is its loss, with ``-softmax`` in place of the cross-entropy, at
+    points that all masks of an image share. A cost that is not finite is replaced by the largest number.
 
     Raises:
         InputError: if SciPy is not installed.
@@ -138,7 +141,7 @@ def _mask_losses(
 
 
 def _places(found: Tensor, ignored: Tensor, points: int) -> Tensor:
-    """(N, points, 2) in [0, 1]: of three times as many random points the most uncertain ones, and fresh random ones.
+    """(N, points, 2) in [0, 1]: the most uncertain ones of three times as many random points, and new random points.
 
     Points that touch an ignored pixel are the least uncertain.
     """

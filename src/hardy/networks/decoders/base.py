@@ -19,7 +19,7 @@ class Decoded(NamedTuple):
     Attributes:
         embedding: (B, C, h, w), the input of the decoder's head, before any dropout; see `hardy.types.Outputs`.
         logits: (B, K, h, w), at some stride.
-        extras: named further tensors, batch first, which `Decoder.losses` reads; none begins with ``aux_``.
+        extras: further tensors by name, batch first, which `Decoder.losses` reads; no name begins with ``aux_``.
     """
 
     embedding: Tensor
@@ -31,12 +31,12 @@ class Decoder(nn.Module, ABC):
     """From the maps of an encoder, finest first, to logits at some stride.
 
     The constructor takes ``channels`` and ``strides``, one of each per map, and ``class_count`` K before the ``*``, and
-    its options after. It raises `InputError` for maps that it does not support.
+    its options after it. It raises `InputError` for maps that it does not support.
 
     Attributes:
-        joins: whether its queries join the last ``count`` blocks of a plain transformer (`take_over`), which are then
-            its ``blocks``. `decode` gets the maps of the blocks before, and behind them the class and register tokens
-            (B, P, C).
+        joins: whether its queries join the last ``count`` blocks of a plain transformer. `take_over` then makes these
+            its ``blocks``, and `decode` gets the maps of the blocks before them, followed by the class and register
+            tokens (B, P, C).
     """
 
     joins: ClassVar[bool] = False
@@ -47,26 +47,26 @@ class Decoder(nn.Module, ABC):
         self.class_count = class_count
 
     def take_over(self, blocks: Sequence[nn.Module], norm: nn.Module) -> None:
-        """Take over the last blocks of the encoder and the norm that follows them, in place; for `joins` only."""
+        """Take over the last blocks of the encoder and the norm that follows them, in place; only if `joins`."""
 
     @abstractmethod
     def decode(self, maps: Sequence[Tensor]) -> Decoded:
         """Maps (B, C_i, h_i, w_i) -> the embedding and the logits (B, K, h, w)."""
 
     def losses(self, extras: Mapping[str, Tensor], labels: Tensor) -> Terms | None:
-        """The terms that are minimised in place of the pixel loss of the logits; None for a decoder without its own.
+        """The terms that replace the pixel loss of the logits; None for a decoder that uses the pixel loss.
 
         Args:
             extras: those of `decode`.
-            labels: (B, H, W) int64 of the image that the maps belong to, its padding `hardy.types.IGNORE`.
+            labels: (B, H, W) int64 for the padded images of the maps; padding is `hardy.types.IGNORE`.
         """
         return None
 
     def read_queries(self, source: Callable[[], Tensor]) -> None:
-        """Read queries (Q, C) from ``source`` at each `decode` in place of its own, if the decoder has queries.
+        """At each `decode`, read queries (Q, C) from ``source`` instead of the decoder's own queries, if it has any.
 
         Args:
-            source: a function or a bound method, no module; what it returns has gradients.
+            source: a function or a bound method, not a module; its result has gradients.
         """
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
@@ -75,10 +75,10 @@ class Decoder(nn.Module, ABC):
 
 
 def enough(name: str, maps: int, channels: Sequence[int], *, least: int) -> None:
-    """Check the option ``maps`` of the decoder ``name``: from ``least`` to the number of the encoder's maps.
+    """Check that the option ``maps`` of the decoder ``name`` is from ``least`` to the number of the encoder's maps.
 
     Raises:
-        InputError: naming both bounds, if it is outside.
+        InputError: if it is not; the message names both limits.
     """
     if not least <= maps <= len(channels):
         raise InputError(f"{name} maps={maps}: give {least} to {len(channels)}, the encoder's maps")

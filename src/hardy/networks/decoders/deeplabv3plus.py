@@ -22,15 +22,17 @@ __all__ = ["DeepLabV3Plus"]
 
 
 class DeepLabV3Plus(Decoder):
-    """Logits at the stride of the finest map. Training needs at least two images per batch: a batch norm follows the
-    global pooling.
+    """Logits at the stride of the finest map.
+
+    A batch norm follows the global pooling. In a network from `hardy.create` it uses its running statistics for a batch
+    of one image; a decoder that is built alone needs two images per batch in training.
 
     Args:
         channels: of each map.
         strides: of each map.
         class_count: K.
-        width: channels of every layer; only the projection of the finest map has 48.
-        atrous_rates: three dilations; 6, 12, 18 are for an encoder of ``output_stride`` 16, twice that for 8.
+        width: channels of every layer except the projection of the finest map, which has 48.
+        atrous_rates: three dilations; 6, 12, 18 for an encoder with ``output_stride`` 16, twice that for 8.
         separable: depthwise separable atrous convolutions.
         dropout: share of values zeroed after the pooling while training.
 

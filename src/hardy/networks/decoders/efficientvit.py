@@ -18,7 +18,7 @@ __all__ = ["EfficientViTHead"]
 
 
 class EfficientViTHead(Decoder):
-    """Logits at the stride of the finest map used, of the last three.
+    """Logits at the stride of the finest map used, the third from the end by default.
 
     Args:
         channels: of each map.
@@ -27,7 +27,7 @@ class EfficientViTHead(Decoder):
         width: channels of the sum; the paper's is 32 for B0, 64 for B1 and 96 for B2.
         depth: number of inverted residuals after it; the paper's is 1 for B0 and 3 for B1 and B2.
         expansion: expansion of the inverted residuals and of the last layer before the classifier.
-        maps: how many of the last maps are used, 1 or more.
+        maps: the number of maps used, counted from the last, 1 or more.
         dropout: share of channels zeroed before the classifier while training.
 
     Raises:

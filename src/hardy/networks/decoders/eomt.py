@@ -1,17 +1,18 @@
-"""EoMT: queries join the last blocks of a plain vision transformer, which is then the decoder itself.
+"""EoMT: queries join the last blocks of a plain vision transformer, which then work as the decoder.
 
-Before each of these blocks, and after the last, the tokens go through the transformer's norm; class and mask of a query
-q come from its token: ``class = W q``, ``mask = MLP(q) . U``, where U is the map of the patches, enlarged to stride 4
-by transposed convolutions. Masked attention: a query sees the patches inside its mask alone. Its share of the queries
-falls to 0 while training (annealing), ``P = (1 - t) ** 0.9``, block after block, so that it is not needed afterwards;
-block i of n falls from share (i + 1) / (n + 2) of the steps to (i + 2) / (n + 2).
+Before each of these blocks, and after the last, the tokens go through the transformer's norm. The class and the mask of
+a query are computed from its token q: ``class = W q``, ``mask = MLP(q) . U``, where U is the map of the patches,
+enlarged to stride 4 by transposed convolutions. With masked attention a query attends only to the patches inside its
+mask. The share of queries with masked attention falls to 0 during training (annealing), ``P = (1 - t) ** 0.9``, block
+after block, so that inference does not need it. In block i = 0 .. n - 1, t rises from 0 to 1 between (i + 1) / (n + 2)
+and (i + 2) / (n + 2) of the steps.
 
-The class of transformers cannot be used: it builds a transformer of its own with fixed positions, and takes one square
-image size. Here the blocks are those of the encoder, and the images have any size. The logits are the logarithms of
-the semantic scores, as in ``mask2former``.
+The class of the transformers library cannot be used: it builds a separate transformer with fixed positions for one
+square image size. Here the blocks are those of the encoder, and images can have any size. The logits are the logarithms
+of the semantic scores, as in ``mask2former``.
 
 Source: Kerssies, Cavagnero, Hermans, Norouzi, Averta, Leibe, Dubbelman and de Geus, "Your ViT is secretly an image
-segmentation model", CVPR 2025, section 3; when each block's share falls is Hardy's choice.
+segmentation model", CVPR 2025, section 3; the steps at which the share of each block falls are Hardy's choice.
 """
 
 import math
@@ -29,28 +30,28 @@ from hardy.types import Terms
 __all__ = ["EoMT"]
 
 _HIDDEN = -1e9
-"""Added to the attention of what a query does not see."""
+"""Added to the attention scores of the patches that a query does not attend to."""
 
 
 class EoMT(Decoder):
-    """Logits at stride 4, or the next finer one for patches of another size. For timm's plain vision transformers; with
-    ``vit: {blocks: ...}`` left out.
+    """Logits at stride 4, or at the patch size divided by a power of 2. Only for timm's plain vision transformers,
+    without the options ``vit.blocks`` and ``vit.final_norm``.
 
-    Trained by its own losses, as ``mask2former`` is, with the same extras. The blocks that the queries join belong to
-    the encoder: a tuner freezes and tunes them, and ``optim.encoder_rate`` applies to them.
+    It is trained by its own losses, like ``mask2former``, with the same extras. The blocks that the queries join belong
+    to the encoder: a tuner freezes and tunes them, and ``optim.encoder_rate`` applies to them.
 
     Args:
         channels: of each map; all are equal.
         strides: of each map; all are equal.
         class_count: K.
         query_count: Q.
-        blocks: how many of the last blocks the queries join.
-        mask_steps: the training steps over which masked attention is annealed; 0 for none. It counts forward passes in
-            training, and is to be ``optim.steps``.
-        points: at which each mask is compared with the labels.
+        blocks: the number of last blocks that the queries join.
+        mask_steps: the number of training steps over which masked attention is annealed, counted as forward passes in
+            training; set it to ``optim.steps``. 0 trains without masked attention.
+        points: the number of points at which each mask is compared with the labels.
 
     Raises:
-        InputError: for an encoder of several strides, or a number out of range.
+        InputError: for an encoder with several strides or widths, or a number out of range.
     """
 
     joins = True
@@ -127,7 +128,7 @@ class EoMT(Decoder):
         return torch.cat([self.classifier(queries), self.nothing(queries)], dim=-1), masks, fine
 
     def _seen(self, masks: Tensor, length: int, start: int, size: Sequence[int], share: float) -> Tensor | None:
-        """What is added to the attention (B, 1, N, N) for the ``share`` of the queries; None without any."""
+        """The values added to the attention scores (B, 1, N, N) for the ``share`` of the queries; None for share 0."""
         if share == 0:
             return None
         inside = F.interpolate(masks.detach(), size=tuple(size), mode="bilinear", align_corners=False).flatten(2) > 0
@@ -140,7 +141,7 @@ class EoMT(Decoder):
 
 
 class _Doubled(nn.Module):
-    """``(B, C, h, w) -> (B, C, 2 h, 2 w)``: transposed and depthwise convolution, and a norm over the channels."""
+    """``(B, C, h, w) -> (B, C, 2 h, 2 w)``: transposed and depthwise convolution, and a layer norm over channels."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -29,10 +29,10 @@ class FANetDecoder(Decoder):
         channels: of each map.
         strides: of each map.
         class_count: K.
-        width: channels of the finest and of the second to last map used when they are joined; the paper's is 128.
+        width: channels to which the finest and the second to last map used are projected; the paper's is 128.
         queries: channels of the attention's queries and keys; the paper's is 32.
-        maps: how many of the last maps are used, 2 or more. The paper uses four, from stride 8 on; of other encoders
-            these are the last three.
+        maps: the number of maps used, counted from the last, 2 or more. The paper uses the four maps from stride 8 on;
+            an encoder that ends at stride 32 has three of them.
 
     Raises:
         InputError: for an encoder with too few maps, or a number out of range.

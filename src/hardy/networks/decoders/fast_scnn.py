@@ -1,4 +1,4 @@
-"""The part of Fast-SCNN after its branches: pyramid pooling of the last map, added to a fine map, and light layers.
+"""The part of Fast-SCNN after its branches: pyramid pooling of the last map, a sum with a fine map, and light layers.
 
 Source: Poudel, Liwicki and Cipolla, "Fast-SCNN: fast semantic segmentation network", BMVC 2019, sections 3.2.2 to 3.2.4
 and table 1.

@@ -30,6 +30,9 @@ class Linear(Decoder):
         class_count: K.
         maps: ``"last"`` or ``"all"``.
         dropout: share of channels zeroed while training.
+
+    Raises:
+        InputError: for a number out of range.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ class LinkNetDecoder(Decoder):
 
     Args:
         channels: of each map, multiples of 4.
-        strides: of each map: 4 for the finest, then equal to the one before or twice it.
+        strides: of each map: 4 for the finest, each further one equal to the one before or twice that.
         class_count: K.
 
     Raises:

@@ -1,12 +1,13 @@
 """The Mask2Former head: queries, each a class and a mask, that attend to the map inside their own masks.
 
-The pixel decoder and the masked attention are those of transformers (extra ``heads``). The logits are the logarithms of
-the paper's semantic scores ``sum_q softmax(class_q)_k sigmoid(mask_q)``, without "nothing": the order is the same, and
-their softmax is the share of each class. They come at the stride of the masks; the paper enlarges the masks first.
+The pixel decoder and the masked attention are those of the transformers library (extra ``heads``). The logits are the
+logarithms of the paper's semantic scores ``sum_q softmax(class_q)_k sigmoid(mask_q)``, without "nothing". The order of
+the classes is the same, and the softmax of the logits is the share of each class. They have the stride of the masks;
+the paper enlarges the masks first.
 
 Source: Cheng, Misra, Schwing, Kirillov and Girdhar, "Masked-attention mask transformer for universal image
 segmentation", CVPR 2022; scores as in Cheng, Schwing and Kirillov, "Per-pixel classification is not all you need for
-semantic segmentation", NeurIPS 2021, section 3.4; queries from outside as in Wei et al., "Stronger, fewer, & superior:
+semantic segmentation", NeurIPS 2021, section 3.4; external queries as in Wei et al., "Stronger, fewer, & superior:
 harnessing vision foundation models for domain generalized semantic segmentation", CVPR 2024.
 """
 
@@ -30,13 +31,13 @@ _NAME = "decoder 'mask2former'"
 
 class Mask2Former(Decoder):
     """Logits at the stride of the first of the last four maps. Maps of a plain transformer, which all have one stride,
-    are resized to 4, 2, 1 and 1/2 of their size first.
+    are first resized to 4, 2, 1 and 1/2 of their size.
 
-    Trained by its own losses, not by the recipe's ``loss``: ``segmentation`` of the last layer and ``aux_layers``, the
-    sum of those before it; see `hardy.networks.decoders._set_loss`. The embedding is the map that the masks are
-    products with; the queries see the maps themselves as well. Extras: ``query_classes`` (B, Q, K + 1) and
-    ``query_masks`` (B, Q, h, w), logits; while training also ``query_classes_<i>`` and ``query_masks_<i>`` before each
-    layer i.
+    It is trained by its own losses, not by the recipe's ``loss``: ``segmentation`` of the last layer and
+    ``aux_layers``, the sum over the layers before it; see `hardy.networks.decoders._set_loss`. The embedding is the map
+    whose products with the queries are the masks; the queries also attend to the coarser maps. Extras: the logits
+    ``query_classes`` (B, Q, K + 1) and ``query_masks`` (B, Q, h, w); in training also ``query_classes_<i>`` and
+    ``query_masks_<i>``, those before each layer i.
 
     Args:
         channels: of each map, four or more.
@@ -44,12 +45,12 @@ class Mask2Former(Decoder):
         class_count: K.
         query_count: Q.
         width: channels of all maps and queries, 64 or more, a multiple of 32 and of ``heads``.
-        heads: of every attention.
-        pixel_layers: of the pixel decoder's deformable attention.
-        layers: of the masked attention, three or more to use all three coarse maps.
-        pixel_hidden: channels between the linear layers of the former's blocks.
-        hidden: channels between those of the latter's.
-        points: at which each mask is compared with the labels.
+        heads: heads of every attention.
+        pixel_layers: layers of the pixel decoder's deformable attention.
+        layers: layers of the masked attention, three or more to use all three coarse maps.
+        pixel_hidden: channels between the linear layers of the pixel decoder's blocks.
+        hidden: channels between the linear layers of the masked attention's blocks.
+        points: the number of points at which each mask is compared with the labels.
 
     Raises:
         InputError: without transformers, for fewer than four maps, or a number out of range.
@@ -95,10 +96,11 @@ class Mask2Former(Decoder):
 
     @property
     def queries(self) -> Callable[[], Tensor] | None:
-        """Gives the queries (Q, ``width``) at each call of `decode`, with gradients; None for the head's own.
+        """The function that returns the queries (Q, ``width``), with gradients, at each `decode`; None: the head's own.
 
-        A function or a bound method, no module. Setting it removes the head's own queries: the tensor is the position
-        embedding of every layer, and a new linear layer, ``query_feat``, makes the first layer's input of it.
+        It is a function or a bound method, not a module. Setting it removes the head's own queries: the tensor is the
+        position embedding of every layer, and a new linear layer, ``query_feat``, computes the first layer's input from
+        it.
         """
         return self._queries
 
@@ -119,7 +121,7 @@ class Mask2Former(Decoder):
         """See `Decoder.decode`.
 
         Raises:
-            InputError: if `queries` gives a tensor of another shape.
+            InputError: if `queries` returns a tensor of another shape.
         """
         coarse, fine = self.pixel_decoder(pyramid(maps) if self._one_stride else list(maps[-4:]))
         inner, masks = self._attended(coarse, fine)
@@ -138,7 +140,7 @@ class Mask2Former(Decoder):
     def _attended(self, coarse: Sequence[Tensor], fine: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """For each layer, and before the first, the queries (Q, B, C) and their mask logits (B, Q, h, w)."""
         places, feats = self._own()
-        batch = fine.shape[0]  # with len an exported graph would take this batch size only
+        batch = fine.shape[0]  # `len` would fix the batch size of an exported graph
         levels = [x.flatten(2) + embed[None, :, None] for x, embed in zip(coarse, self.level_embed, strict=True)]
         positions = [self.positions(x).flatten(2).permute(2, 0, 1) for x in coarse]
         found = self.query_decoder(
@@ -162,7 +164,7 @@ class Mask2Former(Decoder):
         given = self._queries()
         if tuple(given.shape) != (self.query_count, self.width):
             raise InputError(
-                f"mask2former: the queries from outside are {tuple(given.shape)}, and the head takes "
+                f"mask2former: the external queries have the shape {tuple(given.shape)}, and the head takes "
                 f"({self.query_count}, {self.width}); set its query_count and width, or the tuner's tokens"
             )
         return given, self.query_feat(given)
@@ -173,7 +175,7 @@ def _parts() -> ModuleType:
         from hardy.networks.decoders import _mask2former_parts
     except ModuleNotFoundError as error:
         raise InputError(f"{_NAME}: {error.name} is not installed; pip install 'hardy[heads]'") from None
-    except ImportError as error:  # transformers refuses versions of other packages so
+    except ImportError as error:  # transformers refuses versions of other packages this way
         raise InputError(
             f"{_NAME}: transformers cannot be used ({reason(error)}); pip install 'hardy[heads]'"
         ) from None

@@ -21,7 +21,7 @@ __all__ = ["PPLiteSegHead"]
 
 
 class PPLiteSegHead(Decoder):
-    """Logits at the stride of the finest map used; it uses as many of the last maps as there are ``widths``.
+    """Logits at the stride of the finest map used; the number of ``widths`` is the number of maps used, from the last.
 
     Args:
         channels: of each map.
@@ -71,7 +71,7 @@ class PPLiteSegHead(Decoder):
         return Decoded(fused, self.classify(fused))
 
     def project(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """The maps used, projected to the channels of the decoder's coarser neighbour, finest first."""
+        """The maps used, finest first, each projected to the channels of the decoder's next coarser map."""
         used = maps[-len(self.projections) :]
         return [project(x) for project, x in zip(self.projections, used, strict=True)]
 

@@ -1,4 +1,4 @@
-"""RegSeg's decoder: the coarsest map is added to a middle map, and the result is joined with a narrow fine map.
+"""RegSeg's decoder: the coarsest map is added to a middle map, and the sum is concatenated with a narrow fine map.
 
 Source: Gao, "Rethink dilated convolution for real-time semantic segmentation", arXiv:2111.09957, 2021, section 3.4
 and figure 4.
@@ -27,7 +27,7 @@ class RegSegDecoder(Decoder):
         class_count: K.
         fine: channels to which the finest map is projected; the paper's is 8.
         middle: channels of the sum; the paper's is 128.
-        width: channels after the sum and after the join; the paper's is 64.
+        width: channels after the sum and after the concatenation; the paper's is 64.
 
     Raises:
         InputError: for fewer than three maps, or a number out of range.

@@ -26,9 +26,13 @@ class SegFormerHead(Decoder):
         channels: of each map.
         strides: of each map.
         class_count: K.
-        width: channels of each projection and of their mix; the paper's is 256 for B0 and B1 and 768 for B2 to B5.
+        width: channels of each projection and of the layer that joins them; the paper's is 256 for B0 and B1 and 768
+            for B2 to B5.
         projection: ``"batch_norm"`` for a 1x1 convolution, batch norm and ReLU; ``"linear"`` for a linear layer alone.
         dropout: share of channels zeroed before the classifier while training.
+
+    Raises:
+        InputError: for a number out of range.
     """
 
     def __init__(

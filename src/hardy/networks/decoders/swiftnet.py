@@ -1,6 +1,6 @@
 """SwiftNet's ladder decoder: pyramid pooling of the last map, then sums with the next finer map, step by step.
 
-Every unit is batch norm, ReLU, convolution, so it expects maps before their ReLU; other maps work too.
+Every unit is batch norm, ReLU, convolution. So the decoder expects maps before their ReLU; other maps work too.
 
 Source: Orsic, Kreso, Bevandic and Segvic, "In defense of pre-trained ImageNet architectures for real-time semantic
 segmentation of road-driving images", CVPR 2019, section 3 and figure 2.

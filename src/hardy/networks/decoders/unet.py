@@ -1,8 +1,8 @@
-"""A light U-Net: up from the coarsest map, at each finer one a concatenation and two depthwise separable convolutions.
+"""A light U-Net decoder: at each finer map a concatenation and two depthwise separable convolutions.
 
-All levels are equally wide, where the original doubles its width from level to level, and the maps are resized
-bilinearly, where the original has transposed convolutions. Meant for thin structures: give the encoder
-``finest_stride: 2``.
+All levels have the same width, while the original doubles its width from level to level. Maps are resized bilinearly,
+while the original has transposed convolutions. The decoder is made for thin structures: set ``finest_stride: 2`` for
+the encoder.
 
 Source: Ronneberger, Fischer and Brox, "U-Net: convolutional networks for biomedical image segmentation", MICCAI 2015,
 section 2; the separable convolutions of Howard et al., "MobileNets", arXiv:1704.04861, 2017.
@@ -30,8 +30,8 @@ class UNet(Decoder):
         strides: of each map.
         class_count: K.
         width: channels of every level.
-        stride: where it ends: at one of ``strides``, and finer maps are not used; or at half the finest of them, to
-            which it goes without a map. None for the finest map.
+        stride: the stride of the logits: one of ``strides`` (finer maps are then not used), or half the finest of them
+            (a last level without an encoder map). None for the stride of the finest map.
 
     Raises:
         InputError: for a width below 1, or another stride.
@@ -54,7 +54,7 @@ class UNet(Decoder):
             allowed = ", ".join(map(str, dict.fromkeys(ends)))
             raise InputError(f"unet stride={stride}: it can end at {allowed} with this encoder")
         self.first = next((place for place, one in enumerate(strides) if one >= stride), 0)
-        # Without a batch norm: of a small image the coarsest map has one cell, which has no variance.
+        # No batch norm here: the coarsest map of a small image has one cell, and one value has no variance.
         self.bottom = nn.Conv2d(channels[-1], width, 1)
         self.levels = nn.ModuleList(_level(width + skip, width) for skip in reversed(channels[self.first : -1]))
         self.last = _level(width, width) if stride < strides[0] else None

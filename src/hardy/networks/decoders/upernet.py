@@ -1,7 +1,7 @@
 """UPerNet: pyramid pooling of the last map, a top-down path, and all levels joined at the finest.
 
 Source: Xiao, Liu, Zhou, Jiang and Sun, "Unified perceptual parsing for scene understanding", ECCV 2018, section 3 and
-figure 4, of whose heads that for objects is taken; pooling of Zhao et al., "Pyramid scene parsing network", CVPR 2017;
+figure 4, with the head for objects only; pooling of Zhao et al., "Pyramid scene parsing network", CVPR 2017;
 top-down path of Lin et al., "Feature pyramid networks for object detection", CVPR 2017.
 """
 
@@ -23,12 +23,12 @@ __all__ = ["UPerNet"]
 
 
 class UPerNet(Decoder):
-    """Logits at the stride of the finest map. Of a plain transformer, whose maps all have one stride, the last four are
-    resized to 4, 2, 1 and 1/2 of their size first.
+    """Logits at the stride of the finest map. The last four maps of a plain transformer, which all have one stride, are
+    first resized to 4, 2, 1 and 1/2 of their size.
 
-    With p_n the last map pooled over all grids and joined, the path is ``p_i = lateral_i(x_i) + resize(p_i+1)``; each
-    p_i but the last goes through one more convolution, and a convolution of all of them, resized to the finest, is the
-    embedding.
+    p_n is the last map joined with its averages over all grids, and ``p_i = lateral_i(x_i) + resize(p_i+1)``. Each p_i
+    except p_n goes through one more convolution. All are resized to the finest, and a convolution of their
+    concatenation is the embedding.
 
     Args:
         channels: of each map, two or more.

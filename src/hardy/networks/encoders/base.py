@@ -22,13 +22,13 @@ __all__ = ["Encoder", "encoder_names", "family_of", "load"]
 class Encoder(nn.Module, ABC):
     """Normalised images (B, 3, H, W) -> maps (B, C_i, h_i, w_i), finest first; H and W at least 32, of any size.
 
-    The constructor takes ``name``, one of `variants`, before the ``*`` and its options after. Parameters are named as
-    in published checkpoints.
+    The constructor takes ``name``, one of `variants`, before the ``*`` and its options after it. Parameters are named
+    as in published checkpoints.
 
     Attributes:
         variants: the names of its sizes, which networks use to select it.
         in_timm: whether timm has these sizes, and so weights for them.
-        outside: prefixes of the names in a checkpoint that do not belong to the encoder.
+        outside: prefixes of those names in a checkpoint that do not belong to the encoder.
         name: one of `variants`.
         channels: channels of each map as built.
         strides: stride of each map.
@@ -65,7 +65,7 @@ class Encoder(nn.Module, ABC):
         """Load published weights into the encoder, in place.
 
         Args:
-            weights: a file, with or without the names `outside` the encoder; for a size that timm has also ``"timm"``
+            weights: a file, with or without the names `outside` the encoder; for a size that timm has, also ``"timm"``
                 or a timm tag.
 
         Raises:
@@ -106,7 +106,7 @@ def load(name: str, weights: str | None, *, embedding: bool = False, **options: 
     """The encoder ``name`` of this package.
 
     Args:
-        name: a size of a family of this package; a timm tag may follow, which is then the meaning of ``"timm"``.
+        name: a size of a family of this package; a timm tag may follow, which ``weights="timm"`` then uses.
         weights: None for random initialisation, or see `Encoder.load_weights`.
         embedding: whether `Encoder.embed` will be called.
         options: options of the family's constructor.

@@ -23,7 +23,7 @@ __all__ = ["EfficientFormer"]
 class EfficientFormer(Encoder):
     """Maps of (48, 96, 224, 448), (64, 128, 320, 512) or (96, 192, 384, 768) channels at strides 4, 8, 16, 32.
 
-    Weights come from a file with timm's names, or by a timm tag.
+    Weights come from a file with timm's names or from a timm tag.
 
     Args:
         name: ``efficientformer_l1``, ``efficientformer_l3`` or ``efficientformer_l7``.

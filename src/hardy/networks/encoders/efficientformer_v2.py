@@ -1,7 +1,7 @@
 """EfficientFormerV2 S0, S1, S2 and L at any size: depthwise convolutions, and attention at the end of two stages.
 
-The layers are timm's. Attention at stride 16 works on a map of half the sides; the downsampling to stride 32 has
-queries at every other cell. The position biases, trained on images of 224x224 pixels, are resized to the image's grid.
+The layers are timm's. Attention at stride 16 works on a map of half the size; the downsampling to stride 32 has queries
+at every second cell. The position biases, trained on images of 224x224 pixels, are resized to the image's grid.
 
 Source: Li et al., "Rethinking vision transformers for MobileNet size and speed", ICCV 2023, section 3; the biases'
 interpolation: `hardy.ops.relative_bias`.
@@ -22,7 +22,7 @@ class EfficientFormerV2(Encoder):
     """Maps at strides 4, 8, 16, 32 of (32, 48, 96, 176) channels for S0, (32, 48, 120, 224) for S1, (32, 64, 144, 288)
     for S2 and (40, 80, 192, 384) for L.
 
-    Weights come from a file with timm's names, or by a timm tag.
+    Weights come from a file with timm's names or from a timm tag.
 
     Args:
         name: ``efficientformerv2_s0``, ``efficientformerv2_s1``, ``efficientformerv2_s2`` or ``efficientformerv2_l``.

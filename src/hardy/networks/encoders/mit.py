@@ -48,7 +48,7 @@ class MixTransformer(Encoder):
         name: ``mit_b0`` .. ``mit_b5``.
         drop_path: stochastic depth: share of images that skip the last block in training; it rises linearly from 0 at
             the first block.
-        eps: epsilon of all other layer norms.
+        eps: epsilon of all layer norms except those of ``embedding_eps``.
         embedding_eps: epsilon of the layer norms of patch embeddings and of reduced keys and values.
     """
 

@@ -34,8 +34,8 @@ VARIANTS = {
 
 
 class ShuffleNetV1(Encoder):
-    """Maps at strides 4, 8, 16, 32, the first after the pooling: 24 channels, then 240, 480 and 960 for x1.0 with 3
-    groups.
+    """Maps at strides 4, 8, 16, 32. The first is that after the pooling. For x1.0 with 3 groups they have 24, 240, 480
+    and 960 channels.
 
     Args:
         name: ``shufflenet_v1_x1_0_g1`` .. ``g8`` (1, 2, 3, 4 or 8 groups), or ``x0_5``, ``x1_5`` or ``x2_0`` with

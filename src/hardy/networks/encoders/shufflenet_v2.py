@@ -25,7 +25,8 @@ VARIANTS = {
 
 
 class ShuffleNetV2(Encoder):
-    """Maps at strides 4, 8, 16, 32, the first after the pooling; 24 channels, then 116, 232 and 464 for x1.0.
+    """Maps at strides 4, 8, 16, 32. The first is that after the pooling. For x1.0 they have 24, 116, 232 and 464
+    channels.
 
     Weights come from a file with torchvision's names. An image-level classifier reads the mean of one more 1x1
     convolution.

@@ -44,7 +44,7 @@ class AnySizeAttention(Attention):
 
 
 class AnySizeAttention2d(Attention2d):
-    """``(B, C, h, w) -> (B, C, h, w)``: every cell attends to every cell, in strided blocks on a map of half the sides;
+    """``(B, C, h, w) -> (B, C, h, w)``: every cell attends to every cell, in strided blocks on a map of half the size;
     the heads are mixed before and after the softmax.
 
     Args:
@@ -89,7 +89,7 @@ class AnySizeDownsample(Attention2dDownsample):
 
 
 def _take_over(module: Biased, trained: Biased) -> None:
-    """Give ``module`` all attributes of ``trained`` but the table of distances for one size, in place."""
+    """Give ``module`` all attributes of ``trained`` except the table of distances for one size, in place."""
     nn.Module.__init__(module)
     vars(module).update(vars(trained))
     del module.attention_bias_idxs

@@ -1,4 +1,4 @@
-"""What multi-branch networks share: padding of small images, stem, head, and loading of ImageNet weights."""
+"""Shared by multi-branch networks: padding of small images, stem, head, and loading of ImageNet weights."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ __all__ = ["cropped", "fill_trunk", "head", "padded", "stem"]
 
 
 def padded(images: Tensor, least: int) -> Tensor:
-    """``images`` padded with zeros at the right and the bottom up to sides of ``least``; unchanged if none is smaller.
+    """``images`` padded with zeros at the right and the bottom to sides of at least ``least``.
 
     Without it the coarsest map of a small image would have a single cell: a batch norm cannot normalise it in a batch
     of one, and `torch.export` treats a size of 1 as a constant.

@@ -4,8 +4,8 @@ A Laplacian of the label map at strides 1, 2 and 4, enlarged to full size, marks
 0.3 and 0.1; a pixel whose sum is above 0.1 is a detail. Labels are ids, so the Laplacian is positive only on the side
 of the higher id: edges are one pixel wide.
 
-Edges exist between labelled pixels only: ignored pixels and positions outside the image have no class, cause no edge
-and are in no loss.
+Edges exist only between labelled pixels. Ignored pixels and positions outside the image have no class, cause no edge,
+and do not count in the loss.
 
 Source: Fan, Lai, Huang, Wei, Chai, Luo and Wei, "Rethinking BiSeNet for real-time semantic segmentation", CVPR 2021,
 section 3.3 and equations 2 and 3; the weights and the sign are those of the authors' release. The handling of ignored

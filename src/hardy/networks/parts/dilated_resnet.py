@@ -49,7 +49,7 @@ class DilatedResNet50(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Shapes as above."""
         x = self.layer1(F.max_pool2d(self.stem(images), 3, 2, 1))
-        half = self.layer2[0](x[..., ::2, ::2])  # the stride sits on the first convolution, a 1x1, and the shortcut
+        half = self.layer2[0](x[..., ::2, ::2])  # the 1x1 convolution and the shortcut have the stride
         return half, self.layer4(self.layer3(self.layer2[1:](halved(half))))
 
 

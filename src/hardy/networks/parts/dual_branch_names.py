@@ -1,4 +1,4 @@
-"""The layer names that the published DDRNets and PIDNets share: two branches, pooling and heads, and Hardy's names."""
+"""The layer names that the published DDRNets and PIDNets share (branches, pooling, heads), and Hardy's names."""
 
 __all__ = ["BACKBONE", "LOSSES", "POOLING", "head"]
 

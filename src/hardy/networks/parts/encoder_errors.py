@@ -36,8 +36,8 @@ def one_line_errors(what: str, fix: str) -> Iterator[None]:
 def size_errors(name: str, model: nn.Module, run: Callable[[Tensor], object], images: Tensor) -> Iterator[None]:
     """Inside the block, in which encoder ``name`` runs on ``images``, an error names their size and a size that works.
 
-    The error of a batch norm with one value per channel is not changed, because it concerns the batch; nor is any error
-    during an export.
+    The error of a batch norm with one value per channel does not change, because its reason is the batch. No error
+    changes during an export.
 
     Args:
         name: the encoder's name.
@@ -64,7 +64,8 @@ def size_errors(name: str, model: nn.Module, run: Callable[[Tensor], object], im
 
 @torch.no_grad()
 def _fitting(model: nn.Module, run: Callable[[Tensor], object], images: Tensor) -> tuple[int, int] | None:
-    """The smallest of the tried sizes that ``run`` takes, none smaller than ``images``; None if it takes none."""
+    """The smallest tried size that ``run`` accepts; all are at least as large as ``images``. None if it accepts
+    none."""
     training, found = model.training, None
     model.eval()
     for multiple in _MULTIPLES:

@@ -1,10 +1,10 @@
-"""Weights of vision foundation models under the names of their releases: their conversion, and what is known of them.
+"""Weights of vision foundation models with the names of their releases: conversion, licence and normalisation.
 
-The conversion to timm's names is timm's own (``checkpoint_filter_fn``), behind checks of all that it computes sizes
-from. Position embeddings of another size are interpolated (bicubic), patches of another size resampled.
+timm converts the names (``checkpoint_filter_fn``), after checks of the shapes from which it computes sizes. Position
+embeddings of another size are interpolated (bicubic), and patches of another size are resampled.
 
-Source: the tensors' names in the releases of DINOv2, DINOv3, SAM, CLIP, EVA-02 and MAE; licence and normalisation are
-those that timm states for its copies of them.
+Source: the tensor names in the releases of DINOv2, DINOv3, SAM, CLIP, EVA-02 and MAE; licence and normalisation are
+those that timm states for its copies.
 """
 
 import math
@@ -31,11 +31,11 @@ class Release:
     """A release of weights.
 
     Attributes:
-        name: of the model.
-        signs: names of tensors, all of which a file of it has.
-        like: a model of timm's with such weights.
-        kind: its class.
-        dropped: beginnings of the names of tensors that no encoder has.
+        name: the name of the model.
+        signs: names of tensors; a file of the release has all of them.
+        like: a timm model with such weights.
+        kind: the class of that model.
+        dropped: prefixes of the names of tensors that no encoder has.
     """
 
     name: str
@@ -65,12 +65,15 @@ _FILTERS: tuple[tuple[type, Any], ...] = (
 
 
 def release_of(weights: Mapping[str, Tensor]) -> Release | None:
-    """The release whose names ``weights`` have; None for other names, such as timm's."""
+    """The release whose tensor names ``weights`` have; None for other names, such as timm's."""
     return next((each for each in _RELEASES if all(sign in weights for sign in each.signs)), None)
 
 
 def stated(model: str) -> dict[str, Any]:
-    """What timm states about the weights of ``model``, a name with a tag: ``licence``, ``mean`` and ``std``."""
+    """The ``licence``, ``mean`` and ``std`` that timm states for the weights of ``model``, a name with a tag.
+
+    Empty for a model without pre-trained weights in timm.
+    """
     config = timm.get_pretrained_cfg(model)
     if config is None:
         return {}
@@ -78,23 +81,23 @@ def stated(model: str) -> dict[str, Any]:
 
 
 def in_names_of_timm(weights: Mapping[str, Tensor], model: Any, name: str, file: str) -> dict[str, Tensor]:
-    """``weights`` of a plain transformer under the names of ``model`` and of its sizes; of another encoder unchanged.
+    """``weights`` with the names and sizes of ``model``, if it is a plain transformer; else unchanged.
 
     Args:
-        weights: under the names of a release, or of timm.
+        weights: tensors with the names of a release or of timm.
         model: the complete encoder.
         name: its name in timm.
         file: the name of the weights in messages.
 
     Raises:
-        InputError: for a release of transformers when ``model`` is none, for tensors from which no size can be
-            computed, and for a model that would compute something else.
+        InputError: for a release that does not belong to the class of ``model``, for tensors from which no size can be
+            computed, and for a model that would compute other values than the release.
     """
     release = release_of(weights)
     convert = next((found for kind, found in _FILTERS if isinstance(model, kind)), None)
     if release is not None and not isinstance(model, release.kind):
         raise InputError(
-            f"{file}: has the names of {release.name}, and encoder {name!r} is no such model; take one such as "
+            f"{file}: has the names of {release.name}, and encoder {name!r} is not such a model; take one such as "
             f"{release.like.partition('.')[0]}"
         )
     if convert is None:
@@ -113,7 +116,7 @@ def in_names_of_timm(weights: Mapping[str, Tensor], model: Any, name: str, file:
 
 
 def _check_sizes(weights: Mapping[str, Tensor], model: Any, name: str, file: str) -> None:
-    """Refuse what position embeddings and patches of another size cannot be computed from."""
+    """Refuse position embeddings and patches that cannot be resized to those of ``model``."""
     width = model.embed_dim
     for key, value in weights.items():
         shape = tuple(value.shape)
@@ -121,7 +124,7 @@ def _check_sizes(weights: Mapping[str, Tensor], model: Any, name: str, file: str
         if positions and shape[-1:] != (width,):
             raise InputError(f"{file}: {key} {shape} is not {width} channels wide, as encoder {name!r} is")
         if positions and len(shape) in (2, 3) and not _gridded(shape[-2], model):
-            raise InputError(f"{file}: {key} {shape} are {shape[-2]} positions, which are no square of patches")
+            raise InputError(f"{file}: {key} {shape} are {shape[-2]} positions, which do not form a square of patches")
         if key.endswith(("patch_embed.proj.weight", "visual.conv1.weight")):
             own = tuple(model.patch_embed.proj.weight.shape)
             if len(shape) != 4 or shape[:2] != own[:2] or not all(1 <= side <= _LARGEST_PATCH for side in shape[2:]):
@@ -129,20 +132,20 @@ def _check_sizes(weights: Mapping[str, Tensor], model: Any, name: str, file: str
 
 
 def _gridded(count: int, model: Any) -> bool:
-    """Whether ``count`` positions are as many as those of ``model``, or a square of patches and some prefix tokens."""
+    """Whether ``count`` is the number of positions of ``model``, or of a square of patches and 0 to 2 prefix tokens."""
     if model.pos_embed is not None and count == model.pos_embed.shape[1]:
         return True
     return any(count > prefix and math.isqrt(count - prefix) ** 2 == count - prefix for prefix in (0, 1, 2))
 
 
 def _without_biases(weights: dict[str, Tensor], model: Any, name: str, file: str) -> dict[str, Tensor]:
-    """``weights`` of DINOv3 without biases of query, key and value that are all zero, where ``model`` has none."""
+    """``weights`` without the biases of query, key and value if ``model`` has none; only those of keys may be not 0."""
     own = model.state_dict()
     if not isinstance(model, Eva) or "blocks.0.attn.q_bias" in own or "blocks.0.attn.qkv.bias" in own:
         return weights
     biases = [key for key in weights if key.endswith(".attn.qkv.bias")]
     for key in biases:
-        query, _, value = weights[key].chunk(3)  # the key's is the same for every query, so attention ignores it
+        query, _, value = weights[key].chunk(3)  # attention does not depend on the bias of the keys
         if bool(query.any() or value.any()):
             raise InputError(
                 f"{file}: {key} is not zero, and encoder {name!r} has no such bias; take its _qkvb variant"
@@ -151,7 +154,7 @@ def _without_biases(weights: dict[str, Tensor], model: Any, name: str, file: str
 
 
 def _check_activation(weights: Mapping[str, Tensor], model: Any, name: str, file: str) -> None:
-    """Refuse the weights of OpenAI's CLIP, which has an activation of its own, for an encoder with another."""
+    """Refuse the weights of OpenAI's CLIP, which uses QuickGELU, for an encoder with another activation."""
     if "visual.class_embedding" not in weights or "input_resolution" not in weights:
         return
     if not any(isinstance(module, QuickGELU) for module in model.modules()):

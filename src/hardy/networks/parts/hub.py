@@ -1,4 +1,4 @@
-"""A weights file of the Hugging Face hub, fetched only when its name is given: ``hf-hub:OWNER/NAME``."""
+"""A weights file of the Hugging Face hub, downloaded only if its name is given: ``hf-hub:OWNER/NAME``."""
 
 import logging
 from collections.abc import Iterator
@@ -12,16 +12,16 @@ from hardy.networks.parts.encoder_errors import reason
 __all__ = ["HUB", "fetched", "no_retries_shown"]
 
 HUB = "hf-hub:"
-"""What the name of such weights begins with."""
+"""The prefix of the names of such weights."""
 
 _FILE = "model.safetensors"
 
 
 def fetched(weights: str) -> str:
-    """The path of the file `_FILE` of the repository ``weights``, downloaded unless it was before.
+    """The path of the file ``model.safetensors`` of the repository ``weights``, downloaded if it is not cached.
 
     Raises:
-        InputError: for what cannot be fetched.
+        InputError: if it cannot be downloaded.
     """
     try:
         with no_retries_shown():
@@ -34,7 +34,7 @@ def fetched(weights: str) -> str:
 
 @contextmanager
 def no_retries_shown() -> Iterator[None]:
-    """Inside the block the hub's library does not log every attempt that fails."""
+    """Inside the block, the hub's library does not log each failed attempt."""
     log = logging.getLogger("huggingface_hub")
     level = log.level
     log.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""What TopFormer and SeaFormer share: stages of inverted residuals, and transformer blocks on maps.
+"""Shared by TopFormer and SeaFormer: stages of inverted residuals, and transformer blocks on maps.
 
 Source: Zhang et al., "TopFormer", CVPR 2022, sections 3.1 and 3.2; Wan et al., "SeaFormer", ICLR 2023, section 3.1;
 inverted residuals: Sandler et al., CVPR 2018; stochastic depth: Huang et al., ECCV 2016, equation 4.
@@ -48,10 +48,10 @@ def transformer(
 
 
 def draw(network: nn.Module) -> None:
-    """Initialise the layers of ``network`` at random, in place; its attention has no effect at first.
+    """Initialise the layers of ``network`` at random, in place, so that its attention has no effect before training.
 
-    The blocks have no norm that limits their sums, which grow from block to block, and a softmax of large products
-    amplifies rounding errors. So every transformer block starts as the rest of the block without its attention.
+    No norm limits the sums of the blocks, which grow from block to block, and a softmax of large products amplifies
+    rounding errors. So before training every transformer block computes the same as without its attention.
     """
     initialise(network)
     for module in network.modules():

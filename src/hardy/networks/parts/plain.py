@@ -1,11 +1,11 @@
-"""Options of timm's plain transformers: the blocks that give maps, the final norm, and the size of the patches.
+"""Options of timm's plain transformers: the blocks whose outputs are maps, the final norm, and the size of the patches.
 
-Patches of another size: the kernel of the patch embedding (p, p) is resized to the new one, and the table of positions
-to the grid of the same image with these patches, both bicubic; from 14 to 16 pixels at 518x518 the 37x37 positions
-become 32x32. The rows of class and register tokens do not change.
+For another patch size, the kernel of the patch embedding (p, p) is resized to it, and the table of positions to the
+grid of the same image with these patches, both bicubic. For example, from 14 to 16 pixels at 518x518 the 37x37
+positions become 32x32. The rows of class and register tokens do not change.
 
 Source: Wei et al., "Stronger, fewer, & superior: harnessing vision foundation models for domain generalized semantic
-segmentation", CVPR 2024, whose release converts DINOv2 like this and takes maps without the final norm.
+segmentation", CVPR 2024, whose release converts DINOv2 in this way and takes maps without the final norm.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,13 +44,17 @@ class Plain(NamedTuple):
     patch: int | None = None
 
     def refuse(self, name: str) -> None:
-        """Raise `InputError` if an option is given: encoder ``name`` is no plain transformer."""
+        """Check that no option is given for encoder ``name``, which is not a plain transformer.
+
+        Raises:
+            InputError: naming the option.
+        """
         if self != Plain():
             given = next(key for key, value in self._asdict().items() if value != getattr(Plain(), key))
-            raise InputError(f"vit.{given}: encoder {name!r} is no plain transformer; leave vit out")
+            raise InputError(f"vit.{given}: encoder {name!r} is not a plain transformer; leave vit out")
 
     def places(self, name: str, count: int) -> list[int] | None:
-        """``blocks``, checked for encoder ``name`` with ``count`` blocks.
+        """``blocks``, checked for encoder ``name`` with ``count`` blocks; None if it is None.
 
         Raises:
             InputError: unless they are ascending and in range.
@@ -78,10 +82,10 @@ def checked(options: Mapping[str, Any] | None) -> Plain:
 
 @torch.no_grad()
 def repatch(model: Any, name: str, patch: int) -> None:
-    """Give ``model``, encoder ``name`` of timm, patches of ``patch`` pixels, in place.
+    """Resize the patches of ``model``, encoder ``name`` of timm, to ``patch`` x ``patch`` pixels, in place.
 
     Raises:
-        InputError: for a model without one patch embedding, or with an image smaller than a patch.
+        InputError: for a model whose patches cannot be resized, or whose image is smaller than a patch.
     """
     embed = model.patch_embed if isinstance(model, VisionTransformer | Eva) else None
     if not isinstance(embed, PatchEmbed) or embed.grid_size is None:
@@ -89,7 +93,9 @@ def repatch(model: Any, name: str, patch: int) -> None:
     old, side = embed.grid_size, embed.img_size
     new = (side[0] // patch, side[1] // patch)
     if min(new) < 1:
-        raise InputError(f"vit.patch {patch}: encoder {name!r} knows images of {side[0]}x{side[1]}; take smaller ones")
+        raise InputError(
+            f"vit.patch {patch}: encoder {name!r} is made for images of {side[0]}x{side[1]}; take a smaller patch"
+        )
     embed.proj = _resized_kernel(embed.proj, patch)
     embed.patch_size, embed.grid_size, embed.num_patches = (patch, patch), new, new[0] * new[1]
     embed.img_size = (new[0] * patch, new[1] * patch)

@@ -29,8 +29,8 @@ _log = logging.getLogger("hardy")
 
 
 class Pyramid(nn.Module):
-    """The feature maps of a timm encoder, finest first: those of its stages from a stride on; of a plain transformer
-    those of four blocks, spaced evenly over its depth, or of the blocks named.
+    """The feature maps of a timm encoder, finest first: its stages from a stride on. For a plain transformer: the
+    outputs of four blocks, spaced evenly over its depth, or of the blocks named.
 
     Attributes:
         channels: width of each map as built.
@@ -41,11 +41,11 @@ class Pyramid(nn.Module):
         name: the encoder's name in timm.
         weights: see `load_encoder`.
         output_stride: stride of the coarsest map, reached by dilation; None does not change the encoder.
-        finest: stride of the first map; only one below 4 must exist.
+        finest: the smallest stride of a map; if it is below 4, the encoder must have a map of this stride.
         plain: options of a plain transformer.
 
     Raises:
-        InputError: what `load_encoder` raises, and for strides or options that the encoder does not have.
+        InputError: as `load_encoder`, and for strides or options that the encoder does not have.
     """
 
     indices: list[int]
@@ -81,26 +81,27 @@ class Pyramid(nn.Module):
                 f"finest_stride {self._finest}: encoder {self.name!r} has no map of that stride, its finest one has "
                 f"{self.strides[0]}; leave finest_stride out, or choose another encoder"
             )
-        neck = isinstance(model, VisionTransformerSAM)  # SAM's neck is in the place of the norm, and changes the width
+        neck = isinstance(model, VisionTransformerSAM)  # SAM has a neck instead of the norm, which changes the width
         unused = neck or not self._plain.final_norm
         model.prune_intermediate_layers(self.indices, prune_norm=unused, prune_head=True)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Normalised images (B, 3, H, W) -> maps (B, C, h, w); after `give`, and the prefix tokens (B, P, C)."""
+        """Normalised images (B, 3, H, W) -> maps (B, C, h, w); after `give` also the prefix tokens (B, P, C), last."""
         with size_errors(self.name, self.model, self._maps, images):
             return self._maps(images)
 
     def give(self, count: int) -> tuple[list[nn.Module], nn.Module]:
-        """Give away the last ``count`` blocks of a plain transformer and the norm after them, in place.
+        """Remove the last ``count`` blocks of a plain transformer and the norm after them, in place, and return them.
 
         The maps are then spaced evenly over the blocks that are left, without the norm.
 
         Raises:
-            InputError: unless it is timm's VisionTransformer with more blocks, and none is named.
+            InputError: if the encoder is not timm's VisionTransformer, has too few blocks, or has the options
+                ``vit.blocks`` or ``vit.final_norm``.
         """
         model = self.model
         if not isinstance(model, VisionTransformer):
-            raise InputError(f"encoder {self.name!r} is no plain vision transformer of timm; take one")
+            raise InputError(f"encoder {self.name!r} is not a plain vision transformer of timm; take one")
         if self._plain.blocks is not None or not self._plain.final_norm:
             raise InputError(
                 "vit.blocks and vit.final_norm: the decoder joins the last blocks and the norm; leave them out"
@@ -127,7 +128,7 @@ class Pyramid(nn.Module):
 def stages(
     model: Any, *, finest: int = 4, blocks: list[int] | None = None
 ) -> tuple[list[int], list[int], list[int], int]:
-    """The maps of a timm ``model`` that form its pyramid: (indices, channels, strides, multiple); see `Pyramid`."""
+    """The indices, channels and strides of the maps of a timm ``model``, and its ``multiple``; see `Pyramid`."""
     infos = [(info["num_chs"], info["reduction"]) for info in model.feature_info]
     count, plain = len(infos), _one_stride(model)
     if blocks is not None:
@@ -141,7 +142,7 @@ def stages(
 
 
 def _even(count: int) -> list[int]:
-    """Four places, spaced evenly up to the last of ``count``; fewer of fewer than four."""
+    """Four indices, spaced evenly up to the last of ``count``; fewer if ``count`` is below four."""
     return sorted({max(0, count * quarter // 4 - 1) for quarter in (1, 2, 3, 4)})
 
 
@@ -155,7 +156,7 @@ def load_encoder(name: str, weights: str | None, trim: Callable[[Any], object], 
 
     Args:
         name: a timm model, with or without a tag (``resnet18.a1_in1k``).
-        weights: None for random initialisation; a file with the names of timm, of torchvision or of a release of
+        weights: None for random initialisation; a file with the names of timm, of torchvision or of a release in
             `hardy.networks.parts.foundation_names`; a short name of ``hardy list weights``; ``"timm"`` for timm's
             default weights; a timm tag; or ``"hf-hub:OWNER/NAME"`` for the file ``model.safetensors`` of a repository.
             The file may contain the layers that `trim` removes.
@@ -163,8 +164,8 @@ def load_encoder(name: str, weights: str | None, trim: Callable[[Any], object], 
         kwargs: for ``timm.create_model``.
 
     Raises:
-        InputError: for a name or a tag that timm does not have, an encoder of fixed input size, or weights that do not
-            fit or cannot be downloaded.
+        InputError: for a name or a tag that timm does not have, an encoder with a fixed input size, or weights that do
+            not fit or cannot be downloaded.
     """
     if weights is not None and weights.startswith(HUB):
         model = load_encoder(name, fetched_from_hub(weights), trim, **kwargs)
@@ -189,7 +190,7 @@ def load_encoder(name: str, weights: str | None, trim: Callable[[Any], object], 
 
 
 def _named(found: dict[str, Tensor], model: Any, name: str, weights: str) -> dict[str, Tensor]:
-    """The tensors ``found`` in the file ``weights`` under the names of ``model``, the encoder ``name``."""
+    """The tensors ``found`` in the file ``weights`` with the names of ``model``, the encoder ``name``."""
     if release := release_of(found):
         note(pretrained={"origin": f"names of {release.name}, whose release has this licence"})
         _note_stated(release.like)
@@ -197,7 +198,7 @@ def _named(found: dict[str, Tensor], model: Any, name: str, weights: str) -> dic
 
 
 def _note_stated(model: str) -> None:
-    """Note licence and normalisation of the weights of ``model``, as timm states them."""
+    """Note the licence and the normalisation that timm states for the weights of ``model``."""
     found = stated(model)
     if found:
         note(pretrained={"licence": found["licence"]})
@@ -206,7 +207,7 @@ def _note_stated(model: str) -> None:
 
 
 def pad(images: Tensor, multiple: int, value: float = 0) -> Tensor:
-    """``images`` with ``value`` to the right and below until both sides are multiples of ``multiple``."""
+    """``images``, padded with ``value`` at the right and the bottom until both sides are multiples of ``multiple``."""
     if multiple == 1:
         return images
     height, width = images.shape[-2:]
@@ -214,9 +215,9 @@ def pad(images: Tensor, multiple: int, value: float = 0) -> Tensor:
 
 
 def crop(images: Tensor, size: Sequence[int]) -> Tensor:
-    """The upper left part of ``images``, of ``size`` (height, width): what stands below and to the right was padded.
+    """The upper left part of ``images`` with ``size`` (height, width); the rest is padding.
 
-    An exported graph gets negative padding, because a slice would fix there whether the images need any padding.
+    In an exported graph this is a negative padding, because a slice would fix whether the images need any padding.
     """
     height, width = size
     if not torch.compiler.is_exporting():
@@ -234,7 +235,7 @@ def _made(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:
     try:
         with no_retries_shown():
             model: Any = with_open_padding(timm.create_model(name, pretrained=pretrained, **kwargs))
-        if isinstance(model, VisionTransformerSAM):  # it resizes its positions; only this check forbids other sizes
+        if isinstance(model, VisionTransformerSAM):  # its positions are resized; only this check refuses other sizes
             model.patch_embed.strict_img_size = False  # type: ignore[assignment]
         return model
     except Exception as error:
@@ -242,7 +243,7 @@ def _made(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:
 
 
 def _unmade(name: str, pretrained: bool, kwargs: dict[str, Any], error: Exception) -> str:
-    """Why timm could not build the model ``name``. If it can be built without an option, that option is the reason."""
+    """The reason why timm could not build the model ``name``: an option without which it can be built, or the error."""
     if pretrained and (isinstance(error, OSError) or _makes(name, kwargs)):
         return f"the weights of {name!r} could not be downloaded; give a weights file ({reason(error)})"
     for option, value in kwargs.items():
@@ -270,7 +271,7 @@ def _makes(name: str, kwargs: dict[str, Any]) -> bool:
 
 
 def _tagged(name: str, weights: str) -> str:
-    """timm's name of encoder ``name`` with ``weights``, ``"timm"`` or a tag; only names that have weights."""
+    """timm's name for encoder ``name`` with ``weights``, ``"timm"`` or a tag; it must have weights."""
     architecture = name.partition(".")[0]
     available = timm.list_pretrained(architecture)
     wanted = name if weights == "timm" else f"{architecture}.{weights}"

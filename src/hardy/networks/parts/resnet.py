@@ -62,7 +62,7 @@ def fill_resnet(encoder: nn.Module, name: str, weights: str) -> None:
     """Load the ImageNet ``weights`` of ``name`` into an ``encoder`` with the same layers, in place.
 
     Args:
-        encoder: its names and shapes are those of timm's and torchvision's model ``name``.
+        encoder: a module with the parameter names and shapes of timm's and torchvision's model ``name``.
         name: a timm ResNet.
         weights: a weights file with the names of torchvision or timm; ``"timm"`` or a timm tag.
 

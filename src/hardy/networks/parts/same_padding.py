@@ -1,7 +1,7 @@
-"""TensorFlow's "same" padding of strided convolutions, as sums that an exported graph can hold while sizes are open.
+"""TensorFlow's "same" padding of strided convolutions, computed so that an exported graph can have open sizes.
 
-Source: TensorFlow's documentation of ``padding="SAME"``: a map of n cells becomes one of ceil(n / stride), and of
-an odd number of zeros one more stands at the end.
+Source: TensorFlow's documentation of ``padding="SAME"``: a map of n cells becomes one of ceil(n / stride) cells, and if
+the number of padding zeros is odd, the end gets one more than the start.
 """
 
 from typing import Any
@@ -14,24 +14,25 @@ __all__ = ["SameConv", "with_open_padding"]
 
 
 class SameConv(nn.Conv2d):
-    """``(B, C, H, W) -> (B, C', ceil(H / stride), ceil(W / stride))``; a kernel is nowhere smaller than the stride."""
+    """``(B, C, H, W) -> (B, C', ceil(H / stride), ceil(W / stride))``; the dilated kernel covers at least the
+    stride."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """The same values as timm's, whose ceiling and maximum `torch.export` cannot keep for all sizes."""
+        """The same values as timm's layer, whose ceiling and maximum `torch.export` cannot express for all sizes."""
         top, bottom = self._zeros(x.shape[-2], 0)
         left, right = self._zeros(x.shape[-1], 1)
         padded = F.pad(x, (left, right, top, bottom))
         return F.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
     def _zeros(self, length: int, axis: int) -> tuple[int, int]:
-        """How many zeros stand before and after ``length`` cells."""
+        """The numbers of zeros before and after ``length`` cells."""
         reach = (self.kernel_size[axis] - 1) * self.dilation[axis] + 1
         total = (length - 1) // self.stride[axis] * self.stride[axis] + reach - length
         return total // 2, total - total // 2
 
 
 def with_open_padding(model: Any) -> Any:
-    """``model`` of timm's, its "same" convolutions replaced in place under the same names, with the same weights."""
+    """Replace the "same" convolutions of a timm ``model`` by `SameConv`, in place, with the same names and weights."""
     for parent in list(model.modules()):
         for name, module in list(parent.named_children()):
             if isinstance(module, Conv2dSame) and _covers(module):

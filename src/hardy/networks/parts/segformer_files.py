@@ -1,4 +1,4 @@
-"""What the published SegFormers share: the variant of a file, and conversions of attention and head weights."""
+"""Shared by the published SegFormers: the variant of a file, and conversions of attention and head weights."""
 
 from collections.abc import Mapping
 
@@ -47,7 +47,7 @@ def joined(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     for name in (name for name in weights if ".attn.k." in name):
         values = name.replace(".attn.k.", ".attn.v.")
         if values not in weights:
-            raise InputError(f"the keys of an attention have no values ({values})")
+            raise InputError(f"the keys of an attention layer have no values: {values} is missing")
         merged[name.replace(".attn.k.", ".attn.kv.")] = torch.cat([weights[name], weights[values]])
     return merged
 

@@ -1,6 +1,6 @@
-"""The features of a network, their strides and channels, without computing one value.
+"""The features of a network, their strides and channels, without computing any values.
 
-A copy of the network is traced on fake tensors, which have a shape, a type and a device, but no memory. The strides
+A copy of the network is traced with fake tensors, which have a shape, a dtype and a device, but no memory. The strides
 follow from the shapes of its features for images of H x W pixels.
 
 Source: Hardy's own; fake tensors are PyTorch's (``FakeTensorMode``).
@@ -61,17 +61,20 @@ def places_of(network: "Network", modules: Sequence[str] = ()) -> list[Stage]:
 
     Args:
         network: see `Network.feature_stages`.
-        modules: names of modules, as in ``named_modules``, whose outputs are read, or whose inputs, see `INPUT`.
+        modules: names of modules, as in ``named_modules``, whose outputs are read, or with `INPUT` whose inputs.
 
     Raises:
         InputError: for a module whose value is neither a map (B, C, h, w) nor a vector (B, C), or that does not run;
-            and what `Network.feature_stages` raises.
+            and as `Network.feature_stages`.
     """
     return [_stage(seen) for seen in _found(network, None, lambda copied, image: _all(copied, image, modules), _whole)]
 
 
 def watch(network: nn.Module, name: str, keep: Callable[[Any], object]) -> RemovableHandle:
-    """Give ``keep`` each output of the module ``name``, or with `INPUT` at its end its first input, until removed."""
+    """Call ``keep`` with each output of the module ``name``, or with each first input if ``name`` ends with `INPUT`.
+
+    Removing the returned handle ends this.
+    """
     if name.endswith(INPUT) and name not in dict(network.named_modules()):
         module = network.get_submodule(name.removesuffix(INPUT))
         return module.register_forward_pre_hook(lambda _, given: (keep(given[0]), None)[1])
@@ -79,7 +82,8 @@ def watch(network: nn.Module, name: str, keep: Callable[[Any], object]) -> Remov
 
 
 def traced(network: "Network", look: Callable[["Network", Tensor], _T]) -> _T:
-    """What ``look`` returns for a copy of ``network`` without values and an image (1, 3, H, W) of a size that it takes.
+    """The result of ``look`` for a copy of ``network`` without values and an image (1, 3, H, W) of a size that it
+    takes.
 
     Raises:
         InputError: see `Network.feature_stages`.
@@ -102,7 +106,7 @@ def _found(
     look: Callable[["Network", Tensor], _T],
     good: Callable[[_T], bool],
 ) -> _T:
-    """What ``look`` returns at the first size at which it is ``good``, or at the last size that the network takes."""
+    """The first result of ``look``, over the sizes to try, that is ``good``; else that of the last size that works."""
     found: _T | None = None
     error: Exception | None = None
     for at in _sizes(network.least_size) if size is None else [(size[0], size[1])]:
@@ -135,7 +139,7 @@ def _sizes(least: int) -> Iterator[tuple[int, int]]:
 
 @torch.no_grad()
 def _looked(network: "Network", size: tuple[int, int], look: Callable[["Network", Tensor], _T]) -> _T:
-    """What ``look`` returns for one image of ``size`` (H, W); ``network`` and the random state do not change."""
+    """The result of ``look`` for one image of ``size`` (H, W); ``network`` and the random state do not change."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     copied = copy.deepcopy(network, fakes(network, mode)).eval()
     with torch.random.fork_rng(devices=[]), mode:
@@ -159,7 +163,7 @@ def _all(network: "Network", image: Tensor, modules: Sequence[str]) -> list[_See
 
 
 def _seen(name: str, value: object, image: Tensor) -> _Seen:
-    """The shape of ``value`` beside that of ``image`` (1, 3, H, W)."""
+    """The size of ``value`` relative to ``image`` (1, 3, H, W)."""
     if not isinstance(value, Tensor) or value.ndim not in (2, 4):
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise InputError(f"{name!r} gives {shape}; a map (B, C, h, w) or a vector (B, C) is needed")
@@ -169,7 +173,7 @@ def _seen(name: str, value: object, image: Tensor) -> _Seen:
 
 
 def fakes(network: nn.Module, mode: FakeTensorMode) -> dict[int, object]:
-    """A memo for `copy.deepcopy` that replaces each tensor of a module by a fake one of its shape, type and device."""
+    """A memo for `copy.deepcopy` that replaces each tensor of a module by a fake one of its shape, dtype and device."""
     held = (value for module in network.modules() for value in _values(module) if isinstance(value, Tensor))
     return {id(value): value if isinstance(value, FakeTensor) else mode.from_tensor(value) for value in held}
 

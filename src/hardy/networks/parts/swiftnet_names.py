@@ -1,4 +1,4 @@
-"""What the published single-scale and pyramid SwiftNets share: names of ResNet-18 and units, and the normalisation."""
+"""Shared by the published single-scale and pyramid SwiftNets: names of ResNet-18 and units, and the normalisation."""
 
 from collections.abc import Mapping
 

@@ -35,8 +35,8 @@ class Publication(ABC):
     """Weights that others published for one of Hardy's networks, as state dicts with their own names.
 
     A subclass names its source in the attributes, derives the network's options from names and shapes, and maps layer
-    names. `converted` changes values that have another layout. No tensor is ignored silently: one that neither `layers`
-    nor `dropped` matches is an error.
+    names. `converted` changes values that have another layout. A tensor that matches neither `layers` nor `dropped` is
+    an error.
 
     Attributes:
         network: the name of Hardy's network.
@@ -76,7 +76,7 @@ class Publication(ABC):
         return plain
 
     def lacks(self, names: Collection[str]) -> str | None:
-        """The first of `signs`, as a name, that a file with ``names`` does not have; None if it has all."""
+        """The first of `signs`, as a name, that a file with ``names`` does not match; None if it matches all."""
         plain = [self._plain(name) for name in names]
         missing = (sign for sign in self.signs if not any(_fits(sign, name) for name in plain))
         return next((sign.replace("\\", "") for sign in missing), None)

@@ -72,7 +72,7 @@ def _boosters() -> dict[str, str]:
 
 
 class BiSeNetV2Publication(Publication):
-    """With the booster heads, if the file has them."""
+    """The network has the booster heads if the file has them."""
 
     network = "bisenetv2"
     repository = "CoinCheung/BiSeNet"

@@ -19,7 +19,7 @@ _VARIANTS = {32: "23_slim", 64: "23"}
 
 
 class DDRNetPublication(Publication):
-    """With the auxiliary head, if the file has one."""
+    """The network has the auxiliary head if the file has one."""
 
     network = "ddrnet"
     repository = "ydhongHIT/DDRNet"
@@ -43,5 +43,5 @@ class DDRNetPublication(Publication):
         width, blocks = len(weights["conv1.0.weight"]), [name for name in weights if name.endswith(".bn1.weight")]
         if width not in _VARIANTS or any(name.startswith("layer3.2.") for name in blocks):
             have = ", ".join(_VARIANTS.values())
-            raise InputError(f"a DDRNet with {width} channels and more than two blocks a stage; Hardy has {have}")
+            raise InputError(f"a DDRNet with {width} channels or more than two blocks per stage; Hardy has {have}")
         return {"variant": _VARIANTS[width], "aux": "seghead_extra.conv2.weight" in weights}

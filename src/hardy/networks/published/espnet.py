@@ -29,7 +29,8 @@ def _pyramid(published: str, ours: str, *, nested: bool) -> dict[str, str]:
 
 
 class ESPNetPublication(Publication):
-    """A file with an encoder only is ESPNet-C. The decoder has as many channels as the file has classes, with void."""
+    """A file with only an encoder is ESPNet-C. The decoder has as many channels as the file has classes, including
+    void."""
 
     network = "espnet"
     repository = "sacmehta/ESPNet"

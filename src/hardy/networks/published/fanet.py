@@ -1,6 +1,7 @@
 """FANet as the authors' training code saves it, with the differences of that code from the paper.
 
-The output of three layers of that code is not used; only an auxiliary head reads the convolution at stride 64.
+Three layers of that code have no effect on the logits. Two are dropped; the auxiliary head reads the third, a
+convolution at stride 64.
 
 Source: Hu, Perazzi, Heilbron, Wang, Lin, Saenko and Sclaroff, "Real-time semantic segmentation with fast attention",
 IEEE Robotics and Automation Letters 2021; github.com/feinanshan/FANet.
@@ -35,7 +36,7 @@ def _attention() -> dict[str, str]:
 
 
 class FANetPublication(Publication):
-    """With the auxiliary heads, if the file has them; files saved by the training code always have them."""
+    """The network has the auxiliary heads if the file has them; files saved by the training code always have them."""
 
     network = "fanet"
     repository = "feinanshan/FANet"

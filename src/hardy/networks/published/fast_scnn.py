@@ -42,7 +42,7 @@ def _pooling() -> dict[str, str]:
 
 
 class FastSCNNPublication(Publication):
-    """With the auxiliary head, if the file has one."""
+    """The network has the auxiliary head if the file has one."""
 
     network = "fast_scnn"
     repository = "Tramac/Fast-SCNN-pytorch"

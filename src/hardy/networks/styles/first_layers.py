@@ -25,10 +25,14 @@ class _Reached(BaseException):  # not an Exception, so that the network's code d
 
 
 class FirstLayers(nn.Module):
-    """Images (B, 3, H, W) RGB in [0, 1] -> the network's maps at strides 2, 4, .. up to ``stride``, finest first. Of
+    """Images (B, 3, H, W) RGB in [0, 1] -> the network's maps at strides 2, 4, .. up to ``stride``, finest first. For
     each stride it is the last map before the first coarser one.
 
     The layers are a frozen copy, always in evaluation mode; layers after the last map do not run.
+
+    Args:
+        network: the network; it does not change.
+        stride: the stride of the last map: 2, 4 or 8.
 
     Attributes:
         network: the copy, without the modules that the last map does not need.
@@ -48,7 +52,7 @@ class FirstLayers(nn.Module):
         _trim(self.network, self._entered(probe))
 
     def train(self, mode: bool = True) -> Self:
-        """Stay in evaluation mode."""
+        """Do nothing: the layers stay in evaluation mode."""
         return self
 
     def forward(self, images: Tensor) -> list[Tensor]:

@@ -1,7 +1,7 @@
 """Used by `ior`: the risk of each domain and its gate gradients, averaged over several batches.
 
-With them the mean and the variance of the risks have exact derivatives for the images of all these batches together,
-as if they were one batch whose samples do not interact.
+From them the derivatives of the mean and of the variance of the risks are computed for the images of all these batches
+together, as if they were one batch whose samples do not interact.
 """
 
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ __all__ = ["DomainSums"]
 
 
 class DomainSums:
-    """Means over batches of R_i and dR_i/dz for each domain i; a domain counts in the batches that hold it."""
+    """For each domain i the means of R_i and dR_i/dz over the batches that hold it."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Clear the sums."""
         self._risks: dict[int, list[Tensor]] = {}
         self._rows: dict[int, Tensor] = {}
 

@@ -33,7 +33,7 @@ class Bank:
 
     @property
     def weight(self) -> Tensor:
-        """The present weight of the layer."""
+        """The current weight of the layer."""
         return getattr(self.module, self.name)  # type: ignore[no-any-return]
 
 
@@ -69,10 +69,11 @@ class FilterNorms:
     """The l1 or l2 norm of all weights that produce each channel.
 
     Args:
-        network: what is pruned.
+        network: the network to prune.
         units: its units.
         power: 1 or 2.
-        normalise: divide by the present mean of the unit, so that layers of different scale can be ranked together.
+        normalise: divide by the mean of the unit at construction, so that layers of different scale can be ranked
+            together.
     """
 
     def __init__(self, network: Network, units: Sequence[Unit], power: int, normalise: bool) -> None:

@@ -1,4 +1,4 @@
-"""Shared by the gradient criteria: gate gradients of each batch, and their means, squared before or after."""
+"""Shared by the gradient criteria: the gate gradients of each batch, and their means, squared before or after."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -18,8 +18,8 @@ from hardy.pruning.residual import refined
 __all__ = ["Means", "Observed", "Skip", "Squares", "Watch", "divisor", "placed", "relative", "too_few"]
 
 Skip = Literal["none", "places", "blocks", "nvidia"]
-"""By what the squared gradient of a gate with several sites is divided: nothing, the number of sites, the number of
-residual blocks, or the number of residual blocks and 3 for a gate with a single site."""
+"""The divisor of the squared gradient of a gate with several sites: 1, the number of sites, the number of residual
+blocks, or the number of residual blocks with 3 for a gate with a single site."""
 
 _ALONE = 3
 """The authors' code of "Importance estimation" divides a gate with a single site by this."""
@@ -70,7 +70,7 @@ class Observed(Watch):
 
     @cached_property
     def sites(self) -> list[GateSite]:
-        """The gate sites; found at first use, because the network may move to its device only after `__init__`."""
+        """The gate sites; found at first use, because the network may be moved to its device after `__init__`."""
         return gate_sites(self._network, self._units)
 
     @cached_property
@@ -116,13 +116,13 @@ class Observed(Watch):
 
 
 class Means:
-    """Means over batches, one for each row of values; also those of every other batch."""
+    """The means of rows of values over batches, and over every other batch."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Clear the means."""
         self._total: Tensor | None = None
         self._second: Tensor | None = None
         self._batches = 0
@@ -133,7 +133,7 @@ class Means:
         return self._batches
 
     def add(self, *rows: Tensor) -> None:
-        """Add the values of one batch, each (G,); a batch that overflowed (skipped by mixed precision) is ignored."""
+        """Add the values of one batch, each (G,); a batch with infinite values or NaN (mixed precision) is ignored."""
         values = torch.stack(rows)
         if not torch.isfinite(values).all():
             return
@@ -146,7 +146,7 @@ class Means:
         """The (R, G) means of the R rows.
 
         Raises:
-            InputError: when nothing was collected.
+            InputError: if nothing was collected.
         """
         if self._total is None:
             raise InputError("no batch with finite values was collected; call observe, backward and collect first")
@@ -166,7 +166,7 @@ class Squares:
     Args:
         square: ``"before"`` squares the value of each batch, so the noise of the batches adds to the score; ``"after"``
             squares the mean; ``"sample"`` expects values that are sums of squares already.
-        accumulate: the values of so many batches are averaged first and then count as one batch.
+        accumulate: the values of this many batches are averaged first and then count as one batch.
     """
 
     def __init__(self, square: Literal["sample", "before", "after"], accumulate: int = 1) -> None:
@@ -176,7 +176,7 @@ class Squares:
         self._means = Means()
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Clear the values."""
         self._group.reset()
         self._means.reset()
 
@@ -194,14 +194,14 @@ class Squares:
         """The (R, G) squared rows, before they are weighted.
 
         Raises:
-            InputError: when nothing was collected, or less than ``accumulate`` batches.
+            InputError: if nothing was collected, or fewer than ``accumulate`` batches.
         """
         if self._group.batches and not self._means.batches:
             raise too_few(self._group.batches, self._accumulate)
         return self._squared(self._means.mean())
 
     def scores(self, units: Sequence[Unit], weights: Sequence[float], skip: Skip) -> dict[str, Tensor]:
-        """For each unit the weighted sum of the squared rows, divided as `Skip` says.
+        """For each unit the weighted sum of the squared rows, divided by the divisor of ``skip``.
 
         Raises:
             InputError: what `rows` raises.
@@ -209,7 +209,7 @@ class Squares:
         return _weighed(self.rows(), units, weights, skip)
 
     def halves(self, units: Sequence[Unit], weights: Sequence[float], skip: Skip) -> Halves | None:
-        """`scores` of every other batch and of the rest; None for fewer than two."""
+        """`scores` of every other batch and of the batches between them; None for fewer than two batches."""
         if (found := self._means.halves()) is None:
             return None
         one, other = (_weighed(self._squared(half), units, weights, skip) for half in found)
@@ -228,16 +228,17 @@ def _weighed(rows: Tensor, units: Sequence[Unit], weights: Sequence[float], skip
 def too_few(batches: int, accumulate: int) -> InputError:
     """The error of a round that is shorter than ``accumulate`` batches."""
     return InputError(
-        f"accumulate {accumulate}: as many batches are averaged before squaring, and a round has {batches}; lower it, "
-        "or raise prune.schedule.every or prune.scoring.batches"
+        f"accumulate {accumulate}: this many batches are averaged before squaring, but a round has only {batches}; "
+        "lower it, or raise prune.schedule.every or prune.scoring.batches"
     )
 
 
 def divisor(unit: Unit, skip: Skip) -> int:
     """The divisor of the squared gradient of ``unit``'s gate, which is a sum over the gate sites.
 
-    A channel of a residual stream has gate sites at the last norm layer of every block that adds to the stream and of
-    the stem or shortcut at its start: n + 1 sites for n blocks. Or it has a site at the output of each of the n blocks.
+    A channel of a residual stream of n blocks has n + 1 gate sites: at the last norm layer of every block that adds to
+    the stream, and at that of the stem or shortcut at its start. With the gates of the papers it has n sites, at the
+    outputs of the blocks.
     """
     sites = len(unit.gated)
     if unit.outputs:

@@ -16,7 +16,7 @@ __all__ = ["predicting"]
 def predicting(network: nn.Module, *, batch_statistics: bool = False) -> Iterator[None]:
     """Inside the block ``network`` is in evaluation mode without gradients; afterwards all modes are restored.
 
-    With ``batch_statistics`` the batch norms keep their present mode, and their running statistics do not change.
+    With ``batch_statistics`` the batch norms keep their current mode. Their running statistics never change.
     """
     modes = {module: module.training for module in network.modules()}
     network.eval()

@@ -2,9 +2,9 @@
 
 Each image is used S times, unchanged and in other colours. The sensitivity u of a channel is the mean over contents and
 pixels of the variance over the S styles, as a fraction of the total variance of the channel: 0 for a channel that
-depends on content only, 1 for one that depends on style only. The score is 1 - u, averaged over batches. A scale and
-shift do not change a fraction, so it is that of the normalised activation at the gate and does not depend on gamma. A
-unit with several gate sites has the mean of their u. A constant channel has no style and scores 1.
+depends on content only, 1 for one that depends on style only. The score is 1 - u, averaged over batches. A scale and a
+shift do not change u, so u is that of the normalised activation at the gate and does not depend on gamma. For a unit
+with several gate sites their u are averaged. A constant channel has the score 1.
 
 Source: the unary sensitivity of Luo, Liu and Yang, "Domain generalization for semantic segmentation by pruning", IJCV
 2024, doi 10.1007/s11263-024-02194-5, without its training; the normalisation is Hardy's interpretation.
@@ -35,19 +35,22 @@ __all__ = ["ActivationVariance"]
 class ActivationVariance(Criterion):
     """``1 - u``, where u is the fraction of a channel's variance that is due to style.
 
-    The styles get a separate forward pass, in evaluation mode except for the batch norms: while the network is trained
+    The styles are read in a separate forward pass in evaluation mode. Only the batch norms keep their mode: in training
     they use the statistics of all S styles. The loss is that of the unchanged batch; its gradients are not read.
 
     Args:
-        network: what is pruned.
+        network: the network to prune.
         units: its units.
-        pixel_loss: the loss of one head.
+        pixel_loss: the loss of one output head.
         copies: S - 1, the number of restyled copies of each image.
         strength: how strongly their colours change; see `hardy.ops.photometric`.
-        seed: seeds colours and positions; None takes it from the seed of the run.
+        seed: the seed of colours and positions; None draws it from torch's CPU generator, which a run seeds.
 
     Attributes:
-        style: makes a restyled copy of images (B, 3, H, W) in [0, 1]; draws from torch's CPU generator.
+        style: returns a restyled copy of images (B, 3, H, W) in [0, 1]; draws from torch's CPU generator.
+
+    Raises:
+        InputError: for ``copies`` below 1 or a negative ``strength``.
     """
 
     style: Callable[[Tensor], Tensor]

@@ -20,8 +20,8 @@ class Criterion(ABC):
 
     In each step the gradients are cleared, `observe` returns the loss terms of a batch, their sum is backpropagated,
     and `collect` is called. After some steps `scores` returns the mean over everything collected since the last
-    `reset`. A step may scale the loss, or split its batch into several calls of `observe` and one of `collect`. A
-    criterion that reads only weights sets ``needs_data = False``; then `observe` is never called.
+    `reset`. A step may scale the loss, or split its batch into several calls of `observe` before one call of `collect`.
+    A criterion that reads only weights sets ``needs_data = False``; then `observe` is never called.
 
     The constructor takes ``network``, ``units`` and ``pixel_loss`` before the ``*`` and its options after it. The
     attribute ``units`` holds the units that are ranked: those given, unless an option chooses other gates.
@@ -33,7 +33,7 @@ class Criterion(ABC):
     sparse: bool = False
     """True when it has a `penalty`; its scores are then the scales that the penalty shrinks."""
     strength: float = 0.0
-    """The present factor of the penalty; the pruning schedule sets it, and a criterion can read it."""
+    """The current factor of the penalty; the pruning schedule sets it, and a criterion can read it."""
 
     def __init__(self, network: Network, units: Sequence[Unit], pixel_loss: PixelLoss) -> None:
         self.network = network
@@ -51,10 +51,10 @@ class Criterion(ABC):
         """Clear everything collected."""
 
     def penalty(self) -> Tensor | None:
-        """The sparsity term of sparse training, a scalar with gradients to the gates' parameters; None without one.
+        """The sparsity term of sparse training for the last observed batch; None for a criterion without one.
 
-        It contains the weight of each gate; the pruning schedule multiplies it by the strength. It belongs to the last
-        observed batch.
+        It is a scalar with gradients to the gates' parameters. It includes the weight of each gate; the pruning
+        schedule multiplies it by the strength.
         """
         return None
 
@@ -63,12 +63,16 @@ class Criterion(ABC):
 
     @abstractmethod
     def scores(self) -> dict[str, Tensor]:
-        """For each unit's name its (n,) float64 scores on the CPU, finite and at least 0; a high score means keep."""
+        """For each unit's name its (n,) float64 scores on the CPU, finite and at least 0; a high score means keep.
+
+        Raises:
+            InputError: if the criterion needs data and has not collected enough.
+        """
 
     def halves(self) -> Halves | None:
         """The scores of every other step since the last `reset`, and those of the steps between them.
 
-        None for fewer than two steps, and for a criterion whose score is no mean over steps.
+        None for fewer than two steps, and for a criterion whose score is not a mean over steps.
         """
         return None
 

@@ -2,8 +2,9 @@
 
 The output maps of every convolution and linear layer are averaged over all images of a domain. The score of a channel
 is the cosine similarity of the mean maps of two domains, averaged over the layers of its unit. The author compares the
-sources with unlabelled images of the test domain. Here only source domains are used, so the score is the mean over all
-pairs of them. 1 is added, which does not change the order. The similarity with a zero map is 0.
+sources with unlabelled images of the test domain. Here only source domains are used, and the score is the mean over all
+pairs of them. 1 is added, so that scores are not negative; this does not change the order. The similarity with a zero
+map is 0.
 
 Source: Sun, "Pruning for better domain generalizability", ICML 2023 workshop on spurious correlations, invariance and
 stability, arXiv:2306.13237; the formula and the layers are those of the author's code, which prunes the same share
@@ -39,9 +40,9 @@ class DSS(Criterion):
     not read. All images must have the same size.
 
     Args:
-        network: what is pruned.
+        network: the network to prune.
         units: its units.
-        pixel_loss: the loss of one head.
+        pixel_loss: the loss of one output head.
     """
 
     needs_domains = 2
@@ -53,7 +54,11 @@ class DSS(Criterion):
         self._seen: _Sums = {}
 
     def observe(self, batch: Batch) -> Terms:
-        """The mean of the domain risks of ``batch``; first reads its maps."""
+        """The mean of the domain risks of ``batch``; first reads its maps.
+
+        Raises:
+            InputError: for a layer whose output has no fixed number of rows for each image.
+        """
         handles = [
             bank.module.register_forward_hook(partial(self._look, number, batch.domains))
             for number, (_, bank) in enumerate(self._banks)
@@ -68,7 +73,11 @@ class DSS(Criterion):
         return {"risk": risks.mean()}
 
     def collect(self) -> None:
-        """See `Criterion.collect`."""
+        """See `Criterion.collect`.
+
+        Raises:
+            InputError: for images of another size than before.
+        """
         for place, total in self._seen.items():
             known = self._sums.get(place)
             if known is not None and known.shape != total.shape:
@@ -85,7 +94,7 @@ class DSS(Criterion):
         """See `Criterion.scores`.
 
         Raises:
-            InputError: when maps of fewer than two domains were collected.
+            InputError: if maps of fewer than two domains were collected.
         """
         if len(domains := sorted({domain for _, domain in self._sums})) < self.needs_domains:
             raise InputError(f"dss compares domains and collected maps of {len(domains)}; it needs two or more")
@@ -104,7 +113,7 @@ class DSS(Criterion):
                 f"dss: a {type(module).__name__} outputs {len(maps)} rows for {len(domains)} images: its maps cannot "
                 "be separated by domain; leave such units out with prune.kinds"
             )
-        maps = maps.unflatten(0, (len(domains), -1)).transpose(1, 2).flatten(2)  # concatenates the windows of an image
+        maps = maps.unflatten(0, (len(domains), -1)).transpose(1, 2).flatten(2)  # concatenate the windows of an image
         maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
         for domain in domains.unique().tolist():
             total = maps[domains == domain].sum(0)

@@ -1,8 +1,8 @@
-"""FPGM: removes channels near the geometric median of their layer, which others can replace; needs no data.
+"""FPGM: removes channels near the geometric median of their layer, which others can replace. It needs no data.
 
 The vector of a channel is the concatenation of all filters that produce it, over every convolution and linear layer of
 its unit. The score is the sum of the Euclidean distances to the vectors of the other channels. Zero channels, such as
-masked ones, are not counted, so a masked network scores like the pruned one.
+masked ones, are not counted, so a masked network has the same scores as the pruned one.
 
 Source: He, Liu, Wang, Hu and Yang, "Filter pruning via geometric median for deep convolutional neural networks
 acceleration", CVPR 2019, section 3; the norm cut is that of the authors' code (1 minus its ``rate_norm``). Hardy
@@ -27,13 +27,13 @@ class FPGM(Criterion):
     """``sum_j ||w_i - w_j||`` over the other channels j of the unit.
 
     Args:
-        network: what is pruned.
+        network: the network to prune.
         units: its units.
-        pixel_loss: the loss of one head; not used.
+        pixel_loss: the loss of one output head; not used.
         normalise: take the mean distance instead of the sum, and divide it by the mean of the unit at construction.
-        norm_cut: this share of each unit, rounded down, is removed first, by filter norm. The score of such a channel
-            is its filter norm divided by the largest one of the unit. The score of the others is 1 plus their distance
-            to each other.
+        norm_cut: the share of each unit, rounded down, that is removed first, by filter norm. The score of these
+            channels is their filter norm divided by the largest one of the unit. The score of the others is 1 plus
+            their distance to each other.
 
     Raises:
         InputError: for a ``norm_cut`` outside [0, 1).

@@ -3,14 +3,14 @@
 For each gate z = 1 the score is (dRbar/dz)^2 + alpha (dVar{R_1..R_D}/dz)^2 over the risks of the batch's domains.
 Both derivatives are exact and cost one forward and at most two backward passes, however many domains there are:
 
-- with batch statistics the samples interact. So the variance gets a separate backward pass, with gradients for the
+- with batch statistics the samples interact. So the variance needs a separate backward pass, with gradients for the
   gates' parameters only; the caller's backward pass gives the mean;
 - with all batch norms frozen, or a separate forward pass per domain, dVar/dz = (2/D) sum_i (R_i - Rbar) dR_i/dz is a
   weighted sum of the gradients of single samples, which the caller's backward pass gives too.
 
-The square of dVar/dz shrinks with Var(R): at a converged network, whose risks are alike, the second term vanishes
-against the first. ``scale="risk"`` divides it by Var(R). As dVar = 2 sigma dsigma, where sigma is the standard
-deviation of the risks, it is then 4 alpha (dsigma/dz)^2, and both terms scale with the square of the risk.
+The square of dVar/dz shrinks with Var(R). The domain risks of a converged network are similar, so the second term is
+then negligible. ``scale="risk"`` divides it by Var(R). Since dVar = 2 sigma dsigma, where sigma is the standard
+deviation of the risks, it becomes 4 alpha (dsigma/dz)^2, and both terms scale with the square of the risk.
 
 Source: Cai, Li and Kot, "Toward domain generalized pruning by scoring out-of-distribution importance", NeurIPS 2022
 workshop on distribution shifts, arXiv:2210.13810, eq. 4; the division of ``skip="nvidia"`` is that of the code of
@@ -44,26 +44,28 @@ class IoR(Criterion):
     """Squared first-order effect of each gate on the mean and on the variance of the domain risks.
 
     Args:
-        network: what is pruned.
+        network: the network to prune.
         units: its units.
-        pixel_loss: the loss of one head.
+        pixel_loss: the loss of one output head.
         alpha: weight of the square of the variance's derivative; 0 gives `Taylor`.
         variance: the variance over the D domains of a batch divides by D (``"population"``) or D - 1 (``"sample"``).
-        square: square the gradients of each batch and then average (``"before"``), or average and then square.
-        skip: a gate with several sites (a residual stream) has the sum of their gradients; both squares are divided by
-            1 (``"none"``), by the number of sites (``"places"``), or by the number n of residual blocks, which is the
-            number of sites minus 1 (``"blocks"``); ``"nvidia"`` is ``"blocks"``, and 3 for a gate with a single site.
-        passes: ``"two"`` backward passes over one forward pass; the ``"jacobian"`` of all risks in one batched pass;
-            ``"per_domain"`` makes one forward pass per domain, so batch statistics are those of one domain;
-            ``"frozen"`` uses the running statistics in all batch norms. These two need one backward pass, and apply in
-            training too. ``"auto"`` takes one pass where batch norms are frozen already, else two.
+        square: square the gradients of each batch and then average (``"before"``), or average and then square
+            (``"after"``).
+        skip: the gradient of a gate with several sites (a residual stream) is a sum over the sites. Both squares are
+            divided by 1 (``"none"``), by the number of sites (``"places"``), or by the number n of residual blocks,
+            which is the number of sites minus 1 (``"blocks"``). ``"nvidia"`` is ``"blocks"``, with 3 for a gate with a
+            single site.
+        passes: ``"two"``: two backward passes after one forward pass. ``"jacobian"``: the gradients of all risks in one
+            batched backward pass. ``"per_domain"``: one forward pass per domain, so batch statistics are those of one
+            domain. ``"frozen"``: all batch norms use their running statistics. The last two need one backward pass,
+            also in training. ``"auto"``: one pass if all batch norms use running statistics already, else two.
         gates: one for each channel that can be cut out (``"unit"``), or those of the paper (``"paper"``): after every
             batch norm of a residual block and at the output of each block, see `hardy.pruning.residual`; a ratio then
             counts these gates.
         scale: ``"risk"`` divides the second square by the variance of the batch's risks.
-        accumulate: average the risks and their gradients over so many batches, domain by domain, before mean, variance
-            and squares; the gradients of all risks are then taken, as ``passes="jacobian"`` does. A rest of fewer
-            batches does not count.
+        accumulate: average the risks and their gradients over this many batches, domain by domain, before mean,
+            variance and squares. The gradients of all risks are then computed, as with ``passes="jacobian"``. If
+            batches are left over at the end of a round, they are not used.
 
     Raises:
         InputError: for a negative ``alpha``, or an ``accumulate`` below 1.
@@ -110,7 +112,7 @@ class IoR(Criterion):
         """The mean of the domain risks of ``batch``.
 
         Raises:
-            InputError: when the batch holds one domain only, or ``passes`` does not work for this network or batch.
+            InputError: if the batch holds only one domain, or ``passes`` does not work for this network or batch.
         """
         if len(batch.domains.unique()) < self.needs_domains:
             raise InputError("ior needs batches of two domains or more: with one the variance of the risks is 0")
@@ -160,7 +162,11 @@ class IoR(Criterion):
         self._variances.clear()
 
     def scores(self) -> dict[str, Tensor]:
-        """See `Criterion.scores`."""
+        """See `Criterion.scores`.
+
+        Raises:
+            InputError: if nothing was collected, or fewer than ``accumulate`` batches.
+        """
         if self._summed and not self._variances:
             raise too_few(self._summed, self._accumulate)
         return self._squares.scores(self.units, (1.0, self.alpha), self.skip)
@@ -276,7 +282,7 @@ class IoR(Criterion):
     def _weights(self, risks: Tensor) -> Tensor:
         """w (D,) with dVar/dz = sum_i w_i dR_i/dz; they sum to zero, so the derivative of the mean cancels.
 
-        With ``scale="risk"`` the weights of dVar/dz / sqrt(Var).
+        With ``scale="risk"`` these are the weights of dVar/dz / sqrt(Var).
         """
         apart = risks.detach() - risks.detach().mean()
         return self._factor(risks) * (2 / (len(risks) - self._correction) * apart)
@@ -285,7 +291,7 @@ class IoR(Criterion):
         return risks.detach().double().var(correction=self._correction)
 
     def _factor(self, risks: Tensor) -> float:
-        """What dVar/dz is multiplied by: 1, or one over the risks' standard deviation (0 for equal risks)."""
+        """The factor of dVar/dz: 1, or 1 over the standard deviation of the risks (0 if all risks are equal)."""
         if not self._scaled:
             return 1.0
         variance = float(self._variance(risks))
@@ -303,13 +309,13 @@ class IoR(Criterion):
 
 @dataclass(frozen=True)
 class _Jacobian:
-    """The risks of a batch and their gate gradients, which exist now or after the backward pass.
+    """The risks of a batch and their gate gradients, which are known now or after the backward pass.
 
     Attributes:
         domains: (D,) the domains of the risks.
         risks: (D,).
-        rows: (D, G) dR_i/dz; or None.
-        samples: for each forward pass the place in ``risks`` of each sample (B,), and the gradients of the samples.
+        rows: (D, G) dR_i/dz; None if they come from ``samples``.
+        samples: for each forward pass the index in ``risks`` of each sample (B,), and the gradients of the samples.
     """
 
     domains: Tensor

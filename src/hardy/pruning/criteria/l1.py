@@ -1,4 +1,4 @@
-"""L1: removes the channels whose filters have the smallest sum of absolute weights; needs no data.
+"""L1: removes the channels whose filters have the smallest sum of absolute weights. It needs no data.
 
 A channel's score is the sum over all weights that produce it, over every convolution and linear layer of its unit,
 divided by the mean of the unit at construction, so that layers of different scale can be ranked together.
@@ -23,9 +23,9 @@ class L1(Criterion):
     """``sum |w|`` over the filters that produce each channel.
 
     Args:
-        network: what is pruned.
+        network: the network to prune.
         units: its units.
-        pixel_loss: the loss of one head; not used.
+        pixel_loss: the loss of one output head; not used.
         normalise: divide by the mean of the unit at construction.
     """
 

@@ -1,9 +1,9 @@
-"""Michel: how much the loss changes with the mask of an attention head, as an absolute value averaged over batches.
+"""Michel: the absolute derivative of the loss with respect to the mask of an attention head, averaged over batches.
 
 The score of a gate is |dR/dz|, averaged over batches and divided by the Euclidean norm over its unit; R is the mean of
-the domain risks. It is designed for units of kind ``heads``, where a gate masks the input of the output projection from
-one head, and works for any unit. Each batch gives one absolute value, so batches with one image per domain are closest
-to the expectation over samples in the paper.
+the domain risks. The method is designed for units of kind ``heads``, where a gate masks one head's input to the output
+projection, but it works for any unit. Each batch gives one absolute value. So batches with one image per domain are
+closest to the expectation over samples in the paper.
 
 Source: Michel, Levy and Neubig, "Are sixteen heads really better than one?", NeurIPS 2019, section 4.1, with the
 layer-wise l2 normalisation named there, after Molchanov et al., ICLR 2017.
@@ -28,9 +28,9 @@ class MichelHeads(Criterion):
     """``|dR/dz|`` of each gate, divided by the Euclidean norm over the unit.
 
     Args:
-        network: what is pruned.
+        network: the network to prune.
         units: its units.
-        pixel_loss: the loss of one head.
+        pixel_loss: the loss of one output head.
         normalise: divide each unit's scores by their Euclidean norm, so that layers can be ranked together.
     """
 

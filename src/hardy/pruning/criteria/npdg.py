@@ -7,7 +7,7 @@ epsilon of each copy takes gradient ascent steps on the objective that the netwo
 
 where wU and wB are a channel's unary and binary style sensitivity (`hardy.pruning.sensitivity`), normalised within its
 layer and averaged over the steps. In the ascent the scales are constant and w depends on epsilon; in the network's step
-w is constant. The score of a channel is |gamma|. Designed for the pruning schedule ``sparse``.
+w is constant. The score of a channel is |gamma|. The criterion is designed for the pruning schedule ``sparse``.
 
 Source: Luo, Liu and Yang, "Domain generalization for semantic segmentation by pruning", IJCV 2024,
 doi 10.1007/s11263-024-02194-5; the ascent: Luo, Liu, Guan, Yu and Yang, "Adversarial style mining for one-shot
@@ -36,26 +36,29 @@ from hardy.types import Batch, Terms
 __all__ = ["NPDG"]
 
 _MOMENTUM = 0.9
-"""Momentum of the moving average of the weights over the steps; it starts at the first weights."""
+"""The momentum of the moving average of the weights over the steps; the average starts at the first weights."""
 
 
 class NPDG(Criterion):
-    """The size of each scale after training with a style-sensitive penalty.
+    """The absolute value of each scale after training with a style-sensitive penalty.
 
     Args:
-        network: what is pruned.
+        network: the network to prune.
         units: its units; an attention head gets a separate factor, trained from 1.
-        pixel_loss: the loss of one head.
+        pixel_loss: the loss of one output head.
         style: folder of a run of the algorithm ``style_vae``.
         copies: number K of restyled copies of every image.
-        climb: (rate, limit) of an ascent step: an epsilon moves by rate / L times its gradient, at most by ``limit``
-            times its length; with a 0 it stays random.
+        climb: (rate, limit) of an ascent step: an epsilon moves by rate / L times its gradient, where L is the
+            objective, at most by ``limit`` times its length. If one of them is 0, epsilon stays random.
         unary: lambda, the weight of the unary sensitivity, in [0, 1]; None gives every channel the weight 1 (DSP only).
         binary: what the binary sensitivity sums: correlations, covariances, or the variance over styles of the
-            instance-whitened covariance.
-        normalise: how sensitivities become weights: within each layer, or with the prefix ``global_`` over all layers.
-        gates: shrink the gammas of norm layers where they exist, or a separate factor everywhere.
-        read: standardise activations by the batch or by running statistics, or by the batch and the scale.
+            instance-whitened covariance (``"whitened"``).
+        normalise: how sensitivities become weights, see `hardy.pruning.sensitivity.normalised`: within each layer, or
+            with the prefix ``global_`` over all layers.
+        gates: shrink the gammas of norm layers where they exist (``"norm"``), or a separate factor everywhere
+            (``"separate"``).
+        read: standardise activations by the batch or by running statistics, or by the batch and the scale; see
+            `hardy.pruning.activations.Read`.
 
     Raises:
         InputError: for a value out of range, or a ``style`` that is not the folder of such a run.
@@ -132,7 +135,7 @@ class NPDG(Criterion):
         return self.network.losses(self.network.outputs(batch.images), batch.labels, self.pixel_loss)
 
     def _copies(self, batch: Batch) -> list[Tensor]:
-        """K restyled copies (B, 3, H, W) of the images; each takes one more ascent step than the one before.
+        """K restyled copies (B, 3, H, W) of the images; copy k has taken k ascent steps.
 
         Without an ascent each copy has a random style.
         """

@@ -1,7 +1,7 @@
 """Random: every channel gets a uniform random score; the baseline that any other criterion must beat.
 
-Source: the usual baseline; method 1 of the code of Molchanov et al., CVPR 2019, which draws from U(0, 5) again for
-every batch. Only the order counts, so here it is drawn once, from U(0, 1).
+Source: the usual baseline; method 1 of the code of Molchanov et al., CVPR 2019, which draws new scores from U(0, 5) for
+every batch. Only the order matters, so here scores are drawn once, from U(0, 1).
 """
 
 from collections.abc import Sequence
@@ -18,15 +18,13 @@ __all__ = ["Random"]
 
 
 class Random(Criterion):
-    """Draws from U(0, 1) that depend on the seed and the unit's name only.
-
-    Without ``seed`` the constructor draws one from torch's CPU generator, which a run seeds.
+    """Draws from U(0, 1) that depend only on the seed and the unit's name.
 
     Args:
-        network: what is pruned; not used.
+        network: the network to prune; not used.
         units: its units.
-        pixel_loss: the loss of one head; not used.
-        seed: another seed removes other channels; None takes it from the seed of the run.
+        pixel_loss: the loss of one output head; not used.
+        seed: the seed of the scores; None draws it from torch's CPU generator, which a run seeds.
     """
 
     needs_data = False

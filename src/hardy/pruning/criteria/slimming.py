@@ -1,11 +1,11 @@
 """Network slimming: removes the channels with the smallest |gamma|, which sparse training drives to zero.
 
 The score of a channel is |gamma| of the norm layer at its gate site, or the mean over several sites. The penalty is the
-sum of all these |gamma|. Without sparse training it is the criterion "BN scale". A unit without such a norm layer
+sum of all these |gamma|. Without sparse training this is the criterion "BN scale". A unit without such a norm layer
 cannot be compared: it gets a very high score, so it is removed last.
 
 Source: Liu, Li, Shen, Huang, Yan and Zhang, "Learning efficient convolutional networks through network slimming",
-ICCV 2017, eq. 1; as a plain criterion method 30 of the code of Molchanov et al., CVPR 2019.
+ICCV 2017, eq. 1; without sparse training: method 30 of the code of Molchanov et al., CVPR 2019.
 """
 
 from collections.abc import Sequence
@@ -30,12 +30,12 @@ class Slimming(Criterion):
     """``|gamma|`` of the norm layers at the gate sites.
 
     Args:
-        network: what is pruned.
+        network: the network to prune.
         units: its units.
-        pixel_loss: the loss of one head; not used.
+        pixel_loss: the loss of one output head; not used.
 
     Raises:
-        InputError: when no unit has its gates at a norm layer with a scale.
+        InputError: if no unit has its gates at a norm layer with a scale.
     """
 
     needs_data = False

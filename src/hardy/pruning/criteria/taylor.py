@@ -1,9 +1,9 @@
-"""First-order Taylor: how much the mean risk would change if a channel were removed.
+"""First-order Taylor: an estimate of the change of the mean risk if a channel were removed.
 
 For each gate z = 1 (`hardy.pruning.gates`) the score is the mean over batches of (dR/dz)^2, where R is the mean of the
 domain risks. This is the squared first-order change of the loss when the channel is removed. With ``square="sample"``
-it is the sum over the images of a batch of the squared parts of dR/dz ("FG", full gradient, method 23 of the authors'
-code).
+each image's part of dR/dz is squared, and the squares are summed over the images of a batch ("FG", full gradient,
+method 23 of the authors' code).
 
 Source: Molchanov, Mallya, Tyree, Frosio and Kautz, "Importance estimation for neural network pruning", CVPR 2019,
 methods "Taylor FO" and "Taylor FO-FG" with gates after batch norms; eq. 2 of Cai, Li and Kot, arXiv:2210.13810.
@@ -31,22 +31,24 @@ class Taylor(Criterion):
     """Squared first-order effect of each gate on the mean risk.
 
     Args:
-        network: what is pruned.
+        network: the network to prune.
         units: its units.
-        pixel_loss: the loss of one head.
+        pixel_loss: the loss of one output head.
         square: square the gradient of each image and sum (``"sample"``), square that of each batch and then average
             (``"before"``), or average and then square (``"after"``).
-        skip: a gate with several sites (a residual stream) has the sum of their gradients; its square is divided by 1
-            (``"none"``), by the number of sites (``"places"``), or by the number n of residual blocks, which is the
-            number of sites minus 1 (``"blocks"``); ``"nvidia"`` is ``"blocks"``, and 3 for a gate with a single site.
-            These are the weights 1, 1, 3/4, 3/6 and 1 of inner and skip gates in the authors' code for ResNet-50.
+        skip: the gradient of a gate with several sites (a residual stream) is a sum over the sites. Its square is
+            divided by 1 (``"none"``), by the number of sites (``"places"``), or by the number n of residual blocks,
+            which is the number of sites minus 1 (``"blocks"``). ``"nvidia"`` is ``"blocks"``, with 3 for a gate with a
+            single site; these are the weights 1, 1, 3/4, 3/6 and 1 of inner and skip gates in the authors' code for
+            ResNet-50.
         gates: one for each channel that can be cut out (``"unit"``), or those of the authors (``"paper"``): after every
             batch norm of a residual block and at the output of each block, see `hardy.pruning.residual`; a ratio then
             counts these gates.
-        accumulate: average the gradients of so many batches before squaring; a rest of fewer batches does not count.
+        accumulate: average the gradients of this many batches before squaring. If batches are left over at the end of a
+            round, they are not used.
 
     Raises:
-        InputError: for an ``accumulate`` below 1, or one above 1 that does not precede the square of a batch.
+        InputError: for an ``accumulate`` below 1, or above 1 with another ``square`` than ``"before"``.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""First-order Taylor of 2017: |mean over pixels of activation times gradient|, averaged over images.
+"""First-order Taylor of 2017: |mean over pixels of activation times gradient|, summed over the images of a batch.
 
 For image n and the activation a of a channel it is |mean over pixels of dR/da times a|, where R is the mean of the
 domain risks. If a unit has several gate sites, their means are added before the absolute value, because they are
@@ -31,9 +31,9 @@ class TaylorActivation(Criterion):
     """``sum_n |mean_hw (dR/da_n a_n)|``, divided by the Euclidean norm over the unit.
 
     Args:
-        network: what is pruned.
+        network: the network to prune.
         units: its units.
-        pixel_loss: the loss of one head.
+        pixel_loss: the loss of one output head.
         normalise: divide each unit's scores by their Euclidean norm, so that layers can be ranked together.
     """
 

@@ -30,9 +30,9 @@ class TaylorWeight(Criterion):
     Frozen weights get a gradient for the score only and stay frozen.
 
     Args:
-        network: what is pruned.
+        network: the network to prune.
         units: its units.
-        pixel_loss: the loss of one head.
+        pixel_loss: the loss of one output head.
     """
 
     def __init__(self, network: Network, units: Sequence[Unit], pixel_loss: PixelLoss) -> None:

@@ -1,4 +1,4 @@
-"""The stop rule: how many of the chosen channels can be removed before the score falls too far."""
+"""The stop rule: how many of the chosen channels can be removed before the score falls by too much."""
 
 import logging
 
@@ -14,16 +14,16 @@ __all__ = ["allowed", "refuse_all"]
 logger = logging.getLogger("hardy")
 
 _PARTS = 100
-"""The largest allowed part is found with an accuracy of one in this many of the chosen channels."""
+"""The size of the largest allowed part is accurate to the number of chosen channels divided by this."""
 
 
 def allowed(work: Work, scores: dict[str, Tensor], dead: Removed, chosen: Removed) -> Removed:
-    """``chosen`` if ``work.good`` allows it, else the largest part of it, lowest scores first, that is allowed.
+    """``chosen`` if ``work.good`` allows it, else its largest part that is allowed, lowest scores first.
 
     Bisection finds this part with about seven measurements. It assumes that removing fewer channels is never worse.
 
     Raises:
-        InputError: when nothing is removed so far and nothing may be removed.
+        InputError: if nothing has been removed so far and nothing may be removed.
     """
     if work.good is None or not chosen or work.good(joined(dead, chosen)):
         return chosen

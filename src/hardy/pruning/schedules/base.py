@@ -1,7 +1,7 @@
 """The interface of a pruning schedule: when channels are scored, masked and removed.
 
-Every pruning schedule ends with `remove_and_check`: it removes the channels and compares the result with a masked copy
-on the example of the network. A removal that changes the outputs is an error.
+Every pruning schedule ends with `remove_and_check`. It removes the channels and compares the network with a masked copy
+on the network's example. If the outputs differ, it raises an error.
 """
 
 from abc import ABC, abstractmethod
@@ -62,12 +62,12 @@ class Pruned:
 
 @dataclass(frozen=True)
 class Apart:
-    """Scoring apart from training: by passes that do not change the network.
+    """Scoring apart from training, by passes that do not change the network.
 
     Attributes:
-        batches: how many are read for each scoring; None for the number of the schedule, or 30.
-        running: batch norms use their running statistics.
-        pixel_loss: the loss of one head in the training steps between the rounds.
+        pixel_loss: the loss of one output head in the training steps between the rounds.
+        batches: the number of batches for each scoring; None for the number of the schedule, or 30.
+        running: whether batch norms use their running statistics.
     """
 
     pixel_loss: PixelLoss
@@ -80,18 +80,18 @@ class Work:
     """What a pruning schedule works on.
 
     Attributes:
-        network: what is pruned, in place.
+        network: the network to prune, in place.
         criterion: the criterion, made for this network and these units.
         units: the network's units.
-        goal: when enough channels are removed.
+        goal: decides whether enough channels are removed.
         limits: the limits of a selection.
         tune: the training function, for a schedule that trains.
         batches: an endless stream of batches, for a schedule that scores without training.
         log: ``log(step, values)``, called after each round, or None.
-        good: the stop rule, or None. ``good(removed)`` is True if the present network without the channels ``removed``
+        good: the stop rule, or None. ``good(removed)`` is True if the current network without the channels ``removed``
             is good enough. It is called before channels are removed and does not change the network.
-        apart: how the criterion is scored apart from training, over ``batches``; None when a schedule that trains
-            scores the batches on which it trains.
+        apart: how the criterion is scored apart from training, over ``batches``; None if a schedule that trains scores
+            the batches on which it trains.
     """
 
     network: Network
@@ -106,13 +106,13 @@ class Work:
     apart: Apart | None = None
 
     def report(self, step: int, dead: Removed, **values: float) -> None:
-        """Log how many channels are masked or removed, and ``values``."""
+        """Log the number of channels that are masked or removed, the share that is left, and ``values``."""
         if self.log is not None:
             gone, total = sum(map(len, dead.values())), sum(unit.size for unit in self.units)
             self.log(step, {"removed": float(gone), "left": 1 - gone / total} | values)
 
     def readings(self, dead: Removed) -> dict[str, float]:
-        """See `hardy.pruning.agreement.readings`; nothing without a log. Call it before more is masked."""
+        """See `hardy.pruning.agreement.readings`; empty without a log. Call it before more channels are masked."""
         return {} if self.log is None else readings(self.criterion, self.units, self.goal, dead, self.limits)
 
 
@@ -122,7 +122,7 @@ class Schedule(ABC):
     The constructor takes its options after the ``*``; `run` gets the `Work`.
 
     Attributes:
-        trains: True when it trains the network; then it needs data with every criterion.
+        trains: True if it trains the network; then it needs data with every criterion.
     """
 
     trains: bool = True
@@ -131,7 +131,7 @@ class Schedule(ABC):
         """Check before the first step that the schedule can do ``work``.
 
         Raises:
-            InputError: when it cannot; the message says why.
+            InputError: if it cannot; the message gives the reason.
         """
 
     @abstractmethod
@@ -139,7 +139,7 @@ class Schedule(ABC):
         """Prune ``work.network`` in place.
 
         Raises:
-            InputError: when no channel can be removed.
+            InputError: if no channel can be removed.
         """
 
 
@@ -160,8 +160,8 @@ def remove_and_check(work: Work, removed: Removed, scores: dict[str, Tensor], ro
     """Remove the channels ``removed``, in place, and compare the network with a masked copy.
 
     Raises:
-        InputError: when ``removed`` is empty.
-        RuntimeError: when the pruned network and the masked copy compute different outputs.
+        InputError: if ``removed`` is empty.
+        RuntimeError: if the pruned network and the masked copy compute different outputs.
     """
     network, units = work.network, work.units
     removed = {name: channels for name, channels in removed.items() if channels}

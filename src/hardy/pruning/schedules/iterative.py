@@ -1,8 +1,8 @@
-"""Scores, masks and trains in turns: every 30 batches at most 100 more channels are masked for good.
+"""Scores, masks and trains in turns: every 30 batches at most 100 more channels are masked permanently.
 
 The mean score over the batches of a round enters a moving average (0.9), and the lowest channels are masked. When the
-goal is reached the masked channels are cut out. A stop rule is checked before each mask; if it fails, the state after
-the last mask is restored and then cut.
+goal is reached, the masked channels are cut out. A stop rule is checked before each mask; if it fails, the state after
+the last mask is restored and cut.
 
 Source: the loop of Molchanov, Mallya, Tyree, Frosio and Kautz, "Importance estimation for neural network pruning",
 CVPR 2019, with the numbers of Cai, Li and Kot, arXiv:2210.13810.
@@ -28,8 +28,8 @@ class Iterative(Schedule):
 
     Args:
         every: steps between rounds.
-        per_round: the most channels masked in a round.
-        momentum: of the moving average of the scores, in [0, 1); it starts at the first mean.
+        per_round: the largest number of channels masked in a round.
+        momentum: momentum of the moving average of the scores, in [0, 1); the average starts at the first mean.
 
     Raises:
         InputError: for an ``every`` below 1 or a ``momentum`` outside [0, 1).
@@ -41,7 +41,11 @@ class Iterative(Schedule):
         self.every, self.per_round, self.momentum = every, per_round, momentum
 
     def check(self, work: Work) -> None:
-        """See `Schedule.check`: one block must fit into a round."""
+        """See `Schedule.check`.
+
+        Raises:
+            InputError: if one block of ``round_to`` channels does not fit into a round.
+        """
         if self.per_round < work.limits.round_to:
             raise InputError(
                 f"per_round {self.per_round} allows no removal: it must be at least round_to {work.limits.round_to}"

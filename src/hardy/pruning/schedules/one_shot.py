@@ -1,6 +1,6 @@
 """Scores the network without training it, and removes once.
 
-Scoring does not change weights, gradients and batch statistics. With a stop rule, bisection finds the largest removal
+Scoring does not change weights, gradients or batch statistics. With a stop rule, bisection finds the largest removal
 that the rule allows.
 
 Source: "prune once and retrain" of Li, Kadav, Durdanovic, Samet and Graf, "Pruning filters for efficient ConvNets",
@@ -17,7 +17,7 @@ __all__ = ["OneShot"]
 
 
 class OneShot(Schedule):
-    """Score the network in its present mode, and remove once.
+    """Score the network in its current mode, and remove once.
 
     Args:
         batches: number of batches for scoring; a criterion that needs no data uses none.

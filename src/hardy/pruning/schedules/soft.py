@@ -1,9 +1,9 @@
 """Soft pruning: filters set to zero are trained further and may recover; only the last selection is removed.
 
-After a fixed number of steps all lowest channels are selected again, and the filters that produce them are set to zero.
-Norm layers and the layers that follow keep their weights, so that the zeroed filters get gradients and may grow again.
-With ``hold`` they stay at zero until the next selection. A stop rule is checked at the end and reduces the last
-selection.
+After a fixed number of steps the lowest channels are selected from all channels, and the filters that produce them are
+set to zero. Norm layers and the layers that follow keep their weights, so the zeroed filters get gradients and can
+recover. With ``hold`` they stay at zero until the next selection. A stop rule is checked at the end and reduces the
+last selection.
 
 Source: He, Kang, Dong, Fu and Yang, "Soft filter pruning for accelerating deep convolutional neural networks", IJCAI
 2018, algorithm 1 (criterion ``l2``, scope ``layer``); with ``hold``: He, Liu, Wang, Hu and Yang, "Filter pruning via

@@ -2,9 +2,9 @@
 
 Each step adds ``beta * penalty`` of the criterion (``sum w |scale|``) to the loss. beta is adapted: it is multiplied by
 1.25 if the number of scales under the threshold t is below a straight line to the goal, and divided by 1.25 if it is
-above. When enough scales are under t, or the steps are used up, the smallest scales are removed and the network trains
-without the penalty. All this can be repeated with equal parts of the goal. A stop rule is checked at each removal and
-ends the schedule if it does not allow the complete removal.
+above. When enough scales are under t, or all steps are made, the channels with the smallest scales are removed and the
+network trains without the penalty. This can be repeated with equal parts of the goal. A stop rule is checked at each
+removal and ends the schedule if it does not allow the complete removal.
 
 Source: Luo, Liu and Yang, "Domain generalization for semantic segmentation by pruning", IJCV 2024,
 doi 10.1007/s11263-024-02194-5 (joint training, threshold, prune iterations); Liu, Li, Shen, Huang, Yan and Zhang,
@@ -35,14 +35,15 @@ class Sparse(Schedule):
     """Train with a sparsity penalty, then remove the smallest scales.
 
     Args:
-        steps: largest number of steps of an iteration; it ends early when enough scales are under t.
+        steps: the largest number of steps of an iteration. Every ``adapt`` steps it is checked whether enough scales
+            are under t, and the iteration then ends early; with ``adapt`` 0 all steps are made.
         beta: initial strength of the penalty.
         adapt: steps between changes of beta; 0 keeps it constant.
-        threshold: t; a scale below counts as pruned.
+        threshold: t; a channel whose scale is below it can be removed.
         relative: t is a multiple of the initial mean scale of each unit, not an absolute size.
         fill: if fewer scales than the goal needs are under t, also remove the next smallest.
         iterations: number of rounds of sparse training and removal, with equal parts of the goal.
-        settle: steps without penalty after each removal but the last, which the recovery follows.
+        settle: steps without penalty after each removal except the last, after which the recovery trains.
 
     Raises:
         InputError: for a value out of range.
@@ -76,7 +77,11 @@ class Sparse(Schedule):
         self.iterations, self.settle = iterations, settle
 
     def check(self, work: Work) -> None:
-        """See `Schedule.check`: the criterion must have a penalty."""
+        """See `Schedule.check`.
+
+        Raises:
+            InputError: for a criterion without a penalty.
+        """
         if not work.criterion.sparse:
             raise InputError(
                 f"prune.schedule: sparse training needs a criterion with a penalty, such as npdg or slimming; "
@@ -84,7 +89,11 @@ class Sparse(Schedule):
             )
 
     def run(self, work: Work) -> Pruned:
-        """See `Schedule.run`."""
+        """See `Schedule.run`.
+
+        Raises:
+            InputError: for a criterion without a penalty, or if no channel can be removed.
+        """
         assert work.tune is not None, "this schedule trains"
         self.check(work)
         means = {name: float(scale.mean()) or 1.0 for name, scale in work.criterion.scores().items()}
@@ -139,9 +148,9 @@ class _State:
     """The removed channels, the strength of the penalty, and the number of steps made.
 
     Args:
-        work: what is pruned.
+        work: the work of the schedule.
         threshold: t.
-        references: by the unit's name the value that its scales are divided by: 1, or its initial mean scale.
+        references: the unit's name -> the divisor of its scales: 1, or their initial mean.
         beta: initial strength of the penalty.
     """
 
@@ -165,18 +174,19 @@ class _State:
         return under
 
     def needed(self) -> int:
-        """The number of channels to remove now to reach the goal, by its present prediction."""
+        """The number of channels to remove now to reach the goal, by its current prediction."""
         work = self._work
         return sum(map(len, fewest(self.scores(), work.units, work.goal, self.dead, work.limits).values()))
 
     def enough(self, count: int) -> bool:
-        """Whether removing the ``count`` smallest, as far as the limits allow, removes as many as the goal needs."""
+        """Whether the ``count`` smallest channels, as far as the limits allow their removal, are as many as the goal
+        needs."""
         work = self._work
         chosen = select(self.scores(), work.units, count, self.dead, work.limits)
         return sum(map(len, chosen.values())) >= self.needed()
 
     def remove(self, count: int | None) -> bool:
-        """Remove the ``count`` smallest, or fewer if the goal needs fewer; None removes as many as the goal needs.
+        """Remove the ``count`` smallest channels, or fewer if the goal needs fewer; None: as many as the goal needs.
 
         Returns True if the stop rule allowed only a part.
         """

@@ -3,7 +3,7 @@
 An atom is one channel of one side of a module. A cell is an atom together with the modules at whose output its gate
 would be. A tag is an integer tensor of cells that broadcasts to the tensor it describes. Its size is 1 along every axis
 along which the channel does not change, and -1 means no channel. A tensor may have several tags that vary along
-different axes. Joining tags joins their atoms, in disjoint sets.
+different axes. Joining two tags joins their atoms, which form disjoint sets.
 """
 
 from collections import defaultdict
@@ -21,7 +21,7 @@ NONE = -1
 
 
 class AtomSets:
-    """Atoms, the disjoint sets that they are joined to, and the reasons why some cannot be removed."""
+    """Atoms, the disjoint sets that they form, and the reasons why some cannot be removed."""
 
     def __init__(self) -> None:
         self._atoms: list[Atom] = []
@@ -131,7 +131,7 @@ class AtomSets:
                 self._block(atoms[0], "is coupled to channels that cannot be removed")
 
     def compressed(self, tag: Tensor) -> Tensor | None:
-        """``tag`` with size 1 along axes along which its channels are the same; None when it varies along no axis."""
+        """``tag`` with size 1 along axes along which its channels are the same; None if it varies along no axis."""
         for axis, (size, stride) in enumerate(zip(tag.shape, tag.stride(), strict=True)):
             if size > 1 and stride == 0:
                 tag = tag.narrow(axis, 0, 1)

@@ -1,6 +1,6 @@
 """The tags of the tensors of a running network (`hardy.pruning.tracing.atom_sets`).
 
-`hardy.pruning.tracing.flow` adds them, operation by operation.
+`hardy.pruning.tracing.flow` adds the tags of each operation's results.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,8 @@
 """Couplings that the code of a module fixes and a trace cannot find: heads, parts, and attributes that hold a size.
 
 Hardy's blocks and registered classes declare these themselves (`hardy.ties`); this file declares them for classes of
-timm and torchvision. `hardy.pruning.heads` has the rows and columns of heads. Here are the width of a residual stream
-and of the parts that a map is split into, where a module stores them as numbers, and the attributes to set after a cut.
+timm and torchvision. The rows and columns of heads are in `hardy.pruning.heads`. This file has the widths that a module
+stores as numbers (of a residual stream, of the parts of a split map), and the attributes to set after a cut.
 """
 
 from typing import Literal
@@ -26,7 +26,7 @@ from hardy.ties import Coupling, couplings_of, follow_cut
 __all__ = ["DECLARED", "check", "declared", "declared_width", "follow"]
 
 DECLARED = ("heads", "embedding", "parts")
-"""Sides that exist by declaration."""
+"""Sides that a module has only by declaration."""
 
 _FEED_FORWARD = (
     Mlp,
@@ -43,7 +43,7 @@ _FEED_FORWARD = (
 
 
 def declared(module: nn.Module) -> tuple[Coupling, ...]:
-    """The couplings of ``module``: as its class declares or registers them (`hardy.ties`), else as known here."""
+    """The couplings of ``module``, as its class declares or registers them (`hardy.ties`), else as declared here."""
     couplings = couplings_of(module)
     if couplings is not None:
         return couplings
@@ -80,23 +80,23 @@ def check(coupling: Coupling, module: nn.Module) -> None:
         most, count = max((row for rows in channels for row in rows), default=-1), side_width(layers[layer], side)
         if len(channels) != coupling.count or most >= count:
             raise InputError(
-                f"{where} ties {coupling.count} of them to {len(channels)} rows of channels up to {most} of {layer!r} "
-                f"({side}), which has {count}: give as many rows, of channels that there are"
+                f"{where} counts {coupling.count}, but gives {len(channels)} rows of channels up to {most} of "
+                f"{layer!r} ({side}), which has {count}: give {coupling.count} rows of existing channels"
             )
 
 
 def _tied(kind: Literal["embedding", "parts"], width: int, layer: str, side: str) -> Coupling:
-    """A coupling of channels that a module counts, one to one with the channels of a side of a layer."""
+    """A coupling of ``width`` channels, one to one with the channels of a side of a layer."""
     return Coupling(kind, width, ((layer, side, tuple((channel,) for channel in range(width))),))
 
 
 def declared_width(module: nn.Module, side: str) -> int:
-    """How many channels a declared side has; 0 when ``module`` has no such side."""
+    """The number of channels of a declared side; 0 if ``module`` has no such side."""
     return next((coupling.count for coupling in declared(module) if coupling.side == side), 0)
 
 
 def follow(module: nn.Module, side: str, count: int) -> None:
-    """After a side was cut to ``count`` channels, set the attributes of ``module`` that hold its size, in place."""
+    """After a cut of a side to ``count`` channels, set the attributes of ``module`` that hold its size, in place."""
     if couplings_of(module) is not None:
         follow_cut(module, side, count)
         return

@@ -1,10 +1,10 @@
-"""Follows channels through a running network: every operation below autograd passes the tags of its inputs on.
+"""Follows channels through a running network: the results of every operation below autograd get tags from its inputs.
 
 `Flow` watches a forward pass. Operations that only move elements are applied to the tags as to the data. Elementwise
 operations join the channels of their operands. Products and convolutions read channels and produce others. Reductions,
 softmax and unknown operations block channels that they may mix. Norm layers over channels are followed as modules. Some
-rules are assumptions, such as that a view that splits channels lets the last axis change; the result is tested by
-`hardy.pruning.tracing.trial`.
+rules are assumptions, for example that the last axis may change after a view that splits channels. So
+`hardy.pruning.tracing.trial` tests the result.
 """
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
@@ -174,7 +174,7 @@ class Flow(TorchDispatchMode):
         mixed = [tag for tag in tags if gone & set(varying(tag)) and not self._is_own_average(tag, source)]
         if (
             self.carried.here not in self.carried.trusted
-        ):  # there it is a mean over heads, of weights that may not be used
+        ):  # in a trusted module it is a mean of attention weights over heads, which may not be used
             self.carried.fix(mixed, f"a {call.name} over channels")
         kept = [tag for tag in tags if not gone & set(varying(tag))]
         for result in tree_leaves(call.out):

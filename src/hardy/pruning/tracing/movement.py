@@ -1,7 +1,7 @@
 """Operations that move elements: the tags move with the elements.
 
-If a view splits channels over several axes, all but one of these axes must keep their size; it is assumed that the last
-one may change. The parts of an even split (`chunk`) keep the same width.
+If a view splits channels over several axes, all but one of these axes must keep their size. The last one is assumed to
+be the one that may change. The parts of an even split (`chunk`) keep equal widths.
 """
 
 from collections.abc import Mapping
@@ -66,7 +66,7 @@ def _axes(chosen: Any, rank: int) -> set[int]:
 
 
 def _picked(name: str, tag: Tensor, source: Tensor, args: tuple[Any, ...], given: Mapping[str, Any]) -> str | None:
-    """Why an operation that selects elements blocks their channels; None when it does not."""
+    """The reason why an operation that selects elements blocks their channels; None if it does not."""
     rank, along = source.ndim, set(varying(tag))
     if name == "slice":
         axis = (args[1] if len(args) > 1 else 0) % rank

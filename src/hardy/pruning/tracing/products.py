@@ -16,7 +16,7 @@ FEEDS = "reads a fixed number of channels"
 
 
 def _contract(carried: Carried, left: Tensor, right: Tensor) -> list[Tensor]:
-    """The tags of a product (b, m, k) x (b, k, n), or without b: the channels along k are read."""
+    """The tags of a product (b, m, k) x (b, k, n), or without b; it reads the channels along k."""
     first = [lifted(tag, 3) for tag in carried.of(left)]
     second = [lifted(tag, 3) for tag in carried.of(right)]
     taken = [tag for tag in first if 2 in varying(tag)]

@@ -15,10 +15,10 @@ MOVES = _names("""
 """Operations that move elements without changing them: they are applied to the tags as to the data."""
 
 POINTWISE = _names("_prelu_kernel bernoulli dropout hardswish log_sigmoid_forward native_dropout rrelu_with_noise")
-"""Elementwise operations without torch's tag for these."""
+"""Elementwise operations that torch does not tag as pointwise."""
 
 SATURATING = _names("hardsigmoid sigmoid")
-"""Operations that map zero to another value: their results weight channels and do not produce them."""
+"""Operations that map zero to another value; their results are weights of channels, not channels."""
 
 SOFTMAXES = _names("_log_softmax _safe_softmax _softmax")
 
@@ -38,4 +38,4 @@ LIKE = _names("""
     as_strided empty_like full_like new_empty new_empty_strided new_full new_ones new_zeros ones_like rand_like
     randn_like zero zeros_like
 """)
-"""Operations that read no elements, or not by their index."""
+"""Operations whose result does not depend on the elements, and ``as_strided``."""

@@ -65,7 +65,8 @@ def trace(network: nn.Module, example: Tensor | None = None) -> Trace:
     shuffles), the network is traced again, and the convolution loses the same indices in each group.
 
     Raises:
-        InputError: when ``network`` is not a `Network` and has no ``example``, or does not run on the example.
+        InputError: if ``network`` is not a `Network` and there is no ``example``, if it does not run on the example, or
+            if a class declares a coupling that its module does not have.
     """
     example = example_for(network, example)
     twin = twin_of(network)
@@ -106,7 +107,7 @@ def _trace_once(twin: nn.Module, example: Tensor, fixed: Mapping[str, str], alik
 
 
 def twin_of(network: nn.Module) -> nn.Module:
-    """A copy of ``network`` on the CPU with plain parameters; works with cached tensors too."""
+    """A copy of ``network`` on the CPU with plain parameters, also if modules cache tensors."""
     try:
         twin = duplicate(network)
     except RuntimeError:  # a cached tensor in a graph: moving a module clears such caches
@@ -119,7 +120,7 @@ def example_for(network: nn.Module, example: Tensor | None) -> Tensor:
     """``example`` on the CPU with at least two samples; noise for a `Network` without an example.
 
     Raises:
-        InputError: when ``network`` is not a `Network` and there is no example.
+        InputError: if ``network`` is not a `Network` and there is no example.
     """
     if example is not None:
         example = example.detach().cpu()
@@ -130,7 +131,7 @@ def example_for(network: nn.Module, example: Tensor | None) -> Tensor:
 
 
 def outputs_of(network: nn.Module, example: Tensor) -> list[Tensor]:
-    """The output tensors of a network."""
+    """The output tensors of ``network``; for a `Network` see `Network.read`."""
     return network.read(example) if isinstance(network, Network) else tensors_in(network(example))
 
 
@@ -255,7 +256,7 @@ def _join_declared(twin: nn.Module, sets: AtomSets, bases: Mapping[tuple[str, st
 
 
 def _layer_in(modules: Mapping[str, nn.Module], name: str) -> str:
-    """The name of the layer that a tuner put something around, when ``name`` is that of the two; else ``name``."""
+    """The name of the wrapped layer, if ``name`` is that of a tuner's wrapper; else ``name``."""
     while isinstance(modules.get(name), Around):
         name = f"{name}.layer"
     return name
@@ -269,7 +270,7 @@ def _traced_atoms(
     gates: dict[str, str],
     standardised: frozenset[str],
 ) -> Trace:
-    """The trace in terms of atoms: only sets that a layer produces and that are used in a forward pass."""
+    """The trace: only the sets that a layer produces and that a forward pass uses."""
     channels: list[list[Atom]] = []
     blocked: dict[Atom, str] = {}
     for members in sets.groups():

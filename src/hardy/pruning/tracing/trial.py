@@ -1,9 +1,9 @@
-"""Trial: tests that removing units from a copy computes the same as masking them.
+"""Trial: tests that a network computes the same whether units are removed or masked.
 
 The code of a network may depend on widths in ways that a trace cannot find: a number in an attribute, a view, a split.
 So half of the channels of each unit are masked in one copy of the network and removed from another. If the outputs
-differ, or the smaller network fails, the unit is rejected. All units are tested together; only when a test fails are
-the units of each half tested separately.
+differ, or the smaller network fails, the unit is rejected. All units are tested together first. If this test fails, the
+two halves of the units are tested separately, and so on.
 """
 
 import copy
@@ -28,7 +28,9 @@ TOLERANCE = 1e-4
 def tried(
     network: nn.Module, units: Sequence[Unit], example: Tensor | None = None
 ) -> tuple[list[Unit], dict[str, str]]:
-    """The units that can be pruned, and for the others, by name, the reason why not.
+    """The units that can be pruned, and for each other unit, by name, the reason.
+
+    Units of one channel are not tested.
 
     Args:
         network: a `Network` or any module; it does not change.
@@ -56,7 +58,7 @@ def tried(
 
 
 class _Trial:
-    """A copy of the network with weights for which every channel has an effect."""
+    """A copy of the network with weights such that every channel has an effect."""
 
     def __init__(self, network: nn.Module, example: Tensor | None) -> None:
         self._twin = twin_of(network).requires_grad_(False).eval()
@@ -65,7 +67,7 @@ class _Trial:
             _shake(self._twin)
 
     def fault(self, units: Sequence[Unit]) -> str | None:
-        """The error when every second channel of ``units`` is removed; None without an error."""
+        """The error if every second channel of ``units`` is removed; None without an error."""
         removed = {unit.name: list(range(0, unit.size - unit.size % 2, 2)) for unit in units}
         masked, smaller = copy.deepcopy(self._twin), copy.deepcopy(self._twin)
         mask(masked, units, removed)
@@ -87,7 +89,7 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 
 
 def _run(network: nn.Module, example: Tensor) -> tuple[list[Tensor], str | None]:
-    """The outputs, or none and where and how the network failed."""
+    """The outputs and None; or no outputs and a text that names the failing module and its error."""
     running: list[str] = []
 
     def entering(name: str) -> Callable[..., None]:
