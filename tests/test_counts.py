@@ -92,7 +92,7 @@ def test_every_flipped_byte_is_seen_or_harmless(tmp_path):
     assert seen > len(data) - 8  # the time and the system in a gzip's header say nothing
     for end in range(0, len(data), 7):
         (tmp_path / FILE).write_bytes(data[:end])
-        with pytest.raises(InputError, match="torn"):
+        with pytest.raises(InputError, match="damaged"):
             read(tmp_path)
 
 
@@ -130,7 +130,7 @@ def test_a_checksum_that_is_right_does_not_hide_a_place_outside_the_matrix(tmp_p
     said = [{"domain": "a", "split": "unseen", "classes": ["k", "l"], "names": ["x", "y"]}]
     arrays = {**load(data), "places": np.array([0, 1, 4, 6], np.uint8)}
     rewrite(tmp_path / FILE, {"domains": said, "sha256": counts._checksum(said, arrays)}, **arrays)
-    with pytest.raises(InputError, match="outside the matrix"):
+    with pytest.raises(InputError, match="outside of the matrix"):
         read(tmp_path)
 
 

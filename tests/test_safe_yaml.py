@@ -30,9 +30,9 @@ BAD = {
     "base 8": ("a: 010", "line 1, column 4: '010' is 8 in YAML; write that, or quote a text"),
     "nothing but a mark": ('a: "b\\0c"', "line 1, column 4: 'b\\x00c' holds a NUL character; leave it out"),
     "nothing in a key": ('"b\\0c": 1', "line 1, column 1: 'b\\x00c' holds a NUL character"),
-    "twice": ("a: 1\nb: 2\na: 3", "line 3, column 1: 'a' is given already, on line 1; keep one of them"),
-    "twice within": ("s:\n  a: 1\n  a: 1", "line 3, column 3: 'a' is given already, on line 2"),
-    "twice as text": ("1: a\n'1': b", "'1' is given already"),
+    "twice": ("a: 1\nb: 2\na: 3", "line 3, column 1: 'a' was already given on line 1; keep one of them"),
+    "twice within": ("s:\n  a: 1\n  a: 1", "line 3, column 3: 'a' was already given on line 2"),
+    "twice as text": ("1: a\n'1': b", "'1' was already given"),
     "list as key": ("? [a]\n: 1", "a key is a list or a mapping"),
     "long": ("a" * 2_000_000, "more than 1,048,576 characters"),
     "two documents": ("a: 1\n---\nb: 2", "not YAML: expected a single document"),
@@ -86,7 +86,7 @@ def test_plain_values_stay_what_they_were() -> None:
 
 def test_an_override_that_names_no_key_of_a_recipe() -> None:
     values = {"network": {"name": "tiny"}, "data": {"sources": ["folder/day"]}}
-    with pytest.raises(InputError, match="no key is nested so deep"):
+    with pytest.raises(InputError, match="no key is nested that deep"):
         recipe.from_values(values, ["network." + "a." * 2000 + "b=1"])
 
 

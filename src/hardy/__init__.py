@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 # libraries or in worker processes. Set the variable to 0 to allow the reports.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-# A thread that waits for another at the end of an operation sleeps. By default it spins, and where other processes use
-# the cores it keeps the thread that it waits for from running. OpenMP reads this when torch is imported.
+# A thread that waits for another at the end of an operation sleeps. By default it spins, and if other processes use the
+# cores, it then blocks the thread that it waits for. OpenMP reads this when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"

@@ -21,9 +21,9 @@ def main() -> None:
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
-    """Handle Ctrl-C as Python does; but during an import exit at once.
+    """Handle Ctrl-C as Python does, but during an import exit at once.
 
-    There libraries catch the exception, or it leaves them half imported, and numpy then recurses endlessly.
+    During an import, libraries catch the exception, or they stay half imported and numpy then recurses endlessly.
     """
     while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
         frame = frame.f_back

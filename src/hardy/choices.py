@@ -24,7 +24,7 @@ class Choice:
         path: its dotted path, such as ``prune.criterion``.
         registry: the methods that it chooses from.
         model: the class of its value, `Method` or a subclass.
-        usual: the default method, None without one.
+        usual: the default method; None if there is none.
         optional: whether the field may be null.
     """
 
@@ -36,7 +36,7 @@ class Choice:
 
 
 def kind_of(annotations: tuple[Any, ...]) -> str | None:
-    """The name of the kind that a field is marked with, if it is."""
+    """The name of the kind that a field is marked with; None if it is not marked."""
     return next((mark.name for mark in annotations if isinstance(mark, Kind)), None)
 
 
@@ -90,7 +90,7 @@ def references(section: BaseModel, kind: str) -> Iterator[str]:
 
 
 def _permitted(options: dict[str, Any]) -> dict[str, Any]:
-    """``options``, after the methods of other kinds that they name, such as a decoder, were permitted to run."""
+    """``options``, after a check that the methods of other kinds in them, such as a decoder, may run."""
     for key, name in options.items():
         if key in KINDS and isinstance(name, str) and ":" in name:
             permit(key, name)

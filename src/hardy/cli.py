@@ -67,11 +67,11 @@ def train(recipe: RecipeFile, overrides: Overrides = None, trust: Trust = None) 
 def prune(
     recipe: RecipeFile,
     overrides: Overrides = None,
-    ratio: Annotated[float | None, typer.Option(help="Share of filters removed, in place of the recipe's.")] = None,
+    ratio: Annotated[float | None, typer.Option(help="Share of filters removed, instead of the recipe's.")] = None,
     target_ms: Annotated[float | None, typer.Option(help="Upper limit of milliseconds per image.")] = None,
     target_gmacs: Annotated[float | None, typer.Option(help="Upper limit of billions of multiply-accumulates.")] = None,
     sensitivity: Annotated[
-        bool, typer.Option("--sensitivity", help="Show each unit's drop of the score; stop.")
+        bool, typer.Option("--sensitivity", help="Show how much each unit lowers the score; stop.")
     ] = False,
     trust: Trust = None,
 ) -> None:
@@ -108,7 +108,7 @@ def evaluate(
     class_: Annotated[list[str] | None, typer.Option("--class", help="Show this class's IoU beside the mIoU.")] = None,
     counts: Annotated[Path | None, typer.Option(help="Folder for the confusion counts of every image.")] = None,
     worst: Annotated[
-        int, typer.Option(min=0, max=20, help="Keep so many of each domain's worst images, for hardy report.")
+        int, typer.Option(min=0, max=20, help="Keep this many worst images of each domain, for hardy report.")
     ] = 0,
     device: Device = "auto",
     trust: Trust = None,
@@ -152,7 +152,7 @@ def bench(
     channels_last: Annotated[
         bool, typer.Option("--channels-last", help="Also time it in that layout; eager only.")
     ] = False,
-    dtype: Annotated[str, typer.Option(help="bfloat16: also time it in it; eager only.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="bfloat16: also time it in this type; eager only.")] = "float32",
     device: Device = "cpu",
     trust: Trust = None,
 ) -> None:
@@ -191,18 +191,19 @@ def export(
     *,
     size: SizeText = "512x1024",
     dynamic: Annotated[bool, typer.Option(help="Let height and width vary.")] = False,
-    logits: Annotated[bool, typer.Option(help="Logits in place of uint8 class ids.")] = False,
+    logits: Annotated[bool, typer.Option(help="Logits instead of uint8 class ids.")] = False,
     images: Annotated[int | None, typer.Option(min=1, help="Images of each domain that prove the file (20).")] = None,
     upsample: Annotated[
-        str, typer.Option(help="full; borders: the same, faster; half: classes doubled; none: at own stride.")
+        str, typer.Option(help="full; borders: the same, faster; half: half-size classes, enlarged; none: own stride.")
     ] = "full",
     merge: Annotated[bool, typer.Option("--merge", help="Merge the network's tuner into its weights first.")] = False,
     openvino: Annotated[bool, typer.Option("--openvino", help="Also prove the file in OpenVINO.")] = False,
     statistics: Annotated[
-        str, typer.Option(help="Those of batch norms: fixed; inputs of the file; observed: outputs too.")
+        str, typer.Option(help="Of batch norms: fixed; inputs: inputs of the file; observed: also outputs.")
     ] = "fixed",
     prototypes: Annotated[
-        list[str] | None, typer.Option(help="A domain whose statistics go beside the file; repeat.", callback=typed)
+        list[str] | None,
+        typer.Option(help="A domain whose statistics are saved beside the file; repeat.", callback=typed),
     ] = None,
     root: Root = None,
     dataset: DatasetOptions = None,
@@ -275,10 +276,10 @@ app.command("app")(look)
 
 @app.command()
 def init(
-    data: Annotated[Path | None, typer.Argument(help="A folder of data; without one an example.")] = None,
+    data: Annotated[Path | None, typer.Argument(help="A folder of data; without it, an example.")] = None,
     to: Annotated[Path, typer.Option(help="Folder to write into.")] = Path(),
 ) -> None:
-    """Write a commented recipe for a folder of data, and the JSON schema by which an editor completes recipes."""
+    """Write a commented recipe for a folder of data, and the JSON schema that editors use to complete recipes."""
     from hardy.commands import init as command
 
     command.run(data, to)
@@ -289,7 +290,7 @@ def import_(
     weights: Annotated[Path, typer.Argument(help="A published state dict.")],
     to: Annotated[Path, typer.Option(help="Folder for the run.")],
     classes: Annotated[str, typer.Option(help="Label space: cityscapes19, camvid11, or a classes.yaml.")],
-    network: Annotated[str | None, typer.Option(help="The network that it must be.")] = None,
+    network: Annotated[str | None, typer.Option(help="The network that the weights must fit.")] = None,
     source: Annotated[str | None, typer.Option("--from", help="A publication (else found by tensor names).")] = None,
 ) -> None:
     """Turn published weights into a run for every other verb; report which tensors were used and dropped."""
@@ -303,7 +304,7 @@ def doctor(
     root: Root = None,
     test: Annotated[bool, typer.Option(help="Train, prune, measure, save and export the smallest network.")] = True,
 ) -> int:
-    """Show versions, device, threads and the data sets here, and test that everything works, in ten seconds."""
+    """Show versions, device, threads and data sets, and test in ten seconds that everything works."""
     from hardy.commands import doctor as command
 
     return command.run(root, test=test)
@@ -312,7 +313,7 @@ def doctor(
 @app.command()
 def demo(
     folder: Annotated[Path | None, typer.Argument(help="Folder for the runs (runs/demo).")] = None,
-    data: Annotated[Path | None, typer.Option(help="Real images in place of drawn streets: a folder of data.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Real images instead of drawn streets: a folder of data.")] = None,
 ) -> None:
     """Demonstrate the workflow: train, prune three ways, measure unseen domains, export, report."""
     from hardy.commands import demo as command
@@ -321,7 +322,7 @@ def demo(
 
 
 def main() -> None:
-    """Run the command line: bad input prints one line and exits with 2, a stopped run with 128 + its signal."""
+    """Run the command line. Bad input prints one line and exits with 2; a stopped run exits with 128 + its signal."""
     stop_with_parent()
     with from_file():  # names that the user typed are allowed when they are parsed
         leave(_call, debug="--debug" in sys.argv)

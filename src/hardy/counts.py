@@ -1,8 +1,8 @@
-"""Confusion counts per image, kept with a run's records: intervals and new metrics then need no new training.
+"""Confusion counts per image, kept with a run's records, so that intervals and new metrics need no new measurement.
 
-One file in the folder of a run, a gzip of a safetensors file. Per domain it holds the names of the images in the order
-measured, and the entries of their confusion matrices that are not zero: an image has few. A checksum in it is over all
-that it says.
+They are in one file in the folder of a run, a gzip of a safetensors file. For each domain it holds the names of the
+images in the order measured, and the non-zero entries of their confusion matrices, which are few per image. A checksum
+covers the whole content.
 """
 
 import gzip
@@ -28,10 +28,10 @@ FILE = "counts.safetensors.gz"
 FORMAT = "hardy-counts/1"
 
 MOST_BYTES = 256 * 2**20
-"""Bytes of a file at most, unpacked too; 10,000 images of 19 classes take three million."""
+"""The largest size of a file in bytes, also when unpacked; 10,000 images of 19 classes need three million."""
 
 MOST_ENTRIES = 2**27
-"""Entries of all matrices of a domain at most: 1 GiB."""
+"""The largest number of entries of all matrices of a domain: 1 GiB."""
 
 _PARTS = ("lengths", "places", "values")
 
@@ -42,11 +42,12 @@ class Counts:
 
     Attributes:
         names: of the N images, in the order measured.
-        matrices: (N, C, C) int64: row = truth, column = prediction, over the labelled pixels (or 1 for a picture).
+        matrices: (N, C, C) int64: row = truth, column = prediction, over the labelled pixels (or one entry of 1 per
+            image for image-level classes).
         classes: names of the C classes.
-        split: ``source-val`` for held-out images of a domain trained on, ``unseen`` for a domain never trained on.
-        unmatched: (N, C) int64, by truth: pixels for which a class was predicted that has no counterpart among
-            ``classes``. They are misses of the true class. All 0 where network and labels share their classes.
+        split: ``source-val`` for held-out images of a training domain, ``unseen`` for any other domain.
+        unmatched: (N, C) int64, by truth: pixels with a predicted class that has no counterpart in ``classes``. They
+            count as errors of the true class. All 0 if network and labels have the same classes.
     """
 
     names: tuple[str, ...]
@@ -74,7 +75,7 @@ def write(folder: Path, counts: Mapping[str, Counts]) -> None:
     """Write ``counts``, by domain, as `FILE` in ``folder``, completely or not at all; an earlier file is replaced.
 
     Raises:
-        InputError: for more than a file may hold.
+        InputError: if the counts need more than `MOST_BYTES`.
         OSError: when it cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -89,9 +90,9 @@ def write(folder: Path, counts: Mapping[str, Counts]) -> None:
         for place, name in enumerate(_PARTS)
     }
     about = {"format": FORMAT, "domains": said, "sha256": _checksum(said, arrays)}
-    data = save(arrays, {"about": json.dumps(about, sort_keys=True)})  # one key: of several the order is not fixed
+    data = save(arrays, {"about": json.dumps(about, sort_keys=True)})  # one key: the order of several is not fixed
     if len(data) > MOST_BYTES:
-        raise InputError(f"{file}: would have more than {MOST_BYTES // 2**20} MiB; measure fewer images at a time")
+        raise InputError(f"{file}: it would have more than {MOST_BYTES // 2**20} MiB; measure fewer images at a time")
     write_together({file: gzip.compress(data, mtime=0)})
 
 
@@ -99,7 +100,7 @@ def read(folder: Path | str) -> dict[str, Counts]:
     """The counts in ``folder`` (or in a file of that name), by domain, in the order measured.
 
     Raises:
-        InputError: when there are none, or the file is torn, too large or not what `write` wrote.
+        InputError: if there is no such file, or if it is damaged, too large or not written by `write`.
     """
     file = Path(folder) / FILE if Path(folder).is_dir() else Path(folder)
     if not file.exists():
@@ -111,17 +112,17 @@ def read(folder: Path | str) -> dict[str, Counts]:
         if arrays.keys() != set(_PARTS) or not all(a.ndim == 1 and a.dtype.kind in "iu" for a in arrays.values()):
             raise ValueError(f"its parts are not lists of whole numbers called {', '.join(_PARTS)}")
         if about["sha256"] != _checksum(domains, arrays):
-            raise ValueError("its checksum is another")
+            raise ValueError("its checksum does not match")
         return _unpacked(domains, arrays)
     except (ValueError, TypeError, KeyError, zlib.error, SafetensorError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{file}: torn, or not counts that Hardy wrote ({reason}); measure the run again") from None
+        raise InputError(f"{file}: damaged, or not written by Hardy ({reason}); measure the run again") from None
 
 
 def _packed(one: Counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The number of entries that are not 0 of each image, and their places and values.
+    """The number of non-zero entries of each image, and their places and values.
 
-    A place is ``truth * (C + 1) + prediction``; the last prediction stands for what has no counterpart.
+    A place is ``truth * (C + 1) + prediction``; the prediction C means a class without a counterpart.
     """
     width = len(one.classes) * (len(one.classes) + 1)
     whole = np.concatenate([one.matrices, one.unmatched[:, :, None]], axis=2).reshape(len(one.names), width)
@@ -134,15 +135,15 @@ def _unpacked(domains: list[dict[str, Any]], arrays: Mapping[str, np.ndarray]) -
     """The counts of each domain.
 
     Raises:
-        ValueError: for numbers that do not fit each other.
+        ValueError: for numbers that are inconsistent.
     """
     lengths, places, values = (arrays[name].astype(np.int64) for name in _PARTS)
     if len(lengths) != sum(len(one["names"]) for one in domains):
-        raise ValueError("the images are not as many as their names")
+        raise ValueError("the numbers of images and of names differ")
     if min(lengths.min(initial=0), places.min(initial=0), values.min(initial=1)) < 0 or lengths.sum() != len(places):
         raise ValueError("a number is out of range")
     if len(values) != len(places):
-        raise ValueError("there are not as many values as places")
+        raise ValueError("the numbers of values and of places differ")
     ends = np.concatenate([[0], np.cumsum(lengths)])
     found, first = {}, 0
     for one in domains:
@@ -150,7 +151,7 @@ def _unpacked(domains: list[dict[str, Any]], arrays: Mapping[str, np.ndarray]) -
         wide = classes * (classes + 1)
         here = slice(ends[first], ends[first + count])
         if count * wide > MOST_ENTRIES or places[here].max(initial=-1) >= max(wide, 0):
-            raise ValueError("a place lies outside the matrix")
+            raise ValueError("a place is outside of the matrix")
         table = np.zeros((count, wide), np.int64)
         table[np.repeat(np.arange(count), lengths[first : first + count]), places[here]] = values[here]
         square = table.reshape(count, classes, classes + 1)
@@ -178,25 +179,25 @@ def _checksum(domains: list[dict[str, Any]], arrays: Mapping[str, np.ndarray]) -
 
 
 def _unzipped(data: bytes) -> bytes:
-    """What one gzip stream holds.
+    """The content of a single gzip stream.
 
     Raises:
-        ValueError, zlib.error: for anything else, or for more than `MOST_BYTES`.
+        ValueError, zlib.error: if ``data`` is not one complete gzip stream, or has more than `MOST_BYTES`.
     """
     stream = zlib.decompressobj(wbits=31)
     found = stream.decompress(data, MOST_BYTES)
     if stream.unconsumed_tail or len(data) > MOST_BYTES:
         raise ValueError(f"more than {MOST_BYTES // 2**20} MiB")
     if not stream.eof or stream.unused_data:
-        raise ValueError("its end is not where it should be")
+        raise ValueError("it is incomplete, or has extra bytes at its end")
     return found
 
 
 def _header(data: bytes) -> dict[str, Any]:
-    """What the header of a safetensors file says beside its tensors, of the format that is read here.
+    """The description in the header of a safetensors file.
 
     Raises:
-        ValueError, KeyError, TypeError: for anything else.
+        ValueError, KeyError, TypeError: if there is none, or if it has another format than `FORMAT`.
     """
     about = json_value(json_value(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["about"])
     if about["format"] != FORMAT:
@@ -205,10 +206,10 @@ def _header(data: bytes) -> dict[str, Any]:
 
 
 def _described(domains: Any) -> list[dict[str, Any]]:
-    """``domains``, each value of the type that `write` gives it.
+    """``domains``, after a check that every value has the type that `write` gives it.
 
     Raises:
-        ValueError, KeyError, TypeError: naming what is not.
+        ValueError, KeyError, TypeError: for a value of another type.
     """
     for one in domains:
         lists = isinstance(one["classes"], list) and isinstance(one["names"], list)
@@ -217,5 +218,5 @@ def _described(domains: Any) -> list[dict[str, Any]]:
         if not all(isinstance(text, str) for text in (one["domain"], one["split"], *one["classes"], *one["names"])):
             raise ValueError("domain, split, classes and names are texts")
     if len({one["domain"] for one in domains}) < len(domains):
-        raise ValueError("a domain is there twice")
+        raise ValueError("a domain occurs twice")
     return list(domains)

@@ -1,7 +1,7 @@
 """Training curves: the terms of a run by step, in ``curves.jsonl`` beside its records.
 
-A line is one step of one stage: ``{"stage": "train", "step": 20, "values": {"loss": 1.2}}``. A run that was stopped
-repeats the steps after its checkpoint: the latest line of a step counts. A line that is torn is left out.
+A line is one step of one stage: ``{"stage": "train", "step": 20, "values": {"loss": 1.2}}``. A resumed run repeats the
+steps after its checkpoint, so the last line of a step is used. An incomplete line is left out.
 """
 
 import json
@@ -17,7 +17,7 @@ __all__ = ["FILE", "Curve", "append", "read"]
 FILE = "curves.jsonl"
 
 Curve = list[tuple[int, float]]
-"""(step, value) by step."""
+"""(step, value), in order of the steps."""
 
 
 def append(folder: Path, stage: str, step: int, values: Mapping[str, float]) -> None:
@@ -33,7 +33,7 @@ def append(folder: Path, stage: str, step: int, values: Mapping[str, float]) -> 
 
 
 def read(folder: Path) -> dict[str, dict[str, Curve]]:
-    """The curves in ``folder``: stage -> term -> curve; empty where there are none.
+    """The curves in ``folder``: stage -> term -> curve; empty if there are none.
 
     Raises:
         OSError: when the file cannot be read.

@@ -18,14 +18,14 @@ def pick(device: str) -> torch.device:
     the first.
 
     Raises:
-        InputError: for a device that this machine does not have, naming those that it has.
+        InputError: for a device that this machine does not have; the message names the available devices.
     """
     gpus = torch.cuda.device_count()
     there = ["cpu", *(f"cuda:{index}" for index in range(gpus))]
     own = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % max(gpus, 1)}"
     wanted = {"auto": own if gpus else "cpu", "cuda": own}.get(device, device)
     if wanted not in there:
-        raise InputError(f"run.device: there is no device {device!r} here; there are: auto, {', '.join(there)}")
+        raise InputError(f"run.device: there is no device {device!r} here; use one of: auto, {', '.join(there)}")
     return torch.device(wanted)
 
 

@@ -26,7 +26,10 @@ class InputError(ValueError):
 
 
 def shortened(message: str) -> str:
-    """``message`` with each long quoted text, list, mapping and word (no path) cut to 80 characters: start and end."""
+    """``message`` with each long quoted text, list, mapping and word cut to 80 characters: its start and its end.
+
+    Paths are not cut.
+    """
     parts: list[str] = []
     position = 0
     for start, end in _values(message):

@@ -1,4 +1,4 @@
-"""Atomic writes: files are written under a temporary name and then renamed; and the leftovers of killed processes.
+"""Atomic writes: files are written under a temporary name and then renamed. Also removes leftovers of killed processes.
 
 The temporary name of a file NAME is ``.NAME.tmp`` in the same folder. It can be a folder, for libraries that write
 several files.
@@ -19,16 +19,16 @@ def expanded(path: Path | str) -> Path:
     """``path`` with a leading ``~`` replaced by the home folder.
 
     Raises:
-        InputError: when there is no such home folder, or ``path`` is no path, or holds a NUL character.
+        InputError: when there is no such home folder, or ``path`` is not a path, or contains a NUL character.
     """
     if not isinstance(path, str | os.PathLike):
-        raise InputError(f"{path!r} is no path; give a text or a Path")
+        raise InputError(f"{path!r} is not a path; give a text or a Path")
     if "\0" in str(path):
-        raise InputError(f"{str(path)!r}: a path holds no NUL character; leave it out")
+        raise InputError(f"{str(path)!r}: a path cannot contain a NUL character; leave it out")
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise InputError(f"{path}: there is no such home folder; write the path out") from None
+        raise InputError(f"{path}: there is no such home folder; give the full path") from None
 
 
 def temporary(file: Path) -> Path:
@@ -38,9 +38,9 @@ def temporary(file: Path) -> Path:
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Inside the block: the path to write the new content of ``file`` to, which replaces it when the block ends.
+    """Give a temporary path for the new content of ``file``; when the block ends, it replaces ``file``.
 
-    When the block raises an error, ``file`` stays as it was.
+    If the block raises an error, ``file`` does not change.
     """
     waiting = temporary(file)
     try:
@@ -58,7 +58,7 @@ def write_text(file: Path, text: str) -> None:
 
 
 def write_together(files: Mapping[Path, bytes]) -> None:
-    """Write ``files`` under temporary names, and rename them when all are on disk; until then the old files stay."""
+    """Write ``files`` under temporary names, and rename them when all are on disk; until then old files are kept."""
     try:
         for file, data in files.items():
             with named(file), temporary(file).open("wb") as handle:

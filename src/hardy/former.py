@@ -1,4 +1,4 @@
-"""Former names of attributes, kept so that code written for them still runs."""
+"""Former names of attributes, kept so that old code still runs."""
 
 import warnings
 from typing import Any
@@ -7,10 +7,10 @@ __all__ = ["FormerName"]
 
 
 class FormerName:
-    """A class attribute through which the attribute ``name`` can be read and set under a former name, with a warning.
+    """A class attribute that reads and sets the attribute ``name`` under a former name, with a warning.
 
     Args:
-        name: the name that the attribute has now.
+        name: the current name of the attribute.
     """
 
     def __init__(self, name: str) -> None:

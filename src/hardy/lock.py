@@ -1,8 +1,8 @@
-"""The lock of a folder, in which one process at a time may work; and that of an open file while it is written.
+"""The lock of a folder, in which only one process at a time may work, and the lock of an open file during a write.
 
-The library filelock takes the lock from the system (``flock`` on POSIX systems, ``LockFileEx`` on Windows): on the file
-``.lock`` in the folder. The system releases it when its process ends for whatever reason, and a forked process does not
-keep it. The existence of the file means nothing: a file that a killed process left does not block others.
+The library filelock uses the locks of the system (``flock`` on POSIX systems, ``LockFileEx`` on Windows) on the file
+``.lock`` in the folder. The system releases the lock whenever its process ends, and a forked process does not keep it.
+The existence of the file has no meaning: a file that a killed process left does not block others.
 """
 
 import os
@@ -19,16 +19,16 @@ NAME = ".lock"
 """The name of the lock file."""
 
 _held: "set[Lock]" = set()
-"""The locks of this process: one that nobody refers to is held until the process ends."""
+"""The locks of this process, so that a lock without other references is held until the process ends."""
 
 
 class Lock:
-    """Locks ``folder`` inside a ``with`` block, or from `acquire` to `release`; the folder is made if it is missing.
+    """Locks ``folder`` inside a ``with`` block, or from `acquire` to `release`; creates the folder if it is missing.
 
     Args:
         folder: the folder to lock.
-        who: what else may have locked it, for the message.
-        advice: what to do then, for the message.
+        who: the kind of process that may have locked it, for the message.
+        advice: what the user can do then, for the message.
     """
 
     def __init__(
@@ -64,14 +64,14 @@ class Lock:
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire()
-        except FileNotFoundError:  # the folder was removed meanwhile
+        except FileNotFoundError:  # the folder was removed in the meantime
             return
         except Timeout:
             try:
                 holder = self._file.read_bytes()[:20].decode("ascii", "replace").strip()
-            except FileNotFoundError:  # who had locked it has removed it meanwhile
+            except FileNotFoundError:  # the other process has removed it in the meantime
                 return
-            except PermissionError:  # Windows lets nobody else read it
+            except PermissionError:  # on Windows no other process can read it
                 holder = ""
             self._refuse(holder)
 

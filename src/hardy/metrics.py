@@ -19,12 +19,12 @@ __all__ = ["Scores", "confusion", "scores"]
 def confusion(predictions: Tensor, labels: Tensor, class_count: int) -> Tensor:
     """Counts (K, K) int64: row = label, column = prediction, over all pixels whose label is not `IGNORE`.
 
+    The counts are on the device of ``labels``. On the CPU numpy is used, which is 8 to 20 times faster than torch.
+
     Args:
         predictions: class ids, any shape, in [0, K).
         labels: class ids of the same shape, with `IGNORE` where unlabelled.
         class_count: K.
-
-    The counts are on the device of ``labels``. On the CPU numpy is used, which is 8 to 20 times faster than torch.
     """
     count = _by_numpy if labels.device.type == "cpu" else _by_torch
     return count(predictions, labels, class_count).view(class_count, class_count)
@@ -48,7 +48,7 @@ class Scores:
     """The scores of a confusion matrix, all in [0, 1].
 
     Attributes:
-        miou: mean intersection over union over the classes that occur; NaN when none does.
+        miou: mean intersection over union over the classes that occur; NaN if no class occurs.
         iou: per class; NaN for a class that occurs neither in labels nor in predictions.
         pixel_accuracy: share of labelled pixels (or images) with a correct prediction.
     """

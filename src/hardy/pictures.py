@@ -1,8 +1,8 @@
 """Pictures of the worst images of each domain, kept beside a run's records so that a report can show them.
 
-The folder ``worst`` of a run (``worst-NAME`` where the network adapted by the method NAME) holds three small files for
+The folder ``worst`` of a run (``worst-NAME`` if the network adapted with the method NAME) holds three small files for
 each picture: the image as JPEG, and its truth and its prediction as PNG in the colours of the classes. ``index.json``
-names them.
+lists them.
 """
 
 import json
@@ -24,7 +24,7 @@ PARTS = ("image", "truth", "prediction")
 """The files of a picture, in the order in which they are shown."""
 
 MOST_BYTES = 4 * 2**20
-"""Bytes of one file at most; one of 512 pixels takes a hundredth of them."""
+"""The largest size of one file in bytes; a file of 512 pixels needs a hundredth of that."""
 
 _SUFFIXES = {"image": ".jpg", "truth": ".png", "prediction": ".png"}
 
@@ -38,8 +38,8 @@ class Picture:
 
     Attributes:
         name: of the image.
-        score: its own mean IoU, 0 to 1.
-        files: the bytes of each of `PARTS`.
+        score: the mean IoU of this image, 0 to 1.
+        files: the bytes of each file, by the names in `PARTS`.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Worst:
 
 
 def place(run: Path, adaptation: str = "") -> Path:
-    """The folder for the pictures of the network in the folder ``run``, or of its copy that adapts."""
+    """The folder for the pictures of the network in the folder ``run``, or of that network with an adaptation."""
     return run / "-".join([FOLDER, *re.findall(r"[A-Za-z0-9_]+", adaptation.rpartition(":")[2])])
 
 
@@ -83,10 +83,10 @@ def write(folder: Path, worst: Worst) -> None:
 
 
 def read(folder: Path) -> Worst:
-    """The pictures in ``folder``; none where there is no such folder.
+    """The pictures in ``folder``; none if there is no such folder.
 
     Raises:
-        InputError: for an index that `write` did not write, or a file that is missing.
+        InputError: for an index that `write` did not write, or a missing or too large file.
     """
     if not (folder / "index.json").exists():
         return Worst({}, {})
@@ -98,7 +98,7 @@ def read(folder: Path) -> Worst:
         }
     except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{folder}: not pictures that Hardy wrote ({reason}); delete the folder") from None
+        raise InputError(f"{folder}: these pictures were not written by Hardy ({reason}); delete the folder") from None
     return Worst(domains, colours)
 
 
@@ -111,7 +111,7 @@ def _rgb(value: Any) -> tuple[int, int, int]:
 
 def _picture(folder: Path, one: Mapping[str, Any]) -> Picture:
     if not finite(one["score"]):
-        raise ValueError("a score is no number")
+        raise ValueError("a score is not a finite number")
     names = {part: Path(str(one["files"][part])).name for part in PARTS}  # never outside of the folder
     data = {part: contents(folder / name, MOST_BYTES + 1) for part, name in names.items()}
     if too_large := [names[part] for part in PARTS if len(data[part]) > MOST_BYTES]:

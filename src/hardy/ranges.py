@@ -94,11 +94,11 @@ def no_truth_as_number(value: Any, check: Callable[[Any], Any]) -> Any:
     """The checked ``value`` of a setting; for pydantic, which reads true as the number 1.
 
     Raises:
-        ValueError: for a truth value, also inside a list, where a number belongs.
+        ValueError: for a truth value (also in a list) where a number is expected.
     """
     checked = check(value)
     if _truth_values(value) > _truth_values(checked):
-        raise ValueError("a truth value is no number; give a number")
+        raise ValueError("a truth value is not a number; give a number")
     return checked
 
 

@@ -90,10 +90,10 @@ class Recipe(Section):
 
     @classmethod
     def of(cls, values: Mapping[str, Any], overrides: Iterable[str] = (), origin: str = "recipe") -> Self:
-        """The completed recipe of nested ``values`` and ``key=value`` overrides; messages call it ``origin``.
+        """The completed recipe of nested ``values`` and ``key=value`` overrides; ``origin`` is its name in messages.
 
         Raises:
-            InputError: one line naming the key, the value and the nearest right name.
+            InputError: for wrong values; the message names the key, the value and the nearest valid name.
         """
         merged: dict[str, Any] = json.loads(json.dumps(values, default=str))
         chosen = {choice.path: choice for choice in choices(cls)}
@@ -119,7 +119,7 @@ class Recipe(Section):
 
     @property
     def teachers(self) -> tuple[Teacher, ...]:
-        """The teachers that are named; none without the section."""
+        """The teachers of the recipe; empty without the section."""
         found = self.teacher
         return found if isinstance(found, tuple) else (found,) if found else ()
 
@@ -134,20 +134,20 @@ class Recipe(Section):
         return _flat(self.model_dump(mode="json"))
 
     def changes(self, earlier: "Recipe") -> list[str]:
-        """``key was x, now y`` for each key that makes this recipe another run than ``earlier``; see `digest`."""
+        """``key was x, now y`` for each difference that makes this a different run than ``earlier``; see `digest`."""
         before, now = _flat(earlier._named()), _flat(self._named())
         keys = [key for key in dict.fromkeys([*before, *now]) if before.get(key, _ABSENT) != now.get(key, _ABSENT)]
         return [f"{key} was {_shown(before, key)}, now {_shown(now, key)}" for key in keys]
 
     def _named(self) -> dict[str, Any]:
-        """The values that identify this run: other values are another run."""
+        """The values that identify this run."""
         values = self.model_dump(mode="json")
         for name in type(self).model_fields:
             if values[name] is None and name != "prune":  # sections added later must not change old digests
                 values.pop(name)
-        if self.network.run:  # the same for a network that keeps its classes
+        if self.network.run:  # as in old digests for a network that keeps its classes
             values["network"]["classes"] = f"new {classes}" if (classes := self.network.classes) else "cityscapes19"
-        _drop_unset(values["network"], "merge", "form")  # the same for keys added later
+        _drop_unset(values["network"], "merge", "form")  # keys added later must not change old digests either
         _drop_unset(values["prune"] or {}, "keep")
         _drop_unset(values["evaluate"], "classes", "select_class", "keep_counts", "keep_worst")
         _drop_unset(values["data"], "unlabelled", "unlabelled_batch")
@@ -174,14 +174,14 @@ class Recipe(Section):
 
 
 def _of_teacher(section: dict[str, Any]) -> dict[str, Any]:
-    """The values of a teacher's section that identify a run; a cache changes no bit of it."""
+    """The values of a teacher's section that identify a run; a cache does not change results."""
     unnamed = {"cache_folder", "cache_mb", *(("run", "onnx") if section["sha256"] else ("sha256",))}
     unnamed |= {key for key in ("size", "form") if not section[key]}
     return {key: value for key, value in section.items() if key not in unnamed}
 
 
 def _drop_unset(section: dict[str, Any], *keys: str) -> None:
-    """Remove from ``section``, in place, those of ``keys`` that say nothing."""
+    """Remove from ``section``, in place, those of ``keys`` that are not set."""
     for key in keys:
         if key in section and not section[key]:
             section.pop(key)
@@ -200,7 +200,7 @@ _WITHOUT_EFFECT = (
     "gradient_checkpointing",
     "sharding",
 )
-"""Keys of ``run`` that do not change the results, by more than rounding."""
+"""Keys of ``run`` that do not change the results by more than rounding."""
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -225,8 +225,8 @@ def read(file: Path | str, overrides: Iterable[str] = (), *, trust: Iterable[str
     """The completed recipe of a YAML file with ``key=value`` overrides such as ``optim.lr=1e-3``.
 
     Raises:
-        InputError: one line naming the file, the key, the value and the nearest right name; also when the file (not an
-            override) names code outside Hardy that is in no module of ``trust``.
+        InputError: for wrong values (the message names the file, the key, the value and the nearest valid name), and if
+            the file (not an override) names code outside Hardy that is in no module of ``trust``.
     """
     values = safe_yaml.read(expanded(file))
     if not isinstance(values, dict):
@@ -251,7 +251,7 @@ def parsed(text: str, such_as: str = "optim.lr=1e-3") -> tuple[str, Any]:
     if not sign:
         raise InputError(f"override {quoted(text)} is not of the form key=value, such as {such_as}")
     if path.count(".") > _DEEPEST:
-        raise InputError(f"override {quoted(text)}: no key is nested so deep; give one such as {such_as}")
+        raise InputError(f"override {quoted(text)}: no key is nested that deep; give one such as {such_as}")
     return path.strip(), safe_yaml.value(value, f"override {quoted(text)}")
 
 
@@ -279,11 +279,11 @@ def _override(values: dict[str, Any], text: str, choices: Mapping[str, Choice]) 
 
 
 _TAGS = ("one", "several")
-"""What pydantic puts into the path of an error beside the keys: which alternative of `hardy.sections.Teachers`."""
+"""Parts of the paths of pydantic's errors that are not keys: the alternatives of `hardy.sections.Teachers`."""
 
 
 def _first(error: ValidationError, model: type[BaseModel]) -> str:
-    """One line for pydantic's first error: key, what is wrong, what is right."""
+    """One line for pydantic's first error: the key, the problem and the fix."""
     problem = error.errors()[0]
     path = [str(part) for part in problem["loc"] if part not in _TAGS]
     where = ".".join(path)

@@ -27,7 +27,7 @@ class Record:
         recipe: short hash of the completed recipe, without seed and folder.
         stage: ``train``, ``prune``, ``evaluate``, ``bench``, ``export``.
         sources: names of the source domains.
-        target: the domain or group of the number, such as ``camvid/0001TP``, ``unseen``, ``source-val``.
+        target: the domain or the group of domains, such as ``camvid/0001TP``, ``unseen``, ``source-val``.
         seed: the run's seed.
         metric: such as ``miou``, ``iou/road``, ``gmacs``, ``milliseconds_p50``.
         value: the number; None when it is undefined (a class that does not occur).
@@ -51,12 +51,13 @@ class Record:
 def append(file: Path, records: Iterable[Record], *, once: bool = False) -> None:
     """Append ``records`` to ``file`` under a lock, so that lines are complete even with several writers.
 
-    An incomplete last line after a crash is ended first, so that no new record is lost in it. With ``once`` a record
-    that the file has already (apart from cost and versions) is not written again: a run that was killed after a
-    measurement repeats that measurement.
+    If a crash left the last line incomplete, it is ended first, so that no new record is lost in it. With ``once``,
+    records that the file already has (apart from cost and versions) are not written again. This is for runs that were
+    killed after a measurement and repeat it.
 
     Raises:
-        OSError: when the disk is full; the file does not change then.
+        InputError: if ``file`` is a pipe or a device.
+        OSError: if it cannot be written, such as on a full disk; then the file does not change.
     """
     records = list(records)
     if (listener := _listener.get()) is not None:
@@ -68,7 +69,7 @@ def append(file: Path, records: Iterable[Record], *, once: bool = False) -> None
     with file.open("a+b", buffering=0) as handle, named(file):
         lock_open_file(handle.fileno())
         if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
-            raise InputError(f"{file}: is a pipe or a device, not a file")
+            raise InputError(f"{file}: it is a pipe or a device, not a file")
         size = os.fstat(handle.fileno()).st_size
         handle.seek(0 if once else max(0, size - 1))
         before = handle.readall()
@@ -87,7 +88,7 @@ def append(file: Path, records: Iterable[Record], *, once: bool = False) -> None
 
 @contextmanager
 def heard() -> Iterator[list[Record]]:
-    """Inside the block, what is appended to any file is also in the list."""
+    """Collect, inside the block, all records that are appended to any file."""
     found: list[Record] = []
     token = _listener.set(found)
     try:
@@ -113,11 +114,12 @@ def read(file: Path, *, torn: list[str] | None = None) -> list[Record]:
 
     Args:
         file: one JSON record per line.
-        torn: gets a line that names a last line which a crash left incomplete, and which is left out; without this list
-            it is an error.
+        torn: a list for messages. If it is given, an incomplete last line, as a crash leaves it, is left out and a
+            message is added to the list. Without it such a line is an error.
 
     Raises:
-        InputError: when a line is not a record, naming file and line.
+        OSError: when the file cannot be read.
+        InputError: when a line is not a record; the message names file and line.
     """
     records = []
     lines = json_lines(file)
@@ -129,7 +131,7 @@ def read(file: Path, *, torn: list[str] | None = None) -> list[Record]:
             _check(record)
         except (ValueError, TypeError, KeyError) as error:
             if torn is not None and open_end and number == len(lines):
-                torn.append(f"{file}:{number}: torn in its last line, which is left out")
+                torn.append(f"{file}:{number}: the last line is incomplete and was left out")
                 break
             raise InputError(f"{file}:{number}: not a record: {error}; delete the line to continue") from None
         records.append(record)

@@ -71,12 +71,12 @@ class Option:
 
     @property
     def shown(self) -> str:
-        """The type for people: its text, or for keys that are methods ``{KIND: {OPTION: VALUE}}``."""
+        """The type for users: its text, or ``{kind: {option: value}}`` if the keys are methods of this kind."""
         return f"{{{self.kind}: {{option: value}}}}" if self.kind else self.type
 
     @property
     def kind(self) -> str | None:
-        """The kind of the methods that are the keys of its value, ``{method: options}``; None for any other option."""
+        """The kind of methods if the value is ``{method: options}``; None for any other option."""
         if "Kind(" not in self.type:
             return None
         return next(mark.name for mark in get_args(self.annotation())[1:] if isinstance(mark, Kind))
@@ -92,8 +92,8 @@ class Method:
         purpose: first line of the module docstring.
         source: the ``Source:`` paragraph of the module docstring (authors, venue, year), or ``""``.
         options: its options in order.
-        supplied: the arguments before the ``*``, which the program must supply; None for a class without a constructor,
-            which its registry replaces by those of the interface.
+        supplied: the arguments before the ``*``, which the program must supply; None for a class without a constructor
+            (its registry then uses those of the interface).
     """
 
     name: str
@@ -118,7 +118,7 @@ class Method:
         """Every option with its given or default value.
 
         Raises:
-            InputError: for an unknown option (naming the nearest known one) or a value of a wrong type.
+            InputError: for an unknown option (the message names the nearest known one) or a value of a wrong type.
         """
         known = [option.name for option in self.options]
         for name in options:
@@ -142,7 +142,7 @@ class Method:
         return values
 
     def _inside(self, name: str) -> str:
-        """Where the methods that an option holds have an option ``name``, in words; empty if none has."""
+        """A hint for the message if the methods in one of the options have an option ``name``; otherwise empty."""
         for option in self.options:
             inner = KINDS.get(option.kind or "")
             if inner and any(name == each.name for method in inner for each in inner.describe(method).options):
@@ -191,8 +191,8 @@ class Registry:
         """The description of ``name``, which is not imported, also when it is an outside ``module:Class``.
 
         Raises:
-            InputError: for an unknown name, naming the nearest known one; or for an outside name that comes from a file
-                and is not trusted, since finding it imports its parent packages.
+            InputError: for an unknown name (the message names the nearest known one), or for an outside name that comes
+                from a file and is not trusted, because finding it imports its parent packages.
         """
         if ":" in name:
             permit(self.kind, name)
@@ -246,7 +246,7 @@ class Registry:
             have = ", ".join(SUPPLIES)
             raise InputError(
                 f"{self.kind} {method.name!r}: its constructor has the argument {argument!r}"
-                f"{nearest(argument, SUPPLIES)}; before its * there may be: {have}"
+                f"{nearest(argument, SUPPLIES)}; the arguments before its * can be: {have}"
             )
         raise InputError(f"{self.kind}: {method.name} needs {argument!r}, which is missing: {SUPPLIES[known]}")
 
@@ -275,7 +275,7 @@ def _describe(name: str, file: Path, class_name: str | None) -> Method:
 
 @cache
 def _read(name: str, file: Path, class_name: str | None, changed: int, size: int) -> Method:
-    """The method in ``file``, which has ``size`` bytes and was ``changed`` at that time."""
+    """The method in ``file``; the cache is keyed by its modification time ``changed`` and its ``size`` in bytes."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
     if class_name is not None:

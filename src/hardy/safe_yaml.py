@@ -2,7 +2,7 @@
 
 In YAML a short text can expand to a huge value (an alias repeats its anchor), a tag calls a constructor, and a repeated
 key hides the first one. So this reader limits size, depth, expansion and numbers. It refuses tags, repeated keys, NUL
-characters and numbers to the base of 8 or 60, and a date is text.
+characters and numbers in base 8 or 60. A date is read as text.
 """
 
 import json
@@ -33,7 +33,7 @@ LARGEST = 2**63 - 1
 """The largest whole number."""
 
 _OTHER_BASE = re.compile(r"[-+]?(0[0-7_]+$|.*:)")
-"""Numbers that few mean as YAML reads them: 010 is octal, 1:30 is 90 to the base of 60."""
+"""Numbers that YAML reads in another way than most users expect: 010 is octal, 1:30 is 90 in base 60."""
 
 _DIGITS = 70
 """The maximum length of the text of a whole number: 64 binary digits with sign and prefix."""
@@ -43,7 +43,7 @@ def read(path: Path | str) -> Any:
     """The value in the YAML file ``path``.
 
     Raises:
-        InputError: for a file that cannot be read, is not YAML or exceeds a limit, naming file and line.
+        InputError: for a file that cannot be read, is not YAML or exceeds a limit; the message names file and line.
     """
     try:
         text = contents(Path(path), 4 * CHARACTERS + 1).decode("utf-8-sig")
@@ -128,7 +128,7 @@ class _Loader(yaml.SafeLoader):
             name = key.value if key.tag == "tag:yaml.org,2002:merge" else _text(self.construct_object(key))
             if name in given:
                 first = given[name].start_mark.line + 1
-                raise _BeyondError(f"{_place(key)}: {quoted(name)} is given already, on line {first}; keep one of them")
+                raise _BeyondError(f"{_place(key)}: {quoted(name)} was already given on line {first}; keep one of them")
             given[name] = key
         return node
 
@@ -163,7 +163,7 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 
 
 def _text(key: Any) -> str:
-    """A key as text: a number, a truth value and null as JSON writes them."""
+    """A key as text; numbers, truth values and null are written as in JSON."""
     return key if isinstance(key, str) else json.dumps(key)
 
 

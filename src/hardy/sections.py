@@ -98,11 +98,11 @@ class Method(BaseModel):
 class NetworkChoice(Method):
     """The network: a ``name`` with its options and ``classes``, or an earlier ``run`` to start from.
 
-    A run's network keeps its classes. Other ``classes`` give it a new last layer, in which classes with the same name
-    keep their weights; the same holds for a file of ``weights`` for other classes. ``sha256`` is the checksum of the
-    weights of the run or the file: other weights are refused. ``form`` does the same for the architecture, the classes
-    and the changes of a network that Python passed in memory. ``merge`` merges the tuner of a tuned run into its
-    weights first (`hardy.merge`).
+    The network of a run keeps its classes. Other ``classes`` give it a new last layer, in which classes with the same
+    name keep their weights. The same is true for a file of ``weights`` for other classes. ``sha256`` is the checksum of
+    the weights of the run or the file: other weights are refused. ``form`` is the same for the architecture, the
+    classes and the changes of a network that was passed in memory from Python. ``merge`` first merges the tuner of a
+    tuned run into its weights (`hardy.merge`).
     """
 
     origins: ClassVar[tuple[str, ...]] = ("name", "run")
@@ -135,10 +135,10 @@ class NetworkChoice(Method):
 class Data(Section):
     """The domains, their splits and the transforms of training images. Sizes are (height, width).
 
-    ``unseen_splits`` names the splits of unseen domains that are measured; without any, all their images are. ``check``
-    reads every label and decodes a sample of the images before the first step; ``full`` decodes all images.
-    ``unlabelled`` names folders of images without labels, searched at any depth, for algorithms that use such images.
-    Each step takes ``unlabelled_batch`` of them in addition to ``optim.batch``, by default as many as of one domain.
+    ``unseen_splits`` names the splits of unseen domains that are measured; by default all images are. ``check`` reads
+    every label and decodes a sample of the images before the first step; ``full`` decodes all images. ``unlabelled``
+    names folders of images without labels, searched at any depth, for algorithms that use such images. Each step uses
+    ``unlabelled_batch`` of them in addition to ``optim.batch``; by default as many as of one domain.
     """
 
     sources: Annotated[tuple[str, ...], Kind("dataset")] = ()
@@ -181,11 +181,11 @@ class Optim(Section):
 
 
 class Floors(Section):
-    """Measured minimum widths: each of ``shares`` is removed from each unit alone, or from all units of a stage.
+    """Measured minimum widths: each of ``shares`` is removed from one unit at a time, or from all units of a stage.
 
-    The minimum width of a unit is the smallest width up to which the score fell by at most ``tolerance``. The score is
-    measured on ``images`` held-out images of the sources, in total. A criterion that needs data first reads ``batches``
-    batches.
+    The minimum width of a unit is the smallest width at which, and at all larger ones, the score fell by at most
+    ``tolerance``. The score is measured on ``images`` held-out images of the sources, in total. A criterion that needs
+    data first reads ``batches`` batches.
     """
 
     tolerance: Annotated[float, Field(ge=0, le=1)] = 0.02
@@ -198,8 +198,8 @@ class Floors(Section):
 class Stop(Section):
     """The stop rule: pruning ends before the mean score over ``domains`` falls by more than ``drop``.
 
-    The score of the dense network is the reference. The domains must not be sources, and not unseen unless
-    ``evaluate.select`` is oracle. ``images`` of them are measured.
+    The score of the dense network is the reference. The domains must not be sources. They must not be unseen domains
+    either, unless ``evaluate.select`` is oracle. ``images`` of them are measured.
     """
 
     domains: Annotated[tuple[str, ...], Field(min_length=1), Kind("dataset")]
@@ -208,13 +208,13 @@ class Stop(Section):
 
 
 class Scoring(Section):
-    """Scoring apart from training: after the steps of a round the criterion is scored by passes that change nothing.
+    """Scoring separate from training: after the steps of a round the criterion is scored in passes without updates.
 
-    ``batches`` are read for each scoring, by default those of the schedule ``one_shot``, else 30; they count as steps.
-    They are training images of the sources or, ``part: source-val``, their held-out images, augmented as in training.
-    With ``style``, the folder of a run of the algorithm ``style_vae``, ``copies`` restyled copies of each image are
-    added. Batch norms use the statistics of the batch or their running ones (``norms``). A domain's ``risk`` is the
-    mean over its labelled pixels, or the mean over its images of the mean over the pixels of each.
+    Each scoring reads ``batches`` batches: by default the number of the schedule ``one_shot``, else 30. They count as
+    steps. They are training images of the sources or, with ``part: source-val``, held-out images, augmented as in
+    training. With ``style``, the folder of a run of the algorithm ``style_vae``, ``copies`` restyled copies of each
+    image are added. Batch norms use the statistics of the batch or their running statistics (``norms``). A domain's
+    ``risk`` is the mean over all its labelled pixels, or the mean over its images of each image's mean.
     """
 
     part: Literal["train", "source-val"] = "train"
@@ -229,15 +229,16 @@ class Prune(Section):
     """What is removed, when, and how the network recovers.
 
     One of three keys sets the goal: ``ratio``, the share of filters REMOVED (default 0.5), or ``target_gmacs`` or
-    ``target_ms``, the upper limits for one image of ``data.size`` (else ``data.crop``); milliseconds are measured in
-    ``runtime``. Kept widths are multiples of ``round_to``, since runtimes are slow on odd widths; ``auto`` measures the
-    best multiple, 1 ranks single filters as the papers do. ``kinds`` are the kinds of units that are pruned. ``floors``
-    measures the minimum width of each unit (``tolerance, shares, images, by, batches``), ``stop`` ends pruning early
-    (``domains, drop, images``). After the cut, batch norms are re-estimated from ``reestimate`` batches of the sources,
-    if there are any. Layers named in ``keep``, and layers inside modules named there, keep every weight. Without
-    ``data.sources`` the default schedule is ``one_shot``. The recovery uses ``recover_with``, by default the recipe's
-    algorithm. It takes ``recovery`` steps or, with ``total_steps``, what the rounds leave of these. ``scoring`` scores
-    the criterion apart from training (``part, batches, style, copies, norms, risk``).
+    ``target_ms``, the upper limits for one image of ``data.size`` (else ``data.crop``). Milliseconds are measured in
+    ``runtime``. Kept widths are multiples of ``round_to``, because runtimes are slow with odd widths; ``auto`` measures
+    the best multiple, 1 ranks single filters as the papers do. ``kinds`` are the kinds of units that are pruned.
+    ``floors`` measures the minimum width of each unit (``tolerance, shares, images, by, batches``). ``stop`` ends
+    pruning early (``domains, drop, images``). After the cut, batch norms are re-estimated from ``reestimate`` batches
+    of the sources, if there are sources. Layers named in ``keep``, and layers inside modules named there, keep every
+    weight. Without ``data.sources`` the default schedule is ``one_shot``. The recovery uses the algorithm
+    ``recover_with``, by default the recipe's algorithm. It takes ``recovery`` steps or, with ``total_steps``, the steps
+    that the rounds did not use. ``scoring`` scores the criterion separately from training (``part, batches, style,
+    copies, norms, risk``).
     """
 
     criterion: Annotated[Method, Kind("criterion")] = Method(name="ior")
@@ -282,11 +283,11 @@ class Search(Section):
 
     The image has ``data.size`` (else ``data.crop``), and milliseconds are measured in ``runtime``. Branches have at
     most ``layers`` layers, and ``filters`` is an eighth of the channels at stride 8 and full width (the format's Fch).
-    One set of weights for all architectures is trained as ``optim`` says; the smaller ones learn from the predictions
-    of the largest at ``temperature``. Then ``evaluations`` architectures are evaluated: batch norms are re-estimated
-    from ``reestimate`` batches, and the score is measured on ``images``, in total, of the images by which
-    ``evaluate.select`` selects. ``evolution`` mutates the best of ``sample`` drawn from the last ``population``;
-    ``random`` draws each one independently. With ``data.cache`` the images of an evaluation stay in memory.
+    One set of weights for all architectures is trained with the settings of ``optim``; smaller architectures learn from
+    the predictions of the largest one at ``temperature``. Then ``evaluations`` architectures are evaluated: batch norms
+    are re-estimated from ``reestimate`` batches, and the score is measured on ``images``, in total, of the images that
+    ``evaluate.select`` uses. ``evolution`` mutates the best of ``sample`` random members of the last ``population``;
+    ``random`` draws each architecture independently. With ``data.cache`` the images of an evaluation stay in memory.
     """
 
     budget_ms: Annotated[float, Field(gt=0)]
@@ -306,21 +307,21 @@ class Search(Section):
     def _enough_evaluations(self) -> Self:
         if self.method == "evolution" and self.population >= self.evaluations:
             raise ValueError(
-                f"a population of {self.population} mutates only after as many evaluations, and there are "
+                f"a population of {self.population} needs more than {self.population} evaluations, and there are "
                 f"{self.evaluations}; give more evaluations, or method: random"
             )
         return self
 
 
 class Teacher(Section):
-    """The network from which an algorithm such as ``distillation`` learns.
+    """The network that an algorithm such as ``distillation`` learns from.
 
     It is the network of an earlier ``run``, or an ``onnx`` file of ``hardy export --logits``, which has no features. It
-    computes in its own ``precision``; ``auto`` measures once, before the first step, whether bf16 is faster, and keeps
-    the choice in the run's folder. It sees the images resized to ``size`` (height, width), by default as the network
-    sees them. Its logits are kept in ``cache_folder``, if one is named, in at most ``cache_mb`` megabytes, for other
-    runs with the same images. ``sha256`` is the checksum of the weights or the file: others are refused. ``form`` does
-    the same for the architecture, the classes and the changes of a network that Python passed in memory.
+    has its own ``precision``; ``auto`` measures once, before the first step, whether bf16 is faster, and stores the
+    choice in the run's folder. It gets the images resized to ``size`` (height, width), by default the images of the
+    network. With a ``cache_folder`` its logits are kept there, in at most ``cache_mb`` megabytes, for other runs with
+    the same images. ``sha256`` is the checksum of the weights or the file: others are refused. ``form`` is the same for
+    the architecture, the classes and the changes of a network that was passed in memory from Python.
     """
 
     model_config = ConfigDict(
@@ -356,17 +357,17 @@ Teachers = Annotated[
     Annotated[Teacher, Tag("one")] | Annotated[tuple[Teacher, ...], Field(min_length=1, max_length=16), Tag("several")],
     Discriminator(_how_many),
 ]
-"""One teacher, or a list of some, whose class probabilities are averaged."""
+"""One teacher, or a list of teachers whose class probabilities are averaged."""
 
 
 class Evaluate(Section):
     """How networks are measured and which weights are selected.
 
-    The IoU of each of ``classes`` is shown with the mIoU in tables and records, with its means; ``select_class`` names
-    the class by whose IoU, in place of the mIoU, weights are selected. ``keep_counts`` keeps the confusion counts of
-    every image (`hardy.counts`), and ``keep_worst`` so many of the worst images of each domain as pictures
-    (`hardy.pictures`), for `hardy report`.
-    Pruning measures milliseconds before and after, unless ``latency`` is false, as in a study whose cells share cores.
+    The IoU of each of ``classes``, and its means, are shown with the mIoU in tables and records. With ``select_class``,
+    weights are selected by the IoU of that class instead of the mIoU. ``keep_counts`` keeps the confusion counts of
+    every image (`hardy.counts`). ``keep_worst`` is the number of worst images of each domain that are kept as pictures
+    (`hardy.pictures`) for ``hardy report``. Pruning measures milliseconds before and after, unless ``latency`` is
+    false, as in a study whose cells share cores.
     """
 
     select: Literal["source-val", "last", "oracle"] = "source-val"
@@ -383,18 +384,24 @@ class Evaluate(Section):
 
 
 class Guard(Section):
-    """Watches a method that adapts, by comparing it with the source network, and undoes what looks harmful.
+    """Compares a method that adapts with the source network, and undoes updates that look harmful.
 
-    On every ``every``-th batch the source network predicts too. Where its mean entropy, as a share of log K, is below
-    ``sure``, it answers and nothing is learned. Else its probabilities have the weight ``source`` in the answer. An
-    alarm is a mean entropy below ``entropy`` times the source's, an ``agreement`` below this share with what the source
-    predicts with confidence (a mean over classes), fewer than ``classes`` times as many classes as the source predicts
-    (a running mean), class prototypes further than ``prototypes`` from the source's, or NaN. Then the source's
-    prediction is the answer (a fallback), and the method returns to its last good state (a rollback), saved after
-    ``keep`` good batches in a row, or after ``resets`` alarms without such a state to its start. ``on_alarm`` does
-    both, one or nothing; on NaN always both. Parameters move from their start by at most ``drift`` times its norm. When
-    the average goes above ``budget_ms`` for an image, batches are predicted without learning. 0 switches sure, source,
-    entropy, agreement and classes off, null the others.
+    On every ``every``-th batch the source network predicts too. If its mean entropy on an image, as a share of log K,
+    is below ``sure``, its prediction is used; if that is so for the whole batch, nothing is learned. Otherwise its
+    probabilities have the weight ``source`` in the prediction. There is an alarm
+
+    - if the mean entropy is below ``entropy`` times the source's;
+    - if the ``agreement`` with confident predictions of the source is below this share (a mean over classes);
+    - if there are fewer than ``classes`` times as many predicted classes as in the source (a running mean);
+    - if class prototypes are further than ``prototypes`` from the source's; or
+    - for NaN.
+
+    On an alarm the source's prediction is used (fallback), and the method returns to its last good state (rollback),
+    which is saved after ``keep`` good batches in a row. After ``resets`` alarms without a new good state it returns to
+    its start. ``on_alarm`` selects both, one or nothing; NaN always causes both. Parameters move from their start by at
+    most ``drift`` times its norm. While the average time per image is above ``budget_ms``, batches are predicted
+    without learning. To turn a limit off, set sure, source, entropy, agreement and classes to 0, and the others to
+    null.
     """
 
     every: Count = 1
@@ -418,8 +425,8 @@ def _guard(value: object) -> object:
 class Adapt(Method):
     """A test-time method by ``name`` with its options: the network learns while it is measured or predicts.
 
-    ``reset`` says when it returns to its start: before each ``domain``, ``never``, or with a number before the next
-    batch after so many images. A ``guard`` watches it; ``true`` is one with its defaults. There is no adaptation
+    ``reset`` is when it returns to its start: before each ``domain``, ``never``, or, with a number, before the next
+    batch after so many images. A ``guard`` watches it; ``true`` is a guard with its defaults. Networks do not adapt
     during training and the selection of weights.
     """
 
@@ -428,7 +435,7 @@ class Adapt(Method):
 
     @model_serializer(mode="wrap")
     def _without_guard(self, inner: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Sections without a guard or ``on_alarm`` stay as they were before these, and so do their digests."""
+        """Write no ``guard`` and no ``on_alarm`` if they are not set, so that older sections keep their digests."""
         values: dict[str, Any] = inner(self)
         guard = {name: value for name, value in (values.pop("guard") or {}).items() if value != "both"}
         return {**values, "guard": guard} if self.guard else values
@@ -437,7 +444,7 @@ class Adapt(Method):
         """Refuse settings with which the network would learn more than once from an image.
 
         Raises:
-            ValueError: for a window, flip or scales, naming them.
+            ValueError: for a window, flip or scales; the message names them.
         """
         usual = Evaluate()
         views = [name for name in ("window", "flip", "scales") if getattr(choice, name) != getattr(usual, name)]
@@ -449,18 +456,24 @@ class Adapt(Method):
 
 
 class Stream(Section):
-    """A stream: the seeded order in which frames of the domains reach a network that adapts, and what is measured.
+    """A stream: the order in which frames of the domains reach a network that adapts, and what is measured.
 
-    Each of ``rounds`` shows the same frames: all, or ``images`` of each domain, evenly spaced. They come ``abrupt``
-    (domain after domain), ``gradual`` (neighbours cross-fade over ``block`` frames on either side), ``mixed`` (domains
-    drawn frame by frame), ``recurring`` (blocks of ``block`` frames in turn), ``correlated`` (blocks of drawn domains
-    and lengths, ``block`` on average) or ``recorded`` (the frames of all domains in the order of their files). The
-    order of domains and of images is as given, or ``drawn`` by ``seed``. The method adapts on every ``every``-th batch
-    and predicts the others with what it has; ``measured`` takes as many as its time is worth, in periods of
-    ``frame_ms`` or of the source network's time. ``window`` frames are the worst window. ``probe`` images of each
-    domain, and of the ``sources``, are predicted without learning: before its first frame, after its last and at the
-    end. ``unlabelled`` are folders of images, a domain each. With ``folder`` the state is saved every
-    ``checkpoint_every`` frames, and a stopped stream continues.
+    Each of ``rounds`` has the same frames: all, or ``images`` evenly spaced ones of each domain. The order (``kind``)
+    is one of
+
+    - ``abrupt``: domain after domain;
+    - ``gradual``: neighbouring domains are mixed over ``block`` frames on either side of the change;
+    - ``mixed``: a random domain for each frame;
+    - ``recurring``: blocks of ``block`` frames, the domains in turn;
+    - ``correlated``: blocks of random domains with random lengths, ``block`` on average;
+    - ``recorded``: the frames of all domains in the order of their files.
+
+    The order of domains and of images is as given, or ``drawn`` with ``seed``. The method adapts on every ``every``-th
+    batch and predicts the others with its current state. With ``every: measured`` it skips as many batches as its own
+    time requires, in periods of ``frame_ms`` or of the source network's time. The worst window has ``window`` frames.
+    ``probe`` images of each domain, and of the ``sources``, are predicted without learning: before its first frame,
+    after its last frame and at the end. Each folder of images in ``unlabelled`` is a domain. With ``folder`` the state
+    is saved every ``checkpoint_every`` frames, and a stopped stream can continue.
     """
 
     kind: Literal["abrupt", "gradual", "mixed", "recurring", "correlated", "recorded"] = "abrupt"
@@ -483,7 +496,7 @@ class Stream(Section):
     @model_validator(mode="after")
     def _without_effect(self) -> Self:
         if self.frame_ms and self.every != "measured":
-            raise ValueError("frame_ms: has no effect unless every is measured; leave it out")
+            raise ValueError("frame_ms: it has no effect unless every is measured; leave it out")
         drawn = [name for name in ("domain_order", "image_order") if getattr(self, name) == "drawn"]
         if self.kind == "recorded" and drawn:
             raise ValueError(f"{drawn[0]}: drawn has no effect in a recorded stream; leave it out")
@@ -494,8 +507,8 @@ class RunSection(Section):
     """The folder, the seed and the machine's settings of a run.
 
     With ``gradient_checkpointing`` the blocks of the encoder keep only their inputs for the backward pass, which
-    computes the rest again: less memory, more time, the same bits. With ``sharding: full`` each of several processes
-    holds its share of all weights, gradients and optimiser states, and a block of the encoder is whole only while it
+    recomputes the rest: less memory, more time, the same bits. With ``sharding: full`` each of several processes holds
+    its share of all weights, gradients and optimiser states, and a block of the encoder is complete only while it
     computes.
     """
 

@@ -23,11 +23,11 @@ def read_json(file: Path) -> Any:
 
     Raises:
         OSError: when it cannot be read.
-        InputError: when it is too large, nested too deep or not JSON, naming the file.
+        InputError: when it is too large, nested too deep or not JSON; the message names the file.
     """
     data = contents(file, _SIZE + 1)
     if len(data) > _SIZE:
-        raise InputError(f"{file}: has more than {_SIZE // 2**20} MiB, too much for a description")
+        raise InputError(f"{file}: it has more than {_SIZE // 2**20} MiB, too much for a description")
     try:
         return json_value(data)
     except ValueError as error:
@@ -38,7 +38,7 @@ def json_value(data: bytes | str) -> Any:
     """The value of JSON text.
 
     Raises:
-        ValueError: for text that is not JSON, NaN and infinity, invalid Unicode, or more than 50 levels.
+        ValueError: for text that is not JSON, for NaN, infinity or invalid Unicode, or for more than 50 levels.
     """
     try:
         value = json.loads(data, parse_constant=_no_number, parse_float=_number)
@@ -57,7 +57,7 @@ def json_lines(file: Path) -> list[str]:
 
     Raises:
         OSError: when it cannot be read.
-        InputError: when it is not text, naming file and line.
+        InputError: when it is not UTF-8 text (the message names file and line), or is a pipe or a device.
     """
     data = contents(file)
     try:
@@ -77,7 +77,7 @@ def contents(file: Path, most: int = -1) -> bytes:
         InputError: for a pipe or a device.
     """
     if file.exists() and not (file.is_file() or file.is_dir()):
-        raise InputError(f"{file}: is a pipe or a device, not a file")
+        raise InputError(f"{file}: it is a pipe or a device, not a file")
     with file.open("rb") as handle:
         return handle.read(most)
 
@@ -88,7 +88,7 @@ def is_integer(value: Any, least: int = 0) -> bool:
 
 
 def finite(value: Any) -> bool:
-    """Whether ``value`` is a finite number."""
+    """Whether ``value`` is a finite number, with an absolute value below 1e300."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 

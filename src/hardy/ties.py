@@ -7,7 +7,7 @@ or the widths of the parts that a map is split into. A block declares them with 
     def follow_cut(self, side: str, count: int) -> None     # set the numbers after a cut, in place
 
 For a class that you cannot change, give `register` two functions instead. A declaration is tested like all other
-couplings: when the smaller network computes something else than the masked one, none of these channels is removed.
+couplings: if the smaller network does not compute the same as the masked one, none of these channels is removed.
 
 Source: Hardy's own.
 """
@@ -30,16 +30,16 @@ Side = Literal["heads", "embedding", "parts", "hidden"]
 
 @dataclass(frozen=True)
 class Coupling:
-    """Coupled channels of a block whose number is in its code.
+    """Coupled channels of a block whose number is fixed in its code.
 
     Attributes:
-        side: the meaning of one of them. ``"heads"``: an attention head. ``"embedding"``: a channel of the residual
-            stream. ``"parts"``: a channel of one of the equal parts that the block splits a map into; with a count of 0
-            the block splits by widths that it reads from other maps. ``"hidden"``, without a count: the block widens,
-            applies an activation and narrows, and the width between is a hidden width.
-        count: how many there are.
+        side: what one of them is. ``"heads"``: an attention head. ``"embedding"``: a channel of the residual stream.
+            ``"parts"``: a channel of one of the equal parts that the block splits a map into; with a count of 0 the
+            block splits by widths that it reads from other maps. ``"hidden"``, without a count: the block widens,
+            applies an activation and narrows, and the width between the two layers is a hidden width.
+        count: the number of coupled channels.
         ties: the channels of layers that belong to each of them.
-        gate: for heads the layer that reads their outputs; a head's gate is at its input.
+        gate: for heads, the layer that reads their outputs; a head's gate is at the input of this layer.
     """
 
     side: Side
@@ -71,9 +71,9 @@ _REGISTERED: dict[type, tuple[Couplings, Follow]] = {}
 def register(kind: type, couplings: Couplings, follow: Follow) -> None:
     """Declare the couplings of the modules of class ``kind`` and of its subclasses.
 
-    The declaration is valid in this process. It has priority over Hardy's own knowledge of the class and over its
-    methods; a later call for the same class replaces it. A network pruned with it can be loaded only after the same
-    call.
+    The declaration is valid in this process. It has priority over Hardy's built-in declaration for the class and over
+    the methods of the class. A later call for the same class replaces it. A network that was pruned with it can be
+    loaded only after the same call.
 
     >>> from torch import nn
     >>> class Attention(nn.Module):

@@ -1,7 +1,7 @@
 """Trust in code outside Hardy: names typed in this call may run, names in a file need the user's trust.
 
 ``"module:Class"`` and a factory ``"module:function"`` import their module, and importing runs its code. Code that reads
-names from a file does so inside `from_file`; every import of such a name calls `permit` first.
+names from a file does so inside `from_file`, and calls `permit` before it imports such a name.
 ``tests/cli/test_trust.py`` lists all these places.
 """
 
@@ -26,7 +26,7 @@ _allowed: ContextVar[frozenset[str]] = ContextVar("allowed", default=frozenset()
 
 @contextmanager
 def from_file(trust: str | Iterable[str] = ()) -> Iterator[None]:
-    """Inside the block names come from a file: only code of modules in ``trust`` or allowed before may run."""
+    """Inside the block names come from a file: only code of modules in ``trust``, or allowed before, may run."""
     token = _in_file.set(True)
     try:
         with allowing(trust):

@@ -13,7 +13,7 @@ from torch import Tensor
 __all__ = ["IGNORE", "Batch", "Outputs", "Stage", "Terms"]
 
 IGNORE = 255
-"""The label of pixels that no loss and no metric counts."""
+"""The label of pixels that losses and metrics ignore."""
 
 Terms = dict[str, Tensor]
 """Named scalar loss terms; their sum is minimised."""
@@ -26,7 +26,7 @@ class Batch:
     Attributes:
         images: (B, 3, H, W) float RGB in [0, 1].
         labels: (B, H, W) int64 class ids, `IGNORE` for unlabelled pixels; or (B,) for image-level classes.
-        domains: (B,) int64 index of each image's domain, in the order in which the domains were named; -1 for an image
+        domains: (B,) int64 index of each image's domain, in the order of the domains in the recipe; -1 for an image
             without labels, which only algorithms with ``uses_unlabelled`` get.
     """
 
@@ -40,7 +40,7 @@ class Batch:
         return Batch(images, self.labels.to(device, non_blocking=True), self.domains.to(device, non_blocking=True))
 
     def where(self, chosen: Tensor) -> "Batch":
-        """The images for which ``chosen`` (B,) bool holds."""
+        """The images where ``chosen`` (B,) bool is True."""
         return Batch(self.images[chosen], self.labels[chosen], self.domains[chosen])
 
     def __len__(self) -> int:
@@ -56,10 +56,10 @@ class Outputs:
         features: named feature maps (B, C, h, w), the encoder's stages first; `Network.feature_stages` lists them.
         extras: named further tensors, batch first; auxiliary logits are ``extras["aux_<name>"]`` (B, K, h, w).
         coarse: (B, K, h, w), the logits at the network's own stride, before `Network.enlarged` resizes them to the
-            images; of the padded images if an encoder pads to complete patches. None for image-level networks.
+            images. If an encoder pads to complete patches, they cover the padded images. None for image-level networks.
         embedding: the input of the head, (B, C, h, w), or pooled (B, C) for image-level networks, before any dropout.
             The head is the classifying layer and the layers before it that have a single input. So the embedding is the
-            last map that joins all branches and scales. None for a wrapped module that does not name it.
+            last map that combines all branches and scales. None for a wrapped module that does not name it.
     """
 
     logits: Tensor
@@ -69,7 +69,7 @@ class Outputs:
     embedding: Tensor | None = None
 
     def where(self, chosen: Tensor) -> "Outputs":
-        """The outputs of the images for which ``chosen`` (B,) bool holds."""
+        """The outputs of the images where ``chosen`` (B,) bool is True."""
         return Outputs(
             self.logits[chosen],
             {name: value[chosen] for name, value in self.features.items()},

@@ -105,7 +105,7 @@ def test_networks_without_norms_adapt_and_options_out_of_range_are_refused():
     live = CoTTA(Grey(), lr=0.1, restore=0.0)
     live(frames(1)[0])
     assert not torch.equal(live.network.mix.weight, live.source.mix.weight)
-    with pytest.raises(InputError, match=r"^adapt: cotta learns all weights, and OneNorm has none"):
+    with pytest.raises(InputError, match=r"^adapt: cotta trains all weights, but OneNorm has none"):
         CoTTA(OneNorm(torch.nn.Identity()))
     with pytest.raises(InputError, match=r"^CoTTA\.restore: 2"):
         CoTTA(Grey(), restore=2)

@@ -65,7 +65,7 @@ def test_without_source_images_one_line_names_eta():
         match=r"^adapt: eata is not source-free: .*data\.sources, or give source_images=\.\.\. in Python; eta learns",
     ):
         hardy.adapt(OneNorm(), "eata")
-    with pytest.raises(InputError, match=r"^adapt: eata has no source images .* or use eta$"):
+    with pytest.raises(InputError, match=r"^adapt: eata got no images of the source domain, .* or use eta$"):
         hardy.adapt(OneNorm(), "eata", source_images=[])
     live = hardy.adapt(OneNorm(), "eata", source_images=frames(2), lr=0.1)
     assert live(frames(1)[0]).shape == (1, 3, 4, 6)

@@ -77,7 +77,7 @@ def test_the_loss_of_two_samples_by_hand():
 
 
 def test_networks_without_norms_and_options_below_0_are_refused():
-    with pytest.raises(InputError, match=r"^adapt: eta learns the weights"):
+    with pytest.raises(InputError, match=r"^adapt: eta trains the weights"):
         ETA(Grey())
     with pytest.raises(InputError, match=r"^ETA\.margin: -0\.1"):
         ETA(OneNorm(), margin=-0.1)

@@ -131,7 +131,7 @@ def test_where_the_source_is_sure_it_answers_and_nothing_is_learned(network):
     dark = image(0) / 4
     live(image(0))
     assert live.method.count == live.method.calls == 0
-    assert live.actions == (("sure", "the source answered, and nothing was learned"),)
+    assert live.actions == (("sure", "the source network predicted, and nothing was learned"),)
     assert live.watched is None
     live(dark)
     assert live.method.calls == 1, "also on a batch that is not watched, after one that was sure"

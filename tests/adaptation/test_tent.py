@@ -70,7 +70,7 @@ def test_other_norms_learn(norm):
 
 
 def test_a_network_without_norms_is_one_line_that_says_how_to_get_one():
-    with pytest.raises(InputError, match=r"^adapt: tent learns .* Grey has none; .*hardy\.load.*--statistics obs"):
+    with pytest.raises(InputError, match=r"^adapt: tent trains .* Grey has none; .*hardy\.load.*--statistics obs"):
         Tent(Grey())
     with pytest.raises(InputError, match="has none"):
         Tent(OneNorm(nn.BatchNorm2d(3, affine=False)))

@@ -120,12 +120,14 @@ def test_what_cannot_be_aligned_is_refused(pictures, draw_batch, loss):
     algorithm = CORAL(pictures, loss)
     with pytest.raises(InputError, match=r"data.sources names 1; name 2 or more, or use erm"):
         algorithm.check(1, 64)
-    with pytest.raises(InputError, match=r"optim.batch: 5 images at a time are less than two of each of the 3 domains"):
+    with pytest.raises(
+        InputError, match=r"optim.batch: 5 images at a time are fewer than two for each of the 3 domains"
+    ):
         algorithm.check(3, 5)
     algorithm.check(3, 6)
     with pytest.raises(InputError, match="a batch holds images of 1"):
         algorithm(draw_batch([1, 1]))
-    with pytest.raises(InputError, match="a single image"):
+    with pytest.raises(InputError, match="a single sample"):
         algorithm(draw_batch([0, 1, 1]))
     silent = hardy.wrap(torch.nn.Conv2d(3, 3, 1).double(), pictures.label_space).double()
     with pytest.raises(InputError, match="Wrapped gives none; wrap the module with embedding="):

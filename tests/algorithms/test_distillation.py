@@ -188,11 +188,13 @@ def test_a_run_that_ends_in_the_first_stage_of_a_loss_is_refused():
         ({"knowledge_adaptation": {"autoencoder_steps": 10}}, "knowledge_adaptation", "autoencoder_steps"),
         ({"kl": {}, "overhaul": {"warm_up": 10}}, "overhaul", "warm_up"),
     ):
-        said = rf"^losses\.{name}: teaches nothing in its first 10 steps \({option}\), and there are 10; train"
+        said = rf"^losses\.{name}: it does not train .* in its first 10 steps \({option}\), and the run has 10; train"
         with pytest.raises(InputError, match=said):
             Distillation(student, CrossEntropy(11), Teacher(teacher), 10, losses=losses)
         assert Distillation(student, CrossEntropy(11), Teacher(teacher), 11, losses=losses)
-    with pytest.raises(InputError, match=r"knowledge_adaptation: .* 400 steps \(autoencoder_steps\), and there are 60"):
+    with pytest.raises(
+        InputError, match=r"knowledge_adaptation: .* 400 steps \(autoencoder_steps\), and the run has 60"
+    ):
         ALGORITHMS.build(
             "distillation",
             {"network": student, "pixel_loss": CrossEntropy(11), "teacher": Teacher(teacher), "steps": 60},
@@ -344,7 +346,7 @@ def test_what_cannot_be_is_refused(scenes, pictures, teacher, loss):
     ):
         with pytest.raises(InputError, match=said):
             Distillation(scenes, loss, Teacher(teacher), **options)
-    with pytest.raises(InputError, match="predicts image-level classes and the network masks; both must predict the"):
+    with pytest.raises(InputError, match="it predicts image-level classes, but the network predicts masks; both"):
         Distillation(scenes, loss, Teacher(pictures))
     supply = {"network": scenes, "pixel_loss": loss, "steps": 10}
     with pytest.raises(InputError, match=r"distillation needs 'teacher', which is missing: .* teacher: {run"):

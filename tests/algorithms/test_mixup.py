@@ -136,7 +136,9 @@ def test_pairs_draw_shares_of_their_own(pictures, loss, seen):
 def test_what_cannot_be_mixed_is_refused(pictures, draw_batch, loss):
     with pytest.raises(InputError, match=r"Mixup compares domains and data.sources names 1"):
         Mixup(pictures, loss).check(1, 64)
-    with pytest.raises(InputError, match=r"optim.batch: 1 image at a time"):
+    with pytest.raises(
+        InputError, match=r"optim.batch: Mixup compares 2 domains, but one part of the batch on one process has 1"
+    ):
         Mixup(pictures, loss).check(3, 1)
     with pytest.raises(InputError, match="a batch holds images of 1"):
         Mixup(pictures, loss)(draw_batch([2, 2]))

@@ -173,13 +173,13 @@ def test_peers_of_other_kinds_learn_together(draw_batch):
     ("options", "said"),
     [
         ({"peers": 0}, "Mutual.peers: 0 is out of range; it must be 1 or more"),
-        ({"peers": []}, "Mutual.peers: names none; give how many, or a list of networks"),
+        ({"peers": []}, "Mutual.peers: the list is empty; give a number or a list of networks"),
         ({"peers": [{"width": 8}]}, "names no network; give {name: fast_scnn} and its options"),
         ({"peers": ["fast_scn"]}, "Mutual.peers: there is no network 'fast_scn'; did you mean 'fast_scnn'"),
         ({"peers": [{"name": "tiny", "wdth": 8}]}, "Mutual.peers: Tiny has no option 'wdth'"),
         ({"peers": ["classifier"]}, "predicts masks and the other one class per image"),
         ({"warm_up": 1.5}, "Mutual.warm_up: 1.5 is out of range"),
-        ({"by": "mean", "losses": {"fitnets": {}}}, "FitNets compares features, and the teacher gives logits only"),
+        ({"by": "mean", "losses": {"fitnets": {}}}, "FitNets compares features, and the teacher gives only logits"),
     ],
 )
 def test_what_cannot_be_is_refused(options, said):

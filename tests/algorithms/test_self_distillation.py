@@ -212,8 +212,8 @@ def test_a_resumed_run_has_the_same_bits(by, tmp_path):
     ("options", "said"),
     [
         ({"decay": 1.5}, "SelfDistillation.decay: 1.5 is out of range; it must be from 0 to 1"),
-        ({"alpha": 0.5}, "SelfDistillation.alpha: 0.5 has no effect with by: ema, which reads decay, confidence"),
-        ({"by": "attention", "decay": 0.9}, "decay: 0.9 has no effect with by: attention, which reads start"),
+        ({"alpha": 0.5}, "SelfDistillation.alpha: 0.5 has no effect with by: ema, which uses decay, confidence"),
+        ({"by": "attention", "decay": 0.9}, "decay: 0.9 has no effect with by: attention, which uses start"),
         ({"by": "deep"}, "by: deep needs auxiliary heads, and Cells has none; create it with aux: true"),
         ({"by": "deep", "losses": {"fitnets": {"taps": ["first"]}}}, "losses.fitnets: deep compares the logits"),
     ],

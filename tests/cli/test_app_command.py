@@ -22,7 +22,7 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)
 
 def test_without_gradio_one_line_says_how_to_install_it(refused, runs, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    assert refused("app", runs / "dense") == "gradio is not installed; it comes with: pip install 'hardy[app]'"
+    assert refused("app", runs / "dense") == "gradio is not installed; install it with: pip install 'hardy[app]'"
 
 
 def test_what_the_page_shows(runs):
@@ -44,7 +44,7 @@ def test_networks_of_one_name_are_distinguished_and_none_is_given_twice(refused,
     hardy.save(hardy.create("tiny", classes="camvid11", width=8), other)
     assert list(app.named([runs / "small", other])) == [str(runs / "small"), str(other)]
     monkeypatch.setattr(app, "_gradio", lambda: None)
-    assert refused("app", other, other) == f"{other}: is given twice; name each network once"
+    assert refused("app", other, other) == f"{other}: it is given twice; name each network once"
 
 
 @pytest.mark.costly

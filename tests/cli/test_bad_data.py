@@ -43,8 +43,8 @@ def test_data_that_are_not_there(refused, train, street, tmp_path):
     assert line == f"{tmp_path}/empty/classes.yaml: there is no such file; it names the classes of the masks"
     for kind in ("images", "masks"):
         shutil.rmtree(street / kind / "day")
-    assert refused(*train()) == f"{street}/images: holds no images"
-    assert refused("data", "folder", "--root", street) == f"{street}/images: holds no images"
+    assert refused(*train()) == f"{street}/images: it holds no images"
+    assert refused("data", "folder", "--root", street) == f"{street}/images: it holds no images"
 
 
 def test_an_image_without_mask_and_a_mask_without_image(refused, train, street):
@@ -63,19 +63,20 @@ def test_a_mask_of_another_size(refused, train, street):
     Image.new("L", (47, 32)).save(street / "masks" / "day" / "03.png")
     image = street / "images" / "day" / "03.png"
     line = f"{street}/masks/day/03.png: mask is 32x47 but its image {image} is 32x48 (height x width); "
-    assert refused(*train()) == line + "one of them is of another image"
+    assert refused(*train()) == line + "one of them belongs to another image"
 
 
 @pytest.mark.parametrize("kind", ["images", "masks"])
 def test_a_truncated_png(refused, train, street, kind):
     halve(street / kind / "day" / "03.png")
-    assert refused(*train()).startswith(f"{street}/{kind}/day/03.png: torn or no image (image file is truncated)")
+    line = f"{street}/{kind}/day/03.png: damaged or not an image (image file is truncated)"
+    assert refused(*train()).startswith(line)
 
 
 def test_a_truncated_png_in_a_worker(refused, train, street):
     halve(street / "images" / "day" / "03.png")
     line = refused(*train(), "run.workers=1")
-    assert line.startswith(f"{street}/images/day/03.png: torn or no image")
+    assert line.startswith(f"{street}/images/day/03.png: damaged or not an image")
 
 
 @pytest.mark.parametrize("check", [True, False], ids=["checked", "unchecked"])
@@ -109,7 +110,7 @@ def test_a_data_set_of_one_image(refused, call, train, street):
     for kind in ("images", "masks"):
         for number in range(1, 8):
             (street / kind / "day" / f"{number:02}.png").unlink()
-    assert refused(*train()) == "folder/day: 1 image cannot be split into training and validation; add images"
+    assert refused(*train()) == "folder/day: it has 1 image, too few for training and validation; add images"
     assert call("data", "folder", "--root", street).code == 0
 
 
@@ -159,21 +160,21 @@ def test_what_would_be_changed_silently_is_refused(refused, train, street):
     glass = Image.open(image).convert("RGBA")
     glass.putpixel((3, 3), (0, 0, 0, 0))
     glass.save(image)
-    assert refused(*train()) == f"{image}: has transparent pixels; save it without transparency"
+    assert refused(*train()) == f"{image}: it has transparent pixels; save it without transparency"
     image.write_bytes(whole)
     resaved(mask, "RGBA")
-    assert refused(*train()).startswith(f"{mask}: an RGB mask, but its classes have no colours; declare them")
+    assert refused(*train()).startswith(f"{mask}: an RGB mask, but its classes have no colours; declare colours")
 
 
 def test_predict_skips_the_torn_image_and_its_exit_code_tells(call, refused, trained, street, tmp_path):
     halve(street / "images" / "day" / "03.png")
     said = call("predict", trained, street / "images" / "day", tmp_path / "masks")
     assert said.code == 1
-    assert said.err.startswith(f"hardy: skipped: {street}/images/day/03.png: torn or no image")
+    assert said.err.startswith(f"hardy: skipped: {street}/images/day/03.png: damaged or not an image")
     assert said.err.count("\n") == 1
     assert said.out == f"wrote 7 masks to {tmp_path}/masks; skipped 1\n"
     assert sorted(file.name for file in (tmp_path / "masks").iterdir()) == [f"{n:02}.png" for n in range(8) if n != 3]
     report = json.loads(call("predict", trained, street / "images" / "day", tmp_path / "masks", "--json").out)
     assert (len(report["masks"]), report["kept"], [*report["skipped"]]) == (7, 7, [f"{street}/images/day/03.png"])
     line = refused("predict", trained, street / "images" / "day" / "03.png", tmp_path / "none")
-    assert line.startswith(f"{street}/images/day/03.png: torn or no image")
+    assert line.startswith(f"{street}/images/day/03.png: damaged or not an image")

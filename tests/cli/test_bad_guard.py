@@ -39,7 +39,7 @@ def prune(recipe, trained):
         ({"stop": {"domains": ["fodler/night"]}}, "there is no dataset 'fodler'; did you mean 'folder'?"),
         ({"stop": {"domains": ["folder/day"]}}, "prune.stop.domains: 'folder/day' is trained on; name a domain not in"),
         ({"recover_with": "destillation"}, "no algorithm 'destillation'; did you mean 'distillation'?"),
-        ({"recover_with": "distillation"}, "prune.recover_with: distillation would recover in 0 steps; set"),
+        ({"recover_with": "distillation"}, "prune.recover_with: distillation has 0 steps to recover; set"),
         ({"recovery": 2, "recover_with": {"name": "distillation", "limt": 2}}, "no option 'limt'; did you mean"),
         (
             {"recovery": 2, "recover_with": {"name": "distillation", "losses": {"kl": {"temprature": 2}}}},

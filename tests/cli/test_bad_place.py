@@ -139,7 +139,7 @@ def test_targets_that_cannot_be_made(refused, own, town, tmp_path):
 @pytest.mark.parametrize("device", ["cuda:7", "tpu"])
 def test_a_device_that_is_not_there(refused, recipe, own, town, tmp_path, device):
     line = refused("train", recipe(), f"run.device={device}")
-    assert line.startswith(f"run.device: there is no device {device!r} here; there are: auto, cpu")
+    assert line.startswith(f"run.device: there is no device {device!r} here; use one of: auto, cpu")
     assert not (tmp_path / "run").exists()
     for words in (
         ("evaluate", own, "folder/day", "--root", town),

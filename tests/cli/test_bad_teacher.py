@@ -71,7 +71,7 @@ def onnx(trained, tmp_path_factory):
 
 def test_a_teacher_of_other_classes_lists_those_that_it_lacks(refused, distil, other):
     said = refused("train", distil({"run": str(other)}))
-    assert "teacher: predicts camvid11 and lacks 1 of the 3 classes of " in said
+    assert "teacher: it predicts camvid11 and lacks 1 of the 3 classes of " in said
     assert ": wall; name a teacher that predicts them" in said
 
 
@@ -89,7 +89,7 @@ def test_a_loss_of_features_needs_a_teacher_that_has_them(refused, distil, train
         {"run": str(trained), "cache_folder": str(tmp_path / "kept")},
     ):
         said = refused("train", distil(teacher, {features: {}}), leaving={"about.json"})
-        assert "compares features, and the teacher gives logits only" in said
+        assert "compares features, and the teacher gives only logits" in said
 
 
 @pytest.mark.costly
@@ -144,7 +144,7 @@ def test_sections_and_folders_that_cannot_be_used(refused, distil, trained, tmp_
         ({**teacher, "cache_mb": 0}, {}, "teacher.cache_mb: input should be greater than 0"),
         ([teacher, {"run": str(tmp_path / "none")}], {}, "none: no network.json here"),
         (teacher, {"data": {"unlabelled": [str(tmp_path / "none")]}}, "data.unlabelled: "),
-        (teacher, {"data": {"unlabelled": [str(tmp_path / "empty")]}}, "empty holds no images"),
+        (teacher, {"data": {"unlabelled": [str(tmp_path / "empty")]}}, "empty contains no images"),
         (teacher, {"data": {"unlabelled_batch": 2}}, "data.unlabelled_batch: 2 has no effect"),
     ):
         assert said in refused("train", distil(values, **more))

@@ -80,10 +80,10 @@ def test_what_cannot_be_pruned_is_not_trained_for_it_first(refused, recipe, tmp_
         (["--split", "test"], "data.unseen_splits: folder/day has no split 'test'; it has: all"),
         (["--dataset", "folder.ending=x"], "arguments: Folder has no option 'ending'; did you mean 'mask_ending'?"),
         (["--dataset", "fodler.x=1"], "arguments: there is no dataset 'fodler'; did you mean 'folder'?"),
-        (["--dataset", "folder"], "data set option 'folder' is not of the form name.option=value"),
-        (["--dataset", "folder.root={a: 1}"], "data.datasets.folder.root: {'a': 1} is no path; write it as text"),
-        (["--dataset", "folder.root=5"], "data.datasets.folder.root: 5 is no path; write it as text"),
-        (["--dataset", "folder.root="], "data.datasets.folder.root: None is no path; write it as text"),
+        (["--dataset", "folder"], "data set option 'folder' does not have the form name.option=value"),
+        (["--dataset", "folder.root={a: 1}"], "data.datasets.folder.root: {'a': 1} is not a path; write it as text"),
+        (["--dataset", "folder.root=5"], "data.datasets.folder.root: 5 is not a path; write it as text"),
+        (["--dataset", "folder.root="], "data.datasets.folder.root: None is not a path; write it as text"),
         (["--dataset", "folder.root=["], "data set option 'folder.root=[': '[' is not a YAML value"),
     ],
     ids=" ".join,
@@ -138,12 +138,14 @@ def test_a_prediction_that_cannot_be(refused, trained, town, tmp_path):
 
 
 def test_a_run_that_is_none_has_no_headline(refused, tmp_path):
-    assert refused("runs", tmp_path).startswith(f"{tmp_path}: has no run with a records.jsonl below it")
+    assert refused("runs", tmp_path).startswith(f"{tmp_path}: there is no run with a records.jsonl below it")
     (tmp_path / "records.jsonl").write_text('{"recipe": "x"}\n')
     assert refused("runs", tmp_path).startswith(f"{tmp_path}/records.jsonl:1: not a record: ")
 
 
 def test_a_recipe_is_not_written_over(refused, tmp_path):
     (tmp_path / "recipe.yaml").write_text("mine")
-    assert refused("init", "--to", tmp_path) == f"{tmp_path}/recipe.yaml: is there already; give another folder by --to"
+    assert (
+        refused("init", "--to", tmp_path) == f"{tmp_path}/recipe.yaml: it already exists; give another folder with --to"
+    )
     assert (tmp_path / "recipe.yaml").read_text() == "mine"

@@ -26,7 +26,7 @@ def test_torn_images_surface_here_and_the_table_does_not(call, street):
     image.write_bytes(whole)
     said = call("data", "folder", "--root", street)
     assert (said.code, said.out) == (2, "")
-    assert said.err.startswith(f"hardy: {image}: torn or no image")
+    assert said.err.startswith(f"hardy: {image}: damaged or not an image")
 
 
 def test_full_finds_before_the_first_step_what_a_sample_does_not(call, refused, recipe, street):
@@ -36,7 +36,7 @@ def test_full_finds_before_the_first_step_what_a_sample_does_not(call, refused, 
     whole[place : place + 60] = bytes(60)
     image.write_bytes(whole)
     file = recipe(data={"root": str(street), "unseen": ["folder/night"], "check": "full"})
-    assert refused("train", file).startswith(f"{image}: torn or no image")
+    assert refused("train", file).startswith(f"{image}: damaged or not an image")
     assert "data.check" in refused("train", file, "data.check=fool")
 
 
@@ -44,7 +44,7 @@ def test_a_truncated_image_of_an_unseen_domain_is_found_before_the_first_step(re
     image = street / "images" / "night" / "02.png"
     image.write_bytes(image.read_bytes()[:-200])
     file = recipe(data={"root": str(street), "unseen": ["folder/night"]})
-    assert refused("train", file).startswith(f"{image}: torn or no image")
+    assert refused("train", file).startswith(f"{image}: damaged or not an image")
 
 
 @pytest.mark.costly
@@ -137,9 +137,11 @@ def test_check_reports_everything_and_its_exit_code_shows_mistakes(call, street)
 
 
 def test_data_that_are_not_there(refused, street, tmp_path):
-    assert refused("data", "check", tmp_path / "gone").startswith(f"{tmp_path}/gone: is neither a folder nor a dataset")
-    assert refused("data", street) == f"{street}: is a folder, not a domain; write: hardy data check {street}"
-    assert refused("data", "convert", street, "--to", street).startswith(f"{street}: exists already")
+    assert refused("data", "check", tmp_path / "gone").startswith(
+        f"{tmp_path}/gone: it is neither a folder nor a dataset"
+    )
+    assert refused("data", street) == f"{street}: it is a folder, not a domain; use: hardy data check {street}"
+    assert refused("data", "convert", street, "--to", street).startswith(f"{street}: it already exists")
 
 
 def test_show_and_convert(call, street, tmp_path):

@@ -93,5 +93,7 @@ def test_data_that_the_demo_cannot_use_are_one_line(refused, town, tmp_path):
     for part in ("images", "masks"):
         (tmp_path / "one" / part / "day").symlink_to(town / part / "day")
     (tmp_path / "one" / "classes.yaml").write_bytes((town / "classes.yaml").read_bytes())
-    assert "holds one domain; the demo needs another" in refused("demo", tmp_path / "d", "--data", tmp_path / "one")
-    assert "there is no such folder of data" in refused("demo", tmp_path / "d", "--data", tmp_path / "none")
+    assert "it has one domain; the demo needs another" in refused("demo", tmp_path / "d", "--data", tmp_path / "one")
+    assert "there is no such folder; give a folder of data" in refused(
+        "demo", tmp_path / "d", "--data", tmp_path / "none"
+    )

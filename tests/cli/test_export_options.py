@@ -30,4 +30,4 @@ def test_images_and_prototypes_are_of_the_data_set_as_it_was_given(call, run, to
 def test_wrong_options_and_options_without_a_domain_are_refused(refused, run, tmp_path):
     words = ("export", run, tmp_path / "x.onnx")
     assert "has no option 'tets'" in refused(*words, "streets/day", "--dataset", "streets.tets=3")
-    assert "are for the domains whose images prove the file" in refused(*words, "--dataset", "streets.test=3")
+    assert "belong to the domains that prove the file" in refused(*words, "--dataset", "streets.test=3")

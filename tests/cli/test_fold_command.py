@@ -75,6 +75,6 @@ def test_a_folded_network_is_not_pruned_adapted_or_folded_again(call, refused, d
 
 
 def test_a_call_that_is_refused_writes_nothing(refused, dense, tmp_path):
-    assert refused("fold", dense, dense).endswith("holds a network already; give another folder")
+    assert refused("fold", dense, dense).endswith("already contains a network; give another folder")
     assert refused("fold", dense, tmp_path / "to", "--images", "3").endswith("name a domain")
     assert not (tmp_path / "to").exists()

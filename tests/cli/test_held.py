@@ -93,7 +93,7 @@ def test_numbers_are_shown_where_one_may_not_keep_them(call, trained, town, tmp_
     for call_words in words:
         said = call(*call_words)
         assert said.code == 0, said
-        assert said.err == f"{trained}: no permission to write, so the numbers above are not in its records\n"
+        assert said.err == f"{trained}: no permission to write; the numbers above are not in its records\n"
         assert any(text in said.out for text in ("folder/day", "p50", "proven"))
 
 
@@ -164,4 +164,4 @@ def test_a_tilde_is_the_home_folder_wherever_a_path_comes_in(call, recipe, town,
     assert not Path("~").exists()
     said = call("train", recipe(data={"root": "~nobody-here/x"}))
     assert said.code == 2
-    assert said.err == "hardy: ~nobody-here/x: there is no such home folder; write the path out\n"
+    assert said.err == "hardy: ~nobody-here/x: there is no such home folder; give the full path\n"

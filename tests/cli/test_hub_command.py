@@ -9,7 +9,7 @@ def test_push_and_pull(call, tmp_path):
     said = call("push", run, there)
     assert (said.code, said.err) == (0, "")
     assert f"hardy pull {there} DIR fetches it" in said.out
-    assert "state one with --licence" in said.out
+    assert "give one, such as --licence" in said.out
     said = call("pull", there, tmp_path / "mine")
     assert (said.code, said.err) == (0, "")
     assert "tiny, camvid11; checksums match" in said.out

@@ -59,4 +59,4 @@ def test_bad_files_are_one_line(refused, file, tmp_path):
 def test_a_run_is_not_written_over(call, refused, file, tmp_path):
     assert call("import", file, "--classes", "camvid11", "--to", tmp_path / "run").code == 0
     line = refused("import", file, "--classes", "camvid11", "--to", tmp_path / "run")
-    assert line.endswith("run: holds a network already; give another folder")
+    assert line.endswith("run: it already contains a network; give another folder")

@@ -38,14 +38,14 @@ def test_a_name_that_yaml_would_misread_is_quoted_and_one_domain_is_said(call, t
     file = tmp_path / "to" / "recipe.yaml"
     assert read(file).data.datasets["folder"]["root"] == str(place)
     assert yaml.safe_load(file.read_text(encoding="utf-8"))["data"]["sources"] == ["folder/no"]
-    assert "Only one domain is here." in file.read_text(encoding="utf-8")
+    assert "There is only one domain." in file.read_text(encoding="utf-8")
 
 
 def test_a_folder_without_data_is_one_line_and_no_file(refused, tmp_path):
     (tmp_path / "images").mkdir()
-    assert "there is no such folder of data" in refused("init", tmp_path / "none", "--to", tmp_path)
+    assert "there is no such folder; give a folder of data" in refused("init", tmp_path / "none", "--to", tmp_path)
     said = refused("init", tmp_path, "--to", tmp_path)
-    assert "holds none of the data sets" in said
+    assert "contains none of the data sets" in said
     assert "classes.yaml" in said
 
 

@@ -11,10 +11,10 @@ def test_a_page_from_a_folder_of_runs_that_names_a_torn_line(call, tmp_path):
     said = call("report", runs, "--to", page, "--budget-ms", "6", "--title", "Mine")
     assert (said.code, said.out) == (
         0,
-        f"{page}: 4 networks; open it in a browser, also without a connection\n",
+        f"{page}: 4 networks; open it in a browser; it needs no connection\n",
     )
     assert said.err.startswith(f"hardy: {runs / 'half' / 'records.jsonl'}:")
-    assert said.err.endswith(": torn in its last line, which is left out\n")
+    assert said.err.endswith(": the last line is incomplete and was left out\n")
     text = page.read_text(encoding="utf-8")
     assert "<strong>half</strong>" in text
     assert "<h1>Mine</h1>" in text
@@ -23,7 +23,7 @@ def test_a_page_from_a_folder_of_runs_that_names_a_torn_line(call, tmp_path):
 @pytest.mark.parametrize("words", [("--budget-ms", "0"), ("--budget-ms", "nan")])
 def test_a_budget_that_is_none_is_refused(refused, tmp_path, words):
     run = write_run(tmp_path / "run", 0.8, kept=False)
-    assert "must be milliseconds above 0" in refused("report", run, *words, "--out", tmp_path / "page.html")
+    assert "it must be above 0 milliseconds" in refused("report", run, *words, "--out", tmp_path / "page.html")
 
 
 def test_no_records_and_other_classes_are_one_line_and_no_page(refused, tmp_path):
@@ -32,5 +32,5 @@ def test_no_records_and_other_classes_are_one_line_and_no_page(refused, tmp_path
         write_run(tmp_path / "b", 0.8, classes=("x", "y"), kept=False),
     )
     page = tmp_path / "page.html"
-    assert "has no records.jsonl at or below it" in refused("report", tmp_path / "none", "--out", page)
-    assert "cannot be compared; make a report of each" in refused("report", run, other, "--out", page)
+    assert "there is no records.jsonl at or below it" in refused("report", tmp_path / "none", "--out", page)
+    assert "cannot be compared; make two reports" in refused("report", run, other, "--out", page)

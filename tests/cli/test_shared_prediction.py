@@ -81,9 +81,9 @@ def test_a_worker_names_what_it_kept_skipped_and_could_not_write(place):
 def test_what_needs_an_order_or_one_machine_is_refused(refused, place):
     words = ("predict", "run", "photos", "out", "--address", "auto")
     assert refused(*words, "--watch") == (
-        "--address: the images are shared, and --watch needs them in order; leave it out"
+        "--address: several machines predict, but --watch needs one; leave out one of the two"
     )
-    assert "adapt needs them in order" in refused(*words, "adapt.name=source")
+    assert "adapt needs one" in refused(*words, "adapt.name=source")
     assert "give auto, cpu or cuda" in refused(*words, "--device", "cuda:1")
-    assert "predict trip.mp4 without" in refused("predict", "run", "trip.mp4", "out", "--address", "auto")
+    assert "predict trip.mp4 without it" in refused("predict", "run", "trip.mp4", "out", "--address", "auto")
     assert refused(*words, "--size", "8x8").startswith("size (8, 8): give")

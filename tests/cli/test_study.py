@@ -206,7 +206,7 @@ def test_runs_wait_for_one_another_and_a_failed_one_is_reported_with_its_last_li
     assert ended["first"] == ("done", 0, "")
     left, code, reason = ended["again"]
     assert (left, code) == ("failed", 2)
-    assert reason == f"{tmp_path}/new/recipe.yaml: is there already; give another folder by --to"
+    assert reason == f"{tmp_path}/new/recipe.yaml: it already exists; give another folder with --to"
     assert order.states == {"first": "done", "again": "failed", "never": "skipped"}
     assert not (tmp_path / "other").exists()
     assert ticks
@@ -253,5 +253,5 @@ def test_parts_of_cards_and_cores(cpus, gpus, resources, fit):
 
 
 def test_a_cell_that_fits_nowhere_is_refused():
-    with pytest.raises(InputError, match="a cell takes 1 cores and 2 GPUs; there are 8 cores and 1 GPUs"):
+    with pytest.raises(InputError, match="a cell needs 1 cores and 2 GPUs; there are 8 cores and 1 GPUs"):
         share(1, 2, {"CPU": 8, "GPU": 1})

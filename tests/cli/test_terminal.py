@@ -39,7 +39,7 @@ def test_a_torn_last_line_is_left_out_and_named(call, runs):
     file = folder / "records.jsonl"
     file.write_text(file.read_text() + '{"recipe": "r", "sta')
     said = call("runs", folder.parent)
-    assert (said.code, said.err) == (0, f"hardy: {file}:5: torn in its last line, which is left out\n")
+    assert (said.code, said.err) == (0, f"hardy: {file}:5: the last line is incomplete and was left out\n")
     assert "50.0" in said.out
 
 
@@ -69,7 +69,7 @@ def test_json_holds_the_records_that_a_verb_makes(call, tmp_path):
 def test_an_error_with_json_is_one_line_and_no_json(call, tmp_path):
     said = call("runs", tmp_path, "--json")
     assert (said.code, said.out) == (2, "")
-    assert said.err.startswith(f"hardy: {tmp_path}: has no run")
+    assert said.err.startswith(f"hardy: {tmp_path}: there is no run")
 
 
 def test_debug_shows_the_traceback_before_the_line(call, tmp_path):
@@ -144,7 +144,7 @@ def test_removal_asks_first(call, runs, monkeypatch):
     monkeypatch.setattr(sys, "stdin", Answering("n\n"))
     said = call("runs", "rm", one)
     assert said.code == 130
-    assert "Remove for good?" in said.err
+    assert "Remove them permanently?" in said.err
     assert one.is_dir()
     monkeypatch.setattr(sys, "stdin", Answering("y\n"))
     assert call("runs", "rm", one).code == 0
@@ -158,7 +158,7 @@ def test_only_runs_that_nobody_uses_are_removed(call, runs, tmp_path):
     (tmp_path / "photos").mkdir()
     said = call("runs", "rm", one, tmp_path / "photos", "--yes")
     assert (said.code, one.is_dir(), (tmp_path / "photos").is_dir()) == (2, True, True)
-    assert "so it is no run; it is left alone" in said.err
+    assert "so it is not a run; nothing is removed" in said.err
     with Lock(one):
         assert "works in this folder" in call("runs", "rm", one, "--yes").err
     assert (one / "records.jsonl").is_file()

@@ -148,7 +148,7 @@ def test_an_axis_may_have_a_table_for_each_label(tmp_path):
 def test_without_counts_there_is_no_interval_and_the_note_says_so(tmp_path):
     (one,) = compared(study(tmp_path), {}).tables
     assert one.table.rows[1][4] == "+10.0 ≠"
-    said = "no interval, as no counts of unseen images are kept; evaluate.keep_counts: true keeps them"
+    said = "no interval, because no counts of unseen images are kept; evaluate.keep_counts: true keeps them"
     assert f"{said}: pruned ior, pruned l2" in one.notes
 
 
@@ -158,7 +158,7 @@ def test_counts_of_other_networks_are_not_believed(tmp_path):
     (one,) = compared(study(tmp_path), kept).tables
     assert one.table.rows[1][4] == "+10.0 ≠"
     said = "the counts give a difference of 0.05, the records 0.1; measure the runs again: pruned ior"
-    assert f"no interval, as {said}" in one.notes
+    assert f"no interval, because {said}" in one.notes
 
 
 def test_nothing_measured_is_a_table_of_dashes(tmp_path):
@@ -173,9 +173,9 @@ def test_nothing_measured_is_a_table_of_dashes(tmp_path):
     ("override", "said"),
     [
         ("control=pruned io", "comparison.control: there is no arm 'pruned io'; did you mean 'pruned ior'?"),
-        ("pairs=[seed, method]", "comparison.pairs: the cells of 'dense' have no axis 'method'"),
-        ("blocks={drve: 20}", "comparison.blocks: the study reads no 'drve'; did you mean 'drive'?"),
-        ("blocks={drive/b: 20}", "comparison.blocks: the study reads no 'drive/b'; did you mean 'drive/a'?"),
+        ("pairs=[seed, method]", "comparison.pairs: the cells of 'dense' do not have the axis 'method'"),
+        ("blocks={drve: 20}", "comparison.blocks: the study does not read 'drve'; did you mean 'drive'?"),
+        ("blocks={drive/b: 20}", "comparison.blocks: the study does not read 'drive/b'; did you mean 'drive/a'?"),
     ],
 )
 def test_names_that_do_not_fit_are_refused(tmp_path, override, said):

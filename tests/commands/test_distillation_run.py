@@ -154,7 +154,7 @@ def test_an_algorithm_that_uses_none_refuses_them(sections, places, pictures):
 
 
 def test_an_image_of_an_unseen_domain_is_refused(sections, places, town, tmp_path):
-    with pytest.raises(InputError, match=r"is an image of folder/night, which is to be unseen"):
+    with pytest.raises(InputError, match=r"is an image of the unseen domain folder/night"):
         trained(sections, tmp_path / "run", {"run": str(places["run"])}, data={"unlabelled": [str(town / "images")]})
     assert not (tmp_path / "run").exists()
 

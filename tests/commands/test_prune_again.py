@@ -33,7 +33,7 @@ def test_a_pruned_run_is_named_and_pruned_further(cut, caplog):
     once = cut("once")
     assert "already pruned" not in caplog.text
     twice = cut("twice", once)
-    assert f"{once} is already pruned: the goal is relative to the channels it has left" in caplog.text
+    assert f"{once} is already pruned: the goal is relative to its remaining channels" in caplog.text
     sizes = [sum(p.numel() for p in hardy.load(run).parameters()) for run in (once / "dense", once, twice)]
     assert sizes[0] > sizes[1] > sizes[2]
 

@@ -43,10 +43,10 @@ def test_no_image_that_gives_the_ranges_is_measured(network, town, given, tmp_pa
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({}, "the network: has no recipe with sources; name domains, and --calibrate DOMAIN"),
+        ({}, "the network: it has no recipe with sources; name domains, and --calibrate DOMAIN"),
         ({"images": 0}, "images: 0 is out of range; it must be 1 or more"),
         ({"limit": -1.0}, "limit: -1.0 is out of range; it must be 0 or more"),
-        ({"output": "masks"}, "output 'masks': must be classes or logits"),
+        ({"output": "masks"}, "output 'masks': it must be classes or logits"),
         (
             {"data": "folder/day", "calibrate": "folder/day", "images": 12},
             "folder/day: the calibration takes all its images, so none is left to measure; lower --images",

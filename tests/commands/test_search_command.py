@@ -132,7 +132,7 @@ def test_stopped_and_gone_on_it_ends_with_the_same_bits(values, monkeypatch):
             {"budget_ms": 4},
             "search.budget_ms: 4 cannot be reached: the fastest network of the space takes 10 ms",
         ),
-        ("search", {"population": 9}, "a population of 9 mutates only after as many evaluations, and there are 5"),
+        ("search", {"population": 9}, "a population of 9 needs more than 9 evaluations, and there are 5"),
         ("search", {"method": "evolving"}, "search.method: input should be 'evolution' or 'random' (got 'evolving')"),
         ("search", {"budgetms": 4}, "unknown key 'search.budgetms'; did you mean 'budget_ms'?"),
         ("network", {"arch": "teacher"}, "network: a search finds a fasterseg from scratch"),

@@ -94,9 +94,9 @@ def test_a_recipe_of_a_stream_is_overridden_by_words(folder, town, tmp_path, mon
     assert frames == [2]
     file.write_text(yaml.safe_dump({**values, "optim": {}}), encoding="utf-8")
     assert called(monkeypatch, "evaluate", folder, file) == 2
-    assert "the recipe of a stream has the sections data, stream, adapt, and no other" in capsys.readouterr().err
+    assert "the recipe of a stream has only the sections data, stream, adapt" in capsys.readouterr().err
     assert called(monkeypatch, "evaluate", folder, file, "t.yaml") == 2
-    assert "is the recipe of the stream already" in capsys.readouterr().err
+    assert "is also a recipe of a stream" in capsys.readouterr().err
 
 
 def test_a_torn_frame_is_named_after_the_table_and_sets_the_exit_code(folder, town, tmp_path, monkeypatch, capsys):
@@ -118,12 +118,12 @@ def test_a_torn_frame_is_named_after_the_table_and_sets_the_exit_code(folder, to
         (["folder/evening", "stream.kind=mixed"], "'folder/evening': folder has no domain 'evening'"),
         (["folder/day", "stream.kind=mixd"], "stream.kind: input should be 'abrupt', 'gradual', 'mixed'"),
         (["folder/day", "stream.every=0"], "stream.every: give measured, or a whole number of batches from 1 up"),
-        (["folder/day", "stream.frame_ms=20"], "stream: frame_ms: has no effect unless every is measured"),
+        (["folder/day", "stream.frame_ms=20"], "stream: frame_ms: it has no effect unless every is measured"),
         (["folder/day", "stream.rounds=0"], "stream.rounds: input should be greater than 0"),
         (["folder/day", "stream.wibble=1"], "unknown key 'stream.wibble'"),
         (["stream.kind=mixed"], "no data named; give domains such as camvid/0001TP, or stream.unlabelled"),
-        (["folder/day", "stream.kind=mixed", "--flip"], "--flip: has no effect on a stream; leave it out"),
-        (["folder/day", "stream.kind=mixed", "--per-class"], "--per-class: has no effect on a stream"),
+        (["folder/day", "stream.kind=mixed", "--flip"], "--flip: it has no effect on a stream; leave it out"),
+        (["folder/day", "stream.kind=mixed", "--per-class"], "--per-class: it has no effect on a stream"),
         (["stream.unlabelled=[nowhere]"], "hardy: stream.unlabelled: "),
     ],
 )

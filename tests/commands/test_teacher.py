@@ -245,7 +245,7 @@ def test_a_teacher_in_memory_is_kept_and_the_recipe_beside_it_repeats_the_run(to
 
 def test_a_teacher_of_other_classes_leaves_nothing_behind(town, of_python, tmp_path):
     student, other = (hardy.create("tiny", classes, width=8) for classes in (str(town), "camvid11"))
-    with pytest.raises(InputError, match=r"teacher: predicts camvid11 and lacks \d+ of the"):
+    with pytest.raises(InputError, match=r"teacher: it predicts camvid11 and lacks \d+ of the"):
         hardy.train(student, algorithm=DISTIL, teacher=other, folder=tmp_path / "run", **of_python)
     assert not (tmp_path / "run").exists()
 

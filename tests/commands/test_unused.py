@@ -117,11 +117,11 @@ def test_views_of_one_class_per_image_average_its_logits_and_turn_nothing():
 
 def test_options_of_the_command_line_that_would_do_nothing(tmp_path):
     run = hardy.save(create("tiny", "camvid11"), tmp_path / "run")
-    with pytest.raises(InputError, match="bench blocks times blocks as they are"):
+    with pytest.raises(InputError, match="bench blocks takes only the options"):
         bench.check(blocks=True, channels=None, others=True)
     with pytest.raises(InputError, match="--channels 64 is only for hardy bench blocks"):
         bench.check(blocks=False, channels=64, others=False)
-    with pytest.raises(InputError, match="--images, --root and --dataset are for the domains"):
+    with pytest.raises(InputError, match="--images, --root and --dataset belong to the domains"):
         exporting.run(run, tmp_path / "x.onnx", [], size=(64, 64), dynamic=False, logits=False, images=3, root=None)
     pictures = hardy.save(create("classifier", "pacs7", encoder="resnet10t"), tmp_path / "pictures")
     with pytest.raises(InputError, match="--per-class: Classifier predicts one class per image"):

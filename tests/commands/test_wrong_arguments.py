@@ -54,16 +54,16 @@ def test_a_path_is_text_without_nul(path: Any, tmp_path: Path) -> None:
     ):
         said = refusal(call)
         assert said in (
-            f"{path!r} is no path; give a text or a Path",
-            f"{path!r}: a path holds no NUL character; leave it out",
+            f"{path!r} is not a path; give a text or a Path",
+            f"{path!r}: a path cannot contain a NUL character; leave it out",
         )
 
 
 @pytest.mark.parametrize("weights", [5, ["timm"], "a\0.pth"])
 def test_weights_are_a_path_or_a_name(weights: Any) -> None:
     assert refusal(lambda: hardy.create("tiny", classes="camvid11", weights=weights)) in (
-        f"{weights!r} is no path; give a text or a Path",
-        f"{weights!r}: a path holds no NUL character; leave it out",
+        f"{weights!r} is not a path; give a text or a Path",
+        f"{weights!r}: a path cannot contain a NUL character; leave it out",
     )
 
 

@@ -204,5 +204,5 @@ def test_the_table_names_its_taps(name: str, kind: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, cls in LOSSES_OF.items() if cls.dense])
 def test_a_loss_of_maps_is_refused_for_image_level_classes(name: str) -> None:
-    with pytest.raises(InputError, match=rf"losses.{name}: compares maps of logits, and Classifier predicts one"):
+    with pytest.raises(InputError, match=rf"losses.{name}: it compares maps of logits, but Classifier predicts one"):
         build(name, "pictures")

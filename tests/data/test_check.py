@@ -72,15 +72,15 @@ def test_a_sample_of_the_images_is_decoded_or_all(vessels):
     spoil(vessels / "images" / "eye" / "01.png")  # not one of the sample
     count_labels(data, labels)
     count_labels(data, labels, decode="sample")
-    refused("images/eye/01.png: torn or no image", lambda: count_labels(data, labels, decode="all"))
+    refused("images/eye/01.png: damaged or not an image", lambda: count_labels(data, labels, decode="all"))
     spoil(vessels / "images" / "eye" / f"{COUNT - 1}.png")
-    refused(f"eye/{COUNT - 1}.png: torn or no image", lambda: count_labels(data, labels, decode="sample"))
+    refused(f"eye/{COUNT - 1}.png: damaged or not an image", lambda: count_labels(data, labels, decode="sample"))
 
 
 def test_every_truncated_image_is_found_whatever_the_sample(vessels):
     path = vessels / "images" / "eye" / "01.png"
     path.write_bytes(path.read_bytes()[:-80])
-    refused("eye/01.png: torn or no image", lambda: count_labels(*found(vessels), decode="sample"))
+    refused("eye/01.png: damaged or not an image", lambda: count_labels(*found(vessels), decode="sample"))
 
 
 def test_pictures_with_one_class_are_decoded_too(tmp_path):
@@ -92,7 +92,9 @@ def test_pictures_with_one_class_are_decoded_too(tmp_path):
     (domain,) = domains(["pacs"], root=tmp_path)
     data = [(domain, domain.items())]
     assert count_labels(data, domain.dataset.label_space).classes.sum() == COUNT
-    refused("dog/01.jpg: torn or no image", lambda: count_labels(data, domain.dataset.label_space, decode="sample"))
+    refused(
+        "dog/01.jpg: damaged or not an image", lambda: count_labels(data, domain.dataset.label_space, decode="sample")
+    )
 
 
 def test_a_turned_photograph_needs_a_turned_mask(vessels):
@@ -101,7 +103,7 @@ def test_a_turned_photograph_needs_a_turned_mask(vessels):
     exif[0x0112] = 8
     Image.open(image).save(image, exif=exif)
     data, labels = found(vessels)
-    line = r"00.png: mask is 12x16 but its image .* is 16x12 .*; one of them is turned: check its EXIF orientation"
+    line = r"00.png: mask is 12x16 but its image .* is 16x12 .*; one of them is rotated: check its EXIF orientation"
     for decode in ("none", "all"):
         refused(line, lambda decode=decode: count_labels(data, labels, decode=decode))
     straight = np.array(Image.open(mask))

@@ -172,7 +172,7 @@ def test_animations_and_pages_are_refused(tmp_path, ending):
     path = tmp_path / f"a.{ending}"
     Image.fromarray(RGB).save(path, save_all=True, append_images=[Image.fromarray(RGB[::-1])])
     for read in (read_image, read_mask):
-        refused("holds 2 images; save the one that is meant as PNG", read, path)
+        refused("holds 2 images; save the right one as PNG", read, path)
 
 
 # -------------------------------------------------------------------------------------------------------- bounds
@@ -217,7 +217,7 @@ KINDS = {
     "an SVG drawing": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
     "a Git LFS pointer, not its file; run git lfs pull": b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n",
     "a DICOM picture": bytes(128) + b"DICM\2\0",
-    "a text file; put the image": "größe\n".encode(),
+    "a text file; replace it by the image": "größe\n".encode(),
 }
 
 
@@ -226,21 +226,21 @@ def test_what_is_no_image_is_called_what_it_is(tmp_path, said):
     path = tmp_path / "a.png"
     path.write_bytes(KINDS[said])
     for read in (read_image, read_mask, image_size):
-        refused(f"a.png: is {said}", read, path)
+        refused(f"a.png: it is {said}", read, path)
 
 
 def test_what_cannot_be_opened(tmp_path, monkeypatch):
     (tmp_path / "a.png").mkdir()
-    refused("a.png: is a folder; give an image file", read_image, tmp_path / "a.png")
+    refused("a.png: it is a folder; give an image file", read_image, tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"\x00\x01\x02\x83" * 9)
-    refused(r"b.png: torn or no image \(of no known format\)", read_image, tmp_path / "b.png")
+    refused(r"b.png: damaged or not an image \(unknown format\)", read_image, tmp_path / "b.png")
 
     def denied(*_, **__):
         raise PermissionError(13, "Permission denied")
 
     path = save(tmp_path / "c.png", RGB)
     monkeypatch.setattr(Image, "open", denied)
-    refused("c.png: cannot be read: Permission denied$", read_image, path)
+    refused("c.png: it cannot be read: Permission denied$", read_image, path)
 
 
 # ------------------------------------------------------------------------------------------------------- torn ends
@@ -266,7 +266,7 @@ def test_pixels_that_do_not_match_their_checksum_are_refused(tmp_path):
     np.testing.assert_array_equal(read_mask(path), TALL)
     path.write_bytes(sound[:-30] + bytes([sound[-30] ^ 1]) + sound[-29:])
     for read in (read_image, read_mask):
-        refused(r"a.png: torn or no image \(.*checksum|broken", read, path)
+        refused(r"a.png: damaged or not an image \(.*checksum|broken", read, path)
 
 
 def test_other_formats_are_known_complete_by_decoding_only(tmp_path):

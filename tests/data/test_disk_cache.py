@@ -83,7 +83,7 @@ def test_it_never_takes_more_bytes_than_allowed(tmp_path, caplog):
     assert [cache.read(f"sim/{number}") is not None for number in range(5)] == [True, True, True, False, False]
     assert taken(tmp_path) == 3 * FILE
     assert [record.message for record in caplog.records] == [
-        f"{tmp_path / OWN}: keeps no more pictures, for it has {3 * FILE + 5:,} bytes, the most that it may have; "
+        f"{tmp_path / OWN}: no more pictures are kept, because it has reached its limit of {3 * FILE + 5:,} bytes; "
         "the others are drawn each time"
     ]
 
@@ -148,7 +148,7 @@ def test_a_full_disk_keeps_nothing_and_says_so(tmp_path, monkeypatch, caplog):
         cache.write("sim/0", picture())
         cache.write("sim/1", picture())
     assert [record.message for record in caplog.records] == [
-        f"{tmp_path / OWN}: keeps no more pictures, for the disk is full; the others are drawn each time"
+        f"{tmp_path / OWN}: no more pictures are kept, because the disk is full; the others are drawn each time"
     ]
 
 

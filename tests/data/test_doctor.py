@@ -65,7 +65,7 @@ def test_torn_files_and_files_without_counterpart_are_all_found(street):
     torn = {one.where: one for one in found if one.kind == "unreadable"}
     assert (torn["folder/day"].count, torn["folder/night"].count) == (3, 1)
     assert torn["folder/day"].files == [f"{street}/images/day/{n}.png" for n in ("01", "02", "07")]
-    assert "torn or no image" in torn["folder/day"].what
+    assert "damaged or not an image" in torn["folder/day"].what
     (alone,) = (one for one in found if one.kind == "unpaired")
     assert alone.files == [f"{street}/images/night/08.png"]
     assert checked(street).mistakes == 3
@@ -153,7 +153,7 @@ def test_empty_and_uniform_masks(street):
     Image.fromarray(np.full((32, 48), 2, dtype=np.uint8)).save(mask(street, "day/04"))
     found = problems(street)
     assert found["empty"].files == [f"{street}/images/day/03.png"]
-    assert found["uniform"].what.endswith("its mask is sky alone")
+    assert found["uniform"].what.endswith("its mask has only the class sky")
 
 
 def test_an_image_in_two_splits(street):
@@ -222,7 +222,7 @@ def test_layouts_that_are_found_and_those_that_are_not(town, tmp_path):
     with pytest.raises(InputError, match=r"classes\.yaml: there is no such file; .* the ids 0, 1, 2, 255;"):
         named([str(tmp_path / "bare")], root=tmp_path)
     shutil.copytree(town / "images", tmp_path / "loose")
-    with pytest.raises(InputError, match=r"no known layout \(it holds 24 images and the folders day, night\)"):
+    with pytest.raises(InputError, match=r"unknown layout \(it holds 24 images and the folders day, night\)"):
         named([str(tmp_path / "loose")], root=tmp_path)
     with pytest.raises(InputError, match="neither a folder nor a dataset"):
         named([str(tmp_path / "gone")], root=tmp_path)
@@ -294,11 +294,11 @@ def test_a_conversion_that_fails_leaves_nothing(street, tmp_path):
     file.write_bytes(file.read_bytes()[:60])
     domains, _ = named([str(street)], root=tmp_path)
     before = {*tmp_path.iterdir()}
-    with pytest.raises(InputError, match=r"11\.png: torn"):
+    with pytest.raises(InputError, match=r"11\.png: damaged"):
         convert(domains, tmp_path / "new")
     with pytest.raises(InputError, match="no map is declared from its classes 'street' onto 'idd7'"):
         convert(domains, tmp_path / "new", classes="idd7")
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="already exists"):
         convert(domains, street)
     assert {*tmp_path.iterdir()} == before
 
@@ -310,5 +310,5 @@ def test_splits_of_a_folder(street):
     counts = {domain.name: {split: len(items) for split, items in domain.splits.items()} for domain in domains}
     assert counts == {"folder/day": {"train": 2, "val": 1}, "folder/night": {"train": 1}}
     (street / "val.txt").write_text("day/55\n")
-    with pytest.raises(InputError, match=r"val\.txt: names day/55, which is not in .*images \(1 such\)"):
+    with pytest.raises(InputError, match=r"val\.txt: it names day/55, which is not in .*images \(1 such\)"):
         named([str(street)], root=street)

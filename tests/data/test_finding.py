@@ -41,7 +41,7 @@ def test_a_link_that_goes_round_is_named_and_not_followed(town, caplog):
     (town / "images" / "day" / "loop").symlink_to(town / "images")
     (town / "images" / "day" / "top").symlink_to(town)
     assert counts(Folder(town)) == {"day": {"all": 1}}
-    assert [record.getMessage().split(": links to ")[0] for record in caplog.records] == [
+    assert [record.getMessage().split(": it links to ")[0] for record in caplog.records] == [
         f"{town}/images/day/loop",
         f"{town}/images/day/top",
     ]
@@ -49,7 +49,7 @@ def test_a_link_that_goes_round_is_named_and_not_followed(town, caplog):
 
 def test_a_link_to_nothing_is_named(town):
     (town / "images" / "day" / "b.png").symlink_to("../annex/b.png")
-    refused(r"images/day/b.png: links to ../annex/b.png, which is not there; fetch it", Folder, town)
+    refused(r"images/day/b.png: it links to ../annex/b.png, which is missing; fetch it", Folder, town)
 
 
 def test_a_folder_that_cannot_be_read_is_named(town, monkeypatch):
@@ -62,7 +62,7 @@ def test_a_folder_that_cannot_be_read_is_named(town, monkeypatch):
 
     (town / "images" / "night").mkdir()
     monkeypatch.setattr(os, "scandir", guarded)
-    refused("images/night: cannot be read: Permission denied; make it readable or remove it", Folder, town)
+    refused("images/night: it cannot be read: Permission denied; make it readable or remove it", Folder, town)
 
 
 # ------------------------------------------------------------------------------------------------------ left out
@@ -111,14 +111,14 @@ def test_two_names_that_look_the_same_are_refused(town):
     for form in ("NFC", "NFD"):
         save(town / "images" / unicodedata.normalize(form, "é.png"), RGB)
     save(town / "masks" / "é.png", IDS)
-    refused("lies beside it with the same name; remove one of them", Folder, town)
+    refused("in the same folder has the same name; remove one of them", Folder, town)
 
 
 def test_two_files_of_one_key_are_refused(tmp_path):
     for place in ("a", "b"):
         save(tmp_path / place / "x" / "1.png", RGB)
-    refused("b/x/1.png: has the same name as .*a/x/1.png", by_name, tmp_path, ".png")
-    refused("b/x/1.png: has the same name as .*a/x/1.png", by_frame, tmp_path, ".png")
+    refused("b/x/1.png: it has the same name as .*a/x/1.png", by_name, tmp_path, ".png")
+    refused("b/x/1.png: it has the same name as .*a/x/1.png", by_frame, tmp_path, ".png")
     one, other = (tmp_path / place / "x" / "1.png" for place in ("a", "b"))
     with pytest.raises(ValueError, match="has the same name"):
         pair({"é": one, unicodedata.normalize("NFD", "é"): other}, {}, tmp_path, mask="{}.png")
@@ -131,7 +131,7 @@ def test_the_name_that_was_looked_for_is_said(town):
     save(town / "images" / "day" / "b.jpg", RGB)
     refused(rf"day/b.jpg: image without mask \(1 such .*\): there is no {town}/masks/day/b\.\*; add it", Folder, town)
     save(town / "masks" / "day" / "b_label.png", IDS)
-    refused(r"; if .*/masks/day/b_label.png is it, set data.datasets.folder.mask_ending=_label$", Folder, town)
+    refused(r"; if its mask is .*/masks/day/b_label.png, set data.datasets.folder.mask_ending=_label$", Folder, town)
     (town / "masks" / "day" / "a.png").rename(town / "masks" / "day" / "a_label.png")
     assert counts(Folder(town, mask_ending="_label")) == {"day": {"all": 2}}
     (town / "masks" / "day" / "b_label.png").unlink()

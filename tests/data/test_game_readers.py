@@ -71,7 +71,7 @@ def test_gta5_follows_the_lists(gta5, caplog, place):
     assert names(dataset) == {"all": {"train": ["00003", "00002"], "val": ["00005"], "test": ["00008"]}}
     assert not caplog.messages
     (folder / "gtav_split_val.txt").write_text("00005.png\n00010.png\n00011.png\n")
-    refused(r"gtav_split_val.txt: names 00010, which is not in .*images \(2 such\)", GTA5, gta5)
+    refused(r"gtav_split_val.txt: it names 00010, which is not in .*images \(2 such\)", GTA5, gta5)
 
 
 def test_gta5_in_the_folders_of_robustnet(gta5):
@@ -79,7 +79,7 @@ def test_gta5_in_the_folders_of_robustnet(gta5):
         for kind in ("images", "labels"):
             (gta5 / kind / split / "folder").mkdir(parents=True, exist_ok=True)
             (gta5 / kind / f"{number:05}.png").rename(gta5 / kind / split / "folder" / f"{number:05}.png")
-    refused(r"images/00005.png: lies in none of the folders train, val and test \(4 such\)", GTA5, gta5)
+    refused(r"images/00005.png: it is in none of the folders train, val and test \(4 such\)", GTA5, gta5)
     for number in range(5, 9):
         for kind in ("images", "labels"):
             (gta5 / kind / f"{number:05}.png").unlink()
@@ -140,14 +140,14 @@ def test_synthia_refuses_labels_of_another_kind(synthia, save_png16):
     item = dataset.index()["rand-cityscapes"]["train"][0]
     for pixels, said in ((VOID, "L"), (RGB, "RGB")):
         Image.fromarray(pixels).save(item[1])
-        refused(f"0000003.png: stores {said}, not RGB of 16 bits", dataset.read, item)
+        refused(f"0000003.png: it stores {said}, but labels of SYNTHIA are 16-bit RGB", dataset.read, item)
     save_png16(item[1], np.zeros((2, 40, 1), dtype=np.uint16))
-    refused("0000003.png: stores I;16B, not RGB of 16 bits", dataset.read, item)
+    refused("0000003.png: it stores I;16B, but labels of SYNTHIA are 16-bit RGB", dataset.read, item)
     save_png16(item[1], np.zeros((2, 39, 3), dtype=np.uint16))
     refused("mask is 2x39 but its image .* is 2x40", dataset.read_label, item)
     save_png16(item[1], RGB.astype(np.uint16))
     item[1].write_bytes(item[1].read_bytes()[:100])
-    refused("0000003.png: torn or no image", dataset.read, item)
+    refused("0000003.png: damaged or not an image", dataset.read, item)
     item[1].unlink()
     refused("0000003.png: there is no such file", dataset.read, item)
 

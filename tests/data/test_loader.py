@@ -30,7 +30,7 @@ class Drawn(Dataset):
 
     def read(self, item):
         if item == 99:
-            raise InputError("town/99.png: torn or no image; fetch it again")
+            raise InputError("town/99.png: damaged or not an image; fetch it again")
         size = self.sizes[item % len(self.sizes)]
         label = np.array(item % 7) if self.image_level else np.full(size, item % len(self.label_space), dtype=np.uint8)
         return np.full((*size, 3), item, dtype=np.uint8), label
@@ -173,9 +173,9 @@ def test_labels_are_mapped_onto_the_wanted_space():
     ("data", "options", "message"),
     [
         ([], {}, "no data"),
-        ([domain("a", 0)], {}, "a: has no images"),
+        ([domain("a", 0)], {}, "a: it has no images"),
         (DATA, {"batch": 0}, "batch is 0"),
-        (DATA, {"batch": 9, "processes": 2}, "batch 9 does not divide by 2 processes"),
+        (DATA, {"batch": 9, "processes": 2}, "batch 9 is not a multiple of 2 processes"),
         ([domain("p", 3, space="pacs7")], {}, "p: no map is declared from its classes 'pacs7' onto 'cityscapes19'"),
         ([DATA[0], domain("p", 3, image_level=True)], {}, "cannot share a run"),
     ],
@@ -197,7 +197,7 @@ def test_a_torn_file_arrives_as_one_line_from_any_process(workers):
     ):
         with pytest.raises(InputError) as error:
             list(islice(found, 20))
-        assert str(error.value) == "town/99.png: torn or no image; fetch it again"
+        assert str(error.value) == "town/99.png: damaged or not an image; fetch it again"
 
 
 @pytest.mark.slow
@@ -257,7 +257,7 @@ def test_pixels_are_counted_in_the_wanted_space():
 
 
 def test_a_label_that_is_no_class_of_its_dataset():
-    with pytest.raises(InputError, match=r"^0: id 19 on 2 pixels is no class"):
+    with pytest.raises(InputError, match=r"^0: id 19 on 2 pixels is not a class"):
         check_labels([labelled([0, 19, 19])], CITY)
 
 

@@ -45,7 +45,7 @@ def test_unused_entries_say_nothing(street):
 def test_a_palette_in_another_order_is_refused(street):
     line = (
         r"masks/a.png: id 0 is class 'road', but its palette colour \(70, 130, 180\) is that of class 'sky'; "
-        "say which counts: data.datasets.folder.palette=colours or =ids"
+        "choose one: data.datasets.folder.palette=colours or =ids"
     )
     refused(line, street([SKY, ROAD, VOID]))
     refused(r"id 1 is class 'sky', but .* is that of ignored", street([ROAD, VOID, SKY]))

@@ -91,7 +91,7 @@ def test_pacs(pictures):
     assert [int(label) for label in labels] == [0, 6]
     assert all(label.shape == () and label.dtype == np.int64 for label in labels)
     (pictures / "kfold" / "photo" / "dog").rename(pictures / "kfold" / "photo" / "dogs")
-    refused("folder 'dogs' is no class of PACS; did you mean 'dog'", PACS, pictures)
+    refused("folder 'dogs' is not a class of PACS; did you mean 'dog'", PACS, pictures)
 
 
 def test_pacs_official_lists(pictures):
@@ -118,7 +118,7 @@ def test_a_folder_without_the_dataset(tmp_path, kind):
 def test_a_split_without_images(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "trainannot").mkdir()
-    refused("train: holds no images", CamVid, tmp_path)
+    refused("train: it holds no images", CamVid, tmp_path)
 
 
 def retina(root, names, classes="- {name: background}\n- {name: vessel}\n- {name: outside, id: 255, ignore: true}\n"):
@@ -145,7 +145,7 @@ def test_retina_does_not_take_another_folder_for_its_own(tmp_path):
     retina(tmp_path / "folder", ["drive/1"])
     refused("no retina here", Retina, tmp_path)
     retina(tmp_path / "retina", ["drive/1"], "- {name: road}\n- {name: sky}\n- {name: void, id: 255, ignore: true}\n")
-    refused("retina/classes.yaml: has the classes road, sky", Retina, tmp_path)
+    refused("retina/classes.yaml: it has the classes road, sky", Retina, tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------------ real data

@@ -64,8 +64,8 @@ def test_torn_missing_and_foreign_files(tmp_path):
     empty = tmp_path / "empty.png"
     empty.touch()
     for reader in (read_image, read_mask):
-        refused("torn.png: torn or no image", reader, torn)
-        refused("empty.png: torn or no image", reader, empty)
+        refused("torn.png: damaged or not an image", reader, torn)
+        refused("empty.png: damaged or not an image", reader, empty)
         refused("none.png: there is no such file", reader, tmp_path / "none.png")
 
 
@@ -122,7 +122,7 @@ def test_what_a_folder_may_lack(town, tmp_path_factory):
         save(town / "images" / "day" / name, RGB)
     refused(r"images/day/c.jpg: image without mask \(2 such", Folder, town)
     save(town / "images" / "day" / "c.png", RGB)
-    refused("lies beside it with the same name", Folder, town)
+    refused("in the same folder has the same name", Folder, town)
     shutil.rmtree(town / "masks")
     (town / "images" / "day" / "c.png").unlink()
     refused("masks: there is no such folder", Folder, town)
@@ -132,7 +132,7 @@ def test_what_a_folder_may_lack(town, tmp_path_factory):
     refused("images: there is no such folder", Folder, bare)
     (bare / "images").mkdir()
     (bare / "masks").mkdir()
-    refused("images: holds no images", Folder, bare)
+    refused("images: it holds no images", Folder, bare)
 
 
 def test_size_mismatch_and_foreign_id_name_the_mask(town):

@@ -95,7 +95,7 @@ def test_both_parts_have_at_least_one_image(count, share, held):
 
 
 def test_what_cannot_be_split():
-    with pytest.raises(InputError, match="d/x: 1 image cannot be split"):
+    with pytest.raises(InputError, match="d/x: it has 1 image, too few"):
         holdout(domain(all=[1]))
     for share in (0, 1, -0.1):
         with pytest.raises(InputError, match="share of held-out images"):

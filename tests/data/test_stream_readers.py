@@ -72,7 +72,7 @@ def test_shift_refuses_what_it_cannot_place(tmp_path):
     refused("seq.csv: there is no such file", SHIFT, tmp_path)
     for text, said in (
         ("video,start_weather_coarse\n01a,clear\n", "has no column 'start_timeofday_coarse'"),
-        (SEQUENCES + "front,02b,no,clear,daytime\n", "names no sequence '01a'"),
+        (SEQUENCES + "front,02b,no,clear,daytime\n", "it has no entry for the sequence '01a'"),
         (SEQUENCES + "front,01a,no,hail,daytime\n", "sequence 01a is 'hail' at 'daytime'"),
     ):
         (place / "seq.csv").write_text(text, encoding="utf-8")
@@ -122,9 +122,9 @@ def test_a_continuous_sequence_of_shift_passes_through_several_domains(tmp_path)
 
 def test_shift_refuses_continuous_frames_that_it_cannot_place(tmp_path):
     place = shift(tmp_path, "01a", "00000000", part="continuous/1x")
-    refused("det_2d.json: there is no such file; it says the weather of each frame", SHIFT, tmp_path)
+    refused("det_2d.json: there is no such file; it has the weather of each frame", SHIFT, tmp_path)
     driven(place, [("01a", "00000010", "clear", "night")])
-    refused("names no frame '01a/00000000_img_front.jpg'", SHIFT, tmp_path)
+    refused("it has no entry for the frame '01a/00000000_img_front.jpg'", SHIFT, tmp_path)
     driven(place, [("01a", "00000000", "hail", "night")])
     refused("frame 01a/00000000_img_front.jpg is 'hail' at 'night'", SHIFT, tmp_path)
     (place / "det_2d.json").write_text('{"frames": [{"name": "a", "videoName": "b"}]}', encoding="utf-8")

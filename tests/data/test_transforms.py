@@ -140,7 +140,7 @@ def test_evaluation_resizes_the_image_and_never_the_mask():
         ({"size": (4, 4), "scale": (0, 1)}, "scale"),
         ({"size": (4, 4), "flip": 1.5}, "flip"),
         ({"size": (4, 4), "photometric": -1}, "photometric"),
-        ({"size": (4, 4), "scale": (0.5, 2), "image_level": True}, "at most a share"),
+        ({"size": (4, 4), "scale": (0.5, 2), "image_level": True}, "at most 1.0 of the area"),
     ],
 )
 def test_settings_that_make_no_sense(options, message):

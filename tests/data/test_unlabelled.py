@@ -55,7 +55,7 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path):
     (tmp_path / "empty").mkdir()
     for folders, said in (
         (["none"], r"data\.unlabelled: none: there is no such folder"),
-        (["empty"], r"data\.unlabelled: .*empty holds no images"),
+        (["empty"], r"data\.unlabelled: .*empty contains no images"),
         (["a", "a/deep"], r"data\.unlabelled: .*00\.png is in a and in a/deep; name one"),
     ):
         with pytest.raises(InputError, match=said):
@@ -70,7 +70,7 @@ def test_an_unseen_image_is_refused_and_a_held_out_one_left_out(tmp_path):
     first, second, third = folders[0][1]
     left = unlabelled.without(folders, [(second, tmp_path / "mask.png"), ("sim", 4)], [("streets/night", ("night", 1))])
     assert left[0][1] == (first, third)
-    with pytest.raises(InputError, match=r"00\.png is an image of folder/night, which is to be unseen \(1 such"):
+    with pytest.raises(InputError, match=r"00\.png is an image of the unseen domain folder/night \(1 such"):
         unlabelled.without(folders, [], [("folder/night", (first, tmp_path / "mask.png"))])
     with pytest.raises(InputError, match=r"every image in .* is held out"):
         unlabelled.without(folders, [(path, None) for path in folders[0][1]], [])
@@ -118,5 +118,5 @@ def test_ranks_share_a_step(town, tmp_path):
     parts = [next(batches(town, folder, many=2, rank=rank, processes=2)) for rank in range(2)]
     assert all(part.domains.tolist() == [0, 1, -1] for part in parts)
     assert torch.equal(torch.stack([part.images for part in parts], 1).flatten(0, 1), whole.images)
-    with pytest.raises(InputError, match=r"data\.unlabelled_batch: 3 does not divide by 2 processes"):
+    with pytest.raises(InputError, match=r"data\.unlabelled_batch: 3 is not a multiple of 2 processes"):
         next(batches(town, folder, many=3, processes=2))

@@ -107,7 +107,7 @@ def test_a_fold_of_another_network_is_refused_in_one_line(tmp_path):
     (change,) = found.changes
     for key, wrong, said in (
         ("folded", ["nowhere"], "no batch norm 'nowhere' to fold: it was made from another network"),
-        ("biased", ["head"], "'head' is no layer without a bias"),
+        ("biased", ["head"], "'head' is not a layer without a bias"),
         ("parts", ["nowhere"], "no part 'nowhere' to re-parameterise"),
         ("folded", "stem", r"changes\[0\]: folded 'stem' must be a list of different names"),
         ("parts", [3], r"changes\[0\]: parts \[3\] must be a list of different names"),

@@ -155,7 +155,7 @@ def test_an_export_refuses_what_does_not_go_together(tmp_path):
         with pytest.raises(InputError, match=reason):
             export(network, file, size=(8, 8), **changes)
     folded = OneNorm(nn.Conv2d(3, 11, 1)).eval()
-    with pytest.raises(InputError, match="and the network has none; give a network that has batch norms which are not"):
+    with pytest.raises(InputError, match="and the network has none; use a network whose batch norms are not"):
         export(folded, file, size=(8, 8), statistics="inputs")
     assert list(tmp_path.iterdir()) == []
 

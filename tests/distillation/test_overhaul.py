@@ -221,5 +221,5 @@ def test_a_single_cell_has_no_statistics() -> None:
     given = seen(matching, batch(1, (16, 16)))
     cell = {name: value[:, :, :1, :1] for name, value in given.student_features.items()}
     one = PairedOutputs(given.images, given.student, given.teacher, given.counted, None, cell, given.teacher_features)
-    with pytest.raises(InputError, match=r"one image with a single cell at 'context.2.1.1' has no statistics"):
+    with pytest.raises(InputError, match=r"the batch norm after 'context.2.1.1' gets one image with a single cell"):
         loss(one)

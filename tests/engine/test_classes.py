@@ -199,5 +199,5 @@ def test_a_network_that_is_named_predicts_the_classes_of_cityscapes_where_nothin
 
 def test_pruning_refuses_a_last_layer_that_nobody_trained(values):
     recipe = from_values({**values, "prune": {"criterion": "l2", "schedule": "one_shot", "ratio": 0.3}})
-    with pytest.raises(InputError, match=r"network.classes: .* a new last layer that is not trained; train that"):
+    with pytest.raises(InputError, match=r"network.classes: .* a new, untrained last layer; train that"):
         pruning.run(recipe)

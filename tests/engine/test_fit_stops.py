@@ -130,7 +130,7 @@ def test_a_batch_of_one_before_a_batch_norm_of_one_cell_is_explained(three, colo
 
 def test_devices_and_precisions_that_are_not_there_are_refused(shallow, colours, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(InputError, match="there is no device 'cuda:3' here; there are: auto, cpu"):
+    with pytest.raises(InputError, match="there is no device 'cuda:3' here; use one of: auto, cpu"):
         Fit(shallow(), colours(), Optim(), RunSection(device="cuda:3"))
     with pytest.raises(InputError, match="there is no device 'gpu' here"):
         Fit(shallow(), colours(), Optim(), RunSection(device="gpu"))

@@ -121,7 +121,7 @@ def test_only_the_kinds_asked_for_go():
         ({"criterion": "taylor"}, "criterion 'taylor' needs data: give data="),
         ({"criterion": "taylor", "data": ["camvid/dusk"]}, "a batch is a Batch or a pair of tensors"),
         ({"criterion": "ior", "data": [(IMAGES, torch.zeros(4, 32, 32))]}, "two domains"),
-        ({"prune": {"schedule": "iterative"}}, "the iterative schedule needs a Network: wrap the module"),
+        ({"prune": {"schedule": "iterative"}}, "the iterative schedule needs a Network: use hardy.wrap"),
         ({"ratio": None, "target_ms": 1.0}, "prune.target_ms needs a Network"),
         ({"example": torch.rand(2, 4, 32, 32)}, "Own does not run on an example of shape (2, 4, 32, 32) in stem.0"),
         ({"folder": "runs/x"}, "folder needs a Network"),

@@ -187,7 +187,7 @@ def test_what_cannot_be_read_is_skipped_and_the_rest_goes_on(network, tmp_path):
     assert found.masks == [tmp_path / "out" / f"{name}.png" for name in "ac"]
     assert list(found.skipped) == [str(tmp_path / "in" / f"{name}.png") for name in "bd"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
-    with pytest.raises(InputError, match=r"b\.png: torn or no image .*2 images were skipped"):
+    with pytest.raises(InputError, match=r"b\.png: damaged or not an image .*2 images were skipped"):
         predict(network, tmp_path / "in", tmp_path / "out")
 
 

@@ -111,11 +111,11 @@ def test_what_cannot_be_read_in_parts_is_named(network, tmp_path, small_bound):
     assert [path.name for path in found.masks] == ["a.png"]
     lines = (
         "a progressive JPEG cannot be read in parts",
-        "a BMP cannot be read in parts",
-        "colours of kind cmyk",
+        "BMP cannot be read in parts",
+        "its colours are cmyk",
         "transparent pixels",
         "more than 8 bits per channel",
-        "torn or no image",
+        "damaged or not an image",
     )
     for reason, line in zip(found.skipped.values(), lines, strict=True):
         assert line in reason

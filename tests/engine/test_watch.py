@@ -79,7 +79,7 @@ def test_what_arrives_is_predicted_and_what_is_bad_is_reported(network, during, 
     assert (found.written, found.kept, found.skipped, found.waiting) == (3, 0, {}, 0)
     assert messages[0] == f"watching {tmp_path / 'in'}; Ctrl-C or 9 s without a new image stop"
     assert len(messages) == 2
-    assert messages[1].startswith(f"skipped: {torn}: torn or no image")
+    assert messages[1].startswith(f"skipped: {torn}: damaged or not an image")
     assert np.array_equal(ids(found.masks[2]), photo(2).argmax(2))
 
 
@@ -190,5 +190,5 @@ def test_a_process_that_is_stopped_prints_its_summary(tmp_path):
     assert process.returncode == 1
     assert out == "wrote 2 masks to out; skipped 1\n"
     assert errors.splitlines()[0] == "hardy: watching in; Ctrl-C stops"
-    assert "hardy: skipped: in/bad.png: torn or no image (the file is empty); fetch it again" in errors
+    assert "hardy: skipped: in/bad.png: damaged or not an image (the file is empty); fetch it again" in errors
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]

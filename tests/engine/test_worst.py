@@ -57,7 +57,7 @@ def test_pictures_are_read_as_written_and_older_ones_go(tmp_path):
     for index in ("[]", '{"colours": {"sky": [300, 0, 0]}, "domains": {}}', (tmp_path / "index.json").read_text()):
         (tmp_path / "index.json").write_text(index)
         (tmp_path / "x-y-1-truth.png").unlink(missing_ok=True)
-        with pytest.raises(InputError, match="not pictures that Hardy wrote"):
+        with pytest.raises(InputError, match="these pictures were not written by Hardy"):
             pictures.read(tmp_path)
 
 

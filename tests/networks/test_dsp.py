@@ -113,7 +113,7 @@ def test_a_folder_without_or_with_another_artefact_is_refused_in_one_line(saved,
 def test_a_pipe_in_place_of_the_tensors_is_not_waited_for(saved):
     (saved / "style.safetensors").unlink()
     os.mkfifo(saved / "style.safetensors")
-    with pytest.raises(InputError, match=r"style\.safetensors: is a pipe or a device"):
+    with pytest.raises(InputError, match=r"style\.safetensors: it is a pipe or a device"):
         load_dsp(saved)
 
 

@@ -132,7 +132,7 @@ def test_it_never_takes_more_bytes_than_allowed(tmp_path, caplog):
             teacher.outputs(images(1, seed))
     taken = sum(path.stat().st_size for path in tmp_path.rglob("*") if len(path.name) == 32)
     assert 0 < taken <= 9000
-    assert [record.message.split(", for")[0] for record in caplog.records] == [
-        f"{tmp_path / OWN}: keeps no more outputs of the teacher"
+    assert [record.message.split(", because")[0] for record in caplog.records] == [
+        f"{tmp_path / OWN}: no more outputs of the teacher are kept"
     ]
     assert torch.equal(teacher.outputs(images(1, 5)).logits, Teacher(drawn(), "fp32").outputs(images(1, 5)).logits)

@@ -80,7 +80,7 @@ def test_groups():
     assert (output_blocks(nn.Conv2d(8, 8, 1, groups=2)), output_blocks(nn.ConvTranspose2d(8, 8, 1, groups=2))) == (1, 2)
     assert whole_groups([0, 1, 4, 5], 6, 3)
     assert not whole_groups([0, 2, 4], 6, 3)
-    with pytest.raises(ValueError, match="neither some of"):
+    with pytest.raises(ValueError, match="neither complete groups"):
         whole_groups([0, 3], 6, 3)
 
 

@@ -191,7 +191,7 @@ def test_a_recording_can_end_the_pass_after_its_norms():
 
 
 def test_a_network_without_batch_norms_is_refused_where_a_method_needs_them():
-    with pytest.raises(InputError, match=r"^bn_stats adapts batch norms .* the network has none; give a network"):
+    with pytest.raises(InputError, match=r"^bn_stats adapts batch norms .* the network has none; use a network"):
         stats.batch_norms(stats.install(nn.Sequential(nn.LayerNorm(3))), "bn_stats")
 
 

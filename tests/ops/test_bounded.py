@@ -10,7 +10,7 @@ from hardy.ops import bounded
 
 @pytest.mark.parametrize("width", [10**5, 10**9, 10**18])
 def test_a_width_that_no_memory_holds_is_one_line(width: int) -> None:
-    with pytest.raises(InputError, match=r"^tiny: asks for [\d.,]+ GiB in \d+ tensors; at most 4 GiB"):
+    with pytest.raises(InputError, match=r"^tiny: it needs [\d.,]+ GiB in \d+ tensors; at most 4 GiB"):
         hardy.create("tiny", "camvid11", width=width)
 
 

@@ -261,7 +261,7 @@ def test_a_domain_of_one_block_is_said():
     none = Interval(0.1, math.nan, math.nan, {"d": 1})
     lines = compare(found, Numbers({"intra": {}, "unseen": values, "worst": {}}), rules, lambda pairs: none)
     assert shown(lines, rules).rows[1][4] == "+10.0 ?"
-    assert "no interval, as a domain has fewer than two images or blocks: more" in missing(lines, rules)
+    assert "no interval, because a domain has fewer than two images or blocks: more" in missing(lines, rules)
 
 
 @pytest.mark.parametrize(("won", "lost"), [(0, 0), (1, 0), (6, 0), (5, 1), (9, 3), (12, 12), (40, 61)])

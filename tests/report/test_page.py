@@ -219,5 +219,5 @@ def test_a_page_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         build.write([run], tmp_path / "file" / "page.html")
-    with pytest.raises(InputError, match="budget -1: must be milliseconds above 0"):
+    with pytest.raises(InputError, match="budget -1: it must be above 0 milliseconds"):
         build.write([run], tmp_path / "page.html", budget=-1)

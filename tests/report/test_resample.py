@@ -201,10 +201,13 @@ def test_resamples_without_a_score_are_left_out_and_counted():
     ("pairs", "said"),
     [
         ([], "there is no pair"),
-        ([(one_pixel([1, 0]), one_pixel([1, 0, 0]))], "d: the two of a pair were not measured on the same images"),
+        (
+            [(one_pixel([1, 0]), one_pixel([1, 0, 0]))],
+            "d: the two networks of a pair were measured on different images",
+        ),
         ([(one_pixel([1]), one_pixel([1], "e"))], "measured on d and on e"),
         ([({}, {})], "measured on nothing and on nothing"),
-        ([(one_pixel([]), one_pixel([]))], "d: counts of no image"),
+        ([(one_pixel([]), one_pixel([]))], "d: it has no counts of images"),
     ],
 )
 def test_what_cannot_be_paired_is_refused(pairs, said):
@@ -213,5 +216,5 @@ def test_what_cannot_be_paired_is_refused(pairs, said):
 
 
 def test_an_unknown_metric_names_the_nearest():
-    with pytest.raises(InputError, match=r"'iou/rood': counts do not give it; did you mean 'iou/road'\?"):
+    with pytest.raises(InputError, match=r"'iou/rood': it cannot be computed from counts; did you mean 'iou/road'\?"):
         score("iou/rood", TWO)

@@ -133,7 +133,7 @@ def test_a_last_line_that_is_torn_is_named_and_left_out(story):
     with file.open("a") as end:
         end.write('{"recipe": "r", "stage": "tra')
     assert len(networks([story], torn=torn)) == 4
-    assert torn == [f"{file}:{before + 1}: torn in its last line, which is left out"]
+    assert torn == [f"{file}:{before + 1}: the last line is incomplete and was left out"]
     with file.open("a") as end:
         end.write("\n" + json.dumps({"recipe": "r"}) + "\n")
     with pytest.raises(InputError, match=f"records.jsonl:{before + 1}: not a record"):  # no crash leaves this
@@ -143,11 +143,11 @@ def test_a_last_line_that_is_torn_is_named_and_left_out(story):
 def test_what_cannot_be_reported_is_one_line(story, tmp_path):
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "empty", tmp_path / "nowhere"):
-        with pytest.raises(InputError, match=r"has no records.jsonl at or below it; hardy train writes one"):
+        with pytest.raises(InputError, match=r"there is no records.jsonl at or below it; hardy train writes one"):
             networks([path], torn=[])
     line = Record("r", "bench", (), "eager", 0, "milliseconds_p50", 20.0)
     records.append(tmp_path / "timed" / "records.jsonl", [line])
-    with pytest.raises(InputError, match="the records hold no score of a domain; hardy evaluate measures one"):
+    with pytest.raises(InputError, match="the records have no score of a domain; hardy evaluate measures one"):
         networks([tmp_path / "timed"], torn=[])
     other = write_run(tmp_path / "other", 0.8, classes=("road", "sky", "lake"))
     with pytest.raises(

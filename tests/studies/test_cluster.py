@@ -11,7 +11,7 @@ ray = pytest.importorskip("ray")
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        (None, r"^Ray did not start on this machine \(The current node timed out\); .* what is done stays done$"),
+        (None, r"^Ray did not start on this machine \(The current node timed out\); .* finished cells stay finished$"),
         ("1.2.3.4:6379", r"^--address 1.2.3.4:6379: no Ray cluster answers \(The current node timed out\)"),
     ],
 )

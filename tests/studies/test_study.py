@@ -89,7 +89,7 @@ def test_the_folder_of_the_cell_before_stands_for_itself(file):
     study["stages"]["dense"]["set"] = {"run.folder": "{after}"}
     file.write_text(yaml.safe_dump(study))
     with pytest.raises(
-        InputError, match=r"cell dense,.*'\{after\}' is in a folder of the stage before it; name that stage"
+        InputError, match=r"cell dense,.*'\{after\}' needs the stage that this one continues from; name that stage"
     ):
         cells(file)
 
@@ -155,15 +155,15 @@ BAD = {
     "stages.dense.after=dense": "dense after dense is a circle",
     "stages.dense.verb=evaluate": "stages.dense.verb: input should be 'train' or 'prune' (got 'evaluate')",
     "stages.dense.recipe=none.yaml": "none.yaml: cannot be read: No such file or directory",
-    "stages={}": "stages: is empty",
-    "grid={}": "grid: is empty",
+    "stages={}": "stages: it is empty",
+    "grid={}": "grid: it is empty",
     "grid.stage={key: run.seed, values: [1]}": "grid: 'stage' is not a name",
-    "grid.seed.values=[]": "grid.seed: has no values",
+    "grid.seed.values=[]": "grid.seed: it has no values",
     "grid.seed.values=[1, 1]": "grid.seed: two values are called '1'",
     "grid.seed.key=null": "grid.seed: without a key each value is a mapping",
     "grid.seed.values=[[1, 2]]": "grid.seed: values that are lists or mappings need names",
     "grid.seed.leave_out=streets": "grid.seed: leave_out sets data.sources and data.unseen; give no key",
-    "grid={a: {stages: dense, leave_out: streets/sim}}": "grid.a.leave_out: needs two or more different domains",
+    "grid={a: {stages: dense, leave_out: streets/sim}}": "grid.a.leave_out: it needs two or more different domains",
     "grid.seed.key=run.sed": "cell dense,loss=ce,seed=0: unknown key 'run.sed'; did you mean 'seed'?",
     "grid.ratio.values=[1.5]": "cell pruned,loss=ce,ratio=1.5,seed=0: prune.ratio: input should be less than 1",
     "grid.loss.values=[ohm]": "cell dense,loss=ohm,seed=0: there is no loss 'ohm'; did you mean 'ohem'?",
@@ -209,7 +209,7 @@ def test_a_bad_filter_is_refused(file, texts, said):
 
 
 def test_no_cell_left_is_refused(file):
-    with pytest.raises(InputError, match="no cell is left"):
+    with pytest.raises(InputError, match="exclude every cell"):
         planned(file, "skip=[{stage: dense}]")[1].chosen()
 
 

@@ -51,7 +51,7 @@ def test_a_stage_learns_from_the_network_of_the_stage_before_it(tmp_path):
 
 
 def test_the_teacher_of_no_stage_is_refused(tmp_path):
-    with pytest.raises(InputError, match="uses: teacher of which stage") as caught:
+    with pytest.raises(InputError, match="uses: teacher needs a stage") as caught:
         read(written(tmp_path, {**STUDY, "stages": {"large": {**STUDY["stages"]["large"], "uses": "teacher"}}}))
     assert "\n" not in str(caught.value)
 

@@ -63,6 +63,6 @@ def refusal(kind: str, **options: object) -> str:
 
 def test_what_cannot_be_is_refused_in_one_line() -> None:
     assert refusal("plain", width=0) == "tuner.width: 0 is out of range; it must be 1 or more"
-    assert refusal("lite").startswith("tuner: the encoder of EncoderDecoder has no MLP of linear layers; take a transf")
+    assert refusal("lite").startswith("tuner: the encoder of EncoderDecoder has no MLP of linear layers; use a transf")
     with pytest.raises(InputError, match="cannot be merged"):
         hardy.merge(attached(small("plain"), "adaptformer"))

@@ -149,8 +149,10 @@ def test_what_cannot_be_is_refused_in_one_line() -> None:
     assert refusal("plain", rank=25) == f"tuner.rank is 25, but {narrowest}"
     assert refusal("plain", rank=0) == f"tuner.rank is 0, but {narrowest}"
     assert refusal("plain", alpha=-1.0) == "tuner.alpha: -1.0 is out of range; it must be 0 or more"
-    none = "tuner: the encoder of EncoderDecoder has no linear layer in its blocks; pointwise: true takes 1x1"
+    none = "tuner: the encoder of EncoderDecoder has no linear layer in its blocks; pointwise: true also uses 1x1"
     assert refusal("lite").startswith(none)
-    assert refusal("lite", pointwise=True, targets="qkv").startswith("tuner.pointwise: has no effect: tuner.targets")
-    none = "tuner.targets: the encoder of TwoPart has no attention of linear layers; take all"
+    assert refusal("lite", pointwise=True, targets="qkv").startswith(
+        "tuner.pointwise: it has no effect with tuner.targets: qkv"
+    )
+    none = "tuner.targets: the encoder of TwoPart has no attention of linear layers; use all"
     assert refusal("convolutions", targets="attention") == none

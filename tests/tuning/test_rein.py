@@ -306,22 +306,22 @@ def test_without_core_only_the_queries_are_trained() -> None:
 REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "rank": (
         lambda: attach(dense("tf_efficientnet_lite0"), rank=20),
-        r"^tuner: rein: rank 20 is larger than the 16 channels of backbone\.model\.blocks\.0\.0; take a rank up to 16$",
+        r"^tuner: rein: rank 20 is larger than the 16 channels of backbone\.model\.blocks\.0\.0; use a rank up to 16$",
     ),
     "link": (
         lambda: attach(dense("vit_small_patch14_reg4_dinov2"), link=True),
-        r"^tuner: rein: link has no effect: nothing in EncoderDecoder reads its queries \(Network\.queries\); leave",
+        r"^tuner: rein: link has no effect, because nothing in EncoderDecoder reads the queries",
     ),
     "blocks": (
         lambda: attach(hardy.create("encoder_decoder", "camvid11", encoder="stdc1", decoder="linear")),
-        r"^tuner: the encoder of EncoderDecoder has no blocks, .*; take encoder_decoder with a transformer",
+        r"^tuner: the encoder of EncoderDecoder has no blocks .*; use encoder_decoder with a transformer",
     ),
     "encoder": (lambda: attach(hardy.create("tiny", "camvid11")), r"^tuner: Tiny names no encoder"),
     "tokens": (lambda: attach(dense("mit_b0"), tokens=1), r"^Rein\.tokens: 1 is out of range; it must be 2 or more$"),
     "low": (lambda: attach(dense("mit_b0"), rank=0), r"^Rein\.rank: 0 is out of range; it must be 1 or more$"),
     "nothing": (
         lambda: attach(dense("mit_b0"), core=False),
-        r"^Rein: core false and link false leave nothing to train",
+        r"^Rein: with core: false and link: false only the decoder is trained; use frozen",
     ),
 }
 
@@ -349,5 +349,5 @@ def test_a_refusal_changes_nothing() -> None:
 
 def test_it_cannot_be_merged() -> None:
     network = attach(dense("vit_small_patch14_reg4_dinov2"))
-    with pytest.raises(InputError, match=r"^tuner: what Rein inserts cannot be merged"):
+    with pytest.raises(InputError, match=r"^tuner: the modules of Rein cannot be merged"):
         hardy.merge(network)

@@ -104,8 +104,8 @@ def test_pointwise_convolutions_of_a_real_encoder_merge_exactly() -> None:
         (
             "lite",
             {},
-            "tuner: the encoder of EncoderDecoder has no linear layer in its blocks; pointwise: true takes 1x1 "
-            "convolutions too",
+            "tuner: the encoder of EncoderDecoder has no linear layer in its blocks; pointwise: true also uses 1x1 "
+            "convolutions",
         ),
     ],
 )

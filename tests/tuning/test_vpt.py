@@ -105,7 +105,9 @@ def test_the_published_count_and_the_start() -> None:
 
 def test_what_cannot_be_is_refused_in_one_line() -> None:
     network = small("convolutions")
-    with pytest.raises(InputError, match=r"^tuner: the encoder of TwoPart is no plain vision transformer \(timm's Vis"):
+    with pytest.raises(
+        InputError, match=r"^tuner: vpt needs a plain vision transformer \(timm's VisionTransformer or Eva\), and"
+    ):
         attached(network, "vpt")
     assert network.resting == ()
     with pytest.raises(InputError, match=r"^tuner.tokens: 0 is out of range; it must be 1 or more"):

@@ -1,17 +1,18 @@
 """The domain of a batch, detected from the statistics of the first norms of the source network.
 
-The distance of a batch from a domain is the symmetric Kullback-Leibler divergence of normal distributions with mean m
-and variance v of a channel, averaged over the channels of a norm and then over the norms:
+The distance between a batch and a domain is the symmetric Kullback-Leibler divergence of normal distributions with
+mean m and variance v of a channel, averaged over the channels of a norm and then over the norms:
 
     ((v + (m - m')^2) / v' + (v' + (m - m')^2) / v) / 2 - 1
 
-The batch is of the current domain if its distance is at most mean + 3 deviations of those before in that domain: its
-band. Else it votes for the nearest other domain in whose band it is, or for a new one; after ``votes`` equal votes in
-a row the domain changes. Batches that vote for another domain change no prototype. A domain with fewer than
-`LEAST` distances has no band yet: it takes every batch while it is the current one, and none while it is not.
+Each domain has a band of distances: up to the mean + 3 standard deviations of its earlier distances. A batch belongs to
+the current domain if its distance is within the band. Otherwise it votes for the nearest other domain whose band
+contains it, or for a new domain. After ``votes`` equal votes in a row the domain changes. Batches that vote for another
+domain change no prototype. A domain with fewer than `LEAST` distances has no band yet: it takes every batch while it is
+the current domain, and no batch otherwise.
 
 Source: Hardy's own, for the method of Reddy, Baktashmotlagh and Arora, "Towards domain-aware knowledge distillation for
-continual model generalization", WACV 2024, which does not say how the domain becomes known.
+continual model generalization", WACV 2024, which does not say how the domain is found.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,10 +27,10 @@ from hardy.ops.batch_statistics import Norm
 __all__ = ["LEAST", "Detection", "Domains", "distance", "first_third"]
 
 LEAST = 10
-"""How many distances a domain needs before its band is used."""
+"""The number of distances that a domain needs before its band is used."""
 
 SMALLEST = 1e-3
-"""The least width of a band, so that equal images, with distances near 0, are of one domain."""
+"""The smallest width of a band, so that nearly equal images, with distances near 0, belong to the same domain."""
 
 _NEW, _NONE = -1, -2
 
@@ -40,7 +41,7 @@ def first_third(norms: Mapping[str, Norm]) -> dict[str, Norm]:
 
 
 def distance(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
-    """The distance of statistics (2, C) of the same norms; 0 if they are equal."""
+    """The distance between two lists of statistics (2, C) of the same norms; 0 if they are equal."""
     total = 0.0
     for (mean, var), (mean_, var_) in zip(one, other, strict=True):
         v, w, square = var.clamp_min(1e-5), var_.clamp_min(1e-5), (mean - mean_).square()
@@ -52,9 +53,9 @@ class Detection(nn.Module):
     """Names the domain of each batch: ``detected/1``, ``detected/2`` and so on.
 
     Args:
-        norms: those whose statistics are compared.
-        most: the number of domains that are remembered; for one more, the one that was used longest ago is forgotten.
-        votes: how many batches in a row must vote for another domain.
+        norms: the norms whose statistics are compared.
+        most: the largest number of domains in memory; a further domain replaces the least recently used one.
+        votes: the number of batches in a row that must vote for another domain.
     """
 
     bands: Tensor
@@ -69,7 +70,7 @@ class Detection(nn.Module):
 
     @torch.no_grad()
     def forward(self, statistics: Sequence[Tensor]) -> str:
-        """The name of the domain of the batch with these ``statistics`` (2, C); updates in place."""
+        """The name of the domain of the batch with these ``statistics`` (2, C) per norm; updates itself in place."""
         current, candidate, votes, opened = self.state.tolist()
         away = {at: distance(statistics, self.prototypes.at(at)) for at in self.prototypes.names.listed().values()}
         choice = self._vote(current, away)
@@ -117,12 +118,12 @@ class Detection(nn.Module):
 
 
 class Domains(nn.Module):
-    """The domain of every batch, given or detected, and how often the two met.
+    """The domain of every batch, given or detected, and counts of how given and detected domains match.
 
     Args:
         norms: all norms of the source network; the first third of them is used.
-        most: the number of domains that are remembered.
-        detected: detect the domain also where it is given, which then only counts in the `confusion`.
+        most: the largest number of domains in memory.
+        detected: always detect the domain; a given domain is then used only in `confusion`.
     """
 
     met: Tensor
@@ -136,11 +137,12 @@ class Domains(nn.Module):
         self.register_buffer("met", torch.zeros(most, most, dtype=torch.int64))
 
     def of(self, given: str | None, statistics: Callable[[], Sequence[Tensor]]) -> str:
-        """The name of the domain of a batch; updates in place.
+        """The name of the domain of a batch; updates itself in place.
 
         Args:
             given: the name that was entered, or None.
-            statistics: called where the domain is detected, gives those of the first third of the source's norms.
+            statistics: called if the domain is detected; returns the statistics of the first third of the source's
+                norms.
         """
         if given is not None and not self.detected:
             return given
@@ -158,7 +160,7 @@ class Domains(nn.Module):
         return given if given is not None and not self.detected else self.detection.current()
 
     def confusion(self) -> dict[str, dict[str, int]]:
-        """For each domain that was given, how many batches of it were detected as which domain."""
+        """For each given domain, the number of its batches by detected domain."""
         found = self.found.listed()
         return {
             given: {name: int(self.met[row, column]) for name, column in found.items() if self.met[row, column]}

@@ -1,4 +1,4 @@
-"""What `dose` is made of, as pure functions: its settings, its views, its pseudo-labels and the terms of its loss.
+"""The parts of `dose` as functions: its settings, views, pseudo-labels and the terms of its loss.
 
 Source: see `hardy.adaptation.dose`.
 """
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 CONFIDENT = 0.69
-"""The probability above which a pseudo-label counts with ``labels="confident"``."""
+"""With ``labels="confident"``, pseudo-labels with a probability above this are used."""
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[int, Field(ge=1)]
@@ -64,7 +64,7 @@ Settings = TypeVar("Settings", bound=BaseModel)
 
 
 def filled(kind: type[Settings], name: str, given: Mapping[str, Any]) -> Settings:
-    """The settings ``kind`` of the option ``name``, with the defaults for what is not ``given``.
+    """The settings ``kind`` of the option ``name``, with defaults for the keys that are not ``given``.
 
     Raises:
         InputError: for an unknown key or a wrong value.
@@ -89,11 +89,11 @@ def filled(kind: type[Settings], name: str, given: Mapping[str, Any]) -> Setting
 def two_batches(
     images: Tensor, views: int, *, light: bool, least: int
 ) -> tuple[list[View], Tensor, list[View], Tensor]:
-    """Views of ``images`` (B, 3, H, W) in two batches, each with the geometry of its views, one after the other.
+    """Views of ``images`` (B, 3, H, W) in two batches: (geometry, images) of the first, then of the second.
 
-    The first batch has the images and half of the other views, at their size; the second has the rest at one drawn
-    scale. Each view is mirrored with probability 1/2. With one view both batches are the images. Light: the second
-    batch is the mirrored images with noise.
+    The first batch holds the images and half of the other views, at the original size. The second holds the other half
+    at a single random scale. Each view is mirrored with probability 1/2. With one view both batches are the images.
+    With ``light`` the second batch is the mirrored images with noise.
     """
     if light:
         return [View()], images, [View(flip=True)], noisy(images.flip(-1), 0.005)
@@ -107,17 +107,17 @@ def two_batches(
 
 
 def undone(logits: Tensor, views: Sequence[View], size: Sequence[int]) -> list[Tensor]:
-    """The logits of each view in a batch, at the places of images of ``size`` (H, W)."""
+    """The logits of each view in a batch, mapped back to the geometry of images of ``size`` (H, W)."""
     return [view.undo(part, size) for view, part in zip(views, logits.chunk(len(views)), strict=True)]
 
 
 def pseudo_labels(probabilities: Tensor, kind: str) -> Tensor:
-    """Targets (B, K, ...) from mean probabilities of the same shape; all 0 where a pixel does not count.
+    """Targets (B, K, ...) from mean probabilities of the same shape; all 0 at pixels that do not count.
 
     Args:
         probabilities: of the teacher.
-        kind: ``soft`` for themselves, ``hard`` for 1 at the most probable class, ``confident`` for that where its
-            probability is above `CONFIDENT`.
+        kind: ``soft`` for the probabilities, ``hard`` for one-hot targets of the most probable class, ``confident`` for
+            one-hot targets only where that class has a probability above `CONFIDENT`.
     """
     if kind == "soft":
         return probabilities
@@ -134,14 +134,14 @@ def cross_entropy(logits: Sequence[Tensor], targets: Tensor) -> Tensor:
 
 
 def apart(one: Iterable[Tensor], other: Iterable[Tensor], form: str, source: Iterable[Tensor]) -> Tensor:
-    """The mean over norms of the squared distance of two statistics (2, C).
+    """The mean over norms of the squared distance between two statistics (2, C).
 
     Args:
-        one: the statistics of each norm.
-        other: the others.
-        form: ``mean`` over the 2 C numbers, so that a wide norm weighs as much as a narrow one; their ``sum``, the
-            squared Frobenius norm; or ``scaled``, the mean after division of means by the source's deviation and of
-            variances by its variance.
+        one: the first statistics of each norm.
+        other: the second statistics of each norm.
+        form: ``mean`` over the 2 C numbers, so that wide and narrow norms have the same weight; ``sum``, the squared
+            Frobenius norm; or ``scaled``, the mean after means are divided by the source's standard deviation and
+            variances by the source's variance.
         source: the source's statistics of each norm.
     """
     norms = list(one)
@@ -171,10 +171,10 @@ def restore_(values: Sequence[Tensor], source: Sequence[Tensor], probability: fl
 
 
 def _hits(count: int, probability: float) -> Tensor:
-    """Which of ``count`` independent draws hit with ``probability``: their places (N,), in order.
+    """The indices (N,), in order, of the successes among ``count`` independent draws with ``probability``.
 
-    The gaps between hits have a geometric distribution, so that only as many numbers are drawn as there are hits, and
-    some more (Devroye, "Non-uniform random variate generation", 1986, chapter X.2).
+    The gaps between successes have a geometric distribution, so only about N numbers are drawn (Devroye, "Non-uniform
+    random variate generation", 1986, chapter X.2).
     """
     if probability in (0, 1):
         return torch.arange(count if probability else 0)

@@ -1,8 +1,9 @@
 """A buffer of the hardest images of each domain, of a fixed size.
 
-It holds ``capacity`` images, and of each of D domains at most ceil(capacity / D), those with the highest scores. Where
-that leaves no room for a domain, the domain with the most images gives up its easiest. Images are stored in 8 bits; one
-with more than `LARGEST` pixels is made smaller until it fits, with its shape kept.
+It holds up to ``capacity`` images. Each of D domains has at most ceil(capacity / D) of them, those with the highest
+scores. If the buffer is full, an image of a domain below that share replaces the image with the lowest score of the
+domain with the most images. Images are stored in 8 bits. An image with more than `LARGEST` pixels is resized to fit,
+with its aspect ratio kept.
 
 Source: Reddy, Baktashmotlagh and Arora, "Towards domain-aware knowledge distillation for continual model
 generalization", WACV 2024 (the buffer); the shares and the sizes are Hardy's reading.
@@ -17,11 +18,11 @@ from torch.nn import functional as F
 __all__ = ["LARGEST", "Exemplars"]
 
 LARGEST = 256 * 512
-"""How many pixels of an image are stored at most."""
+"""The largest number of pixels of a stored image."""
 
 
 class Exemplars(nn.Module):
-    """The images, with the place of their domain in a table (-1 where there is no image) and their score."""
+    """The images, each with its score and the index of its domain in a table (-1 for an empty slot)."""
 
     pixels: Tensor
     sizes: Tensor
@@ -41,7 +42,7 @@ class Exemplars(nn.Module):
 
     @torch.no_grad()
     def push(self, image: Tensor, place: int, score: float) -> bool:
-        """Store an ``image`` (3, H, W) in [0, 1] if it is hard enough, in place; returns whether it is stored."""
+        """Store ``image`` (3, H, W) in [0, 1], in place, if its score is high enough; returns whether it is stored."""
         if self.capacity == 0 or not math.isfinite(score):
             return False
         held = set(self.places.tolist()) - {-1} | {place}
@@ -65,11 +66,11 @@ class Exemplars(nn.Module):
         return True
 
     def drop(self, place: int) -> None:
-        """Forget the images of the domain at ``place``, in place."""
+        """Delete the images of the domain at ``place``, in place."""
         self.places[self.places == place] = -1
 
     def drawn(self, count: int) -> list[tuple[Tensor, int]]:
-        """Up to ``count`` different images (1, 3, H, W) in [0, 1], drawn at random, with their domains' places."""
+        """Up to ``count`` different random images (1, 3, H, W) in [0, 1], each with the index of its domain."""
         filled = (self.places >= 0).nonzero().flatten()
         chosen = filled[torch.randperm(len(filled))[:count].to(filled.device)]
         return [(self.image(int(at)), int(self.places[at])) for at in chosen]
@@ -80,17 +81,17 @@ class Exemplars(nn.Module):
         return self.pixels[at, : 3 * height * width].view(1, 3, height, width).float() / 255
 
     def _fullest(self) -> Tensor:
-        """Where the images of the domain with the most images are."""
+        """The slots with images of the domain that has the most images."""
         return (self.places == self.places[self.places >= 0].mode().values).nonzero().flatten()
 
     def _trim(self, place: int, share: int) -> None:
-        """Forget the images of the domain at ``place`` with the lowest scores, beyond its ``share``, in place."""
+        """Delete the images with the lowest scores of the domain at ``place``, beyond its ``share``, in place."""
         own = (self.places == place).nonzero().flatten()
         self.places[own[self.scores[own].argsort(descending=True)[share:]]] = -1
 
 
 def _fitting(image: Tensor) -> Tensor:
-    """``image`` (3, H, W), with at most `LARGEST` pixels."""
+    """``image`` (3, H, W), resized if it has more than `LARGEST` pixels."""
     height, width = image.shape[-2:]
     if height * width <= LARGEST:
         return image

@@ -1,26 +1,27 @@
-"""A guard around any method: it keeps close to the source network, and undoes what looks harmful.
+"""A guard around any method: it keeps the predictions close to the source network, and undoes harmful updates.
 
-With logits z of the method and z_s of the source network, class probabilities p and p_s, H = -sum p log p:
+z are the logits of the method and z_s those of the source network, p and p_s the class probabilities, and H = -sum p
+log p. Two settings change the predictions:
 
-    sure         images with mean H(p_s) / log K below this have the answer z_s; the method learns nothing from a
-                 batch of them alone, and does not even run
-    source       the answer for other images is log((1 - source) p + source p_s)
+    sure         an image with mean H(p_s) / log K below this gets z_s; if all images of a batch are such images, the
+                 method does not run and does not learn
+    source       other images get log((1 - source) p + source p_s)
 
-and on a watched batch that the method learns from
+On a watched batch that the method learns from, these values are compared with their limits:
 
-    entropy      mean of H(p), over the same of p_s
+    entropy      mean of H(p), divided by mean of H(p_s)
     agreement    mean over classes k of: share of the pixels with argmax p_s = k and p_s > 0.7 that have argmax p = k
-    classes      running mean of: the number of classes in argmax z, over that in argmax z_s
+    classes      running mean of: number of classes in argmax z, divided by that in argmax z_s
     prototypes   S_k = running mean of [argmax z = k] p, for each class k; half of sum |S - S_s|, in [0, 1]
     drift        ||theta - theta_0|| / ||theta_0||, over the parameters that the method trains
 
-Without labels nothing proves a gain or harm. Where the source is sure there is little to gain, and the mean of two
-predictions is seldom much worse than the better one. `hardy.stream` counts how often the alarms are right.
+Without labels, neither gain nor harm can be proved. If the source network is confident there is little to gain, and the
+mean of two predictions is rarely much worse than the better one. `hardy.stream` counts how many alarms are correct.
 
-Source: Hardy's own. Keeping the source's prediction where it is confident: Wang et al., "Continual test-time domain
-adaptation", CVPR 2022. Returning to the source when adaptation fails: Niu et al., "Towards stable test-time adaptation
-in dynamic wild world", ICLR 2023, section 4; Press et al., "RDumb", NeurIPS 2023. Class prototypes whose drift is
-watched: Hoang et al., "Persistent test-time adaptation in recurring testing scenarios", NeurIPS 2024.
+Source: Hardy's own. To keep the source's prediction where it is confident: Wang et al., "Continual test-time domain
+adaptation", CVPR 2022. To return to the source when adaptation fails: Niu et al., "Towards stable test-time adaptation
+in dynamic wild world", ICLR 2023, section 4; Press et al., "RDumb", NeurIPS 2023. To monitor the drift of class
+prototypes: Hoang et al., "Persistent test-time adaptation in recurring testing scenarios", NeurIPS 2024.
 """
 
 import copy
@@ -42,28 +43,28 @@ __all__ = ["BUDGET", "SURE", "Guarded", "Watched"]
 _log = logging.getLogger("hardy")
 
 BUDGET = "budget"
-"""The cause of an action by which a batch was predicted without learning."""
+"""The cause of an action: a batch was predicted without learning, because the time budget was used up."""
 
 SURE = "sure"
-"""The cause of an action by which the source network answered alone, and nothing was learned."""
+"""The cause of an action: only the source network predicted, and nothing was learned."""
 
 _GOOD = "good/"
-"""Before the names of the optimisers of the last good state."""
+"""The prefix of the names of the optimisers of the last good state."""
 
 _RATE = 0.1
 """The weight of a batch in the running means."""
 
 _LEAST = 1e-3
-"""Added to entropies, as shares of log K, before they are divided."""
+"""Added to entropies (as shares of log K) before one is divided by the other."""
 
 
 class Watched(NamedTuple):
-    """What a guard saw of one batch; no label among it.
+    """The values that a guard used for one batch; no labels.
 
     Attributes:
-        logits: the answer without an alarm.
-        source: those of the source network.
-        alarm: whether it judged the method's to be harmful.
+        logits: the logits that are returned if there is no alarm.
+        source: the logits of the source network.
+        alarm: whether the guard judged the method's logits to be harmful.
     """
 
     logits: Tensor
@@ -72,18 +73,18 @@ class Watched(NamedTuple):
 
 
 class Guarded(TestTimeAdaptation):
-    """``method`` under a guard; it is a method itself.
+    """``method`` with a guard around it, which is again a method.
 
     Args:
-        method: what adapts; it belongs to the guard from now on.
+        method: the method that adapts; only the guard may use it afterwards.
         network: the source network; a copy of it predicts.
-        guard: what is watched, and the limits.
+        guard: the settings and limits.
 
     Attributes:
-        method: what adapts.
+        method: the method that adapts.
         actions: (cause, action) of each action on the last batch.
-        watched: what was seen of the last batch; None when it was not watched, or the source answered alone.
-        forwards: forward passes of the source network so far, a buffer of shape ().
+        watched: the values of the last batch; None if it was not watched, or if only the source network predicted.
+        forwards: number of forward passes of the source network so far, a buffer of shape ().
     """
 
     predicts: ClassVar[Literal["before", "after"]] = "after"
@@ -115,11 +116,11 @@ class Guarded(TestTimeAdaptation):
         self.register_buffer("prototypes", torch.zeros(2, len(network.label_space), len(network.label_space)))
 
     def optimisers(self) -> Mapping[str, torch.optim.Optimizer]:
-        """Those of the method."""
+        """The optimisers of the method."""
         return self.method.optimisers()
 
     def adapt(self, images: Tensor) -> Tensor:
-        """See `TestTimeAdaptation.adapt`; with a fallback the source network answers where there is an alarm."""
+        """See `TestTimeAdaptation.adapt`; with a fallback, an alarm returns the logits of the source network."""
         self.actions, self.watched = (), None
         start = time.perf_counter()
         self._hand_over()
@@ -135,7 +136,7 @@ class Guarded(TestTimeAdaptation):
         return logits
 
     def infer(self, images: Tensor) -> Tensor:
-        """See `TestTimeAdaptation.infer`; the answer of the guard, but there are no alarms."""
+        """See `TestTimeAdaptation.infer`; as in `adapt`, but without alarms."""
         self._hand_over()
         if not self.compares:
             return self.method.predict(images)
@@ -149,7 +150,7 @@ class Guarded(TestTimeAdaptation):
         return self.method.confusion()
 
     def state(self) -> State:
-        """See `TestTimeAdaptation.state`; the last good state is part of it."""
+        """See `TestTimeAdaptation.state`; it includes the last good state."""
         state = super().state()
         good = {f"{_GOOD}{name}": copy.deepcopy(one) for name, one in self._good_optimisers.items()}
         return {**state, "optimisers": {**state["optimisers"], **good}}
@@ -163,7 +164,7 @@ class Guarded(TestTimeAdaptation):
         self._hand_over()
 
     def _hand_over(self) -> None:
-        """Give the method the seed and the domain, which the guard was given."""
+        """Pass the seed and the domain of the guard on to the method."""
         self.method.seed = self.seed
         self.method.enter(self.domain)
 
@@ -175,7 +176,7 @@ class Guarded(TestTimeAdaptation):
             self.forwards += 1
             self.held.fill_(self._all_sure(source))
             if self.held:
-                self._note(SURE, "the source answered, and nothing was learned")
+                self._note(SURE, "the source network predicted, and nothing was learned")
                 return source
         due = watches and int(self.good_since) + 1 >= self.guard.keep
         before = self.method.state() if due and self.method.predicts == "before" else None
@@ -205,7 +206,7 @@ class Guarded(TestTimeAdaptation):
 
     @property
     def compares(self) -> bool:
-        """Whether the source network has a part in answers without an alarm, and runs where nothing is learned too."""
+        """Whether logits without an alarm also depend on the source network, which then runs on every batch."""
         return self.guard.sure > 0 or self.guard.source > 0
 
     def _source(self, images: Tensor) -> Tensor:
@@ -215,15 +216,15 @@ class Guarded(TestTimeAdaptation):
         return logits
 
     def _all_sure(self, source: Tensor) -> bool:
-        """Whether the source network, with the logits ``source``, is sure of every image."""
+        """Whether the logits ``source`` of the source network are confident for every image."""
         return bool((_signs.image_entropies(source) < self.guard.sure).all())
 
     def _answer(self, logits: Tensor, source: Tensor) -> Tensor:
-        """The logits that stand for those of the method and of the source network."""
+        """The logits to return, from those of the method and of the source network."""
         return _signs.mixed(logits, source, self.guard.source, self.guard.sure)
 
     def _cause(self, logits: Tensor, source: Tensor) -> str:
-        """Why this batch is an alarm, with the number and its limit; empty when it is none."""
+        """The reason for an alarm on this batch, with the value and its limit; empty if there is none."""
         guard, mine, theirs = self.guard, _signs.pixels(logits), _signs.pixels(source)
         found, wanted = mine.argmax(1), theirs.argmax(1)
         ratio = (_signs.entropy(mine) + _LEAST) / (_signs.entropy(theirs) + _LEAST)
@@ -258,7 +259,7 @@ class Guarded(TestTimeAdaptation):
         self.classes.fill_(1.0)
 
     def _within_drift(self, logits: Tensor) -> Tensor:
-        """``logits``, after the parameters were brought back to the limit of their drift, in place."""
+        """Return ``logits``; if the parameters drifted beyond the limit, move them back to it, in place."""
         moved = {name: value for name, value in self.method.network.named_parameters() if value.requires_grad}
         if not moved:
             return logits
@@ -286,7 +287,7 @@ class Guarded(TestTimeAdaptation):
         return self._anchors
 
     def _keep(self, state: State) -> None:
-        """Make ``state`` of the method the last good one, in place."""
+        """Make ``state`` the last good state of the method, in place."""
         for place, value in enumerate(state["tensors"].values()):
             self.get_buffer(f"good_{place}").copy_(value)
         self._good_optimisers = copy.deepcopy(state["optimisers"])
@@ -300,6 +301,6 @@ class Guarded(TestTimeAdaptation):
         return {"tensors": tensors, "optimisers": self._good_optimisers}
 
     def _note(self, cause: str, action: str) -> None:
-        """Note and log an action."""
+        """Record and log an action."""
         self.actions += ((cause, action),)
         _log.info("guard, batch %d: %s: %s", int(self.step), cause, action)

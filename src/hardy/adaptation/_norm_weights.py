@@ -1,4 +1,4 @@
-"""What the methods share that learn the weights and biases of norm layers: which these are, and what steps them."""
+"""Shared by the methods that train the weights and biases of norm layers: these parameters and their optimiser."""
 
 from collections.abc import Iterator
 
@@ -15,19 +15,19 @@ __all__ = ["learn_norms", "momentum_descent"]
 
 
 def learn_norms(network: Network, method: str, *, leave: float = 0.0) -> list[nn.Parameter]:
-    """Freeze ``network`` but the weights and biases of its norm layers, in place, and return these.
+    """Freeze ``network`` except for the weights and biases of its norm layers, in place, and return these parameters.
 
-    From now on its batch norms normalise by the batch, or by their running statistics where it has one value per
-    channel, and nothing moves these statistics. Layer, group and other norms learn as well and normalise as before.
+    Afterwards its batch norms normalise by the batch, or by their running statistics if the batch has one value per
+    channel. The running statistics do not change. Layer, group and other norms are trained too and normalise as before.
 
     Args:
         network: the copy that adapts.
-        method: who asks, for the error.
-        leave: the share of the encoder's norms, the last ones, that are frozen too; of all norms for a network that
-            does not name its encoder. Rounded down.
+        method: the name of the method, for the message.
+        leave: the share of the encoder's norms, counted from the last, that stay frozen; of all norms if the network
+            names no encoder. Rounded down.
 
     Raises:
-        InputError: for a network without such weights, or with weights of 16 bits, saying how to get one.
+        InputError: for a network without such parameters, or with 16-bit parameters; the message says what to do.
     """
     use_batch(install(network).values())
     network.requires_grad_(False)
@@ -39,9 +39,9 @@ def learn_norms(network: Network, method: str, *, leave: float = 0.0) -> list[nn
         raise InputError(f"adapt: {method}: leave {leave} leaves no norm layer to learn; give a smaller share")
     if not learned:
         raise InputError(
-            f"adapt: {method} learns the weights and biases of norm layers, and {type(network).__name__} has none; if "
+            f"adapt: {method} trains the weights and biases of norm layers, and {type(network).__name__} has none; if "
             "they were folded into convolutions or frozen, load the network as it was before: hardy.load of its run, "
-            "or torch.nn.BatchNorm2d in place of the frozen norms; for a device, hardy export --statistics observed"
+            "or use torch.nn.BatchNorm2d instead of the frozen norms; for a device, hardy export --statistics observed"
         )
     refuse_narrow(learned, method)
     for value in learned:

@@ -1,11 +1,11 @@
 """Prototypes of domains: for every domain, the statistics of every norm, as a running mean over its batches.
 
-With weight w = 1 / (prior + t) for the domain's t-th batch up to t = ``warm_up``, and w = ``momentum`` after it:
+The weight w is 1 / (prior + t) for the domain's t-th batch up to t = ``warm_up``, and ``momentum`` afterwards:
 
     P <- (1 - w) P + w b,        P = the source's statistics before the first batch
 
-The tables have a fixed size, so that they can be buffers: for more domains the one that was used longest ago is
-forgotten.
+The tables have a fixed size, so that they can be buffers. If they are full, a new domain replaces the least recently
+used one.
 
 Source: Reddy, Baktashmotlagh and Arora, "Towards domain-aware knowledge distillation for continual model
 generalization", WACV 2024; the weights are Hardy's reading of it.
@@ -24,7 +24,7 @@ __all__ = ["Names", "Prototypes"]
 
 
 class Names(nn.Module):
-    """Up to ``most`` names of domains at fixed places; one more takes the place that was used longest ago."""
+    """A table of up to ``most`` names of domains; a further name replaces the least recently used one."""
 
     text: Tensor
     used: Tensor
@@ -35,12 +35,12 @@ class Names(nn.Module):
         self.register_buffer("used", torch.zeros(most, dtype=torch.int64))
 
     def find(self, name: str) -> int | None:
-        """The place of ``name``; None if it has none."""
+        """The row of ``name``; None if the table does not have it."""
         same = (self.text == self._encoded(name)).all(1).nonzero()
         return int(same[0]) if len(same) else None
 
     def place(self, name: str) -> tuple[int, bool]:
-        """The place of ``name``, and whether it is new there; updates in place."""
+        """The row of ``name``, and whether it was added now; updates the table in place."""
         found = self.find(name)
         place = int(self.used.argmin()) if found is None else found
         self.text[place] = self._encoded(name)
@@ -48,7 +48,7 @@ class Names(nn.Module):
         return place, found is None
 
     def listed(self) -> dict[str, int]:
-        """Every name with its place."""
+        """Every name with its row."""
         rows = [bytes(row.tolist()).rstrip(b"\0").decode() for row in self.text]
         return {name: place for place, name in enumerate(rows) if name}
 
@@ -62,10 +62,10 @@ class Prototypes(nn.Module):
 
     Args:
         norms: by name, as `hardy.ops.batch_statistics.install` returns them.
-        most: the number of domains that are remembered.
+        most: the largest number of domains in memory.
         momentum: the weight of a batch after ``warm_up``.
         warm_up: the number of batches of a domain that have equal weights.
-        prior: how many batches the source's statistics count for.
+        prior: the weight of the source's statistics, in batches.
     """
 
     counts: Tensor
@@ -86,7 +86,7 @@ class Prototypes(nn.Module):
         self.register_buffer("values", self.source.expand(most, -1, -1).clone())
 
     def place(self, domain: str) -> tuple[int, bool]:
-        """The place of ``domain``, and whether it is new there: then its prototype is the source's statistics."""
+        """The row of ``domain``, and whether it is new. The prototype of a new domain is the source's statistics."""
         place, new = self.names.place(domain)
         if new:
             self.counts[place] = 0
@@ -94,7 +94,7 @@ class Prototypes(nn.Module):
         return place, new
 
     def at(self, place: int) -> list[Tensor]:
-        """The prototype at ``place``: (2, C) for each norm, views that an update changes."""
+        """The prototype in row ``place``: (2, C) for each norm, as views that an update changes."""
         return list(self.values[place].split(self._sizes, 1))
 
     def known(self, domain: str | None) -> list[Tensor]:
@@ -107,18 +107,18 @@ class Prototypes(nn.Module):
         return list(self.source.split(self._sizes, 1))
 
     def weight(self, place: int) -> float:
-        """The weight that the next batch has."""
+        """The weight of the next batch."""
         batch = int(self.counts[place]) + 1
         return 1 / (self.prior + batch) if batch <= self.warm_up else self.momentum
 
     @torch.no_grad()
     def update(self, place: int, statistics: Sequence[Tensor]) -> None:
-        """Move the prototype at ``place`` to the ``statistics`` (2, C) of each norm in a batch, in place."""
+        """Move the prototype in row ``place`` towards the ``statistics`` (2, C) of each norm in a batch, in place."""
         self.values[place].lerp_(torch.cat([one.to(self.values) for one in statistics], 1), self.weight(place))
         self.counts[place] += 1
 
     def table(self) -> dict[str, dict[str, Tensor]]:
-        """For each norm's name, and in it for each domain that has had a batch, a copy of its statistics (2, C)."""
+        """Copies of the statistics (2, C) by norm name and then domain, for the domains with at least one batch."""
         known = {name: self.at(place) for name, place in self.names.listed().items() if self.counts[place]}
         return {norm: {name: rows[i].clone() for name, rows in known.items()} for i, norm in enumerate(self.norms)}
 
@@ -126,7 +126,7 @@ class Prototypes(nn.Module):
         """The prototype of ``domain``: a copy of the statistics (2, C) by the names of the norms.
 
         Raises:
-            InputError: for a domain that has none, naming those that have.
+            InputError: for a domain without a prototype; the message names the nearest known domain.
         """
         known = {name: place for name, place in self.names.listed().items() if self.counts[place]}
         if domain not in known:

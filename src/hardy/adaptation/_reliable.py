@@ -1,4 +1,4 @@
-"""The loss of ETA, which EATA and RDumb use too: the entropy of samples that are reliable and new."""
+"""The loss of ETA, EATA and RDumb: the entropy of samples that are reliable and differ from earlier ones."""
 
 import math
 
@@ -12,18 +12,18 @@ __all__ = ["reliable_loss"]
 
 
 def reliable_loss(logits: Tensor, mean: Tensor, margin: float, redundancy: float) -> Tensor | None:
-    """The mean of ``exp(E0 - E) E`` over the samples kept; None where none is. Updates ``mean`` in place.
+    """The mean of ``exp(E0 - E) E`` over the kept samples; None if no sample is kept. Updates ``mean`` in place.
 
-    A sample is a pixel, or an image for image-level classes. Kept are those whose entropy E is below
-    ``E0 = margin log K`` and whose softmax has a cosine with ``mean`` of an absolute value below ``redundancy``. The
-    first factor is a constant of the gradient.
+    A sample is a pixel, or an image for image-level classes. A sample is kept if its entropy E is below ``E0 = margin
+    log K`` and the absolute cosine between its softmax and ``mean`` is below ``redundancy``. No gradient flows through
+    the first factor.
 
     Args:
         logits: (B, K, ...).
-        mean: (K,), the running mean of the softmax of the samples kept, 0 before the first; it becomes
-            ``0.9 mean + 0.1 new``, or ``new`` at first.
+        mean: (K,), the running mean of the softmax of the kept samples, 0 before the first. It becomes ``0.9 mean + 0.1
+            new``, or ``new`` the first time.
         margin: E0 as a share of the largest entropy, log K.
-        redundancy: the bound of the cosine; 0 is the cosine with a mean of 0.
+        redundancy: the limit of the cosine. While ``mean`` is 0, the cosine is 0.
     """
     samples = flat(logits)
     bound = margin * math.log(samples.shape[1])

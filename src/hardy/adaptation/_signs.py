@@ -1,4 +1,4 @@
-"""What a guard reads off the logits of a method and of the source network, as pure functions. No label is among them.
+"""The values that a guard computes from the logits of a method and of the source network, without labels.
 
 Source: see `hardy.adaptation._guard`.
 """
@@ -11,18 +11,18 @@ from torch import Tensor
 __all__ = ["CONFIDENT", "LEAST", "MOST", "agreement", "entropy", "image_entropies", "mixed", "pixels", "prototypes"]
 
 CONFIDENT = 0.7
-"""The source's probability above which a pixel counts in `agreement`."""
+"""Pixels whose largest probability of the source is above this are used in `agreement`."""
 
 LEAST = 0.004
-"""The share of the pixels that a class needs, with confidence, to count in `agreement`."""
+"""The share of all pixels that must be confident pixels of a class, for the class to be used in `agreement`."""
 
 
 MOST = 2**15
-"""About how many pixels of an image are looked at; of a larger one every n-th in every n-th row."""
+"""About the largest number of pixels that are used of an image; of a larger image, every n-th row and column."""
 
 
 def pixels(logits: Tensor) -> Tensor:
-    """(N, K) of (B, K, H, W) or (B, K), in float32; see `MOST`."""
+    """``logits`` (B, K, H, W) or (B, K) as (N, K), in float32 and without gradient; see `MOST`."""
     if logits.ndim == 4:
         step = math.ceil(math.sqrt(logits.shape[2] * logits.shape[3] / MOST))
         logits = logits[:, :, ::step, ::step]
@@ -40,12 +40,12 @@ def image_entropies(logits: Tensor) -> Tensor:
 
 
 def agreement(found: Tensor, source: Tensor) -> float:
-    """The mean over classes of the share of pixels, which the source gives with confidence, that keep their class.
+    """The mean over classes of the share of the source's confident pixels where the method predicts the same class.
 
     Args:
         found: (N,) the classes that the method predicts.
-        source: (N, K) logits of the source network. Its classes with confidence on fewer than `LEAST` of the pixels do
-            not count; without any the result is 1.
+        source: (N, K) logits of the source network. Classes whose confident pixels are a smaller share than `LEAST` are
+            left out. If no class is left, the result is 1.
     """
     best, classes = source.softmax(1).max(1)
     counted, many = best > CONFIDENT, source.shape[1]
@@ -57,24 +57,24 @@ def agreement(found: Tensor, source: Tensor) -> float:
 
 
 def prototypes(logits: Tensor, classes: Tensor) -> Tensor:
-    """(K, K): for each class the mean over all pixels of the probabilities of those predicted as it, 0 elsewhere.
+    """(K, K): for each class, the sum of the probabilities of the pixels predicted as that class, divided by N.
 
     Args:
         logits: (N, K).
-        classes: (N,) what they predict.
+        classes: (N,) the predicted classes.
     """
     sums = torch.zeros(logits.shape[1], logits.shape[1], device=logits.device)
     return sums.index_add_(0, classes, logits.softmax(1)) / len(logits)
 
 
 def mixed(logits: Tensor, source: Tensor, share: float, sure: float) -> Tensor:
-    """The answer for a batch, from the logits of the method and of the source network, (B, K, H, W) or (B, K).
+    """The logits to return for a batch, from those of the method and of the source network, (B, K, H, W) or (B, K).
 
     Args:
         logits: of the method.
         source: of the source network.
-        share: the weight of the source's probabilities; at 0 the answer is ``logits``.
-        sure: an image on which the source's mean entropy, as a share of log K, is below this has the source's logits.
+        share: the weight of the source's probabilities; with 0 the result is ``logits``.
+        sure: an image gets the source's logits if the source's mean entropy, as a share of log K, is below this.
     """
     if 0 < share < 1:
         ours = logits.log_softmax(1) + math.log(1 - share)

@@ -1,7 +1,8 @@
 """Variance of gradients: how much the gradient of an image's score differs between two states of a network.
 
-The score A of an image is the mean over its pixels of the logit of a class map, and G = dA / dx its gradient with
-respect to the normalised image, averaged over the colours. With D = G_1 - G_0 of two states (K = 2)
+The score A of an image is the mean over its pixels of the logit of the class in a class map. G = dA / dx is its
+gradient with respect to the normalised image, averaged over the colour channels. For two states (K = 2) and D = G_1 -
+G_0:
 
     code       mean over pixels of sqrt( (1/K) sum_t (G_t - mean G)^2 )     = mean |D| / 2
     printed    mean over pixels of sqrt(1/K) sum_t (G_t - mean G)^2         = mean D^2 / (2 sqrt 2)
@@ -25,10 +26,10 @@ def gradients(
     """G (B, H, W) of each image, and the class map.
 
     Args:
-        forward: images to logits (B, K, H, W) or (B, K).
+        forward: a function from images to logits (B, K, H, W) or (B, K).
         images: (B, 3, H, W); they are not changed.
-        std: the deviations (1, 3, 1, 1) by which the network divides.
-        classes: (B, H, W) or (B,) int64; None for the classes that are predicted.
+        std: the standard deviations (1, 3, 1, 1) by which the network divides images.
+        classes: the class map, (B, H, W) or (B,) int64; None for the predicted classes.
     """
     with torch.enable_grad():
         given = images.detach().clone().requires_grad_()
@@ -44,7 +45,7 @@ def variance(first: Tensor, second: Tensor, form: str = "code") -> Tensor:
 
     Args:
         first: G (B, H, W) in one state.
-        second: G in the other, of the same class map.
+        second: G (B, H, W) in the other state, for the same class map.
         form: ``code`` or ``printed``.
     """
     apart = (second - first).flatten(1)

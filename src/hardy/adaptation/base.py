@@ -16,33 +16,37 @@ from hardy.seed import seeded
 __all__ = ["LONGEST_DOMAIN", "State", "TestTimeAdaptation"]
 
 State = dict[str, Any]
-"""What `TestTimeAdaptation.state` returns: the seed, the domain that was entered, and copies of tensors and of the
-states of optimisers by name."""
+"""The value of `TestTimeAdaptation.state`: the seed, the entered domain, and copies of the tensors and of the states of
+the optimisers, by name."""
 
 LONGEST_DOMAIN = 256
-"""How many bytes of UTF-8 the name of a domain may have, so that a table of names has a fixed size."""
+"""The largest length of the name of a domain, in bytes of UTF-8, so that a table of names has a fixed size."""
 
 
 class TestTimeAdaptation(nn.Module, ABC):
     """A copy of ``network`` that may change with every batch that it predicts.
 
-    A subclass implements `adapt`, and `infer` where the bare network does not predict as the method does. Its
+    A subclass implements `adapt`, and also `infer` if the method does not predict as its plain network does. Its
     constructor takes ``network`` before the ``*`` and its options after it. The constructor configures
-    ``self.network`` once: what is frozen and the modes of norm layers. All state that changes from batch to batch must
-    be in parameters and buffers, of the method or the network, which keep their names, shapes and types, or in the
-    state of `optimisers`; otherwise `reset` would not be exact. Gradients are cleared before each batch. Options cannot
-    be named ``reset``, ``seed`` or ``guard``: the recipe section ``adapt`` and `hardy.adapt` use these.
+    ``self.network`` once: what is frozen, and the modes of norm layers. All state that changes from batch to batch must
+    be in parameters and buffers of the method or the network, which keep their names, shapes and types, or in the state
+    of `optimisers`. Otherwise `reset` would not be exact. Gradients are cleared before each batch. Options cannot be
+    named ``reset``, ``seed`` or ``guard``, because the recipe section ``adapt`` and `hardy.adapt` use these names.
 
-    Contract, checked by ``tests/contracts/test_adaptations.py`` for every method: the network that was passed in does
-    not change; `reset` and `restore` are bit-exact; `predict` changes nothing; neither `train` nor ``torch.no_grad``
-    around a call changes the result; the same seed and images give the same bits; a batch of one image and image-level
-    networks work.
+    Contract, checked by ``tests/contracts/test_adaptations.py`` for every method:
+
+    - the network that was passed in does not change;
+    - `reset` and `restore` are bit-exact;
+    - `predict` changes nothing;
+    - neither `train` nor ``torch.no_grad`` around a call changes the result;
+    - the same seed and images give the same bits;
+    - a batch of one image and image-level networks work.
 
     Attributes:
         network: the copy, in evaluation mode unless the subclass changes the mode of some modules.
         predicts: whether the logits of a batch are computed ``before`` or ``after`` the update on that batch.
-        seed: with the number of the batch, it seeds all random draws; set it before the first batch.
-        domain: the name of the domain of the images that come next, None when it is not known; `enter` sets it.
+        seed: seeds all random draws, together with the number of the batch; set it before the first batch.
+        domain: the name of the domain of the next images, None if it is not known; `enter` sets it.
         step: number of batches since the start, a buffer of shape ().
     """
 
@@ -63,13 +67,13 @@ class TestTimeAdaptation(nn.Module, ABC):
         """Return the logits (B, K, H, W), or (B, K), of ``images`` (B, 3, H, W), RGB in [0, 1], and update in place.
 
         Gradients are enabled. Use torch's CPU generator for random draws; it is seeded for each batch. A method that
-        uses the domain reads ``self.domain``; with None it detects the domain or does without.
+        uses the domain reads ``self.domain``. If it is None, the method detects the domain or works without it.
         """
 
     def infer(self, images: Tensor) -> Tensor:
-        """Return the logits of ``images`` by what was learned so far, and change nothing; for `predict`.
+        """Return the logits of ``images`` with the current state, and change nothing; used by `predict`.
 
-        Gradients are disabled, and running statistics of torch's batch norms do not move.
+        Gradients are disabled, and running statistics of torch's batch norms do not change.
         """
         logits: Tensor = self.network(images)
         return logits
@@ -84,15 +88,15 @@ class TestTimeAdaptation(nn.Module, ABC):
         return {}
 
     def enter(self, domain: str | None) -> None:
-        """Say that all images from now on are of ``domain``, until the next call; nothing is learned or forgotten.
+        """Set the domain of all following images, until the next call. The state of the method does not change.
 
         Most methods ignore the domain. A new name is a new domain; a name that was entered before is the same domain.
 
         Args:
-            domain: its name, such as ``acdc/fog``; None, as at the start, when it is not known.
+            domain: its name, such as ``acdc/fog``; None, as at the start, if it is not known.
 
         Raises:
-            InputError: for anything else than None or a name of 1 to 256 bytes.
+            InputError: for a value that is neither None nor a name of 1 to 256 bytes.
         """
         if domain is not None and not (isinstance(domain, str) and 0 < len(domain.encode()) <= LONGEST_DOMAIN):
             raise InputError(f"domain {quoted(domain)} is not a name of 1 to {LONGEST_DOMAIN} bytes, nor None")
@@ -102,7 +106,7 @@ class TestTimeAdaptation(nn.Module, ABC):
         """Return the detached logits (B, K, H, W), or (B, K), of ``images``, and adapt the network to them.
 
         Raises:
-            InputError: for images that are no batch of three channels, before anything changes.
+            InputError: for images that are not a floating-point batch (B, 3, H, W), before anything changes.
         """
         _refuse_no_images(images)
         self._keep_start()
@@ -113,10 +117,10 @@ class TestTimeAdaptation(nn.Module, ABC):
         return logits
 
     def predict(self, images: Tensor) -> Tensor:
-        """Return the detached logits of ``images`` by what was learned so far; learn nothing, change nothing.
+        """Return the detached logits of ``images`` with the current state; learn nothing and change nothing.
 
         Raises:
-            InputError: for images that are no batch of three channels.
+            InputError: for images that are not a floating-point batch (B, 3, H, W).
         """
         _refuse_no_images(images)
         place = seeded(self.seed, "predict", int(self.step))
@@ -124,7 +128,7 @@ class TestTimeAdaptation(nn.Module, ABC):
             return self.infer(self._given(images)).detach()
 
     def reset(self) -> None:
-        """Undo everything learned since the start, in place and bit-exact. The domain that was entered stays."""
+        """Undo everything learned since the start, in place and bit-exact. The entered domain is kept."""
         if self._start is not None:
             self.restore({**self._start, "domain": self.domain})
 
@@ -138,10 +142,10 @@ class TestTimeAdaptation(nn.Module, ABC):
         """Return to ``state``, in place and bit-exact; a later `reset` still returns to the start.
 
         Args:
-            state: what `state` returned, of a method with the same options on the same network.
+            state: the result of `state`, from a method with the same options on the same network.
 
         Raises:
-            InputError: for the state of another method or network; nothing is changed then.
+            InputError: for the state of another method or network; then nothing is changed.
         """
         self._refuse_other(state)
         self._keep_start()
@@ -157,12 +161,12 @@ class TestTimeAdaptation(nn.Module, ABC):
         return self
 
     def _given(self, images: Tensor) -> Tensor:
-        """``images`` without a graph, as floating as the network is."""
+        """``images`` without a graph, in the network's floating-point type."""
         kind = self.network.mean.dtype
         return images.clone().to(kind) if images.is_inference() else images.detach().to(kind)
 
     def _keep_start(self) -> None:
-        """Save the start state before the first change, when the constructor of the subclass has run."""
+        """Save the start state before the first change, after the constructor of the subclass."""
         if self._start is None:
             self._start = self.state()
 
@@ -187,7 +191,7 @@ class TestTimeAdaptation(nn.Module, ABC):
 
 
 def _refuse_no_images(images: Tensor) -> None:
-    """Raise `InputError` for anything but floating images (B, 3, H, W)."""
+    """Raise `InputError` for anything except floating-point images (B, 3, H, W)."""
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         raise InputError(
             f"images of shape {tuple(images.shape)} and {images.dtype}: a network that adapts takes (B, 3, H, W) RGB "
@@ -196,5 +200,5 @@ def _refuse_no_images(images: Tensor) -> None:
 
 
 def _groups(state: Mapping[str, Any]) -> list[int]:
-    """How many parameters each group of an optimiser's state has."""
+    """The number of parameters of each group of an optimiser's state."""
     return [len(group["params"]) for group in state["param_groups"]]

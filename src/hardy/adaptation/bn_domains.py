@@ -1,13 +1,13 @@
-"""Batch norms that normalise by a prototype of the domain: a running mean of its statistics, without any gradient.
+"""Batch norms that normalise by a prototype of the domain: a running mean of its statistics, without gradients.
 
-For a batch of domain d every norm first moves its prototype to the statistics b of its input, and then uses it:
+For a batch of domain d every norm first moves its prototype towards the statistics b of its input, and then uses it:
 
-    P_d <- (1 - w) P_d + w b,    w = 1 / (prior + t) for the domain's move t up to 100, then the momentum
+    P_d <- (1 - w) P_d + w b,    w = 1 / (prior + t) for the domain's t-th update up to 100, then the momentum
 
-That is one forward pass. After a domain's first 10 batches only every n-th of its batches moves its prototype, and the
-others cost what the source network costs. The domain is the one that was entered (`TestTimeAdaptation.enter`); where
-none was, or with ``domains="detected"``, it is detected, which needs the first third of the network once more. `table`
-gives the prototypes away. A norm with one value per channel in a batch uses its source statistics.
+This takes one forward pass. After a domain's first 10 batches, only every n-th of its batches updates its prototype;
+the other batches cost as much as the source network. The domain is the entered one (`TestTimeAdaptation.enter`). If
+none was entered, or with ``domains="detected"``, it is detected, which runs the first third of the network a second
+time. `table` returns the prototypes. A norm with one value per channel in a batch uses its source statistics.
 
 Source: Reddy, Baktashmotlagh and Arora, "Towards domain-aware knowledge distillation for continual model
 generalization", WACV 2024 (the prototypes; no learning here); Li, Wang, Shi, Liu and Hou, "Revisiting batch
@@ -29,20 +29,19 @@ from hardy.ops.batch_statistics import batch_norms, install, recording, use_give
 __all__ = ["BNDomains"]
 
 FIRST = 10
-"""How many batches of a domain move its prototype, one after the other, before only every n-th does."""
+"""The number of first batches of a domain that all update its prototype; afterwards only every n-th does."""
 
 
 class BNDomains(TestTimeAdaptation):
-    """A table of prototypes by domain.
+    """Batch norms with a table of prototypes by domain.
 
     Args:
         network: a copy of it adapts.
-        domains: ``given``: as entered, detected only where none is; ``detected``: always detected.
-        momentum: the weight in (0, 1] of each move after the first 100 of a domain.
-        every: after a domain's first 10 moves, every how many batches its prototype moves; 1 or more.
-        prior: how many batches the source's statistics count for, 0 or more: they steady a domain's first images.
-        most: the number of domains that are remembered, 1 or more; for one more, the one that was used longest ago is
-            forgotten.
+        domains: ``given``: the entered domain, detected only if none is entered; ``detected``: always detected.
+        momentum: the weight in (0, 1] of each update after the first 100 of a domain.
+        every: after a domain's first 10 batches, its prototype is updated once in this many batches; 1 or more.
+        prior: the weight of the source's statistics, in batches, 0 or more; it stabilises a domain's first batches.
+        most: the largest number of domains in memory, 1 to 4096; a further domain replaces the least recently used one.
 
     Raises:
         InputError: for a network without batch norms, or a number outside its range.
@@ -98,7 +97,7 @@ class BNDomains(TestTimeAdaptation):
         return super().infer(images)
 
     def table(self) -> dict[str, dict[str, Tensor]]:
-        """For each batch norm's name, and in it for each domain, mean and biased variance (2, C)."""
+        """The mean and the biased variance (2, C) by batch norm name and then domain."""
         return self.prototypes.table()
 
     def confusion(self) -> dict[str, dict[str, int]]:

@@ -1,13 +1,13 @@
-"""Batch norms that normalise by the statistics of the images predicted; no weight is learned.
+"""Batch norms that normalise by the statistics of the predicted images; no weight is trained.
 
-With source statistics s = (mu, var) of a norm and those of the batch b (biased variance), n values per channel:
+s = (mu, var) are the source statistics of a norm, b those of the batch (biased variance), n the values per channel:
 
     batch   b
     alpha   (1 - alpha) s + alpha b
-    count   s weighted by count / (count + n), b by n / (count + n): a deep layer sees few values and keeps more of s
-    ema     s <- (1 - momentum) s + momentum b, kept from batch to batch; then the network predicts with s
+    count   (count s + n b) / (count + n): n is small in deep layers, so these use more of s
+    ema     s <- (1 - momentum) s + momentum b, with the unbiased variance and kept from batch to batch; predict with s
 
-``ema`` takes two forward passes for a batch (the first normalises by b), the others one. A norm that has one value per
+``ema`` takes two forward passes per batch (the first normalises by b), the others one. A norm that has one value per
 channel in a batch uses its source statistics.
 
 Source: Li, Wang, Shi, Liu and Hou, "Revisiting batch normalization for practical domain adaptation", arXiv:1603.04779,
@@ -30,13 +30,13 @@ __all__ = ["BNStats"]
 
 
 class BNStats(TestTimeAdaptation):
-    """Statistics of the batch, alone or mixed with those of the source.
+    """Batch norms with the statistics of the batch, alone or mixed with those of the source.
 
     Args:
         network: a copy of it adapts.
         mix: ``batch``, ``alpha``, ``count`` or ``ema``.
         alpha: the weight of the batch in [0, 1], for ``alpha``.
-        count: how many values per channel the source's statistics count for, above 0, for ``count``.
+        count: the weight of the source's statistics, in values per channel, above 0, for ``count``.
         momentum: the weight of each batch in (0, 1], for ``ema``.
 
     Raises:

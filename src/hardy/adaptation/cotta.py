@@ -1,6 +1,6 @@
-"""A teacher that averages the weights and many views; each step restores some weights to the source.
+"""A teacher averages the student's weights and many views; each step restores some weights to the source.
 
-For masks, per batch, with f the student, t the teacher and f0 the source network:
+For masks, f is the student, t the teacher and f0 the source network. For each batch:
 
     e       = mean over 14 views of softmax t         sizes 0.5, 0.75, ... 2, each also mirrored; undone on the logits
     p       = softmax t(x) where max f0(x) > 0.69, else e         pixel by pixel: the prediction
@@ -8,11 +8,13 @@ For masks, per batch, with f the student, t the teacher and f0 the source networ
     average : t = 0.999 t + 0.001 f
     restore : each weight of f returns to f0 with probability 0.01
 
-For image-level classes the logits of t are those of the image where the mean over the batch of max f0 is 0.9 or more,
-else the mean over 32 photometric and geometric views of the batch; the step is on the cross-entropy of f(x) to their
-softmax. Norms are in evaluation mode for masks and normalise by the batch for image-level classes, as released.
+For image-level classes, the prediction is t(x) if the mean over the batch of max f0 is 0.9 or more, else the mean of t
+over 32 photometric and geometric views of the batch. The step is on the cross-entropy of f(x) to the softmax of the
+prediction. As in the released code, norms are in evaluation mode for masks, and normalise by the batch for image-level
+classes.
 
-The light form has two views, the image and its mirror image (4 for image-level classes): about a fifth of the cost.
+With ``views: light`` there are two views, the image and its mirror image (4 for image-level classes), at about a fifth
+of the cost.
 
 Source: Wang, Fink, Van Gool and Dai, "Continual test-time domain adaptation", CVPR 2022, section 3, and its released
 code; the form for masks is that of its ACDC experiments.
@@ -37,21 +39,21 @@ __all__ = ["CoTTA"]
 
 
 class CoTTA(TestTimeAdaptation):
-    """It predicts before its update, by its teacher.
+    """Predicts with its teacher, before the update.
 
     Args:
-        network: a copy of it adapts; a second one is the teacher and a third the source.
+        network: a copy of it adapts; a second copy is the teacher and a third the source.
         lr: the learning rate of Adam; None for 7.5e-6 for masks, 1e-3 for image-level classes.
         views: ``full`` for 14 views (32 for image-level classes), ``light`` for 2 (4).
-        confidence: of the source network, above which the teacher's own prediction counts; None for 0.69 for masks,
-            0.9 for image-level classes.
-        decay: the share that the teacher keeps in each step.
+        confidence: if the source network's confidence is above this, the teacher's prediction without views is used;
+            None for 0.69 for masks, 0.9 for image-level classes.
+        decay: the decay of the teacher's moving average in each step.
         restore: the probability that a weight returns to the source.
         statistics: of batch norms; None for ``source`` for masks, ``batch`` for image-level classes.
 
     Raises:
-        InputError: for an option out of range, or a network without weights, such as an exported file, or with
-            weights of 16 bits.
+        InputError: for an option out of range, a network without weights, such as an exported file, or one with 16-bit
+            weights.
     """
 
     predicts: ClassVar[Literal["before", "after"]] = "before"
@@ -80,8 +82,8 @@ class CoTTA(TestTimeAdaptation):
         self.network.requires_grad_(True)
         if not any(True for _ in self.network.parameters()):
             raise InputError(
-                f"adapt: cotta learns all weights, and {type(network).__name__} has none, as an exported file; load "
-                "what it was exported from: hardy.load of its run"
+                f"adapt: cotta trains all weights, but {type(network).__name__} has none, like every exported file; "
+                "load the network that was exported: hardy.load of its run"
             )
         refuse_narrow(self.network.parameters(), "cotta")
         self.views, self.decay, self.restored = views, decay, restore
@@ -93,8 +95,9 @@ class CoTTA(TestTimeAdaptation):
 
     @torch.no_grad()
     def infer(self, images: Tensor) -> Tensor:
-        """The teacher's logits (B, K, H, W), or (B, K), of ``images`` by what was learned so far; changes nothing but
-        the random draws of image-level classes."""
+        """The teacher's logits (B, K, H, W), or (B, K), of ``images`` with the current state; changes nothing.
+
+        With image-level classes it draws random views."""
         sure = probabilities(self.source(images)).amax(1)
         if self.network.image_level:
             return self._of_images(images) if float(sure.mean()) < self.confidence else self.teacher(images)
@@ -113,14 +116,14 @@ class CoTTA(TestTimeAdaptation):
         return predicted
 
     def _of_views(self, images: Tensor, alone: Tensor) -> Tensor:
-        """The teacher's mean softmax over the views, of which ``alone`` is that of the images themselves."""
+        """The teacher's mean softmax over the views; ``alone`` is its softmax for the images themselves."""
         views = COTTA if self.views == "full" else LIGHT
         others = [view for view in views if view != View()]
         mean = mean_probabilities(self.teacher, images, others, self.network.least_size)
         return mean.lerp(alone.to(mean), 1 / len(views))
 
     def _of_images(self, images: Tensor) -> Tensor:
-        """The teacher's mean logits (B, K) over drawn views."""
+        """The teacher's mean logits (B, K) over random views."""
         count = 32 if self.views == "full" else 4
         logits: Tensor = sum(self.teacher(classification_view(images)) for _ in range(count)) / count
         return logits

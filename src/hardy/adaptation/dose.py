@@ -1,6 +1,6 @@
-"""DoSe: the network teaches itself, with its norms held to prototypes of the domain, and replays hard images.
+"""DoSe: self-distillation that keeps norm statistics close to prototypes of the domain and replays hard images.
 
-For a batch x of domain d, with weights theta (the teacher) and the source's theta_0:
+For a batch x of domain d, with weights theta (the teacher) and the source's weights theta_0:
 
     1  X_s, X_t          two batches of views of x; X_s has x itself
     2  y, b_T            mean softmax of the teacher over both, geometry undone; its norm statistics on X_t
@@ -11,14 +11,14 @@ For a batch x of domain d, with weights theta (the teacher) and the source's the
        every 100 images, 8 of the buffer go through 1-4 with their own d, and a step
     7  the prediction: f_theta'(x), batch norms by P_d
 
-b is the mean and biased variance of each channel at the input of every batch norm and layer norm; in 2 and 4 batch
-norms use their batch. While X_s = X_t and M = 0, the term ``layer`` is 0, so the two batches differ. With restore = 0.1
-a change of the weights is halved in 6.6 updates: the prototypes and the buffer carry the memory. The light form has
-the image as X_s and its noisy mirror image as X_t, which alone makes y.
+b is the mean and biased variance of each channel at the input of every batch norm and layer norm. In 2 and 4 batch
+norms use batch statistics. The two batches of views differ, because with X_s = X_t and M = 0 the term ``layer`` would
+be 0. With restore = 0.1 a change of the weights is halved in 6.6 updates, so what lasts is in the prototypes and the
+buffer. In the light form X_s is the image and X_t its noisy mirror image, and only X_t gives y.
 
 Source: Reddy, Baktashmotlagh and Arora, "Towards domain-aware knowledge distillation for continual model
-generalization", WACV 2024, from a summary; the split of the views, the detection of domains, the shares of the buffer
-and all numbers but restore = 0.1 and the 100 images are Hardy's reading.
+generalization", WACV 2024, from a summary. The split of the views, the detection of domains, the shares of the buffer
+and all numbers except restore = 0.1 and the 100 images are Hardy's choice.
 """
 
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ from hardy.ops.views import View
 __all__ = ["DoSe"]
 
 MOST = 16
-"""The number of domains that are remembered; for one more, the one that was used longest ago is forgotten."""
+"""The largest number of domains in memory; a further domain replaces the least recently used one."""
 
 
 class DoSe(TestTimeAdaptation):
@@ -51,22 +51,24 @@ class DoSe(TestTimeAdaptation):
     Args:
         network: a copy of it adapts.
         form: ``full``, or ``light`` at about half of its cost.
-        domains: ``given``: as entered, detected only where none is; ``detected``: always detected.
-        learned: ``all`` weights, or those of the ``norms``.
+        domains: ``given``: the entered domain, detected only if none is entered; ``detected``: always detected.
+        learned: what is trained: ``all`` weights, or those of the ``norms``.
         lr: the learning rate.
-        labels: pseudo-labels: ``soft`` probabilities, ``hard`` classes, or classes where ``confident`` (above 0.69).
-        restore: the probability that a number returns to the source's before an update, in [0, 1].
-        parts: ``layer`` (1) and ``domain`` (1), the weights of the terms; ``distance``: ``mean``, ``sum`` or
-            ``scaled``, see `hardy.adaptation._dose.apart`; ``views`` (4) with the image, for the full form;
-            ``restore_every`` (1) updates; ``optimiser``: ``adam`` or ``sgd`` (momentum 0.9); ``prediction`` by the
-            ``prototype``, the ``batch`` or the ``source``.
-        memory: ``capacity`` (64) of the buffer, 0 for none; ``vog``: ``code``, ``printed``, or ``random`` for random
-            scores in its place; score ``every`` (10) batches; replay ``every`` 100 images (``replay_every``) as many as
-            ``replayed`` (8).
+        labels: pseudo-labels: ``soft`` probabilities, ``hard`` classes, or ``confident`` classes (probability above
+            0.69).
+        restore: the probability that a weight returns to the source's value before an update, in [0, 1].
+        parts: settings of an update, with their defaults: ``layer`` (1) and ``domain`` (1), the weights of the terms;
+            ``distance`` (``mean``), ``sum`` or ``scaled``, see `hardy.adaptation._dose.apart`; ``views`` (4), including
+            the image, for the full form; ``restore_every`` (1), in updates; ``optimiser`` (``adam``) or ``sgd`` with
+            momentum 0.9; ``prediction`` with batch norms that use the ``prototype`` (the default), the ``batch`` or the
+            ``source``.
+        memory: settings of the buffer, with their defaults: ``capacity`` (64), 0 for no buffer; ``vog`` (``code``),
+            ``printed``, or ``random`` for random scores instead; ``every`` (10): score one in this many batches;
+            ``replay_every`` (100) images, replay ``replayed`` (8) images.
 
     Raises:
-        InputError: for a network without batch norms and layer norms, or with weights of 16 bits, or a setting that
-            does not fit.
+        InputError: for a network without batch norms and layer norms, one with 16-bit weights, or a setting out of
+            range.
     """
 
     predicts: ClassVar[Literal["before", "after"]] = "after"
@@ -148,7 +150,7 @@ class DoSe(TestTimeAdaptation):
         return self._predicted(images, self.prototypes.known(self.domains.last(self.domain)))
 
     def learn(self, images: Tensor, place: int) -> list[Tensor]:
-        """Update the weights once on ``images`` of the domain at ``place``; returns the teacher's norm statistics."""
+        """Update the weights once on ``images`` of the domain in row ``place``; return the teacher's statistics."""
         here, seen, there, others = _dose.two_batches(
             images, self.parts.views, light=self.light, least=self.network.least_size
         )
@@ -175,7 +177,7 @@ class DoSe(TestTimeAdaptation):
         return float(sum((value.detach() - start).square().sum() for value, start in pairs) ** 0.5)
 
     def table(self) -> dict[str, dict[str, Tensor]]:
-        """For each norm's name, and in it for each domain, mean and biased variance (2, C)."""
+        """The mean and the biased variance (2, C) by norm name and then domain."""
         return self.prototypes.table()
 
     def confusion(self) -> dict[str, dict[str, int]]:
@@ -195,7 +197,7 @@ class DoSe(TestTimeAdaptation):
         return _dose.pseudo_labels(mean, self.labels), taught
 
     def _replay(self, images: Tensor) -> None:
-        """Count ``images``, and learn from the buffer if it is time."""
+        """Count ``images``, and learn from the buffer if a replay is due."""
         every, before, count = self.memory.replay_every, int(self.images_seen), len(images)
         self.images_seen += count
         if before // every != (before + count) // every:

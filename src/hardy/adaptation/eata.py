@@ -1,15 +1,15 @@
-"""ETA with a penalty on weights that matter in the source domain; it needs images of that domain.
+"""ETA with a penalty on changes of weights that are important in the source domain; it needs images of that domain.
 
     L = mean over kept samples of  exp(E0 - E) E   +   penalty sum_i F_i (theta_i - theta0_i)^2
 
     kept:  E < E0 = margin log K   and   |cos(p, m)| < redundancy
     F_i = mean over source batches of (d CE(f(x), argmax f(x)) / d theta_i)^2       before the stream, at theta0
 
-m is the running mean of the softmax p of the kept samples, ``m = 0.9 m + 0.1 new``. A sample is a pixel (our reading of
-the classification method), or an image for image-level classes. Batch norms normalise by the batch, also for F; one
-step of gradient descent with momentum on the weights and biases of all norm layers per batch, none where no sample is
-kept.
-It is not source-free: without images of the source domain use ``eta``, which is the same without the penalty.
+m is the running mean of the softmax p of the kept samples, ``m = 0.9 m + 0.1 new``. A sample is a pixel (Hardy's
+extension of the classification method), or an image for image-level classes. Batch norms normalise by the batch, also
+for F. Each batch gives one step of gradient descent with momentum on the weights and biases of all norm layers; if no
+sample is kept, there is no step. The method is not source-free: without images of the source domain use ``eta``, which
+is the same without the penalty.
 
 Source: Niu, Wu, Zhang, Chen, Zheng, Zhao and Tan, "Efficient test-time model adaptation without forgetting",
 ICML 2022, eq. 3 to 9, and its released code.
@@ -33,20 +33,20 @@ __all__ = ["EATA"]
 
 
 class EATA(TestTimeAdaptation):
-    """It predicts before its update.
+    """Predicts before the update.
 
     Args:
         network: a copy of it adapts.
         source_images: batches (B, 3, H, W) of clean images of the source domain, RGB in [0, 1], without labels; about
-            500 to 2000 images in the paper. Each batch gives one gradient; a single tensor is one image after another.
+            500 to 2000 images in the paper. Each batch gives one gradient. A single tensor is split into batches of one
+            image.
         lr: the learning rate.
         margin: E0 as a share of the largest entropy, log K.
-        redundancy: the largest cosine with the running mean.
+        redundancy: the largest absolute cosine with the running mean.
         penalty: the weight of the Fisher penalty.
 
     Raises:
-        InputError: for a network without norm layers that have weights of 32 bits, no source images, or an
-            option below 0.
+        InputError: for a network without norm layers with 32-bit weights, no source images, or an option below 0.
     """
 
     predicts: ClassVar[Literal["before", "after"]] = "before"
@@ -91,7 +91,7 @@ class EATA(TestTimeAdaptation):
 
 @torch.enable_grad()
 def _fisher(network: Network, learned: list[nn.Parameter], batches: Iterable[Tensor]) -> list[Tensor]:
-    """The mean over ``batches`` of the squared gradient of the cross-entropy to the own argmax, for each weight."""
+    """The mean over ``batches`` of the squared gradient of the cross-entropy to the predicted class, per weight."""
     totals, count = [torch.zeros_like(value) for value in learned], 0
     for images in batches:
         logits = network(images.to(learned[0].device))
@@ -102,5 +102,7 @@ def _fisher(network: Network, learned: list[nn.Parameter], batches: Iterable[Ten
         ]
         count += 1
     if not count:
-        raise InputError("adapt: eata has no source images to learn from what it must keep; give some, or use eta")
+        raise InputError(
+            "adapt: eata got no images of the source domain, which its Fisher penalty needs; give some, or use eta"
+        )
     return [total / count for total in totals]

@@ -1,13 +1,13 @@
-"""Entropy minimisation on reliable samples that differ from those seen before; EATA without its Fisher penalty.
+"""Entropy minimisation on reliable samples that differ from earlier ones; EATA without its Fisher penalty.
 
     L = mean over kept samples of  exp(E0 - E) E        E = -sum_k p_k log p_k
 
     kept:  E < E0 = margin log K   and   |cos(p, m)| < redundancy
 
-m is the running mean of the softmax p of the kept samples, ``m = 0.9 m + 0.1 new``. The factor exp(E0 - E) has no
-gradient. A sample is a pixel (our reading of the classification method), or an image for image-level classes. Batch
-norms normalise by the batch; one step of gradient descent with momentum on the weights and biases of all norm layers
-per batch, none where no sample is kept.
+m is the running mean of the softmax p of the kept samples, ``m = 0.9 m + 0.1 new``. No gradient flows through the
+factor exp(E0 - E). A sample is a pixel (Hardy's extension of the classification method), or an image for image-level
+classes. Batch norms normalise by the batch. Each batch gives one step of gradient descent with momentum on the weights
+and biases of all norm layers; if no sample is kept, there is no step.
 
 Source: Niu, Wu, Zhang, Chen, Zheng, Zhao and Tan, "Efficient test-time model adaptation without forgetting",
 ICML 2022, eq. 3 to 6, and its released code.
@@ -29,16 +29,16 @@ __all__ = ["ETA"]
 
 
 class ETA(TestTimeAdaptation):
-    """It predicts before its update.
+    """Predicts before the update.
 
     Args:
         network: a copy of it adapts.
         lr: the learning rate.
         margin: E0 as a share of the largest entropy, log K.
-        redundancy: the largest cosine with the running mean.
+        redundancy: the largest absolute cosine with the running mean.
 
     Raises:
-        InputError: for a network without norm layers that have weights of 32 bits, or an option below 0.
+        InputError: for a network without norm layers with 32-bit weights, or an option below 0.
     """
 
     predicts: ClassVar[Literal["before", "after"]] = "before"

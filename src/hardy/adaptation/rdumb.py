@@ -2,8 +2,8 @@
 
     L = mean over kept samples of  exp(E0 - E) E        kept: E < E0 = margin log K and |cos(p, m)| < redundancy
 
-as in `hardy.adaptation.eta`. Before the first of every ``every`` batches the weights, the momentum and the running mean
-m return to their start: whatever was forgotten or has collapsed lasts no longer than that.
+The loss is that of `hardy.adaptation.eta`. After every ``every`` batches the weights, the momentum and the running mean
+m return to their start values, so forgetting or a collapse cannot last longer than that.
 
 Source: Press, Schneider, Kuemmerer and Bethge, "RDumb: a simple approach that questions our progress in continual
 test-time adaptation", NeurIPS 2023, section 4, and its released code.
@@ -26,18 +26,17 @@ __all__ = ["RDumb"]
 
 
 class RDumb(TestTimeAdaptation):
-    """It predicts before its update.
+    """Predicts before the update.
 
     Args:
         network: a copy of it adapts.
         lr: the learning rate.
         margin: E0 as a share of the largest entropy, log K.
-        redundancy: the largest cosine with the running mean.
-        every: batches between two returns to the source.
+        redundancy: the largest absolute cosine with the running mean.
+        every: the number of batches between two returns to the source.
 
     Raises:
-        InputError: for a network without norm layers that have weights of 32 bits, an option below 0, or
-            ``every`` below 1.
+        InputError: for a network without norm layers with 32-bit weights, an option below 0, or ``every`` below 1.
     """
 
     predicts: ClassVar[Literal["before", "after"]] = "before"

@@ -1,4 +1,4 @@
-"""Weighted likelihood ratios with consistency, an ensemble with the source weights and a corrected prior.
+"""Weighted likelihood ratios, consistency with an augmented view, averaging with the source weights, corrected prior.
 
     L = 1/N sum_i w_i [ R(p_i) + SCE(q_i, p_i) ]                  p = softmax, q = softmax of an augmented view
 
@@ -7,16 +7,17 @@
     w         = exp(3 d s), and 0 where d is under its mean       d = 1 - cos(p, m), s = -entropy(p), each scaled to
                                                                   [0, 1] by its least and largest value in the batch
 
-m is the running mean of p, ``m = 0.9 m + 0.1 mean(p)`` from 1/K. A sample is one of N pixels (our reading of the
-classification method), or images for image-level classes; where all values are equal, as for one image, the scaled one
-is 1. After the step ``theta = 0.99 theta + 0.01 theta0``. What is predicted is p, from before the step, times the
-smoothed prior of the batch
+m is the running mean of p, ``m = 0.9 m + 0.1 mean(p)``, and starts at 1/K. A sample is one of N pixels (Hardy's
+extension of the classification method), or an image for image-level classes. If all values are equal, as for one image,
+the scaled value is 1. After the step, ``theta = 0.99 theta + 0.01 theta0``. The prediction is p from before the step,
+times the smoothed prior of the batch
 
     (b_k + e) / (1 + e K)       b = mean of p,  e = max(1/N, 1/K) / max_k b_k
 
-(the released code multiplies the logits by it instead). Batch norms normalise by the batch; one step of gradient
-descent with momentum on the weights and biases of all norm layers per batch. The view of a pixel has other colours,
-blur and noise and half of the time is mirrored, which is undone; that of an image is also rotated, scaled and shifted.
+(the released code multiplies the logits by it instead). Batch norms normalise by the batch. Each batch gives one step
+of gradient descent with momentum on the weights and biases of all norm layers. For masks, the augmented view has other
+colours, blur and noise, and is mirrored with probability 1/2, which is undone on its logits. For image-level classes,
+it is also rotated, scaled and shifted.
 
 Source: Marsden, Doebler and Yang, "Universal test-time adaptation through weight ensembling, diversity weighting, and
 prior correction", WACV 2024, section 4, and its released code.
@@ -41,20 +42,20 @@ __all__ = ["ROID"]
 
 
 class ROID(TestTimeAdaptation):
-    """It predicts before its update.
+    """Predicts before the update.
 
     Args:
         network: a copy of it adapts.
         lr: the learning rate.
-        temperature: of the weights w; a third gives the factor 3.
+        temperature: of the weights w; 1/3 gives the factor 3.
         clip: the largest probability in the likelihood ratio.
-        consistency: whether the augmented view counts; without it a batch costs half.
-        pull: the share of the source weights after each step.
-        prior: whether the prior of the prediction is corrected. The correction favours frequent classes; the mean IoU
-            counts every class alike and can fall.
+        consistency: use the augmented view; without it a batch costs half.
+        pull: the share of the source weights in the average after each step.
+        prior: correct the prior of the prediction. The correction favours frequent classes, so the mean IoU, which
+            weights all classes equally, can fall.
 
     Raises:
-        InputError: for a network without norm layers that have weights of 32 bits, or an option out of range.
+        InputError: for a network without norm layers with 32-bit weights, or an option out of range.
     """
 
     predicts: ClassVar[Literal["before", "after"]] = "before"
@@ -88,7 +89,7 @@ class ROID(TestTimeAdaptation):
         return {"norms": self._optimiser}
 
     def infer(self, images: Tensor) -> Tensor:
-        """The logits (B, K, H, W), or (B, K), of ``images`` by what was learned so far; changes nothing."""
+        """The logits (B, K, H, W), or (B, K), of ``images`` with the current state; changes nothing."""
         return self._corrected(self.network(images))
 
     def adapt(self, images: Tensor) -> Tensor:
@@ -105,7 +106,7 @@ class ROID(TestTimeAdaptation):
         return self._corrected(logits.detach())
 
     def _weights(self, samples: Tensor) -> Tensor:
-        """w (N,) of the logits ``samples`` (N, K); moves the running mean in place."""
+        """w (N,) of the logits ``samples`` (N, K); updates the running mean in place."""
         probabilities = samples.softmax(1)
         diverse = _scaled(1 - F.cosine_similarity(probabilities, self.mean.to(probabilities)[None], dim=1))
         certain = _scaled(-entropy(samples))
@@ -114,7 +115,7 @@ class ROID(TestTimeAdaptation):
         return weights.masked_fill(diverse < diverse.mean(), 0)
 
     def _augmented(self, images: Tensor) -> Tensor:
-        """The logits of an augmented view of ``images`` at the places of the images."""
+        """The logits of an augmented view of ``images``, in the geometry of the images."""
         if self.network.image_level:
             seen: Tensor = self.network(classification_view(images))
             return seen
@@ -122,7 +123,7 @@ class ROID(TestTimeAdaptation):
         return view.undo(self.network(view.of(jittered(images))), images.shape[-2:])
 
     def _corrected(self, logits: Tensor) -> Tensor:
-        """The logarithm of p times the smoothed prior of the batch, but for a constant of each sample."""
+        """The logarithm of p times the smoothed prior of the batch, up to a constant for each sample."""
         if not self.prior:
             return logits
         probabilities = flat(logits).softmax(1)
@@ -146,6 +147,6 @@ def _symmetric(other: Tensor, samples: Tensor) -> Tensor:
 
 
 def _scaled(values: Tensor) -> Tensor:
-    """``values`` (N,) from 0 to 1; 1 where all are equal."""
+    """``values`` (N,) scaled to [0, 1]; all 1 if they are equal."""
     least, most = values.aminmax()
     return (values - least) / (most - least) if bool(most > least) else torch.ones_like(values)

@@ -2,15 +2,16 @@
 
     reliable:  E < E0 = margin log K                         E = -sum_k p_k log p_k
     climb:     theta' = theta + rho g / |g|                  g = gradient of the mean E of the reliable samples
-    step:      gradient at theta' of the mean E of those that are again reliable, taken at theta
+    step:      from theta, with the gradient at theta' of the mean E of those that are still reliable
 
-A sample is a pixel (our reading of the classification method), or an image for image-level classes. The running mean of
-the second loss, ``m = 0.9 m + 0.1 new``, falls when all predictions agree: below ``floor`` the weights and the momentum
-return to the source. As in the released code m itself is kept, so that this goes on until the loss is normal again;
-where even the source network is that sure of its reliable samples, SAR is batch statistics alone.
+A sample is a pixel (Hardy's extension of the classification method), or an image for image-level classes. The running
+mean of the second loss, ``m = 0.9 m + 0.1 new``, falls when all predictions become equal. If it is below ``floor``, the
+weights and the momentum return to the source. As in the released code m itself is kept, so the weights return after
+every batch until the loss is normal again. If even the source network is so confident of its reliable samples, SAR only
+uses batch statistics.
 
-Batch norms normalise by the batch. The weights and biases of norm layers learn, but those of the last stage: the last
-quarter of the encoder's norms, in place of the last stage of a ResNet and the last blocks of a ViT.
+Batch norms normalise by the batch. The weights and biases of norm layers are trained, except for the last quarter of
+the encoder's norms. The authors leave out the last stage of a ResNet and the last blocks of a ViT.
 
 Source: Niu, Wu, Zhang, Wen, Chen, Zhao and Tan, "Towards stable test-time adaptation in dynamic wild world",
 ICLR 2023, section 4, and its released code.
@@ -34,18 +35,18 @@ __all__ = ["SAR"]
 
 
 class SAR(TestTimeAdaptation):
-    """It predicts before its update.
+    """Predicts before the update.
 
     Args:
         network: a copy of it adapts.
         lr: the learning rate.
         margin: E0 as a share of the largest entropy, log K.
-        rho: the radius of the climb.
-        floor: of the running mean of the second loss, in nats; 0 never returns to the source.
-        leave: the share of the encoder's norms, the last ones, that do not learn.
+        rho: the length of the ascent step.
+        floor: the limit of the running mean of the second loss, in nats; with 0 it never returns to the source.
+        leave: the share of the encoder's norms, counted from the last, that are not trained.
 
     Raises:
-        InputError: for a network without norm layers that have weights of 32 bits, or an option out of range.
+        InputError: for a network without norm layers with 32-bit weights, or an option out of range.
     """
 
     predicts: ClassVar[Literal["before", "after"]] = "before"
@@ -69,7 +70,7 @@ class SAR(TestTimeAdaptation):
         self._learned = learn_norms(self.network, "sar", leave=leave)
         self._optimiser = momentum_descent(self._learned, lr)
         self.source = copies(self._learned)
-        self.register_buffer("mean", torch.tensor(-1.0))  # an entropy is never negative: none yet
+        self.register_buffer("mean", torch.tensor(-1.0))  # negative means no value yet: an entropy is >= 0
 
     def optimisers(self) -> Mapping[str, torch.optim.Optimizer]:
         """See `TestTimeAdaptation.optimisers`."""

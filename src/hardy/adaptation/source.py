@@ -1,4 +1,4 @@
-"""The unadapted network: it learns nothing and is the baseline of every other method.
+"""The unadapted network: it learns nothing and is the baseline for the other methods.
 
 Source: the baseline "Source" of Wang, Shelhamer, Liu, Olshausen and Darrell, "Tent: fully test-time adaptation by
 entropy minimization", ICLR 2021, section 4.

@@ -1,9 +1,9 @@
-"""Entropy minimisation: the scales and shifts of norms follow the entropy of the predictions.
+"""Entropy minimisation: trains the scales and shifts of norms to lower the entropy of the predictions.
 
     L = mean over pixels of  -sum_k p_k log p_k          p = softmax of the logits
 
-Batch norms normalise by the batch; one Adam step on the weights and biases of all norm layers per batch. The entropy is
-the true one: the cross-entropy to the own argmax, which some code calls TENT, is another loss.
+Batch norms normalise by the batch. Each batch gives one Adam step on the weights and biases of all norm layers. The
+loss is the entropy; some code calls the cross-entropy to the predicted class TENT, but that is another loss.
 
 Source: Wang, Shelhamer, Liu, Olshausen and Darrell, "Tent: fully test-time adaptation by entropy minimization",
 ICLR 2021, section 3, and its released code.
@@ -25,14 +25,14 @@ __all__ = ["Tent"]
 
 
 class Tent(TestTimeAdaptation):
-    """It predicts before its update.
+    """Predicts before the update.
 
     Args:
         network: a copy of it adapts.
-        lr: the learning rate of Adam; at 0 only the statistics of batch norms adapt.
+        lr: the learning rate of Adam; with 0 only the statistics of batch norms adapt.
 
     Raises:
-        InputError: for a network without norm layers that have weights of 32 bits, or an ``lr`` below 0.
+        InputError: for a network without norm layers with 32-bit weights, or an ``lr`` below 0.
     """
 
     predicts: ClassVar[Literal["before", "after"]] = "before"

@@ -1,4 +1,4 @@
-"""What algorithms share that also learn from images without labels."""
+"""Shared by the algorithms that also learn from images without labels."""
 
 from torch import Tensor
 
@@ -9,13 +9,13 @@ __all__ = ["task_terms", "unlabelled_of"]
 
 
 def unlabelled_of(batch: Batch) -> Tensor | None:
-    """(B,) bool, the images of ``batch`` without labels; None where all have labels."""
+    """(B,) bool, True for the images of ``batch`` without labels; None if all images have labels."""
     found = batch.domains < 0
     return found if bool(found.any()) else None
 
 
 def task_terms(network: Network, outputs: Outputs, batch: Batch, pixel_loss: PixelLoss) -> Terms:
-    """The network's loss terms of the images with labels; none where no image has.
+    """The network's loss terms on the images with labels; an empty mapping if no image has labels.
 
     Args:
         network: what is trained.

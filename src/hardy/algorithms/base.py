@@ -19,9 +19,9 @@ class TextTable(NamedTuple):
     """Rows of text to show.
 
     Attributes:
-        title: what they are.
-        columns: the heads.
-        rows: a text for each column.
+        title: the title of the table.
+        columns: the column headings.
+        rows: for each row one text per column.
     """
 
     title: str
@@ -33,9 +33,9 @@ class Algorithm(nn.Module, ABC):
     """A way to train ``network``: `forward` returns the loss terms of a batch.
 
     The training loop (`hardy.engine.fit`) sums the terms, runs the backward pass, steps the optimiser and calls
-    `after_step`. An algorithm registers what it learns besides the network as its own parameters, and what it keeps
-    from step to step as buffers; a checkpoint holds both. A part with its own optimiser, such as a critic, is stepped
-    inside `forward`; see `optimisers`.
+    `after_step`. If an algorithm trains more than the network, it registers these weights as its own parameters. What
+    it keeps from step to step it registers as buffers. A checkpoint holds both. A part with its own optimiser, such as
+    a critic, is stepped inside `forward`; see `optimisers`.
 
     The constructor takes ``network`` and ``pixel_loss`` before the ``*``. Its options follow the ``*``; each has a type
     and a default. An algorithm that learns from another network also takes a ``teacher`` before the ``*``, a
@@ -47,12 +47,14 @@ class Algorithm(nn.Module, ABC):
     trains_network: bool = True
     """False when the algorithm trains something else and leaves the network unchanged."""
     reaches_all: bool = True
-    """False when some steps give some parameters no gradient; then it is refused in a run of several processes."""
+    """False when in some steps some parameters get no gradient. A run of several processes refuses such an algorithm.
+    """
     reads_weights: bool = False
-    """True when it reads, copies or differentiates by weights itself; then it is refused in a sharded run."""
+    """True when the algorithm itself reads or copies weights or computes gradients of them. A sharded run refuses such
+    an algorithm."""
     uses_unlabelled: bool = False
-    """True when `forward` learns from images without labels, those of domain -1; all their labels are `IGNORE`. An
-    instance sets it to False when its options leave nothing to learn from them."""
+    """True when `forward` learns from images without labels. These have the domain -1, and all their labels are
+    `IGNORE`. An instance sets it to False when its options use no unlabelled images."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -67,7 +69,7 @@ class Algorithm(nn.Module, ABC):
         return None
 
     def chosen(self) -> Mapping[str, Any]:
-        """The options that the recipe leaves to the algorithm, such as its usual losses, with the values in use."""
+        """The options that the recipe leaves to the algorithm, such as its default losses, with the values in use."""
         return {}
 
     def notes(self) -> Mapping[str, float]:
@@ -77,9 +79,9 @@ class Algorithm(nn.Module, ABC):
     def optimisers(self) -> Mapping[str, Optimizer]:
         """The optimisers that `forward` steps, by names that the algorithm chooses; none by default.
 
-        Create them in the constructor. They hold parameters of the algorithm, which the training loop neither steps,
-        clips nor decays. The checkpoint keeps their state. The loop's backward pass leaves gradients in these
-        parameters: set them to zero before each backward pass of the algorithm's own.
+        Create them in the constructor. They hold parameters of the algorithm. The training loop does not step, clip or
+        decay these parameters, and the checkpoint keeps the state of these optimisers. The loop's backward pass leaves
+        gradients in these parameters, so set the gradients to zero before each backward pass in `forward`.
         """
         return {}
 
@@ -87,11 +89,11 @@ class Algorithm(nn.Module, ABC):
         """Check, before the first step, that the algorithm can work on the data.
 
         Args:
-            domains: how many domains are trained on.
+            domains: the number of training domains.
             batch: the smallest number of images that one call of `forward` gets.
 
         Raises:
-            InputError: when it cannot; the message names the key, its value and what is needed.
+            InputError: when it cannot. The message names the key, its value and what is needed.
         """
         name, least = type(self).__name__, self.needs_domains
         if domains < least:
@@ -100,22 +102,22 @@ class Algorithm(nn.Module, ABC):
             )
         if batch < least:
             raise InputError(
-                f"optim.batch: {batch} image at a time cannot hold the {least} domains that {name} compares; use "
-                f"{least} or more per process and part"
+                f"optim.batch: {name} compares {least} domains, but one part of the batch on one process has {batch} "
+                f"image; use {least} or more images per process and part"
             )
 
     def restarts(self, step: int) -> bool:
         """Whether to reset the optimiser's moments before step ``step`` (the first is 1).
 
-        For an objective that changes abruptly at a known step. The answer depends on ``step`` alone, so a resumed run
-        resets at the same step as one that was never interrupted.
+        For an objective that changes abruptly at a known step. The answer depends only on ``step``, so a resumed run
+        resets at the same step as a run that was never interrupted.
         """
         return False
 
     def rate_factor(self, step: int) -> float:
-        """The factor on the learning rates of step ``step`` (the first is 1), beside that of the schedule.
+        """The learning-rate factor of step ``step`` (the first is 1), applied on top of the schedule's factor.
 
-        It depends on ``step`` alone, as `restarts` does.
+        It depends only on ``step``, as `restarts` does.
         """
         return 1.0
 
@@ -126,11 +128,11 @@ class Algorithm(nn.Module, ABC):
         """Called after optimiser step ``step`` (the first is 1)."""
 
     def peers(self) -> Mapping[str, Network]:
-        """The networks that are trained beside ``network`` and not shipped, by names that are folder names.
+        """The networks that are trained together with ``network`` but are not the result; the keys are folder names.
 
         A run measures them at its end, records their scores, and saves them in its folder.
         """
         return {}
 
     def keep(self, folder: Path) -> None:
-        """Write what was learned besides the network to the run's ``folder``; called once, after the last step."""
+        """Write to the run's ``folder`` what was learned besides the network. Called once, after the last step."""

@@ -2,9 +2,10 @@
 
     mean_i R_i + weight * mean over pairs i < j of [ mean((mu_i - mu_j)^2) + mean((C_i - C_j)^2) ]
 
-``mu`` (C,) is the mean and ``C`` (C, C) the unbiased covariance of a domain's samples; the means in the brackets are
+``mu`` (C,) is the mean and ``C`` (C, C) the unbiased covariance of a domain's samples. The means in the brackets are
 over the elements. The samples come from the embedding (`hardy.types.Outputs`), the input of the head. A classifier has
-one sample per image. In a segmentation network every cell of the embedding is a sample, and a random subset is used.
+one sample per image. In a segmentation network every cell of the embedding is a sample; if there are too many cells, a
+random subset is used.
 
 All domains go through the network in one forward pass. With frozen batch norms, as in DomainBed of 2022, this equals
 one pass per domain.
@@ -36,8 +37,8 @@ class CORAL(Algorithm):
         network: what is trained; its `outputs` must give the embedding.
         pixel_loss: the loss of one head.
         weight: of the distance between the moments; with 0 only the mean risk is left.
-        positions: the largest number of cells of the embedding used per domain, drawn again in each step from all
-            of its images; all cells where there are fewer.
+        positions: the largest number of embedding cells used per domain. In each step they are drawn at random from
+            all images of the domain. If there are fewer cells, all are used.
 
     Raises:
         InputError: for a negative ``weight``, or fewer than 2 ``positions``.
@@ -56,8 +57,8 @@ class CORAL(Algorithm):
         super().check(domains, batch)
         if self.network.image_level and batch < 2 * domains:
             raise InputError(
-                f"optim.batch: {batch} images at a time are less than two of each of the {domains} domains; CORAL "
-                f"needs {2 * domains} per process and part for their covariances"
+                f"optim.batch: {batch} images at a time are fewer than two for each of the {domains} domains; CORAL "
+                f"needs {2 * domains} images per process and part to compute the covariances"
             )
 
     def forward(self, batch: Batch) -> Terms:
@@ -73,17 +74,19 @@ class CORAL(Algorithm):
         return {**mean, "coral": self.weight * _distance(samples)}
 
     def _samples(self, outputs: Outputs) -> Tensor:
-        """The embedding of a domain as samples (n, C), in float32 at least."""
+        """The embedding of a domain as samples (n, C), in float32 or wider."""
         samples = outputs.embedding
         if samples is None:
             raise InputError(
                 f"CORAL aligns the embedding, and {type(self.network).__name__} gives none; wrap the module with "
-                "embedding='name of the layer before its head', or use mixup or vrex, which need the logits alone"
+                "embedding='name of the layer before its head', or use mixup or vrex, which need only the logits"
             )
         if samples.ndim == 4:
             samples = samples.movedim(1, -1).flatten(0, -2)
         if len(samples) < 2:
-            raise InputError("CORAL: a domain has a single image in a batch and no covariance; raise optim.batch")
+            raise InputError(
+                "CORAL: a domain has a single sample in a batch, which has no covariance; raise optim.batch"
+            )
         if outputs.logits.ndim == 4 and len(samples) > self.positions:
             samples = samples[torch.randperm(len(samples))[: self.positions].to(samples.device)]
         return samples.to(torch.promote_types(samples.dtype, torch.float32))

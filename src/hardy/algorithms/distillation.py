@@ -4,16 +4,16 @@
 
 The L_l are the losses of ``hardy list distillation``. The teacher is frozen, in evaluation mode. A recipe names it as
 ``teacher``; in the recovery after pruning the default teacher is the network before pruning. Student and teacher may
-differ in family, strides, order of classes, normalisation and image size. With an earlier run of the same network as
-the teacher these are born-again networks. Of images without labels (``data.unlabelled``) only the L_l are computed,
-those that read no labels; batch norms see all images.
+differ in family, strides, order of classes, normalisation and image size. If the teacher is an earlier run of the same
+network, the method is called born-again networks. For images without labels (``data.unlabelled``), only the L_l that
+read no labels are computed. Batch norms see all images.
 
-With ``balance: gradients``, s keeps distillation from drowning the task: the norm of the gradient of all distillation
-terms is at most ``limit`` times that of the labels' loss. Both norms are over the network's trained parameters. s is
-measured every ``balance_every`` steps, in the first part of an accumulated batch where both norms are above 0, as the
-mean with the s before, and logged; the last one is in the notes of the run's records. So losses with a first stage in
-which the network learns nothing from them are measured at the step in which they begin to teach. With
-``balance: fixed``, s is 1.
+With ``balance: gradients``, s limits the influence of distillation: the gradient norm of all distillation terms
+together is at most ``limit`` times that of the loss of the labels. Both norms are over the network's trained
+parameters. s is measured every ``balance_every`` steps, in the first part of an accumulated batch where both norms are
+above 0. The new s is the mean of the measured value and the previous s, and it is logged; the last one is in the notes
+of the run's records. Some losses have a first stage in which they do not train the network; they are measured at the
+first step in which they do. With ``balance: fixed``, s is 1.
 
 Source: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", arXiv:1503.02531, 2015, section 2; the
 sum of weighted losses for segmentation: Liu et al., "Structured knowledge distillation for semantic segmentation", CVPR
@@ -52,8 +52,8 @@ class Distillation(Algorithm):
         network: what is trained.
         pixel_loss: the loss of one head.
         teacher: predicts at least the classes of ``network``.
-        steps: the number of optimiser steps; None where it is not known.
-        losses: the losses by name, each with its options, ``weight`` among them; without any ``{kl: {}, cwd: {}}``, and
+        steps: the number of optimiser steps; None if it is not known.
+        losses: the losses by name, each with its options, including ``weight``. If empty, ``{kl: {}, cwd: {}}``, or
             ``{kl: {}}`` for image-level classes.
         resolution: where logits are compared: at the network's own stride (``coarse``) or at the images' size.
         balance: ``gradients`` or ``fixed``; see the module.
@@ -61,7 +61,8 @@ class Distillation(Algorithm):
         balance_every: steps between two measurements of the gradients.
 
     Raises:
-        InputError: for a ``limit`` that is not above 0, and what `DistillationTerms` raises.
+        InputError: for a ``limit`` that is not above 0, a ``balance_every`` below 1, and what `DistillationTerms`
+            raises.
     """
 
     uses_unlabelled = True
@@ -105,7 +106,7 @@ class Distillation(Algorithm):
         return {"distillation_scale": float(self.scale)} if int(self.measured) >= 0 else {}
 
     def optimisers(self) -> dict[str, Optimizer]:
-        """Those of the losses."""
+        """The optimisers of the losses."""
         return self.distilled.optimisers()
 
     def forward(self, batch: Batch) -> Terms:
@@ -131,15 +132,15 @@ class Distillation(Algorithm):
         self.distilled.after_step(step)
 
     def _due(self) -> bool:
-        """Whether to measure now: at first, and when the last measurement is old enough."""
+        """Whether to measure now: if nothing was measured yet, or ``balance_every`` steps after the last time."""
         last = int(self.measured)
         return self.training and (last < 0 or int(self.steps) - last >= self.balance_every)
 
     def _measure(self, terms: Terms, distilled: Terms) -> None:
-        """Set `scale` from the gradient norms of the two groups of terms, where both are known.
+        """Set `scale` from the gradient norms of the two groups of terms, if both are above 0 and finite.
 
-        Without labels the first is 0, and in a first stage of the losses the second; then `scale` stays as it is, and
-        the next part or step is measured.
+        Without labels the norm of the task is 0. In a first stage of the losses the norm of distillation is 0. In both
+        cases `scale` stays as it is, and the next part or step is measured.
         """
         teaching = gradient_norm(distilled, self.network)
         if not 0 < teaching < math.inf:
@@ -161,12 +162,13 @@ class Distillation(Algorithm):
 
 
 _FACTORS = (2.0**12, 1.0, 2.0**-12)
-"""The terms are multiplied by the first before their gradient is taken and the norm is divided by it: in float16 small
-gradients would be 0. Where that overflows, the next is tried. A power of 2 changes no bits in float32."""
+"""The terms are multiplied by the first factor before their gradient is computed, and the norm is divided by it.
+Otherwise small gradients would be 0 in float16. If the norm overflows, the next factor is tried. In float32, a power of
+2 does not change the result."""
 
 
 def gradient_norm(terms: Terms, network: Network) -> float:
-    """The norm of the gradient of the sum of ``terms`` in the trained parameters of ``network``; 0 without one."""
+    """The norm of the gradient of the sum of ``terms``, over the trained parameters of ``network``; 0 without one."""
     trained = [value for value in network.parameters() if value.requires_grad]
     total = torch.stack(list(terms.values())).sum() if terms else torch.zeros(())
     if not trained or not total.requires_grad:

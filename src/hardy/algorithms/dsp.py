@@ -1,9 +1,10 @@
-"""DSP: the network trains on every image and on copies of it in adversarial styles.
+"""DSP: the network is trained on every image and on copies of it in adversarial styles.
 
 Each copy starts from a random style epsilon ~ N(0, I) and takes ``ascent`` gradient ascent steps on the loss of the
-copies (`hardy.ops.dsp`). Then the network trains on originals and copies in one batch, by their mean loss. The ascent
-steps leave no gradients in the network. They use the statistics of their batch and do not change the running statistics
-of the batch norms; these are updated once per training step, from originals and copies together.
+copies (`hardy.ops.dsp`). Then the network is trained on originals and copies in one batch, with their mean loss. The
+ascent steps leave no gradients in the network. In these steps batch norms use the statistics of their batch and do not
+change their running statistics. The running statistics are updated once per training step, from originals and copies
+together.
 
 Source: Luo, Liu and Yang, "Domain generalization for semantic segmentation by pruning", IJCV 2024, doi
 10.1007/s11263-024-02194-5 (the rows with DSP alone); the ascent of epsilon: Luo, Liu, Guan, Yu and Yang, "Adversarial
@@ -37,12 +38,13 @@ class DSP(Algorithm):
         pixel_loss: the loss of one head.
         style: folder of a run of the algorithm ``style_vae``.
         copies: number of restyled copies of every image.
-        ascent: number K of ascent steps of each copy's epsilon; with 0 it stays random.
+        ascent: number of ascent steps of each copy's epsilon; with 0 it stays random.
         rate: the step is ``rate / loss`` times the gradient.
         limit: the largest change of an epsilon in one step, as a share of its length.
 
     Raises:
-        InputError: for a number out of range, or a ``style`` that is not the folder of such a run.
+        InputError: for a number out of range, a ``rate`` or ``limit`` without effect, or a ``style`` that is not the
+            folder of such a run.
     """
 
     def __init__(
@@ -92,7 +94,7 @@ class DSP(Algorithm):
         return self.network.losses(self.network.outputs(images), labels, self.pixel_loss)
 
     def _climbed(self, batch: Batch, content: Tensor, epsilon: Tensor) -> Tensor:
-        """``epsilon`` (B, C) after one ascent step on the loss of the copies that it gives of ``batch``."""
+        """``epsilon`` (B, C) after one ascent step on the loss of the copies of ``batch`` in these styles."""
         epsilon = epsilon.detach().requires_grad_(True)
         with torch.enable_grad(), statistics_kept(self.network):
             copies = self.dsp.redraw(content, epsilon, batch.images.shape[-2:]).to(batch.images)

@@ -12,7 +12,7 @@ __all__ = ["ERM"]
 
 
 class ERM(Algorithm):
-    """Minimise the loss of the images as they come, whatever their domain.
+    """Minimise the mean loss of the batch, without regard to domains.
 
     Args:
         network: what is trained.

@@ -1,11 +1,12 @@
-"""LP-FT: first the head alone on a frozen encoder (linear probing), then all weights (fine-tuning), in one run.
+"""LP-FT: first only the head on a frozen encoder (linear probing), then all weights (fine-tuning), in one run.
 
-For ``probe_share`` of the steps the encoder (`Network.encoder`) is frozen, its norms included; then everything is
-trained, at ``tuning_rate`` times the learning rate. The head is then good before the encoder moves, so that its early,
-large gradients do not distort the features. The optimiser's moments are reset at the change, and the schedule of the
-rate is one for both. With a tuner, the second part trains what the tuner does.
+For ``probe_share`` of the steps the encoder (`Network.encoder`) is frozen, including its norms. Then everything is
+trained, at ``tuning_rate`` times the learning rate. The head is trained before the encoder changes, so the large
+gradients of an untrained head do not distort the features. At the change the optimiser's moments are reset. One
+learning-rate schedule covers both parts. With a tuner, the second part trains the parameters that the tuner trains.
 
-Two runs do the same with a schedule for each: one with the tuner ``frozen``, then one with ``full`` on it.
+Two runs can do the same with a schedule for each part: a run with the tuner ``frozen``, then a run with ``full`` that
+starts from it.
 
 Source: Kumar, Raghunathan, Jones, Ma and Liang, "Fine-tuning can distort pretrained features and underperform
 out-of-distribution", ICLR 2022, section 3.4.
@@ -36,7 +37,7 @@ class LPFT(Algorithm):
         pixel_loss: the loss of one head.
         steps: the number of optimiser steps, of both parts together.
         probe_share: the share of the steps in which the encoder is frozen.
-        tuning_rate: the factor on the learning rate in the steps after them.
+        tuning_rate: the learning-rate factor in the steps after that, in [0, 1].
 
     Raises:
         InputError: for an option out of range, and for a network without an encoder.
@@ -84,11 +85,11 @@ class LPFT(Algorithm):
         """See `Algorithm.after_step`."""
         self.steps.fill_(step)
         if step == self.change:
-            _log.info("step %d: the head is trained; now all weights, at %g of the rate", step, self.tuning_rate)
+            _log.info("step %d: linear probing ends; now all weights, at %g of the rate", step, self.tuning_rate)
 
     @contextmanager
     def _probing(self, probing: bool) -> Iterator[None]:
-        """Inside the block, when ``probing``, the encoder gets no gradients and is in evaluation mode."""
+        """If ``probing``, the encoder gets no gradients and is in evaluation mode inside the block."""
         if not probing:
             yield
             return

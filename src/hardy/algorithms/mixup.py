@@ -5,8 +5,8 @@ alpha)`` is drawn, and
 
     x = lambda x_i + (1 - lambda) x_j,    loss = lambda l(f(x), y_i) + (1 - lambda) l(f(x), y_j)
 
-on as many images as the smaller of the two domains has. The objective is the mean over the pairs. In segmentation each
-pixel is blended, and its loss is the blend of the losses for its two labels.
+The number of blended images is that of the smaller of the two domains. The objective is the mean over the pairs. In
+segmentation each pixel is blended, and its loss is the blend of the losses for its two labels.
 
 Source: Zhang, Cisse, Dauphin and Lopez-Paz, "mixup: beyond empirical risk minimization", ICLR 2018, eq. 2; across
 domains: Yan, Song, Li, Zou and Ren, arXiv:2001.00677; between the sources, as here: Gulrajani and Lopez-Paz, "In
@@ -46,7 +46,7 @@ class Mixup(Algorithm):
         self.pixel_loss, self.alpha = pixel_loss, alpha
 
     def forward(self, batch: Batch) -> Terms:
-        """The network's loss terms of the blended images, the mean over the pairs.
+        """The network's loss terms of the blended images, as the mean over the pairs.
 
         Raises:
             InputError: when the batch holds one domain only.

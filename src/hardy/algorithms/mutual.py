@@ -1,17 +1,17 @@
-"""Mutual learning: several networks are trained together, each on the labels and on what its peers predict.
+"""Mutual learning: several networks are trained together, each on the labels and on the outputs of its peers.
 
     loss_k = loss of the labels_k + w(n) 1/(K - 1) sum_{l != k} L(network_k, network_l)      by: peers
     loss_k = loss of the labels_k + w(n) L(network_k, mean of the logits of all K)           by: mean
     loss_k = loss of the labels_k + w(n) L(network_k, at each pixel the best logits of all)  by: best
 
-L is the sum of the weighted ``losses``. The best logits are those with the smallest cross-entropy with the label; where
-there is no label, the mean. No gradient flows into the network that teaches. w grows linearly from 0 at the
-first step to 1 after the share ``warm_up`` of the steps, since the networks are wrong at first. Images without labels
-count in all losses that need none.
+L is the sum of the weighted ``losses``. The best logits are those with the smallest cross-entropy to the label; where
+there is no label, the mean is used. No gradient flows into the network that teaches. w grows linearly from 0 at the
+first step to 1 after the share ``warm_up`` of the steps, because the first predictions are mostly wrong. Images without
+labels are used by all losses that need no labels.
 
-All networks have one optimiser, which acts on each weight alone; ``optim.clip`` limits the norm of all together. The
-network of the recipe is the one that is kept, also when a peer is better. The run measures the peers at their last
-step, records their scores under stages of their own, and saves them in its folder ``peers``.
+One optimiser trains all networks. ``optim.clip`` limits the gradient norm of all networks together. The network of the
+recipe is the one that is kept, even if a peer is better. At the end the run measures the peers, records their scores
+under separate stages, and saves them in its folder ``peers``.
 
 Source: Zhang, Xiang, Hospedales and Lu, "Deep mutual learning", CVPR 2018; the mean and the best: Guo et al., "Online
 knowledge distillation via collaborative learning" (KDCL), CVPR 2020, there per image.
@@ -42,23 +42,24 @@ __all__ = ["Mutual"]
 
 
 class Mutual(Algorithm):
-    """Train ``network`` and its peers by their losses on the labels and losses between them.
+    """Train ``network`` and its peers with their losses on the labels and losses between them.
 
     Args:
         network: what is trained and kept.
         pixel_loss: the loss of one head.
         steps: the number of optimiser steps.
-        peers: how many further networks like ``network``, with other random weights; or a list of networks, each a
-            name or a mapping of ``name`` and options. A network that was changed or wrapped is copied, and its layers
-            with a method ``reset_parameters`` get new random weights.
+        peers: the number of further networks like ``network``, with other random weights; or a list of networks, each a
+            name or a mapping of ``name`` and options. If ``network`` was changed (pruned, for example) or wrapped, it
+            is copied, and the layers of the copy with a method ``reset_parameters`` get new random weights.
         losses: the losses between two networks by name, each with its options.
-        by: what teaches: every other network (``peers``) or, for losses of logits, the ``mean`` of all or at each pixel
-            the ``best`` of all.
-        warm_up: the share of the steps in which w grows.
+        by: what teaches: every other network (``peers``) or, for losses of logits, the ``mean`` of all logits or the
+            ``best`` logits at each pixel.
+        warm_up: the share of the steps in which w grows, in [0, 1].
 
     Raises:
-        InputError: for fewer than one peer, a peer that cannot be built or predicts masks where ``network`` predicts
-            one class per image, or the reverse, a ``warm_up`` outside [0, 1], and what `DistillationTerms` raises.
+        InputError: for fewer than one peer; for a peer that cannot be built; when one of ``network`` and a peer
+            predicts masks and the other one class per image; for a ``warm_up`` outside [0, 1]; and what
+            `DistillationTerms` raises.
     """
 
     uses_unlabelled = True
@@ -92,7 +93,7 @@ class Mutual(Algorithm):
 
     @property
     def all(self) -> list[Network]:
-        """The network that is kept, and its peers."""
+        """The network that is kept, then its peers."""
         return [self.network, *self.peers().values()]
 
     def peers(self) -> dict[str, Network]:
@@ -104,7 +105,7 @@ class Mutual(Algorithm):
         return found
 
     def optimisers(self) -> dict[str, Optimizer]:
-        """Those of the losses of each pair."""
+        """The optimisers of the losses of each pair."""
         return {
             f"{number}/{name}": own
             for number, terms in enumerate(self._each())
@@ -157,8 +158,10 @@ class Mutual(Algorithm):
 
 
 class _Logits(Network):
-    """Stands for the mean or the best of networks like ``network`` where a teacher is needed: it has their classes, no
-    features."""
+    """A placeholder for a teacher that is the mean or the best of several networks.
+
+    It has the classes of ``network`` and no features.
+    """
 
     gives_features = False
 
@@ -171,7 +174,7 @@ class _Logits(Network):
 
 
 def _mean(outputs: Sequence[Outputs]) -> Outputs:
-    """The mean of the logits, without gradient; of the coarse logits where all have the same size."""
+    """The mean of the logits, without gradient; also of the coarse logits, if all have the same size."""
     coarse = [said.coarse for said in outputs if said.coarse is not None]
     alike = len(coarse) == len(outputs) and len({value.shape for value in coarse}) == 1
     logits = torch.stack([said.logits.detach() for said in outputs]).mean(0)
@@ -179,8 +182,8 @@ def _mean(outputs: Sequence[Outputs]) -> Outputs:
 
 
 def _best(outputs: Sequence[Outputs], labels: Tensor, mean: Outputs) -> Outputs:
-    """Of the logits at each pixel, or for each image, those with the smallest cross-entropy; ``mean`` where ``labels``
-    is `IGNORE`. Without gradient."""
+    """The logits with the smallest cross-entropy, at each pixel or for each image; ``mean`` where ``labels`` is
+    `IGNORE`. Without gradient."""
     logits = torch.stack([said.logits.detach() for said in outputs])
     apart = torch.stack(
         [F.cross_entropy(each.float(), labels, ignore_index=IGNORE, reduction="none") for each in logits]
@@ -195,12 +198,12 @@ def _peers(network: Network, peers: int | Sequence[str | Mapping[str, Any]]) -> 
         within("Mutual.peers", peers, 1)
         return [_redrawn(network) for _ in range(peers)]
     if not peers:
-        raise InputError("Mutual.peers: names none; give how many, or a list of networks, such as [fast_scnn]")
+        raise InputError("Mutual.peers: the list is empty; give a number or a list of networks, such as [fast_scnn]")
     return [_named(network, choice) for choice in peers]
 
 
 def _named(network: Network, choice: str | Mapping[str, Any]) -> Network:
-    """A new network as ``choice`` says, for the classes of ``network``."""
+    """A new network from the name or the mapping ``choice``, for the classes of ``network``."""
     options = {"name": choice} if isinstance(choice, str) else dict(choice)
     if not isinstance(options.get("name"), str):
         raise InputError(f"Mutual.peers: {quoted(choice)} names no network; give {{name: fast_scnn}} and its options")

@@ -1,19 +1,20 @@
 """Self-distillation: the network learns from itself, without another network.
 
-``by`` says which part of it teaches:
+``by`` chooses which part of it teaches:
 
 - ``ema``: a moving average of its weights, theta' <- d theta' + (1 - d) theta after each step, with d at most n / (n +
-  9) at step n. Its buffers are copies of the network's. It is compared with the network by ``losses``, all multiplied
-  by the share of the batch's pixels in which its largest probability is above ``confidence``.
-- ``deep``: the main head teaches the auxiliary heads. The loss of an auxiliary head becomes (1 - alpha) times what it
-  was plus alpha times ``losses`` between main head and auxiliary head, times the network's `auxiliary_weight`. Where
-  the network has a feature of the auxiliary head's name, that feature also learns from the embedding, by ``fitnets``
-  with weight ``hint``.
-- ``attention``: each stage of the encoder learns from the next by ``losses``, from the share ``start`` of the steps on,
-  when the later stages have learned what matters.
+  9) at step n. The buffers of the average are copies of the network's. ``losses`` compare the network with the average.
+  They are multiplied by the share of the batch's pixels where the largest probability of the average is above
+  ``confidence``.
+- ``deep``: the main head teaches the auxiliary heads. The loss of an auxiliary head is multiplied by (1 - alpha), and
+  alpha times ``losses`` between main head and auxiliary head, times the network's `auxiliary_weight`, is added. If the
+  network has a feature with the auxiliary head's name, that feature also learns from the embedding, with the loss
+  ``fitnets`` and the weight ``hint``.
+- ``attention``: each stage of the encoder learns from the next stage with ``losses``. This begins after the share
+  ``start`` of the steps, when the later stages have useful attention maps.
 
-No gradient flows into what teaches. Images without labels count in all losses that need none. A network that learns
-from an earlier run of the same network (born-again) is trained by ``distillation``.
+No gradient flows into the part that teaches. Images without labels are used by all losses that need no labels. To learn
+from an earlier run of the same network (born-again networks), use the algorithm ``distillation``.
 
 Source: Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017, section 2; the confidence:
 Tranheden et al., "DACS", WACV 2021, section 3; Zhang et al., "Be your own teacher", ICCV 2019; Hou, Ma, Liu and Loy,
@@ -48,26 +49,26 @@ _USUAL: Mapping[str, Choices] = {
 }
 
 _OWN = {"ema": ("decay", "confidence"), "deep": ("alpha", "hint"), "attention": ("start",)}
-"""The options that one way alone reads, with their usual values below."""
+"""The options that only one value of ``by`` uses. Their defaults are below."""
 
 _DEFAULTS = {"decay": 0.999, "confidence": 0.968, "alpha": 0.3, "hint": 0.03, "start": 0.4}
 
 
 class SelfDistillation(Algorithm):
-    """Minimise the loss on the labels plus losses between the network and a part or an average of itself.
+    """Minimise the loss on the labels, and losses between the network and a part or an average of itself.
 
     Args:
         network: what is trained.
         pixel_loss: the loss of one head.
         steps: the number of optimiser steps.
         by: what teaches: ``ema``, ``deep`` or ``attention``; see the module.
-        losses: the losses by name, each with its options; without any ``{kl: {weight: 1}}`` for ``ema``, ``{kl:
-            {weight: 1, temperature: 3}}`` for ``deep`` and ``{attention_transfer: {}}`` for ``attention``.
-        decay: d of the moving average.
-        confidence: a probability; with 0 the average always counts in full.
-        alpha: the share of the loss of an auxiliary head that comes from the main head.
+        losses: the losses by name, each with its options. If empty, ``{kl: {weight: 1}}`` for ``ema``, ``{kl: {weight:
+            1, temperature: 3}}`` for ``deep`` and ``{attention_transfer: {}}`` for ``attention``.
+        decay: d of the moving average, in [0, 1].
+        confidence: a probability; with 0 the losses to the average always have their full weight.
+        alpha: the share of the loss of an auxiliary head that comes from the main head, in [0, 1].
         hint: the weight of the loss between features; with 0 there is none.
-        start: the share of the steps after which attention is compared.
+        start: the share of the steps after which attention is compared, in [0, 1].
 
     Raises:
         InputError: for an option out of range or without effect; for ``deep`` and a network without auxiliary heads;
@@ -124,11 +125,11 @@ class SelfDistillation(Algorithm):
         return {"losses": self.distilled.chosen}
 
     def optimisers(self) -> dict[str, Optimizer]:
-        """Those of the losses."""
+        """The optimisers of the losses."""
         return self.distilled.optimisers()
 
     def forward(self, batch: Batch) -> Terms:
-        """The network's loss terms of ``batch``, and one weighted term for each loss of each part that learns."""
+        """The network's loss terms of ``batch``, and one weighted term for each loss and each part that learns."""
         with self.distilled.matching.recording() as recorded:
             outputs = self.network.outputs(batch.images)
             taught = outputs if self.average is None else _without_gradient(self.average, batch.images)
@@ -156,7 +157,7 @@ class SelfDistillation(Algorithm):
             _follow(self.average, self.network, min(self.decay, step / (step + 9)))
 
     def _deep(self, batch: Batch, outputs: Outputs, terms: Terms) -> Terms:
-        """``terms`` with those of the auxiliary heads shared between labels and the main head, and the hints."""
+        """``terms`` where the auxiliary heads learn from labels and from the main head, and the terms of the hints."""
         found = dict(terms)
         for name in _heads(self.network, outputs):
             found[name] = (1 - self.alpha) * found[name]
@@ -180,12 +181,12 @@ class SelfDistillation(Algorithm):
 
 
 def _check(by: str, given: Mapping[str, float]) -> None:
-    """Refuse an option out of [0, 1], or one that ``by`` does not read and that is not as usual."""
+    """Raise `InputError` for an option out of range, or one that ``by`` does not use and that is not the default."""
     for name, value in given.items():
         within(f"SelfDistillation.{name}", value, 0, *(() if name == "hint" else (1,)))
         if name not in _OWN[by] and value != _DEFAULTS[name]:
             own = ", ".join(_OWN[by])
-            raise InputError(f"SelfDistillation.{name}: {value} has no effect with by: {by}, which reads {own}")
+            raise InputError(f"SelfDistillation.{name}: {value} has no effect with by: {by}, which uses {own}")
 
 
 @torch.no_grad()
@@ -195,8 +196,8 @@ def _without_gradient(network: Network, images: Tensor) -> Outputs:
 
 @torch.no_grad()
 def _follow(average: Network, network: Network, decay: float) -> None:
-    """Move ``average``, in place: its parameters by ``1 - decay`` towards those of ``network``, its buffers onto
-    them."""
+    """Update ``average`` in place: move its parameters by ``1 - decay`` towards those of ``network``, and copy the
+    buffers of ``network``."""
     for held, value in zip(average.parameters(), network.parameters(), strict=True):
         held.lerp_(value, 1 - decay)
     for kept, now in zip(average.buffers(), network.buffers(), strict=True):
@@ -219,7 +220,7 @@ def _heads(network: Network, outputs: Outputs) -> Iterator[str]:
 
 
 def _of_logits(losses: Choices) -> Choices:
-    """``losses``, of which none has taps."""
+    """``losses``, after a check that none has ``taps``."""
     for name, options in losses.items():
         if "taps" in options:
             raise InputError(
@@ -229,7 +230,7 @@ def _of_logits(losses: Choices) -> Choices:
 
 
 def _hints(network: Network, weight: float) -> DistillationTerms | None:
-    """The loss between the features that have the names of auxiliary heads, and the embedding.
+    """The loss between the embedding and the features that are named like auxiliary heads; None if there are none.
 
     Raises:
         InputError: for a network without auxiliary heads.
@@ -251,10 +252,10 @@ def _hints(network: Network, weight: float) -> DistillationTerms | None:
 
 
 def _successors(network: Network) -> list[list[str]]:
-    """Each stage of the encoder but the last, with the next.
+    """Each stage of the encoder except the last, paired with the next stage.
 
     Raises:
-        InputError: for a network with fewer than two.
+        InputError: for a network with fewer than two stages.
     """
     stages = [pair.student.name for pair in Matching(network, network).pairs([STAGES], "SelfDistillation")]
     if len(stages) < 2:

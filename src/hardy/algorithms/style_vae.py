@@ -1,14 +1,14 @@
-"""D-VAE and AdaIN decoder: learns the styles of images and how to redraw an image in any of these styles.
+"""D-VAE and AdaIN decoder: learns the styles of images, and to redraw an image in any of these styles.
 
-The network itself is not changed. The run's folder also gets the style perturbation, which the algorithm ``dsp`` and
-the criterion ``npdg`` load. With E the frozen encoder, D the decoder, s = (mu, sigma) of E(x) and
-s_hat its reconstruction by the D-VAE, g = D(t), t = AdaIN(E(x_content), s_hat):
+The network itself is not changed. The style perturbation is also written to the run's folder; the algorithm ``dsp`` and
+the criterion ``npdg`` load it. E is the frozen encoder and D the decoder. s = (mu, sigma) of E(x) is the style of an
+image x, and s_hat its reconstruction by the D-VAE. With t = AdaIN(E(x_content), s_hat) and g = D(t), the loss is
 
     L = MSE(E(g), t) + a sum_l [MSE(mu_l(g), mu_l(x)) + MSE(sigma_l(g), sigma_l(x))] + b KL + c MSE(s_hat, s)
 
-over the maps l of the encoder, where x is the image that gives the style. The decoder learns from the first two terms
-only, the D-VAE from the last two. The image term, MSE(D(E(x)), x) plus the squared excess of g outside [0, 1], fixes
-the colours, which the maps of a light encoder do not determine.
+over the feature maps l of the encoder. Only the first two terms train the decoder; only the last two train the D-VAE.
+The image term is added to L: MSE(D(E(x)), x) plus the mean squared excess of g outside [0, 1]. It fixes the colours,
+which the feature maps of a small encoder do not determine.
 
 Source: Luo, Liu, Guan, Yu and Yang, "Adversarial style mining for one-shot unsupervised domain adaptation", NeurIPS
 2020, section 3.2, and the authors' code for weights and routing; Luo, Liu and Yang, IJCV 2024, doi
@@ -51,8 +51,8 @@ class StyleVAE(Algorithm):
         pixel_loss: not used.
         encoder: ``"network"``, or a file with the weights of VGG-19 (see `hardy.networks.styles.dsp.load_vgg`).
         stride: of the network's map whose statistics are the style.
-        pictures: a folder of images that give the styles, a path or a folder beside the data sets; empty for the
-            training images.
+        pictures: a folder of images that give the styles: a path, or a folder beside the data sets. If empty, the
+            training images give the styles.
         style: a.
         kl: b.
         reconstruction: c.
@@ -60,7 +60,8 @@ class StyleVAE(Algorithm):
         image: weight of the image term; None means 200 with the network's layers and 0 with VGG-19, as in the papers.
 
     Raises:
-        InputError: for a weight below 0, an encoder that cannot be loaded, or a folder without images.
+        InputError: for a weight below 0, an encoder that cannot be loaded, a ``stride`` without effect, or a folder
+            without images.
     """
 
     trains_network = False
@@ -150,7 +151,7 @@ class StyleVAE(Algorithm):
         return decoded[..., : images.shape[-2], : images.shape[-1]]
 
     def _drawn(self, count: int, like: Tensor) -> Tensor:
-        """``count`` pictures, each resized to cover the size of ``like`` and cropped to it at a random position."""
+        """``count`` random pictures, each resized to cover the size of ``like`` and cropped at a random position."""
         chosen = torch.randint(len(self.pictures), (count,)).tolist()
         return torch.stack([_covering(read_image(self.pictures[index]), like) for index in chosen])
 
@@ -167,7 +168,7 @@ def _covering(picture: np.ndarray, like: Tensor) -> Tensor:
 
 
 def _partners(domains: Tensor) -> Tensor:
-    """For each image of ``domains`` (B,) the index of a random other image, of another domain where there is one."""
+    """For each image of ``domains`` (B,) the index of a random other image, of another domain if there is one."""
     count = len(domains)
     order = torch.rand(count, count, device=domains.device)
     order = order + (domains[:, None] != domains[None]) * 2 - torch.eye(count, device=domains.device) * 2

@@ -1,24 +1,25 @@
-"""Two-stage distillation: first the teacher's features without labels, then the task on an encoder that stays as it is.
+"""Two-stage distillation: first the teacher's features without labels, then the task on a frozen encoder.
 
-Stage 1, the share ``feature_share`` of the steps, minimises three mean squared errors to the teacher's features, each
-through a head of the loss ``query_soft``:
+Stage 1 is the share ``feature_share`` of the steps. It minimises three mean squared errors to the teacher's features,
+each with a head of the loss ``query_soft``:
 
     L = weight (E_image(x) + E_positions(x) + E_positions(x'))
 
-E_image compares the averages of the maps, E_positions the maps. In x', a second view, the share ``masked`` of the
-patches is set to the network's mean colour; the teacher sees all of x, and the error is taken at the masked places
-alone. All images count, also those without labels. The head of the task learns nothing yet.
+E_image compares the spatial averages of the feature maps, E_positions the maps themselves. x' is a second view of x in
+which the share ``masked`` of the patches is set to the network's mean colour. The teacher sees all of x, and the error
+of x' is computed only at masked positions. All images are used, also those without labels. The task head is not trained
+yet.
 
 Stage 2 minimises the loss on the labels. The layers that compute the features of stage 1, called the encoder here, are
-frozen, their norms included; with ``encoder_rate`` r they learn at r times the rate instead. The optimiser's moments
-are reset at the change.
+frozen, including their norms. With an ``encoder_rate`` r above 0 they are trained at r times the learning rate instead.
+At the change of stage the optimiser's moments are reset.
 
-Teacher and network may predict different classes. The published gain is confounded with more steps: compare it with
-``feature_share: 0``, ``encoder_rate: 1`` and the same number of steps.
+Teacher and network may predict different classes. The published gain is confounded with more training steps. Compare
+with ``feature_share: 0``, ``encoder_rate: 1`` and the same number of steps.
 
 Source: Younger-hua/GKD, "Generalizable knowledge distillation", CVPR 2026, arXiv:2603.02554, there for vision
-transformers in two runs; a convolutional network in one run, and the averaged map in place of the image's token, are
-Hardy's.
+transformers in two runs. Two differences are Hardy's: a convolutional network in one run, and the averaged map in place
+of the image's token.
 """
 
 import logging
@@ -53,13 +54,13 @@ class TwoStage(Algorithm):
         pixel_loss: the loss of one head.
         teacher: a network with features.
         steps: the number of optimiser steps, of both stages together.
-        feature_share: the share of the steps of stage 1.
-        masked: the share of the patches that are masked in the second view; with 0 there is no second view.
-        patch: the side of a patch in pixels; 0 is the stride of the network's feature, or half of the images' smaller
-            side where that is less.
-        taps: the features, see `hardy.distillation._matching.Matching`.
+        feature_share: the share of the steps that is stage 1, in [0, 1].
+        masked: the share of the patches that are masked in the second view, in [0, 1]; with 0 there is no second view.
+        patch: the side of a patch in pixels; with 0, the largest stride of the compared features, or half of the images'
+            smaller side where that is less.
+        taps: the features to compare; see `hardy.distillation._matching.Matching`.
         weight: of the errors of stage 1.
-        encoder_rate: the factor r on the learning rate of the encoder in stage 2; with 0 it is frozen.
+        encoder_rate: the learning-rate factor r of the encoder in stage 2, in [0, 1]; with 0 it is frozen.
 
     Raises:
         InputError: for an option out of range, a teacher without features, and what `Matching.pairs` raises; in
@@ -126,21 +127,21 @@ class TwoStage(Algorithm):
         return TextTable(f"features of the first {self.change} steps", ("student", "teacher", "heads"), rows)
 
     def after_backward(self) -> None:
-        """See `Algorithm.after_backward`: keeps the encoder's weights where they learn slowly."""
+        """See `Algorithm.after_backward`: with an ``encoder_rate`` in (0, 1), remember the encoder's weights."""
         if int(self.steps) >= self.change and 0 < self.encoder_rate < 1:
             self._before = [value.detach().clone() for value in self._encoder]
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        """See `Algorithm.after_step`. An update of the optimiser is proportional to its rate, so the share r of the
-        encoder's update is what r times the rate gives."""
+        """See `Algorithm.after_step`. The optimiser's update is proportional to its learning rate, so applying the
+        share r of the encoder's update is the same as r times the learning rate."""
         for value, before in zip(self._encoder, self._before, strict=False):
             value.copy_(torch.lerp(before, value, self.encoder_rate))
         self._before = []
         self.steps.fill_(step)
         if step == self.change:
             how = f"at {self.encoder_rate:g} of its rate" if self.encoder_rate else "frozen"
-            _log.info("step %d: the features are learned; the task follows, the encoder %s", step, how)
+            _log.info("step %d: stage 1 ends; the task is trained now, the encoder %s", step, how)
 
     def _loss(self, options: Mapping[str, Any]) -> DistillationLoss:
         built: DistillationLoss = DISTILLATIONS.build("query_soft", {"matching": self.matching}, **options)
@@ -163,7 +164,7 @@ class TwoStage(Algorithm):
         return terms | {"masked": torch.stack(list(found.values())).sum()}
 
     def _drawn(self, images: Tensor) -> Tensor:
-        """(B, H, W) bool, True in the patches that are masked; as many in each image, at least one."""
+        """(B, H, W) bool, True in the masked patches; each image has the same number of them, at least one."""
         count, (height, width) = len(images), images.shape[-2:]
         side = self.patch or min(self._stride, max(1, min(height, width) // 2))
         rows, columns = -(-height // side), -(-width // side)
@@ -180,7 +181,7 @@ class TwoStage(Algorithm):
 
     @contextmanager
     def _frozen(self) -> Iterator[None]:
-        """Inside the block the encoder is frozen, if it is to be: no gradient, and its norms and dropout as in use."""
+        """With an ``encoder_rate`` of 0, the encoder gets no gradients and is in evaluation mode inside the block."""
         if self.encoder_rate:
             yield
             return
@@ -209,13 +210,13 @@ def _is_within(module: nn.Module, held: set[int]) -> bool:
 def _paired(
     images: Tensor, outputs: Outputs, counted: Tensor, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]
 ) -> PairedOutputs:
-    """What the losses of features read; logits are not compared."""
+    """The input of the feature losses; the logits in it are not compared."""
     taught = {name: value.detach() for name, value in teacher.items()}
     return PairedOutputs(images, outputs.logits, outputs.logits.detach(), counted, None, dict(student), taught)
 
 
 def _reached(network: Network, matching: Matching, taps: Sequence[str]) -> list[nn.Parameter]:
-    """The trained parameters of ``network`` on which the values of ``taps`` depend; it runs once, in use."""
+    """The trained parameters of ``network`` that the values of ``taps`` depend on; runs it once in evaluation mode."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     with torch.enable_grad(), matching.recording() as (own, _):

@@ -23,7 +23,7 @@ __all__ = ["VREx"]
 
 
 class VREx(Algorithm):
-    """Minimise the mean risk of the domains and make their risks equal.
+    """Minimise the mean and the variance of the risks of the domains.
 
     With several processes or gradient accumulation, the variance is computed over each part of the batch.
 
@@ -35,7 +35,7 @@ class VREx(Algorithm):
         early_weight: of the variance during these steps.
 
     Raises:
-        InputError: for a weight or an ``anneal`` below 0.
+        InputError: for a weight or an ``anneal`` below 0, or an ``early_weight`` without effect.
     """
 
     needs_domains = 2

@@ -1,7 +1,7 @@
-"""``hardy app``: a page in the browser on which an image is dropped and what several networks make of it is compared.
+"""``hardy app``: a page in the browser that compares the predictions of several networks on an image.
 
-The page is Gradio's (the extra ``app``); what it shows comes from `hardy.engine.beside`. It is served on this machine
-only, and Gradio's telemetry is off.
+The page is made with Gradio (the extra ``app``); its content comes from `hardy.engine.beside`. Only this machine can
+open it, and Gradio's telemetry is off.
 """
 
 import os
@@ -26,10 +26,10 @@ _MOST_CLASSES = 5
 
 
 def run(places: Sequence[Path], *, size: Sequence[int] | None = None, port: int | None = None, device: str) -> None:
-    """Serve the page for the networks at ``places``, runs or exported files, until it is stopped.
+    """Serve the page for the networks at ``places``, which are runs or exported files, until the user stops it.
 
     Raises:
-        InputError: where Gradio is missing, or for a network, a size or a port that cannot be used.
+        InputError: if Gradio is missing, or for a network, a size or a port that cannot be used.
     """
     gradio = _gradio()
     networks = named(places)
@@ -42,19 +42,19 @@ def run(places: Sequence[Path], *, size: Sequence[int] | None = None, port: int 
             server_name=HOST, server_port=port, share=False, quiet=True, inbrowser=False, prevent_thread_lock=True
         )
     except OSError:
-        raise InputError(f"--port {port}: is taken; give another, or leave it out") from None
-    say(f"{address} compares {', '.join(networks)}; Ctrl-C ends it")
+        raise InputError(f"--port {port}: it is in use; give another, or leave it out") from None
+    say(f"{address} compares {', '.join(networks)}; Ctrl-C stops it")
     made.block_thread()
 
 
 def named(places: Sequence[Path]) -> dict[str, Network]:
-    """The networks at ``places`` by name: the last part of the place, or all of it where two would be the same.
+    """The networks at ``places`` by name: the last part of the path, or the whole path if two names would be the same.
 
     Raises:
-        InputError: for a place that is given twice or holds no network.
+        InputError: for a place that is given twice or contains no network.
     """
     if twice := [place for place in places if places.count(place) > 1]:
-        raise InputError(f"{twice[0]}: is given twice; name each network once")
+        raise InputError(f"{twice[0]}: it is given twice; name each network once")
     names = [place.stem if place.suffix == ".onnx" else place.resolve().name for place in places]
     names = [name if names.count(name) == 1 else str(place) for name, place in zip(names, places, strict=True)]
     return {name: network_of(place) for name, place in zip(names, places, strict=True)}
@@ -68,7 +68,7 @@ def compared(
     size: Sequence[int] | None,
     device: str,
 ) -> tuple[list[tuple[Any, str]], list[list[str]]]:
-    """What the page shows: overlays with their captions, and a row of `COLUMNS` for each of the ``chosen`` networks."""
+    """What the page shows: overlays with captions, and a row under `COLUMNS` for each of the ``chosen`` networks."""
     if image is None:
         return [], []
     looks = look({name: networks[name] for name in networks if name in chosen}, image, size=size, device=device)
@@ -85,7 +85,7 @@ def _row_of(one: Look) -> list[str]:
 
 
 def page(gradio: Any, networks: Mapping[str, Network], size: Sequence[int] | None, device: str) -> Any:
-    """The page of Gradio's: an image in, overlays side by side and a table out."""
+    """The Gradio page: its input is an image, its output overlays side by side and a table."""
 
     def changed(image: np.ndarray | None, chosen: Sequence[str]) -> Any:
         pictures, rows = compared(networks, image, chosen, size=size, device=device)
@@ -103,7 +103,7 @@ def page(gradio: Any, networks: Mapping[str, Network], size: Sequence[int] | Non
             image = gradio.Image(type="numpy", image_mode="RGB", label="Picture", sources=["upload", "clipboard"])
             chosen = gradio.CheckboxGroup(list(networks), value=list(networks), label="Networks")
         with gradio.Row():
-            buttons = ["download", "fullscreen"]  # Gradio's own also sends pictures to a site
+            buttons = ["download", "fullscreen"]  # Gradio's default buttons also share pictures on a website
             boxes = [
                 gradio.Image(label=name, interactive=False, min_width=300, format="png", buttons=buttons)
                 for name in networks
@@ -125,5 +125,5 @@ def _gradio() -> Any:
     try:
         import gradio
     except ModuleNotFoundError as error:
-        raise InputError(f"{error.name} is not installed; it comes with: pip install 'hardy[app]'") from None
+        raise InputError(f"{error.name} is not installed; install it with: pip install 'hardy[app]'") from None
     return gradio

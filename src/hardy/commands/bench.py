@@ -1,4 +1,4 @@
-"""``hardy bench``: milliseconds and memory on this machine; ``hardy bench blocks``: the costs of blocks."""
+"""``hardy bench``: milliseconds and memory of networks on this machine; ``hardy bench blocks``: the costs of blocks."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,9 +40,9 @@ _COLUMNS = [
 def run(
     folder: Path, *, against: Path | None, size: tuple[int, int], runtimes: Sequence[Any], **options: Any
 ) -> list[Row]:
-    """Measure the network in ``folder``, in turns with the one in ``against``, print a table and record it.
+    """Measure the network in ``folder``, in turns with the one in ``against``; print a table and record it.
 
-    With ``options`` for another form, such as folded, both networks are measured in that form too.
+    With ``options`` for another form, such as folded, both networks are also measured in that form.
     """
     network = artefact.load(folder)
     other = artefact.load(against) if against else None
@@ -104,17 +104,15 @@ def _target(row: Row) -> str:
 
 
 def check(*, blocks: bool, channels: int | None, others: bool) -> None:
-    """Refuse options without effect: ``channels`` is for blocks only, and the ``others`` are for networks only."""
+    """Refuse options without effect: ``channels`` is only for blocks, and the ``others`` are only for networks."""
     if blocks and others:
-        raise InputError(
-            "bench blocks times blocks as they are: it takes --size, --channels, --threads, --runs, --device"
-        )
+        raise InputError("bench blocks takes only the options --size, --channels, --threads, --runs and --device")
     if channels is not None and not blocks:
         raise InputError(f"bench: --channels {channels} is only for hardy bench blocks; leave it out")
 
 
 def blocks(*, size: tuple[int, int], channels: int, threads: int | None, runs: int, device: str) -> list[BlockCost]:
-    """Print and return the cost of every block on a map of ``channels`` at an eighth of ``size``."""
+    """Print and return the cost of every block on a map with ``channels`` channels, at an eighth of ``size``."""
     cells = (max(1, size[0] // 8), max(1, size[1] // 8))
     with threads_set(threads):
         rows = block_costs(channels, cells, runs=runs, device=pick(device))
@@ -145,7 +143,7 @@ def blocks(*, size: tuple[int, int], channels: int, threads: int | None, runs: i
         "of 3x3",
     ]
     show_rows(f"{channels} channels in and out, a map of {cells[0]}x{cells[1]}", columns, lines)
-    say("weights and MACs by formula, then as counted; m: millions; ms: median in PyTorch, in turns")
+    say("weights and MACs by formula, then as counted; ms: median in PyTorch, measured in turns")
     say(str(fingerprint()))
     return rows
 

@@ -1,4 +1,4 @@
-"""``hardy data``: find mistakes in data before anything is trained on them, look at them, and convert them."""
+"""``hardy data``: find mistakes in data before training, look at data, and convert data."""
 
 import json
 import textwrap
@@ -30,19 +30,19 @@ Options = Mapping[str, Mapping[str, Any]] | None
 
 
 def doctor(words: Sequence[str], *, root: str | None, datasets: Options = None, as_json: bool = False) -> int:
-    """Read every image and label of ``words`` and print what they hold and every problem with its fix.
+    """Read every image and label of ``words``; print their content and every problem with its fix.
 
     Args:
-        words: domains such as ``camvid/0001TP``, or folders whose layout is recognised.
+        words: domains such as ``camvid/0001TP``, or folders with a known layout.
         root: the folder of all datasets, for domains.
         datasets: dataset name -> its options.
-        as_json: print one JSON object in place of tables.
+        as_json: print one JSON object instead of tables.
 
     Returns:
-        the exit code: 1 if there are mistakes, else 0.
+        The exit code: 1 if there are mistakes, else 0.
 
     Raises:
-        InputError: when a word names no data.
+        InputError: if a word is not the name of a domain, dataset or folder with data.
     """
     domains, unpaired = layout.named(words, root=sources.data_root(root), options=datasets)
     found = examine(domains, unpaired, over=_over)
@@ -73,7 +73,7 @@ def show(
     """Write a contact sheet of ``words`` to the PNG or HTML file ``to``: images beside their coloured masks.
 
     Raises:
-        InputError: when a word names no data, no image is left to show, or the file cannot be written.
+        InputError: if a word names no data, no image is left to show, or the file cannot be written.
     """
     domains, _ = layout.named(words, root=sources.data_root(root), options=datasets)
     count = sheet.write(domains, to, images=images, splits=splits, only=only)
@@ -88,28 +88,28 @@ def convert(
     datasets: Options = None,
     classes: str | None = None,
 ) -> None:
-    """Write the images and masks of ``words`` into ``target`` in the layout of the dataset `folder`.
+    """Write the images and masks of ``words`` to ``target`` in the layout of the dataset `folder`.
 
     Raises:
-        InputError: when a word names no data, a file cannot be read, no map onto ``classes`` is declared, or the
-            target exists; nothing is left then.
+        InputError: if a word names no data, a file cannot be read, no map to ``classes`` is declared, or the target
+            exists; then nothing is written.
     """
     domains, unpaired = layout.named(words, root=sources.data_root(root), options=datasets)
     if unpaired:
-        raise InputError(f"{unpaired[0]}: has no counterpart ({len(unpaired)} such); see hardy data check")
+        raise InputError(f"{unpaired[0]}: it has no mask or no image ({len(unpaired)} such); see hardy data check")
     count = converting.convert(domains, target, classes=classes, over=_over)
     say(f"wrote {count} images to {target}; check them: hardy data check {target}")
 
 
 def run(domains: Sequence[str], *, root: str | None, datasets: Options = None) -> None:
-    """Read every image and label of ``domains`` as training would, and print images per split and shares of classes.
+    """Read every image and label of ``domains`` as training does; print images per split and shares of classes.
 
     Raises:
-        InputError: for the first error in the data, naming file, id and count; nothing is printed then.
+        InputError: for the first error in the data; the message names file, id and count, and nothing is printed.
     """
     for word in domains:
         if word.partition("/")[0] not in DATASETS and ":" not in word and Path(word).is_dir():
-            raise InputError(f"{word}: is a folder, not a domain; write: hardy data check {word}")
+            raise InputError(f"{word}: it is a folder, not a domain; use: hardy data check {word}")
     chosen = sources.domains(domains, root=sources.data_root(root), options=datasets)
     label_space = chosen[0].dataset.label_space
     data = [(domain, domain.items()) for domain in chosen]
@@ -137,7 +137,7 @@ def _over(items: Sequence[Item], name: str = "decoding") -> Iterable[Item]:
 
 
 def _show(found: Checked) -> None:
-    """Print what was found: images, pixels per class, problems, and a line that sums up."""
+    """Print what was found: images, pixels per class, problems, and a summary line."""
     rows = []
     for one in found.domains:
         for split, items in one.domain.splits.items():
@@ -159,7 +159,7 @@ def _show(found: Checked) -> None:
 
 
 def _show_classes(own: Sequence[Examined]) -> None:
-    """The share of each class in each domain of one label space; of many domains the least and the largest share."""
+    """Print the share of each class in each domain of a label space; for many domains the smallest and the largest."""
     dataset = own[0].domain.dataset
     label_space, what = dataset.label_space, "images" if dataset.image_level else "labelled pixels"
     shares = [one.pixels[: len(label_space)] / max(1, one.pixels[: len(label_space)].sum()) for one in own]
@@ -181,7 +181,7 @@ def _show_classes(own: Sequence[Examined]) -> None:
 
 
 def _show_problem(one: Problem) -> None:
-    """A paragraph for one problem: where, how many, the first case, the fix, and the first files."""
+    """Print a paragraph for one problem: where, how many, the first case, the fix, and the first files."""
     many = f" ({one.count} files)" if one.count > 1 else ""
     _paragraph(f"{one.level}: {one.where}{many}: {one.what}", "")
     _paragraph(f"fix: {one.fix}", "  ")

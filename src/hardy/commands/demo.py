@@ -1,8 +1,9 @@
-"""``hardy demo``: the complete workflow in a few minutes on two cores, ending in the page of ``hardy report``.
+"""``hardy demo``: the complete workflow in a few minutes on two cores; at the end it writes the ``hardy report`` page.
 
-Fast-SCNN is trained, by default on drawn streets, domains ``sim`` and ``day``, and without any data files. Half of its
-filters are removed by their norm, by Taylor and by IoR, each with the same recovery. All four networks are timed and
-measured on unseen domains, and the one pruned by IoR is exported and proven. Table and page are made from the records.
+It trains Fast-SCNN, by default on drawn streets (domains ``sim`` and ``day``), which need no data files. It removes
+half of the filters by three criteria: L2 norm, Taylor and IoR, each with the same recovery. It times all four networks
+and measures them on unseen domains. It exports the one pruned by IoR and proves the file. The records give table and
+page.
 """
 
 import logging
@@ -34,7 +35,7 @@ _log = logging.getLogger("hardy")
 
 @dataclass(frozen=True)
 class _Scene:
-    """What the demonstration runs on: its name, its classes, a recipe's section ``data``, the last words."""
+    """The data of the demonstration: its name, its classes, a recipe's section ``data``, and the text at the end."""
 
     name: str
     classes: str
@@ -57,23 +58,23 @@ def _streets() -> _Scene:
         "cache": True,
     }
     ending = (
-        "The streets are drawn and the training takes a minute: this shows that the parts work, not which criterion\n"
-        "is better. For real images: hardy demo --data DIR, and docs/benchmarks.md."
+        "The streets are drawn and the training takes a minute: this shows that all parts work, not which criterion\n"
+        "is better. For real images, see hardy demo --data DIR and docs/benchmarks.md."
     )
     return _Scene("drawn streets", "cityscapes19", data, ending)
 
 
 def _real(folder: Path) -> _Scene:
-    """The images in ``folder``, made small.
+    """The images in ``folder``, resized to a small size.
 
     Raises:
-        InputError: when it holds no data, one class per image, or fewer than two domains.
+        InputError: if the folder has no data, one class per image, or fewer than two domains.
     """
     found = find(folder)
     if found.image_level:
-        raise InputError(f"{folder}: {found.dataset} has one class per image; the demo needs masks, such as camvid's")
+        raise InputError(f"{folder}: {found.dataset} has one class per image; the demo needs masks, as camvid has")
     if not found.unseen:
-        raise InputError(f"{folder}: holds one domain; the demo needs another that it never trains on")
+        raise InputError(f"{folder}: it has one domain; the demo needs another one as the unseen domain")
     small = list(whole(found.size(), 160))
     data = {**found.section(), "size": small, "crop": small, "scale": [0.75, 1.5], "cache": True}
     ending = (
@@ -84,7 +85,7 @@ def _real(folder: Path) -> _Scene:
 
 
 def run(folder: Path, data: Path | None = None) -> None:
-    """Run the demonstration in ``folder``, on the images in ``data``; runs that are finished are not run again.
+    """Run the demonstration in ``folder``, on the images in ``data``; finished runs are not repeated.
 
     Raises:
         InputError: for ``data`` that the demonstration cannot use.
@@ -107,7 +108,7 @@ def run(folder: Path, data: Path | None = None) -> None:
         file = _export(scene, pruned["ior"])
     stage(4, "the results\n")
     _show(scene, dense, pruned)
-    stage(5, "the page that says which network to ship, with pictures of every domain")
+    stage(5, "the page that compares the networks, with pictures of every domain")
     page = report.run([folder], folder / "report.html", title=f"Hardy demo: {scene.name}")
     say(
         f"\nEverything is in {folder}: {page.name}, a folder per network with recipe.yaml (repeats the run),\n"
@@ -118,9 +119,9 @@ def run(folder: Path, data: Path | None = None) -> None:
 
 @contextmanager
 def _logging_to(folder: Path) -> Iterator[None]:
-    """Inside the block: progress goes to ``demo.log`` in ``folder`` and, where there is no bar, to standard output."""
+    """Inside the block, log progress to ``demo.log`` in ``folder`` and, without a progress bar, to standard output."""
     handlers: list[logging.Handler] = []
-    with suppress(OSError):  # the first run says why nothing can be written there
+    with suppress(OSError):  # the first run reports why nothing can be written there
         folder.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(folder / "demo.log", encoding="utf-8"))
         handlers[0].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -220,6 +221,6 @@ def _short(domain: str) -> str:
 
 
 def _runtime(costed: list[Record]) -> str:
-    """onnxruntime if it was measured, else eager."""
+    """``onnxruntime`` if it was measured, else ``eager``."""
     measured = {record.metric for record in costed}
     return "onnxruntime" if "milliseconds_p50_onnxruntime_after" in measured else "eager"

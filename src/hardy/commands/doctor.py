@@ -1,4 +1,4 @@
-"""``hardy doctor``: what is installed, which devices and data sets are here, and whether everything works."""
+"""``hardy doctor``: the installed packages, the device, the data sets, and whether everything works."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -48,9 +48,9 @@ _PACKAGES = {
 
 
 def run(root: str | None, *, test: bool = True) -> int:
-    """Print machine, device, packages, data sets and, with ``test``, the self-test; returns 1 when that fails.
+    """Print machine, device, packages, data sets and, with ``test``, the self-test; return 1 if that fails, else 0.
 
-    Nothing is changed, and what the self-test writes is removed.
+    It changes nothing, and removes what the self-test writes.
     """
     machine = {**fingerprint().to_json(), "device": str(pick("auto"))}
     show_rows("machine", ["what", "found"], [[name, str(value)] for name, value in machine.items()])
@@ -66,9 +66,9 @@ def run(root: str | None, *, test: bool = True) -> int:
 
 
 def self_test() -> Iterator[list[str]]:
-    """Each step of the way from training to an exported file on the smallest network: (step, state, seconds).
+    """Run each step from training to an exported file on the smallest network: yields [step, state, seconds].
 
-    The first step that fails is the last one.
+    It stops after the first step that fails.
     """
     with TemporaryDirectory() as folder:
         for name, step in _steps(Path(folder)).items():
@@ -78,7 +78,7 @@ def self_test() -> Iterator[list[str]]:
                     step()
             except Stopped:
                 raise
-            except Exception as error:  # whatever it is, it is what the user asks about
+            except Exception as error:  # any error belongs in the report
                 state = " ".join(f"{type(error).__name__}: {error}".split())
             yield [name, state, f"{time.perf_counter() - began:.1f}"]
             if state != "works":
@@ -86,7 +86,7 @@ def self_test() -> Iterator[list[str]]:
 
 
 def _steps(folder: Path) -> dict[str, Callable[[], object]]:
-    """The steps, each using what those before it made."""
+    """The steps; each uses the results of the steps before it."""
     small = {"size": [32, 64], "train": 4, "val": 1, "test": 1}
     data = {"sources": ["streets/day"], "unseen": ["streets/night"], "crop": [32, 64], "datasets": {"streets": small}}
     made: dict[str, Any] = {}

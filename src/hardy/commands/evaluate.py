@@ -1,4 +1,4 @@
-"""``hardy evaluate``: measure a network on domains, in its own label space or another one."""
+"""``hardy evaluate``: measure a network on domains in its own label space or in another one."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -51,31 +51,31 @@ def evaluate(
 ) -> ScoreTable:
     """Measure ``network`` on the domains ``data``; each counts as unseen.
 
-    When the label spaces differ, labels are mapped onto the network's space by the declared many-to-one map, or
-    predictions onto the space of the labels when only that map is declared.
+    If the label spaces differ, the declared many-to-one map maps the labels to the network's label space. If only the
+    opposite map is declared, it maps the predictions to the label space of the data.
 
     Args:
-        network: any network, wrapped ones too.
-        data: domains such as ``["camvid/0001TP"]`` or ``["streets"]`` for all of one data set.
+        network: any network, also a wrapped one.
+        data: domains such as ``["camvid/0001TP"]``, or ``["streets"]`` for all domains of a data set.
         root: folder of the data sets.
         datasets: options per data set, such as ``{"streets": {"test": 20}, "folder": {"root": "photos"}}``.
-        splits: the splits to measure, such as ``["val"]``; all images without any.
-        size: (height, width) that images are resized to; scores are at the masks' own size. None does not resize.
+        splits: the splits to measure, such as ``["val"]``; without any, all images.
+        size: (height, width) to which images are resized; scores are at the masks' own size. None does not resize.
         window: (height, width) of a sliding window.
-        flip: average with the horizontally flipped image.
+        flip: average with the prediction of the horizontally flipped image.
         scales: average over these factors of the image's size.
-        batch: images at a time.
+        batch: images per batch.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        adapt: a method of ``hardy list adaptation`` by which a copy of the network learns from the images while it is
-            measured, or ``{"name": ..., "reset": ..., options}``. Window, flip and scales are refused with it.
-        seed: decides the method's random draws.
-        classes: those whose IoU is shown with the mIoU in the table.
+        adapt: a method of ``hardy list adaptation``, or ``{"name": ..., "reset": ..., options}``. With it a copy of the
+            network learns from the images while it is measured; window, flip and scales are refused.
+        seed: seeds the method's random draws.
+        classes: the classes whose IoU the table shows beside the mIoU.
         keep_counts: keep the confusion counts of every image in the table's ``counts``.
         source_images: see `hardy.adapt`.
 
     Raises:
-        InputError: for no or unknown domains, missing data, weights that are not finite, label spaces without a map, or
-            an unknown method or option, or a wrong ``reset``.
+        InputError: for no or unknown domains, missing data, weights that are not finite, label spaces without a map, an
+            unknown method or option, or a wrong ``reset``.
     """
     reading = _reading(root, datasets, size, splits)
     views = {**_views(window, scales, classes, flip=flip), "batch": batch, "keep_counts": keep_counts}
@@ -107,23 +107,23 @@ def _records(origin: Origin, table: ScoreTable, here: Mapping[str, Any], cost: M
 
 
 def _refuse_views(given: Mapping[str, Any]) -> None:
-    """Refuse what a stream does not measure.
+    """Refuse options that have no effect on a stream.
 
     Raises:
-        InputError: naming the first.
+        InputError: for the first such option.
     """
     for name, value in given.items():
         if value:
-            raise InputError(f"--{name}: has no effect on a stream; leave it out")
+            raise InputError(f"--{name}: it has no effect on a stream; leave it out")
 
 
 def _loaded(folder: Path, *, per_class: bool) -> Network:
-    """The network in ``folder``, which must have classes of pixels if ``per_class``."""
+    """The network in ``folder``; with ``per_class`` it must predict a class for each pixel."""
     network = artefact.load(folder)
     check_finite(network, folder)
     if per_class and network.image_level:
         name = type(network).__name__
-        raise InputError(f"--per-class: {name} predicts one class per image, of which there is no IoU")
+        raise InputError(f"--per-class: {name} predicts one class per image, so there is no IoU; leave it out")
     return network
 
 
@@ -142,12 +142,12 @@ def _measure(
 
     Args:
         network: any network.
-        domains: what it is measured on.
+        domains: the domains to measure it on.
         reading: the rest of a recipe's ``data`` section.
         views: a recipe's ``evaluate`` section.
         machine: the keys ``device`` and ``seed`` of a recipe's ``run`` section.
         adapt: a test-time method.
-        tolerant: measure the other domains when one cannot be read.
+        tolerant: if a domain cannot be read, measure the others.
         source_images: for a test-time method that is not source-free.
     """
     domains = references(domains)
@@ -196,11 +196,12 @@ def run(
 ) -> None:
     """Measure the network in ``folder``, print the table and append it to the folder's records.
 
-    Without ``size`` images are resized as in the run's own recipe. Words such as ``adapt.name=source`` make the network
-    adapt. Counts of every image go to the folder ``counts``, pictures of the ``worst`` images stay in the run's.
+    Without ``size`` the run's recipe gives the size of the images. Words such as ``adapt.name=source`` make the network
+    adapt. The counts of every image go to the folder ``counts``; pictures of the ``worst`` images go to the run's
+    folder.
 
     Raises:
-        InputError: what `evaluate` raises; for a domain that cannot be read, after the others are shown.
+        InputError: as `evaluate`; for a domain that cannot be read, after the others are shown.
     """
     words, streaming = stream_apart(words)
     domains, adapting = adapt_apart(words)

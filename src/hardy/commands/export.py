@@ -25,7 +25,7 @@ from hardy.records import Record
 __all__ = ["export", "run"]
 
 MEASURED = 100
-"""Up to how many images of a domain its prototype is measured on."""
+"""A domain's prototype is measured on at most this many images by default."""
 
 
 def run(
@@ -47,10 +47,10 @@ def run(
 ) -> Proof:
     """Export the network in ``folder`` to ``file``, prove it on the first ``images`` images of each domain, record it.
 
-    With ``merge`` the tuner is merged first. ``prototypes`` are measured on evenly spaced images of these domains.
+    With ``merge`` the tuner is merged first. ``prototypes`` names domains; evenly spaced images give their prototypes.
 
     Raises:
-        InputError: when there is no tuner, it cannot be merged, or the proof fails; then no file is written.
+        InputError: if ``merge`` finds no tuner that can be merged, or the proof fails; then no file is written.
     """
     if not (domains or prototypes):
         _refuse_alone(images, root, datasets)
@@ -83,7 +83,7 @@ def run(
 def _refuse_alone(*options: object) -> None:
     if any(option is not None for option in options):
         raise InputError(
-            "export: --images, --root and --dataset are for the domains whose images prove the file; name a domain"
+            "export: --images, --root and --dataset belong to the domains that prove the file; name a domain"
         )
 
 
@@ -128,7 +128,7 @@ def _loaded(folder: Path, *, merge: bool) -> Network:
 
 
 def _values(proof: Proof, upsample: str, *, scored: bool) -> dict[str, float | None]:
-    """The numbers of ``proof`` to record, by metric; ``scored`` where the images have labels."""
+    """The numbers of ``proof`` to record, by metric; ``scored`` if the images have labels."""
     values: dict[str, float | None] = {
         "agreement": proof.agreement,
         "logit_difference": proof.difference,
@@ -151,13 +151,13 @@ def _show(proof: Proof, file: Path, upsample: str, *, scored: bool) -> None:
         names = ", ".join(("source", *proof.domains))
         say(f"{table_beside(file)}: the statistics of {names}; the proof was repeated at other statistics")
     if upsample != "full":
-        say(f"upsample {upsample}: {proof.agreement_full:.4%} of pixels as at full size")
+        say(f"upsample {upsample}: {proof.agreement_full:.4%} of pixels agree with full size")
     if scored:
         say(f"mIoU: PyTorch {percent(proof.miou_torch)}, file {percent(proof.miou_onnx)}")
 
 
 def _images(network: Network, domains: Sequence[Domain], count: int) -> tuple[list[Tensor], list[Tensor]]:
-    """Up to ``count`` images of each domain, and their labels if they can be mapped onto the network's space."""
+    """Up to ``count`` images of each domain; and their labels, if all can be mapped to the network's label space."""
     pictures: list[Tensor] = []
     truth: list[Tensor] = []
     for domain in domains:

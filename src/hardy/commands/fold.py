@@ -1,4 +1,4 @@
-"""``hardy fold``: a run's network with its batch norms folded into other layers, as a folder of its own."""
+"""``hardy fold``: fold the batch norms of a run's network into other layers, and save it in a new folder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,25 +22,26 @@ from hardy.records import Record
 __all__ = ["run"]
 
 _SHOWN = 3
-"""How many batch norms that stay are named; the records name all of them."""
+"""How many of the remaining batch norms are printed; the records name all of them."""
 
 
 def run(
     folder: Path, to: Path, domains: Sequence[str], *, size: tuple[int, int], images: int | None, root: str | None
 ) -> Folding:
-    """Fold the batch norms of the network in ``folder``, prove the outputs equal, and write it to the folder ``to``.
+    """Fold the batch norms of the network in ``folder``, prove that the outputs are equal, and write it to ``to``.
 
-    The proof is on the first ``images`` (20) images of each of ``domains``, or on random images. ``to`` also gets the
+    The proof uses the first ``images`` (20) images of each of ``domains``, or random images. ``to`` also gets the
     recipe of ``folder``, so that the network is measured as before.
 
     Raises:
-        InputError: when ``to`` holds a network, nothing can be folded, or the outputs differ; then nothing is written.
+        InputError: if ``to`` contains a network, nothing can be folded, or the outputs differ; then nothing is written.
     """
     folder, to = expanded(folder), expanded(to)
     if not domains and (images is not None or root is not None):
-        raise InputError("fold: --images and --root are for the domains whose images prove it; name a domain")
+        raise InputError("fold: --images and --root belong to the domains that prove the network; name a domain")
     if to.is_file() or (to / "network.json").exists():
-        raise InputError(f"{to}: {'is a file' if to.is_file() else 'holds a network already'}; give another folder")
+        reason = "it is a file" if to.is_file() else "it already contains a network"
+        raise InputError(f"{to}: {reason}; give another folder")
     network = artefact.load(folder)
     check_finite(network, folder)
     refuse_folded(network.changes, "fold")
@@ -90,5 +91,5 @@ def _show(found: Folding, folder: Path, to: Path) -> None:
         reasons.setdefault(why, []).append(name)
     for why, names in reasons.items():
         say(f"not folded {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}: {why}")
-    say(f"to prune or adapt the network, use {folder}")
+    say(f"to prune or adapt the network, use the unfolded one in {folder}")
     say_lineage(str(to), found.network)

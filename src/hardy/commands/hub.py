@@ -1,4 +1,4 @@
-"""``hardy push`` and ``hardy pull``: a network with its card to and from a folder or the Hugging Face hub."""
+"""``hardy push`` and ``hardy pull``: copy a network with its card to or from a folder or the Hugging Face hub."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +14,7 @@ def push(folder: Path, to: str, *, licence: str | None, public: bool) -> None:
     place = hub.push(folder, to, licence=licence, public=public)
     say(f"{place}: the network, its records and its card README.md; hardy pull {to} DIR fetches it")
     if licence is None:
-        say("the card says that no licence is stated; state one with --licence apache-2.0 or another")
+        say("the card states no licence; give one, such as --licence apache-2.0")
 
 
 def pull(source: str, folder: Path, *, trust: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""``hardy import``: turn published weights into a run's folder, which every other verb accepts."""
+"""``hardy import``: convert published weights to a run's folder, which every other command accepts."""
 
 from pathlib import Path
 
@@ -14,23 +14,23 @@ from hardy.records import Record
 __all__ = ["run"]
 
 _SHOWN = 3
-"""How many dropped tensors are named for each reason; the records name all of them."""
+"""How many dropped tensors are printed for each reason; the records name all of them."""
 
 _BASES = {
     "files": "the published files",
-    "code": "the release's code with random weights, not on a file",
+    "code": "the released code with random weights, not on a file",
     "names": "published names and shapes, not on a file",
 }
 
 
 def run(file: Path, *, classes: str, to: Path, network: str | None, source: str | None) -> None:
-    """Write the network of ``file`` into the folder ``to`` and report which tensors were used and which were dropped.
+    """Write the network of ``file`` to the folder ``to``, and print which tensors were used and which were dropped.
 
     Raises:
-        InputError: when ``to`` holds a network already, or for a file that cannot be imported.
+        InputError: if ``to`` already contains a network, or for a file that cannot be imported.
     """
     if (to / "network.json").exists():
-        raise InputError(f"{to}: holds a network already; give another folder")
+        raise InputError(f"{to}: it already contains a network; give another folder")
     found = imported(file, classes, network=network, source=source)
     count = parameters(found.network)
     artefact.save(found.network, to)
@@ -49,10 +49,10 @@ def _account(found: Imported, file: Path, count: int) -> list[str]:
     mean, std = (
         ", ".join(f"{value:.4g}" for value in values.flatten().tolist()) for values in (network.mean, network.std)
     )
-    turned = "" if found.channels == "RGB" else f" (the file's {found.channels} was turned by permuting weights)"
+    turned = "" if found.channels == "RGB" else f" (the weights were permuted from the file's {found.channels})"
     lines = [
         f"{file}: {network.architecture['name']} of {found.repository}, {count:,} parameters ({options})",
-        f"images in [0, 1], RGB{turned}, less ({mean}), over ({std})",
+        f"images in [0, 1], RGB{turned}, minus ({mean}), divided by ({std})",
         f"this mapping was checked on {basis}",
         f"{found.used} of its tensors used",
     ]

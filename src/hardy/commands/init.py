@@ -1,4 +1,4 @@
-"""``hardy init``: a first recipe for the data it is shown, and the JSON schema by which an editor completes recipes."""
+"""``hardy init``: write a first recipe for given data, and the JSON schema with which an editor completes recipes."""
 
 import json
 import re
@@ -41,25 +41,25 @@ WHERE  # Trained on; a tenth of the images of each is held out to select the wei
 SOURCES
 UNSEEN
   size: SIZE        # (height, width) that images are resized to; the first one has NATIVE
-  crop: SIZE        # what of it a training image shows
-  cache: false            # true keeps decoded images in memory: faster, where they fit
+  crop: SIZE        # (height, width) of the part that is trained on
+  cache: false            # true keeps decoded images in memory: faster, if they fit
 
 algorithm: {name: erm}    # hardy list algorithm: others that make a network robust
 
 optim:
   name: sgd
   lr: 0.045
-  steps: 1500             # a first look; for good numbers ten times as many
-  batch: 12               # over all sources, as many images of each
+  steps: 1500             # for a first look; good numbers need ten times as many
+  batch: 12               # over all sources, the same number of images of each
   weight_decay: 4.0e-5
 
 evaluate:
   select: source-val      # by the held-out images of the sources, never by unseen ones
-  every: 300              # steps between two looks at them
-  keep_counts: true       # intervals and confusions in hardy report
+  every: 300              # steps between two evaluations
+  keep_counts: true       # for intervals and confusions in hardy report
 KEEP
 run:
-  folder: runs/first      # everything of the run; hardy report runs/first shows it
+  folder: runs/first      # all files of the run; hardy report runs/first shows it
   seed: 0
   # device: cpu           # auto by default
 """
@@ -85,11 +85,11 @@ def run(data: Path | None, folder: Path) -> None:
         folder: for the files.
 
     Raises:
-        InputError: when there is a recipe already, or the data cannot be used; then nothing is written.
+        InputError: if there already is a recipe, or the data cannot be used; then nothing is written.
     """
     target = folder / "recipe.yaml"
     if target.exists():
-        raise InputError(f"{target}: is there already; give another folder by --to")
+        raise InputError(f"{target}: it already exists; give another folder with --to")
     text = _FIRST if data is None else _recipe(find(data), data, target)
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
@@ -100,11 +100,11 @@ def run(data: Path | None, folder: Path) -> None:
     for name, content in texts.items():
         write_text(folder / name, content)
     read(target)
-    say(f"wrote {target} and its schema; look through it, then: hardy train {target}")
+    say(f"wrote {target} and its schema; check it, then run: hardy train {target}")
 
 
 def _recipe(found: DataFolder, shown: Path, target: Path) -> str:
-    """The text of a recipe for ``found``, with comments."""
+    """The text of a recipe for ``found``, with comments; ``shown`` is the folder as the user named it."""
     counts = {one.name: len(one.items()) for one in found.domains}
     native = found.size()
     height, width = whole(native, 512)
@@ -113,14 +113,14 @@ def _recipe(found: DataFolder, shown: Path, target: Path) -> str:
     where = f"  root: {_text(str(found.root))}\n" if found.root else ""
     if found.options:
         where = f"  datasets:\n    {found.dataset}: {{root: {_text(str(found.options['root']))}}}\n"
-    beside = f"; also here, for recipes of their own: {', '.join(found.others)}" if found.others else ""
+    beside = f"; also here, for other recipes: {', '.join(found.others)}" if found.others else ""
     parts = {
         "FOLDER": _line(str(shown)),
         "RECIPE": _line(str(target)),
         "FOUND": f"{found.dataset}, {len(counts)} domains, {sum(counts.values()):,} images, "
         f"{len(names)} classes: {_line(few)}{beside}",
         "NETWORK": _IMAGES if found.image_level else _PIXELS,
-        "CLASSES": f"{_text(found.classes)}       # the classes of these data",
+        "CLASSES": f"{_text(found.classes)}       # the classes of this data",
         "WHERE": where,
         "SOURCES": _listed(found.trained, counts),
         "UNSEEN": _unseen(found, counts),
@@ -138,11 +138,11 @@ def _with_network(parts: dict[str, str]) -> str:
 def _unseen(found: DataFolder, counts: dict[str, int]) -> str:
     if not found.unseen:
         return (
-            "  # Only one domain is here. Images of another place, weather or camera, in a sub-folder, are\n"
-            "  # one more: name it under unseen, and it is only ever measured.\n  unseen: []"
+            "  # There is only one domain. Put images of another place, weather or camera into a sub-folder:\n"
+            "  # they are another domain. Name it under unseen, and it is only measured.\n  unseen: []"
         )
     return (
-        "  # Only ever measured: they train nothing and select nothing. Which ones is yours to choose.\n"
+        "  # Only measured: not used to train or to select the weights. Change them as you like.\n"
         f"  unseen:\n{_listed(found.unseen, counts)}"
     )
 
@@ -158,5 +158,5 @@ def _text(value: str) -> str:
 
 
 def _line(value: str) -> str:
-    """``value`` within a comment."""
+    """``value`` for a comment: one line, with unprintable characters as ``?``."""
     return "".join(letter if letter.isprintable() else "?" for letter in value)

@@ -1,4 +1,4 @@
-"""``hardy list``: every method, read from source; imports no torch."""
+"""``hardy list``: every method, read from the source code; imports no torch."""
 
 from rich.console import Console
 from rich.text import Text
@@ -14,7 +14,7 @@ def run(kind: str | None) -> None:
     """Print the methods of ``kind``, or of every kind, each with purpose, source, options and defaults.
 
     Raises:
-        InputError: for a kind that is not there, with the nearest that is.
+        InputError: for an unknown kind; the message names the nearest known one.
     """
     if kind is not None and kind not in KINDS:
         raise InputError(f"there is no kind {kind!r}{nearest(kind, KINDS)}; there are: {', '.join(KINDS)}")

@@ -1,4 +1,4 @@
-"""``hardy predict``: a palette PNG mask for every image, frame of a video or of a camera."""
+"""``hardy predict``: write a palette PNG mask for every image, or every frame of a video or camera."""
 
 import json as text
 from collections.abc import Iterable, Sequence
@@ -40,22 +40,22 @@ def run(
 ) -> int:
     """Predict every image of ``source`` with the network in ``folder`` and write masks to ``target``.
 
-    Words such as ``adapt.name=source`` in ``words`` make the network adapt; the run's seed decides its random draws.
-    With ``watch`` the images of a folder that is being filled are predicted until a signal, or ``idle`` seconds.
-    With ``address`` the machines of a Ray cluster share the images.
+    ``words`` such as ``adapt.name=source`` make the network adapt; the run's seed seeds its random draws. With
+    ``watch`` it also predicts new images in the folder until a signal, or until ``idle`` seconds pass without a new
+    image. With ``address`` the machines of a Ray cluster share the images.
 
     Returns:
-        the exit code: 1 if some images were skipped, else 0.
+        The exit code: 1 if some images were skipped, else 0.
 
     Raises:
-        InputError: what `hardy.engine.predict.predict_all` raises; when no image at all could be read.
+        InputError: as `hardy.engine.predict.predict_all`, and if no image could be read.
     """
     adapt = chosen(None, words)
     options: dict[str, Any] = {"size": size, "window": window, "batch": batch, "device": device}
     if address is not None:
         refused = {"--watch": watch, "adapt": adapt, "--frames": frames, "--idle": idle}
         if wrong := [name for name, given in refused.items() if given]:
-            raise InputError(f"--address: the images are shared, and {wrong[0]} needs them in order; leave it out")
+            raise InputError(f"--address: several machines predict, but {wrong[0]} needs one; leave out one of the two")
         settings = Settings(folder, target, tuple(draw), trust=tuple(trust), **options)
         found = predict_on(address, source, settings, over=_over)
     else:
@@ -68,13 +68,16 @@ def run(
 
 
 def _report(found: Predicted, target: Path, *, as_json: bool, watched: bool = False) -> None:
-    """Print what was written and, on standard error, what was skipped; raise `InputError` if nothing was written.
+    """Print what was written and, on standard error, what was skipped.
 
-    What was ``watched`` may have had no image, and its skipped images were reported before.
+    With ``watched``, no image is not an error, and the skipped images were already reported.
+
+    Raises:
+        InputError: if there is no mask and the source was not ``watched``.
     """
     if not watched:
         if not found.masks:
-            others = f" ({len(found.skipped)} images, none can be predicted)" if len(found.skipped) > 1 else ""
+            others = f" (none of {len(found.skipped)} images can be predicted)" if len(found.skipped) > 1 else ""
             raise InputError(next(iter(found.skipped.values())) + others)
         for reason in found.skipped.values():
             warn(f"skipped: {reason}")
@@ -84,9 +87,9 @@ def _report(found: Predicted, target: Path, *, as_json: bool, watched: bool = Fa
         Console(highlight=False, soft_wrap=True, color_system=None).print(text.dumps(report, indent=1), markup=False)
         return
     parts = [f"wrote {found.written} {'mask' if found.written == 1 else 'masks'} to {target}"]
-    parts += [f"{found.kept} were there already"] if found.kept else []
+    parts += [f"{found.kept} already existed"] if found.kept else []
     parts += [f"skipped {len(found.skipped)}"] if found.skipped else []
-    parts += [f"{found.waiting} images wait for the same command"] if found.waiting else []
+    parts += [f"{found.waiting} images are left; run the same command again"] if found.waiting else []
     say("; ".join(parts))
 
 

@@ -63,14 +63,14 @@ _NEED_NETWORK = (
     "recovery_lr",
     "recover_with",
 )
-"""Keys of a prune section that need a `Network`: a training loop and measured domains."""
+"""Keys of a prune section that need a `Network`, because they train it or measure it."""
 
 
 def run(recipe: Recipe, *, show: bool = True) -> Path:
     """Prune the network of ``recipe``, recover, measure and show tables; returns the run's folder.
 
-    A stopped run is resumed. When the recipe names a network, not a run, the network is trained first and saved in the
-    sub-folder ``dense``.
+    A stopped run is resumed. If the recipe names a network instead of a run, the network is trained first and saved in
+    the sub-folder ``dense``.
 
     Raises:
         InputError: for anything in the recipe or the data that cannot be used.
@@ -101,7 +101,7 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
 
 @dataclass(frozen=True)
 class _Result:
-    """The network made from ``dense`` by pruning and recovery, and its costs."""
+    """The network that pruning and recovery made from ``dense``, and its costs."""
 
     dense: Network
     network: Network
@@ -113,7 +113,7 @@ class _Result:
 def _prune_and_recover(
     here: Run, dense: Network, images: Split, choice: Prune, *, show: bool, keep: bool = True
 ) -> _Result:
-    """Prune a copy of ``dense``, recover and compute costs; with ``keep`` a stopped call can be resumed."""
+    """Prune a copy of ``dense``, recover and compute costs; with ``keep`` a stopped call can resume."""
     network, report = _pruned(here, dense, images, choice, show=show, keep=keep)
     _recover(here, network, images, choice, dense, report)
     if choice.recovers and keep:
@@ -147,9 +147,9 @@ def _show(result: _Result) -> None:
 
 
 def sensitivity(recipe: Recipe, *, show: bool = True) -> Path:
-    """Measure and show the drop of the score when each unit alone is pruned; returns the run's folder with the records.
+    """Measure and show how the score drops if only one unit is pruned, for each unit; returns the run's folder.
 
-    When the recipe names a network, not a run, the network is trained first; `run` continues from it.
+    If the recipe names a network instead of a run, the network is trained first; `run` continues from it.
 
     Raises:
         InputError: for anything in the recipe or the data that cannot be used.
@@ -167,7 +167,7 @@ def sensitivity(recipe: Recipe, *, show: bool = True) -> Path:
 
 
 def _record_sweep(here: Run, sweep: Sweep, images: Split, choice: Prune, *, show: bool) -> None:
-    """Record a sweep, and show it."""
+    """Record a sweep, and with ``show`` print it."""
     floors, criterion = choice.floors or Floors(), choice.criterion.name
     notes = {"criterion": criterion, "tolerance": floors.tolerance, "images": floors.images}
     here.record("sensitivity", images.sources, sweep_values(sweep, floors), notes)
@@ -176,10 +176,11 @@ def _record_sweep(here: Run, sweep: Sweep, images: Split, choice: Prune, *, show
 
 
 def _check_recovery(here: Run, network: Network, images: Split, choice: Prune) -> None:
-    """Refuse, before anything is trained, a recovery that cannot run.
+    """Refuse a recovery that cannot run, before anything is trained.
 
     Raises:
-        InputError: for an algorithm that the data or its options do not allow, or one that is given with 0 steps.
+        InputError: for an algorithm that cannot use the data or its options, that does not train the network, or that
+            is given with 0 steps.
     """
     if choice.recovers:
         optim, steps = here.recipe.optim, choice.recovery or choice.total_steps or 0
@@ -187,9 +188,9 @@ def _check_recovery(here: Run, network: Network, images: Split, choice: Prune) -
         built.check(len(images.train), optim.batch // optim.accumulate)
         if not built.trains_network:
             name = (choice.recover_with or here.recipe.algorithm).name
-            raise InputError(f"prune.recover_with: {name} does not train the network; recover with erm or the like")
+            raise InputError(f"prune.recover_with: {name} does not train the network; use one that does, such as erm")
     elif choice.recover_with:
-        raise InputError(f"prune.recover_with: {choice.recover_with.name} would recover in 0 steps; set prune.recovery")
+        raise InputError(f"prune.recover_with: {choice.recover_with.name} has 0 steps to recover; set prune.recovery")
 
 
 def _choice(recipe: Recipe) -> Prune:
@@ -199,8 +200,8 @@ def _choice(recipe: Recipe) -> Prune:
         )
     if recipe.network.run and recipe.network.classes:
         raise InputError(
-            f"network.classes: {recipe.network.classes} would give {recipe.network.run} a new last layer that is not "
-            "trained; train that network first by hardy train, or leave network.classes out"
+            f"network.classes: {recipe.network.classes} would give {recipe.network.run} a new, untrained last layer; "
+            "train that network first with hardy train, or leave network.classes out"
         )
     return recipe.prune
 
@@ -219,7 +220,7 @@ def _dense(here: Run, network: Network, images: Split) -> Network:
     chosen = here.recipe.network
     if chosen.run or chosen.sha256:
         if network.plan:
-            _log.warning("%s is already pruned: the goal is relative to the channels it has left", chosen.run)
+            _log.warning("%s is already pruned: the goal is relative to its remaining channels", chosen.run)
         return network
     if trained := here.part("dense", network):
         if not holds_network(here.folder / "pruned"):  # a checkpoint here is from the training of `dense`
@@ -236,7 +237,7 @@ def _dense(here: Run, network: Network, images: Split) -> Network:
 def _pruned(
     here: Run, dense: Network, images: Split, choice: Prune, *, show: bool, keep: bool
 ) -> tuple[Network, PruningReport]:
-    """The smaller network before its recovery, and a report; both are saved, so that a recovery can be resumed."""
+    """The smaller network before its recovery, and a report; with ``keep`` both are saved, so that it can resume."""
     if keep and (earlier := here.part("pruned", dense)):
         report = PruningReport.read(here.folder)
         here.cost.update(report.took)
@@ -250,7 +251,7 @@ def _pruned(
 
 
 def _cut(here: Run, network: Network, images: Split, choice: Prune, *, show: bool) -> PruningReport:
-    """Score and remove channels, in place; record the sensitivities, and with a stop rule the share removed."""
+    """Score and remove channels, in place; record a sweep and, with a stop rule, the share of filters removed."""
     began = time.perf_counter()
     with here.progress(here, "score", 0) as log:
         surgery = operate(network, choice, here.view(images), pixel_loss=here.pixel_loss(network), log=log)
@@ -269,7 +270,7 @@ def _cut(here: Run, network: Network, images: Split, choice: Prune, *, show: boo
 
 
 def _recover(here: Run, network: Network, images: Split, choice: Prune, dense: Network, report: PruningReport) -> None:
-    """Train the smaller network in place for the steps of recovery; ``dense`` is the teacher when the recipe names
+    """Train the smaller network in place for the recovery steps; ``dense`` is the teacher if the recipe names
     none."""
     if steps := _recovery_steps(choice, int(report.took.get("score_steps", 0))):
         optim = here.recipe.optim.model_copy(update={"steps": steps, "lr": choice.recovery_lr})
@@ -279,16 +280,16 @@ def _recover(here: Run, network: Network, images: Split, choice: Prune, dense: N
 
 
 def _recovery_steps(choice: Prune, made: int) -> int:
-    """The steps of recovery after the ``made`` steps of the rounds.
+    """The number of recovery steps, given the ``made`` steps of the rounds.
 
     Raises:
-        InputError: when the rounds took more than ``choice.total_steps``.
+        InputError: if the rounds took more than ``choice.total_steps``.
     """
     if choice.total_steps is None:
         return choice.recovery
     if made > choice.total_steps:
         raise InputError(
-            f"prune.total_steps: {choice.total_steps}, but the rounds took {made}; raise it, or let a round remove more"
+            f"prune.total_steps: {choice.total_steps}, but the rounds took {made}; raise it, or remove more per round"
         )
     return choice.total_steps - made
 
@@ -313,23 +314,23 @@ def prune(
     """A physically smaller copy of ``network``, in evaluation mode; ``network`` itself does not change.
 
     Args:
-        network: from `hardy.create`, `hardy.load` or `hardy.wrap`; or any module, scored in its current mode, cut once.
-        example: an input of a module that is none of these; its ``data`` are pairs of images and labels.
-        criterion: a name of ``hardy list criterion``, or ``{"name": ..., options}``; by default ``ior``, and for a
-            plain module ``taylor`` with data and ``l2`` without.
+        network: from `hardy.create`, `hardy.load` or `hardy.wrap`; any other module is scored in its mode, pruned once.
+        example: for any other module: an input. Its ``data`` are pairs of images and labels.
+        criterion: a name of ``hardy list criterion``, or ``{"name": ..., options}``. The default is ``ior``; for any
+            other module it is ``taylor`` with data and ``l2`` without.
         data: source domains such as ``["streets/sim", "streets/day"]``, or a recipe's ``data`` section. A criterion
             that reads only the weights, such as ``l2``, needs no data; then the default schedule is ``one_shot``.
-        ratio: share of filters REMOVED, in (0, 1); 0.5 when neither this nor a target is given.
-        target_ms: the upper limit of the milliseconds for one image of the data's size, measured on this machine in
+        ratio: share of filters REMOVED, in (0, 1); 0.5 if neither this nor a target is given.
+        target_ms: upper limit of the milliseconds for one image of the data's size, measured on this machine in
             ``prune["runtime"]``.
-        target_gmacs: the upper limit of the billions of multiply-accumulates for one image.
+        target_gmacs: upper limit of the billions of multiply-accumulates for one image.
         prune: the rest of a recipe's ``prune`` section, such as ``{"schedule": "one_shot", "recovery": 200}``.
         loss: a name of ``hardy list loss``, or ``{"name": ..., options}``.
         optim: a recipe's ``optim`` section, such as ``{"batch": 8}``.
         run: a recipe's ``run`` section, such as ``{"seed": 1}``.
         folder: for checkpoints, records and the network; without a folder nothing is saved.
         show: print parameters, GMACs and, for a `Network`, measured milliseconds before and after.
-        trust: modules whose code may run when a file, such as a run of ``style_vae``, names it.
+        trust: modules whose code may run if a file, such as a run of ``style_vae``, names it.
 
     Raises:
         InputError: for anything that cannot be used.
@@ -354,7 +355,7 @@ def _in_memory(
     show: bool,
     trust: Sequence[str],
 ) -> Network:
-    """`prune` of a `Network`: the steps of the command, and with a ``folder`` also its records and checkpoints."""
+    """`prune` for a `Network`: the steps of the command and, with a ``folder``, also its records and checkpoints."""
     check_finite(network)
     refuse_folded(network.changes, "prune")
     with open_run(network, "prune", sections, folder=folder, run=run, trust=trust) as (here, kept):
@@ -382,10 +383,10 @@ def _bare(
     *,
     show: bool,
 ) -> Module:
-    """A smaller copy of a module that is no `Network`; layers that could not be pruned are logged with the reason.
+    """A smaller copy of a module that is not a `Network`; it logs the layers that could not be pruned, with the reason.
 
     Args:
-        module: what is pruned.
+        module: the module to prune.
         example: an input for it.
         data: batches, or an empty tuple.
         section: a recipe's ``prune`` section; the default criterion is ``taylor`` with data, else ``l2``.
@@ -394,7 +395,7 @@ def _bare(
         show: print parameters and GMACs before and after.
 
     Raises:
-        InputError: without an ``example``, for ``refused`` arguments, and what `prune_module` raises.
+        InputError: without an ``example``, for ``refused`` arguments, and as `prune_module`.
     """
     if example is None:
         raise InputError(
@@ -409,7 +410,7 @@ def _bare(
     built: Schedule = SCHEDULES.build(choice.schedule.name, **choice.schedule.options)
     if refused or built.trains:
         what = refused[0] if refused else f"the {choice.schedule.name} schedule"
-        raise InputError(f"{what} needs a Network: wrap the module with hardy.wrap, or prune it one_shot to a ratio")
+        raise InputError(f"{what} needs a Network: use hardy.wrap on the module, or prune one_shot to a ratio")
     small, surgery = prune_module(module, example, choice, data=batches, loss=recipe.loss, run=recipe.run)
     for name, reason in surgery.blocked.items():
         expected = reason == "reaches the network's output"  # as the last layer of any network does

@@ -1,4 +1,4 @@
-"""``hardy quantize``: an int8 ONNX file, calibrated on source domains, with the drop of every domain measured."""
+"""``hardy quantize``: write an int8 ONNX file, calibrated on source domains, and measure the drop of every domain."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,31 +36,31 @@ def quantize(
     root: str | Path | None = None,
     datasets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Quantised:
-    """Write an int8 ONNX file, and measure what every domain loses; over the limit no file is written.
+    """Write an int8 ONNX file, and measure the loss of every domain; no file is written if one is over the limit.
 
-    The ranges of activations come from ``images`` images of each domain in ``calibrate``; network and file are compared
-    on as many others of each domain of ``data``.
+    The ranges of the activations come from ``images`` images of each domain in ``calibrate``. The network and the file
+    are compared on as many other images of each domain in ``data``.
 
     Args:
-        network: a network for pixels, which does not change; or the folder of a run, whose records then get the
-            numbers.
-        path: the ONNX file; an existing one is replaced at the end only. Its README is written beside it.
-        data: domains to measure; of a run by default its held-out images and unseen domains.
-        calibrate: domains that give the ranges; of a run by default the training images of its sources.
+        network: a network that predicts a class per pixel, which does not change; or the folder of a run, whose records
+            then get the numbers.
+        path: the ONNX file; an existing file is replaced only at the end. A README is written next to it.
+        data: domains to measure; for a run the default is its held-out images and unseen domains.
+        calibrate: domains that give the ranges; for a run the default is the training images of its sources.
         size: (height, width) to which images are resized.
-        limit: points of mean IoU that a domain may lose.
-        images: of each domain, to calibrate and to measure.
+        limit: points of mean IoU that a domain may lose, at least 0.
+        images: the number of images of each domain, to calibrate and to measure, at least 1.
         output: what the file returns: ``classes`` or ``logits``.
-        root: folder of the data sets; of a run by default its own.
-        datasets: options per data set, such as ``{"streets": {"test": 20}}``; of a run by default its own.
+        root: folder of the data sets; for a run the default is its own.
+        datasets: options per data set, such as ``{"streets": {"test": 20}}``; for a run the default is its own.
 
     Returns:
-        What each domain loses, how many images gave the ranges, and the sizes of the files.
+        The loss of each domain, the number of images that gave the ranges, and the sizes of the files.
 
     Raises:
-        InputError: for an argument, a network or a domain that cannot be used; a domain has too few images or no
-            labels; or a package is missing.
-        ProofError: when a domain loses more than ``limit`` points; no file is written.
+        InputError: for an argument, a network or a domain that cannot be used, a domain with too few images or without
+            labels, or a missing package.
+        ProofError: if a domain loses more than ``limit`` points; no file is written.
     """
     folder = None
     if isinstance(network, str | Path):
@@ -86,11 +86,11 @@ def _made(
     output: Output,
     size: Sequence[int],
 ) -> Quantised:
-    """See `quantize`; ``folder`` is that of the network's run, if it has one."""
+    """See `quantize`; ``folder`` is the folder of the network's run, if it has one."""
     within("images", images, 1)
     within("limit", limit, 0)
     if output not in get_args(Output):
-        raise InputError(f"output {quoted(output)}: must be {' or '.join(get_args(Output))}")
+        raise InputError(f"output {quoted(output)}: it must be {' or '.join(get_args(Output))}")
     origin = origin_of(folder) if folder else Origin()
     ranges, judged = _parts(folder, origin, calibrate, domains, root, datasets)
     made = quantise_on(network, path, ranges, judged, images=images, size=size, limit=limit, output=output)
@@ -107,10 +107,12 @@ def _parts(
     root: str | None,
     datasets: Mapping[str, Mapping[str, Any]] | None,
 ) -> tuple[list[DomainItems], list[DomainItems]]:
-    """The images that may give the ranges, and those that may be measured."""
+    """The images that can give the ranges, and the images that can be measured."""
     data = origin.recipe.data if origin.recipe else None
     if data is None and not (calibrate and domains):
-        raise InputError(f"{folder or 'the network'}: has no recipe with sources; name domains, and --calibrate DOMAIN")
+        raise InputError(
+            f"{folder or 'the network'}: it has no recipe with sources; name domains, and --calibrate DOMAIN"
+        )
     ranges: list[DomainItems] = []
     judged: list[DomainItems] = []
     if data is not None and not (calibrate and domains):
@@ -148,10 +150,10 @@ def _records(origin: Origin, made: Quantised, size: Sequence[int]) -> list[Recor
 
 
 def run(folder: Path, file: Path, domains: Sequence[str], *, json: bool = False, **options: Any) -> Quantised:
-    """`quantize` the network in ``folder`` to ``file``, and show what each domain loses.
+    """`quantize` the network in ``folder`` to ``file``, and show the loss of each domain.
 
     Raises:
-        InputError: what `quantize` raises, and when a domain loses too much; then no file is written.
+        InputError: as `quantize`, and if a domain loses too much; then no file is written.
     """
     network = artefact.load(folder)
     try:

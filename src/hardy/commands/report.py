@@ -1,4 +1,4 @@
-"""``hardy report``: one self-contained page that says which network to ship, from the records of runs."""
+"""``hardy report``: write one self-contained page from the records of runs; it recommends a network to ship."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +10,14 @@ __all__ = ["run"]
 
 
 def run(paths: Sequence[Path], out: Path, *, budget: float | None = None, title: str = "Hardy report") -> Path:
-    """Write the page of the runs at or below ``paths`` to ``out``, and say what it shows; returns its path.
+    """Write the page of the runs at or below ``paths`` to ``out``, print a summary line, and return the page's path.
 
     Raises:
-        InputError: what `hardy.report.page.build.write` raises.
+        InputError: as `hardy.report.page.build.write`.
     """
     subject, torn = build.write(paths, out, budget=budget, title=title)
     for line in torn:
         warn(line)
     count = len(subject.networks)
-    say(f"{out}: {count} network{'s' * (count != 1)}; open it in a browser, also without a connection")
+    say(f"{out}: {count} network{'s' * (count != 1)}; open it in a browser; it needs no connection")
     return out

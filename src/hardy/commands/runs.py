@@ -1,4 +1,4 @@
-"""``hardy runs``: the runs of a folder with their headline numbers; runs compared; runs removed."""
+"""``hardy runs``: list the runs of a folder with their headline numbers, compare runs, remove runs."""
 
 import shutil
 import sys
@@ -29,13 +29,13 @@ def run(*folders: Path, metric: str | None = None) -> None:
     Measurements with test-time adaptation have separate rows.
 
     Raises:
-        InputError: when there is no run.
+        InputError: for a folder without a run.
     """
     files = []
     for folder in folders:
         found = sorted(file for file in folder.rglob("records.jsonl") if not (file.parent / "cells").is_dir())
         if not found:
-            raise InputError(f"{folder}: has no run with a records.jsonl below it; hardy train writes one")
+            raise InputError(f"{folder}: there is no run with a records.jsonl below it; hardy train writes one")
         files += found
     rows = []
     for file in files:
@@ -50,9 +50,9 @@ def run(*folders: Path, metric: str | None = None) -> None:
 
 
 def compare(folders: Sequence[Path], *, metric: str | None = None) -> None:
-    """Print what differs between runs: settings of their recipes, the latest score of each domain, and costs.
+    """Print how runs differ: settings of their recipes, the latest score of each domain, and costs.
 
-    Of two runs the last column is the difference of the scores in points.
+    For two runs the last column is the difference of the scores in points.
 
     Raises:
         InputError: for fewer than two runs, the same run twice, or a folder without records.
@@ -63,7 +63,7 @@ def compare(folders: Sequence[Path], *, metric: str | None = None) -> None:
     for folder in folders:
         if not (folder / "records.jsonl").is_file():
             raise InputError(
-                f"{folder}: has no records.jsonl, so it is no run that was measured; hardy runs lists them"
+                f"{folder}: it has no records.jsonl, so it is not a measured run; hardy runs lists the runs"
             )
         found.append(_read(folder / "records.jsonl"))
     pair = len(folders) == 2
@@ -84,7 +84,7 @@ def compare(folders: Sequence[Path], *, metric: str | None = None) -> None:
 
 
 def _read(file: Path) -> list[Record]:
-    """The records in ``file``; a last line that is torn, or being written, is left out and named."""
+    """The records in ``file``; an incomplete last line is left out, with a warning."""
     torn: list[str] = []
     found = records.read(file, torn=torn)
     for line in torn:
@@ -93,7 +93,7 @@ def _read(file: Path) -> list[Record]:
 
 
 def _settings(folders: Sequence[Path]) -> list[list[str]]:
-    """A row for each setting that is not the same in the recipes of all runs; a dash without a recipe."""
+    """A row for each setting that differs between the recipes of the runs; a dash for a run without it."""
     recipes = [origin_of(folder).recipe for folder in folders]
     values = [recipe.flat() if recipe else {} for recipe in recipes]
     keys = [key for key in dict.fromkeys(key for each in values for key in each) if key != "run.folder"]
@@ -102,17 +102,19 @@ def _settings(folders: Sequence[Path]) -> list[list[str]]:
 
 
 def remove(folders: Sequence[Path], *, yes: bool = False) -> None:
-    """Remove runs with everything in them; asks first unless ``yes``.
+    """Remove runs with all their files; ask first, unless ``yes``.
 
     Raises:
-        InputError: for a folder that is no run or in which a process works, or without ``yes`` where nobody can answer;
-            then nothing is removed.
+        InputError: for a folder that is not a run or that a process uses, or without ``yes`` if nobody can answer; then
+            nothing is removed.
     """
     if not folders:
         raise InputError("runs rm: name the runs to remove: hardy runs rm runs/x")
     for folder in folders:
         if folder.is_symlink() or not any((folder / name).is_file() for name in ("recipe.yaml", "network.json")):
-            raise InputError(f"{folder}: has no recipe.yaml and no network.json, so it is no run; it is left alone")
+            raise InputError(
+                f"{folder}: it has no recipe.yaml and no network.json, so it is not a run; nothing is removed"
+            )
         with Lock(folder, who="hardy run", advice="wait for it"):
             files = [path for path in folder.rglob("*") if path.is_file() and path.name != NAME]
         say(f"{folder}: {len(files)} files, {sum(path.stat().st_size for path in files) / 2**20:.1f} MiB")
@@ -121,7 +123,7 @@ def remove(folders: Sequence[Path], *, yes: bool = False) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise InputError("runs rm: nobody can answer here; give --yes to remove them without asking")
-        typer.confirm("Remove for good?", abort=True, err=True)
+        typer.confirm("Remove them permanently?", abort=True, err=True)
     for folder in folders:
         shutil.rmtree(folder)
         say(f"{folder}: removed")

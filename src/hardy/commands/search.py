@@ -37,11 +37,15 @@ _log = logging.getLogger("hardy")
 
 
 def run(recipe: Recipe, *, show: bool = True) -> Path:
-    """Search as ``recipe`` says, or resume a stopped search, and show the result; returns the run's folder.
+    """Search as ``recipe`` describes, or resume a stopped search, and show the result; returns the run's folder.
 
-    The folder holds ``architecture.json``, for ``network.arch`` of a recipe; the found network with the shared weights
-    that it was ranked by, for ``network.run``; the largest network of the space in ``largest``; all evaluations in
-    ``search.jsonl``; and the measured times in ``latency.json``.
+    The folder contains:
+
+    - ``architecture.json``, for ``network.arch`` of a recipe;
+    - the found network with the shared weights that ranked it, for ``network.run``;
+    - the largest network of the space, in ``largest``;
+    - all evaluations, in ``search.jsonl``;
+    - the measured times, in ``latency.json``.
 
     Raises:
         InputError: for anything in the recipe or the data that cannot be used, or a budget below the fastest network.
@@ -52,7 +56,7 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
         if show:
             say(f"{done}: this search is finished; give another run.folder to search again")
         return done
-    assert recipe.network.classes, "a network that is named has classes"
+    assert recipe.network.classes, "a named network has classes"
     label_space = find_label_space(recipe.network.classes)
     with Run.open(recipe, "search", terminal) as here:
         seed_all(recipe.run.seed, "network")
@@ -68,28 +72,32 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
 
 
 def _choice(recipe: Recipe) -> Search:
-    """The search section of ``recipe``; sections that a search does not use are refused."""
+    """The search section of ``recipe``.
+
+    Raises:
+        InputError: without that section, for a network or algorithm that a search cannot use, or several processes.
+    """
     if recipe.search is None:
         raise InputError("recipe: hardy search needs a search section, such as search: {budget_ms: 20}")
     network = recipe.network
     usual = NETWORKS.describe("fasterseg").check({})
     if network.name != "fasterseg" or network.weights or network.options not in ({}, usual):
         raise InputError(
-            "network: a search finds a fasterseg from scratch; give name: fasterseg and classes, and no weights or "
+            "network: a search finds a fasterseg from scratch; give name: fasterseg and classes, without weights or "
             "other options"
         )
     if recipe.algorithm.name != "erm":
         raise InputError(
-            f"algorithm: {recipe.algorithm.name} cannot train shared weights; leave algorithm out, and use it to train "
-            "the network that is found"
+            f"algorithm: {recipe.algorithm.name} cannot train shared weights; leave algorithm out, and use it later to "
+            "train the found network"
         )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("search: runs in one process; train the network that is found in several")
+        raise InputError("search: it runs in one process; use several processes only to train the found network")
     return recipe.search
 
 
 def _prices(here: Run, label_space: LabelSpace, space: Space, choice: Search) -> Priced:
-    """The times of architectures; parts that are not in the table yet are measured now."""
+    """The times of architectures; parts that are not yet in the table are measured now."""
     recipe = here.recipe
     device = place_of(choice.runtime, recipe.run)
     times = layer_tables.open_table(choice.runtime, device)
@@ -108,7 +116,11 @@ def _train(here: Run, supernet: Supernet, images: Split, choice: Search) -> None
 
 
 def _find(here: Run, prices: Priced, judge: Judge, choice: Search) -> SearchResult:
-    """Evaluate architectures, and time the best."""
+    """Evaluate architectures, and measure the time of the best ones.
+
+    Raises:
+        InputError: if no architecture is within the budget.
+    """
     space = prices.bench.space
     proposer = Proposer(
         space, prices.predicted, choice.budget_ms, here.recipe.run.seed, choice.method, choice.population, choice.sample
@@ -129,7 +141,7 @@ def _find(here: Run, prices: Priced, judge: Judge, choice: Search) -> SearchResu
 
 @dataclass(frozen=True)
 class _Row:
-    """A row of the table at the end."""
+    """A row of the final table."""
 
     network: Network
     score: float

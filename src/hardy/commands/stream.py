@@ -33,7 +33,7 @@ from hardy.trust import from_file, names_typed
 __all__ = ["run", "stream"]
 
 _SECTIONS = ("data", "stream", "adapt")
-"""What the recipe of a stream may hold."""
+"""The sections that the recipe of a stream may have."""
 
 
 def stream(
@@ -60,14 +60,14 @@ def stream(
         adapt: a method of ``hardy list adaptation``, or ``{"name": ..., "reset": ..., options}``.
         root: folder of the data sets.
         datasets: options per data set, such as ``{"streets": {"test": 20}}``.
-        splits: the splits to show, such as ``["val"]``; all images without any.
-        size: (height, width) that images are resized to; scores are at the masks' own size.
+        splits: the splits to show, such as ``["val"]``; without any, all images.
+        size: (height, width) to which images are resized; scores are at the masks' own size.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        seed: decides the method's random draws; those of the order are the section's own ``seed``.
+        seed: seeds the method's random draws; the section's own ``seed`` seeds the order of the stream.
         source_images: see `hardy.adapt`.
 
     Raises:
-        InputError: what `hardy.evaluate` raises, and for an empty stream.
+        InputError: as `hardy.evaluate`, and for an empty stream.
     """
     values = {
         "data": {
@@ -126,7 +126,7 @@ def _shown(network: Network, recipe: Recipe, source_images: Iterable[Tensor] | T
 
 
 def _owner(network: Network, recipe: Recipe) -> str:
-    """What identifies a stream of a network: all that could change a bit of it."""
+    """An identifier of a stream with a network: a hash of everything that affects its result."""
     values = recipe.model_dump(mode="json", include={"data", "stream", "adapt"})
     for key in ("folder", "checkpoint_every"):
         values["stream"].pop(key)
@@ -145,21 +145,21 @@ def run(
     size: Sequence[int] | None = None,
     device: str = "auto",
 ) -> None:
-    """Show a stream to the network in ``folder``, print what was measured and append it to the folder's records.
+    """Show a stream to the network in ``folder``, print the scores and append them to the folder's records.
 
     Args:
-        folder: of the run; its seed decides the method's random draws.
+        folder: the run's folder; its seed seeds the method's random draws.
         words: ``stream.key=value`` and ``adapt.key=value``, and at most one file with the sections ``data``,
             ``stream`` and ``adapt``.
-        domains: in place of the file's ``data.unseen``.
+        domains: replace the file's ``data.unseen``.
         root: folder of the data sets.
         datasets: options per data set.
         splits: the splits to show.
-        size: as in the run's own recipe without it.
+        size: (height, width); without it, as in the run's recipe.
         device: where it runs.
 
     Raises:
-        InputError: what `stream` raises; after the table, for frames that could not be used.
+        InputError: as `stream`; after the table, for frames that could not be used.
     """
     network = artefact.load(folder)
     check_finite(network, folder)
@@ -192,7 +192,7 @@ def _records(origin: Origin, table: StreamTable, here: Mapping[str, Any]) -> lis
 def _recipe(
     words: Sequence[str], domains: Sequence[str], given: Mapping[str, Any], machine: Mapping[str, Any]
 ) -> Recipe:
-    """The recipe of the words of the command line; those of ``given`` that say something override a file's.
+    """The recipe from the words of the command line; values of ``given`` that are not empty override those of a file.
 
     Raises:
         InputError: for two files, a file with other sections, or a word for another section.
@@ -200,12 +200,12 @@ def _recipe(
     files = [word for word in words if "=" not in word]
     texts = [word for word in words if "=" in word]
     if len(files) > 1:
-        raise InputError(f"{files[1]}: {files[0]} is the recipe of the stream already; give one")
+        raise InputError(f"{files[1]}: {files[0]} is also a recipe of a stream; give only one")
     values: dict[str, Any] = {}
     for file in files:
         values = safe_yaml.read(expanded(file)) or {}
         if not isinstance(values, dict) or set(values) - set(_SECTIONS):
-            raise InputError(f"{file}: the recipe of a stream has the sections {', '.join(_SECTIONS)}, and no other")
+            raise InputError(f"{file}: the recipe of a stream has only the sections {', '.join(_SECTIONS)}")
     data = {**(values.get("data") or {}), **{name: value for name, value in given.items() if value}}
     if domains:
         data["unseen"] = list(domains)
@@ -224,7 +224,7 @@ def _recipe(
 
 
 def _show(title: str, table: StreamTable) -> None:
-    """Print a row per domain with a column per round, then the costs and what was skipped."""
+    """Print a row per domain with a column per round, then the costs and the skipped frames."""
     rounds = range(1, table.rounds + 1) if table.rounds <= 10 else (1, table.rounds)
     probed = bool(table.probes)
     metric = "accuracy %" if table.image_level else "mIoU %"
@@ -245,7 +245,7 @@ def _show(title: str, table: StreamTable) -> None:
     say(f"worst window of {width} frames: {percent(worst.score)}, from frame {worst.start}")
     say(
         f"{len(table.places)} frames, {costs['updates']:.0f} batches adapted on (every {costs['every']:.0f}), "
-        f"{costs['ms_per_frame']:.1f} ms a frame (source {costs.get('source_ms_per_frame', 0):.1f}), "
+        f"{costs['ms_per_frame']:.1f} ms per frame (source {costs.get('source_ms_per_frame', 0):.1f}), "
         f"{costs.get('memory_mib', 0):.0f} MiB"
     )
     if costs["nan_frames"]:
@@ -259,13 +259,13 @@ def _show(title: str, table: StreamTable) -> None:
 
 
 def _show_guard(table: StreamTable) -> None:
-    """Print what the guard did by cause, and how often it was right."""
+    """Print the actions of the guard by cause, and how often they were right."""
     causes = Counter((action.cause.split(" ")[0], action.action) for action in table.actions)
     for (cause, action), count in causes.items():
         first = next(one for one in table.actions if one.cause.split(" ")[0] == cause and one.action == action)
         say(f"guard: {action} {count} times, by {cause}; first at frame {first.frame}: {first.cause}")
     true, false, missed, _ = (f"{table.costs[f'alarms_{name}']:.0f}" for name in Alarms._fields)
     say(
-        f"guard: {true} alarms where the source was better and {false} where it was not; {missed} batches where it was "
-        f"better without an alarm; {table.costs['guard_forwards']:.0f} forward passes"
+        f"guard: {true} alarms while the source was better, {false} while it was not; {missed} batches without an "
+        f"alarm while the source was better; {table.costs['guard_forwards']:.0f} forward passes"
     )

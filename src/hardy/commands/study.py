@@ -1,4 +1,4 @@
-"""``hardy study``: run a grid of recipes in parallel on Ray, resume cell by cell, and show one table."""
+"""``hardy study``: run a grid of recipes in parallel on Ray, resume unfinished cells, and show one table."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -29,20 +29,20 @@ def run(
     dry_run: bool = False,
     trust: Sequence[str] = (),
 ) -> int:
-    """Run the cells of the study in ``file`` that are not done and show its table; 1 if a cell failed, else 0.
+    """Run the cells of the study in ``file`` that are not done, and show its table; return 1 if a cell failed, else 0.
 
     Args:
         file: a study (YAML).
         overrides: ``key=value`` for the study's own keys or for the recipes of all its stages.
-        address: of a Ray cluster, such as ``auto`` or ``head:6379``; without it Ray is started on this machine.
-        jobs: cells at a time; without it as many as fit on the cores and GPUs.
+        address: the address of a Ray cluster, such as ``auto`` or ``head:6379``; without it Ray starts on this machine.
+        jobs: how many cells run at the same time; without it as many as fit on the cores and GPUs.
         only: ``axis=value`` filters.
         dry_run: show the cells and their states, and run none.
-        trust: modules whose code may run when a recipe names it.
+        trust: modules whose code may run if a recipe names it.
 
     Raises:
-        InputError: for a study, a recipe of a cell or an address that cannot be used, or where Ray is missing.
-        StoppedStudy: after Ctrl-C or SIGTERM, when the checkpoints of the running cells are written.
+        InputError: for a study, a recipe of a cell or an address that cannot be used, or if Ray is missing.
+        StoppedStudy: after Ctrl-C or SIGTERM, after the running cells have written their checkpoints.
     """
     study, others = read(file, overrides)
     typed = names_typed(overrides)
@@ -66,7 +66,7 @@ def run(
 
 
 def _counts(folder: Path) -> dict[str, counts.Counts]:
-    """The per-image counts that a run in ``folder`` kept; nothing where it kept none."""
+    """The per-image counts that the run in ``folder`` kept; empty if it kept none."""
     return counts.read(folder) if (folder / counts.FILE).exists() else {}
 
 

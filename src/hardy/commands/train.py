@@ -27,12 +27,12 @@ __all__ = ["run", "train"]
 
 
 def run(recipe: Recipe, *, show: bool = True) -> Path:
-    """Train as ``recipe`` says, or resume a stopped run, and show a table; returns the run's folder.
+    """Train as ``recipe`` describes, or resume a stopped run, and show a table; returns the run's folder.
 
     Raises:
-        InputError: for anything in the recipe or the data that cannot be used. When a domain cannot be read after
+        InputError: for anything in the recipe or the data that cannot be used. If a domain cannot be read after
             training, the network is saved and the other domains are measured first.
-        Stopped: after Ctrl-C or SIGTERM, when the checkpoint has been written.
+        Stopped: after Ctrl-C or SIGTERM, after the checkpoint has been written.
     """
     if done := Run.finished(recipe, "train"):
         if show:
@@ -92,22 +92,22 @@ def train(
         network: from `hardy.create`, `hardy.load` or `hardy.wrap`.
         data: source domains such as ``["streets/sim"]``, or the ``data`` section of a recipe.
         algorithm: a name of ``hardy list algorithm``, or ``{"name": ..., options}``.
-        teacher: for an algorithm that learns from one: a network, a run's folder, an ONNX file with logits, or a
+        teacher: for an algorithm that learns from a teacher: a network, a run's folder, an ONNX file with logits, or a
             recipe's ``teacher`` section.
-        loss: in the same form, of ``hardy list loss``.
-        tuner: in the same form, of ``hardy list tuner``; it is attached first, and the rest of the network is frozen.
-        steps: optimiser steps.
+        loss: a name of ``hardy list loss``, or ``{"name": ..., options}``.
+        tuner: in the same form, of ``hardy list tuner``. It is attached first, and the rest of the network is frozen.
+        steps: number of optimiser steps.
         optim: the rest of a recipe's ``optim`` section, such as ``{"lr": 0.05, "batch": 16}``.
         evaluate: a recipe's ``evaluate`` section.
         run: a recipe's ``run`` section, such as ``{"seed": 1}``.
         folder: for checkpoints, records, the given network (in ``start``) and the trained one; the same as
-            ``run["folder"]``. Without a folder nothing is measured at the end and nothing is saved. If the run in it is
-            finished, its weights are loaded.
-        trust: modules whose code may run when a file, such as a run of ``style_vae``, names it.
+            ``run["folder"]``. Without a folder nothing is measured at the end and nothing is saved. If the folder has a
+            finished run, its weights are loaded.
+        trust: modules whose code may run if a file, such as a run of ``style_vae``, names it.
 
     Raises:
         InputError: for anything that cannot be used.
-        Stopped: after Ctrl-C or SIGTERM; with a folder, ``network`` has its original weights again, and the same call
+        Stopped: after Ctrl-C or SIGTERM; with a folder, ``network`` gets its original weights back, and the same call
             resumes.
     """
     refuse_plain(network)
@@ -133,7 +133,7 @@ def _fit(here: Run, network: Network, kept: Path | None) -> None:
         here.tune(network)
         here.fit(network, images, "train")
     except (Stopped, InputError) as error:
-        if here.recipe.tuner or (kept and isinstance(error, Stopped)):  # so that the same call resumes
+        if here.recipe.tuner or (kept and isinstance(error, Stopped)):  # so that the same call can resume
             restore()
         raise
     if kept:

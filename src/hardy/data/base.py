@@ -16,26 +16,27 @@ from hardy.former import FormerName
 __all__ = ["AbsentError", "Dataset", "Domain", "DomainItems", "Item", "find_root"]
 
 Item = Hashable
-"""What a dataset needs to find one image and its label again: a pair of paths, an index; hashable, picklable."""
+"""The key of one image and its label in a dataset, such as a pair of paths or an index; hashable and picklable."""
 
 
 class AbsentError(InputError):
-    """The layout of a dataset is not in the folder where it was looked for; what is there may be another dataset."""
+    """The folder does not have the layout of this dataset; it may hold another dataset."""
 
 
 class Dataset(ABC):
     """A dataset on disk (or drawn): its domains, their splits, and how to read one labelled image.
 
-    The constructor takes ``root`` (the folder to look in) before the ``*`` and its options after. It may list
-    files; it reads no image. It raises `AbsentError` where its layout is not there, and `InputError` where the folder
-    is empty, or holds an image without mask or a mask without image, naming the first such file and the count.
+    The constructor takes ``root`` (the folder to look in) before the ``*`` and its options after it. It may list files
+    but reads no image. It raises `AbsentError` if the folder does not have its layout. It raises `InputError` if the
+    folder is empty, or for images without masks or masks without images; the message names the first such file and the
+    count.
 
     Attributes:
-        label_space: the label space of what `read` returns.
+        label_space: the label space of the labels that `read` returns.
         image_level: True when labels are one class per image.
-        never: classes of `label_space` that no label of this dataset holds.
-        drawn: True when images and labels are computed, not read: a check then reads a few labels only.
-        void: which pixels its label map ignores, in words.
+        never: classes of `label_space` that no label of this dataset has.
+        drawn: True when images and labels are computed, not read. A check then reads only a few labels.
+        void: the pixels that its label map ignores, in words.
     """
 
     label_space: LabelSpace
@@ -54,25 +55,30 @@ class Dataset(ABC):
 
     @abstractmethod
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
-        """domain name -> split name -> items, in a fixed order (domains, splits and items sorted or as published)."""
+        """Domain name -> split name -> items, in a fixed order (domains, splits and items sorted or as published)."""
 
     @abstractmethod
     def read(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
-        """The image (H, W, 3) uint8 RGB and its label: (H, W) uint8 ids of `labels` with 255 where ignored, or a
-        () int64 class id. Raises `InputError` naming the file for a torn image, a size mismatch between image and
-        mask, or an id outside the label map (with the id and its count)."""
+        """The image (H, W, 3) uint8 RGB and its label.
+
+        The label is (H, W) uint8 ids of `label_space`, with 255 where ignored, or a () int64 class id.
+
+        Raises:
+            InputError: for a damaged image, an image and a mask of different sizes, or an id outside of the label map.
+                The message names the file, and the id with its count.
+        """
 
     def read_label(self, item: Item) -> np.ndarray:
-        """The label that `read` returns, with the same errors; a dataset of files leaves the image undecoded."""
+        """The label that `read` returns, with the same errors. A dataset of files does not decode the image."""
         return self.read(item)[1]
 
     def ends_whole(self, item: Item) -> bool:
-        """Whether the end of the image's file shows that nothing was cut off; False where only decoding can show it."""
+        """Whether the end of the image's file shows that it is complete; False if only decoding can show this."""
         path = item[0] if isinstance(item, tuple) else None
         return isinstance(path, Path) and ends_whole(path)
 
     def name_of(self, item: Item) -> str:
-        """How messages and records name ``item``: its image's path or the like."""
+        """The name of ``item`` in messages and records, such as the path of its image."""
         return str(item[0] if isinstance(item, tuple) else item)
 
 
@@ -82,7 +88,7 @@ class Domain:
 
     Attributes:
         name: ``dataset/domain``.
-        dataset: where the images are read.
+        dataset: reads the images.
         splits: split name -> items.
     """
 
@@ -91,12 +97,12 @@ class Domain:
     splits: Mapping[str, Sequence[Item]]
 
     def items(self, *splits: str) -> tuple[Item, ...]:
-        """The items of the named splits, or of all of them when none is named, in order."""
+        """The items of the named splits, or of all splits if none is named, in order."""
         return tuple(item for split in (splits or self.splits) for item in self.splits[split])
 
 
 DomainItems = tuple[Domain, Sequence[Item]]
-"""A domain and those of its items that are used; in a sequence of these, the ``domains`` of a Batch are places."""
+"""A domain and the items of it that are used. The ``domains`` of a Batch are indices in a sequence of these."""
 
 
 def find_root(root: Path, *candidates: str) -> Path:

@@ -1,4 +1,4 @@
-"""The pass over the data before the first step: data that cannot be trained on is found now, not in the tenth epoch."""
+"""The check of the data before the first step, so that wrong data is found before training."""
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -18,15 +18,15 @@ __all__ = ["Counts", "Decode", "check_labels", "count_labels", "gaps"]
 _log = logging.getLogger("hardy")
 
 DRAWN = 16
-"""How many labels of a drawn domain are checked."""
+"""The number of labels of a drawn domain that are checked."""
 
 SAMPLE = 8
-"""How many images of a domain are decoded in a sample, besides those whose files do not end as they should."""
+"""The number of images of a domain that are decoded in a sample, in addition to those whose files look incomplete."""
 
 _NAMED = 6
 
 Decode = Literal["none", "sample", "all"]
-"""Which images are decoded as well: none, a few of each domain and those that may be torn, or all."""
+"""Which images are also decoded: none, a few of each domain and those that may be incomplete, or all."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Counts:
 
     Attributes:
         classes: (K,) int64 pixels (or images) of each class.
-        ignored: how many pixels are ignored.
+        ignored: the number of ignored pixels.
     """
 
     classes: np.ndarray
@@ -43,7 +43,7 @@ class Counts:
 
 
 def check_labels(data: Sequence[DomainItems], label_space: LabelSpace, *, decode: Decode = "none") -> np.ndarray:
-    """As `count_labels`, with a warning that names the classes without a pixel; (K,) int64.
+    """The pixels (or images) of each class, (K,) int64, as `count_labels`; logs a warning for classes without any.
 
     Raises:
         InputError: as `count_labels`.
@@ -61,19 +61,20 @@ def count_labels(
     decode: Decode = "none",
     over: Callable[[Sequence[Item]], Iterable[Item]] = iter,
 ) -> Counts:
-    """Read every label once, images left undecoded where the dataset can, and count the pixels of each class.
+    """Read every label once and count the pixels of each class; images are not decoded if the dataset allows this.
 
     Of a dataset that draws its images (`Dataset.drawn`) only the first few labels are counted, and no image is decoded.
 
     Args:
         data: domains with the items to check.
-        label_space: the space the counts are in.
-        decode: which images are decoded.
-        over: goes over the items of a domain, such as a progress bar.
+        label_space: the label space of the counts.
+        decode: which images are also decoded.
+        over: iterates over the items of a domain, for example with a progress bar.
 
     Raises:
-        InputError: for the first torn image, or torn or foreign label, naming file, id and count; for a label space
-            without a map onto ``label_space``; when all pixels of all images are ignored.
+        InputError: for the first damaged image or label or the first id without a class (the message names the file,
+            the id and its count); for a dataset without a map onto ``label_space``; if all pixels of all images are
+            ignored.
     """
     total, ignored = np.zeros(len(label_space), dtype=np.int64), 0
     for domain, items in data:
@@ -94,10 +95,10 @@ def count_labels(
 
 
 def gaps(data: Sequence[DomainItems], label_space: LabelSpace, counts: Counts) -> str:
-    """One line that names the classes without a single label in ``data`` and what is ignored; empty without such.
+    """One line that names the classes without labels in ``data`` and the ignored pixels; empty if there are none.
 
-    Classes that a dataset is known to lack (`Dataset.never`) and drawn data sets, of which a few labels are seen, are
-    left out.
+    Classes that the datasets never have (`Dataset.never`) are not named. If a dataset is drawn, the line is empty,
+    because only a few of its labels were read.
     """
     datasets = [domain.dataset for domain, _ in data]
     if any(dataset.drawn for dataset in datasets):
@@ -117,7 +118,7 @@ def gaps(data: Sequence[DomainItems], label_space: LabelSpace, counts: Counts) -
 
 
 def _to_decode(domain: Domain, items: Sequence[Item], decode: Decode) -> set[int]:
-    """The places of the items whose images are decoded."""
+    """The indices of the items whose images are decoded."""
     if decode == "none" or domain.dataset.drawn:
         return set()
     if decode == "all":
@@ -133,5 +134,5 @@ def _counts(domain: Domain, item: Item, *, decoded: bool) -> np.ndarray:
     counts = np.bincount(np.ravel(label), minlength=256)
     foreign = [i for i in np.flatnonzero(counts) if i >= len(dataset.label_space) and i != IGNORE]
     if foreign:
-        raise InputError(f"{dataset.name_of(item)}: id {foreign[0]} on {counts[foreign[0]]} pixels is no class")
+        raise InputError(f"{dataset.name_of(item)}: id {foreign[0]} on {counts[foreign[0]]} pixels is not a class")
     return counts

@@ -1,4 +1,4 @@
-"""Checks of image files without decoding: chunks, checksums, and whether the end is there.
+"""Checks of image files without decoding: chunks, checksums, and whether the file is complete.
 
 Source: PNG (ISO/IEC 15948:2004), sections 5.3 and 5.5; JPEG (ITU-T T.81), annex B; WebP container (RFC 9649).
 """
@@ -11,7 +11,7 @@ __all__ = ["check_sums", "ends_whole", "has_chunk", "is_lossless_webp"]
 
 
 def ends_whole(path: Path) -> bool:
-    """Whether the file ends as its format does, so that nothing was cut off. False where only decoding can show it."""
+    """Whether the file ends as its format requires, so that it is complete. False if only decoding can show this."""
     try:
         with path.open("rb") as file:
             head = file.read(12)
@@ -48,7 +48,7 @@ def check_sums(path: Path) -> None:
 
 
 def has_chunk(path: Path, name: bytes) -> bool:
-    """Whether a PNG has a chunk of this name; contents are skipped."""
+    """Whether a PNG has a chunk of this name; the contents of chunks are skipped."""
     with path.open("rb") as file:
         file.seek(8)
         while len(head := file.read(8)) == 8:
@@ -59,7 +59,7 @@ def has_chunk(path: Path, name: bytes) -> bool:
 
 
 def is_lossless_webp(path: Path) -> bool:
-    """Whether the first frame of a WebP is of the lossless kind."""
+    """Whether the first frame of a WebP file is lossless."""
     with path.open("rb") as file:
         file.seek(12)
         while len(head := file.read(8)) == 8:

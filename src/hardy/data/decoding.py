@@ -1,12 +1,12 @@
 """Decoding one file: an image to 8-bit RGB, a mask to ids or colours.
 
-Pillow decodes; every image file that Hardy reads is opened here. Images become 8-bit RGB; masks stay what they are,
-ids or colours, because a palette or a second channel carries meaning there. Both are turned upright as their EXIF
-orientation says. Content that would be lost silently (more than 8 bits per channel, transparency, all but one frame of
-an animation) and masks whose compression is lossy are errors that name the file.
+Pillow decodes; every image file that Hardy reads is opened here. Images become 8-bit RGB. Masks keep their ids or
+colours, because a palette or a second channel has a meaning there. Both are rotated according to their EXIF
+orientation. Content that would be lost silently (more than 8 bits per channel, transparency, further frames of an
+animation) and masks with lossy compression are errors that name the file.
 
-A file may have up to `MOST_PIXELS` pixels, which take about 10 bytes each while they are decoded. Only the formats of
-`FORMATS` are tried: others of Pillow's call outside programs.
+A file can have up to `MOST_PIXELS` pixels, which need about 10 bytes each while they are decoded. Only the formats in
+`FORMATS` are tried, because Pillow calls external programs for some others.
 """
 
 import threading
@@ -37,13 +37,13 @@ __all__ = [
 ]
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM")
-"""The formats, as Pillow names them, that are decoded."""
+"""The formats that are decoded, with Pillow's names."""
 
 MOST_PIXELS = 2**28
-"""The most pixels a file may have: 16384 x 16384, or 268 megapixels."""
+"""The largest number of pixels of a file: 16384 x 16384, or 268 megapixels."""
 
 _RGB_LIKE = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-"""Modes of Pillow that become RGB without loss of what is seen."""
+"""Modes of Pillow that can be converted to RGB without visible loss."""
 
 _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
 
@@ -57,7 +57,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What brings an image upright, by its EXIF orientation."""
+"""The operation that makes an image upright, by its EXIF orientation."""
 
 _lock = threading.Lock()
 
@@ -79,8 +79,8 @@ def read_image(path: Path) -> np.ndarray:
     """The image at ``path`` as (H, W, 3) uint8 RGB; grey, palette and CMYK images are converted.
 
     Raises:
-        InputError: for a torn or missing file, another kind of file, more than 8 bits per channel, transparent pixels,
-            an animation, or more than `MOST_PIXELS` pixels.
+        InputError: for a damaged or missing file, another kind of file, more than 8 bits per channel, transparent
+            pixels, an animation, or more than `MOST_PIXELS` pixels.
     """
     with opened(path) as image:
         _one_frame(image, path)
@@ -111,8 +111,8 @@ def raw_mask(path: Path) -> RawMask:
     """The mask at ``path`` with its palette.
 
     Raises:
-        InputError: for a torn or missing file, another kind of file, lossy compression, transparent pixels, an
-            animation, a kind of image that holds neither ids nor 8-bit colours, or more than `MOST_PIXELS` pixels.
+        InputError: for a damaged or missing file, another kind of file, lossy compression, transparent pixels, an
+            animation, an image with neither ids nor 8-bit colours, or more than `MOST_PIXELS` pixels.
     """
     with opened(path) as image:
         _one_frame(image, path)
@@ -146,25 +146,28 @@ def image_size(path: Path) -> tuple[int, int]:
     """(height, width) of the upright image at ``path``, from its header.
 
     Raises:
-        InputError: for a file that is missing or no image.
+        InputError: for a file that is missing or not an image.
     """
     with opened(path) as image:
         if image.format == "PNG" and "exif" not in image.info and has_chunk(path, b"eXIf"):
-            image.load()  # the orientation stands behind the pixels
+            image.load()  # the orientation is stored after the pixels
         turned = image.format != "TIFF" and orientation(image) >= 5
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
 @contextmanager
 def opened(path: Path, most: int | None = None) -> Iterator[ImageFile]:
-    """The image at ``path``, of up to ``most`` (`MOST_PIXELS`) pixels, its header read. An error inside becomes an
-    `InputError` that describes the file."""
+    """The image at ``path`` with its header read, of up to ``most`` pixels (by default `MOST_PIXELS`).
+
+    An error inside the block becomes an `InputError` that describes the file."""
     bound = MOST_PIXELS if most is None else most
     try:
         if path.exists() and not path.is_file():
-            raise InputError(f"{path}: is {'a folder' if path.is_dir() else 'no regular file'}; give an image file")
+            raise InputError(
+                f"{path}: it is {'a folder' if path.is_dir() else 'not a regular file'}; give an image file"
+            )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of metadata; what concerns pixels is an error
+            warnings.simplefilter("ignore")  # these are about metadata; problems with pixels are errors
             with _header(path) as image:
                 if image.width * image.height > bound:
                     raise InputError(
@@ -179,7 +182,7 @@ def opened(path: Path, most: int | None = None) -> Iterator[ImageFile]:
 
 
 def _header(path: Path) -> ImageFile:
-    """Pillow's image, without its own bound, which is below `MOST_PIXELS`."""
+    """Pillow's image, without Pillow's own limit, which is below `MOST_PIXELS`."""
     with _lock:
         bound, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -193,19 +196,19 @@ def _said(path: Path, error: Exception) -> str:
     if isinstance(error, FileNotFoundError) or not path.exists():
         return f"{path}: there is no such file"
     if isinstance(error, MemoryError):
-        return f"{path}: does not fit into memory; cut it into tiles"
+        return f"{path}: it does not fit into memory; cut it into tiles"
     if isinstance(error, OSError) and error.errno is not None:
-        return f"{path}: cannot be read: {error.strerror}"
+        return f"{path}: it cannot be read: {error.strerror}"
     reason = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, UnidentifiedImageError):
         if found := kind_of(path):
-            return f"{path}: is {found[0]}; {found[1]}"
-        reason = "of no known format" if path.stat().st_size else "the file is empty"
-    return f"{path}: torn or no image ({reason}); fetch it again"
+            return f"{path}: it is {found[0]}; {found[1]}"
+        reason = "unknown format" if path.stat().st_size else "the file is empty"
+    return f"{path}: damaged or not an image ({reason}); fetch it again"
 
 
 def _upright(image: Image.Image, path: Path) -> Image.Image:
-    """``image``, decoded and turned as its orientation says; Pillow does so itself for a TIFF."""
+    """``image``, decoded and rotated according to its orientation, which Pillow does itself for a TIFF."""
     image.load()
     if image.format == "PNG":
         check_sums(path)
@@ -214,29 +217,29 @@ def _upright(image: Image.Image, path: Path) -> Image.Image:
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 without any."""
+    """The EXIF orientation, 1 to 8; 1 if there is none."""
     try:
-        # Not that of PngImageFile, which decodes all pixels to look behind them.
+        # Not the getexif of PngImageFile, which decodes all pixels to look for metadata after them.
         found = Image.Image.getexif(image).get(_ORIENTATION, 1)
-    except Exception:  # damaged metadata say nothing about the pixels
+    except Exception:  # damaged metadata do not mean that the pixels are damaged
         return 1
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
 def _is_deep(image: ImageFile) -> bool:
-    """Whether the file stores 16 bits per channel, which Pillow halves for colours; before `load`."""
+    """Whether the file stores 16 bits per channel, which Pillow reduces to 8 for colours; call it before `load`."""
     return any(";16" in str(tile.args) for tile in image.tile)
 
 
 def _one_frame(image: Image.Image, path: Path) -> None:
-    """Refuse animations and files of several pages; the preview in a camera's JPEG is no second image."""
+    """Raise `InputError` for animations and files of several pages; a preview in a camera's JPEG is allowed."""
     frames = getattr(image, "n_frames", 1)
     if image.format in ("GIF", "PNG", "TIFF", "WEBP") and frames > 1:
-        raise InputError(f"{path}: holds {frames} images; save the one that is meant as PNG")
+        raise InputError(f"{path}: it holds {frames} images; save the right one as PNG")
 
 
 def _lossy(image: Image.Image, path: Path) -> str:
-    """The name of the lossy compression of a file, or an empty text."""
+    """The name of a file's lossy compression; empty if it is lossless."""
     if image.format in ("JPEG", "MPO"):
         return "JPEG"
     if image.format == "TIFF":
@@ -249,4 +252,4 @@ def _opaque(image: Image.Image, path: Path) -> None:
     if image.has_transparency_data:
         alpha = (image if image.mode == "RGBA" else image.convert("RGBA")).getchannel("A")
         if alpha.getextrema() != (255, 255):
-            raise InputError(f"{path}: has transparent pixels; save it without transparency")
+            raise InputError(f"{path}: it has transparent pixels; save it without transparency")

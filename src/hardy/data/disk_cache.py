@@ -1,7 +1,7 @@
-"""Labelled pictures kept on disk, within a number of bytes, so that what is slow to draw is drawn once.
+"""A cache on disk for labelled pictures, with a size limit, so that slow drawings are made only once.
 
-A picture is found under the settings that it was drawn with and its own name. Each file holds a checksum: one that is
-torn or damaged counts as absent. Several processes may read and write one cache at a time.
+The key of a picture is its name and the settings that it was drawn with. Each file has a checksum; a damaged file is
+treated as absent. Several processes can read and write a cache at the same time.
 """
 
 import struct
@@ -18,41 +18,42 @@ Picture = tuple[np.ndarray, np.ndarray]
 """An image (H, W, 3) uint8 and its mask (H, W) uint8."""
 
 OWN = "hardy-pictures"
-"""The sub-folder of a cache, in which nothing else lies."""
+"""The sub-folder of a cache, which contains nothing else."""
 
 _MAGIC = b"hardypic1\n"
 _HEAD = struct.Struct(f"<{len(_MAGIC)}sII16s")
-"""What a file begins with: the magic, height, width, and the checksum of the name, the sizes and all that follows."""
+"""The header of a file: the magic, height, width, and the checksum of the name, the sizes and the rest of the file."""
 
 
 class DiskCache:
-    """Pictures in the sub-folder `OWN` of ``folder``, of at most ``most`` bytes in all.
+    """Pictures in the sub-folder `OWN` of ``folder``, with at most ``most`` bytes in total.
 
-    Where it is full, pictures of other versions give way; then no more are kept, and the log says so once.
+    If it is full, pictures of other versions are deleted. If that is not enough, no more pictures are kept, with one
+    message in the log.
 
     Args:
-        folder: made at the first picture; several caches may share it, each with its own ``version`` and ``settings``,
-            and then share its bytes.
-        version: what draws the pictures.
-        settings: what they are drawn with.
-        most: bytes of all files there.
+        folder: created with the first picture. Several caches can share it, each with its own ``version`` and
+            ``settings``; then they share its bytes.
+        version: the version of the code that draws the pictures.
+        settings: the settings that they are drawn with.
+        most: the largest size of all files in bytes.
     """
 
     def __init__(self, folder: Path, version: str, settings: str, *, most: int) -> None:
-        self.folder = folder / OWN  # what is removed lies in a folder that nobody but a cache has made
+        self.folder = folder / OWN  # only folders that a cache has made are deleted
         kept = self.folder / version
         self._place = kept / settings
         self._files = KeptFiles(self.folder, kept, most, what="pictures", instead="the others are drawn each time")
 
     def read(self, name: str) -> Picture | None:
-        """The picture ``name``, or None where it is not kept or damaged.
+        """The picture ``name``; None if it is not kept or damaged.
 
         Args:
             name: a relative path.
         """
         try:
             file = self._place / name
-            if not file.is_file():  # a pipe would be waited for
+            if not file.is_file():  # reading a pipe would block
                 return None
             data = bytearray(file.read_bytes())
             magic, height, width, found = _HEAD.unpack_from(data)

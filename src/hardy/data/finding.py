@@ -1,8 +1,8 @@
-"""Finding the files of a dataset: at any depth, through links, and which mask belongs to which image.
+"""Finds the files of a dataset, at any depth and through links, and pairs masks with images.
 
-Nothing is left out silently: an unreadable folder and a broken link are errors; a warning names files that are no
-images and circular links. Names that differ only in how their accents are encoded (as
-between macOS and Linux: Unicode's NFD and NFC) are the same.
+Nothing is left out silently: an unreadable folder and a broken link are errors; a warning names circular links and
+files that are not images. Names that differ only in the encoding of their accents (as between macOS and Linux: Unicode
+NFD and NFC) are the same.
 """
 
 import logging
@@ -32,7 +32,7 @@ _unpaired: ContextVar[list[Path] | None] = ContextVar("unpaired", default=None)
 
 @contextmanager
 def unpaired_left_out() -> Iterator[list[Path]]:
-    """Inside the block `pair` leaves out images without mask and masks without image, and adds them to this list."""
+    """Inside the block `pair` leaves out images without masks and masks without images, and adds them to this list."""
     found: list[Path] = []
     before = _unpaired.set(found)
     try:
@@ -42,13 +42,13 @@ def unpaired_left_out() -> Iterator[list[Path]]:
 
 
 def files(folder: Path, ending: str | Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """The files under ``folder``, at any depth, with one of these endings (in any case), sorted; hidden ones do not
-    count.
+    """The files in ``folder``, at any depth, with one of these endings (in upper or lower case), sorted.
 
-    Linked folders are searched too. When looking for images of all kinds, a warning names the other files.
+    Hidden files are left out. Linked folders are searched too. With the default endings, a warning names the other
+    files.
 
     Raises:
-        InputError: when ``folder`` is missing, a folder below it cannot be read, or such a link leads nowhere.
+        InputError: if ``folder`` is missing, a folder in it cannot be read, or a link to such a file is broken.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder; check the data root and the layout")
@@ -61,7 +61,7 @@ def files(folder: Path, ending: str | Sequence[str] = IMAGE_SUFFIXES) -> list[Pa
         if not path.name.lower().endswith(endings):
             others.append(path)
         elif path.is_symlink() and not path.exists():
-            raise InputError(f"{path}: links to {os.readlink(path)}, which is not there; fetch it or remove the link")
+            raise InputError(f"{path}: it links to {os.readlink(path)}, which is missing; fetch it or remove the link")
         else:
             (found if path.is_file() else others).append(path)
     left_out = [path for path in others if path.name.lower() not in _OF_SYSTEMS]
@@ -78,7 +78,7 @@ def files(folder: Path, ending: str | Sequence[str] = IMAGE_SUFFIXES) -> list[Pa
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Everything below ``folder`` that is no folder; links are followed unless they lead to a folder above them."""
+    """Everything in ``folder``, at any depth, except folders; follows links unless they lead to a folder above."""
     real = Path(os.path.realpath(folder))
     waiting = [(folder, frozenset(map(str, (real, *real.parents))))]
     while waiting:
@@ -87,13 +87,13 @@ def _walk(folder: Path) -> Iterator[Path]:
             with os.scandir(place) as entries:
                 below = sorted((entry.name, entry.is_dir(), entry.is_symlink()) for entry in entries)
         except OSError as error:
-            raise InputError(f"{place}: cannot be read: {error.strerror}; make it readable or remove it") from None
+            raise InputError(f"{place}: it cannot be read: {error.strerror}; make it readable or remove it") from None
         for name, is_folder, is_link in below:
             path = place / name
             if not is_folder:
                 yield path
             elif (target := os.path.realpath(path)) in above and is_link:
-                _log.warning("%s: links to %s, a folder above it, and is not followed", path, target)
+                _log.warning("%s: it links to %s, a folder above it, and is not followed", path, target)
             else:
                 waiting.append((path, above | {target}))
 
@@ -104,16 +104,16 @@ def composed(name: str) -> str:
 
 
 def by_name(folder: Path, ending: str) -> dict[str, Path]:
-    """The files of ``folder`` with one of these endings, keyed by their names without the ending.
+    """The files of ``folder`` with this ending, keyed by their names without the ending.
 
     Raises:
-        InputError: for two files of one name in different folders.
+        InputError: for two files with the same name in different folders, and what `files` raises.
     """
     return _keyed((path.name[: -len(ending)], path) for path in files(folder, ending))
 
 
 def by_frame(folder: Path, *endings: str) -> dict[str, Path]:
-    """As `by_name`, with the name of each file's own folder before it: ``folder/name``."""
+    """As `by_name` for one or more endings, with the folder of each file in its key: ``folder/name``."""
     return _keyed(
         (f"{path.parent.name}/{path.name[: -len(ending)]}", path)
         for ending in endings
@@ -126,7 +126,7 @@ def _keyed(pairs: Iterable[tuple[str, Path]]) -> dict[str, Path]:
     for key, path in pairs:
         other = by_key.setdefault(composed(key), path)
         if other != path:
-            raise InputError(f"{path}: has the same name as {other}; rename or remove one of them")
+            raise InputError(f"{path}: it has the same name as {other}; rename or remove one of them")
     return by_key
 
 
@@ -139,14 +139,14 @@ def pair(
         images: the images by key.
         masks: the masks by key.
         where: the folder of the images.
-        mask: where the mask of a key is looked for, with ``{}`` in place of the key.
-        image: the same for an image; ``{}`` in ``where`` when empty.
+        mask: the expected path of a mask, with ``{}`` for the key.
+        image: the expected path of an image, with ``{}`` for the key; if empty, ``{}`` in ``where``.
         hint: added to the message about a missing mask.
 
     Raises:
-        InputError: when there are no images below ``where``, for an image without mask or a mask without image;
-            the message gives the first such file, their count and the expected name. Likewise for two keys that
-            differ only in how their accents are encoded.
+        InputError: if there are no images, or for an image without a mask or a mask without an image (the message gives
+            the first such file, their count and the expected name), or for two keys that differ only in the encoding of
+            their accents.
     """
     images, masks = _keyed(images.items()), _keyed(masks.items())
     if (left_out := _unpaired.get()) is not None and images.keys() & masks.keys():
@@ -167,5 +167,5 @@ def pair(
                 f"{looked_for.replace('{}', alone[0])}{nearest(alone[0], unpaired)}; add it or remove the {kind}{more}"
             )
     if not images:
-        raise InputError(f"{where}: holds no images")
+        raise InputError(f"{where}: it holds no images")
     return [(images[key], masks[key]) for key in sorted(images)]

@@ -1,4 +1,4 @@
-"""Files kept in one folder within a number of bytes, for several processes at a time: what is full keeps no more."""
+"""Files kept in one folder with a size limit, for several processes at a time; a full folder keeps no more files."""
 
 import errno
 import logging
@@ -17,20 +17,21 @@ __all__ = ["KeptFiles"]
 _log = logging.getLogger("hardy")
 
 _TOTAL = "bytes"
-"""The file that says how many bytes the folder has taken; if it is missing or damaged, they are counted again."""
+"""The file with the number of bytes in the folder; if it is missing or damaged, they are counted again."""
 
 
 class KeptFiles:
-    """Files below ``folder``, of at most ``most`` bytes in all; each is complete or absent.
+    """Files in ``folder``, with at most ``most`` bytes in total; each file is complete or absent.
 
-    Where it is full, the sub-folders other than ``version`` give way; then no more are kept, and the log says so once.
+    If it is full, the sub-folders other than ``version`` are deleted. If that is not enough, no more files are kept,
+    with one message in the log.
 
     Args:
-        folder: in which nobody else writes; made at the first file.
-        version: the sub-folder that stays.
-        most: bytes of all files there.
-        what: the files in messages.
-        instead: what happens to those that are not kept, in messages.
+        folder: a folder in which nothing else writes; created with the first file.
+        version: the sub-folder that is never deleted.
+        most: the largest size of all files in bytes.
+        what: the name of the files, for messages.
+        instead: what happens to files that are not kept, for messages.
     """
 
     def __init__(self, folder: Path, version: Path, most: int, *, what: str, instead: str) -> None:
@@ -58,7 +59,7 @@ class KeptFiles:
             self._warn_once("the disk is full")
 
     def _reserved(self, more: int) -> bool:
-        """Whether there is room for ``more`` bytes; they are counted before they are written, so never too few are."""
+        """Whether there is room for ``more`` bytes; if so, they are counted now, before they are written."""
         total = self._total()
         if total + more > self.most:
             for old in self.folder.iterdir():
@@ -66,7 +67,7 @@ class KeptFiles:
                     shutil.rmtree(old, ignore_errors=True)
             total = self._counted()
         if total + more > self.most:
-            self._warn_once(f"it has {self.most:,} bytes, the most that it may have")
+            self._warn_once(f"it has reached its limit of {self.most:,} bytes")
             return False
         write_text(self.folder / _TOTAL, str(total + more))
         return True
@@ -91,7 +92,7 @@ class KeptFiles:
 
     def _warn_once(self, why: str) -> None:
         if not self._reported:
-            _log.warning("%s: keeps no more %s, for %s; %s", self.folder, self._what, why, self._instead)
+            _log.warning("%s: no more %s are kept, because %s; %s", self.folder, self._what, why, self._instead)
         self._reported = True
 
 

@@ -6,7 +6,7 @@ __all__ = ["kind_of"]
 
 _CONVERT = "convert it to PNG"
 _FRAMES = "save its frames as PNG"
-_REPLACE = "put the image in its place"
+_REPLACE = "replace it by the image"
 
 _KINDS = (
     (4, b"ftypavi", "an AVIF picture", _CONVERT),
@@ -34,7 +34,7 @@ _KINDS = (
     (0, b"7z\xbc\xaf", "a 7z archive", "unpack it"),
     (0, b"version https://git-lfs", "a Git LFS pointer, not its file", "run git lfs pull"),
 )
-"""Where the bytes stand, the bytes, what they are the beginning of, and the way out."""
+"""The offset of the bytes, the bytes, the kind of file that has them there, and the fix."""
 
 _TEXTS = (
     (b"<svg", "an SVG drawing", _CONVERT),
@@ -46,7 +46,7 @@ _HEAD = 512
 
 
 def kind_of(path: Path) -> tuple[str, str] | None:
-    """(what the file is, what to do), such as ``("a video (AVI)", "save its frames as PNG")``; None when unknown."""
+    """(the kind of file, the fix), such as ``("a video (AVI)", "save its frames as PNG")``; None if unknown."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
     for place, start, name, way in _KINDS:

@@ -1,8 +1,8 @@
 """Label spaces: the classes a network predicts, and the maps onto them from raw ids, colours and other spaces.
 
-A `LabelSpace` names K classes; their ids are 0..K-1 and 255 marks what is ignored. A `RawMap` or a `ColourMap`
-(`hardy.data.rawmap`) turns the pixels of a mask file into those ids. `convert` gives the declared many-to-one map
-from one space onto another. A space of the user's own is read from a ``classes.yaml``; see `read_classes`.
+A `LabelSpace` names K classes; their ids are 0..K-1, and 255 means ignored. A `RawMap` or a `ColourMap`
+(`hardy.data.rawmap`) converts the pixels of a mask file to these ids. `convert` gives the declared many-to-one map from
+one space onto another. A user's own space is read from a ``classes.yaml``; see `read_classes`.
 
 Ids, colours and maps: Cityscapes (Cordts et al., CVPR 2016; cityscapesScripts), CamVid in the 11 classes of SegNet
 (Brostow et al., PRL 2009; Badrinarayanan et al., TPAMI 2017), IDD level 1 (Varma et al., WACV 2019), PACS
@@ -34,12 +34,11 @@ class LabelSpace:
 
     Attributes:
         name: of the space: ``cityscapes19``, or the folder of a ``classes.yaml``.
-        classes: the class names; the id of a class is its place.
+        classes: the class names; the id of a class is its index.
         colours: an RGB colour (0..255) for each class.
 
     Raises:
-        InputError: without classes, for more than 255 of them, for a name that occurs twice, or colours that do not
-            match the classes.
+        InputError: for no or more than 255 classes, a name that occurs twice, or colours that do not match the classes.
     """
 
     name: str
@@ -67,7 +66,7 @@ class LabelSpace:
         """The id of ``class_name``.
 
         Raises:
-            InputError: for a class the space does not have, with the nearest it has.
+            InputError: for an unknown class; the message names the nearest one.
         """
         if class_name not in self.classes:
             hint = nearest(class_name, self.classes)
@@ -75,7 +74,7 @@ class LabelSpace:
         return self.classes.index(class_name)
 
     def to_json(self) -> dict[str, Any]:
-        """The space as plain lists and strings; `from_json` reads it back."""
+        """The space as plain lists and strings, for `from_json`."""
         return {"name": self.name, "classes": list(self.classes), "colours": [list(c) for c in self.colours]}
 
     @classmethod
@@ -170,7 +169,7 @@ MEANS = {
     "miou16": _SYNTHIA,
     "miou13": tuple(name for name in _SYNTHIA if name not in ("wall", "fence", "pole")),
 }
-"""Means over some classes of a space that papers quote by name: those of SYNTHIA, and those without thin structures."""
+"""Means over some classes of a space that papers report: the classes of SYNTHIA, also without thin structures."""
 
 _CITYSCAPES_RAW = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 CITYSCAPES_IDS = RawMap.of({raw: i for i, raw in enumerate(_CITYSCAPES_RAW)}, ignored=(*range(34), IGNORE))
@@ -236,10 +235,10 @@ _MAPS: dict[tuple[str, str], dict[str, str]] = {
 
 
 def convert(source: LabelSpace, target: LabelSpace) -> np.ndarray | None:
-    """The (256,) uint8 table from ids of ``source`` to ids of ``target``, or None when no map is declared.
+    """The (256,) uint8 table from ids of ``source`` to ids of ``target``, or None if no map is declared.
 
-    Spaces with the same classes in the same order map by identity. Every id that is no class of ``source``, 255
-    among them, becomes 255.
+    For spaces with the same classes in the same order it is the identity. Every id that is not a class of ``source``,
+    including 255, becomes 255.
     """
     names = _MAPS.get((source.name, target.name))
     if source.classes == target.classes:
@@ -253,10 +252,10 @@ def convert(source: LabelSpace, target: LabelSpace) -> np.ndarray | None:
 
 
 def find_label_space(name_or_path: "str | Path | LabelSpace") -> LabelSpace:
-    """The built-in space of that name, or the one a ``classes.yaml`` (or a folder that holds it) declares.
+    """The built-in space of this name, or the space of a ``classes.yaml`` (or of a folder that contains one).
 
     Raises:
-        InputError: for a name that is neither, with the nearest built-in name, or a malformed file.
+        InputError: for an unknown name (the message names the nearest built-in space), or an invalid file.
     """
     if isinstance(name_or_path, LabelSpace):
         return name_or_path
@@ -277,12 +276,12 @@ def find_label_space(name_or_path: "str | Path | LabelSpace") -> LabelSpace:
 
 @dataclass(frozen=True)
 class Classes:
-    """What a ``classes.yaml`` declares.
+    """The content of a ``classes.yaml``.
 
     Attributes:
-        space: the classes, named after the file's folder.
-        ids: the map of index masks.
-        colours: the map of RGB masks; None when no entry has a colour.
+        space: the classes, with the name of the file's folder.
+        ids: the map for index masks.
+        colours: the map for RGB masks; None if no entry has a colour.
     """
 
     space: LabelSpace
@@ -293,16 +292,16 @@ class Classes:
 def read_classes(path: Path) -> Classes:
     """Read a ``classes.yaml``: a list with one entry per class, in the order of their ids.
 
-    Each entry has a ``name`` and may have a ``colour`` (three numbers, needed where masks are RGB), and ``id`` or
-    ``ids``: the raw ids that index masks use for it (else its place in the list). An entry with ``ignore: true`` is
-    no class: its ids and its colour are known and ignored. 255 is ignored unless a class claims it. ::
+    Each entry has a ``name`` and can have a ``colour`` (three numbers, required for RGB masks), and ``id`` or ``ids``:
+    the raw ids of the class in index masks (by default its index among the classes). An entry with ``ignore: true`` is
+    not a class: its ids and its colour are ignored in masks. 255 is ignored unless a class has this id. ::
 
         - {name: road, colour: [128, 64, 128], ids: [7, 6]}
         - {name: sky, colour: [70, 130, 180], id: 23}
         - {name: void, colour: [0, 0, 0], ids: [0, 1], ignore: true}
 
     Raises:
-        InputError: naming the file and the entry that cannot be used.
+        InputError: for an invalid file; the message names the file and the entry.
     """
     entries = _entries(path)
     names = [e["name"] for e in entries if not e.get("ignore", False)]
@@ -329,7 +328,7 @@ _KEYS = ("name", "colour", "id", "ids", "ignore")
 def _entries(path: Path) -> list[dict[str, Any]]:
     entries = safe_yaml.read(path)
     if not isinstance(entries, list) or not entries:
-        raise InputError(f"{path}: must be a list of classes such as '- {{name: road, colour: [128, 64, 128]}}'")
+        raise InputError(f"{path}: it must be a list of classes such as '- {{name: road, colour: [128, 64, 128]}}'")
     for place, entry in enumerate(entries):
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
             raise InputError(f"{path}: entry {place} is {quoted(entry)}; write it with a name, such as {{name: road}}")

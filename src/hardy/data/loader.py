@@ -1,10 +1,10 @@
 """Batches: endless and domain-balanced for training, one plain pass for evaluation.
 
-The content of a training batch is a pure function of (seed, step, slot). Slot by slot a step takes its images from the
-domains in equal shares; each domain is an endless stream of permutations of its items, one per epoch, keyed by (seed,
-domain, epoch); each sample is augmented under the key (seed, step, slot). Images without labels follow them in slots of
-their own, as a stream of the same kind. So a run may stop after any step and resume
-with the same bits, with any number of workers, and every rank of a parallel run knows its slots.
+The content of a training batch depends only on (seed, step, slot). A step takes equal shares of images from the
+domains. Each domain is an endless stream of permutations of its items, one per epoch, keyed by (seed, domain, epoch).
+Each sample is augmented with the key (seed, step, slot). Images without labels come after the others in additional
+slots, from a stream of the same kind. So a run can stop after any step and resume with the same bits, with any number
+of workers, and every rank of a parallel run knows its slots.
 """
 
 import signal
@@ -33,13 +33,13 @@ T = TypeVar("T")
 
 
 class Unlabelled(NamedTuple):
-    """Images without labels that are trained on.
+    """Training images without labels.
 
     Attributes:
         domain: reads them.
-        items: of all of them.
-        batch: how many follow the images of a step, over all processes; None for as many as one domain has, rounded up
-            to divide by the processes.
+        items: the items of all of them.
+        batch: their number in a step, over all processes; None for the number of images of one domain, rounded up to a
+            multiple of the processes.
     """
 
     domain: Domain
@@ -47,7 +47,7 @@ class Unlabelled(NamedTuple):
     batch: int | None = None
 
 
-_GRACE = 60  # seconds that a worker lives on after its first SIGTERM
+_GRACE = 60  # seconds for which a worker continues after its first SIGTERM
 
 
 def training_batches(
@@ -70,22 +70,22 @@ def training_batches(
 
     Args:
         data: domains with their training items.
-        label_space: the space that the batches' labels are in; each dataset's own is mapped onto it.
-        transform: makes a sample of an image and its label; all samples must have one size.
+        label_space: the label space of the batches; the labels of each dataset are mapped onto it.
+        transform: makes a sample from an image and its label; all samples must have the same size.
         batch: images per step over all processes.
         seed: the run's seed.
-        start: the step to begin with; from there the batches are those of a run from 0.
-        workers: processes that read and augment; they change only the speed.
-        rank: this process's place among ``processes``; it gets the slots ``rank, rank + processes, ...`` of each step.
-        processes: how many share a step.
+        start: the first step; the batches are the same as in a run that began at step 0.
+        workers: the number of processes that read and augment; it changes only the speed.
+        rank: the index of this process; it gets the slots ``rank, rank + processes, ...`` of a step.
+        processes: the number of processes that share a step.
         resize: (height, width) to which images and masks are resized before ``transform``.
         cache: read (and resize) everything once, before the first step, and keep it in memory.
         pin: put batches into page-locked memory, for copies to a GPU.
-        unlabelled: images without labels, in addition; their domain in a batch is -1.
+        unlabelled: additional images without labels; their domain in a batch is -1.
 
     Raises:
-        InputError: for no data, a domain without items, a batch that does not divide by the processes, masks mixed with
-            image-level labels, or a dataset without a map onto ``label_space``; while iterating, what reading raises.
+        InputError: for no data, a domain without items, a batch that is not a multiple of the processes, masks mixed
+            with image-level labels, or a dataset without a map onto ``label_space``; later, for errors of reading.
     """
     _check(data, batch, processes)
     samples = _Samples(data, label_space, transform, resize, seed, unlabelled, fill=cache)
@@ -110,14 +110,14 @@ def evaluation_batches(
     workers: int = 0,
     resize: Size | None = None,
 ) -> Iterator[Batch]:
-    """Each item once, in order; only neighbours of one size, in one domain, share a batch.
+    """Each item once, in order; a batch holds consecutive items of the same size and domain.
 
     Args:
         data: domains with the items to evaluate.
-        label_space: the space that the batches' labels are in.
-        batch: most images per batch.
-        workers: processes that read.
-        resize: (height, width) of the images; masks stay at their own size. None keeps both.
+        label_space: the label space of the batches.
+        batch: the largest number of images per batch.
+        workers: the number of processes that read.
+        resize: (height, width) of the images; masks keep their own size. None keeps the size of both.
 
     Raises:
         InputError: as `training_batches`.
@@ -137,8 +137,10 @@ def evaluation_batches(
 
 
 def _endless(loader: DataLoader[Any]) -> Iterator[Batch]:
-    """The batches of ``loader``; its workers end when this iterator is deleted or fails. The garbage collector would
-    delete first the queues that carry the signal to end, and then wait for the workers until a timeout."""
+    """The batches of ``loader``; its workers end when this iterator is deleted or fails.
+
+    Without this, the garbage collector would first delete the queues that carry the stop signal to the workers, and
+    then wait for the workers until a timeout."""
     columns = iter(loader)
     try:
         while True:
@@ -148,9 +150,10 @@ def _endless(loader: DataLoader[Any]) -> Iterator[Batch]:
 
 
 def _outlive_signals(worker: int) -> None:
-    """Keep a worker alive when its process group gets a stop signal (Ctrl-C, the end of a job): its run stops in an
-    orderly way and may need one more batch. A second SIGTERM ends the worker at once; so does `_GRACE` after the
-    first."""
+    """Keep a worker alive when its process group gets a stop signal (Ctrl-C, the end of a job).
+
+    Its run stops in an orderly way and may need one more batch. A worker ends at a second SIGTERM, or `_GRACE` seconds
+    after the first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: _die_next_time(number))
 
@@ -164,10 +167,10 @@ def _die_next_time(number: int) -> None:
 
 
 def label_map(domain: Domain, label_space: LabelSpace) -> np.ndarray | None:
-    """The (256,) uint8 table from the ids of ``domain`` to those of ``label_space``; None when they are the same.
+    """The (256,) uint8 table from the ids of ``domain`` to those of ``label_space``; None if they are the same.
 
     Raises:
-        InputError: naming both spaces when no map between them is declared.
+        InputError: if no map between the two spaces is declared; the message names both.
     """
     own = domain.dataset.label_space
     if own.classes == label_space.classes:
@@ -191,8 +194,8 @@ class _Slot:
 def step_slots(sizes: Sequence[tuple[str, int]], batch: int, seed: int, step: int) -> list[_Slot]:
     """The samples of ``step``, slot by slot, given each domain's name and number of items.
 
-    The batch is split evenly; the remainder goes to the domains in turn, continuing over the steps. Slots of
-    one domain are adjacent, so that ``rank::processes`` gives every rank a fair share of each.
+    The batch is split evenly; the remainder is given to the domains in turn, continuing over the steps. Slots of a
+    domain are adjacent, so that ``rank::processes`` gives every rank an equal share of each domain.
     """
     share, extra = divmod(batch, len(sizes))
     slots: list[_Slot] = []
@@ -220,28 +223,29 @@ def _slots(
 
 
 def _unlabelled_slots(size: int, many: int, seed: int, step: int, after: int, domain: int) -> Iterator[_Slot]:
-    """The ``many`` samples of ``step`` among ``size`` images without labels, in the slots that follow the first
-    ``after``; they are of domain ``domain``, the one after the last."""
+    """The ``many`` samples of ``step`` from ``size`` images without labels, in the slots from ``after`` on.
+
+    Their index ``domain`` is the one after the last labelled domain."""
     for place in range(many):
         epoch, position = divmod(step * many + place, size)
         yield _Slot(step, after + place, domain, int(_order(seed, "unlabelled", epoch, size)[position]))
 
 
 def _more(given: int | None, batch: int, domains: int, processes: int) -> int:
-    """How many images without labels a step has.
+    """The number of images without labels in a step.
 
     Raises:
-        InputError: for a given number that does not divide by ``processes``.
+        InputError: for a given number that is not a multiple of ``processes``.
     """
     if given is None:
         return -(-max(1, batch // domains) // processes) * processes
     if given % processes:
-        raise InputError(f"data.unlabelled_batch: {given} does not divide by {processes} processes")
+        raise InputError(f"data.unlabelled_batch: {given} is not a multiple of {processes} processes")
     return given
 
 
 def _turns(given: int, domain: int, domains: int) -> int:
-    """How many of the first ``given`` turns, taken in order over all domains, are those of ``domain``."""
+    """The number of turns of ``domain`` among the first ``given`` turns, which are taken in order over all domains."""
     return (given - domain + domains - 1) // domains
 
 
@@ -262,7 +266,7 @@ class _Steps(Generic[T]):
 
 @dataclass(frozen=True)
 class _Refused:
-    """The message of an `InputError` from a worker; the worker's traceback would hide it."""
+    """The message of an `InputError` from a worker, so that it is shown without the worker's traceback."""
 
     message: str
 
@@ -271,7 +275,7 @@ _Sample = tuple[Tensor, Tensor, Tensor]
 
 
 class _Samples(Dataset[_Sample | _Refused]):
-    """Finds, maps, resizes and transforms the sample of a `_Slot`; with ``fill`` all items are read now and kept."""
+    """Reads, maps, resizes and transforms the sample of a `_Slot`; with ``fill`` all items are read now and kept."""
 
     def __init__(
         self,
@@ -351,10 +355,10 @@ def _check(data: Sequence[DomainItems], batch: int, processes: int = 1) -> None:
     if batch < 1:
         raise InputError(f"batch is {batch}; it must be at least 1")
     if batch % processes:
-        raise InputError(f"batch {batch} does not divide by {processes} processes")
+        raise InputError(f"batch {batch} is not a multiple of {processes} processes")
     for domain, items in data:
         if not items:
-            raise InputError(f"{domain.name}: has no images to take")
+            raise InputError(f"{domain.name}: it has no images to use")
     kinds = {domain.dataset.image_level for domain, _ in data}
     if len(kinds) > 1:
         raise InputError("domains with masks and domains with one class per image cannot share a run")

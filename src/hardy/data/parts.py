@@ -1,7 +1,7 @@
 """An image read in parts, from top to bottom, by libvips through pyvips, which is an extra.
 
-PNG, JPEG and TIFF are read row by row; the pixels are those of `hardy.data.decoding.read_image`. A progressive JPEG and
-an interlaced PNG cannot be read so. An image that its EXIF orientation turns is unpacked on disk first, in libvips' own
+PNG, JPEG and TIFF are read row by row; the pixels are those of `hardy.data.decoding.read_image`. A progressive JPEG or
+an interlaced PNG cannot be read in parts. libvips first decodes an image with a rotating EXIF orientation into a
 temporary file.
 """
 
@@ -27,28 +27,29 @@ _LOADERS = {"PNG": "pngload", "JPEG": "jpegload", "TIFF": "tiffload"}
 
 
 def size_in(path: Path) -> tuple[int, int]:
-    """(height, width) in the file, before it is turned, of an image of up to `MOST_PIXELS`, from its header.
+    """(height, width) from the header of an image of up to `MOST_PIXELS`, before its EXIF orientation is applied.
 
     Raises:
-        InputError: for a file that is missing or no image.
+        InputError: for a missing file, a file that is not an image, or an image of more pixels.
     """
     with opened(path, most=MOST_PIXELS) as image:
         return image.height, image.width
 
 
 class TornError(InputError):
-    """An image cannot be read in parts, or not to its end."""
+    """An image cannot be read in parts: its format, content or damage does not allow it."""
 
 
 class Parts:
-    """The image at ``path``, of which only some rows are held.
+    """The image at ``path``, with only some rows in memory.
 
     Attributes:
         shape: (height, width) of the upright image.
-        most_held: the most pixels that were held at a time.
+        most_held: the largest number of pixels that were in memory at one time.
 
     Raises:
-        TornError: for a file that cannot be read in parts, naming why; where pyvips is missing.
+        TornError: for a file that cannot be read in parts, with the reason, or if pyvips is missing.
+        InputError: for a missing file, a file that is not an image, or an image of more than `MOST_PIXELS`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,10 +75,10 @@ class Parts:
     def take(self, rows: slice, columns: slice) -> np.ndarray:
         """The pixels (h, w, 3) uint8 RGB of these rows and columns.
 
-        Rows before ``rows.start`` are forgotten: no later call can have them.
+        Rows before ``rows.start`` are dropped: later calls must start at or below it.
 
         Raises:
-            TornError: where the file is torn, or has transparent pixels.
+            TornError: if the file is damaged, or has transparent pixels.
         """
         top, bottom = rows.start, min(rows.stop, self.shape[0])
         assert top >= self._top, "from top to bottom"
@@ -100,46 +101,46 @@ class Parts:
             raise self._torn(error) from None
         pixels = np.frombuffer(data, dtype=np.uint8).reshape(bottom - top, self.shape[1], self._bands)
         if self._alpha and (pixels[..., -1] != 255).any():
-            raise TornError(f"{self._path}: has transparent pixels; save it without transparency")
+            raise TornError(f"{self._path}: it has transparent pixels; save it without transparency")
         return pixels[..., :3] if self._bands >= 3 else pixels[..., :1]  # grey is repeated where it is assigned
 
     def _refuse(self, image: Any) -> None:
         pages = image.get_n_pages()
         if pages > 1:
-            raise TornError(f"{self._path}: holds {pages} images; save the one that is meant as PNG")
+            raise TornError(f"{self._path}: it holds {pages} images; save the right one as PNG")
         if image.format != "uchar":
-            raise TornError(f"{self._path}: an image of more than 8 bits per channel; save it with 8 bits per channel")
+            raise TornError(f"{self._path}: it has more than 8 bits per channel; save it with 8 bits per channel")
         if image.interpretation not in ("srgb", "b-w") or image.bands - self._alpha not in (1, 3):
-            raise TornError(f"{self._path}: colours of kind {image.interpretation}; save it as RGB")
+            raise TornError(f"{self._path}: its colours are {image.interpretation}; save it as RGB")
 
     def _torn(self, error: Exception) -> "TornError":
         reason = " ".join(str(error).split())
-        return TornError(f"{self._path}: torn or no image ({reason}); fetch it again")
+        return TornError(f"{self._path}: damaged or not an image ({reason}); fetch it again")
 
 
 def _loader(path: Path) -> tuple[str, bool]:
-    """libvips' loader of the file, and whether the image is turned."""
+    """The name of libvips' loader for the file, and whether its EXIF orientation must be applied."""
     with opened(path, most=MOST_PIXELS) as image:
         name, info = str(image.format), image.info
         if name not in _LOADERS:
-            raise TornError(f"{path}: a {name} cannot be read in parts; save it as PNG, JPEG or TIFF")
+            raise TornError(f"{path}: {name} cannot be read in parts; save it as PNG, JPEG or TIFF")
         if info.get("progressive") or info.get("interlace"):
             kind = "a progressive JPEG" if name == "JPEG" else "an interlaced PNG"
-            raise TornError(f"{path}: {kind} cannot be read in parts; save it without")
+            raise TornError(f"{path}: {kind} cannot be read in parts; save it without this option")
         if name == "PNG":
             if "exif" not in info and has_chunk(path, b"eXIf"):
-                raise TornError(f"{path}: its orientation stands behind its pixels; save it again")
+                raise TornError(f"{path}: its EXIF orientation comes after its pixels in the file; save it again")
             check_sums(path)
         return _LOADERS[name], orientation(image) > 1
 
 
 def _package() -> Any:
-    """Pyvips, imported on first use.
+    """The package pyvips, imported on first use.
 
     Raises:
-        TornError: naming the extra if it is not installed.
+        TornError: if it is not installed; the message names the extra to install.
     """
     try:
         return import_module("pyvips")
     except (ImportError, OSError):  # OSError where libvips itself is missing
-        raise TornError("images are read in parts by pyvips, which comes with: pip install 'hardy[large]'") from None
+        raise TornError("reading an image in parts needs pyvips; install it with: pip install 'hardy[large]'") from None

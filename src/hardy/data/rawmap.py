@@ -1,6 +1,6 @@
-"""Maps from what a mask file stores, raw ids or RGB colours, onto class ids.
+"""Maps from the values in a mask file, raw ids or RGB colours, to class ids.
 
-Values known to carry no class become 255. An id or a colour outside the map is an error that names the file, the
+Values that are declared as ignored become 255. An id or a colour outside the map is an error that names the file, the
 value and the number of pixels: a wrong map must not look like ignored pixels.
 """
 
@@ -17,7 +17,7 @@ Colour = tuple[int, int, int]
 """Red, green and blue from 0 to 255."""
 
 IGNORE = 255
-"""`hardy.types.IGNORE`, written again because label spaces are known without torch; a test holds them equal."""
+"""The same as `hardy.types.IGNORE`, defined again because label spaces must not import torch; a test compares them."""
 
 _FOREIGN = -1
 
@@ -27,14 +27,14 @@ class RawMap:
     """A map from the raw ids of index masks (8 or 16 bits) to class ids.
 
     Attributes:
-        table: (65536,) int16; the class id of each raw id, 255 where it is known to be ignored, -1 outside the map.
+        table: (65536,) int16; the class id of each raw id, 255 for an ignored one, -1 outside the map.
     """
 
     table: np.ndarray
 
     @classmethod
     def of(cls, ids: Mapping[int, int], ignored: Iterable[int] = (IGNORE,)) -> "RawMap":
-        """The map with raw id -> class id ``ids``, and the raw ids ``ignored`` known to carry no class."""
+        """The map with raw id -> class id ``ids``, and the raw ids ``ignored``, which have no class."""
         table = np.full(2**16, _FOREIGN, dtype=np.int16)
         table[list(ignored)] = IGNORE
         for raw, target in ids.items():
@@ -43,14 +43,14 @@ class RawMap:
 
     @classmethod
     def identity(cls, classes: int) -> "RawMap":
-        """The map of masks that already hold class ids below ``classes``, with 255 ignored."""
+        """The map for masks that already contain class ids below ``classes``; 255 is ignored."""
         return cls.of({i: i for i in range(classes)})
 
     def apply(self, raw: np.ndarray, file: object) -> np.ndarray:
         """Class ids (H, W) uint8 of ``raw`` (H, W) uint8 or uint16.
 
         Raises:
-            InputError: for an id outside the map, naming ``file``, the smallest such id and its number of pixels.
+            InputError: for an id outside the map; names ``file``, the smallest such id and its number of pixels.
         """
         mapped = self.table[raw]
         if mapped.size and mapped.min() < 0:
@@ -66,7 +66,7 @@ class ColourMap:
 
     Attributes:
         packed: (n,) int32, ascending: the colours as ``65536 r + 256 g + b``.
-        ids: (n,) uint8: their class ids, 255 for a colour known to be ignored.
+        ids: (n,) uint8: their class ids, 255 for an ignored colour.
     """
 
     packed: np.ndarray
@@ -88,7 +88,7 @@ class ColourMap:
         """Class ids (H, W) uint8 of ``rgb`` (H, W, 3) uint8.
 
         Raises:
-            InputError: for a colour outside the map, naming ``file``, the colour and its number of pixels.
+            InputError: for a colour outside the map; names ``file``, the colour and its number of pixels.
         """
         wide = rgb.astype(np.int32)
         packed = (wide[..., 0] << 16) + (wide[..., 1] << 8) + wide[..., 2]

@@ -1,4 +1,4 @@
-"""How most datasets read an item: an image and its mask, decoded, compared and mapped onto class ids."""
+"""How most datasets read an item: decode an image and its mask, compare their sizes, and map the mask to class ids."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,21 +14,21 @@ from hardy.errors import InputError
 __all__ = ["ImageAndMask", "ImagesAndMasks", "Palette", "same_size"]
 
 Palette = Literal["agree", "ids", "colours"]
-"""What says the class of a palette mask's pixel: the id if its colour does not contradict it, the id, or the colour."""
+"""What gives the class of a pixel in a palette mask: its id if its colour agrees; its id; or its colour."""
 
 
 def same_size(image: Path, size: Sequence[int], mask: Path, mask_size: Sequence[int]) -> None:
-    """Check that an image and its mask agree in (height, width).
+    """Check that an image and its mask have the same (height, width).
 
     Raises:
-        InputError: naming both files and both sizes.
+        InputError: if they differ; names both files and both sizes.
     """
     if tuple(size) != tuple(mask_size):
         (h, w), (y, x) = size, mask_size
         turned = (
-            "one of them is turned: check its EXIF orientation"
+            "one of them is rotated: check its EXIF orientation"
             if (y, x) == (w, h)
-            else "one of them is of another image"
+            else "one of them belongs to another image"
         )
         raise InputError(f"{mask}: mask is {y}x{x} but its image {image} is {h}x{w} (height x width); {turned}")
 
@@ -37,10 +37,10 @@ class ImageAndMask:
     """How most datasets read an item ``(image path, mask path)``.
 
     Args:
-        ids: the map of index masks.
-        colours: the map of RGB masks, where the dataset has such.
-        margin: a mask that is larger than its image by exactly this (top, left) is cut there; None for no such cut.
-        palette: whether ids or colours count in a palette mask, where classes have colours.
+        ids: the map for index masks.
+        colours: the map for RGB masks, if the dataset has RGB masks.
+        margin: (top, left); a mask that is larger than its image by exactly this margin is cut there. None never cuts.
+        palette: what gives the class in a palette mask, if the classes have colours; see `Palette`.
         classes: the class names, for messages.
 
     Attributes:
@@ -68,15 +68,15 @@ class ImageAndMask:
         """The image (H, W, 3) uint8 and the class ids (H, W) uint8.
 
         Raises:
-            InputError: for a torn file, a size mismatch, an id or colour outside the map, or a palette that contradicts
-                the ids; the file is named.
+            InputError: for a damaged file, a size mismatch, an id or colour outside the map, or a palette that
+                contradicts the ids; names the file.
         """
         image_path, mask_path = _paths(item)
         image = read_image(image_path)
         return image, self.label(raw_mask(mask_path), mask_path, image_path, image.shape[:2])
 
     def read_label(self, item: Item) -> np.ndarray:
-        """The class ids alone; of the image only the header is read."""
+        """Only the class ids; of the image it reads only the header. It raises the errors of `read`."""
         image_path, mask_path = _paths(item)
         return self.label(raw_mask(mask_path), mask_path, image_path, image_size(image_path))
 
@@ -90,7 +90,7 @@ class ImageAndMask:
             size: (height, width) of the image.
 
         Raises:
-            InputError: as `read`, but for torn files.
+            InputError: as `read`, except for damaged files.
         """
         raw = self.shown(mask, path)
         top, left = self.margin or (0, 0)
@@ -100,11 +100,13 @@ class ImageAndMask:
         if raw.ndim == 2:
             return self.ids.apply(raw, path)
         if self.colours is None:
-            raise InputError(f"{path}: an RGB mask, but its classes have no colours; declare them or save an index PNG")
+            raise InputError(
+                f"{path}: an RGB mask, but its classes have no colours; declare colours, or save an index PNG"
+            )
         return self.colours.apply(raw, path)
 
     def shown(self, mask: RawMask, path: Path) -> np.ndarray:
-        """The ids (H, W) of a mask, or its colours (H, W, 3) where these count.
+        """The ids (H, W) of a mask, or its colours (H, W, 3) if these give the class.
 
         Raises:
             InputError: for a palette that contradicts the ids.
@@ -122,30 +124,30 @@ class ImageAndMask:
                 red, green, blue = colour.tolist()
                 raise InputError(
                     f"{path}: id {place} is {self._named(by_id)}, but its palette colour ({red}, {green}, {blue}) is "
-                    f"that of {self._named(by_colour)}; say which counts: data.datasets.folder.palette=colours or =ids"
+                    f"that of {self._named(by_colour)}; choose one: data.datasets.folder.palette=colours or =ids"
                 )
         return mask.pixels
 
     def _named(self, target: int) -> str:
-        """A class id of either map in words."""
+        """The name of a class id, for messages."""
         if 0 <= target < len(self._classes):
             return f"class {self._classes[target]!r}"
         return "ignored" if target == IGNORE else "no class"
 
 
 def _full(palette: np.ndarray) -> np.ndarray:
-    """(256, 3): ``palette`` with black where it ends early."""
+    """(256, 3): ``palette``, filled up with black."""
     return np.concatenate([palette, np.zeros((256 - len(palette), 3), dtype=np.uint8)])
 
 
 class ImagesAndMasks(Dataset):
-    """A dataset whose items are such pairs; its constructor sets ``_files``."""
+    """A dataset whose items are pairs (image path, mask path); its constructor sets ``_files``."""
 
     _files: ImageAndMask
 
     @property
     def reader(self) -> ImageAndMask:
-        """How its pairs are read."""
+        """What reads its pairs."""
         return self._files
 
     def read(self, item: Item) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
-"""From references such as ``camvid/0001TP`` to domains, and from domains to training and validation items.
+"""Find domains by references such as ``camvid/0001TP``, and split their images into training and validation items.
 
-A reference is ``dataset/domain``, or ``dataset`` (the same as ``dataset/*``) for all domains of a dataset. Splits are
-explicit: either a seeded hold-out of each domain's images, or the splits that the dataset itself gives.
+A reference is ``dataset/domain``, or ``dataset`` (the same as ``dataset/*``) for all domains of a dataset. The split is
+either a seeded hold-out of each domain's images, or the dataset's own split.
 """
 
 import os
@@ -24,7 +24,7 @@ __all__ = ["Source", "beside_data", "data_root", "domains", "holdout", "leave_on
 
 @dataclass(frozen=True)
 class Source:
-    """A domain with the items to train on and those held out to select by.
+    """A domain with its training items and its held-out items, which select the weights.
 
     Attributes:
         domain: the domain.
@@ -38,7 +38,7 @@ class Source:
 
 
 def data_root(given: str | Path | None = None) -> Path:
-    """The folder of all datasets: ``given``, else the environment's HARDY_DATA, else ``../shared/data`` where it
+    """The folder of all datasets: ``given``, else the environment variable HARDY_DATA, else ``../shared/data`` if it
     exists, else ``data``.
     """
     if given is not None:
@@ -50,7 +50,7 @@ def data_root(given: str | Path | None = None) -> Path:
 
 
 def beside_data(path: str | Path) -> Path:
-    """``path`` as it is where it exists or is absolute, else below the folder of all datasets if it is there."""
+    """``path`` if it exists or is absolute; else the same path below the folder of all datasets, if that exists."""
     own = expanded(path)
     beside = data_root() / own
     return beside if not own.exists() and beside.exists() else own
@@ -59,7 +59,7 @@ def beside_data(path: str | Path) -> Path:
 def domains(
     references: Sequence[str], *, root: Path, options: Mapping[str, Mapping[str, Any]] | None = None
 ) -> list[Domain]:
-    """The domains that ``references`` name, in their order.
+    """The domains that ``references`` name, in the order of the references.
 
     Args:
         references: such as ``["camvid/0001TP", "cityscapes/*"]``.
@@ -67,8 +67,8 @@ def domains(
         options: dataset name -> its options; ``root`` among them replaces ``root`` for that dataset.
 
     Raises:
-        InputError: for an unknown dataset, option or domain (with the nearest known), no reference at all, a domain
-            named twice, or data that are missing.
+        InputError: for an unknown dataset, option or domain (the message names the nearest known), no reference, a
+            domain named twice, or missing data.
     """
     if not references:
         raise InputError("no data named; give references such as camvid/0001TP")
@@ -80,7 +80,7 @@ def domains(
             own = dict((options or {}).get(name, {}))
             place = own.pop("root", root)
             if not isinstance(place, str | Path):
-                raise InputError(f"data.datasets.{name}.root: {quoted(place)} is no path; write it as text")
+                raise InputError(f"data.datasets.{name}.root: {quoted(place)} is not a path; write it as text")
             built[name] = DATASETS.build(name, {"root": expanded(place)}, **own)
         found.extend(_matching(reference, name, wanted or "*", built[name]))
     names = [domain.name for domain in found]
@@ -100,19 +100,19 @@ def _matching(reference: str, name: str, wanted: str, dataset: Dataset) -> list[
 
 
 def holdout(domain: Domain, *, share: float = 0.1, seed: int = 0) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
-    """(training, validation) items of ``domain``: ``share`` of all its images, at least one, drawn by ``seed``.
+    """(training, validation) items of ``domain``.
 
-    The draw depends on the seed, the domain's name and its number of images, only; both parts keep
-    the domain's order.
+    Validation gets ``share`` of the images, at least one, drawn at random. The draw depends only on the seed, the
+    domain's name and its number of images. Both parts keep the domain's order.
 
     Raises:
         InputError: for a share outside (0, 1), or a domain of fewer than two images.
     """
     if not 0 < share < 1:
-        raise InputError(f"share of held-out images is {share}; it must lie between 0 and 1")
+        raise InputError(f"share of held-out images is {share}; it must be between 0 and 1")
     items = domain.items()
     if len(items) < 2:
-        raise InputError(f"{domain.name}: {len(items)} image cannot be split into training and validation; add images")
+        raise InputError(f"{domain.name}: it has {len(items)} image, too few for training and validation; add images")
     count = min(max(1, round(share * len(items))), len(items) - 1)
     order = np.random.default_rng(key(seed, "holdout", domain.name)).permutation(len(items))
     held = set(order[:count].tolist())
@@ -126,7 +126,7 @@ def sources(
     """Training and validation items of each domain: by `holdout`, or the dataset's own ``train`` and ``val``.
 
     Raises:
-        InputError: what `holdout` raises; or, with ``given``, naming a domain that lacks one of the two splits.
+        InputError: as `holdout`; with ``given``, for a domain without one of the two splits.
     """
     if split == "holdout":
         return [Source(domain, *holdout(domain, share=share, seed=seed)) for domain in chosen]
@@ -145,6 +145,6 @@ def leave_one_out(chosen: Sequence[Domain]) -> Iterator[tuple[list[Domain], Doma
         InputError: for fewer than two domains.
     """
     if len(chosen) < 2:
-        raise InputError(f"leaving one domain out needs at least two, got {len(chosen)}")
+        raise InputError(f"leaving one domain out needs at least two domains, got {len(chosen)}")
     for unseen in chosen:
         yield [domain for domain in chosen if domain is not unseen], unseen

@@ -1,12 +1,12 @@
-"""The order of a stream: which frame of which domain comes when. Numbers alone; nothing is read.
+"""The order of the frames in a stream. It is computed from numbers only; no image is read.
 
-A stream has rounds, and each round shows the same frames of every domain. Frames of one domain keep their order, except
-where the order of images is drawn; ``recorded`` sorts the frames of all domains, so that a sequence that passes through
-several domains stays whole. All draws depend on the seed and their place, not on earlier draws.
+A stream has rounds, and each round shows the same frames of every domain. Frames of one domain keep their order, unless
+the order of images is random; ``recorded`` sorts the frames of all domains by name, so that a sequence that passes
+through several domains stays together. Each random draw depends on the seed and its place, not on earlier draws.
 
 Source: domain after domain in rounds, and gradual changes: Wang, Fink, Van Gool and Dai, "Continual test-time domain
 adaptation", CVPR 2022; correlated samples: Yuan, Xie and Li, "Robust test-time adaptation in dynamic scenarios", CVPR
-2023. The cross-fade and the blocks of a drawn length are Hardy's own.
+2023. The mixed zone between two domains and the blocks of a random length are Hardy's own.
 """
 
 import re
@@ -26,9 +26,9 @@ class Frame(NamedTuple):
     """One frame of a stream.
 
     Attributes:
-        round: from 0.
-        domain: the domain's place in the list of domains.
-        item: the place of the image in its domain.
+        round: the number of the round, from 0.
+        domain: the index of the domain in the list of domains.
+        item: the index of the image in its domain.
     """
 
     round: int
@@ -42,13 +42,13 @@ def order(
     """The frames of a stream.
 
     Args:
-        sizes: the name of each domain, and how many images it has.
-        choice: kind, rounds, images, orders, block and seed are used.
-        recorded: the name of a frame, such as the path of its file; ``recorded`` sorts by these, the numbers in them as
-            numbers.
+        sizes: the name and the number of images of each domain.
+        choice: its kind, rounds, images, orders, block and seed are used.
+        recorded: gives the name of a frame, such as the path of its file. The kind ``recorded`` sorts by these names
+            and compares the numbers in them as numbers.
 
     Returns:
-        The frames in their order; none when no domain has an image.
+        The frames in their order; empty if no domain has an image.
     """
     places = list(range(len(sizes)))
     if choice.domain_order == "drawn":
@@ -87,20 +87,20 @@ def _abrupt(parts: Sequence[list[Frame]], choice: Stream, number: int) -> list[F
 
 
 def _mixed(parts: Sequence[list[Frame]], choice: Stream, number: int) -> list[Frame]:
-    """The domain of each frame is drawn, among as many of each as it has frames."""
+    """A random order of the domains: each domain comes as often as it has frames."""
     turns = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     waiting = [iter(part) for part in parts]
     return [next(waiting[turn]) for turn in _draw(choice, "mixed", number).permutation(turns)]
 
 
 def _recurring(parts: Sequence[list[Frame]], choice: Stream, number: int) -> list[Frame]:
-    """A block of each domain in turn, until none has a frame left."""
+    """A block of each domain in turn, until no frame is left."""
     starts = range(0, max(map(len, parts), default=0), choice.block)
     return [frame for start in starts for part in parts for frame in part[start : start + choice.block]]
 
 
 def _correlated(parts: Sequence[list[Frame]], choice: Stream, number: int) -> list[Frame]:
-    """Blocks of a geometric length; the next domain is drawn among the others, by the number of frames left."""
+    """Blocks of geometric length; the next domain is drawn in proportion to the frames left."""
     draw, left, made = _draw(choice, "correlated", number), [list(part) for part in parts], list[Frame]()
     now = -1
     while any(left):
@@ -115,9 +115,9 @@ def _correlated(parts: Sequence[list[Frame]], choice: Stream, number: int) -> li
 
 
 def _faded(parts: Sequence[list[Frame]], choice: Stream) -> list[Frame]:
-    """Domain after domain; around each change the share of the next domain rises from 0 to 1 in a straight line.
+    """Domain after domain; around each change the share of the next domain rises linearly from 0 to 1.
 
-    The zone has up to ``block`` frames of either domain, never more than half of it.
+    This zone has up to ``block`` frames of each domain, and at most half of its frames.
     """
     made: list[Frame] = []
     waiting = list(parts[0]) if parts else []

@@ -1,8 +1,8 @@
-"""Transforms of an image with its label between disk and network: joint and seeded.
+"""Transforms of an image together with its label, before they reach the network.
 
-Geometry is drawn once and applied to both, images bilinear with antialias, masks nearest. The colour changes are those
-that day, dusk and other cameras make: brightness, contrast, saturation, hue, gamma, blur, loss of colour; they follow
-the crop, where they are cheap. Every draw comes from torch's global CPU generator, which the loader seeds per sample.
+The geometry is drawn once and applied to both: images bilinear with antialias, masks nearest. Colour changes imitate
+daylight, dusk and other cameras: brightness, contrast, saturation, hue, gamma, blur, loss of colour. They come after
+the crop, where they cost less. All draws come from torch's global CPU generator, which the loader seeds per sample.
 
 The operations are torchvision's (`torchvision.transforms.v2`). Masks are resized with `NEAREST_EXACT`: torchvision's
 own choice for masks samples the upper left corner of each cell and shifts labels by half a pixel against the image.
@@ -27,7 +27,7 @@ __all__ = ["Evaluation", "PictureAugmentation", "SceneAugmentation", "Transform"
 Size = tuple[int, int]
 
 _PADDING = (124.0, 116.0, 104.0)
-"""The colour beside an image that is smaller than the crop: the mean of ImageNet, so that it is near zero inside."""
+"""The padding colour of an image that is smaller than the crop: ImageNet's mean, near zero after normalisation."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class SceneAugmentation:
 
     Attributes:
         size: (height, width) of the output.
-        scale: range of the factor on the image's size, drawn uniformly; smaller results are padded to ``size``
-            at the right and below, its mask with 255.
+        scale: range of the factor on the image's size, drawn uniformly. A smaller result is padded to ``size`` at the
+            right and at the bottom; the mask is padded with 255.
         flip: probability of a left-right flip.
-        photometric: strength of the colour changes; 0 for none, 1 for brightness, contrast and saturation within
-            +-60, 60 and 50 %, hue +-0.1, gamma 0.5 to 2, blur in 30 % and grey in 5 % of images.
+        photometric: strength of the colour changes, at least 0. 0 means none. 1 means brightness, contrast and
+            saturation within +-60, 60 and 50 %, hue +-0.1, gamma 0.5 to 2, blur in 30 % and grey in 5 % of images.
 
     Raises:
         InputError: for a size, range, probability or strength out of range.
@@ -66,7 +66,7 @@ class SceneAugmentation:
         return pixels.contiguous(), mask.long()
 
     def _crop(self, pixels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Cut the window that becomes ``size`` at a random scale, resize it, pad what the image does not reach."""
+        """Cut the window that becomes ``size`` at a random scale, resize it, and pad it if the image is too small."""
         factor = _between(*self.scale)
         starts, cuts, sizes = [], [], []
         for length, wanted in zip(pixels.shape[-2:], self.size, strict=True):
@@ -98,10 +98,10 @@ class PictureAugmentation:
 
     Attributes:
         size: (height, width) of the output.
-        scale: range of the share of the image's area that is kept.
+        scale: range of the share of the image's area that is kept, at most 1.
         flip: probability of a left-right flip.
-        photometric: strength of the colour changes; 0 for none, 1 for brightness, contrast, saturation and hue of
-            0.3 and grey in 10 % of images.
+        photometric: strength of the colour changes, at least 0. 0 means none. 1 means changes of brightness, contrast,
+            saturation and hue by up to 0.3, and grey in 10 % of images.
 
     Raises:
         InputError: for a size, range, probability or strength out of range.
@@ -115,7 +115,7 @@ class PictureAugmentation:
     def __post_init__(self) -> None:
         _check(self.size, self.scale, self.flip, self.photometric)
         if self.scale[1] > 1:
-            raise InputError(f"scale {self.scale}: a crop keeps at most a share of 1.0 of a picture")
+            raise InputError(f"scale {self.scale}: a crop keeps at most 1.0 of the area of an image")
 
     def __call__(self, image: np.ndarray, label: np.ndarray) -> tuple[Tensor, Tensor]:
         """``image`` (H, W, 3) uint8 and ``label`` () int64 as (3, h, w) float in [0, 1] and () int64."""
@@ -137,10 +137,10 @@ class PictureAugmentation:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """No randomness: the image at ``size``, or as it is; the label untouched, a mask at its own size.
+    """No random changes: the image is resized to ``size``; the label keeps its own size.
 
     Attributes:
-        size: (height, width), or None.
+        size: (height, width), or None, which does not resize.
     """
 
     size: Size | None = None
@@ -154,7 +154,7 @@ class Evaluation:
 
 
 Transform = Callable[[np.ndarray, np.ndarray], tuple[Tensor, Tensor]]
-"""``(image (H, W, 3) uint8, label) -> (image (3, h, w) float in [0, 1], label int64)``; picklable, for workers."""
+"""``(image (H, W, 3) uint8, label) -> (image (3, h, w) float in [0, 1], label int64)``; workers need to pickle it."""
 
 
 def training(
@@ -165,7 +165,7 @@ def training(
     flip: float = 0.5,
     photometric: float = 1.0,
 ) -> SceneAugmentation | PictureAugmentation:
-    """The augmentation of images with masks, or of images with one class; ``scale`` None is its own default."""
+    """The augmentation of images with masks, or of images with one class; ``scale`` None means its default."""
     kind = PictureAugmentation if image_level else SceneAugmentation
     return kind(size, kind.scale if scale is None else scale, flip, photometric)
 
@@ -176,7 +176,7 @@ def evaluation(size: Size | None = None) -> Evaluation:
 
 
 def at_size(image: np.ndarray, label: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
-    """``image`` (H, W, 3) uint8 and a mask ``label`` (H, W) at ``size``; a () label stays as it is."""
+    """``image`` (H, W, 3) uint8 and a mask ``label`` (H, W), resized to ``size``; a () label does not change."""
     pixels = _resize_image(_channels_first(image), size)
     resized = label if label.ndim == 0 else _resize_mask(torch.from_numpy(label), size).numpy()
     return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()), resized

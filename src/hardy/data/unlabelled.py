@@ -1,4 +1,4 @@
-"""Images without labels, from folders: found at any depth, checked, and read as a source beside the domains."""
+"""Images without labels from folders, at any depth: found, checked, and read as one more source."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,17 +18,17 @@ from hardy.types import IGNORE
 __all__ = ["Folders", "check_images", "find", "source", "without"]
 
 Folders = Sequence[tuple[str, tuple[Path, ...]]]
-"""Folders, as they are named, with the images below them."""
+"""The names of folders, as given, with the images below each of them."""
 
 
 class _Unlabelled(Dataset):
-    """Images whose label is `IGNORE` everywhere, or, for image-level classes, `IGNORE`."""
+    """Images whose label is `IGNORE`: every pixel of a mask, or the class of an image."""
 
     def __init__(self, label_space: LabelSpace, *, image_level: bool) -> None:
         self.label_space, self.image_level = label_space, image_level
 
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
-        """None: its images are given."""
+        """Empty: the caller gives the images."""
         return {}
 
     def read(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
@@ -41,7 +41,7 @@ class _Unlabelled(Dataset):
 
 
 def find(folders: Sequence[str], root: Path, key: str = "data.unlabelled") -> Folders:
-    """The images below each of ``folders``, sorted; a folder that is not there is looked for below ``root``.
+    """The images below each of ``folders``, sorted; a folder that does not exist is searched for below ``root``.
 
     Args:
         folders: their paths.
@@ -49,7 +49,7 @@ def find(folders: Sequence[str], root: Path, key: str = "data.unlabelled") -> Fo
         key: the setting that names them, for errors.
 
     Raises:
-        InputError: for a folder that is missing or holds no image, or an image that is found in two of them.
+        InputError: for a folder that is missing or contains no image, or an image that is in two of them.
     """
     found: list[tuple[str, tuple[Path, ...]]] = []
     owners: dict[Path, str] = {}
@@ -61,7 +61,7 @@ def find(folders: Sequence[str], root: Path, key: str = "data.unlabelled") -> Fo
         except InputError as error:
             raise InputError(f"{key}: {error}") from None
         if not images:
-            raise InputError(f"{key}: {place} holds no images; name a folder with images at any depth")
+            raise InputError(f"{key}: {place} contains no images; name a folder with images at any depth")
         for image in images:
             if (owner := owners.setdefault(image.resolve(), name)) != name:
                 raise InputError(f"{key}: {image} is in {owner} and in {name}; name one of them")
@@ -70,7 +70,7 @@ def find(folders: Sequence[str], root: Path, key: str = "data.unlabelled") -> Fo
 
 
 def without(folders: Folders, held: Iterable[Item], unseen: Iterable[tuple[str, Item]]) -> Folders:
-    """``folders`` less the images that are ``held`` out to select weights by.
+    """``folders`` without the ``held``-out images, which select the weights.
 
     Args:
         folders: see `find`.
@@ -78,28 +78,28 @@ def without(folders: Folders, held: Iterable[Item], unseen: Iterable[tuple[str, 
         unseen: (domain, item) of the images of unseen domains.
 
     Raises:
-        InputError: for an image of an unseen domain, which would not be unseen then, and when no image is left.
+        InputError: for an image of an unseen domain, which training must not see, and if a folder has no image left.
     """
     own = {image.resolve() for _, images in folders for image in images}
     if both := [(name, path) for name, item in unseen if (path := _path(item)) in own]:
         name, path = both[0]
         raise InputError(
-            f"data.unlabelled: {path} is an image of {name}, which is to be unseen ({len(both)} such images); leave it "
-            "out of the folder or of data.unseen"
+            f"data.unlabelled: {path} is an image of the unseen domain {name} ({len(both)} such images); remove it "
+            "from the folder, or the domain from data.unseen"
         )
     out = {_path(item) for item in held}
     left = tuple((name, tuple(image for image in images if image.resolve() not in out)) for name, images in folders)
     for name, images in left:
         if not images:
-            raise InputError(f"data.unlabelled: every image in {name} is held out to select weights by")
+            raise InputError(f"data.unlabelled: every image in {name} is held out to select the weights")
     return left
 
 
 def check_images(folders: Folders, *, every: bool) -> None:
-    """Decode a sample of the images, and those whose files do not end as they should; or ``every`` image.
+    """Decode a sample of the images and all files without a proper end; or ``every`` image.
 
     Raises:
-        InputError: for the first image that cannot be read, naming it.
+        InputError: for the first image that cannot be read; names it.
     """
     for _, images in folders:
         sample = {int(place) for place in np.linspace(0, len(images) - 1, min(SAMPLE, len(images)))}

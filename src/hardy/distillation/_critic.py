@@ -19,13 +19,14 @@ _WIDTHS = (64, 128, 256, 512)
 
 
 class Critic(nn.Module):
-    """A score for each map (B, C, s, s): higher for what it takes for a teacher's.
+    """Scores maps (B, C, s, s): a high score means that the critic takes the map for a teacher's.
 
     Four 4x4 convolutions of stride 2 with spectral norm and LeakyReLU 0.1, self-attention after the third and the
-    fourth, and a convolution over what is left of the map.
+    fourth, and a convolution over the whole remaining map.
 
-    The batch norm at the input always uses its running statistics, which only `observe` updates. So the score of a map
-    does not depend on the other maps of its batch, and the penalty is of the same function that is trained.
+    The batch norm at the input always uses its running statistics, and only `observe` updates them. So the score of a
+    map does not depend on the other maps of its batch, and the penalty is computed for the same function that is
+    trained.
 
     Args:
         channels: C.
@@ -58,7 +59,7 @@ class Critic(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Self-attention between the positions of a map, added to it times a learned factor that starts at 0."""
+    """Self-attention between the positions of a map. Its result is added times a learned factor that starts at 0."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -68,7 +69,7 @@ class _Attention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x`` (B, C, h, w) plus gamma times what each position gathers."""
+        """``x`` (B, C, h, w) plus gamma times the attention-weighted mean of the values for each position."""
         query, key, value = (layer(x).flatten(2) for layer in (self.query, self.key, self.value))
         attention = (query.mT @ key).softmax(2)  # (B, n, n), rows sum to 1
         gathered = value @ attention.mT
@@ -77,14 +78,14 @@ class _Attention(nn.Module):
 
 
 def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
-    """``E (|grad D(x)| - 1)^2`` at ``x = e real + (1 - e) fake``, with one e in [0, 1] drawn for each map.
+    """``E (|grad D(x)| - 1)^2`` at ``x = e real + (1 - e) fake``, with a random e in [0, 1) for each map.
+
+    e is drawn from torch's CPU generator.
 
     Args:
         critic: D, from maps (B, C, s, s) to scores (B,); the score of a map must not depend on the other maps.
-        real: (B, C, s, s), no gradient flows into it.
-        fake: the same.
-
-    e comes from torch's CPU generator.
+        real: (B, C, s, s); no gradient flows into it.
+        fake: (B, C, s, s); no gradient flows into it.
     """
     share = torch.rand(len(real), 1, 1, 1).to(real)
     between = (share * real.detach() + (1 - share) * fake.detach()).requires_grad_()

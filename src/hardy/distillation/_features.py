@@ -1,4 +1,4 @@
-"""What the losses of features share: aligners to the teacher's map, and values standardised over some dimensions."""
+"""Shared by the feature losses: aligners to the teacher's map, and standardisation over some dimensions."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -13,24 +13,25 @@ __all__ = ["Aligner", "FeatureLoss", "at_size", "standardised", "wide"]
 
 
 def wide(x: Tensor) -> Tensor:
-    """``x`` in float32 at least."""
+    """``x`` in float32 or wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def at_size(x: Tensor, size: Sequence[int]) -> Tensor:
-    """``x`` (B, C, h, w) at ``size`` (H, W), bilinear; its mean where that is a single cell."""
+    """``x`` (B, C, h, w) resized to ``size`` (H, W), bilinear; for a size of one cell, its mean."""
     return x.mean((2, 3), keepdim=True) if tuple(size) == (1, 1) else resize(x, size)
 
 
 class Aligner(nn.Module):
-    """The student's value of a pair at the channels and the size of the teacher's.
+    """Maps the student's value of a pair to the number of channels and the size of the teacher's.
 
-    A 1x1 convolution without bias, then `at_size`. The two commute, so the one that makes the map smaller goes first.
+    A 1x1 convolution without bias, then `at_size`. Without a batch norm the two commute; then a map that becomes
+    smaller is resized first.
 
     Args:
         pair: the two taps; a vector is a map of one cell.
-        always: False leaves out the convolution where the channels are the same.
-        normed: with a batch norm after the convolution, at the student's size.
+        always: False leaves out the convolution if student and teacher have the same number of channels.
+        normed: add a batch norm after the convolution, at the student's size.
     """
 
     def __init__(self, pair: FeaturePair, *, always: bool = True, normed: bool = False) -> None:
@@ -42,7 +43,7 @@ class Aligner(nn.Module):
         self.smaller_first = not normed
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """``student`` (B, C, h, w) like ``teacher`` (B, C', h', w'), in float32 at least."""
+        """``student`` (B, C, h, w) in the shape of ``teacher`` (B, C', h', w'), in float32 or wider."""
         size = teacher.shape[-2:]
         smaller = self.smaller_first and size.numel() < student.shape[-2:].numel()
         aligned: Tensor = self.norm(self.project(at_size(student, size) if smaller else student))
@@ -55,20 +56,20 @@ class Aligner(nn.Module):
 def standardised(x: Tensor, over: Sequence[int], eps: float = 1e-6) -> Tensor:
     """``(x - mean) / (std + eps)`` with the mean and the biased standard deviation over the dimensions ``over``.
 
-    Where the deviation is at most ``eps``, the result and its gradient are 0: what is left there is rounding.
+    Where the deviation is at most ``eps``, the result and its gradient are 0: such a deviation is only rounding error.
     """
     over = tuple(over)
     centred = x - x.mean(over, keepdim=True)
-    centred = centred - centred.mean(over, keepdim=True)  # a constant becomes 0 exactly enough, whatever its size
+    centred = centred - centred.mean(over, keepdim=True)  # twice: a large constant becomes 0 up to rounding
     variance = centred.square().mean(over, keepdim=True)
     varies = variance > eps**2
     return torch.where(varies, centred, 0.0) / (torch.where(varies, variance, 1.0).sqrt() + eps)
 
 
 class FeatureLoss(DistillationLoss):
-    """The sum over pairs of a comparison of the student's value, aligned by an `Aligner`, with the teacher's.
+    """A loss that compares features: the sum over pairs of `compare`, which a subclass implements.
 
-    A subclass implements `compare`.
+    An `Aligner` first maps the student's value to the shape of the teacher's.
 
     Args:
         weight: of the loss.
@@ -86,7 +87,7 @@ class FeatureLoss(DistillationLoss):
 
     @abstractmethod
     def compare(self, student: Tensor, teacher: Tensor, place: int) -> Tensor:
-        """The scalar loss of pair number ``place``, of two maps (B, C', h', w') in float32 at least."""
+        """The scalar loss of pair number ``place``, of two maps (B, C', h', w') in float32 or wider."""
 
     def forward(self, outputs: PairedOutputs) -> Tensor:
         """See `DistillationLoss.forward`."""

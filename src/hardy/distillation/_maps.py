@@ -1,4 +1,4 @@
-"""What losses of features share: their default tap, labels and positions at the size of a map, pooling, affinities."""
+"""Shared by the feature losses: their default tap, labels and positions at the size of a map, pooling, affinities."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,14 +15,17 @@ __all__ = ["affinity_error", "head_taps", "labels_at", "marked_at", "pooled", "t
 
 
 def head_taps(matching: Matching, taps: Sequence[Any] | None) -> Sequence[Any]:
-    """``taps``; for None the embedding, or for image-level classes, whose embedding is a vector, the deepest stage."""
+    """``taps``, or the default for None: the embedding, or the deepest stage for image-level classes.
+
+    With image-level classes the embedding is a vector without positions.
+    """
     if taps is not None:
         return taps
     return (DEEPEST,) if matching.student.image_level else (EMBEDDING,)
 
 
 def wide(x: Tensor) -> Tensor:
-    """``x`` in float32 at least."""
+    """``x`` in float32 or wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -32,7 +35,7 @@ def tokens(x: Tensor) -> Tensor:
 
 
 def labels_at(labels: Tensor, size: Sequence[int]) -> Tensor:
-    """``labels`` (B, H, W), or (B,) for image-level classes, as (B, h, w) of ``size``; the nearest pixel's label."""
+    """``labels`` (B, H, W), or (B,) for image-level classes, as (B, h, w) of ``size``, by nearest neighbour."""
     if labels.ndim == 1:
         return labels[:, None, None].expand(-1, *size)
     # float32 holds every class id exactly
@@ -40,12 +43,12 @@ def labels_at(labels: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def marked_at(marked: Tensor, size: Sequence[int]) -> Tensor:
-    """``marked`` (B, H, W) or (B,) bool as (B, h, w) of ``size``, by the nearest pixel."""
+    """``marked`` (B, H, W) or (B,) bool as (B, h, w) of ``size``, by nearest neighbour."""
     return labels_at(torch.where(marked, 0, IGNORE), size) != IGNORE
 
 
 def pooled(x: Tensor, most: int) -> Tensor:
-    """``x`` (B, C, h, w), averaged over the smallest squares of whole cells that leave at most ``most`` cells."""
+    """``x`` (B, C, h, w), average-pooled with the smallest square window that leaves at most ``most`` cells."""
     high, wide_ = x.shape[-2:]
     side = 1
     while -(-high // side) * -(-wide_ // side) > most:
@@ -54,15 +57,15 @@ def pooled(x: Tensor, most: int) -> Tensor:
 
 
 def affinity_error(student: Tensor, teacher: Tensor) -> Tensor:
-    """The mean over images and pairs of positions of the squared difference of the cosines of the two positions.
+    """The mean squared difference between the student's and the teacher's cosine, over images and pairs of positions.
+
+    The gradient includes that of the norms in the cosine. With U (n, C) the student's and V (n, C') the teacher's unit
+    vectors, the sum is ``|U U^T - V V^T|^2 = |U^T U|^2 - 2 |U^T V|^2 + |V^T V|^2``. So no matrix of n x n values is
+    needed if there are more positions than channels.
 
     Args:
-        student: (B, C, h, w) float32 at least.
-        teacher: (B, C', h, w), the same positions.
-
-    The gradient is that of the cosine. With U (n, C) the student's and V (n, C') the teacher's unit vectors, the sum is
-    ``|U U^T - V V^T|^2 = |U^T U|^2 - 2 |U^T V|^2 + |V^T V|^2``, so where there are more positions than channels no
-    matrix of n x n values is needed.
+        student: (B, C, h, w), float32 or wider.
+        teacher: (B, C', h, w), at the same positions.
     """
     u, v = (F.normalize(tokens(x), dim=2) for x in (student, teacher))
     count = u.shape[1]

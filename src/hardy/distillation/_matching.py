@@ -1,4 +1,4 @@
-"""Which values of a student and its teacher belong together: features by stride, classes by name."""
+"""Which values of a student and its teacher are compared: features are matched by stride, classes by name."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,25 +24,25 @@ STAGES = "stages"
 
 
 class Matching:
-    """The taps of a student and its teacher, and the values that they read while both run.
+    """Finds the taps of a student and its teacher, and records their values while both networks run.
 
     An entry of an option ``taps`` is one of
 
     - ``deepest``: the encoder's last stage; ``stages``: all its stages;
     - ``embedding``: the input of the head;
-    - the name of a feature or a module of the student, matched with the teacher's stage of the nearest stride, or with
-      the feature or module of the same name where the teacher has it;
+    - the name of a feature or a module of the student; it is matched with the teacher's feature or module of the same
+      name, or, if there is none, with the teacher's stage of the nearest stride;
     - a pair ``[student, teacher]`` of such names.
 
-    The name of a module means its output, and with ``.input`` at its end its input; of a module that runs several
-    times, the last.
+    The name of a module means its output; with ``.input`` at the end of the name, its input. If a module runs several
+    times, the last run is used.
 
-    Stages are matched by stride. Where several stages of one network have the stride that fits, as in a plain vision
-    transformer, the student's stages take them in order, evenly spread.
+    Stages are matched by stride. If several stages of the teacher have the nearest stride, as in a plain vision
+    transformer, the student's stages are matched with them in order and evenly spaced.
 
     Args:
         student: the network that learns.
-        teacher: the network that it learns from, or None when it gives logits only.
+        teacher: the network that it learns from, or None if the teacher gives only logits.
     """
 
     def __init__(self, student: Network, teacher: Network | None) -> None:
@@ -57,19 +57,19 @@ class Matching:
         Args:
             taps: the entries, see the class.
             owner: the option in messages, such as ``NFD.taps``.
-            vectors: also compare values without positions, such as the embedding of a classifier. Without it
-                ``embedding`` is left out of several entries, and refused if nothing else is left. It is also left out
-                of several where a network names none.
+            vectors: also compare values without positions, such as the embedding of a classifier. If False, an
+                ``embedding`` that is a vector is dropped from several entries, and is an error as the only one. An
+                ``embedding`` is also dropped from several entries if one of the networks has no embedding.
 
         Raises:
-            InputError: for a teacher without features, no entry, an unknown name (with the nearest), or a vector where
-                a map is needed.
+            InputError: for a teacher without features, no entry, an unknown name (the message names the nearest one),
+                or a vector where a map is needed.
         """
         if self.teacher is None:
             raise InputError(
-                f"{owner.partition('.')[0]} compares features, and the teacher gives logits only, as an ONNX file, "
-                "several teachers, one with a cache and mutual learning from the mean or best of all do; name one run "
-                "as teacher.run (mutual: by: peers), or use losses of logits such as kl and cwd"
+                f"{owner.partition('.')[0]} compares features, and the teacher gives only logits, as do an ONNX file, "
+                "several teachers, a teacher with a cache, and mutual learning from the mean or the best of all; name "
+                "one run as teacher.run (mutual: by: peers), or use losses of logits such as kl and cwd"
             )
         both = [EMBEDDING in self._taps(network) for network in (self.student, self.teacher)]
         named = [entry for entry in taps if entry != EMBEDDING or len(taps) == 1 or all(both)]
@@ -84,9 +84,9 @@ class Matching:
 
     @contextmanager
     def recording(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-        """Inside the block the values of the modules that taps name are kept, the student's and the teacher's.
+        """Record, inside the block, the values of the modules that taps name: (student's, teacher's), by name.
 
-        Each is copied, since the layer that follows may overwrite it.
+        Each value is copied, because the layer that follows may overwrite it.
         """
         values: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
         handles = [
@@ -137,7 +137,7 @@ class Matching:
         return self._layers[side][full]
 
     def _trace(self, entries: Sequence[Any]) -> None:
-        """Read the modules that several pairs name in one pass; wrong names are left to `_tap`."""
+        """Read all modules that pairs name in a single forward pass; `_tap` reports wrong names."""
         for side, network in enumerate((self.student, self.teacher)):
             names = {str(entry[side]) for entry in entries if isinstance(entry, Sequence) and len(entry) == 2}
             if network is not None and len(names) > 1:
@@ -152,7 +152,7 @@ class Matching:
         return self._known[id(network)]
 
     def _stages(self, network: Network, owner: str) -> list[Tap]:
-        """The encoder's stages: the first features, as long as no stride falls."""
+        """The encoder's stages: the first features, up to the first that has a smaller stride than the one before."""
         found: list[Tap] = []
         for tap in self._taps(network).values():
             if tap.name == EMBEDDING or (found and tap.stride < found[-1].stride):
@@ -164,7 +164,7 @@ class Matching:
 
 
 def _matched(student: Sequence[Tap], teacher: Sequence[Tap]) -> list[FeaturePair]:
-    """Each of ``student`` with the one of ``teacher`` of the nearest stride, by ratio; the coarser of two as near."""
+    """Each tap of ``student`` with the tap of ``teacher`` whose stride is nearest by ratio; on a tie, the coarser."""
     pairs = []
     nearest_strides = [_nearest(tap.stride, [other.stride for other in teacher]) for tap in student]
     for place, (tap, stride) in enumerate(zip(student, nearest_strides, strict=True)):
@@ -203,16 +203,16 @@ def _keeper(kept: dict[str, Tensor], name: str) -> Callable[[Tensor], None]:
 
 
 def values_of(outputs: Outputs, modules: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The values of all taps by name: the features and the embedding of ``outputs``, and what was recorded."""
+    """The values of all taps by name: the features and the embedding of ``outputs``, and the recorded ``modules``."""
     embedding = {} if outputs.embedding is None else {EMBEDDING: outputs.embedding}
     return {**outputs.features, **embedding, **modules}
 
 
 def class_order(student: LabelSpace, teacher: LabelSpace) -> list[int] | None:
-    """The teacher's class of each of the student's classes, by name; None when they are the same in the same order.
+    """The teacher's class index of each of the student's classes, matched by name; None if the classes are the same.
 
     Raises:
-        InputError: for classes that the teacher does not have, listing them.
+        InputError: if the teacher lacks classes; the message lists them.
     """
     if student.classes == teacher.classes:
         return None
@@ -220,7 +220,7 @@ def class_order(student: LabelSpace, teacher: LabelSpace) -> list[int] | None:
     if missing:
         names = ", ".join(missing)
         raise InputError(
-            f"teacher: predicts {teacher.name} and lacks {len(missing)} of the {len(student)} classes of "
+            f"teacher: it predicts {teacher.name} and lacks {len(missing)} of the {len(student)} classes of "
             f"{student.name}: {names}; name a teacher that predicts them, or train for the teacher's classes"
         )
     return [teacher.classes.index(name) for name in student.classes]

@@ -1,7 +1,7 @@
-"""A bounded memory of vectors, apart for each class, of which the oldest are replaced.
+"""A memory of vectors with a fixed size per class; new vectors replace the oldest.
 
 Source: the queues of Yang et al., "Cross-image relational knowledge distillation for semantic segmentation", CVPR 2022,
-section 3.3. Here an entry is drawn only after it was written; the authors' queues start with noise.
+section 3.3. Here only entries that were written are drawn; the authors' queues start with noise.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ __all__ = ["Memory"]
 
 
 class Memory(nn.Module):
-    """The last ``size`` unit vectors of each class, in half precision: a buffer of ``2 classes size channels`` bytes.
+    """The last ``size`` unit vectors of each class, in half precision: ``2 * classes * size * channels`` bytes.
 
     Args:
         classes: the number of classes.
-        size: the most vectors of a class.
+        size: the largest number of vectors per class.
         channels: C, the length of a vector.
     """
 
@@ -30,9 +30,9 @@ class Memory(nn.Module):
 
     @torch.no_grad()
     def write(self, vectors: Tensor, classes: Sequence[int]) -> None:
-        """Add ``vectors`` (n, C), in order, to the class of each, in place."""
+        """Add ``vectors`` (n, C) in order, in place; ``classes`` gives the class of each vector."""
         written, size = self.written.tolist(), self.entries.shape[1]
-        places: dict[tuple[int, int], int] = {}  # of vectors for the same place the last one counts
+        places: dict[tuple[int, int], int] = {}  # if several vectors get the same place, the last is kept
         for row, label in enumerate(classes):
             places[label, written[label] % size] = row
             written[label] += 1
@@ -43,9 +43,9 @@ class Memory(nn.Module):
         self.written.copy_(torch.tensor(written))
 
     def drawn(self, count: int) -> Tensor:
-        """About ``count`` different vectors (n, C) in float32, as many of each class where there are as many.
+        """About ``count`` different vectors (n, C) in float32, up to ``ceil(count / classes)`` of each class.
 
-        Draws from torch's CPU generator.
+        They are drawn with torch's CPU generator.
         """
         size = self.entries.shape[1]
         share = -(-count // len(self.entries))

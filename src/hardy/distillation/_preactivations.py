@@ -1,16 +1,16 @@
-"""Where the values before activations are: the layers to tap for them, and the batch norm that each comes from.
+"""Finds the values before activations: the layers to tap for them, and the batch norm that each value comes from.
 
-A copy of the network without values runs once. All functions of PyTorch that it calls are seen, also an activation that
-is no module. The last activation of a feature is, in this order,
+A copy of the network without values (on the meta device) runs once. All functions of PyTorch that it calls are
+recorded, also an activation that is not a module. The last activation of a feature is the first of these that exists:
 
-1. the one whose output the feature is, or the one that reads the feature;
-2. where the feature comes from a linear layer, as in inverted residuals: the next activation, if it has the feature's
-   size and a coarser feature follows it (so it lies in the first block of the next stage);
-3. the last activation of the feature's size before it.
+1. the activation whose output is the feature, or the activation that reads the feature;
+2. if the feature comes from a linear layer, as in inverted residuals: the next activation, if it has the feature's size
+   and a coarser feature follows it (so it is in the first block of the next stage);
+3. the last activation before the feature that has the feature's size.
 
-Source: Hardy's own; the places are those of Heo et al., "A comprehensive overhaul of feature distillation", ICCV 2019,
-section 3.2 and its code: before the last ReLU of a residual stage, behind the first convolution of the next stage of a
-network of inverted residuals.
+Source: the search is Hardy's. The places are those of Heo et al., "A comprehensive overhaul of feature distillation",
+ICCV 2019, section 3.2 and its code: before the last ReLU of a residual stage, and after the first convolution of the
+next stage in a network of inverted residuals.
 """
 
 from collections import Counter
@@ -31,7 +31,7 @@ _SUMS = {"add", "add_", "__add__", "__iadd__", "__radd__"}
 
 
 class _Call(NamedTuple):
-    """An activation: when it ran, what it read and returned, the layer to tap for what it read, and its batch norm."""
+    """A call of an activation: its time, the ids of input and output, the input's size, its layer and batch norm."""
 
     time: int
     read: int
@@ -45,10 +45,10 @@ class Preactivations:
     """The values before the activations of ``network``.
 
     Args:
-        network: is not changed.
+        network: the network; it is not changed.
 
     Raises:
-        InputError: for a network that cannot be traced, see `Network.feature_stages`.
+        InputError: for a network that cannot be traced; see `Network.feature_stages`.
     """
 
     def __init__(self, network: Network) -> None:
@@ -60,35 +60,35 @@ class Preactivations:
         return self._seen.features
 
     def layer(self, feature: str, *, normed: bool = False) -> str | None:
-        """The name of the layer whose value is what the last activation of ``feature`` reads.
+        """The name of the layer whose value the last activation of ``feature`` reads.
 
-        The name ends with ``.input`` where it is the activation's input, such as the sum of a residual block. Where an
-        activation that is no module reads such a sum, it is the batch norm before the sum. None if there is no
-        activation of the feature's size, or no layer has its input.
+        The name ends with ``.input`` if the value is the input of the activation's module, such as the sum of a
+        residual block. If the activation is not a module and reads such a sum, it is the batch norm before the sum.
+        None if there is no activation of the feature's size, or no layer has its input.
 
         Args:
             feature: a feature of the network.
-            normed: only activations that read the output of a batch norm, or a sum of which it is an operand.
+            normed: use only activations that read the output of a batch norm, or a sum with such an output.
         """
         calls = [call for call in self._seen.calls_of(feature) if call.norm or not normed]
         return next((name for call in calls if (name := self._seen.name(call))), None)
 
     def norm(self, layer: str) -> str | None:
-        """The batch norm whose output the value of ``layer`` is, or an operand of it; None if there is none.
+        """The batch norm whose output is the value of ``layer`` or an operand of it; None if there is none.
 
-        In a sum of two such outputs it is one from the block that sums, and of two from there that of the first
-        operand, as blocks write their shortcut second.
+        In a sum of two such outputs, the batch norm inside the block that sums is preferred. If both are inside, it is
+        that of the first operand, because blocks write the shortcut second.
         """
         return self._seen.values.get(layer)
 
 
 class _Seen(TorchFunctionMode):
-    """Every call while a network runs once; see the module."""
+    """Records every call while a network runs once; see the module."""
 
     def __init__(self) -> None:
         super().__init__()
         self.time = 0
-        self.kept: list[object] = []  # so that an id stays that of one tensor
+        self.kept: list[object] = []  # keeps the tensors alive, so that no id is used twice
         self.born: dict[int, int] = {}
         self.copied: dict[int, int] = {}
         self.running: list[tuple[str, Any]] = []
@@ -123,27 +123,27 @@ class _Seen(TorchFunctionMode):
             norm = self.norms.get(before[0])
             layer = self.makers.get(before) or self._activation(read) or self.plain.get(norm or "")
             self.calls.append(_Call(self.time, before[0], id(returned), tuple(read.shape[-2:]), layer, norm))
-            self.norms.pop(id(returned), None)  # where it is the same tensor, changed in place
+            self.norms.pop(id(returned), None)  # in case it is the same tensor, changed in place
         return returned
 
     def enter(self, name: str, given: Sequence[Any]) -> None:
-        """The module ``name`` starts."""
+        """Record that the module ``name`` starts."""
         self.running.append((name, given[0] if given else None))
         self.counts[name] += 1
         if given and isinstance(given[0], Tensor):
             self.values[f"{name}{INPUT}"] = self.norms.get(id(given[0]))
 
     def leave(self, name: str, value: object) -> None:
-        """The module ``name`` ends."""
+        """Record that the module ``name`` ends."""
         self.running.pop()
         if isinstance(value, Tensor):
             maker = self.makers.setdefault((id(value), value._version), (name, self.counts[name]))
-            if maker[0] == name == self.norms.get(id(value)):  # a batch norm that is nothing else
+            if maker[0] == name == self.norms.get(id(value)):  # the module is only a batch norm
                 self.plain[name] = maker
             self.values[name] = self.norms.get(id(value))
 
     def calls_of(self, feature: str) -> list[_Call]:
-        """The activations that may be the last of ``feature``, the best first."""
+        """The candidates for the last activation of ``feature``, the best first."""
         value = self.features[feature]
         size, born = tuple(value.shape[-2:]), self.born.get(id(value), 0)
         same = {id(value), self.copied.get(id(value))}
@@ -155,26 +155,26 @@ class _Seen(TorchFunctionMode):
         return [*made[-1:], *read[:1], *following, *before[::-1]]
 
     def name(self, call: _Call) -> str | None:
-        """The layer that holds what ``call`` read, unless it ran again afterwards."""
+        """The layer whose value ``call`` read; None if that layer ran again afterwards."""
         if call.layer is None or self.counts[call.layer[0].removesuffix(INPUT)] != call.layer[1]:
             return None
         return call.layer[0]
 
     def _origin(self, operands: Sequence[Any]) -> str | None:
-        """The batch norm of a sum: the first operand's from inside the running module, else the first of all."""
+        """The batch norm of a sum: the first operand's that is inside the running module, else the first one."""
         norms = [norm for each in operands if (norm := self.norms.get(id(each)))]
         inside = f"{self.running[-1][0]}." if self.running else ""
         return next((norm for norm in norms if norm.startswith(inside)), norms[0] if norms else None)
 
     def _activation(self, read: Tensor) -> tuple[str, int] | None:
-        """The input of the running module, if it is what is read."""
+        """The input of the running module, if it is the tensor ``read``."""
         if not self.running or self.running[-1][1] is not read:
             return None
         name = self.running[-1][0]
         return f"{name}{INPUT}", self.counts[name]
 
     def _coarser(self, value: Tensor) -> float:
-        """When the next feature appears, if it has fewer cells than ``value``; else 0."""
+        """The time at which the next feature is computed, if it has fewer cells than ``value``; else 0."""
         born = self.born.get(id(value), 0)
         later = [(when, each) for each in self.features.values() if (when := self.born.get(id(each), 0)) > born]
         if not later:
@@ -184,7 +184,7 @@ class _Seen(TorchFunctionMode):
 
 
 def _look(network: Network, image: Tensor) -> _Seen:
-    """What runs for ``image``."""
+    """All calls while ``network`` runs on ``image``."""
     seen = _Seen()
     for name, module in network.named_modules():
         if name:

@@ -30,19 +30,21 @@ class DistillationTerms(nn.Module):
 
     Args:
         network: the student.
-        teacher: a frozen `Teacher`, or a network that is trained beside the student. It is used, not registered.
+        teacher: a frozen `Teacher`, or a network that is trained together with the student. It is not registered as a
+            submodule.
         choices: the losses and their options.
-        resolution: ``coarse`` compares logits at the student's own stride (`Outputs.coarse`), which costs little;
-            where a network has none, or pads its images, and with ``full``, they are compared at the size of the
+        resolution: ``coarse`` compares logits at the student's own stride (`Outputs.coarse`), which costs little. With
+            ``full``, or if the student has no coarse logits or pads its images, logits are compared at the size of the
             images.
-        steps: the number of steps of the run; None where it is not known.
+        steps: the number of steps of the run; None if it is not known.
 
     Attributes:
         chosen: the losses, each with all its options.
 
     Raises:
-        InputError: without a loss; for a loss of maps and image-level classes; for a teacher without a class of the
-            student; for a loss that teaches nothing in so few ``steps``; and what the losses raise.
+        InputError: if ``choices`` is empty; if only one of the networks predicts image-level classes; for a loss of
+            maps and image-level classes; for a teacher that lacks a class of the student; for a loss whose first stage
+            is not shorter than ``steps``; and what the losses raise.
     """
 
     def __init__(
@@ -55,13 +57,13 @@ class DistillationTerms(nn.Module):
     ) -> None:
         super().__init__()
         if not choices:
-            raise InputError("losses: names none; give some, such as losses: {kl: {weight: 3}}")
+            raise InputError("losses: the list is empty; name one or more, such as losses: {kl: {weight: 3}}")
         taught = teacher.network if isinstance(teacher, Teacher) else teacher
         if taught.image_level != network.image_level:
             kinds = ("masks", "image-level classes")
             raise InputError(
-                f"teacher: predicts {kinds[taught.image_level]} and the network {kinds[network.image_level]}; both "
-                "must predict the same"
+                f"teacher: it predicts {kinds[taught.image_level]}, but the network predicts "
+                f"{kinds[network.image_level]}; both must predict the same"
             )
         self.order = class_order(network.label_space, taught.label_space)
         self.resolution = resolution
@@ -79,7 +81,7 @@ class DistillationTerms(nn.Module):
         for name, options in choices.items():
             if network.image_level and DISTILLATIONS.get(name).dense:  # type: ignore[attr-defined]
                 raise InputError(
-                    f"losses.{name}: compares maps of logits, and {type(network).__name__} predicts one class per "
+                    f"losses.{name}: it compares maps of logits, but {type(network).__name__} predicts one class per "
                     "image; leave it out, as in losses: {kl: {weight: 3}}"
                 )
             built = DISTILLATIONS.build(name, supply, **options)
@@ -124,10 +126,14 @@ class DistillationTerms(nn.Module):
         Args:
             images: (B, 3, H, W) as the student got them.
             labels: (B, H, W) or (B,).
-            outputs: the student's.
-            taught: the teacher's, of the same images; no gradient flows into them.
-            recorded: what `Matching.recording` kept.
-            unlabelled: (B,) bool, the images that have no labels; None for none. All their pixels count.
+            outputs: the student's outputs.
+            taught: the teacher's outputs for the same images; no gradient flows into them.
+            recorded: the values from `Matching.recording`.
+            unlabelled: (B,) bool, True for images without labels; None if all have labels. All pixels of images
+                without labels count.
+
+        Raises:
+            InputError: for logits of the teacher that are not finite.
         """
         student, teacher = self._logits(outputs, taught, images.shape[-2:])
         if not torch.isfinite(teacher).all():
@@ -145,7 +151,7 @@ class DistillationTerms(nn.Module):
         return terms
 
     def _logits(self, outputs: Outputs, taught: Outputs, size: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """The logits to compare, the student's and the teacher's, of one shape and class order."""
+        """The student's and the teacher's logits to compare, with the same shape and class order."""
         if outputs.logits.ndim == 2:
             return outputs.logits, in_order(taught.logits, self.order).detach()
         coarse = _coarse(outputs, size) if self.resolution == "coarse" else None
@@ -164,17 +170,20 @@ class DistillationTerms(nn.Module):
 
 
 def _refuse_short(name: str, loss: DistillationLoss, steps: int | None) -> None:
-    """Refuse a run of ``steps`` in which ``loss`` never leaves its first stage."""
+    """Raise `InputError` if ``loss`` would stay in its first stage for all ``steps`` of the run."""
     option, silent = loss.first_stage
     if steps is not None and silent >= steps:
         raise InputError(
-            f"losses.{name}: teaches nothing in its first {silent} steps ({option}), and there are {steps}; train for "
-            f"longer, or give a smaller {option}"
+            f"losses.{name}: it does not train the network in its first {silent} steps ({option}), and the run has "
+            f"{steps}; train for more steps, or give a smaller {option}"
         )
 
 
 def _coarse(outputs: Outputs, size: Sequence[int]) -> Tensor | None:
-    """The coarse logits of images of ``size`` (H, W), if their cells divide the images: else they may be padded."""
+    """The coarse logits for images of ``size`` (H, W); None if that size is not a multiple of theirs.
+
+    In that case the network may have padded the images.
+    """
     coarse = outputs.coarse
     if coarse is None or any(side % cells for side, cells in zip(size, coarse.shape[-2:], strict=True)):
         return None
@@ -182,7 +191,7 @@ def _coarse(outputs: Outputs, size: Sequence[int]) -> Tensor | None:
 
 
 def _at(value: Tensor, seen: Sequence[int], size: Sequence[int]) -> Tensor:
-    """A map (B, C, h, w) of images resized to ``seen`` as it would be for images of ``size``; a vector stays."""
+    """Resize a map (B, C, h, w) of images of size ``seen`` to what images of ``size`` would give; a vector stays."""
     if value.ndim != 4 or tuple(seen) == tuple(size):
         return value
     cells = zip(value.shape[-2:], seen, size, strict=True)
@@ -190,7 +199,7 @@ def _at(value: Tensor, seen: Sequence[int], size: Sequence[int]) -> Tensor:
 
 
 def _counted(labels: Tensor, logits: Tensor, unlabelled: Tensor | None) -> Tensor:
-    """The positions of ``logits`` that count, (B, h, w) or (B,) bool; labels are resized to the nearest."""
+    """The positions of ``logits`` that count, (B, h, w) or (B,) bool; labels are resized by nearest neighbour."""
     counted = labels != IGNORE
     if logits.ndim == 4 and counted.shape[-2:] != logits.shape[-2:]:
         counted = F.interpolate(counted[:, None].float(), size=logits.shape[-2:], mode="nearest-exact")[:, 0] > 0
@@ -200,7 +209,7 @@ def _counted(labels: Tensor, logits: Tensor, unlabelled: Tensor | None) -> Tenso
 
 
 def _where(paired: PairedOutputs, chosen: Tensor) -> PairedOutputs:
-    """``paired`` for the images for which ``chosen`` (B,) bool holds."""
+    """``paired`` for the images where ``chosen`` (B,) bool is True."""
     assert paired.labels is not None, "labels are given"
     return PairedOutputs(
         paired.images[chosen],

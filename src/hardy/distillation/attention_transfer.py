@@ -1,10 +1,10 @@
-"""Attention transfer: the student looks where the teacher looks, stage by stage.
+"""Attention transfer: the student's spatial attention maps are to equal the teacher's, stage by stage.
 
     L = sum over pairs of mean (a_s - a_t)^2,    a = q / ||q||_2,    q_i = mean_c f_ci^2
 
-The attention map a of an image has one value per position i and length 1 over all positions. The mean runs over images
-and positions; with ``reduction: sum`` positions are summed, which gives 2 (1 - cos) in [0, 2] whatever the size of the
-map. No aligner is needed. Where the maps differ in size, the student's q is resized to the teacher's.
+The attention map a of an image has one value per position i and norm 1 over all positions. The mean is over images and
+positions. With ``reduction: sum`` the positions are summed, which gives 2 (1 - cos) in [0, 2] for any map size. No
+aligner is needed. If the maps differ in size, the student's q is resized to the teacher's.
 
 Source: Zagoruyko and Komodakis, "Paying more attention to attention", ICLR 2017, eq. 2, squared and as a mean over
 positions as in the authors' code; the default weight is that of CIRKD's comparison for segmentation.
@@ -27,7 +27,7 @@ __all__ = ["AttentionTransfer"]
 class AttentionTransfer(DistillationLoss):
     """Args:
         matching: the features that belong together.
-        weight: of the loss; the one for ``sum`` is 1e3 in the literature.
+        weight: of the loss; with ``sum``, 1e3 is usual in the literature.
         taps: the features to compare, see `Matching`; maps only.
         reduction: of the positions, ``mean`` or ``sum``.
 

@@ -1,24 +1,25 @@
-"""Cross-image relations: how alike pixels are to pixels of other images, for the student as for the teacher.
+"""Cross-image relations: similarities between pixels of different images are to be the same in student and teacher.
 
     L = L_batch + 0.1 L_pixels + 0.1 L_regions
 
-Each part is the mean over pixels of KL(softmax_j(t_i . m_j / T) || softmax_j(s_i . m_j / T)), where all vectors have
-length 1 and T is the temperature:
+Each part is the mean over pixels of KL(softmax_j(t_i . m_j / T) || softmax_j(s_i . m_j / T)). All vectors have length
+1, and T is the temperature:
 
-- batch: m are the pixels of one image of the batch, the student's for s and the teacher's for t; the mean is over all
-  pairs of images, an image with itself among them. Larger maps are averaged to at most ``most_nodes`` positions.
-- pixels: m are up to 4096 vectors of a memory of the teacher's pixels, as many of each class. The student's pixels go
-  through a projector to the teacher's channels. Each image adds up to 16 pixels of each of its classes.
-- regions: the same with up to 1024 means of the teacher's pixels of one class in one image.
+- batch: m are the pixels of one image of the batch, the student's for s and the teacher's for t. The mean is over all
+  pairs of images, including each image with itself. Larger maps are averaged to at most ``most_nodes`` positions.
+- pixels: m are about 4096 vectors from a memory of the teacher's pixels, the same number for each class. A projector
+  maps the student's pixels to the teacher's channels. Each image adds up to 16 pixels of each of its classes.
+- regions: the same with about 1024 vectors, each the mean of the teacher's pixels of one class in one image.
 
-The memory is of pixels with a label; images without labels take part in the first part alone. A weight of 0 turns a
-part off. The memory parts look at 4096 pixels of a batch, drawn at random where there are more. The teacher's map is
-resized to the student's. The authors also add the divergence of the logits (`hardy.distillation.kl`, weight 1). For
-some data sets they use 0.01 for the two memory parts.
+The memory holds only pixels with a label. Images without labels are used only in the first part. A weight of 0 turns a
+part off. The memory parts use at most 4096 pixels of a batch; if there are more, they are drawn at random. The
+teacher's map is resized to the student's. The authors also add the divergence of the logits (`hardy.distillation.kl`,
+weight 1). For some data sets they use a weight of 0.01 for the two memory parts.
 
 The memory holds half-precision values, 2 K C (pixel_memory + region_memory) bytes, and is part of a checkpoint: 27 MB
-for 19 classes and 288 channels. The authors' code remembers 20000 pixels and 2000 regions of a class, 241 MB; a step
-compares about 216 and 54 of them. It starts the memory with noise, and takes its pixels from wrong places.
+for 19 classes and 288 channels. The authors' code keeps 20000 pixels and 2000 regions per class, 241 MB, of which a
+step compares about 216 and 54. In two points it differs from the paper: the memory starts with noise, and the pixels
+written to it come from wrong positions.
 
 Source: Yang, Zhou, An, Jiang, Xu and Zhang, "Cross-image relational knowledge distillation for semantic segmentation",
 CVPR 2022, eq. 4 to 12; sizes and the projector from the authors' code.
@@ -53,11 +54,11 @@ class CIRKD(DistillationLoss):
         weight: of all parts.
         taps: see `Matching`; one pair. None for the embedding, or for image-level classes the deepest stage.
         temperature: T of all parts.
-        pixel_weight: of the part of remembered pixels; 0 turns it off.
-        region_weight: of the part of remembered regions; 0 turns it off.
-        pixel_memory: the most pixels of a class that are remembered.
-        region_memory: the most regions of a class that are remembered.
-        most_nodes: the most positions of an image in the first part, which compares all pairs.
+        pixel_weight: of the part ``pixels``; 0 turns it off.
+        region_weight: of the part ``regions``; 0 turns it off.
+        pixel_memory: the largest number of pixels per class in the memory.
+        region_memory: the largest number of regions per class in the memory.
+        most_nodes: the largest number of positions per image in the part ``batch``, which compares all pairs.
 
     Raises:
         InputError: for a value out of range, taps that are not one pair, and what `Matching.pairs` raises.
@@ -110,11 +111,11 @@ class CIRKD(DistillationLoss):
         )
 
     def forward(self, outputs: PairedOutputs) -> Tensor:
-        """See `DistillationLoss.forward`; in training mode the memory takes in the batch first."""
+        """See `DistillationLoss.forward`; in training mode the batch is first written to the memory."""
         return torch.stack(list(self._parts(outputs).values())).sum()
 
     def terms(self, outputs: PairedOutputs) -> Terms:
-        """The terms ``batch``, ``pixels`` and ``regions``, without those that are off."""
+        """The terms ``batch``, ``pixels`` and ``regions``, except those that are turned off."""
         return {name: self.weight * value for name, value in self._parts(outputs).items()}
 
     def aligner(self, pair: FeaturePair) -> str:
@@ -133,7 +134,7 @@ class CIRKD(DistillationLoss):
             return {name: self.part_weights[name] * value for name, value in found.items()}
 
     def _batch(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The part of all pairs of images, of maps (B, C, h, w) of the student and (B, C', h, w) of the teacher."""
+        """The part ``batch``, from maps (B, C, h, w) of the student and (B, C', h, w) of the teacher."""
         own, taught = (F.normalize(tokens(x), dim=2) for x in (student, teacher))
         values = []
         for left, right in zip(own, taught, strict=True):  # one image with all: (B, n, n) values at a time
@@ -141,7 +142,7 @@ class CIRKD(DistillationLoss):
         return torch.stack(values).mean()
 
     def _remembered(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
-        """The parts of the memory, for maps (B, C, h, w) of one shape."""
+        """The memory parts, for two maps (B, C, h, w) of the same shape."""
         own, taught = (F.normalize(tokens(x), dim=2) for x in (student, teacher))
         size = student.shape[-2:]
         here = torch.full(own.shape[:2], IGNORE) if labels is None else labels_at(labels.cpu(), size).flatten(1)

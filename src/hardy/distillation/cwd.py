@@ -1,11 +1,11 @@
-"""Channel-wise distillation: where in the image a class has its mass, compared as a distribution over positions.
+"""Channel-wise distillation: compares, for each class, the distribution of its logits over the positions of the image.
 
     L = T^2 / (N C) sum_nc KL(softmax_i(t_nci / T) || softmax_i(s_nci / T))
 
-The softmax runs over the positions i of one channel of one image. Channels are classes; with ``taps`` they are those of
-the teacher's features, and the student's pass a 1x1 convolution without bias and are resized to the teacher's map; L is
-then summed over the pairs, and the paper's weight is 50. Ignored pixels take part, as in the paper, unless ``mask`` is
-True: then they are left out of both distributions.
+The softmax is over the positions i of one channel of one image. The channels are the classes. With ``taps`` they are
+the channels of the teacher's features: a 1x1 convolution without bias maps the student's features to them, and the
+result is resized to the teacher's map. L is then summed over the pairs, and the paper's weight is 50. Ignored pixels
+are used, as in the paper, unless ``mask`` is True: then they are left out of both distributions.
 
 Source: Shu, Liu, Gao, Yan and Shen, "Channel-wise knowledge distillation for dense prediction", ICCV 2021, eq. 3 and 4.
 """
@@ -28,11 +28,11 @@ __all__ = ["CWD"]
 
 class CWD(FeatureLoss):
     """Args:
-        matching: the features that belong together; needed with ``taps``.
+        matching: finds the taps; needed with ``taps``.
         weight: of the loss.
         temperature: T; above 1 the distributions are flatter.
         mask: leave out ignored pixels; for logits only.
-        taps: features to compare in place of the logits, see `Matching`; maps only.
+        taps: features to compare instead of the logits, see `Matching`; maps only.
 
     Raises:
         InputError: for a ``temperature`` that is not above 0, a negative ``weight``, ``mask`` with ``taps``, and what
@@ -77,7 +77,7 @@ class CWD(FeatureLoss):
         return self.temperature**2 * each.sum(2).mean()
 
     def _log_softmax(self, values: Tensor, counted: Tensor | None) -> Tensor:
-        """Over positions, (B, C, h w), in float32 at least; a finite small number where a pixel is left out."""
+        """Over positions, (B, C, h w), in float32 or wider; a very small finite number where a pixel is left out."""
         spread = wide(values).flatten(2) / self.temperature
         if counted is not None:
             spread = spread.masked_fill(~counted.flatten(1)[:, None], torch.finfo(spread.dtype).min / 4)

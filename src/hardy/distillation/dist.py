@@ -1,13 +1,14 @@
-"""DIST: class probabilities correlate with the teacher's, over the classes of a pixel and over the pixels of a class.
+"""DIST: correlates class probabilities with the teacher's, over the classes of a pixel and over the pixels of a class.
 
     L = T^2 (beta (1 - mean_i r(p_i, q_i)) + gamma (1 - mean_k r(p_k, q_k)))
 
-p and q are the probabilities softmax(z / T) of teacher and student, r is Pearson's correlation. The first mean compares
-the K classes of each position i, the second all positions of the batch for each class k. Only positions that count take
-part. For image-level classes the positions are the images, and the second part needs two images or more: of a single
-one it is constant.
+p and q are the probabilities softmax(z / T) of teacher and student, and r is Pearson's correlation. The first mean
+compares the K classes of each position i, the second all positions of the batch for each class k. Only positions that
+count are used. For image-level classes the positions are the images, and the second part needs two or more images: for
+a single image it is constant.
 
-A scale and a shift of the probabilities change nothing, so a weaker student may be as sure as it can.
+A scale and a shift of the probabilities do not change the loss, so a weaker student does not have to be as confident as
+its teacher.
 
 Source: Huang et al., "Knowledge distillation from a stronger teacher", NeurIPS 2022, eq. 4 to 8.
 """
@@ -46,7 +47,7 @@ class DIST(DistillationLoss):
         self.temperature, self.beta, self.gamma = temperature, beta, gamma
 
     def forward(self, outputs: PairedOutputs) -> Tensor:
-        """See `DistillationLoss.forward`; 0 where no position counts."""
+        """See `DistillationLoss.forward`; 0 if no position counts."""
         student, teacher = (
             (wide(logits).movedim(1, -1)[outputs.counted] / self.temperature).softmax(1)
             for logits in (outputs.student, outputs.teacher)

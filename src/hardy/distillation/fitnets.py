@@ -1,12 +1,12 @@
-"""Hints: the student's features, seen through a 1x1 convolution, equal the teacher's.
+"""Hints: the mean squared error between the student's features, after a 1x1 convolution, and the teacher's.
 
     L = sum over pairs of mean (A(f_s) - f_t)^2
 
-The mean runs over images, channels and positions. A is a 1x1 convolution without bias, trained with the student. Where
-the maps differ in size, the student's is resized to the teacher's.
+The mean is over images, channels and positions. A is a 1x1 convolution without bias, trained with the student. If the
+maps differ in size, the student's is resized to the teacher's.
 
-Source: Romero et al., "FitNets: hints for thin deep nets", ICLR 2015, eq. 3, with a 1x1 regressor, and the mean in
-place of half the sum.
+Source: Romero et al., "FitNets: hints for thin deep nets", ICLR 2015, eq. 3; here with a 1x1 regressor, and with the
+mean instead of half the sum.
 """
 
 from collections.abc import Sequence

@@ -2,11 +2,12 @@
 
     L = -E D(s),    D minimises  -E D(t) + E D(s) + 10 E (|grad D(e t + (1 - e) s)| - 1)^2
 
-s and t are the logits of student and teacher, resized to a square; D is a Wasserstein critic with gradient penalty.
-In each step the critic is trained first, by an optimiser of its own, on a loss that is scaled by 0.1; then it is held
-fixed while it judges the student. The norm of the critic's gradient is clipped at 1, which is not in the paper: without
-it, the critic diverged at ten times the paper's rate. With ``condition_on_image`` it also sees the image, as in the
-paper; the authors' released code shows it the scores alone. The slope of the penalty is that in the scores.
+s and t are the logits of student and teacher, resized to a square. D is a Wasserstein critic with gradient penalty. In
+each step the critic is trained first, with its own optimiser, on its loss times 0.1. Then it is fixed, and it scores
+the student. The norm of the critic's gradient is clipped at 1, which is not in the paper: without clipping, the critic
+diverged at ten times the paper's learning rate. With ``condition_on_image`` the critic also gets the image, as in the
+paper; in the authors' released code it gets only the logits. The gradient in the penalty is that with respect to the
+logits.
 
 Source: Liu et al., "Structured knowledge distillation for semantic segmentation", CVPR 2019, eq. 5 and 6; the layers of
 the critic, its optimiser and its weight from the authors' code.
@@ -39,11 +40,12 @@ class Holistic(DistillationLoss):
         network: the student, which normalises the images for the critic.
         class_count: K, the channels of the logits.
         weight: of the student's loss.
-        size: the side of the square that logits are resized to; less than 65 for small images.
-        condition_on_image: show the critic the image too.
+        size: the side of the square that logits are resized to, 16 or more; use less than 65 for small images.
+        condition_on_image: also give the image to the critic.
         penalty: the weight of the gradient penalty.
-        critic_lr: the learning rate of the critic, for SGD with momentum 0.9 and weight decay 1e-4.
-        decay_steps: the steps over which ``critic_lr`` falls to 0, as ``(1 - step / decay_steps) ** 0.9``; 0 keeps it.
+        critic_lr: the learning rate of the critic, in (0, 1), for SGD with momentum 0.9 and weight decay 1e-4.
+        decay_steps: the number of steps in which ``critic_lr`` falls to 0, as ``(1 - step / decay_steps) ** 0.9``; with
+            0 it is constant.
 
     Raises:
         InputError: for a value out of range.
@@ -72,14 +74,14 @@ class Holistic(DistillationLoss):
             raise InputError(f"Holistic.critic_lr: {critic_lr} is out of range; it must be between 0 and 1")
         self.size, self.condition_on_image, self.penalty = size, condition_on_image, penalty
         self.critic_lr, self.decay_steps = critic_lr, decay_steps
-        self.normalise = network.normalise  # the method: the student is not a part of its loss
+        self.normalise = network.normalise  # only the method: the student is not a submodule of its loss
         self.critic = Critic(class_count + (3 if condition_on_image else 0), size)
         self.optimiser = SGD(self.critic.parameters(), lr=critic_lr, momentum=0.9, weight_decay=1e-4)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.steps: Tensor
 
     def optimisers(self) -> dict[str, Optimizer]:
-        """That of the critic."""
+        """The optimiser of the critic."""
         return {"critic": self.optimiser}
 
     def after_step(self, step: int) -> None:
@@ -100,7 +102,7 @@ class Holistic(DistillationLoss):
         return resize(maps.to(self.critic.norm.weight.dtype), (self.size, self.size))
 
     def _judge(self, image: Tensor | None) -> Callable[[Tensor], Tensor]:
-        """The critic as a function of score maps (B, K, s, s), for images ``image`` (B, 3, s, s)."""
+        """The critic as a function of logits (B, K, s, s), given the images ``image`` (B, 3, s, s)."""
 
         def judge(maps: Tensor) -> Tensor:
             scores: Tensor = self.critic(_beside(maps, image))
@@ -131,7 +133,7 @@ def _beside(maps: Tensor, image: Tensor | None) -> Tensor:
 
 @contextmanager
 def _fixed(critic: nn.Module) -> Iterator[None]:
-    """Inside the block ``critic`` is in evaluation mode; gradients flow through it, not into its parameters."""
+    """Inside the block ``critic`` is in evaluation mode; gradients flow through it but not into its parameters."""
     critic.eval().requires_grad_(False)
     try:
         yield

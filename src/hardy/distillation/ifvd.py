@@ -1,13 +1,13 @@
-"""Intra-class feature variation: how far each pixel's feature is from the mean of its class.
+"""Intra-class feature variation: the similarity between each pixel's feature and the mean feature of its class.
 
     L = mean_i (s^s_i - s^t_i)^2,    s_i = cos(f_i, mean of f over the pixels of i's class)
 
-over the pixels i with a label. The mean of a class is taken within an image, as in the authors' code. A cell of the
-map has the label of the nearest pixel. Nothing aligns the channels, since only cosines are compared. The teacher's map
-is resized to the student's. For image-level classes all positions of an image have its class.
+The first mean is over the pixels i with a label. The mean of a class is computed within an image, as in the authors'
+code. A cell of the map has the label of the nearest pixel. No aligner is needed, because only cosines are compared. The
+teacher's map is resized to the student's. For image-level classes all positions of an image have its class.
 
 Source: Wang, Zhou, Jiang, Bai and Xu, "Intra-class feature variation distillation for semantic segmentation", ECCV
-2020, eq. 1 to 3; the weight is that of CIRKD's comparison (Yang et al., CVPR 2022), where the authors' is 200.
+2020, eq. 1 to 3; the default weight is that of CIRKD's comparison (Yang et al., CVPR 2022); the authors use 200.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ class IFVD(DistillationLoss):
         self.pairs = matching.pairs(head_taps(matching, taps), "IFVD.taps")
 
     def forward(self, outputs: PairedOutputs) -> Tensor:
-        """See `DistillationLoss.forward`; 0 where no pixel has a label."""
+        """See `DistillationLoss.forward`; 0 if no pixel has a label."""
         assert outputs.labels is not None, "needs_labels says so"
         values = []
         for pair in self.pairs:
@@ -63,7 +63,7 @@ class IFVD(DistillationLoss):
 
     def _closeness(self, x: Tensor, labels: Tensor) -> Tensor:
         """The cosine (B, n) between each position of ``x`` (B, C, n) and the mean of its class in its image."""
-        labels = labels.clamp_max(self.class_count)  # what is ignored becomes a class of its own
+        labels = labels.clamp_max(self.class_count)  # ignored pixels become an additional class
         member = F.one_hot(labels, self.class_count + 1).to(x)
         means = (x @ member) / member.sum(1, keepdim=True).clamp_min(1)
         return F.cosine_similarity(x, means @ member.mT, 1)

@@ -1,13 +1,13 @@
-"""The divergence from the teacher's class probabilities, per pixel or per image.
+"""The Kullback-Leibler divergence from the teacher's class probabilities, per pixel or per image.
 
     L = T^2 mean_i KL(softmax(t_i / T) || softmax(s_i / T))
 
-over the positions i that count; s and t are the logits of student and teacher. With ``standardise`` the logits of each
-position are first shifted to mean 0 and divided by their standard deviation over the classes (biased, plus 1e-7), so
-that the student is free of the teacher's range of logits.
+The mean is over the positions i that count; s and t are the logits of student and teacher. With ``standardise`` the
+logits of each position are first shifted to mean 0 and divided by their standard deviation over the classes (biased,
+plus 1e-7), so the student does not have to match the range of the teacher's logits.
 
-The mean over positions makes the value independent of the number of images, pixels and classes tiled; it is 0 for a
-perfect student. Public code that sums over pixels or divides by the classes differs by these factors.
+The mean over positions makes the value independent of the number of images and pixels. It is 0 if the student equals
+the teacher. Public code that sums over pixels or divides by the number of classes differs by these factors.
 
 Source: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", arXiv:1503.02531, 2015, section 2; per
 pixel: Liu et al., "Structured knowledge distillation for semantic segmentation", CVPR 2019, eq. 1; standardised: Sun et
@@ -45,7 +45,7 @@ class KL(DistillationLoss):
         self.temperature, self.standardise = temperature, standardise
 
     def forward(self, outputs: PairedOutputs) -> Tensor:
-        """See `DistillationLoss.forward`; 0 where no position counts."""
+        """See `DistillationLoss.forward`; 0 if no position counts."""
         student, teacher = outputs.student, outputs.teacher
         if self.standardise:
             student, teacher = _standardised(student), _standardised(teacher)
@@ -53,5 +53,5 @@ class KL(DistillationLoss):
 
 
 def _standardised(logits: Tensor) -> Tensor:
-    """``logits`` (B, K, ...) with mean 0 and standard deviation 1 over K, in float32 at least; 0 for equal logits."""
+    """``logits`` (B, K, ...) with mean 0 and standard deviation 1 over K, in float32 or wider; 0 for equal logits."""
     return standardised(wide(logits), (1,), 1e-7)

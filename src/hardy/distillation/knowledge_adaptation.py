@@ -1,22 +1,23 @@
-"""Knowledge adaptation: the teacher's deepest feature is first made compact by an auto-encoder, then imitated.
+"""Knowledge adaptation: an auto-encoder first compresses the teacher's deepest feature; then the student imitates it.
 
-Stage one, for ``autoencoder_steps`` steps: an auto-encoder of the teacher's feature t learns
+Stage one takes ``autoencoder_steps`` steps. An auto-encoder is trained on the teacher's feature t, with its own
+optimiser, and this loss does not train the student:
 
     L_AE = mean (D(E(t)) - t)^2 + 1e-7 |E(t)|_1
 
-by an optimiser of its own, while the student learns nothing from this loss. The l1 norm is that of an image, averaged
-over images; t is divided by its root mean square over the first batch, so that the learning rate fits features of any
-size (features of 170 made the paper's rate diverge). Stage two: E is fixed, and the student's feature s learns
+The l1 norm is that of an image, averaged over images. t is divided by its root mean square over the first batch, so
+that the learning rate suits features of any magnitude (with values around 170, the paper's rate diverged). In stage two
+E is fixed, and the student's feature s is trained with
 
     L = 50 mean |u(C_f(s)) - u(E(t))| + 1 / n^2 sum_ij (cos(a_i, a_j) - cos(e_i, e_j))^2
 
-u divides the values of an image by their l2 norm; a = C_a(s) and e = E(t) have n positions, at most 4096, to which
-larger maps are averaged. C_f is a 3x3 convolution, batch norm and ReLU, C_a a 3x3 convolution; both maps are resized to
-E(t). E has three 3x3 convolutions with batch norm and LeakyReLU 0.1, from the teacher's C channels to C, C/2 and C/2; D
-is the reverse, with a last layer that is linear, so that it can reach any value. As in torchdistill, the convolutions
-of E keep the size of the map by default; those of the paper have stride 2.
+u divides the values of an image by their l2 norm. a = C_a(s) and e = E(t) have n positions, at most 4096; larger maps
+are averaged. C_f is a 3x3 convolution, batch norm and ReLU; C_a is a 3x3 convolution; both maps are resized to E(t). E
+has three 3x3 convolutions with batch norm and LeakyReLU 0.1, from the teacher's C channels to C, C/2 and C/2. D is the
+reverse; its last layer is linear, so it can reach any value. As in torchdistill, the convolutions of E keep the size of
+the map by default; those of the paper have stride 2.
 
-torchdistill 1.1.5 computes the same adaptation term, but another affinity: it normalises each channel over the
+torchdistill 1.1.5 computes the same adaptation term but another affinity: it normalises each channel over the
 positions, and compares channels one by one. The affinity here is the paper's cosine of two positions.
 
 Source: He, Shen, Tian, Gong, Sun and Yan, "Knowledge adaptation for efficient semantic segmentation", CVPR 2019, eq. 1
@@ -42,17 +43,18 @@ __all__ = ["KnowledgeAdaptation"]
 
 _SPARSITY = 1e-7
 _MOST = 4096
-"""Positions that the affinity compares."""
+"""The largest number of positions that the affinity compares."""
 
 
 class KnowledgeAdaptation(DistillationLoss):
     """Args:
         matching: finds the taps.
         weight: of both terms.
-        taps: see `Matching`; one pair. The teacher's is what the auto-encoder makes compact.
-        autoencoder_steps: the length of stage one; the paper trains for one epoch.
-        autoencoder_lr: the learning rate of the auto-encoder, for SGD with momentum 0.9 and weight decay 1e-4.
-        stride: of the three convolutions of E: 1 or 2.
+        taps: see `Matching`; one pair. The auto-encoder compresses the teacher's value.
+        autoencoder_steps: the number of steps of stage one; in the paper, one epoch.
+        autoencoder_lr: the learning rate of the auto-encoder, in (0, 10), for SGD with momentum 0.9 and weight decay
+            1e-4.
+        stride: of the three convolutions of E, 1 or 2.
         adaptation_weight: of the first term of stage two.
         affinity_weight: of its second term.
 
@@ -100,12 +102,12 @@ class KnowledgeAdaptation(DistillationLoss):
         own = [*self.encoder.parameters(), *self.decoder.parameters()]
         self.optimiser = SGD(own, lr=autoencoder_lr, momentum=0.9, weight_decay=1e-4)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("scale", torch.zeros(()))  # of the teacher's feature; 0 until it is known
+        self.register_buffer("scale", torch.zeros(()))  # of the teacher's feature; 0 until the first batch
         self.steps: Tensor
         self.scale: Tensor
 
     def optimisers(self) -> dict[str, Optimizer]:
-        """That of the auto-encoder."""
+        """The optimiser of the auto-encoder."""
         return {"autoencoder": self.optimiser}
 
     def after_step(self, step: int) -> None:
@@ -132,7 +134,7 @@ class KnowledgeAdaptation(DistillationLoss):
             if int(self.steps) < self.autoencoder_steps:
                 if self.training:
                     self._step(teacher)
-                nothing = 0 * self.affinity_adapter.weight.sum()  # has a graph, so a backward pass works
+                nothing = 0 * self.affinity_adapter.weight.sum()  # depends on a parameter, so a backward pass works
                 return {"adaptation": nothing, "affinity": nothing}
             self.encoder.eval()
             with torch.no_grad():
@@ -166,7 +168,7 @@ class KnowledgeAdaptation(DistillationLoss):
 
 
 def _distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """The mean absolute difference of the values (B, C, h, w), those of each image divided by their l2 norm."""
+    """The mean absolute difference of two maps (B, C, h, w), each image divided by its l2 norm."""
     own, taught = (F.normalize(x.flatten(1), dim=1) for x in (student, teacher))
     return (own - taught).abs().mean()
 

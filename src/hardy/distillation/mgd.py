@@ -1,14 +1,14 @@
-"""Masked generation: from a quarter of its positions the student's features must generate the teacher's.
+"""Masked generation: a generator predicts the teacher's features from a quarter of the student's positions.
 
     L = 2e-5 (512 1024 / (H W)) / N * sum over pairs and elements of (G(m A(f_s)) - f_t)^2
 
-A is a 1x1 convolution without bias where the channels differ, trained with the student, and nothing where they do not.
-A new mask m is drawn for each image and position, the same for all channels: 0 with probability ``masked``, else 1.
-G is a 3x3 convolution, ReLU and a 3x3 convolution at the teacher's width. Where the maps differ in size, the student's
-is resized to the teacher's before it is masked.
+A is a 1x1 convolution without bias, trained with the student; it is left out if the channels are the same. A new mask m
+is drawn for each image and position, the same for all channels: 0 with probability ``masked``, else 1. G is a 3x3
+convolution, ReLU and a 3x3 convolution with the teacher's channels. If the maps differ in size, the student's is
+resized to the teacher's before it is masked.
 
-N images of H x W pixels: the paper's sum grows with the map, so it is scaled to the paper's crops of 512 x 1024, where
-the value is the paper's.
+N is the number of images and H x W their size. The paper's sum grows with the map, so it is scaled to the paper's crops
+of 512 x 1024: at that size the value is the paper's.
 
 Source: Yang et al., "Masked generative distillation", ECCV 2022, eq. 2 to 5 and section 4.3.
 """
@@ -27,7 +27,7 @@ from hardy.errors import InputError
 __all__ = ["MGD"]
 
 _PIXELS = 512 * 1024
-"""Of the paper's crops."""
+"""The number of pixels of the paper's crops."""
 
 _ALPHA = 2e-5
 
@@ -37,7 +37,7 @@ class MGD(FeatureLoss):
         matching: the features that belong together.
         weight: of the loss.
         taps: the features to compare, see `Matching`; maps only.
-        masked: probability that a position is hidden.
+        masked: probability that a position is masked, in [0, 1).
 
     Raises:
         InputError: for a ``masked`` outside [0, 1), a negative ``weight``, and what `Matching.pairs` raises.

@@ -1,23 +1,24 @@
-"""Overhaul: features before the activation, where only what the activation lets through must be equal.
+"""Overhaul: compares features before the activation, and only where their difference matters after it.
 
     L = 1e-5 (512^2 / (H W)) / N * sum over pairs i and elements of [S > T or T > 0] (S - T)^2 / d_i
     T = max(f_t, m),    S = r(f_s)
 
-f_t and f_s are values before an activation. The margin m of a channel is the mean of its negative values, which follows
-from the batch norm before the tap with scale g and shift b, as x ~ N(b, |g|):
+f_t and f_s are values before an activation. The margin m of a channel is the mean of its negative values. It is
+computed from the scale g and the shift b of the batch norm before the tap, with x normally distributed with mean b and
+standard deviation |g|:
 
     m = E[x | x < 0] = b - |g| phi(b / |g|) / Phi(-b / |g|),    m = -3 |g| where Phi(-b / |g|) <= 0.001
 
-r is a 1x1 convolution without bias, drawn from N(0, 2 / channels), and a batch norm, trained with the student. Where
-the maps differ in size, its output is resized to the teacher's. d_i is 2^(n - 1 - i) for the pairs 0 to n - 1, finest
-first. N images of H x W pixels: the paper's sum grows with the map, so it is scaled to crops of 512 x 512, where the
-value is that of the authors' code.
+r is a 1x1 convolution without bias, initialised from N(0, 2 / channels), and a batch norm; both are trained with the
+student. If the maps differ in size, the output of r is resized to the teacher's. d_i is 2^(n - 1 - i) for the pairs 0
+to n - 1, the finest first. N is the number of images and H x W their size. The paper's sum grows with the map, so it is
+scaled to crops of 512 x 512: at that size the value is that of the authors' code.
 
-The taps are found: see `hardy.distillation._preactivations`. In a residual stage the batch norm does not know the
-shortcut, so the margin is an approximation; the same holds for activations other than ReLU.
+The taps are found automatically; see `hardy.distillation._preactivations`. In a residual stage the batch norm does not
+include the shortcut, so the margin is an approximation. The same is true for activations other than ReLU.
 
-Pairs of unlike networks are known to suffer at the published weight. Where the blocks that hold the deepest taps are
-not from one source file, the loss is multiplied by ``unlike``; the table of the run says so.
+The published weight is known to harm pairs of networks of different families. If the blocks that hold the deepest taps
+are not defined in the same source file, the loss is multiplied by ``unlike``, and the table of the run says so.
 
 Source: Heo et al., "A comprehensive overhaul of feature distillation", ICCV 2019, eq. 1 to 5; regressor, factors and
 the limit of the margin as in the authors' code; unlike networks: issue 16 of that code, where 0.01 of the weight helps.
@@ -51,17 +52,19 @@ class Overhaul(FeatureLoss):
     """Args:
         matching: the features that belong together.
         weight: of the loss.
-        taps: the features to compare, see `Matching`; maps only. For a feature the value before its last activation is
-            read; a layer is read as it is, and the teacher's must follow a batch norm.
+        taps: the features to compare, see `Matching`; maps only. For a feature, the value before its last activation is
+            used. The value of a layer is used as it is; the teacher's layer must be the output of a batch norm.
         divisors: d_i, one for each pair; by default 2^(n - 1 - i).
-        teacher_bn: ``eval`` reads the teacher as it runs; ``batch`` runs it once more with the statistics of the batch
-            in its batch norms, as the authors' code for segmentation does, but without changing its running statistics.
-        warm_up: steps in which only the regressors learn from this loss, not the student.
-        unlike: factor for unlike networks, see the module; 1 for none.
+        teacher_bn: ``eval`` uses the teacher's normal outputs. ``batch`` runs it a second time with batch norms that
+            use the statistics of the batch, as the authors' code for segmentation does, but without changing the
+            running statistics.
+        warm_up: number of steps in which this loss trains only the regressors, not the student.
+        unlike: factor for networks of different families, see the module; 1 for none.
 
     Raises:
-        InputError: for a number below 0 (``divisors``: not above 0, or not one for each pair), a feature without a
-            layer before an activation, a teacher's layer without a batch norm, and what `Matching.pairs` raises.
+        InputError: for a number below 0; for ``divisors`` that are not one number above 0 for each pair; for a feature
+            without a layer before an activation; for a teacher's layer without a batch norm; and what `Matching.pairs`
+            raises.
     """
 
     def __init__(
@@ -125,7 +128,7 @@ class Overhaul(FeatureLoss):
 
     @torch.no_grad()
     def _with_batch_statistics(self, images: Tensor) -> dict[str, Tensor]:
-        """The teacher's values where its batch norms use the statistics of ``images``."""
+        """The teacher's values when its batch norms use the statistics of ``images``."""
         with _batch_statistics(self._teacher), self.matching.recording() as (_, recorded):
             try:
                 taught = self._teacher.outputs(images.to(self._teacher.mean.dtype))
@@ -133,26 +136,26 @@ class Overhaul(FeatureLoss):
                 if "more than 1 value per channel" not in str(error):
                     raise
                 raise InputError(
-                    "Overhaul.teacher_bn: batch needs batches of 2 images or more, since a batch norm of the teacher "
-                    "sees one value per channel; use larger batches, or eval"
+                    "Overhaul.teacher_bn: batch needs batches of 2 or more images, because a batch norm of the teacher "
+                    "gets one value per channel; use larger batches, or eval"
                 ) from None
         return values_of(taught, recorded)
 
     def _check(self, outputs: PairedOutputs) -> None:
-        """Refuse a batch that gives the batch norm of a regressor a single value."""
+        """Raise `InputError` for a batch that gives the batch norm of a regressor a single value per channel."""
         for pair in self.pairs:
             value = outputs.student_features[pair.student.name]
             if self.training and value.numel() == value.shape[1]:
                 raise InputError(
-                    f"Overhaul: one image with a single cell at {pair.student.name!r} has no statistics for the batch "
-                    "norm behind it; use larger batches or images"
+                    f"Overhaul: the batch norm after {pair.student.name!r} gets one image with a single cell and "
+                    "cannot compute statistics; use larger batches or images"
                 )
 
 
 def margins(norm: nn.Module) -> Tensor:
-    """The mean (C,) of the negative values of each channel of a batch norm's output, see the module.
+    """The mean (C,) of the negative values of each channel of the output of a batch norm ``norm``; see the module.
 
-    A channel with scale 0 is constant: its margin is its shift, and 0 where that is above 0.
+    A channel with scale 0 is constant: its margin is its shift, or 0 if the shift is above 0.
     """
     scale, shift = (norm.get_parameter(name).detach().float() for name in ("weight", "bias"))
     spread = scale.abs()
@@ -164,7 +167,7 @@ def margins(norm: nn.Module) -> Tensor:
 
 @contextmanager
 def _batch_statistics(network: nn.Module) -> Iterator[None]:
-    """Inside the block the batch norms of ``network`` use the statistics of the batch and keep their running ones."""
+    """Inside the block the batch norms of ``network`` use batch statistics and do not change their running ones."""
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     before = [(norm.training, norm.track_running_stats) for norm in norms]
     try:
@@ -177,9 +180,9 @@ def _batch_statistics(network: nn.Module) -> Iterator[None]:
 
 
 def _found(matching: Matching, taps: Sequence[Any]) -> tuple[tuple[FeaturePair, ...], list[str]]:
-    """The pairs of values before activations, and the teacher's batch norm of each.
+    """The pairs of values before activations, and the teacher's batch norm of each pair.
 
-    Stages that were not named one by one are left out where they have none, as long as one is left.
+    Stages that were not named individually are left out if they have no such value, as long as one stage is left.
     """
     owner = "Overhaul.taps"
     chosen = matching.pairs(taps, owner)
@@ -194,21 +197,21 @@ def _found(matching: Matching, taps: Sequence[Any]) -> tuple[tuple[FeaturePair, 
         which, need = (("student", "an activation"), ("teacher", "an activation after a batch norm"))[side]
         raise InputError(
             f"{owner}: the {which}, {type(networks[side]).__name__}, has no layer before {need} in "
-            f"{chosen[lost[0]][side].name!r}; name layers that have: [student, teacher]"
+            f"{chosen[lost[0]][side].name!r}; name layers that have one: [student, teacher]"
         )
     pairs = matching.pairs([list(both) for both in found], owner)
     norms = [seen[1].norm(pair.teacher.name) for pair in pairs]
     for pair, norm in zip(pairs, norms, strict=True):
         if norm is None or getattr(networks[1].get_submodule(norm), "weight", None) is None:
             raise InputError(
-                f"{owner}: the teacher's {pair.teacher.name!r} is not the output of a batch norm with a scale, from "
-                "which margins follow; name one that is"
+                f"{owner}: the teacher's {pair.teacher.name!r} is not the output of a batch norm with a scale, which "
+                "the margins are computed from; name a layer that is"
             )
     return pairs, [norm for norm in norms if norm is not None]
 
 
 def _layer(seen: Preactivations, tap: Tap, normed: bool) -> str | None:
-    """The layer to tap for a feature; any other tap is a layer itself."""
+    """The layer to tap for a feature; any other tap already names a layer."""
     return seen.layer(tap.name, normed=normed) if tap.name in seen.features else tap.name
 
 
@@ -218,7 +221,7 @@ def _words(taps: Sequence[Any]) -> set[str]:
 
 
 def _alike(matching: Matching, pair: FeaturePair) -> bool:
-    """Whether the blocks that hold the taps of ``pair`` are of one source file."""
+    """Whether the blocks that hold the taps of ``pair`` are defined in the same source file."""
     networks = (matching.student, matching.teacher)
     first, second = (
         type(_block(network, tap.name)).__module__
@@ -229,7 +232,7 @@ def _alike(matching: Matching, pair: FeaturePair) -> bool:
 
 
 def _block(network: Network, layer: str) -> nn.Module:
-    """The smallest module around ``layer`` with two convolutions or more that is no mere container of PyTorch."""
+    """The smallest module around ``layer`` with two or more convolutions that is not a container class of PyTorch."""
     parts = layer.removesuffix(INPUT).split(".")
     around = [network.get_submodule(".".join(parts[:count])) for count in range(len(parts), 0, -1)]
     return next((module for module in around if _is_block(module)), network)

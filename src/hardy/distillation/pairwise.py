@@ -1,14 +1,14 @@
-"""Pair-wise similarity: how alike any two places of the image are, for the student as for the teacher.
+"""Pair-wise similarity: the cosines between positions of an image are to be the same in student and teacher.
 
     L = 1 / (N n^2) sum_ij (a^s_ij - a^t_ij)^2,    a_ij = cos(f_i, f_j)
 
-over all pairs of the n nodes of each of N images. A node is the average, or the maximum, of a square of ``size`` x
-``size`` cells of the feature map, or with ``node: fraction`` of the given part of its height and width. Nothing aligns
-the channels, since only cosines are compared. The teacher's map is resized to the student's.
+The sum is over all pairs of the n nodes of each of N images. A node is the average, or the maximum, of a square of
+``size`` x ``size`` cells of the feature map. With ``node: fraction``, ``size`` is a fraction of the map's height and
+width. No aligner is needed, because only cosines are compared. The teacher's map is resized to the student's.
 
-The gradient is that of the cosine. The authors' code treats the norm in the cosine as a constant, so its gradient has
-another direction. It also defines a node as a fraction of the map, 0.5 by default: on 64 x 64 cells this leaves 2 x 2
-nodes. With ``fraction`` the map is divided evenly, where the authors' code leaves narrow strips at odd sizes.
+The gradient includes that of the norms in the cosine. The authors' code treats the norms as constants, so its gradient
+has another direction. It also defines a node as a fraction of the map, 0.5 by default: on 64 x 64 cells this leaves 2 x
+2 nodes. With ``fraction`` the map is divided evenly; the authors' code leaves narrow strips at odd sizes.
 
 Source: Liu et al., "Structured knowledge distillation for semantic segmentation", CVPR 2019, eq. 3; nodes of 2 x 2
 cells as in section 4.3 there.
@@ -38,8 +38,8 @@ class Pairwise(DistillationLoss):
         taps: see `Matching`; None for the embedding, or for image-level classes the deepest stage. Several are summed.
         node: what ``size`` counts: cells (``pixels`` of the map) or a ``fraction`` of the map's height and width.
         size: the side of a node: a whole number of cells, or a fraction in (0, 1].
-        pooling: what a node is of its cells: ``avg`` or ``max``.
-        most_nodes: the hard limit of nodes per image; where there would be more, a node grows.
+        pooling: how the cells of a node are combined: ``avg`` or ``max``.
+        most_nodes: the largest number of nodes per image; if there would be more, nodes become larger.
 
     Raises:
         InputError: for a ``size`` that does not fit ``node``, a value out of range, and what `Matching.pairs` raises.
@@ -83,7 +83,7 @@ class Pairwise(DistillationLoss):
                 side += 1
             pool = F.avg_pool2d if self.pooling == "avg" else F.max_pool2d
             return pool(x, side, ceil_mode=True)
-        across = math.ceil(1 / self.size - 1e-9)  # a third written as 0.333333333 gives 3
+        across = math.ceil(1 / self.size - 1e-9)  # so that 0.333333333 gives 3
         high, wide_ = x.shape[-2:]
         while (shape := (min(across, high), min(across, wide_)))[0] * shape[1] > self.most_nodes:
             across = min(across, max(shape)) - 1

@@ -1,11 +1,11 @@
-"""Pearson's correlation of features: each channel of the student follows the teacher's over the whole batch.
+"""Pearson's correlation of features, for each channel over all images and positions of a batch.
 
     L = sum over pairs of mean (S(A(f_s)) - S(f_t))^2 / 2 = sum over pairs of 1 - r
 
-S standardises a channel to mean 0 and standard deviation 1 over images and positions; r is the mean over channels of
-the correlation. So 0 means equal up to a scale and a shift of each channel, and 1 means independent. A is a 1x1
-convolution without bias where the channels differ, trained with the student, and nothing where they do not. Where the
-maps differ in size, the student's is resized to the teacher's before it is standardised.
+S standardises a channel to mean 0 and standard deviation 1 over images and positions; r is the correlation, averaged
+over channels. A loss of 0 means equal up to a scale and a shift of each channel; 1 means uncorrelated. A is a 1x1
+convolution without bias, trained with the student; it is left out if the channels are the same. If the maps differ in
+size, the student's is resized to the teacher's before it is standardised.
 
 A channel that is constant over the batch is 0 after S, and no gradient flows through it.
 

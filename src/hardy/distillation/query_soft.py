@@ -1,14 +1,15 @@
-"""Query-based soft distillation: the student rebuilds the teacher's features from its own, where the teacher points.
+"""Query-based soft distillation: attention with the teacher's keys rebuilds the teacher's features from the student's.
 
     L = mean_i |sum_j a_ij v_j - t_i|^2 / C + |v(mean_i s_i) - mean_i t_i|^2 / C
     a_i = softmax_j(q_i . t_j),    q_i = W_q LN(s_i),    v_j = W_v LN(s_j)
 
-s and t are the features of student and teacher at the n positions of a map, C is the teacher's width. The keys are the
-teacher's features; the values are the student's. The attention has one head and is not scaled. The second term is that
-of the image as a whole, with a head of its own; the softmax over a single position is 1, so it needs no query. The
-teacher's map is resized to the student's; both are averaged to at most 4096 positions.
+s and t are the features of student and teacher at the n positions of a map, and C is the number of the teacher's
+channels. The keys are the teacher's features; the values come from the student's. The attention has one head and is not
+scaled. The second term compares the averages over an image, with its own head v; it needs no query, because the softmax
+over a single position is 1. The teacher's map is resized to the student's; both are averaged to at most 4096 positions.
 
-An algorithm that masks patches of a second view gives the masked places as those that count, and sets ``mask``.
+An algorithm that masks patches of a second view sets ``mask``, and gives the masked positions as the positions that
+count.
 
 Source: Younger-hua/GKD, "Generalizable knowledge distillation", CVPR 2026, arXiv:2603.02554, its first stage; there the
 features are the tokens of vision transformers.
@@ -29,7 +30,7 @@ from hardy.types import Terms
 __all__ = ["QuerySoft"]
 
 _MOST = 4096
-"""Positions of a map; the attention has as many values, squared."""
+"""The largest number of positions of a map; the attention matrix has the square of this number of values."""
 
 
 class QuerySoft(DistillationLoss):
@@ -37,8 +38,8 @@ class QuerySoft(DistillationLoss):
         matching: finds the taps.
         weight: of both terms.
         taps: see `Matching`. Several are summed.
-        image: compare the image as a whole too, by the averages of the maps.
-        mask: take the first term over the positions that count alone.
+        image: also compare the averages of the maps over an image.
+        mask: compute the first term only over the positions that count.
 
     Raises:
         InputError: for a negative ``weight``, and what `Matching.pairs` raises.
@@ -65,7 +66,7 @@ class QuerySoft(DistillationLoss):
         return torch.stack(list(self._parts(outputs).values())).sum()
 
     def terms(self, outputs: PairedOutputs) -> Terms:
-        """The terms of the ``positions`` and, unless it is off, of the ``image``."""
+        """The term ``positions`` and, unless it is off, the term ``image``."""
         return {name: self.weight * value for name, value in self._parts(outputs).items()}
 
     def aligner(self, pair: FeaturePair) -> str:
@@ -93,7 +94,7 @@ class QuerySoft(DistillationLoss):
         return {name: torch.stack(values).sum() for name, values in parts.items()}
 
     def _built(self, index: int, student: Tensor, teacher: Tensor) -> Tensor:
-        """What the student makes of the teacher's features (B, n, C), from its own (B, n, c)."""
+        """The teacher's features (B, n, C) as rebuilt from the student's features (B, n, c)."""
         attention = (self.queries[index](student) @ teacher.mT).softmax(2)
         built: Tensor = attention @ self.values[index](student)
         return built

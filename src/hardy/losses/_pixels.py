@@ -1,4 +1,4 @@
-"""What the pixel losses share: the loss and the weight of every pixel, and their mean."""
+"""Shared by the pixel losses: the loss and the weight of every pixel, and their weighted mean."""
 
 import math
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ __all__ = ["checked_weights", "mean", "pixel_losses"]
 
 
 def checked_weights(class_weights: Sequence[float] | None, class_count: int) -> Tensor | None:
-    """The class weights as (K,) float32, or None.
+    """The class weights as a tensor (K,) float32, or None.
 
     Raises:
-        InputError: when there are not K of them, or one is negative or not finite.
+        InputError: when the number of weights is not K, or a weight is negative or not finite.
     """
     if class_weights is None:
         return None
@@ -32,11 +32,11 @@ def checked_weights(class_weights: Sequence[float] | None, class_count: int) -> 
 def pixel_losses(
     logits: Tensor, labels: Tensor, class_weights: Tensor | None, smoothing: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """The cross-entropy and the weight of every pixel, each shaped like ``labels``; both 0 where it is ignored.
+    """The cross-entropy and the weight of every pixel, each shaped like ``labels``; both are 0 at ignored pixels.
 
-    The share ``smoothing`` of each label is moved to all classes alike.
+    The share ``smoothing`` of each label is spread equally over all classes.
 
-    Computed in float32 at least: a sum over a million pixels is past the range of float16.
+    Computed in float32 or wider: a sum over a million pixels exceeds the range of float16.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none", label_smoothing=smoothing)

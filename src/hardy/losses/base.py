@@ -10,8 +10,8 @@ __all__ = ["Loss"]
 class Loss(ABC):
     """``loss(logits, labels) -> scalar``; logits (B, K, H, W) and labels (B, H, W), or (B, K) and (B,).
 
-    Pixels labelled `hardy.types.IGNORE` do not count; with no other pixel the loss is 0 and its gradient is 0.
-    The constructor takes ``class_count`` K before the ``*`` and its options after.
+    Pixels labelled `hardy.types.IGNORE` do not count. If all pixels are ignored, the loss and its gradient are 0.
+    The constructor takes ``class_count`` K before the ``*`` and its options after it.
     """
 
     def __init__(self, class_count: int) -> None:
@@ -19,7 +19,10 @@ class Loss(ABC):
 
     @property
     def plain(self) -> "Loss":
-        """This loss over all labelled pixels, for heads whose pixels are not mined; itself unless it mines them."""
+        """This loss without the selection of hard pixels, for heads that use all labelled pixels.
+
+        A loss that selects no pixels returns itself.
+        """
         return self
 
     @abstractmethod

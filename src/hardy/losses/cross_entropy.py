@@ -2,8 +2,8 @@
 
     sum_i w[y_i] * ((1 - e) * -log p_i[y_i] + e * mean_c -log p_i[c]) / sum_i w[y_i]
 
-over the pixels i that are not ignored, where p_i is the softmax of the logits. Label smoothing, e above 0, moves the
-share e of each label to all classes alike.
+over the pixels i that are not ignored, where p_i is the softmax of the logits. Label smoothing (e above 0) spreads the
+share e of each label equally over all classes.
 
 Source: the negative log-likelihood of the softmax; Long, Shelhamer and Darrell, CVPR 2015, section 4; label smoothing:
 Szegedy, Vanhoucke, Ioffe, Shlens and Wojna, "Rethinking the Inception architecture for computer vision", CVPR 2016,
@@ -26,11 +26,12 @@ class CrossEntropy(Loss):
 
     Args:
         class_count: K.
-        class_weights: K weights, one per class, none below 0; None gives all the same weight.
+        class_weights: K weights, one per class, each >= 0; None gives all classes the same weight.
         smoothing: e, in [0, 1).
 
     Raises:
-        InputError: when there are not K weights, one is below 0, or ``smoothing`` is out of range.
+        InputError: when the number of weights is not K, a weight is negative or not finite, or ``smoothing`` is out of
+            range.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""Online hard example mining: the cross-entropy of the pixels that are hard now.
+"""Online hard example mining: the mean cross-entropy of the pixels that are currently hard.
 
-A labelled pixel is hard when its class has a probability below `threshold`. If fewer than the share `min_kept` of the
-labelled pixels of the batch are hard, that many of the hardest are taken. Ignored pixels do not count, neither
-as kept nor in the share.
+A labelled pixel is hard when the predicted probability of its class is below `threshold`. If fewer than the share
+`min_kept` of the labelled pixels of the batch are hard, the pixels with the largest losses are used, up to that share.
+Ignored pixels are never used and do not count in the share.
 
 Source: Shrivastava, Gupta and Girshick, CVPR 2016, section 4; for pixels Wu, Shen and van den Hengel,
 "Bridging category-level and instance-level semantic image segmentation", arXiv:1605.06885, 2016, section 3.3.
@@ -29,8 +29,9 @@ class OHEM(Loss):
     Args:
         class_count: K.
         threshold: probability in (0, 1] below which a pixel is hard.
-        min_kept: the least share in (0, 1] of the labelled pixels that is kept, and never less than one pixel.
-        class_weights: K weights, one per class, none below 0; they weigh the mean and do not change what is hard.
+        min_kept: the smallest share in (0, 1] of the labelled pixels that is used; at least one pixel is used.
+        class_weights: K weights, one per class, each >= 0; they weight the mean and do not change which pixels are
+            hard.
 
     Raises:
         InputError: for a threshold or a share out of range, or wrong class weights.
@@ -69,7 +70,7 @@ class OHEM(Loss):
         return mean(losses, weights)
 
     def _hard(self, losses: Tensor) -> Tensor:
-        """The indices of the kept ones among the losses (n,) of the labelled pixels, n >= 1."""
+        """The indices of the pixels to use, from the losses (n,) of the labelled pixels, n >= 1."""
         least = max(1, int(self.min_kept * losses.numel()))
         hard = torch.nonzero(losses > self.hard_loss).squeeze(1)
         return hard if hard.numel() >= least else losses.topk(least).indices

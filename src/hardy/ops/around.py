@@ -1,4 +1,4 @@
-"""A layer and what a tuner puts beside or behind it, which can be merged into the weight and bias of the layer.
+"""A layer and the modules that a tuner adds to it, which can be merged into the weight and bias of the layer.
 
 Source: Hardy's own.
 """
@@ -14,11 +14,13 @@ __all__ = ["Around", "inside"]
 
 
 class Around(nn.Module, ABC):
-    """A layer and what a tuner adds to it. ``weight`` and ``bias`` are those of the one layer that computes the same,
-    for code that reads them instead of calling the layer; all other attributes are the layer's.
+    """A layer and the modules that a tuner adds to it.
+
+    ``weight`` and ``bias`` are those of a single layer that computes the same, for code that reads them instead of
+    calling the layer. All other attributes are the layer's.
 
     Args:
-        layer: a layer, which becomes a child.
+        layer: a layer, which becomes a submodule.
     """
 
     def __init__(self, layer: nn.Module) -> None:
@@ -27,7 +29,7 @@ class Around(nn.Module, ABC):
 
     @abstractmethod
     def effective(self) -> tuple[Tensor, Tensor | None]:
-        """The weight and the bias of the layer that computes the same."""
+        """The weight and the bias of a single layer that computes the same."""
 
     @property
     def weight(self) -> Tensor:
@@ -41,7 +43,7 @@ class Around(nn.Module, ABC):
 
     @torch.no_grad()
     def merged(self) -> nn.Module:
-        """The layer, with the added part merged into its weight and bias; computed in float64."""
+        """Merge the added modules into the layer's weight and bias, in place and in float64, and return the layer."""
         weight, bias = copy.deepcopy(self).double().effective()
         self.layer.weight.copy_(weight)
         if bias is not None:
@@ -57,7 +59,7 @@ class Around(nn.Module, ABC):
 
 
 def inside(module: object) -> object:
-    """The layer in ``module``, where that is an `Around` or several, one in the other; else ``module``."""
+    """The layer in ``module`` if that is an `Around` (or nested ones); otherwise ``module``."""
     while isinstance(module, Around):
         module = module.layer
     return module

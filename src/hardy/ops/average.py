@@ -14,14 +14,14 @@ __all__ = ["average_into"]
 
 @torch.no_grad()
 def average_into(averaged: Mapping[str, Tensor], module: nn.Module, decay: float, step: int) -> None:
-    """Update ``averaged`` in place: ``a = d a + (1 - d) w`` for floating point state, a copy for the rest.
+    """Update ``averaged`` in place: ``a = d a + (1 - d) w`` for floating-point state, and a copy of all other state.
 
     Args:
-        averaged: the averages by the names of ``module.state_dict()``.
+        averaged: the averages, by the names of ``module.state_dict()``.
         module: the module whose weights are averaged.
-        decay: d in (0, 1), the share kept of the past.
-        step: the number of updates made so far, from 1; early on d is at most ``step / (step + 9)`` so that the
-            random start is soon forgotten.
+        decay: d in (0, 1).
+        step: the number of this update, from 1. d is at most ``step / (step + 9)``, so that the random start soon has
+            little weight.
     """
     decay = min(decay, step / (step + 9))
     for name, value in module.state_dict().items():

@@ -1,4 +1,4 @@
-"""Which axis of which parameter runs over a layer's channels, and how many channels each side of it has.
+"""The channel axes of each layer's parameters, and the number of its input and output channels.
 
     layer                                  weight                                 outputs   inputs
     convolution                            (C_out, C_in / groups, ...)            axis 0    axis 1
@@ -8,10 +8,10 @@
     norm, PReLU                            (C,)                                   axis 0
     torch's multi-head attention           (3 C_out, C_in), or three of them      axis 0    axis 1
 
-The outputs of a transposed convolution whose groups have several channels lie along both axes: group after group along
+The outputs of a transposed convolution whose groups have several channels are spread over both axes: the groups along
 the first, the channels of a group along the second. `hardy.pruning` does not cut those.
 
-Sides are ``"out"`` and ``"in"``, and ``"name:axis"`` of a parameter or buffer that a module of another kind holds.
+A side is ``"out"`` or ``"in"``, or ``"name:axis"`` for a parameter or buffer of a module of another kind.
 
 Source: the documentation of `torch.nn`.
 """
@@ -36,20 +36,20 @@ __all__ = [
 
 
 def weight_axes(transposed: bool, groups: int) -> tuple[int, int]:
-    """The axes of a convolution's weight: of its outputs and of its inputs."""
+    """The axes of a convolution's weight: (output axis, input axis)."""
     return (1, 0) if transposed and groups == 1 else (0, 1)
 
 
 def weight_axis(module: nn.Module, side: str) -> int:
-    """The axis of the weight of a convolution or linear layer along which the channels of ``side`` lie."""
+    """The axis of the channels of ``side`` in the weight of a convolution or linear layer."""
     outputs, inputs = weight_axes(isinstance(module, _ConvTransposeNd), getattr(module, "groups", 1))
     return outputs if side == "out" else inputs
 
 
 def parameter_axes(module: nn.Module, side: str) -> list[tuple[str, int]]:
-    """The parameters and buffers in which the channels of ``side`` lie, each with the axis; none for other sides.
+    """The parameters and buffers that have the channels of ``side``, each with its channel axis.
 
-    Some of them may be None, or missing where a norm has no shift.
+    Empty for a side that ``module`` does not have. A parameter may be None, or missing if a norm has no shift.
     """
     name, _, axis = side.partition(":")
     if axis:
@@ -66,7 +66,10 @@ def parameter_axes(module: nn.Module, side: str) -> list[tuple[str, int]]:
 
 
 def side_width(module: nn.Module, side: str) -> int:
-    """How many channels a side has; of a grouped convolution's inputs those of one group; 0 for one that it has not."""
+    """The number of channels of a side; for the inputs of a grouped convolution, of one group.
+
+    0 for a side that ``module`` does not have.
+    """
     if ":" in side:
         name, axis = side.split(":")
         value = dict([*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]).get(name)
@@ -87,28 +90,28 @@ def _norm_width(module: nn.Module) -> int:
 
 
 def is_depthwise(module: nn.Module) -> bool:
-    """True for a convolution with one filter for each of its channels (two at least)."""
+    """True for a convolution with two or more channels and one filter for each of them."""
     return isinstance(module, _ConvNd) and module.groups == module.in_channels == module.out_channels > 1
 
 
 def splits_groups(module: nn.Module) -> bool:
-    """True for a grouped convolution, not transposed, each group of which has several channels on both sides."""
+    """True for a grouped convolution, not transposed, whose groups have several input and several output channels."""
     if not isinstance(module, _ConvNd) or isinstance(module, _ConvTransposeNd):
         return False
     return 1 < module.groups < min(module.in_channels, module.out_channels)
 
 
 def output_blocks(module: _ConvNd) -> int:
-    """In how many blocks along the weight's first axis its outputs lie, one after the other."""
+    """The number of consecutive blocks along the weight's first axis that hold the outputs."""
     return module.groups if isinstance(module, _ConvTransposeNd) else 1
 
 
 def whole_groups(kept: Sequence[int], channels: int, groups: int) -> bool:
-    """True when ``kept`` of a grouped layer's ``channels`` are complete groups, False when every group keeps the same
-    places.
+    """Whether ``kept``, channels of a grouped layer, are complete groups (True) or the same positions in every group
+    (False).
 
     Raises:
-        ValueError: when they are neither.
+        ValueError: if they are neither.
     """
     each = channels // groups
     places = [frozenset(c % each for c in kept if c // each == group) for group in range(groups)]
@@ -116,13 +119,14 @@ def whole_groups(kept: Sequence[int], channels: int, groups: int) -> bool:
         return True
     if len(set(places)) > 1:
         raise ValueError(
-            f"{len(kept)} of {channels} channels are neither some of {groups} groups nor the same places of each"
+            f"{len(kept)} of {channels} channels are neither complete groups (of {groups}) nor the same positions in "
+            "each group"
         )
     return False
 
 
 def making(module: nn.Module) -> tuple[str, ...]:
-    """The sides of ``module`` that make channels though it is no layer: the projections of torch's own attention."""
+    """The sides of ``module`` that produce channels although it is not a layer: projections of torch's attention."""
     if not isinstance(module, nn.MultiheadAttention):
         return ()
     if module.in_proj_weight is not None:

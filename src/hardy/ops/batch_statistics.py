@@ -1,16 +1,16 @@
-"""Statistics of norm layers while a network predicts: recorded, or replaced in batch norms by others.
+"""Statistics of norm layers while a network predicts: they are recorded, or replaced in batch norms.
 
 The statistics of a norm are ``b = [mu; var]`` (2, C): mean and biased variance of its input for each channel, over all
-other axes. `install` puts every norm of a network into a module of this file. Such a batch norm normalises by one of
+other axes. `install` wraps every norm of a network in a module of this file. Such a batch norm normalises by one of
 
     source     its running statistics, as in evaluation
-    batch      b; with a momentum, the running statistics also move to b, as in training
+    batch      b; with a momentum, the running statistics also move towards b, as in training
     mixed      (1 - a) running + a b, for mean and variance; a is given, or n / (count + n) for n values per channel;
-               other statistics may stand for the running ones
-    given      a tensor
+               other statistics can replace the running ones
+    given      a given tensor
 
-and where a batch has a single value per channel (n = 1), such as one image after global pooling, ``batch`` and
-``mixed`` are ``source``, and so is what is recorded. A layer norm always normalises as before; it can only be recorded.
+If a batch has a single value per channel (n = 1), such as one image after global pooling, ``batch`` and ``mixed`` use
+the running statistics, and these are recorded. A layer norm always normalises as before; it can only be recorded.
 
 Source: Li, Wang, Shi, Liu and Hou, "Revisiting batch normalization for practical domain adaptation", arXiv:1603.04779,
 2016 (batch); Schneider et al., "Improving robustness against common corruptions by covariate shift adaptation",
@@ -50,20 +50,20 @@ _CHANNELS_FIRST = (LayerNorm2d, LayerNorm2dFp32, LayerNormAct2d, LayerNormAct2dF
 
 
 class AdaptiveNorm(nn.Module):
-    """A batch norm whose statistics can be replaced. Its activation, as in timm's `BatchNormAct2d`, stays.
+    """A batch norm whose statistics can be replaced. An activation in it, as in timm's `BatchNormAct2d`, is kept.
 
     Args:
-        norm: the batch norm, with running statistics, which becomes the child ``norm``.
+        norm: the batch norm, with running statistics, which becomes the submodule ``norm``.
 
     Attributes:
         mode: ``source``, ``batch``, ``mixed`` or ``given``; set it with the functions of this file.
         alpha: the weight of the batch in ``mixed``; None to compute it from ``count``.
-        count: how many values per channel the source's statistics count for in ``mixed``.
-        momentum: how far the running statistics move to the batch's in ``batch``; 0 for not at all.
-        given: the statistics (2, C) of ``given``, and what ``mixed`` has in place of the running ones. Neither a
+        count: the weight of the source's statistics in ``mixed``, in values per channel.
+        momentum: in ``batch``, the weight of the batch in the update of the running statistics; 0 for no update.
+        given: the statistics (2, C) of ``given``, or those that replace the running ones in ``mixed``. Neither a
             parameter nor a buffer: set them before each forward pass.
         records: whether statistics are recorded, and with gradients; see `recording`.
-        left: the norms after which the forward pass ends and which have not run yet; None to go on to the end.
+        left: the norms that still have to run before the forward pass ends; None to run the whole network.
     """
 
     def __init__(self, norm: _BatchNorm) -> None:
@@ -90,7 +90,7 @@ class AdaptiveNorm(nn.Module):
         """The normalised ``x`` (B, C, ...), with the activation of the norm if it has one."""
         mode = "source" if self.mode in ("batch", "mixed") and x.numel() == x.shape[1] else self.mode
         own = out = None
-        if self.records[0] and mode == "batch" and not self.momentum:  # the norm has just these statistics
+        if self.records[0] and mode == "batch" and not self.momentum:  # the norm computes these statistics itself
             out, own = _normalised_by_own(x, self.norm, self.records[1])
             self.recorded = own
         elif self.records[0]:
@@ -130,7 +130,7 @@ class RecordedNorm(nn.Module):
     """A layer norm over channels whose input can be recorded.
 
     Args:
-        norm: the layer norm, which becomes the child ``norm``.
+        norm: the layer norm, which becomes the submodule ``norm``.
     """
 
     def __init__(self, norm: nn.LayerNorm) -> None:
@@ -162,11 +162,11 @@ Norm = AdaptiveNorm | RecordedNorm
 
 
 def moments(x: Tensor, channel: int = 1) -> Tensor:
-    """(2, C): mean and biased variance of each channel of ``x``, in float32 at least.
+    """(2, C): mean and biased variance of each channel of ``x``, in float32 or wider.
 
     Args:
         x: (B, C, ...), or another tensor with its channels on the axis ``channel``.
-        channel: that axis, from 0.
+        channel: the channel axis, from 0.
     """
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     if torch.is_grad_enabled() and x.requires_grad:
@@ -176,11 +176,11 @@ def moments(x: Tensor, channel: int = 1) -> Tensor:
 
 
 def install(network: nn.Module) -> dict[str, Norm]:
-    """Put every batch norm with running statistics and every layer norm over channels of ``network`` into a module of
-    this file, in place, and return these modules by name, in the order of `torch.nn.Module.named_modules`.
+    """Wrap every batch norm with running statistics and every layer norm over channels of ``network``, in place.
 
-    The network computes the same as before. Its parameters stay the same objects; their names get a ``.norm``. Batch
-    norms without running statistics stay: they always use the batch. A network that has these modules keeps them.
+    Returns the wrappers by name, in the order of `torch.nn.Module.named_modules`. The network computes the same as
+    before. Its parameters stay the same objects; their names get an additional ``.norm``. Batch norms without running
+    statistics are not wrapped: they always use the batch. Norms that are already wrapped are not wrapped again.
     """
     made: dict[nn.Module, Norm] = {}
     found: dict[str, Norm] = {}
@@ -200,16 +200,16 @@ def install(network: nn.Module) -> dict[str, Norm]:
 
 
 def batch_norms(norms: Mapping[str, Norm], method: str) -> dict[str, AdaptiveNorm]:
-    """Those of ``norms`` that are batch norms.
+    """The batch norms among ``norms``.
 
     Raises:
-        InputError: if there is none, naming the ``method`` that needs them.
+        InputError: if there is none; the message names the ``method`` that needs them.
     """
     found = {name: norm for name, norm in norms.items() if isinstance(norm, AdaptiveNorm)}
     if not found:
         raise InputError(
-            f"{method} adapts batch norms with running statistics, and the network has none; give a network that has "
-            "batch norms which are not folded or frozen, or a method that adapts other layers; for a device, "
+            f"{method} adapts batch norms with running statistics, and the network has none; use a network whose "
+            "batch norms are not folded or frozen, or a method that adapts other layers; for a device, "
             "hardy export --statistics observed"
         )
     return found
@@ -225,9 +225,9 @@ def use_batch(norms: Iterable[Norm], *, momentum: float = 0.0) -> None:
     """Let the batch norms normalise by the batch, in place.
 
     Args:
-        norms: other norms in it do not change.
-        momentum: in [0, 1]; above 0 each forward pass also moves the running statistics so far to the batch's, with
-            the unbiased variance, as torch does in training.
+        norms: the norms; layer norms among them do not change.
+        momentum: in [0, 1]; above 0, each forward pass also updates the running statistics with this weight of the
+            batch, with the unbiased variance, as torch does in training.
     """
     for norm in _adaptive(norms):
         norm.mode, norm.given, norm.momentum = "batch", None, momentum
@@ -243,10 +243,10 @@ def use_mixed(
     """Let the batch norms normalise by a mixture of their running statistics and the batch's, in place.
 
     Args:
-        norms: other norms in it do not change.
+        norms: the norms; layer norms among them do not change.
         alpha: the weight of the batch in [0, 1]; None for n / (``count`` + n), with n values per channel in the batch.
-        count: how many values per channel the running statistics count for, above 0.
-        past: for each of ``norms`` the statistics (2, C), without gradient, in place of the running ones, or None.
+        count: the weight of the running statistics, in values per channel, above 0.
+        past: for each of ``norms`` the statistics (2, C), without gradient, that replace the running ones, or None.
     """
     for norm, one in zip(norms, [None] * len(norms) if past is None else past, strict=True):
         if isinstance(norm, AdaptiveNorm):
@@ -257,7 +257,7 @@ def use_given(norms: Sequence[Norm], statistics: Iterable[Tensor]) -> None:
     """Let the batch norms normalise by ``statistics``, in place.
 
     Args:
-        norms: other norms in it do not change.
+        norms: the norms; layer norms among them do not change.
         statistics: (2, C) for each of ``norms``, without gradient.
     """
     for norm, one in zip(norms, statistics, strict=True):
@@ -267,14 +267,15 @@ def use_given(norms: Sequence[Norm], statistics: Iterable[Tensor]) -> None:
 
 @contextmanager
 def recording(norms: Sequence[Norm], *, gradient: bool = False, end: bool = False) -> Iterator[list[Tensor]]:
-    """Record the statistics of ``norms`` in the forward pass inside the block; after it the list has (2, C) for each.
+    """Record the statistics of ``norms`` in the forward pass inside the block; then the list has (2, C) for each norm.
 
-    A norm that ran more than once has the statistics of the last run. One that did not run has those of the source.
+    If a norm runs more than once, the statistics of the last run are recorded. If it does not run, they are those of
+    the source.
 
     Args:
-        norms: what is recorded.
+        norms: the norms to record.
         gradient: whether gradients flow through the statistics.
-        end: end the block as soon as all of ``norms`` have run, without what follows them in the network.
+        end: end the block as soon as all of ``norms`` have run, without running the rest of the network.
     """
     left: set[nn.Module] | None = set(norms) if end else None
     found: list[Tensor] = []
@@ -296,7 +297,7 @@ def _moments(x: Tensor, channel: int) -> Tensor:
 
 
 class _Moments(torch.autograd.Function):
-    """`_moments` with its gradient, ``(dL/dmu + 2 (x - mu) dL/dvar) / n``: one pass, and only ``x`` is kept for it."""
+    """`_moments` with its gradient, ``(dL/dmu + 2 (x - mu) dL/dvar) / n``, in one pass that keeps only ``x``."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, channel: int) -> Tensor:
@@ -317,15 +318,15 @@ class _Moments(torch.autograd.Function):
 
 
 def _normalised_by_own(x: Tensor, norm: _BatchNorm, gradient: bool) -> tuple[Tensor, Tensor]:
-    """``x`` (B, C, ...) normalised by its batch, and its statistics (2, C), which need no pass of their own."""
+    """``x`` (B, C, ...) normalised by its batch, and its statistics (2, C), computed in the same pass."""
     found: tuple[Tensor, Tensor] = _OwnNorm.apply(x, norm.weight, norm.bias, norm.eps)  # type: ignore[no-untyped-call]
     return found[0], found[1] if gradient else found[1].detach()
 
 
 class _OwnNorm(torch.autograd.Function):
-    """A batch norm by the batch and the statistics that it computes, with the gradients of both.
+    """A batch norm with batch statistics that also returns these statistics, with the gradients of both.
 
-    The variance is that which the norm divides by, ``1 / invstd^2 - eps``.
+    The variance is the one that the norm uses, ``1 / invstd^2 - eps``.
     """
 
     @staticmethod
@@ -352,11 +353,11 @@ class _OwnNorm(torch.autograd.Function):
 
 
 class _AllRan(BaseException):
-    """All norms that are recorded have run. No `Exception`, or a network that explains errors would catch it."""
+    """All recorded norms have run. Not an `Exception`, because a network that explains errors would catch it."""
 
 
 def _ended(norm: nn.Module, left: set[nn.Module]) -> None:
-    """Take ``norm`` out of ``left``, in place, and end the forward pass if it was the last."""
+    """Remove ``norm`` from ``left``, in place, and end the forward pass if it was the last."""
     left.discard(norm)
     if not left:
         raise _AllRan

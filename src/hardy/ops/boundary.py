@@ -1,12 +1,12 @@
-"""Boundaries between classes in a label map, and the loss of a network that finds them.
+"""Boundaries between classes in a label map, and the loss of a network that detects them.
 
-A pixel lies on a boundary when one of its four neighbours has another class; ignored pixels have none. The loss is the
-binary cross-entropy in which each side weighs as much as the other, however few boundary pixels there are: with p the
-share of them among the labelled pixels, ``-(1 / n) sum_i [(1 - p) y_i log s_i + p (1 - y_i) log(1 - s_i)]``.
+A pixel is on a boundary if one of its four neighbours has another class; ignored pixels are not compared. The loss is
+the class-balanced binary cross-entropy. With p the share of boundary pixels among the n labelled pixels, it is ``-(1 /
+n) sum_i [(1 - p) y_i log s_i + p (1 - y_i) log(1 - s_i)]``, so both classes have the same total weight.
 
-Source: Xie and Tu, "Holistically-nested edge detection", ICCV 2015, equation 2, as the mean over pixels; as a network's
-third loss Xu, Xiong and Bhattacharyya, "PIDNet: a real-time semantic segmentation network inspired by PID controllers",
-CVPR 2023, section 3.4.
+Source: Xie and Tu, "Holistically-nested edge detection", ICCV 2015, equation 2, here as the mean over pixels; as an
+additional loss of a network: Xu, Xiong and Bhattacharyya, "PIDNet: a real-time semantic segmentation network inspired
+by PID controllers", CVPR 2023, section 3.4.
 """
 
 import torch
@@ -19,12 +19,13 @@ __all__ = ["balanced_loss", "boundaries"]
 
 
 def boundaries(labels: Tensor, *, width: int = 4, frame: int = 6) -> Tensor:
-    """Where classes meet: (B, H, W) bool on the device of ``labels``.
+    """The boundary pixels: (B, H, W) bool on the device of ``labels``.
 
     Args:
         labels: (B, H, W) int64 with `IGNORE` where unlabelled.
-        width: of a straight boundary in pixels, even: half on either side.
-        frame: pixels so near to the edge of the image make no boundary, though one from within may reach into them.
+        width: width of a straight boundary in pixels, an even number: half on either side.
+        frame: no boundary starts within this many pixels of the image's edge, but a boundary further inside may extend
+            into them.
     """
     assert width > 0 == width % 2, f"a boundary {width} pixels wide has no middle"
     found = torch.zeros_like(labels, dtype=torch.bool)
@@ -44,9 +45,9 @@ def boundaries(labels: Tensor, *, width: int = 4, frame: int = 6) -> Tensor:
 
 
 def balanced_loss(logits: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
-    """The balanced binary cross-entropy; 0 with a gradient of 0 where nothing is counted, or all on one side.
+    """The balanced binary cross-entropy, computed in float32 or wider.
 
-    Computed in float32 at least.
+    The loss and its gradient are 0 if no pixel is counted, or if all counted pixels are of the same kind.
 
     Args:
         logits: (B, H, W).

@@ -1,7 +1,7 @@
-"""Building a network within bounds: how many tensors and bytes it may ask for, counted before each is made.
+"""Limits on the tensors and bytes that a network may allocate, checked before each allocation.
 
-A width of a billion, from a mistyped recipe or a damaged file, would exhaust the memory of the machine; here it is one
-line, for any option of any network.
+A width of a billion, from a typing error in a recipe or a damaged file, would exhaust the memory of the machine. With
+these limits it gives an error message of one line, for any option of any network.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,14 +16,14 @@ from hardy.errors import InputError
 __all__ = ["BYTES", "TENSORS", "bounded"]
 
 BYTES = 2**32
-"""4 GiB: a billion weights in float32, as many as the largest encoders have."""
+"""4 GiB: a billion weights in float32, as in the largest encoders."""
 
 TENSORS = 30_000
-"""The largest networks have a few thousand; what is made on the way counts too."""
+"""The largest networks have a few thousand tensors; temporary tensors count too."""
 
 
 class _Counting(TorchDispatchMode):
-    """Refuses the operation that would make a tensor beyond the bounds."""
+    """Raises an error before an operation that would exceed the limits."""
 
     def __init__(self, what: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -35,7 +35,7 @@ class _Counting(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         given = dict(kwargs or {})
-        if args and _is_size(args[0]):  # empty, zeros, rand and their like: the size is known before the memory is
+        if args and _is_size(args[0]):  # empty, zeros, rand and similar: the size is known before the allocation
             each = torch.empty(0, dtype=given.get("dtype") or torch.get_default_dtype()).element_size()
             count = each
             for side in args[0]:
@@ -44,7 +44,7 @@ class _Counting(TorchDispatchMode):
             self.tensors += 1
             if self.bytes > BYTES or self.tensors > TENSORS:
                 raise InputError(
-                    f"{self.what}: asks for {self.bytes / 2**30:,.1f} GiB in {self.tensors:,} tensors; at most "
+                    f"{self.what}: it needs {self.bytes / 2**30:,.1f} GiB in {self.tensors:,} tensors; at most "
                     f"{BYTES // 2**30} GiB in {TENSORS:,} are allowed; lower its widths or depths"
                 )
         return func(*args, **given)
@@ -56,13 +56,13 @@ def _is_size(value: Any) -> bool:
 
 @contextmanager
 def bounded(what: str) -> Iterator[None]:
-    """Inside the block no more tensors are made than `BYTES` and `TENSORS` allow.
+    """Inside the block no more tensors are allocated than `BYTES` and `TENSORS` allow.
 
     Args:
-        what: is built, for the message.
+        what: the name of what is built, for the message.
 
     Raises:
-        InputError: when more are asked for.
+        InputError: if a limit or the memory of the machine is exceeded.
     """
     try:
         with _Counting(what):
@@ -71,6 +71,6 @@ def bounded(what: str) -> Iterator[None]:
         text = str(error)
         if isinstance(error, (OverflowError, MemoryError)) or "llocat" in text or "verflow" in text:
             raise InputError(
-                f"{what}: is too large for this machine ({' '.join(text.split())[:80]}); lower its widths"
+                f"{what}: it is too large for this machine ({' '.join(text.split())[:80]}); lower its widths"
             ) from None
         raise

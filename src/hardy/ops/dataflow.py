@@ -1,11 +1,10 @@
-"""Which operations a network runs and which values pass between them: a graph recorded while the network runs.
+"""A graph of the operations of a network and the values between them, recorded while the network runs.
 
-A value is what a tensor held at one moment: an operation that writes into a tensor makes new values of it and of every
-tensor that shares its memory. Parameters and buffers are values too, so that the reader of a weight identifies the
-layer.
+A value is the content of a tensor at one moment. An operation that writes into a tensor makes new values for it and for
+every tensor that shares its memory. Parameters and buffers are values too, so the operation that reads a weight
+identifies the layer.
 
-Source: the static single assignment form of Cytron, Ferrante, Rosen, Wegman and Zadeck, TOPLAS 1991, taken from one
-run.
+Source: the static single assignment form of Cytron, Ferrante, Rosen, Wegman and Zadeck, TOPLAS 1991, here from one run.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,9 +25,9 @@ class Call:
 
     Attributes:
         name: of the operation, without its overload: ``convolution``, ``native_batch_norm``, ``cat``.
-        given: its arguments by name, every tensor replaced by the number of its value; defaults left out.
-        reads: the values among them, in order; one that is passed twice occurs twice.
-        makes: the values it returns, the overwritten ones among them.
+        given: its arguments by name, with every tensor replaced by the number of its value; without defaults.
+        reads: the values among the arguments, in order; a value that is passed twice occurs twice.
+        makes: the values that it returns or overwrites.
     """
 
     name: str
@@ -38,12 +37,12 @@ class Call:
 
 
 class Dataflow(TorchDispatchMode):
-    """Record what a network runs inside the ``with`` block, below autograd.
+    """Record the operations of a network inside the ``with`` block, below autograd.
 
-    Every tensor is kept alive until the record is dropped, so give the network a small example.
+    Every tensor is kept alive as long as the record, so use a small example.
 
     Args:
-        network: its parameters and buffers are known by name; they must not be replaced meanwhile.
+        network: the network; its parameters and buffers must not be replaced inside the block.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -52,11 +51,11 @@ class Dataflow(TorchDispatchMode):
         self.shapes: list[tuple[int, ...]] = []
         """The shape of every value."""
         self.maker: dict[int, Call] = {}
-        """The call that made a value; a parameter, a buffer or what was given to the network has none."""
+        """The call that made a value; parameters, buffers and the inputs of the network have none."""
         self.readers: dict[int, list[Call]] = {}
-        """The calls that read a value, one entry for each time."""
+        """The calls that read a value, one entry per read."""
         self.held: dict[int, tuple[nn.Module, str]] = {}
-        """Of a parameter or buffer: the module that holds it, and under which name; shared ones are left out."""
+        """The module that holds a parameter or buffer, and its name there; shared ones are left out."""
         self._value: dict[int, int] = {}
         self._alive: list[Tensor] = []
         self._sharing: dict[int, list[Tensor]] = {}
@@ -85,12 +84,12 @@ class Dataflow(TorchDispatchMode):
         return made
 
     def value(self, tensor: Tensor) -> int:
-        """The value that ``tensor`` holds now; a new one for a tensor that has not been seen."""
+        """The current value of ``tensor``; a new value for a tensor that was not seen before."""
         known = self._value.get(id(tensor))
         return self._new([tensor])[0] if known is None else known
 
     def outlives(self, tensors: Iterable[Tensor]) -> set[int]:
-        """The values that ``tensors`` hold now: what the network returns."""
+        """The current values of ``tensors``, the outputs of the network."""
         return {self.value(tensor) for tensor in tensors}
 
     def _name_held(self, network: nn.Module) -> None:
@@ -118,7 +117,7 @@ class Dataflow(TorchDispatchMode):
         return found
 
     def _shared(self, tensor: Tensor) -> list[Tensor]:
-        """``tensor`` and every other that lies in the same memory."""
+        """``tensor`` and all other tensors that share its memory."""
         return [tensor, *self._sharing.get(tensor.untyped_storage().data_ptr(), ())]
 
     def _numbered(self, argument: Any) -> Any:

@@ -2,8 +2,8 @@
 
     T^2 mean_i sum_k p_ik (log p_ik - log q_ik),    p = softmax(teacher / T), q = softmax(student / T)
 
-over the pixels i that count. T^2 keeps the size of the gradient while T changes. The mean does not depend on how many
-images, pixels or classes there are, and is 0 for equal logits.
+The mean is over the pixels i that count. The factor T^2 keeps the size of the gradient nearly constant when T changes.
+The value does not grow with the number of images, pixels or classes, and is 0 for equal logits.
 
 Source: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", arXiv:1503.02531, 2015, eq. 1 and
 section 2 (the factor T^2).
@@ -17,10 +17,10 @@ __all__ = ["divergence"]
 
 
 def divergence(teacher: Tensor, student: Tensor, counted: Tensor, temperature: float = 1.0) -> Tensor:
-    """The scalar KL divergence from ``student`` to ``teacher``, in float32 at least; 0 where no pixel counts.
+    """The scalar ``T^2 KL(teacher || student)``, in float32 or wider; 0 if no pixel counts.
 
     Args:
-        teacher: logits (B, K, ...), no gradient flows into them.
+        teacher: logits (B, K, ...); no gradient flows into them.
         student: logits of the same shape.
         counted: (B, ...) bool, the pixels that count.
         temperature: T > 0.

@@ -1,9 +1,10 @@
-"""Differentiable style perturbation (DSP): images redrawn in a style that a vector epsilon chooses.
+"""Differentiable style perturbation (DSP): images redrawn in a style given by a vector epsilon.
 
-    stylise(x, eps) = D(AdaIN(E(x), s_hat)),    s_hat = decode(m + S^(1/2) eps),    eps ~ N(0, I),
+    stylise(x, eps) = D(AdaIN(E(x), s_hat)),    s_hat = decode(m + S^(1/2) eps),    eps ~ N(0, I)
 
-with the encoder E, the decoder D and the style decoder frozen. m and S are mean and covariance of the codes of real
-styles, so that eps from N(0, I) gives codes like theirs. Everything is differentiable in eps, which climbs a loss L by
+The encoder E, the decoder D and the style decoder are frozen. m and S are mean and covariance of the codes of real
+styles, so an eps from N(0, I) gives similar codes. Everything is differentiable with respect to eps. A step of gradient
+ascent on a loss L is
 
     eps <- eps + alpha dL/deps,    alpha = 20 / L,    |change| <= |eps|.
 
@@ -24,12 +25,13 @@ __all__ = ["Moments", "Perturbation", "ascend"]
 
 
 class Moments(nn.Module):
-    """Running mean and covariance of the codes psi + n xi over the styles seen: the plain mean of the first batches,
-    then an exponential one.
+    """Running mean and covariance of the codes psi + n xi, with n ~ N(0, I), over all styles so far.
+
+    It is the plain mean over the first batches, then an exponential moving average.
 
     Args:
         channels: C, the length of a code.
-        share: the least weight of a new batch.
+        share: the smallest weight of a new batch.
     """
 
     mean: Tensor
@@ -45,7 +47,7 @@ class Moments(nn.Module):
 
     @torch.no_grad()
     def update(self, psi: Tensor, xi: Tensor) -> None:
-        """Take in the styles of a batch, psi and xi (B, C), in place; over n they have E[ee'] = psi psi' + xi^2."""
+        """Add the styles of a batch, psi and xi (B, C), in place; their codes e have E[ee'] = psi psi' + diag(xi^2)."""
         psi, xi = psi.float(), xi.float()
         self.batches += 1
         share = torch.clamp(1 / self.batches, min=self.share)
@@ -61,11 +63,11 @@ class Moments(nn.Module):
 
 
 class Perturbation(nn.Module):
-    """A trained style perturbation; it stays frozen when the module around it trains.
+    """A trained style perturbation; it stays frozen when the module that holds it is trained.
 
     Args:
-        encoder: E, images (B, 3, H, W) RGB in [0, 1] -> maps, finest first; style is read in the last.
-        style_decoder: codes (B, C) -> styles (B, 2C), means before deviations.
+        encoder: E, images (B, 3, H, W) RGB in [0, 1] -> feature maps, finest first; the last one gives the style.
+        style_decoder: codes (B, C) -> styles (B, 2C), means before standard deviations.
         decoder: D, features (B, C, h, w) -> images.
         centre: m (C,).
         root: S^(1/2) (C, C).
@@ -93,12 +95,12 @@ class Perturbation(nn.Module):
         return torch.randn(count, len(self.centre), device=self.centre.device, dtype=self.centre.dtype)
 
     def style(self, epsilon: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation (B, C) each of the style ``epsilon`` (B, C); a deviation may be negative."""
+        """Mean and standard deviation, each (B, C), of the style ``epsilon`` (B, C); a deviation may be negative."""
         mean, deviation = self.style_decoder(self.centre + epsilon @ self.root).chunk(2, dim=1)
         return mean, deviation
 
     def content(self, images: Tensor) -> Tensor:
-        """The features (B, C, h, w) that `redraw` takes, of ``images`` (B, 3, H, W) in [0, 1]."""
+        """The features (B, C, h, w) of ``images`` (B, 3, H, W) in [0, 1], as `redraw` needs them."""
         features: Tensor = self.encoder(images)[-1]
         return features
 
@@ -110,7 +112,7 @@ class Perturbation(nn.Module):
         return drawn.clamp(0, 1)
 
     def stylise(self, images: Tensor, epsilon: Tensor) -> Tensor:
-        """``images`` (B, 3, H, W) in [0, 1] in the styles of ``epsilon`` (B, C), at their size and in [0, 1]."""
+        """``images`` (B, 3, H, W) in [0, 1] in the styles of ``epsilon`` (B, C); same size and range."""
         with torch.no_grad():
             content = self.content(images)
         return self.redraw(content, epsilon, images.shape[-2:])
@@ -120,20 +122,20 @@ class Perturbation(nn.Module):
 def ascend(
     epsilon: Tensor, gradient: Tensor, loss: Tensor, *, rate: float = 20.0, limit: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """One step of each row of ``epsilon`` up the loss of its own image.
+    """One step of gradient ascent of each row of ``epsilon`` on the loss of its own image.
 
-    The loss is a mean over images, so that a row's gradient is multiplied by their number: the step of an image does
-    not depend on how many share the batch.
+    The loss is a mean over images, so a row's gradient is multiplied by the number of images. The step of an image then
+    does not depend on the size of the batch.
 
     Args:
         epsilon: (B, C).
         gradient: (B, C), of the mean loss over B images with respect to ``epsilon``.
-        loss: that mean, a scalar above 0.
+        loss: the mean loss, a scalar above 0.
         rate: alpha is ``rate / loss``.
-        limit: the most that a row changes, as a share of its length.
+        limit: the largest change of a row, as a share of its length.
 
     Returns:
-        the new epsilon (B, C), and how far each row moved as a share of its length (B,).
+        the new epsilon (B, C), and the change of each row as a share of its length (B,).
     """
     change = gradient * (len(epsilon) * rate / loss.abs().clamp_min(1e-12))
     length = epsilon.norm(dim=1, keepdim=True).clamp_min(1e-12)

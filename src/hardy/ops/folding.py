@@ -1,22 +1,23 @@
-"""Batch norms folded into the layers around them, found by following values while the network runs.
+"""Folds batch norms into adjacent layers, which are found by following values while the network runs.
 
 In evaluation a batch norm is an affine map of each channel, ``a x + b`` with ``a = gamma / sqrt(var + eps)`` and
-``b = beta - a mean``. It goes
+``b = beta - a mean``. It is folded
 
-- into what makes its input, if nothing else reads that: a convolution, a transposed convolution or a linear layer,
-  whose weights are scaled along their outputs, or another batch norm;
-- else into what reads its output, if all of that can take it: linear layers and convolutions without zero padding,
-  whose weights are scaled along their inputs and whose bias takes ``W b``. At a zero-padded border that is not exact.
+- into the layer that makes its input, if nothing else reads that input: a convolution, a transposed convolution or a
+  linear layer, whose weights are scaled along their outputs, or another batch norm;
+- otherwise into the layers that read its output, if all of them allow it: linear layers and convolutions without zero
+  padding, whose weights are scaled along their inputs, and ``W b`` is added to their bias. At a zero-padded border this
+  would not be exact.
 
-Averages whose weights sum to 1 (unpadded average pooling, bilinear and nearest resizing), what only moves values of a
-channel (views, cropping, mirrored padding) and joining of channels pass an affine map on unchanged, so both ways lead
-through them.
+Some operations commute with an affine map: averages whose weights sum to 1 (unpadded average pooling, bilinear and
+nearest resizing), operations that only move values of a channel (views, cropping, mirrored padding), and concatenation
+of channels. The search continues through these in both directions.
 
 Source: Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only inference",
 CVPR 2018, eq. 14, for a convolution before a batch norm; the other cases follow from the same identity.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -37,9 +38,9 @@ class Folded:
     """The outcome for each batch norm.
 
     Attributes:
-        folded: the names of those folded into other layers.
-        left: the names of those that stayed, with the reason.
-        biased: the names of the layers that had no bias (a batch norm: no scale and shift) and have one now.
+        folded: the names of the batch norms that were folded into other layers.
+        left: the names of the batch norms that were not folded, with the reason.
+        biased: the names of the layers that had no bias (batch norms: no scale and shift) and have one now.
     """
 
     folded: tuple[str, ...]
@@ -47,13 +48,13 @@ class Folded:
     biased: tuple[str, ...]
 
 
-class _Stays(Exception):  # noqa: N818 - no error, an answer
-    """This norm cannot be folded this way; the message says why."""
+class _Stays(Exception):  # noqa: N818 - an answer, not an error
+    """This norm cannot be folded in this direction; the message says why."""
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """A layer that an affine map can go into, and the channels of it that the map is for."""
+    """A layer that an affine map can be folded into, and its channels that the map applies to."""
 
     module: nn.Module
     call: Call
@@ -63,13 +64,14 @@ class _Layer:
 
 @torch.no_grad()
 def fold_norms(network: nn.Module, run: Callable[[], list[Tensor]]) -> Folded:
-    """Fold the batch norms of ``network`` in place; it must be in evaluation mode, and is of no use for training after.
+    """Fold the batch norms of ``network`` in place. It must be in evaluation mode and cannot be trained afterwards.
 
-    A folded norm is replaced by the layers that it contains, such as the activation of timm's, or by an identity.
+    A folded norm is replaced by the layers that it contains, such as the activation of a norm of timm, or by an
+    identity.
 
     Args:
-        network: what is changed.
-        run: runs the network on an example and returns the tensors that it returns.
+        network: the network to change.
+        run: runs the network on an example and returns the network's output tensors.
     """
     flow = Dataflow(network)
     with flow:
@@ -100,16 +102,16 @@ def fold_norms(network: nn.Module, run: Callable[[], list[Tensor]]) -> Folded:
 
 
 @torch.no_grad()
-def fold_structure(network: nn.Module, folded: Iterable[str], biased: Iterable[str]) -> None:
-    """Give ``network`` the structure that `fold_norms` gave another one of its form, in place; no weight is computed.
+def fold_structure(network: nn.Module, folded: Collection[str], biased: Collection[str]) -> None:
+    """Give ``network`` the structure that `fold_norms` gave to an equal network, in place; no weight is computed.
 
     Args:
-        network: has the form that the other one had before.
-        folded: see `Folded`; these batch norms are taken out.
+        network: has the structure of the other network before it was folded.
+        folded: see `Folded`; these batch norms are removed.
         biased: see `Folded`; these layers get a bias of zeros.
 
     Raises:
-        InputError: for names that are not those of batch norms or of layers without a bias; nothing is changed then.
+        InputError: for names that are not batch norms, or not layers without a bias; then nothing is changed.
     """
     modules = dict(network.named_modules())
     norms, layers = [modules.get(name) for name in folded], [modules.get(name) for name in biased]
@@ -118,7 +120,7 @@ def fold_structure(network: nn.Module, folded: Iterable[str], biased: Iterable[s
             raise InputError(f"the network has no batch norm {name!r} to fold: it was made from another network")
     for name, module in zip(biased, layers, strict=True):
         if module is None or not _lacks_bias(module):
-            raise InputError(f"{name!r} is no layer without a bias: it was made from another network")
+            raise InputError(f"{name!r} is not a layer without a bias: it was made from another network")
     for module in layers:
         assert isinstance(module, (_ConvNd, nn.Linear, _BatchNorm))
         weight = module.weight if module.weight is not None else torch.ones_like(module.running_mean)
@@ -142,7 +144,7 @@ def _replace(network: nn.Module, norm: nn.Module) -> None:
 
 
 class _Work:
-    """The record of a run, with the norms that are folded taken out of it one by one."""
+    """The record of a run, from which folded norms are removed one by one."""
 
     def __init__(self, flow: Dataflow, kept: set[int]) -> None:
         self.flow = flow
@@ -150,17 +152,17 @@ class _Work:
         self.gone: set[Call] = set()
 
     def norm_of(self, call: Call) -> _BatchNorm | None:
-        """The batch norm that ``call`` is, if it is one with statistics of its own."""
+        """The batch norm module that ``call`` runs, if it has running statistics; else None."""
         if call.name not in ("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"):
             return None
         module, _ = self.flow.held.get(call.given.get("running_mean", -1), (None, ""))
         return module if isinstance(module, _BatchNorm) else None
 
     def fold(self, norm: _BatchNorm, call: Call) -> None:
-        """Put ``norm`` into the layers before or after it, in place.
+        """Fold ``norm`` into the layers before or after it, in place.
 
         Raises:
-            _Stays: with both reasons.
+            _Stays: if neither is possible; the message has both reasons.
         """
         if call.given.get("training", False):
             raise _Stays("uses the statistics of its batch")
@@ -181,7 +183,11 @@ class _Work:
         self.gone.add(call)
 
     def before(self, value: int, first: int, count: int) -> list[_Layer]:
-        """The layers of channels ``first`` to ``first + count`` of a norm's input, if only ``value`` has them."""
+        """The layers that make ``value``, the channels ``first`` to ``first + count`` of a norm's input.
+
+        Raises:
+            _Stays: if the norm cannot be folded into them.
+        """
         call = self.flow.maker.get(value)
         if call is None:
             raise _Stays("its input is given to the network")
@@ -203,13 +209,17 @@ class _Work:
         raise _Stays(f"its input comes from {call.name}")
 
     def before_gone(self, call: Call, value: int, first: int, count: int) -> list[_Layer]:
-        """As `before` behind a norm that is folded: its output is its input now."""
+        """As `before`, for a value that a folded norm made: the search continues with the input of that norm."""
         if value in self.kept or len(self.flow.readers.get(value, ())) != 1:
             raise _Stays("its input, from a norm, is read elsewhere too")
         return self.before(call.given["input"], first, count)
 
     def after(self, value: int, first: int, count: int) -> list[_Layer]:
-        """The layers that read ``value``, ``count`` channels of a norm which begin at their input channel ``first``."""
+        """The layers that read ``value``, the ``count`` channels of a norm, as input channels from ``first`` on.
+
+        Raises:
+            _Stays: if the norm cannot be folded into them.
+        """
         readers = self.flow.readers.get(value, ())
         if value in self.kept or not readers:
             raise _Stays("its output leaves the network")
@@ -234,10 +244,10 @@ class _Work:
         return found
 
     def layer_of(self, call: Call) -> nn.Module:
-        """The layer that ``call`` is, if its weights are its own and read once.
+        """The layer that ``call`` runs, if a single layer holds its weights and they are read once.
 
         Raises:
-            _Stays: when they are not.
+            _Stays: if that is not the case.
         """
         norm = self.norm_of(call)
         if norm is not None:
@@ -256,7 +266,7 @@ class _Work:
         return module
 
     def passes(self, call: Call, made: int) -> bool:
-        """Whether ``call`` makes of ``a x + b`` what it makes of ``x``, times ``a``, plus ``b``, channel by channel."""
+        """Whether ``call`` commutes with an affine map of each channel: ``f(a x + b) = a f(x) + b``."""
         if len(call.makes) != 1 or not call.reads:
             return False
         before, after = self.flow.shapes[call.reads[0]], self.flow.shapes[made]
@@ -273,7 +283,7 @@ class _Work:
 
 
 _LAYERS = {"convolution": "input", "addmm": "mat1", "mm": "self"}
-"""What is a layer if its weights are a module's, and the argument that it takes in."""
+"""The operations of layers, and the name of their input argument."""
 
 _PASSING = {
     "_adaptive_avg_pool2d",
@@ -290,7 +300,9 @@ _PASSING = {
 
 
 def _set(module: _ConvNd | nn.Linear | _BatchNorm, weight: Tensor, bias: Tensor) -> None:
-    """Set both, in place. Each requires a gradient if the one before does; a new bias, if the weight does."""
+    """Set weight and bias, in place.
+
+    Each requires a gradient if the old one does; a new bias requires one if the weight does."""
     trained = module.weight is None or module.weight.requires_grad
     also = trained if module.bias is None else module.bias.requires_grad
     module.weight = nn.Parameter(weight.detach(), requires_grad=trained)
@@ -308,7 +320,7 @@ def _affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
 
 
 def _into_outputs(layer: _Layer, norm: _BatchNorm) -> None:
-    """Change a layer so that its output is that of ``norm``, in place."""
+    """Change a layer so that its output is the output of ``norm``, in place."""
     module, chosen = layer.module, slice(layer.first, layer.first + layer.count)
     if isinstance(module, _BatchNorm):
         scale, shift = (part[chosen] for part in _affine(norm))
@@ -333,7 +345,7 @@ def _into_outputs(layer: _Layer, norm: _BatchNorm) -> None:
 
 
 def _into_inputs(layer: _Layer, norm: _BatchNorm) -> None:
-    """Change a layer so that it takes the input of ``norm``, in place."""
+    """Change a layer so that it can read the input of ``norm`` directly, in place."""
     module = layer.module
     assert isinstance(module, (_ConvNd, nn.Linear))
     groups = module.groups if isinstance(module, _ConvNd) else 1
@@ -341,7 +353,7 @@ def _into_inputs(layer: _Layer, norm: _BatchNorm) -> None:
     scale, shift = module.weight.new_ones(width), module.weight.new_zeros(width)
     chosen = slice(layer.first, layer.first + layer.count)
     scale[chosen], shift[chosen] = _affine(norm)
-    # (groups, outputs of a group, its inputs, places)
+    # (groups, outputs of a group, inputs of a group, kernel positions)
     weight = module.weight.reshape(groups, module.weight.shape[0] // groups, module.weight.shape[1], -1)
     added = (weight * shift.reshape(groups, 1, -1, 1)).sum((2, 3)).flatten()
     scaled = (weight * scale.reshape(groups, 1, -1, 1)).reshape(module.weight.shape)

@@ -11,18 +11,18 @@ __all__ = ["Frozen"]
 
 
 class Frozen(nn.Module):
-    """A frozen copy of ``module`` in evaluation mode, to be held by a module that is trained.
+    """A frozen copy of ``module`` in evaluation mode, for use inside a module that is trained.
 
-    It moves with its holder to a device or dtype, and nothing else affects it: its parameters are not the holder's,
-    so that no optimiser, checkpoint or count sees them, and `train` leaves it in evaluation mode.
+    It moves to a device or dtype with the module that holds it. Nothing else affects it: its parameters are not
+    parameters of the holder, so no optimiser, checkpoint or count includes them, and `train` does not change its mode.
 
     Args:
-        module: what is copied; it is not changed.
+        module: the module to copy; it is not changed.
     """
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self._held = (copy.deepcopy(module).requires_grad_(False).eval(),)  # in a tuple, or it would be a child
+        self._held = (copy.deepcopy(module).requires_grad_(False).eval(),)  # in a tuple, so it is not a submodule
         self.training = False
 
     @property

@@ -1,8 +1,8 @@
-"""Memory that a loop frees and takes again stays with the process.
+"""Keeps freed memory in the process, for loops that allocate the same blocks again and again.
 
-The allocator of the C library gives large blocks back to the system when they are freed, and the system clears each
-page that it hands out again. A network that predicts one window after another takes the same blocks for each, and up to
-half of the CPU's time goes into clearing them. See ``mallopt`` in the manual of the GNU C library, section "Malloc
+The allocator of the C library returns large blocks to the system when they are freed, and the system clears each page
+before it gives it out again. A network that predicts window after window allocates the same blocks each time, and up to
+half of the CPU time is spent on clearing pages. See ``mallopt`` in the manual of the GNU C library, section "Malloc
 Tunable Parameters".
 """
 
@@ -16,14 +16,14 @@ __all__ = ["kept_memory"]
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _NEVER = 2**31 - 1
 _LARGEST = 32 * 2**20
-"""The threshold that the GNU C library reaches by itself once a block of this size was freed."""
+"""The largest threshold that the GNU C library sets by itself, after a block of this size was freed."""
 
 
 @contextmanager
 def kept_memory() -> Iterator[None]:
-    """In the block, freed memory of the CPU stays with the process; at its end it is given back.
+    """Inside the block, freed CPU memory stays in the process; at its end it is returned to the system.
 
-    The results are the same. Does nothing where the C library is another than GNU's.
+    Results do not change. Has no effect with a C library other than GNU's.
     """
     found = _library()
     if found is None:
@@ -42,7 +42,7 @@ def kept_memory() -> Iterator[None]:
 
 @cache
 def _library() -> tuple[Callable[[int, int], int], Callable[[int], int]] | None:
-    """``mallopt`` and ``malloc_trim`` of the GNU C library; None where there is another."""
+    """``mallopt`` and ``malloc_trim`` of the GNU C library; None with another C library."""
     try:
         library = ctypes.CDLL(None)
         return library.mallopt, library.malloc_trim

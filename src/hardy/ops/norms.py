@@ -1,4 +1,4 @@
-"""The kinds of norm layers, and the running statistics of batch norms: kept while a batch passes through, or
+"""The classes of norm layers, and the running statistics of batch norms: protected during a forward pass, or
 re-estimated from given batches.
 
 Source: for `reestimate` the precise batch norm of Wu and Johnson, "Rethinking 'Batch' in BatchNorm", arXiv:2105.07576,
@@ -56,7 +56,8 @@ def running_statistics(network: nn.Module, wanted: str, instead: str) -> Iterato
     """Inside the block all batch norms of ``network`` use their running statistics; everything else keeps its mode.
 
     Raises:
-        InputError: for a batch norm without them; ``wanted`` is the option that asks for them, ``instead`` the other.
+        InputError: for a batch norm without them. The message names the option ``wanted`` that needs them and the
+            option ``instead`` that does not.
     """
     norms = [(name, module) for name, module in network.named_modules() if isinstance(module, _BatchNorm)]
     without = next((name for name, norm in norms if norm.running_mean is None), None)
@@ -73,26 +74,25 @@ def running_statistics(network: nn.Module, wanted: str, instead: str) -> Iterato
 
 
 def countable(network: nn.Module) -> bool:
-    """Whether some batch norm of ``network`` keeps running statistics."""
+    """Whether at least one batch norm of ``network`` keeps running statistics."""
     return any(isinstance(m, _BatchNorm) and m.running_mean is not None for m in network.modules())
 
 
 @torch.no_grad()
 def reestimate(network: nn.Module, batches: Iterable[Tensor]) -> int:
-    """Set the running statistics of every batch norm to those of ``batches`` together, in place; returns how many there
-    were.
+    """Set the running statistics of every batch norm to those of all ``batches`` together, in place.
 
-    Mean and unbiased variance are those of all values of a channel over all batches, counted in float64; nothing of
-    the old statistics remains. Meanwhile each batch norm normalises by the batch, as in training, and everything else
-    is in evaluation mode: no dropout, no auxiliary head. Weights, modes and momenta stay as they are, and so do the
-    statistics of norms that no batch reached, and of all of them when there is no batch.
+    Returns the number of batches. Mean and unbiased variance are computed over all values of a channel in all batches,
+    in float64, without the old statistics. During the passes each batch norm normalises by the batch, as in training,
+    and everything else is in evaluation mode: no dropout, no auxiliary head. Weights, modes and momenta do not change.
+    Norms that no batch reached keep their statistics; without batches all norms do.
 
     Args:
         network: maps images (B, 3, H, W) to anything.
         batches: images on the network's device.
 
     Raises:
-        ValueError: torch's own, when a batch leaves a norm a single value per channel.
+        ValueError: from torch, if a norm gets a single value per channel in a batch.
     """
     norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     modes = {module: module.training for module in network.modules()}
@@ -118,10 +118,10 @@ def reestimate(network: nn.Module, batches: Iterable[Tensor]) -> int:
 
 
 class _Moments:
-    """Count, mean and summed squared distance from it of a norm's channels, batch by batch.
+    """Count, mean and sum of squared deviations of a norm's channels, updated batch by batch.
 
-    Two parts of n and m values with means a and b are joined as Chan, Golub and LeVeque do (1979): the distance between
-    the means counts n m / (n + m) times, and nothing cancels.
+    Two parts with n and m values and means a and b are combined as in Chan, Golub and LeVeque (1979): (a - b)^2 is
+    weighted by n m / (n + m), which avoids cancellation.
     """
 
     def __init__(self) -> None:
@@ -140,7 +140,7 @@ class _Moments:
         self.count = both
 
     def write(self, norm: _BatchNorm, batches: int) -> None:
-        """Make these the running statistics of ``norm``, in place; nothing where there was no value."""
+        """Write these to the running statistics of ``norm``, in place; does nothing for fewer than two values."""
         if self.count < 2:
             return
         assert norm.running_mean is not None

@@ -1,8 +1,8 @@
-"""Other colours for the same content: brightness, contrast, saturation, hue and an affine map of each channel.
+"""Photometric changes of images: brightness, contrast, saturation, hue and an affine map of each channel.
 
-All five are affine maps of RGB, so one 3 x 3 matrix and one offset for each image do them together; what leaves
-[0, 1] is cut off at the end. Hue is turned about the grey axis: a third of a turn makes red green, green blue and blue
-red. Grey is that of ITU-R BT.601.
+All five are affine maps of RGB, so a single 3 x 3 matrix and offset per image applies them together. The result is
+clamped to [0, 1] at the end. Hue is a rotation about the grey axis: a third of a turn maps red to green, green to blue
+and blue to red. Grey is defined as in ITU-R BT.601.
 
 Source: the usual photometric distortions (Howard, arXiv:1312.5402, section 2), written as matrices.
 """
@@ -18,13 +18,13 @@ _GREY = (0.299, 0.587, 0.114)
 
 
 def photometric(images: Tensor, strength: float = 1.0) -> Tensor:
-    """``images`` (B, 3, H, W) in [0, 1], each with its own colours, drawn from torch's CPU generator.
+    """``images`` (B, 3, H, W) in [0, 1], each with its own random colours, drawn from torch's CPU generator.
 
     Args:
-        images: what is recoloured; it is not changed.
-        strength: 1 draws factors of brightness, contrast and saturation from 0.4 to 1.6, turns hue by up to a tenth
-            of a turn either way, and gives each channel a gain from 0.7 to 1.3 and an offset within +-0.1; the
-            ranges grow with it, factors end at 0.
+        images: the images; they are not changed.
+        strength: scales the ranges. With 1, the factors of brightness, contrast and saturation are from 0.4 to 1.6, hue
+            is turned by up to a tenth of a turn in either direction, and each channel gets a gain from 0.7 to 1.3 and
+            an offset from -0.1 to 0.1. Factors are never below 0.
     """
     draws = torch.rand(len(images), 10).to(images)
 
@@ -53,10 +53,10 @@ def recolour(
     gain: Tensor,
     offset: Tensor,
 ) -> Tensor:
-    """``images`` (B, 3, H, W) with given colours, in [0, 1], in this order.
+    """``images`` (B, 3, H, W) with changed colours, clamped to [0, 1]; the changes are applied in the order below.
 
     Args:
-        images: what is recoloured; it is not changed.
+        images: the images; they are not changed.
         brightness: (B,) factor of all channels.
         contrast: (B,) factor of the distance to the image's mean grey.
         saturation: (B,) factor of the distance to the pixel's grey.

@@ -1,8 +1,8 @@
-"""Attention biases by distance, at any size: a table trained on one grid of cells, interpolated to another.
+"""Attention biases by distance, for any image size: a table trained on one grid of cells is interpolated to another.
 
-The bias between two cells depends on how many rows and columns lie between them, ``b[|y - y'|, |x - x'|]``. On a grid
-of other sides the table is interpolated (bilinear, ends on ends), so that a distance counts as a share of the largest:
-the bias of a cell with itself stays as it is, and so does that of opposite corners. On the trained grid nothing
+The bias between two cells depends on their distance in rows and columns, ``b[|y - y'|, |x - x'|]``. For a grid of
+another size the table is interpolated (bilinear, with aligned corners), so a distance is used as a share of the largest
+distance. The bias of a cell with itself and that of opposite corners do not change. On the trained grid nothing
 changes.
 
 Source: Graham et al., "LeViT: a vision transformer in ConvNet's clothing for faster inference", ICCV 2021, equation 2,
@@ -23,12 +23,12 @@ def relative_biases(table: Tensor, trained: Sequence[int], grid: Sequence[int], 
 
     Args:
         table: (heads, rows x columns of ``trained``), the bias for each distance.
-        trained: (rows, columns) of the grid it was trained on.
+        trained: (rows, columns) of the grid that the table was trained on.
         grid: (rows, columns) of the keys, h and w.
-        stride: of the queries, which are every so many rows and columns of the keys, the first included.
+        stride: of the queries: they are every ``stride``-th row and column of the keys, from the first.
 
     Returns:
-        (heads, queries, h w), both in the order of rows; queries are ``ceil(h / stride) ceil(w / stride)``.
+        (heads, queries, h w), both in row order; there are ``ceil(h / stride) ceil(w / stride)`` queries.
     """
     height, width = grid
     cells = table.unflatten(1, tuple(trained)).unsqueeze(0)

@@ -1,4 +1,4 @@
-"""What a module returns: which of it is the logits, and all its tensors."""
+"""The output of a module: its logits, and all its tensors."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -16,10 +16,11 @@ class _HasLogits(Protocol):
 
 
 def logits_in(result: Any) -> Tensor | None:
-    """The logits among what a module returned; None where there are none.
+    """The logits in the output of a module; None if there are none.
 
-    A tensor is the logits itself. A mapping holds them as ``"out"`` or ``"logits"``, else as its first value; a list or
-    tuple as its first entry; any other object as its attribute ``logits``. What is found is searched in the same way.
+    A tensor is the logits. In a mapping they are ``"out"``, else ``"logits"``, else the first value; in a list or tuple
+    the first entry; in any other object the attribute ``logits``. If the value found is not a tensor, it is searched in
+    the same way.
     """
     if isinstance(result, Tensor):
         return result
@@ -35,7 +36,7 @@ def logits_of(result: Any, what: str) -> Tensor:
     """As `logits_in`; ``what`` names the module in the message.
 
     Raises:
-        InputError: where there are none.
+        InputError: if there are none.
     """
     found = logits_in(result)
     if found is None:
@@ -47,7 +48,7 @@ def logits_of(result: Any, what: str) -> Tensor:
 
 
 def tensors_in(result: Any) -> list[Tensor]:
-    """All tensors in what a module returned, in its order: in mappings and lists, nested too, else its logits."""
+    """All tensors in the output of a module, in order: those in (nested) mappings and lists, else the logits."""
     if isinstance(result, Tensor):
         return [result]
     if isinstance(result, Mapping):

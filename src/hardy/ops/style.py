@@ -1,4 +1,4 @@
-"""Style statistics and AdaIN: the style of a feature map is the mean and the deviation of its channels.
+"""Style statistics and AdaIN: the style of a feature map is the mean and the standard deviation of its channels.
 
     mu = mean over positions,   sigma = sqrt(var + 1e-5) with the unbiased variance,
     AdaIN(f, mu', sigma') = sigma' (f - mu(f)) / sigma(f) + mu'
@@ -17,9 +17,9 @@ EPSILON = 1e-5
 
 
 def statistics(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (B, C) each of the channels of ``features`` (B, C, h, w), which has two cells or more.
+    """Mean and standard deviation, each (B, C), of the channels of ``features`` (B, C, h, w) with two or more cells.
 
-    They are in single precision at least, whatever the features are in.
+    They are in float32 or wider.
     """
     cells = features.flatten(2).to(torch.promote_types(features.dtype, torch.float32))
     variance, mean = torch.var_mean(cells, dim=2)
@@ -27,7 +27,7 @@ def statistics(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def adain(features: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
-    """``features`` (B, C, h, w) with the style of ``mean`` and ``deviation`` (B, C) in place of their own.
+    """``features`` (B, C, h, w) with their style replaced by ``mean`` and ``deviation``, each (B, C).
 
     A negative deviation flips the sign of a channel.
     """

@@ -1,4 +1,4 @@
-"""Tensors that a file holds: read with errors of one line, checksums, and checks for NaN and infinity."""
+"""Tensors in files: reading with one-line errors, checksums, and checks for NaN and infinity."""
 
 import errno
 import hashlib
@@ -18,12 +18,12 @@ from hardy.errors import InputError
 __all__ = ["DAMAGED", "check_finite", "check_kinds", "checksum", "decoded", "load_strictly", "not_finite", "opened"]
 
 DAMAGED = (SafetensorError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What safetensors and torch raise for bytes that are no tensors they know."""
+"""The errors that safetensors and torch raise for bytes that they cannot read as tensors."""
 
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    """What safetensors and torch raise for bytes that are no tensors they know becomes a `ValueError` of one line."""
+    """Turn the errors of safetensors and torch for unreadable bytes (`DAMAGED`) into a one-line `ValueError`."""
     try:
         yield
     except DAMAGED as error:
@@ -45,8 +45,8 @@ def opened(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a safetensors file, and the texts in its header.
 
     Raises:
-        OSError: when it is not there.
-        ValueError: for anything else.
+        OSError: if the file does not exist or cannot be read.
+        ValueError: if it is not a readable safetensors file.
     """
     if not file.is_file():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
@@ -68,7 +68,7 @@ def checksum(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
 
 
 def not_finite(tensors: Mapping[str, Tensor], masks: Collection[str] = ()) -> str | None:
-    """The first tensor that holds NaN or infinity, or None; those in ``masks`` may hold minus infinity."""
+    """The name of the first tensor with NaN or infinity, or None; those in ``masks`` may hold minus infinity."""
     for name, value in tensors.items():
         if (value.is_floating_point() or value.is_complex()) and not value.is_meta:
             bad = value[~torch.isfinite(value)]
@@ -78,12 +78,12 @@ def not_finite(tensors: Mapping[str, Tensor], masks: Collection[str] = ()) -> st
 
 
 def check_kinds(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Refuse numbers of another kind (integer, real, complex) than those that they replace.
+    """Check that new tensors are of the same kind (integer, real, complex) as those that they replace.
 
-    Torch would convert them and drop what does not fit.
+    Torch would convert them without an error and lose digits.
 
     Raises:
-        ValueError: naming the first of them.
+        ValueError: for a tensor of another kind; the message names the first.
     """
     for name, value in found.items():
         kept = own.get(name)
@@ -95,10 +95,10 @@ def check_kinds(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put ``tensors`` into the parameters and buffers of ``module``, in place: just those, of their shapes and kinds.
+    """Load ``tensors`` into the parameters and buffers of ``module``, in place; names, shapes and kinds must match.
 
     Raises:
-        ValueError: naming what is missing, unknown, or of another shape or kind.
+        ValueError: for tensors that are missing, unknown, or of another shape or kind; the message names them.
     """
     check_kinds(module.state_dict(), tensors)
     try:
@@ -108,13 +108,13 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def check_finite(network: nn.Module, source: object = None) -> None:
-    """Refuse weights that hold NaN or infinity: results computed from them would be meaningless.
+    """Check that no weight is NaN or infinity, which would make all results meaningless.
 
-    A buffer that is no statistic of a norm may hold minus infinity, as the masks of attention do. The message begins
-    with ``source``, the network's folder, if there is one, and else with the network's class.
+    A buffer that is not a statistic of a norm may hold minus infinity, like an attention mask. The message begins with
+    ``source`` (the network's folder) if it is given, otherwise with the network's class.
 
     Raises:
-        InputError: naming the first of them.
+        InputError: for NaN or infinity; the message names the first such tensor.
     """
     statistics = {
         f"{name}.{part}"
@@ -126,6 +126,6 @@ def check_finite(network: nn.Module, source: object = None) -> None:
     if bad := not_finite(network.state_dict(), masks):
         raise InputError(
             f"{source or type(network).__name__}: {bad} holds NaN or infinity, so nothing can be computed with it; its "
-            "training diverged or its file was damaged: take other weights, or train again with a lower optim.lr or "
+            "training diverged or its file was damaged: use other weights, or train again with a lower optim.lr or "
             "optim.clip"
         )

@@ -1,7 +1,7 @@
-"""The VGG-19 of style transfer up to ``relu4_1``: images to the maps in which their style is read.
+"""The VGG-19 of style transfer up to ``relu4_1``: maps images to the feature maps that define their style.
 
-A 1x1 convolution puts colours into the range that the weights expect; then 3x3 convolutions with reflected borders
-and ReLU, 64, 64, pool, 128, 128, pool, 256 four times, pool, 512; pooling is 2x2 and rounds up.
+A 1x1 convolution scales colours to the range that the weights expect. Then come 3x3 convolutions with reflection
+padding and ReLU: 64, 64, pool, 128, 128, pool, 256 four times, pool, 512. Pooling is 2x2 and rounds sizes up.
 
 Source: Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition", ICLR 2015, table
 1, column E; its use as the encoder of AdaIN: Huang and Belongie, ICCV 2017, section 6.1.
@@ -18,7 +18,7 @@ class VGG19(nn.Sequential):
     """Images (B, 3, H, W) RGB in [0, 1] -> ``relu1_1``, ``relu2_1``, ``relu3_1`` and ``relu4_1``: 64, 128, 256 and 512
     channels at strides 1, 2, 4 and 8, sizes rounded up.
 
-    Layers have the numbers of the public ``vgg_normalised`` weights; random until those are loaded.
+    Layers are numbered as in the public ``vgg_normalised`` weights. The weights are random until those are loaded.
     """
 
     channels, stride = 512, 8

@@ -1,7 +1,7 @@
-"""Views of images for self-training: other colours, sharpness and noise; mirrored and resized, undone on the logits.
+"""Views of images for self-training: photometric (colours, blur, noise) and geometric (mirrored, resized).
 
-A photometric view keeps the place of every pixel. A geometric one, `View`, is undone on its logits, so that the logits
-of several views of an image can be compared and averaged pixel by pixel. All draws are from torch's CPU generator.
+A photometric view does not move pixels. A geometric view, `View`, is undone on its logits, so that the logits of
+several views of an image can be compared and averaged pixel by pixel. All draws are from torch's CPU generator.
 
 Source: Wang, Fink, Van Gool and Dai, "Continual test-time domain adaptation", CVPR 2022, section 3.2, and its released
 code, for `COTTA`, `CLASSIFICATION`, `moved` and `classification_view`. The ranges in `Colours` are those of Chen,
@@ -46,14 +46,15 @@ class View:
     flip: bool = False
 
     def of(self, images: Tensor, least: int = 1) -> Tensor:
-        """The view of ``images`` (B, 3, H, W); no side becomes smaller than ``least`` pixels or than it is, if that
-        is less."""
+        """The view of ``images`` (B, 3, H, W).
+
+        No side becomes smaller than ``least`` pixels, or smaller than it is now if it is already below ``least``."""
         height, width = (max(min(least, side), round(self.scale * side)) for side in images.shape[-2:])
         seen = _resized(images, (height, width))
         return seen.flip(-1) if self.flip else seen
 
     def undo(self, logits: Tensor, size: Sequence[int]) -> Tensor:
-        """The view's ``logits`` (B, K, h, w) at the places of images of ``size`` (H, W); (B, K) stay as they are."""
+        """The view's ``logits`` (B, K, h, w) mapped back to images of ``size`` (H, W); (B, K) is returned unchanged."""
         if logits.ndim < 4:
             return logits
         return _resized(logits.flip(-1) if self.flip else logits, (size[0], size[1]))
@@ -63,7 +64,7 @@ COTTA = tuple(View(scale, flip) for scale in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2
 """The 14 views of the teacher of CoTTA; the fifth is the image itself."""
 
 LIGHT = (View(), View(flip=True))
-"""The image and its mirror image: two views that cost two forward passes."""
+"""The image and its mirror image: two views, two forward passes."""
 
 
 def draw_views(count: int, scales: Sequence[float] = (0.75, 1.0, 1.25)) -> list[View]:
@@ -74,19 +75,19 @@ def draw_views(count: int, scales: Sequence[float] = (0.75, 1.0, 1.25)) -> list[
 
 
 def probabilities(logits: Tensor) -> Tensor:
-    """The softmax (B, K, ...) of ``logits`` (B, K, ...), in float32 at least."""
+    """The softmax (B, K, ...) of ``logits`` (B, K, ...), in float32 or wider."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(1)
 
 
 def mean_probabilities(
     forward: Callable[[Tensor], Tensor], images: Tensor, views: Iterable[View], least: int = 1
 ) -> Tensor:
-    """The mean over ``views`` of the softmax (B, K, H, W), or (B, K), of the logits put back to their places.
+    """The mean over ``views`` of the softmax (B, K, H, W), or (B, K), with each view's geometry undone.
 
     Args:
-        forward: images to logits.
+        forward: a function from images to logits.
         images: (B, 3, H, W); they are not changed.
-        views: at least one; one is kept in memory at a time.
+        views: at least one; only one is kept in memory at a time.
         least: the smallest side that a view may have, as in `View.of`.
     """
     total, count = None, 0
@@ -99,8 +100,10 @@ def mean_probabilities(
 
 @dataclass(frozen=True)
 class Colours:
-    """The ranges (low, high) from which `jittered` draws: factors of brightness, contrast and saturation, turns of the
-    hue, the exponent gamma, and the standard deviation of the blur in pixels; and that of the noise, a number."""
+    """The ranges (low, high) that `jittered` draws from.
+
+    They are for the factors of brightness, contrast and saturation, the hue in turns, the exponent gamma, and sigma,
+    the standard deviation of the blur in pixels. ``noise`` is the standard deviation of the noise, a number."""
 
     brightness: Range = (0.6, 1.4)
     contrast: Range = (0.6, 1.4)
@@ -117,14 +120,16 @@ CLASSIFICATION = Colours(contrast=(0.7, 1.3), saturation=(0.5, 1.5), hue=(-0.06,
 
 
 def jittered(images: Tensor, ranges: Colours = USUAL) -> Tensor:
-    """A photometric view of ``images`` (B, 3, H, W) in [0, 1], in [0, 1]: `recoloured`, then `blurred`, then `noisy`;
-    each image has its own draws."""
+    """A photometric view of ``images`` (B, 3, H, W) in [0, 1], with the same range: `recoloured`, `blurred`, `noisy`.
+
+    Each image has its own draws."""
     return noisy(blurred(recoloured(images, ranges), ranges.sigma), ranges.noise)
 
 
 def recoloured(images: Tensor, ranges: Colours = USUAL) -> Tensor:
-    """``images`` (B, 3, H, W) in [0, 1] with other brightness, contrast, saturation, hue and gamma, in an order that
-    is drawn for each image."""
+    """``images`` (B, 3, H, W) in [0, 1] with random brightness, contrast, saturation, hue and gamma.
+
+    The order of these changes is random for each image."""
     changes = (
         (vision.adjust_brightness, ranges.brightness),
         (vision.adjust_contrast, ranges.contrast),
@@ -142,25 +147,28 @@ def recoloured(images: Tensor, ranges: Colours = USUAL) -> Tensor:
 
 
 def blurred(images: Tensor, sigma: Range) -> Tensor:
-    """``images`` (B, 3, H, W) through a Gaussian of 5 x 5 pixels, smaller for tiny images, whose standard deviation is
-    drawn from ``sigma`` for each image; above 0."""
+    """``images`` (B, 3, H, W) blurred with a Gaussian of 5 x 5 pixels (smaller for tiny images).
+
+    Its standard deviation is drawn from ``sigma``, above 0, for each image."""
     kernel = min(5, 2 * min(images.shape[-2:]) - 1)
     return torch.stack([vision.gaussian_blur(image, [kernel, kernel], [_drawn(sigma)] * 2) for image in images])
 
 
 def noisy(images: Tensor, deviation: float) -> Tensor:
-    """``images`` plus Gaussian noise of standard ``deviation``, cut off to [0, 1]."""
+    """``images`` plus Gaussian noise with the standard deviation ``deviation``, clamped to [0, 1]."""
     return (images + deviation * torch.randn(images.shape).to(images)).clamp(0, 1)
 
 
 def moved(images: Tensor, degrees: float = 15.0, shift: float = 0.125, scale: Range = (0.9, 1.1)) -> Tensor:
-    """``images`` (B, 3, H, W), each rotated about its centre, scaled and shifted by its own draws; the border goes on.
+    """``images`` (B, 3, H, W), each rotated about its centre, scaled and shifted by its own random draws.
+
+    Outside of the image, the border is repeated.
 
     Args:
-        images: what is moved; it is not changed.
-        degrees: the largest rotation, either way.
-        shift: the largest shift, as a share of each side; an eighth is the sixteenth, which the released code takes of
-            images padded to twice their sides.
+        images: the images; they are not changed.
+        degrees: the largest rotation, in either direction.
+        shift: the largest shift, as a share of each side. The default 1/8 equals 1/16 of images padded to twice their
+            sides, as in the released code.
         scale: the range of the factor.
     """
     height, width = images.shape[-2:]

@@ -1,4 +1,4 @@
-"""Steps of weights that are no gradient steps: towards other weights, back to them, and up the gradient.
+"""Changes of weights that are not optimiser steps: towards other weights, back to them, and along the gradient.
 
 Source: Tarvainen and Valpola, NeurIPS 2017, section 2 (`approach`); Wang, Fink, Van Gool and Dai, "Continual test-time
 domain adaptation", CVPR 2022, eq. 7 and 8 (`restore_some`); Foret, Kleiner, Mobahi and Neyshabur, "Sharpness-aware
@@ -16,21 +16,23 @@ __all__ = ["approach", "climb", "copies", "refuse_narrow", "restore_some", "set_
 
 
 def refuse_narrow(weights: Iterable[Tensor], method: str) -> None:
-    """Refuse ``weights`` of 16 bits: small steps are lost in them, and Adam divides by what has become 0.
+    """Check that ``weights`` have 32 bits or more.
+
+    In 16 bits small steps are lost, and Adam divides by values that were rounded to 0.
 
     Raises:
-        InputError: naming the ``method`` that would learn them, their type and the fix.
+        InputError: for 16-bit weights; the message names the ``method``, the type and the fix.
     """
     for value in weights:
         if torch.finfo(value.dtype).bits < 32:
             raise InputError(
-                f"adapt: {method} learns weights, and those of the network are {str(value.dtype).split('.')[-1]}, in "
-                "which its small steps are lost; give network.float()"
+                f"adapt: {method} trains weights, but the weights of the network are "
+                f"{str(value.dtype).split('.')[-1]}, in which its small steps are lost; use network.float()"
             )
 
 
 def copies(weights: Iterable[Tensor]) -> nn.ParameterList:
-    """Copies of ``weights`` that are not trained, for a module to hold."""
+    """Copies of ``weights`` as parameters that are not trained."""
     return nn.ParameterList([nn.Parameter(value.detach().clone(), requires_grad=False) for value in weights])
 
 
@@ -50,8 +52,9 @@ def approach(weights: Iterable[Tensor], goal: Iterable[Tensor], share: float) ->
 
 @torch.no_grad()
 def restore_some(weights: Iterable[Tensor], goal: Iterable[Tensor], probability: float) -> None:
-    """``w = m g + (1 - m) w`` for each of ``weights``, in place, with m = 1 for each number with ``probability``; drawn
-    from torch's CPU generator."""
+    """``w = m g + (1 - m) w`` for each of ``weights``, in place; each element of m is 1 with ``probability``.
+
+    m is drawn from torch's CPU generator."""
     for value, end in zip(weights, goal, strict=True):
         chosen = (torch.rand(value.shape) < probability).to(value.device)
         value.copy_(torch.where(chosen, end, value))
@@ -59,8 +62,9 @@ def restore_some(weights: Iterable[Tensor], goal: Iterable[Tensor], probability:
 
 @torch.no_grad()
 def climb(weights: Sequence[Tensor], radius: float) -> list[Tensor]:
-    """Take the step of length ``radius`` up the gradient that each of ``weights`` has, over all of them together, in
-    place; returns what they were before. A weight without a gradient stays."""
+    """Move all ``weights`` together by a step of length ``radius`` along their gradients, in place.
+
+    Returns copies of the weights before the step. A weight without a gradient does not change."""
     before = [value.detach().clone() for value in weights]
     slopes = [value.grad for value in weights if value.grad is not None]
     if slopes:

@@ -1,12 +1,12 @@
 """Inference through windows, flips and scales: averages of a map ``images -> logits`` over views of the images.
 
-Every function takes such a map and images (B, 3, H, W) and returns logits (B, K, H, W) of the full image, so they
-nest: `views` puts windows inside flips inside scales. Image-level logits (B, K) have no spatial axes: nothing is
-mirrored or resized back, and there are no windows. Windows tile exactly: they start a stride apart, the last one
-ends at the border, nothing is padded, and each pixel is the mean over the windows that cover it.
+Every function takes such a map and images (B, 3, H, W) and returns logits (B, K, H, W) of the full image, so they can
+be nested: `views` puts windows inside flips inside scales. Image-level logits (B, K) have no spatial axes, so they are
+not mirrored or resized back, and cannot be computed in windows. Windows start one stride apart, and the last one ends
+at the border. Nothing is padded, and each pixel is the mean over the windows that cover it.
 
-The mean is one of logits, or with ``average="probabilities"`` the logarithm of the mean of the softmax, which is
-again a map of logits: its softmax is that mean.
+Logits are averaged. With ``average="probabilities"`` the result is the logarithm of the mean softmax, which can be used
+as logits: its softmax is that mean.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,11 +29,11 @@ Region = tuple[EllipsisType, slice, slice]
 """A part of images: ``...``, rows, columns."""
 
 Average = Literal["logits", "probabilities"]
-"""What is averaged over the views."""
+"""The quantity that is averaged over the views."""
 
 
 def starts(length: int, window: int, stride: int) -> list[int]:
-    """Where the windows along one side of ``length`` pixels begin: 0, stride, ... and last ``length - window``.
+    """The starts of the windows along a side of ``length`` pixels: 0, stride, ... and finally ``length - window``.
 
     Raises:
         InputError: for a stride that is not in [1, window]: pixels between two windows would be left out.
@@ -82,24 +82,24 @@ def tiles(
     stride: Sequence[int],
     average: Average = "logits",
 ) -> Iterator[tuple[int, int, Tensor]]:
-    """The logits of `sliding` in parts, row of windows by row of windows, each as soon as no other window covers it.
+    """The logits of `sliding` in parts, by rows of windows; a part is yielded as soon as no other window covers it.
 
-    Kept are two windows, and of the whole width only the rows that the next row of windows covers too; all three are
-    allocated once.
+    Memory is needed for two windows, and for the rows that two rows of windows share, at full width. All three buffers
+    are allocated once.
 
     Args:
-        forward: images to logits.
-        take: ``(..., rows, columns)``, two slices, to that part (B, 3, h, w) of the images.
+        forward: a function from images to logits.
+        take: a function from ``(..., rows, columns)``, two slices, to that part (B, 3, h, w) of the images.
         size: (height, width) of the images.
         window: (height, width) of the windows.
         stride: (height, width) between windows.
         average: what is averaged.
 
     Yields:
-        the place of a part's first row and first column, and its logits (B, K, h, w), which the next part overwrites.
+        the first row and the first column of a part, and its logits (B, K, h, w), which the next part overwrites.
 
     Raises:
-        InputError: for a stride larger than its window, or not positive.
+        InputError: for a stride larger than its window, or not positive; for image-level logits.
     """
     height, width = size
     rows, columns = min(window[0], height), min(window[1], width)
@@ -120,23 +120,23 @@ def tiles(
 
 
 class _Sums:
-    """The sums of the windows that cover a pixel, where another window still will.
+    """The sums over windows for the pixels that later windows also cover.
 
     Args:
         like: a window's logits (B, K, h, w).
-        shared: the most rows that two rows of windows share.
+        shared: the largest number of rows that two rows of windows share.
         width: of the images.
     """
 
     def __init__(self, like: Tensor, shared: int, width: int) -> None:
         self._now, self._next = like.new_zeros(like.shape), like.new_zeros(like.shape)
         self._shared = like.new_zeros(*like.shape[:2], shared, width)
-        self._rows = 0  # of the shared ones that windows above cover
+        self._rows = 0  # the number of shared rows that the windows above cover
 
     def add(self, seen: Tensor, left: int, right: int, done: int) -> Tensor:
-        """Add the window at column ``left``; the sums (B, K, done, right - left) that are complete.
+        """Add the window at column ``left``; return the sums (B, K, done, right - left) that are now complete.
 
-        ``right`` is where the next window of the row begins. Rows from ``done`` on are shared with the next row.
+        ``right`` is the start of the next window of the row. Rows from ``done`` on are shared with the next row.
         """
         columns, ready = seen.shape[-1], right - left
         if left == 0:
@@ -151,18 +151,19 @@ class _Sums:
         return made[..., :done, :]
 
     def next_row(self, rows: int) -> None:
-        """Begin a row of windows, of which ``rows`` rows are shared with the row before, in place."""
+        """Begin a row of windows that shares ``rows`` pixel rows with the row of windows before, in place."""
         self._rows = rows
 
     def _enter(self, sums: Tensor, first: int, left: int) -> None:
-        """Set the columns of ``sums`` from ``first`` on to what the windows above say, in place; column 0 is
-        ``left`` of the image."""
+        """Set the columns of ``sums`` from ``first`` on to the sums of the windows above, in place.
+
+        Column 0 of ``sums`` is column ``left`` of the image."""
         sums[..., self._rows :, first:] = 0
         sums[..., : self._rows, first:] = self._shared[..., : self._rows, left + first : left + sums.shape[-1]]
 
 
 def _counts(begins: Sequence[int], window: int, length: int) -> Tensor:
-    """How many windows that begin at ``begins`` cover each of ``length`` pixels (length,)."""
+    """For each of ``length`` pixels, the number of windows, starting at ``begins``, that cover it: (length,)."""
     found = torch.zeros(length)
     for begin in begins:
         found[begin : begin + window] += 1
@@ -170,7 +171,7 @@ def _counts(begins: Sequence[int], window: int, length: int) -> Tensor:
 
 
 def flipped(forward: Forward, images: Tensor, average: Average = "logits") -> Tensor:
-    """The mean over the images and their mirror images, left to right; the latter's logits are mirrored back."""
+    """The mean over the images and their left-to-right mirror images, whose logits are mirrored back."""
     mirrored = forward(images.flip(-1))
     return _mean((forward(images), mirrored.flip(-1) if mirrored.ndim == 4 else mirrored), average)
 
@@ -197,12 +198,12 @@ def views(
     scales: Sequence[float] = (1.0,),
     average: Average = "logits",
 ) -> Forward:
-    """``forward`` seen through windows, flips and scales, in this order from the inside; itself without any.
+    """``forward`` with windows inside flips inside scales; ``forward`` itself if none is set.
 
     Args:
-        forward: images to logits.
+        forward: a function from images to logits.
         window: (height, width) of the windows; None for no windows.
-        stride: (height, width) between windows; two thirds of the window when None.
+        stride: (height, width) between windows; None for two thirds of the window.
         flip: average with the mirror image.
         scales: factors on the image's size.
         average: what is averaged.
@@ -219,7 +220,7 @@ def views(
 
 
 def _mean(seen: Iterable[Tensor], average: Average) -> Tensor:
-    """One view at a time is kept, not all of them: full-size logits are large."""
+    """The mean over ``seen``, with only one view in memory at a time, because full-size logits are large."""
     total, count = None, 0
     for view in seen:
         opened = _into(view, average)

@@ -9,12 +9,12 @@ from hardy.report.runs import Network
 __all__ = ["Advice", "advise", "usual_budget"]
 
 CLOSE = 0.01
-"""A score that is lower by no more than this is close to the best."""
+"""A score that is at most this much lower is close to the best."""
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What to ship from a budget of ``milliseconds`` up to that of the next advice, and why."""
+    """The network to ship for budgets from ``milliseconds`` up to those of the next advice, and the reason."""
 
     milliseconds: float
     name: str
@@ -22,11 +22,11 @@ class Advice:
 
 
 def advise(made: Sequence[Network], among: str) -> list[Advice]:
-    """The advice for every budget, fastest first; empty where no network has milliseconds.
+    """The advice for every budget, fastest first; empty if no network has milliseconds.
 
     Args:
         made: the networks.
-        among: what the scores are means over, such as ``unseen domains``.
+        among: the domains that the scores are means over, in words, such as ``unseen domains``.
     """
     best = _front(made)
     advice = []
@@ -58,7 +58,7 @@ def usual_budget(made: Sequence[Network]) -> float | None:
 
 
 def _front(made: Sequence[Network]) -> list[Network]:
-    """The networks of the Pareto front, fastest first, one of each time."""
+    """The networks on the Pareto front, fastest first; one network for each time."""
     points = [
         Point(str(place), one.milliseconds, one.headline)
         for place, one in enumerate(made)

@@ -1,11 +1,12 @@
-"""Arms of a comparison and the pairs between them, and what a cell's records say of its scores and its cost.
+"""The arms of a comparison, the pairs between them, and the recorded scores and costs of cells.
 
-An arm is what is compared: the cells that differ only in the axes along which pairs are formed, such as seed and fold.
+An arm is a set of cells that differ only in the axes of the pairs, such as seed and fold.
 
-Cost is recorded in two ways. A pruned cell has its own milliseconds and those of the network it came from, timed in
-turns: their ratio is what is trusted, and it is multiplied with the median of that network's times over all cells, so
-that load on the machine in between does not matter. The cost of a method is the seconds of its own stages (training,
-scoring, recovery), in plain training steps: divided by the seconds of a step of the plain arm.
+There are two kinds of cost. The first is the cost of a network. A pruned cell has its own milliseconds and those of the
+network that it came from, timed in turns. Only their ratio is reliable, so it is multiplied by the median of that
+network's times over all cells; then the load on the machine between the cells does not matter. The second is the cost
+of a method: the seconds of its stages (training, scoring, recovery) in plain training steps, that is, divided by the
+seconds of a training step of the plain arm.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from hardy.report.pivot import HEADLINES, CellValues, Coordinates, chosen, coord
 __all__ = ["Arms", "Cost", "arms", "groups", "own_cost", "plain_step", "scores", "size", "steps"]
 
 Arms = dict[str, dict[Coordinates, Coordinates]]
-"""Arm -> labels on the axes of the pairs -> the cell there."""
+"""Arm -> labels on the axes of the pairs -> cell."""
 
 STAGES = ("train", "score", "recover")
 """Stages of a cell whose seconds and steps are recorded."""
@@ -26,14 +27,15 @@ STAGES = ("train", "score", "recover")
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of a cell in plain training steps; a lower bound where the seconds of a stage were not recorded."""
+    """The cost of a cell in plain training steps; ``bound`` means a lower bound: the seconds of a stage are unknown."""
 
     steps: float
     bound: bool = False
 
 
 def groups(places: Sequence[Coordinates], by: Sequence[str]) -> dict[Coordinates, list[Coordinates]]:
-    """Labels on the axes ``by`` -> the cells with them; a cell without one of these axes is in every group."""
+    """Labels on the axes ``by`` -> cells with these labels. A cell without one of the axes is in all groups that
+    fit."""
     found: dict[Coordinates, list[Coordinates]] = {
         group: [] for group in dict.fromkeys(_on(where, by) for where in places if len(_on(where, by)) == len(by))
     }
@@ -45,8 +47,8 @@ def groups(places: Sequence[Coordinates], by: Sequence[str]) -> dict[Coordinates
 def arms(places: Sequence[Coordinates], pairs: Sequence[str], axes: Sequence[str], by: Sequence[str] = ()) -> Arms:
     """The arms of these cells, in order.
 
-    An arm is called by its stage, where there are several, and its labels on all axes that are neither in ``pairs`` nor
-    in ``by``, in the order of ``axes``.
+    The name of an arm is its stage, if there are several stages, and its labels on all axes that are neither in
+    ``pairs`` nor in ``by``, in the order of ``axes``.
     """
     stages = dict.fromkeys(dict(where)["stage"] for where in places)
     named = [*(["stage"] if len(stages) > 1 else []), *(axis for axis in axes if axis not in (*pairs, *by))]
@@ -61,8 +63,8 @@ def arms(places: Sequence[Coordinates], pairs: Sequence[str], axes: Sequence[str
 def scores(records: Sequence[Record], metric: str | None = None) -> dict[str, CellValues]:
     """``intra``, ``unseen`` and ``worst`` of every cell.
 
-    The mean IoU and the accuracy are recorded so; of another ``metric`` the domains are recorded, and these are the
-    means over the sources and over the unseen ones, and the lowest of the latter.
+    For the mean IoU and the accuracy they are recorded. For another ``metric`` only the domains are recorded; then they
+    are the mean over the sources, the mean over the unseen domains, and the lowest value of an unseen domain.
     """
     if metric is None or metric in HEADLINES:
         return {name: chosen(records, name, metric) for name in ("intra", "unseen", "worst")}
@@ -90,7 +92,7 @@ def size(
     *,
     turns: Sequence[str] | None = None,
 ) -> CellValues:
-    """``gmacs`` or ``milliseconds_p50_eager`` and the like of every cell that the records have it for.
+    """A cost such as ``gmacs`` or ``milliseconds_p50_eager`` of every cell that has a record of it.
 
     Args:
         records: of the cells.
@@ -98,7 +100,7 @@ def size(
         after: stage -> the stage whose networks its cells continue from.
         name: of the cost.
         turns: for a cost that was timed before and after in turns, so that only the ratio is comparable between cells:
-            the axes along which networks cost the same.
+            the axes on which the cost of a network does not depend. None for other costs.
     """
     own, before, left = (chosen(records, "cost", f"{name}{when}") for when in ("", "_before", "_after"))
     parents = _parents(places, after)
@@ -124,7 +126,7 @@ def size(
 
 
 def steps(records: Sequence[Record]) -> dict[Coordinates, dict[str, float]]:
-    """What every cell took: ``train_seconds``, ``score_steps`` and the like."""
+    """The seconds and steps of every cell, by names such as ``train_seconds`` and ``score_steps``."""
     found: dict[Coordinates, dict[str, float]] = {}
     for record in records:
         mine = found.setdefault(_where(record), {})
@@ -133,7 +135,7 @@ def steps(records: Sequence[Record]) -> dict[Coordinates, dict[str, float]]:
 
 
 def plain_step(took: Sequence[Mapping[str, float]]) -> float | None:
-    """Seconds of a training step, the median over these cells; None where no cell has a record of it."""
+    """The seconds of a training step, the median over these cells; None if no cell has a record of them."""
     rates = [
         one["train_seconds"] / one["train_steps"]
         for one in took
@@ -143,10 +145,10 @@ def plain_step(took: Sequence[Mapping[str, float]]) -> float | None:
 
 
 def own_cost(took: Mapping[str, float], rate: float | None) -> Cost | None:
-    """What a cell took in plain steps of ``rate`` seconds, without what it continues from; None without a record.
+    """The cost of a cell in plain steps of ``rate`` seconds, without the cell that it continues from.
 
-    A stage of which only the number of steps is known counts as that many: a lower bound, as a step of a method may
-    take several passes.
+    None without a record. If only the number of steps of a stage is known, this number is used. It is a lower bound,
+    because a step of a method can need several passes.
     """
     total, bound, known = 0.0, False, False
     for stage in STAGES:
@@ -161,7 +163,7 @@ def own_cost(took: Mapping[str, float], rate: float | None) -> Cost | None:
 
 
 def _parents(places: Sequence[Coordinates], after: Mapping[str, str | None]) -> dict[Coordinates, Coordinates]:
-    """Cell -> the cell that it continues from, where that is among ``places``."""
+    """Cell -> the cell that it continues from, if that is among ``places``."""
     there = set(places)
     axes = {dict(where)["stage"]: {axis for axis, _ in where} for where in places}
     found = {}

@@ -1,11 +1,11 @@
-"""Every arm against one control: paired differences, their interval, a sign test, and what each costs.
+"""Every arm against one control: paired differences, their interval, a sign test, and costs.
 
-Cells of two arms with the same labels on the axes of the pairs (such as seed and fold) are one pair. Where one of the
-two is missing there is no pair, and the table says so. Arms are compared at equal cost: at equal GMACs, and second at
-equal milliseconds; one that is not level with the control is marked. Nothing is interpolated: an arm is measured at the
-control's cost, or marked.
+Cells of two arms with the same labels on the axes of the pairs (such as seed and fold) are a pair. If one of the two
+cells is missing, there is no pair, and the table says so. Arms are compared at equal cost: first at equal GMACs, then
+at equal milliseconds. An arm with another cost than the control is marked; nothing is interpolated.
 
-Fewer than six seeds, and fewer than twelve pairs, are an illustration: with five pairs, all won, p is 0.0625.
+Results with fewer than six seeds and fewer than twelve pairs are marked as an illustration: even if all of five pairs
+are won, p is 0.0625.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,25 +20,25 @@ from hardy.report.resample import Interval
 __all__ = ["SEEDS", "Line", "Numbers", "Rules", "compare", "known", "missing", "shown"]
 
 SEEDS, PAIRS = 6, 12
-"""The fewest seeds, or else pairs, that carry a claim."""
+"""The smallest number of seeds, or of pairs, that supports a claim."""
 
 NAMED = 6
-"""Missing pairs that a note names."""
+"""The largest number of missing pairs that a note names."""
 
 Taken = Callable[[Sequence[tuple[Coordinates, Coordinates]]], Interval | str]
-"""The interval of the mean difference over (arm, control) cells, or why there is none."""
+"""A function from (arm, control) cells to the interval of their mean difference, or to the reason why there is none."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What is compared, and when costs are equal.
+    """The settings of a comparison.
 
     Attributes:
         control: the arm that all others are compared with.
-        seeds: of the axes along which pairs are formed those that are seeds.
+        seeds: the axes of the pairs that are seeds.
         value: ``unseen``, ``worst`` or ``intra``: the score whose difference is shown.
-        tolerance: relative difference of GMACs up to which two arms are at equal cost.
-        tolerance_ms: the same of milliseconds.
+        tolerance: the largest relative difference in GMACs at which costs are equal.
+        tolerance_ms: the largest relative difference in milliseconds at which costs are equal.
     """
 
     control: str
@@ -50,14 +50,14 @@ class Rules:
 
 @dataclass(frozen=True)
 class Numbers:
-    """What the records say of the cells.
+    """The recorded numbers of the cells.
 
     Attributes:
         scores: name -> cell -> score: ``intra``, ``unseen``, ``worst``, and the further metrics.
-        gmacs: of the cells of which they are recorded.
-        milliseconds: in the same form.
-        took: seconds and steps by stage.
-        plain_step: seconds of the training step that is the unit of a method's cost; None where not recorded.
+        gmacs: cell -> GMACs, for the cells that have a record.
+        milliseconds: cell -> milliseconds, for the cells that have a record.
+        took: cell -> seconds and steps by stage.
+        plain_step: the seconds of a plain training step, the unit of a method's cost; None if not recorded.
     """
 
     scores: Mapping[str, CellValues]
@@ -73,16 +73,16 @@ class Line:
 
     Attributes:
         arm: its name.
-        expected: how many seeds it has, measured or not.
-        scores: name -> of each seed the mean over its folds, or of ``worst`` the lowest; of those wholly measured.
-        gains: arm less control, of each pair; of the control none.
-        interval: of their mean, or why there is none.
-        claim: whether there are seeds or pairs enough.
-        gmacs: median over the cells; None where not recorded.
-        milliseconds: in the same form.
-        level: whether GMACs, and milliseconds, are the control's; None where one of the two is not recorded.
-        cost: in plain training steps, the median over the cells.
-        alone: pairs of which one side is missing, with what is missing.
+        expected: the number of its seeds, measured or not.
+        scores: name -> for each seed the mean over its folds, or the lowest for ``worst``; only seeds with all folds.
+        gains: arm minus control for each pair; empty for the control.
+        interval: of the mean gain, or the reason why there is none.
+        claim: whether there are enough seeds or pairs for a claim.
+        gmacs: median over the cells; None if not recorded.
+        milliseconds: median over the cells; None if not recorded.
+        level: whether GMACs, and whether milliseconds, equal the control's; None if one of the two is not recorded.
+        cost: in plain training steps, the median over the cells; None if not recorded.
+        alone: the incomplete pairs, each with what is missing.
     """
 
     arm: str
@@ -99,25 +99,25 @@ class Line:
 
     @property
     def won(self) -> int:
-        """Pairs in which the arm is higher."""
+        """The number of pairs in which the arm is higher."""
         return sum(gain > 0 for gain in self.gains)
 
     @property
     def lost(self) -> int:
-        """Pairs in which it is lower."""
+        """The number of pairs in which the arm is lower."""
         return sum(gain < 0 for gain in self.gains)
 
     @property
     def p(self) -> float:
-        """Of the two-sided exact sign test; equal pairs are left out."""
+        """The p of the two-sided exact sign test; equal pairs are left out."""
         return sign_test(self.won, self.lost)
 
 
 def known(control: str, found: Arms, where: str) -> None:
-    """Refuse a ``control`` that is no arm.
+    """Check that ``control`` is an arm.
 
     Raises:
-        InputError: naming the nearest arm and all there are.
+        InputError: if it is not; the message names the nearest arm and all arms.
     """
     if control not in found:
         have = ", ".join(found)
@@ -183,7 +183,7 @@ def shown(lines: Sequence[Line], rules: Rules, *, percent: bool = True) -> Pivot
 
 
 def missing(lines: Sequence[Line], rules: Rules) -> list[str]:
-    """What is not in the table, and why."""
+    """Notes on what is missing in the table, and why."""
     found: dict[str, list[str]] = {}
     for line in lines:
         for text in _lacks(line, rules.control):
@@ -199,11 +199,11 @@ def _lacks(line: Line, control: str) -> Iterator[str]:
         yield f"left out of the pairs: {'; '.join(line.alone[:NAMED])}{more}"
     if isinstance(line.interval, Interval):
         if not line.interval.known:
-            yield "no interval, as a domain has fewer than two images or blocks"
+            yield "no interval, because a domain has fewer than two images or blocks"
         elif line.interval.undefined:
             yield f"{line.interval.undefined:.1%} of the resamples have no score"
     elif line.interval:
-        yield f"no interval, as {line.interval}"
+        yield f"no interval, because {line.interval}"
     if any(line.scores.values()):
         for name, one in (("GMACs", line.gmacs), ("ms", line.milliseconds), ("plain steps", line.cost)):
             if one is None:
@@ -213,7 +213,7 @@ def _lacks(line: Line, control: str) -> Iterator[str]:
 def _paired(
     arm: Mapping[Coordinates, Coordinates], control: Mapping[Coordinates, Coordinates], value: CellValues
 ) -> tuple[list[tuple[Coordinates, Coordinates]], list[str]]:
-    """The measured pairs as (arm, control) cells, and the others with what they lack."""
+    """The measured pairs as (arm, control) cells, and texts about the other pairs with what is missing."""
     pairs, alone = [], []
     for key in dict.fromkeys((*arm, *control)):
         sides = {"the arm": arm.get(key), "the control": control.get(key)}
@@ -231,7 +231,7 @@ def _paired(
 
 
 def _claim(cells: Sequence[Coordinates], seeds: Sequence[str]) -> bool:
-    """Whether so many pairs carry a claim."""
+    """Whether there are enough pairs, or enough seeds, for a claim."""
     return len(cells) >= PAIRS or len(_by_seed(cells, seeds)) >= SEEDS
 
 
@@ -270,7 +270,7 @@ def _median_cost(costs: Sequence[Cost]) -> Cost | None:
 
 
 def _against(line: Line, *, control: bool, scale: float) -> tuple[str, str, str, str]:
-    """Difference with interval, pairs won, p, and in which cost the arm is level with the control."""
+    """Difference with interval, pairs won, p, and the costs in which the arm equals the control."""
     if control:
         return "control", "", "", ""
     words = {True: "{}", False: "", None: "{}?"}

@@ -1,4 +1,4 @@
-"""Intervals of one network's scores: from the counts of its images where they were kept, else from its seeds."""
+"""Intervals of one network's scores: from the counts of its images if they were kept, else from its seeds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,10 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Interval:
-    """Where 95 % of the scores of other images lie, or the lowest and the highest of the seeds."""
+    """The 95 % interval of the score over resampled images, or the lowest and the highest score of the seeds.
+
+    ``of`` says which, with the number of images or seeds.
+    """
 
     low: float
     high: float
@@ -24,7 +27,7 @@ class Interval:
 
 
 def interval(network: Network, domain: str) -> Interval | None:
-    """The interval of the score of ``network`` on ``domain``; None where neither images nor seeds give one."""
+    """The interval of the score of ``network`` on ``domain``; None if neither images nor seeds give one."""
     kept = [one.counts.get(domain) for one in network.runs]
     if all(one is not None and len(one.names) > 1 for one in kept):
         return _of_images([one for one in kept if one is not None], domain, network.metric)
@@ -34,7 +37,7 @@ def interval(network: Network, domain: str) -> Interval | None:
 
 
 def _of_images(kept: Sequence[Counts], domain: str, metric: str) -> Interval | None:
-    """The 2.5th and the 97.5th percentile over resampled images; of several seeds, of their mean."""
+    """The 2.5th and the 97.5th percentile over resampled images; with several seeds, of the mean over seeds."""
     scores, taken = [], resample.score(metric, kept[0].classes)
     for one in kept:
         draws = np.random.default_rng([7, *domain.encode()])
@@ -49,7 +52,10 @@ def _of_images(kept: Sequence[Counts], domain: str, metric: str) -> Interval | N
 
 
 def confusion(network: Network, domains: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray] | None:
-    """The classes, and the pixels (K, K) by truth and prediction, of the first seed over ``domains``."""
+    """The classes and the pixel counts (K, K) by truth and prediction, of the first seed over ``domains``.
+
+    None if no counts were kept.
+    """
     kept = [one for name in domains if (one := network.first.counts.get(name)) is not None]
     if not kept:
         return None

@@ -1,6 +1,6 @@
 """Accuracy against milliseconds: the Pareto front and its plot.
 
-A point is on the Pareto front when no other is at least as fast and at least as accurate, and better in one of the two.
+A point is on the Pareto front if no other point is at least as fast, at least as accurate, and better in one of them.
 
 Source: V. Pareto, "Manuale di economia politica", 1906, chapter 6; for networks Mingxing Tan et al., "MnasNet:
 platform-aware neural architecture search for mobile", CVPR 2019, section 3.
@@ -23,7 +23,7 @@ _COLOURS = ("#1f5fa8", "#b0562c", "#4c7a34", "#7a4c9c", "#8a8a8a")
 
 @dataclass(frozen=True)
 class Point:
-    """One network: its name, its milliseconds, its score (more is better), and its group, which has its own colour."""
+    """One network: its name, its milliseconds, its score (higher is better), and its group, which sets its colour."""
 
     name: str
     milliseconds: float
@@ -32,7 +32,7 @@ class Point:
 
 
 def front(points: Sequence[Point]) -> list[Point]:
-    """The points of the Pareto front, fastest first; equal points are all on it."""
+    """The points on the Pareto front, fastest first; equal points are all on it."""
 
     def beaten(one: Point) -> bool:
         return any(
@@ -58,7 +58,7 @@ def figure(points: Sequence[Point], *, title: str, score: str, milliseconds: str
         InputError: without points, or when plotly is not installed.
     """
     if not points:
-        raise InputError(f"{title}: nothing to plot; no network has both a score and milliseconds")
+        raise InputError(f"{title}: there is nothing to plot; no network has both a score and milliseconds")
     graphs = _plotly()
     drawn = graphs.Figure()
     sides = dict(zip(map(id, points), _sides(points), strict=True))
@@ -98,7 +98,7 @@ def figure(points: Sequence[Point], *, title: str, score: str, milliseconds: str
 
 
 def _sides(points: Sequence[Point]) -> list[str]:
-    """The side of its point on which each name is written: away from the nearest other point."""
+    """The side of each point where its name is written: away from the nearest other point."""
 
     def position(one: Point) -> tuple[float, float]:
         return _share(math.log(one.milliseconds), times), _share(one.score, scores)

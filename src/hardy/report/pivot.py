@@ -1,4 +1,4 @@
-"""A table from records: a number by two sets of axes, mean and standard deviation over the rest, and paired sign tests.
+"""Tables from records: a number by two sets of axes, mean and standard deviation over the rest; paired sign tests.
 
 A study writes the coordinates of every record into the record's notes (``axes``, and ``of`` for the stage).
 
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 HEADLINES = ("miou", "accuracy")
-"""The default metrics; the records of a target have one of them."""
+"""The default metrics; the records of a target have exactly one of them."""
 
 Coordinates = tuple[tuple[str, str], ...]
 """The coordinates of a cell: sorted (axis, value name) pairs, with the stage as axis ``stage``."""
@@ -49,13 +49,13 @@ class Pivot:
 
 @dataclass(frozen=True)
 class Duel:
-    """One value of an axis compared with another, over pairs of cells that agree on all other axes.
+    """One value of an axis compared with another, over pairs of cells with the same values on all other axes.
 
     Attributes:
-        won: in how many pairs the first is higher.
-        lost: in how many it is lower.
-        tied: in how many both are equal.
-        gain: mean difference, first less second.
+        won: the number of pairs in which the first is higher.
+        lost: the number of pairs in which the first is lower.
+        tied: the number of pairs in which both are equal.
+        gain: the mean difference, first minus second; NaN without pairs.
         p: of the two-sided exact sign test.
     """
 
@@ -91,13 +91,13 @@ def pivot(
 ) -> Pivot:
     """Mean ± sample standard deviation over all axes that are neither in ``rows`` nor in ``columns``.
 
-    With more than one column, a last column has the mean over the columns. It is computed before the standard
-    deviation, from the cells that are measured in all columns. A cell without an axis has a dash there. With several
-    stages, the stage is an axis.
+    With more than one column, a last column has the mean over the columns. This mean is computed for each cell that is
+    measured in all columns, and then averaged. A cell without an axis has a dash there. With several stages, the stage
+    is an axis.
 
     Args:
         values: the measured numbers.
-        cells: all cells, measured or not, in order; a number over only some of its cells shows how many.
+        cells: all cells, measured or not, in order; if some cells of a number are not measured, it shows how many are.
         rows: the axes of the rows.
         columns: the axes of the columns.
         percent: show numbers in [0, 1] as percentages.
@@ -125,7 +125,7 @@ def pivot(
 
 
 def beside(table: Pivot, others: Mapping[str, Pivot]) -> Pivot:
-    """``table`` with the columns of ``others``, tables of the same rows, behind its own; each titled with its name."""
+    """``table`` with the columns of ``others`` appended, titled with their names; all tables have the same rows."""
     columns, rows = table.columns, table.rows
     for name, other in others.items():
         titles = other.columns[other.text_columns :]
@@ -135,7 +135,7 @@ def beside(table: Pivot, others: Mapping[str, Pivot]) -> Pivot:
 
 
 def duel(values: CellValues, axis: str, first: str, second: str) -> Duel:
-    """Compare two values of ``axis`` over all pairs of cells that agree on every other axis."""
+    """Compare two values of ``axis`` over all pairs of cells with the same values on every other axis."""
     sides: tuple[CellValues, CellValues] = ({}, {})
     for where, value in values.items():
         rest = tuple(pair for pair in where if pair[0] != axis)
@@ -148,16 +148,17 @@ def duel(values: CellValues, axis: str, first: str, second: str) -> Duel:
 
 
 def sign_test(won: int, lost: int) -> float:
-    """Two-sided exact p of ``won`` and ``lost`` under a fair coin: ``min(1, 2 P(X <= min))``, X of Binomial(n, 1/2)."""
+    """The two-sided exact p of the sign test, ``min(1, 2 P(X <= min(won, lost)))`` with X of Binomial(n, 1/2)."""
     count = won + lost
     tail = sum(math.comb(count, k) for k in range(min(won, lost) + 1))
     return min(1.0, 2 * tail / (1 << count))
 
 
 def spread(numbers: Sequence[float], expected: int, *, percent: bool = True) -> str:
-    """``mean ± standard deviation`` (n - 1); one number gives the mean only, none a dash; (2/3) when some are missing.
+    """``mean ± standard deviation`` (n - 1) as text.
 
-    Numbers that are not percentages have four digits; from a mean of 10,000 up they have no decimals.
+    A single number gives only the mean, no number a dash. If some are missing, their count follows, as in (2/3).
+    Numbers that are not percentages have four digits, or no decimals if the mean is 10,000 or more.
     """
     if not numbers:
         return "–" if expected else ""
@@ -179,7 +180,8 @@ def markdown(table: Pivot) -> list[str]:
 
 
 def _means(values: CellValues, here: Sequence[Coordinates], columns: Sequence[str]) -> tuple[list[float], int]:
-    """The means over the columns, for each combination of the other axes with all columns; and how many there are."""
+    """The means over the columns for each combination of the other axes that has all columns, and the number of all
+    combinations."""
     groups: dict[Coordinates, list[Coordinates]] = {}
     for where in here:
         groups.setdefault(tuple(pair for pair in where if pair[0] not in columns), []).append(where)

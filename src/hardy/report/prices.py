@@ -1,8 +1,8 @@
-"""What the networks of a report cost, comparable with each other: milliseconds, parameters, multiply-accumulates.
+"""Comparable costs of the networks of a report: milliseconds, parameters, multiply-accumulates.
 
-A pruned network was timed in turns with the one it came from: their ratio is what is trusted. It is multiplied with the
-time of that network: as ``hardy bench`` measured it, else the median over all that were timed in turns with it. All
-milliseconds of a report are of one runtime, the one in which most networks were timed.
+A pruned network was timed in turns with the network that it came from, so only the ratio of the two times is reliable.
+The ratio is multiplied by the time of that network: the one from ``hardy bench`` or, without it, the median over all
+measurements in turns. All milliseconds of a report are for one runtime, the one in which most networks were timed.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ def price(made: Sequence[Network]) -> str:
             known = [network.first.cost(f"{name}_after"), network.first.cost(name)]
             known += [child.first.cost(f"{name}_before") for child in children]
             setattr(network, name, next((value for value in known if value is not None), None))
-    for network in made:  # the same network, adapted
+    for network in made:  # a network that adapts has the size of its parent
         if network.step == "adapt" and network.parent:
             network.parameters = network.parameters or network.parent.parameters
             network.gmacs = network.gmacs or network.parent.gmacs
@@ -48,8 +48,9 @@ def _parents(made: Sequence[Network]) -> None:
 
 
 def _named(run: Run) -> list[Path]:
-    """Where the run may be that ``run`` started from, else its teacher's: as it is named, or, if both moved together,
-    beside ``run``."""
+    """Possible folders of the run that ``run`` started from or, if there is none, of its teacher.
+
+    It is the recorded path or, if both folders were moved together, a folder of this name beside ``run``."""
     for named in (run.note("network"), run.note("teacher")):
         if isinstance(named, str) and "/" in named.replace("\\", "/"):
             return [Path(named), run.folder.parent / Path(named).name]
@@ -73,7 +74,7 @@ def _times(made: Sequence[Network], runtime: str) -> dict[int, float]:
 
 
 def _benched(run: Run, runtime: str) -> float | None:
-    """The latest median of one image that ``hardy bench`` recorded of the network as it is."""
+    """The latest median time for one image that ``hardy bench`` recorded for the unchanged network."""
     if run.adapt or run.peer:
         return None
     values = [

@@ -1,11 +1,12 @@
 """Intervals of a difference between two networks, by resampling the images on which both were measured.
 
-Images are drawn with replacement within each domain, their confusion counts added up, and the score taken of the sums;
-a score is never a mean over images. Both networks of a pair, and all pairs measured on the same images, are given the
-same draws. Frames of one drive resemble their neighbours: there, blocks of consecutive frames are drawn, not frames.
+Images are drawn with replacement within each domain. Their confusion counts are summed, and the score is computed from
+the sums; a score is never a mean over images. Both networks of a pair, and all pairs measured on the same images, get
+the same draws. Neighbouring frames of a drive are similar, so blocks of consecutive frames are drawn instead of single
+frames.
 
-The interval lies between the percentiles of the resampled differences. It says how the result depends on which images
-were measured; the networks, and with them the seeds, stay as they are.
+The interval is between percentiles of the resampled differences. It shows how the result depends on the choice of
+images; the networks, and with them the seeds, are not varied.
 
 Source: B. Efron and R. J. Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3 (percentiles) and 8.4
 (strata); blocks that do not overlap: E. Carlstein, Annals of Statistics 14, 1986, section 2.
@@ -25,23 +26,24 @@ from hardy.errors import InputError, nearest
 __all__ = ["Images", "Interval", "Over", "Score", "block_sums", "bootstrap", "images", "resampled", "score"]
 
 Score = Callable[[np.ndarray], np.ndarray]
-"""Sums (..., 3, K) -> score (...), NaN where it is undefined. The 3 are pixels of a class predicted right, labelled so,
-and predicted so."""
+"""A function from sums (..., 3, K) to scores (...), NaN if undefined. The 3 rows are, for each class, the number of
+correctly predicted pixels, of labelled pixels, and of predicted pixels."""
 
 Over = Literal["mean", "worst", "images"]
-"""How the scores of several domains become one: their mean, the lowest, or their mean weighted by numbers of images."""
+"""How the scores of several domains are combined: mean, lowest, or mean weighted by the numbers of images."""
 
 ROOM = 2**22
-"""Numbers held at a time for one set of images."""
+"""The largest number of values in memory at a time for one set of images."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """What one network made of the images of one domain.
+    """The results of one network on the images of one domain.
 
     Attributes:
         names: of the N images, in the order of their frames.
-        sums: (N, 3, K) float64: per image and class the pixels predicted right, labelled so, and predicted so.
+        sums: (N, 3, K) float64: for each image and class the number of correctly predicted pixels, of labelled pixels,
+            and of predicted pixels.
     """
 
     names: tuple[str, ...]
@@ -50,13 +52,13 @@ class Images:
 
 @dataclass(frozen=True)
 class Interval:
-    """The difference between two arms, and where it lies when other images are drawn.
+    """The difference between two arms and its interval over resampled images.
 
     Attributes:
-        gain: mean difference over the pairs, arm less control.
-        low: its lower percentile; NaN where nothing can be said, as of a domain with a single block.
-        high: its upper percentile.
-        blocks: domain -> the fewest blocks, or images, that were drawn from in a pair.
+        gain: mean difference over the pairs, arm minus control.
+        low: its lower percentile; NaN if there is no interval, as for a domain with a single block.
+        high: its upper percentile; NaN if there is no interval.
+        blocks: domain -> the smallest number of blocks, or images, of a pair.
         undefined: share of the resamples without a score, which are left out.
     """
 
@@ -73,12 +75,12 @@ class Interval:
 
 
 def images(names: Sequence[str], matrices: np.ndarray, unmatched: np.ndarray | None = None) -> Images:
-    """The images of a domain from their confusion counts, sorted by name with numbers in it read as numbers.
+    """The images of a domain from their confusion counts, sorted by name (numbers in names are sorted as numbers).
 
     Args:
         names: of the N images.
         matrices: (N, K, K) whole numbers, row = label, column = prediction.
-        unmatched: (N, K), by label: pixels for which something outside the K classes was predicted.
+        unmatched: (N, K), by label: pixels whose predicted class is not among the K classes.
     """
     hits = np.diagonal(matrices, axis1=1, axis2=2)
     labelled = matrices.sum(axis=2) + (0 if unmatched is None else unmatched)
@@ -88,10 +90,10 @@ def images(names: Sequence[str], matrices: np.ndarray, unmatched: np.ndarray | N
 
 
 def score(metric: str, classes: Sequence[str]) -> Score:
-    """``metric`` (``miou``, ``accuracy``, ``pixel_accuracy`` or ``iou/CLASS``) of sums over these ``classes``.
+    """The `Score` for ``metric`` (``miou``, ``accuracy``, ``pixel_accuracy`` or ``iou/CLASS``) and these ``classes``.
 
     Raises:
-        InputError: for a metric that counts do not give, or a class that is not there.
+        InputError: for a metric that cannot be computed from counts, or an unknown class.
     """
     if metric == "miou":
         return lambda sums: _mean(_iou(sums))
@@ -101,24 +103,24 @@ def score(metric: str, classes: Sequence[str]) -> Score:
     if metric not in known:
         have = ["miou", "accuracy", "pixel_accuracy", *known]
         raise InputError(
-            f"metric {metric!r}: counts do not give it{nearest(metric, have)}; they give {', '.join(have)}"
+            f"metric {metric!r}: it cannot be computed from counts{nearest(metric, have)}; use {', '.join(have)}"
         )
     return lambda sums: _iou(sums[..., known[metric] : known[metric] + 1])[..., 0]
 
 
 def block_sums(sums: np.ndarray, length: int) -> np.ndarray:
-    """``sums`` (N, 3, K) added up over blocks of ``length`` images, the last one perhaps shorter."""
+    """``sums`` (N, 3, K) summed over blocks of ``length`` images; the last block can be shorter."""
     return np.add.reduceat(sums, np.arange(0, len(sums), length), axis=0)
 
 
 def resampled(blocks: Sequence[np.ndarray], taken: Score, draws: np.random.Generator, resamples: int) -> np.ndarray:
-    """The scores (M, resamples) of M networks on the same images, each resample the same for all.
+    """The scores (M, resamples) of M networks on the same images, with the same resamples for all.
 
     Args:
-        blocks: of each network, (n, 3, K).
-        taken: the score of sums.
-        draws: draws n of the n blocks, with replacement, ``resamples`` times.
-        resamples: how many.
+        blocks: for each network, the sums of its n blocks (n, 3, K).
+        taken: the score.
+        draws: the generator that draws n of the n blocks, with replacement, ``resamples`` times.
+        resamples: the number of resamples.
     """
     whole = np.stack(blocks, axis=1)  # (n, M, 3, K)
     count, flat = len(whole), whole.reshape(len(whole), -1)
@@ -128,7 +130,7 @@ def resampled(blocks: Sequence[np.ndarray], taken: Score, draws: np.random.Gener
         many = min(most, resamples - first)
         picked = draws.integers(0, count, (many, count)) + count * np.arange(many)[:, None]
         weights = np.bincount(picked.ravel(), minlength=many * count).reshape(many, count)
-        # Whole numbers below 2 ** 53 add up exactly in any order, so equal networks have equal scores to the last bit.
+        # Sums of whole numbers below 2 ** 53 are exact in any order, so equal networks have bit-identical scores.
         found.append(taken((weights.astype(np.float64) @ flat).reshape(many, *whole.shape[1:])))
     return np.concatenate(found).T
 
@@ -143,22 +145,22 @@ def bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """The mean difference of ``pairs``, arm less control, with its interval.
+    """The mean difference of ``pairs``, arm minus control, with its interval.
 
     Args:
-        pairs: of each (arm, control) the images by domain; both hold the same domains and images.
-        taken: the score of sums.
-        lengths: domain -> consecutive frames of a block; 1 where it is not named.
-        over: how the domains of a network become one number.
-        resamples: how many times images are drawn.
-        level: share of the resampled differences that lies inside.
-        seed: with the names of the images, of all draws.
+        pairs: for each (arm, control) the images by domain; both have the same domains and images.
+        taken: the score.
+        lengths: domain -> number of consecutive frames in a block; 1 for other domains.
+        over: how the domains of a network are combined.
+        resamples: the number of resamples.
+        level: the share of the resampled differences inside the interval, such as 0.95.
+        seed: the seed of all draws, together with the names of the images.
 
     Raises:
-        InputError: without pairs, or where the two of a pair were not measured on the same images.
+        InputError: without pairs, or if the two networks of a pair were not measured on the same images.
     """
     if not pairs:
-        raise InputError("nothing to compare: there is no pair; measure both arms")
+        raise InputError("there is no pair to compare; measure both arms")
     lengths = lengths or {}
     of_network = _resampled_sets([side for pair in pairs for side in pair], taken, lengths, resamples, seed)
     gains, fewest = [], dict[str, int]()
@@ -172,7 +174,7 @@ def bootstrap(
         for domain, one in arm.items():
             many = math.ceil(len(one.names) / lengths.get(domain, 1))
             fewest[domain] = min(many, fewest.get(domain, many))
-    # The first number of each row is of the images as they are.
+    # The first number of each row is the score of the original images.
     mean = np.mean(gains, axis=0)
     drawn = mean[1:][~np.isnan(mean[1:])]
     if min(fewest.values()) < 2 or not len(drawn):
@@ -184,9 +186,9 @@ def bootstrap(
 def _resampled_sets(
     sides: Sequence[Mapping[str, Images]], taken: Score, lengths: Mapping[str, int], resamples: int, seed: int
 ) -> list[dict[str, np.ndarray]]:
-    """Of each network by domain its scores (1 + resamples): first as measured, then resampled.
+    """For each network, its scores (1 + resamples) by domain: first as measured, then resampled.
 
-    Networks measured on the same images of a domain share the draws, whichever other networks there are.
+    Networks that were measured on the same images of a domain have the same draws, independent of other networks.
     """
     found: list[dict[str, np.ndarray]] = [{} for _ in sides]
     shared: dict[tuple[str, tuple[str, ...]], list[int]] = {}
@@ -195,7 +197,7 @@ def _resampled_sets(
             shared.setdefault((domain, one.names), []).append(place)
     for (domain, names), places in shared.items():
         if not names:
-            raise InputError(f"{domain}: counts of no image; measure it again")
+            raise InputError(f"{domain}: it has no counts of images; measure it again")
         blocks = [block_sums(sides[place][domain].sums, lengths.get(domain, 1)) for place in places]
         as_measured = taken(np.stack([each.sum(axis=0) for each in blocks]))[:, None]
         draws = np.random.default_rng([seed, *_words(domain, names)])
@@ -213,11 +215,12 @@ def _refuse_other_images(arm: Mapping[str, Images], control: Mapping[str, Images
     for domain, one in arm.items():
         if one.names != control[domain].names:
             counts = f"{len(one.names)} and {len(control[domain].names)}"
-            raise InputError(f"{domain}: the two of a pair were not measured on the same images ({counts} of them)")
+            raise InputError(f"{domain}: the two networks of a pair were measured on different images ({counts})")
 
 
 def _over(scores: np.ndarray, over: Over, weights: Sequence[int]) -> np.ndarray:
-    """Scores (D, R) of D domains as one; a domain without a score is left out, as in `hardy.engine.evaluate`."""
+    """Scores (D, R) of D domains combined to (R,); a domain without a score is left out, as in
+    `hardy.engine.evaluate`."""
     if over == "worst":
         lowest: np.ndarray = np.where(np.isnan(scores), np.inf, scores).min(axis=0)
         return np.where(np.isinf(lowest), np.nan, lowest)
@@ -238,7 +241,7 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _mean(values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """The mean over the last axis of what is not NaN."""
+    """The (weighted) mean over the last axis of the values that are not NaN."""
     there = ~np.isnan(values)
     heavy = there * (1.0 if weights is None else weights)
     return _share((np.where(there, values, 0.0) * heavy).sum(axis=-1), heavy.sum(axis=-1))
@@ -250,6 +253,6 @@ def _frame(name: str) -> list[tuple[int, int, str]]:
 
 
 def _words(domain: str, names: Iterable[str]) -> list[int]:
-    """The names as numbers that seed the draws."""
+    """Numbers computed from the names, which seed the draws."""
     digest = hashlib.sha256("\n".join([domain, *names]).encode()).digest()
     return [int.from_bytes(digest[place : place + 4], "little") for place in (0, 4, 8, 12)]

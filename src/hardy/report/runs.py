@@ -1,8 +1,8 @@
 """The networks of a report, each from the records of its run.
 
-A run's records speak of one network; a network that was measured while it adapted, and one that was trained beside it,
-are networks of their own. A study's records are grouped by their cell; cells that differ only in their seed are one
-network, whose numbers are means over the seeds.
+The records of a run describe one network. A network that was measured while it adapted, and a peer that was trained
+together with it, are separate networks. A study's records are grouped by cell. Cells that differ only in their seed are
+one network, whose numbers are means over the seeds.
 """
 
 import json
@@ -29,13 +29,13 @@ _OWN = ("train", "prune")
 
 @dataclass
 class Run:
-    """What one run recorded of one network.
+    """The records of one run about one network.
 
     Attributes:
         folder: of the run.
         lines: its records.
-        adapt: the name of the test-time method, empty without one.
-        peer: its name when it was trained beside the run's network.
+        adapt: the name of the test-time method; empty if it did not adapt.
+        peer: its name if it is a peer that was trained together with the run's network; otherwise empty.
     """
 
     folder: Path
@@ -45,7 +45,7 @@ class Run:
 
     @cached_property
     def own(self) -> list[Record]:
-        """The records of the scores, those of the run's own verb first; of the others the latest first."""
+        """The records of scores: first those of train and prune, then those of evaluate, the latest first."""
         measured = [one for one in self.lines if one.stage.split("/")[0] in _OWN]
         return [*measured, *reversed([one for one in self.lines if one.stage == "evaluate"])]
 
@@ -60,12 +60,12 @@ class Run:
 
     @cached_property
     def sources(self) -> tuple[str, ...]:
-        """The domains that were trained on."""
+        """The training domains."""
         return next((one.sources for one in self.own if one.sources), ())
 
     @cached_property
     def counts(self) -> Mapping[str, Counts]:
-        """The confusion counts of every image, by domain; empty where none were kept."""
+        """The confusion counts of every image, by domain; empty if none were kept."""
         kept = (self.folder / COUNTS).exists() and not self.adapt and not self.peer
         return read_counts(self.folder) if kept else {}
 
@@ -80,11 +80,11 @@ class Run:
         return {} if self.adapt or self.peer else curves.read(self.folder)
 
     def note(self, name: str) -> Any:
-        """A note of its own records; None without it."""
+        """The value of a note in its `own` records; None if there is none."""
         return next((one.notes[name] for one in self.own if one.notes.get(name) is not None), None)
 
     def cost(self, metric: str) -> float | None:
-        """A number of the target ``cost``."""
+        """The value of ``metric`` for the target ``cost``; None if it was not measured."""
         return self.scores.get(("cost", metric))
 
 
@@ -93,12 +93,12 @@ class Network:
     """One network of the report: a run, or the runs of several seeds.
 
     Attributes:
-        name: short, and different from all others.
+        name: a short, unique name.
         runs: at least one.
-        milliseconds: of one image, in the runtime that the report compares in; None where it was not measured.
-        parameters: how many.
-        gmacs: billions of multiply-accumulates of one image.
-        parent: the network that it was made from, or the teacher that it learned from, where the report has it.
+        milliseconds: for one image, in the runtime that the report uses; None if not measured.
+        parameters: the number of parameters.
+        gmacs: billions of multiply-accumulates for one image.
+        parent: the network that it was made from, or the teacher that it learned from, if the report includes it.
     """
 
     name: str
@@ -115,18 +115,18 @@ class Network:
 
     @cached_property
     def metric(self) -> str:
-        """``miou``, or ``accuracy`` of a network of pictures."""
+        """``miou``, or ``accuracy`` for image-level classes."""
         metrics = {metric for _, metric in self.first.scores}
         return next((name for name in HEADLINES if name in metrics), HEADLINES[0])
 
     @property
     def metric_words(self) -> str:
-        """The metric as a reader writes it."""
+        """The metric as it is shown: ``mIoU`` or ``accuracy``."""
         return "mIoU" if self.metric == "miou" else "accuracy"
 
     @cached_property
     def domains(self) -> list[str]:
-        """The domains it is measured on, in order."""
+        """The domains that it was measured on, in order."""
         names = (target for one in self.runs for target, metric in one.scores if metric == self.metric)
         return [name for name in dict.fromkeys(names) if "/" in name]
 
@@ -137,13 +137,13 @@ class Network:
         return list(dict.fromkeys(found))
 
     def score(self, target: str, metric: str | None = None) -> float | None:
-        """The mean over seeds of a number; None where it was not measured."""
+        """The mean of a number over seeds; None if it was not measured."""
         values = [one.scores.get((target, metric or self.metric)) for one in self.runs]
         known = [value for value in values if value is not None]
         return fmean(known) if known else None
 
     def group(self, *, seen: bool) -> list[str]:
-        """Its domains that were trained on, or those that were not."""
+        """Its training domains (``seen``) or its unseen domains."""
         return [name for name in self.domains if (name in self.first.sources) == seen]
 
     def mean(self, *, seen: bool = False) -> float | None:
@@ -160,7 +160,7 @@ class Network:
 
     @property
     def headline(self) -> float | None:
-        """What networks are compared by: the mean over unseen domains, else over those that were trained on."""
+        """The score to compare networks by: the mean over unseen domains, or training domains if there are none."""
         unseen = self.mean()
         return unseen if unseen is not None else self.mean(seen=True)
 
@@ -181,8 +181,8 @@ def networks(paths: Sequence[Path], *, torn: list[str]) -> list[Network]:
     """The networks of all runs at or below ``paths``.
 
     Args:
-        paths: folders of runs or studies, folders that hold some, or files of records.
-        torn: gets a line for each file of records that is torn in its last line.
+        paths: folders of runs or studies, folders that contain such folders, or files of records.
+        torn: a list that gets a message for each file of records with an incomplete last line.
 
     Raises:
         InputError: for a path without records, records that cannot be read, or runs of different label spaces.
@@ -198,24 +198,24 @@ def networks(paths: Sequence[Path], *, torn: list[str]) -> list[Network]:
     scored = [one for one in made if one.headline is not None]
     if not scored:
         where = ", ".join(map(str, paths))
-        raise InputError(f"{where}: the records hold no score of a domain; hardy evaluate measures one")
+        raise InputError(f"{where}: the records have no score of a domain; hardy evaluate measures one")
     _refuse_other_spaces(scored)
     return scored
 
 
 def _files(path: Path) -> list[Path]:
-    """The files of records at or below ``path``; those of a study's cells are in the study's own."""
+    """The files of records at or below ``path``, except those of a study's cells: the study's file includes them."""
     if path.is_file():
         return [path]
     found = sorted(path.rglob("records.jsonl")) if path.is_dir() else []
     studies = [file.parent / "cells" for file in found if (file.parent / "cells").is_dir()]
     if not found:
-        raise InputError(f"{path}: has no records.jsonl at or below it; hardy train writes one")
+        raise InputError(f"{path}: there is no records.jsonl at or below it; hardy train writes one")
     return [file for file in found if not any(cells in file.parents for cells in studies)]
 
 
 def _runs(file: Path, lines: Sequence[Record]) -> Iterable[tuple[tuple[Any, ...], Run]]:
-    """The runs in ``file`` with what distinguishes them; those with the same key differ only in their seed."""
+    """The runs in ``file``, each with a key; runs with the same key differ only in their seed."""
     for (cell,), group in records.group(lines, "notes.cell"):
         folder = file.parent / "cells" / str(cell) if cell else file.parent
         axes = {name: value for name, value in (group[0].notes.get("axes") or {}).items() if name != "seed"}
@@ -236,7 +236,7 @@ def _adaptation(one: Record) -> str:
 
 
 def _names(runs: Mapping[tuple[Any, ...], Sequence[Run]]) -> list[str]:
-    """A short name for each network: the part of its folder that distinguishes it from the others, or a cell's axes."""
+    """A short name for each network: the distinguishing part of its folder, or the axis values of its cell."""
     folders = [each[0].folder.resolve() for each in runs.values()]
     above = os.path.commonpath([str(one.parent) for one in folders]) if folders else ""
     names = []
@@ -252,10 +252,10 @@ def _names(runs: Mapping[tuple[Any, ...], Sequence[Run]]) -> list[str]:
 
 
 def _refuse_other_spaces(made: Sequence[Network]) -> None:
-    """Refuse networks whose scores are over other classes.
+    """Check that the scores of all networks are over the same classes.
 
     Raises:
-        InputError: naming two of them.
+        InputError: if they are not; the message names two networks.
     """
     first = made[0]
     for other in made[1:]:
@@ -264,5 +264,5 @@ def _refuse_other_spaces(made: Sequence[Network]) -> None:
             apart = sorted(set(first.classes) ^ set(other.classes))[:3]
             named = f" ({', '.join(apart)} only in one)" if apart else ""
             raise InputError(
-                f"{said[0]}, {said[1]}{named}: scores over other label spaces cannot be compared; make a report of each"
+                f"{said[0]}, {said[1]}{named}: scores over different label spaces cannot be compared; make two reports"
             )

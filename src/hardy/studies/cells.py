@@ -1,7 +1,7 @@
 """The cells of a study: every combination of the values of a stage's axes, with its recipe.
 
-A stage has its own axes and those of the stage that it comes after: a pruned network continues from the dense one with
-the same values on the dense one's axes. Every recipe is checked before any cell starts.
+A stage has its own axes and those of the stage that it continues from: a pruned network continues from the dense
+network with the same values on the axes of the dense stage. Every recipe is checked before any cell starts.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,13 +21,13 @@ from hardy.studies.study import Axis, Stage, Study, against, compared, listed, m
 __all__ = ["Cell", "Cells", "filters", "make_cells"]
 
 MOST_CELLS = 20_000
-"""The most cells of a study."""
+"""The largest number of cells of a study."""
 
 _AFTER = "{after}"
-"""In a value of a recipe's key: the folder of the cell that this one continues from."""
+"""A placeholder in values of a recipe: the folder of the cell that this cell continues from."""
 
 Setting = Mapping[str, Any]
-"""Keys of a recipe and their values, which one value of an axis sets."""
+"""The keys of a recipe that a value of an axis sets, with their values."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Cell:
     """One run of a study.
 
     Attributes:
-        name: ``stage,axis=value,...`` with the axes sorted: its folder below ``cells``.
+        name: ``stage,axis=value,...`` with the axes sorted; also the name of its folder in ``cells``.
         stage: the stage's name.
         verb: ``train`` or ``prune``.
         axes: axis -> name of its value, in the grid's order.
@@ -53,18 +53,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Cells:
-    """All cells of a study, each after the one it continues from; and the value names of each axis and ``stage``."""
+    """All cells of a study, each after the cell it continues from, and the value names of each axis and ``stage``."""
 
     cells: tuple[Cell, ...]
     value_names: Mapping[str, Sequence[str]]
 
     def chosen(self, *filters: Mapping[str, Any]) -> tuple[Cell, ...]:
-        """The cells that match every filter (axis -> a value or several) on the axes they have.
+        """The cells that match every filter (axis -> one or several values) on the axes that they have.
 
-        The cells that those continue from are included.
+        The cells that they continue from are included.
 
         Raises:
-            InputError: for an unknown axis or value, or when no cell is left.
+            InputError: for an unknown axis or value, or if no cell is left.
         """
         self.check(*filters)
         kept: set[str] = set()
@@ -75,11 +75,11 @@ class Cells:
             ):
                 kept |= {cell.name, cell.after or cell.name}
         if not kept:
-            raise InputError("no cell is left by skip and only; leave some in")
+            raise InputError("skip and only exclude every cell; change them so that some are left")
         return tuple(cell for cell in self.cells if cell.name in kept)
 
     def check(self, *filters: Mapping[str, Any]) -> None:
-        """Refuse filters with an unknown axis or value."""
+        """Raise `InputError` for filters with an unknown axis or value."""
         for one in filters:
             for name, wanted in one.items():
                 if name not in self.value_names:
@@ -95,7 +95,7 @@ def make_cells(study: Study, file: Path, overrides: Sequence[str] = ()) -> Cells
     """The cells of ``study``, which was read from ``file``, with ``key=value`` overrides for the recipes of all stages.
 
     Raises:
-        InputError: for a recipe that cannot be used, naming the cell; or for an unknown axis or value.
+        InputError: for an invalid recipe (the message names the cell), or for an unknown axis or value.
     """
     _refuse_overridden(study, overrides)
     values = {name: _settings(name, axis, study, file) for name, axis in study.grid.items()}
@@ -134,14 +134,18 @@ def make_cells(study: Study, file: Path, overrides: Sequence[str] = ()) -> Cells
 def _refuse_endless(
     study: Study, values: Mapping[str, Mapping[str, Setting]], axes: Mapping[str, Sequence[str]]
 ) -> None:
-    """Refuse a grid with too many cells before any cell is made."""
+    """Raise `InputError` for a grid with too many cells, before any cell is made."""
     count = sum(prod(len(values[axis]) for axis in axes[name]) for name in study.stages)
     if count > MOST_CELLS:
-        raise InputError(f"grid: makes {count:,} cells; a study has at most {MOST_CELLS:,}: name fewer values")
+        raise InputError(f"grid: it has {count:,} cells; a study has at most {MOST_CELLS:,}: use fewer values")
 
 
 def filters(texts: Sequence[str]) -> dict[str, list[str]]:
-    """``axis=value`` and ``axis=value,value`` as one filter."""
+    """The texts ``axis=value`` and ``axis=value,value`` as a single filter.
+
+    Raises:
+        InputError: for a text that does not have this form.
+    """
     given: dict[str, list[str]] = {}
     for text in texts:
         name, sign, wanted = text.partition("=")
@@ -157,7 +161,7 @@ def _stages(study: Study, axis: str) -> tuple[str, ...]:
 
 
 def _axes(study: Study, stage: str) -> set[str]:
-    """The axes along which the cells of ``stage`` differ."""
+    """The axes of the cells of ``stage``."""
     before = study.stages[stage].after
     return {axis for axis in study.grid if stage in _stages(study, axis)} | (_axes(study, before) if before else set())
 
@@ -194,7 +198,7 @@ def _settings(name: str, axis: Axis, study: Study, file: Path) -> dict[str, Sett
 
 
 def _left_out(name: str, axis: Axis, study: Study, file: Path) -> dict[str, Setting]:
-    """Each domain in turn as the unseen one with the others as sources."""
+    """Domain name -> setting with this domain as the unseen one and the others as sources."""
     from hardy.data import sources  # which imports torch
 
     references = listed(axis.leave_out or ())
@@ -206,7 +210,9 @@ def _left_out(name: str, axis: Axis, study: Study, file: Path) -> dict[str, Sett
         domains = sources.domains(references, root=sources.data_root(data.root), options=data.datasets)
         references = tuple(domain.name for domain in domains)
     if len(set(references)) < max(2, len(references)):
-        raise InputError(f"{file}: grid.{name}.leave_out: needs two or more different domains, got {list(references)}")
+        raise InputError(
+            f"{file}: grid.{name}.leave_out: it needs two or more different domains, got {list(references)}"
+        )
     short = [value_name(reference.split("/", 1)[1]) for reference in references]
     names = short if len(set(short)) == len(short) else [value_name(reference) for reference in references]
     return {
@@ -221,10 +227,10 @@ def _texts(setting: Setting) -> list[str]:
 
 
 def _continued(value: Any, folder: str | None, cell: str) -> Any:
-    """``value`` with `_AFTER` in its texts replaced by ``folder``, that of the cell that this one continues from.
+    """``value`` with `_AFTER` replaced by ``folder``, the folder of the cell that this cell continues from.
 
     Raises:
-        InputError: when the stage of this cell continues from none.
+        InputError: if the stage of this cell does not continue from another stage.
     """
     if isinstance(value, Mapping):
         return {key: _continued(one, folder, cell) for key, one in value.items()}
@@ -233,7 +239,9 @@ def _continued(value: Any, folder: str | None, cell: str) -> Any:
     if not isinstance(value, str) or _AFTER not in value:
         return value
     if folder is None:
-        raise InputError(f"cell {cell}: {value!r} is in a folder of the stage before it; name that stage as after")
+        raise InputError(
+            f"cell {cell}: {value!r} needs the stage that this one continues from; name that stage as after"
+        )
     return value.replace(_AFTER, folder)
 
 
@@ -242,7 +250,7 @@ def _folder(study: Study) -> Path:
 
 
 def _run_keys(study: Study, cell: str, before: str | None, uses: str) -> list[str]:
-    """Overrides for a cell's folder, its threads and the network that it continues from, or its teacher."""
+    """Overrides for a cell's folder, its threads, and the network that it continues from or its teacher."""
     folder = _folder(study)
     keys: dict[str, Any] = {"run.folder": str(folder / cell), "run.threads": max(1, int(study.study.cpus))}
     return _texts({**keys, **({f"{uses}.run": str(folder / before)} if before else {})})
@@ -259,7 +267,7 @@ def _names(wanted: Any) -> set[str]:
 
 
 def _refuse_overridden(study: Study, overrides: Sequence[str]) -> None:
-    """Refuse an override of a key that the grid sets."""
+    """Raise `InputError` for an override of a key that the grid sets."""
     for name, axis in study.grid.items():
         for text in overrides:
             if axis.key and text.split("=", 1)[0].strip() == axis.key:

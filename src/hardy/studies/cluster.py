@@ -56,26 +56,26 @@ Left = Literal["done", "failed", "stopped"]
 """How a run ended."""
 
 Ended = Callable[[str, Left, int, str], None]
-"""``ended(name, state, exit code, reason)``."""
+"""A function ``ended(name, state, exit code, reason)`` that is called after a run."""
 
 
 def share(cpus: float, gpus: float, resources: Mapping[str, float]) -> Share:
-    """The share of a run on a machine with these resources; without a GPU when the machine has none.
+    """The share of a run on a machine with these resources; without a GPU if the machine has none.
 
     Raises:
-        InputError: when the resources are too small for one run.
+        InputError: if the resources are too small for one run.
     """
     here = Share(cpus, gpus if resources.get("GPU", 0) else 0)
     if slots(here, resources) < 1:
         has = f"{resources.get('CPU', 0):g} cores and {resources.get('GPU', 0):g} GPUs"
         raise InputError(
-            f"study.cpus, study.gpus: a cell takes {here.cpus:g} cores and {here.gpus:g} GPUs; there are {has}"
+            f"study.cpus, study.gpus: a cell needs {here.cpus:g} cores and {here.gpus:g} GPUs; there are {has}"
         )
     return here
 
 
 def slots(one: Share, resources: Mapping[str, float]) -> int:
-    """How many runs fit at a time; a part of a GPU is on one GPU, so 0.4 fits twice on each."""
+    """The number of runs that fit at a time. A fraction of a GPU is on a single GPU, so 0.4 fits twice on each."""
     cores = int(resources.get("CPU", 0) / one.cpus + 1e-9)
     gpus = resources.get("GPU", 0)
     if not one.gpus:
@@ -85,10 +85,12 @@ def slots(one: Share, resources: Mapping[str, float]) -> int:
 
 @contextmanager
 def cluster(address: str | None, cores: int | None = None) -> Iterator[Any]:
-    """Ray, connected to ``address`` or started on this machine with ``cores`` (default: all); disconnected at the end.
+    """Ray, connected to ``address`` or started on this machine with ``cores`` (default: all).
+
+    It is disconnected at the end of the block, unless the calling program had already connected it.
 
     Raises:
-        InputError: when Ray is not installed, does not answer at ``address``, or does not start on this machine.
+        InputError: if Ray is not installed, does not answer at ``address``, or does not start on this machine.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # hides all GPUs from a run without one
@@ -119,11 +121,11 @@ def cluster(address: str | None, cores: int | None = None) -> Iterator[Any]:
         if address is None:
             raise InputError(
                 f"Ray did not start on this machine ({why}); free some memory and cores, and run the command again: "
-                "what is done stays done"
+                "finished cells stay finished"
             ) from None
         raise InputError(
             f"--address {address}: no Ray cluster answers ({why}); start one with ray start "
-            "--head, set RAY_AUTH_MODE=token where it asks for a token, or leave --address out"
+            "--head, set RAY_AUTH_MODE=token if it needs a token, or leave --address out"
         ) from None
     try:
         yield ray
@@ -161,16 +163,16 @@ def run(
     ended: Ended,
     tick: Callable[[], None],
 ) -> None:
-    """Run ``jobs`` in the order that ``order`` allows, as many at a time as fit, or ``limit``.
+    """Run ``jobs`` in the order that ``order`` allows, as many at a time as fit, but at most ``limit``.
 
     Args:
         ray: from `cluster`.
         jobs: name -> job.
         order: the states; it is updated in place.
         one: the resources of each run.
-        limit: the most runs at a time.
+        limit: the largest number of runs at a time; None for no limit.
         going: a file; runs stop when it is deleted.
-        starts, ended, tick: called before a run starts, after it has ended, and a few times a second.
+        starts, ended, tick: called before a run starts, after it has ended, and a few times per second.
 
     Raises:
         StoppedStudy: after Ctrl-C or SIGTERM, when all runs have stopped.

@@ -68,16 +68,17 @@ class Ledger:
         return self.folder / "recipes" / f"{cell}.yaml"
 
     def done(self, names: Iterable[str]) -> list[str]:
-        """The finished cells among ``names``, except those whose weights an unfinished cell needs and that are deleted.
+        """The finished cells among ``names``, except those whose weights were deleted and are needed again.
 
-        The weights of a tuned cell are complete only with those of the cell that it was tuned from.
+        An unfinished cell needs the weights of the cell that it continues from. The weights of a tuned cell are
+        complete only together with those of the cell that it was tuned from.
 
         Raises:
-            InputError: for a cell in whose folder another recipe has run.
+            InputError: if another recipe was run in the folder of a cell.
         """
         wanted = list(names)
         finished = [name for name in wanted if self._finished(self.cells[name])]
-        while True:  # the cell before one without weights may have no weights either
+        while True:  # a cell that a cell without weights continues from may have no weights either
             needed = self._needed(name for name in wanted if name not in finished)
             lost = [name for name in finished if name in needed and not self._complete(name)]
             if not lost:
@@ -93,14 +94,14 @@ class Ledger:
                 earlier, now = _alike(read(folder / "recipe.yaml")), _alike(cell.recipe)
             if changes := now.changes(earlier):
                 raise InputError(
-                    f"{folder}: holds the run of another recipe or seed ({first_of(changes)}); delete it, or give "
+                    f"{folder}: it holds the run of another recipe or seed ({first_of(changes)}); delete it, or give "
                     "another study.folder"
                 )
-        dropped = not (folder / WEIGHTS).exists()  # as `drop` does with weights that no other cell needs
+        dropped = not (folder / WEIGHTS).exists()  # `drop` deletes weights that no other cell needs
         return (dropped or holds_network(folder)) and not unfinished(folder)
 
     def _needed(self, unfinished: Iterable[str]) -> set[str]:
-        """The cells whose weights these cells need: those that they continue from, and the rest of tuned ones."""
+        """The cells whose weights these cells need: those they continue from and, for tuned ones, their base."""
         needed: set[str] = set()
         for name in unfinished:
             before = self.cells[name].after
@@ -110,12 +111,12 @@ class Ledger:
         return needed
 
     def _complete(self, name: str) -> bool:
-        """Whether the weights of a cell are there, with those of the cell that hold the rest of them."""
+        """Whether the weights of a cell exist, and also those of the cell that it was tuned from."""
         rest = self._rest(name)
         return (self.run_folder(name) / WEIGHTS).exists() and (rest is None or self._complete(rest))
 
     def _rest(self, name: str) -> str | None:
-        """The cell, earlier in its stages, whose weights are the rest of those of ``name``; None without one."""
+        """The earlier cell that ``name`` was tuned from, with its remaining weights; None if it was not tuned."""
         folder = self.run_folder(name)
         try:
             origin = (folder / read_json(folder / "network.json")["rest"]["from"]["run"]).resolve()
@@ -127,7 +128,7 @@ class Ledger:
         return before
 
     def tidy(self, names: Iterable[str]) -> None:
-        """Remove leftovers of killed processes from the folders of these cells, which are finished."""
+        """Remove leftovers of killed processes from the folders of these finished cells."""
         for name in names:
             tidy(self.run_folder(name))
 
@@ -149,7 +150,7 @@ class Ledger:
         self._latest.update((_key(record), record) for record in new)
 
     def read(self) -> list[Record]:
-        """The records of this study's cells; the latest one when a cell was measured twice."""
+        """The records of this study's cells; if a cell was measured twice, the latest."""
         return [record for record in self._latest.values() if record.notes.get("cell") in self.cells]
 
     @cached_property

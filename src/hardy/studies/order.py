@@ -1,4 +1,4 @@
-"""The order of runs that depend on each other: the state of each, and which can start next."""
+"""The order of runs that depend on each other: the state of each run, and the runs that can start next."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, get_args
@@ -6,7 +6,7 @@ from typing import Literal, get_args
 __all__ = ["STATES", "Order", "State"]
 
 State = Literal["done", "running", "waiting", "failed", "skipped", "stopped"]
-"""``skipped``: the run it continues from failed, or was skipped itself. ``stopped``: it received a stop signal."""
+"""``skipped``: the run that it continues from failed or was skipped. ``stopped``: it received a stop signal."""
 
 STATES: tuple[State, ...] = get_args(State)
 
@@ -37,7 +37,7 @@ class Order:
         self.states[name] = "running"
 
     def end(self, name: str, state: State) -> list[str]:
-        """Set the final ``state`` of ``name``; the runs that continue from a failed one are skipped and returned."""
+        """Set the final ``state`` of ``name``; return the runs that are skipped because they continue from it."""
         self.states[name] = state
         if state not in ("failed", "skipped"):
             return []
@@ -45,7 +45,7 @@ class Order:
         return lost + [below for other in lost for below in self.end(other, "skipped")]
 
     def count(self, state: State) -> int:
-        """How many runs are in ``state``."""
+        """The number of runs in ``state``."""
         return sum(other == state for other in self.states.values())
 
     def named(self, state: State) -> list[str]:

@@ -1,8 +1,8 @@
-"""Prediction that the machines of a Ray cluster share, by Ray Data: each worker holds the network and takes files.
+"""Prediction on all machines of a Ray cluster with Ray Data: each worker loads the network and predicts files.
 
-A worker predicts and writes by the same code as one machine alone, with one thread of torch, and returns a line for
-each image. All machines must have the same files under the same paths, those of the network and the masks too. Images
-are named in their order; masks that are there stay, so that a stopped call goes on.
+A worker uses the same code as a single machine, with one thread of torch, and returns a line for each image. All
+machines must have the same files under the same paths, including those of the network and the masks. Results come in
+the order of the images. Existing masks are kept, so a stopped call can continue.
 """
 
 import logging
@@ -33,17 +33,17 @@ Over = Callable[[Iterable[Picture | None], int | None], Iterable[Picture | None]
 
 @dataclass(frozen=True)
 class Settings:
-    """What a worker needs.
+    """The settings of a worker.
 
     Attributes:
         run: a run's folder, or an exported ``.onnx`` file.
         target: the folder of the masks.
-        draw: what is drawn beside them.
+        draw: further pictures to draw for each image.
         size: (height, width) that images are resized to, or None.
         window: (height, width) of a sliding window, or None.
-        batch: images of equal size at a time.
-        device: ``auto``, ``cpu`` or ``cuda``; with ``auto``, GPUs where the cluster has some.
-        trust: modules whose code may run when the run names it.
+        batch: the number of images of equal size at a time.
+        device: ``auto``, ``cpu`` or ``cuda``; with ``auto``, GPUs if the cluster has some.
+        trust: modules whose code may run if the run names it.
     """
 
     run: Path
@@ -81,16 +81,16 @@ class Settings:
 def predict_on(address: str, source: str, settings: Settings, *, over: Over = lambda found, _: found) -> Predicted:
     """Predict the image files that ``source`` names on the machines of the Ray cluster at ``address``.
 
-    ``over`` goes over what is done, of this number, such as a progress bar.
+    ``over(results, count)`` iterates over the results, for example with a progress bar.
 
     Raises:
-        InputError: for a source, settings or an address that cannot be used; a target that a worker cannot write to.
+        InputError: for an invalid source, settings or address, or a target that a worker cannot write to.
     """
     if settings.device not in ("auto", "cpu", "cuda"):
         raise InputError(f"device {settings.device!r}: with an address give auto, cpu or cuda; Ray chooses the GPU")
     if videos.source_of(source):
-        raise InputError(f"--address: the machines share image files; predict {source} without")
-    settings.predictor("cpu")  # says what is wrong before anything starts
+        raise InputError(f"--address: only image files can be predicted on a cluster; predict {source} without it")
+    settings.predictor("cpu")  # checks the settings before anything starts
     named = files_of(expanded(source), expanded(settings.target), settings.draw)
     result = Predicted()
     with cluster(address) as ray:
@@ -104,7 +104,7 @@ def predict_on(address: str, source: str, settings: Settings, *, over: Over = la
 
 
 def _shared(ray: Any, named: Mapping[str, Path], settings: Settings) -> Iterator[Picture]:
-    """A picture of each image in order, without pixels: with a reason if it was skipped, a content if it was kept."""
+    """A `Picture` without pixels for each image, in order: with a reason if skipped, with a content if kept."""
     data = _data()
     context = data.DataContext.get_current()
     context.execution_options.preserve_order = True
@@ -143,7 +143,7 @@ class _Worker:
 
         if settings.trust:
             sys.path.append(folder)
-        os.chdir(folder)  # paths, and messages, are those of the machine that asked
+        os.chdir(folder)  # paths in settings and messages are relative to the folder of the caller
         torch.set_num_threads(1)
         self._predictor = settings.predictor(device)
 
@@ -173,7 +173,7 @@ def _data() -> Any:
     """Ray Data, imported on first use.
 
     Raises:
-        InputError: naming the extra if what it needs is not installed.
+        InputError: if Ray Data is not installed; the message names the extra.
     """
     try:
         import ray.data

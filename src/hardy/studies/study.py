@@ -1,6 +1,6 @@
 """The YAML file of a study: recipes as stages, a grid of values over them, and the table to show.
 
-Reading a study checks this file only; `hardy.studies.cells` makes its cells and checks the recipe of each.
+Reading a study checks only this file; `hardy.studies.cells` makes its cells and checks their recipes.
 """
 
 import json
@@ -43,8 +43,8 @@ AxisValues = tuple[str | float | bool | None, ...]
 class Settings(Section):
     """The folder of a study and the resources of one cell.
 
-    ``cpus`` are the cores and threads of a cell, ``gpus`` its share of a GPU, used if the machine has one. ``keep:
-    records`` deletes the weights of a cell when no other cell needs them any more.
+    ``cpus`` is the number of cores and threads of a cell, ``gpus`` its number of GPUs or its share of one, if the
+    machine has GPUs. ``keep: records`` deletes the weights of a cell when no other cell needs them any more.
     """
 
     folder: str = ""
@@ -56,7 +56,7 @@ class Settings(Section):
 class Stage(Section):
     """One recipe of the study: ``after`` names the stage whose network it continues from, ``set`` are overrides.
 
-    With ``uses: teacher`` it does not continue from that network but learns from it: it is the recipe's ``teacher``.
+    With ``uses: teacher`` it does not continue from that network: the network is the recipe's ``teacher``.
     """
 
     verb: Literal["train", "prune"]
@@ -67,11 +67,11 @@ class Stage(Section):
 
 
 class Axis(Section):
-    """One axis of the grid: the values of a recipe's key, of several keys at once, or which domain is left out.
+    """One axis of the grid: the values of one key of a recipe, of several keys at once, or the domain that is left out.
 
-    Without ``stages`` it applies to all stages. ``values`` are a list, or a mapping from the name shown in tables to
-    the value; without a ``key`` each value is a mapping from keys to values. With ``leave_out`` each of the named
-    domains, or each domain of a named data set, is the unseen one in turn, and the others are the sources.
+    Without ``stages`` it applies to all stages. ``values`` is a list, or a mapping from the name shown in tables to the
+    value. Without a ``key`` each value is a mapping from keys to values. With ``leave_out`` each of the named domains,
+    or each domain of a named data set, is the unseen domain once, with the others as sources.
     """
 
     stages: Several = ()
@@ -81,9 +81,9 @@ class Axis(Section):
 
 
 class Compare(Section):
-    """A paired sign test along ``axis``: the value ``of`` against one other, several, or (by default) all others.
+    """A paired sign test along ``axis``: the value ``of`` against one, several or (by default) all other values.
 
-    The two cells of a pair agree on all other axes; for the axes in ``by`` there is one test per value.
+    The two cells of a pair have the same values on all other axes. For the axes in ``by`` there is one test per value.
     """
 
     axis: str
@@ -96,8 +96,8 @@ class Show(Section):
     """The table: its rows and columns, the recorded number, and the comparisons.
 
     Values are averaged over all other axes. ``value`` is the target of the records (``unseen``, ``worst``, ``intra``,
-    ``camvid/0001TP``, ``cost``), ``metric`` their metric, by default the mean IoU or the accuracy. ``beside``
-    names further metrics, such as ``iou/vessel``, with columns of their own.
+    ``camvid/0001TP``, ``cost``), ``metric`` their metric, by default the mean IoU or the accuracy. ``beside`` names
+    further metrics, such as ``iou/vessel``, which get additional columns.
     """
 
     rows: Several | None = None
@@ -111,11 +111,12 @@ class Show(Section):
 class Comparison(Section):
     """Every arm against ``control`` in one table: paired differences with an interval, a sign test, and costs.
 
-    ``pairs`` are the axes along which cells are paired, by default those of seeds and of domains left out; an arm is
-    called by its stage and its labels on the axes that are left, such as ``pruned ior``. ``by`` names axes that have a
-    table for each label. ``value`` is the score whose difference is shown; ``beside`` names further metrics. Costs are
-    equal within ``tolerance`` (GMACs) and ``tolerance_ms`` (milliseconds in ``runtime``). ``blocks`` gives, for a data
-    set or a domain whose images are frames of a drive, how many of them are drawn together.
+    ``pairs`` are the axes along which cells are paired, by default those of seeds and of domains that are left out. The
+    name of an arm is its stage and its labels on the remaining axes, such as ``pruned ior``. For the axes in ``by``
+    there is one table per label. ``value`` is the score whose difference is shown; ``beside`` names further metrics.
+    Costs are equal within the relative differences ``tolerance`` (GMACs) and ``tolerance_ms`` (milliseconds in
+    ``runtime``). ``blocks`` is, for a data set or a domain whose images are frames of a drive, the number of
+    consecutive frames that are resampled together.
     """
 
     control: str
@@ -145,13 +146,13 @@ class Study(Section):
 
 
 def read(file: Path | str, overrides: Iterable[str] = ()) -> tuple[Study, tuple[str, ...]]:
-    """The study in a YAML file, with overrides of its own keys such as ``study.gpus=0.5``; and the other overrides.
+    """The study in a YAML file, with overrides of its own keys such as ``study.gpus=0.5``, and the other overrides.
 
     An override that begins with a section of a recipe, such as ``optim.steps=100``, applies to every stage and is
     returned unchanged.
 
     Raises:
-        InputError: one line naming the file, the key, the value and the nearest right name.
+        InputError: for wrong values; the message names the file, the key, the value and the nearest valid name.
     """
     values = mapping(Path(file), f"a study is a mapping of sections: {', '.join(Study.model_fields)}")
     own: list[str] = []
@@ -172,10 +173,10 @@ def read(file: Path | str, overrides: Iterable[str] = ()) -> tuple[Study, tuple[
 
 
 def mapping(file: Path, meant: str) -> dict[str, Any]:
-    """The mapping in a YAML file; its keys, such as 0.5, become text.
+    """The mapping in a YAML file; keys that are not texts, such as 0.5, become texts.
 
     Raises:
-        InputError: when the file holds none; ``meant`` is the rest of the message.
+        InputError: if the file does not hold a mapping; ``meant`` is the rest of the message.
     """
     values = safe_yaml.read(expanded(file))
     if not isinstance(values, dict):
@@ -199,21 +200,21 @@ def _override(values: dict[str, Any], text: str) -> None:
 
 
 def _check(study: Study, file: str) -> None:
-    """Refuse a study with wrong, unknown or repeated names."""
+    """Raise `InputError` for a study with wrong, unknown or repeated names."""
     for section, first in {
         "stages": "dense: {verb: train, recipe: dense.yaml}",
         "grid": "seed: {key: run.seed, values: [0, 1, 2]}",
     }.items():
         names = list(getattr(study, section))
         if not names:
-            raise InputError(f"{file}: {section}: is empty; give one, such as {first}")
+            raise InputError(f"{file}: {section}: it is empty; give one, such as {first}")
         for name in names:
             if not re.fullmatch(r"[\w-]+", name) or name == "stage":
                 raise InputError(f"{file}: {section}: {name!r} is not a name; use letters, digits, _ and -")
     for name, stage in study.stages.items():
         _acyclic(study, name, file)
         if stage.after is None and stage.uses == "teacher":
-            raise InputError(f"{file}: stages.{name}.uses: teacher of which stage? name it as after, or leave uses out")
+            raise InputError(f"{file}: stages.{name}.uses: teacher needs a stage as after; name one, or leave uses out")
     for name, axis in study.grid.items():
         for stage_name in listed(axis.stages):
             _known(f"{file}: grid.{name}.stages", stage_name, "stage", study.stages)
@@ -236,7 +237,7 @@ def _check_comparison(study: Study, file: str) -> None:
 
 
 def paired(study: Study, asked: Comparison, *, seeds: bool = False) -> tuple[str, ...]:
-    """The axes along which the cells of a comparison are paired, or of these only the ``seeds``."""
+    """The axes along which the cells of a comparison are paired; with ``seeds`` only those that set the seed."""
 
     def sets_seed(axis: Axis) -> bool:
         values = axis.values.values() if isinstance(axis.values, dict) else axis.values
@@ -263,7 +264,7 @@ def compared(table: Show) -> tuple[Compare, ...]:
 
 
 def value_name(value: Any) -> str:
-    """The name of a plain value of an axis: as YAML writes it, with _ for characters not allowed in folder names."""
+    """The name of a plain value of an axis: its YAML text, with _ for characters that folder names cannot have."""
     text = yaml.safe_dump(value, default_flow_style=True).split("\n")[0] if not isinstance(value, str) else value
     return re.sub(r"[^\w.+-]", "_", text)
 
@@ -280,7 +281,7 @@ def _check_axis(name: str, axis: Axis, file: str) -> None:
             raise InputError(f"{here}: leave_out sets data.sources and data.unseen; give no key and no values")
         return
     if not axis.values:
-        raise InputError(f"{here}: has no values; give some, such as values: [0, 1, 2]")
+        raise InputError(f"{here}: it has no values; give some, such as values: [0, 1, 2]")
     if axis.key is None:
         kept = axis.values.values() if isinstance(axis.values, dict) else [None]
         if not all(isinstance(value, dict) for value in kept):

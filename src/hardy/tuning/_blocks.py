@@ -1,8 +1,9 @@
-"""The blocks of an encoder, by stage: the modules in a row whose outputs have the same channels.
+"""The blocks of an encoder, by stage: a sequence of modules whose outputs have the same number of channels.
 
-The blocks are found by their form, not by name: a stage is an ``nn.Sequential`` or ``nn.ModuleList``, or a stage of
-timm's RegNet, whose modules each hold at least two layers with weights and return as many channels as each other. Where
-channels, pixels and prefix tokens are in an output follows from its shape for two image sizes; no value is computed.
+The blocks are found by their structure, not by name. A stage is an ``nn.Sequential``, an ``nn.ModuleList`` or a stage
+of timm's RegNet in which each module holds at least two layers with weights, and all modules return the same number of
+channels. The axes of channels, pixels and prefix tokens are found from the output shapes for two image sizes; no values
+are computed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +36,7 @@ class BlockStage:
         names: of the blocks in the network, in order.
         width: channels of their outputs.
         axis: the channel axis of their outputs: 1 for maps (B, C, h, w), 3 for (B, h, w, C), 2 for tokens (B, N, C).
-        prefix: how many tokens, the first ones, belong to no patch.
+        prefix: the number of tokens at the start that belong to no patch.
     """
 
     names: tuple[str, ...]
@@ -45,7 +46,7 @@ class BlockStage:
 
 
 def block_stages(network: Network) -> list[BlockStage]:
-    """The stages of the encoder of ``network``, in order; a plain transformer has one.
+    """The stages of the encoder of ``network``, in order; a plain transformer has one stage.
 
     Raises:
         InputError: for a network without an encoder, or one whose encoder has no blocks.
@@ -54,19 +55,19 @@ def block_stages(network: Network) -> list[BlockStage]:
     found = stages_in(network)
     if not found:
         raise InputError(
-            f"tuner: the encoder of {type(network).__name__} has no blocks, modules in a row of the same number of "
-            "channels, so none can be tuned; take encoder_decoder with a transformer, ConvNeXt, ResNet or MobileNet"
+            f"tuner: the encoder of {type(network).__name__} has no blocks (a sequence of modules with the same number "
+            "of channels) that could be tuned; use encoder_decoder with a transformer, ConvNeXt, ResNet or MobileNet"
         )
     return found
 
 
 def stages_in(network: Network) -> list[BlockStage]:
-    """The same; empty for a network without an encoder, or one whose encoder has no blocks."""
+    """As `block_stages`, but empty for a network without an encoder, or one whose encoder has no blocks."""
     return traced(network, _found) if network.encoder() else []
 
 
 def _found(network: Network, image: Tensor) -> list[BlockStage]:
-    """What `block_stages` returns for a copy of the network without values."""
+    """The result of `block_stages`, from a copy of the network without values (on the meta device)."""
     names = {module: name for name, module in network.named_modules()}
     shapes: dict[str, list[tuple[int, ...]]] = {}
     roots = list(network.encoder())
@@ -89,7 +90,7 @@ def _note(shapes: list[tuple[int, ...]], module: nn.Module, given: object, value
 
 
 def _rows(module: nn.Module, name: str, seen: Mapping[str, _Shapes]) -> Iterator[tuple[tuple[str, ...], int, int]]:
-    """Of each stage inside ``module`` (it included) the names of the blocks, the channel axis and the channels."""
+    """For each stage inside ``module``, or ``module`` itself: names of the blocks, channel axis, number of channels."""
     children = [(f"{name}.{child}".removeprefix("."), inner) for child, inner in module.named_children()]
     if isinstance(module, _ROWS):
         widths = {_width(inner, seen.get(child, ())) for child, inner in children}
@@ -102,7 +103,7 @@ def _rows(module: nn.Module, name: str, seen: Mapping[str, _Shapes]) -> Iterator
 
 
 def _width(module: nn.Module, shapes: _Shapes) -> tuple[int, int] | None:
-    """The channel axis and the channels of the outputs of a block; None for a module that is no block."""
+    """The channel axis and the number of channels of the outputs of a block; None for a module that is not a block."""
     weighted = sum(isinstance(inner, _ConvNd | nn.Linear) for inner in module.modules())
     if isinstance(module, _ROWS) or weighted < 2 or len(shapes) < 2:
         return None
@@ -111,7 +112,7 @@ def _width(module: nn.Module, shapes: _Shapes) -> tuple[int, int] | None:
 
 
 def _channel_axis(shapes: _Shapes) -> int | None:
-    """The axis that does not grow with the image, in outputs of 3 or 4 axes; None when it is not the only one."""
+    """The axis that does not grow with the image, in outputs of 3 or 4 axes; None if there is not exactly one."""
     if len(shapes[0]) not in (3, 4) or len(shapes[0]) != len(shapes[1]):
         return None
     same = [axis for axis in range(1, len(shapes[0])) if shapes[0][axis] == shapes[1][axis]]
@@ -119,10 +120,10 @@ def _channel_axis(shapes: _Shapes) -> int | None:
 
 
 def _prefix(network: nn.Module, name: str, shapes: _Shapes, image: Tensor) -> int:
-    """How many of the tokens (1, N, C) of the block ``name`` belong to no patch.
+    """The number of tokens (1, N, C) of the block ``name`` that belong to no patch.
 
-    From the two numbers of tokens, where the sides of the image are multiples of the patch; else as timm's
-    ``num_prefix_tokens`` says.
+    It follows from the two numbers of tokens if the sides of the image are multiples of the patch; otherwise it is
+    timm's ``num_prefix_tokens``.
     """
     few, many = shapes[0][1], shapes[1][1]
     rest, odd = divmod(4 * few - many, 3)

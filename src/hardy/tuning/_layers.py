@@ -1,4 +1,4 @@
-"""What several tuners share: the layers of an encoder that they act on, and how these are replaced."""
+"""Shared by several tuners: the layers of an encoder that they change, and the replacement of these layers."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -45,21 +45,24 @@ def within(network: Network) -> Iterator[tuple[str, nn.Module]]:
 
 
 def is_plain(module: nn.Module) -> bool:
-    """Whether ``module`` is a linear layer or a convolution whose output is linear in its own weight, stored as it is:
-    one that standardises or parametrises its weight is not."""
+    """Whether ``module`` is a linear layer or a convolution that uses its stored weight directly.
+
+    A layer that standardises or parametrises its weight is not."""
     forward = type(module).forward
     known = (nn.Linear.forward, nn.Conv2d.forward, layers.Linear.forward, layers.Conv2dSame.forward)
     return isinstance(module, Layer) and forward in known and "weight" in module._parameters
 
 
 def layers_of(network: Network, *, pointwise: bool) -> dict[str, Layer]:
-    """The linear layers in the blocks of the encoder, by name, in order: those of attention and MLPs. A block is an
-    element of a sequence (`nn.Sequential`, `nn.ModuleList`), or one of several modules of a class beside each other;
-    so patch embeddings and pooling heads are left out. So are the small networks that compute position biases.
+    """The linear layers in the blocks of the encoder, by name, in order: those of attention and MLPs.
+
+    A block is an element of a sequence (`nn.Sequential`, `nn.ModuleList`), or one of several sibling modules of the
+    same class. So patch embeddings and pooling heads are left out. The small networks that compute position biases are
+    left out too.
 
     Args:
         network: a network before `Tuner.attach`.
-        pointwise: the convolutions of size 1x1 with one group too.
+        pointwise: also include 1x1 convolutions with one group.
 
     Raises:
         InputError: for a network without an encoder, and for an encoder without such layers.
@@ -76,29 +79,29 @@ def layers_of(network: Network, *, pointwise: bool) -> dict[str, Layer]:
             found[name] = module
     if not found:
         kinds = "linear layer or 1x1 convolution" if pointwise else "linear layer"
-        hint = "" if pointwise else "; pointwise: true takes 1x1 convolutions too"
+        hint = "" if pointwise else "; pointwise: true also uses 1x1 convolutions"
         raise InputError(f"tuner: the encoder of {type(network).__name__} has no {kinds} in its blocks{hint}")
     return found
 
 
 def last_of(found: Mapping[str, Layer], frozen_share: float) -> dict[str, Layer]:
-    """``found`` without its first layers, the share ``frozen_share`` of all, rounded; at least one is left."""
+    """``found`` without the first ``frozen_share`` of its layers, rounded; at least one layer is left."""
     first = min(round(len(found) * frozen_share), len(found) - 1)
     return dict(islice(found.items(), first, None))
 
 
 def check_share(frozen_share: float) -> None:
-    """Refuse a share outside [0, 1).
+    """Check that the share is in [0, 1).
 
     Raises:
-        InputError: naming it.
+        InputError: if it is not.
     """
     if not 0 <= frozen_share < 1:
         raise InputError(f"tuner.frozen_share: {frozen_share} is out of range; it must be at least 0 and below 1")
 
 
 _POSITIONS = {swin_transformer_v2.WindowAttention: "cpb_mlp", WindowMultiHeadAttention: "meta_mlp"}
-"""The part of an attention that computes position biases."""
+"""The submodule that computes position biases, for each class of attention."""
 
 
 def _blocks_of(module: nn.Module) -> list[nn.Module]:
@@ -111,13 +114,14 @@ def _blocks_of(module: nn.Module) -> list[nn.Module]:
 
 
 def attention_of(network: Network, found: Mapping[str, Layer], *, output: bool) -> dict[str, Layer]:
-    """Those of the layers ``found`` that attention is made of: children of a module that counts its heads
-    (``num_heads``), the last of which is its output.
+    """The layers of ``found`` that belong to attention: linear children of a module with an int ``num_heads``.
+
+    The last of these children is the output layer.
 
     Args:
         network: see `layers_of`.
-        found: what `layers_of` returned.
-        output: the output layers too.
+        found: the result of `layers_of`.
+        output: also include the output layers.
 
     Raises:
         InputError: for an encoder without such layers.
@@ -130,7 +134,7 @@ def attention_of(network: Network, found: Mapping[str, Layer], *, output: bool) 
     kept = {name: layer for name, layer in found.items() if layer in chosen}
     if not kept:
         raise InputError(
-            f"tuner.targets: the encoder of {type(network).__name__} has no attention of linear layers; take all"
+            f"tuner.targets: the encoder of {type(network).__name__} has no attention of linear layers; use all"
         )
     return kept
 
@@ -140,10 +144,10 @@ def _is_pointwise(layer: nn.Conv2d) -> bool:
 
 
 def check_rank(found: Mapping[str, Layer], rank: int) -> None:
-    """Refuse a rank below 1 or above the width of one of the layers ``found``.
+    """Check that the rank is at least 1 and at most the width of the narrowest of the layers ``found``.
 
     Raises:
-        InputError: naming the narrowest layer.
+        InputError: if it is not; the message names the narrowest layer.
     """
     name, layer = min(found.items(), key=lambda item: min(item[1].weight.shape[:2]))
     least = min(layer.weight.shape[:2])
@@ -152,8 +156,9 @@ def check_rank(found: Mapping[str, Layer], rank: int) -> None:
 
 
 def replace(network: Network, made: Mapping[nn.Module, nn.Module]) -> None:
-    """Replace each module that is a key of ``made`` by its value, wherever ``network`` has it, in place; the new one
-    gets the mode of the old one."""
+    """Replace each module that is a key of ``made`` by its value, everywhere in ``network``, in place.
+
+    The new module gets the training mode of the old one."""
     for old, new in made.items():
         new.train(old.training)
     for parent in list(network.modules()):
@@ -168,12 +173,12 @@ def unwrap(network: Network, kind: type[Around]) -> None:
 
 
 def train_only(network: Network, chosen: Callable[[nn.Module, str], bool], what: str) -> None:
-    """Freeze the encoder but for the parameters ``chosen`` of its modules, in place.
+    """Freeze the encoder except for the parameters that ``chosen`` selects, in place.
 
     Args:
         network: see `Tuner.attach`.
-        chosen: of a module and the name of one of its own parameters.
-        what: the name of the parameters in the message.
+        chosen: takes a module and the name of one of its own parameters; True to train it.
+        what: the name of these parameters in the message.
 
     Raises:
         InputError: for an encoder without such parameters.
@@ -192,12 +197,12 @@ def train_only(network: Network, chosen: Callable[[nn.Module, str], bool], what:
 
 
 def factors(layer: Layer, rank: int, *, outputs: int | None = None) -> tuple[Layer, Layer]:
-    """Two new layers without bias, ``rank`` channels wide between them, for the inputs and outputs of ``layer``.
+    """Two new layers without bias, with the inputs and outputs of ``layer`` and ``rank`` channels between them.
 
     Args:
         layer: a linear layer or a 1x1 convolution.
-        rank: the width between the two.
-        outputs: how many outputs they have; None for those of ``layer``.
+        rank: the number of channels between the two layers.
+        outputs: the number of outputs; None for that of ``layer``.
     """
     outputs = len(layer.weight) if outputs is None else outputs
     down: Layer
@@ -212,7 +217,7 @@ def factors(layer: Layer, rank: int, *, outputs: int | None = None) -> tuple[Lay
 
 
 def product(up: nn.Module, down: nn.Module) -> Tensor:
-    """The weight of the one layer that computes ``up(down(x))``, for `factors`."""
+    """The weight of a single layer that computes ``up(down(x))``, for the two layers of `factors`."""
     first: Tensor = down.weight  # type: ignore[assignment]
     second: Tensor = up.weight  # type: ignore[assignment]
     made: Tensor = torch.tensordot(second.flatten(1), first, dims=1)

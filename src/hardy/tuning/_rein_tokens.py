@@ -1,6 +1,7 @@
-"""The trained part of `hardy.tuning.rein` for one stage of blocks: tokens that refine what each block returns.
+"""The trained part of `hardy.tuning.rein` for one stage of blocks: tokens that refine the output of each block.
 
-Its parameters have the names of the authors' release, so that its checkpoints fit. Source: see `hardy.tuning.rein`.
+Its parameters have the names of the authors' release, so the authors' checkpoints can be loaded. Source: see
+`hardy.tuning.rein`.
 """
 
 import math
@@ -25,26 +26,26 @@ class ReinTokens(nn.Module):
         S = softmax(f T_i^T / sqrt(c))  over the m tokens
         f + scale * ((S[:, 1:] (T_i[1:] W_T + b_T) + f) W_f + b_f)
 
-    The first token takes a share of the softmax and gives nothing back.
+    The first token takes a share of the softmax but adds nothing.
 
     Args:
         depth: L, the number of blocks.
-        width: c, the channels of their outputs.
+        width: c, the number of channels of their outputs.
         axis: the channel axis of their outputs.
-        prefix: how many tokens of a transformer, the first ones, are not refined.
-        tokens: m.
-        rank: of the products that the tokens are; None for free tokens.
-        core: refine; else there are only tokens and queries.
-        link: also give queries.
-        share: one W_T, W_f and W_Q for all blocks.
+        prefix: the number of tokens at the start of a transformer's output that are not refined.
+        tokens: m, the number of tokens of a block.
+        rank: the tokens are products of two matrices of this rank; None for a full matrix.
+        core: refine the outputs; if False, there are only tokens and queries.
+        link: also compute queries.
+        share: use the same W_T, W_f and W_Q for all blocks.
         zero_start: W_f and b_f start at zero, and there is no scale.
-        query_width: channels of a query.
+        query_width: the number of channels of a query.
         device: of the parameters.
         dtype: of the parameters.
     """
 
     undecayed: ClassVar[frozenset[str]] = frozenset({"learnable_tokens", "learnable_tokens_a", "learnable_tokens_b"})
-    """Parameters without weight decay, besides those that never have it."""
+    """Parameters without weight decay, in addition to those that never have it."""
 
     def __init__(
         self,
@@ -90,7 +91,7 @@ class ReinTokens(nn.Module):
         return self.learnable_tokens_a @ self.learnable_tokens_b
 
     def forward(self, x: Tensor, block: int) -> Tensor:
-        """The output ``x`` of the block number ``block``, from 0, refined."""
+        """The refined output ``x`` of block number ``block`` (the first is 0)."""
         last = x.ndim - 1
         cells = x if self.axis == last else x.movedim(self.axis, last)
         if self.prefix:  # one split, whose backward pass copies the gradient once
@@ -100,8 +101,10 @@ class ReinTokens(nn.Module):
         return refined if self.axis == last else refined.movedim(last, self.axis)
 
     def _refined(self, cells: Tensor, block: int) -> Tensor:
-        """``cells`` (B, n, c), any strides, refined. Batched products read them without a copy that would be kept, and
-        sums are part of products where they can be."""
+        """The refined ``cells`` (B, n, c), with any strides.
+
+        Batched products read the cells without a copy that would stay in memory for the backward pass, and additions
+        are fused with products where possible."""
         if self.free:
             tokens = self.learnable_tokens[block]
         else:
@@ -113,9 +116,10 @@ class ReinTokens(nn.Module):
         return cells + change if self.scale is None else torch.addcmul(cells, change, self.scale)
 
     def queries(self) -> Tensor:
-        """(m, 256): of the projections Q_i = T_i W_Q + b_Q of all blocks the maximum, mean and last, merged.
+        """The queries (m, query_width): the merged maximum, mean and last of the projections Q_i = T_i W_Q + b_Q.
 
-        The inputs of the merging layer are interleaved: all three of the first channel, then of the second.
+        The inputs of the merging layer are interleaved: the three values of the first channel, then of the second, and
+        so on.
         """
         tokens = self.tokens()
         if isinstance(self.transform, nn.ModuleList):
@@ -128,12 +132,12 @@ class ReinTokens(nn.Module):
 
 
 class Refined(nn.Module):
-    """``block`` with its output refined by ``tokens``, which another module holds as its child."""
+    """``block`` with its output refined by ``tokens``; another module registers ``tokens`` as its submodule."""
 
     def __init__(self, block: nn.Module, tokens: ReinTokens, number: int) -> None:
         super().__init__()
         self.block, self.number = block, number
-        self._tokens = (tokens,)  # in a tuple, or all blocks would hold its parameters
+        self._tokens = (tokens,)  # in a tuple, so that the tokens are not a submodule of every block
         self.train(block.training)
 
     def forward(self, *args: object, **kwargs: object) -> Tensor:
@@ -148,7 +152,7 @@ def _drawn(shape: tuple[int, ...], fan: float, made: Mapping[str, Any]) -> nn.Pa
 
 
 def _layers(copies: int, inputs: int, outputs: int, made: Mapping[str, Any]) -> nn.Module:
-    """One linear layer, or a list of as many as ``copies``."""
+    """One linear layer, or a list of ``copies`` layers if there are more."""
     layers = [nn.Linear(inputs, outputs, **made) for _ in range(copies)]
     return layers[0] if copies == 1 else nn.ModuleList(layers)
 

@@ -1,10 +1,10 @@
 """AdaptFormer: trains a bottleneck beside each MLP of the encoder, which is frozen.
 
-    y = MLP(h) + scale * (W_up ReLU(W_down h + b_down) + b_up)          h: what the MLP reads, after its norm
+    y = MLP(h) + scale * (W_up ReLU(W_down h + b_down) + b_up)          h: the input of the MLP, after its norm
 
-W_up and the biases are zero at the start, so the network computes the same as before. An MLP is found from the modules:
-it holds a linear layer to another width and one back to the first. Where a layer scale follows the MLP, it scales the
-bottleneck too. The bottleneck is not linear, so it cannot be merged.
+W_up and the biases are zero at the start, so the network computes the same as before. MLPs are found by structure: a
+module with a linear layer to another width and a linear layer back to the first width. If a layer scale follows the
+MLP, it also scales the bottleneck. The bottleneck is not linear, so it cannot be merged.
 
 Source: Chen, Ge, Tong, Wang, Song, Wang and Luo, "AdaptFormer: adapting vision transformers for scalable visual
 recognition", NeurIPS 2022; the initial values are those of the authors' code.
@@ -28,8 +28,8 @@ class AdaptFormer(Tuner):
     """For encoders with MLPs of linear layers: transformers, MLP-Mixers, ConvNeXt.
 
     Args:
-        width: of the bottlenecks.
-        scale: their outputs are multiplied by it.
+        width: the number of channels of the bottlenecks.
+        scale: the factor on the outputs of the bottlenecks.
 
     Raises:
         InputError: for a width below 1.
@@ -45,7 +45,7 @@ class AdaptFormer(Tuner):
         found = {module: wide for _, module in within(network) if (wide := _width_of_mlp(module))}
         if not found:
             raise InputError(
-                f"tuner: the encoder of {type(network).__name__} has no MLP of linear layers; take a transformer, or "
+                f"tuner: the encoder of {type(network).__name__} has no MLP of linear layers; use a transformer, or "
                 "another tuner"
             )
         freeze_encoder(network)
@@ -57,8 +57,9 @@ class AdaptFormer(Tuner):
 
 
 def _width_of_mlp(module: nn.Module) -> int | None:
-    """How many channels ``module`` reads and writes when it is an MLP: it holds a linear layer to a hidden width, or to
-    two of them in a gated MLP, and one back; None when it is none."""
+    """The number of input and output channels of ``module`` if it is an MLP; None if it is not.
+
+    An MLP holds a linear layer to a hidden width (twice that width in a gated MLP) and a linear layer back."""
     layers = [child for child in module.children() if isinstance(child, nn.Linear) and is_plain(child)]
     for first, last in permutations(layers, 2):
         hidden, wide = last.in_features, first.in_features
@@ -71,9 +72,9 @@ class _Beside(nn.Module):
     """``mlp(x) + scale * up(relu(down(x)))``, over the last axis.
 
     Args:
-        mlp: what stood here.
-        wide: how many channels it reads.
-        width: of the bottleneck.
+        mlp: the original MLP.
+        wide: the number of its input channels.
+        width: the number of channels of the bottleneck.
         scale: of the bottleneck's output.
     """
 

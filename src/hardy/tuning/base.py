@@ -16,23 +16,25 @@ class Tuner(ABC):
 
     A subclass implements `attach`, and also `merge` if its inserted modules can be merged into the existing weights.
     Its constructor takes its options after the ``*`` and nothing before it. A tuner keeps no reference to a network:
-    another object with the same options does the same, so a file stores the name and the options only.
+    another object with the same options does the same, so a file stores only the name and the options.
 
-    Contract, checked by ``tests/contracts/test_tuners.py`` for every method: entries that are not `trained` keep their
-    bits in training; what is inserted are modules, not hooks, so that copying, `torch.export`, saving and pruning work;
-    the structure after `attach` depends on the structure before and on the options, not on the weights; `merge` changes
-    no logit by more than 1e-5 of the largest one.
+    Contract, checked by ``tests/contracts/test_tuners.py`` for every method:
+
+    - entries that are not `trained` keep their bits in training;
+    - a tuner inserts modules, not hooks, so copying, `torch.export`, saving and pruning work;
+    - the structure after `attach` depends on the structure before and on the options, not on the weights;
+    - `merge` changes no logit by more than 1e-5 of the largest one.
     """
 
     @abstractmethod
     def attach(self, network: Network) -> None:
         """Freeze parameters and insert modules, in place.
 
-        Frozen parameters get ``requires_grad`` False. Modules whose statistics are frozen too are named in
-        ``network.resting``. New parameters are drawn from torch's generator.
+        Frozen parameters get ``requires_grad`` False. Modules whose statistics are frozen too are listed in
+        ``network.resting``. New parameters are drawn with torch's generator.
 
         Raises:
-            InputError: for a network that the method does not support; nothing is changed then.
+            InputError: for a network that the method does not support; then nothing is changed.
         """
 
     def trained(self, network: Network) -> frozenset[str]:
@@ -55,7 +57,7 @@ class Tuner(ABC):
         )
 
     def remembered(self, network: Network) -> frozenset[str]:
-        """The names of the entries of ``network.state_dict()`` whose values from before training `finish` needs.
+        """The names of the entries of ``network.state_dict()`` whose values before training are needed by `finish`.
 
         Args:
             network: a network after `attach`.
@@ -63,10 +65,10 @@ class Tuner(ABC):
         return frozenset()
 
     def finish(self, network: Network, start: Mapping[str, Tensor]) -> None:  # noqa: B027 - most do nothing here
-        """Called once after the last step of the training that began with `attach`; changes weights in place.
+        """Called once after the last training step; may change weights in place.
 
         Args:
-            network: with the weights that were selected.
+            network: the network with the selected weights.
             start: the values of the `remembered` entries after `attach`, before the first step.
         """
 
@@ -74,11 +76,11 @@ class Tuner(ABC):
         """Merge the inserted modules into the original weights, in place; the network gets its original structure.
 
         Raises:
-            InputError: when that cannot be exact; nothing is changed then.
+            InputError: if that cannot be exact; then nothing is changed.
         """
         raise InputError(
-            f"tuner: what {type(self).__name__} inserts cannot be merged into the weights of a network; use the tuned "
-            "network as it is, without merge"
+            f"tuner: the modules of {type(self).__name__} cannot be merged into the weights of a network; use the "
+            "tuned network as it is, without merge"
         )
 
 
@@ -91,7 +93,7 @@ def encoder_of(network: Network) -> Sequence[nn.Module]:
     modules = list(network.encoder())
     if not modules:
         raise InputError(
-            f"tuner: {type(network).__name__} names no encoder (Network.encoder), so none can be frozen; take a "
+            f"tuner: {type(network).__name__} names no encoder (Network.encoder), so none can be frozen; use a "
             "network with an encoder, such as encoder_decoder"
         )
     return modules

@@ -2,8 +2,8 @@
 
     y = W x + b          b of every linear layer, convolution and norm layer of the encoder is trained, W is not
 
-A norm layer's bias is its shift. Attention that stores the biases of query, key and value apart from the layer
-(``q_bias``, ``v_bias``, ``in_proj_bias``) trains those too. Tables of position biases are weights, not biases.
+A norm layer's bias is its shift. Biases of query, key and value that attention stores outside of the layer (``q_bias``,
+``v_bias``, ``in_proj_bias``) are trained too. Tables of position biases are weights, not biases.
 
 Source: Ben Zaken, Ravfogel and Goldberg, "BitFit: simple parameter-efficient fine-tuning for transformer-based masked
 language-models", ACL 2022.

@@ -11,7 +11,7 @@ __all__ = ["Frozen"]
 
 
 class Frozen(Tuner):
-    """The simplest tuner, the baseline of the others."""
+    """The simplest tuner, a baseline for the others."""
 
     def attach(self, network: Network) -> None:
         """See `Tuner.attach`."""

@@ -1,10 +1,10 @@
-"""Trains all weights, encoder included, as training without a tuner does; inserts nothing. The baseline of the others.
+"""Trains all weights, including the encoder, as training without a tuner does; inserts nothing. A baseline.
 
-It has no learning rate of its own: ``optim.encoder_rate`` is the one factor on the rate of a pre-trained encoder, with
-every tuner and without one.
+It has no option for the learning rate: with every tuner and without one, ``optim.encoder_rate`` is the learning-rate
+factor of a pre-trained encoder.
 
 Source: Girshick, Donahue, Darrell and Malik, "Rich feature hierarchies for accurate object detection and semantic
-segmentation", CVPR 2014, section 2.3: a pre-trained network is trained on, all of it, at a lower rate.
+segmentation", CVPR 2014, section 2.3: all weights of a pre-trained network are fine-tuned at a lower learning rate.
 """
 
 from hardy.networks.base import Network
@@ -14,7 +14,7 @@ __all__ = ["Full"]
 
 
 class Full(Tuner):
-    """For every network, one without an encoder too."""
+    """For every network, also one without an encoder."""
 
     def attach(self, network: Network) -> None:
         """See `Tuner.attach`: nothing is frozen."""

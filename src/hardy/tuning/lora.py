@@ -2,10 +2,10 @@
 
     y = W x + b + (alpha / rank) B A x          A (rank, C_in) random, B (C_out, rank) zero at the start
 
-The layers are found from the modules: every linear layer in the encoder's blocks, whatever its name, and with
-``pointwise`` every 1x1 convolution. ``targets`` leaves the MLPs out, or all but query, key and value, as the published
-settings for vision foundation models do. With ``frozen_share`` the first of them stay as they are: then no activation
-before the first that is tuned is kept for the backward pass. Merging is exact: ``W + (alpha / rank) B A``.
+The layers are found by structure, not by name: every linear layer in the encoder's blocks, and with ``pointwise`` every
+1x1 convolution. ``targets`` limits them to attention, or to query, key and value, as the published settings for vision
+foundation models do. With ``frozen_share`` the first layers are not tuned; then activations before the first tuned
+layer are not kept for the backward pass. Merging is exact: ``W + (alpha / rank) B A``.
 
 Source: Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang and Chen, "LoRA: low-rank adaptation of large language models",
 ICLR 2022, section 4.1, equation 3; A is initialised as in the authors' code, like a linear layer.
@@ -41,12 +41,13 @@ class LoRA(Tuner):
     Args:
         rank: of the products; at most the width of the narrowest layer.
         alpha: the products are multiplied by ``alpha / rank``.
-        targets: beside which linear layers: all; attention, its query, key, value and output; or qkv, without output.
-        pointwise: beside 1x1 convolutions too, as convolutional encoders need.
-        frozen_share: share of the layers, the first ones, that get no product; rounded.
+        targets: which linear layers get a product: ``all``; ``attention``, that is query, key, value and output; or
+            ``qkv``, without the output.
+        pointwise: also 1x1 convolutions, as convolutional encoders need.
+        frozen_share: the share of the layers, from the first, that get no product, in [0, 1); rounded.
 
     Raises:
-        InputError: for a negative alpha, a share outside [0, 1), and pointwise where only attention is a target.
+        InputError: for a negative alpha, a share outside [0, 1), and ``pointwise`` with other ``targets`` than all.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class LoRA(Tuner):
         within("tuner.alpha", alpha, 0)
         check_share(frozen_share)
         if pointwise and targets != "all":
-            raise InputError(f"tuner.pointwise: has no effect: tuner.targets is {targets}; leave one of them out")
+            raise InputError(f"tuner.pointwise: it has no effect with tuner.targets: {targets}; leave one of them out")
         self.rank, self.alpha, self.targets, self.pointwise = rank, alpha, targets, pointwise
         self.frozen_share = frozen_share
 

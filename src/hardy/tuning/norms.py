@@ -2,7 +2,7 @@
 
     y = gamma * (x - mean) / std + beta          gamma and beta of every norm layer of the encoder are trained
 
-The running statistics of batch norms are frozen with the rest.
+The running statistics of batch norms are frozen too.
 
 Source: Frankle, Schwab and Morcos, "Training BatchNorm and only BatchNorm: on the expressive power of random features
 in CNNs", ICLR 2021, for batch norms; Basu, Hu, Massiceti and Feizi, "Strong baselines for

@@ -1,11 +1,12 @@
-"""Rein: learnable tokens refine what each block of a frozen encoder returns, and can be the queries of the decoder.
+"""Rein: trained tokens refine the output of each block of a frozen encoder, and can be the queries of the decoder.
 
-Per block i with tokens T_i (m, c) and features f (n, c): ``S = softmax(f T_i^T / sqrt(c))`` over the m tokens,
-``f + scale ((S[:, 1:] (T_i[1:] W_T + b_T) + f) W_f + b_f)``. Low rank: ``T_i = A_i B_i``. Link:
-``Q_i = T_i W_Q + b_Q``, and a linear layer merges the maximum, the mean and the last of all Q_i into the queries
-(m, 256). Tokens start uniform in [-v, v], ``v = sqrt(6 / (3 * 16^2 + c))``, with ``sqrt(c r)`` for ``c`` at rank r;
-scale starts at 0.001 and linear layers as torch's. An encoder of several stages has tokens and layers for each, no
-scale, W_f and b_f that start at zero, and the sum of the stages' queries.
+Block i has tokens T_i (m, c) and features f (n, c). With ``S = softmax(f T_i^T / sqrt(c))`` over the m tokens, the
+output is ``f + scale ((S[:, 1:] (T_i[1:] W_T + b_T) + f) W_f + b_f)``. With a rank, ``T_i = A_i B_i``. With the link,
+``Q_i = T_i W_Q + b_Q``, and a linear layer merges the maximum, the mean and the last of all Q_i into the queries (m,
+256). Tokens start uniform in [-v, v] with ``v = sqrt(6 / (3 * 16^2 + c))``; the two factors of rank r use ``sqrt(c r)``
+instead of ``c``. The scale starts at 0.001, and linear layers are initialised as torch does. In an encoder of several
+stages, each stage has its own tokens and layers. Then there is no scale, W_f and b_f start at zero, and the queries of
+the stages are summed.
 
 Source: Wei et al., "Stronger, fewer, & superior: harnessing vision foundation models for domain generalized semantic
 segmentation", CVPR 2024, section 3 and algorithm 1; details as in its release.
@@ -26,19 +27,20 @@ __all__ = ["Rein"]
 
 
 class Rein(Tuner):
-    """Trains the tokens with their layers, the decoder and the heads; the encoder is frozen and stays in evaluation
-    mode. The defaults are the paper's full method without link.
+    """Trains the tokens with their layers, the decoder and the heads; the encoder is frozen in evaluation mode.
+
+    The defaults are the paper's full method without the link.
 
     Args:
         core: refine the features of every block; without it only the link is left.
-        link: give `Network.queries`, for a decoder that reads them; it has as many queries as there are tokens.
-        share: one W_T, W_f and W_Q for all blocks of a stage, not one for each.
-        rank: of the tokens of a block; None for free tokens.
-        tokens: m, at least 2.
-        zero_start: W_f and b_f start at zero and there is no scale; None: for encoders of several stages.
+        link: set `Network.queries`, for a decoder that reads them; there is one query for each token.
+        share: use the same W_T, W_f and W_Q for all blocks of a stage.
+        rank: of the tokens of a block, 1 or more; None for a full matrix.
+        tokens: m, 2 or more.
+        zero_start: W_f and b_f start at zero and there is no scale; None: True for encoders of several stages.
 
     Raises:
-        InputError: for fewer tokens or a lower rank than 1, and without both core and link.
+        InputError: for fewer than 2 tokens, a rank below 1, and without both core and link.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class Rein(Tuner):
         if rank is not None:
             within("Rein.rank", rank, 1)
         if not (core or link):
-            raise InputError("Rein: core false and link false leave nothing to train beside the decoder; take frozen")
+            raise InputError("Rein: with core: false and link: false only the decoder is trained; use frozen")
         self.core, self.link, self.share = core, link, share
         self.rank, self.tokens, self.zero_start = rank, tokens, zero_start
 
@@ -66,12 +68,12 @@ class Rein(Tuner):
             if self.rank is not None and self.rank > stage.width:
                 raise InputError(
                     f"tuner: rein: rank {self.rank} is larger than the {stage.width} channels of "
-                    f"{network.known_as(stage.names[0])}; take a rank up to {min(each.width for each in stages)}"
+                    f"{network.known_as(stage.names[0])}; use a rank up to {min(each.width for each in stages)}"
                 )
         if self.link and not traced(network, lambda copied, image: self._read(copied, stages, image)):
             raise InputError(
-                f"tuner: rein: link has no effect: nothing in {type(network).__name__} reads its queries "
-                "(Network.queries); leave link out, or take a decoder with queries"
+                f"tuner: rein: link has no effect, because nothing in {type(network).__name__} reads the queries "
+                "(Network.queries); leave link out, or use a decoder with queries"
             )
         freeze_encoder(network)
         self._insert(network, stages)
@@ -104,7 +106,7 @@ class Rein(Tuner):
         )
 
     def _read(self, copied: Network, stages: Sequence[BlockStage], image: Tensor) -> bool:
-        """Whether ``copied``, which has no values, reads the queries when tuned; it is changed in place."""
+        """Whether ``copied``, a network without values, reads the queries when it is tuned; changes it in place."""
         self._insert(copied, stages)
         calls: list[ReinTokens] = []
         for module in copied.modules():

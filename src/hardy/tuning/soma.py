@@ -3,10 +3,10 @@
     W = U S V^T        B = U_r sqrt(S_r)        A = sqrt(S_r) V_r^T        of the ``rank`` smallest singular values
     y = (W - B_0 A_0) x + B A x + b             A_0, B_0: A and B at the start; A, B and b are trained
 
-The decomposition is a complete one, in float64. Layers that are stored as one, such as query, key and value, are
-decomposed separately. The first layers are frozen, a third by default, as in blocks 0 to 7 of 24. At the start the
-network computes the same as before. W keeps its bits, and A_0 and B_0 are stored with what is trained: another machine
-may find other singular vectors. Merging is exact: ``W - B_0 A_0 + B A``.
+The singular value decomposition is complete and in float64. Layers that are stored as one, such as query, key and
+value, are decomposed separately. The first layers are frozen: a third by default, like blocks 0 to 7 of 24. At the
+start the network computes the same as before. W keeps its bits. A_0 and B_0 are stored with the trained weights,
+because another machine may find other singular vectors. Merging is exact: ``W - B_0 A_0 + B A``.
 
 Source: Yun, Chae, Lee and Ro, "SoMA: singular value decomposed minor components adaptation for domain generalizable
 representation learning", CVPR 2025.
@@ -40,9 +40,9 @@ class SoMA(Tuner):
     """For encoders with linear layers, or 1x1 convolutions.
 
     Args:
-        rank: how many singular values are trained in each layer; at most the width of the narrowest.
-        frozen_share: share of the layers, the first ones, that stay frozen; rounded.
-        pointwise: 1x1 convolutions too, as convolutional encoders need.
+        rank: the number of singular values that are trained in each layer; at most the width of the narrowest layer.
+        frozen_share: the share of the layers, from the first, that stay frozen, in [0, 1); rounded.
+        pointwise: also 1x1 convolutions, as convolutional encoders need.
 
     Raises:
         InputError: for a share outside [0, 1).
@@ -65,7 +65,7 @@ class SoMA(Tuner):
         replace(network, {layer: _Minor(layer, self.rank, parts[name]) for name, layer in found.items()})
 
     def trained(self, network: Network) -> frozenset[str]:
-        """See `Tuner.trained`; A_0 and B_0 belong to what is stored."""
+        """See `Tuner.trained`; also A_0 and B_0, because they must be stored."""
         starts = {
             entry
             for name, module in network.named_modules()
@@ -81,9 +81,9 @@ class SoMA(Tuner):
 
 
 def _stored_as_one(network: Network, name: str, layer: Layer) -> int:
-    """How many layers are stored as one in ``layer``: query, key and value, or the two halves of a gated layer.
+    """The number of layers that are stored as one in ``layer``: query, key and value, or the halves of a gated layer.
 
-    That is the case when a layer beside it reads a third or half of its outputs, and none reads all of them.
+    It is 3 or 2 if a sibling layer reads a third or a half of its outputs and none reads all of them, else 1.
     """
     parent = network.get_submodule(name.rpartition(".")[0])
     beside = {other.in_features for other in parent.children() if isinstance(other, nn.Linear) and other is not layer}
@@ -94,7 +94,7 @@ def _stored_as_one(network: Network, name: str, layer: Layer) -> int:
 
 
 class _Minor(Around):
-    """``layer(x) + sum of parts (up(down(x)) - start_up(start_down(x)))``, each for its rows."""
+    """``layer(x)`` plus, for the rows of each part, ``up(down(x)) - start_up(start_down(x))``."""
 
     def __init__(self, layer: Layer, rank: int, parts: int) -> None:
         super().__init__(layer)
@@ -123,7 +123,7 @@ class _Minor(Around):
 def _split(part: Tensor, layer: Layer, rank: int) -> tuple[Layer, Layer]:
     """Layers A and B of the ``rank`` smallest singular values of the rows ``part`` of the weight of ``layer``."""
     down, up = factors(layer, rank, outputs=len(part))
-    weight = part.flatten(1).double().nan_to_num()  # a network whose weights are loaded later can hold anything
+    weight = part.flatten(1).double().nan_to_num()  # weights that are loaded later may be uninitialised here
     left, values, right = torch.linalg.svd(weight, full_matrices=False)
     roots = values[-rank:].sqrt()
     with torch.no_grad():

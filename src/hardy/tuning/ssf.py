@@ -3,8 +3,8 @@
     y = gamma * layer(x) + beta          gamma ~ N(1, 0.02^2) and beta ~ N(0, 0.02^2) of each channel are trained
 
 It acts on every linear layer, convolution and norm layer. Merging is exact: weight and bias become ``gamma * W`` and
-``gamma * b + beta``. A layer without bias therefore gets no beta: nothing could take it up. In timm's norms with an
-activation, scale and shift stand before the activation.
+``gamma * b + beta``. A layer without bias gets no beta, because beta could not be merged into it. In timm's norms with
+an activation, scale and shift are applied before the activation.
 
 Source: Lian, Zhou, Feng and Wang, "Scaling & shifting your features: a new baseline for efficient model tuning",
 NeurIPS 2022.
@@ -36,7 +36,7 @@ _WITH_ACTIVATION = (
 """Norms that hold a module ``drop`` and then an activation."""
 
 _LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, layers.RmsNorm, layers.SimpleNorm)
-"""Layers whose channels are the last axis, less those of `_MAPS`; those of all others are axis 1."""
+"""Layers whose channel axis is the last one, except for those in `_MAPS`. For all other layers it is axis 1."""
 
 _MAPS = (layers.LayerNorm2d, layers.LayerNorm2dFp32, LayerNormExp2d, layers.LayerNormAct2d)
 
@@ -72,7 +72,7 @@ def _can_be_merged(module: nn.Module) -> bool:
 
 
 def _drawn(layer: nn.Module) -> tuple[nn.Parameter, nn.Parameter | None]:
-    """New scales and shifts for the outputs of ``layer``; no shifts for one without bias."""
+    """New scales and shifts for the outputs of ``layer``; no shifts for a layer without bias."""
     weight: Tensor = layer.weight  # type: ignore[assignment]
     gamma = torch.empty(len(weight), dtype=weight.dtype, device=weight.device).normal_(1, _DEVIATION)
     has_bias = "bias" in layer._parameters and layer.bias is not None
@@ -99,7 +99,7 @@ class _ScaledShifted(Around):
 
 
 class _BeforeActivation(nn.Module):
-    """``gamma * x + beta``, between a norm and its activation. ``layer`` is what stood there, an identity."""
+    """``gamma * x + beta``, between a norm and its activation. ``layer`` is the identity that it replaces."""
 
     def __init__(self, layer: nn.Module, norm: nn.Module) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class _BeforeActivation(nn.Module):
 
     @torch.no_grad()
     def merged_into(self, norm: nn.Module) -> nn.Module:
-        """Merge scale and shift into ``norm``, in place; returns what stood here."""
+        """Merge scale and shift into ``norm``, in place; returns the identity that this module replaced."""
         weight, bias = _scaled(norm, self.gamma, self.beta)
         norm.weight.copy_(weight)  # type: ignore[operator,union-attr]
         if bias is not None:

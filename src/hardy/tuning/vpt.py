@@ -1,10 +1,10 @@
-"""VPT: trains prompts, tokens beside those of the image, in a frozen vision transformer.
+"""VPT: trains prompts, which are tokens in addition to those of the image, in a frozen vision transformer.
 
     shallow    [x_1, Z_1, E_1] = L_1([x_0, P, E_0])         prompts P before the first block; the others read Z
     deep       [x_i, _, E_i] = L_i([x_i-1, P_i-1, E_i-1])   new prompts before every block; their outputs are dropped
 
-x are the class and register tokens, E the patches. Prompts get no position. P ~ U(-v, v) with v^2 = 6 / (3 p^2 + c), p
-the patch size and c the width. They are tokens, so they cannot be merged into weights.
+x are the class and register tokens, E the patches. Prompts get no position embedding. P ~ U(-v, v) with v^2 = 6 / (3
+p^2 + c), where p is the patch size and c the width. Prompts are tokens, so they cannot be merged into weights.
 
 Source: Jia, Tang, Chen, Cardie, Belongie, Hariharan and Lim, "Visual prompt tuning", ECCV 2022; the
 initial values are those of the authors' code.
@@ -31,11 +31,11 @@ class VPT(Tuner):
     """For plain vision transformers of timm: its classes VisionTransformer and Eva.
 
     Args:
-        tokens: how many prompts each block reads.
-        deep: new prompts before every block; else before the first.
+        tokens: the number of prompts that each block reads, 1 or more.
+        deep: new prompts before every block; if False, only before the first.
 
     Raises:
-        InputError: for less than one token.
+        InputError: for fewer than one token.
     """
 
     def __init__(self, *, tokens: int = 50, deep: bool = True) -> None:
@@ -48,8 +48,8 @@ class VPT(Tuner):
         found: list[Any] = [module for _, module in within(network) if isinstance(module, (VisionTransformer, Eva))]
         if not found:
             raise InputError(
-                f"tuner: the encoder of {type(network).__name__} is no plain vision transformer (timm's "
-                "VisionTransformer or Eva), which prompts need; take another encoder or another tuner"
+                f"tuner: vpt needs a plain vision transformer (timm's VisionTransformer or Eva), and the encoder of "
+                f"{type(network).__name__} is not one; use another encoder or another tuner"
             )
         freeze_encoder(network)
         for model in found:
@@ -73,9 +73,9 @@ class _Prompted(nn.Module):
     """A block that reads its own prompts after the prefix tokens, and drops their outputs.
 
     Args:
-        block: what stood here.
+        block: the original block.
         prompts: (tokens, C).
-        model: the transformer; its number of prefix tokens is read.
+        model: the transformer, which gives the number of prefix tokens.
     """
 
     def __init__(self, block: nn.Module, prompts: nn.Parameter, model: Any) -> None:
@@ -89,7 +89,7 @@ class _Prompted(nn.Module):
 
 
 class _Inserted:
-    """Mixed into the class of a transformer: prompts follow the prefix tokens, of which they are from then on."""
+    """Mixed into the class of a transformer: prompts follow the prefix tokens and are counted as prefix tokens."""
 
     def _pos_embed(self, x: Tensor) -> Any:
         model: Any = self
@@ -104,7 +104,7 @@ class _Inserted:
 
 
 def _insert(model: Any, prompts: nn.Parameter) -> None:
-    """Give ``model`` the class that reads ``prompts``, in place."""
+    """Change the class of ``model``, in place, so that it reads ``prompts``."""
     kind = type(model)
     model.prompts = prompts
     model.num_prefix_tokens += len(prompts)

@@ -1,11 +1,11 @@
-"""WiSE-FT: trains all weights, then averages them with those before; inserts nothing.
+"""WiSE-FT: trains all weights, then averages them with the weights before training; inserts nothing.
 
     theta = (1 - alpha) theta_0 + alpha theta_1          theta_0 before and theta_1 after training
 
-It acts once, after the last step, on the weights that the run selected. By default the encoder is averaged and decoder
-and heads are those of theta_1: the average with a decoder that started at random means nothing. ``decoder`` averages
-them too, for a network whose decoder was trained before. Running means and variances of batch norms are averaged by
-the same formula, not re-estimated; batch counters are those of theta_1.
+The average is computed once, after the last step, from the weights that the run selected. By default only the encoder
+is averaged; decoder and heads are those of theta_1, because an average with a randomly initialised decoder is
+meaningless. ``decoder`` averages them too, for a network whose decoder was trained before. Running means and variances
+of batch norms are averaged with the same formula, not re-estimated; batch counters are those of theta_1.
 
 Source: Wortsman, Ilharco, Kim, Li, Kornblith, Roelofs, Gontijo Lopes, Hajishirzi, Farhadi, Namkoong and Schmidt,
 "Robust fine-tuning of zero-shot models", CVPR 2022, section 3.
@@ -24,11 +24,11 @@ __all__ = ["WiSEFT"]
 
 
 class WiSEFT(Tuner):
-    """For networks with an encoder; with ``decoder`` for all.
+    """For networks with an encoder; with ``decoder``, for all networks.
 
     Args:
-        alpha: the share of the trained weights; 1 is `full`, 0 gives back the weights before.
-        decoder: average decoder and heads too.
+        alpha: the share of the trained weights, in [0, 1]; 1 is the tuner `full`, 0 the weights before training.
+        decoder: also average decoder and heads.
 
     Raises:
         InputError: for an alpha outside [0, 1].
@@ -45,7 +45,7 @@ class WiSEFT(Tuner):
         network.requires_grad_(True)
 
     def remembered(self, network: Network) -> frozenset[str]:
-        """See `Tuner.remembered`: what is averaged."""
+        """See `Tuner.remembered`: the entries that are averaged."""
         names = {module: name for name, module in network.named_modules()}
         roots = [""] if self.decoder else [f"{names[module]}." for module in encoder_of(network)]
         return frozenset(

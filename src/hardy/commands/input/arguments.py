@@ -1,4 +1,4 @@
-"""The arguments that several verbs share, and the trust in code that is named on the command line."""
+"""Arguments that several commands share, and trust in code that is named on the command line."""
 
 import sys
 from pathlib import Path
@@ -27,7 +27,7 @@ __all__ = [
 
 
 def _allow(names: set[str] | list[str]) -> None:
-    """Allow the modules that the user typed, and search the current folder for them after all installed packages."""
+    """Allow the modules that the user typed; they may also be in the current folder, after all installed packages."""
     if names:
         trust.allow(names)
         here = str(Path.cwd())
@@ -38,13 +38,13 @@ def _allow(names: set[str] | list[str]) -> None:
 def _trusted(modules: list[str] | None) -> list[str] | None:
     for module in modules or ():
         if not all(part.isidentifier() for part in module.replace(":", ".", 1).split(".")):
-            raise InputError(f"--trust {module!r}: is no module; give a name such as their.module")
+            raise InputError(f"--trust {module!r}: it is not the name of a module; give a name such as their.module")
     _allow(modules or [])
     return modules
 
 
 def typed(words: list[str] | None) -> list[str] | None:
-    """A name typed as a domain or in an override needs no other trust."""
+    """Return ``words``, and allow the modules named in them: what the user types as a domain or override is trusted."""
     _allow(trust.names_typed(words or ()))
     return words
 
@@ -68,8 +68,8 @@ Domains = Annotated[
 DomainsAdapting = Annotated[
     list[str],
     typer.Argument(
-        help="Domains such as camvid/0001TP or camvid for all; adapt.name=source adapt.reset=never to adapt on them, "
-        "stream.kind=mixed or a recipe of a stream to show them as one.",
+        help="Domains such as camvid/0001TP or camvid for all; adapt.name=source adapt.reset=never to adapt on them; "
+        "stream.kind=mixed or a recipe of a stream to show them as a stream.",
         callback=typed,
         autocompletion=completion.domains,
     ),
@@ -77,16 +77,16 @@ DomainsAdapting = Annotated[
 Adapting = Annotated[
     list[str] | None,
     typer.Argument(
-        help="adapt.name=source adapt.reset=never and the like, to adapt on the images.",
+        help="Options such as adapt.name=source adapt.reset=never, to adapt on the images.",
         callback=typed,
         autocompletion=completion.adapting,
     ),
 ]
 DatasetOptions = Annotated[
     list[str] | None,
-    typer.Option(help="Data set option: folder.root=photos streets.test=20.", callback=typed),
+    typer.Option(help="Option of a data set: folder.root=photos streets.test=20.", callback=typed),
 ]
-Root = Annotated[str | None, typer.Option(help="Folder that holds the data sets (else HARDY_DATA).")]
+Root = Annotated[str | None, typer.Option(help="Folder of the data sets (else HARDY_DATA).")]
 SizeText = Annotated[str | None, typer.Option(help="HEIGHTxWIDTH in pixels.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Trust = Annotated[

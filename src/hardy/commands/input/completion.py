@@ -1,4 +1,4 @@
-"""What the shell completes after a verb: settings of a recipe, methods, kinds, data sets. Imports no torch."""
+"""Words that the shell completes after a command: settings of a recipe, methods, kinds, data sets. Imports no torch."""
 
 from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
@@ -20,12 +20,12 @@ def kinds(incomplete: str) -> list[str]:
 
 
 def overrides(context: typer.Context, incomplete: str) -> list[str]:
-    """Overrides that begin with ``incomplete``: a setting and ``=``, and behind it the values it chooses from."""
+    """Overrides that begin with ``incomplete``: a setting and ``=``; after ``=``, the values of the setting."""
     return _overrides(context, incomplete, "")
 
 
 def adapting(context: typer.Context, incomplete: str) -> list[str]:
-    """As `overrides`, of a network that adapts."""
+    """As `overrides`, only for the section ``adapt``."""
     return _overrides(context, incomplete, "adapt.")
 
 
@@ -35,7 +35,7 @@ def datasets(incomplete: str) -> list[str]:
 
 
 def domains(context: typer.Context, incomplete: str) -> list[str]:
-    """What `datasets` and `adapting` give."""
+    """The words of `datasets` and `adapting`."""
     return [*datasets(incomplete), *adapting(context, incomplete)]
 
 
@@ -43,7 +43,7 @@ def _overrides(context: typer.Context, incomplete: str, below: str) -> list[str]
     known = {path: values for path, values in _settings(Recipe) if path.startswith(below)}
     words = next((each for each in context.params.values() if isinstance(each, list | tuple)), [])
     before = next((str(word) for word in reversed(words) if word != "="), "")
-    if words[-1:] == ["="] or before in known:  # bash takes PATH=VALUE for three words
+    if words[-1:] == ["="] or before in known:  # bash splits PATH=VALUE into three words
         return [value for value in known.get(before, ()) if value.startswith(incomplete)]
     path, sign, begun = incomplete.partition("=")
     if sign:
@@ -52,7 +52,7 @@ def _overrides(context: typer.Context, incomplete: str, below: str) -> list[str]
 
 
 def _settings(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, list[str]]]:
-    """The path of every setting in ``model``, and the values that it chooses from, if it does."""
+    """The path of every setting in ``model`` and its possible values, if they are a fixed set."""
     methods = {choice.path: choice.registry for choice in choices(model)}
     for name, field in model.model_fields.items():
         here = f"{path}{name}"

@@ -1,4 +1,4 @@
-"""A folder of data that the user shows: which data set it is, its domains, and what a first recipe would do with it."""
+"""A folder of data that the user names: its data set, its domains, and how a first recipe uses it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from hardy.registry import DATASETS
 __all__ = ["DataFolder", "find", "whole"]
 
 _UNSEEN = {"camvid": ("camvid/0001TP",), "pacs": ("pacs/sketch",)}
-"""What is left out of training where there is a usual choice: the drive at dusk, the sketches."""
+"""The usual unseen domains of some data sets: the drive at dusk, the sketches."""
 
 _OWN = "folder"
 
@@ -26,10 +26,10 @@ class DataFolder:
 
     Attributes:
         dataset: its name in ``hardy list dataset``.
-        root: the folder of all data sets, for a recipe's ``data.root``; None when the options name it.
-        options: of the data set, for ``data.datasets``.
-        domains: all of them, at least one.
-        others: data sets that lie in the folder too.
+        root: the folder of all data sets, for a recipe's ``data.root``; None if the options name the folder.
+        options: the options of the data set, for ``data.datasets``.
+        domains: all its domains, at least one.
+        others: other data sets in the same folder.
     """
 
     dataset: str
@@ -45,13 +45,14 @@ class DataFolder:
 
     @property
     def classes(self) -> str:
-        """The label space as a recipe names it."""
+        """The label space, as a recipe names it."""
         space = self.domains[0].dataset.label_space
         return space.name if space.name in SPACES else str(self.domains[0].dataset.root)  # type: ignore[attr-defined]
 
     @property
     def unseen(self) -> list[str]:
-        """The domains that are only measured: the usual ones, or the one with the fewest images; none of one domain."""
+        """The domains that are only measured: the usual ones, or the one with the fewest images; none if there is
+        one."""
         names = [one.name for one in self.domains]
         usual = [name for name in _UNSEEN.get(self.dataset, ()) if name in names]
         if usual or len(names) < 2:
@@ -70,21 +71,21 @@ class DataFolder:
         return int(height), int(width)
 
     def section(self) -> dict[str, Any]:
-        """The part of a recipe's section ``data`` that says what lies where."""
+        """The part of a recipe's section ``data`` that names the data and its folder."""
         found: dict[str, Any] = {"sources": self.trained, "unseen": self.unseen}
         found |= {"root": str(self.root)} if self.root else {}
         return found | ({"datasets": {self.dataset: dict(self.options)}} if self.options else {})
 
 
 def find(folder: Path | str) -> DataFolder:
-    """The data in ``folder``: a data set that Hardy knows, one beside others, or images with masks and classes.
+    """The data in ``folder``: a data set that Hardy knows, several of them, or images with masks and classes.
 
     Raises:
-        InputError: when there is no such folder, or nothing in it can be used, naming what is missing.
+        InputError: if there is no such folder, or nothing in it can be used; the message says what is missing.
     """
     place = expanded(folder).resolve()
     if not place.is_dir():
-        raise InputError(f"{folder}: there is no such folder of data")
+        raise InputError(f"{folder}: there is no such folder; give a folder of data")
     own, reason = _domains(_OWN, {"root": str(place)})
     if own:
         return DataFolder(_OWN, None, {"root": str(place)}, own)
@@ -97,13 +98,13 @@ def find(folder: Path | str) -> DataFolder:
         return DataFolder(place.name, place.parent, {}, found)
     why = f" ({reason})" if (place / "images").is_dir() else ""
     raise InputError(
-        f"{folder}: holds none of the data sets {', '.join(known)}, "
-        f"nor images/, masks/ and classes.yaml of your own{why}"
+        f"{folder}: it contains none of the data sets {', '.join(known)}, "
+        f"and no images/, masks/ and classes.yaml of your own{why}"
     )
 
 
 def whole(size: tuple[int, int], longest: int) -> tuple[int, int]:
-    """``size`` made smaller to at most ``longest``, each side a multiple of 32, as near its shape as that allows."""
+    """``size`` reduced to a longer side of about ``longest`` at most; each side is rounded to a multiple of 32."""
     factor = min(1.0, longest / max(size))
     height, width = (max(32, 32 * round(side * factor / 32)) for side in size)
     return height, width

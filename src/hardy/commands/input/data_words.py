@@ -1,4 +1,4 @@
-"""The words after ``hardy data``: check, show and convert; domains alone mean the strict check that training makes."""
+"""The commands of ``hardy data``: check, show and convert. Only domains mean the strict check that training makes."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,10 +15,10 @@ _STRICT = "domains"
 
 
 class _Words(TyperGroup):
-    """A group in which words that are no command are the arguments of ``domains``."""
+    """A group of commands; words that do not begin with a command are arguments of ``domains``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put ``domains`` before words that begin with no command."""
+        """Put ``domains`` before words that do not begin with a command."""
         own = not args or args[0] in self.commands or args[0] in ("--help", "-h")
         found: list[str] = super().parse_args(ctx, args if own else [_STRICT, *args])
         return found
@@ -27,13 +27,13 @@ class _Words(TyperGroup):
 data = typer.Typer(
     cls=_Words,
     no_args_is_help=True,
-    help="Find mistakes in data, look at data, convert data. Domains alone (hardy data camvid) stop at the first "
-    "mistake, as training does.",
+    help="Find mistakes in data, look at data, convert data. With only domains (hardy data camvid) it stops at the "
+    "first mistake, as training does.",
 )
 
 DataWords = Annotated[
     list[str],
-    typer.Argument(help="Folders, whose layout is found, or domains such as camvid/0001TP or camvid.", callback=typed),
+    typer.Argument(help="Folders with a known layout, or domains such as camvid/0001TP or camvid.", callback=typed),
 ]
 
 
@@ -56,7 +56,7 @@ def show(
     to: Annotated[Path, typer.Option(help="The sheet: a .png or .html file.")] = Path("data.html"),
     images: Annotated[int, typer.Option(help="Images of each domain.")] = 12,
     split: Annotated[list[str] | None, typer.Option(help="Only this split; repeat for several.")] = None,
-    only: Annotated[str, typer.Option(help="Only images whose names hold this text.")] = "",
+    only: Annotated[str, typer.Option(help="Only images whose names contain this text.")] = "",
     root: Root = None,
     dataset: DatasetOptions = None,
 ) -> None:
@@ -82,7 +82,7 @@ def convert(
 
 @data.command(_STRICT, hidden=True)
 def domains(domains: Domains, root: Root = None, dataset: DatasetOptions = None) -> None:
-    """Decode data as training would: images per split, pixels per class; stop at the first mistake."""
+    """Decode data as training does: images per split, pixels per class; stop at the first mistake."""
     from hardy.commands import data as command
 
     command.run(domains, root=root, datasets=nested(dataset))

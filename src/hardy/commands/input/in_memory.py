@@ -1,4 +1,4 @@
-"""A run that a Python call starts on a network in memory; recorded and repeatable like one of the command line."""
+"""A run that a Python call starts on a network in memory; recorded and repeatable like a run of the command line."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,12 +19,16 @@ __all__ = ["from_sections", "open_run", "references", "sections_of"]
 
 
 def from_sections(network: Mapping[str, Any], **sections: Any) -> Recipe:
-    """A checked recipe from nested sections."""
+    """A checked recipe from its sections.
+
+    Raises:
+        InputError: for a section that cannot be used.
+    """
     return from_values({"network": network, **sections}, origin="arguments")
 
 
 def references(data: str | Sequence[str]) -> list[str]:
-    """The domains that ``data`` names: one, or several.
+    """The domains in ``data``: one name, or several.
 
     Raises:
         InputError: for anything else.
@@ -68,17 +72,17 @@ def open_run(
 ) -> Iterator[tuple[Run | None, Path | None]]:
     """A run of ``verb`` that starts from ``network``, and its folder if it is permanent.
 
-    The run is None when it is finished already. Without ``folder`` it works in a temporary folder. With ``folder`` the
+    The run is None if it is already finished. Without ``folder`` it works in a temporary folder. With ``folder`` the
     given network is saved there, so that the recipe in the folder can repeat the run.
 
     Args:
-        network: the run starts from it; it is not changed here.
+        network: the run starts from it; this function does not change it.
         verb: ``train`` or ``prune``.
-        sections: of the recipe, without ``network`` and ``run``.
+        sections: the sections of the recipe, except ``network`` and ``run``.
         folder: for all files of the run; the same as ``run["folder"]``.
         run: the section ``run``.
-        trust: modules whose code may run when a file names it.
-        teacher: for an algorithm that learns from one; a network in memory is saved as ``network`` is.
+        trust: modules whose code may run if a file names it.
+        teacher: for an algorithm that learns from a teacher; a network in memory is saved like ``network``.
 
     Raises:
         InputError: for a section that cannot be used, or a network that cannot be saved.

@@ -1,4 +1,4 @@
-"""The words of fold, predict, quantize, push, pull, report, runs and app; which verbs have ``--json`` of their own."""
+"""The arguments of fold, predict, quantize, push, pull, report, runs and app; and which commands read ``--json``."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,15 +27,15 @@ def fold(
     run: RunFolder,
     folder: Annotated[Path, typer.Argument(help="A new folder for the folded network.")],
     domains: Annotated[
-        list[str] | None, typer.Argument(help="Domains whose images prove it (random images).", callback=typed)
+        list[str] | None, typer.Argument(help="Domains whose images prove it (else random images).", callback=typed)
     ] = None,
     *,
     size: SizeText = "512x1024",
-    images: Annotated[int | None, typer.Option(min=1, help="Images of each domain that prove it (20).")] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Images of each domain that prove it (else 20).")] = None,
     root: Root = None,
     trust: Trust = None,
 ) -> None:
-    """Fold batch norms into other layers and save the network, proven equal; evaluate, bench and export take it."""
+    """Fold batch norms into other layers, prove equal outputs, and save the network for evaluate, bench and export."""
     from hardy.commands import fold as command
 
     command.run(run, folder, domains or (), size=size_of(size) or (512, 1024), images=images, root=root)
@@ -49,21 +49,21 @@ def predict(
     *,
     size: SizeText = None,
     window: SizeText = None,
-    overlay: Annotated[bool, typer.Option("--overlay", help="Also the image mixed with its mask; a legend.")] = False,
-    coloured: Annotated[bool, typer.Option("--coloured", help="Also the mask as an RGB image.")] = False,
-    confidence: Annotated[bool, typer.Option("--confidence", help="Also the probability of each class.")] = False,
-    batch: Annotated[int, typer.Option(help="Images of equal size at a time.")] = 1,
-    watch: Annotated[bool, typer.Option("--watch", help="The folder is being filled: go on until Ctrl-C.")] = False,
+    overlay: Annotated[bool, typer.Option("--overlay", help="Also write the image mixed with its mask.")] = False,
+    coloured: Annotated[bool, typer.Option("--coloured", help="Also write the mask as an RGB image.")] = False,
+    confidence: Annotated[bool, typer.Option("--confidence", help="Also write the probability of each class.")] = False,
+    batch: Annotated[int, typer.Option(help="Images of equal size per batch.")] = 1,
+    watch: Annotated[bool, typer.Option("--watch", help="Wait for new images in the folder until Ctrl-C.")] = False,
     idle: Annotated[
-        float | None, typer.Option(help="With --watch: end after so many seconds without an image.")
+        float | None, typer.Option(help="With --watch: stop after this many seconds without a new image.")
     ] = None,
-    address: Annotated[str | None, typer.Option(help="A Ray cluster shares the images: auto or HOST:PORT.")] = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="Of a video or camera only this many.")] = None,
+    address: Annotated[str | None, typer.Option(help="Share the images on a Ray cluster: auto or HOST:PORT.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Only this many frames of a video or camera.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     device: Device = "auto",
     trust: Trust = None,
 ) -> int:
-    """Write a palette PNG mask for every image; resumes. Exit code 1 if images were skipped."""
+    """Write a palette PNG mask for every image; a second call resumes. Exit code 1 if images were skipped."""
     from hardy.commands import predict as command
 
     kinds = {"overlay": overlay, "coloured": coloured, "confidence": confidence}
@@ -91,23 +91,23 @@ def quantize(
     file: Annotated[Path, typer.Argument(help="The ONNX file to write.")],
     domains: Annotated[
         list[str] | None,
-        typer.Argument(help="Domains to measure (the run's held-out and unseen images).", callback=typed),
+        typer.Argument(help="Domains to measure (else the run's held-out and unseen images).", callback=typed),
     ] = None,
     *,
     calibrate: Annotated[
         list[str] | None,
-        typer.Option(help="Calibrate on this domain (the run's sources); repeat.", callback=typed),
+        typer.Option(help="Calibrate on this domain (else the run's sources); repeat for several.", callback=typed),
     ] = None,
     size: SizeText = "512x1024",
     limit: Annotated[float, typer.Option(min=0, help="Points of mIoU that a domain may lose.")] = 2.0,
     images: Annotated[int, typer.Option(min=1, help="Images of each domain, to calibrate and to measure.")] = 32,
-    logits: Annotated[bool, typer.Option(help="Logits in place of uint8 class ids.")] = False,
+    logits: Annotated[bool, typer.Option(help="Logits instead of uint8 class ids.")] = False,
     root: Root = None,
     dataset: DatasetOptions = None,
     json: Json = False,
     trust: Trust = None,
 ) -> None:
-    """Write an int8 ONNX file and measure what every domain loses; over the limit no file is written."""
+    """Write an int8 ONNX file and measure the loss of every domain; no file is written if one is over the limit."""
     from hardy.commands import quantize as command
 
     command.run(
@@ -129,7 +129,7 @@ def push(
     run: RunFolder,
     to: Annotated[str, typer.Argument(help="A folder, or hf-hub:OWNER/NAME.")],
     licence: Annotated[str | None, typer.Option(help="Licence of the network, such as apache-2.0.")] = None,
-    public: Annotated[bool, typer.Option("--public", help="A new repository of the hub can be read by all.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Everyone can read a new repository on the hub.")] = False,
     trust: Trust = None,
 ) -> None:
     """Push a network with its card: domains, numbers, lineage, licence."""
@@ -143,7 +143,7 @@ def pull(
     folder: Annotated[Path, typer.Argument(help="A new folder for the network.")],
     trust: Trust = None,
 ) -> None:
-    """Pull a network: it is checked, runs no code, and is kept only when it is whole."""
+    """Pull a network: check it, run none of its code, and keep it only if it is complete."""
     from hardy.commands import hub
 
     hub.pull(source, folder, trust=trust or ())
@@ -151,12 +151,12 @@ def pull(
 
 def runs(
     words: Annotated[
-        list[str] | None, typer.Argument(help="A folder that holds runs (runs); compare RUN RUN ...; or rm RUN ...")
+        list[str] | None, typer.Argument(help="A folder with runs (else runs); or compare RUN RUN ...; or rm RUN ...")
     ] = None,
     metric: Annotated[str | None, typer.Option(help="Another metric of the records: iou/vessel.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="With rm: remove without asking.")] = False,
 ) -> None:
-    """List the runs of a folder with their headline numbers; compare runs; remove runs, which asks first."""
+    """List the runs of a folder with their headline numbers; compare runs; or remove runs, after a question."""
     from hardy.commands import runs as command
 
     word, *rest = words or ["runs"]
@@ -169,7 +169,7 @@ def runs(
 
 
 def own_json(app: typer.Typer, words: list[str]) -> bool:
-    """Whether the verb that ``words`` call reads ``--json`` itself."""
+    """Whether the command in ``words`` reads ``--json`` itself."""
     here: Any = get_command(app)
     for word in words:
         inside = getattr(here, "commands", {})
@@ -181,9 +181,9 @@ def own_json(app: typer.Typer, words: list[str]) -> bool:
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs or studies, or folders that hold some.")],
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs or studies, or folders that contain them.")],
     out: Annotated[Path, typer.Option("--to", "--out", help="The page to write.")] = Path("report.html"),
-    budget_ms: Annotated[float | None, typer.Option(help="Milliseconds of one image that may be spent.")] = None,
+    budget_ms: Annotated[float | None, typer.Option(help="Milliseconds that one image may take.")] = None,
     title: Annotated[str, typer.Option(help="The title of the page.")] = "Hardy report",
 ) -> None:
     """Write one self-contained page from records: what to ship and why, domains, classes, images, costs, commands."""
@@ -195,11 +195,13 @@ def report(
 def look(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or exported .onnx files.")],
     size: SizeText = None,
-    port: Annotated[int | None, typer.Option(min=1024, max=65535, help="Port on this machine (a free one).")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1024, max=65535, help="Port on this machine (else a free one).")
+    ] = None,
     device: Device = "auto",
     trust: Trust = None,
 ) -> None:
-    """Open a page on which networks are compared on a picture: masks side by side, times, classes."""
+    """Open a page that compares networks on an image: masks side by side, times, classes."""
     from hardy.commands import app as command
 
     command.run(runs, size=size_of(size), port=port, device=device)

@@ -1,4 +1,4 @@
-"""Parsing words of the command line: sizes, options of data sets, and how a network adapts."""
+"""Parse words of the command line: sizes, options of data sets, and how a network adapts."""
 
 import json
 import shlex
@@ -14,7 +14,7 @@ __all__ = ["adapt_apart", "adapt_words", "at_home", "nested", "size_of", "stream
 
 
 def at_home(words: Sequence[str]) -> list[str]:
-    """``words`` with a leading ``~`` replaced by the home folder, which shells do not do in ``--to=~/x``."""
+    """``words`` with a leading ``~`` replaced by the home folder; shells do not replace it in ``--to=~/x``."""
     return [_at_home(word) for word in words]
 
 
@@ -30,7 +30,7 @@ def adapt_apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def stream_apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The other ``words``, and those of a stream: ``stream.kind=mixed`` and the like, and recipes of streams."""
+    """The other ``words``, and the words of a stream: options such as ``stream.kind=mixed``, and recipes of streams."""
     streaming = [
         word
         for word in words
@@ -41,7 +41,7 @@ def stream_apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def adapt_words(adapt: Adapt | None) -> str:
-    """The words for ``hardy evaluate`` that give the section ``adapt``, each after a space; empty without it."""
+    """The words for ``hardy evaluate`` that give the section ``adapt``, each after a space; empty without ``adapt``."""
     values = adapt.model_dump(mode="json") if adapt else {}
     texts = (f"adapt.{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in values.items())
     return "".join(f" {shlex.quote(text)}" for text in texts)
@@ -59,7 +59,7 @@ def size_of(text: str | None) -> tuple[int, int] | None:
     if not (cross and height.isdecimal() and width.isdecimal() and height.strip("0") and width.strip("0")):
         raise InputError(f"size {quoted(text)} is not HEIGHTxWIDTH, such as 512x1024")
     if len(height) > 9 or len(width) > 9 or int(height) * int(width) > MOST_PIXELS:
-        raise InputError(f"size {quoted(text)} is of more than {MOST_PIXELS:,} pixels; give a smaller one")
+        raise InputError(f"size {quoted(text)} has more than {MOST_PIXELS:,} pixels; give a smaller one")
     return int(height), int(width)
 
 
@@ -75,7 +75,7 @@ def nested(texts: list[str] | None) -> dict[str, dict[str, object]]:
         name, dot, option = path.partition(".")
         if not (sign and dot):
             raise InputError(
-                f"data set option {quoted(text)} is not of the form name.option=value, such as streets.test=20"
+                f"data set option {quoted(text)} does not have the form name.option=value, such as streets.test=20"
             )
         options.setdefault(name, {})[option] = safe_yaml.value(value, f"data set option {quoted(text)}")
     return options

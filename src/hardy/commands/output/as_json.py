@@ -1,4 +1,4 @@
-"""``--json``: what a verb recorded and showed, as one JSON object on standard output in place of tables and lines."""
+"""``--json``: the records, tables and lines of a command, as one JSON object on standard output."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -15,11 +15,11 @@ __all__ = ["Shown", "as_json", "collector", "encoded"]
 
 @dataclass
 class Shown:
-    """What a verb showed.
+    """The output of a command.
 
     Attributes:
-        tables: title, columns, rows and note of each; a cell that is a number is one, a dash is null.
-        lines: the others.
+        tables: title, columns, rows and note of each table; numbers in cells are JSON numbers, a dash is null.
+        lines: the other lines.
     """
 
     tables: list[dict[str, Any]] = field(default_factory=list)
@@ -35,12 +35,12 @@ _shown: ContextVar[Shown | None] = ContextVar("shown", default=None)
 
 
 def collector() -> Shown | None:
-    """Where tables and lines go; None where they are printed."""
+    """The object that collects tables and lines; None if they are printed."""
     return _shown.get()
 
 
 def as_json(call: Callable[[], object]) -> tuple[object, str]:
-    """What ``call`` returns, and the JSON of what it recorded and showed; other output of it is dropped."""
+    """The return value of ``call``, and its records, tables and lines as JSON; its other output is dropped."""
     with _collecting() as shown, records.heard() as found, redirect_stdout(StringIO()):
         code = call()
     values = {"records": [asdict(record) for record in found], "tables": shown.tables, "lines": shown.lines}
@@ -48,7 +48,7 @@ def as_json(call: Callable[[], object]) -> tuple[object, str]:
 
 
 def encoded(value: object) -> str:
-    """``value`` as JSON text; NaN and infinity are null, and what JSON has no word for is its text."""
+    """``value`` as JSON text; NaN and infinity are null, and objects that JSON does not have are their text."""
     return json.dumps(records.plain(value), indent=1, default=str)
 
 

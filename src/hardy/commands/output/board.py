@@ -23,7 +23,7 @@ from hardy.studies.study import Study
 __all__ = ["Board"]
 
 SHOWN = 12
-"""How many running cells a live board names."""
+"""How many running cells a live board shows."""
 
 
 class Board:
@@ -32,8 +32,8 @@ class Board:
     Args:
         study: the study.
         ledger: its folder.
-        order: the states of its cells, read again whenever something is shown.
-        counts: reads the per-image counts of a cell, for the comparison that the study may ask for.
+        order: the states of its cells; the board reads them whenever it shows something.
+        counts: reads the per-image counts of a cell, for the study's comparison.
     """
 
     def __init__(self, study: Study, ledger: Ledger, order: Order, counts: Reader) -> None:
@@ -46,7 +46,7 @@ class Board:
         self._live: Live | None = None
         self._latest: Summary | None = None
         if not self.out.is_terminal:
-            self.out.width = 160  # a file or a pipe has no width of its own
+            self.out.width = 160  # a file or a pipe has no width
 
     @contextmanager
     def live(self) -> Iterator[None]:
@@ -81,7 +81,7 @@ class Board:
         self.summary(keep=False)
 
     def summary(self, *, keep: bool = True) -> None:
-        """Print table, comparisons and failures; ``keep`` writes the table to ``table.md`` in the study's folder."""
+        """Print table, comparisons and failures; with ``keep`` also write ``table.md`` in the study's folder."""
         summary = self._summary()
         self._say_pivot(summary.title, summary.table)
         for line in summary.duels:
@@ -128,7 +128,7 @@ class Board:
         return self._latest
 
     def _compared(self) -> Compared | None:
-        """The comparison that the study asks for."""
+        """The comparison of the study, if it has one."""
         if self.study.comparison is None:
             return None
         return Compared(self.study, self.ledger.study, self._cells(), self.ledger.read(), self.counts)
@@ -150,7 +150,7 @@ class Board:
 def _rich(table: Pivot, *, wide: bool = False) -> RichTable:
     """``table`` for the terminal: text aligned left, numbers aligned right.
 
-    The cells of a ``wide`` one may take several lines, so that none is cut.
+    In a ``wide`` table a cell may take several lines, so that no text is cut.
     """
     shown = RichTable(caption=plain(table.note) if table.note else None, caption_justify="left")
     for index, name in enumerate(table.columns):

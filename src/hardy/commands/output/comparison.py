@@ -1,4 +1,4 @@
-"""The comparison that a study asks for: its arms, what records and per-image counts say of them, and the table."""
+"""The comparison in a study: its arms, their records and per-image counts, and the table."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from hardy.studies.study import Comparison, Study, listed, paired
 __all__ = ["Compared", "ComparisonTable", "Reader", "refuse"]
 
 Reader = Callable[[str], Mapping[str, Counts]]
-"""A cell's counts by domain; nothing where none are kept."""
+"""Reads the counts of a cell by domain; empty if none are kept."""
 
 
 @dataclass(frozen=True)
 class ComparisonTable:
-    """One table of a comparison: its title, its rows, and what must be said of them."""
+    """One table of a comparison: its title, its rows, and notes on how to read them."""
 
     title: str
     table: Pivot
@@ -30,10 +30,10 @@ class ComparisonTable:
 
 
 def refuse(study: Study, places: Sequence[Coordinates], domains: Iterable[str], file: str) -> None:
-    """Refuse a comparison whose names do not fit the cells that the study has, or the ``domains`` it reads.
+    """Refuse a comparison whose names do not match the cells of the study, or the ``domains`` it reads.
 
     Raises:
-        InputError: naming the nearest arm, axis or domain.
+        InputError: for an unknown arm, axis or domain; the message names the nearest known one.
     """
     if (asked := study.comparison) is None:
         return
@@ -44,22 +44,22 @@ def refuse(study: Study, places: Sequence[Coordinates], domains: Iterable[str], 
         for name, cells in found.items():
             lacks = [axis for axis in pairs if axis not in dict(next(iter(cells)))]
             if lacks:
-                raise InputError(f"{file}: comparison.pairs: the cells of {name!r} have no axis {lacks[0]!r}")
+                raise InputError(f"{file}: comparison.pairs: the cells of {name!r} do not have the axis {lacks[0]!r}")
     given = [one.removesuffix("/*") for one in domains]
     have = dict.fromkeys(part for one in given for part in (one, one.split("/")[0]))
     for name in asked.blocks:
         if name not in have and name.split("/", maxsplit=1)[0] not in given:
-            raise InputError(f"{file}: comparison.blocks: the study reads no {name!r}{nearest(name, have)}")
+            raise InputError(f"{file}: comparison.blocks: the study does not read {name!r}{nearest(name, have)}")
 
 
 class Compared:
-    """What a study's comparison says.
+    """The results of a study's comparison.
 
     Args:
         study: the study, which has a ``comparison``.
-        name: how it is called.
-        places: of the cells that are shown, measured or not, in order.
-        records: of these and other cells.
+        name: its name.
+        places: the coordinates of the cells to show, measured or not, in order.
+        records: the records of these and other cells.
         counts: reads the per-image counts of a cell.
     """
 
@@ -80,7 +80,7 @@ class Compared:
 
     @cached_property
     def tables(self) -> list[ComparisonTable]:
-        """A table, or one for each label of the axes ``by``; none where the control is not among the cells."""
+        """One table, or one for each label of the axes ``by``; none if the control is not among the cells."""
         asked = self._asked
         numbers, seeds = self._numbers(), paired(self._study, asked, seeds=True)
         rules = Rules(asked.control, seeds, asked.value, asked.tolerance, asked.tolerance_ms)
@@ -123,7 +123,7 @@ class Compared:
 
     @cached_property
     def _plain(self) -> tuple[str, list[Coordinates]]:
-        """The first arm of the first stage that continues from none, whose training steps are plain ones."""
+        """The first arm of the first stage that continues from no other; the time of its steps is the unit."""
         stages = self._study.stages.items()
         stage = next(name for name, one in stages if one.after is None)
         found = arms(self._places, self._pairs, list(self._study.grid))
@@ -142,7 +142,7 @@ class Compared:
             sides = [(self._images(arm), self._images(control)) for arm, control in pairs]
             classes = {one[1] for pair in sides for one in pair}
             if len(classes) > 1:
-                raise InputError("its cells do not share their classes")
+                raise InputError("its cells have different classes")
             found = bootstrap(
                 [(arm[0], control[0]) for arm, control in sides],
                 score(self._metric, classes.pop()),
@@ -162,7 +162,7 @@ class Compared:
         return found
 
     def _images(self, where: Coordinates) -> tuple[dict[str, Images], tuple[str, ...]]:
-        """The images of a cell that the compared value is of, by domain; and the classes."""
+        """The images of a cell that belong to the compared value, by domain; and the classes."""
         if where not in self._kept:
             group = "source-val" if self._asked.value == "intra" else "unseen"
             mine = {name: one for name, one in self._counts(self._cells[where]).items() if one.split == group}
@@ -177,7 +177,7 @@ class Compared:
         return blocks.get(domain) or blocks.get(domain.split("/", maxsplit=1)[0], 1)
 
     def _notes(self, lines: Sequence[Line], rate: float | None) -> Iterator[str]:
-        """How the table is to be read."""
+        """Notes on how to read the table."""
         asked = self._asked
         unit = " in points" if self._percent else ""
         yield (

@@ -1,4 +1,4 @@
-"""The costs before and after pruning: parameters, multiply-accumulates and milliseconds, and tables of them."""
+"""Costs before and after pruning (parameters, multiply-accumulates and milliseconds), and their tables."""
 
 import json
 import logging
@@ -38,10 +38,10 @@ __all__ = [
 _log = logging.getLogger("hardy")
 
 _PROGRESS = {"removed", "left", "beta", "under"}
-"""What a round logs that is not about the scores."""
+"""The values that a round logs and that do not describe the scores."""
 
 CostPairs = list[tuple[str, float, float]]
-"""(name, before, after) of every cost that pruning should reduce."""
+"""(name, value before, value after) of every cost that pruning should reduce."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class PruningReport:
     """The part of a pruning result that is saved and shown.
 
     Attributes:
-        outcome: of a cost target, None for a ratio.
+        outcome: the outcome for a cost target; None for a ratio.
         blocked: the layers whose channels could not be removed, with the reason.
         took: steps and seconds of scoring and removing, by name.
-        rounds: of each round the step at its end, and what was logged.
+        rounds: for each round its last step and the logged values.
     """
 
     outcome: Outcome | None = None
@@ -61,7 +61,7 @@ class PruningReport:
     rounds: Sequence[tuple[int, dict[str, float]]] = ()
 
     def readings(self) -> dict[str, tuple[float, float]]:
-        """For each number about the scores its values in the first and in the last round that have it."""
+        """For each value that describes the scores: its first and its last value over the rounds."""
         names = {name: None for _, values in self.rounds for name in values if name not in _PROGRESS}
         each = {name: [values[name] for _, values in self.rounds if name in values] for name in names}
         return {name: (values[0], values[-1]) for name, values in each.items()}
@@ -71,15 +71,15 @@ class PruningReport:
         return {} if self.outcome is None else {"target": self.outcome.to_json()}
 
     def write(self, folder: Path) -> None:
-        """Write it to ``folder`` atomically."""
+        """Write the report to ``folder`` atomically."""
         write_text(folder / "pruning.json", json.dumps(asdict(self), indent=1))
 
     @classmethod
     def read(cls, folder: Path) -> "PruningReport":
-        """The report that an earlier call wrote to ``folder``; an empty one when there is none.
+        """The report that an earlier call wrote to ``folder``; an empty one if there is none.
 
         Raises:
-            InputError: when it is damaged.
+            InputError: if the file is damaged.
         """
         path = folder / "pruning.json"
         if not path.exists():
@@ -94,12 +94,13 @@ class PruningReport:
                 raise ValueError("took or rounds hold no numbers")
             return cls(Outcome.from_json(outcome) if outcome else None, blocked, took, rounds)
         except (KeyError, TypeError, ValueError) as error:
-            again = "delete the folder 'pruned' beside it to prune again"
+            again = "delete the folder 'pruned' next to it to prune again"
             raise InputError(f"{path}: not a pruning report ({error}); {again}") from None
 
 
 def costs(dense: Network, network: Network, recipe: Recipe) -> tuple[CostPairs, list[Comparison]]:
-    """Parameters, GMACs and, unless the recipe turns it off, milliseconds that are measured in turns in one process."""
+    """Parameters, GMACs and, unless the recipe turns it off, milliseconds, which are measured in turns in one
+    process."""
     size = recipe.data.size or recipe.data.crop
     changes: CostPairs = [
         ("parameters", cost.parameters(dense), cost.parameters(network)),
@@ -123,7 +124,7 @@ def costs(dense: Network, network: Network, recipe: Recipe) -> tuple[CostPairs, 
 
 
 def own_costs(network: Network, recipe: Recipe) -> list[tuple[str, str, float]]:
-    """(target, metric, value) of the parameters of ``network`` and, where it can be counted, of its GMACs."""
+    """(target, metric, value) of the parameters of ``network`` and, if they can be counted, of its GMACs."""
     found: list[tuple[str, str, float]] = [("cost", "parameters", cost.parameters(network))]
     try:
         found.append(("cost", "gmacs", cost.gmacs(network, recipe.data.size or recipe.data.crop)))
@@ -139,7 +140,7 @@ def cost_values(changes: CostPairs) -> list[tuple[str, str, float]]:
 
 
 def reading_values(report: PruningReport) -> list[tuple[str, str, float]]:
-    """(target, metric, value) of the numbers about the scores, of the first and of the last round."""
+    """(target, metric, value) of the values that describe the scores, from the first and the last round."""
     found = report.readings().items()
     return [("scores_first", name, first) for name, (first, _) in found] + [
         ("scores_last", name, last) for name, (_, last) in found
@@ -147,7 +148,7 @@ def reading_values(report: PruningReport) -> list[tuple[str, str, float]]:
 
 
 def show_readings(report: PruningReport) -> None:
-    """Print the numbers about the scores, such as their reliability, of the first and of the last round."""
+    """Print the values that describe the scores, such as their reliability, from the first and the last round."""
     rows = [
         [name.replace("_", " "), f"{first:.3g}", f"{last:.3g}"] for name, (first, last) in report.readings().items()
     ]
@@ -156,14 +157,14 @@ def show_readings(report: PruningReport) -> None:
 
 
 def _number(value: float) -> str:
-    """Without decimals from a thousand up, four digits below."""
+    """``value`` as text: without decimals from 1000 on, else with four digits."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def show_costs(
     changes: CostPairs, comparisons: Sequence[Comparison], report: PruningReport, dense: Network, small: Network
 ) -> None:
-    """Print costs before and after, predicted and measured, and the layers that did not get faster, with reasons."""
+    """Print costs before and after, predicted and measured, and why layers did not get faster."""
     rows = [
         [name.replace("_", " "), _number(before), _number(after), f"{after / before:.2f}"]
         for name, before, after in changes
@@ -185,7 +186,8 @@ def show_costs(
 
 
 def show_module(dense: nn.Module, small: nn.Module, example: Tensor, kinds: Sequence[str], left: Sequence[str]) -> None:
-    """Print parameters and GMACs of any module before and after, the kinds pruned, and the layers not pruned."""
+    """Print parameters and GMACs of a module before and after, the kinds of layers pruned, and the layers not
+    pruned."""
     rows = []
     for what, count in (("parameters", cost.parameters), ("gmacs", lambda one: cost.operations(one, example))):
         before, after = count(dense), count(small)

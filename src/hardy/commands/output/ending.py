@@ -1,4 +1,4 @@
-"""The end of a call of the command line: its exit code, and one line for an error."""
+"""The end of a command: its exit code, and one line for an error."""
 
 import os
 import signal
@@ -18,9 +18,9 @@ _UsageError: Any = typer.BadParameter.__mro__[1]
 
 
 def leave(call: Callable[[], object], *, debug: bool = False) -> NoReturn:
-    """Exit with the code that ``call`` returns; bad input exits with 2, a stopped run with 128 + its signal.
+    """Exit with the code that ``call`` returns. Bad input exits with 2, a stopped run with 128 + its signal.
 
-    With ``debug`` the traceback of an error comes before its line.
+    With ``debug`` the traceback of an error is printed before its line.
     """
     try:
         code = _traced(call) if debug else call()
@@ -58,7 +58,7 @@ def _exit(line: str, code: int) -> NoReturn:
 
 
 def _interrupted(error: BaseException) -> bool:
-    """Whether Ctrl-C caused ``error``: libraries that were being imported wrap it in an error of their own."""
+    """Whether Ctrl-C caused ``error``: if it comes during an import, the library may raise its own error from it."""
     seen: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in seen:

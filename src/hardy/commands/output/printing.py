@@ -21,7 +21,7 @@ __all__ = ["keep_records", "percent", "plain", "say", "say_lineage", "show_json"
 
 
 SHOWN = 6
-"""How many absent classes a line names."""
+"""How many absent classes a line lists."""
 
 
 def percent(value: float | None) -> str:
@@ -30,7 +30,7 @@ def percent(value: float | None) -> str:
 
 
 def plain(text: str) -> Text:
-    """``text`` without markup: rich's markup characters are printed as they are, unprintable characters escaped."""
+    """``text`` for rich without markup: brackets are printed unchanged, unprintable characters are escaped."""
     return Text("".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text))
 
 
@@ -43,12 +43,12 @@ def say(line: str) -> None:
 
 
 def warn(line: str) -> None:
-    """Print one line on standard error: what was left out, while the rest goes on."""
+    """Print one line on standard error: something was left out, but the command continues."""
     Console(file=sys.stderr, highlight=False, soft_wrap=True).print(plain(f"hardy: {line}"))
 
 
 def say_lineage(name: str, network: Network) -> None:
-    """Print a line for each training in which ``network``, called ``name``, learned from more than labelled images."""
+    """Print a line for each training in which ``network``, shown as ``name``, used more than labelled images."""
     for line in lineage.lines(network.lineage):
         say(f"{name}: {line}")
 
@@ -61,7 +61,7 @@ def keep_records(folder: Path, lines: Sequence[Record]) -> None:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         console = Console(highlight=False, soft_wrap=True, stderr=True)
-        console.print(f"{folder}: no permission to write, so the numbers above are not in its records", markup=False)
+        console.print(f"{folder}: no permission to write; the numbers above are not in its records", markup=False)
 
 
 def show_json(value: object) -> None:
@@ -77,8 +77,8 @@ def show_rows(
     *,
     console: Console | None = None,
 ) -> None:
-    """Print rows of text under ``columns``, the first left-aligned and the rest right, with a line below; on standard
-    output, or on ``console``."""
+    """Print a table of text to standard output or ``console``, with ``note`` below it; only its first column is
+    left-aligned."""
     if console is None and (shown := collector()) is not None:
         shown.add(title, columns, rows, note)
         return
@@ -89,17 +89,17 @@ def show_rows(
         table.add_row(*map(plain, row))
     console = console or Console(highlight=False)
     if not console.is_terminal:
-        console.width = 140  # a file or a pipe has no width of its own
-    console.print(plain(title), style="italic", soft_wrap=True)  # a table's own title wraps at its width
+        console.width = 140  # a file or a pipe has no width
+    console.print(plain(title), style="italic", soft_wrap=True)  # rich would wrap the title at the table's width
     console.print(table)
 
 
 def show_table(title: str, table: ScoreTable, *, per_class: bool = False) -> None:
-    """Print an evaluation: a row per domain, then the mean and the worst of the unseen ones; then the domains without a
+    """Print an evaluation: a row per domain, the mean and the worst of the unseen domains, and the domains without a
     score.
 
-    The IoU of the table's ``named`` classes has a column each. Means over named sets of classes are columns when a data
-    set lacks some classes, else rows of the table per class.
+    Each of the table's ``named`` classes has a column with its IoU. Means over named sets of classes are columns if a
+    data set lacks some classes, else rows of the table per class.
     """
     means = {row.domain: table.means(row) for row in table.rows}
     named = list(next(iter(means.values()), {}))
@@ -136,14 +136,14 @@ def show_table(title: str, table: ScoreTable, *, per_class: bool = False) -> Non
 def _left_out(table: ScoreTable) -> list[str]:
     """A line for each domain without a score."""
     unscored = [
-        f"{name}: no score, because none of its labels is in the classes measured; it is in no mean and no minimum"
+        f"{name}: no score, because none of its labels is in the measured classes; means and minimum leave it out"
         for name in table.unscored
     ]
     return [*unscored, *(f"{name}: NOT MEASURED: {reason}" for name, reason in table.failed.items())]
 
 
 def _absent(table: ScoreTable) -> list[str]:
-    """A line for each set of classes that is not in the mIoU of some domains."""
+    """A line for each set of classes that is missing in the mIoU of some domains."""
     domains_by_absent: dict[tuple[str, ...], list[str]] = {}
     for row in [] if table.image_level or table.partial else [r for r in table.rows if r.domain not in table.unscored]:
         absent = tuple(name for name, iou in zip(table.classes, row.scores.iou, strict=True) if math.isnan(iou))

@@ -1,4 +1,4 @@
-"""The progress of a stage: a bar with the remaining time on a terminal, lines in the log, and trackers."""
+"""The progress of a stage: a bar with the remaining time on a terminal, lines in the log, curves, and trackers."""
 
 import sys
 from collections.abc import Iterator, Mapping

@@ -8,7 +8,7 @@ __all__ = ["show_sweep", "sweep_values"]
 
 
 def show_sweep(title: str, sweep: Sweep, choice: Floors) -> None:
-    """Print a row per group of units: its width, the drop of the score at each share, and its minimum width."""
+    """Print a row per group of units: width, drop of the score at each share, and minimum width (floor)."""
     floors = sweep.floors(choice.tolerance)
     columns = ["unit", "width", *(f"-{share:.0%}" for share in sweep.shares), "floor"]
     rows = []
@@ -17,8 +17,8 @@ def show_sweep(title: str, sweep: Sweep, choice: Floors) -> None:
         least = [floors[unit.name] for unit in group.units]
         rows.append([group.name, _range(sizes), *(percent(loss.drop) for loss in losses), _range(least)])
     note = (
-        f"points lost of {percent(sweep.score)} when this share of the unit alone is masked; "
-        f"the floor, the minimum width, keeps the drop at {percent(choice.tolerance)} or less"
+        f"points lost from {percent(sweep.score)} when only this share of the unit is masked; "
+        f"floor: the minimum width, with a drop of {percent(choice.tolerance)} or less"
     )
     show_rows(title, columns, rows, note)
 

@@ -16,8 +16,8 @@ class Summary:
     Args:
         study: the study.
         name: its name.
-        cells: the coordinates of the cells that are shown, measured or not, in order.
-        records: of these and other cells.
+        cells: the coordinates of the cells to show, measured or not, in order.
+        records: the records of these and other cells.
     """
 
     def __init__(self, study: Study, name: str, cells: Sequence[Coordinates], records: Sequence[Record]) -> None:
@@ -28,13 +28,13 @@ class Summary:
 
     @property
     def title(self) -> str:
-        """One line: the study, the metric, and what it is measured on."""
+        """One line: the study, the metric, and the value that is shown, such as ``unseen``."""
         metric = self._show.metric or "mIoU or accuracy"
         return f"{self._name}: {metric}{' %' if self._percent else ''}, {self._show.value}"
 
     @cached_property
     def table(self) -> Pivot:
-        """The table that the study defines."""
+        """The table of the study, as its section ``table`` describes it."""
         columns = listed(self._show.columns)
         usual = [name for name, axis in self._grid.items() if axis.key != "run.seed" and name not in columns]
         rows = usual if self._show.rows is None else listed(self._show.rows)
@@ -61,7 +61,7 @@ class Summary:
         return _percent(self._show.metric)
 
     def _chosen(self, records: Sequence[Record], metric: str | None) -> CellValues:
-        """The number that is shown of each cell."""
+        """The number to show for each cell."""
         everywhere = chosen(records, self._show.value, metric)
         return {where: everywhere[where] for where in self._cells if where in everywhere}
 
@@ -83,7 +83,7 @@ class Summary:
 
 
 def _percent(metric: str | None) -> bool:
-    """Whether ``metric`` lies in [0, 1] and is shown as a percentage."""
+    """Whether ``metric`` is in [0, 1] and is shown as a percentage."""
     return metric is None or metric in ("miou", "accuracy", "pixel_accuracy") or metric.startswith("iou/")
 
 

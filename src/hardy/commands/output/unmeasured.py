@@ -1,4 +1,4 @@
-"""The error at the end of a command when a domain could not be measured."""
+"""The error at the end of a command if a domain could not be measured."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ __all__ = ["refuse_unmeasured"]
 
 
 def refuse_unmeasured(table: ScoreTable, folder: Path, adapt: Adapt | None = None) -> None:
-    """Raise an error when domains are missing in ``table``, which was measured with ``adapt``.
+    """Raise an error if ``table``, measured with ``adapt``, has domains that could not be measured.
 
     Raises:
-        InputError: naming the domains, the first one's reason, and the command that measures them.
+        InputError: with the domains, the reason of the first, and the command that measures them.
     """
     if table.failed:
         names, reason = " ".join(table.failed), next(iter(table.failed.values()))

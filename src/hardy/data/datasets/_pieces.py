@@ -1,4 +1,4 @@
-"""Splits of a data set that its authors publish in one piece: by folders, by lists beside it, or every n-th image."""
+"""Splits of a data set that is published without splits: by folders, by lists beside it, or every n-th image."""
 
 import logging
 from collections.abc import Collection, Sequence
@@ -26,21 +26,22 @@ def split(
     drawn: tuple[int, int],
     left_out: Collection[str] = (),
 ) -> dict[str, list[Item]]:
-    """The ``train``, ``val`` and ``test`` items, none of them empty.
+    """The ``train``, ``val`` and ``test`` items; empty splits are left out.
 
-    Where the images lie in folders of these names (``valid`` is ``val``), those say. Else the lists do, text files
-    with one file name a line, in the folder that holds ``images`` or in its ``split_data``; an image on no list is in
-    no split. Else the first a of every b images in order are ``val`` and the others ``train``, with a warning.
+    If the images are in folders of these names (``valid`` is ``val``), the folders are the splits. Otherwise lists are
+    used: text files with one file name per line, in the folder that holds ``images`` or in its ``split_data``; an image
+    that is on no list is in no split. Without lists, the first a of every b images in order are ``val`` and the others
+    ``train``, with a warning.
 
     Args:
         items: (image, mask) paths, in order.
         images: the folder of the images.
-        lists: the name of a list with ``{}`` for the split.
+        lists: the file name of a list, with ``{}`` for the split.
         drawn: (a, b).
         left_out: stems of images that lists may name although they are not among ``items``.
 
     Raises:
-        InputError: for images partly in such folders and partly not, or a list that names what is not there.
+        InputError: if only some images are in such folders, or a list names a missing image.
     """
     found = _by_folder(items, images) or _by_list(items, images, lists, left_out)
     if not found:
@@ -68,7 +69,7 @@ def _by_folder(items: Sequence[Pair], images: Path) -> dict[str, list[Item]]:
         else:
             alone.append(item[0])
     if found and alone:
-        raise InputError(f"{alone[0]}: lies in none of the folders train, val and test ({len(alone)} such); move it")
+        raise InputError(f"{alone[0]}: it is in none of the folders train, val and test ({len(alone)} such); move it")
     return found
 
 
@@ -85,6 +86,6 @@ def _by_list(items: Sequence[Pair], images: Path, lists: str, left_out: Collecti
         ]
         missing = [stem for stem in stems if stem not in by_stem and stem not in {*map(composed, left_out)}]
         if missing:
-            raise InputError(f"{file}: names {missing[0]}, which is not in {images} ({len(missing)} such); fetch it")
+            raise InputError(f"{file}: it names {missing[0]}, which is not in {images} ({len(missing)} such); fetch it")
         found[name] = [by_stem[stem] for stem in stems if stem in by_stem]
     return found

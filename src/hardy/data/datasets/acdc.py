@@ -1,9 +1,9 @@
 """ACDC: street images of Switzerland in fog, at night, in rain and in snow, in 19 classes; each weather is a domain.
 
 Layout: ``rgb_anon/{fog,night,rain,snow}/{train,val}/{drive}/*_rgb_anon.png`` with the masks in
-``gt/{fog,...}/{train,val}/{drive}/*_gt_labelTrainIds.png`` (1920x1080, class ids of Cityscapes). The data
-are at acdc.vision.ee.ethz.ch. The test split is left out, its masks are not public; so are the images of the same
-places in clear weather (``train_ref`` and the like).
+``gt/{fog,...}/{train,val}/{drive}/*_gt_labelTrainIds.png`` (1920x1080, class ids of Cityscapes). The data are at
+acdc.vision.ee.ethz.ch. The test split is left out because its masks are not public. The images of the same places in
+clear weather (``train_ref`` and similar folders) are left out too.
 
 Source: Sakaridis, Dai and Van Gool, "ACDC: the adverse conditions dataset with correspondences for semantic driving
 scene understanding", ICCV 2021.
@@ -30,7 +30,7 @@ class ACDC(ImagesAndMasks):
     """ACDC below ``root``, which is its folder or one that holds ``acdc`` or ``ACDC``.
 
     Raises:
-        InputError: when no condition is there, or an image lacks its mask or a mask its image.
+        InputError: if there is no condition, or for an image without a mask or a mask without an image.
     """
 
     label_space = SPACES["cityscapes19"]

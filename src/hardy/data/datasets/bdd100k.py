@@ -1,7 +1,7 @@
 """BDD100K: 7,000 + 1,000 street images of American cities by day, dusk and night, in 19 classes.
 
-Layout: ``images/10k/{train,val}/*.jpg`` with ``labels/sem_seg/masks/{train,val}/*.png`` (1280x720), index masks that
-hold the class ids of Cityscapes (``trainIds``) already. The first release is read too: ``seg/images`` with
+Layout: ``images/10k/{train,val}/*.jpg`` with ``labels/sem_seg/masks/{train,val}/*.png`` (1280x720), index masks with
+the class ids of Cityscapes (``trainIds``). The first release can be read too: ``seg/images`` with
 ``seg/labels/{train,val}/*_train_id.png``, or the same below ``images`` and ``labels`` (bdd-data.berkeley.edu). One
 domain, ``10k``. The test split is left out: its masks are not public.
 
@@ -25,14 +25,14 @@ _LAYOUTS = (
     ("seg/images", "seg/labels", "_train_id.png"),
     ("images", "labels", "_train_id.png"),
 )
-"""Folder of the images, folder of the masks, ending of a mask, by release, newest first."""
+"""For each release, newest first: folder of the images, folder of the masks, ending of a mask."""
 
 
 class BDD100K(ImagesAndMasks):
     """BDD100K below ``root``, which is its folder or one that holds ``bdd100k``, ``BDD100K`` or ``bdd-100k``.
 
     Raises:
-        InputError: when no split is there, or an image lacks its mask or a mask its image.
+        InputError: if there is no split, or for an image without a mask or a mask without an image.
     """
 
     label_space = SPACES["cityscapes19"]

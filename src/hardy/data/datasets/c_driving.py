@@ -1,9 +1,9 @@
 """C-Driving: 1,430 labelled street images of BDD100K by weather, for open compound domain adaptation, in 19 classes.
 
-Layout: ``val/compound/{cloudy,rainy,snowy}/*.jpg`` and ``val/open/overcast/*.jpg`` (1280x720; the fourth is read below
-``compound`` too), with the masks ``*_train_id.png`` in the same folders, or in ``labels/`` with the same folders below:
-class ids of Cityscapes. Each weather is a domain with the one split ``val``. The 14,697 training images have no labels:
-name their folder in ``data.unlabelled``. The data are linked at github.com/XingangPan/OCDA-Driving-Example.
+Layout: ``val/compound/{cloudy,rainy,snowy}/*.jpg`` and ``val/open/overcast/*.jpg`` (1280x720; ``overcast`` can also be
+in ``compound``). The masks ``*_train_id.png`` are in the same folders, or in ``labels/`` with the same sub-folders, and
+have the class ids of Cityscapes. Each weather is a domain with a single split ``val``. The 14,697 training images have
+no labels: name their folder in ``data.unlabelled``. The data are linked at github.com/XingangPan/OCDA-Driving-Example.
 
 Source: Liu, Miao, Pan, Zhan, Lin, Yu and Gong, "Open compound domain adaptation", CVPR 2020.
 """
@@ -28,7 +28,7 @@ class CDriving(ImagesAndMasks):
     """C-Driving below ``root``, which is its folder or one that holds ``C-Driving`` or ``c_driving``.
 
     Raises:
-        InputError: when no weather is there, or an image lacks its mask or a mask its image.
+        InputError: if there is no weather, or for an image without a mask or a mask without an image.
     """
 
     label_space = SPACES["cityscapes19"]
@@ -51,5 +51,5 @@ class CDriving(ImagesAndMasks):
             )
 
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
-        """Each weather's images, in the one split ``val``."""
+        """Each weather's images, in the single split ``val``."""
         return self._index

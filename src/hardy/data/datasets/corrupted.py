@@ -1,11 +1,11 @@
 """Another data set with corrupted images: noise, blur, contrast, weather or compression, at a strength of 1 to 5.
 
 Every domain of the other data set gives one domain for each corruption and strength, such as
-``corrupted/0001TP-gaussian_noise-3``; labels stay what they are. Domains come by strength, then by corruption, then in
-the order of the other data set. The corruptions are those of the package ``imagecorruptions``, at the paper's strengths
-for ImageNet. Each image has a seed of its own, from ``seed``, the name of its file and folder, corruption and strength,
-so it is the same at every reading. ``glass_blur`` and ``impulse_noise`` draw from generators that cannot be seeded, and
-are not offered.
+``corrupted/0001TP-gaussian_noise-3``; labels do not change. Domains are sorted by strength, then by corruption, then as
+in the other data set. The corruptions are those of the package ``imagecorruptions``, with the paper's strengths for
+ImageNet. The seed of an image is computed from ``seed``, the name of its file and folder, corruption and strength, so
+the image is the same each time it is read. ``glass_blur`` and ``impulse_noise`` are left out, because their random
+generators cannot be seeded.
 
 Source: Hendrycks and Dietterich, "Benchmarking neural network robustness to common corruptions and perturbations", ICLR
 2019; for images of any size: Michaelis et al., "Benchmarking robustness in object detection: autonomous driving when
@@ -50,24 +50,24 @@ KINDS = (
 """The corruptions: noise, blur, weather, light and colour, digital."""
 
 _LEAST = 32
-"""Pixels that the package needs along each side."""
+"""The smallest side of an image in pixels that the package supports."""
 
 
 class Corrupted(Dataset):
-    """The images of the data set ``of``, corrupted, with its labels.
+    """The corrupted images of the data set ``of``, with its labels.
 
     Args:
-        root: where ``of`` is looked for.
+        root: the folder in which ``of`` is searched.
         of: a name of ``hardy list dataset``.
         options: of that data set.
-        only: its domains; without any all of them.
-        kinds: corruptions, of `KINDS`.
+        only: the domains of ``of`` to use; if empty, all of them.
+        kinds: corruptions from `KINDS`.
         strengths: from 1, hardly visible, to 5.
-        seed: of everything that is drawn.
+        seed: of all random draws.
 
     Raises:
-        InputError: for an unknown corruption, domain or option, a strength out of range, nothing to corrupt, or a
-            data set that is itself corrupted; what the data set ``of`` raises.
+        InputError: for an unknown corruption, domain or option, a strength out of range, empty ``kinds`` or
+            ``strengths``, ``of: corrupted``, and what the data set ``of`` raises.
     """
 
     drawn = True
@@ -91,7 +91,7 @@ class Corrupted(Dataset):
         if not kinds or not strengths:
             raise InputError("Corrupted: name at least one corruption in kinds and one number in strengths")
         if of == "corrupted":
-            raise InputError("Corrupted.of: 'corrupted' is this data set itself; name the one whose images it takes")
+            raise InputError("Corrupted.of: 'corrupted' is this data set itself; name another data set")
         self.of: Dataset = DATASETS.build(of, {"root": Path(root)}, **options)
         self.label_space, self.image_level, self.never, self.void = (
             getattr(self.of, name) for name in ("label_space", "image_level", "never", "void")
@@ -116,7 +116,7 @@ class Corrupted(Dataset):
         """The corrupted image and its label; see `Dataset.read`.
 
         Raises:
-            InputError: also without the package, or for an image below 32 pixels on a side.
+            InputError: also if the package is not installed, or for an image with a side below 32 pixels.
         """
         inner, kind, strength = _parts(item)
         image, label = self.of.read(inner)
@@ -129,11 +129,11 @@ class Corrupted(Dataset):
             return np.array(corrupt(image, severity=strength, corruption_name=kind)), label
 
     def read_label(self, item: Item) -> np.ndarray:
-        """The label of the image that is corrupted."""
+        """The label of the original image."""
         return self.of.read_label(_parts(item)[0])
 
     def ends_whole(self, item: Item) -> bool:
-        """That of the image that is corrupted."""
+        """See `Dataset.ends_whole`; for the original image."""
         return self.of.ends_whole(_parts(item)[0])
 
     def name_of(self, item: Item) -> str:
@@ -158,7 +158,7 @@ def _package() -> Callable[..., np.ndarray]:
 
 @contextmanager
 def _drawing(seed: int) -> Iterator[None]:
-    """Inside the block numpy's global generator, which the package draws from, has ``seed``; then its old state."""
+    """Seed numpy's global generator, which the package uses; restore its state after the block."""
     before = np.random.get_state()  # noqa: NPY002
     np.random.seed(seed % 2**32)  # noqa: NPY002
     try:

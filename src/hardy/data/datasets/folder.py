@@ -1,11 +1,11 @@
 """A folder of your own images: ``images/``, ``masks/`` and ``classes.yaml``.
 
 Each file of ``images/`` has its mask in ``masks/`` under the same relative path (endings may differ). Sub-folders are
-domains, named by their path; images that lie directly in ``images/`` are the domain ``all``. A mask is an index PNG
-(8 or 16 bits) or a palette PNG, whose ids the ``id``s of ``classes.yaml`` name, or an RGB image in its ``colour``s:
-each file decides for itself. Masks in a lossy format, such as JPEG, are refused. For the format of ``classes.yaml``
-see `hardy.data.label_spaces.read_classes`. Where ``train.txt``, ``val.txt`` or ``test.txt`` lie beside it, they are the
-splits: each line is the path of an image below ``images/`` without its ending; an image on no list is in no split.
+domains, named by their path; images directly in ``images/`` are the domain ``all``. A mask is an index PNG (8 or 16
+bits) or a palette PNG with the ``id``s of ``classes.yaml``, or an RGB image with its ``colour``s; a folder can have
+both. Masks in a lossy format, such as JPEG, are refused. For the format of ``classes.yaml`` see
+`hardy.data.label_spaces.read_classes`. If ``train.txt``, ``val.txt`` or ``test.txt`` are beside it, they are the
+splits: each line is the path of an image in ``images/`` without its ending. An image that is on no list is in no split.
 
 Source: the layout is Hardy's own.
 """
@@ -30,14 +30,15 @@ class Folder(ImagesAndMasks):
     """The images and masks below ``root``, which is the folder itself or one that holds it as ``folder``.
 
     Args:
-        root: where ``images/``, ``masks/`` and ``classes.yaml`` lie.
-        mask_ending: what a mask's name has after its image's: ``"_mask"`` when ``a.jpg`` goes with ``a_mask.png``.
-        palette: what counts in a palette mask: ``ids``, the ``colours`` of its palette, or ``agree``, where ids count
-            and a palette colour that ``classes.yaml`` gives to another class is refused.
+        root: the folder of ``images/``, ``masks/`` and ``classes.yaml``.
+        mask_ending: the suffix of a mask's name after its image's name: ``"_mask"`` if the mask of ``a.jpg`` is
+            ``a_mask.png``.
+        palette: what is read from a palette mask: the ``ids``, the ``colours`` of its palette, or ``agree``: the ids,
+            and a palette colour that ``classes.yaml`` gives to another class is an error.
 
     Raises:
-        InputError: when a part is missing or empty, an image lacks its mask or a mask its image, or two images
-            differ only in their ending.
+        InputError: if a part is missing or empty, for an image without a mask or a mask without an image, or for two
+            images that differ only in their ending.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Folder(ImagesAndMasks):
         self._lists = _lists(self.root, images)
 
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
-        """Each sub-folder's images by split, or in the one split ``all``."""
+        """Each sub-folder's images by split, or in a single split ``all``."""
         if not self._lists:
             return {domain: {"all": self._index[domain]} for domain in sorted(self._index)}
         found: dict[str, dict[str, list[tuple[Path, Path]]]] = {}
@@ -83,7 +84,7 @@ class Folder(ImagesAndMasks):
 
 
 def _lists(root: Path, images: Mapping[str, Path]) -> dict[str, set[str]]:
-    """Split -> the keys of its images, of the lists in ``root``."""
+    """Split -> the keys of its images, from the lists in ``root``."""
     found: dict[str, set[str]] = {}
     for split in _SPLITS:
         file = root / f"{split}.txt"
@@ -92,14 +93,14 @@ def _lists(root: Path, images: Mapping[str, Path]) -> dict[str, set[str]]:
             found[split] = {composed(line.strip()) for line in lines if line.strip()}
             if missing := sorted(found[split] - images.keys()):
                 raise InputError(
-                    f"{file}: names {missing[0]}, which is not in {root / 'images'} ({len(missing)} such); correct the "
-                    "list or add the image"
+                    f"{file}: it names {missing[0]}, which is not in {root / 'images'} ({len(missing)} such); correct "
+                    "the list or add the image"
                 )
     return found
 
 
 def _key(path: Path, folder: Path) -> str:
-    """The relative path without ending, as keys are written."""
+    """The key of an image: its relative path without ending."""
     return composed(path.relative_to(folder).with_suffix("").as_posix())
 
 
@@ -110,16 +111,16 @@ def _by_path(folder: Path, ending: str) -> dict[str, Path]:
         key = _key(path, folder)
         key = key[: -len(ending)] if ending and key.endswith(ending) else key
         if key in found:
-            raise InputError(f"{path}: {found[key].name} lies beside it with the same name; remove one of them")
+            raise InputError(f"{path}: {found[key].name} in the same folder has the same name; remove one of them")
         found[key] = path
     return found
 
 
 def _hint(images: Mapping[str, Path], masks: Mapping[str, Path], ending: str) -> str:
-    """How to say that masks have longer names than their images, where the first one without a mask has such."""
+    """A hint about ``mask_ending``, if the first image without a mask has one with a longer name."""
     alone = min(images.keys() - masks.keys(), default=None)
     longer = [key for key in masks.keys() - images.keys() if alone is not None and key.startswith(alone)]
     if not longer:
         return f" (mask_ending is {ending!r})" if ending else ""
     found = min(longer, key=len)
-    return f"; if {masks[found]} is it, set data.datasets.folder.mask_ending={found[len(alone or '') :]}"
+    return f"; if its mask is {masks[found]}, set data.datasets.folder.mask_ending={found[len(alone or '') :]}"

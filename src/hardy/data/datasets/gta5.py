@@ -1,8 +1,8 @@
 """GTA5: 24,966 street images of a game's city, labelled with the ids of Cityscapes.
 
-Layout: ``images/*.png`` with ``labels/*.png`` (1914x1052), palette PNGs whose index is the Cityscapes id; the ten parts
-of the download unpacked into one folder (download.visinf.tu-darmstadt.de/data/from_games). One domain, ``all``. An
-image whose label has another size is left out, and how many are is logged as a warning.
+Layout: ``images/*.png`` with ``labels/*.png`` (1914x1052), palette PNGs whose index is the Cityscapes id. Unpack the
+ten parts of the download into one folder (download.visinf.tu-darmstadt.de/data/from_games). One domain, ``all``. Images
+whose labels have another size are left out, with a warning that gives their number.
 
 Splits: the folders ``images/{train,valid,test}/*/`` of RobustNet, or its lists ``gtav_split_{train,val,test}.txt``
 (12,388, 6,382 and 6,181 names: the authors' split) in the same folder as ``images`` or in ``split_data`` there. They
@@ -31,7 +31,7 @@ _log = logging.getLogger("hardy")
 
 _LICENCE_PLATE = 34
 _CONVERTED = "_labelTrainIds"
-"""How the masks end that a converter may have written beside the published ones."""
+"""The ending of masks that a converter may have written beside the published ones."""
 
 _ids = CITYSCAPES_IDS.table.copy()
 _ids[_LICENCE_PLATE] = IGNORE
@@ -42,7 +42,8 @@ class GTA5(ImagesAndMasks):
     """GTA5 below ``root``, which is its folder or one that holds ``gta5``, ``GTA5``, ``gtav``, ``GTAV`` or ``gta``.
 
     Raises:
-        InputError: when it is not there, an image lacks its mask or a mask its image, or a list names a missing image.
+        InputError: if the folder has another layout, for an image without a mask or a mask without an image, or if a
+            list names a missing image.
     """
 
     label_space = SPACES["cityscapes19"]
@@ -65,7 +66,7 @@ class GTA5(ImagesAndMasks):
         self._files = ImageAndMask(_IDS)
 
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
-        """One domain ``all`` with the splits ``train``, ``val`` and, where folders or lists say, ``test``."""
+        """One domain ``all`` with the splits ``train``, ``val`` and, if folders or lists define it, ``test``."""
         return {"all": self._index}
 
 
@@ -75,7 +76,7 @@ def _by_path(folder: Path) -> dict[str, Path]:
 
 
 def _of_one_size(items: Sequence[tuple[Path, Path]]) -> tuple[list[tuple[Path, Path]], list[Path]]:
-    """The items whose image and mask agree in size, and the images of the others; only headers are read."""
+    """The items whose image and mask have the same size, and the images of the others; only headers are read."""
     kept, left_out = [], []
     for image, mask in items:
         if image_size(image) == image_size(mask):

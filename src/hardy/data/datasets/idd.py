@@ -1,9 +1,9 @@
 """IDD, the Indian Driving Dataset: unstructured traffic, in the 7 classes of its first level.
 
 Two releases, each one domain. ``lite``: ``leftImg8bit/{train,val}/{seq}/{frame}_image.jpg`` with the masks in
-``gtFine/{train,val}/{seq}/{frame}_label.png`` (1,403 + 204 images, about 320x227), which hold the 7 class ids.
-``full``: ``..._leftImg8bit.png`` (or ``.jpg``) with ``..._gtFine_labellevel3Ids.png``, which hold the 26 ids of the
-third level; the published hierarchy sends each to one class of the first. The test split has no masks.
+``gtFine/{train,val}/{seq}/{frame}_label.png`` (1,403 + 204 images, about 320x227), which have the 7 class ids.
+``full``: ``..._leftImg8bit.png`` (or ``.jpg``) with ``..._gtFine_labellevel3Ids.png``, which have the 26 ids of the
+third level; the published hierarchy maps each to one class of the first level. The test split has no masks.
 
 Source: Varma et al., "IDD: A dataset for exploring problems of autonomous navigation in unconstrained environments",
 WACV 2019; the hierarchy of ids as in the AutoNUE label table.
@@ -23,7 +23,7 @@ __all__ = ["IDD"]
 
 _SPLITS = ("train", "val")
 _LEVEL3 = ((0, 1), (2, 3), (4, 5), range(6, 13), range(13, 22), (22, 23, 24), (25,))
-"""The ids of the third level below each class of the first."""
+"""The ids of the third level that belong to each class of the first level."""
 
 _LITE = RawMap.identity(len(SPACES["idd7"]))
 _FULL = RawMap.of({raw: place for place, below in enumerate(_LEVEL3) for raw in below}, ignored=(IGNORE,))
@@ -33,7 +33,7 @@ class IDD(ImagesAndMasks):
     """IDD below ``root``, which is its folder or one that holds ``idd`` (or the names of the releases).
 
     Raises:
-        InputError: when neither release is there, or an image lacks its mask or a mask its image.
+        InputError: if there is neither release, or for an image without a mask or a mask without an image.
     """
 
     label_space = SPACES["idd7"]

@@ -1,8 +1,8 @@
 """KITTI semantics: 200 street images of Karlsruhe by day, labelled with the ids of Cityscapes.
 
-Layout: ``training/image_2/*_10.png`` with ``training/semantic/*_10.png`` (about 1242x375, Cityscapes labelIds). Some
-copies hold images that are the crop ``mask[5:375, 18:1242]`` of their masks: a mask larger by exactly that margin is
-cut to its image; any other difference in size is an error, and no mask is ever resized to fit.
+Layout: ``training/image_2/*_10.png`` with ``training/semantic/*_10.png`` (about 1242x375, Cityscapes labelIds). In some
+copies the images are the crop ``mask[5:375, 18:1242]`` of their masks. A mask that is larger by exactly this margin is
+cropped to its image. Any other difference in size is an error; masks are never resized to fit.
 
 Source: Alhaija et al., "Augmented reality meets computer vision", IJCV 2018 (the semantics of KITTI; Geiger et al.,
 CVPR 2012).
@@ -19,14 +19,14 @@ from hardy.data.reading import ImageAndMask, ImagesAndMasks
 __all__ = ["KITTI"]
 
 _TOP, _LEFT = 5, 18
-"""The margin of the crop, in pixels; it ends at the mask's lower right corner."""
+"""The margin above and left of the crop, in pixels; the crop ends at the mask's lower right corner."""
 
 
 class KITTI(ImagesAndMasks):
     """KITTI semantics below ``root``: its folder, or one that holds ``data_semantics`` or ``kitti/data_semantics``.
 
     Raises:
-        InputError: when it is not there, or an image lacks its mask or a mask its image.
+        InputError: if the folder has another layout, or for an image without a mask or a mask without an image.
     """
 
     label_space = SPACES["cityscapes19"]
@@ -42,5 +42,5 @@ class KITTI(ImagesAndMasks):
         self._files = ImageAndMask(CITYSCAPES_IDS, margin=(_TOP, _LEFT))
 
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
-        """One domain ``karlsruhe`` with the one split that has masks, ``train``."""
+        """One domain ``karlsruhe`` with ``train``, the only split that has masks."""
         return {"karlsruhe": {"train": self._items}}

@@ -1,14 +1,13 @@
 """Mapillary Vistas 1.2: 18,000 + 2,000 large street images from all continents, in 19 of their 66 classes.
 
 Layout: ``{training,validation}/images/*.jpg`` with ``{training,validation}/labels/*.png``, or with ``v1.2/labels`` in
-the archive that also brings version 2.0 (mapillary.com/dataset/vistas); index masks of the ids 0..65. One domain,
-``v1.2``, with the splits ``train`` and ``val``. The test split is left out: its masks are not public. Nothing is
-resized here; `data.size` does that.
+the archive that also contains version 2.0 (mapillary.com/dataset/vistas); index masks with the ids 0..65. One domain,
+``v1.2``, with the splits ``train`` and ``val``. The test split is left out because its masks are not public. Images are
+not resized here; use `data.size`.
 
-Two maps onto the 19 classes of Cityscapes are in use, and numbers by one do not compare with numbers by the other.
-``openseg`` also counts crosswalks and lanes for bikes, parking and service as road, kerb cuts and pedestrian areas as
-sidewalk, street lights as poles, and the frames and backs of signs as signs; ``robustnet`` ignores all these, but
-counts manholes as road.
+Papers use two maps onto the 19 classes of Cityscapes, and their scores cannot be compared. ``openseg`` also counts
+crosswalks and lanes for bikes, parking and service as road, kerb cuts and pedestrian areas as sidewalk, street lights
+as poles, and the frames and backs of signs as signs. ``robustnet`` ignores all these, but counts manholes as road.
 
 Source: Neuhold, Ollmann, Rota Bulo and Kontschieder, "The Mapillary Vistas dataset for semantic understanding of street
 scenes", ICCV 2017; the maps as in openseg.pytorch (Yuan et al.; also used by HRDA and Rein) and in RobustNet (Choi et
@@ -67,11 +66,11 @@ class Mapillary(ImagesAndMasks):
     """Mapillary Vistas below ``root``, which is its folder or one that holds ``mapillary`` or ``mapillary_vistas``.
 
     Args:
-        root: where ``training`` and ``validation`` lie.
-        labels: the map from the 66 classes onto 19; see above.
+        root: the folder of ``training`` and ``validation``.
+        labels: the map from the 66 classes onto 19; see the module.
 
     Raises:
-        InputError: for another map, when no split is there, or an image lacks its mask or a mask its image.
+        InputError: for an unknown map, if there is no split, or for an image without a mask or a mask without an image.
     """
 
     def __init__(self, root: Path, *, labels: Literal["openseg", "robustnet"] = "openseg") -> None:

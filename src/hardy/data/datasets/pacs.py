@@ -1,8 +1,8 @@
-"""PACS: 9,991 pictures of 7 kinds of things as photos, art, cartoons and sketches; one class per image.
+"""PACS: 9,991 pictures of 7 classes as photos, art, cartoons and sketches; one class per image.
 
-Layout: ``{art_painting,cartoon,photo,sketch}/{class}/*`` (``kfold`` of the original). Each kind of picture is a
-domain. Where the official lists lie beside it, ``splits/{domain}_{train,crossval}_kfold.txt`` with lines "path label"
-and labels from 1, the splits are ``train`` and ``val``; else all pictures are one split ``all``.
+Layout: ``{art_painting,cartoon,photo,sketch}/{class}/*`` (``kfold`` of the original). Each kind of picture is a domain.
+If the official lists ``splits/{domain}_{train,crossval}_kfold.txt`` (lines "path label", labels from 1) are beside it,
+the splits are ``train`` and ``val``. Otherwise all pictures are in a single split ``all``.
 
 Source: Li, Yang, Song and Hospedales, "Deeper, broader and artier domain generalization", ICCV 2017.
 """
@@ -28,7 +28,8 @@ class PACS(Dataset):
     """PACS below ``root``, which is its folder or one that holds ``kfold`` or ``pacs/kfold``.
 
     Raises:
-        InputError: when no domain is there, a folder is no class, or an official list names what is not there.
+        InputError: if there is no domain, or for a folder that is not a class, or if an official list names a missing
+            picture.
     """
 
     label_space = SPACES["pacs7"]
@@ -52,7 +53,7 @@ class PACS(Dataset):
         return read_image(item[0]), self.read_label(item)
 
     def read_label(self, item: Item) -> np.ndarray:
-        """The class id alone."""
+        """Only the class id."""
         assert isinstance(item, tuple)
         return np.array(item[1], dtype=np.int64)
 
@@ -65,7 +66,7 @@ class PACS(Dataset):
     def _class(self, path: Path) -> int:
         name = path.parent.name
         if name not in self.label_space.classes:
-            raise InputError(f"{path}: folder {name!r} is no class of PACS{nearest(name, self.label_space.classes)}")
+            raise InputError(f"{path}: folder {name!r} is not a class of PACS{nearest(name, self.label_space.classes)}")
         return self.label_space.index(name)
 
     def _listed(self, lists: Path, domain: str) -> dict[str, list[Item]]:

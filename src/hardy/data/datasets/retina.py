@@ -1,9 +1,9 @@
-"""Retinal vessels: 107 photographs of the back of the eye from three cameras, a class for the vessels.
+"""Retinal vessels: 107 photographs of the back of the eye from three cameras, with a class for the vessels.
 
 Layout: that of the dataset `folder`, with the sub-folders ``drive`` (40 images), ``hrf`` (45) and ``les_av`` (22) as
-domains and the classes background and vessel; masks are 255 outside the field of view. Images whose names begin with
-``test_`` are the split ``test``, as published. Nobody published a validation split: of the others the first of every
-five in order of name are ``val``, and the rest ``train``.
+domains and the classes background and vessel. Masks are 255 outside of the field of view. Images whose names begin with
+``test_`` are the split ``test``, as published. There is no published validation split: the first of every five other
+images, in order of name, is ``val``, and the rest are ``train``.
 
 Source: Staal et al., "Ridge-based vessel segmentation in color images of the retina", IEEE TMI 2004 (DRIVE); Budai et
 al., "Robust vessel segmentation in fundus images", Int. J. Biomedical Imaging 2013 (HRF); Orlando et al., "Towards a
@@ -28,7 +28,8 @@ class Retina(ImagesAndMasks):
     """The images and masks below ``root``, which is the folder of ``images/`` or one that holds it as ``retina``.
 
     Raises:
-        InputError: when it is not there; what the dataset `folder` raises; for a ``classes.yaml`` of other classes.
+        InputError: if the folder has another layout, for a ``classes.yaml`` with other classes, and what the dataset
+            `folder` raises.
     """
 
     label_space = SPACES["retina2"]
@@ -43,8 +44,8 @@ class Retina(ImagesAndMasks):
         if self._folder.label_space.classes != self.label_space.classes:
             found = ", ".join(self._folder.label_space.classes)
             raise InputError(
-                f"{self.root / 'classes.yaml'}: has the classes {found}, and retina has "
-                f"{', '.join(self.label_space.classes)}; read other classes as the dataset folder"
+                f"{self.root / 'classes.yaml'}: it has the classes {found}, but retina has "
+                f"{', '.join(self.label_space.classes)}; use the dataset folder for other classes"
             )
 
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
@@ -53,7 +54,7 @@ class Retina(ImagesAndMasks):
 
 
 def _by_split(items: Sequence[Item]) -> dict[str, list[Item]]:
-    """``train``, ``val`` and ``test``, none of them empty."""
+    """The splits ``train``, ``val`` and ``test``; empty ones are left out."""
     rest = [item for item in items if not _is_test(item)]
     found = {
         "train": [item for place, item in enumerate(rest) if place % _VAL_EVERY],

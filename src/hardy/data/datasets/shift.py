@@ -1,20 +1,20 @@
-"""SHIFT: drawn driving sequences whose weather and time of day are known; each combination is a domain.
+"""SHIFT: simulated driving sequences with known weather and time of day; each combination is a domain.
 
 Layout: ``{discrete,continuous/1x,continuous/10x,continuous/100x}/images/{train,val}/front/``, in it
 ``img/{sequence}/*_img_front.jpg`` and ``semseg/{sequence}/*_semseg_front.png`` (1280x800, the class in the first
 channel). Unpack ``img.zip`` and ``semseg.zip``. The data are at vis.xyz/shift; the labels of the test split are not
 public.
 
-The weather and time of a discrete sequence stay the same: ``seq.csv`` has a line for each, with ``video``,
-``start_weather_coarse`` and ``start_timeofday_coarse``. Those of a continuous sequence change within it, in sequences
-of 1, 10 or 100 times the length, and each frame has its own: ``weather_coarse`` and ``timeofday_coarse`` in the
-``attributes`` of its entry in ``det_2d.json`` (``videoName`` is the sequence, ``name`` the file of the image).
+In a discrete sequence, weather and time do not change: ``seq.csv`` has a line for each sequence, with ``video``,
+``start_weather_coarse`` and ``start_timeofday_coarse``. In a continuous sequence, of 1, 10 or 100 times the length,
+they change from frame to frame: ``weather_coarse`` and ``timeofday_coarse`` are in the ``attributes`` of the frame's
+entry in ``det_2d.json`` (``videoName`` is the sequence, ``name`` the file of the image).
 
-The domains are ``{clear,cloudy,overcast,rainy,foggy}_{daytime,dawn_dusk,night}``, the usual source is
-``clear_daytime``; those of continuous sequences begin with ``1x_``, ``10x_`` or ``100x_``. So a continuous sequence
-passes through several domains; a stream of the kind ``recorded`` shows its frames in their order.
+The domains are ``{clear,cloudy,overcast,rainy,foggy}_{daytime,dawn_dusk,night}``; the usual source is
+``clear_daytime``. Domains of continuous sequences begin with ``1x_``, ``10x_`` or ``100x_``. A continuous sequence
+passes through several domains; a stream of the kind ``recorded`` has its frames in their order.
 
-Labels are in the ids of cityscapes19, as the authors map theirs: road lines are road, and all vehicles are cars.
+Labels have the ids of cityscapes19, with the authors' map: road lines are road, and all vehicles are cars.
 
 Source: Sun, Segu, Postels, Wang, Van Gool, Schiele, Tombari and Yu, "SHIFT: a synthetic driving dataset for continuous
 multi-task domain adaptation", CVPR 2022.
@@ -38,7 +38,7 @@ from hardy.stored import contents, json_value
 __all__ = ["SHIFT"]
 
 _SETS = {"discrete": "", "continuous/1x": "1x_", "continuous/10x": "10x_", "continuous/100x": "100x_"}
-"""The folder of each set, and how the names of its domains begin."""
+"""The folder of each set, and the prefix of the names of its domains."""
 _SPLITS = ("train", "val")
 _IMAGE, _MASK = "_img_front.jpg", "_semseg_front.png"
 _COLUMNS = ("video", "start_weather_coarse", "start_timeofday_coarse")
@@ -69,8 +69,8 @@ class SHIFT(Dataset):
     """SHIFT below ``root``, which is its folder or one that holds ``shift`` or ``SHIFT``.
 
     Raises:
-        InputError: when no split is there, ``seq.csv`` or ``det_2d.json`` is missing or does not name a sequence or a
-            frame, or an image lacks its mask or a mask its image.
+        InputError: if there is no split, if ``seq.csv`` or ``det_2d.json`` is missing or lacks a sequence or a frame,
+            or for an image without a mask or a mask without an image.
     """
 
     label_space = SPACES["cityscapes19"]
@@ -88,23 +88,23 @@ class SHIFT(Dataset):
         if not found:
             raise AbsentError(
                 f"{self.root}: no SHIFT here; it has discrete/images/{{train,val}}/front/{{img,semseg}}, or "
-                "continuous/{1x,10x,100x} in place of discrete"
+                "continuous/{1x,10x,100x} instead of discrete"
             )
         names = (f"{start}{weather}_{time}" for start in _SETS.values() for weather in _WEATHERS for time in _TIMES)
         self._index = {name: found[name] for name in names if name in found}
 
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
-        """Each weather and time of day, by published split; frames in the order of their sequences."""
+        """The images of each weather and time of day, by published split, in the order of their sequences."""
         return self._index
 
     def read(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
-        """The image and its mask in the ids of cityscapes19."""
+        """The image and its mask with the ids of cityscapes19."""
         assert isinstance(item, tuple)
         image = read_image(item[0])
         return image, self._label(item[0], image.shape[:2], item[1])
 
     def read_label(self, item: Item) -> np.ndarray:
-        """The mask alone."""
+        """Only the mask."""
         assert isinstance(item, tuple)
         return self._label(item[0], image_size(item[0]), item[1])
 
@@ -116,7 +116,7 @@ class SHIFT(Dataset):
 
 
 def _items(place: Path, *, continuous: bool) -> Iterator[tuple[str, tuple[Path, Path]]]:
-    """The domain of each image below ``place``, which need not be there, and the image with its mask, in order."""
+    """The domain of each image in ``place``, and the image with its mask, in order; empty if ``place`` is missing."""
     images, truth = place / "img", place / "semseg"
     if not images.is_dir():
         return
@@ -127,18 +127,18 @@ def _items(place: Path, *, continuous: bool) -> Iterator[tuple[str, tuple[Path, 
 
 
 def _of_sequences(file: Path) -> Callable[[Path], str]:
-    """The domain of an image, as ``file`` says of its sequence.
+    """A function from an image to its domain, by the entry of its sequence in ``file``.
 
     Raises:
-        InputError: for a file that is missing, without one of the columns, or with an unknown weather or time; the
-            function, for a sequence that it does not name.
+        InputError: if the file is missing, lacks a column, or has an unknown weather or time. The function raises it
+            for a sequence that the file does not have.
     """
     _there(file, "sequence")
     with file.open(encoding="utf-8", newline="") as lines:
         table = csv.DictReader(lines)
         missing = [name for name in _COLUMNS if name not in (table.fieldnames or ())]
         if missing:
-            raise InputError(f"{file}: has no column {missing[0]!r}; fetch it again")
+            raise InputError(f"{file}: it has no column {missing[0]!r}; fetch it again")
         found = {
             line["video"]: _domain(file, f"sequence {line['video']}", *(line[of] for of in _COLUMNS[1:]))
             for line in table
@@ -147,18 +147,18 @@ def _of_sequences(file: Path) -> Callable[[Path], str]:
     def domain(image: Path) -> str:
         sequence = image.parent.name
         if sequence not in found:
-            raise InputError(f"{file}: names no sequence {sequence!r}, but {image} is of it")
+            raise InputError(f"{file}: it has no entry for the sequence {sequence!r} of {image}; fetch it again")
         return found[sequence]
 
     return domain
 
 
 def _of_frames(file: Path) -> Callable[[Path], str]:
-    """The domain of an image, as ``file`` says of the frame.
+    """A function from an image to its domain, by the entry of the frame in ``file``.
 
     Raises:
-        InputError: for a file that is missing, or without the weather and time of a frame, or with unknown ones; the
-            function, for a frame that it does not name.
+        InputError: if the file is missing, or lacks the weather or time of a frame, or has unknown ones. The function
+            raises it for a frame that the file does not have.
     """
     _there(file, "frame")
     found: dict[tuple[str, str], str] = {}
@@ -170,13 +170,13 @@ def _of_frames(file: Path) -> Callable[[Path], str]:
         raise
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{file}: does not have the weather and time of each frame ({error}); fetch it again"
+            f"{file}: it does not have the weather and time of each frame ({error}); fetch it again"
         ) from None
 
     def domain(image: Path) -> str:
         name = image.parent.name, image.name
         if name not in found:
-            raise InputError(f"{file}: names no frame {'/'.join(name)!r}, but {image} is there")
+            raise InputError(f"{file}: it has no entry for the frame {'/'.join(name)!r} of {image}; fetch it again")
         return found[name]
 
     return domain
@@ -184,7 +184,7 @@ def _of_frames(file: Path) -> Callable[[Path], str]:
 
 def _there(file: Path, of: str) -> None:
     if not file.is_file():
-        raise InputError(f"{file}: there is no such file; it says the weather of each {of}: fetch it with img.zip")
+        raise InputError(f"{file}: there is no such file; it has the weather of each {of}: fetch it with img.zip")
 
 
 def _domain(file: Path, what: str, weather: str | None, time: str | None) -> str:

@@ -1,8 +1,8 @@
-"""Procedural perspective street scenes in nine domains, with exact masks; needs no file.
+"""Procedural perspective street scenes in nine domains, with exact masks; needs no files.
 
-A street is drawn from numbers: a layout with carriageway, pavements, houses, walls, fences, gardens and side streets;
-vehicles, people, riders, trees, lamps, signals and signs on it; a camera. All domains share that generator, so their
-label statistics are similar (except for `city_b`, another town); they differ in light, weather and camera:
+A street is generated from random numbers: a layout with carriageway, pavements, houses, walls, fences, gardens and side
+streets; vehicles, people, riders, trees, lamps, signals and signs; and a camera. All domains use the same generator, so
+their label statistics are similar (except for `city_b`, another town). They differ in light, weather and camera:
 
 - ``sim``: flat shading, no shadow, no texture, no noise
 - ``day``: texture, sun and cast shadows, clouds, sensor noise
@@ -14,8 +14,8 @@ label statistics are similar (except for `city_b`, another town); they differ in
 - ``city_b``: gabled brick houses, other paints, a high camera that looks down
 - ``camera_b``: barrel distortion (of the mask as well), other colour response, noise, JPEG
 
-Source: drawn by Hardy itself. Classes are the train-ids of M. Cordts et al., "The Cityscapes Dataset for Semantic
-Urban Scene Understanding", CVPR 2016, without train and motorcycle.
+Source: Hardy's own. Classes are the train-ids of M. Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene
+Understanding", CVPR 2016, without train and motorcycle.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,17 +35,17 @@ from hardy.files import expanded
 __all__ = ["Streets"]
 
 SMALLEST = 16
-"""Fewest pixels along a side."""
+"""The smallest side of an image in pixels."""
 
 LARGEST = 8192
-"""Most pixels along a side."""
+"""The largest side of an image in pixels."""
 
 MOST = 100_000
-"""Most images of a domain in a split."""
+"""The largest number of images of a domain in a split."""
 
 
 class Streets(Dataset):
-    """Procedural street scenes; image and mask depend on ``seed``, domain and number alone, bit for bit.
+    """Procedural street scenes; image and mask depend only on size, ``seed``, domain and number, bit for bit.
 
     Args:
         root: not used; nothing is read from disk.
@@ -54,13 +54,13 @@ class Streets(Dataset):
         val: number of validation images per domain.
         test: number of test images per domain.
         seed: another seed is another data set.
-        cache_folder: where images and masks are kept once they are drawn, in a sub-folder of it. The bits are the same,
-            and reading one of 96 x 192 pixels takes a small part of the time of drawing it.
-        cache_mb: megabytes that all files in ``cache_folder`` take at most.
+        cache_folder: the folder that keeps images and masks after they are drawn, in a sub-folder. The bits are the
+            same, and reading an image of 96 x 192 pixels is much faster than drawing it.
+        cache_mb: the largest size of all files in ``cache_folder``, in megabytes.
 
     Raises:
-        InputError: for a size below 16 or above 8192 pixels, a count below 0 or above 100,000, or a cache of less than
-            1 megabyte.
+        InputError: for a side below 16 or above 8192 pixels, a count below 0 or above 100,000, or a cache below 1
+            megabyte.
     """
 
     drawn = True
@@ -99,7 +99,7 @@ class Streets(Dataset):
             self._cache = DiskCache(expanded(cache_folder), version(), settings, most=cache_mb * 10**6)
 
     def index(self) -> Mapping[str, Mapping[str, Sequence[Item]]]:
-        """The nine domains; an item is (domain, number), and numbering continues from one split to the next."""
+        """The nine domains. An item is (domain, number); the numbering continues from one split to the next."""
         ends = np.cumsum([0, *self.counts.values()]).tolist()
         spans = {name: range(ends[k], ends[k + 1]) for k, name in enumerate(self.counts)}
         return {
@@ -111,7 +111,7 @@ class Streets(Dataset):
         """Image (H, W, 3) uint8 RGB and mask (H, W) uint8 of ``item``, a pair (domain, number).
 
         Raises:
-            InputError: for a domain that is not there, or a cache that cannot be written.
+            InputError: for an unknown domain, or a cache that cannot be written.
         """
         assert isinstance(item, tuple)
         domain, number = item

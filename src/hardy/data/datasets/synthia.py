@@ -1,11 +1,11 @@
-"""SYNTHIA-RAND-CITYSCAPES: 9,400 drawn street images in the 16 classes that Cityscapes shares with them.
+"""SYNTHIA-RAND-CITYSCAPES: 9,400 synthetic street images in the 16 classes that Cityscapes shares with them.
 
-Layout: ``RGB/*.png`` with ``GT/LABELS/*.png`` (1280x760), 16-bit RGB PNGs that hold the class in the first channel and
-the instance in the second (synthia-dataset.net). Pillow keeps the high byte of such samples and drops the class; asked
-for the other order of bytes it keeps the low one, and both together are the sample.
+Layout: ``RGB/*.png`` with ``GT/LABELS/*.png`` (1280x760), 16-bit RGB PNGs with the class in the first channel and the
+instance in the second (synthia-dataset.net). Pillow keeps only the high byte of such samples, which loses the class.
+With the other byte order it keeps the low byte; both bytes together give the sample.
 
-One domain, ``rand-cityscapes``. Its labels are in the ids of cityscapes19, of which terrain, truck and train never
-occur: scores over the other 16 classes are called mIoU16, and without wall, fence and pole mIoU13.
+One domain, ``rand-cityscapes``. Its labels have the ids of cityscapes19; terrain, truck and train never occur. Scores
+over the other 16 classes are called mIoU16, and without wall, fence and pole mIoU13.
 
 Splits: the folders ``RGB/{train,val}/`` of RobustNet, or its random lists ``synthia_split_{train,val}.txt`` (6,580 and
 2,820 names) in the same folder as ``RGB`` or in ``split_data`` there. They are not part of the download: without them
@@ -56,14 +56,15 @@ _IGNORED = (0, 13, 14, 22)
 """Void, parking slot, road work and lane marking."""
 
 _CONVERTED = "_labelTrainIds"
-"""How the masks end that a converter may have written beside the published ones."""
+"""The ending of masks that a converter may have written beside the published ones."""
 
 
 class Synthia(Dataset):
-    """SYNTHIA below ``root``: its folder, or one that holds ``synthia``, ``SYNTHIA`` or ``RAND_CITYSCAPES`` (in them).
+    """SYNTHIA below ``root``: its folder, or one that holds ``synthia``, ``SYNTHIA`` or ``RAND_CITYSCAPES``.
 
     Raises:
-        InputError: when it is not there, an image lacks its mask or a mask its image, or a list names a missing image.
+        InputError: if the folder has another layout, for an image without a mask or a mask without an image, or if a
+            list names a missing image.
     """
 
     label_space = SPACES["cityscapes19"]
@@ -84,13 +85,13 @@ class Synthia(Dataset):
         return {"rand-cityscapes": self._index}
 
     def read(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
-        """The image and its mask in the ids of cityscapes19."""
+        """The image and its mask with the ids of cityscapes19."""
         assert isinstance(item, tuple)
         image = read_image(item[0])
         return image, self._label(item[0], image.shape[:2], item[1])
 
     def read_label(self, item: Item) -> np.ndarray:
-        """The mask alone."""
+        """Only the mask."""
         assert isinstance(item, tuple)
         return self._label(item[0], image_size(item[0]), item[1])
 
@@ -101,18 +102,18 @@ class Synthia(Dataset):
 
 
 def _first_channel(path: Path) -> np.ndarray:
-    """(H, W) uint16: the red channel of a PNG of three channels of 16 bits."""
+    """(H, W) uint16: the red channel of a 16-bit RGB PNG."""
     high, low = (_bytes(path, order).astype(np.uint16) for order in ("RGB;16B", "RGB;16L"))
     channel: np.ndarray = high << 8 | low
     return channel
 
 
 def _bytes(path: Path, order: str) -> np.ndarray:
-    """(H, W) uint8: the byte of the red channel that Pillow takes for the high one, its samples being of ``order``."""
+    """(H, W) uint8: the byte of the red channel that Pillow keeps if it reads the samples in this byte ``order``."""
     with opened(path) as image:
         stored = image.tile[0].args
         if image.format != "PNG" or stored != "RGB;16B":
-            raise InputError(f"{path}: stores {stored}, not RGB of 16 bits as a label of SYNTHIA does; fetch it again")
+            raise InputError(f"{path}: it stores {stored}, but labels of SYNTHIA are 16-bit RGB; fetch it again")
         image.tile = [image.tile[0]._replace(args=order)]
         image.load()
         return np.array(image)[..., 0]

@@ -1,15 +1,15 @@
-"""Whether a mask lies on its image: its borders against the edges of the image, at every small offset.
+"""Checks whether a mask is aligned with its image: compares its borders with the image's edges at every small offset.
 
-The score of an offset is the mean strength of the image's edges under the mask's borders when these are moved by it.
-Strength is the square root of the grey gradient's size, standardised over the image. Where a mask lies right, the
-score is largest at no offset. Images are reduced to at most 240 pixels a side first.
+The score of an offset is the mean edge strength of the image under the mask's borders, moved by this offset. The edge
+strength is the square root of the magnitude of the grey gradient, standardised over the image. For an aligned mask, the
+score is largest at offset 0. Images are first reduced to at most 240 pixels per side.
 
-The criterion for one image: the largest score is at an offset of `LEAST_OFFSET` reduced pixels or more, and is
-`LEAST_RATIO` times the largest one at offsets of up to one pixel, or more. On the 701 images of CamVid it raises two
-alarms: one is right (``test/Seq05VD_f02610`` has the mask of another frame), one is false (0.14 %). Of the masks of
-every third image, moved by 10 pixels across, 12 down, 15 and 30, or 40 across (of 480x360), it finds 95, 94, 100 and
-99 %. Of a whole domain the scores are summed; there an offset of `LEAST_COMMON` reduced pixels is enough, and CamVid's
-four drives raise no alarm.
+A mask of one image is reported if the largest score is at an offset of `LEAST_OFFSET` or more reduced pixels, and is at
+least `LEAST_RATIO` times the largest score at offsets of up to one pixel. On the 701 images of CamVid there are two
+alarms: one is correct (``test/Seq05VD_f02610`` has the mask of another frame), one is false (0.14 %). Of the masks of
+every third image, moved by 10 pixels across, 12 down, 15 and 30, or 40 across (of 480x360), 95, 94, 100 and 99 % are
+found. For a domain the scores of its images are summed; then an offset of `LEAST_COMMON` reduced pixels is enough, and
+there is no alarm for CamVid's four drives.
 """
 
 from collections.abc import Iterable
@@ -32,7 +32,7 @@ _AS_GOOD = 0.97
 
 
 def factor(size: Iterable[int]) -> int:
-    """By how much an image of (height, width) pixels is reduced."""
+    """The factor by which an image of ``size`` (height, width) is reduced."""
     return max(1, -(-max(size) // _SIDE))
 
 
@@ -60,20 +60,21 @@ def scores(image: np.ndarray, label: np.ndarray) -> np.ndarray | None:
 
 
 def offset(score: np.ndarray) -> tuple[tuple[int, int], float]:
-    """The offset (down, across) of the largest score, in reduced pixels, and how much larger it is than at none."""
+    """The offset (down, across) of the largest score, in reduced pixels, and its ratio to the score at offset 0."""
     down, across = np.unravel_index(int(score.argmax()), score.shape)
     none = score[_REACH - 1 : _REACH + 2, _REACH - 1 : _REACH + 2].max()
     return (int(down) - _REACH, int(across) - _REACH), float(score[down, across] / max(none, 0.1))
 
 
 def best_crop(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[int, int]:
-    """(top, left) at which the masks of images are best cut to the images' size, over all ``pairs`` together.
+    """The position (top, left) of the crop of the masks that fits the images best, over all ``pairs`` together.
 
-    Cuts are usually made at an end or in the middle: such a place is taken if its score is 97 % of the largest or more.
+    Crops are usually made at an end or in the middle, so such a position is preferred if its score is at least 97 % of
+    the largest.
 
     Args:
-        pairs: image (h, w, 3) uint8 and what its mask stores, (H, W) or (H, W, 3), with H >= h and W >= w; all of the
-            same sizes.
+        pairs: image (h, w, 3) uint8 and the stored mask, (H, W) or (H, W, 3), with H >= h and W >= w; all with the same
+            sizes.
     """
     total, room = np.zeros(1), (1, 1)
     for image, mask in pairs:
@@ -96,7 +97,7 @@ def _correlated(fixed: np.ndarray, moved: np.ndarray, size: tuple[int, ...]) -> 
 
 
 def _edges(grey: np.ndarray) -> np.ndarray:
-    """(h, w) float32: the square root of the gradient's size, with mean 0 and deviation 1."""
+    """(h, w) float32: the square root of the gradient's magnitude, with mean 0 and standard deviation 1."""
     wide = grey.astype(np.float32)
     down, across = np.zeros_like(wide), np.zeros_like(wide)
     down[1:-1] = wide[2:] - wide[:-2]

@@ -1,4 +1,5 @@
-"""Any dataset of masks as the dataset `folder`: images as they are, masks as index PNGs, classes and splits as text."""
+"""Converts any dataset with masks to the dataset `folder`: images copied, masks as index PNGs, classes and splits as
+text."""
 
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -27,24 +28,24 @@ def convert(
 ) -> int:
     """Write ``domains`` into the folder ``target``; returns the number of images.
 
-    A domain ``camvid/0001TP`` becomes ``0001TP``, or ``camvid/0001TP`` if there are domains of several datasets. The
-    files ``train.txt``, ``val.txt`` and so on keep the splits. Everything is written beside the target first.
+    A domain ``camvid/0001TP`` becomes ``0001TP``, or ``camvid/0001TP`` if the domains are from several datasets. The
+    files ``train.txt``, ``val.txt`` and so on hold the splits. Everything is first written to a temporary folder.
 
     Args:
-        domains: what is written; their labels must be in one space, or have a declared map onto ``classes``.
+        domains: the domains to write; they have the same label space, or declared maps onto ``classes``.
         target: a folder that does not exist yet, or is empty.
-        classes: the label space of the masks; that of the data if None.
-        over: goes over the items of a domain, such as a progress bar.
+        classes: the label space of the masks; None for that of the first domain.
+        over: iterates over the items of a domain, for example with a progress bar.
 
     Raises:
-        InputError: for a target that exists, labels that are no masks, a space without a declared map, or a file that
-            cannot be read or written; nothing is left then.
+        InputError: for a target that exists, labels that are not masks, a label space without a declared map, or a file
+            that cannot be read or written. Then nothing is written.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target}: exists already; give another folder")
+        raise InputError(f"{target}: it already exists; give another folder")
     for domain in domains:
         if domain.dataset.image_level:
-            raise InputError(f"{domain.name}: is labelled with one class per image; only masks can be converted")
+            raise InputError(f"{domain.name}: it has one class per image; only masks can be converted")
     label_space = domains[0].dataset.label_space if classes is None else find_label_space(classes)
     tables = [_table(domain, label_space) for domain in domains]
     waiting = temporary(target.absolute())
@@ -55,7 +56,7 @@ def convert(
             target.rmdir()
         waiting.rename(target)
     except OSError as error:
-        raise InputError(f"{target}: cannot be written: {error.strerror or error}") from None
+        raise InputError(f"{target}: it cannot be written: {error.strerror or error}") from None
     finally:
         remove(waiting)
     return count
@@ -104,7 +105,7 @@ def _write(
 
 
 def _image(domain: Domain, item: Item, pixels: np.ndarray, path: Path) -> None:
-    """Copy the image's file, or write its pixels where there is none."""
+    """Copy the image's file, or write its pixels if it has no file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     source = item[0] if isinstance(item, tuple) and isinstance(item[0], Path) else None
     if source is not None:

@@ -1,4 +1,4 @@
-"""From what was seen to problems and their fixes: of one image, of a domain, and of all domains together."""
+"""Derives problems and their fixes from what was seen: in one image, in a domain, and in all domains together."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,7 +33,7 @@ _FIXES = {
 
 
 def of_image(problems: Problems, domain: Domain, seen: Seen) -> None:
-    """Add what is wrong with one image, in place."""
+    """Add the problems of one image, in place."""
     name = domain.name
     for kind, message in seen.failures:
         if kind != "size":
@@ -45,10 +45,10 @@ def of_image(problems: Problems, domain: Domain, seen: Seen) -> None:
         return
     if not labelled and not seen.foreign:
         what = f"{seen.name}: every pixel of its mask is ignored"
-        problems.add("warning", "empty", name, what, "label them, or remove them: they teach nothing", seen.name)
+        problems.add("warning", "empty", name, what, "label them, or remove them: they do not help training", seen.name)
     elif len(domain.dataset.label_space) > 2 and np.count_nonzero(seen.pixels[:IGNORE]) == 1 and labelled:
         only = domain.dataset.label_space.classes[int(seen.pixels[:IGNORE].argmax())]
-        what = f"{seen.name}: its mask is {only} alone"
+        what = f"{seen.name}: its mask has only the class {only}"
         problems.add("note", "uniform", name, what, _LOOK, seen.name)
     if seen.scores is not None:
         (down, across), ratio = alignment.offset(seen.scores)
@@ -66,27 +66,27 @@ def _moved(down: int, across: int) -> str:
 
 
 def _foreign(problems: Problems, domain: Domain, seen: Seen) -> None:
-    """Values of a mask outside its label map."""
+    """Add the problem of mask values outside of the label map, in place."""
     total, first = sum(seen.foreign.values()), next(iter(seen.foreign))
     if not first.startswith("("):
         values = ", ".join(f"{value} ({count} pixels)" for value, count in [*seen.foreign.items()][:_SHOWN])
-        fix = "declare the ids in classes.yaml (`ignore: true` if they are no class), or correct the masks"
+        fix = "declare the ids in classes.yaml (`ignore: true` if they are not a class), or correct the masks"
         problems.add("mistake", "foreign", domain.name, f"{seen.name}: ids without a class: {values}", fix, seen.name)
     elif seen.near >= total / 2:
         what = (
             f"{seen.name}: {total} pixels in {len(seen.foreign)} or more colours near those of classes, such as {first}"
             ": damage by JPEG or by smooth resizing"
         )
-        fix = "save the masks again as PNG from the originals, resized by nearest neighbour only"
+        fix = "save the masks again as PNG from the originals, and resize only by nearest neighbour"
         problems.add("mistake", "blurred", domain.name, what, fix, seen.name)
     else:
         what = f"{seen.name}: colours without a class: {first} on {seen.foreign[first]} pixels"
-        fix = "declare the colours in classes.yaml (`ignore: true` if they are no class), or correct the masks"
+        fix = "declare the colours in classes.yaml (`ignore: true` if they are not a class), or correct the masks"
         problems.add("mistake", "foreign", domain.name, what, fix, seen.name)
 
 
 def of_domain(problems: Problems, one: "Examined") -> None:
-    """Add what is wrong with a domain, in place."""
+    """Add the problems of a domain, in place."""
     name, dataset = one.domain.name, one.domain.dataset
     margin = dataset.reader.margin if isinstance(dataset, ImagesAndMasks) else None
     for (size, mask), items in one.cut.items():
@@ -95,7 +95,7 @@ def of_domain(problems: Problems, one: "Examined") -> None:
         files = [dataset.name_of(item) for item in items]
         if cut:
             crop = _crop(size, (top, left))
-            problems.add("note", "cut", name, _sizes(size, mask), f"none: the reader cuts them: {crop}", *files)
+            problems.add("note", "cut", name, _sizes(size, mask), f"none: the reader crops them: {crop}", *files)
         else:
             what, fix = _sizes(size, mask), _fit(size, mask, items)
             problems.add("mistake", "size", name, what, fix, *files, group=str((size, mask)))
@@ -109,7 +109,7 @@ def of_domain(problems: Problems, one: "Examined") -> None:
         if max(abs(down), abs(across)) >= alignment.LEAST_COMMON and ratio > 1:
             by = alignment.factor(max(one.sizes, key=max))
             what = f"all masks together fit {ratio:.1f} times better when moved by {_moved(by * down, by * across)}"
-            problems.add("warning", "all shifted", name, what, "find the step that moved them, and undo it")
+            problems.add("warning", "all shifted", name, what, "find the processing step that moved them, and undo it")
 
 
 def _sizes(size: tuple[int, int], mask: tuple[int, int]) -> str:
@@ -117,16 +117,16 @@ def _sizes(size: tuple[int, int], mask: tuple[int, int]) -> str:
 
 
 def _fit(size: tuple[int, int], mask: tuple[int, int], items: Sequence[Item]) -> str:
-    """Which crop, or what else, makes masks of another size fit."""
+    """The fix for masks of another size, such as a crop."""
     (h, w), (y, x) = size, mask
     if (y, x) == (w, h):
-        return "one of them is turned: apply the EXIF orientation to both"
+        return "one of them is rotated: apply the EXIF orientation to both"
     if y >= h and x >= w and max(y / h, x / w) <= 1 + _LARGER:
         pairs = ((read_image(image), raw_mask(path).pixels) for image, path in _files(items[:_CROPPED]))
-        return f"cut the masks, never resize them: {_crop(size, alignment.best_crop(pairs))} fits the images best"
+        return f"crop the masks, do not resize them: {_crop(size, alignment.best_crop(pairs))} fits the images best"
     if abs((y / h) / (x / w) - 1) <= _RATIO:
-        return "export the masks at the size of the images, or reduce the images to that of the masks"
-    return "they are of other images, or cut in another way: find each mask's own image"
+        return "export the masks at the size of the images, or reduce the images to the size of the masks"
+    return "they belong to other images, or were cropped in another way: find the image of each mask"
 
 
 def _files(items: Sequence[Item]) -> Iterator[tuple[Path, Path]]:
@@ -142,7 +142,7 @@ def _crop(size: Sequence[int], place: Sequence[int]) -> str:
 
 
 def of_all(problems: Problems, found: Sequence["Examined"]) -> None:
-    """Add what is seen only when all domains are together, in place."""
+    """Add the problems that are seen only in all domains together, in place."""
     _classes(problems, found)
     places = [(name, one.domain.name, split, print_) for one in found for name, split, print_ in one.prints]
     groups: dict[tuple[str, str], int] = {}
@@ -160,12 +160,12 @@ def _twins(problems: Problems, places: Sequence[tuple[str, str, str, twins.Print
     names = [name for name, *_ in places]
     kind = "twice" if what.startswith("the") else "almost twice"
     level: Level = "note" if within else "warning"
-    fix = "remove one of each" if within else "keep each in one place: the other place measures what was learned"
+    fix = "remove one of each pair" if within else "keep only one of them: otherwise training images are also measured"
     problems.add(level, kind, where, f"{names[0]} is {what} as {names[1]}", fix, " = ".join(names))
 
 
 def _classes(problems: Problems, found: Sequence["Examined"]) -> None:
-    """Classes without a pixel in all domains of a label space, and those that single domains lack."""
+    """Add the classes without a pixel in all domains of a label space, or in some of them, in place."""
     spaces: dict[tuple[str, ...], list[Examined]] = {}
     for one in found:
         if not one.domain.dataset.drawn and one.pixels.any():
@@ -186,6 +186,6 @@ def _classes(problems: Problems, found: Sequence["Examined"]) -> None:
                 "absent",
                 ", ".join(names),
                 f"no {'image' if domains[0].domain.dataset.image_level else 'pixel'} is labelled {shown}",
-                "correct the masks or the label map, or take the classes out; they do not count in the score there",
+                "correct the masks or the label map, or remove the classes; they do not count in the score there",
                 group=shown,
             )

@@ -1,4 +1,4 @@
-"""The doctor of data: one pass over images and labels that finds every mistake, not only the first, and its fix."""
+"""The data doctor: one pass over images and labels that finds all problems, not only the first, and their fixes."""
 
 import os
 from collections import Counter
@@ -26,17 +26,17 @@ _CHUNK = 256
 
 @dataclass
 class Examined:
-    """What one domain holds.
+    """The content of one domain.
 
     Attributes:
         domain: the domain.
-        images: split -> images that can be read.
-        masks: split -> labels that can be read.
-        sizes: (height, width) -> images.
-        pixels: (256,) int64 pixels (or images) of each class of the domain's own space; 255 where ignored.
-        cut: (image size, mask size) -> items whose masks do not have their image's size.
-        foreign: id or colour outside the label map -> pixels.
-        scores: the sum of the scores of `hardy.data.doctor.alignment`.
+        images: split -> number of readable images.
+        masks: split -> number of readable labels.
+        sizes: (height, width) -> number of images.
+        pixels: (256,) int64 pixels (or images) of each class of the domain's own label space; ignored ones at 255.
+        cut: (image size, mask size) -> items whose masks do not have the size of the image.
+        foreign: id or colour outside of the label map -> number of pixels.
+        scores: the sum of the scores of `hardy.data.doctor.alignment`, in a list of one array; empty without scores.
         prints: (name, split, print) of each image.
     """
 
@@ -67,7 +67,7 @@ class Examined:
         self.foreign.update(seen.foreign)
 
     def to_json(self) -> dict[str, Any]:
-        """Counts by name."""
+        """The counts as plain values."""
         label_space = self.domain.dataset.label_space
         return {
             "domain": self.domain.name,
@@ -84,10 +84,10 @@ class Examined:
 
 @dataclass(frozen=True)
 class Checked:
-    """What was found.
+    """The result of `examine`.
 
     Attributes:
-        domains: what each holds.
+        domains: the content of each domain.
         problems: all problems, mistakes first.
     """
 
@@ -96,7 +96,7 @@ class Checked:
 
     @property
     def mistakes(self) -> int:
-        """How many problems are mistakes."""
+        """The number of problems that are mistakes."""
         return sum(one.level == "mistake" for one in self.problems)
 
     def to_json(self) -> dict[str, Any]:
@@ -112,14 +112,14 @@ def examine(
     unpaired: Sequence[Path] = (),
     over: Callable[[Sequence[Item], str], Iterable[Item]] = lambda items, _: items,
 ) -> Checked:
-    """Read every image and label of ``domains`` once, in as many threads as there are cores.
+    """Read every image and label of ``domains`` once, with one thread per core.
 
     Of a dataset that draws its images only the first few of each split are read.
 
     Args:
-        domains: what is read.
+        domains: the domains to read.
         unpaired: images without masks and masks without images.
-        over: goes over the items of a domain of that name, such as a progress bar.
+        over: iterates over the items of the domain with the given name, for example with a progress bar.
     """
     problems = Problems()
     for path in unpaired:
@@ -127,7 +127,7 @@ def examine(
             "mistake",
             "unpaired",
             "all domains",
-            f"{path}: has no counterpart among the masks or images",
+            f"{path}: it has no mask or no image",
             "add its mask or image, or remove it",
             str(path),
         )

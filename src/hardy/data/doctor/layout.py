@@ -1,4 +1,4 @@
-"""Which dataset lies in a folder: every one of the registry is tried there."""
+"""Recognises the dataset in a folder: every dataset of the registry is tried."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ def named(
     A word is a domain such as ``camvid/0001TP``, or a folder whose layout is recognised.
 
     Raises:
-        InputError: as `hardy.data.sources.domains`; for a folder in which no dataset is recognised, or two are.
+        InputError: as `hardy.data.sources.domains`, and for a folder in which no dataset or two are recognised.
     """
     references = [word for word in words if word.partition("/")[0] in DATASETS or ":" in word]
     folders = [word for word in words if word not in references]
@@ -40,14 +40,14 @@ def named(
 
 
 def found_in(folder: Path, *, options: Mapping[str, Mapping[str, Any]] | None = None) -> list[Domain]:
-    """The domains of all datasets whose layout ``folder`` has, or holds in a sub-folder of the usual name.
+    """The domains of all datasets whose layout ``folder``, or a sub-folder with the dataset's usual name, has.
 
     Raises:
-        InputError: when there is no such folder; when no layout fits, with the nearest thing to do; when two layouts
-            fit the same images; what the dataset raises whose layout alone fits.
+        InputError: if there is no such folder; if no layout fits (the message says what to do); if two layouts fit the
+            same images; and what the dataset raises if only one layout fits.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: is neither a folder nor a dataset; hardy list dataset names those")
+        raise InputError(f"{folder}: it is neither a folder nor a dataset; hardy list dataset shows the datasets")
     log = logging.getLogger("hardy")
     found: dict[str, list[Domain]] = {}
     refused: list[InputError] = []
@@ -71,10 +71,10 @@ def found_in(folder: Path, *, options: Mapping[str, Mapping[str, Any]] | None = 
 
 
 def _apart(folder: Path, found: Mapping[str, list[Domain]]) -> dict[str, list[Domain]]:
-    """``found`` without ``folder`` where a dataset of its own has the same images.
+    """``found`` without the dataset `folder` if another dataset has the same images.
 
     Raises:
-        InputError: when two others have the same images.
+        InputError: if two other datasets have the same images.
     """
     images = {
         name: {domain.dataset.name_of(item) for domain in own for item in domain.items()} for name, own in found.items()
@@ -86,19 +86,19 @@ def _apart(folder: Path, found: Mapping[str, list[Domain]]) -> dict[str, list[Do
             del kept[name]
         elif twins and twins != [_OWN]:
             raise InputError(
-                f"{folder}: is laid out as {name} and as {twins[0]}; say which it is: "
+                f"{folder}: it has the layouts of {name} and of {twins[0]}; name the right one: "
                 f"hardy data check {name} --root {folder}"
             )
     return kept
 
 
 def _unknown(folder: Path) -> str:
-    """What to do about a folder in which no layout is recognised."""
+    """The message for a folder in which no layout is recognised."""
     images, masks = folder / "images", folder / "masks"
     if images.is_dir() and masks.is_dir():
         if lines := _classes(masks):
             return (
-                f"{folder}/classes.yaml: there is no such file; it names the classes of the masks, which hold "
+                f"{folder}/classes.yaml: there is no such file; it names the classes of the masks, which have "
                 f"{lines}; write a line such as '- {{name: road, id: 0}}' for each"
             )
         return f"{folder}/classes.yaml: there is no such file; it names the classes of the masks"
@@ -106,7 +106,7 @@ def _unknown(folder: Path) -> str:
     inside = sorted(path.name for path in folder.iterdir() if path.is_dir())[:6]
     holds = f"it holds {count} images" + (f" and the folders {', '.join(inside)}" if inside else "")
     return (
-        f"{folder}: no known layout ({holds}); put images into {folder}/images, masks of the same names into "
+        f"{folder}: unknown layout ({holds}); put images into {folder}/images, masks of the same names into "
         f"{folder}/masks and the classes into {folder}/classes.yaml, or see hardy list dataset"
     )
 

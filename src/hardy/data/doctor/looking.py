@@ -1,4 +1,4 @@
-"""What is seen in one image and its label: sizes, pixels of each class, what is wrong, and what it is recognised by."""
+"""Examines one image and its label: sizes, pixels of each class, failures, and a fingerprint."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ __all__ = ["Seen", "look"]
 Read = TypeVar("Read")
 
 NEAR = 48
-"""How far, in each channel, a colour of a mask may be from a class's colour to count as near it."""
+"""The largest difference in each channel at which a colour of a mask is near the colour of a class."""
 
 _MOST_VALUES = 1000
 
@@ -31,15 +31,15 @@ class Seen:
     """One image and its label.
 
     Attributes:
-        name: the image's path or the like.
-        size: (height, width) of the image, if it can be read.
-        mask_size: that of the mask as stored; None for labels that are no masks.
-        pixels: (256,) int64 pixels of each class id; 255 where ignored or unknown.
-        failures: (kind, sentence).
-        foreign: id or colour outside the label map -> pixels.
-        near: how many pixels of `foreign` have a colour near that of a class.
-        print: what the image is recognised by.
-        scores: those of `hardy.data.doctor.alignment`.
+        name: the name of the image, such as its path.
+        size: (height, width) of the image; None if it cannot be read.
+        mask_size: (height, width) of the stored mask; None for labels that are not masks.
+        pixels: (256,) int64 pixels of each class id; ignored and unknown ones at 255.
+        failures: (kind, message) of each failure.
+        foreign: id or colour outside of the label map -> number of pixels.
+        near: the number of pixels in `foreign` with a colour near that of a class.
+        print: the fingerprint of the image.
+        scores: the scores of `hardy.data.doctor.alignment`.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Seen:
 
 
 def look(dataset: Dataset, item: Item) -> Seen:
-    """See one item of ``dataset``; nothing that is wrong with it raises."""
+    """Examine one item of ``dataset``; problems are stored in the result and never raised."""
     seen = Seen(dataset.name_of(item))
     image: np.ndarray | None = None
     label: np.ndarray | None = None
@@ -83,7 +83,7 @@ def look(dataset: Dataset, item: Item) -> Seen:
 
 
 def _tried(seen: Seen, reader: Callable[[Path], Read], path: Path) -> Read | None:
-    """What ``reader`` reads, or None after a failure, which is noted."""
+    """The result of ``reader``, or None after a failure, which is added to ``seen``."""
     try:
         return reader(path)
     except InputError as error:
@@ -94,7 +94,7 @@ def _tried(seen: Seen, reader: Callable[[Path], Read], path: Path) -> Read | Non
 def _label(
     reader: ImageAndMask, seen: Seen, mask: RawMask, item: tuple[Path, Path], size: Sequence[int]
 ) -> np.ndarray | None:
-    """The label of a mask; what is outside the label map is noted and ignored."""
+    """The label of a mask; values outside of the label map are added to ``seen`` and ignored."""
     try:
         return reader.label(mask, item[1], item[0], size)
     except InputError as error:

@@ -1,4 +1,4 @@
-"""What the doctor of data finds: each problem with the files that have it and the fix."""
+"""The problems that the data doctor finds, each with its files and its fix."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -8,7 +8,8 @@ __all__ = ["LEVELS", "Level", "Problem", "Problems"]
 
 Level = Literal["mistake", "warning", "note"]
 LEVELS: tuple[Level, ...] = ("mistake", "warning", "note")
-"""``mistake``: training would stop or learn from wrong labels; ``warning``: scores may mislead; ``note``: to know."""
+"""``mistake``: training would stop or learn from wrong labels; ``warning``: scores may be misleading; ``note``: for
+information."""
 
 _KEPT = 20
 
@@ -23,8 +24,8 @@ class Problem:
         where: a domain, or several.
         what: a sentence about the first case.
         fix: what to do.
-        count: how many files have it.
-        files: the first of them.
+        count: the number of files that have it.
+        files: the first of these files.
     """
 
     level: Level

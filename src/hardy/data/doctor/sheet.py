@@ -1,4 +1,4 @@
-"""Contact sheets: images of each domain beside the same images in the colours of their classes; as PNG or HTML."""
+"""Contact sheets as PNG or HTML: images of each domain, each beside the same image in the colours of its classes."""
 
 import base64
 import html
@@ -36,25 +36,25 @@ opacity:.8}
 
 @dataclass(frozen=True)
 class _Tile:
-    """One image: its name, and a picture of it beside its label, or of the reason why there is none."""
+    """One image: its name, and a picture of it beside its label, or a picture with an error message."""
 
     name: str
     picture: Image.Image
 
 
 def write(domains: Sequence[Domain], file: Path, *, images: int, splits: Sequence[str] = (), only: str = "") -> int:
-    """Write a sheet of up to ``images`` evenly spaced images of each domain; returns how many it shows.
+    """Write a sheet of up to ``images`` evenly spaced images of each domain; returns the number of images shown.
 
     Args:
-        domains: what is shown.
+        domains: the domains to show.
         file: ends in ``.png`` or ``.html``.
-        images: the most images of a domain.
-        splits: only images of these.
-        only: only images whose names hold this text.
+        images: the largest number of images of a domain, 1 to 500.
+        splits: show only images of these splits; empty for all.
+        only: show only images whose names contain this text.
 
     Raises:
-        InputError: for another ending, a number of images that is not in 1..500, a split that no domain has, or when
-            no image is left.
+        InputError: for another ending, a number of images out of range, a split that no domain has, or if no image is
+            left.
     """
     if file.suffix.lower() not in (".png", ".html"):
         raise InputError(f"{file}: a sheet is a .png or a .html file; give such a name")
@@ -87,7 +87,7 @@ def _chosen(domain: Domain, images: int, splits: Sequence[str], only: str) -> li
 
 
 def _tile(domain: Domain, item: Item) -> _Tile:
-    """An image beside its label; or what is wrong with it."""
+    """An image beside its label, or its error message."""
     dataset = domain.dataset
     name = Path(dataset.name_of(item)).name
     try:
@@ -115,13 +115,13 @@ def _tile(domain: Domain, item: Item) -> _Tile:
 
 
 def _small(image: Image.Image, how: Image.Resampling) -> Image.Image:
-    """``image`` at the width of a tile; very tall ones at its doubled height."""
+    """``image`` resized to the width of a tile; very tall images to twice the tile's height."""
     by = min(_TILE / image.width, 2 * _TILE / image.height)
     return image.resize((max(1, round(by * image.width)), max(1, round(by * image.height))), how)
 
 
 def _printable(name: str) -> str:
-    """``name``, with a sign in place of bytes that are no text."""
+    """``name``, with replacement characters for bytes that are not text."""
     return name.encode("utf-8", "replace").decode()
 
 
@@ -170,7 +170,7 @@ def _domain(domain: Domain, tiles: Sequence[_Tile]) -> Image.Image:
 
 
 def _key(label_space: LabelSpace, width: int) -> Image.Image:
-    """The classes with their colours, in as many lines as ``width`` needs."""
+    """The classes with their colours, in as many lines as fit into ``width``."""
     font, places, left, top = _font(13), [], _GAP, 0
     for name in label_space.classes:
         wide = 20 + int(font.getlength(name)) + 14
@@ -190,7 +190,7 @@ def _key(label_space: LabelSpace, width: int) -> Image.Image:
 
 
 def _page(shown: Sequence[tuple[Domain, list[_Tile]]]) -> str:
-    """One file without outside requests."""
+    """A self-contained HTML page."""
     parts = []
     for domain, tiles in shown:
         label_space = domain.dataset.label_space

@@ -1,11 +1,11 @@
-"""Images that stand twice: the same pixels, or almost the same picture.
+"""Duplicate images: the same pixels, or almost the same picture.
 
-The same pixels have the same checksum. Almost the same are two pictures whose hashes of 128 bits (the signs of the
-differences between neighbours of a reduced grey picture, across and down) differ in at most `MOST_BITS` bits, and whose
-details (those of 32 x 32 reduced pixels against the mean of their neighbours) correlate by `LEAST_CORRELATION` or more;
-pictures almost without detail are left out. Of pictures saved again as JPEG of quality 50, at half the size, at 0.8 of
-the size, or darker it finds 97 to 100 % (retina, CamVid, PACS). Among the pictures of PACS and among those of the
-retina, which look much alike, it raises no alarm.
+Images with the same pixels have the same checksum. Two pictures are almost the same if their 128-bit hashes (the signs
+of the differences between neighbouring pixels of a reduced grey picture, across and down) differ in at most `MOST_BITS`
+bits, and if their details (32 x 32 reduced pixels minus the mean of their neighbours) have a correlation of at least
+`LEAST_CORRELATION`. Pictures with almost no detail are left out. Of pictures saved again as JPEG of quality 50, at half
+the size, at 0.8 of the size, or darker, 97 to 100 % are found (retina, CamVid, PACS). There are no false alarms among
+the pictures of PACS or among those of the retina, which are very similar.
 
 Source of the hash: N. Krawetz, "Kind of Like That" (dHash), 2013.
 """
@@ -27,12 +27,12 @@ _BLOCK = 1024
 
 @dataclass(frozen=True, eq=False)
 class Print:
-    """What an image is recognised by.
+    """The fingerprint of an image.
 
     Attributes:
         exact: a checksum of its pixels and size.
         bits: (2,) uint64; the hash.
-        picture: (900,) float32; the details with mean 0 and norm 1, or zeros where there are almost none.
+        picture: (900,) float32; the details with mean 0 and norm 1, or zeros if there are almost none.
     """
 
     exact: bytes
@@ -41,7 +41,7 @@ class Print:
 
 
 def print_of(image: np.ndarray, exact: bytes) -> Print:
-    """The print of an image (H, W, 3) uint8 with the checksum ``exact``."""
+    """The fingerprint of an image (H, W, 3) uint8 with the checksum ``exact``."""
     grey = Image.fromarray(image).convert("L")
     by = max(1, min(grey.size) // (4 * _SIDE))
     grey = grey.reduce(by)
@@ -55,7 +55,7 @@ def print_of(image: np.ndarray, exact: bytes) -> Print:
 
 
 def same(prints: Sequence[Print]) -> list[list[int]]:
-    """The places of prints of the same pixels, at least two together."""
+    """Groups of two or more indices of fingerprints with the same pixels."""
     places: dict[bytes, list[int]] = {}
     for place, one in enumerate(prints):
         places.setdefault(one.exact, []).append(place)
@@ -63,7 +63,7 @@ def same(prints: Sequence[Print]) -> list[list[int]]:
 
 
 def almost_same(prints: Sequence[Print], groups: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """The pairs of places, of different ``groups``, whose pictures are almost the same but not their pixels."""
+    """The pairs of indices, of different ``groups``, whose pictures are almost the same but have different pixels."""
     if not prints:
         return
     bits = np.stack([one.bits for one in prints])

@@ -32,12 +32,12 @@ TITLES = {
 def write(
     paths: Sequence[Path], file: Path, *, budget: float | None = None, title: str = "Hardy report"
 ) -> tuple[Subject, list[str]]:
-    """Write the page of the runs at or below ``paths`` to ``file``; returns what it shows, and lines for the user.
+    """Write the page of the runs at or below ``paths`` to ``file``; returns its content, and messages for the user.
 
     Args:
-        paths: folders of runs or studies, folders that hold some, or files of records.
+        paths: folders of runs or studies, folders that contain such folders, or files of records.
         file: the page.
-        budget: milliseconds of one image, for the advice.
+        budget: milliseconds for one image, for the advice.
         title: of the page.
 
     Raises:
@@ -45,7 +45,7 @@ def write(
             that is not above 0, or a file that cannot be written.
     """
     if budget is not None and not 0 < budget < 1e9:
-        raise InputError(f"budget {budget:g}: must be milliseconds above 0")
+        raise InputError(f"budget {budget:g}: it must be above 0 milliseconds")
     torn: list[str] = []
     made = networks(paths, torn=torn)
     subject = Subject(made, price(made))
@@ -54,7 +54,7 @@ def write(
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, text)
     except OSError as error:
-        raise InputError(f"{file}: cannot be written: {error.strerror or error}") from None
+        raise InputError(f"{file}: it cannot be written: {error.strerror or error}") from None
     return subject, torn
 
 
@@ -92,6 +92,6 @@ def render(subject: Subject, *, budget: float | None = None, title: str = "Hardy
         f"<header><div><h1>{escape(title)}</h1><p>{said}</p></div>"
         '<button type="button" id="theme" aria-pressed="false">Dark</button></header>\n'
         f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n<main>\n{shown}\n</main>\n'
-        "<footer>Made by <code>hardy report</code> from records alone.</footer>\n"
+        "<footer>Made by <code>hardy report</code> from records.</footer>\n"
         f'<div id="tip" role="tooltip" hidden></div>\n<script>\n{script}</script>\n</body>\n</html>\n'
     )

@@ -1,7 +1,7 @@
-"""Figures as inline SVG. Their coordinates are percentages, so that they fit any width while their text keeps its size.
+"""Figures as inline SVG. Coordinates are percentages, so the figures fit any width and their text keeps its size.
 
-Points, bars and lines have a text of their own (``data-tip``), which the page shows when one hovers over them or
-reaches them by keyboard; screen readers read it as their label.
+Points, bars and lines have a text (``data-tip``), which the page shows when the pointer is over them or when they are
+reached by keyboard. Screen readers read it as their label.
 """
 
 import math
@@ -25,7 +25,7 @@ class Mark:
 
 
 def ticks(low: float, high: float, *, most: int = 6) -> list[float]:
-    """Round numbers from ``low`` to ``high``, at most ``most`` and one more."""
+    """Round numbers from ``low`` to ``high``, at most ``most + 1`` of them."""
     if not high > low:
         return [low]
     raw = (high - low) / most
@@ -50,9 +50,9 @@ def scatter(marks: Sequence[Mark], line: Sequence[tuple[float, float]], titles: 
 
     Args:
         marks: the points.
-        line: the (x, y) of the front, by x.
-        titles: of the axes.
-        about: what the figure shows, in a sentence.
+        line: the points (x, y) of the front, sorted by x.
+        titles: of the y axis and the x axis.
+        about: a description of the figure in one sentence.
     """
     xs, ys = [math.log10(one.x) for one in marks], [one.y for one in marks]
     left, right = _room(min(xs), max(xs), 0.09, least=0.08)
@@ -91,7 +91,7 @@ def lines(curves: Mapping[str, tuple[int, Sequence[tuple[float, float]]]], title
 
 
 def heat(classes: Sequence[str], shares: Sequence[Sequence[float | None]], about: str) -> str:
-    """A square of shares by truth (down) and prediction (across)."""
+    """A square of shares: a row for each true class, a column for each predicted class."""
     count, parts = len(classes), []
     side = 100 / count
     for down, row in enumerate(shares):
@@ -138,7 +138,7 @@ def _down(x: float, text: str) -> str:
 
 
 def _named(points: Sequence[tuple[Mark, float, float]]) -> list[Mark]:
-    """The coloured points, those of the front first, whose names stand clear of the names before them."""
+    """The coloured points whose names can be shown without overlap; those on the front have priority."""
     found: list[Mark] = []
     taken: list[tuple[float, float, float]] = []
     for one, x, y in sorted(points, key=lambda point: (not point[0].front, -point[0].y)):
@@ -167,7 +167,7 @@ def _stretched(inside: str) -> str:
 
 
 def _stairs(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Points that go right at the height of one point before they go up to the next."""
+    """The points of a step line: horizontal at the height of one point, then vertical to the next."""
     found = [points[0]]
     for x, y in points[1:]:
         found += [(x, found[-1][1]), (x, y)]
@@ -180,7 +180,7 @@ def _room(low: float, high: float, share: float, *, least: float) -> tuple[float
 
 
 def _times(left: float, right: float) -> list[float]:
-    """Times at 1, 2 and 5 of every decade; within one decade more of them, within half of one round numbers."""
+    """Ticks at 1, 2 and 5 of every decade; more of them within one decade, and round numbers within half a decade."""
     if right - left < 0.5:
         return ticks(10**left, 10**right, most=7)
     digits = (1, 2, 3, 4, 6, 8) if right - left < 1 else (1, 2, 5)

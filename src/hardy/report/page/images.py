@@ -16,11 +16,11 @@ __all__ = ["images"]
 _TYPES = {"image": "image/jpeg", "truth": "image/png", "prediction": "image/png"}
 
 MOST_BYTES = 12 * 2**20
-"""Bytes of all pictures in a page, at most; further networks have none."""
+"""The largest size of all pictures in a page in bytes; pictures of further networks are left out."""
 
 
 def images(subject: Subject) -> str:
-    """The section of the worst images; of each detailed network those that its run kept."""
+    """The section with the worst images that the runs of the detailed networks kept."""
     choices, room = [], MOST_BYTES
     colours: dict[str, tuple[int, int, int]] = {}
     ordered = sorted(subject.detailed, key=lambda one: one not in subject.front)
@@ -37,8 +37,8 @@ def images(subject: Subject) -> str:
         note = "No pictures were kept: <code>hardy evaluate RUN DOMAINS --worst 2</code> keeps them."
         return section("images", "Worst images", note, "")
     note = (
-        "The images with the lowest mIoU of their own in each domain. Move the slider, or use the buttons, from the "
-        "image over its truth to the prediction; black is not labelled."
+        "The images with the lowest mIoU in each domain. Move the slider, or use the buttons, from the image over its "
+        "truth to the prediction. Black pixels have no label."
     )
     key = "".join(
         f'<li><i style="background:rgb({red} {green} {blue})" aria-hidden="true"></i>{escape(name)}</li>'
@@ -79,7 +79,7 @@ def _figure(network: str, domain: str, one: Picture) -> str:
 
 
 def _shape(image: bytes) -> str:
-    """The size of ``image`` as attributes, which keep its place until it is decoded; empty if it is no image."""
+    """The size of ``image`` as attributes, which reserve its space until it is decoded; empty if it is not an image."""
     try:
         with Image.open(BytesIO(image)) as opened:
             return f' width="{opened.width}" height="{opened.height}"'

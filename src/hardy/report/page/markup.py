@@ -12,10 +12,10 @@ class Cell:
     """A cell of a table.
 
     Attributes:
-        html: its content, escaped already.
-        sort: what it is sorted by; without it the table sorts its text.
-        shade: 0 to 1, how strongly its background is tinted; None without a tint.
-        head: True for the cell that names its row.
+        html: its content, already escaped.
+        sort: the number to sort by; None to sort by the text.
+        shade: the strength of its background tint, 0 to 1; None for no tint.
+        head: True for the title of a row.
     """
 
     html: str
@@ -24,7 +24,7 @@ class Cell:
     head: bool = False
 
     def render(self) -> str:
-        """The element."""
+        """The HTML element."""
         sort = "" if self.sort is None else f' data-sort="{self.sort:.6g}"'
         shade = "" if self.shade is None else f' style="--shade:{self.shade:.3f}" class="shade"'
         return f'<th scope="row"{sort}>{self.html}</th>' if self.head else f"<td{sort}{shade}>{self.html}</td>"
@@ -43,13 +43,13 @@ def number(value: float | None, form: str = ",.3g") -> Cell:
 
 
 def table(name: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, filtered: bool = False) -> str:
-    """A table whose columns sort by their buttons, inside a region that scrolls; ``filtered`` gives it a search field.
+    """A table with buttons that sort by a column, inside a region that scrolls.
 
     Args:
-        name: what the table shows; its caption for screen readers.
-        columns: titles; one that is empty does not sort.
+        name: its title; the caption for screen readers.
+        columns: titles; a column with an empty title cannot be sorted by.
         rows: of cells.
-        filtered: whether its rows can be filtered.
+        filtered: add a search field that filters the rows.
     """
     heads = "".join(
         f'<th scope="col"><button type="button">{escape(one)}<i aria-hidden="true"></i></button></th>'
@@ -72,10 +72,10 @@ def table(name: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, 
 
 
 def panels(label: str, choices: Sequence[tuple[str, str]]) -> str:
-    """Panels of which one is shown, chosen by its title; a single one without the choice.
+    """Panels of which the selected one is shown; a single panel has no selection field.
 
     Args:
-        label: of the choice.
+        label: of the selection field.
         choices: (title, HTML) of each panel; the first is shown first.
     """
     if len(choices) == 1:

@@ -16,13 +16,13 @@ _TITLE = "Which network to ship"
 
 
 def ship(subject: Subject, budget: float | None) -> str:
-    """The sentence that says which network to ship, with the budget as a field."""
+    """The advice on which network to ship, with an input field for the budget."""
     said = advise(subject.networks, subject.among)
     if not said:
         best = max(subject.networks, key=lambda one: one.headline or 0.0)
         text = (
             f"<strong>{escape(best.name)}</strong> has the highest {subject.metric} over {subject.among}, "
-            f"{percent(best.headline).html} %. No network has milliseconds yet, so nothing can be said for a budget: "
+            f"{percent(best.headline).html} %. No network has milliseconds yet, so there is no advice for a budget: "
             "<code>hardy bench RUN</code> measures them."
         )
         return section("ship", _TITLE, "", f'<p class="advice">{text}</p>')
@@ -30,7 +30,7 @@ def ship(subject: Subject, budget: float | None) -> str:
     fitting = [one for one in said if one.milliseconds <= chosen]
     data = [[one.milliseconds, one.name, one.reason] for one in said]
     name, reason = (fitting[-1].name, fitting[-1].reason) if fitting else ("none", too_fast(said[0]))
-    usual = "" if budget else " The first budget is that of the fastest network within one point of the best."
+    usual = "" if budget else " The first budget is the time of the fastest network within one point of the best."
     field = (
         '<label><span class="hidden">Budget in milliseconds</span><input id="budget" type="number" min="0" step="any" '
         f'inputmode="decimal" value="{chosen:g}"></label>'
@@ -50,7 +50,7 @@ def ship(subject: Subject, budget: float | None) -> str:
 
 
 def too_fast(fastest: Advice) -> str:
-    """What is said of a budget below the time of the ``fastest`` network."""
+    """The advice for a budget below the time of the ``fastest`` network."""
     return f"no network is that fast; the fastest, {fastest.name}, takes {fastest.milliseconds:.3g} ms."
 
 
@@ -61,7 +61,7 @@ def rounded_up(value: float) -> float:
 
 
 def safe_json(value: object) -> str:
-    """JSON that can stand inside a script element."""
+    """JSON that is safe inside a script element."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
@@ -90,7 +90,7 @@ def tradeoff(subject: Subject) -> str:
         f"Each point is a network; up and left is better. The line is the Pareto front: no network is both as fast and "
         f"as accurate as one on it. {subject.metric} is the mean over {subject.among}."
     )
-    note += f" {missing} without milliseconds are not shown; hardy bench measures them." if missing else ""
+    note += f" {missing} networks without milliseconds are not shown; hardy bench measures them." if missing else ""
     axes = (f"{subject.metric} %, mean over {subject.among}", f"milliseconds per image, {subject.runtime}, logarithmic")
     return section("tradeoff", "Accuracy against milliseconds", note, scatter(marks, line, axes, about))
 
@@ -120,7 +120,7 @@ def everything(subject: Subject) -> str:
                 percent(gap),
             ]
         )
-    said = "seen: held-out images of the domains trained on; gap: seen less unseen, in points."
+    said = "seen: held-out images of the domains trained on; gap: seen minus unseen, in points."
     note = f"{subject.metric} in percent; {said}"
     return section("networks", "All networks", note, table("All networks", columns, rows, filtered=True))
 

@@ -1,4 +1,4 @@
-"""What the networks get right: bars per domain with intervals, the table per class, the confusion matrix."""
+"""The accuracy of the networks: bars per domain with intervals, the table per class, the confusion matrix."""
 
 from html import escape
 from statistics import fmean
@@ -15,7 +15,7 @@ __all__ = ["classes", "confusions", "domains"]
 
 
 def domains(subject: Subject) -> str:
-    """Bars per domain, with intervals where counts or seeds give them."""
+    """Bars per domain, with intervals if counts or seeds give them."""
     names = dict.fromkeys(name for one in subject.detailed for name in one.domains)
     found = {(one.name, name): interval(one, name) for one in subject.detailed for name in names}
     scores = {(one.name, name): one.score(name) for one in subject.detailed for name in names}
@@ -54,7 +54,7 @@ def domains(subject: Subject) -> str:
 
 
 def classes(subject: Subject) -> str:
-    """The IoU of every class: of all detailed networks, and of each one by domain."""
+    """The IoU of every class: for all detailed networks, and for each network by domain."""
     shown = [one for one in subject.detailed if one.classes]
     if not shown:
         return ""
@@ -90,7 +90,9 @@ def _class_table(names: list[str], columns: list[str], cells: dict[tuple[str, st
 
 
 def confusions(subject: Subject) -> str:
-    """The confusion matrix of each detailed network whose counts were kept, over its unseen domains, or all."""
+    """The confusion matrix of each detailed network whose counts were kept, over its unseen domains.
+
+    If it has no unseen domains, over all its domains."""
     choices = []
     for one in subject.detailed:
         over = one.group(seen=False) or one.domains
@@ -99,7 +101,7 @@ def confusions(subject: Subject) -> str:
     if not choices:
         note = "No counts were kept: <code>evaluate.keep_counts: true</code> in a recipe keeps them."
         return section("confusion", "Confusions", note, "")
-    note = f"Of the pixels of a class (row), the share that is called each class (column), over {subject.among}."
+    note = f"The share of the pixels of a class (row) that is predicted as each class (column), over {subject.among}."
     return section("confusion", "Confusions", escape(note + subject.left_out()), panels("Network", choices))
 
 

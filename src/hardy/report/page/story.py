@@ -1,4 +1,4 @@
-"""How the numbers came about: training curves, what each step cost and gained, environment, commands."""
+"""The origin of the numbers: training curves, the cost and gain of each step, environment, commands."""
 
 import shlex
 from html import escape
@@ -12,7 +12,7 @@ from hardy.report.runs import Network
 __all__ = ["commands", "curves", "environment", "steps"]
 
 POINTS = 300
-"""Points of one curve, at most."""
+"""The largest number of points of a curve."""
 
 
 def curves(subject: Subject) -> str:
@@ -38,13 +38,13 @@ def curves(subject: Subject) -> str:
 
 
 def steps(subject: Subject) -> str:
-    """What each step cost and gained, beside the network it started from."""
+    """The cost and the gain of each step, compared with the network that it started from."""
     columns = ["network", "step", "from", "took", "parameters", "ms", "seen", "unseen", "worst"]
     rows = [_step(one) for one in subject.networks] + [row for one in subject.networks for row in _exports(one)]
     note = (
-        "Took: seconds and training steps of this step alone. Of a step from another network, or from a teacher: "
-        "parameters and ms as a share of that network's, and scores as the difference in points; of the first step the "
-        "numbers themselves."
+        "Took: seconds and training steps of this step only. If a step starts from another network, or learns from a "
+        "teacher, parameters and ms are shares of that network's, and scores are differences in points. For a first "
+        "step they are the numbers themselves."
     )
     return section("steps", "What each step cost and gained", note, table("Steps", columns, rows))
 
@@ -63,7 +63,7 @@ def _step(one: Network) -> list[Cell]:
 
 
 def _exports(one: Network) -> list[list[Cell]]:
-    """A row for the latest export of each file: its mIoU beside that of the network on the images of the proof."""
+    """A row for the latest export of each file: its mIoU compared with the network's on the images of the proof."""
     latest: dict[str, dict[str, float | None]] = {}
     for line in one.first.lines:
         if line.stage == "export":
@@ -127,7 +127,7 @@ def _whose(names: list[str], of: int) -> str:
 
 
 def commands(subject: Subject) -> str:
-    """The commands, numbered, and every number with that of its own."""
+    """The numbered commands, and every number with the number of its command."""
     rows = []
     for (folder, stage, command, commit), place in subject.commands.items():
         recipe = shlex.join(["hardy", stage, f"{folder}/recipe.yaml"]) if stage in ("train", "prune") else ""
@@ -141,7 +141,7 @@ def commands(subject: Subject) -> str:
 
 
 def _numbers(subject: Subject) -> str:
-    """Every number as data, which the page shows when it is asked for."""
+    """Every number as data, which the page shows on request."""
     texts: dict[str, int] = {}
 
     def place(text: str) -> int:

@@ -1,4 +1,4 @@
-"""What the sections of the page are made of: the networks, those shown in detail, and their numbers' commands."""
+"""The content of a report: its networks, the networks shown in detail, and the commands that made the numbers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from hardy.report.runs import Network
 __all__ = ["DETAILED", "Subject"]
 
 DETAILED = 8
-"""Networks that are shown in detail, at most: as many as have colours of their own."""
+"""The largest number of networks shown in detail: the number of different colours."""
 
 
 @dataclass
@@ -21,8 +21,8 @@ class Subject:
     """The networks of a report.
 
     Attributes:
-        networks: all of them.
-        runtime: of their milliseconds.
+        networks: all networks.
+        runtime: the runtime of their milliseconds.
     """
 
     networks: Sequence[Network]
@@ -30,7 +30,7 @@ class Subject:
 
     @cached_property
     def front(self) -> list[Network]:
-        """The networks of the Pareto front of score and milliseconds, fastest first."""
+        """The networks on the Pareto front of score and milliseconds, fastest first."""
         points = [
             Point(str(place), one.milliseconds, one.headline)
             for place, one in enumerate(self.networks)
@@ -40,7 +40,7 @@ class Subject:
 
     @cached_property
     def detailed(self) -> list[Network]:
-        """The networks shown in detail: all, or of many those of the front and then the best."""
+        """The networks shown in detail: all or, if there are too many, those on the front and then the best ones."""
         if len(self.networks) <= DETAILED:
             return list(self.networks)
         best = sorted(self.networks, key=lambda one: -(one.headline or 0.0))
@@ -58,12 +58,12 @@ class Subject:
 
     @cached_property
     def away(self) -> bool:
-        """Whether some network is measured on a domain that it was not trained on."""
+        """Whether at least one network was measured on a domain that it was not trained on."""
         return any(one.group(seen=False) for one in self.networks)
 
     @property
     def among(self) -> str:
-        """What the headline scores are means over."""
+        """The domains that the headline scores are means over, in words."""
         return "unseen domains" if self.away else "the domains trained on"
 
     @cached_property
@@ -78,7 +78,7 @@ class Subject:
 
     @staticmethod
     def command(folder: Path, one: Record) -> tuple[str, str, str, str]:
-        """The command that made a record; of one without it, the command that repeats its run."""
+        """The command that made a record; if none was recorded, the command that repeats its run."""
         verb = one.stage.split("/")[0]
         again = f"hardy {verb} {folder / 'recipe.yaml'}" if verb in ("train", "prune") else ""
         made = one.versions.get("command") or again or "was not recorded"
@@ -93,7 +93,7 @@ class Subject:
         return f'<ul class="legend" aria-label="Networks">{names}</ul>'
 
     def left_out(self) -> str:
-        """What is said where only the detailed networks are shown."""
+        """The note for sections that show only the detailed networks; empty if all are detailed."""
         if len(self.detailed) == len(self.networks):
             return ""
         return f" Shown are {len(self.detailed)} of {len(self.networks)} networks: those of the front, then the best."
