@@ -136,6 +136,26 @@ def test_check_reports_everything_and_its_exit_code_shows_mistakes(call, street)
     assert report["domains"][0]["splits"]["all"]["images"] == 11
 
 
+def test_check_tells_a_rare_class_from_an_absent_one_and_shows_each_reason(call, street):
+    for number in range(12):
+        ids = np.array(Image.open(street / "masks" / "night" / f"{number:02}.png"))
+        ids[ids > 0] = 0
+        ids[0, 0] = 1 if number == 5 else 0
+        Image.fromarray(ids).save(street / "masks" / "night" / f"{number:02}.png")
+    (street / "images" / "night" / "07.png").write_bytes(b"")
+    (street / "masks" / "night" / "03.png").write_bytes((street / "masks" / "day" / "03.png").read_bytes()[:60])
+    ids = Image.fromarray(np.ones((16, 24), dtype=np.uint8))
+    ids.save(street / "masks" / "day" / "04.png")
+    out = call("data", "check", street).out
+    shares = {line.split("│")[1].strip(): line.split("│")[3].strip() for line in out.splitlines() if line[:1] == "│"}
+    assert (shares["road"], shares["wall"], shares["sky"]) == ("100.0", "<0.1", "–")
+    joined = " ".join(out.split())
+    assert "mistake: folder/night (2 files): " in joined
+    assert f"{street}/masks/night/03.png: torn or no image (image file is truncated) fix: fetch it again" in joined
+    assert f"{street}/images/night/07.png: torn or no image (the file is empty)" in joined
+    assert f"or reduce the images to that of the masks {street}/images/day/04.png" in joined
+
+
 def test_data_that_are_not_there(refused, street, tmp_path):
     assert refused("data", "check", tmp_path / "gone").startswith(
         f"{tmp_path}/gone: it is neither a folder nor a dataset"
@@ -147,5 +167,7 @@ def test_data_that_are_not_there(refused, street, tmp_path):
 def test_show_and_convert(call, street, tmp_path):
     assert call("data", "show", street, "--to", tmp_path / "sheet.html", "--images", 2).code == 0
     assert "<figure>" in (tmp_path / "sheet.html").read_text()
+    said = call("data", "show", street, "--to", tmp_path / "one.png", "--images", 1, "--only", "day/03")
+    assert said.out == f"wrote 1 image of 1 domain to {tmp_path}/one.png\n"
     assert call("data", "convert", street, "--to", tmp_path / "new name").code == 0
     assert call("data", "check", tmp_path / "new name").code == 0

@@ -1,5 +1,7 @@
 """``hardy init DATA``: a recipe for the folder it is shown, which trains as it stands."""
 
+import shutil
+
 import numpy as np
 import pytest
 import yaml
@@ -47,6 +49,23 @@ def test_a_folder_without_data_is_one_line_and_no_file(refused, tmp_path):
     said = refused("init", tmp_path, "--to", tmp_path)
     assert "contains none of the data sets" in said
     assert "classes.yaml" in said
+
+
+def test_a_folder_with_a_mistake_names_it_and_a_recipe_is_no_folder(refused, town, tmp_path):
+    street = shutil.copytree(town, tmp_path / "street")
+    (street / "masks" / "day" / "03.png").unlink()
+    said = refused("init", street, "--to", tmp_path / "to")
+    assert said.startswith(f"{street}/images/day/03.png: image without mask")
+    assert said.endswith(f"; every mistake of the folder: hardy data check {street}")
+    assert not (tmp_path / "to").exists()
+    assert refused("init", town, "--to", tmp_path / "my.yaml").startswith(f"{tmp_path}/my.yaml: --to takes a folder")
+    assert not (tmp_path / "my.yaml").exists()
+
+
+def test_a_data_set_with_the_layout_of_a_folder_keeps_its_splits(town, tmp_path):
+    eyes = shutil.copytree(town, tmp_path / "eyes")
+    (eyes / "classes.yaml").write_text("- {name: background}\n- {name: vessel}\n- {name: x, id: 2, ignore: true}\n")
+    assert (find(eyes).dataset, find(town).dataset) == ("retina", "folder")
 
 
 def test_a_data_set_is_found_beside_others_and_by_its_own_folder(tmp_path):

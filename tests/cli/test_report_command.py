@@ -32,5 +32,5 @@ def test_no_records_and_other_classes_are_one_line_and_no_page(refused, tmp_path
         write_run(tmp_path / "b", 0.8, classes=("x", "y"), kept=False),
     )
     page = tmp_path / "page.html"
-    assert "there is no records.jsonl at or below it" in refused("report", tmp_path / "none", "--out", page)
+    assert "there is no records.jsonl at or below it" in refused("report", tmp_path / "none", "--to", page)
     assert "cannot be compared; make two reports" in refused("report", run, other, "--out", page)

@@ -143,8 +143,10 @@ def test_removal_asks_first(call, runs, monkeypatch):
     )
     monkeypatch.setattr(sys, "stdin", Answering("n\n"))
     said = call("runs", "rm", one)
-    assert said.code == 130
+    assert (said.code, said.out.strip()[-19:]) == (1, "nothing was removed")
     assert "Remove them permanently?" in said.err
+    monkeypatch.setattr(sys, "stdin", Answering(""))
+    assert call("runs", "rm", one).code == 130
     assert one.is_dir()
     monkeypatch.setattr(sys, "stdin", Answering("y\n"))
     assert call("runs", "rm", one).code == 0

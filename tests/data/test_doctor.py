@@ -13,6 +13,7 @@ from hardy.data.doctor.convert import convert
 from hardy.data.doctor.examine import examine
 from hardy.data.doctor.layout import named
 from hardy.data.doctor.sheet import write
+from hardy.data.label_spaces import SPACES
 from hardy.errors import InputError
 
 
@@ -56,16 +57,20 @@ def test_counts_of_data_that_are_right(street):
 
 
 def test_torn_files_and_files_without_counterpart_are_all_found(street):
-    for name in ("images/day/01.png", "images/day/02.png", "masks/night/05.png"):
+    for name in ("images/day/01.png", "images/day/02.png", "masks/day/03.png", "masks/night/05.png"):
         whole = (street / name).read_bytes()
         (street / name).write_bytes(whole[: len(whole) // 2])
     (street / "images" / "day" / "07.png").write_bytes(b"")
     mask(street, "night/08").unlink()
     found = [*checked(street).problems]
     torn = {one.where: one for one in found if one.kind == "unreadable"}
-    assert (torn["folder/day"].count, torn["folder/night"].count) == (3, 1)
-    assert torn["folder/day"].files == [f"{street}/images/day/{n}.png" for n in ("01", "02", "07")]
+    assert (torn["folder/day"].count, torn["folder/night"].count) == (4, 1)
+    assert torn["folder/day"].files == [
+        f"{street}/{n}.png" for n in ("images/day/01", "images/day/02", "masks/day/03", "images/day/07")
+    ]
     assert "damaged or not an image" in torn["folder/day"].what
+    assert torn["folder/day"].cases[-1] == f"{street}/images/day/07.png: damaged or not an image (the file is empty)"
+    assert torn["folder/day"].fix == "fetch it again"
     (alone,) = (one for one in found if one.kind == "unpaired")
     assert alone.files == [f"{street}/images/night/08.png"]
     assert checked(street).mistakes == 3
@@ -244,15 +249,16 @@ def test_a_sheet_shows_images_beside_their_masks(street, tmp_path, ending):
     file.write_bytes(file.read_bytes()[:99])
     domains, _ = named([str(street)], root=tmp_path)
     to = tmp_path / f"sheet.{ending}"
-    assert write(domains, to, images=3) == 6
+    assert write(domains, to, images=3) == (6, 2)
     if ending == "html":
         page = to.read_text()
         assert page.count("<img ") == 6
+        assert page.count("</i>ignored</li>") == 2
         assert "wall" in page
         assert "http" not in page
-        assert write(domains, to, images=99, only="07") == 2
+        assert write(domains, to, images=99, only="07") == (2, 2)
         return
-    assert write(domains, to, images=1, only="11") == 2
+    assert write(domains, to, images=1, only="11") == (2, 2)
     sheet = np.array(Image.open(to))
     red, green, blue = domains[0].dataset.label_space.colours[2]
     sky = np.array(Image.open(street / "images" / "day" / "11.png"))[0, 0]
@@ -296,11 +302,18 @@ def test_a_conversion_that_fails_leaves_nothing(street, tmp_path):
     before = {*tmp_path.iterdir()}
     with pytest.raises(InputError, match=r"11\.png: damaged"):
         convert(domains, tmp_path / "new")
-    with pytest.raises(InputError, match="no map is declared from its classes 'street' onto 'idd7'"):
+    with pytest.raises(InputError, match="from its classes 'street' onto 'idd7'; convert it without"):
         convert(domains, tmp_path / "new", classes="idd7")
     with pytest.raises(InputError, match="already exists"):
         convert(domains, street)
     assert {*tmp_path.iterdir()} == before
+
+
+def test_a_conversion_without_a_map_names_the_spaces_that_have_one(tmp_path, monkeypatch):
+    (streets,) = named(["streets/day"], root=tmp_path)[0]
+    monkeypatch.setattr(streets.dataset, "label_space", SPACES["camvid11"])
+    with pytest.raises(InputError, match=r"'camvid11' onto 'cityscapes19'; there is one onto idd7$"):
+        convert([streets], tmp_path / "new", classes="cityscapes19")
 
 
 def test_splits_of_a_folder(street):

@@ -189,6 +189,24 @@ def test_a_run_alone_without_anything_kept_says_what_keeps_it(tmp_path):
     assert "#tradeoff" not in text
 
 
+def test_an_int8_file_shows_what_its_domains_lost(tmp_path):
+    run = write_run(tmp_path / "alone", 0.8, kept=False)
+    measured = {"streets/day": (0.5, 0.49), "streets/night": (0.4, 0.38), "streets/fog": (0.3, 0.3)}
+    records.append(
+        run / "records.jsonl",
+        [
+            Record("ralone", "quantize", ("streets/day",), domain, 0, metric, value, {}, {}, {"file": "to/small.onnx"})
+            for domain, (before, after) in measured.items()
+            for metric, value in {"miou_int8": after, "miou_float": before, "agreement": 0.98}.items()
+        ],
+    )
+    build.write([run], tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    row = next(row for row in re.findall("<tr.*?</tr>", text, re.DOTALL) if "small.onnx" in row)
+    cells = [re.sub("<[^>]+>", "", cell) for cell in re.findall("<td.*?</td>", row, re.DOTALL)]
+    assert cells == ["quantize", "alone", "98.00 % of pixels agree", "–", "–", "−1.0", "−1.0", "−2.0"]
+
+
 def test_of_many_networks_the_front_and_the_best_are_shown_in_detail(tmp_path):
     for place in range(12):
         cost = {"milliseconds_p50_eager_after": 10.0 - place / 2, "parameters_after": 1.0}

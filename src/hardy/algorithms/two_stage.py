@@ -56,8 +56,8 @@ class TwoStage(Algorithm):
         steps: the number of optimiser steps, of both stages together.
         feature_share: the share of the steps that is stage 1, in [0, 1].
         masked: the share of the patches that are masked in the second view, in [0, 1]; with 0 there is no second view.
-        patch: the side of a patch in pixels; with 0, the largest stride of the compared features, or half of the images'
-            smaller side where that is less.
+        patch: the side of a patch in pixels; with 0, the largest stride of the compared features, or half of the
+            smaller side of the images if that is less.
         taps: the features to compare; see `hardy.distillation._matching.Matching`.
         weight: of the errors of stage 1.
         encoder_rate: the learning-rate factor r of the encoder in stage 2, in [0, 1]; with 0 it is frozen.

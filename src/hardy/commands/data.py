@@ -76,8 +76,8 @@ def show(
         InputError: if a word names no data, no image is left to show, or the file cannot be written.
     """
     domains, _ = layout.named(words, root=sources.data_root(root), options=datasets)
-    count = sheet.write(domains, to, images=images, splits=splits, only=only)
-    say(f"wrote {count} images of {len(domains)} domain{'s' if len(domains) > 1 else ''} to {to}")
+    images, shown = sheet.write(domains, to, images=images, splits=splits, only=only)
+    say(f"wrote {images} image{'s' * (images != 1)} of {shown} domain{'s' * (shown != 1)} to {to}")
 
 
 def convert(
@@ -165,14 +165,14 @@ def _show_classes(own: Sequence[Examined]) -> None:
     shares = [one.pixels[: len(label_space)] / max(1, one.pixels[: len(label_space)].sum()) for one in own]
     if len(own) <= _MOST_DOMAINS:
         columns = [one.domain.name.partition("/")[2] or one.domain.name for one in own]
-        rows = [[name, *(percent(share[place]) for share in shares)] for place, name in enumerate(label_space.classes)]
+        rows = [[name, *(_percent(share[place]) for share in shares)] for place, name in enumerate(label_space.classes)]
     else:
         columns = ["least", "most", "domains with it"]
         rows = [
             [
                 name,
-                percent(min(share[place] for share in shares)),
-                percent(max(share[place] for share in shares)),
+                _percent(min(share[place] for share in shares)),
+                _percent(max(share[place] for share in shares)),
                 str(sum(bool(share[place]) for share in shares)),
             ]
             for place, name in enumerate(label_space.classes)
@@ -180,13 +180,23 @@ def _show_classes(own: Sequence[Examined]) -> None:
     show_rows(f"{label_space.name}: share of {what} %", ["class", *columns], rows)
 
 
+def _percent(share: float) -> str:
+    """``share`` as a percentage; a dash for none at all, so that a rare class is not taken for an absent one."""
+    return "–" if not share else "<0.1" if share < 5e-4 else percent(share)
+
+
 def _show_problem(one: Problem) -> None:
-    """Print a paragraph for one problem: where, how many, the first case, the fix, and the first files."""
+    """Print a paragraph for one problem: where, how many, the first case, the fix, and the next cases or files."""
     many = f" ({one.count} files)" if one.count > 1 else ""
     _paragraph(f"{one.level}: {one.where}{many}: {one.what}", "")
     _paragraph(f"fix: {one.fix}", "  ")
-    for name in one.files[:_FILES] if one.count > 1 else ():
-        say(f"  {name}")
+    if len(one.cases) > 1:
+        for case in one.cases[1:_FILES]:
+            _paragraph(case, "  ")
+    else:
+        for name in one.files[:_FILES]:
+            if name.partition(" = ")[0] not in one.what:
+                say(f"  {name}")
     if one.count > _FILES and one.files:
         say(f"  and {one.count - _FILES} more; --json names up to 20")
 

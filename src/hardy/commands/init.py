@@ -85,9 +85,12 @@ def run(data: Path | None, folder: Path) -> None:
         folder: for the files.
 
     Raises:
-        InputError: if there already is a recipe, or the data cannot be used; then nothing is written.
+        InputError: if ``folder`` is named like a recipe, there already is a recipe, or the data cannot be used; then
+            nothing is written.
     """
     target = folder / "recipe.yaml"
+    if folder.suffix in (".yaml", ".yml") and not folder.is_dir():
+        raise InputError(f"{folder}: --to takes a folder; recipe.yaml and its schema are written into it")
     if target.exists():
         raise InputError(f"{target}: it already exists; give another folder with --to")
     text = _FIRST if data is None else _recipe(find(data), data, target)
@@ -117,7 +120,7 @@ def _recipe(found: DataFolder, shown: Path, target: Path) -> str:
     parts = {
         "FOLDER": _line(str(shown)),
         "RECIPE": _line(str(target)),
-        "FOUND": f"{found.dataset}, {len(counts)} domains, {sum(counts.values()):,} images, "
+        "FOUND": f"{found.dataset}, {len(counts)} domain{'s' * (len(counts) != 1)}, {sum(counts.values()):,} images, "
         f"{len(names)} classes: {_line(few)}{beside}",
         "NETWORK": _IMAGES if found.image_level else _PIXELS,
         "CLASSES": f"{_text(found.classes)}       # the classes of this data",

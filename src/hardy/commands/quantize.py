@@ -170,7 +170,7 @@ def run(folder: Path, file: Path, domains: Sequence[str], *, json: bool = False,
 
 def _show(made: Quantised, file: Path) -> None:
     rows = [
-        [drop.domain, str(drop.images), percent(drop.before), percent(drop.after), f"{drop.points:.1f}"]
+        [drop.domain, str(drop.images), percent(drop.before), percent(drop.after), f"{drop.points:z.1f}"]
         for drop in made.drops
     ]
     show_rows(f"{file}: int8", ["domain", "images", "mIoU %", "int8 %", "points lost"], rows)

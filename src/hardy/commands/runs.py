@@ -101,8 +101,11 @@ def _settings(folders: Sequence[Path]) -> list[list[str]]:
     return [[key, *row] for key, row in texts if len(set(row)) > 1]
 
 
-def remove(folders: Sequence[Path], *, yes: bool = False) -> None:
+def remove(folders: Sequence[Path], *, yes: bool = False) -> int:
     """Remove runs with all their files; ask first, unless ``yes``.
+
+    Returns:
+        the exit code: 1 after the answer no, else 0.
 
     Raises:
         InputError: for a folder that is not a run or that a process uses, or without ``yes`` if nobody can answer; then
@@ -123,10 +126,13 @@ def remove(folders: Sequence[Path], *, yes: bool = False) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise InputError("runs rm: nobody can answer here; give --yes to remove them without asking")
-        typer.confirm("Remove them permanently?", abort=True, err=True)
+        if not typer.confirm("Remove them permanently?", err=True):
+            say("nothing was removed")
+            return 1
     for folder in folders:
         shutil.rmtree(folder)
         say(f"{folder}: removed")
+    return 0
 
 
 def _needing(folder: Path) -> list[Path]:

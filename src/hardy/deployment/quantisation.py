@@ -194,7 +194,7 @@ def _drop(
 def _judge(target: Path, drops: Sequence[Drop], limit: float) -> None:
     worst = max(drops, key=lambda drop: drop.points if drop.points == drop.points else -np.inf)
     if not worst.points <= limit:
-        every = ", ".join(f"{drop.domain} {drop.points:.1f}" for drop in drops)
+        every = ", ".join(f"{drop.domain} {drop.points:z.1f}" for drop in drops)
         raise ProofError(
             f"{target}: int8 loses {worst.points:.1f} points of mIoU in {worst.domain}, more than the limit {limit:g} "
             f"(all: {every}); give more calibration images, or a higher limit; no file was written"
@@ -223,7 +223,7 @@ def _sign(file: Path, network: Network, made: Quantised, size: Sequence[int], ou
     reserve(model)
     onnx.save(model, file)
     seal(file)
-    drops = ", ".join(f"{drop.domain} {drop.points:.1f}" for drop in made.drops)
+    drops = ", ".join(f"{drop.domain} {drop.points:z.1f}" for drop in made.drops)
     return {**description, "checked": f"int8; points of mIoU lost against the network: {drops}."}
 
 

@@ -25,6 +25,7 @@ __all__ = ["HEADLINES", "Network", "Run", "networks"]
 
 HEADLINES = ("miou", "accuracy")
 _OWN = ("train", "prune")
+_FILES = ("bench", "export", "quantize")
 
 
 @dataclass
@@ -226,7 +227,7 @@ def _runs(file: Path, lines: Sequence[Record]) -> Iterable[tuple[tuple[Any, ...]
         for one in group:
             parts.setdefault((str(one.notes.get("peer") or ""), _adaptation(one)), []).append(one)
         for number, ((peer, adapt), mine) in enumerate(parts.items()):
-            others = [] if number else [one for one in group if one.stage in ("bench", "export") and one not in mine]
+            others = [] if number else [one for one in group if one.stage in _FILES and one not in mine]
             yield (*place, peer, adapt), Run(folder, [*mine, *others], adapt, peer)
 
 

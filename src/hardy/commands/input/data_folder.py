@@ -87,19 +87,20 @@ def find(folder: Path | str) -> DataFolder:
     if not place.is_dir():
         raise InputError(f"{folder}: there is no such folder; give a folder of data")
     own, reason = _domains(_OWN, {"root": str(place)})
-    if own:
-        return DataFolder(_OWN, None, {"root": str(place)}, own)
     known = [name for name in DATASETS if name != _OWN and not DATASETS.get(name).drawn]  # type: ignore[attr-defined]
     below = {name: found for name in known if (found := _below(name, place))}
+    if own and not any(_files(own) & _files(found) for found in below.values()):
+        return DataFolder(_OWN, None, {"root": str(place)}, own)
     if below:
         name, *others = below
         return DataFolder(name, place, {}, below[name], tuple(others))
     if place.name in known and (found := _below(place.name, place.parent)):
         return DataFolder(place.name, place.parent, {}, found)
-    why = f" ({reason})" if (place / "images").is_dir() else ""
+    if (place / "images").is_dir() and (place / "masks").is_dir():
+        raise InputError(f"{reason}; every mistake of the folder: hardy data check {folder}")
     raise InputError(
-        f"{folder}: it contains none of the data sets {', '.join(known)}, "
-        f"and no images/, masks/ and classes.yaml of your own{why}"
+        f"{folder}: it contains none of the data sets {', '.join(known)}, nor images/, masks/ and classes.yaml of "
+        "your own"
     )
 
 
@@ -108,6 +109,11 @@ def whole(size: tuple[int, int], longest: int) -> tuple[int, int]:
     factor = min(1.0, longest / max(size))
     height, width = (max(32, 32 * round(side * factor / 32)) for side in size)
     return height, width
+
+
+def _files(domains: Sequence[Domain]) -> set[str]:
+    """The names of the images of ``domains``."""
+    return {domain.dataset.name_of(item) for domain in domains for item in domain.items()}
 
 
 def _below(name: str, root: Path) -> list[Domain]:

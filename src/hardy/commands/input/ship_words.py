@@ -155,7 +155,7 @@ def runs(
     ] = None,
     metric: Annotated[str | None, typer.Option(help="Another metric of the records: iou/vessel.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="With rm: remove without asking.")] = False,
-) -> None:
+) -> int:
     """List the runs of a folder with their headline numbers; compare runs; or remove runs, after a question."""
     from hardy.commands import runs as command
 
@@ -163,9 +163,10 @@ def runs(
     if word == "compare":
         command.compare([Path(each) for each in rest], metric=metric)
     elif word == "rm":
-        command.remove([Path(each) for each in rest], yes=yes)
+        return command.remove([Path(each) for each in rest], yes=yes)
     else:
         command.run(Path(word), *map(Path, rest), metric=metric)
+    return 0
 
 
 def own_json(app: typer.Typer, words: list[str]) -> bool:

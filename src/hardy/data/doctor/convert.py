@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from hardy.data.base import Domain, Item
-from hardy.data.label_spaces import LabelSpace, find_label_space
+from hardy.data.label_spaces import SPACES, LabelSpace, find_label_space
 from hardy.data.label_spaces import convert as table_of
 from hardy.errors import InputError
 from hardy.files import remove, temporary
@@ -63,11 +63,17 @@ def convert(
 
 
 def _table(domain: Domain, label_space: LabelSpace) -> np.ndarray:
-    table = table_of(domain.dataset.label_space, label_space)
+    own = domain.dataset.label_space
+    table = table_of(own, label_space)
     if table is None:
+        onto = [name for name, space in SPACES.items() if name != own.name and table_of(own, space) is not None]
+        fix = (
+            f"there is one onto {', '.join(onto)}"
+            if onto
+            else "convert it without --classes and merge ids in classes.yaml"
+        )
         raise InputError(
-            f"{domain.name}: no map is declared from its classes {domain.dataset.label_space.name!r} onto "
-            f"{label_space.name!r}; convert it alone, without --classes"
+            f"{domain.name}: no map is declared from its classes {own.name!r} onto {label_space.name!r}; {fix}"
         )
     return table
 
@@ -97,7 +103,8 @@ def _write(
         {"name": name, "colour": list(colour), "id": place}
         for place, (name, colour) in enumerate(zip(label_space.classes, label_space.colours, strict=True))
     ]
-    (folder / "classes.yaml").write_text(yaml.safe_dump(entries, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    (folder / "classes.yaml").write_text(text, encoding="utf-8")
     if set(splits) != {"all"}:
         for split, names in splits.items():
             (folder / f"{split}.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")

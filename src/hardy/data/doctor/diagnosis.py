@@ -27,7 +27,7 @@ _RATIO = 0.02
 _LOOK = "look at them: hardy data show, with --only and a part of the name"
 
 _FIXES = {
-    "unreadable": "fetch the files again, or remove them",
+    "unreadable": "save them again as PNG of 8 bits, or remove them",
     "label": "correct the masks, or declare how they are read",
 }
 
@@ -35,9 +35,10 @@ _FIXES = {
 def of_image(problems: Problems, domain: Domain, seen: Seen) -> None:
     """Add the problems of one image, in place."""
     name = domain.name
-    for kind, message in seen.failures:
+    for kind, message, file in seen.failures:
         if kind != "size":
-            problems.add("mistake", kind, name, message, _FIXES[kind], seen.name)
+            what, _, fix = message.rpartition("; ")
+            problems.add("mistake", kind, name, what or message, fix if what else _FIXES[kind], file, group=fix)
     if seen.foreign:
         _foreign(problems, domain, seen)
     labelled = int(seen.pixels[:IGNORE].sum())

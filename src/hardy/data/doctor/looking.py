@@ -35,7 +35,7 @@ class Seen:
         size: (height, width) of the image; None if it cannot be read.
         mask_size: (height, width) of the stored mask; None for labels that are not masks.
         pixels: (256,) int64 pixels of each class id; ignored and unknown ones at 255.
-        failures: (kind, message) of each failure.
+        failures: (kind, message, the file at fault) of each failure.
         foreign: id or colour outside of the label map -> number of pixels.
         near: the number of pixels in `foreign` with a colour near that of a class.
         print: the fingerprint of the image.
@@ -46,7 +46,7 @@ class Seen:
     size: tuple[int, int] | None = None
     mask_size: tuple[int, int] | None = None
     pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
-    failures: list[tuple[str, str]] = field(default_factory=list)
+    failures: list[tuple[str, str, str]] = field(default_factory=list)
     foreign: dict[str, int] = field(default_factory=dict)
     near: int = 0
     print: Print | None = None
@@ -70,7 +70,7 @@ def look(dataset: Dataset, item: Item) -> Seen:
         try:
             image, label = dataset.read(item)
         except InputError as error:
-            seen.failures.append(("unreadable", str(error)))
+            seen.failures.append(("unreadable", str(error), seen.name))
     if image is not None:
         seen.size = image.shape[0], image.shape[1]
         exact = blake2b(image.tobytes(), digest_size=16, key=str(image.shape).encode()).digest()
@@ -87,7 +87,7 @@ def _tried(seen: Seen, reader: Callable[[Path], Read], path: Path) -> Read | Non
     try:
         return reader(path)
     except InputError as error:
-        seen.failures.append(("unreadable", str(error)))
+        seen.failures.append(("unreadable", str(error), str(path)))
     return None
 
 
@@ -101,14 +101,14 @@ def _label(
         message = str(error)
     top, left = reader.margin or (0, 0)
     if mask.pixels.shape[:2] not in ((size[0], size[1]), (size[0] + top, size[1] + left)):
-        seen.failures.append(("size", message))
+        seen.failures.append(("size", message, str(item[1])))
         return None
     try:
         raw = reader.shown(mask, item[1])
     except InputError:
         raw = None
     if raw is None or (raw.ndim == 3 and reader.colours is None):
-        seen.failures.append(("label", message))
+        seen.failures.append(("label", message, str(item[1])))
         return None
     label = _ids(reader, seen, raw) if raw.ndim == 2 else _colours(reader, seen, raw)
     return label[label.shape[0] - size[0] :, label.shape[1] - size[1] :]

@@ -26,6 +26,7 @@ class Problem:
         fix: what to do.
         count: the number of files that have it.
         files: the first of these files.
+        cases: the sentences about the first cases, if they differ.
     """
 
     level: Level
@@ -35,10 +36,11 @@ class Problem:
     fix: str
     count: int = 0
     files: list[str] = field(default_factory=list)
+    cases: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """The attributes as plain values."""
-        return {**vars(self), "files": list(self.files)}
+        return {**vars(self), "files": list(self.files), "cases": list(self.cases)}
 
 
 class Problems:
@@ -52,6 +54,8 @@ class Problems:
         one = self._found.setdefault((kind, where, group), Problem(level, kind, where, what, fix))
         one.count += max(1, len(files))
         one.files += files[: max(0, _KEPT - len(one.files))]
+        if what not in one.cases and len(one.cases) < _KEPT:
+            one.cases.append(what)
 
     def __iter__(self) -> Iterator[Problem]:
         """The problems, mistakes first."""

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from hardy.data.base import Domain, Item
-from hardy.data.label_spaces import LabelSpace
 from hardy.errors import InputError
 from hardy.files import replacing
 from hardy.types import IGNORE
@@ -23,12 +23,14 @@ _GAP = 8
 _LINE = 18
 _COLUMNS = 2
 _MOST = 500
+_DARK = (0, 0, 0)
 
 _STYLE = """
 :root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem}
 .key{display:flex;flex-wrap:wrap;gap:.3rem 1rem;padding:0;list-style:none}.key i{display:inline-block;width:1em;
 height:1em;margin-right:.4em;border-radius:3px;vertical-align:-.12em;border:1px solid #8886}
-.sheet{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(26rem,100%),1fr));gap:1rem}figure{margin:0}
+.sheet{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(26rem,100%),1fr));gap:1rem}
+.classed{grid-template-columns:repeat(auto-fill,minmax(10rem,1fr))}figure{margin:0}
 figure img{width:100%;height:auto;border-radius:6px;display:block}figcaption{font-size:.8em;overflow-wrap:anywhere;
 opacity:.8}
 """
@@ -42,8 +44,10 @@ class _Tile:
     picture: Image.Image
 
 
-def write(domains: Sequence[Domain], file: Path, *, images: int, splits: Sequence[str] = (), only: str = "") -> int:
-    """Write a sheet of up to ``images`` evenly spaced images of each domain; returns the number of images shown.
+def write(
+    domains: Sequence[Domain], file: Path, *, images: int, splits: Sequence[str] = (), only: str = ""
+) -> tuple[int, int]:
+    """Write a sheet of up to ``images`` evenly spaced images of each domain; return (images, domains) shown.
 
     Args:
         domains: the domains to show.
@@ -75,7 +79,7 @@ def write(domains: Sequence[Domain], file: Path, *, images: int, splits: Sequenc
             _drawn(shown).save(waiting, format="PNG")
         else:
             waiting.write_text(_page(shown), encoding="utf-8")
-    return sum(len(tiles) for _, tiles in shown)
+    return sum(len(tiles) for _, tiles in shown), len(shown)
 
 
 def _chosen(domain: Domain, images: int, splits: Sequence[str], only: str) -> list[Item]:
@@ -95,8 +99,8 @@ def _tile(domain: Domain, item: Item) -> _Tile:
     except InputError as error:
         picture = Image.new("RGB", (2 * _TILE, _TILE // 2), (120, 30, 30))
         text = str(error).replace(dataset.name_of(item), name)
-        lines = "\n".join(text[start : start + 62] for start in range(0, min(len(text), 372), 62))
-        ImageDraw.Draw(picture).multiline_text((6, 6), lines, fill=(255, 255, 255), font=_font(12))
+        lines = textwrap.wrap(_printable(text), 66, max_lines=6, break_on_hyphens=False)
+        ImageDraw.Draw(picture).multiline_text((6, 6), "\n".join(lines), fill=(255, 255, 255), font=_font(12))
         return _Tile(name, picture)
     small = _small(Image.fromarray(image), Image.Resampling.BOX)
     if not label.ndim:
@@ -147,7 +151,7 @@ def _domain(domain: Domain, tiles: Sequence[_Tile]) -> Image.Image:
     wide = max(tile.picture.width for tile in tiles)
     columns = min(len(tiles), _COLUMNS * max(1, 2 * _TILE // wide))
     width = max(columns * (wide + _GAP) + _GAP, 2 * (2 * _TILE + _GAP))
-    key, heading = _key(domain.dataset.label_space, width), _LINE + 2 * _GAP
+    key, heading = _key(domain, width), _LINE + 2 * _GAP
     rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
     heights = [max(tile.picture.height for tile in row) + _LINE + _GAP for row in rows]
     sheet = Image.new("RGB", (width, heading + key.height + _GAP + sum(heights)), (255, 255, 255))
@@ -169,10 +173,21 @@ def _domain(domain: Domain, tiles: Sequence[_Tile]) -> Image.Image:
     return sheet
 
 
-def _key(label_space: LabelSpace, width: int) -> Image.Image:
+def _named(domain: Domain) -> list[tuple[str, tuple[int, int, int]]]:
+    """The names and colours in the masks of a domain: its classes, and ignored pixels; empty without masks."""
+    label_space = domain.dataset.label_space
+    if domain.dataset.image_level:
+        return []
+    return [*zip(label_space.classes, label_space.colours, strict=True), ("ignored", _DARK)]
+
+
+def _key(domain: Domain, width: int) -> Image.Image:
     """The classes with their colours, in as many lines as fit into ``width``."""
     font, places, left, top = _font(13), [], _GAP, 0
-    for name in label_space.classes:
+    named = _named(domain)
+    if not named:
+        return Image.new("RGB", (width, 1), (255, 255, 255))
+    for name, _ in named:
         wide = 20 + int(font.getlength(name)) + 14
         if left + wide > width and left > _GAP:
             left, top = _GAP, top + _LINE + 2
@@ -180,7 +195,7 @@ def _key(label_space: LabelSpace, width: int) -> Image.Image:
         left += wide
     key = Image.new("RGB", (width, top + _LINE + 2), (255, 255, 255))
     draw = ImageDraw.Draw(key)
-    for name, colour, (left, top) in zip(label_space.classes, label_space.colours, places, strict=True):
+    for (name, colour), (left, top) in zip(named, places, strict=True):
         draw.rectangle((left, top + 3, left + 13, top + 16), fill=colour, outline=(120, 120, 120))
         draw.text((left + 19, top + 1), name, fill=(40, 40, 40), font=font)
     return key
@@ -193,14 +208,14 @@ def _page(shown: Sequence[tuple[Domain, list[_Tile]]]) -> str:
     """A self-contained HTML page."""
     parts = []
     for domain, tiles in shown:
-        label_space = domain.dataset.label_space
         key = "".join(
-            f'<li><i style="background:rgb{colour}"></i>{html.escape(name)}</li>'
-            for name, colour in zip(label_space.classes, label_space.colours, strict=True)
+            f'<li><i style="background:rgb{colour}"></i>{html.escape(name)}</li>' for name, colour in _named(domain)
         )
         figures = "".join(_figure(tile) for tile in tiles)
         title = html.escape(domain.name)
-        parts.append(f'<h2>{title}</h2><ul class="key">{key}</ul><div class="sheet">{figures}</div>')
+        listed = f'<ul class="key">{key}</ul>' if key else ""
+        sheet = "sheet classed" if domain.dataset.image_level else "sheet"
+        parts.append(f'<h2>{title}</h2>{listed}<div class="{sheet}">{figures}</div>')
     return (
         (
             '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Data</title>'

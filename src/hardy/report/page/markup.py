@@ -34,7 +34,7 @@ def percent(value: float | None, *, signed: bool = False) -> Cell:
     """A share in [0, 1] as a percentage with one decimal, or a dash."""
     if value is None:
         return Cell("–")
-    return Cell(f"{100 * value:{'+' if signed else ''}.1f}".replace("-", "−"), value)
+    return Cell(f"{100 * value:{'+' if signed else ''}z.1f}".replace("-", "−"), value)
 
 
 def number(value: float | None, form: str = ",.3g") -> Cell:

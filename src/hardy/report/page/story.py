@@ -1,7 +1,9 @@
 """The origin of the numbers: training curves, the cost and gain of each step, environment, commands."""
 
 import shlex
+from collections.abc import Iterable
 from html import escape
+from statistics import fmean
 
 from hardy.report.page.drawing import lines
 from hardy.report.page.markup import Cell, number, percent, section, table
@@ -25,7 +27,12 @@ def curves(subject: Subject) -> str:
                 if len(points) > 1 and term != "lr":  # the learning rate is in the recipe
                     found.setdefault((stage, term), {})[one.name] = place, points[:: -(-len(points) // POINTS)]
     if not found:
-        return section("curves", "Training curves", "No run here has curves.jsonl, which training writes.", "")
+        return section(
+            "curves",
+            "Training curves",
+            "No run here has two points in its curves.jsonl; training writes one every run.log_every steps.",
+            "",
+        )
     cards = ""
     for (stage, term), drawn in found.items():
         about = f"{term} by step while {stage} of {', '.join(drawn)}"
@@ -40,11 +47,13 @@ def curves(subject: Subject) -> str:
 def steps(subject: Subject) -> str:
     """The cost and the gain of each step, compared with the network that it started from."""
     columns = ["network", "step", "from", "took", "parameters", "ms", "seen", "unseen", "worst"]
-    rows = [_step(one) for one in subject.networks] + [row for one in subject.networks for row in _exports(one)]
+    rows = [_step(one) for one in subject.networks]
+    rows += [row for one in subject.networks for row in [*_exports(one), *_quantised(one)]]
     note = (
         "Took: seconds and training steps of this step only. If a step starts from another network, or learns from a "
         "teacher, parameters and ms are shares of that network's, and scores are differences in points. For a first "
-        "step they are the numbers themselves."
+        "step they are the numbers themselves. For an int8 file, scores are compared with its network's; unseen is the "
+        "mean, and worst the domain that loses most."
     )
     return section("steps", "What each step cost and gained", note, table("Steps", columns, rows))
 
@@ -71,13 +80,45 @@ def _exports(one: Network) -> list[list[Cell]]:
     rows = []
     for file, values in latest.items():
         agree, kept = values.get("agreement"), _less(values.get("miou_onnx"), values.get("miou_torch"))
-        title = Cell(f'{escape(one.name)} <span class="tag">{escape(file.rsplit("/", 1)[-1])}</span>', head=True)
-        proof = Cell("–" if agree is None else f"{100 * agree:.2f} % of pixels agree", agree)
+        title, proof = _file(one, file), _agreeing(agree)
         gain = Cell("–" if kept is None else f"{percent(kept, signed=True).html} on the proof", kept)
         rows.append(
             [title, Cell("export"), Cell(escape(one.name)), proof, Cell("–"), Cell("–"), Cell("–"), gain, Cell("–")]
         )
     return rows
+
+
+def _quantised(one: Network) -> list[list[Cell]]:
+    """A row for the latest int8 file of each name: points that seen, unseen and the worst domains gained by it."""
+    latest: dict[str, dict[tuple[str, str], float | None]] = {}
+    for line in one.first.lines:
+        if line.stage == "quantize":
+            latest.setdefault(str(line.notes.get("file", "")), {})[line.target, line.metric] = line.value
+    rows = []
+    for file, values in latest.items():
+        each = {name: _less(values.get((name, "miou_int8")), values.get((name, "miou_float"))) for name, _ in values}
+        gains = {name: gain for name, gain in each.items() if gain is not None}
+        agree = _mean(value for (_, metric), value in values.items() if metric == "agreement")
+        sources = one.first.sources
+        shown = [_mean(gain for name, gain in gains.items() if (name in sources) == seen) for seen in (True, False)]
+        shown.append(min(gains.values(), default=None))
+        cells = [percent(gain, signed=True) for gain in shown]
+        head = [_file(one, file), Cell("quantize"), Cell(escape(one.name)), _agreeing(agree)]
+        rows.append([*head, Cell("–"), Cell("–"), *cells])
+    return rows
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def _file(one: Network, file: str) -> Cell:
+    return Cell(f'{escape(one.name)} <span class="tag">{escape(file.rsplit("/", 1)[-1])}</span>', head=True)
+
+
+def _agreeing(agree: float | None) -> Cell:
+    return Cell("–" if agree is None else f"{100 * agree:.2f} % of pixels agree", agree)
 
 
 def _took(one: Network) -> Cell:
