@@ -1,5 +1,7 @@
 """``hardy report`` as a user types it."""
 
+import json
+
 import pytest
 from report_runs import write_run, write_story
 
@@ -34,3 +36,13 @@ def test_no_records_and_other_classes_are_one_line_and_no_page(refused, tmp_path
     page = tmp_path / "page.html"
     assert "there is no records.jsonl at or below it" in refused("report", tmp_path / "none", "--to", page)
     assert "cannot be compared; make two reports" in refused("report", run, other, "--out", page)
+
+
+def test_a_class_that_occurs_in_no_domain_of_a_run_is_still_one_of_its_classes(call, tmp_path):
+    run, other = (write_run(tmp_path / name, 0.8, kept=False) for name in "ab")
+    lines = [json.loads(line) for line in (other / "records.jsonl").read_text().splitlines()]
+    absent = next(line["metric"] for line in lines if line["metric"].startswith("iou/"))
+    for line in lines:
+        line["value"] = None if line["metric"] == absent else line["value"]
+    (other / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert call("report", run, other, "--to", tmp_path / "page.html").code == 0

@@ -260,10 +260,20 @@ def _refuse_other_spaces(made: Sequence[Network]) -> None:
     """
     first = made[0]
     for other in made[1:]:
-        if (set(other.classes), other.metric) != (set(first.classes), first.metric):
-            said = [f"{one.first.folder} has {len(one.classes) or 'no'} classes of pixels" for one in (first, other)]
-            apart = sorted(set(first.classes) ^ set(other.classes))[:3]
+        both = [_label_space(one) for one in (first, other)]
+        if both[0] != both[1] or other.metric != first.metric:
+            said = [
+                f"{one.first.folder} has {len(space) or 'no'} classes of pixels"
+                for one, space in zip((first, other), both, strict=True)
+            ]
+            apart = sorted(both[0] ^ both[1])[:3]
             named = f" ({', '.join(apart)} only in one)" if apart else ""
             raise InputError(
                 f"{said[0]}, {said[1]}{named}: scores over different label spaces cannot be compared; make two reports"
             )
+
+
+def _label_space(network: Network) -> set[str]:
+    """The classes of its records, also those that occur in no domain and have no IoU."""
+    names = (line.metric for line in network.first.own if "/" in line.target)
+    return {name.removeprefix("iou/") for name in names if name.startswith("iou/")}
