@@ -122,6 +122,33 @@ def test_interrupted_while_starting(recipe, library):
     assert (process.returncode, said) == (130, "hardy: interrupted\n")
 
 
+@pytest.mark.costly
+def test_sigterm_leaves_nothing_half_written_and_kills_a_fork(tmp_path):
+    """In a process of its own, whose command writes a file and is stopped before it has its name."""
+    program = """
+import os, signal, sys
+from pathlib import Path
+import hardy.__main__, hardy.cli
+from hardy.files import replacing
+
+def command():
+    with replacing(Path(sys.argv[1])) as half:
+        half.write_text("half")
+        child = os.fork()
+        if not child:
+            signal.raise_signal(signal.SIGTERM)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), half.exists(), flush=True)
+        signal.raise_signal(signal.SIGTERM)
+
+hardy.cli.main = command
+hardy.__main__.main()
+"""
+    words = [sys.executable, "-c", program, str(tmp_path / "file.txt")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "-15 True\n", "hardy: terminated\n")
+    assert not [*tmp_path.iterdir()]
+
+
 def test_interrupted_outside_the_loop(call, recipe, monkeypatch):
     from hardy.engine import protocol
 
