@@ -332,7 +332,7 @@ def test_what_a_constructor_names_before_the_star_is_known_without_an_import(sce
     (tmp_path / "asking.py").write_text(text, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(
-        InputError, match=r"'asking:Asks': its constructor has the argument 'oracle'; .* may be: network, label_space"
+        InputError, match=r"'asking:Asks': its constructor has the argument 'oracle'; .* can be: network, label_space"
     ):
         ALGORITHMS.build("asking:Asks", {"network": scenes, "pixel_loss": loss, "teacher": scenes})
 
