@@ -153,8 +153,6 @@ def test_check_tells_a_rare_class_from_an_absent_one_and_shows_each_reason(call,
     assert "mistake: folder/night (2 files): " in joined
     damaged = f"{street}/masks/night/03.png: damaged or not an image (image file is truncated)"
     assert f"{damaged} fix: fetch it again" in joined
-        f"{street}/masks/night/03.png: damaged or not an image (image file is truncated) fix: fetch it again" in joined
-    )
     assert f"{street}/images/night/07.png: damaged or not an image (the file is empty)" in joined
     assert f"or reduce the images to the size of the masks {street}/images/day/04.png" in joined
 
