@@ -22,6 +22,7 @@ the placement in the authors' code; Cai, Li and Kot, arXiv:2210.13810, prune wit
 """
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -73,11 +74,17 @@ def refined(network: Network, units: Sequence[Unit]) -> list[Unit]:
 
 
 def _undone(unit: Unit, outputs: Sequence[Member], network: nn.Module, order: Mapping[str, int]) -> bool:
-    """Whether a batch norm behind the blocks ``outputs`` still works on the unit's own channels, one by one."""
+    """Whether all that follows the blocks ``outputs`` is behind a batch norm of the unit's own channels."""
     blocks = [member.module for member in outputs]
-    last = max(order[block] for block in blocks)
-    norms = (m.module for m in unit.members if isinstance(network.get_submodule(m.module), _BatchNorm))
-    return any(order[norm] > last and not any(_inside(norm, block) for block in blocks) for norm in norms)
+    behind = [m for m in unit.members if order[m.module] > max(order[block] for block in blocks)]
+    norms = [
+        order[m.module]
+        for m in behind
+        if isinstance(network.get_submodule(m.module), _BatchNorm)
+        and not any(_inside(m.module, block) for block in blocks)
+    ]
+    mixing = [order[m.module] for m in unit.members if m.side == "in"]
+    return bool(norms) and min(norms) < min(mixing, default=math.inf)
 
 
 def _ends(unit: Unit, block: str, network: nn.Module) -> list[Member]:
