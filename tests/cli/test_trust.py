@@ -232,7 +232,7 @@ def test_a_trusted_module_runs(trained, call, tmp_path, mark, recipe_with):
     said = call("bench", folder, "--size", "32x32", "--runs", 1, "--runtime", "eager", "--trust", "stranger")
     assert said.code == 0, said
     assert call("train", recipe_with("algorithm"), "prune=null", "--trust", "stranger").code == 0
-    assert "is no module" in call("train", recipe_with("algorithm"), "--trust", "../stranger").err
+    assert "not the name of a module" in call("train", recipe_with("algorithm"), "--trust", "../stranger").err
     with pytest.raises(InputError, match="is named in a file"):
         hardy.load(folder, trust=["strange", "stranger.make", "other"])
 
