@@ -106,7 +106,7 @@ def run(folder: Path, data: Path | None = None) -> None:
             pruned[criterion] = prune.run(_pruning(scene, dense, criterion, folder / criterion), show=False)
         stage(3, f"exporting the network pruned by ior and proving the file on {scene.name}")
         file = _export(scene, pruned["ior"])
-    stage(4, "the results\n")
+    stage(4, "the results")
     _show(scene, dense, pruned)
     stage(5, "the page that compares the networks, with pictures of every domain")
     page = report.run([folder], folder / "report.html", title=f"Hardy demo: {scene.name}")
