@@ -118,8 +118,9 @@ def test_windows_take_their_memory_once(tmp_path):
 
     network = wrap(Hungry(), "camvid11", mean=(0, 0, 0), std=(1, 1, 1))
     faults((16, 64))
-    few, many = faults((16, 128)), faults((16, 16))  # 3 windows and 25
-    assert many - few < 22 / 2 * MEBIBYTES * 2**20 / PAGESIZE  # the system takes pages back, too
+    few = faults((16, 128))  # 3 windows
+    many = min(faults((16, 16)) for _ in range(3))  # 25; a busy system takes pages back, too
+    assert many - few < 3 * MEBIBYTES * 2**20 / PAGESIZE
 
 
 def test_one_class_at_a_time_gives_the_same_classes():

@@ -1,6 +1,7 @@
 """Scores divided by the GMACs that a channel costs, counted by a network that is really narrower."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from hardy.errors import InputError
 from hardy.networks.building.create import create
 from hardy.ops.cost import gmacs
+from hardy.pruning.criteria.ior import IoR
 from hardy.pruning.criteria.l2 import L2
 from hardy.pruning.criteria.per_gmac import PerGmac
 from hardy.pruning.remove import remove
@@ -67,3 +69,24 @@ def test_a_unit_that_saves_nothing_alone_has_the_least_cost(network, pixel_loss,
 def test_what_cannot_be_is_one_line(network, pixel_loss, options, message):
     with pytest.raises(InputError, match=message):
         PerGmac(network, find_units(network), pixel_loss, **options)
+
+
+def test_rivals_are_divided_by_the_same_costs(network, draw_batch, pixel_loss):
+    units, batch = find_units(network), draw_batch([0, 1, 0, 1], size=32)
+    batch = replace(batch, images=batch.images.float())
+    found = {}
+    for name, criterion in {
+        "plain": IoR(copy.deepcopy(network), units, pixel_loss),
+        "divided": PerGmac(copy.deepcopy(network), units, pixel_loss, of={"ior": {}}),
+    }.items():
+        sum(criterion.observe(batch).values()).backward()
+        criterion.collect()
+        found[name] = (criterion.scores(), criterion.rivals()["taylor"])
+    for unit in units:
+        own, rival = (
+            (plain / divided)[plain > 0].mean()
+            for plain, divided in (
+                (found["plain"][place][unit.name], found["divided"][place][unit.name]) for place in (0, 1)
+            )
+        )
+        torch.testing.assert_close(own, rival)

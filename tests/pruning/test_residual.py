@@ -150,6 +150,15 @@ def test_a_gate_that_a_norm_behind_it_would_undo_is_not_placed(draw_batch, pixel
     assert float(scores[0].mean()) > 1e-12
 
 
+@pytest.mark.costly
+def test_a_norm_beside_a_layer_that_mixes_channels_undoes_nothing():
+    """SwiftNet's lateral norms read the encoder's streams, but so do convolutions: the authors' gates stay."""
+    network = create("swiftnet", "camvid11")
+    found = [[member.module for member in unit.outputs] for unit in refined(network, surveyed(network)) if unit.outputs]
+    for stage in range(1, 5):
+        assert [f"backbone.layer{stage}.{block}" for block in (0, 1)] in found
+
+
 def surveyed(network):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(surveying, "tried", lambda network, units, example: (list(units), {}))

@@ -156,7 +156,7 @@ class Domains(nn.Module):
         return name
 
     def last(self, given: str | None) -> str | None:
-        """The name of the domain without detecting anew: ``given``, or the one detected last; None before the first."""
+        """The name of the domain without a new detection: ``given``, or the last detected one; None before it."""
         return given if given is not None and not self.detected else self.detection.current()
 
     def confusion(self) -> dict[str, dict[str, int]]:

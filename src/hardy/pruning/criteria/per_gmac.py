@@ -99,8 +99,8 @@ class PerGmac(Criterion):
         return None if halves is None else (self._per_gmac(halves[0]), self._per_gmac(halves[1]))
 
     def rivals(self) -> Mapping[str, dict[str, Tensor]]:
-        """Those of ``of``, which are not divided."""
-        return self._of.rivals()
+        """Those of ``of``, divided by the same costs."""
+        return {name: self._per_gmac(scores) for name, scores in self._of.rivals().items()}
 
     def readings(self) -> dict[str, float]:
         """See `Criterion.readings`."""
