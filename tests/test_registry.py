@@ -166,3 +166,9 @@ def test_a_class_of_another_kind_is_refused() -> None:
     assert LOSSES.get(outside) is LOSSES.get(loss)
     with pytest.raises(InputError, match=r"is not a criterion: .* does not implement Criterion"):
         CRITERIA.get(outside)
+
+
+def test_a_name_in_another_case_is_unknown_where_files_ignore_case(monkeypatch):
+    monkeypatch.setattr(Path, "exists", lambda _: True)
+    with pytest.raises(InputError, match="there is no criterion 'IOR'"):
+        KINDS["criterion"].describe("IOR")

@@ -8,6 +8,7 @@ checking a recipe import neither the method nor torch.
 import ast
 import importlib
 import inspect
+import os
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -253,7 +254,7 @@ class Registry:
     def _file(self, name: str) -> Path:
         if name.isidentifier() and name != "base" and not name.startswith("_"):
             for folder in self.folders():
-                if (path := Path(folder) / f"{name}.py").exists():
+                if (path := Path(folder) / f"{name}.py").exists() and _spelled(path):
                     return path
         have = ", ".join(known := self.names())
         raise InputError(f"there is no {self.kind} {name!r}{nearest(name, known)}; there are: {have}")
@@ -266,6 +267,12 @@ class Registry:
         if spec is None or spec.origin is None or not Path(spec.origin).is_file():
             raise InputError(f"{self.kind} {name!r}: no module {module!r} can be imported from here")
         return Path(spec.origin)
+
+
+@cache
+def _spelled(file: Path) -> bool:
+    """Whether the existing ``file`` has exactly this name, also on a file system that ignores case."""
+    return file.name in os.listdir(file.parent)
 
 
 def _describe(name: str, file: Path, class_name: str | None) -> Method:
