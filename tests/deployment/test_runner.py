@@ -115,6 +115,11 @@ def test_a_domain_gives_the_logits_of_bn_domains(network, table, files, kind):
         assert far(runner(given.numpy()), plain) > 0.01
 
 
+def test_a_file_of_observed_statistics_is_proven_without_prototypes_too(network, tmp_path):
+    proof = export(network, tmp_path / "net.onnx", size=SIZE, statistics="observed")
+    assert proof.difference < 1e-4  # at drawn statistics, also of the norm with one value per channel
+
+
 def test_domains_are_mixed_by_their_weights(network, table, files):
     runner, given = Runner(files["inputs"]), images(8)
     mean = 0.75 * table.rows["a/night"] + 0.25 * table.rows["source"]

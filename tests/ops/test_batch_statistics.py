@@ -78,6 +78,19 @@ def test_where_there_is_one_value_the_sources_statistics_are_used_and_recorded(m
     assert net(torch.tensor([5.0, 7.0]).view(2, 1, 1, 1)).flatten().tolist() != [2.0, 3.0]
 
 
+def test_where_there_is_one_value_given_statistics_stay_whatever_the_weight_of_the_batch():
+    net = one_norm()
+    norms = list(stats.install(net).values())
+    given, image = torch.tensor([[5.0], [1.0]]), torch.full((1, 1, 1, 1), 7.0)
+    stats.use_given(norms, [given])
+    alone = net(image)
+    for weight in (0.0, 0.5, 1.0):
+        stats.use_mixed(norms, alpha=weight, past=[given])
+        with stats.recording(norms) as found:
+            assert torch.equal(net(image), alone)
+        assert torch.equal(found[0], given)
+
+
 def test_gradients_flow_through_the_batchs_statistics():
     """Against the same formula in float64, differentiated by torch, for the input and for the recorded statistics."""
     x = noise(2, 3, 4, 4).double().requires_grad_()

@@ -7,7 +7,7 @@ For a batch of domain d every norm first moves its prototype towards the statist
 This takes one forward pass. After a domain's first 10 batches, only every n-th of its batches updates its prototype;
 the other batches cost as much as the source network. The domain is the entered one (`TestTimeAdaptation.enter`). If
 none was entered, or with ``domains="detected"``, it is detected, which runs the first third of the network a second
-time. `table` returns the prototypes. A norm with one value per channel in a batch uses its source statistics.
+time. `table` returns the prototypes. A norm with one value per channel in a batch keeps its prototype.
 
 Source: Reddy, Baktashmotlagh and Arora, "Towards domain-aware knowledge distillation for continual model
 generalization", WACV 2024 (the prototypes; no learning here); Li, Wang, Shi, Liu and Hou, "Revisiting batch

@@ -92,7 +92,7 @@ def check(statistics: str, *, dynamic: bool, prototypes: bool) -> None:
     if statistics == "observed" and dynamic:
         raise InputError(
             "statistics 'observed' works at one image size and batch, since a norm with one value per channel keeps "
-            "its source statistics; export without dynamic sizes, or with statistics 'inputs'"
+            "its statistics; export without dynamic sizes, or with statistics 'inputs'"
         )
     if statistics == "fixed" and prototypes:
         raise InputError("prototypes are for statistics that can change; export with statistics 'inputs' or 'observed'")

@@ -9,8 +9,9 @@ other axes. `install` wraps every norm of a network in a module of this file. Su
                other statistics can replace the running ones
     given      a given tensor
 
-If a batch has a single value per channel (n = 1), such as one image after global pooling, ``batch`` and ``mixed`` use
-the running statistics, and these are recorded. A layer norm always normalises as before; it can only be recorded.
+If a batch has a single value per channel (n = 1), such as one image after global pooling, ``batch`` uses the running
+statistics, and ``mixed`` those that it would mix with the batch's; these are recorded. A layer norm always normalises
+as before; it can only be recorded.
 
 Source: Li, Wang, Shi, Liu and Hou, "Revisiting batch normalization for practical domain adaptation", arXiv:1603.04779,
 2016 (batch); Schneider et al., "Improving robustness against common corruptions by covariate shift adaptation",
@@ -88,13 +89,17 @@ class AdaptiveNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The normalised ``x`` (B, C, ...), with the activation of the norm if it has one."""
-        mode = "source" if self.mode in ("batch", "mixed") and x.numel() == x.shape[1] else self.mode
+        single = x.numel() == x.shape[1]
+        mode = self.mode
+        if single and mode in ("batch", "mixed"):
+            mode = "source" if self.given is None else "given"
         own = out = None
         if self.records[0] and mode == "batch" and not self.momentum:  # the norm computes these statistics itself
             out, own = _normalised_by_own(x, self.norm, self.records[1])
             self.recorded = own
         elif self.records[0]:
-            own = self.recorded = _noted(x, 1, self.records[1]) if x.numel() > x.shape[1] else self.source
+            still = self.source if self.given is None else self.given.to(self.source)
+            own = self.recorded = still if single else _noted(x, 1, self.records[1])
         if self.left is not None:
             _ended(self, self.left)
         if mode == "mixed" and (own is None or torch.is_grad_enabled() != self.records[1]):
