@@ -100,9 +100,9 @@ def test_a_file_that_may_grow_no_further_as_the_shell_sees_it(recipe, tmp_path):
 
 
 def test_a_log_that_cannot_be_written_stops_the_run_in_one_line(refused, recipe, tmp_path, monkeypatch):
-    from hardy.engine import run
+    from hardy.engine import log
 
-    monkeypatch.setattr(run.LogFile, "flush", lambda self: full() if self.stream else None)
+    monkeypatch.setattr(log.LogFile, "flush", lambda self: full() if self.stream else None)
     assert refused("train", recipe(), "run.log_every=1").startswith(f"{tmp_path}/run/train.log: No space left")
 
 

@@ -2,11 +2,15 @@
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hardy.errors import InputError, named
 
-__all__ = ["LogFile"]
+__all__ = ["LogFile", "logged"]
+
+_log = logging.getLogger("hardy")
 
 
 class LogFile(logging.FileHandler):
@@ -32,3 +36,29 @@ class LogFile(logging.FileHandler):
         """See `logging.FileHandler.close`."""
         with named(self.baseFilename):
             super().close()
+
+
+@contextmanager
+def logged(folder: Path, *, main: bool) -> Iterator[None]:
+    """Inside the block messages are logged to ``train.log`` in ``folder``, and warnings also to the terminal.
+
+    Only the ``main`` process of several does so.
+
+    Raises:
+        InputError: when the file cannot be written.
+    """
+    handlers: list[logging.Handler] = [LogFile(folder / "train.log")] if main else []
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    if main:
+        handlers.append(logging.StreamHandler())
+        handlers[-1].setLevel(logging.WARNING)
+    for handler in handlers:
+        _log.addHandler(handler)
+    _log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            _log.removeHandler(handler)
+            handler.close()

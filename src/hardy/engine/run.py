@@ -27,7 +27,7 @@ from hardy.device import limit_threads, pick
 from hardy.engine import adapting, agreement, artefact, changes, protocol, start, step_memory, teachers
 from hardy.engine.evaluate import ScoreTable
 from hardy.engine.fit import Log
-from hardy.engine.log import LogFile
+from hardy.engine.log import logged
 from hardy.engine.protocol import Settings, Split
 from hardy.engine.provenance import provenance
 from hardy.engine.run_files import PASSING, PEERS, START, holds_network
@@ -135,7 +135,7 @@ class Run:
         versions = provenance()
         with locked(folder, recipe) if main else nullcontext():
             try:
-                with _logging(folder, main), tracking(recipe, folder, main) as trackers:
+                with logged(folder, main=main), tracking(recipe, folder, main) as trackers:
                     if main:
                         recipe.write(folder / "recipe.yaml", versions)
                     limit_threads(recipe.run.threads)
@@ -438,23 +438,3 @@ class Run:
         if self.main:
             for name in PASSING:
                 (self.folder / name).unlink(missing_ok=True)
-
-
-@contextmanager
-def _logging(folder: Path, main: bool) -> Iterator[None]:
-    """Inside the block messages are logged to ``train.log`` in ``folder``, and warnings also to the terminal."""
-    handlers: list[logging.Handler] = [LogFile(folder / "train.log")] if main else []
-    for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    if main:
-        handlers.append(logging.StreamHandler())
-        handlers[-1].setLevel(logging.WARNING)
-    for handler in handlers:
-        _log.addHandler(handler)
-    _log.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        for handler in handlers:
-            _log.removeHandler(handler)
-            handler.close()
