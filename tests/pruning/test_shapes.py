@@ -21,9 +21,10 @@ NETWORKS = {
     "encoder_decoder": {"encoder": "resnet18", "decoder": "deeplabv3plus"},
     "segformer": {},
     "topformer": {},
+    "bisenetv2": {},
 }
-ALIKE = ("swiftnet", "encoder_decoder", "segformer")
-"""Convolutions as in Fast-SCNN, and attention as in TopFormer."""
+ALIKE = ("swiftnet", "encoder_decoder", "segformer", "bisenetv2")
+"""Convolutions as in Fast-SCNN or the test of complete groups, and attention as in TopFormer."""
 
 
 @pytest.mark.costly
@@ -58,6 +59,26 @@ def test_couplings_of_every_kind(toy):
     floors = widths_left(units, at_floors(units, Limits(min_width=5, round_to=4)))
     assert floors["stem"] == 8
     assert floors["up"] == 8
+
+
+@pytest.mark.parametrize(
+    "grouped",
+    [
+        nn.Conv2d(8, 24, 3, padding=1, groups=8),  # three outputs of each input, as in BiSeNetV2
+        nn.Conv2d(8, 8, 3, padding=1, groups=2),
+        nn.Conv2d(8, 12, 3, padding=1, groups=4),
+    ],
+)
+def test_a_layer_that_loses_complete_groups(grouped):
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), grouped, nn.ReLU(), nn.Conv2d(grouped.out_channels, 5, 1)).eval()
+    units = find_units(network, torch.rand(1, 3, 8, 12))
+    layers, small = Layers(network, units, (8, 12)), copy.deepcopy(network)
+    (unit,) = (unit for unit in units if any(member.module == "1" for member in unit.members))
+    remove(small, units, {unit.name: [1]})
+    assert small[1].groups == grouped.groups - 1
+    left = widths_left(units, {unit.name: [1]})
+    assert layers.at(left) == [layer.shape for layer in Layers(small, (), (8, 12)).layers]
+    assert layers.gmacs(left) == pytest.approx(cost.gmacs(small, (8, 12)), rel=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -335,3 +335,13 @@ def test_the_widths_of_a_grouped_layer_are_those_that_its_groups_divide():
     rows = _points(full.narrowed(32, 32), full, 8)
     assert [row[0].outputs for row in rows] == [32, 96, 192]
     assert {(shape.inputs, shape.groups) for row in rows for shape in row} == {(32, 32)}
+
+
+def test_the_widths_of_a_layer_that_loses_complete_groups_are_numbers_of_groups():
+    full = Shape("convolution", 32, 192, 8, 8, (3, 3), (1, 1), (1, 1), groups=32)
+    rows = _points(full.of_groups(8), full, 8)
+    assert [[(shape.inputs, shape.outputs, shape.groups) for shape in row] for row in rows] == [
+        [(8, 48, 8)],
+        [(16, 96, 16)],
+        [(32, 192, 32)],
+    ]

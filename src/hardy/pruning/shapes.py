@@ -94,6 +94,11 @@ class Shape:
         """The same layer with other widths."""
         return replace(self, inputs=inputs, outputs=outputs, groups=outputs if self.depthwise else self.groups)
 
+    def of_groups(self, groups: int) -> "Shape":
+        """The same layer with another number of groups, each with as many inputs and outputs as now."""
+        inputs, outputs = (width // self.groups * groups for width in (self.inputs, self.outputs))
+        return replace(self, inputs=inputs, outputs=outputs, groups=groups)
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -124,10 +129,14 @@ class Layers:
         self.layers, counts = _seen(network, size)
         self._dense = dense_widths(units)
         self._sides: dict[tuple[str, str], list[tuple[str, int]]] = defaultdict(list)
+        self._whole: set[str] = set()
         owners: dict[str, str] = {}
+        by_name = {layer.name: layer.shape for layer in self.layers}
         for unit in (unit for unit in units if not unit.within):
             for member in unit.members:
                 self._sides[member.module, member.side].append((unit.name, len(member.channels[0])))
+                if member.side == "out" and _whole_group(member.channels[0], by_name.get(member.module)):
+                    self._whole.add(member.module)
                 if member.side == "heads":
                     owners[member.module] = unit.name
         self._products = {unit: counts[name] - self._macs_below(name) for name, unit in owners.items()}
@@ -149,12 +158,23 @@ class Layers:
             side: sum(each * (self._dense[unit] - widths[unit]) for unit, each in self._sides[layer.name, side])
             for side in ("in", "out")
         }
-        gone["in"] *= shape.groups  # an index within every group
-        inputs = shape.inputs - gone["out" if shape.depthwise else "in"]
-        return shape.narrowed(inputs, shape.outputs - gone["out"]) if any(gone.values()) else shape
+        if not any(gone.values()):
+            return shape
+        if layer.name in self._whole:
+            return shape.of_groups(shape.groups - gone["out"] * shape.groups // shape.outputs)
+        return shape.narrowed(shape.inputs - gone["in"] * shape.groups, shape.outputs - gone["out"])  # of every group
 
     def _macs_below(self, name: str) -> int:
         return sum(layer.shape.macs for layer in self.layers if not name or layer.name.startswith(f"{name}."))
+
+
+def _whole_group(channels: Sequence[int], shape: Shape | None) -> bool:
+    """Whether the output ``channels`` of a layer of ``shape`` are one or more of its several groups."""
+    if shape is None or shape.groups == 1:
+        return False
+    each = shape.outputs // shape.groups
+    groups = {channel // each for channel in channels}
+    return len(channels) == each * len(groups)
 
 
 def dense_widths(units: Sequence[Unit]) -> dict[str, int]:

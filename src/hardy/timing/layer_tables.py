@@ -175,8 +175,8 @@ class _Surface:
 
 def _points(narrow: Shape, full: Shape, multiple: int) -> list[list[Shape]]:
     """The shapes that are measured between two shapes of one layer: a row per output width."""
-    if full.depthwise:
-        return [[full.narrowed(width, width)] for width in grid(narrow.outputs, full.outputs, multiple)]
+    if narrow.groups < full.groups:  # it loses complete groups, as a depthwise layer does
+        return [[full.of_groups(groups)] for groups in grid(narrow.groups, full.groups, multiple)]
     multiple = math.lcm(multiple, full.groups)  # of every group as many
     outputs = grid(narrow.outputs, full.outputs, multiple)
     inputs = grid(narrow.inputs, full.inputs, multiple)
