@@ -38,7 +38,7 @@ SEARCHED = range(7, 9)
 """Orders of the search of rates: their domains, images and networks are others than those shown."""
 
 FACTORS = (0.1, 1.0, 10.0)
-TRIED = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+TRIED = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 """Factors of the default rate that the search tries."""
 
 OFF = {"sure": 0, "source": 0, "entropy": 0, "agreement": 0, "classes": 0, "prototypes": None, "drift": None}
