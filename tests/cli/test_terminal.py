@@ -128,6 +128,17 @@ def test_runs_are_compared_by_settings_scores_and_costs(call, runs):
     assert "give two runs or more, each once" in said.err
 
 
+def test_costs_of_a_trained_and_a_pruned_run_are_in_one_row(call, runs):
+    one, two = runs("one", 0.1, unseen=0.25), runs("two", 0.1, unseen=0.25)
+    for folder, end, values in ((one, "", (3475, 1.5)), (two, "_after", (875, 0.5))):
+        pairs = zip((f"parameters{end}", f"gmacs{end}"), values, strict=True)
+        records.append(
+            folder / "records.jsonl", [Record("r", "prune", (), "cost", 0, name, value) for name, value in pairs]
+        )
+    (table,) = json.loads(call("runs", "compare", one, two, "--json").out)["tables"]
+    assert table["rows"][-2:] == [["parameters", 3475, 875, None], ["GMACs", 1.5, 0.5, None]]
+
+
 class Answering(io.StringIO):
     """Standard input of somebody who answers."""
 

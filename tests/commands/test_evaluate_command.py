@@ -206,6 +206,29 @@ def test_the_command_prints_and_records(root, tmp_path, capsys):
         assert "torch" in record.versions
 
 
+def test_a_run_is_measured_on_data_read_as_in_its_recipe(root, tmp_path, monkeypatch):
+    """The root and the options of data sets come from the recipe; an option that is given replaces only itself."""
+    monkeypatch.setenv("HARDY_DATA", str(tmp_path / "elsewhere"))
+    drawn = {"size": [24, 32], "train": 1, "val": 1, "test": 3}
+    recipe = from_values(
+        {
+            "network": {"name": "tiny", "width": 8},
+            "data": {"sources": ["streets/sim"], "root": str(root), "datasets": {"streets": drawn, "camvid": {}}},
+        }
+    )
+    network = hardy.create("tiny", "cityscapes19", width=8)
+    folder = hardy.save(network, tmp_path / "run")
+    recipe.write(folder / "recipe.yaml", {})
+    for given, options in ((None, drawn), ({"streets": {"test": 2}}, {**drawn, "test": 2})):
+        command.run(folder, ["streets/night"], size=None, per_class=False, datasets=given)
+        table = hardy.evaluate(network, ["streets/night"], datasets={"streets": options})
+        record = next(one for one in reversed(records_of(folder / "records.jsonl")) if one.metric == "miou")
+        assert record.value == table.rows[0].scores.miou
+        assert record.notes.get("options") == (given and {"datasets": given})
+    command.run(folder, ["camvid/0016E5"], size=None, per_class=False)
+    assert records_of(folder / "records.jsonl")[-1].notes["domains"] == ["camvid/0016E5"]
+
+
 def test_a_saved_network_without_a_recipe_is_measured(root, tmp_path, capsys):
     folder = hardy.save(hardy.create("tiny", "camvid11", width=8), tmp_path / "bare")
     command.run(folder, ["camvid/0016E5"], size=(24, 32), per_class=False, root=root)

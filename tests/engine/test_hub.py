@@ -95,6 +95,27 @@ def test_the_latest_number_of_a_domain_counts():
     assert measured([first, last, Record("r", "train", (), "a", 0, "iou/car", 0.9)]) == [last]
 
 
+def test_a_mean_is_replaced_only_by_one_over_its_domains():
+    def rows(stage, notes, **scores):
+        return [Record("r", stage, ("a/s",), n.replace("_", "/"), 0, "miou", v, notes=notes) for n, v in scores.items()]
+
+    own = rows("train", {}, a_s=0.5, a_x=0.3, a_y=0.1, intra=0.5, unseen=0.2, worst=0.1)
+    other = rows("evaluate", {"domains": ["b/z"]}, b_z=0.9, unseen=0.9, worst=0.9)
+    again = rows("evaluate", {"domains": ["a/x", "a/y"]}, a_x=0.4, a_y=0.2, unseen=0.3, worst=0.2)
+    assert measured([*own, *other]) == [*own, other[0]]
+    assert measured([*own, *again]) == [own[0], own[3], *again]
+
+
+def test_a_score_with_options_does_not_replace_one_without():
+    plain, flipped, other = (
+        Record("r", "evaluate", (), "a/x", 0, "miou", value, notes=notes)
+        for value, notes in ((0.3, {}), (0.4, {"options": {"flip": True}}), (0.5, {"options": {"splits": ["val"]}}))
+    )
+    assert measured([plain, flipped]) == [plain]
+    assert measured([flipped, other]) == [other]
+    assert measured([flipped, plain]) == [plain]
+
+
 @pytest.mark.parametrize("name", ["network.safetensors", "network.json"])
 def test_a_damaged_network_is_not_kept(run, tmp_path, name):
     there = pushed(run, tmp_path)

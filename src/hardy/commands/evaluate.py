@@ -106,6 +106,14 @@ def _records(origin: Origin, table: ScoreTable, here: Mapping[str, Any], cost: M
     ]
 
 
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The note ``options``: those of ``options`` that change what is measured; empty without any."""
+    kept = {
+        name: value for name, value in options.items() if value and not (name == "scales" and tuple(value) == (1.0,))
+    }
+    return {"options": kept} if kept else {}
+
+
 def _refuse_views(given: Mapping[str, Any]) -> None:
     """Refuse options that have no effect on a stream.
 
@@ -196,9 +204,9 @@ def run(
 ) -> None:
     """Measure the network in ``folder``, print the table and append it to the folder's records.
 
-    Without ``size`` the run's recipe gives the size of the images. Words such as ``adapt.name=source`` make the network
-    adapt. The counts of every image go to the folder ``counts``; pictures of the ``worst`` images go to the run's
-    folder.
+    Without ``root`` and ``size``, and for options of data sets that are not given, those of the run's recipe hold.
+    Words such as ``adapt.name=source`` make the network adapt. The counts of every image go to the folder ``counts``;
+    pictures of the ``worst`` images go to the run's folder.
 
     Raises:
         InputError: as `evaluate`; for a domain that cannot be read, after the others are shown.
@@ -214,8 +222,10 @@ def run(
     adapt = chosen(None, adapting)
     network = _loaded(folder, per_class=per_class)
     origin = origin_of(folder)
+    asked = {"size": size, "splits": splits, "datasets": datasets, "window": window, "flip": flip, "scales": scales}
     size = size or (origin.recipe.data.size if origin.recipe else None)
-    method, reading = adapt.model_dump(mode="json") if adapt else None, _reading(root, datasets, size, splits)
+    reading = _reading(origin.root(root), origin.options(domains, datasets), size, splits)
+    method = adapt.model_dump(mode="json") if adapt else None
     shown = {**_views(window, scales, classes, flip=flip), "keep_counts": counts is not None, "keep_worst": worst}
     machine, images = {"device": device, "seed": origin.seed}, of_run(origin, root)
     began = time.perf_counter()
@@ -224,6 +234,6 @@ def run(
     _keep(table, counts, pictures.place(folder, adapt.name if adapt else ""))
     show_table(f"{folder} on {', '.join(domains)}{adapt_words(adapt)}", table, per_class=per_class)
     say_lineage(str(folder), network)
-    here = {"size": list(size) if size else None, "domains": list(domains), **notes(adapt)}
+    here = {"size": list(size) if size else None, "domains": list(domains), **_given(asked), **notes(adapt)}
     keep_records(folder, _records(origin, table, here, cost))
     refuse_unmeasured(table, folder, adapt)

@@ -16,7 +16,7 @@ from hardy.deployment.runner import PrototypeTable, table_beside
 from hardy.deployment.statistics import check
 from hardy.engine import artefact, changes
 from hardy.engine.provenance import provenance
-from hardy.engine.run_folder import origin_of
+from hardy.engine.run_folder import Origin, origin_of
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.ops.tensors import check_finite
@@ -55,8 +55,9 @@ def run(
     if not (domains or prototypes):
         _refuse_alone(images, root, datasets)
     check(statistics, dynamic=dynamic, prototypes=bool(prototypes))
-    network = _loaded(folder, merge=merge)
-    chosen, known = _domains(domains, root, datasets), _domains(prototypes, root, datasets)
+    network, origin = _loaded(folder, merge=merge), origin_of(folder)
+    place, options = origin.root(root), origin.options([*domains, *prototypes], datasets)
+    chosen, known = _domains(domains, place, options), _domains(prototypes, place, options)
     pictures, truth = _images(network, chosen, 20 if images is None else images)
     try:
         proof = export(
@@ -76,7 +77,7 @@ def run(
         raise InputError(str(error)) from None
     _show(proof, file, upsample, scored=bool(truth))
     say_lineage(str(file), network)
-    keep_records(folder, _records(folder, proof, domains, scored=bool(truth), merge=merge, file=file))
+    keep_records(folder, _records(origin, proof, domains, scored=bool(truth), merge=merge, file=file))
     return proof
 
 
@@ -88,10 +89,10 @@ def _refuse_alone(*options: object) -> None:
 
 
 def _records(
-    folder: Path, proof: Proof, domains: Sequence[str], *, scored: bool, merge: bool, file: Path
+    origin: Origin, proof: Proof, domains: Sequence[str], *, scored: bool, merge: bool, file: Path
 ) -> list[Record]:
     """The records of ``proof``."""
-    versions, origin = provenance(), origin_of(folder)
+    versions = provenance()
     notes = {"file": str(file), "size": list(proof.size), "dynamic": proof.dynamic, "images": proof.images}
     notes |= ({} if proof.upsample == "full" else {"upsample": proof.upsample}) | ({"merge": True} if merge else {})
     if proof.statistics != "fixed":

@@ -47,7 +47,7 @@ def run(
     refuse_folded(network.changes, "fold")
     origin = origin_of(folder)
     try:
-        found = fold(network, size=size, images=_images(domains, root, images or 20) or None)
+        found = fold(network, size=size, images=_images(domains, origin, root, images or 20) or None)
     except ProofError as error:
         raise InputError(str(error)) from None
     artefact.save(found.network, to)
@@ -58,9 +58,10 @@ def run(
     return found
 
 
-def _images(domains: Sequence[str], root: str | None, count: int) -> list[Tensor]:
-    """Up to ``count`` images of each domain."""
-    named = sources.domains(domains, root=sources.data_root(root)) if domains else []
+def _images(domains: Sequence[str], origin: Origin, root: str | None, count: int) -> list[Tensor]:
+    """Up to ``count`` images of each domain, read as by the run."""
+    place, options = sources.data_root(origin.root(root)), origin.options(domains)
+    named = sources.domains(domains, root=place, options=options) if domains else []
     batches = (
         loader.evaluation_batches([(domain, domain.items()[:count])], domain.dataset.label_space) for domain in named
     )

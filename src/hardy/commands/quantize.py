@@ -52,7 +52,7 @@ def quantize(
         images: the number of images of each domain, to calibrate and to measure, at least 1.
         output: what the file returns: ``classes`` or ``logits``.
         root: folder of the data sets; for a run the default is its own.
-        datasets: options per data set, such as ``{"streets": {"test": 20}}``; for a run the default is its own.
+        datasets: options per data set, such as ``{"streets": {"test": 20}}``; for a run the others are its own.
 
     Returns:
         The loss of each domain, the number of images that gave the ranges, and the sizes of the files.
@@ -116,11 +116,11 @@ def _parts(
     ranges: list[DomainItems] = []
     judged: list[DomainItems] = []
     if data is not None and not (calibrate and domains):
-        given = {"root": root or data.root, "datasets": datasets or data.datasets}
+        given = {"root": origin.root(root), "datasets": origin.options([*data.sources, *data.unseen], datasets)}
         parts = protocol.split(data.model_copy(update=given), origin.seed)
         ranges, judged = list(parts.train), [*parts.val, *parts.unseen]
-    named = datasets or (data.datasets if data else None)
-    place = sources.data_root(root or (data.root if data else None))
+    named = origin.options([*calibrate, *domains], datasets)
+    place = sources.data_root(origin.root(root))
     if calibrate:
         ranges = [(each, each.items()) for each in sources.domains(calibrate, root=place, options=named)]
     if domains:

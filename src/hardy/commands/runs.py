@@ -19,7 +19,8 @@ from hardy.stored import read_json
 
 __all__ = ["compare", "remove", "run"]
 
-_NUMBERS = {"parameters": "parameters", "gmacs": "GMACs", "gmacs_after": "GMACs"}
+_NUMBERS = {"parameters": ("parameters", "parameters_after"), "GMACs": ("gmacs", "gmacs_after")}
+"""Shown cost -> the metrics that record it: of a trained network, and of a pruned one."""
 
 
 def run(*folders: Path, metric: str | None = None) -> None:
@@ -75,8 +76,8 @@ def compare(folders: Sequence[Path], *, metric: str | None = None) -> None:
         both = pair and None not in values
         change = [f"{100 * ((values[1] or 0) - (values[0] or 0)):+.1f}" if both else "–"] if pair else []
         rows.append([f"{target} %", *map(percent, values), *change])
-    for name, text in _NUMBERS.items():
-        costs = [next((r.value for r in reversed(group) if r.metric == name), None) for group in found]
+    for text, names in _NUMBERS.items():
+        costs = [next((r.value for r in reversed(group) if r.metric in names), None) for group in found]
         if any(cost is not None for cost in costs):
             shown = ["–" if cost is None else f"{cost:.4g}" for cost in costs]
             rows.append([text, *shown, *([""] if pair else [])])

@@ -152,8 +152,8 @@ def run(
         words: ``stream.key=value`` and ``adapt.key=value``, and at most one file with the sections ``data``,
             ``stream`` and ``adapt``.
         domains: replace the file's ``data.unseen``.
-        root: folder of the data sets.
-        datasets: options per data set.
+        root: folder of the data sets; by default the run's own.
+        datasets: options per data set; without a file of a stream the others are the run's own.
         splits: the splits to show.
         size: (height, width); without it, as in the run's recipe.
         device: where it runs.
@@ -166,7 +166,7 @@ def run(
     origin = origin_of(folder)
     usual = origin.recipe.data.size if origin.recipe else None
     given = {"root": root, "datasets": datasets, "unseen_splits": list(splits), "size": size or usual}
-    recipe = _recipe(words, domains, given, {"device": device, "seed": origin.seed})
+    recipe = _recipe(words, domains, given, {"device": device, "seed": origin.seed}, origin)
     table = _shown(network, recipe, None if recipe.data.sources else of_run(origin, root))
     assert recipe.adapt is not None
     assert recipe.stream is not None
@@ -190,9 +190,15 @@ def _records(origin: Origin, table: StreamTable, here: Mapping[str, Any]) -> lis
 
 
 def _recipe(
-    words: Sequence[str], domains: Sequence[str], given: Mapping[str, Any], machine: Mapping[str, Any]
+    words: Sequence[str],
+    domains: Sequence[str],
+    given: Mapping[str, Any],
+    machine: Mapping[str, Any],
+    origin: Origin,
 ) -> Recipe:
     """The recipe from the words of the command line; values of ``given`` that are not empty override those of a file.
+
+    The root, and without a file the options of data sets, are those of the run, unless they are given.
 
     Raises:
         InputError: for two files, a file with other sections, or a word for another section.
@@ -217,7 +223,9 @@ def _recipe(
         "adapt": values.get("adapt") or {"name": "source"},
         "run": machine,
     }
+    data["root"] = origin.root(data.get("root"))
     if not files:
+        data["datasets"] = origin.options([*domains, *origin.sources], data.get("datasets"))
         return from_values(whole, texts, "arguments")
     with from_file(names_typed(texts)):
         return from_values(whole, texts, files[0])

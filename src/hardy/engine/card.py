@@ -5,6 +5,7 @@ Model Reporting", FAT* 2019): it begins with metadata in YAML.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import yaml
 
@@ -54,14 +55,23 @@ def card(
 def measured(records: Sequence[Record], metric: str | None = None) -> list[Record]:
     """The scores, or the values of ``metric``, of the latest measurement of each domain, latest last.
 
-    Those with adaptation and those of peers are left out.
+    Those with adaptation and those of peers are left out. A measurement with options, such as flips, another size or
+    one split, does not replace one without. A mean replaces an earlier one if it is over the same domains or more.
     """
     latest: dict[str, Record] = {}
-    for record in records:
-        plain = not record.notes.get("adapt") and not record.notes.get("peer") and "stream" not in record.notes
-        if record.metric in ((metric,) if metric else ("miou", "accuracy")) and record.value is not None and plain:
-            latest.pop(record.target, None)
-            latest[record.target] = record
+    over: dict[str, set[str]] = {}
+    plain = (one for one in records if not one.notes.get("adapt") and not one.notes.get("peer"))
+    kept = (one for one in plain if "stream" not in one.notes)
+    for _, group in groupby(kept, key=lambda one: (one.stage, one.notes)):
+        rows = [one for one in group if one.metric in ((metric,) if metric else ("miou", "accuracy"))]
+        domains = {one.target for one in rows if "/" in one.target and one.target not in one.sources}
+        for record in (one for one in rows if one.value is not None):
+            before, name = latest.get(record.target), record.target
+            less = "/" not in name and not domains >= over.get(name, set())
+            if before and (less or (record.notes.get("options") and not before.notes.get("options"))):
+                continue
+            latest.pop(name, None)
+            latest[name], over[name] = record, domains
     return list(latest.values())
 
 

@@ -1,10 +1,10 @@
 """The folder of a run: its path, its lock, whether the run is finished, and the cleaning up after killed processes."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hardy.curves import FILE as CURVES
 from hardy.engine.run_files import PASSING, PEERS, START, holds_network, unfinished
@@ -33,6 +33,20 @@ class Origin(NamedTuple):
     sources: tuple[str, ...] = ()
     seed: int = 0
     recipe: Recipe | None = None
+
+    def root(self, given: str | None = None) -> str | None:
+        """The folder of all data sets: ``given``, else the run's own if it is on this machine, else None."""
+        own = self.recipe.data.root if self.recipe else None
+        return given or (own if own and expanded(own).is_dir() else None)
+
+    def options(
+        self, references: Sequence[str], given: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """The options of the data sets of ``references``: the run's own, each replaced by that of ``given``."""
+        own = self.recipe.data.datasets if self.recipe else {}
+        names = {reference.partition("/")[0] for reference in references}
+        kept = {name: dict(options) for name, options in own.items() if name in names}
+        return {**kept, **{name: {**kept.get(name, {}), **options} for name, options in (given or {}).items()}}
 
 
 def origin_of(folder: Path) -> Origin:

@@ -86,7 +86,7 @@ DatasetOptions = Annotated[
     list[str] | None,
     typer.Option(help="Option of a data set: folder.root=photos streets.test=20.", callback=typed),
 ]
-Root = Annotated[str | None, typer.Option(help="Folder of the data sets (else HARDY_DATA).")]
+Root = Annotated[str | None, typer.Option(help="Folder of the data sets (else the run's, HARDY_DATA).")]
 SizeText = Annotated[str | None, typer.Option(help="HEIGHTxWIDTH in pixels.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Trust = Annotated[
