@@ -252,6 +252,11 @@ def test_bench(call, dense, small):
     found = numbers(small[0], "bench")
     for runtime in ("eager", "onnxruntime"):
         assert 0 < found[runtime, "milliseconds_least"] <= found[runtime, "milliseconds_p95"]
+        assert found[runtime, "ratio"] > 0
+        assert found[runtime, "milliseconds_p50_against"] > 0
+    assert {one.notes["against"] for one in records.read(small[0] / "records.jsonl") if one.stage == "bench"} == {
+        str(dense[0])
+    }
 
 
 @pytest.mark.costly
