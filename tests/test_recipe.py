@@ -44,6 +44,23 @@ def test_an_unknown_key_is_named_with_the_nearest():
     assert "unknown key 'prune.ration'; did you mean 'ratio'?" in complaint(SMALL, "prune.ration=0.3")
 
 
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("data.workers=2", "did you mean 'run.workers'?"),
+        ("data.worker=2", "did you mean 'run.workers'?"),
+        ("lr=1", "did you mean 'optim.lr' or 'prune.lr'?"),
+        ("run.agreement=1", "did you mean 'adapt.guard.agreement'?"),
+        ("run.sed=1", "did you mean 'seed'?"),
+        ("run.name=x", ""),  # five sections have it
+        ("run.quzzl=1", ""),
+    ],
+)
+def test_a_key_of_another_section_is_named_with_its_section(override, hint):
+    key = override.partition("=")[0]
+    assert f"unknown key '{key}'; {hint}{'; ' if hint else ''}there are: " in complaint(SMALL, override)
+
+
 def test_an_unknown_method_or_option_is_named_with_the_nearest():
     assert "there is no network 'tinny'; did you mean 'tiny'?" in complaint({**SMALL, "network": {"name": "tinny"}})
     assert "Tiny has no option 'widht'; did you mean 'width'?; it has: width, aux" in complaint(

@@ -13,7 +13,7 @@ from hardy.registry import KINDS, Registry
 from hardy.sections import Kind, Method
 from hardy.trust import permit
 
-__all__ = ["Choice", "choices", "completed", "models", "references"]
+__all__ = ["Choice", "choices", "completed", "keys", "models", "references"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,14 @@ def choices(model: type[BaseModel], path: str = "") -> Iterator[Choice]:
                 yield Choice(f"{path}{name}", KINDS[kind], inner, usual, field.default is None)
             elif not issubclass(inner, Method):
                 yield from choices(inner, f"{path}{name}.")
+
+
+def keys(model: type[BaseModel], path: str = "") -> Iterator[str]:
+    """The dotted path of every key of ``model`` and of the sections in it; some more than once."""
+    for name, field in model.model_fields.items():
+        yield f"{path}{name}"
+        for inner in models(field.annotation):
+            yield from keys(inner, f"{path}{name}.")
 
 
 def completed(section: BaseModel) -> dict[str, Any]:

@@ -6,6 +6,7 @@ No torch is imported here: the options of methods are checked through `hardy.reg
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -13,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError, model_validator
 
 from hardy import safe_yaml
-from hardy.choices import Choice, choices, completed, models, references
+from hardy.choices import Choice, choices, completed, keys, models, references
 from hardy.errors import InputError, nearest, quoted
 from hardy.files import expanded, write_text
 from hardy.sections import (
@@ -289,13 +290,39 @@ def _first(error: ValidationError, model: type[BaseModel]) -> str:
     where = ".".join(path)
     if problem["type"] == "extra_forbidden":
         known = _keys(path[:-1], model)
-        return f"unknown key {quoted(where)}{nearest(path[-1], known)}; there are: {', '.join(known)}"
+        hint = _elsewhere(path[-1], known, model) or nearest(path[-1], known)
+        return f"unknown key {quoted(where)}{hint}; there are: {', '.join(known)}"
     if problem["type"] == "missing":
         return f"{where} is missing"
     message = problem["msg"].removeprefix("Value error, ").split(" or instance of")[0]
     message = message.replace("tuple", "list").replace("Tuple", "List")
     got = "" if isinstance(problem["input"], dict) else f" (got {quoted(problem['input'])})"
     return f"{where}: {message[0].lower() + message[1:]}{got}" if where else message
+
+
+def _elsewhere(word: str, known: Sequence[str], model: type[BaseModel]) -> str:
+    """The hint that another section has the key ``word``, or nearly that.
+
+    It is empty if a key of ``known`` is as close, or if more than three sections have it.
+    """
+
+    def likeness(name: str) -> float:
+        return SequenceMatcher(a=name, b=word).ratio()
+
+    close = max(map(likeness, known), default=0.0)
+    found = {path: likeness(path.rpartition(".")[2]) for path in keys(model)}
+    best = max(found.values())
+    if best <= max(close, _ALIKE):
+        return ""
+    paths = [path for path, each in found.items() if each == best]
+    return f"; did you mean {' or '.join(map(repr, paths))}?" if len(paths) <= _MOST_HINTS else ""
+
+
+_ALIKE = 0.8
+"""How alike a wrong key and one of another section must at least be for a hint, from 0 to 1."""
+
+_MOST_HINTS = 3
+"""The largest number of keys that a hint names."""
 
 
 def _keys(path: list[str], model: type[BaseModel]) -> list[str]:

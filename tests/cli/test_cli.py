@@ -246,12 +246,13 @@ def test_prune(dense, small):
 def test_bench(call, dense, small):
     said = call("bench", small[0], "--against", dense[0], "--size", SIZE, "--runs", "2", "--batch", "2")
     assert (said.code, said.err) == (0, "")
-    assert str(small[0]) in said.out
-    assert str(dense[0]) in said.out
+    assert all(str(run[0]) in said.out for run in (small, dense))
     assert "GMACs at 32x64" in said.out
     found = numbers(small[0], "bench")
     for runtime in ("eager", "onnxruntime"):
         assert 0 < found[runtime, "milliseconds_least"] <= found[runtime, "milliseconds_p95"]
+        assert min(found[runtime, "ratio"], found[runtime, "milliseconds_p50_against"]) > 0
+    assert records.read(small[0] / "records.jsonl")[-1].notes["against"] == str(dense[0])
 
 
 @pytest.mark.costly

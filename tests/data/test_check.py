@@ -5,9 +5,12 @@ import pytest
 from dataset_files import refused, save
 from PIL import Image
 
+import hardy
 from hardy.data.check import SAMPLE, Counts, check_labels, count_labels, gaps
 from hardy.data.datasets.folder import Folder
 from hardy.data.sources import domains
+from hardy.engine.protocol import Split, checked
+from hardy.recipe import Data
 
 COUNT = 3 * SAMPLE
 
@@ -41,6 +44,26 @@ def test_a_class_without_a_pixel_is_named_and_what_255_was_taken_for(vessels, ca
     caplog.clear()
     assert check_labels(*found(vessels)).min() > 0
     assert not caplog.records
+
+
+def test_training_names_the_part_that_lacks_a_class(vessels, caplog):
+    data, labels = found(vessels)
+    ((domain, items),) = data
+    full = vessels / "masks" / "eye" / "00.png"
+    save(full, np.where(np.array(Image.open(full)) == 255, 1, 0).astype(np.uint8))
+    network = hardy.create("tiny", classes=labels)
+
+    def warned(**parts):
+        caplog.clear()
+        whole = {"train": data, "val": data, "unseen": data, **parts}
+        checked(Split(**{name: tuple(part) for name, part in whole.items()}), network, Data())
+        return [record.getMessage().partition(": no pixel is labelled vessel; ")[0] for record in caplog.records]
+
+    without = [(domain, items[1:])]
+    assert warned() == []
+    assert warned(train=without) == ["folder/eye (training images)"]
+    assert warned(val=without) == ["folder/eye (validation images)"]
+    assert warned(unseen=without) == ["folder/eye (unseen images)"]
 
 
 def test_what_is_known_to_lack_and_what_is_drawn_is_not_named(vessels, monkeypatch):

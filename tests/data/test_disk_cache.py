@@ -202,6 +202,40 @@ def test_the_version_is_of_the_code_and_of_what_computes_with_it(monkeypatch):
     assert version.__wrapped__() != version()
 
 
+DRAWS = '''"""A module."""
+
+SUNS = 2
+"""The number of suns."""
+
+
+def light(hour):
+    """Shade."""
+    return SUNS * hour
+'''
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kept"),
+    [
+        ('"""A module."""', '"""Another one."""', True),
+        ('"""The number of suns."""', "# how many suns", True),
+        ('    """Shade."""\n', "", True),
+        ("SUNS * hour", "(SUNS\n            * hour)  # brighter later", True),
+        ("SUNS = 2", "SUNS = 3", False),
+        ("SUNS * hour", "SUNS + hour", False),
+        ("return ", "", False),
+    ],
+)
+def test_the_version_ignores_comments_and_docstrings_alone(tmp_path, monkeypatch, old, new, kept):
+    monkeypatch.setattr("hardy.data.streets.version.files", lambda package: tmp_path)
+    for name in ("light.py", "seed.py"):
+        (tmp_path / name).write_text(DRAWS)
+    first = version.__wrapped__()
+    assert old in DRAWS
+    (tmp_path / "light.py").write_text(DRAWS.replace(old, new))
+    assert (version.__wrapped__() == first) == kept
+
+
 def test_where_pictures_are_kept_does_not_make_another_run():
     def digest(**options):
         data = {"sources": ["streets/sim"], "datasets": {"streets": {"size": [96, 192], **options}}}

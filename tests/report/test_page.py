@@ -189,6 +189,37 @@ def test_a_run_alone_without_anything_kept_says_what_keeps_it(tmp_path):
     assert "#tradeoff" not in text
 
 
+def cells_of(text, section, name):
+    """The texts of the cells of the row of ``name`` in a section of the page."""
+    table = text.split(f'<section id="{section}"')[1].split("</section>")[0]
+    row = next(row for row in re.findall("<tr.*?</tr>", table, re.DOTALL) if f">{name}" in row)
+    return [re.sub("<[^>]+>", "", cell) for cell in re.findall("<td.*?</td>", row, re.DOTALL)]
+
+
+def test_what_was_timed_in_turns_and_what_separately_is_said_beside_the_numbers(page, tmp_path):
+    text = page.read_text(encoding="utf-8")
+    assert "All were timed in turns with dense, so that " in text
+    assert "separate" not in text.split('<section id="networks"')[0]
+    assert 'class="mark best hollow"' not in text
+    assert cells_of(text, "networks", "half")[3:5] == ["6", "× 0.60"]
+    shutil.copytree(page.parent / "runs", tmp_path / "runs")
+    alone = write_run(tmp_path / "runs" / "alone", 0.95, notes={"teacher": str(tmp_path / "runs" / "dense")})
+    line = Record("r", "bench", (), "onnxruntime", 0, "milliseconds_p50", 12.0, {}, {}, {"batch": 1})
+    records.append(alone / "records.jsonl", [line])
+    build.write([tmp_path / "runs"], tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    ship, tradeoff = (text.split(f'<section id="{name}"')[1].split("</section>")[0] for name in ("ship", "tradeoff"))
+    assert "may have been different: alone. The others were timed in turns with dense;" in ship
+    assert "Hollow points were timed separately." in tradeoff
+    assert tradeoff.count('class="mark best hollow"') == tradeoff.count('hollow"') == 1
+    assert "% mIoU at 12 ms, timed separately, worst " in tradeoff
+    assert "% mIoU at 6 ms (× 0.60 of dense), worst " in tradeoff
+    assert cells_of(text, "networks", "alone")[3:5] == ["12", "separate"]
+    assert cells_of(text, "networks", "dense")[3:5] == ["10", "× 1.00"]
+    assert cells_of(text, "steps", "alone")[4] == "× 1.20 separate"
+    assert cells_of(text, "steps", "half")[4] == "× 0.60"
+
+
 def test_an_int8_file_shows_what_its_domains_lost(tmp_path):
     run = write_run(tmp_path / "alone", 0.8, kept=False)
     measured = {"streets/day": (0.5, 0.49), "streets/night": (0.4, 0.38), "streets/fog": (0.3, 0.3)}

@@ -71,6 +71,69 @@ def test_milliseconds_are_the_ratio_in_turns_times_that_of_the_network_before(st
     assert (found["dense"].parameters, found["half"].parameters) == (1e6, 6e5)
 
 
+def bench(folder, metric, value, **notes):
+    line = Record("r", "bench", (), "onnxruntime", 0, metric, value, {}, {}, {"batch": 1, **notes})
+    records.append(folder / "records.jsonl", [line])
+
+
+def against(folder, other, ratio, base):
+    for metric, value in {"milliseconds_p50": 99.0, "ratio": ratio, "milliseconds_p50_against": base}.items():
+        bench(folder, metric, value, against=str(other))
+
+
+def test_a_ratio_in_turns_counts_more_than_times_apart(story):
+    bench(story / "half", "milliseconds_p50", 55.0)  # on a busy machine
+    found = made(story)
+    assert (found["half"].milliseconds, found["half"].ratio) == (6.0, 0.6)
+    assert {name: one.reference.name for name, one in found.items()} == dict.fromkeys(found, "dense")
+    assert found["dense"].ratio == 1.0
+    assert all(one.in_turns(found["dense"]) for one in found.values())
+    # another network beside half, whose own ratio is to dense: 1.5 x 0.6 x 10 ms
+    write_run(story / "other", 0.5)
+    against(story / "other", "elsewhere/half", 1.5, 70.0)  # both folders were moved since
+    other = made(story)["other"]
+    assert (other.milliseconds, other.ratio) == pytest.approx((9.0, 0.9))
+    assert other.reference.name == "dense"
+    against(story / "quarter", story / "dense", 0.2, 50.0)  # newer than what pruning measured, in another call
+    found = made(story)
+    assert found["dense"].milliseconds == 10.0  # the median of 10, 10 and 50
+    assert (found["quarter"].milliseconds, found["half"].milliseconds) == pytest.approx((2.0, 6.0))
+
+
+def test_two_networks_each_against_the_other(tmp_path):
+    for name in ("one", "two"):
+        write_run(tmp_path / name, 0.5)
+    against(tmp_path / "one", tmp_path / "two", 0.5, 8.0)
+    against(tmp_path / "two", tmp_path / "one", 2.0, 5.0)
+    found = made(tmp_path)
+    assert (found["one"].milliseconds, found["two"].milliseconds) == (49.5, 99.0)
+    assert found["one"].in_turns(found["two"])
+
+
+def test_a_network_that_was_timed_alone_has_no_reference(story):
+    write_run(story / "alone", 0.95)
+    bench(story / "alone", "milliseconds_p50", 12.0)
+    bench(story / "alone", "ratio", 0.1, against=str(story / "alone"))  # itself
+    against(story / "beaten", "runs/left-out", 0.1, 9.0)  # a network that is not in the report
+    found = made(story)
+    alone, dense = found["alone"], found["dense"]
+    assert (alone.milliseconds, alone.reference, alone.ratio) == (12.0, None, None)
+    assert found["beaten"].milliseconds == 8.0
+    subject = Subject(list(found.values()), "onnxruntime")
+    assert [name for name, one in found.items() if subject.apart(one)] == ["alone"]
+    assert subject.reference is dense
+    said = advise(subject.networks, "unseen domains")
+    assert said[-1].reason.endswith(" points.")
+    assert "; dense takes 10 ms, timed separately, and would lose " in said[-1].reason
+    assert "timed separately" in said[-2].reason
+    assert "timed separately" not in said[0].reason
+    assert "Timed separately, when the load of the machine may have been different: alone. " in subject.how_timed()
+    assert f"--against {story / 'dense'}</code>" in subject.how_timed()
+    both = Subject([alone, made(story)["alone"]], "onnxruntime")
+    assert both.how_timed().startswith("Each network was timed separately")
+    assert Subject([alone], "onnxruntime").how_timed() == ""
+
+
 def test_the_advice_names_the_front_and_a_beaten_network_is_in_none(story):
     found = list(made(story).values())
     said = advise(found, "unseen domains")
@@ -78,7 +141,7 @@ def test_the_advice_names_the_front_and_a_beaten_network_is_in_none(story):
     half, dense = (next(one for one in found if one.name == name) for name in ("half", "dense"))
     gain = 100 * (dense.mean() - half.mean())
     assert said[1].reason.startswith(f"{100 * half.mean():.1f} % mIoU over unseen domains at 6 ms (")
-    assert said[1].reason.endswith(f"; dense would gain {gain:.1f} points and takes 10 ms.")
+    assert said[1].reason.endswith(f"; dense would gain {gain:.1f} points and takes 1.67 of its time (10 ms).")
     assert usual_budget(found) == 10.0  # half is more than a point below
     assert [one.name for one in Subject(found, "eager").front] == ["quarter", "half", "dense"]
 

@@ -62,15 +62,27 @@ def run(
     say(str(fingerprint()))
     versions, origin = provenance(), origin_of(folder)
     kept = [row for row in rows if row.network == "network"]
-    triples = [(row, f"milliseconds_{name}", getattr(row, name)) for row in kept for name in ("p50", "p95", "least")]
     new = [
-        Record(
-            origin.digest, "bench", origin.sources, _target(row), origin.seed, name, value, {}, versions, _notes(row)
-        )
-        for row, name, value in triples
+        Record(origin.digest, "bench", origin.sources, _target(row), origin.seed, name, value, {}, versions, notes)
+        for row in kept
+        for notes in [_notes(row, against if row.against == "against" else None)]
+        for name, value in _values(row, rows).items()
     ]
     keep_records(folder, new)
     return rows
+
+
+def _values(row: Row, rows: Sequence[Row]) -> dict[str, float]:
+    """Metric -> value of the records of ``row``, one of ``rows``."""
+    found = {f"milliseconds_{name}": getattr(row, name) for name in ("p50", "p95", "least")}
+    other = next((one for one in rows if (one.network, one.form) == ("against", AS_IT_IS) and _same(one, row)), None)
+    if row.against == "against" and row.ratio is not None and other:
+        found |= {"ratio": row.ratio, "milliseconds_p50_against": other.p50}
+    return found
+
+
+def _same(one: Row, other: Row) -> bool:
+    return (one.runtime, one.batch) == (other.runtime, other.batch)
 
 
 def _line(row: Row, names: Mapping[str, str]) -> list[str]:
@@ -148,6 +160,7 @@ def blocks(*, size: tuple[int, int], channels: int, threads: int | None, runs: i
     return rows
 
 
-def _notes(row: Row) -> dict[str, Any]:
+def _notes(row: Row, against: Path | None) -> dict[str, Any]:
     notes = {"size": list(row.size), "batch": row.batch, "threads": row.threads, "runs": row.runs, "device": row.device}
+    notes |= {"against": str(against)} if against else {}
     return notes if row.form == AS_IT_IS else {**notes, "form": row.form, "folding": row.folding}

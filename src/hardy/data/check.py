@@ -42,14 +42,22 @@ class Counts:
     ignored: int
 
 
-def check_labels(data: Sequence[DomainItems], label_space: LabelSpace, *, decode: Decode = "none") -> np.ndarray:
+def check_labels(
+    data: Sequence[DomainItems], label_space: LabelSpace, *, decode: Decode = "none", part: str = ""
+) -> np.ndarray:
     """The pixels (or images) of each class, (K,) int64, as `count_labels`; logs a warning for classes without any.
+
+    Args:
+        data: as for `count_labels`.
+        label_space: as for `count_labels`.
+        decode: as for `count_labels`.
+        part: what the images are for, in the plural, such as ``training images``; the warning names it.
 
     Raises:
         InputError: as `count_labels`.
     """
     counts = count_labels(data, label_space, decode=decode)
-    if missing := gaps(data, label_space, counts):
+    if missing := gaps(data, label_space, counts, part=part):
         _log.warning("%s", missing)
     return counts.classes
 
@@ -94,11 +102,11 @@ def count_labels(
     return Counts(total, ignored)
 
 
-def gaps(data: Sequence[DomainItems], label_space: LabelSpace, counts: Counts) -> str:
+def gaps(data: Sequence[DomainItems], label_space: LabelSpace, counts: Counts, *, part: str = "") -> str:
     """One line that names the classes without labels in ``data`` and the ignored pixels; empty if there are none.
 
-    Classes that the datasets never have (`Dataset.never`) are not named. If a dataset is drawn, the line is empty,
-    because only a few of its labels were read.
+    ``part`` is what the images are for, as for `check_labels`. Classes that the datasets never have (`Dataset.never`)
+    are not named. If a dataset is drawn, the line is empty, because only a few of its labels were read.
     """
     datasets = [domain.dataset for domain, _ in data]
     if any(dataset.drawn for dataset in datasets):
@@ -107,7 +115,7 @@ def gaps(data: Sequence[DomainItems], label_space: LabelSpace, counts: Counts) -
     empty = [name for name, n in zip(label_space.classes, counts.classes, strict=True) if not n and name not in known]
     if not empty:
         return ""
-    names = ", ".join(domain.name for domain, _ in data)
+    names = ", ".join(domain.name for domain, _ in data) + (f" ({part})" if part else "")
     classes = ", ".join(empty[:_NAMED]) + (f" and {len(empty) - _NAMED} more" if len(empty) > _NAMED else "")
     if datasets[0].image_level:
         return f"{names}: no image is labelled {classes}"

@@ -150,10 +150,10 @@ def checked(parts: Split, network: Network, data: Data) -> Split:
         shared(domain, network)
     if data.check:
         decode: check.Decode = "all" if data.check == "full" else "sample"
-        for own in (parts.train, parts.val) if parts.train else ():
-            check.check_labels(own, network.label_space, decode=decode)
-        for part, space in zip(parts.unseen, spaces, strict=True):
-            check.check_labels([part], space, decode=decode)
+        for own, part in ((parts.train, "training images"), (parts.val, "validation images")) if parts.train else ():
+            check.check_labels(own, network.label_space, decode=decode, part=part)
+        for one, space in zip(parts.unseen, spaces, strict=True):
+            check.check_labels([one], space, decode=decode, part="unseen images")
         unlabelled.check_images(parts.unlabelled, every=decode == "all")
     return parts
 

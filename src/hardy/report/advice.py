@@ -39,11 +39,11 @@ def advise(made: Sequence[Network], among: str) -> list[Advice]:
         if place + 1 < len(best):
             more = best[place + 1]
             gain = 100 * ((more.headline or 0) - network.headline)
-            reason += f"; {more.name} would gain {gain:.1f} points and takes {more.milliseconds:.3g} ms"
+            reason += f"; {more.name} would gain {gain:.1f} points and takes {_time(more, network)}"
         elif place:
             less = best[place - 1]
             loss = 100 * (network.headline - (less.headline or 0))
-            reason += f"; {less.name} takes {less.milliseconds:.3g} ms and would lose {loss:.1f} points"
+            reason += f"; {less.name} takes {_time(less, network)} and would lose {loss:.1f} points"
         advice.append(Advice(network.milliseconds, network.name, f"{reason}."))
     return advice
 
@@ -68,6 +68,14 @@ def _front(made: Sequence[Network]) -> list[Network]:
     for point in front(points):
         found.setdefault(point.milliseconds, made[int(point.name)])
     return list(found.values())
+
+
+def _time(other: Network, network: Network) -> str:
+    """The time of ``other`` in words: as a share of that of ``network`` if both were timed in turns."""
+    known = f"{other.milliseconds:.3g} ms"
+    if not other.in_turns(network) or not network.milliseconds or not other.milliseconds:
+        return f"{known}, timed separately,"
+    return f"{other.milliseconds / network.milliseconds:.2f} of its time ({known})"
 
 
 def _percent(value: float) -> str:

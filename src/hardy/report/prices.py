@@ -1,85 +1,156 @@
 """Comparable costs of the networks of a report: milliseconds, parameters, multiply-accumulates.
 
-A pruned network was timed in turns with the network that it came from, so only the ratio of the two times is reliable.
-The ratio is multiplied by the time of that network: the one from ``hardy bench`` or, without it, the median over all
-measurements in turns. All milliseconds of a report are for one runtime, the one in which most networks were timed.
+The load of a machine changes, so times from different moments are hard to compare. Two networks that were timed in
+turns, by ``hardy prune`` or ``hardy bench --against``, were slowed down alike: their ratio is reliable. So, wherever
+there is such a ratio, the time of a network is this ratio times that of the other network, which may itself be a ratio
+times that of a third one. At the end of this chain is their `reference`: its time is the one from ``hardy bench`` or,
+without it, the median over all measurements in turns with it. A network without any ratio has its own time, and no
+reference. All milliseconds of a report are for one runtime, the one in which most networks were timed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from hardy.records import Record
 from hardy.report.runs import Network, Run
 
 __all__ = ["price"]
 
 _RUNTIMES = ("onnxruntime", "eager")
 
+_Folders = Mapping[Path, Sequence[Network]]
+
+
+@dataclass(frozen=True)
+class _Turns:
+    """A network that was timed in turns with another one: the ratio of their times, and the time of the other."""
+
+    other: Network
+    ratio: float
+    base: float
+
+
+@dataclass(frozen=True)
+class _Time:
+    """Milliseconds, and the reference of the ratio that they come from; see above."""
+
+    milliseconds: float
+    reference: Network | None = None
+
 
 def price(made: Sequence[Network]) -> str:
-    """Fill in parent and costs of the networks ``made``, in place; returns the runtime of their milliseconds."""
-    _parents(made)
-    timed = {runtime: _times(made, runtime) for runtime in _RUNTIMES}
-    runtime = max(_RUNTIMES, key=lambda one: len(timed[one]))
-    for place, network in enumerate(made):
-        network.milliseconds = timed[runtime].get(place)
-        children = [one for one in made if one.parent is network and one.step == "prune"]
-        for name in ("parameters", "gmacs"):
-            known = [network.first.cost(f"{name}_after"), network.first.cost(name)]
-            known += [child.first.cost(f"{name}_before") for child in children]
-            setattr(network, name, next((value for value in known if value is not None), None))
-    for network in made:  # a network that adapts has the size of its parent
-        if network.step == "adapt" and network.parent:
-            network.parameters = network.parameters or network.parent.parameters
-            network.gmacs = network.gmacs or network.parent.gmacs
-    return runtime
-
-
-def _parents(made: Sequence[Network]) -> None:
+    """Fill in parent, costs and reference of the networks ``made``, in place; returns the runtime of their
+    milliseconds."""
     at: dict[Path, list[Network]] = {}
     for network in made:
         if not (network.first.adapt or network.first.peer):
             at.setdefault(network.first.folder.resolve(), []).append(network)
     for network in made:
-        run = network.first
-        places = [run.folder] if run.adapt or run.peer else _named(run)
-        same = [one for place in dict.fromkeys(each.resolve() for each in places) for one in at.get(place, [])]
-        network.parent = next((one for one in same if one is not network), None)
+        network.parent = _parent(network, at)
+    timed = {runtime: _times(made, runtime, at) for runtime in _RUNTIMES}
+    runtime = max(_RUNTIMES, key=lambda one: len(timed[one]))
+    for network in made:
+        if time := timed[runtime].get(id(network)):
+            network.milliseconds, network.reference = time.milliseconds, time.reference
+    _sizes(made)
+    return runtime
 
 
-def _named(run: Run) -> list[Path]:
-    """Possible folders of the run that ``run`` started from or, if there is none, of its teacher.
+def _sizes(made: Sequence[Network]) -> None:
+    """Fill in parameters and multiply-accumulates of the networks ``made``, in place."""
+    children: dict[int, list[Network]] = {}
+    for network in made:
+        if network.parent and network.step == "prune":
+            children.setdefault(id(network.parent), []).append(network)
+    for network in made:
+        for name in ("parameters", "gmacs"):
+            known = [network.first.cost(f"{name}_after"), network.first.cost(name)]
+            known += [child.first.cost(f"{name}_before") for child in children.get(id(network), [])]
+            setattr(network, name, next((value for value in known if value is not None), None))
+    for network in made:  # a network that adapts has the size of its parent
+        if network.step == "adapt" and network.parent:
+            network.parameters = network.parameters or network.parent.parameters
+            network.gmacs = network.gmacs or network.parent.gmacs
 
-    It is the recorded path or, if both folders were moved together, a folder of this name beside ``run``."""
+
+def _parent(network: Network, at: _Folders) -> Network | None:
+    """The network that ``network`` started from or, if there is none, its teacher."""
+    run = network.first
+    if run.adapt or run.peer:
+        return _in([run.folder], network, at)
     for named in (run.note("network"), run.note("teacher")):
         if isinstance(named, str) and "/" in named.replace("\\", "/"):
-            return [Path(named), run.folder.parent / Path(named).name]
-    return []
+            return _in(_places(named, run), network, at)
+    return None
 
 
-def _times(made: Sequence[Network], runtime: str) -> dict[int, float]:
-    """Place of a network -> its milliseconds in ``runtime``."""
-    found = {place: value for place, one in enumerate(made) if (value := _benched(one.first, runtime)) is not None}
-    before, after = f"milliseconds_p50_{runtime}_before", f"milliseconds_p50_{runtime}_after"
-    for place, network in enumerate(made):
-        children = [one.first.cost(before) for one in made if one.parent is network and one.step == "prune"]
-        if place not in found and (known := [value for value in children if value]):
-            found[place] = median(known)
-    for place, network in enumerate(made):
-        own, base = network.first.cost(after), network.first.cost(before)
-        if place not in found and own is not None:
-            parent = next((at for at, one in enumerate(made) if one is network.parent and at in found), None)
-            found[place] = own if parent is None or not base else own / base * found[parent]
+def _places(named: str, run: Run) -> list[Path]:
+    """Possible folders of the run that the records of ``run`` call ``named``.
+
+    It is this path or, if both folders were moved together, a folder of this name beside ``run``."""
+    return [Path(named), run.folder.parent / Path(named).name]
+
+
+def _in(places: Sequence[Path], network: Network, at: _Folders) -> Network | None:
+    """The first network other than ``network`` in one of these folders."""
+    same = [one for place in dict.fromkeys(each.resolve() for each in places) for one in at.get(place, [])]
+    return next((one for one in same if one is not network), None)
+
+
+def _times(made: Sequence[Network], runtime: str, at: _Folders) -> dict[int, _Time]:
+    """`id` of a network -> its time in ``runtime``."""
+    turns = {id(one): each for one in made if (each := _turns(one, runtime, at))}
+    bases: dict[int, list[float]] = {}
+    for each in turns.values():
+        bases.setdefault(id(each.other), []).append(each.base)
+    found: dict[int, _Time] = {}
+    for network in made:
+        chain = [network]  # to the network whose time is known, or that was timed in turns with no further one
+        while id(chain[-1]) not in found and (step := turns.get(id(chain[-1]))) and step.other not in chain:
+            chain.append(step.other)
+        last = chain.pop()
+        if id(last) not in found:
+            measured = bases.get(id(last))
+            own = _alone(last, runtime) or (median(measured) if measured else None)
+            if own is None:
+                continue
+            found[id(last)] = _Time(own, last if measured else None)
+        for one in reversed(chain):
+            step = turns[id(one)]
+            base = found[id(step.other)]
+            found[id(one)] = _Time(step.ratio * base.milliseconds, base.reference)
     return found
 
 
-def _benched(run: Run, runtime: str) -> float | None:
-    """The latest median time for one image that ``hardy bench`` recorded for the unchanged network."""
+def _turns(network: Network, runtime: str, at: _Folders) -> _Turns | None:
+    """The measurement of ``network`` in turns with another network of the report: the latest of ``hardy bench`` or,
+    without it, that of ``hardy prune``."""
+    run = network.first
+    values: dict[str, tuple[Network, float]] = {}
+    for one in _benches(run, runtime):
+        named = one.notes.get("against")
+        other = _in(_places(named, run), network, at) if isinstance(named, str) else None
+        if other and one.value:
+            values[one.metric] = other, one.value
+    ratio, base = values.get("ratio"), values.get("milliseconds_p50_against")
+    if ratio and base and ratio[0] is base[0]:
+        return _Turns(ratio[0], ratio[1], base[1])
+    before, after = (run.cost(f"milliseconds_p50_{runtime}_{when}") for when in ("before", "after"))
+    if network.parent and network.step == "prune" and before and after:
+        return _Turns(network.parent, after / before, before)
+    return None
+
+
+def _alone(network: Network, runtime: str) -> float | None:
+    """The latest time of ``network`` that ``hardy bench`` or else ``hardy prune`` recorded."""
+    values = [one.value for one in _benches(network.first, runtime) if one.metric == "milliseconds_p50"]
+    return values[-1] if values else network.first.cost(f"milliseconds_p50_{runtime}_after")
+
+
+def _benches(run: Run, runtime: str) -> list[Record]:
+    """What ``hardy bench`` recorded for one image and the unchanged network."""
     if run.adapt or run.peer:
-        return None
-    values = [
-        one.value
-        for one in run.lines
-        if (one.stage, one.target, one.metric) == ("bench", runtime, "milliseconds_p50") and one.notes.get("batch") == 1
-    ]
-    return values[-1] if values else None
+        return []
+    return [one for one in run.lines if (one.stage, one.target) == ("bench", runtime) and one.notes.get("batch") == 1]

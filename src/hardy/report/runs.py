@@ -100,6 +100,7 @@ class Network:
         parameters: the number of parameters.
         gmacs: billions of multiply-accumulates for one image.
         parent: the network that it was made from, or the teacher that it learned from, if the report includes it.
+        reference: the network that it was timed in turns with, itself for this network; None if it was timed alone.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Network:
     parameters: float | None = None
     gmacs: float | None = None
     parent: "Network | None" = field(default=None, repr=False)
+    reference: "Network | None" = field(default=None, repr=False, compare=False)
 
     @property
     def first(self) -> Run:
@@ -164,6 +166,17 @@ class Network:
         """The score to compare networks by: the mean over unseen domains, or training domains if there are none."""
         unseen = self.mean()
         return unseen if unseen is not None else self.mean(seen=True)
+
+    @property
+    def ratio(self) -> float | None:
+        """Its time as a share of that of its `reference`; None if it was timed alone."""
+        if self.reference is None or not self.milliseconds or not self.reference.milliseconds:
+            return None
+        return self.milliseconds / self.reference.milliseconds
+
+    def in_turns(self, other: "Network") -> bool:
+        """Whether the times of both are from measurements in turns, so that their ratio is reliable."""
+        return self.reference is not None and self.reference is other.reference
 
     @property
     def step(self) -> str:

@@ -14,7 +14,16 @@ __all__ = ["Mark", "bar", "heat", "lines", "scatter", "ticks"]
 
 @dataclass(frozen=True)
 class Mark:
-    """A point of a scatter plot: its place, its name, its text, its colour (a number), whether it is on the front."""
+    """A point of a scatter plot.
+
+    Attributes:
+        x, y: its place.
+        name: shown beside it.
+        tip: its text.
+        colour: a number; None without a colour.
+        front: whether it is on the front.
+        hollow: whether it is drawn as a ring.
+    """
 
     x: float
     y: float
@@ -22,6 +31,7 @@ class Mark:
     tip: str
     colour: int | None
     front: bool
+    hollow: bool = False
 
 
 def ticks(low: float, high: float, *, most: int = 6) -> list[float]:
@@ -152,12 +162,13 @@ def _named(points: Sequence[tuple[Mark, float, float]]) -> list[Mark]:
 
 
 def _point(one: Mark, x: float, y: float, *, label: bool) -> str:
-    colour = "other" if one.colour is None else f"c{one.colour}"
+    colour = "other" if one.colour is None else f"{'s' if one.hollow else 'c'}{one.colour}"
     reach = f'tabindex="0" role="img" aria-label="{escape(one.tip)}"' if one.front or one.colour is not None else ""
     side = ('x="-9" text-anchor="end"', 'x="9"')[x < 62]
+    kind = f"mark{' best' * one.front}{' hollow' * one.hollow}"
     text = f'<text class="name" {side} dy="{18 if y < 8 else -9}">{escape(one.name)}</text>' if label else ""
     return (
-        f'<svg x="{x:.2f}%" y="{y:.2f}%" class="mark{" best" * one.front}" {reach} data-tip="{escape(one.tip)}">'
+        f'<svg x="{x:.2f}%" y="{y:.2f}%" class="{kind}" {reach} data-tip="{escape(one.tip)}">'
         f'<circle class="{colour}" r="{7 if one.front else 5}"/>{text}</svg>'
     )
 

@@ -37,8 +37,10 @@ def ship(subject: Subject, budget: float | None) -> str:
     )
     text = f"<strong>{escape(name)}</strong>: {escape(reason)}"
     answer = f'<output id="advice" for="budget" aria-live="polite">{text}</output>'
+    how = f" {subject.how_timed()}" if subject.how_timed() else ""
     note = (
-        f"Milliseconds: median of one image in {escape(subject.runtime)}. Change the budget for another answer.{usual}"
+        f"Milliseconds: median of one image in {escape(subject.runtime)}.{how} Change the budget for another "
+        f"answer.{usual}"
     )
     return section(
         "ship",
@@ -78,6 +80,7 @@ def tradeoff(subject: Subject) -> str:
             _tip(one, subject),
             subject.colour(one),
             one in subject.front,
+            subject.apart(one),
         )
         for one in timed
     ]
@@ -90,6 +93,8 @@ def tradeoff(subject: Subject) -> str:
         f"Each point is a network; up and left is better. The line is the Pareto front: no network is both as fast and "
         f"as accurate as one on it. {subject.metric} is the mean over {subject.among}."
     )
+    if any(map(subject.apart, timed)):
+        note += " Hollow points were timed separately."
     note += f" {missing} networks without milliseconds are not shown; hardy bench measures them." if missing else ""
     axes = (f"{subject.metric} %, mean over {subject.among}", f"milliseconds per image, {subject.runtime}, logarithmic")
     return section("tradeoff", "Accuracy against milliseconds", note, scatter(marks, line, axes, about))
@@ -97,7 +102,19 @@ def tradeoff(subject: Subject) -> str:
 
 def everything(subject: Subject) -> str:
     """The table of all networks."""
-    columns = ["network", "step", "parameters", "GMACs", "ms", "seen %", "unseen %", "worst %", "worst domain", "gap"]
+    columns = [
+        "network",
+        "step",
+        "parameters",
+        "GMACs",
+        "ms",
+        "time",
+        "seen %",
+        "unseen %",
+        "worst %",
+        "worst domain",
+        "gap",
+    ]
     rows = []
     for one in subject.networks:
         colour = subject.colour(one)
@@ -113,6 +130,7 @@ def everything(subject: Subject) -> str:
                 number(one.parameters, ",.0f"),
                 number(one.gmacs),
                 number(one.milliseconds),
+                _share(one, subject),
                 percent(seen),
                 percent(away),
                 percent(one.worst[0] if one.worst else None),
@@ -120,12 +138,26 @@ def everything(subject: Subject) -> str:
                 percent(gap),
             ]
         )
-    said = "seen: held-out images of the domains trained on; gap: seen minus unseen, in points."
-    note = f"{subject.metric} in percent; {said}"
+    said = "seen: held-out images of the domains trained on; gap: seen minus unseen, in points"
+    if subject.reference:
+        said += f"; time: ms as a share of that of {subject.reference.name}, from timing in turns"
+    if any(map(subject.apart, subject.timed)):
+        said += "; separate: not timed in turns with the others"
+    note = escape(f"{subject.metric} in percent; {said}.")
     return section("networks", "All networks", note, table("All networks", columns, rows, filtered=True))
+
+
+def _share(one: Network, subject: Subject) -> Cell:
+    """Its time as a share of that of the reference, or that it was timed separately."""
+    if subject.apart(one) and one.milliseconds is not None:
+        return Cell('<span class="tag">separate</span>')
+    return Cell("–") if one.ratio is None else Cell(f"× {one.ratio:.2f}", one.ratio)
 
 
 def _tip(one: Network, subject: Subject) -> str:
     worst = f", worst {100 * one.worst[0]:.1f} % on {one.worst[1]}" if one.worst else ""
     size = f", {one.parameters:,.0f} parameters" if one.parameters else ""
-    return f"{one.name}: {100 * (one.headline or 0):.1f} % {subject.metric} at {one.milliseconds:.3g} ms{worst}{size}"
+    apart = ", timed separately" if subject.apart(one) else ""
+    ratio = f" (× {one.ratio:.2f} of {one.reference.name})" if one.reference not in (None, one) and not apart else ""
+    time = f"{one.milliseconds:.3g} ms{ratio}{apart}"
+    return f"{one.name}: {100 * (one.headline or 0):.1f} % {subject.metric} at {time}{worst}{size}"

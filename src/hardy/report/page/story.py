@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterable
+from dataclasses import replace
 from html import escape
 from statistics import fmean
 
@@ -52,8 +53,8 @@ def steps(subject: Subject) -> str:
     note = (
         "Took: seconds and training steps of this step only. If a step starts from another network, or learns from a "
         "teacher, parameters and ms are shares of that network's, and scores are differences in points. For a first "
-        "step they are the numbers themselves. For an int8 file, scores are compared with its network's; unseen is the "
-        "mean, and worst the domain that loses most."
+        "step they are the numbers themselves. Separate: the two were not timed in turns. For an int8 file, scores are "
+        "compared with its network's; unseen is the mean, and worst the domain that loses most."
     )
     return section("steps", "What each step cost and gained", note, table("Steps", columns, rows))
 
@@ -67,7 +68,10 @@ def _step(one: Network) -> list[Cell]:
         return [*head, number(one.parameters, ",.0f"), number(one.milliseconds), *map(percent, scores)]
     gains = [_less(one.mean(seen=True), before.mean(seen=True)), _less(one.mean(), before.mean())]
     gains.append(_less(*(each.worst[0] if each.worst else None for each in (one, before))))
-    shares = [_ratio(one.parameters, before.parameters), _ratio(one.milliseconds, before.milliseconds)]
+    time = _ratio(one.milliseconds, before.milliseconds)
+    if time.sort is not None and not one.in_turns(before):
+        time = replace(time, html=f'{time.html} <span class="tag">separate</span>')
+    shares = [_ratio(one.parameters, before.parameters), time]
     return [*head, *shares, *(percent(gain, signed=True) for gain in gains)]
 
 

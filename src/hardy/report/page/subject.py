@@ -1,5 +1,6 @@
 """The content of a report: its networks, the networks shown in detail, and the commands that made the numbers."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,6 +47,41 @@ class Subject:
         best = sorted(self.networks, key=lambda one: -(one.headline or 0.0))
         chosen = [*reversed(self.front), *(one for one in best if one not in self.front)][:DETAILED]
         return [one for one in self.networks if one in chosen]
+
+    @cached_property
+    def timed(self) -> list[Network]:
+        """The networks with milliseconds."""
+        return [one for one in self.networks if one.milliseconds is not None]
+
+    @cached_property
+    def reference(self) -> Network | None:
+        """The network that most others were timed in turns with; None if all were timed alone."""
+        found = [one.reference for one in self.timed if one.reference]
+        return max(found, key=lambda one: sum(one is other for other in found), default=None)
+
+    def apart(self, network: Network) -> bool:
+        """Whether ``network`` was timed separately from the other networks of the report."""
+        return len(self.timed) > 1 and (network.reference is None or network.reference is not self.reference)
+
+    def how_timed(self) -> str:
+        """A sentence, as HTML, that says which times are from timing in turns; empty for a single time."""
+        if len(self.timed) < 2:
+            return ""
+        if self.reference is None:
+            return (
+                "Each network was timed separately, and the load of the machine may have changed in between: "
+                "<code>hardy bench RUN --against OTHER</code> times two in turns."
+            )
+        name = escape(self.reference.name)
+        apart = [escape(one.name) for one in self.timed if self.apart(one)]
+        if not apart:
+            return f"All were timed in turns with {name}, so that a change of the machine's load slows them down alike."
+        named = ", ".join(apart[:3]) + (f" and {len(apart) - 3} more" if len(apart) > 3 else "")
+        how = f"hardy bench RUN --against {shlex.quote(str(self.reference.first.folder))}"
+        return (
+            f"Timed separately, when the load of the machine may have been different: {named}. The others were timed "
+            f"in turns with {name}; <code>{escape(how)}</code> does this."
+        )
 
     def colour(self, network: Network) -> int | None:
         """The number of its colour; None for a network without one."""
