@@ -12,6 +12,7 @@ from itertools import product
 from pathlib import Path
 from statistics import fmean, median
 
+import bed_latency
 import camvid_dusk
 import camvid_latency
 import light_networks
@@ -54,6 +55,7 @@ def blocks() -> dict[str, str]:
     found["camvid_dusk"] = camvid_dusk.text(cells)
     found["equal_work"] = "\n".join(equal_work(records.read(store / "camvid_gmacs.jsonl")))
     found["beds"] = "\n".join(beds(records.read(store / "beds.jsonl")))
+    found["bed_latency"] = bed_latency.text(records.read(bed_latency.STORE))
     found["latency"] = camvid_latency.text(records.read(camvid_latency.STORE))
     found["light_networks"] = light_networks.text(records.read(light_networks.STORE))
     found["search"] = f"```text\n{search.text(records.read(search.STORE))}\n```"
