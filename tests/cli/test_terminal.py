@@ -4,6 +4,7 @@ import io
 import json
 import re
 import sys
+from typing import get_args
 
 import pytest
 from rich.console import Console
@@ -11,10 +12,16 @@ from rich.console import Console
 import hardy
 from hardy import cli, records
 from hardy.commands import doctor
+from hardy.commands.input.completion import CHOICES, among
 from hardy.commands.output import printing
+from hardy.deployment.epilogue import Upsample
+from hardy.deployment.forms import Precision
+from hardy.deployment.statistics import Statistics
+from hardy.device import pick
 from hardy.lock import Lock
 from hardy.recipe import from_values
 from hardy.records import Record
+from hardy.timing.clock import Runtime
 
 
 @pytest.fixture
@@ -119,6 +126,13 @@ def test_a_narrow_terminal_wraps_long_words_and_cuts_off_nothing():
 def test_the_doctor_does_not_repeat_the_folder_in_every_row(tmp_path):
     texts = {f"{tmp_path}: no GTA5 here": "no GTA5 here", f"{tmp_path}/classes.yaml: gone": "classes.yaml: gone"}
     assert [doctor._below(tmp_path, text) for text in texts] == list(texts.values())
+
+
+def test_the_choices_that_the_shell_completes_are_those_that_exist():
+    kinds = {"runtime": Runtime, "dtype": Precision, "upsample": Upsample, "statistics": Statistics}
+    assert {name: CHOICES[name] for name in kinds} == {name: get_args(kind) for name, kind in kinds.items()}
+    assert all(pick(name) for name in CHOICES["device"] if name != "cuda")
+    assert among("runtime")("o") == ["onnxruntime", "openvino"]
 
 
 @pytest.mark.parametrize("verb", ["train", "export", "quantize", "runs", "push"])
