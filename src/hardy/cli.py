@@ -17,7 +17,9 @@ from hardy.commands.input.arguments import (
     Root,
     RunFolder,
     SizeText,
+    StatisticsText,
     Trust,
+    UpsampleText,
     typed,
 )
 from hardy.commands.input.data_words import data
@@ -143,7 +145,10 @@ def bench(
     against: Annotated[Path | None, typer.Option(help="A second run, measured in turns with the first.")] = None,
     size: SizeText = "512x1024",
     batch: Annotated[list[int] | None, typer.Option(help="Images at a time; repeat for several.")] = None,
-    runtime: Annotated[list[str] | None, typer.Option(help="eager, onnxruntime, openvino; repeat.")] = None,
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(help="eager, onnxruntime, openvino; repeat.", autocompletion=completion.among("runtime")),
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     runs: Annotated[int, typer.Option(help="Timed runs after the warm-up.")] = 30,
     channels: Annotated[int | None, typer.Option(min=32, help="For blocks: channels in and out (256).")] = None,
@@ -152,7 +157,10 @@ def bench(
     channels_last: Annotated[
         bool, typer.Option("--channels-last", help="Also time it in that layout; eager only.")
     ] = False,
-    dtype: Annotated[str, typer.Option(help="bfloat16: also time it in this type; eager only.")] = "float32",
+    dtype: Annotated[
+        str,
+        typer.Option(help="bfloat16: also time it in this type; eager only.", autocompletion=completion.among("dtype")),
+    ] = "float32",
     device: Device = "cpu",
     trust: Trust = None,
 ) -> None:
@@ -193,14 +201,10 @@ def export(
     dynamic: Annotated[bool, typer.Option(help="Let height and width vary.")] = False,
     logits: Annotated[bool, typer.Option(help="Logits instead of uint8 class ids.")] = False,
     images: Annotated[int | None, typer.Option(min=1, help="Images of each domain that prove the file (20).")] = None,
-    upsample: Annotated[
-        str, typer.Option(help="full; borders: the same, faster; half: half-size classes, enlarged; none: own stride.")
-    ] = "full",
+    upsample: UpsampleText = "full",
     merge: Annotated[bool, typer.Option("--merge", help="Merge the network's tuner into its weights first.")] = False,
     openvino: Annotated[bool, typer.Option("--openvino", help="Also prove the file in OpenVINO.")] = False,
-    statistics: Annotated[
-        str, typer.Option(help="Of batch norms: fixed; inputs: inputs of the file; observed: also outputs.")
-    ] = "fixed",
+    statistics: StatisticsText = "fixed",
     prototypes: Annotated[
         list[str] | None,
         typer.Option(help="A domain whose statistics are saved beside the file; repeat.", callback=typed),

@@ -4,16 +4,24 @@ import io
 import json
 import re
 import sys
+from typing import get_args
 
 import pytest
 from rich.console import Console
 
 import hardy
 from hardy import cli, records
+from hardy.commands import doctor
+from hardy.commands.input.completion import CHOICES, among
 from hardy.commands.output import printing
+from hardy.deployment.epilogue import Upsample
+from hardy.deployment.forms import Precision
+from hardy.deployment.statistics import Statistics
+from hardy.device import pick
 from hardy.lock import Lock
 from hardy.recipe import from_values
 from hardy.records import Record
+from hardy.timing.clock import Runtime
 
 
 @pytest.fixture
@@ -102,6 +110,29 @@ def test_the_list_of_runs_is_plain_when_piped_and_fits_a_terminal_of_80_columns(
     lines = screen.file.getvalue().splitlines()
     assert len(lines) > 3
     assert max(map(len, lines)) <= 80
+
+
+def test_a_narrow_terminal_wraps_long_words_and_cuts_off_nothing():
+    screen = Console(file=io.StringIO(), width=40, force_terminal=True, color_system=None)
+    name, path = "streets-of-a-very-long-name", "discrete/images/{train,val}/front/{img,semseg}"
+    printing.show_rows("title", ["data set", "state", "n"], [[name, path, "1"], ["b", "found", "2"]], console=screen)
+    lines = screen.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 40
+    cells = [line.split("│")[1:-1] for line in lines if line.startswith("│")]
+    for column, whole in enumerate((name + "b", path + "found", "12")):
+        assert "".join(cell[column].strip() for cell in cells) == whole
+
+
+def test_the_doctor_does_not_repeat_the_folder_in_every_row(tmp_path):
+    texts = {f"{tmp_path}: no GTA5 here": "no GTA5 here", f"{tmp_path}/classes.yaml: gone": "classes.yaml: gone"}
+    assert [doctor._below(tmp_path, text) for text in texts] == list(texts.values())
+
+
+def test_the_choices_that_the_shell_completes_are_those_that_exist():
+    kinds = {"runtime": Runtime, "dtype": Precision, "upsample": Upsample, "statistics": Statistics}
+    assert {name: CHOICES[name] for name in kinds} == {name: get_args(kind) for name, kind in kinds.items()}
+    assert all(pick(name) for name in CHOICES["device"] if name != "cuda")
+    assert among("runtime")("o") == ["onnxruntime", "openvino"]
 
 
 @pytest.mark.parametrize("verb", ["train", "export", "quantize", "runs", "push"])

@@ -11,7 +11,7 @@ import yaml
 import hardy
 from hardy import records
 from hardy.engine import hub
-from hardy.engine.card import measured
+from hardy.engine.card import card, measured
 from hardy.errors import InputError
 from hardy.records import Record
 
@@ -88,6 +88,14 @@ def test_no_path_of_the_author_is_pushed(run, tmp_path):
         assert "someone" not in path.read_text()
         assert str(tmp_path) not in path.read_text()
     assert {"file": "net.onnx"} in [record.notes for record in records.read(there / "records.jsonl")]
+
+
+def test_the_card_writes_a_gap_as_a_difference_and_parameters_in_full():
+    rows = [Record("r", "train", ("a/b",), name, 0, "miou", value) for name, value in (("gap", 0.25), ("a/b", 0.5))]
+    rows += [Record("r", "train", (), "cost", 0, name, v) for name, v in (("parameters", 1138051.0), ("gmacs", 0.0592))]
+    text = card(hardy.create("tiny", classes="camvid11"), "x", rows, sha256="0", licence=None, address="x")
+    assert "| a/b | mIoU | 50.0 | train |\n| gap: source minus unseen, in points | mIoU | 25.0 | train |" in text
+    assert "- parameters: 1,138,051\n- GMACs: 0.0592\n" in text
 
 
 def test_the_latest_number_of_a_domain_counts():

@@ -1,5 +1,6 @@
 """``hardy doctor``: the installed packages, the device, the data sets, and whether everything works."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
@@ -122,11 +123,16 @@ def _data(root: str | None) -> list[list[str]]:
         try:
             domains = sources.domains([name], root=folder)
         except InputError as error:
-            rows.append([name, "–", "–", str(error)])
+            rows.append([name, "–", "–", _below(folder, str(error))])
         else:
             images = sum(len(domain.items()) for domain in domains)
             rows.append([name, str(len(domains)), str(images), "found" if images else "empty"])
     return rows
+
+
+def _below(folder: Path, text: str) -> str:
+    """``text`` without ``folder``, which the title of the table names, at its start."""
+    return text.removeprefix(f"{folder}: ").removeprefix(f"{folder}{os.sep}")
 
 
 def _version(package: str, extra: str) -> str:

@@ -94,13 +94,19 @@ def _numbers(records: Sequence[Record]) -> Iterator[str]:
     yield ""
     yield "| domain | metric | % | measured in |"
     yield "|---|---|---|---|"
-    names = {"intra": "mean over held-out source images", "unseen": "mean over unseen", "worst": "worst unseen"}
+    names = {
+        "intra": "mean over held-out source images",
+        "unseen": "mean over unseen",
+        "worst": "worst unseen",
+        "gap": "gap: source minus unseen, in points",
+    }
     for record in sorted(found, key=lambda each: each.target in names):
         shown = "mIoU" if record.metric == "miou" else record.metric
         score = f"{100 * (record.value or 0):.1f}"
         yield f"| {names.get(record.target, record.target)} | {shown} | {score} | {record.stage} |"
     costs = {record.metric: record.value for record in records if record.target == "cost"}
-    lines = [f"- {text}: {costs[key]:,.4g}" for key, text in _COSTS.items() if costs.get(key) is not None]
+    known = {text: value for key, text in _COSTS.items() if (value := costs.get(key)) is not None}
+    lines = [f"- {text}: {format(value, ',.0f' if value >= 1000 else '.4g')}" for text, value in known.items()]
     yield from ["", *lines] if lines else []
 
 

@@ -21,7 +21,9 @@ __all__ = [
     "Root",
     "RunFolder",
     "SizeText",
+    "StatisticsText",
     "Trust",
+    "UpsampleText",
     "typed",
 ]
 
@@ -88,7 +90,21 @@ DatasetOptions = Annotated[
 ]
 Root = Annotated[str | None, typer.Option(help="Folder of the data sets (else the run's, HARDY_DATA).")]
 SizeText = Annotated[str | None, typer.Option(help="HEIGHTxWIDTH in pixels.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", autocompletion=completion.among("device"))]
+UpsampleText = Annotated[
+    str,
+    typer.Option(
+        help="full; borders: the same, faster; half: half-size classes, enlarged; none: own stride.",
+        autocompletion=completion.among("upsample"),
+    ),
+]
+StatisticsText = Annotated[
+    str,
+    typer.Option(
+        help="Of batch norms: fixed; inputs: inputs of the file; observed: also outputs.",
+        autocompletion=completion.among("statistics"),
+    ),
+]
 Trust = Annotated[
     list[str] | None,
     typer.Option(help="Allow code of this module to run when a file names it; repeat for several.", callback=_trusted),

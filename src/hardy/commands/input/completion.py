@@ -1,6 +1,6 @@
 """Words that the shell completes after a command: settings of a recipe, methods, kinds, data sets. Imports no torch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args, get_origin
 
 import typer
@@ -11,7 +11,25 @@ from hardy.recipe import Recipe
 from hardy.registry import KINDS
 from hardy.sections import Method
 
-__all__ = ["adapting", "datasets", "domains", "kinds", "overrides"]
+__all__ = ["CHOICES", "adapting", "among", "datasets", "domains", "kinds", "overrides"]
+
+CHOICES = {
+    "runtime": ("eager", "onnxruntime", "openvino"),
+    "dtype": ("float32", "bfloat16"),
+    "upsample": ("full", "borders", "half", "none"),
+    "statistics": ("fixed", "inputs", "observed"),
+    "device": ("auto", "cpu", "cuda"),
+}
+"""The values of options that have a few. Their own modules import torch, which takes longer than one waits for Tab."""
+
+
+def among(option: str) -> Callable[[str], list[str]]:
+    """A function that completes the values of ``option``, one of `CHOICES`."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [value for value in CHOICES[option] if value.startswith(incomplete)]
+
+    return complete
 
 
 def kinds(incomplete: str) -> list[str]:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -77,19 +78,23 @@ def show_rows(
     *,
     console: Console | None = None,
 ) -> None:
-    """Print a table of text to standard output or ``console``, with ``note`` below it; only its first column is
-    left-aligned."""
+    """Print a table of text to standard output or ``console``, with ``note`` below it.
+
+    Only its first column is left-aligned. On a narrow terminal, what does not fit is wrapped and nothing is cut off;
+    the first column is wrapped only if it needs more than half of the width.
+    """
     if console is None and (shown := collector()) is not None:
         shown.add(title, columns, rows, note)
         return
-    table = Table(caption=plain(note) if note else None, caption_justify="left")
-    for index, column in enumerate(columns):
-        table.add_column(plain(column), justify="left" if index == 0 else "right", no_wrap=index == 0)
-    for row in rows:
-        table.add_row(*map(plain, row))
     console = console or Console(highlight=False)
     if not console.is_terminal:
         console.width = 140  # a file or a pipe has no width
+    table = Table(caption=plain(note) if note else None, caption_justify="left")
+    for index, column in enumerate(columns):
+        whole = index == 0 and all(cell_len(row[0]) <= console.width // 2 for row in rows)
+        table.add_column(plain(column), justify="left" if index == 0 else "right", no_wrap=whole, overflow="fold")
+    for row in rows:
+        table.add_row(*map(plain, row))
     console.print(plain(title), style="italic", soft_wrap=True)  # rich would wrap the title at the table's width
     console.print(table)
 
