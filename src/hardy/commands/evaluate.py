@@ -220,15 +220,13 @@ def run(
         stream.run(folder, [*streaming, *adapting], domains=domains, **places)
         return
     adapt = chosen(None, adapting)
-    network = _loaded(folder, per_class=per_class)
-    origin = origin_of(folder)
+    network, origin = _loaded(folder, per_class=per_class), origin_of(folder)
     asked = {"size": size, "splits": splits, "datasets": datasets, "window": window, "flip": flip, "scales": scales}
     size = size or (origin.recipe.data.size if origin.recipe else None)
     reading = _reading(origin.root(root), origin.options(domains, datasets), size, splits)
-    method = adapt.model_dump(mode="json") if adapt else None
     shown = {**_views(window, scales, classes, flip=flip), "keep_counts": counts is not None, "keep_worst": worst}
     machine, images = {"device": device, "seed": origin.seed}, of_run(origin, root)
-    began = time.perf_counter()
+    method, began = adapt.model_dump(mode="json") if adapt else None, time.perf_counter()
     table = _measure(network, domains, reading, shown, machine, method, tolerant=True, source_images=images)
     cost = {"adapt_seconds": round(time.perf_counter() - began, 2)} if adapt else {}
     _keep(table, counts, pictures.place(folder, adapt.name if adapt else ""))

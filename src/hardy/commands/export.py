@@ -56,8 +56,7 @@ def run(
         _refuse_alone(images, root, datasets)
     check(statistics, dynamic=dynamic, prototypes=bool(prototypes))
     network, origin = _loaded(folder, merge=merge), origin_of(folder)
-    place, options = origin.root(root), origin.options([*domains, *prototypes], datasets)
-    chosen, known = _domains(domains, place, options), _domains(prototypes, place, options)
+    chosen, known = (_domains(each, origin, root, datasets) for each in (domains, prototypes))
     pictures, truth = _images(network, chosen, 20 if images is None else images)
     try:
         proof = export(
@@ -104,9 +103,11 @@ def _records(
 
 
 def _domains(
-    names: Sequence[str], root: str | None, datasets: Mapping[str, Mapping[str, Any]] | None
+    names: Sequence[str], origin: Origin, root: str | None, datasets: Mapping[str, Mapping[str, Any]] | None
 ) -> Sequence[Domain]:
-    return sources.domains(names, root=sources.data_root(root), options=datasets) if names else []
+    """The domains called ``names``, read as by the run."""
+    place = sources.data_root(origin.root(root))
+    return sources.domains(names, root=place, options=origin.options(names, datasets)) if names else []
 
 
 def _table(network: Network, domains: Sequence[Domain], count: int, size: tuple[int, int]) -> PrototypeTable:
