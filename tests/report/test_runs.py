@@ -71,6 +71,23 @@ def test_milliseconds_are_the_ratio_in_turns_times_that_of_the_network_before(st
     assert (found["dense"].parameters, found["half"].parameters) == (1e6, 6e5)
 
 
+def test_milliseconds_of_other_sizes_are_not_compared(story):
+    def bench(name, milliseconds, *size):
+        notes = {"batch": 1, "size": size, "threads": 1, "device": "cpu"}
+        line = Record("r", "bench", (), "onnxruntime", 0, "milliseconds_p50", milliseconds, {}, {}, notes)
+        records.append(story / name / "records.jsonl", [line])
+
+    bench("dense", 20.0, 512, 1024)
+    bench("half", 1.0, 96, 192)  # a smaller image, not a faster network
+    assert {name: one.milliseconds for name, one in made(story).items()} == pytest.approx(
+        {"beaten": 16.0, "dense": 20.0, "half": 12.0, "quarter": 6.0}
+    )
+    bench("dense", 2.0, 96, 192)
+    assert {name: one.milliseconds for name, one in made(story).items()} == pytest.approx(
+        {"beaten": 1.6, "dense": 2.0, "half": 1.0, "quarter": 0.6}
+    )
+
+
 def test_the_advice_names_the_front_and_a_beaten_network_is_in_none(story):
     found = list(made(story).values())
     said = advise(found, "unseen domains")

@@ -2,10 +2,13 @@
 
 A pruned network was timed in turns with the network that it came from, so only the ratio of the two times is reliable.
 The ratio is multiplied by the time of that network: the one from ``hardy bench`` or, without it, the median over all
-measurements in turns. All milliseconds of a report are for one runtime, the one in which most networks were timed.
+measurements in turns. All milliseconds of a report are for one runtime, the one in which most networks were timed, and
+those of ``hardy bench`` for one size, device and number of threads, chosen in the same way.
 """
 
-from collections.abc import Sequence
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -59,7 +62,9 @@ def _named(run: Run) -> list[Path]:
 
 def _times(made: Sequence[Network], runtime: str) -> dict[int, float]:
     """Place of a network -> its milliseconds in ``runtime``."""
-    found = {place: value for place, one in enumerate(made) if (value := _benched(one.first, runtime)) is not None}
+    benched = [_benched(one.first, runtime) for one in made]
+    setting = _usual(benched)
+    found = {place: values[setting] for place, values in enumerate(benched) if setting in values}
     before, after = f"milliseconds_p50_{runtime}_before", f"milliseconds_p50_{runtime}_after"
     for place, network in enumerate(made):
         children = [one.first.cost(before) for one in made if one.parent is network and one.step == "prune"]
@@ -73,13 +78,23 @@ def _times(made: Sequence[Network], runtime: str) -> dict[int, float]:
     return found
 
 
-def _benched(run: Run, runtime: str) -> float | None:
-    """The latest median time for one image that ``hardy bench`` recorded for the unchanged network."""
-    if run.adapt or run.peer:
-        return None
-    values = [
-        one.value
-        for one in run.lines
-        if (one.stage, one.target, one.metric) == ("bench", runtime, "milliseconds_p50") and one.notes.get("batch") == 1
-    ]
-    return values[-1] if values else None
+def _benched(run: Run, runtime: str) -> dict[str, float]:
+    """Setting -> the latest median time for one image that ``hardy bench`` recorded for the unchanged network.
+
+    A setting is a text with the size, the device and the number of threads; the latest is the last one.
+    """
+    found: dict[str, float] = {}
+    for one in () if run.adapt or run.peer else run.lines:
+        ours = (one.stage, one.target, one.metric) == ("bench", runtime, "milliseconds_p50")
+        if ours and one.notes.get("batch") == 1 and one.value is not None:
+            setting = json.dumps([one.notes.get(name) for name in ("size", "device", "threads")])
+            found.pop(setting, None)
+            found[setting] = one.value
+    return found
+
+
+def _usual(benched: Sequence[Mapping[str, float]]) -> str:
+    """The setting in which most networks were timed; of several, the one that is the latest of most networks."""
+    counts = Counter(setting for values in benched for setting in values)
+    latest = Counter(list(values)[-1] for values in benched if values)
+    return max(counts, key=lambda one: (counts[one], latest[one]), default="")
