@@ -88,6 +88,16 @@ def test_milliseconds_of_other_sizes_are_not_compared(story):
     )
 
 
+def test_a_network_measured_in_the_classes_of_other_data_is_still_reported(story):
+    before = made(story)["dense"]
+    notes = {"domains": ["camvid/0001TP"]}
+    rows = {("camvid/0001TP", "miou"): 0.9, ("camvid/0001TP", "iou/pavement"): 0.9, ("unseen", "miou"): 0.9}
+    lines = [Record("r", "evaluate", SEEN, target, 0, metric, v, {}, {}, notes) for (target, metric), v in rows.items()]
+    records.append(story / "dense" / "records.jsonl", lines)
+    dense = made(story)["dense"]
+    assert (dense.domains, dense.classes, dense.mean()) == (before.domains, before.classes, before.mean())
+
+
 def test_the_advice_names_the_front_and_a_beaten_network_is_in_none(story):
     found = list(made(story).values())
     said = advise(found, "unseen domains")
