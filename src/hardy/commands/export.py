@@ -56,8 +56,7 @@ def run(
         _refuse_alone(images, root, datasets)
     check(statistics, dynamic=dynamic, prototypes=bool(prototypes))
     network, origin = _loaded(folder, merge=merge), origin_of(folder)
-    place, options = origin.root(root), origin.options([*domains, *prototypes], datasets)
-    chosen, known = _domains(domains, place, options), _domains(prototypes, place, options)
+    chosen, known = (_domains(names, origin, root, datasets) for names in (domains, prototypes))
     pictures, truth = _images(network, chosen, 20 if images is None else images)
     try:
         proof = export(
@@ -104,9 +103,10 @@ def _records(
 
 
 def _domains(
-    names: Sequence[str], root: str | None, datasets: Mapping[str, Mapping[str, Any]] | None
+    names: Sequence[str], origin: Origin, root: str | None, datasets: Mapping[str, Mapping[str, Any]] | None
 ) -> Sequence[Domain]:
-    return sources.domains(names, root=sources.data_root(root), options=datasets) if names else []
+    place, options = sources.data_root(origin.root(root)), origin.options(names, datasets)
+    return sources.domains(names, root=place, options=options) if names else []
 
 
 def _table(network: Network, domains: Sequence[Domain], count: int, size: tuple[int, int]) -> PrototypeTable:
