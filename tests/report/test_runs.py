@@ -134,6 +134,31 @@ def test_a_network_that_was_timed_alone_has_no_reference(story):
     assert Subject([alone], "onnxruntime").how_timed() == ""
 
 
+def test_milliseconds_of_other_sizes_are_not_compared(story):
+    def timed(name, milliseconds, *size):
+        bench(story / name, "milliseconds_p50", milliseconds, size=size, threads=1, device="cpu")
+
+    write_run(story / "other", 0.5)
+    timed("dense", 20.0, 512, 1024)
+    timed("other", 1.0, 96, 192)  # a smaller image, not a faster network
+    found = {name: one.milliseconds for name, one in made(story).items()}
+    assert found.pop("other") is None
+    assert found == pytest.approx({"beaten": 16.0, "dense": 20.0, "half": 12.0, "quarter": 6.0})
+    timed("dense", 2.0, 96, 192)
+    found = {name: one.milliseconds for name, one in made(story).items()}
+    assert found == pytest.approx({"beaten": 1.6, "dense": 2.0, "half": 1.2, "quarter": 0.6, "other": 1.0})
+
+
+def test_a_network_measured_in_the_classes_of_other_data_is_still_reported(story):
+    before = made(story)["dense"]
+    notes = {"domains": ["camvid/0001TP"]}
+    rows = {("camvid/0001TP", "miou"): 0.9, ("camvid/0001TP", "iou/pavement"): 0.9, ("unseen", "miou"): 0.9}
+    lines = [Record("r", "evaluate", SEEN, target, 0, metric, v, {}, {}, notes) for (target, metric), v in rows.items()]
+    records.append(story / "dense" / "records.jsonl", lines)
+    dense = made(story)["dense"]
+    assert (dense.domains, dense.classes, dense.mean()) == (before.domains, before.classes, before.mean())
+
+
 def test_the_advice_names_the_front_and_a_beaten_network_is_in_none(story):
     found = list(made(story).values())
     said = advise(found, "unseen domains")

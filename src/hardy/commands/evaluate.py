@@ -204,9 +204,8 @@ def run(
 ) -> None:
     """Measure the network in ``folder``, print the table and append it to the folder's records.
 
-    Without ``root`` and ``size``, and for options of data sets that are not given, those of the run's recipe hold.
-    Words such as ``adapt.name=source`` make the network adapt. The counts of every image go to the folder ``counts``;
-    pictures of the ``worst`` images go to the run's folder.
+    ``root``, ``size`` and options of data sets are by default those of the run's recipe. ``adapt.name=source`` makes
+    the network adapt. Counts of every image go to the folder ``counts``, pictures of the ``worst`` to the run's.
 
     Raises:
         InputError: as `evaluate`; for a domain that cannot be read, after the others are shown.
@@ -214,20 +213,21 @@ def run(
     words, streaming = stream_apart(words)
     domains, adapting = adapt_apart(words)
     if streaming:
-        views = {"window": window, "scale": tuple(scales) != (1.0,), "class": classes, "flip": flip}
-        _refuse_views({**views, "per-class": per_class, "counts": counts, "worst": worst})
+        views = {"window": window, "scale": tuple(scales) != (1.0,), "class": classes, "flip": flip, "worst": worst}
+        _refuse_views({**views, "per-class": per_class, "counts": counts})
         places: dict[str, Any] = {"root": root, "datasets": datasets, "splits": splits, "size": size, "device": device}
         stream.run(folder, [*streaming, *adapting], domains=domains, **places)
         return
     adapt = chosen(None, adapting)
-    network, origin = _loaded(folder, per_class=per_class), origin_of(folder)
+    network = _loaded(folder, per_class=per_class)
+    origin = origin_of(folder)
     asked = {"size": size, "splits": splits, "datasets": datasets, "window": window, "flip": flip, "scales": scales}
     size = size or (origin.recipe.data.size if origin.recipe else None)
     reading = _reading(origin.root(root), origin.options(domains, datasets), size, splits)
     shown = {**_views(window, scales, classes, flip=flip), "keep_counts": counts is not None, "keep_worst": worst}
-    machine, images = {"device": device, "seed": origin.seed}, of_run(origin, root)
-    method, began = adapt.model_dump(mode="json") if adapt else None, time.perf_counter()
-    table = _measure(network, domains, reading, shown, machine, method, tolerant=True, source_images=images)
+    began = time.perf_counter()
+    ways: dict[str, Any] = {"adapt": adapt and adapt.model_dump(mode="json"), "source_images": of_run(origin, root)}
+    table = _measure(network, domains, reading, shown, {"device": device, "seed": origin.seed}, tolerant=True, **ways)
     cost = {"adapt_seconds": round(time.perf_counter() - began, 2)} if adapt else {}
     _keep(table, counts, pictures.place(folder, adapt.name if adapt else ""))
     show_table(f"{folder} on {', '.join(domains)}{adapt_words(adapt)}", table, per_class=per_class)

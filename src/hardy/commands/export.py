@@ -56,7 +56,7 @@ def run(
         _refuse_alone(images, root, datasets)
     check(statistics, dynamic=dynamic, prototypes=bool(prototypes))
     network, origin = _loaded(folder, merge=merge), origin_of(folder)
-    chosen, known = (_domains(each, origin, root, datasets) for each in (domains, prototypes))
+    chosen, known = (_domains(names, origin, root, datasets) for names in (domains, prototypes))
     pictures, truth = _images(network, chosen, 20 if images is None else images)
     try:
         proof = export(
@@ -105,9 +105,8 @@ def _records(
 def _domains(
     names: Sequence[str], origin: Origin, root: str | None, datasets: Mapping[str, Mapping[str, Any]] | None
 ) -> Sequence[Domain]:
-    """The domains called ``names``, read as by the run."""
-    place = sources.data_root(origin.root(root))
-    return sources.domains(names, root=place, options=origin.options(names, datasets)) if names else []
+    place, options = sources.data_root(origin.root(root)), origin.options(names, datasets)
+    return sources.domains(names, root=place, options=options) if names else []
 
 
 def _table(network: Network, domains: Sequence[Domain], count: int, size: tuple[int, int]) -> PrototypeTable:

@@ -5,9 +5,12 @@ turns, by ``hardy prune`` or ``hardy bench --against``, were slowed down alike: 
 there is such a ratio, the time of a network is this ratio times that of the other network, which may itself be a ratio
 times that of a third one. At the end of this chain is their `reference`: its time is the one from ``hardy bench`` or,
 without it, the median over all measurements in turns with it. A network without any ratio has its own time, and no
-reference. All milliseconds of a report are for one runtime, the one in which most networks were timed.
+reference. All milliseconds of a report are for one runtime, the one in which most networks were timed, and those of
+``hardy bench`` for one size, device and number of threads, chosen in the same way.
 """
 
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +104,8 @@ def _in(places: Sequence[Path], network: Network, at: _Folders) -> Network | Non
 
 def _times(made: Sequence[Network], runtime: str, at: _Folders) -> dict[int, _Time]:
     """`id` of a network -> its time in ``runtime``."""
-    turns = {id(one): each for one in made if (each := _turns(one, runtime, at))}
+    benches = _comparable(made, runtime)
+    turns = {id(one): each for one in made if (each := _turns(one, runtime, at, benches[id(one)]))}
     bases: dict[int, list[float]] = {}
     for each in turns.values():
         bases.setdefault(id(each.other), []).append(each.base)
@@ -113,7 +117,7 @@ def _times(made: Sequence[Network], runtime: str, at: _Folders) -> dict[int, _Ti
         last = chain.pop()
         if id(last) not in found:
             measured = bases.get(id(last))
-            own = _alone(last, runtime) or (median(measured) if measured else None)
+            own = _alone(last, runtime, benches[id(last)]) or (median(measured) if measured else None)
             if own is None:
                 continue
             found[id(last)] = _Time(own, last if measured else None)
@@ -124,12 +128,12 @@ def _times(made: Sequence[Network], runtime: str, at: _Folders) -> dict[int, _Ti
     return found
 
 
-def _turns(network: Network, runtime: str, at: _Folders) -> _Turns | None:
-    """The measurement of ``network`` in turns with another network of the report: the latest of ``hardy bench`` or,
+def _turns(network: Network, runtime: str, at: _Folders, benches: Sequence[Record]) -> _Turns | None:
+    """The measurement of ``network`` in turns with another network of the report: the latest of its ``benches`` or,
     without it, that of ``hardy prune``."""
     run = network.first
     values: dict[str, tuple[Network, float]] = {}
-    for one in _benches(run, runtime):
+    for one in benches:
         named = one.notes.get("against")
         other = _in(_places(named, run), network, at) if isinstance(named, str) else None
         if other and one.value:
@@ -143,10 +147,27 @@ def _turns(network: Network, runtime: str, at: _Folders) -> _Turns | None:
     return None
 
 
-def _alone(network: Network, runtime: str) -> float | None:
-    """The latest time of ``network`` that ``hardy bench`` or else ``hardy prune`` recorded."""
-    values = [one.value for one in _benches(network.first, runtime) if one.metric == "milliseconds_p50"]
+def _alone(network: Network, runtime: str, benches: Sequence[Record]) -> float | None:
+    """The latest time of ``network`` in its ``benches`` or else of ``hardy prune``."""
+    values = [one.value for one in benches if one.metric == "milliseconds_p50"]
     return values[-1] if values else network.first.cost(f"milliseconds_p50_{runtime}_after")
+
+
+def _comparable(made: Sequence[Network], runtime: str) -> dict[int, list[Record]]:
+    """`id` of a network -> what ``hardy bench`` recorded for it in the setting in which most networks were timed.
+
+    Of several such settings it is the one that is the latest of most networks.
+    """
+    every = {id(one): _benches(one.first, runtime) for one in made}
+    counts = Counter(setting for lines in every.values() for setting in {_setting(line) for line in lines})
+    latest = Counter(_setting(lines[-1]) for lines in every.values() if lines)
+    usual = max(sorted(counts), key=lambda one: (counts[one], latest[one]), default="")
+    return {name: [line for line in lines if _setting(line) == usual] for name, lines in every.items()}
+
+
+def _setting(bench: Record) -> str:
+    """The size, the device and the number of threads of a ``bench``, as a text."""
+    return json.dumps([bench.notes.get(name) for name in ("size", "device", "threads")])
 
 
 def _benches(run: Run, runtime: str) -> list[Record]:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -46,9 +47,19 @@ class Run:
 
     @cached_property
     def own(self) -> list[Record]:
-        """The records of scores: first those of train and prune, then those of evaluate, the latest first."""
+        """The records of scores: first those of train and prune, then those of evaluate, the latest first.
+
+        Those of evaluate in the classes of other data are left out: they cannot be compared with the others.
+        """
         measured = [one for one in self.lines if one.stage.split("/")[0] in _OWN]
-        return [*measured, *reversed([one for one in self.lines if one.stage == "evaluate"])]
+        home, kept = _classes(measured), list[Record]()
+        later = [one for one in self.lines if one.stage == "evaluate"]
+        for _, lines in groupby(later, key=lambda one: one.notes):
+            group = list(lines)
+            mine = _classes(group)
+            home = home or mine
+            kept += group if mine == home or not mine else []
+        return [*measured, *reversed(kept)]
 
     @cached_property
     def scores(self) -> dict[tuple[str, str], float]:
@@ -87,6 +98,11 @@ class Run:
     def cost(self, metric: str) -> float | None:
         """The value of ``metric`` for the target ``cost``; None if it was not measured."""
         return self.scores.get(("cost", metric))
+
+
+def _classes(lines: Iterable[Record]) -> set[str]:
+    """The classes of records, also those that occur in no domain and have no IoU."""
+    return {one.metric.removeprefix("iou/") for one in lines if "/" in one.target and one.metric.startswith("iou/")}
 
 
 @dataclass
@@ -273,7 +289,7 @@ def _refuse_other_spaces(made: Sequence[Network]) -> None:
     """
     first = made[0]
     for other in made[1:]:
-        both = [_label_space(one) for one in (first, other)]
+        both = [_classes(one.first.own) for one in (first, other)]
         if both[0] != both[1] or other.metric != first.metric:
             said = [
                 f"{one.first.folder} has {len(space) or 'no'} classes of pixels"
@@ -284,9 +300,3 @@ def _refuse_other_spaces(made: Sequence[Network]) -> None:
             raise InputError(
                 f"{said[0]}, {said[1]}{named}: scores over different label spaces cannot be compared; make two reports"
             )
-
-
-def _label_space(network: Network) -> set[str]:
-    """The classes of its records, also those that occur in no domain and have no IoU."""
-    names = (line.metric for line in network.first.own if "/" in line.target)
-    return {name.removeprefix("iou/") for name in names if name.startswith("iou/")}
