@@ -15,6 +15,7 @@ from statistics import fmean, median
 import camvid_dusk
 import camvid_latency
 import light_networks
+import reliability
 import search
 import streams
 from hardy import records
@@ -56,6 +57,7 @@ def blocks() -> dict[str, str]:
     found["beds"] = "\n".join(beds(records.read(store / "beds.jsonl")))
     found["latency"] = camvid_latency.text(records.read(camvid_latency.STORE))
     found["light_networks"] = light_networks.text(records.read(light_networks.STORE))
+    found["reliability"] = reliability.text(records.read(reliability.STORE))
     found["search"] = f"```text\n{search.text(records.read(search.STORE))}\n```"
     found |= streams.tables.blocks(records.read(streams.STORE))
     found["pruning_scores"] = "\n".join(pruning_scores(records.read(store / "pruning_beds.jsonl")))
