@@ -16,6 +16,7 @@ import bed_latency
 import camvid_dusk
 import camvid_latency
 import light_networks
+import reliability
 import search
 import streams
 from hardy import records
@@ -58,6 +59,7 @@ def blocks() -> dict[str, str]:
     found["bed_latency"] = bed_latency.text(records.read(bed_latency.STORE))
     found["latency"] = camvid_latency.text(records.read(camvid_latency.STORE))
     found["light_networks"] = light_networks.text(records.read(light_networks.STORE))
+    found["reliability"] = reliability.text(records.read(reliability.STORE))
     found["search"] = f"```text\n{search.text(records.read(search.STORE))}\n```"
     found |= streams.tables.blocks(records.read(streams.STORE))
     found["pruning_scores"] = "\n".join(pruning_scores(records.read(store / "pruning_beds.jsonl")))

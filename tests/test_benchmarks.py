@@ -84,3 +84,27 @@ def test_a_table_row_by_hand(pages):
         ]
     row = pages.camvid_dusk.table(made, "n", "u")[-1]
     assert row.startswith("| dense | 100% | 60.0 ± 14.1 | 30.0 ± 14.1 | 2 |")
+
+
+def test_a_row_of_reliability_by_hand(pages):
+    """Mean and standard deviation over two networks, the median of the shares, and the signal of its twin."""
+    from hardy.records import Record
+
+    made = []
+    for network, (value, rank, share) in {"a": (0.5, 0.9, 0.01), "b": (0.7, 0.7, 0.03)}.items():
+        notes = {"network": network, "asked": 32, "taylor_rank": rank, "taylor_kept": rank, "variance_share": share}
+        made.append(Record("", "score", (), "images_8/10", 0, "reliability", value, {"images": 32.0}, notes=notes))
+        made.append(Record("", "score", (), "after/10", 0, "reliability", 0.1, notes={**notes, "signal": rank / 10}))
+    row = pages.reliability.text(made).splitlines()[2]
+    scores = "0.600 ± 0.141 | – | 0.800 ± 0.141 | 80.0 ± 14.1 % | 0.02 (0.01 to 0.03) | 0.080 ± 0.014 |"
+    assert row == f"| ior, alpha 10 | 8 images a domain | 32 | 2 | {scores}"
+
+
+def test_the_signal_of_squares_by_hand(pages):
+    """Gradients 1 and 1 are all signal. 3 and -1 have the mean 1 and the variance 8: mu^2 is 1 - 8 / 2, -0.6 of 5."""
+    import torch
+
+    for first, second, share in ((1, 1, 1.0), (3, -1, -0.6)):
+        before, after = (first**2 + second**2) / 2, ((first + second) / 2) ** 2
+        scores = [{"a": torch.tensor([float(value), 0.0])} for value in (before, after)]
+        assert pages.reliability.signal(*scores, 2) == pytest.approx(share)

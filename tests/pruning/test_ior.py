@@ -204,6 +204,20 @@ def test_accumulated_on_batch_statistics_is_the_mean_of_the_jacobians(toy, draw_
     close(score(ior, *parts), by_unit(rows.mean(0) ** 2 + spread**2, units))
 
 
+@pytest.mark.parametrize("options", [{}, {"scale": "risk", "alpha": 9.0}, {"accumulate": 2}, {"square": "after"}])
+def test_gradients_of_another_criterion(toy, draw_batch, pixel_loss, options):
+    """What one criterion measured gives the scores of a criterion with other options, which sees no batch."""
+    toy.train()
+    parts = [draw_batch([0, 1, 0, 1], seed=seed) for seed in range(4)]
+    units = find_units(toy)
+    first, other = IoR(toy, units, pixel_loss), IoR(toy, units, pixel_loss, **options)
+    for part in parts:
+        other.add(*first.measured(part))
+    close(other.scores(), score(IoR(toy, units, pixel_loss, **options), *parts))
+    with pytest.raises(InputError, match="no batch"):
+        first.scores()
+
+
 def test_accumulated_taylor_squares_the_mean_of_each_group(toy, draw_batch, pixel_loss):
     toy.eval()
     parts = [draw_batch([0, 1], seed=seed) for seed in range(4)]

@@ -7,6 +7,10 @@ import torch
 from loops import trainer
 from torch.nn import functional as F
 
+from hardy.engine.memory_batches import MemoryBatches
+from hardy.engine.protocol import Settings, Split
+from hardy.engine.prune import prune, to_score
+from hardy.engine.safeguards import DataView
 from hardy.errors import InputError
 from hardy.pruning.criteria.taylor import Taylor
 from hardy.pruning.goal import Ratio
@@ -16,8 +20,10 @@ from hardy.pruning.schedules.base import Apart, Work
 from hardy.pruning.schedules.iterative import Iterative
 from hardy.pruning.schedules.one_shot import OneShot
 from hardy.pruning.schedules.soft import Soft
+from hardy.pruning.scoring import score_without_training
 from hardy.pruning.select import Limits
 from hardy.pruning.units import find_units
+from hardy.recipe import Prune
 
 
 def of(network, pixel_loss, batches, apart, **more):
@@ -117,3 +123,20 @@ def test_restyled_copies_follow_their_batch(draw_batch):
         assert len(shifts[..., 0, 0, 0].unique()) == 4, "each copy has a style of its own"
     again = list(restyled(batches, Inverted(), 2, seed=5))
     assert all(torch.equal(one.images, other.images) for one, other in zip(found, again, strict=True))
+
+
+def test_scores_without_a_removal_are_those_of_pruning(toy, draw_batch, pixel_loss):
+    """Only the scoring of `prune`: the same scores, and the network keeps every channel and value."""
+    toy.train()
+    view = DataView(Split((), (), ()), Settings(), MemoryBatches([draw_batch([0, 1, 0], seed=s) for s in range(3)]))
+    choice = Prune(
+        criterion="taylor", schedule="one_shot", ratio=0.2, min_width=1, round_to=1, reestimate=0, scoring={}
+    )
+    before = copy.deepcopy(toy.state_dict())
+    work = to_score(toy, choice, view, pixel_loss=pixel_loss)
+    scores = score_without_training(work, 3)
+    assert all(torch.equal(value, before[name]) for name, value in toy.state_dict().items())
+    expected = prune(copy.deepcopy(toy), choice, view, pixel_loss=pixel_loss).pruned.scores
+    assert scores.keys() == expected.keys() == {unit.name for unit in work.units}
+    assert all(torch.equal(scores[name], expected[name]) for name in scores)
+    assert work.criterion.halves() is not None, "the batches were scored one by one"

@@ -38,7 +38,7 @@ from hardy.seed import key, seeded
 from hardy.timing.targets import Outcome, Target, limits_of, target_of
 from hardy.types import Batch, Terms
 
-__all__ = ["Surgery", "prune", "prune_module", "rehearse", "sensitivity"]
+__all__ = ["Surgery", "prune", "prune_module", "rehearse", "sensitivity", "to_score"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -121,11 +121,7 @@ def prune(network: Network, choice: Prune, view: DataView, *, pixel_loss: PixelL
         with _training(network, choice, view, log) as tune:
             pruned = schedule.run(replace(work, tune=tune, batches=_scored(network, choice, view)))
     else:
-        if view.memory is None:
-            network.train()
-        if work.criterion.needs_data:
-            work = replace(work, batches=_scored(network, choice, view))
-        pruned = schedule.run(work)
+        pruned = schedule.run(_fed(work, choice, view))
     safeguards.reestimate_norms(network, choice, view)
     if view.memory is None:
         network.to("cpu")
@@ -143,6 +139,13 @@ def _noted(rounds: list[tuple[int, dict[str, float]]], log: Log | None) -> Log:
             log(step, values)
 
     return noted
+
+
+def _fed(work: Work, choice: Prune, view: DataView) -> Work:
+    """``work`` of a schedule that does not train, with batches if its criterion needs data; sets the network's mode."""
+    if view.memory is None:
+        work.network.train()
+    return replace(work, batches=_scored(work.network, choice, view)) if work.criterion.needs_data else work
 
 
 def _scored(network: Network, choice: Prune, view: DataView) -> Iterable[Batch]:
@@ -215,6 +218,20 @@ def sensitivity(network: Network, choice: Prune, view: DataView, *, pixel_loss: 
     work = _prepared(trial, choice, view, pixel_loss)[2]
     trial.to(pick(view.settings.run.device))
     return safeguards.measure_sensitivity(work, choice.floors or Floors(), view)
+
+
+def to_score(network: Network, choice: Prune, view: DataView, *, pixel_loss: PixelLoss) -> Work:
+    """What `hardy.pruning.scoring.score_without_training` scores, with the batches that `prune` would score.
+
+    The schedule of ``choice`` is one that does not train. ``network`` is moved to its device, in training mode.
+
+    Raises:
+        InputError: what `prune` raises before its first step.
+    """
+    work = _prepared(network, choice, view, pixel_loss)[2]
+    if view.memory is None:
+        network.to(pick(view.settings.run.device))
+    return _fed(work, choice, view)
 
 
 def rehearse(network: Network, choice: Prune, view: DataView, *, pixel_loss: PixelLoss) -> None:

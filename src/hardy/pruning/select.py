@@ -163,9 +163,10 @@ def select(
 def _blocks(scores: Tensor, unit: Unit, gone: set[int], limits: Limits) -> Iterator[tuple[float, list[int]]]:
     """The blocks of ``unit`` that can still be removed, in order of removal, each with its mean score."""
     order = [i for i in torch.argsort(scores, stable=True).tolist() if i not in gone]
-    kept, floor = len(order), limits.floor(unit)
+    kept, floor, step, values = len(order), limits.floor(unit), limits.step(unit), scores.tolist()
     while kept > floor:
-        size = min((kept - 1) % limits.step(unit) + 1, kept - floor)
-        block, order = order[:size], order[size:]
-        yield float(scores[block].mean()), block
+        size = min((kept - 1) % step + 1, kept - floor)
+        start = len(order) - kept
+        block = order[start : start + size]
+        yield values[block[0]] if size == 1 else float(scores[block].mean()), block
         kept -= size

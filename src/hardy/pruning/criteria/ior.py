@@ -171,6 +171,20 @@ class IoR(Criterion):
             raise too_few(self._summed, self._accumulate)
         return self._squares.scores(self.units, (1.0, self.alpha), self.skip)
 
+    def measured(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """The domains (D,) of ``batch``, their risks R (D,) and dR/dz (D, G) float64, in the network's mode.
+
+        Nothing is collected: `add` does that, also for criteria with other options.
+        """
+        with self._observed.gates_applied():
+            risks, _ = domain_risks(self.network, batch, self.pixel_loss)
+            return batch.domains.unique(), risks.detach(), self._rows(risks)
+
+    def add(self, domains: Tensor, risks: Tensor, rows: Tensor) -> None:
+        """Collect what `measured` returned for the batch of one step, in place of `observe`, backward and `collect`."""
+        self._sums.add(domains, risks, rows)
+        self._end_step()
+
     def halves(self) -> Halves | None:
         """See `Criterion.halves`."""
         return self._squares.halves(self.units, (1.0, self.alpha), self.skip)
@@ -225,10 +239,14 @@ class IoR(Criterion):
         return torch.stack(rows)
 
     def _accumulated(self, scale: Tensor) -> None:
-        """Add the risks of a step; after ``accumulate`` steps add the squares of their mean and variance."""
+        """Add the risks of a step."""
         for one in self._jacobians:
             self._sums.add(one.domains, one.risks, one.gradients(scale))
         self._jacobians.clear()
+        self._end_step()
+
+    def _end_step(self) -> None:
+        """After ``accumulate`` steps add the squares of mean and variance."""
         self._summed += 1
         if self._summed % self._accumulate:
             return
