@@ -1,7 +1,7 @@
 """Milliseconds of the networks that ``studies/pruning_beds`` made, each in turns with the dense one it came from.
 
 One image from input to classes at full size, in onnxruntime on one thread, at the size of the bed and at a camera's
-360x480. The channels there are single filters (``round_to: 1``), so that criteria are compared as in their papers:
+360x480. Most channels there are single filters (``round_to: 1``), so that criteria are compared as in their papers:
 the table shows what such widths save in time. What is measured goes to ``benchmarks/records/bed_latency.jsonl`` cell by
 cell, so that a stopped run goes on; without runs the table is printed from there.
 
