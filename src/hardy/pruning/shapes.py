@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from hardy.ops.axes import whole_groups
 from hardy.pruning.coupled import Unit
 from hardy.pruning.select import Limits, Removed
 
@@ -131,11 +132,12 @@ class Layers:
         self._sides: dict[tuple[str, str], list[tuple[str, int]]] = defaultdict(list)
         self._whole: set[str] = set()
         owners: dict[str, str] = {}
-        by_name = {layer.name: layer.shape for layer in self.layers}
+        shapes = {layer.name: layer.shape for layer in self.layers}
         for unit in (unit for unit in units if not unit.within):
             for member in unit.members:
                 self._sides[member.module, member.side].append((unit.name, len(member.channels[0])))
-                if member.side == "out" and _whole_group(member.channels[0], by_name.get(member.module)):
+                shape = shapes.get(member.module) if member.side == "out" else None
+                if shape and shape.groups > 1 and whole_groups(member.channels[0], shape.outputs, shape.groups):
                     self._whole.add(member.module)
                 if member.side == "heads":
                     owners[member.module] = unit.name
@@ -166,15 +168,6 @@ class Layers:
 
     def _macs_below(self, name: str) -> int:
         return sum(layer.shape.macs for layer in self.layers if not name or layer.name.startswith(f"{name}."))
-
-
-def _whole_group(channels: Sequence[int], shape: Shape | None) -> bool:
-    """Whether the output ``channels`` of a layer of ``shape`` are one or more of its several groups."""
-    if shape is None or shape.groups == 1:
-        return False
-    each = shape.outputs // shape.groups
-    groups = {channel // each for channel in channels}
-    return len(channels) == each * len(groups)
 
 
 def dense_widths(units: Sequence[Unit]) -> dict[str, int]:
