@@ -97,3 +97,10 @@ def test_data_that_the_demo_cannot_use_are_one_line(refused, town, tmp_path):
     assert "there is no such folder; give a folder of data" in refused(
         "demo", tmp_path / "d", "--data", tmp_path / "none"
     )
+
+
+def test_the_share_of_the_time_has_its_quartiles():
+    medians = {"milliseconds_p50_eager_before": 10.0, "milliseconds_p50_eager_after": 6.0}
+    assert demo._share(medians, "eager") == "0.60"
+    pairs = {"ratio_eager": 0.5, "ratio_low_eager": 0.45, "ratio_high_eager": 2.0}
+    assert demo._share({**medians, **pairs}, "eager") == "0.50 [0.45, 2.00]"

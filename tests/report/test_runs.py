@@ -100,6 +100,13 @@ def test_a_ratio_in_turns_counts_more_than_times_apart(story):
     assert (found["quarter"].milliseconds, found["half"].milliseconds) == pytest.approx((2.0, 6.0))
 
 
+def test_the_median_ratio_of_the_pairs_counts_more_than_the_ratio_of_the_medians(story):
+    line = Record("r", "prune", (), "cost", 0, "ratio_onnxruntime", 0.5)
+    records.append(story / "half" / "records.jsonl", [line])
+    found = made(story)
+    assert (found["half"].milliseconds, found["quarter"].milliseconds) == pytest.approx((5.0, 3.0))
+
+
 def test_two_networks_each_against_the_other(tmp_path):
     for name in ("one", "two"):
         write_run(tmp_path / name, 0.5)

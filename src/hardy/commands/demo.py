@@ -191,8 +191,9 @@ def _show(scene: _Scene, dense: Path, pruned: Mapping[str, Path]) -> None:
     height, width = scene.data["crop"]
     title = f"Fast-SCNN, {height}x{width}, {scene.name}; unseen: {', '.join(_short(name) for name in scene.unseen)}"
     note = (
-        f"ms: medians of one image in {_runtime(before)}, the dense network and this one in turns; time: their ratio; "
-        "seen: held-out images of the domains trained on"
+        f"ms: medians of one image in {_runtime(before)}, the dense network and this one in turns; time: the median "
+        "ratio of a pair and its quartiles, which are far apart if other work disturbed the timing; seen: held-out "
+        "images of the domains trained on"
     )
     show_rows(title, columns, rows, note)
 
@@ -208,12 +209,21 @@ def _row(scene: _Scene, name: str, scored: list[Record], costed: list[Record], w
         f"{costs[f'parameters_{when}']:,.0f}",
         f"{costs[f'gmacs_{when}']:.3f}",
         times,
-        f"{milliseconds[when] / milliseconds['before']:.2f}",
+        _share(costs, _runtime(costed)) if when == "after" else "1.00",
         percent(scores["intra"]),
         percent(scores["unseen"]),
         percent(scores["worst"]),
         _short(min(away, key=lambda domain: away[domain])),
     ]
+
+
+def _share(costs: Mapping[str, float | None], runtime: str) -> str:
+    """The time as a share of the dense network's, and its quartiles."""
+    ratio, low, high = (costs.get(f"{name}_{runtime}") for name in ("ratio", "ratio_low", "ratio_high"))
+    if ratio is None or low is None or high is None:  # of a run of an earlier version
+        before, after = (costs[f"milliseconds_p50_{runtime}_{when}"] or 0.0 for when in ("before", "after"))
+        return f"{after / before:.2f}"
+    return f"{ratio:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _short(domain: str) -> str:

@@ -134,7 +134,7 @@ def _measure_and_save(here: Run, result: _Result, images: Split, choice: Prune) 
         **here.selection,
     }
     table = here.measure(result.network, images, "prune", notes)
-    here.record("prune", images.sources, cost_values(result.changes), notes)
+    here.record("prune", images.sources, cost_values(result.changes, result.comparisons), notes)
     here.measure_agreement(result.network, images, "prune", notes)
     here.measure_peers(images, "prune", notes)
     here.keep(result.network)

@@ -1,12 +1,12 @@
 """Comparable costs of the networks of a report: milliseconds, parameters, multiply-accumulates.
 
 The load of a machine changes, so times from different moments are hard to compare. Two networks that were timed in
-turns, by ``hardy prune`` or ``hardy bench --against``, were slowed down alike: their ratio is reliable. So, wherever
-there is such a ratio, the time of a network is this ratio times that of the other network, which may itself be a ratio
-times that of a third one. At the end of this chain is their `reference`: its time is the one from ``hardy bench`` or,
-without it, the median over all measurements in turns with it. A network without any ratio has its own time, and no
-reference. All milliseconds of a report are for one runtime, the one in which most networks were timed, and those of
-``hardy bench`` for one size, device and number of threads, chosen in the same way.
+turns, by ``hardy prune`` or ``hardy bench --against``, were slowed down alike: the median ratio of their pairs is
+reliable. So, wherever there is such a ratio, the time of a network is this ratio times that of the other network, which
+may itself be a ratio times that of a third one. At the end of this chain is their `reference`: its time is the one from
+``hardy bench`` or, without it, the median over all measurements in turns with it. A network without any ratio has its
+own time, and no reference. All milliseconds of a report are for one runtime, the one in which most networks were timed,
+and those of ``hardy bench`` for one size, device and number of threads, chosen in the same way.
 """
 
 import json
@@ -143,7 +143,7 @@ def _turns(network: Network, runtime: str, at: _Folders, benches: Sequence[Recor
         return _Turns(ratio[0], ratio[1], base[1])
     before, after = (run.cost(f"milliseconds_p50_{runtime}_{when}") for when in ("before", "after"))
     if network.parent and network.step == "prune" and before and after:
-        return _Turns(network.parent, after / before, before)
+        return _Turns(network.parent, run.cost(f"ratio_{runtime}") or after / before, before)
     return None
 
 

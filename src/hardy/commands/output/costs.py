@@ -133,10 +133,14 @@ def own_costs(network: Network, recipe: Recipe) -> list[tuple[str, str, float]]:
     return found
 
 
-def cost_values(changes: CostPairs) -> list[tuple[str, str, float]]:
-    """(target, metric, value) of every cost, before and after."""
-    before = [("cost", f"{name}_before", value) for name, value, _ in changes]
-    return before + [("cost", f"{name}_after", value) for name, _, value in changes]
+def cost_values(changes: CostPairs, comparisons: Sequence[Comparison]) -> list[tuple[str, str, float]]:
+    """(target, metric, value) of every cost, before and after, and of the ratio of the times with its quartiles."""
+    found = [("cost", f"{name}_before", value) for name, value, _ in changes]
+    found += [("cost", f"{name}_after", value) for name, _, value in changes]
+    for one in comparisons:
+        ratios = {"ratio": one.ratio, "ratio_low": one.low, "ratio_high": one.high}
+        found += [("cost", f"{name}_{one.runtime}", value) for name, value in ratios.items()]
+    return found
 
 
 def reading_values(report: PruningReport) -> list[tuple[str, str, float]]:
