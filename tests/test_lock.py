@@ -18,10 +18,10 @@ HOLD = "import sys, time; from pathlib import Path; from hardy.lock import Lock;
 @pytest.fixture
 def holder(tmp_path: Path):
     """Another process that holds the folder and has a child of its own, forked after that."""
-    code = HOLD + "import os; os.fork() and (print('held', flush=True), time.sleep(60)) or time.sleep(3)"
+    code = HOLD + "import os; time.sleep(60) if os.fork() else (print('held', flush=True), time.sleep(3))"
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    assert process.stdout.readline() == "held\n"
+    assert process.stdout.readline() == "held\n"  # from the child: from now on it does not keep the lock
     yield process
     process.kill()
     process.wait()
