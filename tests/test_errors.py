@@ -1,8 +1,9 @@
 """A message is one line that stays readable whatever was quoted in it."""
 
 import pytest
+from pydantic import BaseModel, ValidationError
 
-from hardy.errors import InputError, shortened
+from hardy.errors import InputError, shortened, worded
 
 
 @pytest.mark.parametrize(
@@ -37,3 +38,21 @@ def test_a_long_number_or_word_is_cut():
 )
 def test_prose_paths_lists_of_names_and_short_values_stay(text):
     assert shortened(text) == text
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ("96x192", "data.size: input should be a valid list (got '96x192'); write [96, 192]"),
+        ("96", "data.size: input should be a valid list (got '96')"),
+        ([96], "data.size.1: field required (got [96])"),
+    ],
+)
+def test_a_size_of_a_wrong_form_is_told_with_the_right_one(given, line):
+    class Section(BaseModel):
+        size: tuple[int, int]
+
+    with pytest.raises(ValidationError) as caught:
+        Section(size=given)
+    problem = caught.value.errors()[0]
+    assert worded(".".join(["data", *map(str, problem["loc"])]), problem) == line

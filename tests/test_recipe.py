@@ -82,7 +82,7 @@ def test_an_unknown_method_or_option_is_named_with_the_nearest():
         ("optim.steps=true", "optim.steps: a truth value is not a number; give a number (got True)"),
         ("data.crop=[64, yes]", "data.crop: a truth value is not a number; give a number (got [64, True])"),
         ("network.width=true", "Tiny.width: a truth value is not a number; give a number (got True)"),
-        ("algorithm={name: mixup, alpha: .inf}", "Mixup.alpha: Input should be a finite number (got inf)"),
+        ("algorithm={name: mixup, alpha: .inf}", "Mixup.alpha: input should be a finite number (got inf)"),
         ("optim.lr=-1", "optim.lr: "),
         ("optim.lr=.inf", "optim.lr: "),
         ("optim.lr=.nan", "optim.lr: "),

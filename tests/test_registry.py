@@ -113,7 +113,7 @@ def test_options_are_completed_and_converted(toys: Registry) -> None:
     [
         ({"wieght": 1}, "Adder has no option 'wieght'; did you mean 'weight'?; it has: weight, mode, sizes, name"),
         ({"weight": "much"}, "Adder.weight: .* (got 'much')"),
-        ({"mode": "max"}, "Adder.mode: Input should be 'sum' or 'mean' (got 'max')"),
+        ({"mode": "max"}, "Adder.mode: input should be 'sum' or 'mean' (got 'max')"),
         ({"sizes": [1, "x"]}, "Adder.sizes.1: .* (got 'x')"),
         ({"name": 3}, "Adder.name: .* (got 3)"),
     ],

@@ -2,12 +2,12 @@
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
-__all__ = ["InputError", "check_size", "named", "nearest", "quoted", "shortened", "within"]
+__all__ = ["InputError", "check_size", "named", "nearest", "quoted", "shortened", "within", "worded"]
 
 _MOST = 80
 """Characters of a quoted value that a message shows."""
@@ -78,6 +78,21 @@ def quoted(value: object, most: int = 80) -> str:
     except (ValueError, RecursionError):  # a number with thousands of digits, or lists nested too deep
         return f"a {type(value).__name__} that is too large to show"
     return text if len(text) <= most else f"{text[:most]}..."
+
+
+def worded(where: str, problem: Mapping[str, Any]) -> str:
+    """A problem that pydantic found at the key ``where`` (empty for none): what it is, the value, and for sizes the fix.
+
+    It says list for tuple, as YAML does.
+    """
+    message = str(problem["msg"]).removeprefix("Value error, ").split(" or instance of")[0]
+    message, value = message.replace("tuple", "list").replace("Tuple", "List"), problem["input"]
+    if not where:
+        return message
+    got = "" if isinstance(value, dict) else f" (got {quoted(value)})"
+    sides = re.fullmatch(r"(\d{1,9})[xX](\d{1,9})", value) if isinstance(value, str) else None
+    fix = f"; write [{sides[1]}, {sides[2]}]" if sides and "list" in message else ""
+    return f"{where}: {message[0].lower() + message[1:]}{got}{fix}"
 
 
 def within(option: str, value: float, least: float, most: float = math.inf) -> None:

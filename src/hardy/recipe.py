@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError, model_validator
 
 from hardy import safe_yaml
 from hardy.choices import Choice, choices, completed, keys, models, references
-from hardy.errors import InputError, nearest, quoted
+from hardy.errors import InputError, nearest, quoted, worded
 from hardy.files import expanded, write_text
 from hardy.sections import (
     Adapt,
@@ -294,10 +294,7 @@ def _first(error: ValidationError, model: type[BaseModel]) -> str:
         return f"unknown key {quoted(where)}{hint}; there are: {', '.join(known)}"
     if problem["type"] == "missing":
         return f"{where} is missing"
-    message = problem["msg"].removeprefix("Value error, ").split(" or instance of")[0]
-    message = message.replace("tuple", "list").replace("Tuple", "List")
-    got = "" if isinstance(problem["input"], dict) else f" (got {quoted(problem['input'])})"
-    return f"{where}: {message[0].lower() + message[1:]}{got}" if where else message
+    return worded(where, problem)
 
 
 def _elsewhere(word: str, known: Sequence[str], model: type[BaseModel]) -> str:

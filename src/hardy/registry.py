@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model, field_validator
 
-from hardy.errors import InputError, nearest
+from hardy.errors import InputError, nearest, worded
 from hardy.ranges import no_truth_as_number
 from hardy.sections import Kind
 from hardy.trust import permit
@@ -131,9 +131,8 @@ class Method:
             values = dict(self.model(**options))
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            said = first["msg"].removeprefix("Value error, ")
-            raise InputError(f"{self.class_name}.{where}: {said} (got {first['input']!r})") from None
+            where = ".".join([self.class_name, *(str(part) for part in first["loc"])])
+            raise InputError(worded(where, first)) from None
         for option in self.options:
             if option.kind:
                 registry = KINDS[option.kind]

@@ -61,7 +61,7 @@ def test_an_unknown_verb_as_the_shell_sees_it():
         ("data.sources=day", "data.sources: input should be a valid list (got 'day')"),
         ("data.crop=[32]", "data.crop.1 is missing"),
         ("data.size=[32, -1]", "data.size.1: input should be greater than 0 (got -1)"),
-        ("network.width=wide", "Tiny.width: Input should be a valid integer"),
+        ("network.width=wide", "Tiny.width: input should be a valid integer"),
         ("run.seed=1.5", "run.seed: input should be a valid integer"),
         ("run.workers=-1", "run.workers: input should be greater than or equal to 0 (got -1)"),
     ],
@@ -86,7 +86,7 @@ def test_a_file_that_is_no_recipe(refused, tmp_path):
     [
         ("network.width=0", "Tiny.width: 0 is out of range; it must be 1 or more"),
         ("network={name: fast_scnn, dropout: 1.5}", "FastSCNN.dropout: 1.5 is out of range; it must be from 0 to 1"),
-        ("network={name: fast_scnn, dropout: .nan}", "FastSCNN.dropout: Input should be a finite number (got nan)"),
+        ("network={name: fast_scnn, dropout: .nan}", "FastSCNN.dropout: input should be a finite number (got nan)"),
         ("network={name: fast_scnn, ffm_dilation: 0}", "FastSCNN.ffm_dilation: 0 is out of range"),
         ("network.classes=citiscapes19", "no label space 'citiscapes19'; did you mean 'cityscapes19'?"),
         ("network.weights=timm", "weights='timm': tiny has no pre-trained encoder"),

@@ -54,7 +54,7 @@ def test_a_criterion_that_reads_data_needs_some(refused, prune):
         ({"min_width": 0}, "prune.min_width: input should be greater than 0 (got 0)"),
         ({"schedule": {"name": "iterative", "per_round": 1}, "round_to": 2}, "per_round 1 allows no removal: it must"),
         ({"criterion": {"name": "ior", "alpha": -1}}, "IoR.alpha: -1.0 must be 0 or more"),
-        ({"criterion": {"name": "ior", "alpha": "big"}}, "IoR.alpha: Input should be a valid number"),
+        ({"criterion": {"name": "ior", "alpha": "big"}}, "IoR.alpha: input should be a valid number"),
         ({"scope": "local"}, "prune.scope: input should be 'global' or 'layer' (got 'local')"),
     ],
 )

@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from hardy import safe_yaml
-from hardy.errors import InputError, nearest, quoted
+from hardy.errors import InputError, nearest, quoted, worded
 from hardy.files import expanded
 from hardy.ranges import MOST_THREADS
 from hardy.recipe import Recipe, parsed
@@ -316,8 +316,7 @@ def _first(error: ValidationError) -> str:
         return f"unknown key {quoted(where)}{nearest(path[-1], known)}; there are: {', '.join(known)}"
     if problem["type"] == "missing":
         return f"{where} is missing"
-    message = problem["msg"].removeprefix("Value error, ").split(" or instance of")[0].replace("tuple", "list")
-    return f"{where}: {message[0].lower() + message[1:]} (got {quoted(problem['input'])})"
+    return worded(where, problem)
 
 
 def _section(path: list[str]) -> Any:
