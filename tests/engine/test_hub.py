@@ -14,6 +14,7 @@ from hardy.engine import hub
 from hardy.engine.card import card, measured
 from hardy.errors import InputError
 from hardy.records import Record
+from hardy.sections import Data
 
 SCORES = {"folder/day": 0.5, "folder/night": 0.25, "unseen": 0.25}
 TEACHER = {"name": "segformer", "from": "runs/big", "sha256": "0" * 64, "licence": "cc-by-nc-4.0"}
@@ -96,6 +97,20 @@ def test_the_card_writes_a_gap_as_a_difference_and_parameters_in_full():
     text = card(hardy.create("tiny", classes="camvid11"), "x", rows, sha256="0", licence=None, address="x")
     assert "| a/b | mIoU | 50.0 | train |\n| gap: source minus unseen, in points | mIoU | 25.0 | train |" in text
     assert "- parameters: 1,138,051\n- GMACs: 0.0592\n" in text
+
+
+@pytest.mark.parametrize(
+    ("size", "line", "option"),
+    [
+        ((96, 192), "Its images were resized to 96x192 (height x width) and cropped to 64x128.", " --size 96x192"),
+        (None, "It was trained at the images' own size, on crops of 64x128 (height x width).", ""),
+    ],
+)
+def test_the_card_says_at_which_size_it_was_trained_and_predicts(size, line, option):
+    network, data = hardy.create("tiny", classes="camvid11"), Data(sources=("streets/sim",), size=size, crop=(64, 128))
+    text = card(network, "x", [], sha256="0", licence=None, address="x", data=data)
+    assert line in text
+    assert f"hardy predict x photos/ masks/{option}\n```" in text
 
 
 def test_the_latest_number_of_a_domain_counts():

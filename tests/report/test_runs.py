@@ -13,6 +13,7 @@ from hardy.report.intervals import confusion, interval
 from hardy.report.page.subject import Subject
 from hardy.report.prices import price
 from hardy.report.runs import networks
+from hardy.sections import NetworkChoice
 
 
 @pytest.fixture
@@ -40,6 +41,16 @@ def test_what_learned_from_a_teacher_is_beside_it(tmp_path):
         "tuned": ("tune", "dense"),
         "two": ("distil", None),
     }
+
+
+def test_a_run_without_a_folder_in_its_path_is_no_architecture(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "tiny", 0.9, notes={"network": NetworkChoice(name="tiny").noted})
+    write_run(tmp_path / "other", 0.9, notes={"network": "tiny"})
+    write_run(tmp_path / "tuned", 0.8, notes={"network": NetworkChoice(run="tiny").noted, "tuner": "frozen"})
+    write_run(tmp_path / "student", 0.8, notes={"network": "tiny", "teacher": "tiny"})
+    parents = {name: one.parent.name if one.parent else None for name, one in made(tmp_path).items()}
+    assert parents == {"tiny": None, "other": None, "tuned": "tiny", "student": "tiny"}
 
 
 def test_names_steps_parents_and_scores(story):

@@ -126,7 +126,7 @@ def _measure_and_save(here: Run, result: _Result, images: Split, choice: Prune) 
     """Measure the smaller network, record it with its costs, save it, and finish the run."""
     chosen = here.recipe.network
     notes = {
-        "network": chosen.name or chosen.run,
+        "network": chosen.noted,
         "criterion": choice.criterion.name,
         "ratio": choice.ratio,
         "schedule": choice.schedule.name,

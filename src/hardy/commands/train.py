@@ -59,8 +59,8 @@ def save_and_measure(here: Run, network: Network, images: Split) -> ScoreTable:
     """Save ``network``, measure it, and finish the run."""
     here.keep(network, measured=False)
     chosen = here.recipe.network
-    started = "" if not chosen.run or Path(chosen.run).name == START else chosen.run
-    name = chosen.name or started or type(network).__name__
+    in_memory = chosen.run is not None and Path(chosen.run).name == START
+    name = type(network).__name__ if in_memory else chosen.noted
     tuner = {"tuner": here.recipe.tuner.name} if here.recipe.tuner else {}
     notes = {"network": name, **tuner, **here.selection}
     table = here.measure(network, images, "train", notes)

@@ -12,6 +12,7 @@ import yaml
 from hardy.networks.base import Network
 from hardy.networks.building import lineage
 from hardy.records import Record
+from hardy.sections import Data
 
 __all__ = ["card", "measured"]
 
@@ -20,7 +21,14 @@ _COSTS = {"parameters": "parameters", "gmacs": "GMACs", "gmacs_after": "GMACs", 
 
 
 def card(
-    network: Network, name: str, records: Sequence[Record], *, sha256: str, licence: str | None, address: str
+    network: Network,
+    name: str,
+    records: Sequence[Record],
+    *,
+    sha256: str,
+    licence: str | None,
+    address: str,
+    data: Data | None = None,
 ) -> str:
     """The card of ``network`` as Markdown.
 
@@ -31,7 +39,9 @@ def card(
         sha256: of its weights.
         licence: of the network, as its owner states it; None when that is not stated.
         address: where `hardy pull` finds it.
+        data: the section of its run's recipe; None if there is no recipe.
     """
+    size = f" --size {_sides(data.size)}" if data and data.size else ""
     head: dict[str, object] = {
         "license": licence or "unknown",
         "library_name": "hardy",
@@ -40,8 +50,8 @@ def card(
     head["tags"] = ["hardy", "semantic-segmentation", "domain-generalization"]
     parts = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n# {name}",
-        "\n".join(_what(network)),
-        f"## Use\n\n```sh\nhardy pull {address} {name}\nhardy predict {name} photos/ masks/\n```\n\n"
+        "\n".join(_what(network, data)),
+        f"## Use\n\n```sh\nhardy pull {address} {name}\nhardy predict {name} photos/ masks/{size}\n```\n\n"
         f'```python\nimport hardy\n\nnet = hardy.load("{name}")  # images (B, 3, H, W) RGB in [0, 1] -> logits\n```',
         "## Domains and numbers\n\n" + "\n".join(_numbers(records)),
         "## Lineage\n\n" + "\n".join(_lineage(network)),
@@ -75,13 +85,21 @@ def measured(records: Sequence[Record], metric: str | None = None) -> list[Recor
     return list(latest.values())
 
 
-def _what(network: Network) -> Iterator[str]:
+def _what(network: Network, data: Data | None) -> Iterator[str]:
     kind = network.architecture.get("name") or type(network).__name__
     count = sum(weight.numel() for weight in network.parameters())
     yield f"A segmentation network of Hardy: `{kind}`, {count:,} parameters."
     yield f"Classes (`{network.label_space.name}`): {', '.join(network.label_space.classes)}."
+    if data and data.size:
+        yield f"Its images were resized to {_sides(data.size)} (height x width) and cropped to {_sides(data.crop)}."
+    elif data:
+        yield f"It was trained at the images' own size, on crops of {_sides(data.crop)} (height x width)."
     if network.changes:
         yield f"Changed since it was built: {', '.join(str(each['change']) for each in network.changes)}."
+
+
+def _sides(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
 
 
 def _numbers(records: Sequence[Record]) -> Iterator[str]:

@@ -19,6 +19,7 @@ from huggingface_hub.errors import LocalTokenNotFoundError, RepositoryNotFoundEr
 from hardy import records
 from hardy.engine import artefact
 from hardy.engine.card import card
+from hardy.engine.run_folder import origin_of
 from hardy.errors import InputError, quoted
 from hardy.files import expanded, write_together
 from hardy.networks.base import Network
@@ -115,7 +116,9 @@ def _written(network: Network, folder: Path, work: Path, address: str, licence: 
     name = address.removeprefix(HUB).rstrip("/").split("/")[-1]
     sha256 = artefact.saved_checksum(work)
     shown = address if address.startswith(HUB) else "FOLDER"  # a path may identify its author
-    text = card(network, name, found, sha256=sha256, licence=licence, address=shown)
+    recipe = origin_of(folder).recipe
+    data = recipe.data if recipe and recipe.data.sources else None
+    text = card(network, name, found, sha256=sha256, licence=licence, address=shown, data=data)
     (work / "README.md").write_text(text, encoding="utf-8")
     return {each: contents(work / each) for each in _FILES}
 

@@ -83,10 +83,10 @@ def _parent(network: Network, at: _Folders) -> Network | None:
     run = network.first
     if run.adapt or run.peer:
         return _in([run.folder], network, at)
-    for named in (run.note("network"), run.note("teacher")):
-        if isinstance(named, str) and "/" in named.replace("\\", "/"):
-            return _in(_places(named, run), network, at)
-    return None
+    started, teacher = run.note("network"), run.note("teacher")
+    if isinstance(started, str) and "/" in started.replace("\\", "/"):  # the others are names of architectures
+        return _in(_places(started, run), network, at)
+    return _in(_places(teacher, run), network, at) if isinstance(teacher, str) else None
 
 
 def _places(named: str, run: Run) -> list[Path]:

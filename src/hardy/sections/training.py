@@ -46,6 +46,12 @@ class NetworkChoice(Method):
             return {**named, "classes": "cityscapes19"}
         return named
 
+    @property
+    def noted(self) -> str:
+        """What records call it: its name, or its run as a path with a folder, ``./dense`` for ``dense``."""
+        run = self.run or ""
+        return self.name or (run if "/" in run.replace("\\", "/") else f"./{run}")
+
 
 class Data(Section):
     """The domains, their splits and the transforms of training images. Sizes are (height, width).
