@@ -81,7 +81,7 @@ def quoted(value: object, most: int = 80) -> str:
 
 
 def worded(where: str, problem: Mapping[str, Any]) -> str:
-    """A problem that pydantic found at the key ``where`` (empty for none): what it is, the value, and for sizes the fix.
+    """A problem that pydantic found at the key ``where``, if it has one: what, the value, and the right form of a size.
 
     It says list for tuple, as YAML does.
     """

@@ -57,8 +57,8 @@ def test_a_class_without_a_pixel_is_named(call, recipe, street, tmp_path):
         network={"name": "tiny", "width": 16, "classes": str(street)}, data={"root": str(street)}, optim={"steps": 1}
     )
     said = call("train", file)
-    assert (said.code, f"folder/day: {line}" in said.err) == (0, True), said
-    assert f"folder/day: {line}" in (tmp_path / "run" / "train.log").read_text()
+    assert (said.code, f"folder/day (training images): {line}" in said.err) == (0, True), said
+    assert f"folder/day (training images): {line}" in (tmp_path / "run" / "train.log").read_text()
 
 
 def test_binary_masks_of_0_and_255_do_not_pass_for_perfect_in_silence(call, street, tmp_path):

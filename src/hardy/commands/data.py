@@ -2,16 +2,15 @@
 
 import json
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import track
 
-from hardy.commands.output.printing import percent, say, show_rows
+from hardy.commands.output.printing import bar, percent, say, show_rows
 from hardy.data import check, sources
-from hardy.data.base import Item
 from hardy.data.doctor import convert as converting
 from hardy.data.doctor import layout, sheet
 from hardy.data.doctor.examine import Checked, Examined, examine
@@ -45,7 +44,7 @@ def doctor(words: Sequence[str], *, root: str | None, datasets: Options = None, 
         InputError: if a word is not the name of a domain, dataset or folder with data.
     """
     domains, unpaired = layout.named(words, root=sources.data_root(root), options=datasets)
-    found = examine(domains, unpaired, over=_over)
+    found = examine(domains, unpaired, over=bar)
     if as_json:
         print_json(found.to_json())
     else:
@@ -97,7 +96,7 @@ def convert(
     domains, unpaired = layout.named(words, root=sources.data_root(root), options=datasets)
     if unpaired:
         raise InputError(f"{unpaired[0]}: it has no mask or no image ({len(unpaired)} such); see hardy data check")
-    count = converting.convert(domains, target, classes=classes, over=_over)
+    count = converting.convert(domains, target, classes=classes, over=bar)
     say(f"wrote {count} images to {target}; check them: hardy data check {target}")
 
 
@@ -113,7 +112,7 @@ def run(domains: Sequence[str], *, root: str | None, datasets: Options = None) -
     chosen = sources.domains(domains, root=sources.data_root(root), options=datasets)
     label_space = chosen[0].dataset.label_space
     data = [(domain, domain.items()) for domain in chosen]
-    counts = check.count_labels(data, label_space, decode="all", over=_over)
+    counts = check.count_labels(data, label_space, decode="all", over=partial(bar, name="decoding"))
     rows = [
         [
             domain.name,
@@ -128,12 +127,6 @@ def run(domains: Sequence[str], *, root: str | None, datasets: Options = None) -
     show_rows("every label was read: each id is in the map", ["class", "share of labelled pixels %"], shares)
     if missing := check.gaps(data, label_space, counts):
         say(missing)
-
-
-def _over(items: Sequence[Item], name: str = "decoding") -> Iterable[Item]:
-    """``items`` with a progress bar on a terminal."""
-    screen = Console(stderr=True)
-    return track(items, name, console=screen, transient=True, disable=not screen.is_terminal)
 
 
 def _show(found: Checked) -> None:

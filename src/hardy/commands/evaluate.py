@@ -11,9 +11,11 @@ from hardy import pictures
 from hardy.commands import stream
 from hardy.commands.input.in_memory import from_sections, references
 from hardy.commands.input.words import adapt_apart, adapt_words, stream_apart
-from hardy.commands.output.printing import keep_records, say_lineage, show_table
+from hardy.commands.output.printing import bar, keep_records, say_lineage, show_table
 from hardy.commands.output.unmeasured import refuse_unmeasured
 from hardy.counts import write
+from hardy.data.base import DomainItems
+from hardy.data.label_spaces import LabelSpace
 from hardy.engine import artefact, protocol
 from hardy.engine.adapting import chosen, notes
 from hardy.engine.evaluate import ScoreTable
@@ -26,6 +28,8 @@ from hardy.files import expanded
 from hardy.networks.base import Network, refuse_plain
 from hardy.ops.tensors import check_finite
 from hardy.records import Record
+from hardy.sections import Adapt
+from hardy.types import Batch
 
 __all__ = ["evaluate", "run"]
 
@@ -143,10 +147,10 @@ def _measure(
     machine: Mapping[str, Any],
     adapt: str | Mapping[str, Any] | None,
     *,
-    tolerant: bool = False,
+    typed: bool = False,
     source_images: Iterable[Tensor] | Tensor | None = None,
 ) -> ScoreTable:
-    """See `evaluate`; a ``tolerant`` table names the domains that cannot be read and has the scores of the others.
+    """See `evaluate`; ``typed`` on a terminal it shows progress, and names what cannot be read beside the other scores.
 
     Args:
         network: any network.
@@ -155,7 +159,7 @@ def _measure(
         views: a recipe's ``evaluate`` section.
         machine: the keys ``device`` and ``seed`` of a recipe's ``run`` section.
         adapt: a test-time method.
-        tolerant: if a domain cannot be read, measure the others.
+        typed: if a domain cannot be read, measure the others; show progress bars on a terminal.
         source_images: for a test-time method that is not source-free.
     """
     domains = references(domains)
@@ -173,8 +177,27 @@ def _measure(
     protocol.large_enough(network, {"size": recipe.data.size, "window": recipe.evaluate.window})
     parts = protocol.split(recipe.data, seed=0)
     unseen = [("unseen", part) for part in parts.unseen]
-    ways: dict[str, Any] = {"tolerant": tolerant, "source_images": source_images}
-    return protocol.measure(network, unseen, Settings.of(recipe), adapt=recipe.adapt, **ways)
+    settings = Settings.of(recipe)
+    ways: dict[str, Any] = {"tolerant": typed, "source_images": source_images, "adapt": recipe.adapt}
+    return protocol.measure(network, unseen, settings, _with_bars(settings) if typed else None, **ways)
+
+
+def _with_bars(settings: Settings) -> protocol.Stream:
+    """`hardy.engine.protocol.reading` with a progress bar for each domain."""
+    read = protocol.reading(settings)
+
+    def stream(part: DomainItems, space: LabelSpace) -> Iterable[Batch]:
+        domain, items = part
+        return bar(read(part, space), domain.name, -(-len(items) // settings.evaluate.batch))
+
+    return stream
+
+
+def _adapting(adapt: Adapt | None, origin: Origin, root: str | None) -> dict[str, Any]:
+    """The arguments of `_measure` on the command line for ``adapt`` and the run ``origin``."""
+    images = of_run(origin, root) if adapt else None
+    method = adapt.model_dump(mode="json") if adapt else None
+    return {"adapt": method, "source_images": images and bar(images, "source images"), "typed": True}
 
 
 def _keep(table: ScoreTable, counts: Path | None, worst: Path) -> None:
@@ -218,20 +241,19 @@ def run(
         places: dict[str, Any] = {"root": root, "datasets": datasets, "splits": splits, "size": size, "device": device}
         stream.run(folder, [*streaming, *adapting], domains=domains, **places)
         return
-    adapt = chosen(None, adapting)
-    network = _loaded(folder, per_class=per_class)
+    adapt, network = chosen(None, adapting), _loaded(folder, per_class=per_class)
     origin = origin_of(folder)
     asked = {"size": size, "splits": splits, "datasets": datasets, "window": window, "flip": flip, "scales": scales}
-    size = size or (origin.recipe.data.size if origin.recipe else None)
-    reading = _reading(origin.root(root), origin.options(domains, datasets), size, splits)
+    sides = size or origin.size
+    reading = _reading(origin.root(root), origin.options(domains, datasets), sides, splits)
     shown = {**_views(window, scales, classes, flip=flip), "keep_counts": counts is not None, "keep_worst": worst}
     began = time.perf_counter()
-    ways: dict[str, Any] = {"adapt": adapt and adapt.model_dump(mode="json"), "source_images": of_run(origin, root)}
-    table = _measure(network, domains, reading, shown, {"device": device, "seed": origin.seed}, tolerant=True, **ways)
+    machine = {"device": device, "seed": origin.seed}
+    table = _measure(network, domains, reading, shown, machine, **_adapting(adapt, origin, root))
     cost = {"adapt_seconds": round(time.perf_counter() - began, 2)} if adapt else {}
     _keep(table, counts, pictures.place(folder, adapt.name if adapt else ""))
     show_table(f"{folder} on {', '.join(domains)}{adapt_words(adapt)}", table, per_class=per_class)
     say_lineage(str(folder), network)
-    here = {"size": list(size) if size else None, "domains": list(domains), **_given(asked), **notes(adapt)}
+    here = {"size": list(sides) if sides else None, "domains": list(domains), **_given(asked), **notes(adapt)}
     keep_records(folder, _records(origin, table, here, cost))
     refuse_unmeasured(table, folder, adapt)

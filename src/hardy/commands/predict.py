@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import track
 
-from hardy.commands.output.printing import say, warn
+from hardy.commands.output.printing import bar, say, warn
 from hardy.engine.adapting import chosen
 from hardy.engine.pictures import Picture
 from hardy.engine.predict import Predicted, predict, predict_all
@@ -50,6 +49,10 @@ def run(
     Raises:
         InputError: as `hardy.engine.predict.predict_all`, and if no image could be read.
     """
+
+    def over(found: Iterable[Picture | None], count: int | None) -> Iterable[Picture | None]:
+        return bar(found, "predicting", count)
+
     adapt = chosen(None, words)
     options: dict[str, Any] = {"size": size, "window": window, "batch": batch, "device": device}
     if address is not None:
@@ -57,12 +60,12 @@ def run(
         if wrong := [name for name, given in refused.items() if given]:
             raise InputError(f"--address: several machines predict, but {wrong[0]} needs one; leave out one of the two")
         settings = Settings(folder, target, tuple(draw), trust=tuple(trust), **options)
-        found = predict_on(address, source, settings, over=_over)
+        found = predict_on(address, source, settings, over=over)
     else:
         seed = origin_of(folder).seed if adapt and folder.is_dir() else 0
         moving: dict[str, Any] = {"adapt": adapt, "seed": seed, "frames": frames, "watch": watch, "idle": idle}
         network = network_of(folder)
-        found = predict_all(network, source, target, draw=draw, say=warn, over=_over, **options, **moving)
+        found = predict_all(network, source, target, draw=draw, say=warn, over=over, **options, **moving)
     _report(found, target, as_json=json, watched=watch)
     return 1 if found.skipped else 0
 
@@ -91,9 +94,3 @@ def _report(found: Predicted, target: Path, *, as_json: bool, watched: bool = Fa
     parts += [f"skipped {len(found.skipped)}"] if found.skipped else []
     parts += [f"{found.waiting} images are left; run the same command again"] if found.waiting else []
     say("; ".join(parts))
-
-
-def _over(found: Iterable[Picture | None], count: int | None) -> Iterable[Picture | None]:
-    """``found`` with a progress bar on a terminal."""
-    screen = Console(stderr=True)
-    return track(found, "predicting", total=count, console=screen, transient=True, disable=not screen.is_terminal)

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from hardy import safe_yaml
 from hardy.commands.input.in_memory import references
-from hardy.commands.output.printing import keep_records, percent, say, say_lineage, show_rows
+from hardy.commands.output.printing import bar, keep_records, percent, say, say_lineage, show_rows
 from hardy.data import sources, unlabelled
 from hardy.device import pick
 from hardy.engine import artefact, protocol
@@ -21,7 +22,7 @@ from hardy.engine.run_folder import Origin, origin_of
 from hardy.engine.source_images import of_run
 from hardy.engine.source_images import source_images as images_of
 from hardy.engine.stream_table import Alarms, StreamTable
-from hardy.engine.streaming import Streaming
+from hardy.engine.streaming import Over, Streaming
 from hardy.errors import InputError
 from hardy.files import expanded
 from hardy.networks.base import Network, refuse_plain
@@ -85,8 +86,13 @@ def stream(
     return _shown(network, recipe, source_images)
 
 
-def _shown(network: Network, recipe: Recipe, source_images: Iterable[Tensor] | Tensor | None = None) -> StreamTable:
-    """The table of the stream of ``recipe``."""
+def _shown(
+    network: Network,
+    recipe: Recipe,
+    source_images: Iterable[Tensor] | Tensor | None = None,
+    over: Over = lambda places: places,
+) -> StreamTable:
+    """The table of the stream of ``recipe``; ``over`` iterates over the places of its frames."""
     assert recipe.stream is not None
     assert recipe.adapt is not None
     refuse_plain(network)
@@ -120,7 +126,7 @@ def _shown(network: Network, recipe: Recipe, source_images: Iterable[Tensor] | T
             size=data.size,
             owner=_owner(network, recipe),
         )
-        return made.run()
+        return made.run(over=over)
     finally:
         network.train(was_training)
 
@@ -164,10 +170,10 @@ def run(
     network = artefact.load(folder)
     check_finite(network, folder)
     origin = origin_of(folder)
-    usual = origin.recipe.data.size if origin.recipe else None
-    given = {"root": root, "datasets": datasets, "unseen_splits": list(splits), "size": size or usual}
+    given = {"root": root, "datasets": datasets, "unseen_splits": list(splits), "size": size or origin.size}
     recipe = _recipe(words, domains, given, {"device": device, "seed": origin.seed}, origin)
-    table = _shown(network, recipe, None if recipe.data.sources else of_run(origin, root))
+    images = None if recipe.data.sources else of_run(origin, root)
+    table = _shown(network, recipe, images and bar(images, "source images"), partial(bar, name="frames"))
     assert recipe.adapt is not None
     assert recipe.stream is not None
     _show(f"{folder} on {', '.join(table.domains)}: {recipe.stream.kind}, {recipe.adapt.name}", table)

@@ -34,6 +34,11 @@ class Origin(NamedTuple):
     seed: int = 0
     recipe: Recipe | None = None
 
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """The (height, width) to which the run resized its images; None if it did not."""
+        return self.recipe.data.size if self.recipe else None
+
     def root(self, given: str | None = None) -> str | None:
         """The folder of all data sets: ``given``, else the run's own if it is on this machine, else None."""
         own = self.recipe.data.root if self.recipe else None

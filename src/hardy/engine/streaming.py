@@ -13,7 +13,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -38,9 +38,12 @@ from hardy.sections import Stream
 from hardy.timing import memory
 from hardy.types import Batch
 
-__all__ = ["Streaming"]
+__all__ = ["Over", "Streaming"]
 
 _log = logging.getLogger("hardy")
+
+Over = Callable[[Iterable[int]], Iterable[int]]
+"""Iterates over the places of frames."""
 
 _TIMED = 3
 """Batches whose median time decides how often a method can adapt."""
@@ -95,8 +98,10 @@ class Streaming:
         domain, items = self._parts[frame.domain]
         return domain.dataset.name_of(items[frame.item])
 
-    def run(self, until: int | None = None) -> StreamTable:
+    def run(self, until: int | None = None, over: Over = lambda places: places) -> StreamTable:
         """Go on to the end of the stream, or until ``until`` frames have passed, and return what was measured.
+
+        ``over`` iterates over the places of the frames, as a progress bar does.
 
         Raises:
             InputError: when no frame could be used.
@@ -106,7 +111,7 @@ class Streaming:
             for part in (*self._parts, *self._sources):
                 self._probe("source", self.network, part)
         saved = self.progress.position
-        for frames, batch in self._batches(end):
+        for frames, batch in self._batches(end, over):
             self._step(frames, batch)
             if self.choice.folder and self.progress.position - saved >= self.choice.checkpoint_every:
                 saved = self.progress.position
@@ -145,11 +150,11 @@ class Streaming:
             self.live.confusion(),
         )
 
-    def _batches(self, end: int) -> Iterator[tuple[list[tuple[int, Frame]], Batch]]:
+    def _batches(self, end: int, over: Over) -> Iterator[tuple[list[tuple[int, Frame]], Batch]]:
         """The frames up to ``end`` that can be used, in batches of neighbours of one size."""
         waiting: list[tuple[int, Frame]] = []
         samples: list[tuple[Tensor, Tensor]] = []
-        for place in range(self.progress.position, end):
+        for place in over(range(self.progress.position, end)):
             frame = self._frames[place]
             try:
                 sample = self._read(self._parts[frame.domain], frame.item)

@@ -3,11 +3,13 @@
 import errno
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from rich.cells import cell_len
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
@@ -18,8 +20,21 @@ from hardy.networks.base import Network
 from hardy.networks.building import lineage
 from hardy.records import Record
 
-__all__ = ["keep_records", "percent", "plain", "say", "say_lineage", "show_json", "show_rows", "show_table", "warn"]
+__all__ = [
+    "bar",
+    "keep_records",
+    "percent",
+    "plain",
+    "say",
+    "say_lineage",
+    "show_json",
+    "show_rows",
+    "show_table",
+    "warn",
+]
 
+
+Item = TypeVar("Item")
 
 SHOWN = 6
 """How many absent classes a line lists."""
@@ -46,6 +61,12 @@ def say(line: str) -> None:
 def warn(line: str) -> None:
     """Print one line on standard error: something was left out, but the command continues."""
     Console(file=sys.stderr, highlight=False, soft_wrap=True).print(plain(f"hardy: {line}"))
+
+
+def bar(items: Iterable[Item], name: str, count: int | None = None) -> Iterable[Item]:
+    """``items``, of which there are ``count`` if that is known, with a progress bar on a terminal."""
+    screen = Console(stderr=True)
+    return track(items, name, total=count, console=screen, transient=True, disable=not screen.is_terminal)
 
 
 def say_lineage(name: str, network: Network) -> None:
