@@ -63,6 +63,10 @@ def test_a_file_of_open_sizes_and_one_that_is_damaged(network, images, tmp_path)
     assert all(np.array_equal(ids(one), ids(other)) for one, other in zip(theirs, ours, strict=True))
     adapted = predict(read_exported(tmp_path / "net.onnx"), images, tmp_path / "adapted", adapt="source")
     assert all(np.array_equal(ids(one), ids(other)) for one, other in zip(theirs, adapted, strict=True))
+    for output in ("logits", "classes"):
+        export(network, tmp_path / "small.onnx", size=(32, 48), output=output, dynamic=True)
+        with pytest.raises(InputError, match="takes images of at least 16x16 pixels, not 8x24"):
+            read_exported(tmp_path / "small.onnx")(torch.rand(1, 3, 8, 24))
     whole = (tmp_path / "net.onnx").read_bytes()
     (tmp_path / "net.onnx").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match="onnxruntime cannot read it"):

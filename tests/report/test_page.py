@@ -238,6 +238,34 @@ def test_an_int8_file_shows_what_its_domains_lost(tmp_path):
     assert cells == ["quantize", "alone", "98.00 % of pixels agree", "–", "–", "−1.0", "−1.0", "−2.0"]
 
 
+def test_a_stream_is_compared_with_the_source_network_on_the_same_frames(tmp_path):
+    run = write_run(tmp_path / "alone", 0.8, kept=False)
+
+    def streamed(method, kind, score, worst, ms):
+        notes = {"adapt": {"name": method}, "stream": {"kind": kind}, "domains": ["streets/fog"]}
+        values = {"online_miou": score, "worst_window_miou": worst, "ms_per_frame": ms, "source_ms_per_frame": 10.0}
+        lines = {"frames": 40, **values}.items()
+        made = [Record("r", "stream", (), "stream", 0, name, value, notes=notes) for name, value in lines]
+        return [*made, Record("r", "stream", (), "stream", 0, "online_miou", 0.9, notes={**notes, "round": 1})]
+
+    lines = streamed("tent", "abrupt", 0.9, 0.9, 99.0) + streamed("source", "abrupt", 0.5, 0.3, 10.0)
+    lines += streamed("tent", "abrupt", 0.52, 0.25, 25.0) + streamed("tent", "mixed", 0.4, 0.2, 20.0)
+    records.append(run / "records.jsonl", lines)
+    subject, _ = build.write([run], tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert [one.name for one in subject.networks] == ["alone"]
+    steps = text[text.index("What each step cost") :]
+    found = [
+        [re.sub("<[^>]+>", "", cell) for cell in re.findall("<t[dh].*?</t[dh]>", row, re.DOTALL)]
+        for row in re.findall("<tr.*?</tr>", steps[: steps.index("</table>")], re.DOTALL)
+    ]
+    assert [row for row in found if "stream" in row] == [
+        ["alone tent, abrupt", "stream", "alone", "40 frames", "–", "× 2.50", "–", "+2.0", "−5.0"],
+        ["alone source, abrupt", "stream", "alone", "40 frames", "–", "× 1.00", "–", "50.0", "30.0"],
+        ["alone tent, mixed", "stream", "alone", "40 frames", "–", "× 2.00", "–", "40.0", "20.0"],
+    ]
+
+
 def test_of_many_networks_the_front_and_the_best_are_shown_in_detail(tmp_path):
     for place in range(12):
         cost = {"milliseconds_p50_eager_after": 10.0 - place / 2, "parameters_after": 1.0}

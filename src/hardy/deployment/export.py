@@ -333,6 +333,7 @@ def _sign(file: Path, proof: Proof, network: Network) -> None:
     shown = {name: value for name, value in proof.to_json().items() if name != "path"}
     more = {"pretrained": network.architecture.get("pretrained"), "lineage": list(network.lineage)}
     more |= {} if proof.statistics == "fixed" else described(network)
+    more |= {"least_size": network.least_size} if proof.dynamic else {}
     entry.value = json.dumps({**shown, **{name: value for name, value in more.items() if value}})
     reserve(model)
     onnx.checker.check_model(model)

@@ -20,6 +20,9 @@ from hardy.types import Outputs
 
 __all__ = ["Exported", "described", "opened"]
 
+_LARGEST = 4096
+"""The largest `hardy.networks.base.Network.least_size` that a file may name."""
+
 
 class Exported(Network):
     """The network in the ONNX file ``path``: it runs on the CPU in float32, cannot be trained and gives logits only.
@@ -30,6 +33,7 @@ class Exported(Network):
 
     Attributes:
         takes: (B, H, W) of the images that the file takes; None for an open dimension.
+        least_size: that of the network, for a file of dynamic sizes that names it; otherwise 1.
         weights_from: licence and origin of the encoder weights that the network started from, if the file names them.
 
     Raises:
@@ -50,6 +54,7 @@ class Exported(Network):
             what = f"{quoted(output)} at upsample {quoted(upsample)}"
             raise InputError(f"{path}: returns {what}, but logits at full size are needed; export it with --logits")
         super().__init__(label_space, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        self.least_size = description["least_size"]
         self.weights_from, self.lineage = description.get("pretrained", {}), checked(description.get("lineage", []))
         self.path, self._session = path, session
         takes, gives = session.takes, session.gives
@@ -94,7 +99,8 @@ def opened(path: Path) -> Session:
 
 
 def described(path: Path, text: str | None) -> tuple[LabelSpace, Mapping[str, Any]]:
-    """The classes of a file whose metadata is ``text``, and the metadata, which have ``output`` and ``upsample``.
+    """The classes of a file whose metadata is ``text``, and the metadata, which have ``output``, ``upsample`` and
+    ``least_size``.
 
     Raises:
         InputError: naming the file, if it does not name its classes.
@@ -105,8 +111,10 @@ def described(path: Path, text: str | None) -> tuple[LabelSpace, Mapping[str, An
         )
     try:
         description: dict[str, Any] = json_value(text)
-        described = {"upsample": "full", **description, "output": description["output"]}
-        label_space = description["labels"]
+        described = {"upsample": "full", "least_size": 1, **description, "output": description["output"]}
+        label_space, least = description["labels"], described["least_size"]
+        if not (isinstance(least, int) and 1 <= least <= _LARGEST):
+            raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{path}: its description is damaged; export the network again") from None
     try:

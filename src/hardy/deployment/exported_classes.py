@@ -36,6 +36,7 @@ class ExportedClasses(Network):
 
     Attributes:
         takes: (B, H, W) of the images that the file takes; None for an open dimension.
+        least_size: see `hardy.deployment.exported.Exported`.
 
     Raises:
         InputError: if onnxruntime is missing or cannot read the file, or if it holds no network with a class per pixel.
@@ -46,8 +47,9 @@ class ExportedClasses(Network):
 
     def __init__(self, path: Path) -> None:
         session = opened(path)
-        label_space, _ = described(path, session.described)
+        label_space, description = described(path, session.described)
         super().__init__(label_space, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        self.least_size = description["least_size"]
         if len(session.takes) != 4 or len(session.gives) != 3:
             raise InputError(f"{path}: returns {len(session.gives)} dimensions, not a class per pixel")
         takes = session.takes

@@ -261,7 +261,8 @@ def _runs(file: Path, lines: Sequence[Record]) -> Iterable[tuple[tuple[Any, ...]
 
 
 def _adaptation(one: Record) -> str:
-    adapt = one.notes.get("adapt")
+    """The method that the measured network adapted by; empty for none, and for a stream, which is a step of its own."""
+    adapt = one.notes.get("adapt") if one.stage != "stream" else None
     return str(adapt.get("name", "")) if isinstance(adapt, dict) else ""
 
 

@@ -1,5 +1,6 @@
 """The origin of the numbers: training curves, the cost and gain of each step, environment, commands."""
 
+import json
 import shlex
 from collections.abc import Iterable
 from dataclasses import replace
@@ -49,12 +50,14 @@ def steps(subject: Subject) -> str:
     """The cost and the gain of each step, compared with the network that it started from."""
     columns = ["network", "step", "from", "took", "parameters", "ms", "seen", "unseen", "worst"]
     rows = [_step(one) for one in subject.networks]
-    rows += [row for one in subject.networks for row in [*_exports(one), *_quantised(one)]]
+    rows += [row for one in subject.networks for row in [*_exports(one), *_quantised(one), *_streams(one)]]
     note = (
         "Took: seconds and training steps of this step only. If a step starts from another network, or learns from a "
         "teacher, parameters and ms are shares of that network's, and scores are differences in points. For a first "
         "step they are the numbers themselves. Separate: the two were not timed in turns. For an int8 file, scores are "
-        "compared with its network's; unseen is the mean, and worst the domain that loses most."
+        "compared with its network's; unseen is the mean, and worst the domain that loses most. For a stream, ms is a "
+        "share of the network's without adaptation, and scores are compared with the method source on the same stream: "
+        "unseen is the score of all frames, and worst that of the worst window."
     )
     return section("steps", "What each step cost and gained", note, table("Steps", columns, rows))
 
@@ -109,6 +112,37 @@ def _quantised(one: Network) -> list[list[Cell]]:
         cells = [percent(gain, signed=True) for gain in shown]
         head = [_file(one, file), Cell("quantize"), Cell(escape(one.name)), _agreeing(agree)]
         rows.append([*head, Cell("–"), Cell("–"), *cells])
+    return rows
+
+
+def _streams(one: Network) -> list[list[Cell]]:
+    """A row for the latest stream of each method, compared with that of ``source`` on the same frames, if there is one.
+
+    Without one, the scores are the method's own.
+    """
+    latest: dict[str, dict[str, dict[str, float | None]]] = {}
+    for line in one.first.lines:
+        if line.stage == "stream" and line.target == "stream" and "round" not in line.notes:
+            stream = line.notes.get("stream", {})
+            frames = json.dumps([line.notes.get("domains"), stream, line.seed], sort_keys=True)
+            adapt = json.dumps({**line.notes.get("adapt", {}), "kind": stream.get("kind", "")}, sort_keys=True)
+            latest.setdefault(frames, {}).setdefault(adapt, {})[line.metric] = line.value
+    rows = []
+    for methods in latest.values():
+        named = {text: json.loads(text) for text in methods}
+        source = next((methods[text] for text, each in named.items() if each.get("name") == "source"), {})
+        for text, values in methods.items():
+            own = values is source or not source
+            tag = f"{named[text].get('name', '')}, {named[text]['kind']}"
+            title = Cell(f'{escape(one.name)} <span class="tag">{escape(tag)}</span>', head=True)
+            took = number(values.get("frames"), ",.0f")
+            ratio = _ratio(values.get("ms_per_frame"), values.get("source_ms_per_frame"))
+            scores = []
+            for metric in (f"online_{one.metric}", f"worst_window_{one.metric}"):
+                value = values.get(metric)
+                scores.append(percent(value if own else _less(value, source.get(metric)), signed=not own))
+            head = [title, Cell("stream"), Cell(escape(one.name)), Cell(f"{took.html} frames", took.sort)]
+            rows.append([*head, Cell("–"), ratio, Cell("–"), *scores])
     return rows
 
 
