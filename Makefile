@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 		echo "Hardy needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@echo "Setting up $(VENV); PyTorch is large, so the first time takes a few minutes."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint,docs,export,bench,bulk,track,report,weights,heads,video,large,corrupt]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint,docs,export,bench,bulk,track,report,weights,heads,video,large,corrupt,openvino]'
 	@touch $@
 
 demo: $(STAMP)  ## train, prune, evaluate, measure, export and report on drawn streets
