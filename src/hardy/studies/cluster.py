@@ -6,6 +6,7 @@ assigned to it. All machines of a cluster must have the same files under the sam
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -115,6 +116,7 @@ def cluster(address: str | None, cores: int | None = None) -> Iterator[Any]:
                     **quiet,
                 )
         else:
+            _knock(address)
             ray.init(address=address, **quiet)
     except Exception as error:  # Ray raises a bare Exception when a process of its own does not start in time
         why = (str(error) or type(error).__name__).splitlines()[0]
@@ -131,6 +133,27 @@ def cluster(address: str | None, cores: int | None = None) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Connect to ``address`` once; without an answer Ray itself tries for a quarter of an hour.
+
+    ``auto`` is the address of a cluster that runs on this machine or that the environment names.
+
+    Raises:
+        OSError: if nothing answers within ten seconds.
+    """
+    place: str | None = address.removeprefix("ray://")
+    if place == "auto":
+        try:
+            from ray._private.services import canonicalize_bootstrap_address
+
+            place = canonicalize_bootstrap_address(place)
+        except (ImportError, AttributeError):  # another version of Ray
+            return
+    host, _, port = (place or "").rpartition(":")
+    if host and port.isdecimal() and int(port) < 2**16:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 @contextmanager
