@@ -77,16 +77,22 @@ def test_a_line_that_is_no_record_is_named(tmp_path, line):
         read(file)
 
 
-def test_a_torn_last_line_takes_no_new_record_with_it(tmp_path):
+@pytest.mark.parametrize("kept", [0, 1, 3])
+def test_a_torn_last_line_is_removed_before_the_next_record(tmp_path, kept):
+    file = tmp_path / "records.jsonl"
+    append(file, [ONE] * kept)
+    file.write_bytes((file.read_bytes() if kept else b"") + b'{"recipe": "01')
+    append(file, [ONE])
+    assert read(file) == [ONE] * (kept + 1)
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_a_whole_last_line_without_its_end_stays(tmp_path, once):
     file = tmp_path / "records.jsonl"
     append(file, [ONE])
-    file.write_bytes(file.read_bytes() + b'{"recipe": "01')
-    append(file, [ONE])
-    with pytest.raises(InputError, match=r"records\.jsonl:2"):
-        read(file)
-    lines = file.read_text(encoding="utf-8").splitlines()
-    assert len(lines) == 3
-    assert lines[2] == lines[0]
+    file.write_bytes(file.read_bytes().rstrip())
+    append(file, [ONE, replace(ONE, seed=7)], once=once)
+    assert [each.seed for each in read(file)] == [ONE.seed] * (2 - once) + [7]
 
 
 def test_a_full_disk_leaves_the_file_as_it_was(tmp_path, monkeypatch):

@@ -6,11 +6,11 @@ import math
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from hardy.errors import InputError, named
 from hardy.lock import lock_open_file
@@ -51,13 +51,13 @@ class Record:
 def append(file: Path, records: Iterable[Record], *, once: bool = False) -> None:
     """Append ``records`` to ``file`` under a lock, so that lines are complete even with several writers.
 
-    If a crash left the last line incomplete, it is ended first, so that no new record is lost in it. With ``once``,
-    records that the file already has (apart from cost and versions) are not written again. This is for runs that were
-    killed after a measurement and repeat it.
+    If a crash left the last line incomplete, it is removed first: it is no record, and none can be read past it. With
+    ``once``, records that the file already has (apart from cost and versions) are not written again. This is for runs
+    that were killed after a measurement and repeat it.
 
     Raises:
         InputError: if ``file`` is a pipe or a device.
-        OSError: if it cannot be written, such as on a full disk; then the file does not change.
+        OSError: if it cannot be written, such as on a full disk; then its records do not change.
     """
     records = list(records)
     if (listener := _listener.get()) is not None:
@@ -70,20 +70,34 @@ def append(file: Path, records: Iterable[Record], *, once: bool = False) -> None
         lock_open_file(handle.fileno())
         if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
             raise InputError(f"{file}: it is a pipe or a device, not a file")
-        size = os.fstat(handle.fileno()).st_size
-        handle.seek(0 if once else max(0, size - 1))
-        before = handle.readall()
+        size, ended = _last_line(handle)
         if once:
-            present = {_measured(line) for line in before.decode("utf-8", "replace").splitlines()}
+            handle.seek(0)
+            present = {_measured(line) for line in handle.read().decode("utf-8", "replace").splitlines()}
             lines = [line for line in lines if _measured(line) not in present]
             if not lines:
                 return
-        incomplete = before[-1:] not in (b"", b"\n")
-        data = ("\n" * incomplete + "\n".join(lines) + "\n").encode()
+        data = ("\n" * (not ended) + "\n".join(lines) + "\n").encode()
         if os.write(handle.fileno(), data) < len(data):
             os.ftruncate(handle.fileno(), size)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(handle.fileno())
+
+
+def _last_line(handle: IO[bytes]) -> tuple[int, bool]:
+    """The size of the open file, and whether its last line is ended; an incomplete record there is removed."""
+    size = handle.seek(0, os.SEEK_END)
+    handle.seek(max(0, size - 1))
+    if handle.read() in (b"", b"\n"):
+        return size, True
+    handle.seek(0)
+    before, _, last = handle.read().rpartition(b"\n")
+    with suppress(ValueError):
+        json.loads(last)
+        return size, False
+    kept = len(before) + 1 if before else 0
+    os.ftruncate(handle.fileno(), kept)
+    return kept, True
 
 
 @contextmanager
