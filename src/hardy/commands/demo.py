@@ -7,6 +7,7 @@ page.
 """
 
 import logging
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -78,8 +79,8 @@ def _real(folder: Path) -> _Scene:
     small = list(whole(found.size(), 160))
     data = {**found.section(), "size": small, "crop": small, "scale": [0.75, 1.5], "cache": True}
     ending = (
-        f"The images are small ({small[0]}x{small[1]}) and the training takes a minute: hardy init {folder} writes a "
-        "recipe\nfor more."
+        f"The images are small ({small[0]}x{small[1]}) and the training takes a minute; hardy init writes a recipe\n"
+        f"for more: hardy init {shlex.quote(str(folder))}"
     )
     return _Scene(found.dataset, found.classes, data, ending)
 

@@ -1,5 +1,6 @@
 """``hardy push`` and ``hardy pull``: copy a network with its card to or from a folder or the Hugging Face hub."""
 
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ __all__ = ["pull", "push"]
 def push(folder: Path, to: str, *, licence: str | None, public: bool) -> None:
     """Push the network in ``folder`` to ``to``; see `hardy.engine.hub.push`."""
     place = hub.push(folder, to, licence=licence, public=public)
-    say(f"{place}: the network, its records and its card README.md; hardy pull {to} DIR fetches it")
+    say(f"{place}: the network, its records and its card README.md; hardy pull {shlex.quote(to)} DIR fetches it")
     if licence is None:
         say("the card states no licence; give one, such as --licence apache-2.0")
 

@@ -1,5 +1,6 @@
 """``hardy import``: convert published weights to a run's folder, which every other command accepts."""
 
+import shlex
 from pathlib import Path
 
 from hardy import records
@@ -39,7 +40,7 @@ def run(file: Path, *, classes: str, to: Path, network: str | None, source: str 
     records.append(to / "records.jsonl", [line])
     for text in _account(found, file, count):
         say(text)
-    say(f"wrote {to}; measure it: hardy evaluate {to} DOMAINS")
+    say(f"wrote {to}; measure it: hardy evaluate {shlex.quote(str(to))} DOMAINS")
 
 
 def _account(found: Imported, file: Path, count: int) -> list[str]:

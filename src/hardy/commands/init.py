@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 from hardy import schema
@@ -103,7 +104,7 @@ def run(data: Path | None, folder: Path) -> None:
     for name, content in texts.items():
         write_text(folder / name, content)
     read(target)
-    say(f"wrote {target} and its schema; check it, then run: hardy train {target}")
+    say(f"wrote {target} and its schema; check it, then run: hardy train {shlex.quote(str(target))}")
 
 
 def _recipe(found: DataFolder, shown: Path, target: Path) -> str:

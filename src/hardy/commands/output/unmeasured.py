@@ -1,5 +1,6 @@
 """The error at the end of a command if a domain could not be measured."""
 
+import shlex
 from pathlib import Path
 
 from hardy.commands.input.words import adapt_words
@@ -20,5 +21,5 @@ def refuse_unmeasured(table: ScoreTable, folder: Path, adapt: Adapt | None = Non
         names, reason = " ".join(table.failed), next(iter(table.failed.values()))
         raise InputError(
             f"{folder}: the network is saved, but not measured on {names}: {reason}; when the data are correct, run: "
-            f"hardy evaluate {folder} {names}{adapt_words(adapt)}"
+            f"hardy evaluate {shlex.quote(str(folder))} {names}{adapt_words(adapt)}"
         )
