@@ -220,6 +220,18 @@ def test_what_was_timed_in_turns_and_what_separately_is_said_beside_the_numbers(
     assert cells_of(text, "steps", "half")[4] == "× 0.60"
 
 
+@pytest.mark.parametrize(("load", "said"), [("2.50", False), ("2.52", True), ("unknown", False)])
+def test_times_from_a_busy_machine_are_named(tmp_path, load, said):
+    run = write_run(tmp_path / "alone", 0.8, kept=False)
+    versions = {"load": load, "cores": "2"}
+    line = Record("r", "bench", (), "onnxruntime", 0, "milliseconds_p50", 12.0, {}, versions, {"batch": 1})
+    records.append(run / "records.jsonl", [line])
+    subject, _ = build.write([run], tmp_path / "page.html")
+    words = f"The machine was busy while networks were timed (load {load[:3]} on 2 cores), so times"
+    ship = (tmp_path / "page.html").read_text(encoding="utf-8").split('<section id="tradeoff"')[0]
+    assert (words in ship, bool(subject.busy())) == (said, said)
+
+
 def test_an_int8_file_shows_what_its_domains_lost(tmp_path):
     run = write_run(tmp_path / "alone", 0.8, kept=False)
     measured = {"streets/day": (0.5, 0.49), "streets/night": (0.4, 0.38), "streets/fog": (0.3, 0.3)}

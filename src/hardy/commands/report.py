@@ -18,6 +18,8 @@ def run(paths: Sequence[Path], out: Path, *, budget: float | None = None, title:
     subject, torn = build.write(paths, out, budget=budget, title=title)
     for line in torn:
         warn(line)
+    if busy := subject.busy():
+        warn(f"{busy[0].lower()}{busy[1:]}")
     count = len(subject.networks)
     say(f"{out}: {count} network{'s' * (count != 1)}; open it in a browser; it needs no connection")
     return out

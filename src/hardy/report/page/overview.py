@@ -37,7 +37,7 @@ def ship(subject: Subject, budget: float | None) -> str:
     )
     text = f"<strong>{escape(name)}</strong>: {escape(reason)}"
     answer = f'<output id="advice" for="budget" aria-live="polite">{text}</output>'
-    how = f" {subject.how_timed()}" if subject.how_timed() else ""
+    how = "".join(f" {words}" for words in (subject.how_timed(), subject.busy()) if words)
     note = (
         f"Milliseconds: median of one image in {escape(subject.runtime)}.{how} Change the budget for another "
         f"answer.{usual}"

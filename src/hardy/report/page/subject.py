@@ -16,6 +16,9 @@ __all__ = ["DETAILED", "Subject"]
 DETAILED = 8
 """The largest number of networks shown in detail: the number of different colours."""
 
+_BUSY = 1.25
+"""A machine is busy from so many runnable threads for each core on; Hardy's own are up to one for each core."""
+
 
 @dataclass
 class Subject:
@@ -83,6 +86,24 @@ class Subject:
             f"in turns with {name}; <code>{escape(how)}</code> does this."
         )
 
+    def busy(self) -> str:
+        """A sentence that says that the machine was busy while networks were timed; empty if none was busy."""
+        loads = [
+            (load / cores, load, cores)
+            for network in self.timed
+            for run in network.runs
+            for one in run.lines
+            if one.stage == "bench" or one.metric.startswith("milliseconds")
+            if (load := _number(one, "load")) is not None and (cores := _number(one, "cores"))
+        ]
+        most, load, cores = max(loads, default=(0.0, 0.0, 0.0))
+        if most <= _BUSY:
+            return ""
+        return (
+            f"The machine was busy while networks were timed (load {load:.1f} on {cores:.0f} cores), so times and "
+            "their ratios may be wrong."
+        )
+
     def colour(self, network: Network) -> int | None:
         """The number of its colour; None for a network without one."""
         return self.detailed.index(network) if network in self.detailed else None
@@ -133,3 +154,11 @@ class Subject:
         if len(self.detailed) == len(self.networks):
             return ""
         return f" Shown are {len(self.detailed)} of {len(self.networks)} networks: those of the front, then the best."
+
+
+def _number(one: Record, name: str) -> float | None:
+    """The number ``name`` among the versions of a record; None if it has none."""
+    try:
+        return float(one.versions.get(name, ""))
+    except ValueError:
+        return None
