@@ -108,9 +108,9 @@ def test_the_card_writes_a_gap_as_a_difference_and_parameters_in_full():
 )
 def test_the_card_says_at_which_size_it_was_trained_and_predicts(size, line, option):
     network, data = hardy.create("tiny", classes="camvid11"), Data(sources=("streets/sim",), size=size, crop=(64, 128))
-    text = card(network, "x", [], sha256="0", licence=None, address="x", data=data)
+    text = card(network, "x y", [], sha256="0", licence=None, address="x", data=data)
     assert line in text
-    assert f"hardy predict x photos/ masks/{option}\n```" in text
+    assert f"hardy predict 'x y' photos/ masks/{option}\n```" in text
 
 
 def test_the_latest_number_of_a_domain_counts():

@@ -4,6 +4,7 @@ The card is the ``README.md`` of a pushed folder, in the form of the Hugging Fac
 Model Reporting", FAT* 2019): it begins with metadata in YAML.
 """
 
+import shlex
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
@@ -41,6 +42,7 @@ def card(
         address: where `hardy pull` finds it.
         data: the section of its run's recipe; None if there is no recipe.
     """
+    word = shlex.quote(name)
     size = f" --size {_sides(data.size)}" if data and data.size else ""
     head: dict[str, object] = {
         "license": licence or "unknown",
@@ -51,7 +53,7 @@ def card(
     parts = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n# {name}",
         "\n".join(_what(network, data)),
-        f"## Use\n\n```sh\nhardy pull {address} {name}\nhardy predict {name} photos/ masks/{size}\n```\n\n"
+        f"## Use\n\n```sh\nhardy pull {address} {word}\nhardy predict {word} photos/ masks/{size}\n```\n\n"
         f'```python\nimport hardy\n\nnet = hardy.load("{name}")  # images (B, 3, H, W) RGB in [0, 1] -> logits\n```',
         "## Domains and numbers\n\n" + "\n".join(_numbers(records)),
         "## Lineage\n\n" + "\n".join(_lineage(network)),
