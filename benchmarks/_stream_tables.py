@@ -7,8 +7,8 @@ or orders show is drawn as one, and of a drive blocks of 20 neighbours are drawn
 
 import base64
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import fmean
 from typing import Any
@@ -181,13 +181,18 @@ def _mean_apart(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], na
 
 
 def table(
-    found: Found, heads: Sequence[str], rows: Sequence[Row], streams: Sequence[Key], control: Row | None = None
+    found: Found,
+    heads: Sequence[str],
+    rows: Sequence[Row],
+    streams: Sequence[Key],
+    control: tuple[str, Callable[[Row], Row]] | None = None,
 ) -> list[str]:
     """A table of those rows and streams of which a cell is there; a line that says so without any.
 
-    With a ``control`` a column has the difference to that row too, over the orders that both have.
+    With a ``control``, its name and what gives the control of a row, a column has the difference to it, over the orders
+    that both have, and in how many of them the row is above it.
     """
-    last = [] if control is None else [f"less {control.labels[0]} [95 %]"]
+    last = [] if control is None else [f"less {control[0]} [95 %], won"]
     lines = [f"| {' | '.join([*heads, 'stream', *HEAD, *last])} |"]
     lines.append("|" + "---|" * (len(heads) + 1) + "---:|" * len([*HEAD, *last]))
     for row in rows:
@@ -195,11 +200,19 @@ def table(
             if pairs := found.of(stream, row):
                 own = [*row.labels, called(stream), *cells_of(pairs, stream[0])]
                 if control is not None:
-                    base = {note["order"]: note for note, _ in found.of(stream, control)}
-                    both = [(note, base[note["order"]]) for note, _ in pairs if note["order"] in base]
-                    own.append(_written(interval(both, stream[0])) if both and row != control else "–")
+                    base = {note["order"]: note for note, _ in found.of(stream, control[1](row))}
+                    both = [
+                        (note, base[note["order"]]) for note, _ in pairs if base.get(note["order"], note) is not note
+                    ]
+                    own.append(_apart(both, stream[0]) if both else "–")
                 lines.append(f"| {' | '.join(own)} |")
     return lines if len(lines) > 2 else ["Nothing is measured yet."]
+
+
+def _apart(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], kind: str) -> str:
+    """The difference of the cells of each pair with its interval, and in how many the first is above the second."""
+    won = sum(gain(pair) > 0 for pair in pairs)
+    return f"{_written(interval(pairs, kind))}, {won}/{len(pairs)}"
 
 
 def _written(found: tuple[float, float, float]) -> str:
@@ -243,8 +256,8 @@ def blocks(recorded: Sequence[Record]) -> dict[str, str]:
     slow = [Row((name, str(n)), name, found.rate(name, 1.0), every=n) for name, own in pace.items() for n in (1, own)]
     return {
         "streams": "\n".join([*table(found, heads, _usual(found, (1.0, 10.0, 0.1)), drawn), "", *_ends(found, drawn)]),
-        "streams_guard": "\n".join(table(found, heads, parts, drawn)),
-        "streams_dose": "\n".join(table(found, ("DoSe",), dose, drawn, dose[0])),
+        "streams_guard": "\n".join(table(found, heads, parts, drawn, ("all", lambda row: replace(row, guard="all")))),
+        "streams_dose": "\n".join(table(found, ("DoSe",), dose, drawn, ("as it is", lambda _: dose[0]))),
         "streams_frame_rate": "\n".join(table(found, ("method", "adapts on every"), slow, drawn)),
         "streams_rates": "\n".join([*_sensitivity(found, drawn), "", *_search(recorded)]),
         "streams_camvid": "\n".join(table(found, heads, _usual(found), real)),

@@ -253,8 +253,9 @@ def test_an_int8_file_shows_what_its_domains_lost(tmp_path):
 def test_a_stream_is_compared_with_the_source_network_on_the_same_frames(tmp_path):
     run = write_run(tmp_path / "alone", 0.8, kept=False)
 
-    def streamed(method, kind, score, worst, ms):
-        notes = {"adapt": {"name": method}, "stream": {"kind": kind}, "domains": ["streets/fog"]}
+    def streamed(method, kind, score, worst, ms, size=None):
+        stream = {"kind": kind, "folder": f"state/{method}"}
+        notes = {"adapt": {"name": method}, "stream": stream, "domains": ["streets/fog"], "size": size}
         values = {"online_miou": score, "worst_window_miou": worst, "ms_per_frame": ms, "source_ms_per_frame": 10.0}
         lines = {"frames": 40, **values}.items()
         made = [Record("r", "stream", (), "stream", 0, name, value, notes=notes) for name, value in lines]
@@ -262,6 +263,7 @@ def test_a_stream_is_compared_with_the_source_network_on_the_same_frames(tmp_pat
 
     lines = streamed("tent", "abrupt", 0.9, 0.9, 99.0) + streamed("source", "abrupt", 0.5, 0.3, 10.0)
     lines += streamed("tent", "abrupt", 0.52, 0.25, 25.0) + streamed("tent", "mixed", 0.4, 0.2, 20.0)
+    lines += streamed("tent", "abrupt", 0.3, 0.1, 30.0, size=[96, 192])
     records.append(run / "records.jsonl", lines)
     subject, _ = build.write([run], tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
@@ -275,6 +277,7 @@ def test_a_stream_is_compared_with_the_source_network_on_the_same_frames(tmp_pat
         ["alone tent, abrupt", "stream", "alone", "40 frames", "–", "× 2.50", "–", "+2.0", "−5.0"],
         ["alone source, abrupt", "stream", "alone", "40 frames", "–", "× 1.00", "–", "50.0", "30.0"],
         ["alone tent, mixed", "stream", "alone", "40 frames", "–", "× 2.00", "–", "40.0", "20.0"],
+        ["alone tent, abrupt", "stream", "alone", "40 frames", "–", "× 3.00", "–", "30.0", "10.0"],
     ]
 
 

@@ -178,12 +178,20 @@ def run(
     assert recipe.stream is not None
     _show(f"{folder} on {', '.join(table.domains)}: {recipe.stream.kind}, {recipe.adapt.name}", table)
     say_lineage(str(folder), network)
-    here = {"domains": list(table.domains), "stream": recipe.stream.model_dump(mode="json"), **notes(recipe.adapt)}
-    keep_records(folder, _records(origin, table, here))
+    keep_records(folder, _records(origin, table, _noted(recipe, table)))
     if table.skipped:
         place, name, reason = table.skipped[0]
         many = f"{len(table.skipped)} of {len(table.skipped) + len(table.places)} frames were skipped"
         raise InputError(f"{folder}: {many}; the first, frame {place}, {name}: {reason}")
+
+
+def _noted(recipe: Recipe, table: StreamTable) -> dict[str, Any]:
+    """The notes of the records of a stream: what it showed, and the method."""
+    assert recipe.stream is not None
+    data = recipe.data
+    options = {"splits": list(data.unseen_splits), "datasets": data.datasets}
+    shown = {"size": data.size, "options": options, "domains": list(table.domains)}
+    return {**shown, "stream": recipe.stream.model_dump(mode="json"), **notes(recipe.adapt)}
 
 
 def _records(origin: Origin, table: StreamTable, here: Mapping[str, Any]) -> list[Record]:

@@ -18,6 +18,9 @@ __all__ = ["commands", "curves", "environment", "steps"]
 POINTS = 300
 """The largest number of points of a curve."""
 
+_STATE = ("folder", "checkpoint_every")
+"""The keys of a stream that do not change its frames."""
+
 
 def curves(subject: Subject) -> str:
     """A figure for each stage and term, with a line for each detailed network."""
@@ -123,8 +126,9 @@ def _streams(one: Network) -> list[list[Cell]]:
     latest: dict[str, dict[str, dict[str, float | None]]] = {}
     for line in one.first.lines:
         if line.stage == "stream" and line.target == "stream" and "round" not in line.notes:
-            stream = line.notes.get("stream", {})
-            frames = json.dumps([line.notes.get("domains"), stream, line.seed], sort_keys=True)
+            stream = {name: value for name, value in line.notes.get("stream", {}).items() if name not in _STATE}
+            shown = [line.notes.get(name) for name in ("domains", "size", "options")]
+            frames = json.dumps([*shown, stream, line.seed], sort_keys=True)
             adapt = json.dumps({**line.notes.get("adapt", {}), "kind": stream.get("kind", "")}, sort_keys=True)
             latest.setdefault(frames, {}).setdefault(adapt, {})[line.metric] = line.value
     rows = []
