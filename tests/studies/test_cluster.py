@@ -1,11 +1,14 @@
 """Connecting to Ray."""
 
 import socket
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from hardy.errors import InputError
-from hardy.studies.cluster import cluster
+from hardy.studies.cluster import Job, Share, cluster, run
+from hardy.studies.order import Order
 
 ray = pytest.importorskip("ray")
 
@@ -50,3 +53,36 @@ def test_a_place_that_answers_is_left_to_ray(monkeypatch: pytest.MonkeyPatch) ->
         with cluster(address) as started:
             assert started is ray
     assert asked == [address]
+
+
+def test_a_run_that_is_done_already_is_not_started_and_those_after_it_are(tmp_path: Path) -> None:
+    task = SimpleNamespace(remote=lambda words, *_: words)
+    here = SimpleNamespace(
+        remote=lambda **_: lambda _: task,
+        cluster_resources=lambda: {"CPU": 1},
+        wait=lambda running, **_: (running[:1], running[1:]),
+        get=lambda _: 0,
+        exceptions=ray.exceptions,
+    )
+    order = Order({"a": None, "b": "a", "c": None, "d": "c"})
+    ran, left = list[str](), list[str]()
+
+    def starts(name: str) -> bool:
+        if name not in "bcd":
+            ran.append(name)
+        return name not in "bcd"
+
+    run(
+        here,
+        {name: Job((name,), tmp_path / name) for name in "abcd"},
+        order,
+        Share(1, 0),
+        limit=1,
+        going=tmp_path / "going",
+        starts=starts,
+        ended=lambda name, *outcome: left.append(name),
+        tick=lambda: None,
+    )
+    assert ran == ["a"]
+    assert left == ["a", "b", "c", "d"]
+    assert order.named("done") == ["a", "b", "c", "d"]

@@ -136,6 +136,16 @@ def test_a_failure_is_kept_until_its_cell_runs_again(ledger):
     assert not (ledger.folder / "failures.jsonl").exists()
 
 
+def test_a_cell_that_another_process_finished_is_not_run_again(ledger, finish):
+    assert ledger.done("ab") == []
+    assert ledger.prepare("a")
+    finish("a", 0.5)
+    assert not ledger.prepare("a")
+    assert ledger.done("a") == ["a"], "its network stays"
+    (ledger.run_folder("a") / "checkpoint.safetensors").write_bytes(b"")
+    assert ledger.prepare("a"), "it is not measured yet"
+
+
 def test_one_study_at_a_time_works_in_a_folder(ledger):
     with ledger.alone() as going:
         assert going.exists()

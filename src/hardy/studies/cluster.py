@@ -182,7 +182,7 @@ def run(
     *,
     limit: int | None,
     going: Path,
-    starts: Callable[[str], None],
+    starts: Callable[[str], bool],
     ended: Ended,
     tick: Callable[[], None],
 ) -> None:
@@ -195,7 +195,8 @@ def run(
         one: the resources of each run.
         limit: the largest number of runs at a time; None for no limit.
         going: a file; runs stop when it is deleted.
-        starts, ended, tick: called before a run starts, after it has ended, and a few times per second.
+        starts: called before a run starts; False if it is done already.
+        ended, tick: called after a run has ended, and a few times per second.
 
     Raises:
         StoppedStudy: after Ctrl-C or SIGTERM, when all runs have stopped.
@@ -206,8 +207,7 @@ def run(
         with stop_signal() as stop:
             while True:
                 room = 0 if stop.asked else (limit or slots(one, ray.cluster_resources())) - len(under_way)
-                for name in list(order.ready())[: max(0, room)]:
-                    starts(name)
+                for name in _ready(order, room, starts, ended):
                     order.start(name)
                     under_way[submit(jobs[name])] = name
                 if not under_way:
@@ -224,6 +224,17 @@ def run(
         going.unlink(missing_ok=True)
     if stop.asked:
         raise StoppedStudy(stop.asked)
+
+
+def _ready(order: Order, room: int, starts: Callable[[str], bool], ended: Ended) -> Iterator[str]:
+    """At most ``room`` runs that may start; runs that are done already are ended."""
+    while room > 0 and (name := next(order.ready(), None)):
+        if starts(name):
+            room -= 1
+            yield name
+        else:
+            order.end(name, "done")
+            ended(name, "done", 0, "")
 
 
 def _submitter(ray: Any, one: Share, going: Path) -> Callable[[Job], Any]:

@@ -132,12 +132,21 @@ class Ledger:
         for name in names:
             tidy(self.run_folder(name))
 
-    def prepare(self, cell: str) -> None:
-        """Write the recipe of a cell before it runs, and mark the cell as unfinished if its weights were dropped."""
+    def prepare(self, cell: str) -> bool:
+        """Write the recipe of a cell before it runs, and mark the cell as unfinished if its weights were dropped.
+
+        Returns False, and leaves the cell as it is, if another process has finished it since `done`.
+
+        Raises:
+            InputError: see `done`.
+        """
+        self._failures([failure for failure in self.failures() if failure.cell != cell])
+        if holds_network(self.run_folder(cell)) and self._complete(cell) and self._finished(self.cells[cell]):
+            return False
         self.cells[cell].recipe.write(self.recipe_file(cell), {"study": self.study, "cell": cell})
         self.log(cell).parent.mkdir(parents=True, exist_ok=True)
         (self.run_folder(cell) / "network.json").unlink(missing_ok=True)
-        self._failures([failure for failure in self.failures() if failure.cell != cell])
+        return True
 
     def gather(self, names: Iterable[str]) -> None:
         """Append the new records of these cells to the study's records."""
