@@ -80,15 +80,16 @@ def blocks() -> dict[str, str]:
 def pruning_scores(lines: Sequence[Record]) -> list[str]:
     """What is known about the scores of the pruned cells: the median over cells, with the least and the most."""
     readings = ("variance_share", "taylor_rank", "taylor_kept", "reliability")
-    rows = ["| method | reading | first round | last round |", "|---|---|---:|---:|"]
-    for method, reading in product(("ior", "taylor"), readings):
+    rows = ["| network | method | reading | first round | last round |", "|---|---|---|---:|---:|"]
+    stages = dict.fromkeys(line.notes["of"] for line in lines)
+    for stage, method, reading in product(stages, ("ior", "taylor"), readings):
         found = {}
         for place in ("scores_first", "scores_last"):
-            mine = [line for line in lines if (line.target, line.metric) == (place, reading)]
+            mine = [line for line in lines if (line.notes["of"], line.target, line.metric) == (stage, place, reading)]
             found[place] = sorted(line.value for line in mine if line.notes["axes"]["method"] == method)
         if found["scores_first"]:
             texts = [f"{median(values):.4f} ({values[0]:.4f} to {values[-1]:.4f})" for values in found.values()]
-            rows.append(f"| {method} | `{reading}` | {' | '.join(texts)} |")
+            rows.append(f"| {stage.removeprefix('pruned_')} | {method} | `{reading}` | {' | '.join(texts)} |")
     return rows
 
 
