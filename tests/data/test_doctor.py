@@ -19,8 +19,8 @@ from hardy.errors import InputError
 
 @pytest.fixture
 def street(town, tmp_path):
-    """A copy of the town."""
-    return shutil.copytree(town, tmp_path / "street")
+    """A copy of the town, below a folder whose name has parts of the names of images."""
+    return shutil.copytree(town, tmp_path / "night 11" / "street")
 
 
 def checked(*words, root=".", options=None):
@@ -258,6 +258,8 @@ def test_a_sheet_shows_images_beside_their_masks(street, tmp_path, ending):
         assert "http" not in page
         assert write(domains, to, images=99, only="07") == (2, 2)
         return
+    assert write(domains, to, images=99, only="night/") == (12, 1)
+    assert write(domains, to, images=99, only=str(street / "images/day/03.png")) == (1, 1)
     assert write(domains, to, images=1, only="11") == (2, 2)
     sheet = np.array(Image.open(to))
     red, green, blue = domains[0].dataset.label_space.colours[2]

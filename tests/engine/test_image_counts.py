@@ -9,11 +9,13 @@ import torch
 import hardy
 from hardy import counts
 from hardy.commands import evaluate, train
+from hardy.data.base import names_of
+from hardy.data.datasets.corrupted import Corrupted
 from hardy.data.datasets.streets import Streets
 from hardy.data.sources import domains
 from hardy.engine import protocol
 from hardy.engine.evaluate import count
-from hardy.engine.image_counts import counted, names_of
+from hardy.engine.image_counts import counted
 from hardy.errors import InputError
 from hardy.recipe import from_values
 from hardy.types import Batch
@@ -42,6 +44,12 @@ def test_files_are_named_below_the_folder_that_holds_them_all(paths, names):
 def test_what_is_drawn_keeps_its_name():
     streets = Streets(train=1, val=1, test=0)
     assert names_of(streets, streets.index()["sim"]["train"]) == ("sim/0",)
+
+
+def test_corrupted_files_are_named_below_the_folder_that_holds_them_all(town):
+    fog = Corrupted(root=town, of="folder", only=["day"], kinds=["fog"], strengths=[3])
+    items = fog.index()["day-fog-3"]["all"]
+    assert names_of(fog, items)[:2] == ("00.png (fog 3)", "01.png (fog 3)")
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])

@@ -1,5 +1,6 @@
 """The interface of a dataset, and the Domain: a named distribution of images with labels and splits."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from hardy.data.label_spaces import LabelSpace
 from hardy.errors import InputError
 from hardy.former import FormerName
 
-__all__ = ["AbsentError", "Dataset", "Domain", "DomainItems", "Item", "find_root"]
+__all__ = ["AbsentError", "Dataset", "Domain", "DomainItems", "Item", "find_root", "names_of"]
 
 Item = Hashable
 """The key of one image and its label in a dataset, such as a pair of paths or an index; hashable and picklable."""
@@ -103,6 +104,20 @@ class Domain:
 
 DomainItems = tuple[Domain, Sequence[Item]]
 """A domain and the items of it that are used. The ``domains`` of a Batch are indices in a sequence of these."""
+
+
+def names_of(dataset: Dataset, items: Sequence[Item]) -> tuple[str, ...]:
+    """The names of ``items``; for files the path below the deepest folder that contains all of them."""
+    found = [dataset.name_of(item) for item in items]
+    if not found or not all(isinstance(_first(item), Path) for item in items):
+        return tuple(found)
+    above = os.path.commonpath([os.path.dirname(path) for path in found])
+    return tuple(Path(os.path.relpath(path, above)).as_posix() for path in found)
+
+
+def _first(item: Item) -> Hashable:
+    """The first part of an item that is no tuple itself; of a file, its image's path."""
+    return _first(item[0]) if isinstance(item, tuple) else item
 
 
 def find_root(root: Path, *candidates: str) -> Path:

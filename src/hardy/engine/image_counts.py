@@ -1,28 +1,16 @@
 """Counts and pictures of single images, kept from a measurement under names that reveal no path of the machine."""
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from hardy.counts import Counts
-from hardy.data.base import Dataset, Item
+from hardy.data.base import Dataset, Item, names_of
 from hardy.engine.worst import Finder
 from hardy.pictures import Worst
 
-__all__ = ["counted", "names_of", "pictured"]
-
-
-def names_of(dataset: Dataset, items: Sequence[Item]) -> tuple[str, ...]:
-    """The names of ``items``; for files the path below the deepest folder that contains all of them."""
-    found = [dataset.name_of(item) for item in items]
-    first = (item[0] if isinstance(item, tuple) else item for item in items)
-    if not found or not all(isinstance(path, Path) for path in first):
-        return tuple(found)
-    above = os.path.commonpath([os.path.dirname(path) for path in found])
-    return tuple(Path(os.path.relpath(path, above)).as_posix() for path in found)
+__all__ = ["counted", "pictured"]
 
 
 def counted(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hardy.algorithms.base import Algorithm
 from hardy.data import check, loader, sources, unlabelled
-from hardy.data.base import Domain, DomainItems, Item
+from hardy.data.base import Domain, DomainItems, Item, names_of
 from hardy.data.label_spaces import LabelSpace, convert
 from hardy.data.transforms import Size
 from hardy.data.transforms import training as augmentation
@@ -26,7 +26,7 @@ from hardy.engine import evaluate
 from hardy.engine.adapting import Adapting
 from hardy.engine.evaluate import Predictor, ScoreTable
 from hardy.engine.fit import Batches, Fit, Log
-from hardy.engine.image_counts import counted, names_of, pictured
+from hardy.engine.image_counts import counted, pictured
 from hardy.engine.judges import chosen, known_classes, labelled
 from hardy.engine.run_files import BEST
 from hardy.engine.selection import keep_best, scored, select

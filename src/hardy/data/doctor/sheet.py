@@ -4,14 +4,14 @@ import base64
 import html
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from hardy.data.base import Domain, Item
+from hardy.data.base import Dataset, Domain, Item, names_of
 from hardy.errors import InputError
 from hardy.files import replacing
 from hardy.types import IGNORE
@@ -54,7 +54,8 @@ def write(
         file: ends in ``.png`` or ``.html``.
         images: the largest number of images of a domain, 1 to 500.
         splits: show only images of these splits; empty for all.
-        only: show only images whose names contain this text.
+        only: show only images whose names, from the folder that holds all of the dataset's images, contain this text,
+            or whose paths end with it.
 
     Raises:
         InputError: for another ending, a number of images out of range, a split that no domain has, or if no image is
@@ -67,7 +68,8 @@ def write(
     known = {split for domain in domains for split in domain.splits}
     if wrong := [split for split in splits if split not in known]:
         raise InputError(f"split {wrong[0]!r}: no domain has it; there are: {', '.join(sorted(known))}")
-    chosen = [(domain, _chosen(domain, images, splits, only)) for domain in domains]
+    named = _by_name(domains, only)
+    chosen = [(domain, _chosen(domain, images, splits, named)) for domain in domains]
     if not any(items for _, items in chosen):
         raise InputError(
             f"no image of {', '.join(d.name for d in domains)} has {only!r} in its name; give another part"
@@ -82,11 +84,24 @@ def write(
     return sum(len(tiles) for _, tiles in shown), len(shown)
 
 
-def _chosen(domain: Domain, images: int, splits: Sequence[str], only: str) -> list[Item]:
+def _by_name(domains: Sequence[Domain], only: str) -> set[tuple[Dataset, Item]]:
+    """The items of ``domains`` that `write` shows for ``only``; folders above a dataset do not count."""
+    items: dict[Dataset, list[Item]] = {}
+    for domain in domains:
+        items.setdefault(domain.dataset, []).extend(domain.items())
+    return {
+        (dataset, item)
+        for dataset, own in items.items()
+        for item, name in zip(own, names_of(dataset, own), strict=True)
+        if only in name or dataset.name_of(item).endswith(only)
+    }
+
+
+def _chosen(domain: Domain, images: int, splits: Sequence[str], shown: Container[tuple[Dataset, Item]]) -> list[Item]:
     items = domain.items(*(split for split in splits if split in domain.splits)) if splits else domain.items()
     if splits and not set(splits) & set(domain.splits):
         return []
-    named = [item for item in items if only in domain.dataset.name_of(item)]
+    named = [item for item in items if (domain.dataset, item) in shown]
     return [named[place] for place in np.linspace(0, len(named) - 1, min(images, len(named))).astype(int)]
 
 
