@@ -23,7 +23,7 @@ def asked(monkeypatch):
     def train(recipe, show):
         seen.append(recipe)
         demo._log.info("train step 20/240: segmentation 1.5")
-        return write_run(demo.Path(recipe.run.folder), 0.9, notes={"network": "fast_scnn"})
+        return write_run(demo.Path(recipe.run.folder), 0.9, notes={"network": "fast_scnn"}, cost={"gmacs": 0.1})
 
     def prune(recipe, show):
         seen.append(recipe)
@@ -60,6 +60,7 @@ def test_it_shows_its_progress_also_in_a_log_and_ends_in_a_page(call, asked, tmp
     assert page.count('class="compare"') == 4 * 3 * 2  # networks, domains, images
     assert all(one.evaluate.keep_counts and one.evaluate.keep_worst == 2 for one in asked[:4])
     assert [one.prune.criterion.name for one in asked[1:4]] == ["l2", "taylor", "ior"]
+    assert [one.prune.target_gmacs for one in asked[1:4]] == [0.05] * 3  # equal work
 
 
 def test_its_json_is_one_document(call, asked, tmp_path):

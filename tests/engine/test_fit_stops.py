@@ -9,6 +9,7 @@ from torch import nn
 import hardy
 from hardy.algorithms.erm import ERM
 from hardy.device import pick
+from hardy.engine import fit
 from hardy.engine.checkpoint import read
 from hardy.engine.fit import Fit
 from hardy.engine.stop import Stopped
@@ -113,6 +114,22 @@ def test_weights_that_are_not_finite_are_never_written(shallow, colours, tmp_pat
     with pytest.raises(InputError, match=r"train step 6: network\.module\.3\.bias is no longer finite; the last good"):
         loop.run()
     assert read(tmp_path / "checkpoint.safetensors", "").step == 3
+
+
+def test_slow_steps_write_a_checkpoint_every_ten_minutes(shallow, colours, tmp_path, monkeypatch):
+    """Steps of four minutes: after steps 3 and 6, and after step 7, the last."""
+    now, saved = [0.0], []
+
+    class Slow(ERM):
+        def after_step(self, step):
+            now[0] += 240.0
+
+    monkeypatch.setattr(fit.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(fit.checkpoint, "write", lambda file, state: saved.append(state.step))
+    loop = Fit(Slow(shallow().network, CrossEntropy(3)), colours(), Optim(steps=7), place(), folder=tmp_path)
+    for _ in range(7):
+        loop.run(1)
+    assert saved == [3, 6, 7]
 
 
 def test_a_batch_of_one_before_a_batch_norm_of_one_cell_is_explained(three, colours):

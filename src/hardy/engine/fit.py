@@ -5,6 +5,7 @@ stopped and resumed ends with exactly the same weights as one that was not stopp
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ Batches = Callable[[int, int, int], Iterator[Batch]]
 Validate = Callable[[int], float | None]
 
 logger = logging.getLogger("hardy")
+
+_PATIENCE = 600.0
+"""Seconds after which a checkpoint is written even if ``checkpoint_every`` steps are not made yet."""
 
 
 @dataclass
@@ -109,6 +113,7 @@ class Fit:
         if optim.ema:
             self.average = {name: value.clone() for name, value in algorithm.state_dict().items()}
         self._stream: Iterator[Batch] | None = None
+        self._saved_at = time.monotonic()
 
     def resume(self) -> bool:
         """Load the state of the checkpoint, if there is one; returns whether there was.
@@ -187,11 +192,17 @@ class Fit:
                 done = self.progress.step
                 if validate and (done == self.optim.steps or (every and done % every == 0)):
                     self._validate(validate, done)
-                if stop.asked or done % self.run_section.checkpoint_every == 0 or done == self.optim.steps:
+                if stop.asked or self._is_due(done):
                     self.save()
                 if stop.asked:
                     raise Stopped(done, stop.asked)
         return self.progress
+
+    def _is_due(self, step: int) -> bool:
+        """Whether to write a checkpoint after ``step`` steps. The processes of a sharded run write it together, so
+        there the clock of one of them does not count."""
+        late = not self.sharded and time.monotonic() - self._saved_at >= _PATIENCE
+        return late or step % self.run_section.checkpoint_every == 0 or step == self.optim.steps
 
     def close(self) -> None:
         """Stop the processes that read images; the next `run` starts new ones."""
@@ -203,6 +214,7 @@ class Fit:
         Raises:
             InputError: when a weight is not finite; the previous checkpoint is kept.
         """
+        self._saved_at = time.monotonic()
         if self.file is None or not (self.sharded or self.accelerator.is_main_process):
             return
         taken = self.optimiser.optimizer.state_dict()

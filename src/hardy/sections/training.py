@@ -178,6 +178,9 @@ class RunSection(Section):
     recomputes the rest: less memory, more time, the same bits. With ``sharding: full`` each of several processes holds
     its share of all weights, gradients and optimiser states, and a block of the encoder is complete only while it
     computes.
+
+    A checkpoint is written every ``checkpoint_every`` steps, and also when the last one is ten minutes old (not with
+    ``sharding: full``).
     """
 
     folder: str = ""
