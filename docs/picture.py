@@ -1,7 +1,7 @@
 """Draws the README's picture: frames at dusk, their labels, and what a network trained by day alone predicts.
 
-    hardy train recipes/camvid_dusk_dense.yaml
-    python docs/picture.py runs/camvid_dusk/dense docs/images/dusk.png
+    hardy train recipes/beds/camvid.yaml run.folder=runs/dusk
+    python docs/picture.py runs/dusk docs/images/dusk.png
 
 The frames are evenly spaced over the sequence; none is chosen by its score. It prints the network's
 mIoU on all of them.
@@ -66,7 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a network trained on camvid")
     parser.add_argument("target", type=Path, help="the PNG to write")
-    parser.add_argument("--size", type=int, nargs=2, default=(144, 192), help="height and width it was trained at")
+    parser.add_argument("--size", type=int, nargs=2, default=(192, 256), help="height and width it was trained at")
     given = parser.parse_args()
     network = hardy.load(given.run).eval().requires_grad_(requires_grad=False)
     picture(tiles(network, tuple(given.size), ROWS)).save(given.target, optimize=True)
