@@ -5,7 +5,7 @@ One image from input to classes at full size, in onnxruntime on one thread, at t
 the table shows what such widths save in time. What is measured goes to ``benchmarks/records/bed_latency.jsonl`` cell by
 cell, so that a stopped run goes on; without runs the table is printed from there.
 
-    python benchmarks/bed_latency.py --cells 'runs/beds/streets/cells/pruned_fast_scnn,*'
+    python benchmarks/bed_latency.py --cells 'runs/beds/streets/cells/pruned_*,removed=0.5,*'
 """
 
 import argparse
@@ -51,11 +51,11 @@ def axes_of(folder: Path) -> dict[str, str]:
 def text(found: Sequence[Record]) -> str:
     """The table in Markdown: for each method and size the mean and the spread over the seeds."""
     lines = [
-        "| pruned by | GMACs removed | size | seeds | share of GMACs | share of time | dense ms |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        "| network | pruned by | GMACs removed | size | seeds | share of GMACs | share of time | dense ms |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
-    keys = ("notes.method", "notes.removed", "notes.size")
-    for (method, removed, size), group in records.group(found, *keys):
+    keys = ("notes.stage", "notes.method", "notes.removed", "notes.size")
+    for (stage, method, removed, size), group in records.group(found, *keys):
         values: dict[str, list[float]] = {}
         for one in group:
             values.setdefault(one.metric, []).append(one.value or 0.0)
@@ -63,7 +63,7 @@ def text(found: Sequence[Record]) -> str:
         ratio = values["ms_ratio"]
         spread = f" ± {stdev(ratio):.2f}" if len(ratio) > 1 else ""
         lines.append(
-            f"| {method} | {float(removed):.0%} | {size} | {len(ratio)} | {fmean(work):.2f} | "
+            f"| {stage.removeprefix('pruned_')} | {method} | {float(removed):.0%} | {size} | {len(ratio)} | {fmean(work):.2f} | "
             f"{fmean(ratio):.2f}{spread} | {fmean(values['ms_before']):.2f} |"
         )
     if found:
