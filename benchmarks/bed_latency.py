@@ -63,8 +63,8 @@ def text(found: Sequence[Record]) -> str:
         ratio = values["ms_ratio"]
         spread = f" ± {stdev(ratio):.2f}" if len(ratio) > 1 else ""
         lines.append(
-            f"| {stage.removeprefix('pruned_')} | {method} | {float(removed):.0%} | {size} | {len(ratio)} | {fmean(work):.2f} | "
-            f"{fmean(ratio):.2f}{spread} | {fmean(values['ms_before']):.2f} |"
+            f"| {stage.removeprefix('pruned_')} | {method} | {float(removed):.0%} | {size} | {len(ratio)} | "
+            f"{fmean(work):.2f} | {fmean(ratio):.2f}{spread} | {fmean(values['ms_before']):.2f} |"
         )
     if found:
         made = found[-1].versions

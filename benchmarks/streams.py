@@ -23,7 +23,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from glob import glob
+from glob import escape, glob
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -82,7 +82,7 @@ def networks(place: str, name: str) -> dict[int, Path]:
     Raises:
         InputError: for a glob without a run, or two runs with one seed.
     """
-    pattern = f"{place}/fast_scnn,seed=*" if Path(place).is_dir() else place
+    pattern = f"{escape(place)}/fast_scnn,seed=*" if Path(place).is_dir() else place
     found: dict[int, Path] = {}
     for path in sorted(map(Path, glob(pattern))):
         if not (path / "network.json").is_file():

@@ -1,5 +1,7 @@
 """The benchmark of streams: its cells, what its records keep, and the numbers of its tables by hand."""
 
+import glob
+
 import numpy as np
 import pytest
 
@@ -167,12 +169,14 @@ def test_networks_are_found_by_the_seed_of_their_run(tmp_path):
         (folder / "network.json").write_text("{}")
         (folder / "recipe.yaml").write_text(f"network: {{name: tiny}}\ndata: {{}}\nrun: {{seed: {seed}}}\n")
     (tmp_path / "unfinished").mkdir()
-    assert {at: path.name for at, path in streams.networks(f"{tmp_path}/*", "--networks").items()} == {1: "a", 4: "b"}
+    assert {
+        at: path.name for at, path in streams.networks(f"{glob.escape(str(tmp_path))}/*", "--networks").items()
+    } == {1: "a", 4: "b"}
     (tmp_path / "b" / "recipe.yaml").write_text("network: {name: tiny}\ndata: {}\nrun: {seed: 0}\n")
     with pytest.raises(InputError, match="--networks: a and b have the same seed"):
-        streams.networks(f"{tmp_path}/*", "--networks")
+        streams.networks(f"{glob.escape(str(tmp_path))}/*", "--networks")
     with pytest.raises(InputError, match="--source pruned: no finished run"):
-        streams.networks(f"{tmp_path}/unf*", "--source pruned")
+        streams.networks(f"{glob.escape(str(tmp_path))}/unf*", "--source pruned")
     with pytest.raises(InputError, match=r"--search .*: no network is there"):
         streams._not_shown(str(tmp_path / "unfinished"), [])
     with pytest.raises(InputError, match="is one of the networks shown"):

@@ -3,6 +3,7 @@
 import logging
 import os
 import unicodedata
+from re import escape
 
 import numpy as np
 import pytest
@@ -129,14 +130,18 @@ def test_two_files_of_one_key_are_refused(tmp_path):
 
 def test_the_name_that_was_looked_for_is_said(town):
     save(town / "images" / "day" / "b.jpg", RGB)
-    refused(rf"day/b.jpg: image without mask \(1 such .*\): there is no {town}/masks/day/b\.\*; add it", Folder, town)
+    refused(
+        rf"day/b.jpg: image without mask \(1 such .*\): there is no {escape(str(town))}/masks/day/b\.\*; add it",
+        Folder,
+        town,
+    )
     save(town / "masks" / "day" / "b_label.png", IDS)
     refused(r"; if its mask is .*/masks/day/b_label.png, set data.datasets.folder.mask_ending=_label$", Folder, town)
     (town / "masks" / "day" / "a.png").rename(town / "masks" / "day" / "a_label.png")
     assert counts(Folder(town, mask_ending="_label")) == {"day": {"all": 2}}
     (town / "masks" / "day" / "b_label.png").unlink()
     refused(
-        rf"there is no {town}/masks/day/b_label\.\*; .*mask_ending is '_label'",
+        rf"there is no {escape(str(town))}/masks/day/b_label\.\*; .*mask_ending is '_label'",
         lambda: Folder(town, mask_ending="_label"),
     )
 
@@ -150,7 +155,9 @@ def test_a_name_that_is_nearly_it_is_suggested(town):
 def test_a_mask_without_image_names_the_image_that_was_looked_for(town):
     save(town / "masks" / "day" / "b.png", IDS)
     refused(
-        rf"masks/day/b.png: mask without image .* there is no {town}/images/day/b\.\*; add it or remove", Folder, town
+        rf"masks/day/b.png: mask without image .* there is no {escape(str(town))}/images/day/b\.\*; add it or remove",
+        Folder,
+        town,
     )
 
 
@@ -159,7 +166,7 @@ def test_the_kind_of_label_is_part_of_the_name(tmp_path):
     save(ulm / "ulm_0_1_leftImg8bit.png", RGB)
     truth = tmp_path / "cityscapes" / "gtFine" / "train" / "ulm"
     save(truth / "ulm_0_1_gtFine_color.png", RGB)
-    refused(rf"there is no {truth}/ulm_0_1_gtFine_labelIds\.png; add it", Cityscapes, tmp_path)
+    refused(rf"there is no {escape(str(truth))}/ulm_0_1_gtFine_labelIds\.png; add it", Cityscapes, tmp_path)
     save(tmp_path / "train" / "0001TP_1.png", RGB)
     (tmp_path / "trainannot").mkdir()
-    refused(rf"there is no {tmp_path}/trainannot/0001TP_1\.png; add it", CamVid, tmp_path)
+    refused(rf"there is no {escape(str(tmp_path))}/trainannot/0001TP_1\.png; add it", CamVid, tmp_path)

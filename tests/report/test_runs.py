@@ -1,6 +1,8 @@
 """The networks of a report, their costs and the advice, from records; each number by hand."""
 
+import html
 import json
+import shlex
 
 import pytest
 from report_runs import CLASSES, SEEN, iou, matrices, write_run, write_story
@@ -146,7 +148,7 @@ def test_a_network_that_was_timed_alone_has_no_reference(story):
     assert "timed separately" in said[-2].reason
     assert "timed separately" not in said[0].reason
     assert "Timed separately, when the load of the machine may have been different: alone. " in subject.how_timed()
-    assert f"--against {story / 'dense'}</code>" in subject.how_timed()
+    assert f"--against {html.escape(shlex.quote(str(story / 'dense')))}</code>" in subject.how_timed()
     both = Subject([alone, made(story)["alone"]], "onnxruntime")
     assert both.how_timed().startswith("Each network was timed separately")
     assert Subject([alone], "onnxruntime").how_timed() == ""
