@@ -4,6 +4,8 @@ import itertools
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hardy.errors import InputError
 from hardy.pruning.cost_goal import Anchored, CostGoal
@@ -14,7 +16,7 @@ from hardy.pruning.schedules.iterative import Iterative
 from hardy.pruning.schedules.one_shot import OneShot
 from hardy.pruning.schedules.soft import Soft
 from hardy.pruning.select import Limits
-from hardy.pruning.shapes import Layers, dense_widths, widths_left
+from hardy.pruning.shapes import Layers, at_floors, dense_widths, widths_left
 from hardy.pruning.units import Unit, find_units
 
 UNITS = (Unit("a", 6, ()), Unit("b", 4, ()))
@@ -40,6 +42,47 @@ def weighed(widths):
 def test_the_fewest_channels_that_are_enough(target, expected):
     goal = CostGoal(UNITS, weighed, target, LIMITS)
     assert choose(SCORES, UNITS, goal, {}, LIMITS) == expected
+
+
+def test_blocks_that_the_goal_does_not_need_are_kept():
+    """In the order of their scores the blocks save 2 (a), 2 (a) and 20 (b); only with b's the goal is reached.
+
+    To save 21 the higher one of a's blocks can stay, to save 19 both.
+    """
+    limits = Limits(min_width=1, round_to=2)
+    goal = CostGoal(UNITS, weighed, 25, limits)
+    assert choose(SCORES, UNITS, goal, {}, limits) == {"a": [1, 3], "b": [0, 2]}
+    goal = CostGoal(UNITS, weighed, 27, limits)
+    assert choose(SCORES, UNITS, goal, {}, limits) == {"b": [0, 2]}
+    goal = CostGoal(UNITS, weighed, 22, limits)  # to save 24
+    assert choose(SCORES, UNITS, goal, {}, limits) == {"a": [0, 1, 2, 3], "b": [0, 2]}
+
+
+@given(st.integers(0, 10**6), st.floats(0.3, 0.95), st.sampled_from([2, 4, 8]))
+@settings(max_examples=60, deadline=None)
+def test_no_block_can_be_spared_and_a_units_lowest_channels_go(seed, share, round_to):
+    draw = torch.Generator().manual_seed(seed)
+    units = [Unit(name, size, ()) for name, size in (("a", 32), ("b", 19), ("c", 8), ("d", 24))]
+    scores = {unit.name: torch.rand(unit.size, generator=draw, dtype=torch.float64) for unit in units}
+    price = dict(zip("abcd", torch.randint(1, 50, (4,), generator=draw).tolist(), strict=True))
+    limits = Limits(min_width=1, round_to=round_to)
+
+    def cost(widths):
+        return sum(price[name] * width for name, width in widths.items())
+
+    least = cost(widths_left(units, at_floors(units, limits)))
+    target = least + (cost(dense_widths(units)) - least) * share
+    goal = CostGoal(units, cost, target, limits)
+    chosen = choose(scores, units, goal, {}, limits)
+    assert goal.met(chosen)
+    for unit in units:
+        gone = chosen.get(unit.name, [])
+        assert set(gone) == set(scores[unit.name].argsort()[: len(gone)].tolist())
+        width = unit.size - len(gone)
+        assert width == unit.size or width % round_to == 0
+        if gone:
+            wider = min(unit.size, width + round_to)
+            assert not goal.met({**chosen, unit.name: list(range(unit.size - wider))})
 
 
 def test_what_floors_forbid_and_what_is_reached_already():

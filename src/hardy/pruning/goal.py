@@ -10,7 +10,7 @@ from typing import Protocol
 from torch import Tensor
 
 from hardy.pruning.coupled import Unit
-from hardy.pruning.select import Limits, Removed, select, target
+from hardy.pruning.select import Limits, Removed, blocks, select, target
 
 __all__ = ["Goal", "Ratio", "choose", "fewest", "joined"]
 
@@ -97,7 +97,8 @@ def fewest(
 ) -> Removed:
     """The smallest number of lowest-scored channels that meets the goal, or all that may be removed.
 
-    The arguments are those of `choose`. A cost goal uses its current prediction.
+    The arguments are those of `choose`. A cost goal uses its current prediction. Where channels go in blocks, the last
+    block can save much more than was needed; blocks that the goal can do without are then kept (`_spared`).
     """
     high = goal.most(dead) if at_most is None else min(at_most, goal.most(dead))
     chosen = select(scores, units, high, dead, limits)
@@ -111,4 +112,29 @@ def fewest(
             high, chosen = middle, fewer
         else:
             low = middle
+    return (
+        chosen
+        if limits.round_to == 1 or limits.scope == "layer"
+        else _spared(scores, units, goal, dead, limits, chosen)
+    )
+
+
+def _spared(
+    scores: Mapping[str, Tensor], units: Sequence[Unit], goal: Goal, dead: Removed, limits: Limits, chosen: Removed
+) -> Removed:
+    """``chosen``, which meets the goal, without the blocks that are not needed for it; the highest scores stay first.
+
+    Of each unit the blocks stay from the last one on, so that what is removed are its lowest channels.
+    """
+    needed: set[int] = set()
+    for _, place, _, channels in reversed(blocks(scores, units, dead, limits)):
+        name = units[place].name
+        taken = set(chosen.get(name, ()))
+        if place in needed or not taken.issuperset(channels):
+            continue
+        fewer = {**chosen, name: sorted(taken.difference(channels))}
+        if goal.met(joined(dead, fewer)):
+            chosen = {unit: left for unit, left in fewer.items() if left}
+        else:
+            needed.add(place)
     return chosen

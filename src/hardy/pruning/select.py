@@ -16,10 +16,13 @@ from torch import Tensor
 from hardy.errors import InputError
 from hardy.pruning.coupled import Unit
 
-__all__ = ["Limits", "Removed", "select", "target"]
+__all__ = ["Block", "Limits", "Removed", "blocks", "select", "target"]
 
 Removed = dict[str, list[int]]
 """For each unit's name the channels removed, ascending; units without removed channels are left out."""
+
+Block = tuple[float, int, int, list[int]]
+"""Channels that are removed together: their mean score, the place of their unit, their number in it, the channels."""
 
 
 @dataclass(frozen=True)
@@ -135,21 +138,16 @@ def select(
         dead: channels removed before; they reduce the widths and are not selected again.
         limits: scope, minimum width and rounding.
     """
-    gone = {unit.name: set((dead or {}).get(unit.name, ())) for unit in units}
+    gone = dead or {}
     total = sum(unit.size for unit in units)
-    overall = (count + sum(len(channels) for channels in gone.values())) / max(total, 1)
+    overall = (count + sum(map(len, gone.values()))) / max(total, 1)
     allowed = {
-        unit.name: int(unit.size * overall + 0.5) - len(gone[unit.name]) if limits.scope == "layer" else count
+        unit.name: int(unit.size * overall + 0.5) - len(gone.get(unit.name, ())) if limits.scope == "layer" else count
         for unit in units
     }
-    blocks = sorted(
-        (score, place, number, channels)
-        for place, unit in enumerate(units)
-        for number, (score, channels) in enumerate(_blocks(scores[unit.name], unit, gone[unit.name], limits))
-    )
     chosen: Removed = {}
     closed: set[int] = set()
-    for _, place, _, channels in blocks:
+    for _, place, _, channels in blocks(scores, units, gone, limits):
         name = units[place].name
         if place in closed or len(channels) > min(count, allowed[name]):
             closed.add(place)
@@ -158,6 +156,19 @@ def select(
         count -= len(channels)
         allowed[name] -= len(channels)
     return {unit.name: sorted(chosen[unit.name]) for unit in units if unit.name in chosen}
+
+
+def blocks(
+    scores: Mapping[str, Tensor], units: Sequence[Unit], dead: Mapping[str, Sequence[int]], limits: Limits
+) -> list[Block]:
+    """All blocks that can still be removed, in the order of removal. The arguments are those of `select`."""
+    return sorted(
+        (score, place, number, channels)
+        for place, unit in enumerate(units)
+        for number, (score, channels) in enumerate(
+            _blocks(scores[unit.name], unit, set(dead.get(unit.name, ())), limits)
+        )
+    )
 
 
 def _blocks(scores: Tensor, unit: Unit, gone: set[int], limits: Limits) -> Iterator[tuple[float, list[int]]]:
