@@ -58,7 +58,7 @@ def test_the_ten_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Mon
     few = '{"streets": {"train": 8, "val": 1, "test": 1}}'
     for whole, brief in {
         '"fast_scnn"': '"tiny"',
-        "steps=300": 'steps=1, optim={"batch": 4}',
+        'steps=300, optim={"name": "adamw", "lr": 2e-3}': 'steps=1, optim={"batch": 4}',
         '"recovery": 100}': '"recovery": 1, "schedule": {"name": "one_shot", "batches": 1}}, optim={"batch": 4}',
         "against=net": "against=net, runs=2, warm_up=1",
         '"crop": [128, 256]': f'"crop": [128, 256], "datasets": {few}',
