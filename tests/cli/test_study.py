@@ -198,7 +198,7 @@ def test_runs_wait_for_one_another_and_a_failed_one_is_reported_with_its_last_li
         Share(1, 0),
         limit=2,
         going=going,
-        starts=started.append,
+        starts=lambda name: not started.append(name),
         ended=lambda name, left, code, reason: ended.update({name: (left, code, reason)}),
         tick=lambda: ticks.append(1),
     )
@@ -224,7 +224,7 @@ def test_a_signal_stops_the_runs_and_starts_no_other(ray, tmp_path, going):
             Share(1, 0),
             limit=1,
             going=going,
-            starts=lambda _: signal.raise_signal(signal.SIGTERM),
+            starts=lambda _: not signal.raise_signal(signal.SIGTERM),
             ended=lambda *_: None,
             tick=lambda: None,
         )
