@@ -46,7 +46,7 @@ def test_one_that_nobody_else_stops_ends_by_itself(monkeypatch):
     monkeypatch.setattr(loader, "_GRACE", 1)
     child = get_context("fork").Process(target=_asked_once)
     child.start()
-    child.join(timeout=300)
+    child.join(timeout=60)
     assert child.exitcode == -signal.SIGALRM
 
 

@@ -126,7 +126,7 @@ def interrupted(recipe, folder, number, at):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.005)
     os.killpg(process.pid, number)
-    said = process.communicate(timeout=300)[1]
+    said = process.communicate(timeout=60)[1]
     return process.returncode, said, logged(folder)[before:]
 
 
@@ -153,7 +153,7 @@ def test_interrupt_terminate_and_kill_change_no_bit(recipe, tmp_path):
     begun = {max(begun, (last // 7) * 7) for last in (steps[-1], steps[-1] - 1)}
 
     process = start(recipe, folder)
-    said = process.communicate(timeout=300)[1]
+    said = process.communicate(timeout=60)[1]
     assert process.returncode == 0, said
     again = logged(folder)
     assert again[-1] == STEPS
